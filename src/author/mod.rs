@@ -1,0 +1,1 @@
+//! For recipe authors and repository administrators: build, pack, publish, sign.

@@ -1,0 +1,1 @@
+//! Ways in: words to a call, an outcome to words.

@@ -1,0 +1,1 @@
+//! One call of glue: wasmtime, the world `hob:glue`, its caps.

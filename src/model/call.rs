@@ -1,0 +1,116 @@
+//! A call, from a caller's words to the proof that it may run, and what comes back.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{
+    blob::Blob,
+    document::Document,
+    fault::{Code, Fault},
+    id::RecipeRef,
+    limits::{BLOBS_MAX, DEADLINE_MAX_MS},
+    operation::Operation,
+    verified::Verified,
+};
+
+/// What a caller asks for.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub recipe: RecipeRef,
+    pub operation: String,
+    pub input: Document,
+    pub blobs: Vec<Blob>,
+    /// Budget in milliseconds; the operation's own when `None`, and never more than that.
+    pub deadline_ms: Option<u64>,
+}
+
+impl Call {
+    /// A call without blobs, on the operation's own deadline.
+    ///
+    /// Errors: `usage` when `recipe` is neither a name nor a path.
+    pub fn new(recipe: &str, operation: &str, input: Value) -> Result<Call, Fault> {
+        Ok(Call {
+            recipe: recipe.parse()?,
+            operation: operation.to_owned(),
+            input: Document::from(input),
+            blobs: Vec::new(),
+            deadline_ms: None,
+        })
+    }
+}
+
+/// A call that passed catalogue and schema. [`Admitted::admit`] is the one way to get one, and it is pure.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    recipe: Arc<Verified>,
+    operation: Arc<Operation>,
+    input: Document,
+    blobs: Vec<Blob>,
+    deadline_ms: u64,
+}
+
+impl Admitted {
+    /// Checks `call` against `recipe`, which the caller looked up.
+    ///
+    /// Errors: `operation_not_found` (says what there is), `invalid_input` (JSON pointers), `too_large`.
+    pub fn admit(recipe: Arc<Verified>, call: Call) -> Result<Admitted, Fault> {
+        let manifest = recipe.manifest();
+        let operation = manifest.operation(&call.operation)?.clone();
+        operation.input.check(&call.input, &format!("input of `{}` of `{}`", operation.name, manifest.name), Code::InvalidInput)?;
+        if call.blobs.len() > BLOBS_MAX {
+            return Err(Fault::new(
+                Code::TooLarge,
+                format!("the call carries {} blobs; at most {BLOBS_MAX} are carried", call.blobs.len()),
+            ));
+        }
+        let deadline_ms = match call.deadline_ms {
+            Some(0) => return Err(Fault::new(Code::Usage, "a deadline of 0 ms leaves no time to run")),
+            Some(asked) => asked.min(operation.deadline_ms).min(DEADLINE_MAX_MS),
+            None => operation.deadline_ms,
+        };
+        Ok(Admitted { operation, input: call.input, blobs: call.blobs, deadline_ms, recipe })
+    }
+
+    pub fn recipe(&self) -> &Arc<Verified> {
+        &self.recipe
+    }
+    pub fn operation(&self) -> &Arc<Operation> {
+        &self.operation
+    }
+    pub fn input(&self) -> &Document {
+        &self.input
+    }
+    pub fn blobs(&self) -> &[Blob] {
+        &self.blobs
+    }
+    /// Budget of the whole call in milliseconds.
+    pub fn deadline_ms(&self) -> u64 {
+        self.deadline_ms
+    }
+}
+
+/// What happens during a call, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The pod's own report of how far it is; any JSON object.
+    Progress { data: Value },
+    /// A part of a streaming operation's result.
+    Chunk { data: Value, blobs: Vec<Blob> },
+    /// A line that the glue logged.
+    Log { level: String, message: String },
+}
+
+/// A call's good end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    pub output: Document,
+    pub blobs: Vec<Blob>,
+    /// `publisher/name` that answered.
+    pub recipe: String,
+    pub version: String,
+    /// Whether it ran from a folder in unsigned dev mode.
+    pub unsigned: bool,
+    /// From admission to outcome, in milliseconds.
+    pub wall_ms: f64,
+}

@@ -1,0 +1,108 @@
+//! A JSON document with both its text (for the wire) and its value (for schemas and Rust callers).
+
+use serde_json::Value;
+
+use super::{
+    fault::{Code, Fault},
+    limits::DOCUMENT_BYTES_MAX,
+};
+
+/// One JSON document within Hob's bounds: at most [`DOCUMENT_BYTES_MAX`] bytes, no NaN, no lone
+/// surrogates, no integers past 64 bits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    text: String,
+    value: Value,
+}
+
+impl Document {
+    /// Parses `text`, saying as `what` (e.g. "input") it goes wrong.
+    ///
+    /// Errors: `too_large`, `invalid_json` with the place.
+    pub fn parse(text: impl Into<String>, what: &str) -> Result<Document, Fault> {
+        let text = text.into();
+        if text.len() > DOCUMENT_BYTES_MAX {
+            return Err(Fault::new(
+                Code::TooLarge,
+                format!("{what} is {} bytes of JSON; at most {DOCUMENT_BYTES_MAX} are carried", text.len()),
+            )
+            .hint("pass large data as a blob"));
+        }
+        let value: Value =
+            serde_json::from_str(&text).map_err(|error| Fault::new(Code::InvalidJson, format!("{what} is not valid JSON: {error}")))?;
+        if let Some(offset) = integer_past_64_bits(text.as_bytes()) {
+            let token: String = text[offset..].chars().take_while(|c| c.is_ascii_digit() || *c == '-').take(24).collect();
+            return Err(Fault::new(Code::InvalidJson, format!("{what} has an integer past 64 bits at byte {offset}: {token}"))
+                .hint("write it as a string or as a float"));
+        }
+        Ok(Document { text, value })
+    }
+
+    /// The text, as it came.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+    /// The value.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+    /// The value, without a copy.
+    pub fn into_value(self) -> Value {
+        self.value
+    }
+}
+
+impl From<Value> for Document {
+    fn from(value: Value) -> Document {
+        Document { text: value.to_string(), value }
+    }
+}
+
+/// Where `text` (valid JSON) holds an integer that neither i64 nor u64 can. serde_json would round it to a float in silence.
+fn integer_past_64_bits(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at < text.len() {
+        match text[at] {
+            b'"' => {
+                at += 1;
+                while text[at] != b'"' {
+                    at += if text[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let start = at;
+                while at < text.len() && matches!(text[at], b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9') {
+                    at += 1;
+                }
+                let token = &text[start..at];
+                // 18 digits always fit; most numbers end here.
+                if token.len() > 18 && !token.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
+                    let token = std::str::from_utf8(token).unwrap_or("");
+                    if token.parse::<i64>().is_err() && token.parse::<u64>().is_err() {
+                        return Some(start);
+                    }
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_carriable_json_becomes_a_document() {
+        for good in ["{}", "[1,-2.5e3,\"a\\\"9999999999999999999999\"]", "18446744073709551615", "-9223372036854775808", "1e30"] {
+            assert_eq!(Document::parse(good, "input").unwrap().text(), good);
+        }
+        for bad in ["", "{", "NaN", "[Infinity]", "\"\\ud800\"", "18446744073709551616", "{\"a\":[-9223372036854775809]}", "1e999"] {
+            assert_eq!(Document::parse(bad, "input").unwrap_err().code, Code::InvalidJson, "{bad}");
+        }
+        let huge = format!("\"{}\"", "x".repeat(DOCUMENT_BYTES_MAX));
+        assert_eq!(Document::parse(huge, "input").unwrap_err().code, Code::TooLarge);
+    }
+}

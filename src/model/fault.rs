@@ -1,0 +1,267 @@
+//! One failure, with who is to blame and what to do next; and the one table that maps it to every door.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Who has to act for the failure to go away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Blame {
+    Caller,
+    Recipe,
+    Pod,
+    Repository,
+    Machine,
+    Hob,
+}
+
+/// One row of the fault table: a code and what each door makes of it.
+struct Row {
+    code: Code,
+    name: &'static str,
+    blame: Blame,
+    exit: u8,
+    http: u16,
+    mcp: i32,
+    retryable: bool,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $blame:ident exit $exit:literal http $http:literal mcp $mcp:literal $(retry $retry:literal)?;)*) => {
+        /// What went wrong, as a word that scripts may rely on.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $variant,)* }
+
+        const TABLE: &[Row] = &[$(Row {
+            code: Code::$variant, name: $name, blame: Blame::$blame,
+            exit: $exit, http: $http, mcp: $mcp, retryable: codes!(@retry $($retry)?),
+        },)*];
+    };
+    (@retry) => { false };
+    (@retry $retry:literal) => { $retry };
+}
+
+// Exit codes: 2 usage and input, 3 not found, 4 recipe or manifest, 5 trust, 6 pod, 7 glue, 8 machine, 9 time, 10 busy, 70 Hob itself.
+codes! {
+    /// The command line or request itself makes no sense.
+    Usage "usage" Caller exit 2 http 400 mcp -32602;
+    /// Input is not JSON, or not JSON that Hob carries (NaN, lone surrogates, integers past 64 bits).
+    InvalidJson "invalid_json" Caller exit 2 http 400 mcp -32602;
+    /// Input does not match the operation's schema.
+    InvalidInput "invalid_input" Caller exit 2 http 422 mcp -32602;
+    /// Input, output, frame or file above its bound.
+    TooLarge "too_large" Caller exit 2 http 413 mcp -32602;
+    /// No such recipe on the shelf.
+    RecipeNotFound "recipe_not_found" Caller exit 3 http 404 mcp -32602;
+    /// The recipe has no such operation.
+    OperationNotFound "operation_not_found" Caller exit 3 http 404 mcp -32602;
+    /// No such recipe, version or target in the repository.
+    NotInRepository "not_in_repository" Caller exit 3 http 404 mcp -32602;
+    /// No such remote in `hob.toml`.
+    RemoteNotFound "remote_not_found" Caller exit 3 http 404 mcp -32602;
+    /// `recipe.toml` is wrong: line and key are in the message.
+    InvalidManifest "invalid_manifest" Recipe exit 4 http 422 mcp -32603;
+    /// The recipe folder lacks something that its manifest names.
+    InvalidRecipe "invalid_recipe" Recipe exit 4 http 422 mcp -32603;
+    /// Output does not match the operation's schema.
+    InvalidOutput "invalid_output" Recipe exit 4 http 502 mcp -32603;
+    /// `hob build` could not make the glue component.
+    BuildFailed "build_failed" Recipe exit 4 http 500 mcp -32603;
+    /// `hob.toml` or `hob.lock` cannot be read.
+    InvalidConfig "invalid_config" Caller exit 4 http 500 mcp -32603;
+    /// Bytes are not what a trusted role signed.
+    Tampered "tampered" Repository exit 5 http 502 mcp -32603;
+    /// A bundle whose files differ from its signed index.
+    BundleInvalid "bundle_invalid" Repository exit 5 http 502 mcp -32603;
+    /// Repository metadata older than what was already seen.
+    Rollback "rollback" Repository exit 5 http 502 mcp -32603;
+    /// Repository metadata past its expiry.
+    MetadataExpired "metadata_expired" Repository exit 5 http 502 mcp -32603;
+    /// Repository metadata with too few valid signatures, or malformed.
+    MetadataInvalid "metadata_invalid" Repository exit 5 http 502 mcp -32603;
+    /// The root's fingerprint is not the one that the operator named.
+    FingerprintMismatch "fingerprint_mismatch" Repository exit 5 http 502 mcp -32603;
+    /// The repository cannot be reached.
+    RepositoryUnreachable "repository_unreachable" Repository exit 5 http 503 mcp -32603 retry true;
+    /// Saved trust state cannot be read: failing closed.
+    StateUnreadable "state_unreadable" Machine exit 5 http 500 mcp -32603;
+    /// A name or version that is already published, with other bytes.
+    AlreadyPublished "already_published" Caller exit 5 http 409 mcp -32603;
+    /// A key is missing or does not belong to the role it should sign for.
+    KeyInvalid "key_invalid" Caller exit 5 http 403 mcp -32603;
+    /// The recipe's own code answered with an error (Python exception, glue fault).
+    RecipeFailed "recipe_failed" Recipe exit 6 http 500 mcp -32603;
+    /// The pod's code could not be imported or constructed.
+    ImportFailed "import_failed" Recipe exit 6 http 500 mcp -32603;
+    /// A Python package is missing from the environment.
+    DependencyMissing "dependency_missing" Recipe exit 6 http 500 mcp -32603;
+    /// A model file is missing.
+    ModelMissing "model_missing" Recipe exit 6 http 500 mcp -32603;
+    /// Memory ran out in the pod.
+    OutOfMemory "out_of_memory" Machine exit 6 http 507 mcp -32603;
+    /// The pod's process ended during the call.
+    Crashed "crashed" Pod exit 6 http 502 mcp -32603;
+    /// The pod did not become ready in time.
+    StartTimeout "start_timeout" Pod exit 6 http 504 mcp -32603;
+    /// The pod broke the wire protocol.
+    ProtocolViolation "protocol_violation" Pod exit 6 http 502 mcp -32603;
+    /// The glue component cannot be linked: what it imports is not what Hob offers.
+    GlueIncompatible "glue_incompatible" Recipe exit 7 http 500 mcp -32603;
+    /// The glue trapped.
+    GlueCrashed "glue_crashed" Recipe exit 7 http 502 mcp -32603;
+    /// The glue ran into a cap (memory, CPU, host calls, output).
+    GlueLimit "glue_limit" Recipe exit 7 http 502 mcp -32603;
+    /// No usable Python interpreter in the recipe's range.
+    PythonMissing "python_missing" Machine exit 8 http 500 mcp -32603;
+    /// No usable `uv`.
+    UvMissing "uv_missing" Machine exit 8 http 500 mcp -32603;
+    /// `uv` could not build the environment.
+    EnvironmentFailed "environment_failed" Machine exit 8 http 500 mcp -32603;
+    /// Files on the shelf are not what was installed.
+    ShelfAltered "shelf_altered" Machine exit 5 http 500 mcp -32603;
+    /// No space left on the device.
+    DiskFull "disk_full" Machine exit 8 http 507 mcp -32603;
+    /// Any other failure of the operating system.
+    Io "io" Machine exit 8 http 500 mcp -32603;
+    /// The call's deadline passed.
+    Deadline "deadline" Caller exit 9 http 504 mcp -32603 retry true;
+    /// The caller cancelled the call.
+    Cancelled "cancelled" Caller exit 9 http 499 mcp -32800;
+    /// Too much work is waiting.
+    Overloaded "overloaded" Machine exit 10 http 429 mcp -32603 retry true;
+    /// Hob's own mistake.
+    Internal "internal" Hob exit 70 http 500 mcp -32603;
+}
+
+impl Code {
+    fn row(self) -> &'static Row {
+        TABLE.iter().find(|row| row.code == self).expect("every code has a row: both come from one macro")
+    }
+    /// The code as scripts see it, e.g. `recipe_not_found`.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+    /// Exit code of the command line.
+    pub fn exit(self) -> u8 {
+        self.row().exit
+    }
+    /// HTTP status.
+    pub fn http(self) -> u16 {
+        self.row().http
+    }
+    /// MCP (JSON-RPC) error code.
+    pub fn mcp(self) -> i32 {
+        self.row().mcp
+    }
+    /// All codes, in table order.
+    pub fn all() -> impl Iterator<Item = Code> {
+        TABLE.iter().map(|row| row.code)
+    }
+    /// The code of that name.
+    pub fn parse(name: &str) -> Option<Code> {
+        TABLE.iter().find(|row| row.name == name).map(|row| row.code)
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Code::parse(&name).ok_or_else(|| serde::de::Error::custom(format!("unknown fault code `{name}`")))
+    }
+}
+
+/// Any failure, as every door shows it.
+///
+/// `message` names the thing, what was found and what was wanted; `hint` is the next step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    pub code: Code,
+    pub blame: Blame,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    #[serde(default)]
+    pub retryable: bool,
+    /// Milliseconds until another try makes sense.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub detail: Value,
+}
+
+impl Fault {
+    /// A fault with the blame and retryability that the table gives the code.
+    pub fn new(code: Code, message: impl Into<String>) -> Fault {
+        let row = code.row();
+        Fault {
+            code,
+            blame: row.blame,
+            message: message.into(),
+            hint: None,
+            retryable: row.retryable,
+            retry_after: None,
+            detail: Value::Null,
+        }
+    }
+
+    /// The next step.
+    pub fn hint(mut self, hint: impl Into<String>) -> Fault {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Someone other than the table's default is to blame.
+    pub fn blame(mut self, blame: Blame) -> Fault {
+        self.blame = blame;
+        self
+    }
+
+    /// Adds one entry to `detail`.
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Fault {
+        if !self.detail.is_object() {
+            self.detail = Value::Object(Default::default());
+        }
+        self.detail[key] = value.into();
+        self
+    }
+
+    /// A failure of the operating system while doing `what`; a full disk is told apart.
+    pub fn io(what: impl std::fmt::Display, error: &std::io::Error) -> Fault {
+        // EDQUOT is 122 on every Linux architecture and has no ErrorKind that is stable everywhere.
+        if error.kind() == std::io::ErrorKind::StorageFull || error.kind() == std::io::ErrorKind::QuotaExceeded {
+            return Fault::new(Code::DiskFull, format!("{what}: {error}"))
+                .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed");
+        }
+        Fault::new(Code::Io, format!("{what}: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_unique_name_and_a_nonzero_exit_code() {
+        let mut names: Vec<_> = Code::all().map(Code::name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(Code::all().all(|code| code.exit() > 0 && code.http() >= 400 && code.mcp() < 0));
+    }
+
+    #[test]
+    fn a_fault_survives_json() {
+        let fault = Fault::new(Code::Crashed, "pod ended").hint("see the log").with("signal", 9);
+        let text = serde_json::to_string(&fault).unwrap();
+        assert!(text.contains(r#""code":"crashed""#) && text.contains(r#""blame":"pod""#), "{text}");
+        assert_eq!(serde_json::from_str::<Fault>(&text).unwrap(), fault);
+    }
+}

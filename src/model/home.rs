@@ -1,0 +1,78 @@
+//! Where Hob's files lie. Paths only; who makes or reads them does the IO.
+
+use std::path::{Path, PathBuf};
+
+/// The four roots under which every file of Hob lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    config: PathBuf,
+    data: PathBuf,
+    cache: PathBuf,
+    state: PathBuf,
+}
+
+impl Home {
+    /// Everything below one folder: what `HOB_HOME` asks for.
+    pub fn at(root: impl Into<PathBuf>) -> Home {
+        let root = root.into();
+        Home { data: root.join("data"), cache: root.join("cache"), state: root.join("state"), config: root }
+    }
+
+    /// The XDG folders of a user, each already ending in `hob`.
+    pub fn xdg(config: PathBuf, data: PathBuf, cache: PathBuf, state: PathBuf) -> Home {
+        Home { config, data, cache, state }
+    }
+
+    /// `hob.toml`: remotes and recipes wanted.
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("hob.toml")
+    }
+    /// `hob.lock`: what is installed, by digest and signer.
+    pub fn lock_file(&self) -> PathBuf {
+        self.config.join("hob.lock")
+    }
+    /// `<publisher>/<name>/<version>-<digest>/`: unpacked bundles.
+    pub fn recipes(&self) -> PathBuf {
+        self.data.join("recipes")
+    }
+    /// `<sha256>`: model files.
+    pub fn models(&self) -> PathBuf {
+        self.data.join("models")
+    }
+    /// `<digest>/`: Python environments.
+    pub fn environments(&self) -> PathBuf {
+        self.data.join("environments")
+    }
+    /// `<digest>/`: programs that Hob unpacked for itself (`uv`, the pod runner).
+    pub fn tools(&self) -> PathBuf {
+        self.data.join("tools")
+    }
+    /// Half-done installs; whatever lies here without its lock held may be deleted. On the file system of `data`, so that publishing is a rename.
+    pub fn staging(&self) -> PathBuf {
+        self.data.join("staging")
+    }
+    /// `<remote>/`: pinned root and last trusted metadata of each repository.
+    pub fn remotes(&self) -> PathBuf {
+        self.data.join("remotes")
+    }
+    /// Lock files.
+    pub fn locks(&self) -> PathBuf {
+        self.state.join("locks")
+    }
+    /// `<instance>/`: scratch folders of running pods.
+    pub fn scratch(&self) -> PathBuf {
+        self.state.join("scratch")
+    }
+    /// wasmtime's compile cache (kept private: a flipped bit in it would run).
+    pub fn compile_cache(&self) -> PathBuf {
+        self.cache.join("wasmtime")
+    }
+    /// `uv`'s package cache.
+    pub fn uv_cache(&self) -> PathBuf {
+        self.cache.join("uv")
+    }
+    /// The folder of `hob.toml`.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+}

@@ -1,0 +1,181 @@
+//! Names: of recipes, of versions, and of bytes by their digest.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::fault::{Code, Fault};
+
+/// `publisher/name`: each part 1 to 64 of `a-z 0-9 -`, starting with a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RecipeName {
+    publisher: String,
+    name: String,
+}
+
+/// Whether `part` may be a publisher's or a recipe's name.
+pub fn is_name(part: &str) -> bool {
+    (1..=64).contains(&part.len())
+        && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !part.starts_with('-')
+}
+
+impl RecipeName {
+    /// Who may sign the recipe.
+    pub fn publisher(&self) -> &str {
+        &self.publisher
+    }
+    /// The part after the slash.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for RecipeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.publisher, self.name)
+    }
+}
+
+impl FromStr for RecipeName {
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        match text.split_once('/') {
+            Some((publisher, name)) if is_name(publisher) && is_name(name) => {
+                Ok(RecipeName { publisher: publisher.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(Fault::new(Code::Usage, format!("`{text}` is not a recipe name: wanted `publisher/name`, each of a-z, 0-9 and `-`"))
+                .hint("for a recipe folder write a path that starts with `./` or `/`")),
+        }
+    }
+}
+
+impl TryFrom<String> for RecipeName {
+    type Error = Fault;
+    fn try_from(text: String) -> Result<Self, Fault> {
+        text.parse()
+    }
+}
+
+impl From<RecipeName> for String {
+    fn from(name: RecipeName) -> String {
+        name.to_string()
+    }
+}
+
+/// What a caller may write where a recipe is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecipeRef {
+    /// A recipe on the shelf.
+    Name(RecipeName),
+    /// A recipe folder of the author's: unsigned dev mode.
+    Folder(std::path::PathBuf),
+}
+
+impl FromStr for RecipeRef {
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        if text.starts_with('.') || text.starts_with('/') {
+            return Ok(RecipeRef::Folder(text.into()));
+        }
+        text.parse().map(RecipeRef::Name)
+    }
+}
+
+impl fmt::Display for RecipeRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecipeRef::Name(name) => name.fmt(f),
+            RecipeRef::Folder(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A SHA-256, shown and stored as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
+    /// From a finished hasher.
+    pub fn finish(hasher: Sha256) -> Digest {
+        Digest(hasher.finalize().into())
+    }
+    /// 64 lower-case hex digits.
+    pub fn hex(&self) -> String {
+        hex::encode(self.0)
+    }
+    /// The first 16 hex digits: for folder names and people, never for trust.
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..8])
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hex())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        let mut bytes = [0; 32];
+        match text.bytes().any(|byte| byte.is_ascii_uppercase()) || hex::decode_to_slice(text, &mut bytes).is_err() {
+            true => Err(Fault::new(Code::Usage, format!("`{text}` is not a SHA-256: wanted 64 lower-case hex digits"))),
+            false => Ok(Digest(bytes)),
+        }
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = Fault;
+    fn try_from(text: String) -> Result<Self, Fault> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.hex()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_two_plain_parts() {
+        assert_eq!("hob/echo".parse::<RecipeName>().unwrap().to_string(), "hob/echo");
+        for bad in ["echo", "hob/", "/echo", "Hob/echo", "hob/ec ho", "hob/../x", "hob/a/b", "-a/b", "hob/é"] {
+            assert_eq!(bad.parse::<RecipeName>().unwrap_err().code, Code::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_a_folder_and_nothing_else_is() {
+        assert!(matches!("./recipes/echo".parse(), Ok(RecipeRef::Folder(_))));
+        assert!(matches!("hob/echo".parse(), Ok(RecipeRef::Name(_))));
+        assert!("recipes/echo/".parse::<RecipeRef>().is_err());
+    }
+
+    #[test]
+    fn digests_round_trip() {
+        let digest = Digest::of(b"hob");
+        assert_eq!(digest.hex().parse::<Digest>().unwrap(), digest);
+        assert!(digest.hex().to_uppercase().parse::<Digest>().is_err());
+    }
+}

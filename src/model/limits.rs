@@ -1,0 +1,165 @@
+//! Every bound in Hob, by name, with its unit last and the reason beside it.
+//!
+//! A queue, frame, file or wait that is not bounded by a constant of this file is a bug.
+
+/// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.
+pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;
+
+/// Deepest JSON nesting that a document may have; serde_json's own recursion limit is the same.
+pub const DOCUMENT_DEPTH_MAX: usize = 128;
+
+/// Largest frame (JSON and binary tail together) on either lane of a pod, in bytes. Announced to the pod in `start`.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// A frame that claims more than this is not skipped: reading that much to stay in sync is itself the attack.
+pub const FRAME_SKIP_BYTES_MAX: usize = 256 << 20;
+
+/// Largest `recipe.toml`, in bytes.
+pub const MANIFEST_BYTES_MAX: u64 = 256 << 10;
+
+/// Most operations that one recipe may declare.
+pub const OPERATIONS_MAX: usize = 64;
+
+/// Most models that one recipe may declare.
+pub const MODELS_MAX: usize = 64;
+
+/// Largest bundle in bytes. Models are published beside it, so a bundle is source, glue and cases.
+pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;
+
+/// Most files in one bundle.
+pub const BUNDLE_FILES_MAX: usize = 4096;
+
+/// Longest path inside a bundle, in bytes: what a ustar header holds without extensions.
+pub const BUNDLE_PATH_BYTES_MAX: usize = 100;
+
+/// Largest model file, in bytes.
+pub const MODEL_BYTES_MAX: u64 = 256 << 30;
+
+/// Largest `requirements.lock`, in bytes.
+pub const LOCK_BYTES_MAX: u64 = 4 << 20;
+
+/// Most blobs that one call, ask, chunk or answer may carry.
+pub const BLOBS_MAX: usize = 16;
+
+/// Default deadline of a call whose operation names none, in milliseconds: long enough for a cold start with a large model.
+pub const DEADLINE_DEFAULT_MS: u64 = 120_000;
+
+/// Longest deadline that a manifest or a caller may ask for, in milliseconds: one day.
+pub const DEADLINE_MAX_MS: u64 = 86_400_000;
+
+/// From spawn to `ready`, in milliseconds, unless the manifest says otherwise: covers importing torch on a slow disk.
+pub const POD_START_DEFAULT_MS: u64 = 60_000;
+
+/// Longest start that a manifest may ask for, in milliseconds.
+pub const POD_START_MAX_MS: u64 = 3_600_000;
+
+/// How long a cancelled ask may take to answer before its pod is killed, in milliseconds.
+pub const CANCEL_GRACE_MS: u64 = 2_000;
+
+/// Stop ladder: how long a draining pod may take to exit by itself, in milliseconds.
+pub const DRAIN_GRACE_MS: u64 = 1_000;
+
+/// Stop ladder: from SIGTERM to SIGKILL, in milliseconds.
+pub const TERM_GRACE_MS: u64 = 1_000;
+
+/// Stop ladder: how long the keeper may take to find its process tree empty after SIGKILL, in milliseconds.
+pub const KILL_GRACE_MS: u64 = 2_000;
+
+/// A pod that leaves a ping unanswered this long while idle is dead, in milliseconds.
+pub const PING_TIMEOUT_MS: u64 = 10_000;
+
+/// Pings to an idle pod, in milliseconds between two: rare, because health comes from real calls.
+pub const PING_EVERY_MS: u64 = 30_000;
+
+/// Asks that may wait for one pod; the next is refused as `overloaded`.
+pub const POD_QUEUE_MAX: usize = 256;
+
+/// Events (progress, chunks, logs) buffered for a caller that reads slowly; a full buffer holds the pod back.
+pub const CALL_EVENTS_MAX: usize = 64;
+
+/// Lines of a pod's output kept for `hob logs` and fault reports.
+pub const LOG_LINES_MAX: usize = 1_000;
+
+/// Longest kept line of a pod's output, in bytes; the rest of the line is counted, not kept.
+pub const LOG_LINE_BYTES_MAX: usize = 4 << 10;
+
+/// Lines of a pod's output that are attached to a fault.
+pub const FAULT_TAIL_LINES: usize = 20;
+
+/// Largest `detail` of a fault that comes from glue or a pod, in bytes of JSON.
+pub const FAULT_DETAIL_BYTES_MAX: usize = 64 << 10;
+
+/// Linear memory of one glue instance, in bytes.
+pub const GLUE_MEMORY_BYTES_MAX: usize = 64 << 20;
+
+/// Table elements of one glue instance.
+pub const GLUE_TABLE_ELEMENTS_MAX: usize = 20_000;
+
+/// Wasm stack of one glue instance, in bytes.
+pub const GLUE_STACK_BYTES_MAX: usize = 512 << 10;
+
+/// Stack of the fiber that glue and the host functions it calls run on, in bytes: above the wasm stack.
+pub const GLUE_FIBER_STACK_BYTES: usize = 1 << 20;
+
+/// CPU time inside the guest for one call, in milliseconds; waiting for a pod is not counted.
+pub const GLUE_CPU_MS: u64 = 1_000;
+
+/// Epoch ticker period, in milliseconds: the grain of the guest-CPU budget.
+pub const GLUE_TICK_MS: u64 = 10;
+
+/// Bytes that the host may copy for one host call of glue ("hostcall fuel").
+pub const GLUE_HOSTCALL_BYTES_MAX: usize = 16 << 20;
+
+/// Host calls in one glue run.
+pub const GLUE_HOST_CALLS_MAX: u64 = 100_000;
+
+/// Log lines of one glue run; what follows is counted, not kept.
+pub const GLUE_LOG_LINES_MAX: usize = 200;
+
+/// Longest log line of glue, in bytes; the rest is cut.
+pub const GLUE_LOG_LINE_BYTES_MAX: usize = 4 << 10;
+
+/// Asks that one glue run may have open at once.
+pub const GLUE_ASKS_MAX: usize = 64;
+
+/// Concurrent glue instances, at most; `/proc/sys/vm/max_map_count` may allow fewer.
+pub const GLUE_INSTANCES_MAX: u32 = 512;
+
+/// Memory mappings that one pooled slot costs (measured, see GLUE notes in `glue/engine.rs`).
+pub const GLUE_MAPPINGS_PER_INSTANCE: u32 = 6;
+
+/// Largest glue component, in bytes: StarlingMonkey and CPython guests are 12 to 18 MB.
+pub const GLUE_COMPONENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Connecting to a repository, in milliseconds.
+pub const HTTP_CONNECT_MS: u64 = 5_000;
+
+/// A download that brings no byte for this long has stalled, in milliseconds.
+pub const HTTP_STALL_MS: u64 = 30_000;
+
+/// One metadata file of a repository from first byte to last, in milliseconds: a drip-feeder loses.
+pub const METADATA_FETCH_MS: u64 = 30_000;
+
+/// A repository's `root`, `timestamp`, `snapshot` and `targets` files, in bytes.
+pub const ROOT_BYTES_MAX: u64 = 512_000;
+/// See [`ROOT_BYTES_MAX`].
+pub const TIMESTAMP_BYTES_MAX: u64 = 16_384;
+/// See [`ROOT_BYTES_MAX`].
+pub const SNAPSHOT_BYTES_MAX: u64 = 2_000_000;
+/// See [`ROOT_BYTES_MAX`].
+pub const TARGETS_BYTES_MAX: u64 = 5_000_000;
+
+/// Root rotations that one refresh follows.
+pub const ROOT_ROTATIONS_MAX: u32 = 256;
+
+/// Building one environment, in milliseconds: a multi-gigabyte torch over a slow line.
+pub const ENVIRONMENT_BUILD_MS: u64 = 3_600_000;
+
+/// Waiting for another process that holds a lock of the shelf, in milliseconds.
+pub const LOCK_WAIT_MS: u64 = 3_600_000;
+
+/// Asking an interpreter or `uv` what it is, in milliseconds.
+pub const PROBE_MS: u64 = 20_000;
+
+/// Calls remembered by the journal in memory.
+pub const JOURNAL_CALLS_MAX: usize = 1_000;

@@ -1,0 +1,26 @@
+//! Plain data and pure rules: no IO, no clock, nothing that could fail for a reason outside its arguments.
+//!
+//! Every other layer imports this one; this one imports none of them.
+
+pub mod blob;
+pub mod call;
+pub mod document;
+pub mod fault;
+pub mod home;
+pub mod id;
+pub mod limits;
+pub mod operation;
+pub mod progress;
+pub mod recipe;
+pub mod verified;
+
+pub use blob::Blob;
+pub use call::{Admitted, Call, Event, Outcome};
+pub use document::Document;
+pub use fault::{Blame, Code, Fault};
+pub use home::Home;
+pub use id::{Digest, RecipeName, RecipeRef};
+pub use operation::Operation;
+pub use progress::{Progress, Silent, Step};
+pub use recipe::Manifest;
+pub use verified::{Origin, Verified};

@@ -1,0 +1,90 @@
+//! One operation of a recipe: its contract, with the schemas compiled once.
+
+use std::fmt;
+
+use jsonschema::Validator;
+use serde_json::Value;
+
+use super::{
+    document::Document,
+    fault::{Code, Fault},
+};
+
+/// A JSON Schema (draft 2020-12), compiled.
+pub struct Schema {
+    source: Value,
+    validator: Validator,
+}
+
+impl Schema {
+    /// Compiles `source`. The error is one line, for the manifest reader to place.
+    pub fn compile(source: Value) -> Result<Schema, String> {
+        let validator = jsonschema::draft202012::new(&source).map_err(|error| {
+            let pointer = error.instance_path().to_string();
+            match pointer.is_empty() {
+                true => format!("not a JSON Schema: {error}"),
+                false => format!("not a JSON Schema at `{pointer}`: {error}"),
+            }
+        })?;
+        Ok(Schema { source, validator })
+    }
+
+    /// The schema as written.
+    pub fn source(&self) -> &Value {
+        &self.source
+    }
+
+    /// Checks `document`; a mismatch is `code` and lists each place as a JSON pointer with what was expected.
+    pub fn check(&self, document: &Document, what: &str, code: Code) -> Result<(), Fault> {
+        if self.validator.is_valid(document.value()) {
+            return Ok(());
+        }
+        let violations: Vec<Value> = self
+            .validator
+            .iter_errors(document.value())
+            .take(10)
+            .map(|error| {
+                // Without the instance's own text: it may be megabytes, and it is the caller's already.
+                let place = match error.instance_path().to_string() {
+                    root if root.is_empty() => "/".to_owned(),
+                    pointer => pointer,
+                };
+                let expected = error.masked().to_string();
+                serde_json::json!({ "pointer": place, "expected": expected, "schema": error.schema_path().to_string() })
+            })
+            .collect();
+        let first = &violations[0];
+        let more = match violations.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        Err(Fault::new(
+            code,
+            format!(
+                "{what} does not match the schema at `{}`: {}{more}",
+                first["pointer"].as_str().unwrap_or("/"),
+                first["expected"].as_str().unwrap_or("")
+            ),
+        )
+        .with("violations", violations))
+    }
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+/// What one operation promises.
+#[derive(Debug)]
+pub struct Operation {
+    pub name: String,
+    pub summary: String,
+    pub input: Schema,
+    pub output: Schema,
+    /// Whether it may give chunks before its answer. A chunk from an operation that says no is a protocol violation.
+    pub streaming: bool,
+    /// Budget of one call in milliseconds, unless the caller gives less.
+    pub deadline_ms: u64,
+}

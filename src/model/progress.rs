@@ -1,0 +1,31 @@
+//! How slow steps (downloads, environment builds, compiling) tell a door what they are doing.
+
+use std::sync::Arc;
+
+/// One thing that happened in a slow step. `label` is for people; `total` and `done` are in `unit`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// A step begins, e.g. `building environment for hob/echo`.
+    Started { label: String, total_bytes: Option<u64> },
+    /// So many more bytes of the step are done.
+    Advanced { label: String, done_bytes: u64 },
+    /// The step is over.
+    Finished { label: String },
+    /// Something worth a line, outside any step.
+    Note { text: String },
+}
+
+/// Receives [`Step`]s. Doors implement it; layers below only call it.
+pub trait Progress: Send + Sync {
+    fn step(&self, step: Step);
+}
+
+/// Drops every step.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn step(&self, _step: Step) {}
+}
+
+/// Shared progress receiver.
+pub type Shared = Arc<dyn Progress>;

@@ -1,0 +1,671 @@
+//! `recipe.toml`: all there is to know about a recipe without running anything.
+//!
+//! Read by hand from the spanned TOML tree rather than through serde, so that every complaint names
+//! line and key. A key that this host does not know *or cannot enforce* is refused: no key may parse
+//! and do nothing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use semver::{Version, VersionReq};
+use serde_json::Value;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    fault::{Code, Fault},
+    id::{Digest, RecipeName},
+    limits,
+    operation::{Operation, Schema},
+};
+
+/// A recipe's declaration, checked.
+#[derive(Debug)]
+pub struct Manifest {
+    pub name: RecipeName,
+    pub version: Version,
+    pub license: String,
+    pub summary: String,
+    /// A named contract that several recipes may provide, e.g. `embeddings@1`; `hob show` prints it and `hob call` accepts it in place of a recipe.
+    pub capability: Option<String>,
+    /// Versions of Hob that may run it.
+    pub hob: VersionReq,
+    pub glue: Option<GlueSpec>,
+    pub pod: Option<PodSpec>,
+    pub models: Vec<ModelSpec>,
+    operations: BTreeMap<String, Arc<Operation>>,
+}
+
+/// `[glue]`: the component `glue.wasm`.
+#[derive(Debug)]
+pub struct GlueSpec {
+    /// Version of the world `hob:glue` that it was built for, e.g. `0.1`.
+    pub world: String,
+    /// Folder of its source, for `hob build`; not part of a bundle.
+    pub source: String,
+}
+
+/// `[pod]`: the process that does the heavy work.
+#[derive(Debug)]
+pub struct PodSpec {
+    pub runtime: Runtime,
+    /// From spawn to `ready`, in milliseconds.
+    pub start_timeout_ms: u64,
+}
+
+/// What starts a pod.
+#[derive(Debug)]
+pub enum Runtime {
+    /// `entry` is `module:Class` in the folder `pod/`; `lock` the hash-locked requirements.
+    Python { entry: String, python: VersionReq, lock: Option<String> },
+    /// `entry` is an executable file of the bundle that speaks the pod protocol.
+    Executable { entry: String },
+}
+
+/// `[[model]]`: a large file, named by digest; in a recipe folder it lies at `models/<name>`.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    pub name: String,
+    pub sha256: Digest,
+    pub bytes: u64,
+}
+
+impl Manifest {
+    /// Reads a manifest. `what` names the file in faults.
+    ///
+    /// Errors: `invalid_manifest`, with `line` and `key` in `detail`.
+    pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
+        let document = DeTable::parse(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_of(text, span.start));
+            Fault::new(Code::InvalidManifest, format!("{what}:{line}: not TOML: {}", error.message())).with("line", line)
+        })?;
+        let source = Source { text, what };
+        let mut root = Table::new(&source, "", document.get_ref(), 0);
+
+        let name = root.string("name")?;
+        let name: RecipeName = name.get_ref().parse().map_err(|fault: Fault| source.fault(&name, "name", fault.message))?;
+        let version = root.string("version")?;
+        let version = Version::parse(version.get_ref())
+            .map_err(|error| source.fault(&version, "version", format!("`{}` is not a version: {error}", version.get_ref())))?;
+        let license = root.string("license")?.into_inner();
+        let summary = root.string("summary")?.into_inner();
+        let capability = root.optional_string("capability")?;
+        if let Some(capability) = &capability
+            && !is_capability(capability.get_ref())
+        {
+            return Err(source.fault(
+                capability,
+                "capability",
+                format!("`{}` is not a capability: wanted `name@major`, e.g. `embeddings@1`", capability.get_ref()),
+            ));
+        }
+        let capability = capability.map(Spanned::into_inner);
+        let hob = root.version_req("hob")?;
+        let ours = Version::parse(env!("CARGO_PKG_VERSION")).expect("Cargo checks our own version");
+        if !hob.get_ref().matches(&ours) {
+            return Err(source
+                .fault(&hob, "hob", format!("the recipe wants Hob {}, this is Hob {ours}", hob.get_ref()))
+                .hint("update Hob, or install a version of the recipe that names this Hob"));
+        }
+        let hob = hob.into_inner();
+
+        let glue = match root.optional_table("glue")? {
+            Some(mut table) => Some(glue(&mut table)?),
+            None => None,
+        };
+        let pod = match root.optional_table("pod")? {
+            Some(mut table) => Some(pod(&mut table)?),
+            None => None,
+        };
+        let models = models(&mut root)?;
+        let operations = operations(&source, &mut root, pod.is_some() || glue.is_some())?;
+        root.finish()?;
+        Ok(Manifest { name, version, license, summary, capability, hob, glue, pod, models, operations })
+    }
+
+    /// The operation of that name.
+    ///
+    /// Errors: `operation_not_found`, which says what there is.
+    pub fn operation(&self, name: &str) -> Result<&Arc<Operation>, Fault> {
+        self.operations.get(name).ok_or_else(|| {
+            let names: Vec<_> = self.operations.keys().map(|name| format!("`{name}`")).collect();
+            Fault::new(Code::OperationNotFound, format!("recipe `{}` has no operation `{name}` (it has: {})", self.name, names.join(", ")))
+                .hint(format!("`hob show {}` lists its operations with their schemas", self.name))
+        })
+    }
+
+    /// All operations, by name.
+    pub fn operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
+        self.operations.values()
+    }
+}
+
+fn is_capability(text: &str) -> bool {
+    text.split_once('@').is_some_and(|(name, major)| {
+        super::id::is_name(name) && !major.is_empty() && major.len() < 6 && major.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+fn glue(table: &mut Table) -> Result<GlueSpec, Fault> {
+    let world = table.string("world")?;
+    let parts: Vec<_> = world.get_ref().split('.').collect();
+    if !(parts.len() == 2 && parts.iter().all(|part| part.parse::<u32>().is_ok())) {
+        return Err(table.fault(
+            &world,
+            "world",
+            format!("`{}` is not a world version: wanted `major.minor`, e.g. `0.1`", world.get_ref()),
+        ));
+    }
+    let folder = table.optional_string("source")?;
+    let folder = match folder {
+        Some(folder) => table.path(&folder, "source")?,
+        None => "glue".to_owned(),
+    };
+    table.finish()?;
+    Ok(GlueSpec { world: world.into_inner(), source: folder })
+}
+
+fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
+    let kind = table.string("runtime")?;
+    let entry = table.string("entry")?;
+    let runtime = match kind.get_ref().as_str() {
+        "python" => {
+            if !is_entry(entry.get_ref()) {
+                return Err(table.fault(
+                    &entry,
+                    "entry",
+                    format!("`{}` is not an entry: wanted `module:Class`, in the folder `pod`", entry.get_ref()),
+                ));
+            }
+            let python = table.version_req("python")?.into_inner();
+            let lock = match table.optional_string("lock")? {
+                Some(lock) => Some(table.path(&lock, "lock")?),
+                None => None,
+            };
+            Runtime::Python { entry: entry.into_inner(), python, lock }
+        }
+        "executable" => Runtime::Executable { entry: table.path(&entry, "entry")? },
+        other => {
+            return Err(table.fault(&kind, "runtime", format!("unknown runtime `{other}`: wanted `python` or `executable`")));
+        }
+    };
+    let start_timeout_ms = table.milliseconds("start_timeout_ms", limits::POD_START_DEFAULT_MS, limits::POD_START_MAX_MS)?;
+    table.finish()?;
+    Ok(PodSpec { runtime, start_timeout_ms })
+}
+
+fn is_entry(text: &str) -> bool {
+    let identifier = |part: &str| {
+        !part.is_empty() && !part.starts_with(|c: char| c.is_ascii_digit()) && part.chars().all(|c| c == '_' || c.is_alphanumeric())
+    };
+    text.split_once(':').is_some_and(|(module, class)| module.split('.').all(identifier) && identifier(class))
+}
+
+fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
+    let mut models: Vec<ModelSpec> = Vec::new();
+    for mut table in root.tables("model")? {
+        let name = table.string("name")?;
+        let plain = !name.get_ref().is_empty()
+            && name.get_ref().len() <= 64
+            && !name.get_ref().starts_with('.')
+            && name.get_ref().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if !plain || models.iter().any(|model| &model.name == name.get_ref()) {
+            return Err(table.fault(
+                &name,
+                "name",
+                format!("`{}` is not a model's name: wanted a file name of letters, digits, `.`, `-` and `_`, used once", name.get_ref()),
+            ));
+        }
+        let sha256 = table.string("sha256")?;
+        let digest = sha256.get_ref().parse().map_err(|fault: Fault| table.fault(&sha256, "sha256", fault.message))?;
+        let bytes = table.integer("bytes")?;
+        if *bytes.get_ref() > limits::MODEL_BYTES_MAX {
+            return Err(table.fault(&bytes, "bytes", format!("{} bytes; at most {} are taken", bytes.get_ref(), limits::MODEL_BYTES_MAX)));
+        }
+        table.finish()?;
+        models.push(ModelSpec { name: name.into_inner(), sha256: digest, bytes: bytes.into_inner() });
+        if models.len() > limits::MODELS_MAX {
+            return Err(root.fault_here(format!("more than {} models", limits::MODELS_MAX)));
+        }
+    }
+    Ok(models)
+}
+
+fn operations(source: &Source, root: &mut Table, runnable: bool) -> Result<BTreeMap<String, Arc<Operation>>, Fault> {
+    let Some(mut table) = root.optional_table("operations")? else {
+        return Err(root.fault_here("no operation: wanted at least one table `[operations.<name>]`".into()));
+    };
+    if !runnable {
+        return Err(root.fault_here("neither `[pod]` nor `[glue]`: nothing could answer a call".into()));
+    }
+    let mut operations = BTreeMap::new();
+    for (name, mut table) in table.rest()? {
+        if !(super::id::is_name(&name.replace('_', "-")) && name.len() <= 64) {
+            return Err(table.fault_here(format!("`{name}` is not an operation's name: wanted a-z, 0-9, `_` and `-`")));
+        }
+        let operation = Operation {
+            summary: table.string("summary")?.into_inner(),
+            input: table.schema("input")?,
+            output: table.schema("output")?,
+            streaming: table.boolean("streaming", false)?,
+            deadline_ms: table.milliseconds("deadline_ms", limits::DEADLINE_DEFAULT_MS, limits::DEADLINE_MAX_MS)?,
+            name: name.clone(),
+        };
+        table.finish()?;
+        operations.insert(name, Arc::new(operation));
+    }
+    if operations.is_empty() || operations.len() > limits::OPERATIONS_MAX {
+        return Err(source.fault_at(
+            table.start,
+            "operations",
+            format!("{} operations; wanted 1 to {}", operations.len(), limits::OPERATIONS_MAX),
+        ));
+    }
+    Ok(operations)
+}
+
+/// The manifest's text, for line numbers.
+struct Source<'a> {
+    text: &'a str,
+    what: &'a str,
+}
+
+impl Source<'_> {
+    fn fault<T>(&self, at: &Spanned<T>, key: &str, message: impl Into<String>) -> Fault {
+        self.fault_at(at.span().start, key, message.into())
+    }
+    fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
+        let line = line_of(self.text, offset);
+        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.what)).with("line", line).with("key", key)
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// One TOML table being read: remembers which keys were asked for, so that the rest can be refused.
+struct Table<'s, 'a> {
+    source: &'s Source<'a>,
+    /// Dotted path for messages; empty at the root.
+    path: String,
+    table: &'s DeTable<'s>,
+    start: usize,
+    known: Vec<&'static str>,
+}
+
+impl<'s, 'a> Table<'s, 'a> {
+    fn new(source: &'s Source<'a>, path: &str, table: &'s DeTable<'s>, start: usize) -> Self {
+        Table { source, path: path.to_owned(), table, start, known: Vec::new() }
+    }
+
+    fn key(&self, key: &str) -> String {
+        match self.path.is_empty() {
+            true => key.to_owned(),
+            false => format!("{}.{key}", self.path),
+        }
+    }
+
+    fn fault<T>(&self, at: &Spanned<T>, key: &str, message: impl Into<String>) -> Fault {
+        self.source.fault(at, &self.key(key), message)
+    }
+
+    fn fault_here(&self, message: String) -> Fault {
+        let key = if self.path.is_empty() { "recipe" } else { &self.path };
+        self.source.fault_at(self.start, key, message)
+    }
+
+    fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'s>>> {
+        self.known.push(key);
+        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+    }
+
+    fn wrong(&self, value: &Spanned<DeValue>, key: &str, wanted: &str) -> Fault {
+        self.source.fault(value, &self.key(key), format!("found {}, wanted {wanted}", value.get_ref().type_str()))
+    }
+
+    fn optional_string(&mut self, key: &'static str) -> Result<Option<Spanned<String>>, Fault> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => match value.get_ref() {
+                DeValue::String(text) if !text.trim().is_empty() => Ok(Some(Spanned::new(value.span(), text.to_string()))),
+                DeValue::String(_) => Err(self.source.fault(value, &self.key(key), "found an empty string, wanted text")),
+                _ => Err(self.wrong(value, key, "a string")),
+            },
+        }
+    }
+
+    fn string(&mut self, key: &'static str) -> Result<Spanned<String>, Fault> {
+        match self.optional_string(key)? {
+            Some(text) => Ok(text),
+            None => Err(self.source.fault_at(self.start, &self.key(key), "missing: wanted a string".into())),
+        }
+    }
+
+    fn version_req(&mut self, key: &'static str) -> Result<Spanned<VersionReq>, Fault> {
+        let text = self.string(key)?;
+        let req = VersionReq::parse(text.get_ref()).map_err(|error| {
+            self.source.fault(
+                &text,
+                &self.key(key),
+                format!("`{}` is not a version range ({error}): wanted e.g. `>=3.11, <3.15`", text.get_ref()),
+            )
+        })?;
+        Ok(Spanned::new(text.span(), req))
+    }
+
+    fn integer(&mut self, key: &'static str) -> Result<Spanned<u64>, Fault> {
+        let Some(value) = self.get(key) else {
+            return Err(self.source.fault_at(self.start, &self.key(key), "missing: wanted an integer".into()));
+        };
+        match value.get_ref() {
+            DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => Ok(Spanned::new(value.span(), number)),
+                Err(_) => {
+                    Err(self.source.fault(value, &self.key(key), format!("found {}, wanted an integer of 0 or more", number.as_str())))
+                }
+            },
+            _ => Err(self.wrong(value, key, "an integer")),
+        }
+    }
+
+    fn milliseconds(&mut self, key: &'static str, default: u64, max: u64) -> Result<u64, Fault> {
+        if !self.table.iter().any(|(name, _)| name.get_ref() == key) {
+            self.known.push(key);
+            return Ok(default);
+        }
+        let found = self.integer(key)?;
+        match *found.get_ref() {
+            value if (1..=max).contains(&value) => Ok(value),
+            value => Err(self.source.fault(&found, &self.key(key), format!("found {value}, wanted 1 to {max} milliseconds"))),
+        }
+    }
+
+    fn boolean(&mut self, key: &'static str, default: bool) -> Result<bool, Fault> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => match value.get_ref() {
+                DeValue::Boolean(value) => Ok(*value),
+                _ => Err(self.wrong(value, key, "true or false")),
+            },
+        }
+    }
+
+    /// A relative path that stays inside the recipe.
+    fn path(&self, text: &Spanned<String>, key: &str) -> Result<String, Fault> {
+        match super::recipe::is_inner_path(text.get_ref()) {
+            true => Ok(text.get_ref().clone()),
+            false => Err(self.source.fault(text, &self.key(key), format!("`{}` is not a path inside the recipe", text.get_ref()))),
+        }
+    }
+
+    fn optional_table(&mut self, key: &'static str) -> Result<Option<Table<'s, 'a>>, Fault> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => match value.get_ref() {
+                DeValue::Table(table) => Ok(Some(Table::new(self.source, &self.key(key), table, value.span().start))),
+                _ => Err(self.wrong(value, key, "a table")),
+            },
+        }
+    }
+
+    fn tables(&mut self, key: &'static str) -> Result<Vec<Table<'s, 'a>>, Fault> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let DeValue::Array(items) = value.get_ref() else {
+            return Err(self.wrong(value, key, &format!("`[[{key}]]` tables")));
+        };
+        items
+            .iter()
+            .map(|item| match item.get_ref() {
+                DeValue::Table(table) => Ok(Table::new(self.source, &self.key(key), table, item.span().start)),
+                _ => Err(self.wrong(item, key, "a table")),
+            })
+            .collect()
+    }
+
+    /// Every entry as a table, for tables whose keys are names.
+    fn rest(&mut self) -> Result<Vec<(String, Table<'s, 'a>)>, Fault> {
+        self.table
+            .iter()
+            .map(|(name, value)| match value.get_ref() {
+                DeValue::Table(table) => {
+                    Ok((name.get_ref().to_string(), Table::new(self.source, &self.key(name.get_ref()), table, name.span().start)))
+                }
+                _ => Err(self.wrong(value, name.get_ref(), "a table")),
+            })
+            .collect()
+    }
+
+    fn schema(&mut self, key: &'static str) -> Result<Schema, Fault> {
+        let path = self.key(key);
+        let Some(value) = self.get(key) else {
+            return Err(self.source.fault_at(self.start, &path, "missing: wanted a JSON Schema as a table".into()));
+        };
+        let json = self.json(value, &path)?;
+        if !json.is_object() {
+            return Err(self.wrong(value, key, "a JSON Schema as a table"));
+        }
+        self.schema_words(value, &path)?;
+        Schema::compile(json).map_err(|error| self.source.fault(value, &path, error))
+    }
+
+    fn json(&self, value: &Spanned<DeValue>, path: &str) -> Result<Value, Fault> {
+        Ok(match value.get_ref() {
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Boolean(flag) => Value::Bool(*flag),
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => number.into(),
+                Err(_) => return Err(self.source.fault(value, path, "an integer past 64 bits")),
+            },
+            DeValue::Float(number) => match number.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64) {
+                Some(number) => Value::Number(number),
+                None => return Err(self.source.fault(value, path, "not a number that JSON can hold")),
+            },
+            DeValue::Datetime(_) => return Err(self.source.fault(value, path, "a date: JSON has none, write it as a string")),
+            DeValue::Array(items) => Value::Array(items.iter().map(|item| self.json(item, path)).collect::<Result<_, _>>()?),
+            DeValue::Table(table) => Value::Object(
+                table
+                    .iter()
+                    .map(|(name, value)| Ok((name.get_ref().to_string(), self.json(value, path)?)))
+                    .collect::<Result<_, Fault>>()?,
+            ),
+        })
+    }
+
+    /// Refuses words that JSON Schema would ignore in silence: a typo there would check nothing.
+    fn schema_words(&self, value: &Spanned<DeValue>, path: &str) -> Result<(), Fault> {
+        let DeValue::Table(table) = value.get_ref() else { return Ok(()) };
+        for (name, value) in table.iter() {
+            let word = name.get_ref().as_ref();
+            if !SCHEMA_WORDS.contains(&word) {
+                return Err(unknown_key(self.source, name.span().start, path, word, SCHEMA_WORDS));
+            }
+            match (word, value.get_ref()) {
+                ("properties" | "patternProperties" | "$defs" | "dependentSchemas", DeValue::Table(table)) => {
+                    for (_, value) in table.iter() {
+                        self.schema_words(value, path)?;
+                    }
+                }
+                ("allOf" | "anyOf" | "oneOf" | "prefixItems", DeValue::Array(items)) => {
+                    for item in items.iter() {
+                        self.schema_words(item, path)?;
+                    }
+                }
+                (
+                    "items"
+                    | "contains"
+                    | "additionalProperties"
+                    | "propertyNames"
+                    | "unevaluatedItems"
+                    | "unevaluatedProperties"
+                    | "not"
+                    | "if"
+                    | "then"
+                    | "else",
+                    _,
+                ) => {
+                    self.schema_words(value, path)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses every key that nobody asked for.
+    fn finish(&self) -> Result<(), Fault> {
+        match self.table.iter().find(|(name, _)| !self.known.contains(&name.get_ref().as_ref())) {
+            None => Ok(()),
+            Some((name, _)) => Err(unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &self.known)),
+        }
+    }
+}
+
+fn unknown_key(source: &Source, offset: usize, path: &str, name: &str, known: &[&str]) -> Fault {
+    let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+    let key = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let nearest = nearest.map(|key| format!("; nearest known key: `{key}`")).unwrap_or_default();
+    source
+        .fault_at(offset, &key, format!("this Hob knows no key `{name}` {place}, and refuses what it cannot enforce{nearest}"))
+        .hint("correct the key, or remove it; a newer Hob may know it")
+}
+
+/// Whether `path` is relative, plain and stays inside a recipe: no `..`, no empty part, no backslash, no NUL.
+pub fn is_inner_path(path: &str) -> bool {
+    !path.is_empty()
+        && path.len() <= limits::BUNDLE_PATH_BYTES_MAX
+        && !path.bytes().any(|byte| byte == b'\\' || byte < 0x20 || byte == 0x7f)
+        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+const SCHEMA_WORDS: &[&str] = &[
+    "$schema",
+    "$id",
+    "$ref",
+    "$defs",
+    "$anchor",
+    "$comment",
+    "type",
+    "enum",
+    "const",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "format",
+    "contentEncoding",
+    "contentMediaType",
+    "multipleOf",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "items",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "unevaluatedItems",
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "required",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedProperties",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"name = "hob/echo"
+version = "0.1.0"
+license = "Apache-2.0"
+summary = "Gives back what it got"
+hob = "0.1"
+
+[pod]
+runtime = "python"
+entry = "echo:Echo"
+python = ">=3.9"
+
+[operations.echo]
+summary = "The input, again"
+input = { type = "object" }
+output = { type = "object" }
+"#;
+
+    #[test]
+    fn a_good_manifest_reads() {
+        let manifest = Manifest::parse(GOOD, "recipe.toml").unwrap();
+        assert_eq!(manifest.name.to_string(), "hob/echo");
+        assert_eq!(manifest.operations().count(), 1);
+        assert_eq!(manifest.operation("echo").unwrap().deadline_ms, limits::DEADLINE_DEFAULT_MS);
+        let fault = manifest.operation("ecko").unwrap_err();
+        assert_eq!(fault.code, Code::OperationNotFound);
+        assert!(fault.message.contains("`echo`"), "{}", fault.message);
+    }
+
+    /// (what is replaced, by what, the line, what the message must say)
+    #[test]
+    fn each_mistake_names_line_and_key() {
+        let table: &[(&str, &str, usize, &str)] = &[
+            ("hob/echo", "hob echo", 1, "name: `hob echo` is not a recipe name"),
+            ("\"0.1.0\"", "\"1\"", 2, "version: `1` is not a version"),
+            ("license = \"Apache-2.0\"", "license = 3", 3, "license: found integer, wanted a string"),
+            ("license", "licence", 1, "license: missing"),
+            ("hob = \"0.1\"", "hob = \"99\"", 5, "the recipe wants Hob ^99, this is Hob"),
+            ("hob = \"0.1\"", "hob = \"0.1\"\ntimeout = 3", 6, "this Hob knows no key `timeout` at the top level"),
+            ("python = ", "pyhton = ", 7, "pod.python: missing"),
+            ("[pod]", "[pod]\nlokc = \"x\"", 8, "nearest known key: `lock`"),
+            ("[pod]", "[pod]\nlock = \"../x\"", 8, "pod.lock: `../x` is not a path inside the recipe"),
+            ("[pod]", "[pod]\nstart_timeout_ms = 0", 8, "found 0, wanted 1 to"),
+            ("[pod]", "[pod]\nstart_timeout_ms = -5", 8, "found -5"),
+            ("echo:Echo", "echo", 9, "pod.entry: `echo` is not an entry"),
+            ("\"python\"", "\"ruby\"", 8, "unknown runtime `ruby`"),
+            ("[operations.echo]", "[operations.echo]\nbatch = 3", 13, "knows no key `batch`"),
+            ("input = { type", "input = { tpye", 14, "nearest known key: `type`"),
+            ("input = { type = \"object\" }", "input = { type = \"objekt\" }", 14, "operations.echo.input: not a JSON Schema"),
+            ("[operations.echo]", "[operation.echo]", 1, "no operation"),
+            ("[pod]", "[pod", 7, "not TOML"),
+        ];
+        for (from, to, line, says) in table {
+            assert!(GOOD.contains(from), "{from}");
+            let fault = Manifest::parse(&GOOD.replacen(from, to, 1), "recipe.toml").expect_err(to);
+            assert_eq!(fault.code, Code::InvalidManifest);
+            assert!(fault.message.contains(says), "{to}: {}", fault.message);
+            assert!(fault.message.starts_with(&format!("recipe.toml:{line}:")), "{to}: {}", fault.message);
+            assert_eq!(fault.detail["line"], *line);
+        }
+    }
+
+    #[test]
+    fn a_path_stays_inside() {
+        for bad in ["", "/x", "a//b", "../x", "a/../b", "a/./b", "a\\b", "a\0b", "a/"] {
+            assert!(!is_inner_path(bad), "{bad:?}");
+        }
+        assert!(is_inner_path("pod/requirements.lock"));
+    }
+}

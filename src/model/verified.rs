@@ -1,0 +1,87 @@
+//! The proof that bytes may run: signed by a trusted role, or the author's own folder and named as such.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{id::Digest, recipe::Manifest};
+
+/// By whose word a recipe runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A delegated publisher of a remote signed the bundle.
+    Signed {
+        remote: String,
+        publisher: String,
+        /// Key ids of the publisher at install time.
+        key_ids: Vec<String>,
+    },
+    /// A recipe folder, run by its author: dev mode.
+    Unsigned { folder: PathBuf },
+}
+
+/// A model file that was checked against the manifest's digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFile {
+    /// The manifest's name for it.
+    pub name: String,
+    pub path: PathBuf,
+    pub digest: Digest,
+}
+
+/// A recipe whose every byte was checked. Only `shelf` makes one: [`Verified::attest`] is its one
+/// constructor, and `tests/it/tidy.rs` fails when any other layer calls it.
+#[derive(Debug)]
+pub struct Verified {
+    manifest: Arc<Manifest>,
+    folder: PathBuf,
+    glue: Option<Bytes>,
+    models: Vec<ModelFile>,
+    digest: Digest,
+    origin: Origin,
+}
+
+impl Verified {
+    /// To be called by `shelf` alone, after the check.
+    ///
+    /// `folder` holds the recipe's files; `glue` is the component's bytes *as they were checked*,
+    /// kept so that nothing is read twice; `digest` names the bundle (dev mode: the folder's content).
+    pub(crate) fn attest(
+        manifest: Arc<Manifest>,
+        folder: PathBuf,
+        glue: Option<Bytes>,
+        models: Vec<ModelFile>,
+        digest: Digest,
+        origin: Origin,
+    ) -> Verified {
+        Verified { manifest, folder, glue, models, digest, origin }
+    }
+
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+    /// Where the recipe's files lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+    /// The glue component's bytes.
+    pub fn glue(&self) -> Option<&Bytes> {
+        self.glue.as_ref()
+    }
+    pub fn models(&self) -> &[ModelFile] {
+        &self.models
+    }
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+    /// Whether it runs in unsigned dev mode.
+    pub fn is_unsigned(&self) -> bool {
+        matches!(self.origin, Origin::Unsigned { .. })
+    }
+}

@@ -1,0 +1,1 @@
+//! One Python (or other) process: wire, state machine, driver.

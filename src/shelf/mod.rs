@@ -1,0 +1,1 @@
+//! Recipes on this machine: repository client, store, environments, models, lock.

@@ -1,0 +1,1 @@
+//! Tests of that part, through its narrowest real door.
