@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::limits::FAULT_DETAIL_BYTES_MAX;
+
 /// Who has to act for the failure to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -230,6 +232,21 @@ impl Fault {
         }
         self.detail[key] = value.into();
         self
+    }
+
+    /// A fault in the words of a recipe's own code, pod or glue: `code` if it is one of `allowed`, else
+    /// `recipe_failed` with the word in `detail.code`. So no recipe can blame the repository or Hob.
+    pub fn foreign(code: &str, message: String, hint: Option<String>, detail: Value, allowed: &[Code]) -> Fault {
+        let known = Code::parse(code).filter(|code| allowed.contains(code));
+        let mut fault = Fault::new(known.unwrap_or(Code::RecipeFailed), message);
+        fault.hint = hint.filter(|hint| !hint.is_empty());
+        if detail.to_string().len() <= FAULT_DETAIL_BYTES_MAX {
+            fault.detail = detail;
+        }
+        match known {
+            Some(_) => fault,
+            None => fault.with("code", code),
+        }
     }
 
     /// A failure of the operating system while doing `what`; a full disk is told apart.

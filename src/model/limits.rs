@@ -65,11 +65,8 @@ pub const TERM_GRACE_MS: u64 = 1_000;
 /// Stop ladder: how long the keeper may take to find its process tree empty after SIGKILL, in milliseconds.
 pub const KILL_GRACE_MS: u64 = 2_000;
 
-/// A pod that leaves a ping unanswered this long while idle is dead, in milliseconds.
-pub const PING_TIMEOUT_MS: u64 = 10_000;
-
-/// Pings to an idle pod, in milliseconds between two: rare, because health comes from real calls.
-pub const PING_EVERY_MS: u64 = 30_000;
+/// How long the end of a process may lag behind the end of its sockets or pipes, in milliseconds.
+pub const EXIT_GRACE_MS: u64 = 500;
 
 /// Asks that may wait for one pod; the next is refused as `overloaded`.
 pub const POD_QUEUE_MAX: usize = 256;

@@ -1,0 +1,177 @@
+//! A pod's process: how it is started, signalled and waited for.
+//!
+//! The host never forks (no `pre_exec`: that would copy its page tables): it spawns the keeper, a small Python
+//! process of its own group that forks into the runner, and that ends the whole tree when host or pod dies.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+};
+
+use rustix::process::{Pid, Signal};
+use tokio::{
+    net::UnixStream,
+    process::{Child, ChildStderr, ChildStdout, Command},
+};
+
+use super::state::Ending;
+use crate::model::{Fault, Verified, recipe::Runtime};
+
+/// What runs the pod.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Interpreter of the environment, or any interpreter when the pod is an executable: the keeper needs one.
+    pub python: PathBuf,
+    /// Where the environment's packages lie; none for a pod without requirements.
+    pub site_packages: Option<PathBuf>,
+}
+
+/// All that a pod needs to be started.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    pub recipe: Arc<Verified>,
+    pub program: Program,
+    /// The unpacked `keeper.py`.
+    pub keeper: PathBuf,
+    /// A folder of the pod's own; made at start, removed at the end.
+    pub scratch: PathBuf,
+    /// Names this pod among all pods ever.
+    pub incarnation: String,
+    pub start_timeout_ms: u64,
+}
+
+/// A spawned keeper and what connects to it.
+pub struct Process {
+    child: Child,
+    group: Pid,
+    control: Option<UnixStream>,
+    data: Option<UnixStream>,
+    /// The pod's end of the data lane, until it is sent over.
+    pub data_theirs: Option<OwnedFd>,
+    pub stdout: Option<ChildStdout>,
+    pub stderr: Option<ChildStderr>,
+}
+
+/// Environment variables of a pod: from scratch, never the host's.
+fn environment(spec: &Spec) -> Vec<(&'static str, String)> {
+    let scratch = spec.scratch.display().to_string();
+    let threads = "1".to_owned();
+    vec![
+        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("HOME", scratch.clone()),
+        ("TMPDIR", scratch.clone()),
+        ("XDG_CACHE_HOME", scratch.clone()),
+        ("HF_HOME", scratch),
+        ("USER", "pod".to_owned()),
+        ("LOGNAME", "pod".to_owned()),
+        // One thread per library unless the recipe says more: two torch threads on two busy cores halve each other.
+        ("OMP_NUM_THREADS", threads.clone()),
+        ("OPENBLAS_NUM_THREADS", threads.clone()),
+        ("MKL_NUM_THREADS", threads),
+    ]
+}
+
+impl Process {
+    /// Spawns the keeper.
+    ///
+    /// Errors: `io` (no such interpreter, no process to be had, no scratch folder).
+    pub fn spawn(spec: &Spec) -> Result<Process, Fault> {
+        let what = |error: &std::io::Error| Fault::io(format!("starting a pod of `{}`", spec.recipe.manifest().name), error);
+        std::fs::create_dir_all(&spec.scratch).map_err(|error| what(&error))?;
+        let (control, control_theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| what(&error))?;
+        let (data, data_theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| what(&error))?;
+        let mut command = Command::new(&spec.program.python);
+        // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its place;
+        // -B: a recipe's folder is checked file by file and must stay as it is.
+        command.args(["-I", "-S", "-B"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
+        if let Some(Runtime::Executable { entry }) = spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
+            command.arg("--").arg(spec.recipe.folder().join(entry));
+        }
+        let mut child = command
+            .env_clear()
+            .envs(environment(spec))
+            .current_dir(&spec.scratch)
+            .process_group(0)
+            .stdin(Stdio::from(OwnedFd::from(control_theirs)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| what(&error))?;
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32)).expect("a child that was not waited for has an id");
+        let stream = |stream: std::os::unix::net::UnixStream| {
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        };
+        Ok(Process {
+            group,
+            control: Some(stream(control).map_err(|error| what(&error))?),
+            data: Some(stream(data).map_err(|error| what(&error))?),
+            data_theirs: Some(data_theirs.into()),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            child,
+        })
+    }
+
+    /// The two sockets, for the lanes; to be taken once.
+    pub fn take_streams(&mut self) -> Option<(UnixStream, UnixStream)> {
+        self.control.take().zip(self.data.take())
+    }
+
+    /// Waits for the keeper: when it is gone, so is every process below it. Cancel-safe.
+    pub async fn ended(&mut self) -> Ending {
+        use std::os::unix::process::ExitStatusExt;
+        match self.child.wait().await {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => Ending::Code(code),
+                (None, Some(signal)) => Ending::Signal(signal),
+                (None, None) => Ending::Code(-1),
+            },
+            // Somebody else reaped our child: it is gone, we only don't know how.
+            Err(_) => Ending::Code(-1),
+        }
+    }
+
+    /// SIGTERM to the pod and its children; the keeper ignores it.
+    pub fn terminate(&self) {
+        self.signal_group(Signal::TERM);
+    }
+
+    /// Tells the keeper to kill every process of the tree, and then itself.
+    pub fn kill(&self) {
+        if self.is_running() {
+            let _ = rustix::process::kill_process(self.group, Signal::QUIT);
+        }
+    }
+
+    /// SIGKILL to whatever is left in the group, the keeper included.
+    pub fn kill_group(&self) {
+        self.signal_group(Signal::KILL);
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        // The group's number is ours as long as the keeper was not reaped.
+        if self.is_running() {
+            let _ = rustix::process::kill_process_group(self.group, signal);
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.child.id().is_some()
+    }
+}
+
+/// Sends as many of `bytes` as fit, with `descriptor` attached to the first of them.
+pub fn send_with_descriptor(stream: &UnixStream, bytes: &[u8], descriptor: &OwnedFd) -> std::io::Result<usize> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    stream.try_io(tokio::io::Interest::WRITABLE, || {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "the space is for exactly one descriptor");
+        Ok(sendmsg(stream, &[std::io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
+    })
+}

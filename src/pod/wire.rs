@@ -1,0 +1,242 @@
+//! Messages between host and pod: types only, no IO.
+//!
+//! The contract is `docs/pod-protocol.md`. What comes from a pod is hostile until parsed: an unknown
+//! type, a missing field, a length that does not add up are errors here and `protocol_violation` above.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+
+use super::frame::Frame;
+use crate::model::{Blob, Code, Fault, limits::BLOBS_MAX};
+
+/// The protocol version that this host speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// What a pod is told to be.
+#[derive(Debug, Serialize)]
+pub struct Start<'a> {
+    pub protocol: u32,
+    pub incarnation: &'a str,
+    pub frame_bytes_max: usize,
+    pub recipe: &'a str,
+    pub version: &'a str,
+    pub digest: &'a str,
+    pub folder: &'a str,
+    pub entry: &'a str,
+    pub site_packages: Option<&'a str>,
+    pub scratch: &'a str,
+    pub models: BTreeMap<&'a str, &'a str>,
+    pub operations: BTreeMap<&'a str, OperationWire>,
+}
+
+/// What a pod must know of an operation.
+#[derive(Debug, Serialize)]
+pub struct OperationWire {
+    pub streaming: bool,
+}
+
+/// Control lane, host to pod.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Control<'a> {
+    Start(Start<'a>),
+    Load,
+    Ping { seq: u64 },
+    Cancel { ask: u64 },
+    Drain,
+    Exit,
+}
+
+/// A blob's place in the tail.
+#[derive(Debug, Serialize, Deserialize)]
+struct BlobWire<'a> {
+    name: Cow<'a, str>,
+    media_type: Cow<'a, str>,
+    bytes: usize,
+}
+
+/// Data lane, host to pod.
+#[derive(Serialize)]
+struct AskWire<'a> {
+    r#type: &'static str,
+    incarnation: &'a str,
+    digest: &'a str,
+    operation: &'a str,
+    input: &'a RawValue,
+    left_ms: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blobs: Vec<BlobWire<'a>>,
+}
+
+/// The JSON of an ask. `input` is valid JSON text.
+///
+/// Errors: `invalid_json`, should the text not be JSON after all.
+pub fn ask(incarnation: &str, digest: &str, operation: &str, input: &str, left_ms: u64, blobs: &[Blob]) -> Result<Vec<u8>, Fault> {
+    let input: &RawValue =
+        serde_json::from_str(input).map_err(|error| Fault::new(Code::InvalidJson, format!("input of an ask is not JSON: {error}")))?;
+    let blobs = blobs
+        .iter()
+        .map(|blob| BlobWire { name: (&*blob.name).into(), media_type: (&*blob.media_type).into(), bytes: blob.bytes.len() })
+        .collect();
+    Ok(serde_json::to_vec(&AskWire { r#type: "ask", incarnation, digest, operation, input, left_ms, blobs })
+        .expect("strings and numbers become JSON"))
+}
+
+/// The JSON of a control message.
+pub fn control(message: &Control) -> Vec<u8> {
+    serde_json::to_vec(message).expect("strings and numbers become JSON")
+}
+
+/// JSON text and blobs, as a pod gave them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Payload {
+    pub json: String,
+    pub blobs: Vec<Blob>,
+}
+
+/// Anything that a pod may say, on either lane.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FromPod {
+    Hello { protocol: [u32; 2], features: Vec<String>, pid: u32, runtime: String },
+    Started,
+    Ready,
+    Failed(Fault),
+    Pong { seq: u64, ask: u64 },
+    Log { level: String, message: String },
+    Progress { ask: u64, data: Value },
+    Chunk { ask: u64, payload: Payload },
+    Answer { ask: u64, incarnation: String, result: Result<Payload, Fault> },
+}
+
+/// Every field that any message has; which ones are wanted depends on `type`.
+///
+/// One flat struct instead of a tagged enum, because serde buffers those and then cannot borrow raw JSON.
+#[derive(Deserialize)]
+struct Flat<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(default)]
+    protocol: Option<[u32; 2]>,
+    #[serde(default)]
+    features: Vec<String>,
+    #[serde(default)]
+    pid: Option<u32>,
+    #[serde(default)]
+    runtime: Option<String>,
+    #[serde(default)]
+    seq: Option<u64>,
+    #[serde(default)]
+    ask: Option<u64>,
+    #[serde(default)]
+    level: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    incarnation: Option<String>,
+    #[serde(default, borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    output: Option<&'a RawValue>,
+    #[serde(default)]
+    fault: Option<FaultWire>,
+    #[serde(default, borrow)]
+    blobs: Vec<BlobWire<'a>>,
+}
+
+/// A fault in a pod's words.
+#[derive(Deserialize)]
+struct FaultWire {
+    code: String,
+    message: String,
+    #[serde(default)]
+    hint: Option<String>,
+    #[serde(default)]
+    detail: Value,
+}
+
+/// Codes that a pod may use of itself; a pod cannot claim that the repository was tampered with.
+const POD_CODES: &[Code] = &[
+    Code::InvalidInput,
+    Code::InvalidJson,
+    Code::TooLarge,
+    Code::OperationNotFound,
+    Code::RecipeFailed,
+    Code::ImportFailed,
+    Code::DependencyMissing,
+    Code::ModelMissing,
+    Code::OutOfMemory,
+    Code::ProtocolViolation,
+    Code::Deadline,
+    Code::Cancelled,
+];
+
+impl FromPod {
+    /// Reads a frame. The error says what is wrong with it, for a `protocol_violation`.
+    pub fn parse(frame: &Frame) -> Result<FromPod, String> {
+        let text = std::str::from_utf8(&frame.json).map_err(|error| format!("a frame that is not UTF-8: {error}"))?;
+        let flat: Flat = serde_json::from_str(text).map_err(|error| format!("a frame that is not a message: {error}"))?;
+        let kind = flat.r#type.to_string();
+        let missing = |field: &str| format!("a `{kind}` without `{field}`");
+        let ask = || match frame.ask {
+            0 => Err(format!("a `{kind}` that belongs to no ask")),
+            ask => Ok(ask),
+        };
+        let blobs = cut(&flat.blobs, &frame.tail).map_err(|error| format!("a `{kind}` {error}"))?;
+        Ok(match kind.as_str() {
+            "hello" => FromPod::Hello {
+                protocol: flat.protocol.ok_or_else(|| missing("protocol"))?,
+                features: flat.features,
+                pid: flat.pid.ok_or_else(|| missing("pid"))?,
+                runtime: flat.runtime.unwrap_or_default(),
+            },
+            "started" => FromPod::Started,
+            "ready" => FromPod::Ready,
+            "failed" => FromPod::Failed(fault(flat.fault.ok_or_else(|| missing("fault"))?)),
+            "pong" => FromPod::Pong { seq: flat.seq.ok_or_else(|| missing("seq"))?, ask: flat.ask.unwrap_or(0) },
+            "log" => FromPod::Log { level: flat.level.unwrap_or_default(), message: flat.message.ok_or_else(|| missing("message"))? },
+            "progress" => {
+                let data = flat.data.ok_or_else(|| missing("data"))?;
+                FromPod::Progress { ask: ask()?, data: serde_json::from_str(data.get()).map_err(|error| error.to_string())? }
+            }
+            "chunk" => {
+                let data = flat.data.ok_or_else(|| missing("data"))?;
+                FromPod::Chunk { ask: ask()?, payload: Payload { json: data.get().to_owned(), blobs } }
+            }
+            "answer" => FromPod::Answer {
+                ask: ask()?,
+                incarnation: flat.incarnation.ok_or_else(|| missing("incarnation"))?,
+                result: match (flat.output, flat.fault) {
+                    (Some(output), None) => Ok(Payload { json: output.get().to_owned(), blobs }),
+                    (None, Some(wire)) => Err(fault(wire)),
+                    _ => return Err("an `answer` with both or neither of `output` and `fault`".to_owned()),
+                },
+            },
+            _ => return Err(format!("a message of unknown type `{}`", kind.chars().take(40).collect::<String>())),
+        })
+    }
+}
+
+fn fault(wire: FaultWire) -> Fault {
+    Fault::foreign(&wire.code, wire.message, wire.hint, wire.detail, POD_CODES)
+}
+
+fn cut(places: &[BlobWire], tail: &Bytes) -> Result<Vec<Blob>, String> {
+    if places.len() > BLOBS_MAX {
+        return Err(format!("with {} blobs; at most {BLOBS_MAX} are taken", places.len()));
+    }
+    let mut at = 0usize;
+    let mut blobs = Vec::with_capacity(places.len());
+    for place in places {
+        let end = at.checked_add(place.bytes).filter(|end| *end <= tail.len());
+        let end = end.ok_or_else(|| format!("whose blobs claim more than its tail of {} bytes", tail.len()))?;
+        blobs.push(Blob { name: place.name.to_string(), media_type: place.media_type.to_string(), bytes: tail.slice(at..end) });
+        at = end;
+    }
+    match at == tail.len() {
+        true => Ok(blobs),
+        false => Err(format!("whose blobs make up {at} of its tail's {} bytes", tail.len())),
+    }
+}
