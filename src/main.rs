@@ -1,1 +1,5 @@
-fn main() {}
+//! The `hob` program: the command-line door and nothing else.
+
+fn main() -> std::process::ExitCode {
+    hob::door::cli::main()
+}

@@ -1,1 +1,3 @@
 //! For recipe authors and repository administrators: build, pack, publish, sign.
+
+pub mod build;

@@ -36,7 +36,7 @@ use crate::model::{
 };
 
 /// One piece of work for a pod.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Request {
     pub operation: Arc<model::Operation>,
     /// JSON text.
@@ -54,7 +54,7 @@ pub enum Reply {
     Answer(Payload),
     Fault(Fault),
     /// The pod ended before this request was sent to it: another pod may take it.
-    Unstarted(Fault),
+    Unstarted { fault: Fault, request: Box<Request> },
 }
 
 /// A request under way. Dropping it cancels the work down to the worker.
@@ -675,7 +675,7 @@ impl Driver {
         let fault = self.with_tail(fault, 0);
         self.waiting.close();
         while let Some(pending) = self.waiting.recv().await {
-            pending.last.send(Reply::Unstarted(fault.clone()));
+            pending.last.send(Reply::Unstarted { fault: fault.clone(), request: Box::new(pending.request) });
         }
         let scratch = self.spec.scratch.clone();
         let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(scratch)).await;

@@ -11,10 +11,13 @@ use crate::model::{Digest, Fault};
 
 const FILES: &[(&str, &str)] = &[
     ("__init__.py", include_str!("../../python/src/hob_pod/__init__.py")),
-    ("__main__.py", include_str!("../../python/src/hob_pod/__main__.py")),
+    ("asks.py", include_str!("../../python/src/hob_pod/asks.py")),
+    ("blob.py", include_str!("../../python/src/hob_pod/blob.py")),
     ("control.py", include_str!("../../python/src/hob_pod/control.py")),
+    ("faults.py", include_str!("../../python/src/hob_pod/faults.py")),
     ("keeper.py", include_str!("../../python/src/hob_pod/keeper.py")),
     ("runner.py", include_str!("../../python/src/hob_pod/runner.py")),
+    ("serving.py", include_str!("../../python/src/hob_pod/serving.py")),
     ("wire.py", include_str!("../../python/src/hob_pod/wire.py")),
 ];
 

@@ -1,1 +1,229 @@
-//! Tests of that part, through its narrowest real door.
+//! Pods through the host: the real runner, the real keeper, and a kit of misdeeds.
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    time::{Duration, Instant},
+};
+
+use hob::model::{Call, Code, Event};
+use serde_json::json;
+
+use crate::support::{Rig, call, is_running, within};
+
+#[tokio::test]
+async fn a_recipe_folder_answers_and_is_marked_unsigned() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("plain", "class Subject:\n    def run(self, input):\n        return {'length': len(input['text'])}\n", false);
+    for text in ["hello", ""] {
+        let outcome = rig.run(&recipe, json!({ "text": text })).await.unwrap();
+        assert_eq!(outcome.output.value(), &json!({ "length": text.len() }));
+        assert!(outcome.unsigned && outcome.recipe == "test/plain");
+    }
+    let records = rig.host.journal();
+    assert_eq!(records.len(), 2);
+    // One frame out, one frame back, no wasm: the promise of a recipe without glue.
+    assert!(records.iter().all(|record| (record.wasm_entries, record.frames_sent, record.frames_received) == (0, 1, 1)), "{records:?}");
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_pod_serves_many_calls_at_once_and_in_order() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("pid", "import os\nclass Subject:\n    def run(self, input):\n        return [os.getpid(), input]\n", false);
+    let calls = (0..50).map(|n| {
+        let (host, call) = (rig.host.clone(), call(&recipe, json!(n)));
+        tokio::spawn(async move { host.call(call).await.unwrap().output.into_value() })
+    });
+    let mut pids = std::collections::HashSet::new();
+    for (n, answer) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer[1], n);
+        pids.insert(answer[0].as_u64().unwrap());
+    }
+    assert_eq!(pids.len(), 1, "one lazily started pod");
+    rig.host.shutdown().await;
+    assert!(!is_running(*pids.iter().next().unwrap() as u32), "shutdown leaves no process");
+}
+
+#[tokio::test]
+async fn chunks_and_progress_arrive_in_order_before_the_outcome() {
+    let rig = Rig::new().await;
+    let source = "import hob_pod\nclass Subject:\n    def run(self, input):\n        for n in range(input):\n            hob_pod.progress(done=n)\n            yield {'n': n}\n        return 'end'\n";
+    let recipe = rig.python("stream", source, true);
+    // More than every buffer on the way holds: a slow reader holds the pod back and loses nothing.
+    let count = 500;
+    let mut running = rig.host.start(call(&recipe, json!(count)));
+    let (mut chunks, mut progress) = (Vec::new(), 0);
+    while let Some(event) = running.next().await {
+        match event {
+            Event::Chunk { data, .. } => chunks.push(data["n"].as_u64().unwrap()),
+            Event::Progress { .. } => progress += 1,
+            Event::Log { .. } => {}
+        }
+        if chunks.len() == 3 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+    let outcome = running.outcome().await.unwrap();
+    assert_eq!(outcome.output.value(), &json!("end"));
+    assert_eq!(chunks, (0..count).collect::<Vec<u64>>());
+    assert_eq!(progress, count);
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_python_error_keeps_type_message_and_traceback() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("raises", "class Subject:\n    def run(self, input):\n        raise KeyError('colour')\n", false);
+    let fault = rig.run(&recipe, json!(1)).await.unwrap_err();
+    assert_eq!(fault.code, Code::RecipeFailed);
+    assert!(fault.message.contains("KeyError") && fault.message.contains("colour"), "{}", fault.message);
+    assert!(fault.detail["traceback"].to_string().contains("subject.py"), "{}", fault.detail);
+    // The pod is as good as before.
+    assert_eq!(rig.run(&recipe, json!(1)).await.unwrap_err().code, Code::RecipeFailed);
+    assert_eq!(rig.host.pods().len(), 1);
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_fails_at_import_shows_the_traceback() {
+    let rig = Rig::new().await;
+    for (name, source, code, says) in [
+        ("import-error", "import numpyy\nclass Subject: pass\n", Code::DependencyMissing, "numpyy"),
+        ("raises-at-import", "1 / 0\n", Code::ImportFailed, "ZeroDivisionError"),
+        ("no-class", "x = 1\n", Code::ImportFailed, "Subject"),
+        ("load-fails", "class Subject:\n    def load(self, models):\n        raise ValueError('no weights')\n", Code::ImportFailed, "no weights"),
+        ("exits-at-import", "import os\nprint('last words', flush=True)\nos._exit(3)\n", Code::Crashed, "exited with code 3 before it was ready"),
+    ] {
+        let recipe = rig.python(name, source, false);
+        let fault = rig.run(&recipe, json!(1)).await.unwrap_err();
+        assert_eq!(fault.code, code, "{name}: {fault:?}");
+        assert!(format!("{} {}", fault.message, fault.detail).contains(says), "{name}: {fault:?}");
+        if name == "exits-at-import" {
+            assert!(fault.detail["log"].to_string().contains("last words"), "{fault:?}");
+        } else {
+            assert!(fault.detail["traceback"].is_string() || fault.detail["traceback"].is_array(), "{name}: {fault:?}");
+        }
+    }
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_deadline_stops_the_worker_and_the_next_call_is_untouched() {
+    let rig = Rig::new().await;
+    let source = "import time, os\nclass Subject:\n    def run(self, input):\n        while input:\n            time.sleep(0.01)\n        return os.getpid()\n";
+    let recipe = rig.python("slow", source, false);
+    let pid = rig.run(&recipe, json!(false)).await.unwrap().output.into_value();
+    let late = Call { deadline_ms: Some(200), ..call(&recipe, json!(true)) };
+    let begun = Instant::now();
+    assert_eq!(rig.host.call(late).await.unwrap_err().code, Code::Deadline);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    // Cancelled inside Python, not killed: the same process answers.
+    assert_eq!(rig.run(&recipe, json!(false)).await.unwrap().output.into_value(), pid);
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_killed_pod_is_named_with_its_signal_and_the_next_call_works() {
+    let rig = Rig::new().await;
+    let source = "import os, time\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n        return os.getpid()\n";
+    let recipe = rig.python("victim", source, false);
+    let pid = rig.run(&recipe, json!(0)).await.unwrap().output.into_value().as_u64().unwrap() as i32;
+    let running = rig.host.start(call(&recipe, json!(30)));
+    within(5, "the call reaches the pod", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    let fault = running.outcome().await.unwrap_err();
+    assert_eq!(fault.code, Code::Crashed);
+    assert_eq!(fault.detail["signal"], 9);
+    assert!(fault.message.contains("SIGKILL") && fault.message.contains("`run`"), "{}", fault.message);
+    let next = rig.run(&recipe, json!(0)).await.unwrap().output.into_value();
+    assert_ne!(next, pid);
+    rig.host.shutdown().await;
+}
+
+/// (file, code, what the message or detail must say)
+const MISDEEDS: &[(&str, Code, &str)] = &[
+    ("exits_before_hello.py", Code::Crashed, "exited with code 0 before it was ready"),
+    ("half_frame_then_hangs.py", Code::Deadline, "run"),
+    ("dies_mid_frame.py", Code::Crashed, "in the middle of a frame"),
+    ("oversize_frame.py", Code::TooLarge, "bytes; at most"),
+    ("lies_about_length.py", Code::ProtocolViolation, "claims"),
+    ("unknown_message.py", Code::ProtocolViolation, "unknown type"),
+    ("not_json.py", Code::ProtocolViolation, "not a message"),
+    ("nan_in_answer.py", Code::ProtocolViolation, "not a message"),
+    ("wrong_incarnation.py", Code::ProtocolViolation, "incarnation"),
+    ("answers_unknown_ask.py", Code::ProtocolViolation, "not in hand"),
+    ("never_ready.py", Code::StartTimeout, "ready"),
+    ("never_answers.py", Code::Deadline, "run"),
+    ("ignores_cancel.py", Code::Deadline, "run"),
+    ("segfaults_mid_answer.py", Code::Crashed, "SIGSEGV"),
+    ("closes_its_socket.py", Code::ProtocolViolation, "closed its socket"),
+    ("chunk_from_non_streaming.py", Code::ProtocolViolation, "does not stream"),
+    ("stops_itself.py", Code::Deadline, "run"),
+];
+
+#[tokio::test]
+async fn every_misdeed_is_one_clear_fault_and_leaves_no_process() {
+    let rig = Rig::new().await;
+    for (file, code, says) in MISDEEDS {
+        let recipe = rig.hostile(file);
+        let marker = rig.folder.path().join(format!("{file}.did"));
+        let call = Call { deadline_ms: Some(8_000), ..call(&recipe, json!({ "marker": marker })) };
+        let call = match code {
+            Code::Deadline => Call { deadline_ms: Some(1_500), ..call },
+            _ => call,
+        };
+        let fault = rig.host.call(call).await.expect_err(file);
+        assert_eq!(fault.code, *code, "{file}: {fault:?}");
+        assert!(format!("{} {}", fault.message, fault.detail).contains(says), "{file}: {fault:?}");
+    }
+    let pids: Vec<u32> = rig.host.pods().iter().filter_map(|pod| pod.pid).collect();
+    rig.host.shutdown().await;
+    within(3, "every hostile pod is gone", || !pids.iter().any(|pid| is_running(*pid))).await;
+}
+
+#[tokio::test]
+async fn what_a_pod_prints_harms_nothing() {
+    let rig = Rig::new().await;
+    for file in ["prints_from_c.py", "floods_stderr.py"] {
+        let recipe = rig.hostile(file);
+        let outcome = rig.run(&recipe, json!({})).await.unwrap();
+        assert!(outcome.output.value().is_object(), "{file}");
+    }
+    rig.host.shutdown().await;
+}
+
+/// Runs as a child process of the test below: a host with a busy pod, until it is killed.
+#[tokio::test]
+async fn helper_host_with_a_stubborn_pod() {
+    let Ok(marker) = std::env::var("HOB_TEST_STUBBORN_MARKER") else { return };
+    let rig = Rig::new().await;
+    let recipe = rig.hostile("ignores_sigterm_with_grandchild.py");
+    let _ = rig.run(&recipe, json!({ "marker": marker })).await;
+}
+
+#[tokio::test]
+async fn no_process_outlives_a_host_that_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let marker = folder.path().join("pids");
+    let mut host = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "pods::helper_host_with_a_stubborn_pod", "--nocapture"])
+        .env("HOB_TEST_STUBBORN_MARKER", &marker)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let read = || -> Vec<u32> {
+        let text = std::fs::read_to_string(&marker).unwrap_or_default();
+        text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    };
+    // The pod wrote its own pid and its grandchild's: the misdeed is under way.
+    within(20, "the pod and its grandchild run", || read().len() >= 2).await;
+    let pids = read();
+    assert!(pids.iter().all(|pid| is_running(*pid)), "{pids:?}");
+    host.kill().unwrap();
+    assert_eq!(host.wait().unwrap().signal(), Some(9));
+    let begun = Instant::now();
+    within(2, "every process below the killed host is gone", || !pids.iter().any(|pid| is_running(*pid))).await;
+    println!("gone {} ms after the host", begun.elapsed().as_millis());
+}

@@ -1,0 +1,25 @@
+# The project's own commands. `make demo` and `make test` need nothing set up by hand.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.PHONY: setup demo test lint test-torch bench soak
+
+setup: ## install what a machine must have; each step is skipped when it is there
+	@.make/setup.sh
+
+demo: setup ## from nothing to a real answer: build, sign a repository, install, call
+	@.make/demo.sh
+
+test: setup ## the default test suite: no GPU, no internet beyond package registries
+	@.make/test.sh
+
+lint: ## rustfmt, clippy, ruff
+	@.make/lint.sh
+
+test-torch: setup ## what needs the multi-gigabyte torch environment
+	@tests/reference/test_torch.sh
+
+bench: setup ## benchmarks with floors and peers in the same run; figures go to target/bench/results.jsonl
+	@.make/bench.sh
+
+soak: setup ## longer runs: many rounds of the fault tests
+	@.make/soak.sh

@@ -1,0 +1,127 @@
+//! `hob build`: from glue source to the component `glue.wasm`.
+//!
+//! Rust glue is a cargo package built for `wasm32-unknown-unknown`, which then becomes a component in
+//! process. The toolchain is rustup's with that target; where rustup cannot have it, Debian's packages
+//! `rustc-web cargo-web rust-web-src lld-19` build the target's standard library from source.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::model::{Code, Fault, Manifest, Progress, Step, limits};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+const LINKER: &str = "wasm-ld-19";
+
+/// Builds the glue of the recipe in `folder` and writes `glue.wasm` beside its manifest.
+///
+/// Gives the component's path and bytes; `None` for a recipe without glue. Blocking.
+/// Errors: `invalid_manifest`, `build_failed`, `io`.
+pub fn build(folder: &Path, progress: &dyn Progress) -> Result<Option<(PathBuf, u64)>, Fault> {
+    let path = folder.join("recipe.toml");
+    let text = std::fs::read_to_string(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
+    let manifest = Manifest::parse(&text, &path.display().to_string())?;
+    let Some(glue) = &manifest.glue else { return Ok(None) };
+    let source = folder.join(&glue.source);
+    if !source.join("Cargo.toml").is_file() {
+        return Err(Fault::new(Code::BuildFailed, format!("{} has no Cargo.toml: `hob build` builds glue in Rust", source.display()))
+            .hint(format!("build the component with the language's own tools and place it at {}", folder.join("glue.wasm").display())));
+    }
+    let label = format!("building the glue of {}", manifest.name);
+    progress.step(Step::Started { label: label.clone(), total_bytes: None });
+    let built = compile(&source, progress).and_then(|module| component(&module));
+    progress.step(Step::Finished { label });
+    let component = built?;
+    if component.len() as u64 > limits::GLUE_COMPONENT_BYTES_MAX {
+        return Err(Fault::new(
+            Code::TooLarge,
+            format!("the component is {} bytes; at most {} are run", component.len(), limits::GLUE_COMPONENT_BYTES_MAX),
+        ));
+    }
+    let path = folder.join("glue.wasm");
+    let what = |error: std::io::Error| Fault::io(format!("writing {}", path.display()), &error);
+    let file = tempfile::NamedTempFile::new_in(folder).map_err(what)?;
+    std::fs::write(file.path(), &component).map_err(what)?;
+    file.persist(&path).map_err(|error| what(error.error))?;
+    Ok(Some((path, component.len() as u64)))
+}
+
+/// Runs cargo in `source` and gives the path of the core module.
+fn compile(source: &Path, progress: &dyn Progress) -> Result<PathBuf, Fault> {
+    let mut cargo = toolchain(progress)?;
+    let mut child = cargo
+        .args(["--message-format=json-render-diagnostics"])
+        .current_dir(source)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        // Diagnostics go where the author looks; stdout stays this program's.
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|error| Fault::io(format!("running {:?}", cargo.get_program()), &error))?;
+    let messages = std::io::read_to_string(child.stdout.take().expect("stdout is piped"))
+        .map_err(|error| Fault::io("reading what cargo says", &error))?;
+    let status = child.wait().map_err(|error| Fault::io("waiting for cargo", &error))?;
+    if !status.success() {
+        return Err(Fault::new(Code::BuildFailed, format!("cargo could not build the glue in {} ({status})", source.display()))
+            .hint("the compiler's messages are above"));
+    }
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["reason"] == "compiler-artifact")
+        .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
+        .filter_map(|name| name.as_str().map(PathBuf::from))
+        .rfind(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+        .ok_or_else(|| {
+            Fault::new(Code::BuildFailed, format!("cargo built no wasm module in {}", source.display()))
+                .hint("the glue's Cargo.toml wants `[lib] crate-type = [\"cdylib\"]`")
+        })
+}
+
+/// `cargo build` with the first toolchain that has the target.
+fn toolchain(progress: &dyn Progress) -> Result<Command, Fault> {
+    if !has_target() && runs("rustup", &["--version"]) {
+        progress.step(Step::Note { text: format!("adding the target {TARGET} with rustup") });
+        // Whether it worked shows below; its own words tell why not.
+        let _ = Command::new("rustup").args(["target", "add", TARGET]).stdin(Stdio::null()).output();
+    }
+    if has_target() {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--release", "--target", TARGET]);
+        return Ok(cargo);
+    }
+    let (rustc, cargo) = (Path::new("/usr/bin/rustc"), Path::new("/usr/bin/cargo"));
+    if rustc.is_file() && cargo.is_file() && runs(LINKER, &["--version"]) {
+        progress.step(Step::Note { text: format!("rustup cannot have {TARGET} here: building it from Debian's Rust source") });
+        let mut command = Command::new(cargo);
+        command
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("RUSTC", rustc)
+            .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", LINKER)
+            .args(["build", "--release", "--target", TARGET, "-Zbuild-std=std,panic_abort", "-Zbuild-std-features="]);
+        return Ok(command);
+    }
+    Err(Fault::new(Code::BuildFailed, format!("no Rust toolchain with the target {TARGET}"))
+        .hint(format!("`rustup target add {TARGET}`; where rustup cannot: `apt-get install rustc-web cargo-web rust-web-src lld-19`")))
+}
+
+fn has_target() -> bool {
+    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).stdin(Stdio::null()).output();
+    output.is_ok_and(|output| output.status.success() && Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let status = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Turns a core module that carries its world into a component.
+fn component(module: &Path) -> Result<Vec<u8>, Fault> {
+    let bytes = std::fs::read(module).map_err(|error| Fault::io(format!("reading {}", module.display()), &error))?;
+    let encoded = wit_component::ComponentEncoder::default().validate(true).module(&bytes).and_then(|mut encoder| encoder.encode());
+    encoded.map_err(|error| {
+        Fault::new(Code::BuildFailed, format!("{} cannot become a component: {error:#}", module.display()))
+            .hint("the glue must be made with wit-bindgen for the world `hob:glue/glue`")
+    })
+}

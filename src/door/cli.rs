@@ -1,0 +1,206 @@
+//! The command line: one function per command, each a few lines over `host` or `author`.
+
+use std::{path::Path, process::ExitCode, sync::Arc};
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use super::{
+    print::{self, Bars},
+    words::{CallWords, Command, Remote, Repo, Words},
+};
+use crate::{
+    author,
+    host::{Config, Host},
+    model::{Blob, Call, Code, Document, Event, Fault, Silent, limits, progress},
+};
+
+/// Reads the words, runs the command, prints what came, gives the exit code.
+pub fn main() -> ExitCode {
+    let words = match Words::try_parse() {
+        Ok(words) => words,
+        Err(error) => {
+            // clap's own text; help and version are no failure.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Code::Usage.exit() } else { 0 });
+        }
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| "hob=warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let json = words.json;
+    // One thread runs the whole call: hopping between threads costs more than the work.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&Fault::io("starting the runtime", &error), json),
+    };
+    match runtime.block_on(command(words)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => failed(&fault, json),
+    }
+}
+
+fn failed(fault: &Fault, json: bool) -> ExitCode {
+    match json {
+        true => print::result(&json!({ "fault": fault }).to_string()),
+        false => print::fault(fault),
+    }
+    ExitCode::from(fault.code.exit())
+}
+
+async fn command(words: Words) -> Result<(), Fault> {
+    let progress: progress::Shared = match words.quiet {
+        true => Arc::new(Silent),
+        false => Arc::new(Bars::new()),
+    };
+    let json = words.json;
+    match words.command {
+        Command::Build { folder } => return build(folder, progress, json).await,
+        Command::Pack { folder, output } => return pack(&folder, output.as_deref(), json),
+        Command::Publish { folder, repo, keys } => return publish(&folder, &repo, &keys, json).await,
+        Command::Repo { command } => return repo(command, json).await,
+        _ => {}
+    }
+    let host = Host::open(Config::from_environment()?.with_progress(progress)).await?;
+    let done = match words.command {
+        Command::Call(words) => call(&host, words, json).await,
+        Command::Add { recipe, remote } => add(&host, &recipe, remote.as_deref(), json).await,
+        Command::Remove { recipe } => remove(&host, &recipe, json).await,
+        Command::List => list(&host, json),
+        Command::Show { recipe } => show(&host, &recipe, json).await,
+        Command::Verify { recipe } => verify(&host, recipe.as_deref(), json).await,
+        Command::Remote { command } => remote(&host, command, json).await,
+        Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => Ok(()),
+    };
+    host.shutdown().await;
+    done
+}
+
+/// Prints `text` for people or `value` for programs.
+fn say(json: bool, value: Value, text: impl FnOnce() -> String) {
+    match json {
+        true => print::result(&value.to_string()),
+        false => print::result(&text()),
+    }
+}
+
+async fn call(host: &Host, words: CallWords, json: bool) -> Result<(), Fault> {
+    let text = match words.input.as_deref() {
+        Some(text) if text != "-" => text.to_owned(),
+        _ => read_stdin()?,
+    };
+    let outs = words.out.iter().map(|pair| name_and_file(pair, "--out")).collect::<Result<Vec<_>, _>>()?;
+    let call = Call {
+        recipe: host.resolve(&words.recipe)?,
+        operation: words.operation,
+        input: Document::parse(text, "input")?,
+        blobs: words.blob.iter().map(|pair| read_blob(pair)).collect::<Result<_, _>>()?,
+        deadline_ms: words.deadline.as_deref().map(milliseconds).transpose()?,
+    };
+    let mut running = host.start(call);
+    while let Some(event) = interruptible(running.next()).await? {
+        match event {
+            Event::Chunk { data, .. } if words.stream => print::result(&json!({ "chunk": data }).to_string()),
+            Event::Log { level, message } => tracing::info!(target: "hob::glue", "{level}: {message}"),
+            _ => {}
+        }
+    }
+    let outcome = interruptible(running.outcome()).await??;
+    for (name, file) in &outs {
+        let blob = outcome.blobs.iter().find(|blob| &blob.name == name).ok_or_else(|| {
+            let names: Vec<_> = outcome.blobs.iter().map(|blob| format!("`{}`", blob.name)).collect();
+            Fault::new(Code::Usage, format!("the result has no blob `{name}` (it has: {})", names.join(", ")))
+        })?;
+        std::fs::write(file, &blob.bytes).map_err(|error| Fault::io(format!("writing {file}"), &error))?;
+    }
+    for blob in outcome.blobs.iter().filter(|blob| !outs.iter().any(|(name, _)| name == &blob.name)) {
+        print::note(&format!("  the result's blob `{}` ({} bytes) was not kept: `--out {}=FILE` writes it", blob.name, blob.bytes.len(), blob.name));
+    }
+    if outcome.unsigned {
+        print::note(&format!("  unsigned dev mode: {} {} ran from a folder", outcome.recipe, outcome.version));
+    }
+    match json {
+        true => print::result(
+            &json!({
+                "output": outcome.output.value(), "recipe": outcome.recipe, "version": outcome.version,
+                "unsigned": outcome.unsigned, "wall_ms": outcome.wall_ms,
+            })
+            .to_string(),
+        ),
+        false => print::result(outcome.output.text()),
+    }
+    Ok(())
+}
+
+/// Waits for `work` unless the user presses Ctrl-C: then it is dropped, which cancels it down to the worker.
+async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Fault> {
+    tokio::select! {
+        done = work => Ok(done),
+        _ = tokio::signal::ctrl_c() => Err(Fault::new(Code::Cancelled, "interrupted")),
+    }
+}
+
+fn read_stdin() -> Result<String, Fault> {
+    use std::io::Read;
+    let mut text = String::new();
+    let bound = limits::DOCUMENT_BYTES_MAX as u64 + 1;
+    match std::io::stdin().lock().take(bound).read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(Fault::new(Code::InvalidJson, "input on stdin is not UTF-8")),
+        Err(error) => Err(Fault::io("reading input from stdin", &error)),
+    }
+}
+
+fn name_and_file(pair: &str, flag: &str) -> Result<(String, String), Fault> {
+    match pair.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.to_owned())),
+        _ => Err(Fault::new(Code::Usage, format!("`{flag} {pair}`: wanted NAME=FILE"))),
+    }
+}
+
+fn read_blob(pair: &str) -> Result<Blob, Fault> {
+    let (name, file) = name_and_file(pair, "--blob")?;
+    let what = |error: std::io::Error| Fault::io(format!("reading {file}"), &error);
+    let bytes = std::fs::metadata(&file).map_err(what)?.len();
+    if bytes > limits::FRAME_BYTES_MAX as u64 {
+        return Err(Fault::new(Code::TooLarge, format!("{file} is {bytes} bytes; at most {} travel as a blob", limits::FRAME_BYTES_MAX)));
+    }
+    let bytes = std::fs::read(&file).map_err(what)?.into();
+    Ok(Blob { name, media_type: "application/octet-stream".into(), bytes })
+}
+
+/// `500ms`, `30s`, `5m`.
+fn milliseconds(text: &str) -> Result<u64, Fault> {
+    let wrong = || Fault::new(Code::Usage, format!("`{text}` is not a time: wanted e.g. `500ms`, `30s` or `5m`"));
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err(wrong()),
+    };
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)
+}
+
+async fn build(folder: std::path::PathBuf, progress: progress::Shared, json: bool) -> Result<(), Fault> {
+    let built = author::build::build(&folder, &*progress)?;
+    say(json, json!({ "component": built.as_ref().map(|(path, _)| path), "bytes": built.as_ref().map(|(_, bytes)| bytes) }), || match &built {
+        Some((path, bytes)) => format!("built {} ({bytes} bytes)", path.display()),
+        None => format!("{} has no glue: nothing to build", folder.display()),
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(milliseconds("500ms").unwrap(), 500);
+        assert_eq!(milliseconds("30s").unwrap(), 30_000);
+        assert_eq!(milliseconds("5m").unwrap(), 300_000);
+        for bad in ["", "5", "s", "-1s", "1h", "99999999999999999999s", "18446744073709551615m"] {
+            assert_eq!(milliseconds(bad).unwrap_err().code, Code::Usage, "{bad}");
+        }
+    }
+}

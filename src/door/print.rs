@@ -1,0 +1,104 @@
+//! The one place that prints.
+//!
+//! Results go to stdout and nothing else does; progress, notes and faults go to stderr.
+
+use std::{
+    collections::HashMap,
+    io::{IsTerminal, Write},
+    sync::Mutex,
+    time::Duration,
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use crate::model::{Fault, Progress, Step};
+
+/// Writes one line to stdout. A reader that went away (`hob ... | head`) is no failure.
+pub fn result(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+}
+
+/// Writes one line to stderr.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A fault for people: what, the next step, and what the recipe itself had to say.
+pub fn fault(fault: &Fault) {
+    let mut text = format!("error[{}]: {}\n", fault.code.name(), fault.message);
+    if let Some(hint) = &fault.hint {
+        text.push_str(&format!("  hint: {hint}\n"));
+    }
+    for violation in fault.detail["violations"].as_array().into_iter().flatten().skip(1) {
+        text.push_str(&format!("  also at {}: {}\n", violation["pointer"].as_str().unwrap_or("/"), violation["expected"].as_str().unwrap_or("")));
+    }
+    for key in ["cause", "traceback", "log"] {
+        let lines: Vec<&str> = match &fault.detail[key] {
+            Value::String(text) => text.lines().collect(),
+            Value::Array(lines) => lines.iter().filter_map(Value::as_str).collect(),
+            _ => continue,
+        };
+        if !lines.is_empty() {
+            text.push_str(&format!("  {key}:\n"));
+            lines.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
+        }
+    }
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Progress on stderr: bars on a terminal, a line per step elsewhere.
+pub struct Bars {
+    bars: MultiProgress,
+    steps: Mutex<HashMap<String, ProgressBar>>,
+    terminal: bool,
+}
+
+impl Bars {
+    pub fn new() -> Bars {
+        Bars { bars: MultiProgress::new(), steps: Mutex::default(), terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn line(&self, text: &str) {
+        if self.terminal {
+            let _ = self.bars.println(text);
+        } else {
+            note(text);
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn step(&self, step: Step) {
+        let mut steps = self.steps.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match step {
+            Step::Note { text } => self.line(&format!("  {text}")),
+            Step::Started { label, total_bytes } => {
+                if !self.terminal {
+                    return self.line(&format!("  {label}"));
+                }
+                let bar = match total_bytes {
+                    Some(total) => ProgressBar::new(total).with_style(
+                        ProgressStyle::with_template("  {msg} {wide_bar} {bytes}/{total_bytes} {eta}").expect("a constant template"),
+                    ),
+                    None => ProgressBar::new_spinner()
+                        .with_style(ProgressStyle::with_template("  {spinner} {msg} {elapsed}").expect("a constant template")),
+                };
+                let bar = self.bars.add(bar.with_message(label.clone()));
+                bar.enable_steady_tick(Duration::from_millis(120));
+                steps.insert(label, bar);
+            }
+            Step::Advanced { label, done_bytes } => {
+                if let Some(bar) = steps.get(&label) {
+                    bar.set_position(done_bytes);
+                }
+            }
+            Step::Finished { label } => {
+                if let Some(bar) = steps.remove(&label) {
+                    bar.finish_and_clear();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The words of the command line, as clap reads them.
+//!
+//! Apart from `cli.rs` so that what may be said stands in one place, beside `docs/cli.md`'s table of exit codes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "Exit codes: 0 done · 2 the words or the input are wrong · 3 no such recipe, operation or remote · \
+4 the recipe, hob.toml or hob.lock is wrong · 5 trust: signature, digest, expiry, rollback, or the repository is unreachable · \
+6 the pod · 7 the glue · 8 this machine (Python, uv, disk) · 9 deadline or cancelled · 10 overloaded · 70 Hob itself. \
+HOB_HOME moves every file that Hob owns.";
+
+/// A plugin host: signed recipes, sandboxed glue, supervised pods.
+#[derive(Debug, Parser)]
+#[command(name = "hob", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Words {
+    /// Give JSON on stdout, faults too.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Call an operation of a recipe and print its result as JSON.
+    Call(CallWords),
+    /// Install a recipe from a remote.
+    Add {
+        /// `publisher/name`, or `publisher/name@RANGE` with a semver range.
+        recipe: String,
+        /// Only from this remote.
+        #[arg(long)]
+        remote: Option<String>,
+    },
+    /// Take a recipe off the shelf.
+    Remove { recipe: String },
+    /// List what is installed.
+    List,
+    /// Show a recipe: operations, schemas, signer.
+    Show {
+        /// An installed recipe, or a recipe folder.
+        recipe: String,
+    },
+    /// Check every installed byte against its signed digest.
+    Verify {
+        /// Only this recipe.
+        recipe: Option<String>,
+    },
+    /// Remotes: the repositories that this machine trusts.
+    Remote {
+        #[command(subcommand)]
+        command: Remote,
+    },
+    /// Build the glue of a recipe folder.
+    Build { folder: PathBuf },
+    /// Make a bundle of a recipe folder.
+    Pack {
+        folder: PathBuf,
+        /// Where to write the bundle; default: `<name>-<version>.hob` here.
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+    /// Sign a recipe folder's bundle and models into a repository.
+    Publish {
+        folder: PathBuf,
+        /// The repository's folder.
+        #[arg(long)]
+        repo: PathBuf,
+        /// The folder of the publisher's and the repository's online keys.
+        #[arg(long)]
+        keys: PathBuf,
+    },
+    /// Make and look after a repository.
+    Repo {
+        #[command(subcommand)]
+        command: Repo,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CallWords {
+    /// An installed recipe `publisher/name`, a capability `name@major`, or a recipe folder (unsigned dev mode).
+    pub recipe: String,
+    pub operation: String,
+    /// The input as JSON; `-` or nothing reads it from stdin.
+    pub input: Option<String>,
+    /// Send a file along as a blob of that name.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub blob: Vec<String>,
+    /// Write a blob of the result to a file.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub out: Vec<String>,
+    /// Print each chunk as a line of JSON, then the result.
+    #[arg(long)]
+    pub stream: bool,
+    /// Budget of the call, e.g. `500ms`, `30s`, `5m`; at most the operation's own.
+    #[arg(long, value_name = "TIME")]
+    pub deadline: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Remote {
+    /// Trust a repository.
+    Add {
+        name: String,
+        /// `https://...`, `http://...` or `file:///...`.
+        url: String,
+        /// The repository's first root metadata, as a file.
+        #[arg(long, required_unless_present = "fingerprint", conflicts_with = "fingerprint")]
+        root: Option<PathBuf>,
+        /// SHA-256 of the repository's `1.root.json`.
+        #[arg(long)]
+        fingerprint: Option<String>,
+    },
+    /// List the trusted repositories.
+    List,
+    /// Forget a repository. What is installed from it stays.
+    Remove { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Repo {
+    /// Make an empty repository and its keys.
+    Init {
+        dir: PathBuf,
+        #[arg(long)]
+        keys: PathBuf,
+    },
+    /// Give a publisher its namespace.
+    AddPublisher {
+        dir: PathBuf,
+        name: String,
+        #[arg(long)]
+        keys: PathBuf,
+        /// The publisher's public key in hex; without it a key pair is made in the keys folder.
+        #[arg(long)]
+        public_key: Option<String>,
+    },
+    /// Sign the freshness of snapshot and timestamp anew.
+    Refresh {
+        dir: PathBuf,
+        #[arg(long)]
+        keys: PathBuf,
+    },
+}

@@ -1,0 +1,124 @@
+//! One call, top to bottom. Start reading Hob here.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant, timeout_at},
+};
+
+use super::{Inner, entry::Entry, journal::Record, lease::Leased};
+use crate::{
+    glue,
+    model::{Admitted, Blob, Call, Code, Document, Event, Fault, Outcome},
+    pod,
+};
+
+/// What answers a call before it is checked and wrapped.
+struct Answer {
+    output: Document,
+    blobs: Vec<Blob>,
+}
+
+/// Runs one call; `events` gets what happens before the outcome, in order.
+pub async fn run(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>) -> Result<Outcome, Fault> {
+    let begun = Instant::now();
+    let mut record = Record::begin(&call);
+    let result = admitted(host, call, events, begun, &mut record).await;
+    record.end(begun.elapsed(), result.as_ref().err().map(|fault| fault.code));
+    host.journal.push(record);
+    result
+}
+
+async fn admitted(
+    host: &Arc<Inner>,
+    call: Call,
+    events: mpsc::Sender<Event>,
+    begun: Instant,
+    record: &mut Record,
+) -> Result<Outcome, Fault> {
+    // Which recipe: a verified one from the shelf, or the author's folder.
+    let entry = host.catalogue.find(host, &call.recipe).await?;
+    let recipe = entry.recipe().clone();
+
+    // Whether it may run: operation, schema, bounds. Pure.
+    let call = Admitted::admit(recipe.clone(), call)?;
+    let deadline = begun + Duration::from_millis(call.deadline_ms());
+
+    // The work, on one budget. When time is up the future is dropped, and with it the wasm store and the asks.
+    let answer = match timeout_at(deadline, work(host, &entry, &call, events, deadline, record)).await {
+        Ok(answer) => answer?,
+        Err(_) => return Err(late(&call)),
+    };
+
+    // What goes out is what the recipe promised.
+    let manifest = recipe.manifest();
+    let what = format!("output of `{}` of `{}`", call.operation().name, manifest.name);
+    call.operation().output.check(&answer.output, &what, Code::InvalidOutput)?;
+    Ok(Outcome {
+        output: answer.output,
+        blobs: answer.blobs,
+        recipe: manifest.name.to_string(),
+        version: manifest.version.to_string(),
+        unsigned: recipe.is_unsigned(),
+        wall_ms: begun.elapsed().as_secs_f64() * 1e3,
+    })
+}
+
+/// Glue if the recipe has some, else the pod itself.
+async fn work(
+    host: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    call: &Admitted,
+    events: mpsc::Sender<Event>,
+    deadline: Instant,
+    record: &mut Record,
+) -> Result<Answer, Fault> {
+    let asks = Leased::new(host.clone(), entry.clone(), events.clone(), deadline);
+    match call.recipe().manifest().glue.is_some() {
+        true => {
+            // A cold pod starts while the glue is compiled, or read from the cache.
+            let (prepared, leased) = tokio::join!(entry.prepared(host), entry.start_pod(host));
+            leased?;
+            let asks = Arc::new(asks);
+            let response = prepared?.run(call, asks.clone(), events, deadline).await;
+            record.count_frames(asks.crossings());
+            let response = response?;
+            record.count_glue(&response.crossings);
+            Ok(Answer { output: response.output, blobs: response.blobs })
+        }
+        false => {
+            let answer = straight(&asks, call, &events).await;
+            record.count_frames(asks.crossings());
+            answer
+        }
+    }
+}
+
+/// Without glue: validated JSON to the pod, and its answer back.
+async fn straight(asks: &Leased, call: &Admitted, events: &mpsc::Sender<Event>) -> Result<Answer, Fault> {
+    let mut ask = asks.send(call.operation(), call.input().text().to_owned(), call.blobs().to_vec()).await?;
+    loop {
+        match ask.next().await? {
+            glue::AskEvent::Chunk { data, blobs } => {
+                let chunk = Event::Chunk { data: data.into_value(), blobs };
+                events.send(chunk).await.map_err(|_| Fault::new(Code::Cancelled, "the caller went away"))?;
+            }
+            glue::AskEvent::Answer { data, blobs } => return Ok(Answer { output: data, blobs }),
+        }
+    }
+}
+
+fn late(call: &Admitted) -> Fault {
+    let name = &call.recipe().manifest().name;
+    Fault::new(Code::Deadline, format!("`{}` of `{name}` was not done within its {} ms", call.operation().name, call.deadline_ms()))
+        .hint("give it more time with `--deadline` up to the operation's own `deadline_ms`, or give it less to do")
+        .with("deadline_ms", Value::from(call.deadline_ms()))
+}
+
+/// A pod's payload as the glue layer's event.
+pub(super) fn document(payload: pod::Payload, what: &str) -> Result<(Document, Vec<Blob>), Fault> {
+    let document = Document::parse(payload.json, what).map_err(|fault| fault.blame(crate::model::Blame::Recipe))?;
+    Ok((document, payload.blobs))
+}
