@@ -1,0 +1,39 @@
+"""What an author of a pod imports: `Blob`, `Fault`, `progress`, `cancelled`, `time_left`.
+
+A pod is a class, named as `entry = "module:Class"` in `recipe.toml`. Each operation is a public method of it with the
+operation's name (`-` becomes `_`):
+
+    import hob_pod
+
+    class Embedder:
+        def load(self, models):                 # optional; models: {name: path}. Slow work belongs here
+            self.model = open_model(models["minilm.onnx"])
+
+        def embed(self, input):                 # input: the call's JSON object, already checked against its schema
+            for done, text in enumerate(input["texts"]):
+                hob_pod.progress(done=done, total=len(input["texts"]))
+                ...
+            return {"embeddings": vectors}      # what JSON can carry; arrays and tensors become lists
+
+        def resize(self, input, blobs):         # a parameter named `blobs` receives {name: Blob}
+            pixels = blobs["image"].numpy("uint8", (input["height"], input["width"], 3))
+            return {"size": 64}, {"image": hob_pod.Blob(small, "image/raw")}
+
+        def transcribe(self, input, blobs):     # with `streaming = true`: each yield is a chunk,
+            for piece in decode(blobs["audio"].data):
+                yield {"text": piece}
+            return {"pieces": 12}               # and the return value is the answer
+
+        async def ask(self, input): ...         # async methods and async generators run on one event loop per pod
+
+The runner calls one operation at a time, on the main thread. What it raises becomes a fault with type and
+traceback; `raise hob_pod.Fault(...)` says it better. A cancelled operation is interrupted where it is by the exception
+`hob_pod.Cancelled` (a BaseException, so that `except Exception` lets it pass); native code that cannot be
+interrupted should look at `hob_pod.cancelled()` from its callbacks. Printing is fine: the host keeps it as the log.
+"""
+
+from .asks import cancelled, progress, time_left
+from .blob import Blob
+from .faults import Cancelled, Fault
+
+__all__ = ["Blob", "Cancelled", "Fault", "cancelled", "progress", "time_left"]

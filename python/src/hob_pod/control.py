@@ -1,0 +1,124 @@
+"""The control lane: a thread of its own that answers while the author's code is busy.
+
+Apart from the runner because it must never wait for the author: it pings back, cancels, drains and ends the
+process, and touches nothing else.
+"""
+
+import _thread
+import os
+import sys
+
+from . import asks, wire
+
+
+class Control:
+    """The control lane. Sending is for any thread; receiving belongs to one thread, after `listen`."""
+
+    def __init__(self, sock):
+        self._socket = sock
+        self._sending = _thread.allocate_lock()
+        self._decoder = wire.Decoder()
+        self._early = []
+        self._load = _thread.allocate_lock()
+        self._load.acquire()
+
+    def send(self, message):
+        """Sends one message."""
+        (frame,) = wire.encode(0, message)
+        with self._sending:
+            self._socket.sendall(frame)
+
+    def receive_start(self):
+        """Waits for `start`; gives the message and the descriptors that came with it."""
+        import _socket
+
+        from array import array
+
+        descriptors = array("i")
+        while True:
+            space = self._decoder.space()
+            room = _socket.CMSG_SPACE(4 * descriptors.itemsize)
+            count, ancillary, flags, _ = self._socket.recvmsg_into([space], room, _socket.MSG_CMSG_CLOEXEC)
+            for level, kind, data in ancillary:
+                if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                    descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+            if flags & _socket.MSG_CTRUNC:
+                raise wire.ProtocolError("descriptors were lost on the control lane (RLIMIT_NOFILE?)")
+            if count == 0:
+                leave(0)
+            frames = self._decoder.received(count)
+            if frames:
+                start, *self._early = frames
+                if start.message is None or start.message["type"] != "start":
+                    raise wire.ProtocolError("wanted `start` as the first message of the host")
+                return start.message, list(descriptors)
+
+    def listen(self, frame_bytes_max):
+        """Starts the thread."""
+        self._decoder.frame_bytes_max = frame_bytes_max
+        # Not `threading`: it would cost 5 ms of every start, and this thread needs no object.
+        _thread.start_new_thread(self._run, ())
+
+    def close(self):
+        """For a forked worker process, which has no part in this."""
+        self._socket.close()
+
+    def wait_for_load(self):
+        """Returns when the host said `load`."""
+        self._load.acquire()
+
+    def _run(self):
+        try:
+            for frame in self._early:
+                self._handle(frame)
+            while True:
+                count = self._socket.recv_into(self._decoder.space())
+                if count == 0:
+                    os._exit(0)  # the host is gone
+                for frame in self._decoder.received(count):
+                    self._handle(frame)
+        except ConnectionError:
+            os._exit(0)
+        except BaseException:
+            die("the control lane failed")
+
+    def _handle(self, frame):
+        message = frame.message
+        if message is None:
+            raise wire.ProtocolError(f"a frame of {frame.too_large} bytes on the control lane")
+        kind = message["type"]
+        if kind == "ping":
+            self.send({"type": "pong", "seq": message["seq"], "ask": asks.hand.in_hand})
+        elif kind == "cancel":
+            asks.cancel(message["ask"])
+        elif kind == "load":
+            if self._load.locked():
+                self._load.release()
+        elif kind == "drain":
+            if asks.drain():
+                leave(0)
+        elif kind == "exit":
+            os._exit(0)
+        else:
+            raise wire.ProtocolError(f"the host sent `{kind}` on the control lane")
+
+
+def leave(code):
+    """Ends the process. Not by sys.exit: a thread of the author's that hangs would keep it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            pass
+    os._exit(code)
+
+
+def die(what):
+    """Ends the process after a failure of the protocol or of the runner itself, with its traceback on stderr."""
+    import traceback
+
+    try:
+        sys.stderr.write(f"hob_pod: {what}\n{traceback.format_exc()}")
+    except (AttributeError, ValueError, OSError):
+        pass
+    leave(70)

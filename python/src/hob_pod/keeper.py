@@ -1,0 +1,232 @@
+"""The keeper: starts the pod as its child, and ends the whole process tree when the host or the pod dies.
+
+Apart from the host because it must outlive it: a host killed with -9 ends nothing. It is a subreaper, so whatever
+the pod starts, however it hides (setsid, double fork), becomes the keeper's child when its own parent dies.
+
+    python -I -S keeper.py --host-pid N [-- executable [argument ...]]
+
+Standard input is the pod's control lane. Without an executable the child becomes the runner. SIGQUIT means: end
+everything now. The keeper exits as the pod did (same exit code, same signal) once no process is left. It sleeps in
+poll() without a timeout, so an idle pod costs nothing. Linux only.
+"""
+
+import _signal as signal  # without the enums of `signal`, which take 3 ms to make
+import os
+import resource
+import select
+import sys
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+#: Between two looks at a tree that is being killed, in milliseconds: first and longest.
+SWEEP_MS, SWEEP_MS_MAX = 5, 1000
+EXIT_WRONG_HOST = 70
+EXIT_NOT_EXECUTABLE = 126
+
+
+def main(arguments):
+    """Never returns."""
+    host, command = _read(arguments)
+    try:
+        host_handle = os.pidfd_open(host)
+    except OSError:
+        os._exit(EXIT_WRONG_HOST)
+    # After the handle is open: a host that was dead by then is not our parent any more.
+    if os.getppid() != host:
+        os._exit(EXIT_WRONG_HOST)
+    prctl = _prctl()
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the host signals the whole group; the keeper stays to the end
+    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    for number in (signal.SIGCHLD, signal.SIGQUIT):
+        signal.signal(number, _noted)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+
+    keeper = os.getpid()
+    child = os.fork()
+    if child == 0:
+        signal.set_wakeup_fd(-1)
+        for descriptor in (wake_read, wake_write, host_handle):
+            os.close(descriptor)
+        _become_pod(keeper, prctl, command)
+    # The lanes and the pipes are the pod's alone: held here, nobody would see their end.
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+    family = Family(child)
+    _wait(family, host_handle, wake_read)
+    _sweep(family, wake_read)
+    _mirror(family.status)
+
+
+def _read(arguments):
+    """The host's process id and the command of `arguments`."""
+    if len(arguments) < 2 or arguments[0] != "--host-pid" or not arguments[1].isdigit():
+        sys.exit("usage: keeper.py --host-pid N [-- executable [argument ...]]")
+    rest = arguments[2:]
+    if rest and (rest[0] != "--" or len(rest) == 1):
+        sys.exit("usage: keeper.py --host-pid N [-- executable [argument ...]]")
+    return int(arguments[1]), rest[1:]
+
+
+def _prctl():
+    import ctypes
+
+    return ctypes.CDLL(None).prctl
+
+
+def _noted(_signal_number, _frame):
+    """The byte in the wake-up pipe says it all."""
+
+
+def _become_pod(keeper, prctl, command):
+    """In the child: becomes the executable or the runner; never returns."""
+    try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != keeper:
+            os._exit(EXIT_WRONG_HOST)  # it died before it could take us along
+        reset = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT]
+        if command:
+            reset += [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores these, and what it runs would inherit that
+        for number in reset:
+            signal.signal(number, signal.SIG_DFL)
+        if command:
+            os.execv(command[0], command)
+        sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        from hob_pod import runner
+
+        runner.main()
+    except OSError as error:
+        os.write(2, f"hob_pod: cannot start {command[0] if command else 'the runner'}: {error}\n".encode())
+    except BaseException:
+        import traceback
+
+        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+    os._exit(EXIT_NOT_EXECUTABLE)
+
+
+class Family:
+    """The pod and what descends from it, as far as waiting tells."""
+
+    def __init__(self, child):
+        self.child = child
+        self.status = None  # of the pod, as waitpid gave it
+        self.empty = False
+
+    def reap(self):
+        """Takes the status of every process that ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self.empty = True
+                return
+            if pid == 0:
+                return
+            if pid == self.child:
+                self.status = status
+
+
+def _wait(family, host_handle, wake_read):
+    """Returns when the pod or the host is dead, or the host said SIGQUIT."""
+    poll = select.poll()
+    poll.register(host_handle, select.POLLIN)
+    poll.register(wake_read, select.POLLIN)
+    while True:
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        quit_now = wake_read in ready and signal.SIGQUIT in os.read(wake_read, 4096)
+        family.reap()
+        if family.status is not None or quit_now or host_handle in ready:
+            return
+
+
+def _sweep(family, wake_read):
+    """Kills every descendant until none is left."""
+    family.reap()
+    poll = select.poll()
+    poll.register(wake_read, select.POLLIN)
+    pause = SWEEP_MS
+    while not family.empty:
+        killed, refused = _kill_descendants()
+        if refused and not killed:
+            return  # they run as somebody else: nothing that could be done here would help
+        # A process may have moved or forked while we looked, so look again even if nothing ended.
+        if poll.poll(pause):
+            try:
+                os.read(wake_read, 4096)
+            except BlockingIOError:
+                pass
+        else:
+            pause = min(pause * 2, SWEEP_MS_MAX)
+        family.reap()
+
+
+def _kill_descendants():
+    """Sends SIGKILL to all below this process; gives how many it reached and how many it was not allowed to."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            parent = _parent(name)
+            if parent is not None:
+                parents[int(name)] = parent
+    children = {}
+    for pid, parent in parents.items():
+        children.setdefault(parent, []).append(pid)
+    ours, last = {os.getpid()}, [os.getpid()]
+    killed = refused = 0
+    while last:
+        for pid in children.get(last.pop(), ()):
+            ours.add(pid)
+            last.append(pid)
+            try:
+                if _kill(pid, ours):
+                    killed += 1
+            except PermissionError:
+                refused += 1
+    return killed, refused
+
+
+def _kill(pid, ours):
+    """Kills `pid` if it still descends from one of `ours`: between the look and the blow it may be another process."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if _parent(pid) not in ours:
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _parent(pid):
+    """The parent of a process; None if there is no such process (any more)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            # The name before it is in parentheses and may hold anything, parentheses and spaces too.
+            return int(file.read(1024).rpartition(b")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _mirror(status):
+    """Ends as the pod did."""
+    if status is None:
+        os._exit(0)  # the host is dead: nobody asks
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.WEXITSTATUS(status))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

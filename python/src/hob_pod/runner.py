@@ -1,0 +1,175 @@
+"""The runner: becomes the recipe's pod. What it is then asked is answered by `serving`.
+
+Apart from `serving` because it runs once, in a fixed order that matters: lanes, sandbox, threads, environment,
+and only then code that is not Hob's.
+"""
+
+import _signal
+import _socket
+import fcntl
+import os
+import sys
+
+from . import asks, control, faults, serving, wire
+
+#: Methods of a pod that the runner calls itself, so that no operation may have their names.
+RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
+_CO_ASYNC = 0x80 | 0x200  # coroutine, async generator
+
+
+def main():
+    """Runs a pod whose control lane is standard input; never returns."""
+    try:
+        Runner().run()
+    except ConnectionError:
+        os._exit(0)  # the host is gone
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+        control.leave(end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None))
+    except BaseException:
+        control.die("the runner failed")
+
+
+class Runner:
+    """One pod, from its first instruction until it serves."""
+
+    def __init__(self):
+        # Before anything else can print, read or fork: the lane is a private descriptor, fd 0 is nothing.
+        lane = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        self.control = control.Control(_socket.socket(fileno=lane))
+
+    def run(self):
+        """Start, load, serve."""
+        import faulthandler
+
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is for the host
+        version = ".".join(map(str, sys.version_info[:3]))
+        self.control.send(
+            {
+                "type": "hello",
+                "protocol": [wire.PROTOCOL, wire.PROTOCOL],
+                "features": ["fds"],
+                "pid": os.getpid(),
+                "runtime": f"{sys.implementation.name} {version}",
+            }
+        )
+        faulthandler.enable()
+        faulthandler.register(_signal.SIGUSR1, all_threads=True, chain=False)
+        start, descriptors = self.control.receive_start()
+        if len(descriptors) != 1:
+            raise wire.ProtocolError(f"{len(descriptors)} descriptors came with `start`; wanted the data lane alone")
+        self.start = start
+        self.pod_folder = os.path.join(start["folder"], "pod")
+
+        # The sandbox is applied here: while this is the only thread, and before a line of third-party code.
+
+        asks.prepare()
+        self.server = serving.Server(_socket.socket(fileno=descriptors[0]), start, self.pod_folder)
+        os.register_at_fork(after_in_child=self._forked)
+        self.control.listen(start["frame_bytes_max"])
+        self._set_up_imports()
+        os.chdir(start["scratch"])
+        self._become()
+        self.server.serve()
+
+    def _forked(self):
+        """A worker process of the author's must not hold the lanes open, let alone write to them."""
+        self.control.close()
+        self.server.close()
+
+    # --- becoming the pod
+
+    def _set_up_imports(self):
+        """The environment's packages and the recipe's own modules, as `site` would without -I -S."""
+        packages = self.start["site_packages"]
+        if packages is not None:
+            import site
+
+            beside = os.path.dirname(sys.executable)
+            if any(os.path.exists(os.path.join(at, "pyvenv.cfg")) for at in (beside, os.path.dirname(beside))):
+                site.main()  # sets sys.prefix to the environment, runs its .pth files
+            if os.path.realpath(packages) not in map(os.path.realpath, sys.path):
+                site.addsitedir(packages)
+        sys.path.insert(0, self.pod_folder)
+        sys.dont_write_bytecode = True  # the recipe's folder is what was signed, to the file
+        try:
+            sys.stdout.reconfigure(line_buffering=True)  # a line in the log when it is printed, not 8 KiB later
+        except (AttributeError, ValueError):
+            pass
+
+    def _become(self):
+        """Imports, constructs, loads; says `started`, `ready` or `failed`."""
+        entry, models = self.start["entry"], self.start["models"]
+        doing = f"importing `{entry}`"
+        try:
+            kind = self._entry_class(entry)
+            doing = f"constructing `{entry}`"
+            pod = kind()
+            self._find_operations(pod)
+            self.control.send({"type": "started"})
+            self.control.wait_for_load()
+            load = getattr(pod, "load", None)
+            if load is not None:
+                doing = f"`load` of `{entry}`"
+                result = load(models)
+                if hasattr(result, "__await__"):
+                    self.server.event_loop().run_until_complete(result)
+        except Exception as error:
+            self.control.send({"type": "failed", "fault": faults.of_start(error, doing, models, self.pod_folder)})
+            control.leave(1)
+        self.control.send({"type": "ready"})
+
+    def _entry_class(self, entry):
+        module_name, _, class_name = entry.partition(":")
+        try:
+            __import__(module_name)
+        except ModuleNotFoundError as error:
+            if error.name == module_name:
+                path = os.path.join(self.pod_folder, module_name.replace(".", os.sep) + ".py")
+                raise faults.Fault(
+                    "import_failed", f"there is no module for the entry `{entry}`: wanted {path}"
+                ) from None
+            raise
+        module = sys.modules[module_name]
+        kind = getattr(module, class_name, None)
+        if not callable(kind):
+            names = [name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module_name]
+            raise faults.Fault(
+                "import_failed",
+                f"the module `{module_name}` has no class `{class_name}` (it has: {', '.join(names) or 'none'})",
+                "set `entry` in recipe.toml to `module:Class`",
+            )
+        # On Python 3.9 asyncio's locks bind to the loop that is current when they are made: it must be ours.
+        if any(_code_flags(value) & _CO_ASYNC for value in vars(kind).values()):
+            self.server.event_loop()
+        return kind
+
+    def _find_operations(self, pod):
+        for name, declared in self.start["operations"].items():
+            method_name = name.replace("-", "_")
+            if method_name in RESERVED or method_name.startswith("_"):
+                raise faults.Fault("import_failed", f"`{name}` cannot be an operation's name: the runner uses `{method_name}` itself")
+            method = getattr(pod, method_name, None)
+            if not callable(method):
+                raise faults.Fault(
+                    "import_failed",
+                    f"`{self.start['entry']}` has no method `{method_name}` for the operation `{name}`",
+                    f"add `def {method_name}(self, input): ...`, or take the operation out of recipe.toml",
+                )
+            self.server.operations[name] = serving.Operation(method, _takes_blobs(method), declared["streaming"])
+
+
+def _code_flags(function):
+    return getattr(getattr(function, "__code__", None), "co_flags", 0)
+
+
+def _takes_blobs(method):
+    """Whether the method (or what its decorators wrap) has a parameter named `blobs`."""
+    while hasattr(method, "__wrapped__"):
+        method = method.__wrapped__
+    code = getattr(method, "__code__", None)
+    return code is not None and "blobs" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

@@ -1,0 +1,287 @@
+"""Frames of the pod protocol and the strict JSON in them; no input or output.
+
+Apart from the runner because the byte vectors in tests/vectors/frames.json test this file and its Rust
+twin alone: what a frame is must not depend on sockets, threads or the author's code.
+"""
+
+import json
+import re
+import struct
+
+PROTOCOL = 1
+#: Longest frame until the host has said its own limit in `start`, in bytes.
+FRAME_BYTES_DEFAULT = 16 << 20
+#: A frame that claims more than this is not read past: reading that much to stay in sync is itself the attack.
+FRAME_SKIP_BYTES_MAX = 256 << 20
+#: Size of the kept receive buffer, in bytes. A larger frame gets a buffer of its own, so that its blobs are not copied.
+BUFFER_BYTES = 64 << 10
+#: Most blobs that one message may carry.
+BLOBS_MAX = 16
+#: Deepest nesting of a document, as in the host.
+DEPTH_MAX = 128
+INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 64) - 1
+
+HEADER = struct.Struct(">IIQ")
+
+# A number of 19 digits may be past 64 bits. Looking for a run of zeros in a translated copy costs a twentieth of
+# a regular expression over the whole text; the expression (which knows fractions) runs only after a hit.
+_DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
+_LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
+class ProtocolError(Exception):
+    """The other side broke the protocol; there is no way to go on."""
+
+
+class NotJson(Exception):
+    """A value that strict JSON cannot carry. `pointer` is the JSON pointer of the place, `/` for the whole."""
+
+    def __init__(self, pointer, problem):
+        super().__init__(f"{problem} at `{pointer}`")
+        self.pointer = pointer
+        self.problem = problem
+
+
+class Frame:
+    """One frame: the ask it belongs to (0 for none), its message, its tail. `too_large` is its size if it was skipped."""
+
+    __slots__ = ("ask", "message", "tail", "too_large")
+
+    def __init__(self, ask, message, tail=b"", too_large=0):
+        self.ask = ask
+        self.message = message
+        self.tail = tail
+        self.too_large = too_large
+
+    def blobs(self):
+        """The blobs of the message as (name, media type, bytes)."""
+        blobs, start = [], 0
+        view = memoryview(self.tail)
+        for blob in self.message.get("blobs", ()):
+            end = start + blob["bytes"]
+            blobs.append((blob["name"], blob["media_type"], view[start:end]))
+            start = end
+        return blobs
+
+
+class Decoder:
+    """Turns received bytes into frames: receive into `space()`, then tell `received()` how many bytes came."""
+
+    def __init__(self, frame_bytes_max=FRAME_BYTES_DEFAULT):
+        self.frame_bytes_max = frame_bytes_max
+        self._kept = memoryview(bytearray(BUFFER_BYTES))
+        self._end = 0  # bytes in the kept buffer, always from its start
+        self._large = None  # a frame with a buffer of its own, while it comes in
+        self._large_end = 0
+        self._skip = 0  # bytes of a frame that is too large, still to be read past
+
+    def space(self):
+        """Where to put the next bytes; never empty."""
+        if self._large is not None:
+            return self._large[self._large_end :]
+        return self._kept[self._end :]
+
+    @property
+    def inside_frame(self):
+        """Whether the bytes so far end inside a frame."""
+        return bool(self._end or self._skip or self._large is not None)
+
+    def received(self, count):
+        """The frames that are complete now. Raises ProtocolError."""
+        frames = []
+        if self._large is not None:
+            self._large_end += count
+            if self._large_end == len(self._large):
+                frame, self._large = self._large, None
+                frames.append(_decode(frame))
+            return frames
+        self._end += count
+        start, end, kept = 0, self._end, self._kept
+        while True:
+            if self._skip:
+                skipped = min(self._skip, end - start)
+                self._skip -= skipped
+                start += skipped
+            if end - start < HEADER.size:
+                break
+            json_bytes, tail_bytes, ask = HEADER.unpack_from(kept, start)
+            body = json_bytes + tail_bytes
+            whole = HEADER.size + body
+            if body > self.frame_bytes_max:
+                if body > FRAME_SKIP_BYTES_MAX:
+                    raise ProtocolError(f"a frame claims {body} bytes; more than {FRAME_SKIP_BYTES_MAX} are not read past")
+                frames.append(Frame(ask, None, too_large=body))
+                start += HEADER.size
+                self._skip = body
+            elif whole > len(kept):
+                self._large = memoryview(bytearray(whole))
+                self._large_end = end - start
+                self._large[: self._large_end] = kept[start:end]
+                start = end
+                break
+            elif end - start < whole:
+                break
+            else:
+                # The kept buffer is used again, so the frame needs bytes of its own.
+                frames.append(_decode(kept[start : start + whole].tobytes()))
+                start += whole
+        if start:
+            left = end - start
+            if left:
+                kept[:left] = kept[start:end].tobytes()
+            self._end = left
+        return frames
+
+
+def _decode(frame):
+    """The frame that `frame` (exactly one, with its header) holds. Raises ProtocolError."""
+    json_bytes, tail_bytes, ask = HEADER.unpack_from(frame, 0)
+    view = memoryview(frame)
+    text = view[HEADER.size : HEADER.size + json_bytes]
+    tail = view[HEADER.size + json_bytes :]
+    try:
+        message = parse(text)
+    except ValueError as error:
+        raise ProtocolError(f"a frame is not JSON that Hob carries: {error}") from None
+    if type(message) is not dict or type(message.get("type")) is not str:
+        raise ProtocolError("a frame is not a JSON object with a text `type`")
+    declared = 0
+    blobs = message.get("blobs", ())
+    if type(blobs) not in (list, tuple):
+        raise ProtocolError("`blobs` of a frame is not a list")
+    for blob in blobs:
+        if (
+            type(blob) is not dict
+            or type(blob.get("name")) is not str
+            or type(blob.get("media_type")) is not str
+            or type(blob.get("bytes")) is not int
+            or blob["bytes"] < 0
+        ):
+            raise ProtocolError("a blob of a frame lacks `name`, `media_type` or `bytes`")
+        declared += blob["bytes"]
+    if declared != tail_bytes:
+        raise ProtocolError(f"the blobs of a frame declare {declared} bytes, its tail has {tail_bytes}")
+    return Frame(ask, message, tail)
+
+
+def _no_constant(name):
+    raise ValueError(f"{name} is not JSON")
+
+
+_parse = json.JSONDecoder(parse_constant=_no_constant).decode
+
+
+def parse(raw):
+    """The value of strict JSON in UTF-8. Raises ValueError."""
+    text = str(raw, "utf-8")
+    try:
+        value = _parse(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if "\\ud" in text or "\\uD" in text or _has_long_integer(bytes(raw)):
+        try:
+            _check(value, "", 0)
+        except NotJson as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
+def _has_long_integer(raw):
+    return b"0" * 19 in raw.translate(_DIGITS_TO_ZERO) and _LONG_INTEGER.search(raw) is not None
+
+
+def _plain(value):
+    """What the encoder does with types that JSON does not know: arrays, tensors and their scalars have `tolist`."""
+    tolist = getattr(value, "tolist", None)
+    if tolist is None:
+        raise TypeError(f"a {type(value).__name__}")
+    return tolist()
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
+
+
+def dump(value):
+    """`value` as strict JSON in UTF-8; numpy-like values become lists and numbers. Raises NotJson with the place."""
+    try:
+        _check_keys(value, "", 0)
+        raw = _encode(value).encode("utf-8")
+        if not _has_long_integer(raw):
+            return raw
+        _check(value, "", 0)
+        return raw
+    except NotJson:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        # The encoder says what is wrong but not where.
+        _check(value, "", 0)
+        raise NotJson("/", str(error)) from None
+
+
+def encode(ask, message, tail=()):
+    """The parts of one frame: header with JSON, then the blobs' bytes as they are. Raises NotJson."""
+    text = dump(message)
+    tail_bytes = 0
+    for part in tail:
+        tail_bytes += len(part)
+    return [HEADER.pack(len(text), tail_bytes, ask) + text, *tail]
+
+
+def _step(pointer, key):
+    """The pointer of `key` below `pointer` (RFC 6901)."""
+    text = str(key).replace("~", "~0").replace("/", "~1")
+    return f"{pointer}/{text}"
+
+
+def _check_keys(value, pointer, depth):
+    """Raises NotJson at a key that is not text: the encoder would make text of numbers, true, false and None in silence."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return
+    if depth > DEPTH_MAX:
+        raise NotJson(pointer, f"nesting deeper than {DEPTH_MAX} (or a value that holds itself)")
+    if isinstance(value, dict):
+        if not set(map(type, value)) <= {str}:
+            for key in value:
+                if not isinstance(key, str):
+                    raise NotJson(pointer or "/", f"the key {key!r} is a {type(key).__name__}, not text,")
+        if not set(map(type, value.values())) <= _SCALARS:
+            for key, item in value.items():
+                _check_keys(item, _step(pointer, key), depth + 1)
+    elif isinstance(value, (list, tuple)) and not set(map(type, value)) <= _SCALARS:
+        for index, item in enumerate(value):
+            if type(item) not in _SCALARS:
+                _check_keys(item, f"{pointer}/{index}", depth + 1)
+
+
+def _check(value, pointer, depth):
+    """Raises NotJson at the first thing in `value` that strict JSON cannot carry: slow, so only after a suspicion."""
+    if value is None or value is True or value is False:
+        return
+    if depth > DEPTH_MAX:
+        raise NotJson(pointer, f"nesting deeper than {DEPTH_MAX} (or a value that holds itself)")
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise NotJson(pointer or "/", "text with a lone surrogate") from None
+    elif isinstance(value, int):
+        if not INTEGER_MIN <= value <= INTEGER_MAX:
+            raise NotJson(pointer or "/", "an integer past 64 bits")
+    elif isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise NotJson(pointer or "/", f"{value} (JSON has no such number)")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise NotJson(pointer or "/", f"the key {key!r} is a {type(key).__name__}, not text,")
+            _check(key, pointer, depth)
+            _check(item, _step(pointer, key), depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check(item, f"{pointer}/{index}", depth + 1)
+    elif hasattr(value, "tolist"):
+        _check(value.tolist(), pointer, depth + 1)
+    else:
+        raise NotJson(pointer or "/", f"a {type(value).__name__}, which JSON does not have,")

@@ -1,0 +1,194 @@
+"""A host in a hundred lines: starts a pod through the real keeper and talks both lanes, one message at a time.
+
+Apart from the tests because all of them use it, and because the tests of the keeper kill a process that runs it.
+"""
+
+import array
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+
+from hob_pod import wire
+
+KEEPER = os.path.join(os.path.dirname(os.path.abspath(wire.__file__)), "keeper.py")
+WAIT_S = 20
+
+
+class Lane:
+    """One lane, blocking, with a timeout so that a test never hangs."""
+
+    def __init__(self, sock):
+        self.socket = sock
+        self.decoder = wire.Decoder()
+        self.frames = []
+        sock.settimeout(WAIT_S)
+
+    def send(self, message, ask=0, tail=()):
+        self.socket.sendall(b"".join(wire.encode(ask, message, tail)))
+
+    def receive(self):
+        """The next frame; None at the end of the lane."""
+        while not self.frames:
+            count = self.socket.recv_into(self.decoder.space())
+            if count == 0:
+                return None
+            self.frames = self.decoder.received(count)
+        return self.frames.pop(0)
+
+
+class Pod:
+    """A pod under the real keeper. `source` is the module `pod.py`; its class is `Pod`."""
+
+    def __init__(self, source="", operations=None, python=sys.executable, site_packages=None, models=None, command=(), files=None):
+        self.folder = tempfile.mkdtemp(prefix="hob-pod-test-")
+        self.scratch = os.path.join(self.folder, "scratch")
+        os.makedirs(os.path.join(self.folder, "pod"))
+        os.makedirs(self.scratch)
+        for name, text in {"pod.py": source, **(files or {})}.items():
+            with open(os.path.join(self.folder, "pod", name), "w") as file:
+                file.write(textwrap.dedent(text))
+        self.operations = operations or {}
+        self.site_packages = site_packages
+        self.models = models or {}
+        ours, theirs = socket.socketpair()
+        arguments = [python, "-I", "-S", KEEPER, "--host-pid", str(os.getpid())]
+        if command:
+            arguments += ["--", *command]
+        self.process = subprocess.Popen(
+            arguments, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        theirs.close()
+        self.control = Lane(ours)
+        self.data = None
+        self.output = {"stdout": b"", "stderr": b""}
+        self.drains = [threading.Thread(target=self._drain, args=(name,), daemon=True) for name in self.output]
+        for drain in self.drains:
+            drain.start()
+        self.asked = 0
+
+    def _drain(self, name):
+        pipe = getattr(self.process, name)
+        while True:
+            piece = os.read(pipe.fileno(), 65536)
+            if not piece:
+                return
+            self.output[name] += piece
+
+    def hello(self):
+        return self.control.receive().message
+
+    def start(self, frame_bytes_max=16 << 20):
+        """Sends `start` with the data lane."""
+        ours, theirs = socket.socketpair()
+        message = {
+            "type": "start",
+            "protocol": 1,
+            "incarnation": "incarnation-1",
+            "frame_bytes_max": frame_bytes_max,
+            "recipe": "test/pod",
+            "version": "1.0.0",
+            "digest": "sha256:00",
+            "folder": self.folder,
+            "entry": "pod:Pod",
+            "site_packages": self.site_packages,
+            "scratch": self.scratch,
+            "models": self.models,
+            "operations": {name: {"streaming": streaming} for name, streaming in self.operations.items()},
+        }
+        frame = b"".join(wire.encode(0, message))
+        sent = self.control.socket.sendmsg(
+            [frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
+        )
+        self.control.socket.sendall(frame[sent:])
+        theirs.close()
+        self.data = Lane(ours)
+        return self.control.receive()
+
+    def ready(self, frame_bytes_max=16 << 20):
+        """hello, start, load, ready; gives itself."""
+        assert self.hello()["type"] == "hello"
+        started = self.start(frame_bytes_max)
+        assert started is not None and started.message == {"type": "started"}, (started and started.message, self.output)
+        self.control.send({"type": "load"})
+        ready = self.control.receive()
+        assert ready is not None and ready.message == {"type": "ready"}, (ready and ready.message, self.output)
+        return self
+
+    def ask(self, operation, input=None, blobs=None, left_ms=60_000):
+        """Sends an ask; gives its number."""
+        self.asked += 1
+        blobs = blobs or {}
+        message = {
+            "type": "ask",
+            "incarnation": "incarnation-1",
+            "digest": "sha256:00",
+            "operation": operation,
+            "input": {} if input is None else input,
+            "left_ms": left_ms,
+            "blobs": [{"name": n, "media_type": "application/octet-stream", "bytes": len(b)} for n, b in blobs.items()],
+        }
+        self.data.send(message, self.asked, list(blobs.values()))
+        return self.asked
+
+    def answer(self, ask=None):
+        """Everything up to the answer of `ask`: (answer's frame, frames before it)."""
+        before = []
+        while True:
+            frame = self.data.receive()
+            assert frame is not None, f"the data lane ended: {self.output}"
+            assert ask is None or frame.ask == ask, f"a frame of ask {frame.ask} while {ask} was in hand"
+            if frame.message["type"] == "answer":
+                assert frame.message["incarnation"] == "incarnation-1"
+                return frame, before
+            before.append(frame)
+
+    def call(self, operation, input=None, blobs=None, left_ms=60_000):
+        """One ask and its answer: the output, or the fault as `{"fault": ...}`."""
+        frame, _ = self.answer(self.ask(operation, input, blobs, left_ms))
+        return frame.message["output"] if "output" in frame.message else {"fault": frame.message["fault"]}
+
+    def wait(self):
+        """The exit status of the keeper, negative for a signal; all output is complete then."""
+        status = self.process.wait(WAIT_S)
+        for drain in self.drains:
+            drain.join(WAIT_S)
+        return status
+
+    def close(self):
+        """Ends whatever is left, as the death of the host would."""
+        self.control.socket.close()
+        if self.data is not None:
+            self.data.socket.close()
+        try:
+            self.wait()
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.stdout.close()
+            self.process.stderr.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def until(condition, seconds=WAIT_S):
+    """Waits until `condition()` is true; whether it became so."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return bool(condition())
+
+
+def alive(pid):
+    """Whether the process runs (a zombie does not)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
