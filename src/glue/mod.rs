@@ -1,1 +1,220 @@
 //! One call of glue: wasmtime, the world `hob:glue`, its caps.
+//!
+//! Blind to shelf and pods: bytes come as a [`Verified`], asks go out through [`Pods`], which `host` implements. A run
+//! has an instance, a store and a set of budgets of its own and leaves nothing behind; dropping its future is how it is
+//! cancelled. Read [`Prepared::run`] first.
+
+mod check;
+mod crash;
+mod engine;
+mod imports;
+mod run;
+#[cfg(test)]
+mod tests;
+mod ticker;
+mod world;
+
+use std::{future::Future, path::Path, pin::Pin, sync::Arc};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, timeout_at},
+};
+use wasmtime::{
+    Engine, Store,
+    component::{Component, HasSelf, Linker},
+};
+
+use self::{engine::Engines, run::Run, ticker::Ticker};
+use crate::model::{Admitted, Blame, Blob, Code, Digest, Document, Event, Fault, Verified, limits};
+
+/// A future behind a pointer.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The pods of one recipe, as its glue sees them.
+pub trait Pods: Send + Sync {
+    /// Starts an ask and returns as soon as it is on its way. `operation` is one that the recipe's manifest declares.
+    fn start<'a>(&'a self, operation: &'a str, arguments: Document, blobs: Vec<Blob>) -> BoxFuture<'a, Result<Box<dyn Ask>, Fault>>;
+}
+
+/// One ask under way; dropping it cancels the work down to the worker.
+pub trait Ask: Send {
+    /// The next event; `None` after the answer. Dropping the future loses no event.
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<AskEvent>, Fault>>;
+}
+
+/// What an ask gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AskEvent {
+    /// A part of a streaming operation's result.
+    Chunk { data: Document, blobs: Vec<Blob> },
+    /// The whole, or the end of a stream.
+    Answer { data: Document, blobs: Vec<Blob> },
+}
+
+/// A run's good end.
+#[derive(Debug)]
+pub struct Response {
+    /// Not yet checked against the operation's schema.
+    pub output: Document,
+    pub blobs: Vec<Blob>,
+    pub crossings: Crossings,
+}
+
+/// How often a run crossed from one side to the other.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Crossings {
+    /// Host into guest, without the calls that only allocate for arguments.
+    pub wasm_entries: u64,
+    /// Guest into host, dropped handles included.
+    pub host_calls: u64,
+    /// Asks that went to the pod.
+    pub asks: u64,
+    /// Chunks that went to the caller.
+    pub chunks: u64,
+    /// Log lines kept.
+    pub log_lines: u64,
+    /// Log lines above the bound, or that the caller was too slow for.
+    pub log_lines_dropped: u64,
+}
+
+/// Everything that runs glue on this machine. One per process.
+pub struct Glue(Arc<Inner>);
+
+struct Inner {
+    engines: Engines,
+    ticker: Ticker,
+    room: Semaphore,
+}
+
+/// A recipe's glue, compiled and linked. Cloning shares it.
+#[derive(Clone)]
+pub struct Prepared {
+    glue: Arc<Inner>,
+    pre: Arc<world::GluePre<Run>>,
+    recipe: Digest,
+}
+
+impl Glue {
+    /// Starts the engines. Compiled code is kept in `compile_cache`, which is made for this user alone.
+    ///
+    /// Errors: `io` for the folder or the ticker's thread, `internal` when wasmtime refuses its settings.
+    pub fn open(compile_cache: &Path) -> Result<Glue, Fault> {
+        let engines = engine::open(compile_cache)?;
+        let ticker = Ticker::start(engines.pooled.iter().chain([&engines.on_demand]).map(Engine::weak).collect())?;
+        let room = Semaphore::new(engines.slots as usize);
+        Ok(Glue(Arc::new(Inner { engines, ticker, room })))
+    }
+
+    /// Compiles and links a recipe's glue: blocking, tens of milliseconds for Rust glue and seconds for a script engine, unless
+    /// it was compiled before.
+    ///
+    /// Errors: `glue_incompatible`.
+    pub fn compile(&self, recipe: &Verified) -> Result<Prepared, Fault> {
+        let manifest = recipe.manifest();
+        let Some(bytes) = recipe.glue() else {
+            return Err(Fault::new(Code::Internal, format!("asked to compile the glue of `{}`, which has none", manifest.name)));
+        };
+        check::bytes(manifest, bytes)?;
+        let engines = &self.0.engines;
+        let (engine, component) = match engines.pooled.as_ref().map(|engine| (engine, Component::from_binary(engine, bytes))) {
+            Some((engine, Ok(component))) => (engine, Ok(component)),
+            unfit => {
+                let component = Component::from_binary(&engines.on_demand, bytes);
+                if let (Some((_, Err(error))), Ok(_)) = (&unfit, &component) {
+                    tracing::warn!("the glue of `{}` does not fit the pool, its instances are made on demand: {error:#}", manifest.name);
+                }
+                (&engines.on_demand, component)
+            }
+        };
+        let broken = |error: wasmtime::Error| {
+            Fault::new(
+                Code::GlueIncompatible,
+                format!("the glue of `{}` is not a component that this Hob can run: {error:#}", manifest.name),
+            )
+            .hint("`hob build` makes the component from the recipe's glue source")
+        };
+        let component = component.map_err(broken)?;
+        check::shape(manifest, &component, engine)?;
+        let mut linker = Linker::new(engine);
+        world::Glue::add_to_linker::<Run, HasSelf<Run>>(&mut linker, |run| run).map_err(broken)?;
+        let pre = linker.instantiate_pre(&component).and_then(world::GluePre::new).map_err(broken)?;
+        Ok(Prepared { glue: self.0.clone(), pre: Arc::new(pre), recipe: recipe.digest() })
+    }
+}
+
+impl Prepared {
+    /// Runs one call in an instance of its own. Dropping the future ends the guest and drops its open asks.
+    ///
+    /// Chunks and log lines go to `events`. Needs a tokio runtime with time.
+    ///
+    /// Errors: `glue_crashed` (causes and last log lines in the detail), `glue_limit` (names the cap), `deadline`, `cancelled` (the
+    /// receiver of `events` is gone), `too_large` and `invalid_json` for the guest's output, what the pod failed with if the guest
+    /// passes it on, and what the guest itself failed with.
+    pub async fn run(
+        &self,
+        call: &Admitted,
+        pods: Arc<dyn Pods>,
+        events: mpsc::Sender<Event>,
+        deadline: Instant,
+    ) -> Result<Response, Fault> {
+        if call.recipe().digest() != self.recipe {
+            return Err(Fault::new(Code::Internal, "a call was handed to the glue of another recipe"));
+        }
+        let late = |_| {
+            let (recipe, operation) = (&call.recipe().manifest().name, &call.operation().name);
+            Fault::new(Code::Deadline, format!("`{operation}` of `{recipe}` was not done within its {} ms", call.deadline_ms()))
+        };
+        timeout_at(deadline, self.run_undisturbed(call, pods, events, deadline)).await.map_err(late)?
+    }
+
+    async fn run_undisturbed(
+        &self,
+        call: &Admitted,
+        pods: Arc<dyn Pods>,
+        events: mpsc::Sender<Event>,
+        deadline: Instant,
+    ) -> Result<Response, Fault> {
+        // Dropped last, after the store gave its slot back.
+        let _room = self.glue.room.acquire().await.map_err(|_| Fault::new(Code::Internal, "glue was shut down"))?;
+        let manifest = call.recipe().manifest();
+        let running = self.glue.ticker.run();
+        let mut store = Store::new(self.pre.engine(), Run::new(manifest.clone(), call.operation().clone(), pods, events, running));
+        store.limiter(|run| run);
+        store.set_hostcall_fuel(limits::GLUE_HOSTCALL_BYTES_MAX);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(Run::tick);
+        match self.enter(&mut store, call, deadline).await {
+            Ok(Ok(response)) => finish(store.data_mut(), response),
+            Ok(Err(fault)) => Err(crash::returned(store.data_mut(), fault)),
+            Err(error) => Err(crash::trapped(store.data(), error)),
+        }
+    }
+
+    /// Instantiates and runs.
+    async fn enter(
+        &self,
+        store: &mut Store<Run>,
+        call: &Admitted,
+        deadline: Instant,
+    ) -> wasmtime::Result<Result<world::Response, world::Fault>> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        let run = store.data_mut();
+        let blobs = call.blobs().iter().map(|blob| run.lend(blob.clone())).collect::<wasmtime::Result<_>>()?;
+        let (name, version) = (&run.manifest.name, &run.manifest.version);
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        // Names and versions are plain words: nothing in them needs escaping.
+        let meta = format!(r#"{{"recipe":"{name}","version":"{version}","deadline_ms":{left}}}"#);
+        let operation = run.operation.name.clone();
+        run.crossings.wasm_entries += 1;
+        let request = world::Request { operation, input: call.input().text().to_owned(), blobs, meta };
+        instance.call_run(store, &request).await
+    }
+}
+
+fn finish(run: &mut Run, response: world::Response) -> Result<Response, Fault> {
+    let what = format!("output of the glue of `{}`", run.manifest.name);
+    let output = Document::parse(response.output, &what).map_err(|fault| fault.blame(Blame::Recipe))?;
+    let blobs = run.take(response.blobs).map_err(|error| crash::trapped(run, error))??;
+    Ok(Response { output, blobs, crossings: run.crossings })
+}

@@ -46,6 +46,10 @@ impl Document {
     pub fn value(&self) -> &Value {
         &self.value
     }
+    /// The text, without a copy.
+    pub fn into_text(self) -> String {
+        self.text
+    }
     /// The value, without a copy.
     pub fn into_value(self) -> Value {
         self.value

@@ -128,6 +128,32 @@ pub const GLUE_MAPPINGS_PER_INSTANCE: u32 = 6;
 /// Largest glue component, in bytes: StarlingMonkey and CPython guests are 12 to 18 MB.
 pub const GLUE_COMPONENT_BYTES_MAX: u64 = 64 << 20;
 
+/// Linear memories of one glue component, and tables of one: what script engines need, and what a pooled slot holds.
+pub const GLUE_MEMORIES_MAX: u32 = 4;
+/// See [`GLUE_MEMORIES_MAX`].
+pub const GLUE_TABLES_MAX: u32 = 4;
+
+/// Core instances inside one glue component: CPython guests need 38, QuickJS 13.
+pub const GLUE_CORE_INSTANCES_MAX: u32 = 40;
+
+/// Bytes of a used slot that stay resident for the next call, where the kernel can tell which pages were written.
+pub const GLUE_KEEP_RESIDENT_BYTES: usize = 4 << 20;
+
+/// Used slots kept warm: with the one above, what an idle host may hold at most.
+pub const GLUE_WARM_SLOTS_MAX: u32 = 16;
+
+/// Ticks without a guest after which the epoch ticker sleeps.
+pub const GLUE_IDLE_TICKS_MAX: u32 = 100;
+
+/// Blob bytes that one glue run may hold at once, built by itself or got from the pod.
+pub const GLUE_BLOB_BYTES_MAX: usize = 64 << 20;
+
+/// Handles (blobs, builders, asks) that one glue run may hold at once.
+pub const GLUE_HANDLES_MAX: usize = 4_096;
+
+/// Largest `message` of a fault that comes from glue, in bytes; the rest is cut.
+pub const FAULT_MESSAGE_BYTES_MAX: usize = 16 << 10;
+
 /// Connecting to a repository, in milliseconds.
 pub const HTTP_CONNECT_MS: u64 = 5_000;
 

@@ -1,7 +1,6 @@
 //! The one integration-test binary: linking wasmtime once is slow enough.
 
 mod environment;
-mod glue;
 mod pods;
 mod repository;
 mod shelf;

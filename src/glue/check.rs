@@ -1,0 +1,158 @@
+//! Whether a component is glue at all, and glue for this Hob: said before wasmtime tries to link it.
+//!
+//! Its own errors for the same mistakes name neither the host's version nor what to do ("function implementation is
+//! missing" for an interface that does not exist).
+
+use wasmtime::{
+    Engine,
+    component::{
+        Component,
+        types::{ComponentInstance, ComponentItem},
+    },
+};
+
+use super::world::VERSION;
+use crate::model::{Code, Fault, Manifest, RecipeName, limits};
+
+/// Every function of the world's imports. A test holds it against `wit/glue.wit`.
+pub(super) const OFFERED: &[(&str, &[&str])] = &[
+    ("faults", &[]),
+    (
+        "blobs",
+        &[
+            "[method]blob.media-type",
+            "[method]blob.size",
+            "[method]blob.read",
+            "[constructor]builder",
+            "[method]builder.write",
+            "[static]builder.finish",
+        ],
+    ),
+    ("pod", &["[method]call.next", "start"]),
+    ("output", &["emit", "forward"]),
+    ("log", &["write"]),
+];
+
+/// First bytes of a component: magic, then version 0x0d of layer 1. A core module has version 1 of layer 0.
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+fn incompatible(name: &RecipeName, found: impl std::fmt::Display) -> Fault {
+    Fault::new(Code::GlueIncompatible, format!("the glue of `{name}` {found}"))
+}
+
+fn ours() -> String {
+    format!("hob:glue {}.{}.{}", VERSION.0, VERSION.1, VERSION.2)
+}
+
+/// Looks at the bytes before anything parses them.
+///
+/// Errors: `glue_incompatible`.
+pub fn bytes(manifest: &Manifest, glue: &[u8]) -> Result<(), Fault> {
+    let name = &manifest.name;
+    let world = manifest.glue.as_ref().map(|glue| glue.world.as_str()).unwrap_or_default();
+    if world != format!("{}.{}", VERSION.0, VERSION.1) {
+        return Err(incompatible(name, format!("is built for hob:glue {world}, this Hob has {}", ours()))
+            .hint("install a version of the recipe for this Hob, or update Hob"));
+    }
+    let found = match glue {
+        [] => "is an empty file",
+        _ if glue.starts_with(COMPONENT) => {
+            return match glue.len() as u64 <= limits::GLUE_COMPONENT_BYTES_MAX {
+                true => Ok(()),
+                false => {
+                    Err(incompatible(name, format!("is {} bytes; at most {} are taken", glue.len(), limits::GLUE_COMPONENT_BYTES_MAX)))
+                }
+            };
+        }
+        _ if glue.starts_with(MODULE) => "is a core wasm module, wanted a component",
+        _ if glue.starts_with(b"\x7fELF") => "is precompiled machine code, which Hob never loads; wanted a wasm component",
+        _ if glue.starts_with(b"\0asm") => "is wasm of a version that this Hob does not know, wanted a component",
+        _ if glue.iter().take(64).all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+            "is text, wanted a binary wasm component"
+        }
+        _ => "is not wasm",
+    };
+    Err(incompatible(name, found).hint("`hob build` makes the component from the recipe's glue source"))
+}
+
+/// Compares what the component imports and exports with what this Hob offers and wants.
+///
+/// Errors: `glue_incompatible`.
+pub fn shape(manifest: &Manifest, component: &Component, engine: &Engine) -> Result<(), Fault> {
+    let name = &manifest.name;
+    let shape = component.component_type();
+    let mut missing = Vec::new();
+    for (import, item) in shape.imports(engine) {
+        missing.extend(lacks(import, &item.ty, engine));
+    }
+    if !missing.is_empty() {
+        let wasi = missing.iter().any(|what| what.starts_with("wasi:"));
+        let hint = match wasi {
+            true => "glue has no files, network, clock or environment: build it for wasm32-unknown-unknown, or leave out what needs WASI",
+            false => "rebuild the glue with `hob build`, or use a Hob that offers what it needs",
+        };
+        return Err(incompatible(name, format!("needs {}", missing.join("; "))).hint(hint));
+    }
+    match shape.get_export(engine, "run").map(|item| item.ty) {
+        Some(ComponentItem::ComponentFunc(_)) => {}
+        _ => {
+            let exports: Vec<_> = shape.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
+            let has = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+            return Err(incompatible(name, format!("does not export the function `run` of hob:glue (it exports {has})"))
+                .hint("export the world `glue` of wit/glue.wit"));
+        }
+    }
+    let needs = component.resources_required();
+    if let Some(needs) = needs {
+        let pages = needs.max_initial_memory_size.unwrap_or(0);
+        for (what, found, allowed) in [
+            ("linear memories", u64::from(needs.num_memories), u64::from(limits::GLUE_MEMORIES_MAX)),
+            ("tables", u64::from(needs.num_tables), u64::from(limits::GLUE_TABLES_MAX)),
+            ("pages of memory at its start", pages, limits::GLUE_MEMORY_BYTES_MAX as u64 >> 16),
+            ("table elements at its start", needs.max_initial_table_size.unwrap_or(0), limits::GLUE_TABLE_ELEMENTS_MAX as u64),
+        ] {
+            if found > allowed {
+                return Err(incompatible(name, format!("needs {found} {what}; this Hob gives {allowed}"))
+                    .hint("a smaller stack or heap at build time usually helps"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What of an import this Hob does not have, in words.
+fn lacks(import: &str, item: &ComponentItem, engine: &Engine) -> Option<String> {
+    let nothing = || Some(format!("{import}, which Hob does not offer"));
+    let Some((package, rest)) = import.split_once('/') else { return nothing() };
+    if package != "hob:glue" {
+        return nothing();
+    }
+    let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
+    match semver::Version::parse(version) {
+        Err(_) => return Some(format!("hob:glue/{interface} without a version, this Hob has {}", ours())),
+        Ok(version) => {
+            if !version.pre.is_empty() {
+                return Some(format!("the pre-release hob:glue {version}, this Hob has {}", ours()));
+            }
+            // Patch digits only ever add functions, and those are looked at one by one.
+            if (version.major, version.minor) != (VERSION.0, VERSION.1) {
+                return Some(format!("hob:glue {}.{}, this Hob has {}", version.major, version.minor, ours()));
+            }
+        }
+    }
+    let Some((_, offered)) = OFFERED.iter().find(|(name, _)| *name == interface) else { return nothing() };
+    let ComponentItem::ComponentInstance(instance) = item else { return nothing() };
+    functions(instance, engine)
+        .into_iter()
+        .find(|function| !offered.contains(&function.as_str()))
+        .map(|function| format!("the function `{function}` of hob:glue/{interface}@{version}, this Hob has {}", ours()))
+}
+
+fn functions(instance: &ComponentInstance, engine: &Engine) -> Vec<String> {
+    instance
+        .exports(engine)
+        .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}

@@ -1,0 +1,127 @@
+//! From the way a run ended badly to a fault that says whose doing it was.
+//!
+//! Apart from the run because nothing here is on the way of a good call. A guest is not believed: it may use the
+//! codes of a recipe's own failures, never those that blame Hob, the machine's keeper or a repository.
+
+use serde_json::Value;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+
+use super::{
+    run::{Run, limit},
+    world::hob::glue::faults,
+};
+use crate::model::{Code, Fault, limits};
+
+/// Codes of Hob's table that keep their meaning when a guest uses them.
+const GUEST_CODES: &[Code] = &[
+    Code::InvalidInput,
+    Code::TooLarge,
+    Code::RecipeFailed,
+    Code::DependencyMissing,
+    Code::ModelMissing,
+    Code::OutOfMemory,
+    Code::Cancelled,
+    Code::Deadline,
+];
+
+/// wasmtime's words for two failures that it gives no type.
+const FUEL_WORDS: &str = "fuel allocated for hostcalls has been exhausted";
+const ADDRESS_WORDS: &str = "memory fault at wasm address 0x";
+
+/// An address this close to 2^32 is a stack pointer that ran below zero, not a stray one.
+const STACK_UNDERFLOW_BYTES: u64 = 16 << 20;
+
+/// What the guest's own fault means.
+pub fn returned(run: &mut Run, fault: faults::Fault) -> Fault {
+    if let Some(original) = run.given(&fault.code, &fault.message) {
+        return original;
+    }
+    let faults::Fault { code: word, mut message, mut hint, detail } = fault;
+    message.truncate(message.floor_char_boundary(limits::FAULT_MESSAGE_BYTES_MAX));
+    hint.truncate(hint.floor_char_boundary(limits::FAULT_MESSAGE_BYTES_MAX));
+    let known = Code::parse(&word).filter(|code| GUEST_CODES.contains(code));
+    let is_word =
+        (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    let word = if is_word { word } else { "unnamed".to_owned() };
+    if message.is_empty() {
+        message = format!("the glue of `{}` failed with `{word}` and no message", run.manifest.name);
+    }
+    let mut result = Fault::new(known.unwrap_or(Code::RecipeFailed), message);
+    if !hint.is_empty() {
+        result = result.hint(hint);
+    }
+    result.detail = match detail.len() {
+        0 => Value::Null,
+        size if size > limits::FAULT_DETAIL_BYTES_MAX => serde_json::json!({ "detail_dropped_bytes": size }),
+        _ => match serde_json::from_str::<Value>(&detail) {
+            Ok(Value::Object(detail)) => Value::Object(detail),
+            Ok(other) => serde_json::json!({ "detail": other }),
+            Err(_) => serde_json::json!({ "detail_text": detail }),
+        },
+    };
+    match known {
+        Some(_) => result,
+        None => result.with("code", word),
+    }
+}
+
+/// What a run that ended in an error of wasmtime's means: a trap, a cap, or a fault of an import on its way out.
+pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
+    let error = match error.downcast::<Fault>() {
+        Ok(fault) => return with_log(run, fault),
+        Err(error) => error,
+    };
+    let name = &run.manifest.name;
+    let causes: Vec<String> = error.chain().map(|cause| cause.to_string()).collect();
+    let said = |words: &str| causes.iter().any(|cause| cause.contains(words));
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Fault::new(Code::Overloaded, format!("no room for one more glue instance (for `{name}`): {error}"));
+    }
+    if said(FUEL_WORDS) {
+        return with_log(
+            run,
+            limit(&run.manifest, "bytes per host call", None, limits::GLUE_HOSTCALL_BYTES_MAX, "bytes out of the guest at once"),
+        );
+    }
+    let overflow = error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) || causes.iter().any(|cause| is_underflow(cause));
+    let what = match (overflow, error.downcast_ref::<Trap>()) {
+        (true, _) => format!(
+            "ran out of stack (recursion too deep, or large values on the stack; Hob gives {} KiB)",
+            limits::GLUE_STACK_BYTES_MAX >> 10
+        ),
+        (false, Some(trap)) => format!("trapped: {trap}"),
+        (false, None) => format!("failed: {error}"),
+    };
+    let fault = Fault::new(Code::GlueCrashed, format!("the glue of `{name}` {what}"))
+        .hint("the recipe's author can see the causes and the last log lines in the fault's detail")
+        .with("causes", causes);
+    with_log(run, fault)
+}
+
+fn with_log(run: &Run, fault: Fault) -> Fault {
+    match run.log_tail.is_empty() {
+        true => fault,
+        false => fault.with("log", run.log_tail.iter().cloned().collect::<Vec<_>>()),
+    }
+}
+
+/// Whether wasmtime's text names an address just below 2^32.
+fn is_underflow(cause: &str) -> bool {
+    let Some((_, rest)) = cause.split_once(ADDRESS_WORDS) else { return false };
+    let digits: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
+    // A negative 32-bit pointer plus an offset may lie just past 2^32 as well.
+    u64::from_str_radix(&digits, 16).is_ok_and(|address| (1u64 << 32).abs_diff(address) <= STACK_UNDERFLOW_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_near_the_end_of_memory_is_a_stack_that_ran_out() {
+        assert!(is_underflow("memory fault at wasm address 0xfffffff0 in linear memory of size 0x20000"));
+        assert!(is_underflow("memory fault at wasm address 0x100000010 in linear memory of size 0x20000"));
+        assert!(!is_underflow("memory fault at wasm address 0x20000 in linear memory of size 0x20000"));
+        assert!(!is_underflow("wasm trap: out of bounds memory access"));
+    }
+}

@@ -1,0 +1,122 @@
+//! The wasmtime engines: settings, and how many guests this machine can hold at once.
+//!
+//! Apart from the rest because every number here was measured and none of them is about calls. Instances live in a
+//! pool of slots, made once: a fresh instance per call is then cheap. The ceiling is not memory but memory *mappings*:
+//! a used slot costs about 6 of them, and a process that goes over `vm.max_map_count` is aborted by the kernel's
+//! refusal, so the number of slots is derived from it. Where no pool can be had (a small address space), or a component
+//! does not fit its slots, instances are made on demand: slower, otherwise the same.
+
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+};
+
+use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::model::{Code, Fault, limits};
+
+/// What runs guests on this machine.
+pub struct Engines {
+    /// None where the machine cannot hold a pool.
+    pub pooled: Option<Engine>,
+    pub on_demand: Engine,
+    /// Guests at once.
+    pub slots: u32,
+}
+
+/// Makes the engines, with compiled code kept in `cache`.
+///
+/// Errors: `io` for the folder, `internal` when wasmtime refuses the settings.
+pub fn open(cache: &Path) -> Result<Engines, Fault> {
+    let cache = compile_cache(cache)?;
+    let slots = slots(std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().as_deref());
+    let on_demand = Engine::new(config(&cache).memory_reservation(limits::GLUE_MEMORY_BYTES_MAX as u64))
+        .map_err(|error| Fault::new(Code::Internal, format!("wasmtime refuses its settings: {error:#}")))?;
+    let pooled = Engine::new(config(&cache).allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots))));
+    let pooled = match pooled {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            tracing::warn!("no pool of {slots} glue instances on this machine, they are made on demand: {error:#}");
+            None
+        }
+    };
+    Ok(Engines { pooled, on_demand, slots })
+}
+
+/// Slots that `max_map_count` (its file's text) leaves room for, with a fifth of the mappings left to everybody else.
+fn slots(max_map_count: Option<&str>) -> u32 {
+    let mappings = max_map_count.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(65_530);
+    let fit = mappings * 4 / 5 / u64::from(limits::GLUE_MAPPINGS_PER_INSTANCE);
+    (fit.min(u64::from(limits::GLUE_INSTANCES_MAX)) as u32).max(1)
+}
+
+fn config(cache: &Cache) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .epoch_interruption(true)
+        .memory_init_cow(true)
+        .max_wasm_stack(limits::GLUE_STACK_BYTES_MAX)
+        .async_stack_size(limits::GLUE_FIBER_STACK_BYTES)
+        .cache(Some(cache.clone()));
+    config
+}
+
+fn pool(slots: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * limits::GLUE_CORE_INSTANCES_MAX)
+        .total_memories(slots * limits::GLUE_MEMORIES_MAX)
+        .total_tables(slots * limits::GLUE_TABLES_MAX)
+        .total_stacks(slots)
+        .max_core_instances_per_component(limits::GLUE_CORE_INSTANCES_MAX)
+        .max_memories_per_component(limits::GLUE_MEMORIES_MAX)
+        .max_tables_per_component(limits::GLUE_TABLES_MAX)
+        .max_memory_size(limits::GLUE_MEMORY_BYTES_MAX)
+        .table_elements(limits::GLUE_TABLE_ELEMENTS_MAX)
+        .max_unused_warm_slots(limits::GLUE_WARM_SLOTS_MAX);
+    // Wiping a slot's pages in place is cheaper than giving them back, but only where the kernel says which were written.
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Yes)
+            .linear_memory_keep_resident(limits::GLUE_KEEP_RESIDENT_BYTES)
+            .table_keep_resident(limits::GLUE_TABLE_ELEMENTS_MAX * size_of::<usize>());
+    }
+    pool
+}
+
+/// A compiled artefact is machine code that wasmtime loads as it is: nobody else may write there.
+fn compile_cache(folder: &Path) -> Result<Cache, Fault> {
+    let what = |doing: &str| format!("cannot {doing} the folder of compiled glue, {}", folder.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| Fault::io(what("make"), &error))?;
+    // The folder may be older than this rule, and `recursive` takes an existing one as it is.
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).map_err(|error| Fault::io(what("protect"), &error))?;
+    let folder = folder.canonicalize().map_err(|error| Fault::io(what("find"), &error))?;
+    let mut config = CacheConfig::new();
+    config.with_directory(folder);
+    Cache::new(config).map_err(|error| Fault::new(Code::Internal, format!("wasmtime refuses its compile cache: {error:#}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_follow_the_kernels_limit_on_mappings() {
+        assert_eq!(slots(Some("65530\n")), limits::GLUE_INSTANCES_MAX);
+        assert_eq!(slots(None), limits::GLUE_INSTANCES_MAX);
+        assert_eq!(slots(Some("600")), 80);
+        assert_eq!(slots(Some("0")), 1);
+        assert_eq!(slots(Some("18446744073709551")), limits::GLUE_INSTANCES_MAX);
+    }
+
+    #[test]
+    fn the_compile_cache_is_ours_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("a/glue");
+        std::fs::create_dir_all(&cache).unwrap();
+        std::fs::set_permissions(&cache, PermissionsExt::from_mode(0o755)).unwrap();
+        open(&cache).unwrap();
+        assert_eq!(std::fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

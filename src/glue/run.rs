@@ -1,0 +1,303 @@
+//! What one run of glue owns: its handles, its counters, its caps.
+//!
+//! It is the data of the run's wasm store and goes with it: dropping it drops the handles, and with them every ask
+//! that is still open. (Only Rust's own drop runs then, not the drop of the WIT, so cancelling must hang on it.)
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use bytes::BytesMut;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use wasmtime::{
+    ResourceLimiter, StoreContextMut, UpdateDeadline,
+    component::{Resource, ResourceTable},
+};
+
+use super::{
+    Ask, Crossings, Pods,
+    ticker::Running,
+    world::hob::glue::{blobs::Named, faults},
+};
+use crate::model::{Blame, Blob, Code, Event, Fault, Manifest, Operation, limits};
+
+/// State of one run.
+pub struct Run {
+    pub table: ResourceTable,
+    pub manifest: Arc<Manifest>,
+    pub operation: Arc<Operation>,
+    pub pods: Arc<dyn Pods>,
+    pub events: mpsc::Sender<Event>,
+    pub crossings: Crossings,
+    /// The last lines that the guest logged, for a crash report.
+    pub log_tail: VecDeque<String>,
+    /// Asks without their end yet.
+    pub asks_open: usize,
+    /// Faults that the guest was given, to recognise them when it passes one on.
+    given: VecDeque<Fault>,
+    running: Running,
+    blob_bytes: Arc<AtomicUsize>,
+    memory_bytes: usize,
+    table_elements: usize,
+    ticks_left: u64,
+    /// The epoch moved on while the host waited: the next tick is not the guest's.
+    waited: bool,
+}
+
+/// A blob that the guest holds a handle of.
+pub struct HeldBlob {
+    pub blob: Blob,
+    _counted: Option<Counted>,
+}
+
+/// A blob that the guest is writing.
+pub struct Builder {
+    pub media_type: String,
+    pub bytes: BytesMut,
+    counted: Counted,
+}
+
+/// An ask that the guest holds a handle of; none once its answer came.
+pub struct OpenAsk(pub Option<Box<dyn Ask>>);
+
+/// Bytes counted against the run's bound for as long as this lives.
+struct Counted {
+    total: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+impl Counted {
+    fn add(&mut self, bytes: usize, manifest: &Manifest) -> Result<(), Fault> {
+        self.bytes += bytes;
+        let held = self.total.fetch_add(bytes, Relaxed) + bytes;
+        match held <= limits::GLUE_BLOB_BYTES_MAX {
+            true => Ok(()),
+            false => Err(limit(manifest, "blob bytes", held, limits::GLUE_BLOB_BYTES_MAX, "bytes held at once")),
+        }
+    }
+}
+
+/// The fault of a run that went over a cap.
+pub fn limit(
+    manifest: &Manifest,
+    cap: &str,
+    found: impl Into<Option<usize>>,
+    allowed: impl std::fmt::Display + Into<Value> + Copy,
+    unit: &str,
+) -> Fault {
+    let found: Option<usize> = found.into();
+    let wanted = found.map(|found| format!(" ({found} wanted)")).unwrap_or_default();
+    Fault::new(Code::GlueLimit, format!("the glue of `{}` went over its limit of {cap}: {allowed} {unit}{wanted}", manifest.name))
+        .hint("nothing else is affected; the recipe's author has to make its glue need less")
+        .with("cap", cap)
+        .with("allowed", allowed)
+        .with("found", found.map(Value::from).unwrap_or_default())
+}
+
+impl Run {
+    pub fn new(
+        manifest: Arc<Manifest>,
+        operation: Arc<Operation>,
+        pods: Arc<dyn Pods>,
+        events: mpsc::Sender<Event>,
+        running: Running,
+    ) -> Run {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits::GLUE_HANDLES_MAX);
+        Run {
+            table,
+            manifest,
+            operation,
+            pods,
+            events,
+            crossings: Crossings::default(),
+            log_tail: VecDeque::new(),
+            asks_open: 0,
+            given: VecDeque::new(),
+            running,
+            blob_bytes: Arc::default(),
+            memory_bytes: 0,
+            table_elements: 0,
+            ticks_left: limits::GLUE_CPU_MS / limits::GLUE_TICK_MS,
+            waited: false,
+        }
+    }
+
+    /// Counts one call of the guest to the host.
+    pub fn enter(&mut self) -> wasmtime::Result<()> {
+        self.crossings.host_calls += 1;
+        match self.crossings.host_calls <= limits::GLUE_HOST_CALLS_MAX {
+            true => Ok(()),
+            false => Err(limit(&self.manifest, "host calls", None, limits::GLUE_HOST_CALLS_MAX, "in one call").into()),
+        }
+    }
+
+    /// Called on every tick that finds the guest running. A wait in the host moves the epoch on too, but is not the guest's doing.
+    pub fn tick(mut context: StoreContextMut<Run>) -> wasmtime::Result<UpdateDeadline> {
+        let run = context.data_mut();
+        if std::mem::take(&mut run.waited) {
+            return Ok(UpdateDeadline::Continue(1));
+        }
+        match run.ticks_left {
+            0 => Err(limit(&run.manifest, "CPU time", None, limits::GLUE_CPU_MS, "ms inside the guest").into()),
+            _ => {
+                run.ticks_left -= 1;
+                // tokio's own yield lets its timers and sockets have a turn as well; a plain one starves them for 61 polls.
+                Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+            }
+        }
+    }
+
+    /// Ticks so far, to be given to [`Run::waited_since`] after a wait.
+    pub fn ticks(&self) -> u64 {
+        self.running.ticks()
+    }
+
+    /// The host waited since `ticks`: time that passed is not the guest's.
+    pub fn waited_since(&mut self, ticks: u64) {
+        self.waited |= self.running.ticks() != ticks;
+    }
+
+    /// Gives `fault` to the guest, remembering it in full: the world's record cannot carry all of it.
+    pub fn give(&mut self, fault: Fault) -> faults::Fault {
+        let given = faults::Fault {
+            code: fault.code.name().to_owned(),
+            message: fault.message.clone(),
+            hint: fault.hint.clone().unwrap_or_default(),
+            detail: if fault.detail.is_null() { String::new() } else { fault.detail.to_string() },
+        };
+        if self.given.len() == limits::GLUE_ASKS_MAX {
+            self.given.pop_front();
+        }
+        self.given.push_back(fault);
+        given
+    }
+
+    /// The fault that the guest was given and now passes on.
+    pub fn given(&mut self, code: &str, message: &str) -> Option<Fault> {
+        let place = self.given.iter().rposition(|fault| fault.code.name() == code && fault.message == message)?;
+        self.given.remove(place)
+    }
+
+    /// A handle for a blob of the caller's, whose bytes are held anyway.
+    pub fn lend(&mut self, blob: Blob) -> wasmtime::Result<Named> {
+        let name = blob.name.clone();
+        Ok(Named { name, blob: self.push(HeldBlob { blob, _counted: None })? })
+    }
+
+    /// A handle for a blob that is held on the guest's behalf, e.g. out of a pod's answer.
+    pub fn hold(&mut self, blob: Blob) -> wasmtime::Result<Named> {
+        let mut counted = Counted { total: self.blob_bytes.clone(), bytes: 0 };
+        counted.add(blob.bytes.len(), &self.manifest)?;
+        let name = blob.name.clone();
+        Ok(Named { name, blob: self.push(HeldBlob { blob, _counted: Some(counted) })? })
+    }
+
+    /// A blob in the making.
+    pub fn builder(&mut self, media_type: String) -> wasmtime::Result<Resource<Builder>> {
+        let counted = Counted { total: self.blob_bytes.clone(), bytes: 0 };
+        self.push(Builder { media_type, bytes: BytesMut::new(), counted })
+    }
+
+    /// Appends to a blob in the making; `Ok(Err(..))` is the guest's to handle.
+    pub fn append(&mut self, builder: &Resource<Builder>, bytes: &[u8]) -> wasmtime::Result<Result<(), faults::Fault>> {
+        let target = self.table.get_mut(builder)?;
+        let size = target.bytes.len() + bytes.len();
+        if size > limits::FRAME_BYTES_MAX {
+            let message = format!("a blob of {size} bytes; at most {} are carried", limits::FRAME_BYTES_MAX);
+            return Ok(Err(self.give(Fault::new(Code::TooLarge, message).blame(Blame::Recipe))));
+        }
+        target.counted.add(bytes.len(), &self.manifest)?;
+        target.bytes.extend_from_slice(bytes);
+        Ok(Ok(()))
+    }
+
+    /// The finished blob of a builder.
+    pub fn finish(&mut self, builder: Resource<Builder>) -> wasmtime::Result<Resource<HeldBlob>> {
+        let Builder { media_type, bytes, counted } = self.table.delete(builder)?;
+        let blob = Blob { name: String::new(), media_type, bytes: bytes.freeze() };
+        self.push(HeldBlob { blob, _counted: Some(counted) })
+    }
+
+    /// Blobs out of the guest's hands; `Err` inside when there are too many.
+    pub fn take(&mut self, named: Vec<Named>) -> wasmtime::Result<Result<Vec<Blob>, Fault>> {
+        let count = named.len();
+        let mut blobs = Vec::with_capacity(count.min(limits::BLOBS_MAX));
+        for Named { name, blob } in named {
+            let HeldBlob { blob, .. } = self.table.delete(blob)?;
+            if blobs.len() < limits::BLOBS_MAX {
+                blobs.push(Blob { name, ..blob });
+            }
+        }
+        if count > limits::BLOBS_MAX {
+            let message =
+                format!("the glue of `{}` sends {count} blobs at once; at most {} are carried", self.manifest.name, limits::BLOBS_MAX);
+            return Ok(Err(Fault::new(Code::TooLarge, message).blame(Blame::Recipe)));
+        }
+        Ok(Ok(blobs))
+    }
+
+    /// Puts an entry behind a handle.
+    pub fn push<T: Send + 'static>(&mut self, entry: T) -> wasmtime::Result<Resource<T>> {
+        self.table
+            .push(entry)
+            .map_err(|_| limit(&self.manifest, "handles", None, limits::GLUE_HANDLES_MAX, "blobs, builders and asks held at once").into())
+    }
+
+    /// The guest lost interest in an ask, or it came to its end.
+    pub fn close(&mut self, ask: &mut OpenAsk) {
+        if ask.0.take().is_some() {
+            self.asks_open -= 1;
+        }
+    }
+}
+
+/// Refusing with an error rather than `false` makes growing trap, with our words, in every language.
+impl ResourceLimiter for Run {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes + desired.saturating_sub(current);
+        if total > limits::GLUE_MEMORY_BYTES_MAX {
+            return Err(limit(&self.manifest, "memory", total, limits::GLUE_MEMORY_BYTES_MAX, "bytes").into());
+        }
+        self.memory_bytes = total;
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.table_elements + desired.saturating_sub(current);
+        if total > limits::GLUE_TABLE_ELEMENTS_MAX {
+            return Err(limit(&self.manifest, "table elements", total, limits::GLUE_TABLE_ELEMENTS_MAX, "in all tables").into());
+        }
+        self.table_elements = total;
+        Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error)
+    }
+
+    fn instances(&self) -> usize {
+        limits::GLUE_CORE_INSTANCES_MAX as usize
+    }
+    fn tables(&self) -> usize {
+        limits::GLUE_TABLES_MAX as usize
+    }
+    fn memories(&self) -> usize {
+        limits::GLUE_MEMORIES_MAX as usize
+    }
+}

@@ -1,0 +1,24 @@
+//! The world `hob:glue` as Rust: generated from `wit/glue.wit`, nothing by hand.
+//!
+//! Apart from `imports.rs` because this is a contract and that is what we do about it. Only imports that wait (for
+//! a pod, for a slow caller) are async: an async host function costs an allocation per call.
+
+wasmtime::component::bindgen!({
+    path: "wit",
+    world: "glue",
+    imports: {
+        "hob:glue/pod.start": async | trappable,
+        "hob:glue/pod.[method]call.next": async | trappable,
+        "hob:glue/output": async | trappable,
+        default: trappable,
+    },
+    exports: { default: async },
+    with: {
+        "hob:glue/blobs.blob": super::run::HeldBlob,
+        "hob:glue/blobs.builder": super::run::Builder,
+        "hob:glue/pod.call": super::run::OpenAsk,
+    },
+});
+
+/// Version of the world that this Hob offers, as it stands in `wit/glue.wit`.
+pub const VERSION: (u64, u64, u64) = (0, 1, 0);

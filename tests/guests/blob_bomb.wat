@@ -1,0 +1,17 @@
+;; Fills one blob of 8 MiB after the other and lets go of none.
+(module
+  (import "hob:glue/blobs@0.1.0" "[constructor]builder" (func $new (param i32 i32) (result i32)))
+  (import "hob:glue/blobs@0.1.0" "[method]builder.write" (func $write (param i32 i32 i32 i32)))
+  (memory (export "memory") 140)
+  (global $top (mut i32) (i32.const 4096))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+    (global.set $top (i32.add (local.get $at) (local.get 3)))
+    (local.get $at))
+  (func (export "run") (param $op i32) (param $op_len i32) (param $in i32) (param $in_len i32) (param i32 i32 i32 i32) (result i32)
+    (loop $for_ever
+      (call $write (call $new (i32.const 256) (i32.const 0)) (i32.const 0) (i32.const 8388608) (i32.const 512))
+      (br $for_ever))
+    unreachable)
+)

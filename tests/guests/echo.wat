@@ -1,0 +1,16 @@
+;; Returns its input, with the blobs that came along.
+(module
+  (memory (export "memory") 8)
+  (global $top (mut i32) (i32.const 4096))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+    (global.set $top (i32.add (local.get $at) (local.get 3)))
+    (local.get $at))
+  (func (export "run") (param i32 i32) (param $in i32) (param $in_len i32) (param $blobs i32) (param $blobs_len i32) (param i32 i32) (result i32)
+    (i32.store (i32.const 4) (local.get $in))
+    (i32.store (i32.const 8) (local.get $in_len))
+    (i32.store (i32.const 12) (local.get $blobs))
+    (i32.store (i32.const 16) (local.get $blobs_len))
+    (i32.const 0))
+)

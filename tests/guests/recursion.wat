@@ -1,0 +1,15 @@
+;; Calls itself for ever.
+(module
+  (memory (export "memory") 8)
+  (global $top (mut i32) (i32.const 4096))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+    (global.set $top (i32.add (local.get $at) (local.get 3)))
+    (local.get $at))
+  (func $deeper (param i64) (result i64)
+    (i64.add (call $deeper (i64.add (local.get 0) (i64.const 1))) (local.get 0)))
+  (func (export "run") (param $op i32) (param $op_len i32) (param $in i32) (param $in_len i32) (param i32 i32 i32 i32) (result i32)
+    (drop (call $deeper (i64.const 0)))
+    unreachable)
+)

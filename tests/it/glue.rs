@@ -1,1 +1,0 @@
-//! Tests of that part, through its narrowest real door.
