@@ -184,6 +184,27 @@ pub const LOCK_WAIT_MS: u64 = 3_600_000;
 /// Asking an interpreter or `uv` what it is, in milliseconds.
 pub const PROBE_MS: u64 = 20_000;
 
+/// Between two tries to get a lock that another process holds, in milliseconds.
+pub const LOCK_RETRY_MS: u64 = 50;
+
+/// Output of a probed program that is kept, in bytes; the rest is read and dropped.
+pub const TOOL_OUTPUT_BYTES_MAX: usize = 64 << 10;
+
+/// After a tool has exited, how long its pipes are still read, in milliseconds: a grandchild may hold them open for ever.
+pub const TOOL_PIPE_GRACE_MS: u64 = 500;
+
+/// Lines of a tool's standard error that are attached to a fault.
+pub const TOOL_TAIL_LINES: usize = 30;
+
+/// A package index that sends no byte for this long has stalled, in milliseconds. Longer than [`HTTP_STALL_MS`]: mirrors that fetch on demand are slow to begin.
+pub const PACKAGE_INDEX_STALL_MS: u64 = 180_000;
+
+/// Fetching our own `uv` (some 25 MB), in milliseconds.
+pub const UV_FETCH_MS: u64 = 900_000;
+
+/// Largest `hob.toml` or `hob.lock`, in bytes.
+pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
 /// Calls remembered by the journal in memory.
 pub const JOURNAL_CALLS_MAX: usize = 1_000;
 

@@ -1,12 +1,21 @@
 //! Recipes on this machine: repository client, store, environments, models, lock.
 
 pub mod bundle;
-pub mod durable;
 mod download;
+pub mod durable;
+pub mod environment;
+mod files;
+mod locks;
 mod metadata_store;
-mod rehearsal;
+mod process;
+pub mod python;
+pub mod rehearsal;
 pub mod repository;
+pub mod requirements;
 mod resolve;
+mod staging;
 pub mod transport;
-mod tuf;
+mod tree;
+pub mod tuf;
 pub mod unpack;
+pub mod uv;

@@ -1,1 +1,351 @@
-//! Tests of that part, through its narrowest real door.
+//! Environments of pods: real interpreters, a real `uv`, one tiny wheel.
+//!
+//! Apart from the shelf's other tests, because these start programs and ask the package index for 11 KB. When there
+//! is no `uv` on PATH, Hob's own way of fetching one is what provides it, once for all tests.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use hob::{
+    model::{Code, Fault, Home, Progress, Silent, Step, progress},
+    shelf::{
+        environment::{self, Environment, Existing, Tools, Wanted},
+        python::{self, Python},
+        uv,
+    },
+};
+use semver::VersionReq;
+
+const LOCK: &str = "six==1.17.0 \\\n    --hash=sha256:4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274\n";
+
+fn quiet() -> progress::Shared {
+    Arc::new(Silent)
+}
+
+fn range(text: &str) -> VersionReq {
+    VersionReq::parse(text).unwrap()
+}
+
+async fn any_python() -> Python {
+    python::find(&range(">=3.9"), None).await.unwrap()
+}
+
+/// A `uv` for all tests of this binary.
+async fn real_uv() -> PathBuf {
+    let home = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools"));
+    uv::find(&home, None, &any_python().await, &quiet()).await.unwrap().path
+}
+
+/// A `uv` that writes a line to `log` for each sync, and waits before it while the file `hold` is there.
+async fn counted_uv(folder: &Path) -> PathBuf {
+    let (path, real) = (folder.join("uv"), real_uv().await);
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *sync*)\n  echo sync >> {0}/log\n  while [ -e {0}/hold ]; do sleep 0.05; done;;\nesac\nexec {1} \"$@\"\n",
+        folder.display(),
+        real.display()
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn syncs(folder: &Path) -> usize {
+    fs::read_to_string(folder.join("log")).unwrap_or_default().lines().count()
+}
+
+async fn build(home: &Home, uv: &Path, lock: &str, existing: Existing) -> Result<Environment, Fault> {
+    let python = any_python().await;
+    let tools = Tools { uv: Some(uv.to_owned()), ..Tools::default() };
+    let wanted = Wanted { lock: lock.as_bytes(), what: "requirements.lock", python: &python, existing, label: "test/recipe" };
+    environment::ensure(home, &tools, &wanted, &quiet()).await
+}
+
+fn runs(environment: &Environment, code: &str) -> bool {
+    let code = format!("import sys; sys.path.append({:?}); {code}", environment.site_packages.to_str().unwrap());
+    Command::new(&environment.python).args(["-I", "-S", "-B", "-c", &code]).status().unwrap().success()
+}
+
+fn writable(path: &Path) -> bool {
+    fs::metadata(path).unwrap().permissions().mode() & 0o222 != 0
+}
+
+/// What the tests below start as a process of its own; alone it does nothing.
+#[test]
+fn a_process_of_its_own_builds_where_it_is_told() {
+    let (Some(root), Some(uv)) = (std::env::var_os("HOB_TEST_BUILD_HOME"), std::env::var_os("HOB_TEST_BUILD_UV")) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(build(&Home::at(PathBuf::from(root)), Path::new(&uv), LOCK, Existing::Trust)).unwrap();
+}
+
+fn start_builder(root: &Path, uv: &Path) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "environment::a_process_of_its_own_builds_where_it_is_told"])
+        .env("HOB_TEST_BUILD_HOME", root)
+        .env("HOB_TEST_BUILD_UV", uv)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_holds_what_its_lock_says_and_is_read_only() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path());
+    let environment = build(&home, &real_uv().await, LOCK, Existing::Verify).await.unwrap();
+    assert!(runs(&environment, "import six; assert six.__version__ == '1.17.0'; assert six.__file__.startswith(sys.path[-1])"));
+    assert!(environment.folder.ends_with(environment.digest.hex()));
+    for path in [&environment.folder, &environment.site_packages, &environment.site_packages.join("six.py")] {
+        assert!(!writable(path), "{} can be written", path.display());
+    }
+    let compiled = fs::read_dir(environment.site_packages.join("__pycache__")).unwrap().count();
+    assert!(compiled > 0, "no bytecode");
+    assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0, "staging is left behind");
+    // No hard link into the cache: writing here must not write there.
+    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(environment.site_packages.join("six.py")).unwrap()), 1);
+
+    environment::verify(&home, environment.digest).unwrap();
+    assert_eq!(environment::open(&home, environment.digest), Some(environment.clone()));
+    assert_eq!(environment::all(&home).unwrap(), [environment.digest]);
+    environment::remove(&home, environment.digest, &quiet()).await.unwrap();
+    assert_eq!(environment::open(&home, environment.digest), None);
+    assert_eq!(fs::read_dir(home.environments()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_and_processes_that_want_the_same_environment_build_it_once() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path().join("home"));
+    let uv = counted_uv(root.path()).await;
+    fs::write(root.path().join("hold"), "").unwrap();
+    let mut others: Vec<_> = (0..2).map(|_| start_builder(&root.path().join("home"), &uv)).collect();
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            let (home, uv) = (home.clone(), uv.clone());
+            tokio::spawn(async move { build(&home, &uv, LOCK, Existing::Trust).await })
+        })
+        .collect();
+    until("the first sync", || syncs(root.path()) > 0).await;
+    // Everybody else has time to begin a build of their own, if they could.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    fs::remove_file(root.path().join("hold")).unwrap();
+    for thread in threads {
+        thread.await.unwrap().unwrap();
+    }
+    for other in &mut others {
+        assert!(other.wait().unwrap().success());
+    }
+    assert_eq!(syncs(root.path()), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_kill_9_in_the_middle_the_next_build_succeeds_and_the_rubbish_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path().join("home"));
+    let uv = counted_uv(root.path()).await;
+    fs::write(root.path().join("hold"), "").unwrap();
+    let mut killed = start_builder(&root.path().join("home"), &uv);
+    until("a build in its middle", || syncs(root.path()) > 0).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(fs::read_dir(home.staging()).unwrap().count() > 0, "killed too late to show anything");
+    assert_eq!(environment::all(&home).unwrap(), []);
+    fs::remove_file(root.path().join("hold")).unwrap();
+
+    let environment = build(&home, &uv, LOCK, Existing::Verify).await.unwrap();
+    assert!(runs(&environment, "import six"));
+    environment::verify(&home, environment.digest).unwrap();
+    // The orphaned uv held its own folder until it ended; whoever builds next sweeps it.
+    let more = LOCK.to_owned() + "# another\n";
+    let mut number = 0;
+    until("an empty staging folder", || {
+        number += 1;
+        let other = format!("{more}# {number}\n");
+        let sweep = build(&home, &uv, &other, Existing::Trust);
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(sweep)).unwrap();
+        fs::read_dir(home.staging()).unwrap().count() == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_build_ends_uv_and_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path().join("home"));
+    let uv = counted_uv(root.path()).await;
+    fs::write(root.path().join("hold"), "").unwrap();
+    let task = {
+        let (home, uv) = (home.clone(), uv.clone());
+        tokio::spawn(async move { build(&home, &uv, LOCK, Existing::Trust).await })
+    };
+    until("a build in its middle", || syncs(root.path()) > 0).await;
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    until("staging to be empty", || fs::read_dir(home.staging()).unwrap().count() == 0).await;
+    let script = uv.display().to_string();
+    until("uv to be gone", || !processes_with(&script)).await;
+}
+
+/// Whether a process runs whose command line contains `text`.
+fn processes_with(text: &str) -> bool {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok()).any(|line| {
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        line.contains(text)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_altered_environment_is_named_by_verify_and_not_adopted() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path());
+    let uv = real_uv().await;
+    let environment = build(&home, &uv, LOCK, Existing::Trust).await.unwrap();
+    let tree = environment::tree_digest(&home, environment.digest).unwrap();
+    let file = environment.site_packages.join("six.py");
+    let before = fs::read(&file).unwrap();
+    let set = |mode: u32| {
+        for path in [&file, &environment.site_packages] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode | if path.is_dir() { 0o111 } else { 0 })).unwrap();
+        }
+    };
+    let named = |what: &str| {
+        let fault = environment::verify(&home, environment.digest).unwrap_err();
+        assert_eq!(fault.code, Code::ShelfAltered);
+        assert!(fault.message.contains(what), "{}", fault.message);
+    };
+    set(0o644);
+    fs::write(&file, [before.as_slice(), b"\nimport os\n"].concat()).unwrap();
+    set(0o444);
+    named("site-packages/six.py` was altered");
+    let fault = build(&home, &uv, LOCK, Existing::Verify).await.unwrap_err();
+    assert_eq!(fault.code, Code::ShelfAltered);
+    assert!(build(&home, &uv, LOCK, Existing::Trust).await.is_ok(), "trusting asks for no check");
+
+    set(0o644);
+    fs::remove_file(&file).unwrap();
+    named("six.py` is missing");
+    fs::write(&file, &before).unwrap();
+    fs::write(environment.site_packages.join("sitecustomize.py"), "").unwrap();
+    set(0o444);
+    named("sitecustomize.py` was added");
+    set(0o644);
+    fs::remove_file(environment.site_packages.join("sitecustomize.py")).unwrap();
+    set(0o444);
+    environment::verify(&home, environment.digest).unwrap();
+
+    // A swapped record does not pass either: its own digest is pinned elsewhere.
+    let record = home.environments().join(format!("{}.tree", environment.digest));
+    fs::write(&record, "hob-tree 1\n").unwrap();
+    named("was added");
+    assert_ne!(environment::tree_digest(&home, environment.digest).unwrap(), tree);
+    fs::remove_file(&record).unwrap();
+    named("is missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_without_hashes_is_refused_by_line_before_anything_runs() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path());
+    let fault = build(&home, Path::new("/no/uv"), &format!("# lock\n{LOCK}idna==3.10\n"), Existing::Trust).await.unwrap_err();
+    assert_eq!(fault.code, Code::InvalidRecipe);
+    assert!(fault.message.contains("requirements.lock:4: `idna==3.10` has no hash"), "{}", fault.message);
+    assert!(!home.environments().exists() && !home.staging().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_bytes_than_the_lock_pins_are_refused_with_what_uv_said() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path());
+    let fault = build(&home, &real_uv().await, &LOCK.replace("4721f391", "4721f392"), Existing::Trust).await.unwrap_err();
+    assert_eq!(fault.code, Code::EnvironmentFailed);
+    assert!(fault.message.to_lowercase().contains("hash") && fault.message.contains("six"), "{}", fault.message);
+    assert_eq!(environment::all(&home).unwrap(), []);
+    assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_uv_that_the_user_named_is_used_or_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path());
+    let script = |name: &str, text: &str| {
+        let path = root.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let (old, other) = (script("old", "echo 'uv 0.1.2 (abc)'"), script("other", "echo ultraviolet"));
+    for (path, says) in [(Path::new("/no/such/uv"), "No such file"), (&old, "version 0.1.2"), (&other, "printed `ultraviolet`")] {
+        let fault = build(&home, path, LOCK, Existing::Trust).await.unwrap_err();
+        assert_eq!(fault.code, Code::UvMissing);
+        assert!(fault.message.contains(path.to_str().unwrap()) && fault.message.contains(says), "{}", fault.message);
+        assert!(fault.hint.unwrap().contains("HOB_UV"));
+    }
+    assert!(!home.tools().exists(), "another uv was fetched in silence");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_python_in_range_lists_what_was_found_and_wanted() {
+    let fault = python::find(&range(">=3.99"), None).await.unwrap_err();
+    assert_eq!(fault.code, Code::PythonMissing);
+    let found = any_python().await;
+    assert!(fault.message.contains(">=3.99") && fault.message.contains(found.executable.to_str().unwrap()), "{}", fault.message);
+
+    let fault = python::find_in(&range(">=3.9"), None, OsStr::new("/no/folder")).await.unwrap_err();
+    assert!(fault.message.contains("found nothing"), "{}", fault.message);
+    let fault = python::find(&range(">=3.9"), Some(Path::new("/no/python"))).await.unwrap_err();
+    assert!(fault.message.contains("/no/python") && fault.message.contains("cannot be run"), "{}", fault.message);
+    let fault = python::find(&range(">=3.9"), Some(Path::new("/bin/echo"))).await.unwrap_err();
+    assert!(fault.message.contains("does not answer as Python 3 does"), "{}", fault.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_and_a_virtual_environment_lead_to_the_real_interpreter() {
+    let root = tempfile::tempdir().unwrap();
+    let real = any_python().await;
+    assert!(real.executable.is_absolute() && !real.executable.is_symlink());
+    let shim = root.path().join("python3");
+    fs::write(&shim, format!("#!/bin/sh\nexec {} \"$@\"\n", real.executable.display())).unwrap();
+    fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(python::find_in(&range(">=3.9"), None, root.path().as_os_str()).await.unwrap(), real);
+
+    let home = Home::at(root.path().join("home"));
+    let environment = build(&home, &real_uv().await, "", Existing::Trust).await.unwrap();
+    assert_eq!(python::find(&range(">=3.9"), Some(&environment.python)).await.unwrap(), real);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_uv_does_is_told() {
+    struct Heard(Mutex<Vec<Step>>);
+    impl Progress for Heard {
+        fn step(&self, step: Step) {
+            self.0.lock().unwrap().push(step);
+        }
+    }
+    let root = tempfile::tempdir().unwrap();
+    let heard = Arc::new(Heard(Mutex::new(Vec::new())));
+    let shared: progress::Shared = heard.clone();
+    let python = any_python().await;
+    let tools = Tools { uv: Some(real_uv().await), ..Tools::default() };
+    let wanted =
+        Wanted { lock: LOCK.as_bytes(), what: "requirements.lock", python: &python, existing: Existing::Trust, label: "test/recipe" };
+    environment::ensure(&Home::at(root.path()), &tools, &wanted, &shared).await.unwrap();
+    let steps = heard.0.lock().unwrap();
+    let label = "building the environment of test/recipe".to_owned();
+    assert_eq!(steps.first(), Some(&Step::Started { label: label.clone(), total_bytes: None }));
+    assert!(steps.iter().any(|step| matches!(step, Step::Note { text } if text.contains("six==1.17.0"))), "{steps:?}");
+    assert_eq!(steps.last(), Some(&Step::Finished { label }));
+}

@@ -1,0 +1,80 @@
+//! Locks between processes: whoever holds the file's lock may write.
+//!
+//! Advisory locks of the kernel, so that a killed holder holds nothing. The wait polls instead of blocking a
+//! thread: a caller that gives up leaves nobody behind in the kernel's queue. Lock files are never deleted.
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::model::{Code, Fault, Step, limits, progress};
+
+use super::files;
+
+/// A lock, given back on drop.
+#[derive(Debug)]
+pub struct Held {
+    _file: File,
+}
+
+/// The lock at `path`, if nobody has it.
+pub(super) fn try_acquire(path: &Path) -> Result<Option<Held>, Fault> {
+    if let Some(folder) = path.parent() {
+        files::make_folder(folder)?;
+    }
+    let failed = |error: &std::io::Error| Fault::io(format!("locking {}", path.display()), error);
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(|error| failed(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Held { _file: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(failed(&error)),
+    }
+}
+
+/// Waits for the lock at `path`, at most [`limits::LOCK_WAIT_MS`]. `doing` says what another holder is doing, for people.
+///
+/// Errors: `overloaded` when the wait is over.
+pub(super) async fn acquire(path: &Path, doing: &str, progress: &progress::Shared) -> Result<Held, Fault> {
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        if let Some(held) = try_acquire(path)? {
+            return Ok(held);
+        }
+        if !told {
+            progress.step(Step::Note { text: format!("another hob is {doing}; waiting for it") });
+            told = true;
+        }
+        if began.elapsed() > Duration::from_millis(limits::LOCK_WAIT_MS) {
+            return Err(Fault::new(
+                Code::Overloaded,
+                format!("another hob was still {doing} after {} s (lock: {})", limits::LOCK_WAIT_MS / 1000, path.display()),
+            )
+            .hint("see what the other hob is doing, end it if it hangs, and run the command again"));
+        }
+        tokio::time::sleep(Duration::from_millis(limits::LOCK_RETRY_MS)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::Silent;
+
+    #[tokio::test]
+    async fn one_at_a_time_and_a_waiter_goes_on_when_the_holder_drops() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("locks/shelf");
+        let quiet: progress::Shared = Arc::new(Silent);
+        let held = try_acquire(&path).unwrap().unwrap();
+        assert!(try_acquire(&path).unwrap().is_none());
+        let waiting = tokio::time::timeout(Duration::from_millis(150), acquire(&path, "installing", &quiet)).await;
+        assert!(waiting.is_err(), "got a lock that was held");
+        drop(held);
+        acquire(&path, "installing", &quiet).await.unwrap();
+    }
+}

@@ -1,0 +1,191 @@
+//! Runs a tool (an interpreter probe, `uv`, `pip`) to its end: bounded, and never left behind.
+//!
+//! Apart from pods, because a tool is a short program that Hob waits for: its group dies with the future that
+//! waits, so a cancelled or timed-out install leaves no process working in a folder that is being deleted.
+
+use std::{collections::VecDeque, io, process::ExitStatus, process::Stdio, sync::Mutex, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+};
+
+use crate::model::limits;
+
+/// How a tool ended.
+pub(super) struct Ran {
+    /// `None`: it was still running at the limit, and was killed with its children.
+    pub status: Option<ExitStatus>,
+    /// The first [`limits::TOOL_OUTPUT_BYTES_MAX`] bytes of standard output.
+    pub stdout: String,
+    /// The last lines of standard error.
+    pub tail: Vec<String>,
+}
+
+impl Ran {
+    /// Whether it exited with 0.
+    pub fn succeeded(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+
+    /// What a fault says about the end, e.g. `exit status: 2`.
+    pub fn end(&self, limit_ms: u64) -> String {
+        match self.status {
+            Some(status) => status.to_string(),
+            None => format!("no end after {limit_ms} ms"),
+        }
+    }
+
+    /// Whether it failed because the disk is full.
+    pub fn disk_full(&self) -> bool {
+        self.tail
+            .iter()
+            .any(|line| line.contains("No space left on device") || line.contains("os error 28") || line.contains("Disk quota exceeded"))
+    }
+}
+
+/// The process group of a running tool; dropped before its end, it is killed.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // It may be gone already; there is nobody to tell.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// Runs `command` in a process group of its own for at most `limit_ms`; `line` sees each line of standard error.
+///
+/// Standard input is closed unless the caller set it. Dropping the future kills the group.
+pub(super) async fn run(mut command: Command, limit_ms: u64, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+
+    let output = Mutex::new(Vec::new());
+    let tail = Mutex::new(VecDeque::new());
+    let status = {
+        let reading = async { tokio::join!(keep_start(stdout, &output), keep_tail(stderr, &tail, line)) };
+        let mut reading = std::pin::pin!(reading);
+        let ended = async {
+            let mut drained = false;
+            let status = loop {
+                tokio::select! {
+                    _ = &mut reading, if !drained => drained = true,
+                    status = child.wait() => break status,
+                }
+            };
+            if !drained {
+                let _ = tokio::time::timeout(Duration::from_millis(limits::TOOL_PIPE_GRACE_MS), &mut reading).await;
+            }
+            status
+        };
+        tokio::time::timeout(Duration::from_millis(limit_ms), ended).await
+    };
+    let status = match status {
+        Ok(status) => {
+            group.0 = None;
+            Some(status?)
+        }
+        Err(_) => None,
+    };
+    drop(group);
+    Ok(Ran {
+        status,
+        stdout: String::from_utf8_lossy(&output.into_inner().unwrap_or_default()).into_owned(),
+        tail: tail.into_inner().unwrap_or_default().into(),
+    })
+}
+
+async fn keep_start(pipe: Option<impl AsyncRead + Unpin>, kept: &Mutex<Vec<u8>>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        if let Ok(mut kept) = kept.lock() {
+            let room = limits::TOOL_OUTPUT_BYTES_MAX - kept.len();
+            kept.extend_from_slice(&buffer[..count.min(room)]);
+        }
+    }
+}
+
+async fn keep_tail(pipe: Option<impl AsyncRead + Unpin>, tail: &Mutex<VecDeque<String>>, mut each: impl FnMut(&str)) {
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = [0; 4096];
+    let mut current = Vec::new();
+    let mut end_line = |current: &mut Vec<u8>| {
+        let text = String::from_utf8_lossy(current).trim_end().to_owned();
+        current.clear();
+        if text.is_empty() {
+            return;
+        }
+        each(&text);
+        if let Ok(mut tail) = tail.lock() {
+            if tail.len() == limits::TOOL_TAIL_LINES {
+                tail.pop_front();
+            }
+            tail.push_back(text);
+        }
+    };
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        for byte in &buffer[..count] {
+            match byte {
+                b'\n' | b'\r' => end_line(&mut current),
+                // The rest of an endless line is dropped.
+                _ if current.len() < limits::LOG_LINE_BYTES_MAX => current.push(*byte),
+                _ => {}
+            }
+        }
+    }
+    end_line(&mut current);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).stdin(Stdio::null());
+        command
+    }
+
+    fn alive(pid: &str) -> bool {
+        // A zombie counts as gone: it runs nothing.
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+    }
+
+    #[tokio::test]
+    async fn output_is_kept_within_bounds() {
+        let mut seen = 0;
+        let ran = run(shell("head -c 200000 /dev/zero | tr '\\0' x; seq 1 100 >&2; exit 3"), 10_000, |_| seen += 1).await.unwrap();
+        assert_eq!(ran.status.unwrap().code(), Some(3));
+        assert_eq!(ran.stdout.len(), limits::TOOL_OUTPUT_BYTES_MAX);
+        assert_eq!((seen, ran.tail.len(), ran.tail.last().unwrap().as_str()), (100, limits::TOOL_TAIL_LINES, "100"));
+    }
+
+    #[tokio::test]
+    async fn a_tool_past_its_limit_dies_with_its_children() {
+        let ran = run(shell("sleep 300 & echo $!; sleep 300"), 300, |_| ()).await.unwrap();
+        assert!(ran.status.is_none());
+        let child = ran.stdout.trim().to_owned();
+        assert!(!child.is_empty());
+        for _ in 0..100 {
+            if !alive(&child) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("process {child} outlived its tool");
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_holds_the_pipe_does_not_hold_the_end_back() {
+        let began = std::time::Instant::now();
+        let ran = run(shell("sleep 5 & exit 0"), 60_000, |_| ()).await.unwrap();
+        assert!(ran.succeeded() && began.elapsed() < Duration::from_secs(4));
+    }
+}
