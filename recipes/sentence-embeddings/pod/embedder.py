@@ -1,0 +1,88 @@
+"""Runs all-MiniLM-L6-v2 over lists of texts.
+
+It stands apart from the glue because only this needs packages, a model and memory; what a caller's input
+looks like and what the answer is called is the glue's affair. Tokenizing is done here, not in the model's
+own file, so that the graph stays plain tensors.
+"""
+
+import os
+
+# One pod gets so many cores: a pool of threads a core wide in every library is what makes two pods slow.
+THREADS = max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if THREADS > 1 else "false")
+os.environ.setdefault("RAYON_NUM_THREADS", str(THREADS))
+
+import numpy as np
+import onnxruntime
+from hob_pod import Fault, cancelled, progress
+from tokenizers import Tokenizer
+
+# Tokens of a text that the model looks at: what it was trained with, see its max_seq_length.
+TOKENS_MAX = 256
+
+# Texts, and tokens with padding, in one run of the model. The second bounds memory: attention holds
+# 12 floats for each pair of tokens of a text, 50 MB for sixteen texts of full length.
+BATCH_TEXTS = 32
+BATCH_TOKENS = 16 * TOKENS_MAX
+
+# Decimals of an answer's numbers: 5e-8 off at most, which is less than two machines differ by.
+DECIMALS = 7
+
+
+class Embedder:
+    """The operation `embed` of `hob/sentence-embeddings`."""
+
+    def load(self, models):
+        """Reads both files; `models` has their paths by the names of recipe.toml."""
+        self.tokenizer = Tokenizer.from_file(models["tokenizer.json"])
+        self.tokenizer.enable_truncation(TOKENS_MAX)
+        self.tokenizer.no_padding()
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = THREADS
+        options.inter_op_num_threads = 1
+        # An idle pod must cost nothing: its threads sleep instead of spinning.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(models["all-MiniLM-L6-v2.onnx"], options, providers=["CPUExecutionProvider"])
+
+    def embed(self, input):
+        """`{"texts": [...]}` to `{"embeddings": [[384 numbers], ...]}`, in the same order."""
+        encoded = [text.ids for text in self.tokenizer.encode_batch(input["texts"])]
+        vectors = [None] * len(encoded)
+        batches = list(_batches(encoded))
+        done = 0
+        for batch in batches:
+            if cancelled():
+                raise Fault("cancelled", f"stopped after {done} of {len(encoded)} texts because the call was cancelled")
+            rows = self._run([encoded[index] for index in batch])
+            for index, row in zip(batch, rows):
+                vectors[index] = row
+            done += len(batch)
+            if len(batches) > 1:
+                progress({"done": done, "total": len(encoded), "unit": "texts"})
+        return {"embeddings": vectors}
+
+    def _run(self, texts):
+        """One run of the model over token lists, as lists of rounded floats."""
+        width = max(len(text) for text in texts)
+        ids = np.zeros((len(texts), width), np.int64)
+        mask = np.zeros((len(texts), width), np.int64)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = text
+            mask[row, : len(text)] = 1
+        (vectors,) = self.session.run(None, {"input_ids": ids, "attention_mask": mask})
+        return np.round(vectors.astype(np.float64), DECIMALS).tolist()
+
+
+def _batches(encoded):
+    """Groups texts of like length, so that little of a batch is padding. Yields lists of indices."""
+    batch = []
+    for index in sorted(range(len(encoded)), key=lambda index: len(encoded[index])):
+        # Sorted, so that the newest is the longest and sets the width of all.
+        if batch and (len(batch) == BATCH_TEXTS or (len(batch) + 1) * len(encoded[index]) > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
