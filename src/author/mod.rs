@@ -1,3 +1,8 @@
 //! For recipe authors and repository administrators: build, pack, publish, sign.
 
 pub mod build;
+pub mod keys;
+pub mod pack;
+pub mod publish;
+pub mod repository;
+mod cases;mod requirements;mod signed;

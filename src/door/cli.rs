@@ -12,6 +12,7 @@ use super::{
 use crate::{
     author,
     host::{Config, Host},
+    shelf::repository::Trust,
     model::{Blob, Call, Code, Document, Event, Fault, Silent, limits, progress},
 };
 
@@ -90,7 +91,7 @@ async fn call(host: &Host, words: CallWords, json: bool) -> Result<(), Fault> {
     };
     let outs = words.out.iter().map(|pair| name_and_file(pair, "--out")).collect::<Result<Vec<_>, _>>()?;
     let call = Call {
-        recipe: host.resolve(&words.recipe)?,
+        recipe: host.resolve(&words.recipe).await?,
         operation: words.operation,
         input: Document::parse(text, "input")?,
         blobs: words.blob.iter().map(|pair| read_blob(pair)).collect::<Result<_, _>>()?,
@@ -187,6 +188,168 @@ async fn build(folder: std::path::PathBuf, progress: progress::Shared, json: boo
         Some((path, bytes)) => format!("built {} ({bytes} bytes)", path.display()),
         None => format!("{} has no glue: nothing to build", folder.display()),
     });
+    Ok(())
+}
+
+fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fault> {
+    let packed = author::pack::pack(folder)?;
+    let manifest = &packed.manifest;
+    let default = format!("{}-{}-{}.hob", manifest.name.publisher(), manifest.name.name(), manifest.version);
+    let path = output.unwrap_or(Path::new(&default));
+    std::fs::write(path, &packed.bytes).map_err(|error| Fault::io(format!("writing {}", path.display()), &error))?;
+    let (bytes, sha256) = (packed.bytes.len(), packed.digest().hex());
+    say(json, json!({ "bundle": path, "bytes": bytes, "sha256": sha256, "files": packed.index }), || {
+        format!("packed {} {} into {} ({bytes} bytes, {} files)", manifest.name, manifest.version, path.display(), packed.index.len())
+    });
+    Ok(())
+}
+
+async fn publish(folder: &Path, repo: &Path, keys: &Path, json: bool) -> Result<(), Fault> {
+    let packed = author::pack::pack(folder)?;
+    let models = folder.join("models");
+    let published = author::publish::publish(repo, &author::keys::Keys::at(keys), &packed, &models, jiff::Timestamp::now()).await?;
+    say(json, json!({ "name": published.name, "version": published.version, "sha256": published.sha256, "already": published.already }), || {
+        match published.already {
+            true => format!("{} {} is published already, with the same bytes", published.name, published.version),
+            false => format!("published {} {}", published.name, published.version),
+        }
+    });
+    Ok(())
+}
+
+async fn repo(command: Repo, json: bool) -> Result<(), Fault> {
+    use author::{keys::Keys, repository};
+    let now = jiff::Timestamp::now();
+    match command {
+        Repo::Init { dir, keys } => {
+            let made = repository::repo_init(&dir, &Keys::at(keys), now).await?;
+            for warning in &made.warnings {
+                print::note(&format!("  warning: {warning}"));
+            }
+            say(json, json!({ "repository": dir, "fingerprint": made.fingerprint }), || {
+                format!("made a repository in {}; fingerprint {}", dir.display(), made.fingerprint)
+            });
+        }
+        Repo::AddPublisher { dir, name, keys, public_key } => {
+            let key = repository::add_publisher(&dir, &Keys::at(keys), &name, public_key.as_deref(), now).await?;
+            say(json, json!({ "publisher": name, "key": key }), || format!("`{name}/*` is signed by key {key}"));
+        }
+        Repo::Refresh { dir, keys } => {
+            let files = repository::refresh(&dir, &Keys::at(keys), now).await?;
+            say(json, json!({ "signed": files }), || format!("signed anew: {}", files.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+async fn add(host: &Host, words: &str, remote: Option<&str>, json: bool) -> Result<(), Fault> {
+    let (name, range) = match words.split_once('@') {
+        Some((name, range)) => {
+            let parsed = range.parse().map_err(|error| {
+                Fault::new(Code::Usage, format!("`{range}` is not a version range ({error}): wanted e.g. `^0.1` or `=0.1.0`"))
+            })?;
+            (name, parsed)
+        }
+        None => (words, semver::VersionReq::STAR),
+    };
+    let added = host.add(&name.parse()?, &range, remote).await?;
+    say(json, json!(added), || {
+        let verb = if added.already { "is installed already:" } else { "installed:" };
+        format!("{verb} {} {}, signed by `{}` of remote `{}`", added.name, added.version, added.publisher, added.remote)
+    });
+    Ok(())
+}
+
+async fn remove(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
+    host.remove(&recipe.parse()?).await?;
+    say(json, json!({ "removed": recipe }), || format!("removed {recipe}"));
+    Ok(())
+}
+
+fn list(host: &Host, json: bool) -> Result<(), Fault> {
+    let installed = host.installed()?;
+    say(json, json!(installed), || match installed.is_empty() {
+        true => "nothing is installed".to_owned(),
+        false => {
+            let line = |entry: &crate::shelf::lockfile::LockEntry| {
+                format!("{:<32} {:<10} signed by `{}` of remote `{}`", entry.name.to_string(), entry.version, entry.publisher, entry.remote)
+            };
+            installed.iter().map(line).collect::<Vec<_>>().join("\n")
+        }
+    });
+    Ok(())
+}
+
+async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
+    let shown = host.show(&host.resolve(recipe).await?).await?;
+    say(json, json!(shown), || {
+        let signer = match (&shown.signed_by, &shown.remote) {
+            (Some(publisher), Some(remote)) => format!("signed by `{publisher}` of remote `{remote}`, key {}", shown.key_ids.join(", ")),
+            _ => "unsigned: a recipe folder".to_owned(),
+        };
+        let capability = shown.capability.as_ref().map(|name| format!("\nprovides {name}")).unwrap_or_default();
+        let mut text = format!("{} {} ({})\n{}\n{signer}{capability}", shown.name, shown.version, shown.license, shown.summary);
+        for operation in &shown.operations {
+            text.push_str(&format!(
+                "\n\n{}: {}\n  input  {}\n  output {}",
+                operation["name"].as_str().unwrap_or(""),
+                operation["summary"].as_str().unwrap_or(""),
+                operation["input"],
+                operation["output"]
+            ));
+        }
+        text
+    });
+    Ok(())
+}
+
+async fn verify(host: &Host, recipe: Option<&str>, json: bool) -> Result<(), Fault> {
+    let name = recipe.map(str::parse).transpose()?;
+    let reports = host.verify(name.as_ref()).await?;
+    say(json, json!(reports), || {
+        let line = |report: &crate::shelf::store::Report| match &report.fault {
+            None => format!("ok       {}", report.what),
+            Some(fault) => format!("ALTERED  {}: {}", report.what, fault.message),
+        };
+        match reports.is_empty() {
+            true => "nothing is installed".to_owned(),
+            false => reports.iter().map(line).collect::<Vec<_>>().join("\n"),
+        }
+    });
+    match reports.into_iter().find_map(|report| report.fault) {
+        Some(fault) => Err(fault),
+        None => Ok(()),
+    }
+}
+
+async fn remote(host: &Host, command: Remote, json: bool) -> Result<(), Fault> {
+    match command {
+        Remote::Add { name, url, root, fingerprint } => {
+            let trust = match (root, fingerprint) {
+                (Some(path), _) => {
+                    Trust::Root(std::fs::read(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?)
+                }
+                (None, Some(fingerprint)) => Trust::Fingerprint(fingerprint),
+                (None, None) => return Err(Fault::new(Code::Usage, "wanted `--root FILE` or `--fingerprint HEX`")),
+            };
+            let pinned = host.add_remote(&name, &url, trust).await?;
+            say(json, json!({ "remote": name, "url": url, "fingerprint": pinned.fingerprint }), || {
+                format!("remote `{name}` is trusted by root {}", pinned.fingerprint)
+            });
+        }
+        Remote::List => {
+            let remotes = host.remotes()?;
+            let list: Vec<Value> = remotes.iter().map(|remote| json!({ "name": remote.name, "url": remote.url })).collect();
+            say(json, json!(list), || match remotes.is_empty() {
+                true => "no remote is trusted".to_owned(),
+                false => remotes.iter().map(|remote| format!("{:<16} {}", remote.name, remote.url)).collect::<Vec<_>>().join("\n"),
+            });
+        }
+        Remote::Remove { name } => {
+            host.remove_remote(&name).await?;
+            say(json, json!({ "removed": name }), || format!("remote `{name}` is forgotten; what was installed from it stays"));
+        }
+    }
     Ok(())
 }
 

@@ -10,14 +10,16 @@ use tokio::sync::OnceCell;
 use super::Inner;
 use crate::{
     glue::Prepared,
-    model::{Code, Fault, Verified, recipe::Runtime},
+    model::{Code, Fault, Verified},
     pod::{self, Pod, Program},
-    shelf,
+    shelf::lockfile::EnvironmentPin,
 };
 
 /// A recipe that was looked up, with what was made for it so far.
 pub struct Entry {
     recipe: Arc<Verified>,
+    /// The environment that the lock file names; none for a folder, or a recipe without requirements.
+    environment: Option<EnvironmentPin>,
     prepared: OnceCell<Prepared>,
     /// The pod in use. The lock is held only to look.
     pod: Mutex<Option<Pod>>,
@@ -26,12 +28,16 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn new(recipe: Verified) -> Entry {
-        Entry { recipe: Arc::new(recipe), prepared: OnceCell::new(), pod: Mutex::new(None), starting: tokio::sync::Mutex::new(()) }
+    pub fn new(recipe: Verified, environment: Option<EnvironmentPin>) -> Entry {
+        Entry { recipe: Arc::new(recipe), environment, prepared: OnceCell::new(), pod: Mutex::new(None), starting: tokio::sync::Mutex::new(()) }
     }
 
     pub fn recipe(&self) -> &Arc<Verified> {
         &self.recipe
+    }
+
+    pub fn environment(&self) -> Option<EnvironmentPin> {
+        self.environment
     }
 
     /// The compiled glue; compiled at the first use and kept.
@@ -45,7 +51,12 @@ impl Entry {
 
     /// The pod in use, if it is alive.
     pub fn pod(&self) -> Option<Pod> {
-        self.pod.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone().filter(Pod::is_alive)
+        self.last_pod().filter(Pod::is_alive)
+    }
+
+    /// The pod in use, or on its way out.
+    pub fn last_pod(&self) -> Option<Pod> {
+        self.pod.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
     /// The recipe's pod, started if there is none; `None` for a recipe without one.
@@ -60,11 +71,11 @@ impl Entry {
         if let Some(pod) = self.pod() {
             return Ok(Some(pod));
         }
-        let program = self.program(host).await?;
+        let Interpreter { python, site_packages } = host.interpreter(&self.recipe, self.environment).await?;
         let incarnation = host.next_incarnation();
         let pod = Pod::spawn(pod::Spec {
             recipe: self.recipe.clone(),
-            program,
+            program: Program { python, site_packages },
             keeper: host.keeper.clone(),
             scratch: host.home.scratch().join(&incarnation),
             incarnation,
@@ -73,33 +84,12 @@ impl Entry {
         *self.pod.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(pod.clone());
         Ok(Some(pod))
     }
-
-    /// The interpreter and environment of the pod: built now if the shelf does not have it.
-    async fn program(&self, host: &Arc<Inner>) -> Result<Program, Fault> {
-        let environment = host.environment(&self.recipe).await?;
-        Ok(Program { python: environment.python, site_packages: environment.site_packages })
-    }
 }
 
 /// Where a recipe's Python lies.
 pub struct Interpreter {
     pub python: PathBuf,
     pub site_packages: Option<PathBuf>,
-}
-
-impl Inner {
-    /// Finds the interpreter that a recipe wants, and builds its environment unless it is there.
-    ///
-    /// Errors: `python_missing`, `uv_missing`, `environment_failed`, `disk_full`.
-    pub(super) async fn environment(&self, recipe: &Arc<Verified>) -> Result<Interpreter, Fault> {
-        let (range, lock) = match recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
-            Some(Runtime::Python { python, lock, .. }) => (Some(python), lock.as_ref()),
-            // The keeper is a Python program whatever the pod is.
-            Some(Runtime::Executable { .. }) | None => (None, None),
-        };
-        let _ = (range, lock);
-        Err(Fault::new(Code::Internal, "wired when the shelf is merged"))
-    }
 }
 
 /// Runs blocking work off the async threads; a panic there is Hob's own fault, not a hang.

@@ -1,1 +1,218 @@
-//! The one object that doors talk to.
+//! The one object that doors talk to: calls, what is installed, the journal.
+//!
+//! Start at `run.rs`, one call from top to bottom.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures_core::Stream;
+use tokio::sync::mpsc;
+
+use crate::{
+    glue::Glue,
+    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, limits, progress},
+    pod,
+    shelf::{environment::Tools, store::Shelf},
+};
+
+mod catalogue;
+mod config;
+mod entry;
+mod install;
+mod journal;
+mod lease;
+mod run;
+
+pub use config::Config;
+pub use install::{Added, Shown};
+pub use journal::Record;
+
+/// A plugin host. Cloning shares it.
+///
+/// ```no_run
+/// use hob::{host::{Config, Host}, model::{Call, Fault}};
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), Fault> {
+///     let host = Host::open(Config::from_environment()?).await?;
+///     let input = serde_json::json!({ "text": "hello" });
+///     let outcome = host.call(Call::new("hob/sentence-embeddings", "embed", input)?).await?;
+///     println!("{} numbers", outcome.output.value()["embeddings"][0].as_array().map_or(0, Vec::len));
+///     host.shutdown().await;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+/// What all parts of a host share.
+pub(crate) struct Inner {
+    home: Home,
+    tools: Tools,
+    progress: progress::Shared,
+    shelf: Shelf,
+    glue: Glue,
+    catalogue: catalogue::Catalogue,
+    journal: journal::Journal,
+    /// The unpacked keeper of pods.
+    keeper: std::path::PathBuf,
+    /// Names this host among all that use the same home.
+    instance: String,
+    pods_started: AtomicU64,
+    /// Interpreters that were found, by the range that was asked for: each costs a process to ask.
+    pythons: tokio::sync::Mutex<std::collections::HashMap<String, crate::shelf::python::Python>>,
+}
+
+impl Inner {
+    fn next_incarnation(&self) -> String {
+        format!("{}-{}", self.instance, self.pods_started.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// One pod of a host.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct PodStatus {
+    pub recipe: String,
+    pub state: &'static str,
+    /// The process that does the work.
+    pub pid: Option<u32>,
+    pub incarnation: String,
+    pub asks: u64,
+}
+
+impl Host {
+    /// Opens the shelf and starts the wasm engine; no pod is started and no network is touched.
+    ///
+    /// Errors: `invalid_config`, `state_unreadable`, `io`.
+    pub async fn open(config: Config) -> Result<Host, Fault> {
+        entry::blocking(move || {
+            let shelf = Shelf::open(config.home.clone())?;
+            let glue = Glue::open(&config.home.compile_cache())?;
+            let keeper = pod::unpack_runner(&config.home.tools())?;
+            let tools = shelf.tools()?.overridden_by(config.tools);
+            let instance = format!("{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
+            Ok(Host(Arc::new(Inner {
+                home: config.home,
+                tools,
+                progress: config.progress,
+                shelf,
+                glue,
+                catalogue: Default::default(),
+                journal: Default::default(),
+                keeper,
+                instance,
+                pods_started: AtomicU64::new(0),
+                pythons: Default::default(),
+            })))
+        })
+        .await
+    }
+
+    /// Runs a call to its end; chunks and progress are dropped. [`Host::start`] gives them.
+    ///
+    /// Dropping the future cancels the call down to the worker.
+    pub async fn call(&self, call: Call) -> Result<Outcome, Fault> {
+        let (events, mut dropped) = mpsc::channel(limits::CALL_EVENTS_MAX);
+        let (outcome, ()) = tokio::join!(run::run(&self.0, call, events), async { while dropped.recv().await.is_some() {} });
+        outcome
+    }
+
+    /// Starts a call: a stream of events, then the outcome. Dropping it cancels the call down to the worker.
+    pub fn start(&self, call: Call) -> Running {
+        let (sender, events) = mpsc::channel(limits::CALL_EVENTS_MAX);
+        let host = self.0.clone();
+        Running { events, outcome: tokio::spawn(async move { run::run(&host, call, sender).await }) }
+    }
+
+    /// What was called lately.
+    pub fn journal(&self) -> Vec<Record> {
+        self.0.journal.records()
+    }
+
+    /// The pods that this host started and that are not over.
+    pub fn pods(&self) -> Vec<PodStatus> {
+        let status = |entry: &Arc<entry::Entry>| {
+            let pod = entry.pod()?.snapshot();
+            let recipe = entry.recipe().manifest().name.to_string();
+            Some(PodStatus { recipe, state: pod.state, pid: pod.pid, incarnation: pod.incarnation, asks: pod.asks })
+        };
+        self.0.catalogue.all().iter().filter_map(status).collect()
+    }
+
+    /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe provides.
+    ///
+    /// Errors: `usage`, `recipe_not_found` when nothing provides the capability or several recipes do.
+    pub async fn resolve(&self, word: &str) -> Result<RecipeRef, Fault> {
+        let is_capability = !word.contains('/') && word.contains('@');
+        if !is_capability {
+            return word.parse();
+        }
+        let mut providers = Vec::new();
+        for entry in self.0.shelf.installed()? {
+            let recipe = RecipeRef::Name(entry.name.clone());
+            if self.0.catalogue.find(&self.0, &recipe).await?.recipe().manifest().capability.as_deref() == Some(word) {
+                providers.push(entry.name);
+            }
+        }
+        match &providers[..] {
+            [one] => Ok(RecipeRef::Name(one.clone())),
+            [] => Err(Fault::new(Code::RecipeNotFound, format!("no installed recipe provides `{word}`"))
+                .hint("`hob list` shows what is installed")),
+            several => {
+                let names: Vec<_> = several.iter().map(|name| format!("`{name}`")).collect();
+                Err(Fault::new(Code::RecipeNotFound, format!("several installed recipes provide `{word}`: {}", names.join(", ")))
+                    .hint("name the one to call"))
+            }
+        }
+    }
+
+    /// Stops every pod and waits until no process of theirs is left.
+    pub async fn shutdown(&self) {
+        let pods: Vec<_> = self.0.catalogue.all().iter().filter_map(|entry| entry.last_pod()).collect();
+        let mut stops = tokio::task::JoinSet::new();
+        for pod in pods {
+            stops.spawn(async move { pod.stop().await });
+        }
+        stops.join_all().await;
+    }
+}
+
+/// A call under way.
+pub struct Running {
+    events: mpsc::Receiver<Event>,
+    outcome: tokio::task::JoinHandle<Result<Outcome, Fault>>,
+}
+
+impl Running {
+    /// The next event; `None` when the outcome is all that is left.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// The outcome; events not taken are dropped.
+    pub async fn outcome(mut self) -> Result<Outcome, Fault> {
+        while self.events.recv().await.is_some() {}
+        match (&mut self.outcome).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Fault::new(Code::Internal, format!("a call ended early: {error}"))),
+        }
+    }
+}
+
+impl Stream for Running {
+    type Item = Event;
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Option<Event>> {
+        self.events.poll_recv(context)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.outcome.abort();
+    }
+}

@@ -4,3 +4,4 @@ mod environment;
 mod pods;
 mod repository;
 mod shelf;
+mod support;

@@ -1,0 +1,62 @@
+//! What a host is opened with.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    model::{Code, Fault, Home, Silent, progress},
+    shelf::environment::Tools,
+};
+
+/// Where a host's files lie and how it tells of slow steps.
+#[derive(Clone)]
+pub struct Config {
+    pub(super) home: Home,
+    pub(super) tools: Tools,
+    pub(super) progress: progress::Shared,
+}
+
+impl Config {
+    /// Everything below `home`; tools are looked for; progress is not shown.
+    pub fn new(home: Home) -> Config {
+        Config { home, tools: Tools::default(), progress: Arc::new(Silent) }
+    }
+
+    /// From HOB_HOME (one folder for everything) or the XDG folders, and HOB_PYTHON and HOB_UV.
+    ///
+    /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where.
+    pub fn from_environment() -> Result<Config, Fault> {
+        let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        if let Some(root) = std::env::var_os("HOB_HOME").filter(|value| !value.is_empty()) {
+            let root = std::path::absolute(&root).map_err(|error| Fault::io("finding HOB_HOME", &error))?;
+            return Ok(Config::new(Home::at(root)).with_variables());
+        }
+        let home = folder("HOME").ok_or_else(|| {
+            Fault::new(Code::InvalidConfig, "neither HOB_HOME nor HOME says where Hob's files lie").hint("set HOB_HOME to a folder")
+        })?;
+        let xdg = |name: &str, default: &str| folder(name).unwrap_or_else(|| home.join(default)).join("hob");
+        let home = Home::xdg(
+            xdg("XDG_CONFIG_HOME", ".config"),
+            xdg("XDG_DATA_HOME", ".local/share"),
+            xdg("XDG_CACHE_HOME", ".cache"),
+            xdg("XDG_STATE_HOME", ".local/state"),
+        );
+        Ok(Config::new(home).with_variables())
+    }
+
+    /// Tells `progress` of slow steps.
+    pub fn with_progress(mut self, progress: progress::Shared) -> Config {
+        self.progress = progress;
+        self
+    }
+
+    /// Uses this interpreter and this `uv` instead of looking for some.
+    pub fn with_tools(mut self, tools: Tools) -> Config {
+        self.tools = tools;
+        self
+    }
+
+    fn with_variables(mut self) -> Config {
+        self.tools = self.tools.with_variables();
+        self
+    }
+}

@@ -1,0 +1,311 @@
+//! Installing, listing, showing, verifying, removing: what is on the shelf and how it gets there.
+//!
+//! An install is a transaction: fetch into staging, verify, compile the glue and instantiate it, build the
+//! environment, then one rename and the lock file. A crash at any point leaves the old shelf or the new one.
+
+use std::sync::Arc;
+
+use semver::VersionReq;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    Host, Inner,
+    entry::{Interpreter, blocking},
+};
+use crate::{
+    model::{Code, Fault, Manifest, Origin, RecipeName, RecipeRef, Step, Verified, recipe::Runtime},
+    shelf::{
+        bundle::Index,
+        config::{Config as File, RemoteEntry},
+        environment::{self, Environment, Existing, Wanted},
+        lockfile::{EnvironmentPin, LockEntry, LockedModel},
+        python::{self, Python},
+        repository::{Client, Pinned, Remote, Trust},
+        store::Report,
+        unpack, uv,
+    },
+};
+
+/// What an install did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Added {
+    pub name: RecipeName,
+    pub version: semver::Version,
+    pub remote: String,
+    pub publisher: String,
+    /// Whether exactly this was installed before: nothing was changed then.
+    pub already: bool,
+}
+
+/// All that `hob show` says of a recipe.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shown {
+    pub name: RecipeName,
+    pub version: semver::Version,
+    pub summary: String,
+    pub license: String,
+    pub capability: Option<String>,
+    pub bundle_sha256: String,
+    /// `None` for a folder: unsigned dev mode.
+    pub signed_by: Option<String>,
+    pub remote: Option<String>,
+    pub key_ids: Vec<String>,
+    pub folder: std::path::PathBuf,
+    pub operations: Vec<Value>,
+}
+
+impl Host {
+    /// Installs the newest version in `range` of a recipe, from `remote` or from the first remote that has it.
+    ///
+    /// Errors: everything that can be wrong with a repository, a bundle, its glue or its environment; the shelf is
+    /// then as it was.
+    pub async fn add(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>) -> Result<Added, Fault> {
+        let host = &self.0;
+        let mut guard = host.shelf.lock_for_writing(&host.progress).await?;
+        let (mut client, resolved) = host.find_remote(name, range, remote).await?;
+
+        let before = host.shelf.installed()?.into_iter().find(|entry| &entry.name == name);
+        if let Some(before) = &before {
+            resolved.same_signer(&before.key_ids)?;
+            if before.sha256 == resolved.sha256 && host.shelf.verify_recipe(before).is_ok() {
+                return Ok(Added {
+                    name: name.clone(),
+                    version: resolved.version,
+                    remote: before.remote.clone(),
+                    publisher: before.publisher.clone(),
+                    already: true,
+                });
+            }
+        }
+
+        // Fetch and verify, into staging.
+        let staged = host.shelf.stage(&guard)?;
+        let bytes = client.fetch_bundle(&resolved, &*host.progress).await?;
+        let what = format!("bundle {} {}", resolved.name, resolved.version);
+        unpack::unpack(&bytes, &resolved.index, &staged.folder(), &what)?;
+        let manifest = staged.manifest()?;
+        matches_signature(&manifest, &resolved.name, &resolved.version)?;
+        let mut models = Vec::new();
+        for model in &manifest.models {
+            let claim = crate::shelf::models::claim(&host.home, model.sha256, model.bytes, &host.progress).await?;
+            if let crate::shelf::models::Claim::Wanted(slot) = claim {
+                client.fetch_model(&resolved, model, &slot.part(), &*host.progress).await?;
+                slot.keep()?;
+            }
+            models.push(LockedModel { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes });
+        }
+        let origin = Origin::Signed {
+            remote: resolved.remote.clone(),
+            publisher: resolved.publisher.clone(),
+            key_ids: resolved.key_ids.clone(),
+        };
+        let recipe = Arc::new(staged.verified(manifest, &resolved.index, resolved.sha256, origin)?);
+
+        // Compile now: what cannot run is not installed, and no call waits for a compiler.
+        if recipe.glue().is_some() {
+            let label = format!("compiling the glue of {name}");
+            host.progress.step(Step::Started { label: label.clone(), total_bytes: None });
+            let (inner, compiled) = (host.clone(), recipe.clone());
+            let compiled = blocking(move || inner.glue.compile(&compiled)).await;
+            host.progress.step(Step::Finished { label });
+            compiled?;
+        }
+        let environment = match host.build_environment(&recipe, Existing::Verify).await? {
+            Some(environment) => {
+                let tree = environment::tree_digest(&host.home, environment.digest)?;
+                Some(EnvironmentPin { digest: environment.digest, tree })
+            }
+            None => {
+                // Nothing to build, but the interpreter must be there.
+                host.interpreter(&recipe, None).await?;
+                None
+            }
+        };
+
+        let mut key_ids = resolved.key_ids.clone();
+        key_ids.sort();
+        let entry = LockEntry {
+            name: name.clone(),
+            version: resolved.version.clone(),
+            remote: resolved.remote.clone(),
+            publisher: resolved.publisher.clone(),
+            key_ids,
+            sha256: resolved.sha256,
+            index_sha256: resolved.index.digest(),
+            environment,
+            models,
+        };
+        staged.publish(&mut guard, entry, &resolved.index, range)?;
+        Ok(Added { name: name.clone(), version: resolved.version, remote: resolved.remote, publisher: resolved.publisher, already: false })
+    }
+
+    /// What is installed, sorted by name.
+    pub fn installed(&self) -> Result<Vec<LockEntry>, Fault> {
+        self.0.shelf.installed()
+    }
+
+    /// A recipe's declaration and origin; every byte is checked on the way.
+    ///
+    /// Errors: `recipe_not_found`, `shelf_altered`, `invalid_manifest`.
+    pub async fn show(&self, recipe: &RecipeRef) -> Result<Shown, Fault> {
+        let entry = self.0.catalogue.find(&self.0, recipe).await?;
+        let recipe = entry.recipe();
+        let manifest = recipe.manifest();
+        let (signed_by, remote, key_ids) = match recipe.origin() {
+            Origin::Signed { remote, publisher, key_ids } => (Some(publisher.clone()), Some(remote.clone()), key_ids.clone()),
+            Origin::Unsigned { .. } => (None, None, Vec::new()),
+        };
+        let operations = manifest
+            .operations()
+            .map(|operation| {
+                json!({
+                    "name": operation.name, "summary": operation.summary, "streaming": operation.streaming,
+                    "deadline_ms": operation.deadline_ms, "input": operation.input.source(), "output": operation.output.source(),
+                })
+            })
+            .collect();
+        Ok(Shown {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            summary: manifest.summary.clone(),
+            license: manifest.license.clone(),
+            capability: manifest.capability.clone(),
+            bundle_sha256: recipe.digest().hex(),
+            signed_by,
+            remote,
+            key_ids,
+            folder: recipe.folder().to_owned(),
+            operations,
+        })
+    }
+
+    /// Takes a recipe off the shelf. Its environment and models stay for other recipes.
+    ///
+    /// Errors: `recipe_not_found`.
+    pub async fn remove(&self, name: &RecipeName) -> Result<(), Fault> {
+        let mut guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
+        self.0.shelf.remove(&mut guard, name)
+    }
+
+    /// Checks installed bytes against their signed digests: recipes, models and environments, of `name` or of all.
+    pub async fn verify(&self, name: Option<&RecipeName>) -> Result<Vec<Report>, Fault> {
+        let (host, name) = (self.0.clone(), name.cloned());
+        blocking(move || host.shelf.verify(name.as_ref())).await
+    }
+
+    /// Trusts a repository under a name.
+    ///
+    /// Errors: `fingerprint_mismatch`, `repository_unreachable`, `metadata_invalid`, `usage`.
+    pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<Pinned, Fault> {
+        let pinned = Remote::pin(&self.0.home, name, url, trust).await?;
+        let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
+        let mut edit = self.0.shelf.edit_config(&guard)?;
+        edit.set_remote(name, url);
+        edit.write()?;
+        Ok(pinned)
+    }
+
+    /// The trusted repositories, in the order in which they are asked.
+    pub fn remotes(&self) -> Result<Vec<RemoteEntry>, Fault> {
+        Ok(File::read(&self.0.home)?.remotes)
+    }
+
+    /// Forgets a repository and what was trusted of it.
+    ///
+    /// Errors: `remote_not_found`.
+    pub async fn remove_remote(&self, name: &str) -> Result<(), Fault> {
+        File::read(&self.0.home)?.remote(name)?;
+        let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
+        let mut edit = self.0.shelf.edit_config(&guard)?;
+        edit.remove_remote(name);
+        edit.write()?;
+        Remote::forget(&self.0.home, name).await
+    }
+}
+
+/// The manifest inside the bundle must be the one that the signed target names.
+fn matches_signature(manifest: &Manifest, name: &RecipeName, version: &semver::Version) -> Result<(), Fault> {
+    match &manifest.name == name && &manifest.version == version {
+        true => Ok(()),
+        false => Err(Fault::new(
+            Code::BundleInvalid,
+            format!("the bundle of `{name}` {version} says of itself that it is `{}` {}", manifest.name, manifest.version),
+        )
+        .hint("tell the publisher: the bundle was published under another name")),
+    }
+}
+
+impl Inner {
+    /// The remote that has the recipe: the named one, or the first that knows it.
+    async fn find_remote(
+        &self,
+        name: &RecipeName,
+        range: &VersionReq,
+        remote: Option<&str>,
+    ) -> Result<(Client, crate::shelf::repository::Resolved), Fault> {
+        let file = File::read(&self.home)?;
+        let remotes: Vec<&RemoteEntry> = match remote {
+            Some(remote) => vec![file.remote(remote)?],
+            None => file.remotes.iter().collect(),
+        };
+        if remotes.is_empty() {
+            return Err(Fault::new(Code::RemoteNotFound, format!("no remote to look for `{name}` in"))
+                .hint("`hob remote add NAME URL --fingerprint HEX` trusts a repository"));
+        }
+        let mut missing = None;
+        for remote in remotes {
+            let mut client = Remote::open(&self.home, &remote.name, &remote.url).await?;
+            match client.resolve(name, range).await {
+                Ok(resolved) => return Ok((client, resolved)),
+                // Another remote may have it; anything else wrong with a remote is said, not skipped.
+                Err(fault) if fault.code == Code::NotInRepository => drop(missing.get_or_insert(fault)),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(missing.unwrap_or_else(|| Fault::new(Code::NotInRepository, format!("no remote has `{name}`"))))
+    }
+
+    /// Where a recipe's Python lies. `pinned` is the environment that the lock file names; it is built again if it is gone.
+    ///
+    /// Errors: `python_missing`, `uv_missing`, `environment_failed`, `disk_full`.
+    pub(super) async fn interpreter(&self, recipe: &Arc<Verified>, pinned: Option<EnvironmentPin>) -> Result<Interpreter, Fault> {
+        if let Some(environment) = pinned.and_then(|pin| environment::open(&self.home, pin.digest)) {
+            return Ok(Interpreter { python: environment.python, site_packages: Some(environment.site_packages) });
+        }
+        if let Some(environment) = self.build_environment(recipe, Existing::Trust).await? {
+            return Ok(Interpreter { python: environment.python, site_packages: Some(environment.site_packages) });
+        }
+        let python = self.python(recipe).await?;
+        Ok(Interpreter { python: python.executable, site_packages: None })
+    }
+
+    /// The recipe's environment, built unless it is there; `None` for a recipe without requirements.
+    async fn build_environment(&self, recipe: &Arc<Verified>, existing: Existing) -> Result<Option<Environment>, Fault> {
+        let manifest = recipe.manifest();
+        let Some(Runtime::Python { lock: Some(lock), .. }) = manifest.pod.as_ref().map(|pod| &pod.runtime) else { return Ok(None) };
+        let python = self.python(recipe).await?;
+        let path = recipe.folder().join(lock);
+        let bytes = std::fs::read(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
+        let uv = uv::find(&self.home, self.tools.uv.as_deref(), &python, &self.progress).await?;
+        let (what, label) = (format!("{lock} of {}", manifest.name), manifest.name.to_string());
+        let wanted = Wanted { lock: &bytes, what: &what, python: &python, existing, label: &label };
+        environment::ensure(&self.home, wanted, &uv, &self.tools, &self.progress).await.map(Some)
+    }
+
+    /// The interpreter that the recipe wants; each range is looked for once.
+    async fn python(&self, recipe: &Arc<Verified>) -> Result<Python, Fault> {
+        let range = match recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
+            Some(Runtime::Python { python, .. }) => python.clone(),
+            // Whatever the pod is, its keeper is a Python program.
+            Some(Runtime::Executable { .. }) | None => VersionReq::parse(">=3.9").expect("a constant range"),
+        };
+        let mut known = self.pythons.lock().await;
+        if let Some(python) = known.get(&range.to_string()) {
+            return Ok(python.clone());
+        }
+        let python = python::find(&range, self.tools.python.as_deref()).await?;
+        known.insert(range.to_string(), python.clone());
+        Ok(python)
+    }
+}
