@@ -1,0 +1,279 @@
+//! `hob.toml`: which repositories and recipes the operator wants, and which tools to use.
+//!
+//! Written by people, so it is read with line numbers and edited in place: comments, order and spacing stay. What
+//! this Hob does not know it refuses, because a key that does nothing is a promise not kept.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use semver::VersionReq;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
+
+use crate::model::{Code, Fault, Home, RecipeName, id::is_name, limits};
+
+use super::{environment::Tools, files};
+
+/// A repository that recipes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteEntry {
+    pub name: String,
+    pub url: String,
+}
+
+/// `hob.toml`, checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    /// In the order of the file: the first one that has a recipe is asked for it.
+    pub remotes: Vec<RemoteEntry>,
+    pub recipes: BTreeMap<RecipeName, VersionReq>,
+    pub tools: Tools,
+}
+
+impl Config {
+    /// The file of this home; no file is an empty configuration.
+    ///
+    /// Errors: `invalid_config` with line and key.
+    pub fn read(home: &Home) -> Result<Config, Fault> {
+        let path = home.config_file();
+        Config::parse(&read_text(home)?, &path.display().to_string())
+    }
+
+    /// Reads a configuration. `what` names the file in faults.
+    pub fn parse(text: &str, what: &str) -> Result<Config, Fault> {
+        let reader = Reader { text, what };
+        let document = DeTable::parse(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            reader.fault(offset, "", format!("not TOML: {}", error.message()))
+        })?;
+        let root = document.get_ref();
+        reader.only(root, "", &["remote", "recipes", "python", "uv", "environments"])?;
+        let mut config = Config { remotes: reader.remotes(root)?, ..Config::default() };
+        if let Some(recipes) = reader.table(root, "recipes")? {
+            for (name, wanted) in recipes.iter() {
+                let key = format!("recipes.{}", name.get_ref());
+                let at = name.span().start;
+                let name: RecipeName = name.get_ref().parse().map_err(|fault: Fault| reader.fault(at, &key, fault.message))?;
+                let text = reader.text(wanted, &key)?;
+                let range = VersionReq::parse(text)
+                    .map_err(|error| reader.fault(wanted.span().start, &key, format!("`{text}` is not a version range: {error}")))?;
+                config.recipes.insert(name, range);
+            }
+        }
+        config.tools.python = reader.tool(root, "python")?;
+        config.tools.uv = reader.tool(root, "uv")?;
+        if let Some(environments) = reader.table(root, "environments")? {
+            reader.only(environments, "environments", &["index_url"])?;
+            config.tools.index_url = reader.optional(environments, "environments", "index_url")?.map(|(text, _)| text.to_owned());
+        }
+        Ok(config)
+    }
+
+    /// The remote of that name.
+    ///
+    /// Errors: `remote_not_found`, which says what there is.
+    pub fn remote(&self, name: &str) -> Result<&RemoteEntry, Fault> {
+        self.remotes.iter().find(|remote| remote.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.remotes.iter().map(|remote| format!("`{}`", remote.name)).collect();
+            let there = if names.is_empty() { "there is none".to_owned() } else { format!("there is: {}", names.join(", ")) };
+            Fault::new(Code::RemoteNotFound, format!("no remote `{name}` in hob.toml ({there})"))
+                .hint(format!("`hob remote add {name} URL --fingerprint HEX`"))
+        })
+    }
+}
+
+fn read_text(home: &Home) -> Result<String, Fault> {
+    let path = home.config_file();
+    let bytes = files::read_bounded(&path, limits::CONFIG_BYTES_MAX)?.unwrap_or_default();
+    String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{}: not UTF-8", path.display())))
+}
+
+/// Changes to `hob.toml` that keep everything else as its author wrote it. Made and written under the shelf's lock.
+pub struct Edit {
+    home: Home,
+    document: DocumentMut,
+}
+
+impl Edit {
+    /// Begins from the file as it is, which must be a valid one.
+    pub fn begin(home: &Home) -> Result<Edit, Fault> {
+        Config::read(home)?;
+        let document = read_text(home)?.parse().map_err(|error: toml_edit::TomlError| {
+            Fault::new(Code::InvalidConfig, format!("{}: not TOML: {}", home.config_file().display(), error.message()))
+        })?;
+        Ok(Edit { home: home.clone(), document })
+    }
+
+    /// Adds the remote, or changes its URL.
+    pub fn set_remote(&mut self, name: &str, url: &str) {
+        let remotes = self.document.entry("remote").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
+        if let Some(tables) = remotes.as_array_of_tables_mut() {
+            if let Some(table) = tables.iter_mut().find(|table| is_named(table, name)) {
+                table["url"] = value(url);
+                return;
+            }
+            let mut table = Table::new();
+            table["name"] = value(name);
+            table["url"] = value(url);
+            tables.push(table);
+        } else if let Some(array) = remotes.as_array_mut() {
+            // `remote = [{ ... }]`, which means the same.
+            array.retain(|table| table.as_inline_table().and_then(|table| table.get("name")?.as_str()) != Some(name));
+            array.push(toml_edit::InlineTable::from_iter([("name", name), ("url", url)]));
+        }
+    }
+
+    /// Takes the remote out; whether it was there.
+    pub fn remove_remote(&mut self, name: &str) -> bool {
+        let Some(remotes) = self.document.get_mut("remote") else { return false };
+        if let Some(tables) = remotes.as_array_of_tables_mut() {
+            let before = tables.len();
+            tables.retain(|table| !is_named(table, name));
+            return tables.len() < before;
+        }
+        remotes.as_array_mut().is_some_and(|array| {
+            let before = array.len();
+            array.retain(|table| table.as_inline_table().and_then(|table| table.get("name")?.as_str()) != Some(name));
+            array.len() < before
+        })
+    }
+
+    /// Wants the recipe in this range.
+    pub fn set_recipe(&mut self, name: &RecipeName, range: &VersionReq) {
+        let recipes = self.document.entry("recipes").or_insert(Item::Table(Table::new()));
+        if let Some(recipes) = recipes.as_table_like_mut() {
+            let name = name.to_string();
+            match recipes.get_mut(&name).and_then(Item::as_value_mut) {
+                // The value alone: a comment behind it is its author's.
+                Some(old) => {
+                    let decor = old.decor().clone();
+                    *old = range.to_string().into();
+                    *old.decor_mut() = decor;
+                }
+                None => {
+                    recipes.insert(&name, value(range.to_string()));
+                }
+            }
+        }
+    }
+
+    /// Wants the recipe no more; whether it was wanted.
+    pub fn remove_recipe(&mut self, name: &RecipeName) -> bool {
+        let recipes = self.document.get_mut("recipes").and_then(Item::as_table_like_mut);
+        recipes.is_some_and(|recipes| recipes.remove(&name.to_string()).is_some())
+    }
+
+    /// Replaces the file in one step.
+    ///
+    /// Errors: `invalid_config` when the outcome would not read (nothing is written then), `disk_full`, `io`.
+    pub fn write(self) -> Result<Config, Fault> {
+        let (text, path) = (self.document.to_string(), self.home.config_file());
+        let config = Config::parse(&text, &path.display().to_string())?;
+        files::replace(&path, text.as_bytes())?;
+        Ok(config)
+    }
+}
+
+fn is_named(table: &Table, name: &str) -> bool {
+    table.get("name").and_then(Item::as_str) == Some(name)
+}
+
+/// The file's text, for line numbers.
+struct Reader<'a> {
+    text: &'a str,
+    what: &'a str,
+}
+
+type Found<'t> = Option<(&'t str, usize)>;
+
+impl Reader<'_> {
+    fn fault(&self, offset: usize, key: &str, message: String) -> Fault {
+        let line = self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let place = if key.is_empty() { String::new() } else { format!("{key}: ") };
+        Fault::new(Code::InvalidConfig, format!("{}:{line}: {place}{message}", self.what)).with("line", line).with("key", key)
+    }
+
+    /// Refuses keys that are not among `known`.
+    fn only(&self, table: &DeTable, path: &str, known: &[&str]) -> Result<(), Fault> {
+        let Some((name, _)) = table.iter().find(|(name, _)| !known.contains(&name.get_ref().as_ref())) else { return Ok(()) };
+        let word = name.get_ref().as_ref();
+        let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b))).unwrap_or(&"");
+        let key = if path.is_empty() { word.to_owned() } else { format!("{path}.{word}") };
+        Err(self
+            .fault(name.span().start, &key, format!("this Hob knows no such key; nearest known key: `{nearest}`"))
+            .hint("correct the key, or remove it; a newer Hob may know it"))
+    }
+
+    fn get<'t>(&self, table: &'t DeTable<'t>, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
+        table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+    }
+
+    fn table<'t>(&self, root: &'t DeTable<'t>, key: &str) -> Result<Option<&'t DeTable<'t>>, Fault> {
+        match self.get(root, key).map(|value| (value.get_ref(), value.span().start)) {
+            None => Ok(None),
+            Some((DeValue::Table(table), _)) => Ok(Some(table)),
+            Some((other, at)) => Err(self.fault(at, key, format!("found {}, wanted a table", other.type_str()))),
+        }
+    }
+
+    fn text<'t>(&self, value: &'t Spanned<DeValue<'t>>, key: &str) -> Result<&'t str, Fault> {
+        match value.get_ref() {
+            DeValue::String(text) => Ok(text),
+            other => Err(self.fault(value.span().start, key, format!("found {}, wanted a string", other.type_str()))),
+        }
+    }
+
+    fn optional<'t>(&self, table: &'t DeTable<'t>, path: &str, key: &str) -> Result<Found<'t>, Fault> {
+        match self.get(table, key) {
+            None => Ok(None),
+            Some(value) => Ok(Some((self.text(value, &format!("{path}.{key}"))?, value.span().start))),
+        }
+    }
+
+    /// `[python]` or `[uv]`: one absolute path.
+    fn tool(&self, root: &DeTable, key: &str) -> Result<Option<PathBuf>, Fault> {
+        let Some(table) = self.table(root, key)? else { return Ok(None) };
+        self.only(table, key, &["path"])?;
+        match self.optional(table, key, "path")? {
+            None => Ok(None),
+            Some((path, _)) if path.starts_with('/') => Ok(Some(path.into())),
+            Some((path, at)) => Err(self.fault(at, &format!("{key}.path"), format!("`{path}` is not an absolute path"))),
+        }
+    }
+
+    fn remotes(&self, root: &DeTable) -> Result<Vec<RemoteEntry>, Fault> {
+        let Some(value) = self.get(root, "remote") else { return Ok(Vec::new()) };
+        let DeValue::Array(items) = value.get_ref() else {
+            return Err(self.fault(
+                value.span().start,
+                "remote",
+                format!("found {}, wanted `[[remote]]` tables", value.get_ref().type_str()),
+            ));
+        };
+        let mut remotes: Vec<RemoteEntry> = Vec::new();
+        for item in items.iter() {
+            let start = item.span().start;
+            let DeValue::Table(table) = item.get_ref() else {
+                return Err(self.fault(start, "remote", format!("found {}, wanted a table", item.get_ref().type_str())));
+            };
+            self.only(table, "remote", &["name", "url"])?;
+            let wanted = |key: &str| {
+                self.optional(table, "remote", key)?.ok_or_else(|| self.fault(start, &format!("remote.{key}"), "missing".to_owned()))
+            };
+            let ((name, name_at), (url, url_at)) = (wanted("name")?, wanted("url")?);
+            if !is_name(name) {
+                return Err(self.fault(name_at, "remote.name", format!("`{name}` is not a name: wanted a-z, 0-9 and `-`")));
+            }
+            if remotes.iter().any(|remote| remote.name == name) {
+                return Err(self.fault(name_at, "remote.name", format!("a second remote `{name}`")));
+            }
+            if !["https://", "http://", "file:"].iter().any(|scheme| url.starts_with(scheme)) {
+                return Err(self.fault(url_at, "remote.url", format!("`{url}` is not a URL: wanted https://, http:// or file:")));
+            }
+            remotes.push(RemoteEntry { name: name.to_owned(), url: url.to_owned() });
+        }
+        Ok(remotes)
+    }
+}

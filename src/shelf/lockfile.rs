@@ -1,0 +1,155 @@
+//! `hob.lock`: what is installed, by digest and signer. Replacing this file is the instant at which an install happens.
+//!
+//! Ours alone, so it is written whole and sorted: the same shelf gives the same bytes, and a difference between two
+//! machines can be read in a diff.
+
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Code, Digest, Fault, Home, RecipeName, limits};
+
+use super::files;
+
+/// Version of the file's format.
+const FORMAT: u32 = 1;
+
+/// One installed recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockEntry {
+    pub name: RecipeName,
+    pub version: Version,
+    /// The remote that it came from.
+    pub remote: String,
+    /// The delegated role that signed it.
+    pub publisher: String,
+    /// Key ids of the publisher at install time, sorted: an update is held when they change.
+    pub key_ids: Vec<String>,
+    /// Digest of the bundle.
+    pub sha256: Digest,
+    /// Digest of the index of its files.
+    pub index_sha256: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<EnvironmentPin>,
+    #[serde(default, rename = "model", skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<LockedModel>,
+}
+
+/// The environment that was built for a recipe on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentPin {
+    /// Its name: digest of what it was built from.
+    pub digest: Digest,
+    /// Digest of the record of its files.
+    pub tree: Digest,
+}
+
+/// A model file of a recipe.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedModel {
+    pub name: String,
+    pub sha256: Digest,
+    pub bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    version: u32,
+    #[serde(default, rename = "recipe", skip_serializing_if = "Vec::is_empty")]
+    recipes: Vec<LockEntry>,
+}
+
+#[derive(Deserialize)]
+struct Format {
+    version: u32,
+}
+
+/// Everything that is installed, sorted by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LockFile {
+    entries: Vec<LockEntry>,
+}
+
+impl LockFile {
+    /// The file of this home; no file is an empty shelf.
+    ///
+    /// Errors: `invalid_config`.
+    pub fn read(home: &Home) -> Result<LockFile, Fault> {
+        let path = home.lock_file();
+        let Some(bytes) = files::read_bounded(&path, limits::CONFIG_BYTES_MAX)? else { return Ok(LockFile::default()) };
+        let what = path.display().to_string();
+        let text = String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{what}: not UTF-8")))?;
+        LockFile::parse(&text, &what)
+    }
+
+    /// Reads a lock file. `what` names it in faults.
+    pub fn parse(text: &str, what: &str) -> Result<LockFile, Fault> {
+        let fault = |error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            Fault::new(Code::InvalidConfig, format!("{what}:{line}: {}", error.message()))
+                .hint("the file is Hob's own: take it back from a copy, or delete it and `hob add` the recipes of hob.toml again")
+                .with("line", line)
+        };
+        // The format first: a newer file would fail on its first new key, and say something misleading.
+        let format: Format = toml::from_str(text).map_err(fault)?;
+        if format.version != FORMAT {
+            return Err(Fault::new(
+                Code::InvalidConfig,
+                format!("{what}: format {}; this Hob reads and writes format {FORMAT}", format.version),
+            )
+            .hint("update Hob"));
+        }
+        let text: Text = toml::from_str(text).map_err(fault)?;
+        let mut file = LockFile { entries: text.recipes };
+        file.sort();
+        if let Some(twice) = file.entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(Fault::new(Code::InvalidConfig, format!("{what}: `{}` is there twice", twice[0].name)));
+        }
+        Ok(file)
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> Result<String, Fault> {
+        let text = toml::to_string(&Text { version: FORMAT, recipes: self.entries.clone() })
+            .map_err(|error| Fault::new(Code::Internal, format!("hob.lock cannot be written: {error}")))?;
+        Ok(format!("# Written by hob; what is wanted stands in hob.toml.\n{text}"))
+    }
+
+    /// Replaces the file in one step.
+    pub(super) fn write(&self, home: &Home) -> Result<(), Fault> {
+        files::replace(&home.lock_file(), self.text()?.as_bytes())
+    }
+
+    pub fn entries(&self) -> &[LockEntry] {
+        &self.entries
+    }
+
+    /// The entry of that recipe.
+    pub fn get(&self, name: &RecipeName) -> Option<&LockEntry> {
+        self.entries.iter().find(|entry| &entry.name == name)
+    }
+
+    /// Adds the entry, in place of an older one of the same recipe.
+    pub fn set(&mut self, entry: LockEntry) {
+        self.remove(&entry.name);
+        self.entries.push(entry);
+        self.sort();
+    }
+
+    /// Takes the recipe out.
+    pub fn remove(&mut self, name: &RecipeName) -> Option<LockEntry> {
+        let at = self.entries.iter().position(|entry| &entry.name == name)?;
+        Some(self.entries.remove(at))
+    }
+
+    fn sort(&mut self) {
+        self.entries.sort_by(|a, b| a.name.cmp(&b.name));
+        for entry in &mut self.entries {
+            entry.key_ids.sort();
+            entry.models.sort();
+        }
+    }
+}
