@@ -95,11 +95,14 @@ fn toolchain(progress: &dyn Progress) -> Result<Command, Fault> {
     if rustc.is_file() && cargo.is_file() && runs(LINKER, &["--version"]) {
         progress.step(Step::Note { text: format!("rustup cannot have {TARGET} here: building it from Debian's Rust source") });
         let mut command = Command::new(cargo);
-        command
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("RUSTC", rustc)
-            .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", LINKER)
-            .args(["build", "--release", "--target", TARGET, "-Zbuild-std=std,panic_abort", "-Zbuild-std-features="]);
+        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", rustc).env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", LINKER).args([
+            "build",
+            "--release",
+            "--target",
+            TARGET,
+            "-Zbuild-std=std,panic_abort",
+            "-Zbuild-std-features=",
+        ]);
         return Ok(command);
     }
     Err(Fault::new(Code::BuildFailed, format!("no Rust toolchain with the target {TARGET}"))

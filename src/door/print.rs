@@ -32,7 +32,11 @@ pub fn fault(fault: &Fault) {
         text.push_str(&format!("  hint: {hint}\n"));
     }
     for violation in fault.detail["violations"].as_array().into_iter().flatten().skip(1) {
-        text.push_str(&format!("  also at {}: {}\n", violation["pointer"].as_str().unwrap_or("/"), violation["expected"].as_str().unwrap_or("")));
+        text.push_str(&format!(
+            "  also at {}: {}\n",
+            violation["pointer"].as_str().unwrap_or("/"),
+            violation["expected"].as_str().unwrap_or("")
+        ));
     }
     for key in ["cause", "traceback", "log"] {
         let lines: Vec<&str> = match &fault.detail[key] {

@@ -29,7 +29,13 @@ pub struct Entry {
 
 impl Entry {
     pub fn new(recipe: Verified, environment: Option<EnvironmentPin>) -> Entry {
-        Entry { recipe: Arc::new(recipe), environment, prepared: OnceCell::new(), pod: Mutex::new(None), starting: tokio::sync::Mutex::new(()) }
+        Entry {
+            recipe: Arc::new(recipe),
+            environment,
+            prepared: OnceCell::new(),
+            pod: Mutex::new(None),
+            starting: tokio::sync::Mutex::new(()),
+        }
     }
 
     pub fn recipe(&self) -> &Arc<Verified> {

@@ -16,14 +16,13 @@ use super::{
 use crate::{
     model::{Code, Fault, Manifest, Origin, RecipeName, RecipeRef, Step, Verified, recipe::Runtime},
     shelf::{
-        bundle::Index,
         config::{Config as File, RemoteEntry},
         environment::{self, Environment, Existing, Wanted},
         lockfile::{EnvironmentPin, LockEntry, LockedModel},
         python::{self, Python},
         repository::{Client, Pinned, Remote, Trust},
         store::Report,
-        unpack, uv,
+        unpack,
     },
 };
 
@@ -89,17 +88,14 @@ impl Host {
         let mut models = Vec::new();
         for model in &manifest.models {
             let claim = crate::shelf::models::claim(&host.home, model.sha256, model.bytes, &host.progress).await?;
-            if let crate::shelf::models::Claim::Wanted(slot) = claim {
+            if let crate::shelf::models::Claim::Missing(slot) = claim {
                 client.fetch_model(&resolved, model, &slot.part(), &*host.progress).await?;
                 slot.keep()?;
             }
             models.push(LockedModel { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes });
         }
-        let origin = Origin::Signed {
-            remote: resolved.remote.clone(),
-            publisher: resolved.publisher.clone(),
-            key_ids: resolved.key_ids.clone(),
-        };
+        let origin =
+            Origin::Signed { remote: resolved.remote.clone(), publisher: resolved.publisher.clone(), key_ids: resolved.key_ids.clone() };
         let recipe = Arc::new(staged.verified(manifest, &resolved.index, resolved.sha256, origin)?);
 
         // Compile now: what cannot run is not installed, and no call waits for a compiler.
@@ -287,10 +283,9 @@ impl Inner {
         let python = self.python(recipe).await?;
         let path = recipe.folder().join(lock);
         let bytes = std::fs::read(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
-        let uv = uv::find(&self.home, self.tools.uv.as_deref(), &python, &self.progress).await?;
         let (what, label) = (format!("{lock} of {}", manifest.name), manifest.name.to_string());
         let wanted = Wanted { lock: &bytes, what: &what, python: &python, existing, label: &label };
-        environment::ensure(&self.home, wanted, &uv, &self.tools, &self.progress).await.map(Some)
+        environment::ensure(&self.home, &self.tools, &wanted, &self.progress).await.map(Some)
     }
 
     /// The interpreter that the recipe wants; each range is looked for once.

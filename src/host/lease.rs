@@ -111,12 +111,7 @@ impl glue::Ask for Asked {
 }
 
 impl glue::Pods for Leased {
-    fn start<'a>(
-        &'a self,
-        operation: &'a str,
-        arguments: Document,
-        blobs: Vec<Blob>,
-    ) -> BoxFuture<'a, Result<Box<dyn glue::Ask>, Fault>> {
+    fn start<'a>(&'a self, operation: &'a str, arguments: Document, blobs: Vec<Blob>) -> BoxFuture<'a, Result<Box<dyn glue::Ask>, Fault>> {
         Box::pin(async move {
             let operation = self.entry.recipe().manifest().operation(operation)?.clone();
             let asked = self.send(&operation, arguments.text().to_owned(), blobs).await?;

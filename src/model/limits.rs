@@ -14,6 +14,9 @@ pub const FRAME_BYTES_MAX: usize = 16 << 20;
 /// A frame that claims more than this is not skipped: reading that much to stay in sync is itself the attack.
 pub const FRAME_SKIP_BYTES_MAX: usize = 256 << 20;
 
+/// Frames that one lane may bring before everything else that waits for the pod gets its turn.
+pub const FRAMES_PER_TURN_MAX: usize = 64;
+
 /// Largest `recipe.toml`, in bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 256 << 10;
 

@@ -29,8 +29,8 @@ use super::{
 use crate::model::{
     self, Blob, Code, Fault,
     limits::{
-        CALL_EVENTS_MAX, CANCEL_GRACE_MS, DRAIN_GRACE_MS, EXIT_GRACE_MS, FAULT_TAIL_LINES, FRAME_BYTES_MAX, KILL_GRACE_MS, POD_QUEUE_MAX,
-        TERM_GRACE_MS,
+        CALL_EVENTS_MAX, CANCEL_GRACE_MS, DRAIN_GRACE_MS, EXIT_GRACE_MS, FAULT_TAIL_LINES, FRAME_BYTES_MAX, FRAMES_PER_TURN_MAX,
+        KILL_GRACE_MS, POD_QUEUE_MAX, TERM_GRACE_MS,
     },
     recipe::Runtime,
 };
@@ -54,7 +54,10 @@ pub enum Reply {
     Answer(Payload),
     Fault(Fault),
     /// The pod ended before this request was sent to it: another pod may take it.
-    Unstarted { fault: Fault, request: Box<Request> },
+    Unstarted {
+        fault: Fault,
+        request: Box<Request>,
+    },
 }
 
 /// A request under way. Dropping it cancels the work down to the worker.
@@ -162,6 +165,7 @@ impl Pod {
             undelivered: None,
             lane_closed_at: None,
             start_descriptor: false,
+            unfinished: None,
             last_answer: None,
             partial: None,
             blame: None,
@@ -233,8 +237,15 @@ impl Pod {
 
 /// A chunk or progress that waits for a slow caller; while there is one, the data lane is not read.
 enum Undelivered {
-    Reply(mpsc::Sender<Reply>, Reply),
-    Event(mpsc::Sender<model::Event>, model::Event),
+    Chunk(mpsc::Sender<Reply>, Payload),
+    Progress(mpsc::Sender<model::Event>, serde_json::Value),
+}
+
+/// One of the two lanes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Which {
+    Control,
+    Data,
 }
 
 struct Driver {
@@ -255,6 +266,8 @@ struct Driver {
     /// A lane ended: when to stop waiting for the process to end as well.
     lane_closed_at: Option<Instant>,
     start_descriptor: bool,
+    /// A lane whose decoder may hold whole frames.
+    unfinished: Option<Which>,
     /// What the last `Answer` or `Partial` event carried, for the action that follows from it.
     last_answer: Option<Result<Payload, Fault>>,
     partial: Option<FromPod>,
@@ -271,10 +284,17 @@ impl Driver {
             self.flush();
             let undelivered = self.undelivered.is_some();
             let lane_open = !self.lane_ended();
+            // Not biased: a lane that is always readable must not starve the timer or the end of the process.
             tokio::select! {
-                biased;
-                _ = readable(self.data.as_ref()), if !undelivered && lane_open => self.read_data(),
-                _ = self.control.stream().readable(), if !self.control.is_closed() && lane_open => self.read_control(),
+                _ = readable(self.data.as_ref()), if !undelivered && lane_open => self.read(Which::Data),
+                _ = self.control.stream().readable(), if lane_open && !(undelivered && self.carries_data(Which::Control)) => {
+                    self.read(Which::Control)
+                }
+                _ = std::future::ready(()), if self.unfinished.is_some() => {
+                    if let Some(which) = self.unfinished.take() {
+                        self.read(which);
+                    }
+                }
                 pending = self.waiting.recv(), if self.free => match pending {
                     Some(pending) => self.take(pending),
                     // No handle is left.
@@ -284,7 +304,9 @@ impl Driver {
                     self.read_last_words();
                     self.step(Event::Exited(ending));
                 }
-                _ = deliver(&mut self.undelivered), if undelivered => {}
+                _ = deliver(&mut self.undelivered), if undelivered => {
+                    self.unfinished = Some(if self.data.is_some() { Which::Data } else { Which::Control });
+                }
                 _ = gone(&self.in_hand) => self.cancel(),
                 _ = writable(&self.control, self.data.as_ref()) => {}
                 _ = self.stop.cancelled(), if !stopping => { stopping = true; self.free = false; self.step(Event::Stop) }
@@ -469,23 +491,29 @@ impl Driver {
 
     // Receiving.
 
-    fn read_data(&mut self) {
-        while self.undelivered.is_none() && self.state != State::Dead {
-            let Some(lane) = &mut self.data else { return };
+    /// Reads what a lane has, but only so much that everything else gets its turn.
+    fn read(&mut self, which: Which) {
+        for _ in 0..FRAMES_PER_TURN_MAX {
+            if self.state == State::Dead || (self.undelivered.is_some() && self.carries_data(which)) {
+                return;
+            }
+            let lane = match (which, &mut self.data) {
+                (Which::Control, _) => &mut self.control,
+                (Which::Data, Some(data)) => data,
+                (Which::Data, None) => return,
+            };
             let read = lane.read();
             if !self.received(read) {
                 return;
             }
         }
+        // More may be in the decoder already, for which the socket will not become readable.
+        self.unfinished = Some(which);
     }
 
-    fn read_control(&mut self) {
-        while self.undelivered.is_none() && self.state != State::Dead {
-            let read = self.control.read();
-            if !self.received(read) {
-                return;
-            }
-        }
+    /// Whether chunks and answers come on that lane: only such a lane is held back by a slow caller.
+    fn carries_data(&self, which: Which) -> bool {
+        matches!(which, Which::Data) || self.data.is_none()
     }
 
     /// Handles one thing read; false when there is nothing more to read now.
@@ -562,8 +590,13 @@ impl Driver {
 
     /// What the pod sent before it ended still counts: an answer in the socket is an answer.
     fn read_last_words(&mut self) {
-        self.read_data();
-        self.read_control();
+        self.undelivered = None;
+        for which in [Which::Data, Which::Control] {
+            self.unfinished = Some(which);
+            while self.unfinished.take().is_some() && self.state != State::Dead {
+                self.read(which);
+            }
+        }
         let torn = self.control.is_mid_frame() || self.data.as_ref().is_some_and(Lane::is_mid_frame);
         if torn && self.in_hand.is_some() && self.blame.is_none() {
             self.shared.log.push("hob", "the pod ended in the middle of a frame".into());
@@ -609,11 +642,13 @@ impl Driver {
         let Some((_, pending)) = &self.in_hand else { return };
         self.undelivered = match self.partial.take() {
             Some(FromPod::Chunk { payload, .. }) => match pending.replies.try_send(Reply::Chunk(payload)) {
-                Err(mpsc::error::TrySendError::Full(reply)) => Some(Undelivered::Reply(pending.replies.clone(), reply)),
+                Err(mpsc::error::TrySendError::Full(Reply::Chunk(payload))) => Some(Undelivered::Chunk(pending.replies.clone(), payload)),
                 _ => None,
             },
             Some(FromPod::Progress { data, .. }) => match pending.request.events.try_send(model::Event::Progress { data }) {
-                Err(mpsc::error::TrySendError::Full(event)) => Some(Undelivered::Event(pending.request.events.clone(), event)),
+                Err(mpsc::error::TrySendError::Full(model::Event::Progress { data })) => {
+                    Some(Undelivered::Progress(pending.request.events.clone(), data))
+                }
                 _ => None,
             },
             _ => None,
@@ -645,7 +680,9 @@ impl Driver {
             }
             (None, Ending::Code(code)) => Fault::new(Code::Crashed, format!("the pod of `{name}` exited with code {code}{during}")),
         };
+        // A pod that was ended for a reason tells nothing by how it ended.
         let fault = match ending {
+            _ if self.blame.is_some() => fault,
             Ending::Signal(signal) => fault.with("signal", signal),
             Ending::Code(code) => fault.with("exit_code", code),
         };
@@ -728,18 +765,22 @@ async fn gone(in_hand: &Option<(AskId, Pending)>) {
     }
 }
 
-/// Waits until the slow caller has room, then gives it what waits.
+/// Waits until the slow caller has room, then gives it what waits. Cancel-safe: what waits is let go of last.
 async fn deliver(undelivered: &mut Option<Undelivered>) {
     match undelivered {
-        Some(Undelivered::Reply(channel, _)) => drop(channel.reserve().await),
-        Some(Undelivered::Event(channel, _)) => drop(channel.reserve().await),
+        Some(Undelivered::Chunk(channel, payload)) => {
+            if let Ok(permit) = channel.reserve().await {
+                permit.send(Reply::Chunk(std::mem::take(payload)));
+            }
+        }
+        Some(Undelivered::Progress(channel, data)) => {
+            if let Ok(permit) = channel.reserve().await {
+                permit.send(model::Event::Progress { data: data.take() });
+            }
+        }
         None => std::future::pending().await,
     }
-    match undelivered.take() {
-        Some(Undelivered::Reply(channel, reply)) => drop(channel.try_send(reply)),
-        Some(Undelivered::Event(channel, event)) => drop(channel.try_send(event)),
-        None => {}
-    }
+    *undelivered = None;
 }
 
 fn clip(text: &str) -> String {

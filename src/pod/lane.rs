@@ -73,7 +73,10 @@ impl Lane {
             match self.decoder.next() {
                 Ok(Some(decoded)) => return Read::Frame(decoded),
                 Ok(None) => {}
-                Err(text) => return Read::Broken(text),
+                Err(text) => {
+                    self.closed = true;
+                    return Read::Broken(text);
+                }
             }
             if self.closed {
                 return Read::Closed;

@@ -7,7 +7,7 @@
 //!  starting -------> starting ---------> loading ------> ready ======> busy
 //!      |       (Start sent)        (Load sent)  |          |  <======    |  Cancel, Oversize
 //!      |                                        |          |   Answer    v
-//!      | failed, Stop: term                     |          |        busy(winding up) -- Answer, Pong --> ready
+//!      | Stop: term; failed: draining           |          |        busy(winding up) -- Answer, Pong --> ready
 //!      | timeout, violation, LaneClosed: kill   |          | Stop        | CancelGrace
 //!      |                                        |          v             |
 //!      +----------------------------------------+      draining          |
@@ -147,7 +147,10 @@ pub fn step(state: State, event: Event) -> (State, Vec<Action>) {
         (State::Starting { hello: false }, Event::Hello) => (State::Starting { hello: true }, vec![SendStart]),
         (State::Starting { hello: true }, Event::Started) => (State::Loading, vec![SendLoad]),
         (State::Loading, Event::Ready) => (State::Ready, vec![Disarm, TakeNext]),
-        (State::Starting { .. } | State::Loading, Event::Failed(fault)) => force(Rung::Term, Some(fault)),
+        (State::Starting { .. } | State::Loading, Event::Failed(fault)) => {
+            // It exits by itself now; only one that does not is ended.
+            (State::Draining { ask: None }, vec![Blame(fault), Arm(Timer::DrainGrace)])
+        }
         (State::Starting { .. } | State::Loading, Event::Timeout) => {
             force(Rung::Kill, Some(Fault::new(Code::StartTimeout, "the pod did not become ready in time")))
         }

@@ -91,7 +91,7 @@ pub fn control(message: &Control) -> Vec<u8> {
 }
 
 /// JSON text and blobs, as a pod gave them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Payload {
     pub json: String,
     pub blobs: Vec<Blob>,

@@ -62,6 +62,11 @@ pub struct Tools {
 }
 
 impl Tools {
+    /// `self` with what `above` says put above it.
+    pub fn overridden_by(self, above: Tools) -> Tools {
+        Tools { python: above.python.or(self.python), uv: above.uv.or(self.uv), index_url: above.index_url.or(self.index_url) }
+    }
+
     /// `self` (from `hob.toml`) with what HOB_PYTHON and HOB_UV say put above it.
     pub fn with_variables(mut self) -> Tools {
         let named = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);

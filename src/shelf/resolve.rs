@@ -95,7 +95,10 @@ impl Resolved {
                     some(remembered.iter().map(String::as_str))
                 ),
             )
-            .hint(format!("ask the publisher whether the key was changed on purpose; if it was, `hob remove {0}` and `hob add {0}`", self.name))),
+            .hint(format!(
+                "ask the publisher whether the key was changed on purpose; if it was, `hob remove {0}` and `hob add {0}`",
+                self.name
+            ))),
         }
     }
 }
@@ -172,8 +175,10 @@ pub(super) fn newest(role: &Role, targets: &Targets, name: &RecipeName, range: &
     }
     let there: Vec<_> = versions.iter().map(|(version, ..)| version.to_string()).collect();
     match too_new.is_empty() {
-        true => Err(missing(format!("has no version of `{name}` in the range `{range}` (it has: {})", some(there.iter().map(String::as_str))))
-            .hint("name another range, e.g. `hob add NAME@VERSION`")),
+        true => {
+            Err(missing(format!("has no version of `{name}` in the range `{range}` (it has: {})", some(there.iter().map(String::as_str))))
+                .hint("name another range, e.g. `hob add NAME@VERSION`"))
+        }
         false => {
             too_new.truncate(limits::NAMED_IN_MESSAGE_MAX);
             Err(missing(format!("has no version of `{name}` for this Hob {ours} ({})", too_new.join(", "))).hint("update Hob"))
@@ -254,7 +259,10 @@ pub(super) fn model(role: &Role, targets: &Targets, resolved: &Resolved, sha256:
     let Some(target) = targets.target(&path) else {
         return Err(Fault::new(
             Code::NotInRepository,
-            format!("remote `{}`: `{}` lists no model with sha256 {sha256}, which `{}` {} wants", role.remote, role.file, resolved.name, resolved.version),
+            format!(
+                "remote `{}`: `{}` lists no model with sha256 {sha256}, which `{}` {} wants",
+                role.remote, role.file, resolved.name, resolved.version
+            ),
         )
         .hint("its publisher has to publish it again, with the model"));
     };
