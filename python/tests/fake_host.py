@@ -6,6 +6,7 @@ Apart from the tests because all of them use it, and because the tests of the ke
 import array
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -161,15 +162,15 @@ class Pod:
         return status
 
     def close(self):
-        """Ends whatever is left, as the death of the host would."""
+        """Ends whatever is left, at once."""
         self.control.socket.close()
         if self.data is not None:
             self.data.socket.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)
         try:
             self.wait()
         finally:
-            if self.process.poll() is None:
-                self.process.kill()
             self.process.stdout.close()
             self.process.stderr.close()
             shutil.rmtree(self.folder, ignore_errors=True)
