@@ -46,7 +46,16 @@ class Lane:
 class Pod:
     """A pod under the real keeper. `source` is the module `pod.py`; its class is `Pod`."""
 
-    def __init__(self, source="", operations=None, python=sys.executable, site_packages=None, models=None, command=(), files=None):
+    def __init__(
+        self,
+        source="",
+        operations=None,
+        python=sys.executable,
+        site_packages=None,
+        models=None,
+        command=(),
+        files=None,
+    ):
         self.folder = tempfile.mkdtemp(prefix="hob-pod-test-")
         self.scratch = os.path.join(self.folder, "scratch")
         os.makedirs(os.path.join(self.folder, "pod"))
@@ -115,10 +124,10 @@ class Pod:
         """hello, start, load, ready; gives itself."""
         assert self.hello()["type"] == "hello"
         started = self.start(frame_bytes_max)
-        assert started is not None and started.message == {"type": "started"}, (started and started.message, self.output)
+        assert started and started.message == {"type": "started"}, (started and started.message, self.output)
         self.control.send({"type": "load"})
         ready = self.control.receive()
-        assert ready is not None and ready.message == {"type": "ready"}, (ready and ready.message, self.output)
+        assert ready and ready.message == {"type": "ready"}, (ready and ready.message, self.output)
         return self
 
     def ask(self, operation, input=None, blobs=None, left_ms=60_000):

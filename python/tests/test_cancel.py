@@ -87,7 +87,9 @@ class Pod:
         return self.cleaned
 """
 OPERATIONS = {
-    **dict.fromkeys(("sleep", "spin", "cooperate", "swallow", "chatty", "nap", "short", "short_async", "cleaned_up"), False),
+    **dict.fromkeys(
+        ("sleep", "spin", "cooperate", "swallow", "chatty", "nap", "short", "short_async", "cleaned_up"), False
+    ),
     **dict.fromkeys(("stream", "nap_stream", "short_stream"), True),
 }
 

@@ -88,6 +88,7 @@ class Hostile(unittest.TestCase):
             ("chunk_from_non_streaming", lambda raw: b'"chunk"' in raw and b'"answer"' in raw),
             ("unknown_fault_code", lambda raw: b"gremlins" in raw),
             ("closes_its_data_lane", lambda raw: raw == b""),
+            ("closes_its_socket", lambda raw: raw == b""),
             ("never_answers", lambda raw: raw == b""),
             ("stops_itself", lambda raw: raw == b""),
         ):
@@ -96,6 +97,10 @@ class Hostile(unittest.TestCase):
                 pod.ask("run", {})
                 raw = self.bytes_of(pod)
                 self.assertTrue(check(raw), raw[:200])
+                ends = name in ("dies_mid_frame", "segfaults_mid_answer")
+                if ends:
+                    pod.wait()
+                self.assertEqual(pod.process.poll() is None, not ends, pod.output)
                 pod.close()
 
     def test_ends_are_mirrored(self):

@@ -178,7 +178,9 @@ result = int(os.read(read, 20))
 
     def test_a_wrong_host_pid_starts_nothing(self):
         for host in ("1", str(2**22 + 1)):
-            result = subprocess.run([sys.executable, "-I", "-S", KEEPER, "--host-pid", host], capture_output=True, input=b"")
+            result = subprocess.run(
+                [sys.executable, "-I", "-S", KEEPER, "--host-pid", host], capture_output=True, input=b""
+            )
             self.assertEqual((result.returncode, result.stdout), (70, b""))
 
     def test_wrong_arguments_are_said(self):

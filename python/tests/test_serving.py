@@ -105,7 +105,7 @@ class Pod:
         c.fflush(None)
         c.write(1, b"from write\\n", 11)
         os.write(2, b"from stderr\\n")
-        subprocess.run(["sh", "-c", "echo from a child; cat"], check=True)   # cat: standard input is empty, not the lane
+        subprocess.run(["sh", "-c", "echo from a child; cat"], check=True)   # cat: fd 0 is not the lane
         sys.stdin.read()
         return input["n"]
 
@@ -122,7 +122,11 @@ class Pod:
             return pool.map(abs, [-1, -2, -3])
 """
 STREAMING = {"count", "count_badly", "chunk_blobs", "an_iterator", "stream"}
-NAMES = [line.split("def ")[1].split("(")[0] for line in SOURCE.partition("class Pod:")[2].splitlines() if line.startswith(("    def ", "    async def "))]
+NAMES = [
+    line.split("def ")[1].split("(")[0]
+    for line in SOURCE.partition("class Pod:")[2].splitlines()
+    if line.startswith(("    def ", "    async def "))
+]
 OPERATIONS = {name: name in STREAMING for name in NAMES if name not in ("load", "with_dash")}
 OPERATIONS.update({"with-dash": False})
 
@@ -172,7 +176,9 @@ class Serving(unittest.TestCase):
 
     def test_generators_stream_and_return(self):
         frame, before = self.pod.answer(self.pod.ask("count", {"to": 1000}))
-        self.assertEqual([chunk.message for chunk in before], [{"type": "chunk", "data": {"n": n}} for n in range(1000)])
+        self.assertEqual(
+            [chunk.message for chunk in before], [{"type": "chunk", "data": {"n": n}} for n in range(1000)]
+        )
         self.assertEqual(frame.message["output"], {"counted": 1000})
         frame, before = self.pod.answer(self.pod.ask("an_iterator"))
         self.assertEqual([chunk.message["data"] for chunk in before], ["a", "b"])
@@ -240,7 +246,10 @@ class Serving(unittest.TestCase):
             ("open('/there/is/no/such/file')", "recipe_failed"),
             ("raise Custom('x')", "recipe_failed"),
             ("raise asyncio.CancelledError", "recipe_failed"),
-            ("raise hob_pod.Fault('invalid_input', 'the language `xx` is unknown', hint='try `en`', detail={'n': 1})", "invalid_input"),
+            (
+                "raise hob_pod.Fault('invalid_input', 'unknown language `xx`', hint='try `en`', detail={'n': 1})",
+                "invalid_input",
+            ),
             ("raise hob_pod.Fault('gremlins', 'x')", "recipe_failed"),
             ("raise hob_pod.Fault('recipe_failed', 'x', detail={1: 2})", "recipe_failed"),
             ("raise ValueError('\\ud800' * 5000)", "recipe_failed"),
@@ -303,7 +312,14 @@ class Limits(unittest.TestCase):
     def test_an_ask_for_another_incarnation_ends_the_pod_loudly(self):
         pod = Pod(SOURCE, OPERATIONS).ready()
         self.addCleanup(pod.close)
-        ask = {"type": "ask", "incarnation": "other", "digest": "sha256:00", "operation": "echo", "input": {}, "left_ms": 1}
+        ask = {
+            "type": "ask",
+            "incarnation": "other",
+            "digest": "sha256:00",
+            "operation": "echo",
+            "input": {},
+            "left_ms": 1,
+        }
         pod.data.send(ask, 1)
         self.assertEqual(pod.wait(), 70)
         self.assertIn(b"another incarnation", pod.output["stderr"])

@@ -39,9 +39,9 @@ class Start(unittest.TestCase):
         pod = self.make(GOOD)
         hello = pod.hello()
         self.assertEqual((hello["type"], hello["protocol"], hello["features"]), ("hello", [1, 1], ["fds"]))
-        self.assertIn("%d.%d" % sys.version_info[:2], hello["runtime"])
+        self.assertIn("{}.{}".format(*sys.version_info), hello["runtime"])
         self.assertNotEqual(hello["pid"], pod.process.pid)
-        self.assertTrue(os.path.exists("/proc/%d" % hello["pid"]))
+        self.assertTrue(os.path.exists(f"/proc/{hello['pid']}"))
 
     def test_an_import_error_brings_the_authors_traceback(self):
         fault = self.failed("import json\n\ndef setup():\n    raise RuntimeError('no device')\n\nsetup()\n")
@@ -77,7 +77,9 @@ class Start(unittest.TestCase):
         self.assertIn("there is no module for the entry `pod:Pod`", pod.start().message["fault"]["message"])
 
     def test_constructor_and_load_fail_with_their_own_faults(self):
-        fault = self.failed("class Pod:\n    def __init__(self):\n        raise ValueError('x')\n    def run(self, input): pass")
+        fault = self.failed(
+            "class Pod:\n    def __init__(self):\n        raise ValueError('x')\n    def run(self, input): pass"
+        )
         self.assertEqual((fault["code"], fault["detail"]["type"]), ("import_failed", "ValueError"))
         load = "class Pod:\n    def run(self, input): pass\n    def load(self, models):\n        "
         fault = self.failed(load + "raise MemoryError", load=True)
@@ -146,7 +148,7 @@ class Environment(unittest.TestCase):
         cls.venv = os.path.join(cls.folder, "venv")
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", cls.venv], check=True)
         cls.python = os.path.join(cls.venv, "bin", "python")
-        cls.packages = os.path.join(cls.venv, "lib", "python%d.%d" % sys.version_info[:2], "site-packages")
+        cls.packages = os.path.join(cls.venv, "lib", "python{}.{}".format(*sys.version_info), "site-packages")
         cls.write("tensors/__init__.py", "where = __file__\n")
         elsewhere = os.path.join(cls.folder, "elsewhere")
         os.mkdir(elsewhere)
@@ -173,7 +175,8 @@ class Environment(unittest.TestCase):
         self.assertEqual(pod.call("run", {"code": "sys.prefix"}), self.venv)
         self.assertTrue(pod.call("run", {"code": "sys.base_prefix != sys.prefix and sys.from_pth"}))
         self.assertEqual(
-            pod.call("run", {"code": "__import__('tensors').where"}), os.path.join(self.packages, "tensors", "__init__.py")
+            pod.call("run", {"code": "__import__('tensors').where"}),
+            os.path.join(self.packages, "tensors", "__init__.py"),
         )
         path = pod.call("run", {"code": "sys.path"})
         self.assertEqual(path[0], os.path.join(pod.folder, "pod"))
@@ -189,7 +192,8 @@ class Environment(unittest.TestCase):
 
     def test_worker_processes_see_the_same_packages(self):
         source = "import multiprocessing, tensors\n" + GOOD.replace(
-            'return eval(', 'return multiprocessing.get_context("spawn").Pool(1).apply(__import__("checks").where) or eval('
+            "return eval(",
+            'return multiprocessing.get_context("spawn").Pool(1).apply(__import__("checks").where) or eval(',
         )
         files = {"checks.py": "import tensors, hob_pod\ndef where():\n    return tensors.where\n"}
         pod = Pod(source, {"run": False}, python=self.python, site_packages=self.packages, files=files)

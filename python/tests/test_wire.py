@@ -77,7 +77,7 @@ class Vectors(unittest.TestCase):
         for _ in range(30):
             sent, raw = [], b""
             for ask in range(1, 8):
-                tail = chance.randbytes(chance.choice([0, 5, 5000, 60_000, 70_000, 300_000])) if hasattr(chance, "randbytes") else b"x" * 70_000
+                tail = chance.randbytes(chance.choice([0, 5, 5000, 60_000, 70_000, 300_000]))
                 message = {"type": "chunk", "data": "y" * chance.choice([0, 10, 70_000])}
                 message["blobs"] = [{"name": "a", "media_type": "b", "bytes": len(tail)}]
                 sent.append((ask, message, tail))

@@ -4,6 +4,7 @@
 Expected: `crashed` (or `protocol_violation`) at once, not at the deadline; the process is ended.
 """
 
+import socket
 import time
 
 import raw

@@ -1,6 +1,6 @@
 """The pod protocol by hand, for pods that break it: no strictness, no threads, nothing that would stop a misdeed.
 
-Apart from `hob_pod` because that library cannot lie. Lies beside each hostile pod (copied into the recipe's folder). All
+Apart from `hob_pod` because that library cannot lie. It is copied beside the hostile pod into the recipe's folder. All
 pods here have one operation, `run`, that takes an object.
 """
 
@@ -59,9 +59,8 @@ class Pod:
         self.start = None
 
     def hello(self):
-        self.control.send(
-            {"type": "hello", "protocol": [1, 1], "features": ["fds"], "pid": os.getpid(), "runtime": "raw " + sys.argv[0]}
-        )
+        who = {"pid": os.getpid(), "runtime": "raw " + sys.argv[0]}
+        self.control.send({"type": "hello", "protocol": [1, 1], "features": ["fds"], **who})
 
     def receive_start(self):
         """Takes `start` with the data lane."""

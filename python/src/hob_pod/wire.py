@@ -44,7 +44,7 @@ class NotJson(Exception):
 
 
 class Frame:
-    """One frame: the ask it belongs to (0 for none), its message, its tail. `too_large` is its size if it was skipped."""
+    """One frame: the ask it belongs to (0 for none), message and tail; or its size as `too_large` if it was skipped."""
 
     __slots__ = ("ask", "message", "tail", "too_large")
 
@@ -110,7 +110,7 @@ class Decoder:
             whole = HEADER.size + body
             if body > self.frame_bytes_max:
                 if body > FRAME_SKIP_BYTES_MAX:
-                    raise ProtocolError(f"a frame claims {body} bytes; more than {FRAME_SKIP_BYTES_MAX} are not read past")
+                    raise ProtocolError(f"a frame claims {body} bytes; {FRAME_SKIP_BYTES_MAX} at most are read past")
                 frames.append(Frame(ask, None, too_large=body))
                 start += HEADER.size
                 self._skip = body
@@ -235,7 +235,7 @@ def _step(pointer, key):
 
 
 def _check_keys(value, pointer, depth):
-    """Raises NotJson at a key that is not text: the encoder would make text of numbers, true, false and None in silence."""
+    """Raises NotJson at a key that is not text: of numbers and None the encoder would make text in silence."""
     kind = type(value)
     if kind in _SCALARS:
         return
