@@ -45,13 +45,13 @@ class Pod:
     def stream(self, input):
         try:
             while True:
-                yield {}
+                yield "c" * 1_000_000
         finally:
             self.cleaned += 1
 
     def chatty(self, input):
         while True:
-            hob_pod.progress(x=1)
+            hob_pod.progress(text="p" * 1_000_000)
 
     async def nap(self, input):
         try:
@@ -70,7 +70,7 @@ class Pod:
     def short(self, input):
         end = time.perf_counter() + input["us"] / 1e6
         while time.perf_counter() < end:
-            pass
+            time.sleep(0)       # lets the control thread run; it would wait 5 ms for a busy one
         return input["n"]
 
     async def short_async(self, input):
@@ -115,8 +115,9 @@ class Cancel(unittest.TestCase):
             with self.subTest(name):
                 before = self.pod.call("cleaned_up")
                 ask = self.pod.ask(name)
-                if name not in ("stream", "chatty"):  # these fill the lane until somebody reads it
-                    self.assertTrue(until(lambda ask=ask: self.in_hand() == ask))
+                self.assertTrue(until(lambda ask=ask: self.in_hand() == ask))
+                if name in ("stream", "chatty"):
+                    time.sleep(0.2)  # the lane is full by now, and the pod waits in the middle of a frame
                 start = time.monotonic()
                 self.cancel(ask)
                 frame, _ = self.pod.answer(ask)
@@ -147,10 +148,10 @@ class Cancel(unittest.TestCase):
         for n in range(500):
             name = ("short", "short_async", "short_stream")[n % 3]
             victim = self.pod.ask(name, {"us": 300, "n": n})
+            # The next ask is there already: the cancel lands before, in or after the change from one to the other.
+            following = self.pod.ask("short", {"us": 300, "n": -n})
             time.sleep(chance.random() * 0.0012)
             self.cancel(victim)
-            # The next ask is there before the answer of the first: the cancel lands around the change.
-            following = self.pod.ask("short", {"us": 300, "n": -n})
             message = self.pod.answer(victim)[0].message
             if "fault" in message:
                 self.assertEqual(message["fault"]["code"], "cancelled")
