@@ -6,6 +6,7 @@ Apart from the tests because all of them use it, and because the tests of the ke
 import array
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -45,7 +46,16 @@ class Lane:
 class Pod:
     """A pod under the real keeper. `source` is the module `pod.py`; its class is `Pod`."""
 
-    def __init__(self, source="", operations=None, python=sys.executable, site_packages=None, models=None, command=(), files=None):
+    def __init__(
+        self,
+        source="",
+        operations=None,
+        python=sys.executable,
+        site_packages=None,
+        models=None,
+        command=(),
+        files=None,
+    ):
         self.folder = tempfile.mkdtemp(prefix="hob-pod-test-")
         self.scratch = os.path.join(self.folder, "scratch")
         os.makedirs(os.path.join(self.folder, "pod"))
@@ -114,10 +124,10 @@ class Pod:
         """hello, start, load, ready; gives itself."""
         assert self.hello()["type"] == "hello"
         started = self.start(frame_bytes_max)
-        assert started is not None and started.message == {"type": "started"}, (started and started.message, self.output)
+        assert started and started.message == {"type": "started"}, (started and started.message, self.output)
         self.control.send({"type": "load"})
         ready = self.control.receive()
-        assert ready is not None and ready.message == {"type": "ready"}, (ready and ready.message, self.output)
+        assert ready and ready.message == {"type": "ready"}, (ready and ready.message, self.output)
         return self
 
     def ask(self, operation, input=None, blobs=None, left_ms=60_000):
@@ -161,15 +171,15 @@ class Pod:
         return status
 
     def close(self):
-        """Ends whatever is left, as the death of the host would."""
+        """Ends whatever is left, at once."""
         self.control.socket.close()
         if self.data is not None:
             self.data.socket.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)
         try:
             self.wait()
         finally:
-            if self.process.poll() is None:
-                self.process.kill()
             self.process.stdout.close()
             self.process.stderr.close()
             shutil.rmtree(self.folder, ignore_errors=True)

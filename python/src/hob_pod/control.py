@@ -4,9 +4,11 @@ Apart from the runner because it must never wait for the author: it pings back, 
 process, and touches nothing else.
 """
 
+import _socket  # without the enums of `socket`, which take 8 ms to make
 import _thread
 import os
 import sys
+from array import array
 
 from . import asks, wire
 
@@ -30,10 +32,6 @@ class Control:
 
     def receive_start(self):
         """Waits for `start`; gives the message and the descriptors that came with it."""
-        import _socket
-
-        from array import array
-
         descriptors = array("i")
         while True:
             space = self._decoder.space()

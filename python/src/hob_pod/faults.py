@@ -59,14 +59,15 @@ def of(error, doing, models=(), folder=None):
     if isinstance(error, Fault):
         return _fault(error.code, error.message, error.hint, error.detail)
     if isinstance(error, wire.NotJson):
-        hint = "return lists, dicts with text keys, text, finite numbers, true, false, None; bytes go into a hob_pod.Blob"
-        return _fault("invalid_json", f"{doing} gave {error}", hint, {"pointer": error.pointer, "problem": error.problem})
+        hint = "return lists, dicts with text keys, text, finite numbers, booleans, None; bytes go into a hob_pod.Blob"
+        detail = {"pointer": error.pointer, "problem": error.problem}
+        return _fault("invalid_json", f"{doing} gave {error}", hint, detail)
     kind = type(error).__name__
     detail = {"type": kind, "traceback": _traceback(error)}
-    text = f"{doing} raised {kind}: {error}" if str(error) else f"{doing} raised {kind}"
     device = _out_of_memory(error, kind)
     if device:
-        return _fault("out_of_memory", f"{doing} ran out of {device} memory: {error}", None, {**detail, "device": device})
+        text = f"{doing} ran out of {device} memory: {error}"
+        return _fault("out_of_memory", text, None, {**detail, "device": device})
     if isinstance(error, ModuleNotFoundError) and error.name and not _is_own(error.name, folder):
         package = error.name.partition(".")[0]
         return _fault(
@@ -78,7 +79,9 @@ def of(error, doing, models=(), folder=None):
     if isinstance(error, FileNotFoundError):
         model = _model_of(error, models)
         if model:
-            return _fault("model_missing", f"{doing} did not find the model `{model}`: {error}", None, {**detail, "model": model})
+            text = f"{doing} did not find the model `{model}`: {error}"
+            return _fault("model_missing", text, None, {**detail, "model": model})
+    text = f"{doing} raised {kind}: {error}" if str(error) else f"{doing} raised {kind}"
     return _fault("recipe_failed", text, None, detail)
 
 

@@ -29,7 +29,8 @@ def main(arguments):
     host, command = _read(arguments)
     try:
         host_handle = os.pidfd_open(host)
-    except OSError:
+    except OSError as error:
+        os.write(2, f"hob_pod: cannot watch the host {host}: {error}\n".encode())
         os._exit(EXIT_WRONG_HOST)
     # After the handle is open: a host that was dead by then is not our parent any more.
     if os.getppid() != host:

@@ -208,16 +208,14 @@ class Server:
         """The frame of `message` with `value` (which may come with blobs) as its `field`, in parts."""
         tail = ()
         if field is not None:
-            blobs = None
-            if type(value) is tuple and len(value) == 2 and isinstance(value[1], dict):
-                if all(isinstance(blob, Blob) for blob in value[1].values()):
-                    value, blobs = value
+            value, blobs = value if _has_blobs(value) else (value, None)
             message[field] = value
             if blobs:
                 if len(blobs) > wire.BLOBS_MAX:
                     raise faults.Fault("too_large", f"{len(blobs)} blobs at once; at most {wire.BLOBS_MAX} are carried")
                 message["blobs"] = [
-                    {"name": name, "media_type": blob.media_type, "bytes": len(blob.data)} for name, blob in blobs.items()
+                    {"name": name, "media_type": blob.media_type, "bytes": len(blob.data)}
+                    for name, blob in blobs.items()
                 ]
                 tail = [blob.data for blob in blobs.values()]
         try:
@@ -239,3 +237,10 @@ class Server:
 
     def _fault(self, ask, fault):
         return wire.encode(ask, {"type": "answer", "incarnation": self._incarnation, "fault": fault})
+
+
+def _has_blobs(value):
+    """Whether an author gave `(value, {name: Blob})`."""
+    if type(value) is not tuple or len(value) != 2 or not isinstance(value[1], dict):
+        return False
+    return all(isinstance(blob, Blob) for blob in value[1].values())

@@ -17,8 +17,8 @@ FRAME_SKIP_BYTES_MAX = 256 << 20
 BUFFER_BYTES = 64 << 10
 #: Most blobs that one message may carry.
 BLOBS_MAX = 16
-#: Deepest nesting of a document, as in the host.
-DEPTH_MAX = 128
+#: Deepest nesting of a frame. The host's parser refuses 128, and a frame that it refuses ends the pod.
+DEPTH_MAX = 127
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 
 HEADER = struct.Struct(">IIQ")
@@ -26,7 +26,7 @@ HEADER = struct.Struct(">IIQ")
 # A number of 19 digits may be past 64 bits. Looking for a run of zeros in a translated copy costs a twentieth of
 # a regular expression over the whole text; the expression (which knows fractions) runs only after a hit.
 _DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
-_LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
+_LONG_INTEGER = rb"(?<![\d.])\d{19}"
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
@@ -44,7 +44,7 @@ class NotJson(Exception):
 
 
 class Frame:
-    """One frame: the ask it belongs to (0 for none), its message, its tail. `too_large` is its size if it was skipped."""
+    """One frame: the ask it belongs to (0 for none), message and tail; or its size as `too_large` if it was skipped."""
 
     __slots__ = ("ask", "message", "tail", "too_large")
 
@@ -110,7 +110,7 @@ class Decoder:
             whole = HEADER.size + body
             if body > self.frame_bytes_max:
                 if body > FRAME_SKIP_BYTES_MAX:
-                    raise ProtocolError(f"a frame claims {body} bytes; more than {FRAME_SKIP_BYTES_MAX} are not read past")
+                    raise ProtocolError(f"a frame claims {body} bytes; {FRAME_SKIP_BYTES_MAX} at most are read past")
                 frames.append(Frame(ask, None, too_large=body))
                 start += HEADER.size
                 self._skip = body
@@ -188,7 +188,7 @@ def parse(raw):
 
 
 def _has_long_integer(raw):
-    return b"0" * 19 in raw.translate(_DIGITS_TO_ZERO) and _LONG_INTEGER.search(raw) is not None
+    return b"0" * 19 in raw.translate(_DIGITS_TO_ZERO) and re.search(_LONG_INTEGER, raw) is not None
 
 
 def _plain(value):
@@ -235,12 +235,12 @@ def _step(pointer, key):
 
 
 def _check_keys(value, pointer, depth):
-    """Raises NotJson at a key that is not text: the encoder would make text of numbers, true, false and None in silence."""
+    """Raises NotJson at a key that is not text: of numbers and None the encoder would make text in silence."""
     kind = type(value)
     if kind in _SCALARS:
         return
-    if depth > DEPTH_MAX:
-        raise NotJson(pointer, f"nesting deeper than {DEPTH_MAX} (or a value that holds itself)")
+    if depth >= DEPTH_MAX:
+        raise NotJson(pointer, "nesting too deep (or a value that holds itself)")
     if isinstance(value, dict):
         if not set(map(type, value)) <= {str}:
             for key in value:
@@ -259,8 +259,8 @@ def _check(value, pointer, depth):
     """Raises NotJson at the first thing in `value` that strict JSON cannot carry: slow, so only after a suspicion."""
     if value is None or value is True or value is False:
         return
-    if depth > DEPTH_MAX:
-        raise NotJson(pointer, f"nesting deeper than {DEPTH_MAX} (or a value that holds itself)")
+    if depth >= DEPTH_MAX and not isinstance(value, (str, int, float)):
+        raise NotJson(pointer, "nesting too deep (or a value that holds itself)")
     if isinstance(value, str):
         try:
             value.encode("utf-8")

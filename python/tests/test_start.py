@@ -1,0 +1,238 @@
+"""Becoming a pod: imports, environments, and every way in which the author's code can fail to start."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from .fake_host import Pod, until
+
+GOOD = """
+class Pod:
+    def run(self, input):
+        return eval(input["code"], {"sys": __import__("sys"), "os": __import__("os")})
+"""
+
+
+class Start(unittest.TestCase):
+    def make(self, source, operations=None, **rest):
+        pod = Pod(source, {"run": False} if operations is None else operations, **rest)
+        self.addCleanup(pod.close)
+        return pod
+
+    def failed(self, source, load=False, **rest):
+        """The fault with which the pod fails; it must then exit with 1."""
+        pod = self.make(source, **rest)
+        pod.hello()
+        message = pod.start().message
+        if load:
+            self.assertEqual(message, {"type": "started"}, pod.output)
+            pod.control.send({"type": "load"})
+            message = pod.control.receive().message
+        self.assertEqual(message["type"], "failed")
+        self.assertEqual(pod.wait(), 1)
+        return message["fault"]
+
+    def test_hello_says_who_is_there(self):
+        pod = self.make(GOOD)
+        hello = pod.hello()
+        self.assertEqual((hello["type"], hello["protocol"], hello["features"]), ("hello", [1, 1], ["fds"]))
+        self.assertIn("{}.{}".format(*sys.version_info), hello["runtime"])
+        self.assertNotEqual(hello["pid"], pod.process.pid)
+        self.assertTrue(os.path.exists(f"/proc/{hello['pid']}"))
+
+    def test_an_import_error_brings_the_authors_traceback(self):
+        fault = self.failed("import json\n\ndef setup():\n    raise RuntimeError('no device')\n\nsetup()\n")
+        self.assertEqual((fault["code"], fault["detail"]["type"]), ("import_failed", "RuntimeError"))
+        self.assertIn("`pod:Pod` raised RuntimeError: no device", fault["message"])
+        self.assertIn('pod.py", line 6, in <module>', fault["detail"]["traceback"])
+        self.assertIn("in setup", fault["detail"]["traceback"])
+        for ours in ("runner.py", "keeper.py", "importlib"):
+            self.assertNotIn(ours, fault["detail"]["traceback"])
+
+    def test_a_syntax_error_names_its_line(self):
+        fault = self.failed("class Pod:\n    def run(self, input)\n        pass\n")
+        self.assertEqual(fault["code"], "import_failed")
+        self.assertIn("line 2", fault["detail"]["traceback"])
+
+    def test_a_missing_package_is_told_from_a_missing_module_of_the_recipe(self):
+        fault = self.failed("import tensor_things.nn\n")
+        self.assertEqual((fault["code"], fault["detail"]["package"]), ("dependency_missing", "tensor_things"))
+        self.assertIn("`tensor_things`", fault["message"])
+        fault = self.failed("import helper.part\n", files={"helper.py": ""})
+        self.assertEqual(fault["code"], "import_failed")
+
+    def test_wrong_entries_and_missing_methods_are_named(self):
+        fault = self.failed("class Wrong: pass\n")
+        self.assertIn("has no class `Pod` (it has: Wrong)", fault["message"])
+        fault = self.failed("class Pod: pass\n")
+        self.assertIn("no method `run` for the operation `run`", fault["message"])
+        fault = self.failed("class Pod:\n    def load(self, models): pass\n", operations={"load": False})
+        self.assertIn("cannot be an operation's name", fault["message"])
+        pod = self.make("")
+        os.remove(os.path.join(pod.folder, "pod", "pod.py"))
+        pod.hello()
+        self.assertIn("there is no module for the entry `pod:Pod`", pod.start().message["fault"]["message"])
+
+    def test_constructor_and_load_fail_with_their_own_faults(self):
+        fault = self.failed(
+            "class Pod:\n    def __init__(self):\n        raise ValueError('x')\n    def run(self, input): pass"
+        )
+        self.assertEqual((fault["code"], fault["detail"]["type"]), ("import_failed", "ValueError"))
+        load = "class Pod:\n    def run(self, input): pass\n    def load(self, models):\n        "
+        fault = self.failed(load + "raise MemoryError", load=True)
+        self.assertEqual((fault["code"], fault["detail"]["device"]), ("out_of_memory", "cpu"))
+        models = {"weights": "/there/is/no/weights"}
+        fault = self.failed(load + "open(models['weights'])", load=True, models=models)
+        self.assertEqual((fault["code"], fault["detail"]["model"]), ("model_missing", "weights"))
+        fault = self.failed(load + "open(models['weights'] + '/config.json')", load=True, models=models)
+        self.assertEqual(fault["code"], "model_missing")
+        fault = self.failed(load + "open('/there/is/no/other')", load=True, models=models)
+        self.assertEqual(fault["code"], "import_failed")
+
+    def test_load_may_be_async_and_gets_the_models(self):
+        source = """
+            import asyncio
+            class Pod:
+                def __init__(self):
+                    self.lock = asyncio.Lock()      # on Python 3.9 this binds to the current loop
+                async def load(self, models):
+                    await asyncio.sleep(0)
+                    self.models = models
+                async def run(self, input):
+                    async with self.lock:
+                        return self.models
+        """
+        pod = self.make(source, models={"a": "/models/a"}).ready()
+        self.assertEqual(pod.call("run"), {"a": "/models/a"})
+
+    def test_exits_at_import_just_end_the_process(self):
+        for code, status in (("sys.exit(5)", 5), ("os._exit(6)", 6), ("sys.exit()", 0), ("sys.exit('no licence')", 1)):
+            pod = self.make(f"import os, sys\nprint('about to go')\n{code}\n")
+            pod.hello()
+            self.assertIsNone(pod.start())
+            self.assertEqual(pod.wait(), status)
+            if code != "os._exit(6)":
+                self.assertIn(b"about to go", pod.output["stdout"])
+        self.assertIn(b"no licence", pod.output["stderr"])
+
+    def test_the_pod_runs_in_its_scratch_folder_and_leaves_the_recipe_as_it_was(self):
+        pod = self.make(GOOD, files={"helper.py": "x = 1"}).ready()
+        self.assertEqual(pod.call("run", {"code": "os.getcwd()"}), os.path.realpath(pod.scratch))
+        self.assertEqual(pod.call("run", {"code": "__import__('helper').x"}), 1)
+        self.assertEqual(sorted(os.listdir(os.path.join(pod.folder, "pod"))), ["helper.py", "pod.py"])
+
+    def test_without_an_environment_there_is_only_the_standard_library(self):
+        pod = self.make(GOOD).ready()
+        path = pod.call("run", {"code": "sys.path"})
+        self.assertEqual(path[0], os.path.join(pod.folder, "pod"))
+        self.assertFalse([entry for entry in path if "site-packages" in entry or "dist-packages" in entry], path)
+        flags = pod.call("run", {"code": "[sys.flags.isolated, sys.flags.no_site]"})
+        self.assertEqual(flags, [1, 1])
+
+    def test_the_lanes_are_private(self):
+        pod = self.make(GOOD).ready()
+        self.assertEqual(pod.call("run", {"code": "os.readlink('/proc/self/fd/0')"}), "/dev/null")
+        inherited = "[fd for fd in range(3, 64) if os.path.exists(f'/proc/self/fd/{fd}') and os.get_inheritable(fd)]"
+        self.assertEqual(pod.call("run", {"code": inherited}), [])
+
+
+class Environment(unittest.TestCase):
+    """A real venv, started with -I -S."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="hob-pod-venv-")
+        cls.venv = os.path.join(cls.folder, "venv")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", cls.venv], check=True)
+        cls.python = os.path.join(cls.venv, "bin", "python")
+        cls.packages = os.path.join(cls.venv, "lib", "python{}.{}".format(*sys.version_info), "site-packages")
+        cls.write("tensors/__init__.py", "where = __file__\n")
+        elsewhere = os.path.join(cls.folder, "elsewhere")
+        os.mkdir(elsewhere)
+        with open(os.path.join(elsewhere, "by_pth.py"), "w") as file:
+            file.write("x = 1\n")
+        cls.write("added.pth", elsewhere + "\nimport sys; sys.from_pth = True\n")
+
+    @classmethod
+    def write(cls, name, text):
+        path = os.path.join(cls.packages, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(text)
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    def test_packages_prefix_and_pth_files_are_the_environments(self):
+        source = "import sys, tensors, by_pth\n" + GOOD
+        pod = Pod(source, {"run": False}, python=self.python, site_packages=self.packages)
+        self.addCleanup(pod.close)
+        pod.ready()
+        self.assertEqual(pod.call("run", {"code": "sys.prefix"}), self.venv)
+        self.assertTrue(pod.call("run", {"code": "sys.base_prefix != sys.prefix and sys.from_pth"}))
+        self.assertEqual(
+            pod.call("run", {"code": "__import__('tensors').where"}),
+            os.path.join(self.packages, "tensors", "__init__.py"),
+        )
+        path = pod.call("run", {"code": "sys.path"})
+        self.assertEqual(path[0], os.path.join(pod.folder, "pod"))
+        self.assertEqual(path.count(self.packages), 1)
+        self.assertEqual([entry for entry in path if "-packages" in entry], [self.packages])
+
+    def test_packages_beside_another_interpreter_are_found_too(self):
+        pod = Pod("import sys, tensors, by_pth\n" + GOOD, {"run": False}, site_packages=self.packages)
+        self.addCleanup(pod.close)
+        pod.ready()
+        path = pod.call("run", {"code": "sys.path"})
+        self.assertEqual([entry for entry in path if "-packages" in entry], [self.packages])
+
+    def test_worker_processes_see_the_same_packages(self):
+        source = "import multiprocessing, tensors\n" + GOOD.replace(
+            "return eval(",
+            'return multiprocessing.get_context("spawn").Pool(1).apply(__import__("checks").where) or eval(',
+        )
+        files = {"checks.py": "import tensors, hob_pod\ndef where():\n    return tensors.where\n"}
+        pod = Pod(source, {"run": False}, python=self.python, site_packages=self.packages, files=files)
+        self.addCleanup(pod.close)
+        self.assertIn("tensors", pod.ready().call("run", {"code": "0"}))
+
+
+class EarlyEnd(unittest.TestCase):
+    def test_the_host_may_go_at_any_step(self):
+        for steps in range(4):
+            with self.subTest(steps=steps):
+                pod = Pod(GOOD, {"run": False})
+                if steps > 0:
+                    pod.hello()
+                if steps > 1:
+                    pod.start()
+                if steps > 2:
+                    pod.control.send({"type": "load"})
+                pod.control.socket.close()
+                self.assertEqual(pod.wait(), 0)
+                self.assertEqual(pod.output["stderr"], b"")
+                pod.close()
+
+    def test_drain_and_exit_work_before_load(self):
+        for kind in ("drain", "exit"):
+            pod = Pod(GOOD, {"run": False})
+            self.addCleanup(pod.close)
+            pod.hello()
+            pod.start()
+            pod.control.send({"type": kind})
+            self.assertTrue(until(lambda pod=pod: pod.process.poll() == 0))
+
+    def test_a_first_message_that_is_not_start_ends_the_pod_loudly(self):
+        pod = Pod(GOOD, {"run": False})
+        self.addCleanup(pod.close)
+        pod.control.send({"type": "load"})
+        self.assertEqual(pod.wait(), 70)
+        self.assertIn(b"wanted `start`", pod.output["stderr"])
+
+
+if __name__ == "__main__":
+    unittest.main()

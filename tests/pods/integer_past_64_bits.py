@@ -1,0 +1,13 @@
+#!/usr/bin/env -S python3 -B
+"""Answers with an integer that 64 bits cannot hold, in otherwise good JSON.
+
+Expected: `invalid_json` for the call (or `protocol_violation`, if the host reads documents with their frame).
+"""
+
+import raw
+
+pod = raw.Pod()
+pod.ready()
+while True:
+    ask, _ = pod.ask()
+    pod.answer(ask, {"count": 2**64})

@@ -1,0 +1,13 @@
+#!/usr/bin/env -S python3 -B
+"""Answers with NaN in the JSON, as Python's own json does if nobody stops it.
+
+Expected: `protocol_violation` (a frame that is not JSON; `hob_pod` itself would answer `invalid_json` with the place).
+"""
+
+import raw
+
+pod = raw.Pod()
+pod.ready()
+while True:
+    ask, _ = pod.ask()
+    pod.answer(ask, {"scores": [0.5, float("nan")]})
