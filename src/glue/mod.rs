@@ -138,7 +138,9 @@ impl Glue {
         check::shape(manifest, &component, engine)?;
         let mut linker = Linker::new(engine);
         world::Glue::add_to_linker::<Run, HasSelf<Run>>(&mut linker, |run| run).map_err(broken)?;
-        let pre = linker.instantiate_pre(&component).and_then(world::GluePre::new).map_err(broken)?;
+        let pre = linker.instantiate_pre(&component).map_err(broken)?;
+        check::signature(manifest, &pre)?;
+        let pre = world::GluePre::new(pre).map_err(broken)?;
         Ok(Prepared { glue: self.0.clone(), pre: Arc::new(pre), recipe: recipe.digest() })
     }
 }
