@@ -39,7 +39,7 @@ pub trait Pods: Send + Sync {
 
 /// One ask under way; dropping it cancels the work down to the worker.
 pub trait Ask: Send {
-    /// The next event; `None` after the answer. Dropping the future loses no event.
+    /// The next event; `None` after the answer. The work goes on between two calls, so that several asks wait side by side.
     fn next(&mut self) -> BoxFuture<'_, Result<Option<AskEvent>, Fault>>;
 }
 

@@ -79,8 +79,13 @@ fn floor(pool_as_hobs: bool) -> InstancePre<()> {
     let mut config = Config::new();
     let mut pool = PoolingAllocationConfig::default();
     pool.max_memory_size(limits::GLUE_MEMORY_BYTES_MAX);
-    if pool_as_hobs && PoolingAllocationConfig::is_pagemap_scan_available() {
-        pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(limits::GLUE_KEEP_RESIDENT_BYTES);
+    if pool_as_hobs {
+        pool.table_elements(limits::GLUE_TABLE_ELEMENTS_MAX).max_unused_warm_slots(limits::GLUE_WARM_SLOTS_MAX);
+        if PoolingAllocationConfig::is_pagemap_scan_available() {
+            pool.pagemap_scan(Enabled::Yes)
+                .linear_memory_keep_resident(limits::GLUE_KEEP_RESIDENT_BYTES)
+                .table_keep_resident(limits::GLUE_TABLE_ELEMENTS_MAX * size_of::<usize>());
+        }
     }
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let engine = Engine::new(&config).unwrap();
