@@ -6,12 +6,15 @@
 use wasmtime::{
     Engine,
     component::{
-        Component,
+        Component, InstancePre,
         types::{ComponentInstance, ComponentItem},
     },
 };
 
-use super::world::VERSION;
+use super::{
+    run::Run,
+    world::{self, Request, Response, VERSION},
+};
 use crate::model::{Code, Fault, Manifest, RecipeName, limits};
 
 /// Every function of the world's imports. A test holds it against `wit/glue.wit`.
@@ -119,6 +122,20 @@ pub fn shape(manifest: &Manifest, component: &Component, engine: &Engine) -> Res
         }
     }
     Ok(())
+}
+
+/// Whether `run` takes and gives what the world says. wasmtime would only find out on the first call.
+///
+/// Errors: `glue_incompatible`.
+pub fn signature(manifest: &Manifest, pre: &InstancePre<Run>) -> Result<(), Fault> {
+    let Some(ComponentItem::ComponentFunc(run)) = pre.component().component_type().get_export(pre.engine(), "run").map(|item| item.ty)
+    else {
+        return Ok(()); // `shape` said so already.
+    };
+    run.typecheck::<(&Request,), (Result<Response, world::Fault>,)>(&pre.instance_type()).map_err(|error| {
+        incompatible(&manifest.name, format!("exports a `run` that is not the one of hob:glue: {error:#}"))
+            .hint("build it against the wit/glue.wit of this Hob")
+    })
 }
 
 /// What of an import this Hob does not have, in words.

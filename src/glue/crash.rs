@@ -24,8 +24,9 @@ const GUEST_CODES: &[Code] = &[
     Code::Deadline,
 ];
 
-/// wasmtime's words for two failures that it gives no type.
+/// wasmtime's words for three failures that it gives no type.
 const FUEL_WORDS: &str = "fuel allocated for hostcalls has been exhausted";
+const COUNT_WORDS: &str = "resource limit exceeded: ";
 const ADDRESS_WORDS: &str = "memory fault at wasm address 0x";
 
 /// An address this close to 2^32 is a stack pointer that ran below zero, not a stray one.
@@ -82,6 +83,10 @@ pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
             run,
             limit(&run.manifest, "bytes per host call", None, limits::GLUE_HOSTCALL_BYTES_MAX, "bytes out of the guest at once"),
         );
+    }
+    if said(COUNT_WORDS) {
+        let fault = limit(&run.manifest, "core instances", None, limits::GLUE_CORE_INSTANCES_MAX, "in one component");
+        return with_log(run, fault.with("causes", causes));
     }
     let overflow = error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) || causes.iter().any(|cause| is_underflow(cause));
     let what = match (overflow, error.downcast_ref::<Trap>()) {

@@ -33,14 +33,21 @@ pub fn open(cache: &Path) -> Result<Engines, Fault> {
     let slots = slots(std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().as_deref());
     let on_demand = Engine::new(config(&cache).memory_reservation(limits::GLUE_MEMORY_BYTES_MAX as u64))
         .map_err(|error| Fault::new(Code::Internal, format!("wasmtime refuses its settings: {error:#}")))?;
-    let pooled = Engine::new(config(&cache).allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots))));
-    let pooled = match pooled {
-        Ok(engine) => Some(engine),
-        Err(error) => {
-            tracing::warn!("no pool of {slots} glue instances on this machine, they are made on demand: {error:#}");
-            None
+    // A whole wasm address space behind each memory spares the guest its bounds checks; where that is too much to ask for, a
+    // pool with them is still better than none.
+    let pooled = [None, Some(limits::GLUE_MEMORY_BYTES_MAX as u64)].into_iter().find_map(|reservation| {
+        let mut config = config(&cache);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots)));
+        if let Some(bytes) = reservation {
+            config.memory_reservation(bytes);
         }
-    };
+        Engine::new(&config)
+            .inspect_err(|error| tracing::warn!("no room for a pool of {slots} glue instances on this machine: {error:#}"))
+            .ok()
+    });
+    if pooled.is_none() {
+        tracing::warn!("glue instances are made on demand, which is slower");
+    }
     Ok(Engines { pooled, on_demand, slots })
 }
 
@@ -73,6 +80,8 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
         .max_core_instances_per_component(limits::GLUE_CORE_INSTANCES_MAX)
         .max_memories_per_component(limits::GLUE_MEMORIES_MAX)
         .max_tables_per_component(limits::GLUE_TABLES_MAX)
+        .max_memories_per_module(limits::GLUE_MEMORIES_MAX)
+        .max_tables_per_module(limits::GLUE_TABLES_MAX)
         .max_memory_size(limits::GLUE_MEMORY_BYTES_MAX)
         .table_elements(limits::GLUE_TABLE_ELEMENTS_MAX)
         .max_unused_warm_slots(limits::GLUE_WARM_SLOTS_MAX);

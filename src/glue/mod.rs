@@ -39,7 +39,7 @@ pub trait Pods: Send + Sync {
 
 /// One ask under way; dropping it cancels the work down to the worker.
 pub trait Ask: Send {
-    /// The next event; `None` after the answer. Dropping the future loses no event.
+    /// The next event; `None` after the answer. The work goes on between two calls, so that several asks wait side by side.
     fn next(&mut self) -> BoxFuture<'_, Result<Option<AskEvent>, Fault>>;
 }
 
@@ -138,7 +138,9 @@ impl Glue {
         check::shape(manifest, &component, engine)?;
         let mut linker = Linker::new(engine);
         world::Glue::add_to_linker::<Run, HasSelf<Run>>(&mut linker, |run| run).map_err(broken)?;
-        let pre = linker.instantiate_pre(&component).and_then(world::GluePre::new).map_err(broken)?;
+        let pre = linker.instantiate_pre(&component).map_err(broken)?;
+        check::signature(manifest, &pre)?;
+        let pre = world::GluePre::new(pre).map_err(broken)?;
         Ok(Prepared { glue: self.0.clone(), pre: Arc::new(pre), recipe: recipe.digest() })
     }
 }

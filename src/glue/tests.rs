@@ -26,6 +26,9 @@ use crate::model::{Call, Manifest, Origin};
 
 const WIT: &str = include_str!("../../wit/glue.wit");
 
+/// A world whose `run` is another.
+const OTHER_RUN: &str = "package hob:glue@0.1.0; world glue { export run: func() -> result<u8>; }";
+
 macro_rules! guest {
     ($name:literal) => {
         include_str!(concat!("../../tests/guests/", $name, ".wat"))
@@ -420,6 +423,11 @@ fn what_is_not_glue_for_this_hob_is_said_before_linking() {
         (changed, "0.1", "hob:glue/pod"),
         (binary(guest!("needs_sockets")), "0.1", "needs wasi:sockets/network@0.2.0, which Hob does not offer"),
         (binary("(component (import \"print\" (func)))"), "0.1", "needs print, which Hob does not offer"),
+        (
+            component("(module (memory (export \"memory\") 1) (func (export \"run\") (result i32) (i32.const 0)))", OTHER_RUN),
+            "0.1",
+            "exports a `run` that is not",
+        ),
         (binary("(component)"), "0.1", "does not export the function `run`"),
         (component(&guest!("echo").replace("\"memory\") 8", "\"memory\") 2000"), WIT), "0.1", "needs 2000 pages of memory"),
     ];
@@ -469,6 +477,31 @@ async fn without_a_pool_everything_works_the_same() {
     let (result, _) = run_on(&glue, &recipe(guest!("spin")), "plain", script(0, vec![])).await;
     assert_eq!(result.unwrap_err().code, Code::GlueLimit);
     siblings_are_well(&glue).await;
+}
+
+#[tokio::test]
+async fn a_component_that_does_not_fit_the_pool_runs_on_demand() {
+    // More globals than a pooled slot has room for.
+    let globals = "(global (mut i64) (i64.const 0))".repeat(80_000);
+    let recipe = recipe(&guest!("echo").replace("(memory", &format!("{globals} (memory")));
+    let prepared = glue().compile(&recipe).unwrap();
+    assert!(glue().0.engines.pooled.is_some(), "this machine should have a pool");
+    assert!(Engine::same(prepared.pre.engine(), &glue().0.engines.on_demand));
+    let (result, _) = run_on(glue(), &recipe, "plain", script(0, vec![])).await;
+    assert_eq!(result.unwrap().output.value(), &json!({"text": "hi"}));
+}
+
+#[tokio::test]
+async fn core_instances_are_capped() {
+    let many = "(core instance (instantiate 1))".repeat(limits::GLUE_CORE_INSTANCES_MAX as usize + 1);
+    let bytes = component(guest!("echo"), WIT);
+    // The same component with more instances than one may have, all of them empty (its own module is number 0).
+    let extra = wat::parse_str(format!("(component (core module) (core module) {many})")).unwrap();
+    let bytes = [&bytes[..], &extra[8..]].concat();
+    let (result, _) = run_on(glue(), &recipe_of(bytes, "0.1"), "plain", script(0, vec![])).await;
+    let fault = result.unwrap_err();
+    assert_eq!((fault.code, fault.detail["cap"].as_str()), (Code::GlueLimit, Some("core instances")), "{fault:?}");
+    siblings_are_well(glue()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

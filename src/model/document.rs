@@ -30,7 +30,9 @@ impl Document {
         }
         let value: Value =
             serde_json::from_str(&text).map_err(|error| Fault::new(Code::InvalidJson, format!("{what} is not valid JSON: {error}")))?;
-        if let Some(offset) = integer_past_64_bits(text.as_bytes()) {
+        if has_long_number(text.as_bytes())
+            && let Some(offset) = integer_past_64_bits(text.as_bytes())
+        {
             let token: String = text[offset..].chars().take_while(|c| c.is_ascii_digit() || *c == '-').take(24).collect();
             return Err(Fault::new(Code::InvalidJson, format!("{what} has an integer past 64 bits at byte {offset}: {token}"))
                 .hint("write it as a string or as a float"));
@@ -60,6 +62,20 @@ impl From<Value> for Document {
     fn from(value: Value) -> Document {
         Document { text: value.to_string(), value }
     }
+}
+
+/// Whether `text` has 19 digits in a row: the shortest integer past 64 bits. It looks at every 19th byte, which such a
+/// row cannot avoid, so that nearly every document is spared the scan byte by byte.
+fn has_long_number(text: &[u8]) -> bool {
+    const SHORTEST: usize = 19;
+    (SHORTEST - 1..text.len()).step_by(SHORTEST).any(|at| {
+        if !text[at].is_ascii_digit() {
+            return false;
+        }
+        let before = text[..at].iter().rev().take(SHORTEST).take_while(|byte| byte.is_ascii_digit()).count();
+        let after = text[at + 1..].iter().take(SHORTEST).take_while(|byte| byte.is_ascii_digit()).count();
+        before + 1 + after >= SHORTEST
+    })
 }
 
 /// Where `text` (valid JSON) holds an integer that neither i64 nor u64 can. serde_json would round it to a float in silence.
@@ -105,6 +121,13 @@ mod tests {
         }
         for bad in ["", "{", "NaN", "[Infinity]", "\"\\ud800\"", "18446744073709551616", "{\"a\":[-9223372036854775809]}", "1e999"] {
             assert_eq!(Document::parse(bad, "input").unwrap_err().code, Code::InvalidJson, "{bad}");
+        }
+        // Wherever it lies in the text.
+        for spaces in 0..40 {
+            let space = " ".repeat(spaces);
+            assert_eq!(Document::parse(format!("{space}[18446744073709551616]"), "input").unwrap_err().code, Code::InvalidJson, "{spaces}");
+            assert_eq!(Document::parse(format!("{space}-9223372036854775809"), "input").unwrap_err().code, Code::InvalidJson, "{spaces}");
+            assert!(Document::parse(format!("{space}[18446744073709551615]"), "input").is_ok());
         }
         let huge = format!("\"{}\"", "x".repeat(DOCUMENT_BYTES_MAX));
         assert_eq!(Document::parse(huge, "input").unwrap_err().code, Code::TooLarge);
