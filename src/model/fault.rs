@@ -79,6 +79,8 @@ codes! {
     MetadataExpired "metadata_expired" Repository exit 5 http 502 mcp -32603;
     /// Repository metadata with too few valid signatures, or malformed.
     MetadataInvalid "metadata_invalid" Repository exit 5 http 502 mcp -32603;
+    /// Other keys sign for a publisher than when the recipe was installed.
+    PublisherKeyChanged "publisher_key_changed" Repository exit 5 http 502 mcp -32603;
     /// The root's fingerprint is not the one that the operator named.
     FingerprintMismatch "fingerprint_mismatch" Repository exit 5 http 502 mcp -32603;
     /// The repository cannot be reached.

@@ -161,9 +161,6 @@ pub const LOCK_WAIT_MS: u64 = 3_600_000;
 /// Asking an interpreter or `uv` what it is, in milliseconds.
 pub const PROBE_MS: u64 = 20_000;
 
-/// Between two tries to get a lock that another process holds, in milliseconds.
-pub const LOCK_RETRY_MS: u64 = 50;
-
 /// Output of a probed program that is kept, in bytes; the rest is read and dropped.
 pub const TOOL_OUTPUT_BYTES_MAX: usize = 64 << 10;
 
@@ -184,3 +181,45 @@ pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// Calls remembered by the journal in memory.
 pub const JOURNAL_CALLS_MAX: usize = 1_000;
+
+/// Bytes past the signed length that are still read of a bundle: enough to name an extra file in it.
+pub const BUNDLE_SURPLUS_BYTES: u64 = 1 << 20;
+
+/// Slowest download of a bundle or a model that is borne on average, in bytes per second: a drip-feeder loses.
+pub const DOWNLOAD_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
+
+/// One read of a local file that is copied or hashed, in bytes.
+pub const COPY_CHUNK_BYTES: usize = 1 << 20;
+
+/// Redirects that one request follows, all on one host.
+pub const REDIRECTS_MAX: usize = 4;
+
+/// Waiting for another process that refreshes the same remote or writes the same repository, in milliseconds.
+pub const REPOSITORY_LOCK_WAIT_MS: u64 = 120_000;
+
+/// Between two looks at a lock that another process holds, in milliseconds.
+pub const LOCK_POLL_MS: u64 = 20;
+
+/// Saved trust state of one remote, in bytes: the longest root chain and the three roles below, as JSON text.
+pub const TRUST_STATE_BYTES_MAX: u64 = 320 << 20;
+
+/// Publishers whose roles one listing of a whole remote reads.
+pub const LISTED_PUBLISHERS_MAX: usize = 64;
+
+/// Versions, recipes or publishers that one "there is" in a message names.
+pub const NAMED_IN_MESSAGE_MAX: usize = 12;
+
+/// A key file, in bytes.
+pub const KEY_FILE_BYTES_MAX: u64 = 4 << 10;
+
+/// How long a repository's root, targets and publisher roles are valid, in days.
+pub const OFFLINE_ROLE_DAYS: i64 = 365;
+
+/// How long a repository's snapshot is valid, in days.
+pub const SNAPSHOT_DAYS: i64 = 30;
+
+/// How long a repository's timestamp is valid, in days: re-signed weekly.
+pub const TIMESTAMP_DAYS: i64 = 14;
+
+/// Days before its end from which an offline role is reported as due.
+pub const ROLE_DUE_DAYS: i64 = 60;

@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use crate::model::{Code, Fault, Home, Step, limits, progress};
 
-use super::{files, locks, process, python::Python, staging::Staging};
+use super::{durable, files, locks, process, python::Python, staging::Staging};
 
 /// The version that we fetch.
 const VERSION: &str = "0.13.8";
@@ -146,13 +146,13 @@ async fn fetch(home: &Home, python: &Python, progress: &progress::Shared) -> Res
 
 fn publish(home: &Home, tree: &Path) -> Result<(), Fault> {
     let place = home.tools().join(format!("uv-{VERSION}"));
-    files::make_folder(&home.tools())?;
+    durable::make_folder(&home.tools())?;
     // Only a copy that did not answer is still there.
     files::remove_tree(&place)?;
     let rename = || -> std::io::Result<()> {
         fs::File::open(tree.join("bin/uv"))?.sync_all()?;
         fs::rename(tree, &place)?;
-        files::sync_folder(&home.tools())
+        durable::sync_folder(&home.tools())
     };
     rename().map_err(|error| Fault::io(format!("putting uv at {}", place.display()), &error))
 }

@@ -1,0 +1,231 @@
+//! How bytes come from a repository: a folder (`file:`) or static files over http(s), every wait and size bounded.
+//!
+//! Apart from the client, which decides what the bytes are worth: nothing here is trusted, and no failure here is
+//! called anything but "not reached", "not there" or "too long".
+
+use std::{error::Error, fs::File, io::Read, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{StatusCode, Url, redirect};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::model::{Code, Fault, limits};
+
+/// How long a transport waits. The defaults are the bounds of `model/limits.rs`; tests wait less.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Connecting.
+    pub connect: Duration,
+    /// Between two chunks of a body.
+    pub stall: Duration,
+    /// One metadata file, from the request to its last byte.
+    pub metadata: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            connect: Duration::from_millis(limits::HTTP_CONNECT_MS),
+            stall: Duration::from_millis(limits::HTTP_STALL_MS),
+            metadata: Duration::from_millis(limits::METADATA_FETCH_MS),
+        }
+    }
+}
+
+/// One repository's place.
+#[derive(Debug)]
+pub struct Transport {
+    base: Base,
+    patience: Patience,
+}
+
+#[derive(Debug)]
+enum Base {
+    Folder(PathBuf),
+    Http { client: reqwest::Client, url: Url },
+}
+
+impl Transport {
+    /// For `file:` URLs, plain absolute or `./` paths, and http(s) URLs.
+    ///
+    /// Errors: `usage` for anything else.
+    pub fn new(url: &str, patience: Patience) -> Result<Transport, Fault> {
+        let wrong = |why: &str| {
+            Fault::new(Code::Usage, format!("`{url}` is not a repository's address: {why}"))
+                .hint("wanted `https://host/path`, `http://host/path`, `file:///path` or a path that starts with `/` or `./`")
+        };
+        if url.starts_with('/') || url.starts_with("./") || url.starts_with("../") {
+            return Ok(Transport { base: Base::Folder(url.into()), patience });
+        }
+        let mut parsed = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            return Err(wrong("it has a query or a fragment, which no file below it could carry"));
+        }
+        match parsed.scheme() {
+            "file" => match parsed.to_file_path() {
+                Ok(path) => Ok(Transport { base: Base::Folder(path), patience }),
+                Err(()) => Err(wrong("a `file:` address names a local path")),
+            },
+            "http" | "https" => {
+                if !parsed.path().ends_with('/') {
+                    parsed.set_path(&format!("{}/", parsed.path()));
+                }
+                Ok(Transport { base: Base::Http { client: client(&parsed, patience)?, url: parsed }, patience })
+            }
+            other => Err(wrong(&format!("`{other}:` is not served"))),
+        }
+    }
+
+    /// Where the file of that relative path is, for messages.
+    pub fn place(&self, path: &str) -> String {
+        match &self.base {
+            Base::Folder(folder) => folder.join(path).display().to_string(),
+            Base::Http { url, .. } => format!("{url}{path}"),
+        }
+    }
+
+    /// All of one metadata file; `None` when the repository has none of that name.
+    ///
+    /// Errors: `repository_unreachable`; `metadata_invalid` when it is longer than `max` bytes.
+    pub async fn metadata(&self, file: &str, max: u64) -> Result<Option<Vec<u8>>, Fault> {
+        let path = format!("metadata/{file}");
+        let end = Instant::now() + self.patience.metadata;
+        let late =
+            |_| unreachable(&self.place(&path), &format!("`{file}` did not arrive whole within {} ms", self.patience.metadata.as_millis()));
+        let Some(mut body) = timeout_at(end, self.open(&path)).await.map_err(late)?? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        while let Some(chunk) = timeout_at(end, body.chunk()).await.map_err(late)?? {
+            if (bytes.len() + chunk.len()) as u64 > max {
+                return Err(Fault::new(
+                    Code::MetadataInvalid,
+                    format!("`{file}` at {} is longer than the {max} bytes that it may have", body.place),
+                )
+                .with("file", file)
+                .hint("what answers there is not a sound repository: check the address of the remote"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Opens the file of that relative path; `None` when there is none.
+    ///
+    /// Errors: `repository_unreachable`.
+    pub async fn open(&self, path: &str) -> Result<Option<Body>, Fault> {
+        let place = self.place(path);
+        match &self.base {
+            Base::Folder(folder) => {
+                if !folder.is_dir() {
+                    return Err(unreachable(&place, &format!("there is no folder {}", folder.display())));
+                }
+                let found = folder.join(path);
+                // Asked before opening: opening a pipe would wait for its writer.
+                match std::fs::metadata(&found) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) => return Err(unreachable(&place, &error.to_string())),
+                    Ok(metadata) if !metadata.is_file() => return Err(unreachable(&place, "it is not a plain file")),
+                    Ok(_) => {}
+                }
+                let file = File::open(&found).map_err(|error| unreachable(&place, &error.to_string()))?;
+                Ok(Some(Body { source: Source::File(Some(file)), place, stall: self.patience.stall }))
+            }
+            Base::Http { client, url } => {
+                let asked = url.join(path).map_err(|error| unreachable(&place, &error.to_string()))?;
+                let sent = timeout(self.patience.stall, client.get(asked).send()).await;
+                let response = sent
+                    .map_err(|_| unreachable(&place, &format!("no answer within {} ms", self.patience.stall.as_millis())))?
+                    .map_err(|error| unreachable(&place, &chain(&error)))?;
+                match response.status() {
+                    status if status.is_success() => Ok(Some(Body { source: Source::Http(response), place, stall: self.patience.stall })),
+                    // Object stores answer 403 for what is not there when listing is forbidden.
+                    StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => Ok(None),
+                    status => Err(unreachable(&place, &format!("it answered {status}"))),
+                }
+            }
+        }
+    }
+}
+
+fn client(url: &Url, patience: Patience) -> Result<reqwest::Client, Fault> {
+    let home = (url.host_str().map(str::to_owned), url.port_or_known_default(), url.scheme().to_owned());
+    let policy = redirect::Policy::custom(move |attempt| {
+        let to = (attempt.url().host_str().map(str::to_owned), attempt.url().port_or_known_default(), attempt.url().scheme().to_owned());
+        if to != home {
+            let message = format!("it redirects to another host, `{}`, which the operator never named", attempt.url());
+            attempt.error(message)
+        } else if attempt.previous().len() > limits::REDIRECTS_MAX {
+            attempt.error(format!("more than {} redirects", limits::REDIRECTS_MAX))
+        } else {
+            attempt.follow()
+        }
+    });
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(patience.connect)
+        .redirect(policy)
+        .referer(false)
+        .user_agent(concat!("hob/", env!("CARGO_PKG_VERSION")));
+    // A proxy cannot reach this machine's own loopback.
+    if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(|error| Fault::new(Code::Internal, format!("the http client cannot be made: {}", chain(&error))))
+}
+
+/// The bytes of one file, as they come.
+#[derive(Debug)]
+pub struct Body {
+    source: Source,
+    /// Where it comes from, for messages.
+    pub place: String,
+    stall: Duration,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Taken out while a blocking thread reads.
+    File(Option<File>),
+    Http(reqwest::Response),
+}
+
+impl Body {
+    /// The next bytes; `None` at the end.
+    ///
+    /// Errors: `repository_unreachable` for a broken or stalled line.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
+        match &mut self.source {
+            Source::File(slot) => {
+                let Some(mut file) = slot.take() else { return Ok(None) };
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut bytes = Vec::with_capacity(limits::COPY_CHUNK_BYTES);
+                    file.by_ref().take(limits::COPY_CHUNK_BYTES as u64).read_to_end(&mut bytes).map(|_| (file, bytes))
+                });
+                let (file, bytes) = read
+                    .await
+                    .map_err(|error| Fault::new(Code::Internal, format!("reading {}: {error}", self.place)))?
+                    .map_err(|error| unreachable(&self.place, &error.to_string()))?;
+                *slot = Some(file);
+                Ok((!bytes.is_empty()).then(|| bytes.into()))
+            }
+            Source::Http(response) => timeout(self.stall, response.chunk())
+                .await
+                .map_err(|_| unreachable(&self.place, &format!("no byte came for {} ms", self.stall.as_millis())))?
+                .map_err(|error| unreachable(&self.place, &chain(&error))),
+        }
+    }
+}
+
+fn unreachable(place: &str, why: &str) -> Fault {
+    Fault::new(Code::RepositoryUnreachable, format!("{place} cannot be read: {why}"))
+        .hint("check the address and the network, then try again; what is installed goes on working")
+}
+
+/// An error with its causes: reqwest's own text stops at "error sending request".
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
