@@ -4,6 +4,7 @@
 //! into staging, run once, then published by rename. A program that the user named is used or refused, never replaced.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Stdio,
@@ -45,6 +46,18 @@ fn range() -> VersionReq {
 ///
 /// Errors: `uv_missing`, `disk_full`.
 pub async fn find(home: &Home, explicit: Option<&Path>, python: &Python, progress: &progress::Shared) -> Result<Uv, Fault> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    find_in(home, explicit, &path, python, progress).await
+}
+
+/// [`find`] with the search path as an argument.
+pub async fn find_in(
+    home: &Home,
+    explicit: Option<&Path>,
+    path: &OsStr,
+    python: &Python,
+    progress: &progress::Shared,
+) -> Result<Uv, Fault> {
     if let Some(path) = explicit {
         let refused = |why: String| {
             Fault::new(Code::UvMissing, format!("the configured uv, {}, cannot be used: {why}; wanted {RANGE}", path.display()))
@@ -56,7 +69,7 @@ pub async fn find(home: &Home, explicit: Option<&Path>, python: &Python, progres
             false => Err(refused(format!("it is version {}", uv.version))),
         };
     }
-    for folder in std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).filter(|folder| folder.is_absolute()) {
+    for folder in std::env::split_paths(path).filter(|folder| folder.is_absolute()) {
         let path = folder.join("uv");
         if path.is_file()
             && let Ok(uv) = ask(&path).await

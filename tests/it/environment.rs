@@ -301,6 +301,48 @@ async fn a_uv_that_the_user_named_is_used_or_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_uv_and_no_pip_says_what_was_tried_and_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path().join("home"));
+    // Too old a uv on PATH is passed by; the interpreter has no pip.
+    for (name, text) in [("uv", "echo 'uv 0.1.2'"), ("python3", "echo 'No module named pip' >&2; exit 1")] {
+        fs::write(root.path().join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let python = Python { executable: root.path().join("python3"), ..any_python().await };
+    let fault = uv::find_in(&home, None, root.path().as_os_str(), &python, &quiet()).await.unwrap_err();
+    assert_eq!(fault.code, Code::UvMissing);
+    assert!(fault.message.contains("on PATH") && fault.message.contains("No module named pip"), "{}", fault.message);
+    assert!(fault.hint.unwrap().contains("HOB_UV"));
+    assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_during_a_build_is_named_and_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(_disk) = crate::shelf::SmallDisk::mount(&root.path().join("home"), 128 << 10) else { return };
+    let home = Home::at(root.path().join("home"));
+    let fault = build(&home, &real_uv().await, LOCK, Existing::Trust).await.unwrap_err();
+    assert_eq!(fault.code, Code::DiskFull, "{fault:?}");
+    assert_eq!(environment::all(&home).unwrap(), []);
+    assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_index_is_asked_when_hob_toml_names_one() {
+    let root = tempfile::tempdir().unwrap();
+    let python = any_python().await;
+    // Nobody listens on the discard port of this machine.
+    let tools = Tools { uv: Some(real_uv().await), index_url: Some("http://127.0.0.1:9/simple".into()), ..Tools::default() };
+    let wanted =
+        Wanted { lock: LOCK.as_bytes(), what: "requirements.lock", python: &python, existing: Existing::Trust, label: "test/recipe" };
+    let fault = environment::ensure(&Home::at(root.path()), &tools, &wanted, &quiet()).await.unwrap_err();
+    assert_eq!(fault.code, Code::EnvironmentFailed);
+    assert!(fault.message.contains("127.0.0.1:9"), "{}", fault.message);
+    assert!(fault.hint.unwrap().contains("index_url"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_python_in_range_lists_what_was_found_and_wanted() {
     let fault = python::find(&range(">=3.99"), None).await.unwrap_err();
     assert_eq!(fault.code, Code::PythonMissing);
