@@ -21,7 +21,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::model::{Code, Fault, Home, RecipeName, id::is_name, limits};
 
-use super::{durable, environment::Tools};
+use super::{durable, environment::Tools, store::WriteGuard};
 
 /// A repository that recipes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ fn read_text(home: &Home) -> Result<String, Fault> {
     String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{}: not UTF-8", path.display())))
 }
 
-/// Changes to `hob.toml` that keep everything else as its author wrote it. Made and written under the shelf's lock.
+/// Changes to `hob.toml` that keep everything else as its author wrote it.
 pub struct Edit {
     home: Home,
     document: DocumentMut,
@@ -105,7 +105,7 @@ pub struct Edit {
 
 impl Edit {
     /// Begins from the file as it is, which must be a valid one.
-    pub fn begin(home: &Home) -> Result<Edit, Fault> {
+    pub fn begin(home: &Home, _guard: &WriteGuard) -> Result<Edit, Fault> {
         Config::read(home)?;
         let document = read_text(home)?.parse().map_err(|error: toml_edit::TomlError| {
             Fault::new(Code::InvalidConfig, format!("{}: not TOML: {}", home.config_file().display(), error.message()))

@@ -225,7 +225,7 @@ fn read_tree_file(home: &Home, digest: Digest) -> Result<Vec<u8>, Fault> {
 
 pub(super) fn altered(digest: Digest, why: String) -> Fault {
     Fault::new(Code::ShelfAltered, format!("environment {}: {why}", digest.short()))
-        .hint("`hob remove` and `hob add` the recipes that use it: it is built anew")
+        .hint("`hob remove` and `hob add` all recipes that use it, or delete its folder if none does: it is built anew")
         .with("environment", digest.hex())
 }
 

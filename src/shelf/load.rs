@@ -41,8 +41,20 @@ impl Shelf {
     /// Errors: `recipe_not_found`, `shelf_altered` by the name of the file, `model_missing`, `invalid_manifest` (a Hob
     /// older than the recipe wants).
     pub fn load(&self, name: &RecipeName) -> Result<Verified, Fault> {
-        let entry = self.entry(name)?;
-        self.load_entry(&entry)
+        let mut entry = self.entry(name)?;
+        let mut tries = 1;
+        loop {
+            let loaded = self.load_entry(&entry);
+            // Readers take no lock: an install or removal may have changed the files between the two reads.
+            if loaded.is_err() && tries < limits::SHELF_READ_TRIES {
+                let now = self.entry(name)?;
+                if now != entry {
+                    (entry, tries) = (now, tries + 1);
+                    continue;
+                }
+            }
+            return loaded;
+        }
     }
 
     fn load_entry(&self, entry: &LockEntry) -> Result<Verified, Fault> {

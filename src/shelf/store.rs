@@ -20,7 +20,7 @@ use super::{
     config::{Edit, Prepared},
     durable, environment, files,
     lockfile::{EnvironmentPin, LockEntry, LockFile},
-    locks::{self, Held},
+    locks,
     models::{self, Checked},
     staging::Staging,
     tree::make_read_only,
@@ -33,10 +33,6 @@ pub struct Shelf {
     pub(super) home: Home,
     pub(super) checked: Checked,
 }
-
-/// The right to change the shelf: one holder among all processes.
-#[derive(Debug)]
-pub struct WriteGuard(#[expect(dead_code, reason = "held, not read")] Held);
 
 impl Shelf {
     /// Errors: `invalid_config` when `hob.lock` cannot be read.
@@ -51,7 +47,9 @@ impl Shelf {
 
     /// Waits until nobody else changes the shelf; says so once while it waits.
     pub async fn lock_for_writing(&self, progress: &progress::Shared) -> Result<WriteGuard, Fault> {
-        locks::acquire(&self.home.locks().join("shelf.lock"), "installing", progress).await.map(WriteGuard)
+        let held = locks::acquire(&self.home.locks().join("shelf.lock"), "installing", progress).await?;
+        sweep(self.home.config())?;
+        Ok(WriteGuard(held))
     }
 
     /// A place to unpack one recipe in.
@@ -103,10 +101,10 @@ impl Shelf {
         lock.write(&self.home)
     }
 
-    /// Takes the recipe off the shelf, with the environment and models that no other recipe uses. An environment
+    /// Takes the recipe off the shelf with all its versions, and with the environment and models that no other recipe uses. An environment
     /// that a process has open stays on the disk.
-    pub async fn remove(&self, _guard: &WriteGuard, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
-        let mut config = Edit::begin(&self.home)?;
+    pub async fn remove(&self, guard: &WriteGuard, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
+        let mut config = Edit::begin(&self.home, guard)?;
         let mut lock = LockFile::read(&self.home)?;
         let Some(entry) = lock.remove(name) else { return Err(not_found(name, &lock)) };
         let config = match config.remove_recipe(name) {
@@ -116,13 +114,12 @@ impl Shelf {
         lock.write(&self.home)?;
         config.map_or(Ok(()), Prepared::put)?;
         // From here on it is not installed; what follows gives the disk back.
-        let (folder, index) = (place(&self.home, &entry), index_place(&self.home, &entry));
+        let folder = self.home.recipes().join(name.publisher()).join(name.name());
         if folder.exists() {
             let staging = Staging::new(&self.home, "discard")?;
-            let moved = make_writable(&folder).and_then(|()| fs::rename(&folder, staging.folder().join("recipe")));
+            let moved = fs::rename(&folder, staging.folder().join("recipe"));
             moved.map_err(|error| Fault::io(format!("removing {}", folder.display()), &error))?;
         }
-        files::remove_tree(&index)?;
         if let Some(pin) = entry.environment
             && !lock.entries().iter().any(|other| other.environment.is_some_and(|other| other.digest == pin.digest))
             && !environment::remove(&self.home, pin.digest, progress).await?
@@ -137,6 +134,19 @@ impl Shelf {
         Ok(entry)
     }
 }
+
+/// Deletes the temporary files that a killed writer left beside `hob.toml`. Only a holder of the shelf's lock writes there.
+fn sweep(folder: &Path) -> Result<(), Fault> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".half-")) {
+        files::remove_tree(&entry.path())?;
+    }
+    Ok(())
+}
+
+/// The right to change the shelf and its two files: one holder among all processes.
+#[derive(Debug)]
+pub struct WriteGuard(#[expect(dead_code, reason = "held, not read")] locks::Held);
 
 fn not_found(name: &RecipeName, lock: &LockFile) -> Fault {
     let names: Vec<_> = lock.entries().iter().map(|entry| format!("`{}`", entry.name)).collect();
@@ -179,7 +189,7 @@ impl Staged {
     ///
     /// Errors: `shelf_altered` when the folder is not what `index` says, `internal` when `index` is not the entry's;
     /// `disk_full`, `io`. On an error the shelf is as it was.
-    pub fn publish(self, _guard: &WriteGuard, entry: LockEntry, index: &Index, range: Option<&VersionReq>) -> Result<(), Fault> {
+    pub fn publish(self, guard: &WriteGuard, entry: LockEntry, index: &Index, range: Option<&VersionReq>) -> Result<(), Fault> {
         let folder = self.folder();
         let index_bytes = serde_json::to_vec(index).map_err(|error| Fault::new(Code::Internal, format!("an index: {error}")))?;
         if Digest::of(&index_bytes) != entry.index_sha256 {
@@ -187,7 +197,7 @@ impl Staged {
         }
         check_folder(&folder, index)?;
         // Whatever can fail for a reason of its own fails here, before anything has moved.
-        let mut config = Edit::begin(&self.home)?;
+        let mut config = Edit::begin(&self.home, guard)?;
         let mut lock = LockFile::read(&self.home)?;
         let config = match range {
             Some(range) => {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hob::{
@@ -97,17 +97,27 @@ url = "https://recipes.example/repo"
 path = "/opt/uv"
 "#;
 
-#[test]
-fn hob_toml_is_edited_and_everything_else_stays() {
+/// A change of `hob.toml` under the shelf's lock.
+async fn edit<T>(home: &Home, change: impl FnOnce(&mut Edit) -> T) -> T {
+    let guard = Shelf::open(home.clone()).unwrap().lock_for_writing(&quiet()).await.unwrap();
+    let mut edit = Edit::begin(home, &guard).unwrap();
+    let changed = change(&mut edit);
+    edit.write().unwrap();
+    changed
+}
+
+#[tokio::test]
+async fn hob_toml_is_edited_and_everything_else_stays() {
     let root = tempfile::tempdir().unwrap();
     let home = Home::at(root.path());
     fs::write(home.config_file(), CONFIG).unwrap();
-    let mut edit = Edit::begin(&home).unwrap();
-    edit.set_recipe(&name("hob/echo"), &VersionReq::parse("^0.1").unwrap());
-    edit.set_recipe(&name("hob/ocr"), &VersionReq::parse("=1.2.4").unwrap());
-    edit.set_remote("second", "file:///srv/repo");
-    edit.set_remote("main", "https://other.example/repo");
-    edit.write().unwrap();
+    edit(&home, |edit| {
+        edit.set_recipe(&name("hob/echo"), &VersionReq::parse("^0.1").unwrap());
+        edit.set_recipe(&name("hob/ocr"), &VersionReq::parse("=1.2.4").unwrap());
+        edit.set_remote("second", "file:///srv/repo");
+        edit.set_remote("main", "https://other.example/repo");
+    })
+    .await;
 
     let text = fs::read_to_string(home.config_file()).unwrap();
     let wanted = CONFIG
@@ -123,31 +133,25 @@ fn hob_toml_is_edited_and_everything_else_stays() {
     assert_eq!(fault.code, Code::RemoteNotFound);
     assert!(fault.message.contains("`main`, `second`"), "{}", fault.message);
 
-    let mut edit = Edit::begin(&home).unwrap();
-    assert!(edit.remove_recipe(&name("hob/echo")) && edit.remove_remote("second"));
-    assert!(!edit.remove_recipe(&name("hob/echo")) && !edit.remove_remote("second"));
-    edit.write().unwrap();
+    assert_eq!(edit(&home, |edit| (edit.remove_recipe(&name("hob/echo")), edit.remove_remote("second"))).await, (true, true));
+    assert_eq!(edit(&home, |edit| (edit.remove_recipe(&name("hob/echo")), edit.remove_remote("second"))).await, (false, false));
     assert_eq!(
         fs::read_to_string(home.config_file()).unwrap(),
         CONFIG.replace("recipes.example", "other.example").replace("=1.2.3", "=1.2.4")
     );
 }
 
-#[test]
-fn hob_toml_begins_from_nothing_and_inline_remotes_are_edited_too() {
+#[tokio::test]
+async fn hob_toml_begins_from_nothing_and_inline_remotes_are_edited_too() {
     let root = tempfile::tempdir().unwrap();
     let home = Home::at(root.path().join("not/yet"));
     assert_eq!(Config::read(&home).unwrap(), Config::default());
-    let mut edit = Edit::begin(&home).unwrap();
-    edit.set_remote("main", "file:///srv/repo");
-    edit.write().unwrap();
+    edit(&home, |edit| edit.set_remote("main", "file:///srv/repo")).await;
     assert_eq!(Config::read(&home).unwrap().remotes.len(), 1);
 
     fs::write(home.config_file(), "remote = [{ name = \"a\", url = \"file:///a\" }]\n").unwrap();
-    let mut edit = Edit::begin(&home).unwrap();
-    edit.set_remote("a", "file:///other");
-    edit.set_remote("b", "file:///b");
-    edit.write().unwrap();
+    edit(&home, |edit| edit.set_remote("a", "file:///other")).await;
+    edit(&home, |edit| edit.set_remote("b", "file:///b")).await;
     let urls: Vec<_> = Config::read(&home).unwrap().remotes.into_iter().map(|remote| remote.url).collect();
     assert_eq!(urls, ["file:///other", "file:///b"]);
 }
@@ -326,14 +330,21 @@ async fn what_a_crash_between_two_steps_leaves_is_old_or_new_and_the_next_instal
 
 /// What the test below starts as a process of its own; alone it does nothing.
 #[test]
-fn a_process_of_its_own_installs_for_ever() {
+fn a_process_of_its_own_installs_and_removes_for_ever() {
     let Some(root) = std::env::var_os("HOB_TEST_INSTALL").map(PathBuf::from) else { return };
     let shelf = Shelf::open(Home::at(root.join("home"))).unwrap();
     let bundles = ["0.1.0", "0.1.1"].map(|version| bundle(&root.join(format!("recipe-{version}")), version));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    for bundle in bundles.iter().cycle() {
-        runtime.block_on(install(&shelf, bundle)).unwrap();
-    }
+    runtime.block_on(async {
+        loop {
+            for bundle in &bundles {
+                install(&shelf, bundle).await.unwrap();
+                fs::write(root.join("busy"), "").unwrap();
+            }
+            let guard = shelf.lock_for_writing(&quiet()).await.unwrap();
+            shelf.remove(&guard, &name("hob/echo"), &quiet()).await.unwrap();
+        }
+    });
 }
 
 #[tokio::test]
@@ -341,29 +352,45 @@ async fn kill_9_at_any_instant_leaves_the_old_or_the_new() {
     let root = tempfile::tempdir().unwrap();
     let shelf = Shelf::open(Home::at(root.path().join("home"))).unwrap();
     let bundles = ["0.1.0", "0.1.1"].map(|version| bundle(&recipe_folder(root.path(), version, ""), version));
-    install(&shelf, &bundles[0]).await.unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for round in 0..24 {
         let mut installer = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "shelf::a_process_of_its_own_installs_for_ever"])
+            .args(["--exact", "shelf::a_process_of_its_own_installs_and_removes_for_ever"])
             .env("HOB_TEST_INSTALL", root.path())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        tokio::time::sleep(Duration::from_millis(40 + 7 * round)).await;
-        assert!(installer.try_wait().unwrap().is_none(), "the installer failed by itself");
+        let began = Instant::now();
+        while fs::remove_file(root.path().join("busy")).is_err() {
+            assert!(installer.try_wait().unwrap().is_none(), "the installer failed by itself");
+            assert!(began.elapsed() < Duration::from_secs(60), "the installer does not begin");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(Duration::from_micros(1300 * round)).await;
         installer.kill().unwrap();
         installer.wait().unwrap();
-        let loaded = shelf.load(&name("hob/echo")).unwrap();
-        let version = loaded.manifest().version.to_string();
-        assert_eq!(source(&loaded), format!("VERSION = '{version}'\n"));
+        let _ = fs::remove_file(root.path().join("busy"));
+        let state = match shelf.load(&name("hob/echo")) {
+            Ok(loaded) => {
+                let version = loaded.manifest().version.to_string();
+                assert_eq!(source(&loaded), format!("VERSION = '{version}'\n"));
+                version
+            }
+            Err(fault) => {
+                assert_eq!(fault.code, Code::RecipeNotFound, "{fault}");
+                "none".to_owned()
+            }
+        };
         Config::read(shelf.home()).unwrap();
-        seen.insert(version);
+        seen.insert(state);
     }
-    assert_eq!(seen.len(), 2, "only {seen:?} was ever seen: the kills came before any install");
+    assert!(seen.len() > 1, "only {seen:?} was ever seen: the kills all came at the same step");
     install(&shelf, &bundles[0]).await.unwrap();
     assert_eq!(fs::read_dir(shelf.home().staging()).unwrap().count(), 0);
     assert_eq!(shelf.load(&name("hob/echo")).unwrap().manifest().version, bundles[0].entry.version);
+    let half =
+        fs::read_dir(shelf.home().config()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'));
+    assert_eq!(half.count(), 0, "half-written files stay beside hob.toml");
 }
 
 /// A file system of `bytes` that is gone again on drop; `None`, with the reason printed, where none can be had.
