@@ -36,8 +36,8 @@ impl Index {
     ///
     /// Errors: `bundle_invalid` for a path that has no place in a bundle, or an index above the bounds.
     pub fn read(json: serde_json::Value) -> Result<Index, Fault> {
-        let index: Index =
-            serde_json::from_value(json).map_err(|error| Fault::new(Code::BundleInvalid, format!("the index of files is malformed: {error}")))?;
+        let index: Index = serde_json::from_value(json)
+            .map_err(|error| Fault::new(Code::BundleInvalid, format!("the index of files is malformed: {error}")))?;
         index.check()?;
         Ok(index)
     }
@@ -56,7 +56,9 @@ impl Index {
             }
             bytes = bytes.saturating_add(file.bytes);
             // A file where another has a folder could be written in one order only.
-            if let Some((inner, _)) = self.files.range(format!("{path}/")..).next().filter(|(inner, _)| inner.starts_with(&format!("{path}/"))) {
+            if let Some((inner, _)) =
+                self.files.range(format!("{path}/")..).next().filter(|(inner, _)| inner.starts_with(&format!("{path}/")))
+            {
                 return Err(Fault::new(Code::BundleInvalid, format!("`{path}` is both a file and the folder of `{inner}`")));
             }
         }
@@ -143,7 +145,10 @@ pub fn pack_folder(folder: &Path, glue: bool) -> Result<(Vec<u8>, Index), Fault>
     };
     index.check()?;
     if packed.len() as u64 > limits::BUNDLE_BYTES_MAX {
-        return Err(Fault::new(Code::TooLarge, format!("the bundle is {} bytes; at most {} are taken", packed.len(), limits::BUNDLE_BYTES_MAX)));
+        return Err(Fault::new(
+            Code::TooLarge,
+            format!("the bundle is {} bytes; at most {} are taken", packed.len(), limits::BUNDLE_BYTES_MAX),
+        ));
     }
     Ok((packed, index))
 }
@@ -197,8 +202,11 @@ fn walk(folder: &Path, path: &str, found: &mut BTreeMap<String, PathBuf>) -> Res
     }
     if !kind.is_file() {
         let what = if kind.is_symlink() { "a link" } else { "not a plain file" };
-        return Err(Fault::new(Code::InvalidRecipe, format!("`{path}` in {} is {what}: a bundle holds plain files only", folder.display()))
-            .hint("replace it with a copy of the file, or remove it"));
+        return Err(Fault::new(
+            Code::InvalidRecipe,
+            format!("`{path}` in {} is {what}: a bundle holds plain files only", folder.display()),
+        )
+        .hint("replace it with a copy of the file, or remove it"));
     }
     if !is_bundle_path(path) {
         return Err(Fault::new(

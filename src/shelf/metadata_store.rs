@@ -66,7 +66,8 @@ impl TrustState {
     ///
     /// Errors: `remote_not_found` when it was never pinned, `state_unreadable` naming the file.
     pub fn load(folder: &Path, remote: &str) -> Result<TrustState, Fault> {
-        let Some(pinned) = durable::read(&folder.join(PINNED), limits::ROOT_BYTES_MAX).map_err(|fault| unreadable(remote, &folder.join(PINNED), &fault.message))?
+        let Some(pinned) = durable::read(&folder.join(PINNED), limits::ROOT_BYTES_MAX)
+            .map_err(|fault| unreadable(remote, &folder.join(PINNED), &fault.message))?
         else {
             return Err(match folder.join(STATE).exists() {
                 true => unreadable(remote, &folder.join(PINNED), "it is missing"),
@@ -132,7 +133,10 @@ impl TrustState {
         let before = self.saved.clone();
         let own = TrustedMetadataSet::from_root(&self.pinned).map_or(0, |trusted| trusted.root().version);
         for (name, bytes) in session.lock().iter() {
-            let later = name.strip_prefix("root_history/").and_then(|file| file.strip_suffix(".root.json")).and_then(|version| version.parse::<u64>().ok());
+            let later = name
+                .strip_prefix("root_history/")
+                .and_then(|file| file.strip_suffix(".root.json"))
+                .and_then(|version| version.parse::<u64>().ok());
             let wanted = match later {
                 Some(version) => version > own,
                 None => verified_with.is_some() && ROLES.contains(&name.as_str()),

@@ -1,12 +1,12 @@
 //! Recipes on this machine: repository client, store, environments, models, lock.
 
 pub mod bundle;
-pub mod durable;
 mod download;
+pub mod durable;
 mod metadata_store;
-mod rehearsal;
+pub mod rehearsal;
 pub mod repository;
 mod resolve;
 pub mod transport;
-mod tuf;
+pub mod tuf;
 pub mod unpack;

@@ -31,10 +31,13 @@ impl Repository for Overlaid {
         self.seen.asked(name);
         let found = match self.over.get(name) {
             Some(bytes) => Ok(Some(bytes.clone())),
-            None => durable::read(&self.folder.join(name), max_length).map_err(|fault| Error::transport_with_source(fault.message.clone(), fault)),
+            None => durable::read(&self.folder.join(name), max_length)
+                .map_err(|fault| Error::transport_with_source(fault.message.clone(), fault)),
         };
         let found = match found {
-            Ok(Some(bytes)) if bytes.len() as u64 > max_length => Err(Error::transport(format!("{name} is longer than {max_length} bytes"))),
+            Ok(Some(bytes)) if bytes.len() as u64 > max_length => {
+                Err(Error::transport(format!("{name} is longer than {max_length} bytes")))
+            }
             other => other,
         };
         if matches!(found, Ok(Some(_))) {

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use semver::VersionReq;
 use sigstore_tuf::{Targets, TrustedMetadataSet, Updater};
 
+pub use super::resolve::{Custom, Listed, Listing, ModelTarget, Resolved};
 use super::{
     durable,
     metadata_store::{PINNED, TrustState},
@@ -21,7 +22,6 @@ use super::{
     transport::{Patience, Transport},
     tuf::{self, Seen, Watched},
 };
-pub use super::resolve::{Listed, Listing, ModelTarget, Resolved};
 use crate::model::{Code, Digest, Fault, Home, RecipeName, id::is_name, limits};
 
 /// By what the first root is recognised.
@@ -68,8 +68,7 @@ impl Remote {
                 .hint("ask the repository's maintainer for its `1.root.json`")
         })?;
         let fingerprint = Digest::of(&root);
-        let mut pinned =
-            Pinned { fingerprint, root_version: trusted.root().version, expires: trusted.root().expires, already: false };
+        let mut pinned = Pinned { fingerprint, root_version: trusted.root().version, expires: trusted.root().expires, already: false };
 
         let _lock = durable::lock(&lock_path(home, name)).await?;
         if folder.exists() {
@@ -136,11 +135,8 @@ async fn first_root(name: &str, transport: &Transport, hex: &str) -> Result<Vec<
     let wanted: Digest = hex.trim().to_ascii_lowercase().parse()?;
     let file = "1.root.json";
     let bytes = transport.metadata(file, limits::ROOT_BYTES_MAX).await?.ok_or_else(|| {
-        Fault::new(
-            Code::RepositoryUnreachable,
-            format!("remote `{name}`: there is no `metadata/{file}` at {}", transport.place("")),
-        )
-        .hint("check the address: it is the folder that holds `metadata` and `targets`")
+        Fault::new(Code::RepositoryUnreachable, format!("remote `{name}`: there is no `metadata/{file}` at {}", transport.place("")))
+            .hint("check the address: it is the folder that holds `metadata` and `targets`")
     })?;
     match Digest::of(&bytes) {
         found if found == wanted => Ok(bytes),
@@ -300,7 +296,11 @@ impl Client {
             Some(publisher) => vec![publisher.to_owned()],
             None => self.publishers().await?,
         };
-        let mut listing = Listing { recipes: Vec::new(), unread: Vec::new(), publishers_left_out: all.len().saturating_sub(limits::LISTED_PUBLISHERS_MAX) };
+        let mut listing = Listing {
+            recipes: Vec::new(),
+            unread: Vec::new(),
+            publishers_left_out: all.len().saturating_sub(limits::LISTED_PUBLISHERS_MAX),
+        };
         for publisher in all.iter().take(limits::LISTED_PUBLISHERS_MAX) {
             match self.load(publisher).await {
                 Ok(role) => {

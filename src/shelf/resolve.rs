@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sigstore_tuf::{TargetFile, Targets};
 
 use super::bundle::Index;
-use crate::model::{Code, Digest, Fault, RecipeName, limits};
+use crate::model::{Code, Digest, Fault, Manifest, RecipeName, limits};
 
 /// A publisher's role that was loaded and verified.
 pub(super) struct Role {
@@ -95,7 +95,26 @@ impl Resolved {
                     some(remembered.iter().map(String::as_str))
                 ),
             )
-            .hint(format!("ask the publisher whether the key was changed on purpose; if it was, `hob remove {0}` and `hob add {0}`", self.name))),
+            .hint(format!(
+                "ask the publisher whether the key was changed on purpose; if it was, `hob remove {0}` and `hob add {0}`",
+                self.name
+            ))),
+        }
+    }
+}
+
+impl Resolved {
+    /// Whether the bundle's own manifest agrees with the target under which it was signed.
+    ///
+    /// Errors: `bundle_invalid` when a bundle calls itself something else.
+    pub fn check_manifest(&self, manifest: &Manifest) -> Result<(), Fault> {
+        match manifest.name == self.name && manifest.version == self.version {
+            true => Ok(()),
+            false => Err(Fault::new(
+                Code::BundleInvalid,
+                format!("bundle {} {}: its `recipe.toml` says `{}` {}", self.name, self.version, manifest.name, manifest.version),
+            )
+            .hint(format!("the publisher `{}` signed it so: tell them, or take another version", self.publisher))),
         }
     }
 }
@@ -172,8 +191,10 @@ pub(super) fn newest(role: &Role, targets: &Targets, name: &RecipeName, range: &
     }
     let there: Vec<_> = versions.iter().map(|(version, ..)| version.to_string()).collect();
     match too_new.is_empty() {
-        true => Err(missing(format!("has no version of `{name}` in the range `{range}` (it has: {})", some(there.iter().map(String::as_str))))
-            .hint("name another range, e.g. `hob add NAME@VERSION`")),
+        true => {
+            Err(missing(format!("has no version of `{name}` in the range `{range}` (it has: {})", some(there.iter().map(String::as_str))))
+                .hint("name another range, e.g. `hob add NAME@VERSION`"))
+        }
         false => {
             too_new.truncate(limits::NAMED_IN_MESSAGE_MAX);
             Err(missing(format!("has no version of `{name}` for this Hob {ours} ({})", too_new.join(", "))).hint("update Hob"))
@@ -254,7 +275,10 @@ pub(super) fn model(role: &Role, targets: &Targets, resolved: &Resolved, sha256:
     let Some(target) = targets.target(&path) else {
         return Err(Fault::new(
             Code::NotInRepository,
-            format!("remote `{}`: `{}` lists no model with sha256 {sha256}, which `{}` {} wants", role.remote, role.file, resolved.name, resolved.version),
+            format!(
+                "remote `{}`: `{}` lists no model with sha256 {sha256}, which `{}` {} wants",
+                role.remote, role.file, resolved.name, resolved.version
+            ),
         )
         .hint("its publisher has to publish it again, with the model"));
     };

@@ -90,14 +90,18 @@ impl Transport {
     pub async fn metadata(&self, file: &str, max: u64) -> Result<Option<Vec<u8>>, Fault> {
         let path = format!("metadata/{file}");
         let end = Instant::now() + self.patience.metadata;
-        let late = |_| unreachable(&self.place(&path), &format!("`{file}` did not arrive whole within {} ms", self.patience.metadata.as_millis()));
+        let late =
+            |_| unreachable(&self.place(&path), &format!("`{file}` did not arrive whole within {} ms", self.patience.metadata.as_millis()));
         let Some(mut body) = timeout_at(end, self.open(&path)).await.map_err(late)?? else { return Ok(None) };
         let mut bytes = Vec::new();
         while let Some(chunk) = timeout_at(end, body.chunk()).await.map_err(late)?? {
             if (bytes.len() + chunk.len()) as u64 > max {
-                return Err(Fault::new(Code::MetadataInvalid, format!("`{file}` at {} is longer than the {max} bytes that it may have", body.place))
-                    .with("file", file)
-                    .hint("what answers there is not a sound repository: check the address of the remote"));
+                return Err(Fault::new(
+                    Code::MetadataInvalid,
+                    format!("`{file}` at {} is longer than the {max} bytes that it may have", body.place),
+                )
+                .with("file", file)
+                .hint("what answers there is not a sound repository: check the address of the remote"));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -132,9 +136,7 @@ impl Transport {
                     .map_err(|_| unreachable(&place, &format!("no answer within {} ms", self.patience.stall.as_millis())))?
                     .map_err(|error| unreachable(&place, &chain(&error)))?;
                 match response.status() {
-                    status if status.is_success() => {
-                        Ok(Some(Body { source: Source::Http(response), place, stall: self.patience.stall }))
-                    }
+                    status if status.is_success() => Ok(Some(Body { source: Source::Http(response), place, stall: self.patience.stall })),
                     // Object stores answer 403 for what is not there when listing is forbidden.
                     StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => Ok(None),
                     status => Err(unreachable(&place, &format!("it answered {status}"))),

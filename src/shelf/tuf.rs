@@ -88,8 +88,10 @@ pub(super) fn fault(error: Error, remote: &str, seen: &Seen, trusted: &TrustedMe
             about(Code::RepositoryUnreachable, &asked, "there is no `metadata/timestamp.json` at its address".to_owned())
                 .hint("check the address of the remote: it is the folder that holds `metadata` and `targets`")
         }
-        Error::Transport { source: None, message } if asked == came => about(Code::MetadataInvalid, &asked, format!("after `{asked}`: {message}"))
-            .hint("the repository's maintainer has to look at its chain of roots"),
+        Error::Transport { source: None, message } if asked == came => {
+            about(Code::MetadataInvalid, &asked, format!("after `{asked}`: {message}"))
+                .hint("the repository's maintainer has to look at its chain of roots")
+        }
         Error::Transport { source: None, .. } => {
             about(Code::MetadataInvalid, &asked, format!("`{asked}` is missing, though signed metadata names it"))
                 .hint("the repository is incomplete, perhaps in the middle of an upload: try again in a minute")
@@ -109,17 +111,16 @@ pub(super) fn fault(error: Error, remote: &str, seen: &Seen, trusted: &TrustedMe
         .with("found", new)
         .hint(ATTACK),
         Error::BadRootVersion { trusted, new } => {
-            about(Code::MetadataInvalid, &came, format!("`{came}` says it is version {new}; wanted {}", trusted.saturating_add(1))).hint(ATTACK)
+            about(Code::MetadataInvalid, &came, format!("`{came}` says it is version {new}; wanted {}", trusted.saturating_add(1)))
+                .hint(ATTACK)
         }
         Error::IntegrityMismatch(message) if message.starts_with("snapshot removes") => {
             about(Code::Rollback, &came, format!("`{came}` is older than what was already seen: {message}")).hint(ATTACK)
         }
-        Error::ThresholdNotMet { role, found, threshold } => about(
-            Code::MetadataInvalid,
-            &came,
-            format!("`{came}` has {found} valid signatures of the role `{role}`; wanted {threshold}"),
-        )
-        .hint(ATTACK),
+        Error::ThresholdNotMet { role, found, threshold } => {
+            about(Code::MetadataInvalid, &came, format!("`{came}` has {found} valid signatures of the role `{role}`; wanted {threshold}"))
+                .hint(ATTACK)
+        }
         Error::IntegrityMismatch(message) => {
             about(Code::MetadataInvalid, &came, format!("`{came}` is not the file that was signed: {message}")).hint(ATTACK)
         }

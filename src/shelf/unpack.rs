@@ -109,14 +109,22 @@ fn kind_name(kind: tar::EntryType) -> &'static str {
 ///
 /// `bundle_invalid` when an inner file differs; `tampered` when only the archive around the files does.
 pub fn diagnose(bytes: &[u8], index: &Index, what: &str, signer: &str) -> Fault {
-    const HINT: &str = "nothing was installed; the mirror or the line alters files: try again, and tell the repository's maintainer if it remains";
+    const HINT: &str =
+        "nothing was installed; the mirror or the line alters files: try again, and tell the repository's maintainer if it remains";
     match files(bytes, index) {
-        Err(Wrong::Inside(wrong)) => Fault::new(Code::BundleInvalid, format!("bundle {what}: {}", wrong.replacen("what was signed", &format!("what `{signer}` signed"), 1))).hint(HINT),
-        Err(Wrong::Archive(wrong)) => Fault::new(Code::Tampered, format!("bundle {what} is not what `{signer}` signed: {wrong}")).hint(HINT),
-        Ok(_) => {
-            Fault::new(Code::Tampered, format!("bundle {what} is not what `{signer}` signed: the files agree, the archive around them does not"))
-                .hint(HINT)
+        Err(Wrong::Inside(wrong)) => Fault::new(
+            Code::BundleInvalid,
+            format!("bundle {what}: {}", wrong.replacen("what was signed", &format!("what `{signer}` signed"), 1)),
+        )
+        .hint(HINT),
+        Err(Wrong::Archive(wrong)) => {
+            Fault::new(Code::Tampered, format!("bundle {what} is not what `{signer}` signed: {wrong}")).hint(HINT)
         }
+        Ok(_) => Fault::new(
+            Code::Tampered,
+            format!("bundle {what} is not what `{signer}` signed: the files agree, the archive around them does not"),
+        )
+        .hint(HINT),
     }
 }
 
