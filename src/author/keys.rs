@@ -53,12 +53,15 @@ impl Keys {
     ///
     /// Errors: `key_invalid` when it is missing, readable by others, or no key.
     pub fn load(&self, role: &str) -> Result<SigningKey, Fault> {
-        let path = self.path(role);
+        self.load_at(role, &self.path(role))
+    }
+
+    fn load_at(&self, role: &str, path: &Path) -> Result<SigningKey, Fault> {
         let wrong = |why: &str| Fault::new(Code::KeyInvalid, format!("the key of `{role}` in {}: {why}", path.display()));
-        let bytes = durable::read(&path, limits::KEY_FILE_BYTES_MAX)?.ok_or_else(|| {
+        let bytes = durable::read(path, limits::KEY_FILE_BYTES_MAX)?.ok_or_else(|| {
             wrong("there is none").hint(format!("only who holds the key of `{role}` can do this: name the folder that has it"))
         })?;
-        let mode = fs::metadata(&path).map_err(|error| Fault::io(path.display(), &error))?.permissions().mode();
+        let mode = fs::metadata(path).map_err(|error| Fault::io(path.display(), &error))?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(wrong(&format!("others may read it (mode {:o})", mode & 0o777)).hint(format!("`chmod 600 {}`", path.display())));
         }
@@ -93,18 +96,37 @@ impl Keys {
         Ok(key)
     }
 
-    /// Makes the key that will follow the present one of a role; [`Keys::promote`] puts it in its place.
-    pub(super) fn generate_next(&self, role: &str) -> Result<SigningKey, Fault> {
-        self.generate_at(role, &self.folder.join(format!("{role}.key.json.next")))
+    fn next_path(&self, role: &str) -> PathBuf {
+        self.folder.join(format!("{role}.key.json.next"))
+    }
+
+    /// The key that will follow the present one of a role, if a rotation has made one.
+    pub(super) fn load_next(&self, role: &str) -> Result<Option<SigningKey>, Fault> {
+        let path = self.next_path(role);
+        match path.exists() {
+            true => self.load_at(role, &path).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// That key, made when there is none; [`Keys::promote`] puts it in its place.
+    pub(super) fn load_or_generate_next(&self, role: &str) -> Result<SigningKey, Fault> {
+        match self.load_next(role)? {
+            Some(key) => Ok(key),
+            None => self.generate_at(role, &self.next_path(role)),
+        }
     }
 
     /// Puts the next key of a role in the place of the present one, which stays beside it as `.old-<id>`.
     pub(super) fn promote(&self, role: &str) -> Result<(), Fault> {
         let path = self.path(role);
         let old = self.folder.join(format!("{role}.key.json.old-{}", &self.load(role)?.id()?[..16]));
-        let next = self.folder.join(format!("{role}.key.json.next"));
-        fs::hard_link(&path, old)
-            .and_then(|()| fs::rename(&next, &path))
+        let next = self.next_path(role);
+        let kept = match fs::hard_link(&path, old) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        };
+        kept.and_then(|()| fs::rename(&next, &path))
             .and_then(|()| durable::sync_folder(&self.folder))
             .map_err(|error| Fault::io(format!("putting {} in its place", next.display()), &error))
     }
@@ -197,7 +219,7 @@ mod tests {
         fs::set_permissions(keys.path("alice"), fs::Permissions::from_mode(0o600)).unwrap();
 
         // Another key's public part: signing with it would only fail at every client.
-        let text = fs::read_to_string(keys.path("alice")).unwrap().replace(&made.public(), &keys.generate("eve").unwrap().public());
+        let text = fs::read_to_string(keys.path("alice")).unwrap().replacen(&made.public(), &keys.generate("eve").unwrap().public(), 1);
         fs::write(keys.path("alice"), text).unwrap();
         let fault = keys.load("alice").unwrap_err();
         assert!(fault.message.contains("does not belong"), "{fault}");

@@ -1,8 +1,8 @@
 //! Administering a signed repository of static files: make one, add a publisher, sign again, change a key.
 //!
 //! Every step has one shape (see [`Step`]): change roles in memory, sign, let a client that knows the present state
-//! load the result, write. `timestamp.json` is the only file that is ever replaced, and it is written last, so that a
-//! step that dies leaves the repository as it was.
+//! load the result, write. `timestamp.json` is the only file that is ever replaced, after all that it vouches for, so that
+//! a step that dies at any file leaves a repository that clients load, and the same step can be taken again.
 
 use std::{
     collections::BTreeMap,
@@ -173,16 +173,19 @@ pub async fn rotate_online(dir: &Path, keys: &Keys, now: Timestamp) -> Result<St
     let mut step = Step::begin(dir, keys, now).await?;
     let root_key = keys.load(ROOT)?;
     let old = step.online.id()?;
-    step.online = keys.generate_next(ONLINE)?;
+    let new = keys.load_or_generate_next(ONLINE)?;
+    let id = new.id()?;
     for role in ["snapshot", "timestamp"] {
-        give_key(&mut step.root, role, &step.online)?;
+        give_key(&mut step.root, role, &new)?;
     }
     step.root.object(&["keys"])?.remove(&old);
     step.root.renew(now, limits::OFFLINE_ROLE_DAYS)?;
     let version = step.root.version()?;
     let file = step.root.sign(&[&root_key])?;
     step.files.insert(format!("{version}.root.json"), file);
-    let id = step.online.id()?;
+    // Signed by both, snapshot and timestamp are good under the old root and under the new one, so that there is no
+    // moment at which the repository cannot be loaded.
+    step.also = Some(new);
     step.finish(&[]).await?;
     keys.promote(ONLINE)?;
     Ok(id)
@@ -197,6 +200,8 @@ pub(super) struct Step {
     snapshot: Role,
     timestamp: Role,
     online: SigningKey,
+    /// The online key that is on its way in.
+    also: Option<SigningKey>,
     /// New metadata files, by name.
     files: BTreeMap<String, Vec<u8>>,
     _lock: File,
@@ -219,8 +224,14 @@ impl Step {
         let timestamp = read(&metadata, "timestamp.json")?;
         let snapshot = read(&metadata, &format!("{}.snapshot.json", pinned(&timestamp, "snapshot.json")?))?;
         let targets = read(&metadata, &format!("{}.targets.json", pinned(&snapshot, "targets.json")?))?;
+        if let Some(next) = keys.load_next(ONLINE)?
+            && root.names_key("timestamp", &next.id()?)
+        {
+            // A rotation died after the new root was out: what is left of it is this.
+            keys.promote(ONLINE)?;
+        }
         let online = keys.load(ONLINE)?;
-        Ok(Step { dir: dir.to_owned(), now, root, targets, snapshot, timestamp, online, files: BTreeMap::new(), _lock: lock })
+        Ok(Step { dir: dir.to_owned(), now, root, targets, snapshot, timestamp, online, also: None, files: BTreeMap::new(), _lock: lock })
     }
 
     /// Key ids of a publisher; `None` when the repository has no such publisher.
@@ -273,11 +284,12 @@ impl Step {
     /// Signs snapshot and timestamp, rehearses as a client of the present state, and writes. `touched` names publishers
     /// whose role the rehearsal has to reach.
     pub async fn finish(mut self, touched: &[&str]) -> Result<(), Fault> {
+        let keys: Vec<_> = std::iter::once(&self.online).chain(&self.also).collect();
         self.snapshot.renew(self.now, limits::SNAPSHOT_DAYS)?;
-        let (snapshot, version) = (self.snapshot.sign(&[&self.online])?, self.snapshot.version()?);
+        let (snapshot, version) = (self.snapshot.sign(&keys)?, self.snapshot.version()?);
         self.timestamp.renew(self.now, limits::TIMESTAMP_DAYS)?;
         self.timestamp.object(&["meta"])?.insert("snapshot.json".into(), pin(version, &snapshot));
-        let timestamp = self.timestamp.sign(&[&self.online])?;
+        let timestamp = self.timestamp.sign(&keys)?;
         self.files.insert(format!("{version}.snapshot.json"), snapshot);
         commit(&self.dir.join("metadata"), self.files, timestamp, self.now, touched).await
     }
@@ -299,7 +311,7 @@ async fn lock(dir: &Path) -> Result<File, Fault> {
     durable::lock(&dir.join(".lock")).await
 }
 
-/// Rehearses, then writes the versioned files (which nobody names yet) and `timestamp.json` last.
+/// Rehearses, then writes: roles, snapshot, `timestamp.json`, and a new root at the very end.
 async fn commit(
     metadata: &Path,
     files: BTreeMap<String, Vec<u8>>,
@@ -307,19 +319,19 @@ async fn commit(
     now: Timestamp,
     touched: &[&str],
 ) -> Result<(), Fault> {
-    let mut over = files.clone();
-    over.insert("timestamp.json".into(), timestamp.clone());
-    rehearse(metadata, over, now, touched).await?;
-    let rank = |file: &str| match file.split('.').nth(1) {
-        Some("snapshot") => 1,
-        // Found by counting up, so it counts from the moment it is there: as late as can be.
-        Some("root") => 2,
+    let mut all = files;
+    all.insert("timestamp.json".into(), timestamp);
+    rehearse(metadata, all.clone(), now, touched).await?;
+    let mut ordered: Vec<_> = all.into_iter().collect();
+    ordered.sort_by_key(|(file, _)| match file.split_once('.') {
+        Some(("timestamp", _)) => 2,
+        Some((_, "snapshot.json")) => 1,
+        // Clients find a root by counting up, so a later one is in force from the moment that it is there.
+        Some((version, "root.json")) if version != "1" => 3,
         _ => 0,
-    };
-    let mut ordered: Vec<_> = files.iter().collect();
-    ordered.sort_by_key(|(file, _)| rank(file));
+    });
     for (file, bytes) in ordered {
-        durable::replace(&metadata.join(file), bytes)?;
+        durable::replace(&metadata.join(file), &bytes)?;
     }
-    durable::replace(&metadata.join("timestamp.json"), &timestamp)
+    Ok(())
 }

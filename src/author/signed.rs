@@ -80,6 +80,12 @@ impl Role {
         Ok(at)
     }
 
+    /// Whether a root gives a role to the key of that id.
+    pub fn names_key(&self, role: &str, id: &str) -> bool {
+        let keys = self.signed.get("roles").and_then(|roles| roles.get(role)).and_then(|role| role.get("keyids")).and_then(Value::as_array);
+        keys.into_iter().flatten().any(|key| key.as_str() == Some(id))
+    }
+
     fn wrong(&self, key: &str) -> Fault {
         let kind = self.signed.get("_type").and_then(Value::as_str).unwrap_or("?");
         Fault::new(Code::MetadataInvalid, format!("the repository's `{kind}` metadata has no usable `{key}`"))

@@ -8,11 +8,11 @@ mod bundles;
 mod server;
 mod world;
 
-use std::fs;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use hob::{
     author::{keys::Keys, pack::pack, publish::publish, repository},
-    model::{Code, Digest, Home, Silent, recipe::ModelSpec},
+    model::{Code, Digest, Fault, Home, Silent, recipe::ModelSpec},
     shelf::{
         repository::{Remote, Trust, pinned_root},
         unpack,
@@ -197,6 +197,68 @@ async fn the_writer_refuses_a_step_that_no_client_could_load() {
     assert!(repository::refresh(&world.repo, &world.keys, world.now).await.unwrap().is_empty());
     let warnings = repository::refresh(&world.repo, &world.keys, days_later(world.now, 310)).await.unwrap();
     assert_eq!(warnings.len(), 4, "{warnings:?}");
+}
+
+/// The new files of a step, in the order in which it writes them.
+fn in_order(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+    let mut new: Vec<_> = after.iter().filter(|(path, bytes)| before.get(*path) != Some(bytes)).map(|(path, _)| path.clone()).collect();
+    new.sort_by_key(|path| match path {
+        path if path.starts_with("targets/") => 0,
+        path if path.ends_with(".snapshot.json") => 2,
+        path if path.ends_with("timestamp.json") => 3,
+        path if path.ends_with(".root.json") => 4,
+        _ => 1,
+    });
+    new
+}
+
+#[tokio::test]
+async fn a_step_that_died_at_any_file_leaves_a_repository_that_works_and_can_be_finished() {
+    for step in ["publish", "rotate", "refresh", "add-publisher"] {
+        let world = World::new().await;
+        let (before, old_keys) = (world.copy("before"), world.folder.path().join("old-keys"));
+        world::copy(world.keys.folder(), &old_keys);
+        let take = async |repo: &Path, keys: &Keys| -> Result<(), Fault> {
+            match step {
+                "publish" => {
+                    let recipe = world.recipe("hob/echo", "0.2.0");
+                    publish(repo, keys, &pack(&recipe)?, &recipe.join("models"), world.now, &Silent).await.map(drop)
+                }
+                "rotate" => repository::rotate_online(repo, keys, world.now).await.map(drop),
+                "refresh" => repository::refresh(repo, keys, world.now).await.map(drop),
+                _ => repository::add_publisher(repo, keys, "carol", None, world.now).await.map(drop),
+            }
+        };
+        take(&world.repo, &world.keys).await.unwrap();
+        let (old, new) = (tree(&before), tree(&world.repo));
+        let files = in_order(&old, &new);
+        assert!(files.len() >= 2, "{step}: {files:?}");
+        for written in 0..=files.len() {
+            let at = |what: &str| world.folder.path().join(format!("{step}-{written}-{what}"));
+            let (repo, keys, home) = (at("repo"), Keys::at(at("keys")), world.home(&format!("{step}-{written}-home")).await);
+            world::copy(&before, &repo);
+            world::copy(&old_keys, keys.folder());
+            // Keys are made before anything is written.
+            match step {
+                "rotate" => drop(fs::copy(world.keys.path("online"), keys.folder().join("online.key.json.next")).unwrap()),
+                "add-publisher" => drop(fs::copy(world.keys.path("carol"), keys.path("carol")).unwrap()),
+                _ => {}
+            }
+            let url = repo.to_str().unwrap();
+            resolve(&mut open(&home, url).await, "hob/echo").await.unwrap();
+            for file in &files[..written] {
+                fs::create_dir_all(repo.join(file).parent().unwrap()).unwrap();
+                fs::write(repo.join(file), &new[file]).unwrap();
+            }
+            let what = format!("{step} after {written} of {files:?}");
+            // A client of the state before, and one that was not there yet.
+            resolve(&mut open(&home, url).await, "hob/echo").await.unwrap_or_else(|fault| panic!("{what}: {fault}"));
+            let newcomer = world.home(&format!("{step}-{written}-newcomer")).await;
+            resolve(&mut open(&newcomer, url).await, "hob/echo").await.unwrap_or_else(|fault| panic!("{what}: {fault}"));
+            take(&repo, &keys).await.unwrap_or_else(|fault| panic!("{what}, again: {fault}"));
+            resolve(&mut open(&home, url).await, "hob/echo").await.unwrap_or_else(|fault| panic!("{what}, finished: {fault}"));
+        }
+    }
 }
 
 #[tokio::test]

@@ -57,6 +57,8 @@ fn flip(path: &Path, at: usize) {
 async fn one_flipped_byte_in_any_metadata_file_is_refused_by_the_name_of_the_file() {
     let world = World::new().await;
     repository::rotate_online(&world.repo, &world.keys, world.now).await.unwrap();
+    // Until the next signing, the old key's signature stands beside the new one's, and nothing depends on it.
+    repository::refresh(&world.repo, &world.keys, world.now).await.unwrap();
     let files = ["2.root.json".to_owned(), "timestamp.json".to_owned()];
     for file in files.into_iter().chain(["snapshot", "targets", "hob"].map(|role| world.current(role))) {
         let good = fs::read(world.metadata(&file)).unwrap();
@@ -338,6 +340,12 @@ async fn torn_or_altered_local_state_fails_closed() {
         said(&fault, Code::StateUnreadable, &["remote `main`", ".json"]);
         assert_eq!(tree(&home.remotes()), before, "{case}: a state that cannot be read is not repaired in silence");
     }
+    // Whole, sealed, and of another repository.
+    let other = World::new().await;
+    let home = other.home("home").await;
+    fs::copy(pristine.remotes().join("main/trust.json"), home.remotes().join("main/trust.json")).unwrap();
+    let fault = Remote::open(&home, "main", "/nowhere").await.err().unwrap();
+    said(&fault, Code::StateUnreadable, &["`timestamp.json` in it does not verify"]);
 }
 
 #[tokio::test]
