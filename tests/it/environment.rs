@@ -84,14 +84,15 @@ fn a_process_of_its_own_builds_where_it_is_told() {
     runtime.block_on(build(&Home::at(PathBuf::from(root)), Path::new(&uv), LOCK, Existing::Trust)).unwrap();
 }
 
+fn builder(root: &Path, uv: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "environment::a_process_of_its_own_builds_where_it_is_told"]);
+    command.env("HOB_TEST_BUILD_HOME", root).env("HOB_TEST_BUILD_UV", uv).stdout(Stdio::null());
+    command
+}
+
 fn start_builder(root: &Path, uv: &Path) -> std::process::Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "environment::a_process_of_its_own_builds_where_it_is_told"])
-        .env("HOB_TEST_BUILD_HOME", root)
-        .env("HOB_TEST_BUILD_UV", uv)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+    builder(root, uv).spawn().unwrap()
 }
 
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -165,14 +166,17 @@ async fn after_kill_9_in_the_middle_the_next_build_succeeds_and_the_rubbish_goes
     until("a build in its middle", || syncs(root.path()) > 0).await;
     killed.kill().unwrap();
     killed.wait().unwrap();
-    assert!(fs::read_dir(home.staging()).unwrap().count() > 0, "killed too late to show anything");
     assert_eq!(environment::all(&home).unwrap(), []);
-    fs::remove_file(root.path().join("hold")).unwrap();
+    let left = || fs::read_dir(home.staging()).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(left(), 1, "killed too late to show anything");
 
+    let uv = real_uv().await;
     let environment = build(&home, &uv, LOCK, Existing::Verify).await.unwrap();
     assert!(runs(&environment, "import six"));
     environment::verify(&home, environment.digest).unwrap();
-    // The orphaned uv held its own folder until it ended; whoever builds next sweeps it.
+    assert_eq!(left(), 1, "deleted under the orphaned uv, which still writes there");
+    fs::remove_file(root.path().join("hold")).unwrap();
+    // It ends; whoever builds next sweeps its folder.
     let more = LOCK.to_owned() + "# another\n";
     let mut number = 0;
     until("an empty staging folder", || {
@@ -326,6 +330,24 @@ async fn a_full_disk_during_a_build_is_named_and_leaves_nothing() {
     assert_eq!(fault.code, Code::DiskFull, "{fault:?}");
     assert_eq!(environment::all(&home).unwrap(), []);
     assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_of_the_caller_do_not_change_what_is_built() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path().join("home"));
+    let built = builder(&root.path().join("home"), &real_uv().await)
+        .env("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+        .env("UV_NO_INDEX", "1")
+        .env("UV_LINK_MODE", "hardlink")
+        .env("UV_PYTHON", "/no/python")
+        .env("PYTHONHOME", "/no/python")
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let environment = environment::open(&home, environment::all(&home).unwrap()[0]).unwrap();
+    assert!(runs(&environment, "import six"));
+    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(environment.site_packages.join("six.py")).unwrap()), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

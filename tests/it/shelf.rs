@@ -442,6 +442,7 @@ async fn a_full_disk_is_named_and_the_shelf_stays_as_it_was() {
             Err(fault) => {
                 assert_eq!(fault.code, Code::DiskFull, "{fault}");
                 assert!(fault.hint.is_some());
+                assert!(!shelf.place(&second.entry).exists(), "what was not installed takes space on a full disk");
                 refused += 1;
             }
         }
