@@ -1,8 +1,10 @@
 //! For recipe authors and repository administrators: build, pack, publish, sign.
 
 pub mod build;
+mod cases;
 pub mod keys;
 pub mod pack;
 pub mod publish;
 pub mod repository;
-mod cases;mod requirements;mod signed;
+mod requirements;
+mod signed;

@@ -187,8 +187,8 @@ pub const LOCK_WAIT_MS: u64 = 3_600_000;
 /// Asking an interpreter or `uv` what it is, in milliseconds.
 pub const PROBE_MS: u64 = 20_000;
 
-/// Between two tries to get a lock that another process holds, in milliseconds.
-pub const LOCK_RETRY_MS: u64 = 50;
+/// How often a reader of the shelf begins again because an install changed what it was reading.
+pub const SHELF_READ_TRIES: u32 = 3;
 
 /// Output of a probed program that is kept, in bytes; the rest is read and dropped.
 pub const TOOL_OUTPUT_BYTES_MAX: usize = 64 << 10;

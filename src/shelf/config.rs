@@ -3,9 +3,16 @@
 //! Written by people, so it is read with line numbers and edited in place: comments, order and spacing stay. What
 //! this Hob does not know it refuses, because a key that does nothing is a promise not kept.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs::Permissions,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use semver::VersionReq;
+use tempfile::NamedTempFile;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -14,7 +21,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::model::{Code, Fault, Home, RecipeName, id::is_name, limits};
 
-use super::{environment::Tools, files};
+use super::{durable, environment::Tools, store::WriteGuard};
 
 /// A repository that recipes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,11 +93,11 @@ impl Config {
 
 fn read_text(home: &Home) -> Result<String, Fault> {
     let path = home.config_file();
-    let bytes = files::read_bounded(&path, limits::CONFIG_BYTES_MAX)?.unwrap_or_default();
+    let bytes = durable::read(&path, limits::CONFIG_BYTES_MAX)?.unwrap_or_default();
     String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{}: not UTF-8", path.display())))
 }
 
-/// Changes to `hob.toml` that keep everything else as its author wrote it. Made and written under the shelf's lock.
+/// Changes to `hob.toml` that keep everything else as its author wrote it.
 pub struct Edit {
     home: Home,
     document: DocumentMut,
@@ -98,7 +105,7 @@ pub struct Edit {
 
 impl Edit {
     /// Begins from the file as it is, which must be a valid one.
-    pub fn begin(home: &Home) -> Result<Edit, Fault> {
+    pub fn begin(home: &Home, _guard: &WriteGuard) -> Result<Edit, Fault> {
         Config::read(home)?;
         let document = read_text(home)?.parse().map_err(|error: toml_edit::TomlError| {
             Fault::new(Code::InvalidConfig, format!("{}: not TOML: {}", home.config_file().display(), error.message()))
@@ -168,11 +175,39 @@ impl Edit {
     /// Replaces the file in one step.
     ///
     /// Errors: `invalid_config` when the outcome would not read (nothing is written then), `disk_full`, `io`.
-    pub fn write(self) -> Result<Config, Fault> {
+    pub fn write(self) -> Result<(), Fault> {
+        self.prepare()?.put()
+    }
+
+    /// Writes the outcome beside the file: what can fail for want of space fails here.
+    pub(super) fn prepare(self) -> Result<Prepared, Fault> {
         let (text, path) = (self.document.to_string(), self.home.config_file());
-        let config = Config::parse(&text, &path.display().to_string())?;
-        files::replace(&path, text.as_bytes())?;
-        Ok(config)
+        Config::parse(&text, &path.display().to_string())?;
+        durable::make_folder(self.home.config())?;
+        let write = || -> io::Result<NamedTempFile> {
+            let mut file =
+                tempfile::Builder::new().prefix(".half-").permissions(Permissions::from_mode(0o644)).tempfile_in(self.home.config())?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        };
+        let file = write().map_err(|error| Fault::io(format!("writing {}", path.display()), &error))?;
+        Ok(Prepared { file, path })
+    }
+}
+
+/// A new `hob.toml` that lies beside the old one.
+pub(super) struct Prepared {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Prepared {
+    /// Puts it in place of the old one.
+    pub fn put(self) -> Result<(), Fault> {
+        let folder = self.path.parent().map(Path::to_owned).unwrap_or_default();
+        let renamed = self.file.persist(&self.path).map_err(|error| error.error).and_then(|_| durable::sync_folder(&folder));
+        renamed.map_err(|error| Fault::io(format!("writing {}", self.path.display()), &error))
     }
 }
 

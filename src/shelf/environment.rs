@@ -11,6 +11,7 @@ use std::{
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -19,7 +20,7 @@ use tokio::process::Command;
 use crate::model::{Code, Digest, Fault, Home, Step, limits, progress};
 
 use super::{
-    files,
+    durable, files,
     locks::{self, Held},
     process,
     python::Python,
@@ -86,7 +87,9 @@ pub enum Existing {
 }
 
 /// An environment on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// While a value of it lives in any process, the environment is not deleted.
+#[derive(Debug, Clone)]
 pub struct Environment {
     pub digest: Digest,
     pub folder: PathBuf,
@@ -94,6 +97,7 @@ pub struct Environment {
     pub python: PathBuf,
     /// The folder of its packages, for `sys.path`.
     pub site_packages: PathBuf,
+    _in_use: Arc<Held>,
 }
 
 /// Digest of (lock, interpreter, platform, `uv`): the environment's name.
@@ -111,6 +115,8 @@ pub fn digest(lock: &[u8], python: &Python, uv: &Uv) -> Digest {
 
 /// The environment of that digest, if it is there and its interpreter still exists. No process is started.
 pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
+    // Held before looking: what is seen after this cannot be deleted any more.
+    let in_use = locks::try_share(&use_lock(home, digest)).ok()??;
     let folder = home.environments().join(digest.hex());
     let python = folder.join("bin/python");
     // `is_file` follows the link: an interpreter that was removed from the machine makes the environment useless.
@@ -118,7 +124,11 @@ pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
         return None;
     }
     let site_packages = site_packages(&folder)?;
-    Some(Environment { digest, folder, python, site_packages })
+    Some(Environment { digest, folder, python, site_packages, _in_use: Arc::new(in_use) })
+}
+
+fn use_lock(home: &Home, digest: Digest) -> PathBuf {
+    home.locks().join(format!("environment-{}.lock", digest.short()))
 }
 
 fn site_packages(folder: &Path) -> Option<PathBuf> {
@@ -218,9 +228,9 @@ fn read_tree_file(home: &Home, digest: Digest) -> Result<Vec<u8>, Fault> {
     }
 }
 
-fn altered(digest: Digest, why: String) -> Fault {
+pub(super) fn altered(digest: Digest, why: String) -> Fault {
     Fault::new(Code::ShelfAltered, format!("environment {}: {why}", digest.short()))
-        .hint("`hob remove` and `hob add` the recipes that use it: it is built anew")
+        .hint("`hob remove` and `hob add` all recipes that use it, or delete its folder if none does: it is built anew")
         .with("environment", digest.hex())
 }
 
@@ -242,10 +252,12 @@ pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
     }
 }
 
-/// Deletes an environment that no recipe uses any more.
-pub async fn remove(home: &Home, digest: Digest, progress: &progress::Shared) -> Result<(), Fault> {
+/// Deletes an environment that no recipe uses any more; whether it did: one that a process has open stays.
+pub async fn remove(home: &Home, digest: Digest, progress: &progress::Shared) -> Result<bool, Fault> {
     let _held = lock_builds(home, progress).await?;
-    discard(home, digest)
+    let Some(_alone) = locks::try_acquire(&use_lock(home, digest))? else { return Ok(false) };
+    discard(home, digest)?;
+    Ok(true)
 }
 
 /// Moves what has that digest out of sight, then deletes it: a crash between leaves rubbish, not half an environment.
@@ -258,7 +270,7 @@ fn discard(home: &Home, digest: Digest) -> Result<(), Fault> {
             // A folder must be writable for its parent to change.
             make_writable(&folder)?;
             fs::rename(&folder, &moved)?;
-            files::sync_folder(&home.environments())
+            durable::sync_folder(&home.environments())
         };
         rename().map_err(|error| Fault::io(format!("removing {}", folder.display()), &error))?;
     }
@@ -363,7 +375,7 @@ impl Build<'_> {
 /// Records the tree, takes the write permissions and renames: in this order, so that a published environment is whole.
 fn publish(home: &Home, tree: &Path, digest: Digest) -> Result<(), Fault> {
     let root = home.environments();
-    files::make_folder(&root)?;
+    durable::make_folder(&root)?;
     let place = root.join(digest.hex());
     let failed = |error: io::Error| Fault::io(format!("publishing {}", place.display()), &error);
     // uv's own lock on the environment, writable for everybody; nobody is to install into it again.
@@ -378,5 +390,5 @@ fn publish(home: &Home, tree: &Path, digest: Digest) -> Result<(), Fault> {
     rustix::fs::syncfs(&opened).map_err(|error| failed(error.into()))?;
     files::replace(&tree_file(home, digest), text.as_bytes())?;
     fs::rename(tree, &place).map_err(failed)?;
-    make_read_only(&place, true).and_then(|()| files::sync_folder(&root)).map_err(failed)
+    make_read_only(&place, true).and_then(|()| durable::sync_folder(&root)).map_err(failed)
 }

@@ -1,58 +1,23 @@
-//! The few file operations whose order matters: replace a file whole, remove a read-only tree, hash what lies there.
+//! What the shelf does with files beside replacing them: hash a large one, delete a read-only tree.
 //!
-//! Apart, so that "temporary file, sync, rename, sync the folder" is written once and not once per caller.
+//! Apart from `durable.rs`, which is about what survives a power cut.
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::Path,
 };
 
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{Code, Digest, Fault};
+use super::durable;
+use crate::model::{Digest, Fault};
 
-/// Makes `folder` and what is above it.
-pub(super) fn make_folder(folder: &Path) -> Result<(), Fault> {
-    fs::create_dir_all(folder).map_err(|error| Fault::io(format!("making the folder {}", folder.display()), &error))
-}
-
-/// Puts `bytes` at `path` so that a crash leaves the old file or the new one, and the new one is on the disk on return.
+/// Replaces (or makes) `path` with `bytes` in one step, with the folders above it.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    make_folder(folder)?;
-    let write = || -> io::Result<()> {
-        let mut temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-        temporary.write_all(bytes)?;
-        // A temporary file is 0600; configuration is read by whoever may read the folder.
-        temporary.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(path).map_err(|error| error.error)?;
-        sync_folder(folder)
-    };
-    write().map_err(|error| Fault::io(format!("writing {}", path.display()), &error))
-}
-
-/// Makes a rename in `folder` last.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// The file's bytes, at most `max` of them; `None` when there is no such file.
-pub(super) fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Fault> {
-    let what = || format!("reading {}", path.display());
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Fault::io(what(), &error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes).map_err(|error| Fault::io(what(), &error))?;
-    if bytes.len() as u64 > max {
-        return Err(Fault::new(Code::TooLarge, format!("{} has more than {max} bytes", path.display())));
-    }
-    Ok(Some(bytes))
+    durable::make_folder(path.parent().unwrap_or(Path::new(".")))?;
+    durable::replace(path, bytes)
 }
 
 /// Digest and size of the file at `path`, read to its end.
@@ -104,8 +69,6 @@ mod tests {
         let path = folder.path().join("a/hob.toml");
         replace(&path, b"one").unwrap();
         replace(&path, b"two").unwrap();
-        assert_eq!(read_bounded(&path, 3).unwrap().unwrap(), b"two");
-        assert_eq!(read_bounded(&path, 2).unwrap_err().code, Code::TooLarge);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         assert_eq!(digest(&path).unwrap(), (Digest::of(b"two"), 3));
     }

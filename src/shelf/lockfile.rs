@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Code, Digest, Fault, Home, RecipeName, limits};
 
-use super::files;
+use super::{durable, files};
 
 /// Version of the file's format.
 const FORMAT: u32 = 1;
@@ -79,7 +79,7 @@ impl LockFile {
     /// Errors: `invalid_config`.
     pub fn read(home: &Home) -> Result<LockFile, Fault> {
         let path = home.lock_file();
-        let Some(bytes) = files::read_bounded(&path, limits::CONFIG_BYTES_MAX)? else { return Ok(LockFile::default()) };
+        let Some(bytes) = durable::read(&path, limits::CONFIG_BYTES_MAX)? else { return Ok(LockFile::default()) };
         let what = path.display().to_string();
         let text = String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{what}: not UTF-8")))?;
         LockFile::parse(&text, &what)

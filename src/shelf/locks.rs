@@ -11,7 +11,7 @@ use std::{
 
 use crate::model::{Code, Fault, Step, limits, progress};
 
-use super::files;
+use super::durable;
 
 /// A lock, given back on drop.
 #[derive(Debug)]
@@ -21,16 +21,25 @@ pub struct Held {
 
 /// The lock at `path`, if nobody has it.
 pub(super) fn try_acquire(path: &Path) -> Result<Option<Held>, Fault> {
+    take(path, File::try_lock)
+}
+
+fn take(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Option<Held>, Fault> {
     if let Some(folder) = path.parent() {
-        files::make_folder(folder)?;
+        durable::make_folder(folder)?;
     }
     let failed = |error: &std::io::Error| Fault::io(format!("locking {}", path.display()), error);
     let file = File::options().create(true).truncate(false).write(true).open(path).map_err(|error| failed(&error))?;
-    match file.try_lock() {
+    match lock(&file) {
         Ok(()) => Ok(Some(Held { _file: file })),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(failed(&error)),
     }
+}
+
+/// A share of the lock at `path`, unless someone has it alone.
+pub(super) fn try_share(path: &Path) -> Result<Option<Held>, Fault> {
+    take(path, File::try_lock_shared)
 }
 
 /// Waits for the lock at `path`, at most [`limits::LOCK_WAIT_MS`]. `doing` says what another holder is doing, for people.
@@ -54,7 +63,7 @@ pub(super) async fn acquire(path: &Path, doing: &str, progress: &progress::Share
             )
             .hint("see what the other hob is doing, end it if it hangs, and run the command again"));
         }
-        tokio::time::sleep(Duration::from_millis(limits::LOCK_RETRY_MS)).await;
+        tokio::time::sleep(Duration::from_millis(limits::LOCK_POLL_MS)).await;
     }
 }
 

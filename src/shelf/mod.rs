@@ -6,6 +6,7 @@ mod download;
 pub mod durable;
 pub mod environment;
 mod files;
+pub mod load;
 pub mod lockfile;
 mod locks;
 mod metadata_store;

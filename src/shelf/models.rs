@@ -14,7 +14,7 @@ use std::{
 use crate::model::{Code, Digest, Fault, Home, progress};
 
 use super::{
-    files,
+    durable, files,
     locks::{self, Held},
     staging::Staging,
 };
@@ -76,12 +76,12 @@ impl Slot {
         compare(&part, self.digest, self.bytes).map_err(|why| {
             Fault::new(Code::Tampered, format!("model {}: {why}", self.digest.short())).hint("nothing was kept; fetch it again")
         })?;
-        files::make_folder(&self.home.models())?;
+        durable::make_folder(&self.home.models())?;
         let publish = || -> io::Result<()> {
             fs::set_permissions(&part, fs::Permissions::from_mode(0o444))?;
             fs::File::open(&part)?.sync_all()?;
             fs::rename(&part, &path)?;
-            files::sync_folder(&self.home.models())
+            durable::sync_folder(&self.home.models())
         };
         publish().map_err(|error| Fault::io(format!("publishing {}", path.display()), &error))?;
         Ok(path)

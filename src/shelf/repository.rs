@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use semver::VersionReq;
 use sigstore_tuf::{Targets, TrustedMetadataSet, Updater};
 
-pub use super::resolve::{Listed, Listing, ModelTarget, Resolved};
+pub use super::resolve::{Custom, Listed, Listing, ModelTarget, Resolved};
 use super::{
     durable,
     metadata_store::{PINNED, TrustState},

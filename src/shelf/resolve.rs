@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sigstore_tuf::{TargetFile, Targets};
 
 use super::bundle::Index;
-use crate::model::{Code, Digest, Fault, RecipeName, limits};
+use crate::model::{Code, Digest, Fault, Manifest, RecipeName, limits};
 
 /// A publisher's role that was loaded and verified.
 pub(super) struct Role {
@@ -99,6 +99,22 @@ impl Resolved {
                 "ask the publisher whether the key was changed on purpose; if it was, `hob remove {0}` and `hob add {0}`",
                 self.name
             ))),
+        }
+    }
+}
+
+impl Resolved {
+    /// Whether the bundle's own manifest agrees with the target under which it was signed.
+    ///
+    /// Errors: `bundle_invalid` when a bundle calls itself something else.
+    pub fn check_manifest(&self, manifest: &Manifest) -> Result<(), Fault> {
+        match manifest.name == self.name && manifest.version == self.version {
+            true => Ok(()),
+            false => Err(Fault::new(
+                Code::BundleInvalid,
+                format!("bundle {} {}: its `recipe.toml` says `{}` {}", self.name, self.version, manifest.name, manifest.version),
+            )
+            .hint(format!("the publisher `{}` signed it so: tell them, or take another version", self.publisher))),
         }
     }
 }

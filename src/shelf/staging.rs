@@ -11,7 +11,7 @@ use std::{
 
 use crate::model::{Fault, Home};
 
-use super::files;
+use super::{durable, files};
 
 /// A private folder on the file system of the shelf; what is still in it on drop is deleted.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Staging {
     /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first.
     pub fn new(home: &Home, kind: &str) -> Result<Staging, Fault> {
         let root = home.staging();
-        files::make_folder(&root)?;
+        durable::make_folder(&root)?;
         sweep(&root)?;
         let failed = |error: std::io::Error| Fault::io(format!("making a folder in {}", root.display()), &error);
         loop {

@@ -24,8 +24,8 @@ enum Wrong {
     Archive(String),
 }
 
-/// Reads every file of `bytes` and holds it against `index`.
-fn files(bytes: &[u8], index: &Index) -> Result<BTreeMap<String, (Vec<u8>, bool)>, Wrong> {
+/// Reads every file of `bytes` and holds it against `index`; `wanted_to_be` says in messages what a file should have been.
+fn files(bytes: &[u8], index: &Index, wanted_to_be: &str) -> Result<BTreeMap<String, (Vec<u8>, bool)>, Wrong> {
     let damaged = |after: &str, error: &dyn std::fmt::Display| {
         let place = if after.is_empty() { "at its start".to_owned() } else { format!("after `{after}`") };
         Wrong::Archive(format!("the archive is damaged {place}: {error}"))
@@ -63,7 +63,7 @@ fn files(bytes: &[u8], index: &Index) -> Result<BTreeMap<String, (Vec<u8>, bool)
             return Err(damaged(&last, &format!("`{path}` claims {claimed} bytes, {} are there", content.len())));
         }
         let executable = entry.header().mode().map_err(|error| damaged(&last, &error))? & 0o111 != 0;
-        if let Some(difference) = difference(wanted, &content, executable) {
+        if let Some(difference) = difference(wanted, &content, executable, wanted_to_be) {
             return Err(Wrong::Inside(format!("`{path}` {difference}")));
         }
         found.insert(path.clone(), (content, executable));
@@ -75,11 +75,11 @@ fn files(bytes: &[u8], index: &Index) -> Result<BTreeMap<String, (Vec<u8>, bool)
     }
 }
 
-fn difference(wanted: &IndexedFile, content: &[u8], executable: bool) -> Option<String> {
+fn difference(wanted: &IndexedFile, content: &[u8], executable: bool, wanted_to_be: &str) -> Option<String> {
     let sha256 = Digest::of(content);
     if sha256 != wanted.sha256 || content.len() as u64 != wanted.bytes {
         return Some(format!(
-            "is not what was signed (found sha256 {} of {} bytes, signed sha256 {} of {} bytes)",
+            "is not {wanted_to_be} (found sha256 {} of {} bytes, signed sha256 {} of {} bytes)",
             sha256.short(),
             content.len(),
             wanted.sha256.short(),
@@ -111,12 +111,8 @@ fn kind_name(kind: tar::EntryType) -> &'static str {
 pub fn diagnose(bytes: &[u8], index: &Index, what: &str, signer: &str) -> Fault {
     const HINT: &str =
         "nothing was installed; the mirror or the line alters files: try again, and tell the repository's maintainer if it remains";
-    match files(bytes, index) {
-        Err(Wrong::Inside(wrong)) => Fault::new(
-            Code::BundleInvalid,
-            format!("bundle {what}: {}", wrong.replacen("what was signed", &format!("what `{signer}` signed"), 1)),
-        )
-        .hint(HINT),
+    match files(bytes, index, &format!("what `{signer}` signed")) {
+        Err(Wrong::Inside(wrong)) => Fault::new(Code::BundleInvalid, format!("bundle {what}: {wrong}")).hint(HINT),
         Err(Wrong::Archive(wrong)) => {
             Fault::new(Code::Tampered, format!("bundle {what} is not what `{signer}` signed: {wrong}")).hint(HINT)
         }
@@ -139,7 +135,7 @@ pub fn read_files(bytes: &[u8], index: &Index, what: &str) -> Result<BTreeMap<St
     if bytes.len() as u64 > limits::BUNDLE_BYTES_MAX {
         return Err(refused(format!("{} bytes; at most {} are taken", bytes.len(), limits::BUNDLE_BYTES_MAX)));
     }
-    let files = files(bytes, index).map_err(|wrong| match wrong {
+    let files = files(bytes, index, "what was signed").map_err(|wrong| match wrong {
         Wrong::Inside(message) | Wrong::Archive(message) => refused(message),
     })?;
     // One content, one encoding: whatever hides in padding, owners, times or behind the end is refused here.
@@ -206,7 +202,7 @@ pub fn check_folder(folder: &Path, index: &Index) -> Result<(), Fault> {
             return Err(altered(path, format!("is {} bytes; {} were installed", metadata.len(), wanted.bytes)));
         }
         let content = durable::read(&place, wanted.bytes)?.ok_or_else(|| altered(path, "is missing".into()))?;
-        if let Some(difference) = difference(wanted, &content, metadata.permissions().mode() & 0o111 != 0) {
+        if let Some(difference) = difference(wanted, &content, metadata.permissions().mode() & 0o111 != 0, "what was installed") {
             return Err(altered(path, difference));
         }
     }

@@ -4,6 +4,7 @@
 //! into staging, run once, then published by rename. A program that the user named is used or refused, never replaced.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Stdio,
@@ -14,7 +15,7 @@ use tokio::process::Command;
 
 use crate::model::{Code, Fault, Home, Step, limits, progress};
 
-use super::{files, locks, process, python::Python, staging::Staging};
+use super::{durable, files, locks, process, python::Python, staging::Staging};
 
 /// The version that we fetch.
 const VERSION: &str = "0.13.8";
@@ -45,6 +46,18 @@ fn range() -> VersionReq {
 ///
 /// Errors: `uv_missing`, `disk_full`.
 pub async fn find(home: &Home, explicit: Option<&Path>, python: &Python, progress: &progress::Shared) -> Result<Uv, Fault> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    find_in(home, explicit, &path, python, progress).await
+}
+
+/// [`find`] with the search path as an argument.
+pub async fn find_in(
+    home: &Home,
+    explicit: Option<&Path>,
+    path: &OsStr,
+    python: &Python,
+    progress: &progress::Shared,
+) -> Result<Uv, Fault> {
     if let Some(path) = explicit {
         let refused = |why: String| {
             Fault::new(Code::UvMissing, format!("the configured uv, {}, cannot be used: {why}; wanted {RANGE}", path.display()))
@@ -56,7 +69,7 @@ pub async fn find(home: &Home, explicit: Option<&Path>, python: &Python, progres
             false => Err(refused(format!("it is version {}", uv.version))),
         };
     }
-    for folder in std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).filter(|folder| folder.is_absolute()) {
+    for folder in std::env::split_paths(path).filter(|folder| folder.is_absolute()) {
         let path = folder.join("uv");
         if path.is_file()
             && let Ok(uv) = ask(&path).await
@@ -146,13 +159,13 @@ async fn fetch(home: &Home, python: &Python, progress: &progress::Shared) -> Res
 
 fn publish(home: &Home, tree: &Path) -> Result<(), Fault> {
     let place = home.tools().join(format!("uv-{VERSION}"));
-    files::make_folder(&home.tools())?;
+    durable::make_folder(&home.tools())?;
     // Only a copy that did not answer is still there.
     files::remove_tree(&place)?;
     let rename = || -> std::io::Result<()> {
         fs::File::open(tree.join("bin/uv"))?.sync_all()?;
         fs::rename(tree, &place)?;
-        files::sync_folder(&home.tools())
+        durable::sync_folder(&home.tools())
     };
     rename().map_err(|error| Fault::io(format!("putting uv at {}", place.display()), &error))
 }

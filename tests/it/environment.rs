@@ -84,14 +84,15 @@ fn a_process_of_its_own_builds_where_it_is_told() {
     runtime.block_on(build(&Home::at(PathBuf::from(root)), Path::new(&uv), LOCK, Existing::Trust)).unwrap();
 }
 
+fn builder(root: &Path, uv: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "environment::a_process_of_its_own_builds_where_it_is_told"]);
+    command.env("HOB_TEST_BUILD_HOME", root).env("HOB_TEST_BUILD_UV", uv).stdout(Stdio::null());
+    command
+}
+
 fn start_builder(root: &Path, uv: &Path) -> std::process::Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "environment::a_process_of_its_own_builds_where_it_is_told"])
-        .env("HOB_TEST_BUILD_HOME", root)
-        .env("HOB_TEST_BUILD_UV", uv)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+    builder(root, uv).spawn().unwrap()
 }
 
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -119,10 +120,13 @@ async fn an_environment_holds_what_its_lock_says_and_is_read_only() {
     assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(environment.site_packages.join("six.py")).unwrap()), 1);
 
     environment::verify(&home, environment.digest).unwrap();
-    assert_eq!(environment::open(&home, environment.digest), Some(environment.clone()));
+    assert_eq!(environment::open(&home, environment.digest).unwrap().site_packages, environment.site_packages);
     assert_eq!(environment::all(&home).unwrap(), [environment.digest]);
-    environment::remove(&home, environment.digest, &quiet()).await.unwrap();
-    assert_eq!(environment::open(&home, environment.digest), None);
+    assert!(!environment::remove(&home, environment.digest, &quiet()).await.unwrap(), "deleted under its user");
+    let digest = environment.digest;
+    drop(environment);
+    assert!(environment::remove(&home, digest, &quiet()).await.unwrap());
+    assert!(environment::open(&home, digest).is_none());
     assert_eq!(fs::read_dir(home.environments()).unwrap().count(), 0);
 }
 
@@ -162,14 +166,17 @@ async fn after_kill_9_in_the_middle_the_next_build_succeeds_and_the_rubbish_goes
     until("a build in its middle", || syncs(root.path()) > 0).await;
     killed.kill().unwrap();
     killed.wait().unwrap();
-    assert!(fs::read_dir(home.staging()).unwrap().count() > 0, "killed too late to show anything");
     assert_eq!(environment::all(&home).unwrap(), []);
-    fs::remove_file(root.path().join("hold")).unwrap();
+    let left = || fs::read_dir(home.staging()).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(left(), 1, "killed too late to show anything");
 
+    let uv = real_uv().await;
     let environment = build(&home, &uv, LOCK, Existing::Verify).await.unwrap();
     assert!(runs(&environment, "import six"));
     environment::verify(&home, environment.digest).unwrap();
-    // The orphaned uv held its own folder until it ended; whoever builds next sweeps it.
+    assert_eq!(left(), 1, "deleted under the orphaned uv, which still writes there");
+    fs::remove_file(root.path().join("hold")).unwrap();
+    // It ends; whoever builds next sweeps its folder.
     let more = LOCK.to_owned() + "# another\n";
     let mut number = 0;
     until("an empty staging folder", || {
@@ -295,6 +302,66 @@ async fn a_uv_that_the_user_named_is_used_or_refused() {
         assert!(fault.hint.unwrap().contains("HOB_UV"));
     }
     assert!(!home.tools().exists(), "another uv was fetched in silence");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_uv_and_no_pip_says_what_was_tried_and_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path().join("home"));
+    // Too old a uv on PATH is passed by; the interpreter has no pip.
+    for (name, text) in [("uv", "echo 'uv 0.1.2'"), ("python3", "echo 'No module named pip' >&2; exit 1")] {
+        fs::write(root.path().join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let python = Python { executable: root.path().join("python3"), ..any_python().await };
+    let fault = uv::find_in(&home, None, root.path().as_os_str(), &python, &quiet()).await.unwrap_err();
+    assert_eq!(fault.code, Code::UvMissing);
+    assert!(fault.message.contains("on PATH") && fault.message.contains("No module named pip"), "{}", fault.message);
+    assert!(fault.hint.unwrap().contains("HOB_UV"));
+    assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_during_a_build_is_named_and_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(_disk) = crate::shelf::SmallDisk::mount(&root.path().join("home"), 128 << 10) else { return };
+    let home = Home::at(root.path().join("home"));
+    let fault = build(&home, &real_uv().await, LOCK, Existing::Trust).await.unwrap_err();
+    assert_eq!(fault.code, Code::DiskFull, "{fault:?}");
+    assert_eq!(environment::all(&home).unwrap(), []);
+    assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_of_the_caller_do_not_change_what_is_built() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path().join("home"));
+    let built = builder(&root.path().join("home"), &real_uv().await)
+        .env("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+        .env("UV_NO_INDEX", "1")
+        .env("UV_LINK_MODE", "hardlink")
+        .env("UV_PYTHON", "/no/python")
+        .env("PYTHONHOME", "/no/python")
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let environment = environment::open(&home, environment::all(&home).unwrap()[0]).unwrap();
+    assert!(runs(&environment, "import six"));
+    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(environment.site_packages.join("six.py")).unwrap()), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_index_is_asked_when_hob_toml_names_one() {
+    let root = tempfile::tempdir().unwrap();
+    let python = any_python().await;
+    // Nobody listens on the discard port of this machine.
+    let tools = Tools { uv: Some(real_uv().await), index_url: Some("http://127.0.0.1:9/simple".into()), ..Tools::default() };
+    let wanted =
+        Wanted { lock: LOCK.as_bytes(), what: "requirements.lock", python: &python, existing: Existing::Trust, label: "test/recipe" };
+    let fault = environment::ensure(&Home::at(root.path()), &tools, &wanted, &quiet()).await.unwrap_err();
+    assert_eq!(fault.code, Code::EnvironmentFailed);
+    assert!(fault.message.contains("127.0.0.1:9"), "{}", fault.message);
+    assert!(fault.hint.unwrap().contains("index_url"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

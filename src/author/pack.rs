@@ -1,0 +1,169 @@
+//! `hob pack`: a recipe folder, checked as a stranger's would be, as one bundle.
+//!
+//! Everything that a host would refuse after the download is refused here, at the author's desk, with the place in the
+//! author's own file.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{cases, requirements};
+use crate::{
+    model::{
+        Code, Digest, Fault, Manifest, limits,
+        recipe::{ModelSpec, Runtime},
+    },
+    shelf::{
+        bundle::{self, Index},
+        durable,
+    },
+};
+
+/// A recipe, ready to be published.
+#[derive(Debug)]
+pub struct Packed {
+    pub bytes: Vec<u8>,
+    pub index: Index,
+    pub manifest: Manifest,
+}
+
+impl Packed {
+    /// The bundle's digest.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+}
+
+/// Checks and packs a recipe folder. The same folder always gives the same bytes.
+///
+/// Errors: `invalid_manifest` with line and key; `invalid_recipe` for a file that the manifest names and that is missing
+/// or wrong; `too_large`.
+pub fn pack(folder: &Path) -> Result<Packed, Fault> {
+    let manifest = read_manifest(folder)?;
+    if manifest.glue.is_some() && !folder.join("glue.wasm").is_file() {
+        return Err(Fault::new(
+            Code::InvalidRecipe,
+            format!("`{}` declares `[glue]`, but there is no `glue.wasm` in {}", manifest.name, folder.display()),
+        )
+        .hint(format!("`hob build {}` makes it", folder.display())));
+    }
+    let (bytes, index) = bundle::pack_folder(folder, manifest.glue.is_some())?;
+    if let Some(glue) = index.get("glue.wasm")
+        && glue.bytes > limits::GLUE_COMPONENT_BYTES_MAX
+    {
+        return Err(Fault::new(
+            Code::TooLarge,
+            format!("`glue.wasm` is {} bytes; at most {} are taken", glue.bytes, limits::GLUE_COMPONENT_BYTES_MAX),
+        ));
+    }
+    check_pod(folder, &manifest, &index)?;
+    for model in &manifest.models {
+        check_model(&model_path(folder, model), model)?;
+    }
+    cases::check(folder, &manifest)?;
+    Ok(Packed { bytes, index, manifest })
+}
+
+/// The manifest of a recipe folder.
+///
+/// Errors: `invalid_recipe` when there is none, `invalid_manifest`.
+pub fn read_manifest(folder: &Path) -> Result<Manifest, Fault> {
+    let path = folder.join("recipe.toml");
+    let bytes = durable::read(&path, limits::MANIFEST_BYTES_MAX)?.ok_or_else(|| {
+        Fault::new(Code::InvalidRecipe, format!("{} is not a recipe folder: there is no `recipe.toml`", folder.display()))
+            .hint("`hob new` makes one")
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidManifest, format!("{} is not UTF-8", path.display())))?;
+    Manifest::parse(&text, &path.display().to_string())
+}
+
+/// Where a recipe folder has a model.
+pub fn model_path(folder: &Path, model: &ModelSpec) -> PathBuf {
+    folder.join("models").join(&model.name)
+}
+
+fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fault> {
+    let missing = |key: &str, path: &str| {
+        Fault::new(
+            Code::InvalidRecipe,
+            format!("`{key}` of `{}` names `{path}`, which is not among the files of {} that are packed", manifest.name, folder.display()),
+        )
+        .with("path", path)
+    };
+    match manifest.pod.as_ref().map(|pod| &pod.runtime) {
+        None => Ok(()),
+        Some(Runtime::Executable { entry }) => match index.get(entry) {
+            None => Err(missing("pod.entry", entry)),
+            Some(file) if !file.executable => {
+                Err(Fault::new(Code::InvalidRecipe, format!("`pod.entry` `{entry}` of `{}` is not executable", manifest.name))
+                    .hint(format!("`chmod +x {}`", folder.join(entry).display())))
+            }
+            Some(_) => Ok(()),
+        },
+        Some(Runtime::Python { entry, lock, .. }) => {
+            let module = entry.split(':').next().unwrap_or(entry).replace('.', "/");
+            let (file, package) = (format!("pod/{module}.py"), format!("pod/{module}/__init__.py"));
+            if index.get(&file).is_none() && index.get(&package).is_none() {
+                return Err(missing("pod.entry", &file));
+            }
+            let Some(lock) = lock else {
+                return match index.get("pod/requirements.in") {
+                    None => Ok(()),
+                    Some(_) => Err(Fault::new(
+                        Code::InvalidRecipe,
+                        format!("`{}` has `pod/requirements.in`, but no `pod.lock`: nothing in it would be installed", manifest.name),
+                    )
+                    .hint("lock it with hashes and name the file as `lock` in `[pod]`")),
+                };
+            };
+            if index.get(lock).is_none() {
+                return Err(missing("pod.lock", lock));
+            }
+            let path = folder.join(lock);
+            let text = durable::read(&path, limits::LOCK_BYTES_MAX)?.ok_or_else(|| missing("pod.lock", lock))?;
+            let text = String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidRecipe, format!("{} is not UTF-8", path.display())))?;
+            requirements::check(&text, &path.display().to_string())
+        }
+    }
+}
+
+/// Holds a model file against the manifest.
+///
+/// Errors: `invalid_recipe` with what was found and wanted.
+pub(super) fn check_model(path: &Path, model: &ModelSpec) -> Result<(), Fault> {
+    let wrong = |why: String| {
+        Fault::new(Code::InvalidRecipe, format!("model `{}` at {}: {why}", model.name, path.display()))
+            .hint("put the file there, or correct `[[model]]` in `recipe.toml`")
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(wrong(format!("it is missing; wanted {} bytes with sha256 {}", model.bytes, model.sha256)));
+        }
+        Err(error) => return Err(Fault::io(format!("reading {}", path.display()), &error)),
+    };
+    let bytes = file.metadata().map_err(|error| Fault::io(path.display(), &error))?.len();
+    if bytes != model.bytes {
+        return Err(wrong(format!("found {bytes} bytes, wanted {}", model.bytes)));
+    }
+    let found = digest(file).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
+    match found == model.sha256 {
+        true => Ok(()),
+        false => Err(wrong(format!("found sha256 {found}, wanted {}", model.sha256))),
+    }
+}
+
+fn digest(mut file: File) -> std::io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; limits::COPY_CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(Digest::finish(hasher)),
+            count => hasher.update(&chunk[..count]),
+        }
+    }
+}

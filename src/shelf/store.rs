@@ -1,0 +1,268 @@
+//! The shelf: what is installed, and the transaction that changes it.
+//!
+//! A bundle is unpacked in staging, checked and built there, moved to its place by one rename, and *is installed*
+//! from the instant at which `hob.lock` is replaced. Before that instant a crash leaves rubbish, after it at most a
+//! `hob.toml` that does not yet say what is wanted: never something between.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use semver::VersionReq;
+
+use crate::model::{Code, Digest, Fault, Home, RecipeName, Step, limits, progress};
+
+use super::{
+    bundle::Index,
+    config::{Edit, Prepared},
+    durable, environment, files,
+    lockfile::{EnvironmentPin, LockEntry, LockFile},
+    locks,
+    models::{self, Checked},
+    staging::Staging,
+    tree::make_read_only,
+    unpack::check_folder,
+};
+
+/// The recipes on this machine. Reading needs no lock: every file that is read is replaced whole.
+#[derive(Debug)]
+pub struct Shelf {
+    pub(super) home: Home,
+    pub(super) checked: Checked,
+}
+
+impl Shelf {
+    /// Errors: `invalid_config` when `hob.lock` cannot be read.
+    pub fn open(home: Home) -> Result<Shelf, Fault> {
+        LockFile::read(&home)?;
+        Ok(Shelf { home, checked: Checked::default() })
+    }
+
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Waits until nobody else changes the shelf; says so once while it waits.
+    pub async fn lock_for_writing(&self, progress: &progress::Shared) -> Result<WriteGuard, Fault> {
+        let held = locks::acquire(&self.home.locks().join("shelf.lock"), "installing", progress).await?;
+        sweep(self.home.config())?;
+        Ok(WriteGuard(held))
+    }
+
+    /// A place to unpack one recipe in.
+    pub fn stage(&self, _guard: &WriteGuard) -> Result<Staged, Fault> {
+        Ok(Staged { home: self.home.clone(), staging: Staging::new(&self.home, "recipe")? })
+    }
+
+    /// Everything that is installed, by name.
+    pub fn installed(&self) -> Result<Vec<LockEntry>, Fault> {
+        Ok(LockFile::read(&self.home)?.entries().to_vec())
+    }
+
+    /// What is installed under that name.
+    ///
+    /// Errors: `recipe_not_found`, which says what there is.
+    pub fn entry(&self, name: &RecipeName) -> Result<LockEntry, Fault> {
+        let lock = LockFile::read(&self.home)?;
+        lock.get(name).cloned().ok_or_else(|| not_found(name, &lock))
+    }
+
+    /// Where the files of an installed recipe lie.
+    pub fn place(&self, entry: &LockEntry) -> PathBuf {
+        place(&self.home, entry)
+    }
+
+    /// The signed index of an installed recipe.
+    ///
+    /// Errors: `shelf_altered` when it is gone or is not the one that `hob.lock` names.
+    pub fn index(&self, entry: &LockEntry) -> Result<Index, Fault> {
+        let path = index_place(&self.home, entry);
+        let altered = |why: &str| {
+            Fault::new(Code::ShelfAltered, format!("recipe `{}`: {} {why}", entry.name, path.display()))
+                .hint(format!("`hob remove {0}` and `hob add {0}` install it again", entry.name))
+        };
+        let bytes = durable::read(&path, limits::TARGETS_BYTES_MAX)?.ok_or_else(|| altered("is missing"))?;
+        if Digest::of(&bytes) != entry.index_sha256 {
+            return Err(altered("was altered"));
+        }
+        let json = serde_json::from_slice(&bytes).map_err(|_| altered("is not JSON"))?;
+        Index::read(json)
+    }
+
+    /// Writes down that the recipe's environment is now this one: its Python was replaced, so it was built anew.
+    pub fn pin_environment(&self, _guard: &WriteGuard, name: &RecipeName, pin: EnvironmentPin) -> Result<(), Fault> {
+        let mut lock = LockFile::read(&self.home)?;
+        let mut entry = lock.get(name).cloned().ok_or_else(|| not_found(name, &lock))?;
+        entry.environment = Some(pin);
+        lock.set(entry);
+        lock.write(&self.home)
+    }
+
+    /// Takes the recipe off the shelf with all its versions, and with the environment and models that no other recipe uses. An environment
+    /// that a process has open stays on the disk.
+    pub async fn remove(&self, guard: &WriteGuard, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
+        let mut config = Edit::begin(&self.home, guard)?;
+        let mut lock = LockFile::read(&self.home)?;
+        let Some(entry) = lock.remove(name) else { return Err(not_found(name, &lock)) };
+        let config = match config.remove_recipe(name) {
+            true => Some(config.prepare()?),
+            false => None,
+        };
+        lock.write(&self.home)?;
+        config.map_or(Ok(()), Prepared::put)?;
+        // From here on it is not installed; what follows gives the disk back.
+        let folder = self.home.recipes().join(name.publisher()).join(name.name());
+        if folder.exists() {
+            let staging = Staging::new(&self.home, "discard")?;
+            let moved = fs::rename(&folder, staging.folder().join("recipe"));
+            moved.map_err(|error| Fault::io(format!("removing {}", folder.display()), &error))?;
+        }
+        if let Some(pin) = entry.environment
+            && !lock.entries().iter().any(|other| other.environment.is_some_and(|other| other.digest == pin.digest))
+            && !environment::remove(&self.home, pin.digest, progress).await?
+        {
+            progress.step(Step::Note { text: format!("environment {} is in use and stays on the disk", pin.digest.short()) });
+        }
+        for model in &entry.models {
+            if !lock.entries().iter().any(|other| other.models.iter().any(|other| other.sha256 == model.sha256)) {
+                files::remove_tree(&models::place(&self.home, model.sha256))?;
+            }
+        }
+        Ok(entry)
+    }
+}
+
+/// Deletes the temporary files that a killed writer left beside `hob.toml`. Only a holder of the shelf's lock writes there.
+fn sweep(folder: &Path) -> Result<(), Fault> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".half-")) {
+        files::remove_tree(&entry.path())?;
+    }
+    Ok(())
+}
+
+/// The right to change the shelf and its two files: one holder among all processes.
+#[derive(Debug)]
+pub struct WriteGuard(#[expect(dead_code, reason = "held, not read")] locks::Held);
+
+fn not_found(name: &RecipeName, lock: &LockFile) -> Fault {
+    let names: Vec<_> = lock.entries().iter().map(|entry| format!("`{}`", entry.name)).collect();
+    let installed = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    Fault::new(Code::RecipeNotFound, format!("recipe `{name}` is not on the shelf (installed: {installed})"))
+        .hint(format!("`hob add {name}`"))
+}
+
+fn place(home: &Home, entry: &LockEntry) -> PathBuf {
+    home.recipes().join(entry.name.publisher()).join(entry.name.name()).join(format!("{}-{}", entry.version, entry.sha256.short()))
+}
+
+fn index_place(home: &Home, entry: &LockEntry) -> PathBuf {
+    let folder = place(home, entry);
+    let mut name = folder.into_os_string();
+    name.push(".index.json");
+    name.into()
+}
+
+/// For its parent to change, a folder must be writable itself.
+fn make_writable(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+}
+
+/// A recipe on its way onto the shelf. Dropped before [`Staged::publish`], it leaves nothing.
+#[derive(Debug)]
+pub struct Staged {
+    pub(super) home: Home,
+    staging: Staging,
+}
+
+impl Staged {
+    /// Where to unpack the bundle; there is no such folder yet.
+    pub fn folder(&self) -> PathBuf {
+        self.staging.folder().join("recipe")
+    }
+
+    /// Installs what was unpacked, as `entry`, in place of what `entry.name` was before; with `range`, `hob.toml`
+    /// says from now on that it is wanted.
+    ///
+    /// Errors: `shelf_altered` when the folder is not what `index` says, `internal` when `index` is not the entry's;
+    /// `disk_full`, `io`. On an error the shelf is as it was.
+    pub fn publish(self, guard: &WriteGuard, entry: LockEntry, index: &Index, range: Option<&VersionReq>) -> Result<(), Fault> {
+        let folder = self.folder();
+        let index_bytes = serde_json::to_vec(index).map_err(|error| Fault::new(Code::Internal, format!("an index: {error}")))?;
+        if Digest::of(&index_bytes) != entry.index_sha256 {
+            return Err(Fault::new(Code::Internal, format!("the index of `{}` is not the one that its lock entry names", entry.name)));
+        }
+        check_folder(&folder, index)?;
+        // Whatever can fail for a reason of its own fails here, before anything has moved.
+        let mut config = Edit::begin(&self.home, guard)?;
+        let mut lock = LockFile::read(&self.home)?;
+        let config = match range {
+            Some(range) => {
+                config.set_recipe(&entry.name, range);
+                Some(config.prepare()?)
+            }
+            None => None,
+        };
+
+        let place = place(&self.home, &entry);
+        let parent = place.parent().unwrap_or(&place).to_owned();
+        durable::make_folder(&parent)?;
+        files::replace(&index_place(&self.home, &entry), &index_bytes)?;
+        let moved = self.move_to(&folder, &place, &parent, index)?;
+        lock.set(entry.clone());
+        if let Err(fault) = lock.write(&self.home) {
+            // Not installed, so what was moved is taken back; what cannot be taken back is rubbish that nothing names.
+            match moved {
+                Moved::Kept => {}
+                Moved::Fresh => drop(make_writable(&place).and_then(|()| fs::rename(&place, &folder))),
+                Moved::Exchanged => drop(exchange(&folder, &place)),
+            }
+            return Err(fault);
+        }
+        config.map_or(Ok(()), Prepared::put)
+    }
+
+    fn move_to(&self, folder: &Path, place: &Path, parent: &Path, index: &Index) -> Result<Moved, Fault> {
+        // The same bytes are there already and perhaps in use: they stay.
+        if place.exists() && check_folder(place, index).is_ok() {
+            return Ok(Moved::Kept);
+        }
+        let publish = || -> io::Result<Moved> {
+            make_read_only(folder, false)?;
+            let moved = match place.exists() {
+                true => {
+                    exchange(folder, place)?;
+                    Moved::Exchanged
+                }
+                false => {
+                    fs::rename(folder, place)?;
+                    Moved::Fresh
+                }
+            };
+            make_read_only(place, true)?;
+            durable::sync_folder(parent)?;
+            Ok(moved)
+        };
+        publish().map_err(|error| Fault::io(format!("publishing {}", place.display()), &error))
+    }
+}
+
+/// How a recipe came to its place.
+enum Moved {
+    /// It was there.
+    Kept,
+    /// Nothing was there.
+    Fresh,
+    /// What was there, altered, lies in staging now.
+    Exchanged,
+}
+
+/// Swaps two folders in one step: at no instant is there nothing at either place.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    make_writable(one)?;
+    make_writable(other)?;
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}

@@ -1,0 +1,133 @@
+//! A loopback web server that serves a repository folder, and lies where it is told to.
+//!
+//! By hand on a socket rather than through a web framework, because a framework will not send a wrong length or a byte
+//! a minute.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// What the server does for one path instead of sending the file.
+#[derive(Clone)]
+pub enum Lie {
+    Bytes(Vec<u8>),
+    /// The file, and then bytes without end.
+    Endless,
+    /// The file, one byte at a time, with this pause between two.
+    Drip(Duration),
+    /// The first half, and then silence with the line open.
+    Stall,
+    /// The first half, and then the line is closed, though the length said more.
+    Cut,
+    Redirect(String),
+    Status(u16),
+}
+
+pub struct Server {
+    pub url: String,
+    lies: Arc<Mutex<HashMap<String, Lie>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    pub async fn serve(folder: PathBuf) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (lies, asked) = (Arc::<Mutex<HashMap<String, Lie>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let (told, log) = (lies.clone(), asked.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (folder, told, log) = (folder.clone(), told.clone(), log.clone());
+                tokio::spawn(async move {
+                    // A client that hangs up on a liar is what most of these tests want.
+                    let _ = answer(stream, folder, &told, &log).await;
+                });
+            }
+        });
+        Server { url, lies, asked, task }
+    }
+
+    pub fn lie(&self, path: &str, lie: Lie) {
+        self.lies.lock().unwrap().insert(path.to_owned(), lie);
+    }
+
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn answer(
+    mut stream: TcpStream,
+    folder: PathBuf,
+    lies: &Mutex<HashMap<String, Lie>>,
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) if head.len() < 16_384 => head.push(byte),
+            _ => return Ok(()),
+        }
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
+    log.lock().unwrap().push(path.clone());
+    let lie = lies.lock().unwrap().get(&path).cloned();
+    let file = std::fs::read(folder.join(&path)).ok();
+    let body = match (&lie, file) {
+        (Some(Lie::Bytes(bytes)), _) => bytes.clone(),
+        (Some(Lie::Redirect(to)), _) => {
+            return stream
+                .write_all(format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes())
+                .await;
+        }
+        (Some(Lie::Status(status)), _) => {
+            return stream.write_all(format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes()).await;
+        }
+        (_, Some(bytes)) => bytes,
+        (_, None) => {
+            return stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+        }
+    };
+    let length = match lie {
+        Some(Lie::Endless) => String::new(),
+        _ => format!("content-length: {}\r\n", body.len()),
+    };
+    stream.write_all(format!("HTTP/1.1 200 OK\r\n{length}connection: close\r\n\r\n").as_bytes()).await?;
+    match lie {
+        Some(Lie::Endless) => {
+            stream.write_all(&body).await?;
+            loop {
+                stream.write_all(&[b' '; 65_536]).await?;
+            }
+        }
+        Some(Lie::Drip(pause)) => {
+            for byte in body {
+                stream.write_all(&[byte]).await?;
+                tokio::time::sleep(pause).await;
+            }
+        }
+        Some(Lie::Stall) => {
+            stream.write_all(&body[..body.len() / 2]).await?;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        Some(Lie::Cut) => stream.write_all(&body[..body.len() / 2]).await?,
+        _ => stream.write_all(&body).await?,
+    }
+    stream.shutdown().await
+}
