@@ -217,7 +217,7 @@ impl Step {
         let lock = lock(dir).await?;
         let metadata = dir.join("metadata");
         let mut version = 1;
-        while metadata.join(format!("{}.root.json", version + 1)).exists() {
+        while metadata.join(format!("{}.root.json", version + 1)).is_file() {
             version += 1;
         }
         let root = read(&metadata, &format!("{version}.root.json"))?;
