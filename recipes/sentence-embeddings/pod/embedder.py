@@ -60,7 +60,7 @@ class Embedder:
                 vectors[index] = row
             done += len(batch)
             if len(batches) > 1:
-                progress({"done": done, "total": len(encoded), "unit": "texts"})
+                progress(done=done, total=len(encoded), unit="texts")
         return {"embeddings": vectors}
 
     def _run(self, texts):
