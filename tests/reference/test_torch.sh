@@ -6,6 +6,9 @@
 # Needs `uv`, or Python 3.11+ with pip. Ends with a line `N passed, M failed`.
 set -eu
 
+# Python 3.11+ is wanted on the machine; uv shall not fetch one of its own.
+export UV_PYTHON_DOWNLOADS=never
+
 here=$(cd "$(dirname "$0")" && pwd)
 venv=${HOB_TORCH_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/hob/torch-venv}
 lock=$(sha256sum "$here/requirements.lock" | cut -c1-64)
