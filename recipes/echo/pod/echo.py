@@ -36,7 +36,7 @@ class Echo:
         began = time.monotonic()
         left = seconds = input["seconds"]
         while left > 0:
-            progress({"slept": round(seconds - left, 3), "seconds": seconds})
+            progress(slept=round(seconds - left, 3), seconds=seconds)
             _wait(min(left, REPORT_SECONDS))
             left = began + seconds - time.monotonic()
         return {"slept": round(time.monotonic() - began, 6)}

@@ -8,6 +8,9 @@
 # 3.11+ with pip as HOB_BUILD_PYTHON (default: python3).
 set -eu
 
+# Python 3.11+ is wanted on the machine; uv shall not fetch one of its own.
+export UV_PYTHON_DOWNLOADS=never
+
 here=$(cd "$(dirname "$0")" && pwd)
 recipe=$(dirname "$here")
 cache=${HOB_BUILD_CACHE:-$recipe/.build}

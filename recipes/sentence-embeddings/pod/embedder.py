@@ -20,10 +20,11 @@ from tokenizers import Tokenizer
 # Tokens of a text that the model looks at: what it was trained with, see its max_seq_length.
 TOKENS_MAX = 256
 
-# Texts, and tokens with padding, in one run of the model. The second bounds memory: attention holds
-# 12 floats for each pair of tokens of a text, 50 MB for sixteen texts of full length.
+# Texts, and tokens with padding, in one run of the model. The second bounds memory (attention holds 12 floats
+# for each pair of tokens of a text: 25 MB for eight texts of full length) and time: a run cannot be stopped, so
+# it has to end well within the two seconds that a cancelled call is given.
 BATCH_TEXTS = 32
-BATCH_TOKENS = 16 * TOKENS_MAX
+BATCH_TOKENS = 8 * TOKENS_MAX
 
 # Decimals of an answer's numbers: 5e-8 off at most, which is less than two machines differ by.
 DECIMALS = 7
@@ -60,7 +61,7 @@ class Embedder:
                 vectors[index] = row
             done += len(batch)
             if len(batches) > 1:
-                progress({"done": done, "total": len(encoded), "unit": "texts"})
+                progress(done=done, total=len(encoded), unit="texts")
         return {"embeddings": vectors}
 
     def _run(self, texts):
