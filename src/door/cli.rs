@@ -12,8 +12,8 @@ use super::{
 use crate::{
     author,
     host::{Config, Host},
+    model::{Blob, Call, Code, Document, Event, Fault, Progress, Silent, limits, progress},
     shelf::repository::Trust,
-    model::{Blob, Call, Code, Document, Event, Fault, Silent, limits, progress},
 };
 
 /// Reads the words, runs the command, prints what came, gives the exit code.
@@ -57,7 +57,7 @@ async fn command(words: Words) -> Result<(), Fault> {
     match words.command {
         Command::Build { folder } => return build(folder, progress, json).await,
         Command::Pack { folder, output } => return pack(&folder, output.as_deref(), json),
-        Command::Publish { folder, repo, keys } => return publish(&folder, &repo, &keys, json).await,
+        Command::Publish { folder, repo, keys } => return publish(&folder, &repo, &keys, &*progress, json).await,
         Command::Repo { command } => return repo(command, json).await,
         _ => {}
     }
@@ -114,7 +114,12 @@ async fn call(host: &Host, words: CallWords, json: bool) -> Result<(), Fault> {
         std::fs::write(file, &blob.bytes).map_err(|error| Fault::io(format!("writing {file}"), &error))?;
     }
     for blob in outcome.blobs.iter().filter(|blob| !outs.iter().any(|(name, _)| name == &blob.name)) {
-        print::note(&format!("  the result's blob `{}` ({} bytes) was not kept: `--out {}=FILE` writes it", blob.name, blob.bytes.len(), blob.name));
+        print::note(&format!(
+            "  the result's blob `{}` ({} bytes) was not kept: `--out {}=FILE` writes it",
+            blob.name,
+            blob.bytes.len(),
+            blob.name
+        ));
     }
     if outcome.unsigned {
         print::note(&format!("  unsigned dev mode: {} {} ran from a folder", outcome.recipe, outcome.version));
@@ -184,10 +189,14 @@ fn milliseconds(text: &str) -> Result<u64, Fault> {
 
 async fn build(folder: std::path::PathBuf, progress: progress::Shared, json: bool) -> Result<(), Fault> {
     let built = author::build::build(&folder, &*progress)?;
-    say(json, json!({ "component": built.as_ref().map(|(path, _)| path), "bytes": built.as_ref().map(|(_, bytes)| bytes) }), || match &built {
-        Some((path, bytes)) => format!("built {} ({bytes} bytes)", path.display()),
-        None => format!("{} has no glue: nothing to build", folder.display()),
-    });
+    say(
+        json,
+        json!({ "component": built.as_ref().map(|(path, _)| path), "bytes": built.as_ref().map(|(_, bytes)| bytes) }),
+        || match &built {
+            Some((path, bytes)) => format!("built {} ({bytes} bytes)", path.display()),
+            None => format!("{} has no glue: nothing to build", folder.display()),
+        },
+    );
     Ok(())
 }
 
@@ -204,14 +213,15 @@ fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn publish(folder: &Path, repo: &Path, keys: &Path, json: bool) -> Result<(), Fault> {
+async fn publish(folder: &Path, repo: &Path, keys: &Path, progress: &dyn Progress, json: bool) -> Result<(), Fault> {
     let packed = author::pack::pack(folder)?;
-    let models = folder.join("models");
-    let published = author::publish::publish(repo, &author::keys::Keys::at(keys), &packed, &models, jiff::Timestamp::now()).await?;
-    say(json, json!({ "name": published.name, "version": published.version, "sha256": published.sha256, "already": published.already }), || {
+    let (name, version) = (&packed.manifest.name, &packed.manifest.version);
+    let (keys, models) = (author::keys::Keys::at(keys), folder.join("models"));
+    let published = author::publish::publish(repo, &keys, &packed, &models, jiff::Timestamp::now(), progress).await?;
+    say(json, json!({ "name": name, "version": version, "sha256": published.sha256, "already": published.already }), || {
         match published.already {
-            true => format!("{} {} is published already, with the same bytes", published.name, published.version),
-            false => format!("published {} {}", published.name, published.version),
+            true => format!("{name} {version} is published already, with the same bytes"),
+            false => format!("published {name} {version}"),
         }
     });
     Ok(())
@@ -235,8 +245,11 @@ async fn repo(command: Repo, json: bool) -> Result<(), Fault> {
             say(json, json!({ "publisher": name, "key": key }), || format!("`{name}/*` is signed by key {key}"));
         }
         Repo::Refresh { dir, keys } => {
-            let files = repository::refresh(&dir, &Keys::at(keys), now).await?;
-            say(json, json!({ "signed": files }), || format!("signed anew: {}", files.join(", ")));
+            let due = repository::refresh(&dir, &Keys::at(keys), now).await?;
+            for warning in &due {
+                print::note(&format!("  warning: {warning}"));
+            }
+            say(json, json!({ "repository": dir, "due": due }), || format!("signed snapshot and timestamp of {} anew", dir.display()));
         }
     }
     Ok(())
@@ -307,9 +320,9 @@ async fn verify(host: &Host, recipe: Option<&str>, json: bool) -> Result<(), Fau
     let name = recipe.map(str::parse).transpose()?;
     let reports = host.verify(name.as_ref()).await?;
     say(json, json!(reports), || {
-        let line = |report: &crate::shelf::store::Report| match &report.fault {
-            None => format!("ok       {}", report.what),
-            Some(fault) => format!("ALTERED  {}: {}", report.what, fault.message),
+        let line = |report: &crate::shelf::load::Report| match &report.fault {
+            None => format!("ok       {}", report.subject),
+            Some(fault) => format!("ALTERED  {}: {}", report.subject, fault.message),
         };
         match reports.is_empty() {
             true => "nothing is installed".to_owned(),

@@ -50,7 +50,7 @@ impl Entry {
     pub async fn prepared(&self, host: &Arc<Inner>) -> Result<Prepared, Fault> {
         let prepared = self.prepared.get_or_try_init(|| async {
             let (host, recipe) = (host.clone(), self.recipe.clone());
-            blocking(move || host.glue.compile(&recipe)).await
+            blocking(move || host.glue()?.compile(&recipe)).await
         });
         prepared.await.cloned()
     }

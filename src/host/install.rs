@@ -14,14 +14,18 @@ use super::{
     entry::{Interpreter, blocking},
 };
 use crate::{
-    model::{Code, Fault, Manifest, Origin, RecipeName, RecipeRef, Step, Verified, recipe::Runtime},
+    model::{
+        Code, Fault, Origin, RecipeName, RecipeRef, Step, Verified,
+        recipe::{ModelSpec, Runtime},
+    },
     shelf::{
-        config::{Config as File, RemoteEntry},
+        config::{Config as File, Edit, RemoteEntry},
         environment::{self, Environment, Existing, Wanted},
+        load::Report,
         lockfile::{EnvironmentPin, LockEntry, LockedModel},
+        models::{self, Claim},
         python::{self, Python},
-        repository::{Client, Pinned, Remote, Trust},
-        store::Report,
+        repository::{Client, Pinned, Remote, Resolved, Trust},
         unpack,
     },
 };
@@ -61,67 +65,39 @@ impl Host {
     /// then as it was.
     pub async fn add(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>) -> Result<Added, Fault> {
         let host = &self.0;
-        let mut guard = host.shelf.lock_for_writing(&host.progress).await?;
+        let guard = host.shelf.lock_for_writing(&host.progress).await?;
         let (mut client, resolved) = host.find_remote(name, range, remote).await?;
-
-        let before = host.shelf.installed()?.into_iter().find(|entry| &entry.name == name);
-        if let Some(before) = &before {
+        let added = |already| Added {
+            name: name.clone(),
+            version: resolved.version.clone(),
+            remote: resolved.remote.clone(),
+            publisher: resolved.publisher.clone(),
+            already,
+        };
+        if let Some(before) = host.shelf.installed()?.into_iter().find(|entry| &entry.name == name) {
             resolved.same_signer(&before.key_ids)?;
-            if before.sha256 == resolved.sha256 && host.shelf.verify_recipe(before).is_ok() {
-                return Ok(Added {
-                    name: name.clone(),
-                    version: resolved.version,
-                    remote: before.remote.clone(),
-                    publisher: before.publisher.clone(),
-                    already: true,
-                });
+            let sound = self.verify(Some(name)).await?.iter().all(|report| report.fault.is_none());
+            if before.sha256 == resolved.sha256 && sound {
+                return Ok(added(true));
             }
         }
 
         // Fetch and verify, into staging.
         let staged = host.shelf.stage(&guard)?;
         let bytes = client.fetch_bundle(&resolved, &*host.progress).await?;
-        let what = format!("bundle {} {}", resolved.name, resolved.version);
-        unpack::unpack(&bytes, &resolved.index, &staged.folder(), &what)?;
-        let manifest = staged.manifest()?;
-        matches_signature(&manifest, &resolved.name, &resolved.version)?;
+        unpack::unpack(&bytes, &resolved.index, &staged.folder(), &format!("bundle {name} {}", resolved.version))?;
         let mut models = Vec::new();
-        for model in &manifest.models {
-            let claim = crate::shelf::models::claim(&host.home, model.sha256, model.bytes, &host.progress).await?;
-            if let crate::shelf::models::Claim::Missing(slot) = claim {
-                client.fetch_model(&resolved, model, &slot.part(), &*host.progress).await?;
+        for model in &resolved.models {
+            if let Claim::Missing(slot) = models::claim(&host.home, model.sha256, model.bytes, &host.progress).await? {
+                let spec = ModelSpec { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes };
+                client.fetch_model(&resolved, &spec, &slot.part(), &*host.progress).await?;
                 slot.keep()?;
             }
             models.push(LockedModel { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes });
         }
-        let origin =
-            Origin::Signed { remote: resolved.remote.clone(), publisher: resolved.publisher.clone(), key_ids: resolved.key_ids.clone() };
-        let recipe = Arc::new(staged.verified(manifest, &resolved.index, resolved.sha256, origin)?);
-
-        // Compile now: what cannot run is not installed, and no call waits for a compiler.
-        if recipe.glue().is_some() {
-            let label = format!("compiling the glue of {name}");
-            host.progress.step(Step::Started { label: label.clone(), total_bytes: None });
-            let (inner, compiled) = (host.clone(), recipe.clone());
-            let compiled = blocking(move || inner.glue.compile(&compiled)).await;
-            host.progress.step(Step::Finished { label });
-            compiled?;
-        }
-        let environment = match host.build_environment(&recipe, Existing::Verify).await? {
-            Some(environment) => {
-                let tree = environment::tree_digest(&host.home, environment.digest)?;
-                Some(EnvironmentPin { digest: environment.digest, tree })
-            }
-            None => {
-                // Nothing to build, but the interpreter must be there.
-                host.interpreter(&recipe, None).await?;
-                None
-            }
-        };
-
         let mut key_ids = resolved.key_ids.clone();
         key_ids.sort();
-        let entry = LockEntry {
+        let mut entry = LockEntry {
             name: name.clone(),
             version: resolved.version.clone(),
             remote: resolved.remote.clone(),
@@ -129,11 +105,30 @@ impl Host {
             key_ids,
             sha256: resolved.sha256,
             index_sha256: resolved.index.digest(),
-            environment,
+            environment: None,
             models,
         };
-        staged.publish(&mut guard, entry, &resolved.index, range)?;
-        Ok(Added { name: name.clone(), version: resolved.version, remote: resolved.remote, publisher: resolved.publisher, already: false })
+        let recipe = Arc::new(host.shelf.load_staged(&staged, &entry, &resolved.index)?);
+
+        // Compile and link now: what cannot run is not installed, and no call waits for a compiler.
+        if recipe.glue().is_some() {
+            let label = format!("compiling the glue of {name}");
+            host.progress.step(Step::Started { label: label.clone(), total_bytes: None });
+            let (inner, recipe) = (host.clone(), recipe.clone());
+            let compiled = blocking(move || inner.glue()?.compile(&recipe).map(drop)).await;
+            host.progress.step(Step::Finished { label });
+            compiled?;
+        }
+        match host.build_environment(&recipe, Existing::Verify).await? {
+            Some(environment) => {
+                let tree = environment::tree_digest(&host.home, environment.digest)?;
+                entry.environment = Some(EnvironmentPin { digest: environment.digest, tree });
+            }
+            // Nothing to build, but the interpreter must be there.
+            None => drop(host.python(&recipe).await?),
+        }
+        staged.publish(&guard, entry, &resolved.index, Some(range))?;
+        Ok(added(false))
     }
 
     /// What is installed, sorted by name.
@@ -180,8 +175,8 @@ impl Host {
     ///
     /// Errors: `recipe_not_found`.
     pub async fn remove(&self, name: &RecipeName) -> Result<(), Fault> {
-        let mut guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
-        self.0.shelf.remove(&mut guard, name)
+        let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
+        self.0.shelf.remove(&guard, name, &self.0.progress).await.map(drop)
     }
 
     /// Checks installed bytes against their signed digests: recipes, models and environments, of `name` or of all.
@@ -196,7 +191,7 @@ impl Host {
     pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<Pinned, Fault> {
         let pinned = Remote::pin(&self.0.home, name, url, trust).await?;
         let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
-        let mut edit = self.0.shelf.edit_config(&guard)?;
+        let mut edit = Edit::begin(&self.0.home, &guard)?;
         edit.set_remote(name, url);
         edit.write()?;
         Ok(pinned)
@@ -213,33 +208,16 @@ impl Host {
     pub async fn remove_remote(&self, name: &str) -> Result<(), Fault> {
         File::read(&self.0.home)?.remote(name)?;
         let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
-        let mut edit = self.0.shelf.edit_config(&guard)?;
+        let mut edit = Edit::begin(&self.0.home, &guard)?;
         edit.remove_remote(name);
         edit.write()?;
         Remote::forget(&self.0.home, name).await
     }
 }
 
-/// The manifest inside the bundle must be the one that the signed target names.
-fn matches_signature(manifest: &Manifest, name: &RecipeName, version: &semver::Version) -> Result<(), Fault> {
-    match &manifest.name == name && &manifest.version == version {
-        true => Ok(()),
-        false => Err(Fault::new(
-            Code::BundleInvalid,
-            format!("the bundle of `{name}` {version} says of itself that it is `{}` {}", manifest.name, manifest.version),
-        )
-        .hint("tell the publisher: the bundle was published under another name")),
-    }
-}
-
 impl Inner {
     /// The remote that has the recipe: the named one, or the first that knows it.
-    async fn find_remote(
-        &self,
-        name: &RecipeName,
-        range: &VersionReq,
-        remote: Option<&str>,
-    ) -> Result<(Client, crate::shelf::repository::Resolved), Fault> {
+    async fn find_remote(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>) -> Result<(Client, Resolved), Fault> {
         let file = File::read(&self.home)?;
         let remotes: Vec<&RemoteEntry> = match remote {
             Some(remote) => vec![file.remote(remote)?],

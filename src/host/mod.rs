@@ -56,7 +56,8 @@ pub(crate) struct Inner {
     tools: Tools,
     progress: progress::Shared,
     shelf: Shelf,
-    glue: Glue,
+    /// The wasm engine, started with the first recipe that has glue.
+    glue: std::sync::OnceLock<Result<Glue, Fault>>,
     catalogue: catalogue::Catalogue,
     journal: journal::Journal,
     /// The unpacked keeper of pods.
@@ -69,6 +70,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// The wasm engine. Blocking the first time.
+    fn glue(&self) -> Result<&Glue, Fault> {
+        self.glue.get_or_init(|| Glue::open(&self.home.compile_cache())).as_ref().map_err(Fault::clone)
+    }
+
     fn next_incarnation(&self) -> String {
         format!("{}-{}", self.instance, self.pods_started.fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -86,22 +92,21 @@ pub struct PodStatus {
 }
 
 impl Host {
-    /// Opens the shelf and starts the wasm engine; no pod is started and no network is touched.
+    /// Opens the shelf; no pod is started, no wasm compiled and no network touched.
     ///
     /// Errors: `invalid_config`, `state_unreadable`, `io`.
     pub async fn open(config: Config) -> Result<Host, Fault> {
         entry::blocking(move || {
             let shelf = Shelf::open(config.home.clone())?;
-            let glue = Glue::open(&config.home.compile_cache())?;
             let keeper = pod::unpack_runner(&config.home.tools())?;
-            let tools = shelf.tools()?.overridden_by(config.tools);
+            let tools = crate::shelf::config::Config::read(&config.home)?.tools.overridden_by(config.tools);
             let instance = format!("{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
             Ok(Host(Arc::new(Inner {
                 home: config.home,
                 tools,
                 progress: config.progress,
                 shelf,
-                glue,
+                glue: Default::default(),
                 catalogue: Default::default(),
                 journal: Default::default(),
                 keeper,

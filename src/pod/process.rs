@@ -65,6 +65,8 @@ fn environment(spec: &Spec) -> Vec<(&'static str, String)> {
         ("TMPDIR", scratch.clone()),
         ("XDG_CACHE_HOME", scratch.clone()),
         ("HF_HOME", scratch),
+        // A recipe's folder and environment are checked file by file and must stay as they are.
+        ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
         ("USER", "pod".to_owned()),
         ("LOGNAME", "pod".to_owned()),
         // One thread per library unless the recipe says more: two torch threads on two busy cores halve each other.
@@ -85,8 +87,7 @@ impl Process {
         let (data, data_theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| what(&error))?;
         let mut command = Command::new(&spec.program.python);
         // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its place;
-        // -B: a recipe's folder is checked file by file and must stay as it is.
-        command.args(["-I", "-S", "-B"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
+        command.args(["-I", "-S"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
         if let Some(Runtime::Executable { entry }) = spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
             command.arg("--").arg(spec.recipe.folder().join(entry));
         }

@@ -27,7 +27,7 @@ use super::{
 };
 
 /// What `hob verify` found about one thing on the shelf.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct Report {
     /// E.g. `recipe hob/echo 0.1.0` or `environment 0123456789abcdef`.
     pub subject: String,
@@ -114,13 +114,15 @@ impl Shelf {
         let folder = match folder.canonicalize() {
             Ok(folder) => folder,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Fault::new(Code::RecipeNotFound, format!("no folder {shown}")).hint("`hob new` makes a recipe folder"));
+                return Err(
+                    Fault::new(Code::RecipeNotFound, format!("no folder {shown}")).hint("a recipe folder is one with a recipe.toml in it")
+                );
             }
             Err(error) => return Err(Fault::io(format!("opening {shown}"), &error)),
         };
         let lacks = |what: &str, hint: String| Fault::new(Code::InvalidRecipe, format!("recipe folder {shown}: {what}")).hint(hint);
         let text = durable::read(&folder.join("recipe.toml"), limits::MANIFEST_BYTES_MAX)?
-            .ok_or_else(|| lacks("no recipe.toml", "`hob new` makes a recipe folder".into()))?;
+            .ok_or_else(|| lacks("no recipe.toml", "a recipe folder is one with a recipe.toml in it".into()))?;
         let what = format!("{shown}/recipe.toml");
         let text = String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidManifest, format!("{what}: not UTF-8")))?;
         let manifest = Arc::new(Manifest::parse(&text, &what)?);
