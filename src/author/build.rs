@@ -43,6 +43,8 @@ pub fn build(folder: &Path, progress: &dyn Progress) -> Result<Option<(PathBuf, 
     let what = |error: std::io::Error| Fault::io(format!("writing {}", path.display()), &error);
     let file = tempfile::NamedTempFile::new_in(folder).map_err(what)?;
     std::fs::write(file.path(), &component).map_err(what)?;
+    // A temporary file is its maker's alone; a component is not secret.
+    std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(what)?;
     file.persist(&path).map_err(|error| what(error.error))?;
     Ok(Some((path, component.len() as u64)))
 }
@@ -50,8 +52,10 @@ pub fn build(folder: &Path, progress: &dyn Progress) -> Result<Option<(PathBuf, 
 /// Runs cargo in `source` and gives the path of the core module.
 fn compile(source: &Path, progress: &dyn Progress) -> Result<PathBuf, Fault> {
     let mut cargo = toolchain(progress)?;
+    let flags = anonymous(source, cargo.get_program())?;
     let mut child = cargo
         .args(["--message-format=json-render-diagnostics"])
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .current_dir(source)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -77,6 +81,22 @@ fn compile(source: &Path, progress: &dyn Progress) -> Result<PathBuf, Fault> {
             Fault::new(Code::BuildFailed, format!("cargo built no wasm module in {}", source.display()))
                 .hint("the glue's Cargo.toml wants `[lib] crate-type = [\"cdylib\"]`")
         })
+}
+
+/// Compiler flags that take this machine's folders out of panic messages: a bundle must not name its publisher's.
+fn anonymous(source: &Path, cargo: &std::ffi::OsStr) -> Result<String, Fault> {
+    let source = source.canonicalize().map_err(|error| Fault::io(format!("opening {}", source.display()), &error))?;
+    let rustc = if cargo == "cargo" { "rustc" } else { "/usr/bin/rustc" };
+    let sysroot = Command::new(rustc).args(["--print", "sysroot"]).stdin(Stdio::null()).output();
+    let sysroot = sysroot.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let home = std::env::var("CARGO_HOME").ok().or_else(|| std::env::var("HOME").ok().map(|home| format!("{home}/.cargo")));
+    let mut flags = Vec::new();
+    for (from, to) in [(source.display().to_string(), "glue"), (sysroot, "rust"), (home.unwrap_or_default(), "cargo")] {
+        if !from.is_empty() {
+            flags.push(format!("--remap-path-prefix={from}={to}"));
+        }
+    }
+    Ok(flags.join("\u{1f}"))
 }
 
 /// `cargo build` with the first toolchain that has the target.

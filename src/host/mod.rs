@@ -155,7 +155,19 @@ impl Host {
     pub async fn resolve(&self, word: &str) -> Result<RecipeRef, Fault> {
         let is_capability = !word.contains('/') && word.contains('@');
         if !is_capability {
-            return word.parse();
+            let recipe = word.parse()?;
+            // `recipes/echo` reads as a name: say so where a folder of that name was meant.
+            if let RecipeRef::Name(name) = &recipe
+                && std::path::Path::new(word).join("recipe.toml").is_file()
+            {
+                return self
+                    .0
+                    .shelf
+                    .entry(name)
+                    .map(|_| recipe)
+                    .map_err(|fault| fault.hint(format!("for the folder of that name write `./{word}`")));
+            }
+            return Ok(recipe);
         }
         let mut providers = Vec::new();
         for entry in self.0.shelf.installed()? {

@@ -695,8 +695,12 @@ impl Driver {
 
     /// Adds the last lines that the pod printed (during `ask`, unless 0).
     fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
-        let lines = self.shared.log.tail(FAULT_TAIL_LINES);
-        let lines: Vec<String> = lines.into_iter().filter(|line| ask == 0 || line.ask == ask).map(|line| line.text).collect();
+        let log = &self.shared.log;
+        let lines = log.tail(FAULT_TAIL_LINES).into_iter().filter(|line| ask == 0 || line.ask == ask);
+        let mut lines: Vec<String> = lines.map(|line| line.text).collect();
+        if log.dropped() > 0 && !lines.is_empty() {
+            lines.insert(0, format!("[{} earlier lines were let go]", log.dropped()));
+        }
         match lines.is_empty() || !(fault.detail.is_null() || fault.detail.is_object()) {
             true => fault,
             false => fault.with("log", lines),

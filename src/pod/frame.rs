@@ -78,7 +78,6 @@ impl Decoder {
     /// The next frame, if it is all there.
     ///
     /// The error is a header that claims more than can be read past: the stream is lost.
-    #[expect(clippy::should_implement_trait, reason = "it is fallible and waits for more bytes: not an iterator")]
     pub fn next(&mut self) -> Result<Option<Decoded>, String> {
         if let Some((ask, bytes, left)) = self.skipping {
             let now = left.min(self.buffer.len() as u64);
