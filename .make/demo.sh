@@ -14,10 +14,7 @@ hob=$PWD/target/debug/hob
 
 step "building the recipes: wasm glue, ONNX model"
 recipe=recipes/sentence-embeddings
-if [ ! -f $recipe/glue.wasm ] || [ -n "$(find $recipe/glue wit -newer $recipe/glue.wasm -name '*.rs' -o -newer $recipe/glue.wasm -name '*.toml' -o -newer $recipe/glue.wasm -name '*.wit' | grep -v /target/)" ]; then
-  "$hob" build $recipe >&2
-fi
-$recipe/build/build.sh >&2
+.make/recipes.sh "$hob"
 
 step "making and signing a repository"
 repo=$root/repository keys=$root/keys

@@ -12,10 +12,11 @@ THREADS = max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if THREADS > 1 else "false")
 os.environ.setdefault("RAYON_NUM_THREADS", str(THREADS))
 
-import numpy as np
-import onnxruntime
-from hob_pod import Fault, cancelled, progress
-from tokenizers import Tokenizer
+# The variables above are read when these are imported.
+import numpy as np  # noqa: E402
+import onnxruntime  # noqa: E402
+from hob_pod import Fault, cancelled, progress  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
 
 # Tokens of a text that the model looks at: what it was trained with, see its max_seq_length.
 TOKENS_MAX = 256

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The default test suite. Needs what `make setup` installs; no GPU, no network beyond the package registries.
+# Lints run first, since they are quick to fail; the last lines are the test runner's.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+step() { printf '\n== %s\n' "$*" >&2; }
+
+step "lint"
+.make/lint.sh
+
+step "pod runner (Python)"
+PYTHONPATH=python/src timeout 600 python3 -m unittest discover -s python/tests -t python
+
+step "building the tests"
+cargo test --no-run
+
+step "building the recipes that the tests call"
+.make/recipes.sh target/debug/hob
+
+step "tests (Rust)"
+# Tests that wait for processes are many; a few threads keep two cores busy.
+timeout 2400 cargo test -- --test-threads=4

@@ -1,0 +1,26 @@
+//! An app that embeds Hob: opens a host, calls the echo recipe from its folder, prints what comes.
+//!
+//! `cargo run --example call` in a checkout. With `hob/echo` installed, its name does instead of the folder.
+
+use hob::{
+    host::{Config, Host},
+    model::{Call, Event, Fault},
+};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Fault> {
+    let host = Host::open(Config::from_environment()?).await?;
+    let echo = host.call(Call::new("./recipes/echo", "echo", serde_json::json!({ "text": "hello" }))?).await?;
+    println!("{} in {:.1} ms", echo.output.text(), echo.wall_ms);
+
+    let input = serde_json::json!({ "text": "ho", "count": 3 });
+    let mut running = host.start(Call::new("./recipes/echo", "repeat", input)?);
+    while let Some(event) = running.next().await {
+        if let Event::Chunk { data, .. } = event {
+            println!("chunk {data}");
+        }
+    }
+    println!("{}", running.outcome().await?.output.text());
+    host.shutdown().await;
+    Ok(())
+}
