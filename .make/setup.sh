@@ -24,7 +24,7 @@ python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
 # Glue in Rust: rustup's target, else Debian's packages that can build its standard library.
 target=wasm32-unknown-unknown
 has_target() { [ -d "$(rustc --print target-libdir --target $target 2>/dev/null)" ]; }
-has_debian() { [ -x /usr/bin/rustc ] && [ -x /usr/bin/cargo ] && command -v wasm-ld-19 >/dev/null && [ -d /usr/share/cargo/registry -o -d /usr/src/rustc-web* -o -n "$(ls -d /usr/src/rustc* 2>/dev/null)" ]; }
+has_debian() { [ -x /usr/bin/rustc ] && [ -x /usr/bin/cargo ] && command -v wasm-ld-19 >/dev/null && [ -d "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std" ]; }
 if ! has_target && ! has_debian; then
   if command -v rustup >/dev/null; then
     say "adding the Rust target $target (rustup)"
