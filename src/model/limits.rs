@@ -5,9 +5,6 @@
 /// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.
 pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 
-/// Deepest JSON nesting that a document may have; serde_json's own recursion limit is the same.
-pub const DOCUMENT_DEPTH_MAX: usize = 128;
-
 /// Largest frame (JSON and binary tail together) on either lane of a pod, in bytes. Announced to the pod in `start`.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 

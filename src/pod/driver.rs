@@ -22,6 +22,7 @@ use super::{
     log,
     process::{self, Process, Spec},
     state::{Action, AskId, Ending, Event, State, Timer, step},
+    waits::{Undelivered, deliver, gone, readable, writable},
     wire::{self, Control, FromPod, PROTOCOL, Payload},
 };
 use crate::model::{
@@ -81,12 +82,6 @@ pub(super) fn start(spec: Spec, ends: Ends) -> Result<(), Fault> {
     };
     tokio::spawn(driver.run());
     Ok(())
-}
-
-/// A chunk or progress that waits for a slow caller; while there is one, the data lane is not read.
-enum Undelivered {
-    Chunk(mpsc::Sender<Reply>, Payload),
-    Progress(mpsc::Sender<model::Event>, serde_json::Value),
 }
 
 /// One of the two lanes.
@@ -592,56 +587,6 @@ fn wait(timer: Timer) -> Duration {
 
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(86_400)
-}
-
-async fn readable(lane: Option<&Lane>) {
-    match lane {
-        Some(lane) if !lane.is_closed() => {
-            let _ = lane.stream().readable().await;
-        }
-        _ => std::future::pending().await,
-    }
-}
-
-async fn writable(control: &Lane, data: Option<&Lane>) {
-    let data = async {
-        match data.filter(|lane| lane.has_output()) {
-            Some(lane) => drop(lane.stream().writable().await),
-            None => std::future::pending().await,
-        }
-    };
-    let control = async {
-        match control.has_output() {
-            true => drop(control.stream().writable().await),
-            false => std::future::pending().await,
-        }
-    };
-    tokio::select! { _ = data => {}, _ = control => {} }
-}
-
-async fn gone(in_hand: &Option<(AskId, Pending)>) {
-    match in_hand {
-        Some((_, pending)) => pending.replies.closed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until the slow caller has room, then gives it what waits. Cancel-safe: what waits is let go of last.
-async fn deliver(undelivered: &mut Option<Undelivered>) {
-    match undelivered {
-        Some(Undelivered::Chunk(channel, payload)) => {
-            if let Ok(permit) = channel.reserve().await {
-                permit.send(Reply::Chunk(std::mem::take(payload)));
-            }
-        }
-        Some(Undelivered::Progress(channel, data)) => {
-            if let Ok(permit) = channel.reserve().await {
-                permit.send(model::Event::Progress { data: data.take() });
-            }
-        }
-        None => std::future::pending().await,
-    }
-    *undelivered = None;
 }
 
 fn clip(text: &str) -> String {

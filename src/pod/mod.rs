@@ -11,6 +11,7 @@ mod log;
 mod process;
 mod runner;
 mod state;
+mod waits;
 mod wire;
 
 pub use handle::{Ask, Pod, Reply, Request, Snapshot, Watcher};

@@ -8,7 +8,7 @@ pub mod environment;
 mod files;
 pub mod load;
 pub mod lockfile;
-mod locks;
+pub mod locks;
 mod metadata_store;
 pub mod models;
 mod process;

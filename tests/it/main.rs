@@ -5,3 +5,4 @@ mod pods;
 mod repository;
 mod shelf;
 mod support;
+mod tidy;

@@ -521,8 +521,8 @@ fn a_recipe_folder_runs_unsigned_and_says_what_it_lacks() {
         assert_eq!(fault.code, code, "{}", fault.message);
         assert!(fault.message.contains(says) && fault.hint.as_deref().unwrap_or("").contains(hint), "{fault:?}");
     };
-    lacks(&root.path().join("no"), Code::RecipeNotFound, "no folder", "hob new");
-    lacks(root.path(), Code::InvalidRecipe, "no recipe.toml", "hob new");
+    lacks(&root.path().join("no"), Code::RecipeNotFound, "no folder", "recipe.toml");
+    lacks(root.path(), Code::InvalidRecipe, "no recipe.toml", "recipe.toml");
     let folder = recipe_folder(root.path(), "0.2.0", "lock = \"pod/requirements.lock\"");
     lacks(&folder, Code::InvalidRecipe, "no file `pod/requirements.lock`, which `pod.lock` names", "correct the key");
     let folder = recipe_folder(root.path(), "0.3.0", "\n[glue]\nworld = \"0.1\"");
