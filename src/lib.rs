@@ -1,4 +1,60 @@
-//! Hob, a plugin host.
+//! Hob is a plugin host. A *recipe* is one signed bundle: a manifest, a piece of *glue* that runs as a sandboxed
+//! WebAssembly component, and a *pod*, a Python program (or any executable) that does the heavy work in a process of its
+//! own. The host fetches recipes from a signed repository, verifies every byte, builds the pod's environment from a hash
+//! lock, and answers calls.
+//!
+//! # The map
+//!
+//! ```text
+//! door      ways in: words become a Call, an Outcome becomes words
+//!   |
+//! host      the one object that doors and apps talk to            author    build, pack, publish, repositories
+//!   |                                                                |
+//!   +-- shelf    repositories, bundles, environments, models  <------+
+//!   +-- glue     wasmtime: one call in one store              <------+      shelf, glue and pod are blind to each other
+//!   +-- pod      one process: wire, state machine, driver            |
+//!   |                                                                |
+//! model     plain data and pure rules                         <------+
+//! ```
+//!
+//! Imports go downward only; a test reads the sources and fails on any other.
+//!
+//! | layer | look here first |
+//! |---|---|
+//! | [`door`] | `cli.rs`: a function per command; `words.rs`: what may be said; `print.rs`: the one place that prints |
+//! | [`host`] | `run.rs`: a call; `lease.rs`: glue meets pod; `catalogue.rs`: which recipe; `pods.rs`: what runs; `install.rs`: the shelf's changes |
+//! | [`author`] | `build.rs`, `pack.rs`, `publish.rs`: from a folder to a signed bundle; `repository.rs`, `keys.rs`, `signed.rs`: a repository and its roles |
+//! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`: Python by `uv` |
+//! | [`glue`] | `run.rs`: budgets of one run; `imports.rs`: what a guest may call; `engine.rs`: slots and settings; `crash.rs`: traps as faults |
+//! | [`pod`] | `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `handle.rs`: what the host holds; `wire.rs`, `frame.rs`: the protocol |
+//! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `call.rs`: from words to proof |
+//!
+//! The contracts with other languages are `wit/glue.wit` (guests) and `docs/pod-protocol.md` (pods); the Python side of the
+//! latter is `python/src/hob_pod`, which the binary carries.
+//!
+//! # Where to start reading
+//!
+//! `host/run.rs` is one call, top to bottom: find the recipe, admit the call, lease a pod while the glue is made ready, run,
+//! check the output. Then `pod/state.rs` for how a pod lives and dies, and `host/install.rs` (`Host::add`) for how a recipe
+//! gets here. [`host::Host`] shows how an app embeds all of it.
+//!
+//! # What holds everywhere
+//!
+//! - `model` does no IO and reads no clock.
+//! - Only bytes that were checked become [`model::Verified`] (by `shelf`: against a signed index, or a folder's author by
+//!   name), and only calls that passed catalogue and schema become [`model::Admitted`]. `glue` takes nothing else.
+//! - One task owns a pod's state; everyone else sends to it. No lock on data is held across an await. (Two gates are:
+//!   starting a recipe's pod and looking for an interpreter happen once, while others wait for the result.)
+//! - Every channel, frame, queue, file and wait has a bound with a name, in [`model::limits`].
+//! - A wasm store serves one call. What a guest can reach is what `glue/imports.rs` links, and nothing of the system.
+//! - Dropping a call's future cancels it down to the worker; a pod gets its next ask only after it gave back the last one.
+//! - The death of the host ends every pod; a pod lives as long as somebody holds it or waits for it, and no longer.
+//! - Results go to stdout and nothing else does; nothing outside `door/print.rs` prints. (`cargo`, which `hob build` runs,
+//!   speaks for itself on stderr.)
+//! - No door has logic of its own.
+//! - There is no unsafe code in this crate.
+//!
+//! Not yet: a sandbox around pods, more than one pod per recipe, and permissions. Until then a pod can do what its user can.
 
 pub mod author;
 pub mod door;

@@ -6,5 +6,4 @@ pub mod keys;
 pub mod pack;
 pub mod publish;
 pub mod repository;
-mod requirements;
 mod signed;

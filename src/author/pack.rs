@@ -11,7 +11,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{cases, requirements};
+use super::cases;
 use crate::{
     model::{
         Code, Digest, Fault, Manifest, limits,
@@ -19,7 +19,7 @@ use crate::{
     },
     shelf::{
         bundle::{self, Index},
-        durable,
+        durable, requirements,
     },
 };
 
@@ -75,7 +75,7 @@ pub fn read_manifest(folder: &Path) -> Result<Manifest, Fault> {
     let path = folder.join("recipe.toml");
     let bytes = durable::read(&path, limits::MANIFEST_BYTES_MAX)?.ok_or_else(|| {
         Fault::new(Code::InvalidRecipe, format!("{} is not a recipe folder: there is no `recipe.toml`", folder.display()))
-            .hint("`hob new` makes one")
+            .hint("a recipe folder is one with a recipe.toml in it")
     })?;
     let text = String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidManifest, format!("{} is not UTF-8", path.display())))?;
     Manifest::parse(&text, &path.display().to_string())
@@ -126,7 +126,7 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fa
             let path = folder.join(lock);
             let text = durable::read(&path, limits::LOCK_BYTES_MAX)?.ok_or_else(|| missing("pod.lock", lock))?;
             let text = String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidRecipe, format!("{} is not UTF-8", path.display())))?;
-            requirements::check(&text, &path.display().to_string())
+            requirements::parse(&text, &path.display().to_string()).map(drop)
         }
     }
 }

@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -19,7 +18,11 @@ use super::{
 };
 use crate::{
     model::{Code, Digest, Fault, id::is_name, limits},
-    shelf::{durable, rehearsal::rehearse},
+    shelf::{
+        durable,
+        locks::{self, Held},
+        rehearsal::rehearse,
+    },
 };
 
 /// Key files: `root` and `targets` stay offline, `online` signs snapshot and timestamp.
@@ -204,7 +207,7 @@ pub(super) struct Step {
     also: Option<SigningKey>,
     /// New metadata files, by name.
     files: BTreeMap<String, Vec<u8>>,
-    _lock: File,
+    _lock: Held,
 }
 
 impl Step {
@@ -307,8 +310,8 @@ fn pinned(role: &Role, file: &str) -> Result<u64, Fault> {
 }
 
 /// One writer at a time, across processes.
-async fn lock(dir: &Path) -> Result<File, Fault> {
-    durable::lock(&dir.join(".lock")).await
+async fn lock(dir: &Path) -> Result<Held, Fault> {
+    locks::acquire_briefly(&dir.join(".lock"), "writing the same repository").await
 }
 
 /// Rehearses, then writes: roles, snapshot, `timestamp.json`, and a new root at the very end.

@@ -13,7 +13,7 @@ use crate::{
     author,
     host::{Config, Host},
     model::{Blob, Call, Code, Document, Event, Fault, Progress, Silent, limits, progress},
-    shelf::repository::Trust,
+    shelf::{durable, repository::Trust},
 };
 
 /// Reads the words, runs the command, prints what came, gives the exit code.
@@ -27,7 +27,7 @@ pub fn main() -> ExitCode {
         }
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| "hob=warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(print::diagnostics).init();
     let json = words.json;
     // One thread runs the whole call: hopping between threads costs more than the work.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -97,15 +97,17 @@ async fn call(host: &Host, words: CallWords, json: bool) -> Result<(), Fault> {
         blobs: words.blob.iter().map(|pair| read_blob(pair)).collect::<Result<_, _>>()?,
         deadline_ms: words.deadline.as_deref().map(milliseconds).transpose()?,
     };
+    // One listener for the whole call: a Ctrl-C between two events counts as well.
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let mut running = host.start(call);
-    while let Some(event) = interruptible(running.next()).await? {
+    while let Some(event) = interruptible(interrupt.as_mut(), running.next()).await? {
         match event {
             Event::Chunk { data, .. } if words.stream => print::result(&json!({ "chunk": data }).to_string()),
             Event::Log { level, message } => tracing::info!(target: "hob::glue", "{level}: {message}"),
             _ => {}
         }
     }
-    let outcome = interruptible(running.outcome()).await??;
+    let outcome = interruptible(interrupt, running.outcome()).await??;
     for (name, file) in &outs {
         let blob = outcome.blobs.iter().find(|blob| &blob.name == name).ok_or_else(|| {
             let names: Vec<_> = outcome.blobs.iter().map(|blob| format!("`{}`", blob.name)).collect();
@@ -138,22 +140,25 @@ async fn call(host: &Host, words: CallWords, json: bool) -> Result<(), Fault> {
 }
 
 /// Waits for `work` unless the user presses Ctrl-C: then it is dropped, which cancels it down to the worker.
-async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Fault> {
+async fn interruptible<T>(interrupt: impl Future<Output = std::io::Result<()>>, work: impl Future<Output = T>) -> Result<T, Fault> {
     tokio::select! {
         done = work => Ok(done),
-        _ = tokio::signal::ctrl_c() => Err(Fault::new(Code::Cancelled, "interrupted")),
+        Ok(()) = interrupt => Err(Fault::new(Code::Cancelled, "interrupted")),
     }
 }
 
 fn read_stdin() -> Result<String, Fault> {
     use std::io::Read;
-    let mut text = String::new();
-    let bound = limits::DOCUMENT_BYTES_MAX as u64 + 1;
-    match std::io::stdin().lock().take(bound).read_to_string(&mut text) {
-        Ok(_) => Ok(text),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(Fault::new(Code::InvalidJson, "input on stdin is not UTF-8")),
-        Err(error) => Err(Fault::io("reading input from stdin", &error)),
+    let mut bytes = Vec::new();
+    let bound = limits::DOCUMENT_BYTES_MAX as u64;
+    let read = std::io::stdin().lock().take(bound + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Fault::io("reading input from stdin", &error))?;
+    // Before its letters are looked at: the bound may have cut one in two.
+    if bytes.len() as u64 > bound {
+        return Err(Fault::new(Code::TooLarge, format!("input on stdin is longer than the {bound} bytes of JSON that are carried"))
+            .hint("pass large data as a blob: `--blob NAME=FILE`"));
     }
+    String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidJson, "input on stdin is not UTF-8"))
 }
 
 fn name_and_file(pair: &str, flag: &str) -> Result<(String, String), Fault> {
@@ -165,12 +170,10 @@ fn name_and_file(pair: &str, flag: &str) -> Result<(String, String), Fault> {
 
 fn read_blob(pair: &str) -> Result<Blob, Fault> {
     let (name, file) = name_and_file(pair, "--blob")?;
-    let what = |error: std::io::Error| Fault::io(format!("reading {file}"), &error);
-    let bytes = std::fs::metadata(&file).map_err(what)?.len();
-    if bytes > limits::FRAME_BYTES_MAX as u64 {
-        return Err(Fault::new(Code::TooLarge, format!("{file} is {bytes} bytes; at most {} travel as a blob", limits::FRAME_BYTES_MAX)));
-    }
-    let bytes = std::fs::read(&file).map_err(what)?.into();
+    // Whatever it is: a pipe has no size to look at first.
+    let bytes = durable::read(Path::new(&file), limits::FRAME_BYTES_MAX as u64)?
+        .ok_or_else(|| Fault::new(Code::Usage, format!("`--blob {pair}`: no file {file}")))?
+        .into();
     Ok(Blob { name, media_type: "application/octet-stream".into(), bytes })
 }
 

@@ -25,6 +25,11 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// Where diagnostics (`HOB_LOG`) go.
+pub fn diagnostics() -> std::io::Stderr {
+    std::io::stderr()
+}
+
 /// A fault for people: what, the next step, and what the recipe itself had to say.
 pub fn fault(fault: &Fault) {
     let mut text = format!("error[{}]: {}\n", fault.code.name(), fault.message);

@@ -1,6 +1,6 @@
 //! The words of the command line, as clap reads them.
 //!
-//! Apart from `cli.rs` so that what may be said stands in one place, beside `docs/cli.md`'s table of exit codes.
+//! Apart from `cli.rs` so that what may be said stands in one place, with the exit codes.
 
 use std::path::PathBuf;
 

@@ -1,18 +1,15 @@
 //! One recipe in use: its verified bytes, its compiled glue, its pod.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
 use super::Inner;
 use crate::{
     glue::Prepared,
-    model::{Code, Fault, Verified},
-    pod::{self, Pod, Program},
-    shelf::lockfile::EnvironmentPin,
+    model::{Fault, Verified},
+    pod::{self, Pod},
+    shelf::{blocking, lockfile::EnvironmentPin},
 };
 
 /// A recipe that was looked up, with what was made for it so far.
@@ -56,13 +53,8 @@ impl Entry {
     }
 
     /// The pod in use, if it is alive.
-    pub fn pod(&self) -> Option<Pod> {
-        self.last_pod().filter(Pod::is_alive)
-    }
-
-    /// The pod in use, or on its way out.
-    pub fn last_pod(&self) -> Option<Pod> {
-        self.pod.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    fn pod(&self) -> Option<Pod> {
+        self.pod.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone().filter(Pod::is_alive)
     }
 
     /// The recipe's pod, started if there is none; `None` for a recipe without one.
@@ -77,31 +69,18 @@ impl Entry {
         if let Some(pod) = self.pod() {
             return Ok(Some(pod));
         }
-        let Interpreter { python, site_packages } = host.interpreter(&self.recipe, self.environment).await?;
-        let incarnation = host.next_incarnation();
-        let pod = Pod::spawn(pod::Spec {
+        let (program, environment) = host.program(&self.recipe, self.environment).await?;
+        let pod = host.pods.start(&host.home, |folder, incarnation, scratch| pod::Spec {
             recipe: self.recipe.clone(),
-            program: Program { python, site_packages },
+            program,
             keeper: host.keeper.clone(),
-            scratch: host.home.scratch().join(&incarnation),
+            scratch: folder.to_owned(),
             incarnation,
             start_timeout_ms: spec.start_timeout_ms,
+            // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
+            keeps: vec![Box::new(environment), Box::new(scratch)],
         })?;
         *self.pod.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(pod.clone());
         Ok(Some(pod))
-    }
-}
-
-/// Where a recipe's Python lies.
-pub struct Interpreter {
-    pub python: PathBuf,
-    pub site_packages: Option<PathBuf>,
-}
-
-/// Runs blocking work off the async threads; a panic there is Hob's own fault, not a hang.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Fault::new(Code::Internal, format!("a background task ended early: {error}"))),
     }
 }

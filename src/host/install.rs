@@ -9,16 +9,15 @@ use semver::VersionReq;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{
-    Host, Inner,
-    entry::{Interpreter, blocking},
-};
+use super::{Host, Inner};
 use crate::{
     model::{
         Code, Fault, Origin, RecipeName, RecipeRef, Step, Verified,
         recipe::{ModelSpec, Runtime},
     },
+    pod::Program,
     shelf::{
+        blocking,
         config::{Config as File, Edit, RemoteEntry},
         environment::{self, Environment, Existing, Wanted},
         load::Report,
@@ -128,6 +127,8 @@ impl Host {
             None => drop(host.python(&recipe).await?),
         }
         staged.publish(&guard, entry, &resolved.index, Some(range))?;
+        // The version before ends with the calls that it has.
+        host.catalogue.refresh(host)?;
         Ok(added(false))
     }
 
@@ -176,7 +177,8 @@ impl Host {
     /// Errors: `recipe_not_found`.
     pub async fn remove(&self, name: &RecipeName) -> Result<(), Fault> {
         let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
-        self.0.shelf.remove(&guard, name, &self.0.progress).await.map(drop)
+        self.0.shelf.remove(&guard, name, &self.0.progress).await?;
+        self.0.catalogue.refresh(&self.0)
     }
 
     /// Checks installed bytes against their signed digests: recipes, models and environments, of `name` or of all.
@@ -240,18 +242,23 @@ impl Inner {
         Err(missing.unwrap_or_else(|| Fault::new(Code::NotInRepository, format!("no remote has `{name}`"))))
     }
 
-    /// Where a recipe's Python lies. `pinned` is the environment that the lock file names; it is built again if it is gone.
+    /// What runs a recipe's pod, and the environment to hold on to while it does. `pinned` is the environment that the lock file names; it is built again if it is gone.
     ///
     /// Errors: `python_missing`, `uv_missing`, `environment_failed`, `disk_full`.
-    pub(super) async fn interpreter(&self, recipe: &Arc<Verified>, pinned: Option<EnvironmentPin>) -> Result<Interpreter, Fault> {
-        if let Some(environment) = pinned.and_then(|pin| environment::open(&self.home, pin.digest)) {
-            return Ok(Interpreter { python: environment.python, site_packages: Some(environment.site_packages) });
-        }
-        if let Some(environment) = self.build_environment(recipe, Existing::Trust).await? {
-            return Ok(Interpreter { python: environment.python, site_packages: Some(environment.site_packages) });
-        }
-        let python = self.python(recipe).await?;
-        Ok(Interpreter { python: python.executable, site_packages: None })
+    pub(super) async fn program(
+        &self,
+        recipe: &Arc<Verified>,
+        pinned: Option<EnvironmentPin>,
+    ) -> Result<(Program, Option<Environment>), Fault> {
+        let environment = match pinned.and_then(|pin| environment::open(&self.home, pin.digest)) {
+            Some(environment) => Some(environment),
+            None => self.build_environment(recipe, Existing::Trust).await?,
+        };
+        let program = match &environment {
+            Some(environment) => Program { python: environment.python.clone(), site_packages: Some(environment.site_packages.clone()) },
+            None => Program { python: self.python(recipe).await?.executable, site_packages: None },
+        };
+        Ok((program, environment))
     }
 
     /// The recipe's environment, built unless it is there; `None` for a recipe without requirements.

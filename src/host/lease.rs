@@ -78,7 +78,9 @@ impl Asked {
     pub async fn next(&mut self) -> Result<glue::AskEvent, Fault> {
         loop {
             let reply = self.ask.next().await;
-            self.frames.received.fetch_add(1, Ordering::Relaxed);
+            if !matches!(reply, None | Some(Reply::Unstarted { .. })) {
+                self.frames.received.fetch_add(1, Ordering::Relaxed);
+            }
             let what = format!("answer of `{}`", self.operation);
             match reply {
                 Some(Reply::Chunk(payload)) => {

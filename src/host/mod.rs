@@ -4,10 +4,8 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use futures_core::Stream;
@@ -17,7 +15,7 @@ use crate::{
     glue::Glue,
     model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, limits, progress},
     pod,
-    shelf::{environment::Tools, store::Shelf},
+    shelf::{self, environment::Tools, store::Shelf},
 };
 
 mod catalogue;
@@ -26,6 +24,7 @@ mod entry;
 mod install;
 mod journal;
 mod lease;
+mod pods;
 mod run;
 
 pub use config::Config;
@@ -62,9 +61,7 @@ pub(crate) struct Inner {
     journal: journal::Journal,
     /// The unpacked keeper of pods.
     keeper: std::path::PathBuf,
-    /// Names this host among all that use the same home.
-    instance: String,
-    pods_started: AtomicU64,
+    pods: pods::Pods,
     /// Interpreters that were found, by the range that was asked for: each costs a process to ask.
     pythons: tokio::sync::Mutex<std::collections::HashMap<String, crate::shelf::python::Python>>,
 }
@@ -73,10 +70,6 @@ impl Inner {
     /// The wasm engine. Blocking the first time.
     fn glue(&self) -> Result<&Glue, Fault> {
         self.glue.get_or_init(|| Glue::open(&self.home.compile_cache())).as_ref().map_err(Fault::clone)
-    }
-
-    fn next_incarnation(&self) -> String {
-        format!("{}-{}", self.instance, self.pods_started.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
@@ -96,11 +89,10 @@ impl Host {
     ///
     /// Errors: `invalid_config`, `state_unreadable`, `io`.
     pub async fn open(config: Config) -> Result<Host, Fault> {
-        entry::blocking(move || {
+        shelf::blocking(move || {
             let shelf = Shelf::open(config.home.clone())?;
             let keeper = pod::unpack_runner(&config.home.tools())?;
             let tools = crate::shelf::config::Config::read(&config.home)?.tools.overridden_by(config.tools);
-            let instance = format!("{}-{:x}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos());
             Ok(Host(Arc::new(Inner {
                 home: config.home,
                 tools,
@@ -110,8 +102,7 @@ impl Host {
                 catalogue: Default::default(),
                 journal: Default::default(),
                 keeper,
-                instance,
-                pods_started: AtomicU64::new(0),
+                pods: Default::default(),
                 pythons: Default::default(),
             })))
         })
@@ -123,15 +114,22 @@ impl Host {
     /// Dropping the future cancels the call down to the worker.
     pub async fn call(&self, call: Call) -> Result<Outcome, Fault> {
         let (events, mut dropped) = mpsc::channel(limits::CALL_EVENTS_MAX);
-        let (outcome, ()) = tokio::join!(run::run(&self.0, call, events), async { while dropped.recv().await.is_some() {} });
-        outcome
+        let drain = async {
+            while dropped.recv().await.is_some() {}
+            std::future::pending().await
+        };
+        // Not until all senders are gone: a pod that is busy with others may hold one for long.
+        tokio::select! {
+            outcome = run::run(&self.0, call, events) => outcome,
+            never = drain => never,
+        }
     }
 
     /// Starts a call: a stream of events, then the outcome. Dropping it cancels the call down to the worker.
     pub fn start(&self, call: Call) -> Running {
         let (sender, events) = mpsc::channel(limits::CALL_EVENTS_MAX);
         let host = self.0.clone();
-        Running { events, outcome: tokio::spawn(async move { run::run(&host, call, sender).await }) }
+        Running { events, outcome: None, task: tokio::spawn(async move { run::run(&host, call, sender).await }) }
     }
 
     /// What was called lately.
@@ -141,12 +139,14 @@ impl Host {
 
     /// The pods that this host started and that are not over.
     pub fn pods(&self) -> Vec<PodStatus> {
-        let status = |entry: &Arc<entry::Entry>| {
-            let pod = entry.pod()?.snapshot();
-            let recipe = entry.recipe().manifest().name.to_string();
-            Some(PodStatus { recipe, state: pod.state, pid: pod.pid, incarnation: pod.incarnation, asks: pod.asks })
+        let status = |pod: pod::Snapshot| PodStatus {
+            recipe: pod.recipe,
+            state: pod.state,
+            pid: pod.pid,
+            incarnation: pod.incarnation,
+            asks: pod.asks,
         };
-        self.0.catalogue.all().iter().filter_map(status).collect()
+        self.0.pods.snapshots().into_iter().map(status).collect()
     }
 
     /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe provides.
@@ -188,48 +188,59 @@ impl Host {
         }
     }
 
-    /// Stops every pod and waits until no process of theirs is left.
+    /// Stops every pod and waits until no process of theirs is left. Calls that come later find no pod.
     pub async fn shutdown(&self) {
-        let pods: Vec<_> = self.0.catalogue.all().iter().filter_map(|entry| entry.last_pod()).collect();
-        let mut stops = tokio::task::JoinSet::new();
-        for pod in pods {
-            stops.spawn(async move { pod.stop().await });
-        }
-        stops.join_all().await;
+        self.0.pods.shutdown().await;
     }
 }
 
 /// A call under way.
 pub struct Running {
     events: mpsc::Receiver<Event>,
-    outcome: tokio::task::JoinHandle<Result<Outcome, Fault>>,
+    task: tokio::task::JoinHandle<Result<Outcome, Fault>>,
+    outcome: Option<Result<Outcome, Fault>>,
 }
 
 impl Running {
     /// The next event; `None` when the outcome is all that is left.
     pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
+        std::future::poll_fn(|context| self.poll_event(context)).await
     }
 
     /// The outcome; events not taken are dropped.
     pub async fn outcome(mut self) -> Result<Outcome, Fault> {
-        while self.events.recv().await.is_some() {}
-        match (&mut self.outcome).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(Fault::new(Code::Internal, format!("a call ended early: {error}"))),
+        while self.next().await.is_some() {}
+        match self.outcome.take() {
+            Some(outcome) => outcome,
+            None => joined((&mut self.task).await),
         }
     }
+
+    fn poll_event(&mut self, context: &mut Context) -> Poll<Option<Event>> {
+        if self.outcome.is_none()
+            && let Poll::Ready(outcome) = Pin::new(&mut self.task).poll(context)
+        {
+            self.outcome = Some(joined(outcome));
+            // Nothing comes after the outcome, whoever still holds a sender: a pod that is busy with others may for long.
+            self.events.close();
+        }
+        self.events.poll_recv(context)
+    }
+}
+
+fn joined(outcome: Result<Result<Outcome, Fault>, tokio::task::JoinError>) -> Result<Outcome, Fault> {
+    outcome.unwrap_or_else(|error| Err(Fault::new(Code::Internal, format!("a call ended early: {error}"))))
 }
 
 impl Stream for Running {
     type Item = Event;
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Option<Event>> {
-        self.events.poll_recv(context)
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.poll_event(context)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.outcome.abort();
+        self.task.abort();
     }
 }

@@ -79,10 +79,9 @@ async fn work(
     match call.recipe().manifest().glue.is_some() {
         true => {
             // A cold pod starts while the glue is compiled, or read from the cache.
-            let (prepared, leased) = tokio::join!(entry.prepared(host), entry.start_pod(host));
-            leased?;
+            let (prepared, _) = tokio::try_join!(entry.prepared(host), entry.start_pod(host))?;
             let asks = Arc::new(asks);
-            let response = prepared?.run(call, asks.clone(), events, deadline).await;
+            let response = prepared.run(call, asks.clone(), events, deadline).await;
             record.count_frames(asks.crossings());
             let response = response?;
             record.count_glue(&response.crossings);

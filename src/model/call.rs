@@ -9,7 +9,7 @@ use super::{
     document::Document,
     fault::{Code, Fault},
     id::RecipeRef,
-    limits::{BLOBS_MAX, DEADLINE_MAX_MS},
+    limits::{BLOBS_MAX, DEADLINE_MAX_MS, DOCUMENT_BYTES_MAX},
     operation::Operation,
     verified::Verified,
 };
@@ -58,6 +58,14 @@ impl Admitted {
         let manifest = recipe.manifest();
         let operation = manifest.operation(&call.operation)?.clone();
         operation.input.check(&call.input, &format!("input of `{}` of `{}`", operation.name, manifest.name), Code::InvalidInput)?;
+        // A caller of the crate may have made the document of a value, which nobody measured.
+        if call.input.text().len() > DOCUMENT_BYTES_MAX {
+            return Err(Fault::new(
+                Code::TooLarge,
+                format!("input is {} bytes of JSON; at most {DOCUMENT_BYTES_MAX} are carried", call.input.text().len()),
+            )
+            .hint("pass large data as a blob"));
+        }
         if call.blobs.len() > BLOBS_MAX {
             return Err(Fault::new(
                 Code::TooLarge,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::limits::FAULT_DETAIL_BYTES_MAX;
+use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_MESSAGE_BYTES_MAX};
 
 /// Who has to act for the failure to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,14 +240,14 @@ impl Fault {
     /// `recipe_failed` with the word in `detail.code`. So no recipe can blame the repository or Hob.
     pub fn foreign(code: &str, message: String, hint: Option<String>, detail: Value, allowed: &[Code]) -> Fault {
         let known = Code::parse(code).filter(|code| allowed.contains(code));
-        let mut fault = Fault::new(known.unwrap_or(Code::RecipeFailed), message);
-        fault.hint = hint.filter(|hint| !hint.is_empty());
+        let mut fault = Fault::new(known.unwrap_or(Code::RecipeFailed), cut(message));
+        fault.hint = hint.filter(|hint| !hint.is_empty()).map(cut);
         if detail.to_string().len() <= FAULT_DETAIL_BYTES_MAX {
             fault.detail = detail;
         }
         match known {
             Some(_) => fault,
-            None => fault.with("code", code),
+            None => fault.with("code", cut(code.to_owned())),
         }
     }
 
@@ -262,6 +262,11 @@ impl Fault {
     }
 }
 
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(FAULT_MESSAGE_BYTES_MAX));
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,6 +279,18 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), count);
         assert!(Code::all().all(|code| code.exit() > 0 && code.http() >= 400 && code.mcp() < 0));
+    }
+
+    #[test]
+    fn what_a_recipe_says_of_itself_is_bounded_and_blames_nobody_else() {
+        let long = "ä".repeat(FAULT_MESSAGE_BYTES_MAX);
+        let detail = Value::from("x".repeat(FAULT_DETAIL_BYTES_MAX + 1));
+        let fault = Fault::foreign("tampered", long.clone(), Some(long.clone()), detail, &[Code::OutOfMemory]);
+        assert_eq!((fault.code, fault.blame), (Code::RecipeFailed, Blame::Recipe));
+        assert_eq!(fault.detail["code"], "tampered");
+        assert!(fault.message.len() <= FAULT_MESSAGE_BYTES_MAX && fault.hint.unwrap().len() <= FAULT_MESSAGE_BYTES_MAX);
+        assert!(Fault::foreign(&long, String::new(), None, Value::Null, &[]).detail.to_string().len() < FAULT_MESSAGE_BYTES_MAX + 20);
+        assert_eq!(Fault::foreign("out_of_memory", String::new(), None, Value::Null, &[Code::OutOfMemory]).code, Code::OutOfMemory);
     }
 
     #[test]

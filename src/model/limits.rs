@@ -5,9 +5,6 @@
 /// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.
 pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 
-/// Deepest JSON nesting that a document may have; serde_json's own recursion limit is the same.
-pub const DOCUMENT_DEPTH_MAX: usize = 128;
-
 /// Largest frame (JSON and binary tail together) on either lane of a pod, in bytes. Announced to the pod in `start`.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
@@ -16,6 +13,9 @@ pub const FRAME_SKIP_BYTES_MAX: usize = 256 << 20;
 
 /// Frames that one lane may bring before everything else that waits for the pod gets its turn.
 pub const FRAMES_PER_TURN_MAX: usize = 64;
+
+/// Such turns of a lane whose pod is gone: far more than its socket can hold, and not for ever.
+pub const LAST_WORDS_TURNS_MAX: usize = 4_096;
 
 /// Largest `recipe.toml`, in bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 256 << 10;
@@ -71,13 +71,16 @@ pub const KILL_GRACE_MS: u64 = 2_000;
 /// How long the end of a process may lag behind the end of its sockets or pipes, in milliseconds.
 pub const EXIT_GRACE_MS: u64 = 500;
 
+/// Shutting down a host, in milliseconds: the whole stop ladder, for all pods at once.
+pub const SHUTDOWN_MS: u64 = DRAIN_GRACE_MS + TERM_GRACE_MS + 2 * KILL_GRACE_MS + 2 * EXIT_GRACE_MS;
+
 /// Asks that may wait for one pod; the next is refused as `overloaded`.
 pub const POD_QUEUE_MAX: usize = 256;
 
 /// Events (progress, chunks, logs) buffered for a caller that reads slowly; a full buffer holds the pod back.
 pub const CALL_EVENTS_MAX: usize = 64;
 
-/// Lines of a pod's output kept for `hob logs` and fault reports.
+/// Lines of a pod's output kept for fault reports.
 pub const LOG_LINES_MAX: usize = 1_000;
 
 /// Longest kept line of a pod's output, in bytes; the rest of the line is counted, not kept.
@@ -154,7 +157,7 @@ pub const GLUE_BLOB_BYTES_MAX: usize = 64 << 20;
 /// Handles (blobs, builders, asks) that one glue run may hold at once.
 pub const GLUE_HANDLES_MAX: usize = 4_096;
 
-/// Largest `message` of a fault that comes from glue, in bytes; the rest is cut.
+/// Largest `message` and `hint` of a fault that comes from glue or a pod, in bytes; the rest is cut.
 pub const FAULT_MESSAGE_BYTES_MAX: usize = 16 << 10;
 
 /// Connecting to a repository, in milliseconds.

@@ -9,6 +9,7 @@ pub mod fault;
 pub mod home;
 pub mod id;
 pub mod limits;
+mod manifest_reader;
 pub mod operation;
 pub mod progress;
 pub mod recipe;

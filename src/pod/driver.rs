@@ -5,10 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -20,225 +17,71 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     frame::{self, Decoded},
+    handle::{Ends, Pending, Reply, Shared},
     lane::{Lane, Read},
-    log::{self, Line, Log},
+    log,
     process::{self, Process, Spec},
     state::{Action, AskId, Ending, Event, State, Timer, step},
+    waits::{Undelivered, deliver, gone, readable, writable},
     wire::{self, Control, FromPod, PROTOCOL, Payload},
 };
 use crate::model::{
-    self, Blob, Code, Fault,
+    self, Code, Fault,
     limits::{
-        CALL_EVENTS_MAX, CANCEL_GRACE_MS, DRAIN_GRACE_MS, EXIT_GRACE_MS, FAULT_TAIL_LINES, FRAME_BYTES_MAX, FRAMES_PER_TURN_MAX,
-        KILL_GRACE_MS, POD_QUEUE_MAX, TERM_GRACE_MS,
+        CANCEL_GRACE_MS, DRAIN_GRACE_MS, EXIT_GRACE_MS, FAULT_TAIL_LINES, FRAME_BYTES_MAX, FRAMES_PER_TURN_MAX, KILL_GRACE_MS,
+        LAST_WORDS_TURNS_MAX, TERM_GRACE_MS,
     },
     recipe::Runtime,
 };
 
-/// One piece of work for a pod.
-#[derive(Debug, Clone)]
-pub struct Request {
-    pub operation: Arc<model::Operation>,
-    /// JSON text.
-    pub input: String,
-    pub blobs: Vec<Blob>,
-    pub deadline: Instant,
-    /// Where progress goes: past whoever waits for the answer.
-    pub events: mpsc::Sender<model::Event>,
-}
-
-/// What comes back for a request, in order: any number of chunks, then one of the others.
-#[derive(Debug)]
-pub enum Reply {
-    Chunk(Payload),
-    Answer(Payload),
-    Fault(Fault),
-    /// The pod ended before this request was sent to it: another pod may take it.
-    Unstarted {
-        fault: Fault,
-        request: Box<Request>,
-    },
-}
-
-/// A request under way. Dropping it cancels the work down to the worker.
-#[derive(Debug)]
-pub struct Ask {
-    replies: mpsc::Receiver<Reply>,
-}
-
-impl Ask {
-    /// The next reply; none after the last.
-    pub async fn next(&mut self) -> Option<Reply> {
-        self.replies.recv().await
-    }
-}
-
-/// A request in the queue or in hand.
-struct Pending {
-    request: Request,
-    replies: mpsc::Sender<Reply>,
-    /// Kept free from the start, so that an answer never waits for a caller who reads slowly.
-    last: mpsc::OwnedPermit<Reply>,
-}
-
-/// What others may see of a pod.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    pub state: &'static str,
-    /// The process that does the work, once it said hello.
-    pub pid: Option<u32>,
-    pub incarnation: String,
-    pub asks: u64,
-}
-
-struct Shared {
-    incarnation: String,
-    state: Mutex<&'static str>,
-    pid: AtomicU32,
-    asks: AtomicU64,
-    was_ready: AtomicBool,
-    log: Arc<Log>,
-    /// Frames sent and received on the data lane.
-    frames_out: AtomicU64,
-    frames_in: AtomicU64,
-}
-
-/// A handle to a pod; the pod is stopped when the last one is dropped.
-#[derive(Clone)]
-pub struct Pod {
-    queue: mpsc::Sender<Pending>,
-    stop: CancellationToken,
-    buried: watch::Receiver<bool>,
-    shared: Arc<Shared>,
-}
-
-impl Pod {
-    /// Spawns the process and the task that owns it. Requests may be sent at once: they wait until it is ready.
-    ///
-    /// Must be called within a tokio runtime. Errors: `io` when there is no process to be had.
-    pub fn spawn(spec: Spec) -> Result<Pod, Fault> {
-        let mut process = Process::spawn(&spec)?;
-        let (control, data) = process.take_streams().expect("a new process has its sockets");
-        let shared = Arc::new(Shared {
-            incarnation: spec.incarnation.clone(),
-            state: Mutex::new("starting"),
-            pid: AtomicU32::new(0),
-            asks: AtomicU64::new(0),
-            was_ready: AtomicBool::new(false),
-            log: Arc::new(Log::default()),
-            frames_out: AtomicU64::new(0),
-            frames_in: AtomicU64::new(0),
-        });
-        let (logs_done, logs_ended) = oneshot::channel();
-        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-        let log = shared.log.clone();
-        tokio::spawn(async move {
-            let out = async {
-                if let Some(pipe) = stdout {
-                    log::drain(pipe, "stdout", log.clone()).await;
-                }
-            };
-            let err = async {
-                if let Some(pipe) = stderr {
-                    log::drain(pipe, "stderr", log.clone()).await;
-                }
-            };
-            tokio::join!(out, err);
-            let _ = logs_done.send(());
-        });
-        let (queue, waiting) = mpsc::channel(POD_QUEUE_MAX);
-        let (bury, buried) = watch::channel(false);
-        let stop = CancellationToken::new();
-        let pod = Pod { queue, stop: stop.clone(), buried, shared: shared.clone() };
-        let driver = Driver {
-            control: Lane::new(control, FRAME_BYTES_MAX),
-            data: Some(Lane::new(data, FRAME_BYTES_MAX)),
-            timer: Some(Instant::now() + Duration::from_millis(spec.start_timeout_ms)),
-            spec,
-            process,
-            shared,
-            state: State::Starting { hello: false },
-            waiting,
-            free: false,
-            next_ask: 1,
-            in_hand: None,
-            undelivered: None,
-            lane_closed_at: None,
-            start_descriptor: false,
-            unfinished: None,
-            last_answer: None,
-            partial: None,
-            blame: None,
-            stop,
-            logs_ended: Some(logs_ended),
-            bury,
-        };
-        tokio::spawn(driver.run());
-        Ok(pod)
-    }
-
-    /// Sends a request; it waits until the pod is ready and free.
-    ///
-    /// Errors: `overloaded` when the queue is full; `crashed` when the pod is over.
-    pub fn ask(&self, request: Request) -> Result<Ask, Fault> {
-        let (replies, receiver) = mpsc::channel(CALL_EVENTS_MAX + 1);
-        let last = replies.clone().try_reserve_owned().expect("a new channel has room");
-        match self.queue.try_send(Pending { request, replies, last }) {
-            Ok(()) => Ok(Ask { replies: receiver }),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(Fault::new(Code::Overloaded, format!("{POD_QUEUE_MAX} asks are waiting for this pod already"))
-                    .hint("call again when some are done"))
+/// Spawns the process and the task that owns it from now on.
+///
+/// Must be called within a tokio runtime. Errors: `io` when there is no process to be had.
+pub(super) fn start(spec: Spec, ends: Ends) -> Result<(), Fault> {
+    let mut process = Process::spawn(&spec)?;
+    let (control, data) = process.take_streams().expect("a new process has its sockets");
+    let (logs_done, logs_ended) = oneshot::channel();
+    let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+    let log = ends.shared.log.clone();
+    tokio::spawn(async move {
+        let out = async {
+            if let Some(pipe) = stdout {
+                log::drain(pipe, log.clone()).await;
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Fault::new(Code::Crashed, "the pod is over")),
-        }
-    }
-
-    /// Whether it can still take requests.
-    pub fn is_alive(&self) -> bool {
-        !self.queue.is_closed() && !self.stop.is_cancelled()
-    }
-
-    /// Whether it ever was ready: a pod that never was would fail the same way again.
-    pub fn was_ready(&self) -> bool {
-        self.shared.was_ready.load(Ordering::Acquire)
-    }
-
-    /// Drains it, then climbs the stop ladder; returns when no process of it is left.
-    pub async fn stop(&self) {
-        self.stop.cancel();
-        self.gone().await;
-    }
-
-    /// Waits until no process of it is left.
-    pub async fn gone(&self) {
-        let _ = self.buried.clone().wait_for(|buried| *buried).await;
-    }
-
-    pub fn snapshot(&self) -> Snapshot {
-        let pid = self.shared.pid.load(Ordering::Acquire);
-        Snapshot {
-            state: *self.shared.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
-            pid: (pid != 0).then_some(pid),
-            incarnation: self.shared.incarnation.clone(),
-            asks: self.shared.asks.load(Ordering::Relaxed),
-        }
-    }
-
-    /// The last lines that it printed.
-    pub fn log(&self, count: usize) -> Vec<Line> {
-        self.shared.log.tail(count)
-    }
-
-    /// Frames sent and received on the data lane so far.
-    pub fn frames(&self) -> (u64, u64) {
-        (self.shared.frames_out.load(Ordering::Relaxed), self.shared.frames_in.load(Ordering::Relaxed))
-    }
-}
-
-/// A chunk or progress that waits for a slow caller; while there is one, the data lane is not read.
-enum Undelivered {
-    Chunk(mpsc::Sender<Reply>, Payload),
-    Progress(mpsc::Sender<model::Event>, serde_json::Value),
+        };
+        let err = async {
+            if let Some(pipe) = stderr {
+                log::drain(pipe, log.clone()).await;
+            }
+        };
+        tokio::join!(out, err);
+        let _ = logs_done.send(());
+    });
+    let driver = Driver {
+        control: Lane::new(control, FRAME_BYTES_MAX),
+        data: Some(Lane::new(data, FRAME_BYTES_MAX)),
+        timer: Some(Instant::now() + Duration::from_millis(spec.start_timeout_ms)),
+        spec,
+        process,
+        shared: ends.shared,
+        state: State::Starting { hello: false },
+        waiting: ends.waiting,
+        free: false,
+        next_ask: 1,
+        in_hand: None,
+        undelivered: None,
+        lane_closed_at: None,
+        start_descriptor: false,
+        unfinished: None,
+        last_answer: None,
+        partial: None,
+        blame: None,
+        stop: ends.stop,
+        logs_ended: Some(logs_ended),
+        bury: ends.bury,
+    };
+    tokio::spawn(driver.run());
+    Ok(())
 }
 
 /// One of the two lanes.
@@ -458,7 +301,6 @@ impl Driver {
                 lane.flush();
                 self.shared.log.attribute_to(ask);
                 self.shared.asks.fetch_add(1, Ordering::Relaxed);
-                self.shared.frames_out.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -531,13 +373,10 @@ impl Driver {
                 return false;
             }
             Read::Frame(Decoded::Oversize { ask, bytes }) => self.step(Event::Oversize(ask, bytes)),
-            Read::Frame(Decoded::Frame(frame)) => {
-                self.shared.frames_in.fetch_add(u64::from(frame.ask != 0), Ordering::Relaxed);
-                match FromPod::parse(&frame) {
-                    Ok(message) => self.heard(message),
-                    Err(text) => self.step(Event::Violation(format!("sent {text}"))),
-                }
-            }
+            Read::Frame(Decoded::Frame(frame)) => match FromPod::parse(&frame) {
+                Ok(message) => self.heard(message),
+                Err(text) => self.step(Event::Violation(format!("sent {text}"))),
+            },
         }
         true
     }
@@ -563,7 +402,7 @@ impl Driver {
                 self.step(Event::Failed(fault));
             }
             FromPod::Pong { ask, .. } => self.step(Event::Pong(ask)),
-            FromPod::Log { level, message } => self.shared.log.push(&level, message),
+            FromPod::Log { level, message } => self.shared.log.push(&format!("{}: {message}", clip(&level))),
             FromPod::Progress { ask, .. } => {
                 self.partial = Some(message);
                 self.step(Event::Partial(ask));
@@ -589,17 +428,26 @@ impl Driver {
     }
 
     /// What the pod sent before it ended still counts: an answer in the socket is an answer.
+    ///
+    /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is none.
     fn read_last_words(&mut self) {
-        self.undelivered = None;
         for which in [Which::Data, Which::Control] {
             self.unfinished = Some(which);
-            while self.unfinished.take().is_some() && self.state != State::Dead {
+            // Bounded: something that escaped with a socket may never stop talking.
+            for _ in 0..LAST_WORDS_TURNS_MAX {
+                if matches!(self.undelivered, Some(Undelivered::Progress(..))) {
+                    self.undelivered = None;
+                    self.unfinished = Some(which);
+                }
+                if self.unfinished.take().is_none() || self.state == State::Dead {
+                    break;
+                }
                 self.read(which);
             }
         }
         let torn = self.control.is_mid_frame() || self.data.as_ref().is_some_and(Lane::is_mid_frame);
         if torn && self.in_hand.is_some() && self.blame.is_none() {
-            self.shared.log.push("hob", "the pod ended in the middle of a frame".into());
+            self.shared.log.push("[the pod ended in the middle of a frame]");
         }
     }
 
@@ -627,6 +475,9 @@ impl Driver {
             let ask = *ask;
             self.undelivered = None;
             self.step(Event::Cancel(ask));
+            // A pod that is being ended by force has no use for the word. Without this the loop would find the caller
+            // gone again and again, and on a runtime of one thread nothing else would ever run.
+            self.resolve(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
         }
     }
 
@@ -714,6 +565,7 @@ impl Driver {
         }
         let fault = self.blame.take().unwrap_or_else(|| Fault::new(Code::Crashed, "the pod is over"));
         let fault = self.with_tail(fault, 0);
+        let _ = self.shared.epitaph.set(fault.clone());
         self.waiting.close();
         while let Some(pending) = self.waiting.recv().await {
             pending.last.send(Reply::Unstarted { fault: fault.clone(), request: Box::new(pending.request) });
@@ -735,56 +587,6 @@ fn wait(timer: Timer) -> Duration {
 
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(86_400)
-}
-
-async fn readable(lane: Option<&Lane>) {
-    match lane {
-        Some(lane) if !lane.is_closed() => {
-            let _ = lane.stream().readable().await;
-        }
-        _ => std::future::pending().await,
-    }
-}
-
-async fn writable(control: &Lane, data: Option<&Lane>) {
-    let data = async {
-        match data.filter(|lane| lane.has_output()) {
-            Some(lane) => drop(lane.stream().writable().await),
-            None => std::future::pending().await,
-        }
-    };
-    let control = async {
-        match control.has_output() {
-            true => drop(control.stream().writable().await),
-            false => std::future::pending().await,
-        }
-    };
-    tokio::select! { _ = data => {}, _ = control => {} }
-}
-
-async fn gone(in_hand: &Option<(AskId, Pending)>) {
-    match in_hand {
-        Some((_, pending)) => pending.replies.closed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until the slow caller has room, then gives it what waits. Cancel-safe: what waits is let go of last.
-async fn deliver(undelivered: &mut Option<Undelivered>) {
-    match undelivered {
-        Some(Undelivered::Chunk(channel, payload)) => {
-            if let Ok(permit) = channel.reserve().await {
-                permit.send(Reply::Chunk(std::mem::take(payload)));
-            }
-        }
-        Some(Undelivered::Progress(channel, data)) => {
-            if let Ok(permit) = channel.reserve().await {
-                permit.send(model::Event::Progress { data: data.take() });
-            }
-        }
-        None => std::future::pending().await,
-    }
-    *undelivered = None;
 }
 
 fn clip(text: &str) -> String {

@@ -17,8 +17,6 @@ use crate::model::limits::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
 /// One kept line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
-    /// `stdout`, `stderr`, or the level of a log message of the runner's.
-    pub stream: String,
     /// The ask in hand when it came, 0 for none.
     pub ask: u64,
     pub text: String,
@@ -43,13 +41,24 @@ impl Log {
         self.ask.store(ask, Ordering::Relaxed);
     }
 
-    pub fn push(&self, stream: &str, text: String) {
+    /// Keeps a line; of one longer than [`LOG_LINE_BYTES_MAX`] its start.
+    pub fn push(&self, text: &str) {
+        let kept = text.floor_char_boundary(LOG_LINE_BYTES_MAX);
+        self.keep(&text[..kept], text.len() - kept);
+    }
+
+    /// Keeps `text`, of which `cut` bytes were let go.
+    fn keep(&self, text: &str, cut: usize) {
+        let text = match cut {
+            0 => text.to_owned(),
+            _ => format!("{text} [{cut} more bytes]"),
+        };
         let mut ring = self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if ring.lines.len() >= LOG_LINES_MAX {
             ring.lines.pop_front();
             ring.dropped += 1;
         }
-        ring.lines.push_back(Line { stream: stream.to_owned(), ask: self.ask.load(Ordering::Relaxed), text });
+        ring.lines.push_back(Line { ask: self.ask.load(Ordering::Relaxed), text });
     }
 
     /// The last `count` lines.
@@ -65,7 +74,7 @@ impl Log {
 }
 
 /// Reads `pipe` to its end, whatever comes: any bytes, any length of line, any speed.
-pub async fn drain(mut pipe: impl AsyncRead + Unpin, stream: &'static str, log: Arc<Log>) {
+pub async fn drain(mut pipe: impl AsyncRead + Unpin, log: Arc<Log>) {
     let mut buffer = vec![0; 16 << 10];
     let mut line: Vec<u8> = Vec::new();
     let mut cut = 0usize;
@@ -81,23 +90,19 @@ pub async fn drain(mut pipe: impl AsyncRead + Unpin, stream: &'static str, log: 
             line.extend_from_slice(&part[..kept]);
             cut += part.len() - kept;
             if ended {
-                finish(&log, stream, &mut line, &mut cut);
+                finish(&log, &mut line, &mut cut);
             }
         }
         // tokio's pipes are always ready under a flood: let the driver have its turn.
         tokio::task::yield_now().await;
     }
     if !line.is_empty() {
-        finish(&log, stream, &mut line, &mut cut);
+        finish(&log, &mut line, &mut cut);
     }
 }
 
-fn finish(log: &Log, stream: &'static str, line: &mut Vec<u8>, cut: &mut usize) {
-    let mut text = String::from_utf8_lossy(line).into_owned();
-    if *cut > 0 {
-        text.push_str(&format!(" [{cut} more bytes]"));
-    }
-    log.push(stream, text);
+fn finish(log: &Log, line: &mut Vec<u8>, cut: &mut usize) {
+    log.keep(&String::from_utf8_lossy(line), *cut);
     line.clear();
     *cut = 0;
 }
@@ -112,10 +117,18 @@ mod tests {
         let mut text: Vec<u8> = (0..LOG_LINES_MAX + 10).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
         text.extend(vec![b'x'; LOG_LINE_BYTES_MAX + 5]);
         text.extend(b"\n\xff no newline");
-        drain(&text[..], "stderr", log.clone()).await;
+        drain(&text[..], log.clone()).await;
         assert_eq!(log.dropped(), 12);
         let tail = log.tail(2);
         assert!(tail[0].text.ends_with("x [5 more bytes]"));
         assert_eq!(tail[1].text, "\u{fffd} no newline");
+    }
+
+    #[test]
+    fn a_log_message_of_the_pod_is_cut_like_a_printed_line() {
+        let log = Log::default();
+        log.push(&"ä".repeat(LOG_LINE_BYTES_MAX));
+        let kept = &log.tail(1)[0].text;
+        assert!(kept.len() < LOG_LINE_BYTES_MAX + 40 && kept.ends_with(&format!(" [{LOG_LINE_BYTES_MAX} more bytes]")), "{}", kept.len());
     }
 }

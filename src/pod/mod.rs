@@ -1,19 +1,20 @@
 //! One Python (or other) process: wire, state machine, driver.
 //!
-//! `state.rs` decides, `driver.rs` acts, `frame.rs` and `wire.rs` say what is on the sockets,
+//! `handle.rs` is what the host holds, `state.rs` decides, `driver.rs` acts, `frame.rs` and `wire.rs` say what is on the sockets,
 //! `process.rs` starts and signals, `log.rs` keeps what the process prints.
 
 mod driver;
 mod frame;
+mod handle;
 mod lane;
 mod log;
 mod process;
 mod runner;
 mod state;
+mod waits;
 mod wire;
 
-pub use driver::{Ask, Pod, Reply, Request, Snapshot};
-pub use log::Line;
-pub use process::{Program, Spec};
+pub use handle::{Ask, Pod, Reply, Request, Snapshot, Watcher};
+pub use process::{Keeps, Program, Spec};
 pub use runner::unpack as unpack_runner;
 pub use wire::Payload;

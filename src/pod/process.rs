@@ -28,8 +28,11 @@ pub struct Program {
     pub site_packages: Option<PathBuf>,
 }
 
+/// Something that must not go away while the pod lives, e.g. a lock on its environment.
+pub type Keeps = Box<dyn std::fmt::Debug + Send + Sync>;
+
 /// All that a pod needs to be started.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Spec {
     pub recipe: Arc<Verified>,
     pub program: Program,
@@ -40,6 +43,8 @@ pub struct Spec {
     /// Names this pod among all pods ever.
     pub incarnation: String,
     pub start_timeout_ms: u64,
+    /// Dropped when no process of the pod is left.
+    pub keeps: Vec<Keeps>,
 }
 
 /// A spawned keeper and what connects to it.
@@ -83,8 +88,15 @@ impl Process {
     pub fn spawn(spec: &Spec) -> Result<Process, Fault> {
         let what = |error: &std::io::Error| Fault::io(format!("starting a pod of `{}`", spec.recipe.manifest().name), error);
         std::fs::create_dir_all(&spec.scratch).map_err(|error| what(&error))?;
-        let (control, control_theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| what(&error))?;
-        let (data, data_theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| what(&error))?;
+        Process::spawn_in_scratch(spec).map_err(|error| {
+            let _ = std::fs::remove_dir(&spec.scratch);
+            what(&error)
+        })
+    }
+
+    fn spawn_in_scratch(spec: &Spec) -> std::io::Result<Process> {
+        let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
+        let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
         let mut command = Command::new(&spec.program.python);
         // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its place;
         command.args(["-I", "-S"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
@@ -99,8 +111,7 @@ impl Process {
             .stdin(Stdio::from(OwnedFd::from(control_theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| what(&error))?;
+            .spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32)).expect("a child that was not waited for has an id");
         let stream = |stream: std::os::unix::net::UnixStream| {
             stream.set_nonblocking(true)?;
@@ -108,8 +119,8 @@ impl Process {
         };
         Ok(Process {
             group,
-            control: Some(stream(control).map_err(|error| what(&error))?),
-            data: Some(stream(data).map_err(|error| what(&error))?),
+            control: Some(stream(control)?),
+            data: Some(stream(data)?),
             data_theirs: Some(data_theirs.into()),
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),

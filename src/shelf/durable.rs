@@ -7,10 +7,9 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    time::{Duration, Instant},
 };
 
-use crate::model::{Code, Fault, limits};
+use crate::model::{Code, Fault};
 
 /// Replaces (or makes) `path` with `bytes` in one step; its folder must exist.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
@@ -61,34 +60,4 @@ pub fn read(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Fault> {
 /// Makes `folder` and what is missing above it.
 pub fn make_folder(folder: &Path) -> Result<(), Fault> {
     fs::create_dir_all(folder).map_err(|error| Fault::io(format!("making the folder {}", folder.display()), &error))
-}
-
-/// Waits for the exclusive lock of `path` across processes; it is given back on drop.
-///
-/// Errors: `overloaded` after [`limits::REPOSITORY_LOCK_WAIT_MS`].
-pub async fn lock(path: &Path) -> Result<File, Fault> {
-    if let Some(folder) = path.parent() {
-        make_folder(folder)?;
-    }
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|error| Fault::io(format!("opening the lock {}", path.display()), &error))?;
-    let started = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(fs::TryLockError::Error(error)) => return Err(Fault::io(format!("locking {}", path.display()), &error)),
-            Err(fs::TryLockError::WouldBlock) if started.elapsed() > Duration::from_millis(limits::REPOSITORY_LOCK_WAIT_MS) => {
-                return Err(Fault::new(
-                    Code::Overloaded,
-                    format!("another process has held {} for {} ms", path.display(), limits::REPOSITORY_LOCK_WAIT_MS),
-                )
-                .hint("wait for the other `hob` to end, or end it"));
-            }
-            Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(limits::LOCK_POLL_MS)).await,
-        }
-    }
 }

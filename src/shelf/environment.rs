@@ -20,7 +20,7 @@ use tokio::process::Command;
 use crate::model::{Code, Digest, Fault, Home, Step, limits, progress};
 
 use super::{
-    durable, files,
+    blocking, durable, files,
     locks::{self, Held},
     process,
     python::Python,
@@ -199,13 +199,6 @@ async fn adopt(home: &Home, environment: Environment, existing: Existing) -> Res
         blocking(move || verify(&home, environment.digest)).await?;
     }
     Ok(environment)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Fault::new(Code::Internal, format!("a worker thread of the shelf ended: {error}"))),
-    }
 }
 
 fn tree_file(home: &Home, digest: Digest) -> PathBuf {

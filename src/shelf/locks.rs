@@ -46,6 +46,18 @@ pub(super) fn try_share(path: &Path) -> Result<Option<Held>, Fault> {
 ///
 /// Errors: `overloaded` when the wait is over.
 pub(super) async fn acquire(path: &Path, doing: &str, progress: &progress::Shared) -> Result<Held, Fault> {
+    let tell = || progress.step(Step::Note { text: format!("another hob is {doing}; waiting for it") });
+    wait_for(path, doing, limits::LOCK_WAIT_MS, tell).await
+}
+
+/// The same for what takes moments, [`limits::REPOSITORY_LOCK_WAIT_MS`] at most: nobody is told of the wait.
+///
+/// Errors: `overloaded` when the wait is over.
+pub async fn acquire_briefly(path: &Path, doing: &str) -> Result<Held, Fault> {
+    wait_for(path, doing, limits::REPOSITORY_LOCK_WAIT_MS, || ()).await
+}
+
+async fn wait_for(path: &Path, doing: &str, wait_ms: u64, tell: impl Fn()) -> Result<Held, Fault> {
     let began = Instant::now();
     let mut told = false;
     loop {
@@ -53,13 +65,13 @@ pub(super) async fn acquire(path: &Path, doing: &str, progress: &progress::Share
             return Ok(held);
         }
         if !told {
-            progress.step(Step::Note { text: format!("another hob is {doing}; waiting for it") });
+            tell();
             told = true;
         }
-        if began.elapsed() > Duration::from_millis(limits::LOCK_WAIT_MS) {
+        if began.elapsed() > Duration::from_millis(wait_ms) {
             return Err(Fault::new(
                 Code::Overloaded,
-                format!("another hob was still {doing} after {} s (lock: {})", limits::LOCK_WAIT_MS / 1000, path.display()),
+                format!("another hob was still {doing} after {} s (lock: {})", wait_ms / 1000, path.display()),
             )
             .hint("see what the other hob is doing, end it if it hangs, and run the command again"));
         }

@@ -8,7 +8,7 @@ pub mod environment;
 mod files;
 pub mod load;
 pub mod lockfile;
-mod locks;
+pub mod locks;
 mod metadata_store;
 pub mod models;
 mod process;
@@ -17,6 +17,7 @@ pub mod rehearsal;
 pub mod repository;
 pub mod requirements;
 mod resolve;
+pub mod scratch;
 mod staging;
 pub mod store;
 pub mod transport;
@@ -24,3 +25,15 @@ mod tree;
 pub mod tuf;
 pub mod unpack;
 pub mod uv;
+
+use crate::model::{Code, Fault};
+
+/// Runs blocking work off the async threads; a panic there is Hob's own fault, not a hang.
+///
+/// The work goes on when the future is dropped: what it must not lose goes into it.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Fault::new(Code::Internal, format!("a background task ended early: {error}"))),
+    }
+}

@@ -51,9 +51,7 @@ pub async fn claim(home: &Home, digest: Digest, bytes: u64, progress: &progress:
     let path = place(home, digest);
     let there = {
         let path = path.clone();
-        tokio::task::spawn_blocking(move || path.exists() && compare(&path, digest, bytes).is_ok())
-            .await
-            .map_err(|error| Fault::new(Code::Internal, format!("a worker thread of the shelf ended: {error}")))?
+        super::blocking(move || Ok(path.exists() && compare(&path, digest, bytes).is_ok())).await?
     };
     if there {
         return Ok(Claim::Present(path));

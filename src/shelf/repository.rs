@@ -16,7 +16,7 @@ use sigstore_tuf::{Targets, TrustedMetadataSet, Updater};
 
 pub use super::resolve::{Custom, Listed, Listing, ModelTarget, Resolved};
 use super::{
-    durable,
+    durable, locks,
     metadata_store::{PINNED, TrustState},
     resolve::{self, Role},
     transport::{Patience, Transport},
@@ -70,7 +70,7 @@ impl Remote {
         let fingerprint = Digest::of(&root);
         let mut pinned = Pinned { fingerprint, root_version: trusted.root().version, expires: trusted.root().expires, already: false };
 
-        let _lock = durable::lock(&lock_path(home, name)).await?;
+        let _lock = locks::acquire_briefly(&lock_path(home, name), "using the same remote").await?;
         if folder.exists() {
             let old = TrustState::load(&folder, name)?;
             if old.pinned == root {
@@ -106,7 +106,7 @@ impl Remote {
         let folder = folder(home, name)?;
         let lock = lock_path(home, name);
         {
-            let _held = durable::lock(&lock).await?;
+            let _held = locks::acquire_briefly(&lock, "using the same remote").await?;
             TrustState::load(&folder, name)?;
         }
         Ok(Client {
@@ -123,7 +123,7 @@ impl Remote {
     /// Forgets the pinned root and all trust in that remote; its recipes on the shelf stay.
     pub async fn forget(home: &Home, name: &str) -> Result<(), Fault> {
         let folder = folder(home, name)?;
-        let _lock = durable::lock(&lock_path(home, name)).await?;
+        let _lock = locks::acquire_briefly(&lock_path(home, name), "using the same remote").await?;
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io(format!("removing {}", folder.display()), &error)),
             _ => Ok(()),
@@ -194,7 +194,7 @@ impl Client {
     pub async fn refresh(&mut self) -> Result<(), Fault> {
         self.updater = None;
         // Read, refreshed and saved under one lock: of two processes the slower must not lower the floor again.
-        let _lock = durable::lock(&self.lock).await?;
+        let _lock = locks::acquire_briefly(&self.lock, "using the same remote").await?;
         let mut state = TrustState::load(&self.folder, &self.remote.name)?;
         let session = Arc::new(state.session());
         let watched = Watched { transport: self.transport.clone(), seen: self.seen.clone() };
@@ -319,7 +319,7 @@ impl Client {
     }
 }
 
-/// The pinned root of a remote, for `hob show` and `hob doctor`.
+/// The pinned root of a remote, for people to compare.
 pub fn pinned_root(home: &Home, name: &str) -> Result<Option<Digest>, Fault> {
     Ok(durable::read(&Path::new(&folder(home, name)?).join(PINNED), limits::ROOT_BYTES_MAX)?.map(|bytes| Digest::of(&bytes)))
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sigstore_tuf::{TargetFile, Targets};
 
 use super::bundle::Index;
-use crate::model::{Code, Digest, Fault, Manifest, RecipeName, limits};
+use crate::model::{Code, Digest, Fault, RecipeName, limits};
 
 /// A publisher's role that was loaded and verified.
 pub(super) struct Role {
@@ -103,22 +103,6 @@ impl Resolved {
     }
 }
 
-impl Resolved {
-    /// Whether the bundle's own manifest agrees with the target under which it was signed.
-    ///
-    /// Errors: `bundle_invalid` when a bundle calls itself something else.
-    pub fn check_manifest(&self, manifest: &Manifest) -> Result<(), Fault> {
-        match manifest.name == self.name && manifest.version == self.version {
-            true => Ok(()),
-            false => Err(Fault::new(
-                Code::BundleInvalid,
-                format!("bundle {} {}: its `recipe.toml` says `{}` {}", self.name, self.version, manifest.name, manifest.version),
-            )
-            .hint(format!("the publisher `{}` signed it so: tell them, or take another version", self.publisher))),
-        }
-    }
-}
-
 /// A recipe in a listing.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listed {
@@ -174,7 +158,7 @@ pub(super) fn newest(role: &Role, targets: &Targets, name: &RecipeName, range: &
     }
     if versions.is_empty() {
         return Err(missing(format!("has no recipe `{name}` (publisher `{}` has: {})", role.publisher, some(recipes.into_iter())))
-            .hint("check the name; `hob search` lists what there is"));
+            .hint("check the name, or ask its publisher where it is published"));
     }
     versions.sort_by(|a, b| b.0.cmp(&a.0));
     let ours = Version::parse(env!("CARGO_PKG_VERSION")).expect("Cargo checks our own version");

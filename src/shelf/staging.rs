@@ -24,12 +24,16 @@ pub(super) struct Staging {
 impl Staging {
     /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first.
     pub fn new(home: &Home, kind: &str) -> Result<Staging, Fault> {
-        let root = home.staging();
-        durable::make_folder(&root)?;
-        sweep(&root)?;
+        Staging::below(&home.staging(), kind)
+    }
+
+    /// The same, below another folder.
+    pub fn below(root: &Path, kind: &str) -> Result<Staging, Fault> {
+        durable::make_folder(root)?;
+        sweep(root)?;
         let failed = |error: std::io::Error| Fault::io(format!("making a folder in {}", root.display()), &error);
         loop {
-            let named = tempfile::Builder::new().prefix(&format!("{kind}-")).suffix(".lock").tempfile_in(&root).map_err(failed)?;
+            let named = tempfile::Builder::new().prefix(&format!("{kind}-")).suffix(".lock").tempfile_in(root).map_err(failed)?;
             let (lock, lock_path) = named.keep().map_err(|error| failed(error.error))?;
             if lock.try_lock().is_err() || !still_there(&lock, &lock_path) {
                 // A sweeper took it for rubbish in the instant before it was locked.

@@ -6,3 +6,4 @@ mod pods;
 mod repository;
 mod shelf;
 mod support;
+mod tidy;

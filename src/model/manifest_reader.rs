@@ -1,0 +1,340 @@
+//! Tables of a `recipe.toml`, read key by key from the spanned TOML tree.
+//!
+//! By hand rather than through serde, so that every complaint names line and key; apart from `recipe.rs`,
+//! which says what the keys mean.
+
+use semver::VersionReq;
+use serde_json::Value;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    fault::{Code, Fault},
+    operation::Schema,
+    recipe::is_inner_path,
+};
+
+/// The manifest's text, for line numbers.
+pub(super) struct Source<'a> {
+    pub text: &'a str,
+    pub what: &'a str,
+}
+
+impl Source<'_> {
+    pub(super) fn fault<T>(&self, at: &Spanned<T>, key: &str, message: impl Into<String>) -> Fault {
+        self.fault_at(at.span().start, key, message.into())
+    }
+    pub(super) fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
+        let line = line_of(self.text, offset);
+        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.what)).with("line", line).with("key", key)
+    }
+}
+
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// One TOML table being read: remembers which keys were asked for, so that the rest can be refused.
+pub(super) struct Table<'s, 'a> {
+    source: &'s Source<'a>,
+    /// Dotted path for messages; empty at the root.
+    path: String,
+    table: &'s DeTable<'s>,
+    pub start: usize,
+    known: Vec<&'static str>,
+}
+
+impl<'s, 'a> Table<'s, 'a> {
+    pub(super) fn new(source: &'s Source<'a>, path: &str, table: &'s DeTable<'s>, start: usize) -> Self {
+        Table { source, path: path.to_owned(), table, start, known: Vec::new() }
+    }
+
+    fn key(&self, key: &str) -> String {
+        match self.path.is_empty() {
+            true => key.to_owned(),
+            false => format!("{}.{key}", self.path),
+        }
+    }
+
+    pub(super) fn fault<T>(&self, at: &Spanned<T>, key: &str, message: impl Into<String>) -> Fault {
+        self.source.fault(at, &self.key(key), message)
+    }
+
+    pub(super) fn fault_here(&self, message: String) -> Fault {
+        let key = if self.path.is_empty() { "recipe" } else { &self.path };
+        self.source.fault_at(self.start, key, message)
+    }
+
+    fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'s>>> {
+        self.known.push(key);
+        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+    }
+
+    fn wrong(&self, value: &Spanned<DeValue>, key: &str, wanted: &str) -> Fault {
+        self.source.fault(value, &self.key(key), format!("found {}, wanted {wanted}", value.get_ref().type_str()))
+    }
+
+    pub(super) fn optional_string(&mut self, key: &'static str) -> Result<Option<Spanned<String>>, Fault> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => match value.get_ref() {
+                DeValue::String(text) if !text.trim().is_empty() => Ok(Some(Spanned::new(value.span(), text.to_string()))),
+                DeValue::String(_) => Err(self.source.fault(value, &self.key(key), "found an empty string, wanted text")),
+                _ => Err(self.wrong(value, key, "a string")),
+            },
+        }
+    }
+
+    pub(super) fn string(&mut self, key: &'static str) -> Result<Spanned<String>, Fault> {
+        match self.optional_string(key)? {
+            Some(text) => Ok(text),
+            None => Err(self.source.fault_at(self.start, &self.key(key), "missing: wanted a string".into())),
+        }
+    }
+
+    pub(super) fn version_req(&mut self, key: &'static str) -> Result<Spanned<VersionReq>, Fault> {
+        let text = self.string(key)?;
+        let req = VersionReq::parse(text.get_ref()).map_err(|error| {
+            self.source.fault(
+                &text,
+                &self.key(key),
+                format!("`{}` is not a version range ({error}): wanted e.g. `>=3.11, <3.15`", text.get_ref()),
+            )
+        })?;
+        Ok(Spanned::new(text.span(), req))
+    }
+
+    pub(super) fn integer(&mut self, key: &'static str) -> Result<Spanned<u64>, Fault> {
+        let Some(value) = self.get(key) else {
+            return Err(self.source.fault_at(self.start, &self.key(key), "missing: wanted an integer".into()));
+        };
+        match value.get_ref() {
+            DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => Ok(Spanned::new(value.span(), number)),
+                Err(_) => {
+                    Err(self.source.fault(value, &self.key(key), format!("found {}, wanted an integer of 0 or more", number.as_str())))
+                }
+            },
+            _ => Err(self.wrong(value, key, "an integer")),
+        }
+    }
+
+    pub(super) fn milliseconds(&mut self, key: &'static str, default: u64, max: u64) -> Result<u64, Fault> {
+        if !self.table.iter().any(|(name, _)| name.get_ref() == key) {
+            self.known.push(key);
+            return Ok(default);
+        }
+        let found = self.integer(key)?;
+        match *found.get_ref() {
+            value if (1..=max).contains(&value) => Ok(value),
+            value => Err(self.source.fault(&found, &self.key(key), format!("found {value}, wanted 1 to {max} milliseconds"))),
+        }
+    }
+
+    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> Result<bool, Fault> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => match value.get_ref() {
+                DeValue::Boolean(value) => Ok(*value),
+                _ => Err(self.wrong(value, key, "true or false")),
+            },
+        }
+    }
+
+    /// A relative path that stays inside the recipe.
+    pub(super) fn path(&self, text: &Spanned<String>, key: &str) -> Result<String, Fault> {
+        match is_inner_path(text.get_ref()) {
+            true => Ok(text.get_ref().clone()),
+            false => Err(self.source.fault(text, &self.key(key), format!("`{}` is not a path inside the recipe", text.get_ref()))),
+        }
+    }
+
+    pub(super) fn optional_table(&mut self, key: &'static str) -> Result<Option<Table<'s, 'a>>, Fault> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => match value.get_ref() {
+                DeValue::Table(table) => Ok(Some(Table::new(self.source, &self.key(key), table, value.span().start))),
+                _ => Err(self.wrong(value, key, "a table")),
+            },
+        }
+    }
+
+    pub(super) fn tables(&mut self, key: &'static str) -> Result<Vec<Table<'s, 'a>>, Fault> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let DeValue::Array(items) = value.get_ref() else {
+            return Err(self.wrong(value, key, &format!("`[[{key}]]` tables")));
+        };
+        items
+            .iter()
+            .map(|item| match item.get_ref() {
+                DeValue::Table(table) => Ok(Table::new(self.source, &self.key(key), table, item.span().start)),
+                _ => Err(self.wrong(item, key, "a table")),
+            })
+            .collect()
+    }
+
+    /// Every entry as a table, for tables whose keys are names.
+    pub(super) fn rest(&mut self) -> Result<Vec<(String, Table<'s, 'a>)>, Fault> {
+        self.table
+            .iter()
+            .map(|(name, value)| match value.get_ref() {
+                DeValue::Table(table) => {
+                    Ok((name.get_ref().to_string(), Table::new(self.source, &self.key(name.get_ref()), table, name.span().start)))
+                }
+                _ => Err(self.wrong(value, name.get_ref(), "a table")),
+            })
+            .collect()
+    }
+
+    pub(super) fn schema(&mut self, key: &'static str) -> Result<Schema, Fault> {
+        let path = self.key(key);
+        let Some(value) = self.get(key) else {
+            return Err(self.source.fault_at(self.start, &path, "missing: wanted a JSON Schema as a table".into()));
+        };
+        let json = self.json(value, &path)?;
+        if !json.is_object() {
+            return Err(self.wrong(value, key, "a JSON Schema as a table"));
+        }
+        self.schema_words(value, &path)?;
+        Schema::compile(json).map_err(|error| self.source.fault(value, &path, error))
+    }
+
+    fn json(&self, value: &Spanned<DeValue>, path: &str) -> Result<Value, Fault> {
+        Ok(match value.get_ref() {
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Boolean(flag) => Value::Bool(*flag),
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => number.into(),
+                Err(_) => return Err(self.source.fault(value, path, "an integer past 64 bits")),
+            },
+            DeValue::Float(number) => match number.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64) {
+                Some(number) => Value::Number(number),
+                None => return Err(self.source.fault(value, path, "not a number that JSON can hold")),
+            },
+            DeValue::Datetime(_) => return Err(self.source.fault(value, path, "a date: JSON has none, write it as a string")),
+            DeValue::Array(items) => Value::Array(items.iter().map(|item| self.json(item, path)).collect::<Result<_, _>>()?),
+            DeValue::Table(table) => Value::Object(
+                table
+                    .iter()
+                    .map(|(name, value)| Ok((name.get_ref().to_string(), self.json(value, path)?)))
+                    .collect::<Result<_, Fault>>()?,
+            ),
+        })
+    }
+
+    /// Refuses words that JSON Schema would ignore in silence: a typo there would check nothing.
+    fn schema_words(&self, value: &Spanned<DeValue>, path: &str) -> Result<(), Fault> {
+        let DeValue::Table(table) = value.get_ref() else { return Ok(()) };
+        for (name, value) in table.iter() {
+            let word = name.get_ref().as_ref();
+            if !SCHEMA_WORDS.contains(&word) {
+                return Err(unknown_key(self.source, name.span().start, path, word, SCHEMA_WORDS));
+            }
+            match (word, value.get_ref()) {
+                ("properties" | "patternProperties" | "$defs" | "dependentSchemas", DeValue::Table(table)) => {
+                    for (_, value) in table.iter() {
+                        self.schema_words(value, path)?;
+                    }
+                }
+                ("allOf" | "anyOf" | "oneOf" | "prefixItems", DeValue::Array(items)) => {
+                    for item in items.iter() {
+                        self.schema_words(item, path)?;
+                    }
+                }
+                (
+                    "items"
+                    | "contains"
+                    | "additionalProperties"
+                    | "propertyNames"
+                    | "unevaluatedItems"
+                    | "unevaluatedProperties"
+                    | "not"
+                    | "if"
+                    | "then"
+                    | "else",
+                    _,
+                ) => {
+                    self.schema_words(value, path)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses every key that nobody asked for.
+    pub(super) fn finish(&self) -> Result<(), Fault> {
+        match self.table.iter().find(|(name, _)| !self.known.contains(&name.get_ref().as_ref())) {
+            None => Ok(()),
+            Some((name, _)) => Err(unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &self.known)),
+        }
+    }
+}
+
+fn unknown_key(source: &Source, offset: usize, path: &str, name: &str, known: &[&str]) -> Fault {
+    let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+    let key = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let nearest = nearest.map(|key| format!("; nearest known key: `{key}`")).unwrap_or_default();
+    source
+        .fault_at(offset, &key, format!("this Hob knows no key `{name}` {place}, and refuses what it cannot enforce{nearest}"))
+        .hint("correct the key, or remove it; a newer Hob may know it")
+}
+
+const SCHEMA_WORDS: &[&str] = &[
+    "$schema",
+    "$id",
+    "$ref",
+    "$defs",
+    "$anchor",
+    "$comment",
+    "type",
+    "enum",
+    "const",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "format",
+    "contentEncoding",
+    "contentMediaType",
+    "multipleOf",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "items",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "unevaluatedItems",
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "required",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedProperties",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+];

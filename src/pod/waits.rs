@@ -1,0 +1,69 @@
+//! What the driver's loop waits for: a lane, a slow caller with room again, a caller that goes away.
+//!
+//! Apart from `driver.rs` so that each stands alone with its promise: all may be dropped half-way and begun again.
+
+use tokio::sync::mpsc;
+
+use super::{
+    handle::{Pending, Reply},
+    lane::Lane,
+    state::AskId,
+    wire::Payload,
+};
+use crate::model;
+
+/// A chunk or progress that waits for a slow caller; while there is one, the data lane is not read.
+pub enum Undelivered {
+    Chunk(mpsc::Sender<Reply>, Payload),
+    Progress(mpsc::Sender<model::Event>, serde_json::Value),
+}
+
+pub async fn readable(lane: Option<&Lane>) {
+    match lane {
+        Some(lane) if !lane.is_closed() => {
+            let _ = lane.stream().readable().await;
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+pub async fn writable(control: &Lane, data: Option<&Lane>) {
+    let data = async {
+        match data.filter(|lane| lane.has_output()) {
+            Some(lane) => drop(lane.stream().writable().await),
+            None => std::future::pending().await,
+        }
+    };
+    let control = async {
+        match control.has_output() {
+            true => drop(control.stream().writable().await),
+            false => std::future::pending().await,
+        }
+    };
+    tokio::select! { _ = data => {}, _ = control => {} }
+}
+
+pub async fn gone(in_hand: &Option<(AskId, Pending)>) {
+    match in_hand {
+        Some((_, pending)) => pending.replies.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the slow caller has room, then gives it what waits. Cancel-safe: what waits is let go of last.
+pub async fn deliver(undelivered: &mut Option<Undelivered>) {
+    match undelivered {
+        Some(Undelivered::Chunk(channel, payload)) => {
+            if let Ok(permit) = channel.reserve().await {
+                permit.send(Reply::Chunk(std::mem::take(payload)));
+            }
+        }
+        Some(Undelivered::Progress(channel, data)) => {
+            if let Ok(permit) = channel.reserve().await {
+                permit.send(model::Event::Progress { data: data.take() });
+            }
+        }
+        None => std::future::pending().await,
+    }
+    *undelivered = None;
+}

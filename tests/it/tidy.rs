@@ -1,0 +1,297 @@
+//! Rules that no compiler checks, read off the sources.
+//!
+//! Each rule is a function over a file's text, so that each is first shown to catch a planted offender.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const LAYERS: &[&str] = &["door", "author", "host", "shelf", "glue", "pod", "model"];
+
+/// What each layer may import of the others.
+fn may_import(layer: &str) -> &'static [&'static str] {
+    match layer {
+        "door" => &["author", "host", "shelf", "glue", "pod", "model"],
+        "host" => &["shelf", "glue", "pod", "model"],
+        "author" => &["shelf", "glue", "model"],
+        "shelf" | "glue" | "pod" => &["model"],
+        _ => &[],
+    }
+}
+
+struct Source {
+    /// Relative to the root, with `/`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn new(path: &str, text: &str) -> Source {
+        Source { path: path.to_owned(), text: text.to_owned() }
+    }
+
+    fn layer(&self) -> Option<&str> {
+        let (layer, rest) = self.path.strip_prefix("src/")?.split_once('/')?;
+        (!rest.is_empty()).then_some(layer)
+    }
+
+    /// Lines of code with their numbers: neither comments nor documentation.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.text.lines().enumerate().map(|(index, line)| (index + 1, line.split("//").next().unwrap_or("")))
+    }
+
+    /// The code as one text without white space: what an import looks like however it is broken into lines.
+    fn dense(&self) -> String {
+        self.code().flat_map(|(_, line)| line.chars()).filter(|c| !c.is_whitespace()).collect()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &str, extension: &str) -> Vec<Source> {
+    fn walk(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            // Build outputs and environments are nobody's source.
+            if path.is_dir() && !name.starts_with('.') && !["target", "__pycache__", "venv"].contains(&name.as_str()) {
+                walk(&path, extension, found);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), extension, &mut found);
+    found.sort();
+    let read = |path: PathBuf| Source {
+        path: path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(),
+        text: fs::read_to_string(&path).unwrap(),
+    };
+    found.into_iter().map(read).collect()
+}
+
+/// The names that a group `{a::x, b, c::{d, e}}` (or a single path) begins with.
+fn heads(path: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let Some(group) = path.strip_prefix('{') else { return vec![word(path)] };
+    let (mut depth, mut heads, mut start) = (0, Vec::new(), 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                heads.push(word(&group[start..at]));
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    heads.retain(|head| !head.is_empty());
+    heads
+}
+
+fn layering(source: &Source) -> Vec<String> {
+    let Some(layer) = source.layer() else { return Vec::new() };
+    let dense = source.dense();
+    let mut wrong = Vec::new();
+    let used = dense.match_indices("crate::").chain(dense.match_indices("super::super::"));
+    for (at, prefix) in used {
+        // `pub(in crate::x)` and the crate's own macros do not occur; what follows is a path or a group.
+        for head in heads(&dense[at + prefix.len()..]) {
+            let is_layer = LAYERS.contains(&head.as_str());
+            // Two steps up from a file of a layer is the crate's root.
+            if is_layer && head != layer && !may_import(layer).contains(&head.as_str()) {
+                wrong.push(format!("{}: `{layer}` imports `{head}`", source.path));
+            }
+        }
+    }
+    wrong
+}
+
+fn proofs(source: &Source) -> Vec<String> {
+    let dense = source.dense();
+    let mut wrong = Vec::new();
+    // The tests of the glue layer have guests that nobody signed.
+    if dense.contains("Verified::attest(") && !source.path.starts_with("src/shelf/") && source.path != "src/glue/tests.rs" {
+        wrong.push(format!("{}: makes a `Verified`; only the shelf may", source.path));
+    }
+    if source.path != "src/model/call.rs" {
+        // `-> Admitted {` begins a body, `impl Admitted {` a block: neither makes one.
+        let made = dense.match_indices("Admitted{").any(|(at, _)| {
+            let before = &dense[..at];
+            !["->", "impl", "for", "struct"].iter().any(|word| before.ends_with(word)) && !before.ends_with(|c: char| c.is_alphanumeric())
+        });
+        if made {
+            wrong.push(format!("{}: makes an `Admitted` by hand", source.path));
+        }
+    }
+    wrong
+}
+
+fn printing(source: &Source) -> Vec<String> {
+    // `hob build` hands stderr on to cargo.
+    if ["src/door/print.rs", "src/author/build.rs"].contains(&source.path.as_str()) {
+        return Vec::new();
+    }
+    let words = ["println!", "print!", "eprint!", "eprintln!", "dbg!", "io::stdout", "io::stderr"];
+    let bad = source.code().filter(|(_, line)| words.iter().any(|word| line.contains(word)));
+    bad.map(|(number, line)| format!("{}:{number}: prints: {}", source.path, line.trim())).collect()
+}
+
+fn opening(source: &Source) -> Vec<String> {
+    let mut lines = source.text.lines().skip_while(|line| source.path.ends_with(".py") && (line.starts_with("#!") || line.is_empty()));
+    let first = lines.next().unwrap_or("");
+    let says = if source.path.ends_with(".py") { first.starts_with("\"\"\"") } else { first.starts_with("//! ") };
+    if says { Vec::new() } else { vec![format!("{}: does not begin by saying what it is", source.path)] }
+}
+
+fn length(source: &Source) -> Vec<String> {
+    let lines = source.text.lines().count();
+    if lines <= 600 { Vec::new() } else { vec![format!("{}: {lines} lines; wanted at most 600", source.path)] }
+}
+
+fn unsafety(source: &Source) -> Vec<String> {
+    let is_word = |line: &str| line.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == "unsafe");
+    source.code().filter(|(_, line)| is_word(line)).map(|(number, _)| format!("{}:{number}: unsafe", source.path)).collect()
+}
+
+/// Commands of the design that this version does not have: a hint must not send anybody there.
+fn hints(source: &Source) -> Vec<String> {
+    let missing = [
+        "new", "dev", "test", "check", "search", "lock", "update", "rollback", "gc", "pods", "sessions", "logs", "doctor", "status",
+        "grant", "revoke", "serve", "mcp", "model",
+    ];
+    let mut wrong = Vec::new();
+    for (number, line) in source.code() {
+        for (at, _) in line.match_indices("`hob ") {
+            let word: String = line[at + 5..].chars().take_while(char::is_ascii_alphanumeric).collect();
+            if missing.contains(&word.as_str()) {
+                wrong.push(format!("{}:{number}: names `hob {word}`, which does not exist yet", source.path));
+            }
+        }
+    }
+    wrong
+}
+
+fn assert_tidy(sources: &[Source], rule: impl Fn(&Source) -> Vec<String>) {
+    assert!(sources.len() > 3, "the sources are not where they were");
+    let wrong: Vec<_> = sources.iter().flat_map(rule).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn imports_go_downward_only() {
+    for (path, text) in [
+        ("src/model/call.rs", "use crate::host::Host;"),
+        ("src/shelf/load.rs", "use crate::pod::Pod;"),
+        ("src/glue/run.rs", "let x = crate::shelf::store::Shelf::open();"),
+        ("src/pod/driver.rs", "use crate::{\n    model::{self, Fault},\n    glue::Glue,\n};"),
+        ("src/author/pack.rs", "use crate::{model::Fault, pod};"),
+        ("src/host/run.rs", "use crate::door::print;"),
+        ("src/pod/state.rs", "use super::super::shelf;"),
+        ("src/shelf/load.rs", "use super::super::{model, host::Host};"),
+    ] {
+        assert_eq!(layering(&Source::new(path, text)).len(), 1, "{path}: {text}");
+    }
+    for (path, text) in [
+        ("src/door/cli.rs", "use crate::{author, host::Host, model::{Call, Fault}, shelf::repository::Trust};"),
+        ("src/model/call.rs", "//! see crate::host\nuse super::fault::Fault; // crate::pod"),
+        ("src/glue/run.rs", "use crate::{glue::Glue, model};"),
+    ] {
+        assert_eq!(layering(&Source::new(path, text)), [""; 0], "{path}: {text}");
+    }
+    assert_tidy(&files("src", "rs"), layering);
+}
+
+#[test]
+fn proofs_are_made_in_one_place() {
+    assert_eq!(proofs(&Source::new("src/host/run.rs", "Verified::attest(\n    manifest)")).len(), 1);
+    assert_eq!(proofs(&Source::new("src/host/run.rs", "Ok(Admitted { recipe })")).len(), 1);
+    assert_eq!(proofs(&Source::new("src/host/run.rs", "fn f() -> Admitted {\n g() }")), [""; 0]);
+    assert_tidy(&files("src", "rs"), proofs);
+}
+
+#[test]
+fn nothing_prints_but_the_printer() {
+    for text in ["println!(\"x\");", "    eprint!(\"x\")", "use std::io::stdout;", "std::io::stderr().lock()"] {
+        assert_eq!(printing(&Source::new("src/host/run.rs", text)).len(), 1, "{text}");
+    }
+    assert_eq!(printing(&Source::new("src/host/mod.rs", "/// println!(\"in an example\")")), [""; 0]);
+    assert_tidy(&files("src", "rs"), printing);
+}
+
+#[test]
+fn every_file_begins_by_saying_what_it_is() {
+    assert_eq!(opening(&Source::new("src/x.rs", "use std::io;\n//! late")).len(), 1);
+    assert_eq!(opening(&Source::new("python/x.py", "#!/usr/bin/env python3\nimport os")).len(), 1);
+    assert_eq!(opening(&Source::new("python/x.py", "#!/usr/bin/env python3\n\"\"\"What.\"\"\"")), [""; 0]);
+    for (folder, extension) in [("src", "rs"), ("tests", "rs"), ("python/src", "py"), ("tests/pods", "py")] {
+        assert_tidy(&files(folder, extension), opening);
+    }
+    let recipes = files("recipes", "py");
+    assert!(!recipes.is_empty() && recipes.iter().flat_map(opening).next().is_none(), "{:?}", recipes.iter().flat_map(opening).next());
+}
+
+#[test]
+fn no_source_is_longer_than_a_reader_can_hold() {
+    assert_eq!(length(&Source::new("src/x.rs", &"\n".repeat(601))).len(), 1);
+    assert_tidy(&files("src", "rs"), length);
+}
+
+#[test]
+fn there_is_no_unsafe_code() {
+    assert_eq!(unsafety(&Source::new("src/x.rs", "    unsafe { f() }")).len(), 1);
+    assert_eq!(unsafety(&Source::new("src/x.rs", "#![forbid(unsafe_code)] // unsafe")), [""; 0]);
+    assert_tidy(&files("src", "rs"), unsafety);
+    assert!(fs::read_to_string(root().join("Cargo.toml")).unwrap().contains("unsafe_code = \"forbid\""));
+}
+
+#[test]
+fn hints_name_only_commands_that_exist() {
+    assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob doctor` says why\")")).len(), 1);
+    assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob add x`, `hob repo refresh`\")")), [""; 0]);
+    assert_tidy(&files("src", "rs"), hints);
+}
+
+/// Constants of `limits` that stand alone in it and that nothing in `others` mentions.
+fn unused(limits: &str, others: &[Source]) -> Vec<String> {
+    let words = |text: &str| text.split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_owned).collect::<Vec<_>>();
+    let mut used = std::collections::HashSet::new();
+    for source in others {
+        used.extend(source.code().flat_map(|(_, line)| words(line)));
+    }
+    // A constant may also be made of others: what stands right of `=`.
+    for (_, line) in Source::new("", limits).code() {
+        used.extend(line.split_once('=').map(|(_, value)| words(value)).unwrap_or_default());
+    }
+    let names = limits.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(':').map(|(name, _)| name.to_owned()));
+    names.filter(|name| !used.contains(name)).collect()
+}
+
+#[test]
+fn every_limit_is_used() {
+    let user = [Source::new("src/x.rs", "take(A_MAX) // not B_MAX")];
+    assert_eq!(unused("pub const A_MAX: u64 = 1;\npub const B_MAX: u64 = A_MAX;\n", &user), ["B_MAX"]);
+    let mut sources = files("src", "rs");
+    let at = sources.iter().position(|source| source.path == "src/model/limits.rs").unwrap();
+    let limits = sources.remove(at);
+    assert!(limits.text.matches("pub const ").count() > 50);
+    assert_eq!(unused(&limits.text, &sources), [""; 0]);
+}
+
+#[test]
+fn recipes_carry_the_world_as_it_is() {
+    let world = fs::read_to_string(root().join("wit/glue.wit")).unwrap();
+    let copies = files("recipes", "wit");
+    assert!(!copies.is_empty());
+    for copy in copies {
+        assert!(copy.text == world, "{} differs from wit/glue.wit: copy it again", copy.path);
+    }
+}
