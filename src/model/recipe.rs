@@ -78,7 +78,7 @@ impl Manifest {
     pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
         let document = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
-            Fault::new(Code::InvalidManifest, format!("{what}:{line}: not TOML: {}", error.message())).with("line", line)
+            Fault::new(Code::InvalidManifest, format!("{what}:{line}: not TOML: {}", error.message())).with("line", line).hint(CHECK)
         })?;
         let source = Source { text, what };
         let mut root = Table::new(&source, "", document.get_ref(), 0);
@@ -265,6 +265,12 @@ fn operations(source: &Source, root: &mut Table, runnable: bool) -> Result<BTree
     Ok(operations)
 }
 
+/// The next step after most complaints.
+const CHECK: &str = "correct that line of the manifest; `hob pack FOLDER` checks the whole recipe before anything is published";
+
+/// A key that is at least so much like a missing one was meant to be it.
+const MISSPELT: f64 = 0.85;
+
 /// The manifest's text, for line numbers.
 struct Source<'a> {
     text: &'a str,
@@ -277,7 +283,7 @@ impl Source<'_> {
     }
     fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
         let line = line_of(self.text, offset);
-        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.what)).with("line", line).with("key", key)
+        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.what)).with("line", line).with("key", key).hint(CHECK)
     }
 }
 
@@ -339,7 +345,21 @@ impl<'s, 'a> Table<'s, 'a> {
     fn string(&mut self, key: &'static str) -> Result<Spanned<String>, Fault> {
         match self.optional_string(key)? {
             Some(text) => Ok(text),
-            None => Err(self.source.fault_at(self.start, &self.key(key), "missing: wanted a string".into())),
+            None => Err(self.missing(key, "a string")),
+        }
+    }
+
+    /// A key is not there; where another was written that reads like it, that one is the mistake.
+    fn missing(&self, key: &'static str, wanted: &str) -> Fault {
+        let misspelt = self
+            .table
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| !self.known.contains(&name.get_ref().as_ref()) && strsim::jaro_winkler(name.get_ref(), key) >= MISSPELT)
+            .max_by(|a, b| strsim::jaro_winkler(a.get_ref(), key).total_cmp(&strsim::jaro_winkler(b.get_ref(), key)));
+        match misspelt {
+            Some(name) => unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &[key]),
+            None => self.source.fault_at(self.start, &self.key(key), format!("missing: wanted {wanted}")),
         }
     }
 
@@ -357,7 +377,7 @@ impl<'s, 'a> Table<'s, 'a> {
 
     fn integer(&mut self, key: &'static str) -> Result<Spanned<u64>, Fault> {
         let Some(value) = self.get(key) else {
-            return Err(self.source.fault_at(self.start, &self.key(key), "missing: wanted an integer".into()));
+            return Err(self.missing(key, "an integer"));
         };
         match value.get_ref() {
             DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {

@@ -83,7 +83,7 @@ fn steps() -> Vec<(String, When)> {
     for line in ["fetching lab/tiny", "fetching model", "compiling the glue", "building the environment"] {
         all.push((format!("at `{line}`"), When::Said(line)));
     }
-    let seen: [(&'static str, fn(&Path) -> bool); 6] = [
+    let seen: [(&'static str, fn(&Path) -> bool); 7] = [
         ("the unpacked manifest", |home| {
             let staged = fs::read_dir(home.join("data/staging")).into_iter().flatten().flatten();
             staged.map(|entry| entry.path().join("recipe/recipe.toml")).any(|path| path.exists())
@@ -96,6 +96,7 @@ fn steps() -> Vec<(String, When)> {
         ("the environment", |home| any(home.join("data/environments"), |name| name.len() == 64)),
         ("half a `hob.toml`", |home| any(home.to_owned(), |name| name.starts_with(".half-"))),
         ("the recipe in its place", |home| any(home.join("data/recipes/lab/tiny"), |name| name.starts_with("0.2.0-"))),
+        ("the new `hob.lock`", |home| fs::read_to_string(home.join("hob.lock")).is_ok_and(|text| text.contains("0.2.0"))),
     ];
     all.extend(seen.map(|(name, seen)| (format!("at {name}"), When::Seen(seen))));
     all

@@ -240,6 +240,8 @@ pub fn write_recipe(folder: &Path, name: &str, version: &str, pod: &str, more: &
     );
     put(&folder.join("recipe.toml"), manifest.as_bytes());
     put(&folder.join("pod/subject.py"), pod.as_bytes());
+    put(&folder.join("cases/one/input.json"), br#"{"operation": "run", "input": {"text": "a"}}"#);
+    put(&folder.join("cases/one/output.json"), br#"{"text": "a"}"#);
 }
 
 pub fn put(path: &Path, bytes: &[u8]) {
