@@ -2,13 +2,20 @@
 //!
 //! Needs a file system whose size it can choose; where one cannot be mounted it says so and does nothing.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use hob::model::Code;
 
 use super::rig::{Rig, Signed};
 
-const MODEL_BYTES: usize = 1 << 20;
+/// Small, so that the disk fills up in every part of an install and not always in this one.
+const MODEL_BYTES: usize = 20_000;
+
+/// Sizes that are tried, from no room at all to nearly enough.
+const STEPS: u64 = 14;
+
+/// Enough for anything.
+const ROOM: u64 = 256 << 20;
 
 /// A memory file system, gone when dropped.
 struct Disk<'a>(&'a Path);
@@ -16,7 +23,7 @@ struct Disk<'a>(&'a Path);
 impl<'a> Disk<'a> {
     fn mount(at: &'a Path) -> Option<Disk<'a>> {
         fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256m,mode=755", "none"]).arg(at).output();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={ROOM},mode=755"), "none"]).arg(at).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Disk(at))
     }
 
@@ -58,27 +65,29 @@ fn a_disk_that_fills_up_during_an_install_is_named_and_the_shelf_is_as_before() 
     let wanted = full - empty;
     assert!(wanted > MODEL_BYTES as u64, "{wanted} bytes");
 
-    // From no room at all up to nearly enough.
-    let mut named = 0;
-    for part in 0..8 {
+    let mut messages = BTreeSet::new();
+    for part in 0..STEPS {
         let (used, _) = disk.space();
         // tmpfs takes 0 for "no limit", and counts in pages.
-        disk.resize((used + wanted * part / 8).next_multiple_of(4096));
+        disk.resize((used + wanted * part / STEPS).next_multiple_of(4096));
         let (_, free) = disk.space();
         assert!(free < wanted, "{free} bytes free, {wanted} wanted");
         let ran = install();
         ran.refused(Code::DiskFull, &[]);
         assert_eq!(ran.exit, Some(8));
-        named += 1;
+        // What was being done, without the names that differ each time.
+        let message = ran.stderr.lines().find_map(|line| line.strip_prefix("error[disk_full]: ")).unwrap();
+        messages.insert(message.split(['/', ':']).next().unwrap().to_owned());
         assert_eq!(rig.installed(), ["lab/plain 0.1.0"]);
         rig.hob(&["verify"]).well();
         assert_eq!(rig.hob(&["call", "lab/plain", "run", "[1]"]).well(), "[1]", "what is installed works on a full disk");
-        disk.resize(256 << 20);
-        assert!(!rig.home.join("data/recipes/lab/tiny").exists() || part > 0, "part {part}");
+        assert_eq!(fs::read_dir(rig.home.join("data/staging")).unwrap().count(), 0, "half an install lies about");
+        disk.resize(ROOM);
         install().well();
         rig.hob(&["verify"]).well();
         assert_eq!(rig.installed(), ["lab/plain 0.1.0", "lab/tiny 0.1.0"]);
         rig.hob(&["remove", "lab/tiny"]).well();
     }
-    println!("{named} full disks, an install takes {wanted} bytes");
+    println!("{STEPS} full disks, an install takes {wanted} bytes; it was full while: {messages:?}");
+    assert!(messages.len() > 2, "always full in the same place: {messages:?}");
 }

@@ -36,7 +36,7 @@ fn a_call_that_makes_no_sense_says_what_would() {
         (
             &["call", "lab/plain", "run", r#"{"text": "toolong", "list": [1, "x"]}"#],
             Code::InvalidInput,
-            &["`/text`", "longer than 5", "also at /list/1", "integer"],
+            &["`/list/1`", "integer", "also at /text", "longer than 5"],
         ),
         (&["call", "lab/plain", "run", "{text: 1}"], Code::InvalidJson, &["input is not valid JSON", "line 1 column 2"]),
         (&["call", "lab/plain", "run", ""], Code::InvalidJson, &["input is not valid JSON"]),

@@ -73,8 +73,8 @@ fn misdeeds() -> Vec<Misdeed> {
         "pod/more.py",
         Code::BundleInvalid,
     ));
-    let missing = |at: &Path| replace_bundle(at, |folder| fs::remove_dir_all(folder.join("cases")).unwrap());
-    all.push(("missing files", Box::new(missing), "cases/hello/input.json", Code::BundleInvalid));
+    let missing = |at: &Path| replace_bundle(at, |folder| fs::remove_file(folder.join("README.md")).unwrap());
+    all.push(("a missing file", Box::new(missing), "README.md", Code::BundleInvalid));
     let altered = |at: &Path| replace_bundle(at, |folder| put(&folder.join("pod/tiny.py"), b"class Tiny:\n    pass\n"));
     all.push(("an altered file", Box::new(altered), "pod/tiny.py", Code::BundleInvalid));
     let weights = |at: &Path| {
