@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::model::{Code, Fault, Manifest, Progress, Step, limits};
+use crate::model::{Code, Fault, Progress, Step, limits};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 const LINKER: &str = "wasm-ld-19";
@@ -17,11 +17,9 @@ const LINKER: &str = "wasm-ld-19";
 /// Builds the glue of the recipe in `folder` and writes `glue.wasm` beside its manifest.
 ///
 /// Gives the component's path and bytes; `None` for a recipe without glue. Blocking.
-/// Errors: `invalid_manifest`, `build_failed`, `io`.
+/// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, `build_failed`, `io`.
 pub fn build(folder: &Path, progress: &dyn Progress) -> Result<Option<(PathBuf, u64)>, Fault> {
-    let path = folder.join("recipe.toml");
-    let text = std::fs::read_to_string(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
-    let manifest = Manifest::parse(&text, &path.display().to_string())?;
+    let manifest = super::pack::read_manifest(folder)?;
     let Some(glue) = &manifest.glue else { return Ok(None) };
     let source = folder.join(&glue.source);
     if !source.join("Cargo.toml").is_file() {

@@ -21,6 +21,12 @@ pub fn main() -> ExitCode {
     let words = match Words::try_parse() {
         Ok(words) => words,
         Err(error) => {
+            // clap did not get as far as the flag.
+            if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+                let text = error.to_string();
+                let first = text.split("\n\n").next().unwrap_or("").trim_start_matches("error: ");
+                return failed(&usage(first), true);
+            }
             // clap's own text; help and version are no failure.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { Code::Usage.exit() } else { 0 });
@@ -38,6 +44,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => failed(&fault, json),
     }
+}
+
+/// Words that make no sense here.
+fn usage(message: impl Into<String>) -> Fault {
+    Fault::new(Code::Usage, message).hint("`hob COMMAND --help` says which words a command takes")
 }
 
 fn failed(fault: &Fault, json: bool) -> ExitCode {
@@ -111,7 +122,7 @@ async fn call(host: &Host, words: CallWords, json: bool) -> Result<(), Fault> {
     for (name, file) in &outs {
         let blob = outcome.blobs.iter().find(|blob| &blob.name == name).ok_or_else(|| {
             let names: Vec<_> = outcome.blobs.iter().map(|blob| format!("`{}`", blob.name)).collect();
-            Fault::new(Code::Usage, format!("the result has no blob `{name}` (it has: {})", names.join(", ")))
+            usage(format!("the result has no blob `{name}` (it has: {})", names.join(", ")))
         })?;
         std::fs::write(file, &blob.bytes).map_err(|error| Fault::io(format!("writing {file}"), &error))?;
     }
@@ -150,21 +161,28 @@ async fn interruptible<T>(interrupt: impl Future<Output = std::io::Result<()>>, 
 fn read_stdin() -> Result<String, Fault> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    let bound = limits::DOCUMENT_BYTES_MAX as u64;
-    let read = std::io::stdin().lock().take(bound + 1).read_to_end(&mut bytes);
+    let most = limits::DOCUMENT_BYTES_MAX;
+    let read = std::io::stdin().lock().take(most as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| Fault::io("reading input from stdin", &error))?;
-    // Before its letters are looked at: the bound may have cut one in two.
-    if bytes.len() as u64 > bound {
-        return Err(Fault::new(Code::TooLarge, format!("input on stdin is longer than the {bound} bytes of JSON that are carried"))
-            .hint("pass large data as a blob: `--blob NAME=FILE`"));
+    // Before its text is looked at: the bound may have cut through a character.
+    if bytes.len() > most {
+        return Err(Fault::new(
+            Code::TooLarge,
+            format!("input on stdin is more than {most} bytes of JSON, which is the most that is carried"),
+        )
+        .hint("pass large data as a blob: `--blob NAME=FILE`"));
     }
-    String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidJson, "input on stdin is not UTF-8"))
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Fault::new(Code::InvalidJson, format!("input on stdin is not UTF-8 at byte {at}"))
+            .hint("JSON is UTF-8: convert it, or pass bytes as a blob")
+    })
 }
 
 fn name_and_file(pair: &str, flag: &str) -> Result<(String, String), Fault> {
     match pair.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.to_owned())),
-        _ => Err(Fault::new(Code::Usage, format!("`{flag} {pair}`: wanted NAME=FILE"))),
+        _ => Err(usage(format!("`{flag} {pair}`: wanted NAME=FILE"))),
     }
 }
 
@@ -179,7 +197,7 @@ fn read_blob(pair: &str) -> Result<Blob, Fault> {
 
 /// `500ms`, `30s`, `5m`.
 fn milliseconds(text: &str) -> Result<u64, Fault> {
-    let wrong = || Fault::new(Code::Usage, format!("`{text}` is not a time: wanted e.g. `500ms`, `30s` or `5m`"));
+    let wrong = || usage(format!("`{text}` is not a time: wanted e.g. `500ms`, `30s` or `5m`"));
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 1,
@@ -261,9 +279,9 @@ async fn repo(command: Repo, json: bool) -> Result<(), Fault> {
 async fn add(host: &Host, words: &str, remote: Option<&str>, json: bool) -> Result<(), Fault> {
     let (name, range) = match words.split_once('@') {
         Some((name, range)) => {
-            let parsed = range.parse().map_err(|error| {
-                Fault::new(Code::Usage, format!("`{range}` is not a version range ({error}): wanted e.g. `^0.1` or `=0.1.0`"))
-            })?;
+            let parsed = range
+                .parse()
+                .map_err(|error| usage(format!("`{range}` is not a version range ({error}): wanted e.g. `^0.1` or `=0.1.0`")))?;
             (name, parsed)
         }
         None => (words, semver::VersionReq::STAR),
@@ -322,6 +340,11 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
 async fn verify(host: &Host, recipe: Option<&str>, json: bool) -> Result<(), Fault> {
     let name = recipe.map(str::parse).transpose()?;
     let reports = host.verify(name.as_ref()).await?;
+    let fault = reports.iter().find_map(|report| report.fault.clone());
+    if let (true, Some(fault)) = (json, &fault) {
+        // One document: the fault carries the reports.
+        return Err(fault.clone().with("reports", json!(reports)));
+    }
     say(json, json!(reports), || {
         let line = |report: &crate::shelf::load::Report| match &report.fault {
             None => format!("ok       {}", report.subject),
@@ -332,10 +355,7 @@ async fn verify(host: &Host, recipe: Option<&str>, json: bool) -> Result<(), Fau
             false => reports.iter().map(line).collect::<Vec<_>>().join("\n"),
         }
     });
-    match reports.into_iter().find_map(|report| report.fault) {
-        Some(fault) => Err(fault),
-        None => Ok(()),
-    }
+    fault.map_or(Ok(()), Err)
 }
 
 async fn remote(host: &Host, command: Remote, json: bool) -> Result<(), Fault> {
@@ -346,9 +366,9 @@ async fn remote(host: &Host, command: Remote, json: bool) -> Result<(), Fault> {
                     Trust::Root(std::fs::read(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?)
                 }
                 (None, Some(fingerprint)) => Trust::Fingerprint(fingerprint),
-                (None, None) => return Err(Fault::new(Code::Usage, "wanted `--root FILE` or `--fingerprint HEX`")),
+                (None, None) => return Err(usage("wanted `--root FILE` or `--fingerprint HEX`")),
             };
-            let pinned = host.add_remote(&name, &url, trust).await?;
+            let (url, pinned) = host.add_remote(&name, &url, trust).await?;
             say(json, json!({ "remote": name, "url": url, "fingerprint": pinned.fingerprint }), || {
                 format!("remote `{name}` is trusted by root {}", pinned.fingerprint)
             });

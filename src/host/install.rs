@@ -25,6 +25,7 @@ use crate::{
         models::{self, Claim},
         python::{self, Python},
         repository::{Client, Pinned, Remote, Resolved, Trust},
+        transport::address,
         unpack,
     },
 };
@@ -77,6 +78,12 @@ impl Host {
             resolved.same_signer(&before.key_ids)?;
             let sound = self.verify(Some(name)).await?.iter().all(|report| report.fault.is_none());
             if before.sha256 == resolved.sha256 && sound {
+                // The recipe stays; what is wanted may be another range than before.
+                if File::read(&host.home)?.recipes.get(name) != Some(range) {
+                    let mut edit = Edit::begin(&host.home, &guard)?;
+                    edit.set_recipe(name, range);
+                    edit.write()?;
+                }
                 return Ok(added(true));
             }
         }
@@ -187,16 +194,18 @@ impl Host {
         blocking(move || host.shelf.verify(name.as_ref())).await
     }
 
-    /// Trusts a repository under a name.
+    /// Trusts a repository under a name; gives its address as it is kept, and what was pinned.
     ///
-    /// Errors: `fingerprint_mismatch`, `repository_unreachable`, `metadata_invalid`, `usage`.
-    pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<Pinned, Fault> {
-        let pinned = Remote::pin(&self.0.home, name, url, trust).await?;
+    /// Errors: `fingerprint_mismatch`, `repository_unreachable`, `metadata_invalid`, `usage`, `invalid_config`.
+    pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<(String, Pinned), Fault> {
+        let url = address(url)?;
         let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
+        // A `hob.toml` that does not read is refused before anything is pinned.
         let mut edit = Edit::begin(&self.0.home, &guard)?;
-        edit.set_remote(name, url);
+        let pinned = Remote::pin(&self.0.home, name, &url, trust).await?;
+        edit.set_remote(name, &url);
         edit.write()?;
-        Ok(pinned)
+        Ok((url, pinned))
     }
 
     /// The trusted repositories, in the order in which they are asked.
@@ -208,11 +217,15 @@ impl Host {
     ///
     /// Errors: `remote_not_found`.
     pub async fn remove_remote(&self, name: &str) -> Result<(), Fault> {
-        File::read(&self.0.home)?.remote(name)?;
         let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
+        // A crash between the two steps of adding or removing leaves a pinned root that no file names: it can go too.
+        if !Remote::is_pinned(&self.0.home, name) {
+            File::read(&self.0.home)?.remote(name)?;
+        }
         let mut edit = Edit::begin(&self.0.home, &guard)?;
-        edit.remove_remote(name);
-        edit.write()?;
+        if edit.remove_remote(name) {
+            edit.write()?;
+        }
         Remote::forget(&self.0.home, name).await
     }
 }

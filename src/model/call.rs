@@ -57,7 +57,9 @@ impl Admitted {
     pub fn admit(recipe: Arc<Verified>, call: Call) -> Result<Admitted, Fault> {
         let manifest = recipe.manifest();
         let operation = manifest.operation(&call.operation)?.clone();
-        operation.input.check(&call.input, &format!("input of `{}` of `{}`", operation.name, manifest.name), Code::InvalidInput)?;
+        let checked =
+            operation.input.check(&call.input, &format!("input of `{}` of `{}`", operation.name, manifest.name), Code::InvalidInput);
+        checked.map_err(|fault| fault.hint(format!("`hob show {}` prints the schema of the input", call.recipe)))?;
         // A caller of the crate may have made the document of a value, which nobody measured.
         if call.input.text().len() > DOCUMENT_BYTES_MAX {
             return Err(Fault::new(
@@ -73,7 +75,10 @@ impl Admitted {
             ));
         }
         let deadline_ms = match call.deadline_ms {
-            Some(0) => return Err(Fault::new(Code::Usage, "a deadline of 0 ms leaves no time to run")),
+            Some(0) => {
+                return Err(Fault::new(Code::Usage, "a deadline of 0 ms leaves no time to run")
+                    .hint("give at least 1 ms, or leave the deadline out: the operation has its own"));
+            }
             Some(asked) => asked.min(operation.deadline_ms).min(DEADLINE_MAX_MS),
             None => operation.deadline_ms,
         };

@@ -28,8 +28,10 @@ impl Document {
             )
             .hint("pass large data as a blob"));
         }
-        let value: Value =
-            serde_json::from_str(&text).map_err(|error| Fault::new(Code::InvalidJson, format!("{what} is not valid JSON: {error}")))?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| {
+            Fault::new(Code::InvalidJson, format!("{what} is not valid JSON: {error}"))
+                .hint("wanted one JSON document, e.g. `{\"text\": \"hello\"}`; in a shell, put it in single quotes")
+        })?;
         if has_long_number(text.as_bytes())
             && let Some(offset) = integer_past_64_bits(text.as_bytes())
         {

@@ -16,6 +16,12 @@ use super::{
     recipe::is_inner_path,
 };
 
+/// The next step after most complaints.
+pub(super) const CHECK: &str = "correct that line of the manifest; `hob pack FOLDER` checks the whole recipe before anything is published";
+
+/// A key that is at least so much like a missing one was meant to be it.
+const MISSPELT: f64 = 0.85;
+
 /// The manifest's text, for line numbers.
 pub(super) struct Source<'a> {
     pub text: &'a str,
@@ -28,7 +34,7 @@ impl Source<'_> {
     }
     pub(super) fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
         let line = line_of(self.text, offset);
-        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.what)).with("line", line).with("key", key)
+        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.what)).with("line", line).with("key", key).hint(CHECK)
     }
 }
 
@@ -90,7 +96,21 @@ impl<'s, 'a> Table<'s, 'a> {
     pub(super) fn string(&mut self, key: &'static str) -> Result<Spanned<String>, Fault> {
         match self.optional_string(key)? {
             Some(text) => Ok(text),
-            None => Err(self.source.fault_at(self.start, &self.key(key), "missing: wanted a string".into())),
+            None => Err(self.missing(key, "a string")),
+        }
+    }
+
+    /// A key is not there; where another was written that reads like it, that one is the mistake.
+    fn missing(&self, key: &'static str, wanted: &str) -> Fault {
+        let misspelt = self
+            .table
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| !self.known.contains(&name.get_ref().as_ref()) && strsim::jaro_winkler(name.get_ref(), key) >= MISSPELT)
+            .max_by(|a, b| strsim::jaro_winkler(a.get_ref(), key).total_cmp(&strsim::jaro_winkler(b.get_ref(), key)));
+        match misspelt {
+            Some(name) => unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &[key]),
+            None => self.source.fault_at(self.start, &self.key(key), format!("missing: wanted {wanted}")),
         }
     }
 
@@ -108,7 +128,7 @@ impl<'s, 'a> Table<'s, 'a> {
 
     pub(super) fn integer(&mut self, key: &'static str) -> Result<Spanned<u64>, Fault> {
         let Some(value) = self.get(key) else {
-            return Err(self.source.fault_at(self.start, &self.key(key), "missing: wanted an integer".into()));
+            return Err(self.missing(key, "an integer"));
         };
         match value.get_ref() {
             DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {

@@ -12,7 +12,7 @@ use super::{
     fault::{Code, Fault},
     id::{Digest, RecipeName},
     limits,
-    manifest_reader::{Source, Table, line_of},
+    manifest_reader::{CHECK, Source, Table, line_of},
     operation::Operation,
 };
 
@@ -74,7 +74,7 @@ impl Manifest {
     pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
         let document = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
-            Fault::new(Code::InvalidManifest, format!("{what}:{line}: not TOML: {}", error.message())).with("line", line)
+            Fault::new(Code::InvalidManifest, format!("{what}:{line}: not TOML: {}", error.message())).with("line", line).hint(CHECK)
         })?;
         let source = Source { text, what };
         let mut root = Table::new(&source, "", document.get_ref(), 0);

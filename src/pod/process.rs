@@ -99,7 +99,8 @@ impl Process {
         let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
         let mut command = Command::new(&spec.program.python);
         // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its place;
-        command.args(["-I", "-S"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
+        // -B: no bytecode beside the runner, which nobody compares, and which a full disk would leave torn for good.
+        command.args(["-I", "-S", "-B"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
         if let Some(Runtime::Executable { entry }) = spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
             command.arg("--").arg(spec.recipe.folder().join(entry));
         }

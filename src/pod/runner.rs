@@ -1,7 +1,8 @@
 //! The runner that a pod starts with: Python source, carried inside the binary.
 //!
 //! Unpacked once per version into a folder named by its digest, and compared byte by byte at every
-//! start of a host: what runs first in a pod is never what somebody left on the disk.
+//! start of a host: what runs first in a pod is never what somebody left on the disk. Nothing else may lie in that
+//! folder: Python would take bytecode or an extension module in place of the source that was compared.
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,9 @@ const FILES: &[(&str, &str)] = &[
     ("wire.py", include_str!("../../python/src/hob_pod/wire.py")),
 ];
 
+/// How the name of a file begins that is being written; none can be imported.
+const HALF: &str = ".half-";
+
 /// Puts the runner below `tools` unless it is there, and gives the path of its `keeper.py`.
 ///
 /// Errors: `io`, `disk_full`.
@@ -35,15 +39,55 @@ pub fn unpack(tools: &Path) -> Result<PathBuf, Fault> {
     let package = root.join("hob_pod");
     let what = |error: std::io::Error| Fault::io(format!("unpacking the pod runner into {}", package.display()), &error);
     std::fs::create_dir_all(&package).map_err(what)?;
+    for entry in std::fs::read_dir(&package).map_err(what)?.flatten() {
+        let name = entry.file_name();
+        let is_ours = FILES.iter().any(|(file, _)| name == *file);
+        if is_ours || name.as_encoded_bytes().starts_with(HALF.as_bytes()) {
+            continue;
+        }
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+        match removed {
+            // Another host was faster.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(what(error)),
+            _ => {}
+        }
+    }
     for (name, text) in FILES {
         let path = package.join(name);
         if std::fs::read(&path).ok().as_deref() == Some(text.as_bytes()) {
             continue;
         }
         // Written beside and renamed: another host may be starting a pod from this folder now.
-        let file = tempfile::NamedTempFile::new_in(&package).map_err(what)?;
+        let file = tempfile::Builder::new().prefix(HALF).tempfile_in(&package).map_err(what)?;
         std::fs::write(file.path(), text).map_err(what)?;
         file.persist(&path).map_err(|error| what(error.error))?;
     }
     Ok(package.join("keeper.py"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_the_runner_lies_in_its_folder() {
+        let tools = tempfile::tempdir().unwrap();
+        let package = unpack(tools.path()).unwrap().parent().unwrap().to_owned();
+        let names = || {
+            let mut names: Vec<_> = std::fs::read_dir(&package).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let ours = names();
+        assert_eq!(ours.len(), FILES.len());
+        std::fs::create_dir(package.join("__pycache__")).unwrap();
+        std::fs::write(package.join("__pycache__/asks.cpython-311.pyc"), "torn").unwrap();
+        std::fs::write(package.join("asks.abi3.so"), "another's").unwrap();
+        std::fs::write(package.join("asks.py"), "another's").unwrap();
+        assert_ne!(names(), ours);
+        unpack(tools.path()).unwrap();
+        assert_eq!(names(), ours);
+        assert!(FILES.iter().all(|(name, text)| std::fs::read_to_string(package.join(name)).unwrap() == *text));
+    }
 }

@@ -120,6 +120,11 @@ impl Remote {
         })
     }
 
+    /// Whether a root is pinned under that name.
+    pub fn is_pinned(home: &Home, name: &str) -> bool {
+        folder(home, name).is_ok_and(|folder| folder.exists())
+    }
+
     /// Forgets the pinned root and all trust in that remote; its recipes on the shelf stay.
     pub async fn forget(home: &Home, name: &str) -> Result<(), Fault> {
         let folder = folder(home, name)?;
@@ -132,7 +137,9 @@ impl Remote {
 }
 
 async fn first_root(name: &str, transport: &Transport, hex: &str) -> Result<Vec<u8>, Fault> {
-    let wanted: Digest = hex.trim().to_ascii_lowercase().parse()?;
+    let wanted: Digest = hex.trim().to_ascii_lowercase().parse().map_err(|fault: Fault| {
+        fault.hint("a repository's fingerprint is the SHA-256 of its `1.root.json`: ask its maintainer, who got it from `hob repo init`")
+    })?;
     let file = "1.root.json";
     let bytes = transport.metadata(file, limits::ROOT_BYTES_MAX).await?.ok_or_else(|| {
         Fault::new(Code::RepositoryUnreachable, format!("remote `{name}`: there is no `metadata/{file}` at {}", transport.place("")))
@@ -152,7 +159,8 @@ async fn first_root(name: &str, transport: &Transport, hex: &str) -> Result<Vec<
 fn folder(home: &Home, name: &str) -> Result<PathBuf, Fault> {
     match is_name(name) {
         true => Ok(home.remotes().join(name)),
-        false => Err(Fault::new(Code::Usage, format!("`{name}` is not a remote's name: wanted a-z, 0-9 and `-`, at most 64"))),
+        false => Err(Fault::new(Code::Usage, format!("`{name}` is not a remote's name: wanted a-z, 0-9 and `-`, at most 64"))
+            .hint("the name is yours to choose, e.g. `main`")),
     }
 }
 

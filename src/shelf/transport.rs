@@ -45,6 +45,23 @@ enum Base {
     Http { client: reqwest::Client, url: Url },
 }
 
+fn is_path(url: &str) -> bool {
+    url.starts_with('/') || url.starts_with("./") || url.starts_with("../")
+}
+
+/// An address as it is kept: a path becomes a `file:` URL, which means the same from every working directory.
+///
+/// Errors: `usage` for a path that no URL can carry.
+pub fn address(url: &str) -> Result<String, Fault> {
+    if !is_path(url) {
+        return Ok(url.to_owned());
+    }
+    let absolute = std::path::absolute(url).map_err(|error| Fault::io(format!("finding {url}"), &error))?;
+    let url =
+        Url::from_file_path(&absolute).map_err(|()| Fault::new(Code::Usage, format!("{} is no path for a URL", absolute.display())))?;
+    Ok(url.to_string())
+}
+
 impl Transport {
     /// For `file:` URLs, plain absolute or `./` paths, and http(s) URLs.
     ///
@@ -54,7 +71,7 @@ impl Transport {
             Fault::new(Code::Usage, format!("`{url}` is not a repository's address: {why}"))
                 .hint("wanted `https://host/path`, `http://host/path`, `file:///path` or a path that starts with `/` or `./`")
         };
-        if url.starts_with('/') || url.starts_with("./") || url.starts_with("../") {
+        if is_path(url) {
             return Ok(Transport { base: Base::Folder(url.into()), patience });
         }
         let mut parsed = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;

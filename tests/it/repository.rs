@@ -5,8 +5,8 @@
 
 mod attacks;
 mod bundles;
-mod server;
-mod world;
+pub mod server;
+pub mod world;
 
 use std::{fs, path::Path};
 

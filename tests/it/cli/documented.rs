@@ -1,0 +1,91 @@
+//! What docs/cli.md says is what the program does.
+
+use std::collections::BTreeSet;
+
+use hob::model::{Code, Fault};
+use serde_json::json;
+
+use super::rig::Rig;
+use crate::repository::world::tree;
+
+const PAGE: &str = include_str!("../../../docs/cli.md");
+
+#[test]
+fn the_table_of_faults_in_the_documentation_is_the_table_of_the_code() {
+    let rows: Vec<Vec<&str>> = PAGE
+        .lines()
+        .skip_while(|line| !line.starts_with("| code"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let documented: Vec<String> = rows.iter().map(|row| row[..4].join(" ")).collect();
+    let wanted: Vec<String> = Code::all()
+        .map(|code| {
+            let fault = Fault::new(code, "");
+            let retry = if fault.retryable { "yes" } else { "" };
+            format!("`{}` {} {} {retry}", code.name(), code.exit(), json!(fault.blame).as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(documented, wanted);
+    assert!(rows.iter().all(|row| row.len() == 5 && row[4].len() > 10), "each says what it means");
+    // Each exit code is explained, in the page and in `hob --help`.
+    let exits: BTreeSet<u8> = Code::all().map(Code::exit).collect();
+    let help = Rig::new().hob(&["--help"]);
+    // clap breaks lines where the terminal ends.
+    let help = help.well().split_whitespace().collect::<Vec<_>>().join(" ");
+    for exit in exits {
+        assert!(PAGE.contains(&format!("- `{exit}` ")), "exit code {exit} is not in the list");
+        assert!(help.contains(&format!("· {exit} ")), "exit code {exit} is not in {help}");
+    }
+}
+
+#[test]
+fn every_command_is_documented_and_every_documented_command_exists() {
+    let commands = |words: &[&str]| -> BTreeSet<String> {
+        let ran = Rig::new().hob(&[words, &["--help"]].concat());
+        let lines = ran.well().lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        // A command stands two columns in; the rest of a long summary stands further.
+        let names =
+            lines.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+        names.filter(|name| *name != "help").map(|name| [words, &[name]].concat().join(" ")).collect()
+    };
+    let mut there = commands(&[]);
+    for group in ["remote", "repo"] {
+        assert!(there.remove(group));
+        there.extend(commands(&[group]));
+    }
+    let documented: BTreeSet<String> = PAGE
+        .lines()
+        .filter_map(|line| line.strip_prefix("- `hob "))
+        .map(|line| {
+            line.split('`')
+                .next()
+                .unwrap()
+                .split(' ')
+                .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect();
+    assert_eq!(documented, there);
+}
+
+#[test]
+fn no_hint_names_a_command_that_does_not_exist() {
+    let mut named = 0;
+    for (file, bytes) in tree(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
+        let text = String::from_utf8(bytes).unwrap();
+        // Words in comments may speak of what is to come, and tests of what there is not; messages may not.
+        let lines = text.lines().take_while(|line| !line.contains("#[cfg(test)]")).filter(|line| !line.trim_start().starts_with("//"));
+        for line in lines {
+            for after in line.split("`hob ").skip(1) {
+                let command: String = after.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+                let exists = PAGE.contains(&format!("- `hob {command} ")) || PAGE.contains(&format!("- `hob {command}`"));
+                assert!(command.is_empty() || exists, "{file}: `hob {command}` does not exist: {line}");
+                named += usize::from(!command.is_empty());
+            }
+        }
+    }
+    assert!(named > 10, "found {named}");
+}

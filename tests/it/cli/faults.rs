@@ -1,0 +1,249 @@
+//! Bad input in every place where the program takes some: one clear fault, the documented exit code, a next step.
+
+use std::fs;
+
+use hob::model::{Code, limits};
+use serde_json::Value;
+
+use super::rig::{Rig, Signed, put, write_recipe, write_tiny};
+
+const ANY: &str = "python = \">=3.9\"";
+const GOOD: &str = "class Subject:\n    def run(self, input):\n        return input\n";
+
+/// A home with `lab/plain` installed, whose `run` wants a text of at most five letters and a number.
+fn installed() -> (Rig, Signed) {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let folder = rig.recipe("lab/plain", GOOD, ANY);
+    let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap().replace(
+        "input = {}",
+        "input = { type = \"object\", properties = { text = { type = \"string\", maxLength = 5 }, list = { type = \"array\", items = { type = \"integer\" } } }, required = [\"text\"] }",
+    );
+    fs::write(folder.join("recipe.toml"), manifest).unwrap();
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/plain"]).well();
+    (rig, signed)
+}
+
+#[test]
+fn a_call_that_makes_no_sense_says_what_would() {
+    let (rig, _signed) = installed();
+    let cases: &[(&[&str], Code, &[&str])] = &[
+        (&["call", "lab/plane", "run", "{}"], Code::RecipeNotFound, &["`lab/plane`", "installed: `lab/plain`", "`hob add lab/plane`"]),
+        (&["call", "lab/plain", "walk", "{}"], Code::OperationNotFound, &["no operation `walk`", "it has: `run`", "`hob show lab/plain`"]),
+        (&["call", "lab/plain", "run", "{}"], Code::InvalidInput, &["`/`", "\"text\" is a required property"]),
+        (&["call", "lab/plain", "run", r#"{"text": 5}"#], Code::InvalidInput, &["`/text`", "string"]),
+        (
+            &["call", "lab/plain", "run", r#"{"text": "toolong", "list": [1, "x"]}"#],
+            Code::InvalidInput,
+            &["`/list/1`", "integer", "also at /text", "longer than 5"],
+        ),
+        (&["call", "lab/plain", "run", "{text: 1}"], Code::InvalidJson, &["input is not valid JSON", "line 1 column 2"]),
+        (&["call", "lab/plain", "run", ""], Code::InvalidJson, &["input is not valid JSON"]),
+        (
+            &["call", "lab/plain", "run", r#"{"text": "a", "list": [18446744073709551616]}"#],
+            Code::InvalidJson,
+            &["past 64 bits", "18446744073709551616"],
+        ),
+        (&["call", "lab/plain", "run", r#"{"text": "a"}"#, "--deadline", "0ms"], Code::Usage, &["0 ms"]),
+        (&["call", "lab/plain", "run", r#"{"text": "a"}"#, "--blob", "nothing"], Code::Usage, &["NAME=FILE"]),
+        (&["call", "plain", "run", "{}"], Code::Usage, &["`plain` is not a recipe name", "publisher/name"]),
+        (&["call", "./nowhere", "run", "{}"], Code::RecipeNotFound, &["./nowhere", "recipe.toml"]),
+        (&["call", "plain@1", "run", "{}"], Code::RecipeNotFound, &["plain@1"]),
+        (&["show", "lab/plane"], Code::RecipeNotFound, &["installed: `lab/plain`"]),
+        (&["remove", "lab/plane"], Code::RecipeNotFound, &["installed: `lab/plain`"]),
+        (&["verify", "lab/plane"], Code::RecipeNotFound, &["installed: `lab/plain`"]),
+        (&["add", "lab/plane"], Code::NotInRepository, &["no recipe `lab/plane`", "`plain`"]),
+        (&["add", "nobody/plain"], Code::NotInRepository, &["nobody"]),
+        (&["add", "lab/plain@^7"], Code::NotInRepository, &["`^7`", "`0.1.0`"]),
+        (&["add", "lab/plain@newest"], Code::Usage, &["`newest` is not a version range"]),
+        (&["add", "lab/plain", "--remote", "other"], Code::RemoteNotFound, &["`other`", "`main`"]),
+        (&["remote", "remove", "other"], Code::RemoteNotFound, &["`other`", "`main`"]),
+    ];
+    for (words, code, parts) in cases {
+        rig.hob(words).refused(*code, parts);
+    }
+    // As programs see the same: the same exit code, and the fault on stdout.
+    for (words, code, _) in cases {
+        let ran = rig.hob(&[words, &["--json"][..]].concat());
+        assert_eq!(ran.exit, Some(i32::from(code.exit())), "{words:?}: {ran:#?}");
+        let fault = &ran.json()["fault"];
+        assert_eq!(fault["code"], code.name(), "{words:?}: {ran:#?}");
+        assert!(fault["message"].is_string() && fault["hint"].is_string() && fault["blame"].is_string(), "{fault}");
+    }
+    // Nothing was lost.
+    assert_eq!(rig.hob(&["call", "lab/plain", "run", r#"{"text": "a"}"#]).well(), r#"{"text":"a"}"#);
+    rig.hob(&["verify"]).well();
+}
+
+#[test]
+fn words_that_the_command_line_does_not_know_are_usage_in_text_and_in_json() {
+    let rig = Rig::new();
+    for words in [&["kall"][..], &["add"], &["list", "--jsn"], &["remote", "add", "x", "file:///x"], &["call", "a/b"]] {
+        let ran = rig.hob(words);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (Some(2), ""), "{ran:#?}");
+        assert!(ran.stderr.contains("error: ") && ran.stderr.contains("Usage: "), "{ran:#?}");
+        let json = rig.hob(&[words, &["--json"][..]].concat());
+        assert_eq!(json.exit, Some(2));
+        assert_eq!(json.json()["fault"]["code"], "usage", "{json:#?}");
+    }
+    assert!(rig.hob(&["--version", "--json"]).well().starts_with("hob "));
+}
+
+#[test]
+fn input_that_is_too_large_is_refused_before_anything_runs() {
+    let (rig, _signed) = installed();
+    let words = ["call", "lab/plain", "run", "-"];
+    let text = |letter: &str, bytes: usize| format!("{{\"text\":\"{}\"}}", letter.repeat(bytes / letter.len()));
+    // Just within the bound it is the schema that speaks.
+    let within = text("a", limits::DOCUMENT_BYTES_MAX - 20);
+    rig.hob_reading(&words, within.as_bytes()).refused(Code::InvalidInput, &["`/text`"]);
+    // Past it, whatever the byte that the bound cuts through.
+    let bound = limits::DOCUMENT_BYTES_MAX.to_string();
+    for letter in ["a", "ä", "€", "😀"] {
+        let past = text(letter, limits::DOCUMENT_BYTES_MAX + 100);
+        assert!(past.len() > limits::DOCUMENT_BYTES_MAX);
+        rig.hob_reading(&words, past.as_bytes()).refused(Code::TooLarge, &[&bound, "blob"]);
+    }
+    rig.hob_reading(&words, b"{\"text\": \"\xff\"}").refused(Code::InvalidJson, &["UTF-8"]);
+}
+
+#[test]
+fn a_wrong_manifest_is_refused_with_line_key_and_the_nearest_known_key() {
+    let rig = Rig::new();
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("summary = \"For", "sumary = \"For", &["recipe.toml:4", "`sumary`", "nearest known key: `summary`"]),
+        ("python = ", "pyhton = ", &["recipe.toml:10", "pod", "pyhton"]),
+        ("version = \"0.1.0\"", "version = \"one\"", &["recipe.toml:2", "version", "`one`"]),
+        ("[pod]", "[pod", &["recipe.toml:7", "TOML"]),
+        ("input = {}", "input = { tpye = \"object\" }", &["recipe.toml:13", "tpye", "nearest known key: `type`"]),
+        ("hob = \"0.1\"", "hob = \"9\"", &["recipe.toml:5", "wants Hob ^9"]),
+        ("name = \"lab/wrong\"", "name = \"wrong\"", &["recipe.toml:1", "publisher/name"]),
+    ];
+    for (right, wrong, parts) in cases {
+        let folder = rig.recipe("lab/wrong", GOOD, ANY);
+        let path = folder.join("recipe.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(right));
+        fs::write(&path, text.replacen(right, wrong, 1)).unwrap();
+        let folder = folder.to_str().unwrap();
+        for words in [&["call", folder, "run", "{}"][..], &["pack", folder], &["build", folder], &["show", folder]] {
+            rig.hob(words).refused(Code::InvalidManifest, parts);
+        }
+    }
+    // And it is not published.
+    let signed = Signed::new();
+    let folder = rig.recipe("lab/wrong", GOOD, "python = \">=3.9\"\nGPU = true");
+    let words =
+        ["publish", folder.to_str().unwrap(), "--repo", signed.repository.to_str().unwrap(), "--keys", signed.keys.to_str().unwrap()];
+    rig.hob(&words).refused(Code::InvalidManifest, &["GPU"]);
+    assert!(!signed.repository.join("targets/lab").exists());
+}
+
+#[test]
+fn a_folder_that_cannot_be_built_says_why() {
+    let rig = Rig::new();
+    let plain = rig.recipe("lab/plain", GOOD, ANY);
+    assert!(rig.hob(&["build", plain.to_str().unwrap()]).well().contains("no glue"));
+    assert_eq!(rig.hob(&["build", plain.to_str().unwrap(), "--json"]).json()["component"], Value::Null);
+    let tiny = rig.folder.path().join("tiny");
+    write_tiny(&tiny, "0.1.0", 10);
+    fs::create_dir(tiny.join("glue")).unwrap();
+    let before = fs::read(tiny.join("glue.wasm")).unwrap();
+    rig.hob(&["build", tiny.to_str().unwrap()]).refused(Code::BuildFailed, &["glue has no Cargo.toml", "glue.wasm"]);
+    assert_eq!(fs::read(tiny.join("glue.wasm")).unwrap(), before, "what was there stays");
+    fs::remove_file(tiny.join("glue.wasm")).unwrap();
+    let folder = tiny.to_str().unwrap();
+    rig.hob(&["pack", folder]).refused(Code::InvalidRecipe, &["no `glue.wasm`", "`hob build"]);
+    rig.hob(&["call", folder, "echo", "{}"]).refused(Code::InvalidRecipe, &["glue.wasm"]);
+    let empty = rig.folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    for command in ["build", "pack"] {
+        rig.hob(&[command, empty.to_str().unwrap()]).refused(Code::InvalidRecipe, &["no `recipe.toml`"]);
+    }
+}
+
+#[test]
+fn a_machine_without_the_tools_is_told_which_and_nothing_is_installed() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_tiny("0.1.0", 100);
+    let future = rig.recipe("lab/future", GOOD, "python = \">=9\"");
+    signed.publish(&future);
+    rig.trust(&signed.url(), &signed.repository);
+
+    let add = |variable: &str, value: &str| {
+        let output = rig.command(&["add", "lab/tiny"]).env(variable, value).output().unwrap();
+        super::rig::Ran {
+            exit: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    };
+    add("HOB_UV", "/nonexistent/uv").refused(Code::UvMissing, &["/nonexistent/uv", "HOB_UV"]);
+    // A program that is no uv.
+    add("HOB_UV", "/bin/true").refused(Code::UvMissing, &["/bin/true"]);
+    add("HOB_PYTHON", "/nonexistent/python3").refused(Code::PythonMissing, &["/nonexistent/python3", ">=3.9", "HOB_PYTHON"]);
+    let added = rig.hob(&["add", "lab/future"]);
+    added.refused(Code::PythonMissing, &["no Python in the range >=9", "found "]);
+    assert_eq!(added.exit, Some(8));
+    rig.hob(&["call", future.to_str().unwrap(), "run", "{}"]).refused(Code::PythonMissing, &[">=9"]);
+    assert_eq!(rig.installed(), [""; 0]);
+    for folder in ["data/recipes", "data/staging", "data/environments"] {
+        assert_eq!(fs::read_dir(rig.home.join(folder)).into_iter().flatten().count(), 0, "{folder}");
+    }
+    // The tools are back.
+    rig.hob(&["add", "lab/tiny"]).well();
+}
+
+#[test]
+fn a_pod_that_fails_at_import_shows_its_traceback() {
+    let rig = Rig::new();
+    for (source, code, parts) in [
+        ("import nosuchpackage\n", Code::DependencyMissing, &["nosuchpackage", "traceback:", "subject.py\", line 1"][..]),
+        (
+            "def helper():\n    return 1 / 0\nhelper()\n",
+            Code::ImportFailed,
+            &["ZeroDivisionError", "traceback:", "subject.py\", line 2, in helper"],
+        ),
+        ("class Other: pass\n", Code::ImportFailed, &["Subject"]),
+        (
+            "class Subject:\n    def load(self, models):\n        raise OSError('no weights')\n    def run(self, input): pass\n",
+            Code::ImportFailed,
+            &["no weights", "line 3, in load"],
+        ),
+    ] {
+        let folder = rig.recipe("lab/broken", source, ANY);
+        let ran = rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]);
+        assert_eq!(ran.exit, Some(6), "{ran:#?}");
+        assert_eq!(ran.stdout, "");
+        assert!(ran.stderr.contains(&format!("error[{}]", code.name())), "{ran:#?}");
+        for part in parts {
+            assert!(ran.stderr.contains(part), "`{part}` is not in {ran:#?}");
+        }
+    }
+    // An operation that raises shows it too.
+    let folder = rig.recipe("lab/broken", "class Subject:\n    def run(self, input):\n        return input['colour']\n", ANY);
+    let ran = rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]);
+    assert_eq!(ran.exit, Some(6));
+    assert!(
+        ["error[recipe_failed]", "KeyError", "'colour'", "subject.py\", line 3, in run"].iter().all(|part| ran.stderr.contains(part)),
+        "{ran:#?}"
+    );
+}
+
+#[test]
+fn a_bundle_that_its_own_publisher_signed_wrong_is_refused() {
+    // Signed with one name, and calling itself another inside, cannot come out of `hob publish`; an altered file can be
+    // put in place after packing, and is refused by the next publish and by every client.
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let folder = rig.folder.path().join("plain");
+    write_recipe(&folder, "lab/plain", "0.1.0", GOOD, ANY);
+    signed.publish(&folder);
+    put(&folder.join("pod/subject.py"), b"class Subject:\n    pass\n");
+    let words =
+        ["publish", folder.to_str().unwrap(), "--repo", signed.repository.to_str().unwrap(), "--keys", signed.keys.to_str().unwrap()];
+    rig.hob(&words).refused(Code::AlreadyPublished, &["`lab/plain` 0.1.0 is published already, with other bytes", "raise `version`"]);
+    let elsewhere = rig.folder.path().join("nokeys");
+    let words = ["publish", folder.to_str().unwrap(), "--repo", signed.repository.to_str().unwrap(), "--keys", elsewhere.to_str().unwrap()];
+    rig.hob(&words).refused(Code::KeyInvalid, &["nokeys"]);
+}

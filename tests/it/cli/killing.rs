@@ -1,0 +1,179 @@
+//! Several `hob add` at once, and `hob add` killed in its middle: the shelf is the old one or the new one.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::Child,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use super::rig::{Rig, Signed};
+
+const MODEL_BYTES: usize = 6 << 20;
+
+/// When a round kills.
+enum When {
+    /// So long after the start, as a part of the time that a whole install takes.
+    After(f64),
+    /// As soon as this line of progress was printed.
+    Said(&'static str),
+    /// As soon as this is so in the home.
+    Seen(fn(&Path) -> bool),
+}
+
+fn any(folder: PathBuf, wanted: impl Fn(&str) -> bool) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| entry.file_name().to_str().is_some_and(&wanted))
+}
+
+/// Starts `hob add lab/tiny` and kills it then; whether it was still running, and what it had said.
+fn kill(rig: &Rig, when: &When, whole: Duration) -> (bool, Vec<String>) {
+    let mut child = rig.command(&["add", "lab/tiny"]).spawn().unwrap();
+    let begun = Instant::now();
+    let lines = listen(&mut child);
+    let mut said = Vec::new();
+    let mut ended = false;
+    let now = |said: &[String]| match when {
+        When::After(part) => begun.elapsed() >= whole.mul_f64(*part),
+        When::Said(part) => said.iter().any(|line: &String| line.contains(part)),
+        When::Seen(seen) => seen(&rig.home),
+    };
+    while !ended && !now(&said) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{said:?}");
+        match lines.recv_timeout(Duration::from_micros(200)) {
+            Ok(line) => said.push(line),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => ended = true,
+        }
+    }
+    // What ended by itself is a zombie until it is waited for: killing it does nothing, and its status says so.
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    (status.signal() == Some(9), said)
+}
+
+fn listen(child: &mut Child) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    lines
+}
+
+/// Kills at that moment, as often as it takes to come before the end.
+fn kill_in_time(rig: &Rig, when: When, whole: Duration, reset: impl Fn()) -> bool {
+    let mut when = when;
+    for _ in 0..15 {
+        if kill(rig, &when, whole).0 {
+            return true;
+        }
+        // It was faster this time.
+        if let When::After(part) = when {
+            when = When::After(part * 0.8);
+        }
+        reset();
+    }
+    false
+}
+
+fn steps() -> Vec<(String, When)> {
+    let mut all: Vec<(String, When)> = (1..=10).map(|part| (format!("after {part}/11"), When::After(f64::from(part) / 11.0))).collect();
+    for line in ["fetching lab/tiny", "fetching model", "compiling the glue", "building the environment"] {
+        all.push((format!("at `{line}`"), When::Said(line)));
+    }
+    let seen: [(&'static str, fn(&Path) -> bool); 7] = [
+        ("the unpacked manifest", |home| {
+            let staged = fs::read_dir(home.join("data/staging")).into_iter().flatten().flatten();
+            staged.map(|entry| entry.path().join("recipe/recipe.toml")).any(|path| path.exists())
+        }),
+        ("half a model", |home| {
+            let staged = fs::read_dir(home.join("data/staging")).into_iter().flatten().flatten();
+            staged.map(|entry| entry.path().join("model")).any(|path| path.exists())
+        }),
+        ("the model", |home| any(home.join("data/models"), |name| name.len() == 64)),
+        ("the environment", |home| any(home.join("data/environments"), |name| name.len() == 64)),
+        ("half a `hob.toml`", |home| any(home.to_owned(), |name| name.starts_with(".half-"))),
+        ("the recipe in its place", |home| any(home.join("data/recipes/lab/tiny"), |name| name.starts_with("0.2.0-"))),
+        ("the new `hob.lock`", |home| fs::read_to_string(home.join("hob.lock")).is_ok_and(|text| text.contains("0.2.0"))),
+    ];
+    all.extend(seen.map(|(name, seen)| (format!("at {name}"), When::Seen(seen))));
+    all
+}
+
+#[test]
+fn kill_9_during_an_install_leaves_the_old_shelf_or_the_new_and_the_next_install_succeeds() {
+    let signed = Signed::new();
+    signed.publish_tiny("0.1.0", 1_000);
+    let rig = Rig::new();
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/tiny"]).well();
+    signed.publish_tiny("0.2.0", MODEL_BYTES);
+
+    // From nothing, and then from the version before; each as long as it takes.
+    let remove = || drop(rig.hob(&["remove", "lab/tiny"]));
+    let go_back = || {
+        remove();
+        rig.hob(&["add", "lab/tiny@=0.1.0"]).well();
+    };
+    remove();
+    let begun = Instant::now();
+    rig.hob(&["add", "lab/tiny"]).well();
+    let whole = begun.elapsed();
+
+    let mut ends: BTreeMap<(bool, bool), u32> = BTreeMap::new();
+    for (number, (what, when)) in steps().into_iter().enumerate() {
+        let from_old = number % 3 == 2;
+        let reset = || if from_old { go_back() } else { remove() };
+        reset();
+        let before = rig.installed();
+        assert_eq!(before, if from_old { vec!["lab/tiny 0.1.0"] } else { vec![] });
+        assert!(kill_in_time(&rig, when, whole, reset), "never killed while it ran: {what}");
+
+        let after = rig.installed();
+        let is_new = after == ["lab/tiny 0.2.0"];
+        assert!(is_new || after == before, "{what}: {before:?}, then {after:?}");
+        *ends.entry((from_old, is_new)).or_default() += 1;
+        rig.hob(&["verify"]).well();
+        rig.hob(&["add", "lab/tiny"]).well();
+        assert_eq!(rig.installed(), ["lab/tiny 0.2.0"], "{what}");
+        rig.hob(&["verify"]).well();
+        assert!(
+            fs::read_to_string(rig.home.join("hob.toml")).unwrap().contains("lab/tiny"),
+            "{what}: hob.toml does not say what is wanted"
+        );
+        assert!(!any(rig.home.clone(), |name| name.starts_with(".half-")), "{what}: half a file stays");
+    }
+    println!(
+        "killed {} times; (from the old version, new afterwards) = times: {ends:?}; a whole install takes {whole:?}",
+        ends.values().sum::<u32>()
+    );
+    let answer = rig.hob(&["call", "lab/tiny", "echo", r#"{"text": "hello"}"#]);
+    assert_eq!(answer.json()["bytes"], MODEL_BYTES, "{answer:#?}");
+}
+
+#[test]
+fn two_installs_at_once_both_end_well_and_the_shelf_is_sound() {
+    let signed = Signed::new();
+    signed.publish_tiny("0.1.0", MODEL_BYTES);
+    signed.publish_plain("lab/plain", "0.1.0");
+    let rig = Rig::new();
+    rig.trust(&signed.url(), &signed.repository);
+    // The same recipe twice and another one, none knowing of the others.
+    let children: Vec<_> = ["lab/tiny", "lab/tiny", "lab/plain"].map(|name| rig.command(&["add", name, "--json"]).spawn().unwrap()).into();
+    let mut fresh = BTreeMap::new();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let added: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        *fresh.entry((added["name"].to_string(), added["already"].as_bool().unwrap())).or_insert(0) += 1;
+    }
+    let name = |text: &str| format!("\"{text}\"");
+    let wanted = [((name("lab/plain"), false), 1), ((name("lab/tiny"), false), 1), ((name("lab/tiny"), true), 1)];
+    assert_eq!(fresh, BTreeMap::from(wanted), "one installed it, the other found it installed");
+    assert_eq!(rig.installed(), ["lab/plain 0.1.0", "lab/tiny 0.1.0"]);
+    rig.hob(&["verify"]).well();
+    assert_eq!(fs::read_dir(rig.home.join("data/staging")).unwrap().count(), 0);
+    rig.hob(&["call", "lab/tiny", "echo", r#"{"text": ""}"#]).well();
+}

@@ -1,0 +1,347 @@
+//! The real program with a home of its own, and real signed repositories for it to install from.
+//!
+//! Apart from the tests, so that each of them reads as what was done and what came of it.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use hob::{
+    author::{keys::Keys, repository},
+    model::{Code, Digest, Home, Silent},
+    shelf::{python, uv},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+
+use crate::repository::world::copy;
+
+/// A command that takes longer hangs.
+const RUN_SECONDS: u64 = 120;
+
+/// What became of one run of the program.
+#[derive(Debug)]
+pub struct Ran {
+    pub exit: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// It ended well; gives what it printed.
+    #[track_caller]
+    pub fn well(&self) -> &str {
+        assert_eq!(self.exit, Some(0), "{self:#?}");
+        self.stdout.trim_end()
+    }
+
+    /// The whole of stdout is one JSON document.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not one JSON document ({error}): {self:#?}"))
+    }
+
+    /// It failed with this fault and its documented exit code, said each of `parts`, gave a next step, and printed
+    /// nothing on stdout.
+    #[track_caller]
+    pub fn refused(&self, code: Code, parts: &[&str]) {
+        assert_eq!(self.exit, Some(i32::from(code.exit())), "{self:#?}");
+        let first = format!("error[{}]: ", code.name());
+        assert_eq!(self.stderr.matches("error[").count(), 1, "one fault: {self:#?}");
+        assert!(self.stderr.contains(&first), "no `{first}` in {self:#?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "`{part}` is not in {self:#?}");
+        }
+        assert!(self.stderr.contains("  hint: "), "no next step in {self:#?}");
+        assert_eq!(self.stdout, "", "stdout is for results");
+        assert!(!self.stderr.contains("panicked"), "{self:#?}");
+    }
+}
+
+/// A home of the program.
+pub struct Rig {
+    pub folder: TempDir,
+    pub home: PathBuf,
+}
+
+impl Rig {
+    pub fn new() -> Rig {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("home");
+        Rig { folder, home }
+    }
+
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hob"));
+        command.args(words).env("HOB_HOME", &self.home).env("HOB_UV", tools().1.as_os_str()).env("HOB_PYTHON", tools().0.as_os_str());
+        command.env_remove("HOB_LOG").env("RUST_BACKTRACE", "0").current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn hob(&self, words: &[&str]) -> Ran {
+        run(self.command(words), b"")
+    }
+
+    /// With that on standard input.
+    pub fn hob_reading(&self, words: &[&str], input: &[u8]) -> Ran {
+        run(self.command(words), input)
+    }
+
+    /// Trusts the repository as the remote `main`.
+    #[track_caller]
+    pub fn trust(&self, url: &str, repository: &Path) {
+        let root = repository.join("metadata/1.root.json");
+        self.hob(&["remote", "add", "main", url, "--root", root.to_str().unwrap()]).well();
+    }
+
+    /// Names and versions that the program says are installed.
+    #[track_caller]
+    pub fn installed(&self) -> Vec<String> {
+        let ran = self.hob(&["list", "--json"]);
+        ran.well();
+        let list = ran.json();
+        let line = |entry: &Value| format!("{} {}", entry["name"].as_str().unwrap(), entry["version"].as_str().unwrap());
+        list.as_array().unwrap().iter().map(line).collect()
+    }
+
+    /// Nothing is installed, and nothing of an attempt lies about.
+    #[track_caller]
+    pub fn assert_empty(&self) {
+        assert_eq!(self.installed(), [""; 0]);
+        for folder in ["data/recipes", "data/staging", "data/models", "data/environments"] {
+            let left: Vec<_> = fs::read_dir(self.home.join(folder)).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+            assert!(left.is_empty(), "{folder} holds {left:?}");
+        }
+    }
+
+    /// A recipe folder without glue; `pod` is the source of `pod/subject.py`, `more` goes at the end of `[pod]`.
+    pub fn recipe(&self, name: &str, pod: &str, more: &str) -> PathBuf {
+        let folder = self.folder.path().join(name.replace('/', "-"));
+        write_recipe(&folder, name, "0.1.0", pod, more);
+        folder
+    }
+}
+
+fn run(mut command: Command, input: &[u8]) -> Ran {
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().unwrap();
+    let pid = child.id();
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let late =
+            ended.recv_timeout(Duration::from_secs(RUN_SECONDS)).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout);
+        if late {
+            signal(pid, rustix::process::Signal::KILL);
+        }
+        late
+    });
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that stops reading what is too long closes its end.
+        let _ = stdin.write_all(input);
+    }
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    assert!(!watch.join().unwrap(), "{command:?} took more than {RUN_SECONDS} s");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { exit: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// An interpreter and a `uv` for all tests of this binary; the second is fetched once when the machine has none.
+fn tools() -> &'static (PathBuf, PathBuf) {
+    static TOOLS: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    TOOLS.get_or_init(|| {
+        // A thread of its own: the caller may be inside a runtime.
+        let found = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let python = python::find(&">=3.9".parse().unwrap(), None).await.unwrap();
+                let home = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools"));
+                let uv = uv::find(&home, None, &python, &(std::sync::Arc::new(Silent) as _)).await.unwrap();
+                (python.executable, uv.path)
+            })
+        });
+        found.join().unwrap()
+    })
+}
+
+/// Glue that hands on what it gets, as a component.
+pub fn glue() -> &'static [u8] {
+    static GLUE: OnceLock<Vec<u8>> = OnceLock::new();
+    GLUE.get_or_init(|| {
+        let mut module = wat::parse_str(include_str!("../../guests/pass.wat")).unwrap();
+        let mut resolve = wit_parser::Resolve::default();
+        let package = resolve.push_str("glue.wit", include_str!("../../../wit/glue.wit")).unwrap();
+        let world = resolve.select_world(&[package], Some("glue")).unwrap();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+        ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
+    })
+}
+
+pub const LOCK: &str = "six==1.17.0 \\\n    --hash=sha256:4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274\n";
+
+/// Prints wherever a program can, and answers with what its environment and its model hold.
+pub const TINY: &str = r#"import os, sys
+class Tiny:
+    def load(self, models):
+        print("loading", models)
+        self.bytes = os.path.getsize(models["weights.bin"])
+    def echo(self, input):
+        import six
+        print("noise"); print("noise", file=sys.stderr); os.write(1, b"noise\n")
+        return {"text": input["text"], "six": six.__version__, "bytes": self.bytes}
+"#;
+
+/// A recipe with one of everything: glue, pod, environment lock, a model of `model_bytes`, a case.
+pub fn write_tiny(folder: &Path, version: &str, model_bytes: usize) {
+    let model: Vec<u8> = (0..model_bytes).map(|at| (at * 7 + at / 251) as u8).collect();
+    let manifest = format!(
+        "name = \"lab/tiny\"\nversion = \"{version}\"\nlicense = \"Apache-2.0\"\nsummary = \"One of everything\"\nhob = \"0.1\"\n\n\
+         [glue]\nworld = \"0.1\"\n\n[pod]\nruntime = \"python\"\nentry = \"tiny:Tiny\"\npython = \">=3.9\"\nlock = \"pod/requirements.lock\"\n\n\
+         [[model]]\nname = \"weights.bin\"\nsha256 = \"{}\"\nbytes = {}\n\n[operations.echo]\nsummary = \"The input, again\"\n\
+         input = {{ type = \"object\", properties = {{ text = {{ type = \"string\" }} }}, required = [\"text\"], additionalProperties = false }}\n\
+         output = {{ type = \"object\" }}\n",
+        Digest::of(&model),
+        model.len()
+    );
+    let files: [(&str, &[u8]); 8] = [
+        ("recipe.toml", manifest.as_bytes()),
+        ("glue.wasm", glue()),
+        ("pod/tiny.py", TINY.as_bytes()),
+        ("pod/requirements.lock", LOCK.as_bytes()),
+        ("cases/hello/input.json", br#"{"operation": "echo", "input": {"text": "hello"}}"#),
+        ("cases/hello/output.json", br#"{"text": "hello", "six": "1.17.0"}"#),
+        ("README.md", b"# Tiny\n"),
+        ("models/weights.bin", &model),
+    ];
+    for (path, bytes) in files {
+        put(&folder.join(path), bytes);
+    }
+}
+
+pub fn write_recipe(folder: &Path, name: &str, version: &str, pod: &str, more: &str) {
+    let manifest = format!(
+        "name = \"{name}\"\nversion = \"{version}\"\nlicense = \"Apache-2.0\"\nsummary = \"For a test\"\nhob = \"0.1\"\n\n\
+         [pod]\nruntime = \"python\"\nentry = \"subject:Subject\"\n{more}\n\
+         [operations.run]\nsummary = \"Runs\"\ninput = {{}}\noutput = {{}}\n"
+    );
+    put(&folder.join("recipe.toml"), manifest.as_bytes());
+    put(&folder.join("pod/subject.py"), pod.as_bytes());
+    put(&folder.join("cases/one/input.json"), br#"{"operation": "run", "input": {"text": "a"}}"#);
+    put(&folder.join("cases/one/output.json"), br#"{"text": "a"}"#);
+}
+
+pub fn put(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// A signed repository with the publisher `lab`, made by the program's own commands.
+pub struct Signed {
+    pub folder: TempDir,
+    pub repository: PathBuf,
+    pub keys: PathBuf,
+    /// As `hob repo init` printed it.
+    pub fingerprint: String,
+}
+
+impl Signed {
+    pub fn new() -> Signed {
+        let author = Rig::new();
+        let folder = tempfile::tempdir().unwrap();
+        let (repository, keys) = (folder.path().join("repository"), folder.path().join("keys"));
+        let (at, with) = (repository.to_str().unwrap(), keys.to_str().unwrap());
+        let made = author.hob(&["repo", "init", at, "--keys", with, "--json"]);
+        made.well();
+        author.hob(&["repo", "add-publisher", at, "lab", "--keys", with]).well();
+        let fingerprint = made.json()["fingerprint"].as_str().unwrap().to_owned();
+        Signed { repository: repository.clone(), keys: keys.clone(), fingerprint, folder }
+    }
+
+    /// Publishes a recipe folder.
+    #[track_caller]
+    pub fn publish(&self, recipe: &Path) {
+        let words =
+            ["publish", recipe.to_str().unwrap(), "--repo", self.repository.to_str().unwrap(), "--keys", self.keys.to_str().unwrap()];
+        Rig::new().hob(&words).well();
+    }
+
+    pub fn publish_tiny(&self, version: &str, model_bytes: usize) {
+        let folder = self.folder.path().join(format!("tiny-{version}"));
+        write_tiny(&folder, version, model_bytes);
+        self.publish(&folder);
+    }
+
+    pub fn publish_plain(&self, name: &str, version: &str) {
+        let folder = self.folder.path().join(format!("{}-{version}", name.replace('/', "-")));
+        write_recipe(&folder, name, version, "class Subject:\n    def run(self, input):\n        return input\n", "python = \">=3.9\"");
+        self.publish(&folder);
+    }
+
+    pub fn refresh(&self) {
+        Rig::new().hob(&["repo", "refresh", self.repository.to_str().unwrap(), "--keys", self.keys.to_str().unwrap()]).well();
+    }
+
+    pub fn url(&self) -> String {
+        url(&self.repository)
+    }
+
+    /// Gives the repository a second root.
+    pub async fn rotate(&self) {
+        let keys = Keys::at(&self.keys);
+        repository::rotate_online(&self.repository, &keys, jiff::Timestamp::now()).await.unwrap();
+        // Until the next signing, the old key's signature stands beside the new one's, and nothing depends on it.
+        repository::refresh(&self.repository, &keys, jiff::Timestamp::now()).await.unwrap();
+    }
+
+    /// The repository as it is now, elsewhere.
+    pub fn copy(&self, name: &str) -> PathBuf {
+        let to = self.folder.path().join("copies").join(name);
+        copy(&self.repository, &to);
+        to
+    }
+}
+
+pub fn url(repository: &Path) -> String {
+    format!("file://{}", repository.display())
+}
+
+/// The current file of a role, e.g. `metadata/3.lab.json`.
+pub fn current(repository: &Path, role: &str) -> PathBuf {
+    let metadata = repository.join("metadata");
+    let version = |path: &PathBuf| -> Option<u64> { path.file_name()?.to_str()?.strip_suffix(&format!(".{role}.json"))?.parse().ok() };
+    let files = fs::read_dir(&metadata).unwrap().map(|entry| entry.unwrap().path());
+    match role {
+        "timestamp" => metadata.join("timestamp.json"),
+        _ => files.filter(|path| version(path).is_some()).max_by_key(|path| version(path)).unwrap(),
+    }
+}
+
+/// The published file whose name ends so, e.g. `.0.1.0.hob`.
+pub fn target(repository: &Path, recipe: &str, end: &str) -> PathBuf {
+    let files = fs::read_dir(repository.join("targets").join(recipe)).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.to_str().unwrap().ends_with(end)).last().unwrap()
+}
+
+/// Processes whose command line names something below `folder`.
+pub fn processes_of(folder: &Path) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let names = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(folder.to_str().unwrap())
+    };
+    all.filter(names).filter(|pid| crate::support::is_running(*pid)).collect()
+}
