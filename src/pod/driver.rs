@@ -21,16 +21,13 @@ use super::{
     lane::{Lane, Read},
     log,
     process::{self, Process, Spec},
-    state::{Action, AskId, Ending, Event, State, Timer, step},
-    waits::{Undelivered, deliver, gone, readable, writable},
+    state::{Action, AskId, Ending, Event, State, step},
+    waits::{Undelivered, deliver, far, gone, readable, wait, writable},
     wire::{self, Control, FromPod, PROTOCOL, Payload},
 };
 use crate::model::{
     self, Code, Fault,
-    limits::{
-        CANCEL_GRACE_MS, DRAIN_GRACE_MS, EXIT_GRACE_MS, FAULT_TAIL_LINES, FRAME_BYTES_MAX, FRAMES_PER_TURN_MAX, KILL_GRACE_MS,
-        LAST_WORDS_TURNS_MAX, TERM_GRACE_MS,
-    },
+    limits::{EXIT_GRACE_MS, FAULT_TAIL_LINES, FRAME_BYTES_MAX, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX},
     recipe::Runtime,
 };
 
@@ -574,19 +571,6 @@ impl Driver {
         let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(scratch)).await;
         let _ = self.bury.send(true);
     }
-}
-
-fn wait(timer: Timer) -> Duration {
-    Duration::from_millis(match timer {
-        Timer::Pong | Timer::CancelGrace => CANCEL_GRACE_MS,
-        Timer::DrainGrace => DRAIN_GRACE_MS,
-        Timer::TermGrace => TERM_GRACE_MS,
-        Timer::KillGrace => KILL_GRACE_MS,
-    })
-}
-
-fn far() -> Instant {
-    Instant::now() + Duration::from_secs(86_400)
 }
 
 fn clip(text: &str) -> String {

@@ -11,6 +11,8 @@ mod log;
 mod process;
 mod runner;
 mod state;
+#[cfg(test)]
+mod vectors;
 mod waits;
 mod wire;
 

@@ -2,15 +2,20 @@
 //!
 //! Apart from `driver.rs` so that each stands alone with its promise: all may be dropped half-way and begun again.
 
-use tokio::sync::mpsc;
+use std::time::Duration;
+
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     handle::{Pending, Reply},
     lane::Lane,
-    state::AskId,
+    state::{AskId, Timer},
     wire::Payload,
 };
-use crate::model;
+use crate::model::{
+    self,
+    limits::{CANCEL_GRACE_MS, DRAIN_GRACE_MS, KILL_GRACE_MS, TERM_GRACE_MS},
+};
 
 /// A chunk or progress that waits for a slow caller; while there is one, the data lane is not read.
 pub enum Undelivered {
@@ -66,4 +71,19 @@ pub async fn deliver(undelivered: &mut Option<Undelivered>) {
         None => std::future::pending().await,
     }
     *undelivered = None;
+}
+
+/// How long a wait of the state machine is.
+pub fn wait(timer: Timer) -> Duration {
+    Duration::from_millis(match timer {
+        Timer::Pong | Timer::CancelGrace => CANCEL_GRACE_MS,
+        Timer::DrainGrace => DRAIN_GRACE_MS,
+        Timer::TermGrace => TERM_GRACE_MS,
+        Timer::KillGrace => KILL_GRACE_MS,
+    })
+}
+
+/// A time that never comes: for a wait that is not on.
+pub fn far() -> Instant {
+    Instant::now() + Duration::from_secs(86_400)
 }

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use super::frame::Frame;
@@ -136,14 +136,19 @@ struct Flat<'a> {
     message: Option<String>,
     #[serde(default)]
     incarnation: Option<String>,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     data: Option<&'a RawValue>,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     output: Option<&'a RawValue>,
     #[serde(default)]
     fault: Option<FaultWire>,
     #[serde(default, borrow)]
     blobs: Vec<BlobWire<'a>>,
+}
+
+/// A field that is there, be it `null`: Python's `return None` is an answer too.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A fault in a pod's words.

@@ -281,3 +281,114 @@ async fn no_process_outlives_a_host_that_was_killed() {
     within(2, "every process below the killed host is gone", || !pids.iter().any(|pid| is_running(*pid))).await;
     println!("gone {} ms after the host", begun.elapsed().as_millis());
 }
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_busy_pod_ends_with_its_own_deadline() {
+    let rig = Rig::new().await;
+    let source = "import time\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n        return input\n";
+    let recipe = rig.python("queue", source, false);
+    rig.run(&recipe, json!(0)).await.unwrap();
+    let long = rig.host.start(call(&recipe, json!(4)));
+    within(5, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    let begun = Instant::now();
+    let late = || Call { deadline_ms: Some(200), ..call(&recipe, json!(0)) };
+    assert_eq!(rig.host.call(late()).await.unwrap_err().code, Code::Deadline);
+    let mut running = rig.host.start(late());
+    assert!(running.next().await.is_none());
+    assert_eq!(running.outcome().await.unwrap_err().code, Code::Deadline);
+    assert!(begun.elapsed() < Duration::from_secs(2), "not until the pod is free: {:?}", begun.elapsed());
+    assert_eq!(long.outcome().await.unwrap().output.value(), &json!(4));
+    rig.host.shutdown().await;
+}
+
+#[test]
+fn a_caller_who_leaves_while_its_pod_is_being_ended_hangs_nobody() {
+    // A thread of its own with a runtime of one thread: what spins there can be seen from here only.
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rig = Rig::new().await;
+            let recipe = rig.hostile("ignores_sigterm_with_grandchild.py");
+            let pids = rig.folder.path().join("pids");
+            let running = rig.host.start(call(&recipe, json!({ "pids": pids })));
+            within(10, "the misdeed is under way", || pids.exists()).await;
+            let host = rig.host.clone();
+            let stopping = tokio::spawn(async move { host.shutdown().await });
+            within(5, "SIGTERM was sent", || rig.host.pods().iter().any(|pod| pod.state == "stopping")).await;
+            drop(running);
+            stopping.await.unwrap();
+            assert!(rig.host.pods().is_empty());
+        });
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(25)).expect("the host hangs");
+}
+
+#[tokio::test]
+async fn a_changed_folder_gets_a_new_pod_and_the_old_one_ends_after_its_last_ask() {
+    let rig = Rig::new().await;
+    let source = "import time, os\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n        return os.getpid()\n";
+    let recipe = rig.python("edited", source, false);
+    let old = rig.run(&recipe, json!(0)).await.unwrap().output.into_value();
+    let long = rig.host.start(call(&recipe, json!(2)));
+    within(5, "the old pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    std::fs::write(recipe.join("pod/subject.py"), format!("{source}# edited\n")).unwrap();
+    let new = rig.run(&recipe, json!(0)).await.unwrap().output.into_value();
+    assert_ne!(old, new);
+    assert_eq!(rig.host.pods().len(), 2, "the old pod is not forgotten while it works");
+    assert_eq!(long.outcome().await.unwrap().output.into_value(), old);
+    within(5, "the old pod is over", || rig.host.pods().len() == 1).await;
+    assert!(!is_running(old.as_u64().unwrap() as u32) && is_running(new.as_u64().unwrap() as u32));
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_host_that_shuts_down_starts_no_pod_any_more() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("late", "import time\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n", false);
+    rig.run(&recipe, json!(0)).await.unwrap();
+    let busy = rig.host.start(call(&recipe, json!(0.5)));
+    within(5, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    // In the queue of a pod that goes: it must not start another one.
+    let queued = rig.host.start(call(&recipe, json!(0)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    rig.host.shutdown().await;
+    busy.outcome().await.unwrap();
+    assert_eq!(queued.outcome().await.unwrap_err().code, Code::Cancelled);
+    assert_eq!(rig.run(&recipe, json!(0)).await.unwrap_err().code, Code::Cancelled);
+    assert!(rig.host.pods().is_empty());
+    let left: Vec<_> = std::fs::read_dir(rig.folder.path().join("home/state/scratch")).unwrap().collect();
+    assert!(left.is_empty(), "a scratch folder is left: {left:?}");
+}
+
+#[tokio::test]
+async fn none_is_an_answer_and_a_chunk() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("none", "class Subject:\n    def run(self, input):\n        yield None\n", true);
+    let mut running = rig.host.start(call(&recipe, json!(null)));
+    assert_eq!(running.next().await, Some(Event::Chunk { data: json!(null), blobs: vec![] }));
+    assert_eq!(running.outcome().await.unwrap().output.value(), &json!(null));
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stopped_pod_never_gives_a_result_with_a_hole() {
+    let rig = Rig::new().await;
+    let source = "class Subject:\n    def run(self, input):\n        for n in range(input):\n            yield n\n        return 'end'\n";
+    let recipe = rig.python("hole", source, true);
+    // More than the buffers of a call, less than what the socket takes: the pod can finish while its caller sleeps.
+    let count = 300;
+    let mut running = rig.host.start(call(&recipe, json!(count)));
+    assert!(running.next().await.is_some());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    rig.host.shutdown().await;
+    let mut chunks = 1;
+    while running.next().await.is_some() {
+        chunks += 1;
+    }
+    match running.outcome().await {
+        Ok(_) => assert_eq!(chunks, count),
+        Err(fault) => assert!(matches!(fault.code, Code::Crashed | Code::Cancelled), "{fault:?}"),
+    }
+}
