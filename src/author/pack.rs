@@ -75,7 +75,7 @@ pub fn read_manifest(folder: &Path) -> Result<Manifest, Fault> {
     let path = folder.join("recipe.toml");
     let bytes = durable::read(&path, limits::MANIFEST_BYTES_MAX)?.ok_or_else(|| {
         Fault::new(Code::InvalidRecipe, format!("{} is not a recipe folder: there is no `recipe.toml`", folder.display()))
-            .hint("name the folder that holds the manifest")
+            .hint("a recipe folder is one with a recipe.toml in it")
     })?;
     let text = String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidManifest, format!("{} is not UTF-8", path.display())))?;
     Manifest::parse(&text, &path.display().to_string())

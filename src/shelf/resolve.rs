@@ -158,7 +158,7 @@ pub(super) fn newest(role: &Role, targets: &Targets, name: &RecipeName, range: &
     }
     if versions.is_empty() {
         return Err(missing(format!("has no recipe `{name}` (publisher `{}` has: {})", role.publisher, some(recipes.into_iter())))
-            .hint("check the name, or ask the publisher for it"));
+            .hint("check the name, or ask its publisher where it is published"));
     }
     versions.sort_by(|a, b| b.0.cmp(&a.0));
     let ours = Version::parse(env!("CARGO_PKG_VERSION")).expect("Cargo checks our own version");

@@ -6,7 +6,6 @@ use hob::model::{Code, Fault};
 use serde_json::json;
 
 use super::rig::Rig;
-use crate::repository::world::tree;
 
 const PAGE: &str = include_str!("../../../docs/cli.md");
 
@@ -69,23 +68,4 @@ fn every_command_is_documented_and_every_documented_command_exists() {
         })
         .collect();
     assert_eq!(documented, there);
-}
-
-#[test]
-fn no_hint_names_a_command_that_does_not_exist() {
-    let mut named = 0;
-    for (file, bytes) in tree(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
-        let text = String::from_utf8(bytes).unwrap();
-        // Words in comments may speak of what is to come, and tests of what there is not; messages may not.
-        let lines = text.lines().take_while(|line| !line.contains("#[cfg(test)]")).filter(|line| !line.trim_start().starts_with("//"));
-        for line in lines {
-            for after in line.split("`hob ").skip(1) {
-                let command: String = after.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
-                let exists = PAGE.contains(&format!("- `hob {command} ")) || PAGE.contains(&format!("- `hob {command}`"));
-                assert!(command.is_empty() || exists, "{file}: `hob {command}` does not exist: {line}");
-                named += usize::from(!command.is_empty());
-            }
-        }
-    }
-    assert!(named > 10, "found {named}");
 }

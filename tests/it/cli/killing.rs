@@ -15,6 +15,9 @@ use super::rig::{Rig, Signed};
 
 const MODEL_BYTES: usize = 6 << 20;
 
+/// Whether something is so in a home.
+type Sight = fn(&Path) -> bool;
+
 /// When a round kills.
 enum When {
     /// So long after the start, as a part of the time that a whole install takes.
@@ -22,7 +25,7 @@ enum When {
     /// As soon as this line of progress was printed.
     Said(&'static str),
     /// As soon as this is so in the home.
-    Seen(fn(&Path) -> bool),
+    Seen(Sight),
 }
 
 fn any(folder: PathBuf, wanted: impl Fn(&str) -> bool) -> bool {
@@ -83,7 +86,7 @@ fn steps() -> Vec<(String, When)> {
     for line in ["fetching lab/tiny", "fetching model", "compiling the glue", "building the environment"] {
         all.push((format!("at `{line}`"), When::Said(line)));
     }
-    let seen: [(&'static str, fn(&Path) -> bool); 7] = [
+    let seen: [(&str, Sight); 7] = [
         ("the unpacked manifest", |home| {
             let staged = fs::read_dir(home.join("data/staging")).into_iter().flatten().flatten();
             staged.map(|entry| entry.path().join("recipe/recipe.toml")).any(|path| path.exists())
