@@ -392,3 +392,40 @@ async fn a_stopped_pod_never_gives_a_result_with_a_hole() {
         Err(fault) => assert!(matches!(fault.code, Code::Crashed | Code::Cancelled), "{fault:?}"),
     }
 }
+
+#[tokio::test]
+async fn an_installed_recipe_has_one_pod_and_none_once_it_is_removed() {
+    use hob::{
+        author::{keys::Keys, pack::pack, publish::publish, repository},
+        model::{RecipeName, Silent},
+        shelf::repository::Trust,
+    };
+    let rig = Rig::new().await;
+    let source = "import time, os\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n        return os.getpid()\n";
+    let recipe = rig.python("shelved", source, false);
+    let (repo, keys) = (rig.folder.path().join("repo"), Keys::at(rig.folder.path().join("keys")));
+    let now = jiff::Timestamp::now();
+    let made = repository::repo_init(&repo, &keys, now).await.unwrap();
+    repository::add_publisher(&repo, &keys, "test", None, now).await.unwrap();
+    publish(&repo, &keys, &pack(&recipe).unwrap(), &recipe.join("models"), now, &Silent).await.unwrap();
+    rig.host.add_remote("main", repo.to_str().unwrap(), Trust::Fingerprint(made.fingerprint.to_string())).await.unwrap();
+    let name: RecipeName = "test/shelved".parse().unwrap();
+    rig.host.add(&name, &semver::VersionReq::STAR, None).await.unwrap();
+
+    let call = |input: serde_json::Value| Call::new("test/shelved", "run", input).unwrap();
+    let calls: Vec<_> =
+        (0..8).map(|_| (rig.host.clone(), call(json!(0)))).map(|(host, call)| tokio::spawn(async move { host.call(call).await })).collect();
+    let mut pids = std::collections::HashSet::new();
+    for called in calls {
+        pids.insert(called.await.unwrap().unwrap().output.into_value().as_u64().unwrap());
+    }
+    assert_eq!((pids.len(), rig.host.pods().len()), (1, 1), "first calls at once share one pod");
+
+    let long = rig.host.start(call(json!(1)));
+    within(5, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    rig.host.remove(&name).await.unwrap();
+    assert_eq!(rig.host.call(call(json!(0))).await.unwrap_err().code, Code::RecipeNotFound);
+    assert!(pids.contains(&long.outcome().await.unwrap().output.into_value().as_u64().unwrap()), "its call goes on");
+    within(5, "the pod of what was removed is over", || rig.host.pods().is_empty()).await;
+    rig.host.shutdown().await;
+}
