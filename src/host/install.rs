@@ -18,7 +18,7 @@ use crate::{
     pod::Program,
     shelf::{
         blocking,
-        config::{Config as File, Edit, RemoteEntry},
+        config::{Config as File, Edit, RemoteEntry, is_url},
         environment::{self, Environment, Existing, Wanted},
         load::Report,
         lockfile::{EnvironmentPin, LockEntry, LockedModel},
@@ -191,6 +191,11 @@ impl Host {
     ///
     /// Errors: `fingerprint_mismatch`, `repository_unreachable`, `metadata_invalid`, `usage`.
     pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<Pinned, Fault> {
+        // Before its root is pinned: what hob.toml cannot hold would leave a pin without a remote.
+        if !is_url(url) {
+            return Err(Fault::new(Code::Usage, format!("`{url}` is not a URL: wanted https://, http:// or file:"))
+                .hint("the URL of a folder is `file:` and its absolute path"));
+        }
         let pinned = Remote::pin(&self.0.home, name, url, trust).await?;
         let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
         let mut edit = Edit::begin(&self.0.home, &guard)?;
