@@ -10,10 +10,10 @@ use std::sync::{
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Inner, entry::Entry, run::document};
+use super::{Inner, entry::Entry};
 use crate::{
     glue::{self, BoxFuture},
-    model::{Blob, Code, Document, Event, Fault, Operation},
+    model::{Blame, Blob, Code, Document, Event, Fault, Operation},
     pod::{self, Reply, Request},
 };
 
@@ -120,4 +120,10 @@ impl glue::Pods for Leased {
             Ok(Box::new(asked) as Box<dyn glue::Ask>)
         })
     }
+}
+
+/// A pod's payload as the glue layer's event.
+fn document(payload: pod::Payload, what: &str) -> Result<(Document, Vec<Blob>), Fault> {
+    let document = Document::parse(payload.json, what).map_err(|fault| fault.blame(Blame::Recipe))?;
+    Ok((document, payload.blobs))
 }

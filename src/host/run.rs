@@ -12,7 +12,6 @@ use super::{Inner, entry::Entry, journal::Record, lease::Leased};
 use crate::{
     glue,
     model::{Admitted, Blob, Call, Code, Document, Event, Fault, Outcome},
-    pod,
 };
 
 /// What answers a call before it is checked and wrapped.
@@ -114,10 +113,4 @@ fn late(call: &Admitted) -> Fault {
     Fault::new(Code::Deadline, format!("`{}` of `{name}` was not done within its {} ms", call.operation().name, call.deadline_ms()))
         .hint("give it more time with `--deadline` up to the operation's own `deadline_ms`, or give it less to do")
         .with("deadline_ms", Value::from(call.deadline_ms()))
-}
-
-/// A pod's payload as the glue layer's event.
-pub(super) fn document(payload: pod::Payload, what: &str) -> Result<(Document, Vec<Blob>), Fault> {
-    let document = Document::parse(payload.json, what).map_err(|fault| fault.blame(crate::model::Blame::Recipe))?;
-    Ok((document, payload.blobs))
 }

@@ -32,7 +32,7 @@ pub struct ModelFile {
     pub digest: Digest,
 }
 
-/// A recipe whose every byte was checked. Only `shelf` makes one: [`Verified::attest`] is its one
+/// A recipe whose every byte was checked. Only `shelf` makes one: `Verified::attest` is its one
 /// constructor, and `tests/it/tidy.rs` fails when any other layer calls it.
 #[derive(Debug)]
 pub struct Verified {

@@ -304,11 +304,16 @@ impl Reader<'_> {
             if remotes.iter().any(|remote| remote.name == name) {
                 return Err(self.fault(name_at, "remote.name", format!("a second remote `{name}`")));
             }
-            if !["https://", "http://", "file:"].iter().any(|scheme| url.starts_with(scheme)) {
+            if !is_url(url) {
                 return Err(self.fault(url_at, "remote.url", format!("`{url}` is not a URL: wanted https://, http:// or file:")));
             }
             remotes.push(RemoteEntry { name: name.to_owned(), url: url.to_owned() });
         }
         Ok(remotes)
     }
+}
+
+/// Whether a repository may be there: https, http or a folder of this machine.
+fn is_url(text: &str) -> bool {
+    ["https://", "http://", "file:"].iter().any(|scheme| text.starts_with(scheme))
 }
