@@ -2,12 +2,11 @@
 //!
 //! All columns run the same core code on the same text. The floor has no limits, no fibers and no asynchronous host, just
 //! a fresh store and instance out of wasmtime's pool as it comes; the same pool settings as Hob's make a second, lower
-//! one, so that what the settings gain does not hide what the limits cost. Rows go to standard output and to
-//! `target/bench/results.jsonl`.
+//! one, so that what the settings gain does not hide what the limits cost.
+
+mod support;
 
 use std::{
-    fmt::Write as _,
-    io::Write as _,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,9 +14,11 @@ use std::{
 
 use hob::{
     glue::{Ask, BoxFuture, Glue, Pods, Prepared},
-    model::{Admitted, Blob, Call, Document, Fault, Verified, limits},
+    model::{Admitted, Blob, Call, Document, Fault, Home, Verified, limits},
+    shelf::store::Shelf,
 };
 use serde_json::json;
+use support::Column;
 use tokio::sync::mpsc;
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
@@ -102,26 +103,22 @@ fn floor_call(pre: &InstancePre<()>, input: &str) -> usize {
 
 /// A recipe folder with the guest, opened as its author would.
 fn recipe(folder: &Path) -> Arc<Verified> {
+    std::fs::create_dir(folder).unwrap();
     std::fs::write(folder.join("recipe.toml"), MANIFEST).unwrap();
     let guest = component(include_str!("../guests/echo.wat"), include_str!("../../wit/glue.wit"));
     std::fs::write(folder.join("glue.wasm"), guest).unwrap();
-    hob::shelf::open_folder(folder).unwrap()
-}
-
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort();
-    times[times.len() / 2].as_secs_f64() * 1e6
+    Arc::new(Shelf::open(Home::at(folder.join("home"))).unwrap().load_folder(folder).unwrap())
 }
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
     let floors = [floor(false), floor(true)];
     let glue = Glue::open(&folder.path().join("cache")).unwrap();
-    let recipe = recipe(folder.path());
+    let recipe = recipe(&folder.path().join("recipe"));
     let prepared: Prepared = glue.compile(&recipe).unwrap();
     let pods: Arc<dyn Pods> = Arc::new(NoPods);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let mut rows = String::new();
+    println!("\nW5: glue alone, {ROUNDS} rounds of {CALLS} calls");
     println!("| W5 | bare wasmtime, us | same pool, us | hob, us | hob / bare | hob / same pool |\n|---|---|---|---|---|---|");
     for (size, label) in [(100, "W5-100B"), (10_000, "W5-10KB")] {
         let input = json!({"text": "x".repeat(size - 11)});
@@ -155,26 +152,28 @@ fn main() {
                 })
                 .collect()
         };
-        // Taken in turns, so that all columns see the same machine.
-        let mut times = [(); 3].map(|()| Vec::new());
+        let mut columns: [Column; 3] = std::array::from_fn(|_| Column::default());
         for round in 0..=ROUNDS {
+            support::quiet();
+            // Taken in turns, so that all columns see the same machine.
             let found = [bare(&floors[0], CALLS), bare(&floors[1], CALLS), hob(CALLS)];
             // The first is for warming up.
             if round > 0 {
-                times.iter_mut().zip(found).for_each(|(times, found)| times.extend(found));
+                columns.iter_mut().zip(found).for_each(|(column, times)| column.add(times));
             }
         }
-        let [bare, same_pool, hob] = times.map(median);
-        println!("| {label} | {bare:.2} | {same_pool:.2} | {hob:.2} | {:.2} | {:.2} |", hob / bare, hob / same_pool);
-        for (column, value) in [("bare wasmtime", bare), ("bare wasmtime, same pool", same_pool), ("hob", hob)] {
-            let row = json!({
-                "workload": label, "column": column, "median": value, "unit": "us", "x_floor": value / bare, "x_same_pool": value / same_pool
-            });
-            writeln!(rows, "{row}").unwrap();
+        let [bare, same_pool, hob] = &columns;
+        println!(
+            "| {label} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            bare.median(),
+            same_pool.median(),
+            hob.median(),
+            hob.over(bare),
+            hob.over(same_pool)
+        );
+        for (name, column) in [("floor", bare), ("floor-same-pool", same_pool), ("hob", hob)] {
+            let ratios = [("floor", column.over(bare)), ("same_pool", column.over(same_pool))];
+            support::keep(label, name, column.median(), "us", &ratios);
         }
     }
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-    std::fs::create_dir_all(&results).unwrap();
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(results.join("results.jsonl")).unwrap();
-    file.write_all(rows.as_bytes()).unwrap();
 }

@@ -1,0 +1,157 @@
+//! W1: one warm call after the other on `hob/echo`, in process, with and without glue in Rust.
+//!
+//! The floor is a Rust program that sends the same JSON to a bare Python child over a socket pair: no check, no bound, no
+//! cancel, no second process that could be anyone. Through tokio it is what an asynchronous host can reach, blocking what any can.
+
+mod installed;
+mod peers;
+mod support;
+
+use std::time::{Duration, Instant};
+
+use hob::{
+    host::{Config, Host},
+    model::{Call, Home},
+};
+use serde_json::json;
+use support::Column;
+use tokio::runtime::{Builder, Runtime};
+
+const ROUNDS: usize = 7;
+const CALLS: usize = 2_000;
+/// A process for each call takes a thousand times as long.
+const EXECS: usize = 25;
+const WARM_UP: usize = 500;
+
+/// `count` calls, each timed.
+fn timed(count: usize, mut call: impl FnMut()) -> Vec<Duration> {
+    let one = |_| {
+        let start = Instant::now();
+        call();
+        start.elapsed()
+    };
+    (0..count).map(one).collect()
+}
+
+/// A host on a runtime of its own.
+struct Hob {
+    runtime: Runtime,
+    host: Host,
+}
+
+impl Hob {
+    fn open(runtime: Runtime, home: &Home) -> Hob {
+        let host = runtime.block_on(Host::open(Config::new(home.clone()))).unwrap();
+        Hob { runtime, host }
+    }
+
+    fn calls(&self, recipe: &'static str, count: usize) -> Vec<Duration> {
+        let host = self.host.clone();
+        on(&self.runtime, async move {
+            let mut times = Vec::with_capacity(count);
+            for _ in 0..count {
+                let start = Instant::now();
+                let outcome = host.call(Call::new(recipe, "echo", json!({"text": "hello"})).unwrap()).await.unwrap();
+                times.push(start.elapsed());
+                assert_eq!(outcome.output.value(), &json!({"length": 5}));
+            }
+            times
+        })
+    }
+}
+
+/// Runs `work` as a server's handler would be: on a worker thread where there are some.
+fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
+    match runtime.metrics().num_workers() {
+        1 => runtime.block_on(work),
+        _ => runtime.block_on(runtime.spawn(work)).unwrap(),
+    }
+}
+
+fn one_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn two_threads() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// The floor through tokio, on a runtime of its own.
+fn tokio_floor(runtime: Runtime) -> impl FnMut(usize) -> Vec<Duration> {
+    let mut floor = Some(on(&runtime, async { peers::Tokio::start() }));
+    move |count| {
+        let mut peer = floor.take().expect("given back below");
+        let (times, peer) = on(&runtime, async move {
+            let mut times = Vec::with_capacity(count);
+            for _ in 0..count {
+                let start = Instant::now();
+                peer.call().await;
+                times.push(start.elapsed());
+            }
+            (times, peer)
+        });
+        floor = Some(peer);
+        times
+    }
+}
+
+fn main() {
+    let (_folder, home) = one_thread().block_on(installed::home()).unwrap();
+    let (one, two) = (Hob::open(one_thread(), &home), Hob::open(two_threads(), &home));
+    let (mut blocking, mut rpc) = (peers::Blocking::start(), peers::JsonRpc::start());
+    let (mut tokio_one, mut tokio_two) = (tokio_floor(one_thread()), tokio_floor(two_threads()));
+
+    let mut columns: [(&str, usize, Box<dyn FnMut(usize) -> Vec<Duration>>); 9] = [
+        ("floor, blocking", CALLS, Box::new(move |count| timed(count, || blocking.call()))),
+        ("floor, tokio", CALLS, Box::new(move |count| tokio_one(count))),
+        ("hob", CALLS, Box::new(|count| one.calls(installed::STRAIGHT, count))),
+        ("hob with glue", CALLS, Box::new(|count| one.calls(installed::GLUED, count))),
+        ("floor, tokio, 2 threads", CALLS, Box::new(move |count| tokio_two(count))),
+        ("hob, 2 threads", CALLS, Box::new(|count| two.calls(installed::STRAIGHT, count))),
+        ("hob with glue, 2 threads", CALLS, Box::new(|count| two.calls(installed::GLUED, count))),
+        ("JSON-RPC daemon over pipes", CALLS, Box::new(move |count| timed(count, || rpc.call()))),
+        ("a process for each call", EXECS, Box::new(|count| timed(count, peers::exec))),
+    ];
+    for (_, count, run) in &mut columns {
+        run(WARM_UP.min(*count));
+    }
+    let mut found: [Column; 9] = std::array::from_fn(|_| Column::default());
+    for _ in 0..ROUNDS {
+        // In turns, so that all columns see the same machine.
+        for ((_, count, run), column) in columns.iter_mut().zip(&mut found) {
+            support::quiet();
+            column.add(run(*count));
+        }
+    }
+
+    println!("\nW1: warm echo, {ROUNDS} rounds of {CALLS} calls");
+    println!("| column | median, us | p99, us | x tokio floor | x blocking floor |\n|---|---|---|---|---|");
+    for ((name, ..), column) in columns.iter().zip(&found) {
+        let [over_tokio, over_blocking] = [&found[1], &found[0]].map(|floor| column.over(floor));
+        println!("| {name} | {:.1} | {:.1} | {over_tokio:.2} | {over_blocking:.2} |", column.median(), column.p99());
+    }
+    let [blocking, tokio, hob, glued, tokio_two, hob_two, glued_two, rpc, exec] = &found;
+    println!("\nGlue adds {:.1} us (2 threads: {:.1} us).", glued.above(hob), glued_two.above(hob_two));
+
+    for (workload, name, column, floor) in [
+        ("W1", "hob", hob, tokio),
+        ("W1-glue", "hob", glued, tokio),
+        ("W1", "hob-2-threads", hob_two, tokio_two),
+        ("W1-glue", "hob-2-threads", glued_two, tokio_two),
+        ("W1", "floor", tokio, tokio),
+        ("W1", "floor-2-threads", tokio_two, tokio_two),
+        ("W1", "floor-blocking", blocking, tokio),
+        ("W1", "jsonrpc", rpc, tokio),
+        ("W1", "exec", exec, tokio),
+    ] {
+        let ratios = [("floor", floor), ("floor_blocking", blocking), ("jsonrpc", rpc), ("exec", exec)];
+        support::keep(workload, name, column.median(), "us", &ratios.map(|(name, other)| (name, column.over(other))));
+    }
+    for (name, added, floor) in [("hob", glued.above(hob), tokio), ("hob-2-threads", glued_two.above(hob_two), tokio_two)] {
+        support::keep("W1-glue-adds", name, added, "us", &[("floor", added / floor.median())]);
+    }
+    drop(columns);
+    for hob in [one, two] {
+        hob.runtime.block_on(hob.host.shutdown());
+    }
+}
