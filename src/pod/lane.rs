@@ -2,8 +2,13 @@
 //!
 //! Apart from the driver so that bytes wait here (with a bound) and the driver only sees whole frames.
 
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
 use bytes::{Buf, BytesMut};
-use tokio::net::UnixStream;
+use tokio::{io::AsyncReadExt, net::UnixStream, task::unconstrained};
 
 use super::frame::{Decoded, Decoder};
 
@@ -81,12 +86,18 @@ impl Lane {
             if self.closed {
                 return Read::Closed;
             }
-            match self.stream.try_read_buf(self.decoder.space()) {
-                Ok(0) => self.closed = true,
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Read::Dry,
-                Err(_) => self.closed = true,
+            match self.receive() {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => self.closed = true,
+                Poll::Pending => return Read::Dry,
             }
         }
+    }
+
+    /// One read into the decoder's space, by a poll: unlike `try_read`, that takes a short read for the end of what is there
+    /// and spares the host a read that finds nothing. Without a budget, since nothing here would be woken to go on.
+    fn receive(&mut self) -> Poll<std::io::Result<usize>> {
+        let read = pin!(unconstrained(self.stream.read_buf(self.decoder.space())));
+        read.poll(&mut Context::from_waker(Waker::noop()))
     }
 }

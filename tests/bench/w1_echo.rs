@@ -60,12 +60,9 @@ impl Hob {
     }
 }
 
-/// Runs `work` as a server's handler would be: on a worker thread where there are some.
+/// Runs `work` as a task, as a server runs its handlers.
 fn on<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
-    match runtime.metrics().num_workers() {
-        1 => runtime.block_on(work),
-        _ => runtime.block_on(runtime.spawn(work)).unwrap(),
-    }
+    runtime.block_on(runtime.spawn(work)).unwrap()
 }
 
 fn one_thread() -> Runtime {
