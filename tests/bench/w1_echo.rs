@@ -92,18 +92,21 @@ fn tokio_floor(runtime: Runtime) -> impl FnMut(usize) -> Vec<Duration> {
     }
 }
 
+/// Makes so many calls and gives how long each took.
+type Work<'a> = Box<dyn FnMut(usize) -> Vec<Duration> + 'a>;
+
 fn main() {
     let (_folder, home) = one_thread().block_on(installed::home()).unwrap();
     let (one, two) = (Hob::open(one_thread(), &home), Hob::open(two_threads(), &home));
     let (mut blocking, mut rpc) = (peers::Blocking::start(), peers::JsonRpc::start());
-    let (mut tokio_one, mut tokio_two) = (tokio_floor(one_thread()), tokio_floor(two_threads()));
+    let (tokio_one, tokio_two) = (tokio_floor(one_thread()), tokio_floor(two_threads()));
 
-    let mut columns: [(&str, usize, Box<dyn FnMut(usize) -> Vec<Duration>>); 9] = [
+    let mut columns: [(&str, usize, Work); 9] = [
         ("floor, blocking", CALLS, Box::new(move |count| timed(count, || blocking.call()))),
-        ("floor, tokio", CALLS, Box::new(move |count| tokio_one(count))),
+        ("floor, tokio", CALLS, Box::new(tokio_one)),
         ("hob", CALLS, Box::new(|count| one.calls(installed::STRAIGHT, count))),
         ("hob with glue", CALLS, Box::new(|count| one.calls(installed::GLUED, count))),
-        ("floor, tokio, 2 threads", CALLS, Box::new(move |count| tokio_two(count))),
+        ("floor, tokio, 2 threads", CALLS, Box::new(tokio_two)),
         ("hob, 2 threads", CALLS, Box::new(|count| two.calls(installed::STRAIGHT, count))),
         ("hob with glue, 2 threads", CALLS, Box::new(|count| two.calls(installed::GLUED, count))),
         ("JSON-RPC daemon over pipes", CALLS, Box::new(move |count| timed(count, || rpc.call()))),
