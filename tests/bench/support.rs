@@ -89,7 +89,7 @@ fn middle(mut values: Vec<f64>) -> f64 {
 
 /// Appends one figure to `target/bench/results.jsonl`. `ratios` are named without their `x_`.
 pub fn keep(workload: &str, column: &str, median: f64, unit: &str, ratios: &[(&str, f64)]) {
-    let round = |value: f64| Value::from((value * 1e3).round() / 1e3);
+    let round = |value: f64| Value::from((value * 1e6).round() / 1e6);
     let mut row =
         BTreeMap::from([("workload", json!(workload)), ("column", json!(column)), ("median", round(median)), ("unit", json!(unit))]);
     let names: Vec<String> = ratios.iter().map(|(name, _)| format!("x_{name}")).collect();
