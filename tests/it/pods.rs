@@ -413,9 +413,8 @@ async fn an_installed_recipe_has_one_pod_and_none_once_it_is_removed() {
     let made = repository::repo_init(&repo, &keys, now).await.unwrap();
     repository::add_publisher(&repo, &keys, "test", None, now).await.unwrap();
     publish(&repo, &keys, &pack(&recipe).unwrap(), &recipe.join("models"), now, &Silent).await.unwrap();
-    let trust = || Trust::Fingerprint(made.fingerprint.to_string());
-    assert_eq!(rig.host.add_remote("main", repo.to_str().unwrap(), trust()).await.unwrap_err().code, Code::Usage);
-    rig.host.add_remote("main", &format!("file://{}", repo.display()), trust()).await.unwrap();
+    let trust = Trust::Fingerprint(made.fingerprint.to_string());
+    rig.host.add_remote("main", repo.to_str().unwrap(), trust).await.unwrap();
     let name: RecipeName = "test/shelved".parse().unwrap();
     rig.host.add(&name, &semver::VersionReq::STAR, None).await.unwrap();
 
