@@ -1,6 +1,6 @@
 //! Administering a signed repository of static files: make one, add a publisher, sign again, change a key.
 //!
-//! Every step has one shape (see [`Step`]): change roles in memory, sign, let a client that knows the present state
+//! Every step has one shape (see `Step`): change roles in memory, sign, let a client that knows the present state
 //! load the result, write. `timestamp.json` is the only file that is ever replaced, after all that it vouches for, so that
 //! a step that dies at any file leaves a repository that clients load, and the same step can be taken again.
 
