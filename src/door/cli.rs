@@ -107,6 +107,8 @@ async fn call(host: &Host, words: CallWords, json: bool) -> Result<(), Fault> {
         input: Document::parse(text, "input")?,
         blobs: words.blob.iter().map(|pair| read_blob(pair)).collect::<Result<_, _>>()?,
         deadline_ms: words.deadline.as_deref().map(milliseconds).transpose()?,
+        priority: Default::default(),
+        one_shot: false,
     };
     // One listener for the whole call: a Ctrl-C between two events counts as well.
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());

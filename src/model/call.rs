@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
@@ -23,6 +24,45 @@ pub struct Call {
     pub blobs: Vec<Blob>,
     /// Budget in milliseconds; the operation's own when `None`, and never more than that.
     pub deadline_ms: Option<u64>,
+    pub priority: Priority,
+    /// In a fresh pod that is ended after the call, for debugging.
+    pub one_shot: bool,
+}
+
+/// Who goes first when work waits. Lower classes still get their turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Somebody waits at a screen.
+    Interactive,
+    #[default]
+    Normal,
+    /// Nobody waits: indexing, migration, evaluation.
+    Bulk,
+}
+
+impl Priority {
+    /// All classes, first served first.
+    pub const ALL: [Priority; 3] = [Priority::Interactive, Priority::Normal, Priority::Bulk];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Priority::Interactive => "interactive",
+            Priority::Normal => "normal",
+            Priority::Bulk => "bulk",
+        }
+    }
+}
+
+impl std::str::FromStr for Priority {
+    type Err = Fault;
+
+    /// Errors: `usage`.
+    fn from_str(text: &str) -> Result<Priority, Fault> {
+        Priority::ALL.into_iter().find(|priority| priority.name() == text).ok_or_else(|| {
+            Fault::new(Code::Usage, format!("`{text}` is not a priority: wanted `interactive`, `normal` or `bulk`"))
+        })
+    }
 }
 
 impl Call {
@@ -36,6 +76,8 @@ impl Call {
             input: Document::from(input),
             blobs: Vec::new(),
             deadline_ms: None,
+            priority: Priority::default(),
+            one_shot: false,
         })
     }
 }
@@ -48,6 +90,8 @@ pub struct Admitted {
     input: Document,
     blobs: Vec<Blob>,
     deadline_ms: u64,
+    priority: Priority,
+    one_shot: bool,
 }
 
 impl Admitted {
@@ -82,7 +126,8 @@ impl Admitted {
             Some(asked) => asked.min(operation.deadline_ms).min(DEADLINE_MAX_MS),
             None => operation.deadline_ms,
         };
-        Ok(Admitted { operation, input: call.input, blobs: call.blobs, deadline_ms, recipe })
+        let (priority, one_shot) = (call.priority, call.one_shot);
+        Ok(Admitted { operation, input: call.input, blobs: call.blobs, deadline_ms, priority, one_shot, recipe })
     }
 
     pub fn recipe(&self) -> &Arc<Verified> {
@@ -100,6 +145,13 @@ impl Admitted {
     /// Budget of the whole call in milliseconds.
     pub fn deadline_ms(&self) -> u64 {
         self.deadline_ms
+    }
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+    /// Whether it gets a pod of its own.
+    pub fn is_one_shot(&self) -> bool {
+        self.one_shot
     }
 }
 

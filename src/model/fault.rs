@@ -105,6 +105,10 @@ codes! {
     OutOfMemory "out_of_memory" Machine exit 6 http 507 mcp -32603;
     /// The pod's process ended during the call.
     Crashed "crashed" Pod exit 6 http 502 mcp -32603;
+    /// The ask gave no progress for longer than its recipe declares, or the whole pod stood still.
+    Stalled "stalled" Pod exit 6 http 504 mcp -32603;
+    /// This input ended its pod more than once: it is not tried again.
+    PoisonRequest "poison_request" Recipe exit 6 http 422 mcp -32603;
     /// The pod did not become ready in time.
     StartTimeout "start_timeout" Pod exit 6 http 504 mcp -32603;
     /// The pod broke the wire protocol.
@@ -133,6 +137,10 @@ codes! {
     Cancelled "cancelled" Caller exit 9 http 499 mcp -32800;
     /// Too much work is waiting.
     Overloaded "overloaded" Machine exit 10 http 429 mcp -32603 retry true;
+    /// The recipe's pods failed again and again: the next one is started later.
+    CoolingDown "cooling_down" Pod exit 10 http 503 mcp -32603 retry true;
+    /// The host is ending and takes no more work.
+    ShuttingDown "shutting_down" Machine exit 10 http 503 mcp -32603 retry true;
     /// Hob's own mistake.
     Internal "internal" Hob exit 70 http 500 mcp -32603;
 }

@@ -74,8 +74,32 @@ pub const EXIT_GRACE_MS: u64 = 500;
 /// Shutting down a host, in milliseconds: the whole stop ladder, for all pods at once.
 pub const SHUTDOWN_MS: u64 = DRAIN_GRACE_MS + TERM_GRACE_MS + 2 * KILL_GRACE_MS + 2 * EXIT_GRACE_MS;
 
-/// Asks that may wait for one pod; the next is refused as `overloaded`.
-pub const POD_QUEUE_MAX: usize = 256;
+/// Asks that may wait for the pods of one recipe; the next is refused as `overloaded`.
+pub const POD_QUEUE_MAX: usize = 1_024;
+
+/// Share of that queue which bulk asks may fill, in percent: there is room left for somebody who waits at a screen.
+pub const BULK_QUEUE_PERCENT: usize = 75;
+
+/// Most pods of one recipe that a manifest may ask for.
+pub const POOL_PODS_MAX: u64 = 64;
+
+/// Most units that a manifest may let one pod run at a time.
+pub const POD_CONCURRENCY_MAX: u64 = 256;
+
+/// Most threads that a manifest may give the numeric libraries of a pod.
+pub const POD_THREADS_MAX: u64 = 256;
+
+/// Most environment variables that a manifest may add.
+pub const POD_VARIABLES_MAX: usize = 64;
+
+/// How long a pod without work is kept, in milliseconds, unless the manifest says otherwise.
+pub const POD_IDLE_DEFAULT_MS: u64 = 300_000;
+
+/// Most items of one batch.
+pub const BATCH_ITEMS_MAX: u64 = 1_024;
+
+/// Longest wait for more items that a manifest may ask for, in milliseconds.
+pub const BATCH_WAIT_MAX_MS: u64 = 10_000;
 
 /// Events (progress, chunks, logs) buffered for a caller that reads slowly; a full buffer holds the pod back.
 pub const CALL_EVENTS_MAX: usize = 64;

@@ -153,6 +153,28 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
+    /// An integer between `min` and `max`, if the key is there.
+    pub(super) fn optional_integer(&mut self, key: &'static str, min: u64, max: u64) -> Result<Option<u64>, Fault> {
+        if !self.table.iter().any(|(name, _)| name.get_ref() == key) {
+            self.known.push(key);
+            return Ok(None);
+        }
+        let found = self.integer(key)?;
+        match *found.get_ref() {
+            value if (min..=max).contains(&value) => Ok(Some(value)),
+            value => Err(self.source.fault(&found, &self.key(key), format!("found {value}, wanted {min} to {max}"))),
+        }
+    }
+
+    /// Every entry as text, for tables whose keys are names.
+    pub(super) fn strings(&self) -> Result<Vec<(String, Spanned<String>)>, Fault> {
+        let read = self.table.iter().map(|(name, value)| match value.get_ref() {
+            DeValue::String(text) => Ok((name.get_ref().to_string(), Spanned::new(value.span(), text.to_string()))),
+            _ => Err(self.wrong(value, name.get_ref(), "a string")),
+        });
+        read.collect()
+    }
+
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> Result<bool, Fault> {
         match self.get(key) {
             None => Ok(default),

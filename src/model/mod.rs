@@ -13,10 +13,11 @@ mod manifest_reader;
 pub mod operation;
 pub mod progress;
 pub mod recipe;
+pub mod status;
 pub mod verified;
 
 pub use blob::Blob;
-pub use call::{Admitted, Call, Event, Outcome};
+pub use call::{Admitted, Call, Event, Outcome, Priority};
 pub use document::Document;
 pub use fault::{Blame, Code, Fault};
 pub use home::Home;

@@ -87,4 +87,44 @@ pub struct Operation {
     pub streaming: bool,
     /// Budget of one call in milliseconds, unless the caller gives less.
     pub deadline_ms: u64,
+    /// Whether running it twice with the same input does no harm: only then is an ask that may have begun sent again after a crash.
+    pub idempotent: bool,
+    /// An ask that gives neither progress nor a chunk for so long has stalled, in milliseconds; none: only the deadline ends it.
+    pub progress_interval_ms: Option<u64>,
+    /// How asks of several callers go to a pod together.
+    pub batch: Option<Batch>,
+}
+
+/// `[operations.<name>.batch]`: what the host may put into one batch. Only idempotent operations have it, because a failing batch is run
+/// again in halves until only the item that fails is left.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Most items in one batch.
+    pub items: usize,
+    /// How long the first item may wait for others while a pod is free, in milliseconds; 0: it never waits.
+    pub wait_ms: u64,
+    /// Bound on the sum of the items' costs.
+    pub cost: Option<BatchCost>,
+}
+
+/// What an item of a batch costs, read from its input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchCost {
+    /// JSON pointer into the input: a number counts as itself, a text by its characters, an array by its items; anything else as 1.
+    pub of: String,
+    /// Most that one batch may cost. An item that costs more goes alone.
+    pub max: u64,
+}
+
+impl BatchCost {
+    /// The cost of one input, at least 1.
+    pub fn cost(&self, input: &Value) -> u64 {
+        let cost = match input.pointer(&self.of) {
+            Some(Value::Number(number)) => number.as_f64().map_or(1, |number| number.max(1.0) as u64),
+            Some(Value::String(text)) => text.chars().count() as u64,
+            Some(Value::Array(items)) => items.len() as u64,
+            _ => 1,
+        };
+        cost.max(1)
+    }
 }

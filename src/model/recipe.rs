@@ -13,7 +13,7 @@ use super::{
     id::{Digest, RecipeName},
     limits,
     manifest_reader::{CHECK, Source, Table, line_of},
-    operation::Operation,
+    operation::{Batch, BatchCost, Operation},
 };
 
 /// A recipe's declaration, checked.
@@ -48,6 +48,36 @@ pub struct PodSpec {
     pub runtime: Runtime,
     /// From spawn to `ready`, in milliseconds.
     pub start_timeout_ms: u64,
+    pub pool: PoolSpec,
+    /// Units of work (asks, or batches) that one pod runs at a time: above 1, plain methods run in threads and `async` ones as tasks.
+    pub concurrency: u32,
+    /// Threads that numeric libraries may use in each pod (OMP, OpenBLAS, MKL, torch); none: this machine's cores shared by the pool.
+    pub threads: Option<u32>,
+    /// More environment variables of its pods.
+    pub env: BTreeMap<String, String>,
+    /// A Python file of the recipe that runs after `load` and before the first ask.
+    pub warm_up: Option<String>,
+    pub recycle: Recycle,
+}
+
+/// How many pods a recipe has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolSpec {
+    /// Pods that are kept once the recipe is in use.
+    pub min: usize,
+    /// Most pods; a further one is started only while asks wait and none is free.
+    pub max: usize,
+    /// After so long without work a pod beyond `min` goes, in milliseconds.
+    pub idle_timeout_ms: u64,
+}
+
+/// `[pod.recycle]`: when a pod is replaced although nothing is wrong with it. Checked between asks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recycle {
+    pub calls: Option<u64>,
+    pub age_ms: Option<u64>,
+    /// Memory of its own of the pod and its child processes, in bytes.
+    pub memory_bytes: Option<u64>,
 }
 
 /// What starts a pod.
@@ -187,8 +217,58 @@ fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
         }
     };
     let start_timeout_ms = table.milliseconds("start_timeout_ms", limits::POD_START_DEFAULT_MS, limits::POD_START_MAX_MS)?;
+    let max = table.optional_integer("max", 1, limits::POOL_PODS_MAX)?.unwrap_or(1);
+    let min = table.optional_integer("min", 0, max)?.unwrap_or(0);
+    let idle_timeout_ms = table.milliseconds("idle_timeout_ms", limits::POD_IDLE_DEFAULT_MS, limits::DEADLINE_MAX_MS)?;
+    let concurrency = table.optional_integer("concurrency", 1, limits::POD_CONCURRENCY_MAX)?.unwrap_or(1) as u32;
+    let threads = table.optional_integer("threads", 1, limits::POD_THREADS_MAX)?.map(|threads| threads as u32);
+    let warm_up = match table.optional_string("warm_up")? {
+        Some(file) if matches!(runtime, Runtime::Python { .. }) => Some(table.path(&file, "warm_up")?),
+        Some(file) => return Err(table.fault(&file, "warm_up", "only a pod with `runtime = \"python\"` has a warm-up file")),
+        None => None,
+    };
+    let env = variables(table)?;
+    let recycle = match table.optional_table("recycle")? {
+        Some(mut table) => {
+            let recycle = Recycle {
+                calls: table.optional_integer("calls", 1, u64::MAX)?,
+                age_ms: table.optional_integer("age_ms", 1, limits::DEADLINE_MAX_MS * 365)?,
+                memory_bytes: table.optional_integer("memory_bytes", 1 << 20, u64::MAX)?,
+            };
+            table.finish()?;
+            recycle
+        }
+        None => Recycle::default(),
+    };
     table.finish()?;
-    Ok(PodSpec { runtime, start_timeout_ms })
+    let pool = PoolSpec { min: min as usize, max: max as usize, idle_timeout_ms };
+    Ok(PodSpec { runtime, start_timeout_ms, pool, concurrency, threads, env, warm_up, recycle })
+}
+
+/// `[pod.env]`: plain text for names that are the recipe's to choose.
+fn variables(table: &mut Table) -> Result<BTreeMap<String, String>, Fault> {
+    let Some(table) = table.optional_table("env")? else { return Ok(BTreeMap::new()) };
+    let mut env = BTreeMap::new();
+    for (name, value) in table.strings()? {
+        let plain = !name.is_empty()
+            && name.len() <= 64
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric());
+        if !plain {
+            return Err(table.fault(&value, &name, "not a variable's name: wanted letters, digits and `_`"));
+        }
+        // What decides which code runs, where files go, or what the host itself tells a pod.
+        let taken = ["LD_", "DYLD_", "PYTHON", "GLIBC_", "HOB_"].iter().any(|prefix| name.starts_with(prefix))
+            || ["PATH", "HOME", "TMPDIR", "IFS", "USER", "LOGNAME"].contains(&name.as_str());
+        if taken {
+            return Err(table.fault(&value, &name, "this variable is the host's to set, not a recipe's"));
+        }
+        if env.len() == limits::POD_VARIABLES_MAX {
+            return Err(table.fault_here(format!("more than {} variables", limits::POD_VARIABLES_MAX)));
+        }
+        env.insert(name, value.into_inner());
+    }
+    Ok(env)
 }
 
 fn is_entry(text: &str) -> bool {
@@ -246,8 +326,19 @@ fn operations(source: &Source, root: &mut Table, runnable: bool) -> Result<BTree
             output: table.schema("output")?,
             streaming: table.boolean("streaming", false)?,
             deadline_ms: table.milliseconds("deadline_ms", limits::DEADLINE_DEFAULT_MS, limits::DEADLINE_MAX_MS)?,
+            idempotent: table.boolean("idempotent", false)?,
+            progress_interval_ms: table.optional_integer("progress_interval_ms", 1, limits::DEADLINE_MAX_MS)?,
+            batch: batch(&mut table)?,
             name: name.clone(),
         };
+        if operation.batch.is_some() && !operation.idempotent {
+            return Err(table.fault_here(
+                "`batch` without `idempotent = true`: a failing batch is run again in halves, so each item may run more than once".into(),
+            ));
+        }
+        if operation.batch.is_some() && operation.streaming {
+            return Err(table.fault_here("`batch` with `streaming = true`: a batch gives one result for each item and no chunks".into()));
+        }
         table.finish()?;
         operations.insert(name, Arc::new(operation));
     }
@@ -259,6 +350,23 @@ fn operations(source: &Source, root: &mut Table, runnable: bool) -> Result<BTree
         ));
     }
     Ok(operations)
+}
+
+fn batch(table: &mut Table) -> Result<Option<Batch>, Fault> {
+    let Some(mut table) = table.optional_table("batch")? else { return Ok(None) };
+    let items = table.optional_integer("items", 2, limits::BATCH_ITEMS_MAX)?;
+    let items = items.ok_or_else(|| table.fault_here(format!("`items` is missing: wanted 2 to {}", limits::BATCH_ITEMS_MAX)))? as usize;
+    let wait_ms = table.optional_integer("wait_ms", 0, limits::BATCH_WAIT_MAX_MS)?.unwrap_or(0);
+    let of = table.optional_string("cost")?;
+    let max = table.optional_integer("cost_max", 1, u64::MAX)?;
+    let cost = match (of, max) {
+        (None, None) => None,
+        (Some(of), Some(max)) if of.get_ref().starts_with('/') => Some(BatchCost { of: of.into_inner(), max }),
+        (Some(of), Some(_)) => return Err(table.fault(&of, "cost", "not a JSON pointer into the input: wanted e.g. `/text`")),
+        _ => return Err(table.fault_here("`cost` and `cost_max` go together".into())),
+    };
+    table.finish()?;
+    Ok(Some(Batch { items, wait_ms, cost }))
 }
 
 /// Whether `path` is relative, plain and stays inside a recipe: no `..`, no empty part, no backslash, no NUL.
@@ -320,7 +428,17 @@ output = { type = "object" }
             ("[pod]", "[pod]\nstart_timeout_ms = -5", 8, "found -5"),
             ("echo:Echo", "echo", 9, "pod.entry: `echo` is not an entry"),
             ("\"python\"", "\"ruby\"", 8, "unknown runtime `ruby`"),
-            ("[operations.echo]", "[operations.echo]\nbatch = 3", 13, "knows no key `batch`"),
+            ("[operations.echo]", "[operations.echo]\nbitch = 3", 13, "knows no key `bitch`"),
+            ("[operations.echo]", "[operations.echo]\nbatch = 3", 13, "operations.echo.batch: found integer, wanted a table"),
+            ("[operations.echo]", "[operations.echo]\nbatch = { items = 8 }", 12, "`batch` without `idempotent = true`"),
+            ("[operations.echo]", "[operations.echo]\nidempotent = true\nbatch = { wait_ms = 8 }", 14, "`items` is missing"),
+            ("[operations.echo]", "[operations.echo]\nidempotent = true\nbatch = { items = 8, cost = \"/x\" }", 14, "go together"),
+            ("[operations.echo]", "[operations.echo]\nprogress_interval_ms = 0", 13, "found 0, wanted 1 to"),
+            ("[pod]", "[pod]\nmin = 2", 8, "pod.min: found 2, wanted 0 to 1"),
+            ("[pod]", "[pod]\nmax = 0", 8, "pod.max: found 0, wanted 1 to"),
+            ("[pod]", "[pod]\nenv = { LD_PRELOAD = \"x\" }", 8, "LD_PRELOAD: this variable is the host's"),
+            ("[pod]", "[pod]\nenv = { X = 3 }", 8, "pod.env.X: found integer, wanted a string"),
+            ("[pod]", "[pod]\nrecycle = { cals = 3 }", 8, "nearest known key: `calls`"),
             ("input = { type", "input = { tpye", 14, "nearest known key: `type`"),
             ("input = { type = \"object\" }", "input = { type = \"objekt\" }", 14, "operations.echo.input: not a JSON Schema"),
             ("[operations.echo]", "[operation.echo]", 1, "no operation"),

@@ -1,0 +1,112 @@
+//! What a running host tells of itself: pods, pools, calls, log lines.
+//!
+//! Apart from `host`, because the same words cross a socket to `hob pods` and `hob status` and are read back there.
+
+use serde::{Deserialize, Serialize};
+
+use super::fault::Fault;
+
+/// A whole host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Of Hob.
+    pub version: String,
+    pub pid: u32,
+    /// Since the host was opened, in milliseconds.
+    pub up_ms: u64,
+    /// Whether it takes calls; `false` once it shuts down.
+    pub accepts: bool,
+    /// Calls that are not over.
+    pub calls_running: u64,
+    pub calls_done: u64,
+    /// Of the ones that are done.
+    pub calls_failed: u64,
+    pub pools: Vec<PoolStatus>,
+}
+
+impl HostStatus {
+    /// Whether every recipe in use can answer.
+    pub fn is_healthy(&self) -> bool {
+        self.accepts && self.pools.iter().all(|pool| pool.health == Health::Good)
+    }
+}
+
+/// Whether a recipe answers, judged by its real calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    Good,
+    /// The last asks ended by a fault of the pod, or its last start failed.
+    Failing,
+    /// Nothing is started until `retry_after`.
+    Quarantined,
+}
+
+/// The pods of one recipe, and what waits for them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    pub recipe: String,
+    pub version: String,
+    pub health: Health,
+    /// Milliseconds until a pod may be started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+    /// Waiting asks, by class.
+    pub waiting: Waiting,
+    pub pods_max: usize,
+    pub asks_done: u64,
+    /// Asks that ended by a fault of the pod.
+    pub asks_failed: u64,
+    /// Asks that were sent again after their pod ended.
+    pub asks_repeated: u64,
+    /// Pods that ended without being asked to.
+    pub crashes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_fault: Option<Fault>,
+    pub pods: Vec<PodStatus>,
+}
+
+/// Waiting asks, by class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub interactive: usize,
+    pub normal: usize,
+    pub bulk: usize,
+}
+
+/// One pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PodStatus {
+    pub recipe: String,
+    pub version: String,
+    /// `provisioning`, `starting`, `loading`, `ready`, `busy`, `draining`, `stopping`.
+    pub state: String,
+    /// In that state, in milliseconds.
+    pub since_ms: u64,
+    /// Since it was spawned, in milliseconds.
+    pub age_ms: u64,
+    /// The process that does the work, once it said hello.
+    pub pid: Option<u32>,
+    pub incarnation: String,
+    /// Its own and its child processes', in bytes; none where it cannot be read.
+    pub memory_bytes: Option<u64>,
+    /// Asks that were sent to it.
+    pub asks: u64,
+    /// Asks in hand.
+    pub in_hand: usize,
+    /// The last fault that it answered with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_fault: Option<Fault>,
+}
+
+/// One line that a pod printed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    pub recipe: String,
+    pub incarnation: String,
+    /// The ask in hand when it came, 0 for none.
+    pub ask: u64,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    pub text: String,
+}
