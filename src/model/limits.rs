@@ -279,3 +279,12 @@ pub const TIMESTAMP_DAYS: i64 = 14;
 
 /// Days before its end from which an offline role is reported as due.
 pub const ROLE_DUE_DAYS: i64 = 60;
+
+/// Any one text of the kernel about a process that is read for its vitals, in bytes.
+pub const KERNEL_TEXT_BYTES_MAX: u64 = 64 << 10;
+
+/// Processes of one pod that are counted for its vitals.
+pub const VITALS_PROCESSES_MAX: usize = 1_024;
+
+/// The page of a pod, in bytes: the smallest that can be mapped.
+pub const POD_PAGE_BYTES: u64 = 4_096;

@@ -8,11 +8,13 @@ mod frame;
 mod handle;
 mod lane;
 mod log;
+pub mod page;
 mod process;
 mod runner;
 mod state;
 #[cfg(test)]
 mod vectors;
+pub mod vitals;
 mod waits;
 mod wire;
 
