@@ -288,3 +288,12 @@ pub const VITALS_PROCESSES_MAX: usize = 1_024;
 
 /// The page of a pod, in bytes: the smallest that can be mapped.
 pub const POD_PAGE_BYTES: u64 = 4_096;
+
+/// Crash dossiers kept in one home; the oldest goes.
+pub const DOSSIERS_MAX: usize = 100;
+
+/// Largest crash dossier, in bytes of JSON; the first lines of its log go.
+pub const DOSSIER_BYTES_MAX: usize = 256 << 10;
+
+/// Asks in hand that a crash dossier names when it would be too large.
+pub const DOSSIER_ASKS_MAX: usize = 256;

@@ -3,6 +3,7 @@
 //! `handle.rs` is what the host holds, `state.rs` decides, `driver.rs` acts, `frame.rs` and `wire.rs` say what is on the sockets,
 //! `process.rs` starts and signals, `log.rs` keeps what the process prints.
 
+pub mod dossier;
 mod driver;
 mod frame;
 mod handle;
