@@ -102,7 +102,7 @@ class Pod:
 
     def handle(self, message):
         if message["type"] == "ping":
-            self.control.send({"type": "pong", "seq": message["seq"], "ask": 0})
+            self.control.send({"type": "pong", "seq": message["seq"], "asks": []})
         elif message["type"] in ("drain", "exit"):
             os._exit(0)
 
