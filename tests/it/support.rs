@@ -123,16 +123,19 @@ pub fn is_running(pid: u32) -> bool {
     }
 }
 
-/// The running processes, but this one, whose command line or environment names something below `folder`: every pod of a
-/// host that lives there, its keeper, and whatever they started, since a pod's HOME lies in the host's home.
+/// The running processes, but this one, of a host whose home lies below `folder`: its pods, their keepers, what they started.
 pub fn processes_below(folder: &Path) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid| *pid != std::process::id() && is_of(*pid, folder) && is_running(*pid)).collect()
+}
+
+/// Whether the command line or the environment of a process names something below `folder`, as a pod's HOME does.
+pub fn is_of(pid: u32, folder: &Path) -> bool {
     let needle = folder.to_str().unwrap().as_bytes();
-    let names = |pid: u32, file: &str| {
+    ["cmdline", "environ"].iter().any(|file| {
         let text = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
         text.windows(needle.len()).any(|window| window == needle)
-    };
-    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    all.filter(|pid| *pid != std::process::id() && (names(*pid, "cmdline") || names(*pid, "environ")) && is_running(*pid)).collect()
+    })
 }
 
 /// What hosts of the home below `folder` keep for their pods.
