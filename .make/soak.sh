@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# Longer runs of what is random or racy: the property tests with many cases, the fault tests many times.
-# SOAK_ROUNDS (default 20) and PROPTEST_CASES (default 20000) say how long.
+# Longer runs of what is random or racy: storms of kills and cancels, the property tests with many cases, the fault tests many times.
+# HOB_SOAK_SECONDS (60) and HOB_SOAK_ROUNDS (200) say how long the storms are, PROPTEST_CASES (20000) and SOAK_ROUNDS (20) the rest;
+# HOB_SEED repeats a storm that failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PROPTEST_CASES=${PROPTEST_CASES:-20000}
 rounds=${SOAK_ROUNDS:-20}
 cargo test --no-run
 .make/recipes.sh target/debug/hob
+echo "soak: storms" >&2
+# One after the other: they count processes, descriptors, bytes and milliseconds.
+HOB_SOAK_SECONDS=${HOB_SOAK_SECONDS:-60} HOB_SOAK_ROUNDS=${HOB_SOAK_ROUNDS:-200} \
+  timeout 7200 cargo test --test it -- --test-threads=1 --show-output storms::
 timeout 3600 cargo test --lib
 for round in $(seq "$rounds"); do
   echo "soak: round $round of $rounds" >&2
-  timeout 900 cargo test --test it -- --test-threads=4 pods:: shelf:: repository:: cli::
+  timeout 900 cargo test --test it -- --test-threads=4 pods:: storms:: shelf:: repository:: cli::
 done

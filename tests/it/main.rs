@@ -6,5 +6,6 @@ mod environment;
 mod pods;
 mod repository;
 mod shelf;
+mod storms;
 mod support;
 mod tidy;

@@ -21,44 +21,85 @@ pub struct Rig {
 impl Rig {
     pub async fn new() -> Rig {
         let folder = tempfile::tempdir().unwrap();
-        let host = Host::open(Config::new(Home::at(folder.path().join("home")))).await.unwrap();
+        let host = host_at(folder.path()).await;
         Rig { folder, host }
     }
 
     /// A recipe in Python with one operation `run` that takes and gives anything; `streaming` as said.
     pub fn python(&self, name: &str, source: &str, streaming: bool) -> PathBuf {
-        let pod = "runtime = \"python\"\nentry = \"subject:Subject\"\npython = \">=3.9\"";
-        let folder = self.recipe(name, pod, streaming);
-        std::fs::write(folder.join("pod/subject.py"), source).unwrap();
-        folder
+        self.pool(name, source, "", &format!("streaming = {streaming}"))
     }
 
-    /// A recipe whose pod is a program of tests/pods, which speaks the protocol by hand.
-    pub fn hostile(&self, file: &str) -> PathBuf {
-        let pod = format!("runtime = \"executable\"\nentry = \"pod/{file}\"\nstart_timeout_ms = 5000");
-        let folder = self.recipe(file.trim_end_matches(".py"), &pod, false);
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods");
+    /// A recipe in Python with one operation `run` that takes and gives anything; `pod` and `run` are more lines of the
+    /// manifest, for `[pod]` and for `[operations.run]`.
+    pub fn pool(&self, name: &str, source: &str, pod: &str, run: &str) -> PathBuf {
+        recipe_at(self.folder.path(), name, source, pod, run)
+    }
+
+    /// A recipe of one file of tests/pods, with more lines for `[pod]`: a program that speaks the protocol by hand, or
+    /// (without `#!`) a class `Pod` for the real runner.
+    pub fn hostile(&self, file: &str, pod: &str) -> PathBuf {
+        let kit = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods");
+        let stem = file.trim_end_matches(".py");
+        let runtime = match std::fs::read_to_string(kit.join(file)).unwrap().starts_with("#!") {
+            true => format!("runtime = \"executable\"\nentry = \"pod/{file}\""),
+            false => format!("runtime = \"python\"\nentry = \"{stem}:Pod\"\npython = \">=3.9\""),
+        };
+        let folder = write_recipe(self.folder.path(), stem, &format!("{runtime}\n{pod}"), "");
         for file in [file, "raw.py"] {
-            std::fs::copy(source.join(file), folder.join("pod").join(file)).unwrap();
+            std::fs::copy(kit.join(file), folder.join("pod").join(file)).unwrap();
         }
+        std::fs::create_dir_all(self.marks()).unwrap();
         folder
     }
 
-    fn recipe(&self, name: &str, pod: &str, streaming: bool) -> PathBuf {
-        let folder = self.folder.path().join("recipes").join(name);
-        std::fs::create_dir_all(folder.join("pod")).unwrap();
-        let name = name.replace('_', "-");
-        let manifest = format!(
-            "name = \"test/{name}\"\nversion = \"0.1.0\"\nlicense = \"Apache-2.0\"\nsummary = \"For a test\"\nhob = \"0.1\"\n\
-             [pod]\n{pod}\n[operations.run]\nsummary = \"Runs\"\ninput = {{}}\noutput = {{}}\nstreaming = {streaming}\n"
-        );
-        std::fs::write(folder.join("recipe.toml"), manifest).unwrap();
-        folder
+    /// The processes that a file of tests/pods named as it began its misdeed, its own first; none before that.
+    pub fn fired(&self, file: &str) -> Option<Vec<u32>> {
+        let text = std::fs::read_to_string(self.marks().join(file.trim_end_matches(".py"))).ok()?;
+        Some(text.split_whitespace().map(|pid| pid.parse().unwrap()).collect())
+    }
+
+    /// Beside the recipe folders, which are compared for every call and must not change.
+    fn marks(&self) -> PathBuf {
+        self.folder.path().join("recipes/fired")
     }
 
     pub async fn run(&self, recipe: &Path, input: Value) -> Result<Outcome, Fault> {
         self.host.call(call(recipe, input)).await
     }
+
+    /// Shuts the host down; no process of it is left then, and no file of a pod.
+    pub async fn close(&self) {
+        self.host.shutdown().await;
+        // Its own end of each pod is certain; the kernel may take a moment to forget a process.
+        within(3, "no process is left", || processes_below(self.folder.path()).is_empty()).await;
+        assert_eq!(scratch_files(self.folder.path()), [""; 0], "the host leaves no file of a pod");
+    }
+}
+
+/// A host of the home `home` below `folder`; several may be opened.
+pub async fn host_at(folder: &Path) -> Host {
+    Host::open(Config::new(Home::at(folder.join("home")))).await.unwrap()
+}
+
+/// A recipe folder below `folder/recipes`, as [`Rig::pool`] makes one.
+pub fn recipe_at(folder: &Path, name: &str, source: &str, pod: &str, run: &str) -> PathBuf {
+    let runtime = "runtime = \"python\"\nentry = \"subject:Subject\"\npython = \">=3.9\"";
+    let folder = write_recipe(folder, name, &format!("{runtime}\n{pod}"), run);
+    std::fs::write(folder.join("pod/subject.py"), source).unwrap();
+    folder
+}
+
+fn write_recipe(folder: &Path, name: &str, pod: &str, run: &str) -> PathBuf {
+    let folder = folder.join("recipes").join(name);
+    std::fs::create_dir_all(folder.join("pod")).unwrap();
+    let name = name.replace('_', "-");
+    let manifest = format!(
+        "name = \"test/{name}\"\nversion = \"0.1.0\"\nlicense = \"Apache-2.0\"\nsummary = \"For a test\"\nhob = \"0.1\"\n\
+         [pod]\n{pod}\n[operations.run]\nsummary = \"Runs\"\ninput = {{}}\noutput = {{}}\n{run}\n"
+    );
+    std::fs::write(folder.join("recipe.toml"), manifest).unwrap();
+    folder
 }
 
 pub fn call(recipe: &Path, input: Value) -> Call {
@@ -80,4 +121,25 @@ pub fn is_running(pid: u32) -> bool {
         Ok(stat) => !matches!(stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()), Some("Z" | "X")),
         Err(_) => false,
     }
+}
+
+/// The running processes, but this one, of a host whose home lies below `folder`: its pods, their keepers, what they started.
+pub fn processes_below(folder: &Path) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid| *pid != std::process::id() && is_of(*pid, folder) && is_running(*pid)).collect()
+}
+
+/// Whether the command line or the environment of a process names something below `folder`, as a pod's HOME does.
+pub fn is_of(pid: u32, folder: &Path) -> bool {
+    let needle = folder.to_str().unwrap().as_bytes();
+    ["cmdline", "environ"].iter().any(|file| {
+        let text = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        text.windows(needle.len()).any(|window| window == needle)
+    })
+}
+
+/// What hosts of the home below `folder` keep for their pods.
+pub fn scratch_files(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder.join("home/state/scratch")) else { return Vec::new() };
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }

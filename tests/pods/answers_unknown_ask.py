@@ -11,5 +11,6 @@ import raw
 pod = raw.Pod()
 pod.ready()
 ask, _ = pod.ask()
+raw.fired(__file__)
 pod.answer(ask + 1_000_000, {})
 time.sleep(3600)

@@ -10,5 +10,6 @@ pod = raw.Pod()
 pod.ready()
 while True:
     ask, _ = pod.ask()
+    raw.fired(__file__)
     pod.data.send({"type": "chunk", "data": {"part": 1}}, ask)
     pod.answer(ask, {})

@@ -12,6 +12,7 @@ import raw
 pod = raw.Pod()
 pod.ready()
 pod.ask()
+raw.fired(__file__)
 pod.data.socket.shutdown(socket.SHUT_RDWR)
 pod.data.socket.close()
 pod.control.socket.shutdown(socket.SHUT_WR)

@@ -3,8 +3,11 @@
 Expected: `import_failed` with the traceback, which names this file and `_open_device`, and nothing of the runner.
 """
 
+import raw
+
 
 def _open_device():
+    raw.fired(__file__)
     raise RuntimeError("no accelerator on this machine")
 
 

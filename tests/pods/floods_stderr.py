@@ -12,6 +12,7 @@ pod = raw.Pod()
 pod.ready()
 while True:
     ask, _ = pod.ask()
+    raw.fired(__file__)
     for number in range(70_000):
         sys.stderr.write(f"floods_stderr: line {number} " + "." * 80 + "\n")
     sys.stderr.write("x" * (1 << 20))

@@ -9,8 +9,13 @@ import os
 
 import raw
 
+
+def cancelled(_ask):
+    raw.fired(__file__)
+
+
 pod = raw.Pod()
-pod.ready()
+pod.ready(cancelled)
 while True:
     ask, given = pod.ask()
     if given.get("answer"):

@@ -32,6 +32,7 @@ if middle == 0:
     os._exit(0)
 os.waitpid(middle, 0)
 grandchild = int(os.read(read, 32))
+raw.fired(__file__, grandchild)
 with open(given["pids"] + ".new", "w") as file:
     file.write(f"{os.getpid()} {grandchild}\n")
 os.rename(given["pids"] + ".new", given["pids"])

@@ -11,5 +11,6 @@ import raw
 pod = raw.Pod()
 pod.ready()
 ask, _ = pod.ask()
+raw.fired(__file__)
 pod.data.send_bytes(raw.HEADER.pack(0xFFFFFFFF, 0, ask) + b'{"type":"answer"')
 time.sleep(3600)

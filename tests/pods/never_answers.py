@@ -13,7 +13,7 @@ fault = {"code": "cancelled", "message": "`run` was cancelled"}
 
 
 def cancelled(ask):
-    pod.data.send({"type": "answer", "incarnation": pod.start["incarnation"], "fault": fault}, ask)
+    pod.reply(ask, fault=fault)
 
 
 pod.ready(cancelled)
@@ -21,3 +21,5 @@ while True:
     ask, given = pod.ask()
     if given.get("answer"):
         pod.answer(ask, {"pid": os.getpid()})
+    else:
+        raw.fired(__file__)

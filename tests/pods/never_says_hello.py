@@ -6,4 +6,7 @@ Expected: `start_timeout`.
 
 import time
 
+import raw
+
+raw.fired(__file__)
 time.sleep(3600)

@@ -15,8 +15,10 @@ large = True
 while True:
     ask, _ = pod.ask()
     if large:
+        raw.fired(__file__)
         text = json.dumps({"type": "answer", "incarnation": pod.start["incarnation"], "output": ""}).encode()
         missing = pod.start["frame_bytes_max"] + 1 - len(text)
+        pod.in_hand.remove(ask)
         pod.data.send_text(text[:-2] + b"x" * missing + text[-2:], ask)
     else:
         pod.answer(ask, {"pid": os.getpid()})

@@ -16,6 +16,7 @@ while True:
     ask, _ = pod.ask()
     c.puts(b"prints_from_c: puts")
     c.write(1, b"prints_from_c: write\n", 21)
+    raw.fired(__file__)
     lie = raw.HEADER.pack(2, 0, ask) + b"{}"
     c.write(1, lie, len(lie))
     c.fflush(None)

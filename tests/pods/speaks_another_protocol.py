@@ -4,11 +4,11 @@
 Expected: `protocol_violation`, which names both ranges.
 """
 
-import os
 import time
 
 import raw
 
 pod = raw.Pod()
-pod.control.send({"type": "hello", "protocol": [7, 9], "features": ["fds"], "pid": os.getpid(), "runtime": "raw"})
+raw.fired(__file__)
+pod.hello([7, 9])
 time.sleep(3600)

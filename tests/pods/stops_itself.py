@@ -12,4 +12,5 @@ import raw
 pod = raw.Pod()
 pod.ready()
 pod.ask()
+raw.fired(__file__)
 os.kill(os.getpid(), signal.SIGSTOP)

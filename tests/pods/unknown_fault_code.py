@@ -12,5 +12,6 @@ pod = raw.Pod()
 pod.ready()
 for fault in ({"code": "gremlins", "message": "unheard of"}, {"code": 7, "message": ["not", "text"]}, "just text"):
     ask, _ = pod.ask()
-    pod.data.send({"type": "answer", "incarnation": pod.start["incarnation"], "fault": fault}, ask)
+    raw.fired(__file__)
+    pod.reply(ask, fault=fault)
 time.sleep(3600)

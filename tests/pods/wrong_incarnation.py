@@ -11,5 +11,6 @@ import raw
 pod = raw.Pod()
 pod.ready()
 ask, _ = pod.ask()
+raw.fired(__file__)
 pod.data.send({"type": "answer", "incarnation": "somebody-else", "output": {}}, ask)
 time.sleep(3600)

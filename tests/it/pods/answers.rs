@@ -1,0 +1,207 @@
+//! What good pods answer, in which order, and from how many processes.
+//!
+//! Apart from the misdeeds and the endings: here nothing goes wrong but the author's own code.
+
+use std::time::{Duration, Instant};
+
+use hob::model::{Call, Code, Event};
+use serde_json::json;
+
+use crate::support::{Rig, call, is_running, within};
+
+#[tokio::test]
+async fn a_recipe_folder_answers_and_is_marked_unsigned() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("plain", "class Subject:\n    def run(self, input):\n        return {'length': len(input['text'])}\n", false);
+    for text in ["hello", ""] {
+        let outcome = rig.run(&recipe, json!({ "text": text })).await.unwrap();
+        assert_eq!(outcome.output.value(), &json!({ "length": text.len() }));
+        assert!(outcome.unsigned && outcome.recipe == "test/plain");
+    }
+    let records = rig.host.journal();
+    assert_eq!(records.len(), 2);
+    // One frame out, one frame back, no wasm: the promise of a recipe without glue.
+    assert!(records.iter().all(|record| (record.wasm_entries, record.frames_sent, record.frames_received) == (0, 1, 1)), "{records:?}");
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_pod_serves_many_calls_at_once_and_in_order() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("pid", "import os\nclass Subject:\n    def run(self, input):\n        return [os.getpid(), input]\n", false);
+    let calls = (0..50).map(|n| {
+        let (host, call) = (rig.host.clone(), call(&recipe, json!(n)));
+        tokio::spawn(async move { host.call(call).await.unwrap().output.into_value() })
+    });
+    let mut pids = std::collections::HashSet::new();
+    for (n, answer) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer[1], n);
+        pids.insert(answer[0].as_u64().unwrap());
+    }
+    assert_eq!(pids.len(), 1, "one lazily started pod");
+    rig.host.shutdown().await;
+    assert!(!is_running(*pids.iter().next().unwrap() as u32), "shutdown leaves no process");
+}
+
+#[tokio::test]
+async fn chunks_and_progress_arrive_in_order_before_the_outcome() {
+    let rig = Rig::new().await;
+    let source = "import hob_pod\nclass Subject:\n    def run(self, input):\n        for n in range(input):\n            hob_pod.progress(done=n)\n            yield {'n': n}\n        return 'end'\n";
+    let recipe = rig.python("stream", source, true);
+    // More than every buffer on the way holds: a slow reader holds the pod back and loses nothing.
+    let count = 500;
+    let mut running = rig.host.start(call(&recipe, json!(count)));
+    let (mut chunks, mut progress) = (Vec::new(), 0);
+    while let Some(event) = running.next().await {
+        match event {
+            Event::Chunk { data, .. } => chunks.push(data["n"].as_u64().unwrap()),
+            Event::Progress { .. } => progress += 1,
+            Event::Log { .. } => {}
+        }
+        if chunks.len() == 3 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+    let outcome = running.outcome().await.unwrap();
+    assert_eq!(outcome.output.value(), &json!("end"));
+    assert_eq!(chunks, (0..count).collect::<Vec<u64>>());
+    assert_eq!(progress, count);
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_python_error_keeps_type_message_and_traceback() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("raises", "class Subject:\n    def run(self, input):\n        raise KeyError('colour')\n", false);
+    let fault = rig.run(&recipe, json!(1)).await.unwrap_err();
+    assert_eq!(fault.code, Code::RecipeFailed);
+    assert!(fault.message.contains("KeyError") && fault.message.contains("colour"), "{}", fault.message);
+    assert!(fault.detail["traceback"].to_string().contains("subject.py"), "{}", fault.detail);
+    // The pod is as good as before.
+    assert_eq!(rig.run(&recipe, json!(1)).await.unwrap_err().code, Code::RecipeFailed);
+    assert_eq!(rig.host.pods().len(), 1);
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_fails_at_import_shows_the_traceback() {
+    let rig = Rig::new().await;
+    for (name, source, code, says) in [
+        ("import-error", "import numpyy\nclass Subject: pass\n", Code::DependencyMissing, "numpyy"),
+        ("raises-at-import", "1 / 0\n", Code::ImportFailed, "ZeroDivisionError"),
+        ("no-class", "x = 1\n", Code::ImportFailed, "Subject"),
+        (
+            "load-fails",
+            "class Subject:\n    def load(self, models):\n        raise ValueError('no weights')\n    def run(self, input):\n        return 1\n",
+            Code::ImportFailed,
+            "no weights",
+        ),
+        (
+            "exits-at-import",
+            "import os\nprint('last words', flush=True)\nos._exit(3)\n",
+            Code::Crashed,
+            "exited with code 3 before it was ready",
+        ),
+    ] {
+        let recipe = rig.python(name, source, false);
+        let fault = rig.run(&recipe, json!(1)).await.unwrap_err();
+        assert_eq!(fault.code, code, "{name}: {fault:?}");
+        assert!(format!("{} {}", fault.message, fault.detail).contains(says), "{name}: {fault:?}");
+        if name == "exits-at-import" {
+            assert!(fault.detail["log"].to_string().contains("last words"), "{fault:?}");
+        } else if name != "no-class" {
+            assert!(fault.detail["traceback"].is_string() || fault.detail["traceback"].is_array(), "{name}: {fault:?}");
+        }
+    }
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_busy_pod_ends_with_its_own_deadline() {
+    let rig = Rig::new().await;
+    let source = "import time\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n        return input\n";
+    let recipe = rig.python("queue", source, false);
+    rig.run(&recipe, json!(0)).await.unwrap();
+    let long = rig.host.start(call(&recipe, json!(4)));
+    within(5, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    let begun = Instant::now();
+    let late = || Call { deadline_ms: Some(200), ..call(&recipe, json!(0)) };
+    assert_eq!(rig.host.call(late()).await.unwrap_err().code, Code::Deadline);
+    let mut running = rig.host.start(late());
+    assert!(running.next().await.is_none());
+    assert_eq!(running.outcome().await.unwrap_err().code, Code::Deadline);
+    assert!(begun.elapsed() < Duration::from_secs(2), "not until the pod is free: {:?}", begun.elapsed());
+    assert_eq!(long.outcome().await.unwrap().output.value(), &json!(4));
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_changed_folder_gets_a_new_pod_and_the_old_one_ends_after_its_last_ask() {
+    let rig = Rig::new().await;
+    let source = "import time, os\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n        return os.getpid()\n";
+    let recipe = rig.python("edited", source, false);
+    let old = rig.run(&recipe, json!(0)).await.unwrap().output.into_value();
+    let long = rig.host.start(call(&recipe, json!(2)));
+    within(5, "the old pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    std::fs::write(recipe.join("pod/subject.py"), format!("{source}# edited\n")).unwrap();
+    let new = rig.run(&recipe, json!(0)).await.unwrap().output.into_value();
+    assert_ne!(old, new);
+    assert_eq!(rig.host.pods().len(), 2, "the old pod is not forgotten while it works");
+    assert_eq!(long.outcome().await.unwrap().output.into_value(), old);
+    within(5, "the old pod is over", || rig.host.pods().len() == 1).await;
+    assert!(!is_running(old.as_u64().unwrap() as u32) && is_running(new.as_u64().unwrap() as u32));
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn none_is_an_answer_and_a_chunk() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("none", "class Subject:\n    def run(self, input):\n        yield None\n", true);
+    let mut running = rig.host.start(call(&recipe, json!(null)));
+    assert_eq!(running.next().await, Some(Event::Chunk { data: json!(null), blobs: vec![] }));
+    assert_eq!(running.outcome().await.unwrap().output.value(), &json!(null));
+    rig.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_installed_recipe_has_one_pod_and_none_once_it_is_removed() {
+    use hob::{
+        author::{keys::Keys, pack::pack, publish::publish, repository},
+        model::{RecipeName, Silent},
+        shelf::repository::Trust,
+    };
+    let rig = Rig::new().await;
+    let source = "import time, os\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n        return os.getpid()\n";
+    let recipe = rig.python("shelved", source, false);
+    let case = recipe.join("cases/one");
+    std::fs::create_dir_all(&case).unwrap();
+    std::fs::write(case.join("input.json"), r#"{"operation": "run", "input": 0}"#).unwrap();
+    std::fs::write(case.join("output.json"), "1").unwrap();
+    let (repo, keys) = (rig.folder.path().join("repo"), Keys::at(rig.folder.path().join("keys")));
+    let now = jiff::Timestamp::now();
+    let made = repository::repo_init(&repo, &keys, now).await.unwrap();
+    repository::add_publisher(&repo, &keys, "test", None, now).await.unwrap();
+    publish(&repo, &keys, &pack(&recipe).unwrap(), &recipe.join("models"), now, &Silent).await.unwrap();
+    let trust = Trust::Fingerprint(made.fingerprint.to_string());
+    rig.host.add_remote("main", repo.to_str().unwrap(), trust).await.unwrap();
+    let name: RecipeName = "test/shelved".parse().unwrap();
+    rig.host.add(&name, &semver::VersionReq::STAR, None).await.unwrap();
+
+    let call = |input: serde_json::Value| Call::new("test/shelved", "run", input).unwrap();
+    let calls: Vec<_> =
+        (0..8).map(|_| (rig.host.clone(), call(json!(0)))).map(|(host, call)| tokio::spawn(async move { host.call(call).await })).collect();
+    let mut pids = std::collections::HashSet::new();
+    for called in calls {
+        pids.insert(called.await.unwrap().unwrap().output.into_value().as_u64().unwrap());
+    }
+    assert_eq!((pids.len(), rig.host.pods().len()), (1, 1), "first calls at once share one pod");
+
+    let long = rig.host.start(call(json!(1)));
+    within(5, "the pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    rig.host.remove(&name).await.unwrap();
+    assert_eq!(rig.host.call(call(json!(0))).await.unwrap_err().code, Code::RecipeNotFound);
+    assert!(pids.contains(&long.outcome().await.unwrap().output.into_value().as_u64().unwrap()), "its call goes on");
+    within(5, "the pod of what was removed is over", || rig.host.pods().is_empty()).await;
+    rig.host.shutdown().await;
+}

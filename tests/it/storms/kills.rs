@@ -1,0 +1,173 @@
+//! Pods killed at random under load.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hob::model::{Code, Fault};
+use serde_json::json;
+
+use super::{Dice, alone, bounded, held, kill_a_pod, line, soak_seconds};
+use crate::support::{Rig, call};
+
+const CALLERS: u64 = 32;
+const PODS: usize = 3;
+
+/// Logs the beginning and the end of each ask, past the host, so that both can be compared with what the callers were told.
+const SOURCE: &str = r#"
+import os, time
+
+log = os.open("{log}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+class Subject:
+    def run(self, input):
+        os.write(log, b"begin %d\n" % input["n"])
+        if input["ms"]:
+            time.sleep(input["ms"] / 1000)
+        os.write(log, b"end %d\n" % input["n"])
+        return {"n": input["n"]}
+"#;
+
+/// What is known of one ask from the pods' side.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    begun: u32,
+    ended: u32,
+}
+
+/// All calls of a storm.
+struct Storm {
+    /// Number of each call that failed, with its fault.
+    faults: HashMap<u64, Fault>,
+    calls: u64,
+    kills: u64,
+    seen: HashMap<u64, Seen>,
+}
+
+/// Calls from 32 callers, each of up to `ms` milliseconds, while pods are killed.
+async fn storm(lasts: Duration, ms: u64, idempotent: bool, dice: &mut Dice) -> Storm {
+    let rig = Arc::new(Rig::new().await);
+    let log = rig.folder.path().join("log");
+    let source = SOURCE.replace("{log}", log.to_str().unwrap());
+    let recipe = rig.pool("victim", &source, &format!("max = {PODS}"), &format!("idempotent = {idempotent}"));
+    let (next, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (rig, recipe, next, over, mut dice) = (rig.clone(), recipe.clone(), next.clone(), over.clone(), dice.fork());
+            tokio::spawn(async move {
+                let mut faults = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let input = json!({ "n": n, "ms": dice.below(ms + 1) });
+                    match bounded(30, &format!("call {n}"), rig.host.call(call(&recipe, input))).await {
+                        Ok(outcome) => assert_eq!(outcome.output.value(), &json!({ "n": n }), "the answer of another call"),
+                        Err(fault) => faults.push((n, fault)),
+                    }
+                }
+                faults
+            })
+        })
+        .collect();
+    let end = Instant::now() + lasts;
+    let mut kills = 0;
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20 + dice.below(120))).await;
+        kills += u64::from(kill_a_pod(&rig.host, rig.folder.path(), dice));
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut faults = HashMap::new();
+    for caller in callers {
+        faults.extend(bounded(60, "a caller", caller).await.unwrap());
+    }
+    rig.close().await;
+    Storm { faults, calls: next.load(Ordering::Relaxed), kills, seen: read(&log) }
+}
+
+fn read(log: &Path) -> HashMap<u64, Seen> {
+    let mut seen: HashMap<u64, Seen> = HashMap::new();
+    for line in std::fs::read_to_string(log).unwrap().lines() {
+        let (what, n) = line.split_once(' ').unwrap();
+        let seen = seen.entry(n.parse().unwrap()).or_default();
+        match what {
+            "begin" => seen.begun += 1,
+            _ => seen.ended += 1,
+        }
+    }
+    seen
+}
+
+impl Storm {
+    /// What holds of every storm.
+    fn check(&self) {
+        println!("{} calls, {} kills, {} faults", self.calls, self.kills, self.faults.len());
+        assert!(self.kills > 5 && self.calls > 100, "no storm: {} kills, {} calls", self.kills, self.calls);
+        for (n, fault) in &self.faults {
+            assert!(fault.code == Code::Crashed && fault.message.contains("SIGKILL"), "call {n}: {}", line(fault));
+        }
+        for n in (0..self.calls).filter(|n| !self.faults.contains_key(n)) {
+            assert!(self.seen.get(&n).is_some_and(|seen| seen.ended >= 1), "call {n} has an answer and was never run");
+        }
+    }
+
+    /// At most once: nothing runs twice, and only what was begun fails.
+    fn check_once(&self) {
+        self.check();
+        for (n, seen) in &self.seen {
+            assert_eq!(seen.begun, 1, "call {n} was run {} times: {seen:?}", seen.begun);
+            assert!(self.faults.contains_key(n) || seen.ended == 1, "call {n} was cut off and its caller was not told");
+        }
+        // A pod does one thing at a time, so a kill costs one call at most.
+        let faults = self.faults.len() as u64;
+        assert!(1 <= faults && faults <= self.kills, "{faults} faults of {} kills", self.kills);
+        // Begun, but killed before the first line of the method: an instant among milliseconds.
+        let unseen = self.faults.keys().filter(|n| !self.seen.contains_key(n)).count() as u64;
+        assert!(unseen <= 2 + self.kills / 10, "{unseen} of {faults} faults are of asks that never began");
+    }
+
+    /// Run again where it was cut off: nobody notices.
+    fn check_again(&self) {
+        self.check();
+        let faults: Vec<_> = self.faults.iter().map(|(n, fault)| format!("call {n}: {}", line(fault))).collect();
+        assert!(faults.is_empty(), "{faults:#?}");
+        let runs: u64 = self.seen.values().map(|seen| u64::from(seen.begun)).sum();
+        assert!(runs > self.calls, "no kill cut off a call: {runs} runs of {} calls", self.calls);
+        assert!(runs <= self.calls + self.kills, "{runs} runs of {} calls after {} kills", self.calls, self.kills);
+    }
+}
+
+/// A first storm fills what is filled once; after the second, the process holds no more than after the first.
+async fn is_flat(ms: u64, idempotent: bool, check: fn(&Storm)) {
+    let mut dice = Dice::new();
+    let lasts = soak_seconds(2.5);
+    storm(Duration::from_millis(1_500), ms, idempotent, &mut dice).await;
+    let before = held();
+    let storm = storm(lasts, ms, idempotent, &mut dice).await;
+    check(&storm);
+    let after = held();
+    println!("descriptors, KiB: {before:?} before, {after:?} after");
+    assert!(after.0 <= before.0, "descriptors leak: {before:?} before, {after:?} after");
+    // The numbers that this test itself keeps grow with the calls.
+    let own = storm.calls * 100 / 1024;
+    assert!(after.1 <= before.1 + 16 * 1024 + own, "memory leaks: {before:?} before, {after:?} after");
+}
+
+#[test]
+fn a_kill_costs_the_call_in_hand_and_no_other() {
+    alone("storms::kills::a_kill_costs_the_call_in_hand_and_no_other", 60, || is_flat(8, false, Storm::check_once));
+}
+
+#[test]
+fn a_kill_costs_the_one_ask_that_was_begun_of_those_sent_ahead() {
+    alone("storms::kills::a_kill_costs_the_one_ask_that_was_begun_of_those_sent_ahead", 60, || is_flat(0, false, Storm::check_once));
+}
+
+#[test]
+fn a_kill_costs_no_idempotent_call() {
+    alone("storms::kills::a_kill_costs_no_idempotent_call", 60, || is_flat(8, true, Storm::check_again));
+}

@@ -1,0 +1,152 @@
+//! Pools that have more to do than they can: who goes first, who is refused, and that nobody starves.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hob::model::{Call, Code, Priority, limits::POD_QUEUE_MAX};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{bounded, soak_seconds};
+use crate::support::{Rig, call, within};
+
+const SLEEPS: &str = "import time\nclass Subject:\n    def run(self, input):\n        time.sleep(input / 1000)\n        return input\n";
+
+/// One ask, in milliseconds.
+const ASK_MS: u64 = 100;
+
+/// What waking up, one frame there and one back may add on a busy machine, in milliseconds.
+const MARGIN_MS: u64 = 60;
+
+fn with(priority: Priority, call: Call) -> Call {
+    Call { priority, ..call }
+}
+
+/// Callers that always have a call of that class under way, until `over`; counts what is done.
+fn saturate(rig: &Arc<Rig>, recipe: &Path, priority: Priority, callers: usize) -> (Arc<AtomicBool>, Arc<AtomicU64>, JoinSet<()>) {
+    let (over, done, mut all) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), JoinSet::new());
+    for _ in 0..callers {
+        let (rig, recipe, over, done) = (rig.clone(), recipe.to_owned(), over.clone(), done.clone());
+        all.spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                let outcome = bounded(60, "a call of the load", rig.host.call(with(priority, call(&recipe, json!(ASK_MS))))).await;
+                outcome.unwrap();
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    (over, done, all)
+}
+
+#[tokio::test]
+async fn an_interactive_call_waits_for_one_ask_at_most_however_much_bulk_there_is() {
+    let rig = Arc::new(Rig::new().await);
+    let recipe = rig.pool("classes", SLEEPS, "max = 2", "");
+    let (over, done, bulk) = saturate(&rig, &recipe, Priority::Bulk, 64);
+    within(20, "both pods are busy with bulk", || done.load(Ordering::Relaxed) >= 4).await;
+    let (begun, before) = (Instant::now(), done.load(Ordering::Relaxed));
+    let mut waits = Vec::new();
+    while begun.elapsed() < soak_seconds(4.0) {
+        let asked = Instant::now();
+        rig.host.call(with(Priority::Interactive, call(&recipe, json!(ASK_MS)))).await.unwrap();
+        waits.push(asked.elapsed().saturating_sub(Duration::from_millis(ASK_MS)));
+        // Not in step with the pods.
+        tokio::time::sleep(Duration::from_millis(13 + 31 * (waits.len() as u64 % 5))).await;
+    }
+    let took = begun.elapsed();
+    let bulk_done = done.load(Ordering::Relaxed) - before;
+    over.store(true, Ordering::Relaxed);
+    bounded(60, "the bulk callers", bulk.join_all()).await;
+    waits.sort_unstable();
+    let p99 = waits[(waits.len() * 99).div_ceil(100) - 1];
+    let places = 2 * took.as_millis() as u64 / ASK_MS;
+    println!("{} interactive calls, p99 of their wait {p99:?}; {bulk_done} bulk calls, {places} places in all", waits.len());
+    assert!(p99 <= Duration::from_millis(ASK_MS + MARGIN_MS), "{waits:?}");
+    // What the interactive calls left over, bulk used.
+    assert!(bulk_done + waits.len() as u64 >= places * 7 / 10, "{bulk_done} of {places}, {} interactive", waits.len());
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn bulk_gets_its_turn_beside_interactive_calls_that_fill_the_pool() {
+    let rig = Arc::new(Rig::new().await);
+    let recipe = rig.pool("starved", SLEEPS, "max = 1", "");
+    let (over, done, interactive) = saturate(&rig, &recipe, Priority::Interactive, 6);
+    within(20, "the pod is busy", || done.load(Ordering::Relaxed) >= 2).await;
+    let before = done.load(Ordering::Relaxed);
+    let mut bulk = JoinSet::new();
+    for _ in 0..3 {
+        let (rig, call) = (rig.clone(), with(Priority::Bulk, call(&recipe, json!(ASK_MS))));
+        bulk.spawn(async move { rig.host.call(call).await.unwrap() });
+    }
+    bounded(20, "three bulk calls", bulk.join_all()).await;
+    let passed = done.load(Ordering::Relaxed) - before;
+    over.store(true, Ordering::Relaxed);
+    bounded(60, "the interactive callers", interactive.join_all()).await;
+    println!("{passed} interactive calls went meanwhile");
+    assert!(passed >= 3, "interactive calls go first: {passed}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_back_and_then_there_is_a_place() {
+    let rig = Arc::new(Rig::new().await);
+    let recipe = rig.pool("full", SLEEPS, "max = 1", "");
+    rig.run(&recipe, json!(0)).await.unwrap();
+    // So that the pod's speed is known: what is promised below follows from it.
+    for _ in 0..20 {
+        rig.run(&recipe, json!(4)).await.unwrap();
+    }
+    let mut queued = JoinSet::new();
+    let refused = loop {
+        assert!(queued.len() < POD_QUEUE_MAX * 2, "nobody is refused");
+        let running = rig.host.start(call(&recipe, json!(4)));
+        queued.spawn(async move { bounded(60, "a queued call", running.outcome()).await });
+        // A refusal is an outcome at once.
+        if let Some(Ok(Err(fault))) = queued.try_join_next() {
+            break fault;
+        }
+        if queued.len() % 64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(refused.code, Code::Overloaded, "{refused:?}");
+    let retry_after = refused.retry_after.expect("a refusal says when to come back");
+    assert!((1..=60_000).contains(&retry_after) && refused.retryable, "{refused:?}");
+    tokio::time::sleep(Duration::from_millis(retry_after)).await;
+    bounded(60, "the call that came back", rig.host.call(call(&recipe, json!(4)))).await.expect("there is a place by then");
+    let outcomes = bounded(60, "the queue", queued.join_all()).await;
+    let faults: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert!(faults.iter().all(|fault| fault.code == Code::Overloaded), "{faults:?}");
+    assert!(outcomes.len() - faults.len() >= POD_QUEUE_MAX, "what was accepted was done: {}", outcomes.len() - faults.len());
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn what_is_too_late_is_never_begun() {
+    let rig = Arc::new(Rig::new().await);
+    let log = rig.folder.path().join("log");
+    let source = format!(
+        "import time\nclass Subject:\n    def run(self, input):\n        open({:?}, 'a').write('x')\n        time.sleep(input / 1000)\n",
+        log.to_str().unwrap()
+    );
+    let recipe = rig.pool("late", &source, "max = 1", "");
+    let long = rig.host.start(call(&recipe, json!(1_000)));
+    within(10, "the pod is busy", || log.exists()).await;
+    let mut late = JoinSet::new();
+    for _ in 0..20 {
+        let (rig, call) = (rig.clone(), Call { deadline_ms: Some(200), ..call(&recipe, json!(0)) });
+        late.spawn(async move { rig.host.call(call).await.unwrap_err().code });
+    }
+    assert!(bounded(5, "late calls", late.join_all()).await.iter().all(|code| *code == Code::Deadline));
+    long.outcome().await.unwrap();
+    rig.run(&recipe, json!(0)).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "xx", "the long one, and the one after it");
+    rig.close().await;
+}
