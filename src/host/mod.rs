@@ -13,7 +13,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     glue::Glue,
-    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, limits, progress},
+    model::{
+        Call, Code, Event, Fault, Home, Outcome, RecipeName, RecipeRef, limits, progress,
+        status::{Health, HostStatus, LogLine, PodStatus as PodState, PoolStatus, Waiting},
+    },
     pod,
     shelf::{self, environment::Tools, store::Shelf},
 };
@@ -51,6 +54,7 @@ pub struct Host(Arc<Inner>);
 
 /// What all parts of a host share.
 pub(crate) struct Inner {
+    opened: std::time::Instant,
     home: Home,
     tools: Tools,
     progress: progress::Shared,
@@ -94,6 +98,7 @@ impl Host {
             let keeper = pod::unpack_runner(&config.home.tools())?;
             let tools = crate::shelf::config::Config::read(&config.home)?.tools.overridden_by(config.tools);
             Ok(Host(Arc::new(Inner {
+                opened: std::time::Instant::now(),
                 home: config.home,
                 tools,
                 progress: config.progress,
@@ -147,6 +152,88 @@ impl Host {
             asks: pod.asks,
         };
         self.0.pods.snapshots().into_iter().map(status).collect()
+    }
+
+    /// The whole host at a glance.
+    pub fn status(&self) -> HostStatus {
+        let records = self.journal();
+        let mut pools: Vec<PoolStatus> = Vec::new();
+        for pod in self.pods() {
+            let state = PodState {
+                recipe: pod.recipe.clone(),
+                version: String::new(),
+                state: pod.state.to_owned(),
+                since_ms: 0,
+                age_ms: 0,
+                pid: pod.pid,
+                incarnation: pod.incarnation,
+                memory_bytes: None,
+                asks: pod.asks,
+                in_hand: 0,
+                last_fault: None,
+            };
+            match pools.iter_mut().find(|pool| pool.recipe == pod.recipe) {
+                Some(pool) => pool.pods.push(state),
+                None => pools.push(PoolStatus {
+                    recipe: pod.recipe,
+                    version: String::new(),
+                    health: Health::Good,
+                    retry_after: None,
+                    waiting: Waiting::default(),
+                    pods_max: 1,
+                    asks_done: 0,
+                    asks_failed: 0,
+                    asks_repeated: 0,
+                    crashes: 0,
+                    last_fault: None,
+                    pods: vec![state],
+                }),
+            }
+        }
+        HostStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            up_ms: u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX),
+            accepts: true,
+            calls_running: 0,
+            calls_done: records.len() as u64,
+            calls_failed: records.iter().filter(|record| record.fault.is_some()).count() as u64,
+            pools,
+        }
+    }
+
+    /// The last lines that pods printed, oldest first; of one recipe, or of all.
+    pub fn logs(&self, _recipe: Option<&RecipeName>, _lines: usize) -> Vec<LogLine> {
+        Vec::new()
+    }
+
+    /// Lets a recipe that cools down start pods again.
+    ///
+    /// Errors: `recipe_not_found`.
+    pub fn lift(&self, recipe: &RecipeName) -> Result<(), Fault> {
+        self.0.shelf.entry(recipe).map(|_| ())
+    }
+
+    /// Starts the pods that installed recipes keep at least, `min` of each. What cannot be started is logged, and tried again by
+    /// the first call.
+    pub async fn warm(&self) {
+        let installed = match self.installed() {
+            Ok(installed) => installed,
+            Err(fault) => return tracing::warn!("nothing is warmed up: {fault}"),
+        };
+        for entry in installed {
+            if let Err(fault) = self.warm_one(&entry.name).await {
+                tracing::warn!(recipe = %entry.name, "not warmed up: {fault}");
+            }
+        }
+    }
+
+    async fn warm_one(&self, name: &RecipeName) -> Result<(), Fault> {
+        let entry = self.0.catalogue.find(&self.0, &RecipeRef::Name(name.clone())).await?;
+        if entry.recipe().manifest().pod.as_ref().is_some_and(|pod| pod.pool.min > 0) {
+            entry.start_pod(&self.0).await?;
+        }
+        Ok(())
     }
 
     /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe provides.
