@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     http::{
         self,
-        connection::{Way, closed},
+        connection::{Patience, Way, closed},
         token::Token,
     },
     print, socket,
@@ -61,7 +61,7 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
     let mut loops = JoinSet::new();
     let mut rooms = Vec::new();
     for (listener, token) in doors {
-        let way = Way { routes: routes.clone(), token, closing: closing.clone() };
+        let way = Way { routes: routes.clone(), token, closing: closing.clone(), patience: Patience::default() };
         let room = Arc::new(Semaphore::new(limits::SERVE_CONNECTIONS_MAX));
         rooms.push(room.clone());
         loops.spawn(accept(listener, way, room));
