@@ -8,7 +8,11 @@ mod frame;
 mod handle;
 mod lane;
 mod log;
+#[allow(dead_code)]
+mod poison;
 mod process;
+#[allow(dead_code)]
+mod restarts;
 mod runner;
 mod state;
 #[cfg(test)]
