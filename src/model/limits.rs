@@ -280,6 +280,36 @@ pub const TIMESTAMP_DAYS: i64 = 14;
 /// Days before its end from which an offline role is reported as due.
 pub const ROLE_DUE_DAYS: i64 = 60;
 
+/// How long an ask of a lower class waits before its age counts, in milliseconds: below that, one of a higher class never waits for it.
+pub const AGE_MS: u64 = 1_000;
+
+/// Units in a row that may pass over a class with an aged ask; the next one is that ask's. So a lower class keeps a ninth of the pods.
+pub const PASSED_OVER_MAX: u32 = 8;
+
+/// Asks that do not fit into a batch (by cost) and are looked past for smaller ones.
+pub const BATCH_MISFITS_MAX: usize = 32;
+
+/// Share of an ask's time that it may spend waiting for others of its batch, in percent: what a recipe's wait may not cost it is its deadline.
+pub const BATCH_WAIT_PERCENT: u32 = 25;
+
+/// Work that may be sent to a busy pod ahead of its turn, in microseconds: hides the way there and back, and dies with the pod.
+pub const AHEAD_WORK_US: u64 = 500;
+
+/// Units that may be sent ahead, however tiny they are.
+pub const AHEAD_UNITS_MAX: usize = 32;
+
+/// Shortest `retry_after` of a full queue, in milliseconds.
+pub const RETRY_AFTER_MIN_MS: u64 = 10;
+
+/// Longest `retry_after` of a full queue, in milliseconds.
+pub const RETRY_AFTER_MAX_MS: u64 = 60_000;
+
+/// `retry_after` of a full queue while nothing is measured, in milliseconds.
+pub const RETRY_AFTER_UNMEASURED_MS: u64 = 1_000;
+
+/// Refused callers that are told to come back one behind the other; those after them come all at once.
+pub const SENT_AWAY_MAX: usize = 16_384;
+
 /// First wait before a pod is started again after two pods ended without an answer, in milliseconds; doubles with each further one.
 pub const RESTART_WAIT_MIN_MS: u64 = 250;
 

@@ -14,6 +14,8 @@ mod process;
 #[allow(dead_code)]
 mod restarts;
 mod runner;
+#[allow(dead_code)]
+mod schedule;
 mod state;
 #[cfg(test)]
 mod vectors;
