@@ -202,8 +202,8 @@ mod tests {
         let (mut now, mut until) = until_quarantined(&mut restarts, ms(0));
         for length in [30, 60, 120, 240, 480, 600, 600] {
             assert_eq!(until - now, ms(length * 1_000));
-            restarts.died(until - ms(1), false, 1.0);
-            assert_eq!(restarts.may_start(until - ms(1)), MayStart::Quarantined(until), "a sibling's death changes nothing");
+            (0..20).for_each(|_| restarts.died(until - ms(1), false, 1.0));
+            assert_eq!(restarts.may_start(until - ms(1)), MayStart::Quarantined(until), "the deaths of siblings change nothing");
             now = until;
             restarts.died(now, false, 1.0);
             let MayStart::Quarantined(next) = restarts.may_start(now) else { panic!("the trial had no second try") };
@@ -235,6 +235,17 @@ mod tests {
             restarts.died(ms(now), true, 1.0);
             assert_eq!(restarts.may_start(ms(now)), MayStart::Now);
         }
+    }
+
+    #[test]
+    fn a_productive_death_ends_the_row() {
+        let mut restarts = Restarts::new();
+        (0..4).for_each(|_| restarts.died(ms(0), false, 1.0));
+        assert_eq!(restarts.may_start(ms(0)), MayStart::At(ms(1_000)));
+        restarts.died(ms(0), true, 1.0);
+        assert_eq!(restarts.may_start(ms(0)), MayStart::Now);
+        restarts.died(ms(0), false, 1.0);
+        assert_eq!(restarts.may_start(ms(0)), MayStart::Now, "the first of a new row is free");
     }
 
     /// Two pods of a good recipe, killed at random ten times a second for a minute, often before their first answer.
