@@ -88,6 +88,7 @@ impl Host {
     pub async fn open(config: Config) -> Result<Host, Fault> {
         shelf::blocking(move || {
             let shelf = Shelf::open(config.home.clone())?;
+            shelf::scratch::Scratch::sweep(&config.home, &pods::reap)?;
             let keeper = pod::unpack_runner(&config.home.tools())?;
             let tools = crate::shelf::config::Config::read(&config.home)?.tools.overridden_by(config.tools);
             Ok(Host(Arc::new(Inner {

@@ -37,6 +37,15 @@ struct Known {
     closed: bool,
 }
 
+/// Ends what a host that is gone left running; whether its folder may go.
+pub fn reap(folder: &Path) -> bool {
+    let reaped = pod::reap(folder);
+    for pid in &reaped.killed {
+        tracing::warn!(pid, "ended a process that a killed host had left");
+    }
+    reaped.is_done()
+}
+
 impl Pods {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -59,7 +68,7 @@ impl Pods {
         }
         let scratch = match &known.scratch {
             Some(scratch) => scratch.clone(),
-            None => known.scratch.insert(Arc::new(Scratch::new(home)?)).clone(),
+            None => known.scratch.insert(Arc::new(Scratch::new(home, &reap)?)).clone(),
         };
         known.watchers.retain(|watcher| !watcher.is_over());
         known.started += 1;

@@ -36,6 +36,11 @@ impl Host {
         self.0.pods.logs(recipe.map(RecipeName::to_string).as_deref(), lines)
     }
 
+    /// What crashed pods left, of this host and of earlier ones, newest first. Blocking.
+    pub fn dossiers(&self) -> Vec<crate::pod::Dossier> {
+        crate::pod::dossiers(&self.0.home.dossiers())
+    }
+
     /// Lets a recipe that cools down start pods again, and inputs that ended its pods be tried again.
     ///
     /// Errors: `recipe_not_found`.

@@ -29,9 +29,11 @@ mod vitals;
 mod waits;
 mod wire;
 
+pub use dossier::{AskInHand, Dossier, Ended, list as dossiers};
 pub use driver::spawn;
 pub use handle::{Ask, Reply, Request, Watcher};
 pub use pool::{BoxFuture, Pool, Seat, Spawner, WeakPool};
 pub use process::{Keeps, Program, Spec};
+pub use registry::{Reaped, reap};
 pub use runner::unpack as unpack_runner;
 pub use wire::Payload;

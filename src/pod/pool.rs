@@ -576,6 +576,9 @@ impl Seat {
         let now = pool.now();
         let mut book = pool.book();
         book.note(report, now);
+        if !report.cleared.is_empty() {
+            pool.suspects.store(!book.poison.is_empty(), Ordering::Relaxed);
+        }
         let late = book.schedule.shed(now);
         let free = |member: &Member| member.ready && !member.leaving && member.units < pool.concurrency;
         let mut serving = 0;

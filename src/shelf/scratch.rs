@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::staging::Staging;
+use super::staging::{self, Staging};
 use crate::model::{Fault, Home};
 
 /// A folder below [`Home::scratch`]; deleted on drop.
@@ -12,11 +12,21 @@ use crate::model::{Fault, Home};
 pub struct Scratch(Staging);
 
 impl Scratch {
-    /// A fresh, empty folder. What killed hosts left is deleted first.
+    /// A fresh, empty folder. What killed hosts left is deleted first, once `reap` ended what still ran there.
     ///
     /// Errors: `io`, `disk_full`.
-    pub fn new(home: &Home) -> Result<Scratch, Fault> {
-        Staging::below(&home.scratch(), "host").map(Scratch)
+    pub fn new(home: &Home, reap: &dyn Fn(&Path) -> bool) -> Result<Scratch, Fault> {
+        Staging::below(&home.scratch(), "host", reap).map(Scratch)
+    }
+
+    /// Deletes what killed hosts left, once `reap` ended what still ran there. Blocking.
+    ///
+    /// Errors: `io`.
+    pub fn sweep(home: &Home, reap: &dyn Fn(&Path) -> bool) -> Result<(), Fault> {
+        match home.scratch().is_dir() {
+            true => staging::sweep(&home.scratch(), reap),
+            false => Ok(()),
+        }
     }
 
     pub fn folder(&self) -> &Path {
@@ -37,12 +47,12 @@ mod tests {
     fn what_a_killed_host_left_is_deleted_and_a_living_one_keeps_its_own() {
         let root = tempfile::tempdir().unwrap();
         let home = Home::at(root.path());
-        let living = Scratch::new(&home).unwrap();
+        let living = Scratch::new(&home, &|_| true).unwrap();
         std::fs::create_dir_all(living.folder().join("1")).unwrap();
         let left = home.scratch().join("host-killed");
         std::fs::create_dir_all(left.join("1/__pycache__")).unwrap();
         std::fs::write(left.with_extension("lock"), "").unwrap();
-        let next = Scratch::new(&home).unwrap();
+        let next = Scratch::new(&home, &|_| true).unwrap();
         assert!(!left.exists() && living.folder().join("1").is_dir() && next.name() != living.name());
         drop(next);
         drop(living);

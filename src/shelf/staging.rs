@@ -24,13 +24,13 @@ pub(super) struct Staging {
 impl Staging {
     /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first.
     pub fn new(home: &Home, kind: &str) -> Result<Staging, Fault> {
-        Staging::below(&home.staging(), kind)
+        Staging::below(&home.staging(), kind, &|_| true)
     }
 
-    /// The same, below another folder.
-    pub fn below(root: &Path, kind: &str) -> Result<Staging, Fault> {
+    /// The same, below another folder. `may_go` is asked before the folder of a crashed maker is deleted.
+    pub fn below(root: &Path, kind: &str, may_go: &dyn Fn(&Path) -> bool) -> Result<Staging, Fault> {
         durable::make_folder(root)?;
-        sweep(root)?;
+        sweep(root, may_go)?;
         let failed = |error: std::io::Error| Fault::io(format!("making a folder in {}", root.display()), &error);
         loop {
             let named = tempfile::Builder::new().prefix(&format!("{kind}-")).suffix(".lock").tempfile_in(root).map_err(failed)?;
@@ -71,8 +71,8 @@ fn still_there(lock: &File, path: &Path) -> bool {
     }
 }
 
-/// Deletes what no living maker holds.
-fn sweep(root: &Path) -> Result<(), Fault> {
+/// Deletes what no living maker holds, and `may_go` lets go.
+pub(super) fn sweep(root: &Path, may_go: &dyn Fn(&Path) -> bool) -> Result<(), Fault> {
     let failed = |error: std::io::Error| Fault::io(format!("reading {}", root.display()), &error);
     for entry in fs::read_dir(root).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -84,7 +84,7 @@ fn sweep(root: &Path) -> Result<(), Fault> {
             continue;
         }
         let Ok(lock) = File::options().write(true).open(&path) else { continue };
-        if lock.try_lock().is_ok() && still_there(&lock, &path) {
+        if lock.try_lock().is_ok() && still_there(&lock, &path) && may_go(&path.with_extension("")) {
             files::remove_tree(&path.with_extension(""))?;
             let _ = fs::remove_file(&path);
         }
