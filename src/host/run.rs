@@ -33,15 +33,12 @@ pub async fn run(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>) -> 
     result
 }
 
-async fn admitted(
-    host: &Arc<Inner>,
-    call: Call,
-    events: mpsc::Sender<Event>,
-    record: &mut Record,
-) -> Result<Outcome, Fault> {
+async fn admitted(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>, record: &mut Record) -> Result<Outcome, Fault> {
     let begun = Instant::now();
     if host.closing.load(Ordering::Acquire) {
-        return Err(Fault::new(Code::ShuttingDown, "the host is ending and takes no more calls").hint("call again when it was started anew"));
+        return Err(
+            Fault::new(Code::ShuttingDown, "the host is ending and takes no more calls").hint("call again when it was started anew")
+        );
     }
     // Which recipe: a verified one from the shelf, or the author's folder.
     let entry = host.catalogue.find(host, &call.recipe).await?;

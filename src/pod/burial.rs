@@ -15,9 +15,10 @@ use super::{
     dossier::{self, AskInHand, Dossier},
     driver::Driver,
     handle::{Placed, Reply},
-    pool::End,
+    leftovers,
     poison::Ended,
-    leftovers, registry,
+    pool::End,
+    registry,
     state::{AskId, Ending},
 };
 use crate::model::{

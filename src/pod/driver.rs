@@ -719,8 +719,9 @@ impl Driver {
         let operation = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
         let (name, interval) = operation.map_or((String::new(), 0), |op| (op.name.clone(), op.progress_interval_ms.unwrap_or(0)));
         let recipe = &self.spec.recipe.manifest().name;
-        let fault = Fault::new(Code::Stalled, format!("`{name}` of `{recipe}` gave no progress for {interval} ms, which is what it promises"))
-            .hint("the recipe declares that as `progress_interval_ms`: it hangs, or it should report progress more often");
+        let fault =
+            Fault::new(Code::Stalled, format!("`{name}` of `{recipe}` gave no progress for {interval} ms, which is what it promises"))
+                .hint("the recipe declares that as `progress_interval_ms`: it hangs, or it should report progress more often");
         self.with_tail(fault, ask)
     }
 }

@@ -208,6 +208,7 @@ impl Pool {
         let pending = Pending { request, chunks: sender, end, tally: Tally::default(), begun: 0 };
         let late = book.schedule.shed(now);
         let pushed = book.schedule.push(pending, waiting).map_err(|refused| {
+            drop(refused.item);
             Fault::new(Code::Overloaded, format!("{} asks wait for `{}` already", refused.waiting, pool.name()))
                 .hint("call again after `retry_after` milliseconds: that is how long the queue takes to move at its present pace")
                 .retry_after(refused.retry_after)
@@ -466,10 +467,7 @@ impl Inner {
                 // It may have been ready before it was known.
                 self.offer(&mut book);
             }
-            Err(fault) => self.over(
-                seat,
-                End { unwanted: true, was_ready: false, was_useful: false, was_killed_at_start: false, fault },
-            ),
+            Err(fault) => self.over(seat, End { unwanted: true, was_ready: false, was_useful: false, was_killed_at_start: false, fault }),
         }
     }
 
@@ -523,9 +521,12 @@ impl Inner {
 
     fn poisoned(&self, operation: &str, left: Duration) -> Fault {
         let name = self.name();
-        Fault::new(Code::PoisonRequest, format!("this input of `{operation}` ended pods of `{name}` before, and is not tried again for now"))
-            .hint(format!("change the input, or mend the recipe; `hob pods --lift {name}` lets it be tried again"))
-            .retry_after(left)
+        Fault::new(
+            Code::PoisonRequest,
+            format!("this input of `{operation}` ended pods of `{name}` before, and is not tried again for now"),
+        )
+        .hint(format!("change the input, or mend the recipe; `hob pods --lift {name}` lets it be tried again"))
+        .retry_after(left)
     }
 
     /// The caller of that ask is gone.
@@ -596,11 +597,16 @@ impl Seat {
                 others_free |= free(member);
             }
         }
-        while serving > 0 {
+        loop {
+            if serving == 0 {
+                break;
+            }
             let in_hand = units + taken.units.len();
             if !book.solo.is_empty() {
                 // It goes alone; a pod that is at work takes nothing else until it is free for it.
-                if in_hand == 0 && let Some(placed) = book.solo.pop_front() {
+                if in_hand == 0
+                    && let Some(placed) = book.solo.pop_front()
+                {
                     book.placed.insert(placed.ticket, shared.clone());
                     taken.units.push(vec![placed]);
                 }

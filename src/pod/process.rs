@@ -17,7 +17,10 @@ use tokio::{
 };
 
 use super::state::Ending;
-use crate::model::{Fault, Verified, recipe::{PodSpec, Runtime}};
+use crate::model::{
+    Fault, Verified,
+    recipe::{PodSpec, Runtime},
+};
 
 /// What runs the pod.
 #[derive(Debug, Clone)]

@@ -122,11 +122,13 @@ impl Restarts {
         *self = Restarts::new();
     }
 
+    #[cfg(test)]
     pub fn is_quarantined(&self, now: Duration) -> bool {
         matches!(self.may_start(now), MayStart::Quarantined(_))
     }
 
     /// Whether no pod has answered since a quarantine began: then one pod at a time is enough, for the next death renews it.
+    #[cfg(test)]
     pub fn is_on_trial(&self) -> bool {
         self.quarantine.is_some()
     }

@@ -260,6 +260,7 @@ impl<T> Schedule<T> {
     }
 
     /// When the next ask expires.
+    #[cfg(test)]
     pub fn next_expiry(&self) -> Option<Duration> {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
@@ -277,6 +278,7 @@ impl<T> Schedule<T> {
         self.deadlines.is_empty()
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.deadlines.len()
     }
@@ -305,6 +307,7 @@ impl<T> Schedule<T> {
     }
 
     /// Until a place is likely free for the next one who is refused.
+    #[cfg(test)]
     pub fn retry_after(&self) -> Duration {
         self.pace.retry_after(self.sent_away + 1)
     }

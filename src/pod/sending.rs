@@ -114,7 +114,8 @@ impl Driver {
         let json = match operation.batch {
             None => wire::ask(incarnation, &digest, &operation.name, &request.input, left(request.deadline), &request.blobs)?,
             Some(_) => {
-                let items = asked.iter().map(|(ask, request)| wire::Item { ask: *ask, left_ms: left(request.deadline), input: &request.input });
+                let items =
+                    asked.iter().map(|(ask, request)| wire::Item { ask: *ask, left_ms: left(request.deadline), input: &request.input });
                 let items: Vec<_> = items.collect();
                 wire::batch(incarnation, &digest, &operation.name, &items)?
             }

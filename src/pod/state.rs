@@ -137,10 +137,10 @@ pub enum Event {
 /// Which wait is running; arming one replaces the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    DrainGrace,
-    TermGrace,
-    StackGrace,
-    KillGrace,
+    Drain,
+    Term,
+    Stack,
+    Kill,
 }
 
 /// What the driver has to do.
@@ -207,7 +207,7 @@ pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>)
         }
         (State::Starting { .. } | State::Loading, Event::Failed(fault)) => {
             // It exits by itself now; only one that does not is ended.
-            actions.extend([Blame(fault), Arm(Timer::DrainGrace)]);
+            actions.extend([Blame(fault), Arm(Timer::Drain)]);
             State::Draining { hands: Hands::default(), timed: true }
         }
         (State::Starting { .. } | State::Loading, Event::Timeout) => {
@@ -246,11 +246,11 @@ pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>)
             drained(hands, false, actions)
         }
         (State::Serving(hands), Event::Stop) => {
-            actions.extend([SendDrain, Arm(Timer::DrainGrace)]);
+            actions.extend([SendDrain, Arm(Timer::Drain)]);
             State::Draining { hands, timed: true }
         }
         (State::Draining { hands, timed: false }, Event::Stop) => {
-            actions.push(Arm(Timer::DrainGrace));
+            actions.push(Arm(Timer::Drain));
             State::Draining { hands, timed: true }
         }
         (State::Draining { timed: true, .. }, Event::Timeout) => force(Rung::Term, Some(stopped()), actions),
@@ -338,7 +338,7 @@ fn probed(rules: Rules, mut hands: Hands, in_hand: &[AskId], actions: &mut Vec<A
 fn drained(hands: Hands, timed: bool, actions: &mut Vec<Action>) -> State {
     let timed = timed
         || (hands.is_empty() && {
-            actions.push(Arm(Timer::DrainGrace));
+            actions.push(Arm(Timer::Drain));
             true
         });
     State::Draining { hands, timed }
@@ -394,10 +394,10 @@ impl Hands {
 fn force(rung: Rung, why: Option<Fault>, actions: &mut Vec<Action>) -> State {
     actions.extend(why.map(Blame));
     actions.extend(match rung {
-        Rung::Term => [Terminate, Arm(Timer::TermGrace)],
-        Rung::Stacks => [DumpStacks, Arm(Timer::StackGrace)],
-        Rung::Kill => [Kill, Arm(Timer::KillGrace)],
-        Rung::Last => [KillGroup, Arm(Timer::KillGrace)],
+        Rung::Term => [Terminate, Arm(Timer::Term)],
+        Rung::Stacks => [DumpStacks, Arm(Timer::Stack)],
+        Rung::Kill => [Kill, Arm(Timer::Kill)],
+        Rung::Last => [KillGroup, Arm(Timer::Kill)],
     });
     State::Stopping { rung }
 }
@@ -608,7 +608,7 @@ mod tests {
         assert_eq!(actions, [SendDrain]);
         let mut actions = Vec::new();
         let state = step(Rules { concurrency: 1 }, state, Event::Answer(1), &mut actions);
-        assert_eq!(actions, [Resolve(1), Freed(1), Arm(Timer::DrainGrace)]);
+        assert_eq!(actions, [Resolve(1), Freed(1), Arm(Timer::Drain)]);
         assert_eq!(state.name(), "draining");
     }
 }

@@ -64,11 +64,11 @@ pub async fn deliver(undelivered: &mut Option<Undelivered>) {
 /// How long a wait of the state machine is; `stacks`: whether the pod can print its stacks.
 pub fn wait(timer: Timer, stacks: bool) -> Duration {
     Duration::from_millis(match timer {
-        Timer::StackGrace if stacks => STACK_GRACE_MS,
-        Timer::StackGrace => 0,
-        Timer::DrainGrace => DRAIN_GRACE_MS,
-        Timer::TermGrace => TERM_GRACE_MS,
-        Timer::KillGrace => KILL_GRACE_MS,
+        Timer::Stack if stacks => STACK_GRACE_MS,
+        Timer::Stack => 0,
+        Timer::Drain => DRAIN_GRACE_MS,
+        Timer::Term => TERM_GRACE_MS,
+        Timer::Kill => KILL_GRACE_MS,
     })
 }
 

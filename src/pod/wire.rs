@@ -142,16 +142,38 @@ pub struct Payload {
 /// Anything that a pod may say, on either lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromPod {
-    Hello { protocol: [u32; 2], features: Vec<String>, pid: u32, runtime: String },
+    Hello {
+        protocol: [u32; 2],
+        features: Vec<String>,
+        pid: u32,
+        runtime: String,
+    },
     Started,
     Ready,
     Failed(Fault),
-    Pong { seq: u64, asks: Vec<u64> },
-    Log { level: String, message: String },
-    Progress { ask: u64, data: Value },
-    Chunk { ask: u64, payload: Payload },
+    Pong {
+        seq: u64,
+        asks: Vec<u64>,
+    },
+    Log {
+        level: String,
+        message: String,
+    },
+    Progress {
+        ask: u64,
+        data: Value,
+    },
+    Chunk {
+        ask: u64,
+        payload: Payload,
+    },
     /// `whole_batch`: not this item failed but the batch that it was in.
-    Answer { ask: u64, incarnation: String, result: Result<Payload, Fault>, whole_batch: bool },
+    Answer {
+        ask: u64,
+        incarnation: String,
+        result: Result<Payload, Fault>,
+        whole_batch: bool,
+    },
 }
 
 /// Every field that any message has; which ones are wanted depends on `type`.
