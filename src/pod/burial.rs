@@ -17,8 +17,8 @@ use super::{
     handle::{Placed, Reply},
     leftovers,
     poison::Ended,
-    pool::End,
     registry,
+    seat::End,
     state::{AskId, Ending},
 };
 use crate::model::{

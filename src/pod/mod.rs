@@ -21,6 +21,7 @@ mod registry;
 mod restarts;
 mod runner;
 mod schedule;
+mod seat;
 mod sending;
 mod state;
 #[cfg(test)]
@@ -32,8 +33,9 @@ mod wire;
 pub use dossier::{AskInHand, Dossier, Ended, list as dossiers};
 pub use driver::spawn;
 pub use handle::{Ask, Reply, Request, Watcher};
-pub use pool::{BoxFuture, Pool, Seat, Spawner, WeakPool};
+pub use pool::{BoxFuture, Pool, Spawner, WeakPool};
 pub use process::{Keeps, Program, Spec};
 pub use registry::{Reaped, reap};
 pub use runner::unpack as unpack_runner;
+pub use seat::Seat;
 pub use wire::Payload;

@@ -22,9 +22,10 @@ use tokio::{
 
 use super::{
     handle::{Ask, Pending, Placed, Reply, Request, Shared, Watcher},
-    poison::{Ended, Poison, Tally},
+    poison::{Poison, Tally},
     restarts::{MayStart, Restarts},
-    schedule::{Group, Schedule, Take, Ticket, Waiting, grow},
+    schedule::{Group, Schedule, Ticket, Waiting, grow},
+    seat::{End, Report, Seat},
 };
 use crate::model::{
     Code, Fault, Verified,
@@ -52,96 +53,55 @@ pub struct WeakPool(Weak<Inner>);
 
 /// See [`Pool`].
 pub(super) struct Inner {
-    this: Weak<Inner>,
-    recipe: Arc<Verified>,
-    spawner: Arc<dyn Spawner>,
-    spec: PoolSpec,
-    concurrency: usize,
-    born: Instant,
-    book: Mutex<Book>,
+    pub(super) this: Weak<Inner>,
+    pub(super) recipe: Arc<Verified>,
+    pub(super) spawner: Arc<dyn Spawner>,
+    pub(super) spec: PoolSpec,
+    pub(super) concurrency: usize,
+    pub(super) born: Instant,
+    pub(super) book: Mutex<Book>,
     /// Whether an input is remembered for having ended a pod: only then are inputs digested.
-    suspects: AtomicBool,
+    pub(super) suspects: AtomicBool,
     /// Told whenever work is over, for who waits until there is none.
-    quiet: Notify,
+    pub(super) quiet: Notify,
 }
 
 /// What the lock guards.
-struct Book {
-    schedule: Schedule<Pending>,
+pub(super) struct Book {
+    pub(super) schedule: Schedule<Pending>,
     /// Asks whose pod ended while others were at work there too: the next to go alone, to tell which of them it was.
-    solo: VecDeque<Placed>,
+    pub(super) solo: VecDeque<Placed>,
     /// In whose hands an ask is.
-    placed: HashMap<Ticket, Arc<Shared>>,
-    members: Vec<Member>,
-    seats: u64,
-    restarts: Restarts,
-    poison: Poison,
+    pub(super) placed: HashMap<Ticket, Arc<Shared>>,
+    pub(super) members: Vec<Member>,
+    pub(super) seats: u64,
+    pub(super) restarts: Restarts,
+    pub(super) poison: Poison,
     /// A start is planned for later.
-    planned: bool,
+    pub(super) planned: bool,
     /// The recipe was asked, or is to be kept ready: `min` counts from then on.
-    used: bool,
-    closed: bool,
-    done: u64,
-    failed: u64,
-    repeated: u64,
-    crashes: u64,
+    pub(super) used: bool,
+    pub(super) closed: bool,
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) repeated: u64,
+    pub(super) crashes: u64,
     /// Ends of pods since the last good answer; a start that came to nothing counts for several.
-    failing: u32,
-    last_fault: Option<Fault>,
+    pub(super) failing: u32,
+    pub(super) last_fault: Option<Fault>,
 }
 
 /// One pod, from the wish to have it until it is buried.
-struct Member {
-    seat: u64,
-    since: Instant,
+pub(super) struct Member {
+    pub(super) seat: u64,
+    pub(super) since: Instant,
     /// None while its environment is made ready.
-    watcher: Option<Watcher>,
-    ready: bool,
+    pub(super) watcher: Option<Watcher>,
+    pub(super) ready: bool,
     /// It takes nothing any more.
-    leaving: bool,
+    pub(super) leaving: bool,
     /// Units in its hands.
-    units: usize,
-}
-
-/// A pod's place in its pool: how its driver gets work and tells what became of it.
-#[derive(Clone)]
-pub struct Seat {
-    pool: Weak<Inner>,
-    id: u64,
-}
-
-/// What a driver has to tell when it asks for work.
-#[derive(Default)]
-pub(super) struct Report {
-    /// Asks that have their outcome.
-    pub over: Vec<Ticket>,
-    pub good: u64,
-    /// Ended by a fault of the pod.
-    pub failed: u64,
-    /// Inputs that were answered well, while some are suspected.
-    pub cleared: Vec<[u8; 32]>,
-    /// Units that ended well: how long each took, how many items it had.
-    pub served: Vec<(Duration, usize)>,
-}
-
-/// What a driver is given.
-#[derive(Default)]
-pub(super) struct Taken {
-    pub units: Vec<Vec<Placed>>,
-    /// When to ask again although nothing happens: a batch is being gathered.
-    pub again: Option<Instant>,
-}
-
-/// How a pod's life ended, for the pool.
-pub(super) struct End {
-    /// Nobody asked it to go.
-    pub unwanted: bool,
-    pub was_ready: bool,
-    /// It had answered well.
-    pub was_useful: bool,
-    /// Ended by SIGKILL before it was ready, and not by us: whoever did that, the recipe is not to blame.
-    pub was_killed_at_start: bool,
-    pub fault: Fault,
+    pub(super) units: usize,
 }
 
 impl Pool {
@@ -337,13 +297,13 @@ impl WeakPool {
 
 /// Asks that end without having been begun, and why; sent once the lock is let go of.
 #[must_use]
-struct Refusals(Vec<Pending>, Option<Fault>);
+pub(super) struct Refusals(Vec<Pending>, Option<Fault>);
 
 impl Refusals {
     fn none() -> Refusals {
         Refusals(Vec::new(), None)
     }
-    fn send(self) {
+    pub(super) fn send(self) {
         let Refusals(asks, Some(fault)) = self else { return };
         for ask in asks {
             ask.finish(Reply::Fault(fault.clone()));
@@ -361,11 +321,11 @@ impl<T, const N: usize> ConcatAll<T> for [Vec<T>; N] {
 }
 
 impl Inner {
-    fn book(&self) -> MutexGuard<'_, Book> {
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.born.elapsed()
     }
 
@@ -377,12 +337,12 @@ impl Inner {
         self.recipe.manifest().name.to_string()
     }
 
-    fn refuse(&self, asks: Vec<Pending>, fault: &Fault) {
+    pub(super) fn refuse(&self, asks: Vec<Pending>, fault: &Fault) {
         Refusals(asks, Some(fault.clone())).send();
     }
 
     /// Wakes the pod that should take next, if one has room.
-    fn offer(&self, book: &mut Book) {
+    pub(super) fn offer(&self, book: &mut Book) {
         if book.schedule.is_empty() && book.solo.is_empty() {
             return;
         }
@@ -394,7 +354,7 @@ impl Inner {
     }
 
     /// Starts as many pods as are wanted and may be; gives the asks that nobody will take.
-    fn grow(&self, book: &mut Book, now: Duration, warm: bool) -> Refusals {
+    pub(super) fn grow(&self, book: &mut Book, now: Duration, warm: bool) -> Refusals {
         loop {
             let live = book.members.len();
             let starting = book.members.iter().filter(|member| !member.ready && !member.leaving).count();
@@ -472,7 +432,7 @@ impl Inner {
     }
 
     /// A pod is over, or never was. Its asks were dealt with by its driver.
-    fn over(&self, seat: u64, end: End) {
+    pub(super) fn over(&self, seat: u64, end: End) {
         let mut book = self.book();
         book.members.retain(|member| member.seat != seat);
         let now = self.now();
@@ -519,7 +479,7 @@ impl Inner {
         }
     }
 
-    fn poisoned(&self, operation: &str, left: Duration) -> Fault {
+    pub(super) fn poisoned(&self, operation: &str, left: Duration) -> Fault {
         let name = self.name();
         Fault::new(
             Code::PoisonRequest,
@@ -558,202 +518,8 @@ impl Drop for Inner {
     }
 }
 
-impl Seat {
-    /// The pod is ready for its first unit.
-    pub(super) fn ready(&self) {
-        self.with(|pool, book| {
-            if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
-                member.ready = true;
-            }
-            pool.offer(book);
-        });
-    }
-
-    /// Tells what is over and takes what there is room for. `units`: in hand now. `ahead`: the pod says what it has begun, so that it may be
-    /// sent more than it runs.
-    pub(super) fn turn(&self, report: &mut Report, units: usize, ahead: bool, shared: &Arc<Shared>) -> Taken {
-        let mut taken = Taken::default();
-        let Some(pool) = self.pool.upgrade() else { return taken };
-        let now = pool.now();
-        let mut book = pool.book();
-        book.note(report, now);
-        if !report.cleared.is_empty() {
-            pool.suspects.store(!book.poison.is_empty(), Ordering::Relaxed);
-        }
-        let late = book.schedule.shed(now);
-        let free = |member: &Member| member.ready && !member.leaving && member.units < pool.concurrency;
-        let mut serving = 0;
-        let mut others_free = false;
-        for member in &mut book.members {
-            if member.seat == self.id {
-                member.units = units;
-                if member.leaving || !member.ready {
-                    serving = 0;
-                    break;
-                }
-                serving += 1;
-            } else if member.ready && !member.leaving {
-                serving += 1;
-                others_free |= free(member);
-            }
-        }
-        loop {
-            if serving == 0 {
-                break;
-            }
-            let in_hand = units + taken.units.len();
-            if !book.solo.is_empty() {
-                // It goes alone; a pod that is at work takes nothing else until it is free for it.
-                if in_hand == 0
-                    && let Some(placed) = book.solo.pop_front()
-                {
-                    book.placed.insert(placed.ticket, shared.clone());
-                    taken.units.push(vec![placed]);
-                }
-                break;
-            }
-            if in_hand >= pool.concurrency {
-                let share = book.schedule.ahead().min(book.schedule.units().div_ceil(serving) + taken.units.len());
-                if !ahead || others_free || in_hand >= pool.concurrency + share {
-                    break;
-                }
-            }
-            match book.schedule.take(now) {
-                Take::Nothing => break,
-                Take::NotBefore(at) => {
-                    taken.again = Some(pool.born + at);
-                    break;
-                }
-                Take::Unit(items) => {
-                    book.placed.extend(items.iter().map(|(ticket, ..)| (*ticket, shared.clone())));
-                    let unit = items.into_iter().map(|(ticket, waiting, pending)| Placed { ticket, waiting, pending });
-                    taken.units.push(unit.collect());
-                }
-            }
-        }
-        if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
-            member.units = units + taken.units.len();
-        }
-        if others_free {
-            pool.offer(&mut book);
-        }
-        let idle = !report.over.is_empty() && book.placed.is_empty() && book.schedule.is_empty();
-        report.clear();
-        drop(book);
-        pool.refuse(late, &overdue());
-        if idle {
-            pool.quiet.notify_waiters();
-        }
-        taken
-    }
-
-    /// Asks of this pod that wait for another now: never begun, harmless to repeat, or halves of a batch that failed.
-    pub(super) fn put_back(&self, asks: Vec<Placed>, alone: bool) {
-        if asks.is_empty() {
-            return;
-        }
-        let failed = self.with(|pool, book| {
-            for placed in asks {
-                book.placed.remove(&placed.ticket);
-                if placed.pending.end.is_closed() {
-                    continue;
-                }
-                book.repeated += u64::from(placed.pending.begun > 0);
-                match alone {
-                    true => book.solo.push_back(placed),
-                    false => book.schedule.put_back(placed.ticket, placed.pending, placed.waiting),
-                }
-            }
-            pool.offer(book);
-            pool.grow(book, pool.now(), false)
-        });
-        if let Some(failed) = failed {
-            failed.send();
-        }
-    }
-
-    /// Two names for the halves of a failed batch.
-    pub(super) fn split(&self) -> (u64, u64) {
-        self.with(|_, book| book.schedule.split()).unwrap_or((1, 2))
-    }
-
-    /// That input ended its pod, alone at work there. Whether it is given up now.
-    pub(super) fn ended(&self, request: &Request, how: Ended) -> Option<Fault> {
-        let digest = digest(request);
-        self.with(|pool, book| {
-            let poison = book.poison.ended(digest, how, pool.now());
-            pool.suspects.store(true, Ordering::Relaxed);
-            poison.then(|| pool.poisoned(&request.operation.name, Duration::ZERO))
-        })
-        .flatten()
-    }
-
-    /// Whether inputs are suspected of having ended a pod.
-    pub(super) fn has_suspects(&self) -> bool {
-        self.pool.upgrade().is_some_and(|pool| pool.suspects.load(Ordering::Relaxed))
-    }
-
-    /// Whether a pod that has nothing to do may go; from then on nothing is offered to it.
-    pub(super) fn may_idle_out(&self) -> bool {
-        self.with(|pool, book| {
-            let staying = book.members.iter().filter(|member| !member.leaving).count();
-            let spare = staying > if book.used { pool.spec.min } else { 0 };
-            spare && book.schedule.is_empty() && book.solo.is_empty() && book.leave(self.id)
-        })
-        .unwrap_or(true)
-    }
-
-    /// The pod takes nothing any more.
-    pub(super) fn retire(&self) {
-        let failed = self.with(|pool, book| {
-            book.leave(self.id);
-            pool.grow(book, pool.now(), false)
-        });
-        if let Some(failed) = failed {
-            failed.send();
-        }
-    }
-
-    /// No process of the pod is left.
-    pub(super) fn over(&self, end: End) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.over(self.id, end);
-        }
-    }
-
-    /// Tells what is over without taking anything.
-    pub(super) fn report(&self, report: &mut Report) {
-        self.with(|pool, book| {
-            book.note(report, pool.now());
-            report.clear();
-            pool.quiet.notify_waiters();
-        });
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&Inner, &mut Book) -> T) -> Option<T> {
-        let pool = self.pool.upgrade()?;
-        let mut book = pool.book();
-        let done = act(&pool, &mut book);
-        drop(book);
-        Some(done)
-    }
-}
-
-impl Report {
-    pub fn is_empty(&self) -> bool {
-        self.over.is_empty() && self.served.is_empty()
-    }
-
-    fn clear(&mut self) {
-        self.over.clear();
-        self.served.clear();
-        self.cleared.clear();
-        (self.good, self.failed) = (0, 0);
-    }
-}
-
 impl Book {
-    fn note(&mut self, report: &Report, now: Duration) {
+    pub(super) fn note(&mut self, report: &Report, now: Duration) {
         for ticket in &report.over {
             self.placed.remove(ticket);
         }
@@ -772,7 +538,7 @@ impl Book {
     }
 
     /// Marks that member as leaving; whether it is one.
-    fn leave(&mut self, seat: u64) -> bool {
+    pub(super) fn leave(&mut self, seat: u64) -> bool {
         let member = self.members.iter_mut().find(|member| member.seat == seat);
         member.map(|member| member.leaving = true).is_some()
     }
@@ -788,7 +554,7 @@ fn ending() -> Fault {
     Fault::new(Code::ShuttingDown, "the host is ending and takes no more work").hint("call again when it was started anew")
 }
 
-fn overdue() -> Fault {
+pub(super) fn overdue() -> Fault {
     Fault::new(Code::Deadline, "the deadline passed before a pod was free")
 }
 
