@@ -20,6 +20,25 @@ use crate::{
     shelf::scratch::Scratch,
 };
 
+/// Ends what killed hosts left running, and deletes what they left on disk. Blocking.
+///
+/// Nothing here keeps a host from opening: what could not be done is said in the log, and tried again at the next start.
+pub fn reap_leftovers(home: &Home) {
+    let may_delete = |folder: &Path| {
+        let reaped = pod::reap(folder);
+        if !reaped.killed.is_empty() {
+            tracing::info!(processes = ?reaped.killed, "ended what a killed host had left running");
+        }
+        if !reaped.left.is_empty() {
+            tracing::warn!(processes = ?reaped.left, folder = %folder.display(), "what a killed host left running could not be ended");
+        }
+        reaped.is_done()
+    };
+    if let Err(fault) = Scratch::sweep(home, may_delete) {
+        tracing::warn!("what a killed host left could not be deleted: {fault}");
+    }
+}
+
 /// Looks at every pod that is not over. The lock is held only to look, and to start one.
 #[derive(Default)]
 pub struct Pods {

@@ -33,5 +33,6 @@ pub use driver::spawn;
 pub use handle::{Ask, Reply, Request, Watcher};
 pub use pool::{BoxFuture, Pool, Seat, Spawner, WeakPool};
 pub use process::{Keeps, Program, Spec};
+pub use registry::reap;
 pub use runner::unpack as unpack_runner;
 pub use wire::Payload;
