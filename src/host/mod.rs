@@ -82,13 +82,13 @@ impl Inner {
 }
 
 impl Host {
-    /// Opens the shelf; no pod is started, no wasm compiled and no network touched.
+    /// Opens the shelf, and ends what killed hosts of this home left; no pod is started, no wasm compiled and no network touched.
     ///
     /// Errors: `invalid_config`, `state_unreadable`, `io`.
     pub async fn open(config: Config) -> Result<Host, Fault> {
         shelf::blocking(move || {
             let shelf = Shelf::open(config.home.clone())?;
-            shelf::scratch::Scratch::sweep(&config.home, &pods::reap)?;
+            pods::reap_leftovers(&config.home);
             let keeper = pod::unpack_runner(&config.home.tools())?;
             let tools = crate::shelf::config::Config::read(&config.home)?.tools.overridden_by(config.tools);
             Ok(Host(Arc::new(Inner {

@@ -20,6 +20,25 @@ use crate::{
     shelf::scratch::Scratch,
 };
 
+/// Ends what killed hosts left running, and deletes what they left on disk. Blocking.
+///
+/// Nothing here keeps a host from opening: what could not be done is said in the log, and tried again at the next start.
+pub fn reap_leftovers(home: &Home) {
+    let may_delete = |folder: &Path| {
+        let reaped = pod::reap(folder);
+        if !reaped.killed.is_empty() {
+            tracing::info!(processes = ?reaped.killed, "ended what a killed host had left running");
+        }
+        if !reaped.left.is_empty() {
+            tracing::warn!(processes = ?reaped.left, folder = %folder.display(), "what a killed host left running could not be ended");
+        }
+        reaped.is_done()
+    };
+    if let Err(fault) = Scratch::sweep(home, may_delete) {
+        tracing::warn!("what a killed host left could not be deleted: {fault}");
+    }
+}
+
 /// Looks at every pod that is not over. The lock is held only to look, and to start one.
 #[derive(Default)]
 pub struct Pods {
@@ -35,15 +54,6 @@ struct Known {
     scratch: Option<Arc<Scratch>>,
     /// Shutdown has begun: what it does not know of, it could not stop.
     closed: bool,
-}
-
-/// Ends what a host that is gone left running; whether its folder may go.
-pub fn reap(folder: &Path) -> bool {
-    let reaped = pod::reap(folder);
-    for pid in &reaped.killed {
-        tracing::warn!(pid, "ended a process that a killed host had left");
-    }
-    reaped.is_done()
 }
 
 impl Pods {
@@ -68,7 +78,7 @@ impl Pods {
         }
         let scratch = match &known.scratch {
             Some(scratch) => scratch.clone(),
-            None => known.scratch.insert(Arc::new(Scratch::new(home, &reap)?)).clone(),
+            None => known.scratch.insert(Arc::new(Scratch::new(home)?)).clone(),
         };
         known.watchers.retain(|watcher| !watcher.is_over());
         known.started += 1;

@@ -388,11 +388,14 @@ pub const POISON_INPUTS_MAX: usize = 1_024;
 /// Ending what a pod left after its keeper, in milliseconds: then it is reported, not waited for.
 pub const LEFTOVERS_MS: u64 = 2_000;
 
-/// Between two looks for what a pod left, in milliseconds.
-pub const LEFTOVERS_PAUSE_MS: u64 = 2;
+/// Quick looks at new processes after each look at all.
+pub const LEFTOVERS_QUICK_LOOKS: u32 = 20;
 
-/// Looks in a row that find nothing before nothing is taken to be left.
-pub const LEFTOVERS_QUIET_LOOKS: u32 = 2;
+/// Between two quick looks for what a pod left, in microseconds.
+pub const LEFTOVERS_PAUSE_US: u64 = 250;
+
+/// Rounds of looks that find nothing before nothing is taken to be left: a process that is just starting a program has no marks.
+pub const LEFTOVERS_QUIET_ROUNDS: u32 = 2;
 
 /// The environment or the mappings of one process, in bytes: more than the kernel lets a program start with.
 pub const PROCESS_TEXT_BYTES_MAX: u64 = 8 << 20;

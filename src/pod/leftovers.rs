@@ -8,7 +8,7 @@
 //! program that gets rid of both on purpose is not found here; that is for a sandbox.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs,
     thread::sleep,
     time::{Duration, Instant},
@@ -20,13 +20,13 @@ use rustix::{
 };
 
 use super::{page, vitals};
-use crate::model::limits::{LEFTOVERS_MS, LEFTOVERS_PAUSE_MS, LEFTOVERS_QUIET_LOOKS, PROCESS_TEXT_BYTES_MAX};
+use crate::model::limits::{LEFTOVERS_MS, LEFTOVERS_PAUSE_US, LEFTOVERS_QUICK_LOOKS, LEFTOVERS_QUIET_ROUNDS, PROCESS_TEXT_BYTES_MAX};
 
 /// Set to its incarnation in the environment of every pod.
 pub const VARIABLE: &str = "HOB_POD";
 
 /// Ends every process of the pod of that incarnation, its keeper too, and gives how many it killed. Blocking, for at most
-/// [`LEFTOVERS_MS`] and one look at all processes.
+/// [`LEFTOVERS_MS`] and one round of looks at all processes.
 ///
 /// For a pod whose keeper was killed. This process itself is never ended, whatever marks it carries.
 pub fn end_leftovers(incarnation: &str) -> usize {
@@ -49,33 +49,49 @@ pub(super) fn end<'a>(incarnations: impl IntoIterator<Item = &'a str>) -> Ended 
         return ended;
     }
     let until = Instant::now() + Duration::from_millis(LEFTOVERS_MS);
-    let mut quiet_looks = 0;
+    let mut quiet_rounds = 0;
     loop {
-        let look = kill_marked(&marks);
-        ended.killed.extend(&look.killed);
-        ended.left = look.left;
-        let nothing_to_wait_for = look.killed.is_empty() && !ended.left.is_empty();
-        // One look is no proof: a process may fork behind it, and one that is just starting a program has no marks.
-        quiet_looks = if look.killed.is_empty() { quiet_looks + 1 } else { 0 };
-        if nothing_to_wait_for || quiet_looks >= LEFTOVERS_QUIET_LOOKS {
+        let round = one_round(&marks);
+        ended.killed.extend(&round.killed);
+        ended.left = round.left;
+        let nothing_to_wait_for = round.killed.is_empty() && !ended.left.is_empty();
+        quiet_rounds = if round.killed.is_empty() { quiet_rounds + 1 } else { 0 };
+        if nothing_to_wait_for || quiet_rounds >= LEFTOVERS_QUIET_ROUNDS {
             return ended;
         }
         if Instant::now() >= until {
-            ended.left.extend(look.killed);
+            ended.left.extend(round.killed);
             ended.killed.retain(|pid| !ended.left.contains(pid));
             return ended;
         }
-        sleep(Duration::from_millis(LEFTOVERS_PAUSE_MS));
     }
 }
 
-/// One look at all processes: which were sent SIGKILL, and which may not be.
-fn kill_marked(marks: &[Mark]) -> Ended {
-    let mut look = Ended::default();
+/// A look at all processes, then many quick ones at those that are new.
+///
+/// The first takes long enough for a process to hand on to a child and end before it is its turn, again and again. The
+/// others take as long as listing the processes: who comes is met before it goes.
+fn one_round(marks: &[Mark]) -> Ended {
+    let (mut round, mut strangers) = (Ended::default(), HashSet::new());
+    for number in 0..=LEFTOVERS_QUICK_LOOKS {
+        if number > 0 {
+            sleep(Duration::from_micros(LEFTOVERS_PAUSE_US));
+        }
+        kill_marked(marks, &mut strangers, &mut round);
+    }
+    round
+}
+
+/// Sends SIGKILL to every process with a mark that is not among the strangers; who has none is one from then on.
+fn kill_marked(marks: &[Mark], strangers: &mut HashSet<u32>, round: &mut Ended) {
     // Judged one by one while the folder is read: at its end come the processes that were made meanwhile.
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if pid == std::process::id() || !is_marked(pid, marks) {
+        if pid == std::process::id() || strangers.contains(&pid) || round.killed.contains(&pid) {
+            continue;
+        }
+        if !is_marked(pid, marks) {
+            strangers.insert(pid);
             continue;
         }
         let Some(handle) = Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { continue };
@@ -84,12 +100,11 @@ fn kill_marked(marks: &[Mark]) -> Ended {
             continue;
         }
         match pidfd_send_signal(&handle, Signal::KILL) {
-            Ok(()) => look.killed.insert(pid),
+            Ok(()) => round.killed.insert(pid),
             Err(Errno::SRCH) => continue,
-            Err(_) => look.left.insert(pid),
+            Err(_) => round.left.insert(pid),
         };
     }
-    look
 }
 
 /// What a process of one pod carries.
@@ -180,7 +195,7 @@ mod tests {
     fn only_processes_of_exactly_that_pod_are_ended() {
         let incarnation = unique("exact");
         let longer = format!("{incarnation}0");
-        let sleeper = "import time\nprint(flush=True)\ntime.sleep(60)";
+        let sleeper = "import time\nprint(flush=True)\ntime.sleep(20)";
         let (mut ours, _) = python(sleeper, Some(&incarnation), &[]);
         // Named alike, and named in an argument only.
         let (mut other, _) = python(sleeper, Some(&longer), &[&format!("{VARIABLE}={incarnation}")]);
@@ -195,10 +210,11 @@ mod tests {
     #[test]
     fn who_left_session_and_parents_is_found_and_who_forks_meanwhile_too() {
         let incarnation = unique("chain");
-        // A grandchild that left, and one that for ever hands on to a child of its own and ends.
-        let source = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(60)\n    \
-                      while True:\n        time.sleep(0.001)\n        if os.fork() != 0: os._exit(0)\n\
-                      print(flush=True)\ntime.sleep(60)";
+        // A grandchild that left, and one that hands on to a child of its own and ends, again and again; not for ever, should
+        // the test fail.
+        let source = "import os, time\nend = time.monotonic() + 20\nif os.fork() == 0:\n    os.setsid()\n    os.dup2(os.open(os.devnull, os.O_RDWR), 1)\n    \
+                      if os.fork() == 0:\n        time.sleep(20)\n        os._exit(0)\n    while time.monotonic() < end:\n        \
+                      time.sleep(0.001)\n        if os.fork() != 0: os._exit(0)\n    os._exit(0)\nprint(flush=True)\ntime.sleep(20)";
         let (mut child, _) = python(source, Some(&incarnation), &[]);
         sleep(Duration::from_millis(100));
         let ended = end([&*incarnation]);
@@ -214,7 +230,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let page = Page::create(folder.path(), &incarnation).unwrap();
         let source = "import mmap, sys, time\nfile = open(sys.argv[1], 'r+b')\npage = mmap.mmap(file.fileno(), 4096)\nfile.close()\n\
-                      print(flush=True)\ntime.sleep(60)";
+                      print(flush=True)\ntime.sleep(20)";
         // Never had the variable: the same to a reader as one that wrote over it.
         let (mut child, _) = python(source, None, &[&page.path().display().to_string()]);
         drop(page);
@@ -228,7 +244,7 @@ mod tests {
     #[test]
     fn a_process_whose_first_thread_ended_is_found() {
         let incarnation = unique("thread");
-        let source = "import ctypes, threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\nprint(flush=True)\n\
+        let source = "import ctypes, threading, time\nthreading.Thread(target=time.sleep, args=(20,)).start()\nprint(flush=True)\n\
                       ctypes.CDLL(None).syscall(ctypes.c_long(int(__import__('sys').argv[1])), 0)";
         // SYS_exit, which ends one thread.
         let number = if cfg!(target_arch = "x86_64") { "60" } else { "93" };

@@ -35,7 +35,7 @@ pub use driver::spawn;
 pub use handle::{Ask, Reply, Request, Watcher};
 pub use pool::{BoxFuture, Pool, Spawner, WeakPool};
 pub use process::{Keeps, Program, Spec};
-pub use registry::{Reaped, reap};
+pub use registry::reap;
 pub use runner::unpack as unpack_runner;
 pub use seat::Seat;
 pub use wire::Payload;

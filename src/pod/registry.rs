@@ -181,3 +181,86 @@ fn has_ended(handle: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&now)), Ok(1..))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn sleeper(incarnation: &str) -> Child {
+        let child = Command::new("sleep").arg("20").env(leftovers::VARIABLE, incarnation).spawn().unwrap();
+        // Until the program runs it carries what this process carries.
+        let until = Instant::now() + Duration::from_secs(5);
+        while !fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap().starts_with("sleep") {
+            assert!(Instant::now() < until, "`sleep` does not start");
+        }
+        child
+    }
+
+    fn is_over(child: &mut Child) -> bool {
+        child.try_wait().unwrap().is_some()
+    }
+
+    /// A record as a host that is gone would have left it.
+    fn of_dead_host(incarnation: &str) -> Record {
+        let record = Record::new(incarnation, "test/pod");
+        Record { host: Process { start_ticks: record.host.start_ticks + 1, ..record.host }, ..record }
+    }
+
+    #[test]
+    fn a_record_is_replaced_whole_read_back_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path_of(&folder.path().join("7"));
+        let keeper = Process::of(std::process::id());
+        assert!(keeper.is_some_and(|keeper| keeper.is_running() && keeper.open().is_some()));
+        let before = Record::new("host-a-7", "test/pod");
+        record(&path, &before).unwrap();
+        record(&path, &Record { keeper, ..before.clone() }).unwrap();
+        assert_eq!(records(folder.path()), [(path.clone(), Record { keeper, ..before.clone() })]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        forget(&path);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(record(&folder.path().join("missing/7.pod"), &before).is_err());
+    }
+
+    #[test]
+    fn pods_of_a_dead_host_are_ended_and_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let unique = at("").display().to_string().replace(['/', '.'], "-");
+        let name = |name: &str| format!("{unique}{name}");
+        let mut pods = ["dead", "living", "boot"].map(|pod| sleeper(&name(pod)));
+        let (mut keeper, mut later) = (sleeper("none"), sleeper("none"));
+
+        let known = Process::of(keeper.id());
+        record(&at("dead.pod"), &Record { keeper: known, ..of_dead_host(&name("dead")) }).unwrap();
+        // Its number was given away again.
+        let taken = Process::of(later.id()).map(|process| Process { start_ticks: process.start_ticks - 1, ..process });
+        record(&at("taken.pod"), &Record { keeper: taken, ..of_dead_host(&name("taken")) }).unwrap();
+        record(&at("living.pod"), &Record { keeper: taken, ..Record::new(&name("living"), "test/pod") }).unwrap();
+        // From before the machine was started: every number in it may be anybody's.
+        let stranger = Process::of(later.id());
+        record(&at("boot.pod"), &Record { boot: "another".into(), keeper: stranger, ..of_dead_host(&name("boot")) }).unwrap();
+        fs::write(at("torn.pod"), "{\"incarnation\":").unwrap();
+
+        let reaped = reap(folder.path());
+        let mut killed = reaped.killed.clone();
+        killed.sort_unstable();
+        let mut wanted = vec![pods[0].id(), keeper.id()];
+        wanted.sort_unstable();
+        assert_eq!((killed, reaped.left.len(), reaped.living, reaped.is_done()), (wanted, 0, 1, false));
+        pods[0].wait().unwrap();
+        keeper.wait().unwrap();
+        assert!(!is_over(&mut pods[1]) && !is_over(&mut pods[2]) && !is_over(&mut later), "a stranger was killed");
+        let left = |name: &str| at(name).exists();
+        assert_eq!(["dead.pod", "taken.pod", "living.pod", "boot.pod"].map(left), [false, false, true, false]);
+
+        forget(&at("living.pod"));
+        assert!(reap(folder.path()).is_done() && reap(&at("missing")).is_done());
+        for child in pods[1..].iter_mut().chain([&mut later]) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}

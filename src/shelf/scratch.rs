@@ -1,10 +1,10 @@
-//! The folder of one host's pods: theirs to write in, swept by the next host when its own was killed.
+//! The folder of one host's pods: theirs to write in, swept by a later host when its own was killed.
 //!
 //! Apart from staging, because it lies with Hob's state and not on the file system of the shelf.
 
 use std::path::Path;
 
-use super::staging::{self, Staging};
+use super::staging::{Staging, sweep};
 use crate::model::{Fault, Home};
 
 /// A folder below [`Home::scratch`]; deleted on drop.
@@ -12,19 +12,19 @@ use crate::model::{Fault, Home};
 pub struct Scratch(Staging);
 
 impl Scratch {
-    /// A fresh, empty folder. What killed hosts left is deleted first, once `reap` ended what still ran there.
+    /// A fresh, empty folder.
     ///
     /// Errors: `io`, `disk_full`.
-    pub fn new(home: &Home, reap: &dyn Fn(&Path) -> bool) -> Result<Scratch, Fault> {
-        Staging::below(&home.scratch(), "host", reap).map(Scratch)
+    pub fn new(home: &Home) -> Result<Scratch, Fault> {
+        Staging::below(&home.scratch(), "host").map(Scratch)
     }
 
-    /// Deletes what killed hosts left, once `reap` ended what still ran there. Blocking.
+    /// Deletes what killed hosts left, each folder only if `may_delete` agrees: processes may still run there. Blocking.
     ///
-    /// Errors: `io`.
-    pub fn sweep(home: &Home, reap: &dyn Fn(&Path) -> bool) -> Result<(), Fault> {
-        match home.scratch().is_dir() {
-            true => staging::sweep(&home.scratch(), reap),
+    /// What a living host holds is neither shown to it nor touched. Errors: `io`, after all else was tried.
+    pub fn sweep(home: &Home, may_delete: impl Fn(&Path) -> bool) -> Result<(), Fault> {
+        match home.scratch().exists() {
+            true => sweep(&home.scratch(), may_delete),
             false => Ok(()),
         }
     }
@@ -47,13 +47,28 @@ mod tests {
     fn what_a_killed_host_left_is_deleted_and_a_living_one_keeps_its_own() {
         let root = tempfile::tempdir().unwrap();
         let home = Home::at(root.path());
-        let living = Scratch::new(&home, &|_| true).unwrap();
+        Scratch::sweep(&home, |_| unreachable!("there is nothing")).unwrap();
+        let living = Scratch::new(&home).unwrap();
         std::fs::create_dir_all(living.folder().join("1")).unwrap();
         let left = home.scratch().join("host-killed");
         std::fs::create_dir_all(left.join("1/__pycache__")).unwrap();
         std::fs::write(left.with_extension("lock"), "").unwrap();
-        let next = Scratch::new(&home, &|_| true).unwrap();
-        assert!(!left.exists() && living.folder().join("1").is_dir() && next.name() != living.name());
+        let next = Scratch::new(&home).unwrap();
+        assert!(left.exists() && next.name() != living.name(), "to make a folder is not to sweep");
+        let asked = std::cell::RefCell::new(Vec::new());
+        let ask = |answer: bool| {
+            let asked = &asked;
+            move |folder: &Path| {
+                asked.borrow_mut().push(folder.to_owned());
+                answer
+            }
+        };
+        Scratch::sweep(&home, ask(false)).unwrap();
+        assert!(left.join("1").is_dir() && left.with_extension("lock").exists(), "deleted against the word");
+        Scratch::sweep(&home, ask(true)).unwrap();
+        assert!(!left.exists() && living.folder().join("1").is_dir() && next.folder().is_dir());
+        // Asked once, for the folder and not for its lock as well; and never for one that is held.
+        assert_eq!(asked.take(), [left.clone(), left]);
         drop(next);
         drop(living);
         assert_eq!(std::fs::read_dir(home.scratch()).unwrap().count(), 0);

@@ -24,16 +24,20 @@ pub(super) struct Staging {
 impl Staging {
     /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first.
     pub fn new(home: &Home, kind: &str) -> Result<Staging, Fault> {
-        Staging::below(&home.staging(), kind, &|_| true)
+        durable::make_folder(&home.staging())?;
+        sweep(&home.staging(), |_| true)?;
+        Staging::below(&home.staging(), kind)
     }
 
-    /// The same, below another folder. `may_go` is asked before the folder of a crashed maker is deleted.
-    pub fn below(root: &Path, kind: &str, may_go: &dyn Fn(&Path) -> bool) -> Result<Staging, Fault> {
+    /// The same, below another folder, and nothing there is deleted.
+    pub fn below(root: &Path, kind: &str) -> Result<Staging, Fault> {
         durable::make_folder(root)?;
-        sweep(root, may_go)?;
         let failed = |error: std::io::Error| Fault::io(format!("making a folder in {}", root.display()), &error);
+        let prefix = format!("{kind}-");
         loop {
-            let named = tempfile::Builder::new().prefix(&format!("{kind}-")).suffix(".lock").tempfile_in(root).map_err(failed)?;
+            // Random enough that no name comes again while anything lives that was called after it: pods are.
+            let mut builder = tempfile::Builder::new();
+            let named = builder.prefix(&prefix).suffix(".lock").rand_bytes(12).tempfile_in(root).map_err(failed)?;
             let (lock, lock_path) = named.keep().map_err(|error| failed(error.error))?;
             if lock.try_lock().is_err() || !still_there(&lock, &lock_path) {
                 // A sweeper took it for rubbish in the instant before it was locked.
@@ -71,23 +75,33 @@ fn still_there(lock: &File, path: &Path) -> bool {
     }
 }
 
-/// Deletes what no living maker holds, and `may_go` lets go.
-pub(super) fn sweep(root: &Path, may_go: &dyn Fn(&Path) -> bool) -> Result<(), Fault> {
+/// Deletes what no living maker holds and `may_delete`, given its folder, agrees to.
+///
+/// Errors: the first one, after all else was tried.
+pub(super) fn sweep(root: &Path, may_delete: impl Fn(&Path) -> bool) -> Result<(), Fault> {
     let failed = |error: std::io::Error| Fault::io(format!("reading {}", root.display()), &error);
+    let mut result = Ok(());
     for entry in fs::read_dir(root).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.extension().is_none_or(|extension| extension != "lock") {
-            // A folder belongs to its lock file; without one it is rubbish of a half-finished deletion.
-            if !path.with_extension("lock").exists() {
-                files::remove_tree(&path)?;
-            }
-            continue;
+        // What cannot be deleted must not keep the rest.
+        result = result.and(sweep_one(&path, &may_delete));
+    }
+    result
+}
+
+fn sweep_one(path: &Path, may_delete: &impl Fn(&Path) -> bool) -> Result<(), Fault> {
+    if path.extension().is_none_or(|extension| extension != "lock") {
+        // A folder belongs to its lock file; without one it is rubbish of a half-finished deletion.
+        if path.exists() && !path.with_extension("lock").exists() && may_delete(path) {
+            files::remove_tree(path)?;
         }
-        let Ok(lock) = File::options().write(true).open(&path) else { continue };
-        if lock.try_lock().is_ok() && still_there(&lock, &path) && may_go(&path.with_extension("")) {
-            files::remove_tree(&path.with_extension(""))?;
-            let _ = fs::remove_file(&path);
-        }
+        return Ok(());
+    }
+    let Ok(lock) = File::options().write(true).open(path) else { return Ok(()) };
+    let folder = path.with_extension("");
+    if lock.try_lock().is_ok() && still_there(&lock, path) && may_delete(&folder) {
+        files::remove_tree(&folder)?;
+        let _ = fs::remove_file(path);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod cli;
 mod embeddings;
 mod environment;
+mod leftovers;
 mod pods;
 mod repository;
 mod shelf;

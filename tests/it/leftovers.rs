@@ -1,0 +1,140 @@
+//! What is left when the keeper of a pod is ended as well, which else ends everything: found by its marks, and by nobody else's.
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::support::{Rig, call, host_at, is_running, processes_below, recipe_at, scratch_files, within};
+
+/// Its grandchild left session, process group and parents, and ignores what can be ignored. Busy once it said who they are.
+const SOURCE: &str = r#"
+import os, signal, time
+
+class Subject:
+    def run(self, marker):
+        read, write = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_IGN)
+                os.write(write, str(os.getpid()).encode())
+                time.sleep(60)
+            os._exit(0)
+        os.wait()
+        grandchild = os.read(read, 32).decode()
+        with open(marker + ".half", "w") as file:
+            file.write(f"{os.getppid()} {os.getpid()} {grandchild}")
+        os.rename(marker + ".half", marker)
+        time.sleep(60)
+"#;
+
+const ANSWERS: &str = "import os\nclass Subject:\n    def run(self, input):\n        return os.getpid()\n";
+
+/// Runs as a child process of the tests below: a host with one busy pod, until it is killed.
+#[tokio::test]
+async fn helper_host_with_a_runaway() {
+    let Ok(folder) = std::env::var("HOB_TEST_RUNAWAY_HOST") else { return };
+    let folder = Path::new(&folder);
+    let host = host_at(folder).await;
+    let _ = host.call(call(&folder.join("recipes/runaway"), json!(folder.join("marker")))).await;
+}
+
+/// A host in a process of its own, with keeper, pod and grandchild.
+struct Runaway {
+    host: Child,
+    keeper: u32,
+    pod: u32,
+    grandchild: u32,
+}
+
+impl Runaway {
+    async fn start(folder: &Path) -> Runaway {
+        recipe_at(folder, "runaway", SOURCE, "", "");
+        let _ = std::fs::remove_file(folder.join("marker"));
+        let host = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "leftovers::helper_host_with_a_runaway", "--nocapture"])
+            .env("HOB_TEST_RUNAWAY_HOST", folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let [keeper, pod, grandchild] = marked(folder).await;
+        Runaway { host, keeper, pod, grandchild }
+    }
+
+    /// Kills the host, which was stopped before it could see what was done to its pod.
+    fn kill_host(&mut self) {
+        self.host.kill().unwrap();
+        assert_eq!(self.host.wait().unwrap().signal(), Some(9));
+    }
+}
+
+/// Keeper, pod and grandchild, once they run.
+async fn marked(folder: &Path) -> [u32; 3] {
+    within(30, "the pod and its grandchild run", || folder.join("marker").exists()).await;
+    let text = std::fs::read_to_string(folder.join("marker")).unwrap();
+    let pids: Vec<u32> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert!(pids.iter().all(|pid| is_running(*pid)), "{pids:?}");
+    pids.try_into().unwrap()
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+#[tokio::test]
+async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
+    let rig = Rig::new().await;
+    let folder = rig.folder.path();
+    // Two living hosts of the same home, each with a pod.
+    let second = host_at(folder).await;
+    let recipe = rig.python("answers", ANSWERS, false);
+    let first_pod = rig.run(&recipe, json!(0)).await.unwrap().output.into_value();
+    let second_pod = second.call(call(&recipe, json!(0))).await.unwrap().output.into_value();
+    assert_ne!(first_pod, second_pod);
+    let (theirs, their_files) = (processes_below(folder), scratch_files(folder));
+    assert_eq!((theirs.len(), their_files.len()), (4, 4), "two keepers and two pods; two folders and two locks");
+
+    // A keeper that is only stopped is no case: the kernel continues it when its host dies and leaves its group orphaned.
+    let mut runaway = Runaway::start(folder).await;
+    signal(runaway.host.id(), Signal::STOP);
+    signal(runaway.keeper, Signal::KILL);
+    within(5, "the kernel ends the pod of a killed keeper", || !is_running(runaway.pod)).await;
+    runaway.kill_host();
+    // Long enough for anybody who could still end it.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(is_running(runaway.grandchild), "nothing was left, so nothing is shown");
+    assert_eq!(scratch_files(folder).len(), their_files.len() + 2);
+
+    let next = host_at(folder).await;
+    assert!(!is_running(runaway.grandchild), "left by the next host");
+    let now = processes_below(folder);
+    assert!(now.iter().all(|pid| theirs.contains(pid)) && now.len() == theirs.len(), "{theirs:?} {now:?}");
+    assert_eq!(scratch_files(folder).len(), their_files.len());
+    next.shutdown().await;
+    assert_eq!(rig.run(&recipe, json!(0)).await.unwrap().output.into_value(), first_pod);
+    assert_eq!(second.call(call(&recipe, json!(0))).await.unwrap().output.into_value(), second_pod);
+    second.shutdown().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_host_ends_what_outlived_a_killed_keeper() {
+    let rig = Rig::new().await;
+    let folder = rig.folder.path();
+    let recipe = recipe_at(folder, "runaway", SOURCE, "", "");
+    let running = rig.host.start(call(&recipe, json!(folder.join("marker"))));
+    let [keeper, pod, grandchild] = marked(folder).await;
+    signal(keeper, Signal::KILL);
+    let fault = running.outcome().await.unwrap_err();
+    assert_eq!(fault.code, hob::model::Code::Crashed, "{fault:?}");
+    within(5, "what outlived the keeper is ended", || ![pod, grandchild].into_iter().any(is_running)).await;
+    rig.close().await;
+}
