@@ -39,13 +39,18 @@ impl Rig {
     /// A recipe of one file of tests/pods, with more lines for `[pod]`: a program that speaks the protocol by hand, or
     /// (without `#!`) a class `Pod` for the real runner.
     pub fn hostile(&self, file: &str, pod: &str) -> PathBuf {
+        self.hostile_with(file, pod, "")
+    }
+
+    /// The same, with more lines for `[operations.run]` as well.
+    pub fn hostile_with(&self, file: &str, pod: &str, run: &str) -> PathBuf {
         let kit = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods");
         let stem = file.trim_end_matches(".py");
         let runtime = match std::fs::read_to_string(kit.join(file)).unwrap().starts_with("#!") {
             true => format!("runtime = \"executable\"\nentry = \"pod/{file}\""),
             false => format!("runtime = \"python\"\nentry = \"{stem}:Pod\"\npython = \">=3.9\""),
         };
-        let folder = write_recipe(self.folder.path(), stem, &format!("{runtime}\n{pod}"), "");
+        let folder = write_recipe(self.folder.path(), stem, &format!("{runtime}\n{pod}"), run);
         for file in [file, "raw.py"] {
             std::fs::copy(kit.join(file), folder.join("pod").join(file)).unwrap();
         }
