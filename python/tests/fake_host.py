@@ -4,6 +4,7 @@ Apart from the tests because all of them use it, and because the tests of the ke
 """
 
 import array
+import mmap
 import os
 import shutil
 import signal
@@ -36,7 +37,10 @@ class Lane:
     def receive(self):
         """The next frame; None at the end of the lane."""
         while not self.frames:
-            count = self.socket.recv_into(self.decoder.space())
+            try:
+                count = self.socket.recv_into(self.decoder.space())
+            except ConnectionResetError:  # it left what it was sent unread, as a pod that drains does
+                return None
             if count == 0:
                 return None
             self.frames = self.decoder.received(count)
@@ -44,7 +48,10 @@ class Lane:
 
 
 class Pod:
-    """A pod under the real keeper. `source` is the module `pod.py`; its class is `Pod`."""
+    """A pod under the real keeper. `source` is the module `pod.py`; its class is `Pod`.
+
+    `operations`: name -> whether it streams, or "batch".
+    """
 
     def __init__(
         self,
@@ -55,6 +62,10 @@ class Pod:
         models=None,
         command=(),
         files=None,
+        concurrency=1,
+        warm_up=None,
+        title=None,
+        paged=True,
     ):
         self.folder = tempfile.mkdtemp(prefix="hob-pod-test-")
         self.scratch = os.path.join(self.folder, "scratch")
@@ -66,13 +77,21 @@ class Pod:
         self.operations = operations or {}
         self.site_packages = site_packages
         self.models = models or {}
+        self.concurrency = concurrency
+        self.warm_up = warm_up
+        page = os.path.join(self.folder, "page")
+        with open(page, "w+b") as file:
+            file.truncate(4096)
+            self.page = mmap.mmap(file.fileno(), 4096)
         ours, theirs = socket.socketpair()
         arguments = [python, "-I", "-S", KEEPER, "--host-pid", str(os.getpid())]
+        if paged:
+            arguments += ["--page", page]
+        if title is not None:
+            arguments += ["--title", title]
         if command:
             arguments += ["--", *command]
-        self.process = subprocess.Popen(
-            arguments, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
+        self.process = subprocess.Popen(arguments, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         theirs.close()
         self.control = Lane(ours)
         self.data = None
@@ -109,12 +128,12 @@ class Pod:
             "site_packages": self.site_packages,
             "scratch": self.scratch,
             "models": self.models,
-            "operations": {name: {"streaming": streaming} for name, streaming in self.operations.items()},
+            "operations": {name: {"streaming": kind is True, "batch": kind == "batch"} for name, kind in self.operations.items()},
+            "concurrency": self.concurrency,
+            "warm_up": self.warm_up,
         }
         frame = b"".join(wire.encode(0, message))
-        sent = self.control.socket.sendmsg(
-            [frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
-        )
+        sent = self.control.socket.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))])
         self.control.socket.sendall(frame[sent:])
         theirs.close()
         self.data = Lane(ours)
@@ -145,6 +164,38 @@ class Pod:
         }
         self.data.send(message, self.asked, list(blobs.values()))
         return self.asked
+
+    def batch(self, operation, inputs, left_ms=60_000):
+        """Sends one batch; gives the numbers of its asks."""
+        asks = [self.asked + 1 + n for n in range(len(inputs))]
+        self.asked += len(inputs)
+        message = {
+            "type": "batch",
+            "incarnation": "incarnation-1",
+            "digest": "sha256:00",
+            "operation": operation,
+            "items": [{"ask": ask, "left_ms": left_ms, "input": input} for ask, input in zip(asks, inputs)],
+        }
+        self.data.send(message, asks[0])
+        return asks
+
+    def answers(self, asks):
+        """The answers of these asks, in whatever order they come: ask -> message."""
+        found = {}
+        while len(found) < len(asks):
+            frame, _ = self.answer()
+            assert frame.ask in asks and frame.ask not in found, frame.ask
+            found[frame.ask] = frame.message
+        return found
+
+    def in_hand(self):
+        """The asks in hand, as a ping tells."""
+        self.control.send({"type": "ping", "seq": 0})
+        return self.control.receive().message["asks"]
+
+    def word(self, index):
+        """A u64 of the page."""
+        return int.from_bytes(self.page[8 * index : 8 * index + 8], sys.byteorder)
 
     def answer(self, ask=None):
         """Everything up to the answer of `ask`: (answer's frame, frames before it)."""
@@ -182,6 +233,7 @@ class Pod:
         finally:
             self.process.stdout.close()
             self.process.stderr.close()
+            self.page.close()
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -178,13 +178,93 @@ result = int(os.read(read, 20))
 
     def test_a_wrong_host_pid_starts_nothing(self):
         for host in ("1", str(2**22 + 1)):
-            result = subprocess.run(
-                [sys.executable, "-I", "-S", KEEPER, "--host-pid", host], capture_output=True, input=b""
-            )
+            result = subprocess.run([sys.executable, "-I", "-S", KEEPER, "--host-pid", host], capture_output=True, input=b"")
             self.assertEqual((result.returncode, result.stdout), (70, b""))
 
+    def test_the_page_says_what_the_pod_took(self):
+        pod = self.make().ready()
+        spin = "end = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
+        pod.call("run", {"code": "x = b'x' * 50_000_000\n" + spin})
+        pod.ask("run", {"code": "os.kill(os.getpid(), 9)"})
+        self.assertEqual([pod.word(1), pod.word(2)], [0, 0])
+        pod.wait()
+        self.assertEqual(pod.word(0), 2)
+        self.assertTrue(55_000_000 < pod.word(1) < 200_000_000, pod.word(1))
+        self.assertTrue(200 <= pod.word(2) < 5_000, pod.word(2))
+        self.assertEqual([pod.word(n) for n in range(3, 512)], [0] * 509)
+
+    def test_without_a_page_nothing_is_promised(self):
+        pod = self.make(paged=False)
+        self.assertEqual(pod.hello()["features"], ["fds", "stack"])
+        pod.start()
+        pod.control.send({"type": "load"})
+        self.assertEqual(pod.control.receive().message, {"type": "ready"})
+        self.assertEqual(pod.call("run", {"code": "result = 3"}), 3)
+
+    def test_a_page_that_cannot_be_mapped_is_said(self):
+        for path in ("/there/is/no/page", os.devnull, __file__ + "/x"):
+            result = subprocess.run(
+                [sys.executable, "-I", "-S", KEEPER, "--host-pid", str(os.getpid()), "--page", path],
+                capture_output=True,
+                input=b"",
+            )
+            self.assertEqual(result.returncode, 70)
+            self.assertIn(b"cannot map the page", result.stderr)
+
+    def test_titles_say_recipe_and_state(self):
+        pod = self.make(title="hob: hob/echo")
+        pid = pod.hello()["pid"]
+
+        def title(process):
+            with open(f"/proc/{process}/cmdline", "rb") as file:
+                return file.read().rstrip(b"\0").decode()
+
+        def comes(text):
+            self.assertTrue(until(lambda: title(pid) == text, 5), title(pid))
+
+        def environment():
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                return file.read()
+
+        before = environment()
+        self.assertEqual(title(pod.process.pid), "hob: hob/echo keeper")
+        self.assertEqual(title(pid), "hob: hob/echo starting")
+        with open(f"/proc/{pid}/comm") as file:
+            self.assertEqual(file.read(), "hob: hob/echo\n")
+        pod.start()
+        pod.control.send({"type": "load"})
+        pod.control.receive()
+        comes("hob: hob/echo ready")
+        ask = pod.ask("run", {"code": "time.sleep(0.3)"})
+        self.assertTrue(until(lambda: pod.in_hand() == [ask]))
+        comes("hob: hob/echo busy")
+        pod.answer(ask)
+        comes("hob: hob/echo ready")
+        ask = pod.ask("run", {"code": "time.sleep(0.3)"})
+        self.assertTrue(until(lambda: pod.in_hand() == [ask]))
+        pod.control.send({"type": "drain"})
+        comes("hob: hob/echo draining")
+        self.assertEqual(environment(), before)
+        self.assertEqual(pod.wait(), 0)
+
+    def test_a_long_title_stays_within_its_bounds(self):
+        pod = self.make(title="hob: " + "long/" * 100 + "ü").ready()
+        pid = pod.call("run", {"code": "result = os.getpid()"})
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            self.assertTrue(file.read().decode().startswith("hob: long/long/"))
+        self.assertEqual(pod.call("run", {"code": "result = os.environ.get('PATH')"}), os.environ["PATH"])
+
     def test_wrong_arguments_are_said(self):
-        for arguments in ([], ["--host-pid"], ["--host-pid", "x"], ["--host-pid", "1", "--"], ["--host-pid", "1", "a"]):
+        for arguments in (
+            [],
+            ["--host-pid"],
+            ["--host-pid", "x"],
+            ["--host-pid", "1", "--"],
+            ["--host-pid", "1", "a"],
+            ["--page", "x"],
+            ["--host-pid", "1", "--title"],
+            ["--host-pid", "1", "--page", "x", "--page", "y"],
+        ):
             result = subprocess.run([sys.executable, "-I", "-S", KEEPER, *arguments], capture_output=True, input=b"")
             self.assertEqual(result.returncode, 1)
             self.assertIn(b"usage: keeper.py", result.stderr)

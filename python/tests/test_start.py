@@ -38,7 +38,7 @@ class Start(unittest.TestCase):
     def test_hello_says_who_is_there(self):
         pod = self.make(GOOD)
         hello = pod.hello()
-        self.assertEqual((hello["type"], hello["protocol"], hello["features"]), ("hello", [1, 1], ["fds"]))
+        self.assertEqual((hello["type"], hello["protocol"], hello["features"]), ("hello", [1, 1], ["fds", "page", "stack"]))
         self.assertIn("{}.{}".format(*sys.version_info), hello["runtime"])
         self.assertNotEqual(hello["pid"], pod.process.pid)
         self.assertTrue(os.path.exists(f"/proc/{hello['pid']}"))
@@ -77,9 +77,7 @@ class Start(unittest.TestCase):
         self.assertIn("there is no module for the entry `pod:Pod`", pod.start().message["fault"]["message"])
 
     def test_constructor_and_load_fail_with_their_own_faults(self):
-        fault = self.failed(
-            "class Pod:\n    def __init__(self):\n        raise ValueError('x')\n    def run(self, input): pass"
-        )
+        fault = self.failed("class Pod:\n    def __init__(self):\n        raise ValueError('x')\n    def run(self, input): pass")
         self.assertEqual((fault["code"], fault["detail"]["type"]), ("import_failed", "ValueError"))
         load = "class Pod:\n    def run(self, input): pass\n    def load(self, models):\n        "
         fault = self.failed(load + "raise MemoryError", load=True)

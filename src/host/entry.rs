@@ -1,14 +1,14 @@
-//! One recipe in use: its verified bytes, its compiled glue, its pod.
+//! One recipe in use: its verified bytes, its compiled glue, its pods.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::OnceCell;
 
 use super::Inner;
 use crate::{
     glue::Prepared,
-    model::{Fault, Verified},
-    pod::{self, Pod},
+    model::{Code, Fault, Verified, recipe::PoolSpec},
+    pod::{self, BoxFuture, Pool, Seat, Spawner, Watcher},
     shelf::{blocking, lockfile::EnvironmentPin},
 };
 
@@ -18,21 +18,12 @@ pub struct Entry {
     /// The environment that the lock file names; none for a folder, or a recipe without requirements.
     environment: Option<EnvironmentPin>,
     prepared: OnceCell<Prepared>,
-    /// The pod in use. The lock is held only to look.
-    pod: Mutex<Option<Pod>>,
-    /// Held while a pod is being started, so that two calls start one.
-    starting: tokio::sync::Mutex<()>,
+    pool: OnceLock<Pool>,
 }
 
 impl Entry {
     pub fn new(recipe: Verified, environment: Option<EnvironmentPin>) -> Entry {
-        Entry {
-            recipe: Arc::new(recipe),
-            environment,
-            prepared: OnceCell::new(),
-            pod: Mutex::new(None),
-            starting: tokio::sync::Mutex::new(()),
-        }
+        Entry { recipe: Arc::new(recipe), environment, prepared: OnceCell::new(), pool: OnceLock::new() }
     }
 
     pub fn recipe(&self) -> &Arc<Verified> {
@@ -52,35 +43,55 @@ impl Entry {
         prepared.await.cloned()
     }
 
-    /// The pod in use, if it is alive.
-    fn pod(&self) -> Option<Pod> {
-        self.pod.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone().filter(Pod::is_alive)
+    /// The recipe's pods; none for a recipe that is glue alone.
+    pub fn pool(&self, host: &Arc<Inner>) -> Option<&Pool> {
+        let spec = &self.recipe.manifest().pod.as_ref()?.pool;
+        Some(self.pool.get_or_init(|| self.new_pool(host, spec.clone())))
     }
 
-    /// The recipe's pod, started if there is none; `None` for a recipe without one.
-    ///
-    /// It may still be on its way to ready: what is sent to it waits.
-    pub async fn start_pod(&self, host: &Arc<Inner>) -> Result<Option<Pod>, Fault> {
-        let Some(spec) = &self.recipe.manifest().pod else { return Ok(None) };
-        if let Some(pod) = self.pod() {
-            return Ok(Some(pod));
-        }
-        let _starting = self.starting.lock().await;
-        if let Some(pod) = self.pod() {
-            return Ok(Some(pod));
-        }
-        let (program, environment) = host.program(&self.recipe, self.environment).await?;
-        let pod = host.pods.start(&host.home, |folder, incarnation, scratch| pod::Spec {
-            recipe: self.recipe.clone(),
-            program,
-            keeper: host.keeper.clone(),
-            scratch: folder.to_owned(),
-            incarnation,
-            start_timeout_ms: spec.start_timeout_ms,
-            // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
-            keeps: vec![Box::new(environment), Box::new(scratch)],
-        })?;
-        *self.pod.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(pod.clone());
-        Ok(Some(pod))
+    /// A pool of its own for one call: its pod is fresh, and goes when the call is over.
+    pub fn one_shot(&self, host: &Arc<Inner>) -> Option<Pool> {
+        let spec = &self.recipe.manifest().pod.as_ref()?.pool;
+        Some(self.new_pool(host, PoolSpec { min: 0, max: 1, ..spec.clone() }))
+    }
+
+    /// The pods that there are already, if any.
+    pub fn started(&self) -> Option<&Pool> {
+        self.pool.get()
+    }
+
+    fn new_pool(&self, host: &Arc<Inner>, spec: PoolSpec) -> Pool {
+        let concurrency = self.recipe.manifest().pod.as_ref().map_or(1, |pod| pod.concurrency);
+        let source = Source { host: Arc::downgrade(host), recipe: self.recipe.clone(), environment: self.environment };
+        let pool = Pool::new(self.recipe.clone(), spec, concurrency, Arc::new(source));
+        host.pods.add(&pool);
+        pool
+    }
+}
+
+/// Makes pods of one recipe: environment from the shelf, process on this machine.
+struct Source {
+    /// Not kept: the host has the recipe, which has its pods.
+    host: Weak<Inner>,
+    recipe: Arc<Verified>,
+    environment: Option<EnvironmentPin>,
+}
+
+impl Spawner for Source {
+    fn spawn(&self, seat: Seat) -> BoxFuture<'_, Result<Watcher, Fault>> {
+        Box::pin(async move {
+            let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
+            let (program, environment) = host.program(&self.recipe, self.environment).await?;
+            host.pods.start(&host.home, seat, |folder, incarnation, scratch| pod::Spec {
+                recipe: self.recipe.clone(),
+                program,
+                keeper: host.keeper.clone(),
+                scratch: folder.to_owned(),
+                dossiers: host.home.dossiers(),
+                incarnation,
+                // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
+                keeps: vec![Box::new(environment), Box::new(scratch)],
+            })
+        })
     }
 }

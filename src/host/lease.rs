@@ -1,4 +1,4 @@
-//! Use of a recipe's pod by one call, returned on drop.
+//! Use of a recipe's pods by one call, returned on drop.
 //!
 //! Apart from `run.rs` because it is where the two blind siblings meet: `glue` asks through its trait
 //! `Pods`, and this answers with `pod`.
@@ -13,16 +13,17 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{Inner, entry::Entry};
 use crate::{
     glue::{self, BoxFuture},
-    model::{Blame, Blob, Code, Document, Event, Fault, Operation},
-    pod::{self, Reply, Request},
+    model::{Admitted, Blame, Blob, Code, Document, Event, Fault, Operation, Priority},
+    pod::{self, Pool, Reply, Request},
 };
 
-/// One call's way to the pod of its recipe.
+/// One call's way to the pods of its recipe.
 pub struct Leased {
-    host: Arc<Inner>,
     entry: Arc<Entry>,
+    pool: Option<Pool>,
     events: mpsc::Sender<Event>,
     deadline: Instant,
+    priority: Priority,
     frames: Arc<Frames>,
 }
 
@@ -34,8 +35,19 @@ pub struct Frames {
 }
 
 impl Leased {
-    pub fn new(host: Arc<Inner>, entry: Arc<Entry>, events: mpsc::Sender<Event>, deadline: Instant) -> Leased {
-        Leased { host, entry, events, deadline, frames: Arc::default() }
+    pub fn new(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, events: mpsc::Sender<Event>, deadline: Instant) -> Leased {
+        let pool = match call.is_one_shot() {
+            true => entry.one_shot(host),
+            false => entry.pool(host).cloned(),
+        };
+        Leased { entry: entry.clone(), pool, events, deadline, priority: call.priority(), frames: Arc::default() }
+    }
+
+    /// Starts a pod, if there is none, while something else is made ready.
+    pub fn warm(&self) {
+        if let Some(pool) = &self.pool {
+            pool.warm();
+        }
     }
 
     /// Asks sent and replies received so far.
@@ -43,65 +55,52 @@ impl Leased {
         (self.frames.sent.load(Ordering::Relaxed), self.frames.received.load(Ordering::Relaxed))
     }
 
-    /// Sends one ask to the recipe's pod, starting one if there is none.
-    pub async fn send(&self, operation: &Arc<Operation>, input: String, blobs: Vec<Blob>) -> Result<Asked, Fault> {
-        let pod = self.entry.start_pod(&self.host).await?;
-        let pod = pod.ok_or_else(|| {
+    /// Sends one ask to the recipe's pods. It waits there until one is free.
+    pub fn send(&self, operation: &Arc<Operation>, input: &Document, blobs: Vec<Blob>) -> Result<Asked, Fault> {
+        let pool = self.pool.as_ref().ok_or_else(|| {
             let name = &self.entry.recipe().manifest().name;
             Fault::new(Code::InvalidRecipe, format!("`{name}` has no pod to ask: its manifest has no `[pod]`"))
         })?;
-        let request = Request { operation: operation.clone(), input, blobs, deadline: self.deadline, events: self.events.clone() };
-        let again = Again { pod: pod.clone(), host: self.host.clone(), entry: self.entry.clone() };
-        let ask = pod.ask(request)?;
+        let cost = operation.batch.as_ref().and_then(|batch| batch.cost.as_ref()).map_or(1, |cost| cost.cost(input.value()));
+        let ask = pool.ask(Request {
+            operation: operation.clone(),
+            input: input.text().to_owned(),
+            cost,
+            blobs,
+            deadline: self.deadline,
+            priority: self.priority,
+            events: self.events.clone(),
+        })?;
         self.frames.sent.fetch_add(1, Ordering::Relaxed);
-        Ok(Asked { ask, again: Some(again), frames: self.frames.clone(), operation: operation.name.clone() })
+        Ok(Asked { ask, frames: self.frames.clone(), operation: operation.clone() })
     }
-}
-
-/// What it takes to send an ask once more.
-struct Again {
-    pod: pod::Pod,
-    host: Arc<Inner>,
-    entry: Arc<Entry>,
 }
 
 /// An ask under way.
 pub struct Asked {
     ask: pod::Ask,
-    again: Option<Again>,
     frames: Arc<Frames>,
-    operation: String,
+    operation: Arc<Operation>,
 }
 
 impl Asked {
     /// The next chunk, or the answer. Not to be called after the answer.
     pub async fn next(&mut self) -> Result<glue::AskEvent, Fault> {
-        loop {
-            let reply = self.ask.next().await;
-            if !matches!(reply, None | Some(Reply::Unstarted { .. })) {
-                self.frames.received.fetch_add(1, Ordering::Relaxed);
+        let Some(reply) = self.ask.next().await else {
+            return Err(Fault::new(Code::Internal, "an ask ended without an answer"));
+        };
+        self.frames.received.fetch_add(1, Ordering::Relaxed);
+        let what = || format!("answer of `{}`", self.operation.name);
+        match reply {
+            Reply::Chunk(payload) => {
+                let (data, blobs) = document(payload, &what())?;
+                Ok(glue::AskEvent::Chunk { data, blobs })
             }
-            let what = format!("answer of `{}`", self.operation);
-            match reply {
-                Some(Reply::Chunk(payload)) => {
-                    let (data, blobs) = document(payload, &what)?;
-                    return Ok(glue::AskEvent::Chunk { data, blobs });
-                }
-                Some(Reply::Answer(payload)) => {
-                    let (data, blobs) = document(payload, &what)?;
-                    return Ok(glue::AskEvent::Answer { data, blobs });
-                }
-                Some(Reply::Fault(fault)) => return Err(fault),
-                // The pod died before it saw this ask: nothing ran, so another pod may take it, once.
-                Some(Reply::Unstarted { fault, request }) => match self.again.take() {
-                    Some(again) if again.pod.was_ready() => {
-                        let pod = again.entry.start_pod(&again.host).await?.ok_or(fault)?;
-                        self.ask = pod.ask(*request)?;
-                    }
-                    _ => return Err(fault),
-                },
-                None => return Err(Fault::new(Code::Internal, "an ask ended without an answer")),
+            Reply::Answer(payload) => {
+                let (data, blobs) = document(payload, &what())?;
+                Ok(glue::AskEvent::Answer { data, blobs })
             }
+            Reply::Fault(fault) => Err(fault),
         }
     }
 }
@@ -116,7 +115,7 @@ impl glue::Pods for Leased {
     fn start<'a>(&'a self, operation: &'a str, arguments: Document, blobs: Vec<Blob>) -> BoxFuture<'a, Result<Box<dyn glue::Ask>, Fault>> {
         Box::pin(async move {
             let operation = self.entry.recipe().manifest().operation(operation)?.clone();
-            let asked = self.send(&operation, arguments.text().to_owned(), blobs).await?;
+            let asked = self.send(&operation, &arguments, blobs)?;
             Ok(Box::new(asked) as Box<dyn glue::Ask>)
         })
     }

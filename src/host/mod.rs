@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_core::Stream;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     glue::Glue,
-    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, limits, progress},
+    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, limits, progress, status::PodStatus},
     pod,
     shelf::{self, environment::Tools, store::Shelf},
 };
@@ -73,17 +74,6 @@ impl Inner {
     }
 }
 
-/// One pod of a host.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct PodStatus {
-    pub recipe: String,
-    pub state: &'static str,
-    /// The process that does the work.
-    pub pid: Option<u32>,
-    pub incarnation: String,
-    pub asks: u64,
-}
-
 impl Host {
     /// Opens the shelf; no pod is started, no wasm compiled and no network touched.
     ///
@@ -139,14 +129,7 @@ impl Host {
 
     /// The pods that this host started and that are not over.
     pub fn pods(&self) -> Vec<PodStatus> {
-        let status = |pod: pod::Snapshot| PodStatus {
-            recipe: pod.recipe,
-            state: pod.state,
-            pid: pod.pid,
-            incarnation: pod.incarnation,
-            asks: pod.asks,
-        };
-        self.0.pods.snapshots().into_iter().map(status).collect()
+        self.0.pods.statuses()
     }
 
     /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe provides.
@@ -188,9 +171,15 @@ impl Host {
         }
     }
 
-    /// Stops every pod and waits until no process of theirs is left. Calls that come later find no pod.
+    /// Takes no more calls, lets the accepted ones finish (for [`limits::SHUTDOWN_DRAIN_MS`] at most), stops every pod and waits until no
+    /// process of theirs is left.
     pub async fn shutdown(&self) {
-        self.0.pods.shutdown().await;
+        self.shutdown_within(Duration::from_millis(limits::SHUTDOWN_DRAIN_MS)).await;
+    }
+
+    /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as `shutting_down`.
+    pub async fn shutdown_within(&self, drain: Duration) {
+        self.0.pods.shutdown(drain).await;
     }
 }
 

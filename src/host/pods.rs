@@ -1,29 +1,34 @@
 //! The pods that this host started, whatever became of the recipes that they were started for.
 //!
-//! Apart from the catalogue, which forgets a recipe that was changed or removed: its pod is over only after its last ask.
+//! Apart from the catalogue, which forgets a recipe that was changed or removed: its pods are over only after their last ask.
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
-    model::{Code, Fault, Home, limits::SHUTDOWN_MS},
-    pod::{Pod, Snapshot, Spec, Watcher},
+    model::{
+        Code, Fault, Home,
+        limits::SHUTDOWN_MS,
+        status::{LogLine, PodStatus, PoolStatus},
+    },
+    pod::{self, Pool, Seat, Spec, Watcher, WeakPool},
     shelf::scratch::Scratch,
 };
 
 /// Looks at every pod that is not over. The lock is held only to look, and to start one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Pods {
     known: Mutex<Known>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Known {
+    pools: Vec<WeakPool>,
     watchers: Vec<Watcher>,
     started: u64,
     /// Where the pods' own folders lie; made for the first pod, deleted after the last.
@@ -33,13 +38,24 @@ struct Known {
 }
 
 impl Pods {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Looks after that pool from now on.
+    pub fn add(&self, pool: &Pool) {
+        let mut known = self.known();
+        known.pools.retain(|pool| pool.upgrade().is_some());
+        known.pools.push(pool.downgrade());
+    }
+
     /// Starts the pod that `spec` describes, given a folder of its own, its name, and what keeps that folder.
     ///
-    /// Errors: `cancelled` once the host shuts down; `io`, `disk_full`.
-    pub fn start(&self, home: &Home, spec: impl FnOnce(&Path, String, Arc<Scratch>) -> Spec) -> Result<Pod, Fault> {
-        let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    /// Errors: `shutting_down` once the host shuts down; `io`, `disk_full`.
+    pub fn start(&self, home: &Home, seat: Seat, spec: impl FnOnce(&Path, String, Arc<Scratch>) -> Spec) -> Result<Watcher, Fault> {
+        let mut known = self.known();
         if known.closed {
-            return Err(Fault::new(Code::Cancelled, "the host is shutting down and starts no pod any more"));
+            return Err(Fault::new(Code::ShuttingDown, "the host is ending and starts no pod any more"));
         }
         let scratch = match &known.scratch {
             Some(scratch) => scratch.clone(),
@@ -49,21 +65,46 @@ impl Pods {
         known.started += 1;
         let number = known.started.to_string();
         let folder = scratch.folder().join(&number);
-        let pod = Pod::spawn(spec(&folder, format!("{}-{number}", scratch.name()), scratch.clone()))?;
-        known.watchers.push(pod.watcher());
-        Ok(pod)
+        let watcher = pod::spawn(spec(&folder, format!("{}-{number}", scratch.name()), scratch.clone()), seat)?;
+        known.watchers.push(watcher.clone());
+        Ok(watcher)
     }
 
-    /// Every pod that is not over.
-    pub fn snapshots(&self) -> Vec<Snapshot> {
-        let known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        known.watchers.iter().filter(|watcher| !watcher.is_over()).map(Watcher::snapshot).collect()
+    fn pools(&self) -> Vec<Pool> {
+        self.known().pools.iter().filter_map(WeakPool::upgrade).collect()
     }
 
-    /// Starts none from now on, stops all, and waits until no process of theirs is left.
-    pub async fn shutdown(&self) {
+    /// Every pool in use, with its pods.
+    pub fn pool_statuses(&self) -> Vec<PoolStatus> {
+        self.pools().iter().map(Pool::status).collect()
+    }
+
+    /// Every pod that is not over, those of forgotten recipes too.
+    pub fn statuses(&self) -> Vec<PodStatus> {
+        let watchers = self.known().watchers.clone();
+        watchers.iter().filter(|watcher| !watcher.is_over()).map(Watcher::status).collect()
+    }
+
+    /// The last lines of each pod, oldest first.
+    pub fn logs(&self, recipe: Option<&str>, lines: usize) -> Vec<LogLine> {
+        let watchers = self.known().watchers.clone();
+        let mut all: Vec<LogLine> = watchers.iter().flat_map(|watcher| watcher.log(lines)).collect();
+        all.retain(|line| recipe.is_none_or(|recipe| line.recipe == recipe));
+        all.sort_by_key(|line| line.at_ms);
+        let surplus = all.len().saturating_sub(lines);
+        all.split_off(surplus)
+    }
+
+    /// Lets what was accepted finish for so long, starts no pod from then on, stops all, and waits until no process of theirs is left.
+    pub async fn shutdown(&self, drain: Duration) {
+        let until = Instant::now() + drain;
+        let mut closing = tokio::task::JoinSet::new();
+        for pool in self.pools() {
+            closing.spawn(async move { pool.close(until).await });
+        }
+        closing.join_all().await;
         let watchers = {
-            let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut known = self.known();
             known.closed = true;
             known.scratch = None;
             known.watchers.clone()
@@ -73,7 +114,7 @@ impl Pods {
             stops.spawn(async move {
                 // The ladder has an end of its own; only a process that the kernel cannot kill outlasts it.
                 if timeout(Duration::from_millis(SHUTDOWN_MS), watcher.stop()).await.is_err() {
-                    let pod = watcher.snapshot();
+                    let pod = watcher.status();
                     tracing::warn!(recipe = %pod.recipe, pid = pod.pid, "a pod outlived SIGKILL and is left to the kernel");
                 }
             });

@@ -74,11 +74,12 @@ async fn work(
     deadline: Instant,
     record: &mut Record,
 ) -> Result<Answer, Fault> {
-    let asks = Leased::new(host.clone(), entry.clone(), events.clone(), deadline);
+    let asks = Leased::new(host, entry, call, events.clone(), deadline);
     match call.recipe().manifest().glue.is_some() {
         true => {
             // A cold pod starts while the glue is compiled, or read from the cache.
-            let (prepared, _) = tokio::try_join!(entry.prepared(host), entry.start_pod(host))?;
+            asks.warm();
+            let prepared = entry.prepared(host).await?;
             let asks = Arc::new(asks);
             let response = prepared.run(call, asks.clone(), events, deadline).await;
             record.count_frames(asks.crossings());
@@ -96,7 +97,7 @@ async fn work(
 
 /// Without glue: validated JSON to the pod, and its answer back.
 async fn straight(asks: &Leased, call: &Admitted, events: &mpsc::Sender<Event>) -> Result<Answer, Fault> {
-    let mut ask = asks.send(call.operation(), call.input().text().to_owned(), call.blobs().to_vec()).await?;
+    let mut ask = asks.send(call.operation(), call.input(), call.blobs().to_vec())?;
     loop {
         match ask.next().await? {
             glue::AskEvent::Chunk { data, blobs } => {

@@ -229,6 +229,12 @@ impl Fault {
         self
     }
 
+    /// When another try makes sense; rounded up to a millisecond.
+    pub fn retry_after(mut self, left: std::time::Duration) -> Fault {
+        self.retry_after = Some(left.as_micros().div_ceil(1_000) as u64);
+        self
+    }
+
     /// Someone other than the table's default is to blame.
     pub fn blame(mut self, blame: Blame) -> Fault {
         self.blame = blame;

@@ -63,6 +63,10 @@ impl Home {
     pub fn scratch(&self) -> PathBuf {
         self.state.join("scratch")
     }
+    /// `<time>-<incarnation>.json`: what pods left that crashed.
+    pub fn dossiers(&self) -> PathBuf {
+        self.state.join("dossiers")
+    }
     /// wasmtime's compile cache (kept private: a flipped bit in it would run).
     pub fn compile_cache(&self) -> PathBuf {
         self.cache.join("wasmtime")

@@ -68,11 +68,35 @@ pub const TERM_GRACE_MS: u64 = 1_000;
 /// Stop ladder: how long the keeper may take to find its process tree empty after SIGKILL, in milliseconds.
 pub const KILL_GRACE_MS: u64 = 2_000;
 
+/// Stop ladder: how long a pod that hangs has to print where, before it is killed, in milliseconds.
+pub const STACK_GRACE_MS: u64 = 200;
+
+/// After so long without a word a busy pod is asked whether it lives, in milliseconds; an idle pod is never asked.
+pub const PING_MS: u64 = 5_000;
+
+/// How long a busy pod may neither speak nor compute before it is killed, in milliseconds: longer than a disk or a lock makes good code wait.
+pub const SILENCE_MS: u64 = 15_000;
+
+/// Between two looks at a pod's memory, in milliseconds.
+pub const MEMORY_LOOK_MS: u64 = 1_000;
+
+/// Ends of pods without a good answer in between from which a recipe counts as failing.
+pub const FAILING_ENDS_MIN: u32 = 3;
+
+/// What a pod that never became ready counts among those.
+pub const UNUSED_START_ENDS: u32 = 3;
+
+/// How often an ask of an idempotent operation may be begun, whatever ends its pods.
+pub const ASK_BEGUN_MAX: u32 = 5;
+
 /// How long the end of a process may lag behind the end of its sockets or pipes, in milliseconds.
 pub const EXIT_GRACE_MS: u64 = 500;
 
-/// Shutting down a host, in milliseconds: the whole stop ladder, for all pods at once.
-pub const SHUTDOWN_MS: u64 = DRAIN_GRACE_MS + TERM_GRACE_MS + 2 * KILL_GRACE_MS + 2 * EXIT_GRACE_MS;
+/// How long a host that shuts down lets accepted calls finish, in milliseconds.
+pub const SHUTDOWN_DRAIN_MS: u64 = 10_000;
+
+/// Ending all pods of a host, in milliseconds: the whole stop ladder, for all at once.
+pub const SHUTDOWN_MS: u64 = DRAIN_GRACE_MS + STACK_GRACE_MS + TERM_GRACE_MS + 2 * KILL_GRACE_MS + 2 * EXIT_GRACE_MS;
 
 /// Asks that may wait for the pods of one recipe; the next is refused as `overloaded`.
 pub const POD_QUEUE_MAX: usize = 1_024;
@@ -279,3 +303,99 @@ pub const TIMESTAMP_DAYS: i64 = 14;
 
 /// Days before its end from which an offline role is reported as due.
 pub const ROLE_DUE_DAYS: i64 = 60;
+
+/// Any one text of the kernel about a process that is read for its vitals, in bytes.
+pub const KERNEL_TEXT_BYTES_MAX: u64 = 64 << 10;
+
+/// Processes of one pod that are counted for its vitals.
+pub const VITALS_PROCESSES_MAX: usize = 1_024;
+
+/// The page of a pod, in bytes: the smallest that can be mapped.
+pub const POD_PAGE_BYTES: u64 = 4_096;
+
+/// Crash dossiers kept in one home; the oldest goes.
+pub const DOSSIERS_MAX: usize = 100;
+
+/// Largest crash dossier, in bytes of JSON; the first lines of its log go.
+pub const DOSSIER_BYTES_MAX: usize = 256 << 10;
+
+/// Asks in hand that a crash dossier names when it would be too large.
+pub const DOSSIER_ASKS_MAX: usize = 256;
+
+/// How long an ask of a lower class waits before its age counts, in milliseconds: below that, one of a higher class never waits for it.
+pub const AGE_MS: u64 = 1_000;
+
+/// Units in a row that may pass over a class with an aged ask; the next one is that ask's. So a lower class keeps a ninth of the pods.
+pub const PASSED_OVER_MAX: u32 = 8;
+
+/// Asks that do not fit into a batch (by cost) and are looked past for smaller ones.
+pub const BATCH_MISFITS_MAX: usize = 32;
+
+/// Share of an ask's time that it may spend waiting for others of its batch, in percent: what a recipe's wait may not cost it is its deadline.
+pub const BATCH_WAIT_PERCENT: u32 = 25;
+
+/// Work that may be sent to a busy pod ahead of its turn, in microseconds: hides the way there and back, and dies with the pod.
+pub const AHEAD_WORK_US: u64 = 500;
+
+/// Units that may be sent ahead, however tiny they are.
+pub const AHEAD_UNITS_MAX: usize = 32;
+
+/// Shortest `retry_after` of a full queue, in milliseconds.
+pub const RETRY_AFTER_MIN_MS: u64 = 10;
+
+/// Longest `retry_after` of a full queue, in milliseconds.
+pub const RETRY_AFTER_MAX_MS: u64 = 60_000;
+
+/// `retry_after` of a full queue while nothing is measured, in milliseconds.
+pub const RETRY_AFTER_UNMEASURED_MS: u64 = 1_000;
+
+/// First wait before a pod is started again after two pods ended without an answer, in milliseconds; doubles with each further one.
+pub const RESTART_WAIT_MIN_MS: u64 = 250;
+
+/// Longest such wait, in milliseconds.
+pub const RESTART_WAIT_MAX_MS: u64 = 30_000;
+
+/// Longest such wait while other pods of the recipe answer, in milliseconds: not none, for what fails to start beside them may fail for ever.
+pub const RESTART_WAIT_BESIDE_MS: u64 = 1_000;
+
+/// Pods that may end without an answer within [`RESTART_WINDOW_MS`]: the last one of them brings the quarantine.
+pub const RESTART_BUDGET: usize = 6;
+
+/// The window of that budget, in milliseconds.
+pub const RESTART_WINDOW_MS: u64 = 60_000;
+
+/// Pods that may end in a row without an answer however far apart: the budget for pods that take minutes to fail.
+pub const RESTART_ROW_MAX: u32 = 8;
+
+/// First quarantine of a recipe, in milliseconds; doubles each time that the trial after it fails.
+pub const QUARANTINE_MIN_MS: u64 = 30_000;
+
+/// Longest quarantine, in milliseconds.
+pub const QUARANTINE_MAX_MS: u64 = 600_000;
+
+/// Pods that an input may crash; then it is a poison request.
+pub const POISON_CRASHES: u8 = 2;
+
+/// Pods that may end in any way on one input. More than crashes, because a SIGKILL may come from outside and say nothing of the input.
+pub const POISON_ENDS: u8 = 4;
+
+/// How long an input is remembered after it ended a pod, in milliseconds.
+pub const POISON_MS: u64 = 600_000;
+
+/// Inputs remembered; the oldest is forgotten for a further one.
+pub const POISON_INPUTS_MAX: usize = 1_024;
+
+/// Ending what a pod left after its keeper, in milliseconds: then it is reported, not waited for.
+pub const LEFTOVERS_MS: u64 = 2_000;
+
+/// Between two looks for what a pod left, in milliseconds.
+pub const LEFTOVERS_PAUSE_MS: u64 = 2;
+
+/// Looks in a row that find nothing before nothing is taken to be left.
+pub const LEFTOVERS_QUIET_LOOKS: u32 = 2;
+
+/// The environment or the mappings of one process, in bytes: more than the kernel lets a program start with.
+pub const PROCESS_TEXT_BYTES_MAX: u64 = 8 << 20;
+
+/// The record of a live pod, in bytes of JSON.
+pub const POD_RECORD_BYTES_MAX: u64 = 16 << 10;

@@ -1,45 +1,63 @@
 //! The task that owns one pod: it performs what `state.rs` decides.
 //!
-//! One loop waits for everything at once (asks, both lanes, the process, the timer, callers that go away),
-//! turns what came into events of the state machine, and acts. No other task touches the pod.
+//! One loop waits for everything at once (what callers and the pool want, both lanes, the process, the next wait), turns what came into
+//! events of the state machine, and acts. No other task touches the pod. `sending.rs` has what goes out, `burial.rs` the end.
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until, timeout},
+    sync::{oneshot, watch},
+    time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    frame::{self, Decoded},
-    handle::{Ends, Pending, Reply, Shared},
+    frame::Decoded,
+    handle::{Inbox, Placed, Reply, Shared, Watcher},
     lane::{Lane, Read},
     log,
-    process::{self, Process, Spec},
-    state::{Action, AskId, Ending, Event, State, step},
-    waits::{Undelivered, deliver, far, gone, readable, wait, writable},
-    wire::{self, Control, FromPod, PROTOCOL, Payload},
+    page::Page,
+    pool::{self, Report, Seat},
+    process::{Process, Spec},
+    registry::{self, Record},
+    state::{Action, AskId, Ending, Event, Rules, State, step},
+    vitals,
+    waits::{Undelivered, deliver, far, readable, wait, writable},
+    wire::{FromPod, PROTOCOL, Payload},
 };
 use crate::model::{
-    self, Code, Fault,
-    limits::{EXIT_GRACE_MS, FAULT_TAIL_LINES, FRAME_BYTES_MAX, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX},
-    recipe::Runtime,
+    self, Blame, Code, Fault,
+    limits::{
+        CANCEL_GRACE_MS, EXIT_GRACE_MS, FRAME_BYTES_MAX, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, MEMORY_LOOK_MS, PING_MS, SILENCE_MS,
+    },
+    recipe::Recycle,
 };
 
 /// Spawns the process and the task that owns it from now on.
 ///
 /// Must be called within a tokio runtime. Errors: `io` when there is no process to be had.
-pub(super) fn start(spec: Spec, ends: Ends) -> Result<(), Fault> {
-    let mut process = Process::spawn(&spec)?;
+pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
+    let beside = spec.scratch.parent().unwrap_or(&spec.scratch);
+    std::fs::create_dir_all(beside).map_err(|error| Fault::io(format!("making {}", beside.display()), &error))?;
+    let page = Page::create(beside, &spec.incarnation)?;
+    let manifest = spec.recipe.manifest().clone();
+    // Written before there is a process: whatever happens from here on, the next host finds what is left.
+    let mut record = Record::new(&spec.incarnation, &manifest.name.to_string());
+    let path = registry::path_of(&spec.scratch);
+    registry::record(&path, &record)?;
+    let mut process = Process::spawn(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
+    record.keeper = process.keeper_pid().and_then(registry::Process::of);
+    // The first one found its place on the disk; should this one not, the mark in the pod's variables still leads to it.
+    let _ = registry::record(&path, &record);
     let (control, data) = process.take_streams().expect("a new process has its sockets");
     let (logs_done, logs_ended) = oneshot::channel();
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-    let log = ends.shared.log.clone();
+    let shared = Arc::new(Shared::new(&manifest, &spec.incarnation));
+    let log = shared.log.clone();
     tokio::spawn(async move {
         let out = async {
             if let Some(pipe) = stdout {
@@ -54,74 +72,157 @@ pub(super) fn start(spec: Spec, ends: Ends) -> Result<(), Fault> {
         tokio::join!(out, err);
         let _ = logs_done.send(());
     });
+    let (bury, buried) = watch::channel(false);
+    let pod = manifest.pod.as_ref();
+    let now = Instant::now();
     let driver = Driver {
         control: Lane::new(control, FRAME_BYTES_MAX),
         data: Some(Lane::new(data, FRAME_BYTES_MAX)),
-        timer: Some(Instant::now() + Duration::from_millis(spec.start_timeout_ms)),
+        phase: Some(now + Duration::from_millis(pod.map_or(0, |pod| pod.start_timeout_ms))),
+        rules: Rules { concurrency: pod.map_or(1, |pod| pod.concurrency as usize) },
+        recycle: pod.map(|pod| pod.recycle.clone()).unwrap_or_default(),
+        idle_timeout: Duration::from_millis(pod.map_or(0, |pod| pod.pool.idle_timeout_ms)),
         spec,
         process,
-        shared: ends.shared,
+        page,
+        seat,
+        shared: shared.clone(),
         state: State::Starting { hello: false },
-        waiting: ends.waiting,
-        free: false,
+        actions: Vec::new(),
         next_ask: 1,
-        in_hand: None,
+        hands: BTreeMap::new(),
+        running: BTreeMap::new(),
+        report: Report::default(),
+        returns: Vec::new(),
+        hungry: false,
+        leaving: false,
+        keeps_page: false,
+        dumps_stacks: false,
         undelivered: None,
-        lane_closed_at: None,
-        start_descriptor: false,
         unfinished: None,
-        last_answer: None,
+        last: None,
         partial: None,
+        start_descriptor: false,
+        again: None,
+        idle_at: None,
+        lane_closed_at: None,
+        heard: now,
+        silence: Silence::default(),
+        last_freed: now,
+        memory_looked: now,
+        ending: None,
         blame: None,
-        stop: ends.stop,
         logs_ended: Some(logs_ended),
-        bury: ends.bury,
+        bury,
     };
     tokio::spawn(driver.run());
-    Ok(())
+    Ok(Watcher { buried, shared })
 }
 
 /// One of the two lanes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Which {
+pub(super) enum Which {
     Control,
     Data,
 }
 
-struct Driver {
-    spec: Spec,
-    process: Process,
-    shared: Arc<Shared>,
-    state: State,
-    control: Lane,
+/// An ask that was sent.
+pub(super) struct Hand {
+    /// None once its caller has its outcome.
+    pub placed: Option<Placed>,
+    /// Its unit: the number of the unit's first ask.
+    pub unit: AskId,
+    /// When it last gave progress or a chunk, or was begun.
+    heard: Instant,
+}
+
+/// A unit that was sent.
+pub(super) struct Running {
+    pub asks: usize,
+    pub sent: Instant,
+    /// Until when it may wind up.
+    grace: Option<Instant>,
+    /// The cohorts of its halves, once it failed as a whole.
+    pub split: Option<(u64, u64)>,
+    good: usize,
+}
+
+/// What is known while a busy pod says nothing.
+#[derive(Default)]
+struct Silence {
+    /// How often it was looked at since it last spoke.
+    looks: u32,
+    cpu: Option<Duration>,
+    /// Since when it has not computed.
+    still_since: Option<Instant>,
+}
+
+pub(super) struct Driver {
+    pub spec: Spec,
+    pub process: Process,
+    pub page: Page,
+    pub seat: Seat,
+    pub shared: Arc<Shared>,
+    pub state: State,
+    pub rules: Rules,
+    recycle: Recycle,
+    idle_timeout: Duration,
+    actions: Vec<Action>,
+    pub control: Lane,
     /// None when both lanes share the control socket.
-    data: Option<Lane>,
-    waiting: mpsc::Receiver<Pending>,
-    /// Whether the next request may be taken.
-    free: bool,
-    next_ask: AskId,
-    in_hand: Option<(AskId, Pending)>,
+    pub data: Option<Lane>,
+    pub next_ask: AskId,
+    pub hands: BTreeMap<AskId, Hand>,
+    pub running: BTreeMap<AskId, Running>,
+    /// What the pool is told at the next turn.
+    pub report: Report,
+    /// Asks of batches that failed as a whole: they go back in halves.
+    pub returns: Vec<Placed>,
+    /// There may be work in the pool, and room for it here.
+    hungry: bool,
+    /// It was asked to go.
+    pub leaving: bool,
+    /// The pod notes in its page what it has begun.
+    pub keeps_page: bool,
+    dumps_stacks: bool,
     undelivered: Option<Undelivered>,
-    timer: Option<Instant>,
-    /// A lane ended: when to stop waiting for the process to end as well.
-    lane_closed_at: Option<Instant>,
-    start_descriptor: bool,
     /// A lane whose decoder may hold whole frames.
     unfinished: Option<Which>,
     /// What the last `Answer` or `Partial` event carried, for the action that follows from it.
-    last_answer: Option<Result<Payload, Fault>>,
+    pub last: Option<(Result<Payload, Fault>, bool)>,
     partial: Option<FromPod>,
-    blame: Option<Fault>,
-    stop: CancellationToken,
-    logs_ended: Option<oneshot::Receiver<()>>,
-    bury: watch::Sender<bool>,
+    pub start_descriptor: bool,
+    // Waits, and when each is over.
+    phase: Option<Instant>,
+    again: Option<Instant>,
+    idle_at: Option<Instant>,
+    /// A lane ended: when to stop waiting for the process to end as well.
+    lane_closed_at: Option<Instant>,
+    /// When the pod last said anything.
+    heard: Instant,
+    silence: Silence,
+    last_freed: Instant,
+    memory_looked: Instant,
+    pub ending: Option<Ending>,
+    pub blame: Option<Fault>,
+    pub logs_ended: Option<oneshot::Receiver<()>>,
+    pub bury: watch::Sender<bool>,
 }
 
 impl Driver {
     async fn run(mut self) {
-        let mut stopping = false;
+        // One timer for all waits. It may ring early, when a wait was put off: then it is set again.
+        let mut ring: Pin<Box<Sleep>> = Box::pin(sleep_until(far()));
         while self.state != State::Dead {
+            if self.hungry || !self.report.is_empty() {
+                self.turn();
+            }
             self.flush();
+            if let Some(due) = self.next_due()
+                && due < ring.deadline()
+            {
+                ring.as_mut().reset(due);
+            }
             let undelivered = self.undelivered.is_some();
             let lane_open = !self.lane_ended();
             // Not biased: a lane that is always readable must not starve the timer or the end of the process.
@@ -135,11 +236,7 @@ impl Driver {
                         self.read(which);
                     }
                 }
-                pending = self.waiting.recv(), if self.free => match pending {
-                    Some(pending) => self.take(pending),
-                    // No handle is left.
-                    None => { self.free = false; self.step(Event::Stop) }
-                },
+                inbox = self.shared.told() => self.heed(inbox),
                 ending = self.process.ended() => {
                     self.read_last_words();
                     self.step(Event::Exited(ending));
@@ -147,185 +244,150 @@ impl Driver {
                 _ = deliver(&mut self.undelivered), if undelivered => {
                     self.unfinished = Some(if self.data.is_some() { Which::Data } else { Which::Control });
                 }
-                _ = gone(&self.in_hand) => self.cancel(),
-                _ = writable(&self.control, self.data.as_ref()) => {}
-                _ = self.stop.cancelled(), if !stopping => { stopping = true; self.free = false; self.step(Event::Stop) }
-                _ = sleep_until(self.timer.unwrap_or_else(far)), if self.timer.is_some() => { self.timer = None; self.step(Event::Timeout) }
-                _ = sleep_until(self.lane_closed_at.unwrap_or_else(far)), if self.lane_closed_at.is_some() => {
-                    self.lane_closed_at = None;
-                    self.step(Event::LaneClosed);
+                _ = writable(&self.control, self.data.as_ref()), if self.has_output() => {}
+                _ = &mut ring => {
+                    self.due(Instant::now());
+                    ring.as_mut().reset(self.next_due().unwrap_or_else(far));
                 }
             }
         }
         self.bury().await;
     }
 
+    fn has_output(&self) -> bool {
+        self.control.has_output() || self.data.as_ref().is_some_and(Lane::has_output)
+    }
+
     fn lane_ended(&self) -> bool {
         self.lane_closed_at.is_some() || self.control.is_closed() || self.data.as_ref().is_some_and(Lane::is_closed)
     }
 
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
         let state = std::mem::replace(&mut self.state, State::Dead);
-        let (state, actions) = step(state, event);
-        *self.shared.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = state.name();
-        self.state = state;
-        for action in actions {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.state = step(self.rules, state, event, &mut actions);
+        self.shared.show(&self.state);
+        for action in actions.drain(..) {
             self.act(action);
         }
+        // An action may have made a step of its own: the list of the outermost is kept for the next.
+        self.actions = actions;
     }
 
     fn act(&mut self, action: Action) {
         match action {
             Action::SendStart => self.send_start(),
-            Action::SendLoad => self.say(&Control::Load),
-            Action::SendPing => self.say(&Control::Ping { seq: self.next_ask }),
-            Action::SendCancel(ask) => self.say(&Control::Cancel { ask }),
-            Action::SendDrain => self.say(&Control::Drain),
-            Action::SendAsk(ask) => self.send_ask(ask),
-            Action::TakeNext => {
+            Action::SendLoad => self.say_load(),
+            Action::SendPing => self.say_ping(),
+            Action::SendCancel(ask) => self.say_cancel(ask),
+            Action::SendDrain => self.say_drain(),
+            Action::SendUnit(first) => self.send_unit(first),
+            Action::Serve => {
                 self.shared.was_ready.store(true, Ordering::Release);
-                self.free = true;
+                self.idle_at = Some(Instant::now() + self.idle_timeout);
+                self.hungry = true;
+                self.seat.ready();
             }
-            Action::Deliver(_) => self.deliver_partial(),
-            Action::Resolve(ask) => {
-                let reply = match self.last_answer.take() {
-                    Some(Ok(payload)) => Reply::Answer(payload),
-                    Some(Err(fault)) => Reply::Fault(self.with_tail(fault, ask)),
-                    None => Reply::Fault(Fault::new(Code::Internal, "an answer was lost")),
-                };
-                self.resolve(ask, reply);
+            Action::Deliver(ask) => self.deliver_partial(ask),
+            Action::Resolve(ask) => self.resolve(ask),
+            Action::Fail(ask, fault) => self.finish(ask, Reply::Fault(fault)),
+            Action::Grace(unit) => {
+                let until = Instant::now() + Duration::from_millis(CANCEL_GRACE_MS);
+                self.running.entry(unit).and_modify(|running| running.grace = Some(until));
             }
-            Action::Fail(ask, fault) => self.resolve(ask, Reply::Fault(fault)),
+            Action::Freed(unit) => self.freed(unit),
+            Action::DumpStacks => {
+                // The pod prints where it hangs; one that cannot would die of the signal.
+                if self.dumps_stacks {
+                    self.process.dump_stacks(self.shared.pid.load(Ordering::Acquire));
+                }
+            }
             Action::Terminate => {
                 // By word as well as by signal: the control thread hears while the main thread ignores SIGTERM.
-                self.say(&Control::Exit);
+                self.say_exit();
                 self.process.terminate();
             }
             Action::Kill => self.process.kill(),
             Action::KillGroup => self.process.kill_group(),
-            Action::Arm(timer) => self.timer = Some(Instant::now() + wait(timer)),
-            Action::Disarm => self.timer = None,
-            Action::Blame(fault) => {
-                self.free = false;
-                // The first reason is the reason; what follows from it is not.
-                self.blame.get_or_insert(fault);
-            }
-            Action::Bury(ending) => {
-                self.free = false;
-                let fault = self.epitaph(ending);
-                self.blame = Some(fault.clone());
-                if let Some((ask, _)) = &self.in_hand {
-                    let ask = *ask;
-                    self.resolve(ask, Reply::Fault(fault));
-                }
-            }
+            Action::Arm(timer) => self.phase = Some(Instant::now() + wait(timer, self.dumps_stacks)),
+            Action::Disarm => self.phase = None,
+            // The first reason is the reason; what follows from it is not.
+            Action::Blame(fault) => drop(self.blame.get_or_insert(fault)),
+            Action::Bury(ending) => self.ending = Some(ending),
         }
     }
 
-    // Sending.
+    // What the pool and callers want.
 
-    fn say(&mut self, message: &Control) {
-        frame::encode(self.control.out(), 0, &wire::control(message), std::iter::empty());
+    fn heed(&mut self, inbox: Inbox) {
+        self.hungry |= inbox.work;
+        for ticket in inbox.cancelled {
+            let of = |hand: &Hand| hand.placed.as_ref().is_some_and(|placed| placed.ticket == ticket);
+            let Some(ask) = self.hands.iter().find(|(_, hand)| of(hand)).map(|(ask, _)| *ask) else { continue };
+            self.step(Event::Cancel(ask));
+            // A pod that is being ended by force has no use for the word: its caller is let go of all the same.
+            self.finish(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
+        }
+        if inbox.retire {
+            self.retire();
+        }
+        if inbox.stop {
+            self.leaving = true;
+            self.seat.retire();
+            self.step(Event::Stop);
+        }
     }
 
-    fn send_start(&mut self) {
-        let manifest = self.spec.recipe.manifest().clone();
-        let version = manifest.version.to_string();
-        let name = manifest.name.to_string();
-        let digest = self.spec.recipe.digest().hex();
-        let folder = self.spec.recipe.folder().display().to_string();
-        let scratch = self.spec.scratch.display().to_string();
-        let site_packages = self.spec.program.site_packages.as_ref().map(|path| path.display().to_string());
-        let models: Vec<(String, String)> =
-            self.spec.recipe.models().iter().map(|model| (model.name.clone(), model.path.display().to_string())).collect();
-        let entry = match manifest.pod.as_ref().map(|pod| &pod.runtime) {
-            Some(Runtime::Python { entry, .. } | Runtime::Executable { entry }) => entry.as_str(),
-            None => "",
-        };
-        let operations: BTreeMap<_, _> = manifest
-            .operations()
-            .map(|operation| (operation.name.as_str(), wire::OperationWire { streaming: operation.streaming }))
-            .collect();
-        let start = Control::Start(wire::Start {
-            protocol: PROTOCOL,
-            incarnation: &self.spec.incarnation,
-            frame_bytes_max: FRAME_BYTES_MAX,
-            recipe: &name,
-            version: &version,
-            digest: &digest,
-            folder: &folder,
-            entry,
-            site_packages: site_packages.as_deref(),
-            scratch: &scratch,
-            models: models.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect(),
-            operations,
+    fn retire(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.seat.retire();
+            self.step(Event::Retire);
+        }
+    }
+
+    /// Tells the pool what is over, and takes what there is room for.
+    fn turn(&mut self) {
+        self.hungry = false;
+        let returns = std::mem::take(&mut self.returns);
+        self.seat.put_back(returns, false);
+        if !matches!(self.state, State::Serving(_)) || self.leaving {
+            if !self.report.is_empty() {
+                self.seat.report(&mut self.report);
+            }
+            return;
+        }
+        let taken = self.seat.turn(&mut self.report, self.state.units(), self.keeps_page, &self.shared);
+        self.again = taken.again;
+        for unit in taken.units {
+            self.begin(unit);
+        }
+    }
+
+    fn begin(&mut self, mut unit: Vec<Placed>) {
+        unit.retain(|placed| {
+            let wanted = !placed.pending.end.is_closed();
+            if !wanted {
+                self.report.over.push(placed.ticket);
+            }
+            wanted
         });
-        let start = wire::control(&start);
-        frame::encode(self.control.out(), 0, &start, std::iter::empty());
-        // The data lane travels with the first byte of this message.
-        self.start_descriptor = self.data.is_some();
-    }
-
-    fn send_ask(&mut self, ask: AskId) {
-        let Some((_, pending)) = &self.in_hand else { return };
-        let request = &pending.request;
-        let left_ms = request.deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
-        let digest = self.spec.recipe.digest().hex();
-        let json = wire::ask(&self.spec.incarnation, &digest, &request.operation.name, &request.input, left_ms, &request.blobs);
-        let blobs = request.blobs.iter().map(|blob| &blob.bytes[..]);
-        let too_large = |bytes: usize| {
-            Fault::new(Code::TooLarge, format!("the ask is {bytes} bytes with its blobs; at most {FRAME_BYTES_MAX} are carried"))
-                .hint("send less at once")
-        };
-        let lane = self.data.as_mut().unwrap_or(&mut self.control);
-        let refused = match json {
-            Err(fault) => Some(fault),
-            Ok(json) => match json.len() + blobs.clone().map(<[u8]>::len).sum::<usize>() {
-                bytes if bytes > FRAME_BYTES_MAX => Some(too_large(bytes)),
-                _ => {
-                    frame::encode(lane.out(), ask, &json, blobs);
-                    None
-                }
-            },
-        };
-        match refused {
-            // Nothing was sent: for the pod this ask never was.
-            Some(fault) => {
-                self.last_answer = Some(Err(fault));
-                self.step(Event::Answer(ask));
-            }
-            None => {
-                lane.flush();
-                self.shared.log.attribute_to(ask);
-                self.shared.asks.fetch_add(1, Ordering::Relaxed);
-            }
+        if unit.is_empty() {
+            self.hungry = true;
+            return;
         }
-    }
-
-    fn flush(&mut self) {
-        if self.start_descriptor && self.control.has_output() {
-            let Some(descriptor) = self.process.data_theirs.take() else { return };
-            let bytes = self.control.out().split().freeze();
-            match process::send_with_descriptor(self.control.stream(), &bytes, &descriptor) {
-                Ok(count) => {
-                    self.start_descriptor = false;
-                    self.control.out().extend_from_slice(&bytes[count..]);
-                }
-                Err(error) => {
-                    self.control.out().extend_from_slice(&bytes);
-                    // A full socket: the next round tries again. Anything else shows as a closed lane.
-                    match error.kind() {
-                        std::io::ErrorKind::WouldBlock => self.process.data_theirs = Some(descriptor),
-                        _ => self.start_descriptor = false,
-                    }
-                    return;
-                }
-            }
+        let (first, asks, now) = (self.next_ask, unit.len(), Instant::now());
+        self.next_ask += asks as u64;
+        for (ask, mut placed) in (first..).zip(unit) {
+            placed.pending.begun += 1;
+            self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now });
         }
-        self.control.flush();
-        if let Some(data) = &mut self.data {
-            data.flush();
+        self.running.insert(first, Running { asks, sent: now, grace: None, split: None, good: 0 });
+        if self.running.len() == 1 {
+            (self.heard, self.silence) = (now, Silence::default());
         }
+        self.idle_at = None;
+        self.shared.in_hand.store(self.hands.len(), Ordering::Relaxed);
+        self.step(Event::Unit(first, asks));
     }
 
     // Receiving.
@@ -379,16 +441,22 @@ impl Driver {
     }
 
     fn heard(&mut self, message: FromPod) {
+        if self.silence.looks > 0 {
+            self.silence = Silence::default();
+        }
+        self.heard = Instant::now();
         match message {
             FromPod::Hello { protocol, features, pid, .. } => {
                 if !(protocol[0]..=protocol[1]).contains(&PROTOCOL) {
                     let text = format!("speaks protocol {} to {}, this host speaks {PROTOCOL}", protocol[0], protocol[1]);
                     return self.step(Event::Violation(text));
                 }
-                if !features.iter().any(|feature| feature == "fds") {
+                let has = |wanted: &str| features.iter().any(|feature| feature == wanted);
+                if !has("fds") {
                     self.data = None;
                     self.process.data_theirs = None;
                 }
+                (self.keeps_page, self.dumps_stacks) = (has("page"), has("stack"));
                 self.shared.pid.store(pid, Ordering::Release);
                 self.step(Event::Hello);
             }
@@ -398,29 +466,37 @@ impl Driver {
                 let fault = self.with_tail(fault, 0);
                 self.step(Event::Failed(fault));
             }
-            FromPod::Pong { ask, .. } => self.step(Event::Pong(ask)),
+            FromPod::Pong { asks, .. } => self.step(Event::Pong(asks)),
             FromPod::Log { level, message } => self.shared.log.push(&format!("{}: {message}", clip(&level))),
             FromPod::Progress { ask, .. } => {
+                self.note_progress(ask);
                 self.partial = Some(message);
                 self.step(Event::Partial(ask));
             }
             FromPod::Chunk { ask, .. } => {
-                let streaming = self.in_hand.as_ref().is_some_and(|(_, pending)| pending.request.operation.streaming);
-                if !streaming && self.in_hand.is_some() {
+                let hand = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref());
+                if hand.is_some_and(|placed| !placed.pending.request.operation.streaming) {
                     return self.step(Event::Violation("sent a chunk for an operation that does not stream".into()));
                 }
+                self.note_progress(ask);
                 self.partial = Some(message);
                 self.step(Event::Partial(ask));
             }
-            FromPod::Answer { ask, incarnation, result } => {
+            FromPod::Answer { ask, incarnation, result, whole_batch } => {
                 if incarnation != self.spec.incarnation {
                     let text = format!("answered as incarnation `{}`, it is `{}`", clip(&incarnation), self.spec.incarnation);
                     return self.step(Event::Violation(text));
                 }
-                self.last_answer = Some(result);
+                self.last = Some((result, whole_batch));
                 self.step(Event::Answer(ask));
-                self.last_answer = None;
+                self.last = None;
             }
+        }
+    }
+
+    fn note_progress(&mut self, ask: AskId) {
+        if let Some(hand) = self.hands.get_mut(&ask) {
+            hand.heard = self.heard;
         }
     }
 
@@ -443,58 +519,122 @@ impl Driver {
             }
         }
         let torn = self.control.is_mid_frame() || self.data.as_ref().is_some_and(Lane::is_mid_frame);
-        if torn && self.in_hand.is_some() && self.blame.is_none() {
+        if torn && !self.hands.is_empty() && self.blame.is_none() {
             self.shared.log.push("[the pod ended in the middle of a frame]");
         }
     }
 
     // Callers.
 
-    fn take(&mut self, pending: Pending) {
-        self.free = false;
-        if pending.replies.is_closed() {
-            self.free = true;
-            return;
+    fn resolve(&mut self, ask: AskId) {
+        let Some((result, whole_batch)) = self.last.take() else {
+            return self.finish(ask, Reply::Fault(Fault::new(Code::Internal, "an answer was lost")));
+        };
+        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        match result {
+            Ok(payload) => {
+                if let Some(running) = self.running.get_mut(&hand.unit) {
+                    running.good += 1;
+                }
+                self.shared.was_useful.store(true, Ordering::Relaxed);
+                self.report.good += 1;
+                if let Some(placed) = hand.placed.as_ref().filter(|_| self.seat.has_suspects()) {
+                    self.report.cleared.push(pool::digest(&placed.pending.request));
+                }
+                self.finish(ask, Reply::Answer(payload));
+            }
+            Err(fault) => {
+                let unit = hand.unit;
+                if whole_batch && self.running.get(&unit).is_some_and(|running| running.asks > 1) {
+                    // Which item it was is found by halves.
+                    if let Some(placed) = hand.placed.take() {
+                        let placed = self.halved(placed, ask, unit);
+                        self.returns.push(placed);
+                    }
+                    return;
+                }
+                let by_pod = matches!(fault.blame, Blame::Pod | Blame::Machine);
+                self.report.failed += u64::from(by_pod);
+                // A pod that can say what failed is at work, whoever is to blame.
+                self.report.good += u64::from(!by_pod);
+                self.shared.was_useful.fetch_or(!by_pod, Ordering::Relaxed);
+                let fault = self.with_tail(fault, ask);
+                *self.shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(fault.clone());
+                self.finish(ask, Reply::Fault(fault));
+            }
         }
-        if pending.request.deadline <= Instant::now() {
-            pending.last.send(Reply::Fault(Fault::new(Code::Deadline, "the deadline passed before the pod was free")));
-            self.free = true;
-            return;
-        }
-        let ask = self.next_ask;
-        self.next_ask += 1;
-        self.in_hand = Some((ask, pending));
-        self.step(Event::Ask(ask));
     }
 
-    fn cancel(&mut self) {
-        if let Some((ask, _)) = &self.in_hand {
-            let ask = *ask;
+    /// The ask as a member of its half of a batch that failed.
+    pub(super) fn halved(&mut self, mut placed: Placed, ask: AskId, unit: AskId) -> Placed {
+        let Some(running) = self.running.get_mut(&unit) else { return placed };
+        let (left, right) = *running.split.get_or_insert_with(|| self.seat.split());
+        let cohort = if ((ask - unit) as usize) < running.asks / 2 { left } else { right };
+        if let Some(group) = &mut placed.waiting.group {
+            group.cohort = cohort;
+        }
+        placed
+    }
+
+    /// Gives its caller the last reply, if nobody did.
+    pub(super) fn finish(&mut self, ask: AskId, reply: Reply) {
+        let Some(placed) = self.hands.get_mut(&ask).and_then(|hand| hand.placed.take()) else { return };
+        self.report.over.push(placed.ticket);
+        placed.pending.finish(reply);
+        // What waits to be delivered is of this ask, unless several run: then it finds its receiver gone.
+        if self.hands.len() == 1 {
             self.undelivered = None;
-            self.step(Event::Cancel(ask));
-            // A pod that is being ended by force has no use for the word. Without this the loop would find the caller
-            // gone again and again, and on a runtime of one thread nothing else would ever run.
-            self.resolve(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
         }
     }
 
-    fn resolve(&mut self, ask: AskId, reply: Reply) {
-        if let Some((_, pending)) = self.in_hand.take_if(|(of, _)| *of == ask) {
-            pending.last.send(reply);
+    fn freed(&mut self, unit: AskId) {
+        let Some(running) = self.running.remove(&unit) else { return };
+        for ask in unit..unit + running.asks as u64 {
+            self.hands.remove(&ask);
         }
-        self.undelivered = None;
-        self.shared.log.attribute_to(0);
+        let now = Instant::now();
+        if running.good > 0 {
+            // One that was sent ahead began when the one before it was over.
+            let service = now - running.sent.max(self.last_freed);
+            self.report.served.push((service, running.asks));
+        }
+        self.last_freed = now;
+        self.hungry = true;
+        self.shared.in_hand.store(self.hands.len(), Ordering::Relaxed);
+        self.shared.log.attribute_to(self.hands.first_key_value().map_or(0, |(ask, _)| *ask));
+        if self.running.is_empty() {
+            self.idle_at = Some(now + self.idle_timeout);
+        }
+        self.recycle(now);
     }
 
-    fn deliver_partial(&mut self) {
-        let Some((_, pending)) = &self.in_hand else { return };
-        self.undelivered = match self.partial.take() {
-            Some(FromPod::Chunk { payload, .. }) => match pending.replies.try_send(Reply::Chunk(payload)) {
-                Err(mpsc::error::TrySendError::Full(Reply::Chunk(payload))) => Some(Undelivered::Chunk(pending.replies.clone(), payload)),
+    /// Whether the pod served long enough.
+    fn recycle(&mut self, now: Instant) {
+        let Recycle { calls, age_ms, memory_bytes } = self.recycle;
+        let many = calls.is_some_and(|calls| self.shared.asks.load(Ordering::Relaxed) >= calls);
+        let old = age_ms.is_some_and(|age_ms| self.shared.age_ms() >= age_ms);
+        let large = memory_bytes.is_some_and(|most| {
+            // Looking takes tens of microseconds: not after every ask.
+            let looks = now - self.memory_looked >= Duration::from_millis(MEMORY_LOOK_MS);
+            if looks {
+                self.memory_looked = now;
+            }
+            looks && vitals::memory_bytes(self.shared.pid.load(Ordering::Acquire)).is_some_and(|bytes| bytes > most)
+        });
+        if many || old || large {
+            self.retire();
+        }
+    }
+
+    fn deliver_partial(&mut self, ask: AskId) {
+        let Some(pending) = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| &placed.pending) else { return };
+        self.undelivered = match (self.partial.take(), &pending.chunks) {
+            (Some(FromPod::Chunk { payload, .. }), Some(chunks)) => match chunks.try_send(payload) {
+                Err(tokio::sync::mpsc::error::TrySendError::Full(payload)) => Some(Undelivered::Chunk(chunks.clone(), payload)),
                 _ => None,
             },
-            Some(FromPod::Progress { data, .. }) => match pending.request.events.try_send(model::Event::Progress { data }) {
-                Err(mpsc::error::TrySendError::Full(model::Event::Progress { data })) => {
+            (Some(FromPod::Progress { data, .. }), _) => match pending.request.events.try_send(model::Event::Progress { data }) {
+                Err(tokio::sync::mpsc::error::TrySendError::Full(model::Event::Progress { data })) => {
                     Some(Undelivered::Progress(pending.request.events.clone(), data))
                 }
                 _ => None,
@@ -503,89 +643,94 @@ impl Driver {
         };
     }
 
-    // The end.
+    // Waits.
 
-    /// Why asks end with the pod.
-    fn epitaph(&self, ending: Ending) -> Fault {
-        let manifest = self.spec.recipe.manifest();
-        let name = &manifest.name;
-        let during = match &self.in_hand {
-            Some((_, pending)) => format!(" during `{}`", pending.request.operation.name),
-            None if self.shared.was_ready.load(Ordering::Acquire) => String::new(),
-            None => " before it was ready".to_owned(),
-        };
-        let fault = match (&self.blame, ending) {
-            (Some(blame), _) => {
-                let mut fault = blame.clone();
-                fault.message = match fault.message.strip_prefix("the pod ") {
-                    Some(rest) => format!("the pod of `{name}` {rest}"),
-                    None => fault.message,
-                };
-                fault
-            }
-            (None, Ending::Signal(signal)) => {
-                Fault::new(Code::Crashed, format!("the pod of `{name}` was ended by signal {signal} ({}){during}", signal_name(signal)))
-            }
-            (None, Ending::Code(code)) => Fault::new(Code::Crashed, format!("the pod of `{name}` exited with code {code}{during}")),
-        };
-        // A pod that was ended for a reason tells nothing by how it ended.
-        let fault = match ending {
-            _ if self.blame.is_some() => fault,
-            Ending::Signal(signal) => fault.with("signal", signal),
-            Ending::Code(code) => fault.with("exit_code", code),
-        };
-        let fault = match fault.hint {
-            Some(_) => fault,
-            None => fault.hint("the last lines of its output are in `detail.log`; the next call starts a new pod"),
-        };
-        self.with_tail(fault, 0)
+    /// When the first of all waits is over.
+    fn next_due(&self) -> Option<Instant> {
+        let graces = self.running.values().filter_map(|running| running.grace);
+        let stalls = self.hands.values().filter_map(stalls_at);
+        let speaks = (!self.running.is_empty()).then(|| self.looks_at());
+        let others = [self.phase, self.again, self.idle_at, self.lane_closed_at, speaks];
+        others.into_iter().flatten().chain(graces).chain(stalls).min()
     }
 
-    /// Adds the last lines that the pod printed (during `ask`, unless 0).
-    fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
-        let log = &self.shared.log;
-        let lines = log.tail(FAULT_TAIL_LINES).into_iter().filter(|line| ask == 0 || line.ask == ask);
-        let mut lines: Vec<String> = lines.map(|line| line.text).collect();
-        if log.dropped() > 0 && !lines.is_empty() {
-            lines.insert(0, format!("[{} earlier lines were let go]", log.dropped()));
+    /// When a busy pod that says nothing is looked at next.
+    fn looks_at(&self) -> Instant {
+        self.heard + Duration::from_millis(PING_MS) * (self.silence.looks + 1)
+    }
+
+    fn due(&mut self, now: Instant) {
+        if self.phase.take_if(|at| *at <= now).is_some() {
+            self.step(Event::Timeout);
         }
-        match lines.is_empty() || !(fault.detail.is_null() || fault.detail.is_object()) {
-            true => fault,
-            false => fault.with("log", lines),
+        if self.lane_closed_at.take_if(|at| *at <= now).is_some() {
+            self.step(Event::LaneClosed);
+        }
+        if self.again.take_if(|at| *at <= now).is_some() {
+            self.hungry = true;
+        }
+        if self.idle_at.take_if(|at| *at <= now).is_some() {
+            match self.leaving || self.seat.may_idle_out() {
+                true => self.retire(),
+                false => self.idle_at = Some(now + self.idle_timeout),
+            }
+        }
+        let graces: Vec<AskId> =
+            self.running.iter_mut().filter_map(|(unit, running)| running.grace.take_if(|at| *at <= now).map(|_| *unit)).collect();
+        for unit in graces {
+            self.step(Event::GraceOver(unit));
+        }
+        let stalled: Vec<AskId> =
+            self.hands.iter().filter(|(_, hand)| stalls_at(hand).is_some_and(|at| at <= now)).map(|(ask, _)| *ask).collect();
+        for ask in stalled {
+            let fault = self.stalled(ask);
+            self.step(Event::Stalled(ask, fault));
+        }
+        self.listen(now);
+    }
+
+    /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor computes is ended.
+    fn listen(&mut self, now: Instant) {
+        if self.running.is_empty() || !matches!(self.state, State::Serving(_) | State::Draining { .. }) {
+            return;
+        }
+        if now < self.looks_at() {
+            return;
+        }
+        self.silence.looks += 1;
+        if self.silence.looks == 1 {
+            self.say_ping();
+        }
+        let cpu = vitals::cpu_time(self.shared.pid.load(Ordering::Acquire));
+        let computes = self.silence.cpu.is_none_or(|before| cpu > Some(before));
+        self.silence.cpu = cpu;
+        let still_since = match computes {
+            true => *self.silence.still_since.insert(now),
+            false => *self.silence.still_since.get_or_insert(now),
+        };
+        if now - still_since >= Duration::from_millis(SILENCE_MS) {
+            let quiet = (now - self.heard).as_secs();
+            let text = format!("the pod said nothing for {quiet} s, did not compute either, and was killed");
+            self.step(Event::Silent(Fault::new(Code::Stalled, text)));
         }
     }
 
-    async fn bury(mut self) {
-        // Lines still in the pipes; a grandchild that holds one open is not waited for.
-        if let Some(logs) = self.logs_ended.take() {
-            let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), logs).await;
-        }
-        let fault = self.blame.take().unwrap_or_else(|| Fault::new(Code::Crashed, "the pod is over"));
-        let fault = self.with_tail(fault, 0);
-        let _ = self.shared.epitaph.set(fault.clone());
-        self.waiting.close();
-        while let Some(pending) = self.waiting.recv().await {
-            pending.last.send(Reply::Unstarted { fault: fault.clone(), request: Box::new(pending.request) });
-        }
-        let scratch = self.spec.scratch.clone();
-        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(scratch)).await;
-        let _ = self.bury.send(true);
+    fn stalled(&self, ask: AskId) -> Fault {
+        let operation = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
+        let (name, interval) = operation.map_or((String::new(), 0), |op| (op.name.clone(), op.progress_interval_ms.unwrap_or(0)));
+        let recipe = &self.spec.recipe.manifest().name;
+        let fault = Fault::new(Code::Stalled, format!("`{name}` of `{recipe}` gave no progress for {interval} ms, which is what it promises"))
+            .hint("the recipe declares that as `progress_interval_ms`: it hangs, or it should report progress more often");
+        self.with_tail(fault, ask)
     }
 }
 
-fn clip(text: &str) -> String {
+/// When an ask without progress has stalled; only what promises progress can.
+fn stalls_at(hand: &Hand) -> Option<Instant> {
+    let placed = hand.placed.as_ref()?;
+    Some(hand.heard + Duration::from_millis(placed.pending.request.operation.progress_interval_ms?))
+}
+
+pub(super) fn clip(text: &str) -> String {
     text.chars().take(40).collect()
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        15 => "SIGTERM",
-        _ => "see signal(7)",
-    }
 }

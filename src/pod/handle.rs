@@ -1,22 +1,29 @@
-//! What the host holds of a pod: a handle to ask it, the replies to one ask, a look at its state.
+//! What callers hold of an ask, and what a pod's driver shows of its pod.
 //!
-//! Apart from `driver.rs`, the task that owns the pod: everything here only sends to that task, or reads what it shows.
+//! Apart from `pool.rs`, which decides, and `driver.rs`, which owns the pod: everything here only carries between the two and the outside.
 
 use std::sync::{
-    Arc, Mutex, OnceLock,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{driver, log::Log, process::Spec, wire::Payload};
+use super::{
+    log::Log,
+    poison::Tally,
+    pool,
+    schedule::{Ticket, Waiting},
+    state::State,
+    vitals,
+    wire::Payload,
+};
 use crate::model::{
-    self, Blob, Code, Fault,
-    limits::{CALL_EVENTS_MAX, POD_QUEUE_MAX},
+    self, Blob, Fault, Priority,
+    status::{LogLine, PodStatus},
 };
 
 /// One piece of work for a pod.
@@ -25,8 +32,11 @@ pub struct Request {
     pub operation: Arc<model::Operation>,
     /// JSON text.
     pub input: String,
+    /// What it counts in a batch.
+    pub cost: u64,
     pub blobs: Vec<Blob>,
     pub deadline: Instant,
+    pub priority: Priority,
     /// Where progress goes: past whoever waits for the answer.
     pub events: mpsc::Sender<model::Event>,
 }
@@ -37,146 +47,170 @@ pub enum Reply {
     Chunk(Payload),
     Answer(Payload),
     Fault(Fault),
-    /// The pod ended before this request was sent to it: another pod may take it.
-    Unstarted {
-        fault: Fault,
-        request: Box<Request>,
-    },
 }
 
 /// A request under way. Dropping it cancels the work down to the worker.
-#[derive(Debug)]
 pub struct Ask {
-    replies: mpsc::Receiver<Reply>,
+    pub(super) pool: Arc<pool::Inner>,
+    pub(super) ticket: Ticket,
+    pub(super) chunks: Option<mpsc::Receiver<Payload>>,
+    pub(super) end: oneshot::Receiver<Reply>,
+    pub(super) over: bool,
 }
 
 impl Ask {
-    /// The next reply; none after the last.
+    /// The next reply; none after the last. Cancel-safe.
     pub async fn next(&mut self) -> Option<Reply> {
-        self.replies.recv().await
+        if let Some(chunks) = &mut self.chunks {
+            if let Some(payload) = chunks.recv().await {
+                return Some(Reply::Chunk(payload));
+            }
+            // The driver lets go of this end before it sends the last reply.
+            self.chunks = None;
+        }
+        if self.over {
+            return None;
+        }
+        let reply = (&mut self.end).await.ok();
+        self.over = true;
+        reply
+    }
+}
+
+impl Drop for Ask {
+    fn drop(&mut self) {
+        if !self.over {
+            self.pool.leave(self.ticket);
+        }
     }
 }
 
 /// A request in the queue or in hand.
 pub(super) struct Pending {
     pub request: Request,
-    pub replies: mpsc::Sender<Reply>,
-    /// Kept free from the start, so that an answer never waits for a caller who reads slowly.
-    pub last: mpsc::OwnedPermit<Reply>,
+    /// None for operations that give no chunks.
+    pub chunks: Option<mpsc::Sender<Payload>>,
+    pub end: oneshot::Sender<Reply>,
+    /// How often its pod ended while it alone was at work there.
+    pub tally: Tally,
+    /// How often it was begun.
+    pub begun: u32,
 }
 
-/// What others may see of a pod.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    pub recipe: String,
-    pub state: &'static str,
-    /// The process that does the work, once it said hello.
-    pub pid: Option<u32>,
-    pub incarnation: String,
-    pub asks: u64,
+impl Pending {
+    /// Its last reply.
+    pub fn finish(self, reply: Reply) {
+        drop(self.chunks);
+        let _ = self.end.send(reply);
+    }
 }
 
-/// What the driver shows.
+/// A request with all that it takes to put it back into the queue.
+pub(super) struct Placed {
+    pub ticket: Ticket,
+    pub waiting: Waiting,
+    pub pending: Pending,
+}
+
+/// What a driver shows of its pod, and what it is told.
 #[derive(Debug)]
 pub(super) struct Shared {
     recipe: String,
-    incarnation: String,
-    pub state: Mutex<&'static str>,
+    version: String,
+    pub incarnation: String,
+    born: Instant,
+    state: Mutex<(&'static str, Instant)>,
     pub pid: AtomicU32,
     pub asks: AtomicU64,
+    pub in_hand: AtomicUsize,
     pub was_ready: AtomicBool,
-    /// Why the pod is over; set before its queue closes.
-    pub epitaph: OnceLock<Fault>,
+    /// Whether it answered an ask well.
+    pub was_useful: AtomicBool,
+    pub last_fault: Mutex<Option<Fault>>,
     pub log: Arc<Log>,
+    inbox: Mutex<Inbox>,
+    wake: Notify,
 }
 
-/// A handle to a pod; the pod is stopped when the last one is dropped and its asks are done.
-#[derive(Clone)]
-pub struct Pod {
-    queue: mpsc::Sender<Pending>,
-    watcher: Watcher,
+/// What others want of a driver. Bounded: a ticket comes once, and only while its ask is in this pod's hands.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pub cancelled: Vec<Ticket>,
+    pub work: bool,
+    pub retire: bool,
+    pub stop: bool,
 }
 
-/// A look at a pod that does not keep it: it can be stopped, waited for and described, but not asked.
-#[derive(Debug, Clone)]
-pub struct Watcher {
-    stop: CancellationToken,
-    buried: watch::Receiver<bool>,
-    shared: Arc<Shared>,
-}
-
-/// The driver's ends of what a handle holds.
-pub(super) struct Ends {
-    pub shared: Arc<Shared>,
-    pub waiting: mpsc::Receiver<Pending>,
-    pub stop: CancellationToken,
-    pub bury: watch::Sender<bool>,
-}
-
-impl Pod {
-    /// Spawns the process and the task that owns it. Requests may be sent at once: they wait until it is ready.
-    ///
-    /// Must be called within a tokio runtime. Errors: `io` when there is no process to be had.
-    pub fn spawn(spec: Spec) -> Result<Pod, Fault> {
-        let (queue, waiting) = mpsc::channel(POD_QUEUE_MAX);
-        let (bury, buried) = watch::channel(false);
-        let stop = CancellationToken::new();
-        let shared = Arc::new(Shared {
-            recipe: spec.recipe.manifest().name.to_string(),
-            incarnation: spec.incarnation.clone(),
-            state: Mutex::new("starting"),
+impl Shared {
+    pub fn new(recipe: &model::Manifest, incarnation: &str) -> Shared {
+        let now = Instant::now();
+        Shared {
+            recipe: recipe.name.to_string(),
+            version: recipe.version.to_string(),
+            incarnation: incarnation.to_owned(),
+            born: now,
+            state: Mutex::new(("starting", now)),
             pid: AtomicU32::new(0),
             asks: AtomicU64::new(0),
+            in_hand: AtomicUsize::new(0),
             was_ready: AtomicBool::new(false),
-            epitaph: OnceLock::new(),
+            was_useful: AtomicBool::new(false),
+            last_fault: Mutex::new(None),
             log: Arc::new(Log::default()),
-        });
-        driver::start(spec, Ends { shared: shared.clone(), waiting, stop: stop.clone(), bury })?;
-        Ok(Pod { queue, watcher: Watcher { stop, buried, shared } })
-    }
-
-    /// Sends a request; it waits until the pod is ready and free. A pod that is over replies `Unstarted`.
-    ///
-    /// Errors: `overloaded` when the queue is full.
-    pub fn ask(&self, request: Request) -> Result<Ask, Fault> {
-        let (replies, receiver) = mpsc::channel(CALL_EVENTS_MAX + 1);
-        let last = replies.clone().try_reserve_owned().expect("a new channel has room");
-        match self.queue.try_send(Pending { request, replies, last }) {
-            Ok(()) => {}
-            // It ended between the caller's look and now: the same as if it had ended with this in its queue.
-            Err(mpsc::error::TrySendError::Closed(pending)) => {
-                let over = || Fault::new(Code::Crashed, "the pod is over");
-                let fault = self.watcher.shared.epitaph.get().cloned().unwrap_or_else(over);
-                pending.last.send(Reply::Unstarted { fault, request: Box::new(pending.request) });
-            }
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                return Err(Fault::new(Code::Overloaded, format!("{POD_QUEUE_MAX} asks are waiting for this pod already"))
-                    .hint("call again when some are done"));
-            }
+            inbox: Mutex::default(),
+            wake: Notify::new(),
         }
-        Ok(Ask { replies: receiver })
     }
 
-    /// Whether it can still take requests.
-    pub fn is_alive(&self) -> bool {
-        !self.queue.is_closed() && !self.watcher.stop.is_cancelled()
+    /// There may be work for it.
+    pub fn offer(&self) {
+        self.tell(|inbox| inbox.work = true);
     }
 
-    /// Whether it ever was ready: a pod that never was would fail the same way again.
-    pub fn was_ready(&self) -> bool {
-        self.watcher.shared.was_ready.load(Ordering::Acquire)
+    /// That ask's caller is gone.
+    pub fn cancel(&self, ticket: Ticket) {
+        self.tell(|inbox| inbox.cancelled.push(ticket));
     }
 
-    /// A look at it that does not keep it.
-    pub fn watcher(&self) -> Watcher {
-        self.watcher.clone()
+    /// Let it finish what it has, and go.
+    pub fn retire(&self) {
+        self.tell(|inbox| inbox.retire = true);
     }
+
+    fn tell(&self, say: impl FnOnce(&mut Inbox)) {
+        say(&mut self.inbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        self.wake.notify_one();
+    }
+
+    /// What was said since the last time; waits until something is. Cancel-safe.
+    pub async fn told(&self) -> Inbox {
+        self.wake.notified().await;
+        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    pub fn show(&self, state: &State) {
+        let mut shown = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if shown.0 != state.name() {
+            *shown = (state.name(), Instant::now());
+        }
+    }
+
+    pub fn age_ms(&self) -> u64 {
+        self.born.elapsed().as_millis() as u64
+    }
+}
+
+/// A look at a pod that does not keep it: it can be stopped, waited for and described.
+#[derive(Debug, Clone)]
+pub struct Watcher {
+    pub(super) buried: watch::Receiver<bool>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Watcher {
-    /// Drains the pod, then climbs the stop ladder; returns when no process of it is left.
+    /// Asks the pod to go now: it drains, then climbs the stop ladder. Returns when no process of it is left.
     pub async fn stop(&self) {
-        self.stop.cancel();
+        self.shared.tell(|inbox| inbox.stop = true);
         let _ = self.buried.clone().wait_for(|buried| *buried).await;
     }
 
@@ -185,14 +219,35 @@ impl Watcher {
         *self.buried.borrow() || self.buried.has_changed().is_err()
     }
 
-    pub fn snapshot(&self) -> Snapshot {
-        let pid = self.shared.pid.load(Ordering::Acquire);
-        Snapshot {
-            recipe: self.shared.recipe.clone(),
-            state: *self.shared.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
+    /// Reads its memory from the system: some tens of microseconds for each process.
+    pub fn status(&self) -> PodStatus {
+        let shared = &self.shared;
+        let pid = shared.pid.load(Ordering::Acquire);
+        let (state, since) = *shared.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        PodStatus {
+            recipe: shared.recipe.clone(),
+            version: shared.version.clone(),
+            state: state.to_owned(),
+            since_ms: since.elapsed().as_millis() as u64,
+            age_ms: shared.age_ms(),
             pid: (pid != 0).then_some(pid),
-            incarnation: self.shared.incarnation.clone(),
-            asks: self.shared.asks.load(Ordering::Relaxed),
+            incarnation: shared.incarnation.clone(),
+            memory_bytes: (pid != 0).then(|| vitals::memory_bytes(pid)).flatten(),
+            asks: shared.asks.load(Ordering::Relaxed),
+            in_hand: shared.in_hand.load(Ordering::Relaxed),
+            last_fault: shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
         }
+    }
+
+    /// Its last lines, oldest first.
+    pub fn log(&self, lines: usize) -> Vec<LogLine> {
+        let line = |line: super::log::Line| LogLine {
+            recipe: self.shared.recipe.clone(),
+            incarnation: self.shared.incarnation.clone(),
+            ask: line.ask,
+            at_ms: line.at_ms,
+            text: line.text,
+        };
+        self.shared.log.tail(lines).into_iter().map(line).collect()
     }
 }

@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -19,6 +20,8 @@ use crate::model::limits::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
 pub struct Line {
     /// The ask in hand when it came, 0 for none.
     pub ask: u64,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
     pub text: String,
 }
 
@@ -58,7 +61,8 @@ impl Log {
             ring.lines.pop_front();
             ring.dropped += 1;
         }
-        ring.lines.push_back(Line { ask: self.ask.load(Ordering::Relaxed), text });
+        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        ring.lines.push_back(Line { ask: self.ask.load(Ordering::Relaxed), at_ms, text });
     }
 
     /// The last `count` lines.

@@ -1,22 +1,37 @@
-//! One Python (or other) process: wire, state machine, driver.
+//! The pods of recipes: Python (or other) processes that the host spawns, feeds and supervises.
 //!
-//! `handle.rs` is what the host holds, `state.rs` decides, `driver.rs` acts, `frame.rs` and `wire.rs` say what is on the sockets,
-//! `process.rs` starts and signals, `log.rs` keeps what the process prints.
+//! `pool.rs` is what the host holds of a recipe's pods: asks go in there, and the pure policies `schedule.rs` (who goes next, what goes
+//! together), `restarts.rs` and `poison.rs` say how. `driver.rs` owns one pod and performs what `state.rs` decides; `sending.rs` and `burial.rs`
+//! are its first and its last words. `frame.rs` and `wire.rs` say what is on the sockets, `process.rs` starts and signals, `log.rs` keeps what
+//! the process prints. What outlives a pod, or must find it again: `page.rs`, `registry.rs`, `dossier.rs`; `vitals.rs` reads what the kernel says.
 
+mod burial;
+mod dossier;
 mod driver;
 mod frame;
 mod handle;
 mod lane;
+mod leftovers;
 mod log;
+mod page;
+mod poison;
+mod pool;
 mod process;
+mod registry;
+mod restarts;
 mod runner;
+mod schedule;
+mod sending;
 mod state;
 #[cfg(test)]
 mod vectors;
+mod vitals;
 mod waits;
 mod wire;
 
-pub use handle::{Ask, Pod, Reply, Request, Snapshot, Watcher};
+pub use driver::spawn;
+pub use handle::{Ask, Reply, Request, Watcher};
+pub use pool::{BoxFuture, Pool, Seat, Spawner, WeakPool};
 pub use process::{Keeps, Program, Spec};
 pub use runner::unpack as unpack_runner;
 pub use wire::Payload;

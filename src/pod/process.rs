@@ -5,7 +5,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
 };
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::state::Ending;
-use crate::model::{Fault, Verified, recipe::Runtime};
+use crate::model::{Fault, Verified, recipe::{PodSpec, Runtime}};
 
 /// What runs the pod.
 #[derive(Debug, Clone)]
@@ -40,9 +40,10 @@ pub struct Spec {
     pub keeper: PathBuf,
     /// A folder of the pod's own; made at start, removed at the end.
     pub scratch: PathBuf,
+    /// Where the dossier of its crash goes.
+    pub dossiers: PathBuf,
     /// Names this pod among all pods ever.
     pub incarnation: String,
-    pub start_timeout_ms: u64,
     /// Dropped when no process of the pod is left.
     pub keeps: Vec<Keeps>,
 }
@@ -60,10 +61,13 @@ pub struct Process {
 }
 
 /// Environment variables of a pod: from scratch, never the host's.
-fn environment(spec: &Spec) -> Vec<(&'static str, String)> {
+fn environment(spec: &Spec) -> Vec<(&str, String)> {
     let scratch = spec.scratch.display().to_string();
-    let threads = "1".to_owned();
-    vec![
+    let pod = spec.recipe.manifest().pod.as_ref();
+    let threads = pod.map_or(1, threads).to_string();
+    let mut variables = vec![
+        // Inherited by all that descends from it: how what fled is found, should keeper and host be killed.
+        ("HOB_POD", spec.incarnation.clone()),
         ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
         ("LANG", "C.UTF-8".to_owned()),
         ("HOME", scratch.clone()),
@@ -74,33 +78,42 @@ fn environment(spec: &Spec) -> Vec<(&'static str, String)> {
         ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
         ("USER", "pod".to_owned()),
         ("LOGNAME", "pod".to_owned()),
-        // One thread per library unless the recipe says more: two torch threads on two busy cores halve each other.
+        // Capped, and before any of these libraries is imported: two torch threads on two busy cores halve each other.
         ("OMP_NUM_THREADS", threads.clone()),
         ("OPENBLAS_NUM_THREADS", threads.clone()),
         ("MKL_NUM_THREADS", threads),
-    ]
+    ];
+    variables.extend(pod.into_iter().flat_map(|pod| &pod.env).map(|(name, value)| (name.as_str(), value.clone())));
+    variables
+}
+
+/// Threads for the numeric libraries of one pod: the recipe's word, else the cores shared by all pods that there may be.
+fn threads(pod: &PodSpec) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    pod.threads.unwrap_or_else(|| (cores / pod.pool.max).max(1) as u32)
 }
 
 impl Process {
     /// Spawns the keeper.
     ///
     /// Errors: `io` (no such interpreter, no process to be had, no scratch folder).
-    pub fn spawn(spec: &Spec) -> Result<Process, Fault> {
+    pub fn spawn(spec: &Spec, page: &Path) -> Result<Process, Fault> {
         let what = |error: &std::io::Error| Fault::io(format!("starting a pod of `{}`", spec.recipe.manifest().name), error);
         std::fs::create_dir_all(&spec.scratch).map_err(|error| what(&error))?;
-        Process::spawn_in_scratch(spec).map_err(|error| {
+        Process::spawn_in_scratch(spec, page).map_err(|error| {
             let _ = std::fs::remove_dir(&spec.scratch);
             what(&error)
         })
     }
 
-    fn spawn_in_scratch(spec: &Spec) -> std::io::Result<Process> {
+    fn spawn_in_scratch(spec: &Spec, page: &Path) -> std::io::Result<Process> {
         let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
         let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
         let mut command = Command::new(&spec.program.python);
         // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its place;
         // -B: no bytecode beside the runner, which nobody compares, and which a full disk would leave torn for good.
         command.args(["-I", "-S", "-B"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
+        command.arg("--page").arg(page).arg("--title").arg(spec.recipe.manifest().name.to_string());
         if let Some(Runtime::Executable { entry }) = spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
             command.arg("--").arg(spec.recipe.folder().join(entry));
         }
@@ -160,6 +173,14 @@ impl Process {
         }
     }
 
+    /// Asks the pod to print its stacks.
+    pub fn dump_stacks(&self, pid: u32) {
+        // While the keeper lives it has not reaped the pod, so the number is the pod's.
+        if let Some(pid) = Pid::from_raw(pid as i32).filter(|_| self.is_running()) {
+            let _ = rustix::process::kill_process(pid, Signal::USR1);
+        }
+    }
+
     /// SIGKILL to whatever is left in the group, the keeper included.
     pub fn kill_group(&self) {
         self.signal_group(Signal::KILL);
@@ -170,6 +191,11 @@ impl Process {
         if self.is_running() {
             let _ = rustix::process::kill_process_group(self.group, signal);
         }
+    }
+
+    /// The keeper's process, unless it was waited for.
+    pub fn keeper_pid(&self) -> Option<u32> {
+        self.child.id()
     }
 
     fn is_running(&self) -> bool {

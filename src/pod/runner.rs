@@ -12,11 +12,14 @@ use crate::model::{Digest, Fault};
 
 const FILES: &[(&str, &str)] = &[
     ("__init__.py", include_str!("../../python/src/hob_pod/__init__.py")),
+    ("answers.py", include_str!("../../python/src/hob_pod/answers.py")),
     ("asks.py", include_str!("../../python/src/hob_pod/asks.py")),
     ("blob.py", include_str!("../../python/src/hob_pod/blob.py")),
     ("control.py", include_str!("../../python/src/hob_pod/control.py")),
     ("faults.py", include_str!("../../python/src/hob_pod/faults.py")),
     ("keeper.py", include_str!("../../python/src/hob_pod/keeper.py")),
+    ("lane.py", include_str!("../../python/src/hob_pod/lane.py")),
+    ("places.py", include_str!("../../python/src/hob_pod/places.py")),
     ("runner.py", include_str!("../../python/src/hob_pod/runner.py")),
     ("serving.py", include_str!("../../python/src/hob_pod/serving.py")),
     ("wire.py", include_str!("../../python/src/hob_pod/wire.py")),

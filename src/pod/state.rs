@@ -3,28 +3,31 @@
 //! Apart from `driver.rs`, which performs what is decided here and decides nothing itself.
 //!
 //! ```text
-//!            hello             started         ready          Ask
-//!  starting -------> starting ---------> loading ------> ready ======> busy
-//!      |       (Start sent)        (Load sent)  |          |  <======    |  Cancel, Oversize
-//!      |                                        |          |   Answer    v
-//!      | Stop: term; failed: draining           |          |        busy(winding up) -- Answer, Pong --> ready
-//!      | timeout, violation, LaneClosed: kill   |          | Stop        | CancelGrace
-//!      |                                        |          v             |
-//!      +----------------------------------------+      draining          |
-//!                           |                              | DrainGrace  |
-//!                           v                              v             v
-//!                     stopping(term) <---------------------+       stopping(kill)
-//!                           +------------ TermGrace ---------------------^ | KillGrace
-//!                                                                          v
-//!                                                                    stopping(last)
+//!            hello             started         ready           Unit
+//!  starting -------> starting ---------> loading ------> ready -------> busy: units in hand, the first `concurrency` of them run
+//!      |       (Start sent)        (Load sent)  |          ^              |  | Cancel, Stalled, Oversize: the caller has its outcome,
+//!      |                                        |          +--------------+  |   the unit is winding up; once it runs and has no caller
+//!      |                                        |           last Answer      |   left, it has the cancel grace
+//!      |                                        |             ready, busy    |
+//!      | failed: draining                       |                  | Retire, Stop (drain sent)
+//!      | Stop: term                             |                  v         |
+//!      | Timeout, violation, LaneClosed: kill   |              draining      | GraceOver, Silent
+//!      |                                        |                  | DrainGrace (with Retire it starts when the last unit is over)
+//!      v                                        v                  v         v
+//!      +------------------+---------------------+          stopping(term)  stopping(stacks)
+//!                         |                                        |         | StackGrace
+//!                         +---------> stopping(term | kill)        +-------> stopping(kill) -- KillGrace --> stopping(last)
+//!                                                              TermGrace
 //!  Exited, in any state --> dead
 //! ```
 //!
-//! What is not listed is ignored only where a comment says why; a message that makes no sense is a violation.
+//! A *unit* is what runs together: one ask, or the asks of one batch. Its place is free when the last of its asks was answered, and not
+//! before: the answer is the pod's proof. What is not listed is ignored only where a comment says why; a message that makes no sense is a
+//! violation.
 
 use crate::model::{Code, Fault};
 
-/// Number of an ask, unique in a pod's life; never 0.
+/// Number of an ask, unique in a pod's life; never 0. The asks of a unit are numbered in a row.
 pub type AskId = u64;
 
 /// How a pod's process ended.
@@ -34,6 +37,13 @@ pub enum Ending {
     Signal(i32),
 }
 
+/// What is fixed for a pod's whole life.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Units that run at a time; the ones sent ahead of that wait inside the pod, in order.
+    pub concurrency: usize,
+}
+
 /// Where a pod is in its life.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
@@ -41,16 +51,37 @@ pub enum State {
     Starting { hello: bool },
     /// Code imported; models are being loaded, a step of its own.
     Loading,
-    /// Free.
-    Ready,
-    /// One ask in hand. `winding_up`: its caller has its outcome already, only the worker is not free yet.
-    Busy { ask: AskId, winding_up: bool },
-    /// Asked to finish and go; at most one ask in hand.
-    Draining { ask: Option<AskId> },
+    /// Ready without a unit in hand, busy with one.
+    Serving(Hands),
+    /// Asked to finish and go. `timed`: the wait for it has begun.
+    Draining { hands: Hands, timed: bool },
     /// On the way to being ended by force.
     Stopping { rung: Rung },
     /// Over. Nothing is signalled, sent or resolved any more.
     Dead,
+}
+
+/// The units in hand, in the order in which the pod begins them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Hands {
+    units: Vec<Unit>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Unit {
+    first: AskId,
+    asks: Vec<Held>,
+    /// Its grace runs: nobody waits for it and it has its turn.
+    graced: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Held {
+    ask: AskId,
+    /// Somebody waits for it. Without: it is winding up.
+    wanted: bool,
+    /// A frame of it was skipped, and whether it was the last one only the pod knows.
+    probed: bool,
 }
 
 /// Rungs of the stop ladder, below draining.
@@ -58,6 +89,8 @@ pub enum State {
 pub enum Rung {
     /// SIGTERM to the group.
     Term,
+    /// It was asked to print where it hangs.
+    Stacks,
     /// The keeper was told to kill every process of the tree.
     Kill,
     /// SIGKILL to the group, the keeper included.
@@ -71,8 +104,8 @@ pub enum Event {
     Started,
     Ready,
     Failed(Fault),
-    /// A caller's ask is next in the queue.
-    Ask(AskId),
+    /// So many asks from that number on were taken from the queue, to run together.
+    Unit(AskId, usize),
     /// Progress or a chunk.
     Partial(AskId),
     Answer(AskId),
@@ -80,14 +113,22 @@ pub enum Event {
     Oversize(AskId, u64),
     /// The caller is gone.
     Cancel(AskId),
-    /// The pod's control thread says which ask is in hand (0: none).
-    Pong(AskId),
+    /// The ask gave no progress for longer than its recipe allows.
+    Stalled(AskId, Fault),
+    /// The pod's control thread says which asks are in hand.
+    Pong(Vec<AskId>),
     /// The pod broke the protocol.
     Violation(String),
+    /// The pod neither speaks nor computes.
+    Silent(Fault),
     /// A lane ended while the process still lives.
     LaneClosed,
-    /// Somebody wants the pod gone.
+    /// The pod is to go when its work is done.
+    Retire,
+    /// The pod is to go now.
     Stop,
+    /// The grace of a unit ran out.
+    GraceOver(AskId),
     /// The timer that was armed last ran out.
     Timeout,
     Exited(Ending),
@@ -96,10 +137,9 @@ pub enum Event {
 /// Which wait is running; arming one replaces the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    Pong,
-    CancelGrace,
     DrainGrace,
     TermGrace,
+    StackGrace,
     KillGrace,
 }
 
@@ -108,18 +148,24 @@ pub enum Timer {
 pub enum Action {
     SendStart,
     SendLoad,
-    SendAsk(AskId),
+    SendUnit(AskId),
     SendCancel(AskId),
     SendPing,
     SendDrain,
-    /// Asks may be taken from the queue.
-    TakeNext,
+    /// The first ready: units may be taken from the queue.
+    Serve,
     /// Give progress or a chunk to its caller.
     Deliver(AskId),
     /// Give the answer just received to its caller.
     Resolve(AskId),
     /// End that ask with a fault.
     Fail(AskId, Fault),
+    /// A unit's grace begins.
+    Grace(AskId),
+    /// A unit is over: its place is free, and its grace, if any, void.
+    Freed(AskId),
+    /// Ask the pod to print its stacks.
+    DumpStacks,
     /// SIGTERM to the process group.
     Terminate,
     /// Tell the keeper to kill the whole tree.
@@ -130,116 +176,238 @@ pub enum Action {
     Disarm,
     /// Why the pod is to die; kept for whoever asks next.
     Blame(Fault),
-    /// Nothing comes after this: end what is in hand and queued, let go of everything.
+    /// Nothing comes after this: end or put back what is in hand, let go of everything.
     Bury(Ending),
 }
 
 use Action::*;
 
 /// One step. Total: every (state, event) has an answer.
-pub fn step(state: State, event: Event) -> (State, Vec<Action>) {
+pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>) -> State {
     match (state, event) {
         // Dead is dead: no signal after death, nothing resolved twice.
-        (State::Dead, _) => (State::Dead, vec![]),
-        (_, Event::Exited(ending)) => (State::Dead, vec![Disarm, Bury(ending)]),
+        (State::Dead, _) => State::Dead,
+        (_, Event::Exited(ending)) => {
+            actions.extend([Disarm, Bury(ending)]);
+            State::Dead
+        }
 
         // Starting up.
-        (State::Starting { hello: false }, Event::Hello) => (State::Starting { hello: true }, vec![SendStart]),
-        (State::Starting { hello: true }, Event::Started) => (State::Loading, vec![SendLoad]),
-        (State::Loading, Event::Ready) => (State::Ready, vec![Disarm, TakeNext]),
+        (State::Starting { hello: false }, Event::Hello) => {
+            actions.push(SendStart);
+            State::Starting { hello: true }
+        }
+        (State::Starting { hello: true }, Event::Started) => {
+            actions.push(SendLoad);
+            State::Loading
+        }
+        (State::Loading, Event::Ready) => {
+            actions.extend([Disarm, Serve]);
+            State::Serving(Hands::default())
+        }
         (State::Starting { .. } | State::Loading, Event::Failed(fault)) => {
             // It exits by itself now; only one that does not is ended.
-            (State::Draining { ask: None }, vec![Blame(fault), Arm(Timer::DrainGrace)])
+            actions.extend([Blame(fault), Arm(Timer::DrainGrace)]);
+            State::Draining { hands: Hands::default(), timed: true }
         }
         (State::Starting { .. } | State::Loading, Event::Timeout) => {
-            force(Rung::Kill, Some(Fault::new(Code::StartTimeout, "the pod did not become ready in time")))
+            force(Rung::Stacks, Some(Fault::new(Code::StartTimeout, "the pod did not become ready in time")), actions)
         }
+        (State::Starting { .. } | State::Loading, Event::Stop | Event::Retire) => force(Rung::Term, Some(stopped()), actions),
 
-        // Work.
-        (State::Ready, Event::Ask(ask)) => (State::Busy { ask, winding_up: false }, vec![SendAsk(ask)]),
-        (State::Busy { ask, winding_up }, Event::Partial(of)) if ask == of => {
-            // What a wound-up ask still sends has nobody to go to.
-            (State::Busy { ask, winding_up }, if winding_up { vec![] } else { vec![Deliver(of)] })
+        // Work. The driver takes from the queue only while serving.
+        (State::Serving(mut hands), Event::Unit(first, count)) => {
+            let asks = (first..first + count as u64).map(|ask| Held { ask, wanted: true, probed: false }).collect();
+            hands.units.push(Unit { first, asks, graced: false });
+            actions.push(SendUnit(first));
+            State::Serving(hands)
         }
-        (State::Busy { ask, winding_up: false }, Event::Answer(of)) if ask == of => (State::Ready, vec![Resolve(of), TakeNext]),
-        (State::Busy { ask, winding_up: true }, Event::Answer(of)) if ask == of => (State::Ready, vec![Disarm, TakeNext]),
-        (State::Busy { ask, winding_up: false }, Event::Cancel(of)) if ask == of => {
-            let fault = Fault::new(Code::Cancelled, "the caller went away");
-            (State::Busy { ask, winding_up: true }, vec![Fail(of, fault), SendCancel(of), Arm(Timer::CancelGrace)])
+        (State::Serving(hands), event) if event.ask().is_some_and(|ask| hands.holds(ask)) => {
+            State::Serving(work(rules, hands, event, actions))
         }
-        (State::Busy { ask, winding_up: false }, Event::Oversize(of, bytes)) if ask == of => {
-            // Was it a chunk or the answer? The control thread knows whether the ask is still in hand.
-            (State::Busy { ask, winding_up: true }, vec![Fail(of, oversize(bytes)), SendPing, Arm(Timer::Pong)])
+        (State::Draining { hands, timed }, event) if event.ask().is_some_and(|ask| hands.holds(ask)) => {
+            let hands = work(rules, hands, event, actions);
+            drained(hands, timed, actions)
         }
-        (State::Busy { ask, winding_up: true }, Event::Oversize(of, _)) if ask == of => (State::Busy { ask, winding_up: true }, vec![]),
-        (State::Busy { ask, winding_up: true }, Event::Pong(in_hand)) => match in_hand == ask {
-            true => (State::Busy { ask, winding_up: true }, vec![SendCancel(ask), Arm(Timer::CancelGrace)]),
-            false => (State::Ready, vec![Disarm, TakeNext]),
-        },
-        (State::Busy { winding_up: true, .. }, Event::Timeout) => {
-            force(Rung::Kill, Some(Fault::new(Code::Crashed, "the pod did not heed a cancelled ask and was killed")))
+        (State::Serving(hands), Event::Pong(in_hand)) => State::Serving(probed(rules, hands, &in_hand, actions)),
+        (State::Draining { hands, timed }, Event::Pong(in_hand)) => {
+            let hands = probed(rules, hands, &in_hand, actions);
+            drained(hands, timed, actions)
         }
+        (State::Serving(hands) | State::Draining { hands, .. }, Event::GraceOver(first)) if hands.is_graced(first) => {
+            let fault = Fault::new(Code::Crashed, "the pod did not heed a cancelled ask and was killed");
+            force(Rung::Stacks, Some(fault), actions)
+        }
+        (State::Serving(_) | State::Draining { .. }, Event::Silent(fault)) => force(Rung::Stacks, Some(fault), actions),
 
         // Going by request.
-        (State::Starting { .. } | State::Loading, Event::Stop) => force(Rung::Term, Some(stopped())),
-        (State::Ready, Event::Stop) => (State::Draining { ask: None }, vec![SendDrain, Arm(Timer::DrainGrace)]),
-        (State::Busy { ask, winding_up }, Event::Stop) => {
-            (State::Draining { ask: (!winding_up).then_some(ask) }, vec![SendDrain, Arm(Timer::DrainGrace)])
+        (State::Serving(hands), Event::Retire) => {
+            actions.push(SendDrain);
+            drained(hands, false, actions)
         }
-        (State::Draining { ask: Some(ask) }, Event::Answer(of)) if ask == of => (State::Draining { ask: None }, vec![Resolve(of)]),
-        (State::Draining { ask: Some(ask) }, Event::Partial(of)) if ask == of => (State::Draining { ask: Some(ask) }, vec![Deliver(of)]),
-        (State::Draining { ask: Some(ask) }, Event::Cancel(of)) if ask == of => {
-            (State::Draining { ask: None }, vec![Fail(of, Fault::new(Code::Cancelled, "the caller went away")), SendCancel(of)])
+        (State::Serving(hands), Event::Stop) => {
+            actions.extend([SendDrain, Arm(Timer::DrainGrace)]);
+            State::Draining { hands, timed: true }
         }
-        (State::Draining { ask: Some(ask) }, Event::Oversize(of, bytes)) if ask == of => {
-            (State::Draining { ask: None }, vec![Fail(of, oversize(bytes))])
+        (State::Draining { hands, timed: false }, Event::Stop) => {
+            actions.push(Arm(Timer::DrainGrace));
+            State::Draining { hands, timed: true }
         }
-        (State::Draining { .. }, Event::Timeout) => force(Rung::Term, Some(stopped())),
-        // The lanes of a draining pod end because it is going; an ask without an answer is failed when it is buried.
-        (state @ State::Draining { .. }, Event::LaneClosed | Event::Answer(_) | Event::Partial(_) | Event::Oversize(..)) => (state, vec![]),
+        (State::Draining { timed: true, .. }, Event::Timeout) => force(Rung::Term, Some(stopped()), actions),
+        // Its lanes end because it is going; what has no answer then is dealt with when it is buried.
+        (state @ State::Draining { .. }, Event::LaneClosed | Event::Stop | Event::Retire) => state,
 
         // Going by force.
-        (State::Stopping { rung: Rung::Term }, Event::Timeout) => force(Rung::Kill, None),
-        (State::Stopping { rung: Rung::Kill }, Event::Timeout) => force(Rung::Last, None),
+        (State::Stopping { rung: Rung::Term | Rung::Stacks }, Event::Timeout) => force(Rung::Kill, None, actions),
+        (State::Stopping { rung: Rung::Kill | Rung::Last }, Event::Timeout) => force(Rung::Last, None, actions),
         // Whatever else a pod says while it is being ended no longer counts.
-        (state @ State::Stopping { .. }, _) => (state, vec![]),
+        (state @ State::Stopping { .. }, _) => state,
 
-        // A pong that nobody waits for, a stop of what is stopping, a cancel that crossed its answer: late, not wrong.
-        (state, Event::Pong(_) | Event::Cancel(_)) => (state, vec![]),
-        (state @ State::Draining { .. }, Event::Stop) => (state, vec![]),
-        // A timer that ran out as it was disarmed.
-        (state @ (State::Ready | State::Busy { winding_up: false, .. }), Event::Timeout) => (state, vec![]),
+        // A cancel that crossed its answer, a pong or a grace of what is over, a timer that ran out as it was disarmed: late, not wrong.
+        (state, Event::Pong(_) | Event::Cancel(_) | Event::Stalled(..) | Event::GraceOver(_)) => state,
+        (state @ (State::Serving(_) | State::Draining { timed: false, .. }), Event::Timeout) => state,
 
         // What makes no sense ends the pod.
-        (_, Event::LaneClosed) => violation("closed its socket while it was alive"),
-        (_, Event::Violation(text)) => violation(&text),
-        (_, Event::Answer(of)) => violation(&format!("answered ask {of}, which is not in hand")),
-        (_, Event::Partial(of)) => violation(&format!("sent a part of ask {of}, which is not in hand")),
-        (_, Event::Oversize(of, bytes)) => violation(&format!("sent {bytes} bytes for ask {of}, which is not in hand")),
+        (_, Event::LaneClosed) => violation("closed its socket while it was alive", actions),
+        (_, Event::Violation(text)) => violation(&text, actions),
+        (_, Event::Answer(of)) => violation(&format!("answered ask {of}, which is not in hand"), actions),
+        (_, Event::Partial(of)) => violation(&format!("sent a part of ask {of}, which is not in hand"), actions),
+        (_, Event::Oversize(of, bytes)) => violation(&format!("sent {bytes} bytes for ask {of}, which is not in hand"), actions),
         (state, event @ (Event::Hello | Event::Started | Event::Ready | Event::Failed(_))) => {
-            violation(&format!("sent `{}` while {}", event.name(), state.name()))
+            violation(&format!("sent `{}` while {}", event.name(), state.name()), actions)
         }
-        // The driver takes from the queue only when told to.
-        (state, Event::Ask(ask)) => (state, vec![Fail(ask, Fault::new(Code::Internal, "an ask was sent to a pod that is not free"))]),
+        // Before it serves a pod is governed by the time it has to start.
+        (state @ (State::Starting { .. } | State::Loading), Event::Silent(_)) => state,
+        // The driver takes only while serving.
+        (state, Event::Unit(first, count)) => {
+            let none = || Fault::new(Code::Internal, "an ask was sent to a pod that takes none");
+            actions.extend((first..first + count as u64).map(|ask| Fail(ask, none())));
+            state
+        }
     }
 }
 
-fn force(rung: Rung, why: Option<Fault>) -> (State, Vec<Action>) {
-    let mut actions: Vec<Action> = why.map(Blame).into_iter().collect();
+/// An event of an ask in hand.
+fn work(rules: Rules, mut hands: Hands, event: Event, actions: &mut Vec<Action>) -> Hands {
+    let Some((unit, held)) = event.ask().and_then(|ask| hands.find(ask)) else { return hands };
+    let ask = held.ask;
+    match event {
+        // What a wound-up ask still sends has nobody to go to.
+        Event::Partial(_) if held.wanted => actions.push(Deliver(ask)),
+        Event::Answer(_) => {
+            if held.wanted {
+                actions.push(Resolve(ask));
+            }
+            hands.over(unit, ask, actions);
+        }
+        Event::Oversize(_, bytes) if held.wanted => {
+            // Was it a chunk or the answer? The control thread knows whether the ask is still in hand.
+            (held.wanted, held.probed) = (false, true);
+            actions.extend([Fail(ask, oversize(bytes)), SendPing]);
+        }
+        Event::Cancel(_) if held.wanted => {
+            held.wanted = false;
+            actions.extend([Fail(ask, Fault::new(Code::Cancelled, "the caller went away")), SendCancel(ask)]);
+        }
+        Event::Stalled(_, fault) if held.wanted => {
+            held.wanted = false;
+            actions.extend([Fail(ask, fault), SendCancel(ask)]);
+        }
+        _ => {}
+    }
+    hands.settle(rules, actions);
+    hands
+}
+
+/// The pod said which asks it has in hand: of the ones that were in doubt, those it does not name are over.
+fn probed(rules: Rules, mut hands: Hands, in_hand: &[AskId], actions: &mut Vec<Action>) -> Hands {
+    let doubtful: Vec<AskId> = hands.asks().filter(|held| held.probed).map(|held| held.ask).collect();
+    for ask in doubtful {
+        let Some((unit, held)) = hands.find(ask) else { continue };
+        held.probed = false;
+        match in_hand.contains(&ask) {
+            true => actions.push(SendCancel(ask)),
+            false => hands.over(unit, ask, actions),
+        }
+    }
+    hands.settle(rules, actions);
+    hands
+}
+
+/// Draining goes on; its wait begins with the end of the work, if not before.
+fn drained(hands: Hands, timed: bool, actions: &mut Vec<Action>) -> State {
+    let timed = timed
+        || (hands.is_empty() && {
+            actions.push(Arm(Timer::DrainGrace));
+            true
+        });
+    State::Draining { hands, timed }
+}
+
+impl Hands {
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// Units in hand.
+    pub fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    fn asks(&self) -> impl Iterator<Item = &Held> {
+        self.units.iter().flat_map(|unit| &unit.asks)
+    }
+
+    fn holds(&self, ask: AskId) -> bool {
+        self.asks().any(|held| held.ask == ask)
+    }
+
+    fn is_graced(&self, first: AskId) -> bool {
+        self.units.iter().any(|unit| unit.first == first && unit.graced)
+    }
+
+    fn find(&mut self, ask: AskId) -> Option<(usize, &mut Held)> {
+        let each = self.units.iter_mut().enumerate();
+        each.flat_map(|(at, unit)| unit.asks.iter_mut().map(move |held| (at, held))).find(|(_, held)| held.ask == ask)
+    }
+
+    /// The ask is over; with the last one, so is its unit.
+    fn over(&mut self, unit: usize, ask: AskId, actions: &mut Vec<Action>) {
+        self.units[unit].asks.retain(|held| held.ask != ask);
+        if self.units[unit].asks.is_empty() {
+            actions.push(Freed(self.units.remove(unit).first));
+        }
+    }
+
+    /// Begins the grace of every unit that has its turn and that nobody waits for. One that waits behind others is given none yet: it cannot
+    /// answer before they do.
+    fn settle(&mut self, rules: Rules, actions: &mut Vec<Action>) {
+        for unit in self.units.iter_mut().take(rules.concurrency) {
+            if !unit.graced && unit.asks.iter().all(|held| !held.wanted) {
+                unit.graced = true;
+                actions.push(Grace(unit.first));
+            }
+        }
+    }
+}
+
+fn force(rung: Rung, why: Option<Fault>, actions: &mut Vec<Action>) -> State {
+    actions.extend(why.map(Blame));
     actions.extend(match rung {
         Rung::Term => [Terminate, Arm(Timer::TermGrace)],
+        Rung::Stacks => [DumpStacks, Arm(Timer::StackGrace)],
         Rung::Kill => [Kill, Arm(Timer::KillGrace)],
         Rung::Last => [KillGroup, Arm(Timer::KillGrace)],
     });
-    (State::Stopping { rung }, actions)
+    State::Stopping { rung }
 }
 
-fn violation(what: &str) -> (State, Vec<Action>) {
-    force(Rung::Kill, Some(Fault::new(Code::ProtocolViolation, format!("the pod {what}"))))
+fn violation(what: &str, actions: &mut Vec<Action>) -> State {
+    force(Rung::Kill, Some(Fault::new(Code::ProtocolViolation, format!("the pod {what}"))), actions)
 }
 
 fn stopped() -> Fault {
-    Fault::new(Code::Cancelled, "the pod was stopped")
+    Fault::new(Code::ShuttingDown, "the pod was stopped before it had answered")
 }
 
 fn oversize(bytes: u64) -> Fault {
@@ -260,6 +428,14 @@ impl Event {
             _ => "something",
         }
     }
+
+    /// The ask that it is about, if it is about one.
+    fn ask(&self) -> Option<AskId> {
+        match self {
+            Event::Partial(ask) | Event::Answer(ask) | Event::Oversize(ask, _) | Event::Cancel(ask) | Event::Stalled(ask, _) => Some(*ask),
+            _ => None,
+        }
+    }
 }
 
 impl State {
@@ -268,92 +444,171 @@ impl State {
         match self {
             State::Starting { .. } => "starting",
             State::Loading => "loading",
-            State::Ready => "ready",
-            State::Busy { .. } => "busy",
+            State::Serving(hands) if hands.is_empty() => "ready",
+            State::Serving(_) => "busy",
             State::Draining { .. } => "draining",
             State::Stopping { .. } => "stopping",
             State::Dead => "dead",
+        }
+    }
+
+    /// Units in hand.
+    pub fn units(&self) -> usize {
+        match self {
+            State::Serving(hands) | State::Draining { hands, .. } => hands.len(),
+            _ => 0,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::*;
 
     fn any_event() -> impl Strategy<Value = Event> {
-        let ask = 1u64..6;
+        let ask = 1u64..9;
         prop_oneof![
             Just(Event::Hello),
             Just(Event::Started),
             Just(Event::Ready),
             Just(Event::Failed(Fault::new(Code::ImportFailed, "x"))),
-            ask.clone().prop_map(Event::Partial),
-            ask.clone().prop_map(Event::Answer),
+            4 => (1usize..4).prop_map(|count| Event::Unit(0, count)),
+            2 => ask.clone().prop_map(Event::Partial),
+            6 => ask.clone().prop_map(Event::Answer),
             ask.clone().prop_map(|ask| Event::Oversize(ask, 9)),
-            ask.clone().prop_map(Event::Cancel),
-            (0u64..6).prop_map(Event::Pong),
+            3 => ask.clone().prop_map(Event::Cancel),
+            ask.clone().prop_map(|ask| Event::Stalled(ask, Fault::new(Code::Stalled, "x"))),
+            prop::collection::vec(0u64..9, 0..3).prop_map(Event::Pong),
+            ask.prop_map(Event::GraceOver),
             Just(Event::Violation("x".into())),
+            Just(Event::Silent(Fault::new(Code::Stalled, "x"))),
             Just(Event::LaneClosed),
+            Just(Event::Retire),
             Just(Event::Stop),
             Just(Event::Timeout),
             Just(Event::Exited(Ending::Code(0))),
         ]
     }
 
+    /// What the test knows of the pod: kept by the actions alone.
+    #[derive(Default)]
+    struct Book {
+        /// Asks that still have a caller.
+        wanted: BTreeSet<AskId>,
+        /// Units whose place is taken, with the asks that they began with.
+        taken: BTreeMap<AskId, usize>,
+        graced: BTreeSet<AskId>,
+        next: AskId,
+        buried: bool,
+        armed: bool,
+    }
+
     proptest! {
-        /// Whatever a pod and its callers do: no ask is ended twice, none is given out while another is in hand,
-        /// nothing happens after the burial, and every state from which only a wait leads on has a timer armed.
+        /// Whatever a pod and its callers do, in any order: no ask is ended twice or forgotten, no place is freed twice or lost, nothing
+        /// happens after the burial, and every state from which only a wait leads on has that wait running.
         #[test]
-        fn no_order_of_events_breaks_the_promises(gets_ready in any::<bool>(), events in prop::collection::vec(any_event(), 0..60)) {
+        fn no_order_of_events_breaks_the_promises(
+            concurrency in 1usize..4, gets_ready in any::<bool>(), events in prop::collection::vec(any_event(), 0..80)
+        ) {
+            let rules = Rules { concurrency };
             let mut state = State::Starting { hello: false };
-            let (mut next_ask, mut ended, mut in_hand) = (1u64, HashSet::new(), None);
-            let (mut buried, mut armed, mut free) = (false, true, false);
+            let mut book = Book { next: 1, armed: true, ..Book::default() };
             let start = [Event::Hello, Event::Started, Event::Ready].into_iter().take(if gets_ready { 3 } else { 0 });
-            let mut queue = start.chain(events);
-            loop {
-                // A free slot takes an ask at once, as the driver does.
-                let event = if free { free = false; in_hand = Some(next_ask); next_ask += 1; Event::Ask(next_ask - 1) }
-                    else if let Some(event) = queue.next() { event } else { break };
-                let (after, actions) = step(state, event);
+            for event in start.chain(events) {
+                let event = match event {
+                    Event::Unit(_, count) => {
+                        // As the driver does: only a serving pod takes.
+                        if !matches!(state, State::Serving(_)) || book.next > 7 { continue }
+                        let first = book.next;
+                        book.next += count as u64;
+                        book.wanted.extend(first..book.next);
+                        book.taken.insert(first, count);
+                        Event::Unit(first, count)
+                    }
+                    other => other,
+                };
+                let before = state.clone();
+                let mut actions = Vec::new();
+                state = step(rules, state, event.clone(), &mut actions);
                 for action in &actions {
-                    prop_assert!(!buried, "{action:?} after the burial");
+                    prop_assert!(!book.buried, "{action:?} after the burial");
                     match action {
-                        TakeNext => free = true,
-                        Resolve(ask) | Fail(ask, _) => {
-                            prop_assert!(ended.insert(*ask), "ask {ask} ended twice");
-                            prop_assert_eq!(in_hand.take(), Some(*ask));
-                        }
-                        Deliver(ask) => prop_assert_eq!(in_hand, Some(*ask)),
-                        Arm(_) => armed = true,
-                        Disarm => armed = false,
-                        Bury(_) => buried = true,
+                        Resolve(ask) | Fail(ask, _) => prop_assert!(book.wanted.remove(ask), "ask {ask} ended twice: {before:?} {event:?}"),
+                        Deliver(ask) => prop_assert!(book.wanted.contains(ask)),
+                        Grace(unit) => prop_assert!(book.taken.contains_key(unit) && book.graced.insert(*unit), "grace of {unit}"),
+                        Freed(unit) => prop_assert!(book.taken.remove(unit).is_some(), "unit {unit} freed twice"),
+                        Arm(_) => book.armed = true,
+                        Disarm => book.armed = false,
+                        Bury(_) => { book.buried = true; book.wanted.clear(); book.taken.clear(); }
                         _ => {}
                     }
                 }
-                state = after;
-                if !matches!(state, State::Ready) { prop_assert!(!free || buried); }
                 match &state {
-                    State::Dead => prop_assert!(buried),
-                    State::Ready | State::Busy { winding_up: false, .. } => {}
-                    _ => prop_assert!(armed, "nothing would ever happen in {state:?}"),
+                    State::Serving(hands) => prop_assert_eq!(hands.len(), book.taken.len(), "a place was lost"),
+                    State::Draining { hands, timed } => {
+                        prop_assert_eq!(hands.len(), book.taken.len());
+                        prop_assert!(*timed || !hands.is_empty(), "nothing would ever end this");
+                        prop_assert!(!timed || book.armed);
+                    }
+                    State::Starting { .. } | State::Loading | State::Stopping { .. } => prop_assert!(book.armed, "{state:?} without a wait"),
+                    State::Dead => prop_assert!(book.buried),
                 }
-                if buried { free = false; }
+                if let State::Serving(hands) | State::Draining { hands, .. } = &state {
+                    // A unit that runs and that nobody waits for has its grace.
+                    for (at, unit) in hands.units.iter().enumerate() {
+                        let unwanted = !unit.asks.iter().any(|held| book.wanted.contains(&held.ask));
+                        prop_assert_eq!(unit.graced, book.graced.contains(&unit.first));
+                        prop_assert!(!(at < concurrency && unwanted) || unit.graced, "{unit:?} could wind up for ever");
+                    }
+                    // Nobody who waits is forgotten.
+                    for ask in &book.wanted {
+                        prop_assert!(hands.holds(*ask), "ask {ask} is forgotten");
+                    }
+                }
             }
         }
     }
 
+    fn run(concurrency: usize, events: Vec<Event>) -> (State, Vec<Action>) {
+        let rules = Rules { concurrency };
+        let mut state = State::Serving(Hands::default());
+        let mut actions = Vec::new();
+        for event in events {
+            actions.clear();
+            state = step(rules, state, event, &mut actions);
+        }
+        (state, actions)
+    }
+
     #[test]
-    fn a_pod_that_never_heeds_a_cancel_is_killed_and_not_given_out_again() {
-        let busy = State::Busy { ask: 1, winding_up: false };
-        let (state, actions) = step(busy, Event::Cancel(1));
-        assert!(matches!(&actions[..], [Fail(1, fault), SendCancel(1), Arm(Timer::CancelGrace)] if fault.code == Code::Cancelled));
-        let (state, actions) = step(state, Event::Timeout);
-        assert_eq!(state, State::Stopping { rung: Rung::Kill });
-        assert!(actions.contains(&Kill) && !actions.contains(&TakeNext));
+    fn an_ask_that_waits_behind_another_has_no_grace_before_its_turn() {
+        let (state, actions) = run(1, vec![Event::Unit(1, 1), Event::Unit(2, 1), Event::Cancel(2)]);
+        assert!(!actions.contains(&Grace(2)) && actions.contains(&SendCancel(2)), "{actions:?}");
+        let mut actions = Vec::new();
+        step(Rules { concurrency: 1 }, state, Event::Answer(1), &mut actions);
+        assert_eq!(actions, [Resolve(1), Freed(1), Grace(2)]);
+    }
+
+    #[test]
+    fn a_batch_has_its_grace_when_the_last_caller_left() {
+        let (_, actions) = run(1, vec![Event::Unit(1, 2), Event::Cancel(1)]);
+        assert!(!actions.iter().any(|action| matches!(action, Grace(_))));
+        let (state, actions) = run(1, vec![Event::Unit(1, 2), Event::Cancel(1), Event::Cancel(2)]);
+        assert!(actions.contains(&Grace(1)));
+        assert_eq!(state.units(), 1, "its place is not free");
+    }
+
+    #[test]
+    fn a_retired_pod_finishes_what_it_has_before_its_time_runs() {
+        let (state, actions) = run(1, vec![Event::Unit(1, 1), Event::Retire]);
+        assert_eq!(actions, [SendDrain]);
+        let mut actions = Vec::new();
+        let state = step(Rules { concurrency: 1 }, state, Event::Answer(1), &mut actions);
+        assert_eq!(actions, [Resolve(1), Freed(1), Arm(Timer::DrainGrace)]);
+        assert_eq!(state.name(), "draining");
     }
 }

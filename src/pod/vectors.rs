@@ -38,7 +38,7 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
             let said = serde_json::json!({ "type": "hello", "protocol": protocol, "features": features, "pid": pid, "runtime": runtime });
             assert_eq!(&said, message, "{name}");
         }
-        FromPod::Pong { seq, ask } => assert_eq!((&message["seq"], &message["ask"]), (&(*seq).into(), &(*ask).into()), "{name}"),
+        FromPod::Pong { seq, asks } => assert_eq!((&message["seq"], &message["asks"]), (&(*seq).into(), &asks.clone().into()), "{name}"),
         FromPod::Log { message: text, .. } => assert_eq!(&message["message"], text, "{name}"),
         FromPod::Failed(fault) | FromPod::Answer { result: Err(fault), .. } => {
             assert_eq!(message["fault"]["message"], fault.message, "{name}");

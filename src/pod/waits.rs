@@ -1,4 +1,4 @@
-//! What the driver's loop waits for: a lane, a slow caller with room again, a caller that goes away.
+//! What the driver's loop waits for: a lane, a slow caller with room again.
 //!
 //! Apart from `driver.rs` so that each stands alone with its promise: all may be dropped half-way and begun again.
 
@@ -6,20 +6,15 @@ use std::time::Duration;
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{
-    handle::{Pending, Reply},
-    lane::Lane,
-    state::{AskId, Timer},
-    wire::Payload,
-};
+use super::{lane::Lane, state::Timer, wire::Payload};
 use crate::model::{
     self,
-    limits::{CANCEL_GRACE_MS, DRAIN_GRACE_MS, KILL_GRACE_MS, TERM_GRACE_MS},
+    limits::{DRAIN_GRACE_MS, KILL_GRACE_MS, STACK_GRACE_MS, TERM_GRACE_MS},
 };
 
 /// A chunk or progress that waits for a slow caller; while there is one, the data lane is not read.
 pub enum Undelivered {
-    Chunk(mpsc::Sender<Reply>, Payload),
+    Chunk(mpsc::Sender<Payload>, Payload),
     Progress(mpsc::Sender<model::Event>, serde_json::Value),
 }
 
@@ -48,19 +43,12 @@ pub async fn writable(control: &Lane, data: Option<&Lane>) {
     tokio::select! { _ = data => {}, _ = control => {} }
 }
 
-pub async fn gone(in_hand: &Option<(AskId, Pending)>) {
-    match in_hand {
-        Some((_, pending)) => pending.replies.closed().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Waits until the slow caller has room, then gives it what waits. Cancel-safe: what waits is let go of last.
 pub async fn deliver(undelivered: &mut Option<Undelivered>) {
     match undelivered {
         Some(Undelivered::Chunk(channel, payload)) => {
             if let Ok(permit) = channel.reserve().await {
-                permit.send(Reply::Chunk(std::mem::take(payload)));
+                permit.send(std::mem::take(payload));
             }
         }
         Some(Undelivered::Progress(channel, data)) => {
@@ -73,10 +61,11 @@ pub async fn deliver(undelivered: &mut Option<Undelivered>) {
     *undelivered = None;
 }
 
-/// How long a wait of the state machine is.
-pub fn wait(timer: Timer) -> Duration {
+/// How long a wait of the state machine is; `stacks`: whether the pod can print its stacks.
+pub fn wait(timer: Timer, stacks: bool) -> Duration {
     Duration::from_millis(match timer {
-        Timer::Pong | Timer::CancelGrace => CANCEL_GRACE_MS,
+        Timer::StackGrace if stacks => STACK_GRACE_MS,
+        Timer::StackGrace => 0,
         Timer::DrainGrace => DRAIN_GRACE_MS,
         Timer::TermGrace => TERM_GRACE_MS,
         Timer::KillGrace => KILL_GRACE_MS,

@@ -29,6 +29,10 @@ pub struct Start<'a> {
     pub site_packages: Option<&'a str>,
     pub scratch: &'a str,
     pub models: BTreeMap<&'a str, &'a str>,
+    /// Units that run at a time.
+    pub concurrency: u32,
+    /// A file of `folder` to run between `load` and `ready`.
+    pub warm_up: Option<&'a str>,
     pub operations: BTreeMap<&'a str, OperationWire>,
 }
 
@@ -36,6 +40,8 @@ pub struct Start<'a> {
 #[derive(Debug, Serialize)]
 pub struct OperationWire {
     pub streaming: bool,
+    /// Whether its asks come as batches.
+    pub batch: bool,
 }
 
 /// Control lane, host to pod.
@@ -75,14 +81,50 @@ struct AskWire<'a> {
 ///
 /// Errors: `invalid_json`, should the text not be JSON after all.
 pub fn ask(incarnation: &str, digest: &str, operation: &str, input: &str, left_ms: u64, blobs: &[Blob]) -> Result<Vec<u8>, Fault> {
-    let input: &RawValue =
-        serde_json::from_str(input).map_err(|error| Fault::new(Code::InvalidJson, format!("input of an ask is not JSON: {error}")))?;
+    let input = raw(input)?;
     let blobs = blobs
         .iter()
         .map(|blob| BlobWire { name: (&*blob.name).into(), media_type: (&*blob.media_type).into(), bytes: blob.bytes.len() })
         .collect();
     Ok(serde_json::to_vec(&AskWire { r#type: "ask", incarnation, digest, operation, input, left_ms, blobs })
         .expect("strings and numbers become JSON"))
+}
+
+/// One ask of a batch.
+pub struct Item<'a> {
+    pub ask: u64,
+    pub left_ms: u64,
+    /// JSON text.
+    pub input: &'a str,
+}
+
+#[derive(Serialize)]
+struct BatchWire<'a> {
+    r#type: &'static str,
+    incarnation: &'a str,
+    digest: &'a str,
+    operation: &'a str,
+    items: Vec<ItemWire<'a>>,
+}
+
+#[derive(Serialize)]
+struct ItemWire<'a> {
+    ask: u64,
+    left_ms: u64,
+    input: &'a RawValue,
+}
+
+/// The JSON of a batch.
+///
+/// Errors: `invalid_json`, should an input not be JSON after all.
+pub fn batch(incarnation: &str, digest: &str, operation: &str, items: &[Item]) -> Result<Vec<u8>, Fault> {
+    let items = items.iter().map(|item| Ok(ItemWire { ask: item.ask, left_ms: item.left_ms, input: raw(item.input)? }));
+    let items = items.collect::<Result<_, Fault>>()?;
+    Ok(serde_json::to_vec(&BatchWire { r#type: "batch", incarnation, digest, operation, items }).expect("strings and numbers become JSON"))
+}
+
+fn raw(input: &str) -> Result<&RawValue, Fault> {
+    serde_json::from_str(input).map_err(|error| Fault::new(Code::InvalidJson, format!("input of an ask is not JSON: {error}")))
 }
 
 /// The JSON of a control message.
@@ -104,11 +146,12 @@ pub enum FromPod {
     Started,
     Ready,
     Failed(Fault),
-    Pong { seq: u64, ask: u64 },
+    Pong { seq: u64, asks: Vec<u64> },
     Log { level: String, message: String },
     Progress { ask: u64, data: Value },
     Chunk { ask: u64, payload: Payload },
-    Answer { ask: u64, incarnation: String, result: Result<Payload, Fault> },
+    /// `whole_batch`: not this item failed but the batch that it was in.
+    Answer { ask: u64, incarnation: String, result: Result<Payload, Fault>, whole_batch: bool },
 }
 
 /// Every field that any message has; which ones are wanted depends on `type`.
@@ -129,7 +172,9 @@ struct Flat<'a> {
     #[serde(default)]
     seq: Option<u64>,
     #[serde(default)]
-    ask: Option<u64>,
+    asks: Option<Vec<u64>>,
+    #[serde(default)]
+    whole_batch: bool,
     #[serde(default)]
     level: Option<String>,
     #[serde(default)]
@@ -200,7 +245,7 @@ impl FromPod {
             "started" => FromPod::Started,
             "ready" => FromPod::Ready,
             "failed" => FromPod::Failed(fault(flat.fault.ok_or_else(|| missing("fault"))?)),
-            "pong" => FromPod::Pong { seq: flat.seq.ok_or_else(|| missing("seq"))?, ask: flat.ask.unwrap_or(0) },
+            "pong" => FromPod::Pong { seq: flat.seq.ok_or_else(|| missing("seq"))?, asks: flat.asks.ok_or_else(|| missing("asks"))? },
             "log" => FromPod::Log { level: flat.level.unwrap_or_default(), message: flat.message.ok_or_else(|| missing("message"))? },
             "progress" => {
                 let data = flat.data.ok_or_else(|| missing("data"))?;
@@ -213,6 +258,7 @@ impl FromPod {
             "answer" => FromPod::Answer {
                 ask: ask()?,
                 incarnation: flat.incarnation.ok_or_else(|| missing("incarnation"))?,
+                whole_batch: flat.whole_batch,
                 result: match (flat.output, flat.fault) {
                     (Some(output), None) => Ok(Payload { json: output.get().to_owned(), blobs }),
                     (None, Some(wire)) => Err(fault(wire)),

@@ -130,7 +130,7 @@ class Pod:
     def handle(self, message):
         if message["type"] == "ping":
             in_hand = list(self.in_hand)
-            self.control.send({"type": "pong", "seq": message["seq"], "asks": in_hand, "ask": in_hand[0] if in_hand else 0})
+            self.control.send({"type": "pong", "seq": message["seq"], "asks": in_hand})
         elif message["type"] in ("drain", "exit"):
             os._exit(0)
 

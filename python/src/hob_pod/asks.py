@@ -1,12 +1,16 @@
-"""The ask in hand: which it is, whether it was cancelled, how long it may take.
+"""The asks in hand: which they are, whether they were cancelled, how long they may take.
 
-Apart because three parties touch it, each from its own thread: the runner (main thread) begins and ends
-asks, the control thread cancels them, the author's code (any thread) asks about them.
+Apart because three parties touch them, each from its own thread: the runner begins and ends asks, the control
+thread cancels them, the author's code (any thread) asks about them.
 
-How a cancel interrupts: the control thread sends SIGURG to the main thread (a signal ends a sleep or a read, which an
-exception set from outside would not), and the handler below raises `Cancelled` there, if the ask in hand is the one
-that was cancelled and its code is what runs. The handler runs on the main thread, between two bytecodes, so it
-reads `armed` without a race: a signal that comes late finds another ask, or none, and does nothing.
+How a cancel interrupts, by what runs the author's code:
+
+* the main thread: the control thread sends it SIGURG (a signal ends a sleep or a read, which an exception set from
+  outside would not), and the handler below raises `Cancelled` there if the work in hand is cancelled and armed. The
+  handler runs on the main thread, between two bytecodes, so a signal that comes late finds other work, or none;
+* a worker thread (concurrency above 1): `Cancelled` is set as its asynchronous exception, once for each work and only
+  while that is armed. Disarming takes one back that was set but not raised yet, so a late one has nothing to hit;
+* a task of the event loop: `task.cancel()`.
 """
 
 import _signal  # without the enums of `signal`, which take 3 ms to make
@@ -14,123 +18,296 @@ import _thread
 import os
 import time
 
+from . import wire
 from .faults import Cancelled
 
 #: Cancels that came before their ask was read. The host queues fewer asks than this for one pod.
 CANCELLED_MAX = 1024
 
 
+class Work:
+    """One run of the author's code, for one ask."""
+
+    batch = False
+    # Defaults of the class, so that making one (for every ask) sets little.
+    open = True  # its progress and chunks may go out; changed under the data lane's lock
+    armed = False  # its code may be interrupted right now
+    cancelled = False  # nobody wants any of it; never taken back
+    sent = False  # its asynchronous exception was set; at most once
+    raised = False  # `Cancelled` was raised by us in its thread
+    thread = 0  # the worker thread that runs it; 0 for the main thread and the event loop
+    task = None  # (loop, asyncio task) while that is what runs it
+
+    def __init__(self, ask, deadline, operation, frame):
+        self.ask = ask
+        self.deadline = deadline
+        self.operation = operation  # None if the pod has none of that name
+        self.frame = frame
+
+    def drop(self, _ask):
+        """Its ask is not wanted any more."""
+        self.cancelled = True
+
+    def wanted(self):
+        """The asks that somebody waits for."""
+        return (self.ask,)
+
+    def ends(self):
+        """When the first of them must be over."""
+        return self.deadline
+
+
+class BatchWork(Work):
+    """One run of the author's code, for the asks of a batch."""
+
+    batch = True
+
+    def __init__(self, items, now, operation, frame):
+        super().__init__(items[0]["ask"], 0.0, operation, frame)
+        self.items = items  # those that are run, in their order
+        self.left_out = []  # asks that were cancelled before
+        self.deadlines = {item["ask"]: now + item["left_ms"] / 1000 for item in items}  # of the wanted ones
+
+    def drop(self, ask):
+        self.deadlines.pop(ask, None)
+        self.cancelled = not self.deadlines
+
+    def wanted(self):
+        return list(self.deadlines)
+
+    def ends(self):
+        return min(list(self.deadlines.values()), default=0.0)
+
+
 class _Hand:
     """State of this process; one instance, below."""
 
     def __init__(self):
-        self.lock = _thread.allocate_lock()  # guards `cancelled`, `in_hand`, `task`, `draining`
-        self.main_thread = 0
-        self.in_hand = 0  # the ask in hand, from before its first line of code until its answer is out
-        self.armed = 0  # the ask whose code may be interrupted right now; written by the main thread alone
-        self.task = None  # (ask, loop, asyncio task) while an async operation runs
-        self.deadline = 0.0
+        self.lock = _thread.allocate_lock()  # guards what follows up to `early`, and what `Work` says of cancelling
+        self.works = {}  # ask -> its Work, from before its first line of code until its answer is out
+        self.begun = 0  # the highest ask so far
         self.draining = False
-        self.cancelled = {}  # cancelled asks that are in hand or still to come, oldest first
-        self.emit = None  # sends a message of the ask in hand; set by the runner
+        self.early = {}  # asks that were cancelled before they came, oldest first
+        self.work = None  # what the main thread runs; with concurrency above 1 always None
+        self.variable = None  # with concurrency above 1: the ContextVar that holds the work of a thread or task
+        self.main_thread = 0
+        self.page = None  # u64s that the host reads too; the first is `begun`
+        self.emit = None  # sends progress of a work; set by the runner
 
 
 hand = _Hand()
+_set_exception = None  # CPython's PyThreadState_SetAsyncExc(thread, address of the exception or None)
 
 
-def prepare():
+def prepare(page, concurrency):
     """Called once, on the main thread."""
+    global _set_exception
     hand.main_thread = _thread.get_ident()
+    hand.page = page
     _signal.signal(_signal.SIGURG, _interrupt)
     os.register_at_fork(after_in_child=_forked)
+    if concurrency > 1:
+        import ctypes
+        from contextvars import ContextVar
+
+        hand.variable = ContextVar("hob_pod_work", default=None)
+        _set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        _set_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
+        _set_exception.restype = ctypes.c_int
 
 
 def _interrupt(_signal_number, _frame):
-    if hand.armed and hand.armed in hand.cancelled:
-        hand.armed = 0  # once: what the author does in `finally` is not interrupted again
+    work = hand.work
+    if work is not None and work.armed and work.cancelled:
+        work.armed = False  # once: what the author does in `finally` is not interrupted again
         raise Cancelled
 
 
 def _forked():
     """A worker process of the author's has no ask and no lanes."""
-    hand.in_hand = hand.armed = 0
-    hand.emit = None
+    work = current()
+    if work is not None:
+        work.armed = work.open = False
+    hand.work = None
+    if hand.variable is not None:
+        hand.variable.set(None)
+    hand.works = {}
+    hand.emit = hand.page = None
 
 
-def begin(ask, left_ms):
-    """Takes `ask` in hand. False if the pod is draining and takes no more."""
+def current():
+    """The work that the calling thread or task belongs to; None if it belongs to none."""
+    variable = hand.variable
+    return hand.work if variable is None else variable.get()
+
+
+def begin(work):
+    """Takes `work` in hand. False if the pod is draining and takes no more."""
     with hand.lock:
         if hand.draining:
             return False
-        hand.in_hand = ask
-    hand.deadline = time.monotonic() + left_ms / 1000
+        if work.batch:
+            for item in work.items:
+                _enter(work, item["ask"])
+            if work.left_out:
+                work.items = [item for item in work.items if item["ask"] in work.deadlines]
+        else:
+            _enter(work, work.ask)
+        if hand.page is not None:
+            hand.page[0] = hand.begun
     return True
 
 
-def finish():
-    """The answer is out. False if the pod is draining and is over now."""
+def _enter(work, ask):
+    if ask <= hand.begun:
+        raise wire.ProtocolError(f"ask {ask} came after ask {hand.begun}")
+    hand.begun = ask
+    if hand.early and hand.early.pop(ask, False):
+        work.drop(ask)
+        if work.batch:
+            work.left_out.append(ask)
+            return
+    hand.works[ask] = work
+
+
+def finish(work):
+    """The answers are out. False if the pod is draining and this was the last."""
     with hand.lock:
-        hand.cancelled.pop(hand.in_hand, None)
-        hand.in_hand = 0
-        return not hand.draining
+        if work.batch:
+            for item in work.items:
+                del hand.works[item["ask"]]
+        else:
+            del hand.works[work.ask]
+        return not hand.draining or bool(hand.works)
+
+
+def in_hand():
+    """The asks in hand, lowest first."""
+    with hand.lock:
+        return sorted(hand.works)
 
 
 def drain():
     """No more asks. True if none is in hand."""
     with hand.lock:
         hand.draining = True
-        return hand.in_hand == 0
+        return not hand.works
 
 
 def cancel(ask):
     """Called by the control thread; the ask may be in hand, still to come, or over."""
     with hand.lock:
-        while len(hand.cancelled) >= CANCELLED_MAX:
-            del hand.cancelled[next(iter(hand.cancelled))]
-        hand.cancelled[ask] = True
-        in_hand, task = hand.in_hand == ask, hand.task
-    if task is not None and task[0] == ask:
+        work = hand.works.get(ask)
+        if work is None:
+            if ask > hand.begun:
+                while len(hand.early) >= CANCELLED_MAX:
+                    del hand.early[next(iter(hand.early))]
+                hand.early[ask] = True
+            return
+        work.drop(ask)
+        if not work.cancelled:
+            return  # others of its batch are still wanted
+        task = work.task
+        if task is None and work.thread:
+            if work.armed and not work.sent:
+                work.sent = True
+                _set_exception(work.thread, id(Cancelled))
+            return
+    if task is not None:
         try:
-            task[1].call_soon_threadsafe(task[2].cancel)
+            task[0].call_soon_threadsafe(task[1].cancel)
         except RuntimeError:
             pass  # the author closed the loop; the flag stands
-    elif in_hand:
+    elif hand.variable is None:
         _signal.pthread_kill(hand.main_thread, _signal.SIGURG)
 
 
-def arm(ask):
+def arm(work):
     """From here on a cancel interrupts. Raises Cancelled if it came before."""
-    hand.armed = ask
-    check()
+    if work.thread:
+        with hand.lock:
+            armed = work.armed = not work.cancelled
+        if not armed:
+            work.raised = True
+            raise Cancelled
+    else:
+        work.armed = True
+        check(work)
 
 
-def disarm():
-    """From here on a cancel only sets the flag."""
-    hand.armed = 0
+def disarm(work):
+    """From here on a cancel only sets the flag. On a worker thread the interrupt may still come in here, once."""
+    if work.thread:
+        with hand.lock:
+            work.armed = False
+            if work.sent:
+                _set_exception(work.thread, None)
+    else:
+        work.armed = False
 
 
-def check():
-    """Raises Cancelled if the ask in hand was cancelled."""
-    if hand.in_hand in hand.cancelled:
-        hand.armed = 0
+def check(work):
+    """Raises Cancelled on the main thread if `work` was cancelled."""
+    if work.cancelled:
+        work.armed = False
+        raise Cancelled
+
+
+def pause(work):
+    """Before a frame is written: an interrupt in the middle would tear it. Gives what `resume` wants."""
+    if work.thread:
+        if not work.armed or work.thread != _thread.get_ident():
+            return False
+        disarm(work)
+        _raise_once(work)
+        return True
+    if _thread.get_ident() != hand.main_thread:
+        return False
+    armed, work.armed = work.armed, False
+    return armed
+
+
+def resume(work, paused):
+    """After it."""
+    if not paused:
+        return
+    if not work.thread:
+        work.armed = True
+        check(work)
+        return
+    with hand.lock:
+        work.armed = not work.cancelled
+    if not work.armed:
+        _raise_once(work)
+
+
+def _raise_once(work):
+    """On a worker thread that is not armed: raises what was taken back. Later calls are the author's cleaning up."""
+    if work.cancelled and not work.raised:
+        work.raised = True
         raise Cancelled
 
 
 def cancelled():
     """Whether the operation in hand was cancelled: what it still does is for nobody."""
-    return hand.in_hand in hand.cancelled
+    work = current()
+    return work is not None and work.cancelled
 
 
 def time_left():
-    """Seconds until the deadline of the operation in hand; 0.0 when it has passed."""
-    return max(0.0, hand.deadline - time.monotonic())
+    """Seconds until the deadline of the operation in hand (in a batch: the nearest one); 0.0 when it has passed."""
+    work = current()
+    return 0.0 if work is None else max(0.0, work.ends() - time.monotonic())
 
 
 def progress(**fields):
-    """Tells the caller how far the operation is, e.g. `progress(done=3, total=10)`. May be called from any thread.
+    """Tells the caller how far the operation is, e.g. `progress(done=3, total=10)`.
 
-    Does nothing outside an operation. Raises Cancelled on the main thread if the operation was cancelled.
+    May be called from any thread; with `concurrency` above 1 only from the thread or task that runs the operation (and
+    what inherits its context, as `asyncio.to_thread` does). Does nothing outside an operation. Raises Cancelled, where
+    the operation itself runs, if that was cancelled.
     """
     emit = hand.emit
-    if emit is not None and hand.in_hand:
-        emit({"type": "progress", "data": fields})
+    work = current()
+    if emit is not None and work is not None:
+        emit(work, fields)

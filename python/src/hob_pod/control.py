@@ -21,6 +21,8 @@ class Control:
         self._sending = _thread.allocate_lock()
         self._decoder = wire.Decoder()
         self._early = []
+        self.flush = None  # sends the answers that wait for company; set before `listen`
+        self.title = None  # shows the pod's state to people; set before `listen`
         self._load = _thread.allocate_lock()
         self._load.acquire()
 
@@ -86,14 +88,23 @@ class Control:
             raise wire.ProtocolError(f"a frame of {frame.too_large} bytes on the control lane")
         kind = message["type"]
         if kind == "ping":
-            self.send({"type": "pong", "seq": message["seq"], "ask": asks.hand.in_hand})
+            in_hand = asks.in_hand()
+            self.send({"type": "pong", "seq": message["seq"], "asks": in_hand})
+            # Said here, where it costs the asks nothing.
+            if in_hand:
+                self.title.busy()
+            else:
+                self.title.at_rest()
         elif kind == "cancel":
             asks.cancel(message["ask"])
         elif kind == "load":
             if self._load.locked():
                 self._load.release()
         elif kind == "drain":
-            if asks.drain():
+            idle = asks.drain()
+            self.title.show("draining")
+            if idle:
+                self.flush()
                 leave(0)
         elif kind == "exit":
             os._exit(0)
@@ -109,6 +120,17 @@ def leave(code):
         except (AttributeError, ValueError, OSError):
             pass
     os._exit(code)
+
+
+def end_by(end):
+    """Ends the process with what came out of one of its threads: an exit of the author's, or a failure of ours."""
+    if isinstance(end, ConnectionError):
+        os._exit(0)  # the host is gone
+    if isinstance(end, SystemExit):
+        if end.code is not None and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+        leave(end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None))
+    die("the runner failed")
 
 
 def die(what):

@@ -54,7 +54,7 @@ class Fault(Exception):
         self.detail = detail
 
 
-def of(error, doing, models=(), folder=None):
+def of(error, doing, models=(), folder=None, overdue=False):
     """The fault (a dict for the wire) that `error` is. `doing` says what was going on, e.g. "`embed`"."""
     if isinstance(error, Fault):
         return _fault(error.code, error.message, error.hint, error.detail)

@@ -3,7 +3,11 @@
 Apart from the host because it must outlive it: a host killed with -9 ends nothing. It is a subreaper, so whatever
 the pod starts, however it hides (setsid, double fork), becomes the keeper's child when its own parent dies.
 
-    python -I -S keeper.py --host-pid N [-- executable [argument ...]]
+    python -I -S keeper.py --host-pid N [--page PATH] [--title TEXT] [-- executable [argument ...]]
+
+PATH: a file of 4096 zero bytes that the host made; u64s in it, in the machine's byte order, say what no message can:
+[0] the highest ask that the runner has begun, [1] the peak resident bytes and [2] the CPU milliseconds of the pod's
+process, once that ended. TEXT: what `ps` shows, with the state behind it.
 
 Standard input is the pod's control lane. Without an executable the child becomes the runner. SIGQUIT means: end
 everything now. The keeper exits as the pod did (same exit code, same signal) once no process is left. It sleeps in
@@ -20,13 +24,16 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 #: Between two looks at a tree that is being killed, in milliseconds: first and longest.
 SWEEP_MS, SWEEP_MS_MAX = 5, 1000
-EXIT_WRONG_HOST = 70
+PR_SET_NAME = 15
+PAGE_BYTES = 4096
+PAGE_PEAK_BYTES, PAGE_CPU_MS = 1, 2
+EXIT_WRONG_HOST = EXIT_NO_PAGE = 70
 EXIT_NOT_EXECUTABLE = 126
 
 
 def main(arguments):
     """Never returns."""
-    host, command = _read(arguments)
+    host, page, text, command = _read(arguments)
     try:
         host_handle = os.pidfd_open(host)
     except OSError as error:
@@ -35,7 +42,9 @@ def main(arguments):
     # After the handle is open: a host that was dead by then is not our parent any more.
     if os.getppid() != host:
         os._exit(EXIT_WRONG_HOST)
+    page = _map(page)
     prctl = _prctl()
+    title = Title(text, prctl)
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -51,26 +60,47 @@ def main(arguments):
         signal.set_wakeup_fd(-1)
         for descriptor in (wake_read, wake_write, host_handle):
             os.close(descriptor)
-        _become_pod(keeper, prctl, command)
+        title.show("starting")
+        _become_pod(keeper, prctl, command, page, title)
+    title.show("keeper")
     # The lanes and the pipes are the pod's alone: held here, nobody would see their end.
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.close(nothing)
-    family = Family(child)
+    family = Family(child, page)
     _wait(family, host_handle, wake_read)
     _sweep(family, wake_read)
     _mirror(family.status)
 
 
 def _read(arguments):
-    """The host's process id and the command of `arguments`."""
-    if len(arguments) < 2 or arguments[0] != "--host-pid" or not arguments[1].isdigit():
-        sys.exit("usage: keeper.py --host-pid N [-- executable [argument ...]]")
-    rest = arguments[2:]
-    if rest and (rest[0] != "--" or len(rest) == 1):
-        sys.exit("usage: keeper.py --host-pid N [-- executable [argument ...]]")
-    return int(arguments[1]), rest[1:]
+    """The host's process id, the page's path, the title (or None) and the command of `arguments`."""
+    values = {"--host-pid": None, "--page": None, "--title": None}
+    rest = list(arguments)
+    while len(rest) > 1 and rest[0] in values and values[rest[0]] is None:
+        values[rest[0]] = rest[1]
+        del rest[:2]
+    host = values["--host-pid"]
+    if host is None or not host.isdigit() or (rest and (rest[0] != "--" or len(rest) == 1)):
+        sys.exit("usage: keeper.py --host-pid N [--page PATH] [--title TEXT] [-- executable [argument ...]]")
+    return int(host), values["--page"], values["--title"], rest[1:]
+
+
+def _map(path):
+    """The page as u64s, shared with the host; None without one."""
+    if path is None:
+        return None
+    import mmap
+
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        page = mmap.mmap(file, PAGE_BYTES)
+        os.close(file)
+    except (OSError, ValueError) as error:
+        os.write(2, f"hob_pod: cannot map the page {path}: {error}\n".encode())
+        os._exit(EXIT_NO_PAGE)
+    return memoryview(page).cast("Q")  # a store of one element is one store: the host never sees half of it
 
 
 def _prctl():
@@ -83,7 +113,7 @@ def _noted(_signal_number, _frame):
     """The byte in the wake-up pipe says it all."""
 
 
-def _become_pod(keeper, prctl, command):
+def _become_pod(keeper, prctl, command, page, title):
     """In the child: becomes the executable or the runner; never returns."""
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -99,7 +129,7 @@ def _become_pod(keeper, prctl, command):
         sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         from hob_pod import runner
 
-        runner.main()
+        runner.main(page, title)
     except OSError as error:
         os.write(2, f"hob_pod: cannot start {command[0] if command else 'the runner'}: {error}\n".encode())
     except BaseException:
@@ -109,19 +139,62 @@ def _become_pod(keeper, prctl, command):
     os._exit(EXIT_NOT_EXECUTABLE)
 
 
+class Title:
+    """What `ps` shows for a process: written over its arguments, where the kernel looks for them."""
+
+    def __init__(self, text, prctl):
+        self._text = text
+        self._state = None
+        if text is None:
+            return
+        prctl(PR_SET_NAME, text.encode("utf-8", "replace")[:15], 0, 0, 0)  # for `top` and `pgrep`; of this thread
+        try:
+            with open("/proc/self/stat", "rb", buffering=0) as file:
+                fields = file.read(4096).rpartition(b")")[2].split()
+            # arg_start and arg_end are the fields 48 and 49; the first one here is the third.
+            self._start, self._end = int(fields[45]), int(fields[46])
+        except (OSError, IndexError, ValueError):
+            self._start = self._end = 0
+        if not 0 < self._start < self._end:
+            self._text = None  # a kernel that does not say (to us): then there is no title
+
+    def show(self, state):
+        """Shows the state from now on. What it says last is what counts, but nothing comes after `draining`."""
+        if self._text is None or self._state == "draining":
+            return
+        self._state = state
+        import ctypes
+
+        room = self._end - self._start
+        text = f"{self._text} {state}".encode("utf-8", "replace")[: room - 1]
+        # With zeros to the end: were the last byte another, the kernel would read on into the environment.
+        ctypes.memmove(self._start, text.ljust(room, b"\0"), room)
+
+    def busy(self):
+        """An ask is in hand."""
+        if self._state == "ready":
+            self.show("busy")
+
+    def at_rest(self):
+        """None is."""
+        if self._state == "busy":
+            self.show("ready")
+
+
 class Family:
     """The pod and what descends from it, as far as waiting tells."""
 
-    def __init__(self, child):
+    def __init__(self, child, page):
         self.child = child
-        self.status = None  # of the pod, as waitpid gave it
+        self.page = page
+        self.status = None  # of the pod, as wait4 gave it
         self.empty = False
 
     def reap(self):
         """Takes the status of every process that ended."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 self.empty = True
                 return
@@ -129,6 +202,10 @@ class Family:
                 return
             if pid == self.child:
                 self.status = status
+                if self.page is not None:
+                    # Of it and what it waited for itself. The kernel counts the peak in KiB.
+                    self.page[PAGE_PEAK_BYTES] = usage.ru_maxrss * 1024
+                    self.page[PAGE_CPU_MS] = int((usage.ru_utime + usage.ru_stime) * 1000)
 
 
 def _wait(family, host_handle, wake_read):

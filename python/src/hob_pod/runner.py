@@ -15,32 +15,31 @@ from . import asks, control, faults, serving, wire
 #: Methods of a pod that the runner calls itself, so that no operation may have their names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
 _CO_ASYNC = 0x80 | 0x200  # coroutine, async generator
+_TOP_LEVEL_AWAIT = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT; `ast` takes 6 ms to import
 
 
-def main():
-    """Runs a pod whose control lane is standard input; never returns."""
+def main(page, title):
+    """Runs a pod whose control lane is standard input; never returns.
+
+    `page`: u64s in memory that the host reads too, or None. `title`: the keeper's `Title`.
+    """
     try:
-        Runner().run()
-    except ConnectionError:
-        os._exit(0)  # the host is gone
-    except SystemExit as end:
-        if end.code is not None and not isinstance(end.code, int):
-            print(end.code, file=sys.stderr)
-        control.leave(end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None))
-    except BaseException:
-        control.die("the runner failed")
+        Runner(page, title).run()
+    except BaseException as end:
+        control.end_by(end)
 
 
 class Runner:
     """One pod, from its first instruction until it serves."""
 
-    def __init__(self):
+    def __init__(self, page, title):
         # Before anything else can print, read or fork: the lane is a private descriptor, fd 0 is nothing.
         lane = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(nothing, 0)
         os.close(nothing)
         self.control = control.Control(_socket.socket(fileno=lane))
+        self.page, self.title = page, title
 
     def run(self):
         """Start, load, serve."""
@@ -52,7 +51,7 @@ class Runner:
             {
                 "type": "hello",
                 "protocol": [wire.PROTOCOL, wire.PROTOCOL],
-                "features": ["fds"],
+                "features": ["fds", "page", "stack"] if self.page is not None else ["fds", "stack"],
                 "pid": os.getpid(),
                 "runtime": f"{sys.implementation.name} {version}",
             }
@@ -67,19 +66,28 @@ class Runner:
 
         # The sandbox is applied here: while this is the only thread, and before a line of third-party code.
 
-        asks.prepare()
+        asks.prepare(self.page, start["concurrency"])
         self.server = serving.Server(_socket.socket(fileno=descriptors[0]), start, self.pod_folder)
         os.register_at_fork(after_in_child=self._forked)
+        self.control.flush = self.server.lane.flush
+        self.control.title = self.title
         self.control.listen(start["frame_bytes_max"])
         self._set_up_imports()
         os.chdir(start["scratch"])
         self._become()
-        self.server.serve()
+        if start["concurrency"] > 1:
+            from . import places
+
+            self.server.places = places.Places(self.server, start["concurrency"])
+        at_rest = self.title.at_rest if self.server.places is None else _nothing  # its reader is never busy
+        self.control.send({"type": "ready"})
+        self.title.show("ready")
+        self.server.serve(at_rest)
 
     def _forked(self):
         """A worker process of the author's must not hold the lanes open, let alone write to them."""
         self.control.close()
-        self.server.close()
+        self.server.lane.close()
 
     # --- becoming the pod
 
@@ -102,7 +110,7 @@ class Runner:
             pass
 
     def _become(self):
-        """Imports, constructs, loads; says `started`, `ready` or `failed`."""
+        """Imports, constructs, loads; warms up; says `started`, and `failed` if it came to that."""
         entry, models = self.start["entry"], self.start["models"]
         doing = f"importing `{entry}`"
         try:
@@ -112,16 +120,29 @@ class Runner:
             self._find_operations(pod)
             self.control.send({"type": "started"})
             self.control.wait_for_load()
+            self.title.show("loading")
             load = getattr(pod, "load", None)
             if load is not None:
                 doing = f"`load` of `{entry}`"
                 result = load(models)
                 if hasattr(result, "__await__"):
                     self.server.event_loop().run_until_complete(result)
+            warm_up = self.start["warm_up"]
+            if warm_up is not None:
+                doing = f"warming up with `{warm_up}`"
+                self._warm_up(warm_up, pod)
         except Exception as error:
             self.control.send({"type": "failed", "fault": faults.of_start(error, doing, models, self.pod_folder)})
             control.leave(1)
-        self.control.send({"type": "ready"})
+
+    def _warm_up(self, name, pod):
+        """Runs the file as a script of its own, with the pod as its global `pod`; it may await at its top level."""
+        path = os.path.join(self.start["folder"], name)
+        with open(path, "rb") as file:
+            code = compile(file.read(), path, "exec", _TOP_LEVEL_AWAIT, dont_inherit=True)
+        awaitable = eval(code, {"__name__": "__warm_up__", "__file__": path, "pod": pod})
+        if awaitable is not None:
+            self.server.event_loop().run_until_complete(awaitable)
 
     def _entry_class(self, entry):
         module_name, _, class_name = entry.partition(":")
@@ -130,9 +151,7 @@ class Runner:
         except ModuleNotFoundError as error:
             if error.name == module_name:
                 path = os.path.join(self.pod_folder, module_name.replace(".", os.sep) + ".py")
-                raise faults.Fault(
-                    "import_failed", f"there is no module for the entry `{entry}`: wanted {path}"
-                ) from None
+                raise faults.Fault("import_failed", f"there is no module for the entry `{entry}`: wanted {path}") from None
             raise
         module = sys.modules[module_name]
         kind = getattr(module, class_name, None)
@@ -162,7 +181,17 @@ class Runner:
                     f"`{self.start['entry']}` has no method `{method_name}` for the operation `{name}`",
                     f"add `def {method_name}(self, input): ...`, or take the operation out of recipe.toml",
                 )
-            self.server.operations[name] = serving.Operation(method, _takes_blobs(method), declared["streaming"])
+            takes_blobs = _takes_blobs(method)
+            if declared["batch"] and (takes_blobs or declared["streaming"]):
+                what = "takes blobs" if takes_blobs else "streams"
+                text = f"`{name}` is declared as a batch operation, but {what}: a batch has neither blobs nor chunks"
+                raise faults.Fault("import_failed", text, f"take `batch` out of [operations.{name}] in recipe.toml")
+            is_async = bool(_code_flags(method) & _CO_ASYNC)
+            self.server.operations[name] = serving.Operation(method, takes_blobs, declared["streaming"], declared["batch"], is_async)
+
+
+def _nothing():
+    pass
 
 
 def _code_flags(function):

@@ -1,25 +1,34 @@
 """Serving: reads asks from the data lane with the main thread, calls the author's method, writes the answer.
 
 Apart from the control lane because this thread is the author's: there is no hand-off between reading an ask and
-the method (a queue to another thread would double the round trip), so it is deaf while the method runs.
+the method (a queue to another thread would double the round trip), so it is deaf while the method runs. With
+`concurrency` above 1 the author's code runs in the threads and tasks of `places`, and this thread only reads.
 """
 
-import _thread
+import time
 import types
 
-from . import asks, control, faults, wire
+from . import answers, asks, control, faults, lane, wire
 from .blob import Blob
+
+#: An operation whose last runs were all shorter than HELD_S lets the answers before it wait: this many runs.
+QUICK_RUNS = 8
+#: Types of results that need no look at whether they are awaited or iterated.
+_PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
 
 
 class Operation:
     """One operation of the pod: the author's method and how to call it."""
 
-    __slots__ = ("method", "takes_blobs", "streaming")
+    __slots__ = ("method", "takes_blobs", "streaming", "batch", "is_async", "quick")
 
-    def __init__(self, method, takes_blobs, streaming):
+    def __init__(self, method, takes_blobs, streaming, batch, is_async):
         self.method = method
         self.takes_blobs = takes_blobs
         self.streaming = streaming
+        self.batch = batch
+        self.is_async = is_async  # calling the method runs nothing yet
+        self.quick = 0  # how many runs in succession were short
 
 
 class Server:
@@ -27,20 +36,15 @@ class Server:
 
     def __init__(self, sock, start, pod_folder):
         self.operations = {}
+        self.places = None  # where the author's code runs with concurrency above 1
+        self.lane = lane.Lane(sock)
+        self.answers = answers.Answers(start, pod_folder)
         self._socket = sock
-        self._sending = _thread.allocate_lock()
-        self._emitting = 0  # the ask whose progress and chunks may go out; changed under `_sending`
         self._incarnation = start["incarnation"]
         self._digest = start["digest"]
         self._frame_bytes_max = start["frame_bytes_max"]
-        self._models = start["models"]
-        self._pod_folder = pod_folder
         self._loop = None
-        asks.hand.emit = self._emit
-
-    def close(self):
-        """For a forked worker process, which has no part in this."""
-        self._socket.close()
+        asks.hand.emit = self._progress
 
     def event_loop(self):
         """The pod's one event loop; asyncio is imported when it is first wanted."""
@@ -51,95 +55,201 @@ class Server:
             asyncio.set_event_loop(self._loop)
         return self._loop
 
-    def serve(self):
-        """Answers asks until the host goes or drains."""
+    def serve(self, at_rest):
+        """Answers asks until the host goes or drains. `at_rest()` is called before each read."""
         decoder = wire.Decoder(self._frame_bytes_max)
+        take = self._take if self.places is None else self.places.take
+        receive = self._socket.recv_into
         while True:
-            count = self._socket.recv_into(decoder.space())
+            at_rest()
+            count = receive(decoder.space())
             if count == 0:
                 control.leave(0)
-            for frame in decoder.received(count):
-                self._take(frame)
+            frames = decoder.received(count)
+            more = len(frames)
+            for frame in frames:
+                more -= 1
+                take(frame, more)
 
-    def _take(self, frame):
-        ask, message = frame.ask, frame.message
-        left_ms = 0
-        if message is not None:
-            if message["type"] != "ask":
-                raise wire.ProtocolError(f"the host sent `{message['type']}` on the data lane")
-            if message["incarnation"] != self._incarnation or message["digest"] != self._digest:
-                raise wire.ProtocolError("an ask for another incarnation or another recipe came here")
-            left_ms = message["left_ms"]
-        if not asks.begin(ask, left_ms):
-            control.leave(0)
-        self._emitting = ask
-        parts = self._answer(frame)
-        with self._sending:
-            self._emitting = 0  # nothing of this ask follows its answer
-            for part in parts:
-                self._socket.sendall(part)
-        if not asks.finish():
-            control.leave(0)
-
-    def _answer(self, frame):
-        """The frame (in parts) that answers `frame`, whatever happens in between."""
-        ask, message = frame.ask, frame.message
+    def work_of(self, frame, now):
+        """The work that a frame asks for. Raises ProtocolError."""
+        message = frame.message
         if message is None:
-            limit = self._frame_bytes_max
-            text = f"the ask's frame has {frame.too_large} bytes; at most {limit} are read"
-            return self._fault(ask, {"code": "too_large", "message": text})
-        name = message["operation"]
-        fault = None
+            return asks.Work(frame.ask, now, None, frame)
+        kind = message["type"]
+        if kind != "ask" and kind != "batch":
+            raise wire.ProtocolError(f"the host sent `{kind}` on the data lane")
+        if message["incarnation"] != self._incarnation or message["digest"] != self._digest:
+            raise wire.ProtocolError("an ask for another incarnation or another recipe came here")
+        operation = self.operations.get(message["operation"])
+        if operation is not None and operation.batch != (kind == "batch"):
+            raise wire.ProtocolError(f"`{kind}` is not how the operation `{message['operation']}` is asked")
+        if kind == "ask":
+            return asks.Work(frame.ask, now + message["left_ms"] / 1000, operation, frame)
+        items = message["items"]
+        if not items or items[0]["ask"] != frame.ask:
+            raise wire.ProtocolError("the first item of a batch is not the ask of its frame")
+        return asks.BatchWork(items, now, operation, frame)
+
+    def _take(self, frame, more):
+        """Does one work on this thread; `more` works were read with it, so its answer may wait for theirs."""
+        now = time.monotonic()
+        work = self.work_of(frame, now)
+        operation, out = work.operation, self.lane
+        if out.held and (operation is None or operation.quick < QUICK_RUNS or out.overdue(now)):
+            out.flush()
+        if not asks.begin(work):
+            out.flush()
+            control.leave(0)
+        if work.batch and not self.left_out(work):
+            if not asks.finish(work):
+                control.leave(0)
+            return
+        asks.hand.work = work
+        parts = self.run(work)
+        done = time.monotonic()
+        quick = done - now < lane.HELD_S
+        if operation is not None:
+            operation.quick = operation.quick + 1 if quick else 0
+        if more and quick:
+            out.hold(work, parts, done)
+        else:
+            out.answer(work, parts)
+        asks.hand.work = None
+        if not asks.finish(work):
+            out.flush()
+            control.leave(0)
+
+    # --- from work to the frames that answer it
+
+    def run(self, work):
+        """Runs `work` on this thread; gives the parts of what answers it, whatever happens in between."""
         try:
             try:
-                value = self._call(ask, name, frame)
-                parts = self._encode(ask, {"type": "answer", "incarnation": self._incarnation}, "output", value)
+                value = self._call(work)
+                parts = self._outputs(work, value)
             finally:
                 # The last place where a cancel can interrupt; from here on nothing can end up in the next ask.
-                asks.disarm()
+                asks.disarm(work)
         except SystemExit:
             raise
         except faults.Cancelled:
-            pass
+            # A worker thread's one interrupt may have come into the `disarm` above. There is no second one.
+            asks.disarm(work)
+            return self.cancelled(work)
         except BaseException as error:  # also asyncio's CancelledError, and what authors derive from BaseException
-            fault = faults.of(error, f"`{name}`", self._models, self._pod_folder)
-        else:
-            if not asks.cancelled():
-                return parts
-        if fault is None or asks.cancelled():
-            fault = {"code": "cancelled", "message": f"`{name}` was cancelled"}
-        return self._fault(ask, fault)
+            return self._failed(work, error)
+        return self._only_wanted(work, parts)
 
-    def _call(self, ask, name, frame):
-        operation = self.operations.get(name)
+    async def run_async(self, work):
+        """As `run`, for a method whose call runs nothing yet, on the event loop; a cancel cancels its task."""
+        try:
+            value = work.operation.method(*self._arguments(work))
+            if hasattr(value, "__anext__"):
+                self._must_stream(work)
+                value = await self._stream_async(work, value)
+            else:
+                value = await value
+            parts = self._outputs(work, value)
+        except SystemExit:
+            raise
+        except faults.Cancelled:
+            return self.cancelled(work)
+        except BaseException as error:
+            return self._failed(work, error)
+        return self._only_wanted(work, parts)
+
+    def _outputs(self, work, value):
+        return self.answers.outputs(work, value) if work.batch else self.answers.output(work.ask, value)
+
+    def _only_wanted(self, work, parts):
+        if not work.batch:
+            return self.cancelled(work) if work.cancelled else parts
+        if len(work.deadlines) == len(work.items):
+            return parts
+        # An answer of a batch is one part: it carries no blobs.
+        return [
+            part if item["ask"] in work.deadlines else self._cancelled_ask(work, item["ask"])[0] for item, part in zip(work.items, parts)
+        ]
+
+    def _failed(self, work, error):
+        if work.cancelled:
+            return self.cancelled(work)
+        message = work.frame.message
+        if message is None:
+            return self.answers.fault(work.ask, {"code": error.code, "message": error.message})
+        fault = self.answers.fault_of(error, message["operation"], work.ends() <= time.monotonic())
+        if not work.batch:
+            return self.answers.fault(work.ask, fault)
+        return self._only_wanted(work, self.answers.faults(work, fault, work.operation is not None))
+
+    def cancelled(self, work):
+        """What answers a work that was cancelled."""
+        if not work.batch:
+            return self._cancelled_ask(work, work.ask)
+        # Also if the author raised `Cancelled` although somebody waits: nobody gets a result.
+        return [part for item in work.items for part in self._cancelled_ask(work, item["ask"])]
+
+    def _cancelled_ask(self, work, ask):
+        name = work.frame.message["operation"] if work.frame.message is not None else "an ask"
+        return self.answers.fault(ask, {"code": "cancelled", "message": f"`{name}` was cancelled"})
+
+    def left_out(self, work):
+        """Answers the items that were cancelled before their batch began. Whether anything is left to run."""
+        for ask in work.left_out:
+            self.lane.send(self._cancelled_ask(work, ask))
+        return bool(work.items)
+
+    # --- calling the author
+
+    def _arguments(self, work):
+        frame, operation = work.frame, work.operation
+        message = frame.message
+        if message is None:
+            limit = self._frame_bytes_max
+            raise faults.Fault("too_large", f"the ask's frame has {frame.too_large} bytes; at most {limit} are read")
+        name = message["operation"]
         if operation is None:
             names = ", ".join(f"`{name}`" for name in self.operations)
             raise faults.Fault("operation_not_found", f"the pod has no operation `{name}` (it has: {names})")
+        if work.batch:
+            return ([item["input"] for item in work.items],)
+        if not operation.takes_blobs:
+            if message.get("blobs"):
+                given = ", ".join(blob["name"] for blob in message["blobs"])
+                raise faults.Fault("invalid_input", f"`{name}` takes no blobs, but got {given}")
+            return (message["input"],)
         blobs = {name: Blob(data.toreadonly(), media_type) for name, media_type, data in frame.blobs()}
-        if blobs and not operation.takes_blobs:
-            raise faults.Fault("invalid_input", f"`{name}` takes no blobs, but got {', '.join(blobs)}")
-        arguments = (frame.message["input"], blobs) if operation.takes_blobs else (frame.message["input"],)
-        asks.arm(ask)
-        value = operation.method(*arguments)
+        return message["input"], blobs
+
+    def _call(self, work):
+        arguments = self._arguments(work)
+        asks.arm(work)
+        value = work.operation.method(*arguments)
+        if type(value) in _PLAIN:
+            return value
         if type(value) is types.CoroutineType or hasattr(value, "__await__"):
-            return self._run_async(ask, value)
+            return self._await(work, value)
+        if work.batch:
+            return value
         if hasattr(value, "__next__"):
-            self._must_stream(name, operation)
-            return self._stream(value)
+            self._must_stream(work)
+            return self._stream(work, value)
         if hasattr(value, "__anext__"):
-            self._must_stream(name, operation)
-            return self._run_async(ask, self._stream_async(value))
+            self._must_stream(work)
+            return self._await(work, self._stream_async(work, value))
         return value
 
-    def _must_stream(self, name, operation):
-        if not operation.streaming:
+    def _must_stream(self, work):
+        if not work.operation.streaming:
+            name = work.frame.message["operation"]
             raise faults.Fault(
                 "recipe_failed",
                 f"`{name}` yields chunks, but recipe.toml does not declare it as streaming",
                 f"set `streaming = true` in [operations.{name}], or return the whole result",
             )
 
-    def _stream(self, chunks):
+    def _stream(self, work, chunks):
         """Sends each chunk; the generator's return value is the answer."""
         try:
             while True:
@@ -147,100 +257,52 @@ class Server:
                     chunk = next(chunks)
                 except StopIteration as end:
                     return end.value
-                self._chunk(chunk)
+                self._chunk(work, chunk)
         finally:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()  # runs the author's `finally` now, not when the garbage collector finds time
 
-    async def _stream_async(self, chunks):
+    async def _stream_async(self, work, chunks):
         try:
             async for chunk in chunks:
-                self._chunk(chunk)
+                self._chunk(work, chunk)
         finally:
             close = getattr(chunks, "aclose", None)
             if close is not None:
                 await close()
 
-    def _run_async(self, ask, awaitable):
+    def _await(self, work, awaitable):
         """Runs it as a task of its own, so that a cancel can reach it; signals would tear the loop itself."""
-        asks.disarm()
+        asks.disarm(work)
+        if self.places is not None:
+            return self.places.wait_for(work, awaitable)
         loop = self.event_loop()
 
         async def run():
             return await awaitable
 
         task = loop.create_task(run())
-        asks.hand.task = (ask, loop, task)
+        work.task = (loop, task)
+        if work.cancelled:
+            task.cancel()
+        return loop.run_until_complete(task)
+
+    # --- what is sent before the answer, from any thread; whole, or not at all
+
+    def _chunk(self, work, value):
+        paused = asks.pause(work)
         try:
-            if asks.cancelled():
-                task.cancel()
-            return loop.run_until_complete(task)
+            self.lane.emit(work, self.answers.chunk(work.ask, value))
         finally:
-            asks.hand.task = None
+            asks.resume(work, paused)
 
-    # --- sending
-
-    def _chunk(self, value):
-        self._emit({"type": "chunk"}, "data", value)
-
-    def _emit(self, message, field=None, value=None):
-        """Sends progress or a chunk of the ask in hand, from any thread; whole, or not at all."""
-        ask = self._emitting
-        hand = asks.hand
-        on_main = _thread.get_ident() == hand.main_thread
-        armed = hand.armed
-        if on_main:
-            hand.armed = 0  # an interrupt between two writes would tear the frame
+    def _progress(self, work, fields):
+        paused = asks.pause(work)
         try:
-            parts = self._encode(ask, message, field, value)
-            with self._sending:
-                if ask and self._emitting == ask:
-                    for part in parts:
-                        self._socket.sendall(part)
+            parts = []
+            for ask in work.wanted():
+                parts += self.answers.progress(ask, fields)
+            self.lane.emit(work, parts)
         finally:
-            if on_main:
-                hand.armed = armed
-        if on_main and armed:
-            asks.check()
-
-    def _encode(self, ask, message, field, value):
-        """The frame of `message` with `value` (which may come with blobs) as its `field`, in parts."""
-        tail = ()
-        if field is not None:
-            value, blobs = value if _has_blobs(value) else (value, None)
-            message[field] = value
-            if blobs:
-                if len(blobs) > wire.BLOBS_MAX:
-                    raise faults.Fault("too_large", f"{len(blobs)} blobs at once; at most {wire.BLOBS_MAX} are carried")
-                message["blobs"] = [
-                    {"name": name, "media_type": blob.media_type, "bytes": len(blob.data)}
-                    for name, blob in blobs.items()
-                ]
-                tail = [blob.data for blob in blobs.values()]
-        try:
-            parts = wire.encode(ask, message, tail)
-        except wire.NotJson as error:
-            # The place as the author sees it: below what was returned or yielded.
-            prefix = f"/{field or 'data'}"
-            pointer = error.pointer[len(prefix) :] if error.pointer.startswith(prefix) else error.pointer
-            raise wire.NotJson(pointer or "/", error.problem) from None
-        size = sum(map(len, parts)) - wire.HEADER.size
-        if size > self._frame_bytes_max:
-            raise faults.Fault(
-                "too_large",
-                f"the result has {size} bytes; at most {self._frame_bytes_max} are carried",
-                "give it in chunks (`streaming = true`), or less of it",
-                {"bytes": size, "limit": self._frame_bytes_max},
-            )
-        return parts
-
-    def _fault(self, ask, fault):
-        return wire.encode(ask, {"type": "answer", "incarnation": self._incarnation, "fault": fault})
-
-
-def _has_blobs(value):
-    """Whether an author gave `(value, {name: Blob})`."""
-    if type(value) is not tuple or len(value) != 2 or not isinstance(value[1], dict):
-        return False
-    return all(isinstance(blob, Blob) for blob in value[1].values())
+            asks.resume(work, paused)

@@ -22,10 +22,13 @@ DEPTH_MAX = 127
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 
 HEADER = struct.Struct(">IIQ")
+_HEADER_BYTES = HEADER.size
+_unpack, _pack = HEADER.unpack_from, HEADER.pack
 
 # A number of 19 digits may be past 64 bits. Looking for a run of zeros in a translated copy costs a twentieth of
 # a regular expression over the whole text; the expression (which knows fractions) runs only after a hit.
 _DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
+_ZEROS = b"0" * 19
 _LONG_INTEGER = rb"(?<![\d.])\d{19}"
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
@@ -70,7 +73,8 @@ class Decoder:
 
     def __init__(self, frame_bytes_max=FRAME_BYTES_DEFAULT):
         self.frame_bytes_max = frame_bytes_max
-        self._kept = memoryview(bytearray(BUFFER_BYTES))
+        self._raw = bytearray(BUFFER_BYTES)
+        self._kept = memoryview(self._raw)
         self._end = 0  # bytes in the kept buffer, always from its start
         self._large = None  # a frame with a buffer of its own, while it comes in
         self._large_end = 0
@@ -80,7 +84,7 @@ class Decoder:
         """Where to put the next bytes; never empty."""
         if self._large is not None:
             return self._large[self._large_end :]
-        return self._kept[self._end :]
+        return self._kept[self._end :] if self._end else self._kept
 
     @property
     def inside_frame(self):
@@ -96,58 +100,67 @@ class Decoder:
                 frame, self._large = self._large, None
                 frames.append(_decode(frame))
             return frames
-        self._end += count
-        start, end, kept = 0, self._end, self._kept
+        end = self._end + count
+        start, kept = 0, self._kept
         while True:
             if self._skip:
                 skipped = min(self._skip, end - start)
                 self._skip -= skipped
                 start += skipped
-            if end - start < HEADER.size:
+            if end - start < _HEADER_BYTES:
                 break
-            json_bytes, tail_bytes, ask = HEADER.unpack_from(kept, start)
+            json_bytes, tail_bytes, ask = _unpack(kept, start)
             body = json_bytes + tail_bytes
-            whole = HEADER.size + body
+            whole = _HEADER_BYTES + body
             if body > self.frame_bytes_max:
                 if body > FRAME_SKIP_BYTES_MAX:
                     raise ProtocolError(f"a frame claims {body} bytes; {FRAME_SKIP_BYTES_MAX} at most are read past")
                 frames.append(Frame(ask, None, too_large=body))
-                start += HEADER.size
+                start += _HEADER_BYTES
                 self._skip = body
+            elif end - start >= whole:
+                # The kept buffer is used again, so what the frame keeps must be copied: the tail, as text is parsed now.
+                tail_at = start + _HEADER_BYTES + json_bytes
+                start += whole
+                tail = kept[tail_at:start].tobytes() if tail_bytes else b""
+                frames.append(Frame(ask, _message(self._raw[tail_at - json_bytes : tail_at], tail_bytes), tail))
+                if start == end:
+                    self._end = 0
+                    return frames
             elif whole > len(kept):
                 self._large = memoryview(bytearray(whole))
                 self._large_end = end - start
                 self._large[: self._large_end] = kept[start:end]
                 start = end
                 break
-            elif end - start < whole:
-                break
             else:
-                # The kept buffer is used again, so the frame needs bytes of its own.
-                frames.append(_decode(kept[start : start + whole].tobytes()))
-                start += whole
-        if start:
-            left = end - start
-            if left:
-                kept[:left] = kept[start:end].tobytes()
-            self._end = left
+                break
+        left = end - start
+        if start and left:
+            kept[:left] = kept[start:end].tobytes()
+        self._end = left
         return frames
 
 
 def _decode(frame):
-    """The frame that `frame` (exactly one, with its header) holds. Raises ProtocolError."""
-    json_bytes, tail_bytes, ask = HEADER.unpack_from(frame, 0)
-    view = memoryview(frame)
-    text = view[HEADER.size : HEADER.size + json_bytes]
-    tail = view[HEADER.size + json_bytes :]
+    """The frame that `frame` (exactly one, with its header) holds; its blobs are not copied. Raises ProtocolError."""
+    json_bytes, tail_bytes, ask = _unpack(frame, 0)
+    tail_at = _HEADER_BYTES + json_bytes
+    return Frame(ask, _message(frame[_HEADER_BYTES:tail_at].tobytes(), tail_bytes), frame[tail_at:])
+
+
+def _message(text, tail_bytes):
+    """The message of a frame whose tail has that many bytes. Raises ProtocolError."""
     try:
         message = parse(text)
     except ValueError as error:
         raise ProtocolError(f"a frame is not JSON that Hob carries: {error}") from None
     if type(message) is not dict or type(message.get("type")) is not str:
         raise ProtocolError("a frame is not a JSON object with a text `type`")
-    declared = 0
     blobs = message.get("blobs", ())
+    if blobs == [] and not tail_bytes:
+        return message
+    declared = 0
     if type(blobs) not in (list, tuple):
         raise ProtocolError("`blobs` of a frame is not a list")
     for blob in blobs:
@@ -162,24 +175,30 @@ def _decode(frame):
         declared += blob["bytes"]
     if declared != tail_bytes:
         raise ProtocolError(f"the blobs of a frame declare {declared} bytes, its tail has {tail_bytes}")
-    return Frame(ask, message, tail)
+    return message
 
 
 def _no_constant(name):
     raise ValueError(f"{name} is not JSON")
 
 
-_parse = json.JSONDecoder(parse_constant=_no_constant).decode
+_decoder = json.JSONDecoder(parse_constant=_no_constant)
+_scan = _decoder.scan_once  # what `decode` calls between two searches for white space
 
 
 def parse(raw):
-    """The value of strict JSON in UTF-8. Raises ValueError."""
+    """The value of strict JSON in UTF-8 (bytes or bytearray). Raises ValueError."""
     text = str(raw, "utf-8")
     try:
-        value = _parse(text)
+        try:
+            value, end = _scan(text, 0)
+            if end != len(text):
+                value = _decoder.decode(text)  # white space around it, or an error that this names
+        except StopIteration:
+            value = _decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if "\\ud" in text or "\\uD" in text or _has_long_integer(bytes(raw)):
+    if _has_long_integer(raw) or "\\ud" in text or "\\uD" in text:
         try:
             _check(value, "", 0)
         except NotJson as error:
@@ -188,7 +207,7 @@ def parse(raw):
 
 
 def _has_long_integer(raw):
-    return b"0" * 19 in raw.translate(_DIGITS_TO_ZERO) and re.search(_LONG_INTEGER, raw) is not None
+    return _ZEROS in raw.translate(_DIGITS_TO_ZERO) and re.search(_LONG_INTEGER, raw) is not None
 
 
 def _plain(value):
@@ -199,33 +218,49 @@ def _plain(value):
     return tolist()
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+if json.encoder.c_make_encoder is None:
+    _encode = _encoder.encode
+else:
+    # `encode` makes one of these for every value. No markers against values that hold themselves: they would be
+    # shared by all threads, and `_check_keys` bounds the depth before.
+    _chunks = json.encoder.c_make_encoder(None, _plain, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+
+    def _encode(value):
+        return "".join(_chunks(value, 0))
 
 
-def dump(value):
-    """`value` as strict JSON in UTF-8; numpy-like values become lists and numbers. Raises NotJson with the place."""
+def dump(value, depth=0):
+    """`value` as strict JSON in UTF-8; numpy-like values become lists and numbers. Raises NotJson with the place.
+
+    `depth`: how deep in a message it will stand.
+    """
     try:
-        _check_keys(value, "", 0)
+        if type(value) not in _SCALARS:
+            _check_keys(value, "", depth)
         raw = _encode(value).encode("utf-8")
-        if not _has_long_integer(raw):
+        if len(raw) < 19 or not _has_long_integer(raw):
             return raw
-        _check(value, "", 0)
+        _check(value, "", depth)
         return raw
     except NotJson:
         raise
     except (ValueError, TypeError, RecursionError) as error:
         # The encoder says what is wrong but not where.
-        _check(value, "", 0)
+        _check(value, "", depth)
         raise NotJson("/", str(error)) from None
 
 
 def encode(ask, message, tail=()):
     """The parts of one frame: header with JSON, then the blobs' bytes as they are. Raises NotJson."""
-    text = dump(message)
-    tail_bytes = 0
-    for part in tail:
-        tail_bytes += len(part)
-    return [HEADER.pack(len(text), tail_bytes, ask) + text, *tail]
+    return pack(ask, dump(message), tail)
+
+
+def pack(ask, text, tail=()):
+    """As `encode`, of a message that is JSON already."""
+    if not tail:
+        return [_pack(len(text), 0, ask) + text]
+    return [_pack(len(text), sum(map(len, tail)), ask) + text, *tail]
 
 
 def _step(pointer, key):

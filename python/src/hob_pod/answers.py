@@ -1,0 +1,108 @@
+"""Answers: what the author's code gave or raised, as frames.
+
+Apart from serving because this needs no lane and no thread: a result goes in, bytes come out, and whatever is wrong
+with the result is the fault of the ask that it belongs to.
+"""
+
+from . import faults, wire
+from .blob import Blob
+
+
+class Answers:
+    """Makes the frames of one pod."""
+
+    def __init__(self, start, pod_folder):
+        self._frame_bytes_max = start["frame_bytes_max"]
+        self._models = start["models"]
+        self._pod_folder = pod_folder
+        # All of a frame but the author's value, made once.
+        self._incarnation = wire.dump(start["incarnation"])
+        self._output = b'{"type":"answer","incarnation":' + self._incarnation + b',"output":'
+
+    def output(self, ask, value):
+        """The answer that carries `value`. Raises what `fault_of` takes."""
+        return self._frame(ask, self._output, value)
+
+    def chunk(self, ask, value):
+        """A chunk that carries `value`."""
+        return self._frame(ask, b'{"type":"chunk","data":', value)
+
+    def progress(self, ask, fields):
+        """Progress that carries the dict `fields`."""
+        return self._frame(ask, b'{"type":"progress","data":', fields)
+
+    def fault(self, ask, fault, whole_batch=False):
+        """The answer that carries a fault."""
+        message = {"type": "answer", "fault": fault}
+        if whole_batch:
+            message["whole_batch"] = True
+        text = wire.dump(message)
+        return wire.pack(ask, text[:-1] + b',"incarnation":' + self._incarnation + b"}")
+
+    def fault_of(self, error, operation, overdue=False):
+        """The fault that `error` is. `overdue`: the time of the ask was up when it came."""
+        return faults.of(error, f"`{operation}`", self._models, self._pod_folder, overdue)
+
+    def outputs(self, work, value):
+        """The answers (parts of frames) of a batch whose method gave `value`: each item its own."""
+        name = work.frame.message["operation"]
+        value = value.tolist() if hasattr(value, "tolist") else value
+        wrong = None
+        if not isinstance(value, (list, tuple)):
+            wrong = f"`{name}` gave a {type(value).__name__}"
+        elif len(value) != len(work.items):
+            wrong = f"`{name}` gave {len(value)} results for {len(work.items)} inputs"
+        if wrong is not None:
+            hint = "a batch operation returns a list with one result for each input, in their order"
+            fault = {"code": "recipe_failed", "message": f"{wrong}; wanted a list of {len(work.items)}", "hint": hint}
+            return self.faults(work, fault, False)
+        parts = []
+        for item, result in zip(work.items, value):
+            ask = item["ask"]
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                if _has_blobs(result) and result[1]:
+                    raise faults.Fault("recipe_failed", f"`{name}` gave blobs, which a batch does not carry")
+                parts += self.output(ask, result)
+            except Exception as error:
+                parts += self.fault(ask, self.fault_of(error, name))
+        return parts
+
+    def faults(self, work, fault, whole_batch):
+        """The same fault for every item of a batch."""
+        parts = []
+        for item in work.items:
+            parts += self.fault(item["ask"], fault, whole_batch)
+        return parts
+
+    def _frame(self, ask, before, value):
+        """The frame of the message that begins with the text `before`, then `value` (which may come with blobs)."""
+        if type(value) is not tuple or not _has_blobs(value):
+            text = before + wire.dump(value, 1) + b"}"
+            if len(text) <= self._frame_bytes_max:
+                return wire.pack(ask, text)
+            blobs = {}
+        else:
+            value, blobs = value
+            if len(blobs) > wire.BLOBS_MAX:
+                raise faults.Fault("too_large", f"{len(blobs)} blobs at once; at most {wire.BLOBS_MAX} are carried")
+            described = [{"name": name, "media_type": blob.media_type, "bytes": len(blob.data)} for name, blob in blobs.items()]
+            text = before + wire.dump(value, 1) + b',"blobs":' + wire.dump(described) + b"}"
+        parts = wire.pack(ask, text, [blob.data for blob in blobs.values()])
+        size = sum(map(len, parts)) - wire.HEADER.size
+        if size > self._frame_bytes_max:
+            raise faults.Fault(
+                "too_large",
+                f"the result has {size} bytes; at most {self._frame_bytes_max} are carried",
+                "give it in chunks (`streaming = true`), or less of it",
+                {"bytes": size, "limit": self._frame_bytes_max},
+            )
+        return parts
+
+
+def _has_blobs(value):
+    """Whether an author gave `(value, {name: Blob})`."""
+    if type(value) is not tuple or len(value) != 2 or not isinstance(value[1], dict):
+        return False
+    return all(isinstance(blob, Blob) for blob in value[1].values())

@@ -1,0 +1,138 @@
+"""Places: `concurrency` runs of the author's code at once, in worker threads and as tasks of one event loop.
+
+Apart from serving because a pod that does one thing at a time (the usual kind) has none of this, and stays as fast
+and as simple as that. Here the main thread only reads: it waits for a free place, begins the work (so works are
+begun in their order) and hands it over. A method that is `async` becomes a task; any other gets a thread.
+"""
+
+import _queue
+import _thread
+import time
+
+from . import asks, control
+
+
+class Places:
+    """The places of one pod."""
+
+    def __init__(self, server, count):
+        self._server = server
+        self._free = _queue.SimpleQueue()  # a token for each free place
+        for _ in range(count):
+            self._free.put(None)
+        self._jobs = _queue.SimpleQueue()
+        self._counting = _thread.allocate_lock()
+        self._idle = 0  # threads that wait for a job, less the jobs that wait for them
+        self._loop = None
+
+    def take(self, frame, _more):
+        """Called by the main thread: hands over the work of `frame`, as soon as there is a place."""
+        self._free.get()
+        work = self._server.work_of(frame, time.monotonic())
+        if not asks.begin(work):
+            self._free.put(None)  # whoever finishes the last work ends the process
+            return
+        if work.batch and not self._server.left_out(work):
+            self._over(work)
+        elif work.operation is not None and work.operation.is_async:
+            self._event_loop().call_soon_threadsafe(self._start_task, work)
+        else:
+            with self._counting:
+                self._idle -= 1
+                new = self._idle < 0
+                if new:
+                    self._idle += 1
+            self._jobs.put(work)
+            if new:
+                _thread.start_new_thread(self._run_thread, ())
+
+    def wait_for(self, work, awaitable):
+        """Called by a worker thread, of a method that turned out to give an awaitable: what that gives."""
+        loop = self._event_loop()
+        done = _thread.allocate_lock()
+        done.acquire()
+        result = []
+
+        async def run():
+            asks.hand.variable.set(work)
+            return await awaitable
+
+        def start():
+            task = loop.create_task(run())
+            task.add_done_callback(finished)
+            work.task = (loop, task)
+            if work.cancelled:
+                task.cancel()
+
+        def finished(task):
+            # Not inside `run`: a task that is cancelled before its first step never gets there.
+            result.append(task)
+            done.release()
+
+        loop.call_soon_threadsafe(start)
+        done.acquire()
+        return result[0].result()
+
+    def _over(self, work):
+        if not asks.finish(work):
+            control.leave(0)
+        self._free.put(None)
+
+    def _answer(self, work, parts):
+        self._server.lane.answer(work, parts)
+        self._over(work)
+
+    # --- threads
+
+    def _run_thread(self):
+        try:
+            variable, me = asks.hand.variable, _thread.get_ident()
+            while True:
+                work = self._jobs.get()
+                work.thread = me
+                variable.set(work)
+                parts = self._server.run(work)
+                variable.set(None)
+                self._answer(work, parts)
+                work = parts = None  # what the author returned is not kept until the next job
+                with self._counting:
+                    self._idle += 1
+        except BaseException as end:
+            control.end_by(end)
+
+    # --- tasks
+
+    def _event_loop(self):
+        if self._loop is None:
+            self._loop = self._server.event_loop()
+            _thread.start_new_thread(self._run_loop, ())
+        return self._loop
+
+    def _run_loop(self):
+        try:
+            import asyncio
+
+            asyncio.set_event_loop(self._loop)
+            self._loop.run_forever()
+            raise RuntimeError("the recipe stopped the pod's event loop")
+        except BaseException as end:
+            control.end_by(end)
+
+    def _start_task(self, work):
+        if work.cancelled:
+            self._answer(work, self._server.cancelled(work))
+            return
+
+        async def run():
+            asks.hand.variable.set(work)
+            return await self._server.run_async(work)
+
+        def finished(task):
+            # `run` never started if the cancel came before its first step.
+            self._answer(work, self._server.cancelled(work) if task.cancelled() else task.result())
+
+        task = self._loop.create_task(run())
+        task.add_done_callback(finished)
+        work.task = (self._loop, task)
+        if work.cancelled:
+            task.cancel()

@@ -1,0 +1,238 @@
+//! The end of a pod: nothing of it is left, and every ask that it had in hand gets what is true for it.
+//!
+//! Apart from `driver.rs` because this is where at-most-once is kept: what was never begun goes to another pod, what was begun ends as a
+//! fault, unless its operation is idempotent; and an input that ends pods is found out and no longer tried.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::time::timeout;
+
+use super::{
+    dossier::{self, AskInHand, Dossier},
+    driver::Driver,
+    handle::{Placed, Reply},
+    pool::End,
+    poison::Ended,
+    leftovers, registry,
+    state::{AskId, Ending},
+};
+use crate::model::{
+    Code, Fault,
+    limits::{ASK_BEGUN_MAX, EXIT_GRACE_MS, FAULT_TAIL_LINES},
+};
+
+/// SIGKILL, which the kernel sends when memory runs out, and others when they like.
+const SIGKILL: i32 = 9;
+
+impl Driver {
+    pub(super) async fn bury(mut self) {
+        let ending = self.ending.unwrap_or(Ending::Code(-1));
+        let was_ready = self.shared.was_ready.load(Ordering::Acquire);
+        let unwanted = !self.leaving || self.blame.as_ref().is_some_and(|fault| fault.code != Code::ShuttingDown);
+        // The keeper reports last; without its report it was killed itself, and what fled from the pod's group may still run.
+        if self.page.peak_bytes().is_none() {
+            let incarnation = self.spec.incarnation.clone();
+            let _ = tokio::task::spawn_blocking(move || leftovers::end_leftovers(&incarnation)).await;
+        }
+        // Its last lines say why; a grandchild that holds the pipe open is not waited for.
+        if unwanted && let Some(logs) = self.logs_ended.take() {
+            let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), logs).await;
+        }
+        let mut fault = self.epitaph(ending);
+        if unwanted {
+            let dossier = self.dossier(ending);
+            fault = fault.with("dossier", dossier.incarnation.clone());
+            for (key, value) in [("memory_peak_bytes", dossier.memory_peak_bytes), ("cpu_ms", dossier.cpu_ms)] {
+                fault = match value {
+                    Some(value) => fault.with(key, value),
+                    None => fault,
+                };
+            }
+            let folder = self.spec.dossiers.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(fault) = dossier::save(&folder, &dossier) {
+                    tracing::warn!("the dossier of a crash is lost: {fault}");
+                }
+            });
+        }
+        self.settle_asks(ending, &fault);
+        self.seat.report(&mut self.report);
+        self.seat.over(End {
+            unwanted,
+            was_ready,
+            was_useful: self.shared.was_useful.load(Ordering::Relaxed),
+            was_killed_at_start: !was_ready && self.blame.is_none() && ending == Ending::Signal(SIGKILL),
+            fault,
+        });
+        let scratch = self.spec.scratch.clone();
+        let _ = tokio::task::spawn_blocking(move || {
+            let _ = std::fs::remove_dir_all(&scratch);
+            registry::forget(&registry::path_of(&scratch));
+        })
+        .await;
+        drop(self.page);
+        let _ = self.bury.send(true);
+    }
+
+    /// Ends or puts back every ask in hand.
+    fn settle_asks(&mut self, ending: Ending, fault: &Fault) {
+        let begun_up_to = if self.keeps_page { self.page.begun() } else { AskId::MAX };
+        let begun: Vec<AskId> = self.running.keys().copied().filter(|first| *first <= begun_up_to).collect();
+        // One at a time, in order: the ones before the last are done, only their answers were lost with the pod.
+        let suspects: BTreeSet<AskId> = match self.rules.concurrency {
+            1 => begun.last().copied().into_iter().collect(),
+            _ => begun.iter().copied().collect(),
+        };
+        let (mut again, mut alone) = (std::mem::take(&mut self.returns), Vec::new());
+        for (ask, mut hand) in std::mem::take(&mut self.hands) {
+            let Some(mut placed) = hand.placed.take() else { continue };
+            let asks = self.running.get(&hand.unit).map_or(1, |running| running.asks);
+            if !begun.contains(&hand.unit) {
+                placed.pending.begun -= 1;
+                again.push(placed);
+            } else if !placed.pending.request.operation.idempotent {
+                self.accuse(&suspects, asks, &placed, hand.unit, ending);
+                self.end_with(placed, fault.clone());
+            } else if placed.pending.begun >= ASK_BEGUN_MAX || (self.blame.is_some() && placed.pending.begun > 1) {
+                self.end_with(placed, fault.clone());
+            } else if !suspects.contains(&hand.unit) {
+                again.push(placed);
+            } else if asks > 1 {
+                again.push(self.halved(placed, ask, hand.unit));
+            } else if suspects.len() > 1 {
+                alone.push(placed);
+            } else {
+                if self.blame.is_none() {
+                    placed.pending.tally.add(how(ending));
+                }
+                match self.accuse(&suspects, asks, &placed, hand.unit, ending) {
+                    poison if placed.pending.tally.is_poison() => {
+                        let poison = poison.unwrap_or_else(|| Fault::new(Code::PoisonRequest, "this input ended its pod again and again"));
+                        self.end_with(placed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));
+                    }
+                    _ => again.push(placed),
+                }
+            }
+        }
+        self.running.clear();
+        self.seat.put_back(again, false);
+        self.seat.put_back(alone, true);
+    }
+
+    /// Remembers the input of the one ask that was at work when the pod ended by itself; gives the fault if it is given up now.
+    fn accuse(&self, suspects: &BTreeSet<AskId>, asks: usize, placed: &Placed, unit: AskId, ending: Ending) -> Option<Fault> {
+        let lone = asks == 1 && suspects.len() == 1 && suspects.contains(&unit) && self.blame.is_none() && !self.leaving;
+        lone.then(|| self.seat.ended(&placed.pending.request, how(ending))).flatten()
+    }
+
+    fn end_with(&mut self, placed: Placed, fault: Fault) {
+        self.report.over.push(placed.ticket);
+        self.report.failed += 1;
+        placed.pending.finish(Reply::Fault(fault));
+    }
+
+    /// What is kept of it for whoever asks later.
+    fn dossier(&self, ending: Ending) -> Dossier {
+        let manifest = self.spec.recipe.manifest();
+        let pid = self.shared.pid.load(Ordering::Acquire);
+        let begun_up_to = if self.keeps_page { self.page.begun() } else { AskId::MAX };
+        let asks = self.hands.values().filter_map(|hand| {
+            let operation = hand.placed.as_ref()?.pending.request.operation.name.clone();
+            let running_ms = self.running.get(&hand.unit)?.sent.elapsed().as_millis() as u64;
+            Some(AskInHand { operation, running_ms, begun: hand.unit <= begun_up_to })
+        });
+        let asked = self.shared.asks.load(Ordering::Relaxed);
+        Dossier {
+            incarnation: self.spec.incarnation.clone(),
+            recipe: manifest.name.to_string(),
+            version: manifest.version.to_string(),
+            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            pid: (pid != 0).then_some(pid),
+            ending: match ending {
+                Ending::Code(code) => dossier::Ended::Code(code),
+                Ending::Signal(number) => dossier::Ended::Signal { number, name: signal_name(number).to_owned() },
+            },
+            memory_peak_bytes: self.page.peak_bytes(),
+            cpu_ms: self.page.cpu_ms(),
+            age_ms: self.shared.age_ms(),
+            asks_done: asked.saturating_sub(self.hands.len() as u64),
+            asks: asks.collect(),
+            log: self.shared.log.tail(FAULT_TAIL_LINES).into_iter().map(|line| line.text).collect(),
+        }
+    }
+
+    /// Why asks end with the pod.
+    fn epitaph(&self, ending: Ending) -> Fault {
+        let manifest = self.spec.recipe.manifest();
+        let name = &manifest.name;
+        let placed = self.hands.values().find_map(|hand| hand.placed.as_ref());
+        let during = match placed {
+            Some(placed) => format!(" during `{}`", placed.pending.request.operation.name),
+            None if self.shared.was_ready.load(Ordering::Acquire) => String::new(),
+            None => " before it was ready".to_owned(),
+        };
+        let fault = match (&self.blame, ending) {
+            (Some(blame), _) => {
+                let mut fault = blame.clone();
+                fault.message = match fault.message.strip_prefix("the pod ") {
+                    Some(rest) => format!("the pod of `{name}` {rest}"),
+                    None => fault.message,
+                };
+                fault
+            }
+            (None, Ending::Signal(signal)) => {
+                Fault::new(Code::Crashed, format!("the pod of `{name}` was ended by signal {signal} ({}){during}", signal_name(signal)))
+            }
+            (None, Ending::Code(code)) => Fault::new(Code::Crashed, format!("the pod of `{name}` exited with code {code}{during}")),
+        };
+        // A pod that was ended for a reason tells nothing by how it ended.
+        let fault = match ending {
+            _ if self.blame.is_some() => fault,
+            Ending::Signal(signal) => fault.with("signal", signal),
+            Ending::Code(code) => fault.with("exit_code", code),
+        };
+        let fault = match fault.hint {
+            Some(_) => fault,
+            None => fault.hint("the last lines of its output are in `detail.log`; the next call starts a new pod"),
+        };
+        self.with_tail(fault, 0)
+    }
+
+    /// Adds the last lines that the pod printed (during `ask`, unless 0).
+    pub(super) fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
+        let log = &self.shared.log;
+        let lines = log.tail(FAULT_TAIL_LINES).into_iter().filter(|line| ask == 0 || line.ask == ask);
+        let mut lines: Vec<String> = lines.map(|line| line.text).collect();
+        if log.dropped() > 0 && !lines.is_empty() {
+            lines.insert(0, format!("[{} earlier lines were let go]", log.dropped()));
+        }
+        match lines.is_empty() || !(fault.detail.is_null() || fault.detail.is_object()) {
+            true => fault,
+            false => fault.with("log", lines),
+        }
+    }
+}
+
+fn how(ending: Ending) -> Ended {
+    match ending {
+        Ending::Signal(SIGKILL) => Ended::Kill,
+        _ => Ended::Crash,
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        15 => "SIGTERM",
+        _ => "see signal(7)",
+    }
+}

@@ -1,0 +1,183 @@
+//! Live pods on disk: a record beside each pod's folder, for the next host when this one is killed together with keepers.
+//!
+//! Apart from `leftovers.rs`, which ends processes by their marks: here is what was written down about them, and whether
+//! it still means anything.
+
+use std::{
+    fs,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{leftovers, vitals};
+use crate::model::{
+    Fault,
+    limits::{EXIT_GRACE_MS, POD_RECORD_BYTES_MAX},
+};
+
+/// One pod, as written down. Written before its first process is there, and again when the keeper is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub incarnation: String,
+    pub recipe: String,
+    /// Where the process numbers below mean something: see [`vitals::boot`].
+    pub boot: String,
+    pub host: Process,
+    pub keeper: Option<Process>,
+}
+
+/// A process, told apart from a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    /// See [`vitals::identity`].
+    pub start_ticks: u64,
+}
+
+impl Process {
+    /// None when there is no such process (any more).
+    pub fn of(pid: u32) -> Option<Process> {
+        vitals::identity(pid).map(|start_ticks| Process { pid, start_ticks })
+    }
+
+    fn is_running(&self) -> bool {
+        vitals::identity(self.pid) == Some(self.start_ticks)
+    }
+
+    /// A handle to this process and to no other; none when it ended.
+    fn open(&self) -> Option<OwnedFd> {
+        let handle = pidfd_open(Pid::from_raw(self.pid as i32)?, PidfdFlags::empty()).ok()?;
+        // Looked at with the handle open: what is there now is what the handle reaches.
+        self.is_running().then_some(handle)
+    }
+}
+
+impl Record {
+    /// Of a pod of this process, whose keeper is not started yet.
+    pub fn new(incarnation: &str, recipe: &str) -> Record {
+        let pid = std::process::id();
+        Record {
+            incarnation: incarnation.to_owned(),
+            recipe: recipe.to_owned(),
+            boot: vitals::boot().unwrap_or_default(),
+            host: Process::of(pid).unwrap_or(Process { pid, start_ticks: 0 }),
+            keeper: None,
+        }
+    }
+}
+
+/// Where the record of the pod with this scratch folder lies.
+pub fn path_of(scratch: &Path) -> PathBuf {
+    scratch.with_extension("pod")
+}
+
+/// Writes (or replaces) a record in one step. Not synced to the disk: after a power cut there is nothing left to end.
+///
+/// Errors: `io`, `disk_full`.
+pub fn record(path: &Path, record: &Record) -> Result<(), Fault> {
+    let half = path.with_extension("half");
+    let written = || {
+        fs::write(&half, serde_json::to_vec(record)?)?;
+        fs::rename(&half, path)
+    };
+    written().map_err(|error| {
+        let _ = fs::remove_file(&half);
+        Fault::io(format!("writing {}", path.display()), &error)
+    })
+}
+
+/// Deletes a record: no process of its pod is left.
+pub fn forget(path: &Path) {
+    // What cannot be deleted names a pod that nobody finds any more.
+    let _ = fs::remove_file(path);
+}
+
+/// What became of the pods of a host that is gone.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Reaped {
+    /// Processes that were killed.
+    pub killed: Vec<u32>,
+    /// Processes that could not be killed; their records are kept for another try.
+    pub left: Vec<u32>,
+    /// Records of a host that runs, whatever became of its lock. Nothing of theirs was touched.
+    pub living: usize,
+}
+
+impl Reaped {
+    /// Whether nobody needs the folder any more.
+    pub fn is_done(&self) -> bool {
+        self.left.is_empty() && self.living == 0
+    }
+}
+
+/// Ends all processes of the pods whose records lie in `folder`, that of a host which is gone, and forgets them.
+///
+/// Blocking: two looks at all processes when there are records, seconds when something resists. Records from before the
+/// last boot, or from another container, are only forgotten: their process numbers are somebody else's now.
+pub fn reap(folder: &Path) -> Reaped {
+    let mut reaped = Reaped::default();
+    let boot = vitals::boot().unwrap_or_default();
+    let mut dead: Vec<(PathBuf, Record)> = Vec::new();
+    for (path, record) in records(folder) {
+        if record.boot != boot {
+            forget(&path);
+        } else if record.host.is_running() {
+            // A lock that does not hold (some network file systems have such) must not cost a live pod.
+            reaped.living += 1;
+        } else {
+            dead.push((path, record));
+        }
+    }
+    reaped.killed = end_keepers(dead.iter().filter_map(|(_, record)| record.keeper));
+    let ended = leftovers::end(dead.iter().map(|(_, record)| &*record.incarnation));
+    reaped.killed.extend(&ended.killed);
+    reaped.left.extend(&ended.left);
+    if reaped.left.is_empty() {
+        dead.iter().for_each(|(path, _)| forget(path));
+    }
+    reaped
+}
+
+/// The records of a folder that can be read.
+fn records(folder: &Path) -> Vec<(PathBuf, Record)> {
+    let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "pod"));
+    let read = |path: PathBuf| {
+        let record = serde_json::from_slice(&vitals::read(&path, POD_RECORD_BYTES_MAX)?).ok()?;
+        Some((path, record))
+    };
+    paths.filter_map(read).collect()
+}
+
+/// Has keepers end their trees, and ends those that do not; gives the numbers of all that there were.
+fn end_keepers(keepers: impl Iterator<Item = Process>) -> Vec<u32> {
+    let mut running: Vec<(u32, OwnedFd)> = keepers.filter_map(|keeper| Some((keeper.pid, keeper.open()?))).collect();
+    let pids = running.iter().map(|(pid, _)| *pid).collect();
+    for (_, handle) in &running {
+        // A keeper knows its tree better than any mark does; that of a dead host is at it already.
+        let _ = pidfd_send_signal(handle, Signal::QUIT);
+    }
+    let until = Instant::now() + Duration::from_millis(EXIT_GRACE_MS);
+    while !running.is_empty() && Instant::now() < until {
+        let wait = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+        let mut first = [PollFd::new(&running[0].1, PollFlags::IN)];
+        let _ = poll(&mut first, Some(&wait));
+        running.retain(|(_, handle)| !has_ended(handle));
+    }
+    for (_, handle) in &running {
+        let _ = pidfd_send_signal(handle, Signal::KILL);
+    }
+    pids
+}
+
+fn has_ended(handle: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&now)), Ok(1..))
+}

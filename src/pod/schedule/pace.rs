@@ -1,0 +1,138 @@
+//! How fast a pool works, as measured: how long a unit takes, and how fast a full queue moves.
+//!
+//! Apart from `schedule.rs`, which orders what waits and needs these only to say how long a refused caller should stay away and how much may
+//! be sent ahead.
+
+use std::time::Duration;
+
+use crate::model::limits::{AHEAD_UNITS_MAX, AHEAD_WORK_US, RETRY_AFTER_MAX_MS, RETRY_AFTER_MIN_MS, RETRY_AFTER_UNMEASURED_MS};
+
+/// Share of a new sample in the service time when it is longer than what is known: one slow unit stops the sending ahead at once.
+const SLOWER_SHARE: f64 = 0.25;
+
+/// Its share when it is shorter: trust comes back slowly.
+const FASTER_SHARE: f64 = 1.0 / 16.0;
+
+/// What is kept of the drain rate's sums at each unit: it spans about 64 of them, more than the pods that end theirs together.
+const DRAIN_KEPT: f64 = 1.0 - 1.0 / 64.0;
+
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// Moving average of a unit's time in the pod, in microseconds.
+    service_us: Option<f64>,
+    /// When a unit ended last, if something has waited ever since: only then does the time between two ends tell how fast the queue moves.
+    since: Option<Duration>,
+    /// Fading sums over such times: their length in microseconds, and the asks that ended.
+    drain_us: f64,
+    drained: f64,
+}
+
+impl Pace {
+    /// A unit of `items` asks ended after `service`; `waits`: others wait.
+    pub fn done(&mut self, now: Duration, service: Duration, items: usize, waits: bool) {
+        let sample = micros(service);
+        self.service_us = Some(match self.service_us {
+            Some(known) if sample > known => known + (sample - known) * SLOWER_SHARE,
+            Some(known) => known + (sample - known) * FASTER_SHARE,
+            None => sample,
+        });
+        if let Some(since) = self.since {
+            self.drain_us = self.drain_us * DRAIN_KEPT + micros(now.saturating_sub(since));
+            self.drained = self.drained * DRAIN_KEPT + items as f64;
+        }
+        self.since = waits.then_some(now);
+    }
+
+    /// Nothing waits any more: what passes from now on is not the queue's pace.
+    pub fn ran_empty(&mut self) {
+        self.since = None;
+    }
+
+    /// Until the `place`-th place from now is likely free: the unit that ends next may only just have begun, then come as many asks.
+    pub fn retry_after(&self, place: usize) -> Duration {
+        let Some(service_us) = self.service_us.filter(|_| self.drained > 0.0) else {
+            return Duration::from_millis(RETRY_AFTER_UNMEASURED_MS);
+        };
+        let wait_us = service_us + self.drain_us / self.drained * place as f64;
+        Duration::from_micros(wait_us.clamp(RETRY_AFTER_MIN_MS as f64 * 1e3, RETRY_AFTER_MAX_MS as f64 * 1e3) as u64)
+    }
+
+    /// Units that a pod may have beyond what it works on: as many as are over before anybody would notice.
+    pub fn ahead(&self) -> usize {
+        let Some(service_us) = self.service_us else { return 0 };
+        ((AHEAD_WORK_US as f64 / service_us.max(1.0)) as usize).min(AHEAD_UNITS_MAX)
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn us(count: u64) -> Duration {
+        Duration::from_micros(count)
+    }
+
+    #[test]
+    fn only_tiny_units_are_sent_ahead() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.ahead(), 0, "unmeasured");
+        for (service, ahead) in [(0, 32), (5, 32), (20, 25), (100, 5), (300, 1), (501, 0), (5_000_000, 0)] {
+            pace = Pace::default();
+            pace.done(us(0), us(service), 1, false);
+            assert_eq!(pace.ahead(), ahead, "{service} us");
+        }
+        // A slow one among tiny ones stops it at once, and trust comes back.
+        pace = Pace::default();
+        (0..100).for_each(|_| pace.done(us(0), us(20), 1, false));
+        assert_eq!(pace.ahead(), 25);
+        pace.done(us(0), us(10_000), 1, false);
+        assert_eq!(pace.ahead(), 0);
+        (0..100).for_each(|_| pace.done(us(0), us(20), 1, false));
+        assert!(pace.ahead() > 10, "{}", pace.ahead());
+    }
+
+    #[test]
+    fn idle_time_is_not_the_queues_pace() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.retry_after(1), Duration::from_millis(1_000));
+        // An ask a second, none of which waits: nothing is known of a full queue.
+        for second in 0..100 {
+            pace.done(us(second * 1_000_000), us(50_000), 1, false);
+        }
+        assert_eq!(pace.retry_after(1), Duration::from_millis(1_000));
+        // One every 50 ms while others wait, then a pause of an hour.
+        for step in 0..100 {
+            pace.done(us(200_000_000 + step * 50_000), us(50_000), 1, true);
+        }
+        pace.ran_empty();
+        pace.done(us(3_600_000_000), us(50_000), 1, true);
+        let wait = pace.retry_after(1);
+        assert!((us(99_000)..us(101_000)).contains(&wait), "{wait:?}");
+        let wait = pace.retry_after(10);
+        assert!((us(549_000)..us(551_000)).contains(&wait), "{wait:?}");
+    }
+
+    #[test]
+    fn pods_that_end_together_and_batches_count_in_full() {
+        let mut pace = Pace::default();
+        // 8 pods end batches of 32 together, every 100 ms: 2560 a second.
+        for round in 0..50 {
+            (0..8).for_each(|_| pace.done(us(round * 100_000), us(100_000), 32, true));
+        }
+        let wait = pace.retry_after(2_560).as_secs_f64();
+        assert!((0.9..1.3).contains(&wait), "{wait}");
+    }
+
+    #[test]
+    fn a_wait_is_neither_too_short_nor_too_long() {
+        let mut pace = Pace::default();
+        (0..10).for_each(|step| pace.done(us(step), us(1), 1, true));
+        assert_eq!(pace.retry_after(1), Duration::from_millis(10));
+        (0..10).for_each(|step| pace.done(us(step * 600_000_000), us(600_000_000), 1, true));
+        assert_eq!(pace.retry_after(1), Duration::from_millis(60_000));
+    }
+}

@@ -1,0 +1,203 @@
+//! What the kernel tells of a process: whether it is still the same one, its memory, its time on the processors.
+//!
+//! Apart from the driver, which judges these numbers. Every read races against the process: what is gone by then is not
+//! counted, and nothing here panics. Linux only.
+
+use std::{collections::HashSet, fs, io::Read, path::Path, time::Duration};
+
+use crate::model::limits::{KERNEL_TEXT_BYTES_MAX, VITALS_PROCESSES_MAX};
+
+/// Memory that only `pid` and all below it hold, in bytes: anonymous and shared, not files that the kernel may drop.
+///
+/// At least this much: past [`VITALS_PROCESSES_MAX`] processes nobody counts. Pages that a fork still shares with its
+/// parent count in both. Given the keeper's number it sees all of a pod, a child that left its parents too. None when
+/// there is no such process, or the kernel names no children (built without `CONFIG_PROC_CHILDREN`).
+pub fn memory_bytes(pid: u32) -> Option<u64> {
+    let own = resident_bytes(pid)?;
+    Some(descendants(pid)?.into_iter().filter_map(resident_bytes).fold(own, u64::saturating_add))
+}
+
+/// Processor time of `pid`, of the children that were waited for, and of all that run below it. None as above.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let own = Stat::of(pid)?.ticks;
+    let ticks = descendants(pid)?.into_iter().filter_map(Stat::of).fold(own, |sum, stat| sum.saturating_add(stat.ticks));
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Some(Duration::from_millis(ticks.saturating_mul(1_000) / per_second))
+}
+
+/// When `pid` was started, in clock ticks since boot: with the number, one process for as long as the machine is up. None
+/// when there is no such process, or it ended and only waits for its parent to ask how.
+pub fn identity(pid: u32) -> Option<u64> {
+    Stat::of(pid).map(|stat| stat.start_ticks)
+}
+
+/// Where process numbers mean the same: this boot of the machine, and this namespace of processes (a container has its
+/// own). None when the kernel does not say.
+pub fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{} {}", id.trim(), namespace.display()))
+}
+
+/// A text of the kernel about a process, at most `max` bytes of it.
+pub(super) fn read(path: impl AsRef<Path>, max: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(max).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The parts used here of `/proc/PID/stat` of a process that has not ended.
+struct Stat {
+    start_ticks: u64,
+    /// User and system, its own and that of the children that it waited for.
+    ticks: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Stat> {
+        Stat::parse(&read(format!("/proc/{pid}/stat"), KERNEL_TEXT_BYTES_MAX)?)
+    }
+
+    fn parse(text: &[u8]) -> Option<Stat> {
+        // The name is in parentheses and may hold anything, parentheses and spaces too. After it comes the third field.
+        let at = text.iter().rposition(|byte| *byte == b')')?;
+        let fields: Vec<&str> = std::str::from_utf8(&text[at + 1..]).ok()?.split_ascii_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok().map(|number| number.max(0) as u64);
+        if matches!(fields.first(), None | Some(&("Z" | "X"))) {
+            return None;
+        }
+        let ticks = (14..=17).map(number).sum::<Option<u64>>()?;
+        Some(Stat { start_ticks: number(22)?, ticks })
+    }
+}
+
+fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = read(format!("/proc/{pid}/status"), KERNEL_TEXT_BYTES_MAX)?;
+    resident_of(&String::from_utf8_lossy(&status))
+}
+
+/// `RssAnon` and `RssShmem`; a process that ended has neither.
+fn resident_of(status: &str) -> Option<u64> {
+    let kilobytes = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    };
+    Some((kilobytes("RssAnon:")? + kilobytes("RssShmem:")?) << 10)
+}
+
+/// All processes below `pid`, without itself.
+fn descendants(pid: u32) -> Option<HashSet<u32>> {
+    // Asked of ourselves first: elsewhere the file is missing as well when the process has just ended.
+    fs::metadata("/proc/thread-self/children").ok()?;
+    let mut found = HashSet::new();
+    let mut unseen = vec![pid];
+    while let Some(parent) = unseen.pop() {
+        let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { continue };
+        for thread in threads.flatten() {
+            let Some(text) = read(thread.path().join("children"), KERNEL_TEXT_BYTES_MAX) else { continue };
+            // Of a text that was cut nobody comes to the last, half number: the bound on processes is met before.
+            let text = String::from_utf8_lossy(&text);
+            for child in text.split_ascii_whitespace().filter_map(|word| word.parse().ok()) {
+                if found.len() >= VITALS_PROCESSES_MAX {
+                    return Some(found);
+                }
+                // A number that was given away again meanwhile could lead back to where we were.
+                if child != pid && found.insert(child) {
+                    unseen.push(child);
+                }
+            }
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Child, Command, Stdio},
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// Runs `source` in Python until it has printed a line.
+    fn python(source: &str) -> (Child, String) {
+        let mut child = Command::new("python3").args(["-I", "-c", source]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        (child, line)
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn memory_and_time_of_children_count() {
+        const MEGABYTES: u64 = 64;
+        let source = format!(
+            "import os, time\nparent = os.getpid()\nif os.fork() == 0:\n    data = bytearray(b'x') * ({MEGABYTES} << 20)\n    \
+             end = time.process_time() + 0.2\n    while time.process_time() < end: pass\n    print(os.getpid(), flush=True)\n    \
+             while os.getppid() == parent: time.sleep(0.05)\n    os._exit(0)\ntime.sleep(60)\n"
+        );
+        let (child, line) = python(&source);
+        let grandchild: u32 = line.trim().parse().unwrap();
+        let own = resident_bytes(child.id()).unwrap();
+        let all = memory_bytes(child.id()).unwrap();
+        assert!(own < 32 << 20 && all >= MEGABYTES << 20 && all < (MEGABYTES + 64) << 20, "{own} {all}");
+        let time = cpu_time(child.id()).unwrap();
+        assert!(time >= Duration::from_millis(190) && time < Duration::from_secs(5), "{time:?}");
+        assert!(Stat::of(child.id()).unwrap().ticks < Stat::of(grandchild).unwrap().ticks, "it is the child that was busy");
+        end(child);
+    }
+
+    #[test]
+    fn who_ended_has_no_vitals_even_before_its_parent_asks() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        let started = identity(pid).unwrap();
+        assert_eq!(identity(pid), Some(started));
+        assert!(memory_bytes(pid).is_some() && cpu_time(pid).is_some());
+        child.kill().unwrap();
+        let state = || read(format!("/proc/{pid}/stat"), 999).map(|text| String::from_utf8(text).unwrap());
+        while !state().unwrap().contains(") Z") {
+            std::thread::yield_now();
+        }
+        assert_eq!((identity(pid), memory_bytes(pid), cpu_time(pid)), (None, None, None));
+        child.wait().unwrap();
+        assert_eq!((identity(pid), memory_bytes(pid), cpu_time(pid)), (None, None, None));
+    }
+
+    #[test]
+    fn odd_texts_are_no_number_and_no_panic() {
+        let fields = "S 1 1 1 0 -1 4194560 1 0 0 0 10 20 30 40 20 0 1 0 777 1 1";
+        let stat = Stat::parse(format!("9 (a) R 1) {fields}").as_bytes()).unwrap();
+        assert_eq!((stat.start_ticks, stat.ticks), (777, 100));
+        for text in
+            ["", "9 (a", "9 (a)", "9 (a) S 1 1", "9 (a) Z 1 1 1 0 -1 4194560 1 0 0 0 10 20 30 40 20 0 1 0 777 1 1", "9 (a) S \u{ff}"]
+        {
+            assert!(Stat::parse(text.as_bytes()).is_none(), "{text}");
+        }
+        assert_eq!(resident_of("Name:\tRssAnon:\nRssAnon:\t    8 kB\nRssFile:\t 90 kB\nRssShmem:\t    4 kB\n"), Some(12 << 10));
+        assert_eq!(resident_of("Name:\tx\nState:\tZ (zombie)\n"), None);
+        assert_eq!((identity(u32::MAX), memory_bytes(u32::MAX), cpu_time(u32::MAX)), (None, None, None));
+        assert!(boot().is_some_and(|boot| boot.len() > 36 && boot == super::boot().unwrap()));
+    }
+
+    #[test]
+    fn a_tree_that_changes_while_it_is_walked_is_measured() {
+        let source = "import os, time\nprint(os.getpid(), flush=True)\nend = time.monotonic() + 3\nwhile time.monotonic() < end:\n    \
+                      pid = os.fork()\n    if pid == 0: os._exit(0)\n    os.waitpid(pid, 0)\n";
+        let (child, _) = python(source);
+        let begun = Instant::now();
+        let mut looks = 0;
+        while begun.elapsed() < Duration::from_millis(500) {
+            assert!(memory_bytes(child.id()).is_some() && cpu_time(child.id()).is_some());
+            looks += 1;
+        }
+        assert!(looks > 10, "{looks}");
+        end(child);
+    }
+}
