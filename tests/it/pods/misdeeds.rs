@@ -244,7 +244,7 @@ async fn a_pod_that_ignores_sigterm_is_killed_in_the_end() {
     within(10, "the call reaches the pod", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     let pid = rig.host.pods()[0].pid.unwrap();
     let begun = Instant::now();
-    rig.close().await;
+    rig.close_within(Duration::from_millis(300)).await;
     let took = begun.elapsed();
     assert_eq!(rig.fired("ignores_sigterm.py").expect("SIGTERM came and was ignored"), [pid]);
     assert!(!is_running(pid) && took < Duration::from_secs(8), "{took:?}");
