@@ -188,6 +188,19 @@ class Pod:
             found[frame.ask] = frame.message
         return found
 
+    def answer_among(self, ask, *others):
+        """The message that answers `ask`; no answer of `others` may come before it."""
+        while True:
+            frame = self.data.receive()
+            assert frame is not None, f"the data lane ended: {self.output}"
+            assert frame.ask == ask, f"a frame of ask {frame.ask} (others: {others})"
+            if frame.message["type"] == "answer":
+                return frame.message
+
+    def call_among(self, operation, *others):
+        """The output of one ask, while others are in hand."""
+        return self.answer_among(self.ask(operation), *others)["output"]
+
     def in_hand(self):
         """The asks in hand, as a ping tells."""
         self.control.send({"type": "ping", "seq": 0})

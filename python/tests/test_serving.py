@@ -264,6 +264,11 @@ class Serving(unittest.TestCase):
         fault = self.fault("run", {"code": "import a_package_that_nobody_has.part"})
         self.assertEqual(fault["detail"]["package"], "a_package_that_nobody_has")
 
+    def test_a_timeout_after_the_deadline_is_the_deadline(self):
+        code = {"code": "time.sleep(0.01)\nraise TimeoutError('too slow')"}
+        self.assertEqual(self.fault("run", code, left_ms=1)["code"], "deadline")
+        self.assertEqual(self.fault("run", code)["code"], "recipe_failed")
+
     def test_time_left_counts_down_from_the_asks_own_budget(self):
         left = self.pod.call("time_left", left_ms=5_000)
         self.assertTrue(4.0 < left <= 5.0, left)

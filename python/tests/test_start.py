@@ -106,6 +106,55 @@ class Start(unittest.TestCase):
         pod = self.make(source, models={"a": "/models/a"}).ready()
         self.assertEqual(pod.call("run"), {"a": "/models/a"})
 
+    def test_the_warm_up_runs_after_load_and_before_ready(self):
+        source = """
+            import asyncio
+            class Pod:
+                steps = []
+                def load(self, models):
+                    self.steps.append("load")
+                def run(self, input):
+                    self.steps.append("run")
+                    return self.steps
+                async def later(self, input):
+                    self.loop = asyncio.get_running_loop()
+                    return self.steps.append("later")
+        """
+        warm_up = """
+            import helper
+            assert __name__ != "__main__" and __file__.endswith("pod/warm_up.py"), (__name__, __file__)
+            for _ in range(2):
+                pod.run(helper.x)
+            pod.steps.append("warm")
+        """
+        files = {"warm_up.py": warm_up, "helper.py": "x = 1"}
+        pod = self.make(source, files=files, warm_up="pod/warm_up.py").ready()
+        self.assertEqual(pod.call("run"), ["load", "run", "run", "warm", "run"])
+        files = {"warm_up.py": "await pod.later(1)\n"}
+        operations = {"run": False, "later": False}
+        pod = self.make(source, operations, files=files, warm_up="pod/warm_up.py").ready()
+        self.assertEqual(pod.call("run"), ["load", "later", "run"])
+        self.assertIsNone(pod.call("later"))
+
+    def test_a_warm_up_that_fails_is_named_with_its_traceback(self):
+        good = "class Pod:\n    def run(self, input): return input['n']\n"
+        for text, code, said in (
+            ("x = 1\npod.run({})\n", "import_failed", "`pod/warm_up.py` raised KeyError: 'n'"),
+            ("def f(:\n", "import_failed", "SyntaxError"),
+            ("import tensor_things\n", "dependency_missing", "`tensor_things`"),
+            ("raise MemoryError\n", "out_of_memory", "`pod/warm_up.py` ran out of cpu memory"),
+        ):
+            fault = self.failed(good, load=True, files={"warm_up.py": text}, warm_up="pod/warm_up.py")
+            self.assertEqual(fault["code"], code)
+            self.assertIn(said, fault["message"])
+            self.assertIn("pod/warm_up.py", fault["message"])
+            self.assertIn('pod/warm_up.py", line', fault["detail"]["traceback"])
+            self.assertNotIn("runner.py", fault["detail"]["traceback"])
+        fault = self.failed(good, load=True, warm_up="pod/nothing.py")
+        self.assertIn("pod/nothing.py", fault["message"])
+        fault = self.failed(good, load=True, warm_up="../outside.py")
+        self.assertIn("outside the recipe", fault["message"])
+
     def test_exits_at_import_just_end_the_process(self):
         for code, status in (("sys.exit(5)", 5), ("os._exit(6)", 6), ("sys.exit()", 0), ("sys.exit('no licence')", 1)):
             pod = self.make(f"import os, sys\nprint('about to go')\n{code}\n")

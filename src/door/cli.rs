@@ -6,14 +6,16 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::{
+    calling, looking,
     print::{self, Bars},
-    words::{CallWords, Command, Remote, Repo, Words},
+    serve,
+    words::{Command, Remote, Repo, Words},
 };
 use crate::{
     author,
     host::{Config, Host},
-    model::{Blob, Call, Code, Document, Event, Fault, Progress, Silent, limits, progress},
-    shelf::{durable, repository::Trust},
+    model::{Code, Fault, Progress, Silent, limits, progress},
+    shelf::repository::Trust,
 };
 
 /// Reads the words, runs the command, prints what came, gives the exit code.
@@ -35,8 +37,7 @@ pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| "hob=warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(print::diagnostics).init();
     let json = words.json;
-    // One thread runs the whole call: hopping between threads costs more than the work.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime(&words.command) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Fault::io("starting the runtime", &error), json),
     };
@@ -46,8 +47,24 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    use tokio::runtime::Builder;
+    let mut builder = match command {
+        // One connection's JSON is read while another's call is on its way: at 16 and more at a time that is twice as much.
+        Command::Serve { .. } => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(cores.min(limits::SERVE_THREADS_MAX));
+            builder
+        }
+        // One thread runs the whole call: hopping between threads costs more than the work.
+        _ => Builder::new_current_thread(),
+    };
+    builder.enable_all().build()
+}
+
 /// Words that make no sense here.
-fn usage(message: impl Into<String>) -> Fault {
+pub(super) fn usage(message: impl Into<String>) -> Fault {
     Fault::new(Code::Usage, message).hint("`hob COMMAND --help` says which words a command takes")
 }
 
@@ -70,11 +87,17 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Pack { folder, output } => return pack(&folder, output.as_deref(), json),
         Command::Publish { folder, repo, keys } => return publish(&folder, &repo, &keys, &*progress, json).await,
         Command::Repo { command } => return repo(command, json).await,
+        Command::Call(words) => return calling::call(Config::from_environment()?.with_progress(progress), words, json).await,
+        Command::Pods(words) => return looking::pods(Config::from_environment()?.home(), words, json).await,
+        Command::Logs(words) => return looking::logs(Config::from_environment()?.home(), words, json).await,
+        Command::Status { watch } => return looking::status(Config::from_environment()?.home(), watch, json).await,
         _ => {}
     }
-    let host = Host::open(Config::from_environment()?.with_progress(progress)).await?;
+    let config = Config::from_environment()?.with_progress(progress);
+    let home = config.home().clone();
+    let host = Host::open(config).await?;
     let done = match words.command {
-        Command::Call(words) => call(&host, words, json).await,
+        Command::Serve { listen, unix } => serve::serve(&host, &home, listen.as_deref(), unix.as_deref(), json).await,
         Command::Add { recipe, remote } => add(&host, &recipe, remote.as_deref(), json).await,
         Command::Remove { recipe } => remove(&host, &recipe, json).await,
         Command::List => list(&host, json),
@@ -82,132 +105,18 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Verify { recipe } => verify(&host, recipe.as_deref(), json).await,
         Command::Remote { command } => remote(&host, command, json).await,
         Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => Ok(()),
+        Command::Call(_) | Command::Pods(_) | Command::Logs(_) | Command::Status { .. } => Ok(()),
     };
     host.shutdown().await;
     done
 }
 
 /// Prints `text` for people or `value` for programs.
-fn say(json: bool, value: Value, text: impl FnOnce() -> String) {
+pub(super) fn say(json: bool, value: Value, text: impl FnOnce() -> String) {
     match json {
         true => print::result(&value.to_string()),
         false => print::result(&text()),
     }
-}
-
-async fn call(host: &Host, words: CallWords, json: bool) -> Result<(), Fault> {
-    let text = match words.input.as_deref() {
-        Some(text) if text != "-" => text.to_owned(),
-        _ => read_stdin()?,
-    };
-    let outs = words.out.iter().map(|pair| name_and_file(pair, "--out")).collect::<Result<Vec<_>, _>>()?;
-    let call = Call {
-        recipe: host.resolve(&words.recipe).await?,
-        operation: words.operation,
-        input: Document::parse(text, "input")?,
-        blobs: words.blob.iter().map(|pair| read_blob(pair)).collect::<Result<_, _>>()?,
-        deadline_ms: words.deadline.as_deref().map(milliseconds).transpose()?,
-        priority: Default::default(),
-        one_shot: false,
-    };
-    // One listener for the whole call: a Ctrl-C between two events counts as well.
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
-    let mut running = host.start(call);
-    while let Some(event) = interruptible(interrupt.as_mut(), running.next()).await? {
-        match event {
-            Event::Chunk { data, .. } if words.stream => print::result(&json!({ "chunk": data }).to_string()),
-            Event::Log { level, message } => tracing::info!(target: "hob::glue", "{level}: {message}"),
-            _ => {}
-        }
-    }
-    let outcome = interruptible(interrupt, running.outcome()).await??;
-    for (name, file) in &outs {
-        let blob = outcome.blobs.iter().find(|blob| &blob.name == name).ok_or_else(|| {
-            let names: Vec<_> = outcome.blobs.iter().map(|blob| format!("`{}`", blob.name)).collect();
-            usage(format!("the result has no blob `{name}` (it has: {})", names.join(", ")))
-        })?;
-        std::fs::write(file, &blob.bytes).map_err(|error| Fault::io(format!("writing {file}"), &error))?;
-    }
-    for blob in outcome.blobs.iter().filter(|blob| !outs.iter().any(|(name, _)| name == &blob.name)) {
-        print::note(&format!(
-            "  the result's blob `{}` ({} bytes) was not kept: `--out {}=FILE` writes it",
-            blob.name,
-            blob.bytes.len(),
-            blob.name
-        ));
-    }
-    if outcome.unsigned {
-        print::note(&format!("  unsigned dev mode: {} {} ran from a folder", outcome.recipe, outcome.version));
-    }
-    match json {
-        true => print::result(
-            &json!({
-                "output": outcome.output.value(), "recipe": outcome.recipe, "version": outcome.version,
-                "unsigned": outcome.unsigned, "wall_ms": outcome.wall_ms,
-            })
-            .to_string(),
-        ),
-        false => print::result(outcome.output.text()),
-    }
-    Ok(())
-}
-
-/// Waits for `work` unless the user presses Ctrl-C: then it is dropped, which cancels it down to the worker.
-async fn interruptible<T>(interrupt: impl Future<Output = std::io::Result<()>>, work: impl Future<Output = T>) -> Result<T, Fault> {
-    tokio::select! {
-        done = work => Ok(done),
-        Ok(()) = interrupt => Err(Fault::new(Code::Cancelled, "interrupted")),
-    }
-}
-
-fn read_stdin() -> Result<String, Fault> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let most = limits::DOCUMENT_BYTES_MAX;
-    let read = std::io::stdin().lock().take(most as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|error| Fault::io("reading input from stdin", &error))?;
-    // Before its text is looked at: the bound may have cut through a character.
-    if bytes.len() > most {
-        return Err(Fault::new(
-            Code::TooLarge,
-            format!("input on stdin is more than {most} bytes of JSON, which is the most that is carried"),
-        )
-        .hint("pass large data as a blob: `--blob NAME=FILE`"));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Fault::new(Code::InvalidJson, format!("input on stdin is not UTF-8 at byte {at}"))
-            .hint("JSON is UTF-8: convert it, or pass bytes as a blob")
-    })
-}
-
-fn name_and_file(pair: &str, flag: &str) -> Result<(String, String), Fault> {
-    match pair.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.to_owned())),
-        _ => Err(usage(format!("`{flag} {pair}`: wanted NAME=FILE"))),
-    }
-}
-
-fn read_blob(pair: &str) -> Result<Blob, Fault> {
-    let (name, file) = name_and_file(pair, "--blob")?;
-    // Whatever it is: a pipe has no size to look at first.
-    let bytes = durable::read(Path::new(&file), limits::FRAME_BYTES_MAX as u64)?
-        .ok_or_else(|| Fault::new(Code::Usage, format!("`--blob {pair}`: no file {file}")))?
-        .into();
-    Ok(Blob { name, media_type: "application/octet-stream".into(), bytes })
-}
-
-/// `500ms`, `30s`, `5m`.
-fn milliseconds(text: &str) -> Result<u64, Fault> {
-    let wrong = || usage(format!("`{text}` is not a time: wanted e.g. `500ms`, `30s` or `5m`"));
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        _ => return Err(wrong()),
-    };
-    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)
 }
 
 async fn build(folder: std::path::PathBuf, progress: progress::Shared, json: bool) -> Result<(), Fault> {
@@ -389,19 +298,4 @@ async fn remote(host: &Host, command: Remote, json: bool) -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(milliseconds("500ms").unwrap(), 500);
-        assert_eq!(milliseconds("30s").unwrap(), 30_000);
-        assert_eq!(milliseconds("5m").unwrap(), 300_000);
-        for bad in ["", "5", "s", "-1s", "1h", "99999999999999999999s", "18446744073709551615m"] {
-            assert_eq!(milliseconds(bad).unwrap_err().code, Code::Usage, "{bad}");
-        }
-    }
 }

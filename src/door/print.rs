@@ -25,6 +25,21 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// Writes text to stdout in place of what stood there, where that is a terminal; else as it is, with an empty line after it.
+pub fn redrawn(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let (before, after) = if out.is_terminal() { ("\x1b[H\x1b[2J", "\n") } else { ("", "\n\n") };
+    let _ = write!(out, "{before}{text}{after}").and_then(|()| out.flush());
+}
+
+/// Whether anybody still reads stdout.
+pub fn is_read() -> bool {
+    let out = std::io::stdout();
+    let mut stdout = [rustix::event::PollFd::new(&out, rustix::event::PollFlags::empty())];
+    let polled = rustix::event::poll(&mut stdout, Some(&rustix::event::Timespec::default()));
+    polled.is_err() || !stdout[0].revents().intersects(rustix::event::PollFlags::ERR | rustix::event::PollFlags::HUP)
+}
+
 /// Where diagnostics (`HOB_LOG`) go.
 pub fn diagnostics() -> std::io::Stderr {
     std::io::stderr()

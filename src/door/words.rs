@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::model::{Fault, Priority, limits::LOGS_DEFAULT_LINES};
+
 const EXIT_CODES: &str = "Exit codes: 0 done · 2 the words or the input are wrong · 3 no such recipe, operation or remote · \
 4 the recipe, hob.toml or hob.lock is wrong · 5 trust: signature, digest, expiry, rollback, or the repository is unreachable · \
 6 the pod · 7 the glue · 8 this machine (Python, uv, disk) · 9 deadline or cancelled · 10 not now (overloaded, cooling down, ending) · 70 Hob itself. \
@@ -50,6 +52,25 @@ pub enum Command {
     Verify {
         /// Only this recipe.
         recipe: Option<String>,
+    },
+    /// Answer calls until a signal ends it: pods stay warm, and `hob call` uses them.
+    Serve {
+        /// Also over TCP, e.g. `127.0.0.1:8080`, for requests that show the token.
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<String>,
+        /// Also at this socket, beside the one that `hob call` finds.
+        #[arg(long, value_name = "PATH")]
+        unix: Option<PathBuf>,
+    },
+    /// Show the pods of the running server.
+    Pods(PodWords),
+    /// Show what the pods of the running server printed.
+    Logs(LogWords),
+    /// Show how the running server does: calls, recipes, queues.
+    Status {
+        /// Again every second, until interrupted.
+        #[arg(long)]
+        watch: bool,
     },
     /// Remotes: the repositories that this machine trusts.
     Remote {
@@ -101,6 +122,40 @@ pub struct CallWords {
     /// Budget of the call, e.g. `500ms`, `30s`, `5m`; at most the operation's own.
     #[arg(long, value_name = "TIME")]
     pub deadline: Option<String>,
+    /// Who goes first when work waits: `interactive`, `normal` or `bulk`.
+    #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = priority)]
+    pub priority: Priority,
+    /// In a fresh pod and a host of its own, both ended with the call: for debugging.
+    #[arg(long)]
+    pub one_shot: bool,
+}
+
+fn priority(text: &str) -> Result<Priority, Fault> {
+    text.parse()
+}
+
+#[derive(Debug, Args)]
+pub struct PodWords {
+    /// Only this recipe's.
+    pub recipe: Option<String>,
+    /// Again every second, until interrupted.
+    #[arg(long)]
+    pub watch: bool,
+    /// Let a recipe that cools down after crashes start pods again.
+    #[arg(long, value_name = "RECIPE", conflicts_with_all = ["recipe", "watch"])]
+    pub lift: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LogWords {
+    /// Only this recipe's.
+    pub recipe: Option<String>,
+    /// So many of the last lines.
+    #[arg(long, value_name = "N", default_value_t = LOGS_DEFAULT_LINES)]
+    pub lines: usize,
+    /// Go on with the lines that come, until interrupted.
+    #[arg(long)]
+    pub watch: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -43,6 +43,11 @@ impl Config {
         Ok(Config::new(home).with_variables())
     }
 
+    /// Where its files lie.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// Tells `progress` of slow steps.
     pub fn with_progress(mut self, progress: progress::Shared) -> Config {
         self.progress = progress;

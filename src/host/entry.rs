@@ -55,11 +55,6 @@ impl Entry {
         Some(self.new_pool(host, PoolSpec { min: 0, max: 1, ..spec.clone() }))
     }
 
-    /// The pods that there are already, if any.
-    pub fn started(&self) -> Option<&Pool> {
-        self.pool.get()
-    }
-
     fn new_pool(&self, host: &Arc<Inner>, spec: PoolSpec) -> Pool {
         let concurrency = self.recipe.manifest().pod.as_ref().map_or(1, |pod| pod.concurrency);
         let source = Source { host: Arc::downgrade(host), recipe: self.recipe.clone(), environment: self.environment };

@@ -2,10 +2,18 @@
 //!
 //! A count never flakes as a timing does, so the promise of few crossings is tested on these records.
 
-use std::{collections::VecDeque, sync::Mutex, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use serde::Serialize;
 
+use super::Inner;
 use crate::{
     glue::Crossings,
     model::{Call, Code, limits::JOURNAL_CALLS_MAX},
@@ -30,7 +38,7 @@ pub struct Record {
 }
 
 impl Record {
-    pub(super) fn begin(call: &Call) -> Record {
+    fn begin(call: &Call) -> Record {
         Record {
             recipe: call.recipe.to_string(),
             operation: call.operation.clone(),
@@ -50,9 +58,35 @@ impl Record {
         self.frames_sent = sent;
         self.frames_received = received;
     }
-    pub(super) fn end(&mut self, wall: Duration, fault: Option<Code>) {
-        self.wall_ms = wall.as_secs_f64() * 1e3;
-        self.fault = fault;
+}
+
+/// A call under way, for the journal. Dropped before its end, it is recorded as cancelled: so no call is missing.
+pub(super) struct Recording {
+    host: Arc<Inner>,
+    begun: Instant,
+    pub record: Record,
+    over: bool,
+}
+
+impl Recording {
+    pub fn begin(host: &Arc<Inner>, call: &Call) -> Recording {
+        host.journal.running.fetch_add(1, Ordering::Relaxed);
+        Recording { host: host.clone(), begun: Instant::now(), record: Record::begin(call), over: false }
+    }
+
+    pub fn end(mut self, fault: Option<Code>) {
+        self.record.fault = fault;
+        self.over = true;
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if !self.over {
+            self.record.fault = Some(Code::Cancelled);
+        }
+        self.record.wall_ms = self.begun.elapsed().as_secs_f64() * 1e3;
+        self.host.journal.push(self.record.clone());
     }
 }
 
@@ -60,16 +94,28 @@ impl Record {
 #[derive(Debug, Default)]
 pub struct Journal {
     records: Mutex<VecDeque<Record>>,
+    running: AtomicU64,
+    done: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Journal {
-    pub(super) fn push(&self, record: Record) {
+    fn push(&self, record: Record) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        self.done.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(u64::from(record.fault.is_some()), Ordering::Relaxed);
         tracing::debug!(recipe = %record.recipe, operation = %record.operation, wall_ms = record.wall_ms, fault = record.fault.map(Code::name), "call");
         let mut records = self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if records.len() >= JOURNAL_CALLS_MAX {
             records.pop_front();
         }
         records.push_back(record);
+    }
+
+    /// Calls that run, that are over, and those of the latter that failed, since the host was opened.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.running), count(&self.done), count(&self.failed))
     }
 
     /// The remembered calls, oldest first.

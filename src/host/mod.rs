@@ -4,7 +4,10 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     glue::Glue,
-    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, limits, progress, status::PodStatus},
+    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, limits, progress},
     pod,
     shelf::{self, environment::Tools, store::Shelf},
 };
@@ -27,6 +30,7 @@ mod journal;
 mod lease;
 mod pods;
 mod run;
+mod status;
 
 pub use config::Config;
 pub use install::{Added, Shown};
@@ -52,6 +56,7 @@ pub struct Host(Arc<Inner>);
 
 /// What all parts of a host share.
 pub(crate) struct Inner {
+    opened: std::time::Instant,
     home: Home,
     tools: Tools,
     progress: progress::Shared,
@@ -63,6 +68,8 @@ pub(crate) struct Inner {
     /// The unpacked keeper of pods.
     keeper: std::path::PathBuf,
     pods: pods::Pods,
+    /// It takes no calls any more.
+    closing: AtomicBool,
     /// Interpreters that were found, by the range that was asked for: each costs a process to ask.
     pythons: tokio::sync::Mutex<std::collections::HashMap<String, crate::shelf::python::Python>>,
 }
@@ -84,6 +91,7 @@ impl Host {
             let keeper = pod::unpack_runner(&config.home.tools())?;
             let tools = crate::shelf::config::Config::read(&config.home)?.tools.overridden_by(config.tools);
             Ok(Host(Arc::new(Inner {
+                opened: std::time::Instant::now(),
                 home: config.home,
                 tools,
                 progress: config.progress,
@@ -93,6 +101,7 @@ impl Host {
                 journal: Default::default(),
                 keeper,
                 pods: Default::default(),
+                closing: Default::default(),
                 pythons: Default::default(),
             })))
         })
@@ -125,11 +134,6 @@ impl Host {
     /// What was called lately.
     pub fn journal(&self) -> Vec<Record> {
         self.0.journal.records()
-    }
-
-    /// The pods that this host started and that are not over.
-    pub fn pods(&self) -> Vec<PodStatus> {
-        self.0.pods.statuses()
     }
 
     /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe provides.
@@ -179,6 +183,7 @@ impl Host {
 
     /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as `shutting_down`.
     pub async fn shutdown_within(&self, drain: Duration) {
+        self.0.closing.store(true, Ordering::Release);
         self.0.pods.shutdown(drain).await;
     }
 }

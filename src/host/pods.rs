@@ -79,6 +79,13 @@ impl Pods {
         self.pools().iter().map(Pool::status).collect()
     }
 
+    /// Lifts what keeps that recipe's pods from being started; whether there is such a recipe in use.
+    pub fn lift(&self, recipe: &str) -> bool {
+        let pools: Vec<Pool> = self.pools().into_iter().filter(|pool| pool.recipe() == recipe).collect();
+        pools.iter().for_each(Pool::lift);
+        !pools.is_empty()
+    }
+
     /// Every pod that is not over, those of forgotten recipes too.
     pub fn statuses(&self) -> Vec<PodStatus> {
         let watchers = self.known().watchers.clone();

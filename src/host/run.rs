@@ -1,6 +1,6 @@
 //! One call, top to bottom. Start reading Hob here.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use serde_json::Value;
 use tokio::{
@@ -8,7 +8,12 @@ use tokio::{
     time::{Duration, Instant, timeout_at},
 };
 
-use super::{Inner, entry::Entry, journal::Record, lease::Leased};
+use super::{
+    Inner,
+    entry::Entry,
+    journal::{Record, Recording},
+    lease::Leased,
+};
 use crate::{
     glue,
     model::{Admitted, Blob, Call, Code, Document, Event, Fault, Outcome},
@@ -22,11 +27,9 @@ struct Answer {
 
 /// Runs one call; `events` gets what happens before the outcome, in order.
 pub async fn run(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>) -> Result<Outcome, Fault> {
-    let begun = Instant::now();
-    let mut record = Record::begin(&call);
-    let result = admitted(host, call, events, begun, &mut record).await;
-    record.end(begun.elapsed(), result.as_ref().err().map(|fault| fault.code));
-    host.journal.push(record);
+    let mut recording = Recording::begin(host, &call);
+    let result = admitted(host, call, events, &mut recording.record).await;
+    recording.end(result.as_ref().err().map(|fault| fault.code));
     result
 }
 
@@ -34,9 +37,12 @@ async fn admitted(
     host: &Arc<Inner>,
     call: Call,
     events: mpsc::Sender<Event>,
-    begun: Instant,
     record: &mut Record,
 ) -> Result<Outcome, Fault> {
+    let begun = Instant::now();
+    if host.closing.load(Ordering::Acquire) {
+        return Err(Fault::new(Code::ShuttingDown, "the host is ending and takes no more calls").hint("call again when it was started anew"));
+    }
     // Which recipe: a verified one from the shelf, or the author's folder.
     let entry = host.catalogue.find(host, &call.recipe).await?;
     let recipe = entry.recipe().clone();

@@ -59,9 +59,10 @@ impl std::str::FromStr for Priority {
 
     /// Errors: `usage`.
     fn from_str(text: &str) -> Result<Priority, Fault> {
-        Priority::ALL.into_iter().find(|priority| priority.name() == text).ok_or_else(|| {
-            Fault::new(Code::Usage, format!("`{text}` is not a priority: wanted `interactive`, `normal` or `bulk`"))
-        })
+        Priority::ALL
+            .into_iter()
+            .find(|priority| priority.name() == text)
+            .ok_or_else(|| Fault::new(Code::Usage, format!("`{text}` is not a priority: wanted `interactive`, `normal` or `bulk`")))
     }
 }
 

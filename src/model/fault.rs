@@ -93,6 +93,10 @@ codes! {
     AlreadyPublished "already_published" Caller exit 5 http 409 mcp -32603;
     /// A key is missing or does not belong to the role it should sign for.
     KeyInvalid "key_invalid" Caller exit 5 http 403 mcp -32603;
+    /// A recipe folder where only signed recipes are run.
+    Unsigned "unsigned" Caller exit 5 http 403 mcp -32602;
+    /// The request does not show the server's token.
+    Unauthorized "unauthorized" Caller exit 5 http 401 mcp -32602;
     /// The recipe's own code answered with an error (Python exception, glue fault).
     RecipeFailed "recipe_failed" Recipe exit 6 http 500 mcp -32603;
     /// The pod's code could not be imported or constructed.
@@ -139,6 +143,8 @@ codes! {
     Overloaded "overloaded" Machine exit 10 http 429 mcp -32603 retry true;
     /// The recipe's pods failed again and again: the next one is started later.
     CoolingDown "cooling_down" Pod exit 10 http 503 mcp -32603 retry true;
+    /// Another server of the same home is running.
+    AlreadyServing "already_serving" Caller exit 10 http 409 mcp -32603;
     /// The host is ending and takes no more work.
     ShuttingDown "shutting_down" Machine exit 10 http 503 mcp -32603 retry true;
     /// Hob's own mistake.

@@ -67,6 +67,22 @@ impl Home {
     pub fn dossiers(&self) -> PathBuf {
         self.state.join("dossiers")
     }
+    /// What a running `hob serve` is reached by; only its owner may enter.
+    pub fn serve(&self) -> PathBuf {
+        self.state.join("serve")
+    }
+    /// The socket of a running `hob serve`.
+    pub fn socket(&self) -> PathBuf {
+        self.serve().join("socket")
+    }
+    /// Held by a running `hob serve`, so that there is one for a home.
+    pub fn serve_lock(&self) -> PathBuf {
+        self.serve().join("lock")
+    }
+    /// What a caller over TCP must show.
+    pub fn token(&self) -> PathBuf {
+        self.serve().join("token")
+    }
     /// wasmtime's compile cache (kept private: a flipped bit in it would run).
     pub fn compile_cache(&self) -> PathBuf {
         self.cache.join("wasmtime")

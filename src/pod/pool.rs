@@ -30,7 +30,7 @@ use crate::model::{
     Code, Fault, Verified,
     limits::{CALL_EVENTS_MAX, FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
     recipe::PoolSpec,
-    status::{self, Health, LogLine, PoolStatus},
+    status::{self, Health, PoolStatus},
 };
 
 /// A future behind a pointer.
@@ -296,10 +296,9 @@ impl Pool {
         status
     }
 
-    /// The last lines of each of its pods.
-    pub fn logs(&self, lines: usize) -> Vec<LogLine> {
-        let watchers: Vec<_> = self.0.book().members.iter().filter_map(|member| member.watcher.clone()).collect();
-        watchers.iter().flat_map(|watcher| watcher.log(lines)).collect()
+    /// `publisher/name` of the recipe.
+    pub fn recipe(&self) -> String {
+        self.0.name()
     }
 
     /// Takes nothing new; returns when all that was accepted is over, or at `until`: then what still waits ends as `shutting_down`.

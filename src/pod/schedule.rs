@@ -34,7 +34,7 @@ use std::{
 use self::pace::Pace;
 use crate::model::{
     call::Priority,
-    limits::{AGE_MS, BATCH_MISFITS_MAX, BATCH_WAIT_PERCENT, BULK_QUEUE_PERCENT, PASSED_OVER_MAX},
+    limits::{AGE_MS, BATCH_MISFITS_MAX, BATCH_WAIT_PERCENT, BULK_QUEUE_PERCENT, PASSED_OVER_MAX, SENT_AWAY_MAX},
     operation::{Batch, Operation},
 };
 
@@ -101,7 +101,8 @@ pub struct Schedule<T> {
     deadlines: BTreeSet<(Duration, Priority, Ticket)>,
     /// Units in a row that passed over the oldest ask of each class.
     passed_over: [u32; 3],
-    /// Callers that were refused and told to come back when a place is free, less the places that became free since.
+    /// Callers that were refused and told when to come back, one behind the other, less the places that became free since. Forgotten when
+    /// the queue is empty: so one who knocks all the time makes others wait no longer than there is work.
     sent_away: usize,
     pace: Pace,
 }
@@ -199,8 +200,10 @@ impl<T> Schedule<T> {
             // A place of bulk's own becomes free after all that goes before it.
             let before = if bulk_is_full { interactive + normal } else { 0 };
             let retry_after = self.pace.retry_after(self.sent_away + 1 + before);
-            // Bounded, so that one who knocks all the time cannot send everybody else away for ever.
-            self.sent_away = (self.sent_away + 1).min(self.queue_max);
+            // While nothing is measured all are told the same time, and nobody has a place in a line.
+            if self.pace.is_measured() {
+                self.sent_away = (self.sent_away + 1).min(SENT_AWAY_MAX);
+            }
             return Err(Refused { item, waiting: all, retry_after });
         }
         let ticket = Ticket(self.next_ticket);
@@ -407,7 +410,8 @@ impl<T> Schedule<T> {
     }
 
     fn give(&mut self, lead: Order, others: Vec<Order>) -> Vec<(Ticket, Waiting, T)> {
-        let oldest = |classes: &[BTreeMap<Ticket, Entry<T>>; 3]| classes.each_ref().map(|class| class.first_key_value().map(|(ticket, _)| *ticket));
+        let oldest =
+            |classes: &[BTreeMap<Ticket, Entry<T>>; 3]| classes.each_ref().map(|class| class.first_key_value().map(|(ticket, _)| *ticket));
         let before = oldest(&self.classes);
         let mut unit = Vec::with_capacity(others.len() + 1);
         for order in std::iter::once(lead).chain(others) {

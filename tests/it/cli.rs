@@ -10,4 +10,6 @@ mod faults;
 mod killing;
 mod managing;
 mod rig;
+mod served;
+mod serving;
 mod tampering;

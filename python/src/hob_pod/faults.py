@@ -4,6 +4,7 @@ Apart because start, load and asks all end here, and because the modules it need
 import and wanted only when something went wrong.
 """
 
+import errno
 import os
 import sys
 
@@ -30,6 +31,60 @@ MESSAGE_CHARS_MAX = 2_000
 #: The end of a traceback says most. Well below the host's bound for a fault's detail.
 TRACEBACK_CHARS_MAX = 16_000
 
+#: How far down `raise ... from` is looked.
+CAUSES_MAX = 5
+
+#: Packages that are not called what they are imported as, as far as recipes are likely to meet them.
+_PACKAGES = {
+    "Crypto": "pycryptodome",
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "docx": "python-docx",
+    "dotenv": "python-dotenv",
+    "faiss": "faiss-cpu",
+    "fitz": "pymupdf",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+#: What locks, in the recipe's folder; the braces take the interpreter's version.
+_LOCK = (
+    "uv pip compile --universal --python-version {}.{} --generate-hashes --only-binary :all: --no-emit-index-url"
+    " pod/requirements.in -o pod/requirements.lock"
+)
+#: What the end of an accelerator's memory looks like, in lower case, in errors that have no class of their own.
+_GPU_MEMORY = (
+    "cuda out of memory",
+    "cuda error: out of memory",
+    "cuda failure 2: out of memory",
+    "cudaerrormemoryallocation",
+    "hip out of memory",
+    "mps backend out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
+#: The same of no one device: a word of a device in the text decides.
+_ANY_MEMORY = (
+    "defaultcpuallocator",  # torch, which raises no MemoryError
+    "failed to allocate memory for requested buffer",  # onnxruntime
+    "oom when allocating tensor",  # tensorflow
+    "resource_exhausted: out of memory",  # jax
+    "std::bad_alloc",
+)
+_DEVICES = ("cuda", "gpu", "hip")
+_TIMEOUTS = frozenset(("TimeoutError", "TimeoutExpired", "timeout"))  # of asyncio, subprocess, socket up to Python 3.10
+#: What is said by loaders that do not name the file in `filename`.
+_NO_FILE = (
+    "no such file",
+    "no_suchfile",
+    "does not appear to have a file",
+    "no file named",
+    "file doesn't exist",
+    "does not exist",
+)
+
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -55,34 +110,64 @@ class Fault(Exception):
 
 
 def of(error, doing, models=(), folder=None, overdue=False):
-    """The fault (a dict for the wire) that `error` is. `doing` says what was going on, e.g. "`embed`"."""
+    """The fault (a dict for the wire) that `error` is.
+
+    `doing` says what was going on, e.g. "`embed`"; `models` is {name: path}; `folder` is the recipe's `pod`; `overdue`
+    says that the ask's time was up when the error came.
+    """
     if isinstance(error, Fault):
         return _fault(error.code, error.message, error.hint, error.detail)
     if isinstance(error, wire.NotJson):
         hint = "return lists, dicts with text keys, text, finite numbers, booleans, None; bytes go into a hob_pod.Blob"
         detail = {"pointer": error.pointer, "problem": error.problem}
         return _fault("invalid_json", f"{doing} gave {error}", hint, detail)
+    detail = {"type": type(error).__name__, "traceback": _traceback(error)}
+    # Libraries wrap what happened in errors of their own (`raise ... from`): the first one that has a name counts.
+    cause = error
+    for _ in range(CAUSES_MAX):
+        known = _known(cause, doing, models, folder, overdue)
+        if known is not None:
+            code, text, hint, more = known
+            return _fault(code, text, hint, {**detail, **more})
+        cause = cause.__cause__
+        if cause is None:
+            break
     kind = type(error).__name__
-    detail = {"type": kind, "traceback": _traceback(error)}
-    device = _out_of_memory(error, kind)
-    if device:
-        text = f"{doing} ran out of {device} memory: {error}"
-        return _fault("out_of_memory", text, None, {**detail, "device": device})
-    if isinstance(error, ModuleNotFoundError) and error.name and not _is_own(error.name, folder):
-        package = error.name.partition(".")[0]
-        return _fault(
-            "dependency_missing",
-            f"{doing} needs the Python package `{package}`, which the recipe's environment does not have",
-            f"add `{package}` to requirements.in and lock again (the package's name may differ from the module's)",
-            {**detail, "package": package},
-        )
-    if isinstance(error, FileNotFoundError):
-        model = _model_of(error, models)
-        if model:
-            text = f"{doing} did not find the model `{model}`: {error}"
-            return _fault("model_missing", text, None, {**detail, "model": model})
     text = f"{doing} raised {kind}: {error}" if str(error) else f"{doing} raised {kind}"
     return _fault("recipe_failed", text, None, detail)
+
+
+def _known(error, doing, models, folder, overdue):
+    """(code, message, hint, more detail) of an error that says what to do about it; None of any other."""
+    kind = type(error).__name__
+    device = _out_of_memory(error, kind)
+    if device:
+        hint = "send less at once, or lower `max_items` of the operation's batch" if device == "gpu" else None
+        return "out_of_memory", f"{doing} ran out of {device} memory: {error}", hint, {"device": device}
+    if isinstance(error, ModuleNotFoundError) and error.name and not _is_own(error.name, folder):
+        module = error.name.partition(".")[0]
+        package = _PACKAGES.get(module, module)
+        lock = _LOCK.format(*sys.version_info)
+        hint = f"add `{package}` to pod/requirements.in"
+        if package == module:
+            hint += " (a package's name may differ from the module's)"
+        return (
+            "dependency_missing",
+            f"{doing} needs the Python package `{package}`, which the recipe's environment does not have",
+            f"{hint}, then lock again: `{lock}`",
+            {"package": package, "module": error.name, "command": f"echo {package} >> pod/requirements.in && {lock}"},
+        )
+    library = _missing_library(error)
+    if library:
+        text = f"{doing} needs the library `{library}`, which this machine does not have"
+        hint = "install the system's package that brings it, or lock a Python package that carries it"
+        return "dependency_missing", text, hint, {"library": library}
+    model = _missing_model(error, kind, models)
+    if model:
+        return "model_missing", f"{doing} did not find the model `{model}`: {error}", None, {"model": model}
+    if overdue and (isinstance(error, TimeoutError) or kind in _TIMEOUTS):
+        return "deadline", f"{doing} ran out of time: {kind}", None, {}
+    return None
 
 
 def of_start(error, doing, models, folder):
@@ -126,14 +211,24 @@ def _traceback(error):
 
 def _out_of_memory(error, kind):
     """`cpu` or `gpu` if that memory ran out. By name and text: importing torch to ask would cost seconds."""
-    if isinstance(error, MemoryError):
-        return "gpu" if kind == "OutOfMemoryError" else "cpu"  # cupy's is a MemoryError
-    text = str(error)
-    if kind == "OutOfMemoryError" or "CUDA out of memory" in text or "CUDA error: out of memory" in text:
+    if kind == "OutOfMemoryError":
+        return "gpu"  # torch's and cupy's; cupy's is a MemoryError
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "cpu"
+    text = str(error).lower()
+    if any(words in text for words in _GPU_MEMORY):
         return "gpu"
-    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in text:
-        return "cpu"  # torch, which raises no MemoryError
+    if any(words in text for words in _ANY_MEMORY):
+        return "gpu" if any(device in text for device in _DEVICES) else "cpu"
     return None
+
+
+def _missing_library(error):
+    """The shared library that a module or a `ctypes.CDLL` wanted."""
+    if not isinstance(error, (ImportError, OSError)):
+        return None
+    before, said, _ = str(error).partition(": cannot open shared object file")
+    return before.rpartition(" ")[2] if said and before else None
 
 
 def _is_own(module, folder):
@@ -144,14 +239,27 @@ def _is_own(module, folder):
     return folder is not None and any(os.path.exists(os.path.join(folder, top + end)) for end in ("", ".py"))
 
 
-def _model_of(error, models):
+def _missing_model(error, kind, models):
     """The name of the model whose file (or a file in it) is missing."""
-    missing = error.filename
-    if not isinstance(missing, (str, bytes)):
+    if not models:
         return None
-    missing = os.path.abspath(os.fsdecode(missing))
-    for name in models:
-        path = os.path.abspath(models[name])
-        if missing == path or missing.startswith(path + os.sep):
+    missing = getattr(error, "filename", None)
+    if isinstance(error, FileNotFoundError) and isinstance(missing, (str, bytes)):
+        missing = os.path.abspath(os.fsdecode(missing))
+        for name in models:
+            path = os.path.abspath(models[name])
+            if missing == path or missing.startswith(path + os.sep):
+                return name
+        return None
+    # onnxruntime, safetensors and transformers say it in words only.
+    if not isinstance(error, OSError) and kind != "NoSuchFile":
+        return None
+    text = str(error)
+    if not any(words in text.lower() for words in _NO_FILE):
+        return None
+    for name in sorted(models, key=lambda name: -len(models[name])):  # a path may be the beginning of another
+        at = text.find(models[name])
+        after = text[at + len(models[name]) :][:1]
+        if at >= 0 and not (after.isalnum() or after in ("_", "-")):
             return name
     return None

@@ -137,7 +137,10 @@ class Runner:
 
     def _warm_up(self, name, pod):
         """Runs the file as a script of its own, with the pod as its global `pod`; it may await at its top level."""
-        path = os.path.join(self.start["folder"], name)
+        folder = os.path.realpath(self.start["folder"])
+        path = os.path.realpath(os.path.join(folder, name))
+        if not path.startswith(folder + os.sep):
+            raise faults.Fault("import_failed", f"the warm-up `{name}` is outside the recipe")
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", _TOP_LEVEL_AWAIT, dont_inherit=True)
         awaitable = eval(code, {"__name__": "__warm_up__", "__file__": path, "pod": pod})

@@ -30,6 +30,7 @@ _unpack, _pack = HEADER.unpack_from, HEADER.pack
 _DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _ZEROS = b"0" * 19
 _LONG_INTEGER = rb"(?<![\d.])\d{19}"
+_TEXT = frozenset((str,))
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
@@ -198,7 +199,7 @@ def parse(raw):
             value = _decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if _has_long_integer(raw) or "\\ud" in text or "\\uD" in text:
+    if _has_long_integer(raw) or ("\\u" in text and ("\\ud" in text or "\\uD" in text)):
         try:
             _check(value, "", 0)
         except NotJson as error:
@@ -271,20 +272,19 @@ def _step(pointer, key):
 
 def _check_keys(value, pointer, depth):
     """Raises NotJson at a key that is not text: of numbers and None the encoder would make text in silence."""
-    kind = type(value)
-    if kind in _SCALARS:
+    if type(value) in _SCALARS:
         return
     if depth >= DEPTH_MAX:
         raise NotJson(pointer, "nesting too deep (or a value that holds itself)")
     if isinstance(value, dict):
-        if not set(map(type, value)) <= {str}:
+        if not _TEXT.issuperset(map(type, value)):
             for key in value:
                 if not isinstance(key, str):
                     raise NotJson(pointer or "/", f"the key {key!r} is a {type(key).__name__}, not text,")
-        if not set(map(type, value.values())) <= _SCALARS:
+        if not _SCALARS.issuperset(map(type, value.values())):
             for key, item in value.items():
                 _check_keys(item, _step(pointer, key), depth + 1)
-    elif isinstance(value, (list, tuple)) and not set(map(type, value)) <= _SCALARS:
+    elif isinstance(value, (list, tuple)) and not _SCALARS.issuperset(map(type, value)):
         for index, item in enumerate(value):
             if type(item) not in _SCALARS:
                 _check_keys(item, f"{pointer}/{index}", depth + 1)

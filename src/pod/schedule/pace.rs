@@ -48,9 +48,14 @@ impl Pace {
         self.since = None;
     }
 
+    /// Whether it is known how fast the queue moves.
+    pub fn is_measured(&self) -> bool {
+        self.drained > 0.0
+    }
+
     /// Until the `place`-th place from now is likely free: the unit that ends next may only just have begun, then come as many asks.
     pub fn retry_after(&self, place: usize) -> Duration {
-        let Some(service_us) = self.service_us.filter(|_| self.drained > 0.0) else {
+        let Some(service_us) = self.service_us.filter(|_| self.is_measured()) else {
             return Duration::from_millis(RETRY_AFTER_UNMEASURED_MS);
         };
         let wait_us = service_us + self.drain_us / self.drained * place as f64;

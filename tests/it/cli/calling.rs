@@ -12,7 +12,7 @@ use super::rig::{Rig, Signed, processes_of, signal};
 
 const ECHO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/echo");
 
-fn with_echo() -> (Rig, Signed) {
+pub fn with_echo() -> (Rig, Signed) {
     let (rig, signed) = (Rig::new(), Signed::new());
     let keys = signed.keys.to_str().unwrap();
     rig.hob(&["repo", "add-publisher", signed.repository.to_str().unwrap(), "hob", "--keys", keys]).well();

@@ -69,3 +69,23 @@ fn every_command_is_documented_and_every_documented_command_exists() {
         .collect();
     assert_eq!(documented, there);
 }
+
+#[test]
+fn the_statuses_and_routes_of_the_server_are_documented() {
+    let page = include_str!("../../../docs/serve.md");
+    let mut documented = BTreeSet::new();
+    for row in page.lines().skip_while(|line| !line.starts_with("| status")).skip(2).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        documented.extend(cells[1].split(", ").map(|code| format!("{} {code}", cells[0])));
+    }
+    let wanted: BTreeSet<String> = Code::all().map(|code| format!("{} `{}`", code.http(), code.name())).collect();
+    assert_eq!(documented, wanted);
+    let source = include_str!("../../../src/door/http/mod.rs");
+    let routes: Vec<&str> = source.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")).collect();
+    assert!(routes.len() >= 7, "{routes:?}");
+    for route in routes {
+        let (path, handler) = route.split_once("\", ").unwrap();
+        let method = if handler.starts_with("post(") { "POST" } else { "GET" };
+        assert!(page.contains(&format!("| `{method} {path}` |")), "{method} {path} is not in docs/serve.md");
+    }
+}

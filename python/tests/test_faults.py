@@ -1,0 +1,145 @@
+"""Which fault an exception is: a table, without a pod."""
+
+import asyncio
+import errno
+import os
+import socket
+import subprocess
+import tempfile
+import unittest
+
+from hob_pod import Fault, faults
+
+
+def named(name, *bases):
+    """An exception class as some library has it."""
+    return type(name, bases or (Exception,), {})
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+OutOfMemoryError = named("OutOfMemoryError", RuntimeError)
+NoSuchFile = named("NoSuchFile")
+MODELS = {"net": "/models/net", "net-large": "/models/net-large", "one.onnx": "/models/one.onnx"}
+ORT = "[ONNXRuntimeError] : 3 : NO_SUCHFILE : Load model from /models/one.onnx failed. File doesn't exist"
+ARENA = "[ONNXRuntimeError] : 6 : bfc_arena.cc Failed to allocate memory for requested buffer of size 1073741824"
+
+
+class Table(unittest.TestCase):
+    def of(self, error, overdue=False):
+        return faults.of(error, "`run`", MODELS, "/recipe/pod", overdue)
+
+    def test_memory_that_ran_out_is_named_by_its_device(self):
+        for error, device in (
+            (MemoryError(), "cpu"),
+            (named("_ArrayMemoryError", MemoryError)("Unable to allocate 8 GiB"), "cpu"),
+            (named("OutOfMemoryError", MemoryError)("cupy"), "gpu"),
+            (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "gpu"),
+            (RuntimeError("CUDA error: out of memory"), "gpu"),
+            (RuntimeError("HIP out of memory. Tried"), "gpu"),
+            (RuntimeError("MPS backend out of memory"), "gpu"),
+            (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "gpu"),
+            (named("RuntimeException")(ARENA), "cpu"),
+            (named("RuntimeException")(ARENA + " in node of CUDAExecutionProvider"), "gpu"),
+            (named("ResourceExhaustedError")("OOM when allocating tensor on /device:GPU:0"), "gpu"),
+            (named("ResourceExhaustedError")("OOM when allocating tensor on /device:CPU:0"), "cpu"),
+            (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "cpu"),
+            (RuntimeError("std::bad_alloc"), "cpu"),
+            (OSError(errno.ENOMEM, "Cannot allocate memory"), "cpu"),
+            (caused(ValueError("could not run"), OutOfMemoryError("CUDA out of memory")), "gpu"),
+        ):
+            with self.subTest(repr(error)[:80]):
+                fault = self.of(error)
+                self.assertEqual((fault["code"], fault["detail"]["device"]), ("out_of_memory", device))
+                self.assertIn(f"`run` ran out of {device} memory", fault["message"])
+        for error in (RuntimeError("CUDA error: device-side assert triggered"), OSError(errno.EIO, "x"), ValueError("memory")):
+            self.assertEqual(self.of(error)["code"], "recipe_failed")
+
+    def test_models_that_are_missing_are_named(self):
+        for error, model in (
+            (FileNotFoundError(2, "No such file", "/models/net"), "net"),
+            (FileNotFoundError(2, "No such file", "/models/net/config.json"), "net"),
+            (FileNotFoundError(2, "No such file", b"/models/net-large/x"), "net-large"),
+            (FileNotFoundError('No such file or directory: "/models/net-large/model.safetensors"'), "net-large"),
+            (NoSuchFile(ORT), "one.onnx"),
+            (OSError("/models/net does not appear to have a file named config.json"), "net"),
+            (caused(RuntimeError("cannot load"), FileNotFoundError(2, "No such file", "/models/net")), "net"),
+        ):
+            with self.subTest(repr(error)):
+                fault = self.of(error)
+                self.assertEqual((fault["code"], fault["detail"]["model"]), ("model_missing", model))
+        for error in (
+            FileNotFoundError(2, "No such file", "/models/network"),
+            FileNotFoundError(2, "No such file", "/elsewhere"),
+            FileNotFoundError(2, "No such file", 3),
+            FileNotFoundError("No such file or directory: /models/network"),
+            PermissionError(13, "Permission denied", "/models/net"),
+            OSError("/models/net is broken"),
+            ValueError("no such file: /models/net"),
+        ):
+            with self.subTest(repr(error)):
+                self.assertEqual(self.of(error)["code"], "recipe_failed")
+
+    def test_packages_that_are_missing_come_with_the_command_that_locks_them(self):
+        for module, package in (("tensors.nn", "tensors"), ("sklearn", "scikit-learn"), ("PIL.Image", "pillow")):
+            fault = self.of(ModuleNotFoundError("no module", name=module))
+            self.assertEqual((fault["code"], fault["detail"]["package"]), ("dependency_missing", package))
+            self.assertEqual(fault["detail"]["module"], module)
+            self.assertIn(f"add `{package}` to pod/requirements.in", fault["hint"])
+            self.assertIn("uv pip compile", fault["hint"])
+            self.assertTrue(fault["detail"]["command"].startswith(f"echo {package} >> pod/requirements.in && uv pip compile"))
+        wrapped = caused(RuntimeError("Failed to import transformers"), ModuleNotFoundError("no module", name="tensors"))
+        self.assertEqual(self.of(wrapped)["detail"]["package"], "tensors")
+        # Python's own: no package would bring it.
+        self.assertEqual(self.of(ModuleNotFoundError("no module", name="json.nothing"))["code"], "recipe_failed")
+
+    def test_the_recipes_own_module_is_no_package(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "helper.py"), "w"):
+                pass
+            fault = faults.of(ModuleNotFoundError("no module", name="helper.part"), "`run`", {}, folder)
+        self.assertEqual(fault["code"], "recipe_failed")
+
+    def test_shared_libraries_that_are_missing_are_named(self):
+        text = "cannot open shared object file: No such file or directory"
+        for error in (ImportError(f"libGL.so.1: {text}"), OSError(f"libGL.so.1: {text}")):
+            fault = self.of(error)
+            self.assertEqual((fault["code"], fault["detail"]["library"]), ("dependency_missing", "libGL.so.1"))
+
+    def test_a_timeout_is_the_deadline_only_when_the_time_was_up(self):
+        for error in (
+            TimeoutError(),
+            asyncio.TimeoutError(),
+            socket.timeout("timed out"),  # noqa: UP041 (before Python 3.10 it is another)
+            subprocess.TimeoutExpired("sox", 3),
+            caused(RuntimeError("no answer"), TimeoutError()),
+        ):
+            with self.subTest(repr(error)):
+                self.assertEqual(self.of(error, overdue=True)["code"], "deadline")
+                self.assertEqual(self.of(error)["code"], "recipe_failed")
+        self.assertEqual(self.of(ValueError(), overdue=True)["code"], "recipe_failed")
+
+    def test_what_the_author_says_stands(self):
+        for code in sorted(faults.CODES):
+            fault = self.of(Fault(code, "CUDA out of memory", hint="h", detail={"n": 1}))
+            self.assertEqual(fault, {"code": code, "message": "CUDA out of memory", "hint": "h", "detail": {"n": 1}})
+
+    def test_causes_that_go_round_in_a_circle_come_to_an_end(self):
+        first, second = ValueError("1"), ValueError("2")
+        first.__cause__, second.__cause__ = second, first
+        self.assertEqual(self.of(first)["code"], "recipe_failed")
+
+    def test_before_ready_an_error_without_a_name_is_of_the_import(self):
+        for error, code in (
+            (ValueError(), "import_failed"),
+            (MemoryError(), "out_of_memory"),
+            (Fault("recipe_failed", "x"), "recipe_failed"),
+        ):
+            self.assertEqual(faults.of_start(error, "loading", {}, None)["code"], code)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,220 @@
+//! `hob call`: in the running server when there is one, else in a host of its own; either way the same words come out.
+//!
+//! Apart from `cli.rs`, because it is the one command that has two places to run in.
+
+use std::{path::Path, pin::Pin};
+
+use serde_json::json;
+
+use super::{
+    cli::usage,
+    client::{Calling, Client},
+    lines::CallBody,
+    print,
+    words::CallWords,
+};
+use crate::{
+    host::{Config, Host, Running},
+    model::{Blob, Call, Code, Document, Event, Fault, Outcome, limits},
+    shelf::durable,
+};
+
+/// Runs one call and prints its result.
+pub async fn call(config: Config, words: CallWords, json: bool) -> Result<(), Fault> {
+    let text = match words.input.as_deref() {
+        Some(text) if text != "-" => text.to_owned(),
+        _ => read_stdin()?,
+    };
+    let outs = words.out.iter().map(|pair| name_and_file(pair, "--out")).collect::<Result<Vec<_>, _>>()?;
+    // What the author is editing, and what is to run alone, belongs into no server.
+    let is_folder = words.recipe.starts_with(['.', '/']);
+    let server = match is_folder || words.one_shot {
+        true => None,
+        false => Client::connect(config.home()).await?,
+    };
+    let host = match server {
+        Some(_) => None,
+        None => Some(Host::open(config).await?),
+    };
+    // One listener for the whole call: a Ctrl-C between two events counts as well.
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let done = async {
+        let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &words, text)).await??;
+        let outcome = follow(running, words.stream, interrupt).await.map_err(|fault| missing_here(fault, &words.recipe))?;
+        print(&outcome, &outs, json)
+    };
+    let done = done.await;
+    if let Some(host) = host {
+        host.shutdown().await;
+    }
+    done
+}
+
+/// Begins the call in the server, or else in the host.
+async fn begin(server: Option<Client>, host: Option<&Host>, words: &CallWords, text: String) -> Result<Under, Fault> {
+    let blobs = || words.blob.iter().map(|pair| read_blob(pair)).collect::<Result<Vec<_>, _>>();
+    let deadline_ms = words.deadline.as_deref().map(milliseconds).transpose()?;
+    let (priority, one_shot) = (words.priority, words.one_shot);
+    if let Some(server) = server {
+        let input = Document::parse(text, "input")?;
+        let body = CallBody { deadline_ms, priority, ..CallBody::of(&words.recipe, &words.operation, &input, &blobs()?)? };
+        return Ok(Under::There(server.call(&body).await?));
+    }
+    let Some(host) = host else { return Err(Fault::new(Code::Internal, "a call has neither a server nor a host")) };
+    let recipe = host.resolve(&words.recipe).await?;
+    let input = Document::parse(text, "input")?;
+    let call = Call { recipe, operation: words.operation.clone(), input, blobs: blobs()?, deadline_ms, priority, one_shot };
+    Ok(Under::Here(host.start(call)))
+}
+
+/// The server does not see where the user stands: `recipes/echo` reads as a name where a folder may have been meant.
+fn missing_here(fault: Fault, word: &str) -> Fault {
+    match fault.code == Code::RecipeNotFound && Path::new(word).join("recipe.toml").is_file() {
+        true => fault.hint(format!("for the folder of that name write `./{word}`")),
+        false => fault,
+    }
+}
+
+/// Tells of the events, and gives the outcome.
+async fn follow(
+    mut running: Under,
+    stream: bool,
+    mut interrupt: Pin<&mut impl Future<Output = std::io::Result<()>>>,
+) -> Result<Outcome, Fault> {
+    while let Some(event) = interruptible(interrupt.as_mut(), running.next()).await? {
+        match event {
+            Event::Chunk { data, .. } if stream => print::result(&json!({ "chunk": data }).to_string()),
+            Event::Log { level, message } => tracing::info!(target: "hob::glue", "{level}: {message}"),
+            _ => {}
+        }
+    }
+    interruptible(interrupt, running.outcome()).await?
+}
+
+/// A call under way, wherever it runs.
+enum Under {
+    Here(Running),
+    There(Calling),
+}
+
+impl Under {
+    async fn next(&mut self) -> Option<Event> {
+        match self {
+            Under::Here(running) => running.next().await,
+            Under::There(calling) => calling.next().await,
+        }
+    }
+
+    async fn outcome(self) -> Result<Outcome, Fault> {
+        match self {
+            Under::Here(running) => running.outcome().await,
+            Under::There(calling) => calling.outcome().await,
+        }
+    }
+}
+
+/// Writes the blobs that were asked for, and prints the result.
+fn print(outcome: &Outcome, outs: &[(String, String)], json: bool) -> Result<(), Fault> {
+    for (name, file) in outs {
+        let blob = outcome.blobs.iter().find(|blob| &blob.name == name).ok_or_else(|| {
+            let names: Vec<_> = outcome.blobs.iter().map(|blob| format!("`{}`", blob.name)).collect();
+            usage(format!("the result has no blob `{name}` (it has: {})", names.join(", ")))
+        })?;
+        std::fs::write(file, &blob.bytes).map_err(|error| Fault::io(format!("writing {file}"), &error))?;
+    }
+    for blob in outcome.blobs.iter().filter(|blob| !outs.iter().any(|(name, _)| name == &blob.name)) {
+        print::note(&format!(
+            "  the result's blob `{}` ({} bytes) was not kept: `--out {}=FILE` writes it",
+            blob.name,
+            blob.bytes.len(),
+            blob.name
+        ));
+    }
+    if outcome.unsigned {
+        print::note(&format!("  unsigned dev mode: {} {} ran from a folder", outcome.recipe, outcome.version));
+    }
+    match json {
+        true => print::result(
+            &json!({
+                "output": outcome.output.value(), "recipe": outcome.recipe, "version": outcome.version,
+                "unsigned": outcome.unsigned, "wall_ms": outcome.wall_ms,
+            })
+            .to_string(),
+        ),
+        false => print::result(outcome.output.text()),
+    }
+    Ok(())
+}
+
+/// Waits for `work` unless the user presses Ctrl-C: then it is dropped, which cancels it down to the worker.
+async fn interruptible<T>(interrupt: impl Future<Output = std::io::Result<()>>, work: impl Future<Output = T>) -> Result<T, Fault> {
+    tokio::select! {
+        done = work => Ok(done),
+        Ok(()) = interrupt => Err(Fault::new(Code::Cancelled, "interrupted")),
+    }
+}
+
+fn read_stdin() -> Result<String, Fault> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let most = limits::DOCUMENT_BYTES_MAX;
+    let read = std::io::stdin().lock().take(most as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Fault::io("reading input from stdin", &error))?;
+    // Before its text is looked at: the bound may have cut through a character.
+    if bytes.len() > most {
+        return Err(Fault::new(
+            Code::TooLarge,
+            format!("input on stdin is more than {most} bytes of JSON, which is the most that is carried"),
+        )
+        .hint("pass large data as a blob: `--blob NAME=FILE`"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Fault::new(Code::InvalidJson, format!("input on stdin is not UTF-8 at byte {at}"))
+            .hint("JSON is UTF-8: convert it, or pass bytes as a blob")
+    })
+}
+
+fn name_and_file(pair: &str, flag: &str) -> Result<(String, String), Fault> {
+    match pair.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.to_owned())),
+        _ => Err(usage(format!("`{flag} {pair}`: wanted NAME=FILE"))),
+    }
+}
+
+fn read_blob(pair: &str) -> Result<Blob, Fault> {
+    let (name, file) = name_and_file(pair, "--blob")?;
+    // Whatever it is: a pipe has no size to look at first.
+    let bytes = durable::read(Path::new(&file), limits::FRAME_BYTES_MAX as u64)?
+        .ok_or_else(|| Fault::new(Code::Usage, format!("`--blob {pair}`: no file {file}")))?
+        .into();
+    Ok(Blob { name, media_type: "application/octet-stream".into(), bytes })
+}
+
+/// `500ms`, `30s`, `5m`.
+fn milliseconds(text: &str) -> Result<u64, Fault> {
+    let wrong = || usage(format!("`{text}` is not a time: wanted e.g. `500ms`, `30s` or `5m`"));
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err(wrong()),
+    };
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(milliseconds("500ms").unwrap(), 500);
+        assert_eq!(milliseconds("30s").unwrap(), 30_000);
+        assert_eq!(milliseconds("5m").unwrap(), 300_000);
+        for bad in ["", "5", "s", "-1s", "1h", "99999999999999999999s", "18446744073709551615m"] {
+            assert_eq!(milliseconds(bad).unwrap_err().code, Code::Usage, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The command line's way to a running server: one connection, one request, one answer.
+//!
+//! On hyper rather than a pooling client, because whether a request may have left decides what may be done next: a
+//! server that cannot be connected to has seen nothing, and only then may a call be run elsewhere. Nothing is sent twice.
+
+use std::{pin::Pin, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{Method, Request, Response, header},
+};
+use futures_core::Stream;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{net::UnixStream, time::timeout};
+
+use super::{
+    lines::{CallBody, Line, Lines},
+    socket,
+};
+use crate::model::{Code, Event, Fault, Home, Outcome, limits};
+
+/// A connection to the running server of a home.
+pub struct Client {
+    stream: UnixStream,
+}
+
+impl Client {
+    /// Connects to the server of `home`; `None` when none runs.
+    ///
+    /// Errors: `overloaded` when one runs and lets nobody in.
+    pub async fn connect(home: &Home) -> Result<Option<Client>, Fault> {
+        let path = home.socket();
+        let knock = async {
+            loop {
+                match socket::connect(&path).await {
+                    // Its queue of connections is full.
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                        tokio::time::sleep(Duration::from_millis(limits::LOCK_POLL_MS)).await;
+                    }
+                    other => return other.ok(),
+                }
+            }
+        };
+        let connected = timeout(Duration::from_millis(limits::SERVE_CONNECT_MS), knock).await;
+        let full =
+            |_| Fault::new(Code::Overloaded, format!("the server at {} lets nobody in", path.display())).hint("call again a little later");
+        Ok(connected.map_err(full)?.map(|stream| Client { stream }))
+    }
+
+    /// Asks for a document.
+    ///
+    /// Errors: the server's own; `deadline` when it is silent; `io` when it goes away.
+    pub async fn ask<T: DeserializeOwned>(self, method: Method, path: &str) -> Result<T, Fault> {
+        let asked = async {
+            let mut answer = Answer::of(self.send(method, path, Body::empty()).await?).await?;
+            let bytes = answer.rest().await?;
+            serde_json::from_slice(&bytes)
+                .map_err(|error| Fault::new(Code::Internal, format!("the server's answer to {path} cannot be read: {error}")))
+        };
+        timeout(Duration::from_millis(limits::SERVE_LOOK_MS), asked).await.unwrap_or_else(|_| Err(silent(limits::SERVE_LOOK_MS)))
+    }
+
+    /// Begins a call. Dropping what comes back hangs up, which cancels the call down to the worker.
+    ///
+    /// Errors: `too_large` before anything is sent; the server's own; `io`, `deadline`.
+    pub async fn call(self, call: &CallBody) -> Result<Calling, Fault> {
+        let body = serde_json::to_vec(call).map_err(|error| Fault::new(Code::Internal, format!("a call cannot be written: {error}")))?;
+        if body.len() > limits::SERVE_CALL_BYTES_MAX {
+            let fault = Fault::new(
+                Code::TooLarge,
+                format!("the call is {} bytes with its blobs in base64; the server takes {}", body.len(), limits::SERVE_CALL_BYTES_MAX),
+            );
+            return Err(fault.hint("`hob call --one-shot` carries larger blobs, in a host of its own"));
+        }
+        let answered = async { Answer::of(self.send(Method::POST, "/v1/calls", body.into()).await?).await };
+        let answer = timeout(Duration::from_millis(limits::SERVE_SILENCE_MS), answered).await;
+        Ok(Calling { answer: answer.unwrap_or_else(|_| Err(silent(limits::SERVE_SILENCE_MS)))?, lines: Lines::default(), outcome: None })
+    }
+
+    async fn send(self, method: Method, path: &str, body: Body) -> Result<(Response<Incoming>, http1::SendRequest<Body>), Fault> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(self.stream)).await.map_err(gone)?;
+        // It ends when the answer was read, or when sender and answer are dropped.
+        tokio::spawn(connection);
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "hob").body(body);
+        let request = request.map_err(|error| Fault::new(Code::Usage, format!("`{path}` cannot be asked for: {error}")))?;
+        let response = sender.send_request(request).await.map_err(gone)?;
+        Ok((response, sender))
+    }
+}
+
+fn gone(error: impl std::fmt::Display) -> Fault {
+    Fault::new(Code::Io, format!("the server went away in the middle: {error}"))
+        .hint("whether the call ran is not known; a server that was killed is started again with `hob serve`")
+}
+
+fn silent(ms: u64) -> Fault {
+    Fault::new(Code::Deadline, format!("the server was silent for {ms} ms"))
+        .hint("it may hang: `hob status` asks it; SIGKILL ends it, its pods end with it")
+}
+
+/// A response that is being read, and the connection that it comes over.
+struct Answer {
+    body: axum::body::BodyDataStream,
+    _sender: http1::SendRequest<Body>,
+}
+
+impl Answer {
+    /// A good response; a bad one is the fault that it carries.
+    async fn of((response, sender): (Response<Incoming>, http1::SendRequest<Body>)) -> Result<Answer, Fault> {
+        let status = response.status();
+        let mut answer = Answer { body: Body::new(response.into_body()).into_data_stream(), _sender: sender };
+        if status.is_success() {
+            return Ok(answer);
+        }
+        #[derive(serde::Deserialize)]
+        struct Refusal {
+            fault: Fault,
+        }
+        let text = answer.rest().await?;
+        Err(serde_json::from_slice::<Refusal>(&text)
+            .map(|refusal| refusal.fault)
+            .unwrap_or_else(|_| Fault::new(Code::Internal, format!("the server answered {status} without a fault"))))
+    }
+
+    async fn part(&mut self) -> Result<Option<Bytes>, Fault> {
+        let part = std::future::poll_fn(|context| Pin::new(&mut self.body).poll_next(context)).await;
+        part.transpose().map_err(gone)
+    }
+
+    async fn rest(&mut self) -> Result<Vec<u8>, Fault> {
+        let mut bytes = Vec::new();
+        while let Some(part) = self.part().await? {
+            bytes.extend_from_slice(&part);
+            if bytes.len() > limits::SERVE_LINE_BYTES_MAX {
+                return Err(Fault::new(Code::TooLarge, format!("the server's answer is above {} bytes", limits::SERVE_LINE_BYTES_MAX)));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// A call under way in the server.
+pub struct Calling {
+    answer: Answer,
+    lines: Lines,
+    outcome: Option<Result<Outcome, Fault>>,
+}
+
+impl Calling {
+    /// The next event; `None` when the outcome is all that is left.
+    pub async fn next(&mut self) -> Option<Event> {
+        while self.outcome.is_none() {
+            match self.line().await {
+                Ok(Line::Event(event)) => return Some(event),
+                Ok(Line::Last(outcome)) => self.outcome = Some(*outcome),
+                Err(fault) => self.outcome = Some(Err(fault)),
+            }
+        }
+        None
+    }
+
+    /// The outcome; events not taken are dropped.
+    pub async fn outcome(mut self) -> Result<Outcome, Fault> {
+        while self.next().await.is_some() {}
+        self.outcome.unwrap_or_else(|| Err(Fault::new(Code::Internal, "a call ended without an outcome")))
+    }
+
+    async fn line(&mut self) -> Result<Line, Fault> {
+        loop {
+            while let Some(line) = self.lines.next() {
+                if let Some(line) = Line::parse(&line)? {
+                    return Ok(line);
+                }
+            }
+            let part = timeout(Duration::from_millis(limits::SERVE_SILENCE_MS), self.answer.part()).await;
+            match part.unwrap_or_else(|_| Err(silent(limits::SERVE_SILENCE_MS)))? {
+                Some(part) => self.lines.push(&part)?,
+                None => return Err(gone("its answer has no end")),
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The body of a request, whole and within its bounds.
+//!
+//! Apart from the routes: how much memory bodies may take, and for how long, is one decision for all of them.
+
+use std::{pin::Pin, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, header},
+};
+use futures_core::Stream;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use super::Server;
+use crate::model::{Code, Fault, limits};
+
+/// A body, and the room that it takes until it is dropped.
+pub struct Whole {
+    pub bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a body of at most `most` bytes.
+///
+/// Errors: `too_large` (before a byte is read, where the request says its length), `deadline` when it does not come in time,
+/// `cancelled` when the caller hangs up in its middle.
+pub async fn whole(server: &Server, headers: &HeaderMap, body: Body, most: usize) -> Result<Whole, Fault> {
+    let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if said.is_some_and(|length| length > most) {
+        return Err(too_large(most));
+    }
+    let patience = Duration::from_millis(limits::SERVE_BODY_MS);
+    let read = async {
+        let expected = said.unwrap_or(most);
+        let room = match expected > limits::SERVE_BODY_SMALL_BYTES {
+            // Nobody closes it.
+            true => server.bodies.clone().acquire_many_owned(expected.div_ceil(1 << 10) as u32).await.ok(),
+            false => None,
+        };
+        Ok(Whole { bytes: collect(body, most).await?, _room: room })
+    };
+    timeout(patience, read)
+        .await
+        .unwrap_or_else(|_| Err(Fault::new(Code::Deadline, format!("the request's body did not come within {} ms", limits::SERVE_BODY_MS))))
+}
+
+async fn collect(body: Body, most: usize) -> Result<Bytes, Fault> {
+    let mut stream = body.into_data_stream();
+    let mut first = Bytes::new();
+    let mut joined = Vec::new();
+    while let Some(part) = std::future::poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
+        let part = part.map_err(|error| Fault::new(Code::Cancelled, format!("the request's body broke off: {error}")))?;
+        if first.len() + joined.len() + part.len() > most {
+            return Err(too_large(most));
+        }
+        // Most bodies are one part, and are not copied.
+        if first.is_empty() && joined.is_empty() {
+            first = part;
+        } else {
+            joined.extend_from_slice(&std::mem::take(&mut first));
+            joined.extend_from_slice(&part);
+        }
+    }
+    Ok(if joined.is_empty() { first } else { joined.into() })
+}
+
+fn too_large(most: usize) -> Fault {
+    Fault::new(Code::TooLarge, format!("the request's body is above {most} bytes, which is the most that is carried"))
+        .hint("pass large data as a blob of `POST /v1/calls`, or by the path of a file that the recipe may read")
+}

@@ -1,0 +1,135 @@
+//! The two routes that run a call: plain JSON in and out, and the general one with blobs and a line for each event.
+//!
+//! A caller that hangs up drops the future, or the stream, that its call lives in: that cancels it down to the worker.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::Response,
+};
+use futures_core::Stream;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use super::{Server, body::whole, header, refused, response};
+use crate::{
+    door::lines::{self, CallBody},
+    host::Running,
+    model::{Call, Code, Document, Fault, Outcome, RecipeRef, limits},
+};
+
+/// `POST /v1/recipes/{publisher}/{name}/{operation}`: the input is the body, the output is the response's.
+pub async fn plain(State(server): State<Arc<Server>>, request: Request) -> Response {
+    match answer(&server, request).await {
+        Ok(outcome) => {
+            let left = outcome.blobs.len();
+            let mut response = response(StatusCode::OK, outcome.output.into_text());
+            if left > 0 {
+                response.headers_mut().insert("x-hob-blobs-left", HeaderValue::from(left));
+            }
+            response
+        }
+        Err(fault) => refused(&fault),
+    }
+}
+
+async fn answer(server: &Server, request: Request) -> Result<Outcome, Fault> {
+    let _running = server.admit()?;
+    let (head, body) = request.into_parts();
+    let (recipe, operation) = recipe_and_operation(head.uri.path())?;
+    let deadline_ms =
+        match header(&head.headers, "x-hob-deadline-ms")? {
+            Some(text) => Some(text.parse().map_err(|_| {
+                Fault::new(Code::Usage, format!("header `x-hob-deadline-ms`: `{text}` is not a whole number of milliseconds"))
+            })?),
+            None => None,
+        };
+    let priority = header(&head.headers, "x-hob-priority")?.map(str::parse).transpose()?.unwrap_or_default();
+    let body = whole(server, &head.headers, body, limits::DOCUMENT_BYTES_MAX).await?;
+    let text = std::str::from_utf8(&body.bytes)
+        .map_err(|error| Fault::new(Code::InvalidJson, format!("the request's body is not UTF-8 at byte {}", error.valid_up_to())))?;
+    let input = Document::parse(text, "input")?;
+    drop(body);
+    let operation = operation.to_owned();
+    server.host.call(Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false }).await
+}
+
+/// The path's last three parts. Names need no escapes, so none are undone.
+fn recipe_and_operation(path: &str) -> Result<(RecipeRef, &str), Fault> {
+    let rest = path.strip_prefix("/v1/recipes/").unwrap_or(path);
+    let (name, operation) = rest.rsplit_once('/').unwrap_or((rest, ""));
+    Ok((RecipeRef::Name(name.parse()?), operation))
+}
+
+/// `POST /v1/calls`: a call with all that a call can have; a line of JSON for each event, the outcome or the fault last.
+pub async fn general(State(server): State<Arc<Server>>, request: Request) -> Response {
+    match begun(&server, request).await {
+        Ok(events) => {
+            let mut response = Response::new(Body::from_stream(events));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+            response
+        }
+        Err(fault) => refused(&fault),
+    }
+}
+
+async fn begun(server: &Server, request: Request) -> Result<EventLines, Fault> {
+    let permit = server.admit()?;
+    let (head, body) = request.into_parts();
+    let body = whole(server, &head.headers, body, limits::SERVE_CALL_BYTES_MAX).await?;
+    let call = CallBody::parse(&body.bytes)?;
+    drop(body);
+    let word = call.recipe.as_str();
+    let recipe = match word.contains('@') && !word.contains('/') {
+        true => server.host.resolve(word).await?,
+        false => word.parse()?,
+    };
+    if let RecipeRef::Folder(folder) = &recipe {
+        let fault = Fault::new(Code::Unsigned, format!("{} is a recipe folder, and a server runs signed recipes only", folder.display()));
+        return Err(fault.hint("install the recipe from a repository, or let `hob call` run the folder in a host of its own"));
+    }
+    Ok(EventLines::new(server.host.start(call.call(recipe)?), permit))
+}
+
+/// What one step of a call's answer leaves: the bytes to send, and the call if it goes on.
+type Step = (Vec<u8>, Option<Box<Running>>);
+
+/// The lines of a call under way.
+struct EventLines {
+    step: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl EventLines {
+    fn new(running: Running, permit: OwnedSemaphorePermit) -> EventLines {
+        EventLines { step: Some(Box::pin(step(Box::new(running)))), _permit: permit }
+    }
+}
+
+async fn step(mut running: Box<Running>) -> Step {
+    match timeout(Duration::from_millis(limits::SERVE_BEAT_MS), running.next()).await {
+        Ok(Some(event)) => (lines::event_line(&event), Some(running)),
+        Ok(None) => (lines::last_line(&running.outcome().await), None),
+        // Nothing to tell, and still here.
+        Err(_) => (b"\n".to_vec(), Some(running)),
+    }
+}
+
+impl Stream for EventLines {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(now) = &mut self.step else { return Poll::Ready(None) };
+        let Poll::Ready((bytes, running)) = now.as_mut().poll(context) else { return Poll::Pending };
+        self.step = running.map(|running| Box::pin(step(running)) as _);
+        Poll::Ready(Some(Ok(bytes.into())))
+    }
+}

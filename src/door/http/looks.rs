@@ -1,0 +1,69 @@
+//! The routes that tell of the host, and the one that lifts a quarantine.
+//!
+//! Apart from the calls: nothing here waits for a pod.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    response::Response,
+};
+use serde_json::{Value, json};
+
+use super::{Server, answer, query, refused};
+use crate::model::{Code, Fault, RecipeName, limits, status::PodStatus};
+
+/// `GET /v1/pods?recipe=`: the pods that run, as a list.
+pub async fn pods(State(server): State<Arc<Server>>, request: Request) -> Response {
+    let found = (|| {
+        let [recipe] = query(&request, ["recipe"])?;
+        let recipe = recipe.map(|name| name.parse::<RecipeName>()).transpose()?.map(|name| name.to_string());
+        let pods = server.host.status().pools.into_iter().flat_map(|pool| pool.pods);
+        Ok(pods.filter(|pod| recipe.as_ref().is_none_or(|name| *name == pod.recipe)).collect::<Vec<PodStatus>>())
+    })();
+    told(found)
+}
+
+/// `GET /v1/status`: the whole host.
+pub async fn status(State(server): State<Arc<Server>>) -> Response {
+    told(Ok(server.host.status()))
+}
+
+/// `GET /v1/logs?recipe=&lines=`: the last lines that pods printed, oldest first.
+pub async fn logs(State(server): State<Arc<Server>>, request: Request) -> Response {
+    let found = (|| {
+        let [recipe, lines] = query(&request, ["recipe", "lines"])?;
+        let recipe = recipe.map(|name| name.parse::<RecipeName>()).transpose()?;
+        let lines = match lines {
+            Some(text) => text.parse().map_err(|_| Fault::new(Code::Usage, format!("`lines={text}` is not a whole number")))?,
+            None => limits::LOGS_DEFAULT_LINES,
+        };
+        Ok(server.host.logs(recipe.as_ref(), lines))
+    })();
+    told(found)
+}
+
+/// `GET /v1/health`: 200 while every recipe in use answers, 503 with the ones that do not; judged by real calls.
+pub async fn health(State(server): State<Arc<Server>>) -> Response {
+    let status = server.host.status();
+    let accepts = status.accepts && !*server.closing.borrow();
+    let healthy = status.is_healthy() && accepts;
+    let recipes: Vec<Value> = status.pools.iter().map(|pool| json!({ "recipe": pool.recipe, "health": pool.health })).collect();
+    let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(code, &json!({ "healthy": healthy, "accepts": accepts, "recipes": recipes }))
+}
+
+/// `POST /v1/recipes/{publisher}/{name}/lift`: ends the quarantine of a recipe.
+pub async fn lift(State(server): State<Arc<Server>>, request: Request) -> Response {
+    let path = request.uri().path();
+    let name = path.strip_prefix("/v1/recipes/").and_then(|rest| rest.strip_suffix("/lift")).unwrap_or(path);
+    told(name.parse::<RecipeName>().and_then(|name| server.host.lift(&name).map(|()| json!({ "lifted": name }))))
+}
+
+fn told(value: Result<impl serde::Serialize, Fault>) -> Response {
+    match value {
+        Ok(value) => answer(StatusCode::OK, &value),
+        Err(fault) => refused(&fault),
+    }
+}

@@ -1,0 +1,183 @@
+//! HTTP: requests become calls, outcomes and faults become responses.
+//!
+//! The routes and what all of them share; `calls.rs` runs calls, `looks.rs` tells of the host, `connection.rs` carries
+//! requests in. Every failure, of whatever kind, is a fault as JSON with the status of the fault table.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+    routing::{get, post},
+};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::{
+    host::Host,
+    model::{Code, Fault, limits},
+};
+
+mod body;
+mod calls;
+pub mod connection;
+mod looks;
+pub mod token;
+
+/// What all connections of a server share.
+pub struct Server {
+    host: Host,
+    /// Whether it is ending: no call is begun any more.
+    closing: watch::Receiver<bool>,
+    calls: Arc<Semaphore>,
+    /// Room for large bodies, in KiB.
+    bodies: Arc<Semaphore>,
+}
+
+impl Server {
+    pub fn new(host: Host, closing: watch::Receiver<bool>) -> Server {
+        let calls = Arc::new(Semaphore::new(limits::SERVE_CALLS_MAX));
+        Server { host, closing, calls, bodies: Arc::new(Semaphore::new(limits::SERVE_BODIES_BYTES_MAX >> 10)) }
+    }
+
+    /// Room for one more call, given back on drop.
+    ///
+    /// Errors: `shutting_down`, `overloaded`.
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        if *self.closing.borrow() {
+            return Err(
+                Fault::new(Code::ShuttingDown, "the server is ending and begins no call any more").hint("`hob serve` starts it again")
+            );
+        }
+        self.calls.clone().try_acquire_owned().map_err(|_| {
+            let mut fault =
+                Fault::new(Code::Overloaded, format!("{} calls are under way, the most that run at once", limits::SERVE_CALLS_MAX))
+                    .hint("call again a little later");
+            fault.retry_after = Some(limits::SERVE_RETRY_MS);
+            fault
+        })
+    }
+}
+
+/// All routes. They are held against docs/serve.md by a test.
+pub fn routes(server: Arc<Server>) -> Router {
+    Router::new()
+        .route("/v1/recipes/{publisher}/{name}/{operation}", post(calls::plain))
+        .route("/v1/recipes/{publisher}/{name}/lift", post(looks::lift))
+        .route("/v1/calls", post(calls::general))
+        .route("/v1/pods", get(looks::pods))
+        .route("/v1/status", get(looks::status))
+        .route("/v1/logs", get(looks::logs))
+        .route("/v1/health", get(looks::health))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(server)
+}
+
+async fn unknown(request: Request) -> Response {
+    let fault = Fault::new(Code::Usage, format!("there is nothing at {}", request.uri().path()));
+    refused_as(StatusCode::NOT_FOUND, &fault.hint("docs/serve.md lists the routes"))
+}
+
+async fn wrong_method(State(_): State<Arc<Server>>, request: Request) -> Response {
+    let fault = Fault::new(Code::Usage, format!("{} does not take {}", request.uri().path(), request.method()));
+    refused_as(StatusCode::METHOD_NOT_ALLOWED, &fault.hint("calls are POST, looking is GET; docs/serve.md lists the routes"))
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+fn response(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}
+
+/// A value as the whole body.
+fn answer(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => response(status, body),
+        Err(error) => refused(&Fault::new(Code::Internal, format!("an answer cannot be written: {error}"))),
+    }
+}
+
+/// A fault, with the status that the fault table gives it.
+fn refused(fault: &Fault) -> Response {
+    refused_as(StatusCode::from_u16(fault.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), fault)
+}
+
+fn refused_as(status: StatusCode, fault: &Fault) -> Response {
+    let mut response = response(status, json!({ "fault": fault }).to_string());
+    if let Some(retry_after) = fault.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.div_ceil(1_000)));
+    }
+    if fault.code == Code::Unauthorized {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// The text of a header.
+///
+/// Errors: `usage` when it is not plain text.
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Fault> {
+    let text = headers.get(name).map(|value| value.to_str());
+    text.transpose().map_err(|_| Fault::new(Code::Usage, format!("header `{name}` is not plain text")))
+}
+
+/// The value of a word in the query of an address, with `%2F` and the like undone.
+///
+/// Errors: `usage` for a word that is not among `known`.
+fn query<const N: usize>(request: &Request, known: [&str; N]) -> Result<[Option<String>; N], Fault> {
+    let mut found = [const { None }; N];
+    for pair in request.uri().query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+        let (word, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let at = known.iter().position(|known| *known == word).ok_or_else(|| {
+            Fault::new(Code::Usage, format!("`{word}` in the address is not known here (there is: {})", known.join(", ")))
+        })?;
+        found[at] = Some(unescaped(value)?);
+    }
+    Ok(found)
+}
+
+fn unescaped(value: &str) -> Result<String, Fault> {
+    let wrong = || Fault::new(Code::Usage, format!("`{value}` in the address is not well escaped"));
+    let mut parts = value.split('%');
+    let mut bytes = parts.next().unwrap_or("").as_bytes().to_vec();
+    for part in parts {
+        let code = part.get(..2).ok_or_else(wrong)?;
+        bytes.push(u8::from_str_radix(code, 16).map_err(|_| wrong())?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_in_the_address_are_unescaped_and_known() {
+        let request = |address: &str| Request::builder().uri(address).body(Body::empty()).unwrap();
+        let words = |address: &str| query(&request(address), ["recipe", "lines"]);
+        assert_eq!(words("/v1/logs?recipe=hob%2Fecho&lines=3").unwrap(), [Some("hob/echo".to_owned()), Some("3".to_owned())]);
+        assert_eq!(words("/v1/logs?").unwrap(), [None, None]);
+        for bad in ["/v1/logs?recipe=%2", "/v1/logs?recipe=%zz", "/v1/logs?recipe=%ff", "/v1/logs?line=3", "/v1/logs?recipe=%€"] {
+            let Ok(request) = Request::builder().uri(bad).body(Body::empty()) else { continue };
+            assert_eq!(query(&request, ["recipe", "lines"]).unwrap_err().code, Code::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_fault_has_its_status_and_says_when_to_come_back() {
+        let mut fault = Fault::new(Code::Overloaded, "full");
+        fault.retry_after = Some(1_001);
+        let response = refused(&fault);
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &HeaderValue::from_static("2")));
+        assert_eq!(refused(&Fault::new(Code::Cancelled, "gone")).status().as_u16(), 499);
+    }
+}

@@ -1,0 +1,351 @@
+//! A call as it crosses a socket: one JSON document in, a line of JSON for each thing that happens out.
+//!
+//! Apart from `http` and `client`, because it is what the two agree on.
+
+use std::borrow::Cow;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+
+use crate::model::{Blob, Call, Code, Document, Event, Fault, Outcome, Priority, RecipeRef, limits};
+
+/// The body of `POST /v1/calls`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallBody {
+    /// `publisher/name`, or a capability `name@major`.
+    pub recipe: String,
+    pub operation: String,
+    pub input: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    #[serde(default)]
+    pub priority: Priority,
+    #[serde(default)]
+    pub one_shot: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<BlobBody>,
+}
+
+/// Bytes beside a document, as JSON can hold them.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlobBody {
+    pub name: String,
+    #[serde(default = "octets")]
+    pub media_type: String,
+    pub base64: String,
+}
+
+fn octets() -> String {
+    "application/octet-stream".to_owned()
+}
+
+impl BlobBody {
+    fn of(blob: &Blob) -> BlobBody {
+        BlobBody { name: blob.name.clone(), media_type: blob.media_type.clone(), base64: BASE64_STANDARD.encode(&blob.bytes) }
+    }
+
+    fn blob(self) -> Result<Blob, Fault> {
+        let bytes = BASE64_STANDARD
+            .decode(&self.base64)
+            .map_err(|error| Fault::new(Code::Usage, format!("blob `{}` is not base64 with padding: {error}", self.name)))?;
+        Ok(Blob { name: self.name, media_type: self.media_type, bytes: bytes.into() })
+    }
+}
+
+impl CallBody {
+    /// Reads a request's body.
+    ///
+    /// Errors: `invalid_json`; `usage` for JSON that is no call.
+    pub fn parse(bytes: &[u8]) -> Result<CallBody, Fault> {
+        serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
+            true => Fault::new(Code::Usage, format!("the body is not a call: {error}")).hint(
+                "wanted `{\"recipe\", \"operation\", \"input\"}` and perhaps `deadline_ms`, `priority`, `one_shot`, \
+                 `blobs: [{\"name\", \"media_type\", \"base64\"}]`",
+            ),
+            false => Fault::new(Code::InvalidJson, format!("the body is not valid JSON: {error}")),
+        })
+    }
+
+    /// A call on the operation's own deadline, in the words of its caller.
+    pub fn of(recipe: &str, operation: &str, input: &Document, blobs: &[Blob]) -> Result<CallBody, Fault> {
+        Ok(CallBody {
+            recipe: recipe.to_owned(),
+            operation: operation.to_owned(),
+            input: raw(input.text())?.to_owned(),
+            deadline_ms: None,
+            priority: Priority::default(),
+            one_shot: false,
+            blobs: blobs.iter().map(BlobBody::of).collect(),
+        })
+    }
+
+    /// The call, of the recipe that its word was found to mean.
+    ///
+    /// Errors: `invalid_json`, `too_large`, `usage`.
+    pub fn call(self, recipe: RecipeRef) -> Result<Call, Fault> {
+        Ok(Call {
+            recipe,
+            operation: self.operation,
+            input: Document::parse(String::from(Box::<str>::from(self.input)), "input")?,
+            blobs: self.blobs.into_iter().map(BlobBody::blob).collect::<Result<_, _>>()?,
+            deadline_ms: self.deadline_ms,
+            priority: self.priority,
+            one_shot: self.one_shot,
+        })
+    }
+}
+
+fn raw(text: &str) -> Result<&RawValue, Fault> {
+    serde_json::from_str(text).map_err(|error| Fault::new(Code::Internal, format!("a document is not JSON: {error}")))
+}
+
+/// JSON without the line breaks between its tokens: inside a string, a line break is always written `\n`.
+fn one_line(text: &str) -> Cow<'_, str> {
+    match text.contains(['\n', '\r']) {
+        true => Cow::Owned(text.replace(['\n', '\r'], " ")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// One line of an answer as it is written.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Written<'a> {
+    Progress {
+        data: &'a Value,
+    },
+    Chunk {
+        data: &'a Value,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        blobs: Vec<BlobBody>,
+    },
+    Log {
+        level: &'a str,
+        message: &'a str,
+    },
+    Outcome {
+        output: &'a RawValue,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        blobs: Vec<BlobBody>,
+        recipe: &'a str,
+        version: &'a str,
+        unsigned: bool,
+        wall_ms: f64,
+    },
+    Fault {
+        fault: &'a Fault,
+    },
+}
+
+impl Written<'_> {
+    fn line(&self) -> Vec<u8> {
+        // Only a map with keys that are no texts could fail.
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+}
+
+/// The line that tells of an event.
+pub fn event_line(event: &Event) -> Vec<u8> {
+    match event {
+        Event::Progress { data } => Written::Progress { data },
+        Event::Chunk { data, blobs } => Written::Chunk { data, blobs: blobs.iter().map(BlobBody::of).collect() },
+        Event::Log { level, message } => Written::Log { level, message },
+    }
+    .line()
+}
+
+/// The last line of an answer.
+pub fn last_line(outcome: &Result<Outcome, Fault>) -> Vec<u8> {
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(fault) => return Written::Fault { fault }.line(),
+    };
+    match raw(&one_line(outcome.output.text())) {
+        Ok(output) => Written::Outcome {
+            output,
+            blobs: outcome.blobs.iter().map(BlobBody::of).collect(),
+            recipe: &outcome.recipe,
+            version: &outcome.version,
+            unsigned: outcome.unsigned,
+            wall_ms: outcome.wall_ms,
+        }
+        .line(),
+        Err(fault) => Written::Fault { fault: &fault }.line(),
+    }
+}
+
+/// One line of an answer, read.
+#[derive(Debug)]
+pub enum Line {
+    Event(Event),
+    Last(Box<Result<Outcome, Fault>>),
+}
+
+/// All that any line may hold: which of it is there depends on `event`. (A tagged enum would not keep the output's text.)
+#[derive(Deserialize)]
+struct Read {
+    event: String,
+    #[serde(default)]
+    data: Value,
+    #[serde(default)]
+    blobs: Vec<BlobBody>,
+    #[serde(default)]
+    level: String,
+    #[serde(default)]
+    message: String,
+    output: Option<Box<RawValue>>,
+    #[serde(default)]
+    recipe: String,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    unsigned: bool,
+    #[serde(default)]
+    wall_ms: f64,
+    fault: Option<Fault>,
+}
+
+impl Line {
+    /// Reads a line; `None` for an event that this version does not know.
+    ///
+    /// Errors: `internal` for what no server of this protocol writes.
+    pub fn parse(line: &[u8]) -> Result<Option<Line>, Fault> {
+        let wrong = |what: String| Fault::new(Code::Internal, format!("the server's answer cannot be read: {what}"));
+        let read: Read = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
+        let blobs = read.blobs.into_iter().map(BlobBody::blob).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(match (read.event.as_str(), read.output, read.fault) {
+            ("progress", ..) => Line::Event(Event::Progress { data: read.data }),
+            ("chunk", ..) => Line::Event(Event::Chunk { data: read.data, blobs }),
+            ("log", ..) => Line::Event(Event::Log { level: read.level, message: read.message }),
+            ("outcome", Some(output), _) => Line::Last(Box::new(Ok(Outcome {
+                output: Document::parse(String::from(Box::<str>::from(output)), "output")?,
+                blobs,
+                recipe: read.recipe,
+                version: read.version,
+                unsigned: read.unsigned,
+                wall_ms: read.wall_ms,
+            }))),
+            ("fault", _, Some(fault)) => Line::Last(Box::new(Err(fault))),
+            ("outcome" | "fault", ..) => return Err(wrong(format!("`{}` without what it tells of", read.event))),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// Cuts a stream of bytes into lines.
+#[derive(Debug, Default)]
+pub struct Lines {
+    held: Vec<u8>,
+    /// So far no end of a line was found.
+    searched: usize,
+}
+
+impl Lines {
+    /// Takes more bytes.
+    ///
+    /// Errors: `too_large` for a line past [`limits::SERVE_LINE_BYTES_MAX`].
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.held.extend_from_slice(bytes);
+        match self.held.len() > limits::SERVE_LINE_BYTES_MAX {
+            true => Err(Fault::new(Code::TooLarge, format!("a line of the answer is above {} bytes", limits::SERVE_LINE_BYTES_MAX))),
+            false => Ok(()),
+        }
+    }
+
+    /// The next whole line that is not empty, without its end.
+    pub fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let Some(at) = self.held[self.searched..].iter().position(|byte| *byte == b'\n') else {
+                self.searched = self.held.len();
+                return None;
+            };
+            let rest = self.held.split_off(self.searched + at + 1);
+            let mut line = std::mem::replace(&mut self.held, rest);
+            self.searched = 0;
+            line.pop();
+            if !line.is_empty() {
+                return Some(line);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(output: &str) -> Outcome {
+        let blob = Blob { name: "audio".into(), media_type: "audio/wav".into(), bytes: vec![0, 10, 255].into() };
+        Outcome {
+            output: Document::parse(output, "output").unwrap(),
+            blobs: vec![blob],
+            recipe: "hob/echo".into(),
+            version: "0.1.0".into(),
+            unsigned: false,
+            wall_ms: 1.5,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_each_is_one_line() {
+        let events = [
+            Event::Progress { data: serde_json::json!({ "done": 1 }) },
+            Event::Chunk { data: serde_json::json!("a\nb"), blobs: outcome("1").blobs },
+            Event::Log { level: "info".into(), message: "two\nlines".into() },
+        ];
+        let mut lines = Lines::default();
+        for event in &events {
+            lines.push(&event_line(event)).unwrap();
+        }
+        lines.push(b"\n\n").unwrap();
+        // The text of the output is kept, 1e2 is not made 100.0; line breaks between its tokens would cut the line.
+        lines.push(&last_line(&Ok(outcome("{\"n\":\n 1e2}")))).unwrap();
+        let fault = Fault::new(Code::Overloaded, "full").hint("wait");
+        lines.push(&last_line(&Err(fault.clone()))).unwrap();
+        for event in events {
+            let Some(Line::Event(read)) = Line::parse(&lines.next().unwrap()).unwrap() else { panic!("no event") };
+            assert_eq!(read, event);
+        }
+        let Some(Line::Last(read)) = Line::parse(&lines.next().unwrap()).unwrap() else { panic!("no end") };
+        assert_eq!(read.unwrap(), outcome("{\"n\":  1e2}"));
+        let Some(Line::Last(read)) = Line::parse(&lines.next().unwrap()).unwrap() else { panic!("no end") };
+        assert_eq!(read.unwrap_err(), fault);
+        assert_eq!(lines.next(), None);
+    }
+
+    #[test]
+    fn lines_come_whole_however_the_bytes_are_cut() {
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        for byte in b"one\n\ntwo\nthree" {
+            lines.push(&[*byte]).unwrap();
+            seen.extend(lines.next());
+        }
+        assert_eq!(seen, [b"one".to_vec(), b"two".to_vec()]);
+        assert_eq!(lines.push(&vec![b'x'; limits::SERVE_LINE_BYTES_MAX]).unwrap_err().code, Code::TooLarge);
+    }
+
+    #[test]
+    fn a_body_that_is_no_call_is_told_apart_from_one_that_is_no_json() {
+        for (body, code) in [
+            ("{", Code::InvalidJson),
+            ("{\"recipe\": \"a/b\"}", Code::Usage),
+            ("{\"recipe\":\"a/b\",\"operation\":\"c\",\"input\":1,\"sesion\":\"x\"}", Code::Usage),
+            ("{\"recipe\":\"a/b\",\"operation\":\"c\",\"input\":1,\"priority\":\"high\"}", Code::Usage),
+        ] {
+            assert_eq!(CallBody::parse(body.as_bytes()).unwrap_err().code, code, "{body}");
+        }
+        let read = |body: &str| CallBody::parse(body.as_bytes()).unwrap().call("a/b".parse().unwrap());
+        let call = read(r#"{"recipe":"a/b","operation":"c","input": {"x":1e2},"blobs":[{"name":"b","base64":"AAo="}]}"#).unwrap();
+        assert_eq!((call.input.text(), &call.blobs[0].bytes[..]), (r#"{"x":1e2}"#, &[0, 10][..]));
+        let wrong = r#"{"recipe":"a/b","operation":"c","input":1,"blobs":[{"name":"b","base64":"?"}]}"#;
+        assert_eq!(read(wrong).unwrap_err().code, Code::Usage);
+        let long = r#"{"recipe":"a/b","operation":"c","input":18446744073709551616}"#;
+        assert_eq!(read(long).unwrap_err().code, Code::InvalidJson);
+    }
+}

@@ -1,0 +1,263 @@
+//! `hob pods`, `hob logs`, `hob status`: what the running server tells of itself.
+//!
+//! Apart from `cli.rs`, because all three ask a server, may do so every second, and find none without failing.
+
+use std::{collections::HashMap, time::Duration};
+
+use axum::http::Method;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{
+    cli::say,
+    client::Client,
+    print,
+    words::{LogWords, PodWords},
+};
+use crate::model::{
+    Fault, Home, RecipeName, limits,
+    status::{Health, HostStatus, LogLine, PodStatus},
+};
+
+const NONE_RUNS: &str = "no host is running: `hob serve` starts one";
+
+/// The pods, or the end of a quarantine.
+pub async fn pods(home: &Home, words: PodWords, json: bool) -> Result<(), Fault> {
+    if let Some(recipe) = &words.lift {
+        let name: RecipeName = recipe.parse()?;
+        let lifted: Option<Value> = ask(home, Method::POST, &format!("/v1/recipes/{name}/lift")).await?;
+        say(json, json!({ "lifted": lifted.is_some().then_some(&name) }), || match lifted {
+            Some(_) => format!("{name} may start pods again"),
+            None => format!("{NONE_RUNS}, and with none nothing cools down"),
+        });
+        return Ok(());
+    }
+    let path = address("/v1/pods", words.recipe.as_deref(), None)?;
+    every(words.watch, async || {
+        let pods: Option<Vec<PodStatus>> = ask(home, Method::GET, &path).await?;
+        show(&pods.as_deref().unwrap_or_default(), words.watch, json, || match &pods {
+            None => NONE_RUNS.to_owned(),
+            Some(pods) if pods.is_empty() => "no pod is running".to_owned(),
+            Some(pods) => pod_table(pods),
+        });
+        Ok(())
+    })
+    .await
+}
+
+/// The host at a glance.
+pub async fn status(home: &Home, watch: bool, json: bool) -> Result<(), Fault> {
+    every(watch, async || {
+        let status: Option<HostStatus> = ask(home, Method::GET, "/v1/status").await?;
+        show(&status, watch, json, || status.as_ref().map_or_else(|| NONE_RUNS.to_owned(), status_text));
+        Ok(())
+    })
+    .await
+}
+
+/// The last lines; with `--watch`, those that come after them as well.
+pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault> {
+    let path = |lines| address("/v1/logs", words.recipe.as_deref(), Some(lines));
+    let line = |line: &LogLine| match json {
+        true => print::result(&json!(line).to_string()),
+        false => print::result(&log_text(line)),
+    };
+    if !words.watch {
+        let lines: Option<Vec<LogLine>> = ask(home, Method::GET, &path(words.lines)?).await?;
+        match &lines {
+            lines if json => print::result(&json!(lines.as_deref().unwrap_or_default()).to_string()),
+            None => print::result(NONE_RUNS),
+            Some(lines) if lines.is_empty() => print::result("no pod has printed anything"),
+            Some(lines) => lines.iter().for_each(line),
+        }
+        return Ok(());
+    }
+    // Each look has the lines before it again: new is what there is more of. As many as are kept, lest some slip through.
+    let path = path(words.lines.max(limits::LOG_LINES_MAX))?;
+    let mut seen: Option<Vec<LogLine>> = None;
+    let mut is_first = true;
+    every(true, async || {
+        let now: Option<Vec<LogLine>> = ask(home, Method::GET, &path).await?;
+        if is_first && now.is_none() {
+            print::note(NONE_RUNS);
+        }
+        if let Some(now) = now {
+            let new = fresh(seen.as_deref().unwrap_or_default(), &now);
+            let skipped = if is_first { new.len().saturating_sub(words.lines) } else { 0 };
+            new.into_iter().skip(skipped).for_each(line);
+            seen = Some(now);
+        }
+        is_first = false;
+        Ok(())
+    })
+    .await
+}
+
+/// The lines of `now` that `before` does not have, in order. Equal lines are told apart by their number.
+fn fresh<'a>(before: &[LogLine], now: &'a [LogLine]) -> Vec<&'a LogLine> {
+    type Key<'k> = (&'k str, u64, u64, &'k str);
+    fn key(line: &LogLine) -> Key<'_> {
+        (&line.incarnation, line.ask, line.at_ms, &line.text)
+    }
+    let mut known: HashMap<Key, usize> = HashMap::new();
+    before.iter().for_each(|line| *known.entry(key(line)).or_default() += 1);
+    let mut new = Vec::new();
+    for line in now {
+        match known.get_mut(&key(line)) {
+            Some(left) if *left > 0 => *left -= 1,
+            _ => new.push(line),
+        }
+    }
+    new
+}
+
+/// Asks the running server; `None` when none runs.
+async fn ask<T: DeserializeOwned>(home: &Home, method: Method, path: &str) -> Result<Option<T>, Fault> {
+    match Client::connect(home).await? {
+        Some(client) => client.ask(method, path).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Once, or once a second for as long as anybody reads it.
+async fn every(watch: bool, mut look: impl AsyncFnMut() -> Result<(), Fault>) -> Result<(), Fault> {
+    look().await?;
+    while watch && print::is_read() {
+        tokio::time::sleep(Duration::from_millis(limits::WATCH_MS)).await;
+        look().await?;
+    }
+    Ok(())
+}
+
+fn show(value: &impl Serialize, watch: bool, json: bool, text: impl FnOnce() -> String) {
+    match (json, watch) {
+        (false, true) => print::redrawn(&text()),
+        _ => say(json, json!(value), text),
+    }
+}
+
+fn address(path: &str, recipe: Option<&str>, lines: Option<usize>) -> Result<String, Fault> {
+    let recipe = recipe.map(str::parse::<RecipeName>).transpose()?.map(|name| format!("recipe={name}"));
+    let lines = lines.map(|lines| format!("lines={lines}"));
+    let words: Vec<String> = [recipe, lines].into_iter().flatten().collect();
+    Ok(if words.is_empty() { path.to_owned() } else { format!("{path}?{}", words.join("&")) })
+}
+
+fn pod_table(pods: &[PodStatus]) -> String {
+    let row = |pod: &PodStatus| {
+        [
+            pod.recipe.clone(),
+            pod.version.clone(),
+            pod.state.clone(),
+            duration(pod.since_ms),
+            pod.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+            pod.memory_bytes.map_or("-".to_owned(), |bytes| format!("{} MB", bytes >> 20)),
+            pod.asks.to_string(),
+            pod.in_hand.to_string(),
+            last(pod.last_fault.as_ref()),
+        ]
+    };
+    table(["RECIPE", "VERSION", "STATE", "SINCE", "PID", "MEMORY", "CALLS", "IN HAND", "LAST FAULT"], pods.iter().map(row).collect())
+}
+
+fn status_text(status: &HostStatus) -> String {
+    let accepts = if status.accepts { "taking calls" } else { "ending" };
+    let mut text = format!(
+        "hob {}, pid {}, up {}, {accepts}, {}\ncalls: {} under way, {} done, {} of them failed",
+        status.version,
+        status.pid,
+        duration(status.up_ms),
+        if status.is_healthy() { "healthy" } else { "not healthy" },
+        status.calls_running,
+        status.calls_done,
+        status.calls_failed
+    );
+    let row = |pool: &crate::model::status::PoolStatus| {
+        let health = match (pool.health, pool.retry_after) {
+            (Health::Good, _) => "good".to_owned(),
+            (Health::Failing, _) => "failing".to_owned(),
+            (Health::Quarantined, Some(ms)) => format!("quarantined for {}", duration(ms)),
+            (Health::Quarantined, None) => "quarantined".to_owned(),
+        };
+        [
+            pool.recipe.clone(),
+            pool.version.clone(),
+            health,
+            format!("{}/{}", pool.pods.len(), pool.pods_max),
+            format!("{}/{}/{}", pool.waiting.interactive, pool.waiting.normal, pool.waiting.bulk),
+            pool.asks_done.to_string(),
+            pool.asks_failed.to_string(),
+            pool.asks_repeated.to_string(),
+            pool.crashes.to_string(),
+            last(pool.last_fault.as_ref()),
+        ]
+    };
+    if !status.pools.is_empty() {
+        let heads = ["RECIPE", "VERSION", "HEALTH", "PODS", "WAITING", "ASKS", "FAILED", "REPEATED", "CRASHES", "LAST FAULT"];
+        text.push_str(&format!("\n\n{}", table(heads, status.pools.iter().map(row).collect())));
+    }
+    text
+}
+
+fn log_text(line: &LogLine) -> String {
+    let at = i64::try_from(line.at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    format!("{} {} {}", at.map_or("-".to_owned(), |at| format!("{at:.3}")), line.recipe, line.text)
+}
+
+fn last(fault: Option<&Fault>) -> String {
+    fault.map_or("-".to_owned(), |fault| fault.code.name().to_owned())
+}
+
+/// `850ms`, `12s`, `3m 12s`, `5h 3m`, `2d 5h`: two units are enough for a look.
+fn duration(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    match seconds {
+        0 => format!("{ms}ms"),
+        1..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> String {
+    let mut widths = heads.map(|head| head.chars().count());
+    for row in &rows {
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
+    }
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let heads = line(heads.to_vec());
+    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(heads).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_two_units() {
+        let texts = [850, 12_999, 192_000, 18_180_000, 190_800_000].map(duration);
+        assert_eq!(texts, ["850ms", "12s", "3m 12s", "5h 3m", "2d 5h"]);
+    }
+
+    #[test]
+    fn only_lines_that_were_not_there_before_are_fresh() {
+        let line = |at_ms, text: &str| LogLine { recipe: "a/b".into(), incarnation: "i".into(), ask: 0, at_ms, text: text.into() };
+        // The oldest was dropped, an equal line came twice more.
+        let before = [line(1, "a"), line(2, "b"), line(2, "b")];
+        let now = [line(2, "b"), line(2, "b"), line(2, "b"), line(3, "a"), line(3, "a")];
+        assert_eq!(fresh(&before, &now), [&now[2], &now[3], &now[4]]);
+        assert_eq!(fresh(&[], &now).len(), 5);
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_its_widest_cells() {
+        let rows = vec![["hob/echo".to_owned(), "1".to_owned()], ["x".to_owned(), "-".to_owned()]];
+        assert_eq!(table(["RECIPE", "N"], rows), "RECIPE    N\nhob/echo  1\nx         -");
+    }
+}

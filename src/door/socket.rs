@@ -1,0 +1,115 @@
+//! Unix sockets by path: made privately, in one step, and reached however long the path is.
+//!
+//! Apart from the server, because its clients reach the same paths.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::model::{Code, Fault, limits::SOCKET_PATH_BYTES_MAX};
+
+/// A path that the kernel's address has room for, and what keeps it valid.
+fn reachable(path: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)> {
+    if path.as_os_str().as_bytes().len() <= SOCKET_PATH_BYTES_MAX {
+        return Ok((path.to_owned(), None));
+    }
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let flags = (rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY).bits();
+    let folder = File::options().read(true).custom_flags(flags as i32).open(folder)?;
+    Ok((Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name), Some(folder.into())))
+}
+
+/// Connects to the socket at `path`.
+pub async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (short, _folder) = reachable(path)?;
+    UnixStream::connect(short).await
+}
+
+/// A listening socket, whose file goes with it.
+pub struct Listening {
+    pub listener: UnixListener,
+    /// Taken away when this is dropped.
+    pub file: SocketFile,
+}
+
+/// The file of a socket of ours.
+pub struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Unless somebody else's is there by now.
+        if fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens at `path`, for its owner alone. What a dead server left there is replaced.
+///
+/// Errors: `already_serving` when somebody answers there, `usage` when something else lies there, `io`.
+pub async fn listen(path: &Path) -> Result<Listening, Fault> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            let fault = Fault::new(Code::Usage, format!("{} is there already and is no socket", path.display()));
+            return Err(fault.hint("name a path where nothing lies, or delete what lies there"));
+        }
+        Ok(_) if connect(path).await.is_ok() => {
+            return Err(Fault::new(Code::AlreadyServing, format!("another program listens at {}", path.display()))
+                .hint("end it first, or name another path"));
+        }
+        _ => {}
+    }
+    let made = || -> io::Result<Listening> {
+        // Born in a folder that nobody else can enter, then renamed: at no time may another user connect.
+        let folder = tempfile::Builder::new().prefix(".s").rand_bytes(4).tempdir_in(path.parent().unwrap_or(Path::new(".")))?;
+        let born = folder.path().join("s");
+        let (short, _kept) = reachable(&born)?;
+        let listener = UnixListener::bind(short)?;
+        fs::set_permissions(&born, fs::Permissions::from_mode(0o600))?;
+        let meta = fs::symlink_metadata(&born)?;
+        fs::rename(&born, path)?;
+        Ok(Listening { listener, file: SocketFile { path: path.to_owned(), inode: (meta.dev(), meta.ino()) } })
+    };
+    made().map_err(|error| Fault::io(format!("listening at {}", path.display()), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_a_live_one_and_a_file_are_not_and_a_long_path_is_reached() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = folder.path().join("x".repeat(150));
+        fs::create_dir(&long).unwrap();
+        for folder in [folder.path(), &long] {
+            let path = folder.join("socket");
+            // As a killed server leaves it.
+            std::mem::forget(listen(&path).await.unwrap().file);
+            assert!(path.exists() && connect(&path).await.is_err());
+            let listening = listen(&path).await.unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            connect(&path).await.unwrap();
+            assert_eq!(listen(&path).await.err().unwrap().code, Code::AlreadyServing);
+            drop(listening);
+            assert_eq!(fs::read_dir(folder).unwrap().filter(|entry| entry.as_ref().unwrap().path() != long).count(), 0);
+            fs::write(&path, "mine").unwrap();
+            assert_eq!(listen(&path).await.err().unwrap().code, Code::Usage);
+            assert_eq!(fs::read(&path).unwrap(), b"mine");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a host tells of itself, and the few things that an operator may do about it.
+//!
+//! Apart from `mod.rs`, which runs calls: all here is for people who look.
+
+use std::sync::atomic::Ordering;
+
+use super::Host;
+use crate::model::{
+    Fault, RecipeName, RecipeRef,
+    status::{HostStatus, LogLine, PodStatus},
+};
+
+impl Host {
+    /// The pods that this host started and that are not over, those of forgotten recipes too. Reads each one's memory from the system.
+    pub fn pods(&self) -> Vec<PodStatus> {
+        self.0.pods.statuses()
+    }
+
+    /// The whole host at a glance.
+    pub fn status(&self) -> HostStatus {
+        let (running, done, failed) = self.0.journal.counts();
+        HostStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            up_ms: self.0.opened.elapsed().as_millis() as u64,
+            accepts: !self.0.closing.load(Ordering::Acquire),
+            calls_running: running,
+            calls_done: done,
+            calls_failed: failed,
+            pools: self.0.pods.pool_statuses(),
+        }
+    }
+
+    /// The last lines that pods printed, oldest first; of one recipe, or of all.
+    pub fn logs(&self, recipe: Option<&RecipeName>, lines: usize) -> Vec<LogLine> {
+        self.0.pods.logs(recipe.map(RecipeName::to_string).as_deref(), lines)
+    }
+
+    /// Lets a recipe that cools down start pods again, and inputs that ended its pods be tried again.
+    ///
+    /// Errors: `recipe_not_found`.
+    pub fn lift(&self, recipe: &RecipeName) -> Result<(), Fault> {
+        let known = self.0.pods.lift(&recipe.to_string());
+        // A recipe that was never called has nothing to be lifted; one that is not there is a mistake.
+        if known { Ok(()) } else { self.0.shelf.entry(recipe).map(|_| ()) }
+    }
+
+    /// Starts the pods that installed recipes keep at least, `min` of each. What cannot be started is logged, and tried again by
+    /// the first call.
+    pub async fn warm(&self) {
+        let installed = match self.installed() {
+            Ok(installed) => installed,
+            Err(fault) => return tracing::warn!("nothing is warmed up: {fault}"),
+        };
+        for entry in installed {
+            if let Err(fault) = self.warm_one(&entry.name).await {
+                tracing::warn!(recipe = %entry.name, "not warmed up: {fault}");
+            }
+        }
+    }
+
+    async fn warm_one(&self, name: &RecipeName) -> Result<(), Fault> {
+        let entry = self.0.catalogue.find(&self.0, &RecipeRef::Name(name.clone())).await?;
+        if let Some(pool) = entry.pool(&self.0).filter(|_| entry.recipe().manifest().pod.as_ref().is_some_and(|pod| pod.pool.min > 0)) {
+            pool.warm();
+        }
+        Ok(())
+    }
+}

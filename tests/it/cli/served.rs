@@ -1,0 +1,209 @@
+//! A running `hob serve` for the tests, a recipe for it to serve, and HTTP by hand.
+//!
+//! By hand on a socket rather than through a client, because a client will not hang up in the middle, send half a head or
+//! claim a length that does not come.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::rig::{Rig, Signed, signal, write_recipe};
+
+/// Does what its input says; what it cannot be asked for over the wire it says by files.
+const WORKER: &str = r#"import os, pathlib, time
+import hob_pod
+class Subject:
+    def run(self, input, blobs):
+        do = input.get("do")
+        if do == "wait":
+            folder = pathlib.Path(input["folder"])
+            (folder / "began").write_text(str(os.getpid()))
+            try:
+                while not hob_pod.cancelled():
+                    time.sleep(0.005)
+            finally:
+                (folder / "ended").write_text("")
+            raise hob_pod.Fault("cancelled", "noticed")
+        if do == "turn":
+            return {"given": len(blobs["given"].data)}, {"turned": hob_pod.Blob(bytes(reversed(bytes(blobs["given"].data))), "application/x-turned")}
+        if do == "sleep":
+            time.sleep(input["seconds"])
+        if do == "fail":
+            raise hob_pod.Fault("invalid_input", "not this one")
+        return input
+"#;
+
+/// A home with `lab/worker` installed.
+pub fn with_worker() -> (Rig, Signed) {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let folder = signed.folder.path().join("worker");
+    write_recipe(&folder, "lab/worker", "0.1.0", WORKER, "python = \">=3.9\"");
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/worker"]).well();
+    (rig, signed)
+}
+
+/// A server under test.
+pub struct Serving {
+    pub child: Child,
+    pub socket: PathBuf,
+    /// Its address, where it listens on one.
+    pub address: Option<String>,
+    /// Where its token lies.
+    pub token: Option<PathBuf>,
+}
+
+impl Serving {
+    /// Starts it and waits until it says where it is.
+    #[track_caller]
+    pub fn start(rig: &Rig, words: &[&str]) -> Serving {
+        let mut child = rig.command(&[&["serve", "--json"], words].concat()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said:?} {}", stderr(&mut child)));
+        assert_eq!(said["pid"], child.id());
+        let path = |key: &str| said[key].as_str().map(PathBuf::from);
+        Serving { child, socket: path("socket").unwrap(), address: said["listen"].as_str().map(str::to_owned), token: path("token") }
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    pub fn connect_tcp(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address.as_ref().unwrap()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub fn ask(&self, head: &str, body: &[u8]) -> Answer {
+        ask(self.connect(), head, body).unwrap_or_else(|| panic!("no answer to {head}"))
+    }
+
+    /// A signal, and then its end within so many seconds.
+    #[track_caller]
+    pub fn end(&mut self, with: Signal, seconds: u64) -> ExitStatus {
+        signal(self.child.id(), with);
+        self.ended(seconds)
+    }
+
+    #[track_caller]
+    pub fn ended(&mut self, seconds: u64) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(seconds), "the server did not end within {seconds} s");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn stderr(child: &mut Child) -> String {
+    let _ = child.kill();
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+/// A whole response.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The code of the fault that it is.
+    #[track_caller]
+    pub fn code(&self) -> String {
+        assert!(self.head.to_lowercase().contains("content-type: application/json"), "{self:?}");
+        self.json()["fault"]["code"].as_str().unwrap_or_else(|| panic!("no fault: {self:?}")).to_owned()
+    }
+}
+
+/// The bytes of a request whose head begins so; more lines may follow the first.
+pub fn request(head: &str, body: &[u8]) -> Vec<u8> {
+    let length = if head.contains("content-length") || head.contains("transfer-encoding") {
+        String::new()
+    } else {
+        format!("content-length: {}\r\n", body.len())
+    };
+    let (first, more) = head.split_once('\n').unwrap_or((head, ""));
+    let more: String = more.lines().map(|line| format!("{line}\r\n")).collect();
+    [format!("{first} HTTP/1.1\r\nhost: hob\r\nconnection: close\r\n{more}{length}\r\n").as_bytes(), body].concat()
+}
+
+/// Sends a request and reads its answer to the end; none when the line was closed without one.
+pub fn ask(mut stream: impl Read + Write, head: &str, body: &[u8]) -> Option<Answer> {
+    // A server that has seen enough stops reading.
+    let _ = stream.write_all(&request(head, body));
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some(Answer { status: head.split(' ').nth(1)?.parse().ok()?, head: head.to_owned(), body: unchunked(head, body)? })
+}
+
+/// A body as it was before it was cut into chunks; none when it broke off.
+fn unchunked(head: &str, body: &str) -> Option<String> {
+    let head = head.to_lowercase();
+    if !head.contains("transfer-encoding: chunked") {
+        let length: usize = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+        return (body.len() == length).then(|| body.to_owned());
+    }
+    let (mut rest, mut whole) = (body, String::new());
+    loop {
+        let (length, more) = rest.split_once("\r\n")?;
+        let length = usize::from_str_radix(length, 16).ok()?;
+        if length == 0 {
+            return Some(whole);
+        }
+        whole.push_str(more.get(..length)?);
+        rest = more.get(length + 2..)?;
+    }
+}
+
+/// The words of a general call.
+pub fn general(recipe: &str, operation: &str, input: &Value) -> Vec<u8> {
+    json!({ "recipe": recipe, "operation": operation, "input": input }).to_string().into_bytes()
+}
+
+/// Waits for a file that a pod writes.
+#[track_caller]
+pub fn wait_for(path: &Path) -> Duration {
+    let begun = Instant::now();
+    while fs::read(path).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no {}", path.display());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    begun.elapsed()
+}

@@ -1,0 +1,427 @@
+//! `hob serve` and what talks to it: the same words come out as from a host of one's own, nothing of a call is left when its
+//! caller is gone, and the server ends in order or is survived.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    process::Stdio,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use hob::model::{Code, limits};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{
+    calling::with_echo,
+    rig::{Rig, processes_of, signal},
+    served::{Serving, ask, general, request, wait_for, with_worker},
+};
+
+const NONE_RUNS: &str = "no host is running: `hob serve` starts one";
+
+/// Asks that the pods of the running server were sent, or none when it has no pod.
+fn asked(rig: &Rig) -> Option<u64> {
+    let pods = rig.hob(&["pods", "--json"]);
+    pods.well();
+    let pods = pods.json();
+    let asks = pods.as_array().unwrap().iter().map(|pod| pod["asks"].as_u64().unwrap());
+    asks.reduce(|one, other| one + other)
+}
+
+#[track_caller]
+fn none_left(rig: &Rig) {
+    let begun = Instant::now();
+    while !processes_of(&rig.home).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "left behind: {:?}", processes_of(&rig.home));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_call_through_the_server_says_what_a_call_in_a_host_of_its_own_says() {
+    let (rig, _signed) = with_echo();
+    let calls: &[&[&str]] = &[
+        &["call", "hob/echo", "echo", r#"{"text": "hello"}"#],
+        &["call", "hob/echo", "repeat", r#"{"text": "a", "count": 3}"#, "--stream"],
+        &["call", "hob/echo", "repeat", r#"{"text": "a", "count": 3}"#, "--priority", "bulk"],
+        &["call", "hob/echo", "echo", "{"],
+        &["call", "hob/echo", "echo", "{}"],
+        &["call", "hob/echo", "echo", "[18446744073709551616]"],
+        &["call", "hob/echo", "nothing", "{}"],
+        &["call", "hob/none", "echo", "{}"],
+        &["call", "none@1", "echo", "{}"],
+        &["call", "no name", "echo", "{}"],
+        &["call", "hob/echo", "echo", "{}", "--deadline", "0ms"],
+        &["call", "hob/echo", "echo", "{}", "--blob", "a=/nowhere"],
+        &["call", "hob/echo", "echo", r#"{"text": ""}"#, "--out", "a=/nowhere"],
+        &["call", "hob/echo", "sleep", r#"{"seconds": 60}"#, "--deadline", "1500ms"],
+        &["call", "hob/echo", "echo", "{", "--json"],
+    ];
+    let alone: Vec<_> = calls.iter().map(|words| rig.hob(words)).collect();
+    let serving = Serving::start(&rig, &[]);
+    assert_eq!(asked(&rig), None, "no pod before the first call");
+    for (words, alone) in calls.iter().zip(&alone) {
+        let served = rig.hob(words);
+        assert_eq!((served.exit, &served.stdout, &served.stderr), (alone.exit, &alone.stdout, &alone.stderr), "{words:?}");
+    }
+    let whole = rig.hob(&["call", "hob/echo", "echo", r#"{"text": "hello"}"#, "--json"]).json();
+    assert_eq!((&whole["output"], &whole["recipe"], &whole["version"]), (&json!({ "length": 5 }), &json!("hob/echo"), &json!("0.1.0")));
+    // It was the server's pod, and it was one pod; a call for one shot and a folder are not the server's.
+    let before = asked(&rig);
+    assert!(before.unwrap() >= 5, "{before:?}");
+    let echo = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/echo");
+    for words in [&["call", "hob/echo", "echo", r#"{"text": "a"}"#, "--one-shot"][..], &["call", echo, "echo", r#"{"text": "a"}"#]] {
+        assert_eq!(rig.hob(words).json(), json!({ "length": 1 }));
+    }
+    assert_eq!(asked(&rig), before);
+    let wrong = rig.hob(&["call", "hob/echo", "echo", "{}", "--priority", "high"]);
+    assert!(wrong.exit == Some(2) && wrong.stderr.contains("`interactive`"), "{wrong:#?}");
+    drop(serving);
+}
+
+#[test]
+fn blobs_cross_the_socket_both_ways() {
+    let (rig, _signed) = with_worker();
+    let _serving = Serving::start(&rig, &[]);
+    // Every byte there is, and enough of them to come in many pieces.
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let (given, turned) = (rig.folder.path().join("given"), rig.folder.path().join("turned"));
+    fs::write(&given, &bytes).unwrap();
+    let blob = format!("given={}", given.display());
+    let words = ["call", "lab/worker", "run", r#"{"do": "turn"}"#, "--blob", &blob];
+    let ran = rig.hob(&[&words[..], &["--out", &format!("turned={}", turned.display())]].concat());
+    assert_eq!(ran.well(), r#"{"given":3000000}"#);
+    assert!(fs::read(&turned).unwrap().iter().eq(bytes.iter().rev()), "the bytes are not the ones, turned");
+    let kept = rig.hob(&words);
+    assert!(kept.stderr.contains("`turned` (3000000 bytes) was not kept"), "{kept:#?}");
+    assert!(asked(&rig).unwrap() >= 2, "the server ran them");
+    // More than a body may be is said before it is sent.
+    fs::write(&given, vec![0; limits::FRAME_BYTES_MAX]).unwrap();
+    let second = format!("second={}", given.display());
+    rig.hob(&[&words[..], &["--blob", &second]].concat()).refused(Code::TooLarge, &["base64", "--one-shot"]);
+}
+
+#[test]
+fn whoever_hangs_up_cancels_the_call_down_to_the_worker() {
+    let (rig, _signed) = with_worker();
+    let serving = Serving::start(&rig, &["--listen", "127.0.0.1:0"]);
+    let token = fs::read_to_string(serving.token.as_ref().unwrap()).unwrap();
+    let mut workers = Vec::new();
+    for way in ["plain", "plain over TCP", "general", "command line", "half a body"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (began, ended) = (folder.path().join("began"), folder.path().join("ended"));
+        let input = json!({ "do": "wait", "folder": folder.path() });
+        let plain = "POST /v1/recipes/lab/worker/run";
+        let body = input.to_string().into_bytes();
+        let hang_up: Box<dyn FnOnce()> = match way {
+            "plain" => {
+                let mut stream = serving.connect();
+                stream.write_all(&request(plain, &body)).unwrap();
+                Box::new(move || drop(stream))
+            }
+            "plain over TCP" => {
+                let mut stream = serving.connect_tcp();
+                stream.write_all(&request(&format!("{plain}\nauthorization: Bearer {token}"), &body)).unwrap();
+                Box::new(move || drop(stream))
+            }
+            "general" => {
+                let mut stream = serving.connect();
+                stream.write_all(&request("POST /v1/calls", &general("lab/worker", "run", &input))).unwrap();
+                Box::new(move || drop(stream))
+            }
+            "command line" => {
+                let mut child = rig.command(&["call", "lab/worker", "run", &input.to_string()]).spawn().unwrap();
+                Box::new(move || {
+                    signal(child.id(), Signal::INT);
+                    assert_eq!(child.wait().unwrap().code(), Some(9));
+                })
+            }
+            _ => {
+                // Nothing may begin of what did not come whole.
+                let mut stream = serving.connect();
+                let bytes = request(plain, &body);
+                stream.write_all(&bytes[..bytes.len() - 1]).unwrap();
+                std::thread::sleep(Duration::from_millis(200));
+                drop(stream);
+                std::thread::sleep(Duration::from_millis(100));
+                assert!(!began.exists());
+                continue;
+            }
+        };
+        wait_for(&began);
+        workers.push(fs::read_to_string(&began).unwrap());
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!ended.exists(), "{way}: it waits");
+        hang_up();
+        let took = wait_for(&ended);
+        assert!(took < Duration::from_millis(limits::CANCEL_GRACE_MS), "{way}: the worker went on for {took:?}");
+        // The next call is untouched.
+        assert_eq!(serving.ask(plain, br#"{"next": 1}"#).json(), json!({ "next": 1 }), "{way}");
+    }
+    workers.dedup();
+    assert_eq!(workers.len(), 1, "one worker took all of them, none was killed for it: {workers:?}");
+}
+
+#[test]
+fn over_tcp_nothing_is_told_without_the_token() {
+    let (rig, _signed) = with_echo();
+    let serving = Serving::start(&rig, &["--listen", "127.0.0.1:0"]);
+    let path = serving.token.clone().unwrap();
+    let token = fs::read_to_string(&path).unwrap();
+    assert_eq!((token.len(), fs::metadata(&path).unwrap().permissions().mode() & 0o777), (64, 0o600));
+    let tcp = |head: &str, body: &str| ask(serving.connect_tcp(), head, body.as_bytes()).unwrap();
+    let other = "0".repeat(64);
+    for head in ["GET /v1/health", "GET /v1/status", "GET /nothing", "POST /v1/calls", "POST /v1/recipes/hob/echo/echo"] {
+        for shown in
+            ["", &format!("\nauthorization: Bearer {other}"), &format!("\nauthorization: Basic {token}"), &format!("\nx-token: {token}")]
+        {
+            let answer = tcp(&format!("{head}{shown}"), "{}");
+            assert_eq!((answer.status, &*answer.code()), (401, "unauthorized"), "{head}{shown}");
+            assert!(answer.head.contains("www-authenticate: Bearer") && !answer.body.contains(rig.home.to_str().unwrap()), "{answer:?}");
+        }
+    }
+    let with = format!("\nauthorization: Bearer {token}");
+    assert_eq!(tcp(&format!("GET /v1/health{with}"), "").status, 200);
+    let answer = tcp(&format!("POST /v1/recipes/hob/echo/echo{with}"), r#"{"text": "four"}"#);
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"length":4}"#));
+    // Made once, and shown to nobody.
+    let mut serving = serving;
+    serving.end(Signal::TERM, 10);
+    let mut said = String::new();
+    serving.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    serving.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(!said.contains(&token), "{said}");
+    let again = Serving::start(&rig, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(fs::read_to_string(again.token.as_ref().unwrap()).unwrap(), token);
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(again.socket.parent().unwrap()), mode(&again.socket)), (0o700, 0o600));
+    drop(again);
+    rig.hob(&["serve", "--listen", "nowhere"]).refused(Code::Usage, &["nowhere", "127.0.0.1:8080"]);
+}
+
+#[test]
+fn every_failure_over_http_is_a_fault_with_its_status() {
+    let (rig, _signed) = with_echo();
+    let serving = Serving::start(&rig, &[]);
+    let call = "POST /v1/recipes/hob/echo/echo";
+    let long = format!("{call}\ncontent-length: {}", limits::DOCUMENT_BYTES_MAX + 1);
+    let endless = format!("{call}\ntransfer-encoding: chunked");
+    let chunk = [format!("{:x}\r\n", limits::DOCUMENT_BYTES_MAX + 1).into_bytes(), vec![b' '; limits::DOCUMENT_BYTES_MAX + 1]].concat();
+    let huge = format!("POST /v1/calls\ncontent-length: {}", limits::SERVE_CALL_BYTES_MAX + 1);
+    let number = |call: &str| format!("{call}\nx-hob-deadline-ms: soon");
+    let cases: Vec<(&str, &[u8], u16, &str)> = vec![
+        ("GET /", b"", 404, "usage"),
+        ("GET /v1/recipes", b"", 404, "usage"),
+        ("GET /v1/calls", b"", 405, "usage"),
+        ("DELETE /v1/pods", b"", 405, "usage"),
+        ("GET /v1/pods?recipe=x", b"", 400, "usage"),
+        ("GET /v1/logs?lines=some", b"", 400, "usage"),
+        ("GET /v1/logs?line=1", b"", 400, "usage"),
+        (call, b"", 400, "invalid_json"),
+        (call, b"{", 400, "invalid_json"),
+        (call, b"\xff", 400, "invalid_json"),
+        (call, b"{}", 422, "invalid_input"),
+        (&long, b"", 413, "too_large"),
+        (&endless, &chunk, 413, "too_large"),
+        ("POST /v1/recipes/hob/echo/nothing", b"{}", 404, "operation_not_found"),
+        ("POST /v1/recipes/hob/none/echo", b"{}", 404, "recipe_not_found"),
+        ("POST /v1/recipes/Hob/..%2Fecho/echo", b"{}", 400, "usage"),
+        ("POST /v1/recipes/hob/none/lift", b"", 404, "recipe_not_found"),
+        ("POST /v1/recipes/hob/echo/echo\nx-hob-priority: high", b"{}", 400, "usage"),
+        ("POST /v1/recipes/hob/echo/sleep\nx-hob-deadline-ms: 900", br#"{"seconds": 60}"#, 504, "deadline"),
+        ("POST /v1/calls", b"[", 400, "invalid_json"),
+        ("POST /v1/calls", b"[]", 400, "usage"),
+        ("POST /v1/calls", br#"{"recipe": "hob/echo", "operation": "echo", "input": {}, "session": "x"}"#, 400, "usage"),
+        ("POST /v1/calls", br#"{"recipe": "./echo", "operation": "echo", "input": {}}"#, 403, "unsigned"),
+        ("POST /v1/calls", br#"{"recipe": "/echo", "operation": "echo", "input": {}}"#, 403, "unsigned"),
+        (&huge, b"", 413, "too_large"),
+    ];
+    for (head, body, status, code) in &cases {
+        let answer = serving.ask(head, body);
+        assert_eq!((answer.status, answer.code().as_str()), (*status, *code), "{head}: {answer:?}");
+    }
+    assert_eq!(serving.ask(&number(call), br#"{"text": ""}"#).code(), "usage");
+    // In a stream the fault is the last line.
+    let answer = serving.ask("POST /v1/calls", &general("hob/echo", "repeat", &json!({ "text": "a", "count": 2 })));
+    let lines: Vec<Value> = answer.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!((events, &lines[2]["output"]), (vec!["chunk", "chunk", "outcome"], &json!({ "count": 2 })));
+    let answer = serving.ask("POST /v1/calls", &general("hob/echo", "echo", &json!({})));
+    assert_eq!(
+        (answer.status, serde_json::from_str::<Value>(&answer.body).unwrap()["fault"]["code"].clone()),
+        (200, json!("invalid_input"))
+    );
+    // What is no HTTP is refused as well, and the server goes on.
+    let mut stream = serving.connect();
+    stream.write_all(b"hello\r\n\r\n").unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+    assert_eq!(serving.ask(call, br#"{"text": "abc"}"#).body, r#"{"length":3}"#);
+}
+
+#[test]
+fn a_killed_server_is_survived_and_there_is_never_more_than_one() {
+    let (rig, _signed) = with_echo();
+    let call = ["call", "hob/echo", "echo", r#"{"text": "hello"}"#];
+    for _ in 0..2 {
+        let mut serving = Serving::start(&rig, &[]);
+        rig.hob(&call).well();
+        assert_eq!(processes_of(&rig.home).len(), 2, "a keeper and a worker");
+        let pid = serving.child.id().to_string();
+        rig.hob(&["serve"]).refused(Code::AlreadyServing, &["a server is running", &pid]);
+        serving.end(Signal::KILL, 10);
+        none_left(&rig);
+        assert!(serving.socket.exists(), "what it left behind");
+        assert_eq!(rig.hob(&["pods"]).well(), NONE_RUNS);
+        assert_eq!(rig.hob(&call).well(), r#"{"length":5}"#, "in a host of its own");
+    }
+    // Many at once: one serves, the others say so.
+    let mut children: Vec<_> = (0..5).map(|_| rig.command(&["serve"]).spawn().unwrap()).collect();
+    let begun = Instant::now();
+    let mut refused = 0;
+    while refused < 4 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{refused} were refused");
+        children.retain_mut(|child| match child.try_wait().unwrap() {
+            None => true,
+            Some(status) => {
+                assert_eq!(status.code(), Some(i32::from(Code::AlreadyServing.exit())));
+                refused += 1;
+                false
+            }
+        });
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(children.len(), 1);
+    assert!(children[0].try_wait().unwrap().is_none(), "one of them serves");
+    rig.hob(&call).well();
+    assert_eq!(asked(&rig), Some(1));
+    signal(children[0].id(), Signal::INT);
+    assert_eq!(children[0].wait().unwrap().code(), Some(0));
+    none_left(&rig);
+    assert!(!rig.home.join("state/serve/socket").exists());
+}
+
+#[test]
+fn a_server_that_is_told_to_end_under_load_answers_all_who_came_and_leaves_nothing() {
+    let (rig, _signed) = with_worker();
+    let mut serving = Serving::start(&rig, &[]);
+    let head = "POST /v1/recipes/lab/worker/run";
+    serving.ask(head, b"{}");
+    let (done, refused, told) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
+    let socket = serving.socket.clone();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let (done, refused, told, socket) = (&done, &refused, &told, &socket);
+            scope.spawn(move || {
+                // Until nobody is there any more. Who was let in gets an answer.
+                while let Ok(stream) = UnixStream::connect(socket) {
+                    let body = json!({ "do": "sleep", "seconds": 0.004, "number": number });
+                    let answer = ask(stream, head, body.to_string().as_bytes()).expect("an answer to each who connected");
+                    match answer.status {
+                        200 => assert_eq!(answer.json(), body),
+                        status => {
+                            let code = answer.code();
+                            assert!(["shutting_down", "cancelled"].contains(&code.as_str()), "{status} {code}");
+                            assert!(told.load(Ordering::SeqCst), "refused before the end");
+                            refused.fetch_add(1, Ordering::SeqCst);
+                            continue;
+                        }
+                    }
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        while done.load(Ordering::SeqCst) < 100 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{done:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        told.store(true, Ordering::SeqCst);
+        signal(serving.child.id(), Signal::TERM);
+    });
+    let ending = Instant::now();
+    assert_eq!(serving.ended(20).code(), Some(0));
+    println!("{done:?} done, {refused:?} refused, ended {:?} after its last caller", ending.elapsed());
+    assert!(!serving.socket.exists());
+    none_left(&rig);
+}
+
+#[test]
+fn a_second_signal_ends_the_calls_that_a_first_one_waits_for_and_their_callers_are_told() {
+    let (rig, _signed) = with_worker();
+    let mut serving = Serving::start(&rig, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let input = json!({ "do": "wait", "folder": folder.path() });
+    let child = rig.command(&["call", "lab/worker", "run", &input.to_string()]).spawn().unwrap();
+    wait_for(&folder.path().join("began"));
+    signal(serving.child.id(), Signal::TERM);
+    std::thread::sleep(Duration::from_millis(1_000));
+    assert!(serving.child.try_wait().unwrap().is_none(), "it waits for the call");
+    assert!(!folder.path().join("ended").exists(), "the call goes on");
+    // Nobody new is let in: this is a host of its own.
+    assert_eq!(rig.hob(&["call", "lab/worker", "run", "{}"]).well(), "{}");
+    let sent = Instant::now();
+    assert_eq!(serving.end(Signal::TERM, 20).code(), Some(0));
+    assert!(sent.elapsed() < Duration::from_millis(limits::SHUTDOWN_MS + limits::SERVE_GOODBYE_MS), "{:?}", sent.elapsed());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error[") && !said.contains("error[io]"), "{said}");
+    assert!(output.stdout.is_empty() && output.status.code() > Some(0), "{:?}", output.status);
+    none_left(&rig);
+}
+
+#[test]
+fn pods_logs_and_status_are_told_as_json_and_as_text_and_none_running_is_no_failure() {
+    let (rig, _signed) = with_echo();
+    for command in ["pods", "logs", "status"] {
+        assert_eq!(rig.hob(&[command]).well(), NONE_RUNS);
+        let empty = rig.hob(&[command, "--json"]);
+        empty.well();
+        assert_eq!(empty.json(), if command == "status" { Value::Null } else { json!([]) });
+    }
+    rig.hob(&["pods", "--lift", "hob/echo"]).well();
+    let serving = Serving::start(&rig, &[]);
+    assert_eq!(rig.hob(&["pods"]).well(), "no pod is running");
+    rig.hob(&["call", "hob/echo", "echo", r#"{"text": "hello"}"#]).well();
+    rig.hob(&["call", "hob/echo", "nothing", "{}"]);
+
+    let pods = rig.hob(&["pods", "--json"]).json();
+    assert_eq!((&pods[0]["recipe"], &pods[0]["asks"], pods.as_array().unwrap().len()), (&json!("hob/echo"), &json!(1), 1));
+    let pid = pods[0]["pid"].as_u64().unwrap();
+    assert!(processes_of(&rig.home).contains(&(pid as u32)), "{pod}", pod = pods[0]);
+    assert_eq!(rig.hob(&["pods", "hob/other", "--json"]).json(), json!([]));
+    assert_eq!(serving.ask("GET /v1/pods?recipe=hob%2Fecho", b"").json()[0]["pid"], pid);
+    let text = rig.hob(&["pods", "hob/echo"]);
+    let lines: Vec<&str> = text.well().lines().collect();
+    assert!(lines[0].starts_with("RECIPE ") && lines[1].starts_with("hob/echo ") && lines[1].contains(&pid.to_string()), "{lines:?}");
+
+    let status = rig.hob(&["status", "--json"]).json();
+    assert_eq!((&status["pid"], &status["accepts"]), (&json!(serving.child.id()), &json!(true)));
+    assert_eq!((&status["calls_done"], &status["calls_failed"]), (&json!(2), &json!(1)));
+    assert_eq!(status["pools"][0]["pods"][0]["pid"], pid);
+    let text = rig.hob(&["status"]);
+    assert!(text.well().contains("taking calls, healthy\ncalls: 0 under way, 2 done, 1 of them failed\n"), "{text:?}");
+    let health = serving.ask("GET /v1/health", b"");
+    assert_eq!((health.status, &health.json()["healthy"]), (200, &json!(true)));
+    assert!(rig.hob(&["logs", "hob/echo", "--lines", "5", "--json"]).json().is_array());
+    rig.hob(&["pods", "--lift", "hob/echo"]).well();
+    rig.hob(&["pods", "--lift", "hob/other"]).refused(Code::RecipeNotFound, &["hob/other"]);
+
+    // Watched: a document a second, until nobody reads any more.
+    let mut watch = rig.command(&["status", "--watch", "--json"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut up = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap()["up_ms"].as_u64().unwrap();
+    let (first, second) = (up(), up());
+    assert!((900..5_000).contains(&(second - first)), "{first} and {second}");
+    drop(lines);
+    let begun = Instant::now();
+    while watch.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it goes on for nobody");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
