@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use hob::model::{Call, Code, Fault};
+use hob::model::{Call, Code, Fault, RecipeName};
 use serde_json::json;
 
 use super::bounded;
@@ -56,9 +56,9 @@ async fn until_cooling_down(rig: &Rig, recipe: &std::path::Path) -> Fault {
 }
 
 #[tokio::test]
-async fn a_pod_that_fails_to_start_is_left_alone() {
+async fn a_pod_that_fails_to_start_is_left_alone_and_lifted() {
     let rig = Rig::new().await;
-    let (recipe, _) = fails(&rig).await;
+    let (recipe, cure) = fails(&rig).await;
     let fault = until_cooling_down(&rig, &recipe).await;
     let retry_after = fault.retry_after.expect("it says when the next start is");
     assert!(retry_after > 0 && fault.retryable, "{fault:?}");
@@ -71,6 +71,14 @@ async fn a_pod_that_fails_to_start_is_left_alone() {
         tokio::time::sleep(Duration::from_millis(30)).await;
         assert!(rig.host.pods().is_empty());
     }
+    let name: RecipeName = "test/fails".parse().unwrap();
+    rig.host.lift(&name).unwrap();
+    let fault = rig.run(&recipe, json!(1)).await.unwrap_err();
+    assert_eq!(fault.code, Code::ImportFailed, "lifted, it is tried at once: {fault:?}");
+    until_cooling_down(&rig, &recipe).await;
+    std::fs::write(&cure, "").unwrap();
+    rig.host.lift(&name).unwrap();
+    assert_eq!(rig.run(&recipe, json!(1)).await.unwrap().output.value(), &json!(1), "cured");
     rig.close().await;
 }
 
