@@ -18,7 +18,7 @@ mod hosts;
 mod kills;
 mod pools;
 mod queues;
-// mod restarts;
+mod restarts;
 mod shutdowns;
 
 /// How long a storm lasts: `seconds`, or what HOB_SOAK_SECONDS says.

@@ -6,8 +6,10 @@ use std::{
 };
 
 use hob::{
+    author::{keys::Keys, pack::pack, publish::publish, repository},
     host::{Config, Host},
-    model::{Call, Fault, Home, Outcome},
+    model::{Call, Fault, Home, Outcome, RecipeName, Silent},
+    shelf::repository::Trust,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -39,13 +41,18 @@ impl Rig {
     /// A recipe of one file of tests/pods, with more lines for `[pod]`: a program that speaks the protocol by hand, or
     /// (without `#!`) a class `Pod` for the real runner.
     pub fn hostile(&self, file: &str, pod: &str) -> PathBuf {
+        self.hostile_with(file, pod, "")
+    }
+
+    /// The same, with more lines for `[operations.run]` as well.
+    pub fn hostile_with(&self, file: &str, pod: &str, run: &str) -> PathBuf {
         let kit = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods");
         let stem = file.trim_end_matches(".py");
         let runtime = match std::fs::read_to_string(kit.join(file)).unwrap().starts_with("#!") {
             true => format!("runtime = \"executable\"\nentry = \"pod/{file}\""),
             false => format!("runtime = \"python\"\nentry = \"{stem}:Pod\"\npython = \">=3.9\""),
         };
-        let folder = write_recipe(self.folder.path(), stem, &format!("{runtime}\n{pod}"), "");
+        let folder = write_recipe(self.folder.path(), stem, &format!("{runtime}\n{pod}"), run);
         for file in [file, "raw.py"] {
             std::fs::copy(kit.join(file), folder.join("pod").join(file)).unwrap();
         }
@@ -64,13 +71,37 @@ impl Rig {
         self.folder.path().join("recipes/fired")
     }
 
+    /// Publishes a recipe folder to a signed repository of its own and installs it from there; gives its name. Calls by name read no
+    /// folder, so they are as fast as a caller's are.
+    pub async fn install(&self, recipe: &Path) -> RecipeName {
+        let case = recipe.join("cases/one");
+        std::fs::create_dir_all(&case).unwrap();
+        std::fs::write(case.join("input.json"), r#"{"operation": "run", "input": 0}"#).unwrap();
+        std::fs::write(case.join("output.json"), "1").unwrap();
+        let (repo, keys) = (self.folder.path().join("repo"), Keys::at(self.folder.path().join("keys")));
+        let now = jiff::Timestamp::now();
+        let made = repository::repo_init(&repo, &keys, now).await.unwrap();
+        repository::add_publisher(&repo, &keys, "test", None, now).await.unwrap();
+        publish(&repo, &keys, &pack(recipe).unwrap(), &recipe.join("models"), now, &Silent).await.unwrap();
+        let trust = Trust::Fingerprint(made.fingerprint.to_string());
+        self.host.add_remote("main", repo.to_str().unwrap(), trust).await.unwrap();
+        let name: RecipeName = format!("test/{}", recipe.file_name().unwrap().to_str().unwrap()).parse().unwrap();
+        self.host.add(&name, &semver::VersionReq::STAR, None).await.unwrap();
+        name
+    }
+
     pub async fn run(&self, recipe: &Path, input: Value) -> Result<Outcome, Fault> {
         self.host.call(call(recipe, input)).await
     }
 
-    /// Shuts the host down; no process of it is left then, and no file of a pod.
+    /// Lets what was accepted finish, and shuts the host down; no process of it is left then, and no file of a pod.
     pub async fn close(&self) {
-        self.host.shutdown().await;
+        self.close_within(Duration::from_secs(10)).await;
+    }
+
+    /// The same, letting what was accepted finish for so long at most.
+    pub async fn close_within(&self, drain: Duration) {
+        self.host.shutdown_within(drain).await;
         // Its own end of each pod is certain; the kernel may take a moment to forget a process.
         within(3, "no process is left", || processes_below(self.folder.path()).is_empty()).await;
         assert_eq!(scratch_files(self.folder.path()), [""; 0], "the host leaves no file of a pod");

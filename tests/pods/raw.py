@@ -140,6 +140,12 @@ class Pod:
         self.in_hand.append(ask)
         return ask, message["input"]
 
+    def batch(self):
+        """The next batch: [(ask, its input), ...]."""
+        _, message, _ = self.data.receive()
+        self.in_hand += [item["ask"] for item in message["items"]]
+        return [(item["ask"], item["input"]) for item in message["items"]]
+
     def reply(self, ask, **result):
         """An answer with whatever is to be in it."""
         if ask in self.in_hand:

@@ -166,27 +166,10 @@ async fn none_is_an_answer_and_a_chunk() {
 
 #[tokio::test]
 async fn an_installed_recipe_has_one_pod_and_none_once_it_is_removed() {
-    use hob::{
-        author::{keys::Keys, pack::pack, publish::publish, repository},
-        model::{RecipeName, Silent},
-        shelf::repository::Trust,
-    };
     let rig = Rig::new().await;
     let source = "import time, os\nclass Subject:\n    def run(self, input):\n        time.sleep(input)\n        return os.getpid()\n";
     let recipe = rig.python("shelved", source, false);
-    let case = recipe.join("cases/one");
-    std::fs::create_dir_all(&case).unwrap();
-    std::fs::write(case.join("input.json"), r#"{"operation": "run", "input": 0}"#).unwrap();
-    std::fs::write(case.join("output.json"), "1").unwrap();
-    let (repo, keys) = (rig.folder.path().join("repo"), Keys::at(rig.folder.path().join("keys")));
-    let now = jiff::Timestamp::now();
-    let made = repository::repo_init(&repo, &keys, now).await.unwrap();
-    repository::add_publisher(&repo, &keys, "test", None, now).await.unwrap();
-    publish(&repo, &keys, &pack(&recipe).unwrap(), &recipe.join("models"), now, &Silent).await.unwrap();
-    let trust = Trust::Fingerprint(made.fingerprint.to_string());
-    rig.host.add_remote("main", repo.to_str().unwrap(), trust).await.unwrap();
-    let name: RecipeName = "test/shelved".parse().unwrap();
-    rig.host.add(&name, &semver::VersionReq::STAR, None).await.unwrap();
+    let name = rig.install(&recipe).await;
 
     let call = |input: serde_json::Value| Call::new("test/shelved", "run", input).unwrap();
     let calls: Vec<_> =

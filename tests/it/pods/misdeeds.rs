@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hob::model::{Call, Code, Event};
-use serde_json::json;
+use hob::model::{Call, Code, Event, Fault};
+use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::support::{Rig, call, is_running, within};
@@ -244,10 +244,58 @@ async fn a_pod_that_ignores_sigterm_is_killed_in_the_end() {
     within(10, "the call reaches the pod", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
     let pid = rig.host.pods()[0].pid.unwrap();
     let begun = Instant::now();
-    rig.close().await;
+    rig.close_within(Duration::from_millis(300)).await;
     let took = begun.elapsed();
     assert_eq!(rig.fired("ignores_sigterm.py").expect("SIGTERM came and was ignored"), [pid]);
     assert!(!is_running(pid) && took < Duration::from_secs(8), "{took:?}");
     let fault = running.outcome().await.unwrap_err();
     assert!(matches!(fault.code, Code::Cancelled | Code::Crashed | Code::ShuttingDown), "{fault:?}");
+}
+
+/// Eight calls that go to the pod as one batch; what became of each.
+async fn batch(rig: &Arc<Rig>, file: &str, deadline_ms: u64) -> Vec<Result<Value, Fault>> {
+    let run = "idempotent = true\nbatch = { items = 8, wait_ms = 2000 }";
+    let recipe = rig.hostile_with(file, "", run);
+    let mut calls = JoinSet::new();
+    for n in 0..8 {
+        let (rig, call) = (rig.clone(), Call { deadline_ms: Some(deadline_ms), ..call(&recipe, json!({ "n": n })) });
+        calls.spawn(async move { (n, rig.host.call(call).await.map(|outcome| outcome.output.into_value())) });
+    }
+    let mut ends = calls.join_all().await;
+    ends.sort_by_key(|(n, _)| *n);
+    for (n, end) in &ends {
+        if let Ok(output) = end {
+            assert_eq!(output, &json!({ "n": n }), "{file}: the answer of another item");
+        }
+    }
+    assert!(rig.fired(file).is_some(), "{file}: the misdeed happened");
+    ends.into_iter().map(|(_, end)| end).collect()
+}
+
+#[tokio::test]
+async fn a_batch_that_is_answered_by_half_costs_the_other_half_its_deadline() {
+    let rig = Arc::new(Rig::new().await);
+    let ends = batch(&rig, "answers_half_a_batch.py", 3_000).await;
+    let faults: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).collect();
+    assert!(faults.len() == 4 && faults.iter().all(|fault| fault.code == Code::Deadline), "{ends:?}");
+    let pid = rig.fired("answers_half_a_batch.py").unwrap()[0];
+    within(8, "the pod is killed", || !is_running(pid)).await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn what_a_dying_pod_answered_of_a_batch_is_answered() {
+    let rig = Arc::new(Rig::new().await);
+    let ends = batch(&rig, "dies_within_each_batch.py", 30_000).await;
+    assert!(ends.iter().all(Result::is_ok), "{ends:?}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_second_answer_within_a_batch_reaches_nobody() {
+    let rig = Arc::new(Rig::new().await);
+    let ends = batch(&rig, "answers_an_item_twice.py", 30_000).await;
+    let faults: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).collect();
+    assert!(!faults.is_empty() && faults.iter().all(|fault| fault.code == Code::ProtocolViolation), "{ends:?}");
+    rig.close().await;
 }

@@ -21,7 +21,7 @@ const CALLS: u64 = 100;
 #[tokio::test]
 async fn every_call_has_an_end_when_its_host_shuts_down() {
     let mut dice = Dice::new();
-    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for _ in 0..soak_rounds(30) / 10 {
         let rig = Arc::new(Rig::new().await);
         let recipe = rig.pool("load", SOURCE, "max = 2\nconcurrency = 2", "");
@@ -34,9 +34,10 @@ async fn every_call_has_an_end_when_its_host_shuts_down() {
         }
         // Sometimes before a pod is ready, sometimes in the middle of it all.
         tokio::time::sleep(Duration::from_millis(dice.below(900))).await;
-        let begun = Instant::now();
-        rig.close().await;
-        assert!(begun.elapsed() < Duration::from_millis(SHUTDOWN_MS + 1_000), "{:?}", begun.elapsed());
+        // Too short for all of them.
+        let (begun, drain) = (Instant::now(), Duration::from_millis(dice.below(400)));
+        rig.close_within(drain).await;
+        assert!(begun.elapsed() < drain + Duration::from_millis(SHUTDOWN_MS + 1_000), "{:?}", begun.elapsed());
         let ends = bounded(2, "calls of a host that is shut down", calls.join_all()).await;
         assert_eq!(ends.len() as u64, CALLS);
         for (n, end) in ends {
@@ -51,11 +52,31 @@ async fn every_call_has_an_end_when_its_host_shuts_down() {
                     fault.code.name()
                 }
             };
-            *kinds.entry(kind.to_owned()).or_default() += 1;
+            *kinds.entry(kind).or_default() += 1;
         }
         assert!(rig.run(&recipe, json!({ "n": 0, "ms": 0 })).await.is_err(), "a host that is shut down takes no call");
     }
     println!("{kinds:?}");
+    assert!(kinds.contains_key(Code::ShuttingDown.name()), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_done_where_there_is_time() {
+    let rig = Arc::new(Rig::new().await);
+    let recipe = rig.pool("accepted", SOURCE, "max = 2", "");
+    let mut calls = JoinSet::new();
+    for n in 0..40 {
+        let running = rig.host.start(call(&recipe, json!({ "n": n, "ms": 25 })));
+        calls.spawn(async move { (n, running.outcome().await) });
+    }
+    crate::support::within(10, "a pod is busy", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    rig.close().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "no longer than it takes: {:?}", begun.elapsed());
+    for (n, end) in calls.join_all().await {
+        assert_eq!(end.expect("an accepted call").output.value(), n);
+    }
 }
 
 #[tokio::test]
@@ -68,7 +89,7 @@ async fn what_is_in_hand_is_finished_first() {
         calls.spawn(async move { rig.host.call(call).await.map(|outcome| outcome.output.into_value()) });
     }
     crate::support::within(10, "both pods are busy", || rig.host.pods().iter().filter(|pod| pod.state == "busy").count() == 2).await;
-    rig.close().await;
+    rig.close_within(Duration::ZERO).await;
     for end in calls.join_all().await {
         end.expect("an ask in hand that needs less than the grace is finished");
     }
