@@ -5,6 +5,7 @@
 
 mod installed;
 mod peers;
+mod processes;
 mod support;
 
 use std::time::Duration;
@@ -30,37 +31,22 @@ fn main() {
     }
 }
 
-/// What the kernel counts for a process, in MB: resident, and its share of that where pages are shared.
-fn memory(pid: &str) -> (f64, f64) {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0 / 1e6
-    };
-    (field("Rss:"), field("Pss:"))
-}
-
-fn parent(pid: u32) -> String {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // After the name, which may hold anything, come the state and the parent.
-    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().to_owned()
-}
-
 /// Opens a host in this process, calls, and says what it takes.
 fn measure(home: &Home) -> Value {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let (_, before) = memory("self");
+        let own = || processes::memory(std::process::id());
+        let (_, before) = own();
         let host = Host::open(Config::new(home.clone())).await.unwrap();
         let call = async |recipe: &str| {
             let call = Call::new(recipe, "echo", json!({"text": "hello"})).unwrap();
             assert_eq!(host.call(call).await.unwrap().output.value(), &json!({"length": 5}));
             tokio::time::sleep(IDLE).await;
-            memory("self")
+            own()
         };
         let (resident, straight) = call(installed::STRAIGHT).await;
         let pod = host.pods()[0].pid.unwrap();
-        let (runner, keeper) = (memory(&pod.to_string()).1, memory(&parent(pod)).1);
+        let (runner, keeper) = (processes::memory(pod).1, processes::memory(processes::parent(pod).unwrap()).1);
         let (_, glued) = call(installed::GLUED).await;
         host.shutdown().await;
         json!({"before": before, "straight": straight, "resident": resident, "glued": glued, "runner": runner, "keeper": keeper})
@@ -69,14 +55,13 @@ fn measure(home: &Home) -> Value {
 
 fn report() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let (folder, _home) = runtime.block_on(installed::home()).unwrap();
-    let home = folder.path().join("home");
+    let installed = runtime.block_on(installed::install(&[installed::STRAIGHT, installed::GLUED])).unwrap();
     let mut child = peers::Blocking::start();
     child.call();
-    let (_, python) = memory(&child.pid().to_string());
+    let (_, python) = processes::memory(child.pid());
     let found: Vec<Value> = (0..ROUNDS)
         .map(|_| {
-            let output = std::process::Command::new(std::env::current_exe().unwrap()).arg(MEASURE).arg(&home).output().unwrap();
+            let output = std::process::Command::new(std::env::current_exe().unwrap()).arg(MEASURE).arg(&installed.folder).output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             serde_json::from_slice(&output.stdout).unwrap()
         })

@@ -1,7 +1,10 @@
-//! A home with the echo recipes installed, as anyone would have them: out of a signed repository.
+//! A home with recipes installed, as anyone would have them: out of a signed repository.
 //!
 //! Apart from the benchmarks because a recipe that is called by its folder is read again for every call, which would
 //! measure something else.
+
+// Each benchmark installs the recipes that it needs.
+#![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 
@@ -20,34 +23,110 @@ use super::support;
 /// The recipe without glue, and the one with the same pod behind glue in Rust.
 pub const STRAIGHT: &str = "hob/echo";
 pub const GLUED: &str = "hob/echo-glue";
+/// `hob/echo` with a pool of up to two pods.
+pub const TWO: &str = "hob/echo-two";
+/// What is made to crash and to be cancelled; see `unruly/`.
+pub const UNRULY: &str = "hob/unruly";
+/// The shipped one, with one thread for each pod.
+pub const EMBEDDINGS: &str = "hob/sentence-embeddings";
 
-/// Signs a repository with both recipes and installs them. The folder goes with the value.
-pub async fn home() -> Result<(TempDir, Home), Fault> {
-    let folder = tempfile::tempdir().map_err(|error| Fault::io("making a folder for the benchmark", &error))?;
-    let (repo, keys, now) = (folder.path().join("repository"), Keys::at(folder.path().join("keys")), Timestamp::now());
+/// `hob/echo` again, under the name of `hob/echo-<number>`.
+pub fn numbered(number: usize) -> String {
+    format!("hob/echo-{number}")
+}
+
+/// A home of this run's own. Its Python environments and caches are those of the last run: they take long to make.
+pub struct Installed {
+    pub home: Home,
+    pub folder: PathBuf,
+    /// The repository and the recipes that it was filled from.
+    _scratch: TempDir,
+}
+
+/// Signs a repository with these recipes and installs them.
+pub async fn install(names: &[&str]) -> Result<Installed, Fault> {
+    let scratch = tempfile::tempdir().map_err(|error| Fault::io("making a folder for the benchmark", &error))?;
+    let folder = support::folder().join("home");
+    clear(&folder).map_err(|error| Fault::io(format!("clearing {}", folder.display()), &error))?;
+    let (repo, keys, now) = (scratch.path().join("repository"), Keys::at(scratch.path().join("keys")), Timestamp::now());
     let root = repository::repo_init(&repo, &keys, now).await?.root;
     repository::add_publisher(&repo, &keys, "hob", None, now).await?;
-    for recipe in [straight(), glued()?] {
+    for name in names {
+        let recipe = recipe(name, scratch.path())?;
         let packed = author::pack::pack(&recipe)?;
         author::publish::publish(&repo, &keys, &packed, &recipe.join("models"), now, &Silent).await?;
     }
-    let home = Home::at(folder.path().join("home"));
+    let home = Home::at(folder.clone());
     let host = Host::open(Config::new(home.clone())).await?;
     let root = std::fs::read(&root).map_err(|error| Fault::io("reading the root of the repository", &error))?;
     host.add_remote("bench", &format!("file://{}", repo.display()), Trust::Root(root)).await?;
-    for name in [STRAIGHT, GLUED] {
+    for name in names {
         host.add(&name.parse()?, &VersionReq::STAR, None).await?;
     }
     host.shutdown().await;
-    Ok((folder, home))
+    Ok(Installed { home, folder, _scratch: scratch })
 }
 
-fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+/// Forgets what the last run installed and trusted; what cannot depend on it stays.
+fn clear(home: &Path) -> std::io::Result<()> {
+    for path in ["hob.toml", "hob.lock"] {
+        match std::fs::remove_file(home.join(path)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    for path in ["data/recipes", "data/models", "data/remotes", "data/staging", "state"] {
+        match std::fs::remove_dir_all(home.join(path)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
-fn straight() -> PathBuf {
-    source("recipes/echo")
+/// The folder of a recipe.
+fn recipe(name: &str, scratch: &Path) -> Result<PathBuf, Fault> {
+    let shipped = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    Ok(match name {
+        STRAIGHT => shipped("recipes/echo"),
+        GLUED => glued()?,
+        UNRULY => support::source("unruly"),
+        TWO => changed(&shipped("recipes/echo"), name, "max = 2", scratch)?,
+        EMBEDDINGS => changed(&shipped("recipes/sentence-embeddings"), name, "threads = 1", scratch)?,
+        _ => changed(&shipped("recipes/echo"), name, "", scratch)?,
+    })
+}
+
+/// A copy of a recipe under another name and with another line in its `[pod]`.
+fn changed(recipe: &Path, name: &str, line: &str, scratch: &Path) -> Result<PathBuf, Fault> {
+    let copy = scratch.join(name);
+    let failed = |error: std::io::Error| Fault::io(format!("copying {}", recipe.display()), &error);
+    copy_folder(recipe, &copy).map_err(failed)?;
+    let path = copy.join("recipe.toml");
+    let text = std::fs::read_to_string(&path).map_err(failed)?;
+    let was = text.lines().next().expect("a manifest has lines");
+    assert!(was.starts_with("name = ") && text.contains("\n[pod]\n"), "{}: not as this expects it", path.display());
+    let text = text.replacen(was, &format!("name = \"{name}\""), 1).replacen("\n[pod]\n", &format!("\n[pod]\n{line}\n"), 1);
+    std::fs::write(&path, text).map_err(failed)?;
+    Ok(copy)
+}
+
+/// Copies what a recipe is made of, without build outputs. Models are large and nobody writes into them: a link will do.
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if ["target", ".build", "__pycache__"].iter().any(|left_out| name == *left_out) {
+            continue;
+        }
+        match path.is_dir() {
+            true => copy_folder(&path, &to.join(name))?,
+            false if from.ends_with("models") && std::fs::hard_link(&path, to.join(&name)).is_ok() => {}
+            false => drop(std::fs::copy(&path, to.join(name))?),
+        }
+    }
+    Ok(())
 }
 
 /// Puts the recipe with glue together below `target`, where its own build folder can stay, and builds it.
@@ -63,7 +142,8 @@ fn glued() -> Result<PathBuf, Fault> {
         ("recipes/echo/cases/hello/input.json", "cases/hello/input.json"),
         ("recipes/echo/cases/hello/output.json", "cases/hello/output.json"),
     ] {
-        copy(&source(from), &recipe.join(to)).map_err(|error| Fault::io(format!("copying {from}"), &error))?;
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(from);
+        copy(&source, &recipe.join(to)).map_err(|error| Fault::io(format!("copying {from}"), &error))?;
     }
     author::build::build(&recipe, &Silent)?;
     Ok(recipe)

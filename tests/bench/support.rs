@@ -10,6 +10,8 @@ use std::{
     collections::BTreeMap,
     io::Write as _,
     path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -52,12 +54,19 @@ pub struct Column {
 }
 
 impl Column {
-    /// Takes the times of one round.
+    /// Takes the times of one round; none, where the column was skipped.
     pub fn add(&mut self, mut times: Vec<Duration>) {
+        if times.is_empty() {
+            return;
+        }
         times.sort();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
         self.medians.push(at(0.5));
         self.p99s.push(at(0.99));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.medians.is_empty()
     }
 
     /// The middle one of the rounds' medians.
@@ -82,21 +91,84 @@ impl Column {
     }
 }
 
+/// What one column of a benchmark came to, round by round, where a round gives a single figure.
+#[derive(Default)]
+pub struct Series(Vec<f64>);
+
+impl Series {
+    pub fn add(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// The middle one; not a number where no round gave a figure.
+    pub fn middle(&self) -> f64 {
+        middle(self.0.clone())
+    }
+
+    pub fn least(&self) -> f64 {
+        self.0.iter().copied().fold(f64::NAN, f64::min)
+    }
+
+    pub fn most(&self) -> f64 {
+        self.0.iter().copied().fold(f64::NAN, f64::max)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many times as much as `other`. Taken round by round, then the middle one, as in [`Column::over`].
+    pub fn over(&self, other: &Series) -> f64 {
+        middle(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
+    }
+}
+
+/// A figure for a table; a dash where there is none.
+pub fn shown(value: f64, decimals: usize) -> String {
+    if value.is_finite() { format!("{value:.decimals$}") } else { "-".to_owned() }
+}
+
 fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Appends one figure to `target/bench/results.jsonl`. `ratios` are named without their `x_`.
+/// Appends one figure to `target/bench/results.jsonl`. `ratios` are named without their `x_`; one that is not a number
+/// (its column was skipped) is left out.
 pub fn keep(workload: &str, column: &str, median: f64, unit: &str, ratios: &[(&str, f64)]) {
     let round = |value: f64| Value::from((value * 1e6).round() / 1e6);
     let mut row =
         BTreeMap::from([("workload", json!(workload)), ("column", json!(column)), ("median", round(median)), ("unit", json!(unit))]);
-    let names: Vec<String> = ratios.iter().map(|(name, _)| format!("x_{name}")).collect();
-    row.extend(names.iter().zip(ratios).map(|(name, (_, value))| (name.as_str(), round(*value))));
+    let ratios: Vec<(String, f64)> =
+        ratios.iter().filter(|(_, value)| value.is_finite()).map(|(name, value)| (format!("x_{name}"), *value)).collect();
+    row.extend(ratios.iter().map(|(name, value)| (name.as_str(), round(*value))));
     let folder = folder();
     let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("results.jsonl"));
     writeln!(file.expect("results can be kept"), "{}", json!(row)).expect("results can be kept");
+}
+
+/// The interpreter that benchmarks start: the real one, since what is on the path may be a script that looks for it first.
+pub fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let output = Command::new("python3").args(["-c", "import sys; print(sys.executable, end='')"]).output();
+        PathBuf::from(String::from_utf8(output.expect("there is a python3").stdout).expect("a path in UTF-8"))
+    })
+}
+
+/// The interpreter that has the peers' packages, if `.make/bench.sh` installed them.
+pub fn peers_python() -> Option<PathBuf> {
+    let python = folder().join("venvs/peers/bin/python");
+    let there = folder().join("venvs/peers/complete").is_file();
+    if !there {
+        println!("\nSkipped what needs other people's packages: `.make/bench.sh` installs them.");
+    }
+    there.then_some(python)
+}
+
+/// A file of this folder.
+pub fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench").join(path)
 }
 
 /// The folder of figures and of what benchmarks build.

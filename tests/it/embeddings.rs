@@ -82,6 +82,46 @@ async fn a_call_enters_wasm_once_and_crosses_to_the_pod_once_each_way() {
 }
 
 #[tokio::test]
+async fn calls_made_at_once_get_their_own_vectors() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/minilm.json");
+    let reference: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let host = host().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for entry in reference["texts"].as_array().unwrap() {
+        let (host, entry) = (host.clone(), entry.clone());
+        calls.spawn(async move {
+            let outcome = host.call(embed(json!({ "text": entry["text"] }))).await.unwrap();
+            let embeddings = outcome.output.value()["embeddings"].as_array().unwrap().clone();
+            assert_eq!(embeddings.len(), 1);
+            let cosine = cosine(&vector(&embeddings[0]), &vector(&entry["vector"]));
+            assert!(cosine >= 0.9999, "{cosine} for {}", entry["text"]);
+        });
+    }
+    assert!(calls.join_all().await.len() > 20);
+    host.shutdown().await;
+}
+
+/// What of several callers ends up together is the host's to choose, so the class is also called by itself.
+#[tokio::test]
+async fn the_pods_class_keeps_callers_of_a_batch_apart() {
+    let host = host().await;
+    host.call(embed(json!({ "text": "there is an environment now" }))).await.unwrap();
+    host.shutdown().await;
+    let environments = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("embeddings-home")).environments();
+    let folders = std::fs::read_dir(environments).unwrap().map(|entry| entry.unwrap().path());
+    // A lock that was changed leaves the environment of the old one.
+    let newest = folders.filter(|path| path.is_dir()).max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = std::env::join_paths([root.join("python/src"), recipe().join("pod")]).unwrap();
+    let mut command = tokio::process::Command::new(newest.join("bin/python"));
+    command.arg(root.join("tests/it/embedder_batches.py")).arg(recipe().join("models")).arg(root.join("tests/reference/minilm.json"));
+    command.env("PYTHONPATH", path).env("PYTHONDONTWRITEBYTECODE", "1").env("OMP_NUM_THREADS", "1");
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("Ran 6 tests"), "{said}");
+}
+
+#[tokio::test]
 async fn wrong_input_is_refused_before_anything_runs() {
     let host = host().await;
     for (input, pointer) in [

@@ -6,6 +6,7 @@ own file, so that the graph stays plain tensors.
 """
 
 import os
+from itertools import islice
 
 # One pod gets so many cores: a pool of threads a core wide in every library is what makes two pods slow.
 THREADS = max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
@@ -24,8 +25,8 @@ TOKENS_MAX = 256
 # Texts, and tokens with padding, in one run of the model. The second bounds memory (attention holds 12 floats
 # for each pair of tokens of a text: 25 MB for eight texts of full length) and time: a run cannot be stopped, so
 # it has to end well within the two seconds that a cancelled call is given.
-BATCH_TEXTS = 32
-BATCH_TOKENS = 8 * TOKENS_MAX
+RUN_TEXTS = 32
+RUN_TOKENS = 8 * TOKENS_MAX
 
 # Decimals of an answer's numbers: 5e-8 off at most, which is less than two machines differ by.
 DECIMALS = 7
@@ -48,22 +49,27 @@ class Embedder:
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(models["all-MiniLM-L6-v2.onnx"], options, providers=["CPUExecutionProvider"])
 
-    def embed(self, input):
-        """`{"texts": [...]}` to `{"embeddings": [[384 numbers], ...]}`, in the same order."""
-        encoded = [text.ids for text in self.tokenizer.encode_batch(input["texts"])]
+    def embed(self, inputs):
+        """Each `{"texts": [...]}` to its `{"embeddings": [[384 numbers], ...]}`, in the same order.
+
+        The texts of all callers run together, sorted by length, so that callers with one text each fill a run.
+        """
+        encoded = [text.ids for text in self.tokenizer.encode_batch([text for input in inputs for text in input["texts"]])]
         vectors = [None] * len(encoded)
-        batches = list(_batches(encoded))
+        runs = list(_runs(encoded))
         done = 0
-        for batch in batches:
+        for run in runs:
+            # True only when nobody waits for any of it any more.
             if cancelled():
                 raise Fault("cancelled", f"stopped after {done} of {len(encoded)} texts because the call was cancelled")
-            rows = self._run([encoded[index] for index in batch])
-            for index, row in zip(batch, rows):
+            for index, row in zip(run, self._run([encoded[index] for index in run])):
                 vectors[index] = row
-            done += len(batch)
-            if len(batches) > 1:
+            done += len(run)
+            # How far a caller is says nothing to another one.
+            if len(inputs) == 1 and len(runs) > 1:
                 progress(done=done, total=len(encoded), unit="texts")
-        return {"embeddings": vectors}
+        rest = iter(vectors)
+        return [{"embeddings": list(islice(rest, len(input["texts"])))} for input in inputs]
 
     def _run(self, texts):
         """One run of the model over token lists, as lists of rounded floats."""
@@ -77,14 +83,14 @@ class Embedder:
         return np.round(vectors.astype(np.float64), DECIMALS).tolist()
 
 
-def _batches(encoded):
-    """Groups texts of like length, so that little of a batch is padding. Yields lists of indices."""
-    batch = []
+def _runs(encoded):
+    """Groups texts of like length, so that little of a run is padding. Yields lists of indices."""
+    run = []
     for index in sorted(range(len(encoded)), key=lambda index: len(encoded[index])):
         # Sorted, so that the newest is the longest and sets the width of all.
-        if batch and (len(batch) == BATCH_TEXTS or (len(batch) + 1) * len(encoded[index]) > BATCH_TOKENS):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+        if run and (len(run) == RUN_TEXTS or (len(run) + 1) * len(encoded[index]) > RUN_TOKENS):
+            yield run
+            run = []
+        run.append(index)
+    if run:
+        yield run
