@@ -87,8 +87,8 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
         () = sleep(Duration::from_millis(limits::SERVE_DRAIN_MS)) => false,
         () = ending.wished() => false,
     };
-    // What still runs ends with a fault, which its caller is told.
-    host.shutdown().await;
+    // What still runs had its time, and ends with a fault, which its caller is told.
+    host.shutdown_within(Duration::ZERO).await;
     if !is_empty {
         let _ = timeout(Duration::from_millis(limits::SERVE_GOODBYE_MS), all_left).await;
     }

@@ -103,6 +103,10 @@ impl Driver {
             } else if !suspects.contains(&hand.unit) {
                 again.push(placed);
             } else if asks > 1 {
+                if self.blame.is_none() {
+                    // Told from its neighbours and not tried: halving has an end of its own.
+                    placed.pending.begun -= 1;
+                }
                 again.push(self.halved(placed, ask, hand.unit));
             } else if suspects.len() > 1 {
                 alone.push(placed);

@@ -16,9 +16,8 @@ use tokio::{
 };
 
 use super::{
-    frame::Decoded,
     handle::{Inbox, Placed, Reply, Shared, Watcher},
-    lane::{Lane, Read},
+    lane::Lane,
     log,
     page::Page,
     pool,
@@ -28,13 +27,11 @@ use super::{
     state::{Action, AskId, Ending, Event, Rules, State, step},
     vitals,
     waits::{Undelivered, deliver, far, readable, wait, writable},
-    wire::{FromPod, PROTOCOL, Payload},
+    wire::{FromPod, Payload},
 };
 use crate::model::{
-    self, Blame, Code, Fault,
-    limits::{
-        CANCEL_GRACE_MS, EXIT_GRACE_MS, FRAME_BYTES_MAX, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, MEMORY_LOOK_MS, PING_MS, SILENCE_MS,
-    },
+    Blame, Code, Fault,
+    limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, PING_MS, SILENCE_MS},
     recipe::Recycle,
 };
 
@@ -44,12 +41,12 @@ use crate::model::{
 pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let beside = spec.scratch.parent().unwrap_or(&spec.scratch);
     std::fs::create_dir_all(beside).map_err(|error| Fault::io(format!("making {}", beside.display()), &error))?;
-    let page = Page::create(beside, &spec.incarnation)?;
+    let page = or_without(Page::create(beside, &spec.incarnation), "what a pod has begun will not be known").unwrap_or_else(Page::none);
     let manifest = spec.recipe.manifest().clone();
     // Written before there is a process: whatever happens from here on, the next host finds what is left.
     let mut record = Record::new(&spec.incarnation, &manifest.name.to_string());
     let path = registry::path_of(&spec.scratch);
-    registry::record(&path, &record)?;
+    or_without(registry::record(&path, &record), "should this host be killed, the next one may not find what its pod left");
     let mut process = Process::spawn(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
     record.keeper = process.keeper_pid().and_then(registry::Process::of);
     // The first one found its place on the disk; should this one not, the mark in the pod's variables still leads to it.
@@ -120,6 +117,11 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     Ok(Watcher { buried, shared })
 }
 
+/// A pod that answers is worth more than what would be known of its end: on a full disk it goes without.
+fn or_without<T>(result: Result<T, Fault>, lost: &str) -> Option<T> {
+    result.inspect_err(|fault| tracing::warn!("{lost}: {fault}")).ok()
+}
+
 /// One of the two lanes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Which {
@@ -134,7 +136,7 @@ pub(super) struct Hand {
     /// Its unit: the number of the unit's first ask.
     pub unit: AskId,
     /// When it last gave progress or a chunk, or was begun.
-    heard: Instant,
+    pub heard: Instant,
 }
 
 /// A unit that was sent.
@@ -150,9 +152,9 @@ pub(super) struct Running {
 
 /// What is known while a busy pod says nothing.
 #[derive(Default)]
-struct Silence {
+pub(super) struct Silence {
     /// How often it was looked at since it last spoke.
-    looks: u32,
+    pub looks: u32,
     cpu: Option<Duration>,
     /// Since when it has not computed.
     still_since: Option<Instant>,
@@ -185,23 +187,23 @@ pub(super) struct Driver {
     pub leaving: bool,
     /// The pod notes in its page what it has begun.
     pub keeps_page: bool,
-    dumps_stacks: bool,
-    undelivered: Option<Undelivered>,
+    pub dumps_stacks: bool,
+    pub undelivered: Option<Undelivered>,
     /// A lane whose decoder may hold whole frames.
-    unfinished: Option<Which>,
+    pub unfinished: Option<Which>,
     /// What the last `Answer` or `Partial` event carried, for the action that follows from it.
     pub last: Option<(Result<Payload, Fault>, bool)>,
-    partial: Option<FromPod>,
+    pub partial: Option<FromPod>,
     pub start_descriptor: bool,
     // Waits, and when each is over.
     phase: Option<Instant>,
     again: Option<Instant>,
     idle_at: Option<Instant>,
     /// A lane ended: when to stop waiting for the process to end as well.
-    lane_closed_at: Option<Instant>,
+    pub lane_closed_at: Option<Instant>,
     /// When the pod last said anything.
-    heard: Instant,
-    silence: Silence,
+    pub heard: Instant,
+    pub silence: Silence,
     last_freed: Instant,
     memory_looked: Instant,
     pub ending: Option<Ending>,
@@ -391,140 +393,6 @@ impl Driver {
         self.step(Event::Unit(first, asks));
     }
 
-    // Receiving.
-
-    /// Reads what a lane has, but only so much that everything else gets its turn.
-    fn read(&mut self, which: Which) {
-        for _ in 0..FRAMES_PER_TURN_MAX {
-            if self.state == State::Dead || (self.undelivered.is_some() && self.carries_data(which)) {
-                return;
-            }
-            let lane = match (which, &mut self.data) {
-                (Which::Control, _) => &mut self.control,
-                (Which::Data, Some(data)) => data,
-                (Which::Data, None) => return,
-            };
-            let read = lane.read();
-            if !self.received(read) {
-                return;
-            }
-        }
-        // More may be in the decoder already, for which the socket will not become readable.
-        self.unfinished = Some(which);
-    }
-
-    /// Whether chunks and answers come on that lane: only such a lane is held back by a slow caller.
-    fn carries_data(&self, which: Which) -> bool {
-        matches!(which, Which::Data) || self.data.is_none()
-    }
-
-    /// Handles one thing read; false when there is nothing more to read now.
-    fn received(&mut self, read: Read) -> bool {
-        match read {
-            Read::Dry => return false,
-            Read::Closed => {
-                // A process that is just ending closes its sockets first: give its end a moment to arrive.
-                self.lane_closed_at.get_or_insert(Instant::now() + Duration::from_millis(EXIT_GRACE_MS));
-                return false;
-            }
-            Read::Broken(text) => {
-                self.step(Event::Violation(format!("sent what cannot be read: {text}")));
-                self.lane_closed_at = None;
-                return false;
-            }
-            Read::Frame(Decoded::Oversize { ask, bytes }) => self.step(Event::Oversize(ask, bytes)),
-            Read::Frame(Decoded::Frame(frame)) => match FromPod::parse(&frame) {
-                Ok(message) => self.heard(message),
-                Err(text) => self.step(Event::Violation(format!("sent {text}"))),
-            },
-        }
-        true
-    }
-
-    fn heard(&mut self, message: FromPod) {
-        if self.silence.looks > 0 {
-            self.silence = Silence::default();
-        }
-        self.heard = Instant::now();
-        match message {
-            FromPod::Hello { protocol, features, pid, .. } => {
-                if !(protocol[0]..=protocol[1]).contains(&PROTOCOL) {
-                    let text = format!("speaks protocol {} to {}, this host speaks {PROTOCOL}", protocol[0], protocol[1]);
-                    return self.step(Event::Violation(text));
-                }
-                let has = |wanted: &str| features.iter().any(|feature| feature == wanted);
-                if !has("fds") {
-                    self.data = None;
-                    self.process.data_theirs = None;
-                }
-                (self.keeps_page, self.dumps_stacks) = (has("page"), has("stack"));
-                self.shared.pid.store(pid, Ordering::Release);
-                self.step(Event::Hello);
-            }
-            FromPod::Started => self.step(Event::Started),
-            FromPod::Ready => self.step(Event::Ready),
-            FromPod::Failed(fault) => {
-                let fault = self.with_tail(fault, 0);
-                self.step(Event::Failed(fault));
-            }
-            FromPod::Pong { asks, .. } => self.step(Event::Pong(asks)),
-            FromPod::Log { level, message } => self.shared.log.push(&format!("{}: {message}", clip(&level))),
-            FromPod::Progress { ask, .. } => {
-                self.note_progress(ask);
-                self.partial = Some(message);
-                self.step(Event::Partial(ask));
-            }
-            FromPod::Chunk { ask, .. } => {
-                let hand = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref());
-                if hand.is_some_and(|placed| !placed.pending.request.operation.streaming) {
-                    return self.step(Event::Violation("sent a chunk for an operation that does not stream".into()));
-                }
-                self.note_progress(ask);
-                self.partial = Some(message);
-                self.step(Event::Partial(ask));
-            }
-            FromPod::Answer { ask, incarnation, result, whole_batch } => {
-                if incarnation != self.spec.incarnation {
-                    let text = format!("answered as incarnation `{}`, it is `{}`", clip(&incarnation), self.spec.incarnation);
-                    return self.step(Event::Violation(text));
-                }
-                self.last = Some((result, whole_batch));
-                self.step(Event::Answer(ask));
-                self.last = None;
-            }
-        }
-    }
-
-    fn note_progress(&mut self, ask: AskId) {
-        if let Some(hand) = self.hands.get_mut(&ask) {
-            hand.heard = self.heard;
-        }
-    }
-
-    /// What the pod sent before it ended still counts: an answer in the socket is an answer.
-    ///
-    /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is none.
-    fn read_last_words(&mut self) {
-        for which in [Which::Data, Which::Control] {
-            self.unfinished = Some(which);
-            // Bounded: something that escaped with a socket may never stop talking.
-            for _ in 0..LAST_WORDS_TURNS_MAX {
-                if matches!(self.undelivered, Some(Undelivered::Progress(..))) {
-                    self.undelivered = None;
-                    self.unfinished = Some(which);
-                }
-                if self.unfinished.take().is_none() || self.state == State::Dead {
-                    break;
-                }
-                self.read(which);
-            }
-        }
-        let torn = self.control.is_mid_frame() || self.data.as_ref().is_some_and(Lane::is_mid_frame);
-        if torn && !self.hands.is_empty() && self.blame.is_none() {
-            self.shared.log.push("[the pod ended in the middle of a frame]");
-        }
-    }
-
     // Callers.
 
     fn resolve(&mut self, ask: AskId) {
@@ -627,23 +495,6 @@ impl Driver {
         }
     }
 
-    fn deliver_partial(&mut self, ask: AskId) {
-        let Some(pending) = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| &placed.pending) else { return };
-        self.undelivered = match (self.partial.take(), &pending.chunks) {
-            (Some(FromPod::Chunk { payload, .. }), Some(chunks)) => match chunks.try_send(payload) {
-                Err(tokio::sync::mpsc::error::TrySendError::Full(payload)) => Some(Undelivered::Chunk(chunks.clone(), payload)),
-                _ => None,
-            },
-            (Some(FromPod::Progress { data, .. }), _) => match pending.request.events.try_send(model::Event::Progress { data }) {
-                Err(tokio::sync::mpsc::error::TrySendError::Full(model::Event::Progress { data })) => {
-                    Some(Undelivered::Progress(pending.request.events.clone(), data))
-                }
-                _ => None,
-            },
-            _ => None,
-        };
-    }
-
     // Waits.
 
     /// When the first of all waits is over.
@@ -731,8 +582,4 @@ impl Driver {
 fn stalls_at(hand: &Hand) -> Option<Instant> {
     let placed = hand.placed.as_ref()?;
     Some(hand.heard + Duration::from_millis(placed.pending.request.operation.progress_interval_ms?))
-}
-
-pub(super) fn clip(text: &str) -> String {
-    text.chars().take(40).collect()
 }

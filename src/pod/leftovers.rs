@@ -232,7 +232,7 @@ mod tests {
         let source = "import mmap, sys, time\nfile = open(sys.argv[1], 'r+b')\npage = mmap.mmap(file.fileno(), 4096)\nfile.close()\n\
                       print(flush=True)\ntime.sleep(20)";
         // Never had the variable: the same to a reader as one that wrote over it.
-        let (mut child, _) = python(source, None, &[&page.path().display().to_string()]);
+        let (mut child, _) = python(source, None, &[&page.path().unwrap().display().to_string()]);
         drop(page);
         let maps = fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap();
         assert!(maps.contains(".page (deleted)"), "the mark outlives the file");

@@ -17,6 +17,7 @@ mod page;
 mod poison;
 mod pool;
 mod process;
+mod receiving;
 mod registry;
 mod restarts;
 mod runner;

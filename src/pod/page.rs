@@ -18,10 +18,7 @@ const READS_MAX: usize = 8;
 ///
 /// Read as a file, which sees what others write into their mapping of it, without a mapping of our own.
 #[derive(Debug)]
-pub struct Page {
-    path: PathBuf,
-    file: File,
-}
+pub struct Page(Option<(PathBuf, File)>);
 
 impl Page {
     /// Makes the page of `incarnation` in `folder`, all zeros.
@@ -37,7 +34,7 @@ impl Page {
             Ok(file)
         };
         match made() {
-            Ok(file) => Ok(Page { path, file }),
+            Ok(file) => Ok(Page(Some((path, file)))),
             Err(error) => {
                 if error.kind() != io::ErrorKind::AlreadyExists {
                     let _ = fs::remove_file(&path);
@@ -47,8 +44,13 @@ impl Page {
         }
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Of a pod that has none: nothing is known of it.
+    pub fn none() -> Page {
+        Page(None)
+    }
+
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_ref().map(|(path, _)| &**path)
     }
 
     /// The highest number of an ask that the runner has begun, 0 for none. [`u64::MAX`] when the page is not as it was made:
@@ -69,12 +71,13 @@ impl Page {
     }
 
     fn number(&self, index: u64) -> Option<u64> {
-        if self.file.metadata().ok()?.len() != POD_PAGE_BYTES {
+        let (_, file) = self.0.as_ref()?;
+        if file.metadata().ok()?.len() != POD_PAGE_BYTES {
             return None;
         }
         let read = || {
             let mut bytes = [0; 8];
-            self.file.read_exact_at(&mut bytes, index * 8).ok().map(|()| u64::from_le_bytes(bytes))
+            file.read_exact_at(&mut bytes, index * 8).ok().map(|()| u64::from_le_bytes(bytes))
         };
         // Nothing promises that the kernel copies eight bytes in one go while another process writes them.
         let mut last = read()?;
@@ -91,7 +94,9 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if let Some((path, _)) = &self.0 {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -108,16 +113,16 @@ mod tests {
     fn what_another_process_writes_into_its_mapping_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let page = Page::create(folder.path(), "pod-1").unwrap();
-        assert_eq!(fs::read(page.path()).unwrap(), [0; POD_PAGE_BYTES as usize]);
+        assert_eq!(fs::read(page.path().unwrap()).unwrap(), [0; POD_PAGE_BYTES as usize]);
         assert_eq!((page.begun(), page.peak_bytes(), page.cpu_ms()), (0, None, None));
         // Killed in the middle of its work, as a pod is: nothing is flushed, and nothing needs to be.
         let source = "import mmap, os, signal, sys\nfile = open(sys.argv[1], 'r+b')\nnumbers = memoryview(mmap.mmap(file.fileno(), 4096)).cast('Q')\n\
                       numbers[0], numbers[1], numbers[2] = 7, 1 << 40, 0\nos.kill(os.getpid(), signal.SIGKILL)\n";
-        let status = std::process::Command::new("python3").args(["-I", "-c", source]).arg(page.path()).status().unwrap();
+        let status = std::process::Command::new("python3").args(["-I", "-c", source]).arg(page.path().unwrap()).status().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
         assert_eq!((page.begun(), page.peak_bytes(), page.cpu_ms()), (7, Some(1 << 40), Some(0)));
         let again = Page::create(folder.path(), "pod-1").unwrap_err();
-        assert!(again.message.contains("pod-1.page") && page.path().exists(), "a page of the same name is another's: {again:?}");
+        assert!(again.message.contains("pod-1.page") && page.path().unwrap().exists(), "a page of the same name is another's: {again:?}");
         drop(page);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -127,8 +132,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let page = Page::create(folder.path(), "pod-1").unwrap();
         for bytes in [0, 4, POD_PAGE_BYTES - 1, POD_PAGE_BYTES + 1] {
-            File::options().write(true).open(page.path()).unwrap().set_len(bytes).unwrap();
+            File::options().write(true).open(page.path().unwrap()).unwrap().set_len(bytes).unwrap();
             assert_eq!((page.begun(), page.peak_bytes(), page.cpu_ms()), (u64::MAX, None, None), "{bytes}");
         }
+        let none = Page::none();
+        assert_eq!((none.path(), none.begun(), none.peak_bytes(), none.cpu_ms()), (None, u64::MAX, None, None));
     }
 }

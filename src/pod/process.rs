@@ -100,7 +100,7 @@ impl Process {
     /// Spawns the keeper.
     ///
     /// Errors: `io` (no such interpreter, no process to be had, no scratch folder).
-    pub fn spawn(spec: &Spec, page: &Path) -> Result<Process, Fault> {
+    pub fn spawn(spec: &Spec, page: Option<&Path>) -> Result<Process, Fault> {
         let what = |error: &std::io::Error| Fault::io(format!("starting a pod of `{}`", spec.recipe.manifest().name), error);
         std::fs::create_dir_all(&spec.scratch).map_err(|error| what(&error))?;
         Process::spawn_in_scratch(spec, page).map_err(|error| {
@@ -109,14 +109,17 @@ impl Process {
         })
     }
 
-    fn spawn_in_scratch(spec: &Spec, page: &Path) -> std::io::Result<Process> {
+    fn spawn_in_scratch(spec: &Spec, page: Option<&Path>) -> std::io::Result<Process> {
         let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
         let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
         let mut command = Command::new(&spec.program.python);
         // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its place;
         // -B: no bytecode beside the runner, which nobody compares, and which a full disk would leave torn for good.
         command.args(["-I", "-S", "-B"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
-        command.arg("--page").arg(page).arg("--title").arg(spec.recipe.manifest().name.to_string());
+        command.arg("--title").arg(format!("hob: {}", spec.recipe.manifest().name));
+        if let Some(page) = page {
+            command.arg("--page").arg(page);
+        }
         if let Some(Runtime::Executable { entry }) = spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
             command.arg("--").arg(spec.recipe.folder().join(entry));
         }

@@ -340,8 +340,10 @@ pub fn target(repository: &Path, recipe: &str, end: &str) -> PathBuf {
 pub fn processes_of(folder: &Path) -> Vec<u32> {
     let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let names = |pid: &u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(folder.to_str().unwrap())
+        // By its variables: its arguments are what it shows as its title, and a host has the folder among its own variables.
+        let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let variables = String::from_utf8_lossy(&variables);
+        variables.split('\0').any(|variable| variable.starts_with("HOB_POD=")) && variables.contains(folder.to_str().unwrap())
     };
     all.filter(names).filter(|pid| crate::support::is_running(*pid)).collect()
 }

@@ -1,0 +1,175 @@
+//! What a driver hears from its pod.
+//!
+//! Apart from `driver.rs`, which decides what is read when: here bytes become messages, and messages events.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    driver::{Driver, Silence, Which},
+    frame::Decoded,
+    lane::{Lane, Read},
+    state::{AskId, Event, State},
+    waits::Undelivered,
+    wire::{FromPod, PROTOCOL},
+};
+use crate::model::{
+    self,
+    limits::{EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX},
+};
+
+impl Driver {
+    /// Reads what a lane has, but only so much that everything else gets its turn.
+    pub(super) fn read(&mut self, which: Which) {
+        for _ in 0..FRAMES_PER_TURN_MAX {
+            if self.state == State::Dead || (self.undelivered.is_some() && self.carries_data(which)) {
+                return;
+            }
+            let lane = match (which, &mut self.data) {
+                (Which::Control, _) => &mut self.control,
+                (Which::Data, Some(data)) => data,
+                (Which::Data, None) => return,
+            };
+            let read = lane.read();
+            if !self.received(read) {
+                return;
+            }
+        }
+        // More may be in the decoder already, for which the socket will not become readable.
+        self.unfinished = Some(which);
+    }
+
+    /// Whether chunks and answers come on that lane: only such a lane is held back by a slow caller.
+    pub(super) fn carries_data(&self, which: Which) -> bool {
+        matches!(which, Which::Data) || self.data.is_none()
+    }
+
+    /// Handles one thing read; false when there is nothing more to read now.
+    fn received(&mut self, read: Read) -> bool {
+        match read {
+            Read::Dry => return false,
+            Read::Closed => {
+                // A process that is just ending closes its sockets first: give its end a moment to arrive.
+                self.lane_closed_at.get_or_insert(Instant::now() + Duration::from_millis(EXIT_GRACE_MS));
+                return false;
+            }
+            Read::Broken(text) => {
+                self.step(Event::Violation(format!("sent what cannot be read: {text}")));
+                self.lane_closed_at = None;
+                return false;
+            }
+            Read::Frame(Decoded::Oversize { ask, bytes }) => self.step(Event::Oversize(ask, bytes)),
+            Read::Frame(Decoded::Frame(frame)) => match FromPod::parse(&frame) {
+                Ok(message) => self.heard(message),
+                Err(text) => self.step(Event::Violation(format!("sent {text}"))),
+            },
+        }
+        true
+    }
+
+    fn heard(&mut self, message: FromPod) {
+        if self.silence.looks > 0 {
+            self.silence = Silence::default();
+        }
+        self.heard = Instant::now();
+        match message {
+            FromPod::Hello { protocol, features, pid, .. } => {
+                if !(protocol[0]..=protocol[1]).contains(&PROTOCOL) {
+                    let text = format!("speaks protocol {} to {}, this host speaks {PROTOCOL}", protocol[0], protocol[1]);
+                    return self.step(Event::Violation(text));
+                }
+                let has = |wanted: &str| features.iter().any(|feature| feature == wanted);
+                if !has("fds") {
+                    self.data = None;
+                    self.process.data_theirs = None;
+                }
+                (self.keeps_page, self.dumps_stacks) = (has("page"), has("stack"));
+                self.shared.pid.store(pid, Ordering::Release);
+                self.step(Event::Hello);
+            }
+            FromPod::Started => self.step(Event::Started),
+            FromPod::Ready => self.step(Event::Ready),
+            FromPod::Failed(fault) => {
+                let fault = self.with_tail(fault, 0);
+                self.step(Event::Failed(fault));
+            }
+            FromPod::Pong { asks, .. } => self.step(Event::Pong(asks)),
+            FromPod::Log { level, message } => self.shared.log.push(&format!("{}: {message}", clip(&level))),
+            FromPod::Progress { ask, .. } => {
+                self.note_progress(ask);
+                self.partial = Some(message);
+                self.step(Event::Partial(ask));
+            }
+            FromPod::Chunk { ask, .. } => {
+                let hand = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref());
+                if hand.is_some_and(|placed| !placed.pending.request.operation.streaming) {
+                    return self.step(Event::Violation("sent a chunk for an operation that does not stream".into()));
+                }
+                self.note_progress(ask);
+                self.partial = Some(message);
+                self.step(Event::Partial(ask));
+            }
+            FromPod::Answer { ask, incarnation, result, whole_batch } => {
+                if incarnation != self.spec.incarnation {
+                    let text = format!("answered as incarnation `{}`, it is `{}`", clip(&incarnation), self.spec.incarnation);
+                    return self.step(Event::Violation(text));
+                }
+                self.last = Some((result, whole_batch));
+                self.step(Event::Answer(ask));
+                self.last = None;
+            }
+        }
+    }
+
+    fn note_progress(&mut self, ask: AskId) {
+        if let Some(hand) = self.hands.get_mut(&ask) {
+            hand.heard = self.heard;
+        }
+    }
+
+    /// What the pod sent before it ended still counts: an answer in the socket is an answer.
+    ///
+    /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is none.
+    pub(super) fn read_last_words(&mut self) {
+        for which in [Which::Data, Which::Control] {
+            self.unfinished = Some(which);
+            // Bounded: something that escaped with a socket may never stop talking.
+            for _ in 0..LAST_WORDS_TURNS_MAX {
+                if matches!(self.undelivered, Some(Undelivered::Progress(..))) {
+                    self.undelivered = None;
+                    self.unfinished = Some(which);
+                }
+                if self.unfinished.take().is_none() || self.state == State::Dead {
+                    break;
+                }
+                self.read(which);
+            }
+        }
+        let torn = self.control.is_mid_frame() || self.data.as_ref().is_some_and(Lane::is_mid_frame);
+        if torn && !self.hands.is_empty() && self.blame.is_none() {
+            self.shared.log.push("[the pod ended in the middle of a frame]");
+        }
+    }
+
+    pub(super) fn deliver_partial(&mut self, ask: AskId) {
+        let Some(pending) = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| &placed.pending) else { return };
+        self.undelivered = match (self.partial.take(), &pending.chunks) {
+            (Some(FromPod::Chunk { payload, .. }), Some(chunks)) => match chunks.try_send(payload) {
+                Err(tokio::sync::mpsc::error::TrySendError::Full(payload)) => Some(Undelivered::Chunk(chunks.clone(), payload)),
+                _ => None,
+            },
+            (Some(FromPod::Progress { data, .. }), _) => match pending.request.events.try_send(model::Event::Progress { data }) {
+                Err(tokio::sync::mpsc::error::TrySendError::Full(model::Event::Progress { data })) => {
+                    Some(Undelivered::Progress(pending.request.events.clone(), data))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+    }
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(40).collect()
+}
