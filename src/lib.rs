@@ -12,7 +12,7 @@
 //!   |                                                                |
 //!   +-- shelf    repositories, bundles, environments, models  <------+
 //!   +-- glue     wasmtime: one call in one store              <------+      shelf, glue and pod are blind to each other
-//!   +-- pod      one process: wire, state machine, driver            |
+//!   +-- pod      pools of processes, their queue and their ends       |
 //!   |                                                                |
 //! model     plain data and pure rules                         <------+
 //! ```
@@ -26,7 +26,7 @@
 //! | [`author`] | `build.rs`, `pack.rs`, `publish.rs`: from a folder to a signed bundle; `repository.rs`, `keys.rs`, `signed.rs`: a repository and its roles |
 //! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`: Python by `uv` |
 //! | [`glue`] | `run.rs`: budgets of one run; `imports.rs`: what a guest may call; `engine.rs`: slots and settings; `crash.rs`: traps as faults |
-//! | [`pod`] | `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `handle.rs`: what the host holds; `wire.rs`, `frame.rs`: the protocol |
+//! | [`pod`] | `pool.rs`: a recipe's pods and who waits for them; `schedule.rs`: who is next; `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `burial.rs`: its end; `restarts.rs`, `poison.rs`: what is not tried again; `wire.rs`, `frame.rs`: the protocol |
 //! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `call.rs`: from words to proof |
 //!
 //! The contracts with other languages are `wit/glue.wit` (guests) and `docs/pod-protocol.md` (pods); the Python side of the
@@ -54,7 +54,7 @@
 //! - No door has logic of its own.
 //! - There is no unsafe code in this crate.
 //!
-//! Not yet: a sandbox around pods, more than one pod per recipe, and permissions. Until then a pod can do what its user can.
+//! Not yet: a sandbox around pods, and permissions. Until then a pod can do what its user can.
 
 pub mod author;
 pub mod door;

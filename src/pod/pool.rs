@@ -366,6 +366,8 @@ impl Inner {
                 return Refusals::none();
             }
             match book.restarts.may_start(now) {
+                // One is enough to see whether the recipe is cured.
+                MayStart::Now if book.restarts.is_on_trial() && live > 0 => return Refusals::none(),
                 MayStart::Now => self.start(book),
                 MayStart::At(at) => {
                     self.plan(book, at);

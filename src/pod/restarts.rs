@@ -128,7 +128,6 @@ impl Restarts {
     }
 
     /// Whether no pod has answered since a quarantine began: then one pod at a time is enough, for the next death renews it.
-    #[cfg(test)]
     pub fn is_on_trial(&self) -> bool {
         self.quarantine.is_some()
     }
