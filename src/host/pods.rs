@@ -111,14 +111,10 @@ impl Pods {
         watchers.iter().filter(|watcher| !watcher.is_over()).map(Watcher::status).collect()
     }
 
-    /// The last lines of each pod, oldest first.
-    pub fn logs(&self, recipe: Option<&str>, lines: usize) -> Vec<LogLine> {
+    /// The last lines of each pod that is not over.
+    pub fn logs(&self, lines: usize) -> Vec<LogLine> {
         let watchers = self.known().watchers.clone();
-        let mut all: Vec<LogLine> = watchers.iter().flat_map(|watcher| watcher.log(lines)).collect();
-        all.retain(|line| recipe.is_none_or(|recipe| line.recipe == recipe));
-        all.sort_by_key(|line| line.at_ms);
-        let surplus = all.len().saturating_sub(lines);
-        all.split_off(surplus)
+        watchers.iter().flat_map(|watcher| watcher.log(lines)).collect()
     }
 
     /// Lets what was accepted finish for so long, starts no pod from then on, stops all, and waits until no process of theirs is left.

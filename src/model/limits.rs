@@ -319,6 +319,9 @@ pub const DOSSIERS_MAX: usize = 100;
 /// Largest crash dossier, in bytes of JSON; the first lines of its log go.
 pub const DOSSIER_BYTES_MAX: usize = 256 << 10;
 
+/// Lines of a pod's output that its crash dossier keeps.
+pub const DOSSIER_LINES: usize = 100;
+
 /// Asks in hand that a crash dossier names when it would be too large.
 pub const DOSSIER_ASKS_MAX: usize = 256;
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::model::{
     Code, Fault,
-    limits::{ASK_BEGUN_MAX, EXIT_GRACE_MS, FAULT_TAIL_LINES},
+    limits::{ASK_BEGUN_MAX, DOSSIER_LINES, EXIT_GRACE_MS, FAULT_TAIL_LINES},
 };
 
 /// SIGKILL, which the kernel sends when memory runs out, and others when they like.
@@ -44,6 +44,7 @@ impl Driver {
             let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), logs).await;
         }
         let mut fault = self.epitaph(ending);
+        let mut saved = None;
         if unwanted {
             let dossier = self.dossier(ending);
             fault = fault.with("dossier", dossier.incarnation.clone());
@@ -54,11 +55,11 @@ impl Driver {
                 };
             }
             let folder = self.spec.dossiers.clone();
-            tokio::task::spawn_blocking(move || {
+            saved = Some(tokio::task::spawn_blocking(move || {
                 if let Err(fault) = dossier::save(&folder, &dossier) {
                     tracing::warn!("the dossier of a crash is lost: {fault}");
                 }
-            });
+            }));
         }
         self.settle_asks(ending, &fault);
         self.seat.report(&mut self.report);
@@ -76,6 +77,10 @@ impl Driver {
         })
         .await;
         drop(self.page);
+        // No caller waits for it; but who looks for what the pod said finds it here or there at any time.
+        if let Some(saved) = saved {
+            let _ = saved.await;
+        }
         let _ = self.bury.send(true);
     }
 
@@ -166,7 +171,7 @@ impl Driver {
             age_ms: self.shared.age_ms(),
             asks_done: asked.saturating_sub(self.hands.len() as u64),
             asks: asks.collect(),
-            log: self.shared.log.tail(FAULT_TAIL_LINES).into_iter().map(|line| line.text).collect(),
+            log: self.shared.log.tail(DOSSIER_LINES),
         }
     }
 

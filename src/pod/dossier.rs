@@ -11,10 +11,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::vitals;
+use super::{log::Line, vitals};
 use crate::model::{
     Fault,
     limits::{DOSSIER_ASKS_MAX, DOSSIER_BYTES_MAX, DOSSIERS_MAX},
+    status::LogLine,
 };
 
 /// How the name of a dossier begins that is being written.
@@ -45,7 +46,25 @@ pub struct Dossier {
     /// What it had in hand.
     pub asks: Vec<AskInHand>,
     /// The last lines that it printed, oldest first; the stacks of a crash are among them.
-    pub log: Vec<String>,
+    pub log: Vec<Line>,
+}
+
+impl Dossier {
+    /// Its last lines as those of a live pod are shown, and behind them how it ended.
+    pub fn lines(&self) -> impl Iterator<Item = LogLine> {
+        let ended = match &self.ending {
+            Ended::Code(code) => format!("[ended with exit code {code}]"),
+            Ended::Signal { number, name } => format!("[ended by signal {number} ({name})]"),
+        };
+        let last = Line { ask: 0, at_ms: self.at_ms, text: ended };
+        self.log.iter().cloned().chain([last]).map(|line| LogLine {
+            recipe: self.recipe.clone(),
+            incarnation: self.incarnation.clone(),
+            ask: line.ask,
+            at_ms: line.at_ms,
+            text: line.text,
+        })
+    }
 }
 
 /// How a process ended.
@@ -161,6 +180,10 @@ fn prune(folder: &Path, saved: &Path, dossier: &Dossier) {
 mod tests {
     use super::*;
 
+    fn lines(texts: impl IntoIterator<Item = String>) -> Vec<Line> {
+        texts.into_iter().map(|text| Line { ask: 1, at_ms: 1_600_000_000_000, text }).collect()
+    }
+
     fn dossier(number: u64) -> Dossier {
         Dossier {
             incarnation: format!("host-a-{number}"),
@@ -174,7 +197,7 @@ mod tests {
             age_ms: 99,
             asks_done: 3,
             asks: vec![AskInHand { operation: "run".into(), running_ms: 12, begun: true }],
-            log: vec!["Fatal Python error: Segmentation fault".into(), "  File \"pod/subject.py\", line 3 in run".into()],
+            log: lines(["Fatal Python error: Segmentation fault".into(), "  File \"pod/subject.py\", line 3 in run".into()]),
         }
     }
 
@@ -208,7 +231,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("dossiers");
-        let long = |lines: usize| (0..lines).map(|n| format!("{n} {}", "\u{1}".repeat(4_096))).collect::<Vec<_>>();
+        let long = |count: usize| lines((0..count).map(|n| format!("{n} {}", "\u{1}".repeat(4_096))));
         let asks = vec![AskInHand { operation: "run".into(), running_ms: 1, begun: false }; DOSSIER_ASKS_MAX * 2];
         let large = Dossier { incarnation: "../../etc/x\0".into(), log: long(100), asks, ..dossier(1) };
         let path = save(&folder, &large).unwrap();
@@ -242,6 +265,9 @@ mod tests {
     #[test]
     fn an_ending_is_one_word_and_its_number() {
         let json = |ending: Ended| serde_json::to_string(&ending).unwrap();
+        let shown: Vec<_> = dossier(1).lines().map(|line| (line.incarnation, line.at_ms, line.text)).collect();
+        assert_eq!(shown.len(), 3);
+        assert_eq!(shown[2], ("host-a-1".into(), 1_700_000_000_001, "[ended by signal 11 (SIGSEGV)]".into()));
         assert_eq!(json(Ended::Code(3)), r#"{"code":3}"#);
         assert_eq!(json(Ended::Signal { number: 9, name: "SIGKILL".into() }), r#"{"signal":{"number":9,"name":"SIGKILL"}}"#);
     }

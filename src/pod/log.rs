@@ -11,12 +11,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::model::limits::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
 
 /// One kept line.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// The ask in hand when it came, 0 for none.
     pub ask: u64,

@@ -32,16 +32,23 @@ pub async fn status(State(server): State<Arc<Server>>) -> Response {
 
 /// `GET /v1/logs?recipe=&lines=`: the last lines that pods printed, oldest first.
 pub async fn logs(State(server): State<Arc<Server>>, request: Request) -> Response {
-    let found = (|| {
+    let asked = (|| {
         let [recipe, lines] = query(&request, ["recipe", "lines"])?;
         let recipe = recipe.map(|name| name.parse::<RecipeName>()).transpose()?;
         let lines = match lines {
             Some(text) => text.parse().map_err(|_| Fault::new(Code::Usage, format!("`lines={text}` is not a whole number")))?,
             None => limits::LOGS_DEFAULT_LINES,
         };
-        Ok(server.host.logs(recipe.as_ref(), lines))
+        Ok((recipe, lines))
     })();
-    told(found)
+    match asked {
+        // It reads files.
+        Ok((recipe, lines)) => match tokio::task::spawn_blocking(move || server.host.logs(recipe.as_ref(), lines)).await {
+            Ok(lines) => told(Ok(lines)),
+            Err(_) => refused(&Fault::new(Code::Internal, "looking for log lines came to nothing")),
+        },
+        Err(fault) => refused(&fault),
+    }
 }
 
 /// `GET /v1/health`: 200 while every recipe in use answers, 503 with the ones that do not; judged by real calls.

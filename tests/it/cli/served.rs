@@ -37,6 +37,11 @@ class Subject:
             return {"given": len(blobs["given"].data)}, {"turned": hob_pod.Blob(bytes(reversed(bytes(blobs["given"].data))), "application/x-turned")}
         if do == "sleep":
             time.sleep(input["seconds"])
+        if do == "say":
+            print(input["text"])
+            return os.getpid()
+        if do == "crash":
+            os.kill(os.getpid(), 11)
         if do == "fail":
             raise hob_pod.Fault("invalid_input", "not this one")
         return input

@@ -376,6 +376,59 @@ fn a_second_signal_ends_the_calls_that_a_first_one_waits_for_and_their_callers_a
 }
 
 #[test]
+fn what_pods_said_is_in_the_log_also_of_one_that_crashed_and_the_crash_is_in_the_status() {
+    let (rig, _signed) = with_worker();
+    let _serving = Serving::start(&rig, &[]);
+    let say = |text: &str| rig.hob(&["call", "lab/worker", "run", &json!({ "do": "say", "text": text }).to_string()]).json();
+    let texts = |words: &[&str]| -> Vec<String> {
+        let lines = rig.hob(&[&["logs", "--json"], words].concat()).json();
+        lines.as_array().unwrap().iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = say("good morning");
+    assert_eq!(texts(&[]), ["good morning"]);
+    let ran = rig.hob(&["call", "lab/worker", "run", r#"{"do": "crash"}"#, "--json"]);
+    ran.refused(Code::Crashed, &["SIGSEGV"]);
+    let dossier = ran.json()["fault"]["detail"]["dossier"].as_str().unwrap().to_owned();
+    let second = say("good night");
+    assert_ne!(first, second, "a new pod");
+
+    let all = texts(&["lab/worker"]);
+    let at = |text: &str| all.iter().position(|line| line == text).unwrap_or_else(|| panic!("no `{text}` in {all:#?}"));
+    assert!(
+        at("good morning") < at("[ended by signal 11 (SIGSEGV)]") && at("[ended by signal 11 (SIGSEGV)]") < at("good night"),
+        "{all:#?}"
+    );
+    assert_eq!(all.iter().filter(|line| *line == "good morning").count(), 1);
+    assert_eq!(texts(&["--lines", "1"]), ["good night"]);
+    assert!(texts(&["hob/other"]).is_empty());
+    let lines = rig.hob(&["logs", "--json"]).json();
+    assert!(lines.as_array().unwrap().iter().any(|line| line["incarnation"] == dossier), "{dossier}: {lines}");
+    assert!(rig.hob(&["logs"]).well().contains(" lab/worker good night"));
+
+    let status = rig.hob(&["status", "--json"]).json();
+    let pool = &status["pools"][0];
+    assert_eq!((&pool["crashes"], &pool["asks_failed"], &pool["health"]), (&json!(1), &json!(1), &json!("good")), "{pool}");
+    assert_eq!(pool["last_fault"]["code"], "crashed");
+}
+
+#[test]
+fn a_one_shot_call_over_http_has_a_pod_of_its_own() {
+    let (rig, _signed) = with_worker();
+    let serving = Serving::start(&rig, &[]);
+    let pid = |one_shot: bool| {
+        let call = json!({ "recipe": "lab/worker", "operation": "run", "input": { "do": "say", "text": "" }, "one_shot": one_shot });
+        let said = serving.ask("POST /v1/calls", call.to_string().as_bytes()).body;
+        let outcome: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        outcome["output"].as_u64().unwrap_or_else(|| panic!("{said}"))
+    };
+    let warm = pid(false);
+    let (first, second) = (pid(true), pid(true));
+    assert!(first != warm && second != warm && first != second, "{warm} {first} {second}");
+    assert_eq!(pid(false), warm);
+    assert!(!crate::support::is_running(first as u32) && !crate::support::is_running(second as u32));
+}
+
+#[test]
 fn pods_logs_and_status_are_told_as_json_and_as_text_and_none_running_is_no_failure() {
     let (rig, _signed) = with_echo();
     for command in ["pods", "logs", "status"] {
