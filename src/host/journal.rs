@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::Inner;
 use crate::{
@@ -97,11 +98,13 @@ pub struct Journal {
     running: AtomicU64,
     done: AtomicU64,
     failed: AtomicU64,
+    /// Told when a call is over.
+    over: Notify,
 }
 
 impl Journal {
     fn push(&self, record: Record) {
-        self.running.fetch_sub(1, Ordering::Relaxed);
+        self.running.fetch_sub(1, Ordering::Release);
         self.done.fetch_add(1, Ordering::Relaxed);
         self.failed.fetch_add(u64::from(record.fault.is_some()), Ordering::Relaxed);
         tracing::debug!(recipe = %record.recipe, operation = %record.operation, wall_ms = record.wall_ms, fault = record.fault.map(Code::name), "call");
@@ -110,6 +113,19 @@ impl Journal {
             records.pop_front();
         }
         records.push_back(record);
+        drop(records);
+        self.over.notify_waiters();
+    }
+
+    /// Returns when no call is under way.
+    pub async fn quiet(&self) {
+        loop {
+            let over = self.over.notified();
+            if self.running.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            over.await;
+        }
     }
 
     /// Calls that run, that are over, and those of the latter that failed, since the host was opened.

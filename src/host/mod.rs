@@ -185,7 +185,10 @@ impl Host {
     /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as `shutting_down`.
     pub async fn shutdown_within(&self, drain: Duration) {
         self.0.closing.store(true, Ordering::Release);
-        self.0.pods.shutdown(drain).await;
+        let until = tokio::time::Instant::now() + drain;
+        // A call may have more asks to make: pools are open to it until it is over.
+        let _ = tokio::time::timeout_at(until, self.0.journal.quiet()).await;
+        self.0.pods.shutdown(until).await;
     }
 }
 

@@ -52,7 +52,9 @@ struct Known {
     started: u64,
     /// Where the pods' own folders lie; made for the first pod, deleted after the last.
     scratch: Option<Arc<Scratch>>,
-    /// Shutdown has begun: what it does not know of, it could not stop.
+    /// Shutdown has begun: no pool takes anything any more.
+    closing: bool,
+    /// No pod is started any more: what shutdown does not know of, it could not stop.
     closed: bool,
 }
 
@@ -66,6 +68,9 @@ impl Pods {
         let mut known = self.known();
         known.pools.retain(|pool| pool.upgrade().is_some());
         known.pools.push(pool.downgrade());
+        if known.closing {
+            pool.refuse_all();
+        }
     }
 
     /// Starts the pod that `spec` describes, given a folder of its own, its name, and what keeps that folder.
@@ -117,9 +122,9 @@ impl Pods {
         watchers.iter().flat_map(|watcher| watcher.log(lines)).collect()
     }
 
-    /// Lets what was accepted finish for so long, starts no pod from then on, stops all, and waits until no process of theirs is left.
-    pub async fn shutdown(&self, drain: Duration) {
-        let until = Instant::now() + drain;
+    /// Lets what was accepted finish until then, starts no pod from then on, stops all, and waits until no process of theirs is left.
+    pub async fn shutdown(&self, until: Instant) {
+        self.known().closing = true;
         let mut closing = tokio::task::JoinSet::new();
         for pool in self.pools() {
             closing.spawn(async move { pool.close(until).await });

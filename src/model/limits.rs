@@ -307,6 +307,9 @@ pub const ROLE_DUE_DAYS: i64 = 60;
 /// Any one text of the kernel about a process that is read for its vitals, in bytes.
 pub const KERNEL_TEXT_BYTES_MAX: u64 = 64 << 10;
 
+/// Generations between a pod's process and its keeper.
+pub const GENERATIONS_MAX: usize = 64;
+
 /// Processes of one pod that are counted for its vitals.
 pub const VITALS_PROCESSES_MAX: usize = 1_024;
 

@@ -33,7 +33,11 @@ impl Driver {
     pub(super) async fn bury(mut self) {
         let ending = self.ending.unwrap_or(Ending::Code(-1));
         let was_ready = self.shared.was_ready.load(Ordering::Acquire);
-        let unwanted = !self.leaving || self.blame.as_ref().is_some_and(|fault| fault.code != Code::ShuttingDown);
+        let unwanted = match &self.blame {
+            Some(fault) => fault.code != Code::ShuttingDown,
+            // One that was asked to go has to finish what it has.
+            None => !self.leaving || !self.hands.is_empty(),
+        };
         // The keeper reports last; without its report it was killed itself, and what fled from the pod's group may still run.
         if self.page.peak_bytes().is_none() {
             let incarnation = self.spec.incarnation.clone();
@@ -93,39 +97,41 @@ impl Driver {
             1 => begun.last().copied().into_iter().collect(),
             _ => begun.iter().copied().collect(),
         };
+        let how = self.how(ending);
         let (mut again, mut alone) = (std::mem::take(&mut self.returns), Vec::new());
         for (ask, mut hand) in std::mem::take(&mut self.hands) {
             let Some(mut placed) = hand.placed.take() else { continue };
+            let is_suspect = suspects.contains(&hand.unit);
             let asks = self.running.get(&hand.unit).map_or(1, |running| running.asks);
+            // Alone at work there, so that it was this input; or one of several, of which nobody knows which it was.
+            let lone = how.filter(|_| is_suspect && suspects.len() == 1 && asks == 1 && !self.leaving);
             if !begun.contains(&hand.unit) {
                 placed.pending.begun -= 1;
                 again.push(placed);
-            } else if !placed.pending.request.operation.idempotent {
-                self.accuse(&suspects, asks, &placed, hand.unit, ending);
+                continue;
+            }
+            let poison = lone.and_then(|how| {
+                placed.pending.tally.add(how);
+                self.seat.ended(&placed.pending.request, how)
+            });
+            // A caller that has a part of the result cannot be given the same part again.
+            if !placed.pending.request.operation.idempotent || placed.pending.gave {
                 self.end_with(placed, fault.clone());
+            } else if placed.pending.tally.is_poison() {
+                let poison = poison.unwrap_or_else(|| Fault::new(Code::PoisonRequest, "this input ended its pod again and again"));
+                self.end_with(placed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));
             } else if placed.pending.begun >= ASK_BEGUN_MAX || (self.blame.is_some() && placed.pending.begun > 1) {
                 self.end_with(placed, fault.clone());
-            } else if !suspects.contains(&hand.unit) {
-                again.push(placed);
-            } else if asks > 1 {
-                if self.blame.is_none() {
+            } else if is_suspect && asks > 1 {
+                if how.is_some() {
                     // Told from its neighbours and not tried: halving has an end of its own.
                     placed.pending.begun -= 1;
                 }
                 again.push(self.halved(placed, ask, hand.unit));
-            } else if suspects.len() > 1 {
+            } else if is_suspect && self.rules.concurrency > 1 {
                 alone.push(placed);
             } else {
-                if self.blame.is_none() {
-                    placed.pending.tally.add(how(ending));
-                }
-                match self.accuse(&suspects, asks, &placed, hand.unit, ending) {
-                    poison if placed.pending.tally.is_poison() => {
-                        let poison = poison.unwrap_or_else(|| Fault::new(Code::PoisonRequest, "this input ended its pod again and again"));
-                        self.end_with(placed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));
-                    }
-                    _ => again.push(placed),
-                }
+                again.push(placed);
             }
         }
         self.running.clear();
@@ -133,10 +139,15 @@ impl Driver {
         self.seat.put_back(alone, true);
     }
 
-    /// Remembers the input of the one ask that was at work when the pod ended by itself; gives the fault if it is given up now.
-    fn accuse(&self, suspects: &BTreeSet<AskId>, asks: usize, placed: &Placed, unit: AskId, ending: Ending) -> Option<Fault> {
-        let lone = asks == 1 && suspects.len() == 1 && suspects.contains(&unit) && self.blame.is_none() && !self.leaving;
-        lone.then(|| self.seat.ended(&placed.pending.request, how(ending))).flatten()
+    /// Whether what the pod had in hand may have ended it, and how; none when the host had reasons of its own.
+    fn how(&self, ending: Ending) -> Option<Ended> {
+        match (self.blame.as_ref().map(|fault| fault.code), ending) {
+            (Some(Code::ProtocolViolation), _) => Some(Ended::Crash),
+            // Killed for its silence, which the machine may be the reason of.
+            (Some(Code::Stalled), _) | (None, Ending::Signal(SIGKILL)) => Some(Ended::Kill),
+            (Some(_), _) => None,
+            (None, _) => Some(Ended::Crash),
+        }
     }
 
     fn end_with(&mut self, placed: Placed, fault: Fault) {
@@ -224,13 +235,6 @@ impl Driver {
             true => fault,
             false => fault.with("log", lines),
         }
-    }
-}
-
-fn how(ending: Ending) -> Ended {
-    match ending {
-        Ending::Signal(SIGKILL) => Ended::Kill,
-        _ => Ended::Crash,
     }
 }
 

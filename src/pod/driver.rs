@@ -23,15 +23,16 @@ use super::{
     pool,
     process::{Process, Spec},
     registry::{self, Record},
-    seat::{Report, Seat},
+    schedule::Served,
+    seat::{Report, Seat, Unit},
     state::{Action, AskId, Ending, Event, Rules, State, step},
     vitals,
     waits::{Undelivered, deliver, far, readable, wait, writable},
     wire::{FromPod, Payload},
 };
 use crate::model::{
-    Blame, Code, Fault,
-    limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, PING_MS, SILENCE_MS},
+    Blame, Code, Fault, Operation,
+    limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS},
     recipe::Recycle,
 };
 
@@ -94,10 +95,12 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         returns: Vec::new(),
         hungry: false,
         leaving: false,
+        is_past_help: false,
         keeps_page: false,
         dumps_stacks: false,
         undelivered: None,
-        unfinished: None,
+        unfinished: Unfinished::default(),
+        pings: 0,
         last: None,
         partial: None,
         start_descriptor: false,
@@ -129,6 +132,29 @@ pub(super) enum Which {
     Data,
 }
 
+/// Some of the lanes.
+#[derive(Debug, Default)]
+pub(super) struct Unfinished {
+    control: bool,
+    data: bool,
+}
+
+impl Unfinished {
+    pub fn any(&self) -> bool {
+        self.control || self.data
+    }
+    pub fn add(&mut self, which: Which) {
+        match which {
+            Which::Control => self.control = true,
+            Which::Data => self.data = true,
+        }
+    }
+    pub fn take(&mut self) -> impl Iterator<Item = Which> + use<> {
+        let Unfinished { control, data } = std::mem::take(self);
+        [(control, Which::Control), (data, Which::Data)].into_iter().filter_map(|(is_in, which)| is_in.then_some(which))
+    }
+}
+
 /// An ask that was sent.
 pub(super) struct Hand {
     /// None once its caller has its outcome.
@@ -142,9 +168,12 @@ pub(super) struct Hand {
 /// A unit that was sent.
 pub(super) struct Running {
     pub asks: usize,
+    operation: Arc<Operation>,
+    /// See [`Unit::is_tiny`].
+    is_tiny: bool,
     pub sent: Instant,
     /// Until when it may wind up.
-    grace: Option<Instant>,
+    pub grace: Option<Instant>,
     /// The cohorts of its halves, once it failed as a whole.
     pub split: Option<(u64, u64)>,
     good: usize,
@@ -155,9 +184,9 @@ pub(super) struct Running {
 pub(super) struct Silence {
     /// How often it was looked at since it last spoke.
     pub looks: u32,
-    cpu: Option<Duration>,
+    pub cpu: Option<Duration>,
     /// Since when it has not computed.
-    still_since: Option<Instant>,
+    pub still_since: Option<Instant>,
 }
 
 pub(super) struct Driver {
@@ -169,7 +198,7 @@ pub(super) struct Driver {
     pub state: State,
     pub rules: Rules,
     recycle: Recycle,
-    idle_timeout: Duration,
+    pub idle_timeout: Duration,
     actions: Vec<Action>,
     pub control: Lane,
     /// None when both lanes share the control socket.
@@ -182,23 +211,27 @@ pub(super) struct Driver {
     /// Asks of batches that failed as a whole: they go back in halves.
     pub returns: Vec<Placed>,
     /// There may be work in the pool, and room for it here.
-    hungry: bool,
+    pub hungry: bool,
     /// It was asked to go.
     pub leaving: bool,
+    /// It is being ended by force, or ended.
+    is_past_help: bool,
     /// The pod notes in its page what it has begun.
     pub keeps_page: bool,
     pub dumps_stacks: bool,
     pub undelivered: Option<Undelivered>,
-    /// A lane whose decoder may hold whole frames.
-    pub unfinished: Option<Which>,
+    /// Lanes whose decoders may hold whole frames.
+    pub unfinished: Unfinished,
+    /// Pings that were sent.
+    pub pings: u64,
     /// What the last `Answer` or `Partial` event carried, for the action that follows from it.
     pub last: Option<(Result<Payload, Fault>, bool)>,
     pub partial: Option<FromPod>,
     pub start_descriptor: bool,
     // Waits, and when each is over.
-    phase: Option<Instant>,
-    again: Option<Instant>,
-    idle_at: Option<Instant>,
+    pub phase: Option<Instant>,
+    pub again: Option<Instant>,
+    pub idle_at: Option<Instant>,
     /// A lane ended: when to stop waiting for the process to end as well.
     pub lane_closed_at: Option<Instant>,
     /// When the pod last said anything.
@@ -234,8 +267,8 @@ impl Driver {
                 _ = self.control.stream().readable(), if lane_open && !(undelivered && self.carries_data(Which::Control)) => {
                     self.read(Which::Control)
                 }
-                _ = std::future::ready(()), if self.unfinished.is_some() => {
-                    if let Some(which) = self.unfinished.take() {
+                _ = std::future::ready(()), if self.unfinished.any() => {
+                    for which in self.unfinished.take() {
                         self.read(which);
                     }
                 }
@@ -244,9 +277,7 @@ impl Driver {
                     self.read_last_words();
                     self.step(Event::Exited(ending));
                 }
-                _ = deliver(&mut self.undelivered), if undelivered => {
-                    self.unfinished = Some(if self.data.is_some() { Which::Data } else { Which::Control });
-                }
+                _ = deliver(&mut self.undelivered), if undelivered => self.resume_reading(),
                 _ = writable(&self.control, self.data.as_ref()), if self.has_output() => {}
                 _ = &mut ring => {
                     self.due(Instant::now());
@@ -270,6 +301,9 @@ impl Driver {
         let mut actions = std::mem::take(&mut self.actions);
         self.state = step(self.rules, state, event, &mut actions);
         self.shared.show(&self.state);
+        if matches!(self.state, State::Stopping { .. } | State::Dead) && !std::mem::replace(&mut self.is_past_help, true) {
+            self.seat.fail();
+        }
         for action in actions.drain(..) {
             self.act(action);
         }
@@ -341,7 +375,7 @@ impl Driver {
         }
     }
 
-    fn retire(&mut self) {
+    pub(super) fn retire(&mut self) {
         if !std::mem::replace(&mut self.leaving, true) {
             self.seat.retire();
             self.step(Event::Retire);
@@ -353,38 +387,49 @@ impl Driver {
         self.hungry = false;
         let returns = std::mem::take(&mut self.returns);
         self.seat.put_back(returns, false);
-        if !matches!(self.state, State::Serving(_)) || self.leaving {
+        if !self.takes_asks() {
             if !self.report.is_empty() {
                 self.seat.report(&mut self.report);
             }
             return;
         }
-        let taken = self.seat.turn(&mut self.report, self.state.units(), self.keeps_page, &self.shared);
+        let ahead = self.keeps_page && self.running.values().all(|running| running.is_tiny);
+        let taken = self.seat.turn(&mut self.report, self.state.units(), ahead, &self.shared);
         self.again = taken.again;
         for unit in taken.units {
-            self.begin(unit);
+            match self.takes_asks() {
+                true => self.begin(unit),
+                // One before it was the last that this pod was to have.
+                false => self.seat.put_back(unit.asks, false),
+            }
         }
     }
 
-    fn begin(&mut self, mut unit: Vec<Placed>) {
-        unit.retain(|placed| {
+    /// Not if what the pod would say could not be heard.
+    fn takes_asks(&self) -> bool {
+        matches!(self.state, State::Serving(_)) && !self.leaving && !self.lane_ended()
+    }
+
+    fn begin(&mut self, unit: Unit) {
+        let Unit { asks: mut placed, is_tiny } = unit;
+        placed.retain(|placed| {
             let wanted = !placed.pending.end.is_closed();
             if !wanted {
                 self.report.over.push(placed.ticket);
             }
             wanted
         });
-        if unit.is_empty() {
+        let Some(operation) = placed.first().map(|placed| placed.pending.request.operation.clone()) else {
             self.hungry = true;
             return;
-        }
-        let (first, asks, now) = (self.next_ask, unit.len(), Instant::now());
+        };
+        let (first, asks, now) = (self.next_ask, placed.len(), Instant::now());
         self.next_ask += asks as u64;
-        for (ask, mut placed) in (first..).zip(unit) {
+        for (ask, mut placed) in (first..).zip(placed) {
             placed.pending.begun += 1;
             self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now });
         }
-        self.running.insert(first, Running { asks, sent: now, grace: None, split: None, good: 0 });
+        self.running.insert(first, Running { asks, operation, is_tiny, sent: now, grace: None, split: None, good: 0 });
         if self.running.len() == 1 {
             (self.heard, self.silence) = (now, Silence::default());
         }
@@ -451,9 +496,17 @@ impl Driver {
         self.report.over.push(placed.ticket);
         placed.pending.finish(reply);
         // What waits to be delivered is of this ask, unless several run: then it finds its receiver gone.
-        if self.hands.len() == 1 {
-            self.undelivered = None;
+        if self.hands.len() == 1 && self.undelivered.take().is_some() {
+            self.resume_reading();
         }
+    }
+
+    /// What came meanwhile was not read, on our side: the pod's clocks begin anew.
+    fn resume_reading(&mut self) {
+        self.unfinished.add(if self.data.is_some() { Which::Data } else { Which::Control });
+        let now = Instant::now();
+        (self.heard, self.silence) = (now, Silence::default());
+        self.hands.values_mut().for_each(|hand| hand.heard = now);
     }
 
     fn freed(&mut self, unit: AskId) {
@@ -465,10 +518,14 @@ impl Driver {
         if running.good > 0 {
             // One that was sent ahead began when the one before it was over.
             let service = now - running.sent.max(self.last_freed);
-            self.report.served.push((service, running.asks));
+            self.report.served.push(Served { operation: running.operation, service, items: running.asks });
         }
         self.last_freed = now;
         self.hungry = true;
+        // One that was sent ahead has its turn, and its clock begins.
+        if let Some(next) = self.running.keys().nth(self.rules.concurrency - 1).copied() {
+            self.hands.range_mut(next..).take_while(|(_, hand)| hand.unit == next).for_each(|(_, hand)| hand.heard = now);
+        }
         self.shared.in_hand.store(self.hands.len(), Ordering::Relaxed);
         self.shared.log.attribute_to(self.hands.first_key_value().map_or(0, |(ask, _)| *ask));
         if self.running.is_empty() {
@@ -494,92 +551,4 @@ impl Driver {
             self.retire();
         }
     }
-
-    // Waits.
-
-    /// When the first of all waits is over.
-    fn next_due(&self) -> Option<Instant> {
-        let graces = self.running.values().filter_map(|running| running.grace);
-        let stalls = self.hands.values().filter_map(stalls_at);
-        let speaks = (!self.running.is_empty()).then(|| self.looks_at());
-        let others = [self.phase, self.again, self.idle_at, self.lane_closed_at, speaks];
-        others.into_iter().flatten().chain(graces).chain(stalls).min()
-    }
-
-    /// When a busy pod that says nothing is looked at next.
-    fn looks_at(&self) -> Instant {
-        self.heard + Duration::from_millis(PING_MS) * (self.silence.looks + 1)
-    }
-
-    fn due(&mut self, now: Instant) {
-        if self.phase.take_if(|at| *at <= now).is_some() {
-            self.step(Event::Timeout);
-        }
-        if self.lane_closed_at.take_if(|at| *at <= now).is_some() {
-            self.step(Event::LaneClosed);
-        }
-        if self.again.take_if(|at| *at <= now).is_some() {
-            self.hungry = true;
-        }
-        if self.idle_at.take_if(|at| *at <= now).is_some() {
-            match self.leaving || self.seat.may_idle_out() {
-                true => self.retire(),
-                false => self.idle_at = Some(now + self.idle_timeout),
-            }
-        }
-        let graces: Vec<AskId> =
-            self.running.iter_mut().filter_map(|(unit, running)| running.grace.take_if(|at| *at <= now).map(|_| *unit)).collect();
-        for unit in graces {
-            self.step(Event::GraceOver(unit));
-        }
-        let stalled: Vec<AskId> =
-            self.hands.iter().filter(|(_, hand)| stalls_at(hand).is_some_and(|at| at <= now)).map(|(ask, _)| *ask).collect();
-        for ask in stalled {
-            let fault = self.stalled(ask);
-            self.step(Event::Stalled(ask, fault));
-        }
-        self.listen(now);
-    }
-
-    /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor computes is ended.
-    fn listen(&mut self, now: Instant) {
-        if self.running.is_empty() || !matches!(self.state, State::Serving(_) | State::Draining { .. }) {
-            return;
-        }
-        if now < self.looks_at() {
-            return;
-        }
-        self.silence.looks += 1;
-        if self.silence.looks == 1 {
-            self.say_ping();
-        }
-        let cpu = vitals::cpu_time(self.shared.pid.load(Ordering::Acquire));
-        let computes = self.silence.cpu.is_none_or(|before| cpu > Some(before));
-        self.silence.cpu = cpu;
-        let still_since = match computes {
-            true => *self.silence.still_since.insert(now),
-            false => *self.silence.still_since.get_or_insert(now),
-        };
-        if now - still_since >= Duration::from_millis(SILENCE_MS) {
-            let quiet = (now - self.heard).as_secs();
-            let text = format!("the pod said nothing for {quiet} s, did not compute either, and was killed");
-            self.step(Event::Silent(Fault::new(Code::Stalled, text)));
-        }
-    }
-
-    fn stalled(&self, ask: AskId) -> Fault {
-        let operation = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
-        let (name, interval) = operation.map_or((String::new(), 0), |op| (op.name.clone(), op.progress_interval_ms.unwrap_or(0)));
-        let recipe = &self.spec.recipe.manifest().name;
-        let fault =
-            Fault::new(Code::Stalled, format!("`{name}` of `{recipe}` gave no progress for {interval} ms, which is what it promises"))
-                .hint("the recipe declares that as `progress_interval_ms`: it hangs, or it should report progress more often");
-        self.with_tail(fault, ask)
-    }
-}
-
-/// When an ask without progress has stalled; only what promises progress can.
-fn stalls_at(hand: &Hand) -> Option<Instant> {
-    let placed = hand.placed.as_ref()?;
-    Some(hand.heard + Duration::from_millis(placed.pending.request.operation.progress_interval_ms?))
 }

@@ -80,6 +80,8 @@ impl Ask {
 impl Drop for Ask {
     fn drop(&mut self) {
         if !self.over {
+            // First, so that nobody puts it back meanwhile for a caller that is gone.
+            self.end.close();
             self.pool.leave(self.ticket);
         }
     }
@@ -95,6 +97,8 @@ pub(super) struct Pending {
     pub tally: Tally,
     /// How often it was begun.
     pub begun: u32,
+    /// Its caller has a chunk of its result: from then on it cannot be run again.
+    pub gave: bool,
 }
 
 impl Pending {

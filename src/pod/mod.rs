@@ -6,6 +6,7 @@
 //! the process prints. What outlives a pod, or must find it again: `page.rs`, `registry.rs`, `dossier.rs`; `vitals.rs` reads what the kernel says.
 
 mod burial;
+mod clocks;
 mod dossier;
 mod driver;
 mod frame;
@@ -18,6 +19,7 @@ mod poison;
 mod pool;
 mod process;
 mod receiving;
+mod refusals;
 mod registry;
 mod restarts;
 mod runner;

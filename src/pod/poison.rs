@@ -41,6 +41,8 @@ impl Tally {
 #[derive(Debug, Default)]
 pub struct Poison {
     inputs: HashMap<[u8; 32], Remembered>,
+    /// When any of them ended a pod the last time.
+    newest: Duration,
 }
 
 #[derive(Debug)]
@@ -73,11 +75,16 @@ impl Poison {
         let remembered = self.inputs.entry(input).or_insert(Remembered { tally: Tally::default(), last: now });
         remembered.tally.add(how);
         remembered.last = now;
+        self.newest = now;
         remembered.tally.is_poison()
     }
 
     /// For how long `input` is still refused; none when it may run.
     pub fn check(&mut self, input: &[u8; 32], now: Duration) -> Option<Duration> {
+        if self.newest.saturating_add(Duration::from_millis(POISON_MS)) <= now {
+            // All of them are: from now on no input need be hashed any more.
+            self.inputs.clear();
+        }
         let remembered = self.inputs.get(input)?;
         let left = remembered.until().saturating_sub(now);
         if left.is_zero() {

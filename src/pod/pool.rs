@@ -21,8 +21,9 @@ use tokio::{
 };
 
 use super::{
-    handle::{Ask, Pending, Placed, Reply, Request, Shared, Watcher},
+    handle::{Ask, Pending, Placed, Request, Shared, Watcher},
     poison::{Poison, Tally},
+    refusals::{Refusals, ending, everybody, overdue},
     restarts::{MayStart, Restarts},
     schedule::{Group, Schedule, Ticket, Waiting, grow},
     seat::{End, Report, Seat},
@@ -77,8 +78,8 @@ pub(super) struct Book {
     pub(super) seats: u64,
     pub(super) restarts: Restarts,
     pub(super) poison: Poison,
-    /// A start is planned for later.
-    pub(super) planned: bool,
+    /// A start is planned for then.
+    pub(super) planned: Option<Duration>,
     /// The recipe was asked, or is to be kept ready: `min` counts from then on.
     pub(super) used: bool,
     pub(super) closed: bool,
@@ -100,6 +101,8 @@ pub(super) struct Member {
     pub(super) ready: bool,
     /// It takes nothing any more.
     pub(super) leaving: bool,
+    /// What it has in hand goes alone.
+    pub(super) alone: bool,
     /// Units in its hands.
     pub(super) units: usize,
 }
@@ -124,7 +127,7 @@ impl Pool {
                 seats: 0,
                 restarts: Restarts::new(),
                 poison: Poison::new(),
-                planned: false,
+                planned: None,
                 used: false,
                 closed: false,
                 done: 0,
@@ -139,9 +142,14 @@ impl Pool {
 
     /// Sends a request. It waits for its turn; a pod is started if none has room and there may be one more.
     ///
-    /// Errors: `overloaded` and `cooling_down` (both with `retry_after`), `poison_request`, `shutting_down`.
+    /// Errors: `overloaded` and `cooling_down` (both with `retry_after`), `poison_request`, `shutting_down`; `invalid_input` for blobs of an
+    /// operation that goes in batches.
     pub fn ask(&self, request: Request) -> Result<Ask, Fault> {
         let pool = &self.0;
+        if request.operation.batch.is_some() && !request.blobs.is_empty() {
+            let text = format!("`{}` takes its asks in batches, which carry no blobs", request.operation.name);
+            return Err(Fault::new(Code::InvalidInput, text).hint("send the data within the input"));
+        }
         let now = pool.now();
         let waiting = Waiting {
             priority: request.priority,
@@ -154,18 +162,21 @@ impl Pool {
             false => (None, None),
         };
         let (end, receiver) = oneshot::channel();
+        // Not under the lock: inputs may be large.
+        let digest = pool.suspects.load(Ordering::Relaxed).then(|| digest(&request));
         let mut book = pool.book();
         if book.closed {
             return Err(ending());
         }
-        if pool.suspects.load(Ordering::Relaxed)
-            && let Some(after) = book.poison.check(&digest(&request), now)
-        {
-            return Err(pool.poisoned(&request.operation.name, after));
+        if let Some(digest) = digest {
+            if let Some(after) = book.poison.check(&digest, now) {
+                return Err(pool.poisoned(&request.operation.name, after));
+            }
+            pool.suspects.store(!book.poison.is_empty(), Ordering::Relaxed);
         }
         pool.refuse_while_cooling(&mut book, now, waiting.deadline)?;
         book.used = true;
-        let pending = Pending { request, chunks: sender, end, tally: Tally::default(), begun: 0 };
+        let pending = Pending { request, chunks: sender, end, tally: Tally::default(), begun: 0, gave: false };
         let late = book.schedule.shed(now);
         let pushed = book.schedule.push(pending, waiting).map_err(|refused| {
             drop(refused.item);
@@ -173,8 +184,7 @@ impl Pool {
                 .hint("call again after `retry_after` milliseconds: that is how long the queue takes to move at its present pace")
                 .retry_after(refused.retry_after)
         });
-        pool.offer(&mut book);
-        let failed = pool.grow(&mut book, now, false);
+        let failed = pool.dispatch(&mut book, now);
         drop(book);
         pool.refuse(late, &overdue());
         failed.send();
@@ -200,7 +210,7 @@ impl Pool {
         book.poison.clear();
         self.0.suspects.store(false, Ordering::Relaxed);
         book.failing = 0;
-        let failed = self.0.grow(&mut book, self.0.now(), false);
+        let failed = self.0.dispatch(&mut book, self.0.now());
         drop(book);
         failed.send();
     }
@@ -262,25 +272,23 @@ impl Pool {
         self.0.name()
     }
 
+    /// From now on every ask is refused.
+    pub fn refuse_all(&self) {
+        self.0.book().closed = true;
+    }
+
     /// Takes nothing new; returns when all that was accepted is over, or at `until`: then what still waits ends as `shutting_down`.
     pub async fn close(&self, until: Instant) {
         let pool = &self.0;
-        pool.book().closed = true;
+        self.refuse_all();
         loop {
             let quiet = pool.quiet.notified();
-            let idle = {
-                let book = pool.book();
-                book.schedule.is_empty() && book.solo.is_empty() && book.placed.is_empty()
-            };
-            if idle || timeout_at(until, quiet).await.is_err() {
+            let quiet_now = pool.book().is_quiet();
+            if quiet_now || timeout_at(until, quiet).await.is_err() {
                 break;
             }
         }
-        let left = {
-            let mut book = pool.book();
-            let solo: Vec<_> = book.solo.drain(..).map(|placed| placed.pending).collect();
-            [book.schedule.drain(), solo].concat_all()
-        };
+        let left = everybody(&mut pool.book());
         pool.refuse(left, &ending());
     }
 
@@ -292,31 +300,6 @@ impl Pool {
 impl WeakPool {
     pub fn upgrade(&self) -> Option<Pool> {
         self.0.upgrade().map(Pool)
-    }
-}
-
-/// Asks that end without having been begun, and why; sent once the lock is let go of.
-#[must_use]
-pub(super) struct Refusals(Vec<Pending>, Option<Fault>);
-
-impl Refusals {
-    fn none() -> Refusals {
-        Refusals(Vec::new(), None)
-    }
-    pub(super) fn send(self) {
-        let Refusals(asks, Some(fault)) = self else { return };
-        for ask in asks {
-            ask.finish(Reply::Fault(fault.clone()));
-        }
-    }
-}
-
-trait ConcatAll<T> {
-    fn concat_all(self) -> Vec<T>;
-}
-impl<T, const N: usize> ConcatAll<T> for [Vec<T>; N] {
-    fn concat_all(self) -> Vec<T> {
-        self.into_iter().flatten().collect()
     }
 }
 
@@ -333,20 +316,23 @@ impl Inner {
         instant.saturating_duration_since(self.born)
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.recipe.manifest().name.to_string()
     }
 
-    pub(super) fn refuse(&self, asks: Vec<Pending>, fault: &Fault) {
-        Refusals(asks, Some(fault.clone())).send();
+    /// Sees to what waits, after anything changed about it or about the pods: wakes the pod that should take next, and starts more. Gives the
+    /// asks that nobody will take.
+    pub(super) fn dispatch(&self, book: &mut Book, now: Duration) -> Refusals {
+        self.offer(book, None);
+        self.grow(book, now, false)
     }
 
-    /// Wakes the pod that should take next, if one has room.
-    pub(super) fn offer(&self, book: &mut Book) {
+    /// Wakes the pod that should take next, if one has room, but not the one that just saw for itself.
+    pub(super) fn offer(&self, book: &Book, not: Option<u64>) {
         if book.schedule.is_empty() && book.solo.is_empty() {
             return;
         }
-        let free = book.members.iter().filter(|member| member.ready && !member.leaving && member.units < self.concurrency);
+        let free = book.members.iter().filter(|member| Some(member.seat) != not && member.has_room(self.concurrency));
         // The first among equals, so that the others may be idle long enough to go.
         if let Some(shared) = free.min_by_key(|member| member.units).and_then(|member| member.watcher.as_ref()) {
             shared.shared.offer();
@@ -354,26 +340,32 @@ impl Inner {
     }
 
     /// Starts as many pods as are wanted and may be; gives the asks that nobody will take.
-    pub(super) fn grow(&self, book: &mut Book, now: Duration, warm: bool) -> Refusals {
+    fn grow(&self, book: &mut Book, now: Duration, warm: bool) -> Refusals {
         loop {
             let live = book.members.len();
+            let staying = book.members.iter().filter(|member| !member.leaving).count();
             let starting = book.members.iter().filter(|member| !member.ready && !member.leaving).count();
-            let serving = book.members.iter().filter(|member| member.ready && !member.leaving);
-            let room = serving.map(|member| self.concurrency.saturating_sub(member.units)).sum();
-            let waiting = book.schedule.units() + book.solo.len();
+            let room = |member: &Member| if member.has_room(self.concurrency) { self.concurrency - member.units } else { 0 };
+            let room = book.members.iter().map(room).sum();
+            let empty = book.members.iter().filter(|member| member.has_room(self.concurrency) && member.units == 0).count();
+            let wanted = grow(book.schedule.units() + book.solo.len(), room, starting, live, self.spec.max)
+                || grow(book.solo.len(), empty, starting, live, self.spec.max);
             let below_min = book.used && !book.closed && live < self.spec.min;
-            if !(grow(waiting, room, starting, live, self.spec.max) || below_min || (warm && live == 0)) {
+            if !(wanted || below_min || (warm && live == 0)) {
                 return Refusals::none();
             }
             match book.restarts.may_start(now) {
                 // One is enough to see whether the recipe is cured.
-                MayStart::Now if book.restarts.is_on_trial() && live > 0 => return Refusals::none(),
+                MayStart::Now if book.restarts.is_on_trial() && staying > 0 => return Refusals::none(),
                 MayStart::Now => self.start(book),
                 MayStart::At(at) => {
                     self.plan(book, at);
                     return Refusals::none();
                 }
-                MayStart::Quarantined(until) if live == 0 => {
+                MayStart::Quarantined(until) if staying == 0 => {
+                    if below_min {
+                        self.plan(book, until);
+                    }
                     let fault = self.cooling(book, until.saturating_sub(now));
                     return Refusals(everybody(book), Some(fault));
                 }
@@ -388,7 +380,7 @@ impl Inner {
     fn start(&self, book: &mut Book) {
         book.seats += 1;
         let id = book.seats;
-        book.members.push(Member { seat: id, since: Instant::now(), watcher: None, ready: false, leaving: false, units: 0 });
+        book.members.push(Member { seat: id, since: Instant::now(), watcher: None, ready: false, leaving: false, alone: false, units: 0 });
         let (pool, spawner) = (self.this.clone(), self.spawner.clone());
         tokio::spawn(async move {
             let spawned = spawner.spawn(Seat { pool: pool.clone(), id }).await;
@@ -403,16 +395,17 @@ impl Inner {
 
     /// Looks again at that time whether a pod is wanted.
     fn plan(&self, book: &mut Book, at: Duration) {
-        if std::mem::replace(&mut book.planned, true) {
+        if book.planned.is_some_and(|planned| planned <= at) {
             return;
         }
+        book.planned = Some(at);
         let (pool, when) = (self.this.clone(), self.born + at);
         tokio::spawn(async move {
             sleep_until(when).await;
             let Some(pool) = pool.upgrade() else { return };
             let mut book = pool.book();
-            book.planned = false;
-            let failed = pool.grow(&mut book, pool.now(), false);
+            book.planned.take_if(|planned| *planned == at);
+            let failed = pool.dispatch(&mut book, pool.now());
             drop(book);
             failed.send();
         });
@@ -427,7 +420,7 @@ impl Inner {
                     None => return,
                 }
                 // It may have been ready before it was known.
-                self.offer(&mut book);
+                self.offer(&book, None);
             }
             Err(fault) => self.over(seat, End { unwanted: true, was_ready: false, was_useful: false, was_killed_at_start: false, fault }),
         }
@@ -451,44 +444,11 @@ impl Inner {
                 failed = Refusals(everybody(&mut book), Some(end.fault));
             }
         }
-        let cooling = self.grow(&mut book, now, false);
+        let cooling = self.dispatch(&mut book, now);
         drop(book);
         failed.send();
         cooling.send();
         self.quiet.notify_waiters();
-    }
-
-    /// Refuses at once what no pod could take in time.
-    fn refuse_while_cooling(&self, book: &mut Book, now: Duration, deadline: Duration) -> Result<(), Fault> {
-        if !book.members.is_empty() {
-            return Ok(());
-        }
-        match book.restarts.may_start(now) {
-            MayStart::Now => Ok(()),
-            MayStart::At(at) if at < deadline => Ok(()),
-            MayStart::At(at) | MayStart::Quarantined(at) => Err(self.cooling(book, at.saturating_sub(now))),
-        }
-    }
-
-    fn cooling(&self, book: &Book, left: Duration) -> Fault {
-        let name = self.name();
-        let fault = Fault::new(Code::CoolingDown, format!("the pods of `{name}` failed again and again; none is started for now"))
-            .hint(format!("mend the cause, which is in `detail.last_fault`; `hob pods --lift {name}` tries again at once"))
-            .retry_after(left);
-        match &book.last_fault {
-            Some(last) => fault.with("last_fault", serde_json::to_value(last).unwrap_or_default()),
-            None => fault,
-        }
-    }
-
-    pub(super) fn poisoned(&self, operation: &str, left: Duration) -> Fault {
-        let name = self.name();
-        Fault::new(
-            Code::PoisonRequest,
-            format!("this input of `{operation}` ended pods of `{name}` before, and is not tried again for now"),
-        )
-        .hint(format!("change the input, or mend the recipe; `hob pods --lift {name}` lets it be tried again"))
-        .retry_after(left)
     }
 
     /// The caller of that ask is gone.
@@ -520,23 +480,37 @@ impl Drop for Inner {
     }
 }
 
+impl Member {
+    /// Whether it could take a further unit now.
+    pub(super) fn has_room(&self, concurrency: usize) -> bool {
+        self.ready && !self.leaving && !self.alone && self.units < concurrency
+    }
+}
+
 impl Book {
-    pub(super) fn note(&mut self, report: &Report, now: Duration) {
+    /// Whether nothing waits and nothing runs.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.schedule.is_empty() && self.solo.is_empty() && self.placed.is_empty()
+    }
+
+    /// Whether an end of failing was among it: then more pods may be started.
+    pub(super) fn note(&mut self, report: &Report, now: Duration) -> bool {
         for ticket in &report.over {
             self.placed.remove(ticket);
         }
-        for (service, items) in &report.served {
-            self.schedule.done(now, *service, *items);
+        for served in &report.served {
+            self.schedule.done(now, served);
         }
         for input in &report.cleared {
             self.poison.answered(input);
         }
         self.done += report.over.len() as u64;
         self.failed += report.failed;
-        if report.good > 0 {
-            self.restarts.answered();
-            self.failing = 0;
+        if report.good == 0 {
+            return false;
         }
+        self.failing = 0;
+        self.restarts.answered()
     }
 
     /// Marks that member as leaving; whether it is one.
@@ -544,20 +518,6 @@ impl Book {
         let member = self.members.iter_mut().find(|member| member.seat == seat);
         member.map(|member| member.leaving = true).is_some()
     }
-}
-
-/// All that waits.
-fn everybody(book: &mut Book) -> Vec<Pending> {
-    let solo: Vec<_> = book.solo.drain(..).map(|placed| placed.pending).collect();
-    [book.schedule.drain(), solo].concat_all()
-}
-
-fn ending() -> Fault {
-    Fault::new(Code::ShuttingDown, "the host is ending and takes no more work").hint("call again when it was started anew")
-}
-
-pub(super) fn overdue() -> Fault {
-    Fault::new(Code::Deadline, "the deadline passed before a pod was free")
 }
 
 /// What makes two requests the same input of the same recipe.

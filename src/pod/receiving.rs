@@ -11,12 +11,14 @@ use super::{
     frame::Decoded,
     lane::{Lane, Read},
     state::{AskId, Event, State},
+    vitals,
     waits::Undelivered,
     wire::{FromPod, PROTOCOL},
 };
 use crate::model::{
     self,
     limits::{EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX},
+    recipe::Runtime,
 };
 
 impl Driver {
@@ -37,7 +39,7 @@ impl Driver {
             }
         }
         // More may be in the decoder already, for which the socket will not become readable.
-        self.unfinished = Some(which);
+        self.unfinished.add(which);
     }
 
     /// Whether chunks and answers come on that lane: only such a lane is held back by a slow caller.
@@ -84,8 +86,13 @@ impl Driver {
                     self.data = None;
                     self.process.data_theirs = None;
                 }
-                (self.keeps_page, self.dumps_stacks) = (has("page"), has("stack"));
-                self.shared.pid.store(pid, Ordering::Release);
+                // What only the runner can do is not believed of anything else: by a page that nobody writes, nothing was ever begun.
+                let is_runner = matches!(self.spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime), Some(Runtime::Python { .. }));
+                self.keeps_page = is_runner && has("page") && self.page.path().is_some();
+                self.dumps_stacks = has("stack");
+                // It will be signalled and measured: a number of somebody else's is none.
+                let keeper = self.process.keeper_pid().unwrap_or(0);
+                self.shared.pid.store(if vitals::is_below(pid, keeper) { pid } else { 0 }, Ordering::Release);
                 self.step(Event::Hello);
             }
             FromPod::Started => self.step(Event::Started),
@@ -94,7 +101,9 @@ impl Driver {
                 let fault = self.with_tail(fault, 0);
                 self.step(Event::Failed(fault));
             }
-            FromPod::Pong { asks, .. } => self.step(Event::Pong(asks)),
+            // An older one may not know of the asks that this one was to tell of.
+            FromPod::Pong { seq, asks } if seq == self.pings => self.step(Event::Pong(asks)),
+            FromPod::Pong { .. } => {}
             FromPod::Log { level, message } => self.shared.log.push(&format!("{}: {message}", clip(&level))),
             FromPod::Progress { ask, .. } => {
                 self.note_progress(ask);
@@ -133,14 +142,14 @@ impl Driver {
     /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is none.
     pub(super) fn read_last_words(&mut self) {
         for which in [Which::Data, Which::Control] {
-            self.unfinished = Some(which);
+            self.unfinished.add(which);
             // Bounded: something that escaped with a socket may never stop talking.
             for _ in 0..LAST_WORDS_TURNS_MAX {
                 if matches!(self.undelivered, Some(Undelivered::Progress(..))) {
                     self.undelivered = None;
-                    self.unfinished = Some(which);
+                    self.unfinished.add(which);
                 }
-                if self.unfinished.take().is_none() || self.state == State::Dead {
+                if self.unfinished.take().next().is_none() || self.state == State::Dead {
                     break;
                 }
                 self.read(which);
@@ -153,7 +162,10 @@ impl Driver {
     }
 
     pub(super) fn deliver_partial(&mut self, ask: AskId) {
-        let Some(pending) = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| &placed.pending) else { return };
+        let Some(pending) = self.hands.get_mut(&ask).and_then(|hand| hand.placed.as_mut()).map(|placed| &mut placed.pending) else {
+            return;
+        };
+        pending.gave |= matches!(self.partial, Some(FromPod::Chunk { .. }));
         self.undelivered = match (self.partial.take(), &pending.chunks) {
             (Some(FromPod::Chunk { payload, .. }), Some(chunks)) => match chunks.try_send(payload) {
                 Err(tokio::sync::mpsc::error::TrySendError::Full(payload)) => Some(Undelivered::Chunk(chunks.clone(), payload)),

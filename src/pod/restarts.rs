@@ -101,11 +101,11 @@ impl Restarts {
     }
 
     /// A pod of the recipe answered well, any of them: what works is not quarantined, and the budget is whole again. A wait becomes short,
-    /// but not none: what answered may be an old pod, while each new one fails.
-    pub fn answered(&mut self) {
+    /// but not none: what answered may be an old pod, while each new one fails. Whether that changed anything.
+    pub fn answered(&mut self) -> bool {
         // The usual case, thousands of times a second.
         if self.unanswered == 0 && self.quarantine.is_none() {
-            return;
+            return false;
         }
         self.unanswered = 0;
         self.recent.clear();
@@ -115,6 +115,7 @@ impl Restarts {
             self.row -= 1;
         }
         self.not_before = self.not_before.min(self.last.saturating_add(beside));
+        true
     }
 
     /// The operator says that the cause is mended: all is forgotten.

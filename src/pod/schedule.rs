@@ -68,6 +68,16 @@ impl Group {
     }
 }
 
+/// A unit that ended well.
+#[derive(Debug, Clone)]
+pub struct Served {
+    pub operation: Arc<Operation>,
+    /// In the pod: its own time, without what it waited there for units before it.
+    pub service: Duration,
+    /// Asks.
+    pub items: usize,
+}
+
 /// No room.
 #[derive(Debug)]
 pub struct Refused<T> {
@@ -300,10 +310,15 @@ impl<T> Schedule<T> {
         self.lanes.iter().map(|(key, lane)| if *key == Key::Alone { lane.order.len() } else { items(lane).unwrap_or(0) }).sum()
     }
 
-    /// A unit of `items` asks ended well, after `service` in the pod: its own time, without what it waited there for units before it.
-    pub fn done(&mut self, now: Duration, service: Duration, items: usize) {
+    /// A unit ended well.
+    pub fn done(&mut self, now: Duration, served: &Served) {
         let waits = !self.is_empty();
-        self.pace.done(now, service, items, waits);
+        self.pace.done(now, served, waits);
+    }
+
+    /// Whether units of that operation are over so quickly that others may be sent to wait behind them.
+    pub fn is_tiny(&self, operation: &Operation) -> bool {
+        self.pace.is_tiny(&operation.name)
     }
 
     /// Until a place is likely free for the next one who is refused.

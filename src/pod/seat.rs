@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use super::{
     handle::{Placed, Request, Shared},
     poison::Ended,
-    pool::{Book, Inner, Member, digest, overdue},
-    schedule::{Take, Ticket},
+    pool::{Book, Inner, digest},
+    refusals::{Refusals, overdue},
+    schedule::{Served, Take, Ticket},
 };
-use crate::model::Fault;
+use crate::model::{Fault, limits::POISON_MS};
 
 /// A pod's place in its pool: how its driver gets work and tells what became of it.
 #[derive(Clone)]
@@ -34,16 +35,24 @@ pub(super) struct Report {
     pub failed: u64,
     /// Inputs that were answered well, while some are suspected.
     pub cleared: Vec<[u8; 32]>,
-    /// Units that ended well: how long each took, how many items it had.
-    pub served: Vec<(Duration, usize)>,
+    pub served: Vec<Served>,
 }
 
 /// What a driver is given.
 #[derive(Default)]
 pub(super) struct Taken {
-    pub units: Vec<Vec<Placed>>,
+    pub units: Vec<Unit>,
     /// When to ask again although nothing happens: a batch is being gathered.
     pub again: Option<Instant>,
+    /// There was no room for more; there may be elsewhere.
+    is_full: bool,
+}
+
+/// Asks that run together.
+pub(super) struct Unit {
+    pub asks: Vec<Placed>,
+    /// Units of its operation are over so quickly that others may be sent to wait behind them.
+    pub is_tiny: bool,
 }
 
 /// How a pod's life ended, for the pool.
@@ -65,94 +74,108 @@ impl Seat {
             if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
                 member.ready = true;
             }
-            pool.offer(book);
+            pool.offer(book, None);
         });
     }
 
-    /// Tells what is over and takes what there is room for. `units`: in hand now. `ahead`: the pod says what it has begun, so that it may be
-    /// sent more than it runs.
+    /// Tells what is over and takes what there is room for. `units`: in hand now. `ahead`: the pod says what it has begun, and what it has in
+    /// hand is tiny, so that it may be sent more than it runs.
     pub(super) fn turn(&self, report: &mut Report, units: usize, ahead: bool, shared: &Arc<Shared>) -> Taken {
         let mut taken = Taken::default();
         let Some(pool) = self.pool.upgrade() else { return taken };
         let now = pool.now();
         let mut book = pool.book();
-        book.note(report, now);
+        let cured = book.note(report, now);
         if !report.cleared.is_empty() {
             pool.suspects.store(!book.poison.is_empty(), Ordering::Relaxed);
         }
         let late = book.schedule.shed(now);
-        let free = |member: &Member| member.ready && !member.leaving && member.units < pool.concurrency;
-        let mut serving = 0;
-        let mut others_free = false;
-        for member in &mut book.members {
-            if member.seat == self.id {
-                member.units = units;
-                if member.leaving || !member.ready {
-                    serving = 0;
-                    break;
-                }
-                serving += 1;
-            } else if member.ready && !member.leaving {
-                serving += 1;
-                others_free |= free(member);
-            }
-        }
-        loop {
-            if serving == 0 {
-                break;
-            }
-            let in_hand = units + taken.units.len();
-            if !book.solo.is_empty() {
-                // It goes alone; a pod that is at work takes nothing else until it is free for it.
-                if in_hand == 0
-                    && let Some(placed) = book.solo.pop_front()
-                {
-                    book.placed.insert(placed.ticket, shared.clone());
-                    taken.units.push(vec![placed]);
-                }
-                break;
-            }
-            if in_hand >= pool.concurrency {
-                let share = book.schedule.ahead().min(book.schedule.units().div_ceil(serving) + taken.units.len());
-                if !ahead || others_free || in_hand >= pool.concurrency + share {
-                    break;
-                }
-            }
-            match book.schedule.take(now) {
-                Take::Nothing => break,
-                Take::NotBefore(at) => {
-                    taken.again = Some(pool.born + at);
-                    break;
-                }
-                Take::Unit(items) => {
-                    book.placed.extend(items.iter().map(|(ticket, ..)| (*ticket, shared.clone())));
-                    let unit = items.into_iter().map(|(ticket, waiting, pending)| Placed { ticket, waiting, pending });
-                    taken.units.push(unit.collect());
-                }
-            }
-        }
         if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
-            member.units = units + taken.units.len();
+            member.units = units;
+            member.alone &= units > 0;
         }
-        if others_free {
-            pool.offer(&mut book);
+        self.take(&pool, &mut book, &mut taken, ahead, shared);
+        if taken.is_full {
+            pool.offer(&book, Some(self.id));
         }
-        let idle = !report.over.is_empty() && book.placed.is_empty() && book.schedule.is_empty();
+        let failed = if cured { pool.dispatch(&mut book, now) } else { Refusals::none() };
+        let quiet = book.closed && book.is_quiet();
         report.clear();
         drop(book);
         pool.refuse(late, &overdue());
-        if idle {
+        failed.send();
+        if quiet {
             pool.quiet.notify_waiters();
         }
         taken
     }
 
-    /// Asks of this pod that wait for another now: never begun, harmless to repeat, or halves of a batch that failed.
-    pub(super) fn put_back(&self, asks: Vec<Placed>, alone: bool) {
-        if asks.is_empty() {
+    /// Takes units until there is no room or nothing to take.
+    fn take(&self, pool: &Inner, book: &mut Book, taken: &mut Taken, mut ahead: bool, shared: &Arc<Shared>) {
+        let now = pool.now();
+        let serving = book.members.iter().filter(|member| member.ready && !member.leaving);
+        // Work that goes alone waits for the pod that is the first to be empty: that one takes nothing else, and the others go on.
+        let empties_first = serving.clone().min_by_key(|member| member.units).map(|member| member.seat);
+        let others_free = serving.clone().any(|member| member.seat != self.id && member.has_room(pool.concurrency));
+        let serving = serving.count();
+        let Some(at) = book.members.iter().position(|member| member.seat == self.id) else { return };
+        if !book.members[at].ready || book.members[at].leaving {
             return;
         }
-        let failed = self.with(|pool, book| {
+        loop {
+            let in_hand = book.members[at].units;
+            if book.members[at].alone {
+                taken.is_full = true;
+                return;
+            }
+            if in_hand == 0
+                && let Some(placed) = book.solo.pop_front()
+            {
+                book.placed.insert(placed.ticket, shared.clone());
+                (book.members[at].units, book.members[at].alone) = (1, true);
+                taken.units.push(Unit { asks: vec![placed], is_tiny: false });
+                continue;
+            }
+            if !book.solo.is_empty() && empties_first == Some(self.id) {
+                taken.is_full = true;
+                return;
+            }
+            if in_hand >= pool.concurrency {
+                let share = book.schedule.ahead().min(book.schedule.units().div_ceil(serving) + taken.units.len());
+                if !ahead || others_free || in_hand >= pool.concurrency + share {
+                    taken.is_full = true;
+                    return;
+                }
+            }
+            match book.schedule.take(now) {
+                Take::Nothing => return,
+                Take::NotBefore(at) => {
+                    taken.again = Some(pool.born + at);
+                    return;
+                }
+                Take::Unit(items) => {
+                    book.placed.extend(items.iter().map(|(ticket, ..)| (*ticket, shared.clone())));
+                    let asks = items.into_iter().map(|(ticket, waiting, pending)| Placed { ticket, waiting, pending });
+                    let unit = Unit { is_tiny: false, asks: asks.collect() };
+                    let is_tiny = unit.asks.first().is_some_and(|placed| book.schedule.is_tiny(&placed.pending.request.operation));
+                    // Nothing is sent to wait behind one that may take long.
+                    ahead &= is_tiny;
+                    book.members[at].units += 1;
+                    taken.units.push(Unit { is_tiny, ..unit });
+                }
+            }
+        }
+    }
+
+    /// Asks of this pod that wait for another now: never begun, harmless to repeat, or halves of a batch that failed.
+    pub(super) fn put_back(&self, asks: Vec<Placed>, alone: bool) {
+        if !asks.is_empty() {
+            self.put_back_some(asks, alone);
+        }
+    }
+
+    fn put_back_some(&self, asks: Vec<Placed>, alone: bool) -> Option<()> {
+        let (failed, quiet) = self.with(|pool, book| {
             for placed in asks {
                 book.placed.remove(&placed.ticket);
                 if placed.pending.end.is_closed() {
@@ -164,12 +187,13 @@ impl Seat {
                     false => book.schedule.put_back(placed.ticket, placed.pending, placed.waiting),
                 }
             }
-            pool.offer(book);
-            pool.grow(book, pool.now(), false)
-        });
-        if let Some(failed) = failed {
-            failed.send();
+            (pool.dispatch(book, pool.now()), book.closed && book.is_quiet())
+        })?;
+        failed.send();
+        if quiet {
+            self.pool.upgrade()?.quiet.notify_waiters();
         }
+        Some(())
     }
 
     /// Two names for the halves of a failed batch.
@@ -183,7 +207,7 @@ impl Seat {
         self.with(|pool, book| {
             let poison = book.poison.ended(digest, how, pool.now());
             pool.suspects.store(true, Ordering::Relaxed);
-            poison.then(|| pool.poisoned(&request.operation.name, Duration::ZERO))
+            poison.then(|| pool.poisoned(&request.operation.name, Duration::from_millis(POISON_MS)))
         })
         .flatten()
     }
@@ -203,15 +227,24 @@ impl Seat {
         .unwrap_or(true)
     }
 
-    /// The pod takes nothing any more.
+    /// The pod takes nothing any more, for a good reason: another may take its place.
     pub(super) fn retire(&self) {
         let failed = self.with(|pool, book| {
             book.leave(self.id);
-            pool.grow(book, pool.now(), false)
+            pool.dispatch(book, pool.now())
         });
         if let Some(failed) = failed {
             failed.send();
         }
+    }
+
+    /// The pod takes nothing any more, because it is dead or about to be: what was meant for it goes to others. Whether one may be started in its
+    /// place is seen when it is known how it ended.
+    pub(super) fn fail(&self) {
+        self.with(|pool, book| {
+            book.leave(self.id);
+            pool.offer(book, None);
+        });
     }
 
     /// No process of the pod is left.
@@ -223,11 +256,15 @@ impl Seat {
 
     /// Tells what is over without taking anything.
     pub(super) fn report(&self, report: &mut Report) {
-        self.with(|pool, book| {
-            book.note(report, pool.now());
+        let failed = self.with(|pool, book| {
+            let cured = book.note(report, pool.now());
             report.clear();
             pool.quiet.notify_waiters();
+            if cured { pool.dispatch(book, pool.now()) } else { Refusals::none() }
         });
+        if let Some(failed) = failed {
+            failed.send();
+        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&Inner, &mut Book) -> T) -> Option<T> {

@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::{
     driver::Driver,
-    frame, process,
+    frame,
+    handle::Reply,
+    process,
     state::{AskId, Event},
     wire::{self, Control, PROTOCOL},
 };
@@ -23,7 +25,8 @@ impl Driver {
         self.say(&Control::Load);
     }
     pub(super) fn say_ping(&mut self) {
-        self.say(&Control::Ping { seq: self.next_ask });
+        self.pings += 1;
+        self.say(&Control::Ping { seq: self.pings });
     }
     pub(super) fn say_cancel(&mut self, ask: AskId) {
         self.say(&Control::Cancel { ask });
@@ -90,8 +93,12 @@ impl Driver {
             }
             Err(fault) => {
                 for ask in first..first + asks as u64 {
-                    // Together they are too much: they go in halves.
-                    self.last = Some((Err(fault.clone()), asks > 1));
+                    match asks {
+                        // The pod has no part in it.
+                        1 => self.finish(ask, Reply::Fault(fault.clone())),
+                        // Together they are too much: they go in halves.
+                        _ => self.last = Some((Err(fault.clone()), true)),
+                    }
                     self.step(Event::Answer(ask));
                 }
                 self.last = None;
@@ -107,10 +114,6 @@ impl Driver {
         let left = |deadline: Instant| deadline.saturating_duration_since(now).as_millis() as u64;
         let digest = self.spec.recipe.digest().hex();
         let (incarnation, operation) = (&self.spec.incarnation, &request.operation);
-        if operation.batch.is_some() && !request.blobs.is_empty() {
-            let text = format!("`{}` takes its asks in batches, which carry no blobs", operation.name);
-            return Err(Fault::new(Code::InvalidInput, text).hint("send the data within the input"));
-        }
         let json = match operation.batch {
             None => wire::ask(incarnation, &digest, &operation.name, &request.input, left(request.deadline), &request.blobs)?,
             Some(_) => {

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, fs, io::Read, path::Path, time::Duration};
 
-use crate::model::limits::{KERNEL_TEXT_BYTES_MAX, VITALS_PROCESSES_MAX};
+use crate::model::limits::{GENERATIONS_MAX, KERNEL_TEXT_BYTES_MAX, VITALS_PROCESSES_MAX};
 
 /// Memory that only `pid` and all below it hold, in bytes: anonymous and shared, not files that the kernel may drop.
 ///
@@ -48,6 +48,7 @@ pub(super) fn read(path: impl AsRef<Path>, max: u64) -> Option<Vec<u8>> {
 
 /// The parts used here of `/proc/PID/stat` of a process that has not ended.
 struct Stat {
+    parent: u32,
     start_ticks: u64,
     /// User and system, its own and that of the children that it waited for.
     ticks: u64,
@@ -67,7 +68,7 @@ impl Stat {
             return None;
         }
         let ticks = (14..=17).map(number).sum::<Option<u64>>()?;
-        Some(Stat { start_ticks: number(22)?, ticks })
+        Some(Stat { parent: number(4)? as u32, start_ticks: number(22)?, ticks })
     }
 }
 
@@ -83,6 +84,19 @@ fn resident_of(status: &str) -> Option<u64> {
         value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
     };
     Some((kilobytes("RssAnon:")? + kilobytes("RssShmem:")?) << 10)
+}
+
+/// Whether `pid` descends from `ancestor`. Looks at one process for each generation.
+pub fn is_below(pid: u32, ancestor: u32) -> bool {
+    let mut at = pid;
+    for _ in 0..GENERATIONS_MAX {
+        match Stat::of(at).map(|stat| stat.parent) {
+            Some(parent) if parent == ancestor => return true,
+            Some(parent) if parent > 1 => at = parent,
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// All processes below `pid`, without itself.

@@ -116,7 +116,8 @@ impl World {
                 }
                 Event::Done { callers: unit, begun } => {
                     free += 1;
-                    schedule.done(now, now - begun, unit.len());
+                    let served = crate::pod::schedule::Served { operation: operation(1, 0, 0), service: now - begun, items: unit.len() };
+                    schedule.done(now, &served);
                     measured = true;
                     for caller in unit.into_iter().filter(|caller| !callers[*caller].once) {
                         let at = now + Duration::from_micros(dice.roll(callers[caller].think_us.clone()));

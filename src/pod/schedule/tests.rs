@@ -135,7 +135,8 @@ fn refused_callers_are_sent_away_one_behind_the_other_and_not_without_end() {
     let mut schedule = Schedule::new(4);
     fill(&mut schedule, 0..4, |_| waiting(Priority::Normal, 0, 100_000));
     // 100 ms a unit, measured while others wait.
-    (0..10).for_each(|step| schedule.done(ms(step * 100), ms(100), 1));
+    let served = Served { operation: operation(1, 0, 0), service: ms(100), items: 1 };
+    (0..10).for_each(|step| schedule.done(ms(step * 100), &served));
     let refuse = |schedule: &mut Schedule<_>| {
         let expected = schedule.retry_after();
         let refused = schedule.push(9, waiting(Priority::Normal, 900, 100_000)).unwrap_err();

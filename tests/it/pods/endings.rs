@@ -144,3 +144,25 @@ async fn a_stopped_pod_never_gives_a_result_with_a_hole() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_its_caller_has_a_part_of_is_not_run_again() {
+    let rig = Rig::new().await;
+    // Dies once in each of its two lives: before any chunk, then after two.
+    let source = "import os\nclass Subject:\n    def run(self, input):\n        with open(input, 'a+') as log:\n            log.write('x')\n            \
+                  log.flush()\n            log.seek(0)\n            lives = len(log.read())\n        if lives == 1:\n            os._exit(3)\n        \
+                  yield 'a'\n        yield 'b'\n        os._exit(3)\n";
+    let recipe = rig.pool("streams", source, "", "streaming = true\nidempotent = true");
+    let log = rig.folder.path().join("lives");
+    let mut running = rig.host.start(call(&recipe, json!(log)));
+    let mut chunks = Vec::new();
+    while let Some(event) = running.next().await {
+        if let hob::model::Event::Chunk { data, .. } = event {
+            chunks.push(data);
+        }
+    }
+    let fault = running.outcome().await.unwrap_err();
+    assert_eq!((fault.code, chunks), (Code::Crashed, vec![json!("a"), json!("b")]));
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "xx", "run again without a chunk, and not with one");
+    rig.close().await;
+}

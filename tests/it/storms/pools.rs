@@ -229,3 +229,50 @@ async fn only_an_ask_that_promised_progress_can_stall() {
     assert_eq!(rig.run(&recipe, json!(5)).await.unwrap().output.value(), &json!(5), "and the next call is answered");
     rig.close().await;
 }
+
+#[tokio::test]
+async fn a_call_that_comes_while_a_pod_dies_goes_to_another() {
+    let rig = Arc::new(Rig::new().await);
+    let recipe = rig.pool("two", PID, "min = 2\nmax = 2", "idempotent = true\ndeadline_ms = 10000");
+    let mut deaths = 0;
+    for _ in 0..20 {
+        // Both, without work; the one that would take the next call has to die.
+        let idle = || rig.host.pods().iter().filter(|pod| pod.state == "ready").count() == 2;
+        pid_of(&rig, &recipe).await;
+        within(10, "two pods without work", idle).await;
+        let next = pid_of(&rig, &recipe).await;
+        within(10, "two pods without work", idle).await;
+        let pid = rustix::process::Pid::from_raw(next as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        // Some come before anybody knows of its death, some while it is buried.
+        tokio::time::sleep(Duration::from_millis(deaths % 10)).await;
+        let other = bounded(8, "a call beside an idle pod", pid_of(&rig, &recipe)).await;
+        deaths += u64::from(other != next);
+    }
+    assert_eq!(deaths, 20, "a dead pod answered");
+    rig.close().await;
+}
+
+/// Processor time of this thread, in hundredths of a second.
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[tokio::test]
+async fn a_batch_that_is_gathered_beside_idle_pods_costs_nothing() {
+    const LISTS: &str = "class Subject:\n    def run(self, inputs):\n        return inputs\n";
+    let rig = Arc::new(Rig::new().await);
+    let run = "idempotent = true\ndeadline_ms = 20000\nbatch = { items = 32, wait_ms = 2000 }";
+    let recipe = rig.pool("gathers", LISTS, "min = 2\nmax = 2", run);
+    rig.run(&recipe, json!(0)).await.unwrap();
+    within(10, "two pods without work", || rig.host.pods().iter().filter(|pod| pod.state == "ready").count() == 2).await;
+    let (begun, before) = (std::time::Instant::now(), ticks());
+    assert_eq!(rig.run(&recipe, json!(1)).await.unwrap().output.value(), &json!(1));
+    assert!(begun.elapsed() >= Duration::from_millis(1_900), "nothing was gathered, so nothing is shown");
+    // The whole host runs on this thread; one that asks itself for work all the time takes all of the two seconds.
+    let used = ticks() - before;
+    assert!(used < 80, "{used} hundredths of a second");
+    rig.close().await;
+}

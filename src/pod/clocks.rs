@@ -1,0 +1,106 @@
+//! What a driver does because of the time: graces, stalls, whether its pod lives, whether it is still wanted.
+//!
+//! Apart from `driver.rs`, whose loop has one timer: here is when it rings, and what is due then.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    driver::Driver,
+    state::{AskId, Event, State},
+    vitals,
+};
+use crate::model::{
+    Code, Fault,
+    limits::{PING_MS, SILENCE_MS},
+};
+
+impl Driver {
+    /// When the first of all waits is over.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let graces = self.running.values().filter_map(|running| running.grace);
+        let stalls = self.stalls().map(|(_, at)| at);
+        let speaks = (!self.running.is_empty() && self.undelivered.is_none()).then(|| self.looks_at());
+        let others = [self.phase, self.again, self.idle_at, self.lane_closed_at, speaks];
+        others.into_iter().flatten().chain(graces).chain(stalls).min()
+    }
+
+    /// When a busy pod that says nothing is looked at next.
+    fn looks_at(&self) -> Instant {
+        self.heard + Duration::from_millis(PING_MS) * (self.silence.looks + 1)
+    }
+
+    pub(super) fn due(&mut self, now: Instant) {
+        if self.phase.take_if(|at| *at <= now).is_some() {
+            self.step(Event::Timeout);
+        }
+        if self.lane_closed_at.take_if(|at| *at <= now).is_some() {
+            self.step(Event::LaneClosed);
+        }
+        if self.again.take_if(|at| *at <= now).is_some() {
+            self.hungry = true;
+        }
+        if self.idle_at.take_if(|at| *at <= now).is_some() {
+            match self.leaving || self.seat.may_idle_out() {
+                true => self.retire(),
+                false => self.idle_at = Some(now + self.idle_timeout),
+            }
+        }
+        let graces: Vec<AskId> =
+            self.running.iter_mut().filter_map(|(unit, running)| running.grace.take_if(|at| *at <= now).map(|_| *unit)).collect();
+        for unit in graces {
+            self.step(Event::GraceOver(unit));
+        }
+        let stalled: Vec<AskId> = self.stalls().filter(|(_, at)| *at <= now).map(|(ask, _)| ask).collect();
+        for ask in stalled {
+            let fault = self.stalled(ask);
+            self.step(Event::Stalled(ask, fault));
+        }
+        self.listen(now);
+    }
+
+    /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor computes is ended.
+    fn listen(&mut self, now: Instant) {
+        let serves = matches!(self.state, State::Serving(_) | State::Draining { .. });
+        if self.running.is_empty() || !serves || self.undelivered.is_some() || now < self.looks_at() {
+            return;
+        }
+        self.silence.looks += 1;
+        if self.silence.looks == 1 {
+            self.say_ping();
+        }
+        let cpu = vitals::cpu_time(self.shared.pid.load(Ordering::Acquire));
+        let computes = self.silence.cpu.is_none_or(|before| cpu > Some(before));
+        self.silence.cpu = cpu;
+        let still_since = match computes {
+            true => *self.silence.still_since.insert(now),
+            false => *self.silence.still_since.get_or_insert(now),
+        };
+        if now - still_since >= Duration::from_millis(SILENCE_MS) {
+            let quiet = (now - self.heard).as_secs();
+            let text = format!("the pod said nothing for {quiet} s, did not compute either, and was killed");
+            self.step(Event::Silent(Fault::new(Code::Stalled, text)));
+        }
+    }
+
+    /// When asks without progress have stalled. Only one that promises progress can, while it has its turn, and while its pod is listened to.
+    fn stalls(&self) -> impl Iterator<Item = (AskId, Instant)> {
+        let listened = self.undelivered.is_none();
+        let last = self.running.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);
+        self.hands.iter().take_while(move |(_, hand)| hand.unit <= last).filter_map(|(ask, hand)| {
+            let interval_ms = hand.placed.as_ref()?.pending.request.operation.progress_interval_ms?;
+            Some((*ask, hand.heard + Duration::from_millis(interval_ms)))
+        })
+    }
+
+    fn stalled(&self, ask: AskId) -> Fault {
+        let operation = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
+        let (name, interval) = operation.map_or((String::new(), 0), |op| (op.name.clone(), op.progress_interval_ms.unwrap_or(0)));
+        let recipe = &self.spec.recipe.manifest().name;
+        let fault =
+            Fault::new(Code::Stalled, format!("`{name}` of `{recipe}` gave no progress for {interval} ms, which is what it promises"))
+                .hint("the recipe declares that as `progress_interval_ms`: it hangs, or it should report progress more often");
+        self.with_tail(fault, ask)
+    }
+}

@@ -1,0 +1,81 @@
+//! Asks that no pod takes: which, and what their callers are told.
+//!
+//! Apart from `pool.rs`, which sees to those that one takes.
+
+use std::time::Duration;
+
+use super::{
+    handle::{Pending, Reply},
+    pool::{Book, Inner},
+    restarts::MayStart,
+};
+use crate::model::{Code, Fault};
+
+/// Asks that end without having been begun, and why; sent once the lock is let go of.
+#[must_use]
+pub(super) struct Refusals(pub Vec<Pending>, pub Option<Fault>);
+
+impl Refusals {
+    pub(super) fn none() -> Refusals {
+        Refusals(Vec::new(), None)
+    }
+    pub(super) fn send(self) {
+        let Refusals(asks, Some(fault)) = self else { return };
+        for ask in asks {
+            ask.finish(Reply::Fault(fault.clone()));
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn refuse(&self, asks: Vec<Pending>, fault: &Fault) {
+        Refusals(asks, Some(fault.clone())).send();
+    }
+
+    /// Refuses at once what no pod could take in time.
+    pub(super) fn refuse_while_cooling(&self, book: &mut Book, now: Duration, deadline: Duration) -> Result<(), Fault> {
+        if book.members.iter().any(|member| !member.leaving) {
+            return Ok(());
+        }
+        match book.restarts.may_start(now) {
+            MayStart::Now => Ok(()),
+            MayStart::At(at) if at < deadline => Ok(()),
+            MayStart::At(at) | MayStart::Quarantined(at) => Err(self.cooling(book, at.saturating_sub(now))),
+        }
+    }
+
+    pub(super) fn cooling(&self, book: &Book, left: Duration) -> Fault {
+        let name = self.name();
+        let fault = Fault::new(Code::CoolingDown, format!("the pods of `{name}` failed again and again; none is started for now"))
+            .hint(format!("mend the cause, which is in `detail.last_fault`; `hob pods --lift {name}` tries again at once"))
+            .retry_after(left);
+        match &book.last_fault {
+            Some(last) => fault.with("last_fault", serde_json::to_value(last).unwrap_or_default()),
+            None => fault,
+        }
+    }
+
+    pub(super) fn poisoned(&self, operation: &str, left: Duration) -> Fault {
+        let name = self.name();
+        Fault::new(
+            Code::PoisonRequest,
+            format!("this input of `{operation}` ended pods of `{name}` before, and is not tried again for now"),
+        )
+        .hint(format!("change the input, or mend the recipe; `hob pods --lift {name}` lets it be tried again"))
+        .retry_after(left)
+    }
+}
+
+/// All that waits.
+pub(super) fn everybody(book: &mut Book) -> Vec<Pending> {
+    let solo = book.solo.drain(..).map(|placed| placed.pending);
+    book.schedule.drain().into_iter().chain(solo).collect()
+}
+
+pub(super) fn ending() -> Fault {
+    Fault::new(Code::ShuttingDown, "the host is ending and takes no more work").hint("call again when it was started anew")
+}
+
+pub(super) fn overdue() -> Fault {
+    Fault::new(Code::Deadline, "the deadline passed before a pod was free")
+}
