@@ -4,6 +4,9 @@
 //! which decide without clock or lock. Here is the one lock around them. It is held to decide, never across an await, and no caller and no
 //! driver waits for a pod while it is held.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},

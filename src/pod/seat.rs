@@ -114,8 +114,11 @@ impl Seat {
     fn take(&self, pool: &Inner, book: &mut Book, taken: &mut Taken, mut ahead: bool, shared: &Arc<Shared>) {
         let now = pool.now();
         let serving = book.members.iter().filter(|member| member.ready && !member.leaving);
-        // Work that goes alone waits for the pod that is the first to be empty: that one takes nothing else, and the others go on.
-        let empties_first = serving.clone().min_by_key(|member| member.units).map(|member| member.seat);
+        // Work that goes alone waits for the pod that is the first to be empty, perhaps one that just starts: that one takes nothing else, and the
+        // others go on.
+        let starting = book.members.iter().any(|member| !member.ready && !member.leaving);
+        let empties_first =
+            serving.clone().min_by_key(|member| (!member.alone, member.units)).map(|member| member.seat).filter(|_| !starting);
         let others_free = serving.clone().any(|member| member.seat != self.id && member.has_room(pool.concurrency));
         let serving = serving.count();
         let Some(at) = book.members.iter().position(|member| member.seat == self.id) else { return };

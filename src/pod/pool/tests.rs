@@ -1,0 +1,214 @@
+//! Pool and seats without processes: who is told of what, and when a pod is started.
+//!
+//! With pods that only exist on paper, because the moments that matter are microseconds of a real one's life.
+
+use std::path::PathBuf;
+
+use tokio::time::advance;
+
+use super::*;
+use crate::{
+    model::{Digest, Manifest, Origin, Priority},
+    pod::{
+        handle::Inbox,
+        poison::Ended,
+        seat::{Report, Taken},
+    },
+};
+
+const MANIFEST: &str = r#"name = "test/paper"
+version = "0.1.0"
+license = "Apache-2.0"
+summary = "Is never run"
+hob = "0.1"
+[pod]
+runtime = "python"
+entry = "paper:Paper"
+python = ">=3.9"
+[operations.run]
+summary = "Runs"
+idempotent = true
+input = {}
+output = {}
+"#;
+
+/// A pod on paper.
+#[derive(Clone)]
+struct Paper {
+    seat: Seat,
+    shared: Arc<Shared>,
+}
+
+impl Paper {
+    async fn told(&self) -> bool {
+        timeout_at(Instant::now() + Duration::from_millis(1), self.shared.told()).await.is_ok_and(|Inbox { work, .. }| work)
+    }
+    fn take(&self, units: usize) -> Taken {
+        self.seat.turn(&mut Report::default(), units, false, &self.shared)
+    }
+    /// Dies without having answered.
+    fn dies(&self) {
+        self.seat.fail();
+        let fault = Fault::new(Code::Crashed, "on paper");
+        self.seat.over(End { unwanted: true, was_ready: true, was_useful: false, was_killed_at_start: false, fault });
+    }
+}
+
+#[derive(Default)]
+struct Papers(Mutex<Vec<Paper>>);
+
+impl Spawner for Papers {
+    fn spawn(&self, seat: Seat) -> BoxFuture<'_, Result<Watcher, Fault>> {
+        let manifest = Manifest::parse(MANIFEST, "recipe.toml").unwrap();
+        let shared = Arc::new(Shared::new(&manifest, "paper"));
+        self.0.lock().unwrap().push(Paper { seat, shared: shared.clone() });
+        let (bury, buried) = tokio::sync::watch::channel(false);
+        // Nobody waits for its end.
+        std::mem::forget(bury);
+        Box::pin(async move { Ok(Watcher { buried, shared }) })
+    }
+}
+
+struct Rig {
+    pool: Pool,
+    papers: Arc<Papers>,
+}
+
+impl Rig {
+    /// With so many pods, each ready for its first unit.
+    async fn new(pods: usize, max: usize, concurrency: u32) -> Rig {
+        let manifest = Arc::new(Manifest::parse(MANIFEST, "recipe.toml").unwrap());
+        let recipe =
+            Verified::attest(manifest, PathBuf::new(), None, Vec::new(), Digest::of(b""), Origin::Unsigned { folder: PathBuf::new() });
+        let papers = Arc::new(Papers::default());
+        let spec = PoolSpec { min: pods, max, idle_timeout_ms: 1_000 };
+        let rig = Rig { pool: Pool::new(Arc::new(recipe), spec, concurrency, papers.clone()), papers };
+        rig.pool.warm();
+        rig.ready(pods).await;
+        rig
+    }
+
+    /// Lets every pod that was started become ready; there are as many as that.
+    async fn ready(&self, pods: usize) {
+        advance(Duration::from_millis(1)).await;
+        let all = self.pods();
+        assert_eq!(all.len(), pods);
+        all.iter().for_each(|paper| paper.seat.ready());
+        for paper in &all {
+            paper.told().await;
+        }
+    }
+
+    /// All that were ever started, in order.
+    fn pods(&self) -> Vec<Paper> {
+        self.papers.0.lock().unwrap().clone()
+    }
+
+    fn ask(&self) -> Result<Ask, Fault> {
+        let operation = self.pool.0.recipe.manifest().operation("run").unwrap().clone();
+        self.pool.ask(Request {
+            operation,
+            input: "0".to_owned(),
+            cost: 1,
+            blobs: Vec::new(),
+            deadline: Instant::now() + Duration::from_secs(3_600),
+            priority: Priority::Normal,
+            events: mpsc::channel(1).0,
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_offered_to_a_pod_that_dies_is_offered_to_another() {
+    let rig = Rig::new(2, 2, 1).await;
+    let [first, second] = &rig.pods()[..] else { panic!() };
+    let _ask = rig.ask().unwrap();
+    assert!(first.told().await && !second.told().await, "one is enough");
+    first.seat.fail();
+    assert!(second.told().await, "it waits beside an idle pod");
+    assert_eq!(second.take(0).units.len(), 1);
+    // Nothing is offered to a dead one.
+    let _ask = rig.ask().unwrap();
+    assert!(!first.told().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sees_for_itself_that_there_is_nothing_for_it_is_not_told_again() {
+    let rig = Rig::new(2, 2, 1).await;
+    let [first, second] = &rig.pods()[..] else { panic!() };
+    let _asks = [rig.ask().unwrap(), rig.ask().unwrap()];
+    assert!(first.told().await);
+    assert_eq!(first.take(0).units.len(), 1);
+    assert!(!first.told().await && second.told().await, "what it has no room for is another's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ask_that_has_to_go_alone_holds_up_one_pod_and_not_the_pool() {
+    let rig = Rig::new(2, 3, 4).await;
+    let [first, second] = &rig.pods()[..] else { panic!() };
+    let _asks: Vec<Ask> = (0..3).map(|_| rig.ask().unwrap()).collect();
+    let mut taken = first.take(0).units;
+    assert_eq!(taken.len(), 3);
+    // Two of them go back, suspected of having ended a pod; the third is long.
+    let alone = [taken.remove(0).asks.remove(0), taken.remove(0).asks.remove(0)];
+    let _none = first.take(1);
+    first.seat.put_back(alone.into(), true);
+    let lone = second.take(0).units;
+    assert!(lone.len() == 1 && second.take(1).units.is_empty(), "it is alone there");
+    let _ask = rig.ask().unwrap();
+    assert_eq!(first.take(1).units.len(), 1, "the others go on");
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(rig.pods().len(), 3, "the second one that goes alone needs an empty pod");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_quarantine_one_pod_is_tried_and_then_as_many_as_are_wanted_also_beside_one_that_goes() {
+    let rig = Rig::new(1, 3, 1).await;
+    // The first one leaves, but takes its time.
+    rig.pods()[0].seat.retire();
+    let mut pods = 1;
+    let fault = loop {
+        let asked = rig.ask();
+        advance(Duration::from_secs(31)).await;
+        let all = rig.pods();
+        match asked {
+            Err(fault) => break fault,
+            Ok(_) if all.len() == pods => continue,
+            Ok(_) => {
+                pods = all.len();
+                all[pods - 1].seat.ready();
+                all[pods - 1].dies();
+            }
+        }
+        assert!(pods < 20, "never quarantined");
+    };
+    assert_eq!(fault.code, Code::CoolingDown, "not kept waiting for the one that goes: {fault:?}");
+    advance(Duration::from_secs(700)).await;
+    let asks: Vec<Ask> = (0..3).map(|_| rig.ask().unwrap()).collect();
+    advance(Duration::from_millis(10)).await;
+    let all = rig.pods();
+    assert_eq!(all.len(), pods + 1, "one is tried");
+    let trial = &all[pods];
+    trial.seat.ready();
+    let unit = trial.take(0).units.remove(0);
+    let over = vec![unit.asks[0].ticket];
+    trial.seat.turn(&mut Report { over, good: 1, ..Report::default() }, 0, false, &trial.shared);
+    advance(Duration::from_secs(2)).await;
+    assert!(rig.pods().len() > pods + 1, "cured, and there is more to do");
+    drop(asks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_that_ended_pods_is_refused_and_says_for_how_long() {
+    let rig = Rig::new(1, 1, 1).await;
+    let pod = &rig.pods()[0];
+    let ask = rig.ask().unwrap();
+    let placed = pod.take(0).units.remove(0).asks.remove(0);
+    assert!(pod.seat.ended(&placed.pending.request, Ended::Crash).is_none());
+    let fault = pod.seat.ended(&placed.pending.request, Ended::Crash).unwrap();
+    assert_eq!((fault.code, fault.retry_after), (Code::PoisonRequest, Some(600_000)));
+    assert_eq!(rig.ask().err().unwrap().code, Code::PoisonRequest);
+    advance(Duration::from_secs(601)).await;
+    assert!(rig.ask().is_ok() && !rig.pool.0.suspects.load(Ordering::Relaxed), "remembered for ever");
+    drop(ask);
+}
