@@ -2,13 +2,11 @@
 //!
 //! With pods that only exist on paper, because the moments that matter are microseconds of a real one's life.
 
-use std::path::PathBuf;
-
 use tokio::time::advance;
 
 use super::*;
 use crate::{
-    model::{Digest, Manifest, Origin, Priority},
+    model::{Manifest, Priority},
     pod::{
         handle::Inbox,
         poison::Ended,
@@ -77,9 +75,7 @@ struct Rig {
 impl Rig {
     /// With so many pods, each ready for its first unit.
     async fn new(pods: usize, max: usize, concurrency: u32) -> Rig {
-        let manifest = Arc::new(Manifest::parse(MANIFEST, "recipe.toml").unwrap());
-        let recipe =
-            Verified::attest(manifest, PathBuf::new(), None, Vec::new(), Digest::of(b""), Origin::Unsigned { folder: PathBuf::new() });
+        let recipe = Verified::on_paper(Manifest::parse(MANIFEST, "recipe.toml").unwrap());
         let papers = Arc::new(Papers::default());
         let spec = PoolSpec { min: pods, max, idle_timeout_ms: 1_000 };
         let rig = Rig { pool: Pool::new(Arc::new(recipe), spec, concurrency, papers.clone()), papers };

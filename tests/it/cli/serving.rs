@@ -387,8 +387,9 @@ fn what_pods_said_is_in_the_log_also_of_one_that_crashed_and_the_crash_is_in_the
     let first = say("good morning");
     assert_eq!(texts(&[]), ["good morning"]);
     let ran = rig.hob(&["call", "lab/worker", "run", r#"{"do": "crash"}"#, "--json"]);
-    ran.refused(Code::Crashed, &["SIGSEGV"]);
-    let dossier = ran.json()["fault"]["detail"]["dossier"].as_str().unwrap().to_owned();
+    let fault = ran.json()["fault"].clone();
+    assert_eq!((ran.exit, &fault["code"], &fault["detail"]["signal"]), (Some(6), &json!("crashed"), &json!(11)), "{ran:#?}");
+    let dossier = fault["detail"]["dossier"].as_str().unwrap().to_owned();
     let second = say("good night");
     assert_ne!(first, second, "a new pod");
 
