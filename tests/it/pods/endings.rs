@@ -133,7 +133,7 @@ async fn a_stopped_pod_never_gives_a_result_with_a_hole() {
         let mut running = rig.host.start(call(&recipe, json!(count)));
         assert!(running.next().await.is_some());
         tokio::time::sleep(Duration::from_millis(200)).await;
-        rig.host.shutdown().await;
+        rig.host.shutdown_within(Duration::ZERO).await;
         let mut chunks = 1;
         while running.next().await.is_some() {
             chunks += 1;
