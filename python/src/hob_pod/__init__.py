@@ -30,12 +30,12 @@ operation's name (`-` becomes `_`):
             return self.model(inputs)           # a result that is an exception is that caller's fault alone
 
 The runner calls one operation at a time, on the main thread. With `concurrency` above 1, plain methods run in so many
-threads at a time, async ones as tasks of the loop. What a method raises becomes a fault with type and
-traceback; `raise hob_pod.Fault(...)` says it better. What it raises for a batch is every caller's fault, and the host runs the batch again in
-halves. A cancelled operation is interrupted where it is by the exception
-`hob_pod.Cancelled` (a BaseException, so that `except Exception` lets it pass); native code that cannot be
-interrupted should look at `hob_pod.cancelled()` from its callbacks. A batch is cancelled when all of its callers left, and
-`time_left()` is that of the caller whose deadline is nearest. Printing is fine: the host keeps it as the log.
+threads at a time, async ones as tasks of the loop. What a method raises becomes a fault with type and traceback;
+`raise hob_pod.Fault(...)` says it better. What it raises for a batch is every caller's fault, and the host runs the
+batch again in halves. A cancelled operation is interrupted where it is by the exception `hob_pod.Cancelled` (a
+BaseException, so that `except Exception` lets it pass); native code that cannot be interrupted should look at
+`hob_pod.cancelled()` from its callbacks. A batch is cancelled when all of its callers left, and `time_left()` is that
+of the caller whose deadline is nearest. Printing is fine: the host keeps it as the log.
 """
 
 from .asks import cancelled, progress, time_left
