@@ -26,7 +26,9 @@ class Subject:
         do = input.get("do")
         if do == "wait":
             folder = pathlib.Path(input["folder"])
-            (folder / "began").write_text(str(os.getpid()))
+            # In one step: whoever waits for the file reads it.
+            (folder / "half").write_text(str(os.getpid()))
+            (folder / "half").rename(folder / "began")
             try:
                 while not hob_pod.cancelled():
                     time.sleep(0.005)
