@@ -322,6 +322,9 @@ pub const DOSSIERS_MAX: usize = 100;
 /// Largest crash dossier, in bytes of JSON; the first lines of its log go.
 pub const DOSSIER_BYTES_MAX: usize = 256 << 10;
 
+/// A half-written dossier this old has nobody who writes it, in milliseconds.
+pub const DOSSIER_HALF_MS: u64 = 60_000;
+
 /// Lines of a pod's output that its crash dossier keeps.
 pub const DOSSIER_LINES: usize = 100;
 

@@ -14,15 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::{log::Line, vitals};
 use crate::model::{
     Fault,
-    limits::{DOSSIER_ASKS_MAX, DOSSIER_BYTES_MAX, DOSSIERS_MAX},
+    limits::{DOSSIER_ASKS_MAX, DOSSIER_BYTES_MAX, DOSSIER_HALF_MS, DOSSIERS_MAX},
     status::LogLine,
 };
 
 /// How the name of a dossier begins that is being written.
 const HALF: &str = ".half-";
-
-/// A half-written dossier this old has nobody who writes it.
-const HALF_AGE: Duration = Duration::from_secs(60);
 
 /// One crash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,7 +167,7 @@ fn prune(folder: &Path, saved: &Path, dossier: &Dossier) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let is_half = entry.file_name().as_encoded_bytes().starts_with(HALF.as_bytes());
         let age = || SystemTime::now().duration_since(entry.metadata().ok()?.modified().ok()?).ok();
-        if is_half && age().is_some_and(|age| age > HALF_AGE) {
+        if is_half && age().is_some_and(|age| age > Duration::from_millis(DOSSIER_HALF_MS)) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -252,7 +249,7 @@ mod tests {
         save(folder, &dossier(1)).unwrap();
         fs::write(folder.join("999999999999999-x.json"), "{\"incarnation\":").unwrap();
         fs::create_dir(folder.join("999999999999999-y.json")).unwrap();
-        for (name, age) in [("old", 2 * HALF_AGE), ("new", Duration::ZERO)] {
+        for (name, age) in [("old", Duration::from_millis(2 * DOSSIER_HALF_MS)), ("new", Duration::ZERO)] {
             let half = fs::File::create(folder.join(format!("{HALF}{name}"))).unwrap();
             half.set_modified(SystemTime::now() - age).unwrap();
         }

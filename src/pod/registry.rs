@@ -221,7 +221,8 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         forget(&path);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert!(record(&folder.path().join("missing/7.pod"), &before).is_err());
+        let fault = record(&folder.path().join("missing/7.pod"), &before).unwrap_err();
+        assert!(fault.code == crate::model::Code::Io && fault.message.contains("missing/7.pod"), "{fault:?}");
     }
 
     #[test]

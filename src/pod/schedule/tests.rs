@@ -127,7 +127,8 @@ fn a_full_queue_refuses_and_keeps_room_for_who_waits_at_a_screen() {
     fill(&mut schedule, 75..100, |_| waiting(Priority::Interactive, 0, 100));
     assert_eq!(schedule.push(100, waiting(Priority::Interactive, 0, 100)).unwrap_err().waiting, 100);
     assert_eq!(schedule.drain().len(), 100);
-    assert!(Schedule::new(0).push((), waiting(Priority::Interactive, 0, 100)).is_err());
+    let refused = Schedule::new(0).push("whole", waiting(Priority::Interactive, 0, 100)).unwrap_err();
+    assert_eq!((refused.item, refused.waiting), ("whole", 0));
 }
 
 #[test]
