@@ -113,6 +113,12 @@ pub const POD_CONCURRENCY_MAX: u64 = 256;
 /// Most threads that a manifest may give the numeric libraries of a pod.
 pub const POD_THREADS_MAX: u64 = 256;
 
+/// Most permissions of one kind that a recipe may ask for, or be given.
+pub const PERMISSIONS_MAX: usize = 64;
+
+/// Longest host name of a permission, in bytes: what names may have at all.
+pub const ENDPOINT_NAME_BYTES_MAX: usize = 253;
+
 /// Most environment variables that a manifest may add.
 pub const POD_VARIABLES_MAX: usize = 64;
 

@@ -10,6 +10,7 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     fault::{Code, Fault},
+    grant::is_free_variable,
     id::{Digest, RecipeName},
     limits,
     manifest_reader::{CHECK, Source, Table, line_of},
@@ -250,19 +251,7 @@ fn variables(table: &mut Table) -> Result<BTreeMap<String, String>, Fault> {
     let Some(table) = table.optional_table("env")? else { return Ok(BTreeMap::new()) };
     let mut env = BTreeMap::new();
     for (name, value) in table.strings()? {
-        let plain = !name.is_empty()
-            && name.len() <= 64
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric());
-        if !plain {
-            return Err(table.fault(&value, &name, "not a variable's name: wanted letters, digits and `_`"));
-        }
-        // What decides which code runs, where files go, or what the host itself tells a pod.
-        let taken = ["LD_", "DYLD_", "PYTHON", "GLIBC_", "HOB_"].iter().any(|prefix| name.starts_with(prefix))
-            || ["PATH", "HOME", "TMPDIR", "IFS", "USER", "LOGNAME"].contains(&name.as_str());
-        if taken {
-            return Err(table.fault(&value, &name, "this variable is the host's to set, not a recipe's"));
-        }
+        is_free_variable(&name).map_err(|why| table.fault(&value, &name, why))?;
         if env.len() == limits::POD_VARIABLES_MAX {
             return Err(table.fault_here(format!("more than {} variables", limits::POD_VARIABLES_MAX)));
         }

@@ -1,0 +1,364 @@
+//! Permissions: what a recipe asks for, what its operator gave, and the one function that decides what a pod has.
+//!
+//! Everything that lets something through asks [`effective`] and nothing else. What is not here no recipe can have.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::IpAddr,
+    path::{Component, Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::limits::{ENDPOINT_NAME_BYTES_MAX, PERMISSIONS_MAX};
+
+/// A set of permissions: asked for in `recipe.toml`, given in `hob.toml`, or what follows from both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Permissions {
+    /// Where its pods may connect to, through the host: TCP, by name.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub network: BTreeSet<Endpoint>,
+    /// Files and folders that they may read, with all that is below.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub read: BTreeSet<PlainPath>,
+    /// Files and folders that they may change as well.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub write: BTreeSet<PlainPath>,
+    /// Variables of the host's environment that they are given.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub env: BTreeSet<Variable>,
+    /// Devices that they may use. A pod with one has the weaker class `gpu`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub devices: BTreeSet<Device>,
+}
+
+/// What an operator gave a recipe.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Grants {
+    #[serde(flatten)]
+    pub permissions: Permissions,
+    /// Its pods may run although this machine cannot confine them wholly: with what it can do, and shown as such.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reduced: bool,
+}
+
+/// The permissions of a recipe's pods: those that it asks for *and* its operator gave.
+///
+/// A path is given by itself or by a folder above it; what may be written may be read.
+pub fn effective(asked: &Permissions, given: &Permissions) -> Permissions {
+    let below = |path: &PlainPath, given: &BTreeSet<PlainPath>| given.iter().any(|given| path.0.starts_with(&given.0));
+    Permissions {
+        network: asked.network.intersection(&given.network).cloned().collect(),
+        read: asked.read.iter().filter(|path| below(path, &given.read) || below(path, &given.write)).cloned().collect(),
+        write: asked.write.iter().filter(|path| below(path, &given.write)).cloned().collect(),
+        env: asked.env.intersection(&given.env).cloned().collect(),
+        devices: asked.devices.intersection(&given.devices).copied().collect(),
+    }
+}
+
+impl Permissions {
+    pub fn is_empty(&self) -> bool {
+        *self == Permissions::default()
+    }
+
+    /// What of `self` is not in `effective`: what an operator would have to give still.
+    pub fn without(&self, effective: &Permissions) -> Permissions {
+        Permissions {
+            network: self.network.difference(&effective.network).cloned().collect(),
+            read: self.read.difference(&effective.read).cloned().collect(),
+            write: self.write.difference(&effective.write).cloned().collect(),
+            env: self.env.difference(&effective.env).cloned().collect(),
+            devices: self.devices.difference(&effective.devices).copied().collect(),
+        }
+    }
+
+    /// `self` and `other` together.
+    pub fn with(mut self, other: Permissions) -> Permissions {
+        self.network.extend(other.network);
+        self.read.extend(other.read);
+        self.write.extend(other.write);
+        self.env.extend(other.env);
+        self.devices.extend(other.devices);
+        self
+    }
+
+    /// Each one as `KEY=VALUE`, as `hob grant` takes it.
+    pub fn words(&self) -> Vec<String> {
+        let words = |key: &'static str, values: Vec<String>| values.into_iter().map(move |value| format!("{key}={value}"));
+        words("network", self.network.iter().map(ToString::to_string).collect())
+            .chain(words("read", self.read.iter().map(ToString::to_string).collect()))
+            .chain(words("write", self.write.iter().map(ToString::to_string).collect()))
+            .chain(words("env", self.env.iter().map(ToString::to_string).collect()))
+            .chain(words("devices", self.devices.iter().map(ToString::to_string).collect()))
+            .collect()
+    }
+
+    /// Adds what `KEY=VALUE` says.
+    ///
+    /// Errors: a text for people; also past [`PERMISSIONS_MAX`] of one kind.
+    pub fn add(&mut self, key: &str, value: &str) -> Result<(), String> {
+        fn insert<T: Ord + FromStr<Err = String>>(values: &mut BTreeSet<T>, value: &str) -> Result<(), String> {
+            values.insert(value.parse()?);
+            match values.len() > PERMISSIONS_MAX {
+                true => Err(format!("more than {PERMISSIONS_MAX} of one kind")),
+                false => Ok(()),
+            }
+        }
+        match key {
+            "network" => insert(&mut self.network, value),
+            "read" => insert(&mut self.read, value),
+            "write" => insert(&mut self.write, value),
+            "env" => insert(&mut self.env, value),
+            "devices" => insert(&mut self.devices, value),
+            _ => Err(format!("there is no permission `{key}` (there are: network, read, write, env, devices)")),
+        }
+    }
+}
+
+/// A host name (or address) and a TCP port, e.g. `api.example.com:443`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Endpoint {
+    /// Lower case, without a final dot; an address as its canonical text, IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Endpoint, String> {
+        let wrong = || format!("`{text}` is not a network name: wanted `HOST:PORT`, e.g. `api.example.com:443`");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        // Digits alone: the number's own parser takes a plus sign too.
+        let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit())).and_then(|port| port.parse().ok());
+        let port = port.filter(|port| *port != 0).ok_or_else(wrong)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>()
+            && address.is_ipv6() == bare.is_some()
+        {
+            return Ok(Endpoint { host: address.to_string(), port });
+        }
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        // What ends in a number is an address in some old notation (`127.1`, `0x7f.1`), which resolvers take and nobody reads.
+        let last = host.rsplit('.').next().unwrap_or_default();
+        let numeric = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
+        match host.len() <= ENDPOINT_NAME_BYTES_MAX && host.split('.').all(label) && !numeric {
+            true => Ok(Endpoint { host, port }),
+            false => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(out, "[{}]:{}", self.host, self.port),
+            false => write!(out, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// An absolute path without `.`, `..` and doubled slashes, and not `/` itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PlainPath(PathBuf);
+
+impl PlainPath {
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl FromStr for PlainPath {
+    type Err = String;
+    fn from_str(text: &str) -> Result<PlainPath, String> {
+        let path = PathBuf::from(text.strip_suffix('/').unwrap_or(text));
+        let plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+        // Put together again it is the same text: `components` hides `.` and doubled slashes.
+        let again: PathBuf = path.components().collect();
+        match path.is_absolute() && plain && path.components().count() > 1 && again.as_os_str() == path.as_os_str() && !text.contains('\0')
+        {
+            true => Ok(PlainPath(path)),
+            false => Err(format!("`{text}` is not a path to grant: wanted an absolute one below `/`, without `.` and `..`")),
+        }
+    }
+}
+
+impl fmt::Display for PlainPath {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        self.0.display().fmt(out)
+    }
+}
+
+/// The name of a variable of the host's environment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Variable(String);
+
+impl Variable {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Variable {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Variable, String> {
+        match is_free_variable(text) {
+            Ok(()) => Ok(Variable(text.to_owned())),
+            Err(why) => Err(format!("`{text}`: {why}")),
+        }
+    }
+}
+
+impl fmt::Display for Variable {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// Whether a pod may be given a variable of that name.
+///
+/// Errors: why not, for people.
+pub fn is_free_variable(name: &str) -> Result<(), &'static str> {
+    let plain = !name.is_empty()
+        && name.len() <= 64
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric());
+    if !plain {
+        return Err("not a variable's name: wanted letters, digits and `_`");
+    }
+    // What decides which code runs, where files go, or what the host itself tells a pod.
+    let taken = ["LD_", "DYLD_", "PYTHON", "GLIBC_", "HOB_"].iter().any(|prefix| name.starts_with(prefix))
+        || ["PATH", "HOME", "TMPDIR", "IFS", "USER", "LOGNAME"].contains(&name);
+    match taken {
+        true => Err("this variable is the host's to set, not a recipe's"),
+        false => Ok(()),
+    }
+}
+
+/// A kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The machine's GPUs, with what their drivers need of `/dev`, `/proc` and `/sys`.
+    Gpu,
+}
+
+impl FromStr for Device {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Device, String> {
+        match text {
+            "gpu" => Ok(Device::Gpu),
+            _ => Err(format!("there is no device `{text}` to ask for (there is: gpu)")),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Device::Gpu => out.write_str("gpu"),
+        }
+    }
+}
+
+macro_rules! as_text {
+    ($($kind:ty),*) => {$(
+        impl TryFrom<String> for $kind {
+            type Error = String;
+            fn try_from(text: String) -> Result<$kind, String> {
+                text.parse()
+            }
+        }
+        impl From<$kind> for String {
+            fn from(value: $kind) -> String {
+                value.to_string()
+            }
+        }
+    )*};
+}
+as_text!(Endpoint, PlainPath, Variable);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permissions(words: &[&str]) -> Permissions {
+        let mut permissions = Permissions::default();
+        for word in words {
+            let (key, value) = word.split_once('=').unwrap();
+            permissions.add(key, value).unwrap();
+        }
+        permissions
+    }
+
+    #[test]
+    fn a_pod_has_what_was_asked_for_and_given() {
+        let asked =
+            permissions(&["network=a.example:443", "network=b.example:443", "read=/data/x", "write=/out/y", "env=TOKEN", "devices=gpu"]);
+        assert_eq!(effective(&asked, &Permissions::default()), Permissions::default());
+        assert_eq!(effective(&Permissions::default(), &asked), Permissions::default());
+        assert_eq!(effective(&asked, &asked), asked);
+        let given = permissions(&["network=a.example:443", "network=c.example:443", "read=/data", "read=/out", "env=OTHER"]);
+        assert_eq!(effective(&asked, &given), permissions(&["network=a.example:443", "read=/data/x"]));
+        // What may be written may be read; a name that only begins alike is another folder.
+        assert_eq!(effective(&permissions(&["read=/out/y/z"]), &permissions(&["write=/out/y"])), permissions(&["read=/out/y/z"]));
+        assert_eq!(effective(&permissions(&["read=/database"]), &permissions(&["read=/data"])), Permissions::default());
+        assert_eq!(
+            asked.without(&effective(&asked, &given)),
+            permissions(&["network=b.example:443", "write=/out/y", "env=TOKEN", "devices=gpu"])
+        );
+        assert_eq!(permissions(&asked.words().iter().map(String::as_str).collect::<Vec<_>>()), asked);
+    }
+
+    #[test]
+    fn names_are_read_strictly() {
+        for (text, read) in [
+            ("API.Example.com.:443", Some("api.example.com:443")),
+            ("127.0.0.1:80", Some("127.0.0.1:80")),
+            ("[::0001]:80", Some("[::1]:80")),
+            ("localhost:65535", Some("localhost:65535")),
+            ("::1:80", None),
+            ("127.1:80", None),
+            ("0x7f.0x1:80", None),
+            ("2130706433:80", None),
+            ("a:0", None),
+            ("a:+80", None),
+            ("a:65536", None),
+            ("a", None),
+            ("*.example.com:443", None),
+            ("a b:80", None),
+            ("-a.example:80", None),
+            ("http://a:80", None),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().ok().map(|endpoint| endpoint.to_string()).as_deref(), read, "{text}");
+        }
+        for (text, read) in [
+            ("/data/", Some("/data")),
+            ("/data/x y", Some("/data/x y")),
+            ("/", None),
+            ("data", None),
+            ("/a/../b", None),
+            ("/a/./b", None),
+            ("//a", None),
+            ("/a//b", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse::<PlainPath>().ok().map(|path| path.to_string()).as_deref(), read, "{text}");
+        }
+        assert!("LD_PRELOAD".parse::<Variable>().is_err() && "A-B".parse::<Variable>().is_err() && "API_KEY".parse::<Variable>().is_ok());
+        assert!("camera".parse::<Device>().is_err());
+    }
+}
