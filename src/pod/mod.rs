@@ -24,6 +24,7 @@ mod registry;
 mod restarts;
 mod runner;
 mod schedule;
+mod seccomp;
 mod seat;
 mod sending;
 mod state;

@@ -3,11 +3,13 @@
 Apart from the host because it must outlive it: a host killed with -9 ends nothing. It is a subreaper, so whatever
 the pod starts, however it hides (setsid, double fork), becomes the keeper's child when its own parent dies.
 
-    python -I -S keeper.py --host-pid N [--page PATH] [--title TEXT] [-- executable [argument ...]]
+    python -I -S keeper.py --host-pid N [--page PATH] [--title TEXT] [--confined] [-- executable [argument ...]]
 
 PATH: a file of 4096 zero bytes that the host made; u64s in it, in the machine's byte order, say what no message can:
 [0] the highest ask that the runner has begun, [1] the peak resident bytes and [2] the CPU milliseconds of the pod's
-process, once that ended. TEXT: what `ps` shows, with the state behind it.
+process, once that ended. TEXT: what `ps` shows, with the state behind it. With --confined the first frame on standard
+input is a plan (see `sandbox`), and the first frame back says `confined`, or `refused` and why; without it there is no
+sandbox, which the host never asks for.
 
 Standard input is the pod's control lane. Without an executable the child becomes the runner. SIGQUIT means: end
 everything now. The keeper exits as the pod did (same exit code, same signal) once no process is left. It sleeps in
@@ -20,11 +22,8 @@ import resource
 import select
 import sys
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
 #: Between two looks at a tree that is being killed, in milliseconds: first and longest.
 SWEEP_MS, SWEEP_MS_MAX = 5, 1000
-PR_SET_NAME = 15
 PAGE_BYTES = 4096
 PAGE_PEAK_BYTES, PAGE_CPU_MS = 1, 2
 EXIT_WRONG_HOST = EXIT_NO_PAGE = 70
@@ -33,7 +32,7 @@ EXIT_NOT_EXECUTABLE = 126
 
 def main(arguments):
     """Never returns."""
-    host, page, text, command = _read(arguments)
+    host, page, text, confined, command = _read(arguments)
     try:
         host_handle = os.pidfd_open(host)
     except OSError as error:
@@ -42,11 +41,19 @@ def main(arguments):
     # After the handle is open: a host that was dead by then is not our parent any more.
     if os.getppid() != host:
         os._exit(EXIT_WRONG_HOST)
+    # The package is imported from where this file lies: with -I no folder of a script is on the path.
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from hob_pod import kernel
+
     page = _map(page)
-    prctl = _prctl()
-    title = Title(text, prctl)
-    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    title = Title(text, kernel.prctl)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    walls = None
+    if confined:
+        from hob_pod import walls as building
+
+        walls = building.Walls(0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the host signals the whole group; the keeper stays to the end
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -61,7 +68,7 @@ def main(arguments):
         for descriptor in (wake_read, wake_write, host_handle):
             os.close(descriptor)
         title.show("starting")
-        _become_pod(keeper, prctl, command, page, title)
+        _become_pod(keeper, kernel.prctl, command, page, title, walls)
     title.show("keeper")
     # The lanes and the pipes are the pod's alone: held here, nobody would see their end.
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -75,16 +82,19 @@ def main(arguments):
 
 
 def _read(arguments):
-    """The host's process id, the page's path, the title (or None) and the command of `arguments`."""
+    """The host's process id, the page's path, the title (or None), whether it is confined, and the command."""
     values = {"--host-pid": None, "--page": None, "--title": None}
     rest = list(arguments)
+    confined = "--confined" in rest[: rest.index("--") if "--" in rest else None]
+    if confined:
+        rest.remove("--confined")
     while len(rest) > 1 and rest[0] in values and values[rest[0]] is None:
         values[rest[0]] = rest[1]
         del rest[:2]
     host = values["--host-pid"]
     if host is None or not host.isdigit() or (rest and (rest[0] != "--" or len(rest) == 1)):
-        sys.exit("usage: keeper.py --host-pid N [--page PATH] [--title TEXT] [-- executable [argument ...]]")
-    return int(host), values["--page"], values["--title"], rest[1:]
+        sys.exit("usage: keeper.py --host-pid N [--page PATH] [--title TEXT] [--confined] [-- executable [argument ...]]")
+    return int(host), values["--page"], values["--title"], confined, rest[1:]
 
 
 def _map(path):
@@ -103,20 +113,14 @@ def _map(path):
     return memoryview(page).cast("Q")  # a store of one element is one store: the host never sees half of it
 
 
-def _prctl():
-    import ctypes
-
-    return ctypes.CDLL(None).prctl
-
-
 def _noted(_signal_number, _frame):
     """The byte in the wake-up pipe says it all."""
 
 
-def _become_pod(keeper, prctl, command, page, title):
+def _become_pod(keeper, prctl, command, page, title, walls):
     """In the child: becomes the executable or the runner; never returns."""
     try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != keeper:
             os._exit(EXIT_WRONG_HOST)  # it died before it could take us along
         reset = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT]
@@ -124,9 +128,11 @@ def _become_pod(keeper, prctl, command, page, title):
             reset += [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores these, and what it runs would inherit that
         for number in reset:
             signal.signal(number, signal.SIG_DFL)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        if walls is not None:
+            walls.enter()
         if command:
             os.execv(command[0], command)
-        sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         from hob_pod import runner
 
         runner.main(page, title)
@@ -147,7 +153,7 @@ class Title:
         self._state = None
         if text is None:
             return
-        prctl(PR_SET_NAME, text.encode("utf-8", "replace")[:15], 0, 0, 0)  # for `top` and `pgrep`; of this thread
+        prctl(15, text.encode("utf-8", "replace")[:15])  # PR_SET_NAME, for `top` and `pgrep`; of this thread
         try:
             with open("/proc/self/stat", "rb", buffering=0) as file:
                 fields = file.read(4096).rpartition(b")")[2].split()

@@ -1,0 +1,126 @@
+"""A root of a pod's own: namespaces, and a tree of mounts that holds what the pod may see and nothing else.
+
+Apart from `sandbox`, which the pod applies to itself: this is done by the keeper, which stays outside. What is not
+mounted here has no name in the pod: no other user's file, no Unix socket of a service, no other pod's scratch folder.
+
+A plan's `view` says what is in it:
+
+    base     an existing folder to mount the root on (it is hidden for the keeper and all below it, for nobody else)
+    read     paths that are there under the same name, read-only
+    write    the same, writable
+    devices  device files
+    links    {path: target} symbolic links
+    private  {path: bytes} empty, writable folders in memory, with their size
+    files    {path: text}
+"""
+
+import os
+
+from . import kernel
+from .refused import Refused
+
+
+def separate(plan):
+    """Puts this process into namespaces of its own. Raises Refused; gives what could not be had in reduced mode."""
+    if "namespaces" in plan["without"]:
+        return _missing(plan, "namespaces", "made unavailable")
+    user, group = os.geteuid(), os.getegid()
+    flags = kernel.NEWNS | kernel.NEWIPC | kernel.NEWNET
+    try:
+        try:
+            kernel.unshare(flags | kernel.NEWUSER)
+        except OSError:
+            if user != 0:
+                raise
+            kernel.unshare(flags)  # no user namespaces here, but root does not need them
+        else:
+            _map("setgroups", "deny")
+            _map("uid_map", f"{user} {user} 1")
+            _map("gid_map", f"{group} {group} 1")
+        # What the host mounts later is nothing of ours, and ours nothing of the host's.
+        kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    except OSError as error:
+        return _missing(plan, "namespaces", error.strerror)
+    return []
+
+
+def _missing(plan, layer, why):
+    if not plan["reduced"]:
+        raise Refused(layer, why)
+    return [f"{layer} ({why})"]
+
+
+def _map(name, text):
+    with open(f"/proc/self/{name}", "w") as file:
+        file.write(text)
+
+
+def build(view, base=None):
+    """Mounts the tree on `base`; gives its path. Raises OSError, or Refused for what must be there and is not."""
+    base = base or view["base"]
+    writable = [(path, kernel.clone_tree(path)) for path in view["write"]]
+    # Taken before the root is mounted: it may hide where they lie.
+    readable = [(path, kernel.clone_tree(path)) for path in view["read"]]
+    devices = [(path, kernel.clone_tree(path)) for path in view["devices"]]
+    kernel.mount("hob", base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
+    for path, target in view["links"].items():
+        os.makedirs(os.path.dirname(base + path), exist_ok=True)
+        os.symlink(target, base + path)
+    for path, text in view["files"].items():
+        os.makedirs(os.path.dirname(base + path), exist_ok=True)
+        with open(base + path, "w") as file:
+            file.write(text)
+    # Shorter paths first, so that what lies within another is mounted on top of it.
+    outer = [(path, "private", size) for path, size in view["private"].items()]
+    outer += [(path, "read", tree) for path, tree in readable] + [(path, "write", tree) for path, tree in writable]
+    for path, how, what in sorted(outer, key=lambda entry: entry[0].count("/")):
+        if how == "private":
+            os.makedirs(base + path, exist_ok=True)
+            options = f"mode={'1777' if path in ('/tmp', '/dev/shm') else '0700'},size={what},nr_inodes={_inodes(what)}"
+            kernel.mount("hob", base + path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+            continue
+        kernel.set_mount(what, (kernel.ATTR_RDONLY if how == "read" else 0) | kernel.ATTR_NOSUID | kernel.ATTR_NODEV)
+        _attach(base, path, what)
+    for path, tree in devices:
+        kernel.set_mount(tree, kernel.ATTR_NOSUID | kernel.ATTR_NOEXEC)
+        _attach(base, path, tree)
+    kernel.set_mount(base, kernel.ATTR_RDONLY, recursive=False)
+    return base
+
+
+def _inodes(size):
+    return max(1024, size // 4096)
+
+
+def _attach(base, path, tree):
+    place = base + path
+    # By descriptor: what is mounted by now may hide where it was.
+    if _is_folder(tree):
+        os.makedirs(place, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        if not os.path.exists(place):
+            os.close(os.open(place, os.O_CREAT | os.O_CLOEXEC, 0o644))
+    kernel.attach_tree(tree, place)
+    os.close(tree)
+
+
+def _is_folder(tree):
+    return os.fstat(tree).st_mode & 0o170000 == 0o040000
+
+
+def open_way_out():
+    """Brings the namespace's loopback up and gives a listening TCP socket on it, which the host will answer."""
+    import _socket
+    import fcntl
+    import struct
+
+    with_flags = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    request = struct.pack("16sh14x", b"lo", 0)
+    flags = struct.unpack_from("h", fcntl.ioctl(with_flags.fileno(), 0x8913, request), 16)[0]  # SIOCGIFFLAGS
+    fcntl.ioctl(with_flags.fileno(), 0x8914, struct.pack("16sh14x", b"lo", flags | 1))  # SIOCSIFFLAGS, IFF_UP
+    with_flags.close()
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(128)
+    return listener

@@ -1,0 +1,209 @@
+"""The sandbox: what a pod gives up for good, right after it was forked and before a line of code that is not Hob's.
+
+Apart from `root`, which the keeper builds around it: this is applied by the pod to itself, in a fixed order, while it
+has one thread. Then it is proved: forbidden acts are tried, and one that succeeds ends the pod. Nothing is skipped
+unless the plan says `reduced`, which only an operator can; then what was skipped is said, and the host shows it.
+
+A plan, made by the host:
+
+    reduced   go on without a layer that cannot be had
+    without   layers to take for unavailable (tests, and operators who want to see what happens)
+    view      what `root` builds; `base` is where
+    paths     {"read", "execute", "write", "device"}: what Landlock allows, as paths within that root
+    filters   seccomp programs in hexadecimal, in the order in which they are added
+    way_out   whether names on the network were granted: then `proxy` is set here to the port that may be connected to
+    limits    {"processes", "data_bytes", "file_bytes", "nice"}: 0 for none
+    proof     {"secret", "planted", "folder", "host"}: a file outside the root, one inside it that no rule allows, a
+              folder that must not be written to, the host's process id
+    gpu       whether drivers of GPUs are used, which write names of threads into /proc
+"""
+
+import errno
+import os
+import resource
+
+from . import kernel
+from .refused import Refused
+
+# Rights of Landlock, by the version that brought them.
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+REMOVE_DIR, REMOVE_FILE, MAKE_CHAR, MAKE_DIR, MAKE_REG = 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8
+MAKE_SOCK, MAKE_FIFO, MAKE_BLOCK, MAKE_SYM = 1 << 9, 1 << 10, 1 << 11, 1 << 12
+REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
+_FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+RIGHTS = {
+    "read": READ_FILE | READ_DIR,
+    "execute": READ_FILE | READ_DIR | EXECUTE,
+    # Not to execute: a pod runs what was signed and what the system has, not what it wrote.
+    "write": READ_FILE
+    | READ_DIR
+    | WRITE_FILE
+    | TRUNCATE
+    | REMOVE_DIR
+    | REMOVE_FILE
+    | MAKE_DIR
+    | MAKE_REG
+    | MAKE_SOCK
+    | MAKE_FIFO
+    | MAKE_SYM
+    | REFER,
+    "device": READ_FILE | WRITE_FILE | IOCTL_DEV,
+}
+_BIND_TCP, _CONNECT_TCP = 1, 2
+_SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
+#: Signals reach outside before this version of Landlock, and abstract sockets (which their own network namespace holds).
+SCOPES_SINCE = 6
+
+
+def enter(plan, base, missing):
+    """Confines this process for good and proves it. Raises Refused. `missing`: layers that the keeper had to do without."""
+    missing = list(missing)
+    if base is not None:
+        try:
+            os.chroot(base)
+            os.chdir("/")
+        except OSError as error:
+            raise Refused("namespaces", f"entering the root: {error.strerror}") from None
+    _limit(plan["limits"])
+    try:
+        kernel.drop_capabilities()
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    except OSError as error:
+        raise Refused("privileges", error.strerror) from None
+    _layer(plan, missing, "landlock", lambda: _landlock(plan, base is not None))
+    _layer(plan, missing, "seccomp", lambda: _seccomp(plan))
+    _prove(plan, missing)
+    return missing
+
+
+def _layer(plan, missing, name, apply):
+    why = "made unavailable"
+    if name not in plan["without"]:
+        try:
+            return apply()
+        except OSError as error:
+            why = error.strerror
+    if not plan["reduced"]:
+        raise Refused(name, why)
+    missing.append(f"{name} ({why})")
+    return None
+
+
+def _limit(limits):
+    def cap(what, most):
+        hard = resource.getrlimit(what)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (most, most))
+
+    try:
+        for what, key in (("NPROC", "processes"), ("DATA", "data_bytes"), ("FSIZE", "file_bytes")):
+            if limits[key]:
+                cap(getattr(resource, "RLIMIT_" + what), limits[key])
+        cap(resource.RLIMIT_CORE, 0)
+        if limits["nice"]:
+            os.nice(limits["nice"])
+    except (OSError, ValueError) as error:
+        raise Refused("limits", str(error)) from None
+    try:
+        # Should the machine run out of memory: a pod before its host.
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("500")
+    except OSError:
+        pass  # a root without a writable /proc, or a score that is higher already
+
+
+def _landlock(plan, has_root):
+    abi = kernel.landlock_abi()
+    handled = _ALL[min(abi, 5)]
+    net = _BIND_TCP | _CONNECT_TCP if abi >= 4 else 0
+    scoped = _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if abi >= SCOPES_SINCE else 0
+    ruleset = kernel.landlock_create(handled, net, scoped, abi)
+    for kind, paths in plan["paths"].items():
+        for path in paths:
+            _allow(ruleset, path, RIGHTS[kind] & handled)
+    # Opened here: the host's /proc/self is the host.
+    _allow(ruleset, "/proc/self", (RIGHTS["read"] | (WRITE_FILE if plan["gpu"] else 0)) & handled)
+    if plan["proxy"] and net:
+        kernel.landlock_allow_port(ruleset, plan["proxy"], _CONNECT_TCP)
+    kernel.landlock_restrict(ruleset)
+    os.close(ruleset)
+
+
+def _allow(ruleset, path, rights):
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    if os.fstat(handle).st_mode & 0o170000 != 0o040000:
+        rights &= _FILE
+    kernel.landlock_allow_path(ruleset, handle, rights)
+    os.close(handle)
+
+
+def _seccomp(plan):
+    for program in plan["filters"]:
+        kernel.seccomp(bytes.fromhex(program))
+
+
+# --- proof
+
+#: What a denied act fails with, unless it says otherwise. Anything else (a time-out, a refused connection) is no denial.
+_DENIED = (errno.EPERM, errno.EACCES)
+#: How long an act may take that should fail at once, in seconds.
+_ACT_S = 0.2
+
+
+def _prove(plan, missing):
+    """Tries forbidden acts. In reduced mode those of a missing layer are not tried: that they succeed is known."""
+    lacking = {text.partition(" ")[0] for text in missing}
+    for name, layers, errors, act in _acts(plan):
+        if lacking.intersection(layers):
+            continue
+        try:
+            act()
+            what = "was not denied"
+        except OSError as error:
+            if error.errno in _DENIED + errors:
+                continue
+            what = f"failed, but was not denied: {error.strerror or error}"
+        if not plan["reduced"]:
+            raise Refused("proof", f"{name} {what}")
+        missing.append(f"{name} ({what})")
+
+
+def _acts(plan):
+    """What must fail: its name, the layers that make it fail, with what else it may fail, and how it is tried."""
+    proof = plan["proof"]
+    host, read = proof["host"], os.O_RDONLY | os.O_CLOEXEC
+    yield "reading a file outside", ("namespaces",), (errno.ENOENT,), lambda: os.open(proof["secret"], read)
+    yield "reading a file that no rule allows", ("namespaces", "landlock"), (), lambda: os.open(proof["planted"], read)
+    written = os.path.join(proof["folder"], ".hob-proof")
+    yield "writing where code is read from", ("landlock",), (errno.EROFS,), lambda: _write(written)
+    # An address for documentation, which nobody has: a way out would time out.
+    yield "connecting past the host", ("namespaces",), (errno.ENETUNREACH,), lambda: _connect("192.0.2.1", 9)
+    yield "making a datagram socket", ("seccomp",), (), lambda: _socket(2, 2)
+    yield "signalling the host", ("landlock",), (), lambda: os.kill(host, 0)
+    yield "opening another process's files in /proc", ("landlock",), (errno.ENOENT,), lambda: os.open(f"/proc/{host}/environ", read)
+    yield "tracing", ("seccomp",), (), kernel.be_traced
+    yield "making a namespace", ("seccomp",), (), lambda: kernel.unshare(kernel.NEWUSER)
+    yield "mounting", ("seccomp",), (), lambda: kernel.mount("hob", "/dev/shm", "tmpfs", 0)
+
+
+def _write(path):
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.unlink(path)
+
+
+def _socket(family, kind):
+    import _socket as sockets
+
+    return sockets.socket(family, kind)
+
+
+def _connect(address, port):
+    made = _socket(2, 1)
+    try:
+        made.settimeout(_ACT_S)
+        made.connect((address, port))
+    except TimeoutError as late:
+        raise OSError(errno.ETIMEDOUT, "no answer") from late
+    finally:
+        made.close()

@@ -1,0 +1,89 @@
+"""The keeper's side of a sandbox: reads the host's plan, builds what stays outside the pod, and tells how it went.
+
+Apart from the keeper, which is about processes; and from `root` and `sandbox`, which know no host.
+"""
+
+import json
+import os
+
+from . import root, sandbox, wire
+from .refused import Refused
+
+#: Longest plan, in bytes.
+PLAN_BYTES_MAX = 4 << 20
+#: The exit code of a pod that was refused; the host has the reason by then.
+EXIT_REFUSED = 71
+
+
+class Walls:
+    """What is around one pod. Made by the keeper; `enter` is for the pod."""
+
+    def __init__(self, control):
+        """Reads the plan from the descriptor `control` and builds. Ends the process if that cannot be done."""
+        self._control = control
+        self._listener = None
+        try:
+            self.plan = _read_plan(control)
+            self._missing = root.separate(self.plan)
+            self._base = None if self._missing else self._build()
+        except Refused as refused:
+            self._refuse(refused)
+
+    def _build(self):
+        try:
+            base = root.build(self.plan["view"])
+            if self.plan["way_out"]:
+                # Kept open: the host takes it from here.
+                self._listener = root.open_way_out()
+                self.plan["proxy"] = self._listener.getsockname()[1]
+        except OSError as error:
+            raise Refused("namespaces", str(error)) from None
+        return base
+
+    def enter(self):
+        """Confines this process and tells the host. Ends it if that cannot be done."""
+        try:
+            if self.plan["way_out"] and self._base is None:
+                raise Refused("namespaces", "names on the network were granted, which nothing here could hold to them")
+            missing = sandbox.enter(self.plan, self._base, self._missing)
+        except Refused as refused:
+            self._refuse(refused)
+        said = {"type": "confined", "missing": missing}
+        if self._listener is not None:
+            said["way_out"] = self._listener.fileno()
+            proxy = f"http://127.0.0.1:{self.plan['proxy']}"
+            for name in ("http_proxy", "https_proxy", "all_proxy"):
+                os.environ[name] = os.environ[name.upper()] = proxy
+        _say(self._control, said)
+
+    def _refuse(self, refused):
+        _say(self._control, {"type": "refused", "layer": refused.layer, "why": refused.why})
+        os._exit(EXIT_REFUSED)
+
+
+def _read_plan(control):
+    json_bytes, tail_bytes, _ = wire.HEADER.unpack(_exactly(control, wire.HEADER.size))
+    if tail_bytes or json_bytes > PLAN_BYTES_MAX:
+        raise Refused("plan", f"a plan of {json_bytes} bytes and a tail of {tail_bytes}")
+    plan = json.loads(_exactly(control, json_bytes))
+    if plan.get("type") != "confine":
+        raise Refused("plan", "wanted `confine` as the first message of the host")
+    plan["proxy"] = 0
+    return plan
+
+
+def _exactly(control, count):
+    """Not a byte more: what follows is for the pod."""
+    read = b""
+    while len(read) < count:
+        piece = os.read(control, count - len(read))
+        if not piece:
+            os._exit(0)  # the host is gone
+        read += piece
+    return read
+
+
+def _say(control, message):
+    frame = b"".join(wire.encode(0, message))
+    while frame:
+        frame = frame[os.write(control, frame) :]

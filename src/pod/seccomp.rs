@@ -1,0 +1,180 @@
+//! Which system calls a pod does not have, as BPF programs that the pod adds to itself.
+//!
+//! Apart from the plan around it, because it is one list: what reaches around files and sockets into the kernel, into other processes, or
+//! into the pod's own walls. Everything else stays: numeric libraries use most of what there is.
+
+use std::{collections::BTreeMap, env::consts::ARCH};
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Is, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+/// Refused with EPERM, whatever the arguments.
+const REFUSED: &[libc::c_long] = &[
+    // Into other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // Around the walls.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_quotactl,
+    // Large parts of the kernel that were broken again and again, and that no model needs.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // The machine.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_vhangup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_kexec_file_load,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+];
+
+/// Any of the new namespaces, as flags of `clone`.
+const CLONE_NEW: &[libc::c_int] = &[
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+
+/// Kinds of internet sockets that are not TCP. The kind's low four bits count, the rest are flags.
+const NOT_STREAM: &[libc::c_int] =
+    &[libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, 10]; // 10: SOCK_PACKET, deprecated but there
+
+/// The programs of a pod, to be added in this order. `network`: it may have TCP sockets.
+///
+/// Errors: a text for people, on an architecture that the filter does not know.
+pub fn programs(network: bool) -> Result<Vec<Vec<u8>>, String> {
+    let arch = TargetArch::try_from(ARCH).map_err(|_| format!("no filter of system calls for {ARCH}"))?;
+    let made = || -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+        let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+        let is = |argument, op, value: libc::c_int| SeccompCondition::new(argument, Len::Dword, op, value as u32 as u64);
+        let masked = |argument, mask: libc::c_int, value| is(argument, Is::MaskedEq(mask as u32 as u64), value);
+        let clone = CLONE_NEW.iter().map(|flag| SeccompRule::new(vec![masked(0, *flag, *flag)?])).collect::<Result<_, _>>()?;
+        refused.insert(libc::SYS_clone, clone);
+        // Putting characters into the terminal of whoever started the host.
+        let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| SeccompRule::new(vec![is(1, Is::Eq, request as libc::c_int)?]));
+        refused.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
+        // Asking which one it is (all ones) is harmless, as is the ordinary one.
+        let persona = SeccompRule::new(vec![is(0, Is::Ne, -1)?, is(0, Is::Ne, 0)?])?;
+        refused.insert(libc::SYS_personality, vec![persona]);
+        refused.insert(libc::SYS_socket, sockets(network, &is, &masked)?);
+        // Its flags lie in memory, where no filter looks: as on a kernel without it, callers use `clone`.
+        let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        let filter = |rules, errno: libc::c_int| {
+            SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)?.try_into()
+        };
+        let mut programs: Vec<BpfProgram> = vec![filter(refused, libc::EPERM)?, filter(unknown, libc::ENOSYS)?];
+        if cfg!(target_arch = "x86_64") {
+            programs.push(other_numbers());
+        }
+        Ok(programs)
+    };
+    let programs = made().map_err(|error| error.to_string())?;
+    Ok(programs.iter().map(|program| program.iter().flat_map(bytes).collect()).collect())
+}
+
+/// Sockets that are refused: all but local ones, and TCP if `network`.
+fn sockets(
+    network: bool,
+    is: &impl Fn(u8, Is, libc::c_int) -> Result<SeccompCondition, seccompiler::BackendError>,
+    masked: &impl Fn(u8, libc::c_int, libc::c_int) -> Result<SeccompCondition, seccompiler::BackendError>,
+) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    if !network {
+        return Ok(vec![SeccompRule::new(vec![is(0, Is::Ne, libc::AF_UNIX)?])?]);
+    }
+    let others = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| is(0, Is::Ne, family));
+    let mut rules = vec![SeccompRule::new(others.into_iter().collect::<Result<_, _>>()?)?];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for kind in NOT_STREAM {
+            rules.push(SeccompRule::new(vec![is(0, Is::Eq, family)?, masked(1, 0xf, *kind)?])?);
+        }
+    }
+    Ok(rules)
+}
+
+/// The second set of numbers for the same calls (x32) would pass by every rule above.
+fn other_numbers() -> BpfProgram {
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_AT_LEAST: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    let step = |code, jt, jf, k| seccompiler::sock_filter { code, jt, jf, k };
+    vec![
+        step(LOAD, 0, 0, 0),
+        step(JUMP_IF_AT_LEAST, 0, 1, 0x4000_0000),
+        step(RETURN, 0, 0, 0x0005_0000 | libc::ENOSYS as u32),
+        step(RETURN, 0, 0, 0x7fff_0000),
+    ]
+}
+
+/// One instruction as the kernel reads it.
+fn bytes(step: &seccompiler::sock_filter) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..2].copy_from_slice(&step.code.to_ne_bytes());
+    (bytes[2], bytes[3]) = (step.jt, step.jf);
+    bytes[4..].copy_from_slice(&step.k.to_ne_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_within_what_the_kernel_takes() {
+        for network in [false, true] {
+            for program in programs(network).unwrap() {
+                // BPF_MAXINSNS; what they do is tried by hostile pods.
+                assert!(program.len() % 8 == 0 && program.len() / 8 <= 4096, "{}", program.len());
+            }
+        }
+        assert_ne!(programs(false).unwrap(), programs(true).unwrap());
+    }
+}
