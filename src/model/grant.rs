@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{ENDPOINT_NAME_BYTES_MAX, PERMISSIONS_MAX};
 
+/// The kinds of permissions, in the order in which they are shown.
+pub const KINDS: [&str; 5] = ["network", "read", "write", "env", "devices"];
+
 /// A set of permissions: asked for in `recipe.toml`, given in `hob.toml`, or what follows from both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -114,7 +117,7 @@ impl Permissions {
             "write" => insert(&mut self.write, value),
             "env" => insert(&mut self.env, value),
             "devices" => insert(&mut self.devices, value),
-            _ => Err(format!("there is no permission `{key}` (there are: network, read, write, env, devices)")),
+            _ => Err(format!("there is no permission `{key}` (there are: {})", KINDS.join(", "))),
         }
     }
 }

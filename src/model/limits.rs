@@ -113,6 +113,18 @@ pub const POD_CONCURRENCY_MAX: u64 = 256;
 /// Most threads that a manifest may give the numeric libraries of a pod.
 pub const POD_THREADS_MAX: u64 = 256;
 
+/// Least memory that a manifest may limit a pod to, in bytes: below it the interpreter itself does not start.
+pub const POD_MEMORY_BYTES_MIN: u64 = 16 << 20;
+
+/// Most processes and threads that a manifest may let one pod have: a machine has 32,768 by default, for everybody.
+pub const POD_PROCESSES_MAX: u64 = 4_096;
+
+/// Most that a manifest may have a pod yield to others: where the kernel's scale ends.
+pub const POD_NICE_MAX: u64 = 19;
+
+/// Most modules that a manifest may have imported ahead of time; what these import in turn is not counted.
+pub const PRELOAD_MAX: usize = 32;
+
 /// Most permissions of one kind that a recipe may ask for, or be given.
 pub const PERMISSIONS_MAX: usize = 64;
 

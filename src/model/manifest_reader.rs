@@ -166,6 +166,17 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
+    /// A list of strings; no key is an empty one.
+    pub(super) fn list(&mut self, key: &'static str) -> Result<Vec<Spanned<String>>, Fault> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let DeValue::Array(items) = value.get_ref() else { return Err(self.wrong(value, key, "a list of strings")) };
+        let read = items.iter().map(|item| match item.get_ref() {
+            DeValue::String(text) => Ok(Spanned::new(item.span(), text.to_string())),
+            _ => Err(self.wrong(item, key, "a list of strings")),
+        });
+        read.collect()
+    }
+
     /// Every entry as text, for tables whose keys are names.
     pub(super) fn strings(&self) -> Result<Vec<(String, Spanned<String>)>, Fault> {
         let read = self.table.iter().map(|(name, value)| match value.get_ref() {

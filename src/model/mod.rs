@@ -12,6 +12,7 @@ pub mod id;
 pub mod limits;
 mod manifest_reader;
 pub mod operation;
+mod pod_table;
 pub mod progress;
 pub mod recipe;
 pub mod status;

@@ -10,11 +10,12 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     fault::{Code, Fault},
-    grant::is_free_variable,
+    grant::Permissions,
     id::{Digest, RecipeName},
     limits,
     manifest_reader::{CHECK, Source, Table, line_of},
     operation::{Batch, BatchCost, Operation},
+    pod_table::{permissions, pod},
 };
 
 /// A recipe's declaration, checked.
@@ -30,6 +31,8 @@ pub struct Manifest {
     pub hob: VersionReq,
     pub glue: Option<GlueSpec>,
     pub pod: Option<PodSpec>,
+    /// What its pods ask for beyond their own files; without the operator's word they have none of it.
+    pub permissions: Permissions,
     pub models: Vec<ModelSpec>,
     operations: BTreeMap<String, Arc<Operation>>,
 }
@@ -59,6 +62,14 @@ pub struct PodSpec {
     /// A Python file of the recipe that runs after `load` and before the first ask.
     pub warm_up: Option<String>,
     pub recycle: Recycle,
+    /// Most memory of a pod with its children, in bytes; none: what the machine has.
+    pub memory_bytes: Option<u64>,
+    /// Most processes and threads of a pod.
+    pub processes: Option<u64>,
+    /// How much its processes yield to others, as `nice` counts: 0 (not at all) to 19.
+    pub nice: u8,
+    /// Modules of the environment that are imported once and shared by all pods.
+    pub preload: Vec<String>,
 }
 
 /// How many pods a recipe has.
@@ -145,10 +156,17 @@ impl Manifest {
             Some(mut table) => Some(pod(&mut table)?),
             None => None,
         };
+        let permissions = match root.optional_table("permissions")? {
+            Some(table) if pod.is_none() => {
+                return Err(table.fault_here("permissions without `[pod]`: glue can have none, so nothing would use them".into()));
+            }
+            Some(mut table) => permissions(&mut table, pod.as_ref())?,
+            None => Permissions::default(),
+        };
         let models = models(&mut root)?;
         let operations = operations(&source, &mut root, pod.is_some() || glue.is_some())?;
         root.finish()?;
-        Ok(Manifest { name, version, license, summary, capability, hob, glue, pod, models, operations })
+        Ok(Manifest { name, version, license, summary, capability, hob, glue, pod, permissions, models, operations })
     }
 
     /// The operation of that name.
@@ -191,80 +209,6 @@ fn glue(table: &mut Table) -> Result<GlueSpec, Fault> {
     };
     table.finish()?;
     Ok(GlueSpec { world: world.into_inner(), source: folder })
-}
-
-fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
-    let kind = table.string("runtime")?;
-    let entry = table.string("entry")?;
-    let runtime = match kind.get_ref().as_str() {
-        "python" => {
-            if !is_entry(entry.get_ref()) {
-                return Err(table.fault(
-                    &entry,
-                    "entry",
-                    format!("`{}` is not an entry: wanted `module:Class`, in the folder `pod`", entry.get_ref()),
-                ));
-            }
-            let python = table.version_req("python")?.into_inner();
-            let lock = match table.optional_string("lock")? {
-                Some(lock) => Some(table.path(&lock, "lock")?),
-                None => None,
-            };
-            Runtime::Python { entry: entry.into_inner(), python, lock }
-        }
-        "executable" => Runtime::Executable { entry: table.path(&entry, "entry")? },
-        other => {
-            return Err(table.fault(&kind, "runtime", format!("unknown runtime `{other}`: wanted `python` or `executable`")));
-        }
-    };
-    let start_timeout_ms = table.milliseconds("start_timeout_ms", limits::POD_START_DEFAULT_MS, limits::POD_START_MAX_MS)?;
-    let max = table.optional_integer("max", 1, limits::POOL_PODS_MAX)?.unwrap_or(1);
-    let min = table.optional_integer("min", 0, max)?.unwrap_or(0);
-    let idle_timeout_ms = table.milliseconds("idle_timeout_ms", limits::POD_IDLE_DEFAULT_MS, limits::DEADLINE_MAX_MS)?;
-    let concurrency = table.optional_integer("concurrency", 1, limits::POD_CONCURRENCY_MAX)?.unwrap_or(1) as u32;
-    let threads = table.optional_integer("threads", 1, limits::POD_THREADS_MAX)?.map(|threads| threads as u32);
-    let warm_up = match table.optional_string("warm_up")? {
-        Some(file) if matches!(runtime, Runtime::Python { .. }) => Some(table.path(&file, "warm_up")?),
-        Some(file) => return Err(table.fault(&file, "warm_up", "only a pod with `runtime = \"python\"` has a warm-up file")),
-        None => None,
-    };
-    let env = variables(table)?;
-    let recycle = match table.optional_table("recycle")? {
-        Some(mut table) => {
-            let recycle = Recycle {
-                calls: table.optional_integer("calls", 1, u64::MAX)?,
-                age_ms: table.optional_integer("age_ms", 1, limits::DEADLINE_MAX_MS * 365)?,
-                memory_bytes: table.optional_integer("memory_bytes", 1 << 20, u64::MAX)?,
-            };
-            table.finish()?;
-            recycle
-        }
-        None => Recycle::default(),
-    };
-    table.finish()?;
-    let pool = PoolSpec { min: min as usize, max: max as usize, idle_timeout_ms };
-    Ok(PodSpec { runtime, start_timeout_ms, pool, concurrency, threads, env, warm_up, recycle })
-}
-
-/// `[pod.env]`: plain text for names that are the recipe's to choose.
-fn variables(table: &mut Table) -> Result<BTreeMap<String, String>, Fault> {
-    let Some(table) = table.optional_table("env")? else { return Ok(BTreeMap::new()) };
-    let mut env = BTreeMap::new();
-    for (name, value) in table.strings()? {
-        is_free_variable(&name).map_err(|why| table.fault(&value, &name, why))?;
-        if env.len() == limits::POD_VARIABLES_MAX {
-            return Err(table.fault_here(format!("more than {} variables", limits::POD_VARIABLES_MAX)));
-        }
-        env.insert(name, value.into_inner());
-    }
-    Ok(env)
-}
-
-fn is_entry(text: &str) -> bool {
-    let identifier = |part: &str| {
-        !part.is_empty() && !part.starts_with(|c: char| c.is_ascii_digit()) && part.chars().all(|c| c == '_' || c.is_alphanumeric())
-    };
-    text.split_once(':').is_some_and(|(module, class)| module.split('.').all(identifier) && identifier(class))
 }
 
 fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
@@ -428,6 +372,22 @@ output = { type = "object" }
             ("[pod]", "[pod]\nenv = { LD_PRELOAD = \"x\" }", 8, "LD_PRELOAD: this variable is the host's"),
             ("[pod]", "[pod]\nenv = { X = 3 }", 8, "pod.env.X: found integer, wanted a string"),
             ("[pod]", "[pod]\nrecycle = { cals = 3 }", 8, "nearest known key: `calls`"),
+            ("[pod]", "[pod]\nmemory_bytes = 1048576", 8, "pod.memory_bytes: found 1048576, wanted 16777216 to"),
+            ("[pod]", "[pod]\nprocesses = 0", 8, "pod.processes: found 0, wanted 1 to 4096"),
+            ("[pod]", "[pod]\nnice = -5", 8, "pod.nice: found -5"),
+            ("[pod]", "[pod]\nnice = 20", 8, "pod.nice: found 20, wanted 0 to 19"),
+            ("[pod]", "[pod]\npreload = [\"numpy\"]", 8, "pod.preload: only a pod with `runtime = \"python\"` and `lock`"),
+            ("[pod]", "[pod]\nlock = \"x\"\npreload = [\"a-b\"]", 9, "pod.preload: `a-b` is not a module's name"),
+            ("[pod]", "[pod]\nlock = \"x\"\npreload = [\n\"a\",\n\"a\"]", 11, "pod.preload: `a` twice"),
+            ("[pod]", "[pod]\nlock = \"x\"\npreload = \"numpy\"", 9, "pod.preload: found string, wanted a list of strings"),
+            ("[pod]", "[permissions]\nnetwork = [\n\"a:1\",\n\"b\"]\n[pod]", 10, "permissions.network: `b` is not a network name"),
+            ("[pod]", "[permissions]\nread = [\"/a\", 3]\n[pod]", 8, "permissions.read: found integer, wanted a list of strings"),
+            ("[pod]", "[permissions]\nwrite = [\"x\"]\n[pod]", 8, "permissions.write: `x` is not a path to grant"),
+            ("[pod]", "[permissions]\nenv = [\"PATH\"]\n[pod]", 8, "permissions.env: `PATH`: this variable is the host's"),
+            ("[pod]", "[permissions]\ndevices = [\"tpu\"]\n[pod]", 8, "permissions.devices: there is no device `tpu`"),
+            ("[pod]", "[permissions]\nnetwrok = [\"a:1\"]\n[pod]", 8, "nearest known key: `network`"),
+            ("[pod]", "[permissions]\nenv = [\"A\"]\n[pod]\nenv = { A = \"x\" }", 8, "permissions.env: `A` is set by `[pod.env]`"),
+            ("[pod]", "[permissions]\nenv = [\"A\", \"A\"]\n[pod]", 8, "permissions.env: `A` twice"),
             ("input = { type", "input = { tpye", 14, "nearest known key: `type`"),
             ("input = { type = \"object\" }", "input = { type = \"objekt\" }", 14, "operations.echo.input: not a JSON Schema"),
             ("[operations.echo]", "[operation.echo]", 1, "no operation"),
@@ -441,6 +401,37 @@ output = { type = "object" }
             assert!(fault.message.starts_with(&format!("recipe.toml:{line}:")), "{to}: {}", fault.message);
             assert_eq!(fault.detail["line"], *line);
         }
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_is_read() {
+        let asks = "[permissions]\nnetwork = [\"API.example:443\"]\nread = [\"/data/\"]\nwrite = [\"/out\"]\nenv = [\"TOKEN\"]\ndevices = [\"gpu\"]\n\n\
+            [pod]\nlock = \"x\"\npreload = [\"numpy\", \"os.path\"]\nmemory_bytes = 16777216\nprocesses = 4096\nnice = 19";
+        let manifest = Manifest::parse(&GOOD.replacen("[pod]", asks, 1), "recipe.toml").unwrap();
+        let words = ["network=api.example:443", "read=/data", "write=/out", "env=TOKEN", "devices=gpu"];
+        assert_eq!(manifest.permissions.words(), words);
+        let pod = manifest.pod.unwrap();
+        assert_eq!((pod.memory_bytes, pod.processes, pod.nice), (Some(16 << 20), Some(4096), 19));
+        assert_eq!(pod.preload, ["numpy", "os.path"]);
+
+        let plain = Manifest::parse(GOOD, "recipe.toml").unwrap();
+        assert!(plain.permissions.is_empty());
+        let pod = plain.pod.unwrap();
+        assert_eq!((pod.memory_bytes, pod.processes, pod.nice, pod.preload), (None, None, 0, Vec::new()));
+    }
+
+    #[test]
+    fn lists_are_bounded_and_glue_alone_has_no_permissions() {
+        let read = |text: &str| Manifest::parse(&GOOD.replacen("[pod]", text, 1), "recipe.toml").unwrap_err().message;
+        let many = |count: usize| (0..count).map(|n| format!("\"m{n}\"")).collect::<Vec<_>>().join(", ");
+        let preload = format!("[pod]\nlock = \"x\"\npreload = [{}]", many(limits::PRELOAD_MAX + 1));
+        assert!(read(&preload).contains("pod.preload: more than 32 modules"));
+        let env = format!("[permissions]\nenv = [{}]\n[pod]", many(limits::PERMISSIONS_MAX + 1));
+        assert!(read(&env).contains("permissions.env: more than 64 of one kind"));
+        let (pod, operations) = (GOOD.find("[pod]").unwrap(), GOOD.find("[operations").unwrap());
+        let glue = format!("{}[glue]\nworld = \"0.1\"\n[permissions]\nenv = [\"A\"]\n{}", &GOOD[..pod], &GOOD[operations..]);
+        let fault = Manifest::parse(&glue, "recipe.toml").unwrap_err();
+        assert!(fault.message.contains("permissions without `[pod]`") && fault.detail["line"] == 9, "{fault}");
     }
 
     #[test]

@@ -1,0 +1,141 @@
+//! The tables `[pod]` and `[permissions]` of a `recipe.toml`.
+//!
+//! Apart from `recipe.rs`, which says what a manifest is: how a pod runs and what it may reach has the most keys of all.
+
+use std::collections::BTreeMap;
+
+use super::{
+    fault::Fault,
+    grant::{KINDS, Permissions, is_free_variable},
+    limits,
+    manifest_reader::Table,
+    recipe::{PodSpec, PoolSpec, Recycle, Runtime},
+};
+
+/// Reads `[pod]`.
+pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
+    let kind = table.string("runtime")?;
+    let entry = table.string("entry")?;
+    let runtime = match kind.get_ref().as_str() {
+        "python" => {
+            if !is_entry(entry.get_ref()) {
+                return Err(table.fault(
+                    &entry,
+                    "entry",
+                    format!("`{}` is not an entry: wanted `module:Class`, in the folder `pod`", entry.get_ref()),
+                ));
+            }
+            let python = table.version_req("python")?.into_inner();
+            let lock = match table.optional_string("lock")? {
+                Some(lock) => Some(table.path(&lock, "lock")?),
+                None => None,
+            };
+            Runtime::Python { entry: entry.into_inner(), python, lock }
+        }
+        "executable" => Runtime::Executable { entry: table.path(&entry, "entry")? },
+        other => {
+            return Err(table.fault(&kind, "runtime", format!("unknown runtime `{other}`: wanted `python` or `executable`")));
+        }
+    };
+    let start_timeout_ms = table.milliseconds("start_timeout_ms", limits::POD_START_DEFAULT_MS, limits::POD_START_MAX_MS)?;
+    let max = table.optional_integer("max", 1, limits::POOL_PODS_MAX)?.unwrap_or(1);
+    let min = table.optional_integer("min", 0, max)?.unwrap_or(0);
+    let idle_timeout_ms = table.milliseconds("idle_timeout_ms", limits::POD_IDLE_DEFAULT_MS, limits::DEADLINE_MAX_MS)?;
+    let concurrency = table.optional_integer("concurrency", 1, limits::POD_CONCURRENCY_MAX)?.unwrap_or(1) as u32;
+    let threads = table.optional_integer("threads", 1, limits::POD_THREADS_MAX)?.map(|threads| threads as u32);
+    let warm_up = match table.optional_string("warm_up")? {
+        Some(file) if matches!(runtime, Runtime::Python { .. }) => Some(table.path(&file, "warm_up")?),
+        Some(file) => return Err(table.fault(&file, "warm_up", "only a pod with `runtime = \"python\"` has a warm-up file")),
+        None => None,
+    };
+    let env = variables(table)?;
+    let memory_bytes = table.optional_integer("memory_bytes", limits::POD_MEMORY_BYTES_MIN, u64::MAX)?;
+    let processes = table.optional_integer("processes", 1, limits::POD_PROCESSES_MAX)?;
+    let nice = table.optional_integer("nice", 0, limits::POD_NICE_MAX)?.unwrap_or(0) as u8;
+    let preload = preload(table, &runtime)?;
+    let recycle = match table.optional_table("recycle")? {
+        Some(mut table) => {
+            let recycle = Recycle {
+                calls: table.optional_integer("calls", 1, u64::MAX)?,
+                age_ms: table.optional_integer("age_ms", 1, limits::DEADLINE_MAX_MS * 365)?,
+                memory_bytes: table.optional_integer("memory_bytes", 1 << 20, u64::MAX)?,
+            };
+            table.finish()?;
+            recycle
+        }
+        None => Recycle::default(),
+    };
+    table.finish()?;
+    let pool = PoolSpec { min: min as usize, max: max as usize, idle_timeout_ms };
+    Ok(PodSpec { runtime, start_timeout_ms, pool, concurrency, threads, env, warm_up, recycle, memory_bytes, processes, nice, preload })
+}
+
+/// `[pod.env]`: plain text for names that are the recipe's to choose.
+fn variables(table: &mut Table) -> Result<BTreeMap<String, String>, Fault> {
+    let Some(table) = table.optional_table("env")? else { return Ok(BTreeMap::new()) };
+    let mut env = BTreeMap::new();
+    for (name, value) in table.strings()? {
+        is_free_variable(&name).map_err(|why| table.fault(&value, &name, why))?;
+        if env.len() == limits::POD_VARIABLES_MAX {
+            return Err(table.fault_here(format!("more than {} variables", limits::POD_VARIABLES_MAX)));
+        }
+        env.insert(name, value.into_inner());
+    }
+    Ok(env)
+}
+
+/// `preload`: modules that the environment has, so only a pod with one may name some.
+fn preload(table: &mut Table, runtime: &Runtime) -> Result<Vec<String>, Fault> {
+    let mut modules: Vec<String> = Vec::new();
+    for module in table.list("preload")? {
+        if !matches!(runtime, Runtime::Python { lock: Some(_), .. }) {
+            let why = "only a pod with `runtime = \"python\"` and `lock` has an environment to take modules from";
+            return Err(table.fault(&module, "preload", why));
+        }
+        if !is_module(module.get_ref()) {
+            let why = format!("`{}` is not a module's name: wanted e.g. `numpy` or `scipy.sparse`", module.get_ref());
+            return Err(table.fault(&module, "preload", why));
+        }
+        if modules.contains(module.get_ref()) {
+            return Err(table.fault(&module, "preload", format!("`{}` twice", module.get_ref())));
+        }
+        if modules.len() == limits::PRELOAD_MAX {
+            return Err(table.fault(&module, "preload", format!("more than {} modules", limits::PRELOAD_MAX)));
+        }
+        modules.push(module.into_inner());
+    }
+    Ok(modules)
+}
+
+/// Reads `[permissions]`: what the pods of `pod` ask for.
+pub(super) fn permissions(table: &mut Table, pod: Option<&PodSpec>) -> Result<Permissions, Fault> {
+    let mut asked = Permissions::default();
+    for kind in KINDS {
+        for value in table.list(kind)? {
+            let before = asked.clone();
+            asked.add(kind, value.get_ref()).map_err(|why| table.fault(&value, kind, why))?;
+            // Said once, as everywhere: two that mean the same are a slip that hides what was meant.
+            if asked == before {
+                return Err(table.fault(&value, kind, format!("`{}` twice", value.get_ref())));
+            }
+            // One of the two would silently win.
+            if kind == "env" && pod.is_some_and(|pod| pod.env.contains_key(value.get_ref())) {
+                return Err(table.fault(&value, kind, format!("`{}` is set by `[pod.env]` already", value.get_ref())));
+            }
+        }
+    }
+    table.finish()?;
+    Ok(asked)
+}
+
+fn is_entry(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(module, class)| is_module(module) && is_identifier(class))
+}
+
+fn is_module(text: &str) -> bool {
+    text.split('.').all(is_identifier)
+}
+
+fn is_identifier(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(|c| c == '_' || c.is_alphanumeric())
+}
