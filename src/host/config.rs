@@ -13,15 +13,16 @@ pub struct Config {
     pub(super) home: Home,
     pub(super) tools: Tools,
     pub(super) progress: progress::Shared,
+    pub(super) without: Arc<[String]>,
 }
 
 impl Config {
     /// Everything below `home`; tools are looked for; progress is not shown.
     pub fn new(home: Home) -> Config {
-        Config { home, tools: Tools::default(), progress: Arc::new(Silent) }
+        Config { home, tools: Tools::default(), progress: Arc::new(Silent), without: Arc::default() }
     }
 
-    /// From HOB_HOME (one folder for everything) or the XDG folders, and HOB_PYTHON and HOB_UV.
+    /// From HOB_HOME (one folder for everything) or the XDG folders, and HOB_PYTHON, HOB_UV and HOB_SANDBOX_WITHOUT.
     ///
     /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where.
     pub fn from_environment() -> Result<Config, Fault> {
@@ -60,8 +61,18 @@ impl Config {
         self
     }
 
+    /// Takes these layers of the sandbox (`namespaces`, `landlock`, `seccomp`) for unavailable on this machine: to see what happens then. Pods
+    /// do not start without them, unless their recipe's operator allowed that.
+    pub fn without_layers(mut self, layers: impl IntoIterator<Item = String>) -> Config {
+        self.without = layers.into_iter().collect();
+        self
+    }
+
     fn with_variables(mut self) -> Config {
         self.tools = self.tools.with_variables();
+        if let Ok(layers) = std::env::var("HOB_SANDBOX_WITHOUT") {
+            self.without = layers.split(',').map(str::trim).filter(|layer| !layer.is_empty()).map(str::to_owned).collect();
+        }
         self
     }
 }

@@ -83,6 +83,8 @@ impl Spawner for Source {
                 keeper: host.keeper.clone(),
                 scratch: folder.to_owned(),
                 dossiers: host.home.dossiers(),
+                grants: Arc::default(),
+                without: host.without.clone(),
                 incarnation,
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],

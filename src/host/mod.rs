@@ -68,6 +68,8 @@ pub(crate) struct Inner {
     /// The unpacked keeper of pods.
     keeper: std::path::PathBuf,
     pods: pods::Pods,
+    /// Layers of the sandbox to take for unavailable.
+    without: Arc<[String]>,
     /// It takes no calls any more.
     closing: AtomicBool,
     /// Interpreters that were found, by the range that was asked for: each costs a process to ask.
@@ -102,6 +104,7 @@ impl Host {
                 journal: Default::default(),
                 keeper,
                 pods: Default::default(),
+                without: config.without,
                 closing: Default::default(),
                 pythons: Default::default(),
             })))

@@ -107,6 +107,8 @@ codes! {
     ModelMissing "model_missing" Recipe exit 6 http 500 mcp -32603;
     /// Memory ran out in the pod.
     OutOfMemory "out_of_memory" Machine exit 6 http 507 mcp -32603;
+    /// The recipe's code tried what its sandbox does not let it do.
+    SandboxDenied "sandbox_denied" Recipe exit 6 http 403 mcp -32603;
     /// The pod's process ended during the call.
     Crashed "crashed" Pod exit 6 http 502 mcp -32603;
     /// The ask gave no progress for longer than its recipe declares, or the whole pod stood still.
@@ -129,6 +131,8 @@ codes! {
     UvMissing "uv_missing" Machine exit 8 http 500 mcp -32603;
     /// `uv` could not build the environment.
     EnvironmentFailed "environment_failed" Machine exit 8 http 500 mcp -32603;
+    /// This machine cannot confine a pod as it must be.
+    SandboxUnavailable "sandbox_unavailable" Machine exit 8 http 500 mcp -32603;
     /// Files on the shelf are not what was installed.
     ShelfAltered "shelf_altered" Machine exit 5 http 500 mcp -32603;
     /// No space left on the device.

@@ -125,6 +125,25 @@ pub const POD_NICE_MAX: u64 = 19;
 /// Most modules that a manifest may have imported ahead of time; what these import in turn is not counted.
 pub const PRELOAD_MAX: usize = 32;
 
+/// Memory of a pod that declares no `memory_bytes`, in percent of the machine's: a runaway takes its own pod down, not the host.
+pub const POD_MEMORY_PERCENT: u64 = 75;
+
+/// Between two looks at the memory of a pod that no control group bounds, while it works and while it is idle, in milliseconds.
+pub const MEMORY_WATCH_MS: u64 = 250;
+/// See [`MEMORY_WATCH_MS`].
+pub const MEMORY_WATCH_IDLE_MS: u64 = 30_000;
+
+/// Processes and threads of a pod that declares no `processes`.
+pub const POD_PROCESSES_DEFAULT: u64 = 1_024;
+
+/// Each of a pod's private folders in memory (its scratch folder, /tmp, /dev/shm), in bytes.
+pub const POD_SCRATCH_BYTES: u64 = 1 << 30;
+
+/// Layers of its sandbox that a pod names as missing, and the length of each text in characters.
+pub const POD_MISSING_MAX: usize = 16;
+/// See [`POD_MISSING_MAX`].
+pub const POD_MISSING_CHARS_MAX: usize = 200;
+
 /// Most permissions of one kind that a recipe may ask for, or be given.
 pub const PERMISSIONS_MAX: usize = 64;
 

@@ -74,6 +74,27 @@ pub struct Waiting {
     pub bulk: usize,
 }
 
+/// How a pod is confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Wholly, and proved at its start.
+    Full,
+    /// As far as the drivers of a GPU allow: they are large, and reached by device files.
+    Gpu,
+    /// Without what its operator let it do without.
+    Reduced,
+}
+
+/// What is around a pod, as proved at its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    pub class: Class,
+    /// What it had to do without, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
 /// One pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PodStatus {
@@ -94,6 +115,9 @@ pub struct PodStatus {
     pub asks: u64,
     /// Asks in hand.
     pub in_hand: usize,
+    /// None until its sandbox is around it: before that nothing of its recipe runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Confinement>,
     /// The last fault that it answered with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_fault: Option<Fault>,

@@ -7,13 +7,14 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    confine,
     driver::Driver,
     state::{AskId, Event, State},
     vitals,
 };
 use crate::model::{
     Code, Fault,
-    limits::{PING_MS, SILENCE_MS},
+    limits::{MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SILENCE_MS},
 };
 
 impl Driver {
@@ -22,7 +23,7 @@ impl Driver {
         let graces = self.running.values().filter_map(|running| running.grace);
         let stalls = self.stalls().map(|(_, at)| at);
         let speaks = (!self.running.is_empty() && self.undelivered.is_none()).then(|| self.looks_at());
-        let others = [self.phase, self.again, self.idle_at, self.lane_closed_at, speaks];
+        let others = [self.phase, self.again, self.idle_at, self.lane_closed_at, self.memory_due, speaks];
         others.into_iter().flatten().chain(graces).chain(stalls).min()
     }
 
@@ -47,6 +48,9 @@ impl Driver {
                 false => self.idle_at = Some(now + self.idle_timeout),
             }
         }
+        if self.memory_due.take_if(|at| *at <= now).is_some() {
+            self.watch_memory(now);
+        }
         let graces: Vec<AskId> =
             self.running.iter_mut().filter_map(|(unit, running)| running.grace.take_if(|at| *at <= now).map(|_| *unit)).collect();
         for unit in graces {
@@ -58,6 +62,18 @@ impl Driver {
             self.step(Event::Stalled(ask, fault));
         }
         self.listen(now);
+    }
+
+    /// Ends a pod that holds more memory than it may, where nothing in the kernel does.
+    fn watch_memory(&mut self, now: Instant) {
+        let most = confine::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
+        // From the keeper on, so that a child that left its parents counts too.
+        let held = self.process.keeper_pid().and_then(vitals::memory_bytes);
+        if let Some(held) = held.filter(|held| *held > most) {
+            return self.step(Event::Excess(over_memory(held, most)));
+        }
+        let idle = self.running.is_empty() && matches!(self.state, State::Serving(_));
+        self.memory_due = Some(now + Duration::from_millis(if idle { MEMORY_WATCH_IDLE_MS } else { MEMORY_WATCH_MS }));
     }
 
     /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor computes is ended.
@@ -103,4 +119,13 @@ impl Driver {
                 .hint("the recipe declares that as `progress_interval_ms`: it hangs, or it should report progress more often");
         self.with_tail(fault, ask)
     }
+}
+
+/// Why a pod ends that took more memory than it may.
+pub(super) fn over_memory(held: u64, most: u64) -> Fault {
+    Fault::new(Code::OutOfMemory, format!("the pod held {held} bytes of memory and may have {most}, and was killed"))
+        .hint("give it less at once; its recipe declares the limit as `memory_bytes` in `[pod]`")
+        .with("device", "cpu")
+        .with("memory_bytes", held)
+        .with("memory_bytes_max", most)
 }

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    confine, frame,
     handle::{Inbox, Placed, Reply, Shared, Watcher},
     lane::Lane,
     log,
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::model::{
     Blame, Code, Fault, Operation,
-    limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS},
+    limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS},
     recipe::Recycle,
 };
 
@@ -48,6 +49,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let mut record = Record::new(&spec.incarnation, &manifest.name.to_string());
     let path = registry::path_of(&spec.scratch);
     or_without(registry::record(&path, &record), "should this host be killed, the next one may not find what its pod left");
+    let plan = confine::plan(&spec).inspect_err(|_| registry::forget(&path))?;
     let mut process = Process::spawn(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
     record.keeper = process.keeper_pid().and_then(registry::Process::of);
     // The first one found its place on the disk; should this one not, the mark in the pod's variables still leads to it.
@@ -72,10 +74,13 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         let _ = logs_done.send(());
     });
     let (bury, buried) = watch::channel(false);
+    let mut control = Lane::new(control, FRAME_BYTES_MAX);
+    // First of all the walls: the keeper reads exactly this, and the pod everything after it.
+    frame::encode(control.out(), 0, &plan, std::iter::empty());
     let pod = manifest.pod.as_ref();
     let now = Instant::now();
     let driver = Driver {
-        control: Lane::new(control, FRAME_BYTES_MAX),
+        control,
         data: Some(Lane::new(data, FRAME_BYTES_MAX)),
         phase: Some(now + Duration::from_millis(pod.map_or(0, |pod| pod.start_timeout_ms))),
         rules: Rules { concurrency: pod.map_or(1, |pod| pod.concurrency as usize) },
@@ -111,6 +116,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         silence: Silence::default(),
         last_freed: now,
         memory_looked: now,
+        memory_due: Some(now + Duration::from_millis(MEMORY_WATCH_MS)),
         ending: None,
         blame: None,
         logs_ended: Some(logs_ended),
@@ -239,6 +245,8 @@ pub(super) struct Driver {
     pub silence: Silence,
     last_freed: Instant,
     memory_looked: Instant,
+    /// When its memory is looked at next, to end it above its limit.
+    pub memory_due: Option<Instant>,
     pub ending: Option<Ending>,
     pub blame: Option<Fault>,
     pub logs_ended: Option<oneshot::Receiver<()>>,
@@ -432,6 +440,7 @@ impl Driver {
         self.running.insert(first, Running { asks, operation, is_tiny, sent: now, grace: None, split: None, good: 0 });
         if self.running.len() == 1 {
             (self.heard, self.silence) = (now, Silence::default());
+            self.memory_due = self.memory_due.map(|at| at.min(now + Duration::from_millis(MEMORY_WATCH_MS)));
         }
         self.idle_at = None;
         self.shared.in_hand.store(self.hands.len(), Ordering::Relaxed);

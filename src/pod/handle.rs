@@ -3,7 +3,7 @@
 //! Apart from `pool.rs`, which decides, and `driver.rs`, which owns the pod: everything here only carries between the two and the outside.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, OnceLock,
     atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::model::{
     self, Blob, Fault, Priority,
-    status::{LogLine, PodStatus},
+    status::{Confinement, LogLine, PodStatus},
 };
 
 /// One piece of work for a pod.
@@ -128,6 +128,8 @@ pub(super) struct Shared {
     pub asks: AtomicU64,
     pub in_hand: AtomicUsize,
     pub was_ready: AtomicBool,
+    /// Set once its sandbox is around it.
+    pub confinement: OnceLock<Confinement>,
     /// Whether it answered an ask well.
     pub was_useful: AtomicBool,
     pub last_fault: Mutex<Option<Fault>>,
@@ -158,6 +160,7 @@ impl Shared {
             asks: AtomicU64::new(0),
             in_hand: AtomicUsize::new(0),
             was_ready: AtomicBool::new(false),
+            confinement: OnceLock::new(),
             was_useful: AtomicBool::new(false),
             last_fault: Mutex::new(None),
             log: Arc::new(Log::default()),
@@ -239,6 +242,7 @@ impl Watcher {
             memory_bytes: (pid != 0).then(|| vitals::memory_bytes(pid)).flatten(),
             asks: shared.asks.load(Ordering::Relaxed),
             in_hand: shared.in_hand.load(Ordering::Relaxed),
+            sandbox: shared.confinement.get().cloned(),
             last_fault: shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
         }
     }

@@ -7,6 +7,7 @@
 
 mod burial;
 mod clocks;
+mod confine;
 mod dossier;
 mod driver;
 mod frame;
@@ -24,8 +25,8 @@ mod registry;
 mod restarts;
 mod runner;
 mod schedule;
-mod seccomp;
 mod seat;
+mod seccomp;
 mod sending;
 mod state;
 #[cfg(test)]

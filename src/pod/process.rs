@@ -18,7 +18,7 @@ use tokio::{
 
 use super::state::Ending;
 use crate::model::{
-    Fault, Verified,
+    Fault, Grants, Verified,
     recipe::{PodSpec, Runtime},
 };
 
@@ -45,6 +45,10 @@ pub struct Spec {
     pub scratch: PathBuf,
     /// Where the dossier of its crash goes.
     pub dossiers: PathBuf,
+    /// What its operator granted.
+    pub grants: Arc<Grants>,
+    /// Layers of the sandbox to take for unavailable; nothing is let go of by that unless `grants` says so.
+    pub without: Arc<[String]>,
     /// Names this pod among all pods ever.
     pub incarnation: String,
     /// Dropped when no process of the pod is left.
@@ -120,6 +124,7 @@ impl Process {
         if let Some(page) = page {
             command.arg("--page").arg(page);
         }
+        command.arg("--confined");
         if let Some(Runtime::Executable { entry }) = spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
             command.arg("--").arg(spec.recipe.folder().join(entry));
         }
@@ -202,6 +207,13 @@ impl Process {
     /// The keeper's process, unless it was waited for.
     pub fn keeper_pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Takes a descriptor out of the keeper.
+    pub fn take_from_keeper(&self, number: i32) -> std::io::Result<OwnedFd> {
+        use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+        let keeper = pidfd_open(self.group, PidfdFlags::empty())?;
+        Ok(pidfd_getfd(keeper, number, PidfdGetfdFlags::empty())?)
     }
 
     fn is_running(&self) -> bool {

@@ -7,6 +7,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    confine,
     driver::{Driver, Silence, Which},
     frame::Decoded,
     lane::{Lane, Read},
@@ -16,9 +17,10 @@ use super::{
     wire::{FromPod, PROTOCOL},
 };
 use crate::model::{
-    self,
-    limits::{EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX},
+    self, Fault,
+    limits::{EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX},
     recipe::Runtime,
+    status::{Class, Confinement},
 };
 
 impl Driver {
@@ -76,6 +78,17 @@ impl Driver {
         }
         self.heard = Instant::now();
         match message {
+            FromPod::Confined { .. } | FromPod::Refused { .. }
+                if self.is_confined() || self.state != (State::Starting { hello: false }) =>
+            {
+                self.step(Event::Violation("spoke of its sandbox again".into()));
+            }
+            FromPod::Confined { missing, way_out } => self.confined(missing, way_out),
+            FromPod::Refused { layer, why } => {
+                let fault = confine::unavailable(&self.spec.recipe.manifest().name.to_string(), &clip(&layer), &clip(&why));
+                self.step(Event::Failed(self.with_tail(fault, 0)));
+            }
+            _ if !self.is_confined() => self.step(Event::Violation("spoke before it was confined".into())),
             FromPod::Hello { protocol, features, pid, .. } => {
                 if !(protocol[0]..=protocol[1]).contains(&PROTOCOL) {
                     let text = format!("speaks protocol {} to {}, this host speaks {PROTOCOL}", protocol[0], protocol[1]);
@@ -129,6 +142,39 @@ impl Driver {
                 self.last = None;
             }
         }
+    }
+
+    /// Nothing that a pod says counts before.
+    fn is_confined(&self) -> bool {
+        self.shared.confinement.get().is_some()
+    }
+
+    /// The sandbox is around it, said by what is to become the pod, before a line of its own code.
+    fn confined(&mut self, missing: Vec<String>, way_out: Option<i32>) {
+        let cut = |text: String| text.chars().take(POD_MISSING_CHARS_MAX).collect();
+        let missing: Vec<String> = missing.into_iter().take(POD_MISSING_MAX).map(cut).collect();
+        if !missing.is_empty() && !self.spec.grants.reduced {
+            return self.step(Event::Violation("does without a part of its sandbox, which nobody allowed".into()));
+        }
+        let class = match self.spec.grants.permissions.devices.is_empty() {
+            _ if !missing.is_empty() => Class::Reduced,
+            true => Class::Full,
+            false => Class::Gpu,
+        };
+        let _ = self.shared.confinement.set(Confinement { class, missing });
+        if let Some(number) = way_out
+            && let Err(error) = self.open_way_out(number)
+        {
+            let fault = Fault::io(format!("opening the way to the network for `{}`", self.spec.recipe.manifest().name), &error);
+            self.step(Event::Failed(fault));
+        }
+    }
+
+    /// Answers the pod's proxy from here on.
+    fn open_way_out(&mut self, number: i32) -> std::io::Result<()> {
+        let listener = self.process.take_from_keeper(number)?;
+        drop(listener);
+        Ok(())
     }
 
     fn note_progress(&mut self, ask: AskId) {

@@ -18,10 +18,15 @@ const FILES: &[(&str, &str)] = &[
     ("control.py", include_str!("../../python/src/hob_pod/control.py")),
     ("faults.py", include_str!("../../python/src/hob_pod/faults.py")),
     ("keeper.py", include_str!("../../python/src/hob_pod/keeper.py")),
+    ("kernel.py", include_str!("../../python/src/hob_pod/kernel.py")),
     ("lane.py", include_str!("../../python/src/hob_pod/lane.py")),
     ("places.py", include_str!("../../python/src/hob_pod/places.py")),
+    ("refused.py", include_str!("../../python/src/hob_pod/refused.py")),
+    ("root.py", include_str!("../../python/src/hob_pod/root.py")),
     ("runner.py", include_str!("../../python/src/hob_pod/runner.py")),
+    ("sandbox.py", include_str!("../../python/src/hob_pod/sandbox.py")),
     ("serving.py", include_str!("../../python/src/hob_pod/serving.py")),
+    ("walls.py", include_str!("../../python/src/hob_pod/walls.py")),
     ("wire.py", include_str!("../../python/src/hob_pod/wire.py")),
 ];
 

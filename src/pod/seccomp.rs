@@ -85,8 +85,7 @@ const CLONE_NEW: &[libc::c_int] = &[
 ];
 
 /// Kinds of internet sockets that are not TCP. The kind's low four bits count, the rest are flags.
-const NOT_STREAM: &[libc::c_int] =
-    &[libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, 10]; // 10: SOCK_PACKET, deprecated but there
+const NOT_STREAM: &[libc::c_int] = &[libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, 10]; // 10: SOCK_PACKET, deprecated but there
 
 /// The programs of a pod, to be added in this order. `network`: it may have TCP sockets.
 ///

@@ -124,6 +124,8 @@ pub enum Event {
     Violation(String),
     /// The pod neither speaks nor computes.
     Silent(Fault),
+    /// It took more of the machine than it may.
+    Excess(Fault),
     /// A lane ended while the process still lives.
     LaneClosed,
     /// The pod is to go when its work is done.
@@ -240,6 +242,10 @@ pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>)
         (State::Serving(hands) | State::Draining { hands, .. }, Event::GraceOver(first)) if hands.is_graced(first) => {
             let fault = Fault::new(Code::Crashed, "the pod did not heed a cancelled ask and was killed");
             force(Rung::Stacks, Some(fault), actions)
+        }
+        // Nothing to ask it: its stacks would take memory too.
+        (State::Starting { .. } | State::Loading | State::Serving(_) | State::Draining { .. }, Event::Excess(fault)) => {
+            force(Rung::Kill, Some(fault), actions)
         }
         (State::Serving(_) | State::Draining { .. }, Event::Silent(fault)) => force(Rung::Stacks, Some(fault), actions),
 

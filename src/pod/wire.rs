@@ -142,6 +142,16 @@ pub struct Payload {
 /// Anything that a pod may say, on either lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromPod {
+    /// The sandbox is around it. `missing`: what its operator let it do without. `way_out`: the keeper's descriptor of its proxy.
+    Confined {
+        missing: Vec<String>,
+        way_out: Option<i32>,
+    },
+    /// The sandbox could not be put around it.
+    Refused {
+        layer: String,
+        why: String,
+    },
     Hello {
         protocol: [u32; 2],
         features: Vec<String>,
@@ -194,6 +204,14 @@ struct Flat<'a> {
     #[serde(default)]
     seq: Option<u64>,
     #[serde(default)]
+    missing: Vec<String>,
+    #[serde(default)]
+    way_out: Option<i32>,
+    #[serde(default)]
+    layer: Option<String>,
+    #[serde(default)]
+    why: Option<String>,
+    #[serde(default)]
     asks: Option<Vec<u64>>,
     #[serde(default)]
     whole_batch: bool,
@@ -240,6 +258,7 @@ const POD_CODES: &[Code] = &[
     Code::DependencyMissing,
     Code::ModelMissing,
     Code::OutOfMemory,
+    Code::SandboxDenied,
     Code::ProtocolViolation,
     Code::Deadline,
     Code::Cancelled,
@@ -258,6 +277,10 @@ impl FromPod {
         };
         let blobs = cut(&flat.blobs, &frame.tail).map_err(|error| format!("a `{kind}` {error}"))?;
         Ok(match kind.as_str() {
+            "confined" => FromPod::Confined { missing: flat.missing, way_out: flat.way_out },
+            "refused" => {
+                FromPod::Refused { layer: flat.layer.ok_or_else(|| missing("layer"))?, why: flat.why.ok_or_else(|| missing("why"))? }
+            }
             "hello" => FromPod::Hello {
                 protocol: flat.protocol.ok_or_else(|| missing("protocol"))?,
                 features: flat.features,

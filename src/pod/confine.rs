@@ -1,0 +1,282 @@
+//! The plan of a pod's sandbox: what it may see, read, write and call, as the first thing that it is told.
+//!
+//! Apart from the Python that carries it out (`hob_pod/walls.py`, `root.py`, `sandbox.py`), because the host decides: from what the recipe is,
+//! what its operator granted ([`Grants`]) and what every pod needs of a system. Whatever is not in the plan the pod does not have.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use serde::Serialize;
+
+use super::{process::Spec, seccomp};
+use crate::model::{
+    Code, Fault,
+    grant::Device,
+    limits::{POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_SCRATCH_BYTES},
+    recipe::PodSpec,
+};
+
+/// Folders with the programs and libraries of a system.
+const PROGRAMS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
+
+/// What libraries read of a system's settings: nothing that names its users or hosts.
+const SETTINGS: &[&str] = &["/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/alternatives", "/etc/mime.types"];
+
+/// Whom to trust on the network, for pods that have one.
+const CERTIFICATES: &[&str] = &["/etc/ssl", "/etc/pki", "/etc/ca-certificates"];
+
+/// What a pod reads of /proc beside itself: about the machine, not about other processes.
+const KERNEL: &[&str] =
+    &["/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg", "/proc/uptime", "/proc/version", "/proc/filesystems", "/proc/sys"];
+
+const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+/// A file in the pod's root that no rule lets it read: what Landlock is tried on.
+const PLANTED: &str = "/.hob-planted";
+
+#[derive(Serialize)]
+struct Plan<'a> {
+    r#type: &'static str,
+    reduced: bool,
+    without: &'a [String],
+    gpu: bool,
+    way_out: bool,
+    view: View<'a>,
+    paths: Paths,
+    filters: &'a [String],
+    limits: Limits,
+    proof: Proof<'a>,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    base: &'a Path,
+    read: Vec<PathBuf>,
+    write: Vec<PathBuf>,
+    devices: Vec<PathBuf>,
+    links: &'a BTreeMap<PathBuf, PathBuf>,
+    private: BTreeMap<PathBuf, u64>,
+    files: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+struct Paths {
+    read: Vec<PathBuf>,
+    execute: Vec<PathBuf>,
+    write: Vec<PathBuf>,
+    device: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Limits {
+    processes: u64,
+    data_bytes: u64,
+    file_bytes: u64,
+    nice: u8,
+}
+
+#[derive(Serialize)]
+struct Proof<'a> {
+    secret: PathBuf,
+    planted: &'static str,
+    folder: &'a Path,
+    host: u32,
+}
+
+/// What is the same for all pods of this machine.
+struct System {
+    folders: Vec<PathBuf>,
+    settings: Vec<PathBuf>,
+    certificates: Vec<PathBuf>,
+    kernel: Vec<PathBuf>,
+    devices: Vec<PathBuf>,
+    links: BTreeMap<PathBuf, PathBuf>,
+    filters: Result<[Vec<String>; 2], String>,
+}
+
+fn system() -> &'static System {
+    static SYSTEM: OnceLock<System> = OnceLock::new();
+    SYSTEM.get_or_init(|| {
+        let mut links = BTreeMap::new();
+        let mut there = |paths: &[&str]| -> Vec<PathBuf> {
+            let paths = paths.iter().map(PathBuf::from).filter(|path| path.exists());
+            // A link is made again as one: `/bin` is `/usr/bin` in the pod too.
+            let (linked, real): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_symlink());
+            links.extend(
+                linked.into_iter().filter_map(|path| Some((fs::read_link(&path).ok()?, path))).map(|(target, path)| (path, target)),
+            );
+            real
+        };
+        let (folders, settings, certificates) = (there(PROGRAMS), there(SETTINGS), there(CERTIFICATES));
+        let (kernel, devices) = (there(KERNEL), there(DEVICES));
+        let hex = |network| -> Result<Vec<String>, String> { Ok(seccomp::programs(network)?.iter().map(hex::encode).collect()) };
+        let filters = hex(false).and_then(|without| Ok([without, hex(true)?]));
+        System { folders, settings, certificates, kernel, devices, links, filters }
+    })
+}
+
+/// The first message to a pod, as JSON.
+///
+/// Errors: `sandbox_unavailable` where there is no filter for this kind of processor, `invalid_config` for a granted path that is not there.
+pub fn plan(spec: &Spec) -> Result<Vec<u8>, Fault> {
+    let system = system();
+    let manifest = spec.recipe.manifest();
+    let pod = manifest.pod.as_ref();
+    let granted = &spec.grants.permissions;
+    let network = !granted.network.is_empty();
+    let gpu = granted.devices.contains(&Device::Gpu);
+    let filters = system.filters.as_ref().map_err(|why| unavailable(&manifest.name.to_string(), "seccomp", why))?;
+
+    let python = spec.program.python.canonicalize().unwrap_or_else(|_| spec.program.python.clone());
+    let mut programs = system.folders.clone();
+    programs.extend(above(&python, 2));
+    if spec.program.site_packages.is_some() {
+        programs.extend(above(&spec.program.python, 2));
+    }
+    programs.push(spec.recipe.folder().to_owned());
+    let mut read: Vec<PathBuf> = above(&spec.keeper, 2).into_iter().collect();
+    read.extend(spec.recipe.models().iter().map(|model| model.path.clone()));
+    read.extend(system.settings.iter().cloned());
+    if network {
+        read.extend(system.certificates.iter().cloned());
+    }
+    read.extend(granted.read.iter().map(|path| path.as_path().to_owned()));
+    let write: Vec<PathBuf> = granted.write.iter().map(|path| path.as_path().to_owned()).collect();
+    for path in granted.read.iter().chain(&granted.write).map(|path| path.as_path()).filter(|path| !path.exists()) {
+        let text = format!("`{}` was granted {}, which is not there", manifest.name, path.display());
+        return Err(Fault::new(Code::InvalidConfig, text).hint("make it, or take it back with `hob revoke`"));
+    }
+
+    let mut view_read: Vec<PathBuf> = programs.iter().chain(&read).cloned().collect();
+    view_read.extend(["/proc", "/sys/devices/system"].map(PathBuf::from).into_iter().filter(|path| path.exists()));
+    let mut view_write = write.clone();
+    let mut devices = system.devices.clone();
+    if gpu {
+        let found = gpu_devices();
+        devices.extend(found.iter().flat_map(|gpu| gpu.devices.iter().cloned()));
+        let drivers: Vec<PathBuf> = found.into_iter().flat_map(|gpu| gpu.read).collect();
+        view_read.extend(drivers.iter().cloned());
+        programs.extend(drivers);
+        // Drivers name their threads there; what else may be written to is Landlock's to say.
+        view_read.retain(|path| path != Path::new("/proc"));
+        view_write.push("/proc".into());
+    }
+    // Not what lies below another: it is there with that one.
+    let view_read = outermost(view_read);
+    let scratch_bytes = POD_SCRATCH_BYTES;
+    let private = ["/tmp", "/dev/shm"].map(PathBuf::from).into_iter().chain([spec.scratch.clone()]);
+    read.extend(system.kernel.iter().cloned());
+    read.extend(["/sys/devices/system"].map(PathBuf::from).into_iter().filter(|path| path.exists()));
+    read.extend(["/etc/passwd", "/etc/group", "/etc/hosts"].map(PathBuf::from));
+
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let files = BTreeMap::from([
+        ("/etc/passwd", format!("pod:x:{user}:{group}::/:/bin/false\n")),
+        ("/etc/group", format!("pod:x:{group}:\n")),
+        ("/etc/hosts", "127.0.0.1 localhost\n".to_owned()),
+        (PLANTED, "no rule allows this to be read\n".to_owned()),
+    ]);
+    let memory = pod.and_then(|pod| pod.memory_bytes);
+    let plan = Plan {
+        r#type: "confine",
+        reduced: spec.grants.reduced,
+        without: &spec.without,
+        gpu,
+        way_out: network,
+        view: View {
+            base: &spec.scratch,
+            read: view_read,
+            write: view_write,
+            devices: devices.clone(),
+            links: &system.links,
+            private: private.map(|path| (path, scratch_bytes)).collect(),
+            files,
+        },
+        paths: Paths { read, execute: programs, write, device: devices },
+        filters: &filters[usize::from(network)],
+        limits: Limits {
+            processes: pod.and_then(|pod| pod.processes).unwrap_or(POD_PROCESSES_DEFAULT),
+            // Above the limit that is watched, and below the machine's end: what is asked for at once fails at once.
+            data_bytes: memory.map_or(0, |bytes| bytes.saturating_add(bytes / 4).saturating_add(256 << 20)),
+            file_bytes: scratch_bytes,
+            nice: pod.map_or(0, |pod| pod.nice),
+        },
+        proof: Proof {
+            secret: super::registry::path_of(&spec.scratch),
+            planted: PLANTED,
+            folder: spec.program.site_packages.as_deref().unwrap_or(spec.recipe.folder()),
+            host: std::process::id(),
+        },
+    };
+    serde_json::to_vec(&plan).map_err(|error| {
+        Fault::new(Code::Io, format!("a pod of `{}` was not started: {error}", manifest.name))
+            .hint("put HOB_HOME, the recipe and Python below folders whose names are UTF-8")
+    })
+}
+
+/// Most memory of a pod with all its processes, in bytes.
+pub fn memory_bytes(pod: Option<&PodSpec>) -> u64 {
+    pod.and_then(|pod| pod.memory_bytes).unwrap_or_else(|| {
+        static MACHINE: OnceLock<u64> = OnceLock::new();
+        let total = MACHINE.get_or_init(|| {
+            let info = rustix::system::sysinfo();
+            (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
+        });
+        total / 100 * POD_MEMORY_PERCENT
+    })
+}
+
+/// What a pod that could not be confined tells its caller.
+pub fn unavailable(recipe: &str, layer: &str, why: &str) -> Fault {
+    let hint = format!(
+        "`hob doctor` says what this machine can do; `hob grant {recipe} --reduced` runs its pods with less, and shows that they are"
+    );
+    Fault::new(Code::SandboxUnavailable, format!("a pod of `{recipe}` was not started, because it could not be confined: {layer}: {why}"))
+        .hint(hint)
+        .with("layer", layer)
+}
+
+struct Gpu {
+    devices: Vec<PathBuf>,
+    read: Vec<PathBuf>,
+}
+fn gpu_devices() -> Option<Gpu> {
+    None
+}
+
+/// The folder that many levels above a path; none where that would be the root.
+fn above(path: &Path, levels: usize) -> Option<PathBuf> {
+    let folder = path.ancestors().nth(levels)?;
+    (folder.components().count() > 1).then(|| folder.to_owned())
+}
+
+/// Without what lies below another of them, each once.
+fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    paths.sort();
+    paths.dedup();
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        if !kept.iter().any(|outer| path.starts_with(outer)) {
+            kept.push(path);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_below_others_come_with_them() {
+        let paths = ["/usr/local", "/usr", "/a/b", "/usr", "/usr-x", "/a"].map(PathBuf::from).to_vec();
+        assert_eq!(outermost(paths), ["/a", "/usr", "/usr-x"].map(PathBuf::from));
+        assert_eq!(above(Path::new("/opt/python/bin/python3"), 2), Some("/opt/python".into()));
+        // An interpreter at the top does not give the whole machine.
+        assert_eq!(above(Path::new("/bin/python3"), 2), None);
+    }
+}
