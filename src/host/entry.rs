@@ -84,6 +84,7 @@ impl Spawner for Source {
                 scratch: folder.to_owned(),
                 dossiers: host.home.dossiers(),
                 grants: Arc::default(),
+                family: None,
                 without: host.without.clone(),
                 incarnation,
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.

@@ -139,6 +139,21 @@ pub const POD_PROCESSES_DEFAULT: u64 = 1_024;
 /// Each of a pod's private folders in memory (its scratch folder, /tmp, /dev/shm), in bytes.
 pub const POD_SCRATCH_BYTES: u64 = 1 << 30;
 
+/// Each of a zygote's private folders in memory, in bytes: its pods have their own.
+pub const FAMILY_FOLDER_BYTES: u64 = 64 << 20;
+
+/// Longest message to or from the head of a family, in bytes.
+pub const FAMILY_PACKET_BYTES_MAX: usize = 128 << 10;
+
+/// From the start of a zygote to its readiness, in milliseconds: the imports of the largest wheels on a busy machine.
+pub const ZYGOTE_BOOT_MS: u64 = 120_000;
+
+/// A zygote that had no pod for so long goes, and its memory with it, in milliseconds.
+pub const ZYGOTE_IDLE_MS: u64 = 600_000;
+
+/// A recipe's case on a forked pod, before others are forked, in milliseconds.
+pub const ZYGOTE_CANARY_MS: u64 = 120_000;
+
 /// Layers of its sandbox that a pod names as missing, and the length of each text in characters.
 pub const POD_MISSING_MAX: usize = 16;
 /// See [`POD_MISSING_MAX`].

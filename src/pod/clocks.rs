@@ -67,8 +67,7 @@ impl Driver {
     /// Ends a pod that holds more memory than it may, where nothing in the kernel does.
     fn watch_memory(&mut self, now: Instant) {
         let most = confine::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
-        // From the keeper on, so that a child that left its parents counts too.
-        let held = self.process.keeper_pid().and_then(vitals::memory_bytes);
+        let held = self.process.top_pid().and_then(vitals::memory_bytes);
         if let Some(held) = held.filter(|held| *held > most) {
             return self.step(Event::Excess(over_memory(held, most)));
         }

@@ -12,11 +12,14 @@ use std::{
 
 use serde::Serialize;
 
-use super::{process::Spec, seccomp};
+use super::{
+    process::{Program, Spec},
+    seccomp::{self, Who},
+};
 use crate::model::{
     Code, Fault,
     grant::Device,
-    limits::{POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_SCRATCH_BYTES},
+    limits::{FAMILY_FOLDER_BYTES, POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_SCRATCH_BYTES},
     recipe::PodSpec,
 };
 
@@ -38,9 +41,22 @@ const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random",
 /// A file in the pod's root that no rule lets it read: what Landlock is tried on.
 const PLANTED: &str = "/.hob-planted";
 
+/// Where a forked pod has its scratch folder: at the same place for all, since its zygote had read the variables that name it before any was there.
+pub const FORKED_SCRATCH: &str = "/scratch";
+
+/// How a pod comes to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum How {
+    /// By a keeper, in the host's process namespace.
+    Started,
+    /// From a zygote, in the process namespace of its family.
+    Forked,
+}
+
 #[derive(Serialize)]
 struct Plan<'a> {
     r#type: &'static str,
+    scratch: &'a Path,
     reduced: bool,
     without: &'a [String],
     gpu: bool,
@@ -95,7 +111,8 @@ struct System {
     kernel: Vec<PathBuf>,
     devices: Vec<PathBuf>,
     links: BTreeMap<PathBuf, PathBuf>,
-    filters: Result<[Vec<String>; 2], String>,
+    /// For a pod, for one with a network, for a zygote.
+    filters: Result<[Vec<String>; 3], String>,
 }
 
 fn system() -> &'static System {
@@ -113,8 +130,8 @@ fn system() -> &'static System {
         };
         let (folders, settings, certificates) = (there(PROGRAMS), there(SETTINGS), there(CERTIFICATES));
         let (kernel, devices) = (there(KERNEL), there(DEVICES));
-        let hex = |network| -> Result<Vec<String>, String> { Ok(seccomp::programs(network)?.iter().map(hex::encode).collect()) };
-        let filters = hex(false).and_then(|without| Ok([without, hex(true)?]));
+        let hex = |who| -> Result<Vec<String>, String> { Ok(seccomp::programs(who)?.iter().map(hex::encode).collect()) };
+        let filters = hex(Who::Pod).and_then(|pod| Ok([pod, hex(Who::PodWithNetwork)?, hex(Who::Zygote)?]));
         System { folders, settings, certificates, kernel, devices, links, filters }
     })
 }
@@ -122,7 +139,7 @@ fn system() -> &'static System {
 /// The first message to a pod, as JSON.
 ///
 /// Errors: `sandbox_unavailable` where there is no filter for this kind of processor, `invalid_config` for a granted path that is not there.
-pub fn plan(spec: &Spec) -> Result<Vec<u8>, Fault> {
+pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     let system = system();
     let manifest = spec.recipe.manifest();
     let pod = manifest.pod.as_ref();
@@ -168,21 +185,19 @@ pub fn plan(spec: &Spec) -> Result<Vec<u8>, Fault> {
     // Not what lies below another: it is there with that one.
     let view_read = outermost(view_read);
     let scratch_bytes = POD_SCRATCH_BYTES;
-    let private = ["/tmp", "/dev/shm"].map(PathBuf::from).into_iter().chain([spec.scratch.clone()]);
+    let scratch = match how {
+        How::Started => &*spec.scratch,
+        How::Forked => Path::new(FORKED_SCRATCH),
+    };
+    let private = ["/tmp", "/dev/shm"].map(PathBuf::from).into_iter().chain([scratch.to_owned()]);
     read.extend(system.kernel.iter().cloned());
     read.extend(["/sys/devices/system"].map(PathBuf::from).into_iter().filter(|path| path.exists()));
     read.extend(["/etc/passwd", "/etc/group", "/etc/hosts"].map(PathBuf::from));
 
-    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let files = BTreeMap::from([
-        ("/etc/passwd", format!("pod:x:{user}:{group}::/:/bin/false\n")),
-        ("/etc/group", format!("pod:x:{group}:\n")),
-        ("/etc/hosts", "127.0.0.1 localhost\n".to_owned()),
-        (PLANTED, "no rule allows this to be read\n".to_owned()),
-    ]);
     let memory = pod.and_then(|pod| pod.memory_bytes);
     let plan = Plan {
         r#type: "confine",
+        scratch,
         reduced: spec.grants.reduced,
         without: &spec.without,
         gpu,
@@ -194,7 +209,7 @@ pub fn plan(spec: &Spec) -> Result<Vec<u8>, Fault> {
             devices: devices.clone(),
             links: &system.links,
             private: private.map(|path| (path, scratch_bytes)).collect(),
-            files,
+            files: files(),
         },
         paths: Paths { read, execute: programs, write, device: devices },
         filters: &filters[usize::from(network)],
@@ -209,13 +224,73 @@ pub fn plan(spec: &Spec) -> Result<Vec<u8>, Fault> {
             secret: super::registry::path_of(&spec.scratch),
             planted: PLANTED,
             folder: spec.program.site_packages.as_deref().unwrap_or(spec.recipe.folder()),
-            host: std::process::id(),
+            host: match how {
+                How::Started => std::process::id(),
+                // The head of its family: other processes of the host have no number there.
+                How::Forked => 1,
+            },
         },
     };
     serde_json::to_vec(&plan).map_err(|error| {
         Fault::new(Code::Io, format!("a pod of `{}` was not started: {error}", manifest.name))
             .hint("put HOB_HOME, the recipe and Python below folders whose names are UTF-8")
     })
+}
+
+/// The two plans of a family whose folder is `base`, as JSON: what its head builds for the zygote, and what the zygote is confined by.
+///
+/// The zygote sees the environment and the system, nothing of a recipe. Its rules hold for its pods too, each of which adds its own.
+///
+/// Errors: `sandbox_unavailable`.
+pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[String]) -> Result<[Vec<u8>; 2], Fault> {
+    let system = system();
+    let filters = system.filters.as_ref().map_err(|why| unavailable("a zygote", "seccomp", why))?;
+    let python = program.python.canonicalize().unwrap_or_else(|_| program.python.clone());
+    let mut read = system.folders.clone();
+    read.extend(above(&python, 2));
+    read.extend(above(&program.python, 2));
+    read.extend(above(keeper, 2));
+    read.extend(system.settings.iter().cloned());
+    read.extend(["/proc", "/sys/devices/system"].map(PathBuf::from).into_iter().filter(|path| path.exists()));
+    let plan = |kind| Plan {
+        r#type: kind,
+        scratch: Path::new("/tmp"),
+        reduced: false,
+        without,
+        gpu: false,
+        way_out: false,
+        view: View {
+            base,
+            read: outermost(read.clone()),
+            write: Vec::new(),
+            devices: system.devices.clone(),
+            links: &system.links,
+            private: ["/tmp", "/dev/shm", "/pods"].map(|path| (path.into(), FAMILY_FOLDER_BYTES)).into(),
+            files: files(),
+        },
+        paths: Paths {
+            read: Vec::new(),
+            execute: vec!["/".into()],
+            write: vec!["/pods".into()],
+            device: system.devices.iter().cloned().chain(["/pods".into()]).collect(),
+        },
+        filters: &filters[2],
+        limits: Limits { processes: 0, data_bytes: 0, file_bytes: 0, nice: 0 },
+        proof: Proof { secret: base.into(), planted: "", folder: program.site_packages.as_deref().unwrap_or(keeper), host: 1 },
+    };
+    let bytes = |kind| serde_json::to_vec(&plan(kind)).map_err(|error| Fault::new(Code::Io, format!("no zygote: {error}")));
+    Ok([bytes("family")?, bytes("zygote")?])
+}
+
+/// Made-up files of a pod's root.
+fn files() -> BTreeMap<&'static str, String> {
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    BTreeMap::from([
+        ("/etc/passwd", format!("pod:x:{user}:{group}::/:/bin/false\n")),
+        ("/etc/group", format!("pod:x:{group}:\n")),
+        ("/etc/hosts", "127.0.0.1 localhost\n".to_owned()),
+        (PLANTED, "no rule allows this to be read\n".to_owned()),
+    ])
 }
 
 /// Most memory of a pod with all its processes, in bytes.

@@ -16,7 +16,8 @@ use tokio::{
 };
 
 use super::{
-    confine, frame,
+    confine::{self, How},
+    frame,
     handle::{Inbox, Placed, Reply, Shared, Watcher},
     lane::Lane,
     log,
@@ -49,8 +50,11 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let mut record = Record::new(&spec.incarnation, &manifest.name.to_string());
     let path = registry::path_of(&spec.scratch);
     or_without(registry::record(&path, &record), "should this host be killed, the next one may not find what its pod left");
-    let plan = confine::plan(&spec).inspect_err(|_| registry::forget(&path))?;
-    let mut process = Process::spawn(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
+    let mut process = started(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
+    let plan = match process.is_forked() {
+        true => None,
+        false => Some(confine::plan(&spec, How::Started).inspect_err(|_| registry::forget(&path))?),
+    };
     record.keeper = process.keeper_pid().and_then(registry::Process::of);
     // The first one found its place on the disk; should this one not, the mark in the pod's variables still leads to it.
     let _ = registry::record(&path, &record);
@@ -76,7 +80,9 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let (bury, buried) = watch::channel(false);
     let mut control = Lane::new(control, FRAME_BYTES_MAX);
     // First of all the walls: the keeper reads exactly this, and the pod everything after it.
-    frame::encode(control.out(), 0, &plan, std::iter::empty());
+    if let Some(plan) = plan {
+        frame::encode(control.out(), 0, &plan, std::iter::empty());
+    }
     let pod = manifest.pod.as_ref();
     let now = Instant::now();
     let driver = Driver {
@@ -124,6 +130,19 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     };
     tokio::spawn(driver.run());
     Ok(Watcher { buried, shared })
+}
+
+/// Forks its process, or starts it where there is no zygote that would.
+fn started(spec: &Spec, page: Option<&std::path::Path>) -> Result<Process, Fault> {
+    if let Some(family) = &spec.family {
+        let plan = confine::plan(spec, How::Forked)?;
+        let plan = serde_json::from_slice(&plan).map_err(|error| Fault::new(Code::Internal, format!("a plan that is no JSON: {error}")))?;
+        match Process::fork(spec, family, page, plan) {
+            Ok(process) => return Ok(process),
+            Err(fault) => tracing::warn!("a pod is started, not forked: {fault}"),
+        }
+    }
+    Process::spawn(spec, page)
 }
 
 /// A pod that answers is worth more than what would be known of its end: on a full disk it goes without.

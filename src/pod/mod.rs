@@ -10,6 +10,7 @@ mod clocks;
 mod confine;
 mod dossier;
 mod driver;
+mod family;
 mod frame;
 mod handle;
 mod lane;
@@ -37,6 +38,7 @@ mod wire;
 
 pub use dossier::{AskInHand, Dossier, Ended, list as dossiers};
 pub use driver::spawn;
+pub use family::{Boot, Family};
 pub use handle::{Ask, Reply, Request, Watcher};
 pub use pool::{BoxFuture, Pool, Spawner, WeakPool};
 pub use process::{Keeps, Program, Spec};

@@ -12,11 +12,16 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 use tokio::{
-    net::UnixStream,
-    process::{Child, ChildStderr, ChildStdout, Command},
+    io::AsyncRead,
+    net::{UnixStream, unix::pipe},
+    process::{Child, Command},
 };
 
-use super::state::Ending;
+use super::{
+    family::{Family, Member},
+    state::Ending,
+    vitals,
+};
 use crate::model::{
     Fault, Grants, Verified,
     recipe::{PodSpec, Runtime},
@@ -47,6 +52,8 @@ pub struct Spec {
     pub dossiers: PathBuf,
     /// What its operator granted.
     pub grants: Arc<Grants>,
+    /// A zygote to fork it from, where there is one that may be.
+    pub family: Option<Family>,
     /// Layers of the sandbox to take for unavailable; nothing is let go of by that unless `grants` says so.
     pub without: Arc<[String]>,
     /// Names this pod among all pods ever.
@@ -55,21 +62,32 @@ pub struct Spec {
     pub keeps: Vec<Keeps>,
 }
 
-/// A spawned keeper and what connects to it.
+/// A pod's process and what connects to it.
 pub struct Process {
-    child: Child,
-    group: Pid,
+    body: Body,
     control: Option<UnixStream>,
     data: Option<UnixStream>,
     /// The pod's end of the data lane, until it is sent over.
     pub data_theirs: Option<OwnedFd>,
-    pub stdout: Option<ChildStdout>,
-    pub stderr: Option<ChildStderr>,
+    /// What it prints.
+    pub stdout: Option<Output>,
+    pub stderr: Option<Output>,
+}
+
+/// A pipe that is read.
+pub type Output = Box<dyn AsyncRead + Send + Unpin>;
+
+/// Who stands between the pod and the host.
+enum Body {
+    /// A keeper of its own, which is a child of this process and ends as the pod did.
+    Kept { child: Child, group: Pid },
+    /// The head of its family.
+    Forked(Member),
 }
 
 /// Environment variables of a pod: from scratch, never the host's.
-fn environment(spec: &Spec) -> Vec<(&str, String)> {
-    let scratch = spec.scratch.display().to_string();
+pub(super) fn environment<'a>(spec: &'a Spec, scratch: &Path) -> Vec<(&'a str, String)> {
+    let scratch = scratch.display().to_string();
     let pod = spec.recipe.manifest().pod.as_ref();
     let threads = pod.map_or(1, threads).to_string();
     let mut variables = vec![
@@ -95,7 +113,7 @@ fn environment(spec: &Spec) -> Vec<(&str, String)> {
 }
 
 /// Threads for the numeric libraries of one pod: the recipe's word, else the cores shared by all pods that there may be.
-fn threads(pod: &PodSpec) -> u32 {
+pub(super) fn threads(pod: &PodSpec) -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     pod.threads.unwrap_or_else(|| (cores / pod.pool.max).max(1) as u32)
 }
@@ -130,7 +148,7 @@ impl Process {
         }
         let mut child = command
             .env_clear()
-            .envs(environment(spec))
+            .envs(environment(spec, &spec.scratch))
             .current_dir(&spec.scratch)
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(control_theirs)))
@@ -138,19 +156,43 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32)).expect("a child that was not waited for has an id");
-        let stream = |stream: std::os::unix::net::UnixStream| {
-            stream.set_nonblocking(true)?;
-            UnixStream::from_std(stream)
-        };
         Ok(Process {
-            group,
-            control: Some(stream(control)?),
-            data: Some(stream(data)?),
+            control: Some(watched(control)?),
+            data: Some(watched(data)?),
             data_theirs: Some(data_theirs.into()),
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
-            child,
+            stdout: child.stdout.take().map(|pipe| Box::new(pipe) as Output),
+            stderr: child.stderr.take().map(|pipe| Box::new(pipe) as Output),
+            body: Body::Kept { child, group },
         })
+    }
+
+    /// Has the pod forked from a zygote. `plan`: what it is confined by.
+    ///
+    /// Errors: `io`, when the family takes no orders (any more): then it can still be started.
+    pub fn fork(spec: &Spec, family: &Family, page: Option<&Path>, plan: &serde_json::value::RawValue) -> Result<Process, Fault> {
+        let what = |error: std::io::Error| Fault::io(format!("forking a pod of `{}`", spec.recipe.manifest().name), &error);
+        let made = || -> std::io::Result<Process> {
+            let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
+            let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
+            let (stdout, stdout_theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            let (stderr, stderr_theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            let theirs = [OwnedFd::from(control_theirs), stdout_theirs, stderr_theirs];
+            let member = family.fork(spec, page, plan, &theirs)?;
+            Ok(Process {
+                control: Some(watched(control)?),
+                data: Some(watched(data)?),
+                data_theirs: Some(data_theirs.into()),
+                stdout: Some(Box::new(pipe::Receiver::from_owned_fd(stdout)?)),
+                stderr: Some(Box::new(pipe::Receiver::from_owned_fd(stderr)?)),
+                body: Body::Forked(member),
+            })
+        };
+        made().map_err(what)
+    }
+
+    /// Whether it was forked from a zygote.
+    pub fn is_forked(&self) -> bool {
+        matches!(self.body, Body::Forked(_))
     }
 
     /// The two sockets, for the lanes; to be taken once.
@@ -161,7 +203,11 @@ impl Process {
     /// Waits for the keeper: when it is gone, so is every process below it. Cancel-safe.
     pub async fn ended(&mut self) -> Ending {
         use std::os::unix::process::ExitStatusExt;
-        match self.child.wait().await {
+        let child = match &mut self.body {
+            Body::Kept { child, .. } => child,
+            Body::Forked(member) => return member.over().await,
+        };
+        match child.wait().await {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => Ending::Code(code),
                 (None, Some(signal)) => Ending::Signal(signal),
@@ -174,18 +220,26 @@ impl Process {
 
     /// SIGTERM to the pod and its children; the keeper ignores it.
     pub fn terminate(&self) {
-        self.signal_group(Signal::TERM);
+        match &self.body {
+            Body::Kept { .. } => self.signal_group(Signal::TERM),
+            Body::Forked(member) => member.terminate(),
+        }
     }
 
     /// Tells the keeper to kill every process of the tree, and then itself.
     pub fn kill(&self) {
-        if self.is_running() {
-            let _ = rustix::process::kill_process(self.group, Signal::QUIT);
+        match &self.body {
+            Body::Kept { group, .. } if self.is_running() => drop(rustix::process::kill_process(*group, Signal::QUIT)),
+            Body::Kept { .. } => {}
+            Body::Forked(member) => member.kill(),
         }
     }
 
     /// Asks the pod to print its stacks.
     pub fn dump_stacks(&self, pid: u32) {
+        if let Body::Forked(member) = &self.body {
+            return member.signal(Signal::USR1);
+        }
         // While the keeper lives it has not reaped the pod, so the number is the pod's.
         if let Some(pid) = Pid::from_raw(pid as i32).filter(|_| self.is_running()) {
             let _ = rustix::process::kill_process(pid, Signal::USR1);
@@ -194,31 +248,77 @@ impl Process {
 
     /// SIGKILL to whatever is left in the group, the keeper included.
     pub fn kill_group(&self) {
-        self.signal_group(Signal::KILL);
+        match &self.body {
+            Body::Kept { .. } => self.signal_group(Signal::KILL),
+            // Past its head as well, should that not do as it is told.
+            Body::Forked(member) => {
+                member.kill();
+                member.signal(Signal::KILL);
+            }
+        }
     }
 
     fn signal_group(&self, signal: Signal) {
         // The group's number is ours as long as the keeper was not reaped.
-        if self.is_running() {
-            let _ = rustix::process::kill_process_group(self.group, signal);
+        if let Body::Kept { group, .. } = &self.body
+            && self.is_running()
+        {
+            let _ = rustix::process::kill_process_group(*group, signal);
         }
     }
 
-    /// The keeper's process, unless it was waited for.
+    /// The process above the pod: its keeper, or the guard of its family. None once that was waited for.
     pub fn keeper_pid(&self) -> Option<u32> {
-        self.child.id()
+        match &self.body {
+            Body::Kept { child, .. } => child.id(),
+            Body::Forked(member) => member.guard_pid(),
+        }
+    }
+
+    /// The pod's own process as this host sees it. `said`: what it says itself, believed if it can be true; in a family, where processes have other
+    /// numbers, it is not asked.
+    pub fn pod_pid(&self, said: u32) -> Option<u32> {
+        match &self.body {
+            Body::Kept { child, .. } => Some(said).filter(|said| child.id().is_some_and(|keeper| vitals::is_below(*said, keeper))),
+            Body::Forked(member) => member.pid(),
+        }
+    }
+
+    /// From where on its memory is counted.
+    pub fn top_pid(&self) -> Option<u32> {
+        match &self.body {
+            // So that a child that left its parents counts too.
+            Body::Kept { child, .. } => child.id(),
+            Body::Forked(member) => member.pid(),
+        }
+    }
+
+    /// Its scratch folder, as it sees it itself.
+    pub fn scratch<'a>(&self, spec: &'a Spec) -> &'a Path {
+        match &self.body {
+            Body::Kept { .. } => &spec.scratch,
+            Body::Forked(_) => Path::new(super::confine::FORKED_SCRATCH),
+        }
     }
 
     /// Takes a descriptor out of the keeper.
     pub fn take_from_keeper(&self, number: i32) -> std::io::Result<OwnedFd> {
         use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-        let keeper = pidfd_open(self.group, PidfdFlags::empty())?;
+        let Body::Kept { group, .. } = &self.body else {
+            return Err(std::io::Error::other("a pod of a zygote has no keeper"));
+        };
+        let keeper = pidfd_open(*group, PidfdFlags::empty())?;
         Ok(pidfd_getfd(keeper, number, PidfdGetfdFlags::empty())?)
     }
 
     fn is_running(&self) -> bool {
-        self.child.id().is_some()
+        matches!(&self.body, Body::Kept { child, .. } if child.id().is_some())
     }
+}
+
+fn watched(stream: std::os::unix::net::UnixStream) -> std::io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 /// Sends as many of `bytes` as fit, with `descriptor` attached to the first of them.

@@ -12,7 +12,6 @@ use super::{
     frame::Decoded,
     lane::{Lane, Read},
     state::{AskId, Event, State},
-    vitals,
     waits::Undelivered,
     wire::{FromPod, PROTOCOL},
 };
@@ -104,11 +103,16 @@ impl Driver {
                 self.keeps_page = is_runner && has("page") && self.page.path().is_some();
                 self.dumps_stacks = has("stack");
                 // It will be signalled and measured: a number of somebody else's is none.
-                let keeper = self.process.keeper_pid().unwrap_or(0);
-                self.shared.pid.store(if vitals::is_below(pid, keeper) { pid } else { 0 }, Ordering::Release);
+                self.shared.pid.store(self.process.pod_pid(pid).unwrap_or(0), Ordering::Release);
                 self.step(Event::Hello);
             }
-            FromPod::Started => self.step(Event::Started),
+            FromPod::Started => {
+                // In a family its number may come after its first word, but not after its work.
+                if self.shared.pid.load(Ordering::Acquire) == 0 && self.process.is_forked() {
+                    self.shared.pid.store(self.process.pod_pid(0).unwrap_or(0), Ordering::Release);
+                }
+                self.step(Event::Started);
+            }
             FromPod::Ready => self.step(Event::Ready),
             FromPod::Failed(fault) => {
                 let fault = self.with_tail(fault, 0);

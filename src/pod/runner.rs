@@ -16,6 +16,7 @@ const FILES: &[(&str, &str)] = &[
     ("asks.py", include_str!("../../python/src/hob_pod/asks.py")),
     ("blob.py", include_str!("../../python/src/hob_pod/blob.py")),
     ("control.py", include_str!("../../python/src/hob_pod/control.py")),
+    ("family.py", include_str!("../../python/src/hob_pod/family.py")),
     ("faults.py", include_str!("../../python/src/hob_pod/faults.py")),
     ("keeper.py", include_str!("../../python/src/hob_pod/keeper.py")),
     ("kernel.py", include_str!("../../python/src/hob_pod/kernel.py")),
@@ -28,6 +29,7 @@ const FILES: &[(&str, &str)] = &[
     ("serving.py", include_str!("../../python/src/hob_pod/serving.py")),
     ("walls.py", include_str!("../../python/src/hob_pod/walls.py")),
     ("wire.py", include_str!("../../python/src/hob_pod/wire.py")),
+    ("zygote.py", include_str!("../../python/src/hob_pod/zygote.py")),
 ];
 
 /// How the name of a file begins that is being written; none can be imported.

@@ -87,13 +87,26 @@ const CLONE_NEW: &[libc::c_int] = &[
 /// Kinds of internet sockets that are not TCP. The kind's low four bits count, the rest are flags.
 const NOT_STREAM: &[libc::c_int] = &[libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, 10]; // 10: SOCK_PACKET, deprecated but there
 
-/// The programs of a pod, to be added in this order. `network`: it may have TCP sockets.
+/// Whose calls they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Who {
+    Pod,
+    /// It may have TCP sockets.
+    PodWithNetwork,
+    /// It may enter the roots of pods, each of which adds the programs of a pod on top.
+    Zygote,
+}
+
+/// The programs of a process, to be added in this order.
 ///
 /// Errors: a text for people, on an architecture that the filter does not know.
-pub fn programs(network: bool) -> Result<Vec<Vec<u8>>, String> {
+pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
     let arch = TargetArch::try_from(ARCH).map_err(|_| format!("no filter of system calls for {ARCH}"))?;
     let made = || -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
         let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+        if who == Who::Zygote {
+            refused.remove(&libc::SYS_chroot);
+        }
         let is = |argument, op, value: libc::c_int| SeccompCondition::new(argument, Len::Dword, op, value as u32 as u64);
         let masked = |argument, mask: libc::c_int, value| is(argument, Is::MaskedEq(mask as u32 as u64), value);
         let clone = CLONE_NEW.iter().map(|flag| SeccompRule::new(vec![masked(0, *flag, *flag)?])).collect::<Result<_, _>>()?;
@@ -104,7 +117,7 @@ pub fn programs(network: bool) -> Result<Vec<Vec<u8>>, String> {
         // Asking which one it is (all ones) is harmless, as is the ordinary one.
         let persona = SeccompRule::new(vec![is(0, Is::Ne, -1)?, is(0, Is::Ne, 0)?])?;
         refused.insert(libc::SYS_personality, vec![persona]);
-        refused.insert(libc::SYS_socket, sockets(network, &is, &masked)?);
+        refused.insert(libc::SYS_socket, sockets(who == Who::PodWithNetwork, &is, &masked)?);
         // Its flags lie in memory, where no filter looks: as on a kernel without it, callers use `clone`.
         let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         let filter = |rules, errno: libc::c_int| {
@@ -168,12 +181,12 @@ mod tests {
 
     #[test]
     fn programs_are_within_what_the_kernel_takes() {
-        for network in [false, true] {
-            for program in programs(network).unwrap() {
+        for who in [Who::Pod, Who::PodWithNetwork, Who::Zygote] {
+            for program in programs(who).unwrap() {
                 // BPF_MAXINSNS; what they do is tried by hostile pods.
                 assert!(program.len() % 8 == 0 && program.len() / 8 <= 4096, "{}", program.len());
             }
         }
-        assert_ne!(programs(false).unwrap(), programs(true).unwrap());
+        assert_ne!(programs(Who::Pod).unwrap(), programs(Who::PodWithNetwork).unwrap());
     }
 }

@@ -44,7 +44,7 @@ impl Driver {
         let name = manifest.name.to_string();
         let digest = self.spec.recipe.digest().hex();
         let folder = self.spec.recipe.folder().display().to_string();
-        let scratch = self.spec.scratch.display().to_string();
+        let scratch = self.process.scratch(&self.spec).display().to_string();
         let site_packages = self.spec.program.site_packages.as_ref().map(|path| path.display().to_string());
         let models: Vec<(String, String)> =
             self.spec.recipe.models().iter().map(|model| (model.name.clone(), model.path.display().to_string())).collect();

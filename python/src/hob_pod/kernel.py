@@ -52,6 +52,16 @@ def mount(source, target, kind, flags, data=None):
     _checked(f"mounting {target}", _libc.mount(text[0], text[1], text[2], ctypes.c_ulong(flags), text[3]))
 
 
+def unmount(path):
+    """Lets go of what is mounted there and below, in use or not."""
+    _checked(f"umount {path}", _libc.umount2(os.fsencode(path), 2))
+
+
+def pivot_root(new, old):
+    number = 155 if os.uname().machine == "x86_64" else 41
+    _checked("pivot_root", _syscall(_long(number), os.fsencode(new), os.fsencode(old)))
+
+
 def clone_tree(path):
     """A descriptor of a detached copy of what is mounted at `path` and below it."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE

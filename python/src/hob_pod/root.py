@@ -20,12 +20,12 @@ from . import kernel
 from .refused import Refused
 
 
-def separate(plan):
-    """Puts this process into namespaces of its own. Raises Refused; gives what could not be had in reduced mode."""
+def separate(plan, more=0):
+    """Puts this process into namespaces of its own, and of the kinds `more`. Raises Refused; gives what could not be had in reduced mode."""
     if "namespaces" in plan["without"]:
         return _missing(plan, "namespaces", "made unavailable")
     user, group = os.geteuid(), os.getegid()
-    flags = kernel.NEWNS | kernel.NEWIPC | kernel.NEWNET
+    flags = kernel.NEWNS | kernel.NEWIPC | kernel.NEWNET | more
     try:
         try:
             kernel.unshare(flags | kernel.NEWUSER)

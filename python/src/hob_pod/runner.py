@@ -1,7 +1,7 @@
 """The runner: becomes the recipe's pod. What it is then asked is answered by `serving`.
 
-Apart from `serving` because it runs once, in a fixed order that matters: lanes, sandbox, threads, environment,
-and only then code that is not Hob's.
+Apart from `serving` because it runs once, in a fixed order that matters: lanes, threads, environment, and only then
+code that is not Hob's. It is confined by then (see `walls`).
 """
 
 import _signal
@@ -18,13 +18,14 @@ _CO_ASYNC = 0x80 | 0x200  # coroutine, async generator
 _TOP_LEVEL_AWAIT = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT; `ast` takes 6 ms to import
 
 
-def main(page, title):
+def main(page, title, packages_are_there=False):
     """Runs a pod whose control lane is standard input; never returns.
 
     `page`: u64s in memory that the host reads too, or None. `title`: the keeper's `Title`.
+    `packages_are_there`: a zygote set them up.
     """
     try:
-        Runner(page, title).run()
+        Runner(page, title, packages_are_there).run()
     except BaseException as end:
         control.end_by(end)
 
@@ -32,7 +33,7 @@ def main(page, title):
 class Runner:
     """One pod, from its first instruction until it serves."""
 
-    def __init__(self, page, title):
+    def __init__(self, page, title, packages_are_there=False):
         # Before anything else can print, read or fork: the lane is a private descriptor, fd 0 is nothing.
         lane = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -40,6 +41,7 @@ class Runner:
         os.close(nothing)
         self.control = control.Control(_socket.socket(fileno=lane))
         self.page, self.title = page, title
+        self._packages_are_there = packages_are_there
 
     def run(self):
         """Start, load, serve."""
@@ -63,8 +65,6 @@ class Runner:
             raise wire.ProtocolError(f"{len(descriptors)} descriptors came with `start`; wanted the data lane alone")
         self.start = start
         self.pod_folder = os.path.join(start["folder"], "pod")
-
-        # The sandbox is applied here: while this is the only thread, and before a line of third-party code.
 
         asks.prepare(self.page, start["concurrency"])
         self.server = serving.Server(_socket.socket(fileno=descriptors[0]), start, self.pod_folder)
@@ -92,16 +92,9 @@ class Runner:
     # --- becoming the pod
 
     def _set_up_imports(self):
-        """The environment's packages and the recipe's own modules, as `site` would without -I -S."""
-        packages = self.start["site_packages"]
-        if packages is not None:
-            import site
-
-            beside = os.path.dirname(sys.executable)
-            if any(os.path.exists(os.path.join(at, "pyvenv.cfg")) for at in (beside, os.path.dirname(beside))):
-                site.main()  # sets sys.prefix to the environment, runs its .pth files
-            if os.path.realpath(packages) not in map(os.path.realpath, sys.path):
-                site.addsitedir(packages)
+        """The environment's packages, unless a zygote has them, and the recipe's own modules."""
+        if not self._packages_are_there:
+            set_up_packages(self.start["site_packages"])
         sys.path.insert(0, self.pod_folder)
         sys.dont_write_bytecode = True  # the recipe's folder is what was signed, to the file
         try:
@@ -191,6 +184,18 @@ class Runner:
                 raise faults.Fault("import_failed", text, f"take `batch` out of [operations.{name}] in recipe.toml")
             is_async = bool(_code_flags(method) & _CO_ASYNC)
             self.server.operations[name] = serving.Operation(method, takes_blobs, declared["streaming"], declared["batch"], is_async)
+
+
+def set_up_packages(packages):
+    """The environment's packages, as `site` would without -I -S. `packages`: their folder, or None."""
+    if packages is not None:
+        import site
+
+        beside = os.path.dirname(sys.executable)
+        if any(os.path.exists(os.path.join(at, "pyvenv.cfg")) for at in (beside, os.path.dirname(beside))):
+            site.main()  # sets sys.prefix to the environment, runs its .pth files
+        if os.path.realpath(packages) not in map(os.path.realpath, sys.path):
+            site.addsitedir(packages)
 
 
 def _nothing():

@@ -10,6 +10,7 @@ A plan, made by the host:
     without   layers to take for unavailable (tests, and operators who want to see what happens)
     view      what `root` builds; `base` is where
     paths     {"read", "execute", "write", "device"}: what Landlock allows, as paths within that root
+    scratch   its own folder, where there is no root: in a root it is one of the private ones
     filters   seccomp programs in hexadecimal, in the order in which they are added
     way_out   whether names on the network were granted: then `proxy` is set here to the port that may be connected to
     limits    {"processes", "data_bytes", "file_bytes", "nice"}: 0 for none
@@ -56,9 +57,14 @@ _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
 SCOPES_SINCE = 6
 
 
-def enter(plan, base, missing):
-    """Confines this process for good and proves it. Raises Refused. `missing`: layers that the keeper had to do without."""
+def enter(plan, base, missing, keep=0):
+    """Confines this process for good and proves it. Raises Refused. `missing`: layers that the keeper had to do without.
+
+    `base`: the root to enter; None for a process that is in its own. `keep`: a mask of capabilities.
+    """
     missing = list(missing)
+    has_root = base is not None or keep
+    be_killed_first()
     if base is not None:
         try:
             os.chroot(base)
@@ -67,11 +73,11 @@ def enter(plan, base, missing):
             raise Refused("namespaces", f"entering the root: {error.strerror}") from None
     _limit(plan["limits"])
     try:
-        kernel.drop_capabilities()
+        kernel.drop_capabilities(keep)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     except OSError as error:
         raise Refused("privileges", error.strerror) from None
-    _layer(plan, missing, "landlock", lambda: _landlock(plan, base is not None))
+    _layer(plan, missing, "landlock", lambda: _landlock(plan, has_root))
     _layer(plan, missing, "seccomp", lambda: _seccomp(plan))
     _prove(plan, missing)
     return missing
@@ -105,12 +111,15 @@ def _limit(limits):
             os.nice(limits["nice"])
     except (OSError, ValueError) as error:
         raise Refused("limits", str(error)) from None
+
+
+def be_killed_first():
+    """Should the machine run out of memory: a pod before its host. What is forked from here on inherits it."""
     try:
-        # Should the machine run out of memory: a pod before its host.
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("500")
     except OSError:
-        pass  # a root without a writable /proc, or a score that is higher already
+        pass  # within a root whose /proc is read-only, where it was said before; or it is higher already
 
 
 def _landlock(plan, has_root):
@@ -122,6 +131,8 @@ def _landlock(plan, has_root):
     for kind, paths in plan["paths"].items():
         for path in paths:
             _allow(ruleset, path, RIGHTS[kind] & handled)
+    for path in plan["view"]["private"] if has_root else (plan["scratch"], "/dev/shm"):
+        _allow(ruleset, path, RIGHTS["write"] & handled)
     # Opened here: the host's /proc/self is the host.
     _allow(ruleset, "/proc/self", (RIGHTS["read"] | (WRITE_FILE if plan["gpu"] else 0)) & handled)
     if plan["proxy"] and net:
@@ -174,7 +185,8 @@ def _acts(plan):
     proof = plan["proof"]
     host, read = proof["host"], os.O_RDONLY | os.O_CLOEXEC
     yield "reading a file outside", ("namespaces",), (errno.ENOENT,), lambda: os.open(proof["secret"], read)
-    yield "reading a file that no rule allows", ("namespaces", "landlock"), (), lambda: os.open(proof["planted"], read)
+    if proof["planted"]:
+        yield "reading a file that no rule allows", ("namespaces", "landlock"), (), lambda: os.open(proof["planted"], read)
     written = os.path.join(proof["folder"], ".hob-proof")
     yield "writing where code is read from", ("landlock",), (errno.EROFS,), lambda: _write(written)
     # An address for documentation, which nobody has: a way out would time out.

@@ -29,6 +29,15 @@ class Walls:
         except Refused as refused:
             self._refuse(refused)
 
+    @classmethod
+    def of_fork(cls, control, plan, base):
+        """What the head of a family built."""
+        walls = cls.__new__(cls)
+        walls._control, walls.plan, walls._base = control, plan, base
+        walls._listener, walls._missing = None, []
+        plan["proxy"] = 0
+        return walls
+
     def _build(self):
         try:
             base = root.build(self.plan["view"])

@@ -1,0 +1,368 @@
+"""The family: pods of one environment that are forked from a zygote instead of started, and what stands around them.
+
+Apart from the keeper, which starts one pod in the host's process namespace: here pods are many, they live in a process
+namespace of their own, and when its first process ends, the kernel ends every other one, whoever killed what.
+
+    host
+     +- guard        in the host's process namespace: ends the next one with the host, and is ended by nobody's wish
+         +- head     process 1: makes each pod's root, has the zygote fork, sweeps after each pod, tells the host
+             +- zygote   has imported the wheels that recipes preload (`zygote`)
+                 +- pod, pod, ...
+
+    python -I -S family.py --host-pid N [--title TEXT]
+
+Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message, with the descriptors that belong to it.
+
+    host -> head   {"type": "boot", "plan", "zygote_plan", "preload", "site_packages", "environment"}
+                   {"type": "fork", "id", "plan", "title", "environment", "threads", "page"} + control, stdout, stderr
+                   {"type": "signal", "id", "number"}: to the pod's group; {"type": "kill", "id"}: all of that pod
+    head -> host   {"type": "ready", "seconds"} or {"type": "unforkable", "why"}: once
+                   {"type": "born", "id"} + a pidfd; {"type": "over", "id", "status"}: nothing of it is left
+                   {"type": "barren"}: the zygote is gone; pods live on, but none is forked any more
+
+A pod whose plan cannot be carried out says so to the host itself, as one of a keeper does.
+"""
+
+import _signal as signal
+import _socket
+import json
+import os
+import select
+import sys
+from array import array
+
+PACKET_BYTES_MAX = 128 << 10
+EXIT_WRONG_HOST, EXIT_NO_FAMILY = 70, 72
+
+
+def main(arguments):
+    """Never returns."""
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from hob_pod import kernel, root
+    from hob_pod.keeper import Title
+    from hob_pod.refused import Refused
+
+    values = dict(zip(arguments[::2], arguments[1::2]))
+    host = int(values["--host-pid"])
+    try:
+        host_handle = os.pidfd_open(host)
+    except OSError as error:
+        os.write(2, f"hob_pod: cannot watch the host {host}: {error}\n".encode())
+        os._exit(EXIT_WRONG_HOST)
+    if os.getppid() != host:
+        os._exit(EXIT_WRONG_HOST)
+    title = Title(values.get("--title"), kernel.prctl)
+    channel = Channel(0)
+    boot, _ = channel.receive()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        missing = root.separate(boot["plan"], kernel.NEWPID)
+        if missing:
+            raise Refused("namespaces", missing[0])
+    except Refused as refused:
+        channel.send({"type": "unforkable", "why": str(refused)})
+        os._exit(EXIT_NO_FAMILY)
+    head = os.fork()
+    if head == 0:
+        os.close(host_handle)
+        # A guard that died before this is missed by it, but then the host hears of its end and hangs up.
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        try:
+            Head(channel, boot, title, kernel, root).run()
+        except BaseException:
+            import traceback
+
+            os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+            os._exit(EXIT_NO_FAMILY)
+    title.show("guard")
+    os.close(0)
+    _guard(head, host_handle)
+
+
+def _guard(head, host_handle):
+    """Sleeps until the host or the head is dead, and sees to it that both are."""
+    handle = os.pidfd_open(head)
+    poll = select.poll()
+    poll.register(host_handle, select.POLLIN)
+    poll.register(handle, select.POLLIN)
+    while handle not in [descriptor for descriptor, _ in poll.poll()]:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)  # and with it the whole namespace
+    status = os.waitpid(head, 0)[1]
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0)
+
+
+class Channel:
+    """Whole messages with descriptors, over a socket that keeps packets apart."""
+
+    def __init__(self, descriptor):
+        self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, descriptor)
+
+    def send(self, message, descriptors=()):
+        passed = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        self.socket.sendmsg([json.dumps(message).encode()], passed)
+
+    def receive(self):
+        """The next message and its descriptors; (None, []) at the end."""
+        room = _socket.CMSG_SPACE(8 * 4)
+        packet, ancillary, flags, _ = self.socket.recvmsg(PACKET_BYTES_MAX, room, _socket.MSG_CMSG_CLOEXEC)
+        descriptors = array("i")
+        for level, kind, data in ancillary:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+        if flags & (_socket.MSG_CTRUNC | _socket.MSG_TRUNC):
+            raise OSError("a packet was cut")
+        if not packet:
+            return None, []
+        return json.loads(packet), list(descriptors)
+
+
+class Member:
+    """One pod."""
+
+    def __init__(self, identity, device):
+        self.identity = identity
+        self.device = device  # of its root: what tells its processes from those of others, and no process can change
+        self.pid = None
+        self.status = None
+        self.page = None
+        self.awaits_peak = False  # the zygote says that last
+
+
+class Head:
+    """Process 1 of the family."""
+
+    def __init__(self, channel, boot, title, kernel, root):
+        self.channel, self.boot, self.title, self.kernel, self.root = channel, boot, title, kernel, root
+        self.members = {}
+        self.zygote = self.zygote_channel = None
+        self.unswept = []  # pods that are over, whose processes are being looked for
+
+    def run(self):
+        """Until the host hangs up, or the zygote is gone and with it the last pod. Its end is everybody's."""
+        kernel, base = self.kernel, self.boot["plan"]["view"]["base"]
+        kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+        kernel.mount("hob", base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0700,size=1m")
+        self.top, self.stage = base + "/top", base + "/stage"
+        for folder in (self.top, self.stage):
+            os.mkdir(folder)
+        self.root.build(self.boot["plan"]["view"], self.top)
+        self.pods = self.top + "/pods"
+        # What is mounted there appears in the zygote's namespace too: this is said before that is made.
+        kernel.mount(None, self.pods, None, kernel.MS_SHARED)
+        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.zygote = os.fork()
+        if self.zygote == 0:
+            for descriptor in (wake_read, wake_write):
+                os.close(descriptor)
+            ours.close()
+            self.channel.socket.close()
+            from hob_pod import zygote
+
+            self.title.show("zygote")
+            zygote.main(self.boot, self.top, theirs.detach())
+        theirs.close()
+        self.zygote_channel = Channel(ours.detach())
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self.title.show("head")
+        poll = select.poll()
+        host, zygote = self.channel.socket.fileno(), self.zygote_channel.socket.fileno()
+        for descriptor in (host, zygote, wake_read):
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in poll.poll(SWEEP_MS if self.unswept else None)]
+            if host in ready and not self._host_said(*self._received(self.channel)):
+                os._exit(0)
+            if zygote in ready and self.zygote_channel is not None and not self._zygote_said(*self._received(self.zygote_channel)):
+                poll.unregister(zygote)
+                self._barren()
+            if wake_read in ready:
+                try:
+                    os.read(wake_read, 4096)
+                except BlockingIOError:
+                    pass
+            self._reap()
+            self._sweep()
+            if self.zygote_channel is None and not self.members:
+                os._exit(0)
+
+    def _received(self, channel):
+        try:
+            return channel.receive()
+        except ConnectionError:
+            return None, []
+
+    # --- the host
+
+    def _host_said(self, message, descriptors):
+        if message is None:
+            return False
+        kind = message["type"]
+        member = self.members.get(message["id"])
+        if kind == "fork":
+            self._fork(message, descriptors)
+        elif member is not None and kind == "signal":
+            self._signal(member, message["number"])
+        elif member is not None and kind == "kill":
+            self._kill(member)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return True
+
+    def _fork(self, message, descriptors):
+        identity = message["id"]
+        stage, place = f"{self.stage}/{identity}", f"{self.pods}/{identity}"
+        page = None
+        try:
+            if self.zygote_channel is None:
+                raise OSError("the zygote is gone")
+            os.mkdir(stage)
+            self.root.build(message["plan"]["view"], stage)
+            device = os.stat(stage).st_dev
+            tree = self.kernel.clone_tree(stage)
+            self.kernel.unmount(stage)
+            os.mkdir(place)
+            self.kernel.attach_tree(tree, place)
+            os.close(tree)
+            if message["page"] is not None:
+                page = os.open(message["page"], os.O_RDWR | os.O_CLOEXEC)
+            member = self.members[identity] = Member(identity, device)
+            member.page = page
+            order = {key: message[key] for key in ("id", "plan", "title", "environment", "threads")}
+            self.zygote_channel.send(order, [*descriptors, *([page] if page is not None else [])])
+        except OSError as error:
+            os.write(descriptors[2], f"hob_pod: cannot fork: {error}\n".encode())
+            self.members.pop(identity, None)
+            if page is not None:
+                os.close(page)
+            self._clear(identity)
+            self.channel.send({"type": "over", "id": identity, "status": None, "why": str(error)})
+
+    def _signal(self, member, number):
+        if member.pid is not None and member.status is None:
+            try:
+                os.killpg(member.pid, number)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+    def _kill(self, member):
+        if member.pid is not None:
+            self._kill_all(member)
+
+    # --- the zygote
+
+    def _zygote_said(self, message, descriptors):
+        if message is None:
+            return False
+        kind = message["type"]
+        if kind in ("ready", "unforkable"):
+            self.channel.send(message)
+            return kind == "ready"
+        member = self.members.get(message["id"])
+        if member is None:
+            return True
+        if kind == "forked":
+            member.pid = message["pid"]
+            try:
+                handle = os.pidfd_open(member.pid)
+            except OSError:
+                return True  # over already, and reaped: its end is on the way
+            self.channel.send({"type": "born", "id": member.identity}, [handle])
+            os.close(handle)
+        elif kind == "ended" and member.status is None:
+            member.awaits_peak = True
+            self._ended(member, message["status"], message["usage"])
+        elif kind == "peak":
+            self._note(member, 1, message["bytes"])
+            member.awaits_peak = False
+        return True
+
+    def _barren(self):
+        self.zygote_channel.socket.close()
+        self.zygote_channel = None
+        # It may have been told to fork and died before it did: of those nobody will say anything.
+        for member in list(self.members.values()):
+            if member.pid is None:
+                self._ended(member, signal.SIGKILL, None)
+        self.channel.send({"type": "barren"})
+
+    def _ended(self, member, status, usage):
+        member.status = status
+        if member.page is not None:
+            # As the keeper does: u64s 1 and 2, the peak in bytes and the time in milliseconds. At least 1: something ran.
+            peak, cpu = usage or (0, 0)
+            self._note(member, 1, max(1, peak))
+            self._note(member, 2, cpu)
+        self.unswept.append(member)
+
+    def _note(self, member, place, number):
+        if member.page is not None:
+            os.pwrite(member.page, number.to_bytes(8, sys.byteorder), place * 8)
+
+    # --- processes
+
+    def _reap(self):
+        """Takes the status of all that ended below us: what pods left, pods whose zygote is gone, and the zygote."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for member in self.members.values():
+                if member.pid == pid and member.status is None:
+                    self._ended(member, status, (usage.ru_maxrss * 1024, int((usage.ru_utime + usage.ru_stime) * 1000)))
+
+    def _sweep(self):
+        """Kills what is left of pods that are over; says so of each of which nothing is."""
+        for member in list(self.unswept):
+            if self._kill_all(member) == 0 and not (member.awaits_peak and self.zygote_channel is not None):
+                self.unswept.remove(member)
+                del self.members[member.identity]
+                if member.page is not None:
+                    os.close(member.page)
+                self._clear(member.identity)
+                self.channel.send({"type": "over", "id": member.identity, "status": member.status})
+
+    def _kill_all(self, member):
+        """SIGKILL to every process within the pod's root; how many there were."""
+        killed = 0
+        own = os.getpid()
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or int(name) in (own, self.zygote):
+                continue
+            try:
+                handle = os.pidfd_open(int(name))
+            except OSError:
+                continue
+            try:
+                # Of the process that the handle is for: it cannot have become another one since.
+                if os.stat(f"/proc/{name}/root").st_dev == member.device:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    killed += 1
+            except OSError:
+                pass  # it ended meanwhile
+            finally:
+                os.close(handle)
+        return killed
+
+    def _clear(self, identity):
+        for folder in (f"{self.stage}/{identity}", f"{self.pods}/{identity}"):
+            try:
+                self.kernel.unmount(folder)
+            except OSError:
+                pass
+            try:
+                os.rmdir(folder)
+            except OSError:
+                pass
+
+
+#: Between two looks for what a pod left, in milliseconds.
+SWEEP_MS = 2
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

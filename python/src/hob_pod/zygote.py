@@ -1,0 +1,265 @@
+"""The zygote: imports the wheels that recipes preload, proves that it may be forked, and forks pods.
+
+Apart from the head, because wheels are third-party code: this process is confined as their environment is, and none of
+a recipe's own code ever runs in it. A fork is a copy of one thread. So whatever started another thread, holds a device,
+or cannot bear a fork makes this zygote unforkable, and its pods are started the ordinary way.
+"""
+
+import _signal as signal
+import gc
+import os
+import select
+import sys
+import time
+
+from . import kernel, root, sandbox
+from .family import Channel
+from .refused import Refused
+
+#: How long the canary may take, in seconds: its work takes milliseconds.
+CANARY_S = 10
+CAP_SYS_CHROOT = 1 << 18
+#: A device that anybody may have open.
+_HARMLESS = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+#: How numeric libraries are told a number of threads after they were loaded.
+_SET_THREADS = (
+    "omp_set_num_threads",
+    "openblas_set_num_threads",
+    "openblas_set_num_threads64_",
+    "scipy_openblas_set_num_threads",
+    "scipy_openblas_set_num_threads64_",
+    "MKL_Set_Num_Threads",
+)
+
+
+def main(boot, top, descriptor):
+    """Never returns. `top`: its root in the namespace of the head. `descriptor`: the socket to the head."""
+    channel = Channel(descriptor)
+    begun = time.monotonic()
+    try:
+        _confine(boot["zygote_plan"], top)
+        _preload(boot)
+        _must_be_forkable(descriptor)
+    except BaseException as error:
+        why = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+        channel.send({"type": "unforkable", "why": why[:1000]})
+        os._exit(0)
+    channel.send({"type": "ready", "seconds": time.monotonic() - begun})
+    Zygote(channel).serve()
+
+
+def _confine(plan, top):
+    """A root without a way back, and rules that every pod will have as well, with its own on top."""
+    sandbox.be_killed_first()
+    kernel.unshare(kernel.NEWNS)
+    os.chdir(top)
+    kernel.pivot_root(".", ".")
+    kernel.unmount(".")
+    os.chdir("/")
+    # It may enter the roots of pods, and nothing else.
+    sandbox.enter(plan, None, [], keep=CAP_SYS_CHROOT)
+
+
+def _preload(boot):
+    os.environ.clear()
+    os.environ.update(boot["environment"])
+    from . import asks, control, lane, places, runner, serving, walls  # noqa: F401 - so that no pod has to
+
+    runner.set_up_packages(boot["site_packages"])
+    import faulthandler  # noqa: F401
+    import traceback  # noqa: F401
+
+    gc.disable()
+    for name in boot["preload"]:
+        try:
+            __import__(name)
+        except Exception as error:
+            raise Refused("preload", f"importing `{name}` raised {type(error).__name__}: {error}") from None
+    gc.enable()
+    # Whatever is collected later writes into every page that it looks at, and so copies it.
+    gc.collect()
+    gc.freeze()
+
+
+def _must_be_forkable(own):
+    tasks = os.listdir("/proc/self/task")
+    if len(tasks) != 1:
+        names = sorted({_text(f"/proc/self/task/{task}/comm") for task in tasks})
+        raise Refused("fork", f"{len(tasks)} threads run after the imports ({', '.join(names)})")
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the listing itself
+        if target.startswith("/dev/") and target not in _HARMLESS:
+            raise Refused("fork", f"the imports opened the device {target}")
+    child = os.fork()
+    if child == 0:
+        _canary()
+    handle = os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    hangs = not poll.poll(CANARY_S * 1000)
+    if hangs:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    os.close(handle)
+    if hangs:
+        raise Refused("fork", "a forked process hung")
+    if status != 0:
+        raise Refused("fork", f"a forked process ended with status {status}")
+
+
+def _canary():
+    """What often hangs after a fork: threads, locks, the collector, numeric kernels of libraries that are loaded."""
+    try:
+        import threading
+
+        thread = threading.Thread(target=gc.collect)
+        thread.start()
+        thread.join()
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            square = numpy.ones((64, 64), dtype=numpy.float32)
+            assert float((square @ square)[0, 0]) == 64.0
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            square = torch.ones(64, 64)
+            assert float((square @ square)[0, 0]) == 64.0
+        os._exit(0)
+    except BaseException:
+        os._exit(1)
+
+
+def _text(path):
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return "?"
+
+
+class Zygote:
+    """Forks on order, and tells how its pods end."""
+
+    def __init__(self, channel):
+        self._channel = channel
+        self._pods = {}
+
+    def serve(self):
+        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        poll = select.poll()
+        orders = self._channel.socket.fileno()
+        poll.register(orders, select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        self._closed_in_pods = (wake_read, wake_write)
+        while True:
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            if orders in ready:
+                order, descriptors = self._channel.receive()
+                if order is None:
+                    os._exit(0)
+                self._fork(order, descriptors)
+            if wake_read in ready:
+                os.read(wake_read, 4096)
+            self._reap()
+
+    def _fork(self, order, descriptors):
+        pid = os.fork()
+        if pid == 0:
+            for descriptor in self._closed_in_pods:
+                os.close(descriptor)
+            signal.set_wakeup_fd(-1)
+            self._channel.socket.close()
+            _become_pod(order, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._pods[pid] = order["id"]
+        self._channel.send({"type": "forked", "id": order["id"], "pid": pid})
+
+    def _reap(self):
+        while True:
+            # Told before it is taken: should we die in between, the head finds it and tells the host.
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            identity = self._pods.pop(ended.si_pid, None)
+            status = ended.si_status << 8 if ended.si_code == os.CLD_EXITED else ended.si_status
+            with open(f"/proc/{ended.si_pid}/stat", "rb", buffering=0) as file:
+                fields = file.read(4096).rpartition(b")")[2].split()
+            # utime and stime are the fields 14 and 15; the first one here is the third. Of a dead process no peak is told before it is taken.
+            cpu = (int(fields[11]) + int(fields[12])) * 1000 // os.sysconf("SC_CLK_TCK")
+            if identity is not None:
+                self._channel.send({"type": "ended", "id": identity, "status": status, "usage": [0, cpu]})
+            peak = os.wait4(ended.si_pid, 0)[2].ru_maxrss * 1024
+            if identity is not None:
+                self._channel.send({"type": "peak", "id": identity, "bytes": peak})
+
+
+def _become_pod(order, descriptors):
+    """In the child: the order of things is that of a pod that was started; never returns."""
+    try:
+        os.setsid()
+        control, output, errors = descriptors[:3]
+        page = _map(descriptors[3]) if len(descriptors) > 3 else None
+        for target, descriptor in enumerate((control, output, errors)):
+            os.dup2(descriptor, target)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        from . import runner, walls
+        from .keeper import Title
+
+        walls.Walls.of_fork(0, order["plan"], f"/pods/{order['id']}").enter()
+        _diverge(order["threads"])
+        runner.main(page, Title(order["title"], kernel.prctl), packages_are_there=True)
+    except BaseException:
+        import traceback
+
+        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+    os._exit(126)
+
+
+def _map(descriptor):
+    import mmap
+
+    return memoryview(mmap.mmap(descriptor, 4096)).cast("Q")
+
+
+def _diverge(threads):
+    """What must not be the same in every fork: the state of random generators; and the number of threads is the pod's own."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and "numpy.random" in sys.modules:
+        numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(int.from_bytes(os.urandom(8), "little") >> 1)
+    if threads > 1:
+        _set_threads(threads)
+        if torch is not None:
+            torch.set_num_threads(threads)
+
+
+def _set_threads(threads):
+    """Tells every numeric library that is loaded: each read its variable when it was, which said 1."""
+    import ctypes
+
+    with open("/proc/self/maps") as maps:
+        libraries = {line.split(" ", 5)[-1].strip() for line in maps if ".so" in line}
+    for path in libraries:
+        if not any(word in os.path.basename(path) for word in ("omp", "openblas", "mkl")):
+            continue
+        try:
+            library = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        except OSError:
+            continue
+        for name in _SET_THREADS:
+            if hasattr(library, name):
+                getattr(library, name)(threads)
