@@ -18,7 +18,7 @@ use tokio::{
 
 use super::state::Ending;
 use crate::model::{
-    Fault, Verified,
+    Fault, Grants, Verified,
     recipe::{PodSpec, Runtime},
 };
 
@@ -47,6 +47,8 @@ pub struct Spec {
     pub dossiers: PathBuf,
     /// Names this pod among all pods ever.
     pub incarnation: String,
+    /// What it may do beyond reading its own files.
+    pub grants: Arc<Grants>,
     /// Dropped when no process of the pod is left.
     pub keeps: Vec<Keeps>,
 }
@@ -63,7 +65,7 @@ pub struct Process {
     pub stderr: Option<ChildStderr>,
 }
 
-/// Environment variables of a pod: from scratch, never the host's.
+/// Environment variables of a pod: from scratch; of the host's only those that it was granted.
 fn environment(spec: &Spec) -> Vec<(&str, String)> {
     let scratch = spec.scratch.display().to_string();
     let pod = spec.recipe.manifest().pod.as_ref();
@@ -87,6 +89,9 @@ fn environment(spec: &Spec) -> Vec<(&str, String)> {
         ("MKL_NUM_THREADS", threads),
     ];
     variables.extend(pod.into_iter().flat_map(|pod| &pod.env).map(|(name, value)| (name.as_str(), value.clone())));
+    // One that the host does not have, or that is not text, the pod does not have either.
+    let granted = spec.grants.permissions.env.iter().map(|name| name.as_str());
+    variables.extend(granted.filter_map(|name| Some((name, std::env::var(name).ok()?))));
     variables
 }
 
