@@ -22,12 +22,12 @@
 //! | layer | look here first |
 //! |---|---|
 //! | [`door`] | `cli.rs`: a function per command; `words.rs`: what may be said; `print.rs`: the one place that prints; `serve.rs`, `http/`: a server, from its start to its end; `client.rs`: the command line's way to one |
-//! | [`host`] | `run.rs`: a call; `lease.rs`: glue meets pod; `catalogue.rs`: which recipe; `pods.rs`: what runs; `install.rs`: the shelf's changes |
+//! | [`host`] | `run.rs`: a call; `lease.rs`: glue meets pod; `catalogue.rs`: which recipe; `pods.rs`: what runs; `install.rs`: the shelf's changes; `grants.rs`: what a recipe may do |
 //! | [`author`] | `build.rs`, `pack.rs`, `publish.rs`: from a folder to a signed bundle; `repository.rs`, `keys.rs`, `signed.rs`: a repository and its roles |
 //! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`: Python by `uv` |
 //! | [`glue`] | `run.rs`: budgets of one run; `imports.rs`: what a guest may call; `engine.rs`: slots and settings; `crash.rs`: traps as faults |
 //! | [`pod`] | `pool.rs`: a recipe's pods and who waits for them; `schedule.rs`: who is next; `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `burial.rs`: its end; `restarts.rs`, `poison.rs`: what is not tried again; `wire.rs`, `frame.rs`: the protocol |
-//! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `call.rs`: from words to proof |
+//! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `grant.rs`: permissions, and the one function that decides; `call.rs`: from words to proof |
 //!
 //! The contracts with other languages are `wit/glue.wit` (guests) and `docs/pod-protocol.md` (pods); the Python side of the
 //! latter is `python/src/hob_pod`, which the binary carries.
@@ -52,9 +52,11 @@
 //! - Results go to stdout and nothing else does; nothing outside `door/print.rs` prints. (`cargo`, which `hob build` runs,
 //!   speaks for itself on stderr.)
 //! - No door has logic of its own.
+//! - What a pod may do is what its recipe asks for *and* its operator gave. The command line and the crate can give; no door that serves
+//!   others can.
 //! - There is no unsafe code in this crate.
 //!
-//! Not yet: a sandbox around pods, and permissions. Until then a pod can do what its user can.
+//! Not yet: a sandbox around pods. Until then a pod can do what its user can, whatever it was granted; only `env` grants are enforced.
 
 pub mod author;
 pub mod door;

@@ -118,6 +118,7 @@ pub async fn publish(
             .iter()
             .map(|model| ModelTarget { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes })
             .collect(),
+        permissions: manifest.permissions.words(),
         files: packed.index.clone(),
     };
     let custom = serde_json::to_value(custom).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;

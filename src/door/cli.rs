@@ -6,7 +6,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::{
-    calling, looking,
+    calling, granting, looking,
     print::{self, Bars},
     serve,
     words::{Command, Remote, Repo, Words},
@@ -98,7 +98,11 @@ async fn command(words: Words) -> Result<(), Fault> {
     let host = Host::open(config).await?;
     let done = match words.command {
         Command::Serve { listen, unix } => serve::serve(&host, &home, listen.as_deref(), unix.as_deref(), json).await,
-        Command::Add { recipe, remote } => add(&host, &recipe, remote.as_deref(), json).await,
+        Command::Add { recipe, remote, grant, no_grant } => {
+            granting::add(&host, &recipe, remote.as_deref(), granting::word(grant, no_grant), json).await
+        }
+        Command::Grant(words) => granting::grant(&host, &words, json).await,
+        Command::Revoke(words) => granting::revoke(&host, &words, json).await,
         Command::Remove { recipe } => remove(&host, &recipe, json).await,
         Command::List => list(&host, json),
         Command::Show { recipe } => show(&host, &recipe, json).await,
@@ -187,24 +191,6 @@ async fn repo(command: Repo, json: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn add(host: &Host, words: &str, remote: Option<&str>, json: bool) -> Result<(), Fault> {
-    let (name, range) = match words.split_once('@') {
-        Some((name, range)) => {
-            let parsed = range
-                .parse()
-                .map_err(|error| usage(format!("`{range}` is not a version range ({error}): wanted e.g. `^0.1` or `=0.1.0`")))?;
-            (name, parsed)
-        }
-        None => (words, semver::VersionReq::STAR),
-    };
-    let added = host.add(&name.parse()?, &range, remote).await?;
-    say(json, json!(added), || {
-        let verb = if added.already { "is installed already:" } else { "installed:" };
-        format!("{verb} {} {}, signed by `{}` of remote `{}`", added.name, added.version, added.publisher, added.remote)
-    });
-    Ok(())
-}
-
 async fn remove(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
     host.remove(&recipe.parse()?).await?;
     say(json, json!({ "removed": recipe }), || format!("removed {recipe}"));
@@ -234,6 +220,12 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
         };
         let capability = shown.capability.as_ref().map(|name| format!("\nprovides {name}")).unwrap_or_default();
         let mut text = format!("{} {} ({})\n{}\n{signer}{capability}", shown.name, shown.version, shown.license, shown.summary);
+        for asked in &shown.permissions {
+            text.push_str(&format!("\nasks for {}, {}", asked.permission, if asked.granted { "granted" } else { "not granted" }));
+        }
+        if shown.reduced {
+            text.push_str(&format!("\n{}", granting::REDUCED));
+        }
         for operation in &shown.operations {
             text.push_str(&format!(
                 "\n\n{}: {}\n  input  {}\n  output {}",

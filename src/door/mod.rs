@@ -6,6 +6,7 @@
 mod calling;
 pub mod cli;
 mod client;
+mod granting;
 mod http;
 mod lines;
 mod looking;

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    io::{IsTerminal, Write},
+    io::{BufRead, IsTerminal, Read, Write},
     sync::Mutex,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::model::{Fault, Progress, Step};
+use crate::model::{Fault, Permissions, Progress, Step, limits::ANSWER_BYTES_MAX};
 
 /// Writes one line to stdout. A reader that went away (`hob ... | head`) is no failure.
 pub fn result(text: &str) {
@@ -23,6 +23,20 @@ pub fn result(text: &str) {
 /// Writes one line to stderr.
 pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Whether a question would reach somebody who can answer it.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks on stderr; anything but a clear yes is a no.
+pub fn ask(question: &str) -> bool {
+    let mut out = std::io::stderr().lock();
+    let _ = write!(out, "{question} [y/N] ").and_then(|()| out.flush());
+    let mut answer = Vec::new();
+    let read = std::io::stdin().lock().take(ANSWER_BYTES_MAX).read_until(b'\n', &mut answer);
+    read.is_ok() && matches!(answer.trim_ascii().to_ascii_lowercase().as_slice(), b"y" | b"yes")
 }
 
 /// Writes text to stdout in place of what stood there, where that is a terminal; else as it is, with an empty line after it.
@@ -57,6 +71,10 @@ pub fn fault(fault: &Fault) {
             violation["pointer"].as_str().unwrap_or("/"),
             violation["expected"].as_str().unwrap_or("")
         ));
+    }
+    let words: Vec<&str> = fault.detail["permissions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for (word, means) in Permissions::from_words(words).unwrap_or_default().explained() {
+        text.push_str(&format!("  {word}: to {means}\n"));
     }
     for key in ["cause", "traceback", "log"] {
         let lines: Vec<&str> = match &fault.detail[key] {

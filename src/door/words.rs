@@ -38,12 +38,22 @@ pub enum Command {
         /// Only from this remote.
         #[arg(long)]
         remote: Option<String>,
+        /// Give it all the permissions that it asks for.
+        #[arg(long, conflicts_with = "no_grant")]
+        grant: bool,
+        /// Give it no permission that it does not have.
+        #[arg(long)]
+        no_grant: bool,
     },
-    /// Take a recipe off the shelf.
+    /// Give a recipe permissions; without words, show what it asks for and what it has.
+    Grant(GrantWords),
+    /// Take back what a recipe was given.
+    Revoke(RevokeWords),
+    /// Take a recipe off the shelf, and what it was given with it.
     Remove { recipe: String },
     /// List what is installed.
     List,
-    /// Show a recipe: operations, schemas, signer.
+    /// Show a recipe: operations, schemas, signer, permissions.
     Show {
         /// An installed recipe, or a recipe folder.
         recipe: String,
@@ -128,6 +138,35 @@ pub struct CallWords {
     /// In a fresh pod and a host of its own, both ended with the call: for debugging.
     #[arg(long)]
     pub one_shot: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct GrantWords {
+    /// An installed recipe, or a recipe folder.
+    pub recipe: String,
+    /// E.g. `network=api.example.com:443`, `read=/data`, `write=/data/out`, `env=API_TOKEN`, `devices=gpu`.
+    #[arg(value_name = "KEY=VALUE")]
+    pub permissions: Vec<String>,
+    /// All that it asks for.
+    #[arg(long, conflicts_with = "permissions")]
+    pub all: bool,
+    /// Let its pods run where this machine cannot confine them wholly.
+    #[arg(long)]
+    pub reduced: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RevokeWords {
+    /// A recipe, or a recipe folder; it need not be there any more.
+    pub recipe: String,
+    #[arg(value_name = "KEY=VALUE", required_unless_present_any = ["all", "reduced"])]
+    pub permissions: Vec<String>,
+    /// Whatever it was given.
+    #[arg(long, conflicts_with_all = ["permissions", "reduced"])]
+    pub all: bool,
+    /// Its pods run only where this machine confines them wholly.
+    #[arg(long)]
+    pub reduced: bool,
 }
 
 fn priority(text: &str) -> Result<Priority, Fault> {

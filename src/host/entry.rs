@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 use super::Inner;
 use crate::{
     glue::Prepared,
-    model::{Code, Fault, Verified, recipe::PoolSpec},
+    model::{Code, Fault, Grants, Verified, recipe::PoolSpec},
     pod::{self, BoxFuture, Pool, Seat, Spawner, Watcher},
     shelf::{blocking, lockfile::EnvironmentPin},
 };
@@ -17,13 +17,15 @@ pub struct Entry {
     recipe: Arc<Verified>,
     /// The environment that the lock file names; none for a folder, or a recipe without requirements.
     environment: Option<EnvironmentPin>,
+    /// What its pods may do. When that changes, the entry is let go of, and its pods with it.
+    grants: Arc<Grants>,
     prepared: OnceCell<Prepared>,
     pool: OnceLock<Pool>,
 }
 
 impl Entry {
-    pub fn new(recipe: Verified, environment: Option<EnvironmentPin>) -> Entry {
-        Entry { recipe: Arc::new(recipe), environment, prepared: OnceCell::new(), pool: OnceLock::new() }
+    pub fn new(recipe: Verified, environment: Option<EnvironmentPin>, grants: Grants) -> Entry {
+        Entry { recipe: Arc::new(recipe), environment, grants: Arc::new(grants), prepared: OnceCell::new(), pool: OnceLock::new() }
     }
 
     pub fn recipe(&self) -> &Arc<Verified> {
@@ -32,6 +34,10 @@ impl Entry {
 
     pub fn environment(&self) -> Option<EnvironmentPin> {
         self.environment
+    }
+
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// The compiled glue; compiled at the first use and kept.
@@ -57,7 +63,8 @@ impl Entry {
 
     fn new_pool(&self, host: &Arc<Inner>, spec: PoolSpec) -> Pool {
         let concurrency = self.recipe.manifest().pod.as_ref().map_or(1, |pod| pod.concurrency);
-        let source = Source { host: Arc::downgrade(host), recipe: self.recipe.clone(), environment: self.environment };
+        let (recipe, grants) = (self.recipe.clone(), self.grants.clone());
+        let source = Source { host: Arc::downgrade(host), recipe, environment: self.environment, grants };
         let pool = Pool::new(self.recipe.clone(), spec, concurrency, Arc::new(source));
         host.pods.add(&pool);
         pool
@@ -70,6 +77,7 @@ struct Source {
     host: Weak<Inner>,
     recipe: Arc<Verified>,
     environment: Option<EnvironmentPin>,
+    grants: Arc<Grants>,
 }
 
 impl Spawner for Source {
@@ -83,10 +91,10 @@ impl Spawner for Source {
                 keeper: host.keeper.clone(),
                 scratch: folder.to_owned(),
                 dossiers: host.home.dossiers(),
-                grants: Arc::default(),
                 family: None,
                 without: host.without.clone(),
                 incarnation,
+                grants: self.grants.clone(),
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],
             })

@@ -9,16 +9,17 @@ use semver::VersionReq;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Host, Inner};
+use super::{Consent, Host, Inner};
 use crate::{
     model::{
         Code, Fault, Origin, RecipeName, RecipeRef, Step, Verified,
+        grant::effective,
         recipe::{ModelSpec, Runtime},
     },
     pod::Program,
     shelf::{
         blocking,
-        config::{Config as File, Edit, RemoteEntry},
+        config::{Config as File, Edit, RemoteEntry, Wish},
         environment::{self, Environment, Existing, Wanted},
         load::Report,
         lockfile::{EnvironmentPin, LockEntry, LockedModel},
@@ -39,6 +40,20 @@ pub struct Added {
     pub publisher: String,
     /// Whether exactly this was installed before: nothing was changed then.
     pub already: bool,
+    /// What it was given now, each as `KEY=VALUE`.
+    pub granted: Vec<String>,
+    /// What it asks for and does not have.
+    pub withheld: Vec<String>,
+}
+
+/// One permission that a recipe asks for.
+#[derive(Debug, Clone, Serialize)]
+pub struct Asked {
+    /// As `KEY=VALUE`.
+    pub permission: String,
+    pub means: String,
+    /// Whether its pods have it.
+    pub granted: bool,
 }
 
 /// All that `hob show` says of a recipe.
@@ -56,33 +71,52 @@ pub struct Shown {
     pub key_ids: Vec<String>,
     pub folder: std::path::PathBuf,
     pub operations: Vec<Value>,
+    pub permissions: Vec<Asked>,
+    /// Whether its pods may run where this machine cannot confine them wholly.
+    pub reduced: bool,
 }
 
 impl Host {
-    /// Installs the newest version in `range` of a recipe, from `remote` or from the first remote that has it.
+    /// Installs the newest version in `range` of a recipe, from `remote` or from the first remote that has it. `consent` is the operator's
+    /// word on what it asks for beyond what it was given already.
     ///
-    /// Errors: everything that can be wrong with a repository, a bundle, its glue or its environment; the shelf is
+    /// Errors: `consent_required`; everything that can be wrong with a repository, a bundle, its glue or its environment; the shelf is
     /// then as it was.
-    pub async fn add(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>) -> Result<Added, Fault> {
+    pub async fn add(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>, consent: &Consent) -> Result<Added, Fault> {
         let host = &self.0;
         let guard = host.shelf.lock_for_writing(&host.progress).await?;
         let (mut client, resolved) = host.find_remote(name, range, remote).await?;
+        let before = host.shelf.installed()?.into_iter().find(|entry| &entry.name == name);
+        if let Some(before) = &before {
+            resolved.same_signer(&before.key_ids)?;
+        }
+        // Before anything is fetched: what it asks for stands in its signed target, and the bundle is held against that below.
+        let file = File::read(&host.home)?;
+        let mut given = file.grants.get(&name.to_string()).cloned().unwrap_or_default();
+        let asked = &resolved.permissions;
+        let more = consent.to(name, &resolved.version, asked.without(&effective(asked, &given.permissions)))?;
+        host.may_be_given(&more)?;
+        let granted = more.words();
+        given.permissions = given.permissions.with(more);
         let added = |already| Added {
             name: name.clone(),
             version: resolved.version.clone(),
             remote: resolved.remote.clone(),
             publisher: resolved.publisher.clone(),
             already,
+            granted: granted.clone(),
+            withheld: asked.without(&effective(asked, &given.permissions)).words(),
         };
-        if let Some(before) = host.shelf.installed()?.into_iter().find(|entry| &entry.name == name) {
-            resolved.same_signer(&before.key_ids)?;
+        if let Some(before) = &before {
             let sound = self.verify(Some(name)).await?.iter().all(|report| report.fault.is_none());
             if before.sha256 == resolved.sha256 && sound {
-                // The recipe stays; what is wanted may be another range than before.
-                if File::read(&host.home)?.recipes.get(name) != Some(range) {
+                // The recipe stays; what is wanted may be another range than before, or it is given more.
+                if file.recipes.get(name) != Some(range) || !granted.is_empty() {
                     let mut edit = Edit::begin(&host.home, &guard)?;
                     edit.set_recipe(name, range);
+                    edit.set_grants(&name.to_string(), &given);
                     edit.write()?;
+                    host.catalogue.refresh(host)?;
                 }
                 return Ok(added(true));
             }
@@ -115,6 +149,7 @@ impl Host {
             models,
         };
         let recipe = Arc::new(host.shelf.load_staged(&staged, &entry, &resolved.index)?);
+        resolved.same_permissions(recipe.manifest())?;
 
         // Compile and link now: what cannot run is not installed, and no call waits for a compiler.
         if recipe.glue().is_some() {
@@ -133,7 +168,7 @@ impl Host {
             // Nothing to build, but the interpreter must be there.
             None => drop(host.python(&recipe).await?),
         }
-        staged.publish(&guard, entry, &resolved.index, Some(range))?;
+        staged.publish(&guard, entry, &resolved.index, Some(Wish { range, given: &given }))?;
         // The version before ends with the calls that it has.
         host.catalogue.refresh(host)?;
         Ok(added(false))
@@ -164,6 +199,9 @@ impl Host {
                 })
             })
             .collect();
+        let has = &entry.grants().permissions.words();
+        let asked = manifest.permissions.explained().into_iter();
+        let permissions = asked.map(|(permission, means)| Asked { granted: has.contains(&permission), permission, means }).collect();
         Ok(Shown {
             name: manifest.name.clone(),
             version: manifest.version.clone(),
@@ -176,10 +214,12 @@ impl Host {
             key_ids,
             folder: recipe.folder().to_owned(),
             operations,
+            permissions,
+            reduced: entry.grants().reduced,
         })
     }
 
-    /// Takes a recipe off the shelf. Its environment and models stay for other recipes.
+    /// Takes a recipe off the shelf, and what it was given with it. Its environment and models stay for other recipes.
     ///
     /// Errors: `recipe_not_found`.
     pub async fn remove(&self, name: &RecipeName) -> Result<(), Fault> {

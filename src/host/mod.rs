@@ -25,6 +25,7 @@ use crate::{
 mod catalogue;
 mod config;
 mod entry;
+mod grants;
 mod install;
 mod journal;
 mod lease;
@@ -33,7 +34,8 @@ mod run;
 mod status;
 
 pub use config::Config;
-pub use install::{Added, Shown};
+pub use grants::{Consent, Granted, Revoke};
+pub use install::{Added, Asked, Shown};
 pub use journal::Record;
 
 /// A plugin host. Cloning shares it.
@@ -88,7 +90,7 @@ impl Host {
     ///
     /// Errors: `invalid_config`, `state_unreadable`, `io`.
     pub async fn open(config: Config) -> Result<Host, Fault> {
-        shelf::blocking(move || {
+        let opened = shelf::blocking(move || {
             let shelf = Shelf::open(config.home.clone())?;
             pods::reap_leftovers(&config.home);
             let keeper = pod::unpack_runner(&config.home.tools())?;
@@ -108,8 +110,10 @@ impl Host {
                 closing: Default::default(),
                 pythons: Default::default(),
             })))
-        })
-        .await
+        });
+        let host: Host = opened.await?;
+        tokio::spawn(catalogue::watch(Arc::downgrade(&host.0)));
+        Ok(host)
     }
 
     /// Runs a call to its end; chunks and progress are dropped. [`Host::start`] gives them.

@@ -95,6 +95,8 @@ codes! {
     KeyInvalid "key_invalid" Caller exit 5 http 403 mcp -32603;
     /// A recipe folder where only signed recipes are run.
     Unsigned "unsigned" Caller exit 5 http 403 mcp -32602;
+    /// The recipe asks for permissions that its operator was not asked about.
+    ConsentRequired "consent_required" Caller exit 5 http 403 mcp -32602;
     /// The request does not show the server's token.
     Unauthorized "unauthorized" Caller exit 5 http 401 mcp -32602;
     /// The recipe's own code answered with an error (Python exception, glue fault).

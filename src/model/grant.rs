@@ -89,15 +89,46 @@ impl Permissions {
         self
     }
 
+    /// The values of one of the [`KINDS`].
+    pub fn of_kind(&self, kind: &str) -> Vec<String> {
+        match kind {
+            "network" => self.network.iter().map(ToString::to_string).collect(),
+            "read" => self.read.iter().map(ToString::to_string).collect(),
+            "write" => self.write.iter().map(ToString::to_string).collect(),
+            "env" => self.env.iter().map(ToString::to_string).collect(),
+            "devices" => self.devices.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Each one as `KEY=VALUE`, as `hob grant` takes it.
     pub fn words(&self) -> Vec<String> {
-        let words = |key: &'static str, values: Vec<String>| values.into_iter().map(move |value| format!("{key}={value}"));
-        words("network", self.network.iter().map(ToString::to_string).collect())
-            .chain(words("read", self.read.iter().map(ToString::to_string).collect()))
-            .chain(words("write", self.write.iter().map(ToString::to_string).collect()))
-            .chain(words("env", self.env.iter().map(ToString::to_string).collect()))
-            .chain(words("devices", self.devices.iter().map(ToString::to_string).collect()))
-            .collect()
+        KINDS.iter().flat_map(|kind| self.of_kind(kind).into_iter().map(move |value| format!("{kind}={value}"))).collect()
+    }
+
+    /// Reads what [`Permissions::words`] gives.
+    ///
+    /// Errors: a text for people.
+    pub fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Permissions, String> {
+        let mut permissions = Permissions::default();
+        for word in words {
+            let (key, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is not a permission: wanted KEY=VALUE"))?;
+            permissions.add(key, value)?;
+        }
+        Ok(permissions)
+    }
+
+    /// Each one as a word, with what it lets a pod do.
+    pub fn explained(&self) -> Vec<(String, String)> {
+        let network = self.network.iter().map(|at| (format!("network={at}"), format!("connect to {}, port {}", at.host, at.port)));
+        let read = self.read.iter().map(|path| (format!("read={path}"), format!("read {path} and all that is below it")));
+        let write =
+            self.write.iter().map(|path| (format!("write={path}"), format!("read, change and delete {path} and all that is below it")));
+        let env = self.env.iter().map(|name| (format!("env={name}"), format!("know the value of the variable {name} of this machine")));
+        let devices = self.devices.iter().map(|device| match device {
+            Device::Gpu => ("devices=gpu".to_owned(), "use the GPUs of this machine, which confines it less".to_owned()),
+        });
+        network.chain(read).chain(write).chain(env).chain(devices).collect()
     }
 
     /// Adds what `KEY=VALUE` says.
@@ -190,10 +221,16 @@ impl FromStr for PlainPath {
         let plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
         // Put together again it is the same text: `components` hides `.` and doubled slashes.
         let again: PathBuf = path.components().collect();
-        match path.is_absolute() && plain && path.components().count() > 1 && again.as_os_str() == path.as_os_str() && !text.contains('\0')
-        {
+        // What moves a terminal's cursor or turns the direction of writing would show an operator another path than the one that is given.
+        let is_legible =
+            |c: char| !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let plain = plain && path.is_absolute() && path.components().count() > 1 && again.as_os_str() == path.as_os_str();
+        match plain && text.chars().all(is_legible) {
             true => Ok(PlainPath(path)),
-            false => Err(format!("`{text}` is not a path to grant: wanted an absolute one below `/`, without `.` and `..`")),
+            false => Err(format!(
+                "`{}` is not a path to grant: wanted an absolute one below `/`, without `.`, `..` and unprintable characters",
+                text.escape_debug()
+            )),
         }
     }
 }
@@ -323,7 +360,10 @@ mod tests {
             asked.without(&effective(&asked, &given)),
             permissions(&["network=b.example:443", "write=/out/y", "env=TOKEN", "devices=gpu"])
         );
-        assert_eq!(permissions(&asked.words().iter().map(String::as_str).collect::<Vec<_>>()), asked);
+        let words = asked.words();
+        assert_eq!(Permissions::from_words(words.iter().map(String::as_str)).unwrap(), asked);
+        assert_eq!(asked.explained().into_iter().map(|(word, _)| word).collect::<Vec<_>>(), words);
+        assert!(Permissions::from_words(["network"]).unwrap_err().contains("KEY=VALUE"));
     }
 
     #[test]
@@ -357,6 +397,10 @@ mod tests {
             ("/a/./b", None),
             ("//a", None),
             ("/a//b", None),
+            ("/a\u{1b}[2J", None),
+            ("/a\nb", None),
+            ("/a\u{202e}b", None),
+            ("/größe", Some("/größe")),
             ("", None),
         ] {
             assert_eq!(text.parse::<PlainPath>().ok().map(|path| path.to_string()).as_deref(), read, "{text}");

@@ -91,6 +91,10 @@ impl Home {
     pub fn uv_cache(&self) -> PathBuf {
         self.cache.join("uv")
     }
+    /// The folders in which every file of Hob lies. What could change them could give itself any permission.
+    pub fn folders(&self) -> [&Path; 4] {
+        [&self.config, &self.data, &self.cache, &self.state]
+    }
     /// The folder of `hob.toml`.
     pub fn config(&self) -> &Path {
         &self.config

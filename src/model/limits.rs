@@ -162,6 +162,12 @@ pub const POD_MISSING_CHARS_MAX: usize = 200;
 /// Most permissions of one kind that a recipe may ask for, or be given.
 pub const PERMISSIONS_MAX: usize = 64;
 
+/// Longest answer to a question on a terminal, in bytes: what a terminal hands over as one line.
+pub const ANSWER_BYTES_MAX: u64 = 4_096;
+
+/// How often a host looks whether its operator changed what recipes may do, in milliseconds: a pod that lost a permission goes as soon.
+pub const GRANTS_LOOK_MS: u64 = 1_000;
+
 /// Longest host name of a permission, in bytes: what names may have at all.
 pub const ENDPOINT_NAME_BYTES_MAX: usize = 253;
 

@@ -50,14 +50,14 @@ pub struct Spec {
     pub scratch: PathBuf,
     /// Where the dossier of its crash goes.
     pub dossiers: PathBuf,
-    /// What its operator granted.
-    pub grants: Arc<Grants>,
     /// A zygote to fork it from, where there is one that may be.
     pub family: Option<Family>,
     /// Layers of the sandbox to take for unavailable; nothing is let go of by that unless `grants` says so.
     pub without: Arc<[String]>,
     /// Names this pod among all pods ever.
     pub incarnation: String,
+    /// What it may do beyond reading its own files.
+    pub grants: Arc<Grants>,
     /// Dropped when no process of the pod is left.
     pub keeps: Vec<Keeps>,
 }
@@ -85,7 +85,7 @@ enum Body {
     Forked(Member),
 }
 
-/// Environment variables of a pod: from scratch, never the host's.
+/// Environment variables of a pod: from scratch; of the host's only those that it was granted. `scratch`: its folder as it sees it.
 pub(super) fn environment<'a>(spec: &'a Spec, scratch: &Path) -> Vec<(&'a str, String)> {
     let scratch = scratch.display().to_string();
     let pod = spec.recipe.manifest().pod.as_ref();
@@ -109,6 +109,9 @@ pub(super) fn environment<'a>(spec: &'a Spec, scratch: &Path) -> Vec<(&'a str, S
         ("MKL_NUM_THREADS", threads),
     ];
     variables.extend(pod.into_iter().flat_map(|pod| &pod.env).map(|(name, value)| (name.as_str(), value.clone())));
+    // One that the host does not have, or that is not text, the pod does not have either.
+    let granted = spec.grants.permissions.env.iter().map(|name| name.as_str());
+    variables.extend(granted.filter_map(|name| Some((name, std::env::var(name).ok()?))));
     variables
 }
 

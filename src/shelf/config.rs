@@ -19,9 +19,9 @@ use toml::{
 };
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
-use crate::model::{Code, Fault, Home, RecipeName, id::is_name, limits};
+use crate::model::{Code, Fault, Grants, Home, RecipeName, id::is_name, limits};
 
-use super::{durable, environment::Tools, store::WriteGuard};
+use super::{durable, environment::Tools, grants, store::WriteGuard};
 
 /// A repository that recipes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,15 @@ pub struct Config {
     pub remotes: Vec<RemoteEntry>,
     pub recipes: BTreeMap<RecipeName, VersionReq>,
     pub tools: Tools,
+    /// What the operator gave, by recipe name or by the absolute path of a recipe folder.
+    pub grants: BTreeMap<String, Grants>,
+}
+
+/// What `hob.toml` says of a recipe that is being installed.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    pub range: &'a VersionReq,
+    pub given: &'a Grants,
 }
 
 impl Config {
@@ -44,8 +53,14 @@ impl Config {
     ///
     /// Errors: `invalid_config` with line and key.
     pub fn read(home: &Home) -> Result<Config, Fault> {
-        let path = home.config_file();
-        Config::parse(&read_text(home)?, &path.display().to_string())
+        Config::of_home(home, &read_text(home)?)
+    }
+
+    fn of_home(home: &Home, text: &str) -> Result<Config, Fault> {
+        let what = home.config_file().display().to_string();
+        let config = Config::parse(text, &what)?;
+        grants::beside(home, &config.grants, &what)?;
+        Ok(config)
     }
 
     /// Reads a configuration. `what` names the file in faults.
@@ -56,7 +71,7 @@ impl Config {
             reader.fault(offset, "", format!("not TOML: {}", error.message()))
         })?;
         let root = document.get_ref();
-        reader.only(root, "", &["remote", "recipes", "python", "uv", "environments"])?;
+        reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments"])?;
         let mut config = Config { remotes: reader.remotes(root)?, ..Config::default() };
         if let Some(recipes) = reader.table(root, "recipes")? {
             for (name, wanted) in recipes.iter() {
@@ -69,6 +84,7 @@ impl Config {
                 config.recipes.insert(name, range);
             }
         }
+        config.grants = grants::read(&reader, root)?;
         config.tools.python = reader.tool(root, "python")?;
         config.tools.uv = reader.tool(root, "uv")?;
         if let Some(environments) = reader.table(root, "environments")? {
@@ -100,7 +116,7 @@ fn read_text(home: &Home) -> Result<String, Fault> {
 /// Changes to `hob.toml` that keep everything else as its author wrote it.
 pub struct Edit {
     home: Home,
-    document: DocumentMut,
+    pub(super) document: DocumentMut,
 }
 
 impl Edit {
@@ -182,7 +198,7 @@ impl Edit {
     /// Writes the outcome beside the file: what can fail for want of space fails here.
     pub(super) fn prepare(self) -> Result<Prepared, Fault> {
         let (text, path) = (self.document.to_string(), self.home.config_file());
-        Config::parse(&text, &path.display().to_string())?;
+        Config::of_home(&self.home, &text)?;
         durable::make_folder(self.home.config())?;
         let write = || -> io::Result<NamedTempFile> {
             let mut file =
@@ -216,7 +232,7 @@ fn is_named(table: &Table, name: &str) -> bool {
 }
 
 /// The file's text, for line numbers.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     what: &'a str,
 }
@@ -224,14 +240,14 @@ struct Reader<'a> {
 type Found<'t> = Option<(&'t str, usize)>;
 
 impl Reader<'_> {
-    fn fault(&self, offset: usize, key: &str, message: String) -> Fault {
+    pub(super) fn fault(&self, offset: usize, key: &str, message: String) -> Fault {
         let line = self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
         let place = if key.is_empty() { String::new() } else { format!("{key}: ") };
         Fault::new(Code::InvalidConfig, format!("{}:{line}: {place}{message}", self.what)).with("line", line).with("key", key)
     }
 
     /// Refuses keys that are not among `known`.
-    fn only(&self, table: &DeTable, path: &str, known: &[&str]) -> Result<(), Fault> {
+    pub(super) fn only(&self, table: &DeTable, path: &str, known: &[&str]) -> Result<(), Fault> {
         let Some((name, _)) = table.iter().find(|(name, _)| !known.contains(&name.get_ref().as_ref())) else { return Ok(()) };
         let word = name.get_ref().as_ref();
         let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b))).unwrap_or(&"");
@@ -241,11 +257,11 @@ impl Reader<'_> {
             .hint("correct the key, or remove it; a newer Hob may know it"))
     }
 
-    fn get<'t>(&self, table: &'t DeTable<'t>, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
+    pub(super) fn get<'t>(&self, table: &'t DeTable<'t>, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
         table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
-    fn table<'t>(&self, root: &'t DeTable<'t>, key: &str) -> Result<Option<&'t DeTable<'t>>, Fault> {
+    pub(super) fn table<'t>(&self, root: &'t DeTable<'t>, key: &str) -> Result<Option<&'t DeTable<'t>>, Fault> {
         match self.get(root, key).map(|value| (value.get_ref(), value.span().start)) {
             None => Ok(None),
             Some((DeValue::Table(table), _)) => Ok(Some(table)),
@@ -253,7 +269,7 @@ impl Reader<'_> {
         }
     }
 
-    fn text<'t>(&self, value: &'t Spanned<DeValue<'t>>, key: &str) -> Result<&'t str, Fault> {
+    pub(super) fn text<'t>(&self, value: &'t Spanned<DeValue<'t>>, key: &str) -> Result<&'t str, Fault> {
         match value.get_ref() {
             DeValue::String(text) => Ok(text),
             other => Err(self.fault(value.span().start, key, format!("found {}, wanted a string", other.type_str()))),

@@ -6,6 +6,7 @@ mod download;
 pub mod durable;
 pub mod environment;
 mod files;
+pub mod grants;
 pub mod load;
 pub mod lockfile;
 pub mod locks;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sigstore_tuf::{TargetFile, Targets};
 
 use super::bundle::Index;
-use crate::model::{Code, Digest, Fault, RecipeName, limits};
+use crate::model::{Code, Digest, Fault, Manifest, Permissions, RecipeName, limits};
 
 /// A publisher's role that was loaded and verified.
 pub(super) struct Role {
@@ -40,6 +40,9 @@ pub struct Custom {
     pub published: jiff::Timestamp,
     #[serde(default)]
     pub models: Vec<ModelTarget>,
+    /// What its pods ask for, each as `KEY=VALUE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<String>,
     pub files: Index,
 }
 
@@ -75,9 +78,24 @@ pub struct Resolved {
     pub capability: Option<String>,
     pub published: jiff::Timestamp,
     pub models: Vec<ModelTarget>,
+    /// What its pods ask for.
+    pub permissions: Permissions,
 }
 
 impl Resolved {
+    /// Whether the manifest in the bundle asks for what was said of it, to which an operator may have agreed before it was fetched.
+    ///
+    /// Errors: `bundle_invalid`.
+    pub fn same_permissions(&self, manifest: &Manifest) -> Result<(), Fault> {
+        if manifest.permissions == self.permissions {
+            return Ok(());
+        }
+        let list = |permissions: &Permissions| some(permissions.words().iter().map(String::as_str));
+        let (said, asked) = (list(&self.permissions), list(&manifest.permissions));
+        let text = format!("the bundle of `{}` {} asks for {asked}; its publisher signed that it asks for {said}", self.name, self.version);
+        Err(Fault::new(Code::BundleInvalid, text).hint("its publisher has to publish it again"))
+    }
+
     /// Whether the publisher still signs with a key that the lock file remembers.
     ///
     /// Errors: `publisher_key_changed` when there is none in common.
@@ -211,6 +229,8 @@ fn read(role: &Role, path: &str, name: &RecipeName, version: &Version, target: &
     // Again through the checking door: serde alone takes any path.
     let index = serde_json::to_value(&custom.files).map_err(|error| invalid(role, error.to_string()))?;
     let index = Index::read(index).map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;
+    let permissions = Permissions::from_words(custom.permissions.iter().map(String::as_str))
+        .map_err(|why| invalid(role, format!("`permissions` of target `{path}`: {why}")))?;
     Ok(Resolved {
         remote: role.remote.clone(),
         name: custom.name,
@@ -227,6 +247,7 @@ fn read(role: &Role, path: &str, name: &RecipeName, version: &Version, target: &
         capability: custom.capability,
         published: custom.published,
         models: custom.models,
+        permissions,
     })
 }
 

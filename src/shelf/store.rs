@@ -11,13 +11,12 @@ use std::{
 };
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use semver::VersionReq;
 
 use crate::model::{Code, Digest, Fault, Home, RecipeName, Step, limits, progress};
 
 use super::{
     bundle::Index,
-    config::{Edit, Prepared},
+    config::{Edit, Prepared, Wish},
     durable, environment, files,
     lockfile::{EnvironmentPin, LockEntry, LockFile},
     locks,
@@ -102,11 +101,16 @@ impl Shelf {
     }
 
     /// Takes the recipe off the shelf with all its versions, and with the environment and models that no other recipe uses. An environment
-    /// that a process has open stays on the disk.
+    /// that a process has open stays on the disk. What it was given goes with it.
     pub async fn remove(&self, guard: &WriteGuard, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
         let mut config = Edit::begin(&self.home, guard)?;
         let mut lock = LockFile::read(&self.home)?;
         let Some(entry) = lock.remove(name) else { return Err(not_found(name, &lock)) };
+        // First, in a step of its own: a crash must not leave grants for whoever is next to be installed under that name.
+        if config.remove_grants(&name.to_string()) {
+            config.write()?;
+            config = Edit::begin(&self.home, guard)?;
+        }
         let config = match config.remove_recipe(name) {
             true => Some(config.prepare()?),
             false => None,
@@ -184,12 +188,12 @@ impl Staged {
         self.staging.folder().join("recipe")
     }
 
-    /// Installs what was unpacked, as `entry`, in place of what `entry.name` was before; with `range`, `hob.toml`
-    /// says from now on that it is wanted.
+    /// Installs what was unpacked, as `entry`, in place of what `entry.name` was before; with a wish, `hob.toml`
+    /// says from now on that it is wanted, and what it was given. A crash in between leaves it without.
     ///
     /// Errors: `shelf_altered` when the folder is not what `index` says, `internal` when `index` is not the entry's;
     /// `disk_full`, `io`. On an error the shelf is as it was.
-    pub fn publish(self, guard: &WriteGuard, entry: LockEntry, index: &Index, range: Option<&VersionReq>) -> Result<(), Fault> {
+    pub fn publish(self, guard: &WriteGuard, entry: LockEntry, index: &Index, wish: Option<Wish>) -> Result<(), Fault> {
         let folder = self.folder();
         let index_bytes = serde_json::to_vec(index).map_err(|error| Fault::new(Code::Internal, format!("an index: {error}")))?;
         if Digest::of(&index_bytes) != entry.index_sha256 {
@@ -199,9 +203,10 @@ impl Staged {
         // Whatever can fail for a reason of its own fails here, before anything has moved.
         let mut config = Edit::begin(&self.home, guard)?;
         let mut lock = LockFile::read(&self.home)?;
-        let config = match range {
-            Some(range) => {
-                config.set_recipe(&entry.name, range);
+        let config = match wish {
+            Some(wish) => {
+                config.set_recipe(&entry.name, wish.range);
+                config.set_grants(&entry.name.to_string(), wish.given);
                 Some(config.prepare()?)
             }
             None => None,

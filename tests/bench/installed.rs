@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use hob::{
     author::{self, keys::Keys, repository},
-    host::{Config, Host},
+    host::{Config, Consent, Host},
     model::{Fault, Home, Silent},
     shelf::repository::Trust,
 };
@@ -61,7 +61,7 @@ pub async fn install(names: &[&str]) -> Result<Installed, Fault> {
     let root = std::fs::read(&root).map_err(|error| Fault::io("reading the root of the repository", &error))?;
     host.add_remote("bench", &format!("file://{}", repo.display()), Trust::Root(root)).await?;
     for name in names {
-        host.add(&name.parse()?, &VersionReq::STAR, None).await?;
+        host.add(&name.parse()?, &VersionReq::STAR, None, &Consent::Required).await?;
     }
     host.shutdown().await;
     Ok(Installed { home, folder, _scratch: scratch })

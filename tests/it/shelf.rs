@@ -12,10 +12,10 @@ use std::{
 };
 
 use hob::{
-    model::{Code, Digest, Fault, Home, Origin, Progress, RecipeName, Silent, Step, Verified, progress},
+    model::{Code, Digest, Fault, Grants, Home, Origin, Progress, RecipeName, Silent, Step, Verified, progress},
     shelf::{
         bundle::{Index, pack_folder},
-        config::{Config, Edit},
+        config::{Config, Edit, Wish},
         lockfile::{LockEntry, LockFile, LockedModel},
         models::{self, Claim},
         store::{Shelf, Staged, WriteGuard},
@@ -77,7 +77,12 @@ fn staged(shelf: &Shelf, guard: &WriteGuard, bundle: &Bundle) -> Result<Staged, 
 async fn install(shelf: &Shelf, bundle: &Bundle) -> Result<(), Fault> {
     let guard = shelf.lock_for_writing(&quiet()).await?;
     let range = VersionReq::parse("^0.1").unwrap();
-    staged(shelf, &guard, bundle)?.publish(&guard, bundle.entry.clone(), &bundle.index, Some(&range))
+    staged(shelf, &guard, bundle)?.publish(
+        &guard,
+        bundle.entry.clone(),
+        &bundle.index,
+        Some(Wish { range: &range, given: &Grants::default() }),
+    )
 }
 
 fn source(verified: &Verified) -> String {

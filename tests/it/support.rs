@@ -7,7 +7,7 @@ use std::{
 
 use hob::{
     author::{keys::Keys, pack::pack, publish::publish, repository},
-    host::{Config, Host},
+    host::{Config, Consent, Host},
     model::{Call, Fault, Home, Outcome, RecipeName, Silent},
     shelf::repository::Trust,
 };
@@ -86,7 +86,7 @@ impl Rig {
         let trust = Trust::Fingerprint(made.fingerprint.to_string());
         self.host.add_remote("main", repo.to_str().unwrap(), trust).await.unwrap();
         let name: RecipeName = format!("test/{}", recipe.file_name().unwrap().to_str().unwrap()).parse().unwrap();
-        self.host.add(&name, &semver::VersionReq::STAR, None).await.unwrap();
+        self.host.add(&name, &semver::VersionReq::STAR, None, &Consent::Required).await.unwrap();
         name
     }
 

@@ -164,10 +164,7 @@ fn unsafety(source: &Source) -> Vec<String> {
 
 /// Commands of the design that this version does not have: a hint must not send anybody there.
 fn hints(source: &Source) -> Vec<String> {
-    let missing = [
-        "new", "dev", "test", "check", "search", "lock", "update", "rollback", "gc", "sessions", "doctor", "grant", "revoke", "mcp",
-        "model",
-    ];
+    let missing = ["new", "dev", "test", "check", "search", "lock", "update", "rollback", "gc", "sessions", "doctor", "mcp", "model"];
     let mut wrong = Vec::new();
     for (number, line) in source.code() {
         for (at, _) in line.match_indices("`hob ") {

@@ -94,6 +94,14 @@ impl Rig {
         run(self.command(words), input)
     }
 
+    /// The interpreter of all tests, with this home.
+    pub fn python(&self, words: &[&str], input: &[u8]) -> Ran {
+        let mut command = Command::new(&tools().0);
+        command.args(words).env("HOB_HOME", &self.home).env("HOB_PYTHON", &tools().0).env_remove("HOB_LOG");
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        run(command, input)
+    }
+
     /// Trusts the repository as the remote `main`.
     #[track_caller]
     pub fn trust(&self, url: &str, repository: &Path) {

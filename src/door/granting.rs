@@ -1,0 +1,142 @@
+//! `hob add`, `hob grant`, `hob revoke`: where an operator is told what a recipe asks for, and says what it gets.
+//!
+//! Apart from `cli.rs`, because only here anything is given: no other door imports this.
+
+use serde_json::json;
+
+use super::{
+    cli::{say, usage},
+    print,
+    words::{GrantWords, RevokeWords},
+};
+use crate::{
+    host::{Consent, Granted, Host, Revoke},
+    model::{Code, Fault, Permissions, RecipeName},
+};
+
+/// What is said of a recipe that may run less confined.
+pub const REDUCED: &str = "may run where this machine cannot confine it wholly (--reduced)";
+
+/// The operator's word as flags say it.
+pub fn word(grant: bool, no_grant: bool) -> Consent {
+    match (grant, no_grant) {
+        (true, _) => Consent::Give,
+        (_, true) => Consent::Withhold,
+        _ => Consent::Required,
+    }
+}
+
+/// Installs a recipe; on a terminal, asks about what it wants to be given.
+pub async fn add(host: &Host, words: &str, remote: Option<&str>, consent: Consent, json: bool) -> Result<(), Fault> {
+    let (name, range) = match words.split_once('@') {
+        Some((name, range)) => {
+            let parsed = range
+                .parse()
+                .map_err(|error| usage(format!("`{range}` is not a version range ({error}): wanted e.g. `^0.1` or `=0.1.0`")))?;
+            (name, parsed)
+        }
+        None => (words, semver::VersionReq::STAR),
+    };
+    let name: RecipeName = name.parse()?;
+    let added = match host.add(&name, &range, remote, &consent).await {
+        // Asked between two tries, so that nothing is held while somebody thinks. What was agreed to is what was shown.
+        Err(fault) if fault.code == Code::ConsentRequired && !json && print::can_ask() => {
+            let agreed = agree(&fault)?.ok_or(fault)?;
+            host.add(&name, &range, remote, &Consent::These(agreed)).await?
+        }
+        added => added?,
+    };
+    say(json, json!(added), || {
+        let verb = if added.already { "is installed already:" } else { "installed:" };
+        let mut text = format!("{verb} {} {}, signed by `{}` of remote `{}`", added.name, added.version, added.publisher, added.remote);
+        for (verb, words) in [("granted", &added.granted), ("not granted", &added.withheld)] {
+            for line in lines(words) {
+                text.push_str(&format!("\n  {verb}: {line}"));
+            }
+        }
+        text
+    });
+    Ok(())
+}
+
+/// Shows what a recipe asks for, and asks; nothing without a yes.
+fn agree(fault: &Fault) -> Result<Option<Permissions>, Fault> {
+    let words: Vec<&str> = fault.detail["permissions"].as_array().into_iter().flatten().filter_map(|word| word.as_str()).collect();
+    let permissions = Permissions::from_words(words).map_err(|why| Fault::new(Code::Internal, why))?;
+    print::note(&fault.message);
+    for (word, means) in permissions.explained() {
+        print::note(&format!("  {word}: to {means}"));
+    }
+    Ok(print::ask("Install it and give it this?").then_some(permissions))
+}
+
+/// Gives what the words say; without words, shows.
+pub async fn grant(host: &Host, words: &GrantWords, json: bool) -> Result<(), Fault> {
+    let recipe = host.resolve(&words.recipe).await?;
+    let permissions = read(&words.permissions)?;
+    let granted = match words.all {
+        true => {
+            let missing = host.granted(&recipe).await?.missing;
+            host.grant(&recipe, missing, words.reduced).await?
+        }
+        false if permissions.is_empty() && !words.reduced => host.granted(&recipe).await?,
+        false => host.grant(&recipe, permissions, words.reduced).await?,
+    };
+    say(json, json!(granted), || shown(&granted));
+    Ok(())
+}
+
+/// Takes back what the words say.
+pub async fn revoke(host: &Host, words: &RevokeWords, json: bool) -> Result<(), Fault> {
+    // A recipe that is gone is no reason to leave it what it had.
+    let recipe = words.recipe.parse()?;
+    let what = match words.all {
+        true => Revoke::All,
+        false => Revoke::These { permissions: read(&words.permissions)?, reduced: words.reduced },
+    };
+    let left = host.revoke(&recipe, &what).await?;
+    say(json, json!({ "recipe": words.recipe, "given": left }), || {
+        let mut text = format!("{} is given ", words.recipe);
+        text.push_str(&match left.permissions.is_empty() {
+            true => "nothing any more".to_owned(),
+            false => format!("only this any more: {}", left.permissions.words().join(", ")),
+        });
+        if left.reduced {
+            text.push_str(&format!("; it {REDUCED}"));
+        }
+        text
+    });
+    Ok(())
+}
+
+fn read(words: &[String]) -> Result<Permissions, Fault> {
+    Permissions::from_words(words.iter().map(String::as_str)).map_err(|why| {
+        usage(why).hint("e.g. `network=api.example.com:443`, `read=/data`, `write=/data/out`, `env=API_TOKEN`, `devices=gpu`")
+    })
+}
+
+fn lines(words: &[String]) -> Vec<String> {
+    let permissions = Permissions::from_words(words.iter().map(String::as_str)).unwrap_or_default();
+    permissions.explained().into_iter().map(|(word, means)| format!("{word} (to {means})")).collect()
+}
+
+fn shown(granted: &Granted) -> String {
+    let mut text = format!("{} {}", granted.recipe, granted.version);
+    if granted.asked.is_empty() {
+        text.push_str("\n  asks for nothing");
+    }
+    let kinds = [
+        ("granted", &granted.effective),
+        ("not granted", &granted.missing),
+        ("no effect now, the recipe does not ask for it", &granted.unused),
+    ];
+    for (verb, permissions) in kinds {
+        for line in lines(&permissions.words()) {
+            text.push_str(&format!("\n  {verb}: {line}"));
+        }
+    }
+    if granted.given.reduced {
+        text.push_str(&format!("\n  {REDUCED}"));
+    }
+    text
+}

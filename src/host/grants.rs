@@ -1,0 +1,214 @@
+//! What operators give recipes, and what their pods have of it.
+//!
+//! Apart from `install.rs`: this is the one way to `[grants]` of `hob.toml`, for the command line and for apps that embed a host. The doors
+//! that serve others have none, so that no caller, and no agent, can give itself anything.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+
+use super::{Host, Inner};
+use crate::{
+    model::{Code, Fault, Grants, Origin, Permissions, RecipeName, RecipeRef, Verified, grant::effective, limits::NAMED_IN_MESSAGE_MAX},
+    shelf::{
+        config::{Config as File, Edit},
+        grants::{leads_within_reach, within_reach},
+    },
+};
+
+/// What a recipe asks for and what it has of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Granted {
+    /// As `hob.toml` names it: `publisher/name`, or the absolute path of a recipe folder.
+    pub recipe: String,
+    pub version: semver::Version,
+    pub asked: Permissions,
+    /// What its operator gave, whether it asks for it or not.
+    pub given: Grants,
+    /// What its pods have: asked for and given.
+    pub effective: Permissions,
+    /// Asked for, and not given.
+    pub missing: Permissions,
+    /// Given, and without effect: it asks for nothing of the kind.
+    pub unused: Permissions,
+}
+
+/// What to take back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Revoke {
+    /// Whatever it was given.
+    All,
+    /// These; `reduced`: that it may run on a machine that cannot confine it wholly.
+    These { permissions: Permissions, reduced: bool },
+}
+
+/// An operator's word on what a recipe asks for and was not given yet, for [`Host::add`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Consent {
+    /// None yet: a recipe that asks for something new is not installed.
+    Required,
+    /// All that it asks for is given.
+    Give,
+    /// These were shown and agreed to, and nothing else: should it ask for more by now, it is not installed.
+    These(Permissions),
+    /// It is installed, and given nothing new.
+    Withhold,
+}
+
+impl Consent {
+    /// What of `new` is given.
+    ///
+    /// Errors: `consent_required`, with the permissions in `detail`.
+    pub(super) fn to(&self, name: &RecipeName, version: &semver::Version, new: Permissions) -> Result<Permissions, Fault> {
+        match self {
+            _ if new.is_empty() => Ok(new),
+            Consent::Give => Ok(new),
+            Consent::These(agreed) if new.without(agreed).is_empty() => Ok(new),
+            Consent::Withhold => Ok(Permissions::default()),
+            Consent::Required | Consent::These(_) => {
+                let words = new.words();
+                let count = if words.len() == 1 { "a permission" } else { "permissions" };
+                // Whole, they are in `detail`, and whoever shows a fault to people says what each means.
+                let left_out = words.len().saturating_sub(NAMED_IN_MESSAGE_MAX);
+                let more = if left_out == 0 { String::new() } else { format!(" and {left_out} more") };
+                let named = words[..words.len() - left_out].join(", ");
+                let text = format!("`{name}` {version} asks for {count} that it was not given: {named}{more}");
+                Err(Fault::new(Code::ConsentRequired, text)
+                    .hint(format!(
+                        "`hob add {name} --grant` installs it and gives it this, `--no-grant` installs it without; nothing was changed"
+                    ))
+                    .with("permissions", words))
+            }
+        }
+    }
+}
+
+/// What the pods of a recipe have, given all that `hob.toml` says. The one way from there to a pod.
+pub(super) fn of(recipe: &Verified, grants: &BTreeMap<String, Grants>) -> Grants {
+    let key = match recipe.origin() {
+        Origin::Signed { .. } => Some(recipe.manifest().name.to_string()),
+        // By its place and not by the name that it gives itself: else any folder could take what an installed recipe was given.
+        Origin::Unsigned { folder } => folder.to_str().map(str::to_owned),
+    };
+    match key.and_then(|key| grants.get(&key)) {
+        Some(given) => Grants { permissions: effective(&recipe.manifest().permissions, &given.permissions), reduced: given.reduced },
+        None => Grants::default(),
+    }
+}
+
+impl Inner {
+    /// What the pods of a recipe have, as `hob.toml` stands now.
+    ///
+    /// Errors: `invalid_config`.
+    pub(super) fn effective(&self, recipe: &Verified) -> Result<Grants, Fault> {
+        Ok(of(recipe, &File::read(&self.home)?.grants))
+    }
+
+    /// Refuses what no recipe may be given.
+    ///
+    /// Errors: `usage`.
+    pub(super) fn may_be_given(&self, permissions: &Permissions) -> Result<(), Fault> {
+        match within_reach(&self.home, permissions).or_else(|| leads_within_reach(&self.home, permissions)) {
+            None => Ok(()),
+            Some((path, folder)) => {
+                let text = format!("`{path}` cannot be given: Hob's own files in {} are reached from there", folder.display());
+                Err(Fault::new(Code::Usage, text)
+                    .hint("a recipe that reaches them could give itself everything; name a folder beside them"))
+            }
+        }
+    }
+}
+
+impl Host {
+    /// What a recipe asks for, and what it has of it.
+    ///
+    /// Errors: those of a recipe that cannot be loaded, `invalid_config`.
+    pub async fn granted(&self, recipe: &RecipeRef) -> Result<Granted, Fault> {
+        let entry = self.0.catalogue.find(&self.0, recipe).await?;
+        let manifest = entry.recipe().manifest();
+        let key = key(recipe)?;
+        let given = File::read(&self.0.home)?.grants.remove(&key).unwrap_or_default();
+        let asked = manifest.permissions.clone();
+        let has = effective(&asked, &given.permissions);
+        let (mut unused, words) = (Permissions::default(), given.permissions.words());
+        for word in &words {
+            let one = Permissions::from_words([word.as_str()]).map_err(|why| Fault::new(Code::Internal, why))?;
+            if effective(&asked, &one).is_empty() {
+                unused = unused.with(one);
+            }
+        }
+        Ok(Granted { recipe: key, version: manifest.version.clone(), missing: asked.without(&has), effective: has, asked, given, unused })
+    }
+
+    /// Gives a recipe these permissions beside those that it has; with `reduced`, its pods may also run where this machine cannot confine them
+    /// wholly. What it does not ask for has no effect until it does. Its running pods finish what they have in hand, and go.
+    ///
+    /// Errors: those of [`Host::granted`]; `usage` for a path from which Hob's own files are reached; `disk_full`, `io`.
+    pub async fn grant(&self, recipe: &RecipeRef, more: Permissions, reduced: bool) -> Result<Granted, Fault> {
+        let host = &self.0;
+        host.may_be_given(&more)?;
+        // A recipe that is not there is a slip of the pen, and its grant would wait for whoever comes by that name.
+        host.catalogue.find(host, recipe).await?;
+        let (guard, key) = (host.shelf.lock_for_writing(&host.progress).await?, key(recipe)?);
+        let mut given = File::read(&host.home)?.grants.remove(&key).unwrap_or_default();
+        given.permissions = given.permissions.with(more);
+        given.reduced |= reduced;
+        let mut edit = Edit::begin(&host.home, &guard)?;
+        edit.set_grants(&key, &given);
+        edit.write()?;
+        host.catalogue.refresh(host)?;
+        drop(guard);
+        self.granted(recipe).await
+    }
+
+    /// Takes back what a recipe was given, and says what is left of it; the recipe itself need not be there. Its running pods finish what they
+    /// have in hand, and go; so do those of other hosts of this home, within [`crate::model::limits::GRANTS_LOOK_MS`].
+    ///
+    /// Errors: `usage` for what it was not given, `invalid_config`, `disk_full`, `io`.
+    pub async fn revoke(&self, recipe: &RecipeRef, what: &Revoke) -> Result<Grants, Fault> {
+        let host = &self.0;
+        let (guard, key) = (host.shelf.lock_for_writing(&host.progress).await?, key(recipe)?);
+        let given = File::read(&host.home)?.grants.remove(&key).unwrap_or_default();
+        let left = match what {
+            Revoke::All => Grants::default(),
+            Revoke::These { permissions, reduced } => {
+                not_given(&key, permissions, &given.permissions)?;
+                Grants { permissions: given.permissions.without(permissions), reduced: given.reduced && !reduced }
+            }
+        };
+        let mut edit = Edit::begin(&host.home, &guard)?;
+        edit.set_grants(&key, &left);
+        edit.write()?;
+        host.catalogue.refresh(host)?;
+        Ok(left)
+    }
+}
+
+/// Refuses to take back what was not given by that word: taken for done, it would leave a folder above, and with it the path.
+fn not_given(recipe: &str, what: &Permissions, given: &Permissions) -> Result<(), Fault> {
+    let wrong = what.without(given);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let words = given.words();
+    let there = if words.is_empty() { "nothing".to_owned() } else { words.join(", ") };
+    let text = format!("`{recipe}` was not given {} (it was given: {there})", wrong.words().join(", "));
+    let above = effective(&wrong, given).words();
+    Err(Fault::new(Code::Usage, text).hint(match above.is_empty() {
+        true => format!("`hob grant {recipe}` shows what it has"),
+        false => format!("it has {} by a folder above: take that one back, and give what is left of it", above.join(", ")),
+    }))
+}
+
+/// How `hob.toml` names a recipe.
+fn key(recipe: &RecipeRef) -> Result<String, Fault> {
+    let folder = match recipe {
+        RecipeRef::Name(name) => return Ok(name.to_string()),
+        RecipeRef::Folder(folder) => folder,
+    };
+    let absolute = |folder: &Path| folder.canonicalize().or_else(|_| std::path::absolute(folder));
+    let path = absolute(folder).map_err(|error| Fault::io(format!("finding {}", folder.display()), &error))?;
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Fault::new(Code::Usage, format!("{} is not text, which `hob.toml` is", path.display())).hint("give the folder another name")
+    })
+}
