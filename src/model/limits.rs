@@ -520,3 +520,6 @@ pub const EGRESS_REFUSALS_MAX: usize = 8;
 
 /// The pause after a pod's connection that could not be taken, in milliseconds.
 pub const EGRESS_ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Names of one folder of devices, or of what belongs to them, that are given to a pod: more GPUs than any machine has.
+pub const GPU_FILES_MAX: usize = 256;
