@@ -523,3 +523,15 @@ pub const EGRESS_ACCEPT_PAUSE_MS: u64 = 100;
 
 /// Names of one folder of devices, or of what belongs to them, that are given to a pod: more GPUs than any machine has.
 pub const GPU_FILES_MAX: usize = 256;
+
+/// Longest name of a control group, in bytes: a home, a host and a pod fit.
+pub const CGROUP_NAME_BYTES_MAX: usize = 64;
+
+/// Tries to remove a control group whose last process is just going.
+pub const CGROUP_REMOVE_TRIES: u32 = 20;
+
+/// Between two such tries, in milliseconds.
+pub const CGROUP_REMOVE_PAUSE_MS: u64 = 5;
+
+/// Control groups of ended hosts that one look removes.
+pub const CGROUPS_SWEPT_MAX: usize = 1_024;
