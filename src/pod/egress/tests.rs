@@ -4,11 +4,12 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    process::Stdio,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -393,4 +394,47 @@ async fn only_a_listening_tcp_socket_is_a_way_out() {
     for fd in wrong {
         assert!(Egress::serve(fd, BTreeSet::new(), "acme/x".into()).is_err());
     }
+}
+
+/// A pod, as far as this goes: a namespace with nothing but a loopback of its own, a listener in it, and a client.
+const POD: &str = r#"
+import ctypes, fcntl, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+NEWUSER, NEWNET, SET_FLAGS, UP = 0x10000000, 0x40000000, 0x8914, 1
+if libc.unshare(NEWUSER | NEWNET):
+    sys.exit(f"unshare: {ctypes.get_errno()}")
+fcntl.ioctl(socket.socket(), SET_FLAGS, struct.pack("16sH14x", b"lo", UP))
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], listener.fileno(), flush=True)
+port = int(sys.stdin.readline())
+try:
+    print(socket.create_connection(("127.0.0.1", port), 10))
+except OSError as error:
+    print(type(error).__name__)
+out = socket.create_connection(listener.getsockname(), 10)
+out.sendall(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: x\r\n\r\n" % port)
+print(out.makefile().read())
+"#;
+
+#[tokio::test]
+async fn a_pod_that_reaches_nothing_by_itself_reaches_what_was_granted() {
+    let (there, _told) = server("\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
+    let mut command = tokio::process::Command::new("python3");
+    command.args(["-I", "-c", POD]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut pod = command.spawn().unwrap();
+    let mut lines = BufReader::new(pod.stdout.take().unwrap());
+    let mut line = String::new();
+    timeout(LONG, lines.read_line(&mut line)).await.unwrap().unwrap();
+    let Some((_, fd)) = line.trim().split_once(' ') else {
+        println!("not tested here: {}", String::from_utf8_lossy(&pod.wait_with_output().await.unwrap().stderr));
+        return;
+    };
+    let pid = rustix::process::Pid::from_raw(pod.id().unwrap().try_into().unwrap()).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let listener = rustix::process::pidfd_getfd(pidfd, fd.parse().unwrap(), rustix::process::PidfdGetfdFlags::empty()).unwrap();
+    let _egress = Egress::serve(listener, BTreeSet::from([there.to_string().parse().unwrap()]), "acme/x".into()).unwrap();
+    pod.stdin.take().unwrap().write_all(format!("{}\n", there.port()).as_bytes()).await.unwrap();
+    let mut printed = String::new();
+    timeout(LONG, lines.read_to_string(&mut printed)).await.unwrap().unwrap();
+    assert!(printed.starts_with("ConnectionRefusedError\nHTTP/1.1 200 OK\n") && printed.trim().ends_with("\n\nhi"), "{printed}");
 }
