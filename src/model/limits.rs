@@ -542,3 +542,48 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Refused callers that are told to come back one behind the other; those after them come all at once.
 pub const SENT_AWAY_MAX: usize = 16_384;
+
+/// Connections that one pod has through its way out at a time; the next one waits in the kernel until one is over.
+pub const EGRESS_CONNECTIONS_MAX: usize = 64;
+
+/// Largest head of a request that a pod sends out, or of the answer to it, in bytes: what servers take, and some room for long cookies.
+pub const EGRESS_HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// The head of a request from a pod, from its first byte to its last, in milliseconds: it comes from the same machine.
+pub const EGRESS_HEAD_MS: u64 = 10_000;
+
+/// Finding the addresses of a name for a pod, in milliseconds: two tries of a usual resolver.
+pub const EGRESS_LOOKUP_MS: u64 = 10_000;
+
+/// Lookups of one pod under way at a time, those that it no longer waits for too: each holds a thread.
+pub const EGRESS_LOOKUPS_MAX: usize = 8;
+
+/// Addresses of one name that are tried.
+pub const EGRESS_ADDRESSES_MAX: usize = 16;
+
+/// Connecting for a pod, all addresses of the name together, in milliseconds.
+pub const EGRESS_CONNECT_MS: u64 = 10_000;
+
+/// A pod's connection without a byte in either direction, in milliseconds: a model behind an API may think for minutes.
+pub const EGRESS_IDLE_MS: u64 = 300_000;
+
+/// Refusals of one pod that are kept for its faults; the oldest goes.
+pub const EGRESS_REFUSALS_MAX: usize = 8;
+
+/// The pause after a pod's connection that could not be taken, in milliseconds.
+pub const EGRESS_ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Names of one folder of devices, or of what belongs to them, that are given to a pod: more GPUs than any machine has.
+pub const GPU_FILES_MAX: usize = 256;
+
+/// Longest name of a control group, in bytes: a home, a host and a pod fit.
+pub const CGROUP_NAME_BYTES_MAX: usize = 64;
+
+/// Tries to remove a control group whose last process is just going.
+pub const CGROUP_REMOVE_TRIES: u32 = 20;
+
+/// Between two such tries, in milliseconds.
+pub const CGROUP_REMOVE_PAUSE_MS: u64 = 5;
+
+/// Control groups of ended hosts that one look removes.
+pub const CGROUPS_SWEPT_MAX: usize = 1_024;

@@ -12,8 +12,11 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
+    clocks::over_memory,
+    confine,
     dossier::{self, AskInHand, Dossier},
     driver::Driver,
+    egress::Egress,
     handle::{Placed, Reply},
     leftovers,
     poison::Ended,
@@ -32,6 +35,15 @@ const SIGKILL: i32 = 9;
 impl Driver {
     pub(super) async fn bury(mut self) {
         let ending = self.ending.unwrap_or(Ending::Code(-1));
+        // The kernel's way to hold a group to its memory: nobody else would say why.
+        if self.blame.is_none()
+            && ending == Ending::Signal(SIGKILL)
+            && let Some(group) = &self.group
+            && group.memory_events().is_some_and(|kills| kills > 0)
+        {
+            let most = confine::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
+            self.blame = Some(over_memory(group.peak().unwrap_or(most), most));
+        }
         let was_ready = self.shared.was_ready.load(Ordering::Acquire);
         let unwanted = match &self.blame {
             Some(fault) => fault.code != Code::ShuttingDown,
@@ -74,8 +86,9 @@ impl Driver {
             was_killed_at_start: !was_ready && self.blame.is_none() && ending == Ending::Signal(SIGKILL),
             fault,
         });
-        let scratch = self.spec.scratch.clone();
+        let (scratch, group) = (self.spec.scratch.clone(), self.group.take());
         let _ = tokio::task::spawn_blocking(move || {
+            drop(group);
             let _ = std::fs::remove_dir_all(&scratch);
             registry::forget(&registry::path_of(&scratch));
         })
@@ -225,6 +238,11 @@ impl Driver {
 
     /// Adds the last lines that the pod printed (during `ask`, unless 0).
     pub(super) fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
+        let refused = self.egress.as_ref().map(Egress::refusals).filter(|refused| !refused.is_empty());
+        let fault = match refused {
+            Some(refused) if fault.detail.is_null() || fault.detail.is_object() => fault.with("network_refused", refused),
+            _ => fault,
+        };
         let log = &self.shared.log;
         let lines = log.tail(FAULT_TAIL_LINES).into_iter().filter(|line| ask == 0 || line.ask == ask);
         let mut lines: Vec<String> = lines.map(|line| line.text).collect();

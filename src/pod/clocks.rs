@@ -64,12 +64,18 @@ impl Driver {
         self.listen(now);
     }
 
-    /// Ends a pod that holds more memory than it may, where nothing in the kernel does.
+    /// Ends a pod that takes more of the machine than it may, where nothing in the kernel does.
     fn watch_memory(&mut self, now: Instant) {
-        let most = confine::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
-        let held = self.process.top_pid().and_then(vitals::memory_bytes);
-        if let Some(held) = held.filter(|held| *held > most) {
+        let pod = self.spec.recipe.manifest().pod.as_ref();
+        let (most, most_processes) = (confine::memory_bytes(pod), confine::processes(pod));
+        let top = self.process.top_pid();
+        if let Some(held) = top.and_then(vitals::memory_bytes).filter(|held| *held > most) {
             return self.step(Event::Excess(over_memory(held, most)));
+        }
+        if let Some(count) = top.and_then(vitals::processes).filter(|count| *count as u64 >= most_processes) {
+            let text = format!("the pod had {count} processes and may have {most_processes}, and was killed");
+            let fault = Fault::new(Code::Crashed, text).hint("its recipe declares the limit as `processes` in `[pod]`");
+            return self.step(Event::Excess(fault));
         }
         let idle = self.running.is_empty() && matches!(self.state, State::Serving(_));
         self.memory_due = Some(now + Duration::from_millis(if idle { MEMORY_WATCH_IDLE_MS } else { MEMORY_WATCH_MS }));

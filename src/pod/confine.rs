@@ -13,6 +13,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    devices::Gpu,
     process::{Program, Spec},
     seccomp::{self, Who},
 };
@@ -173,7 +174,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     let mut view_write = write.clone();
     let mut devices = system.devices.clone();
     if gpu {
-        let found = gpu_devices();
+        let found = Gpu::find();
         devices.extend(found.iter().flat_map(|gpu| gpu.devices.iter().cloned()));
         let drivers: Vec<PathBuf> = found.into_iter().flat_map(|gpu| gpu.read).collect();
         view_read.extend(drivers.iter().cloned());
@@ -214,7 +215,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
         paths: Paths { read, execute: programs, write, device: devices },
         filters: &filters[usize::from(network)],
         limits: Limits {
-            processes: pod.and_then(|pod| pod.processes).unwrap_or(POD_PROCESSES_DEFAULT),
+            processes: processes(pod),
             // Above the limit that is watched, and below the machine's end: what is asked for at once fails at once.
             data_bytes: memory.map_or(0, |bytes| bytes.saturating_add(bytes / 4).saturating_add(256 << 20)),
             file_bytes: scratch_bytes,
@@ -305,6 +306,11 @@ pub fn memory_bytes(pod: Option<&PodSpec>) -> u64 {
     })
 }
 
+/// Most processes and threads of a pod.
+pub fn processes(pod: Option<&PodSpec>) -> u64 {
+    pod.and_then(|pod| pod.processes).unwrap_or(POD_PROCESSES_DEFAULT)
+}
+
 /// What a pod that could not be confined tells its caller.
 pub fn unavailable(recipe: &str, layer: &str, why: &str) -> Fault {
     let hint = format!(
@@ -313,14 +319,6 @@ pub fn unavailable(recipe: &str, layer: &str, why: &str) -> Fault {
     Fault::new(Code::SandboxUnavailable, format!("a pod of `{recipe}` was not started, because it could not be confined: {layer}: {why}"))
         .hint(hint)
         .with("layer", layer)
-}
-
-struct Gpu {
-    devices: Vec<PathBuf>,
-    read: Vec<PathBuf>,
-}
-fn gpu_devices() -> Option<Gpu> {
-    None
 }
 
 /// The folder that many levels above a path; none where that would be the root.

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -16,7 +16,9 @@ use tokio::{
 };
 
 use super::{
+    cgroup::{Cgroups, Group},
     confine::{self, How},
+    egress::Egress,
     frame,
     handle::{Inbox, Placed, Reply, Shared, Watcher},
     lane::Lane,
@@ -55,6 +57,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         true => None,
         false => Some(confine::plan(&spec, How::Started).inspect_err(|_| registry::forget(&path))?),
     };
+    let group = or_without(bounded(&spec, &process), "its memory is watched, and nothing in the kernel bounds it").flatten();
     record.keeper = process.keeper_pid().and_then(registry::Process::of);
     // The first one found its place on the disk; should this one not, the mark in the pod's variables still leads to it.
     let _ = registry::record(&path, &record);
@@ -122,7 +125,10 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         silence: Silence::default(),
         last_freed: now,
         memory_looked: now,
-        memory_due: Some(now + Duration::from_millis(MEMORY_WATCH_MS)),
+        memory_due: (!group.as_ref().is_some_and(|_| cgroups().limits_memory())).then(|| now + Duration::from_millis(MEMORY_WATCH_MS)),
+        group,
+        egress: None,
+        awaits_birth: false,
         ending: None,
         blame: None,
         logs_ended: Some(logs_ended),
@@ -143,6 +149,30 @@ fn started(spec: &Spec, page: Option<&std::path::Path>) -> Result<Process, Fault
         }
     }
     Process::spawn(spec, page)
+}
+
+/// The control group of a pod, with all that its process will start in it; none where this machine lets us make none.
+fn bounded(spec: &Spec, process: &Process) -> Result<Option<Group>, Fault> {
+    let cgroups = cgroups();
+    if !cgroups.limits_memory() && !cgroups.limits_processes() {
+        return Ok(None);
+    }
+    let pod = spec.recipe.manifest().pod.as_ref();
+    let made = || {
+        let group = cgroups.make(&format!("hob-{}", spec.incarnation), Some(confine::memory_bytes(pod)), Some(confine::processes(pod)))?;
+        // A forked pod's number comes later; what it is to be is not told to it before.
+        if let Some(keeper) = process.keeper_pid().filter(|_| !process.is_forked()) {
+            group.add(keeper)?;
+        }
+        Ok(Some(group))
+    };
+    made().map_err(|error| Fault::io("making a control group", &error))
+}
+
+/// What this machine lets us bound in the kernel; found out once.
+pub(super) fn cgroups() -> &'static Cgroups {
+    static CGROUPS: OnceLock<Cgroups> = OnceLock::new();
+    CGROUPS.get_or_init(Cgroups::find)
 }
 
 /// A pod that answers is worth more than what would be known of its end: on a full disk it goes without.
@@ -264,8 +294,14 @@ pub(super) struct Driver {
     pub silence: Silence,
     last_freed: Instant,
     memory_looked: Instant,
-    /// When its memory is looked at next, to end it above its limit.
+    /// When its memory is looked at next, to end it above its limit; never where a control group does.
     pub memory_due: Option<Instant>,
+    /// What bounds it in the kernel, where this machine lets us.
+    pub group: Option<Group>,
+    /// Answers its proxy, if names on the network were granted.
+    pub egress: Option<Egress>,
+    /// Its first word came before its number: it is told to start when that is known.
+    pub awaits_birth: bool,
     pub ending: Option<Ending>,
     pub blame: Option<Fault>,
     pub logs_ended: Option<oneshot::Receiver<()>>,
@@ -288,6 +324,7 @@ impl Driver {
             }
             let undelivered = self.undelivered.is_some();
             let lane_open = !self.lane_ended();
+            let birth = self.process.born();
             // Not biased: a lane that is always readable must not starve the timer or the end of the process.
             tokio::select! {
                 _ = readable(self.data.as_ref()), if !undelivered && lane_open => self.read(Which::Data),
@@ -300,6 +337,7 @@ impl Driver {
                     }
                 }
                 inbox = self.shared.told() => self.heed(inbox),
+                _ = birth, if self.awaits_birth => self.born(),
                 ending = self.process.ended() => {
                     self.read_last_words();
                     self.step(Event::Exited(ending));
@@ -372,7 +410,12 @@ impl Driver {
                 self.process.terminate();
             }
             Action::Kill => self.process.kill(),
-            Action::KillGroup => self.process.kill_group(),
+            Action::KillGroup => {
+                self.process.kill_group();
+                if let Some(group) = &self.group {
+                    let _ = group.kill();
+                }
+            }
             Action::Arm(timer) => self.phase = Some(Instant::now() + wait(timer, self.dumps_stacks)),
             Action::Disarm => self.phase = None,
             // The first reason is the reason; what follows from it is not.

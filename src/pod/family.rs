@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,9 +25,10 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{
-    io::unix::AsyncFd,
+    io::Interest,
+    net::UnixDatagram,
     process::{Child, Command},
-    sync::{oneshot, watch},
+    sync::{SetOnce, oneshot, watch},
     time::timeout,
 };
 
@@ -62,7 +63,8 @@ pub struct Family(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    channel: Arc<AsyncFd<OwnedFd>>,
+    /// A socket that keeps packets apart (SOCK_SEQPACKET): the type is for its readiness alone.
+    channel: Arc<UnixDatagram>,
     book: Arc<Mutex<Book>>,
     next: AtomicU64,
     guard_pid: Option<u32>,
@@ -80,12 +82,12 @@ struct Book {
 
 #[derive(Debug)]
 struct Place {
-    born: Arc<OnceLock<Birth>>,
+    born: Arc<SetOnce<Birth>>,
     over: oneshot::Sender<Ending>,
 }
 
 #[derive(Debug)]
-struct Birth {
+pub(super) struct Birth {
     handle: OwnedFd,
     /// In this host's numbers.
     pid: u32,
@@ -96,7 +98,7 @@ struct Birth {
 pub(super) struct Member {
     family: Arc<Inner>,
     id: u64,
-    born: Arc<OnceLock<Birth>>,
+    born: Arc<SetOnce<Birth>>,
     over: oneshot::Receiver<Ending>,
     ending: Option<Ending>,
 }
@@ -176,12 +178,12 @@ impl Family {
             tokio::spawn(log::drain(pipe, said.clone()));
         }
         let (gone_sender, gone) = watch::channel(false);
-        let channel = Arc::new(AsyncFd::new(ours).map_err(io)?);
+        let channel = Arc::new(UnixDatagram::from_std(ours.into()).map_err(io)?);
         let book = Arc::new(Mutex::new(Book::default()));
         let (ready_sender, ready) = oneshot::channel();
         let guard_pid = child.id();
         let family = Family(Arc::new(Inner { channel: channel.clone(), book: book.clone(), next: AtomicU64::new(1), guard_pid, gone }));
-        tokio::spawn(listen(Arc::downgrade(&family.0), channel, book, child, ready_sender, gone_sender, boot.keeps));
+        tokio::spawn(listen(channel, book, child, ready_sender, gone_sender, boot.keeps));
 
         let [plan, zygote_plan] = &plans;
         let raw = |plan: &'_ [u8]| -> Result<Box<RawValue>, String> { serde_json::from_slice(plan).map_err(|error| error.to_string()) };
@@ -234,7 +236,7 @@ impl Family {
         let inner = &self.0;
         let id = inner.next.fetch_add(1, Ordering::Relaxed);
         let (sender, over) = oneshot::channel();
-        let born = Arc::new(OnceLock::new());
+        let born = Arc::new(SetOnce::new());
         {
             let mut book = inner.book();
             if book.barren {
@@ -260,6 +262,13 @@ impl Family {
     }
 }
 
+impl Drop for Inner {
+    /// No clone and no pod is left: the head ends when its socket does, and with it all of the family.
+    fn drop(&mut self) {
+        let _ = rustix::net::shutdown(self.channel.as_fd(), rustix::net::Shutdown::Both);
+    }
+}
+
 impl Inner {
     fn book(&self) -> MutexGuard<'_, Book> {
         locked(&self.book)
@@ -276,7 +285,7 @@ impl Inner {
         if !handles.is_empty() {
             assert!(control.push(SendAncillaryMessage::ScmRights(handles)), "the space is for three descriptors");
         }
-        sendmsg(self.channel.get_ref(), &[std::io::IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+        sendmsg(self.channel.as_fd(), &[std::io::IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
         Ok(())
     }
 }
@@ -287,8 +296,7 @@ fn locked(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 
 /// Hears the head until its end, then tells every pod that is not over that it is.
 async fn listen(
-    family: Weak<Inner>,
-    channel: Arc<AsyncFd<OwnedFd>>,
+    channel: Arc<UnixDatagram>,
     book: Arc<Mutex<Book>>,
     mut child: Child,
     ready: oneshot::Sender<Result<f64, String>>,
@@ -296,24 +304,23 @@ async fn listen(
     keeps: Vec<Keeps>,
 ) {
     let mut ready = Some(ready);
-    let mut unused = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
             readable = channel.readable() => {
-                let Ok(mut guard) = readable else { break };
-                match guard.try_io(|channel| receive(channel.get_ref().as_fd())) {
-                    Err(_would_block) => continue,
-                    Ok(Ok(Some((message, handle)))) => heard(&book, message, handle, &mut ready),
-                    Ok(Ok(None) | Err(_)) => break,
+                if readable.is_err() {
+                    break;
+                }
+                match channel.try_io(Interest::READABLE, || receive(channel.as_fd())) {
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Ok(Some((message, handle))) => heard(&book, message, handle, &mut ready),
+                    Ok(None) | Err(_) => break,
                 }
             }
-            // Nobody could order anything any more; what lives goes on to its end.
-            _ = unused.tick(), if family.strong_count() == 0 && locked(&book).members.is_empty() => break,
             _ = child.wait() => break,
         }
     }
-    // The head ends when its socket does, and with it all of the family.
-    let _ = rustix::net::shutdown(channel.get_ref(), rustix::net::Shutdown::Both);
+    // As when nobody is left to order anything.
+    let _ = rustix::net::shutdown(channel.as_fd(), rustix::net::Shutdown::Both);
     let _ = child.wait().await;
     let left: Vec<Place> = {
         let mut book = locked(&book);
@@ -396,6 +403,11 @@ impl Member {
             self.ending = Some((&mut self.over).await.unwrap_or(Ending::Signal(9)));
         }
         self.ending.unwrap_or(Ending::Signal(9))
+    }
+
+    /// Set when the head has told who it is.
+    pub fn birth(&self) -> Arc<SetOnce<Birth>> {
+        self.born.clone()
     }
 
     /// None until the head has told.

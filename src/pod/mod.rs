@@ -4,12 +4,17 @@
 //! together), `restarts.rs` and `poison.rs` say how. `driver.rs` owns one pod and performs what `state.rs` decides; `sending.rs` and `burial.rs`
 //! are its first and its last words. `frame.rs` and `wire.rs` say what is on the sockets, `process.rs` starts and signals, `log.rs` keeps what
 //! the process prints. What outlives a pod, or must find it again: `page.rs`, `registry.rs`, `dossier.rs`; `vitals.rs` reads what the kernel says.
+//! What a pod is given of the machine: `egress.rs` is its way out to the network names that it was granted, `devices.rs` names the files of a
+//! GPU, `cgroup.rs` holds it to its memory.
 
 mod burial;
+mod cgroup;
 mod clocks;
 mod confine;
+mod devices;
 mod dossier;
 mod driver;
+mod egress;
 mod family;
 mod frame;
 mod handle;

@@ -287,6 +287,19 @@ impl Process {
         }
     }
 
+    /// Waits until its number is known. Cancel-safe.
+    pub fn born(&self) -> impl Future<Output = ()> + use<> {
+        let birth = match &self.body {
+            Body::Kept { .. } => None,
+            Body::Forked(member) => Some(member.birth()),
+        };
+        async move {
+            if let Some(birth) = birth {
+                birth.wait().await;
+            }
+        }
+    }
+
     /// From where on its memory is counted.
     pub fn top_pid(&self) -> Option<u32> {
         match &self.body {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{
     confine,
     driver::{Driver, Silence, Which},
+    egress::Egress,
     frame::Decoded,
     lane::{Lane, Read},
     state::{AskId, Event, State},
@@ -104,15 +105,12 @@ impl Driver {
                 self.dumps_stacks = has("stack");
                 // It will be signalled and measured: a number of somebody else's is none.
                 self.shared.pid.store(self.process.pod_pid(pid).unwrap_or(0), Ordering::Release);
-                self.step(Event::Hello);
-            }
-            FromPod::Started => {
-                // In a family its number may come after its first word, but not after its work.
-                if self.shared.pid.load(Ordering::Acquire) == 0 && self.process.is_forked() {
-                    self.shared.pid.store(self.process.pod_pid(0).unwrap_or(0), Ordering::Release);
+                match self.process.is_forked() {
+                    true if self.state == (State::Starting { hello: false }) => self.awaits_birth = true,
+                    _ => self.step(Event::Hello),
                 }
-                self.step(Event::Started);
             }
+            FromPod::Started => self.step(Event::Started),
             FromPod::Ready => self.step(Event::Ready),
             FromPod::Failed(fault) => {
                 let fault = self.with_tail(fault, 0);
@@ -177,8 +175,24 @@ impl Driver {
     /// Answers the pod's proxy from here on.
     fn open_way_out(&mut self, number: i32) -> std::io::Result<()> {
         let listener = self.process.take_from_keeper(number)?;
-        drop(listener);
+        let allowed = self.spec.grants.permissions.network.clone();
+        self.egress = Some(Egress::serve(listener, allowed, self.spec.recipe.manifest().name.to_string())?);
         Ok(())
+    }
+
+    /// A forked pod has its number: it is bounded, and told what it is to be.
+    pub(super) fn born(&mut self) {
+        self.awaits_birth = false;
+        let Some(pid) = self.process.pod_pid(0) else { return };
+        self.shared.pid.store(pid, Ordering::Release);
+        if let Some(group) = &self.group
+            && let Err(error) = group.add(pid)
+        {
+            tracing::warn!("a pod's memory is watched, and nothing in the kernel bounds it: {error}");
+            self.group = None;
+            self.memory_due = Some(Instant::now());
+        }
+        self.step(Event::Hello);
     }
 
     fn note_progress(&mut self, ask: AskId) {

@@ -17,6 +17,12 @@ pub fn memory_bytes(pid: u32) -> Option<u64> {
     Some(descendants(pid)?.into_iter().filter_map(resident_bytes).fold(own, u64::saturating_add))
 }
 
+/// Processes from `pid` on, itself among them: at least so many, see [`memory_bytes`]. None as above.
+pub fn processes(pid: u32) -> Option<usize> {
+    Stat::of(pid)?;
+    Some(descendants(pid)?.len() + 1)
+}
+
 /// Processor time of `pid`, of the children that were waited for, and of all that run below it. None as above.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     let own = Stat::of(pid)?.ticks;

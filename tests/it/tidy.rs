@@ -136,8 +136,8 @@ fn proofs(source: &Source) -> Vec<String> {
 }
 
 fn printing(source: &Source) -> Vec<String> {
-    // `hob build` hands stderr on to cargo.
-    if ["src/door/print.rs", "src/author/build.rs"].contains(&source.path.as_str()) {
+    // `hob build` hands stderr on to cargo, and a test says why it cannot run on this machine.
+    if ["src/door/print.rs", "src/author/build.rs", "src/pod/cgroup/tests.rs", "src/pod/egress/tests.rs"].contains(&source.path.as_str()) {
         return Vec::new();
     }
     let words = ["println!", "print!", "eprint!", "eprintln!", "dbg!", "io::stdout", "io::stderr"];

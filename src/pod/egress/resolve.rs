@@ -1,0 +1,47 @@
+//! From a granted name to addresses.
+//!
+//! Apart, so that a test can be a name server that lies.
+
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
+};
+
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use crate::model::{
+    grant::Endpoint,
+    limits::{EGRESS_ADDRESSES_MAX, EGRESS_LOOKUPS_MAX},
+};
+
+/// Finds the addresses of a name. Asked once for a connection: what is connected to is what was checked.
+pub(super) trait Resolve: Send + Sync + 'static {
+    fn resolve(&self, endpoint: &Endpoint) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+}
+
+/// The machine's own resolver.
+pub(super) struct System {
+    lookups: Arc<Semaphore>,
+}
+
+impl Default for System {
+    fn default() -> System {
+        System { lookups: Arc::new(Semaphore::new(EGRESS_LOOKUPS_MAX)) }
+    }
+}
+
+impl Resolve for System {
+    async fn resolve(&self, endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+        let permit = self.lookups.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let Endpoint { host, port } = endpoint.clone();
+        // The C library's lookup cannot be cancelled: one that nobody waits for any more keeps its thread. So it keeps its permit
+        // as well, or a name server that does not answer would fill the host's threads.
+        let lookup = spawn_blocking(move || {
+            let _permit = permit;
+            Ok((host.as_str(), port).to_socket_addrs()?.take(EGRESS_ADDRESSES_MAX).collect())
+        });
+        lookup.await.map_err(io::Error::other)?
+    }
+}
