@@ -212,3 +212,28 @@ fn key(recipe: &RecipeRef) -> Result<String, Fault> {
         Fault::new(Code::Usage, format!("{} is not text, which `hob.toml` is", path.display())).hint("give the folder another name")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agreeing_is_to_what_was_shown_and_a_long_list_is_cut_in_the_message_alone() {
+        let asks = |count: usize| {
+            Permissions::from_words((0..count).map(|n| format!("env=V{n:02}")).collect::<Vec<_>>().iter().map(String::as_str))
+        };
+        let (name, version) = ("lab/x".parse().unwrap(), semver::Version::new(1, 0, 0));
+        let new = asks(20).unwrap();
+        for consent in [Consent::Required, Consent::These(asks(19).unwrap())] {
+            let fault = consent.to(&name, &version, new.clone()).unwrap_err();
+            assert_eq!(fault.code, Code::ConsentRequired);
+            assert!(fault.message.ends_with("env=V10, env=V11 and 8 more"), "{fault}");
+            assert_eq!(fault.detail["permissions"].as_array().map(Vec::len), Some(20));
+        }
+        assert_eq!(Consent::These(asks(21).unwrap()).to(&name, &version, new.clone()).unwrap(), new);
+        assert_eq!(Consent::Give.to(&name, &version, new.clone()).unwrap(), new);
+        assert!(Consent::Withhold.to(&name, &version, new).unwrap().is_empty());
+        // Where nothing is new there is nothing to agree to.
+        assert!(Consent::Required.to(&name, &version, Permissions::default()).unwrap().is_empty());
+    }
+}

@@ -250,6 +250,23 @@ fn there_is_no_unsafe_code() {
     assert!(fs::read_to_string(root().join("Cargo.toml")).unwrap().contains("unsafe_code = \"forbid\""));
 }
 
+/// Names of what gives permissions, in a door that is not the operator's own.
+fn giving(source: &Source) -> Vec<String> {
+    let may = !source.path.starts_with("src/door/") || ["src/door/granting.rs", "src/door/cli.rs"].contains(&source.path.as_str());
+    let gives =
+        |line: &str| ["Consent", "granting::", "Revoke::", ".grant(", ".revoke(", "host.add("].iter().any(|name| line.contains(name));
+    let lines = source.code().filter(|(_, line)| !may && gives(line));
+    lines.map(|(number, _)| format!("{}:{number}: only the command line may give permissions", source.path)).collect()
+}
+
+#[test]
+fn no_door_that_serves_others_can_give_permissions() {
+    assert_eq!(giving(&Source::new("src/door/http/looks.rs", "host.grant(&recipe, all, false)")).len(), 1);
+    assert_eq!(giving(&Source::new("src/door/serve.rs", "use crate::host::Consent;")).len(), 1);
+    assert_eq!(giving(&Source::new("src/door/granting.rs", "host.grant(&recipe, all, false)")), [""; 0]);
+    assert_tidy(&files("src", "rs"), giving);
+}
+
 #[test]
 fn hints_name_only_commands_that_exist() {
     assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob doctor` says why\")")).len(), 1);
