@@ -59,6 +59,13 @@ impl Stamp {
 }
 
 impl Catalogue {
+    /// All recipes in use.
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        let mut entries: Vec<_> = locked(&self.installed).entries.values().cloned().collect();
+        entries.extend(locked(&self.folders).values().cloned());
+        entries
+    }
+
     /// The recipe behind a reference. Two file statuses per call when nothing changed.
     ///
     /// Errors: `recipe_not_found` (says what is installed), `shelf_altered`, `invalid_manifest`, `invalid_recipe`; `invalid_config` while

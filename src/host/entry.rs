@@ -4,46 +4,69 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::OnceCell;
 
-use super::Inner;
+use super::{
+    Inner,
+    zygotes::{self, Forkable},
+};
 use crate::{
     glue::Prepared,
-    model::{Code, Fault, Grants, Verified, recipe::PoolSpec},
-    pod::{self, BoxFuture, Pool, Seat, Spawner, Watcher},
+    model::{Code, Fault, Grants, Verified, recipe::PoolSpec, status::ZygoteStatus},
+    pod::{self, BoxFuture, Family, Pool, Seat, Spawner, Watcher},
     shelf::{blocking, lockfile::EnvironmentPin},
 };
 
 /// A recipe that was looked up, with what was made for it so far.
 pub struct Entry {
-    recipe: Arc<Verified>,
-    /// The environment that the lock file names; none for a folder, or a recipe without requirements.
-    environment: Option<EnvironmentPin>,
-    /// What its pods may do. When that changes, the entry is let go of, and its pods with it.
-    grants: Arc<Grants>,
+    parts: Parts,
     prepared: OnceCell<Prepared>,
     pool: OnceLock<Pool>,
 }
 
+/// What is known of a recipe before anything was made for it.
+#[derive(Clone)]
+pub struct Parts {
+    pub recipe: Arc<Verified>,
+    /// The environment that the lock file names; none for a folder, or a recipe without requirements.
+    environment: Option<EnvironmentPin>,
+    /// What its pods may do. When that changes, the entry is let go of, and its pods with it.
+    pub grants: Arc<Grants>,
+    /// Whether its pods are forked, and from what.
+    pub forkable: Arc<Forkable>,
+}
+
 impl Entry {
     pub fn new(recipe: Verified, environment: Option<EnvironmentPin>, grants: Grants) -> Entry {
-        Entry { recipe: Arc::new(recipe), environment, grants: Arc::new(grants), prepared: OnceCell::new(), pool: OnceLock::new() }
+        let parts = Parts { recipe: Arc::new(recipe), environment, grants: Arc::new(grants), forkable: Arc::default() };
+        Entry { parts, prepared: OnceCell::new(), pool: OnceLock::new() }
+    }
+
+    /// The same recipe with one pod that is forked from that zygote: to see whether it answers.
+    pub fn on_trial(host: &Arc<Inner>, parts: &Parts, family: Family) -> Entry {
+        let pool = new_pool(host, parts, zygotes::trial_pool(), Some(family));
+        Entry { parts: parts.clone(), prepared: OnceCell::new(), pool: OnceLock::from(pool) }
     }
 
     pub fn recipe(&self) -> &Arc<Verified> {
-        &self.recipe
+        &self.parts.recipe
     }
 
     pub fn environment(&self) -> Option<EnvironmentPin> {
-        self.environment
+        self.parts.environment
     }
 
     pub fn grants(&self) -> &Grants {
-        &self.grants
+        &self.parts.grants
+    }
+
+    /// How its pods come to be; none for a recipe that preloads nothing, or was not asked yet.
+    pub fn zygote(&self) -> Option<ZygoteStatus> {
+        self.parts.forkable.status(&self.parts.recipe)
     }
 
     /// The compiled glue; compiled at the first use and kept.
     pub async fn prepared(&self, host: &Arc<Inner>) -> Result<Prepared, Fault> {
         let prepared = self.prepared.get_or_try_init(|| async {
-            let (host, recipe) = (host.clone(), self.recipe.clone());
+            let (host, recipe) = (host.clone(), self.parts.recipe.clone());
             blocking(move || host.glue()?.compile(&recipe)).await
         });
         prepared.await.cloned()
@@ -51,50 +74,55 @@ impl Entry {
 
     /// The recipe's pods; none for a recipe that is glue alone.
     pub fn pool(&self, host: &Arc<Inner>) -> Option<&Pool> {
-        let spec = &self.recipe.manifest().pod.as_ref()?.pool;
-        Some(self.pool.get_or_init(|| self.new_pool(host, spec.clone())))
+        let spec = &self.parts.recipe.manifest().pod.as_ref()?.pool;
+        Some(self.pool.get_or_init(|| new_pool(host, &self.parts, spec.clone(), None)))
     }
 
     /// A pool of its own for one call: its pod is fresh, and goes when the call is over.
     pub fn one_shot(&self, host: &Arc<Inner>) -> Option<Pool> {
-        let spec = &self.recipe.manifest().pod.as_ref()?.pool;
-        Some(self.new_pool(host, PoolSpec { min: 0, max: 1, ..spec.clone() }))
+        let spec = &self.parts.recipe.manifest().pod.as_ref()?.pool;
+        Some(new_pool(host, &self.parts, PoolSpec { min: 0, max: 1, ..spec.clone() }, None))
     }
+}
 
-    fn new_pool(&self, host: &Arc<Inner>, spec: PoolSpec) -> Pool {
-        let concurrency = self.recipe.manifest().pod.as_ref().map_or(1, |pod| pod.concurrency);
-        let (recipe, grants) = (self.recipe.clone(), self.grants.clone());
-        let source = Source { host: Arc::downgrade(host), recipe, environment: self.environment, grants };
-        let pool = Pool::new(self.recipe.clone(), spec, concurrency, Arc::new(source));
-        host.pods.add(&pool);
-        pool
-    }
+/// A pool for a recipe. `trial`: the zygote that its pods are forked from, whatever is known of it.
+fn new_pool(host: &Arc<Inner>, parts: &Parts, spec: PoolSpec, trial: Option<Family>) -> Pool {
+    let concurrency = parts.recipe.manifest().pod.as_ref().map_or(1, |pod| pod.concurrency);
+    let source = Source { host: Arc::downgrade(host), parts: parts.clone(), trial };
+    let pool = Pool::new(parts.recipe.clone(), spec, concurrency, Arc::new(source));
+    host.pods.add(&pool);
+    pool
 }
 
 /// Makes pods of one recipe: environment from the shelf, process on this machine.
 struct Source {
     /// Not kept: the host has the recipe, which has its pods.
     host: Weak<Inner>,
-    recipe: Arc<Verified>,
-    environment: Option<EnvironmentPin>,
-    grants: Arc<Grants>,
+    parts: Parts,
+    trial: Option<Family>,
 }
 
 impl Spawner for Source {
     fn spawn(&self, seat: Seat) -> BoxFuture<'_, Result<Watcher, Fault>> {
         Box::pin(async move {
             let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
-            let (program, environment) = host.program(&self.recipe, self.environment).await?;
+            let parts = &self.parts;
+            let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
+            let family = self.trial.clone().or_else(|| parts.forkable.family());
+            if family.is_none() {
+                // This pod is started. Perhaps the next one need not be.
+                zygotes::consider(&host, parts, &program, &environment);
+            }
             host.pods.start(&host.home, seat, |folder, incarnation, scratch| pod::Spec {
-                recipe: self.recipe.clone(),
+                recipe: parts.recipe.clone(),
                 program,
                 keeper: host.keeper.clone(),
                 scratch: folder.to_owned(),
                 dossiers: host.home.dossiers(),
-                family: None,
+                family,
                 without: host.without.clone(),
                 incarnation,
-                grants: self.grants.clone(),
+                grants: parts.grants.clone(),
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],
             })

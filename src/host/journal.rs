@@ -39,7 +39,7 @@ pub struct Record {
 }
 
 impl Record {
-    fn begin(call: &Call) -> Record {
+    pub(super) fn begin(call: &Call) -> Record {
         Record {
             recipe: call.recipe.to_string(),
             operation: call.operation.clone(),

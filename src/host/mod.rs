@@ -32,6 +32,7 @@ mod lease;
 mod pods;
 mod run;
 mod status;
+mod zygotes;
 
 pub use config::Config;
 pub use grants::{Consent, Granted, Revoke};
@@ -70,6 +71,7 @@ pub(crate) struct Inner {
     /// The unpacked keeper of pods.
     keeper: std::path::PathBuf,
     pods: pods::Pods,
+    zygotes: zygotes::Zygotes,
     /// Layers of the sandbox to take for unavailable.
     without: Arc<[String]>,
     /// It takes no calls any more.
@@ -106,6 +108,7 @@ impl Host {
                 journal: Default::default(),
                 keeper,
                 pods: Default::default(),
+                zygotes: Default::default(),
                 without: config.without,
                 closing: Default::default(),
                 pythons: Default::default(),
@@ -196,6 +199,7 @@ impl Host {
         // A call may have more asks to make: pools are open to it until it is over.
         let _ = tokio::time::timeout_at(until, self.0.journal.quiet()).await;
         self.0.pods.shutdown(until).await;
+        self.0.zygotes.shutdown().await;
     }
 }
 

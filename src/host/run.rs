@@ -42,6 +42,18 @@ async fn admitted(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>, re
     }
     // Which recipe: a verified one from the shelf, or the author's folder.
     let entry = host.catalogue.find(host, &call.recipe).await?;
+    of(host, &entry, call, events, begun, record).await
+}
+
+/// A call of that recipe.
+pub(super) async fn of(
+    host: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    call: Call,
+    events: mpsc::Sender<Event>,
+    begun: Instant,
+    record: &mut Record,
+) -> Result<Outcome, Fault> {
     let recipe = entry.recipe().clone();
 
     // Whether it may run: operation, schema, bounds. Pure.
@@ -49,7 +61,7 @@ async fn admitted(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>, re
     let deadline = begun + Duration::from_millis(call.deadline_ms());
 
     // The work, on one budget. When time is up the future is dropped, and with it the wasm store and the asks.
-    let answer = match timeout_at(deadline, work(host, &entry, &call, events, deadline, record)).await {
+    let answer = match timeout_at(deadline, work(host, entry, &call, events, deadline, record)).await {
         Ok(answer) => answer?,
         Err(_) => return Err(late(&call)),
     };

@@ -28,6 +28,7 @@ impl Host {
             calls_done: done,
             calls_failed: failed,
             pools: self.0.pods.pool_statuses(),
+            zygotes: self.0.catalogue.entries().iter().filter_map(|entry| entry.zygote()).collect(),
         }
     }
 

@@ -51,11 +51,16 @@ pub struct Grants {
 
 /// The permissions of a recipe's pods: those that it asks for *and* its operator gave.
 ///
-/// A path is given by itself or by a folder above it; what may be written may be read.
+/// A path is given by itself or by a folder above it; what may be written may be read. An address that was given counts as soon as any name that
+/// was asked for was given too: a name's addresses that are not of the public internet are reached only so, and no recipe can know them.
 pub fn effective(asked: &Permissions, given: &Permissions) -> Permissions {
     let below = |path: &PlainPath, given: &BTreeSet<PlainPath>| given.iter().any(|given| path.0.starts_with(&given.0));
+    let mut network: BTreeSet<Endpoint> = asked.network.intersection(&given.network).cloned().collect();
+    if !network.is_empty() {
+        network.extend(given.network.iter().filter(|endpoint| endpoint.host.parse::<IpAddr>().is_ok()).cloned());
+    }
     Permissions {
-        network: asked.network.intersection(&given.network).cloned().collect(),
+        network,
         read: asked.read.iter().filter(|path| below(path, &given.read) || below(path, &given.write)).cloned().collect(),
         write: asked.write.iter().filter(|path| below(path, &given.write)).cloned().collect(),
         env: asked.env.intersection(&given.env).cloned().collect(),
@@ -353,6 +358,9 @@ mod tests {
         assert_eq!(effective(&asked, &asked), asked);
         let given = permissions(&["network=a.example:443", "network=c.example:443", "read=/data", "read=/out", "env=OTHER"]);
         assert_eq!(effective(&asked, &given), permissions(&["network=a.example:443", "read=/data/x"]));
+        let (name, address) = ("network=intern.example:443", "network=10.0.0.5:443");
+        assert_eq!(effective(&permissions(&[name]), &permissions(&[name, address])), permissions(&[name, address]));
+        assert_eq!(effective(&permissions(&[name]), &permissions(&[address])), Permissions::default());
         // What may be written may be read; a name that only begins alike is another folder.
         assert_eq!(effective(&permissions(&["read=/out/y/z"]), &permissions(&["write=/out/y"])), permissions(&["read=/out/y/z"]));
         assert_eq!(effective(&permissions(&["read=/database"]), &permissions(&["read=/data"])), Permissions::default());

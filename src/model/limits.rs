@@ -151,6 +151,9 @@ pub const ZYGOTE_BOOT_MS: u64 = 120_000;
 /// A zygote that had no pod for so long goes, and its memory with it, in milliseconds.
 pub const ZYGOTE_IDLE_MS: u64 = 600_000;
 
+/// Between two looks at whether a zygote, or its first pod, is ready, in milliseconds.
+pub const ZYGOTE_LOOK_MS: u64 = 20;
+
 /// A recipe's case on a forked pod, before others are forked, in milliseconds.
 pub const ZYGOTE_CANARY_MS: u64 = 120_000;
 

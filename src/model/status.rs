@@ -22,6 +22,9 @@ pub struct HostStatus {
     /// Of the ones that are done.
     pub calls_failed: u64,
     pub pools: Vec<PoolStatus>,
+    /// Of recipes that preload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub zygotes: Vec<ZygoteStatus>,
 }
 
 impl HostStatus {
@@ -95,6 +98,37 @@ pub struct Confinement {
     pub missing: Vec<String>,
 }
 
+/// How the pods of a recipe that preloads come to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZygoteStatus {
+    pub recipe: String,
+    pub state: ZygoteState,
+    /// Why its pods are started and not forked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Pods that were forked from it so far, by all recipes that share it.
+    pub forked: u64,
+    /// Those that are not over.
+    pub pods: usize,
+    /// The process that stands for it and its pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+}
+
+/// See [`ZygoteStatus`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZygoteState {
+    /// It imports, or its first pod answers a case; pods are started meanwhile.
+    Booting,
+    /// Pods are forked from it.
+    Ready,
+    /// It ended; the next pod is started, and a new one with it.
+    Gone,
+    /// Pods are started.
+    Unforkable,
+}
+
 /// One pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PodStatus {
@@ -115,6 +149,9 @@ pub struct PodStatus {
     pub asks: u64,
     /// Asks in hand.
     pub in_hand: usize,
+    /// Forked from a zygote, not started.
+    #[serde(default)]
+    pub forked: bool,
     /// None until its sandbox is around it: before that nothing of its recipe runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Confinement>,

@@ -65,6 +65,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let (logs_done, logs_ended) = oneshot::channel();
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
     let shared = Arc::new(Shared::new(&manifest, &spec.incarnation));
+    shared.forked.store(process.is_forked(), Ordering::Relaxed);
     let log = shared.log.clone();
     tokio::spawn(async move {
         let out = async {

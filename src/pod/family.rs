@@ -151,10 +151,10 @@ enum FromHead {
 }
 
 impl Family {
-    /// Starts a zygote and waits until it may be forked. Must be called within a tokio runtime.
+    /// Starts a zygote; the future is over when it may be forked. Must be called within a tokio runtime.
     ///
-    /// Errors: a text for people: why pods of this environment are started and not forked.
-    pub async fn boot(boot: Boot<'_>) -> Result<Family, String> {
+    /// Errors, of both: a text for people: why pods of this environment are started and not forked.
+    pub fn start(boot: Boot<'_>) -> Result<(Family, impl Future<Output = Result<(), String>> + use<>), String> {
         let io = |error: std::io::Error| format!("starting a zygote: {error}");
         let plans = confine::family_plans(boot.program, boot.keeper, &boot.folder, boot.without).map_err(|fault| fault.message)?;
         let (ours, theirs) =
@@ -201,18 +201,38 @@ impl Family {
             environment: base.into_iter().chain(places).chain(fixed).chain(own).collect(),
         };
         family.0.send(&message, &[]).map_err(io)?;
-        match timeout(Duration::from_millis(ZYGOTE_BOOT_MS), ready).await {
-            Ok(Ok(Ok(seconds))) => {
-                tracing::info!(seconds, preload = ?boot.preload, "a zygote is ready");
-                Ok(family)
+        let preload = boot.preload.to_vec();
+        let becomes_ready = async move {
+            match timeout(Duration::from_millis(ZYGOTE_BOOT_MS), ready).await {
+                Ok(Ok(Ok(seconds))) => {
+                    tracing::info!(seconds, ?preload, "a zygote is ready");
+                    Ok(())
+                }
+                Ok(Ok(Err(why))) => Err(why),
+                Ok(Err(_)) => {
+                    let lines: Vec<String> = said.tail(FAULT_TAIL_LINES).into_iter().map(|line| line.text).collect();
+                    Err(format!("the zygote ended: {}", lines.last().map_or("it said nothing", String::as_str)))
+                }
+                Err(_) => Err(format!("the zygote was not ready within {ZYGOTE_BOOT_MS} ms")),
             }
-            Ok(Ok(Err(why))) => Err(why),
-            Ok(Err(_)) => {
-                let lines: Vec<String> = said.tail(FAULT_TAIL_LINES).into_iter().map(|line| line.text).collect();
-                Err(format!("the zygote ended: {}", lines.last().map_or("it said nothing", String::as_str)))
-            }
-            Err(_) => Err(format!("the zygote was not ready within {ZYGOTE_BOOT_MS} ms")),
-        }
+        };
+        Ok((family, becomes_ready))
+    }
+
+    /// Ends it, and all pods of it.
+    pub fn close(&self) {
+        self.0.book().barren = true;
+        self.0.hang_up();
+    }
+
+    /// Whether no process of it is left.
+    pub fn is_gone(&self) -> bool {
+        *self.0.gone.borrow() || self.0.gone.has_changed().is_err()
+    }
+
+    /// Waits for that.
+    pub async fn gone(&self) {
+        let _ = self.0.gone.clone().wait_for(|gone| *gone).await;
     }
 
     /// Whether pods can be forked from it still.
@@ -265,11 +285,15 @@ impl Family {
 impl Drop for Inner {
     /// No clone and no pod is left: the head ends when its socket does, and with it all of the family.
     fn drop(&mut self) {
-        let _ = rustix::net::shutdown(self.channel.as_fd(), rustix::net::Shutdown::Both);
+        self.hang_up();
     }
 }
 
 impl Inner {
+    fn hang_up(&self) {
+        let _ = rustix::net::shutdown(self.channel.as_fd(), rustix::net::Shutdown::Both);
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         locked(&self.book)
     }

@@ -128,6 +128,7 @@ pub(super) struct Shared {
     pub asks: AtomicU64,
     pub in_hand: AtomicUsize,
     pub was_ready: AtomicBool,
+    pub forked: AtomicBool,
     /// Set once its sandbox is around it.
     pub confinement: OnceLock<Confinement>,
     /// Whether it answered an ask well.
@@ -160,6 +161,7 @@ impl Shared {
             asks: AtomicU64::new(0),
             in_hand: AtomicUsize::new(0),
             was_ready: AtomicBool::new(false),
+            forked: AtomicBool::new(false),
             confinement: OnceLock::new(),
             was_useful: AtomicBool::new(false),
             last_fault: Mutex::new(None),
@@ -242,6 +244,7 @@ impl Watcher {
             memory_bytes: (pid != 0).then(|| vitals::memory_bytes(pid)).flatten(),
             asks: shared.asks.load(Ordering::Relaxed),
             in_hand: shared.in_hand.load(Ordering::Relaxed),
+            forked: shared.forked.load(Ordering::Relaxed),
             sandbox: shared.confinement.get().cloned(),
             last_fault: shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
         }

@@ -258,6 +258,7 @@ impl Pool {
             memory_bytes: None,
             asks: 0,
             in_hand: 0,
+            forked: false,
             sandbox: None,
             last_fault: None,
         };

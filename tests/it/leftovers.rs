@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Rig, call, host_at, is_running, processes_below, recipe_at, scratch_files, within};
+use crate::support::{Rig, call, host_at, is_running, open_at, processes_below, recipe_at, scratch_files, within};
 
 /// Its grandchild left session, process group and parents, and ignores what can be ignored. Busy once it said who they are.
 const SOURCE: &str = r#"
@@ -42,7 +42,7 @@ async fn helper_host_with_a_runaway() {
     let Ok(folder) = std::env::var("HOB_TEST_RUNAWAY_HOST") else { return };
     let folder = Path::new(&folder);
     let host = host_at(folder).await;
-    let _ = host.call(call(&folder.join("recipes/runaway"), json!(folder.join("marker")))).await;
+    let _ = host.call(call(&folder.join("recipes/runaway"), json!(open_at(folder).join("marker")))).await;
 }
 
 /// A host in a process of its own, with keeper, pod and grandchild.
@@ -56,7 +56,7 @@ struct Runaway {
 impl Runaway {
     async fn start(folder: &Path) -> Runaway {
         recipe_at(folder, "runaway", SOURCE, "", "");
-        let _ = std::fs::remove_file(folder.join("marker"));
+        let _ = std::fs::remove_file(open_at(folder).join("marker"));
         let host = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "leftovers::helper_host_with_a_runaway", "--nocapture"])
             .env("HOB_TEST_RUNAWAY_HOST", folder)
@@ -78,8 +78,8 @@ impl Runaway {
 
 /// Keeper, pod and grandchild, once they run.
 async fn marked(folder: &Path) -> [u32; 3] {
-    within(30, "the pod and its grandchild run", || folder.join("marker").exists()).await;
-    let text = std::fs::read_to_string(folder.join("marker")).unwrap();
+    within(30, "the pod and its grandchild run", || open_at(folder).join("marker").exists()).await;
+    let text = std::fs::read_to_string(open_at(folder).join("marker")).unwrap();
     let pids: Vec<u32> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
     assert!(pids.iter().all(|pid| is_running(*pid)), "{pids:?}");
     pids.try_into().unwrap()
@@ -130,7 +130,7 @@ async fn a_host_ends_what_outlived_a_killed_keeper() {
     let rig = Rig::new().await;
     let folder = rig.folder.path();
     let recipe = recipe_at(folder, "runaway", SOURCE, "", "");
-    let running = rig.host.start(call(&recipe, json!(folder.join("marker"))));
+    let running = rig.host.start(call(&recipe, json!(open_at(folder).join("marker"))));
     let [keeper, pod, grandchild] = marked(folder).await;
     signal(keeper, Signal::KILL);
     let fault = running.outcome().await.unwrap_err();

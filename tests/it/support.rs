@@ -56,8 +56,12 @@ impl Rig {
         for file in [file, "raw.py"] {
             std::fs::copy(kit.join(file), folder.join("pod").join(file)).unwrap();
         }
-        std::fs::create_dir_all(self.marks()).unwrap();
         folder
+    }
+
+    /// A folder that the pods of this rig's recipes may write to; all else is closed to them.
+    pub fn open(&self) -> PathBuf {
+        open_at(self.folder.path())
     }
 
     /// The processes that a file of tests/pods named as it began its misdeed, its own first; none before that.
@@ -86,7 +90,7 @@ impl Rig {
         let trust = Trust::Fingerprint(made.fingerprint.to_string());
         self.host.add_remote("main", repo.to_str().unwrap(), trust).await.unwrap();
         let name: RecipeName = format!("test/{}", recipe.file_name().unwrap().to_str().unwrap()).parse().unwrap();
-        self.host.add(&name, &semver::VersionReq::STAR, None, &Consent::Required).await.unwrap();
+        self.host.add(&name, &semver::VersionReq::STAR, None, &Consent::Give).await.unwrap();
         name
     }
 
@@ -121,16 +125,39 @@ pub fn recipe_at(folder: &Path, name: &str, source: &str, pod: &str, run: &str) 
     folder
 }
 
-fn write_recipe(folder: &Path, name: &str, pod: &str, run: &str) -> PathBuf {
-    let folder = folder.join("recipes").join(name);
+/// See [`Rig::open`].
+pub fn open_at(folder: &Path) -> PathBuf {
+    let open = folder.join("open");
+    std::fs::create_dir_all(&open).unwrap();
+    open
+}
+
+fn write_recipe(below: &Path, name: &str, pod: &str, run: &str) -> PathBuf {
+    let folder = below.join("recipes").join(name);
+    let fired = below.join("recipes/fired");
+    std::fs::create_dir_all(&fired).unwrap();
+    // A host that a test runs as a process of its own tells that test what it does.
+    let told = std::env::var("HOB_TEST_OPEN").ok().map(PathBuf::from);
+    let open: Vec<_> = [Some(fired), Some(open_at(below)), told].into_iter().flatten().map(|path| path.display().to_string()).collect();
+    grant(below, &folder.display().to_string(), &format!("write = {open:?}\n"));
     std::fs::create_dir_all(folder.join("pod")).unwrap();
     let name = name.replace('_', "-");
     let manifest = format!(
         "name = \"test/{name}\"\nversion = \"0.1.0\"\nlicense = \"Apache-2.0\"\nsummary = \"For a test\"\nhob = \"0.1\"\n\
-         [pod]\n{pod}\n[operations.run]\nsummary = \"Runs\"\ninput = {{}}\noutput = {{}}\n{run}\n"
+         [permissions]\nwrite = {open:?}\n[pod]\n{pod}\n[operations.run]\nsummary = \"Runs\"\ninput = {{}}\noutput = {{}}\n{run}\n"
     );
     std::fs::write(folder.join("recipe.toml"), manifest).unwrap();
     folder
+}
+
+/// Gives a recipe (by its name, or its folder) what `table` says, in the `hob.toml` of the home below `folder`.
+pub fn grant(folder: &Path, recipe: &str, table: &str) {
+    let (file, head) = (folder.join("home/hob.toml"), format!("[grants.\"{recipe}\"]\n"));
+    let before = std::fs::read_to_string(&file).unwrap_or_default();
+    if !before.contains(&head) {
+        std::fs::create_dir_all(folder.join("home")).unwrap();
+        std::fs::write(&file, format!("{before}\n{head}{table}")).unwrap();
+    }
 }
 
 pub fn call(recipe: &Path, input: Value) -> Call {

@@ -55,6 +55,11 @@ _LOCK = (
     " pod/requirements.in -o pod/requirements.lock"
 )
 #: What the end of an accelerator's memory looks like, in lower case, in errors that have no class of their own.
+#: Set once the sandbox is around this process: from then on it is what denies.
+confined = False
+#: What it fails forbidden acts with.
+_DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
+_ASK = "what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and `hob grant` gives it"
 _GPU_MEMORY = (
     "cuda out of memory",
     "cuda error: out of memory",
@@ -162,6 +167,9 @@ def _known(error, doing, models, folder, overdue):
         text = f"{doing} needs the library `{library}`, which this machine does not have"
         hint = "install the system's package that brings it, or lock a Python package that carries it"
         return "dependency_missing", text, hint, {"library": library}
+    if confined and isinstance(error, OSError) and error.errno in _DENIED:
+        what = f"{doing} tried what its sandbox does not allow: {error}"
+        return "sandbox_denied", what, _ASK, {"errno": errno.errorcode[error.errno]}
     model = _missing_model(error, kind, models)
     if model:
         return "model_missing", f"{doing} did not find the model `{model}`: {error}", None, {"model": model}

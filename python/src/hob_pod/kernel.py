@@ -15,10 +15,10 @@ PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 15, 22, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
 
 # Numbers above 423 are the same on every architecture.
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
-_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _RESOLVE_NO_SYMLINKS = 1, 4, 4
 _SECCOMP_MODE_FILTER = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -66,6 +66,18 @@ def clone_tree(path):
     """A descriptor of a detached copy of what is mounted at `path` and below it."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
     return _checked(f"open_tree {path}", _syscall(_long(_OPEN_TREE), _long(_AT_FDCWD), os.fsencode(path), _long(flags)))
+
+
+def open_plainly(path):
+    """A handle of `path`; ELOOP if any part of it is a symbolic link, which whoever may write there could have put."""
+    how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS)
+    return _checked(f"opening {path}", _syscall(_long(_OPENAT2), _long(_AT_FDCWD), os.fsencode(path), ctypes.byref(how), _long(24)))
+
+
+def clone_tree_of(handle):
+    """As `clone_tree`, for what a handle is of."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE | _AT_EMPTY_PATH
+    return _checked("open_tree", _syscall(_long(_OPEN_TREE), _long(handle), b"", _long(flags)))
 
 
 def attach_tree(tree, path):

@@ -8,6 +8,7 @@ A plan's `view` says what is in it:
     base     an existing folder to mount the root on (it is hidden for the keeper and all below it, for nobody else)
     read     paths that are there under the same name, read-only
     write    the same, writable
+    granted  those of the two before that an operator named: no symbolic link on the way to them is followed
     devices  device files
     links    {path: target} symbolic links
     private  {path: bytes} empty, writable folders in memory, with their size
@@ -58,9 +59,9 @@ def _map(name, text):
 def build(view, base=None):
     """Mounts the tree on `base`; gives its path. Raises OSError, or Refused for what must be there and is not."""
     base = base or view["base"]
-    writable = [(path, kernel.clone_tree(path)) for path in view["write"]]
     # Taken before the root is mounted: it may hide where they lie.
-    readable = [(path, kernel.clone_tree(path)) for path in view["read"]]
+    writable = [(path, _taken(path, view)) for path in view["write"]]
+    readable = [(path, _taken(path, view)) for path in view["read"]]
     devices = [(path, kernel.clone_tree(path)) for path in view["devices"]]
     kernel.mount("hob", base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
     for path, target in view["links"].items():
@@ -86,6 +87,16 @@ def build(view, base=None):
         _attach(base, path, tree)
     kernel.set_mount(base, kernel.ATTR_RDONLY, recursive=False)
     return base
+
+
+def _taken(path, view):
+    if path not in view["granted"]:
+        return kernel.clone_tree(path)
+    # Others may write above it: a link that they put there would lead to what nobody granted.
+    handle = kernel.open_plainly(path)
+    tree = kernel.clone_tree_of(handle)
+    os.close(handle)
+    return tree
 
 
 def _inodes(size):

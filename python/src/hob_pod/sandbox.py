@@ -130,7 +130,7 @@ def _landlock(plan, has_root):
     ruleset = kernel.landlock_create(handled, net, scoped, abi)
     for kind, paths in plan["paths"].items():
         for path in paths:
-            _allow(ruleset, path, RIGHTS[kind] & handled)
+            _allow(ruleset, path, RIGHTS[kind] & handled, path in plan["view"]["granted"])
     for path in plan["view"]["private"] if has_root else (plan["scratch"], "/dev/shm"):
         _allow(ruleset, path, RIGHTS["write"] & handled)
     # Opened here: the host's /proc/self is the host.
@@ -141,8 +141,8 @@ def _landlock(plan, has_root):
     os.close(ruleset)
 
 
-def _allow(ruleset, path, rights):
-    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+def _allow(ruleset, path, rights, plainly=False):
+    handle = kernel.open_plainly(path) if plainly else os.open(path, os.O_PATH | os.O_CLOEXEC)
     if os.fstat(handle).st_mode & 0o170000 != 0o040000:
         rights &= _FILE
     kernel.landlock_allow_path(ruleset, handle, rights)

@@ -57,6 +57,9 @@ class Walls:
             missing = sandbox.enter(self.plan, self._base, self._missing)
         except Refused as refused:
             self._refuse(refused)
+        from . import faults
+
+        faults.confined = not missing
         said = {"type": "confined", "missing": missing}
         if self._listener is not None:
             said["way_out"] = self._listener.fileno()

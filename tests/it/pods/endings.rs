@@ -10,7 +10,7 @@ use std::{
 use hob::model::{Call, Code};
 use serde_json::json;
 
-use crate::support::{Rig, call, is_running, within};
+use crate::support::{Rig, call, is_running, open_at, within};
 
 #[tokio::test]
 async fn a_deadline_stops_the_worker_and_the_next_call_is_untouched() {
@@ -57,10 +57,11 @@ async fn helper_host_with_a_stubborn_pod() {
 #[tokio::test]
 async fn no_process_outlives_a_host_that_was_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let marker = folder.path().join("pids");
+    let marker = open_at(folder.path()).join("pids");
     let mut host = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "pods::endings::helper_host_with_a_stubborn_pod", "--nocapture"])
         .env("HOB_TEST_STUBBORN_MARKER", &marker)
+        .env("HOB_TEST_OPEN", marker.parent().unwrap())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -89,7 +90,7 @@ fn a_caller_who_leaves_while_its_pod_is_being_ended_hangs_nobody() {
         runtime.block_on(async {
             let rig = Rig::new().await;
             let recipe = rig.hostile("ignores_sigterm_with_grandchild.py", "");
-            let pids = rig.folder.path().join("pids");
+            let pids = rig.open().join("pids");
             let running = rig.host.start(call(&recipe, json!({ "pids": pids })));
             within(10, "the misdeed is under way", || pids.exists()).await;
             let host = rig.host.clone();
@@ -153,7 +154,7 @@ async fn what_its_caller_has_a_part_of_is_not_run_again() {
                   log.flush()\n            log.seek(0)\n            lives = len(log.read())\n        if lives == 1:\n            os._exit(3)\n        \
                   yield 'a'\n        yield 'b'\n        os._exit(3)\n";
     let recipe = rig.pool("streams", source, "", "streaming = true\nidempotent = true");
-    let log = rig.folder.path().join("lives");
+    let log = rig.open().join("lives");
     let mut running = rig.host.start(call(&recipe, json!(log)));
     let mut chunks = Vec::new();
     while let Some(event) = running.next().await {

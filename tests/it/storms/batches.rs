@@ -38,7 +38,7 @@ impl Batched {
     /// A recipe whose batches wait long enough for all of a test's calls to be in the first one.
     async fn new() -> Batched {
         let rig = Arc::new(Rig::new().await);
-        let log = rig.folder.path().join("log");
+        let log = rig.open().join("log");
         let run = format!("idempotent = true\nbatch = {{ items = {ITEMS}, wait_ms = 3000 }}");
         let recipe = rig.pool("batched", &SOURCE.replace("{log}", log.to_str().unwrap()), "", &run);
         Batched { rig, recipe, log }

@@ -64,7 +64,7 @@ struct Storm {
 /// Calls from 32 callers, each of up to `ms` milliseconds, while pods are killed.
 async fn storm(lasts: Duration, ms: u64, idempotent: bool, dice: &mut Dice) -> Storm {
     let rig = Arc::new(Rig::new().await);
-    let log = rig.folder.path().join("log");
+    let log = rig.open().join("log");
     let source = SOURCE.replace("{log}", log.to_str().unwrap());
     let recipe = rig.pool("victim", &source, &format!("max = {PODS}"), &format!("idempotent = {idempotent}"));
     let recipe = rig.install(&recipe).await.to_string();

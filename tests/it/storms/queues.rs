@@ -134,7 +134,7 @@ async fn a_full_queue_says_when_to_come_back_and_then_there_is_a_place() {
 #[tokio::test]
 async fn what_is_too_late_is_never_begun() {
     let rig = Arc::new(Rig::new().await);
-    let log = rig.folder.path().join("log");
+    let log = rig.open().join("log");
     let source = format!(
         "import time\nclass Subject:\n    def run(self, input):\n        open({:?}, 'a').write('x')\n        time.sleep(input / 1000)\n",
         log.to_str().unwrap()

@@ -35,7 +35,7 @@ class Subject:
 "#;
 
 async fn fails(rig: &Rig) -> (PathBuf, PathBuf) {
-    let cure = rig.folder.path().join("cure");
+    let cure = rig.open().join("cure");
     (rig.python("fails", &FAILS.replace("{cure}", cure.to_str().unwrap()), false), cure)
 }
 
@@ -108,7 +108,7 @@ async fn who_comes_back_when_told_finds_a_cured_recipe() {
 async fn an_input_that_ends_its_pod_twice_is_not_tried_again() {
     for idempotent in [false, true] {
         let rig = Rig::new().await;
-        let log = rig.folder.path().join("log");
+        let log = rig.open().join("log");
         let source = DIES.replace("{log}", log.to_str().unwrap());
         let recipe = rig.pool("dies", &source, "max = 2", &format!("idempotent = {idempotent}"));
         // An idempotent one is tried again within its first call.

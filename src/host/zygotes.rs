@@ -1,0 +1,378 @@
+//! Zygotes: which recipes have their pods forked, since when, and why others do not.
+//!
+//! Apart from `pods.rs`, which looks after pods however they came to be. A zygote is never waited for: pods are started until one is ready
+//! *and* a pod that was forked from it has answered one of the recipe's own cases. Whatever fails on that way is said once and remembered, and
+//! pods go on being started.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Inner,
+    entry::{Entry, Parts},
+    journal::Record,
+    run,
+};
+use crate::{
+    model::{
+        Blame, Call, Code, Fault, Verified,
+        limits::{CALL_EVENTS_MAX, DOCUMENT_BYTES_MAX, SHUTDOWN_MS, ZYGOTE_CANARY_MS, ZYGOTE_IDLE_MS, ZYGOTE_LOOK_MS},
+        recipe::PoolSpec,
+        status::{ZygoteState, ZygoteStatus},
+    },
+    pod::{Boot, Family, Program},
+    shelf::{blocking, durable, environment::Environment, scratch::Scratch},
+};
+
+/// All zygotes of a host, by what they are made of: recipes with the same environment and the same wishes share one.
+#[derive(Default)]
+pub struct Zygotes {
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    by_key: HashMap<String, Zygote>,
+    /// Every one that was started, until nothing of it is left.
+    families: Vec<Family>,
+    closed: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Zygote {
+    Booting,
+    Ready(Family),
+    /// Not to be tried again by this host; why, for people.
+    Unforkable(String),
+}
+
+impl Zygote {
+    fn is_fertile(&self) -> bool {
+        matches!(self, Zygote::Ready(family) if family.is_fertile())
+    }
+}
+
+/// A recipe's way to its zygote.
+#[derive(Debug, Default)]
+pub struct Forkable {
+    verdict: Mutex<Verdict>,
+}
+
+/// Whether this recipe bears to be forked.
+#[derive(Debug, Clone, Default)]
+enum Verdict {
+    #[default]
+    Unknown,
+    /// Its zygote boots, or its canary runs.
+    Asked,
+    Forks(Family),
+    Starts(String),
+}
+
+impl Forkable {
+    fn verdict(&self) -> MutexGuard<'_, Verdict> {
+        self.verdict.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What to fork the next pod from; none while that is not known, or is known not to work.
+    pub fn family(&self) -> Option<Family> {
+        let mut verdict = self.verdict();
+        match &*verdict {
+            Verdict::Forks(family) if family.is_fertile() => Some(family.clone()),
+            // Killed, or it went for want of pods: the next pod is started, and a new zygote with it.
+            Verdict::Forks(_) => {
+                *verdict = Verdict::Unknown;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether anybody has to find out.
+    fn ask(&self) -> bool {
+        let mut verdict = self.verdict();
+        let unknown = matches!(*verdict, Verdict::Unknown);
+        if unknown {
+            *verdict = Verdict::Asked;
+        }
+        unknown
+    }
+
+    fn set(&self, verdict: Verdict) {
+        *self.verdict() = verdict;
+    }
+
+    /// For `hob status` and `hob doctor`; none for a recipe that asked for nothing yet.
+    pub fn status(&self, recipe: &Verified) -> Option<ZygoteStatus> {
+        let (state, why, family) = match &*self.verdict() {
+            Verdict::Unknown => return None,
+            Verdict::Asked => (ZygoteState::Booting, None, None),
+            Verdict::Forks(family) if family.is_fertile() => (ZygoteState::Ready, None, Some(family.clone())),
+            Verdict::Forks(_) => (ZygoteState::Gone, None, None),
+            Verdict::Starts(why) => (ZygoteState::Unforkable, Some(why.clone()), None),
+        };
+        let (forked, pods) = family.as_ref().map_or((0, 0), Family::counts);
+        Some(ZygoteStatus {
+            recipe: recipe.manifest().name.to_string(),
+            state,
+            why,
+            forked,
+            pods,
+            pid: family.and_then(|family| family.guard_pid()),
+        })
+    }
+}
+
+/// Finds out in the background whether pods of this recipe may be forked, unless that is known.
+pub fn consider(host: &Arc<Inner>, parts: &Parts, program: &Program, environment: &Option<Environment>) {
+    let preload = parts.recipe.manifest().pod.as_ref().map_or(&[][..], |pod| &pod.preload);
+    if preload.is_empty() || !parts.forkable.ask() {
+        return;
+    }
+    // A pod with a network or a device has more of the machine than a zygote could pass on.
+    let granted = &parts.grants.permissions;
+    if !granted.network.is_empty() || !granted.devices.is_empty() || parts.grants.reduced {
+        let why = "its pods have a network, a device or a reduced sandbox, which a zygote cannot pass on";
+        parts.forkable.set(Verdict::Starts(why.to_owned()));
+        return;
+    }
+    let (host, parts, program, environment) = (Arc::downgrade(host), parts.clone(), program.clone(), environment.clone());
+    tokio::spawn(async move {
+        let verdict = find_out(&host, &parts, program, environment).await;
+        let name = &parts.recipe.manifest().name;
+        parts.forkable.set(match verdict {
+            Ok(family) => {
+                tracing::info!(recipe = %name, "pods are forked from a zygote from now on");
+                Verdict::Forks(family)
+            }
+            Err(why) => {
+                tracing::warn!(recipe = %name, "pods are started and not forked: {why}");
+                Verdict::Starts(why)
+            }
+        });
+    });
+}
+
+async fn find_out(host: &Weak<Inner>, parts: &Parts, program: Program, environment: Option<Environment>) -> Result<Family, String> {
+    let host = host.upgrade().ok_or("the host is gone")?;
+    let family = host.zygotes.get(&host, &parts.recipe, program, environment).await?;
+    canary(&host, parts, &family).await.map_err(|why| format!("a forked pod did not answer a case as it should: {why}"))?;
+    Ok(family)
+}
+
+impl Zygotes {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The zygote for what this recipe wants, booted unless it is there.
+    async fn get(
+        &self,
+        host: &Arc<Inner>,
+        recipe: &Verified,
+        program: Program,
+        environment: Option<Environment>,
+    ) -> Result<Family, String> {
+        let pod = recipe.manifest().pod.as_ref().ok_or("no pod")?;
+        let variables: Vec<(String, String)> = pod.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let key = format!("{:?} {:?} {variables:?}", program, pod.preload);
+        let _booting = loop {
+            let found = {
+                let mut known = self.known();
+                let found = known.by_key.get(&key).cloned();
+                if !matches!(&found, Some(Zygote::Booting | Zygote::Unforkable(_))) && !found.as_ref().is_some_and(Zygote::is_fertile) {
+                    known.by_key.insert(key.clone(), Zygote::Booting);
+                    // What waits for it meanwhile sees the end of this, however it comes.
+                    break Booting { zygotes: self, key: key.clone() };
+                }
+                found
+            };
+            match found {
+                Some(Zygote::Ready(family)) => return Ok(family),
+                Some(Zygote::Unforkable(why)) => return Err(why),
+                // Another recipe's call to the same one is under way.
+                Some(Zygote::Booting) | None => tokio::time::sleep(Duration::from_millis(ZYGOTE_LOOK_MS)).await,
+            }
+        };
+        let booted = boot(host, &program, pod.preload.as_slice(), variables, environment).await;
+        let (zygote, result) = match booted {
+            Ok(family) => (Zygote::Ready(family.clone()), Ok(family)),
+            Err(why) => (Zygote::Unforkable(why.clone()), Err(why)),
+        };
+        self.known().by_key.insert(key, zygote);
+        if result.is_ok() {
+            tokio::spawn(let_go(Arc::downgrade(host)));
+        }
+        result
+    }
+
+    /// Ends every zygote, and waits until no process of theirs is left. Their pods are over by then.
+    pub async fn shutdown(&self) {
+        let families = {
+            let mut known = self.known();
+            known.closed = true;
+            std::mem::take(&mut known.families)
+        };
+        families.iter().for_each(Family::close);
+        for family in families {
+            // Only a process that the kernel cannot kill outlasts it.
+            let _ = timeout(Duration::from_millis(SHUTDOWN_MS), family.gone()).await;
+        }
+    }
+}
+
+/// Takes back that one boots, unless it is known by then how that went.
+struct Booting<'a> {
+    zygotes: &'a Zygotes,
+    key: String,
+}
+
+impl Drop for Booting<'_> {
+    fn drop(&mut self) {
+        let mut known = self.zygotes.known();
+        if matches!(known.by_key.get(&self.key), Some(Zygote::Booting)) {
+            known.by_key.remove(&self.key);
+        }
+    }
+}
+
+async fn boot(
+    host: &Arc<Inner>,
+    program: &Program,
+    preload: &[String],
+    variables: Vec<(String, String)>,
+    environment: Option<Environment>,
+) -> Result<Family, String> {
+    let home = host.home.clone();
+    let scratch = blocking(move || Scratch::new(&home)).await.map_err(|fault| fault.message)?;
+    let boot = Boot {
+        program,
+        keeper: &host.keeper,
+        folder: scratch.folder().to_owned(),
+        preload,
+        variables,
+        without: &host.without,
+        keeps: vec![Box::new(environment), Box::new(scratch)],
+    };
+    let (family, ready) = Family::start(boot)?;
+    {
+        let mut known = host.zygotes.known();
+        known.families.retain(|family| !family.is_gone());
+        known.families.push(family.clone());
+        if known.closed {
+            family.close();
+        }
+    }
+    let ready = ready.await;
+    if ready.is_err() {
+        family.close();
+    }
+    ready.map(|()| family)
+}
+
+/// Lets go of zygotes that had no pod for long: their memory is worth more elsewhere.
+async fn let_go(host: Weak<Inner>) {
+    let mut unused: HashMap<String, (u64, Duration)> = HashMap::new();
+    let pause = Duration::from_millis(ZYGOTE_IDLE_MS / 10);
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(host) = host.upgrade() else { return };
+        let mut known = host.zygotes.known();
+        known.families.retain(|family| !family.is_gone());
+        known.by_key.retain(|key, zygote| {
+            let Zygote::Ready(family) = zygote else { return true };
+            let (forked, pods) = family.counts();
+            let (before, idle) = unused.entry(key.clone()).or_insert((forked, Duration::ZERO));
+            *idle = if pods == 0 && *before == forked { *idle + pause } else { Duration::ZERO };
+            *before = forked;
+            if *idle >= Duration::from_millis(ZYGOTE_IDLE_MS) {
+                family.close();
+            }
+            family.is_fertile()
+        });
+        if !known.by_key.values().any(|zygote| matches!(zygote, Zygote::Ready(_))) {
+            return;
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Input {
+    operation: String,
+    input: Value,
+}
+
+/// Has a forked pod answer a case of the recipe that ends well; without one, it has to become ready.
+///
+/// Errors: a text for people. What the recipe itself answers, be it a fault of its own, is an answer: it did not hang and did not crash.
+async fn canary(host: &Arc<Inner>, parts: &Parts, family: &Family) -> Result<(), String> {
+    let folder = parts.recipe.folder().to_owned();
+    let case = blocking(move || Ok(first_case(&folder))).await.ok().flatten();
+    let trial = Arc::new(Entry::on_trial(host, parts, family.clone()));
+    let tried = async {
+        match case {
+            Some(case) => {
+                let call = Call::new(&parts.recipe.manifest().name.to_string(), &case.operation, case.input)?;
+                // Not in the journal: nobody called.
+                let mut record = Record::begin(&call);
+                let (events, mut dropped) = mpsc::channel(CALL_EVENTS_MAX);
+                let drain = async {
+                    while dropped.recv().await.is_some() {}
+                    std::future::pending::<()>().await
+                };
+                tokio::select! {
+                    done = run::of(host, &trial, call, events, Instant::now(), &mut record) => done.map(drop),
+                    () = drain => Ok(()),
+                }
+            }
+            None => becomes_ready(host, &trial).await,
+        }
+    };
+    match timeout(Duration::from_millis(ZYGOTE_CANARY_MS), tried).await {
+        Err(_) => Err(format!("not within {ZYGOTE_CANARY_MS} ms")),
+        Ok(Err(fault)) if matches!(fault.blame, Blame::Pod | Blame::Machine | Blame::Hob) || fault.code == Code::Deadline => {
+            Err(fault.message)
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+async fn becomes_ready(host: &Arc<Inner>, trial: &Entry) -> Result<(), Fault> {
+    let Some(pool) = trial.pool(host) else { return Ok(()) };
+    pool.warm();
+    loop {
+        tokio::time::sleep(Duration::from_millis(ZYGOTE_LOOK_MS)).await;
+        let status = pool.status();
+        if status.pods.iter().any(|pod| pod.state == "ready") {
+            return Ok(());
+        }
+        if status.crashes > 0 {
+            return Err(status.last_fault.unwrap_or_else(|| Fault::new(Code::Crashed, "it ended before it was ready")));
+        }
+    }
+}
+
+/// The first case, by name, that ends in an output.
+fn first_case(folder: &std::path::Path) -> Option<Input> {
+    let mut cases: Vec<_> = std::fs::read_dir(folder.join("cases")).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    cases.sort();
+    cases.into_iter().filter(|case| case.join("output.json").is_file()).find_map(|case| {
+        let bytes = durable::read(&case.join("input.json"), DOCUMENT_BYTES_MAX as u64).ok()??;
+        serde_json::from_slice(&bytes).ok()
+    })
+}
+
+/// The pool of a canary.
+pub fn trial_pool() -> PoolSpec {
+    PoolSpec { min: 0, max: 1, idle_timeout_ms: ZYGOTE_CANARY_MS }
+}
