@@ -176,6 +176,15 @@ pub const GLUE_LOG_LINES_MAX: usize = 200;
 /// Longest log line of glue, in bytes; the rest is cut.
 pub const GLUE_LOG_LINE_BYTES_MAX: usize = 4 << 10;
 
+/// Bytes of each of stdout and stderr of a glue run that are kept for its fault: a long traceback. What came before is counted.
+pub const GLUE_OUTPUT_BYTES_MAX: usize = 64 << 10;
+
+/// Random bytes that glue may ask for in one host call: a count costs the guest nothing.
+pub const GLUE_RANDOM_BYTES_MAX: usize = 64 << 10;
+
+/// Largest `detail` of a fault of a glue run, in bytes of JSON: the guest's own, its last log lines and both outputs.
+pub const GLUE_FAULT_DETAIL_BYTES_MAX: usize = 512 << 10;
+
 /// Asks that one glue run may have open at once.
 pub const GLUE_ASKS_MAX: usize = 64;
 
