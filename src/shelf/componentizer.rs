@@ -14,7 +14,7 @@ use semver::VersionReq;
 use tokio::process::Command;
 
 use super::{durable, environment::Tools, files, locks, process, python, staging::Staging};
-use crate::model::{Code, Fault, Home, Step, limits, progress};
+use crate::model::{Blame, Code, Fault, Home, Step, limits, progress};
 
 /// npm checks each file against the hashes of the lock; nothing else is installed, and no package runs a script.
 const PACKAGE: &str = include_str!("componentizer/package.json");
@@ -61,7 +61,7 @@ impl Componentizer {
     /// Errors: `build_failed` without npm and Node.js, or when it cannot be fetched; `python_missing`; `disk_full`.
     pub async fn find(home: &Home, tools: &Tools, language: Language, progress: &progress::Shared) -> Result<Componentizer, Fault> {
         let program = match language {
-            Language::JavaScript => node().await?,
+            Language::JavaScript => node(&std::env::var_os("PATH").unwrap_or_default()).await?,
             Language::Python => {
                 let range = VersionReq::parse(">=3.9").expect("a constant range");
                 python::find(&range, tools.python.as_deref()).await?.executable
@@ -137,16 +137,17 @@ fn disk_full(what: &str, ran: &process::Ran) -> Fault {
         .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed")
 }
 
-/// Node.js; npm must be there as well.
-async fn node() -> Result<PathBuf, Fault> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
+/// Node.js out of a search path; npm must be there as well.
+async fn node(path: &OsStr) -> Result<PathBuf, Fault> {
     let missing = |what: &str| {
-        Fault::new(Code::BuildFailed, format!("glue in JavaScript is built with Node.js 18 or newer and its npm: {what}")).hint(
-            "install both (Debian: `apt-get install nodejs npm`) and put them on PATH; a host that only runs the recipe needs neither",
-        )
+        Fault::new(Code::BuildFailed, format!("glue in JavaScript is built with Node.js 18 or newer and its npm: {what}"))
+            .blame(Blame::Machine)
+            .hint(
+                "install both (Debian: `apt-get install nodejs npm`) and put them on PATH; a host that only runs the recipe needs neither",
+            )
     };
-    on_path(&path, "npm").ok_or_else(|| missing("there is no `npm` on PATH"))?;
-    let node = on_path(&path, "node").ok_or_else(|| missing("there is no `node` on PATH"))?;
+    on_path(path, "npm").ok_or_else(|| missing("there is no `npm` on PATH"))?;
+    let node = on_path(path, "node").ok_or_else(|| missing("there is no `node` on PATH"))?;
     let mut command = Command::new(&node);
     command.arg("--version").stdin(Stdio::null());
     let ran = process::run(command, limits::PROBE_MS, |_| ()).await.map_err(|error| missing(&format!("{}: {error}", node.display())))?;
@@ -205,6 +206,7 @@ async fn fetch(home: &Home, language: Language, program: &Path, label: &str) -> 
                 ran.tail.last().map_or("it said nothing", String::as_str)
             ),
         )
+        .blame(Blame::Machine)
         .hint(format!("{installer} must reach a package index that has it; its own configuration says which"))
         .with("stderr", ran.tail));
     }
@@ -239,6 +241,23 @@ mod tests {
             assert!(package.get("resolved").is_none(), "{name}");
         }
         assert!(PY_WHEEL_HASHES.iter().all(|hash| hash.parse::<crate::model::Digest>().is_ok()));
+    }
+
+    #[tokio::test]
+    async fn what_javascript_needs_and_is_not_there_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        // A link, because a program that this process itself wrote may still be busy when it is started.
+        let link = |name: &str| std::os::unix::fs::symlink("/bin/true", folder.path().join(name)).unwrap();
+        let refused = async |says: &str| {
+            let fault = node(folder.path().as_os_str()).await.unwrap_err();
+            assert_eq!((fault.code, fault.blame), (Code::BuildFailed, Blame::Machine));
+            assert!(fault.message.contains(says) && fault.hint.unwrap().contains("apt-get install nodejs npm"), "{}", fault.message);
+        };
+        refused("there is no `npm` on PATH").await;
+        link("npm");
+        refused("there is no `node` on PATH").await;
+        link("node");
+        refused("node --version` printed `").await;
     }
 
     #[test]
