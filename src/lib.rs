@@ -23,9 +23,9 @@
 //! |---|---|
 //! | [`door`] | `cli.rs`: a function per command; `words.rs`: what may be said; `print.rs`: the one place that prints; `serve.rs`, `http/`: a server, from its start to its end; `client.rs`: the command line's way to one |
 //! | [`host`] | `run.rs`: a call; `lease.rs`: glue meets pod; `catalogue.rs`: which recipe; `pods.rs`: what runs; `install.rs`: the shelf's changes; `grants.rs`: what a recipe may do |
-//! | [`author`] | `build.rs`, `pack.rs`, `publish.rs`: from a folder to a signed bundle; `repository.rs`, `keys.rs`, `signed.rs`: a repository and its roles |
+//! | [`author`] | `build.rs`, `script.rs`, `pack.rs`, `publish.rs`: from a folder to a signed bundle; `repository.rs`, `keys.rs`, `signed.rs`: a repository and its roles |
 //! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`: Python by `uv` |
-//! | [`glue`] | `run.rs`: budgets of one run; `imports.rs`: what a guest may call; `engine.rs`: slots and settings; `crash.rs`: traps as faults |
+//! | [`glue`] | `run.rs`: budgets of one run; `imports.rs`: what a guest may call; `wasi.rs`: what a script's engine gets besides; `engine.rs`: slots and settings; `crash.rs`: traps as faults |
 //! | [`pod`] | `pool.rs`: a recipe's pods and who waits for them; `schedule.rs`: who is next; `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `burial.rs`: its end; `restarts.rs`, `poison.rs`: what is not tried again; `wire.rs`, `frame.rs`: the protocol |
 //! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `grant.rs`: permissions, and the one function that decides; `call.rs`: from words to proof |
 //!
@@ -46,7 +46,7 @@
 //! - One task owns a pod's state; everyone else sends to it. No lock on data is held across an await. (Two gates are:
 //!   starting a recipe's pod and looking for an interpreter happen once, while others wait for the result.)
 //! - Every channel, frame, queue, file and wait has a bound with a name, in [`model::limits`].
-//! - A wasm store serves one call. What a guest can reach is what `glue/imports.rs` links, and nothing of the system.
+//! - A wasm store serves one call. What a guest can reach is what `glue/imports.rs` and `glue/wasi.rs` link, and nothing of the system.
 //! - Dropping a call's future cancels it down to the worker; a pod gets its next ask only after it gave back the last one.
 //! - The death of the host ends every pod; a pod lives as long as somebody holds it or waits for it, and no longer.
 //! - Results go to stdout and nothing else does; nothing outside `door/print.rs` prints. (`cargo`, which `hob build` runs,

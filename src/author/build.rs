@@ -1,34 +1,55 @@
 //! `hob build`: from glue source to the component `glue.wasm`.
 //!
-//! Rust glue is a cargo package built for `wasm32-unknown-unknown`, which then becomes a component in
-//! process. The toolchain is rustup's with that target; where rustup cannot have it, Debian's packages
-//! `rustc-web cargo-web rust-web-src lld-19` build the target's standard library from source.
+//! Which language it is in shows by one file of the source folder: `Cargo.toml`, `glue.js` or `glue.py`. Rust glue is a cargo
+//! package built for `wasm32-unknown-unknown`, which then becomes a component in process; scripts are in `script.rs`. The
+//! toolchain is rustup's with that target; where rustup cannot have it, Debian's packages `rustc-web cargo-web rust-web-src
+//! lld-19` build the target's standard library from source.
 
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use crate::model::{Code, Fault, Progress, Step, limits};
+use super::script;
+use crate::{
+    model::{Code, Fault, Home, Progress, Step, limits, progress},
+    shelf::componentizer::Language,
+};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 const LINKER: &str = "wasm-ld-19";
 
-/// Builds the glue of the recipe in `folder` and writes `glue.wasm` beside its manifest.
+/// The file that says the language.
+const MARKS: [(&str, Source); 3] =
+    [("Cargo.toml", Source::Rust), ("glue.js", Source::Script(Language::JavaScript)), ("glue.py", Source::Script(Language::Python))];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Rust,
+    Script(Language),
+}
+
+/// Builds the glue of the recipe in `folder` and writes `glue.wasm` beside its manifest. Tools that it has to fetch for that
+/// are kept in `home`.
 ///
-/// Gives the component's path and bytes; `None` for a recipe without glue. Blocking.
-/// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, `build_failed`, `io`.
-pub fn build(folder: &Path, progress: &dyn Progress) -> Result<Option<(PathBuf, u64)>, Fault> {
+/// Gives the component's path and bytes; `None` for a recipe without glue. Blocking while cargo runs.
+/// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, `build_failed`, `python_missing`, `io`.
+pub async fn build(folder: &Path, home: &Home, progress: &progress::Shared) -> Result<Option<(PathBuf, u64)>, Fault> {
     let manifest = super::pack::read_manifest(folder)?;
     let Some(glue) = &manifest.glue else { return Ok(None) };
     let source = folder.join(&glue.source);
-    if !source.join("Cargo.toml").is_file() {
-        return Err(Fault::new(Code::BuildFailed, format!("{} has no Cargo.toml: `hob build` builds glue in Rust", source.display()))
-            .hint(format!("build the component with the language's own tools and place it at {}", folder.join("glue.wasm").display())));
-    }
+    let language = language(&source).map_err(|fault| {
+        fault.hint(format!(
+            "for any other, build the component with the language's own tools and place it at {}",
+            folder.join("glue.wasm").display()
+        ))
+    })?;
     let label = format!("building the glue of {}", manifest.name);
     progress.step(Step::Started { label: label.clone(), total_bytes: None });
-    let built = compile(&source, progress).and_then(|module| component(&module));
+    let built = match language {
+        Source::Rust => compile(&source, &**progress).and_then(|module| component(&module)),
+        Source::Script(language) => script::component(language, &source, home, progress).await,
+    };
     progress.step(Step::Finished { label });
     let component = built?;
     if component.len() as u64 > limits::GLUE_COMPONENT_BYTES_MAX {
@@ -45,6 +66,20 @@ pub fn build(folder: &Path, progress: &dyn Progress) -> Result<Option<(PathBuf, 
     std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(what)?;
     file.persist(&path).map_err(|error| what(error.error))?;
     Ok(Some((path, component.len() as u64)))
+}
+
+/// The language of the glue in a folder.
+fn language(source: &Path) -> Result<Source, Fault> {
+    let found: Vec<_> = MARKS.iter().filter(|(mark, _)| source.join(mark).is_file()).collect();
+    let marks = "`Cargo.toml` (Rust), `glue.js` (JavaScript), `glue.py` (Python)";
+    match found[..] {
+        [(_, language)] => Ok(*language),
+        [] => Err(Fault::new(Code::BuildFailed, format!("{} has none of {marks}, one of which says the language", source.display()))),
+        _ => {
+            let names = found.iter().map(|(mark, _)| format!("`{mark}`")).collect::<Vec<_>>().join(" and ");
+            Err(Fault::new(Code::BuildFailed, format!("{} has {names}: glue is in one language; wanted one of {marks}", source.display())))
+        }
+    }
 }
 
 /// Runs cargo in `source` and gives the path of the core module.
@@ -145,4 +180,27 @@ fn component(module: &Path) -> Result<Vec<u8>, Fault> {
         Fault::new(Code::BuildFailed, format!("{} cannot become a component: {error:#}", module.display()))
             .hint("the glue must be made with wit-bindgen for the world `hob:glue/glue`")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_file_says_the_language() {
+        let folder = tempfile::tempdir().unwrap();
+        let says = |wanted: &str| {
+            let fault = language(folder.path()).unwrap_err();
+            assert!(fault.code == Code::BuildFailed && fault.message.contains(wanted), "{}", fault.message);
+        };
+        says("has none of `Cargo.toml` (Rust), `glue.js` (JavaScript), `glue.py` (Python)");
+        for (mark, wanted) in MARKS {
+            std::fs::write(folder.path().join(mark), "").unwrap();
+            assert_eq!(language(folder.path()).unwrap(), wanted);
+            std::fs::remove_file(folder.path().join(mark)).unwrap();
+        }
+        std::fs::write(folder.path().join("glue.js"), "").unwrap();
+        std::fs::write(folder.path().join("glue.py"), "").unwrap();
+        says("has `glue.js` and `glue.py`");
+    }
 }

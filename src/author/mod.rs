@@ -6,4 +6,5 @@ pub mod keys;
 pub mod pack;
 pub mod publish;
 pub mod repository;
+mod script;
 mod signed;

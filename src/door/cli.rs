@@ -124,7 +124,7 @@ pub(super) fn say(json: bool, value: Value, text: impl FnOnce() -> String) {
 }
 
 async fn build(folder: std::path::PathBuf, progress: progress::Shared, json: bool) -> Result<(), Fault> {
-    let built = author::build::build(&folder, &*progress)?;
+    let built = author::build::build(&folder, Config::from_environment()?.home(), &progress).await?;
     say(
         json,
         json!({ "component": built.as_ref().map(|(path, _)| path), "bytes": built.as_ref().map(|(_, bytes)| bytes) }),

@@ -13,6 +13,7 @@ use wasmtime::{
 
 use super::{
     run::Run,
+    wasi::{self, Wasi},
     world::{self, Request, Response, VERSION},
 };
 use crate::model::{Code, Fault, Manifest, RecipeName, limits};
@@ -79,20 +80,33 @@ pub fn bytes(manifest: &Manifest, glue: &[u8]) -> Result<(), Fault> {
     Err(incompatible(name, found).hint("`hob build` makes the component from the recipe's glue source"))
 }
 
-/// Compares what the component imports and exports with what this Hob offers and wants.
+/// Compares what the component imports and exports with what this Hob offers and wants; says how much WASI it imports.
 ///
 /// Errors: `glue_incompatible`.
-pub fn shape(manifest: &Manifest, component: &Component, engine: &Engine) -> Result<(), Fault> {
+pub fn shape(manifest: &Manifest, glue: &[u8], component: &Component, engine: &Engine) -> Result<Wasi, Fault> {
     let name = &manifest.name;
     let shape = component.component_type();
+    let sockets_unused = glue.ends_with(wasi::SOCKETS_UNUSED);
+    let mut wasi = Wasi::No;
     let mut missing = Vec::new();
     for (import, item) in shape.imports(engine) {
-        missing.extend(lacks(import, &item.ty, engine));
+        missing.extend(match import.starts_with("wasi:") {
+            true => lacks_wasi(import, sockets_unused),
+            false => lacks(import, &item.ty, engine),
+        });
+        if import.starts_with("wasi:") && wasi != Wasi::WithSocketNames {
+            wasi = if import.starts_with(wasi::SOCKETS.0) { Wasi::WithSocketNames } else { Wasi::Yes };
+        }
     }
     if !missing.is_empty() {
+        let more = missing.len().saturating_sub(limits::NAMED_IN_MESSAGE_MAX);
+        missing.truncate(limits::NAMED_IN_MESSAGE_MAX);
+        if more > 0 {
+            missing.push(format!("{more} more"));
+        }
         let wasi = missing.iter().any(|what| what.starts_with("wasi:"));
         let hint = match wasi {
-            true => "glue has no files, network, clock or environment: build it for wasm32-unknown-unknown, or leave out what needs WASI",
+            true => "glue has no network, files or variables, and of WASI 0.2 only what script languages import: leave out what needs more",
             false => "rebuild the glue with `hob build`, or use a Hob that offers what it needs",
         };
         return Err(incompatible(name, format!("needs {}", missing.join("; "))).hint(hint));
@@ -100,7 +114,8 @@ pub fn shape(manifest: &Manifest, component: &Component, engine: &Engine) -> Res
     match shape.get_export(engine, "run").map(|item| item.ty) {
         Some(ComponentItem::ComponentFunc(_)) => {}
         _ => {
-            let exports: Vec<_> = shape.exports(engine).map(|(name, _)| format!("`{name}`")).collect();
+            let exports = shape.exports(engine).take(limits::NAMED_IN_MESSAGE_MAX);
+            let exports: Vec<_> = exports.map(|(name, _)| format!("`{name}`")).collect();
             let has = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
             return Err(incompatible(name, format!("does not export the function `run` of hob:glue (it exports {has})"))
                 .hint("export the world `glue` of wit/glue.wit"));
@@ -121,7 +136,7 @@ pub fn shape(manifest: &Manifest, component: &Component, engine: &Engine) -> Res
             }
         }
     }
-    Ok(())
+    Ok(wasi)
 }
 
 /// Whether `run` takes and gives what the world says. wasmtime would only find out on the first call.
@@ -164,6 +179,21 @@ fn lacks(import: &str, item: &ComponentItem, engine: &Engine) -> Option<String> 
         .into_iter()
         .find(|function| !offered.contains(&function.as_str()))
         .map(|function| format!("the function `{function}` of hob:glue/{interface}@{version}, this Hob has {}", ours()))
+}
+
+/// What of an import of WASI this Hob does not have, in words.
+fn lacks_wasi(import: &str, sockets_unused: bool) -> Option<String> {
+    let nothing = || Some(format!("{import}, which Hob does not offer"));
+    let Some((package, rest)) = import.split_once('/') else { return nothing() };
+    let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
+    let offered = wasi::OFFERED.iter().chain(sockets_unused.then_some(&wasi::SOCKETS));
+    if !offered.into_iter().any(|(name, interfaces)| *name == package && interfaces.contains(&interface)) {
+        return nothing();
+    }
+    match semver::Version::parse(version) {
+        Ok(version) if (version.major, version.minor) == (0, 2) && version.pre.is_empty() => None,
+        _ => Some(format!("{import}; this Hob has WASI 0.2")),
+    }
 }
 
 fn functions(instance: &ComponentInstance, engine: &Engine) -> Vec<String> {

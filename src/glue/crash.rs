@@ -4,7 +4,8 @@
 //! codes of a recipe's own failures, never those that blame Hob, the machine's keeper or a repository.
 
 use serde_json::Value;
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Trap, component::ResourceTableError};
+use wasmtime_wasi::I32Exit;
 
 use super::{
     run::{Run, limit},
@@ -88,6 +89,15 @@ pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
         let fault = limit(&run.manifest, "core instances", None, limits::GLUE_CORE_INSTANCES_MAX, "in one component");
         return with_log(run, fault.with("causes", causes));
     }
+    // Handles of WASI lie in the same table; its own functions do not say whose table is full.
+    if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+        return with_log(run, limit(&run.manifest, "handles", None, limits::GLUE_HANDLES_MAX, "held at once"));
+    }
+    if let Some(I32Exit(status)) = error.downcast_ref() {
+        let fault = Fault::new(Code::GlueCrashed, format!("the glue of `{name}` ended itself with exit status {status}"))
+            .hint("glue answers by returning from `run`; what it printed is in the fault's detail");
+        return with_log(run, fault);
+    }
     let overflow = error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) || causes.iter().any(|cause| is_underflow(cause));
     let what = match (overflow, error.downcast_ref::<Trap>()) {
         (true, _) => format!(
@@ -95,7 +105,8 @@ pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
             limits::GLUE_STACK_BYTES_MAX >> 10
         ),
         (false, Some(trap)) => format!("trapped: {trap}"),
-        (false, None) => format!("failed: {error}"),
+        // The first of the chain is where it happened, the last is what.
+        (false, None) => format!("failed: {}", error.root_cause()),
     };
     let fault = Fault::new(Code::GlueCrashed, format!("the glue of `{name}` {what}"))
         .hint("the recipe's author can see the causes and the last log lines in the fault's detail")

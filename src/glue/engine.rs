@@ -7,9 +7,9 @@
 //! does not fit its slots, instances are made on demand: slower, otherwise the same.
 
 use std::{
-    fs::DirBuilder,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
+    fs::{DirBuilder, Metadata},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
 };
 
 use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -23,6 +23,9 @@ pub struct Engines {
     pub on_demand: Engine,
     /// Guests at once.
     pub slots: u32,
+    /// Counts what it had and what it had not.
+    #[cfg(test)]
+    pub cache: Cache,
 }
 
 /// Makes the engines, with compiled code kept in `cache`.
@@ -48,7 +51,13 @@ pub fn open(cache: &Path) -> Result<Engines, Fault> {
     if pooled.is_none() {
         tracing::warn!("glue instances are made on demand, which is slower");
     }
-    Ok(Engines { pooled, on_demand, slots })
+    Ok(Engines {
+        pooled,
+        on_demand,
+        slots,
+        #[cfg(test)]
+        cache,
+    })
 }
 
 /// Slots that `max_map_count` (its file's text) leaves room for, with a fifth of the mappings left to everybody else.
@@ -94,16 +103,59 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
     pool
 }
 
-/// A compiled artefact is machine code that wasmtime loads as it is: nobody else may write there.
+/// A compiled artefact is machine code that wasmtime loads as it is: nobody else may have written there, or may yet.
 fn compile_cache(folder: &Path) -> Result<Cache, Fault> {
     let what = |doing: &str| format!("cannot {doing} the folder of compiled glue, {}", folder.display());
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| Fault::io(what("make"), &error))?;
-    // The folder may be older than this rule, and `recursive` takes an existing one as it is.
-    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).map_err(|error| Fault::io(what("protect"), &error))?;
     let folder = folder.canonicalize().map_err(|error| Fault::io(what("find"), &error))?;
+    private(&folder)?;
     let mut config = CacheConfig::new();
     config.with_directory(folder);
     Cache::new(config).map_err(|error| Fault::new(Code::Internal, format!("wasmtime refuses its compile cache: {error:#}")))
+}
+
+/// Makes sure that the folder is this user's alone, and has been.
+///
+/// One that others could write into is refused rather than closed: what they put there before would run.
+fn private(folder: &Path) -> Result<(), Fault> {
+    let failed = |error: std::io::Error| Fault::io(format!("cannot look at the folder of compiled glue, {}", folder.display()), &error);
+    let own = rustix::process::geteuid().as_raw();
+    let refused = |path: &Path, why: String| {
+        Fault::new(Code::StateUnreadable, format!("compiled glue in {} is not trusted: {why}", path.display()))
+            .hint(format!("delete {}; Hob makes it anew and compiles again what is installed", folder.display()))
+    };
+    let trust = |path: &Path, found: &Metadata| match (found.uid() == own, found.mode() & 0o022) {
+        (false, _) => Err(refused(path, format!("it belongs to user {}, wanted {own}", found.uid()))),
+        (true, 0) => Ok(()),
+        (true, _) => Err(refused(path, format!("others may write to it (mode {:03o}, wanted 700)", found.mode() & 0o777))),
+    };
+    let found = std::fs::metadata(folder).map_err(failed)?;
+    trust(folder, &found)?;
+    if found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    // Others could enter so far, and wasmtime gives the folders inside what the umask leaves.
+    for module in folders(folder).map_err(failed)? {
+        trust(&module, &std::fs::metadata(&module).map_err(failed)?)?;
+    }
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).map_err(failed)
+}
+
+/// Folders in a folder and in those: wasmtime has one for its version, and in it one for each compiler's settings.
+fn folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for level in 0..2 {
+        let parents = if level == 0 { vec![folder.to_owned()] } else { found.clone() };
+        for parent in parents {
+            for entry in std::fs::read_dir(parent)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    found.push(entry.path());
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -127,5 +179,36 @@ mod tests {
         std::fs::set_permissions(&cache, PermissionsExt::from_mode(0o755)).unwrap();
         open(&cache).unwrap();
         assert_eq!(std::fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_compile_cache_that_others_could_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, inner) = (folder.path().join("glue"), folder.path().join("glue/modules/x"));
+        let refused = |says: &str| {
+            let fault = open(&cache).map(drop).expect_err(says);
+            assert_eq!(fault.code, Code::StateUnreadable);
+            assert!(fault.message.contains(says) && fault.hint.as_ref().unwrap().contains("delete"), "{fault:?}");
+        };
+        let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        std::fs::create_dir_all(&inner).unwrap();
+        for bad in [0o770, 0o707, 0o1777] {
+            mode(&cache, bad);
+            refused("others may write to it");
+        }
+        // It was open to be entered, and what is in it to be written.
+        mode(&cache, 0o755);
+        mode(&inner, 0o775);
+        refused("glue/modules/x is not trusted");
+        // It was always closed: what the umask made of the inner folders never mattered.
+        mode(&cache, 0o700);
+        open(&cache).unwrap();
+
+        let nobody = 65_534;
+        match std::os::unix::fs::chown(&cache, Some(nobody), None) {
+            Ok(()) => refused("it belongs to user 65534"),
+            // Only root can give a folder away; for others the rest of the test has to do.
+            Err(error) => assert!(!rustix::process::geteuid().is_root(), "{error}"),
+        }
     }
 }

@@ -8,10 +8,12 @@ mod check;
 mod crash;
 mod engine;
 mod imports;
+mod output;
 mod run;
 #[cfg(test)]
 mod tests;
 mod ticker;
+mod wasi;
 mod world;
 
 use std::{future::Future, path::Path, pin::Pin, sync::Arc};
@@ -25,7 +27,14 @@ use wasmtime::{
     component::{Component, HasSelf, Linker},
 };
 
-use self::{engine::Engines, run::Run, ticker::Ticker};
+pub use self::wasi::SOCKETS_UNUSED;
+use self::{
+    engine::Engines,
+    output::Said,
+    run::Run,
+    ticker::Ticker,
+    wasi::{Random, Seed, Wasi},
+};
 use crate::model::{Admitted, Blame, Blob, Code, Digest, Document, Event, Fault, Verified, limits};
 
 /// A future behind a pointer.
@@ -92,6 +101,7 @@ struct Inner {
 pub struct Prepared {
     glue: Arc<Inner>,
     pre: Arc<world::GluePre<Run>>,
+    wasi: Wasi,
     recipe: Digest,
 }
 
@@ -111,6 +121,11 @@ impl Glue {
     ///
     /// Errors: `glue_incompatible`.
     pub fn compile(&self, recipe: &Verified) -> Result<Prepared, Fault> {
+        // What wasmtime says may carry names out of the component.
+        self.compile_unbounded(recipe).map_err(output::bounded)
+    }
+
+    fn compile_unbounded(&self, recipe: &Verified) -> Result<Prepared, Fault> {
         let manifest = recipe.manifest();
         let Some(bytes) = recipe.glue() else {
             return Err(Fault::new(Code::Internal, format!("asked to compile the glue of `{}`, which has none", manifest.name)));
@@ -135,13 +150,16 @@ impl Glue {
             .hint("`hob build` makes the component from the recipe's glue source")
         };
         let component = component.map_err(broken)?;
-        check::shape(manifest, &component, engine)?;
+        let wasi = check::shape(manifest, bytes, &component, engine)?;
         let mut linker = Linker::new(engine);
         world::Glue::add_to_linker::<Run, HasSelf<Run>>(&mut linker, |run| run).map_err(broken)?;
+        if wasi != Wasi::No {
+            wasi::link(&mut linker, wasi).map_err(broken)?;
+        }
         let pre = linker.instantiate_pre(&component).map_err(broken)?;
         check::signature(manifest, &pre)?;
         let pre = world::GluePre::new(pre).map_err(broken)?;
-        Ok(Prepared { glue: self.0.clone(), pre: Arc::new(pre), recipe: recipe.digest() })
+        Ok(Prepared { glue: self.0.clone(), pre: Arc::new(pre), wasi, recipe: recipe.digest() })
     }
 }
 
@@ -150,7 +168,7 @@ impl Prepared {
     ///
     /// Chunks and log lines go to `events`. Needs a tokio runtime with time.
     ///
-    /// Errors: `glue_crashed` (causes and last log lines in the detail), `glue_limit` (names the cap), `deadline`, `cancelled` (the
+    /// Errors: `glue_crashed` (causes, last log lines and what was printed in the detail), `glue_limit` (names the cap), `deadline`, `cancelled` (the
     /// receiver of `events` is gone), `too_large` and `invalid_json` for the guest's output, what the pod failed with if the guest
     /// passes it on, and what the guest itself failed with.
     pub async fn run(
@@ -167,7 +185,19 @@ impl Prepared {
             let (recipe, operation) = (&call.recipe().manifest().name, &call.operation().name);
             Fault::new(Code::Deadline, format!("`{operation}` of `{recipe}` was not done within its {} ms", call.deadline_ms()))
         };
-        timeout_at(deadline, self.run_undisturbed(call, pods, events, deadline)).await.map_err(late)?
+        let said = (self.wasi != Wasi::No).then(Said::default);
+        let result = match timeout_at(deadline, self.run_undisturbed(call, pods, events, deadline, said.as_ref())).await {
+            Ok(result) => result,
+            Err(passed) => Err(late(passed)),
+        };
+        match (said, result) {
+            (Some(said), Ok(response)) => {
+                said.log(&call.recipe().manifest().name);
+                Ok(response)
+            }
+            (Some(said), Err(fault)) => Err(output::bounded(said.attach(fault))),
+            (None, result) => result.map_err(output::bounded),
+        }
     }
 
     async fn run_undisturbed(
@@ -176,12 +206,14 @@ impl Prepared {
         pods: Arc<dyn Pods>,
         events: mpsc::Sender<Event>,
         deadline: Instant,
+        said: Option<&Said>,
     ) -> Result<Response, Fault> {
         // Dropped last, after the store gave its slot back.
         let _room = self.glue.room.acquire().await.map_err(|_| Fault::new(Code::Internal, "glue was shut down"))?;
         let manifest = call.recipe().manifest();
         let running = self.glue.ticker.run();
         let mut store = Store::new(self.pre.engine(), Run::new(manifest.clone(), call.operation().clone(), pods, events, running));
+        store.data_mut().seed = said.map(|said| Seed { said: said.clone(), random: Random::new(self.recipe, call.input().text()) });
         store.limiter(|run| run);
         store.set_hostcall_fuel(limits::GLUE_HOSTCALL_BYTES_MAX);
         store.set_epoch_deadline(1);
@@ -215,6 +247,8 @@ impl Prepared {
 }
 
 fn finish(run: &mut Run, response: world::Response) -> Result<Response, Fault> {
+    // WASI's calls are counted where nothing can be refused.
+    run.within_host_calls().map_err(|error| crash::trapped(run, error))?;
     let what = format!("output of the glue of `{}`", run.manifest.name);
     let output = Document::parse(response.output, &what).map_err(|fault| fault.blame(Blame::Recipe))?;
     let blobs = run.take(response.blobs).map_err(|error| crash::trapped(run, error))??;

@@ -22,6 +22,7 @@ use wasmtime::{
 use super::{
     Ask, Crossings, Pods,
     ticker::Running,
+    wasi,
     world::hob::glue::{blobs::Named, faults},
 };
 use crate::model::{Blame, Blob, Code, Event, Fault, Manifest, Operation, limits};
@@ -38,6 +39,10 @@ pub struct Run {
     pub log_tail: VecDeque<String>,
     /// Asks without their end yet.
     pub asks_open: usize,
+    /// None until the guest uses it.
+    pub wasi: Option<Box<wasi::Small>>,
+    /// What that is made of; none for glue that cannot use it.
+    pub seed: Option<wasi::Seed>,
     /// Faults that the guest was given, to recognise them when it passes one on.
     given: VecDeque<Fault>,
     running: Running,
@@ -124,6 +129,8 @@ impl Run {
             crossings: Crossings::default(),
             log_tail: VecDeque::new(),
             asks_open: 0,
+            wasi: None,
+            seed: None,
             given: VecDeque::new(),
             running,
             blob_bytes: Arc::default(),
@@ -137,6 +144,11 @@ impl Run {
     /// Counts one call of the guest to the host.
     pub fn enter(&mut self) -> wasmtime::Result<()> {
         self.crossings.host_calls += 1;
+        self.within_host_calls()
+    }
+
+    /// Whether the guest called the host no more often than it may.
+    pub fn within_host_calls(&self) -> wasmtime::Result<()> {
         match self.crossings.host_calls <= limits::GLUE_HOST_CALLS_MAX {
             true => Ok(()),
             false => Err(limit(&self.manifest, "host calls", None, limits::GLUE_HOST_CALLS_MAX, "in one call").into()),
@@ -146,6 +158,7 @@ impl Run {
     /// Called on every tick that finds the guest running. A wait in the host moves the epoch on too, but is not the guest's doing.
     pub fn tick(mut context: StoreContextMut<Run>) -> wasmtime::Result<UpdateDeadline> {
         let run = context.data_mut();
+        run.within_host_calls()?;
         if std::mem::take(&mut run.waited) {
             return Ok(UpdateDeadline::Continue(1));
         }

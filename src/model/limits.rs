@@ -231,6 +231,21 @@ pub const GLUE_LOG_LINES_MAX: usize = 200;
 /// Longest log line of glue, in bytes; the rest is cut.
 pub const GLUE_LOG_LINE_BYTES_MAX: usize = 4 << 10;
 
+/// Bytes of each of stdout and stderr of a glue run that are kept for its fault: a long traceback. What came before is counted.
+pub const GLUE_OUTPUT_BYTES_MAX: usize = 64 << 10;
+
+/// Fetching a tool that builds glue in a script language (some 17 MB each), in milliseconds.
+pub const GLUE_TOOL_FETCH_MS: u64 = 900_000;
+
+/// Building glue in a script language, in milliseconds: Python takes 6 s on an idle machine.
+pub const GLUE_SCRIPT_BUILD_MS: u64 = 300_000;
+
+/// Random bytes that glue may ask for in one host call: a count costs the guest nothing.
+pub const GLUE_RANDOM_BYTES_MAX: usize = 64 << 10;
+
+/// Largest `detail` of a fault of a glue run, in bytes of JSON: the guest's own, its last log lines and both outputs.
+pub const GLUE_FAULT_DETAIL_BYTES_MAX: usize = 512 << 10;
+
 /// Asks that one glue run may have open at once.
 pub const GLUE_ASKS_MAX: usize = 64;
 

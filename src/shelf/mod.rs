@@ -1,6 +1,7 @@
 //! Recipes on this machine: repository client, store, environments, models, lock.
 
 pub mod bundle;
+pub mod componentizer;
 pub mod config;
 mod download;
 pub mod durable;

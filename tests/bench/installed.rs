@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use hob::{
     author::{self, keys::Keys, repository},
     host::{Config, Consent, Host},
-    model::{Fault, Home, Silent},
+    model::{Fault, Home, Silent, progress},
     shelf::repository::Trust,
 };
 use jiff::Timestamp;
@@ -145,7 +145,13 @@ fn glued() -> Result<PathBuf, Fault> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(from);
         copy(&source, &recipe.join(to)).map_err(|error| Fault::io(format!("copying {from}"), &error))?;
     }
-    author::build::build(&recipe, &Silent)?;
+    // A thread of its own: this one may be a runtime's, which cannot wait for another.
+    let home = Home::at(support::folder().join("home"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime needs nothing");
+    let silent: progress::Shared = std::sync::Arc::new(Silent);
+    std::thread::scope(|scope| {
+        scope.spawn(|| runtime.block_on(author::build::build(&recipe, &home, &silent))).join().expect("a build does not panic")
+    })?;
     Ok(recipe)
 }
 

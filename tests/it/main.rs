@@ -6,6 +6,7 @@ mod environment;
 mod leftovers;
 mod pods;
 mod repository;
+mod script_glue;
 mod shelf;
 mod storms;
 mod support;

@@ -56,6 +56,7 @@ def _confine(plan, top):
     kernel.pivot_root(".", ".")
     kernel.unmount(".")
     os.chdir("/")
+    plan["proxy"] = 0
     # It may enter the roots of pods, and nothing else.
     sandbox.enter(plan, None, [], keep=CAP_SYS_CHROOT)
 

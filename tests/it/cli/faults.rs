@@ -150,7 +150,7 @@ fn a_folder_that_cannot_be_built_says_why() {
     write_tiny(&tiny, "0.1.0", 10);
     fs::create_dir(tiny.join("glue")).unwrap();
     let before = fs::read(tiny.join("glue.wasm")).unwrap();
-    rig.hob(&["build", tiny.to_str().unwrap()]).refused(Code::BuildFailed, &["glue has no Cargo.toml", "glue.wasm"]);
+    rig.hob(&["build", tiny.to_str().unwrap()]).refused(Code::BuildFailed, &["glue has none of `Cargo.toml`", "`glue.py`", "glue.wasm"]);
     assert_eq!(fs::read(tiny.join("glue.wasm")).unwrap(), before, "what was there stays");
     fs::remove_file(tiny.join("glue.wasm")).unwrap();
     let folder = tiny.to_str().unwrap();

@@ -1,0 +1,89 @@
+//! Glue in JavaScript and Python: from `glue.js` or `glue.py` to a component.
+//!
+//! Apart from `build.rs`, which is about Rust: here no compiler runs. A tool loads the script in its language's engine,
+//! itself a component, and saves what it then finds in memory; what the script does at its top level is done here, once.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    glue,
+    model::{Code, Fault, Home, limits, progress},
+    shelf::{
+        componentizer::{Componentizer, Language},
+        config::Config,
+    },
+};
+
+/// The world as this Hob has it; a script's folder need not carry a copy.
+const WORLD: &str = include_str!("../../wit/glue.wit");
+
+/// What the tool makes of a copy of the source folder; its first bytes are those of a component.
+///
+/// Errors: `build_failed`, `python_missing`, `disk_full`, `io`.
+pub async fn component(language: Language, source: &Path, home: &Home, progress: &progress::Shared) -> Result<Vec<u8>, Fault> {
+    let tools = Config::read(home)?.tools.with_variables();
+    let tool = Componentizer::find(home, &tools, language, progress).await?;
+    let work = tempfile::tempdir().map_err(|error| Fault::io("making a folder to build in", &error))?;
+    // A copy: what Python leaves behind when it loads a module is not for the author's folder.
+    let mut left = limits::BUNDLE_FILES_MAX;
+    copy(source, &work.path().join("glue"), &mut left)?;
+    let world = work.path().join("wit");
+    fs::create_dir(&world)
+        .and_then(|()| fs::write(world.join("glue.wit"), WORLD))
+        .map_err(|error| Fault::io("writing the world", &error))?;
+    let what = format!("the glue in {} could not be built", source.display());
+    let arguments: &[&str] = match language {
+        // The non-async engine: `async` of the component model is not in this major of the world.
+        Language::JavaScript => &["--sync", "-w", "wit", "-n", "glue", "--module-root", "glue", "-j", "glue/glue.js", "-o", "glue.wasm"],
+        Language::Python => &["-q", "-d", "wit", "-w", "glue", "componentize", "-p", "glue", "glue", "-o", "glue.wasm"],
+    };
+    let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
+    tool.run(&arguments, work.path(), &what).await?;
+    let path = work.path().join("glue.wasm");
+    let mut bytes = match fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Fault::new(Code::BuildFailed, format!("{what}: the tool wrote no component")));
+        }
+        read => read.map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?,
+    };
+    if language == Language::Python {
+        // CPython's C library names sockets in every component, whatever the script does.
+        bytes.extend_from_slice(glue::SOCKETS_UNUSED);
+    }
+    Ok(bytes)
+}
+
+/// Copies files and folders; links would be followed to places that the author did not mean.
+fn copy(from: &Path, to: &Path, left: &mut usize) -> Result<(), Fault> {
+    let failed = |path: &Path, error: std::io::Error| Fault::io(format!("copying {}", path.display()), &error);
+    fs::create_dir(to).map_err(|error| failed(to, error))?;
+    for entry in fs::read_dir(from).map_err(|error| failed(from, error))? {
+        let entry = entry.map_err(|error| failed(from, error))?;
+        let (path, target): (PathBuf, PathBuf) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().map_err(|error| failed(&path, error))?;
+        if entry.file_name() == "__pycache__" || entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        if *left == 0 {
+            return Err(Fault::new(
+                Code::TooLarge,
+                format!("{} has more than {} files; glue is small", from.display(), limits::BUNDLE_FILES_MAX),
+            )
+            .hint("bundle what the script imports into one file, or leave out what it does not"));
+        }
+        *left -= 1;
+        if kind.is_dir() {
+            copy(&path, &target, left)?;
+        } else if kind.is_file() {
+            fs::copy(&path, &target).map_err(|error| failed(&path, error))?;
+        } else {
+            return Err(Fault::new(Code::BuildFailed, format!("{} is neither a file nor a folder", path.display()))
+                .hint("put the file itself there: glue is built from a copy of its folder"));
+        }
+    }
+    Ok(())
+}

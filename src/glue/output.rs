@@ -1,0 +1,210 @@
+//! What glue printed, and the bounds of a fault that carries it.
+//!
+//! Apart from the run's other data because it outlives the run: when a deadline drops the wasm store, the last words of a
+//! guest are still here to be read.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use serde_json::Value;
+use wasmtime_wasi::{
+    async_trait,
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, Pollable, StreamError, StreamResult},
+};
+
+use crate::model::{Fault, RecipeName, limits};
+
+/// The end of one output stream; clones share it.
+#[derive(Clone, Default)]
+pub struct Printed(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    tail: VecDeque<u8>,
+    /// Bytes before the tail.
+    dropped: u64,
+}
+
+/// Both output streams of a run.
+#[derive(Clone, Default)]
+pub struct Said {
+    pub stdout: Printed,
+    pub stderr: Printed,
+}
+
+impl Printed {
+    fn append(&self, bytes: &[u8]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The end is kept and not the beginning: a traceback comes last.
+        let fits = &bytes[bytes.len().saturating_sub(limits::GLUE_OUTPUT_BYTES_MAX)..];
+        let surplus = (kept.tail.len() + fits.len()).saturating_sub(limits::GLUE_OUTPUT_BYTES_MAX);
+        kept.tail.drain(..surplus);
+        kept.tail.extend(fits);
+        kept.dropped += (bytes.len() - fits.len() + surplus) as u64;
+    }
+
+    /// The text, and how many bytes came before it.
+    pub fn text(&self) -> (String, u64) {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (one, two) = kept.tail.as_slices();
+        (String::from_utf8_lossy(&[one, two].concat()).into_owned(), kept.dropped)
+    }
+}
+
+impl Said {
+    /// Puts what was printed into a fault's detail.
+    pub fn attach(&self, mut fault: Fault) -> Fault {
+        for (name, printed) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            let (text, dropped) = printed.text();
+            if !text.is_empty() {
+                fault = fault.with(name, text);
+            }
+            if dropped > 0 {
+                fault = fault.with(&format!("{name}_dropped_bytes"), dropped);
+            }
+        }
+        fault
+    }
+
+    /// For a run that went well.
+    pub fn log(&self, recipe: &RecipeName) {
+        for (name, printed) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            let (text, dropped) = printed.text();
+            if !text.is_empty() {
+                tracing::debug!(recipe = %recipe, dropped, "{name} of the glue: {text}");
+            }
+        }
+    }
+}
+
+impl IsTerminal for Printed {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Printed {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // The way of WASI 0.3, which is not linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Printed {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl OutputStream for Printed {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.append(&bytes);
+        Ok(())
+    }
+
+    fn write_zeroes(&mut self, count: usize) -> StreamResult<()> {
+        // A count costs the guest nothing, the zeroes would cost the host.
+        match count <= limits::GLUE_OUTPUT_BYTES_MAX {
+            true => self.write(vec![0; count].into()),
+            false => Err(StreamError::trap("more zeroes written at once than the stream has room for")),
+        }
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(limits::GLUE_OUTPUT_BYTES_MAX)
+    }
+}
+
+/// The fault within the bounds of all that a guest may have put into it: names of its functions, log lines, output.
+pub fn bounded(mut fault: Fault) -> Fault {
+    fault.message = shortened(fault.message, limits::FAULT_MESSAGE_BYTES_MAX);
+    fault.hint = fault.hint.map(|hint| shortened(hint, limits::FAULT_MESSAGE_BYTES_MAX));
+    let mut longest = limits::GLUE_OUTPUT_BYTES_MAX;
+    loop {
+        let size = fault.detail.to_string().len();
+        if size <= limits::GLUE_FAULT_DETAIL_BYTES_MAX {
+            return fault;
+        }
+        longest /= 2;
+        match longest {
+            0 => fault.detail = serde_json::json!({ "detail_dropped_bytes": size }),
+            _ => shorten(&mut fault.detail, longest),
+        }
+    }
+}
+
+fn shorten(value: &mut Value, longest: usize) {
+    match value {
+        Value::String(text) => *text = shortened(std::mem::take(text), longest),
+        Value::Array(items) => items.iter_mut().for_each(|item| shorten(item, longest)),
+        Value::Object(entries) => entries.values_mut().for_each(|entry| shorten(entry, longest)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Beginning and end of a text that is too long: one names the thing, the other says what became of it.
+fn shortened(text: String, longest: usize) -> String {
+    const GAP: &str = " ... ";
+    if text.len() <= longest {
+        return text;
+    }
+    let half = longest.saturating_sub(GAP.len()) / 2;
+    let (begin, end) = (text.floor_char_boundary(half), text.ceil_char_boundary(text.len() - half));
+    format!("{}{GAP}{}", &text[..begin], &text[end..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Code;
+
+    #[test]
+    fn the_end_of_what_was_printed_is_kept_and_the_rest_counted() {
+        let printed = Printed::default();
+        printed.append(b"first");
+        assert_eq!(printed.text(), ("first".into(), 0));
+        printed.append(&vec![b'x'; limits::GLUE_OUTPUT_BYTES_MAX - 3]);
+        let (text, dropped) = printed.text();
+        assert_eq!((text.len(), dropped, &text[..4]), (limits::GLUE_OUTPUT_BYTES_MAX, 2, "rstx"));
+        printed.append(&vec![b'y'; limits::GLUE_OUTPUT_BYTES_MAX * 3]);
+        let (text, dropped) = printed.text();
+        assert!(text.bytes().all(|byte| byte == b'y'));
+        assert_eq!((text.len(), dropped as usize), (limits::GLUE_OUTPUT_BYTES_MAX, 2 + 3 * limits::GLUE_OUTPUT_BYTES_MAX));
+    }
+
+    #[test]
+    fn zeroes_cost_no_more_than_there_is_room_for() {
+        let mut printed = Printed::default();
+        assert!(matches!(printed.write_zeroes(usize::MAX), Err(StreamError::Trap(_))));
+        printed.write_zeroes(10).unwrap();
+        assert_eq!(printed.text().0.len(), 10);
+    }
+
+    #[test]
+    fn a_fault_is_bounded_whatever_a_guest_put_into_it() {
+        let long = "ä\u{1}".repeat(1 << 20);
+        let fault =
+            Fault::new(Code::GlueCrashed, long.clone()).hint(long.clone()).with("stderr", long.clone()).with("causes", vec![long.clone()]);
+        let fault = bounded(fault);
+        assert!(serde_json::to_string(&fault).unwrap().len() <= limits::GLUE_FAULT_DETAIL_BYTES_MAX + 20 * limits::FAULT_MESSAGE_BYTES_MAX);
+        assert!(fault.detail["stderr"].as_str().unwrap().starts_with('ä') && fault.detail["stderr"].as_str().unwrap().ends_with('\u{1}'));
+
+        let many = Fault::new(Code::GlueCrashed, "x").with("many", vec![0; limits::GLUE_FAULT_DETAIL_BYTES_MAX]);
+        assert!(bounded(many).detail["detail_dropped_bytes"].as_u64().unwrap() > limits::GLUE_FAULT_DETAIL_BYTES_MAX as u64);
+
+        let small = Fault::new(Code::GlueCrashed, "x").with("text", "y");
+        assert_eq!(bounded(small.clone()), small);
+    }
+}

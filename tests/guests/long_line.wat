@@ -1,0 +1,18 @@
+;; Logs one line of 10,000 bytes, then returns its input.
+(module
+  (import "hob:glue/log@0.1.0" "write" (func $log (param i32 i32 i32 i32)))
+  (memory (export "memory") 8)
+  (data (i32.const 256) "info")
+  (global $top (mut i32) (i32.const 65536))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+    (global.set $top (i32.add (local.get $at) (local.get 3)))
+    (local.get $at))
+  (func (export "run") (param $op i32) (param $op_len i32) (param $in i32) (param $in_len i32) (param i32 i32 i32 i32) (result i32)
+    (memory.fill (i32.const 1024) (i32.const 120) (i32.const 10000))
+    (call $log (i32.const 256) (i32.const 4) (i32.const 1024) (i32.const 10000))
+    (i32.store (i32.const 4) (local.get $in))
+    (i32.store (i32.const 8) (local.get $in_len))
+    (i32.const 0))
+)
