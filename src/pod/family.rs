@@ -166,6 +166,8 @@ impl Family {
         let mut child = command
             .env_clear()
             .envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")])
+            // For people who look: whose it is.
+            .env("HOB_FAMILY", &boot.folder)
             .current_dir(&boot.folder)
             .process_group(0)
             .stdin(Stdio::from(theirs))

@@ -11,3 +11,4 @@ mod shelf;
 mod storms;
 mod support;
 mod tidy;
+mod zygotes;

@@ -37,11 +37,11 @@ fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
 }
 
 /// Random numbers that a failed run can be repeated with.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
     /// Says its seed, which the test runner shows when the test fails.
-    fn new() -> Dice {
+    pub fn new() -> Dice {
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let seed = from_environment("HOB_SEED").unwrap_or(clock.as_nanos() as u64);
         println!("HOB_SEED={seed}");
@@ -54,7 +54,7 @@ impl Dice {
     }
 
     /// 0 to `bound - 1`.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 

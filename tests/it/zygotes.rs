@@ -1,0 +1,193 @@
+//! Zygotes: pods of an environment are forked instead of started, as soon as that is known to work, and lose nothing by it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use hob::model::{Call, Code, status::ZygoteState};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::{
+    storms::Dice,
+    support::{Rig, call, is_running, processes_below, within},
+};
+
+const SOURCE: &str = r#"
+import os, random, sys
+import six
+class Subject:
+    def load(self, models):
+        self.loaded = os.getpid()
+    def run(self, input):
+        if input.get("exit") is not None:
+            os._exit(input["exit"])
+        if input.get("signal"):
+            os.kill(os.getpid(), input["signal"])
+        if input.get("flee"):
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    os.closerange(0, 64)
+                    while True: pass
+                os._exit(0)
+            os.wait()
+        if input.get("sleep"):
+            import time
+            time.sleep(input["sleep"])
+        return {"preloaded": "six" in sys.modules, "random": random.random(), "home": os.environ["HOME"], "six": six.__version__}
+"#;
+
+/// A recipe that preloads `six`, the smallest wheel there is; `more` are more lines of its `[pod]`.
+fn preloading(rig: &Rig, name: &str, source: &str, more: &str) -> PathBuf {
+    let recipe = rig.pool(name, source, &format!("lock = \"pod/requirements.lock\"\npreload = [\"six\"]\n{more}"), "");
+    std::fs::write(recipe.join("pod/requirements.lock"), include_str!("zygotes/requirements.lock")).unwrap();
+    recipe
+}
+
+/// Calls until a zygote is ready; the state that it comes to.
+async fn settled(rig: &Rig, recipe: &Path) -> (ZygoteState, Option<String>) {
+    rig.host.call(call(recipe, json!({}))).await.unwrap();
+    let state = || rig.host.status().zygotes.into_iter().next().map(|zygote| (zygote.state, zygote.why));
+    within(60, "it is known whether pods can be forked", || state().is_some_and(|(state, _)| state != ZygoteState::Booting)).await;
+    state().unwrap()
+}
+
+fn one_shot(recipe: &Path, input: serde_json::Value) -> Call {
+    Call { one_shot: true, ..call(recipe, input) }
+}
+
+#[tokio::test]
+async fn pods_are_forked_once_one_of_them_has_answered() {
+    let rig = Rig::new().await;
+    let recipe = preloading(&rig, "forked", SOURCE, "");
+    assert_eq!(settled(&rig, &recipe).await, (ZygoteState::Ready, None));
+    let before = rig.host.status().zygotes[0].forked;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let answer = rig.host.call(one_shot(&recipe, json!({}))).await.unwrap().output.into_value();
+        assert_eq!((&answer["preloaded"], &answer["home"]), (&json!(true), &json!("/scratch")));
+        seen.push(answer["random"].as_f64().unwrap());
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2], "forks draw the same numbers: {seen:?}");
+    assert_eq!(rig.host.status().zygotes[0].forked, before + 3);
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_forked_pod_is_told_as_it_was() {
+    let rig = Rig::new().await;
+    let recipe = preloading(&rig, "ends", SOURCE, "");
+    assert_eq!(settled(&rig, &recipe).await.0, ZygoteState::Ready);
+    for (input, key, value) in
+        [(json!({"exit": 0}), "exit_code", 0), (json!({"exit": 7}), "exit_code", 7), (json!({"signal": 11}), "signal", 11)]
+    {
+        let fault = rig.host.call(one_shot(&recipe, input)).await.unwrap_err();
+        assert_eq!((fault.code, &fault.detail[key]), (Code::Crashed, &json!(value)), "{fault:?}");
+        assert!(fault.detail["memory_peak_bytes"].as_u64().unwrap() > 1 << 20, "{fault:?}");
+    }
+    // What fled from a pod's session and parents is ended with it.
+    rig.host.call(one_shot(&recipe, json!({"flee": true}))).await.unwrap();
+    let family = rig.host.status().zygotes[0].pid.unwrap();
+    within(5, "a guard, a head and a zygote are left", || processes_below(rig.folder.path()).len() <= 4).await;
+    assert!(is_running(family));
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_zygote_that_is_killed_costs_its_pods_nothing_and_the_next_one_is_started() {
+    let rig = Rig::new().await;
+    let recipe = preloading(&rig, "killed", SOURCE, "max = 2");
+    assert_eq!(settled(&rig, &recipe).await.0, ZygoteState::Ready);
+    let sleeping = rig.host.start(one_shot(&recipe, json!({"sleep": 1.0})));
+    within(10, "a forked pod is at work", || rig.host.pods().iter().any(|pod| pod.forked && pod.state == "busy")).await;
+    assert!(kill_zygote(&rig));
+    sleeping.outcome().await.unwrap();
+    let answer = rig.host.call(one_shot(&recipe, json!({}))).await.unwrap().output.into_value();
+    assert_ne!(answer["home"], "/scratch", "started");
+    assert_eq!(settled(&rig, &recipe).await.0, ZygoteState::Ready, "and there is a new one");
+    rig.close().await;
+}
+
+/// The zygote of the family behind that guard: its head's first child.
+fn zygote_of(guard: u32) -> Option<u32> {
+    let children = |pid: u32| -> Vec<u32> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    };
+    let title = |pid: &u32| {
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).trim_end_matches('\0').to_owned()
+    };
+    children(guard).into_iter().flat_map(children).find(|pid| title(pid).ends_with("zygote"))
+}
+
+fn kill_zygote(rig: &Rig) -> bool {
+    let guard = rig.host.status().zygotes.first().and_then(|zygote| zygote.pid);
+    let zygote = guard.and_then(zygote_of);
+    zygote.is_some_and(|pid| kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).is_ok())
+}
+
+#[tokio::test]
+async fn wheels_that_start_threads_or_cannot_be_imported_are_not_forked() {
+    let rig = Rig::new().await;
+    let cases = [
+        ("absent", "preload = [\"no_such_module\"]", include_str!("zygotes/requirements.lock"), "No module named 'no_such_module'"),
+        // What its library does where it is not told otherwise.
+        (
+            "threaded",
+            "preload = [\"numpy\"]\nenv = { OPENBLAS_NUM_THREADS = \"2\" }",
+            include_str!("zygotes/numpy.lock"),
+            "2 threads run after the imports",
+        ),
+    ];
+    for (name, pod, lock, says) in cases {
+        let source = "class Subject:\n    def run(self, input):\n        return 1\n";
+        let recipe = rig.pool(name, source, &format!("lock = \"pod/requirements.lock\"\n{pod}"), "");
+        std::fs::write(recipe.join("pod/requirements.lock"), lock).unwrap();
+        rig.host.call(call(&recipe, json!({}))).await.unwrap();
+        let of = || rig.host.status().zygotes.into_iter().find(|zygote| zygote.recipe == format!("test/{name}"));
+        within(60, "it is known whether pods can be forked", || of().is_some_and(|zygote| zygote.state != ZygoteState::Booting)).await;
+        let zygote = of().unwrap();
+        assert_eq!(zygote.state, ZygoteState::Unforkable, "{name}");
+        assert!(zygote.why.as_ref().unwrap().contains(says), "{name}: {zygote:?}");
+        rig.host.call(one_shot(&recipe, json!({}))).await.unwrap();
+        assert!(rig.host.pods().iter().all(|pod| !pod.forked));
+    }
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn pods_and_zygotes_that_are_killed_at_random_leave_nothing_and_no_wrong_report() {
+    let mut dice = Dice::new();
+    let rig = Rig::new().await;
+    let recipe = preloading(&rig, "storm", SOURCE, "max = 2");
+    settled(&rig, &recipe).await;
+    let rounds = 200;
+    let (mut forked, mut zygotes, begun) = (0, 0, Instant::now());
+    for round in 0..rounds {
+        let code = dice.below(200) as i64;
+        let (input, expected) = match dice.below(4) {
+            0 => (json!({"exit": code}), Some(("exit_code", json!(code)))),
+            1 => (json!({"signal": 9}), Some(("signal", json!(9)))),
+            2 => (json!({"signal": 11}), Some(("signal", json!(11)))),
+            _ => (json!({}), None),
+        };
+        let running = rig.host.start(one_shot(&recipe, input));
+        if round % 40 == 20 {
+            tokio::time::sleep(Duration::from_millis(dice.below(10))).await;
+            zygotes += usize::from(kill_zygote(&rig));
+        }
+        forked += usize::from(rig.host.pods().iter().any(|pod| pod.forked));
+        match (running.outcome().await, expected) {
+            (Ok(_), None) => {}
+            (Err(fault), Some((key, value))) => {
+                assert_eq!((fault.code, &fault.detail[key]), (Code::Crashed, &value), "round {round}: {fault:?}")
+            }
+            (outcome, expected) => panic!("round {round}: {outcome:?}, wanted {expected:?}"),
+        }
+    }
+    println!("{rounds} pods, {forked} of them seen as forked, {zygotes} zygotes killed, {:?}", begun.elapsed());
+    assert!(forked > rounds / 4 && zygotes >= 3, "{forked} forked, {zygotes} zygotes");
+    rig.close().await;
+}
