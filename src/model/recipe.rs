@@ -252,6 +252,10 @@ fn variables(table: &mut Table) -> Result<BTreeMap<String, String>, Fault> {
     let mut env = BTreeMap::new();
     for (name, value) in table.strings()? {
         is_free_variable(&name).map_err(|why| table.fault(&value, &name, why))?;
+        if value.get_ref().contains('\0') {
+            // The kernel takes none: every start of a pod would fail.
+            return Err(table.fault(&value, &name, "found a NUL in the text of a variable, which no process can be given"));
+        }
         if env.len() == limits::POD_VARIABLES_MAX {
             return Err(table.fault_here(format!("more than {} variables", limits::POD_VARIABLES_MAX)));
         }
@@ -426,6 +430,7 @@ output = { type = "object" }
             ("[pod]", "[pod]\nmin = 2", 8, "pod.min: found 2, wanted 0 to 1"),
             ("[pod]", "[pod]\nmax = 0", 8, "pod.max: found 0, wanted 1 to"),
             ("[pod]", "[pod]\nenv = { LD_PRELOAD = \"x\" }", 8, "LD_PRELOAD: this variable is the host's"),
+            ("[pod]", "[pod]\nenv = { X = \"a\\u0000\" }", 8, "pod.env.X: found a NUL"),
             ("[pod]", "[pod]\nenv = { X = 3 }", 8, "pod.env.X: found integer, wanted a string"),
             ("[pod]", "[pod]\nrecycle = { cals = 3 }", 8, "nearest known key: `calls`"),
             ("input = { type", "input = { tpye", 14, "nearest known key: `type`"),
