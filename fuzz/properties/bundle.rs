@@ -125,14 +125,14 @@ fn tree(folder: &Path, except: &Path) -> BTreeMap<String, String> {
 /// Walks the headers as their sizes say, and sets the checksum of each.
 fn set_checksums(archive: &mut [u8]) {
     let mut at = 0usize;
-    while let Some(header) = archive.get_mut(at..at + BLOCK) {
+    while let Some(header) = archive.get_mut(at..).and_then(|rest| rest.get_mut(..BLOCK)) {
         if header.iter().all(|byte| *byte == 0) {
             at += BLOCK;
             continue;
         }
         header[148..156].fill(b' ');
         let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        header[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
         let size = tar::Header::from_byte_slice(header).entry_size().unwrap_or(0);
         let Some(next) = usize::try_from(size).ok().and_then(|size| size.checked_next_multiple_of(BLOCK)?.checked_add(at + BLOCK)) else {
             return;
@@ -145,7 +145,7 @@ fn set_checksums(archive: &mut [u8]) {
 fn agreeing(archive: &[u8]) -> Value {
     let mut index = Map::new();
     let mut at = 0usize;
-    while let Some(header) = archive.get(at..at + BLOCK) {
+    while let Some(header) = archive.get(at..).and_then(|rest| rest.get(..BLOCK)) {
         let header = tar::Header::from_byte_slice(header);
         let (Ok(size), Ok(mode)) = (header.entry_size(), header.mode()) else { break };
         let Ok(size) = usize::try_from(size) else { break };

@@ -7,6 +7,7 @@ mod calling;
 mod disk;
 mod documented;
 mod faults;
+mod hostile;
 mod killing;
 mod managing;
 mod rig;
