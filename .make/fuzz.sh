@@ -42,7 +42,7 @@ run() {
   say "$target for $time s"
   # In MB of memory, and seconds that one input may take: far above what the slowest sound input needs here.
   cargo fuzz run --sanitizer "$sanitizer" "$target" "$(found "$target")" "fuzz/corpus/$target" -- -max_total_time="$time" \
-    -rss_limit_mb=1024 -timeout=10 -max_len="$(longest "$target")" -dict="fuzz/dictionaries/$target.dict" -print_final_stats=1 -verbosity=1
+    -rss_limit_mb=1024 -timeout=30 -max_len="$(longest "$target")" -dict="fuzz/dictionaries/$target.dict" -print_final_stats=1 -verbosity=1
 }
 
 keep() {

@@ -435,6 +435,12 @@ output = { type = "object" }
             ("[pod]", "[pod]\nrecycle = { cals = 3 }", 8, "nearest known key: `calls`"),
             ("input = { type", "input = { tpye", 14, "nearest known key: `type`"),
             ("input = { type = \"object\" }", "input = { type = \"objekt\" }", 14, "operations.echo.input: not a JSON Schema"),
+            (
+                "input = { type = \"object\" }",
+                "input = { pattern = \"^(?=a)(a|aa)+\\\\1$\" }",
+                14,
+                "operations.echo.input: not a JSON Schema",
+            ),
             ("[operations.echo]", "[operation.echo]", 1, "no operation"),
             ("[pod]", "[pod", 7, "not TOML"),
         ];
