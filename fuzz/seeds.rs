@@ -159,6 +159,9 @@ fn frames() {
     put("wire_frames", "all", [&[1, 3, 1, 16, 40][..], &all].concat());
 }
 
+/// Name, kind, content, and a size that is not the content's.
+type Entry<'a> = (&'a [u8], u8, &'a [u8], Option<&'a [u8; 12]>);
+
 /// The recipe `recipes/echo` without its glue, which would be most of the bytes.
 fn bundles() {
     let folder = tempfile::tempdir().unwrap();
@@ -172,7 +175,7 @@ fn bundles() {
     put("bundle", "echo", [&[0][..], &packed.bytes].concat());
     put("bundle", "echo-index", [&[2][..], &packed.bytes, &serde_json::to_vec(&packed.index).unwrap()].concat());
     Index::read(serde_json::to_value(&packed.index).unwrap()).unwrap();
-    let small = |entries: &[(&[u8], u8, &[u8], Option<&[u8; 12]>)]| {
+    let small = |entries: &[Entry]| {
         let mut bytes = vec![1];
         for (path, kind, content, size) in entries {
             let mut header = tar::Header::new_ustar();
@@ -180,7 +183,9 @@ fn bundles() {
             header.set_entry_type(tar::EntryType::new(*kind));
             header.set_size(content.len() as u64);
             header.set_mode(0o644);
-            (header.set_mtime(0), header.set_uid(0), header.set_gid(0));
+            header.set_mtime(0);
+            header.set_uid(0);
+            header.set_gid(0);
             if *kind == b'1' || *kind == b'2' {
                 header.set_link_name("../../recipe.toml").unwrap();
             }

@@ -20,8 +20,11 @@ mod tests {
 
     use super::properties;
 
+    /// Panics where it does not hold.
+    type Property = fn(&[u8]);
+
     /// Every target by name.
-    const TARGETS: [(&str, fn(&[u8])); 7] = [
+    const TARGETS: [(&str, Property); 7] = [
         ("bundle", properties::bundle::holds),
         ("call_lines", properties::call_lines::holds),
         ("glue_fault", properties::glue_fault::holds),

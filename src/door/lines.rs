@@ -259,6 +259,7 @@ impl Lines {
     }
 
     /// The next whole line that is not empty, without its end.
+    #[allow(clippy::should_implement_trait, reason = "no iterator: bytes are put in between two calls")]
     pub fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             let Some(at) = self.held[self.searched..].iter().position(|byte| *byte == b'\n') else {
