@@ -2,7 +2,7 @@
 # Fuzzing of everything that strangers send: one target after the other, from the kept corpora, until the time is over or something falls.
 # HOB_FUZZ_SECONDS (900) is the time of each of `bundle`, `wire_frames` and `manifest`; each other target has a quarter of it: an hour in all.
 # `.make/fuzz.sh TARGET...` runs only these. What falls lies in fuzz/artifacts/TARGET; once it is mended, it belongs into fuzz/corpus/TARGET
-# as `found-WHAT`, where `make test` asks it again. `.make/fuzz.sh keep` merges what is new into the kept corpora.
+# as `found-WHAT`, where `make test` asks it again. `.make/fuzz.sh keep` takes some of what reached new branches into the kept corpora.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${HOB_FUZZ_SECONDS:-900}
@@ -46,14 +46,15 @@ run() {
 }
 
 keep() {
-  local target=$1 merged
+  local target=$1 merged count
   [ -d "$(found "$target")" ] || return 0
   merged=$(mktemp -d)
-  # What adds no coverage is left out; the seeds and what once fell stay by their names.
-  cargo fuzz run --sanitizer "$sanitizer" "$target" "$merged" "fuzz/corpus/$target" "$(found "$target")" -- -merge=1 -max_len=2048
-  find "$merged" -type f -size -3k -printf '%s %f\n' | sort -n | head -24 | while read -r _ name; do
-    cmp -s "$merged/$name" "fuzz/corpus/$target/$name" || ls fuzz/corpus/"$target" | grep -q "^$name$" || cp "$merged/$name" "fuzz/corpus/$target/$name"
-  done
+  # What adds no branch to the kept ones is left out; of the rest two dozen of all lengths, so that the repository stays small.
+  cargo fuzz run --sanitizer "$sanitizer" "$target" "$merged" "fuzz/corpus/$target" "$(found "$target")" -- -merge=1 -verbosity=0
+  for known in "fuzz/corpus/$target"/*; do rm -f "$merged/$(sha1sum "$known" | cut -d' ' -f1)"; done
+  count=$(find "$merged" -type f -size -5 | wc -l)
+  find "$merged" -type f -size -5 -printf '%s %p\n' | sort -n | awk -v step=$((count / 24 + 1)) 'NR % step == 0 { print $2 }' |
+    xargs -r cp -t "fuzz/corpus/$target"
   rm -r "$merged"
 }
 
