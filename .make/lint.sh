@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 ruff_version=0.17.5
 cargo fmt --check
+cargo fmt --check --manifest-path fuzz/Cargo.toml
 cargo clippy --quiet --all-targets -- -D warnings
 ruff=target/ruff-$ruff_version/bin/ruff
 if [ ! -x "$ruff" ]; then

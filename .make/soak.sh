@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Longer runs of what is random or racy: storms of kills and cancels, the property tests with many cases, the fault tests many times.
+# Longer runs of what is random or racy: storms of kills and cancels, the property tests with many cases, the fault tests many times, and
+# an hour of fuzzing (HOB_FUZZ_SECONDS, see .make/fuzz.sh; 0 leaves it out).
 # HOB_SOAK_SECONDS (60) and HOB_SOAK_ROUNDS (200) say how long the storms are, PROPTEST_CASES (20000) and SOAK_ROUNDS (20) the rest;
 # HOB_SEED repeats a storm that failed.
 set -euo pipefail
@@ -17,3 +18,6 @@ for round in $(seq "$rounds"); do
   echo "soak: round $round of $rounds" >&2
   timeout 900 cargo test --test it -- --test-threads=4 pods:: storms:: shelf:: repository:: cli::
 done
+if [ "${HOB_FUZZ_SECONDS:-900}" != 0 ]; then
+  .make/fuzz.sh
+fi

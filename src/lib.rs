@@ -58,8 +58,15 @@
 //!
 //! Not yet: a sandbox around pods. Until then a pod can do what its user can, whatever it was granted; only `env` grants are enforced.
 
+// The properties in `fuzz/` name this crate as the targets there do, and its own tests hold the kept corpora against them.
+#[cfg(test)]
+extern crate self as hob;
+
 pub mod author;
 pub mod door;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod glue;
 pub mod host;
 pub mod model;

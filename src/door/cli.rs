@@ -119,7 +119,7 @@ async fn command(words: Words) -> Result<(), Fault> {
 pub(super) fn say(json: bool, value: Value, text: impl FnOnce() -> String) {
     match json {
         true => print::result(&value.to_string()),
-        false => print::result(&text()),
+        false => print::result(&print::harmless(&text())),
     }
 }
 

@@ -190,8 +190,8 @@ pub enum Line {
 #[derive(Deserialize)]
 struct Read {
     event: String,
-    #[serde(default)]
-    data: Value,
+    /// Read by itself: it may be nested as deeply as a document, and the line around it is one level more.
+    data: Option<Box<RawValue>>,
     #[serde(default)]
     blobs: Vec<BlobBody>,
     #[serde(default)]
@@ -218,9 +218,10 @@ impl Line {
         let wrong = |what: String| Fault::new(Code::Internal, format!("the server's answer cannot be read: {what}"));
         let read: Read = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
         let blobs = read.blobs.into_iter().map(BlobBody::blob).collect::<Result<Vec<_>, _>>()?;
+        let data = read.data.map_or(Ok(Value::Null), |data| serde_json::from_str(data.get()).map_err(|error| wrong(error.to_string())))?;
         Ok(Some(match (read.event.as_str(), read.output, read.fault) {
-            ("progress", ..) => Line::Event(Event::Progress { data: read.data }),
-            ("chunk", ..) => Line::Event(Event::Chunk { data: read.data, blobs }),
+            ("progress", ..) => Line::Event(Event::Progress { data }),
+            ("chunk", ..) => Line::Event(Event::Chunk { data, blobs }),
             ("log", ..) => Line::Event(Event::Log { level: read.level, message: read.message }),
             ("outcome", Some(output), _) => Line::Last(Box::new(Ok(Outcome {
                 output: Document::parse(String::from(Box::<str>::from(output)), "output")?,
@@ -258,6 +259,7 @@ impl Lines {
     }
 
     /// The next whole line that is not empty, without its end.
+    #[allow(clippy::should_implement_trait, reason = "no iterator: bytes are put in between two calls")]
     pub fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             let Some(at) = self.held[self.searched..].iter().position(|byte| *byte == b'\n') else {
@@ -316,6 +318,20 @@ mod tests {
         let Some(Line::Last(read)) = Line::parse(&lines.next().unwrap()).unwrap() else { panic!("no end") };
         assert_eq!(read.unwrap_err(), fault);
         assert_eq!(lines.next(), None);
+    }
+
+    #[test]
+    fn data_comes_through_as_deeply_nested_as_a_document_may_be() {
+        let text = format!("{}{}", "[".repeat(127), "]".repeat(127));
+        let data = Document::parse(text.clone(), "data").unwrap().into_value();
+        for event in [Event::Progress { data: data.clone() }, Event::Chunk { data, blobs: Vec::new() }] {
+            let line = event_line(&event);
+            let Some(Line::Event(read)) = Line::parse(&line[..line.len() - 1]).unwrap() else { panic!("no event") };
+            assert_eq!(read, event);
+        }
+        let line = last_line(&Ok(outcome(&text)));
+        let Some(Line::Last(read)) = Line::parse(&line[..line.len() - 1]).unwrap() else { panic!("no end") };
+        assert_eq!(read.unwrap(), outcome(&text));
     }
 
     #[test]

@@ -14,3 +14,10 @@ mod print;
 mod serve;
 mod socket;
 mod words;
+
+/// For `crate::fuzzing`.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::lines::{CallBody, Line, Lines, event_line, last_line};
+}

@@ -3,6 +3,7 @@
 //! Results go to stdout and nothing else does; progress, notes and faults go to stderr.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     io::{BufRead, IsTerminal, Read, Write},
     sync::Mutex,
@@ -22,7 +23,18 @@ pub fn result(text: &str) {
 
 /// Writes one line to stderr.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", harmless(text));
+}
+
+/// Text for people, with what would command their terminal (or turn the writing around) shown instead of obeyed: faults and summaries hold
+/// the words of strangers, such as the paths in a bundle that is refused.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let commands =
+        |c: char| (c.is_control() && !['\n', '\t'].contains(&c)) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    match text.contains(commands) {
+        false => Cow::Borrowed(text),
+        true => Cow::Owned(text.chars().flat_map(|c| if commands(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()),
+    }
 }
 
 /// Whether a question would reach somebody who can answer it.
@@ -87,7 +99,7 @@ pub fn fault(fault: &Fault) {
             lines.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
         }
     }
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    let _ = std::io::stderr().lock().write_all(harmless(&text).as_bytes());
 }
 
 /// Progress on stderr: bars on a terminal, a line per step elsewhere.
@@ -104,7 +116,7 @@ impl Bars {
 
     fn line(&self, text: &str) {
         if self.terminal {
-            let _ = self.bars.println(text);
+            let _ = self.bars.println(harmless(text));
         } else {
             note(text);
         }
@@ -142,5 +154,19 @@ impl Progress for Bars {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_command_a_terminal_is_shown_and_not_obeyed() {
+        assert_eq!(
+            harmless("`pod/\x1b[2Ja` \u{9b}1m\r\x07 \u{202e}cod.exe\n\tä 語"),
+            "`pod/\\u{1b}[2Ja` \\u{9b}1m\\r\\u{7} \\u{202e}cod.exe\n\tä 語"
+        );
+        assert!(matches!(harmless("two\nlines"), Cow::Borrowed(_)));
     }
 }

@@ -11,7 +11,7 @@ use super::{
     run::{Run, limit},
     world::hob::glue::faults,
 };
-use crate::model::{Code, Fault, limits};
+use crate::model::{Code, Fault, RecipeName, fault::bounded, limits};
 
 /// Codes of Hob's table that keep their meaning when a guest uses them.
 const GUEST_CODES: &[Code] = &[
@@ -38,6 +38,11 @@ pub fn returned(run: &mut Run, fault: faults::Fault) -> Fault {
     if let Some(original) = run.given(&fault.code, &fault.message) {
         return original;
     }
+    said(&run.manifest.name, fault)
+}
+
+/// A fault in the words of the guest of the recipe `name`, within bounds and blaming nobody else.
+pub fn said(name: &RecipeName, fault: faults::Fault) -> Fault {
     let faults::Fault { code: word, mut message, mut hint, detail } = fault;
     message.truncate(message.floor_char_boundary(limits::FAULT_MESSAGE_BYTES_MAX));
     hint.truncate(hint.floor_char_boundary(limits::FAULT_MESSAGE_BYTES_MAX));
@@ -46,7 +51,7 @@ pub fn returned(run: &mut Run, fault: faults::Fault) -> Fault {
         (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     let word = if is_word { word } else { "unnamed".to_owned() };
     if message.is_empty() {
-        message = format!("the glue of `{}` failed with `{word}` and no message", run.manifest.name);
+        message = format!("the glue of `{name}` failed with `{word}` and no message");
     }
     let mut result = Fault::new(known.unwrap_or(Code::RecipeFailed), message);
     if !hint.is_empty() {
@@ -56,9 +61,9 @@ pub fn returned(run: &mut Run, fault: faults::Fault) -> Fault {
         0 => Value::Null,
         size if size > limits::FAULT_DETAIL_BYTES_MAX => serde_json::json!({ "detail_dropped_bytes": size }),
         _ => match serde_json::from_str::<Value>(&detail) {
-            Ok(Value::Object(detail)) => Value::Object(detail),
-            Ok(other) => serde_json::json!({ "detail": other }),
-            Err(_) => serde_json::json!({ "detail_text": detail }),
+            Ok(Value::Object(detail)) => bounded(Value::Object(detail)),
+            Ok(other) => bounded(serde_json::json!({ "detail": other })),
+            Err(_) => bounded(serde_json::json!({ "detail_text": detail })),
         },
     };
     match known {

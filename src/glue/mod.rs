@@ -16,6 +16,13 @@ mod ticker;
 mod wasi;
 mod world;
 
+/// For `crate::fuzzing`.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::{crash::said, world::hob::glue::faults::Fault as GuestFault};
+}
+
 use std::{future::Future, path::Path, pin::Pin, sync::Arc};
 
 use tokio::{

@@ -125,7 +125,7 @@ impl Host {
         // Fetch and verify, into staging.
         let staged = host.shelf.stage(&guard)?;
         let bytes = client.fetch_bundle(&resolved, &*host.progress).await?;
-        unpack::unpack(&bytes, &resolved.index, &staged.folder(), &format!("bundle {name} {}", resolved.version))?;
+        unpack::unpack(&bytes, &resolved.index, &staged.folder(), &format!("{name} {}", resolved.version))?;
         let mut models = Vec::new();
         for model in &resolved.models {
             if let Claim::Missing(slot) = models::claim(&host.home, model.sha256, model.bytes, &host.progress).await? {

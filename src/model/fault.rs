@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_MESSAGE_BYTES_MAX};
+use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_DETAIL_DEPTH_MAX, FAULT_MESSAGE_BYTES_MAX};
 
 /// Who has to act for the failure to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,9 +268,7 @@ impl Fault {
         let known = Code::parse(code).filter(|code| allowed.contains(code));
         let mut fault = Fault::new(known.unwrap_or(Code::RecipeFailed), cut(message));
         fault.hint = hint.filter(|hint| !hint.is_empty()).map(cut);
-        if detail.to_string().len() <= FAULT_DETAIL_BYTES_MAX {
-            fault.detail = detail;
-        }
+        fault.detail = bounded(detail);
         match known {
             Some(_) => fault,
             None => fault.with("code", cut(code.to_owned())),
@@ -285,6 +283,25 @@ impl Fault {
                 .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed");
         }
         Fault::new(Code::Io, format!("{what}: {error}"))
+    }
+}
+
+/// A `detail` in a stranger's words, or how many bytes were dropped of one that is too long, or nested so deeply that a reader of the fault
+/// would refuse all of it.
+pub fn bounded(detail: Value) -> Value {
+    let bytes = detail.to_string().len();
+    match bytes <= FAULT_DETAIL_BYTES_MAX && !is_deeper(&detail, FAULT_DETAIL_DEPTH_MAX) {
+        true => detail,
+        false => serde_json::json!({ "detail_dropped_bytes": bytes }),
+    }
+}
+
+fn is_deeper(value: &Value, than: usize) -> bool {
+    let Some(left) = than.checked_sub(1) else { return value.is_array() || value.is_object() };
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_deeper(item, left)),
+        Value::Object(entries) => entries.values().any(|entry| is_deeper(entry, left)),
+        _ => false,
     }
 }
 
@@ -317,6 +334,19 @@ mod tests {
         assert!(fault.message.len() <= FAULT_MESSAGE_BYTES_MAX && fault.hint.unwrap().len() <= FAULT_MESSAGE_BYTES_MAX);
         assert!(Fault::foreign(&long, String::new(), None, Value::Null, &[]).detail.to_string().len() < FAULT_MESSAGE_BYTES_MAX + 20);
         assert_eq!(Fault::foreign("out_of_memory", String::new(), None, Value::Null, &[Code::OutOfMemory]).code, Code::OutOfMemory);
+    }
+
+    #[test]
+    fn a_detail_that_no_reader_of_the_fault_would_take_is_dropped_and_counted() {
+        let nested = |depth: usize| (0..depth).fold(Value::Null, |inner, _| serde_json::json!({ "in": inner }));
+        assert_eq!(bounded(nested(FAULT_DETAIL_DEPTH_MAX)), nested(FAULT_DETAIL_DEPTH_MAX));
+        let dropped = bounded(nested(FAULT_DETAIL_DEPTH_MAX + 1));
+        assert_eq!(dropped["detail_dropped_bytes"], nested(FAULT_DETAIL_DEPTH_MAX + 1).to_string().len());
+        // As deep as JSON of a pod's can be, and in the frame and line of every door after it.
+        let fault = Fault::foreign("out_of_memory", String::new(), None, nested(127), &[Code::OutOfMemory]);
+        assert_eq!(serde_json::from_str::<Fault>(&serde_json::to_string(&fault).unwrap()).unwrap(), fault);
+        assert!(bounded(Value::from("x".repeat(FAULT_DETAIL_BYTES_MAX)))["detail_dropped_bytes"].is_u64());
+        assert_eq!(bounded(Value::Null), Value::Null);
     }
 
     #[test]

@@ -201,6 +201,9 @@ pub const FAULT_TAIL_LINES: usize = 20;
 /// Largest `detail` of a fault that comes from glue or a pod, in bytes of JSON.
 pub const FAULT_DETAIL_BYTES_MAX: usize = 64 << 10;
 
+/// Deepest nesting of such a `detail`: readers of JSON give up at 128 levels, and a fault is carried inside other documents.
+pub const FAULT_DETAIL_DEPTH_MAX: usize = 32;
+
 /// Linear memory of one glue instance, in bytes.
 pub const GLUE_MEMORY_BYTES_MAX: usize = 64 << 20;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use jsonschema::Validator;
+use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
 use super::{
@@ -19,7 +19,10 @@ pub struct Schema {
 impl Schema {
     /// Compiles `source`. The error is one line, for the manifest reader to place.
     pub fn compile(source: Value) -> Result<Schema, String> {
-        let validator = jsonschema::draft202012::new(&source).map_err(|error| {
+        // Patterns in time that grows with the text alone. What an engine that goes back and tries again takes, a recipe could make as long as
+        // it likes, on every call and in the host; what only such an engine can match (look-around, back-references) is refused here.
+        let options = jsonschema::draft202012::options().with_pattern_options(PatternOptions::regex());
+        let validator = options.build(&source).map_err(|error| {
             let pointer = error.instance_path().to_string();
             match pointer.is_empty() {
                 true => format!("not a JSON Schema: {error}"),

@@ -76,6 +76,10 @@ fn variables(table: &mut Table) -> Result<BTreeMap<String, String>, Fault> {
     let mut env = BTreeMap::new();
     for (name, value) in table.strings()? {
         is_free_variable(&name).map_err(|why| table.fault(&value, &name, why))?;
+        if value.get_ref().contains('\0') {
+            // The kernel takes none: every start of a pod would fail.
+            return Err(table.fault(&value, &name, "found a NUL in the text of a variable, which no process can be given"));
+        }
         if env.len() == limits::POD_VARIABLES_MAX {
             return Err(table.fault_here(format!("more than {} variables", limits::POD_VARIABLES_MAX)));
         }

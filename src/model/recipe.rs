@@ -370,6 +370,7 @@ output = { type = "object" }
             ("[pod]", "[pod]\nmin = 2", 8, "pod.min: found 2, wanted 0 to 1"),
             ("[pod]", "[pod]\nmax = 0", 8, "pod.max: found 0, wanted 1 to"),
             ("[pod]", "[pod]\nenv = { LD_PRELOAD = \"x\" }", 8, "LD_PRELOAD: this variable is the host's"),
+            ("[pod]", "[pod]\nenv = { X = \"a\\u0000\" }", 8, "pod.env.X: found a NUL"),
             ("[pod]", "[pod]\nenv = { X = 3 }", 8, "pod.env.X: found integer, wanted a string"),
             ("[pod]", "[pod]\nrecycle = { cals = 3 }", 8, "nearest known key: `calls`"),
             ("[pod]", "[pod]\nmemory_bytes = 1048576", 8, "pod.memory_bytes: found 1048576, wanted 16777216 to"),
@@ -390,6 +391,12 @@ output = { type = "object" }
             ("[pod]", "[permissions]\nenv = [\"A\", \"A\"]\n[pod]", 8, "permissions.env: `A` twice"),
             ("input = { type", "input = { tpye", 14, "nearest known key: `type`"),
             ("input = { type = \"object\" }", "input = { type = \"objekt\" }", 14, "operations.echo.input: not a JSON Schema"),
+            (
+                "input = { type = \"object\" }",
+                "input = { pattern = \"^(?=a)(a|aa)+\\\\1$\" }",
+                14,
+                "operations.echo.input: not a JSON Schema",
+            ),
             ("[operations.echo]", "[operation.echo]", 1, "no operation"),
             ("[pod]", "[pod", 7, "not TOML"),
         ];

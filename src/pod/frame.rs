@@ -78,6 +78,7 @@ impl Decoder {
     /// The next frame, if it is all there.
     ///
     /// The error is a header that claims more than can be read past: the stream is lost.
+    #[allow(clippy::should_implement_trait, reason = "no iterator: bytes are put in between two calls")]
     pub fn next(&mut self) -> Result<Option<Decoded>, String> {
         if let Some((ask, bytes, left)) = self.skipping {
             let now = left.min(self.buffer.len() as u64);

@@ -41,6 +41,16 @@ mod vitals;
 mod waits;
 mod wire;
 
+/// For `crate::fuzzing`.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::{
+        frame::{Decoded, Decoder, Frame, HEADER_BYTES, encode},
+        wire::FromPod,
+    };
+}
+
 pub use dossier::{AskInHand, Dossier, Ended, list as dossiers};
 pub use driver::spawn;
 pub use family::{Boot, Family};

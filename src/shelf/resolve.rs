@@ -226,6 +226,17 @@ fn read(role: &Role, path: &str, name: &RecipeName, version: &Version, target: &
     if custom.name != *name || custom.version != *version {
         return Err(invalid(role, format!("target `{path}` says that it is `{}` {}", custom.name, custom.version)));
     }
+    // They are fetched before the manifest, which has these bounds too, can be read.
+    if custom.models.len() > limits::MODELS_MAX {
+        return Err(invalid(
+            role,
+            format!("target `{path}` names {} models; at most {} are taken", custom.models.len(), limits::MODELS_MAX),
+        ));
+    }
+    if let Some(model) = custom.models.iter().find(|model| model.bytes > limits::MODEL_BYTES_MAX) {
+        let (bytes, most) = (model.bytes, limits::MODEL_BYTES_MAX);
+        return Err(invalid(role, format!("target `{path}` names a model of {bytes} bytes; at most {most} are taken")));
+    }
     // Again through the checking door: serde alone takes any path.
     let index = serde_json::to_value(&custom.files).map_err(|error| invalid(role, error.to_string()))?;
     let index = Index::read(index).map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;

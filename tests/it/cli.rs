@@ -8,6 +8,7 @@ mod disk;
 mod documented;
 mod faults;
 mod granting;
+mod hostile;
 mod killing;
 mod managing;
 mod rig;

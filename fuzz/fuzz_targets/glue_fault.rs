@@ -1,0 +1,4 @@
+//! `properties/glue_fault.rs` says what this target asserts.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hob_fuzz::glue_fault::holds(bytes));

@@ -1,0 +1,4 @@
+//! `properties/wire_frames.rs` says what this target asserts.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hob_fuzz::wire_frames::holds(bytes));
