@@ -46,6 +46,8 @@ impl Driver {
         }
         let was_ready = self.shared.was_ready.load(Ordering::Acquire);
         let unwanted = match &self.blame {
+            // There was no pod: what waits gets another one.
+            _ if ending == Ending::NeverBegan => false,
             Some(fault) => fault.code != Code::ShuttingDown,
             // One that was asked to go has to finish what it has.
             None => !self.leaving || !self.hands.is_empty(),
@@ -188,6 +190,8 @@ impl Driver {
             pid: (pid != 0).then_some(pid),
             ending: match ending {
                 Ending::Code(code) => dossier::Ended::Code(code),
+                // Which leaves none: nothing ran.
+                Ending::NeverBegan => dossier::Ended::Code(-1),
                 Ending::Signal(number) => dossier::Ended::Signal { number, name: signal_name(number).to_owned() },
             },
             memory_peak_bytes: self.page.peak_bytes(),
@@ -222,12 +226,14 @@ impl Driver {
                 Fault::new(Code::Crashed, format!("the pod of `{name}` was ended by signal {signal} ({}){during}", signal_name(signal)))
             }
             (None, Ending::Code(code)) => Fault::new(Code::Crashed, format!("the pod of `{name}` exited with code {code}{during}")),
+            (None, Ending::NeverBegan) => Fault::new(Code::Crashed, format!("a pod of `{name}` could not be forked")),
         };
         // A pod that was ended for a reason tells nothing by how it ended.
         let fault = match ending {
             _ if self.blame.is_some() => fault,
             Ending::Signal(signal) => fault.with("signal", signal),
             Ending::Code(code) => fault.with("exit_code", code),
+            Ending::NeverBegan => fault,
         };
         let fault = match fault.hint {
             Some(_) => fault,

@@ -379,7 +379,7 @@ fn heard(book: &Mutex<Book>, message: FromHead, handle: Option<OwnedFd>, ready: 
         FromHead::Over { id, status } => {
             let place = locked(book).members.remove(&id);
             if let Some(place) = place {
-                let _ = place.over.send(status.map_or(Ending::Code(126), ending));
+                let _ = place.over.send(status.map_or(Ending::NeverBegan, ending));
             }
         }
         FromHead::Barren => locked(book).barren = true,

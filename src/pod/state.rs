@@ -38,6 +38,8 @@ pub type AskId = u64;
 pub enum Ending {
     Code(i32),
     Signal(i32),
+    /// It was to be forked, and the zygote was gone.
+    NeverBegan,
 }
 
 /// What is fixed for a pod's whole life.

@@ -126,6 +126,7 @@ class Member:
         self.pid = None
         self.status = None
         self.page = None
+        self.unborn = False
         self.awaits_peak = False  # the zygote says that last
 
 
@@ -271,7 +272,7 @@ class Head:
                 return True  # over already, and reaped: its end is on the way
             self.channel.send({"type": "born", "id": member.identity}, [handle])
             os.close(handle)
-        elif kind == "ended" and member.status is None:
+        elif kind == "ended" and member.status is None and not member.unborn:
             member.awaits_peak = True
             self._ended(member, message["status"], message["usage"])
         elif kind == "peak":
@@ -282,10 +283,14 @@ class Head:
     def _barren(self):
         self.zygote_channel.socket.close()
         self.zygote_channel = None
-        # It may have been told to fork and died before it did: of those nobody will say anything.
+        # It may have been told to fork and died before it did, or before it could say so: what is not within a pod's root by now has no
+        # root of its own to be known by, and goes; nobody will say anything of those pods, which never ran a line.
+        devices = {member.device for member in self.members.values()}
+        killed = self._kill_where(lambda device: device not in devices)
         for member in list(self.members.values()):
-            if member.pid is None:
-                self._ended(member, signal.SIGKILL, None)
+            if member.pid is None or member.pid in killed:
+                member.unborn = True
+                self._ended(member, None, None)
         self.channel.send({"type": "barren"})
 
     def _ended(self, member, status, usage):
@@ -313,7 +318,7 @@ class Head:
             if pid == 0:
                 return
             for member in self.members.values():
-                if member.pid == pid and member.status is None:
+                if member.pid == pid and member.status is None and not member.unborn:
                     self._ended(member, status, (usage.ru_maxrss * 1024, int((usage.ru_utime + usage.ru_stime) * 1000)))
 
     def _sweep(self):
@@ -329,7 +334,11 @@ class Head:
 
     def _kill_all(self, member):
         """SIGKILL to every process within the pod's root; how many there were."""
-        killed = 0
+        return len(self._kill_where(lambda device: device == member.device))
+
+    def _kill_where(self, is_meant):
+        """SIGKILL to every process whose root is on such a device; which they were."""
+        killed = set()
         own = os.getpid()
         for name in os.listdir("/proc"):
             if not name.isdigit() or int(name) in (own, self.zygote):
@@ -340,9 +349,9 @@ class Head:
                 continue
             try:
                 # Of the process that the handle is for: it cannot have become another one since.
-                if os.stat(f"/proc/{name}/root").st_dev == member.device:
+                if is_meant(os.stat(f"/proc/{name}/root").st_dev):
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
-                    killed += 1
+                    killed.add(int(name))
             except OSError:
                 pass  # it ended meanwhile
             finally:

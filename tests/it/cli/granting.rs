@@ -27,14 +27,12 @@ const ONE: &str = "CARGO_PKG_NAME";
 const OTHER: &str = "CARGO_PKG_VERSION";
 
 /// Says which of the two it knows, and who it is.
-const ASKER: &str = r#"import os, pathlib, time
+const ASKER: &str = r#"import os, time
 class Subject:
     def run(self, input):
-        if input.get("folder"):
-            folder = pathlib.Path(input["folder"])
-            (folder / "began").write_text("")
-            while not (folder / "go").exists():
-                time.sleep(0.005)
+        if input.get("seconds"):
+            print("began", flush=True)
+            time.sleep(input["seconds"])
         return {"one": os.environ.get("CARGO_PKG_NAME"), "other": os.environ.get("CARGO_PKG_VERSION"), "pid": os.getpid()}
 "#;
 
@@ -397,14 +395,15 @@ fn a_running_server_follows_and_gives_nothing_itself() {
     assert!(second["one"].is_null() && second["pid"] != first["pid"], "{second}");
 
     // Written by hand counts as well; what a pod has in hand it finishes first.
-    let folder = tempfile::tempdir().unwrap();
-    let input = json!({ "folder": folder.path() }).to_string();
-    let mut slow = rig.command(&["call", "lab/asker", "run", &input]).spawn().unwrap();
-    wait_for(&folder.path().join("began"));
+    let mut slow = rig.command(&["call", "lab/asker", "run", r#"{"seconds": 3}"#]).spawn().unwrap();
+    let begun = Instant::now();
+    while !rig.hob(&["logs"]).stdout.contains("began") {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the slow call did not begin");
+    }
     fs::write(rig.home.join("hob.toml"), &before).unwrap();
     let third = call();
     assert!(third["one"].is_string() && third["pid"] != second["pid"], "{third}");
-    fs::write(folder.path().join("go"), "").unwrap();
+    assert!(slow.try_wait().unwrap().is_none(), "it was over before its pod could be let go of");
     assert!(slow.wait().unwrap().success());
     // A slip of the pen: nothing is guessed, and calls say what is wrong until it is right.
     fs::write(rig.home.join("hob.toml"), before.replace("CARGO_PKG_NAME", "PATH")).unwrap();
