@@ -6,7 +6,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::{
-    calling, granting, looking,
+    calling, doctor, granting, looking,
     print::{self, Bars},
     serve,
     words::{Command, Remote, Repo, Words},
@@ -106,6 +106,7 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Remove { recipe } => remove(&host, &recipe, json).await,
         Command::List => list(&host, json),
         Command::Show { recipe } => show(&host, &recipe, json).await,
+        Command::Doctor => doctor::doctor(&host, &home, json).await,
         Command::Verify { recipe } => verify(&host, recipe.as_deref(), json).await,
         Command::Remote { command } => remote(&host, command, json).await,
         Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => Ok(()),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::model::{
     Fault, Home, RecipeName, limits,
-    status::{Health, HostStatus, LogLine, PodStatus},
+    status::{Class, Confinement, Health, HostStatus, LogLine, PodStatus, ZygoteState, ZygoteStatus},
 };
 
 const NONE_RUNS: &str = "no host is running: `hob serve` starts one";
@@ -112,7 +112,7 @@ fn fresh<'a>(before: &[LogLine], now: &'a [LogLine]) -> Vec<&'a LogLine> {
 }
 
 /// Asks the running server; `None` when none runs.
-async fn ask<T: DeserializeOwned>(home: &Home, method: Method, path: &str) -> Result<Option<T>, Fault> {
+pub(super) async fn ask<T: DeserializeOwned>(home: &Home, method: Method, path: &str) -> Result<Option<T>, Fault> {
     match Client::connect(home).await? {
         Some(client) => client.ask(method, path).await.map(Some),
         None => Ok(None),
@@ -154,10 +154,44 @@ fn pod_table(pods: &[PodStatus]) -> String {
             pod.memory_bytes.map_or("-".to_owned(), |bytes| format!("{} MB", bytes >> 20)),
             pod.asks.to_string(),
             pod.in_hand.to_string(),
+            if pod.forked { "forked" } else { "started" }.to_owned(),
+            pod.sandbox.as_ref().map_or("-".to_owned(), sandbox),
             last(pod.last_fault.as_ref()),
         ]
     };
-    table(["RECIPE", "VERSION", "STATE", "SINCE", "PID", "MEMORY", "CALLS", "IN HAND", "LAST FAULT"], pods.iter().map(row).collect())
+    let heads = ["RECIPE", "VERSION", "STATE", "SINCE", "PID", "MEMORY", "CALLS", "IN HAND", "BEGAN", "SANDBOX", "LAST FAULT"];
+    table(heads, pods.iter().map(row).collect())
+}
+
+/// `full`, `gpu`, or `reduced: landlock, seccomp`; the reasons are in the JSON, and in `hob doctor`.
+fn sandbox(sandbox: &Confinement) -> String {
+    let missing: Vec<&str> = sandbox.missing.iter().map(|text| text.split_once(" (").map_or(&**text, |(name, _)| name)).collect();
+    match sandbox.class {
+        Class::Full => "full".to_owned(),
+        Class::Gpu => "gpu".to_owned(),
+        Class::Reduced => format!("reduced: {}", missing.join(", ")),
+    }
+}
+
+/// How pods of recipes that preload come to be.
+pub(super) fn zygote_table(zygotes: &[ZygoteStatus]) -> String {
+    let row = |zygote: &ZygoteStatus| {
+        let state = match zygote.state {
+            ZygoteState::Booting => "booting",
+            ZygoteState::Ready => "ready",
+            ZygoteState::Gone => "gone",
+            ZygoteState::Unforkable => "unforkable",
+        };
+        [
+            zygote.recipe.clone(),
+            state.to_owned(),
+            zygote.forked.to_string(),
+            zygote.pods.to_string(),
+            zygote.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+            zygote.why.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    };
+    table(["RECIPE", "ZYGOTE", "FORKED", "PODS", "PID", "WHY"], zygotes.iter().map(row).collect())
 }
 
 fn status_text(status: &HostStatus) -> String {
@@ -196,6 +230,9 @@ fn status_text(status: &HostStatus) -> String {
         let heads = ["RECIPE", "VERSION", "HEALTH", "PODS", "WAITING", "ASKS", "FAILED", "REPEATED", "CRASHES", "LAST FAULT"];
         text.push_str(&format!("\n\n{}", table(heads, status.pools.iter().map(row).collect())));
     }
+    if !status.zygotes.is_empty() {
+        text.push_str(&format!("\n\n{}", zygote_table(&status.zygotes)));
+    }
     text
 }
 
@@ -221,7 +258,7 @@ fn duration(ms: u64) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> String {
+pub(super) fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut widths = heads.map(|head| head.chars().count());
     for row in &rows {
         widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
@@ -253,6 +290,31 @@ mod tests {
         let now = [line(2, "b"), line(2, "b"), line(2, "b"), line(3, "a"), line(3, "a")];
         assert_eq!(fresh(&before, &now), [&now[2], &now[3], &now[4]]);
         assert_eq!(fresh(&[], &now).len(), 5);
+    }
+
+    #[test]
+    fn the_class_of_a_pod_is_shown_with_what_it_lacks() {
+        let shown =
+            |class, missing: &[&str]| sandbox(&Confinement { class, missing: missing.iter().map(|text| text.to_string()).collect() });
+        assert_eq!((shown(Class::Full, &[]).as_str(), shown(Class::Gpu, &[]).as_str()), ("full", "gpu"));
+        let missing = ["landlock (made unavailable)", "signalling the host (was not denied)"];
+        assert_eq!(shown(Class::Reduced, &missing), "reduced: landlock, signalling the host");
+    }
+
+    #[test]
+    fn a_zygote_is_shown_with_why_nothing_is_forked_from_it() {
+        let zygote = |state, why: Option<&str>| ZygoteStatus {
+            recipe: "a/b".into(),
+            state,
+            why: why.map(str::to_owned),
+            forked: 3,
+            pods: 1,
+            pid: why.is_none().then_some(7),
+        };
+        let text = zygote_table(&[zygote(ZygoteState::Ready, None), zygote(ZygoteState::Unforkable, Some("fork: 2 threads"))]);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["a/b", "ready", "3", "1", "7", "-"]);
+        assert_eq!(lines[2], ["a/b", "unforkable", "3", "1", "-", "fork:", "2", "threads"]);
     }
 
     #[test]

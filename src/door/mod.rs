@@ -6,6 +6,7 @@
 mod calling;
 pub mod cli;
 mod client;
+mod doctor;
 mod granting;
 mod http;
 mod lines;

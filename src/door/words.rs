@@ -10,7 +10,7 @@ use crate::model::{Fault, Priority, limits::LOGS_DEFAULT_LINES};
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 2 the words or the input are wrong · 3 no such recipe, operation or remote · \
 4 the recipe, hob.toml or hob.lock is wrong · 5 trust: signature, digest, expiry, rollback, or the repository is unreachable · \
-6 the pod · 7 the glue · 8 this machine (Python, uv, disk) · 9 deadline or cancelled · 10 not now (overloaded, cooling down, ending) · 70 Hob itself. \
+6 the pod · 7 the glue · 8 this machine (Python, uv, disk, sandbox) · 9 deadline or cancelled · 10 not now (overloaded, cooling down, ending) · 70 Hob itself. \
 HOB_HOME moves every file that Hob owns.";
 
 /// A plugin host: signed recipes, sandboxed glue, supervised pods.
@@ -82,6 +82,8 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Try what this machine can do for pods, and say what is enforced, how, and what is not.
+    Doctor,
     /// Remotes: the repositories that this machine trusts.
     Remote {
         #[command(subcommand)]

@@ -24,6 +24,7 @@ use crate::{
 
 mod catalogue;
 mod config;
+mod doctor;
 mod entry;
 mod grants;
 mod install;

@@ -608,3 +608,12 @@ pub const CGROUP_REMOVE_PAUSE_MS: u64 = 5;
 
 /// Control groups of ended hosts that one look removes.
 pub const CGROUPS_SWEPT_MAX: usize = 1_024;
+
+/// All that `hob doctor` tries in a Python process, in milliseconds: five trials, none of which may take longer than five seconds.
+pub const DOCTOR_TRIAL_MS: u64 = 30_000;
+
+/// Making a zygote without a wheel, to see whether one can be, in milliseconds: it takes some hundred.
+pub const DOCTOR_ZYGOTE_MS: u64 = 20_000;
+
+/// Largest answer of that Python process, and of what it says on standard error, in bytes: ten acts and their reasons.
+pub const DOCTOR_ANSWER_BYTES_MAX: u64 = 256 << 10;

@@ -4,6 +4,7 @@
 
 pub mod blob;
 pub mod call;
+pub mod doctor;
 pub mod document;
 pub mod fault;
 pub mod grant;

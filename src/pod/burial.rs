@@ -246,7 +246,11 @@ impl Driver {
     pub(super) fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
         let refused = self.egress.as_ref().map(Egress::refusals).filter(|refused| !refused.is_empty());
         let fault = match refused {
-            Some(refused) if fault.detail.is_null() || fault.detail.is_object() => fault.with("network_refused", refused),
+            Some(refused) if fault.detail.is_null() || fault.detail.is_object() => {
+                // How often in all; the texts are the last few, each once.
+                let count = self.egress.as_ref().map_or(0, Egress::refused);
+                fault.with("network_refused", refused).with("network_refusals", count)
+            }
             _ => fault,
         };
         let log = &self.shared.log;

@@ -170,7 +170,7 @@ impl Cgroups {
             let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
             for name in names.filter(|name| name.starts_with(prefix)).take(CGROUPS_SWEPT_MAX) {
                 // The kernel refuses where there are processes, or further groups.
-                if (self.kernel.remove)(&place.folder.join(&name)).is_ok() {
+                if remove(&place.folder.join(&name), self.kernel) {
                     removed.insert(name);
                 }
             }
@@ -358,8 +358,8 @@ impl Drop for Group {
     }
 }
 
-/// Removes the folder of a group. A process that was killed is in it until it is wholly gone, shortly after its parent heard of it.
-fn remove(folder: &Path, kernel: Kernel) {
+/// Removes the folder of a group; whether it is gone. A process that was killed is in it until it is wholly gone, shortly after its parent heard of it.
+fn remove(folder: &Path, kernel: Kernel) -> bool {
     for at in 1..=CGROUP_REMOVE_TRIES {
         match (kernel.remove)(folder) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && at < CGROUP_REMOVE_TRIES => {
@@ -367,11 +367,12 @@ fn remove(folder: &Path, kernel: Kernel) {
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!("the control group `{}` stays for the next start to remove: {error}", folder.display());
-                return;
+                return false;
             }
-            _ => return,
+            _ => return true,
         }
     }
+    false
 }
 
 /// One folder's name that is nobody else's file (those have dots) and no way up.

@@ -18,7 +18,7 @@ use super::{
     seccomp::{self, Who},
 };
 use crate::model::{
-    Code, Fault,
+    Code, Fault, Grants,
     grant::Device,
     limits::{FAMILY_FOLDER_BYTES, POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_SCRATCH_BYTES},
     recipe::PodSpec,
@@ -138,27 +138,74 @@ fn system() -> &'static System {
     })
 }
 
+/// Whom a plan is for.
+struct Subject<'a> {
+    name: String,
+    /// What its code is read from.
+    folder: &'a Path,
+    models: Vec<PathBuf>,
+    pod: Option<&'a PodSpec>,
+    grants: &'a Grants,
+    program: &'a Program,
+    keeper: &'a Path,
+    scratch: &'a Path,
+    without: &'a [String],
+}
+
 /// The first message to a pod, as JSON.
 ///
 /// Errors: `sandbox_unavailable` where there is no filter for this kind of processor, `invalid_config` for a granted path that is not there.
 pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
-    let system = system();
     let manifest = spec.recipe.manifest();
-    let pod = manifest.pod.as_ref();
-    let granted = &spec.grants.permissions;
+    let subject = Subject {
+        name: manifest.name.to_string(),
+        folder: spec.recipe.folder(),
+        models: spec.recipe.models().iter().map(|model| model.path.clone()).collect(),
+        pod: manifest.pod.as_ref(),
+        grants: &spec.grants,
+        program: &spec.program,
+        keeper: &spec.keeper,
+        scratch: &spec.scratch,
+        without: &spec.without,
+    };
+    plan_of(&subject, how)
+}
+
+/// The plan of a pod without a recipe, a model or a grant: what is tried to find out what this machine can do. `folder`: its scratch folder.
+///
+/// Errors: `sandbox_unavailable`.
+pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[String]) -> Result<Vec<u8>, Fault> {
+    let subject = Subject {
+        name: "a trial".to_owned(),
+        folder: keeper.parent().unwrap_or(keeper),
+        models: Vec::new(),
+        pod: None,
+        grants: &Grants::default(),
+        program,
+        keeper,
+        scratch: folder,
+        without,
+    };
+    plan_of(&subject, How::Started)
+}
+
+fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
+    let system = system();
+    let pod = subject.pod;
+    let granted = &subject.grants.permissions;
     let network = !granted.network.is_empty();
     let gpu = granted.devices.contains(&Device::Gpu);
-    let filters = system.filters.as_ref().map_err(|why| unavailable(&manifest.name.to_string(), "seccomp", why))?;
+    let filters = system.filters.as_ref().map_err(|why| unavailable(&subject.name, "seccomp", why))?;
 
-    let python = spec.program.python.canonicalize().unwrap_or_else(|_| spec.program.python.clone());
+    let python = subject.program.python.canonicalize().unwrap_or_else(|_| subject.program.python.clone());
     let mut programs = system.folders.clone();
     programs.extend(above(&python, 2));
-    if spec.program.site_packages.is_some() {
-        programs.extend(above(&spec.program.python, 2));
+    if subject.program.site_packages.is_some() {
+        programs.extend(above(&subject.program.python, 2));
     }
-    programs.push(spec.recipe.folder().to_owned());
-    let mut read: Vec<PathBuf> = above(&spec.keeper, 2).into_iter().collect();
-    read.extend(spec.recipe.models().iter().map(|model| model.path.clone()));
+    programs.push(subject.folder.to_owned());
+    let mut read: Vec<PathBuf> = above(subject.keeper, 2).into_iter().collect();
+    read.extend(subject.models.iter().cloned());
     read.extend(system.settings.iter().cloned());
     if network {
         read.extend(system.certificates.iter().cloned());
@@ -166,7 +213,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     read.extend(granted.read.iter().map(|path| path.as_path().to_owned()));
     let write: Vec<PathBuf> = granted.write.iter().map(|path| path.as_path().to_owned()).collect();
     for path in granted.read.iter().chain(&granted.write).map(|path| path.as_path()).filter(|path| !path.exists()) {
-        let text = format!("`{}` was granted {}, which is not there", manifest.name, path.display());
+        let text = format!("`{}` was granted {}, which is not there", subject.name, path.display());
         return Err(Fault::new(Code::InvalidConfig, text).hint("make it, or take it back with `hob revoke`"));
     }
 
@@ -188,7 +235,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     let view_read = outermost(view_read);
     let scratch_bytes = POD_SCRATCH_BYTES;
     let scratch = match how {
-        How::Started => &*spec.scratch,
+        How::Started => subject.scratch,
         How::Forked => Path::new(FORKED_SCRATCH),
     };
     let private = ["/tmp", "/dev/shm"].map(PathBuf::from).into_iter().chain([scratch.to_owned()]);
@@ -200,12 +247,12 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     let plan = Plan {
         r#type: "confine",
         scratch,
-        reduced: spec.grants.reduced,
-        without: &spec.without,
+        reduced: subject.grants.reduced,
+        without: subject.without,
         gpu,
         way_out: network,
         view: View {
-            base: &spec.scratch,
+            base: subject.scratch,
             read: view_read,
             write: view_write,
             granted: granted.read.iter().chain(&granted.write).map(|path| path.as_path().to_owned()).collect(),
@@ -224,9 +271,9 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
             nice: pod.map_or(0, |pod| pod.nice),
         },
         proof: Proof {
-            secret: super::registry::path_of(&spec.scratch),
+            secret: super::registry::path_of(subject.scratch),
             planted: PLANTED,
-            folder: spec.program.site_packages.as_deref().unwrap_or(spec.recipe.folder()),
+            folder: subject.program.site_packages.as_deref().unwrap_or(subject.folder),
             host: match how {
                 How::Started => std::process::id(),
                 // The head of its family: other processes of the host have no number there.
@@ -235,7 +282,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
         },
     };
     serde_json::to_vec(&plan).map_err(|error| {
-        Fault::new(Code::Io, format!("a pod of `{}` was not started: {error}", manifest.name))
+        Fault::new(Code::Io, format!("a pod of `{}` was not started: {error}", subject.name))
             .hint("put HOB_HOME, the recipe and Python below folders whose names are UTF-8")
     })
 }
@@ -280,7 +327,12 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
         },
         filters: &filters[2],
         limits: Limits { processes: 0, data_bytes: 0, file_bytes: 0, nice: 0 },
-        proof: Proof { secret: base.into(), planted: "", folder: program.site_packages.as_deref().unwrap_or(keeper), host: 1 },
+        proof: Proof {
+            secret: base.into(),
+            planted: "",
+            folder: program.site_packages.as_deref().or(keeper.parent()).unwrap_or(keeper),
+            host: 1,
+        },
     };
     let bytes = |kind| serde_json::to_vec(&plan(kind)).map_err(|error| Fault::new(Code::Io, format!("no zygote: {error}")));
     Ok([bytes("family")?, bytes("zygote")?])

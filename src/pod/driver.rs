@@ -160,7 +160,8 @@ fn bounded(spec: &Spec, process: &Process) -> Result<Option<Group>, Fault> {
     }
     let pod = spec.recipe.manifest().pod.as_ref();
     let made = || {
-        let group = cgroups.make(&format!("hob-{}", spec.incarnation), Some(confine::memory_bytes(pod)), Some(confine::processes(pod)))?;
+        let group =
+            cgroups.make(&registry::group_of(&spec.incarnation), Some(confine::memory_bytes(pod)), Some(confine::processes(pod)))?;
         // A forked pod's number comes later; what it is to be is not told to it before.
         if let Some(keeper) = process.keeper_pid().filter(|_| !process.is_forked()) {
             group.add(keeper)?;

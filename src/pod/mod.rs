@@ -5,13 +5,15 @@
 //! are its first and its last words. `frame.rs` and `wire.rs` say what is on the sockets, `process.rs` starts and signals, `log.rs` keeps what
 //! the process prints. What outlives a pod, or must find it again: `page.rs`, `registry.rs`, `dossier.rs`; `vitals.rs` reads what the kernel says.
 //! What a pod is given of the machine: `egress.rs` is its way out to the network names that it was granted, `devices.rs` names the files of a
-//! GPU, `cgroup.rs` holds it to its memory.
+//! GPU, `cgroup.rs` holds it to its memory. What is around it: `confine.rs` and `seccomp.rs` say what it may do, `family.rs` has the pods that are
+//! forked rather than started, `doctor.rs` finds out what the machine can do of all that.
 
 mod burial;
 mod cgroup;
 mod clocks;
 mod confine;
 mod devices;
+pub mod doctor;
 mod dossier;
 mod driver;
 mod egress;

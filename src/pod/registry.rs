@@ -16,7 +16,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{leftovers, vitals};
+use super::{driver::cgroups, leftovers, vitals};
 use crate::model::{
     Fault,
     limits::{EXIT_GRACE_MS, POD_RECORD_BYTES_MAX},
@@ -78,6 +78,11 @@ pub fn path_of(scratch: &Path) -> PathBuf {
     scratch.with_extension("pod")
 }
 
+/// The name of a pod's control group, or how those of one host begin: an incarnation is its host's folder, `-`, and a number.
+pub fn group_of(incarnation: &str) -> String {
+    format!("hob-{incarnation}")
+}
+
 /// Writes (or replaces) a record in one step. Not synced to the disk: after a power cut there is nothing left to end.
 ///
 /// Errors: `io`, `disk_full`.
@@ -117,7 +122,7 @@ impl Reaped {
     }
 }
 
-/// Ends all processes of the pods whose records lie in `folder`, that of a host which is gone, and forgets them.
+/// Ends all processes of the pods whose records lie in `folder`, that of a host which is gone, removes their control groups, and forgets them.
 ///
 /// Blocking: two looks at all processes when there are records, seconds when something resists. Records from before the
 /// last boot, or from another container, are only forgotten: their process numbers are somebody else's now.
@@ -141,6 +146,13 @@ pub fn reap(folder: &Path) -> Reaped {
     reaped.left.extend(&ended.left);
     if reaped.left.is_empty() {
         dead.iter().for_each(|(path, _)| forget(path));
+        // A host that lives makes groups of that name still. Looked for only where a pod of this boot was killed with its host.
+        if reaped.living == 0
+            && !dead.is_empty()
+            && let Some(host) = folder.file_name().and_then(|name| name.to_str())
+        {
+            cgroups().sweep(&group_of(&format!("{host}-")));
+        }
     }
     reaped
 }

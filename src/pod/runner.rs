@@ -16,6 +16,7 @@ const FILES: &[(&str, &str)] = &[
     ("asks.py", include_str!("../../python/src/hob_pod/asks.py")),
     ("blob.py", include_str!("../../python/src/hob_pod/blob.py")),
     ("control.py", include_str!("../../python/src/hob_pod/control.py")),
+    ("doctor.py", include_str!("../../python/src/hob_pod/doctor.py")),
     ("family.py", include_str!("../../python/src/hob_pod/family.py")),
     ("faults.py", include_str!("../../python/src/hob_pod/faults.py")),
     ("keeper.py", include_str!("../../python/src/hob_pod/keeper.py")),

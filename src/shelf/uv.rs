@@ -58,6 +58,26 @@ pub async fn find_in(
     python: &Python,
     progress: &progress::Shared,
 ) -> Result<Uv, Fault> {
+    if let Some(uv) = look_in(home, explicit, path).await? {
+        return Ok(uv);
+    }
+    let ours = own_copy(home);
+    let _held = locks::acquire(&home.locks().join("tools.lock"), "fetching uv", progress).await?;
+    if let Ok(uv) = ask(&ours).await {
+        return Ok(uv);
+    }
+    fetch(home, python, progress).await
+}
+
+/// What [`find`] finds without fetching anything.
+///
+/// Errors: `uv_missing` where the one that was named cannot be used.
+pub async fn look(home: &Home, explicit: Option<&Path>) -> Result<Option<Uv>, Fault> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    look_in(home, explicit, &path).await
+}
+
+async fn look_in(home: &Home, explicit: Option<&Path>, path: &OsStr) -> Result<Option<Uv>, Fault> {
     if let Some(path) = explicit {
         let refused = |why: String| {
             Fault::new(Code::UvMissing, format!("the configured uv, {}, cannot be used: {why}; wanted {RANGE}", path.display()))
@@ -65,7 +85,7 @@ pub async fn find_in(
         };
         let uv = ask(path).await.map_err(refused)?;
         return match range().matches(&uv.version) {
-            true => Ok(uv),
+            true => Ok(Some(uv)),
             false => Err(refused(format!("it is version {}", uv.version))),
         };
     }
@@ -75,18 +95,10 @@ pub async fn find_in(
             && let Ok(uv) = ask(&path).await
             && range().matches(&uv.version)
         {
-            return Ok(uv);
+            return Ok(Some(uv));
         }
     }
-    let ours = own_copy(home);
-    if let Ok(uv) = ask(&ours).await {
-        return Ok(uv);
-    }
-    let _held = locks::acquire(&home.locks().join("tools.lock"), "fetching uv", progress).await?;
-    if let Ok(uv) = ask(&ours).await {
-        return Ok(uv);
-    }
-    fetch(home, python, progress).await
+    Ok(ask(&own_copy(home)).await.ok())
 }
 
 fn own_copy(home: &Home) -> PathBuf {

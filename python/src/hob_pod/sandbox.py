@@ -77,13 +77,14 @@ def enter(plan, base, missing, keep=0):
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     except OSError as error:
         raise Refused("privileges", error.strerror) from None
-    _layer(plan, missing, "landlock", lambda: _landlock(plan, has_root))
-    _layer(plan, missing, "seccomp", lambda: _seccomp(plan))
+    layer(plan, missing, "landlock", lambda: landlock(plan, has_root))
+    layer(plan, missing, "seccomp", lambda: seccomp(plan))
     _prove(plan, missing)
     return missing
 
 
-def _layer(plan, missing, name, apply):
+def layer(plan, missing, name, apply):
+    """Applies one; in reduced mode one that cannot be had is added to `missing`. Raises Refused."""
     why = "made unavailable"
     if name not in plan["without"]:
         try:
@@ -122,7 +123,8 @@ def be_killed_first():
         pass  # within a root whose /proc is read-only, where it was said before; or it is higher already
 
 
-def _landlock(plan, has_root):
+def landlock(plan, has_root):
+    """From here on only what the plan allows is there. Raises OSError."""
     abi = kernel.landlock_abi()
     handled = _ALL[min(abi, 5)]
     net = _BIND_TCP | _CONNECT_TCP if abi >= 4 else 0
@@ -149,7 +151,8 @@ def _allow(ruleset, path, rights, plainly=False):
     os.close(handle)
 
 
-def _seccomp(plan):
+def seccomp(plan):
+    """From here on calls of the system that the plan refuses fail. Raises OSError."""
     for program in plan["filters"]:
         kernel.seccomp(bytes.fromhex(program))
 
@@ -164,23 +167,33 @@ _ACT_S = 0.2
 
 def _prove(plan, missing):
     """Tries forbidden acts. In reduced mode those of a missing layer are not tried: that they succeed is known."""
+    for name, wrong in tried(plan, missing):
+        if wrong is None:
+            continue
+        if not plan["reduced"]:
+            raise Refused("proof", f"{name} {wrong}")
+        missing.append(f"{name} ({wrong})")
+
+
+def tried(plan, missing):
+    """Tries forbidden acts, but those that a missing layer would have denied.
+
+    Gives each one's name, and what went wrong: None if it was denied.
+    """
     lacking = {text.partition(" ")[0] for text in missing}
-    for name, layers, errors, act in _acts(plan):
+    for name, layers, errors, act in acts(plan):
         if lacking.intersection(layers):
             continue
         try:
             act()
-            what = "was not denied"
+            wrong = "was not denied"
         except OSError as error:
-            if error.errno in _DENIED + errors:
-                continue
-            what = f"failed, but was not denied: {error.strerror or error}"
-        if not plan["reduced"]:
-            raise Refused("proof", f"{name} {what}")
-        missing.append(f"{name} ({what})")
+            denied = error.errno in _DENIED + errors
+            wrong = None if denied else f"failed, but was not denied: {error.strerror or error}"
+        yield name, wrong
 
 
-def _acts(plan):
+def acts(plan):
     """What must fail: its name, the layers that make it fail, with what else it may fail, and how it is tried."""
     proof = plan["proof"]
     host, read = proof["host"], os.O_RDONLY | os.O_CLOEXEC

@@ -1,0 +1,155 @@
+"""The doctor: tries on this machine, layer by layer and then all at once, what would be around a pod.
+
+Apart from the keeper, because there is no pod: each trial is a process of its own, which confines itself and is gone.
+What is tried is the sandbox itself, with a plan that the host made as it makes those of pods.
+
+    python -I -S doctor.py
+
+Standard input: a plan (see `sandbox`), to its end. Standard output: one line of JSON:
+
+    layers   [{"name", "why"}]: namespaces, landlock, seccomp, each on its own; `why` it cannot be had, or null
+    landlock its version, or null
+    whole    {"layer", "why"} that kept all of it together from being a sandbox, or null
+    missing  what the trial of the acts had to do without, each with the reason
+    acts     [{"name", "wrong"}] forbidden acts, tried within whatever could be had; `wrong`: null for one that was denied
+    untried  acts that only a missing layer would have denied
+"""
+
+import json
+import os
+import select
+import sys
+
+#: Longest plan, in bytes.
+PLAN_BYTES_MAX = 4 << 20
+#: How long one trial may take, in seconds: it takes some milliseconds.
+TRIAL_S = 5
+#: Longest report of a trial, in bytes.
+REPORT_BYTES_MAX = 64 << 10
+
+
+def main():
+    """Never fails: what cannot be tried is said."""
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from hob_pod import kernel
+
+    with open(0, "rb", closefd=False) as file:
+        plan = json.loads(file.read(PLAN_BYTES_MAX))
+    plan["proxy"] = 0
+    try:
+        version = None if "landlock" in plan["without"] else kernel.landlock_abi()
+    except OSError:
+        version = None
+    layers = [{"name": name, "why": _trial(plan, trial).get("why")} for name, trial in TRIALS.items()]
+    whole = _trial(plan, _all_of_it)
+    found = whole
+    if whole.get("why") is not None and "acts" not in whole:
+        # What is left of it may deny much still; all that it does not is told.
+        found = _trial({**plan, "reduced": True}, _all_of_it)
+    told = {key: found.get(key, []) for key in ("missing", "acts", "untried")}
+    refused = None if whole.get("why") is None else {"layer": whole.get("layer", "trial"), "why": whole["why"]}
+    print(json.dumps({"layers": layers, "landlock": version, "whole": refused, **told}))
+
+
+def _trial(plan, trial):
+    """What `trial` says, tried in a process of its own; `why` it failed otherwise."""
+    from hob_pod import kernel
+
+    parent = os.getpid()
+    read, write = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
+            if os.getppid() != parent:
+                os._exit(1)
+            said = _tried(plan, trial)
+        except BaseException as error:
+            said = {"why": f"{type(error).__name__}: {error}"}
+        os.write(write, json.dumps(said).encode()[:REPORT_BYTES_MAX])
+        os._exit(0)
+    os.close(write)
+    handle = os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    hangs = not poll.poll(TRIAL_S * 1000)
+    if hangs:
+        os.kill(child, 9)
+    status = os.waitpid(child, 0)[1]
+    os.close(handle)
+    # It is less than a pipe holds, so it was written whole, or not at all.
+    said = os.read(read, REPORT_BYTES_MAX)
+    os.close(read)
+    if hangs:
+        return {"why": f"no end after {TRIAL_S} s"}
+    return json.loads(said) if said else {"why": f"its trial ended with status {status} and said nothing"}
+
+
+def _tried(plan, trial):
+    from hob_pod.refused import Refused
+
+    try:
+        return trial(plan)
+    except Refused as refused:
+        return {"layer": refused.layer, "why": refused.why}
+    except OSError as error:
+        return {"why": str(error)}
+
+
+def _namespaces(plan):
+    from hob_pod import root
+
+    root.separate(plan)
+    root.build(plan["view"])
+    return {}
+
+
+def _landlock(plan):
+    from hob_pod import kernel, sandbox
+
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    sandbox.layer(plan, [], "landlock", lambda: sandbox.landlock(plan, False))
+    return _denied(plan, "landlock")
+
+
+def _seccomp(plan):
+    from hob_pod import kernel, sandbox
+
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    sandbox.layer(plan, [], "seccomp", lambda: sandbox.seccomp(plan))
+    return _denied(plan, "seccomp")
+
+
+def _denied(plan, layer):
+    """What is denied by that layer alone must be, with no other around it."""
+    from hob_pod import sandbox
+
+    others = {name for _, layers, _, _ in sandbox.acts(plan) for name in layers} - {layer}
+    wrong = [f"{name} {wrong}" for name, wrong in sandbox.tried(plan, others) if wrong is not None]
+    return {"why": "; ".join(wrong)} if wrong else {}
+
+
+def _all_of_it(plan):
+    """As the keeper and the pod do it."""
+    from hob_pod import root, sandbox
+    from hob_pod.refused import Refused
+
+    missing = root.separate(plan)
+    base = None if missing else root.build(plan["view"])
+    why = None
+    try:
+        missing = sandbox.enter(plan, base, missing)
+    except Refused as refused:
+        if refused.layer != "proof":
+            raise
+        why = refused.why  # the walls stand by now, but one of them does not hold
+    names = {name for name, _, _, _ in sandbox.acts(plan)}
+    acts = [{"name": name, "wrong": wrong} for name, wrong in sandbox.tried(plan, missing)]
+    untried = sorted(names - {act["name"] for act in acts})
+    return {"missing": missing, "acts": acts, "untried": untried, **({} if why is None else {"layer": "proof", "why": why})}
+
+
+TRIALS = {"namespaces": _namespaces, "landlock": _landlock, "seccomp": _seccomp}
+
+if __name__ == "__main__":
+    main()

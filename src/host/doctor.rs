@@ -1,0 +1,110 @@
+//! `hob doctor`: what this machine can do for pods, tried for real.
+//!
+//! Apart from `status.rs`, which tells of pods that there are: this starts what a pod would start, without a recipe, and ends it again.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::Host;
+use crate::{
+    model::{
+        Fault,
+        doctor::{Doctor, Possible, Tool},
+        limits::{DOCTOR_ZYGOTE_MS, SHUTDOWN_MS},
+    },
+    pod::{self, Boot, Family, Program},
+    shelf::{blocking, python, scratch::Scratch, uv},
+};
+
+/// What the runner within pods is written for.
+const PYTHONS: &str = ">=3.9";
+
+impl Host {
+    /// Tries on this machine what is around a pod, and says what holds, what does not, and what to do about it. Bounded in time: a minute at
+    /// most, usually a second. Nothing is fetched or changed.
+    ///
+    /// Errors: `io`, `disk_full`, where nothing could be tried for want of a folder.
+    pub async fn doctor(&self) -> Result<Doctor, Fault> {
+        let inner = &self.0;
+        let (machine, bounds, gpu) = blocking(|| Ok((pod::doctor::machine(), pod::doctor::bounds(), pod::doctor::gpu_files()))).await?;
+        let range = PYTHONS.parse().expect("a constant range, parsed by every test of this");
+        let found = python::find(&range, inner.tools.python.as_deref()).await;
+        let uv = match uv::look(&inner.home, inner.tools.uv.as_deref()).await {
+            Ok(Some(uv)) => Tool { path: Some(uv.path), version: Some(uv.version.to_string()), why: None },
+            Ok(None) => none("not on PATH; Hob fetches its own copy when the first recipe with a lock is installed"),
+            Err(fault) => none(&fault.message),
+        };
+        let python = match &found {
+            Ok(python) => Tool { path: Some(python.executable.clone()), version: Some(python.version.to_string()), why: None },
+            Err(fault) => none(&fault.message),
+        };
+        let (trial, zygotes, error) = match found {
+            Ok(python) => {
+                let program = Program { python: python.executable, site_packages: None };
+                let zygotes = self.try_a_zygote(&program).await?;
+                match self.try_a_sandbox(&program).await {
+                    Ok(trial) => (Some(trial), zygotes, None),
+                    Err(fault) => (None, zygotes, Some(fault.message)),
+                }
+            }
+            Err(fault) => (None, Possible { possible: false, why: Some("there is no Python".into()) }, Some(fault.message)),
+        };
+        let mut doctor = Doctor {
+            confined: false,
+            verdict: String::new(),
+            next: Vec::new(),
+            machine,
+            python,
+            uv,
+            without: inner.without.to_vec(),
+            trial,
+            bounds,
+            gpu,
+            zygotes,
+            serving: None,
+        };
+        doctor.judge(error);
+        Ok(doctor)
+    }
+
+    async fn try_a_sandbox(&self, program: &Program) -> Result<crate::model::doctor::Trial, Fault> {
+        let scratch = self.scratch_for_trials().await?;
+        let folder = scratch.folder().join("trial");
+        std::fs::create_dir(&folder).map_err(|error| Fault::io(format!("making {}", folder.display()), &error))?;
+        pod::doctor::examine(program, &self.0.keeper, &folder, &self.0.without).await
+    }
+
+    /// Makes a zygote without wheels, which is ready when it may be forked.
+    async fn try_a_zygote(&self, program: &Program) -> Result<Possible, Fault> {
+        let scratch = self.scratch_for_trials().await?;
+        let boot = Boot {
+            program,
+            keeper: &self.0.keeper,
+            folder: scratch.folder().to_owned(),
+            preload: &[],
+            variables: Vec::new(),
+            without: &self.0.without,
+            keeps: vec![Box::new(scratch)],
+        };
+        let (family, ready) = match Family::start(boot) {
+            Ok(started) => started,
+            Err(why) => return Ok(Possible { possible: false, why: Some(why) }),
+        };
+        let ready = timeout(Duration::from_millis(DOCTOR_ZYGOTE_MS), ready).await;
+        family.close();
+        // Only a process that the kernel cannot kill outlasts it.
+        let _ = timeout(Duration::from_millis(SHUTDOWN_MS), family.gone()).await;
+        let why = ready.unwrap_or_else(|_| Err(format!("none was ready within {DOCTOR_ZYGOTE_MS} ms"))).err();
+        Ok(Possible { possible: why.is_none(), why })
+    }
+
+    async fn scratch_for_trials(&self) -> Result<Scratch, Fault> {
+        let home = self.0.home.clone();
+        blocking(move || Scratch::new(&home)).await
+    }
+}
+
+fn none(why: &str) -> Tool {
+    Tool { path: None, version: None, why: Some(why.to_owned()) }
+}

@@ -1,0 +1,309 @@
+//! What this machine can do for pods: found out by `host`, read by people and programs, and judged here.
+//!
+//! Apart from `status.rs`, which is about pods that run: here is what would be around one, and what to do where that is not enough.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::status::ZygoteStatus;
+
+/// The version of Landlock from which signals and abstract sockets do not reach outside. Linux 6.12.
+pub const LANDLOCK_WANTED: u32 = 6;
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doctor {
+    /// Whether pods of this machine run fully confined.
+    pub confined: bool,
+    /// The same in words.
+    pub verdict: String,
+    /// What to do where they do not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
+    pub machine: Machine,
+    pub python: Tool,
+    pub uv: Tool,
+    /// Layers that HOB_SANDBOX_WITHOUT takes for unavailable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
+    /// None where nothing could be tried.
+    pub trial: Option<Trial>,
+    pub bounds: Bounds,
+    /// Files that a pod with `devices=gpu` is given; none without a GPU.
+    pub gpu: Vec<PathBuf>,
+    pub zygotes: Possible,
+    /// Of the running server; none when none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<Vec<ZygoteStatus>>,
+}
+
+/// What it runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The kernel's release.
+    pub kernel: String,
+    pub architecture: String,
+    /// Whose rights Hob has.
+    pub user: u32,
+    /// Whether it runs in a container, as far as that shows.
+    pub container: bool,
+    /// Settings of the kernel that decide on user namespaces, as far as they are there.
+    pub settings: Vec<(String, String)>,
+}
+
+/// A program that pods need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    pub path: Option<PathBuf>,
+    pub version: Option<String>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Each on its own.
+    pub layers: Vec<Layer>,
+    /// The version of Landlock; none where there is none.
+    pub landlock: Option<u32>,
+    /// What kept all of it together from being a sandbox.
+    pub whole: Option<Refusal>,
+    /// What the trial of the acts had to do without, each with the reason.
+    pub missing: Vec<String>,
+    /// Forbidden acts, tried within what could be had.
+    pub acts: Vec<Act>,
+    /// Acts that only a missing layer would have denied.
+    pub untried: Vec<String>,
+}
+
+/// One layer of the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    pub name: String,
+    /// Why it cannot be had.
+    pub why: Option<String>,
+}
+
+/// What ended a pod before it was one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub layer: String,
+    pub why: String,
+}
+
+/// One forbidden act.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    pub name: String,
+    /// What became of it; none where it was denied.
+    pub wrong: Option<String>,
+}
+
+/// What bounds the memory and the processes of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Whether a control group does, in the kernel; else the host looks at its memory several times a second.
+    pub memory: bool,
+    /// Whether a control group does; else a limit that counts all processes of the user.
+    pub processes: bool,
+    /// Both in words, with the reasons.
+    pub text: String,
+}
+
+/// Whether pods can be forked from a zygote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Possible {
+    pub possible: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What a version of Landlock leaves open or takes too much of.
+pub fn landlock_lacks(version: u32) -> Vec<&'static str> {
+    const SINCE: &[(u32, &str)] = &[
+        (2, "files cannot be moved between folders (Linux 5.19)"),
+        (3, "files that may be read may be cut short (Linux 6.2)"),
+        (4, "TCP ports are not told apart (Linux 6.7)"),
+        (5, "commands to device files are not denied (Linux 6.10)"),
+        (LANDLOCK_WANTED, "signals and abstract sockets reach outside (Linux 6.12): the proof at a pod's start fails"),
+    ];
+    SINCE.iter().filter(|(since, _)| version < *since).map(|(_, lack)| *lack).collect()
+}
+
+impl Doctor {
+    /// Draws the conclusions from what was found. `error`: why nothing could be tried.
+    pub fn judge(&mut self, error: Option<String>) {
+        let refused = self.trial.as_ref().and_then(|trial| trial.whole.as_ref());
+        self.confined = self.trial.is_some() && refused.is_none() && error.is_none();
+        self.verdict = match (&error, refused) {
+            (Some(error), _) => format!("pods cannot run: {error}"),
+            (None, Some(refused)) => format!("pods do not start, because they cannot be confined: {}: {}", refused.layer, refused.why),
+            (None, None) if self.trial.is_none() => "nothing was tried".to_owned(),
+            (None, None) => "pods run fully confined".to_owned(),
+        };
+        self.next = if self.confined { Vec::new() } else { self.next_steps(error.is_some()) };
+    }
+
+    fn next_steps(&self, untried: bool) -> Vec<String> {
+        let mut next = Vec::new();
+        if self.python.path.is_none() {
+            next.push("install Python 3.9 or newer, or name one with HOB_PYTHON".to_owned());
+        }
+        if !self.without.is_empty() {
+            next.push(format!("unset HOB_SANDBOX_WITHOUT, which takes {} for unavailable", self.without.join(", ")));
+        }
+        let broken = |name: &str| {
+            let layers = self.trial.iter().flat_map(|trial| &trial.layers);
+            layers
+                .filter(|layer| layer.name == name && !self.without.iter().any(|without| without == name))
+                .any(|layer| layer.why.is_some())
+        };
+        if broken("namespaces") {
+            next.extend(self.about_namespaces());
+        }
+        let version = self.trial.as_ref().and_then(|trial| trial.landlock);
+        match version {
+            Some(version) if version < LANDLOCK_WANTED => next.push(format!(
+                "run Linux 6.12 or newer: this kernel ({}) has version {version} of Landlock, wanted {LANDLOCK_WANTED}",
+                self.machine.kernel
+            )),
+            None if broken("landlock") => next.push(format!(
+                "switch Landlock on: Linux 6.12 or newer (this is {}), built with CONFIG_SECURITY_LANDLOCK, and `landlock` in `lsm=` of its \
+                 command line; /sys/kernel/security/lsm lists what is on",
+                self.machine.kernel
+            )),
+            Some(_) if broken("landlock") => next.push("report it: Landlock is there and does not hold (see `layers` and `acts`)".to_owned()),
+            _ => {}
+        }
+        if broken("seccomp") {
+            next.push(format!(
+                "run a kernel with CONFIG_SECCOMP_FILTER on x86_64, aarch64 or riscv64 (this is {}); a container's own filter must let `seccomp` and \
+                 `prctl` pass",
+                self.machine.architecture
+            ));
+        }
+        if next.is_empty() {
+            next.push(match untried {
+                true => "`HOB_LOG=hob=debug hob doctor` says more".to_owned(),
+                false => "see above which act was not denied; a layer is there and does not hold".to_owned(),
+            });
+        }
+        if !untried {
+            next.push("or let a recipe's pods run with less, which is then shown beside them: `hob grant RECIPE --reduced`".to_owned());
+        }
+        next
+    }
+
+    fn about_namespaces(&self) -> Vec<String> {
+        let is = |name: &str, value: &str| self.machine.settings.iter().any(|(known, found)| known == name && found == value);
+        let mut next = Vec::new();
+        if is("user.max_user_namespaces", "0") {
+            next.push("let users make user namespaces: `sysctl -w user.max_user_namespaces=15000`".to_owned());
+        }
+        if is("kernel.unprivileged_userns_clone", "0") {
+            next.push("let users make user namespaces: `sysctl -w kernel.unprivileged_userns_clone=1`".to_owned());
+        }
+        if is("kernel.apparmor_restrict_unprivileged_userns", "1") {
+            next.push(
+                "give the interpreter an AppArmor profile with `userns,`, or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
+                    .to_owned(),
+            );
+        }
+        if self.machine.container {
+            next.push(
+                "start the container so that it may make namespaces and mount in them: for Docker or Podman `--security-opt seccomp=unconfined \
+                 --security-opt apparmor=unconfined --security-opt systempaths=unconfined`"
+                    .to_owned(),
+            );
+        }
+        if next.is_empty() {
+            next.push(format!(
+                "run Linux 5.12 or newer (this is {}) with user, mount, network and IPC namespaces, and let this user make them",
+                self.machine.kernel
+            ));
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(layers: [Option<&str>; 3], landlock: Option<u32>, whole: Option<(&str, &str)>) -> Doctor {
+        let names = ["namespaces", "landlock", "seccomp"];
+        let layers = names.iter().zip(layers).map(|(name, why)| Layer { name: (*name).into(), why: why.map(str::to_owned) }).collect();
+        let whole = whole.map(|(layer, why)| Refusal { layer: layer.into(), why: why.into() });
+        let tool = |path: &str| Tool { path: Some(path.into()), version: Some("1".into()), why: None };
+        Doctor {
+            confined: false,
+            verdict: String::new(),
+            next: Vec::new(),
+            machine: Machine { kernel: "6.1.0".into(), architecture: "x86_64".into(), user: 1000, container: false, settings: Vec::new() },
+            python: tool("/usr/bin/python3"),
+            uv: tool("/usr/bin/uv"),
+            without: Vec::new(),
+            trial: Some(Trial { layers, landlock, whole, missing: Vec::new(), acts: Vec::new(), untried: Vec::new() }),
+            bounds: Bounds { memory: false, processes: false, text: String::new() },
+            gpu: Vec::new(),
+            zygotes: Possible { possible: true, why: None },
+            serving: None,
+        }
+    }
+
+    fn judged(mut doctor: Doctor, error: Option<&str>) -> (bool, String, String) {
+        doctor.judge(error.map(str::to_owned));
+        (doctor.confined, doctor.verdict, doctor.next.join("\n"))
+    }
+
+    #[test]
+    fn a_machine_that_has_all_is_told_so_and_nothing_else() {
+        assert_eq!(judged(found([None; 3], Some(7), None), None), (true, "pods run fully confined".into(), String::new()));
+        // What was not tried is not there.
+        let untried = Doctor { trial: None, ..found([None; 3], Some(7), None) };
+        assert!(!judged(untried.clone(), None).0);
+        let (confined, verdict, next) =
+            judged(Doctor { python: Tool { path: None, version: None, why: None }, ..untried }, Some("no Python"));
+        assert!(!confined && verdict.contains("no Python") && next.contains("HOB_PYTHON") && !next.contains("--reduced"), "{next}");
+    }
+
+    #[test]
+    fn each_lack_has_its_next_step() {
+        let old =
+            found([None, Some("signalling the host was not denied"), None], Some(5), Some(("proof", "signalling the host was not denied")));
+        let (confined, verdict, next) = judged(old, None);
+        assert!(!confined && verdict.contains("proof: signalling the host"), "{verdict}");
+        assert!(next.contains("Linux 6.12") && next.contains("version 5") && next.contains("--reduced"), "{next}");
+
+        let mut barred = found([Some("No space left on device"), None, None], Some(7), Some(("namespaces", "No space left on device")));
+        barred.machine.settings = vec![("user.max_user_namespaces".into(), "0".into())];
+        assert!(judged(barred.clone(), None).2.contains("sysctl -w user.max_user_namespaces"));
+        barred.machine.settings = vec![("kernel.apparmor_restrict_unprivileged_userns".into(), "1".into())];
+        assert!(judged(barred.clone(), None).2.contains("AppArmor profile"));
+        barred.machine.settings.clear();
+        barred.machine.container = true;
+        assert!(judged(barred.clone(), None).2.contains("seccomp=unconfined"));
+        barred.machine.container = false;
+        assert!(judged(barred, None).2.contains("Linux 5.12"));
+
+        let off = found([None, Some("Operation not supported"), None], None, Some(("landlock", "Operation not supported")));
+        assert!(judged(off, None).2.contains("`lsm=`"));
+        let bare = found([None, None, Some("Invalid argument")], Some(7), Some(("seccomp", "Invalid argument")));
+        assert!(judged(bare, None).2.contains("CONFIG_SECCOMP_FILTER"));
+        // What was made unavailable is no lack of the machine's.
+        let mut told = found([None, None, Some("made unavailable")], Some(7), Some(("seccomp", "made unavailable")));
+        told.without = vec!["seccomp".into()];
+        let next = judged(told, None).2;
+        assert!(next.contains("unset HOB_SANDBOX_WITHOUT") && !next.contains("CONFIG_SECCOMP_FILTER"), "{next}");
+    }
+
+    #[test]
+    fn only_versions_before_the_sixth_lack_what_the_proof_wants() {
+        assert!(landlock_lacks(6).is_empty() && landlock_lacks(7).is_empty());
+        assert_eq!(landlock_lacks(5).len(), 1);
+        assert_eq!(landlock_lacks(1).len(), 5);
+    }
+}

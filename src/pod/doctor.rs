@@ -1,0 +1,118 @@
+//! Finds out what this machine can do for pods, by trying it without one.
+//!
+//! Apart from `process.rs`, because nothing here becomes a pod: a small Python program (`hob_pod/doctor.py`) confines processes of its own as a
+//! pod is confined, with a plan that `confine.rs` made as it makes those of pods, and tells what held.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    time::timeout,
+};
+
+use super::{confine, devices::Gpu, driver::cgroups, process::Program, registry, vitals};
+use crate::model::{
+    Code, Fault,
+    doctor::{Bounds, Machine, Trial},
+    limits::{DOCTOR_ANSWER_BYTES_MAX, DOCTOR_TRIAL_MS, KERNEL_TEXT_BYTES_MAX},
+};
+
+/// What decides whether a user may make namespaces, as `sysctl` names it.
+const SETTINGS: &[&str] = &["user.max_user_namespaces", "kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns"];
+
+/// What container engines leave within the containers that they make.
+const CONTAINER_MARKS: &[&str] = &["/.dockerenv", "/run/.containerenv"];
+
+/// Tries each layer of the sandbox and the whole. `folder`: an empty one, for this alone; `python`: any interpreter.
+///
+/// Errors: `io`; `sandbox_unavailable` where there is nothing to try, or the trial itself fails.
+pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &[String]) -> Result<Trial, Fault> {
+    let plan = confine::trial_plan(program, keeper, folder, without)?;
+    let io = |error: std::io::Error| Fault::io("trying the sandbox", &error);
+    // The file that a pod must not be able to read: here it has to be there as well.
+    std::fs::write(registry::path_of(folder), "nobody within reads this\n").map_err(io)?;
+    let mut command = Command::new(&program.python);
+    command.args(["-I", "-S", "-B"]).arg(keeper.with_file_name("doctor.py"));
+    let mut child = command
+        .env_clear()
+        .envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")])
+        .current_dir(folder)
+        .process_group(0)
+        .kill_on_drop(true)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(io)?;
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let told = async {
+        if let Some(mut stdin) = stdin {
+            // One that ended before it read all of it says why.
+            let _ = stdin.write_all(&plan).await;
+        }
+        tokio::join!(start_of(stdout), start_of(stderr))
+    };
+    let tried = async {
+        let (out, err) = told.await;
+        child.wait().await.map(|status| (out, err, status))
+    };
+    let tried = timeout(Duration::from_millis(DOCTOR_TRIAL_MS), tried).await;
+    let failed = |why: String| {
+        Fault::new(Code::SandboxUnavailable, format!("the sandbox cannot be tried with {}: {why}", program.python.display()))
+            .hint("name another interpreter with HOB_PYTHON (3.9 or newer)")
+    };
+    let (out, err, status) = tried.map_err(|_| failed(format!("no answer within {DOCTOR_TRIAL_MS} ms")))?.map_err(io)?;
+    group.0 = None;
+    let last = err.lines().rev().find(|line| !line.is_empty()).unwrap_or("it said nothing").to_owned();
+    serde_json::from_str(&out).map_err(|_| failed(format!("{status}: {last}")))
+}
+
+/// Processes that are killed when this is dropped.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // It may be gone already; there is nobody to tell.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+async fn start_of(pipe: Option<impl AsyncRead + Unpin>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // What came until it broke off is all that there is to read.
+        let _ = pipe.take(DOCTOR_ANSWER_BYTES_MAX).read_to_end(&mut bytes).await;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What bounds pods here. Blocking the first time.
+pub fn bounds() -> Bounds {
+    let cgroups = cgroups();
+    Bounds { memory: cgroups.limits_memory(), processes: cgroups.limits_processes(), text: cgroups.describe() }
+}
+
+/// The files that a pod with a GPU is given. Blocking.
+pub fn gpu_files() -> Vec<std::path::PathBuf> {
+    Gpu::find().map(|gpu| gpu.devices).unwrap_or_default()
+}
+
+/// What this host runs on. Blocking.
+pub fn machine() -> Machine {
+    let read = |name: &str| {
+        let bytes = vitals::read(Path::new("/proc/sys").join(name.replace('.', "/")), KERNEL_TEXT_BYTES_MAX)?;
+        Some((name.to_owned(), String::from_utf8_lossy(&bytes).trim().to_owned()))
+    };
+    Machine {
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        user: rustix::process::geteuid().as_raw(),
+        container: CONTAINER_MARKS.iter().any(|mark| Path::new(mark).exists()),
+        settings: SETTINGS.iter().filter_map(|name| read(name)).collect(),
+    }
+}
