@@ -22,11 +22,11 @@
 //! | layer | look here first |
 //! |---|---|
 //! | [`door`] | `cli.rs`: a function per command; `words.rs`: what may be said; `print.rs`: the one place that prints; `serve.rs`, `http/`: a server, from its start to its end; `client.rs`: the command line's way to one |
-//! | [`host`] | `run.rs`: a call; `lease.rs`: glue meets pod; `catalogue.rs`: which recipe; `pods.rs`: what runs; `install.rs`: the shelf's changes; `grants.rs`: what a recipe may do |
+//! | [`host`] | `run.rs`: a call; `lease.rs`: glue meets pod; `catalogue.rs`: which recipe; `pods.rs`: what runs; `zygotes.rs`: which pods are forked; `doctor.rs`: what this machine can do; `install.rs`: the shelf's changes; `grants.rs`: what a recipe may do |
 //! | [`author`] | `build.rs`, `script.rs`, `pack.rs`, `publish.rs`: from a folder to a signed bundle; `repository.rs`, `keys.rs`, `signed.rs`: a repository and its roles |
 //! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`: Python by `uv` |
 //! | [`glue`] | `run.rs`: budgets of one run; `imports.rs`: what a guest may call; `wasi.rs`: what a script's engine gets besides; `engine.rs`: slots and settings; `crash.rs`: traps as faults |
-//! | [`pod`] | `pool.rs`: a recipe's pods and who waits for them; `schedule.rs`: who is next; `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `burial.rs`: its end; `restarts.rs`, `poison.rs`: what is not tried again; `wire.rs`, `frame.rs`: the protocol |
+//! | [`pod`] | `pool.rs`: a recipe's pods and who waits for them; `schedule.rs`: who is next; `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `burial.rs`: its end; `restarts.rs`, `poison.rs`: what is not tried again; `wire.rs`, `frame.rs`: the protocol; `confine.rs`, `seccomp.rs`: what is around a pod; `family.rs`: pods forked from a zygote; `egress.rs`: granted names on the network; `cgroup.rs`: memory |
 //! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `grant.rs`: permissions, and the one function that decides; `call.rs`: from words to proof |
 //!
 //! The contracts with other languages are `wit/glue.wit` (guests) and `docs/pod-protocol.md` (pods); the Python side of the
@@ -54,9 +54,9 @@
 //! - No door has logic of its own.
 //! - What a pod may do is what its recipe asks for *and* its operator gave. The command line and the crate can give; no door that serves
 //!   others can.
+//! - No line of a recipe's or a wheel's code runs before the sandbox is around it and forbidden acts were tried and denied; without a layer nothing
+//!   starts, unless the operator said so for that recipe, and then it is shown.
 //! - There is no unsafe code in this crate.
-//!
-//! Not yet: a sandbox around pods. Until then a pod can do what its user can, whatever it was granted; only `env` grants are enforced.
 
 // The properties in `fuzz/` name this crate as the targets there do, and its own tests hold the kept corpora against them.
 #[cfg(test)]

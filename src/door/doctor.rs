@@ -66,7 +66,7 @@ fn text(doctor: &Doctor) -> String {
         ["bounds".to_owned(), doctor.bounds.text.clone()],
         ["GPU".to_owned(), or_none(&gpu)],
     ];
-    if let (None, None) = (&doctor.trial, &doctor.zygotes.why) {
+    if doctor.trial.is_none() {
         rows.push(["sandbox".to_owned(), "not tried".to_owned()]);
     }
     rows.extend(doctor.trial.iter().flat_map(layers));

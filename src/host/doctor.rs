@@ -21,8 +21,8 @@ use crate::{
 const PYTHONS: &str = ">=3.9";
 
 impl Host {
-    /// Tries on this machine what is around a pod, and says what holds, what does not, and what to do about it. Bounded in time: a minute at
-    /// most, usually a second. Nothing is fetched or changed.
+    /// Tries on this machine what is around a pod, and says what holds, what does not, and what to do about it. Usually within a
+    /// second; each part of it has a bound. Nothing is fetched or changed.
     ///
     /// Errors: `io`, `disk_full`, where nothing could be tried for want of a folder.
     pub async fn doctor(&self) -> Result<Doctor, Fault> {

@@ -212,7 +212,8 @@ impl Doctor {
                     .to_owned(),
             );
         }
-        if self.machine.container {
+        // Perhaps: a setting that is known to forbid it comes first.
+        if self.machine.container && next.is_empty() {
             next.push(
                 "start the container so that it may make namespaces and mount in them: for Docker or Podman `--security-opt seccomp=unconfined \
                  --security-opt apparmor=unconfined --security-opt systempaths=unconfined`"

@@ -5,6 +5,7 @@
 
 mod calling;
 mod disk;
+mod doctoring;
 mod documented;
 mod faults;
 mod granting;

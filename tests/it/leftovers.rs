@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -85,6 +85,23 @@ async fn marked(folder: &Path) -> [u32; 3] {
     pids.try_into().unwrap()
 }
 
+/// The control groups of pods of the hosts with these folders.
+fn groups_of(hosts: &[&String]) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if hosts.iter().any(|host| name.starts_with(&format!("hob-{host}-"))) {
+                found.push(entry.path());
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
@@ -111,13 +128,20 @@ async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
     // Long enough for anybody who could still end it.
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert!(is_running(runaway.grandchild), "nothing was left, so nothing is shown");
-    assert_eq!(scratch_files(folder).len(), their_files.len() + 2);
+    let all_files = scratch_files(folder);
+    assert_eq!(all_files.len(), their_files.len() + 2);
+    // Where this machine lets us make groups, that of the pod is left as well, and those of living hosts are theirs.
+    let killed: Vec<&String> = all_files.iter().filter(|name| !their_files.contains(name) && !name.ends_with(".lock")).collect();
+    let (left, theirs_too) = (groups_of(&killed), groups_of(&their_files.iter().collect::<Vec<_>>()));
+    assert_eq!(left.is_empty(), theirs_too.is_empty(), "{left:?} {theirs_too:?}");
 
     let next = host_at(folder).await;
     assert!(!is_running(runaway.grandchild), "left by the next host");
     let now = processes_below(folder);
     assert!(now.iter().all(|pid| theirs.contains(pid)) && now.len() == theirs.len(), "{theirs:?} {now:?}");
     assert_eq!(scratch_files(folder).len(), their_files.len());
+    assert_eq!(groups_of(&killed), [Path::new(""); 0]);
+    assert_eq!(groups_of(&their_files.iter().collect::<Vec<_>>()), theirs_too);
     next.shutdown().await;
     assert_eq!(rig.run(&recipe, json!(0)).await.unwrap().output.into_value(), first_pod);
     assert_eq!(second.call(call(&recipe, json!(0))).await.unwrap().output.into_value(), second_pod);

@@ -137,7 +137,8 @@ impl Rig {
     }
 }
 
-fn run(mut command: Command, input: &[u8]) -> Ran {
+/// Runs a command to its end, which comes in time.
+pub fn run(mut command: Command, input: &[u8]) -> Ran {
     if !input.is_empty() {
         command.stdin(Stdio::piped());
     }

@@ -74,7 +74,14 @@ impl Serving {
     /// Starts it and waits until it says where it is.
     #[track_caller]
     pub fn start(rig: &Rig, words: &[&str]) -> Serving {
-        let mut child = rig.command(&[&["serve", "--json"], words].concat()).spawn().unwrap();
+        Serving::start_with(rig, words, &[])
+    }
+
+    /// The same, with more variables.
+    #[track_caller]
+    pub fn start_with(rig: &Rig, words: &[&str], variables: &[(&str, &str)]) -> Serving {
+        let mut command = rig.command(&[&["serve", "--json"], words].concat());
+        let mut child = command.envs(variables.iter().copied()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
         let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said:?} {}", stderr(&mut child)));

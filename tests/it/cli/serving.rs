@@ -458,6 +458,7 @@ fn pods_logs_and_status_are_told_as_json_and_as_text_and_none_running_is_no_fail
     let text = rig.hob(&["pods", "hob/echo"]);
     let lines: Vec<&str> = text.well().lines().collect();
     assert!(lines[0].starts_with("RECIPE ") && lines[1].starts_with("hob/echo ") && lines[1].contains(&pid.to_string()), "{lines:?}");
+    assert!(lines[0].contains("  BEGAN    SANDBOX  LAST FAULT") && lines[1].contains("  started  full     "), "{lines:?}");
 
     let status = rig.hob(&["status", "--json"]).json();
     assert_eq!((&status["pid"], &status["accepts"]), (&json!(serving.child.id()), &json!(true)));
