@@ -212,7 +212,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     }
     read.extend(granted.read.iter().map(|path| path.as_path().to_owned()));
     let write: Vec<PathBuf> = granted.write.iter().map(|path| path.as_path().to_owned()).collect();
-    for path in granted.read.iter().chain(&granted.write).map(|path| path.as_path()).filter(|path| !path.exists()) {
+    if let Some(path) = granted.read.iter().chain(&granted.write).map(|path| path.as_path()).find(|path| !path.exists()) {
         let text = format!("`{}` was granted {}, which is not there", subject.name, path.display());
         return Err(Fault::new(Code::InvalidConfig, text).hint("make it, or take it back with `hob revoke`"));
     }

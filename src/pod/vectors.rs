@@ -38,6 +38,12 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
             let said = serde_json::json!({ "type": "hello", "protocol": protocol, "features": features, "pid": pid, "runtime": runtime });
             assert_eq!(&said, message, "{name}");
         }
+        FromPod::Confined { missing, way_out } => {
+            assert_eq!((&message["missing"], &message["way_out"]), (&missing.clone().into(), &(*way_out).into()), "{name}");
+        }
+        FromPod::Refused { layer, why } => {
+            assert_eq!((&message["layer"], &message["why"]), (&(&**layer).into(), &(&**why).into()), "{name}")
+        }
         FromPod::Pong { seq, asks } => assert_eq!((&message["seq"], &message["asks"]), (&(*seq).into(), &asks.clone().into()), "{name}"),
         FromPod::Log { message: text, .. } => assert_eq!(&message["message"], text, "{name}"),
         FromPod::Failed(fault) | FromPod::Answer { result: Err(fault), .. } => {
@@ -55,7 +61,7 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
 
 #[test]
 fn good_frames_decode_to_what_they_say() {
-    let from_pods = ["hello", "started", "ready", "failed", "pong", "log", "progress", "chunk", "answer"];
+    let from_pods = ["confined", "refused", "hello", "started", "ready", "failed", "pong", "log", "progress", "chunk", "answer"];
     let mut parsed = std::collections::BTreeSet::new();
     for vector in vectors()["good"].as_array().unwrap() {
         let name = vector["name"].as_str().unwrap();

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     rig::{Ran, Rig, Signed, current, processes_of, put, write_recipe},
-    served::{Serving, general, wait_for},
+    served::{Serving, general},
 };
 use crate::repository::world::World;
 
