@@ -140,7 +140,7 @@ async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
     let now = processes_below(folder);
     assert!(now.iter().all(|pid| theirs.contains(pid)) && now.len() == theirs.len(), "{theirs:?} {now:?}");
     assert_eq!(scratch_files(folder).len(), their_files.len());
-    assert_eq!(groups_of(&killed), [Path::new(""); 0]);
+    assert!(groups_of(&killed).is_empty(), "{:?}", groups_of(&killed));
     assert_eq!(groups_of(&their_files.iter().collect::<Vec<_>>()), theirs_too);
     next.shutdown().await;
     assert_eq!(rig.run(&recipe, json!(0)).await.unwrap().output.into_value(), first_pod);

@@ -164,7 +164,7 @@ fn unsafety(source: &Source) -> Vec<String> {
 
 /// Commands of the design that this version does not have: a hint must not send anybody there.
 fn hints(source: &Source) -> Vec<String> {
-    let missing = ["new", "dev", "test", "check", "search", "lock", "update", "rollback", "gc", "sessions", "doctor", "mcp", "model"];
+    let missing = ["new", "dev", "test", "check", "search", "lock", "update", "rollback", "gc", "sessions", "mcp", "model"];
     let mut wrong = Vec::new();
     for (number, line) in source.code() {
         for (at, _) in line.match_indices("`hob ") {
@@ -269,7 +269,7 @@ fn no_door_that_serves_others_can_give_permissions() {
 
 #[test]
 fn hints_name_only_commands_that_exist() {
-    assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob doctor` says why\")")).len(), 1);
+    assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob sessions` says why\")")).len(), 1);
     assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob add x`, `hob repo refresh`\")")), [""; 0]);
     assert_tidy(&files("src", "rs"), hints);
 }
