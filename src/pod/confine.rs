@@ -18,7 +18,7 @@ use super::{
     seccomp::{self, Who},
 };
 use crate::model::{
-    Code, Fault,
+    Code, Fault, Verified,
     grant::Device,
     limits::{FAMILY_FOLDER_BYTES, POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_SCRATCH_BYTES},
     recipe::PodSpec,
@@ -148,7 +148,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     let granted = &spec.grants.permissions;
     let network = !granted.network.is_empty();
     let gpu = granted.devices.contains(&Device::Gpu);
-    let filters = system.filters.as_ref().map_err(|why| unavailable(&manifest.name.to_string(), "seccomp", why))?;
+    let filters = system.filters.as_ref().map_err(|why| unavailable(&spec.recipe, "seccomp", why))?;
 
     let python = spec.program.python.canonicalize().unwrap_or_else(|_| spec.program.python.clone());
     let mut programs = system.folders.clone();
@@ -186,7 +186,8 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     }
     // Not what lies below another: it is there with that one.
     let view_read = outermost(view_read);
-    let scratch_bytes = POD_SCRATCH_BYTES;
+    // They are memory, so that none is larger than what the pod may have of it.
+    let scratch_bytes = POD_SCRATCH_BYTES.min(memory_bytes(pod));
     let scratch = match how {
         How::Started => &*spec.scratch,
         How::Forked => Path::new(FORKED_SCRATCH),
@@ -247,7 +248,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
 /// Errors: `sandbox_unavailable`.
 pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[String]) -> Result<[Vec<u8>; 2], Fault> {
     let system = system();
-    let filters = system.filters.as_ref().map_err(|why| unavailable("a zygote", "seccomp", why))?;
+    let filters = system.filters.as_ref().map_err(|why| Fault::new(Code::SandboxUnavailable, format!("no zygote: {why}")))?;
     let python = program.python.canonicalize().unwrap_or_else(|_| program.python.clone());
     let mut read = system.folders.clone();
     read.extend(above(&python, 2));
@@ -315,11 +316,13 @@ pub fn processes(pod: Option<&PodSpec>) -> u64 {
 }
 
 /// What a pod that could not be confined tells its caller.
-pub fn unavailable(recipe: &str, layer: &str, why: &str) -> Fault {
+pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
+    let (name, asked) = (&recipe.manifest().name, recipe.folder().display());
+    let asked = if recipe.is_unsigned() { asked.to_string() } else { name.to_string() };
     let hint = format!(
-        "`hob doctor` says what this machine can do; `hob grant {recipe} --reduced` runs its pods with less, and shows that they are"
+        "`hob doctor` says what this machine can do; `hob grant {asked} --reduced` runs its pods with less, and shows that they are"
     );
-    Fault::new(Code::SandboxUnavailable, format!("a pod of `{recipe}` was not started, because it could not be confined: {layer}: {why}"))
+    Fault::new(Code::SandboxUnavailable, format!("a pod of `{name}` was not started, because it could not be confined: {layer}: {why}"))
         .hint(hint)
         .with("layer", layer)
 }

@@ -34,6 +34,7 @@ mod schedule;
 mod seat;
 mod seccomp;
 mod sending;
+mod starting;
 mod state;
 #[cfg(test)]
 mod vectors;

@@ -48,7 +48,7 @@ def main(arguments):
     page = _map(page)
     title = Title(text, kernel.prctl)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # none, not even into a pipe, where 0 does not count
     walls = None
     if confined:
         from hob_pod import walls as building
