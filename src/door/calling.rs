@@ -34,7 +34,7 @@ pub async fn call(config: Config, words: CallWords, json: bool) -> Result<(), Fa
     };
     let host = match server {
         Some(_) => None,
-        None => Some(Host::open(config).await?),
+        None => Some(Host::open(config.without_zygotes()).await?),
     };
     // One listener for the whole call: a Ctrl-C between two events counts as well.
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());

@@ -13,13 +13,14 @@ pub struct Config {
     pub(super) home: Home,
     pub(super) tools: Tools,
     pub(super) progress: progress::Shared,
+    pub(super) forks: bool,
     pub(super) without: Arc<[String]>,
 }
 
 impl Config {
     /// Everything below `home`; tools are looked for; progress is not shown.
     pub fn new(home: Home) -> Config {
-        Config { home, tools: Tools::default(), progress: Arc::new(Silent), without: Arc::default() }
+        Config { home, tools: Tools::default(), progress: Arc::new(Silent), forks: true, without: Arc::default() }
     }
 
     /// From HOB_HOME (one folder for everything) or the XDG folders, and HOB_PYTHON, HOB_UV and HOB_SANDBOX_WITHOUT.
@@ -65,6 +66,12 @@ impl Config {
     /// do not start without them, unless their recipe's operator allowed that.
     pub fn without_layers(mut self, layers: impl IntoIterator<Item = String>) -> Config {
         self.without = layers.into_iter().collect();
+        self
+    }
+
+    /// Starts every pod and forks none: for a host of one call, which is over before a zygote has imported anything.
+    pub fn without_zygotes(mut self) -> Config {
+        self.forks = false;
         self
     }
 

@@ -109,11 +109,8 @@ impl Spawner for Source {
             let parts = &self.parts;
             let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
             let family = self.trial.clone().or_else(|| parts.forkable.family());
-            if family.is_none() {
-                // This pod is started. Perhaps the next one need not be.
-                zygotes::consider(&host, parts, &program, &environment);
-            }
-            host.pods.start(&host.home, seat, |folder, incarnation, scratch| pod::Spec {
+            let starts = family.is_none().then(|| (program.clone(), environment.clone()));
+            let watcher = host.pods.start(&host.home, seat, |folder, incarnation, scratch| pod::Spec {
                 recipe: parts.recipe.clone(),
                 program,
                 keeper: host.keeper.clone(),
@@ -125,7 +122,12 @@ impl Spawner for Source {
                 grants: parts.grants.clone(),
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],
-            })
+            })?;
+            if let Some((program, environment)) = starts {
+                // This pod is started. Perhaps the next one need not be.
+                zygotes::consider(&host, parts, program, environment, &watcher);
+            }
+            Ok(watcher)
         })
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     keeper: std::path::PathBuf,
     pods: pods::Pods,
     zygotes: zygotes::Zygotes,
+    /// It lives long enough for a zygote to be worth its while.
+    forks: bool,
     /// Layers of the sandbox to take for unavailable.
     without: Arc<[String]>,
     /// It takes no calls any more.
@@ -110,6 +112,7 @@ impl Host {
                 keeper,
                 pods: Default::default(),
                 zygotes: Default::default(),
+                forks: config.forks,
                 without: config.without,
                 closing: Default::default(),
                 pythons: Default::default(),

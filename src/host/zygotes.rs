@@ -30,7 +30,7 @@ use crate::{
         recipe::PoolSpec,
         status::{ZygoteState, ZygoteStatus},
     },
-    pod::{Boot, Family, Program},
+    pod::{Boot, Family, Program, Watcher},
     shelf::{blocking, durable, environment::Environment, scratch::Scratch},
 };
 
@@ -133,10 +133,11 @@ impl Forkable {
     }
 }
 
-/// Finds out in the background whether pods of this recipe may be forked, unless that is known.
-pub fn consider(host: &Arc<Inner>, parts: &Parts, program: &Program, environment: &Option<Environment>) {
+/// Finds out in the background whether pods of this recipe may be forked, unless that is known. `first`: the pod that was just started, which has the
+/// machine for itself until it is ready.
+pub fn consider(host: &Arc<Inner>, parts: &Parts, program: Program, environment: Option<Environment>, first: &Watcher) {
     let preload = parts.recipe.manifest().pod.as_ref().map_or(&[][..], |pod| &pod.preload);
-    if preload.is_empty() || !parts.forkable.ask() {
+    if preload.is_empty() || !host.forks || !parts.forkable.ask() {
         return;
     }
     // A pod with a network or a device has more of the machine than a zygote could pass on.
@@ -146,8 +147,11 @@ pub fn consider(host: &Arc<Inner>, parts: &Parts, program: &Program, environment
         parts.forkable.set(Verdict::Starts(why.to_owned()));
         return;
     }
-    let (host, parts, program, environment) = (Arc::downgrade(host), parts.clone(), program.clone(), environment.clone());
+    let (host, parts, first) = (Arc::downgrade(host), parts.clone(), first.clone());
     tokio::spawn(async move {
+        while !first.is_over() && !first.was_ready() {
+            tokio::time::sleep(Duration::from_millis(ZYGOTE_LOOK_MS)).await;
+        }
         let verdict = find_out(&host, &parts, program, environment).await;
         let name = &parts.recipe.manifest().name;
         parts.forkable.set(match verdict {

@@ -2,7 +2,7 @@
 //!
 //! Apart from `driver.rs`, whose loop has one timer: here is when it rings, and what is due then.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 
@@ -69,7 +69,11 @@ impl Driver {
         let pod = self.spec.recipe.manifest().pod.as_ref();
         let (most, most_processes) = (confine::memory_bytes(pod), confine::processes(pod));
         let top = self.process.top_pid();
-        if let Some(held) = top.and_then(vitals::memory_bytes).filter(|held| *held > most) {
+        // Files in its private folders are memory too.
+        let folders = [Path::new("/tmp"), Path::new("/dev/shm"), self.process.scratch(&self.spec)];
+        let pid = Some(self.shared.pid.load(Ordering::Acquire)).filter(|pid| *pid != 0);
+        let files = pid.and_then(|pid| vitals::private_bytes(pid, folders)).unwrap_or(0);
+        if let Some(held) = top.and_then(vitals::memory_bytes).map(|held| held + files).filter(|held| *held > most) {
             return self.step(Event::Excess(over_memory(held, most)));
         }
         if let Some(count) = top.and_then(vitals::processes).filter(|count| *count as u64 >= most_processes) {

@@ -18,7 +18,7 @@ use super::{
     seccomp::{self, Who},
 };
 use crate::model::{
-    Code, Fault, Grants,
+    Code, Fault, Grants, Verified,
     grant::Device,
     limits::{FAMILY_FOLDER_BYTES, POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_SCRATCH_BYTES},
     recipe::PodSpec,
@@ -141,6 +141,7 @@ fn system() -> &'static System {
 /// Whom a plan is for.
 struct Subject<'a> {
     name: String,
+    recipe: Option<&'a Verified>,
     /// What its code is read from.
     folder: &'a Path,
     models: Vec<PathBuf>,
@@ -159,6 +160,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     let manifest = spec.recipe.manifest();
     let subject = Subject {
         name: manifest.name.to_string(),
+        recipe: Some(&spec.recipe),
         folder: spec.recipe.folder(),
         models: spec.recipe.models().iter().map(|model| model.path.clone()).collect(),
         pod: manifest.pod.as_ref(),
@@ -177,6 +179,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
 pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[String]) -> Result<Vec<u8>, Fault> {
     let subject = Subject {
         name: "a trial".to_owned(),
+        recipe: None,
         folder: keeper.parent().unwrap_or(keeper),
         models: Vec::new(),
         pod: None,
@@ -195,7 +198,10 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     let granted = &subject.grants.permissions;
     let network = !granted.network.is_empty();
     let gpu = granted.devices.contains(&Device::Gpu);
-    let filters = system.filters.as_ref().map_err(|why| unavailable(&subject.name, "seccomp", why))?;
+    let filters = system.filters.as_ref().map_err(|why| match subject.recipe {
+        Some(recipe) => unavailable(recipe, "seccomp", why),
+        None => Fault::new(Code::SandboxUnavailable, format!("seccomp: {why}")),
+    })?;
 
     let python = subject.program.python.canonicalize().unwrap_or_else(|_| subject.program.python.clone());
     let mut programs = system.folders.clone();
@@ -233,7 +239,8 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     }
     // Not what lies below another: it is there with that one.
     let view_read = outermost(view_read);
-    let scratch_bytes = POD_SCRATCH_BYTES;
+    // They are memory, so that none is larger than what the pod may have of it.
+    let scratch_bytes = POD_SCRATCH_BYTES.min(memory_bytes(pod));
     let scratch = match how {
         How::Started => subject.scratch,
         How::Forked => Path::new(FORKED_SCRATCH),
@@ -294,7 +301,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
 /// Errors: `sandbox_unavailable`.
 pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[String]) -> Result<[Vec<u8>; 2], Fault> {
     let system = system();
-    let filters = system.filters.as_ref().map_err(|why| unavailable("a zygote", "seccomp", why))?;
+    let filters = system.filters.as_ref().map_err(|why| Fault::new(Code::SandboxUnavailable, format!("no zygote: {why}")))?;
     let python = program.python.canonicalize().unwrap_or_else(|_| program.python.clone());
     let mut read = system.folders.clone();
     read.extend(above(&python, 2));
@@ -367,11 +374,13 @@ pub fn processes(pod: Option<&PodSpec>) -> u64 {
 }
 
 /// What a pod that could not be confined tells its caller.
-pub fn unavailable(recipe: &str, layer: &str, why: &str) -> Fault {
+pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
+    let (name, asked) = (&recipe.manifest().name, recipe.folder().display());
+    let asked = if recipe.is_unsigned() { asked.to_string() } else { name.to_string() };
     let hint = format!(
-        "`hob doctor` says what this machine can do; `hob grant {recipe} --reduced` runs its pods with less, and shows that they are"
+        "`hob doctor` says what this machine can do; `hob grant {asked} --reduced` runs its pods with less, and shows that they are"
     );
-    Fault::new(Code::SandboxUnavailable, format!("a pod of `{recipe}` was not started, because it could not be confined: {layer}: {why}"))
+    Fault::new(Code::SandboxUnavailable, format!("a pod of `{name}` was not started, because it could not be confined: {layer}: {why}"))
         .hint(hint)
         .with("layer", layer)
 }

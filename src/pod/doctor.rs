@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{confine, devices::Gpu, driver::cgroups, process::Program, registry, vitals};
+use super::{confine, devices::Gpu, process::Program, registry, starting::cgroups, vitals};
 use crate::model::{
     Code, Fault,
     doctor::{Bounds, Machine, Trial},

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -16,8 +16,7 @@ use tokio::{
 };
 
 use super::{
-    cgroup::{Cgroups, Group},
-    confine::{self, How},
+    cgroup::Group,
     egress::Egress,
     frame,
     handle::{Inbox, Placed, Reply, Shared, Watcher},
@@ -29,6 +28,7 @@ use super::{
     registry::{self, Record},
     schedule::Served,
     seat::{Report, Seat, Unit},
+    starting::{bounded, cgroups, started},
     state::{Action, AskId, Ending, Event, Rules, State, step},
     vitals,
     waits::{Undelivered, deliver, far, readable, wait, writable},
@@ -52,11 +52,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let mut record = Record::new(&spec.incarnation, &manifest.name.to_string());
     let path = registry::path_of(&spec.scratch);
     or_without(registry::record(&path, &record), "should this host be killed, the next one may not find what its pod left");
-    let mut process = started(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
-    let plan = match process.is_forked() {
-        true => None,
-        false => Some(confine::plan(&spec, How::Started).inspect_err(|_| registry::forget(&path))?),
-    };
+    let (mut process, plan) = started(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
     let group = or_without(bounded(&spec, &process), "its memory is watched, and nothing in the kernel bounds it").flatten();
     record.keeper = process.keeper_pid().and_then(registry::Process::of);
     // The first one found its place on the disk; should this one not, the mark in the pod's variables still leads to it.
@@ -137,44 +133,6 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     };
     tokio::spawn(driver.run());
     Ok(Watcher { buried, shared })
-}
-
-/// Forks its process, or starts it where there is no zygote that would.
-fn started(spec: &Spec, page: Option<&std::path::Path>) -> Result<Process, Fault> {
-    if let Some(family) = &spec.family {
-        let plan = confine::plan(spec, How::Forked)?;
-        let plan = serde_json::from_slice(&plan).map_err(|error| Fault::new(Code::Internal, format!("a plan that is no JSON: {error}")))?;
-        match Process::fork(spec, family, page, plan) {
-            Ok(process) => return Ok(process),
-            Err(fault) => tracing::warn!("a pod is started, not forked: {fault}"),
-        }
-    }
-    Process::spawn(spec, page)
-}
-
-/// The control group of a pod, with all that its process will start in it; none where this machine lets us make none.
-fn bounded(spec: &Spec, process: &Process) -> Result<Option<Group>, Fault> {
-    let cgroups = cgroups();
-    if !cgroups.limits_memory() && !cgroups.limits_processes() {
-        return Ok(None);
-    }
-    let pod = spec.recipe.manifest().pod.as_ref();
-    let made = || {
-        let group =
-            cgroups.make(&registry::group_of(&spec.incarnation), Some(confine::memory_bytes(pod)), Some(confine::processes(pod)))?;
-        // A forked pod's number comes later; what it is to be is not told to it before.
-        if let Some(keeper) = process.keeper_pid().filter(|_| !process.is_forked()) {
-            group.add(keeper)?;
-        }
-        Ok(Some(group))
-    };
-    made().map_err(|error| Fault::io("making a control group", &error))
-}
-
-/// What this machine lets us bound in the kernel; found out once.
-pub(super) fn cgroups() -> &'static Cgroups {
-    static CGROUPS: OnceLock<Cgroups> = OnceLock::new();
-    CGROUPS.get_or_init(Cgroups::find)
 }
 
 /// A pod that answers is worth more than what would be known of its end: on a full disk it goes without.

@@ -228,6 +228,11 @@ impl Watcher {
         *self.buried.borrow() || self.buried.has_changed().is_err()
     }
 
+    /// Whether it took, or could have taken, an ask.
+    pub fn was_ready(&self) -> bool {
+        self.shared.was_ready.load(Ordering::Acquire)
+    }
+
     /// Reads its memory from the system: some tens of microseconds for each process.
     pub fn status(&self) -> PodStatus {
         let shared = &self.shared;

@@ -36,6 +36,7 @@ mod schedule;
 mod seat;
 mod seccomp;
 mod sending;
+mod starting;
 mod state;
 #[cfg(test)]
 mod vectors;

@@ -85,7 +85,7 @@ impl Driver {
             }
             FromPod::Confined { missing, way_out } => self.confined(missing, way_out),
             FromPod::Refused { layer, why } => {
-                let fault = confine::unavailable(&self.spec.recipe.manifest().name.to_string(), &clip(&layer), &clip(&why));
+                let fault = confine::unavailable(&self.spec.recipe, &clip(&layer), &clip(&why));
                 self.step(Event::Failed(self.with_tail(fault, 0)));
             }
             _ if !self.is_confined() => self.step(Event::Violation("spoke before it was confined".into())),

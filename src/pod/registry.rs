@@ -16,7 +16,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{driver::cgroups, leftovers, vitals};
+use super::{leftovers, starting::cgroups, vitals};
 use crate::model::{
     Fault,
     limits::{EXIT_GRACE_MS, POD_RECORD_BYTES_MAX},

@@ -73,6 +73,9 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
+/// Memory, semaphores and queues that whoever knows their number or name has in common: pods of one zygote share the namespace of these.
+const SHARED_BY_NUMBER: &[libc::c_long] = &[libc::SYS_shmget, libc::SYS_shmat, libc::SYS_semget, libc::SYS_msgget, libc::SYS_mq_open];
+
 /// Any of the new namespaces, as flags of `clone`.
 const CLONE_NEW: &[libc::c_int] = &[
     libc::CLONE_NEWNS,
@@ -93,7 +96,7 @@ pub enum Who {
     Pod,
     /// It may have TCP sockets.
     PodWithNetwork,
-    /// It may enter the roots of pods, each of which adds the programs of a pod on top.
+    /// It may enter the roots of pods, each of which has its programs as well and adds those of a pod on top.
     Zygote,
 }
 
@@ -106,6 +109,7 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
         if who == Who::Zygote {
             refused.remove(&libc::SYS_chroot);
+            refused.extend(SHARED_BY_NUMBER.iter().map(|call| (*call, Vec::new())));
         }
         let is = |argument, op, value: libc::c_int| SeccompCondition::new(argument, Len::Dword, op, value as u32 as u64);
         let masked = |argument, mask: libc::c_int, value| is(argument, Is::MaskedEq(mask as u32 as u64), value);

@@ -3,7 +3,14 @@
 //! Apart from the driver, which judges these numbers. Every read races against the process: what is gone by then is not
 //! counted, and nothing here panics. Linux only.
 
-use std::{collections::HashSet, fs, io::Read, path::Path, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::model::limits::{GENERATIONS_MAX, KERNEL_TEXT_BYTES_MAX, VITALS_PROCESSES_MAX};
 
@@ -15,6 +22,20 @@ use crate::model::limits::{GENERATIONS_MAX, KERNEL_TEXT_BYTES_MAX, VITALS_PROCES
 pub fn memory_bytes(pid: u32) -> Option<u64> {
     let own = resident_bytes(pid)?;
     Some(descendants(pid)?.into_iter().filter_map(resident_bytes).fold(own, u64::saturating_add))
+}
+
+/// What a pod's private folders in memory hold, in bytes: `folders` as it sees them. None as above, or where it has no root of its own.
+pub fn private_bytes<'a>(pid: u32, folders: impl IntoIterator<Item = &'a Path>) -> Option<u64> {
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let (ours, theirs) = (fs::metadata("/").ok()?.dev(), fs::metadata(&root).ok()?.dev());
+    if ours == theirs {
+        return None;
+    }
+    let held = folders.into_iter().filter_map(|folder| {
+        let stat = rustix::fs::statvfs(root.join(folder.strip_prefix("/").ok()?)).ok()?;
+        Some(stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize))
+    });
+    Some(held.fold(0, u64::saturating_add))
 }
 
 /// Processes from `pid` on, itself among them: at least so many, see [`memory_bytes`]. None as above.

@@ -156,7 +156,10 @@ pub fn grant(folder: &Path, recipe: &str, table: &str) {
     let before = std::fs::read_to_string(&file).unwrap_or_default();
     if !before.contains(&head) {
         std::fs::create_dir_all(folder.join("home")).unwrap();
-        std::fs::write(&file, format!("{before}\n{head}{table}")).unwrap();
+        // In one step: a host may be reading it.
+        let half = file.with_extension("half");
+        std::fs::write(&half, format!("{before}\n{head}{table}")).unwrap();
+        std::fs::rename(&half, &file).unwrap();
     }
 }
 

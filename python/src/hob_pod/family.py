@@ -32,25 +32,18 @@ import sys
 from array import array
 
 PACKET_BYTES_MAX = 128 << 10
-EXIT_WRONG_HOST, EXIT_NO_FAMILY = 70, 72
+EXIT_NO_FAMILY = 72
 
 
 def main(arguments):
     """Never returns."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from hob_pod import kernel, root
-    from hob_pod.keeper import Title
+    from hob_pod.keeper import Title, watch
     from hob_pod.refused import Refused
 
     values = dict(zip(arguments[::2], arguments[1::2]))
-    host = int(values["--host-pid"])
-    try:
-        host_handle = os.pidfd_open(host)
-    except OSError as error:
-        os.write(2, f"hob_pod: cannot watch the host {host}: {error}\n".encode())
-        os._exit(EXIT_WRONG_HOST)
-    if os.getppid() != host:
-        os._exit(EXIT_WRONG_HOST)
+    host_handle = watch(int(values["--host-pid"]))
     title = Title(values.get("--title"), kernel.prctl)
     channel = Channel(0)
     boot, _ = channel.receive()

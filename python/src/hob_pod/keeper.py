@@ -33,14 +33,7 @@ EXIT_NOT_EXECUTABLE = 126
 def main(arguments):
     """Never returns."""
     host, page, text, confined, command = _read(arguments)
-    try:
-        host_handle = os.pidfd_open(host)
-    except OSError as error:
-        os.write(2, f"hob_pod: cannot watch the host {host}: {error}\n".encode())
-        os._exit(EXIT_WRONG_HOST)
-    # After the handle is open: a host that was dead by then is not our parent any more.
-    if os.getppid() != host:
-        os._exit(EXIT_WRONG_HOST)
+    host_handle = watch(host)
     # The package is imported from where this file lies: with -I no folder of a script is on the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from hob_pod import kernel
@@ -48,7 +41,7 @@ def main(arguments):
     page = _map(page)
     title = Title(text, kernel.prctl)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # none, not even into a pipe, where 0 does not count
     walls = None
     if confined:
         from hob_pod import walls as building
@@ -79,6 +72,19 @@ def main(arguments):
     _wait(family, host_handle, wake_read)
     _sweep(family, wake_read)
     _mirror(family.status)
+
+
+def watch(host):
+    """A handle that becomes readable when the host ends. Ends this process if it is not the host's child (any more)."""
+    try:
+        handle = os.pidfd_open(host)
+    except OSError as error:
+        os.write(2, f"hob_pod: cannot watch the host {host}: {error}\n".encode())
+        os._exit(EXIT_WRONG_HOST)
+    # After the handle is open: a host that was dead by then is not our parent any more.
+    if os.getppid() != host:
+        os._exit(EXIT_WRONG_HOST)
+    return handle
 
 
 def _read(arguments):

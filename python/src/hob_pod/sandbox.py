@@ -71,7 +71,7 @@ def enter(plan, base, missing, keep=0):
             os.chdir("/")
         except OSError as error:
             raise Refused("namespaces", f"entering the root: {error.strerror}") from None
-    _limit(plan["limits"])
+    _limit(plan["limits"], has_root)
     try:
         kernel.drop_capabilities(keep)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
@@ -97,7 +97,7 @@ def layer(plan, missing, name, apply):
     return None
 
 
-def _limit(limits):
+def _limit(limits, has_root):
     def cap(what, most):
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -105,9 +105,10 @@ def _limit(limits):
 
     try:
         for what, key in (("NPROC", "processes"), ("DATA", "data_bytes"), ("FSIZE", "file_bytes")):
-            if limits[key]:
+            # In a root of its own every folder has a size; files that were granted elsewhere may be large.
+            if limits[key] and not (key == "file_bytes" and has_root):
                 cap(getattr(resource, "RLIMIT_" + what), limits[key])
-        cap(resource.RLIMIT_CORE, 0)
+        cap(resource.RLIMIT_CORE, 1)  # none: not even into a pipe, where 0 does not count
         if limits["nice"]:
             os.nice(limits["nice"])
     except (OSError, ValueError) as error:

@@ -49,14 +49,17 @@ class Subject:
         return input
 "#;
 
-/// A home with `lab/worker` installed.
+/// A home with `lab/worker` installed, which may write below `open` in the folder of its author.
 pub fn with_worker() -> (Rig, Signed) {
     let (rig, signed) = (Rig::new(), Signed::new());
     let folder = signed.folder.path().join("worker");
-    write_recipe(&folder, "lab/worker", "0.1.0", WORKER, "python = \">=3.9\"");
+    let open = signed.folder.path().join("open");
+    fs::create_dir(&open).unwrap();
+    let pod = format!("python = \">=3.9\"\n[permissions]\nwrite = [{open:?}]");
+    write_recipe(&folder, "lab/worker", "0.1.0", WORKER, &pod);
     signed.publish(&folder);
     rig.trust(&signed.url(), &signed.repository);
-    rig.hob(&["add", "lab/worker"]).well();
+    rig.hob(&["add", "lab/worker", "--grant"]).well();
     (rig, signed)
 }
 

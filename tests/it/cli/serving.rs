@@ -106,12 +106,12 @@ fn blobs_cross_the_socket_both_ways() {
 
 #[test]
 fn whoever_hangs_up_cancels_the_call_down_to_the_worker() {
-    let (rig, _signed) = with_worker();
+    let (rig, signed) = with_worker();
     let serving = Serving::start(&rig, &["--listen", "127.0.0.1:0"]);
     let token = fs::read_to_string(serving.token.as_ref().unwrap()).unwrap();
     let mut workers = Vec::new();
     for way in ["plain", "plain over TCP", "general", "command line", "half a body"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(signed.folder.path().join("open")).unwrap();
         let (began, ended) = (folder.path().join("began"), folder.path().join("ended"));
         let input = json!({ "do": "wait", "folder": folder.path() });
         let plain = "POST /v1/recipes/lab/worker/run";
@@ -353,9 +353,9 @@ fn a_server_that_is_told_to_end_under_load_answers_all_who_came_and_leaves_nothi
 
 #[test]
 fn a_second_signal_ends_the_calls_that_a_first_one_waits_for_and_their_callers_are_told() {
-    let (rig, _signed) = with_worker();
+    let (rig, signed) = with_worker();
     let mut serving = Serving::start(&rig, &[]);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(signed.folder.path().join("open")).unwrap();
     let input = json!({ "do": "wait", "folder": folder.path() });
     let child = rig.command(&["call", "lab/worker", "run", &input.to_string()]).spawn().unwrap();
     wait_for(&folder.path().join("began"));

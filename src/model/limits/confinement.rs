@@ -1,0 +1,94 @@
+//! Bounds of what is around a pod: its share of the machine, its way out, and the zygote that it may come from.
+//!
+//! Apart from the others only because they are many; they are used by the same path.
+
+/// Memory of a pod that declares no `memory_bytes`, in percent of the machine's: a runaway takes its own pod down, not the host.
+pub const POD_MEMORY_PERCENT: u64 = 75;
+
+/// Between two looks at the memory of a pod that no control group bounds, while it works and while it is idle, in milliseconds.
+pub const MEMORY_WATCH_MS: u64 = 250;
+/// See [`MEMORY_WATCH_MS`].
+pub const MEMORY_WATCH_IDLE_MS: u64 = 30_000;
+
+/// Processes and threads of a pod that declares no `processes`.
+pub const POD_PROCESSES_DEFAULT: u64 = 1_024;
+
+/// Each of a pod's private folders in memory (its scratch folder, /tmp, /dev/shm), in bytes.
+pub const POD_SCRATCH_BYTES: u64 = 1 << 30;
+
+/// Each of a zygote's private folders in memory, in bytes: its pods have their own.
+pub const FAMILY_FOLDER_BYTES: u64 = 64 << 20;
+
+/// Longest message to or from the head of a family, in bytes.
+pub const FAMILY_PACKET_BYTES_MAX: usize = 128 << 10;
+
+/// From the start of a zygote to its readiness, in milliseconds: the imports of the largest wheels on a busy machine.
+pub const ZYGOTE_BOOT_MS: u64 = 120_000;
+
+/// A zygote that had no pod for so long goes, and its memory with it, in milliseconds.
+pub const ZYGOTE_IDLE_MS: u64 = 600_000;
+
+/// Between two looks at whether a zygote, or its first pod, is ready, in milliseconds.
+pub const ZYGOTE_LOOK_MS: u64 = 20;
+
+/// A recipe's case on a forked pod, before others are forked, in milliseconds.
+pub const ZYGOTE_CANARY_MS: u64 = 120_000;
+
+/// Layers of its sandbox that a pod names as missing, and the length of each text in characters.
+pub const POD_MISSING_MAX: usize = 16;
+/// See [`POD_MISSING_MAX`].
+pub const POD_MISSING_CHARS_MAX: usize = 200;
+
+/// Connections that one pod has through its way out at a time; the next one waits in the kernel until one is over.
+pub const EGRESS_CONNECTIONS_MAX: usize = 64;
+
+/// Largest head of a request that a pod sends out, or of the answer to it, in bytes: what servers take, and some room for long cookies.
+pub const EGRESS_HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// The head of a request from a pod, from its first byte to its last, in milliseconds: it comes from the same machine.
+pub const EGRESS_HEAD_MS: u64 = 10_000;
+
+/// Finding the addresses of a name for a pod, in milliseconds: two tries of a usual resolver.
+pub const EGRESS_LOOKUP_MS: u64 = 10_000;
+
+/// Lookups of one pod under way at a time, those that it no longer waits for too: each holds a thread.
+pub const EGRESS_LOOKUPS_MAX: usize = 8;
+
+/// Addresses of one name that are tried.
+pub const EGRESS_ADDRESSES_MAX: usize = 16;
+
+/// Connecting for a pod, all addresses of the name together, in milliseconds.
+pub const EGRESS_CONNECT_MS: u64 = 10_000;
+
+/// A pod's connection without a byte in either direction, in milliseconds: a model behind an API may think for minutes.
+pub const EGRESS_IDLE_MS: u64 = 300_000;
+
+/// Refusals of one pod that are kept for its faults; the oldest goes.
+pub const EGRESS_REFUSALS_MAX: usize = 8;
+
+/// The pause after a pod's connection that could not be taken, in milliseconds.
+pub const EGRESS_ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Names of one folder of devices, or of what belongs to them, that are given to a pod: more GPUs than any machine has.
+pub const GPU_FILES_MAX: usize = 256;
+
+/// Longest name of a control group, in bytes: a home, a host and a pod fit.
+pub const CGROUP_NAME_BYTES_MAX: usize = 64;
+
+/// Tries to remove a control group whose last process is just going.
+pub const CGROUP_REMOVE_TRIES: u32 = 20;
+
+/// Between two such tries, in milliseconds.
+pub const CGROUP_REMOVE_PAUSE_MS: u64 = 5;
+
+/// Control groups of ended hosts that one look removes.
+pub const CGROUPS_SWEPT_MAX: usize = 1_024;
+
+/// All that `hob doctor` tries in a Python process, in milliseconds: five trials, none of which may take longer than five seconds.
+pub const DOCTOR_TRIAL_MS: u64 = 30_000;
+
+/// Making a zygote without a wheel, to see whether one can be, in milliseconds: it takes some hundred.
+pub const DOCTOR_ZYGOTE_MS: u64 = 20_000;
+
+/// Largest answer of that Python process, and of what it says on standard error, in bytes: ten acts and their reasons.
+pub const DOCTOR_ANSWER_BYTES_MAX: u64 = 256 << 10;
