@@ -52,15 +52,19 @@ fn parent(pid: u32) -> u32 {
 }
 
 /// Real targets: those of a victim, of this host, and of a pod beside.
-fn targets(rig: &Rig, recipe: &Path, victim: &Victim, keeper: u32) -> Value {
+fn targets(rig: &Rig, recipe: &Path, victim: &Victim, keeper: u32, incarnation: &str) -> Value {
     let home = rig.folder.path().join("home");
     // As it is before anything is installed.
     fs::write(home.join("hob.lock"), "version = 1\n").unwrap();
     let six = find(&home.join("data/environments"), "six.py").unwrap();
     let runner = find(&home.join("data/tools"), "keeper.py").unwrap();
-    let scratch: Vec<PathBuf> = fs::read_dir(home.join("state/scratch")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let other = scratch.iter().find(|path| path.is_dir()).unwrap();
-    let page = scratch.iter().find(|path| path.is_file()).unwrap();
+    // Of the pod beside; of one that was forked, its family's.
+    let below = |folder: &Path| -> Vec<PathBuf> { fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let files: Vec<PathBuf> =
+        below(&home.join("state/scratch")).into_iter().filter(|path| path.is_dir()).flat_map(|path| below(&path)).collect();
+    let named = |path: &PathBuf| path.to_string_lossy().contains(incarnation);
+    let other = files.iter().find(|path| named(path) && path.is_dir()).or(files.iter().find(|path| path.is_dir())).unwrap();
+    let page = files.iter().find(|path| named(path) && path.is_file()).unwrap_or_else(|| panic!("no page of {incarnation} in {files:?}"));
     let model = home.join("data/models/planted");
     fs::create_dir_all(model.parent().unwrap()).unwrap();
     fs::write(&model, "a model").unwrap();
@@ -125,8 +129,8 @@ async fn attack(rig: &Rig, recipe: &Path, forked: bool) {
     let table = victim.table();
     let resting = rig.host.start(one_shot(recipe, json!({"pause": 20.0})));
     within(20, "a pod beside is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy" && pod.pid.is_some())).await;
-    let pid = rig.host.pods().iter().find(|pod| pod.state == "busy").and_then(|pod| pod.pid).unwrap();
-    let targets = targets(rig, recipe, &victim, parent(pid));
+    let beside = rig.host.pods().into_iter().find(|pod| pod.state == "busy").unwrap();
+    let targets = targets(rig, recipe, &victim, parent(beside.pid.unwrap()), &beside.incarnation);
     let outcome = rig.host.call(one_shot(recipe, json!({"targets": targets}))).await.unwrap();
     let said = outcome.output.into_value();
     assert_denied(&table, &said, if forked { "forked" } else { "started" });
