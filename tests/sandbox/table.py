@@ -41,7 +41,9 @@ def row(name, denied, function, outside="any"):
 
 def call(x86, other, *arguments):
     """A system call by its numbers there and there."""
-    result = _libc.syscall(ctypes.c_long(x86 if _X86 else other), *(word if hasattr(word, "_type_") else ctypes.c_long(word) for word in arguments))
+    result = _libc.syscall(
+        ctypes.c_long(x86 if _X86 else other), *(word if hasattr(word, "_type_") else ctypes.c_long(word) for word in arguments)
+    )
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
@@ -93,7 +95,11 @@ row("reading a file outside", "ENOENT", lambda t: read(t["secret"]))
 row("reading /tmp of the machine", "ENOENT", lambda t: read(t["/tmp"]))
 row("reading shared memory of the machine", "ENOENT", lambda t: read(t["/dev/shm"]))
 row("reading another pod's scratch folder", "ENOENT EACCES", lambda t: read(os.path.join(t["other"], "mine")))
-row("listing the folder of all scratch folders", "ENOENT EACCES", lambda t: listed(os.path.dirname(t["other"]), os.path.basename(t["other"])))
+row(
+    "listing the folder of all scratch folders",
+    "ENOENT EACCES",
+    lambda t: listed(os.path.dirname(t["other"]), os.path.basename(t["other"])),
+)
 row("reading the page of another pod", "ENOENT EACCES", lambda t: read(t["page"]))
 row("reading hob.toml", "ENOENT EACCES", lambda t: read(t["home"] + "/hob.toml"))
 row("listing HOB_HOME", "ENOENT EACCES", lambda t: listed(t["home"], "hob.toml"))
@@ -307,12 +313,29 @@ row("pairs of sockets that are not local", "EPERM", lambda t: asked(53, 199, 2, 
 
 for who in ("host", "victim", "keeper"):
     row(f"signalling the {who}", "EPERM ESRCH", lambda t, who=who: os.kill(t[who], 0))
-    row(f"tracing the {who}", "EPERM ESRCH", lambda t, who=who: call(101, 117, 0x4206, t[who], _NOTHING, _NOTHING), "any" if who == "victim" else "it would stop what judges it")
-    row(f"setting limits of the {who}", "EPERM ESRCH", lambda t, who=who: call(302, 261, t[who], 7, _NOTHING, ctypes.create_string_buffer(16)))
+    row(
+        f"tracing the {who}",
+        "EPERM ESRCH",
+        lambda t, who=who: call(101, 117, 0x4206, t[who], _NOTHING, _NOTHING),
+        "any" if who == "victim" else "it would stop what judges it",
+    )
+    row(
+        f"setting limits of the {who}",
+        "EPERM ESRCH",
+        lambda t, who=who: call(302, 261, t[who], 7, _NOTHING, ctypes.create_string_buffer(16)),
+    )
     row(f"setting the priority of the {who}", "EPERM ESRCH", lambda t, who=who: os.setpriority(os.PRIO_PROCESS, t[who], 0))
-    row(f"setting the scheduler of the {who}", "EPERM ESRCH", lambda t, who=who: os.sched_setscheduler(t[who], os.SCHED_OTHER, os.sched_param(0)))
+    row(
+        f"setting the scheduler of the {who}",
+        "EPERM ESRCH",
+        lambda t, who=who: os.sched_setscheduler(t[who], os.SCHED_OTHER, os.sched_param(0)),
+    )
 row("signalling a thread of the victim", "EPERM ESRCH", lambda t: call(234, 131, t["victim"], t["victim"], 0))
-row("queueing a signal to the victim", "EPERM ESRCH", lambda t: call(129, 138, t["victim"], 0, ctypes.create_string_buffer(struct.pack("iii", 0, 0, -1), 128)))
+row(
+    "queueing a signal to the victim",
+    "EPERM ESRCH",
+    lambda t: call(129, 138, t["victim"], 0, ctypes.create_string_buffer(struct.pack("iii", 0, 0, -1), 128)),
+)
 row("signalling the group of the victim", "EPERM ESRCH", lambda t: os.killpg(t["group"], 0))
 row("setting the input priority of the victim", "EPERM ESRCH", lambda t: call(251, 30, 1, t["victim"], 2 << 13))
 
@@ -331,7 +354,11 @@ def reading_memory_of_the_victim(t):
     return asked(310, 270, t["victim"], vector, 1, vector, 1, 0)
 
 
-row("writing memory of the victim", "EPERM", lambda t: asked(311, 271, t["victim"], (ctypes.c_uint64 * 2)(8, 8), 1, (ctypes.c_uint64 * 2)(8, 8), 1, 0))
+row(
+    "writing memory of the victim",
+    "EPERM",
+    lambda t: asked(311, 271, t["victim"], (ctypes.c_uint64 * 2)(8, 8), 1, (ctypes.c_uint64 * 2)(8, 8), 1, 0),
+)
 row("comparing itself with the victim", "EPERM", lambda t: call(312, 272, os.getpid(), t["victim"], 2, 0, 0))
 row("finding shared memory of the victim", "ENOENT", lambda t: call(29, 194, t["shm_key"], 0, 0))
 row("asking to be traced", "EPERM", lambda t: call(101, 117, 0, 0, _NOTHING, _NOTHING))
@@ -354,7 +381,12 @@ def forking_into_a_user_namespace(t):
 
 row("forking by clone3", "ENOSYS", lambda t: asked(435, 435, _NOTHING, 0))
 row("entering its own namespace again", "EPERM", lambda t: call(308, 268, os.open("/proc/self/ns/net", os.O_RDONLY), 0), "root")
-row("entering a namespace of the host", "EPERM EACCES ENOENT ESRCH", lambda t: call(308, 268, os.open(f"/proc/{t['host']}/ns/net", os.O_RDONLY), 0), "root")
+row(
+    "entering a namespace of the host",
+    "EPERM EACCES ENOENT ESRCH",
+    lambda t: call(308, 268, os.open(f"/proc/{t['host']}/ns/net", os.O_RDONLY), 0),
+    "root",
+)
 row("entering all namespaces of the victim", "EPERM ESRCH", lambda t: call(308, 268, handle(t), 0x40000000), "root")
 
 
