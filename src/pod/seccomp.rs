@@ -76,6 +76,17 @@ const REFUSED: &[libc::c_long] = &[
 /// Memory, semaphores and queues that whoever knows their number or name has in common: pods of one zygote share the namespace of these.
 const SHARED_BY_NUMBER: &[libc::c_long] = &[libc::SYS_shmget, libc::SYS_shmat, libc::SYS_semget, libc::SYS_msgget, libc::SYS_mq_open];
 
+/// Refused where they are for another process than the caller's own, which is 0: who has the same user may do this to any, the host
+/// included. With the place of the argument that says which.
+const OF_OTHERS: &[(libc::c_long, u8)] = &[
+    (libc::SYS_prlimit64, 0),
+    (libc::SYS_setpriority, 1),
+    (libc::SYS_ioprio_set, 1),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setattr, 0),
+];
+
 /// Any of the new namespaces, as flags of `clone`.
 const CLONE_NEW: &[libc::c_int] = &[
     libc::CLONE_NEWNS,
@@ -121,6 +132,10 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         // Asking which one it is (all ones) is harmless, as is the ordinary one.
         let persona = SeccompRule::new(vec![is(0, Is::Ne, -1)?, is(0, Is::Ne, 0)?])?;
         refused.insert(libc::SYS_personality, vec![persona]);
+        for (number, argument) in OF_OTHERS {
+            refused.insert(*number, vec![SeccompRule::new(vec![is(*argument, Is::Ne, 0)?])?]);
+        }
+        refused.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![is(0, Is::Ne, libc::AF_UNIX)?])?]);
         refused.insert(libc::SYS_socket, sockets(who == Who::PodWithNetwork, &is, &masked)?);
         // Its flags lie in memory, where no filter looks: as on a kernel without it, callers use `clone`.
         let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);

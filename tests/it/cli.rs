@@ -12,7 +12,7 @@ mod granting;
 mod hostile;
 mod killing;
 mod managing;
-mod rig;
+pub mod rig;
 mod served;
 mod serving;
 mod tampering;

@@ -6,6 +6,7 @@ mod environment;
 mod leftovers;
 mod pods;
 mod repository;
+mod sandbox;
 mod script_glue;
 mod shelf;
 mod storms;

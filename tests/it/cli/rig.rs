@@ -170,7 +170,7 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
 }
 
 /// An interpreter and a `uv` for all tests of this binary; the second is fetched once when the machine has none.
-fn tools() -> &'static (PathBuf, PathBuf) {
+pub fn tools() -> &'static (PathBuf, PathBuf) {
     static TOOLS: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     TOOLS.get_or_init(|| {
         // A thread of its own: the caller may be inside a runtime.

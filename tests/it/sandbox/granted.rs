@@ -1,0 +1,129 @@
+//! What an operator granted a pod can do, and nothing beside it.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    os::unix::fs::symlink,
+    path::Path,
+};
+
+use hob::model::Code;
+use serde_json::json;
+
+use super::ordinary;
+use crate::support::{Rig, call};
+
+/// Asks for these lines of permissions as well; they are granted if `given`.
+fn allow(rig: &Rig, recipe: &Path, lines: &str, given: bool) {
+    let manifest = recipe.join("recipe.toml");
+    let asked = fs::read_to_string(&manifest).unwrap().replace("[permissions]\n", &format!("[permissions]\n{lines}\n"));
+    fs::write(manifest, asked).unwrap();
+    if given {
+        let file = rig.folder.path().join("home/hob.toml");
+        let head = format!("[grants.\"{}\"]\n", recipe.display());
+        let granted = fs::read_to_string(&file).unwrap().replace(&head, &format!("{head}{lines}\n"));
+        fs::write(file, granted).unwrap();
+    }
+}
+
+const FETCHER: &str = r#"
+import urllib.error, urllib.request
+class Subject:
+    def run(self, input):
+        try:
+            with urllib.request.urlopen(input, timeout=10) as answer:
+                return [answer.status, answer.read().decode()]
+        except urllib.error.HTTPError as error:
+            return [error.code, ""]
+        except (urllib.error.URLError, OSError) as error:
+            return [0, str(error)]
+"#;
+
+#[tokio::test]
+async fn a_pod_reaches_what_was_granted_by_name_and_nothing_else_on_the_network() {
+    let (granted, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (port, closed) = (granted.local_addr().unwrap().port(), other.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for mut stream in granted.incoming().take(4).map(Result::unwrap) {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+        }
+    });
+    let rig = ordinary::rig().await;
+    let recipe = rig.python("fetcher", FETCHER, false);
+    allow(&rig, &recipe, &format!("network = [\"127.0.0.1:{port}\"]"), true);
+    let fetch = |url: String| {
+        let (rig, recipe) = (&rig, &recipe);
+        async move { rig.host.call(call(recipe, json!(url))).await.unwrap().output.into_value() }
+    };
+    assert_eq!(fetch(format!("http://127.0.0.1:{port}/")).await, json!([200, "hello"]));
+    for url in [format!("http://127.0.0.1:{closed}/"), format!("http://localhost:{port}/"), "http://192.0.2.1/".to_owned()] {
+        assert_eq!(fetch(url.clone()).await[0], 403, "{url}");
+    }
+    let ungranted = rig.python("ungranted", FETCHER, false);
+    allow(&rig, &ungranted, &format!("network = [\"127.0.0.1:{port}\"]"), false);
+    let said = rig.host.call(call(&ungranted, json!(format!("http://127.0.0.1:{port}/")))).await.unwrap().output.into_value();
+    assert_eq!(said[0], 0, "{said}");
+    assert!(said[1].as_str().unwrap().contains("Operation not permitted"), "{said}");
+    other.set_nonblocking(true).unwrap();
+    assert!(other.accept().is_err(), "nobody came to what was not granted");
+    rig.close().await;
+}
+
+const OPENER: &str = r#"
+import errno
+class Subject:
+    def run(self, input):
+        if input.get("plain"):
+            with open(input["path"], input["mode"]) as file:
+                return file.read()
+        try:
+            with open(input["path"], input["mode"]) as file:
+                if "w" in input["mode"]:
+                    file.write("a pod's")
+                    return "written"
+                return file.read()
+        except OSError as error:
+            return errno.errorcode[error.errno]
+"#;
+
+#[tokio::test]
+async fn granted_folders_are_open_as_granted_and_links_in_them_lead_nowhere() {
+    let rig = ordinary::rig().await;
+    let recipe = rig.python("opener", OPENER, false);
+    let (books, other, open) = (rig.folder.path().join("books"), rig.folder.path().join("other"), rig.open());
+    for folder in [&books, &other] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("one"), "text").unwrap();
+    }
+    symlink(other.join("one"), open.join("link")).unwrap();
+    symlink(&other, open.join("folder")).unwrap();
+    allow(&rig, &recipe, &format!("read = [\"{}\"]", books.display()), true);
+    for (path, mode, expected) in [
+        (books.join("one"), "r", "text"),
+        (books.join("one"), "w", "EROFS"),
+        (books.join("new"), "w", "EROFS"),
+        (open.join("new"), "w", "written"),
+        (open.join("new"), "r", "a pod's"),
+        (open.join("link"), "r", "ENOENT"),
+        (open.join("link"), "w", "EROFS"),
+        (open.join("folder/one"), "r", "ENOENT"),
+        (other.join("one"), "r", "ENOENT"),
+    ] {
+        let input = json!({"path": path, "mode": mode});
+        let said = rig.host.call(call(&recipe, input)).await.unwrap().output.into_value();
+        // A file that is not there cannot be made there, whichever wall says so first.
+        let same =
+            said == expected || (mode == "w" && ["EROFS", "EACCES", "ENOENT"].contains(&said.as_str().unwrap()) && expected == "EROFS");
+        assert!(same, "{} {mode}: {said}, wanted {expected}", path.display());
+    }
+    assert_eq!(fs::read_to_string(other.join("one")).unwrap(), "text");
+    assert_eq!(fs::read_to_string(books.join("one")).unwrap(), "text");
+    assert_eq!(fs::read_to_string(open.join("new")).unwrap(), "a pod's");
+
+    let fault = rig.host.call(call(&recipe, json!({"plain": true, "path": books.join("new"), "mode": "w"}))).await.unwrap_err();
+    assert_eq!(fault.code, Code::SandboxDenied, "{fault:?}");
+    assert!(fault.hint.as_ref().is_some_and(|hint| hint.contains("hob grant")), "{fault:?}");
+    rig.close().await;
+}
