@@ -21,6 +21,11 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "python3 is
 python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
 python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
 
+# A voice for the test of speech recognition (13 MB), which is skipped without one.
+if ! command -v flite >/dev/null && command -v apt-get >/dev/null; then
+  (apt_install flite) || say "no flite: the test of speech recognition will be skipped"
+fi
+
 # Glue in Rust: rustup's target, else Debian's packages that can build its standard library.
 target=wasm32-unknown-unknown
 has_target() { [ -d "$(rustc --print target-libdir --target $target 2>/dev/null)" ]; }

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use hob::{
     host::{Config, Host},
-    model::{Call, Code, Home},
+    model::{
+        Call, Code, Home,
+        status::{Class, ZygoteState},
+    },
 };
 use serde_json::{Value, json};
 
@@ -66,6 +69,33 @@ async fn embeddings_are_those_of_sentence_transformers() {
     let alone = host.call(embed(json!({ "text": texts[0]["text"] }))).await.unwrap();
     let alone = vector(&alone.output.value()["embeddings"][0]);
     assert!(cosine(&alone, &vector(&found[0])) >= 0.9999);
+    host.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_forked_pod_gives_what_a_started_one_gives_without_any_permission() {
+    let host = host().await;
+    let input =
+        json!({ "texts": ["a cat", "naïve café, Ångström, Straße", "The stock market fell sharply."], "similarity_to": "a kitten" });
+    let started = host.call(embed(input.clone())).await.unwrap().output.into_value();
+    // The pod that tries whether others may be forked is there beside it, or not yet.
+    let pod = host.pods().into_iter().find(|pod| !pod.forked).unwrap();
+    let sandbox = pod.sandbox.unwrap();
+    assert_eq!((sandbox.class, sandbox.missing), (Class::Full, Vec::new()));
+
+    for _ in 0..1200 {
+        match &host.status().zygotes[0] {
+            zygote if zygote.state == ZygoteState::Booting => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            zygote => {
+                assert_eq!(zygote.state, ZygoteState::Ready, "{zygote:?}");
+                break;
+            }
+        }
+    }
+    let before = host.status().zygotes[0].forked;
+    let forked = host.call(Call { one_shot: true, ..embed(input) }).await.unwrap().output.into_value();
+    assert_eq!(host.status().zygotes[0].forked, before + 1);
+    assert_eq!(forked, started);
     host.shutdown().await;
 }
 

@@ -1,0 +1,158 @@
+//! Packages that people use, unchanged, inside the sandbox: with no permission, from started and from forked pods.
+//!
+//! Apart from `embeddings.rs`, which is about one recipe being right: these are about what packages expect of a system (processes of their
+//! own, shared memory, semaphores, files in /proc and /sys), and whether a pod has it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hob::{
+    host::{Config, Host},
+    model::{
+        Blob, Call, Home, Outcome,
+        status::{Class, ZygoteState},
+    },
+};
+use serde_json::{Value, json};
+
+/// How long the imports of a zygote and its canary may take, in seconds, on a machine that is busy with other tests.
+const ZYGOTE_S: u64 = 120;
+
+/// Environments are dear: the tests of a checkout share them, and the next run finds them.
+async fn host() -> Host {
+    Host::open(Config::new(Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages-home")))).await.unwrap()
+}
+
+fn to(recipe: &Path, operation: &str, input: Value) -> Call {
+    Call::new(&recipe.display().to_string(), operation, input).unwrap()
+}
+
+/// Makes a call with a pod of its own, which must be confined wholly; the output, and whether that pod was forked.
+async fn alone(host: &Host, call: Call) -> (Value, bool) {
+    let before: Vec<String> = host.pods().into_iter().map(|pod| pod.incarnation).collect();
+    let running = host.start(Call { one_shot: true, ..call });
+    let outcome = running.outcome();
+    tokio::pin!(outcome);
+    let mut seen = None;
+    let done: Outcome = loop {
+        tokio::select! {
+            done = &mut outcome => break done.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(1)) => {}
+        }
+        let new = host.pods().into_iter().find(|pod| !before.contains(&pod.incarnation) && pod.sandbox.is_some());
+        seen = seen.or(new.map(|pod| (pod.sandbox.unwrap(), pod.forked)));
+    };
+    let (sandbox, forked) = seen.expect("a pod is there for longer than a look at it takes");
+    assert_eq!((sandbox.class, sandbox.missing), (Class::Full, Vec::new()));
+    (done.output.into_value(), forked)
+}
+
+/// Waits for the zygote of a recipe that was called before; panics with the reason if there is none to be had.
+async fn zygote(host: &Host) {
+    for _ in 0..ZYGOTE_S * 20 {
+        match host.status().zygotes.into_iter().next() {
+            Some(zygote) if zygote.state == ZygoteState::Ready => return,
+            Some(zygote) if zygote.state == ZygoteState::Unforkable => panic!("{:?}", zygote.why),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    panic!("no zygote within {ZYGOTE_S} s: {:?}", host.status().zygotes);
+}
+
+/// Each call on a started pod, then each on a forked one; the outputs of both.
+async fn started_and_forked(host: &Host, recipe: &str, calls: impl Fn(&Path) -> Vec<Call>) -> [Vec<Value>; 2] {
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes").join(recipe);
+    let (place, mut outputs) = (tempfile::tempdir().unwrap(), [Vec::new(), Vec::new()]);
+    for call in calls(&without_preload(&recipe, place.path())) {
+        let (output, forked) = alone(host, call).await;
+        assert!(!forked);
+        outputs[0].push(output);
+    }
+    let calls = calls(&recipe);
+    // Asks for a zygote, and does not wait for it.
+    host.call(calls[0].clone()).await.unwrap();
+    zygote(host).await;
+    for call in calls {
+        let (output, forked) = alone(host, call).await;
+        assert!(forked);
+        outputs[1].push(output);
+    }
+    outputs
+}
+
+/// A copy of a recipe whose pods are never forked: whether they would be is a matter of time otherwise.
+fn without_preload(recipe: &Path, place: &Path) -> PathBuf {
+    let manifest = std::fs::read_to_string(recipe.join("recipe.toml")).unwrap();
+    let kept: Vec<&str> = manifest.lines().filter(|line| !line.starts_with("preload = ")).collect();
+    assert_eq!(kept.len() + 1, manifest.lines().count());
+    std::fs::write(place.join("recipe.toml"), kept.join("\n")).unwrap();
+    std::fs::create_dir(place.join("pod")).unwrap();
+    for file in std::fs::read_dir(recipe.join("pod")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        std::fs::copy(&file, place.join("pod").join(file.file_name().unwrap())).unwrap();
+    }
+    place.to_owned()
+}
+
+#[tokio::test]
+async fn scikit_learn_and_multiprocessing_run_as_they_are() {
+    let host = host().await;
+    let outputs = started_and_forked(&host, "forest", |recipe| {
+        let ways = ["fork", "spawn", "forkserver"].map(|way| to(recipe, "share", json!({ "way": way })));
+        ways.into_iter().chain([to(recipe, "learn", json!({}))]).collect()
+    })
+    .await;
+    for outputs in &outputs {
+        let squares: Vec<u32> = (0..10).map(|number| number * number).collect();
+        for shared in &outputs[..3] {
+            assert_eq!(*shared, json!({"squares": squares, "counted": 400, "told": [0, 0, 1, 1, 2, 2], "summed": 999_000.0}));
+        }
+        let learnt = &outputs[3];
+        assert!(learnt["right"].as_u64().unwrap() > 420, "{learnt}");
+        assert!((1..=2).contains(&learnt["workers"].as_u64().unwrap()), "joblib computed in processes: {learnt}");
+    }
+    assert_eq!(outputs[0], outputs[1]);
+    host.shutdown().await;
+}
+
+const SAID: &str = "the weather is fine today and we are going to the park";
+
+#[tokio::test]
+async fn pocketsphinx_hears_what_was_said() {
+    let (host, spoken) = (host().await, speech().await);
+    let [started, forked] = started_and_forked(&host, "speech", |recipe| {
+        let mut calls = vec![to(recipe, "pronounce", json!({"word": "hello"}))];
+        if let Some(audio) = &spoken {
+            let blob = Blob { name: "audio".into(), media_type: "audio/wav".into(), bytes: audio.clone().into() };
+            calls.push(Call { blobs: vec![blob], ..to(recipe, "listen", json!({})) });
+        }
+        calls
+    })
+    .await;
+    assert_eq!(started, forked);
+    assert_eq!(started[0], json!({"phones": "HH AH L OW"}));
+    if spoken.is_some() {
+        let text = started[1]["text"].as_str().unwrap();
+        let missed: Vec<&str> = SAID.split(' ').filter(|word| !text.split(' ').any(|heard| heard == *word)).collect();
+        assert!(missed.len() <= 2, "heard `{text}`, missed {missed:?}");
+    }
+    host.shutdown().await;
+}
+
+/// A voice's WAV; none without flite, whose voices are those that pocketsphinx understands.
+async fn speech() -> Option<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("said.wav");
+    let status = tokio::process::Command::new("flite").args(["-voice", "slt", "-t", SAID, "-o"]).arg(&file).status().await;
+    match status {
+        Ok(status) => {
+            assert!(status.success(), "flite: {status}");
+            Some(std::fs::read(file).unwrap())
+        }
+        Err(error) => {
+            println!("SKIPPED: what was said could not be made without flite ({error}); `make setup` installs it");
+            None
+        }
+    }
+}
