@@ -37,6 +37,9 @@ pub struct Wheels {
     pub lock: &'static str,
 }
 
+/// What keeps onnxruntime from starting a thread for its telemetry as soon as it is imported: with one it is not forked.
+pub const SILENT: &str = "ORT_DISABLE_TELEMETRY";
+
 /// What recipes preload, from next to nothing up. The last two are 5.6 GB.
 pub const WHEELS: &[Wheels] = &[
     Wheels { name: "bare", modules: &["six"], lock: "tests/it/zygotes/requirements.lock" },
@@ -140,7 +143,12 @@ fn changed(recipe: &Path, name: &str, line: &str, scratch: &Path) -> Result<Path
 fn with_wheels(wheels: &Wheels, name: &str, scratch: &Path) -> Result<PathBuf, Fault> {
     let preload = if name.ends_with("-forked") { format!("\npreload = {:?}", wheels.modules) } else { String::new() };
     // Two at all times: one more than one is an extra one. Two on two cores have a thread each.
-    let copy = changed(&support::source("start"), name, &format!("min = 2\nmax = 2\nthreads = 1{preload}"), scratch)?;
+    let copy = changed(
+        &support::source("start"),
+        name,
+        &format!("min = 2\nmax = 2\nthreads = 1\nenv = {{ {SILENT} = \"1\" }}{preload}"),
+        scratch,
+    )?;
     let failed = |error: std::io::Error| Fault::io(format!("writing {}", copy.display()), &error);
     std::fs::write(copy.join("pod/wheels.py"), format!("WHEELS = {:?}\n", wheels.modules)).map_err(failed)?;
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(wheels.lock), copy.join("pod/requirements.lock")).map_err(failed)?;
