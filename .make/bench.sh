@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Prints the benchmarks' tables and appends each figure to target/bench/results.jsonl; docs/performance.md says what each is.
-# Arguments name benchmarks (w1_echo, w1_in_flight, w2_http, w3_embeddings, w5_glue, w6_recovery, w7_idle, host_memory); without any,
-# all of them are run. Installs what they are measured against, once; what cannot be installed is skipped and said to be.
+# Arguments name benchmarks (w1_echo, w1_in_flight, w2_http, w3_embeddings, w5_glue, w6_recovery, w7_idle, w8_start, host_memory); without any,
+# all of them are run. Installs what they are measured against, once; what cannot be installed is skipped and said to be. With
+# HOB_BENCH_TORCH=1 w8_start measures torch and sentence-transformers as well, whose environment is 5.6 GB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- w1_echo w1_in_flight w2_http w3_embeddings w5_glue w6_recovery w7_idle host_memory
+[ $# -gt 0 ] || set -- w1_echo w1_in_flight w2_http w3_embeddings w5_glue w6_recovery w7_idle w8_start host_memory
 chosen=() models=no
 for name in "$@"; do
   chosen+=(--bench "$name")

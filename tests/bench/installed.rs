@@ -30,6 +30,31 @@ pub const UNRULY: &str = "hob/unruly";
 /// The shipped one, with one thread for each pod.
 pub const EMBEDDINGS: &str = "hob/sentence-embeddings";
 
+/// Wheels whose import is measured, of the environment that a lock describes.
+pub struct Wheels {
+    pub name: &'static str,
+    pub modules: &'static [&'static str],
+    pub lock: &'static str,
+}
+
+/// What keeps onnxruntime from starting a thread for its telemetry as soon as it is imported: with one it is not forked.
+pub const SILENT: &str = "ORT_DISABLE_TELEMETRY";
+
+/// What recipes preload, from next to nothing up. The last two are 5.6 GB.
+pub const WHEELS: &[Wheels] = &[
+    Wheels { name: "bare", modules: &["six"], lock: "tests/it/zygotes/requirements.lock" },
+    Wheels { name: "numpy", modules: &["numpy"], lock: "tests/it/zygotes/numpy.lock" },
+    Wheels { name: "onnxruntime", modules: &["onnxruntime", "tokenizers"], lock: "recipes/sentence-embeddings/pod/requirements.lock" },
+    Wheels { name: "torch", modules: &["torch"], lock: "tests/reference/requirements.lock" },
+    Wheels { name: "sentence-transformers", modules: &["sentence_transformers"], lock: "tests/reference/requirements.lock" },
+];
+
+/// The recipe that imports these wheels when it is started; `how` tells those apart that are started in different ways, and is `forked` for the
+/// one that preloads them.
+pub fn starting(wheels: &Wheels, how: &str) -> String {
+    format!("hob/start-{}-{how}", wheels.name)
+}
+
 /// `hob/echo` again, under the name of `hob/echo-<number>`.
 pub fn numbered(number: usize) -> String {
     format!("hob/echo-{number}")
@@ -93,7 +118,10 @@ fn recipe(name: &str, scratch: &Path) -> Result<PathBuf, Fault> {
         UNRULY => support::source("unruly"),
         TWO => changed(&shipped("recipes/echo"), name, "max = 2", scratch)?,
         EMBEDDINGS => changed(&shipped("recipes/sentence-embeddings"), name, "threads = 1", scratch)?,
-        _ => changed(&shipped("recipes/echo"), name, "", scratch)?,
+        _ => match WHEELS.iter().find(|wheels| name.strip_prefix("hob/start-").and_then(|rest| rest.strip_prefix(wheels.name)).is_some()) {
+            Some(wheels) => with_wheels(wheels, name, scratch)?,
+            None => changed(&shipped("recipes/echo"), name, "", scratch)?,
+        },
     })
 }
 
@@ -108,6 +136,22 @@ fn changed(recipe: &Path, name: &str, line: &str, scratch: &Path) -> Result<Path
     assert!(was.starts_with("name = ") && text.contains("\n[pod]\n"), "{}: not as this expects it", path.display());
     let text = text.replacen(was, &format!("name = \"{name}\""), 1).replacen("\n[pod]\n", &format!("\n[pod]\n{line}\n"), 1);
     std::fs::write(&path, text).map_err(failed)?;
+    Ok(copy)
+}
+
+/// A copy of `start/` that imports these wheels.
+fn with_wheels(wheels: &Wheels, name: &str, scratch: &Path) -> Result<PathBuf, Fault> {
+    let preload = if name.ends_with("-forked") { format!("\npreload = {:?}", wheels.modules) } else { String::new() };
+    // Two at all times: one more than one is an extra one. Two on two cores have a thread each.
+    let copy = changed(
+        &support::source("start"),
+        name,
+        &format!("min = 2\nmax = 2\nthreads = 1\nenv = {{ {SILENT} = \"1\" }}{preload}"),
+        scratch,
+    )?;
+    let failed = |error: std::io::Error| Fault::io(format!("writing {}", copy.display()), &error);
+    std::fs::write(copy.join("pod/wheels.py"), format!("WHEELS = {:?}\n", wheels.modules)).map_err(failed)?;
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(wheels.lock), copy.join("pod/requirements.lock")).map_err(failed)?;
     Ok(copy)
 }
 

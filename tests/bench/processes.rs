@@ -62,10 +62,16 @@ pub fn processor_time(pids: &[u32]) -> Duration {
 
 /// Memory of a process in MB: resident, and its share of that where pages are shared. Zero when it is gone.
 pub fn memory(pid: u32) -> (f64, f64) {
+    let [resident, share, _] = memory_parts(pid);
+    (resident, share)
+}
+
+/// The same, and what it has for itself alone: the pages that its end would give back.
+pub fn memory_parts(pid: u32) -> [f64; 3] {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0 kB");
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() * 1024.0 / 1e6
     };
-    (field("Rss:"), field("Pss:"))
+    [field("Rss:"), field("Pss:"), field("Private_Clean:") + field("Private_Dirty:")]
 }

@@ -117,6 +117,16 @@ impl Series {
         self.0.is_empty()
     }
 
+    /// Each one less that much.
+    pub fn less(self, value: f64) -> Series {
+        Series(self.0.into_iter().map(|own| own - value).collect())
+    }
+
+    /// How much more than `other`, by round as well.
+    pub fn above(&self, other: &Series) -> f64 {
+        middle(self.0.iter().zip(&other.0).map(|(own, other)| own - other).collect())
+    }
+
     /// How many times as much as `other`. Taken round by round, then the middle one, as in [`Column::over`].
     pub fn over(&self, other: &Series) -> f64 {
         middle(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
