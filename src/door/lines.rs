@@ -198,6 +198,7 @@ struct Read {
     level: String,
     #[serde(default)]
     message: String,
+    #[serde(default, deserialize_with = "present")]
     output: Option<Box<RawValue>>,
     #[serde(default)]
     recipe: String,
@@ -208,6 +209,11 @@ struct Read {
     #[serde(default)]
     wall_ms: f64,
     fault: Option<Fault>,
+}
+
+/// A field that is there, be it `null`: which is an output like any other.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Line {

@@ -101,6 +101,8 @@ pub(super) fn environment<'a>(spec: &'a Spec, scratch: &Path) -> Vec<(&'a str, S
         ("HF_HOME", scratch),
         // A recipe's folder and environment are checked file by file and must stay as they are.
         ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+        // It would start a thread as it is imported, to report to somebody whom no pod reaches; and what has a thread cannot be forked.
+        ("ORT_DISABLE_TELEMETRY", "1".to_owned()),
         ("USER", "pod".to_owned()),
         ("LOGNAME", "pod".to_owned()),
         // Capped, and before any of these libraries is imported: two torch threads on two busy cores halve each other.

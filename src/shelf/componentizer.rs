@@ -105,6 +105,8 @@ impl Componentizer {
 
     async fn start(&self, arguments: &[&OsStr], folder: &Path, limit_ms: u64) -> std::io::Result<process::Ran> {
         let mut command = Command::new(&self.program);
+        // It ends in what went wrong, and not in where its own code was then.
+        command.env_remove("RUST_BACKTRACE");
         command.args(&self.arguments).args(arguments).current_dir(folder).stdin(Stdio::null());
         process::run(command, limit_ms, |_| ()).await
     }

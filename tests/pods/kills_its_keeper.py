@@ -1,6 +1,6 @@
 """A method that kills the process above it, which is the keeper that was to end it.
 
-Expected: `crashed` by SIGKILL at once; the pod does not outlive its keeper.
+Expected: `sandbox_denied`; the keeper is outside, where no signal of the pod reaches, and both live on.
 """
 
 import os

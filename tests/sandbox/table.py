@@ -360,7 +360,7 @@ row(
     lambda t: asked(311, 271, t["victim"], (ctypes.c_uint64 * 2)(8, 8), 1, (ctypes.c_uint64 * 2)(8, 8), 1, 0),
 )
 row("comparing itself with the victim", "EPERM", lambda t: call(312, 272, os.getpid(), t["victim"], 2, 0, 0))
-row("finding shared memory of the victim", "ENOENT", lambda t: call(29, 194, t["shm_key"], 0, 0))
+row("finding shared memory of the victim", "ENOENT EPERM", lambda t: call(29, 194, t["shm_key"], 0, 0))
 row("asking to be traced", "EPERM", lambda t: call(101, 117, 0, 0, _NOTHING, _NOTHING))
 
 # --- the walls
