@@ -35,6 +35,9 @@ const SIGKILL: i32 = 9;
 impl Driver {
     pub(super) async fn bury(mut self) {
         let ending = self.ending.unwrap_or(Ending::Code(-1));
+        if let Some(grouping) = self.grouping.take() {
+            self.group = grouping.await.ok().flatten();
+        }
         // The kernel's way to hold a group to its memory: nobody else would say why.
         if self.blame.is_none()
             && ending == Ending::Signal(SIGKILL)

@@ -28,7 +28,7 @@ use super::{
     registry::{self, Record},
     schedule::Served,
     seat::{Report, Seat, Unit},
-    starting::{bounded, cgroups, started},
+    starting::{Grouping, cgroups, grouped, started},
     state::{Action, AskId, Ending, Event, Rules, State, step},
     vitals,
     waits::{Undelivered, deliver, far, readable, wait, writable},
@@ -53,7 +53,8 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let path = registry::path_of(&spec.scratch);
     or_without(registry::record(&path, &record), "should this host be killed, the next one may not find what its pod left");
     let (mut process, plan) = started(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
-    let group = or_without(bounded(&spec, &process), "its memory is watched, and nothing in the kernel bounds it").flatten();
+    // A forked pod's number comes later.
+    let grouping = process.keeper_pid().filter(|_| !process.is_forked()).and_then(|keeper| grouped(&spec, keeper));
     record.keeper = process.keeper_pid().and_then(registry::Process::of);
     // The first one found its place on the disk; should this one not, the mark in the pod's variables still leads to it.
     let _ = registry::record(&path, &record);
@@ -79,10 +80,16 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     });
     let (bury, buried) = watch::channel(false);
     let mut control = Lane::new(control, FRAME_BYTES_MAX);
-    // First of all the walls: the keeper reads exactly this, and the pod everything after it.
-    if let Some(plan) = plan {
-        frame::encode(control.out(), 0, &plan, std::iter::empty());
-    }
+    // First of all the walls: the keeper reads exactly this, and the pod everything after it. Before the keeper is in its group it starts nothing.
+    let plan = match grouping {
+        Some(_) => plan,
+        None => {
+            if let Some(plan) = plan {
+                frame::encode(control.out(), 0, &plan, std::iter::empty());
+            }
+            None
+        }
+    };
     let pod = manifest.pod.as_ref();
     let now = Instant::now();
     let driver = Driver {
@@ -122,8 +129,10 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         silence: Silence::default(),
         last_freed: now,
         memory_looked: now,
-        memory_due: (!group.as_ref().is_some_and(|_| cgroups().limits_memory())).then(|| now + Duration::from_millis(MEMORY_WATCH_MS)),
-        group,
+        memory_due: Some(now + Duration::from_millis(MEMORY_WATCH_MS)),
+        group: None,
+        grouping,
+        plan,
         egress: None,
         awaits_birth: false,
         ending: None,
@@ -138,6 +147,16 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
 /// A pod that answers is worth more than what would be known of its end: on a full disk it goes without.
 fn or_without<T>(result: Result<T, Fault>, lost: &str) -> Option<T> {
     result.inspect_err(|fault| tracing::warn!("{lost}: {fault}")).ok()
+}
+
+/// Waits for a group that is being made. Cancel-safe.
+async fn made(grouping: &mut Option<Grouping>) -> Option<Group> {
+    let group = match grouping {
+        Some(grouping) => grouping.await.ok().flatten(),
+        None => std::future::pending().await,
+    };
+    *grouping = None;
+    group
 }
 
 /// One of the two lanes.
@@ -254,10 +273,14 @@ pub(super) struct Driver {
     pub silence: Silence,
     last_freed: Instant,
     memory_looked: Instant,
-    /// When its memory is looked at next, to end it above its limit; never where a control group does.
+    /// When its memory is looked at next, to end it above its limit; never where a control group does from its first process on.
     pub memory_due: Option<Instant>,
     /// What bounds it in the kernel, where this machine lets us.
     pub group: Option<Group>,
+    /// That group, while it is being made.
+    pub grouping: Option<Grouping>,
+    /// What its keeper is told once it is in its group.
+    plan: Option<Vec<u8>>,
     /// Answers its proxy, if names on the network were granted.
     pub egress: Option<Egress>,
     /// Its first word came before its number: it is told to start when that is known.
@@ -297,6 +320,7 @@ impl Driver {
                     }
                 }
                 inbox = self.shared.told() => self.heed(inbox),
+                group = made(&mut self.grouping), if self.grouping.is_some() => self.grouped(group),
                 _ = birth, if self.awaits_birth => self.born(),
                 ending = self.process.ended() => {
                     self.read_last_words();
@@ -311,6 +335,17 @@ impl Driver {
             }
         }
         self.bury().await;
+    }
+
+    fn grouped(&mut self, group: Option<Group>) {
+        self.group = group;
+        // What a forked pod started before it was in its group is outside: it stays watched.
+        if self.group.is_some() && cgroups().limits_memory() && !self.process.is_forked() {
+            self.memory_due = None;
+        }
+        if let Some(plan) = self.plan.take() {
+            frame::encode(self.control.out(), 0, &plan, std::iter::empty());
+        }
     }
 
     fn has_output(&self) -> bool {

@@ -191,7 +191,13 @@ impl Family {
         let raw = |plan: &'_ [u8]| -> Result<Box<RawValue>, String> { serde_json::from_slice(plan).map_err(|error| error.to_string()) };
         let (plan, zygote_plan) = (raw(plan)?, raw(zygote_plan)?);
         // One thread each: numeric libraries that start more at their import could not be forked. Pods set their own number.
-        let fixed = [("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("PYTHONDONTWRITEBYTECODE", "1"), ("ORT_DISABLE_TELEMETRY", "1")];
+        let fixed = [
+            ("OMP_NUM_THREADS", "1"),
+            ("OPENBLAS_NUM_THREADS", "1"),
+            ("MKL_NUM_THREADS", "1"),
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+            ("ORT_DISABLE_TELEMETRY", "1"),
+        ];
         let places = ["HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME"].map(|name| (name, confine::FORKED_SCRATCH));
         let own = boot.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let base = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("USER", "pod"), ("LOGNAME", "pod")];

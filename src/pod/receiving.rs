@@ -12,6 +12,7 @@ use super::{
     egress::Egress,
     frame::Decoded,
     lane::{Lane, Read},
+    starting::grouped,
     state::{AskId, Event, State},
     waits::Undelivered,
     wire::{FromPod, PROTOCOL},
@@ -180,18 +181,12 @@ impl Driver {
         Ok(())
     }
 
-    /// A forked pod has its number: it is bounded, and told what it is to be.
+    /// A forked pod has its number: it gets its group, and is told what it is to be.
     pub(super) fn born(&mut self) {
         self.awaits_birth = false;
         let Some(pid) = self.process.pod_pid(0) else { return };
         self.shared.pid.store(pid, Ordering::Release);
-        if let Some(group) = &self.group
-            && let Err(error) = group.add(pid)
-        {
-            tracing::warn!("a pod's memory is watched, and nothing in the kernel bounds it: {error}");
-            self.group = None;
-            self.memory_due = Some(Instant::now());
-        }
+        self.grouping = grouped(&self.spec, pid);
         self.step(Event::Hello);
     }
 

@@ -27,24 +27,27 @@ pub(super) fn started(spec: &Spec, page: Option<&Path>) -> Result<(Process, Opti
     Ok((Process::spawn(spec, page)?, Some(plan)))
 }
 
-/// The control group of a pod, with all that its process will start in it; none where this machine lets us make none.
-pub(super) fn bounded(spec: &Spec, process: &Process) -> Result<Option<Group>, Fault> {
+/// Puts `pid`, with all that it will start, into a control group of its own; none where this machine lets us make none. In the background, because
+/// the kernel may take twenty milliseconds to move a process.
+pub(super) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
     let cgroups = cgroups();
     if !cgroups.limits_memory() && !cgroups.limits_processes() {
-        return Ok(None);
+        return None;
     }
     let pod = spec.recipe.manifest().pod.as_ref();
-    let made = || {
-        let group =
-            cgroups.make(&registry::group_of(&spec.incarnation), Some(confine::memory_bytes(pod)), Some(confine::processes(pod)))?;
-        // A forked pod's number comes later; what it is to be is not told to it before.
-        if let Some(keeper) = process.keeper_pid().filter(|_| !process.is_forked()) {
-            group.add(keeper)?;
-        }
-        Ok(Some(group))
-    };
-    made().map_err(|error| Fault::io("making a control group", &error))
+    let (name, memory, processes) = (registry::group_of(&spec.incarnation), confine::memory_bytes(pod), confine::processes(pod));
+    Some(tokio::task::spawn_blocking(move || {
+        let made = || {
+            let group = cgroups.make(&name, Some(memory), Some(processes))?;
+            group.add(pid)?;
+            Ok(group)
+        };
+        made().inspect_err(|error: &std::io::Error| tracing::warn!("a pod is watched, and nothing in the kernel bounds it: {error}")).ok()
+    }))
 }
+
+/// A group that is being made.
+pub(super) type Grouping = tokio::task::JoinHandle<Option<Group>>;
 
 /// What this machine lets us bound in the kernel; found out once.
 pub(super) fn cgroups() -> &'static Cgroups {

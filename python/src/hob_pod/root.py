@@ -22,7 +22,7 @@ from .refused import Refused
 
 
 def separate(plan, more=0):
-    """Puts this process into namespaces of its own, and of the kinds `more`. Raises Refused; gives what could not be had in reduced mode."""
+    """Puts this process into namespaces of its own, and of the kinds `more`. Gives what was missing in reduced mode; raises Refused."""
     if "namespaces" in plan["without"]:
         return _missing(plan, "namespaces", "made unavailable")
     user, group = os.geteuid(), os.getegid()

@@ -12,7 +12,7 @@ import select
 import sys
 import time
 
-from . import kernel, root, sandbox
+from . import kernel, sandbox
 from .family import Channel
 from .refused import Refused
 
@@ -68,6 +68,7 @@ def _preload(boot):
 
     runner.set_up_packages(boot["site_packages"])
     import faulthandler  # noqa: F401
+    import mmap  # noqa: F401
     import traceback  # noqa: F401
 
     gc.disable()
@@ -193,7 +194,7 @@ class Zygote:
             status = ended.si_status << 8 if ended.si_code == os.CLD_EXITED else ended.si_status
             with open(f"/proc/{ended.si_pid}/stat", "rb", buffering=0) as file:
                 fields = file.read(4096).rpartition(b")")[2].split()
-            # utime and stime are the fields 14 and 15; the first one here is the third. Of a dead process no peak is told before it is taken.
+            # utime and stime are the fields 14 and 15; the first one here is the third. The peak is told as it is taken.
             cpu = (int(fields[11]) + int(fields[12])) * 1000 // os.sysconf("SC_CLK_TCK")
             if identity is not None:
                 self._channel.send({"type": "ended", "id": identity, "status": status, "usage": [0, cpu]})
