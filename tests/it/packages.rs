@@ -11,7 +11,7 @@ use std::{
 use hob::{
     host::{Config, Host},
     model::{
-        Blob, Call, Home, Outcome,
+        Blob, Call, Home, Outcome, Permissions,
         status::{Class, ZygoteState},
     },
 };
@@ -137,6 +137,50 @@ async fn pocketsphinx_hears_what_was_said() {
         let missed: Vec<&str> = SAID.split(' ').filter(|word| !text.split(' ').any(|heard| heard == *word)).collect();
         assert!(missed.len() <= 2, "heard `{text}`, missed {missed:?}");
     }
+    host.shutdown().await;
+}
+
+/// Needs an environment of 5.5 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names a Python that can make the model.
+#[tokio::test]
+async fn torch_and_transformers_run_as_they_are() {
+    let Some(python) = std::env::var_os("HOB_TEST_TORCH") else {
+        println!("SKIPPED: torch is large; `make test-torch` runs this");
+        return;
+    };
+    let (host, tests) = (host().await, Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
+    let place = tempfile::tempdir().unwrap();
+    let (model, forked) = (place.path().join("model"), place.path().join("forked"));
+    let made = std::process::Command::new(python).arg(tests.join("recipes/generate/make_model.py")).arg(&model).status().unwrap();
+    assert!(made.success(), "the model: {made}");
+    std::fs::create_dir_all(forked.join("pod")).unwrap();
+    for file in ["recipe.toml", "pod/generate.py"] {
+        let text = std::fs::read_to_string(tests.join("recipes/generate").join(file)).unwrap();
+        std::fs::write(forked.join(file), text.replace("\"MODEL\"", &format!("{model:?}"))).unwrap();
+    }
+    std::fs::copy(tests.join("reference/requirements.lock"), forked.join("pod/requirements.lock")).unwrap();
+    let started = place.path().join("started");
+    std::fs::create_dir(&started).unwrap();
+    let started = without_preload(&forked, &started);
+    let mut outputs = Vec::new();
+    for recipe in [&started, &forked] {
+        // Its one permission: the folder of the model.
+        let mut permissions = Permissions::default();
+        permissions.add("read", model.to_str().unwrap()).unwrap();
+        host.grant(&recipe.display().to_string().parse().unwrap(), permissions, false).await.unwrap();
+        if recipe == &forked {
+            // Builds the environment, if need be, and asks for a zygote.
+            host.call(to(recipe, "load_rows", json!({}))).await.unwrap();
+            zygote(&host).await;
+        }
+        for (operation, input) in [("generate", json!({"text": "the cat sat on"})), ("load_rows", json!({}))] {
+            let (output, is_forked) = alone(&host, to(recipe, operation, input)).await;
+            assert_eq!(is_forked, recipe == &forked);
+            outputs.push(output);
+        }
+    }
+    assert_eq!(outputs[0]["tokens"].as_array().unwrap().len(), 4 + 12, "{outputs:?}");
+    assert_eq!(outputs[1], json!({"sums": [24.0, 88.0, 152.0, 216.0], "workers": 2}));
+    assert_eq!(outputs[..2], outputs[2..]);
     host.shutdown().await;
 }
 

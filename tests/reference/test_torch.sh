@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the reference vectors again with torch and sentence-transformers, and compares them with minilm.json.
+# Makes the reference vectors again with torch and sentence-transformers, and compares them with minilm.json; and runs a recipe
+# that uses torch and transformers as they are.
 #
 # It stands apart from the other tests because its environment is 5.5 GB; `make test-torch` runs it. The
 # environment is made once, in HOB_TORCH_VENV (default: ~/.cache/hob/torch-venv), again when the lock changes.
@@ -26,5 +27,8 @@ if [ "$(cat "$venv/.lock-sha256" 2>/dev/null)" != "$lock" ]; then
     fi
     echo "$lock" >"$venv/.lock-sha256"
 fi
+
+# The recipe of torch and transformers, in an environment that Hob builds itself.
+(cd "$here/../.." && HOB_TEST_TORCH="$venv/bin/python" cargo test --quiet --test it -- --nocapture packages::torch)
 
 exec "$venv/bin/python" "$here/make.py" --check
