@@ -25,12 +25,12 @@ impl Config {
 
     /// From HOB_HOME (one folder for everything) or the XDG folders, and HOB_PYTHON, HOB_UV and HOB_SANDBOX_WITHOUT.
     ///
-    /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where.
+    /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where, or HOB_SANDBOX_WITHOUT names what is no layer.
     pub fn from_environment() -> Result<Config, Fault> {
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         if let Some(root) = std::env::var_os("HOB_HOME").filter(|value| !value.is_empty()) {
             let root = std::path::absolute(&root).map_err(|error| Fault::io("finding HOB_HOME", &error))?;
-            return Ok(Config::new(Home::at(root)).with_variables());
+            return Config::new(Home::at(root)).with_variables();
         }
         let home = folder("HOME").ok_or_else(|| {
             Fault::new(Code::InvalidConfig, "neither HOB_HOME nor HOME says where Hob's files lie").hint("set HOB_HOME to a folder")
@@ -42,7 +42,7 @@ impl Config {
             xdg("XDG_CACHE_HOME", ".cache"),
             xdg("XDG_STATE_HOME", ".local/state"),
         );
-        Ok(Config::new(home).with_variables())
+        Config::new(home).with_variables()
     }
 
     /// Where its files lie.
@@ -75,11 +75,20 @@ impl Config {
         self
     }
 
-    fn with_variables(mut self) -> Config {
+    fn with_variables(mut self) -> Result<Config, Fault> {
         self.tools = self.tools.with_variables();
         if let Ok(layers) = std::env::var("HOB_SANDBOX_WITHOUT") {
-            self.without = layers.split(',').map(str::trim).filter(|layer| !layer.is_empty()).map(str::to_owned).collect();
+            let layers: Vec<String> = layers.split(',').map(str::trim).filter(|layer| !layer.is_empty()).map(str::to_owned).collect();
+            // A slip of the pen would show a machine as it is, and somebody would take that for what they asked.
+            if let Some(unknown) = layers.iter().find(|layer| !LAYERS.contains(&layer.as_str())) {
+                let text = format!("HOB_SANDBOX_WITHOUT names `{unknown}`, which is no layer (there are: {})", LAYERS.join(", "));
+                return Err(Fault::new(Code::InvalidConfig, text).hint("correct it, or unset it"));
+            }
+            self.without = layers.into();
         }
-        self
+        Ok(self)
     }
 }
+
+/// Layers of the sandbox that can be taken for unavailable.
+const LAYERS: [&str; 3] = ["namespaces", "landlock", "seccomp"];

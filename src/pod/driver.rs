@@ -20,6 +20,7 @@ use super::{
     egress::Egress,
     frame,
     handle::{Inbox, Placed, Reply, Shared, Watcher},
+    hands::{Hand, Running, Silence, Unfinished, Which},
     lane::Lane,
     log,
     page::Page,
@@ -35,7 +36,7 @@ use super::{
     wire::{FromPod, Payload},
 };
 use crate::model::{
-    Blame, Code, Fault, Operation,
+    Blame, Code, Fault,
     limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS},
     recipe::Recycle,
 };
@@ -157,70 +158,6 @@ async fn made(grouping: &mut Option<Grouping>) -> Option<Group> {
     };
     *grouping = None;
     group
-}
-
-/// One of the two lanes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Which {
-    Control,
-    Data,
-}
-
-/// Some of the lanes.
-#[derive(Debug, Default)]
-pub(super) struct Unfinished {
-    control: bool,
-    data: bool,
-}
-
-impl Unfinished {
-    pub fn any(&self) -> bool {
-        self.control || self.data
-    }
-    pub fn add(&mut self, which: Which) {
-        match which {
-            Which::Control => self.control = true,
-            Which::Data => self.data = true,
-        }
-    }
-    pub fn take(&mut self) -> impl Iterator<Item = Which> + use<> {
-        let Unfinished { control, data } = std::mem::take(self);
-        [(control, Which::Control), (data, Which::Data)].into_iter().filter_map(|(is_in, which)| is_in.then_some(which))
-    }
-}
-
-/// An ask that was sent.
-pub(super) struct Hand {
-    /// None once its caller has its outcome.
-    pub placed: Option<Placed>,
-    /// Its unit: the number of the unit's first ask.
-    pub unit: AskId,
-    /// When it last gave progress or a chunk, or was begun.
-    pub heard: Instant,
-}
-
-/// A unit that was sent.
-pub(super) struct Running {
-    pub asks: usize,
-    operation: Arc<Operation>,
-    /// See [`Unit::is_tiny`].
-    is_tiny: bool,
-    pub sent: Instant,
-    /// Until when it may wind up.
-    pub grace: Option<Instant>,
-    /// The cohorts of its halves, once it failed as a whole.
-    pub split: Option<(u64, u64)>,
-    good: usize,
-}
-
-/// What is known while a busy pod says nothing.
-#[derive(Default)]
-pub(super) struct Silence {
-    /// How often it was looked at since it last spoke.
-    pub looks: u32,
-    pub cpu: Option<Duration>,
-    /// Since when it has not computed.
-    pub still_since: Option<Instant>,
 }
 
 pub(super) struct Driver {

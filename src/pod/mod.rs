@@ -20,6 +20,7 @@ mod egress;
 mod family;
 mod frame;
 mod handle;
+mod hands;
 mod lane;
 mod leftovers;
 mod log;

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::{
     confine,
-    driver::{Driver, Silence, Which},
+    driver::Driver,
     egress::Egress,
     frame::Decoded,
+    hands::{Silence, Which},
     lane::{Lane, Read},
     starting::grouped,
     state::{AskId, Event, State},

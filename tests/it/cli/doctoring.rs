@@ -161,3 +161,9 @@ fn status_and_doctor_show_the_zygotes_of_the_server_and_pods_show_what_was_forke
     let pods = rig.hob(&["pods", "--json"]).json();
     assert_eq!((&pods[0]["forked"], &pods[0]["sandbox"]), (&json!(true), &json!({ "class": "full" })), "{pods}");
 }
+
+#[test]
+fn a_layer_that_is_none_is_named_and_nothing_is_tried() {
+    let rig = Rig::new();
+    doctor(&rig, &[], &[(WITHOUT, "landlock, secomp")]).refused(Code::InvalidConfig, &["`secomp`", "namespaces, landlock, seccomp"]);
+}

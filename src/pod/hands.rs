@@ -1,0 +1,74 @@
+//! What a driver keeps count of: what its pod has in hand, since when it says nothing, which lanes still hold something.
+//!
+//! Apart from `driver.rs`, which acts on it: here are only the words.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{handle::Placed, state::AskId};
+use crate::model::Operation;
+
+/// One of the two lanes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Which {
+    Control,
+    Data,
+}
+
+/// Some of the lanes.
+#[derive(Debug, Default)]
+pub(super) struct Unfinished {
+    control: bool,
+    data: bool,
+}
+
+impl Unfinished {
+    pub fn any(&self) -> bool {
+        self.control || self.data
+    }
+    pub fn add(&mut self, which: Which) {
+        match which {
+            Which::Control => self.control = true,
+            Which::Data => self.data = true,
+        }
+    }
+    pub fn take(&mut self) -> impl Iterator<Item = Which> + use<> {
+        let Unfinished { control, data } = std::mem::take(self);
+        [(control, Which::Control), (data, Which::Data)].into_iter().filter_map(|(is_in, which)| is_in.then_some(which))
+    }
+}
+
+/// An ask that was sent.
+pub(super) struct Hand {
+    /// None once its caller has its outcome.
+    pub placed: Option<Placed>,
+    /// Its unit: the number of the unit's first ask.
+    pub unit: AskId,
+    /// When it last gave progress or a chunk, or was begun.
+    pub heard: Instant,
+}
+
+/// A unit that was sent.
+pub(super) struct Running {
+    pub asks: usize,
+    pub operation: Arc<Operation>,
+    /// See [`super::seat::Unit::is_tiny`].
+    pub is_tiny: bool,
+    pub sent: Instant,
+    /// Until when it may wind up.
+    pub grace: Option<Instant>,
+    /// The cohorts of its halves, once it failed as a whole.
+    pub split: Option<(u64, u64)>,
+    pub good: usize,
+}
+
+/// What is known while a busy pod says nothing.
+#[derive(Default)]
+pub(super) struct Silence {
+    /// How often it was looked at since it last spoke.
+    pub looks: u32,
+    pub cpu: Option<Duration>,
+    /// Since when it has not computed.
+    pub still_since: Option<Instant>,
+}
