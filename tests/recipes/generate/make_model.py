@@ -9,7 +9,27 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-WORDS = ["<end>", "<unknown>", "the", "a", "cat", "dog", "sat", "ran", "on", "in", "mat", "park", "and", "then", "it", "was", "so", "fine", "today"]
+WORDS = [
+    "<end>",
+    "<unknown>",
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "in",
+    "mat",
+    "park",
+    "and",
+    "then",
+    "it",
+    "was",
+    "so",
+    "fine",
+    "today",
+]
 
 torch.manual_seed(7)
 tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unknown>"))
