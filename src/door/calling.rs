@@ -57,13 +57,15 @@ async fn begin(server: Option<Client>, host: Option<&Host>, words: &CallWords, t
     let (priority, one_shot) = (words.priority, words.one_shot);
     if let Some(server) = server {
         let input = Document::parse(text, "input")?;
-        let body = CallBody { deadline_ms, priority, ..CallBody::of(&words.recipe, &words.operation, &input, &blobs()?)? };
+        let session = words.session.clone();
+        let body = CallBody { deadline_ms, priority, session, ..CallBody::of(&words.recipe, &words.operation, &input, &blobs()?)? };
         return Ok(Under::There(server.call(&body).await?));
     }
     let Some(host) = host else { return Err(Fault::new(Code::Internal, "a call has neither a server nor a host")) };
     let recipe = host.resolve(&words.recipe).await?;
     let input = Document::parse(text, "input")?;
-    let call = Call { recipe, operation: words.operation.clone(), input, blobs: blobs()?, deadline_ms, priority, one_shot };
+    let (operation, session) = (words.operation.clone(), words.session.clone());
+    let call = Call { recipe, operation, input, blobs: blobs()?, deadline_ms, priority, one_shot, session };
     Ok(Under::Here(host.start(call)))
 }
 

@@ -24,6 +24,8 @@ pub struct CallBody {
     pub priority: Priority,
     #[serde(default)]
     pub one_shot: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<BlobBody>,
 }
@@ -62,7 +64,7 @@ impl CallBody {
     pub fn parse(bytes: &[u8]) -> Result<CallBody, Fault> {
         serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
             true => Fault::new(Code::Usage, format!("the body is not a call: {error}")).hint(
-                "wanted `{\"recipe\", \"operation\", \"input\"}` and perhaps `deadline_ms`, `priority`, `one_shot`, \
+                "wanted `{\"recipe\", \"operation\", \"input\"}` and perhaps `deadline_ms`, `priority`, `one_shot`, `session`, \
                  `blobs: [{\"name\", \"media_type\", \"base64\"}]`",
             ),
             false => Fault::new(Code::InvalidJson, format!("the body is not valid JSON: {error}")),
@@ -78,6 +80,7 @@ impl CallBody {
             deadline_ms: None,
             priority: Priority::default(),
             one_shot: false,
+            session: None,
             blobs: blobs.iter().map(BlobBody::of).collect(),
         })
     }
@@ -94,6 +97,7 @@ impl CallBody {
             deadline_ms: self.deadline_ms,
             priority: self.priority,
             one_shot: self.one_shot,
+            session: self.session,
         })
     }
 }

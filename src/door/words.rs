@@ -137,6 +137,9 @@ pub struct CallWords {
     /// Who goes first when work waits: `interactive`, `normal` or `bulk`.
     #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = priority)]
     pub priority: Priority,
+    /// In the session of that name, which is opened if it is new.
+    #[arg(long, value_name = "NAME", conflicts_with = "one_shot")]
+    pub session: Option<String>,
     /// In a fresh pod and a host of its own, both ended with the call: for debugging.
     #[arg(long)]
     pub one_shot: bool,

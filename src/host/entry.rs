@@ -6,6 +6,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     Inner,
+    sessions::Live,
     zygotes::{self, Forkable},
 };
 use crate::{
@@ -42,7 +43,7 @@ impl Entry {
 
     /// The same recipe with one pod that is forked from that zygote: to see whether it answers.
     pub fn on_trial(host: &Arc<Inner>, parts: &Parts, family: Family) -> Entry {
-        let pool = new_pool(host, parts, zygotes::trial_pool(), Some(family));
+        let pool = new_pool(host, parts, zygotes::trial_pool(), Some(family), None);
         Entry { parts: parts.clone(), prepared: OnceCell::new(), pool: OnceLock::from(pool) }
     }
 
@@ -75,20 +76,27 @@ impl Entry {
     /// The recipe's pods; none for a recipe that is glue alone.
     pub fn pool(&self, host: &Arc<Inner>) -> Option<&Pool> {
         let spec = &self.parts.recipe.manifest().pod.as_ref()?.pool;
-        Some(self.pool.get_or_init(|| new_pool(host, &self.parts, spec.clone(), None)))
+        Some(self.pool.get_or_init(|| new_pool(host, &self.parts, spec.clone(), None, None)))
+    }
+
+    /// A pool of its own for a session: one pod, for as long as the session keeps it.
+    pub fn session_pool(&self, host: &Arc<Inner>, session: Weak<Live>) -> Pool {
+        let spec = self.parts.recipe.manifest().pod.as_ref().map(|pod| pod.pool.clone());
+        let spec = PoolSpec { min: 0, max: 1, idle_timeout_ms: spec.map_or(1, |spec| spec.idle_timeout_ms) };
+        new_pool(host, &self.parts, spec, None, Some(session))
     }
 
     /// A pool of its own for one call: its pod is fresh, and goes when the call is over.
     pub fn one_shot(&self, host: &Arc<Inner>) -> Option<Pool> {
         let spec = &self.parts.recipe.manifest().pod.as_ref()?.pool;
-        Some(new_pool(host, &self.parts, PoolSpec { min: 0, max: 1, ..spec.clone() }, None))
+        Some(new_pool(host, &self.parts, PoolSpec { min: 0, max: 1, ..spec.clone() }, None, None))
     }
 }
 
 /// A pool for a recipe. `trial`: the zygote that its pods are forked from, whatever is known of it.
-fn new_pool(host: &Arc<Inner>, parts: &Parts, spec: PoolSpec, trial: Option<Family>) -> Pool {
+fn new_pool(host: &Arc<Inner>, parts: &Parts, spec: PoolSpec, trial: Option<Family>, session: Option<Weak<Live>>) -> Pool {
     let concurrency = parts.recipe.manifest().pod.as_ref().map_or(1, |pod| pod.concurrency);
-    let source = Source { host: Arc::downgrade(host), parts: parts.clone(), trial };
+    let source = Source { host: Arc::downgrade(host), parts: parts.clone(), trial, session };
     let pool = Pool::new(parts.recipe.clone(), spec, concurrency, Arc::new(source));
     host.pods.add(&pool);
     pool
@@ -100,6 +108,8 @@ struct Source {
     host: Weak<Inner>,
     parts: Parts,
     trial: Option<Family>,
+    /// Not kept either: it has the pool.
+    session: Option<Weak<Live>>,
 }
 
 impl Spawner for Source {
@@ -107,6 +117,13 @@ impl Spawner for Source {
         Box::pin(async move {
             let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
             let parts = &self.parts;
+            let session = match &self.session {
+                Some(session) => {
+                    let gone = || Fault::new(Code::SessionNotFound, "the session is gone");
+                    Some(session.upgrade().ok_or_else(gone)?.incarnate().await?)
+                }
+                None => None,
+            };
             let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
             let family = self.trial.clone().or_else(|| parts.forkable.family());
             let starts = family.is_none().then(|| (program.clone(), environment.clone()));
@@ -120,6 +137,7 @@ impl Spawner for Source {
                 without: host.without.clone(),
                 incarnation,
                 grants: parts.grants.clone(),
+                session,
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],
             })?;

@@ -10,7 +10,7 @@ use std::sync::{
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Inner, entry::Entry};
+use super::{Inner, entry::Entry, sessions::Seated};
 use crate::{
     glue::{self, BoxFuture},
     model::{Admitted, Blame, Blob, Code, Document, Event, Fault, Operation, Priority},
@@ -19,6 +19,7 @@ use crate::{
 
 /// One call's way to the pods of its recipe.
 pub struct Leased {
+    in_session: bool,
     entry: Arc<Entry>,
     pool: Option<Pool>,
     events: mpsc::Sender<Event>,
@@ -35,12 +36,14 @@ pub struct Frames {
 }
 
 impl Leased {
-    pub fn new(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, events: mpsc::Sender<Event>, deadline: Instant) -> Leased {
-        let pool = match call.is_one_shot() {
-            true => entry.one_shot(host),
-            false => entry.pool(host).cloned(),
+    pub fn new(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, session: Option<&Seated>, way: (mpsc::Sender<Event>, Instant)) -> Leased {
+        let pool = match session {
+            Some(session) => Some(session.pool().clone()),
+            None if call.is_one_shot() => entry.one_shot(host),
+            None => entry.pool(host).cloned(),
         };
-        Leased { entry: entry.clone(), pool, events, deadline, priority: call.priority(), frames: Arc::default() }
+        let (in_session, (events, deadline)) = (session.is_some(), way);
+        Leased { in_session, entry: entry.clone(), pool, events, deadline, priority: call.priority(), frames: Arc::default() }
     }
 
     /// Starts a pod, if there is none, while something else is made ready.
@@ -61,6 +64,10 @@ impl Leased {
             let name = &self.entry.recipe().manifest().name;
             Fault::new(Code::InvalidRecipe, format!("`{name}` has no pod to ask: its manifest has no `[pod]`"))
         })?;
+        if !self.in_session {
+            // Glue may ask for what its caller could not.
+            operation.check_is_free(self.entry.recipe().manifest())?;
+        }
         let cost = operation.batch.as_ref().and_then(|batch| batch.cost.as_ref()).map_or(1, |cost| cost.cost(input.value()));
         let ask = pool.ask(Request {
             operation: operation.clone(),

@@ -32,6 +32,7 @@ mod journal;
 mod lease;
 mod pods;
 mod run;
+mod sessions;
 mod status;
 mod zygotes;
 
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     keeper: std::path::PathBuf,
     pods: pods::Pods,
     zygotes: zygotes::Zygotes,
+    sessions: sessions::Sessions,
     /// It lives long enough for a zygote to be worth its while.
     forks: bool,
     /// Layers of the sandbox to take for unavailable.
@@ -112,6 +114,7 @@ impl Host {
                 keeper,
                 pods: Default::default(),
                 zygotes: Default::default(),
+                sessions: Default::default(),
                 forks: config.forks,
                 without: config.without,
                 closing: Default::default(),
@@ -120,6 +123,7 @@ impl Host {
         });
         let host: Host = opened.await?;
         tokio::spawn(catalogue::watch(Arc::downgrade(&host.0)));
+        tokio::spawn(sessions::watch(Arc::downgrade(&host.0)));
         Ok(host)
     }
 
@@ -202,7 +206,10 @@ impl Host {
         let until = tokio::time::Instant::now() + drain;
         // A call may have more asks to make: pools are open to it until it is over.
         let _ = tokio::time::timeout_at(until, self.0.journal.quiet()).await;
+        // What sessions have outlives their pods.
+        self.0.sessions.keep_all().await;
         self.0.pods.shutdown(until).await;
+        self.0.sessions.end().await;
         self.0.zygotes.shutdown().await;
     }
 }

@@ -13,6 +13,7 @@ use super::{
     entry::Entry,
     journal::{Record, Recording},
     lease::Leased,
+    sessions,
 };
 use crate::{
     glue,
@@ -61,7 +62,7 @@ pub(super) async fn of(
     let deadline = begun + Duration::from_millis(call.deadline_ms());
 
     // The work, on one budget. When time is up the future is dropped, and with it the wasm store and the asks.
-    let answer = match timeout_at(deadline, work(host, entry, &call, events, deadline, record)).await {
+    let answer = match timeout_at(deadline, seated(host, entry, &call, events, deadline, record)).await {
         Ok(answer) => answer?,
         Err(_) => return Err(late(&call)),
     };
@@ -80,8 +81,8 @@ pub(super) async fn of(
     })
 }
 
-/// Glue if the recipe has some, else the pod itself.
-async fn work(
+/// In the session that the call names, which is opened or brought back for it; else in none.
+async fn seated(
     host: &Arc<Inner>,
     entry: &Arc<Entry>,
     call: &Admitted,
@@ -89,7 +90,25 @@ async fn work(
     deadline: Instant,
     record: &mut Record,
 ) -> Result<Answer, Fault> {
-    let asks = Leased::new(host, entry, call, events.clone(), deadline);
+    let session = sessions::enter(host, entry, call, &events).await?;
+    let asks = Leased::new(host, entry, call, session.as_ref(), (events.clone(), deadline));
+    let answer = work(host, entry, call, asks, events, deadline, record).await;
+    match session {
+        Some(session) => session.over(host, answer).await,
+        None => answer,
+    }
+}
+
+/// Glue if the recipe has some, else the pod itself.
+async fn work(
+    host: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    call: &Admitted,
+    asks: Leased,
+    events: mpsc::Sender<Event>,
+    deadline: Instant,
+    record: &mut Record,
+) -> Result<Answer, Fault> {
     match call.recipe().manifest().glue.is_some() {
         true => {
             // A cold pod starts while the glue is compiled, or read from the cache.

@@ -12,6 +12,8 @@ use super::{
     id::RecipeRef,
     limits::{BLOBS_MAX, DEADLINE_MAX_MS, DOCUMENT_BYTES_MAX},
     operation::Operation,
+    recipe::Manifest,
+    session,
     verified::Verified,
 };
 
@@ -27,6 +29,8 @@ pub struct Call {
     pub priority: Priority,
     /// In a fresh pod that is ended after the call, for debugging.
     pub one_shot: bool,
+    /// The session that it belongs to, by name; opened if there is none.
+    pub session: Option<String>,
 }
 
 /// Who goes first when work waits. Lower classes still get their turn.
@@ -79,6 +83,7 @@ impl Call {
             deadline_ms: None,
             priority: Priority::default(),
             one_shot: false,
+            session: None,
         })
     }
 }
@@ -93,12 +98,14 @@ pub struct Admitted {
     deadline_ms: u64,
     priority: Priority,
     one_shot: bool,
+    session: Option<String>,
 }
 
 impl Admitted {
     /// Checks `call` against `recipe`, which the caller looked up.
     ///
-    /// Errors: `operation_not_found` (says what there is), `invalid_input` (JSON pointers), `too_large`.
+    /// Errors: `operation_not_found` (says what there is), `invalid_input` (JSON pointers), `too_large`; `session_required`, and `usage` for a
+    /// session where there can be none.
     pub fn admit(recipe: Arc<Verified>, call: Call) -> Result<Admitted, Fault> {
         let manifest = recipe.manifest();
         let operation = manifest.operation(&call.operation)?.clone();
@@ -119,6 +126,7 @@ impl Admitted {
                 format!("the call carries {} blobs; at most {BLOBS_MAX} are carried", call.blobs.len()),
             ));
         }
+        check_session(manifest, &operation, call.session.as_deref(), call.one_shot)?;
         let deadline_ms = match call.deadline_ms {
             Some(0) => {
                 return Err(Fault::new(Code::Usage, "a deadline of 0 ms leaves no time to run")
@@ -128,7 +136,8 @@ impl Admitted {
             None => operation.deadline_ms,
         };
         let (priority, one_shot) = (call.priority, call.one_shot);
-        Ok(Admitted { operation, input: call.input, blobs: call.blobs, deadline_ms, priority, one_shot, recipe })
+        let Call { input, blobs, session, .. } = call;
+        Ok(Admitted { operation, input, blobs, deadline_ms, priority, one_shot, session, recipe })
     }
 
     pub fn recipe(&self) -> &Arc<Verified> {
@@ -154,6 +163,24 @@ impl Admitted {
     pub fn is_one_shot(&self) -> bool {
         self.one_shot
     }
+    /// The name of its session.
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+}
+
+/// Whether the call may name that session, or none.
+fn check_session(manifest: &Manifest, operation: &Operation, session: Option<&str>, one_shot: bool) -> Result<(), Fault> {
+    let Some(name) = session else { return operation.check_is_free(manifest) };
+    if one_shot {
+        return Err(Fault::new(Code::Usage, "a call of a session with a pod of its own: a session is a pod that is kept")
+            .hint("leave out the session, or the wish for a pod of its own"));
+    }
+    if !manifest.keeps_sessions() {
+        return Err(Fault::new(Code::Usage, format!("`{}` keeps no sessions: its manifest has no `[pod.session]`", manifest.name))
+            .hint("call it without a session"));
+    }
+    session::check_name(name)
 }
 
 /// What happens during a call, in order.

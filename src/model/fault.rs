@@ -51,12 +51,16 @@ codes! {
     InvalidJson "invalid_json" Caller exit 2 http 400 mcp -32602;
     /// Input does not match the operation's schema.
     InvalidInput "invalid_input" Caller exit 2 http 422 mcp -32602;
+    /// The operation runs in a session, and the call names none.
+    SessionRequired "session_required" Caller exit 2 http 422 mcp -32602;
     /// Input, output, frame or file above its bound.
     TooLarge "too_large" Caller exit 2 http 413 mcp -32602;
     /// No such recipe on the shelf.
     RecipeNotFound "recipe_not_found" Caller exit 3 http 404 mcp -32602;
     /// The recipe has no such operation.
     OperationNotFound "operation_not_found" Caller exit 3 http 404 mcp -32602;
+    /// No such session.
+    SessionNotFound "session_not_found" Caller exit 3 http 404 mcp -32602;
     /// No such recipe, version or target in the repository.
     NotInRepository "not_in_repository" Caller exit 3 http 404 mcp -32602;
     /// No such remote in `hob.toml`.
@@ -119,6 +123,8 @@ codes! {
     PoisonRequest "poison_request" Recipe exit 6 http 422 mcp -32603;
     /// The pod did not become ready in time.
     StartTimeout "start_timeout" Pod exit 6 http 504 mcp -32603;
+    /// What a session had in its pod is gone, and no checkpoint brings it back.
+    SessionLost "session_lost" Pod exit 6 http 410 mcp -32603;
     /// The pod broke the wire protocol.
     ProtocolViolation "protocol_violation" Pod exit 6 http 502 mcp -32603;
     /// The glue component cannot be linked: what it imports is not what Hob offers.
@@ -147,6 +153,10 @@ codes! {
     Cancelled "cancelled" Caller exit 9 http 499 mcp -32800;
     /// Too much work is waiting.
     Overloaded "overloaded" Machine exit 10 http 429 mcp -32603 retry true;
+    /// The session is at work for another call, or in another host.
+    SessionBusy "session_busy" Caller exit 10 http 409 mcp -32603 retry true;
+    /// The recipe, or this home, has all the sessions that it may.
+    SessionsFull "sessions_full" Machine exit 10 http 429 mcp -32603 retry true;
     /// The recipe's pods failed again and again: the next one is started later.
     CoolingDown "cooling_down" Pod exit 10 http 503 mcp -32603 retry true;
     /// Another server of the same home is running.

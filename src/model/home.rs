@@ -67,6 +67,10 @@ impl Home {
     pub fn dossiers(&self) -> PathBuf {
         self.state.join("dossiers")
     }
+    /// `<random>/`: what sessions keep; only its owner may enter.
+    pub fn sessions(&self) -> PathBuf {
+        self.state.join("sessions")
+    }
     /// What a running `hob serve` is reached by; only its owner may enter.
     pub fn serve(&self) -> PathBuf {
         self.state.join("serve")

@@ -3,8 +3,10 @@
 //! A queue, frame, file or wait that is not bounded by a constant of this file is a bug.
 
 mod confinement;
+mod sessions;
 
 pub use confinement::*;
+pub use sessions::*;
 
 /// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.
 pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;

@@ -16,6 +16,7 @@ pub mod operation;
 mod pod_table;
 pub mod progress;
 pub mod recipe;
+pub mod session;
 pub mod status;
 pub mod verified;
 

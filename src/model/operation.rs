@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     document::Document,
     fault::{Code, Fault},
+    recipe::Manifest,
 };
 
 /// A JSON Schema (draft 2020-12), compiled.
@@ -94,8 +95,23 @@ pub struct Operation {
     pub idempotent: bool,
     /// An ask that gives neither progress nor a chunk for so long has stalled, in milliseconds; none: only the deadline ends it.
     pub progress_interval_ms: Option<u64>,
+    /// Whether it runs in a session and nowhere else.
+    pub session: bool,
     /// How asks of several callers go to a pod together.
     pub batch: Option<Batch>,
+}
+
+impl Operation {
+    /// Whether it may run outside a session.
+    ///
+    /// Errors: `session_required`.
+    pub fn check_is_free(&self, manifest: &Manifest) -> Result<(), Fault> {
+        match self.session {
+            false => Ok(()),
+            true => Err(Fault::new(Code::SessionRequired, format!("`{}` of `{}` runs in a session only", self.name, manifest.name))
+                .hint("name one: `hob call ... --session NAME` opens it if it is new")),
+        }
+    }
 }
 
 /// `[operations.<name>.batch]`: what the host may put into one batch. Only idempotent operations have it, because a failing batch is run

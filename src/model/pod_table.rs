@@ -10,6 +10,7 @@ use super::{
     limits,
     manifest_reader::Table,
     recipe::{PodSpec, PoolSpec, Recycle, Runtime},
+    session::{Mode, SessionSpec},
 };
 
 /// Reads `[pod]`.
@@ -53,6 +54,7 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
     let processes = table.optional_integer("processes", 1, limits::POD_PROCESSES_MAX)?;
     let nice = table.optional_integer("nice", 0, limits::POD_NICE_MAX)?.unwrap_or(0) as u8;
     let preload = preload(table, &runtime)?;
+    let session = session(table, concurrency)?;
     let recycle = match table.optional_table("recycle")? {
         Some(mut table) => {
             let recycle = Recycle {
@@ -67,7 +69,47 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
     };
     table.finish()?;
     let pool = PoolSpec { min: min as usize, max: max as usize, idle_timeout_ms };
-    Ok(PodSpec { runtime, start_timeout_ms, pool, concurrency, threads, env, warm_up, recycle, memory_bytes, processes, nice, preload })
+    Ok(PodSpec {
+        runtime,
+        start_timeout_ms,
+        pool,
+        concurrency,
+        threads,
+        env,
+        warm_up,
+        recycle,
+        memory_bytes,
+        processes,
+        nice,
+        preload,
+        session,
+    })
+}
+
+/// `[pod.session]`.
+fn session(table: &mut Table, concurrency: u32) -> Result<Option<SessionSpec>, Fault> {
+    let Some(mut table) = table.optional_table("session")? else { return Ok(None) };
+    if concurrency > 1 {
+        return Err(table.fault_here("`[pod.session]` with `concurrency` above 1: a session's state is kept between two calls of it".into()));
+    }
+    let word = table.string("mode")?;
+    let mode = match word.get_ref().as_str() {
+        "exclusive" => Mode::Exclusive,
+        "shared" => Mode::Shared,
+        other => return Err(table.fault(&word, "mode", format!("`{other}` is no mode: wanted `exclusive` or `shared`"))),
+    };
+    let idle_timeout_ms = table.milliseconds("idle_timeout_ms", limits::SESSION_IDLE_DEFAULT_MS, limits::SESSION_TTL_MAX_MS)?;
+    let ttl_ms = table.milliseconds("ttl_ms", limits::SESSION_TTL_DEFAULT_MS, limits::SESSION_TTL_MAX_MS)?;
+    let interval = table.optional_integer("checkpoint_interval_ms", 0, limits::SESSION_TTL_MAX_MS)?;
+    let checkpoint_interval_ms = interval.unwrap_or(limits::CHECKPOINT_INTERVAL_DEFAULT_MS);
+    let least = limits::CHECKPOINT_INTERVAL_MIN_MS;
+    if (1..least).contains(&checkpoint_interval_ms) {
+        let why = format!("checkpoint_interval_ms: {checkpoint_interval_ms} is too often: wanted 0 (only when asked) or at least {least}");
+        return Err(table.fault_here(why));
+    }
+    let max = table.optional_integer("max", 1, limits::SESSIONS_MAX as u64)?.unwrap_or(limits::SESSION_COUNT_DEFAULT) as usize;
+    table.finish()?;
+    Ok(Some(SessionSpec { mode, idle_timeout_ms, ttl_ms, checkpoint_interval_ms, max }))
 }
 
 /// `[pod.env]`: plain text for names that are the recipe's to choose.

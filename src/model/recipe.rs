@@ -16,6 +16,7 @@ use super::{
     manifest_reader::{CHECK, Source, Table, line_of},
     operation::{Batch, BatchCost, Operation},
     pod_table::{permissions, pod},
+    session::SessionSpec,
 };
 
 /// A recipe's declaration, checked.
@@ -70,6 +71,8 @@ pub struct PodSpec {
     pub nice: u8,
     /// Modules of the environment that are imported once and shared by all pods.
     pub preload: Vec<String>,
+    /// Whether, and how, its pods may be kept by name.
+    pub session: Option<SessionSpec>,
 }
 
 /// How many pods a recipe has.
@@ -164,7 +167,7 @@ impl Manifest {
             None => Permissions::default(),
         };
         let models = models(&mut root)?;
-        let operations = operations(&source, &mut root, pod.is_some() || glue.is_some())?;
+        let operations = operations(&source, &mut root, pod.is_some() || glue.is_some(), pod.as_ref().is_some_and(|pod| pod.session.is_some()))?;
         root.finish()?;
         Ok(Manifest { name, version, license, summary, capability, hob, glue, pod, permissions, models, operations })
     }
@@ -178,6 +181,11 @@ impl Manifest {
             Fault::new(Code::OperationNotFound, format!("recipe `{}` has no operation `{name}` (it has: {})", self.name, names.join(", ")))
                 .hint(format!("`hob show {}` lists its operations with their schemas", self.name))
         })
+    }
+
+    /// Whether its pods may be kept by name.
+    pub fn keeps_sessions(&self) -> bool {
+        self.pod.as_ref().is_some_and(|pod| pod.session.is_some())
     }
 
     /// All operations, by name.
@@ -241,7 +249,7 @@ fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
     Ok(models)
 }
 
-fn operations(source: &Source, root: &mut Table, runnable: bool) -> Result<BTreeMap<String, Arc<Operation>>, Fault> {
+fn operations(source: &Source, root: &mut Table, runnable: bool, sessions: bool) -> Result<BTreeMap<String, Arc<Operation>>, Fault> {
     let Some(mut table) = root.optional_table("operations")? else {
         return Err(root.fault_here("no operation: wanted at least one table `[operations.<name>]`".into()));
     };
@@ -261,6 +269,7 @@ fn operations(source: &Source, root: &mut Table, runnable: bool) -> Result<BTree
             deadline_ms: table.milliseconds("deadline_ms", limits::DEADLINE_DEFAULT_MS, limits::DEADLINE_MAX_MS)?,
             idempotent: table.boolean("idempotent", false)?,
             progress_interval_ms: table.optional_integer("progress_interval_ms", 1, limits::DEADLINE_MAX_MS)?,
+            session: table.boolean("session", false)?,
             batch: batch(&mut table)?,
             name: name.clone(),
         };
@@ -271,6 +280,9 @@ fn operations(source: &Source, root: &mut Table, runnable: bool) -> Result<BTree
         }
         if operation.batch.is_some() && operation.streaming {
             return Err(table.fault_here("`batch` with `streaming = true`: a batch gives one result for each item and no chunks".into()));
+        }
+        if operation.session && !sessions {
+            return Err(table.fault_here("`session = true` without `[pod.session]`: there are no sessions for it to run in".into()));
         }
         table.finish()?;
         operations.insert(name, Arc::new(operation));
@@ -367,6 +379,13 @@ output = { type = "object" }
             ("[operations.echo]", "[operations.echo]\nidempotent = true\nbatch = { wait_ms = 8 }", 14, "`items` is missing"),
             ("[operations.echo]", "[operations.echo]\nidempotent = true\nbatch = { items = 8, cost = \"/x\" }", 14, "go together"),
             ("[operations.echo]", "[operations.echo]\nprogress_interval_ms = 0", 13, "found 0, wanted 1 to"),
+            ("[operations.echo]", "[operations.echo]\nsession = true", 12, "`session = true` without `[pod.session]`"),
+            ("[pod]", "[pod]\nsession = {}", 8, "pod.session.mode: missing"),
+            ("[pod]", "[pod]\nsession = { mode = \"open\" }", 8, "pod.session.mode: `open` is no mode"),
+            ("[pod]", "[pod]\nsession = { mode = \"shared\", max = 0 }", 8, "pod.session.max: found 0, wanted 1 to 256"),
+            ("[pod]", "[pod]\nsession = { mode = \"shared\", ttl = 3 }", 8, "nearest known key: `ttl_ms`"),
+            ("[pod]", "[pod]\nsession = { mode = \"shared\", checkpoint_interval_ms = 5 }", 8, "pod.session.checkpoint_interval_ms: 5 is"),
+            ("[pod]", "[pod]\nconcurrency = 2\nsession = { mode = \"shared\" }", 9, "`concurrency` above 1"),
             ("[pod]", "[pod]\nmin = 2", 8, "pod.min: found 2, wanted 0 to 1"),
             ("[pod]", "[pod]\nmax = 0", 8, "pod.max: found 0, wanted 1 to"),
             ("[pod]", "[pod]\nenv = { LD_PRELOAD = \"x\" }", 8, "LD_PRELOAD: this variable is the host's"),

@@ -29,6 +29,7 @@ use super::{
     registry::{self, Record},
     schedule::Served,
     seat::{Report, Seat, Unit},
+    sessions::Asked,
     starting::{Grouping, cgroups, grouped, started},
     state::{Action, AskId, Ending, Event, Rules, State, step},
     vitals,
@@ -37,7 +38,7 @@ use super::{
 };
 use crate::model::{
     Blame, Code, Fault,
-    limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS},
+    limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS, SESSION_TTL_MAX_MS},
     recipe::Recycle,
 };
 
@@ -98,8 +99,12 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         data: Some(Lane::new(data, FRAME_BYTES_MAX)),
         phase: Some(now + Duration::from_millis(pod.map_or(0, |pod| pod.start_timeout_ms))),
         rules: Rules { concurrency: pod.map_or(1, |pod| pod.concurrency as usize) },
-        recycle: pod.map(|pod| pod.recycle.clone()).unwrap_or_default(),
-        idle_timeout: Duration::from_millis(pod.map_or(0, |pod| pod.pool.idle_timeout_ms)),
+        // What a session has is not to be lost by chance: its pod goes when it was kept, and then by word of the session.
+        recycle: pod.filter(|_| spec.session.is_none()).map(|pod| pod.recycle.clone()).unwrap_or_default(),
+        idle_timeout: Duration::from_millis(match spec.session {
+            Some(_) => SESSION_TTL_MAX_MS,
+            None => pod.map_or(0, |pod| pod.pool.idle_timeout_ms),
+        }),
         spec,
         process,
         page,
@@ -123,6 +128,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         last: None,
         partial: None,
         start_descriptor: false,
+        session: Asked::default(),
         again: None,
         idle_at: None,
         lane_closed_at: None,
@@ -199,6 +205,7 @@ pub(super) struct Driver {
     pub last: Option<(Result<Payload, Fault>, bool)>,
     pub partial: Option<FromPod>,
     pub start_descriptor: bool,
+    pub session: Asked,
     // Waits, and when each is over.
     pub phase: Option<Instant>,
     pub again: Option<Instant>,
@@ -264,6 +271,7 @@ impl Driver {
                     self.step(Event::Exited(ending));
                 }
                 _ = deliver(&mut self.undelivered), if undelivered => self.resume_reading(),
+                kept = Driver::kept(&mut self.session), if self.keeps() => self.was_kept(kept),
                 _ = writable(&self.control, self.data.as_ref()), if self.has_output() => {}
                 _ = &mut ring => {
                     self.due(Instant::now());
@@ -271,6 +279,7 @@ impl Driver {
                 }
             }
         }
+        self.lost_checkpoint();
         self.bury().await;
     }
 
@@ -366,6 +375,12 @@ impl Driver {
             self.step(Event::Cancel(ask));
             // A pod that is being ended by force has no use for the word: its caller is let go of all the same.
             self.finish(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
+        }
+        if inbox.checkpoint {
+            self.want_checkpoint();
+        }
+        if inbox.close {
+            self.want_close();
         }
         if inbox.retire {
             self.retire();
@@ -534,6 +549,7 @@ impl Driver {
         if self.running.is_empty() {
             self.idle_at = Some(now + self.idle_timeout);
         }
+        self.tell_between();
         self.recycle(now);
     }
 

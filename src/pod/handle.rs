@@ -146,6 +146,8 @@ pub(super) struct Inbox {
     pub work: bool,
     pub retire: bool,
     pub stop: bool,
+    pub checkpoint: bool,
+    pub close: bool,
 }
 
 impl Shared {
@@ -184,6 +186,16 @@ impl Shared {
     /// Let it finish what it has, and go.
     pub fn retire(&self) {
         self.tell(|inbox| inbox.retire = true);
+    }
+
+    /// Its state is wanted.
+    pub fn want_checkpoint(&self) {
+        self.tell(|inbox| inbox.checkpoint = true);
+    }
+
+    /// Its session is closed.
+    pub fn want_close(&self) {
+        self.tell(|inbox| inbox.close = true);
     }
 
     fn tell(&self, say: impl FnOnce(&mut Inbox)) {

@@ -37,6 +37,7 @@ mod schedule;
 mod seat;
 mod seccomp;
 mod sending;
+mod sessions;
 mod starting;
 mod state;
 #[cfg(test)]
@@ -64,4 +65,5 @@ pub use process::{Keeps, Program, Spec};
 pub use registry::reap;
 pub use runner::unpack as unpack_runner;
 pub use seat::Seat;
+pub use sessions::{Keep, Restore, Session};
 pub use wire::Payload;

@@ -49,7 +49,7 @@ pub trait Spawner: Send + Sync {
 
 /// The pods of one recipe. Cloning shares them; when the last clone and the last ask are gone, the pods finish and go.
 #[derive(Clone)]
-pub struct Pool(Arc<Inner>);
+pub struct Pool(pub(super) Arc<Inner>);
 
 /// A look at a pool that does not keep it.
 #[derive(Clone)]

@@ -58,6 +58,8 @@ pub struct Spec {
     pub incarnation: String,
     /// What it may do beyond reading its own files.
     pub grants: Arc<Grants>,
+    /// The session that it belongs to.
+    pub session: Option<super::sessions::Session>,
     /// Dropped when no process of the pod is left.
     pub keeps: Vec<Keeps>,
 }
@@ -339,14 +341,14 @@ fn watched(stream: std::os::unix::net::UnixStream) -> std::io::Result<UnixStream
     UnixStream::from_std(stream)
 }
 
-/// Sends as many of `bytes` as fit, with `descriptor` attached to the first of them.
-pub fn send_with_descriptor(stream: &UnixStream, bytes: &[u8], descriptor: &OwnedFd) -> std::io::Result<usize> {
+/// Sends as many of `bytes` as fit, with `descriptors` (two at most) attached to the first of them.
+pub fn send_with_descriptors(stream: &UnixStream, bytes: &[u8], descriptors: &[&OwnedFd]) -> std::io::Result<usize> {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     stream.try_io(tokio::io::Interest::WRITABLE, || {
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor.as_fd()];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "the space is for exactly one descriptor");
+        let descriptors: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "the space is for two descriptors");
         Ok(sendmsg(stream, &[std::io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
     })
 }

@@ -122,6 +122,7 @@ impl Driver {
             FromPod::Pong { seq, asks } if seq == self.pings => self.step(Event::Pong(asks)),
             FromPod::Pong { .. } => {}
             FromPod::Log { level, message } => self.shared.log.push(&format!("{}: {message}", clip(&level))),
+            FromPod::Checkpoint(said) => self.heard_checkpoint(said),
             FromPod::Progress { ask, .. } => {
                 self.note_progress(ask);
                 self.partial = Some(message);

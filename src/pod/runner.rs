@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
     ("root.py", include_str!("../../python/src/hob_pod/root.py")),
     ("runner.py", include_str!("../../python/src/hob_pod/runner.py")),
     ("sandbox.py", include_str!("../../python/src/hob_pod/sandbox.py")),
+    ("session.py", include_str!("../../python/src/hob_pod/session.py")),
     ("serving.py", include_str!("../../python/src/hob_pod/serving.py")),
     ("walls.py", include_str!("../../python/src/hob_pod/walls.py")),
     ("wire.py", include_str!("../../python/src/hob_pod/wire.py")),

@@ -14,10 +14,14 @@ use super::{
     state::{AskId, Event},
     wire::{self, Control, PROTOCOL},
 };
-use crate::model::{Code, Fault, limits::FRAME_BYTES_MAX, recipe::Runtime};
+use crate::model::{
+    Code, Fault,
+    limits::{CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, FRAME_BYTES_MAX},
+    recipe::Runtime,
+};
 
 impl Driver {
-    fn say(&mut self, message: &Control) {
+    pub(super) fn say(&mut self, message: &Control) {
         frame::encode(self.control.out(), 0, &wire::control(message), std::iter::empty());
     }
 
@@ -58,6 +62,16 @@ impl Driver {
                 (operation.name.as_str(), wire::OperationWire { streaming: operation.streaming, batch: operation.batch.is_some() })
             })
             .collect();
+        let session = self.spec.session.as_ref().map(|session| wire::SessionWire {
+            name: &session.name,
+            piece_bytes_max: CHECKPOINT_PIECE_BYTES_MAX,
+            checkpoint_bytes_max: CHECKPOINT_BYTES_MAX,
+            restore: session.restore.as_ref().map(|restore| wire::RestoreWire {
+                number: restore.number,
+                bytes: restore.bytes,
+                json: restore.json,
+            }),
+        });
         let start = Control::Start(wire::Start {
             protocol: PROTOCOL,
             incarnation: &self.spec.incarnation,
@@ -73,8 +87,12 @@ impl Driver {
             concurrency: self.rules.concurrency as u32,
             warm_up: manifest.pod.as_ref().and_then(|pod| pod.warm_up.as_deref()),
             operations,
+            session,
         });
         let start = wire::control(&start);
+        if self.data.is_none() && self.spec.session.as_ref().is_some_and(|session| session.restore.is_some()) {
+            return self.step(Event::Violation("cannot take the checkpoint that it is to begin with: it has no `fds`".into()));
+        }
         frame::encode(self.control.out(), 0, &start, std::iter::empty());
         // The data lane travels with the first byte of this message.
         self.start_descriptor = self.data.is_some();
@@ -138,7 +156,9 @@ impl Driver {
         if self.start_descriptor && self.control.has_output() {
             let Some(descriptor) = self.process.data_theirs.take() else { return };
             let bytes = self.control.out().split().freeze();
-            match process::send_with_descriptor(self.control.stream(), &bytes, &descriptor) {
+            let restored = self.restored_file();
+            let descriptors: Vec<_> = std::iter::once(&descriptor).chain(&restored).collect();
+            match process::send_with_descriptors(self.control.stream(), &bytes, &descriptors) {
                 Ok(count) => {
                     self.start_descriptor = false;
                     self.control.out().extend_from_slice(&bytes[count..]);

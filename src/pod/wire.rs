@@ -34,6 +34,26 @@ pub struct Start<'a> {
     /// A file of `folder` to run between `load` and `ready`.
     pub warm_up: Option<&'a str>,
     pub operations: BTreeMap<&'a str, OperationWire>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionWire<'a>>,
+}
+
+/// The session that a pod belongs to.
+#[derive(Debug, Serialize)]
+pub struct SessionWire<'a> {
+    pub name: &'a str,
+    pub piece_bytes_max: usize,
+    pub checkpoint_bytes_max: u64,
+    /// What it begins with; its bytes are in the second descriptor that comes with `start`.
+    pub restore: Option<RestoreWire>,
+}
+
+/// See [`SessionWire`].
+#[derive(Debug, Serialize)]
+pub struct RestoreWire {
+    pub number: u64,
+    pub bytes: u64,
+    pub json: bool,
 }
 
 /// What a pod must know of an operation.
@@ -52,6 +72,12 @@ pub enum Control<'a> {
     Load,
     Ping { seq: u64 },
     Cancel { ask: u64 },
+    /// On the control lane: a checkpoint is due. On the data lane: give it now, if it still is.
+    Checkpoint,
+    /// What became of a piece: `number` with the last one.
+    Kept { number: Option<u64>, fault: Option<&'a str> },
+    /// On the data lane: the pod's session is closed.
+    Close,
     Drain,
     Exit,
 }
@@ -169,6 +195,7 @@ pub enum FromPod {
         level: String,
         message: String,
     },
+    Checkpoint(Checkpoint),
     Progress {
         ask: u64,
         data: Value,
@@ -184,6 +211,15 @@ pub enum FromPod {
         result: Result<Payload, Fault>,
         whole_batch: bool,
     },
+}
+
+/// What a pod of a session says of its state.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Checkpoint {
+    Piece { bytes: Bytes, last: bool, json: bool },
+    /// There is none, or it could not be had.
+    None(Option<Fault>),
+    Closed,
 }
 
 /// Every field that any message has; which ones are wanted depends on `type`.
@@ -215,6 +251,10 @@ struct Flat<'a> {
     asks: Option<Vec<u64>>,
     #[serde(default)]
     whole_batch: bool,
+    #[serde(default)]
+    last: bool,
+    #[serde(default)]
+    json: bool,
     #[serde(default)]
     level: Option<String>,
     #[serde(default)]
@@ -287,6 +327,12 @@ impl FromPod {
                 pid: flat.pid.ok_or_else(|| missing("pid"))?,
                 runtime: flat.runtime.unwrap_or_default(),
             },
+            "checkpoint" => FromPod::Checkpoint(match (&blobs[..], flat.fault) {
+                ([state], None) => Checkpoint::Piece { bytes: state.bytes.clone(), last: flat.last, json: flat.json },
+                ([], wire) => Checkpoint::None(wire.map(fault)),
+                _ => return Err("a `checkpoint` with more than its state".to_owned()),
+            }),
+            "closed" => FromPod::Checkpoint(Checkpoint::Closed),
             "started" => FromPod::Started,
             "ready" => FromPod::Ready,
             "failed" => FromPod::Failed(fault(flat.fault.ok_or_else(|| missing("fault"))?)),

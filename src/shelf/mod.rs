@@ -20,6 +20,7 @@ pub mod repository;
 pub mod requirements;
 mod resolve;
 pub mod scratch;
+pub mod sessions;
 mod staging;
 pub mod store;
 pub mod transport;

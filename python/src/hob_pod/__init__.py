@@ -1,4 +1,4 @@
-"""What an author of a pod imports: `Blob`, `Fault`, `progress`, `cancelled`, `time_left`.
+"""What an author of a pod imports: `Blob`, `Fault`, `progress`, `cancelled`, `time_left`; for sessions `session`, `checkpoint`.
 
 A pod is a class, named as `entry = "module:Class"` in `recipe.toml`. Each operation is a public method of it with the
 operation's name (`-` becomes `_`):
@@ -29,6 +29,18 @@ operation's name (`-` becomes `_`):
         def embed_many(self, inputs):           # with `batch`: a list of inputs to a list of results, in the same order;
             return self.model(inputs)           # a result that is an exception is that caller's fault alone
 
+With `[pod.session]` in `recipe.toml` a pod may belong to a session (`hob_pod.session()` is its name), and then:
+
+        def checkpoint(self):                   # optional: the state, as bytes or as a dict that becomes JSON
+            return {"count": self.count}
+
+        def restore(self, data):                # after `load`, in a pod that follows: the bytes or the dict
+            self.count = data["count"]
+
+        def close(self): ...                    # optional: the session is closed for good
+
+The host asks for the state between calls; inside a long operation it goes where `hob_pod.checkpoint()` is called.
+
 The runner calls one operation at a time, on the main thread. With `concurrency` above 1, plain methods run in so many
 threads at a time, async ones as tasks of the loop. What a method raises becomes a fault with type and traceback;
 `raise hob_pod.Fault(...)` says it better. What it raises for a batch is every caller's fault, and the host runs the
@@ -41,5 +53,6 @@ of the caller whose deadline is nearest. Printing is fine: the host keeps it as 
 from .asks import cancelled, progress, time_left
 from .blob import Blob
 from .faults import Cancelled, Fault
+from .session import checkpoint, checkpoint_due, session
 
-__all__ = ["Blob", "Cancelled", "Fault", "cancelled", "progress", "time_left"]
+__all__ = ["Blob", "Cancelled", "Fault", "cancelled", "checkpoint", "checkpoint_due", "progress", "session", "time_left"]

@@ -10,7 +10,7 @@ import os
 import sys
 from array import array
 
-from . import asks, wire
+from . import asks, session, wire
 
 
 class Control:
@@ -26,11 +26,12 @@ class Control:
         self._load = _thread.allocate_lock()
         self._load.acquire()
 
-    def send(self, message):
-        """Sends one message."""
-        (frame,) = wire.encode(0, message)
+    def send(self, message, tail=()):
+        """Sends one message, with the bytes that belong to it."""
+        parts = wire.encode(0, message, tail)
         with self._sending:
-            self._socket.sendall(frame)
+            for part in parts:
+                self._socket.sendall(part)
 
     def receive_start(self):
         """Waits for `start`; gives the message and the descriptors that came with it."""
@@ -97,6 +98,10 @@ class Control:
                 self.title.at_rest()
         elif kind == "cancel":
             asks.cancel(message["ask"])
+        elif kind == "checkpoint":
+            session.wanted()
+        elif kind == "kept":
+            session.kept(message)
         elif kind == "load":
             if self._load.locked():
                 self._load.release()

@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 
-from . import asks, control, faults, serving, wire
+from . import asks, control, faults, serving, session, wire
 
 #: Methods of a pod that the runner calls itself, so that no operation may have their names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
@@ -61,12 +61,16 @@ class Runner:
         faulthandler.enable()
         faulthandler.register(_signal.SIGUSR1, all_threads=True, chain=False)
         start, descriptors = self.control.receive_start()
-        if len(descriptors) != 1:
-            raise wire.ProtocolError(f"{len(descriptors)} descriptors came with `start`; wanted the data lane alone")
+        restored = (start.get("session") or {}).get("restore") is not None
+        if len(descriptors) != 1 + restored:
+            what = "the data lane and a checkpoint" if restored else "the data lane alone"
+            raise wire.ProtocolError(f"{len(descriptors)} descriptors came with `start`; wanted {what}")
+        self.restored = descriptors[1] if restored else None
         self.start = start
         self.pod_folder = os.path.join(start["folder"], "pod")
 
         asks.prepare(self.page, start["concurrency"])
+        session.prepare(start, self.control, self.pod_folder)
         self.server = serving.Server(_socket.socket(fileno=descriptors[0]), start, self.pod_folder)
         os.register_at_fork(after_in_child=self._forked)
         self.control.flush = self.server.lane.flush
@@ -111,6 +115,7 @@ class Runner:
             doing = f"constructing `{entry}`"
             pod = kind()
             self._find_operations(pod)
+            session.find(pod, entry)
             self.control.send({"type": "started"})
             self.control.wait_for_load()
             self.title.show("loading")
@@ -124,6 +129,9 @@ class Runner:
             if warm_up is not None:
                 doing = f"warming up with `{warm_up}`"
                 self._warm_up(warm_up, pod)
+            if self.restored is not None:
+                doing = f"`restore` of `{entry}`"
+                session.restore(pod, self.start, self.restored)
         except Exception as error:
             self.control.send({"type": "failed", "fault": faults.of_start(error, doing, models, self.pod_folder)})
             control.leave(1)
@@ -167,7 +175,8 @@ class Runner:
     def _find_operations(self, pod):
         for name, declared in self.start["operations"].items():
             method_name = name.replace("-", "_")
-            if method_name in RESERVED or method_name.startswith("_"):
+            is_ours = method_name in RESERVED or (method_name == "close" and session.session() is not None)
+            if is_ours or method_name.startswith("_"):
                 text = f"`{name}` cannot be an operation's name: the runner uses `{method_name}` itself"
                 raise faults.Fault("import_failed", text)
             method = getattr(pod, method_name, None)

@@ -8,7 +8,7 @@ the method (a queue to another thread would double the round trip), so it is dea
 import time
 import types
 
-from . import answers, asks, control, faults, lane, wire
+from . import answers, asks, control, faults, lane, session, wire
 from .blob import Blob
 
 #: An operation whose last runs were all shorter than HELD_S lets the answers before it wait: this many runs.
@@ -72,11 +72,13 @@ class Server:
                 take(frame, more)
 
     def work_of(self, frame, now):
-        """The work that a frame asks for. Raises ProtocolError."""
+        """The work that a frame asks for; None for a word to the session. Raises ProtocolError."""
         message = frame.message
         if message is None:
             return asks.Work(frame.ask, now, None, frame)
         kind = message["type"]
+        if kind in ("checkpoint", "close") and session.session() is not None:
+            return None
         if kind != "ask" and kind != "batch":
             raise wire.ProtocolError(f"the host sent `{kind}` on the data lane")
         if message["incarnation"] != self._incarnation or message["digest"] != self._digest:
@@ -95,6 +97,10 @@ class Server:
         """Does one work on this thread; `more` works were read with it, so its answer may wait for theirs."""
         now = time.monotonic()
         work = self.work_of(frame, now)
+        if work is None:
+            self.lane.flush()
+            session.between(frame.message["type"])
+            return
         operation, out = work.operation, self.lane
         if out.held and (operation is None or operation.quick < QUICK_RUNS or out.overdue(now)):
             out.flush()

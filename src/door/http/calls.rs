@@ -53,13 +53,14 @@ async fn answer(server: &Server, request: Request) -> Result<Outcome, Fault> {
             None => None,
         };
     let priority = header(&head.headers, "x-hob-priority")?.map(str::parse).transpose()?.unwrap_or_default();
+    let session = header(&head.headers, "x-hob-session")?.map(str::to_owned);
     let body = whole(server, &head.headers, body, limits::DOCUMENT_BYTES_MAX).await?;
     let text = std::str::from_utf8(&body.bytes)
         .map_err(|error| Fault::new(Code::InvalidJson, format!("the request's body is not UTF-8 at byte {}", error.valid_up_to())))?;
     let input = Document::parse(text, "input")?;
     drop(body);
     let operation = operation.to_owned();
-    server.host.call(Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false }).await
+    server.host.call(Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session }).await
 }
 
 /// The path's last three parts. Names need no escapes, so none are undone.

@@ -1,0 +1,198 @@
+"""The session that this pod belongs to: its name, what it begins with, and how its state gets to the host.
+
+Apart from serving because most pods have none, and because three threads meet here: the author's code gives its state
+at a safe point, the control thread hears that it is due and that it was kept, the main thread gives it between asks.
+A checkpoint goes in pieces on the control lane, each kept by the host before the next is sent.
+"""
+
+import _thread
+import os
+
+from . import asks, faults, wire
+
+
+class _State:
+    """State of this process; one instance, below. Without a session nothing of it is ever set."""
+
+    def __init__(self):
+        self.name = None
+        self.give = None  # the author's `checkpoint`, if the class has one
+        self.close = None  # the author's `close`
+        self.due = False
+        self.control = None
+        self.folder = None
+        self.piece_bytes_max = self.checkpoint_bytes_max = 0
+        self.giving = _thread.allocate_lock()
+        self.heard = _thread.allocate_lock()  # released by the control thread when the host answered
+        self.heard.acquire()
+        self.answer = None
+
+
+state = _State()
+
+
+def session():
+    """The name of the session that this pod belongs to, or None."""
+    return state.name
+
+
+def checkpoint_due():
+    """Whether `checkpoint()` would give the state: a checkpoint's time has come, or somebody asked for one."""
+    return state.due and state.give is not None
+
+
+def checkpoint(force=False):
+    """At a safe point inside a long operation: gives the pod's state to the host if that is due (or `force`).
+
+    Calls `checkpoint` of the class. True: the host has it durably, and a pod that follows this one begins with it.
+    False: nothing was due, there is no session, or the host could not keep it (`hob sessions` says why). What
+    `checkpoint` of the class raises comes out here.
+    """
+    if state.give is None or not (state.due or force):
+        return False
+    return _give()
+
+
+def _give():
+    with state.giving:
+        state.due = False
+        try:
+            value = state.give()
+            is_json = isinstance(value, dict)
+            data = memoryview(wire.dump(value) if is_json else _bytes(value)).cast("B")
+            if len(data) > state.checkpoint_bytes_max:
+                text = f"the state has {len(data)} bytes; at most {state.checkpoint_bytes_max} are kept"
+                _send({"type": "checkpoint", "fault": {"code": "too_large", "message": text}})
+                return False
+        except Exception as error:
+            _send({"type": "checkpoint", "fault": faults.of(error, "`checkpoint`", folder=state.folder)})
+            raise
+        # Not interrupted between a piece and its answer: the host would take the next one for a misdeed.
+        work = asks.current()
+        paused = work is not None and asks.pause(work)
+        try:
+            return _send_all(data, is_json)
+        finally:
+            if work is not None:
+                asks.resume(work, paused)
+
+
+def _bytes(value):
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return value
+    kind = type(value).__name__
+    raise faults.Fault("recipe_failed", f"`checkpoint` gave a {kind}; wanted bytes, or a dict of what JSON can carry")
+
+
+def _send_all(data, is_json):
+    at = 0
+    while True:
+        piece = data[at : at + state.piece_bytes_max]
+        at += len(piece)
+        last = at == len(data)
+        blobs = [{"name": "state", "media_type": "application/octet-stream", "bytes": len(piece)}]
+        _send({"type": "checkpoint", "json": is_json, "last": last, "blobs": blobs}, piece)
+        state.heard.acquire()
+        if state.answer["fault"] is not None:
+            return False
+        if last:
+            return True
+
+
+def _send(message, tail=None):
+    """On the control lane, whatever else goes on there."""
+    state.control.send(message, () if tail is None else (tail,))
+
+
+# --- called by the runner
+
+
+def prepare(start, control, pod_folder):
+    """Once, before any code of the author's."""
+    declared = start.get("session")
+    if declared is None:
+        return
+    state.name = declared["name"]
+    state.control = control
+    state.folder = pod_folder
+    state.piece_bytes_max = declared["piece_bytes_max"]
+    state.checkpoint_bytes_max = declared["checkpoint_bytes_max"]
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked():
+    """A worker process of the author's has no session."""
+    state.name = state.give = state.close = None
+
+
+def find(pod, entry):
+    """Finds the author's methods. Raises Fault if one that belongs to another is missing."""
+    if state.name is None:
+        return
+    found = {name: getattr(pod, name, None) for name in ("checkpoint", "restore", "close")}
+    methods = {name: method for name, method in found.items() if callable(method)}
+    if ("checkpoint" in methods) != ("restore" in methods):
+        has, lacks = ("checkpoint", "restore") if "checkpoint" in methods else ("restore", "checkpoint")
+        text = f"`{entry}` has a method `{has}` and no `{lacks}`: a session's state goes out by one and comes back by the other"
+        raise faults.Fault("import_failed", text, f"add `{lacks}`, or take `{has}` out")
+    for name, method in methods.items():
+        if getattr(getattr(method, "__code__", None), "co_flags", 0) & 0x280:  # coroutine, async generator
+            raise faults.Fault("import_failed", f"`{name}` of `{entry}` is async: wanted a plain method")
+    state.give, state.close = methods.get("checkpoint"), methods.get("close")
+
+
+def restore(pod, start, descriptor):
+    """Gives the class its last checkpoint, read from the descriptor that came with `start`."""
+    declared = start["session"]["restore"]
+    with os.fdopen(descriptor, "rb") as file:
+        data = file.read()
+    if len(data) != declared["bytes"]:
+        raise wire.ProtocolError(f"a checkpoint of {declared['bytes']} bytes has {len(data)}")
+    method = getattr(pod, "restore", None)
+    if not callable(method):
+        raise faults.Fault("import_failed", f"`{start['entry']}` has no method `restore` for its session's checkpoint")
+    method(wire.parse(data) if declared["json"] else data)
+
+
+# --- called by the control thread
+
+
+def wanted():
+    """The host wants the state."""
+    if state.give is None:
+        _send({"type": "checkpoint"})
+    else:
+        state.due = True
+
+
+def kept(message):
+    """What became of a piece."""
+    state.answer = message
+    state.heard.release()
+
+
+# --- called by the main thread, between two asks
+
+
+def between(kind):
+    """The host's word on the data lane."""
+    if kind == "checkpoint":
+        if state.due:
+            try:
+                _give()
+            except Exception:
+                _print("`checkpoint` failed")  # the host was told
+        return
+    try:
+        if state.close is not None:
+            state.close()
+    except Exception:
+        _print("`close` failed")
+    _send({"type": "closed"})
+
+
+def _print(what):
+    import sys
+    import traceback
+
+    print(f"hob_pod: {what}\n{traceback.format_exc()}", file=sys.stderr)

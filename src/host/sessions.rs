@@ -1,0 +1,394 @@
+//! The sessions of a host: which there are, how a call gets into one, and how all of them end.
+//!
+//! A live session is a pool of its own with one pod at most, held under its name; a parked one is its folder on the disk and nothing else. One way
+//! leads from there to here, whoever parked it: this host, one that ended, or one that was killed. `live.rs` has what a session is while it lives.
+
+mod live;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::sleep};
+
+pub use live::{Live, Seated};
+
+use super::{Host, Inner, entry::Entry};
+use crate::{
+    model::{
+        Admitted, Code, Event, Fault, Home, RecipeRef,
+        limits::{CHECKPOINT_GOODBYE_MS, CHECKPOINT_WAIT_MS, SESSION_SWEEP_MS},
+        session::{CheckpointStatus, SessionState, SessionStatus, check_name},
+    },
+    shelf::{
+        blocking, locks,
+        sessions::{self as disk, Found, Identity},
+    },
+};
+
+/// The live sessions of a host.
+#[derive(Default)]
+pub struct Sessions {
+    live: Mutex<HashMap<Key, Arc<Live>>>,
+    /// Opening and parking happen one at a time: while it is held, nobody else makes a session live or lets go of one.
+    gate: tokio::sync::Mutex<()>,
+}
+
+/// Which session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    recipe: String,
+    folder: Option<PathBuf>,
+    name: String,
+}
+
+impl Key {
+    fn of(identity: &Identity) -> Key {
+        Key { recipe: identity.recipe.clone(), folder: identity.folder.clone(), name: identity.name.clone() }
+    }
+}
+
+/// Who the session of that name of a recipe is.
+fn identity(entry: &Entry, name: &str) -> Identity {
+    let recipe = entry.recipe();
+    let folder = recipe.is_unsigned().then(|| recipe.folder().to_owned());
+    Identity { recipe: recipe.manifest().name.to_string(), folder, name: name.to_owned() }
+}
+
+/// The session that a call belongs to, with its place there; none for a call that names none.
+///
+/// Errors: `session_busy`, `session_lost`, `sessions_full`, `io`, `disk_full`.
+pub async fn enter(
+    host: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    call: &Admitted,
+    events: &mpsc::Sender<Event>,
+) -> Result<Option<Seated>, Fault> {
+    let Some(name) = call.session() else { return Ok(None) };
+    // What was parked the moment it was found is found anew.
+    loop {
+        let live = host.sessions.live(host, entry, name, true).await?;
+        if let Some(seated) = live.seat(events)? {
+            return Ok(Some(seated));
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Sessions {
+    fn map(&self) -> MutexGuard<'_, HashMap<Key, Arc<Live>>> {
+        self.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn all(&self) -> Vec<Arc<Live>> {
+        self.map().values().cloned().collect()
+    }
+
+    fn get(&self, identity: &Identity) -> Option<Arc<Live>> {
+        self.map().get(&Key::of(identity)).cloned()
+    }
+
+    /// The session of that name, made live if it is not. `may_make`: also one that is new.
+    ///
+    /// Errors: as [`enter`]; `session_not_found`.
+    async fn live(&self, host: &Arc<Inner>, entry: &Arc<Entry>, name: &str, may_make: bool) -> Result<Arc<Live>, Fault> {
+        let identity = identity(entry, name);
+        if let Some(live) = self.get(&identity).filter(|live| live.is_of(entry) && !live.is_leaving()) {
+            return Ok(live);
+        }
+        let _gate = self.gate.lock().await;
+        // One that is still leaving was not let go of whole: what it kept is on the disk.
+        if let Some(live) = self.get(&identity) {
+            if live.is_of(entry) && !live.is_leaving() {
+                return Ok(live);
+            }
+            // Its recipe was changed, or may do other things than it could: it goes on in a pod of that.
+            if live.is_at_work() {
+                return Err(live.busy("is at work in a pod of the recipe as it was before"));
+            }
+            self.let_go(host, &live, Ending::Whatever).await?;
+        }
+        let live = self.open(host, entry, identity, may_make).await?;
+        self.map().insert(Key::of(live.identity()), live.clone());
+        Live::tend(&live, host);
+        Ok(live)
+    }
+
+    async fn open(&self, host: &Arc<Inner>, entry: &Arc<Entry>, identity: Identity, may_make: bool) -> Result<Arc<Live>, Fault> {
+        let _moment = moment(&host.home).await?;
+        let (home, entry_too) = (host.home.clone(), entry.clone());
+        let session = blocking(move || {
+            let manifest = entry_too.recipe().manifest();
+            let (version, name) = (&manifest.version, &manifest.name);
+            let spec = manifest.pod.as_ref().and_then(|pod| pod.session.as_ref());
+            let spec = spec.ok_or_else(|| Fault::new(Code::Usage, format!("`{name}` keeps no sessions: its manifest has no `[pod.session]`")))?;
+            let mut all = disk::all(&home);
+            // What is over makes room.
+            let over: Vec<Found> = all.extract_if(.., |found| found.is_over(disk::now_ms()) && !found.live).collect();
+            over.into_iter().for_each(delete);
+            match all.iter().position(|found| found.record.identity == identity) {
+                Some(at) => {
+                    let mut session = all.remove(at).take()?;
+                    match session.restore(version) {
+                        Ok(_) => {}
+                        Err(fault) => {
+                            // What could still be brought back by somebody stays.
+                            if session.record().checkpoints.is_empty() {
+                                session.delete()?;
+                            }
+                            return Err(fault);
+                        }
+                    }
+                    session.declare(version, spec)?;
+                    Ok(session)
+                }
+                None if may_make => disk::Session::make(&home, identity, version.clone(), spec, &all),
+                None => Err(not_found(&identity)),
+            }
+        });
+        Ok(Live::new(host, entry, session.await?))
+    }
+
+    /// Ends the pod of a live session, and lets go of it. The gate is held.
+    async fn let_go(&self, host: &Arc<Inner>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
+        match ending {
+            // Somebody came in between.
+            Ending::Parked if !live.park().await? => return Ok(()),
+            Ending::Parked => {}
+            Ending::Whatever => {
+                live.leave();
+                if let Err(fault) = live.checkpoint(Duration::from_millis(CHECKPOINT_GOODBYE_MS)).await {
+                    tracing::warn!("{} is parked as it was last kept: {fault}", live.title());
+                }
+            }
+            Ending::Closed => {
+                live.leave();
+                live.say_goodbye().await;
+            }
+        }
+        live.pool().end().await;
+        self.map().remove(&Key::of(live.identity()));
+        let Some(kept) = live.take_kept().await else { return Ok(()) };
+        if matches!(ending, Ending::Closed) {
+            let _moment = moment(&host.home).await?;
+            blocking(move || kept.delete()).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of a session by word of the one who tends it.
+    pub async fn park(&self, host: &Arc<Inner>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
+        let _gate = self.gate.lock().await;
+        match self.get(live.identity()).is_some_and(|now| Arc::ptr_eq(&now, live)) {
+            true => self.let_go(host, live, ending).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Has every session keep its state, each for so long at most, all at once.
+    pub async fn keep_all(&self) {
+        let mut keeping = tokio::task::JoinSet::new();
+        for live in self.all() {
+            keeping.spawn(async move {
+                if let Err(fault) = live.checkpoint(Duration::from_millis(CHECKPOINT_GOODBYE_MS)).await {
+                    tracing::warn!("{} is left as it was last kept: {fault}", live.title());
+                }
+            });
+        }
+        keeping.join_all().await;
+    }
+
+    /// Lets go of every session; their pods are over.
+    pub async fn end(&self) {
+        let all: Vec<Arc<Live>> = self.map().drain().map(|(_, live)| live).collect();
+        for live in all {
+            live.leave();
+            drop(live.take_kept().await);
+        }
+    }
+}
+
+/// How a session is let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// If its state was kept, and nobody is in it.
+    Parked,
+    /// As it was last kept.
+    Whatever,
+    /// For good.
+    Closed,
+}
+
+async fn moment(home: &Home) -> Result<locks::Held, Fault> {
+    locks::acquire_briefly(&disk::lock_path(home), "looking at sessions").await
+}
+
+fn delete(found: Found) {
+    let identity = found.record.identity.clone();
+    if let Err(fault) = found.take().and_then(disk::Session::delete) {
+        tracing::warn!("the session `{}` of `{}` is over and stays: {fault}", identity.name, identity.recipe);
+    }
+}
+
+fn not_found(identity: &Identity) -> Fault {
+    Fault::new(Code::SessionNotFound, format!("`{}` has no session `{}`", identity.recipe, identity.name))
+        .hint("`hob sessions` lists those that there are")
+}
+
+/// Deletes parked sessions whose time is over, every now and then, for as long as there is a host.
+pub async fn watch(host: Weak<Inner>) {
+    loop {
+        sleep(Duration::from_millis(SESSION_SWEEP_MS)).await;
+        let Some(host) = host.upgrade() else { return };
+        if let Err(fault) = sweep(&host.home).await {
+            tracing::warn!("sessions whose time is over stay for now: {fault}");
+        }
+    }
+}
+
+async fn sweep(home: &Home) -> Result<(), Fault> {
+    if !home.sessions().exists() {
+        return Ok(());
+    }
+    let _moment = moment(home).await?;
+    let home = home.clone();
+    blocking(move || {
+        let now = disk::now_ms();
+        disk::all(&home).into_iter().filter(|found| !found.live && found.is_over(now)).for_each(delete);
+        Ok(())
+    })
+    .await
+}
+
+impl Host {
+    /// All sessions of this home, those of other hosts too.
+    pub async fn sessions(&self) -> Result<Vec<SessionStatus>, Fault> {
+        let home = self.0.home.clone();
+        let found = blocking(move || Ok(disk::all(&home))).await?;
+        let status = |found: Found| {
+            let live = self.0.sessions.get(&found.record.identity);
+            shown(&found, live.as_deref())
+        };
+        Ok(found.into_iter().map(status).collect())
+    }
+
+    /// Opens a session, or finds it open; its pod is started. A call that names a session does the same.
+    ///
+    /// Errors: those of finding a recipe; `usage`, `session_busy`, `session_lost`, `sessions_full`, `io`, `disk_full`, `shutting_down`.
+    pub async fn open_session(&self, recipe: &RecipeRef, name: &str) -> Result<SessionStatus, Fault> {
+        check_name(name)?;
+        let entry = self.entry_to_open(recipe).await?;
+        let live = self.0.sessions.live(&self.0, &entry, name, true).await?;
+        live.pool().warm();
+        self.shown(live.identity()).await
+    }
+
+    /// Has a session keep its state now; gives its last checkpoint, which for a parked session is the one that it lies there as.
+    ///
+    /// Errors: `session_not_found`, `session_busy` when another host has it, `usage` when its pod has no state to give, and what keeps it from
+    /// giving it.
+    pub async fn checkpoint_session(&self, recipe: &RecipeRef, name: &str) -> Result<Option<CheckpointStatus>, Fault> {
+        let identity = self.identity(recipe, name).await?;
+        if let Some(live) = self.0.sessions.get(&identity) {
+            return live.checkpoint(Duration::from_millis(CHECKPOINT_WAIT_MS)).await;
+        }
+        let found = self.found(&identity).await?;
+        let last = found.record.checkpoints.last().map(|kept| kept.status.clone());
+        self.held(found).await.map(|_| last)
+    }
+
+    /// As a call does: its time begins anew.
+    ///
+    /// Errors: `session_not_found`, `session_busy` when another host has it.
+    pub async fn touch_session(&self, recipe: &RecipeRef, name: &str) -> Result<SessionStatus, Fault> {
+        let identity = self.identity(recipe, name).await?;
+        match self.0.sessions.get(&identity) {
+            Some(live) => live.touch(),
+            None => {
+                let mut session = self.held(self.found(&identity).await?).await?;
+                session.used(false).map_err(|error| Fault::io("touching a session", &error))?;
+            }
+        }
+        self.shown(&identity).await
+    }
+
+    /// Ends a session for good: its calls, its pod and what was kept of it.
+    ///
+    /// Errors: `session_not_found`, `session_busy` when another host has it, `io`.
+    pub async fn close_session(&self, recipe: &RecipeRef, name: &str) -> Result<(), Fault> {
+        let identity = self.identity(recipe, name).await?;
+        if let Some(live) = self.0.sessions.get(&identity) {
+            return self.0.sessions.park(&self.0, &live, Ending::Closed).await;
+        }
+        let _moment = moment(&self.0.home).await?;
+        let found = self.found(&identity).await?;
+        blocking(move || found.take()?.delete()).await
+    }
+
+    async fn entry_to_open(&self, recipe: &RecipeRef) -> Result<Arc<Entry>, Fault> {
+        if self.0.closing.load(std::sync::atomic::Ordering::Acquire) {
+            return Err(Fault::new(Code::ShuttingDown, "the host is ending and opens no session any more").hint("try again when it runs anew"));
+        }
+        self.0.catalogue.find(&self.0, recipe).await
+    }
+
+    /// Without the recipe: a session can be closed whose recipe is not there any more.
+    async fn identity(&self, recipe: &RecipeRef, name: &str) -> Result<Identity, Fault> {
+        check_name(name)?;
+        let (word, home) = (recipe.clone(), self.0.home.clone());
+        let name = name.to_owned();
+        blocking(move || {
+            let folder = match &word {
+                RecipeRef::Folder(folder) => Some(folder.canonicalize().unwrap_or_else(|_| folder.clone())),
+                RecipeRef::Name(_) => None,
+            };
+            let is_it = |found: &Found| {
+                let identity = &found.record.identity;
+                identity.name == name && identity.folder == folder && (folder.is_some() || identity.recipe == word.to_string())
+            };
+            let found = disk::all(&home).into_iter().find(is_it).map(|found| found.record.identity);
+            found.ok_or_else(|| not_found(&Identity { recipe: word.to_string(), folder, name: name.clone() }))
+        })
+        .await
+    }
+
+    async fn found(&self, identity: &Identity) -> Result<Found, Fault> {
+        let (home, wanted) = (self.0.home.clone(), identity.clone());
+        blocking(move || {
+            let found = disk::all(&home).into_iter().find(|found| found.record.identity == wanted);
+            found.ok_or_else(|| not_found(&wanted))
+        })
+        .await
+    }
+
+    async fn held(&self, found: Found) -> Result<disk::Session, Fault> {
+        let _moment = moment(&self.0.home).await?;
+        blocking(move || found.take()).await
+    }
+
+    async fn shown(&self, identity: &Identity) -> Result<SessionStatus, Fault> {
+        let found = self.found(identity).await?;
+        Ok(shown(&found, self.0.sessions.get(identity).as_deref()))
+    }
+}
+
+fn shown(found: &Found, live: Option<&Live>) -> SessionStatus {
+    let (record, now) = (&found.record, disk::now_ms());
+    SessionStatus {
+        recipe: record.identity.recipe.clone(),
+        folder: record.identity.folder.as_ref().map(|folder| folder.display().to_string()),
+        name: record.identity.name.clone(),
+        version: record.version.to_string(),
+        mode: record.mode,
+        state: if found.live { SessionState::Live } else { SessionState::Parked },
+        running: live.map_or(0, Live::running),
+        age_ms: now.saturating_sub(record.made_ms),
+        idle_ms: now.saturating_sub(found.used_ms),
+        calls: found.calls,
+        checkpoint: record.checkpoints.last().map(|kept| kept.status.clone()),
+        checkpoint_fault: live.and_then(Live::checkpoint_fault),
+    }
+}

@@ -1,0 +1,497 @@
+//! A session while it lives: its pool, who is in it, when its state is kept.
+//!
+//! Apart from `sessions.rs`, which knows all of them: here is one. What it keeps lies behind a lock that only blocking work takes for longer than
+//! a moment.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Ending, Inner};
+use crate::{
+    host::entry::Entry,
+    model::{
+        Code, Event, Fault,
+        limits::{CHECKPOINT_WAIT_MS, SESSION_CLOSE_MS, SESSION_LOOK_MS},
+        session::{CheckpointStatus, Mode, SessionSpec},
+    },
+    pod::{self, BoxFuture, Pool},
+    shelf::{
+        blocking,
+        sessions::{self as disk, Identity, Piece},
+    },
+};
+
+/// See the module.
+pub struct Live {
+    identity: Identity,
+    spec: SessionSpec,
+    entry: Arc<Entry>,
+    pool: Pool,
+    book: Mutex<Book>,
+    /// None once it was let go of.
+    kept: Arc<Mutex<Option<disk::Session>>>,
+    /// Counts what became of checkpoints, for who waits for one.
+    outcomes: watch::Sender<u64>,
+    closed: watch::Sender<bool>,
+}
+
+/// What is known of it from moment to moment.
+struct Book {
+    /// Where to tell those of its callers that wait.
+    callers: Vec<(u64, mpsc::Sender<Event>)>,
+    seats: u64,
+    used: Instant,
+    last_checkpoint: Instant,
+    /// Something may have changed since.
+    dirty: bool,
+    /// What the last one came to.
+    last: Outcome,
+    /// Nobody gets in any more.
+    leaving: bool,
+    /// Which of its pods may keep something.
+    incarnation: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Outcome {
+    None,
+    Kept(CheckpointStatus),
+    Fault(Fault),
+    /// Its class has no `checkpoint`.
+    Cannot,
+}
+
+impl Live {
+    /// The session, of its pool and from its folder.
+    pub fn new(host: &Arc<Inner>, entry: &Arc<Entry>, kept: disk::Session) -> Arc<Live> {
+        let manifest = entry.recipe().manifest();
+        let spec = manifest.pod.as_ref().and_then(|pod| pod.session.clone()).expect("only a recipe with `[pod.session]` has a session");
+        let now = Instant::now();
+        Arc::new_cyclic(|this: &Weak<Live>| Live {
+            identity: kept.record().identity.clone(),
+            spec,
+            entry: entry.clone(),
+            pool: entry.session_pool(host, this.clone()),
+            book: Mutex::new(Book {
+                callers: Vec::new(),
+                seats: 0,
+                used: now,
+                last_checkpoint: now,
+                dirty: false,
+                last: Outcome::None,
+                leaving: false,
+                incarnation: 0,
+            }),
+            kept: Arc::new(Mutex::new(Some(kept))),
+            outcomes: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
+        })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub fn title(&self) -> String {
+        format!("the session `{}` of `{}`", self.identity.name, self.identity.recipe)
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Whether its pod is one of that recipe, with what that may do.
+    pub fn is_of(&self, entry: &Entry) -> bool {
+        let mine = &self.entry;
+        mine.recipe().digest() == entry.recipe().digest() && mine.grants() == entry.grants() && mine.environment() == entry.environment()
+    }
+
+    pub fn running(&self) -> usize {
+        self.book().callers.len()
+    }
+
+    pub fn is_at_work(&self) -> bool {
+        self.running() > 0
+    }
+
+    /// Why the last checkpoint came to nothing.
+    pub fn checkpoint_fault(&self) -> Option<Fault> {
+        match &self.book().last {
+            Outcome::Fault(fault) => Some(fault.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn busy(&self, why: &str) -> Fault {
+        Fault::new(Code::SessionBusy, format!("{} {why}", self.title())).hint("call again when that is over, or name another session")
+    }
+
+    /// A place in it for one call; none when it is being let go of.
+    ///
+    /// Errors: `session_busy`.
+    pub fn seat(self: &Arc<Live>, events: &mpsc::Sender<Event>) -> Result<Option<Seated>, Fault> {
+        let mut book = self.book();
+        if book.leaving {
+            return Ok(None);
+        }
+        if self.spec.mode == Mode::Exclusive && !book.callers.is_empty() {
+            drop(book);
+            return Err(self.busy("is at work for another call"));
+        }
+        book.seats += 1;
+        let id = book.seats;
+        book.callers.push((id, events.clone()));
+        book.dirty = true;
+        Ok(Some(Seated { live: self.clone(), id }))
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.book().leaving
+    }
+
+    /// Nobody gets in any more.
+    pub fn leave(&self) {
+        self.book().leaving = true;
+    }
+
+    /// Its time begins anew.
+    pub fn touch(&self) {
+        self.book().used = Instant::now();
+        self.count(false);
+    }
+
+    fn count(&self, done: bool) {
+        let mut kept = locked(&self.kept);
+        if let Some(kept) = kept.as_mut()
+            && let Err(error) = kept.used(done)
+        {
+            tracing::warn!("a call of {} was not counted: {error}", self.title());
+        }
+    }
+
+    /// What is kept of it, to be let go of. Waits for a checkpoint that is being written.
+    pub async fn take_kept(&self) -> Option<disk::Session> {
+        let kept = self.kept.clone();
+        blocking(move || Ok(locked(&kept).take())).await.ok().flatten()
+    }
+
+    // Its pods.
+
+    /// What the next pod of it begins with.
+    ///
+    /// Errors: `session_lost`, with what there is.
+    pub async fn incarnate(self: &Arc<Live>) -> Result<pod::Session, Fault> {
+        let incarnation = {
+            let mut book = self.book();
+            book.incarnation += 1;
+            book.incarnation
+        };
+        let (kept, version) = (self.kept.clone(), self.entry.recipe().manifest().version.clone());
+        let (restore, calls) = blocking(move || {
+            // After whatever the pod before it was just writing.
+            let mut kept = locked(&kept);
+            let kept = kept.as_mut().ok_or_else(|| Fault::new(Code::SessionNotFound, "the session was closed"))?;
+            kept.forget_half();
+            Ok((kept.restore(&version)?, kept.calls()))
+        })
+        .await?;
+        if let Some(restore) = &restore {
+            let status = &restore.kept.status;
+            let mut data = json!({
+                "session": "resumed", "checkpoint": status.number, "calls_since": calls.saturating_sub(status.calls),
+            });
+            if !restore.damaged.is_empty() {
+                data["damaged"] = json!(restore.damaged);
+            }
+            for (_, events) in &self.book().callers {
+                // One that does not listen misses it.
+                let _ = events.try_send(Event::Progress { data: data.clone() });
+            }
+        }
+        Ok(pod::Session {
+            name: self.identity.name.clone(),
+            restore: restore.map(|restore| pod::Restore {
+                number: restore.kept.status.number,
+                bytes: restore.kept.status.bytes,
+                json: restore.kept.json,
+                file: restore.file,
+            }),
+            keep: Box::new(Incarnation { live: Arc::downgrade(self), number: incarnation }),
+        })
+    }
+
+    // Its state.
+
+    /// Has its pod give its state, and waits for so long until it is kept; the last checkpoint, if there is nothing new to keep.
+    ///
+    /// Errors: why there is none; `usage` when its class gives none.
+    pub async fn checkpoint(&self, wait: Duration) -> Result<Option<CheckpointStatus>, Fault> {
+        if !self.is_dirty() {
+            return Ok(self.last_kept().await);
+        }
+        let mut outcomes = self.outcomes.subscribe();
+        outcomes.borrow_and_update();
+        if !self.pool.want_checkpoint() {
+            if self.pool.is_empty() && !self.is_at_work() {
+                // What its pod had went with it.
+                self.book().dirty = false;
+                return Ok(self.last_kept().await);
+            }
+            let fault = Fault::new(Code::SessionBusy, format!("{} has no pod that could give its state now", self.title()));
+            return Err(fault.hint("ask again when its pod is ready"));
+        }
+        if timeout(wait, outcomes.changed()).await.is_err() {
+            let text = format!("{} did not give its state within {} ms", self.title(), wait.as_millis());
+            let fault = Fault::new(Code::Stalled, text).hint("a long operation gives it where it calls `hob_pod.checkpoint()`");
+            self.book().last = Outcome::Fault(fault.clone());
+            return Err(fault);
+        }
+        let last = self.book().last.clone();
+        match last {
+            Outcome::Kept(status) => Ok(Some(status)),
+            Outcome::Fault(fault) => Err(fault),
+            Outcome::Cannot => Err(Fault::new(Code::Usage, format!("the pod of {} has no state to give", self.title()))
+                .hint("its class has no method `checkpoint`")),
+            Outcome::None => Ok(self.last_kept().await),
+        }
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.book().dirty
+    }
+
+    async fn last_kept(&self) -> Option<CheckpointStatus> {
+        let kept = self.kept.clone();
+        let last = move || Ok(locked(&kept).as_ref().and_then(|kept| kept.record().checkpoints.last().map(|kept| kept.status.clone())));
+        blocking(last).await.ok().flatten()
+    }
+
+    fn became(&self, outcome: Outcome) {
+        let mut book = self.book();
+        // What a call changes after this is for the next one.
+        book.last_checkpoint = Instant::now();
+        if matches!(outcome, Outcome::Kept(_)) {
+            book.dirty = !book.callers.is_empty();
+        }
+        if let Outcome::Fault(fault) = &outcome {
+            tracing::warn!("no checkpoint of {}: {fault}", self.title());
+        }
+        book.last = outcome;
+        drop(book);
+        self.outcomes.send_modify(|count| *count += 1);
+    }
+
+    /// Keeps its state so that it can go; whether it may: not if somebody is in it, nor if its pod has what nobody could bring back.
+    pub async fn park(&self) -> Result<bool, Fault> {
+        if self.is_at_work() {
+            return Ok(false);
+        }
+        match self.checkpoint(Duration::from_millis(CHECKPOINT_WAIT_MS)).await {
+            Ok(_) => {}
+            Err(_) if self.cannot() => return Ok(false),
+            Err(fault) => return Err(fault),
+        }
+        let mut book = self.book();
+        // A call may have come meanwhile.
+        let may = book.callers.is_empty() && !book.dirty;
+        book.leaving = may;
+        Ok(may)
+    }
+
+    fn cannot(&self) -> bool {
+        matches!(self.book().last, Outcome::Cannot)
+    }
+
+    /// Lets its pod say goodbye, for a moment.
+    pub async fn say_goodbye(&self) {
+        let mut closed = self.closed.subscribe();
+        if self.pool.want_close() {
+            let _ = timeout(Duration::from_millis(SESSION_CLOSE_MS), closed.wait_for(|closed| *closed)).await;
+        }
+    }
+
+    // Its times.
+
+    /// Looks after it until it is let go of: checkpoints, parking, its end.
+    pub fn tend(live: &Arc<Live>, host: &Arc<Inner>) {
+        let (live, host) = (Arc::downgrade(live), Arc::downgrade(host));
+        tokio::spawn(async move {
+            loop {
+                let Some(look) = live.upgrade().map(|live| live.look_every()) else { return };
+                sleep(look).await;
+                let (Some(live), Some(host)) = (live.upgrade(), host.upgrade()) else { return };
+                let Some(ending) = live.look(&host).await else { continue };
+                match host.sessions.park(&host, &live, ending).await {
+                    Ok(()) => {}
+                    Err(fault) => tracing::warn!("{} is not let go of: {fault}", live.title()),
+                }
+                let mut book = live.book();
+                if book.leaving {
+                    return;
+                }
+                // It stays, for as long as an idle one does.
+                if ending == Ending::Parked {
+                    book.used = Instant::now();
+                }
+            }
+        });
+    }
+
+    fn look_every(&self) -> Duration {
+        let interval = Some(self.spec.checkpoint_interval_ms).filter(|interval| *interval > 0).unwrap_or(SESSION_LOOK_MS);
+        Duration::from_millis(SESSION_LOOK_MS.min(interval).min(self.spec.idle_timeout_ms.max(10)).min(self.spec.ttl_ms.max(10)))
+    }
+
+    /// What is due, by the time; gives how it is to be let go of, if it is.
+    async fn look(&self, host: &Inner) -> Option<Ending> {
+        let (idle, rested, at_work, dirty) = {
+            let book = self.book();
+            (book.used.elapsed(), book.last_checkpoint.elapsed(), !book.callers.is_empty(), book.dirty)
+        };
+        let is_over = |ms: u64| idle >= Duration::from_millis(ms);
+        if !at_work {
+            // What a recipe lost it does not go on to have.
+            if !host.catalogue.entries().iter().any(|entry| self.is_of(entry)) {
+                return Some(Ending::Whatever);
+            }
+            if is_over(self.spec.ttl_ms) {
+                return Some(Ending::Closed);
+            }
+            if is_over(self.spec.idle_timeout_ms) && !self.cannot() {
+                return Some(Ending::Parked);
+            }
+        }
+        let interval = self.spec.checkpoint_interval_ms;
+        if interval > 0 && dirty && rested >= Duration::from_millis(interval) && !self.cannot() {
+            // A fault is remembered, and shown; one that takes longer comes later.
+            let wait = Duration::from_millis(CHECKPOINT_WAIT_MS.min(interval.max(SESSION_LOOK_MS)));
+            let _ = self.checkpoint(wait).await;
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.identity.fmt(f)
+    }
+}
+
+/// A call's place in its session, given back on drop.
+pub struct Seated {
+    live: Arc<Live>,
+    id: u64,
+}
+
+impl Seated {
+    pub fn pool(&self) -> &Pool {
+        &self.live.pool
+    }
+
+    /// The call is over: counted if it ended well, and its fault is that of its session where that is at an end.
+    pub async fn over<T>(self, host: &Arc<Inner>, result: Result<T, Fault>) -> Result<T, Fault> {
+        let live = self.live.clone();
+        let fault = match result {
+            Ok(done) => {
+                live.count(true);
+                return Ok(done);
+            }
+            Err(fault) => fault,
+        };
+        drop(self);
+        if fault.code == Code::SessionLost {
+            // Nothing is left of it that a further call could go on with.
+            let ending = if live.last_kept().await.is_some() { Ending::Whatever } else { Ending::Closed };
+            let _ = host.sessions.park(host, &live, ending).await;
+            return Err(fault);
+        }
+        let is_closed = live.book().leaving && matches!(fault.code, Code::ShuttingDown | Code::Crashed | Code::Cancelled);
+        match is_closed && !host.closing.load(std::sync::atomic::Ordering::Acquire) {
+            true => Err(Fault::new(Code::SessionNotFound, format!("{} was closed while the call ran", live.title()))
+                .hint("the next call that names it opens it anew")),
+            false => Err(fault),
+        }
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        let mut book = self.live.book();
+        book.callers.retain(|(id, _)| *id != self.id);
+        book.used = Instant::now();
+        book.dirty = true;
+    }
+}
+
+/// One pod of a session, as the one whose state is kept.
+#[derive(Debug)]
+pub struct Incarnation {
+    live: Weak<Live>,
+    number: u64,
+}
+
+impl Incarnation {
+    /// The session, while this is its pod.
+    fn live(&self) -> Option<Arc<Live>> {
+        self.live.upgrade().filter(|live| live.book().incarnation == self.number)
+    }
+}
+
+impl pod::Keep for Incarnation {
+    fn piece(&self, bytes: Bytes, last: bool, json: bool) -> BoxFuture<'static, Result<Option<u64>, Fault>> {
+        let live = self.live();
+        let number = self.number;
+        Box::pin(async move {
+            let gone = || Fault::new(Code::SessionNotFound, "the session goes on without this pod");
+            let live = live.ok_or_else(gone)?;
+            let (kept, again) = (live.kept.clone(), live.clone());
+            let done = blocking(move || {
+                let mut kept = locked(&kept);
+                let kept = kept.as_mut().filter(|_| again.book().incarnation == number).ok_or_else(gone)?;
+                let piece = kept.piece(&bytes, last, json)?;
+                Ok((piece, kept.record().checkpoints.last().map(|kept| kept.status.clone())))
+            });
+            match done.await {
+                Ok((Piece::More, _)) => Ok(None),
+                Ok((Piece::Kept(number), status)) => {
+                    live.became(status.map_or(Outcome::None, Outcome::Kept));
+                    Ok(Some(number))
+                }
+                Err(fault) => {
+                    live.became(Outcome::Fault(fault.clone()));
+                    Err(fault)
+                }
+            }
+        })
+    }
+
+    fn none(&self, why: Option<Fault>) {
+        if let Some(live) = self.live() {
+            live.became(why.map_or(Outcome::Cannot, Outcome::Fault));
+        }
+    }
+
+    fn closed(&self) {
+        if let Some(live) = self.live() {
+            let _ = live.closed.send(true);
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

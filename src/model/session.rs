@@ -1,0 +1,113 @@
+//! Sessions: what a manifest says of them, what a name is, and what a host tells of one.
+//!
+//! A session is a pod of its own that is kept by name, with a checkpoint of its state that outlives it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    fault::{Code, Fault},
+    limits::SESSION_NAME_BYTES_MAX,
+};
+
+/// `[pod.session]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionSpec {
+    pub mode: Mode,
+    /// Without a call for so long its pod goes, once its state is kept, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// Without a call or a touch for so long it is closed, in milliseconds.
+    pub ttl_ms: u64,
+    /// Between two checkpoints of a session that is called, in milliseconds; 0: only when asked.
+    pub checkpoint_interval_ms: u64,
+    /// Sessions of the recipe at a time.
+    pub max: usize,
+}
+
+/// Who may call a session that is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Nobody.
+    Exclusive,
+    /// Anybody: calls wait for their turn.
+    Shared,
+}
+
+/// Checks a name.
+///
+/// Errors: `usage`.
+pub fn check_name(name: &str) -> Result<(), Fault> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let good = !name.is_empty() && name.len() <= SESSION_NAME_BYTES_MAX && !name.starts_with('.') && name.chars().all(plain);
+    match good {
+        true => Ok(()),
+        false => Err(Fault::new(
+            Code::Usage,
+            format!("`{}` is not a session's name", name.chars().take(SESSION_NAME_BYTES_MAX).collect::<String>()),
+        )
+        .hint(format!("wanted at most {SESSION_NAME_BYTES_MAX} of A-Z, a-z, 0-9, `-`, `_` and `.`, not `.` at first"))),
+    }
+}
+
+/// One session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// `publisher/name`.
+    pub recipe: String,
+    /// The folder of an unsigned recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    pub name: String,
+    pub version: String,
+    pub mode: Mode,
+    pub state: SessionState,
+    /// Calls under way.
+    pub running: usize,
+    /// Since it was opened, in milliseconds.
+    pub age_ms: u64,
+    /// Since its last call or touch, in milliseconds.
+    pub idle_ms: u64,
+    /// Calls that ended well.
+    pub calls: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointStatus>,
+    /// Why the last checkpoint came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_fault: Option<Fault>,
+}
+
+/// See [`SessionStatus`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionState {
+    /// A host has it: this one, or another.
+    Live,
+    /// It lies on the disk.
+    Parked,
+}
+
+/// A checkpoint that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointStatus {
+    pub number: u64,
+    pub bytes: u64,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// Calls that had ended well by then.
+    pub calls: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain() {
+        for good in ["a", "box-1_2.x", &"n".repeat(SESSION_NAME_BYTES_MAX)] {
+            check_name(good).unwrap();
+        }
+        for bad in ["", ".hidden", "a/b", "ä", "a b", &"n".repeat(SESSION_NAME_BYTES_MAX + 1)] {
+            assert_eq!(check_name(bad).unwrap_err().code, Code::Usage, "{bad}");
+        }
+    }
+}

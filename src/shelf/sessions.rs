@@ -1,0 +1,401 @@
+//! What sessions keep on disk: who they are, how often they were called, and the last checkpoints of their state.
+//!
+//! Apart from the store of recipes, because nothing here was signed: it is what pods said of themselves. One folder for each session, by a random
+//! name that tells nothing; whoever holds the lock in it has the session, and a killed host holds none.
+//!
+//! ```text
+//! sessions/<random>/session.json      who it is, and its checkpoints; replaced in one step
+//!                   lock              held while a host has the session
+//!                   calls             calls that ended well, and when the last one did; written in place, synced by nobody
+//!                   <n>.checkpoint    bytes; only what session.json names with its digest counts
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use semver::{Version, VersionReq};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use super::{
+    durable, files,
+    locks::{self, Held},
+};
+use crate::model::{
+    Code, Digest, Fault, Home,
+    limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
+    session::{CheckpointStatus, Mode, SessionSpec},
+};
+
+const FILE: &str = "session.json";
+const LOCK: &str = "lock";
+const CALLS: &str = "calls";
+
+/// Who a session is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `publisher/name`.
+    pub recipe: String,
+    /// The folder of an unsigned recipe: not the same as one that is signed, whatever name it gives itself.
+    pub folder: Option<PathBuf>,
+    pub name: String,
+}
+
+/// `session.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// Of the recipe, when a host last had it.
+    pub version: Version,
+    pub mode: Mode,
+    pub ttl_ms: u64,
+    /// Milliseconds since 1970.
+    pub made_ms: u64,
+    pub next: u64,
+    /// Oldest first.
+    pub checkpoints: Vec<Kept>,
+}
+
+/// One checkpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    #[serde(flatten)]
+    pub status: CheckpointStatus,
+    /// Of the recipe that gave it.
+    pub version: Version,
+    pub sha256: Digest,
+    /// Whether it is JSON, and not just bytes.
+    pub json: bool,
+}
+
+/// A session as it lies there.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub record: Record,
+    pub calls: u64,
+    /// Its last call or touch, in milliseconds since 1970.
+    pub used_ms: u64,
+    /// Whether a host has it.
+    pub live: bool,
+    folder: PathBuf,
+}
+
+/// A session that this process has, and nobody else.
+#[derive(Debug)]
+pub struct Session {
+    folder: PathBuf,
+    record: Record,
+    calls: u64,
+    counter: File,
+    half: Option<Half>,
+    _lock: Held,
+}
+
+/// A checkpoint that is being received.
+#[derive(Debug)]
+struct Half {
+    file: NamedTempFile,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+/// What a pod is given to begin with.
+#[derive(Debug)]
+pub struct Restore {
+    pub file: File,
+    pub kept: Kept,
+    /// Newer ones that are not what they were, by number.
+    pub damaged: Vec<u64>,
+}
+
+/// What became of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    More,
+    Kept(u64),
+}
+
+/// Now, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The lock under which sessions are looked for, made and deleted. Held for moments.
+pub fn lock_path(home: &Home) -> PathBuf {
+    home.locks().join("sessions")
+}
+
+/// All sessions of a home. What cannot be read is passed over, with a word in the log. Blocking.
+pub fn all(home: &Home) -> Vec<Found> {
+    let Ok(entries) = fs::read_dir(home.sessions()) else { return Vec::new() };
+    let folders = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.join(FILE).is_file());
+    let mut found: Vec<Found> = folders.filter_map(|folder| read(folder).inspect_err(|fault| tracing::warn!("{fault}")).ok()).collect();
+    found.sort_by_key(|found| found.record.made_ms);
+    found
+}
+
+fn read(folder: PathBuf) -> Result<Found, Fault> {
+    let record = record(&folder)?;
+    let (calls, used_ms) = counted(&folder);
+    let used_ms = used_ms.max(record.made_ms);
+    // Looked at through a descriptor of its own, which holds the lock for no longer than it takes to see that nobody else does.
+    let live = File::open(folder.join(LOCK)).is_ok_and(|file| file.try_lock_shared().is_err());
+    Ok(Found { record, calls, used_ms, live, folder })
+}
+
+fn record(folder: &Path) -> Result<Record, Fault> {
+    let path = folder.join(FILE);
+    let bytes = durable::read(&path, SESSION_FILE_BYTES_MAX)?.unwrap_or_default();
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Fault::new(Code::StateUnreadable, format!("{} is not a session's: {error}", path.display()))
+            .hint(format!("delete the folder {} if the session is not wanted", folder.display()))
+    })
+}
+
+fn counted(folder: &Path) -> (u64, u64) {
+    let text = durable::read(&folder.join(CALLS), 64).ok().flatten().unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut numbers = text.split_whitespace().map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+impl Found {
+    /// Whether its time is over.
+    pub fn is_over(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.used_ms) >= self.record.ttl_ms
+    }
+
+    /// Has it from now on, unless somebody else does. To be called under [`lock_path`]'s lock.
+    ///
+    /// Errors: `session_busy`, `io`.
+    pub fn take(self) -> Result<Session, Fault> {
+        let lock = locks::try_acquire(&self.folder.join(LOCK))?.ok_or_else(|| {
+            let Identity { recipe, name, .. } = &self.record.identity;
+            Fault::new(Code::SessionBusy, format!("another host has the session `{name}` of `{recipe}`"))
+                .hint("call it through that host (`hob serve`), or when that one has ended")
+        })?;
+        // It may have been called since it was looked at.
+        let record = record(&self.folder)?;
+        Session::at(self.folder, record, lock)
+    }
+}
+
+impl Session {
+    /// A new one. To be called under [`lock_path`]'s lock. `others`: what is there.
+    ///
+    /// Errors: `sessions_full`, `io`, `disk_full`.
+    pub fn make(home: &Home, identity: Identity, version: Version, spec: &SessionSpec, others: &[Found]) -> Result<Session, Fault> {
+        let same = |found: &&Found| found.record.identity.recipe == identity.recipe && found.record.identity.folder == identity.folder;
+        let of_recipe = others.iter().filter(same).count();
+        let full = |text: String| Fault::new(Code::SessionsFull, text).hint("`hob sessions` lists them, `hob sessions close` closes one");
+        if of_recipe >= spec.max {
+            return Err(full(format!("`{}` has {of_recipe} sessions, the most that it may", identity.recipe)));
+        }
+        if others.len() >= SESSIONS_MAX {
+            return Err(full(format!("there are {} sessions, the most that are kept", others.len())));
+        }
+        let above = home.sessions();
+        let failed = |error: io::Error| Fault::io(format!("making a session in {}", above.display()), &error);
+        durable::make_folder(above.parent().unwrap_or(&above))?;
+        match DirBuilder::new().mode(0o700).create(&above) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+        // Made with mode 0700.
+        let folder = tempfile::Builder::new().prefix("").rand_bytes(24).tempdir_in(&above).map_err(failed)?;
+        let lock = locks::try_acquire(&folder.path().join(LOCK))?
+            .ok_or_else(|| Fault::new(Code::Internal, "a session that was just made is held already"))?;
+        let made_ms = now_ms();
+        let record = Record { identity, version, mode: spec.mode, ttl_ms: spec.ttl_ms, made_ms, next: 1, checkpoints: Vec::new() };
+        let session = Session::at(folder.path().to_owned(), record, lock)?;
+        session.save()?;
+        durable::sync_folder(&above).map_err(failed)?;
+        // From here on it is there.
+        let _ = folder.keep();
+        Ok(session)
+    }
+
+    fn at(folder: PathBuf, record: Record, lock: Held) -> Result<Session, Fault> {
+        let path = folder.join(CALLS);
+        let counter = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let counter = counter.map_err(|error| Fault::io(format!("opening {}", path.display()), &error))?;
+        let calls = counted(&folder).0;
+        let session = Session { folder, record, calls, counter, half: None, _lock: lock };
+        session.sweep();
+        Ok(session)
+    }
+
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Calls that ended well.
+    pub fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// What the manifest says now.
+    pub fn declare(&mut self, version: &Version, spec: &SessionSpec) -> Result<(), Fault> {
+        let Record { version: before, mode, ttl_ms, .. } = &mut self.record;
+        if (&*before, *mode, *ttl_ms) == (version, spec.mode, spec.ttl_ms) {
+            return Ok(());
+        }
+        (*before, *mode, *ttl_ms) = (version.clone(), spec.mode, spec.ttl_ms);
+        self.save()
+    }
+
+    /// It was touched, or (`done`) a call of it ended well.
+    pub fn used(&mut self, done: bool) -> io::Result<()> {
+        self.calls += u64::from(done);
+        self.counter.write_all_at(format!("{:020} {:020}\n", self.calls, now_ms()).as_bytes(), 0)
+    }
+
+    /// The newest checkpoint that is what it was and that `version` can read; none if there never was one.
+    ///
+    /// Errors: `session_lost`, with what there is.
+    pub fn restore(&self, version: &Version) -> Result<Option<Restore>, Fault> {
+        let Identity { recipe, name, .. } = &self.record.identity;
+        if self.record.checkpoints.is_empty() {
+            return match self.calls {
+                0 => Ok(None),
+                calls => Err(Fault::new(
+                    Code::SessionLost,
+                    format!("the session `{name}` of `{recipe}` had {calls} calls and no checkpoint, and its pod is gone"),
+                )
+                .hint("the next call opens it anew; a pod with the method `checkpoint` outlives its process")
+                .with("calls", calls)
+                .with("checkpoints", 0)),
+            };
+        }
+        let mut damaged = Vec::new();
+        for kept in self.record.checkpoints.iter().rev() {
+            if !VersionReq::parse(&format!("^{}", kept.version)).is_ok_and(|range| range.matches(version)) {
+                let given = &kept.version;
+                let text =
+                    format!("the session `{name}` was kept by {recipe} {given}, and {version} is not a compatible version of it");
+                return Err(Fault::new(Code::SessionLost, text)
+                    .hint("install a compatible version to go on, or `hob sessions close` to begin anew")
+                    .with("calls", self.calls)
+                    .with("checkpoint", serde_json::json!(kept.status))
+                    .with("checkpoint_version", given.to_string()));
+            }
+            match self.open(kept) {
+                Ok(file) => return Ok(Some(Restore { file, kept: kept.clone(), damaged })),
+                Err(why) => {
+                    tracing::warn!("checkpoint {} of the session `{name}` of `{recipe}` is damaged: {why}", kept.status.number);
+                    damaged.push(kept.status.number);
+                }
+            }
+        }
+        Err(Fault::new(Code::SessionLost, format!("every checkpoint of the session `{name}` of `{recipe}` is damaged"))
+            .hint("`hob sessions close` lets go of it; the next call opens it anew")
+            .with("calls", self.calls)
+            .with("damaged", damaged))
+    }
+
+    /// The bytes of a checkpoint, compared with their digest.
+    fn open(&self, kept: &Kept) -> Result<File, String> {
+        let path = self.path(kept.status.number);
+        match files::digest(&path) {
+            Ok(found) if found == (kept.sha256, kept.status.bytes) => {}
+            Ok((_, bytes)) => return Err(format!("its {bytes} bytes are not what was kept")),
+            Err(error) => return Err(error.to_string()),
+        }
+        File::open(&path).map_err(|error| error.to_string())
+    }
+
+    /// Takes one piece of a checkpoint, to the disk; with the `last` it is kept, for good. Blocking.
+    ///
+    /// Errors: `too_large`, `disk_full`, `io`; what came of it is thrown away then.
+    pub fn piece(&mut self, bytes: &Bytes, last: bool, json: bool) -> Result<Piece, Fault> {
+        let taken = self.take_piece(bytes, last, json);
+        if taken.is_err() {
+            self.half = None;
+        }
+        taken
+    }
+
+    fn take_piece(&mut self, bytes: &Bytes, last: bool, json: bool) -> Result<Piece, Fault> {
+        let failed = |error: io::Error| Fault::io("keeping a checkpoint", &error);
+        let half = match &mut self.half {
+            Some(half) => half,
+            None => {
+                let file = tempfile::Builder::new().prefix(".half-").tempfile_in(&self.folder).map_err(failed)?;
+                self.half.insert(Half { file, hasher: Sha256::new(), bytes: 0 })
+            }
+        };
+        half.bytes += bytes.len() as u64;
+        if half.bytes > CHECKPOINT_BYTES_MAX {
+            let text = format!("a checkpoint of more than {CHECKPOINT_BYTES_MAX} bytes, which is the most that is kept");
+            return Err(Fault::new(Code::TooLarge, text).hint("keep less: what can be computed again need not be in it"));
+        }
+        half.file.write_all(bytes).map_err(failed)?;
+        half.hasher.update(bytes);
+        if !last {
+            return Ok(Piece::More);
+        }
+        let Some(half) = self.half.take() else { return Err(Fault::new(Code::Internal, "a checkpoint without a piece")) };
+        half.file.as_file().sync_all().map_err(failed)?;
+        let number = self.record.next;
+        half.file.persist(self.path(number)).map_err(|error| failed(error.error))?;
+        let before = self.record.clone();
+        let status = CheckpointStatus { number, bytes: half.bytes, at_ms: now_ms(), calls: self.calls };
+        let kept = Kept { status, version: self.record.version.clone(), sha256: Digest::finish(half.hasher), json };
+        self.record.checkpoints.push(kept);
+        let surplus = self.record.checkpoints.len().saturating_sub(CHECKPOINTS_KEPT);
+        self.record.checkpoints.drain(..surplus);
+        self.record.next += 1;
+        // Its rename lasts with that of the record, which is later in the same folder.
+        if let Err(fault) = self.save() {
+            self.record = before;
+            return Err(fault);
+        }
+        self.sweep();
+        Ok(Piece::Kept(number))
+    }
+
+    /// Lets go of a checkpoint that has not come whole.
+    pub fn forget_half(&mut self) {
+        self.half = None;
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number}.checkpoint"))
+    }
+
+    fn save(&self) -> Result<(), Fault> {
+        let text = serde_json::to_vec(&self.record).map_err(|error| Fault::new(Code::Internal, format!("a session's record: {error}")))?;
+        durable::replace(&self.folder.join(FILE), &text)
+    }
+
+    /// Deletes checkpoints that nothing names, and halves of killed hosts.
+    fn sweep(&self) {
+        let named = |name: &str| self.record.checkpoints.iter().any(|kept| name == format!("{}.checkpoint", kept.status.number));
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(".half-") || (name.ends_with(".checkpoint") && !named(&name)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Deletes it, with its checkpoints. To be called under [`lock_path`]'s lock.
+    pub fn delete(self) -> Result<(), Fault> {
+        files::remove_tree(&self.folder)
+    }
+}
+
+#[cfg(test)]
+mod tests;
