@@ -51,7 +51,9 @@ pub trait Keep: Debug + Send + Sync {
 pub(super) struct Asked {
     /// The piece that is being kept.
     keeping: Option<BoxFuture<'static, Result<Option<u64>, Fault>>>,
-    /// A checkpoint was asked for, and has not come.
+    /// How often a checkpoint was asked for: the two lanes may be heard in any order.
+    seq: u64,
+    /// The last one has not come.
     due: bool,
     /// It was also told where it looks between two asks.
     told: bool,
@@ -86,7 +88,8 @@ impl Driver {
             return session.keep.none(Some(fault));
         }
         self.session.due = true;
-        self.say(&Control::Checkpoint);
+        self.session.seq += 1;
+        self.say(&Control::Checkpoint { seq: self.session.seq });
         self.tell_between();
     }
 
@@ -95,7 +98,7 @@ impl Driver {
         let serves = matches!(self.state, State::Serving(_));
         if self.session.due && !self.session.told && self.running.is_empty() && serves {
             self.session.told = true;
-            self.say_on_data(&Control::Checkpoint);
+            self.say_on_data(&Control::Checkpoint { seq: self.session.seq });
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     frame::{Decoded, Decoder},
-    wire::FromPod,
+    wire::{Checkpoint, FromPod},
 };
 use crate::model::{Document, limits::FRAME_BYTES_MAX};
 
@@ -55,13 +55,19 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
             assert_eq!((&message["output"], &message["incarnation"]), (&json(&payload.json), &incarnation.as_str().into()), "{name}");
             assert_eq!(payload.blobs.len(), message["blobs"].as_array().map_or(0, Vec::len), "{name}");
         }
-        FromPod::Started | FromPod::Ready => {}
+        FromPod::Checkpoint(Checkpoint::Piece { bytes, last, json }) => {
+            assert_eq!((&message["blobs"][0]["bytes"], &message["last"], &message["json"]), (&bytes.len().into(), &(*last).into(), &(*json).into()));
+        }
+        FromPod::Checkpoint(Checkpoint::None(fault)) => {
+            assert_eq!(message["fault"]["message"], Value::from(fault.as_ref().map(|fault| fault.message.clone())), "{name}");
+        }
+        FromPod::Checkpoint(Checkpoint::Closed) | FromPod::Started | FromPod::Ready => {}
     }
 }
 
 #[test]
 fn good_frames_decode_to_what_they_say() {
-    let from_pods = ["confined", "refused", "hello", "started", "ready", "failed", "pong", "log", "progress", "chunk", "answer"];
+    let from_pods = ["confined", "refused", "hello", "started", "ready", "failed", "pong", "log", "progress", "chunk", "answer", "checkpoint", "closed"];
     let mut parsed = std::collections::BTreeSet::new();
     for vector in vectors()["good"].as_array().unwrap() {
         let name = vector["name"].as_str().unwrap();

@@ -13,7 +13,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -209,8 +209,8 @@ impl Session {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
             _ => {}
         }
-        // Made with mode 0700.
-        let folder = tempfile::Builder::new().prefix("").rand_bytes(24).tempdir_in(&above).map_err(failed)?;
+        let (mut builder, closed) = (tempfile::Builder::new(), fs::Permissions::from_mode(0o700));
+        let folder = builder.prefix("").rand_bytes(24).permissions(closed).tempdir_in(&above).map_err(failed)?;
         let lock = locks::try_acquire(&folder.path().join(LOCK))?
             .ok_or_else(|| Fault::new(Code::Internal, "a session that was just made is held already"))?;
         let made_ms = now_ms();

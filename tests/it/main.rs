@@ -9,6 +9,7 @@ mod pods;
 mod repository;
 mod sandbox;
 mod script_glue;
+mod sessions;
 mod shelf;
 mod storms;
 mod support;

@@ -53,6 +53,6 @@ of the caller whose deadline is nearest. Printing is fine: the host keeps it as 
 from .asks import cancelled, progress, time_left
 from .blob import Blob
 from .faults import Cancelled, Fault
-from .session import checkpoint, checkpoint_due, session
+from .sessions import checkpoint, checkpoint_due, session
 
 __all__ = ["Blob", "Cancelled", "Fault", "cancelled", "checkpoint", "checkpoint_due", "progress", "session", "time_left"]

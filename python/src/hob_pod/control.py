@@ -10,7 +10,7 @@ import os
 import sys
 from array import array
 
-from . import asks, session, wire
+from . import asks, sessions, wire
 
 
 class Control:
@@ -99,9 +99,9 @@ class Control:
         elif kind == "cancel":
             asks.cancel(message["ask"])
         elif kind == "checkpoint":
-            session.wanted()
+            sessions.wanted(message["seq"])
         elif kind == "kept":
-            session.kept(message)
+            sessions.kept(message)
         elif kind == "load":
             if self._load.locked():
                 self._load.release()

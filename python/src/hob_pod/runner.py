@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 
-from . import asks, control, faults, serving, session, wire
+from . import asks, control, faults, serving, sessions, wire
 
 #: Methods of a pod that the runner calls itself, so that no operation may have their names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
@@ -70,7 +70,7 @@ class Runner:
         self.pod_folder = os.path.join(start["folder"], "pod")
 
         asks.prepare(self.page, start["concurrency"])
-        session.prepare(start, self.control, self.pod_folder)
+        sessions.prepare(start, self.control, self.pod_folder)
         self.server = serving.Server(_socket.socket(fileno=descriptors[0]), start, self.pod_folder)
         os.register_at_fork(after_in_child=self._forked)
         self.control.flush = self.server.lane.flush
@@ -115,7 +115,7 @@ class Runner:
             doing = f"constructing `{entry}`"
             pod = kind()
             self._find_operations(pod)
-            session.find(pod, entry)
+            sessions.find(pod, entry)
             self.control.send({"type": "started"})
             self.control.wait_for_load()
             self.title.show("loading")
@@ -131,7 +131,7 @@ class Runner:
                 self._warm_up(warm_up, pod)
             if self.restored is not None:
                 doing = f"`restore` of `{entry}`"
-                session.restore(pod, self.start, self.restored)
+                sessions.restore(pod, self.start, self.restored)
         except Exception as error:
             self.control.send({"type": "failed", "fault": faults.of_start(error, doing, models, self.pod_folder)})
             control.leave(1)
@@ -175,7 +175,7 @@ class Runner:
     def _find_operations(self, pod):
         for name, declared in self.start["operations"].items():
             method_name = name.replace("-", "_")
-            is_ours = method_name in RESERVED or (method_name == "close" and session.session() is not None)
+            is_ours = method_name in RESERVED or (method_name == "close" and sessions.session() is not None)
             if is_ours or method_name.startswith("_"):
                 text = f"`{name}` cannot be an operation's name: the runner uses `{method_name}` itself"
                 raise faults.Fault("import_failed", text)

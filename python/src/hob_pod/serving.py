@@ -8,7 +8,7 @@ the method (a queue to another thread would double the round trip), so it is dea
 import time
 import types
 
-from . import answers, asks, control, faults, lane, session, wire
+from . import answers, asks, control, faults, lane, sessions, wire
 from .blob import Blob
 
 #: An operation whose last runs were all shorter than HELD_S lets the answers before it wait: this many runs.
@@ -77,7 +77,7 @@ class Server:
         if message is None:
             return asks.Work(frame.ask, now, None, frame)
         kind = message["type"]
-        if kind in ("checkpoint", "close") and session.session() is not None:
+        if kind in ("checkpoint", "close") and sessions.session() is not None:
             return None
         if kind != "ask" and kind != "batch":
             raise wire.ProtocolError(f"the host sent `{kind}` on the data lane")
@@ -99,7 +99,7 @@ class Server:
         work = self.work_of(frame, now)
         if work is None:
             self.lane.flush()
-            session.between(frame.message["type"])
+            sessions.between(frame.message)
             return
         operation, out = work.operation, self.lane
         if out.held and (operation is None or operation.quick < QUICK_RUNS or out.overdue(now)):

@@ -18,7 +18,7 @@ class _State:
         self.name = None
         self.give = None  # the author's `checkpoint`, if the class has one
         self.close = None  # the author's `close`
-        self.due = False
+        self.asked = self.given = 0  # numbers of the host's requests: the last heard, the last that was answered
         self.control = None
         self.folder = None
         self.piece_bytes_max = self.checkpoint_bytes_max = 0
@@ -38,7 +38,7 @@ def session():
 
 def checkpoint_due():
     """Whether `checkpoint()` would give the state: a checkpoint's time has come, or somebody asked for one."""
-    return state.due and state.give is not None
+    return state.asked > state.given and state.give is not None
 
 
 def checkpoint(force=False):
@@ -48,14 +48,14 @@ def checkpoint(force=False):
     False: nothing was due, there is no session, or the host could not keep it (`hob sessions` says why). What
     `checkpoint` of the class raises comes out here.
     """
-    if state.give is None or not (state.due or force):
+    if state.give is None or not (force or state.asked > state.given):
         return False
     return _give()
 
 
 def _give():
     with state.giving:
-        state.due = False
+        state.given = state.asked
         try:
             value = state.give()
             is_json = isinstance(value, dict)
@@ -157,12 +157,12 @@ def restore(pod, start, descriptor):
 # --- called by the control thread
 
 
-def wanted():
+def wanted(seq):
     """The host wants the state."""
     if state.give is None:
         _send({"type": "checkpoint"})
     else:
-        state.due = True
+        state.asked = max(state.asked, seq)
 
 
 def kept(message):
@@ -174,10 +174,12 @@ def kept(message):
 # --- called by the main thread, between two asks
 
 
-def between(kind):
+def between(message):
     """The host's word on the data lane."""
-    if kind == "checkpoint":
-        if state.due:
+    if message["type"] == "checkpoint":
+        # Its twin on the control lane may still be under way.
+        state.asked = max(state.asked, message["seq"])
+        if checkpoint_due():
             try:
                 _give()
             except Exception:

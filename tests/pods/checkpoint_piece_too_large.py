@@ -1,0 +1,15 @@
+#!/usr/bin/env python3
+"""Sends a checkpoint in one piece that is larger than a piece may be."""
+
+import time
+
+import raw
+
+pod = raw.Pod()
+pod.ready()
+pod.ask()
+raw.fired(__file__)
+piece = b"x" * ((4 << 20) + 1)
+blob = {"name": "state", "media_type": "application/octet-stream", "bytes": len(piece)}
+pod.control.send({"type": "checkpoint", "last": True, "blobs": [blob]}, tail=piece)
+time.sleep(60)
