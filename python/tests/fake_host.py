@@ -66,6 +66,8 @@ class Pod:
         warm_up=None,
         title=None,
         paged=True,
+        session=None,
+        restore=None,
     ):
         self.folder = tempfile.mkdtemp(prefix="hob-pod-test-")
         self.scratch = os.path.join(self.folder, "scratch")
@@ -79,6 +81,8 @@ class Pod:
         self.models = models or {}
         self.concurrency = concurrency
         self.warm_up = warm_up
+        self.session = session  # the name of one
+        self.restore = restore  # the bytes of a checkpoint in JSON, to begin with
         page = os.path.join(self.folder, "page")
         with open(page, "w+b") as file:
             file.truncate(4096)
@@ -132,10 +136,22 @@ class Pod:
             "concurrency": self.concurrency,
             "warm_up": self.warm_up,
         }
+        descriptors = [theirs.fileno()]
+        file = None
+        if self.session is not None:
+            message["session"] = {"name": self.session, "piece_bytes_max": 1000, "checkpoint_bytes_max": 10000, "restore": None}
+            if self.restore is not None:
+                message["session"]["restore"] = {"number": 7, "bytes": len(self.restore), "json": True}
+                file = tempfile.TemporaryFile()
+                file.write(self.restore)
+                file.seek(0)
+                descriptors.append(file.fileno())
         frame = b"".join(wire.encode(0, message))
-        sent = self.control.socket.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))])
+        sent = self.control.socket.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
         self.control.socket.sendall(frame[sent:])
         theirs.close()
+        if file is not None:
+            file.close()
         self.data = Lane(ours)
         return self.control.receive()
 

@@ -6,7 +6,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::{
-    calling, doctor, granting, looking,
+    calling, doctor, granting, looking, sessions,
     print::{self, Bars},
     serve,
     words::{Command, Remote, Repo, Words},
@@ -88,6 +88,7 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Publish { folder, repo, keys } => return publish(&folder, &repo, &keys, &*progress, json).await,
         Command::Repo { command } => return repo(command, json).await,
         Command::Call(words) => return calling::call(Config::from_environment()?.with_progress(progress), words, json).await,
+        Command::Sessions { command } => return sessions::sessions(Config::from_environment()?.with_progress(progress), command, json).await,
         Command::Pods(words) => return looking::pods(Config::from_environment()?.home(), words, json).await,
         Command::Logs(words) => return looking::logs(Config::from_environment()?.home(), words, json).await,
         Command::Status { watch } => return looking::status(Config::from_environment()?.home(), watch, json).await,
@@ -110,7 +111,7 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Verify { recipe } => verify(&host, recipe.as_deref(), json).await,
         Command::Remote { command } => remote(&host, command, json).await,
         Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => Ok(()),
-        Command::Call(_) | Command::Pods(_) | Command::Logs(_) | Command::Status { .. } => Ok(()),
+        Command::Call(_) | Command::Sessions { .. } | Command::Pods(_) | Command::Logs(_) | Command::Status { .. } => Ok(()),
     };
     host.shutdown().await;
     done

@@ -53,13 +53,24 @@ impl Client {
     ///
     /// Errors: the server's own; `deadline` when it is silent; `io` when it goes away.
     pub async fn ask<T: DeserializeOwned>(self, method: Method, path: &str) -> Result<T, Fault> {
+        self.within(method, path, limits::SERVE_LOOK_MS).await
+    }
+
+    async fn within<T: DeserializeOwned>(self, method: Method, path: &str, wait_ms: u64) -> Result<T, Fault> {
         let asked = async {
             let mut answer = Answer::of(self.send(method, path, Body::empty()).await?).await?;
             let bytes = answer.rest().await?;
             serde_json::from_slice(&bytes)
                 .map_err(|error| Fault::new(Code::Internal, format!("the server's answer to {path} cannot be read: {error}")))
         };
-        timeout(Duration::from_millis(limits::SERVE_LOOK_MS), asked).await.unwrap_or_else(|_| Err(silent(limits::SERVE_LOOK_MS)))
+        timeout(Duration::from_millis(wait_ms), asked).await.unwrap_or_else(|_| Err(silent(wait_ms)))
+    }
+
+    /// Has something done that may take as long as a checkpoint does.
+    ///
+    /// Errors: as [`Client::ask`].
+    pub async fn act<T: DeserializeOwned>(self, path: &str) -> Result<T, Fault> {
+        self.within(Method::POST, path, limits::CHECKPOINT_WAIT_MS + limits::SHUTDOWN_MS + limits::SERVE_LOOK_MS).await
     }
 
     /// Begins a call. Dropping what comes back hangs up, which cancels the call down to the worker.

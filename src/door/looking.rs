@@ -246,7 +246,7 @@ fn last(fault: Option<&Fault>) -> String {
 }
 
 /// `850ms`, `12s`, `3m 12s`, `5h 3m`, `2d 5h`: two units are enough for a look.
-fn duration(ms: u64) -> String {
+pub(super) fn duration(ms: u64) -> String {
     let seconds = ms / 1_000;
     match seconds {
         0 => format!("{ms}ms"),

@@ -13,6 +13,7 @@ mod lines;
 mod looking;
 mod print;
 mod serve;
+mod sessions;
 mod socket;
 mod words;
 

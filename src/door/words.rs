@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::model::{Fault, Priority, limits::LOGS_DEFAULT_LINES};
 
-const EXIT_CODES: &str = "Exit codes: 0 done · 2 the words or the input are wrong · 3 no such recipe, operation or remote · \
+const EXIT_CODES: &str = "Exit codes: 0 done · 2 the words or the input are wrong · 3 no such recipe, operation, session or remote · \
 4 the recipe, hob.toml or hob.lock is wrong · 5 trust: signature, digest, expiry, rollback, or the repository is unreachable · \
 6 the pod · 7 the glue · 8 this machine (Python, uv, disk, sandbox) · 9 deadline or cancelled · 10 not now (overloaded, cooling down, ending) · 70 Hob itself. \
 HOB_HOME moves every file that Hob owns.";
@@ -71,6 +71,11 @@ pub enum Command {
         /// Also at this socket, beside the one that `hob call` finds.
         #[arg(long, value_name = "PATH")]
         unix: Option<PathBuf>,
+    },
+    /// Show the sessions, or open, keep, touch and close one.
+    Sessions {
+        #[command(subcommand)]
+        command: Option<SessionWords>,
     },
     /// Show the pods of the running server.
     Pods(PodWords),
@@ -200,6 +205,18 @@ pub struct LogWords {
     /// Go on with the lines that come, until interrupted.
     #[arg(long)]
     pub watch: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SessionWords {
+    /// Open a session, or find it open.
+    Open { recipe: String, name: String },
+    /// Have a session keep its state now.
+    Checkpoint { recipe: String, name: String },
+    /// Have its time begin anew, as a call does.
+    Touch { recipe: String, name: String },
+    /// End a session for good, with what was kept of it.
+    Close { recipe: String, name: String },
 }
 
 #[derive(Debug, Subcommand)]

@@ -320,8 +320,8 @@ struct Input {
 ///
 /// Errors: a text for people. What the recipe itself answers, be it a fault of its own, is an answer: it did not hang and did not crash.
 async fn canary(host: &Arc<Inner>, parts: &Parts, family: &Family) -> Result<(), String> {
-    let folder = parts.recipe.folder().to_owned();
-    let case = blocking(move || Ok(first_case(&folder))).await.ok().flatten();
+    let recipe = parts.recipe.clone();
+    let case = blocking(move || Ok(first_case(&recipe))).await.ok().flatten();
     let trial = Arc::new(Entry::on_trial(host, parts, family.clone()));
     let tried = async {
         match case {
@@ -366,13 +366,14 @@ async fn becomes_ready(host: &Arc<Inner>, trial: &Entry) -> Result<(), Fault> {
     }
 }
 
-/// The first case, by name, that ends in an output.
-fn first_case(folder: &std::path::Path) -> Option<Input> {
-    let mut cases: Vec<_> = std::fs::read_dir(folder.join("cases")).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+/// The first case, by name, that ends in an output and needs no session.
+fn first_case(recipe: &Verified) -> Option<Input> {
+    let is_free = |input: &Input| recipe.manifest().operation(&input.operation).is_ok_and(|operation| !operation.session);
+    let mut cases: Vec<_> = std::fs::read_dir(recipe.folder().join("cases")).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     cases.sort();
     cases.into_iter().filter(|case| case.join("output.json").is_file()).find_map(|case| {
         let bytes = durable::read(&case.join("input.json"), DOCUMENT_BYTES_MAX as u64).ok()??;
-        serde_json::from_slice(&bytes).ok()
+        serde_json::from_slice(&bytes).ok().filter(is_free)
     })
 }
 

@@ -98,7 +98,7 @@ impl Driver {
         let serves = matches!(self.state, State::Serving(_));
         if self.session.due && !self.session.told && self.running.is_empty() && serves {
             self.session.told = true;
-            self.say_on_data(&Control::Checkpoint { seq: self.session.seq });
+            self.say_on_data(&Control::Give { seq: self.session.seq });
         }
     }
 

@@ -72,8 +72,10 @@ pub enum Control<'a> {
     Load,
     Ping { seq: u64 },
     Cancel { ask: u64 },
-    /// On the control lane: a checkpoint is due. On the data lane: give it now, unless it was given since.
+    /// A checkpoint is due.
     Checkpoint { seq: u64 },
+    /// On the data lane: give it now, unless it was given since.
+    Give { seq: u64 },
     /// What became of a piece: `number` with the last one.
     Kept { number: Option<u64>, fault: Option<&'a str> },
     /// On the data lane: the pod's session is closed.

@@ -13,6 +13,6 @@ mod hostile;
 mod killing;
 mod managing;
 pub mod rig;
-mod served;
+pub mod served;
 mod serving;
 mod tampering;

@@ -77,7 +77,7 @@ class Server:
         if message is None:
             return asks.Work(frame.ask, now, None, frame)
         kind = message["type"]
-        if kind in ("checkpoint", "close") and sessions.session() is not None:
+        if kind in ("give", "close") and sessions.session() is not None:
             return None
         if kind != "ask" and kind != "batch":
             raise wire.ProtocolError(f"the host sent `{kind}` on the data lane")

@@ -176,7 +176,7 @@ def kept(message):
 
 def between(message):
     """The host's word on the data lane."""
-    if message["type"] == "checkpoint":
+    if message["type"] == "give":
         # Its twin on the control lane may still be under way.
         state.asked = max(state.asked, message["seq"])
         if checkpoint_due():

@@ -68,7 +68,7 @@ pub async fn lift(State(server): State<Arc<Server>>, request: Request) -> Respon
     told(name.parse::<RecipeName>().and_then(|name| server.host.lift(&name).map(|()| json!({ "lifted": name }))))
 }
 
-fn told(value: Result<impl serde::Serialize, Fault>) -> Response {
+pub(super) fn told(value: Result<impl serde::Serialize, Fault>) -> Response {
     match value {
         Ok(value) => answer(StatusCode::OK, &value),
         Err(fault) => refused(&fault),

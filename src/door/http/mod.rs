@@ -26,6 +26,7 @@ mod body;
 mod calls;
 pub mod connection;
 mod looks;
+mod sessions;
 pub mod token;
 
 /// What all connections of a server share.
@@ -68,6 +69,11 @@ pub fn routes(server: Arc<Server>) -> Router {
     Router::new()
         .route("/v1/recipes/{publisher}/{name}/{operation}", post(calls::plain))
         .route("/v1/recipes/{publisher}/{name}/lift", post(looks::lift))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/recipes/{publisher}/{name}/sessions/{session}/open", post(sessions::open))
+        .route("/v1/recipes/{publisher}/{name}/sessions/{session}/checkpoint", post(sessions::checkpoint))
+        .route("/v1/recipes/{publisher}/{name}/sessions/{session}/touch", post(sessions::touch))
+        .route("/v1/recipes/{publisher}/{name}/sessions/{session}/close", post(sessions::close))
         .route("/v1/calls", post(calls::general))
         .route("/v1/pods", get(looks::pods))
         .route("/v1/status", get(looks::status))

@@ -1,1 +1,132 @@
-//! TODO
+//! Sessions by the command line, without a server and with one, and over HTTP.
+
+use std::{fs, path::Path};
+
+use hob::model::Code;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::COUNTER;
+use crate::cli::{
+    rig::{Rig, Signed, processes_of, write_recipe},
+    served::{Answer, Serving},
+};
+
+const POD: &str = "python = \">=3.9\"\nsession = { mode = \"exclusive\" }";
+
+/// A recipe of the counter, whose operation wants a session.
+fn counter(folder: &Path, name: &str) {
+    write_recipe(folder, name, "0.1.0", COUNTER, POD);
+    let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+    fs::write(folder.join("recipe.toml"), format!("{manifest}session = true\n")).unwrap();
+}
+
+/// A home with `lab/counter` installed.
+fn with_counter() -> (Rig, Signed) {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let folder = signed.folder.path().join("counter");
+    counter(&folder, "lab/counter");
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/counter"]).well();
+    (rig, signed)
+}
+
+#[track_caller]
+fn count(rig: &Rig, recipe: &str, name: &str) -> u64 {
+    let ran = rig.hob(&["call", recipe, "run", "{}", "--session", name, "--json"]);
+    ran.well();
+    ran.json()["output"]["count"].as_u64().unwrap()
+}
+
+#[track_caller]
+fn sessions(rig: &Rig) -> Vec<Value> {
+    let ran = rig.hob(&["sessions", "--json"]);
+    ran.well();
+    ran.json().as_array().unwrap().clone()
+}
+
+#[test]
+fn a_session_goes_on_over_processes_of_the_command_line() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("counter");
+    counter(&folder, "lab/counter");
+    assert_eq!(rig.hob(&["sessions"]).well(), "there is no session");
+    for wanted in 1..=3 {
+        assert_eq!(count(&rig, "./counter", "a"), wanted);
+    }
+    let again = rig.hob(&["call", "./counter", "run", "{}", "--session", "a"]);
+    assert!(again.well().contains("\"count\":4") && again.stderr.contains("goes on from checkpoint 3; 0 calls since are gone"), "{again:?}");
+    rig.hob(&["call", "./counter", "run", "{}"]).refused(Code::SessionRequired, &["`run` of `lab/counter`"]);
+    rig.hob(&["sessions", "touch", "./counter", "b"]).refused(Code::SessionNotFound, &["no session `b`"]);
+    rig.hob(&["sessions", "touch", "./counter", "a/b"]).refused(Code::Usage, &["`a/b` is not a session's name"]);
+    let [session] = &sessions(&rig)[..] else { panic!("one session") };
+    assert_eq!((&session["state"], &session["calls"], &session["checkpoint"]["number"]), (&json!("parked"), &json!(4), &json!(4)));
+    let shown = rig.hob(&["sessions"]);
+    assert!(shown.well().lines().nth(1).unwrap().contains("exclusive  parked"), "{shown:?}");
+    rig.hob(&["sessions", "touch", "./counter", "a"]).well();
+    let kept = rig.hob(&["sessions", "checkpoint", "./counter", "a", "--json"]);
+    kept.well();
+    assert_eq!(kept.json()["number"], 4, "what it lies there as");
+    rig.hob(&["sessions", "close", "./counter", "a"]).well();
+    assert!(sessions(&rig).is_empty());
+    assert_eq!(fs::read_dir(rig.home.join("state/sessions")).unwrap().count(), 0, "nothing is left of it");
+    rig.hob(&["sessions", "open", "./counter", "a"]).well();
+    assert_eq!(count(&rig, "./counter", "a"), 1, "it begins anew");
+    assert!(processes_of(&rig.home).is_empty());
+}
+
+#[test]
+fn a_server_has_the_sessions_and_leaves_them_to_who_comes_after_it() {
+    let (rig, _signed) = with_counter();
+    assert_eq!(count(&rig, "lab/counter", "a"), 1);
+    let mut serving = Serving::start(&rig, &[]);
+    assert_eq!((count(&rig, "lab/counter", "a"), count(&rig, "lab/counter", "a")), (2, 3));
+    let said = |answer: Answer| {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    };
+    let path = "POST /v1/recipes/lab/counter";
+    let plain = said(serving.ask(&format!("{path}/run\nx-hob-session: a\n"), b"{}"));
+    assert_eq!((&plain["count"], &plain["session"]), (&json!(4), &json!("a")));
+    let body = json!({ "recipe": "lab/counter", "operation": "run", "input": {}, "session": "a" }).to_string();
+    let lines = serving.ask("POST /v1/calls", body.as_bytes()).body;
+    assert!(lines.lines().last().unwrap().contains("\"count\":5"), "{lines}");
+    assert_eq!(said(serving.ask(&format!("{path}/sessions/b/open"), b""))["calls"], 0);
+    assert_eq!(said(serving.ask(&format!("{path}/sessions/a/checkpoint"), b""))["calls"], 5);
+    assert_eq!(said(serving.ask(&format!("{path}/sessions/a/touch"), b""))["state"], "live");
+    let listed = said(serving.ask("GET /v1/sessions", b""));
+    assert_eq!(listed, json!(sessions(&rig)).as_array().map(|now| {
+        let mut now = now.clone();
+        for (now, then) in now.iter_mut().zip(listed.as_array().unwrap()) {
+            (now["age_ms"], now["idle_ms"]) = (then["age_ms"].clone(), then["idle_ms"].clone());
+        }
+        Value::from(now)
+    }).unwrap(), "the command line shows what the server says");
+    assert_eq!(listed.as_array().unwrap().iter().map(|one| &one["state"]).collect::<Vec<_>>(), ["live", "live"]);
+    assert_eq!(said(serving.ask(&format!("{path}/sessions/b/close"), b"")), json!({ "closed": "b" }));
+    for (head, status, code) in [
+        (format!("{path}/sessions/b/close"), 404, "session_not_found"),
+        (format!("{path}/sessions/.b/open"), 400, "usage"),
+        (format!("{path}/run"), 422, "session_required"),
+    ] {
+        let answer = serving.ask(&head, b"{}");
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{head}");
+    }
+    // A host of its own does not get what the server has.
+    let mut command = rig.command(&["call", "lab/counter", "run", "{}", "--one-shot", "--session", "a"]);
+    assert_eq!(command.output().unwrap().status.code(), Some(2), "the two words exclude each other");
+    assert!(serving.end(Signal::TERM, 20).success());
+    assert_eq!(sessions(&rig)[0]["state"], "parked");
+    assert_eq!(count(&rig, "lab/counter", "a"), 6);
+
+    // A server that is killed: what it kept is there, and the next one goes on.
+    let mut serving = Serving::start(&rig, &[]);
+    assert_eq!(count(&rig, "lab/counter", "a"), 7);
+    rig.hob(&["sessions", "checkpoint", "lab/counter", "a"]).well();
+    assert_eq!(count(&rig, "lab/counter", "a"), 8);
+    serving.end(Signal::KILL, 20);
+    let serving = Serving::start(&rig, &[]);
+    assert_eq!(count(&rig, "lab/counter", "a"), 8, "one call was lost");
+    drop(serving);
+}

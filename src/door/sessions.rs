@@ -1,0 +1,137 @@
+//! `hob sessions`: which there are, and the few things that can be done about one.
+//!
+//! Apart from `looking.rs`, because without a server it looks at the disk, and does what is wanted in a host of its own.
+
+use axum::http::Method;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{
+    cli::say,
+    client::Client,
+    looking::{duration, table},
+    words::SessionWords,
+};
+use crate::{
+    host::{Config, Host},
+    model::{
+        Fault, RecipeName,
+        session::{CheckpointStatus, SessionState, SessionStatus, check_name},
+    },
+};
+
+/// Lists, or does what the words say.
+pub async fn sessions(config: Config, words: Option<SessionWords>, json: bool) -> Result<(), Fault> {
+    match words {
+        None => list(config, json).await,
+        Some(SessionWords::Open { recipe, name }) => {
+            let opened: SessionStatus = done(config, &recipe, &name, "open", async |host| {
+                let word = host.resolve(&recipe).await?;
+                Ok(json!(host.open_session(&word, &name).await?))
+            })
+            .await?;
+            say(json, json!(opened), || format!("the session `{name}` of {recipe} is open"));
+            Ok(())
+        }
+        Some(SessionWords::Checkpoint { recipe, name }) => {
+            let kept: Option<CheckpointStatus> = done(config, &recipe, &name, "checkpoint", async |host| {
+                let word = host.resolve(&recipe).await?;
+                Ok(json!(host.checkpoint_session(&word, &name).await?))
+            })
+            .await?;
+            say(json, json!(kept), || match &kept {
+                Some(kept) => format!("checkpoint {} of `{name}` is kept: {} bytes", kept.number, kept.bytes),
+                None => format!("nothing of `{name}` is to be kept: it was not called yet"),
+            });
+            Ok(())
+        }
+        Some(SessionWords::Touch { recipe, name }) => {
+            let touched: SessionStatus = done(config, &recipe, &name, "touch", async |host| {
+                let word = recipe_word(&recipe)?;
+                Ok(json!(host.touch_session(&word, &name).await?))
+            })
+            .await?;
+            say(json, json!(touched), || format!("the time of `{name}` of {recipe} begins anew"));
+            Ok(())
+        }
+        Some(SessionWords::Close { recipe, name }) => {
+            let closed: Value = done(config, &recipe, &name, "close", async |host| {
+                let word = recipe_word(&recipe)?;
+                host.close_session(&word, &name).await?;
+                Ok(json!({ "closed": name }))
+            })
+            .await?;
+            say(json, closed, || format!("the session `{name}` of {recipe} is closed, and what was kept of it is deleted"));
+            Ok(())
+        }
+    }
+}
+
+/// It need not be there any more.
+fn recipe_word(recipe: &str) -> Result<crate::model::RecipeRef, Fault> {
+    recipe.parse()
+}
+
+async fn list(config: Config, json: bool) -> Result<(), Fault> {
+    let sessions: Vec<SessionStatus> = match Client::connect(config.home()).await? {
+        Some(client) => client.ask(Method::GET, "/v1/sessions").await?,
+        None => {
+            let host = Host::open(config.without_zygotes()).await?;
+            let sessions = host.sessions().await;
+            host.shutdown().await;
+            sessions?
+        }
+    };
+    say(json, json!(sessions), || match sessions.is_empty() {
+        true => "there is no session".to_owned(),
+        false => rows(&sessions),
+    });
+    Ok(())
+}
+
+/// In the running server, which has the pods; else here.
+async fn done<T: DeserializeOwned>(
+    config: Config,
+    recipe: &str,
+    name: &str,
+    what: &str,
+    here: impl AsyncFnOnce(&Host) -> Result<Value, Fault>,
+) -> Result<T, Fault> {
+    check_name(name)?;
+    let is_folder = recipe.starts_with(['.', '/']);
+    let server = if is_folder { None } else { Client::connect(config.home()).await? };
+    if let Some(server) = server {
+        let recipe: RecipeName = recipe.parse()?;
+        return server.act(&format!("/v1/recipes/{recipe}/sessions/{name}/{what}")).await;
+    }
+    let host = Host::open(config.without_zygotes()).await?;
+    let value = here(&host).await;
+    host.shutdown().await;
+    serde_json::from_value(value?)
+        .map_err(|error| Fault::new(crate::model::Code::Internal, format!("a session's own words cannot be read: {error}")))
+}
+
+fn rows(sessions: &[SessionStatus]) -> String {
+    let row = |session: &SessionStatus| {
+        let state = match (session.state, session.running) {
+            (SessionState::Parked, _) => "parked",
+            (SessionState::Live, 0) => "live",
+            (SessionState::Live, _) => "at work",
+        };
+        let now = session.checkpoint.as_ref().map(|kept| format!("{} ({} bytes, after {} calls)", kept.number, kept.bytes, kept.calls));
+        [
+            session.name.clone(),
+            session.folder.clone().unwrap_or_else(|| session.recipe.clone()),
+            session.version.clone(),
+            json!(session.mode).as_str().unwrap_or("").to_owned(),
+            state.to_owned(),
+            duration(session.age_ms),
+            duration(session.idle_ms),
+            session.calls.to_string(),
+            now.unwrap_or_else(|| "-".to_owned()),
+            session.checkpoint_fault.as_ref().map_or("-", |fault| fault.code.name()).to_owned(),
+        ]
+    };
+    let heads = ["SESSION", "RECIPE", "VERSION", "MODE", "STATE", "AGE", "IDLE", "CALLS", "CHECKPOINT", "LAST FAULT"];
+    table(heads, sessions.iter().map(row).collect())
+}
