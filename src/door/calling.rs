@@ -88,7 +88,11 @@ async fn follow(
             Event::Chunk { data, .. } if stream => print::result(&json!({ "chunk": data }).to_string()),
             Event::Progress { data } if data["session"] == "resumed" => {
                 let number = |key: &str| data[key].as_u64().unwrap_or(0);
-                print::note(&format!("  the session goes on from checkpoint {}; {} calls since are gone", number("checkpoint"), number("calls_since")));
+                print::note(&format!(
+                    "  the session goes on from checkpoint {}; {} calls since are gone",
+                    number("checkpoint"),
+                    number("calls_since")
+                ));
             }
             Event::Log { level, message } => tracing::info!(target: "hob::glue", "{level}: {message}"),
             _ => {}

@@ -6,9 +6,9 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::{
-    calling, doctor, granting, looking, sessions,
+    calling, doctor, granting, looking,
     print::{self, Bars},
-    serve,
+    serve, sessions,
     words::{Command, Remote, Repo, Words},
 };
 use crate::{
@@ -88,7 +88,9 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Publish { folder, repo, keys } => return publish(&folder, &repo, &keys, &*progress, json).await,
         Command::Repo { command } => return repo(command, json).await,
         Command::Call(words) => return calling::call(Config::from_environment()?.with_progress(progress), words, json).await,
-        Command::Sessions { command } => return sessions::sessions(Config::from_environment()?.with_progress(progress), command, json).await,
+        Command::Sessions { command } => {
+            return sessions::sessions(Config::from_environment()?.with_progress(progress), command, json).await;
+        }
         Command::Pods(words) => return looking::pods(Config::from_environment()?.home(), words, json).await,
         Command::Logs(words) => return looking::logs(Config::from_environment()?.home(), words, json).await,
         Command::Status { watch } => return looking::status(Config::from_environment()?.home(), watch, json).await,

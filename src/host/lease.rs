@@ -36,7 +36,13 @@ pub struct Frames {
 }
 
 impl Leased {
-    pub fn new(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, session: Option<&Seated>, way: (mpsc::Sender<Event>, Instant)) -> Leased {
+    pub fn new(
+        host: &Arc<Inner>,
+        entry: &Arc<Entry>,
+        call: &Admitted,
+        session: Option<&Seated>,
+        way: (mpsc::Sender<Event>, Instant),
+    ) -> Leased {
         let pool = match session {
             Some(session) => Some(session.pool().clone()),
             None if call.is_one_shot() => entry.one_shot(host),

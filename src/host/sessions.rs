@@ -61,12 +61,7 @@ fn identity(entry: &Entry, name: &str) -> Identity {
 /// The session that a call belongs to, with its place there; none for a call that names none.
 ///
 /// Errors: `session_busy`, `session_lost`, `sessions_full`, `io`, `disk_full`.
-pub async fn enter(
-    host: &Arc<Inner>,
-    entry: &Arc<Entry>,
-    call: &Admitted,
-    events: &mpsc::Sender<Event>,
-) -> Result<Option<Seated>, Fault> {
+pub async fn enter(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, events: &mpsc::Sender<Event>) -> Result<Option<Seated>, Fault> {
     let Some(name) = call.session() else { return Ok(None) };
     // What was parked the moment it was found is found anew.
     loop {
@@ -124,7 +119,8 @@ impl Sessions {
             let manifest = entry_too.recipe().manifest();
             let (version, name) = (&manifest.version, &manifest.name);
             let spec = manifest.pod.as_ref().and_then(|pod| pod.session.as_ref());
-            let spec = spec.ok_or_else(|| Fault::new(Code::Usage, format!("`{name}` keeps no sessions: its manifest has no `[pod.session]`")))?;
+            let spec =
+                spec.ok_or_else(|| Fault::new(Code::Usage, format!("`{name}` keeps no sessions: its manifest has no `[pod.session]`")))?;
             let mut all = disk::all(&home);
             // What is over makes room.
             let over: Vec<Found> = all.extract_if(.., |found| found.is_over(disk::now_ms()) && !found.live).collect();
@@ -330,7 +326,9 @@ impl Host {
 
     async fn entry_to_open(&self, recipe: &RecipeRef) -> Result<Arc<Entry>, Fault> {
         if self.0.closing.load(std::sync::atomic::Ordering::Acquire) {
-            return Err(Fault::new(Code::ShuttingDown, "the host is ending and opens no session any more").hint("try again when it runs anew"));
+            return Err(
+                Fault::new(Code::ShuttingDown, "the host is ending and opens no session any more").hint("try again when it runs anew")
+            );
         }
         self.0.catalogue.find(&self.0, recipe).await
     }

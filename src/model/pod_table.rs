@@ -90,7 +90,9 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
 fn session(table: &mut Table, concurrency: u32) -> Result<Option<SessionSpec>, Fault> {
     let Some(mut table) = table.optional_table("session")? else { return Ok(None) };
     if concurrency > 1 {
-        return Err(table.fault_here("`[pod.session]` with `concurrency` above 1: a session's state is kept between two calls of it".into()));
+        return Err(
+            table.fault_here("`[pod.session]` with `concurrency` above 1: a session's state is kept between two calls of it".into())
+        );
     }
     let word = table.string("mode")?;
     let mode = match word.get_ref().as_str() {
@@ -104,7 +106,8 @@ fn session(table: &mut Table, concurrency: u32) -> Result<Option<SessionSpec>, F
     let checkpoint_interval_ms = interval.unwrap_or(limits::CHECKPOINT_INTERVAL_DEFAULT_MS);
     let least = limits::CHECKPOINT_INTERVAL_MIN_MS;
     if (1..least).contains(&checkpoint_interval_ms) {
-        let why = format!("`checkpoint_interval_ms` of {checkpoint_interval_ms} is too often: wanted 0 (only when asked) or at least {least}");
+        let why =
+            format!("`checkpoint_interval_ms` of {checkpoint_interval_ms} is too often: wanted 0 (only when asked) or at least {least}");
         return Err(table.fault_here(why));
     }
     let max = table.optional_integer("max", 1, limits::SESSIONS_MAX as u64)?.unwrap_or(limits::SESSION_COUNT_DEFAULT) as usize;

@@ -167,7 +167,8 @@ impl Manifest {
             None => Permissions::default(),
         };
         let models = models(&mut root)?;
-        let operations = operations(&source, &mut root, pod.is_some() || glue.is_some(), pod.as_ref().is_some_and(|pod| pod.session.is_some()))?;
+        let operations =
+            operations(&source, &mut root, pod.is_some() || glue.is_some(), pod.as_ref().is_some_and(|pod| pod.session.is_some()))?;
         root.finish()?;
         Ok(Manifest { name, version, license, summary, capability, hob, glue, pod, permissions, models, operations })
     }
@@ -384,7 +385,12 @@ output = { type = "object" }
             ("[pod]", "[pod]\nsession = { mode = \"open\" }", 8, "pod.session.mode: `open` is no mode"),
             ("[pod]", "[pod]\nsession = { mode = \"shared\", max = 0 }", 8, "pod.session.max: found 0, wanted 1 to 256"),
             ("[pod]", "[pod]\nsession = { mode = \"shared\", ttl = 3 }", 8, "nearest known key: `ttl_ms`"),
-            ("[pod]", "[pod]\nsession = { mode = \"shared\", checkpoint_interval_ms = 5 }", 8, "`checkpoint_interval_ms` of 5 is too often"),
+            (
+                "[pod]",
+                "[pod]\nsession = { mode = \"shared\", checkpoint_interval_ms = 5 }",
+                8,
+                "`checkpoint_interval_ms` of 5 is too often",
+            ),
             ("[pod]", "[pod]\nconcurrency = 2\nsession = { mode = \"shared\" }", 9, "`concurrency` above 1"),
             ("[pod]", "[pod]\nmin = 2", 8, "pod.min: found 2, wanted 0 to 1"),
             ("[pod]", "[pod]\nmax = 0", 8, "pod.max: found 0, wanted 1 to"),

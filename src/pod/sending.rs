@@ -72,7 +72,7 @@ impl Driver {
                 json: restore.json,
             }),
         });
-        let start = Control::Start(wire::Start {
+        let start = Control::Start(Box::new(wire::Start {
             protocol: PROTOCOL,
             incarnation: &self.spec.incarnation,
             frame_bytes_max: FRAME_BYTES_MAX,
@@ -88,7 +88,7 @@ impl Driver {
             warm_up: manifest.pod.as_ref().and_then(|pod| pod.warm_up.as_deref()),
             operations,
             session,
-        });
+        }));
         let start = wire::control(&start);
         if self.data.is_none() && self.spec.session.as_ref().is_some_and(|session| session.restore.is_some()) {
             return self.step(Event::Violation("cannot take the checkpoint that it is to begin with: it has no `fds`".into()));

@@ -56,7 +56,10 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
             assert_eq!(payload.blobs.len(), message["blobs"].as_array().map_or(0, Vec::len), "{name}");
         }
         FromPod::Checkpoint(Checkpoint::Piece { bytes, last, json }) => {
-            assert_eq!((&message["blobs"][0]["bytes"], &message["last"], &message["json"]), (&bytes.len().into(), &(*last).into(), &(*json).into()));
+            assert_eq!(
+                (&message["blobs"][0]["bytes"], &message["last"], &message["json"]),
+                (&bytes.len().into(), &(*last).into(), &(*json).into())
+            );
         }
         FromPod::Checkpoint(Checkpoint::None(fault)) => {
             assert_eq!(message["fault"]["message"], Value::from(fault.as_ref().map(|fault| fault.message.clone())), "{name}");
@@ -67,7 +70,21 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
 
 #[test]
 fn good_frames_decode_to_what_they_say() {
-    let from_pods = ["confined", "refused", "hello", "started", "ready", "failed", "pong", "log", "progress", "chunk", "answer", "checkpoint", "closed"];
+    let from_pods = [
+        "confined",
+        "refused",
+        "hello",
+        "started",
+        "ready",
+        "failed",
+        "pong",
+        "log",
+        "progress",
+        "chunk",
+        "answer",
+        "checkpoint",
+        "closed",
+    ];
     let mut parsed = std::collections::BTreeSet::new();
     for vector in vectors()["good"].as_array().unwrap() {
         let name = vector["name"].as_str().unwrap();

@@ -68,16 +68,27 @@ pub struct OperationWire {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Control<'a> {
-    Start(Start<'a>),
+    Start(Box<Start<'a>>),
     Load,
-    Ping { seq: u64 },
-    Cancel { ask: u64 },
+    Ping {
+        seq: u64,
+    },
+    Cancel {
+        ask: u64,
+    },
     /// A checkpoint is due.
-    Checkpoint { seq: u64 },
+    Checkpoint {
+        seq: u64,
+    },
     /// On the data lane: give it now, unless it was given since.
-    Give { seq: u64 },
+    Give {
+        seq: u64,
+    },
     /// What became of a piece: `number` with the last one.
-    Kept { number: Option<u64>, fault: Option<&'a str> },
+    Kept {
+        number: Option<u64>,
+        fault: Option<&'a str>,
+    },
     /// On the data lane: the pod's session is closed.
     Close,
     Drain,
@@ -218,7 +229,11 @@ pub enum FromPod {
 /// What a pod of a session says of its state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Checkpoint {
-    Piece { bytes: Bytes, last: bool, json: bool },
+    Piece {
+        bytes: Bytes,
+        last: bool,
+        json: bool,
+    },
     /// There is none, or it could not be had.
     None(Option<Fault>),
     Closed,

@@ -283,8 +283,7 @@ impl Session {
         for kept in self.record.checkpoints.iter().rev() {
             if !VersionReq::parse(&format!("^{}", kept.version)).is_ok_and(|range| range.matches(version)) {
                 let given = &kept.version;
-                let text =
-                    format!("the session `{name}` was kept by {recipe} {given}, and {version} is not a compatible version of it");
+                let text = format!("the session `{name}` was kept by {recipe} {given}, and {version} is not a compatible version of it");
                 return Err(Fault::new(Code::SessionLost, text)
                     .hint("install a compatible version to go on, or `hob sessions close` to begin anew")
                     .with("calls", self.calls)

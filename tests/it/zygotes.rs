@@ -263,3 +263,26 @@ async fn pods_and_zygotes_that_are_killed_at_random_leave_nothing_and_no_wrong_r
     assert!(forked > rounds / 4 && zygotes >= 3, "{forked} forked, {zygotes} zygotes");
     rig.close().await;
 }
+
+#[tokio::test]
+async fn a_session_may_have_forked_pods_and_these_begin_with_its_checkpoint() {
+    let rig = Rig::new().await;
+    let source = format!(
+        "{SOURCE}    def checkpoint(self):\n        return b\"x\" * (5 << 20) + str(os.getpid()).encode()\n\
+         \x20   def restore(self, data):\n        self.before = data[5 << 20:].decode()\n"
+    );
+    let source = source.replace("\"preloaded\": ", "\"before\": getattr(self, \"before\", None), \"pid\": os.getpid(), \"preloaded\": ");
+    let recipe = preloading(&rig, "forked-session", &source, "session = { mode = \"exclusive\" }");
+    assert_eq!(settled(&rig, &recipe).await, (ZygoteState::Ready, None));
+    let in_session = |input| Call { session: Some("a".to_owned()), ..call(&recipe, input) };
+    let run = async |input| rig.host.call(in_session(input)).await.map(|outcome| outcome.output.into_value());
+    let first = run(json!({})).await.unwrap();
+    assert_eq!((&first["before"], &first["preloaded"]), (&json!(null), &json!(true)));
+    let word = recipe.display().to_string().parse().unwrap();
+    assert_eq!(rig.host.checkpoint_session(&word, "a").await.unwrap().unwrap().number, 1);
+    run(json!({ "exit": 3 })).await.unwrap_err();
+    let second = run(json!({})).await.unwrap();
+    assert!(second["before"] == json!(first["pid"].to_string()) && second["pid"] != first["pid"], "{first} {second}");
+    assert!(rig.host.pods().iter().all(|pod| pod.forked), "{:?}", rig.host.pods());
+    rig.close().await;
+}

@@ -56,7 +56,10 @@ fn a_session_goes_on_over_processes_of_the_command_line() {
         assert_eq!(count(&rig, "./counter", "a"), wanted);
     }
     let again = rig.hob(&["call", "./counter", "run", "{}", "--session", "a"]);
-    assert!(again.well().contains("\"count\":4") && again.stderr.contains("goes on from checkpoint 3; 0 calls since are gone"), "{again:?}");
+    assert!(
+        again.well().contains("\"count\":4") && again.stderr.contains("goes on from checkpoint 3; 0 calls since are gone"),
+        "{again:?}"
+    );
     rig.hob(&["call", "./counter", "run", "{}"]).refused(Code::SessionRequired, &["`run` of `lab/counter`"]);
     rig.hob(&["sessions", "touch", "./counter", "b"]).refused(Code::SessionNotFound, &["no session `b`"]);
     rig.hob(&["sessions", "touch", "./counter", "a/b"]).refused(Code::Usage, &["`a/b` is not a session's name"]);
@@ -96,13 +99,20 @@ fn a_server_has_the_sessions_and_leaves_them_to_who_comes_after_it() {
     assert_eq!(said(serving.ask(&format!("{path}/sessions/a/checkpoint"), b""))["calls"], 5);
     assert_eq!(said(serving.ask(&format!("{path}/sessions/a/touch"), b""))["state"], "live");
     let listed = said(serving.ask("GET /v1/sessions", b""));
-    assert_eq!(listed, json!(sessions(&rig)).as_array().map(|now| {
-        let mut now = now.clone();
-        for (now, then) in now.iter_mut().zip(listed.as_array().unwrap()) {
-            (now["age_ms"], now["idle_ms"]) = (then["age_ms"].clone(), then["idle_ms"].clone());
-        }
-        Value::from(now)
-    }).unwrap(), "the command line shows what the server says");
+    assert_eq!(
+        listed,
+        json!(sessions(&rig))
+            .as_array()
+            .map(|now| {
+                let mut now = now.clone();
+                for (now, then) in now.iter_mut().zip(listed.as_array().unwrap()) {
+                    (now["age_ms"], now["idle_ms"]) = (then["age_ms"].clone(), then["idle_ms"].clone());
+                }
+                Value::from(now)
+            })
+            .unwrap(),
+        "the command line shows what the server says"
+    );
     assert_eq!(listed.as_array().unwrap().iter().map(|one| &one["state"]).collect::<Vec<_>>(), ["live", "live"]);
     assert_eq!(said(serving.ask(&format!("{path}/sessions/b/close"), b"")), json!({ "closed": "b" }));
     for (head, status, code) in [

@@ -172,7 +172,10 @@ async fn what_is_closed_in_the_middle_of_a_call_ends_that_call_and_leaves_nothin
         "    def close(self):\n        with open(self.mark, \"w\") as file:\n            file.write(\"closed\")\n\n    def restore",
     );
     let mark = rig.open().join("closed");
-    let closes = closes.replace("self.count, self.broken, self.restored = 0", &format!("self.mark = {mark:?}\n        self.count, self.broken, self.restored = 0"));
+    let closes = closes.replace(
+        "self.count, self.broken, self.restored = 0",
+        &format!("self.mark = {mark:?}\n        self.count, self.broken, self.restored = 0"),
+    );
     let counter = recipe(&rig, "counter", &closes, "mode = \"exclusive\"", "");
     add(&rig.host, &counter, "a").await;
     rig.host.close_session(&word(&counter), "a").await.unwrap();

@@ -46,7 +46,10 @@ async fn a_class_that_cannot_bring_back_what_it_gives_does_not_start() {
     let fault = run(&rig.host, &half, "a", json!({})).await.unwrap_err();
     assert!(fault.code == Code::ImportFailed && fault.message.contains("no `restore`"), "{fault:?}");
     // One whose `restore` fails says so, and the checkpoint stays.
-    let fails = COUNTER.replace("        self.count, self.restored = data", "        if os.path.exists(\"MARK\"): raise ValueError(\"what is this\")\n        self.count, self.restored = data");
+    let fails = COUNTER.replace(
+        "        self.count, self.restored = data",
+        "        if os.path.exists(\"MARK\"): raise ValueError(\"what is this\")\n        self.count, self.restored = data",
+    );
     let mark = rig.open().join("fails");
     let fails = recipe(&rig, "fails", &fails.replace("MARK", mark.to_str().unwrap()), "mode = \"exclusive\"", "");
     add(&rig.host, &fails, "a").await;
