@@ -164,7 +164,7 @@ fn unsafety(source: &Source) -> Vec<String> {
 
 /// Commands of the design that this version does not have: a hint must not send anybody there.
 fn hints(source: &Source) -> Vec<String> {
-    let missing = ["new", "dev", "test", "check", "search", "lock", "update", "rollback", "gc", "sessions", "mcp", "model"];
+    let missing = ["new", "dev", "test", "check", "search", "lock", "update", "rollback", "gc", "mcp", "model"];
     let mut wrong = Vec::new();
     for (number, line) in source.code() {
         for (at, _) in line.match_indices("`hob ") {

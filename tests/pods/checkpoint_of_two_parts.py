@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Sends a checkpoint that has two blobs."""
 
 import time

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Sends a checkpoint piece by piece, as it should, and never the last; answers with what the host said when it had enough."""
 
 import queue

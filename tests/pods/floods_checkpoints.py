@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Sends one piece of a checkpoint after the other, without waiting to be told that the one before is kept."""
 
 import raw

@@ -1,3 +1,5 @@
+//! What sessions keep, on a real disk: which checkpoint comes back, who has one, what is swept.
+
 use super::*;
 
 fn spec(max: usize) -> SessionSpec {

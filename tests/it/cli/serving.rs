@@ -234,7 +234,7 @@ fn every_failure_over_http_is_a_fault_with_its_status() {
         ("POST /v1/recipes/hob/echo/sleep\nx-hob-deadline-ms: 900", br#"{"seconds": 60}"#, 504, "deadline"),
         ("POST /v1/calls", b"[", 400, "invalid_json"),
         ("POST /v1/calls", b"[]", 400, "usage"),
-        ("POST /v1/calls", br#"{"recipe": "hob/echo", "operation": "echo", "input": {}, "session": "x"}"#, 400, "usage"),
+        ("POST /v1/calls", br#"{"recipe": "hob/echo", "operation": "echo", "input": {}, "sessions": "x"}"#, 400, "usage"),
         ("POST /v1/calls", br#"{"recipe": "./echo", "operation": "echo", "input": {}}"#, 403, "unsigned"),
         ("POST /v1/calls", br#"{"recipe": "/echo", "operation": "echo", "input": {}}"#, 403, "unsigned"),
         (&huge, b"", 413, "too_large"),
