@@ -16,6 +16,7 @@ pub mod operation;
 mod pod_table;
 pub mod progress;
 pub mod recipe;
+pub mod source;
 pub mod status;
 pub mod verified;
 
@@ -29,4 +30,5 @@ pub use id::{Digest, RecipeName, RecipeRef};
 pub use operation::Operation;
 pub use progress::{Progress, Silent, Step};
 pub use recipe::Manifest;
+pub use source::ModelSource;
 pub use verified::{Origin, Verified};
