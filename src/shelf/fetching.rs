@@ -55,7 +55,10 @@ pub async fn bring(
         }
     };
     progress.step(Step::Finished { label });
-    fetched?;
+    if let Err(fault) = fetched {
+        fetch.leave();
+        return Err(fault);
+    }
     fetch.publish(slot).await
 }
 
@@ -171,7 +174,6 @@ impl<'a> Fetch<'a> {
             let whole = self.partial.whole;
             self.start_over()?;
             if whole {
-                let _ = fs::remove_file(&self.partial.path);
                 return Err(Fault::new(Code::Tampered, format!("{} is not what its recipe names: {why}", self.what))
                     .hint("nothing of it was kept; try again, and tell the recipe's publisher if it remains"));
             }
@@ -254,7 +256,6 @@ impl<'a> Fetch<'a> {
             if self.partial.have + chunk.len() as u64 > self.model.bytes {
                 let why = format!("it is longer than {} bytes", self.model.bytes);
                 self.start_over().map_err(Failure::Final)?;
-                let _ = fs::remove_file(&self.partial.path);
                 let fault = Fault::new(Code::Tampered, format!("{} is not what its recipe names: {why}", self.what));
                 return Err(Failure::Final(fault.hint("nothing of it was kept; try again, and tell the recipe's publisher if it remains")));
             }
@@ -316,6 +317,14 @@ impl<'a> Fetch<'a> {
             Ok((found != digest).then(|| format!("its sha256 is {found}, wanted {digest}")))
         })
         .await
+    }
+
+    /// What came stays for the next try; where nothing did, nothing stays.
+    fn leave(&self) {
+        if self.partial.have == 0 {
+            let _ = fs::remove_file(&self.partial.path);
+            let _ = fs::remove_file(note_of(&self.partial.path));
+        }
     }
 
     /// To its place on the shelf.
