@@ -27,6 +27,7 @@ use crate::{
         models::{self, Claim},
         python::{self, Python},
         repository::{Client, ModelTarget, Pinned, Remote, Resolved, Trust},
+        sources,
         transport::address,
         unpack,
     },
@@ -130,9 +131,9 @@ impl Host {
         unpack::unpack(&bytes, &resolved.index, &staged.folder(), &format!("{name} {}", resolved.version))?;
         let mut models = Vec::new();
         for model in &resolved.models {
-            let (name, from) = (model.name.clone(), model.from.clone());
-            let spec = ModelSpec { name, sha256: model.sha256, bytes: model.bytes, from };
+            let spec = ModelSpec { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes, from: model.from.clone() };
             if let Some(source) = &spec.from {
+                sources::may_name(name, source, &file.remote(&resolved.remote)?.url)?;
                 let what = format!("model `{}` of {} {}", model.name, resolved.name, resolved.version);
                 fetching::bring(&host.home, &spec, source, &what, &host.sources, &host.progress).await?;
             } else if let Claim::Missing(slot) = models::claim(&host.home, model.sha256, model.bytes, &host.progress).await? {

@@ -15,8 +15,8 @@ use super::{
     limits,
     manifest_reader::{CHECK, Source, Table, line_of},
     operation::{Batch, BatchCost, Operation},
-    source::ModelSource,
     pod_table::{permissions, pod},
+    source::ModelSource,
 };
 
 /// A recipe's declaration, checked.

@@ -28,12 +28,19 @@ impl FromStr for ModelSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ModelSource, String> {
-        if text.len() > limits::MODEL_FROM_BYTES_MAX {
-            return Err(format!("{} bytes; at most {} are taken", text.len(), limits::MODEL_FROM_BYTES_MAX));
-        }
+        let short = |text: &str| match text.len() <= limits::MODEL_FROM_BYTES_MAX {
+            true => Ok(()),
+            false => Err(format!("{} bytes; at most {} are taken", text.len(), limits::MODEL_FROM_BYTES_MAX)),
+        };
+        short(text)?;
         match text.strip_prefix("hf:") {
             Some(rest) => hub(rest).map_err(|why| format!("`{text}`: {why}")),
-            None => web(text).map(ModelSource::Web).map_err(|why| format!("`{text}`: {why}")),
+            None => {
+                let url = web(text).map_err(|why| format!("`{text}`: {why}"))?;
+                // As it is written from now on: letters that an address cannot have take more room.
+                short(url.as_str())?;
+                Ok(ModelSource::Web(url))
+            }
         }
     }
 }
@@ -72,9 +79,7 @@ fn hub(text: &str) -> Result<ModelSource, String> {
     };
     let (revision, path) = rest.split_once(':').ok_or_else(|| format!("it names no file: {WANTED}"))?;
     let is_word = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with(['.', '-'])
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        !part.is_empty() && !part.starts_with(['.', '-']) && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     // Models of the first days have no owner.
     if !(repository.split('/').all(is_word) && repository.split('/').count() <= 2) {
@@ -156,5 +161,7 @@ mod tests {
         }
         let long = format!("https://example.org/{}", "a".repeat(limits::MODEL_FROM_BYTES_MAX));
         assert!(long.parse::<ModelSource>().unwrap_err().contains("at most 2048"));
+        let grows = format!("https://example.org/{}", "ä".repeat(limits::MODEL_FROM_BYTES_MAX / 4));
+        assert!(grows.parse::<ModelSource>().unwrap_err().contains("at most 2048"));
     }
 }

@@ -169,7 +169,7 @@ impl<'a> Fetch<'a> {
     /// Until all of it is here and is what was wanted.
     async fn all(&mut self, label: &str) -> Result<(), Fault> {
         loop {
-            self.to_the_end(label).await?;
+            self.until_complete(label).await?;
             let Some(why) = self.compare().await? else { return Ok(()) };
             let whole = self.partial.whole;
             self.start_over()?;
@@ -183,7 +183,7 @@ impl<'a> Fetch<'a> {
     }
 
     /// Until as many bytes are here as were wanted.
-    async fn to_the_end(&mut self, label: &str) -> Result<(), Fault> {
+    async fn until_complete(&mut self, label: &str) -> Result<(), Fault> {
         let (mut tries, mut farthest) = (0, self.partial.have);
         self.progress.step(Step::Advanced { label: label.to_owned(), done_bytes: self.partial.have });
         if self.partial.have > 0 && self.partial.have < self.model.bytes {
@@ -349,7 +349,8 @@ fn sweep(home: &Home, but: Digest) {
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse::<Digest>().ok());
         let Some(digest) = name.filter(|digest| *digest != but) else { continue };
-        let age = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        let age =
+            fs::metadata(&path).and_then(|metadata| metadata.modified()).ok().and_then(|at| SystemTime::now().duration_since(at).ok());
         if age.is_none_or(|age| age < kept) {
             continue;
         }

@@ -255,9 +255,8 @@ mod tests {
 
     #[test]
     fn a_redirect_goes_to_any_safe_host_but_into_this_machine_only_from_within() {
-        let may = |first: &str, from: &str, to: &str| {
-            allowed(&first.parse().unwrap(), &from.parse().unwrap(), to.parse().unwrap()).map(drop)
-        };
+        let may =
+            |first: &str, from: &str, to: &str| allowed(&first.parse().unwrap(), &from.parse().unwrap(), to.parse().unwrap()).map(drop);
         let (web, here, there) = ("https://example.org/a", "http://127.0.0.1:1/a", "https://cdn.example.net/b?secret");
         assert!(may(web, web, there).is_ok() && may(here, here, there).is_ok() && may(here, here, "http://127.0.0.1:2/b").is_ok());
         for (first, from, to) in [

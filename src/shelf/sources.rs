@@ -7,7 +7,7 @@ use std::{ffi::OsString, fmt, path::PathBuf};
 use reqwest::{Url, header::HeaderValue};
 
 use super::{durable, transport::Patience};
-use crate::model::{Code, Fault, ModelSource, limits, source::is_loopback};
+use crate::model::{Code, Fault, ModelSource, RecipeName, limits, source::is_loopback};
 
 /// Where `hf:` points unless HF_ENDPOINT says otherwise.
 const HUB: &str = "https://huggingface.co";
@@ -30,6 +30,21 @@ pub(super) struct Place {
     pub patience: Patience,
     /// What to do about a server that does not give the file.
     pub hint: &'static str,
+}
+
+/// Whether a recipe that came from the repository at `remote` may send its operator's host to `source`: to the services of the host's own machine
+/// only what came from there too, or a stranger's recipe could have any of them asked anything.
+///
+/// Errors: `bundle_invalid`.
+pub fn may_name(recipe: &RecipeName, source: &ModelSource, remote: &str) -> Result<(), Fault> {
+    let is_near = |url: &Url| url.scheme() == "file" || is_loopback(url);
+    match source {
+        ModelSource::Web(url) if is_loopback(url) && !Url::parse(remote).is_ok_and(|remote| is_near(&remote)) => {
+            let text = format!("`{recipe}` names a place on this machine for a model, {source}, but comes from {remote}");
+            Err(Fault::new(Code::BundleInvalid, text).hint("its publisher has to name a place that others can reach"))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Sources {
@@ -73,8 +88,12 @@ impl Sources {
         drop(parts);
         let token = self.token()?;
         let hint = match &token {
-            None => "if the model is private or gated, set HF_TOKEN to a token of an account that may read it; else the recipe names what is not there",
-            Some(_) => "the token that was shown may not read it: accept the model's terms, or set HF_TOKEN to a token of an account that may",
+            None => {
+                "if the model is private or gated, set HF_TOKEN to a token of an account that may read it; else the recipe names what is not there"
+            }
+            Some(_) => {
+                "the token that was shown may not read it: accept the model's terms, or set HF_TOKEN to a token of an account that may"
+            }
         };
         Ok(Place { url, token, patience, hint })
     }
@@ -161,6 +180,24 @@ mod tests {
     }
 
     #[test]
+    fn only_what_comes_from_this_machine_names_places_on_it() {
+        let may = |source: &str, remote: &str| may_name(&"a/b".parse().unwrap(), &source.parse().unwrap(), remote);
+        let here = "http://127.0.0.1:8080/a";
+        for (source, remote) in [
+            (here, "file:///srv/repository"),
+            (here, "http://localhost:80/"),
+            ("https://example.org/a", "https://recipes.example.org"),
+            ("hf:o/n@main:a", "https://recipes.example.org"),
+        ] {
+            may(source, remote).unwrap();
+        }
+        for source in [here, "https://localhost/a", "http://[::1]/a"] {
+            let fault = may(source, "https://recipes.example.org/").unwrap_err();
+            assert!(fault.code == Code::BundleInvalid && fault.message.contains(source), "{fault}");
+        }
+    }
+
+    #[test]
     fn the_token_is_the_variable_or_the_file_and_is_not_shown() {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().to_str().unwrap();
@@ -173,7 +210,9 @@ mod tests {
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", " given ")]).unwrap(), "Bearer given");
         assert_eq!((token(&[("HF_HOME", "/nowhere")]), token(&[])), (None, None));
         let secret = sources(&[("HF_TOKEN", "hf_secret")]);
-        assert!(!format!("{secret:?}").contains("hf_secret") && !format!("{:?}", place(&[("HF_TOKEN", "hf_secret")])).contains("hf_secret"));
+        assert!(
+            !format!("{secret:?}").contains("hf_secret") && !format!("{:?}", place(&[("HF_TOKEN", "hf_secret")])).contains("hf_secret")
+        );
         let fault = sources(&[("HF_TOKEN", "two words")]).place(&"hf:o/n@main:a".parse().unwrap()).unwrap_err();
         assert!(fault.code == Code::InvalidConfig && !fault.message.contains("two words"), "{fault}");
         // What is no model of the hub is shown none.

@@ -298,7 +298,10 @@ fn a_disk_that_is_too_small_is_told_ahead_and_one_that_fills_up_keeps_what_came(
 
     disk.fill("ballast", 2 << 20);
     let added = scene.add();
-    added.refused(Code::DiskFull, &["model `weights.bin` of lab/one 0.1.0 from ", "more bytes are wanted", "are free in", "nothing of it is here yet"]);
+    added.refused(
+        Code::DiskFull,
+        &["model `weights.bin` of lab/one 0.1.0 from ", "more bytes are wanted", "are free in", "nothing of it is here yet"],
+    );
     assert!(added.stderr.contains(&format!("{BYTES} more bytes are wanted")), "{added:#?}");
     assert!(scene.server.seen().is_empty(), "asked for what does not fit");
     fs::remove_file(home.join("ballast")).unwrap();

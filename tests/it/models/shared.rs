@@ -13,7 +13,8 @@ use super::{
 fn a_model_is_published_without_its_bytes_fetched_by_add_and_shown_with_its_source() {
     let scene = Scene::new();
     let from = format!("{}/model.bin", scene.server.url);
-    let published: Vec<_> = fs::read_dir(scene.signed.repository.join("targets/lab/one")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let published: Vec<_> =
+        fs::read_dir(scene.signed.repository.join("targets/lab/one")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(published.len(), 1, "{published:?}: the bundle alone");
     let added = scene.add();
     added.well();
