@@ -8,6 +8,10 @@ use super::{
     scene::{BYTES, ETAG, Scene},
     server::{Reply, Server, honest, redirect},
 };
+use crate::{
+    cli::rig::Rig,
+    repository::world::{MODEL, World},
+};
 
 #[test]
 fn other_bytes_are_refused_whole_and_nothing_is_kept() {
@@ -135,4 +139,23 @@ fn a_manifest_names_a_place_that_is_safe_to_fetch_from() {
             ran.refused(Code::InvalidManifest, &[&place, says]);
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_signed_of_a_model_is_what_the_manifest_in_the_bundle_says() {
+    let server = Server::new(|seen, _| honest(seen, MODEL, ETAG));
+    let somewhere = format!("{}/model.bin", server.url);
+    for (from, code, says) in [
+        (somewhere.as_str(), Code::BundleInvalid, "names other models than its publisher signed of it"),
+        ("http://example.org/model.bin", Code::MetadataInvalid, "malformed"),
+        ("hf:owner/name:model.bin", Code::MetadataInvalid, "malformed"),
+    ] {
+        let world = World::new().await;
+        world.forge("hob", "hob", |signed| signed["targets"]["hob/echo/0.1.0.hob"]["custom"]["models"][0]["from"] = from.into());
+        let rig = Rig::new();
+        rig.trust(world.repo.to_str().unwrap(), &world.repo);
+        rig.hob(&["add", "hob/echo"]).refused(code, &[says]);
+        assert_eq!(rig.installed(), [""; 0]);
+    }
+    assert_eq!(server.seen().len(), 1);
 }
