@@ -1,7 +1,7 @@
 //! `from` of a `[[model]]`: where its bytes come from when they are not published beside the bundle.
 //!
-//! Apart from the manifest, because a signed target says it too. It decides nothing about trust: whatever comes from there is held against the
-//! digest that the recipe names.
+//! Apart from the manifest, because a signed target says it too. It decides nothing about trust: whatever comes from there is held against
+//! the digest that the recipe names.
 
 use std::{fmt, str::FromStr};
 

@@ -1,7 +1,7 @@
 //! Fetches a model from the place that its recipe names, over as many tries, hours and processes as it takes.
 //!
-//! What came so far lies in `downloads/` under the digest that is wanted; whoever holds the model's lock owns it. Its length is what there is of
-//! it, so it may be killed at any instant. Nothing is believed of it: all of it is read again and compared before it is published.
+//! What came so far lies in `downloads/` under the digest that is wanted; whoever holds the model's lock owns it. Its length is what there
+//! is of it, so it may be killed at any instant. Nothing is believed of it: all of it is read again and compared before it is published.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -24,8 +24,8 @@ use crate::model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, limit
 
 /// Brings a model from `source` onto the shelf, unless it is there; gives its path. `what` names it for people.
 ///
-/// Dropping the future leaves what came so far. Errors: `model_unreachable`, `model_forbidden`, `model_missing`, `tampered`, `disk_full`, `io`,
-/// `invalid_config`; `overloaded` when another process fetched the same for an hour.
+/// Dropping the future leaves what came so far. Errors: `model_unreachable`, `model_forbidden`, `model_missing`, `tampered`, `disk_full`,
+/// `io`, `invalid_config`; `overloaded` when another process fetched the same for an hour.
 pub async fn bring(
     home: &Home,
     model: &ModelSpec,
@@ -62,8 +62,9 @@ pub async fn bring(
     fetch.publish(slot).await
 }
 
-/// Brings the models of a recipe folder that say where they come from onto the shelf; gives how many it looked after. One that lies in the folder
-/// itself is left to its author. `thorough`: what is on the shelf already is read and compared, else it is passed over when its length is right.
+/// Brings the models of a recipe folder that say where they come from onto the shelf; gives how many it looked after. One that lies in the
+/// folder itself is left to its author. `thorough`: what is on the shelf already is read and compared, else it is passed over when its
+/// length is right.
 ///
 /// Errors: those of [`bring`].
 pub async fn bring_all(

@@ -1,7 +1,8 @@
 //! One request for a model, or for the rest of one, to the place that its recipe names.
 //!
 //! Apart from `transport.rs`, which serves repositories: hubs hand files out from other hosts than the one that is asked, so redirects go
-//! further here (the signed digest decides what the bytes are worth), and what is secret must not go with them. Nothing here touches a file.
+//! further here (the signed digest decides what the bytes are worth), and what is secret must not go with them. Nothing here touches a
+//! file.
 
 use std::time::Duration;
 

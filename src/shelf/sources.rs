@@ -32,8 +32,8 @@ pub(super) struct Place {
     pub hint: &'static str,
 }
 
-/// Whether a recipe that came from the repository at `remote` may send its operator's host to `source`: to the services of the host's own machine
-/// only what came from there too, or a stranger's recipe could have any of them asked anything.
+/// Whether a recipe that came from the repository at `remote` may send its operator's host to `source`: to the services of the host's own
+/// machine only what came from there too, or a stranger's recipe could have any of them asked anything.
 ///
 /// Errors: `bundle_invalid`.
 pub fn may_name(recipe: &RecipeName, source: &ModelSource, remote: &str) -> Result<(), Fault> {
@@ -89,7 +89,7 @@ impl Sources {
         let token = self.token()?;
         let hint = match &token {
             None => {
-                "if the model is private or gated, set HF_TOKEN to a token of an account that may read it; else the recipe names what is not there"
+                "if it is private or gated, set HF_TOKEN to a token of an account that may read it; else the recipe names what is not there"
             }
             Some(_) => {
                 "the token that was shown may not read it: accept the model's terms, or set HF_TOKEN to a token of an account that may"

@@ -8,7 +8,7 @@ pub const MODEL_FROM_BYTES_MAX: usize = 2_048;
 /// Tries in a row that bring a model no further; the next failure is the fetch's.
 pub const MODEL_TRIES_MAX: u32 = 6;
 
-/// So many bytes beyond all that was there before make a try one that brought the model further: with it, the bytes of the model bound the tries.
+/// So many bytes beyond all that was there before make a try one that brought the model further: so the bytes of the model bound the tries.
 pub const MODEL_ADVANCE_BYTES: u64 = 1 << 20;
 
 /// Wait before the second try, in milliseconds; doubles with each further one that brought nothing.
