@@ -55,6 +55,18 @@ name = "weights.bin"
 sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
 bytes = 21
 
+[[model]]
+name = "fetched.bin"
+sha256 = "2222222222222222222222222222222222222222222222222222222222222222"
+bytes = 22
+from = "https://example.org/models/ä.bin?version=3"
+
+[[model]]
+name = "of-the-hub.bin"
+sha256 = "3333333333333333333333333333333333333333333333333333333333333333"
+bytes = 23
+from = "hf:owner/name@refs/pr/1:onnx/model.onnx"
+
 [operations.echo]
 summary = "The input, again"
 streaming = false

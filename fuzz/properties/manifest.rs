@@ -95,6 +95,10 @@ fn checked(manifest: &Manifest) {
     for model in &manifest.models {
         plain(&model.name);
         assert!(!model.name.contains('/') && model.bytes <= limits::MODEL_BYTES_MAX);
+        // It is written into the signed target, and read from there.
+        if let Some(source) = &model.from {
+            assert_eq!(source.to_string().parse().as_ref(), Ok(source));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use super::script;
 use crate::{
     model::{Code, Fault, Home, Progress, Step, limits, progress},
-    shelf::componentizer::Language,
+    shelf::{componentizer::Language, fetching, sources::Sources},
 };
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -27,6 +27,15 @@ const MARKS: [(&str, Source); 3] =
 enum Source {
     Rust,
     Script(Language),
+}
+
+/// Fetches the models of the recipe in `folder` that say where they come from, so that its author sees before anybody else whether they are
+/// what the manifest says; gives how many are on the shelf of `home` now.
+///
+/// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, and those of [`fetching::bring`].
+pub async fn fetch_models(folder: &Path, home: &Home, sources: &Sources, progress: &progress::Shared) -> Result<usize, Fault> {
+    let manifest = super::pack::read_manifest(folder)?;
+    fetching::bring_all(home, folder, &manifest, true, sources, progress).await
 }
 
 /// Builds the glue of the recipe in `folder` and writes `glue.wasm` beside its manifest. Tools that it has to fetch for that

@@ -62,7 +62,11 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
     }
     check_pod(folder, &manifest, &index)?;
     for model in &manifest.models {
-        check_model(&model_path(folder, model), model)?;
+        let path = model_path(folder, model);
+        // One that is fetched need not be here; `hob build` fetches it. What is here is what the pod of this folder gets.
+        if model.from.is_none() || path.exists() {
+            check_model(&path, model)?;
+        }
     }
     cases::check(folder, &manifest)?;
     Ok(Packed { bytes, index, manifest })

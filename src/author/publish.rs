@@ -37,7 +37,7 @@ pub struct Published {
     pub already: bool,
 }
 
-/// Publishes a packed recipe; its models are taken from the folder `models`.
+/// Publishes a packed recipe; its models are taken from the folder `models`, but for those that say where they are fetched.
 ///
 /// Errors: `already_published` for the same version with other bytes; `key_invalid` when the repository gave the
 /// publisher's name to another key; `invalid_recipe` for a model; and what a client would say of the result.
@@ -98,7 +98,7 @@ pub async fn publish(
     if durable::read(&file, limits::BUNDLE_BYTES_MAX)?.as_deref() != Some(packed.bytes.as_slice()) {
         durable::replace(&file, &packed.bytes)?;
     }
-    for model in &manifest.models {
+    for model in manifest.models.iter().filter(|model| model.from.is_none()) {
         copy_model(&models.join(&model.name), &folder.join(format!("{0}.{0}.model", model.sha256)), model, progress)?;
     }
     if published.is_some() {
@@ -113,17 +113,13 @@ pub async fn publish(
         license: manifest.license.clone(),
         capability: manifest.capability.clone(),
         published: now,
-        models: manifest
-            .models
-            .iter()
-            .map(|model| ModelTarget { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes })
-            .collect(),
+        models: manifest.models.iter().map(ModelTarget::from).collect(),
         permissions: manifest.permissions.words(),
         files: packed.index.clone(),
     };
     let custom = serde_json::to_value(custom).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
     targets.insert(target.clone(), json!({ "length": packed.bytes.len(), "hashes": { "sha256": sha256.hex() }, "custom": custom }));
-    for model in &manifest.models {
+    for model in manifest.models.iter().filter(|model| model.from.is_none()) {
         let path = format!("{}/{}.model", manifest.name, model.sha256);
         targets.insert(path, json!({ "length": model.bytes, "hashes": { "sha256": model.sha256.hex() } }));
     }

@@ -15,7 +15,7 @@ use crate::{
     author,
     host::{Config, Host},
     model::{Code, Fault, Progress, Silent, limits, progress},
-    shelf::repository::Trust,
+    shelf::repository::{ModelTarget, Trust},
 };
 
 /// Reads the words, runs the command, prints what came, gives the exit code.
@@ -128,15 +128,20 @@ pub(super) fn say(json: bool, value: Value, text: impl FnOnce() -> String) {
 }
 
 async fn build(folder: std::path::PathBuf, progress: progress::Shared, json: bool) -> Result<(), Fault> {
-    let built = author::build::build(&folder, Config::from_environment()?.home(), &progress).await?;
-    say(
-        json,
-        json!({ "component": built.as_ref().map(|(path, _)| path), "bytes": built.as_ref().map(|(_, bytes)| bytes) }),
-        || match &built {
+    let config = Config::from_environment()?;
+    let built = author::build::build(&folder, config.home(), &progress).await?;
+    let models = author::build::fetch_models(&folder, config.home(), config.sources(), &progress).await?;
+    let (path, bytes) = (built.as_ref().map(|(path, _)| path), built.as_ref().map(|(_, bytes)| bytes));
+    say(json, json!({ "component": path, "bytes": bytes, "models": models }), || {
+        let mut text = match &built {
             Some((path, bytes)) => format!("built {} ({bytes} bytes)", path.display()),
             None => format!("{} has no glue: nothing to build", folder.display()),
-        },
-    );
+        };
+        if models > 0 {
+            text.push_str(&format!("\nmodels that are fetched: {models}, all here and what the manifest says"));
+        }
+        text
+    });
     Ok(())
 }
 
@@ -230,6 +235,9 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
         if shown.reduced {
             text.push_str(&format!("\n{}", granting::REDUCED));
         }
+        for model in &shown.models {
+            text.push_str(&format!("\n{}", model_line(model)));
+        }
         for operation in &shown.operations {
             text.push_str(&format!(
                 "\n\n{}: {}\n  input  {}\n  output {}",
@@ -244,6 +252,11 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
     Ok(())
 }
 
+fn model_line(model: &ModelTarget) -> String {
+    let from = model.from.as_ref().map_or("comes with the recipe".to_owned(), |source| format!("from {source}"));
+    format!("model {} ({} bytes, sha256 {}), {from}", model.name, model.bytes, model.sha256.short())
+}
+
 async fn verify(host: &Host, recipe: Option<&str>, json: bool) -> Result<(), Fault> {
     let name = recipe.map(str::parse).transpose()?;
     let reports = host.verify(name.as_ref()).await?;
@@ -254,7 +267,10 @@ async fn verify(host: &Host, recipe: Option<&str>, json: bool) -> Result<(), Fau
     }
     say(json, json!(reports), || {
         let line = |report: &crate::shelf::load::Report| match &report.fault {
-            None => format!("ok       {}", report.subject),
+            None => {
+                let models = report.models.iter().map(|model| format!("\n         {}", model_line(model)));
+                format!("ok       {}{}", report.subject, models.collect::<String>())
+            }
             Some(fault) => format!("ALTERED  {}: {}", report.subject, fault.message),
         };
         match reports.is_empty() {

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::model::{Fault, Priority, limits::LOGS_DEFAULT_LINES};
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 2 the words or the input are wrong · 3 no such recipe, operation, session or remote · \
-4 the recipe, hob.toml or hob.lock is wrong · 5 trust: signature, digest, expiry, rollback, or the repository is unreachable · \
+4 the recipe, hob.toml or hob.lock is wrong · 5 trust: signature, digest, expiry, rollback, or a repository or a model's place is unreachable · \
 6 the pod · 7 the glue · 8 this machine (Python, uv, disk, sandbox) · 9 deadline or cancelled · 10 not now (overloaded, cooling down, ending) · 70 Hob itself. \
 HOB_HOME moves every file that Hob owns.";
 
@@ -94,7 +94,7 @@ pub enum Command {
         #[command(subcommand)]
         command: Remote,
     },
-    /// Build the glue of a recipe folder.
+    /// Build the glue of a recipe folder, and fetch the models that it names places for.
     Build { folder: PathBuf },
     /// Make a bundle of a recipe folder.
     Pack {

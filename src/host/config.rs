@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     model::{Code, Fault, Home, Silent, progress},
-    shelf::environment::Tools,
+    shelf::{environment::Tools, sources::Sources},
 };
 
 /// Where a host's files lie and how it tells of slow steps.
@@ -15,15 +15,18 @@ pub struct Config {
     pub(super) progress: progress::Shared,
     pub(super) forks: bool,
     pub(super) without: Arc<[String]>,
+    pub(super) sources: Sources,
 }
 
 impl Config {
-    /// Everything below `home`; tools are looked for; progress is not shown.
+    /// Everything below `home`; tools are looked for; progress is not shown; models come from the public hub, without a token.
     pub fn new(home: Home) -> Config {
-        Config { home, tools: Tools::default(), progress: Arc::new(Silent), forks: true, without: Arc::default() }
+        let (progress, without) = (Arc::new(Silent), Arc::default());
+        Config { home, tools: Tools::default(), progress, forks: true, without, sources: Sources::default() }
     }
 
-    /// From HOB_HOME (one folder for everything) or the XDG folders, and HOB_PYTHON, HOB_UV and HOB_SANDBOX_WITHOUT.
+    /// From HOB_HOME (one folder for everything) or the XDG folders, HOB_PYTHON, HOB_UV and HOB_SANDBOX_WITHOUT, and the variables of
+    /// the hub for models ([`Sources::from_variables`]).
     ///
     /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where, or HOB_SANDBOX_WITHOUT names what is no layer.
     pub fn from_environment() -> Result<Config, Fault> {
@@ -62,6 +65,17 @@ impl Config {
         self
     }
 
+    /// Fetches the models that say where they come from as `sources` says.
+    pub fn with_sources(mut self, sources: Sources) -> Config {
+        self.sources = sources;
+        self
+    }
+
+    /// How models are fetched.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
     /// Takes these layers of the sandbox (`namespaces`, `landlock`, `seccomp`) for unavailable on this machine: to see what happens then. Pods
     /// do not start without them, unless their recipe's operator allowed that.
     pub fn without_layers(mut self, layers: impl IntoIterator<Item = String>) -> Config {
@@ -77,6 +91,7 @@ impl Config {
 
     fn with_variables(mut self) -> Result<Config, Fault> {
         self.tools = self.tools.with_variables();
+        self.sources = Sources::from_variables(|name| std::env::var_os(name));
         if let Ok(layers) = std::env::var("HOB_SANDBOX_WITHOUT") {
             let layers: Vec<String> = layers.split(',').map(str::trim).filter(|layer| !layer.is_empty()).map(str::to_owned).collect();
             // A slip of the pen would show a machine as it is, and somebody would take that for what they asked.

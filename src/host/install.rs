@@ -21,11 +21,13 @@ use crate::{
         blocking,
         config::{Config as File, Edit, RemoteEntry, Wish},
         environment::{self, Environment, Existing, Wanted},
-        load::Report,
+        fetching,
+        load::{Report, folder_manifest},
         lockfile::{EnvironmentPin, LockEntry, LockedModel},
         models::{self, Claim},
         python::{self, Python},
-        repository::{Client, Pinned, Remote, Resolved, Trust},
+        repository::{Client, ModelTarget, Pinned, Remote, Resolved, Trust},
+        sources,
         transport::address,
         unpack,
     },
@@ -74,6 +76,7 @@ pub struct Shown {
     pub permissions: Vec<Asked>,
     /// Whether its pods may run where this machine cannot confine them wholly.
     pub reduced: bool,
+    pub models: Vec<ModelTarget>,
 }
 
 impl Host {
@@ -128,8 +131,12 @@ impl Host {
         unpack::unpack(&bytes, &resolved.index, &staged.folder(), &format!("{name} {}", resolved.version))?;
         let mut models = Vec::new();
         for model in &resolved.models {
-            if let Claim::Missing(slot) = models::claim(&host.home, model.sha256, model.bytes, &host.progress).await? {
-                let spec = ModelSpec { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes };
+            let spec = ModelSpec { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes, from: model.from.clone() };
+            if let Some(source) = &spec.from {
+                sources::may_name(name, source, &file.remote(&resolved.remote)?.url)?;
+                let what = format!("model `{}` of {} {}", model.name, resolved.name, resolved.version);
+                fetching::bring(&host.home, &spec, source, &what, &host.sources, &host.progress).await?;
+            } else if let Claim::Missing(slot) = models::claim(&host.home, model.sha256, model.bytes, &host.progress).await? {
                 client.fetch_model(&resolved, &spec, &slot.part(), &*host.progress).await?;
                 slot.keep()?;
             }
@@ -150,6 +157,7 @@ impl Host {
         };
         let recipe = Arc::new(host.shelf.load_staged(&staged, &entry, &resolved.index)?);
         resolved.same_permissions(recipe.manifest())?;
+        resolved.same_models(recipe.manifest())?;
 
         // Compile and link now: what cannot run is not installed, and no call waits for a compiler.
         if recipe.glue().is_some() {
@@ -216,6 +224,7 @@ impl Host {
             operations,
             permissions,
             reduced: entry.grants().reduced,
+            models: manifest.models.iter().map(ModelTarget::from).collect(),
         })
     }
 
@@ -293,6 +302,15 @@ impl Inner {
             }
         }
         Err(missing.unwrap_or_else(|| Fault::new(Code::NotInRepository, format!("no remote has `{name}`"))))
+    }
+
+    /// Fetches the models of a recipe folder that say where they come from and are not here; gives how many.
+    ///
+    /// Errors: those of the folder's manifest, and of [`fetching::bring`].
+    pub(super) async fn bring_models(&self, folder: &std::path::Path) -> Result<usize, Fault> {
+        let folder = folder.to_owned();
+        let (folder, manifest) = blocking(move || folder_manifest(&folder)).await?;
+        fetching::bring_all(&self.home, &folder, &manifest, false, &self.sources, &self.progress).await
     }
 
     /// What runs a recipe's pod, and the environment to hold on to while it does. `pinned` is the environment that the lock file names; it is built again if it is gone.

@@ -19,7 +19,7 @@ use crate::{
     glue::Glue,
     model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, limits, progress},
     pod,
-    shelf::{self, environment::Tools, store::Shelf},
+    shelf::{self, environment::Tools, sources::Sources, store::Shelf},
 };
 
 mod catalogue;
@@ -64,6 +64,8 @@ pub(crate) struct Inner {
     opened: std::time::Instant,
     home: Home,
     tools: Tools,
+    /// The places that recipes name for models.
+    sources: Sources,
     progress: progress::Shared,
     shelf: Shelf,
     /// The wasm engine, started with the first recipe that has glue.
@@ -106,6 +108,7 @@ impl Host {
                 opened: std::time::Instant::now(),
                 home: config.home,
                 tools,
+                sources: config.sources,
                 progress: config.progress,
                 shelf,
                 glue: Default::default(),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     glue,
-    model::{Admitted, Blob, Call, Code, Document, Event, Fault, Outcome},
+    model::{Admitted, Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef},
 };
 
 /// What answers a call before it is checked and wrapped.
@@ -35,13 +35,19 @@ pub async fn run(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>) -> 
 }
 
 async fn admitted(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>, record: &mut Record) -> Result<Outcome, Fault> {
-    let begun = Instant::now();
+    let mut begun = Instant::now();
     if host.closing.load(Ordering::Acquire) {
         return Err(
             Fault::new(Code::ShuttingDown, "the host is ending and takes no more calls").hint("call again when it was started anew")
         );
     }
     // Which recipe: a verified one from the shelf, or the author's folder.
+    if let RecipeRef::Folder(folder) = &call.recipe
+        && host.bring_models(folder).await? > 0
+    {
+        // As an install's downloads are no part of any call's time.
+        begun = Instant::now();
+    }
     let entry = host.catalogue.find(host, &call.recipe).await?;
     of(host, &entry, call, events, begun, record).await
 }

@@ -91,6 +91,10 @@ codes! {
     FingerprintMismatch "fingerprint_mismatch" Repository exit 5 http 502 mcp -32603;
     /// The repository cannot be reached.
     RepositoryUnreachable "repository_unreachable" Repository exit 5 http 503 mcp -32603 retry true;
+    /// The place that a recipe names for a model cannot be reached, or answers what no file server does.
+    ModelUnreachable "model_unreachable" Repository exit 5 http 503 mcp -32603 retry true;
+    /// The place that a recipe names for a model gives it only to those who may have it.
+    ModelForbidden "model_forbidden" Caller exit 5 http 403 mcp -32603;
     /// Saved trust state cannot be read: failing closed.
     StateUnreadable "state_unreadable" Machine exit 5 http 500 mcp -32603;
     /// A name or version that is already published, with other bytes.

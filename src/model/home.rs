@@ -39,6 +39,10 @@ impl Home {
     pub fn models(&self) -> PathBuf {
         self.data.join("models")
     }
+    /// `<sha256>.part`: model files that were fetched in part. On the file system of `data`, so that publishing is a rename.
+    pub fn downloads(&self) -> PathBuf {
+        self.data.join("downloads")
+    }
     /// `<digest>/`: Python environments.
     pub fn environments(&self) -> PathBuf {
         self.data.join("environments")

@@ -3,9 +3,11 @@
 //! A queue, frame, file or wait that is not bounded by a constant of this file is a bug.
 
 mod confinement;
+mod models;
 mod sessions;
 
 pub use confinement::*;
+pub use models::*;
 pub use sessions::*;
 
 /// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.
@@ -319,7 +321,7 @@ pub const DOWNLOAD_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
 /// One read of a local file that is copied or hashed, in bytes.
 pub const COPY_CHUNK_BYTES: usize = 1 << 20;
 
-/// Redirects that one request follows, all on one host.
+/// Redirects that one request follows: all on one host, unless it is for a model that a recipe names a place for.
 pub const REDIRECTS_MAX: usize = 4;
 
 /// Waiting for another process that refreshes the same remote or writes the same repository, in milliseconds.

@@ -17,6 +17,7 @@ mod pod_table;
 pub mod progress;
 pub mod recipe;
 pub mod session;
+pub mod source;
 pub mod status;
 pub mod verified;
 
@@ -30,4 +31,5 @@ pub use id::{Digest, RecipeName, RecipeRef};
 pub use operation::Operation;
 pub use progress::{Progress, Silent, Step};
 pub use recipe::Manifest;
+pub use source::ModelSource;
 pub use verified::{Origin, Verified};

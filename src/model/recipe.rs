@@ -17,6 +17,7 @@ use super::{
     operation::{Batch, BatchCost, Operation},
     pod_table::{permissions, pod},
     session::SessionSpec,
+    source::ModelSource,
 };
 
 /// A recipe's declaration, checked.
@@ -104,12 +105,14 @@ pub enum Runtime {
     Executable { entry: String },
 }
 
-/// `[[model]]`: a large file, named by digest; in a recipe folder it lies at `models/<name>`.
+/// `[[model]]`: a large file, named by digest; in a recipe folder it lies at `models/<name>`, unless `from` says where it is fetched.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
     pub name: String,
     pub sha256: Digest,
     pub bytes: u64,
+    /// `None`: it is published beside the bundle.
+    pub from: Option<ModelSource>,
 }
 
 impl Manifest {
@@ -241,8 +244,12 @@ fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
         if *bytes.get_ref() > limits::MODEL_BYTES_MAX {
             return Err(table.fault(&bytes, "bytes", format!("{} bytes; at most {} are taken", bytes.get_ref(), limits::MODEL_BYTES_MAX)));
         }
+        let from = match table.optional_string("from")? {
+            Some(from) => Some(from.get_ref().parse().map_err(|why: String| table.fault(&from, "from", why))?),
+            None => None,
+        };
         table.finish()?;
-        models.push(ModelSpec { name: name.into_inner(), sha256: digest, bytes: bytes.into_inner() });
+        models.push(ModelSpec { name: name.into_inner(), sha256: digest, bytes: bytes.into_inner(), from });
         if models.len() > limits::MODELS_MAX {
             return Err(root.fault_here(format!("more than {} models", limits::MODELS_MAX)));
         }

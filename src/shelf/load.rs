@@ -22,6 +22,7 @@ use super::{
     durable, environment,
     lockfile::LockEntry,
     models,
+    resolve::ModelTarget,
     store::{Shelf, Staged},
     unpack::check_folder,
 };
@@ -33,6 +34,9 @@ pub struct Report {
     pub subject: String,
     /// `None`: it is what was installed.
     pub fault: Option<Fault>,
+    /// The models of a recipe, which were compared with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelTarget>,
 }
 
 impl Shelf {
@@ -111,21 +115,9 @@ impl Shelf {
     /// Errors: `invalid_recipe` for what the manifest names and the folder lacks, `invalid_manifest`, `model_missing`.
     pub fn load_folder(&self, folder: &Path) -> Result<Verified, Fault> {
         let shown = folder.display();
-        let folder = match folder.canonicalize() {
-            Ok(folder) => folder,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(
-                    Fault::new(Code::RecipeNotFound, format!("no folder {shown}")).hint("a recipe folder is one with a recipe.toml in it")
-                );
-            }
-            Err(error) => return Err(Fault::io(format!("opening {shown}"), &error)),
-        };
-        let lacks = |what: &str, hint: String| Fault::new(Code::InvalidRecipe, format!("recipe folder {shown}: {what}")).hint(hint);
-        let text = durable::read(&folder.join("recipe.toml"), limits::MANIFEST_BYTES_MAX)?
-            .ok_or_else(|| lacks("no recipe.toml", "a recipe folder is one with a recipe.toml in it".into()))?;
-        let what = format!("{shown}/recipe.toml");
-        let text = String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidManifest, format!("{what}: not UTF-8")))?;
-        let manifest = Arc::new(Manifest::parse(&text, &what)?);
+        let (folder, manifest) = folder_manifest(folder)?;
+        let manifest = Arc::new(manifest);
+        let lacks = |what: &str, hint: String| lacks(&shown, what).hint(hint);
 
         let glue = match &manifest.glue {
             None => None,
@@ -147,9 +139,15 @@ impl Shelf {
         }
         let mut files = Vec::new();
         for model in &manifest.models {
-            let path = folder.join("models").join(&model.name);
+            let own = folder.join("models").join(&model.name);
             let what = format!("model `{}` of `{}`", model.name, manifest.name);
-            let found = self.model(&what, path, model);
+            if let (Some(source), false) = (&model.from, own.exists()) {
+                let found = self.model(&what, models::place(self.home(), model.sha256), model);
+                let hint = format!("`hob build {shown}` fetches it from {source}");
+                files.push(found.map_err(|fault| fault.hint(hint))?);
+                continue;
+            }
+            let found = self.model(&what, own, model);
             files.push(found.map_err(|fault| {
                 match fault.code {
                     Code::ShelfAltered => Fault { code: Code::InvalidRecipe, blame: crate::model::Blame::Recipe, ..fault }
@@ -175,8 +173,12 @@ impl Shelf {
         // Another shelf object: what this process has checked before is checked again.
         let fresh = Shelf::open(self.home.clone())?;
         for entry in &entries {
-            let fault = fresh.load_entry(entry).err();
-            reports.push(Report { subject: format!("recipe {} {}", entry.name, entry.version), fault });
+            let subject = format!("recipe {} {}", entry.name, entry.version);
+            let (models, fault) = match fresh.load_entry(entry) {
+                Ok(recipe) => (recipe.manifest().models.iter().map(ModelTarget::from).collect(), None),
+                Err(fault) => (Vec::new(), Some(fault)),
+            };
+            reports.push(Report { subject, fault, models });
             environments.extend(entry.environment);
         }
         environments.sort_by_key(|pin| pin.digest);
@@ -186,10 +188,32 @@ impl Shelf {
                 true => environment::verify(&self.home, pin.digest),
                 false => Err(environment::altered(pin.digest, "the record of its files is not the one that hob.lock names".into())),
             });
-            reports.push(Report { subject: format!("environment {}", pin.digest.short()), fault: checked.err() });
+            let subject = format!("environment {}", pin.digest.short());
+            reports.push(Report { subject, fault: checked.err(), models: Vec::new() });
         }
         Ok(reports)
     }
+}
+
+/// A recipe folder's full path, and its manifest.
+///
+/// Errors: `recipe_not_found`, `invalid_recipe`, `invalid_manifest`, `io`.
+pub fn folder_manifest(folder: &Path) -> Result<(PathBuf, Manifest), Fault> {
+    let shown = folder.display();
+    let next = "a recipe folder is one with a recipe.toml in it";
+    let folder = folder.canonicalize().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Fault::new(Code::RecipeNotFound, format!("no folder {shown}")).hint(next),
+        _ => Fault::io(format!("opening {shown}"), &error),
+    })?;
+    let text = durable::read(&folder.join("recipe.toml"), limits::MANIFEST_BYTES_MAX)?;
+    let text = text.ok_or_else(|| lacks(&shown, "no recipe.toml").hint(next))?;
+    let what = format!("{shown}/recipe.toml");
+    let text = String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidManifest, format!("{what}: not UTF-8")))?;
+    Ok((folder, Manifest::parse(&text, &what)?))
+}
+
+fn lacks(shown: &impl std::fmt::Display, what: &str) -> Fault {
+    Fault::new(Code::InvalidRecipe, format!("recipe folder {shown}: {what}"))
 }
 
 /// The file's bytes, which are the very bytes that were compared.

@@ -43,11 +43,20 @@ pub fn place(home: &Home, digest: Digest) -> PathBuf {
     home.models().join(digest.hex())
 }
 
+fn lock(home: &Home, digest: Digest) -> PathBuf {
+    home.locks().join(format!("model-{}.lock", digest.short()))
+}
+
+/// The right to fetch that model, if nobody has it.
+pub(super) fn try_lock(home: &Home, digest: Digest) -> Result<Option<Held>, Fault> {
+    locks::try_acquire(&lock(home, digest))
+}
+
 /// Says whether the model is there; if not, waits until nobody else fetches it and gives the right to.
 ///
 /// A file of that name with other bytes counts as missing: it is replaced.
 pub async fn claim(home: &Home, digest: Digest, bytes: u64, progress: &progress::Shared) -> Result<Claim, Fault> {
-    let held = locks::acquire(&home.locks().join(format!("model-{}.lock", digest.short())), "fetching the same model", progress).await?;
+    let held = locks::acquire(&lock(home, digest), "fetching the same model", progress).await?;
     let path = place(home, digest);
     let there = {
         let path = path.clone();
@@ -70,15 +79,21 @@ impl Slot {
     ///
     /// Errors: `tampered` for other bytes; then nothing is kept.
     pub fn keep(self) -> Result<PathBuf, Fault> {
-        let (part, path) = (self.part(), place(&self.home, self.digest));
+        let part = self.part();
         compare(&part, self.digest, self.bytes).map_err(|why| {
             Fault::new(Code::Tampered, format!("model {}: {why}", self.digest.short())).hint("nothing was kept; fetch it again")
         })?;
+        self.keep_compared(&part)
+    }
+
+    /// Publishes a file that was just compared with what was wanted, from wherever it lies on the file system of the shelf.
+    pub(super) fn keep_compared(self, part: &Path) -> Result<PathBuf, Fault> {
+        let path = place(&self.home, self.digest);
         durable::make_folder(&self.home.models())?;
         let publish = || -> io::Result<()> {
-            fs::set_permissions(&part, fs::Permissions::from_mode(0o444))?;
-            fs::File::open(&part)?.sync_all()?;
-            fs::rename(&part, &path)?;
+            fs::set_permissions(part, fs::Permissions::from_mode(0o444))?;
+            fs::File::open(part)?.sync_all()?;
+            fs::rename(part, &path)?;
             durable::sync_folder(&self.home.models())
         };
         publish().map_err(|error| Fault::io(format!("publishing {}", path.display()), &error))?;

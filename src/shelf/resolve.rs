@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sigstore_tuf::{TargetFile, Targets};
 
 use super::bundle::Index;
-use crate::model::{Code, Digest, Fault, Manifest, Permissions, RecipeName, limits};
+use crate::model::{Code, Digest, Fault, Manifest, ModelSource, Permissions, RecipeName, limits, recipe::ModelSpec};
 
 /// A publisher's role that was loaded and verified.
 pub(super) struct Role {
@@ -46,12 +46,20 @@ pub struct Custom {
     pub files: Index,
 }
 
-/// A model that is published beside a bundle.
+/// A model of a recipe: published beside the bundle, unless it says where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelTarget {
     pub name: String,
     pub sha256: Digest,
     pub bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<ModelSource>,
+}
+
+impl From<&ModelSpec> for ModelTarget {
+    fn from(model: &ModelSpec) -> ModelTarget {
+        ModelTarget { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes, from: model.from.clone() }
+    }
 }
 
 /// One version of a recipe, as its publisher signed it.
@@ -93,6 +101,17 @@ impl Resolved {
         let list = |permissions: &Permissions| some(permissions.words().iter().map(String::as_str));
         let (said, asked) = (list(&self.permissions), list(&manifest.permissions));
         let text = format!("the bundle of `{}` {} asks for {asked}; its publisher signed that it asks for {said}", self.name, self.version);
+        Err(Fault::new(Code::BundleInvalid, text).hint("its publisher has to publish it again"))
+    }
+
+    /// Whether the manifest in the bundle names the models that were said of it, which were fetched before it.
+    ///
+    /// Errors: `bundle_invalid`.
+    pub fn same_models(&self, manifest: &Manifest) -> Result<(), Fault> {
+        if manifest.models.iter().map(ModelTarget::from).eq(self.models.iter().cloned()) {
+            return Ok(());
+        }
+        let text = format!("the bundle of `{}` {} names other models than its publisher signed of it", self.name, self.version);
         Err(Fault::new(Code::BundleInvalid, text).hint("its publisher has to publish it again"))
     }
 

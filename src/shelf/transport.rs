@@ -237,7 +237,7 @@ fn unreachable(place: &str, why: &str) -> Fault {
 }
 
 /// An error with its causes: reqwest's own text stops at "error sending request".
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -4,6 +4,7 @@ mod cli;
 mod embeddings;
 mod environment;
 mod leftovers;
+mod models;
 mod packages;
 mod pods;
 mod repository;

@@ -265,7 +265,7 @@ async fn a_model_that_is_not_what_was_signed_leaves_no_file() {
     let mut client = world.client(&home).await;
     let resolved = resolve(&mut client, "hob/echo").await.unwrap();
     let (sha256, dest) = (Digest::of(MODEL), world.folder.path().join("model"));
-    let spec = ModelSpec { name: "weights.bin".into(), sha256, bytes: MODEL.len() as u64 };
+    let spec = ModelSpec { name: "weights.bin".into(), sha256, bytes: MODEL.len() as u64, from: None };
     let file = world.repo.join(format!("targets/hob/echo/{sha256}.{sha256}.model"));
     let mut flipped = MODEL.to_vec();
     flipped[3] ^= 1;

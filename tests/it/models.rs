@@ -1,0 +1,8 @@
+//! Models that say where they come from: fetched by real `hob` processes from a real server that does not mean well.
+
+mod hub;
+mod interrupted;
+mod refused;
+mod scene;
+mod server;
+mod shared;
