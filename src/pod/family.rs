@@ -38,7 +38,7 @@ use super::{
     process::{Keeps, Program, Spec, environment, threads},
     state::Ending,
 };
-use crate::model::limits::{FAMILY_PACKET_BYTES_MAX, FAULT_TAIL_LINES, ZYGOTE_BOOT_MS};
+use crate::model::limits::{EXIT_GRACE_MS, FAMILY_PACKET_BYTES_MAX, FAULT_TAIL_LINES, ZYGOTE_BOOT_MS};
 
 /// What a zygote is made of.
 #[derive(Debug)]
@@ -176,9 +176,7 @@ impl Family {
             .spawn()
             .map_err(io)?;
         let said = Arc::new(Log::default());
-        if let Some(pipe) = child.stderr.take() {
-            tokio::spawn(log::drain(pipe, said.clone()));
-        }
+        let draining = child.stderr.take().map(|pipe| tokio::spawn(log::drain(pipe, said.clone())));
         let (gone_sender, gone) = watch::channel(false);
         let channel = Arc::new(UnixDatagram::from_std(ours.into()).map_err(io)?);
         let book = Arc::new(Mutex::new(Book::default()));
@@ -218,6 +216,10 @@ impl Family {
                 }
                 Ok(Ok(Err(why))) => Err(why),
                 Ok(Err(_)) => {
+                    // Its end may be known before its last words were read.
+                    if let Some(draining) = draining {
+                        let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), draining).await;
+                    }
                     let lines: Vec<String> = said.tail(FAULT_TAIL_LINES).into_iter().map(|line| line.text).collect();
                     Err(format!("the zygote ended: {}", lines.last().map_or("it said nothing", String::as_str)))
                 }
