@@ -2,8 +2,10 @@
 //!
 //! A queue, frame, file or wait that is not bounded by a constant of this file is a bug.
 
+mod blobs;
 mod confinement;
 
+pub use blobs::*;
 pub use confinement::*;
 
 /// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.

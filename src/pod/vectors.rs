@@ -53,15 +53,18 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
         FromPod::Chunk { payload, .. } => assert_eq!(message["data"], json(&payload.json), "{name}"),
         FromPod::Answer { result: Ok(payload), incarnation, .. } => {
             assert_eq!((&message["output"], &message["incarnation"]), (&json(&payload.json), &incarnation.as_str().into()), "{name}");
-            assert_eq!(payload.blobs.len(), message["blobs"].as_array().map_or(0, Vec::len), "{name}");
+            assert_eq!(payload.blobs.len() + payload.regions.len(), message["blobs"].as_array().map_or(0, Vec::len), "{name}");
         }
+        FromPod::Room { bytes } => assert_eq!(message["bytes"], *bytes, "{name}"),
+        FromPod::Back { regions } | FromPod::Dropped { regions } => assert_eq!(message["regions"], Value::from(regions.clone()), "{name}"),
         FromPod::Started | FromPod::Ready => {}
     }
 }
 
 #[test]
 fn good_frames_decode_to_what_they_say() {
-    let from_pods = ["confined", "refused", "hello", "started", "ready", "failed", "pong", "log", "progress", "chunk", "answer"];
+    let from_pods = [
+        "confined", "refused", "hello", "started", "ready", "failed", "pong", "log", "room", "back", "dropped", "progress", "chunk", "answer"];
     let mut parsed = std::collections::BTreeSet::new();
     for vector in vectors()["good"].as_array().unwrap() {
         let name = vector["name"].as_str().unwrap();
