@@ -120,6 +120,8 @@ class Pod:
             "protocol": 1,
             "incarnation": "incarnation-1",
             "frame_bytes_max": frame_bytes_max,
+            "blob_frame_bytes_max": 256 << 10,
+            "chunk_credit": 64,
             "recipe": "test/pod",
             "version": "1.0.0",
             "digest": "sha256:00",

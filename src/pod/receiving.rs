@@ -150,7 +150,7 @@ impl Driver {
                 if let Err(text) = self.found(&mut payload) {
                     return self.step(Event::Violation(format!("sent a chunk with a blob {text}")));
                 }
-                if let Some(hand) = self.hands.get_mut(&ask).filter(|_| self.heeds_credit) {
+                if let Some(hand) = self.hands.get_mut(&ask).filter(|hand| self.heeds_credit && hand.placed.is_some()) {
                     hand.owed += payload.weight();
                     if hand.owed > CHUNK_CREDIT {
                         return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));

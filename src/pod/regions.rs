@@ -7,7 +7,7 @@
 //! ```text
 //!             Regions::place              `back`: used again
 //!   free --------------------> in an ask ------------------> free       for asks; the pod can only read its descriptor
-//!                                  | `drop`: the author's code still holds it, or it is a file --> forgotten
+//!                                  | `dropped`: the author's code still looks into it --> forgotten, as is a caller's file
 //!
 //!   `room`      answer or chunk            the last holder of the blob is gone: `free`
 //!   ------> the pod's ---------> the host's ------------------------------------------> the pod's     for results
@@ -45,7 +45,7 @@ pub(super) struct Regions {
 struct Input {
     memory: Arc<File>,
     bytes: u64,
-    /// A caller's file, or memory in the author's hands: not to be used for another blob.
+    /// A caller's file: not to be used for another blob.
     once: bool,
     busy: bool,
 }
@@ -200,14 +200,14 @@ impl Regions {
     pub fn back(&mut self, numbers: &[u64]) -> Result<Vec<u64>, String> {
         for number in numbers {
             match self.inputs.get_mut(number) {
-                Some(input) if input.busy && !input.once => input.busy = false,
+                Some(input) if input.busy => input.busy = false,
                 _ => return Err(format!("gave back region {number}, which it was not lent")),
             }
         }
         Ok(self.surplus())
     }
 
-    /// The pod keeps those: the author's code holds them, or they are a caller's files, which it let go of.
+    /// The pod keeps those for good: the author's code still looks into them.
     pub fn dropped(&mut self, numbers: &[u64]) -> Result<(), String> {
         for number in numbers {
             let known = self.inputs.get(number).is_some_and(|input| input.busy);
@@ -221,9 +221,10 @@ impl Regions {
         Ok(())
     }
 
-    /// Free regions above what is kept, largest first; they are forgotten here.
+    /// Files that are done with, and free regions above what is kept, largest first; they are forgotten here.
     fn surplus(&mut self) -> Vec<u64> {
-        let mut forget = Vec::new();
+        let mut forget: Vec<u64> = self.inputs.iter().filter(|(_, input)| input.once && !input.busy).map(|(number, _)| *number).collect();
+        self.inputs.retain(|_, input| !input.once || input.busy);
         loop {
             let free = self.inputs.iter().filter(|(_, input)| !input.busy && !input.once);
             let kept: u64 = free.clone().map(|(_, input)| input.bytes).sum();
