@@ -66,7 +66,9 @@ class Pod:
         warm_up=None,
         title=None,
         paged=True,
+        shares=False,
     ):
+        self.shares = shares
         self.folder = tempfile.mkdtemp(prefix="hob-pod-test-")
         self.scratch = os.path.join(self.folder, "scratch")
         os.makedirs(os.path.join(self.folder, "pod"))
@@ -116,12 +118,11 @@ class Pod:
         """Sends `start` with the data lane."""
         ours, theirs = socket.socketpair()
         message = {
+            **({"blob_frame_bytes_max": 256 << 10, "chunk_credit": 64} if self.shares else {}),
             "type": "start",
             "protocol": 1,
             "incarnation": "incarnation-1",
             "frame_bytes_max": frame_bytes_max,
-            "blob_frame_bytes_max": 256 << 10,
-            "chunk_credit": 64,
             "recipe": "test/pod",
             "version": "1.0.0",
             "digest": "sha256:00",

@@ -37,7 +37,7 @@ class Work:
     raised = False  # `Cancelled` was raised by us in its thread
     thread = 0  # the worker thread that runs it; 0 for the main thread and the event loop
     task = None  # (loop, asyncio task) while that is what runs it
-    credit = wire.CHUNK_CREDIT  # what its chunks may still weigh; changed under the lock of the hand
+    credit = None  # what its chunks may still weigh, None for any weight; changed under the lock of the hand
     waiter = None  # what waits for more: a lock, or (loop, future)
     regions = ()  # numbers of the regions that its blobs are in
     outgoing = None  # regions with blobs of its answer and its chunks that were not sent yet
@@ -232,7 +232,7 @@ def give_credit(ask, weight):
     """Called by the control thread: so much of what the ask gave was taken."""
     with hand.lock:
         work = hand.works.get(ask)
-        if work is None:
+        if work is None or work.credit is None:
             return
         work.credit += weight
         waiter, work.waiter = work.waiter, None
@@ -255,7 +255,9 @@ def _wake(waiter):
 def _spent(work, weight, new_waiter):
     """None if a chunk of that weight may go out, or is for nobody; else what to wait for."""
     with hand.lock:
-        if work.cancelled or work.credit >= weight:
+        if work.cancelled or work.credit is None:
+            return None
+        if work.credit >= weight:
             work.credit -= weight
             return None
         work.waiter = waiter = new_waiter()

@@ -70,9 +70,12 @@ class Runner:
         self.server = serving.Server(_socket.socket(fileno=descriptors[0]), start, self.pod_folder)
         os.register_at_fork(after_in_child=self._forked)
         self.control.flush = self.server.lane.flush
-        shared = regions.Regions(self.control.send, start["blob_frame_bytes_max"])
-        self.control.regions = regions.regions = self.server.regions = shared
-        self.server.answers.share(shared)
+        # An older host has neither of the two.
+        if "blob_frame_bytes_max" in start:
+            shared = regions.Regions(self.control.send, start["blob_frame_bytes_max"])
+            self.control.regions = regions.regions = self.server.regions = shared
+            self.server.answers.share(shared)
+        asks.Work.credit = start.get("chunk_credit")
         self.control.title = self.title
         self.control.listen(start["frame_bytes_max"])
         self._set_up_imports()
