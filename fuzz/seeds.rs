@@ -280,7 +280,7 @@ fn words() {
     put("glue_fault", "odd", "A b\0x\0\0no JSON");
     put("glue_fault", "empty", "");
     let input = Document::parse("{\"text\": \"hello\", \"n\": [1e2, -3]}", "input").unwrap();
-    let blob = Blob { name: "audio".into(), media_type: "audio/wav".into(), bytes: vec![0, 10, 255].into() };
+    let blob = Blob::new("audio", "audio/wav", vec![0, 10, 255]);
     let call = CallBody::of("hob/echo", "echo", &input, std::slice::from_ref(&blob)).unwrap();
     put("call_lines", "call", serde_json::to_vec(&call).unwrap());
     put(
@@ -291,9 +291,9 @@ fn words() {
     let outcome =
         Outcome { output: input, blobs: vec![blob], recipe: "hob/echo".into(), version: "0.1.0".into(), unsigned: false, wall_ms: 1.5 };
     let lines = [
-        event_line(&Event::Progress { data: json!({ "done": 1 }) }),
-        event_line(&Event::Chunk { data: json!("a"), blobs: outcome.blobs.clone() }),
-        event_line(&Event::Log { level: "info".into(), message: "two\nlines".into() }),
+        event_line(&Event::Progress { data: json!({ "done": 1 }) }).unwrap(),
+        event_line(&Event::Chunk { data: json!("a"), blobs: outcome.blobs.clone() }).unwrap(),
+        event_line(&Event::Log { level: "info".into(), message: "two\nlines".into() }).unwrap(),
         b"\n".to_vec(),
         last_line(&Ok(outcome)),
     ];

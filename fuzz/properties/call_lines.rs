@@ -93,7 +93,7 @@ fn told(text: &str) {
 
 /// Whether an event that is written is one line and is read as an event of its kind.
 fn reads_as_event(event: &Event) -> bool {
-    let line = event_line(event);
+    let line = event_line(event).expect("no blobs that no line can hold");
     assert!(line.ends_with(b"\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
     match (Line::parse(&line[..line.len() - 1]), event) {
         (Ok(Some(Line::Event(Event::Log { message, .. }))), Event::Log { message: wanted, .. }) => message == *wanted,

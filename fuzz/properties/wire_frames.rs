@@ -123,7 +123,7 @@ fn message(frame: &Frame) {
 /// The blobs are the tail, cut and nothing lost, and the JSON is a document or a fault of the caller's kind.
 fn carried(json: &str, blobs: &[hob::model::Blob], frame: &Frame) {
     assert!(blobs.len() <= limits::BLOBS_MAX);
-    assert_eq!(blobs.iter().flat_map(|blob| blob.bytes.iter().copied()).collect::<Vec<_>>(), frame.tail);
+    assert_eq!(blobs.iter().flat_map(|blob| blob.in_memory().expect("cut from the tail").to_vec()).collect::<Vec<_>>(), frame.tail);
     match Document::parse(json, "answer") {
         Ok(document) => {
             assert_eq!(document.text(), json);

@@ -68,7 +68,9 @@ class Pod:
         paged=True,
         session=None,
         restore=None,
+        shares=False,
     ):
+        self.shares = shares
         self.folder = tempfile.mkdtemp(prefix="hob-pod-test-")
         self.scratch = os.path.join(self.folder, "scratch")
         os.makedirs(os.path.join(self.folder, "pod"))
@@ -120,6 +122,7 @@ class Pod:
         """Sends `start` with the data lane."""
         ours, theirs = socket.socketpair()
         message = {
+            **({"blob_frame_bytes_max": 256 << 10, "chunk_credit": 64} if self.shares else {}),
             "type": "start",
             "protocol": 1,
             "incarnation": "incarnation-1",

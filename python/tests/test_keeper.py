@@ -195,7 +195,7 @@ result = int(os.read(read, 20))
 
     def test_without_a_page_nothing_is_promised(self):
         pod = self.make(paged=False)
-        self.assertEqual(pod.hello()["features"], ["fds", "stack"])
+        self.assertEqual(pod.hello()["features"], ["fds", "stack", "regions", "credit"])
         pod.start()
         pod.control.send({"type": "load"})
         self.assertEqual(pod.control.receive().message, {"type": "ready"})

@@ -14,9 +14,8 @@ use super::{
     words::CallWords,
 };
 use crate::{
-    host::{Config, Host, Running},
+    host::{Config, Host, Running, blobs},
     model::{Blob, Call, Code, Document, Event, Fault, Outcome, limits},
-    shelf::durable,
 };
 
 /// Runs one call and prints its result.
@@ -130,13 +129,14 @@ fn print(outcome: &Outcome, outs: &[(String, String)], json: bool) -> Result<(),
             let names: Vec<_> = outcome.blobs.iter().map(|blob| format!("`{}`", blob.name)).collect();
             usage(format!("the result has no blob `{name}` (it has: {})", names.join(", ")))
         })?;
-        std::fs::write(file, &blob.bytes).map_err(|error| Fault::io(format!("writing {file}"), &error))?;
+        let mut into = std::fs::File::create(file).map_err(|error| Fault::io(format!("writing {file}"), &error))?;
+        blob.write_to(&mut into, file)?;
     }
     for blob in outcome.blobs.iter().filter(|blob| !outs.iter().any(|(name, _)| name == &blob.name)) {
         print::note(&format!(
             "  the result's blob `{}` ({} bytes) was not kept: `--out {}=FILE` writes it",
             blob.name,
-            blob.bytes.len(),
+            blob.size(),
             blob.name
         ));
     }
@@ -194,11 +194,10 @@ fn name_and_file(pair: &str, flag: &str) -> Result<(String, String), Fault> {
 
 fn read_blob(pair: &str) -> Result<Blob, Fault> {
     let (name, file) = name_and_file(pair, "--blob")?;
-    // Whatever it is: a pipe has no size to look at first.
-    let bytes = durable::read(Path::new(&file), limits::FRAME_BYTES_MAX as u64)?
-        .ok_or_else(|| Fault::new(Code::Usage, format!("`--blob {pair}`: no file {file}")))?
-        .into();
-    Ok(Blob { name, media_type: "application/octet-stream".into(), bytes })
+    if !Path::new(&file).exists() {
+        return Err(Fault::new(Code::Usage, format!("`--blob {pair}`: no file {file}")));
+    }
+    blobs::from_file(name, blobs::media_type_of(Path::new(&file)), Path::new(&file))
 }
 
 /// `500ms`, `30s`, `5m`.

@@ -45,15 +45,25 @@ fn octets() -> String {
 }
 
 impl BlobBody {
-    fn of(blob: &Blob) -> BlobBody {
-        BlobBody { name: blob.name.clone(), media_type: blob.media_type.clone(), base64: BASE64_STANDARD.encode(&blob.bytes) }
+    /// Errors: `too_large` for what no line can hold; `io`.
+    fn all(blobs: &[Blob]) -> Result<Vec<BlobBody>, Fault> {
+        let (most, size) = (limits::GLUE_BLOB_BYTES_MAX as u64, blobs.iter().map(Blob::size).fold(0, u64::saturating_add));
+        if size > most {
+            let text = format!("the blobs are {size} bytes; at most {most} go through a server in base64");
+            return Err(Fault::new(Code::TooLarge, text).hint("`hob call --one-shot` carries larger ones, in a host of its own"));
+        }
+        let body = |blob: &Blob| {
+            let bytes = blob.bytes(most)?;
+            Ok(BlobBody { name: blob.name.clone(), media_type: blob.media_type.clone(), base64: BASE64_STANDARD.encode(&bytes) })
+        };
+        blobs.iter().map(body).collect()
     }
 
     fn blob(self) -> Result<Blob, Fault> {
         let bytes = BASE64_STANDARD
             .decode(&self.base64)
             .map_err(|error| Fault::new(Code::Usage, format!("blob `{}` is not base64 with padding: {error}", self.name)))?;
-        Ok(Blob { name: self.name, media_type: self.media_type, bytes: bytes.into() })
+        Ok(Blob::new(self.name, self.media_type, bytes))
     }
 }
 
@@ -81,7 +91,7 @@ impl CallBody {
             priority: Priority::default(),
             one_shot: false,
             session: None,
-            blobs: blobs.iter().map(BlobBody::of).collect(),
+            blobs: BlobBody::all(blobs)?,
         })
     }
 
@@ -154,13 +164,15 @@ impl Written<'_> {
 }
 
 /// The line that tells of an event.
-pub fn event_line(event: &Event) -> Vec<u8> {
-    match event {
+///
+/// Errors: `too_large` for blobs that no line can hold; `io`.
+pub fn event_line(event: &Event) -> Result<Vec<u8>, Fault> {
+    let written = match event {
         Event::Progress { data } => Written::Progress { data },
-        Event::Chunk { data, blobs } => Written::Chunk { data, blobs: blobs.iter().map(BlobBody::of).collect() },
+        Event::Chunk { data, blobs } => Written::Chunk { data, blobs: BlobBody::all(blobs)? },
         Event::Log { level, message } => Written::Log { level, message },
-    }
-    .line()
+    };
+    Ok(written.line())
 }
 
 /// The last line of an answer.
@@ -169,10 +181,11 @@ pub fn last_line(outcome: &Result<Outcome, Fault>) -> Vec<u8> {
         Ok(outcome) => outcome,
         Err(fault) => return Written::Fault { fault }.line(),
     };
-    match raw(&one_line(outcome.output.text())) {
-        Ok(output) => Written::Outcome {
+    let text = one_line(outcome.output.text());
+    match raw(&text).and_then(|output| Ok((output, BlobBody::all(&outcome.blobs)?))) {
+        Ok((output, blobs)) => Written::Outcome {
             output,
-            blobs: outcome.blobs.iter().map(BlobBody::of).collect(),
+            blobs,
             recipe: &outcome.recipe,
             version: &outcome.version,
             unsigned: outcome.unsigned,
@@ -292,7 +305,7 @@ mod tests {
     use super::*;
 
     fn outcome(output: &str) -> Outcome {
-        let blob = Blob { name: "audio".into(), media_type: "audio/wav".into(), bytes: vec![0, 10, 255].into() };
+        let blob = Blob::new("audio", "audio/wav", vec![0, 10, 255]);
         Outcome {
             output: Document::parse(output, "output").unwrap(),
             blobs: vec![blob],
@@ -312,7 +325,7 @@ mod tests {
         ];
         let mut lines = Lines::default();
         for event in &events {
-            lines.push(&event_line(event)).unwrap();
+            lines.push(&event_line(event).unwrap()).unwrap();
         }
         lines.push(b"\n\n").unwrap();
         // The text of the output is kept, 1e2 is not made 100.0; line breaks between its tokens would cut the line.
@@ -335,7 +348,7 @@ mod tests {
         let text = format!("{}{}", "[".repeat(127), "]".repeat(127));
         let data = Document::parse(text.clone(), "data").unwrap().into_value();
         for event in [Event::Progress { data: data.clone() }, Event::Chunk { data, blobs: Vec::new() }] {
-            let line = event_line(&event);
+            let line = event_line(&event).unwrap();
             let Some(Line::Event(read)) = Line::parse(&line[..line.len() - 1]).unwrap() else { panic!("no event") };
             assert_eq!(read, event);
         }
@@ -368,7 +381,7 @@ mod tests {
         }
         let read = |body: &str| CallBody::parse(body.as_bytes()).unwrap().call("a/b".parse().unwrap());
         let call = read(r#"{"recipe":"a/b","operation":"c","input": {"x":1e2},"blobs":[{"name":"b","base64":"AAo="}]}"#).unwrap();
-        assert_eq!((call.input.text(), &call.blobs[0].bytes[..]), (r#"{"x":1e2}"#, &[0, 10][..]));
+        assert_eq!((call.input.text(), &call.blobs[0].in_memory().unwrap()[..]), (r#"{"x":1e2}"#, &[0, 10][..]));
         let wrong = r#"{"recipe":"a/b","operation":"c","input":1,"blobs":[{"name":"b","base64":"?"}]}"#;
         assert_eq!(read(wrong).unwrap_err().code, Code::Usage);
         let long = r#"{"recipe":"a/b","operation":"c","input":18446744073709551616}"#;

@@ -51,15 +51,17 @@ impl blobs::HostBlob for Run {
 
     fn size(&mut self, blob: Resource<HeldBlob>) -> wasmtime::Result<u64> {
         self.enter()?;
-        Ok(self.table.get(&blob)?.blob.bytes.len() as u64)
+        Ok(self.table.get(&blob)?.blob.size())
     }
 
     fn read(&mut self, blob: Resource<HeldBlob>, offset: u64, length: u32) -> wasmtime::Result<Vec<u8>> {
         self.enter()?;
-        let bytes = &self.table.get(&blob)?.blob.bytes;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let end = start.saturating_add(length as usize).min(bytes.len());
-        Ok(bytes[start..end].to_vec())
+        let blob = &self.table.get(&blob)?.blob;
+        let start = offset.min(blob.size());
+        let length = u64::from(length).min(blob.size() - start).min(limits::GLUE_HOSTCALL_BYTES_MAX as u64);
+        let mut bytes = vec![0; length as usize];
+        blob.read_exact_at(start, &mut bytes)?;
+        Ok(bytes)
     }
 
     fn drop(&mut self, blob: Resource<HeldBlob>) -> wasmtime::Result<()> {

@@ -212,7 +212,8 @@ impl Run {
     /// A handle for a blob that is held on the guest's behalf, e.g. out of a pod's answer.
     pub fn hold(&mut self, blob: Blob) -> wasmtime::Result<Named> {
         let mut counted = Counted { total: self.blob_bytes.clone(), bytes: 0 };
-        counted.add(blob.bytes.len(), &self.manifest)?;
+        // What is stored elsewhere takes none of the host's memory.
+        counted.add(blob.in_memory().map_or(0, bytes::Bytes::len), &self.manifest)?;
         let name = blob.name.clone();
         Ok(Named { name, blob: self.push(HeldBlob { blob, _counted: Some(counted) })? })
     }
@@ -239,7 +240,7 @@ impl Run {
     /// The finished blob of a builder.
     pub fn finish(&mut self, builder: Resource<Builder>) -> wasmtime::Result<Resource<HeldBlob>> {
         let Builder { media_type, bytes, counted } = self.table.delete(builder)?;
-        let blob = Blob { name: String::new(), media_type, bytes: bytes.freeze() };
+        let blob = Blob::new("", media_type, bytes.freeze());
         self.push(HeldBlob { blob, _counted: Some(counted) })
     }
 
@@ -250,7 +251,7 @@ impl Run {
         for Named { name, blob } in named {
             let HeldBlob { blob, .. } = self.table.delete(blob)?;
             if blobs.len() < limits::BLOBS_MAX {
-                blobs.push(Blob { name, ..blob });
+                blobs.push(blob.named(name));
             }
         }
         if count > limits::BLOBS_MAX {

@@ -195,15 +195,15 @@ async fn a_guest_that_behaves_gets_its_answer_through() {
 async fn blobs_pass_by_handle_and_can_be_read_and_made() {
     let recipe = recipe(guest!("copies_blob"));
     let prepared = glue().compile(&recipe).unwrap();
-    let blob = Blob { name: "in".into(), media_type: "audio/wav".into(), bytes: vec![1u8, 2, 3, 4].into() };
+    let blob = Blob::new("in", "audio/wav", vec![1u8, 2, 3, 4]);
     let (sender, _receiver) = mpsc::channel(1);
     let call = admit(&recipe, "plain", vec![blob]);
     let response = prepared.run(&call, script(0, vec![]), sender, soon(5_000)).await.unwrap();
-    assert_eq!(response.blobs, [Blob { name: "copy".into(), media_type: "audio/wav".into(), bytes: vec![2u8, 3, 4].into() }]);
+    assert_eq!(response.blobs, [Blob::new("copy", "audio/wav", vec![2u8, 3, 4])]);
 
     let recipe = self::recipe(guest!("echo"));
     let prepared = glue().compile(&recipe).unwrap();
-    let blob = Blob { name: "in".into(), media_type: "audio/wav".into(), bytes: vec![7u8; 100_000].into() };
+    let blob = Blob::new("in", "audio/wav", vec![7u8; 100_000]);
     let (sender, _receiver) = mpsc::channel(1);
     let call = admit(&recipe, "plain", vec![blob.clone()]);
     let response = prepared.run(&call, script(0, vec![]), sender, soon(5_000)).await.unwrap();

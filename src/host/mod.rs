@@ -22,6 +22,7 @@ use crate::{
     shelf::{self, environment::Tools, sources::Sources, store::Shelf},
 };
 
+pub mod blobs;
 mod catalogue;
 mod config;
 mod doctor;

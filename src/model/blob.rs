@@ -1,13 +1,234 @@
 //! Bytes that travel beside a document, by name.
 
+use std::{
+    io::{self, Read, Write},
+    sync::Arc,
+};
+
 use bytes::Bytes;
 
+use super::{
+    fault::{Code, Fault},
+    limits::{BLOB_BYTES_MAX, COPY_CHUNK_BYTES},
+};
+
 /// Named bytes with a media type. Cloning shares the bytes.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// They are in memory, or in a [`Store`]: a file, or memory that is shared with a pod. What is in a store is read piece by piece, so that a
+/// blob of any size passes through a host whose memory does not grow.
+#[derive(Debug, Clone)]
 pub struct Blob {
     /// The name by which the operation knows it, e.g. `audio`.
     pub name: String,
     /// Media type, e.g. `audio/wav`; `application/octet-stream` when nothing better is known.
     pub media_type: String,
-    pub bytes: Bytes,
+    data: Data,
+}
+
+#[derive(Debug, Clone)]
+enum Data {
+    Here(Bytes),
+    There(Arc<dyn Store>),
+}
+
+/// Where bytes are that are not in this process's memory. Whoever makes a blob of one implements it; this layer does no IO.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// How many bytes there are; does not change.
+    fn size(&self) -> u64;
+
+    /// Reads at that place, as `read(2)` does: perhaps less than wanted, 0 only at the end.
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
+
+    /// The file, when it is one that a pod may be given to read as it is.
+    fn file(&self) -> Option<&std::fs::File> {
+        None
+    }
+
+    /// What tells these bytes from others without reading them.
+    fn mark(&self) -> [u64; 4];
+}
+
+impl Blob {
+    /// Bytes in memory.
+    pub fn new(name: impl Into<String>, media_type: impl Into<String>, bytes: impl Into<Bytes>) -> Blob {
+        Blob { name: name.into(), media_type: media_type.into(), data: Data::Here(bytes.into()) }
+    }
+
+    /// Bytes that stay where they are until somebody reads them.
+    pub fn stored(name: impl Into<String>, media_type: impl Into<String>, store: Arc<dyn Store>) -> Blob {
+        Blob { name: name.into(), media_type: media_type.into(), data: Data::There(store) }
+    }
+
+    /// The same bytes by another name.
+    pub fn named(self, name: impl Into<String>) -> Blob {
+        Blob { name: name.into(), ..self }
+    }
+
+    /// How many bytes it has.
+    pub fn size(&self) -> u64 {
+        match &self.data {
+            Data::Here(bytes) => bytes.len() as u64,
+            Data::There(store) => store.size(),
+        }
+    }
+
+    /// The bytes, if they are in memory.
+    pub fn in_memory(&self) -> Option<&Bytes> {
+        match &self.data {
+            Data::Here(bytes) => Some(bytes),
+            Data::There(_) => None,
+        }
+    }
+
+    /// Where the bytes are, if not in memory.
+    pub fn store(&self) -> Option<&Arc<dyn Store>> {
+        match &self.data {
+            Data::Here(_) => None,
+            Data::There(store) => Some(store),
+        }
+    }
+
+    /// All bytes, read into memory unless they are there.
+    ///
+    /// Errors: `too_large` above `most`; `io`.
+    pub fn bytes(&self, most: u64) -> Result<Bytes, Fault> {
+        if self.size() > most {
+            let text = format!("the blob `{}` has {} bytes; at most {most} are taken into memory here", self.name, self.size());
+            return Err(Fault::new(Code::TooLarge, text).hint("write it to a file, piece by piece"));
+        }
+        match &self.data {
+            Data::Here(bytes) => Ok(bytes.clone()),
+            Data::There(store) => {
+                let mut bytes = vec![0; store.size() as usize];
+                self.read_exact_at(0, &mut bytes)?;
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// Fills `into` with the bytes from `at` on.
+    ///
+    /// Errors: `io`, also when there are fewer.
+    pub fn read_exact_at(&self, at: u64, into: &mut [u8]) -> Result<(), Fault> {
+        let mut reader = Reader { blob: self, at };
+        reader.read_exact(into).map_err(|error| Fault::io(format!("reading the blob `{}` at byte {at}", self.name), &error))
+    }
+
+    /// Reads it from its start to its end.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { blob: self, at: 0 }
+    }
+
+    /// Writes all of it, piece by piece.
+    ///
+    /// Errors: `io`, `disk_full`. `what` names where it goes, in faults.
+    pub fn write_to(&self, into: &mut impl Write, what: &str) -> Result<(), Fault> {
+        let failed = |error: &io::Error| Fault::io(format!("writing {what}"), error);
+        let Data::There(store) = &self.data else {
+            let Data::Here(bytes) = &self.data else { return Ok(()) };
+            return into.write_all(bytes).map_err(|error| failed(&error));
+        };
+        let mut piece = vec![0; COPY_CHUNK_BYTES.min(store.size() as usize)];
+        let mut at = 0;
+        while at < store.size() {
+            let wanted = (store.size() - at).min(piece.len() as u64) as usize;
+            self.read_exact_at(at, &mut piece[..wanted])?;
+            into.write_all(&piece[..wanted]).map_err(|error| failed(&error))?;
+            at += wanted as u64;
+        }
+        Ok(())
+    }
+
+    /// Errors: `too_large` above what is carried at all.
+    pub fn check(&self) -> Result<(), Fault> {
+        match self.size() > BLOB_BYTES_MAX {
+            true => {
+                let text = format!("the blob `{}` has {} bytes; at most {BLOB_BYTES_MAX} are carried", self.name, self.size());
+                Err(Fault::new(Code::TooLarge, text).hint("send it in parts"))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+impl PartialEq for Blob {
+    /// Stored bytes are not read to compare them: only the same store is equal.
+    fn eq(&self, other: &Blob) -> bool {
+        let same = match (&self.data, &other.data) {
+            (Data::Here(ours), Data::Here(theirs)) => ours == theirs,
+            (Data::There(ours), Data::There(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        };
+        same && self.name == other.name && self.media_type == other.media_type
+    }
+}
+
+/// See [`Blob::reader`].
+#[derive(Debug)]
+pub struct Reader<'a> {
+    blob: &'a Blob,
+    at: u64,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = match &self.blob.data {
+            Data::Here(bytes) => (&bytes[bytes.len().min(self.at as usize)..]).read(into)?,
+            Data::There(store) => {
+                let left = store.size().saturating_sub(self.at).min(into.len() as u64) as usize;
+                match store.read_at(self.at, &mut into[..left])? {
+                    0 if left > 0 => {
+                        let text = format!("it ends at byte {} of {}", self.at, store.size());
+                        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                    }
+                    count => count,
+                }
+            }
+        };
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Claims more than it has.
+    #[derive(Debug)]
+    struct Short;
+
+    impl Store for Short {
+        fn size(&self) -> u64 {
+            10
+        }
+        fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+            let count = into.len().min(7usize.saturating_sub(at as usize)).min(3);
+            into[..count].fill(1);
+            Ok(count)
+        }
+        fn mark(&self) -> [u64; 4] {
+            [0; 4]
+        }
+    }
+
+    #[test]
+    fn a_store_that_ends_early_is_an_error_and_no_shorter_blob() {
+        let blob = Blob::stored("x", "y", Arc::new(Short));
+        let mut seven = [0; 7];
+        blob.read_exact_at(0, &mut seven).unwrap();
+        assert_eq!(seven, [1; 7]);
+        let fault = blob.bytes(100).unwrap_err();
+        assert!(fault.code == Code::Io && fault.message.contains("ends at byte 7 of 10"), "{fault}");
+        assert!(blob.write_to(&mut Vec::new(), "nowhere").is_err());
+        assert_eq!(blob.bytes(9).unwrap_err().code, Code::TooLarge);
+    }
+
+    #[test]
+    fn memory_reads_as_it_is() {
+        let blob = Blob::new("x", "y", vec![1u8, 2, 3]);
+        let mut out = Vec::new();
+        blob.reader().read_to_end(&mut out).unwrap();
+        assert_eq!((out, blob.size()), (vec![1, 2, 3], 3));
+    }
 }

@@ -2,10 +2,12 @@
 //!
 //! A queue, frame, file or wait that is not bounded by a constant of this file is a bug.
 
+mod blobs;
 mod confinement;
 mod models;
 mod sessions;
 
+pub use blobs::*;
 pub use confinement::*;
 pub use models::*;
 pub use sessions::*;

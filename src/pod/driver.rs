@@ -4,7 +4,7 @@
 //! events of the state machine, and acts. No other task touches the pod. `sending.rs` has what goes out, `burial.rs` the end.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -20,14 +20,15 @@ use super::{
     egress::Egress,
     frame,
     handle::{Inbox, Placed, Reply, Shared, Watcher},
-    hands::{Hand, Running, Silence, Unfinished, Which},
+    hands::{Hand, Outgoing, Running, Silence, Unfinished, Which, copied},
     lane::Lane,
     log,
     page::Page,
     pool,
     process::{Process, Spec},
+    regions::Regions,
     registry::{self, Record},
-    schedule::Served,
+    schedule::{Served, Ticket},
     seat::{Report, Seat, Unit},
     sessions::Asked,
     starting::{Grouping, cgroups, grouped, started},
@@ -127,8 +128,11 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         pings: 0,
         last: None,
         partial: None,
-        start_descriptor: false,
         session: Asked::default(),
+        outgoing: VecDeque::new(),
+        regions: Regions::new(Arc::downgrade(&shared)),
+        shares_memory: false,
+        heeds_credit: false,
         again: None,
         idle_at: None,
         lane_closed_at: None,
@@ -204,8 +208,15 @@ pub(super) struct Driver {
     /// What the last `Answer` or `Partial` event carried, for the action that follows from it.
     pub last: Option<(Result<Payload, Fault>, bool)>,
     pub partial: Option<FromPod>,
-    pub start_descriptor: bool,
     pub session: Asked,
+    /// Units that are to be sent, in order: one whose blobs are being copied holds up those behind it.
+    pub outgoing: VecDeque<Outgoing>,
+    /// Memory that it shares with the host.
+    pub regions: Regions,
+    /// It can have blobs in regions.
+    pub shares_memory: bool,
+    /// It counts what it may send of a stream.
+    pub heeds_credit: bool,
     // Waits, and when each is over.
     pub phase: Option<Instant>,
     pub again: Option<Instant>,
@@ -264,6 +275,7 @@ impl Driver {
                     }
                 }
                 inbox = self.shared.told() => self.heed(inbox),
+                result = copied(&mut self.outgoing) => self.copied(result),
                 group = made(&mut self.grouping), if self.grouping.is_some() => self.grouped(group),
                 _ = birth, if self.awaits_birth => self.born(),
                 ending = self.process.ended() => {
@@ -370,8 +382,7 @@ impl Driver {
     fn heed(&mut self, inbox: Inbox) {
         self.hungry |= inbox.work;
         for ticket in inbox.cancelled {
-            let of = |hand: &Hand| hand.placed.as_ref().is_some_and(|placed| placed.ticket == ticket);
-            let Some(ask) = self.hands.iter().find(|(_, hand)| of(hand)).map(|(ask, _)| *ask) else { continue };
+            let Some(ask) = self.ask_of(ticket) else { continue };
             self.step(Event::Cancel(ask));
             // A pod that is being ended by force has no use for the word: its caller is let go of all the same.
             self.finish(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
@@ -382,6 +393,12 @@ impl Driver {
         if inbox.close {
             self.want_close();
         }
+        inbox.freed.into_iter().for_each(|region| self.region_freed(region));
+        for (ticket, chunks) in inbox.credits {
+            if let Some(ask) = self.ask_of(ticket) {
+                self.say_credit(ask, chunks);
+            }
+        }
         if inbox.retire {
             self.retire();
         }
@@ -390,6 +407,11 @@ impl Driver {
             self.seat.retire();
             self.step(Event::Stop);
         }
+    }
+
+    fn ask_of(&self, ticket: Ticket) -> Option<AskId> {
+        let of = |hand: &Hand| hand.placed.as_ref().is_some_and(|placed| placed.ticket == ticket);
+        self.hands.iter().find(|(_, hand)| of(hand)).map(|(ask, _)| *ask)
     }
 
     pub(super) fn retire(&mut self) {
@@ -444,7 +466,7 @@ impl Driver {
         self.next_ask += asks as u64;
         for (ask, mut placed) in (first..).zip(placed) {
             placed.pending.begun += 1;
-            self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now });
+            self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0, progress: None });
         }
         self.running.insert(first, Running { asks, operation, is_tiny, sent: now, grace: None, split: None, good: 0 });
         if self.running.len() == 1 {
@@ -510,7 +532,9 @@ impl Driver {
 
     /// Gives its caller the last reply, if nobody did.
     pub(super) fn finish(&mut self, ask: AskId, reply: Reply) {
-        let Some(placed) = self.hands.get_mut(&ask).and_then(|hand| hand.placed.take()) else { return };
+        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        hand.tell_progress();
+        let Some(placed) = hand.placed.take() else { return };
         self.report.over.push(placed.ticket);
         placed.pending.finish(reply);
         // What waits to be delivered is of this ask, unless several run: then it finds its receiver gone.

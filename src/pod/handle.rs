@@ -23,6 +23,7 @@ use super::{
 };
 use crate::model::{
     self, Blob, Fault, Priority,
+    limits::CHUNK_CREDIT,
     status::{Confinement, LogLine, PodStatus},
 };
 
@@ -56,6 +57,8 @@ pub struct Ask {
     pub(super) chunks: Option<mpsc::Receiver<Payload>>,
     pub(super) end: oneshot::Receiver<Reply>,
     pub(super) over: bool,
+    /// Weight of the chunks that were taken since the pod was told.
+    pub(super) taken: u32,
 }
 
 impl Ask {
@@ -63,6 +66,10 @@ impl Ask {
     pub async fn next(&mut self) -> Option<Reply> {
         if let Some(chunks) = &mut self.chunks {
             if let Some(payload) = chunks.recv().await {
+                self.taken += payload.weight();
+                if self.taken >= CHUNK_CREDIT / 2 {
+                    self.pool.credit(self.ticket, std::mem::take(&mut self.taken));
+                }
                 return Some(Reply::Chunk(payload));
             }
             // The driver lets go of this end before it sends the last reply.
@@ -143,6 +150,10 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub cancelled: Vec<Ticket>,
+    /// How much of the chunks of an ask was taken. Each is half of what the pod may send without.
+    pub credits: Vec<(Ticket, u32)>,
+    /// Regions whose blobs nobody holds any more.
+    pub freed: Vec<u64>,
     pub work: bool,
     pub retire: bool,
     pub stop: bool,
@@ -181,6 +192,16 @@ impl Shared {
     /// That ask's caller is gone.
     pub fn cancel(&self, ticket: Ticket) {
         self.tell(|inbox| inbox.cancelled.push(ticket));
+    }
+
+    /// That ask's caller took so much of its chunks.
+    pub fn credit(&self, ticket: Ticket, weight: u32) {
+        self.tell(|inbox| inbox.credits.push((ticket, weight)));
+    }
+
+    /// Nobody holds the blob in that region any more.
+    pub fn free(&self, region: u64) {
+        self.tell(|inbox| inbox.freed.push(region));
     }
 
     /// Let it finish what it has, and go.

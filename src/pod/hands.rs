@@ -2,12 +2,12 @@
 //!
 //! Apart from `driver.rs`, which acts on it: here are only the words.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::mpsc::error::TrySendError, task::JoinHandle, time::Instant};
 
-use super::{handle::Placed, state::AskId};
-use crate::model::Operation;
+use super::{handle::Placed, regions::Placing, state::AskId};
+use crate::model::{Code, Event, Fault, Operation};
 
 /// One of the two lanes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,6 +47,40 @@ pub(super) struct Hand {
     pub unit: AskId,
     /// When it last gave progress or a chunk, or was begun.
     pub heard: Instant,
+    /// Weight of the chunks that it sent and its caller has not taken.
+    pub owed: u32,
+    /// The last progress that its caller had no room for.
+    pub progress: Option<serde_json::Value>,
+}
+
+impl Hand {
+    /// Gives its caller the progress that it had no room for, if it has some now.
+    pub fn tell_progress(&mut self) {
+        let Some(placed) = self.placed.as_ref() else { return };
+        if let Some(data) = self.progress.take()
+            && let Err(TrySendError::Full(Event::Progress { data })) = placed.pending.request.events.try_send(Event::Progress { data })
+        {
+            self.progress = Some(data);
+        }
+    }
+}
+
+/// A unit that is to be sent.
+pub(super) struct Outgoing {
+    pub first: AskId,
+    pub placing: Placing,
+    /// Its blobs, while they are copied.
+    pub copying: Option<JoinHandle<Result<(), Fault>>>,
+}
+
+/// Waits for the blobs of the first of them. Cancel-safe.
+pub(super) async fn copied(outgoing: &mut VecDeque<Outgoing>) -> Result<(), Fault> {
+    match outgoing.front_mut().and_then(|outgoing| outgoing.copying.as_mut()) {
+        Some(copying) => {
+            copying.await.unwrap_or_else(|error| Err(Fault::new(Code::Internal, format!("copying a blob to a pod ended: {error}"))))
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// A unit that was sent.

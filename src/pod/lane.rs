@@ -3,6 +3,8 @@
 //! Apart from the driver so that bytes wait here (with a bound) and the driver only sees whole frames.
 
 use std::{
+    collections::VecDeque,
+    os::fd::OwnedFd,
     pin::pin,
     task::{Context, Poll, Waker},
 };
@@ -10,13 +12,18 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::{io::AsyncReadExt, net::UnixStream, task::unconstrained};
 
-use super::frame::{Decoded, Decoder};
+use super::{
+    frame::{Decoded, Decoder},
+    process,
+};
 
 /// One socket with what waits to be read and written.
 pub struct Lane {
     stream: UnixStream,
     decoder: Decoder,
     out: BytesMut,
+    /// Descriptors, each group with the place in `out` of the byte that it travels with.
+    descriptors: VecDeque<(usize, Vec<OwnedFd>)>,
     closed: bool,
 }
 
@@ -33,7 +40,7 @@ pub enum Read {
 
 impl Lane {
     pub fn new(stream: UnixStream, frame_bytes_max: usize) -> Lane {
-        Lane { stream, decoder: Decoder::new(frame_bytes_max), out: BytesMut::new(), closed: false }
+        Lane { stream, decoder: Decoder::new(frame_bytes_max), out: BytesMut::new(), descriptors: VecDeque::new(), closed: false }
     }
 
     pub fn stream(&self) -> &UnixStream {
@@ -58,18 +65,44 @@ impl Lane {
         self.decoder.is_mid_frame()
     }
 
+    /// The descriptor goes with the next byte that is put into [`Lane::out`].
+    pub fn attach(&mut self, descriptor: OwnedFd) {
+        match self.descriptors.back_mut() {
+            Some((at, group)) if *at == self.out.len() => group.push(descriptor),
+            _ => self.descriptors.push_back((self.out.len(), vec![descriptor])),
+        }
+    }
+
     /// Sends what the socket takes now. A closed peer is found by reading, so that its last words are read first.
     pub fn flush(&mut self) {
         while !self.out.is_empty() {
-            match self.stream.try_write(&self.out) {
-                Ok(count) => self.out.advance(count),
+            match self.send_some() {
+                Ok(count) => {
+                    self.out.advance(count);
+                    self.descriptors.iter_mut().for_each(|(at, _)| *at -= count);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(_) => self.out.clear(),
+                Err(_) => {
+                    self.out.clear();
+                    self.descriptors.clear();
+                }
             }
         }
         if self.out.capacity() > 1 << 20 {
             self.out = BytesMut::new();
         }
+    }
+
+    /// One write, up to the byte that carries the next descriptor.
+    fn send_some(&mut self) -> std::io::Result<usize> {
+        let Some((at, group)) = self.descriptors.front() else { return self.stream.try_write(&self.out) };
+        if *at > 0 {
+            return self.stream.try_write(&self.out[..*at]);
+        }
+        let end = self.descriptors.get(1).map_or(self.out.len(), |(at, _)| *at);
+        let sent = process::send_with_descriptors(&self.stream, &self.out[..end], &group.iter().collect::<Vec<_>>())?;
+        self.descriptors.pop_front();
+        Ok(sent)
     }
 
     /// The next frame that is there already, or that the socket can give without waiting.

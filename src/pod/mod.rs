@@ -30,6 +30,7 @@ mod pool;
 mod process;
 mod receiving;
 mod refusals;
+mod regions;
 mod registry;
 mod restarts;
 mod runner;

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::model::{
     Code, Fault, Verified,
-    limits::{CALL_EVENTS_MAX, FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
+    limits::{CHUNK_CREDIT, FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
     recipe::PoolSpec,
     status::{self, Health, PoolStatus},
 };
@@ -161,7 +161,7 @@ impl Pool {
             group: request.operation.batch.is_some().then(|| Group { operation: request.operation.clone(), cost: request.cost, cohort: 0 }),
         };
         let (sender, chunks) = match request.operation.streaming {
-            true => Some(mpsc::channel(CALL_EVENTS_MAX)).unzip(),
+            true => Some(mpsc::channel(CHUNK_CREDIT as usize)).unzip(),
             false => (None, None),
         };
         let (end, receiver) = oneshot::channel();
@@ -191,7 +191,7 @@ impl Pool {
         drop(book);
         pool.refuse(late, &overdue());
         failed.send();
-        Ok(Ask { pool: pool.clone(), ticket: pushed?, chunks, end: receiver, over: false })
+        Ok(Ask { pool: pool.clone(), ticket: pushed?, chunks, end: receiver, over: false, taken: 0 })
     }
 
     /// Starts a pod if there is none, so that it is there sooner; from then on `min` pods are kept.
@@ -456,6 +456,13 @@ impl Inner {
         self.quiet.notify_waiters();
     }
 
+    /// The caller of that ask took so much of its chunks.
+    pub(super) fn credit(&self, ticket: Ticket, weight: u32) {
+        if let Some(shared) = self.book().placed.get(&ticket) {
+            shared.credit(ticket, weight);
+        }
+    }
+
     /// The caller of that ask is gone.
     pub(super) fn leave(&self, ticket: Ticket) {
         let mut book = self.book();
@@ -533,8 +540,12 @@ pub(super) fn digest(request: &Request) -> [u8; 32] {
         hasher.update(part);
     }
     for blob in &request.blobs {
-        hasher.update((blob.bytes.len() as u64).to_le_bytes());
-        hasher.update(&blob.bytes);
+        hasher.update(blob.size().to_le_bytes());
+        match blob.store() {
+            None => hasher.update(blob.in_memory().map_or(&[][..], |bytes| &bytes[..])),
+            // Not read for this: it may be gigabytes.
+            Some(store) => store.mark().iter().for_each(|part| hasher.update(part.to_le_bytes())),
+        }
     }
     hasher.finalize().into()
 }

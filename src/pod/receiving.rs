@@ -4,7 +4,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::mpsc::error::TrySendError, time::Instant};
 
 use super::{
     confine,
@@ -16,11 +16,11 @@ use super::{
     starting::grouped,
     state::{AskId, Event, State},
     waits::Undelivered,
-    wire::{FromPod, PROTOCOL},
+    wire::{FromPod, PROTOCOL, Payload},
 };
 use crate::model::{
-    self, Fault,
-    limits::{EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX},
+    Blob, Fault,
+    limits::{CHUNK_CREDIT, EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX},
     recipe::Runtime,
     status::{Class, Confinement},
 };
@@ -96,6 +96,7 @@ impl Driver {
                     let text = format!("speaks protocol {} to {}, this host speaks {PROTOCOL}", protocol[0], protocol[1]);
                     return self.step(Event::Violation(text));
                 }
+                self.shares_memory = ["fds", "regions"].iter().all(|wanted| features.iter().any(|feature| feature == wanted));
                 let has = |wanted: &str| features.iter().any(|feature| feature == wanted);
                 if !has("fds") {
                     self.data = None;
@@ -105,6 +106,7 @@ impl Driver {
                 let is_runner = matches!(self.spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime), Some(Runtime::Python { .. }));
                 self.keeps_page = is_runner && has("page") && self.page.path().is_some();
                 self.dumps_stacks = has("stack");
+                self.heeds_credit = has("credit");
                 // It will be signalled and measured: a number of somebody else's is none.
                 self.shared.pid.store(self.process.pod_pid(pid).unwrap_or(0), Ordering::Release);
                 match self.process.is_forked() {
@@ -121,6 +123,19 @@ impl Driver {
             // An older one may not know of the asks that this one was to tell of.
             FromPod::Pong { seq, asks } if seq == self.pings => self.step(Event::Pong(asks)),
             FromPod::Pong { .. } => {}
+            FromPod::Room { .. } | FromPod::Back { .. } | FromPod::Dropped { .. } if !self.shares_memory => {
+                self.step(Event::Violation("spoke of regions, which it cannot have".into()));
+            }
+            FromPod::Room { bytes } => self.make_room(bytes),
+            FromPod::Back { regions } => match self.regions.back(&regions) {
+                Ok(forget) => self.say_forget(&forget),
+                Err(text) => self.step(Event::Violation(text)),
+            },
+            FromPod::Dropped { regions } => {
+                if let Err(text) = self.regions.dropped(&regions) {
+                    self.step(Event::Violation(text));
+                }
+            }
             FromPod::Log { level, message } => self.shared.log.push(&format!("{}: {message}", clip(&level))),
             FromPod::Checkpoint(said) => self.heard_checkpoint(said),
             FromPod::Progress { ask, .. } => {
@@ -128,25 +143,51 @@ impl Driver {
                 self.partial = Some(message);
                 self.step(Event::Partial(ask));
             }
-            FromPod::Chunk { ask, .. } => {
+            FromPod::Chunk { ask, mut payload } => {
                 let hand = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref());
                 if hand.is_some_and(|placed| !placed.pending.request.operation.streaming) {
                     return self.step(Event::Violation("sent a chunk for an operation that does not stream".into()));
                 }
+                if let Err(text) = self.found(&mut payload) {
+                    return self.step(Event::Violation(format!("sent a chunk with a blob {text}")));
+                }
+                if let Some(hand) = self.hands.get_mut(&ask).filter(|hand| self.heeds_credit && hand.placed.is_some()) {
+                    hand.owed += payload.weight();
+                    if hand.owed > CHUNK_CREDIT {
+                        return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
+                    }
+                }
                 self.note_progress(ask);
-                self.partial = Some(message);
+                self.partial = Some(FromPod::Chunk { ask, payload });
                 self.step(Event::Partial(ask));
             }
-            FromPod::Answer { ask, incarnation, result, whole_batch } => {
+            FromPod::Answer { ask, incarnation, mut result, whole_batch } => {
                 if incarnation != self.spec.incarnation {
                     let text = format!("answered as incarnation `{}`, it is `{}`", clip(&incarnation), self.spec.incarnation);
                     return self.step(Event::Violation(text));
+                }
+                if let Some(Err(text)) = result.as_mut().ok().map(|payload| self.found(payload)) {
+                    return self.step(Event::Violation(format!("answered with a blob {text}")));
                 }
                 self.last = Some((result, whole_batch));
                 self.step(Event::Answer(ask));
                 self.last = None;
             }
         }
+    }
+
+    /// Finds the blobs that the pod says to be in regions.
+    ///
+    /// The error says what is wrong with one.
+    fn found(&mut self, payload: &mut Payload) -> Result<(), String> {
+        for (place, blob) in std::mem::take(&mut payload.regions) {
+            if !self.shares_memory {
+                return Err("in a region, which it cannot have".to_owned());
+            }
+            let store = self.regions.take(blob.region, blob.bytes)?;
+            payload.blobs.insert(place, Blob::stored(blob.name, blob.media_type, store));
+        }
+        Ok(())
     }
 
     /// Nothing that a pod says counts before.
@@ -206,10 +247,6 @@ impl Driver {
             self.unfinished.add(which);
             // Bounded: something that escaped with a socket may never stop talking.
             for _ in 0..LAST_WORDS_TURNS_MAX {
-                if matches!(self.undelivered, Some(Undelivered::Progress(..))) {
-                    self.undelivered = None;
-                    self.unfinished.add(which);
-                }
                 if self.unfinished.take().next().is_none() || self.state == State::Dead {
                     break;
                 }
@@ -223,23 +260,21 @@ impl Driver {
     }
 
     pub(super) fn deliver_partial(&mut self, ask: AskId) {
-        let Some(pending) = self.hands.get_mut(&ask).and_then(|hand| hand.placed.as_mut()).map(|placed| &mut placed.pending) else {
-            return;
-        };
+        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        let Some(pending) = hand.placed.as_mut().map(|placed| &mut placed.pending) else { return };
         pending.gave |= matches!(self.partial, Some(FromPod::Chunk { .. }));
-        self.undelivered = match (self.partial.take(), &pending.chunks) {
-            (Some(FromPod::Chunk { payload, .. }), Some(chunks)) => match chunks.try_send(payload) {
-                Err(tokio::sync::mpsc::error::TrySendError::Full(payload)) => Some(Undelivered::Chunk(chunks.clone(), payload)),
-                _ => None,
-            },
-            (Some(FromPod::Progress { data, .. }), _) => match pending.request.events.try_send(model::Event::Progress { data }) {
-                Err(tokio::sync::mpsc::error::TrySendError::Full(model::Event::Progress { data })) => {
-                    Some(Undelivered::Progress(pending.request.events.clone(), data))
+        match (self.partial.take(), &pending.chunks) {
+            (Some(FromPod::Chunk { payload, .. }), Some(chunks)) => {
+                // Only one that keeps no count of its credit can have sent more than there is room for: then nothing more of it is read.
+                if let Err(TrySendError::Full(payload)) = chunks.try_send(payload) {
+                    self.undelivered = Some(Undelivered { channel: chunks.clone(), payload });
                 }
-                _ => None,
-            },
-            _ => None,
-        };
+            }
+            // The latest counts. A caller that is behind sees fewer, and holds up nobody.
+            (Some(FromPod::Progress { data, .. }), _) => hand.progress = Some(data),
+            _ => {}
+        }
+        hand.tell_progress();
     }
 }
 

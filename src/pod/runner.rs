@@ -23,6 +23,7 @@ const FILES: &[(&str, &str)] = &[
     ("kernel.py", include_str!("../../python/src/hob_pod/kernel.py")),
     ("lane.py", include_str!("../../python/src/hob_pod/lane.py")),
     ("places.py", include_str!("../../python/src/hob_pod/places.py")),
+    ("regions.py", include_str!("../../python/src/hob_pod/regions.py")),
     ("refused.py", include_str!("../../python/src/hob_pod/refused.py")),
     ("root.py", include_str!("../../python/src/hob_pod/root.py")),
     ("runner.py", include_str!("../../python/src/hob_pod/runner.py")),

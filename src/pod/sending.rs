@@ -4,19 +4,21 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
     driver::Driver,
     frame,
     handle::Reply,
-    process,
+    hands::Outgoing,
+    regions::{Copying, New, Placing},
     state::{AskId, Event},
     wire::{self, Control, PROTOCOL},
 };
 use crate::model::{
     Code, Fault,
-    limits::{CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, FRAME_BYTES_MAX},
+    limits::{BLOB_FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, CHUNK_CREDIT, FRAME_BYTES_MAX},
     recipe::Runtime,
 };
 
@@ -76,6 +78,8 @@ impl Driver {
             protocol: PROTOCOL,
             incarnation: &self.spec.incarnation,
             frame_bytes_max: FRAME_BYTES_MAX,
+            blob_frame_bytes_max: BLOB_FRAME_BYTES_MAX,
+            chunk_credit: CHUNK_CREDIT,
             recipe: &name,
             version: &version,
             digest: &digest,
@@ -93,16 +97,70 @@ impl Driver {
         if self.data.is_none() && self.spec.session.as_ref().is_some_and(|session| session.restore.is_some()) {
             return self.step(Event::Violation("cannot take the checkpoint that it is to begin with: it has no `fds`".into()));
         }
-        frame::encode(self.control.out(), 0, &start, std::iter::empty());
         // The data lane travels with the first byte of this message.
-        self.start_descriptor = self.data.is_some();
+        if let Some(descriptor) = self.process.data_theirs.take() {
+            self.control.attach(descriptor);
+            if let Some(restored) = self.restored_file() {
+                self.control.attach(restored);
+            }
+        }
+        frame::encode(self.control.out(), 0, &start, std::iter::empty());
     }
 
-    /// Sends the asks of a unit as one frame. What cannot be sent is answered here: for the pod it never was.
+    /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. What cannot be sent is answered here: for the pod it
+    /// never was.
     pub(super) fn send_unit(&mut self, first: AskId) {
+        match self.placed(first) {
+            Ok(mut placing) => {
+                let copies = std::mem::take(&mut placing.copies);
+                // Gigabytes are not copied on the loop that looks after the pod.
+                let copying =
+                    (!copies.is_empty()).then(|| tokio::task::spawn_blocking(move || copies.into_iter().try_for_each(Copying::run)));
+                self.outgoing.push_back(Outgoing { first, placing, copying });
+                self.send_outgoing();
+            }
+            Err(fault) => self.unsent(first, fault),
+        }
+    }
+
+    /// Sends what waits for nothing any more, in order: a pod begins asks in the order of their numbers.
+    fn send_outgoing(&mut self) {
+        while self.outgoing.front().is_some_and(|outgoing| outgoing.copying.is_none()) {
+            let Some(outgoing) = self.outgoing.pop_front() else { return };
+            self.send_now(outgoing);
+        }
+    }
+
+    /// The blobs of the first unit that waits are in their places, or cannot be put there.
+    pub(super) fn copied(&mut self, result: Result<(), Fault>) {
+        let Some(outgoing) = self.outgoing.front_mut() else { return };
+        outgoing.copying = None;
+        if let Err(fault) = result
+            && let Some(Outgoing { first, placing, .. }) = self.outgoing.pop_front()
+        {
+            self.regions.undo(&placing);
+            self.unsent(first, fault);
+        }
+        self.send_outgoing();
+    }
+
+    fn send_now(&mut self, outgoing: Outgoing) {
+        let Outgoing { first, placing, .. } = outgoing;
         let Some(asks) = self.running.get(&first).map(|running| running.asks) else { return };
-        match self.encoded(first, asks) {
-            Ok(()) => {
+        let wanted = self.hands.range(first..first + asks as u64).any(|(_, hand)| hand.placed.is_some());
+        if !wanted {
+            // Everybody left while it was got ready.
+            self.regions.undo(&placing);
+            return (first..first + asks as u64).for_each(|ask| self.step(Event::Answer(ask)));
+        }
+        match self.encoded(first, asks, &placing.regions) {
+            Ok((json, blobs)) => {
+                for New { number, bytes, descriptor } in placing.new {
+                    self.control.attach(descriptor);
+                    self.say(&Control::Region { region: number, bytes, write: false });
+                }
+                let blobs = blobs.iter().map(|bytes| &bytes[..]);
+                frame::encode(self.data.as_mut().unwrap_or(&mut self.control).out(), first, &json, blobs);
                 self.shared.asks.fetch_add(asks as u64, Ordering::Relaxed);
                 // Lines belong to the eldest ask: it is what runs, unless the pod runs several at a time.
                 if self.running.len() == 1 {
@@ -110,30 +168,48 @@ impl Driver {
                 }
             }
             Err(fault) => {
-                for ask in first..first + asks as u64 {
-                    match asks {
-                        // The pod has no part in it.
-                        1 => self.finish(ask, Reply::Fault(fault.clone())),
-                        // Together they are too much: they go in halves.
-                        _ => self.last = Some((Err(fault.clone()), true)),
-                    }
-                    self.step(Event::Answer(ask));
-                }
-                self.last = None;
+                self.regions.undo(&placing);
+                self.unsent(first, fault);
             }
         }
     }
 
-    fn encoded(&mut self, first: AskId, asks: usize) -> Result<(), Fault> {
+    /// The pod has no part in it.
+    fn unsent(&mut self, first: AskId, fault: Fault) {
+        let Some(asks) = self.running.get(&first).map(|running| running.asks) else { return };
+        for ask in first..first + asks as u64 {
+            match asks {
+                1 => self.finish(ask, Reply::Fault(fault.clone())),
+                // Together they are too much: they go in halves.
+                _ => self.last = Some((Err(fault.clone()), true)),
+            }
+            self.step(Event::Answer(ask));
+        }
+        self.last = None;
+    }
+
+    /// Where the blobs of a unit go: into regions, if they are large and the pod can have them there.
+    fn placed(&mut self, first: AskId) -> Result<Placing, Fault> {
+        let request = self.hands.get(&first).and_then(|hand| hand.placed.as_ref()).map(|placed| &placed.pending.request);
+        match request {
+            Some(request) if self.shares_memory && !request.blobs.is_empty() => self.regions.place(&request.blobs),
+            _ => Ok(Placing::default()),
+        }
+    }
+
+    /// The JSON of a unit, and the blobs that go in its frame.
+    fn encoded(&self, first: AskId, asks: usize, regions: &[Option<u64>]) -> Result<(Vec<u8>, Vec<Bytes>), Fault> {
         let now = Instant::now();
         let asked = self.hands.range(first..first + asks as u64);
         let asked: Vec<_> = asked.filter_map(|(ask, hand)| Some((*ask, &hand.placed.as_ref()?.pending.request))).collect();
-        let Some((_, request)) = asked.first() else { return Ok(()) };
+        let Some((_, request)) = asked.first() else { return Err(Fault::new(Code::Internal, "nobody waits for what is sent")) };
         let left = |deadline: Instant| deadline.saturating_duration_since(now).as_millis() as u64;
         let digest = self.spec.recipe.digest().hex();
         let (incarnation, operation) = (&self.spec.incarnation, &request.operation);
+        let blobs = request.blobs.iter().zip(regions.iter().copied().chain(std::iter::repeat(None)));
+        let in_frame: u64 = blobs.clone().filter(|(_, region)| region.is_none()).map(|(blob, _)| blob.size()).sum();
         let json = match operation.batch {
-            None => wire::ask(incarnation, &digest, &operation.name, &request.input, left(request.deadline), &request.blobs)?,
+            None => wire::ask(incarnation, &digest, &operation.name, &request.input, left(request.deadline), blobs.clone())?,
             Some(_) => {
                 let items =
                     asked.iter().map(|(ask, request)| wire::Item { ask: *ask, left_ms: left(request.deadline), input: &request.input });
@@ -141,39 +217,48 @@ impl Driver {
                 wire::batch(incarnation, &digest, &operation.name, &items)?
             }
         };
-        let blobs = request.blobs.iter().map(|blob| &blob.bytes[..]);
-        let bytes = json.len() + blobs.clone().map(<[u8]>::len).sum::<usize>();
-        if bytes > FRAME_BYTES_MAX {
+        let bytes = json.len() as u64 + in_frame;
+        if bytes > FRAME_BYTES_MAX as u64 {
             let text = format!("the ask is {bytes} bytes with its blobs; at most {FRAME_BYTES_MAX} are carried");
             return Err(Fault::new(Code::TooLarge, text).hint("send less at once"));
         }
-        frame::encode(self.data.as_mut().unwrap_or(&mut self.control).out(), first, &json, blobs);
-        Ok(())
+        let blobs = blobs.filter(|(_, region)| region.is_none()).map(|(blob, _)| blob.bytes(FRAME_BYTES_MAX as u64));
+        Ok((json, blobs.collect::<Result<_, _>>()?))
+    }
+
+    /// The pod wants room for a result.
+    pub(super) fn make_room(&mut self, bytes: u64) {
+        match self.regions.room(bytes) {
+            Ok(New { number, bytes, descriptor }) => {
+                self.control.attach(descriptor);
+                self.say(&Control::Region { region: number, bytes, write: true });
+            }
+            Err(fault) => self.say(&Control::NoRoom { why: &fault.message }),
+        }
+    }
+
+    pub(super) fn say_forget(&mut self, regions: &[u64]) {
+        regions.iter().for_each(|region| self.say(&Control::Forget { region: *region }));
+    }
+
+    /// Nobody holds that result any more.
+    pub(super) fn region_freed(&mut self, region: u64) {
+        match self.regions.freed(region) {
+            true => self.say(&Control::Free { region }),
+            false => self.say(&Control::Forget { region }),
+        }
+    }
+
+    /// So much of what that ask gave was taken.
+    pub(super) fn say_credit(&mut self, ask: AskId, chunks: u32) {
+        if let Some(hand) = self.hands.get_mut(&ask).filter(|_| self.heeds_credit) {
+            hand.owed = hand.owed.saturating_sub(chunks);
+            self.say(&Control::Credit { ask, chunks });
+        }
     }
 
     /// Writes what the sockets take now.
     pub(super) fn flush(&mut self) {
-        if self.start_descriptor && self.control.has_output() {
-            let Some(descriptor) = self.process.data_theirs.take() else { return };
-            let bytes = self.control.out().split().freeze();
-            let restored = self.restored_file();
-            let descriptors: Vec<_> = std::iter::once(&descriptor).chain(&restored).collect();
-            match process::send_with_descriptors(self.control.stream(), &bytes, &descriptors) {
-                Ok(count) => {
-                    self.start_descriptor = false;
-                    self.control.out().extend_from_slice(&bytes[count..]);
-                }
-                Err(error) => {
-                    self.control.out().extend_from_slice(&bytes);
-                    // A full socket: the next round tries again. Anything else shows as a closed lane.
-                    match error.kind() {
-                        std::io::ErrorKind::WouldBlock => self.process.data_theirs = Some(descriptor),
-                        _ => self.start_descriptor = false,
-                    }
-                    return;
-                }
-            }
-        }
         self.control.flush();
         if let Some(data) = &mut self.data {
             data.flush();

@@ -53,7 +53,7 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
         FromPod::Chunk { payload, .. } => assert_eq!(message["data"], json(&payload.json), "{name}"),
         FromPod::Answer { result: Ok(payload), incarnation, .. } => {
             assert_eq!((&message["output"], &message["incarnation"]), (&json(&payload.json), &incarnation.as_str().into()), "{name}");
-            assert_eq!(payload.blobs.len(), message["blobs"].as_array().map_or(0, Vec::len), "{name}");
+            assert_eq!(payload.blobs.len() + payload.regions.len(), message["blobs"].as_array().map_or(0, Vec::len), "{name}");
         }
         FromPod::Checkpoint(Checkpoint::Piece { bytes, last, json }) => {
             assert_eq!(
@@ -64,6 +64,8 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
         FromPod::Checkpoint(Checkpoint::None(fault)) => {
             assert_eq!(message["fault"]["message"], Value::from(fault.as_ref().map(|fault| fault.message.clone())), "{name}");
         }
+        FromPod::Room { bytes } => assert_eq!(message["bytes"], *bytes, "{name}"),
+        FromPod::Back { regions } | FromPod::Dropped { regions } => assert_eq!(message["regions"], Value::from(regions.clone()), "{name}"),
         FromPod::Checkpoint(Checkpoint::Closed) | FromPod::Started | FromPod::Ready => {}
     }
 }
@@ -79,6 +81,9 @@ fn good_frames_decode_to_what_they_say() {
         "failed",
         "pong",
         "log",
+        "room",
+        "back",
+        "dropped",
         "progress",
         "chunk",
         "answer",

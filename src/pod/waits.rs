@@ -7,15 +7,12 @@ use std::time::Duration;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{lane::Lane, state::Timer, wire::Payload};
-use crate::model::{
-    self,
-    limits::{DRAIN_GRACE_MS, KILL_GRACE_MS, STACK_GRACE_MS, TERM_GRACE_MS},
-};
+use crate::model::limits::{DRAIN_GRACE_MS, KILL_GRACE_MS, STACK_GRACE_MS, TERM_GRACE_MS};
 
-/// A chunk or progress that waits for a slow caller; while there is one, the data lane is not read.
-pub enum Undelivered {
-    Chunk(mpsc::Sender<Payload>, Payload),
-    Progress(mpsc::Sender<model::Event>, serde_json::Value),
+/// A chunk that waits for a slow caller; while there is one, the data lane is not read.
+pub struct Undelivered {
+    pub channel: mpsc::Sender<Payload>,
+    pub payload: Payload,
 }
 
 pub async fn readable(lane: Option<&Lane>) {
@@ -46,14 +43,9 @@ pub async fn writable(control: &Lane, data: Option<&Lane>) {
 /// Waits until the slow caller has room, then gives it what waits. Cancel-safe: what waits is let go of last.
 pub async fn deliver(undelivered: &mut Option<Undelivered>) {
     match undelivered {
-        Some(Undelivered::Chunk(channel, payload)) => {
+        Some(Undelivered { channel, payload }) => {
             if let Ok(permit) = channel.reserve().await {
                 permit.send(std::mem::take(payload));
-            }
-        }
-        Some(Undelivered::Progress(channel, data)) => {
-            if let Ok(permit) = channel.reserve().await {
-                permit.send(model::Event::Progress { data: data.take() });
             }
         }
         None => std::future::pending().await,

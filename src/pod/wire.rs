@@ -10,7 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use super::frame::Frame;
-use crate::model::{Blob, Code, Fault, limits::BLOBS_MAX};
+use crate::model::{
+    Blob, Code, Fault,
+    limits::{BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES},
+};
 
 /// The protocol version that this host speaks.
 pub const PROTOCOL: u32 = 1;
@@ -21,6 +24,10 @@ pub struct Start<'a> {
     pub protocol: u32,
     pub incarnation: &'a str,
     pub frame_bytes_max: usize,
+    /// A blob above this size goes in a region, if the pod has the feature.
+    pub blob_frame_bytes_max: usize,
+    /// Chunks that it may send of an ask before it is given more, if it has the feature.
+    pub chunk_credit: u32,
     pub recipe: &'a str,
     pub version: &'a str,
     pub digest: &'a str,
@@ -93,14 +100,39 @@ pub enum Control<'a> {
     Close,
     Drain,
     Exit,
+    /// Shared memory; its descriptor comes along. `write`: for results.
+    Region {
+        region: u64,
+        bytes: u64,
+        write: bool,
+    },
+    /// Room that was asked for and is refused.
+    NoRoom {
+        why: &'a str,
+    },
+    /// A result was read: its region is the pod's again.
+    Free {
+        region: u64,
+    },
+    /// That region is not used any more.
+    Forget {
+        region: u64,
+    },
+    /// So many chunks of that ask were taken.
+    Credit {
+        ask: u64,
+        chunks: u32,
+    },
 }
 
-/// A blob's place in the tail.
+/// A blob's place: in the tail, or in a region.
 #[derive(Debug, Serialize, Deserialize)]
 struct BlobWire<'a> {
     name: Cow<'a, str>,
     media_type: Cow<'a, str>,
-    bytes: usize,
+    bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    region: Option<u64>,
 }
 
 /// Data lane, host to pod.
@@ -116,14 +148,20 @@ struct AskWire<'a> {
     blobs: Vec<BlobWire<'a>>,
 }
 
-/// The JSON of an ask. `input` is valid JSON text.
+/// The JSON of an ask. `input` is valid JSON text; each blob stands beside the region that it is in, if it is in one.
 ///
 /// Errors: `invalid_json`, should the text not be JSON after all.
-pub fn ask(incarnation: &str, digest: &str, operation: &str, input: &str, left_ms: u64, blobs: &[Blob]) -> Result<Vec<u8>, Fault> {
+pub fn ask<'a>(
+    incarnation: &str,
+    digest: &str,
+    operation: &str,
+    input: &str,
+    left_ms: u64,
+    blobs: impl Iterator<Item = (&'a Blob, Option<u64>)>,
+) -> Result<Vec<u8>, Fault> {
     let input = raw(input)?;
     let blobs = blobs
-        .iter()
-        .map(|blob| BlobWire { name: (&*blob.name).into(), media_type: (&*blob.media_type).into(), bytes: blob.bytes.len() })
+        .map(|(blob, region)| BlobWire { name: (&*blob.name).into(), media_type: (&*blob.media_type).into(), bytes: blob.size(), region })
         .collect();
     Ok(serde_json::to_vec(&AskWire { r#type: "ask", incarnation, digest, operation, input, left_ms, blobs })
         .expect("strings and numbers become JSON"))
@@ -176,6 +214,31 @@ pub fn control(message: &Control) -> Vec<u8> {
 pub struct Payload {
     pub json: String,
     pub blobs: Vec<Blob>,
+    /// Blobs that are still to be found in regions, each with its place among `blobs`.
+    pub regions: Vec<(usize, InRegion)>,
+}
+
+impl Payload {
+    /// What it counts as a chunk: large ones are several, so that what is on its way is bounded in bytes as well.
+    pub fn weight(&self) -> u32 {
+        let blobs = self.blobs.iter().map(Blob::size).chain(self.regions.iter().map(|(_, blob)| blob.bytes));
+        weight(blobs.fold(self.json.len() as u64, u64::saturating_add))
+    }
+}
+
+/// See [`Payload::weight`]; `bytes`: of its data and its blobs. At most half of the credit, so that there is always enough for one, however little
+/// was told to be taken. The runner counts the same.
+pub fn weight(bytes: u64) -> u32 {
+    (1 + bytes / CHUNK_WEIGHT_BYTES).min(u64::from(CHUNK_CREDIT / 2)) as u32
+}
+
+/// A blob that a pod says to be in a region.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InRegion {
+    pub name: String,
+    pub media_type: String,
+    pub bytes: u64,
+    pub region: u64,
 }
 
 /// Anything that a pod may say, on either lane.
@@ -209,6 +272,18 @@ pub enum FromPod {
         message: String,
     },
     Checkpoint(Checkpoint),
+    /// It wants room for a result of so many bytes.
+    Room {
+        bytes: u64,
+    },
+    /// It is done with those regions of asks, which may be used again.
+    Back {
+        regions: Vec<u64>,
+    },
+    /// It keeps those regions, or has let go of them for good: they are not to be used again.
+    Dropped {
+        regions: Vec<u64>,
+    },
     Progress {
         ask: u64,
         data: Value,
@@ -284,6 +359,10 @@ struct Flat<'a> {
     output: Option<&'a RawValue>,
     #[serde(default)]
     fault: Option<FaultWire>,
+    #[serde(default)]
+    bytes: Option<u64>,
+    #[serde(default)]
+    regions: Option<Vec<u64>>,
     #[serde(default, borrow)]
     blobs: Vec<BlobWire<'a>>,
 }
@@ -332,7 +411,7 @@ impl FromPod {
             0 => Err(format!("a `{kind}` that belongs to no ask")),
             ask => Ok(ask),
         };
-        let blobs = cut(&flat.blobs, &frame.tail).map_err(|error| format!("a `{kind}` {error}"))?;
+        let (blobs, in_regions) = cut(&flat.blobs, &frame.tail).map_err(|error| format!("a `{kind}` {error}"))?;
         Ok(match kind.as_str() {
             "confined" => FromPod::Confined { missing: flat.missing, way_out: flat.way_out },
             "refused" => {
@@ -345,7 +424,9 @@ impl FromPod {
                 runtime: flat.runtime.unwrap_or_default(),
             },
             "checkpoint" => FromPod::Checkpoint(match (&blobs[..], flat.fault) {
-                ([state], None) => Checkpoint::Piece { bytes: state.bytes.clone(), last: flat.last, json: flat.json },
+                ([state], None) => {
+                    Checkpoint::Piece { bytes: state.in_memory().cloned().unwrap_or_default(), last: flat.last, json: flat.json }
+                }
                 ([], wire) => Checkpoint::None(wire.map(fault)),
                 _ => return Err("a `checkpoint` with more than its state".to_owned()),
             }),
@@ -355,20 +436,23 @@ impl FromPod {
             "failed" => FromPod::Failed(fault(flat.fault.ok_or_else(|| missing("fault"))?)),
             "pong" => FromPod::Pong { seq: flat.seq.ok_or_else(|| missing("seq"))?, asks: flat.asks.ok_or_else(|| missing("asks"))? },
             "log" => FromPod::Log { level: flat.level.unwrap_or_default(), message: flat.message.ok_or_else(|| missing("message"))? },
+            "room" => FromPod::Room { bytes: flat.bytes.ok_or_else(|| missing("bytes"))? },
+            "back" => FromPod::Back { regions: flat.regions.ok_or_else(|| missing("regions"))? },
+            "dropped" => FromPod::Dropped { regions: flat.regions.ok_or_else(|| missing("regions"))? },
             "progress" => {
                 let data = flat.data.ok_or_else(|| missing("data"))?;
                 FromPod::Progress { ask: ask()?, data: serde_json::from_str(data.get()).map_err(|error| error.to_string())? }
             }
             "chunk" => {
                 let data = flat.data.ok_or_else(|| missing("data"))?;
-                FromPod::Chunk { ask: ask()?, payload: Payload { json: data.get().to_owned(), blobs } }
+                FromPod::Chunk { ask: ask()?, payload: Payload { json: data.get().to_owned(), blobs, regions: in_regions } }
             }
             "answer" => FromPod::Answer {
                 ask: ask()?,
                 incarnation: flat.incarnation.ok_or_else(|| missing("incarnation"))?,
                 whole_batch: flat.whole_batch,
                 result: match (flat.output, flat.fault) {
-                    (Some(output), None) => Ok(Payload { json: output.get().to_owned(), blobs }),
+                    (Some(output), None) => Ok(Payload { json: output.get().to_owned(), blobs, regions: in_regions }),
                     (None, Some(wire)) => Err(fault(wire)),
                     _ => return Err("an `answer` with both or neither of `output` and `fault`".to_owned()),
                 },
@@ -382,20 +466,28 @@ fn fault(wire: FaultWire) -> Fault {
     Fault::foreign(&wire.code, wire.message, wire.hint, wire.detail, POD_CODES)
 }
 
-fn cut(places: &[BlobWire], tail: &Bytes) -> Result<Vec<Blob>, String> {
+/// The blobs of a frame's tail, and those that are elsewhere.
+type Cut = (Vec<Blob>, Vec<(usize, InRegion)>);
+
+fn cut(places: &[BlobWire], tail: &Bytes) -> Result<Cut, String> {
     if places.len() > BLOBS_MAX {
         return Err(format!("with {} blobs; at most {BLOBS_MAX} are taken", places.len()));
     }
     let mut at = 0usize;
-    let mut blobs = Vec::with_capacity(places.len());
-    for place in places {
-        let end = at.checked_add(place.bytes).filter(|end| *end <= tail.len());
+    let (mut blobs, mut in_regions) = (Vec::with_capacity(places.len()), Vec::new());
+    for (place, wire) in places.iter().enumerate() {
+        if let Some(region) = wire.region {
+            let (name, media_type) = (wire.name.to_string(), wire.media_type.to_string());
+            in_regions.push((place, InRegion { name, media_type, bytes: wire.bytes, region }));
+            continue;
+        }
+        let end = usize::try_from(wire.bytes).ok().and_then(|bytes| at.checked_add(bytes)).filter(|end| *end <= tail.len());
         let end = end.ok_or_else(|| format!("whose blobs claim more than its tail of {} bytes", tail.len()))?;
-        blobs.push(Blob { name: place.name.to_string(), media_type: place.media_type.to_string(), bytes: tail.slice(at..end) });
+        blobs.push(Blob::new(wire.name.to_string(), wire.media_type.to_string(), tail.slice(at..end)));
         at = end;
     }
     match at == tail.len() {
-        true => Ok(blobs),
+        true => Ok((blobs, in_regions)),
         false => Err(format!("whose blobs make up {at} of its tail's {} bytes", tail.len())),
     }
 }

@@ -1,5 +1,6 @@
 //! The one integration-test binary: linking wasmtime once is slow enough.
 
+mod blobs;
 mod cli;
 mod embeddings;
 mod environment;

@@ -124,7 +124,7 @@ async fn pocketsphinx_hears_what_was_said() {
     let [started, forked] = started_and_forked(&host, "speech", |recipe| {
         let mut calls = vec![to(recipe, "pronounce", json!({"word": "hello"}))];
         if let Some(audio) = &spoken {
-            let blob = Blob { name: "audio".into(), media_type: "audio/wav".into(), bytes: audio.clone().into() };
+            let blob = Blob::new("audio", "audio/wav", audio.clone());
             calls.push(Call { blobs: vec![blob], ..to(recipe, "listen", json!({})) });
         }
         calls

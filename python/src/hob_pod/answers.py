@@ -14,22 +14,27 @@ class Answers:
     def __init__(self, start, pod_folder):
         self._frame_bytes_max = start["frame_bytes_max"]
         self._models = start["models"]
+        self._regions = None  # memory that is shared with the host; set by the runner
         self._pod_folder = pod_folder
         # All of a frame but the author's value, made once.
         self._incarnation = wire.dump(start["incarnation"])
         self._output = b'{"type":"answer","incarnation":' + self._incarnation + b',"output":'
 
-    def output(self, ask, value):
-        """The answer that carries `value`. Raises what `fault_of` takes."""
-        return self._frame(ask, self._output, value)
+    def share(self, regions):
+        """From now on large blobs go into regions."""
+        self._regions = regions
 
-    def chunk(self, ask, value):
-        """A chunk that carries `value`."""
-        return self._frame(ask, b'{"type":"chunk","data":', value)
+    def output(self, ask, value, outgoing=None):
+        """The answer that carries `value`. Raises what `fault_of` takes. `outgoing` gets the regions with its blobs."""
+        return self._frame(ask, self._output, value, outgoing)[0]
+
+    def chunk(self, ask, value, outgoing):
+        """A chunk that carries `value`, and what it counts against the ask's credit."""
+        return self._frame(ask, b'{"type":"chunk","data":', value, outgoing)
 
     def progress(self, ask, fields):
         """Progress that carries the dict `fields`."""
-        return self._frame(ask, b'{"type":"progress","data":', fields)
+        return self._frame(ask, b'{"type":"progress","data":', fields, None)[0]
 
     def fault(self, ask, fault, whole_batch=False):
         """The answer that carries a fault."""
@@ -76,29 +81,58 @@ class Answers:
             parts += self.fault(item["ask"], fault, whole_batch)
         return parts
 
-    def _frame(self, ask, before, value):
-        """The frame of the message that begins with the text `before`, then `value` (which may come with blobs)."""
+    def _frame(self, ask, before, value, outgoing):
+        """The frame of the message that begins with the text `before`, then `value` (which may come with blobs); and its weight."""
         if type(value) is not tuple or not _has_blobs(value):
-            text = before + wire.dump(value, 1) + b"}"
+            data = wire.dump(value, 1)
+            text = before + data + b"}"
             if len(text) <= self._frame_bytes_max:
-                return wire.pack(ask, text)
-            blobs = {}
+                return wire.pack(ask, text), wire.weight(len(data))
+            blobs, size = [], 0
         else:
             value, blobs = value
             if len(blobs) > wire.BLOBS_MAX:
                 raise faults.Fault("too_large", f"{len(blobs)} blobs at once; at most {wire.BLOBS_MAX} are carried")
-            described = [{"name": name, "media_type": blob.media_type, "bytes": len(blob.data)} for name, blob in blobs.items()]
-            text = before + wire.dump(value, 1) + b',"blobs":' + wire.dump(described) + b"}"
-        parts = wire.pack(ask, text, [blob.data for blob in blobs.values()])
-        size = sum(map(len, parts)) - wire.HEADER.size
-        if size > self._frame_bytes_max:
+            data = wire.dump(value, 1)
+            size = sum(len(blob.data) for blob in blobs.values())
+            described, blobs = self._places(blobs, outgoing)
+            text = before + data + b',"blobs":' + wire.dump(described) + b"}"
+        parts = wire.pack(ask, text, blobs)
+        in_frame = sum(map(len, parts)) - wire.HEADER.size
+        if in_frame > self._frame_bytes_max:
             raise faults.Fault(
                 "too_large",
-                f"the result has {size} bytes; at most {self._frame_bytes_max} are carried",
+                f"the result has {in_frame} bytes; at most {self._frame_bytes_max} are carried",
                 "give it in chunks (`streaming = true`), or less of it",
-                {"bytes": size, "limit": self._frame_bytes_max},
+                {"bytes": in_frame, "limit": self._frame_bytes_max},
             )
-        return parts
+        return parts, wire.weight(len(data) + size)
+
+    def _places(self, blobs, outgoing):
+        """What the message says of each blob, and the bytes of those that go in the frame."""
+        described, in_frame = [], []
+        for name, blob in blobs.items():
+            place = {"name": name, "media_type": blob.media_type, "bytes": len(blob.data)}
+            if self._regions is None or outgoing is None or len(blob.data) <= self._regions.frame_bytes_max:
+                in_frame.append(blob.data)
+            else:
+                place["region"] = self._in_region(blob, outgoing)
+            described.append(place)
+        return described, in_frame
+
+    def _in_region(self, blob, outgoing):
+        """The number of the region that the bytes are in: where the author made them, or where they are copied now."""
+        region, blob._region = blob._region, None  # from here on it is not the blob's to give away
+        if region is None:
+            region = self._regions.room(len(blob.data))
+            try:
+                region.view(len(blob.data))[:] = blob.data
+            except BaseException:
+                self._regions.unused(region)
+                raise
+        self._regions.sent(region)
+        outgoing.append(region)
+        return region.number
 
 
 def _has_blobs(value):

@@ -37,6 +37,10 @@ class Work:
     raised = False  # `Cancelled` was raised by us in its thread
     thread = 0  # the worker thread that runs it; 0 for the main thread and the event loop
     task = None  # (loop, asyncio task) while that is what runs it
+    credit = None  # what its chunks may still weigh, None for any weight; changed under the lock of the hand
+    waiter = None  # what waits for more: a lock, or (loop, future)
+    regions = ()  # numbers of the regions that its blobs are in
+    outgoing = None  # regions with blobs of its answer and its chunks that were not sent yet
 
     def __init__(self, ask, deadline, operation, frame):
         self.ask = ask
@@ -207,6 +211,8 @@ def cancel(ask):
         work.drop(ask)
         if not work.cancelled:
             return  # others of its batch are still wanted
+        waiter, work.waiter = work.waiter, None
+        _wake(waiter)
         task = work.task
         if task is None and work.thread:
             if work.armed and not work.sent:
@@ -220,6 +226,69 @@ def cancel(ask):
             pass  # the author closed the loop; the flag stands
     elif hand.variable is None:
         _signal.pthread_kill(hand.main_thread, _signal.SIGURG)
+
+
+def give_credit(ask, weight):
+    """Called by the control thread: so much of what the ask gave was taken."""
+    with hand.lock:
+        work = hand.works.get(ask)
+        if work is None or work.credit is None:
+            return
+        work.credit += weight
+        waiter, work.waiter = work.waiter, None
+        _wake(waiter)
+
+
+def _wake(waiter):
+    if waiter is None:
+        return
+    if type(waiter) is not tuple:
+        waiter.release()
+        return
+    loop, future = waiter
+    try:
+        loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
+    except RuntimeError:
+        pass  # the author closed the loop
+
+
+def _spent(work, weight, new_waiter):
+    """None if a chunk of that weight may go out, or is for nobody; else what to wait for."""
+    with hand.lock:
+        if work.cancelled or work.credit is None:
+            return None
+        if work.credit >= weight:
+            work.credit -= weight
+            return None
+        work.waiter = waiter = new_waiter()
+        return waiter
+
+
+def _locked():
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    return lock
+
+
+def spend(work, weight):
+    """Waits until a chunk of that weight may go out: its caller takes them more slowly than they come."""
+    while True:
+        waiter = _spent(work, weight, _locked)
+        if waiter is None:
+            return
+        waiter.acquire()
+
+
+async def spend_async(work, weight):
+    """As `spend`, in a task."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    while True:
+        waiter = _spent(work, weight, lambda: (loop, loop.create_future()))
+        if waiter is None:
+            return
+        await waiter[1]
 
 
 def arm(work):

@@ -3,23 +3,68 @@
 Apart because both the author's code and the runner make and read them.
 """
 
+from . import regions
+
+_OCTETS = "application/octet-stream"
+#: Media type of an array; its `dtype` and `shape` follow as parameters.
+_ARRAY = "application/x-hob-array"
+
 
 class Blob:
-    """Bytes with a media type. `data` is a memoryview of single bytes; nothing is copied on the way in or out.
+    """Bytes with a media type. `data` is a memoryview of single bytes.
 
-    Made from anything with a contiguous buffer: bytes, bytearray, a numpy array.
+    Made from anything with a contiguous buffer: bytes, bytearray, a numpy array (whose dtype and shape travel along in
+    the media type). Small ones travel beside the JSON; large ones lie in memory that host and pod share: a blob that an
+    operation is given can be read there and not written, and one made by `Blob.empty` is filled there, so that nothing
+    is copied. `data` and what is made of it may be kept: then that memory is not used again.
     """
 
-    __slots__ = ("data", "media_type")
+    __slots__ = ("data", "media_type", "_region")
 
-    def __init__(self, data, media_type="application/octet-stream"):
+    def __init__(self, data, media_type=None):
         view = memoryview(data)
         if not view.c_contiguous:
             raise ValueError("a Blob needs contiguous data: use numpy.ascontiguousarray(...) first")
+        if media_type is None:
+            is_array = hasattr(data, "__array_interface__") and hasattr(data, "dtype")
+            media_type = _array_type(data.dtype, data.shape) if is_array else _OCTETS
         if not isinstance(media_type, str):
             raise TypeError(f"the media type of a Blob is text, not a {type(media_type).__name__}")
         self.data = view if view.format == "B" and view.ndim == 1 else view.cast("B")
         self.media_type = media_type
+        self._region = None
+
+    @classmethod
+    def empty(cls, shape, dtype=None, media_type=None):
+        """A blob to be filled, through `data` or `numpy()`, and returned: where it lies nothing is copied any more.
+
+        `shape`: a number of bytes; or with `dtype` (what numpy takes as one) the shape of an array. It is not zeroed. Once it was
+        returned or yielded it is the caller's: make another one. Raises Fault `too_large` for more than a pod may have.
+        """
+        if dtype is None:
+            size = int(shape)
+        else:
+            import numpy
+
+            dtype = numpy.dtype(dtype)
+            shape = (shape,) if isinstance(shape, int) else tuple(shape)
+            size = dtype.itemsize
+            for length in shape:
+                size *= length
+            media_type = media_type or _array_type(dtype, shape)
+        shared = regions.regions
+        if shared is None or size <= shared.frame_bytes_max:
+            return cls(bytearray(size), media_type or _OCTETS)
+        region = shared.room_for_author(size)
+        blob = cls(region.view(size), media_type or _OCTETS)
+        blob._region = region
+        return blob
+
+    def __del__(self):
+        region, shared = getattr(self, "_region", None), regions.regions
+        if region is not None and shared is not None:
+            self.data = self._region = None
+            shared.unused(region)
 
     def __len__(self):
         return len(self.data)
@@ -30,9 +75,114 @@ class Blob:
     def __repr__(self):
         return f"Blob({len(self.data)} bytes, {self.media_type})"
 
-    def numpy(self, dtype="uint8", shape=None):
-        """The bytes as a numpy array without a copy: flat, or of `shape`."""
+    def numpy(self, dtype=None, shape=None):
+        """The bytes as a numpy array without a copy. Without `dtype` and `shape`: as the array that it was, else flat bytes."""
         import numpy  # the author's own dependency; the runner has none
 
-        array = numpy.frombuffer(self.data, dtype=dtype)
+        if dtype is None and shape is None:
+            dtype, shape = _read_array_type(self.media_type)
+        array = numpy.frombuffer(self.data, dtype=dtype or "uint8")
         return array if shape is None else array.reshape(shape)
+
+    def arrow(self):
+        """The bytes, an Arrow stream or file, as a `pyarrow.Table` without a copy. Needs pyarrow in the environment."""
+        import pyarrow
+        import pyarrow.ipc
+
+        buffer = pyarrow.py_buffer(self.data)
+        is_file = bytes(self.data[:6]) == b"ARROW1"
+        return (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(buffer).read_all()
+
+    @classmethod
+    def of_arrow(cls, table):
+        """A blob with a `pyarrow.Table` as an Arrow stream, written where it is sent from."""
+        import pyarrow
+        import pyarrow.ipc
+
+        def write(into):
+            with pyarrow.ipc.new_stream(into, table.schema) as writer:
+                writer.write_table(table)
+
+        measure = pyarrow.MockOutputStream()
+        write(measure)
+        blob = cls.empty(measure.size(), media_type="application/vnd.apache.arrow.stream")
+        with pyarrow.FixedSizeBufferWriter(pyarrow.py_buffer(blob.data)) as into:
+            write(into)
+        return blob
+
+    def open(self):
+        """The bytes as a file that is read, for code that wants one (`wave.open`, `PIL.Image.open`); nothing is copied ahead."""
+        import io
+
+        return io.BufferedReader(_raw_reader(self.data))
+
+    def save(self, path):
+        """Writes the bytes to a file, for code that wants a path: the folder that the pod runs in is its own. Gives `path`."""
+        with open(path, "wb") as file:
+            file.write(self.data)
+        return path
+
+    @classmethod
+    def from_file(cls, path, media_type=None):
+        """A blob with the bytes of a file, read where they are sent from."""
+        import os
+
+        with open(path, "rb", buffering=0) as file:
+            blob = cls.empty(os.fstat(file.fileno()).st_size, media_type=media_type)
+            at = 0
+            while at < len(blob.data):
+                count = file.readinto(blob.data[at:])
+                if not count:
+                    raise EOFError(f"{path} ended at byte {at} of {len(blob.data)}")
+                at += count
+        return blob
+
+
+def _array_type(dtype, shape):
+    return f"{_ARRAY}; dtype={dtype.str}; shape={','.join(map(str, shape))}"
+
+
+def _read_array_type(media_type):
+    """(dtype, shape) that the media type tells, or (None, None)."""
+    kind, *parameters = [part.strip() for part in media_type.split(";")]
+    if kind != _ARRAY:
+        return None, None
+    told = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
+    try:
+        shape = tuple(int(length) for length in told["shape"].split(",") if length)
+        return told["dtype"], shape
+    except (KeyError, ValueError):
+        return None, None
+
+
+def _raw_reader(data):
+    import io
+
+    class Raw(io.RawIOBase):
+        """Reads `data` from its start; may be moved about in."""
+
+        at = 0
+
+        def readable(self):
+            return True
+
+        def seekable(self):
+            return True
+
+        def readinto(self, into):
+            part = data[self.at : self.at + len(into)]
+            into[: len(part)] = part
+            self.at += len(part)
+            return len(part)
+
+        def seek(self, offset, whence=0):
+            start = (0, self.at, len(data))[whence]
+            if start + offset < 0:
+                raise ValueError("a place before the start")
+            self.at = start + offset
+            return self.at
+
+        def tell(self):
+            return self.at
+
+    return Raw()

@@ -23,6 +23,8 @@ class Control:
         self._early = []
         self.flush = None  # sends the answers that wait for company; set before `listen`
         self.title = None  # shows the pod's state to people; set before `listen`
+        self.regions = None  # memory that the host shares; set before `listen`
+        self._descriptors = []  # that came, oldest first, each for one message
         self._load = _thread.allocate_lock()
         self._load.acquire()
 
@@ -35,16 +37,8 @@ class Control:
 
     def receive_start(self):
         """Waits for `start`; gives the message and the descriptors that came with it."""
-        descriptors = array("i")
         while True:
-            space = self._decoder.space()
-            room = _socket.CMSG_SPACE(4 * descriptors.itemsize)
-            count, ancillary, flags, _ = self._socket.recvmsg_into([space], room, _socket.MSG_CMSG_CLOEXEC)
-            for level, kind, data in ancillary:
-                if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                    descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-            if flags & _socket.MSG_CTRUNC:
-                raise wire.ProtocolError("descriptors were lost on the control lane (RLIMIT_NOFILE?)")
+            count = self._receive()
             if count == 0:
                 leave(0)
             frames = self._decoder.received(count)
@@ -52,7 +46,21 @@ class Control:
                 start, *self._early = frames
                 if start.message is None or start.message["type"] != "start":
                     raise wire.ProtocolError("wanted `start` as the first message of the host")
-                return start.message, list(descriptors)
+                descriptors, self._descriptors = self._descriptors, []
+                return start.message, descriptors
+
+    def _receive(self):
+        """One read into the decoder; what descriptors come with it are kept."""
+        room = _socket.CMSG_SPACE(4 * array("i").itemsize)
+        count, ancillary, flags, _ = self._socket.recvmsg_into([self._decoder.space()], room, _socket.MSG_CMSG_CLOEXEC)
+        for level, kind, data in ancillary:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                descriptors = array("i")
+                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+                self._descriptors += descriptors
+        if flags & _socket.MSG_CTRUNC:
+            raise wire.ProtocolError("descriptors were lost on the control lane (RLIMIT_NOFILE?)")
+        return count
 
     def listen(self, frame_bytes_max):
         """Starts the thread."""
@@ -73,7 +81,7 @@ class Control:
             for frame in self._early:
                 self._handle(frame)
             while True:
-                count = self._socket.recv_into(self._decoder.space())
+                count = self._receive()
                 if count == 0:
                     os._exit(0)  # the host is gone
                 for frame in self._decoder.received(count):
@@ -102,6 +110,16 @@ class Control:
             sessions.wanted(message["seq"])
         elif kind == "kept":
             sessions.kept(message)
+        elif kind == "credit":
+            asks.give_credit(message["ask"], message["chunks"])
+        elif kind == "region":
+            self.regions.given(message, self._descriptors.pop(0))
+        elif kind == "free":
+            self.regions.freed(message["region"])
+        elif kind == "forget":
+            self.regions.forget(message["region"])
+        elif kind == "no_room":
+            self.regions.refused(message["why"])
         elif kind == "load":
             if self._load.locked():
                 self._load.release()

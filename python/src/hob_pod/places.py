@@ -80,6 +80,9 @@ class Places:
 
     def _answer(self, work, parts):
         self._server.lane.answer(work, parts)
+
+    def _answered(self, work):
+        self._server.over(work)
         self._over(work)
 
     # --- threads
@@ -94,7 +97,9 @@ class Places:
                 parts = self._server.run(work)
                 variable.set(None)
                 self._answer(work, parts)
-                work = parts = None  # what the author returned is not kept until the next job
+                parts = None  # what the author returned is not kept until the next job
+                self._answered(work)
+                work = None
                 with self._counting:
                     self._idle += 1
         except BaseException as end:
@@ -121,6 +126,7 @@ class Places:
     def _start_task(self, work):
         if work.cancelled:
             self._answer(work, self._server.cancelled(work))
+            self._answered(work)
             return
 
         async def run():
@@ -130,6 +136,7 @@ class Places:
         def finished(task):
             # `run` never started if the cancel came before its first step.
             self._answer(work, self._server.cancelled(work) if task.cancelled() else task.result())
+            self._answered(work)
 
         task = self._loop.create_task(run())
         task.add_done_callback(finished)

@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 
-from . import asks, control, faults, serving, sessions, wire
+from . import asks, control, faults, regions, serving, sessions, wire
 
 #: Methods of a pod that the runner calls itself, so that no operation may have their names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
@@ -53,7 +53,7 @@ class Runner:
             {
                 "type": "hello",
                 "protocol": [wire.PROTOCOL, wire.PROTOCOL],
-                "features": ["fds", "page", "stack"] if self.page is not None else ["fds", "stack"],
+                "features": ["fds", "stack", "regions", "credit", *(["page"] if self.page is not None else ())],
                 "pid": os.getpid(),
                 "runtime": f"{sys.implementation.name} {version}",
             }
@@ -74,6 +74,12 @@ class Runner:
         self.server = serving.Server(_socket.socket(fileno=descriptors[0]), start, self.pod_folder)
         os.register_at_fork(after_in_child=self._forked)
         self.control.flush = self.server.lane.flush
+        # An older host has neither of the two.
+        if "blob_frame_bytes_max" in start:
+            shared = regions.Regions(self.control.send, start["blob_frame_bytes_max"])
+            self.control.regions = regions.regions = self.server.regions = shared
+            self.server.answers.share(shared)
+        asks.Work.credit = start.get("chunk_credit")
         self.control.title = self.title
         self.control.listen(start["frame_bytes_max"])
         self._set_up_imports()

@@ -36,6 +36,7 @@ class Server:
 
     def __init__(self, sock, start, pod_folder):
         self.operations = {}
+        self.regions = None  # memory that the host shares with this pod
         self.places = None  # where the author's code runs with concurrency above 1
         self.lane = lane.Lane(sock)
         self.answers = answers.Answers(start, pod_folder)
@@ -117,11 +118,12 @@ class Server:
         quick = done - now < lane.HELD_S
         if operation is not None:
             operation.quick = operation.quick + 1 if quick else 0
-        if more and quick:
+        if more and quick and not work.regions:
             out.hold(work, parts, done)
         else:
             out.answer(work, parts)
-        asks.hand.work = None
+        asks.hand.work = parts = None
+        self.over(work)
         if not asks.finish(work):
             out.flush()
             control.leave(0)
@@ -166,11 +168,29 @@ class Server:
         return self._only_wanted(work, parts)
 
     def _outputs(self, work, value):
-        return self.answers.outputs(work, value) if work.batch else self.answers.output(work.ask, value)
+        if work.batch:
+            return self.answers.outputs(work, value)
+        work.outgoing = []
+        return self.answers.output(work.ask, value, work.outgoing)
+
+    def over(self, work):
+        """The answer is out, and nothing of the runner's looks at the blobs of `work` any more."""
+        if work.regions:
+            work.frame = None
+            self.regions.done(work.regions)
+
+    def _unsent(self, work):
+        """What was to be sent is not: the regions with its blobs are this pod's again."""
+        outgoing, work.outgoing = work.outgoing, None
+        for region in outgoing or ():
+            self.regions.unused(region)
 
     def _only_wanted(self, work, parts):
         if not work.batch:
-            return self.cancelled(work) if work.cancelled else parts
+            if work.cancelled:
+                parts = None
+                return self.cancelled(work)
+            return parts
         if len(work.deadlines) == len(work.items):
             return parts
         # An answer of a batch is one part: it carries no blobs.
@@ -179,6 +199,7 @@ class Server:
         ]
 
     def _failed(self, work, error):
+        self._unsent(work)
         if work.cancelled:
             return self.cancelled(work)
         message = work.frame.message
@@ -191,6 +212,7 @@ class Server:
 
     def cancelled(self, work):
         """What answers a work that was cancelled."""
+        self._unsent(work)
         if not work.batch:
             return self._cancelled_ask(work, work.ask)
         # Also if the author raised `Cancelled` although somebody waits: nobody gets a result.
@@ -225,7 +247,13 @@ class Server:
                 given = ", ".join(blob["name"] for blob in message["blobs"])
                 raise faults.Fault("invalid_input", f"`{name}` takes no blobs, but got {given}")
             return (message["input"],)
-        blobs = {name: Blob(data.toreadonly(), media_type) for name, media_type, data in frame.blobs()}
+        blobs = {}
+        for name, media_type, data, *region in frame.blobs():
+            if region:
+                number, size = region
+                work.regions = (*work.regions, number)
+                data = self.regions.view(number, size)
+            blobs[name] = Blob(data.toreadonly(), media_type)
         return message["input"], blobs
 
     def _call(self, work):
@@ -272,7 +300,9 @@ class Server:
     async def _stream_async(self, work, chunks):
         try:
             async for chunk in chunks:
-                self._chunk(work, chunk)
+                parts, weight = self._chunk_of(work, chunk)
+                await asks.spend_async(work, weight)
+                self._emit(work, parts)
         finally:
             close = getattr(chunks, "aclose", None)
             if close is not None:
@@ -297,9 +327,30 @@ class Server:
     # --- what is sent before the answer, from any thread; whole, or not at all
 
     def _chunk(self, work, value):
+        parts, weight = self._chunk_of(work, value)
+        asks.spend(work, weight)
+        self._emit(work, parts)
+
+    def _chunk_of(self, work, value):
+        """The frame of a chunk, and what it weighs."""
+        paused = asks.pause(work)
+        work.outgoing = []
+        try:
+            return self.answers.chunk(work.ask, value, work.outgoing)
+        except BaseException:
+            self._unsent(work)
+            raise
+        finally:
+            asks.resume(work, paused)
+
+    def _emit(self, work, parts):
         paused = asks.pause(work)
         try:
-            self.lane.emit(work, self.answers.chunk(work.ask, value))
+            if work.cancelled:
+                self._unsent(work)
+            else:
+                self.lane.emit(work, parts)
+                work.outgoing = None
         finally:
             asks.resume(work, paused)
 

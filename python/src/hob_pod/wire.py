@@ -21,6 +21,9 @@ BLOBS_MAX = 16
 DEPTH_MAX = 127
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 
+#: What the chunks of one ask may weigh that were sent and not taken; a chunk weighs one more for each so many bytes.
+CHUNK_CREDIT, CHUNK_WEIGHT_BYTES = 64, 64 << 10
+
 HEADER = struct.Struct(">IIQ")
 _HEADER_BYTES = HEADER.size
 _unpack, _pack = HEADER.unpack_from, HEADER.pack
@@ -59,14 +62,22 @@ class Frame:
         self.too_large = too_large
 
     def blobs(self):
-        """The blobs of the message as (name, media type, bytes)."""
+        """The blobs of the message as (name, media type, bytes); a blob in a region as (name, media type, None, region, its size)."""
         blobs, start = [], 0
         view = memoryview(self.tail)
         for blob in self.message.get("blobs", ()):
+            if blob.get("region") is not None:
+                blobs.append((blob["name"], blob["media_type"], None, blob["region"], blob["bytes"]))
+                continue
             end = start + blob["bytes"]
             blobs.append((blob["name"], blob["media_type"], view[start:end]))
             start = end
         return blobs
+
+
+def weight(size):
+    """What a chunk counts whose data and blobs have so many bytes. The host counts the same."""
+    return min(1 + size // CHUNK_WEIGHT_BYTES, CHUNK_CREDIT // 2)
 
 
 class Decoder:
@@ -173,6 +184,11 @@ def _message(text, tail_bytes):
             or blob["bytes"] < 0
         ):
             raise ProtocolError("a blob of a frame lacks `name`, `media_type` or `bytes`")
+        region = blob.get("region")
+        if region is not None:
+            if type(region) is not int or region < 0:
+                raise ProtocolError("the `region` of a blob is no number of one")
+            continue
         declared += blob["bytes"]
     if declared != tail_bytes:
         raise ProtocolError(f"the blobs of a frame declare {declared} bytes, its tail has {tail_bytes}")

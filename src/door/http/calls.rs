@@ -117,7 +117,11 @@ impl EventLines {
 
 async fn step(mut running: Box<Running>) -> Step {
     match timeout(Duration::from_millis(limits::SERVE_BEAT_MS), running.next()).await {
-        Ok(Some(event)) => (lines::event_line(&event), Some(running)),
+        Ok(Some(event)) => match lines::event_line(&event) {
+            Ok(line) => (line, Some(running)),
+            // What no line can hold ends the call, which is dropped here.
+            Err(fault) => (lines::last_line(&Err(fault)), None),
+        },
         Ok(None) => (lines::last_line(&running.outcome().await), None),
         // Nothing to tell, and still here.
         Err(_) => (b"\n".to_vec(), Some(running)),

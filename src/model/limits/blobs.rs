@@ -1,0 +1,25 @@
+//! Bounds of blobs: bytes that travel beside a document.
+
+/// Largest blob, in bytes. What is below travels in files and shared memory, so that the host's own memory is no bound.
+pub const BLOB_BYTES_MAX: u64 = 8 << 30;
+
+/// Blobs of one message above this size in bytes go through shared memory, where the pod can map it: measured, a frame costs less below.
+pub const BLOB_FRAME_BYTES_MAX: usize = 256 << 10;
+
+/// Regions of shared memory that one pod may have, of either kind.
+pub const REGIONS_MAX: usize = 64;
+
+/// What a pod's regions for results may hold together, in bytes. They count as its own memory besides, where a control group counts.
+pub const REGIONS_BYTES_MAX: u64 = 8 << 30;
+
+/// What the free regions of one pod, of either kind, may keep together, in bytes: pages that were touched once are what makes them fast.
+pub const REGIONS_KEPT_BYTES_MAX: u64 = 512 << 20;
+
+/// The smallest region, in bytes; they grow in powers of two, so that a few serve all sizes.
+pub const REGION_BYTES_MIN: u64 = 1 << 20;
+
+/// Chunks of one ask that may be on their way to a caller that does not take them; then the pod waits.
+pub const CHUNK_CREDIT: u32 = 64;
+
+/// A chunk counts once more for each so many bytes of its data and its blobs.
+pub const CHUNK_WEIGHT_BYTES: u64 = 64 << 10;
