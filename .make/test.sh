@@ -17,6 +17,9 @@ cargo test --no-run
 step "building the recipes that the tests call"
 .make/recipes.sh target/debug/hob
 
+step "the shipped recipes, through the program"
+HOB_TEST_HOB=target/debug/hob timeout 1800 python3 -m unittest discover -v -s tests/shipped
+
 step "tests (Rust)"
 # Tests that wait for processes are many; a few threads keep two cores busy.
 timeout 2400 cargo test -- --test-threads=4
