@@ -305,3 +305,53 @@ async fn a_slow_consumer_holds_up_its_own_stream_and_nothing_else() {
     assert_eq!(rig.host.pods().len(), 1, "by itself: it was not killed");
     rig.close().await;
 }
+
+/// The most memory that the program held in a call with that file in and out, in bytes.
+fn peak_of_call(rig: &Rig, recipe: &Path, file: &Path, out: &Path) -> u64 {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_hob"))
+        .args(["call", &recipe.display().to_string(), "run", "{}", "--one-shot"])
+        .args(["--blob", &format!("x={}", file.display()), "--out", &format!("x={}", out.display())])
+        .env("HOB_HOME", rig.folder.path().join("home"))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut peak, status) = (0, format!("/proc/{}/status", child.id()));
+    let ended = loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).map_or(peak, |kib| kib << 10).max(peak);
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    assert!(ended.success(), "{ended}");
+    peak
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gigabyte_in_and_out_leaves_the_hosts_memory_as_it_is() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("echo", ECHO, false);
+    let (file, out) = (rig.folder.path().join("in"), rig.folder.path().join("out"));
+    std::fs::write(&file, "small").unwrap();
+    let idle = peak_of_call(&rig, &recipe, &file, &out);
+    let size = 1 << 30;
+    // A file with holes: what is in between is zeros, which nobody has to write first.
+    let large = std::fs::File::create(&file).unwrap();
+    large.set_len(size).unwrap();
+    for at in [0, size / 2 + 3, size - 4] {
+        std::os::unix::fs::FileExt::write_all_at(&large, b"mark", at).unwrap();
+    }
+    let peak = peak_of_call(&rig, &recipe, &file, &out);
+    println!("the host's peak: {} MiB with 5 bytes, {} MiB with 1 GiB in and out", idle >> 20, peak >> 20);
+    assert!(peak < idle + (64 << 20), "{peak} with 1 GiB, {idle} with 5 bytes");
+    let copied = std::fs::File::open(&out).unwrap();
+    assert_eq!(copied.metadata().unwrap().len(), size);
+    for at in [0, size / 2 + 3, size - 4] {
+        let mut mark = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(&copied, &mut mark, at).unwrap();
+        assert_eq!(&mark, b"mark");
+    }
+    rig.close().await;
+}

@@ -1,5 +1,8 @@
 #!/usr/bin/env -S python3 -B
-"""Sends a checkpoint that has two blobs."""
+"""Sends a checkpoint that has two blobs.
+
+Expected: `protocol_violation`: the pod is ended.
+"""
 
 import time
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env -S python3 -B
-"""Sends a checkpoint in one piece that is larger than a piece may be."""
+"""Sends a checkpoint in one piece that is larger than a piece may be.
+
+Expected: `protocol_violation`: the pod is ended.
+"""
 
 import time
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env -S python3 -B
-"""Sends one piece of a checkpoint after the other, without waiting to be told that the one before is kept."""
+"""Sends one piece of a checkpoint after the other, without waiting to be told that the one before is kept.
+
+Expected: `protocol_violation`: the pod is ended.
+"""
 
 import raw
 
