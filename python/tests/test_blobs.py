@@ -49,7 +49,17 @@ class Pod:
         for n in range(input["count"]):
             yield {"n": n}
 """
-OPERATIONS = dict(sum=False, keep=False, seen=False, fail=False, give=False, copy=False, let_go=False, stream=True, stream_async=True)
+OPERATIONS = {
+    "sum": False,
+    "keep": False,
+    "seen": False,
+    "fail": False,
+    "give": False,
+    "copy": False,
+    "let_go": False,
+    "stream": True,
+    "stream_async": True,
+}
 SIZE = 1 << 20
 
 
@@ -82,7 +92,14 @@ class Blobs(unittest.TestCase):
         """An ask with a blob in a region."""
         self.pod.asked += 1
         blob = {"name": "x", "media_type": "application/octet-stream", "bytes": size, "region": number}
-        message = dict(type="ask", incarnation="incarnation-1", digest="sha256:00", operation=operation, input={}, left_ms=60000)
+        message = {
+            "type": "ask",
+            "incarnation": "incarnation-1",
+            "digest": "sha256:00",
+            "operation": operation,
+            "input": {},
+            "left_ms": 60000,
+        }
         self.pod.data.send({**message, "blobs": [blob]}, self.pod.asked)
         return self.pod.asked
 
@@ -99,7 +116,7 @@ class Blobs(unittest.TestCase):
 
     def test_an_ask_that_comes_before_its_region_waits_for_it(self):
         ask = self.ask("sum", 1, 3)
-        self.assertTrue(until(lambda: self.pod.in_hand() == [ask]))
+        self.assertTrue(until(lambda ask=ask: self.pod.in_hand() == [ask]))
         self.lend(1, SIZE, False)
         self.assertEqual(self.pod.answer(ask)[0].message["output"]["sum"], 0)
 
@@ -151,7 +168,7 @@ class Blobs(unittest.TestCase):
         for operation in ("stream", "stream_async"):
             ask = self.pod.ask(operation, {"count": 100})
             self.assertEqual([chunk["data"]["n"] for chunk in self.chunks(64)], list(range(64)))
-            self.assertTrue(until(lambda: self.pod.in_hand() == [ask]))
+            self.assertTrue(until(lambda ask=ask: self.pod.in_hand() == [ask]))
             self.pod.data.socket.settimeout(0.2)
             with self.assertRaises(TimeoutError):
                 self.pod.data.receive()
