@@ -38,7 +38,7 @@ use super::{
     process::{Keeps, Program, Spec, environment, threads},
     state::Ending,
 };
-use crate::model::limits::{EXIT_GRACE_MS, FAMILY_PACKET_BYTES_MAX, FAULT_TAIL_LINES, ZYGOTE_BOOT_MS};
+use crate::model::limits::{EXIT_GRACE_MS, FAMILY_PACKET_BYTES_MAX, FAULT_TAIL_LINES, LAST_WORDS_TURNS_MAX, ZYGOTE_BOOT_MS};
 
 /// What a zygote is made of.
 #[derive(Debug)]
@@ -352,6 +352,11 @@ async fn listen(
             }
             _ = child.wait() => break,
         }
+    }
+    // What it said before its end may not have been read before that end was known.
+    for _ in 0..LAST_WORDS_TURNS_MAX {
+        let Ok(Some((message, handle))) = receive(channel.as_fd()) else { break };
+        heard(&book, message, handle, &mut ready);
     }
     // As when nobody is left to order anything.
     let _ = rustix::net::shutdown(channel.as_fd(), rustix::net::Shutdown::Both);

@@ -269,7 +269,7 @@ fn no_door_that_serves_others_can_give_permissions() {
 
 #[test]
 fn hints_name_only_commands_that_exist() {
-    assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob sessions` says why\")")).len(), 1);
+    assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob update` says why\")")).len(), 1);
     assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob add x`, `hob repo refresh`\")")), [""; 0]);
     assert_tidy(&files("src", "rs"), hints);
 }

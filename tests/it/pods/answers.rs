@@ -52,11 +52,16 @@ async fn chunks_and_progress_arrive_in_order_before_the_outcome() {
     // More than every buffer on the way holds: a slow reader holds the pod back and loses nothing.
     let count = 500;
     let mut running = rig.host.start(call(&recipe, json!(count)));
-    let (mut chunks, mut progress) = (Vec::new(), 0);
+    let (mut chunks, mut progress, mut last) = (Vec::new(), 0, None);
     while let Some(event) = running.next().await {
         match event {
             Event::Chunk { data, .. } => chunks.push(data["n"].as_u64().unwrap()),
-            Event::Progress { .. } => progress += 1,
+            Event::Progress { data } => {
+                progress += 1;
+                let done = data["done"].as_u64();
+                assert!(done > last, "{done:?} after {last:?}");
+                last = done;
+            }
             Event::Log { .. } => {}
         }
         if chunks.len() == 3 {
@@ -66,7 +71,8 @@ async fn chunks_and_progress_arrive_in_order_before_the_outcome() {
     let outcome = running.outcome().await.unwrap();
     assert_eq!(outcome.output.value(), &json!("end"));
     assert_eq!(chunks, (0..count).collect::<Vec<u64>>());
-    assert_eq!(progress, count);
+    // Of progress a caller that is behind has the latest, and may miss what came before.
+    assert!((3..=count).contains(&progress) && last == Some(count - 1), "{progress} {last:?}");
     rig.host.shutdown().await;
 }
 
