@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     model::{Code, Fault, Home, Silent, progress},
+    pod::{Machine, ThisMachine},
     shelf::{environment::Tools, sources::Sources},
 };
 
@@ -16,13 +17,14 @@ pub struct Config {
     pub(super) forks: bool,
     pub(super) without: Arc<[String]>,
     pub(super) sources: Sources,
+    pub(super) machine: Arc<dyn Machine>,
 }
 
 impl Config {
     /// Everything below `home`; tools are looked for; progress is not shown; models come from the public hub, without a token.
     pub fn new(home: Home) -> Config {
         let (progress, without) = (Arc::new(Silent), Arc::default());
-        Config { home, tools: Tools::default(), progress, forks: true, without, sources: Sources::default() }
+        Config { home, tools: Tools::default(), progress, forks: true, without, sources: Sources::default(), machine: Arc::new(ThisMachine::default()) }
     }
 
     /// From HOB_HOME (one folder for everything) or the XDG folders, HOB_PYTHON, HOB_UV and HOB_SANDBOX_WITHOUT, and the variables of
@@ -74,6 +76,12 @@ impl Config {
     /// How models are fetched.
     pub fn sources(&self) -> &Sources {
         &self.sources
+    }
+
+    /// Shares out this machine instead of the one that it runs on: to see what happens on one with other memory, or with GPUs.
+    pub fn with_machine(mut self, machine: Arc<dyn Machine>) -> Config {
+        self.machine = machine;
+        self
     }
 
     /// Takes these layers of the sandbox (`namespaces`, `landlock`, `seccomp`) for unavailable on this machine: to see what happens then. Pods

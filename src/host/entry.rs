@@ -125,9 +125,18 @@ impl Spawner for Source {
                 None => None,
             };
             let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
+            if parts.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.residency.gpu_bytes.is_some()) {
+                let places = host.places.clone();
+                blocking(move || {
+                    places.look_for_gpus();
+                    Ok(())
+                })
+                .await?;
+            }
             let family = self.trial.clone().or_else(|| parts.forkable.family());
             let starts = family.is_none().then(|| (program.clone(), environment.clone()));
             let watcher = host.pods.start(&host.home, seat, |folder, incarnation, scratch| pod::Spec {
+                tenant: Some(host.places.enter(parts.recipe.manifest(), parts.recipe.digest(), &incarnation, session.is_some())),
                 recipe: parts.recipe.clone(),
                 program,
                 keeper: host.keeper.clone(),

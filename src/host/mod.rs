@@ -27,6 +27,7 @@ mod catalogue;
 mod config;
 mod doctor;
 mod entry;
+mod footprints;
 mod grants;
 mod install;
 mod journal;
@@ -76,6 +77,8 @@ pub(crate) struct Inner {
     /// The unpacked keeper of pods.
     keeper: std::path::PathBuf,
     pods: pods::Pods,
+    /// Who may have models loaded.
+    places: pod::Places,
     zygotes: zygotes::Zygotes,
     sessions: sessions::Sessions,
     /// It lives long enough for a zygote to be worth its while.
@@ -104,7 +107,9 @@ impl Host {
             let shelf = Shelf::open(config.home.clone())?;
             pods::reap_leftovers(&config.home);
             let keeper = pod::unpack_runner(&config.home.tools())?;
-            let tools = crate::shelf::config::Config::read(&config.home)?.tools.overridden_by(config.tools);
+            let hob_toml = crate::shelf::config::Config::read(&config.home)?;
+            let tools = hob_toml.tools.overridden_by(config.tools);
+            let places = pod::Places::new(config.machine, hob_toml.machine, footprints::read(&config.home));
             Ok(Host(Arc::new(Inner {
                 opened: std::time::Instant::now(),
                 home: config.home,
@@ -117,6 +122,7 @@ impl Host {
                 journal: Default::default(),
                 keeper,
                 pods: Default::default(),
+                places,
                 zygotes: Default::default(),
                 sessions: Default::default(),
                 forks: config.forks,
@@ -128,6 +134,7 @@ impl Host {
         let host: Host = opened.await?;
         tokio::spawn(catalogue::watch(Arc::downgrade(&host.0)));
         tokio::spawn(sessions::watch(Arc::downgrade(&host.0)));
+        tokio::spawn(footprints::watch(Arc::downgrade(&host.0)));
         Ok(host)
     }
 
@@ -215,6 +222,7 @@ impl Host {
         self.0.pods.shutdown(until).await;
         self.0.sessions.end().await;
         self.0.zygotes.shutdown().await;
+        footprints::save(&self.0).await;
     }
 }
 

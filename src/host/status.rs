@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::Host;
 use crate::model::{
     Fault, RecipeName, RecipeRef,
+    machine::ResidencyEvent,
     status::{HostStatus, LogLine, PodStatus},
 };
 
@@ -28,8 +29,15 @@ impl Host {
             calls_done: done,
             calls_failed: failed,
             pools: self.0.pods.pool_statuses(),
+            machine: self.0.places.status(),
             zygotes: self.0.catalogue.entries().iter().filter_map(|entry| entry.zygote()).collect(),
         }
+    }
+
+    /// What happened to loaded models and those that wait, oldest first: the last [`RESIDENCY_EVENTS_MAX`](crate::model::limits::RESIDENCY_EVENTS_MAX). What is never to happen
+    /// together can be read off this.
+    pub fn residency_events(&self) -> Vec<ResidencyEvent> {
+        self.0.places.events()
     }
 
     /// The last lines that pods printed, oldest first; of one recipe, or of all. Of crashed pods, those of earlier hosts too, what their

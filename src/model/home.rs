@@ -71,6 +71,10 @@ impl Home {
     pub fn dossiers(&self) -> PathBuf {
         self.state.join("dossiers")
     }
+    /// What recipes were measured to take of the machine.
+    pub fn footprints(&self) -> PathBuf {
+        self.state.join("footprints.json")
+    }
     /// `<random>/`: what sessions keep; only its owner may enter.
     pub fn sessions(&self) -> PathBuf {
         self.state.join("sessions")

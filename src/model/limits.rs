@@ -5,11 +5,13 @@
 mod blobs;
 mod confinement;
 mod models;
+mod residency;
 mod sessions;
 
 pub use blobs::*;
 pub use confinement::*;
 pub use models::*;
+pub use residency::*;
 pub use sessions::*;
 
 /// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.

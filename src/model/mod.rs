@@ -11,6 +11,7 @@ pub mod grant;
 pub mod home;
 pub mod id;
 pub mod limits;
+pub mod machine;
 mod manifest_reader;
 pub mod operation;
 mod pod_table;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{
     fault::Fault,
+    machine::ResidencySpec,
     grant::{KINDS, Permissions, is_free_variable},
     limits,
     manifest_reader::Table,
@@ -55,6 +56,7 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
     let nice = table.optional_integer("nice", 0, limits::POD_NICE_MAX)?.unwrap_or(0) as u8;
     let preload = preload(table, &runtime)?;
     let session = session(table, concurrency)?;
+    let residency = residency(table)?;
     let recycle = match table.optional_table("recycle")? {
         Some(mut table) => {
             let recycle = Recycle {
@@ -83,6 +85,7 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
         nice,
         preload,
         session,
+        residency,
     })
 }
 
@@ -113,6 +116,20 @@ fn session(table: &mut Table, concurrency: u32) -> Result<Option<SessionSpec>, F
     let max = table.optional_integer("max", 1, limits::SESSIONS_MAX as u64)?.unwrap_or(limits::SESSION_COUNT_DEFAULT) as usize;
     table.finish()?;
     Ok(Some(SessionSpec { mode, idle_timeout_ms, ttl_ms, checkpoint_interval_ms, max }))
+}
+
+/// `[pod.residency]`.
+fn residency(table: &mut Table) -> Result<ResidencySpec, Fault> {
+    let Some(mut table) = table.optional_table("residency")? else { return Ok(ResidencySpec::default()) };
+    let memory_bytes = table.optional_integer("memory_bytes", 1 << 20, u64::MAX >> 1)?;
+    let gpu_bytes = table.optional_integer("gpu_bytes", 1 << 20, u64::MAX >> 1)?;
+    let exclusive = table.boolean("exclusive", false)?;
+    let keep_alive_ms = table.optional_integer("keep_alive_ms", 0, limits::DEADLINE_MAX_MS)?;
+    if exclusive && gpu_bytes.is_none() {
+        return Err(table.fault_here("`exclusive` without `gpu_bytes`: it is a GPU that one has for oneself".into()));
+    }
+    table.finish()?;
+    Ok(ResidencySpec { memory_bytes, gpu_bytes, exclusive, keep_alive_ms })
 }
 
 /// `[pod.env]`: plain text for names that are the recipe's to choose.

@@ -13,6 +13,7 @@ use super::{
     grant::Permissions,
     id::{Digest, RecipeName},
     limits,
+    machine::ResidencySpec,
     manifest_reader::{CHECK, Source, Table, line_of},
     operation::{Batch, BatchCost, Operation},
     pod_table::{permissions, pod},
@@ -74,6 +75,8 @@ pub struct PodSpec {
     pub preload: Vec<String>,
     /// Whether, and how, its pods may be kept by name.
     pub session: Option<SessionSpec>,
+    /// What its models need while they are loaded.
+    pub residency: ResidencySpec,
 }
 
 /// How many pods a recipe has.

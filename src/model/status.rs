@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
+use super::{fault::Fault, machine::MachineStatus};
 
 /// A whole host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct HostStatus {
     /// Of recipes that preload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zygotes: Vec<ZygoteStatus>,
+    /// Who has what of this machine's memory.
+    #[serde(default)]
+    pub machine: MachineStatus,
 }
 
 impl HostStatus {
@@ -134,7 +137,7 @@ pub enum ZygoteState {
 pub struct PodStatus {
     pub recipe: String,
     pub version: String,
-    /// `provisioning`, `starting`, `loading`, `ready`, `busy`, `draining`, `stopping`.
+    /// `provisioning`, `starting`, `empty`, `loading`, `ready`, `busy`, `unloading`, `draining`, `stopping`.
     pub state: String,
     /// In that state, in milliseconds.
     pub since_ms: u64,

@@ -83,6 +83,8 @@ impl Driver {
             }));
         }
         self.settle_asks(ending, &fault);
+        // No process of it is left: what it had of the machine is free.
+        self.residing.end();
         self.seat.report(&mut self.report);
         self.seat.over(End {
             unwanted,

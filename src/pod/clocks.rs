@@ -23,7 +23,7 @@ impl Driver {
         let graces = self.running.values().filter_map(|running| running.grace);
         let stalls = self.stalls().map(|(_, at)| at);
         let speaks = (!self.running.is_empty() && self.undelivered.is_none()).then(|| self.looks_at());
-        let others = [self.phase, self.again, self.idle_at, self.lane_closed_at, self.memory_due, speaks];
+        let others = [self.phase, self.again, self.idle_at, self.lane_closed_at, self.memory_due, self.residing.keep_until, speaks];
         others.into_iter().flatten().chain(graces).chain(stalls).min()
     }
 
@@ -43,10 +43,13 @@ impl Driver {
             self.hungry = true;
         }
         if self.idle_at.take_if(|at| *at <= now).is_some() {
-            match self.leaving || self.seat.may_idle_out() {
+            match self.leaving || (!self.residing.is_pinned() && self.seat.may_idle_out()) {
                 true => self.retire(),
                 false => self.idle_at = Some(now + self.idle_timeout),
             }
+        }
+        if self.residing.keep_until.take_if(|at| *at <= now).is_some() {
+            self.not_kept_alive(now);
         }
         if self.memory_due.take_if(|at| *at <= now).is_some() {
             self.watch_memory(now);

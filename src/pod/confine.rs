@@ -360,12 +360,14 @@ fn files() -> BTreeMap<&'static str, String> {
 pub fn memory_bytes(pod: Option<&PodSpec>) -> u64 {
     pod.and_then(|pod| pod.memory_bytes).unwrap_or_else(|| {
         static MACHINE: OnceLock<u64> = OnceLock::new();
-        let total = MACHINE.get_or_init(|| {
-            let info = rustix::system::sysinfo();
-            (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
-        });
-        total / 100 * POD_MEMORY_PERCENT
+        MACHINE.get_or_init(machine_memory_bytes) / 100 * POD_MEMORY_PERCENT
     })
+}
+
+/// Memory of this machine, in bytes.
+pub fn machine_memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
 }
 
 /// Most processes and threads of a pod.

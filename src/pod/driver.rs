@@ -28,14 +28,15 @@ use super::{
     process::{Process, Spec},
     regions::Regions,
     registry::{self, Record},
+    residing::Residing,
     schedule::{Served, Ticket},
     seat::{Report, Seat, Unit},
     sessions::Asked,
     starting::{Grouping, cgroups, grouped, started},
-    state::{Action, AskId, Ending, Event, Rules, State, step},
+    state::{Action, AskId, Ending, Event, Rules, State, Timer, step},
     vitals,
     waits::{Undelivered, deliver, far, readable, wait, writable},
-    wire::{FromPod, Payload},
+    wire::{Control, FromPod, Payload},
 };
 use crate::model::{
     Blame, Code, Fault,
@@ -95,6 +96,8 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     };
     let pod = manifest.pod.as_ref();
     let now = Instant::now();
+    let mut spec = spec;
+    let residing = Residing::new(&mut spec, &shared);
     let driver = Driver {
         control,
         data: Some(Lane::new(data, FRAME_BYTES_MAX)),
@@ -129,6 +132,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         last: None,
         partial: None,
         session: Asked::default(),
+        residing,
         outgoing: VecDeque::new(),
         regions: Regions::new(Arc::downgrade(&shared)),
         shares_memory: false,
@@ -209,6 +213,8 @@ pub(super) struct Driver {
     pub last: Option<(Result<Payload, Fault>, bool)>,
     pub partial: Option<FromPod>,
     pub session: Asked,
+    /// Its place for its models.
+    pub residing: Residing,
     /// Units that are to be sent, in order: one whose blobs are being copied holds up those behind it.
     pub outgoing: VecDeque<Outgoing>,
     /// Memory that it shares with the host.
@@ -332,13 +338,17 @@ impl Driver {
     fn act(&mut self, action: Action) {
         match action {
             Action::SendStart => self.send_start(),
+            Action::AskToLoad => self.ask_to_load(),
             Action::SendLoad => self.say_load(),
+            Action::SendUnload => self.say_on_data(&Control::Unload),
+            Action::Emptied => self.emptied(),
             Action::SendPing => self.say_ping(),
             Action::SendCancel(ask) => self.say_cancel(ask),
             Action::SendDrain => self.say_drain(),
             Action::SendUnit(first) => self.send_unit(first),
             Action::Serve => {
                 self.shared.was_ready.store(true, Ordering::Release);
+                self.loaded();
                 self.idle_at = Some(Instant::now() + self.idle_timeout);
                 self.hungry = true;
                 self.seat.ready();
@@ -369,8 +379,9 @@ impl Driver {
                     let _ = group.kill();
                 }
             }
+            Action::Arm(Timer::Load) => self.phase = Some(Instant::now() + self.residing.time_to_load()),
             Action::Arm(timer) => self.phase = Some(Instant::now() + wait(timer, self.dumps_stacks)),
-            Action::Disarm => self.phase = None,
+            Action::Disarm => self.residing.time_left = self.phase.take().map(|at| at.saturating_duration_since(Instant::now())),
             // The first reason is the reason; what follows from it is not.
             Action::Blame(fault) => drop(self.blame.get_or_insert(fault)),
             Action::Bury(ending) => self.ending = Some(ending),
@@ -381,6 +392,7 @@ impl Driver {
 
     fn heed(&mut self, inbox: Inbox) {
         self.hungry |= inbox.work;
+        self.heed_place(&inbox);
         for ticket in inbox.cancelled {
             let Some(ask) = self.ask_of(ticket) else { continue };
             self.step(Event::Cancel(ask));
@@ -435,6 +447,7 @@ impl Driver {
         let ahead = self.keeps_page && self.running.values().all(|running| running.is_tiny);
         let taken = self.seat.turn(&mut self.report, self.state.units(), ahead, &self.shared);
         self.again = taken.again;
+        let waiting = taken.waiting;
         for unit in taken.units {
             match self.takes_asks() {
                 true => self.begin(unit),
@@ -442,11 +455,12 @@ impl Driver {
                 false => self.seat.put_back(unit.asks, false),
             }
         }
+        self.works(waiting);
     }
 
     /// Not if what the pod would say could not be heard.
     fn takes_asks(&self) -> bool {
-        matches!(self.state, State::Serving(_)) && !self.leaving && !self.lane_ended()
+        matches!(self.state, State::Serving(_)) && !self.leaving && !self.residing.yields && !self.lane_ended()
     }
 
     fn begin(&mut self, unit: Unit) {
@@ -572,6 +586,7 @@ impl Driver {
         self.shared.log.attribute_to(self.hands.first_key_value().map_or(0, |(ask, _)| *ask));
         if self.running.is_empty() {
             self.idle_at = Some(now + self.idle_timeout);
+            self.rests(now);
         }
         self.tell_between();
         self.recycle(now);

@@ -24,6 +24,7 @@ use super::{
 use crate::model::{
     self, Blob, Fault, Priority,
     limits::CHUNK_CREDIT,
+    machine::Gpu,
     status::{Confinement, LogLine, PodStatus},
 };
 
@@ -159,6 +160,12 @@ pub(super) struct Inbox {
     pub stop: bool,
     pub checkpoint: bool,
     pub close: bool,
+    /// There is a place for its models, on that GPU if it needs one.
+    pub may_load: Option<Option<Gpu>>,
+    /// Its place is wanted by another.
+    pub leave_place: bool,
+    /// Whether the memory of what it unloaded came back.
+    pub memory_back: Option<bool>,
 }
 
 impl Shared {
@@ -217,6 +224,21 @@ impl Shared {
     /// Its session is closed.
     pub fn want_close(&self) {
         self.tell(|inbox| inbox.close = true);
+    }
+
+    /// There is a place for its models.
+    pub fn may_load(&self, gpu: Option<Gpu>) {
+        self.tell(|inbox| inbox.may_load = Some(gpu));
+    }
+
+    /// Its place is wanted by another: it goes at the next end of an ask.
+    pub fn leave_place(&self) {
+        self.tell(|inbox| inbox.leave_place = true);
+    }
+
+    /// Whether the memory of what it unloaded came back.
+    pub fn memory_back(&self, back: bool) {
+        self.tell(|inbox| inbox.memory_back = Some(back));
     }
 
     fn tell(&self, say: impl FnOnce(&mut Inbox)) {

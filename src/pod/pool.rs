@@ -32,7 +32,7 @@ use super::{
     seat::{End, Report, Seat},
 };
 use crate::model::{
-    Code, Fault, Verified,
+    Code, Fault, Priority, Verified,
     limits::{CHUNK_CREDIT, FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
     recipe::PoolSpec,
     status::{self, Health, PoolStatus},
@@ -102,6 +102,8 @@ pub(super) struct Member {
     /// None while its environment is made ready.
     pub(super) watcher: Option<Watcher>,
     pub(super) ready: bool,
+    /// It has no models, and is not to load any before there is work for it.
+    pub(super) asleep: bool,
     /// It takes nothing any more.
     pub(super) leaving: bool,
     /// What it has in hand goes alone.
@@ -342,6 +344,9 @@ impl Inner {
         if let Some(shared) = free.min_by_key(|member| member.units).and_then(|member| member.watcher.as_ref()) {
             shared.shared.offer();
         }
+        // One that waits for a place for its models waits for the best of what there is.
+        let waiting = book.members.iter().filter(|member| !member.ready && !member.asleep && !member.leaving);
+        waiting.filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer());
     }
 
     /// Starts as many pods as are wanted and may be; gives the asks that nobody will take.
@@ -349,12 +354,18 @@ impl Inner {
         loop {
             let live = book.members.len();
             let staying = book.members.iter().filter(|member| !member.leaving).count();
-            let starting = book.members.iter().filter(|member| !member.ready && !member.leaving).count();
+            let asleep = book.members.iter().filter(|member| member.asleep && !member.leaving).count();
+            let starting = book.members.iter().filter(|member| !member.ready && !member.leaving).count() - asleep;
             let room = |member: &Member| if member.has_room(self.concurrency) { self.concurrency - member.units } else { 0 };
             let room = book.members.iter().map(room).sum();
             let empty = book.members.iter().filter(|member| member.has_room(self.concurrency) && member.units == 0).count();
-            let wanted = grow(book.schedule.units() + book.solo.len(), room, starting, live, self.spec.max)
-                || grow(book.solo.len(), empty, starting, live, self.spec.max);
+            let max = self.spec.max + asleep;
+            let wanted = grow(book.schedule.units() + book.solo.len(), room, starting, live, max)
+                || grow(book.solo.len(), empty, starting, live, max);
+            if wanted && asleep > 0 {
+                self.wake(book);
+                continue;
+            }
             let below_min = book.used && !book.closed && live < self.spec.min;
             if !(wanted || below_min || (warm && live == 0)) {
                 return Refusals::none();
@@ -382,10 +393,20 @@ impl Inner {
         }
     }
 
+    /// A pod without models is to load them.
+    fn wake(&self, book: &mut Book) {
+        if let Some(member) = book.members.iter_mut().find(|member| member.asleep && !member.leaving) {
+            member.asleep = false;
+            if let Some(watcher) = &member.watcher {
+                watcher.shared.offer();
+            }
+        }
+    }
+
     fn start(&self, book: &mut Book) {
         book.seats += 1;
         let id = book.seats;
-        book.members.push(Member { seat: id, since: Instant::now(), watcher: None, ready: false, leaving: false, alone: false, units: 0 });
+        book.members.push(Member { seat: id, since: Instant::now(), watcher: None, ready: false, asleep: false, leaving: false, alone: false, units: 0 });
         let (pool, spawner) = (self.this.clone(), self.spawner.clone());
         tokio::spawn(async move {
             let spawned = spawner.spawn(Seat { pool: pool.clone(), id }).await;
@@ -523,6 +544,13 @@ impl Book {
         }
         self.failing = 0;
         self.restarts.answered()
+    }
+
+    /// The best class of what waits.
+    pub(super) fn waits(&self) -> Option<Priority> {
+        let solo = self.solo.iter().map(|placed| placed.pending.request.priority);
+        let queued = Priority::ALL.into_iter().zip(self.schedule.counts()).filter(|(_, count)| *count > 0).map(|(priority, _)| priority);
+        queued.chain(solo).min()
     }
 
     /// Marks that member as leaving; whether it is one.

@@ -60,6 +60,8 @@ pub struct Spec {
     pub grants: Arc<Grants>,
     /// The session that it belongs to.
     pub session: Option<super::sessions::Session>,
+    /// Its claim to a place for its models.
+    pub tenant: Option<super::tenancy::Tenant>,
     /// Dropped when no process of the pod is left.
     pub keeps: Vec<Keeps>,
 }

@@ -114,8 +114,12 @@ impl Driver {
                     _ => self.step(Event::Hello),
                 }
             }
-            FromPod::Started => self.step(Event::Started),
+            FromPod::Started { unloads } => {
+                self.residing.unloads = unloads;
+                self.step(Event::Started);
+            }
             FromPod::Ready => self.step(Event::Ready),
+            FromPod::Unloaded => self.step(Event::Unloaded),
             FromPod::Failed(fault) => {
                 let fault = self.with_tail(fault, 0);
                 self.step(Event::Failed(fault));

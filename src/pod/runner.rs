@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = &[
     ("places.py", include_str!("../../python/src/hob_pod/places.py")),
     ("regions.py", include_str!("../../python/src/hob_pod/regions.py")),
     ("refused.py", include_str!("../../python/src/hob_pod/refused.py")),
+    ("residency.py", include_str!("../../python/src/hob_pod/residency.py")),
     ("root.py", include_str!("../../python/src/hob_pod/root.py")),
     ("runner.py", include_str!("../../python/src/hob_pod/runner.py")),
     ("sandbox.py", include_str!("../../python/src/hob_pod/sandbox.py")),

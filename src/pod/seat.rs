@@ -16,7 +16,7 @@ use super::{
     refusals::{Refusals, overdue},
     schedule::{Served, Take, Ticket},
 };
-use crate::model::{Fault, limits::POISON_MS};
+use crate::model::{Fault, Priority, limits::POISON_MS};
 
 /// A pod's place in its pool: how its driver gets work and tells what became of it.
 #[derive(Clone)]
@@ -44,6 +44,8 @@ pub(super) struct Taken {
     pub units: Vec<Unit>,
     /// When to ask again although nothing happens: a batch is being gathered.
     pub again: Option<Instant>,
+    /// The best class of what still waits.
+    pub waiting: Option<Priority>,
     /// There was no room for more; there may be elsewhere.
     is_full: bool,
 }
@@ -72,10 +74,31 @@ impl Seat {
     pub(super) fn ready(&self) {
         self.with(|pool, book| {
             if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
-                member.ready = true;
+                (member.ready, member.asleep) = (true, false);
             }
             pool.offer(book, None);
         });
+    }
+
+    /// The pod has no models any more, and loads none before there is work for it.
+    pub(super) fn sleeps(&self) {
+        self.with(|_, book| {
+            if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+                (member.ready, member.asleep) = (false, true);
+            }
+        });
+    }
+
+    /// The best class of what waits for a pod; the pod is awake then.
+    pub(super) fn waits(&self) -> Option<Priority> {
+        self.with(|_, book| {
+            let waits = book.waits();
+            if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+                member.asleep &= waits.is_none();
+            }
+            waits
+        })
+        .flatten()
     }
 
     /// Tells what is over and takes what there is room for. `units`: in hand now. `ahead`: the pod says what it has begun, and what it has in
@@ -95,6 +118,7 @@ impl Seat {
             member.alone &= units > 0;
         }
         self.take(&pool, &mut book, &mut taken, ahead, shared);
+        taken.waiting = book.waits();
         if taken.is_full {
             pool.offer(&book, Some(self.id));
         }

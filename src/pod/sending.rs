@@ -27,9 +27,6 @@ impl Driver {
         frame::encode(self.control.out(), 0, &wire::control(message), std::iter::empty());
     }
 
-    pub(super) fn say_load(&mut self) {
-        self.say(&Control::Load);
-    }
     pub(super) fn say_ping(&mut self) {
         self.pings += 1;
         self.say(&Control::Ping { seq: self.pings });

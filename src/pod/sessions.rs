@@ -111,7 +111,7 @@ impl Driver {
         }
     }
 
-    fn say_on_data(&mut self, message: &Control) {
+    pub(super) fn say_on_data(&mut self, message: &Control) {
         let lane = self.data.as_mut().unwrap_or(&mut self.control);
         frame::encode(lane.out(), 0, &wire::control(message), std::iter::empty());
     }
@@ -120,7 +120,7 @@ impl Driver {
     pub(super) fn heard_checkpoint(&mut self, said: Checkpoint) {
         let violation = |text: &str| Event::Violation(text.to_owned());
         let Some(session) = &self.spec.session else { return self.step(violation("sent a checkpoint and belongs to no session")) };
-        if matches!(self.state, State::Starting { .. } | State::Loading) {
+        if matches!(self.state, State::Starting { .. } | State::Empty | State::Loading) {
             return self.step(violation("sent a checkpoint before it was ready"));
         }
         // It computes, and that it writes its state is a sign of life like any progress.

@@ -3,12 +3,13 @@
 //! Apart from `driver.rs`, which performs what is decided here and decides nothing itself.
 //!
 //! ```text
-//!            hello             started         ready           Unit
-//!  starting -------> starting ---------> loading ------> ready -------> busy: units in hand, the first `concurrency` of them run
-//!      |       (Start sent)        (Load sent)  |          ^              |  | Cancel, Stalled, Oversize: the caller has its outcome,
-//!      |                                        |          +--------------+  |   the unit is winding up; once it runs and has no caller
-//!      |                                        |           last Answer      |   left, it has the cancel grace
-//!      |                                        |             ready, busy    |
+//!            hello             started          MayLoad           ready           Unit
+//!  starting -------> starting ----------> empty ---------> loading ------> ready -------> busy: units in hand, the first `concurrency` run
+//!      |       (Start sent)     (AskToLoad) ^    (Load sent)    |          |   ^              |  | Cancel, Stalled, Oversize: the caller has
+//!      |                                    | unloaded          |          |   +--------------+  |   its outcome, the unit is winding up; once
+//!      |                                    +--- unloading <----|----------+     last Answer     |   it runs and has no caller left, it has
+//!      |                                             |          |   Unload (sent)                |   the cancel grace
+//!      |                                  Timeout: kill         |             ready, busy        |
 //!      | failed: draining                       |                  | Retire, Stop (drain sent)
 //!      | Stop: term                             |                  v         |
 //!      | Timeout, violation, LaneClosed: kill   |              draining      | GraceOver, Silent
@@ -54,8 +55,12 @@ pub struct Rules {
 pub enum State {
     /// Spawned; `hello` tells whether the start message went out.
     Starting { hello: bool },
-    /// Code imported; models are being loaded, a step of its own.
+    /// Code imported, no model loaded: it waits for a place on the machine.
+    Empty,
+    /// Models are being loaded, a step of its own.
     Loading,
+    /// They are let go of, and the process stays.
+    Unloading,
     /// Ready without a unit in hand, busy with one.
     Serving(Hands),
     /// Asked to finish and go. `timed`: the wait for it has begun.
@@ -107,7 +112,12 @@ pub enum Rung {
 pub enum Event {
     Hello,
     Started,
+    /// There is a place for its models.
+    MayLoad,
     Ready,
+    /// Its models are to be let go of. Only between units.
+    Unload,
+    Unloaded,
     Failed(Fault),
     /// So many asks from that number on were taken from the queue, to run together.
     Unit(AskId, usize),
@@ -144,6 +154,8 @@ pub enum Event {
 /// Which wait is running; arming one replaces the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
+    Load,
+    Unload,
     Drain,
     Term,
     Stack,
@@ -154,12 +166,17 @@ pub enum Timer {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     SendStart,
+    /// A place for its models is wanted, now or when there is work.
+    AskToLoad,
     SendLoad,
+    SendUnload,
+    /// Its models are let go of; whether their memory came back is to be seen.
+    Emptied,
     SendUnit(AskId),
     SendCancel(AskId),
     SendPing,
     SendDrain,
-    /// The first ready: units may be taken from the queue.
+    /// Its models are loaded: units may be taken from the queue.
     Serve,
     /// Give progress or a chunk to its caller.
     Deliver(AskId),
@@ -205,22 +222,51 @@ pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>)
             State::Starting { hello: true }
         }
         (State::Starting { hello: true }, Event::Started) => {
-            actions.push(SendLoad);
+            actions.extend([Disarm, AskToLoad]);
+            State::Empty
+        }
+        (State::Empty, Event::MayLoad) => {
+            actions.extend([Arm(Timer::Load), SendLoad]);
             State::Loading
         }
         (State::Loading, Event::Ready) => {
             actions.extend([Disarm, Serve]);
             State::Serving(Hands::default())
         }
-        (State::Starting { .. } | State::Loading, Event::Failed(fault)) => {
+        (State::Starting { .. } | State::Loading | State::Unloading, Event::Failed(fault)) => {
             // It exits by itself now; only one that does not is ended.
             actions.extend([Blame(fault), Arm(Timer::Drain)]);
+            State::Draining { hands: Hands::default(), timed: true }
+        }
+        // There never will be a place.
+        (State::Empty, Event::Failed(fault)) => {
+            actions.extend([Blame(fault), SendDrain, Arm(Timer::Drain)]);
             State::Draining { hands: Hands::default(), timed: true }
         }
         (State::Starting { .. } | State::Loading, Event::Timeout) => {
             force(Rung::Stacks, Some(Fault::new(Code::StartTimeout, "the pod did not become ready in time")), actions)
         }
-        (State::Starting { .. } | State::Loading, Event::Stop | Event::Retire) => force(Rung::Term, Some(stopped()), actions),
+        (State::Starting { .. } | State::Loading | State::Unloading, Event::Stop | Event::Retire) => {
+            force(Rung::Term, Some(stopped()), actions)
+        }
+        (State::Empty, Event::Stop | Event::Retire) => {
+            actions.extend([SendDrain, Arm(Timer::Drain)]);
+            State::Draining { hands: Hands::default(), timed: true }
+        }
+
+        // Coming and going of models.
+        (State::Serving(hands), Event::Unload) if hands.is_empty() => {
+            actions.extend([SendUnload, Arm(Timer::Unload)]);
+            State::Unloading
+        }
+        (State::Unloading, Event::Unloaded) => {
+            actions.extend([Disarm, Emptied]);
+            State::Empty
+        }
+        // What it holds comes back with its end.
+        (State::Unloading, Event::Timeout) => force(Rung::Kill, Some(stopped()), actions),
+        // An order that came too late, or too early: whoever gave it sees where the pod is.
+        (state, Event::MayLoad | Event::Unload) => state,
 
         // Work. The driver takes from the queue only while serving.
         (State::Serving(mut hands), Event::Unit(first, count)) => {
@@ -246,9 +292,10 @@ pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>)
             force(Rung::Stacks, Some(fault), actions)
         }
         // Nothing to ask it: its stacks would take memory too.
-        (State::Starting { .. } | State::Loading | State::Serving(_) | State::Draining { .. }, Event::Excess(fault)) => {
-            force(Rung::Kill, Some(fault), actions)
-        }
+        (
+            State::Starting { .. } | State::Empty | State::Loading | State::Unloading | State::Serving(_) | State::Draining { .. },
+            Event::Excess(fault),
+        ) => force(Rung::Kill, Some(fault), actions),
         (State::Serving(_) | State::Draining { .. }, Event::Silent(fault)) => force(Rung::Stacks, Some(fault), actions),
 
         // Going by request.
@@ -276,7 +323,7 @@ pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>)
 
         // A cancel that crossed its answer, a pong or a grace of what is over, a timer that ran out as it was disarmed: late, not wrong.
         (state, Event::Pong(_) | Event::Cancel(_) | Event::Stalled(..) | Event::GraceOver(_)) => state,
-        (state @ (State::Serving(_) | State::Draining { timed: false, .. }), Event::Timeout) => state,
+        (state @ (State::Empty | State::Serving(_) | State::Draining { timed: false, .. }), Event::Timeout) => state,
 
         // What makes no sense ends the pod.
         (_, Event::LaneClosed) => violation("closed its socket while it was alive", actions),
@@ -284,11 +331,11 @@ pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>)
         (_, Event::Answer(of)) => violation(&format!("answered ask {of}, which is not in hand"), actions),
         (_, Event::Partial(of)) => violation(&format!("sent a part of ask {of}, which is not in hand"), actions),
         (_, Event::Oversize(of, bytes)) => violation(&format!("sent {bytes} bytes for ask {of}, which is not in hand"), actions),
-        (state, event @ (Event::Hello | Event::Started | Event::Ready | Event::Failed(_))) => {
+        (state, event @ (Event::Hello | Event::Started | Event::Ready | Event::Unloaded | Event::Failed(_))) => {
             violation(&format!("sent `{}` while {}", event.name(), state.name()), actions)
         }
         // Before it serves a pod is governed by the time it has to start.
-        (state @ (State::Starting { .. } | State::Loading), Event::Silent(_)) => state,
+        (state @ (State::Starting { .. } | State::Empty | State::Loading | State::Unloading), Event::Silent(_)) => state,
         // The driver takes only while serving.
         (state, Event::Unit(first, count)) => {
             let none = || Fault::new(Code::Internal, "an ask was sent to a pod that takes none");
@@ -435,6 +482,7 @@ impl Event {
             Event::Hello => "hello",
             Event::Started => "started",
             Event::Ready => "ready",
+            Event::Unloaded => "unloaded",
             Event::Failed(_) => "failed",
             _ => "something",
         }
@@ -454,7 +502,9 @@ impl State {
     pub fn name(&self) -> &'static str {
         match self {
             State::Starting { .. } => "starting",
+            State::Empty => "empty",
             State::Loading => "loading",
+            State::Unloading => "unloading",
             State::Serving(hands) if hands.is_empty() => "ready",
             State::Serving(_) => "busy",
             State::Draining { .. } => "draining",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{lane::Lane, state::Timer, wire::Payload};
-use crate::model::limits::{DRAIN_GRACE_MS, KILL_GRACE_MS, STACK_GRACE_MS, TERM_GRACE_MS};
+use crate::model::limits::{DRAIN_GRACE_MS, KILL_GRACE_MS, POD_START_DEFAULT_MS, STACK_GRACE_MS, TERM_GRACE_MS, UNLOAD_MS};
 
 /// A chunk that waits for a slow caller; while there is one, the data lane is not read.
 pub struct Undelivered {
@@ -56,6 +56,8 @@ pub async fn deliver(undelivered: &mut Option<Undelivered>) {
 /// How long a wait of the state machine is; `stacks`: whether the pod can print its stacks.
 pub fn wait(timer: Timer, stacks: bool) -> Duration {
     Duration::from_millis(match timer {
+        Timer::Load => POD_START_DEFAULT_MS,
+        Timer::Unload => UNLOAD_MS,
         Timer::Stack if stacks => STACK_GRACE_MS,
         Timer::Stack => 0,
         Timer::Drain => DRAIN_GRACE_MS,

@@ -13,6 +13,7 @@ use super::frame::Frame;
 use crate::model::{
     Blob, Code, Fault,
     limits::{BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES},
+    machine::GpuKind,
 };
 
 /// The protocol version that this host speaks.
@@ -76,7 +77,14 @@ pub struct OperationWire {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Control<'a> {
     Start(Box<Start<'a>>),
-    Load,
+    /// The first time; then on the data lane, as `unload`.
+    Load {
+        /// The one that it is to use.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gpu: Option<GpuWire<'a>>,
+    },
+    /// On the data lane: let go of the models.
+    Unload,
     Ping {
         seq: u64,
     },
@@ -123,6 +131,13 @@ pub enum Control<'a> {
         ask: u64,
         chunks: u32,
     },
+}
+
+/// A GPU that a pod is given.
+#[derive(Debug, Serialize)]
+pub struct GpuWire<'a> {
+    pub id: &'a str,
+    pub kind: GpuKind,
 }
 
 /// A blob's place: in the tail, or in a region.
@@ -260,8 +275,12 @@ pub enum FromPod {
         pid: u32,
         runtime: String,
     },
-    Started,
+    /// `unloads`: it can let go of its models and stay.
+    Started {
+        unloads: bool,
+    },
     Ready,
+    Unloaded,
     Failed(Fault),
     Pong {
         seq: u64,
@@ -341,6 +360,8 @@ struct Flat<'a> {
     why: Option<String>,
     #[serde(default)]
     asks: Option<Vec<u64>>,
+    #[serde(default)]
+    unloads: bool,
     #[serde(default)]
     whole_batch: bool,
     #[serde(default)]
@@ -431,8 +452,9 @@ impl FromPod {
                 _ => return Err("a `checkpoint` with more than its state".to_owned()),
             }),
             "closed" => FromPod::Checkpoint(Checkpoint::Closed),
-            "started" => FromPod::Started,
+            "started" => FromPod::Started { unloads: flat.unloads },
             "ready" => FromPod::Ready,
+            "unloaded" => FromPod::Unloaded,
             "failed" => FromPod::Failed(fault(flat.fault.ok_or_else(|| missing("fault"))?)),
             "pong" => FromPod::Pong { seq: flat.seq.ok_or_else(|| missing("seq"))?, asks: flat.asks.ok_or_else(|| missing("asks"))? },
             "log" => FromPod::Log { level: flat.level.unwrap_or_default(), message: flat.message.ok_or_else(|| missing("message"))? },

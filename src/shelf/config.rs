@@ -19,9 +19,9 @@ use toml::{
 };
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
-use crate::model::{Code, Fault, Grants, Home, RecipeName, id::is_name, limits};
+use crate::model::{Code, Fault, Grants, Home, RecipeName, id::is_name, limits, machine::MachineRules};
 
-use super::{durable, environment::Tools, grants, store::WriteGuard};
+use super::{durable, environment::Tools, grants, machine, store::WriteGuard};
 
 /// A repository that recipes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Config {
     pub tools: Tools,
     /// What the operator gave, by recipe name or by the absolute path of a recipe folder.
     pub grants: BTreeMap<String, Grants>,
+    /// What pods may have of the machine.
+    pub machine: MachineRules,
 }
 
 /// What `hob.toml` says of a recipe that is being installed.
@@ -71,7 +73,7 @@ impl Config {
             reader.fault(offset, "", format!("not TOML: {}", error.message()))
         })?;
         let root = document.get_ref();
-        reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments"])?;
+        reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments", "machine"])?;
         let mut config = Config { remotes: reader.remotes(root)?, ..Config::default() };
         if let Some(recipes) = reader.table(root, "recipes")? {
             for (name, wanted) in recipes.iter() {
@@ -87,6 +89,7 @@ impl Config {
         config.grants = grants::read(&reader, root)?;
         config.tools.python = reader.tool(root, "python")?;
         config.tools.uv = reader.tool(root, "uv")?;
+        config.machine = machine::read(&reader, root)?;
         if let Some(environments) = reader.table(root, "environments")? {
             reader.only(environments, "environments", &["index_url"])?;
             config.tools.index_url = reader.optional(environments, "environments", "index_url")?.map(|(text, _)| text.to_owned());

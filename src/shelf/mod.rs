@@ -12,6 +12,7 @@ pub mod grants;
 pub mod load;
 pub mod lockfile;
 pub mod locks;
+mod machine;
 mod metadata_store;
 pub mod models;
 mod origin;

@@ -9,6 +9,9 @@ operation's name (`-` becomes `_`):
         def load(self, models):                 # optional; models: {name: path}. Slow work belongs here
             self.model = open_model(models["minilm.onnx"])
 
+        def unload(self):                       # optional: let go of what `load` made, so that others can have its memory
+            self.model = None
+
         def embed(self, input):                 # input: the call's JSON object, already checked against its schema
             for done, text in enumerate(input["texts"]):
                 hob_pod.progress(done=done, total=len(input["texts"]))
@@ -53,6 +56,7 @@ of the caller whose deadline is nearest. Printing is fine: the host keeps it as 
 from .asks import cancelled, progress, time_left
 from .blob import Blob
 from .faults import Cancelled, Fault
+from .residency import gpu
 from .sessions import checkpoint, checkpoint_due, session
 
-__all__ = ["Blob", "Cancelled", "Fault", "cancelled", "checkpoint", "checkpoint_due", "progress", "session", "time_left"]
+__all__ = ["Blob", "Cancelled", "Fault", "cancelled", "checkpoint", "checkpoint_due", "gpu", "progress", "session", "time_left"]

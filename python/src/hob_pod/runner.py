@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 
-from . import asks, control, faults, regions, serving, sessions, wire
+from . import asks, control, faults, regions, residency, serving, sessions, wire
 
 #: Methods of a pod that the runner calls itself, so that no operation may have their names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
@@ -114,7 +114,7 @@ class Runner:
 
     def _become(self):
         """Imports, constructs, loads; warms up; says `started`, and `failed` if it came to that."""
-        entry, models = self.start["entry"], self.start["models"]
+        entry = self.start["entry"]
         doing = f"importing `{entry}`"
         try:
             kind = self._entry_class(entry)
@@ -122,27 +122,26 @@ class Runner:
             pod = kind()
             self._find_operations(pod)
             sessions.find(pod, entry)
-            self.control.send({"type": "started"})
+            resident = residency.Models(self, pod)
+            # Its threads would have to stand still; and a session's state is in it.
+            unloads = resident.can_unload() and self.start["concurrency"] == 1 and sessions.session() is None
+            self.server.models = resident if unloads else None
+            self.control.send({"type": "started", "unloads": True} if unloads else {"type": "started"})
             self.control.wait_for_load()
-            self.title.show("loading")
-            load = getattr(pod, "load", None)
-            if load is not None:
-                doing = f"`load` of `{entry}`"
-                result = load(models)
-                if hasattr(result, "__await__"):
-                    self.server.event_loop().run_until_complete(result)
-            warm_up = self.start["warm_up"]
-            if warm_up is not None:
-                doing = f"warming up with `{warm_up}`"
-                self._warm_up(warm_up, pod)
+            doing = None
+            resident.bring(self.control.gpu)
             if self.restored is not None:
                 doing = f"`restore` of `{entry}`"
                 sessions.restore(pod, self.start, self.restored)
         except Exception as error:
-            self.control.send({"type": "failed", "fault": faults.of_start(error, doing, models, self.pod_folder)})
-            control.leave(1)
+            self.failed(error, doing or resident.doing)
 
-    def _warm_up(self, name, pod):
+    def failed(self, error, doing):
+        """Tells the host what could not be done, and ends the process."""
+        self.control.send({"type": "failed", "fault": faults.of_start(error, doing, self.start["models"], self.pod_folder)})
+        control.leave(1)
+
+    def warm_up(self, name, pod):
         """Runs the file as a script of its own, with the pod as its global `pod`; it may await at its top level."""
         folder = os.path.realpath(self.start["folder"])
         path = os.path.realpath(os.path.join(folder, name))

@@ -37,6 +37,7 @@ class Server:
     def __init__(self, sock, start, pod_folder):
         self.operations = {}
         self.regions = None  # memory that the host shares with this pod
+        self.models = None  # lets go of them, and loads them again, for a class that can
         self.places = None  # where the author's code runs with concurrency above 1
         self.lane = lane.Lane(sock)
         self.answers = answers.Answers(start, pod_folder)
@@ -80,6 +81,8 @@ class Server:
         kind = message["type"]
         if kind in ("give", "close") and sessions.session() is not None:
             return None
+        if kind in ("load", "unload") and self.models is not None:
+            return None
         if kind != "ask" and kind != "batch":
             raise wire.ProtocolError(f"the host sent `{kind}` on the data lane")
         if message["incarnation"] != self._incarnation or message["digest"] != self._digest:
@@ -94,13 +97,22 @@ class Server:
             raise wire.ProtocolError("the first item of a batch is not the ask of its frame")
         return asks.BatchWork(items, now, operation, frame)
 
+    def _between(self, message):
+        """A word of the host that is for this thread and no ask."""
+        if message["type"] == "unload":
+            self.models.unload()
+        elif message["type"] == "load":
+            self.models.load(message.get("gpu"))
+        else:
+            sessions.between(message)
+
     def _take(self, frame, more):
         """Does one work on this thread; `more` works were read with it, so its answer may wait for theirs."""
         now = time.monotonic()
         work = self.work_of(frame, now)
         if work is None:
             self.lane.flush()
-            sessions.between(frame.message)
+            self._between(frame.message)
             return
         operation, out = work.operation, self.lane
         if out.held and (operation is None or operation.quick < QUICK_RUNS or out.overdue(now)):

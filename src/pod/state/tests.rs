@@ -11,6 +11,9 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         1 => Just(Event::Hello),
         1 => Just(Event::Started),
+        2 => Just(Event::MayLoad),
+        2 => Just(Event::Unload),
+        2 => Just(Event::Unloaded),
         1 => Just(Event::Ready),
         1 => Just(Event::Failed(Fault::new(Code::ImportFailed, "x"))),
         4 => (1usize..4).prop_map(|count| Event::Unit(0, count)),
@@ -54,7 +57,7 @@ proptest! {
         let rules = Rules { concurrency };
         let mut state = State::Starting { hello: false };
         let mut book = Book { next: 1, armed: true, ..Book::default() };
-        let start = [Event::Hello, Event::Started, Event::Ready].into_iter().take(if gets_ready { 3 } else { 0 });
+        let start = [Event::Hello, Event::Started, Event::MayLoad, Event::Ready].into_iter().take(if gets_ready { 4 } else { 0 });
         for event in start.chain(events) {
             let event = match event {
                 Event::Unit(_, count) => {
@@ -91,7 +94,8 @@ proptest! {
                     prop_assert!(*timed || !hands.is_empty(), "nothing would ever end this");
                     prop_assert!(!timed || book.armed);
                 }
-                State::Starting { .. } | State::Loading | State::Stopping { .. } => prop_assert!(book.armed, "{state:?} without a wait"),
+                State::Empty => {}
+                State::Starting { .. } | State::Loading | State::Unloading | State::Stopping { .. } => prop_assert!(book.armed, "{state:?} without a wait"),
                 State::Dead => prop_assert!(book.buried),
             }
             if let State::Serving(hands) | State::Draining { hands, .. } = &state {
@@ -147,4 +151,24 @@ fn a_retired_pod_finishes_what_it_has_before_its_time_runs() {
     let state = step(Rules { concurrency: 1 }, state, Event::Answer(1), &mut actions);
     assert_eq!(actions, [Resolve(1), Freed(1), Arm(Timer::Drain)]);
     assert_eq!(state.name(), "draining");
+}
+
+#[test]
+fn models_come_when_there_is_a_place_and_go_between_units_alone() {
+    let rules = Rules { concurrency: 1 };
+    let mut actions = Vec::new();
+    let state = step(rules, State::Starting { hello: true }, Event::Started, &mut actions);
+    assert_eq!((&state, &actions[..]), (&State::Empty, &[Disarm, AskToLoad][..]));
+    let (state, actions) = run(1, vec![Event::Unit(1, 1), Event::Unload]);
+    assert!(matches!(state, State::Serving(_)) && actions.is_empty(), "it has something in hand: {actions:?}");
+    let (state, actions) = run(1, vec![Event::Unit(1, 1), Event::Answer(1), Event::Unload]);
+    assert_eq!((&state, &actions[..]), (&State::Unloading, &[SendUnload, Arm(Timer::Unload)][..]));
+    let (state, actions) = run(1, vec![Event::Unload, Event::Unloaded]);
+    assert_eq!((&state, &actions[..]), (&State::Empty, &[Disarm, Emptied][..]));
+    let (state, actions) = run(1, vec![Event::Unload, Event::Unloaded, Event::MayLoad]);
+    assert_eq!((&state, &actions[..]), (&State::Loading, &[Arm(Timer::Load), SendLoad][..]));
+    let (state, _) = run(1, vec![Event::Unload, Event::Timeout]);
+    assert_eq!(state, State::Stopping { rung: Rung::Kill }, "one that does not let go of them is ended");
+    let (state, actions) = run(1, vec![Event::Unloaded]);
+    assert!(matches!(state, State::Stopping { .. }) && matches!(&actions[0], Blame(fault) if fault.code == Code::ProtocolViolation));
 }

@@ -1,0 +1,103 @@
+"""The models of this pod: loaded when the host has a place for them, let go of when it needs that for others.
+
+Apart from the runner because it happens more than once in a pod's life: the process, with what it imported, stays.
+"""
+
+import os
+import sys
+
+
+class Models:
+    """What the author's class loads."""
+
+    def __init__(self, runner, pod):
+        self._runner = runner
+        self._pod = pod
+        self.doing = ""  # for the fault, should it fail
+
+    def can_unload(self):
+        """Whether the class has an `unload`."""
+        return callable(getattr(self._pod, "unload", None))
+
+    def bring(self, gpu):
+        """Loads, and warms up. `gpu`: {"id", "kind"} of the one to use, or None. Raises what the author's code raises."""
+        runner, entry = self._runner, self._runner.start["entry"]
+        runner.title.show("loading")
+        use(gpu)
+        load = getattr(self._pod, "load", None)
+        if load is not None:
+            self.doing = f"`load` of `{entry}`"
+            self._call(load, runner.start["models"])
+        warm_up = runner.start["warm_up"]
+        if warm_up is not None:
+            self.doing = f"warming up with `{warm_up}`"
+            runner.warm_up(warm_up, self._pod)
+
+    def load(self, gpu):
+        """The host's word: load again."""
+        try:
+            self.bring(gpu)
+        except Exception as error:
+            self._runner.failed(error, self.doing)
+        self._runner.control.send({"type": "ready"})
+        self._runner.title.show("ready")
+
+    def unload(self):
+        """The host's word: let go of them, and of what allocators keep back."""
+        self._runner.title.show("unloading")
+        self.doing = f"`unload` of `{self._runner.start['entry']}`"
+        try:
+            self._call(self._pod.unload)
+        except Exception as error:
+            self._runner.failed(error, self.doing)
+        give_back()
+        self._runner.control.send({"type": "unloaded"})
+        self._runner.title.show("empty")
+
+    def _call(self, method, *arguments):
+        result = method(*arguments)
+        if hasattr(result, "__await__"):
+            self._runner.server.event_loop().run_until_complete(result)
+
+
+#: The GPU that the host gave this pod, as its driver calls it.
+_gpu = None
+
+
+def gpu():
+    """The GPU that this pod is to use, as its driver calls it (for NVIDIA its UUID), or None.
+
+    Frameworks see it alone, as their device 0: the host's choice is in CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES.
+    """
+    return _gpu
+
+
+def use(chosen):
+    """From now on frameworks see that GPU alone. They read the variable when they first touch a GPU, which is in `load`."""
+    global _gpu
+    if chosen is None:
+        return
+    _gpu = chosen["id"]
+    name = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "ROCR_VISIBLE_DEVICES"}.get(chosen["kind"])
+    if name is not None:
+        os.environ[name] = _gpu
+
+
+def give_back():
+    """Memory that nothing refers to goes back to the system."""
+    import gc
+
+    gc.collect()
+    torch = sys.modules.get("torch")
+    try:
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+    except Exception as error:  # what a half-imported torch raises is no reason to keep the place
+        print(f"hob_pod: torch kept its cache: {error}", file=sys.stderr)
+    try:
+        import ctypes
+
+        # Not every C library has it.
+        ctypes.CDLL(None).malloc_trim(0)
+    except (ImportError, OSError, AttributeError):
+        pass

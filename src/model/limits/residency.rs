@@ -1,0 +1,76 @@
+//! Bounds of residency: how long a loaded model keeps its place, and who may take it from it when.
+//!
+//! Apart from the others only because they are many; they are used by the same path.
+
+/// What a pod counts for until it was measured, in bytes, when its recipe does not say: an interpreter and little else.
+pub const FOOTPRINT_DEFAULT_BYTES: u64 = 64 << 20;
+
+/// Share of the machine's memory that pods may have together, in percent, unless the operator says otherwise.
+pub const MEMORY_BUDGET_PERCENT: u64 = 75;
+
+/// Share of a GPU's memory that models may have together, in percent, unless the operator says otherwise: drivers keep some for themselves.
+pub const GPU_BUDGET_PERCENT: u64 = 90;
+
+/// A model that was loaded keeps its place for so many times as long as its loading took, while others of its class want it: so at most about a
+/// fifth of the time goes into loading.
+pub const HOLD_LOADS: u32 = 4;
+
+/// Least such time, in milliseconds.
+pub const HOLD_MIN_MS: u64 = 1_000;
+
+/// Longest such time, in milliseconds.
+pub const HOLD_MAX_MS: u64 = 60_000;
+
+/// Who wants a place that work of a higher class has gets it after so many of its holder's holds: bulk keeps a ninth of a device, as it does of a pod.
+pub const PATIENCE_HOLDS: u32 = 8;
+
+/// A model without work for so long may be taken for gone by work of its own class, in milliseconds; half of what its loading took, if that is more.
+pub const GAP_MIN_MS: u64 = 100;
+
+/// Longest such gap, in milliseconds.
+pub const GAP_MAX_MS: u64 = 2_000;
+
+/// How long a pod may take to unload, in milliseconds, before it is ended.
+pub const UNLOAD_MS: u64 = 10_000;
+
+/// How long the memory of an unloaded model may take to come back, in milliseconds, before its pod is ended.
+pub const MEMORY_BACK_MS: u64 = 2_000;
+
+/// Between two looks whether it came back, in milliseconds.
+pub const MEMORY_BACK_LOOK_MS: u64 = 20;
+
+/// What an unloaded pod may hold more than before it loaded, in bytes: allocators keep some.
+pub const MEMORY_BACK_SLACK_BYTES: u64 = 64 << 20;
+
+/// What a pod may add to its measured footprint before that is written down again, in bytes.
+pub const FOOTPRINT_STEP_BYTES: u64 = 16 << 20;
+
+/// Most recipes whose footprints are kept: the least recently measured goes.
+pub const FOOTPRINTS_MAX: usize = 1_024;
+
+/// Largest file of footprints, in bytes.
+pub const FOOTPRINTS_BYTES_MAX: u64 = 1 << 20;
+
+/// Between two looks whether footprints changed, in milliseconds.
+pub const FOOTPRINTS_SAVE_MS: u64 = 2_000;
+
+/// Events of residency that a host remembers.
+pub const RESIDENCY_EVENTS_MAX: usize = 1_024;
+
+/// Of these, how many `hob status --json` shows.
+pub const RESIDENCY_EVENTS_SHOWN: usize = 64;
+
+/// Most exclusive groups that an operator may name, and most recipes in one.
+pub const EXCLUSIVE_GROUPS_MAX: usize = 64;
+
+/// Most values of a recipe's lever.
+pub const LEVER_VALUES_MAX: usize = 16;
+
+/// How long the tool of a GPU's driver may take to answer, in milliseconds.
+pub const GPU_TOOL_MS: u64 = 10_000;
+
+/// Most that it may say, in bytes.
+pub const GPU_TOOL_BYTES_MAX: u64 = 256 << 10;
+
+/// Most GPUs of a machine that are looked at.
+pub const GPUS_MAX: usize = 64;
