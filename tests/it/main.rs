@@ -9,6 +9,7 @@ mod models;
 mod packages;
 mod pods;
 mod repository;
+mod residency;
 mod sandbox;
 mod script_glue;
 mod sessions;

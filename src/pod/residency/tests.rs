@@ -193,6 +193,8 @@ struct Worker {
     loads: u64,
     waited_max: u64,
     waits_since: Option<u64>,
+    /// When its next ask comes.
+    next: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -211,7 +213,7 @@ fn simulate(workers: &mut [Worker], load: u64, until: u64) {
         for worker in workers.iter_mut() {
             let yields = residency.residents.get(&worker.id).is_some_and(|resident| resident.leaving);
             worker.state = match worker.state {
-                At::Away if worker.left > 0 => {
+                At::Away if worker.left > 0 && now >= worker.next => {
                     residency.want(worker.id, on_gpu(GB, false), worker.rank, ms(load), ms(now)).unwrap();
                     worker.waits_since.get_or_insert(now);
                     At::Away
@@ -227,7 +229,8 @@ fn simulate(workers: &mut [Worker], load: u64, until: u64) {
                     worker.left = worker.left.saturating_sub(worker.ask);
                     worker.done += worker.ask;
                     residency.idles(worker.id, now);
-                    At::Pause(now + worker.pause)
+                    worker.next = now + worker.pause;
+                    At::Pause(worker.next)
                 }
                 At::Pause(_) if yields => At::Unloading(now + 5),
                 At::Pause(end) if now >= end && worker.left > 0 => {
@@ -253,7 +256,7 @@ fn simulate(workers: &mut [Worker], load: u64, until: u64) {
 }
 
 fn worker(id: TenantId, rank: Rank, ask: u64, pause: u64) -> Worker {
-    Worker { id, rank, left: u64::MAX / 2, ask, pause, state: At::Away, done: 0, loads: 0, waited_max: 0, waits_since: None }
+    Worker { id, rank, left: u64::MAX / 2, ask, pause, state: At::Away, done: 0, loads: 0, waited_max: 0, waits_since: None, next: 0 }
 }
 
 #[test]

@@ -1,0 +1,315 @@
+//! Models that come and go: real pods on a machine that is made up, so that it has the memory and the GPUs that a test wants.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use hob::{
+    host::{Config, Host},
+    model::{
+        Call, Code, Home, Priority,
+        machine::{Gpu, GpuKind, ResidencyChange, ResidencyEvent, ResidentState},
+    },
+    pod::Machine,
+};
+use serde_json::{Value, json};
+
+use crate::support::{Rig, call, is_running, within};
+
+const GB: u64 = 1 << 30;
+
+/// A machine of numbers. Nobody says what a process holds on its GPUs.
+struct MadeUp {
+    memory: u64,
+    gpus: usize,
+}
+
+impl Machine for MadeUp {
+    fn memory_bytes(&self) -> u64 {
+        self.memory
+    }
+
+    fn gpus(&self) -> Vec<Gpu> {
+        let gpu = |at: usize| Gpu { id: format!("GPU-{at}"), name: "Made up".into(), kind: GpuKind::Nvidia, bytes: 10 * GB, used_bytes: 0 };
+        (0..self.gpus).map(gpu).collect()
+    }
+
+    fn gpu_bytes_of(&self, _: u32, _: &Gpu) -> Option<u64> {
+        None
+    }
+}
+
+/// A host on such a machine, `machine` being the lines of `[machine]` in its `hob.toml`.
+async fn rig(memory: u64, gpus: usize, machine: &str) -> Rig {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("home")).unwrap();
+    std::fs::write(folder.path().join("home/hob.toml"), format!("[machine]\n{machine}\n")).unwrap();
+    let host = host_on(folder.path(), memory, gpus).await;
+    Rig { folder, host }
+}
+
+async fn host_on(folder: &Path, memory: u64, gpus: usize) -> Host {
+    let config = Config::new(Home::at(folder.join("home"))).with_machine(Arc::new(MadeUp { memory, gpus }));
+    Host::open(config).await.unwrap()
+}
+
+/// Holds `megabytes` once it is loaded, and unloads as `UNLOAD` says. `do`: `ms` of work, or who it is.
+const MODEL: &str = r#"
+import os, time
+import hob_pod
+
+class Subject:
+    loads = 0
+
+    def load(self, models):
+        open_folder = "OPEN"
+        while os.path.exists(os.path.join(open_folder, "hold-NAME")):
+            open(os.path.join(open_folder, "loading-NAME"), "w").close()
+            time.sleep(0.01)
+        self.data = bytearray(os.urandom(1)) * (MEGABYTES << 20)
+        self.loads += 1
+
+    UNLOAD
+
+    def run(self, input):
+        time.sleep(input.get("ms", 0) / 1000)
+        assert len(self.data) == MEGABYTES << 20
+        return {"pid": os.getpid(), "loads": self.loads, "gpu": hob_pod.gpu(), "visible": os.environ.get("CUDA_VISIBLE_DEVICES")}
+"#;
+
+const UNLOADS: &str = "def unload(self):\n        self.data = None";
+
+/// A recipe of that class, with the lines of `[pod.residency]`.
+fn model(rig: &Rig, name: &str, megabytes: u64, unload: &str, residency: &str) -> PathBuf {
+    let open = rig.open().display().to_string();
+    let source = MODEL.replace("OPEN", &open).replace("NAME", name).replace("MEGABYTES", &megabytes.to_string());
+    rig.pool(name, &source.replace("UNLOAD", unload), &format!("residency = {{ {residency} }}"), "deadline_ms = 60000")
+}
+
+async fn who(rig: &Rig, recipe: &Path) -> Value {
+    rig.run(recipe, json!({})).await.unwrap().output.into_value()
+}
+
+fn with(recipe: &Path, priority: Priority, ms: u64) -> Call {
+    Call { priority, ..call(recipe, json!({ "ms": ms })) }
+}
+
+/// The loaded ones, as `hob status` shows them.
+fn loaded(rig: &Rig) -> Vec<String> {
+    let residents = rig.host.status().machine.residents;
+    residents.into_iter().filter(|resident| resident.state == ResidentState::Loaded).map(|resident| resident.recipe).collect()
+}
+
+fn of(events: &[ResidencyEvent], what: ResidencyChange) -> Vec<&str> {
+    events.iter().filter(|event| event.what == what).map(|event| &*event.recipe).collect()
+}
+
+/// Asserts from the journal of places that never two at once had one: from `Loading` until `Gone`.
+fn never_two_at_once(events: &[ResidencyEvent]) {
+    let mut there: BTreeMap<&str, &str> = BTreeMap::new();
+    for event in events {
+        match event.what {
+            ResidencyChange::Loading => {
+                assert!(there.is_empty(), "{} came while there was {there:?}: {events:#?}", event.recipe);
+                there.insert(&event.incarnation, &event.recipe);
+            }
+            ResidencyChange::Gone => assert!(there.remove(&*event.incarnation).is_some(), "{event:?} was not there"),
+            ResidencyChange::Loaded | ResidencyChange::Leaving => assert!(there.contains_key(&*event.incarnation), "{event:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_recipes_on_one_device_take_turns_interactive_first_and_bulk_goes_on_by_itself() {
+    let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;
+    let bulk = model(&rig, "bulk", 20, UNLOADS, "gpu_bytes = 1073741824");
+    let interactive = model(&rig, "interactive", 20, "pass", "gpu_bytes = 1073741824");
+
+    // Forty pieces of bulk work, all of which wait at once; and every now and then somebody at a screen.
+    let mut works = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let (host, call) = (rig.host.clone(), with(&bulk, Priority::Bulk, 100));
+        works.spawn(async move { host.call(call).await.unwrap().output.into_value() });
+    }
+    within(20, "the bulk work is at work", || rig.host.status().pools.iter().any(|pool| pool.asks_done >= 3)).await;
+    let mut left_behind = Vec::new();
+    for _ in 0..3 {
+        let done_before = done(&rig, "test/bulk");
+        let answer = rig.host.call(with(&interactive, Priority::Interactive, 10)).await.unwrap().output.into_value();
+        assert_eq!((&answer["gpu"], &answer["visible"]), (&json!("GPU-0"), &json!("GPU-0")), "it is told which device is its own");
+        let done_after = done(&rig, "test/bulk");
+        assert!(done_after < 40, "somebody who waits is not served after all the bulk work");
+        left_behind.push(done_after - done_before);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let answers: Vec<Value> = works.join_all().await;
+    assert_eq!(answers.len(), 40, "what was paused goes on by itself, and nothing is lost");
+    let pids: std::collections::BTreeSet<u64> = answers.iter().map(|answer| answer["pid"].as_u64().unwrap()).collect();
+    assert_eq!(pids.len(), 1, "it unloads and loads in the same process");
+
+    let events = rig.host.residency_events();
+    never_two_at_once(&events);
+    // At most the ask in hand was finished before the other had its turn.
+    assert!(left_behind.iter().all(|asks| *asks <= 2), "{left_behind:?}");
+    let loads = of(&events, ResidencyChange::Loaded);
+    let (bulk_loads, interactive_loads) = (loads.iter().filter(|name| **name == "test/bulk").count(), loads.len());
+    // Three visits at most: at the start, and once after each of the other's turns. Not one for each ask.
+    assert!((2..=4).contains(&bulk_loads) && interactive_loads <= 8, "{loads:?}");
+    let asked = events.iter().find(|event| event.what == ResidencyChange::Leaving).unwrap();
+    assert_eq!((&*asked.recipe, asked.wanted_by.as_deref()), ("test/bulk", Some("test/interactive")));
+    rig.close().await;
+}
+
+fn done(rig: &Rig, recipe: &str) -> u64 {
+    rig.host.status().pools.iter().filter(|pool| pool.recipe == recipe).map(|pool| pool.asks_done).sum()
+}
+
+#[tokio::test]
+async fn the_least_recently_used_goes_pinned_ones_stay_and_others_answer_meanwhile() {
+    let rig = rig(8 * GB, 0, "memory_bytes = 420000000\npinned = [\"test/pinned\"]").await;
+    let names = ["pinned", "old", "newer", "large"];
+    let recipes = names.map(|name| model(&rig, name, 60, UNLOADS, "memory_bytes = 100000000"));
+    let [pinned, old, newer, large] = &recipes;
+    for recipe in [pinned, newer, old] {
+        who(&rig, recipe).await;
+    }
+    // Used again: now `old` is the one that was used least recently.
+    who(&rig, newer).await;
+    assert_eq!(loaded(&rig), ["test/pinned", "test/newer", "test/old"]);
+
+    // Four of them are within the budget as measured, but not as declared below: this one has to wait until one is gone.
+    let text = std::fs::read_to_string(large.join("recipe.toml")).unwrap();
+    std::fs::write(large.join("recipe.toml"), text.replace("100000000", "220000000")).unwrap();
+    std::fs::write(rig.open().join("hold-large"), "").unwrap();
+    let (host, loading) = (rig.host.clone(), call(large, json!({})));
+    let waits = tokio::spawn(async move { host.call(loading).await });
+    let at_it = rig.open().join("loading-large");
+    within(20, "it loads", || at_it.exists()).await;
+    assert_eq!(loaded(&rig), ["test/pinned", "test/newer"], "the least recently used had to go, and no more than that");
+    let status = rig.host.status().machine;
+    assert!(status.residents.iter().any(|resident| resident.recipe == "test/large" && resident.state == ResidentState::Loading));
+    assert!(status.memory_claimed_bytes <= status.memory_budget_bytes && status.memory_budget_bytes == 420_000_000, "{status:?}");
+
+    // While it loads, those that are loaded answer; it does not end before we say so.
+    for recipe in [pinned, newer, pinned] {
+        assert_eq!(who(&rig, recipe).await["loads"], 1);
+    }
+    assert!(!waits.is_finished());
+    std::fs::remove_file(rig.open().join("hold-large")).unwrap();
+    waits.await.unwrap().unwrap();
+
+    // And back: `newer` was used after `large`, which is measured to be smaller than it said.
+    who(&rig, newer).await;
+    assert_eq!(who(&rig, old).await["loads"], 2, "the process stayed, its model did not");
+    assert_eq!(who(&rig, pinned).await["loads"], 1, "pinned ones are never asked to go");
+    let events = rig.host.residency_events();
+    let leaving = of(&events, ResidencyChange::Leaving);
+    assert_eq!(leaving[0], "test/old");
+    assert!(!leaving.contains(&"test/pinned"), "{leaving:?}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn memory_that_does_not_come_back_comes_back_with_the_end_of_its_pod() {
+    let rig = rig(8 * GB, 0, "exclusive = { one = [\"test/honest\", \"test/keeps\", \"test/without\"] }").await;
+    let honest = model(&rig, "honest", 100, UNLOADS, "memory_bytes = 100000000");
+    let keeps = model(&rig, "keeps", 100, "def unload(self):\n        pass", "memory_bytes = 100000000");
+    let without = model(&rig, "without", 100, "pass", "memory_bytes = 100000000");
+    let pid = |answer: Value| answer["pid"].as_u64().unwrap() as u32;
+    let first = [pid(who(&rig, &honest).await), pid(who(&rig, &keeps).await), pid(who(&rig, &without).await)];
+    assert!(is_running(first[0]), "it unloaded and stays");
+    let held = rig.host.pods().into_iter().find(|pod| pod.pid == Some(first[0])).unwrap();
+    assert!(held.state == "empty" && held.memory_bytes.unwrap() < 64 << 20, "{held:?}");
+    within(5, "the one that kept its memory is gone", || !is_running(first[1])).await;
+
+    let second = who(&rig, &honest).await;
+    assert_eq!((second["loads"].as_u64(), pid(second)), (Some(2), first[0]));
+    within(5, "one that cannot unload went", || !is_running(first[2])).await;
+    assert_ne!(pid(who(&rig, &keeps).await), first[1]);
+    never_two_at_once(&rig.host.residency_events());
+    let status = rig.host.status();
+    assert!(status.pools.iter().all(|pool| pool.crashes == 0), "none of them failed: {status:?}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn without_work_a_model_stays_for_as_long_as_its_recipe_says() {
+    let rig = rig(8 * GB, 0, "").await;
+    let at_once = model(&rig, "at-once", 100, UNLOADS, "keep_alive_ms = 0");
+    let soon = model(&rig, "soon", 100, "pass", "keep_alive_ms = 300");
+    let stays = model(&rig, "stays", 10, UNLOADS, "");
+    who(&rig, &stays).await;
+    let pid = who(&rig, &at_once).await["pid"].as_u64().unwrap() as u32;
+    within(5, "it unloads at once", || rig.host.pods().iter().any(|pod| pod.pid == Some(pid) && pod.state == "empty")).await;
+    assert_eq!(who(&rig, &at_once).await["loads"], 2);
+    let pid = who(&rig, &soon).await["pid"].as_u64().unwrap() as u32;
+    within(5, "one that cannot unload goes", || !is_running(pid)).await;
+    assert_eq!(who(&rig, &stays).await["loads"], 1);
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn what_can_never_be_had_is_said_with_its_numbers() {
+    let rig = rig(8 * GB, 1, "memory_bytes = 1000000000\npinned = [\"test/pinned\"]").await;
+    who(&rig, &model(&rig, "pinned", 100, "pass", "")).await;
+    for (name, residency, says) in [
+        ("huge", "memory_bytes = 2000000000", "take 2000000000 bytes of memory; all pods together may have 1000000000"),
+        ("wide", "gpu_bytes = 10737418240", "take 10737418240 bytes on a GPU; the largest of this machine has 9663676"),
+    ] {
+        let recipe = model(&rig, name, 1, UNLOADS, residency);
+        let fault = rig.run(&recipe, json!({})).await.unwrap_err();
+        assert!(fault.code == Code::OutOfMemory && fault.message.contains(says), "{fault}");
+    }
+    rig.close().await;
+    let rig = self::rig(8 * GB, 0, "").await;
+    let fault = rig.run(&model(&rig, "lost", 1, "pass", "gpu_bytes = 1048576"), json!({})).await.unwrap_err();
+    assert!(fault.code == Code::OutOfMemory && fault.message.contains("want a GPU, and this machine has none"), "{fault}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn what_was_measured_counts_for_the_next_host() {
+    let rig = rig(8 * GB, 0, "").await;
+    let recipe = model(&rig, "measured", 150, "pass", "memory_bytes = 5000000000");
+    who(&rig, &recipe).await;
+    let claimed = |host: &Host| host.status().machine.memory_claimed_bytes;
+    let first = claimed(&rig.host);
+    assert!((150 << 20..300 << 20).contains(&first), "{first}");
+    rig.host.shutdown().await;
+    // It would not fit as it was declared, and is loaded for what it was measured to be.
+    let host = host_on(rig.folder.path(), GB, 0).await;
+    host.call(call(&recipe, json!({}))).await.unwrap();
+    host.shutdown().await;
+    // A file that cannot be read costs the measures, and nothing else.
+    let file = rig.folder.path().join("home/state/footprints.json");
+    assert!(std::fs::read_to_string(&file).unwrap().contains("memory_bytes"));
+    std::fs::write(&file, "{").unwrap();
+    let host = host_on(rig.folder.path(), GB, 0).await;
+    let fault = host.call(call(&recipe, json!({}))).await.unwrap_err();
+    assert_eq!(fault.code, Code::OutOfMemory, "{fault}");
+    host.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_unload_that_fails_or_hangs_costs_its_pod_and_no_call() {
+    let rig = rig(8 * GB, 0, "exclusive = { one = [\"test/raises\", \"test/hangs\", \"test/other\"] }").await;
+    let raises = model(&rig, "raises", 1, "def unload(self):\n        raise RuntimeError(\"no\")", "");
+    let hangs = model(&rig, "hangs", 1, "def unload(self):\n        open(\"OPEN/hangs\", \"w\").close()\n        time.sleep(60)", "");
+    let source = std::fs::read_to_string(hangs.join("pod/subject.py")).unwrap();
+    std::fs::write(hangs.join("pod/subject.py"), source.replace("OPEN", &rig.open().display().to_string())).unwrap();
+    let other = model(&rig, "other", 1, UNLOADS, "");
+    let pid = who(&rig, &raises).await["pid"].as_u64().unwrap() as u32;
+    who(&rig, &other).await;
+    assert!(!is_running(pid));
+    let logs = rig.host.dossiers();
+    assert!(logs.iter().any(|dossier| dossier.recipe == "test/raises"), "its author is told: {logs:?}");
+    let pid = who(&rig, &hangs).await["pid"].as_u64().unwrap() as u32;
+    who(&rig, &other).await;
+    assert!(!is_running(pid) && rig.open().join("hangs").exists(), "it hung, and was ended");
+    assert!(who(&rig, &raises).await["pid"].is_u64(), "it is called again as if nothing had been");
+    never_two_at_once(&rig.host.residency_events());
+    rig.close().await;
+}
