@@ -233,6 +233,10 @@ fn status_text(status: &HostStatus) -> String {
     if !status.zygotes.is_empty() {
         text.push_str(&format!("\n\n{}", zygote_table(&status.zygotes)));
     }
+    let machine = machine_text(&status.machine);
+    if !machine.is_empty() {
+        text.push_str(&format!("\n\n{machine}"));
+    }
     text
 }
 

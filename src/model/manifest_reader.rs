@@ -12,6 +12,7 @@ use toml::{
 
 use super::{
     fault::{Code, Fault},
+    machine::LeverValue,
     operation::Schema,
     recipe::is_inner_path,
 };
@@ -173,6 +174,21 @@ impl<'s, 'a> Table<'s, 'a> {
         let read = items.iter().map(|item| match item.get_ref() {
             DeValue::String(text) => Ok(Spanned::new(item.span(), text.to_string())),
             _ => Err(self.wrong(item, key, "a list of strings")),
+        });
+        read.collect()
+    }
+
+    /// A list of integers and texts; no key is an empty one.
+    pub(super) fn levers(&mut self, key: &'static str) -> Result<Vec<LeverValue>, Fault> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let what = "a list of integers of 0 or more, or texts";
+        let DeValue::Array(items) = value.get_ref() else { return Err(self.wrong(value, key, what)) };
+        let read = items.iter().map(|item| match item.get_ref() {
+            DeValue::String(text) => Ok(LeverValue::Text(text.to_string())),
+            DeValue::Integer(number) => {
+                u64::from_str_radix(number.as_str(), number.radix()).map(LeverValue::Number).map_err(|_| self.wrong(item, key, what))
+            }
+            _ => Err(self.wrong(item, key, what)),
         });
         read.collect()
     }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use super::{
     fault::Fault,
-    machine::ResidencySpec,
     grant::{KINDS, Permissions, is_free_variable},
     limits,
+    machine::{LeverSpec, ResidencySpec},
     manifest_reader::Table,
     recipe::{PodSpec, PoolSpec, Recycle, Runtime},
     session::{Mode, SessionSpec},
@@ -57,6 +57,7 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
     let preload = preload(table, &runtime)?;
     let session = session(table, concurrency)?;
     let residency = residency(table)?;
+    let lever = lever(table)?;
     let recycle = match table.optional_table("recycle")? {
         Some(mut table) => {
             let recycle = Recycle {
@@ -86,6 +87,7 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
         preload,
         session,
         residency,
+        lever,
     })
 }
 
@@ -130,6 +132,31 @@ fn residency(table: &mut Table) -> Result<ResidencySpec, Fault> {
     }
     table.finish()?;
     Ok(ResidencySpec { memory_bytes, gpu_bytes, exclusive, keep_alive_ms })
+}
+
+/// `[pod.lever]`.
+fn lever(table: &mut Table) -> Result<Option<LeverSpec>, Fault> {
+    let Some(mut table) = table.optional_table("lever")? else { return Ok(None) };
+    let name = table.string("name")?;
+    if !is_identifier(name.get_ref()) {
+        return Err(table.fault(&name, "name", format!("`{}` is not a lever's name: wanted e.g. `batch_size`", name.get_ref())));
+    }
+    let values = table.levers("values")?;
+    if !(2..=limits::LEVER_VALUES_MAX).contains(&values.len()) {
+        let why = format!("{} `values`: wanted 2 to {}, from what is wanted to what is bearable", values.len(), limits::LEVER_VALUES_MAX);
+        return Err(table.fault_here(why));
+    }
+    if let Some((at, _)) = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value)) {
+        return Err(table.fault_here(format!("value {} of `values` is there twice", at + 1)));
+    }
+    let at_load = match table.optional_string("at")? {
+        None => false,
+        Some(word) if word.get_ref() == "ask" => false,
+        Some(word) if word.get_ref() == "load" => true,
+        Some(word) => return Err(table.fault(&word, "at", format!("`{}`: wanted `ask` or `load`", word.get_ref()))),
+    };
+    table.finish()?;
+    Ok(Some(LeverSpec { name: name.into_inner(), values, at_load }))
 }
 
 /// `[pod.env]`: plain text for names that are the recipe's to choose.

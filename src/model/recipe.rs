@@ -13,7 +13,7 @@ use super::{
     grant::Permissions,
     id::{Digest, RecipeName},
     limits,
-    machine::ResidencySpec,
+    machine::{LeverSpec, ResidencySpec},
     manifest_reader::{CHECK, Source, Table, line_of},
     operation::{Batch, BatchCost, Operation},
     pod_table::{permissions, pod},
@@ -77,6 +77,8 @@ pub struct PodSpec {
     pub session: Option<SessionSpec>,
     /// What its models need while they are loaded.
     pub residency: ResidencySpec,
+    /// What is lowered when memory ran out.
+    pub lever: Option<LeverSpec>,
 }
 
 /// How many pods a recipe has.
@@ -402,6 +404,14 @@ output = { type = "object" }
                 "`checkpoint_interval_ms` of 5 is too often",
             ),
             ("[pod]", "[pod]\nconcurrency = 2\nsession = { mode = \"shared\" }", 9, "`concurrency` above 1"),
+            ("[pod]", "[pod]\nresidency = { exclusive = true }", 8, "`exclusive` without `gpu_bytes`"),
+            ("[pod]", "[pod]\nresidency = { gpu_byte = 5 }", 8, "nearest known key: `gpu_bytes`"),
+            ("[pod]", "[pod]\nresidency = { memory_bytes = 5 }", 8, "pod.residency.memory_bytes: found 5, wanted 1048576 to"),
+            ("[pod]", "[pod]\nlever = { name = \"a-b\", values = [2, 1] }", 8, "`a-b` is not a lever's name"),
+            ("[pod]", "[pod]\nlever = { name = \"a\", values = [2] }", 8, "1 `values`: wanted 2 to"),
+            ("[pod]", "[pod]\nlever = { name = \"a\", values = [2, 1, 2] }", 8, "value 3 of `values` is there twice"),
+            ("[pod]", "[pod]\nlever = { name = \"a\", values = [2.5, 1] }", 8, "wanted a list of integers of 0 or more, or texts"),
+            ("[pod]", "[pod]\nlever = { name = \"a\", values = [2, 1], at = \"call\" }", 8, "`call`: wanted `ask` or `load`"),
             ("[pod]", "[pod]\nmin = 2", 8, "pod.min: found 2, wanted 0 to 1"),
             ("[pod]", "[pod]\nmax = 0", 8, "pod.max: found 0, wanted 1 to"),
             ("[pod]", "[pod]\nenv = { LD_PRELOAD = \"x\" }", 8, "LD_PRELOAD: this variable is the host's"),

@@ -60,6 +60,9 @@ pub struct PoolStatus {
     /// Waiting asks, by class.
     pub waiting: Waiting,
     pub pods_max: usize,
+    /// Where its lever is, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lever: Option<LeverStatus>,
     pub asks_done: u64,
     /// Asks that ended by a fault of the pod.
     pub asks_failed: u64,
@@ -70,6 +73,15 @@ pub struct PoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_fault: Option<Fault>,
     pub pods: Vec<PodStatus>,
+}
+
+/// What is lowered when memory runs out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeverStatus {
+    pub name: String,
+    pub value: serde_json::Value,
+    /// How often; `hob pods --lift` takes it back.
+    pub lowered: usize,
 }
 
 /// Waiting asks, by class.

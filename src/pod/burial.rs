@@ -134,9 +134,15 @@ impl Driver {
                 placed.pending.tally.add(how);
                 self.seat.ended(&placed.pending.request, how)
             });
+            // Killed for its memory: what runs from now on, and this ask again, does so with less.
+            let used = self.running.get(&hand.unit).map_or(0, |running| running.lever);
+            let less = fault.code == Code::OutOfMemory && is_suspect && self.lower(used);
             // A caller that has a part of the result cannot be given the same part again.
             if !placed.pending.request.operation.idempotent || placed.pending.gave {
                 self.end_with(placed, fault.clone());
+            } else if less && !placed.pending.lowered {
+                self.tell_lowered(&mut placed, used);
+                again.push(placed);
             } else if placed.pending.tally.is_poison() {
                 let poison = poison.unwrap_or_else(|| Fault::new(Code::PoisonRequest, "this input ended its pod again and again"));
                 self.end_with(placed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));

@@ -24,7 +24,6 @@ use super::{
     lane::Lane,
     log,
     page::Page,
-    pool,
     process::{Process, Spec},
     regions::Regions,
     registry::{self, Record},
@@ -39,7 +38,7 @@ use super::{
     wire::{Control, FromPod, Payload},
 };
 use crate::model::{
-    Blame, Code, Fault,
+    Code, Fault,
     limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS, SESSION_TTL_MAX_MS},
     recipe::Recycle,
 };
@@ -482,7 +481,7 @@ impl Driver {
             placed.pending.begun += 1;
             self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0, progress: None });
         }
-        self.running.insert(first, Running { asks, operation, is_tiny, sent: now, grace: None, split: None, good: 0 });
+        self.running.insert(first, Running { asks, operation, is_tiny, sent: now, lever: self.lever(), grace: None, split: None, good: 0 });
         if self.running.len() == 1 {
             (self.heard, self.silence) = (now, Silence::default());
             self.memory_due = self.memory_due.map(|at| at.min(now + Duration::from_millis(MEMORY_WATCH_MS)));
@@ -490,79 +489,6 @@ impl Driver {
         self.idle_at = None;
         self.shared.in_hand.store(self.hands.len(), Ordering::Relaxed);
         self.step(Event::Unit(first, asks));
-    }
-
-    // Callers.
-
-    fn resolve(&mut self, ask: AskId) {
-        let Some((result, whole_batch)) = self.last.take() else {
-            return self.finish(ask, Reply::Fault(Fault::new(Code::Internal, "an answer was lost")));
-        };
-        let Some(hand) = self.hands.get_mut(&ask) else { return };
-        match result {
-            Ok(payload) => {
-                if let Some(running) = self.running.get_mut(&hand.unit) {
-                    running.good += 1;
-                }
-                self.shared.was_useful.store(true, Ordering::Relaxed);
-                self.report.good += 1;
-                if let Some(placed) = hand.placed.as_ref().filter(|_| self.seat.has_suspects()) {
-                    self.report.cleared.push(pool::digest(&placed.pending.request));
-                }
-                self.finish(ask, Reply::Answer(payload));
-            }
-            Err(fault) => {
-                let unit = hand.unit;
-                if whole_batch && self.running.get(&unit).is_some_and(|running| running.asks > 1) {
-                    // Which item it was is found by halves.
-                    if let Some(placed) = hand.placed.take() {
-                        let placed = self.halved(placed, ask, unit);
-                        self.returns.push(placed);
-                    }
-                    return;
-                }
-                let by_pod = matches!(fault.blame, Blame::Pod | Blame::Machine);
-                self.report.failed += u64::from(by_pod);
-                // A pod that can say what failed is at work, whoever is to blame.
-                self.report.good += u64::from(!by_pod);
-                self.shared.was_useful.fetch_or(!by_pod, Ordering::Relaxed);
-                let fault = self.with_tail(fault, ask);
-                *self.shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(fault.clone());
-                self.finish(ask, Reply::Fault(fault));
-            }
-        }
-    }
-
-    /// The ask as a member of its half of a batch that failed.
-    pub(super) fn halved(&mut self, mut placed: Placed, ask: AskId, unit: AskId) -> Placed {
-        let Some(running) = self.running.get_mut(&unit) else { return placed };
-        let (left, right) = *running.split.get_or_insert_with(|| self.seat.split());
-        let cohort = if ((ask - unit) as usize) < running.asks / 2 { left } else { right };
-        if let Some(group) = &mut placed.waiting.group {
-            group.cohort = cohort;
-        }
-        placed
-    }
-
-    /// Gives its caller the last reply, if nobody did.
-    pub(super) fn finish(&mut self, ask: AskId, reply: Reply) {
-        let Some(hand) = self.hands.get_mut(&ask) else { return };
-        hand.tell_progress();
-        let Some(placed) = hand.placed.take() else { return };
-        self.report.over.push(placed.ticket);
-        placed.pending.finish(reply);
-        // What waits to be delivered is of this ask, unless several run: then it finds its receiver gone.
-        if self.hands.len() == 1 && self.undelivered.take().is_some() {
-            self.resume_reading();
-        }
-    }
-
-    /// What came meanwhile was not read, on our side: the pod's clocks begin anew.
-    fn resume_reading(&mut self) {
-        self.unfinished.add(if self.data.is_some() { Which::Data } else { Which::Control });
-        let now = Instant::now();
-        (self.heard, self.silence) = (now, Silence::default());
-        self.hands.values_mut().for_each(|hand| hand.heard = now);
     }
 
     fn freed(&mut self, unit: AskId) {

@@ -105,6 +105,8 @@ pub(super) struct Pending {
     pub tally: Tally,
     /// How often it was begun.
     pub begun: u32,
+    /// The recipe's lever was lowered for it.
+    pub lowered: bool,
     /// Its caller has a chunk of its result: from then on it cannot be run again.
     pub gave: bool,
 }

@@ -90,6 +90,8 @@ pub(super) struct Running {
     /// See [`super::seat::Unit::is_tiny`].
     pub is_tiny: bool,
     pub sent: Instant,
+    /// Which value of the recipe's lever it was sent with.
+    pub lever: usize,
     /// Until when it may wind up.
     pub grace: Option<Instant>,
     /// The cohorts of its halves, once it failed as a whole.

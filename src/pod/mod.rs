@@ -8,6 +8,7 @@
 //! GPU, `cgroup.rs` holds it to its memory. What is around it: `confine.rs` and `seccomp.rs` say what it may do, `family.rs` has the pods that are
 //! forked rather than started, `doctor.rs` finds out what the machine can do of all that.
 
+mod answering;
 mod burial;
 mod cgroup;
 mod clocks;

@@ -83,6 +83,8 @@ pub(super) struct Book {
     pub(super) poison: Poison,
     /// A start is planned for then.
     pub(super) planned: Option<Duration>,
+    /// Which value of the recipe's lever holds.
+    pub(super) lever: usize,
     /// The recipe was asked, or is to be kept ready: `min` counts from then on.
     pub(super) used: bool,
     pub(super) closed: bool,
@@ -133,6 +135,7 @@ impl Pool {
                 restarts: Restarts::new(),
                 poison: Poison::new(),
                 planned: None,
+                lever: 0,
                 used: false,
                 closed: false,
                 done: 0,
@@ -181,7 +184,7 @@ impl Pool {
         }
         pool.refuse_while_cooling(&mut book, now, waiting.deadline)?;
         book.used = true;
-        let pending = Pending { request, chunks: sender, end, tally: Tally::default(), begun: 0, gave: false };
+        let pending = Pending { request, chunks: sender, end, tally: Tally::default(), begun: 0, lowered: false, gave: false };
         let late = book.schedule.shed(now);
         let pushed = book.schedule.push(pending, waiting).map_err(|refused| {
             drop(refused.item);
@@ -214,7 +217,7 @@ impl Pool {
         book.restarts.lift();
         book.poison.clear();
         self.0.suspects.store(false, Ordering::Relaxed);
-        book.failing = 0;
+        (book.failing, book.lever) = (0, 0);
         let failed = self.0.dispatch(&mut book, self.0.now());
         drop(book);
         failed.send();
@@ -241,6 +244,7 @@ impl Pool {
             retry_after: retry_after.map(|at| at.saturating_sub(now).as_millis() as u64),
             waiting: status::Waiting { interactive, normal, bulk },
             pods_max: pool.spec.max,
+            lever: pool.lever_status(book.lever),
             asks_done: book.done,
             asks_failed: book.failed,
             asks_repeated: book.repeated,
@@ -317,6 +321,12 @@ impl Inner {
 
     pub(super) fn now(&self) -> Duration {
         self.born.elapsed()
+    }
+
+    fn lever_status(&self, at: usize) -> Option<status::LeverStatus> {
+        let lever = self.recipe.manifest().pod.as_ref()?.lever.as_ref()?;
+        let value = serde_json::to_value(lever.values.get(at)?).ok()?;
+        Some(status::LeverStatus { name: lever.name.clone(), value, lowered: at })
     }
 
     fn at(&self, instant: Instant) -> Duration {

@@ -121,6 +121,7 @@ impl Driver {
             FromPod::Ready => self.step(Event::Ready),
             FromPod::Unloaded => self.step(Event::Unloaded),
             FromPod::Failed(fault) => {
+                let fault = self.could_not_load(fault);
                 let fault = self.with_tail(fault, 0);
                 self.step(Event::Failed(fault));
             }

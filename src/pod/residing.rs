@@ -19,9 +19,9 @@ use super::{
     wire::{Control, GpuWire},
 };
 use crate::model::{
-    Priority,
+    Code, Fault, Priority,
     limits::{MEMORY_LOOK_MS, POD_START_DEFAULT_MS},
-    machine::Gpu,
+    machine::{Gpu, LeverValue},
 };
 
 /// What a driver knows of its pod's place.
@@ -48,6 +48,8 @@ pub(super) struct Residing {
     pub keep_until: Option<Instant>,
     gpu: Option<Gpu>,
     memory_looked: Instant,
+    /// Which value of the lever it was loaded with.
+    lever: usize,
 }
 
 impl Residing {
@@ -74,6 +76,7 @@ impl Residing {
             keep_until: None,
             gpu: None,
             memory_looked: Instant::now(),
+            lever: 0,
         }
     }
 
@@ -156,13 +159,41 @@ impl Driver {
         }
     }
 
+    /// Which value of the recipe's lever holds now; 0 where there is none.
+    pub(super) fn lever(&self) -> usize {
+        match self.spec.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.lever.is_some()) {
+            true => self.seat.lever().unwrap_or(0),
+            false => 0,
+        }
+    }
+
+    pub(super) fn lever_value(&self, at: usize) -> Option<&LeverValue> {
+        self.spec.recipe.manifest().pod.as_ref()?.lever.as_ref()?.values.get(at)
+    }
+
+    /// Why it could not load; or, if memory ran out and there is a lever for that, that the next one is to try with less.
+    pub(super) fn could_not_load(&self, fault: Fault) -> Fault {
+        let less = fault.code == Code::OutOfMemory
+            && self.state == State::Loading
+            && self.lever_is_for_loading()
+            && self.lower(self.residing.lever);
+        if !less {
+            return fault;
+        }
+        tracing::info!(recipe = %self.spec.recipe.manifest().name, "memory ran out while loading: the lever is lowered");
+        Fault::new(Code::ShuttingDown, "memory ran out while loading, and the next pod loads with less")
+    }
+
     pub(super) fn say_load(&mut self) {
         let gpu = self.residing.gpu.clone();
         let gpu = gpu.as_ref().map(|gpu| GpuWire { id: &gpu.id, kind: gpu.kind });
+        self.residing.lever = self.lever();
+        let lever = self.lever_value(self.residing.lever).cloned();
+        let lever = lever.as_ref();
         match self.residing.loaded_before {
-            false => self.say(&Control::Load { gpu }),
+            false => self.say(&Control::Load { lever, gpu }),
             // By then its main thread listens on the data lane.
-            true => self.say_on_data(&Control::Load { gpu }),
+            true => self.say_on_data(&Control::Load { lever, gpu }),
         }
     }
 

@@ -239,6 +239,22 @@ impl Seat {
         .flatten()
     }
 
+    /// Which value of the recipe's lever holds.
+    pub(super) fn lever(&self) -> Option<usize> {
+        self.with(|_, book| book.lever)
+    }
+
+    /// Lowers the lever, which has so many values, unless another did since it was at `used`; whether it is lower than that now.
+    pub(super) fn lower(&self, used: usize, values: usize) -> bool {
+        self.with(|_, book| {
+            if book.lever == used && used + 1 < values {
+                book.lever += 1;
+            }
+            book.lever > used
+        })
+        .unwrap_or(false)
+    }
+
     /// Whether inputs are suspected of having ended a pod.
     pub(super) fn has_suspects(&self) -> bool {
         self.pool.upgrade().is_some_and(|pool| pool.suspects.load(Ordering::Relaxed))

@@ -202,16 +202,17 @@ impl Driver {
         let Some((_, request)) = asked.first() else { return Err(Fault::new(Code::Internal, "nobody waits for what is sent")) };
         let left = |deadline: Instant| deadline.saturating_duration_since(now).as_millis() as u64;
         let digest = self.spec.recipe.digest().hex();
+        let lever = self.lever_value(self.running.get(&first).map_or(0, |running| running.lever));
         let (incarnation, operation) = (&self.spec.incarnation, &request.operation);
         let blobs = request.blobs.iter().zip(regions.iter().copied().chain(std::iter::repeat(None)));
         let in_frame: u64 = blobs.clone().filter(|(_, region)| region.is_none()).map(|(blob, _)| blob.size()).sum();
         let json = match operation.batch {
-            None => wire::ask(incarnation, &digest, &operation.name, &request.input, left(request.deadline), blobs.clone())?,
+            None => wire::ask(incarnation, &digest, &operation.name, &request.input, left(request.deadline), lever, blobs.clone())?,
             Some(_) => {
                 let items =
                     asked.iter().map(|(ask, request)| wire::Item { ask: *ask, left_ms: left(request.deadline), input: &request.input });
                 let items: Vec<_> = items.collect();
-                wire::batch(incarnation, &digest, &operation.name, &items)?
+                wire::batch(incarnation, &digest, &operation.name, lever, &items)?
             }
         };
         let bytes = json.len() as u64 + in_frame;

@@ -23,7 +23,7 @@ use super::{
 use crate::model::{
     Code, Digest, Fault, Manifest, Priority,
     limits::{
-        FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, FOOTPRINTS_MAX, GPU_BUDGET_PERCENT, MEMORY_BACK_LOOK_MS, MEMORY_BACK_MS,
+        FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, FOOTPRINTS_MAX, GPU_BUDGET_PERCENT, HOLD_MIN_MS, MEMORY_BACK_LOOK_MS, MEMORY_BACK_MS,
         MEMORY_BACK_SLACK_BYTES, MEMORY_BUDGET_PERCENT, RESIDENCY_EVENTS_MAX, RESIDENCY_EVENTS_SHOWN,
     },
     machine::{
@@ -341,7 +341,7 @@ impl Inner {
                 oldest.map(|oldest| book.footprints.remove(&oldest));
             }
             book.footprints.insert(recipe, (footprint, measured));
-            book.unsaved = true;
+            book.unsaved |= is_news(known.unwrap_or(Footprint { memory_bytes: FOOTPRINT_DEFAULT_BYTES, ..Footprint::default() }), footprint);
         }
         if let Some(resident) = book.residency.residents.get_mut(&id) {
             resident.need.memory = footprint.memory_bytes;
@@ -351,6 +351,15 @@ impl Inner {
         }
         self.look(&mut book);
     }
+}
+
+/// Whether the next host should know: most pods are small and load in no time, and a disk is not written to for those.
+fn is_news(known: Footprint, measured: Footprint) -> bool {
+    let differs = |one: u64, other: u64, step: u64| one.abs_diff(other) > step.max(one / 4);
+    let grew = measured.memory_bytes > FOOTPRINT_DEFAULT_BYTES || known.memory_bytes > FOOTPRINT_DEFAULT_BYTES;
+    (grew && differs(known.memory_bytes, measured.memory_bytes, FOOTPRINT_STEP_BYTES))
+        || differs(known.gpu_bytes, measured.gpu_bytes, FOOTPRINT_STEP_BYTES)
+        || differs(known.load_ms, measured.load_ms, HOLD_MIN_MS)
 }
 
 /// A pod's claim to a place. Its driver has it; dropped, the place is free when the pod's memory is back.

@@ -13,7 +13,7 @@ use super::frame::Frame;
 use crate::model::{
     Blob, Code, Fault,
     limits::{BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES},
-    machine::GpuKind,
+    machine::{GpuKind, LeverValue},
 };
 
 /// The protocol version that this host speaks.
@@ -79,6 +79,9 @@ pub enum Control<'a> {
     Start(Box<Start<'a>>),
     /// The first time; then on the data lane, as `unload`.
     Load {
+        /// The value of the recipe's lever, if it has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lever: Option<&'a LeverValue>,
         /// The one that it is to use.
         #[serde(skip_serializing_if = "Option::is_none")]
         gpu: Option<GpuWire<'a>>,
@@ -159,6 +162,8 @@ struct AskWire<'a> {
     operation: &'a str,
     input: &'a RawValue,
     left_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lever: Option<&'a LeverValue>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blobs: Vec<BlobWire<'a>>,
 }
@@ -172,13 +177,14 @@ pub fn ask<'a>(
     operation: &str,
     input: &str,
     left_ms: u64,
+    lever: Option<&LeverValue>,
     blobs: impl Iterator<Item = (&'a Blob, Option<u64>)>,
 ) -> Result<Vec<u8>, Fault> {
     let input = raw(input)?;
     let blobs = blobs
         .map(|(blob, region)| BlobWire { name: (&*blob.name).into(), media_type: (&*blob.media_type).into(), bytes: blob.size(), region })
         .collect();
-    Ok(serde_json::to_vec(&AskWire { r#type: "ask", incarnation, digest, operation, input, left_ms, blobs })
+    Ok(serde_json::to_vec(&AskWire { r#type: "ask", incarnation, digest, operation, input, left_ms, lever, blobs })
         .expect("strings and numbers become JSON"))
 }
 
@@ -196,6 +202,8 @@ struct BatchWire<'a> {
     incarnation: &'a str,
     digest: &'a str,
     operation: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lever: Option<&'a LeverValue>,
     items: Vec<ItemWire<'a>>,
 }
 
@@ -209,10 +217,10 @@ struct ItemWire<'a> {
 /// The JSON of a batch.
 ///
 /// Errors: `invalid_json`, should an input not be JSON after all.
-pub fn batch(incarnation: &str, digest: &str, operation: &str, items: &[Item]) -> Result<Vec<u8>, Fault> {
+pub fn batch(incarnation: &str, digest: &str, operation: &str, lever: Option<&LeverValue>, items: &[Item]) -> Result<Vec<u8>, Fault> {
     let items = items.iter().map(|item| Ok(ItemWire { ask: item.ask, left_ms: item.left_ms, input: raw(item.input)? }));
     let items = items.collect::<Result<_, Fault>>()?;
-    Ok(serde_json::to_vec(&BatchWire { r#type: "batch", incarnation, digest, operation, items }).expect("strings and numbers become JSON"))
+    Ok(serde_json::to_vec(&BatchWire { r#type: "batch", incarnation, digest, operation, lever, items }).expect("strings and numbers become JSON"))
 }
 
 fn raw(input: &str) -> Result<&RawValue, Fault> {

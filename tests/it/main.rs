@@ -5,6 +5,7 @@ mod cli;
 mod embeddings;
 mod environment;
 mod leftovers;
+mod levers;
 mod models;
 mod packages;
 mod pods;

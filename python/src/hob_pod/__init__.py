@@ -56,7 +56,7 @@ of the caller whose deadline is nearest. Printing is fine: the host keeps it as 
 from .asks import cancelled, progress, time_left
 from .blob import Blob
 from .faults import Cancelled, Fault
-from .residency import gpu
+from .residency import gpu, lever
 from .sessions import checkpoint, checkpoint_due, session
 
-__all__ = ["Blob", "Cancelled", "Fault", "cancelled", "checkpoint", "checkpoint_due", "gpu", "progress", "session", "time_left"]
+__all__ = ["Blob", "Cancelled", "Fault", "cancelled", "checkpoint", "checkpoint_due", "gpu", "lever", "progress", "session", "time_left"]

@@ -25,7 +25,7 @@ class Control:
         self.title = None  # shows the pod's state to people; set before `listen`
         self.regions = None  # memory that the host shares; set before `listen`
         self._descriptors = []  # that came, oldest first, each for one message
-        self.gpu = None  # the one to use, as the host said with the first `load`
+        self.gpu = self.lever = None  # what the host said with the first `load`
         self._load = _thread.allocate_lock()
         self._load.acquire()
 
@@ -123,7 +123,7 @@ class Control:
             self.regions.refused(message["why"])
         elif kind == "load":
             if self._load.locked():
-                self.gpu = message.get("gpu")
+                self.gpu, self.lever = message.get("gpu"), message.get("lever")
                 self._load.release()
         elif kind == "drain":
             idle = asks.drain()

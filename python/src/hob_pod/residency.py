@@ -6,6 +6,8 @@ Apart from the runner because it happens more than once in a pod's life: the pro
 import os
 import sys
 
+from . import asks
+
 
 class Models:
     """What the author's class loads."""
@@ -19,8 +21,10 @@ class Models:
         """Whether the class has an `unload`."""
         return callable(getattr(self._pod, "unload", None))
 
-    def bring(self, gpu):
+    def bring(self, gpu, lever=None):
         """Loads, and warms up. `gpu`: {"id", "kind"} of the one to use, or None. Raises what the author's code raises."""
+        global _lever
+        _lever = lever
         runner, entry = self._runner, self._runner.start["entry"]
         runner.title.show("loading")
         use(gpu)
@@ -33,10 +37,10 @@ class Models:
             self.doing = f"warming up with `{warm_up}`"
             runner.warm_up(warm_up, self._pod)
 
-    def load(self, gpu):
+    def load(self, gpu, lever):
         """The host's word: load again."""
         try:
-            self.bring(gpu)
+            self.bring(gpu, lever)
         except Exception as error:
             self._runner.failed(error, self.doing)
         self._runner.control.send({"type": "ready"})
@@ -58,6 +62,22 @@ class Models:
         result = method(*arguments)
         if hasattr(result, "__await__"):
             self._runner.server.event_loop().run_until_complete(result)
+
+
+#: What the recipe's lever was at when the models were loaded.
+_lever = None
+
+
+def lever():
+    """Where the recipe's `[pod.lever]` is now, one of its `values`; None for a recipe without one.
+
+    The host lowers it when memory ran out (`MemoryError`, CUDA's out of memory, a pod that was killed for its memory), and
+    runs the ask again: use it for what costs memory, such as a batch size. In `load` it is what is to be loaded with.
+    """
+    work = asks.current()
+    if work is None or work.frame is None or work.frame.message is None:
+        return _lever
+    return work.frame.message.get("lever", _lever)
 
 
 #: The GPU that the host gave this pod, as its driver calls it.

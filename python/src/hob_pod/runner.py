@@ -129,7 +129,7 @@ class Runner:
             self.control.send({"type": "started", "unloads": True} if unloads else {"type": "started"})
             self.control.wait_for_load()
             doing = None
-            resident.bring(self.control.gpu)
+            resident.bring(self.control.gpu, self.control.lever)
             if self.restored is not None:
                 doing = f"`restore` of `{entry}`"
                 sessions.restore(pod, self.start, self.restored)

@@ -102,7 +102,7 @@ class Server:
         if message["type"] == "unload":
             self.models.unload()
         elif message["type"] == "load":
-            self.models.load(message.get("gpu"))
+            self.models.load(message.get("gpu"), message.get("lever"))
         else:
             sessions.between(message)
 
