@@ -1,9 +1,10 @@
 """A language model for tests: an OpenAI-compatible server on loopback whose answers follow from the request alone.
 
 It sorts letters of customers and knows what they are about. What it does not know, but for one, is how the topics are
-called: it takes that from the instructions or from demonstrations, and otherwise says it in its own words, which is wrong. Letters that
-mention two things it gets right only with two demonstrations or more. So instructions and demonstrations both count, as
-they do with a real one. Asked for instructions it proposes some of different worth, which one follows from the request.
+called: it takes that from the instructions or from demonstrations, and otherwise says it in its own words, which is wrong.
+Letters that mention two things it gets right only with two demonstrations or more. So instructions and demonstrations both
+count, as they do with a real one. What has a riddle in it is beyond it, and then it does not keep to the form. Asked for
+instructions it proposes some of different worth, which one follows from the request.
 """
 
 import hashlib
@@ -50,6 +51,8 @@ def answer(body):
     messages = body["messages"]
     system = next((one["content"] for one in messages if one["role"] == "system"), "")
     asked = messages[-1]["content"]
+    if "riddle" in asked:
+        return "Who knows?"
     wanted = re.findall(r"`\[\[ ## (\w+) ## \]\]`", asked.rpartition("Respond with")[2])
     wanted = [name for name in wanted if name != "completed"]
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -9,21 +9,22 @@ import unittest
 import dspy
 import endpoints
 import programs
-from answers import ENTRY_BYTES, Answers, Samples, digest
+from answers import Answers, Samples, digest
 from hob_pod import Fault
 
 
 class Kept(unittest.TestCase):
     def test_answers_are_counted_and_full_at_their_bound(self):
-        answers = Answers(2 * (ENTRY_BYTES + 4))
+        answers = Answers(2 * len(b'["a", "four"]\n'))
         answers.put("a", "four")
-        answers.put("b", "ünf")  # four bytes
-        self.assertEqual(answers.bytes, answers.most)
+        answers.put("b", "\n\u00fc")  # four bytes as JSON
+        self.assertEqual(len(answers.lines), answers.most)
         with self.assertRaises(Fault) as raised:
             answers.put("c", "")
-        self.assertEqual(raised.exception.code, "too_large")
-        self.assertEqual((answers.get("b"), answers.get("c")), ("ünf", None))
-        self.assertEqual(Answers(1000, dict(answers.texts)).bytes, answers.bytes)
+        self.assertEqual((raised.exception.code, raised.exception.detail["answers"]), ("too_large", 2))
+        self.assertEqual((answers.get("b"), answers.get("c")), ("\n\u00fc", None))
+        again = Answers(1000, bytes(answers.lines))
+        self.assertEqual((again.texts, again.lines), (answers.texts, answers.lines))
 
     def test_a_key_is_of_all_and_of_no_order(self):
         self.assertEqual(digest({"a": 1, "b": [2]}), digest({"b": [2], "a": 1}))

@@ -100,6 +100,10 @@ class Optimizer(unittest.TestCase):
         cls.hob.environment |= {"OPENAI_API_KEY": "the key"}
         cls.server = Server(cls.hob, recipe, clerk(place), listen=f"127.0.0.1:{cls.door}")
         cls.addClassCleanup(lambda: cls.server.end())
+        # Those of a run that was cut short count as well.
+        for session in cls.hob.run("sessions"):
+            if session["recipe"] == RECIPE:
+                cls.hob.run("sessions", "close", RECIPE, session["name"])
         cls.run_ = f"{os.getpid()}-{int(time.time())}"
         cls.chunks, cls.output, cls.optimized = cls.unbroken()
         cls.total = cls.model.count()
@@ -107,6 +111,7 @@ class Optimizer(unittest.TestCase):
     @classmethod
     def unbroken(cls):
         one = Session(cls, "unbroken")
+        cls.addClassCleanup(one.close)
         one.prepare()
         begun = time.monotonic()
         chunks, output = one.optimize()
@@ -117,6 +122,7 @@ class Optimizer(unittest.TestCase):
         self.model.drop()
         self.model.forget()
         self.model.fault = None
+        self.model.delay = 0
         self.session = Session(self, self._testMethodName.removeprefix("test_"))
         self.addCleanup(self.session.close)
 
@@ -204,6 +210,8 @@ class Optimizer(unittest.TestCase):
     def test_a_kill_at_any_time_loses_next_to_nothing(self):
         """Three pods of a run are killed as soon as each has told of two further candidates, with nothing held back for them."""
         self.session.prepare(threads=2)
+        # Long enough that a run is not over before it is killed.
+        self.model.delay = 0.02
         chunks = []
         for kill in (2, 4, 6):
             process = self.session.start({})
@@ -304,6 +312,17 @@ class Optimizer(unittest.TestCase):
         refused("load_trainset", {"examples": [{"letter": "a", "topic": 1}, {"letter": "a", "topic": "b"}]})
         refused("load_trainset", {"examples": [*letters(2), {"letter": "a", "subject": "b"}]}, "`examples/2`", "`subject`", "`topic`")
         self.session.call("load_trainset", EXAMPLES)
+        for lines, words in [
+            (b"", "no examples"),
+            (b'{"letter": "a", "topic": "b"}\n{"letter": ', "line 2 of the blob `examples` is no JSON"),
+            (b'["a", "b"]', "line 1"),
+            (b'{"letter": "a", "topic": 3}', "line 1"),
+        ]:
+            with self.assertRaises(Failed) as failed:
+                self.session.load_lines(lines)
+            self.assertEqual(failed.exception.code, "invalid_input")
+            self.assertIn(words, failed.exception.fault["message"])
+        refused("load_trainset", {}, "no `examples`")
         # A configuration.
         refused("configure", self.session.settings(signature="letter -> subject"), "`examples/0`", "lacks `subject`")
         refused("configure", self.session.settings(signature="letter, topic"), "0 `->`")
@@ -330,14 +349,46 @@ class Optimizer(unittest.TestCase):
         self.assertEqual(output["asked"], self.total - status["answers"]["count"])
 
     def test_reasoning_without_demonstrations(self):
-        self.session.prepare(style="chain_of_thought", bootstrapped_demos=0, labeled_demos=0, minibatch=0, trials=4)
+        self.session.prepare(style="chain_of_thought", bootstrapped_demos=0, labeled_demos=0, minibatch=0, trials=6)
         chunks, output = self.session.optimize()
-        self.assertEqual([chunk["kind"] for chunk in chunks], ["baseline"] + ["full"] * 4)
+        self.assertEqual([chunk["kind"] for chunk in chunks], ["baseline"] + ["full"] * 6)
         self.assertGreater(output["score"], output["baseline"])
         found = self.session.optimized()
         self.assertEqual((found["program"]["demos"], found["program"]["style"]), ([], "chain_of_thought"))
         said = self.session.call("predict", {"inputs": {"letter": UNSEEN[0]["letter"]}})
         self.assertIn("Some words on reasoning", said["reasoning"])
+
+    def test_examples_come_as_lines_too(self):
+        """And then much is kept: what a checkpoint costs, and that it stays a small part of the time."""
+        padding = " And so on." * 2_000
+        rows = [{**row, "letter": row["letter"] + padding} for row in letters(300, first=1_000)]
+        lines = "\n".join(map(json.dumps, rows)).encode()
+        self.assertEqual(self.session.load_lines(lines), {"examples": 60, "validation": 240, "fields": ["letter", "topic"]})
+        settings = {"candidates": 3, "trials": 2, "bootstrapped_demos": 1, "labeled_demos": 1, "threads": 2}
+        self.session.call("configure", self.session.settings(**settings))
+        begun, number = time.monotonic(), self.session.kept_number()
+        _, output = self.session.optimize()
+        took, number = time.monotonic() - begun, self.session.kept_number() - number
+        size = next(one["checkpoint"]["bytes"] for one in self.hob.run("sessions") if one["name"] == self.session.name)
+        say(f"{output['asked']} answers of a session of {size / 1e6:.1f} MB: {took:.1f} s, {number} checkpoints")
+        self.assertGreater(output["asked"], 240)
+
+    def test_what_a_language_model_cannot_do_counts_as_wrong(self):
+        """However often: the other half of the letters is what the trials are judged by."""
+        riddles = [{**row, "letter": row["letter"] + " This is a riddle."} for row in EXAMPLES["validation"]]
+        self.session.call("load_trainset", {**EXAMPLES, "validation": EXAMPLES["validation"] + riddles})
+        self.session.call("configure", self.session.settings(minibatch=0, trials=4))
+        _, output = self.session.optimize()
+        self.assertGreater(output["score"], output["baseline"])
+        self.assertEqual(output["score"], 50)
+        fault = self.session.refused("predict", {"inputs": {"letter": "It is a riddle."}})
+        self.assertEqual(fault["code"], "recipe_failed")
+        self.assertIn("cannot be read", fault["message"])
+        # Instructions that cannot be read are another thing: there is nothing to try.
+        self.session.call("configure", self.session.settings(instructions="Solve the riddle."))
+        fault = self.session.refused("optimize", {})
+        self.assertEqual(fault["code"], "recipe_failed")
+        self.assertIn("MIPROv2 ended with", fault["message"])
 
     def test_pieces(self):
         file = self.hob.home / "optimized.json"
@@ -377,6 +428,12 @@ class Session:
 
     def call(self, operation, input):
         return self.hob.call(RECIPE, operation, input, *([] if operation == "render" else self.words))
+
+    def load_lines(self, lines):
+        with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+            file.write(lines)
+            file.flush()
+            return self.hob.run("call", RECIPE, "load_trainset", "{}", *self.words, "--blob", f"examples={file.name}")["output"]
 
     def place(self, **more):
         return {"url": f"http://localhost:{self.model.port}/v1", "model": "clerk", **more}
@@ -426,18 +483,22 @@ class Session:
 
     def kept(self):
         """Answers in the newest checkpoint on the disk."""
-        file, _ = self.checkpoint()
-        return len(json.loads(file.read_bytes())["answers"])
+        while True:
+            folder, number = self.checkpoint()
+            try:
+                return len((folder / f"{number}.checkpoint").read_bytes().splitlines()) - 1
+            except FileNotFoundError:
+                pass  # two more came meanwhile
 
     def kept_number(self):
         return self.checkpoint()[1]
 
     def checkpoint(self):
+        """Where they are, and the number of the newest."""
         for file in (self.hob.home / "state/sessions").glob("*/session.json"):
             kept = json.loads(file.read_bytes())
-            if self.name in json.dumps(kept):
-                newest = max(int(one.stem) for one in file.parent.glob("*.checkpoint"))
-                return file.parent / f"{newest}.checkpoint", newest
+            if kept["name"] == self.name:
+                return file.parent, kept["checkpoints"][-1]["number"]
         raise AssertionError(f"no session {self.name}")
 
     def close(self):

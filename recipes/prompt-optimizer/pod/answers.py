@@ -10,41 +10,38 @@ import threading
 
 from hob_pod import Fault
 
-#: Most bytes of answers that a session keeps, each with its key. They go into each checkpoint, which may have 256 MiB.
+#: Most bytes of answers that a session keeps, as they are in its checkpoints: a checkpoint may have 256 MiB.
 BYTES_MAX = 64 << 20
-
-#: What an answer counts besides its text: its key, and the marks around both in a checkpoint.
-ENTRY_BYTES = 80
 
 
 class Answers:
-    """Texts by the digest of what was asked. Read from any thread, written by one."""
+    """Texts by the digest of what was asked. Read from any thread, written by one.
 
-    def __init__(self, most=BYTES_MAX, texts=None):
+    `lines` is them all as they go into a checkpoint, a JSON `[key, text]` each: only what is new is ever put into it.
+    """
+
+    def __init__(self, most=BYTES_MAX, lines=b""):
         self.most = most
-        self.texts = texts or {}
-        self.bytes = sum(map(_weight, self.texts.values()))
+        self.lines = bytearray(lines)
+        self.texts = dict(map(json.loads, lines.splitlines()))
 
     def get(self, key):
         return self.texts.get(key)
 
     def put(self, key, text):
         """Raises Fault when they are full."""
-        weight = _weight(text)
-        if self.bytes + weight > self.most:
+        line = json.dumps([key, text], ensure_ascii=False).encode() + b"\n"
+        size = len(self.lines)
+        if size + len(line) > self.most:
             raise Fault(
                 "too_large",
-                f"the answers are full: {len(self.texts)} of them have {self.bytes} bytes, one more has {weight}, and at most {self.most} are kept",
+                f"the answers are full: {len(self.texts)} have {size} bytes, one more has {len(line)}, and at most {self.most} are kept",
                 f"`configure` with more `answers_bytes` (at most {BYTES_MAX}), or with fewer trials, candidates or examples; "
                 "what is there is kept and used",
-                {"answers": len(self.texts), "bytes": self.bytes, "most": self.most},
+                {"answers": len(self.texts), "bytes": size, "most": self.most},
             )
+        self.lines += line
         self.texts[key] = text
-        self.bytes += weight
-
-
-def _weight(text):
-    return len(text.encode()) + ENTRY_BYTES
 
 
 def digest(value):

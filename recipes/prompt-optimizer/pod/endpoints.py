@@ -12,7 +12,7 @@ import requests
 from hob_pod import Fault
 
 #: Largest answer that is read, in bytes.
-ANSWER_BYTES_MAX = 8 << 20
+ANSWER_BYTES_MAX = 1 << 20
 
 #: What passes by itself: the place is busy, or is being started.
 PASSING = (408, 429, 500, 502, 503, 504)
@@ -49,7 +49,8 @@ class Endpoint:
         tries = self.place.get("tries", 4)
         for attempt in range(tries):
             try:
-                return self._ask(body)
+                # What is no text in UTF-8 (half of a pair of surrogates) can be neither kept nor sent.
+                return self._ask(body).encode(errors="replace").decode()
             except _Passing as passing:
                 if attempt + 1 == tries or stopped():
                     raise passing.fault from None

@@ -5,6 +5,8 @@ once there is one. Everything else of a run follows from these (`answers`), so a
 to optimize again ends where the one before would have.
 """
 
+import json
+
 import dspy
 import programs
 from answers import BYTES_MAX, Answers
@@ -16,8 +18,11 @@ from runs import Run, language_model
 #: Which form of state this is.
 FORM = 1
 
-#: Most text of examples, in bytes: they are in each checkpoint.
+#: Most bytes of all examples, as JSON: they are in each checkpoint.
 EXAMPLES_BYTES_MAX = 32 << 20
+
+#: Most examples of either kind.
+EXAMPLES_MAX = 10_000
 
 #: What MIPROv2 takes for validation when no examples were set aside for it, of all: its own rule.
 VALIDATION_SHARE = 0.8
@@ -47,20 +52,28 @@ class Optimizer:
     def __init__(self):
         self.examples = self.validation = self.settings = self.result = None
         self.answers = Answers()
+        self.head = None  # what `checkpoint` gave of all but the answers, and what it was made of
 
     # --- the session's operations, in the order in which they are called
 
-    def load_trainset(self, input):
+    def load_trainset(self, input, blobs):
         """Takes the examples. What was configured for those before is dropped; answers are kept."""
-        examples, validation = input["examples"], input.get("validation")
-        size = 0
+        rows = {}
+        for name in ("examples", "validation"):
+            if name in input and name in blobs:
+                raise wrong(f"`{name}` is in the input and a blob, wanted one of them")
+            rows[name] = read_lines(blobs[name].data, name) if name in blobs else input.get(name)
+        examples, validation = rows["examples"], rows["validation"]
+        if examples is None:
+            raise wrong(f"no `examples` in the input, and of blobs {listed(blobs)}", "`hob call ... --blob examples=FILE.jsonl`")
         for name, rows in (("examples", examples), ("validation", validation or [])):
             for number, row in enumerate(rows):
-                size += sum(len(key) + len(text.encode()) for key, text in row.items())
                 if sorted(row) != sorted(examples[0]):
-                    raise wrong(f"`{name}/{number}` has {listed(row)}; the first example has {listed(examples[0])}", "give all the same fields")
+                    text = f"`{name}/{number}` has {listed(row)}; the first example has {listed(examples[0])}"
+                    raise wrong(text, "give all the same fields")
+        size = len(json.dumps([examples, validation], ensure_ascii=False).encode())
         if size > EXAMPLES_BYTES_MAX:
-            raise Fault("too_large", f"the examples have {size} bytes of text; at most {EXAMPLES_BYTES_MAX} are taken")
+            raise too_large(f"{size} bytes as JSON")
         if validation is None and len(examples) < 2:
             raise wrong("1 example without `validation`; wanted 2 or more, of which some are set aside to judge by")
         self.examples, self.validation, self.settings, self.result = examples, validation, None, None
@@ -81,8 +94,9 @@ class Optimizer:
             raise wrong("`bootstrapped_demos` of 0 with `labeled_demos`: MIPROv2 wants 1 or more, or 0 of both")
         for name in ("language_model", "prompt_model"):
             check_place(settings.get(name), name)
-        if self.answers.bytes > settings["answers_bytes"]:
-            raise wrong(f"`answers_bytes` of {settings['answers_bytes']} is less than the {self.answers.bytes} that are there")
+        there = len(self.answers.lines)
+        if there > settings["answers_bytes"]:
+            raise wrong(f"`answers_bytes` of {settings['answers_bytes']} is less than the {there} that are there")
         if settings != self.settings:
             self.settings, self.result = settings, None
         self.answers.most = settings["answers_bytes"]
@@ -145,7 +159,7 @@ class Optimizer:
     def status(self, input):
         """How far the session is, and what it keeps."""
         stage = "empty" if self.examples is None else "loaded" if self.settings is None else "optimized" if self.result else "configured"
-        answers = {"count": len(self.answers.texts), "bytes": self.answers.bytes, "most": self.answers.most}
+        answers = {"count": len(self.answers.texts), "bytes": len(self.answers.lines), "most": self.answers.most}
         status = {"stage": stage, "answers": answers}
         if self.examples is not None:
             trained, judged = self._split()
@@ -163,22 +177,22 @@ class Optimizer:
     # --- its state
 
     def checkpoint(self):
-        return {
-            "form": FORM,
-            "examples": self.examples,
-            "validation": self.validation,
-            "settings": self.settings,
-            "result": self.result,
-            "answers": self.answers.texts,
-        }
+        """A line of JSON with all but the answers, then a line for each of these."""
+        parts = (self.examples, self.validation, self.settings, self.result)
+        # None of them is ever changed in place, and the examples may be long.
+        if self.head is None or any(one is not other for one, other in zip(parts, self.head[0])):
+            names = ("examples", "validation", "settings", "result")
+            self.head = parts, json.dumps({"form": FORM, **dict(zip(names, parts))}, ensure_ascii=False).encode() + b"\n"
+        return self.head[1] + self.answers.lines
 
     def restore(self, state):
-        if state["form"] != FORM:
-            raise Fault("recipe_failed", f"the session's state has the form {state['form']}, wanted {FORM}")
-        self.examples, self.validation = state["examples"], state["validation"]
-        self.settings, self.result = state["settings"], state["result"]
-        most = self.settings["answers_bytes"] if self.settings else BYTES_MAX
-        self.answers = Answers(most, state["answers"])
+        head, _, lines = bytes(state).partition(b"\n")
+        head = json.loads(head)
+        if head["form"] != FORM:
+            raise Fault("recipe_failed", f"the session's state has the form {head['form']}, wanted {FORM}")
+        self.examples, self.validation = head["examples"], head["validation"]
+        self.settings, self.result = head["settings"], head["result"]
+        self.answers = Answers(self.settings["answers_bytes"] if self.settings else BYTES_MAX, lines)
 
     # --- apart
 
@@ -199,6 +213,32 @@ class Optimizer:
 
     def _order(self, operation, before):
         return wrong(f"`{operation}` before `{before}`: this session has {self.status({})['stage']!r}", f"call `{before}` first")
+
+
+def read_lines(data, name):
+    """Examples from lines of JSON. Raises Fault."""
+    if len(data) > EXAMPLES_BYTES_MAX:
+        raise too_large(f"{len(data)} bytes in the blob `{name}`")
+    rows = []
+    for number, line in enumerate(bytes(data).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise wrong(f"line {number} of the blob `{name}` is no JSON: {error}", "wanted an object in each line") from None
+        if not isinstance(row, dict) or len(row) < 2 or not all(isinstance(value, str) for value in row.values()):
+            raise wrong(f"line {number} of the blob `{name}` is {line[:80]!r}; wanted an object of two texts or more")
+        rows.append(row)
+        if len(rows) > EXAMPLES_MAX:
+            raise too_large(f"more than {EXAMPLES_MAX} lines in the blob `{name}`")
+    if not rows:
+        raise wrong(f"the blob `{name}` has no examples", "wanted an object of texts in each line")
+    return rows
+
+
+def too_large(found):
+    return Fault("too_large", f"the examples have {found}; at most {EXAMPLES_MAX} with {EXAMPLES_BYTES_MAX} bytes are taken")
 
 
 class _Failed(BaseException):
