@@ -11,7 +11,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import PATIENCE, Failed, Hob, Server, alone, changed, say
+from harness import PATIENCE, RECIPES, Failed, Hob, Server, alone, changed, say
 from language_model import LanguageModel, answer, letters
 
 RECIPE = "hob/prompt-optimizer"
@@ -359,7 +359,7 @@ class Optimizer(unittest.TestCase):
         self.assertIn("Some words on reasoning", said["reasoning"])
 
     def test_examples_come_as_lines_too(self):
-        """And then much is kept: what a checkpoint costs, and that it stays a small part of the time."""
+        """And more of them than an input may have: each checkpoint is of megabytes then, and there are fewer."""
         padding = " And so on." * 2_000
         rows = [{**row, "letter": row["letter"] + padding} for row in letters(300, first=1_000)]
         lines = "\n".join(map(json.dumps, rows)).encode()
@@ -372,6 +372,9 @@ class Optimizer(unittest.TestCase):
         size = next(one["checkpoint"]["bytes"] for one in self.hob.run("sessions") if one["name"] == self.session.name)
         say(f"{output['asked']} answers of a session of {size / 1e6:.1f} MB: {took:.1f} s, {number} checkpoints")
         self.assertGreater(output["asked"], 240)
+        self.assertGreater(size, len(lines))
+        # Not one for each answer: that is what their cost decides.
+        self.assertLess(number, output["asked"] // 4)
 
     def test_what_a_language_model_cannot_do_counts_as_wrong(self):
         """However often: the other half of the letters is what the trials are judged by."""
@@ -389,6 +392,18 @@ class Optimizer(unittest.TestCase):
         fault = self.session.refused("optimize", {})
         self.assertEqual(fault["code"], "recipe_failed")
         self.assertIn("MIPROv2 ended with", fault["message"])
+
+    def test_cases(self):
+        cases = sorted((RECIPES / "prompt-optimizer/cases").iterdir())
+        self.assertGreaterEqual(len(cases), 2)
+        for case in cases:
+            asked = json.loads((case / "input.json").read_text())
+            if (case / "fault.json").exists():
+                wanted = json.loads((case / "fault.json").read_text())
+                self.assertEqual(self.session.refused(asked["operation"], asked["input"])["code"], wanted["code"])
+            else:
+                wanted = json.loads((case / "output.json").read_text())
+                self.assertEqual(self.session.call(asked["operation"], asked["input"]), wanted)
 
     def test_pieces(self):
         file = self.hob.home / "optimized.json"
