@@ -74,10 +74,14 @@ class Hob:
 
 
 class Server:
-    """`hob serve` in a home, with folders published and installed there, since it calls only what is signed."""
+    """`hob serve` in a home, with folders published and installed there, since it calls only what is signed.
 
-    def __init__(self, hob, *folders):
+    `listen`: an address for its HTTP door.
+    """
+
+    def __init__(self, hob, *folders, listen=None):
         self.hob = hob
+        self.words = ["serve"] if listen is None else ["serve", "--listen", listen]
         # Made anew: what was published before may have other bytes.
         for name in ("repo", "keys"):
             shutil.rmtree(hob.home / name, ignore_errors=True)
@@ -97,7 +101,7 @@ class Server:
         self.begin()
 
     def begin(self):
-        self.process = self.hob.start("--json", "serve", stderr=subprocess.DEVNULL)
+        self.process = self.hob.start("--json", *self.words, stderr=subprocess.DEVNULL)
         self.told = json.loads(self.process.stdout.readline())
 
     def kill(self):
