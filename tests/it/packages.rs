@@ -105,19 +105,21 @@ fn without_preload(recipe: &Path, place: &Path) -> PathBuf {
 #[tokio::test]
 async fn scikit_learn_and_multiprocessing_run_as_they_are() {
     let host = host().await;
-    let outputs = started_and_forked(&host, "forest", |recipe| {
+    let mut outputs = started_and_forked(&host, "forest", |recipe| {
         let ways = ["fork", "spawn", "forkserver"].map(|way| to(recipe, "share", json!({ "way": way })));
         ways.into_iter().chain([to(recipe, "learn", json!({}))]).collect()
     })
     .await;
-    for outputs in &outputs {
+    for outputs in &mut outputs {
         let squares: Vec<u32> = (0..10).map(|number| number * number).collect();
         for shared in &outputs[..3] {
             assert_eq!(*shared, json!({"squares": squares, "counted": 400, "told": [0, 0, 1, 1, 2, 2], "summed": 999_000.0}));
         }
-        let learnt = &outputs[3];
+        let learnt = &mut outputs[3];
         assert!(learnt["right"].as_u64().unwrap() > 420, "{learnt}");
-        assert!((1..=2).contains(&learnt["workers"].as_u64().unwrap()), "joblib computed in processes: {learnt}");
+        // On a busy machine one of the two may have done all of it before the other was there.
+        let workers = learnt.as_object_mut().unwrap().remove("workers").unwrap();
+        assert!((1..=2).contains(&workers.as_u64().unwrap()), "joblib computed in {workers} processes");
     }
     assert_eq!(outputs[0], outputs[1]);
     host.shutdown().await;
