@@ -151,7 +151,7 @@ async fn pocketsphinx_hears_what_was_said() {
 
 /// The environment of torch, made as a host makes it, and the only one in its home: one of an older lock is deleted first.
 ///
-/// `uv` links it out of its cache instead of copying, and the cache is deleted then: the 5.5 GB lie on the disk once, at no time twice.
+/// `uv` links it out of its cache instead of copying, and the cache is deleted then: the 6 GB lie on the disk once, at no time twice.
 async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &VersionReq) -> Environment {
     let (progress, place): (progress::Shared, _) = (Arc::new(Silent), tempfile::tempdir().unwrap());
     let linking = place.path().join("uv");
@@ -173,7 +173,7 @@ async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &Versi
     }
 }
 
-/// Needs an environment of 5.5 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names the home to make it in, where the file `python`
+/// Needs an environment of 6 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names the home to make it in, where the file `python`
 /// then names its interpreter, for what else needs torch.
 #[tokio::test]
 async fn torch_and_transformers_run_as_they_are() {

@@ -2,7 +2,7 @@
 # Runs a recipe that uses torch and transformers as they are; and makes the reference vectors again with torch and
 # sentence-transformers, and compares them with minilm.json.
 #
-# It stands apart from the other tests because its environment is 5.5 GB. Hob builds that environment once, in a home of its own
+# It stands apart from the other tests because its environment is 6 GB. Hob builds that environment once, in a home of its own
 # (HOB_TORCH_HOME; default: target/tmp/torch-home), and everything here runs in it. Built again when the lock changes, instead of
 # the old one. Ends with a line `N passed, M failed`.
 set -eu
