@@ -23,3 +23,6 @@ HOB_TEST_HOB=target/debug/hob timeout 1800 python3 -m unittest discover -v -s te
 step "tests (Rust)"
 # Tests that wait for processes are many; a few threads keep two cores busy.
 timeout 2400 cargo test -- --test-threads=4
+
+# The environments that the tests share stay, for the next run; what `uv` copied them from is as large again.
+rm -rf target/tmp/*/cache/uv
