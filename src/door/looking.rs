@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     cli::say,
     client::Client,
+    machine::machine_text,
     print,
     words::{LogWords, PodWords},
 };

@@ -11,6 +11,7 @@ mod granting;
 mod http;
 mod lines;
 mod looking;
+mod machine;
 mod print;
 mod serve;
 mod sessions;

@@ -24,7 +24,15 @@ impl Config {
     /// Everything below `home`; tools are looked for; progress is not shown; models come from the public hub, without a token.
     pub fn new(home: Home) -> Config {
         let (progress, without) = (Arc::new(Silent), Arc::default());
-        Config { home, tools: Tools::default(), progress, forks: true, without, sources: Sources::default(), machine: Arc::new(ThisMachine::default()) }
+        Config {
+            home,
+            tools: Tools::default(),
+            progress,
+            forks: true,
+            without,
+            sources: Sources::default(),
+            machine: Arc::new(ThisMachine::default()),
+        }
     }
 
     /// From HOB_HOME (one folder for everything) or the XDG folders, HOB_PYTHON, HOB_UV and HOB_SANDBOX_WITHOUT, and the variables of

@@ -5,7 +5,7 @@
 //! are its first and its last words. `frame.rs` and `wire.rs` say what is on the sockets, `process.rs` starts and signals, `log.rs` keeps what
 //! the process prints. What outlives a pod, or must find it again: `page.rs`, `registry.rs`, `dossier.rs`; `vitals.rs` reads what the kernel says.
 //! What a pod is given of the machine: `egress.rs` is its way out to the network names that it was granted, `devices.rs` names the files of a
-//! GPU, `cgroup.rs` holds it to its memory. What is around it: `confine.rs` and `seccomp.rs` say what it may do, `family.rs` has the pods that are
+//! GPU, `cgroup.rs` holds it to its memory; `residency.rs` decides whose models are loaded, `tenancy.rs` asks and tells it, `machine.rs` says what there is. What is around it: `confine.rs` and `seccomp.rs` say what it may do, `family.rs` has the pods that are
 //! forked rather than started, `doctor.rs` finds out what the machine can do of all that.
 
 mod answering;
@@ -66,12 +66,12 @@ pub use dossier::{AskInHand, Dossier, Ended, list as dossiers};
 pub use driver::spawn;
 pub use family::{Boot, Family};
 pub use handle::{Ask, Reply, Request, Watcher};
+pub use machine::{Machine, ThisMachine};
 pub use pool::{BoxFuture, Pool, Spawner, WeakPool};
 pub use process::{Keeps, Program, Spec};
 pub use registry::reap;
 pub use runner::unpack as unpack_runner;
 pub use seat::Seat;
-pub use machine::{Machine, ThisMachine};
 pub use sessions::{Keep, Restore, Session};
 pub use tenancy::{Places, Tenant};
 pub use wire::Payload;

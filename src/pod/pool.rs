@@ -416,7 +416,16 @@ impl Inner {
     fn start(&self, book: &mut Book) {
         book.seats += 1;
         let id = book.seats;
-        book.members.push(Member { seat: id, since: Instant::now(), watcher: None, ready: false, asleep: false, leaving: false, alone: false, units: 0 });
+        book.members.push(Member {
+            seat: id,
+            since: Instant::now(),
+            watcher: None,
+            ready: false,
+            asleep: false,
+            leaving: false,
+            alone: false,
+            units: 0,
+        });
         let (pool, spawner) = (self.this.clone(), self.spawner.clone());
         tokio::spawn(async move {
             let spawned = spawner.spawn(Seat { pool: pool.clone(), id }).await;

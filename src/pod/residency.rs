@@ -305,8 +305,7 @@ impl Residency {
         }
         let memory_left = |victims: &[(TenantId, Duration)]| {
             let others = staying().filter(|(id, _)| !victims.iter().any(|(victim, _)| victim == *id));
-            others.map(|(_, resident)| resident.need.memory).fold(0, u64::saturating_add).saturating_add(need.memory)
-                <= self.budget.memory
+            others.map(|(_, resident)| resident.need.memory).fold(0, u64::saturating_add).saturating_add(need.memory) <= self.budget.memory
         };
         let gpu_left = |victims: &[(TenantId, Duration)]| {
             let Some(at) = gpu else { return true };

@@ -23,8 +23,8 @@ use super::{
 use crate::model::{
     Code, Digest, Fault, Manifest, Priority,
     limits::{
-        FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, FOOTPRINTS_MAX, GPU_BUDGET_PERCENT, HOLD_MIN_MS, MEMORY_BACK_LOOK_MS, MEMORY_BACK_MS,
-        MEMORY_BACK_SLACK_BYTES, MEMORY_BUDGET_PERCENT, RESIDENCY_EVENTS_MAX, RESIDENCY_EVENTS_SHOWN,
+        FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, FOOTPRINTS_MAX, GPU_BUDGET_PERCENT, HOLD_MIN_MS, MEMORY_BACK_LOOK_MS,
+        MEMORY_BACK_MS, MEMORY_BACK_SLACK_BYTES, MEMORY_BUDGET_PERCENT, RESIDENCY_EVENTS_MAX, RESIDENCY_EVENTS_SHOWN,
     },
     machine::{
         Footprint, Gpu, GpuStatus, MachineRules, MachineStatus, ResidencyChange, ResidencyEvent, ResidentState, ResidentStatus,
@@ -136,8 +136,7 @@ impl Places {
         let mut book = inner.book();
         book.next += 1;
         let id = book.next;
-        let known =
-            Known { recipe: name, incarnation: incarnation.to_owned(), shared: Weak::new(), work: work.clone(), gpu_before: 0 };
+        let known = Known { recipe: name, incarnation: incarnation.to_owned(), shared: Weak::new(), work: work.clone(), gpu_before: 0 };
         book.tenants.insert(id, known);
         drop(book);
         Tenant { places: inner, id, recipe, need, work, told: 0, has_place: false }
@@ -341,7 +340,8 @@ impl Inner {
                 oldest.map(|oldest| book.footprints.remove(&oldest));
             }
             book.footprints.insert(recipe, (footprint, measured));
-            book.unsaved |= is_news(known.unwrap_or(Footprint { memory_bytes: FOOTPRINT_DEFAULT_BYTES, ..Footprint::default() }), footprint);
+            book.unsaved |=
+                is_news(known.unwrap_or(Footprint { memory_bytes: FOOTPRINT_DEFAULT_BYTES, ..Footprint::default() }), footprint);
         }
         if let Some(resident) = book.residency.residents.get_mut(&id) {
             resident.need.memory = footprint.memory_bytes;

@@ -220,7 +220,8 @@ struct ItemWire<'a> {
 pub fn batch(incarnation: &str, digest: &str, operation: &str, lever: Option<&LeverValue>, items: &[Item]) -> Result<Vec<u8>, Fault> {
     let items = items.iter().map(|item| Ok(ItemWire { ask: item.ask, left_ms: item.left_ms, input: raw(item.input)? }));
     let items = items.collect::<Result<_, Fault>>()?;
-    Ok(serde_json::to_vec(&BatchWire { r#type: "batch", incarnation, digest, operation, lever, items }).expect("strings and numbers become JSON"))
+    Ok(serde_json::to_vec(&BatchWire { r#type: "batch", incarnation, digest, operation, lever, items })
+        .expect("strings and numbers become JSON"))
 }
 
 fn raw(input: &str) -> Result<&RawValue, Fault> {
