@@ -1,6 +1,6 @@
 //! Levers: what is lowered when memory ran out, by real pods that really run out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hob::model::{Code, Event, Fault};
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn hungry(rig: &Rig, name: &str, lever: &str, more: &str, run: &str) -> PathBuf 
 }
 
 /// The outcome of a call, and what was told of its lever.
-async fn told(rig: &Rig, recipe: &PathBuf, input: Value) -> (Result<Value, Fault>, Vec<Value>) {
+async fn told(rig: &Rig, recipe: &Path, input: Value) -> (Result<Value, Fault>, Vec<Value>) {
     let mut running = rig.host.start(call(recipe, input));
     let mut told = Vec::new();
     while let Some(event) = running.next().await {
