@@ -1,5 +1,7 @@
 //! Models that come and go: real pods on a machine that is made up, so that it has the memory and the GPUs that a test wants.
 
+mod gpu;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -152,8 +154,8 @@ async fn two_recipes_on_one_device_take_turns_interactive_first_and_bulk_goes_on
 
     let events = rig.host.residency_events();
     never_two_at_once(&events);
-    // At most the ask in hand was finished before the other had its turn.
-    assert!(left_behind.iter().all(|asks| *asks <= 2), "{left_behind:?}");
+    // At most the ask in hand was finished before the other had its turn; the first time its process had to be started besides.
+    assert!(left_behind[0] <= 10 && left_behind[1..].iter().all(|asks| *asks <= 2), "{left_behind:?}");
     let loads = of(&events, ResidencyChange::Loaded);
     let (bulk_loads, interactive_loads) = (loads.iter().filter(|name| **name == "test/bulk").count(), loads.len());
     // Three visits at most: at the start, and once after each of the other's turns. Not one for each ask.
