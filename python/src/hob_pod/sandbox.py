@@ -137,7 +137,8 @@ def landlock(plan, has_root):
     for path in plan["view"]["private"] if has_root else (plan["scratch"], "/dev/shm"):
         _allow(ruleset, path, RIGHTS["write"] & handled)
     # Opened here: the host's /proc/self is the host.
-    _allow(ruleset, "/proc/self", (RIGHTS["read"] | (WRITE_FILE if plan["gpu"] else 0)) & handled)
+    # CUDA opens `comm` of its threads as one opens a file that one makes anew.
+    _allow(ruleset, "/proc/self", (RIGHTS["read"] | (WRITE_FILE | TRUNCATE | MAKE_REG if plan["gpu"] else 0)) & handled)
     if plan["proxy"] and net:
         kernel.landlock_allow_port(ruleset, plan["proxy"], _CONNECT_TCP)
     kernel.landlock_restrict(ruleset)
