@@ -140,15 +140,16 @@ async fn pocketsphinx_hears_what_was_said() {
     host.shutdown().await;
 }
 
-/// Needs an environment of 5.5 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names a Python that can make the model.
+/// Needs an environment of 5.6 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names a Python that can make the model. The lock is
+/// that of the shipped recipe, whose test uses this home as well, so that such an environment is built once.
 #[tokio::test]
 async fn torch_and_transformers_run_as_they_are() {
     let Some(python) = std::env::var_os("HOB_TEST_TORCH") else {
         println!("SKIPPED: torch is large; `make test-torch` runs this");
         return;
     };
-    let (host, tests) = (host().await, Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
-    let place = tempfile::tempdir().unwrap();
+    let (host, root) = (host().await, Path::new(env!("CARGO_MANIFEST_DIR")));
+    let (tests, recipes, place) = (root.join("tests"), root.join("recipes"), tempfile::tempdir().unwrap());
     let (model, forked) = (place.path().join("model"), place.path().join("forked"));
     let made = std::process::Command::new(python).arg(tests.join("recipes/generate/make_model.py")).arg(&model).status().unwrap();
     assert!(made.success(), "the model: {made}");
@@ -157,7 +158,7 @@ async fn torch_and_transformers_run_as_they_are() {
         let text = std::fs::read_to_string(tests.join("recipes/generate").join(file)).unwrap();
         std::fs::write(forked.join(file), text.replace("\"MODEL\"", &format!("{model:?}"))).unwrap();
     }
-    std::fs::copy(tests.join("reference/requirements.lock"), forked.join("pod/requirements.lock")).unwrap();
+    std::fs::copy(recipes.join("text-generation/pod/requirements.lock"), forked.join("pod/requirements.lock")).unwrap();
     let started = place.path().join("started");
     std::fs::create_dir(&started).unwrap();
     let started = without_preload(&forked, &started);

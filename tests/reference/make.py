@@ -1,6 +1,6 @@
 """Makes minilm.json: texts with the vectors that sentence-transformers' own `encode` gives them.
 
-It stands apart from the recipe, and runs in an environment of its own (torch, 5.5 GB), because a
+It stands apart from the recipe, and runs with packages that the recipe has no part in (torch, 5.6 GB), because a
 reference that came from the code under test would prove nothing. `--check` makes the vectors again and
 compares; without it the file is written anew.
 """

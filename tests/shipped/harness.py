@@ -124,17 +124,17 @@ def changed(recipe, **words):
     return place
 
 
-def interpreter(package):
+def interpreter(package, home=HOME):
     """The Python of the newest environment that has a package, for what has to be asked of a class by itself."""
-    found = sorted(HOME.glob(f"data/environments/*/lib/python*/site-packages/{package}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(home.glob(f"data/environments/*/lib/python*/site-packages/{package}"), key=lambda path: path.stat().st_mtime)
     return found[-1].parents[3] / "bin/python"
 
 
-def alone(package, recipe, file, *words):
+def alone(package, recipe, file, *words, home=HOME):
     """Runs a file of this folder with the environment, the pod's folder and `hob_pod` of a recipe; what it said."""
     path = os.pathsep.join(map(str, [ROOT / "python/src", RECIPES / recipe / "pod", Path(__file__).parent]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [interpreter(package), Path(__file__).parent / file, *words]
+    command = [interpreter(package, home), Path(__file__).parent / file, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stderr
