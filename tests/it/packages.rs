@@ -163,7 +163,7 @@ async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &Versi
     for older in environment::all(home).unwrap().into_iter().filter(|other| *other != digest) {
         assert!(environment::remove(home, older, &progress).await.unwrap(), "{older} is in use");
     }
-    let what = "tests/reference/requirements.lock";
+    let what = "recipes/text-generation/pod/requirements.lock";
     let wanted = Wanted { lock, what, python: &python, existing: Existing::Trust, label: "test/generate" };
     let tools = Tools { uv: Some(linking), ..Tools::default() };
     let made = environment::ensure(home, &tools, &wanted, &progress).await.unwrap_or_else(|fault| panic!("{fault}: {:?}", fault.detail));
@@ -182,10 +182,11 @@ async fn torch_and_transformers_run_as_they_are() {
         return;
     };
     let (home, tests) = (Home::at(&root), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
-    let lock = std::fs::read(tests.join("reference/requirements.lock")).unwrap();
+    let lock = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/text-generation/pod/requirements.lock")).unwrap();
     let (_, uv) = crate::cli::rig::tools();
     let made = environment_of_torch(&home, uv, &lock, &">=3.11, <3.15".parse().unwrap()).await;
     std::fs::write(root.join("python"), made.python.as_os_str().as_encoded_bytes()).unwrap();
+    std::fs::write(root.join("uv"), uv.as_os_str().as_encoded_bytes()).unwrap();
 
     let place = tempfile::tempdir().unwrap();
     let (model, forked) = (place.path().join("model"), place.path().join("forked"));

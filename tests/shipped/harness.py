@@ -53,7 +53,8 @@ class Hob:
         """What it prints, as JSON. Raises Failed."""
         process = self.start("--json", *words, stdin=subprocess.PIPE)
         out, err = process.communicate(input, timeout=PATIENCE)
-        lines = out.strip().splitlines()
+        # Not `splitlines`: a text may have separators that end a line to it alone.
+        lines = [line for line in out.split("\n") if line]
         last = json.loads(lines[-1]) if lines else None
         if process.returncode != 0:
             raise Failed(last["fault"]) if last and "fault" in last else AssertionError(f"{words}: {process.returncode}: {err}")
@@ -67,7 +68,7 @@ class Hob:
         """Each chunk of a call as it was printed, and the output. Raises Failed."""
         process = self.start("call", recipe, operation, "-", "--stream", "--json", *more, stdin=subprocess.PIPE)
         out, err = process.communicate(json.dumps(input), timeout=PATIENCE)
-        lines = [json.loads(line) for line in out.splitlines()]
+        lines = [json.loads(line) for line in out.split("\n") if line]
         if process.returncode != 0:
             raise Failed(lines[-1]["fault"]) if lines and "fault" in lines[-1] else AssertionError(err)
         return [line["chunk"] for line in lines[:-1]], lines[-1]["output"]
@@ -82,22 +83,18 @@ class Server:
     def __init__(self, hob, *folders, listen=None):
         self.hob = hob
         self.words = ["serve"] if listen is None else ["serve", "--listen", listen]
-        # Made anew: what was published before may have other bytes.
-        for name in ("repo", "keys"):
+        # Made anew: what was published before may have other bytes. Not by `hob remove`, which takes the environment as well.
+        for name in ("repo", "keys", "state", "data/recipes", "data/remotes"):
             shutil.rmtree(hob.home / name, ignore_errors=True)
+        for name in ("hob.toml", "hob.lock"):
+            (hob.home / name).unlink(missing_ok=True)
         repo, keys = hob.home / "repo", hob.home / "keys"
         hob.run("repo", "init", repo, "--keys", keys)
         hob.run("repo", "add-publisher", repo, "hob", "--keys", keys)
-        for remote in hob.run("remote", "list"):
-            hob.run("remote", "remove", remote["name"])
         hob.run("remote", "add", "test", repo, "--root", repo / "metadata/1.root.json")
-        installed = {entry["name"] for entry in hob.run("list")}
         for folder in folders:
             hob.run("publish", folder, "--repo", repo, "--keys", keys)
-            name = "hob/" + Path(folder).name
-            if name in installed:
-                hob.run("remove", name)
-            hob.run("add", name, "--grant")
+            hob.run("add", "hob/" + Path(folder).name, "--grant")
         self.begin()
 
     def begin(self):
@@ -128,17 +125,17 @@ def changed(recipe, **words):
     return place
 
 
-def interpreter(package):
+def interpreter(package, home=HOME):
     """The Python of the newest environment that has a package, for what has to be asked of a class by itself."""
-    found = sorted(HOME.glob(f"data/environments/*/lib/python*/site-packages/{package}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(home.glob(f"data/environments/*/lib/python*/site-packages/{package}"), key=lambda path: path.stat().st_mtime)
     return found[-1].parents[3] / "bin/python"
 
 
-def alone(package, recipe, file, *words):
+def alone(package, recipe, file, *words, home=HOME):
     """Runs a file of this folder with the environment, the pod's folder and `hob_pod` of a recipe; what it said."""
     path = os.pathsep.join(map(str, [ROOT / "python/src", RECIPES / recipe / "pod", Path(__file__).parent]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [interpreter(package), Path(__file__).parent / file, *words]
+    command = [interpreter(package, home), Path(__file__).parent / file, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -1,0 +1,100 @@
+"""What an index of a session can be asked.
+
+Each `add` here is short, because nobody is let in before it ends: the glue splits what callers send.
+"""
+
+import json
+import secrets
+
+from encoder import DIMENSIONS, MODEL, Encoder
+from hob_pod import Fault, progress
+from index import STATE_BYTES_MAX, Damaged, Index, filtering
+
+#: Results, unless the caller says how many.
+RESULTS = 10
+
+#: Largest document, as JSON: the 50 of an answer stay below the 4 MiB that it may have.
+RECORD_BYTES_MAX = 64 << 10
+
+#: Decimals of a score.
+DECIMALS = 6
+
+
+class Searcher:
+    """The operations of `hob/document-search`."""
+
+    def load(self, models):
+        self.encoder = Encoder(models["all-MiniLM-L6-v2.onnx"], models["tokenizer.json"])
+        self.index = Index(DIMENSIONS)
+        # By this the glue sees that a pod followed another, which may have begun with less than that one had.
+        self.life = secrets.token_hex(8)
+
+    def add(self, input):
+        """`{"documents"}`, and of a longer list how many went before and how many there are: `{"before", "total"}`."""
+        documents = [[given["id"], given["text"], given.get("metadata", {})] for given in input["documents"]]
+        records = {document[0]: record_of(document) for document in documents}
+        size = self.index.grown_by(records)
+        if size > STATE_BYTES_MAX:
+            text = f"with these {len(documents)} documents the index would have {size} bytes; it has {len(self.index)} documents"
+            raise Fault("too_large", f"{text}, and {STATE_BYTES_MAX} bytes at most", "take some out with `remove`, or put these into another session")
+        counts = {"added": 0, "replaced": 0, "unchanged": 0}
+        changed = []
+        for document in documents:
+            row = self.index.rows.get(document[0])
+            kind = "added" if row is None else "unchanged" if self.index.records[row] == records[document[0]] else "replaced"
+            counts[kind] += 1
+            if kind != "unchanged":
+                changed.append(document)
+        if changed:
+            vectors = self.encoder.encode([text for _, text, _ in changed])
+            self.index.put([records[document[0]] for document in changed], changed, vectors)
+        progress(done=input.get("before", 0) + len(documents), total=input.get("total", len(documents)), unit="documents")
+        return {**counts, "documents": len(self.index), "life": self.life}
+
+    def search(self, input):
+        """The closest documents."""
+        vector = self.encoder.encode([input["query"]])[0]
+        found = self.index.search(vector, input.get("k", RESULTS), filtering(input.get("filter", {})))
+        results = [
+            {"id": id, "score": round(score, DECIMALS), "text": text, "metadata": metadata} for score, (id, text, metadata) in found
+        ]
+        return {"results": results, "documents": len(self.index), "revision": self.index.revision}
+
+    def remove(self, input):
+        """Takes out those that are there."""
+        ids = list(dict.fromkeys(input["ids"]))
+        there = [id for id in ids if id in self.index.rows]
+        if there:
+            self.index.remove(there)
+        return {"removed": len(there), "missing": [id for id in ids if id not in set(there)], "documents": len(self.index)}
+
+    def status(self, input):
+        """How full it is."""
+        return {
+            "documents": len(self.index),
+            "bytes": self.index.bytes,
+            "bytes_max": STATE_BYTES_MAX,
+            "revision": self.index.revision,
+            "model": MODEL,
+            "dimensions": DIMENSIONS,
+        }
+
+    def checkpoint(self):
+        """All of it."""
+        return self.index.dump()
+
+    def restore(self, data):
+        """What `checkpoint` gave."""
+        try:
+            self.index = Index.parse(data, DIMENSIONS)
+        except Damaged as error:
+            raise Fault("recipe_failed", f"what was kept is no index of this recipe: {error}", "close the session, and add its documents anew")
+
+
+def record_of(document):
+    """A document as JSON on one line."""
+    record = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(record) > RECORD_BYTES_MAX:
+        text = f"the document `{document[0][:100]}` has {len(record)} bytes as JSON, wanted {RECORD_BYTES_MAX} at most"
+        raise Fault("too_large", text, "split it; of a text the first 256 tokens are searched anyway")
+    return record
