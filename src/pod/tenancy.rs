@@ -409,11 +409,13 @@ impl Tenant {
         }
         let footprint = book.footprints.get(&self.recipe).map(|(footprint, _)| *footprint).unwrap_or_default();
         let mut need = self.need.clone();
+        // One that took more than the budget when it ran did run: it has the machine for itself then, and is not refused for being measured.
         if footprint.memory_bytes > 0 {
-            need.memory = footprint.memory_bytes;
+            need.memory = footprint.memory_bytes.min(book.residency.budget.memory);
         }
+        let largest = book.residency.budget.gpus.iter().map(|gpu| gpu.bytes).max().unwrap_or(0);
         if let Some(gpu) = need.gpu.as_mut().filter(|_| footprint.gpu_bytes > 0) {
-            *gpu = footprint.gpu_bytes;
+            *gpu = footprint.gpu_bytes.min(largest.max(1));
         }
         let wanted = book.residency.want(self.id, need, rank(priority), Duration::from_millis(footprint.load_ms), now);
         wanted.map_err(|why| too_much(&book.tenants[&self.id].recipe, &why))?;

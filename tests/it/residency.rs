@@ -285,6 +285,15 @@ async fn what_was_measured_counts_for_the_next_host() {
     let host = host_on(rig.folder.path(), GB, 0).await;
     host.call(call(&recipe, json!({}))).await.unwrap();
     host.shutdown().await;
+    // Nor is it refused because it took more than there is for pods: it ran.
+    std::fs::write(rig.folder.path().join("home/hob.toml"), {
+        let text = std::fs::read_to_string(rig.folder.path().join("home/hob.toml")).unwrap();
+        text.replace("[machine]\n", "[machine]\nmemory_bytes = 100000000\n")
+    })
+    .unwrap();
+    let host = host_on(rig.folder.path(), GB, 0).await;
+    host.call(call(&recipe, json!({}))).await.unwrap();
+    host.shutdown().await;
     // A file that cannot be read costs the measures, and nothing else.
     let file = rig.folder.path().join("home/state/footprints.json");
     assert!(std::fs::read_to_string(&file).unwrap().contains("memory_bytes"));
