@@ -13,6 +13,12 @@ async fn main() -> Result<(), Fault> {
     let echo = host.call(Call::new("./recipes/echo", "echo", serde_json::json!({ "text": "hello" }))?).await?;
     println!("{} in {:.1} ms", echo.output.text(), echo.wall_ms);
 
+    // Progress and chunks through a callback; `Report` reads the progress.
+    let input = serde_json::json!({ "seconds": 0.6 });
+    let told = |event: Event| event.report().into_iter().for_each(|report| println!("progress {report}"));
+    println!("{}", host.call_with(Call::new("./recipes/echo", "sleep", input)?, told).await?.output.text());
+
+    // Or one after the other, by whoever wants to wait for them.
     let input = serde_json::json!({ "text": "ho", "count": 3 });
     let mut running = host.start(Call::new("./recipes/echo", "repeat", input)?);
     while let Some(event) = running.next().await {

@@ -10,16 +10,16 @@ use super::{
     cli::usage,
     client::{Calling, Client},
     lines::CallBody,
-    print,
+    print::{self, Watch},
     words::CallWords,
 };
 use crate::{
     host::{Config, Host, Running, blobs},
-    model::{Blob, Call, Code, Document, Event, Fault, Outcome, limits},
+    model::{Blob, Call, Code, Document, Event, Fault, Outcome, Report, limits},
 };
 
 /// Runs one call and prints its result.
-pub async fn call(config: Config, words: CallWords, json: bool) -> Result<(), Fault> {
+pub async fn call(config: Config, words: CallWords, watch: Watch, json: bool) -> Result<(), Fault> {
     let text = match words.input.as_deref() {
         Some(text) if text != "-" => text.to_owned(),
         _ => read_stdin()?,
@@ -39,7 +39,7 @@ pub async fn call(config: Config, words: CallWords, json: bool) -> Result<(), Fa
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let done = async {
         let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &words, text)).await??;
-        let outcome = follow(running, words.stream, interrupt).await.map_err(|fault| missing_here(fault, &words.recipe))?;
+        let outcome = follow(running, words.stream, watch, interrupt).await.map_err(|fault| missing_here(fault, &words.recipe))?;
         print(&outcome, &outs, json)
     };
     let done = done.await;
@@ -76,10 +76,11 @@ fn missing_here(fault: Fault, word: &str) -> Fault {
     }
 }
 
-/// Tells of the events, and gives the outcome.
+/// Tells of the events, and gives the outcome; what showed how far it was is gone then.
 async fn follow(
     mut running: Under,
     stream: bool,
+    mut watch: Watch,
     mut interrupt: Pin<&mut impl Future<Output = std::io::Result<()>>>,
 ) -> Result<Outcome, Fault> {
     while let Some(event) = interruptible(interrupt.as_mut(), running.next()).await? {
@@ -93,6 +94,7 @@ async fn follow(
                     number("calls_since")
                 ));
             }
+            Event::Progress { data } => watch.show(&Report::of(&data)),
             Event::Log { level, message } => tracing::info!(target: "hob::glue", "{level}: {message}"),
             _ => {}
         }

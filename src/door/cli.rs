@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     calling, doctor, granting, looking,
-    print::{self, Bars},
+    print::{self, Bars, Watch},
     serve, sessions,
     words::{Command, Remote, Repo, Words},
 };
@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
         }
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| "hob=warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(print::diagnostics).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| print::Diagnostics).init();
     let json = words.json;
     let runtime = match runtime(&words.command) {
         Ok(runtime) => runtime,
@@ -87,7 +87,10 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Pack { folder, output } => return pack(&folder, output.as_deref(), json),
         Command::Publish { folder, repo, keys } => return publish(&folder, &repo, &keys, &*progress, json).await,
         Command::Repo { command } => return repo(command, json).await,
-        Command::Call(words) => return calling::call(Config::from_environment()?.with_progress(progress), words, json).await,
+        Command::Call(call) => {
+            let watch = Watch::new(words.quiet, call.stream);
+            return calling::call(Config::from_environment()?.with_progress(progress), call, watch, json).await;
+        }
         Command::Sessions { command } => {
             return sessions::sessions(Config::from_environment()?.with_progress(progress), command, json).await;
         }

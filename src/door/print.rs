@@ -6,24 +6,57 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     io::{BufRead, IsTerminal, Read, Write},
-    sync::Mutex,
-    time::Duration,
+    sync::{
+        LazyLock, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::model::{Fault, Permissions, Progress, Step, limits::ANSWER_BYTES_MAX};
+use crate::model::{
+    Fault, Permissions, Progress, Report, Step,
+    limits::{ANSWER_BYTES_MAX, REPORT_CHARS_MAX, REPORT_LINE_MS},
+};
+
+/// All bars on stderr: what is printed meanwhile goes above them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+/// Whether any was ever shown.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+/// A bar counts whole steps, a pod may count seconds and a little.
+const THOUSANDTHS: u64 = 1_000;
+/// Between two frames of a bar that moves by itself.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Prints without a bar in the midst of it.
+fn above_bars<T>(print: impl FnOnce() -> T) -> T {
+    match SHOWN.load(Ordering::Acquire) {
+        true => BARS.suspend(print),
+        false => print(),
+    }
+}
+
+/// Shows one more bar, which moves by itself.
+fn shown(bar: ProgressBar) -> ProgressBar {
+    SHOWN.store(true, Ordering::Release);
+    let bar = BARS.add(bar);
+    bar.enable_steady_tick(TICK);
+    bar
+}
 
 /// Writes one line to stdout. A reader that went away (`hob ... | head`) is no failure.
 pub fn result(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    above_bars(|| {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    });
 }
 
 /// Writes one line to stderr.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", harmless(text));
+    above_bars(|| drop(writeln!(std::io::stderr().lock(), "{}", harmless(text))));
 }
 
 /// Text for people, with what would command their terminal (or turn the writing around) shown instead of obeyed: faults and summaries hold
@@ -67,8 +100,16 @@ pub fn is_read() -> bool {
 }
 
 /// Where diagnostics (`HOB_LOG`) go.
-pub fn diagnostics() -> std::io::Stderr {
-    std::io::stderr()
+pub struct Diagnostics;
+
+impl Write for Diagnostics {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        above_bars(|| std::io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// A fault for people: what, the next step, and what the recipe itself had to say.
@@ -104,22 +145,13 @@ pub fn fault(fault: &Fault) {
 
 /// Progress on stderr: bars on a terminal, a line per step elsewhere.
 pub struct Bars {
-    bars: MultiProgress,
     steps: Mutex<HashMap<String, ProgressBar>>,
     terminal: bool,
 }
 
 impl Bars {
     pub fn new() -> Bars {
-        Bars { bars: MultiProgress::new(), steps: Mutex::default(), terminal: std::io::stderr().is_terminal() }
-    }
-
-    fn line(&self, text: &str) {
-        if self.terminal {
-            let _ = self.bars.println(harmless(text));
-        } else {
-            note(text);
-        }
+        Bars { steps: Mutex::default(), terminal: std::io::stderr().is_terminal() }
     }
 }
 
@@ -127,10 +159,10 @@ impl Progress for Bars {
     fn step(&self, step: Step) {
         let mut steps = self.steps.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match step {
-            Step::Note { text } => self.line(&format!("  {text}")),
+            Step::Note { text } => note(&format!("  {text}")),
             Step::Started { label, total_bytes } => {
                 if !self.terminal {
-                    return self.line(&format!("  {label}"));
+                    return note(&format!("  {label}"));
                 }
                 let bar = match total_bytes {
                     Some(total) => ProgressBar::new(total).with_style(
@@ -139,9 +171,7 @@ impl Progress for Bars {
                     None => ProgressBar::new_spinner()
                         .with_style(ProgressStyle::with_template("  {spinner} {msg} {elapsed}").expect("a constant template")),
                 };
-                let bar = self.bars.add(bar.with_message(label.clone()));
-                bar.enable_steady_tick(Duration::from_millis(120));
-                steps.insert(label, bar);
+                steps.insert(label.clone(), shown(bar.with_message(label)));
             }
             Step::Advanced { label, done_bytes } => {
                 if let Some(bar) = steps.get(&label) {
@@ -157,6 +187,78 @@ impl Progress for Bars {
     }
 }
 
+/// How far a call is, on stderr: a bar on a terminal (a spinner, while it is not known how much there is), which is gone when this is dropped;
+/// elsewhere a line now and then, if wanted.
+pub struct Watch {
+    how: How,
+    bar: Option<ProgressBar>,
+    told: Option<Instant>,
+}
+
+enum How {
+    Bar,
+    Lines,
+    Not,
+}
+
+impl Watch {
+    /// `lines`: whether lines are wanted where a bar cannot be.
+    pub fn new(quiet: bool, lines: bool) -> Watch {
+        let how = match (quiet, std::io::stderr().is_terminal()) {
+            (false, true) => How::Bar,
+            (false, false) if lines => How::Lines,
+            _ => How::Not,
+        };
+        Watch { how, bar: None, told: None }
+    }
+
+    pub fn show(&mut self, report: &Report) {
+        match self.how {
+            How::Bar => {
+                let styled = |template| ProgressStyle::with_template(template).expect("a constant template");
+                let (measured, spinner) = ("  {bar:30} {percent:>3} % {wide_msg} {eta}", "  {spinner} {wide_msg} {elapsed}");
+                let bar = self.bar.get_or_insert_with(|| shown(ProgressBar::no_length().with_style(styled(spinner))));
+                match report.share() {
+                    Some(share) => {
+                        if bar.length().is_none() {
+                            bar.set_style(styled(measured));
+                            bar.set_length(THOUSANDTHS);
+                        }
+                        bar.set_position((share * THOUSANDTHS as f64) as u64);
+                    }
+                    None if bar.length().is_some() => {
+                        bar.unset_length();
+                        bar.set_style(styled(spinner));
+                    }
+                    None => {}
+                }
+                bar.set_message(line(report));
+            }
+            How::Lines if self.told.is_none_or(|told| told.elapsed() >= Duration::from_millis(REPORT_LINE_MS)) => {
+                note(&format!("  {}", line(report)));
+                self.told = Some(Instant::now());
+            }
+            How::Lines | How::Not => {}
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            BARS.remove(&bar);
+        }
+    }
+}
+
+/// A report on one line, without what would command a terminal, and no longer than anybody reads.
+fn line(report: &Report) -> String {
+    let text: String = report.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let cut: String = text.chars().take(REPORT_CHARS_MAX).collect();
+    harmless(&cut).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,5 +270,13 @@ mod tests {
             "`pod/\\u{1b}[2Ja` \\u{9b}1m\\r\\u{7} \\u{202e}cod.exe\n\tä 語"
         );
         assert!(matches!(harmless("two\nlines"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_report_is_one_harmless_line() {
+        let data = serde_json::json!({ "done": 1, "message": "two\nlines \x1b[2J\tand a tab" });
+        assert_eq!(line(&Report::of(&data)), "two lines \\u{1b}[2J and a tab: 1");
+        let long = serde_json::json!({ "message": "x".repeat(10_000) });
+        assert_eq!(line(&Report::of(&long)).len(), REPORT_CHARS_MAX);
     }
 }

@@ -138,7 +138,7 @@ impl Host {
         Ok(host)
     }
 
-    /// Runs a call to its end; chunks and progress are dropped. [`Host::start`] gives them.
+    /// Runs a call to its end; chunks and progress are dropped. [`Host::call_with`] and [`Host::start`] give them.
     ///
     /// Dropping the future cancels the call down to the worker.
     pub async fn call(&self, call: Call) -> Result<Outcome, Fault> {
@@ -159,6 +159,46 @@ impl Host {
         let (sender, events) = mpsc::channel(limits::CALL_EVENTS_MAX);
         let host = self.0.clone();
         Running { events, outcome: None, task: tokio::spawn(async move { run::run(&host, call, sender).await }) }
+    }
+
+    /// Runs a call to its end, and gives each of its events to `on_event`, in order and one at a time; all were given when the outcome comes.
+    ///
+    /// `on_event` runs on a thread where it may take its time and block: while it does, this call is one whose caller is slow, and nothing else
+    /// waits. Its chunks are held back in the pod, and of progress it gets the latest. For many small chunks [`Host::start`] costs less.
+    ///
+    /// Dropping the future cancels the call down to the worker; `on_event` is let finish with the event that it has, and gets no more. A
+    /// panic in it is one of this future, which cancels the call as well.
+    ///
+    /// ```no_run
+    /// use hob::{host::Host, model::{Call, Fault}};
+    ///
+    /// async fn embed(host: &Host, texts: &[&str]) -> Result<(), Fault> {
+    ///     let call = Call::new("hob/sentence-embeddings", "embed", serde_json::json!({ "texts": texts }))?;
+    ///     let outcome = host
+    ///         .call_with(call, |event| {
+    ///             if let Some(report) = event.report() {
+    ///                 println!("{report}, {:.0} %", report.share().unwrap_or(0.0) * 100.0); // 32 of 100 texts, 32 %
+    ///             }
+    ///         })
+    ///         .await?;
+    ///     println!("done in {:.0} ms", outcome.wall_ms);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub async fn call_with(&self, call: Call, mut on_event: impl FnMut(Event) + Send + 'static) -> Result<Outcome, Fault> {
+        let mut running = self.start(call);
+        while let Some(event) = running.next().await {
+            let given = tokio::task::spawn_blocking(move || {
+                on_event(event);
+                on_event
+            });
+            on_event = match given.await.map_err(tokio::task::JoinError::try_into_panic) {
+                Ok(on_event) => on_event,
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                Err(Err(ended)) => return Err(Fault::new(Code::Internal, format!("the runtime ended during a call: {ended}"))),
+            };
+        }
+        running.outcome().await
     }
 
     /// What was called lately.

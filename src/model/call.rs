@@ -13,6 +13,7 @@ use super::{
     limits::{BLOBS_MAX, DEADLINE_MAX_MS, DOCUMENT_BYTES_MAX},
     operation::Operation,
     recipe::Manifest,
+    report::Report,
     session,
     verified::Verified,
 };
@@ -186,12 +187,22 @@ fn check_session(manifest: &Manifest, operation: &Operation, session: Option<&st
 /// What happens during a call, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The pod's own report of how far it is; any JSON object.
+    /// The pod's own report of how far it is; any JSON object. [`Event::report`] reads it.
     Progress { data: Value },
     /// A part of a streaming operation's result.
     Chunk { data: Value, blobs: Vec<Blob> },
     /// A line that the glue logged.
     Log { level: String, message: String },
+}
+
+impl Event {
+    /// What its progress says, if that is what it is.
+    pub fn report(&self) -> Option<Report<'_>> {
+        match self {
+            Event::Progress { data } => Some(Report::of(data)),
+            Event::Chunk { .. } | Event::Log { .. } => None,
+        }
+    }
 }
 
 /// A call's good end.

@@ -164,6 +164,12 @@ pub const BATCH_WAIT_MAX_MS: u64 = 10_000;
 /// Events (progress, chunks, logs) buffered for a caller that reads slowly; a full buffer holds the pod back.
 pub const CALL_EVENTS_MAX: usize = 64;
 
+/// Characters of a pod's report of its progress that the command line shows.
+pub const REPORT_CHARS_MAX: usize = 200;
+
+/// Least time between two such reports where each is a line of its own, in milliseconds.
+pub const REPORT_LINE_MS: u64 = 1_000;
+
 /// Lines of a pod's output kept for fault reports.
 pub const LOG_LINES_MAX: usize = 1_000;
 

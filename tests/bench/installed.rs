@@ -27,6 +27,10 @@ pub const GLUED: &str = "hob/echo-glue";
 pub const TWO: &str = "hob/echo-two";
 /// What is made to crash and to be cancelled; see `unruly/`.
 pub const UNRULY: &str = "hob/unruly";
+/// Gives back an array of the size of the one that it is given; see `bytes/`.
+pub const BYTES: &str = "hob/bytes";
+/// `hob/echo` with sessions.
+pub const SEATED: &str = "hob/echo-seated";
 /// The shipped one, with one thread for each pod.
 pub const EMBEDDINGS: &str = "hob/sentence-embeddings";
 
@@ -116,6 +120,11 @@ fn recipe(name: &str, scratch: &Path) -> Result<PathBuf, Fault> {
         STRAIGHT => shipped("recipes/echo"),
         GLUED => glued()?,
         UNRULY => support::source("unruly"),
+        BYTES => bytes(scratch)?,
+        SEATED => {
+            // Nothing is kept while it is measured: what a checkpoint costs is its class's doing.
+            changed(&shipped("recipes/echo"), name, "session = { mode = \"exclusive\", checkpoint_interval_ms = 0 }", scratch)?
+        }
         TWO => changed(&shipped("recipes/echo"), name, "max = 2", scratch)?,
         EMBEDDINGS => changed(&shipped("recipes/sentence-embeddings"), name, "threads = 1", scratch)?,
         _ => match WHEELS.iter().find(|wheels| name.strip_prefix("hob/start-").and_then(|rest| rest.strip_prefix(wheels.name)).is_some()) {
@@ -155,6 +164,14 @@ fn with_wheels(wheels: &Wheels, name: &str, scratch: &Path) -> Result<PathBuf, F
     Ok(copy)
 }
 
+/// A copy of `bytes/` with the lock of its one wheel.
+fn bytes(scratch: &Path) -> Result<PathBuf, Fault> {
+    let copy = changed(&support::source("bytes"), BYTES, "", scratch)?;
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/zygotes/numpy.lock");
+    std::fs::copy(&lock, copy.join("pod/requirements.lock")).map_err(|error| Fault::io(format!("copying {}", lock.display()), &error))?;
+    Ok(copy)
+}
+
 /// Copies what a recipe is made of, without build outputs. Models are large and nobody writes into them: a link will do.
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
@@ -189,13 +206,14 @@ fn glued() -> Result<PathBuf, Fault> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(from);
         copy(&source, &recipe.join(to)).map_err(|error| Fault::io(format!("copying {from}"), &error))?;
     }
-    // A thread of its own: this one may be a runtime's, which cannot wait for another.
+    // A thread of its own: this one may be a runtime's, which can neither wait for another nor end one.
     let home = Home::at(support::folder().join("home"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime needs nothing");
     let silent: progress::Shared = std::sync::Arc::new(Silent);
-    std::thread::scope(|scope| {
-        scope.spawn(|| runtime.block_on(author::build::build(&recipe, &home, &silent))).join().expect("a build does not panic")
-    })?;
+    let build = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime needs nothing");
+        runtime.block_on(author::build::build(&recipe, &home, &silent))
+    };
+    std::thread::scope(|scope| scope.spawn(build).join().expect("a build does not panic"))?;
     Ok(recipe)
 }
 

@@ -75,3 +75,15 @@ pub fn memory_parts(pid: u32) -> [f64; 3] {
     };
     [field("Rss:"), field("Pss:"), field("Private_Clean:") + field("Private_Dirty:")]
 }
+
+/// The most memory that a process had resident at a time since it began, or since [`forget_peak`], in MB.
+pub fn peak(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() * 1024.0 / 1e6
+}
+
+/// From here on [`peak`] counts anew, from what is resident now.
+pub fn forget_peak(pid: u32) {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("its own user may");
+}

@@ -168,12 +168,21 @@ pub fn python() -> &'static Path {
 
 /// The interpreter that has the peers' packages, if `.make/bench.sh` installed them.
 pub fn peers_python() -> Option<PathBuf> {
-    let python = folder().join("venvs/peers/bin/python");
-    let there = folder().join("venvs/peers/complete").is_file();
+    installed_python("peers", "other people's packages")
+}
+
+/// The interpreter that has ray, likewise.
+pub fn ray_python() -> Option<PathBuf> {
+    installed_python("ray", "ray")
+}
+
+fn installed_python(folder_name: &str, what: &str) -> Option<PathBuf> {
+    let environment = folder().join("venvs").join(folder_name);
+    let there = environment.join("complete").is_file();
     if !there {
-        println!("\nSkipped what needs other people's packages: `.make/bench.sh` installs them.");
+        println!("\nSkipped what needs {what}: `.make/bench.sh` installs it.");
     }
-    there.then_some(python)
+    there.then_some(environment.join("bin/python"))
 }
 
 /// A file of this folder.

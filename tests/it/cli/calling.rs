@@ -47,6 +47,68 @@ fn a_call_prints_one_json_document_on_stdout_and_nothing_else_there() {
     assert_eq!(rig.hob(&words[..4]).json(), json!({ "count": 3 }));
 }
 
+/// Tells how far it is in two ways, and gives a chunk in between.
+const STEPS: &str = "
+import hob_pod, time
+class Subject:
+    def run(self, input):
+        hob_pod.progress(message='warming\\x1b[2Jup')
+        time.sleep(0.4)
+        for n in range(4):
+            hob_pod.progress(done=n, total=4, unit='steps', message='walking')
+            yield n
+            time.sleep(0.3)
+        return 'there'
+";
+
+fn with_steps() -> (Rig, String) {
+    let rig = Rig::new();
+    let recipe = rig.recipe("lab/steps", STEPS, "python = \">=3.9\"");
+    let manifest = recipe.join("recipe.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap() + "streaming = true\n";
+    std::fs::write(manifest, text).unwrap();
+    (rig, recipe.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_terminal_shows_how_far_a_call_is_and_nothing_of_it_stays() {
+    let (rig, recipe) = with_steps();
+    for (more, stdout) in
+        [(&[][..], "\"there\"\n"), (&["--stream"], "{\"chunk\":0}\n{\"chunk\":1}\n{\"chunk\":2}\n{\"chunk\":3}\n\"there\"\n")]
+    {
+        let words = [&["call", &recipe, "run", "{}"], more].concat();
+        let ran = rig.hob_on_terminal(&words);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (Some(0), stdout), "{ran:#?}");
+        // A spinner, then a bar; what would command the terminal is shown and not obeyed.
+        for shown in ["warming\\u{1b}[2Jup", "25 %", "walking: 1 of 4 steps", "75 %", "walking: 3 of 4 steps", "█"] {
+            assert!(ran.stderr.contains(shown), "no `{shown}`: {ran:#?}");
+        }
+        assert!(!ran.stderr.contains("\x1b[2J"), "{ran:#?}");
+        // It is wiped off before the last words.
+        let (bars, last) = ran.stderr.rsplit_once("\x1b[2K").unwrap();
+        assert!(bars.contains("3 of 4") && !last.contains("walking"), "{ran:#?}");
+        assert!(last.contains("unsigned dev mode"), "{ran:#?}");
+        let quiet = rig.hob_on_terminal(&[&words[..], &["--quiet"]].concat());
+        assert_eq!((quiet.exit, quiet.stdout.as_str(), quiet.stderr.contains("walking")), (Some(0), stdout, false), "{quiet:#?}");
+    }
+}
+
+#[test]
+fn without_a_terminal_progress_is_lines_and_only_of_a_stream() {
+    let (rig, recipe) = with_steps();
+    let ran = rig.hob(&["call", &recipe, "run", "{}", "--stream"]);
+    assert_eq!(ran.well().lines().last(), Some("\"there\""));
+    let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("  walking: ")).collect();
+    // One a second at most: 1.6 seconds have two, the first of which says what it warms.
+    assert!(ran.stderr.starts_with("  warming\\u{1b}[2Jup\n") && (1..=3).contains(&lines.len()), "{ran:#?}");
+    assert!(lines.iter().all(|line| line.ends_with(" of 4 steps")) && !ran.stderr.contains('\x1b'), "{ran:#?}");
+    for words in [&["call", &recipe, "run", "{}"][..], &["call", &recipe, "run", "{}", "--stream", "--quiet"]] {
+        let ran = rig.hob(words);
+        ran.well();
+        assert!(!ran.stderr.contains("walking") && !ran.stderr.contains("warming"), "{ran:#?}");
+    }
+}
+
 #[test]
 fn what_a_pod_prints_never_reaches_stdout() {
     let rig = Rig::new();

@@ -25,6 +25,28 @@ use crate::repository::world::copy;
 /// A command that takes longer hangs.
 const RUN_SECONDS: u64 = 120;
 
+/// Runs a command with a terminal for its standard error, and tells of it in JSON.
+const ON_TERMINAL: &str = r#"
+import fcntl, json, os, pty, struct, subprocess, sys, termios, threading
+ours, theirs = pty.openpty()
+fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, env=dict(os.environ, TERM="xterm"))
+os.close(theirs)
+shown = bytearray()
+def look():
+    try:
+        while piece := os.read(ours, 65536):
+            shown.extend(piece)
+    except OSError:
+        pass  # a terminal that nobody has open any more
+looking = threading.Thread(target=look)
+looking.start()
+stdout = process.stdout.read()
+process.wait()
+looking.join()
+print(json.dumps({"exit": process.returncode, "stdout": stdout.decode(), "stderr": shown.decode()}))
+"#;
+
 /// What became of one run of the program.
 #[derive(Debug)]
 pub struct Ran {
@@ -92,6 +114,15 @@ impl Rig {
     /// With that on standard input.
     pub fn hob_reading(&self, words: &[&str], input: &[u8]) -> Ran {
         run(self.command(words), input)
+    }
+
+    /// With standard error on a terminal of 100 columns, and standard output not: what `hob` wrote to either, as it was.
+    pub fn hob_on_terminal(&self, words: &[&str]) -> Ran {
+        let words: Vec<&str> = ["-c", ON_TERMINAL, env!("CARGO_BIN_EXE_hob")].iter().chain(words).copied().collect();
+        let ran = self.python(&words, b"");
+        let found: Value = serde_json::from_str(ran.well()).unwrap();
+        let text = |key: &str| found[key].as_str().unwrap().to_owned();
+        Ran { exit: found["exit"].as_i64().map(|exit| exit as i32), stdout: text("stdout"), stderr: text("stderr") }
     }
 
     /// The interpreter of all tests, with this home.

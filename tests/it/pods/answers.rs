@@ -76,6 +76,108 @@ async fn chunks_and_progress_arrive_in_order_before_the_outcome() {
     rig.host.shutdown().await;
 }
 
+/// Tells how far it is before each chunk.
+const TOLD: &str = "
+import hob_pod
+class Subject:
+    def run(self, input):
+        for n in range(input):
+            hob_pod.progress(done=n, total=input, unit='steps', message='walking', more=[n])
+            yield n
+        return 'end'
+";
+
+#[tokio::test]
+async fn a_callback_gets_progress_in_types_and_all_chunks_before_the_outcome() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("told", TOLD, true);
+    let (sender, received) = std::sync::mpsc::channel();
+    let outcome = rig.host.call_with(call(&recipe, json!(5)), move |event| sender.send(event).unwrap()).await.unwrap();
+    assert_eq!(outcome.output.value(), &json!("end"));
+    // The callback is gone, and with it the sender: all that it was given is here.
+    let events: Vec<Event> = received.iter().collect();
+    let chunks: Vec<_> =
+        events.iter().filter_map(|event| if let Event::Chunk { data, .. } = event { Some(data.clone()) } else { None }).collect();
+    assert_eq!(chunks, [0, 1, 2, 3, 4]);
+    let reports: Vec<_> = events.iter().filter_map(Event::report).collect();
+    assert_eq!(reports.len(), 5);
+    for (n, report) in reports.iter().enumerate() {
+        let wanted = (Some(n as f64), Some(5.0), Some("steps"), Some("walking"), Some(n as f64 / 5.0));
+        assert_eq!((report.done, report.total, report.unit, report.message, report.share()), wanted);
+        assert_eq!((&report.data["more"], report.to_string()), (&json!([n]), format!("walking: {n} of 5 steps")));
+    }
+    rig.close().await;
+}
+
+/// On one thread: what a callback blocks would block all.
+#[tokio::test]
+async fn a_callback_that_blocks_holds_up_its_own_call_alone() {
+    let rig = Rig::new().await;
+    let slow = rig.python("told", TOLD, true);
+    let quick = rig.python("quick", "class Subject:\n    def run(self, input):\n        return input\n", false);
+    rig.run(&quick, json!(0)).await.unwrap();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (entered, mut inside) = tokio::sync::mpsc::unbounded_channel();
+    let (host, count) = (rig.host.clone(), 400);
+    let asked = call(&slow, json!(count));
+    let under_way = tokio::spawn(async move {
+        let (mut chunks, mut reports) = (Vec::new(), Vec::new());
+        let (sender, received) = std::sync::mpsc::channel();
+        let outcome = host.call_with(asked, move |event| {
+            let _ = entered.send(());
+            // Until it is released once; after that it lets all through.
+            let _ = held.recv();
+            sender.send(event).unwrap();
+        });
+        let output = outcome.await.unwrap().output.into_value();
+        for event in received {
+            match event {
+                Event::Chunk { data, .. } => chunks.push(data.as_u64().unwrap()),
+                other => reports.push(other.report().unwrap().done.unwrap()),
+            }
+        }
+        (output, chunks, reports)
+    });
+    inside.recv().await.unwrap();
+    let begun = std::time::Instant::now();
+    for n in 0..50 {
+        assert_eq!(rig.run(&quick, json!(n)).await.unwrap().output.value(), &json!(n));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "others waited {:?}", begun.elapsed());
+    assert!(!under_way.is_finished() && inside.try_recv().is_err(), "the callback still has its first event");
+    drop(release);
+    let (output, chunks, reports) = under_way.await.unwrap();
+    assert_eq!((output, chunks), (json!("end"), (0..count).collect::<Vec<u64>>()), "no chunk is lost");
+    assert!(reports.is_sorted() && reports.len() < count as usize, "of progress it got the latest: {}", reports.len());
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_callback_that_panics_cancels_its_call_and_a_dropped_call_gives_it_no_more() {
+    let rig = Rig::new().await;
+    let open = rig.open();
+    let source = format!(
+        "import hob_pod, pathlib\nclass Subject:\n    def run(self, input):\n        try:\n            while True:\n                hob_pod.progress(done=1)\n                yield 1\n        \
+         finally:\n            pathlib.Path({:?}, input).touch()\n",
+        open.display().to_string()
+    );
+    let recipe = rig.python("endless", &source, true);
+    let (host, asked) = (rig.host.clone(), call(&recipe, json!("panicked")));
+    let panicked = tokio::spawn(async move { host.call_with(asked, |_| panic!("the app's own")).await }).await.unwrap_err();
+    assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"the app's own"));
+    within(5, "the worker stops", || open.join("panicked").exists()).await;
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let (host, asked) = (rig.host.clone(), call(&recipe, json!("dropped")));
+    let under_way = tokio::spawn(async move { host.call_with(asked, move |_| sender.send(()).unwrap()).await });
+    received.recv().await.unwrap();
+    under_way.abort();
+    // The callback goes with the call.
+    within(5, "the callback is let go of", || matches!(received.try_recv(), Err(tokio::sync::mpsc::error::TryRecvError::Disconnected)))
+        .await;
+    within(5, "the worker stops", || open.join("dropped").exists()).await;
+    rig.close().await;
+}
+
 #[tokio::test]
 async fn a_python_error_keeps_type_message_and_traceback() {
     let rig = Rig::new().await;
