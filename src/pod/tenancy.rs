@@ -70,19 +70,19 @@ struct Known {
     gpu_before: u64,
 }
 
-/// What a pod is at work on, told without the lock: milliseconds, the class that it had last, the class that it has.
+/// What a pod is at work on, told without the lock: microseconds, since asks take less than a millisecond, the class that it had last, the class that it has.
 #[derive(Debug, Default)]
 struct Work(AtomicU64);
 
 impl Work {
     fn set(&self, now: Duration, work: Rank) {
         let worked = if work > 0 { work } else { self.get().1 };
-        self.0.store((now.as_millis() as u64) << 4 | u64::from(worked) << 2 | u64::from(work), Ordering::Release);
+        self.0.store((now.as_micros() as u64) << 4 | u64::from(worked) << 2 | u64::from(work), Ordering::Release);
     }
 
     fn get(&self) -> (Duration, Rank, Rank) {
         let word = self.0.load(Ordering::Acquire);
-        (Duration::from_millis(word >> 4), (word >> 2 & 3) as Rank, (word & 3) as Rank)
+        (Duration::from_micros(word >> 4), (word >> 2 & 3) as Rank, (word & 3) as Rank)
     }
 }
 

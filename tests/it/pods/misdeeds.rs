@@ -4,7 +4,7 @@
 //! told what, another recipe of the same host answers as before, and no process is left that should not be.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -76,11 +76,13 @@ async fn every_misdeed_happens_is_one_clear_fault_and_harms_nobody_else() {
     let good = rig.python("good", "class Subject:\n    def run(self, input):\n        return input\n", false);
     // A few at a time: most of them are waits.
     let (turns, mut all) = (Arc::new(Semaphore::new(8)), JoinSet::new());
-    for misdeed in MISDEEDS {
+    // All of them first: a call during which `hob.toml` changes has its pods for itself.
+    let recipes: Vec<_> = MISDEEDS.iter().map(|misdeed| (*misdeed, misbehaving(&rig, misdeed))).collect();
+    for (misdeed, recipe) in recipes {
         let (rig, good, turns) = (rig.clone(), good.clone(), turns.clone());
         all.spawn(async move {
             let _turn = turns.acquire().await.unwrap();
-            misbehaves(&rig, &good, *misdeed).await;
+            misbehaves(&rig, &good, &recipe, misdeed).await;
         });
     }
     while let Some(done) = all.join_next().await {
@@ -91,13 +93,16 @@ async fn every_misdeed_happens_is_one_clear_fault_and_harms_nobody_else() {
     rig.close().await;
 }
 
-async fn misbehaves(rig: &Rig, good: &Path, (file, code, says, pod): Misdeed) {
-    let start_timeout_ms = if code == Code::StartTimeout { 2_000 } else { 20_000 };
-    let recipe = rig.hostile(file, &format!("start_timeout_ms = {start_timeout_ms}"));
+fn misbehaving(rig: &Rig, (file, code, ..): &Misdeed) -> PathBuf {
+    let start_timeout_ms = if *code == Code::StartTimeout { 4_000 } else { 20_000 };
+    rig.hostile(file, &format!("start_timeout_ms = {start_timeout_ms}"))
+}
+
+async fn misbehaves(rig: &Rig, good: &Path, recipe: &Path, (file, code, says, pod): Misdeed) {
     // Only what ends by its deadline has a short one: all else must be told at once.
     let deadline_ms = if code == Code::Deadline { 3_000 } else { 30_000 };
     let begun = Instant::now();
-    let fault = rig.host.call(Call { deadline_ms: Some(deadline_ms), ..call(&recipe, json!({})) }).await.expect_err(file);
+    let fault = rig.host.call(Call { deadline_ms: Some(deadline_ms), ..call(recipe, json!({})) }).await.expect_err(file);
     let took = begun.elapsed();
     assert_eq!(fault.code, code, "{file}: {fault:?}");
     for words in says {
@@ -227,7 +232,7 @@ async fn a_cancel_that_is_heeded_keeps_the_process() {
     let rig = Rig::new().await;
     let recipe = rig.hostile("never_answers.py", "");
     for _ in 0..2 {
-        let late = Call { deadline_ms: Some(1_000), ..call(&recipe, json!({})) };
+        let late = Call { deadline_ms: Some(3_000), ..call(&recipe, json!({})) };
         assert_eq!(rig.host.call(late).await.unwrap_err().code, Code::Deadline);
         within(3, "the pod is free again", || rig.host.pods().iter().any(|pod| pod.state == "ready")).await;
         assert!(rig.fired("never_answers.py").is_some());
