@@ -51,8 +51,8 @@ class Searched(unittest.TestCase):
         """Each event of a call, as the server tells it; the last one is its end."""
         body = {"recipe": RECIPE, "operation": operation, "input": input, "session": "index", "priority": priority}
         if operation == "add":
-            # Within a class the nearer deadline goes first, and that of a search is a minute: this is about the classes.
-            body["deadline_ms"] = 50_000
+            # Within a class the nearer deadline goes first, and that of a search is five minutes: this is about the classes.
+            body["deadline_ms"] = 240_000
         with self.ask("POST", "/v1/calls", json.dumps(body)) as answer:
             for line in answer:
                 if line.strip():
