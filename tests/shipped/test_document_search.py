@@ -37,22 +37,26 @@ class Searched(unittest.TestCase):
             self.call(operation, input, **more)
         return failed.exception
 
-    def events(self, operation, input, priority):
-        """Each event of a call, as the server tells it; the last one is its end."""
+    def ask(self, method, path, body=None):
+        """The server's answer, without a process of the program's between: these are to be quick."""
         connection = http.client.HTTPConnection("hob")
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(PATIENCE)
         connection.sock.connect(self.server.told["socket"])
+        # Closed with its answer.
+        connection.request(method, path, body, {"connection": "close"})
+        return connection.getresponse()
+
+    def events(self, operation, input, priority):
+        """Each event of a call, as the server tells it; the last one is its end."""
         body = {"recipe": RECIPE, "operation": operation, "input": input, "session": "index", "priority": priority}
         if operation == "add":
-            # Within a class the nearer deadline goes first, and that of a search is a minute: this is about the classes.
-            body["deadline_ms"] = 50_000
-        connection.request("POST", "/v1/calls", json.dumps(body))
-        with connection.getresponse() as answer:
+            # Within a class the nearer deadline goes first, and that of a search is five minutes: this is about the classes.
+            body["deadline_ms"] = 240_000
+        with self.ask("POST", "/v1/calls", json.dumps(body)) as answer:
             for line in answer:
                 if line.strip():
                     yield json.loads(line)
-        connection.close()
 
     def outcome(self, *words):
         last = list(self.events(*words))[-1]
@@ -63,14 +67,19 @@ class Searched(unittest.TestCase):
         """An `add` in bulk that has put in some of its documents, and not all."""
         adding = self.events("add", {"documents": documents}, "bulk")
         for event in adding:
-            if event["event"] == "progress" and 0 < event["data"].get("done", 0):
+            if event["event"] == "progress" and event["data"].get("done", 0) > 0:
                 self.assertLess(event["data"]["done"], len(documents))
                 return adding
         raise AssertionError("it ended without progress")
 
+    def keep(self):
+        with self.ask("POST", f"/v1/recipes/{RECIPE}/sessions/index/checkpoint") as answer:
+            self.assertEqual(answer.status, 200, answer.read())
+
     def kill_pod(self):
         """Of the session of this test: those of others were closed, and may be on their way out."""
-        newest = min(self.hob.run("pods", RECIPE), key=lambda pod: pod["age_ms"])
+        with self.ask("GET", "/v1/pods") as answer:
+            newest = min(json.load(answer), key=lambda pod: pod["age_ms"])
         os.kill(newest["pid"], signal.SIGKILL)
 
     def test_what_is_meant_is_found(self):
@@ -195,7 +204,7 @@ class Searched(unittest.TestCase):
         documents = many(3_000)
         adding = self.begun(documents)
         # Kept with a part of them: the next pod begins with that, and what came after would be missing.
-        self.hob.run("sessions", "checkpoint", RECIPE, "index")
+        self.keep()
         kept = self.outcome("status", {}, "interactive")["documents"]
         self.assertLess(kept, 2_500)
         while self.outcome("status", {}, "interactive")["documents"] < kept + 100:
@@ -215,7 +224,7 @@ class Searched(unittest.TestCase):
 
         self.call("add", {"documents": DOCUMENTS})
         self.call("remove", {"ids": ["music-0"]})
-        self.hob.run("sessions", "checkpoint", RECIPE, "index")
+        self.keep()
         before = search()
         self.assertEqual(before[1:], (34, 3))
         self.kill_pod()

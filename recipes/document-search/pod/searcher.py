@@ -36,7 +36,8 @@ class Searcher:
         size = self.index.grown_by(records)
         if size > STATE_BYTES_MAX:
             text = f"with these {len(documents)} documents the index would have {size} bytes; it has {len(self.index)} documents"
-            raise Fault("too_large", f"{text}, and {STATE_BYTES_MAX} bytes at most", "take some out with `remove`, or put these into another session")
+            text += f", and {STATE_BYTES_MAX} bytes at most"
+            raise Fault("too_large", text, "take some out with `remove`, or put these into another session")
         counts = {"added": 0, "replaced": 0, "unchanged": 0}
         changed = []
         for document in documents:
@@ -55,9 +56,7 @@ class Searcher:
         """The closest documents."""
         vector = self.encoder.encode([input["query"]])[0]
         found = self.index.search(vector, input.get("k", RESULTS), filtering(input.get("filter", {})))
-        results = [
-            {"id": id, "score": round(score, DECIMALS), "text": text, "metadata": metadata} for score, (id, text, metadata) in found
-        ]
+        results = [{"id": id, "score": round(score, DECIMALS), "text": text, "metadata": metadata} for score, (id, text, metadata) in found]
         return {"results": results, "documents": len(self.index), "revision": self.index.revision}
 
     def remove(self, input):
@@ -88,7 +87,8 @@ class Searcher:
         try:
             self.index = Index.parse(data, DIMENSIONS)
         except Damaged as error:
-            raise Fault("recipe_failed", f"what was kept is no index of this recipe: {error}", "close the session, and add its documents anew")
+            text = f"what was kept is no index of this recipe: {error}"
+            raise Fault("recipe_failed", text, "close the session, and add its documents anew") from error
 
 
 def record_of(document):
