@@ -100,7 +100,9 @@ impl Driver {
         // A batch is halved, which is a lever too.
         let may = hand.placed.as_ref().is_some_and(|placed| !placed.pending.lowered && !placed.pending.gave) && running.asks == 1;
         let (used, unit) = (running.lever, hand.unit);
-        if !may || !self.lower(used) {
+        // A session's state is in its pod, which is not given up for a lower value.
+        let costs_state = self.spec.session.is_some() && self.lever_is_for_loading();
+        if !may || costs_state || !self.lower(used) {
             return false;
         }
         let Some(mut placed) = self.hands.get_mut(&ask).and_then(|hand| hand.placed.take()) else { return false };

@@ -21,6 +21,7 @@ use super::{
     leftovers,
     poison::Ended,
     registry,
+    residing::loads_less,
     seat::End,
     state::{AskId, Ending},
 };
@@ -47,6 +48,12 @@ impl Driver {
             let most = confine::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
             self.blame = Some(over_memory(group.peak().unwrap_or(most), most));
         }
+        // Said or killed for it: it is the same.
+        if let Some(fault) = self.blame.clone()
+            && self.can_load_less(&fault)
+        {
+            self.blame = Some(loads_less());
+        }
         let was_ready = self.shared.was_ready.load(Ordering::Acquire);
         let unwanted = match &self.blame {
             // There was no pod: what waits gets another one.
@@ -66,7 +73,7 @@ impl Driver {
         }
         let mut fault = self.epitaph(ending);
         let mut saved = None;
-        if unwanted {
+        if unwanted && !self.residing.is_refused {
             let dossier = self.dossier(ending);
             fault = fault.with("dossier", dossier.incarnation.clone());
             for (key, value) in [("memory_peak_bytes", dossier.memory_peak_bytes), ("cpu_ms", dossier.cpu_ms)] {
@@ -89,6 +96,7 @@ impl Driver {
         self.seat.over(End {
             unwanted,
             was_ready,
+            is_refused: self.residing.is_refused,
             was_useful: self.shared.was_useful.load(Ordering::Relaxed),
             was_killed_at_start: !was_ready && self.blame.is_none() && ending == Ending::Signal(SIGKILL),
             fault,

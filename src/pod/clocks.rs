@@ -49,7 +49,7 @@ impl Driver {
             }
         }
         if self.residing.keep_until.take_if(|at| *at <= now).is_some() {
-            self.not_kept_alive(now);
+            self.not_kept_alive();
         }
         if self.memory_due.take_if(|at| *at <= now).is_some() {
             self.watch_memory(now);

@@ -447,6 +447,7 @@ impl Driver {
         let taken = self.seat.turn(&mut self.report, self.state.units(), ahead, &self.shared);
         self.again = taken.again;
         let waiting = taken.waiting;
+        self.residing.work_waits = waiting.is_some();
         for unit in taken.units {
             match self.takes_asks() {
                 true => self.begin(unit),
@@ -481,7 +482,10 @@ impl Driver {
             placed.pending.begun += 1;
             self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0, progress: None });
         }
-        self.running.insert(first, Running { asks, operation, is_tiny, sent: now, lever: self.lever(), grace: None, split: None, good: 0 });
+        self.running.insert(
+            first,
+            Running { asks, operation, is_tiny, sent: now, lever: self.lever_of_an_ask(), grace: None, split: None, good: 0 },
+        );
         if self.running.len() == 1 {
             (self.heard, self.silence) = (now, Silence::default());
             self.memory_due = self.memory_due.map(|at| at.min(now + Duration::from_millis(MEMORY_WATCH_MS)));

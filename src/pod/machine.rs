@@ -52,7 +52,7 @@ impl Machine for ThisMachine {
             return None;
         }
         let apps = nvidia("--query-compute-apps=gpu_uuid,pid,used_memory")?;
-        nvidia_bytes(&apps, &gpu.id, |other| other == pid || vitals::is_below(other, pid))
+        nvidia_bytes(&apps, &gpu.id, |other| other == pid || vitals::is_below(other, pid), |other| vitals::identity(other).is_some())
     }
 }
 
@@ -100,14 +100,15 @@ fn nvidia_gpus(text: &str) -> Vec<Gpu> {
     text.lines().filter_map(line).collect()
 }
 
-/// `uuid, pid, MiB`, a line each. None when none of the processes is known here: in a container the driver may name them by other numbers.
-fn nvidia_bytes(text: &str, gpu: &str, is_mine: impl Fn(u32) -> bool) -> Option<u64> {
+/// `uuid, pid, MiB`, a line each. None when none of the processes is there: in a container the driver may name them by other numbers, or none.
+fn nvidia_bytes(text: &str, gpu: &str, is_mine: impl Fn(u32) -> bool, is_there: impl Fn(u32) -> bool) -> Option<u64> {
     let line = |line: &str| {
         let [id, pid, used] = line.split(',').map(str::trim).collect::<Vec<_>>()[..] else { return None };
         Some((id.to_owned(), pid.parse::<u32>().ok()?, used.parse::<u64>().ok()? << 20))
     };
     let mine: Vec<u64> = text.lines().filter_map(line).filter(|(id, pid, _)| id == gpu && is_mine(*pid)).map(|(.., used)| used).collect();
-    if mine.is_empty() { None } else { Some(mine.iter().sum()) }
+    let names_processes = !mine.is_empty() || text.lines().filter_map(line).any(|(_, pid, _)| is_there(pid));
+    names_processes.then(|| mine.iter().sum())
 }
 
 /// Cards that tell of memory of their own, as `amdgpu` does.
@@ -152,8 +153,9 @@ mod tests {
         };
         assert_eq!(gpus, [gpu]);
         let apps = "GPU-1, 10, 100\nGPU-1, 11, 50\nGPU-2, 10, 7\nGPU-1, 12, [N/A]\n";
-        assert_eq!(nvidia_bytes(apps, "GPU-1", |pid| pid < 12), Some(150 << 20));
-        assert_eq!(nvidia_bytes(apps, "GPU-1", |pid| pid == 99), None);
+        assert_eq!(nvidia_bytes(apps, "GPU-1", |pid| pid < 12, |_| false), Some(150 << 20));
+        assert_eq!(nvidia_bytes(apps, "GPU-1", |pid| pid == 99, |_| false), None, "numbers of another world");
+        assert_eq!(nvidia_bytes(apps, "GPU-1", |pid| pid == 99, |pid| pid == 10), Some(0), "it has none any more");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! forked rather than started, `doctor.rs` finds out what the machine can do of all that.
 
 mod answering;
+mod book;
 mod burial;
 mod cgroup;
 mod clocks;

@@ -29,10 +29,10 @@ use super::{
     refusals::{Refusals, ending, everybody, overdue},
     restarts::{MayStart, Restarts},
     schedule::{Group, Schedule, Ticket, Waiting, grow},
-    seat::{End, Report, Seat},
+    seat::{End, Seat},
 };
 use crate::model::{
-    Code, Fault, Priority, Verified,
+    Code, Fault, Verified,
     limits::{CHUNK_CREDIT, FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
     recipe::PoolSpec,
     status::{self, Health, PoolStatus},
@@ -106,6 +106,10 @@ pub(super) struct Member {
     pub(super) ready: bool,
     /// It has no models, and is not to load any before there is work for it.
     pub(super) asleep: bool,
+    /// It waits for a place for its models.
+    pub(super) placeless: bool,
+    /// It gives its place to another when it has done what it has in hand.
+    pub(super) yields: bool,
     /// It takes nothing any more.
     pub(super) leaving: bool,
     /// What it has in hand goes alone.
@@ -354,9 +358,7 @@ impl Inner {
         if let Some(shared) = free.min_by_key(|member| member.units).and_then(|member| member.watcher.as_ref()) {
             shared.shared.offer();
         }
-        // One that waits for a place for its models waits for the best of what there is.
-        let waiting = book.members.iter().filter(|member| !member.ready && !member.asleep && !member.leaving);
-        waiting.filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer());
+        book.tell_placeless();
     }
 
     /// Starts as many pods as are wanted and may be; gives the asks that nobody will take.
@@ -422,6 +424,8 @@ impl Inner {
             watcher: None,
             ready: false,
             asleep: false,
+            placeless: false,
+            yields: false,
             leaving: false,
             alone: false,
             units: 0,
@@ -467,7 +471,10 @@ impl Inner {
                 // It may have been ready before it was known.
                 self.offer(&book, None);
             }
-            Err(fault) => self.over(seat, End { unwanted: true, was_ready: false, was_useful: false, was_killed_at_start: false, fault }),
+            Err(fault) => self.over(
+                seat,
+                End { unwanted: true, was_ready: false, is_refused: false, was_useful: false, was_killed_at_start: false, fault },
+            ),
         }
     }
 
@@ -477,7 +484,12 @@ impl Inner {
         book.members.retain(|member| member.seat != seat);
         let now = self.now();
         let mut failed = Refusals::none();
-        if end.unwanted {
+        if end.unwanted && end.is_refused {
+            book.last_fault = Some(end.fault.clone());
+            if !book.members.iter().any(|member| !member.leaving) {
+                failed = Refusals(everybody(&mut book), Some(end.fault));
+            }
+        } else if end.unwanted {
             book.crashes += 1;
             book.failing += if end.was_ready { 1 } else { UNUSED_START_ENDS };
             book.last_fault = Some(end.fault.clone());
@@ -515,6 +527,7 @@ impl Inner {
         if !waited && let Some(shared) = book.placed.get(&ticket) {
             shared.cancel(ticket);
         }
+        book.tell_placeless();
         drop(book);
         if waited {
             self.quiet.notify_waiters();
@@ -529,53 +542,6 @@ impl Drop for Inner {
         for watcher in book.members.iter().filter_map(|member| member.watcher.as_ref()) {
             watcher.shared.retire();
         }
-    }
-}
-
-impl Member {
-    /// Whether it could take a further unit now.
-    pub(super) fn has_room(&self, concurrency: usize) -> bool {
-        self.ready && !self.leaving && !self.alone && self.units < concurrency
-    }
-}
-
-impl Book {
-    /// Whether nothing waits and nothing runs.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.schedule.is_empty() && self.solo.is_empty() && self.placed.is_empty()
-    }
-
-    /// Whether an end of failing was among it: then more pods may be started.
-    pub(super) fn note(&mut self, report: &Report, now: Duration) -> bool {
-        for ticket in &report.over {
-            self.placed.remove(ticket);
-        }
-        for served in &report.served {
-            self.schedule.done(now, served);
-        }
-        for input in &report.cleared {
-            self.poison.answered(input);
-        }
-        self.done += report.over.len() as u64;
-        self.failed += report.failed;
-        if report.good == 0 {
-            return false;
-        }
-        self.failing = 0;
-        self.restarts.answered()
-    }
-
-    /// The best class of what waits.
-    pub(super) fn waits(&self) -> Option<Priority> {
-        let solo = self.solo.iter().map(|placed| placed.pending.request.priority);
-        let queued = Priority::ALL.into_iter().zip(self.schedule.counts()).filter(|(_, count)| *count > 0).map(|(priority, _)| priority);
-        queued.chain(solo).min()
-    }
-
-    /// Marks that member as leaving; whether it is one.
-    pub(super) fn leave(&mut self, seat: u64) -> bool {
-        let member = self.members.iter_mut().find(|member| member.seat == seat);
-        member.map(|member| member.leaving = true).is_some()
     }
 }
 

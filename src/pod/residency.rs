@@ -16,7 +16,7 @@ mod tests;
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
-    Priority,
+    Digest, Priority,
     limits::{GAP_MAX_MS, GAP_MIN_MS, HOLD_LOADS, HOLD_MAX_MS, HOLD_MIN_MS, PATIENCE_HOLDS},
 };
 
@@ -35,6 +35,8 @@ pub struct Need {
     pub groups: Vec<String>,
     /// It is never asked to go, by the operator's word.
     pub pinned: bool,
+    /// Pods of one recipe have the same, and never take each other's place: nothing would be gained.
+    pub kin: Option<Digest>,
     /// Nor is one that has the state of a session, for as long as that has it.
     pub kept: bool,
 }
@@ -82,7 +84,7 @@ pub struct Resident {
     pub since: Duration,
     /// For whom it was asked to go.
     pub leaving: bool,
-    /// Until then not even a higher class asks it to go: it waited long for this.
+    /// It waited long for this: for its hold not even a higher class asks it to go.
     pub guaranteed: bool,
 }
 
@@ -91,7 +93,12 @@ pub struct Resident {
 pub struct Waiter {
     pub need: Need,
     pub rank: Rank,
+    /// Since when it waits for work of that class.
     pub since: Duration,
+    /// Since when it waits for any work.
+    pub first: Duration,
+    /// It is served by its patience, before work of a higher class.
+    pub patient: bool,
     /// How long its loading is expected to take.
     pub load_time: Duration,
 }
@@ -137,9 +144,14 @@ impl Residency {
     /// Errors: why there never will be one.
     pub fn want(&mut self, id: TenantId, need: Need, rank: Rank, load_time: Duration, now: Duration) -> Result<(), TooMuch> {
         self.check(&need)?;
-        let waiter = self.waiters.entry(id).or_insert(Waiter { need, rank, since: now, load_time });
+        let fresh = Waiter { need: need.clone(), rank, since: now, first: now, patient: false, load_time };
+        let waiter = self.waiters.entry(id).or_insert(fresh);
+        // It may have been measured meanwhile, by a pod of the same recipe.
+        (waiter.need, waiter.load_time) = (need, load_time);
+        if waiter.rank == 0 && rank > 0 {
+            waiter.first = now;
+        }
         if waiter.rank != rank {
-            // It waits for other work now: for bulk it may have waited long.
             (waiter.rank, waiter.since) = (rank, now);
         }
         Ok(())
@@ -186,8 +198,11 @@ impl Residency {
                 if promised.iter().any(breaks) {
                     continue;
                 }
+                // One that goes before others of a higher class does so because it waited so long.
+                let first =
+                    waiter.patient || self.waiters.values().any(|other| other.rank > waiter.rank && self.is_out_of_patience(&waiter, now));
                 self.waiters.remove(&id);
-                self.residents.insert(id, self.resident(&waiter, gpu, now));
+                self.residents.insert(id, Self::resident(&waiter, gpu, now, first));
                 decisions.push(Decision::Load(id, gpu));
                 continue;
             }
@@ -198,6 +213,10 @@ impl Residency {
             let (victims, at) = self.victims(&waiter, now);
             match at {
                 Some(at) if at <= now && !victims.is_empty() => {
+                    let patient = victims.iter().any(|victim| self.residents[victim].work > waiter.rank);
+                    if let Some(waiter) = self.waiters.get_mut(&id) {
+                        waiter.patient |= patient;
+                    }
                     for victim in victims {
                         if let Some(resident) = self.residents.get_mut(&victim) {
                             resident.leaving = true;
@@ -217,13 +236,14 @@ impl Residency {
     /// The class that a waiter is served in: one that waited longer than anybody has to goes before all.
     fn urgency(&self, id: &TenantId, now: Duration) -> Rank {
         let Some(waiter) = self.waiters.get(id) else { return 0 };
-        let patience = hold(waiter.load_time) * PATIENCE_HOLDS;
-        if waiter.rank > 0 && now.saturating_sub(waiter.since) >= patience { Rank::MAX } else { waiter.rank }
+        if self.is_out_of_patience(waiter, now) { Rank::MAX } else { waiter.rank }
     }
 
-    fn resident(&self, waiter: &Waiter, gpu: Option<usize>, now: Duration) -> Resident {
-        // Long enough that only its patience can have brought it here against a higher class.
-        let waited = now.saturating_sub(waiter.since);
+    fn is_out_of_patience(&self, waiter: &Waiter, now: Duration) -> bool {
+        waiter.rank > 0 && now.saturating_sub(waiter.first) >= hold(waiter.load_time) * PATIENCE_HOLDS
+    }
+
+    fn resident(waiter: &Waiter, gpu: Option<usize>, now: Duration, guaranteed: bool) -> Resident {
         Resident {
             need: waiter.need.clone(),
             gpu,
@@ -233,7 +253,7 @@ impl Residency {
             worked: waiter.rank,
             since: now,
             leaving: false,
-            guaranteed: waited >= hold(Duration::ZERO) * PATIENCE_HOLDS,
+            guaranteed,
         }
     }
 
@@ -247,8 +267,9 @@ impl Residency {
     }
 
     fn with(mut self, need: &Need, gpu: Option<usize>) -> Residency {
-        let waiter = Waiter { need: need.clone(), rank: 0, since: Duration::ZERO, load_time: Duration::ZERO };
-        let resident = self.resident(&waiter, gpu, Duration::ZERO);
+        let waiter =
+            Waiter { need: need.clone(), rank: 0, since: Duration::ZERO, first: Duration::ZERO, patient: false, load_time: Duration::ZERO };
+        let resident = Self::resident(&waiter, gpu, Duration::ZERO, false);
         self.residents.insert(TenantId::MAX, resident);
         self
     }
@@ -331,17 +352,26 @@ impl Residency {
                 victims.push((id, at));
             }
         }
+        // One that alone is large enough spares those before it.
+        let needed = victims.clone();
+        for (id, _) in needed {
+            let spared: Vec<_> = victims.iter().copied().filter(|(victim, _)| *victim != id).collect();
+            if !must(&self.residents[&id]) && memory_left(&spared) && gpu_left(&spared) {
+                victims = spared;
+            }
+        }
         (memory_left(&victims) && gpu_left(&victims)).then_some(victims)
     }
 
     /// From when on it may be asked to go for that one; none: not before something happens, or never.
     fn may_leave(&self, resident: &Resident, waiter: &Waiter, now: Duration) -> Option<Duration> {
         let loaded = resident.loaded?;
-        if resident.need.pinned || resident.need.kept || waiter.rank == 0 {
+        let kin = resident.need.kin.is_some() && resident.need.kin == waiter.need.kin;
+        if resident.need.pinned || resident.need.kept || kin || waiter.rank == 0 {
             return None;
         }
         let hold = hold(resident.load_time);
-        let lost_patience = waiter.since + hold * PATIENCE_HOLDS;
+        let lost_patience = waiter.first + hold * PATIENCE_HOLDS;
         let held = loaded + hold;
         let at = match (resident.work, waiter.rank) {
             // It may get more: of the same class soon, of a higher one sooner or later.
@@ -352,7 +382,11 @@ impl Residency {
             (work, wanted) if wanted == work => held.max(waiter.since),
             _ => lost_patience.max(held),
         };
-        Some(if resident.guaranteed { at.max(held) } else { at })
+        Some(match (resident.guaranteed, resident.work) {
+            (true, 0) => at.max(held.min(resident.since + gap(resident.load_time))),
+            (true, _) => at.max(held),
+            (false, _) => at,
+        })
     }
 }
 

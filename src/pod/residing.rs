@@ -36,6 +36,14 @@ pub(super) struct Residing {
     loaded_before: bool,
     /// Its models are let go of; whether their memory is back is not known yet.
     awaits_memory: bool,
+    /// A place was wanted for work.
+    had_work: bool,
+    /// Loading has begun and not ended.
+    is_loading: bool,
+    /// There never will be a place for it.
+    pub is_refused: bool,
+    /// Asks wait, for company or for room.
+    pub work_waits: bool,
     /// What it held before it loaded, in bytes.
     empty_bytes: u64,
     load_began: Instant,
@@ -68,6 +76,10 @@ impl Residing {
             yields: false,
             loaded_before: false,
             awaits_memory: false,
+            had_work: false,
+            is_loading: false,
+            is_refused: false,
+            work_waits: false,
             empty_bytes: 0,
             load_began: Instant::now(),
             time_left: None,
@@ -114,10 +126,15 @@ impl Driver {
         }
         let waits = self.seat.waits();
         let Some(tenant) = &mut self.residing.tenant else { return self.step(Event::MayLoad) };
-        if waits.is_none() && self.residing.loaded_before {
-            return tenant.unwant();
+        // Without work it is only somebody's wish to have one ready, and that for once.
+        if waits.is_none() && (self.residing.loaded_before || self.residing.had_work) {
+            tenant.unwant();
+            // Woken for what somebody else took.
+            return self.seat.sleeps();
         }
+        self.residing.had_work |= waits.is_some();
         if let Err(fault) = tenant.want(waits) {
+            self.residing.is_refused = true;
             self.step(Event::Failed(fault));
         }
     }
@@ -130,7 +147,12 @@ impl Driver {
         if let Some(gpu) = &inbox.may_load
             && self.state == State::Empty
         {
+            if self.residing.loaded_before && *gpu != self.residing.gpu {
+                // A process is bound to the first GPU that it used.
+                return self.retire();
+            }
             self.residing.gpu = gpu.clone();
+            (self.residing.yields, self.idle_at) = (false, None);
             self.residing.load_began = Instant::now();
             if let Some(tenant) = &mut self.residing.tenant {
                 tenant.loads();
@@ -138,8 +160,7 @@ impl Driver {
             self.step(Event::MayLoad);
         }
         if inbox.leave_place {
-            self.residing.yields = true;
-            self.leave_place();
+            self.yields();
         }
         match inbox.memory_back {
             Some(true) => {
@@ -171,22 +192,29 @@ impl Driver {
         self.spec.recipe.manifest().pod.as_ref()?.lever.as_ref()?.values.get(at)
     }
 
+    /// Which value an ask is run with: that of loading, if it is loading that it is for.
+    pub(super) fn lever_of_an_ask(&self) -> usize {
+        if self.lever_is_for_loading() { self.residing.lever } else { self.lever() }
+    }
+
+    /// Whether memory ran out while loading, and the next pod is to load with less.
+    pub(super) fn can_load_less(&self, fault: &Fault) -> bool {
+        fault.code == Code::OutOfMemory && self.residing.is_loading && self.lever_is_for_loading() && self.lower(self.residing.lever)
+    }
+
     /// Why it could not load; or, if memory ran out and there is a lever for that, that the next one is to try with less.
     pub(super) fn could_not_load(&self, fault: Fault) -> Fault {
-        let less = fault.code == Code::OutOfMemory
-            && self.state == State::Loading
-            && self.lever_is_for_loading()
-            && self.lower(self.residing.lever);
-        if !less {
+        if !self.can_load_less(&fault) {
             return fault;
         }
         tracing::info!(recipe = %self.spec.recipe.manifest().name, "memory ran out while loading: the lever is lowered");
-        Fault::new(Code::ShuttingDown, "memory ran out while loading, and the next pod loads with less")
+        loads_less()
     }
 
     pub(super) fn say_load(&mut self) {
         let gpu = self.residing.gpu.clone();
         let gpu = gpu.as_ref().map(|gpu| GpuWire { id: &gpu.id, kind: gpu.kind });
+        self.residing.is_loading = true;
         self.residing.lever = self.lever();
         let lever = self.lever_value(self.residing.lever).cloned();
         let lever = lever.as_ref();
@@ -200,7 +228,7 @@ impl Driver {
     /// Its models are there.
     pub(super) fn loaded(&mut self) {
         let now = Instant::now();
-        self.residing.loaded_before = true;
+        (self.residing.loaded_before, self.residing.is_loading) = (true, false);
         self.residing.memory_looked = now;
         let (pid, memory) = (self.shared.pid.load(Ordering::Acquire), self.memory());
         let took = now - self.residing.load_began;
@@ -237,17 +265,24 @@ impl Driver {
     }
 
     /// Nobody had work for it for as long as its models are kept.
-    pub(super) fn not_kept_alive(&mut self, now: Instant) {
-        if !self.running.is_empty() || !matches!(self.state, State::Serving(_)) {
+    pub(super) fn not_kept_alive(&mut self) {
+        // After what waits it rests again. One that cannot unload, and that `min` keeps, stays.
+        if !self.running.is_empty() || self.residing.work_waits || !matches!(self.state, State::Serving(_)) {
             return;
         }
         if self.residing.unloads {
-            self.residing.yields = true;
-            self.leave_place();
+            self.yields();
         } else if self.seat.may_idle_out() {
             self.retire();
-        } else {
-            self.residing.keep_until = self.residing.keep_alive.map(|keep| now + keep);
+        }
+    }
+
+    /// It takes nothing more, and others of its recipe see to what waits.
+    fn yields(&mut self) {
+        if matches!(self.state, State::Serving(_)) {
+            self.residing.yields = true;
+            self.seat.yields();
+            self.leave_place();
         }
     }
 
@@ -279,4 +314,9 @@ impl Driver {
         let shared = self.shared.clone();
         tokio::spawn(async move { shared.memory_back(back.await) });
     }
+}
+
+/// Why a pod goes that could not load: nobody is to blame, the next one loads with less.
+pub(super) fn loads_less() -> Fault {
+    Fault::new(Code::ShuttingDown, "memory ran out while loading, and the next pod loads with less")
 }

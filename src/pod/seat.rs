@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     handle::{Placed, Request, Shared},
     poison::Ended,
-    pool::{Book, Inner, digest},
+    pool::{Book, Inner, Member, digest},
     refusals::{Refusals, overdue},
     schedule::{Served, Take, Ticket},
 };
@@ -62,6 +62,8 @@ pub(super) struct End {
     /// Nobody asked it to go.
     pub unwanted: bool,
     pub was_ready: bool,
+    /// There never will be a place for its models: nothing failed, and trying again is no use.
+    pub is_refused: bool,
     /// It had answered well.
     pub was_useful: bool,
     /// Ended by SIGKILL before it was ready, and not by us: whoever did that, the recipe is not to blame.
@@ -74,7 +76,7 @@ impl Seat {
     pub(super) fn ready(&self) {
         self.with(|pool, book| {
             if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
-                (member.ready, member.asleep) = (true, false);
+                (member.ready, member.asleep, member.yields, member.placeless) = (true, false, false, false);
             }
             pool.offer(book, None);
         });
@@ -82,11 +84,24 @@ impl Seat {
 
     /// The pod has no models any more, and loads none before there is work for it.
     pub(super) fn sleeps(&self) {
-        self.with(|_, book| {
+        self.changes(|member| (member.ready, member.asleep, member.yields) = (false, true, false));
+    }
+
+    /// The pod takes nothing more until it has loaded again: what waits is for others.
+    pub(super) fn yields(&self) {
+        self.changes(|member| member.yields = true);
+    }
+
+    fn changes(&self, change: impl FnOnce(&mut Member)) {
+        let failed = self.with(|pool, book| {
             if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
-                (member.ready, member.asleep) = (false, true);
+                change(member);
             }
+            pool.dispatch(book, pool.now())
         });
+        if let Some(failed) = failed {
+            failed.send();
+        }
     }
 
     /// The best class of what waits for a pod; the pod is awake then.
@@ -95,6 +110,7 @@ impl Seat {
             let waits = book.waits();
             if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
                 member.asleep &= waits.is_none();
+                member.placeless = true;
             }
             waits
         })
@@ -122,6 +138,10 @@ impl Seat {
         if taken.is_full {
             pool.offer(&book, Some(self.id));
         }
+        if taken.waiting.is_none() {
+            // Whoever wanted a place for what was taken here does not any more.
+            book.tell_placeless();
+        }
         let failed = if cured { pool.dispatch(&mut book, now) } else { Refusals::none() };
         let quiet = book.closed && book.is_quiet();
         report.clear();
@@ -140,7 +160,7 @@ impl Seat {
         let serving = book.members.iter().filter(|member| member.ready && !member.leaving);
         // Work that goes alone waits for the pod that is the first to be empty, perhaps one that just starts: that one takes nothing else, and the
         // others go on.
-        let starting = book.members.iter().any(|member| !member.ready && !member.leaving);
+        let starting = book.members.iter().any(|member| !member.ready && !member.leaving && !member.placeless);
         let empties_first =
             serving.clone().min_by_key(|member| (!member.alone, member.units)).map(|member| member.seat).filter(|_| !starting);
         let others_free = serving.clone().any(|member| member.seat != self.id && member.has_room(pool.concurrency));

@@ -77,11 +77,11 @@ struct Work(AtomicU64);
 impl Work {
     fn set(&self, now: Duration, work: Rank) {
         let worked = if work > 0 { work } else { self.get().1 };
-        self.0.store((now.as_micros() as u64) << 4 | u64::from(worked) << 2 | u64::from(work), Ordering::Release);
+        self.0.store((now.as_micros() as u64) << 4 | u64::from(worked) << 2 | u64::from(work), Ordering::SeqCst);
     }
 
     fn get(&self) -> (Duration, Rank, Rank) {
-        let word = self.0.load(Ordering::Acquire);
+        let word = self.0.load(Ordering::SeqCst);
         (Duration::from_micros(word >> 4), (word >> 2 & 3) as Rank, (word & 3) as Rank)
     }
 }
@@ -105,7 +105,8 @@ impl Places {
     /// Looks which GPUs there are, once. Blocking, as long as their drivers' tools take.
     pub fn look_for_gpus(&self) {
         let inner = &self.0;
-        if inner.book().gpus.is_some() {
+        // None at all may be a driver that was slow to wake: it is asked again.
+        if inner.book().gpus.as_ref().is_some_and(|gpus| !gpus.is_empty()) {
             return;
         }
         let gpus = inner.machine.gpus();
@@ -131,6 +132,7 @@ impl Places {
             groups: groups.collect(),
             pinned: inner.rules.pinned.contains(&name),
             kept,
+            kin: Some(recipe),
         };
         let work = Arc::new(Work::default());
         let mut book = inner.book();
@@ -322,9 +324,22 @@ impl Inner {
         Some((book.gpus.as_ref()?.get(at)?.clone(), book.tenants.get(&id)?.gpu_before))
     }
 
-    /// What of a GPU is used by all. Blocking.
-    fn gpu_used(&self, gpu: &Gpu) -> Option<u64> {
-        self.machine.gpus().into_iter().find(|found| found.id == gpu.id).map(|found| found.used_bytes)
+    /// What of its GPU is used by nobody who has a place but perhaps by that one. Blocking.
+    fn gpu_used_beside(&self, id: TenantId, gpu: &Gpu) -> Option<u64> {
+        let found = self.machine.gpus().into_iter().find(|found| found.id == gpu.id)?;
+        let mut book = self.book();
+        if let Some(known) = book.gpus.as_mut().and_then(|gpus| gpus.iter_mut().find(|known| known.id == gpu.id)) {
+            known.used_bytes = found.used_bytes;
+        }
+        let at = book.gpus.as_ref()?.iter().position(|known| known.id == gpu.id);
+        let others = book.residency.residents.iter().filter(|(other, resident)| **other != id && resident.gpu == at);
+        let others: u64 = others.map(|(_, resident)| resident.need.gpu.unwrap_or(0)).sum();
+        Some(found.used_bytes.saturating_sub(others))
+    }
+
+    /// What that pod holds on its GPU; `before`: what was in use there beside those with a place, before it loaded. Blocking.
+    fn gpu_held(&self, id: TenantId, pid: u32, gpu: &Gpu, before: u64) -> Option<u64> {
+        self.machine.gpu_bytes_of(pid, gpu).or_else(|| Some(self.gpu_used_beside(id, gpu)?.saturating_sub(before)))
     }
 
     /// Takes a measure of a resident over; it counts for so much from now on, and so does the next pod of its recipe.
@@ -435,21 +450,24 @@ impl Tenant {
         self.has_place = true;
         let (places, id) = (self.places.clone(), self.id);
         let Some((gpu, _)) = places.gpu_of(id) else { return };
-        // What is used before tells apart, where the driver names no processes, what it used.
-        let before = gpu.used_bytes;
-        if let Some(known) = places.book().tenants.get_mut(&id) {
-            known.gpu_before = before;
-        }
+        // What is used before tells apart, where the driver names no processes, what it used. It takes a driver longer to wake for a process.
+        tokio::task::spawn_blocking(move || {
+            let before = places.gpu_used_beside(id, &gpu).unwrap_or(gpu.used_bytes);
+            if let Some(known) = places.book().tenants.get_mut(&id) {
+                known.gpu_before = before;
+            }
+        });
     }
 
     /// It has loaded, in so long; `pid` holds so much memory.
     pub(super) fn loaded(&mut self, pid: u32, memory: Option<u64>, load_time: Duration) {
         let (places, id, recipe) = (self.places.clone(), self.id, self.recipe);
-        self.told = 0;
         {
             let mut book = places.book();
             let now = places.now();
-            self.work.set(now, 0);
+            // What it was loaded for, until it says what it is at work on: it is not taken for idle before its first ask.
+            self.told = book.residency.residents.get(&id).map_or(0, |resident| resident.work);
+            self.work.set(now, self.told);
             if let Some(resident) = book.residency.residents.get_mut(&id) {
                 (resident.loaded, resident.load_time, resident.since) = (Some(now), load_time, now);
             }
@@ -462,8 +480,7 @@ impl Tenant {
         });
         if let Some((gpu, before)) = places.gpu_of(id) {
             tokio::task::spawn_blocking(move || {
-                let alone = || Some(places.gpu_used(&gpu)?.saturating_sub(before));
-                if let Some(bytes) = places.machine.gpu_bytes_of(pid, &gpu).or_else(alone).filter(|bytes| *bytes > 0) {
+                if let Some(bytes) = places.gpu_held(id, pid, &gpu, before).filter(|bytes| *bytes > 0) {
                     places.measured(id, recipe, |footprint| footprint.gpu_bytes = bytes);
                 }
             });
@@ -477,7 +494,6 @@ impl Tenant {
             return;
         }
         self.work.set(self.places.now(), work);
-        std::sync::atomic::fence(Ordering::SeqCst);
         if self.places.contended.load(Ordering::SeqCst) {
             let mut book = self.places.book();
             self.places.look(&mut book);
@@ -510,10 +526,7 @@ impl Tenant {
                 let (places, gpu) = (places.clone(), places.gpu_of(id));
                 let look = move || {
                     let memory = vitals::memory_bytes(pid).unwrap_or(0);
-                    let held = gpu.and_then(|(gpu, before)| {
-                        let alone = || Some(places.gpu_used(&gpu)?.saturating_sub(before));
-                        places.machine.gpu_bytes_of(pid, &gpu).or_else(alone)
-                    });
+                    let held = gpu.and_then(|(gpu, before)| places.gpu_held(id, pid, &gpu, before));
                     memory <= empty + MEMORY_BACK_SLACK_BYTES && held.is_none_or(|held| held <= MEMORY_BACK_SLACK_BYTES)
                 };
                 if tokio::task::spawn_blocking(look).await.unwrap_or(false) {
@@ -547,7 +560,7 @@ impl Drop for Tenant {
                     let until = Instant::now() + Duration::from_millis(MEMORY_BACK_MS);
                     loop {
                         let (there, gpu) = (places.clone(), gpu.clone());
-                        let back = move || there.gpu_used(&gpu).is_none_or(|used| used <= before + MEMORY_BACK_SLACK_BYTES);
+                        let back = move || there.gpu_used_beside(id, &gpu).is_none_or(|used| used <= before + MEMORY_BACK_SLACK_BYTES);
                         if tokio::task::spawn_blocking(back).await.unwrap_or(true) || Instant::now() >= until {
                             break;
                         }

@@ -165,6 +165,48 @@ async fn two_recipes_on_one_device_take_turns_interactive_first_and_bulk_goes_on
     rig.close().await;
 }
 
+#[tokio::test]
+async fn two_rows_of_ordinary_calls_take_turns_and_not_a_load_for_each_ask() {
+    let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;
+    // One stays and unloads, the other can only go.
+    let recipes = [("stays", UNLOADS), ("goes", "pass")].map(|(name, unload)| model(&rig, name, 5, unload, "gpu_bytes = 1073741824"));
+    let begun = std::time::Instant::now();
+    let rows = recipes.map(|recipe| {
+        let host = rig.host.clone();
+        tokio::spawn(async move {
+            for _ in 0..60 {
+                host.call(with(&recipe, Priority::Normal, 30)).await.unwrap();
+            }
+        })
+    });
+    for row in rows {
+        row.await.unwrap();
+    }
+    let events = rig.host.residency_events();
+    never_two_at_once(&events);
+    let loads = of(&events, ResidencyChange::Loaded).len();
+    // A turn is at least the hold of a second.
+    let turns = begun.elapsed().as_secs() as usize + 2;
+    assert!(loads <= turns && loads >= 2, "{loads} loads in {turns} turns");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_place_in_vain_takes_it_from_nobody() {
+    let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;
+    let bulk = model(&rig, "bulk", 5, UNLOADS, "gpu_bytes = 1073741824");
+    let other = model(&rig, "other", 5, UNLOADS, "gpu_bytes = 1073741824");
+    let running = rig.host.start(with(&bulk, Priority::Bulk, 4_000));
+    within(10, "the bulk work is at work", || loaded(&rig) == ["test/bulk"]).await;
+    // Its caller does not wait for the end of the ask.
+    let late = Call { deadline_ms: Some(1_500), ..with(&other, Priority::Interactive, 0) };
+    assert_eq!(rig.host.call(late).await.unwrap_err().code, Code::Deadline);
+    running.outcome().await.unwrap();
+    assert_eq!(who(&rig, &bulk).await["loads"], json!(2), "it had been asked to go, which is not taken back");
+    assert!(!of(&rig.host.residency_events(), ResidencyChange::Loaded).contains(&"test/other"), "nobody had work for it");
+    rig.close().await;
+}
+
 fn done(rig: &Rig, recipe: &str) -> u64 {
     rig.host.status().pools.iter().filter(|pool| pool.recipe == recipe).map(|pool| pool.asks_done).sum()
 }

@@ -48,7 +48,7 @@ impl Paper {
     fn dies(&self) {
         self.seat.fail();
         let fault = Fault::new(Code::Crashed, "on paper");
-        self.seat.over(End { unwanted: true, was_ready: true, was_useful: false, was_killed_at_start: false, fault });
+        self.seat.over(End { unwanted: true, was_ready: true, is_refused: false, was_useful: false, was_killed_at_start: false, fault });
     }
 }
 

@@ -178,6 +178,19 @@ fn what_one_waits_for_is_not_given_to_a_smaller_one() {
     assert_eq!(residency.does(5_002), [Load(3, None)]);
 }
 
+#[test]
+fn pods_of_one_recipe_do_not_take_each_others_place() {
+    let mut residency = machine(GB, &[]);
+    let kin = |byte: &str| Need { kin: Some(Digest::of(byte.as_bytes())), ..memory(GB) };
+    residency.wants(1, kin("a"), 1, 0);
+    residency.does(0);
+    residency.idles(1, 0);
+    residency.wants(2, kin("a"), 3, 5_000);
+    assert_eq!(residency.decide(ms(5_000)), (vec![], None));
+    residency.wants(3, kin("b"), 1, 5_000);
+    assert_eq!(residency.does(5_000), [Leave(1, 3)]);
+}
+
 /// One recipe in a made-up world: work that comes as a row of asks.
 struct Worker {
     id: TenantId,
