@@ -138,7 +138,7 @@ class Batches(unittest.TestCase):
             self.assertEqual(found[asks[1]]["fault"]["code"], "cancelled")
             self.assertEqual([found[asks[0]]["output"], found[asks[2]]["output"]], [0.3, 2])
         # A thread that sleeps in native code cannot be interrupted, so its batch is short.
-        for operation, seconds in (("slow", 3600 if self.concurrency == 1 else 1), ("slow_async", 3600)):
+        for operation, seconds in (("slow", 3600 if self.concurrency == 1 else 2), ("slow_async", 3600)):
             asks = self.pod.batch(operation, [seconds, 1, 2])
             self.assertTrue(until(lambda asks=asks: self.pod.in_hand() == asks))
             if operation == "slow":  # its first line runs

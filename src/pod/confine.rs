@@ -16,6 +16,7 @@ use super::{
     devices::Gpu,
     process::{Program, Spec},
     seccomp::{self, Who},
+    vitals,
 };
 use crate::model::{
     Code, Fault, Grants, Verified,
@@ -360,14 +361,8 @@ fn files() -> BTreeMap<&'static str, String> {
 pub fn memory_bytes(pod: Option<&PodSpec>) -> u64 {
     pod.and_then(|pod| pod.memory_bytes).unwrap_or_else(|| {
         static MACHINE: OnceLock<u64> = OnceLock::new();
-        MACHINE.get_or_init(machine_memory_bytes) / 100 * POD_MEMORY_PERCENT
+        MACHINE.get_or_init(vitals::machine_memory_bytes) / 100 * POD_MEMORY_PERCENT
     })
-}
-
-/// Memory of this machine, in bytes.
-pub fn machine_memory_bytes() -> u64 {
-    let info = rustix::system::sysinfo();
-    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
 }
 
 /// Most processes and threads of a pod.

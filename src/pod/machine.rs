@@ -34,7 +34,7 @@ pub struct ThisMachine {
 
 impl Machine for ThisMachine {
     fn memory_bytes(&self) -> u64 {
-        super::confine::machine_memory_bytes()
+        vitals::machine_memory_bytes()
     }
 
     fn gpus(&self) -> Vec<Gpu> {

@@ -24,6 +24,12 @@ pub fn memory_bytes(pid: u32) -> Option<u64> {
     Some(descendants(pid)?.into_iter().filter_map(resident_bytes).fold(own, u64::saturating_add))
 }
 
+/// Memory of this machine, in bytes.
+pub fn machine_memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
+}
+
 /// What a pod's private folders in memory hold, in bytes: `folders` as it sees them. None as above, or where it has no root of its own.
 pub fn private_bytes<'a>(pid: u32, folders: impl IntoIterator<Item = &'a Path>) -> Option<u64> {
     let root = PathBuf::from(format!("/proc/{pid}/root"));
