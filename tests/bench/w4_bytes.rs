@@ -27,7 +27,7 @@ use tokio::runtime::Builder;
 /// Bytes, rounds, and calls of each round.
 const SIZES: [(usize, usize, usize); 4] = [(1_000_000, 7, 30), (16_000_000, 7, 10), (100_000_000, 7, 4), (1_000_000_000, 3, 1)];
 /// Hob's columns first.
-const COLUMNS: [&str; 8] = ["hob", "hob-unread", "memcpy", "shm", "shm-copied", "executor", "base64", "ray"];
+const COLUMNS: [&str; 9] = ["hob", "hob-unread", "memcpy", "shm", "shm-copied", "shm-calls", "executor", "base64", "ray"];
 /// First argument of the process whose memory is measured; then its home, how many bytes, and whether they are in a file.
 const MEASURE: &str = "--measure";
 
@@ -41,12 +41,16 @@ fn main() {
     let mut peers = support::peers_python().map(|python| BytePeers::start(&python));
     let mut ray = support::ray_python().map(|python| BytePeers::start(&python));
     let hob = Hob::open(&installed.home);
-    for (bytes, rounds, count) in SIZES {
+    // Some of the sizes, in MB, if any is named: `cargo bench --bench w4_bytes -- 1 16`.
+    let named: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    let wanted = |(bytes, ..): &(usize, usize, usize)| named.is_empty() || named.contains(&(bytes / 1_000_000));
+    let sizes: Vec<_> = SIZES.into_iter().filter(wanted).collect();
+    for (bytes, rounds, count) in sizes.iter().copied() {
         let mut found: [Column; COLUMNS.len()] = Default::default();
         for round in 0..rounds {
             for (name, column) in COLUMNS.iter().zip(&mut found) {
-                // They take a minute for it: one round says enough of them.
-                if round > 0 && bytes >= 1_000_000_000 && ["executor", "base64"].contains(name) {
+                // Seconds and minutes: one round says enough of them.
+                if round > 0 && bytes >= 100_000_000 && (*name == "base64" || (*name == "executor" && bytes >= 1_000_000_000)) {
                     continue;
                 }
                 support::quiet();
@@ -60,7 +64,7 @@ fn main() {
         report(bytes, rounds, count, &found);
     }
     drop((hob, peers, ray));
-    memory(&installed.folder);
+    memory(&installed.folder, &sizes);
 }
 
 /// A host on a runtime of its own.
@@ -133,23 +137,33 @@ fn check(blob: &Blob, bytes: usize) {
 fn report(bytes: usize, rounds: usize, count: usize, found: &[Column; COLUMNS.len()]) {
     let megabytes = bytes / 1_000_000;
     println!("\nW4: {megabytes} MB of float32 there and back, {rounds} rounds of {count} calls");
-    println!("| column | median, ms | GB/s both ways | x memcpy | x shm | x shm, copied out | x ray |\n|---|---|---|---|---|---|---|");
-    let [_, _, memcpy, shm, copied, executor, base64, ray] = found;
+    println!(
+        "| column | median, ms | GB/s both ways | x memcpy | x shm | x shm, copied out | x shm, by calls | x ray |\n|---|---|---|---|---|---|---|---|"
+    );
+    let [_, _, memcpy, shm, copied, by_calls, executor, base64, ray] = found;
     for (name, column) in COLUMNS.iter().zip(found).filter(|(_, column)| !column.is_empty()) {
         let ms = column.median() / 1e3;
-        let over = [memcpy, shm, copied, ray].map(|other| shown(column.over(other), 2)).join(" | ");
+        let over = [memcpy, shm, copied, by_calls, ray].map(|other| shown(column.over(other), 2)).join(" | ");
         println!("| {name} | {ms:.2} | {:.2} | {over} |", 2.0 * megabytes as f64 / ms);
-        let others = [("memcpy", memcpy), ("shm", shm), ("shm_copied", copied), ("executor", executor), ("base64", base64), ("ray", ray)];
+        let others = [
+            ("memcpy", memcpy),
+            ("shm", shm),
+            ("shm_copied", copied),
+            ("shm_calls", by_calls),
+            ("executor", executor),
+            ("base64", base64),
+            ("ray", ray),
+        ];
         let ratios = others.map(|(name, other)| (name, column.over(other)));
         support::keep(&format!("W4-{megabytes}MB"), name, ms, "ms", &ratios);
     }
 }
 
 /// What host and pod take at most, above what they take after a small call.
-fn memory(home: &Path) {
+fn memory(home: &Path, sizes: &[(usize, usize, usize)]) {
     println!("\nW4: peak memory above idle, MB (the caller's own arrays are there before)");
     println!("| | host, in memory | pod | host, files | pod |\n|---|---|---|---|---|");
-    for (bytes, ..) in SIZES {
+    for (bytes, ..) in sizes {
         let megabytes = bytes / 1_000_000;
         let mut cells = Vec::new();
         for way in ["memory", "file"] {
