@@ -12,6 +12,7 @@ mod answering;
 mod book;
 mod burial;
 mod cgroup;
+mod claims;
 mod clocks;
 mod confine;
 mod devices;

@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -15,16 +15,17 @@ use std::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
+    claims::{Work, is_news, too_much},
     handle::Shared,
     machine::Machine,
-    residency::{Budget, Decision, GpuBudget, Need, Rank, Residency, TenantId, TooMuch, rank},
+    residency::{Budget, Decision, GpuBudget, Need, Rank, Residency, TenantId, rank},
     vitals,
 };
 use crate::model::{
-    Code, Digest, Fault, Manifest, Priority,
+    Digest, Fault, Manifest, Priority,
     limits::{
-        FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, FOOTPRINTS_MAX, GPU_BUDGET_PERCENT, HOLD_MIN_MS, MEMORY_BACK_LOOK_MS,
-        MEMORY_BACK_MS, MEMORY_BACK_SLACK_BYTES, MEMORY_BUDGET_PERCENT, RESIDENCY_EVENTS_MAX, RESIDENCY_EVENTS_SHOWN,
+        FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, FOOTPRINTS_MAX, GPU_BUDGET_PERCENT, MEMORY_BACK_LOOK_MS, MEMORY_BACK_MS,
+        MEMORY_BACK_SLACK_BYTES, MEMORY_BUDGET_PERCENT, RESIDENCY_EVENTS_MAX, RESIDENCY_EVENTS_SHOWN,
     },
     machine::{
         Footprint, Gpu, GpuStatus, MachineRules, MachineStatus, ResidencyChange, ResidencyEvent, ResidentState, ResidentStatus,
@@ -68,22 +69,6 @@ struct Known {
     work: Arc<Work>,
     /// What its GPU had in use before it loaded.
     gpu_before: u64,
-}
-
-/// What a pod is at work on, told without the lock: microseconds, since asks take less than a millisecond, the class that it had last, the class that it has.
-#[derive(Debug, Default)]
-struct Work(AtomicU64);
-
-impl Work {
-    fn set(&self, now: Duration, work: Rank) {
-        let worked = if work > 0 { work } else { self.get().1 };
-        self.0.store((now.as_micros() as u64) << 4 | u64::from(worked) << 2 | u64::from(work), Ordering::SeqCst);
-    }
-
-    fn get(&self) -> (Duration, Rank, Rank) {
-        let word = self.0.load(Ordering::SeqCst);
-        (Duration::from_micros(word >> 4), (word >> 2 & 3) as Rank, (word & 3) as Rank)
-    }
 }
 
 impl Places {
@@ -368,15 +353,6 @@ impl Inner {
     }
 }
 
-/// Whether the next host should know: most pods are small and load in no time, and a disk is not written to for those.
-fn is_news(known: Footprint, measured: Footprint) -> bool {
-    let differs = |one: u64, other: u64, step: u64| one.abs_diff(other) > step.max(one / 4);
-    let grew = measured.memory_bytes > FOOTPRINT_DEFAULT_BYTES || known.memory_bytes > FOOTPRINT_DEFAULT_BYTES;
-    (grew && differs(known.memory_bytes, measured.memory_bytes, FOOTPRINT_STEP_BYTES))
-        || differs(known.gpu_bytes, measured.gpu_bytes, FOOTPRINT_STEP_BYTES)
-        || differs(known.load_ms, measured.load_ms, HOLD_MIN_MS)
-}
-
 /// A pod's claim to a place. Its driver has it; dropped, the place is free when the pod's memory is back.
 pub struct Tenant {
     places: Arc<Inner>,
@@ -580,28 +556,4 @@ impl Inner {
             resident.leaving = true;
         }
     }
-}
-
-fn too_much(recipe: &str, why: &TooMuch) -> Fault {
-    let (text, hint, device) = match why {
-        TooMuch::Memory { wanted, budget, pinned } => (
-            format!(
-                "the models of `{recipe}` take {wanted} bytes of memory; all pods together may have {budget} on this machine, of which \
-                 pinned ones have {pinned}"
-            ),
-            "`memory_bytes` of `[machine]` in hob.toml says what pods may have; `hob status` shows who has it",
-            "cpu",
-        ),
-        TooMuch::NoGpu => (
-            format!("the models of `{recipe}` want a GPU, and this machine has none that its driver tells of"),
-            "`hob doctor` shows what was looked for; `nvidia-smi` has to be on the host's PATH",
-            "gpu",
-        ),
-        TooMuch::Gpu { wanted, budget } => (
-            format!("the models of `{recipe}` take {wanted} bytes on a GPU; the largest of this machine has {budget} for models"),
-            "choose a smaller model; `gpu_bytes` of `[machine]` in hob.toml says how much of a GPU is for models",
-            "gpu",
-        ),
-    };
-    Fault::new(Code::OutOfMemory, text).hint(hint).with("device", device)
 }
