@@ -147,8 +147,9 @@ impl Driver {
         if let Some(gpu) = &inbox.may_load
             && self.state == State::Empty
         {
-            if self.residing.loaded_before && *gpu != self.residing.gpu {
-                // A process is bound to the first GPU that it used.
+            // A process is bound to the first GPU that it used. By its name: what is in use of it changes.
+            let is_same = gpu.as_ref().map(|gpu| &gpu.id) == self.residing.gpu.as_ref().map(|gpu| &gpu.id);
+            if self.residing.loaded_before && !is_same {
                 return self.retire();
             }
             self.residing.gpu = gpu.clone();

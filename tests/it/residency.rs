@@ -5,7 +5,10 @@ mod gpu;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,8 @@ const GB: u64 = 1 << 30;
 struct MadeUp {
     memory: u64,
     gpus: usize,
+    /// How often its GPUs were looked at: what is in use of them is never the same twice.
+    looks: AtomicU64,
 }
 
 impl Machine for MadeUp {
@@ -35,7 +40,9 @@ impl Machine for MadeUp {
     }
 
     fn gpus(&self) -> Vec<Gpu> {
-        let gpu = |at: usize| Gpu { id: format!("GPU-{at}"), name: "Made up".into(), kind: GpuKind::Nvidia, bytes: 10 * GB, used_bytes: 0 };
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        let gpu =
+            |at: usize| Gpu { id: format!("GPU-{at}"), name: "Made up".into(), kind: GpuKind::Nvidia, bytes: 10 * GB, used_bytes: looks };
         (0..self.gpus).map(gpu).collect()
     }
 
@@ -54,7 +61,7 @@ async fn rig(memory: u64, gpus: usize, machine: &str) -> Rig {
 }
 
 async fn host_on(folder: &Path, memory: u64, gpus: usize) -> Host {
-    let config = Config::new(Home::at(folder.join("home"))).with_machine(Arc::new(MadeUp { memory, gpus }));
+    let config = Config::new(Home::at(folder.join("home"))).with_machine(Arc::new(MadeUp { memory, gpus, looks: AtomicU64::new(0) }));
     Host::open(config).await.unwrap()
 }
 

@@ -89,7 +89,7 @@ async fn on_a_real_gpu_one_model_at_a_time_and_its_memory_comes_back() {
     who(&rig, &without).await;
     assert!(!is_running(kept), "what it kept came back with its end");
     let again = who(&rig, &releases).await;
-    println!("unloaded and loaded: {first} {again}");
+    assert_eq!((&again["pid"], &again["loads"]), (&first["pid"], &Value::from(2)), "it unloaded, and loaded in the same process");
     let events = rig.host.residency_events();
     never_two_at_once(&events);
     assert!(of(&events, ResidencyChange::Gone).len() >= 3, "{events:#?}");
