@@ -49,11 +49,7 @@ pub struct Dossier {
 impl Dossier {
     /// Its last lines as those of a live pod are shown, and behind them how it ended.
     pub fn lines(&self) -> impl Iterator<Item = LogLine> {
-        let ended = match &self.ending {
-            Ended::Code(code) => format!("[ended with exit code {code}]"),
-            Ended::Signal { number, name } => format!("[ended by signal {number} ({name})]"),
-        };
-        let last = Line { ask: 0, at_ms: self.at_ms, text: ended };
+        let last = Line { ask: 0, at_ms: self.at_ms, text: self.ending.line() };
         self.log.iter().cloned().chain([last]).map(|line| LogLine {
             recipe: self.recipe.clone(),
             incarnation: self.incarnation.clone(),
@@ -74,6 +70,16 @@ pub enum Ended {
         /// E.g. `SIGSEGV`.
         name: String,
     },
+}
+
+impl Ended {
+    /// As a log says it, behind the last line that was printed.
+    pub fn line(&self) -> String {
+        match self {
+            Ended::Code(code) => format!("[ended with exit code {code}]"),
+            Ended::Signal { number, name } => format!("[ended by signal {number} ({name})]"),
+        }
+    }
 }
 
 /// An ask that had no answer.
