@@ -49,6 +49,13 @@ impl Book {
         waiting.filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer());
     }
 
+    /// One that is busy with work of a lower class keeps its place against others for what now waits behind that.
+    pub(super) fn tell_outranked(&self, priority: Priority) {
+        let outranked = |member: &&Member| member.class.is_some_and(|class| class > priority);
+        let busy = self.members.iter().filter(|member| member.units > 0 && !member.leaving && !member.yields);
+        busy.filter(outranked).filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer());
+    }
+
     /// The best class of what waits.
     pub(super) fn waits(&self) -> Option<Priority> {
         let solo = self.solo.iter().map(|placed| placed.pending.request.priority);

@@ -444,10 +444,10 @@ impl Driver {
             return;
         }
         let ahead = self.keeps_page && self.running.values().all(|running| running.is_tiny);
-        let taken = self.seat.turn(&mut self.report, self.state.units(), ahead, &self.shared);
+        let in_hand = self.hands.values().filter_map(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.priority).min();
+        let taken = self.seat.turn(&mut self.report, self.state.units(), in_hand, ahead, &self.shared);
         self.again = taken.again;
-        let waiting = taken.waiting;
-        self.residing.work_waits = waiting.is_some();
+        self.residing.work_waits = taken.waiting.is_some();
         for unit in taken.units {
             match self.takes_asks() {
                 true => self.begin(unit),
@@ -455,7 +455,7 @@ impl Driver {
                 false => self.seat.put_back(unit.asks, false),
             }
         }
-        self.works(waiting);
+        self.works(taken.class);
     }
 
     /// Not if what the pod would say could not be heard.

@@ -32,7 +32,7 @@ use super::{
     seat::{End, Seat},
 };
 use crate::model::{
-    Code, Fault, Verified,
+    Code, Fault, Priority, Verified,
     limits::{CHUNK_CREDIT, FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
     recipe::PoolSpec,
     status::{self, Health, PoolStatus},
@@ -116,6 +116,8 @@ pub(super) struct Member {
     pub(super) alone: bool,
     /// Units in its hands.
     pub(super) units: usize,
+    /// The best class of what it has in hand and of what it knows to wait.
+    pub(super) class: Option<Priority>,
 }
 
 impl Pool {
@@ -162,9 +164,9 @@ impl Pool {
             let text = format!("`{}` takes its asks in batches, which carry no blobs", request.operation.name);
             return Err(Fault::new(Code::InvalidInput, text).hint("send the data within the input"));
         }
-        let now = pool.now();
+        let (now, priority) = (pool.now(), request.priority);
         let waiting = Waiting {
-            priority: request.priority,
+            priority,
             arrived: now,
             deadline: pool.at(request.deadline),
             group: request.operation.batch.is_some().then(|| Group { operation: request.operation.clone(), cost: request.cost, cohort: 0 }),
@@ -197,6 +199,7 @@ impl Pool {
                 .retry_after(refused.retry_after)
         });
         let failed = pool.dispatch(&mut book, now);
+        book.tell_outranked(priority);
         drop(book);
         pool.refuse(late, &overdue());
         failed.send();
@@ -429,6 +432,7 @@ impl Inner {
             leaving: false,
             alone: false,
             units: 0,
+            class: None,
         });
         let (pool, spawner) = (self.this.clone(), self.spawner.clone());
         tokio::spawn(async move {

@@ -239,11 +239,10 @@ impl Driver {
         self.residing.keep_until = self.residing.keep_alive.map(|keep| now + keep);
     }
 
-    /// What it is at work on, the best class of it; `waiting`: of what waits for it.
-    pub(super) fn works(&mut self, waiting: Option<Priority>) {
+    /// What it is at work on and what waits for it, the best class of that.
+    pub(super) fn works(&mut self, class: Option<Priority>) {
         let Some(tenant) = &mut self.residing.tenant else { return };
-        let in_hand = self.hands.values().filter_map(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.priority);
-        tenant.works(in_hand.chain(waiting).min());
+        tenant.works(class);
         if !self.running.is_empty() {
             self.residing.keep_until = None;
         }

@@ -46,6 +46,8 @@ pub(super) struct Taken {
     pub again: Option<Instant>,
     /// The best class of what still waits.
     pub waiting: Option<Priority>,
+    /// The best class of that, of what is in hand and of what is given.
+    pub class: Option<Priority>,
     /// There was no room for more; there may be elsewhere.
     is_full: bool,
 }
@@ -117,9 +119,9 @@ impl Seat {
         .flatten()
     }
 
-    /// Tells what is over and takes what there is room for. `units`: in hand now. `ahead`: the pod says what it has begun, and what it has in
-    /// hand is tiny, so that it may be sent more than it runs.
-    pub(super) fn turn(&self, report: &mut Report, units: usize, ahead: bool, shared: &Arc<Shared>) -> Taken {
+    /// Tells what is over and takes what there is room for. `units`: in hand now, `class` the best of theirs. `ahead`: the pod says what it has
+    /// begun, and what it has in hand is tiny, so that it may be sent more than it runs.
+    pub(super) fn turn(&self, report: &mut Report, units: usize, class: Option<Priority>, ahead: bool, shared: &Arc<Shared>) -> Taken {
         let mut taken = Taken::default();
         let Some(pool) = self.pool.upgrade() else { return taken };
         let now = pool.now();
@@ -135,6 +137,11 @@ impl Seat {
         }
         self.take(&pool, &mut book, &mut taken, ahead, shared);
         taken.waiting = book.waits();
+        let given = taken.units.iter().flat_map(|unit| &unit.asks).map(|placed| placed.pending.request.priority);
+        taken.class = given.chain(taken.waiting).chain(class).min();
+        if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+            member.class = taken.class;
+        }
         if taken.is_full {
             pool.offer(&book, Some(self.id));
         }

@@ -214,6 +214,38 @@ async fn whoever_waits_for_a_place_in_vain_takes_it_from_nobody() {
     rig.close().await;
 }
 
+/// A call that goes on by itself.
+fn spawned(rig: &Rig, call: Call) -> tokio::task::JoinHandle<Result<hob::model::Outcome, hob::model::Fault>> {
+    let host = rig.host.clone();
+    tokio::spawn(async move { host.call(call).await })
+}
+
+#[tokio::test]
+async fn what_waits_behind_bulk_work_of_its_own_recipe_keeps_the_place_against_others() {
+    let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;
+    let [mixed, other] = ["mixed", "other"].map(|name| model(&rig, name, 5, UNLOADS, "gpu_bytes = 1073741824"));
+    // Longer than a model has its place for sure: from then on whoever is of a higher class has it at the next end of an ask.
+    let bulk = spawned(&rig, with(&mixed, Priority::Bulk, 3_000));
+    within(20, "the bulk work is at work", || rig.host.pods().iter().any(|pod| pod.in_hand == 1)).await;
+    let interactive = spawned(&rig, with(&mixed, Priority::Interactive, 10));
+    within(5, "it waits", || rig.host.status().pools.iter().any(|pool| pool.waiting.interactive == 1)).await;
+    let normal = spawned(&rig, with(&other, Priority::Normal, 10));
+    within(20, "the other waits for the place", || !rig.host.status().machine.waiting.is_empty()).await;
+    assert!(!bulk.is_finished(), "all wait for the bulk work");
+    let answer = interactive.await.unwrap().unwrap().output.into_value();
+    assert_eq!(
+        answer["loads"],
+        1,
+        "somebody at a screen does not wait until the model went and came back: {:#?}",
+        rig.host.residency_events()
+    );
+    bulk.await.unwrap().unwrap();
+    normal.await.unwrap().unwrap();
+    let loads = rig.host.residency_events();
+    assert_eq!(of(&loads, ResidencyChange::Loaded), ["test/mixed", "test/other"]);
+    rig.close().await;
+}
+
 fn done(rig: &Rig, recipe: &str) -> u64 {
     rig.host.status().pools.iter().filter(|pool| pool.recipe == recipe).map(|pool| pool.asks_done).sum()
 }

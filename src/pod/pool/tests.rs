@@ -42,7 +42,7 @@ impl Paper {
         timeout_at(Instant::now() + Duration::from_millis(1), self.shared.told()).await.is_ok_and(|Inbox { work, .. }| work)
     }
     fn take(&self, units: usize) -> Taken {
-        self.seat.turn(&mut Report::default(), units, false, &self.shared)
+        self.seat.turn(&mut Report::default(), units, None, false, &self.shared)
     }
     /// Dies without having answered.
     fn dies(&self) {
@@ -188,7 +188,7 @@ async fn after_a_quarantine_one_pod_is_tried_and_then_as_many_as_are_wanted_also
     trial.seat.ready();
     let unit = trial.take(0).units.remove(0);
     let over = vec![unit.asks[0].ticket];
-    trial.seat.turn(&mut Report { over, good: 1, ..Report::default() }, 0, false, &trial.shared);
+    trial.seat.turn(&mut Report { over, good: 1, ..Report::default() }, 0, None, false, &trial.shared);
     advance(Duration::from_secs(2)).await;
     assert!(rig.pods().len() > pods + 1, "cured, and there is more to do");
     drop(asks);
