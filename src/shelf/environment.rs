@@ -93,7 +93,10 @@ pub enum Existing {
 pub struct Environment {
     pub digest: Digest,
     pub folder: PathBuf,
-    /// The interpreter inside the environment (a link to the real one).
+    /// The interpreter of the machine that the environment was built for: it runs whatever is not confined.
+    pub interpreter: PathBuf,
+    /// The name of that interpreter inside the environment, a link. What is started by this name has the environment's
+    /// `pyvenv.cfg` and packages, so nothing is outside a sandbox.
     pub python: PathBuf,
     /// The folder of its packages, for `sys.path`.
     pub site_packages: PathBuf,
@@ -119,12 +122,10 @@ pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
     let in_use = locks::try_share(&use_lock(home, digest)).ok()??;
     let folder = home.environments().join(digest.hex());
     let python = folder.join("bin/python");
-    // `is_file` follows the link: an interpreter that was removed from the machine makes the environment useless.
-    if !python.is_file() {
-        return None;
-    }
+    // An interpreter that was removed from the machine makes the environment useless. One inside the environment is no interpreter of the machine.
+    let interpreter = python.canonicalize().ok().filter(|path| path.is_file() && !path.starts_with(&folder))?;
     let site_packages = site_packages(&folder)?;
-    Some(Environment { digest, folder, python, site_packages, _in_use: Arc::new(in_use) })
+    Some(Environment { digest, folder, interpreter, python, site_packages, _in_use: Arc::new(in_use) })
 }
 
 fn use_lock(home: &Home, digest: Digest) -> PathBuf {
