@@ -9,6 +9,7 @@ mod levers;
 mod models;
 mod packages;
 mod pods;
+mod promises;
 mod repository;
 mod residency;
 mod sandbox;
