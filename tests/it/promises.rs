@@ -103,7 +103,8 @@ fn starts(path: &str, text: &str) -> usize {
         let lines = code.lines().map(|line| line.split("//").next().unwrap_or(""));
         return lines.map(|line| line.matches("Command::new(").count() + line.matches(".exec()").count()).sum();
     }
-    let words = ["os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system(", "os.popen(", "subprocess", "multiprocessing", "pty.fork"];
+    let words =
+        ["os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system(", "os.popen(", "subprocess", "multiprocessing", "pty.fork"];
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or(""));
     lines.map(|line| words.iter().map(|word| line.matches(word).count()).sum::<usize>()).sum()
 }
