@@ -10,12 +10,14 @@ use std::{
     sync::Arc,
 };
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::model::{
-    Blob, Code, Fault, Store,
+    Blob, Code, Fault, OpenFile, Store,
     limits::{BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX},
 };
 
-/// The bytes of a file, which are read when they are wanted: a pod is given the file itself, to read and no more.
+/// The bytes of a file, which are read when they are wanted: a pod is lent the file to read, and gets no way to the file itself.
 ///
 /// Whoever shortens the file meanwhile ends the pod that reads it (`crashed`), and changes what it reads. A pipe, and whatever else is no
 /// regular file, is read to its end here.
@@ -34,8 +36,11 @@ pub fn from_file(name: impl Into<String>, media_type: impl Into<String>, path: &
         file.take(size).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
         return Ok(Blob::new(name, media_type, bytes));
     }
-    let blob =
-        Blob::stored(name, media_type, Arc::new(OnDisk { file, size, mark: [metadata.dev(), metadata.ino(), size, changed(&metadata)] }));
+    let blob = Blob::stored(
+        name,
+        media_type,
+        Arc::new(OnDisk { file: file.into(), size, mark: [metadata.dev(), metadata.ino(), size, changed(&metadata)] }),
+    );
     blob.check()?;
     Ok(blob)
 }
@@ -51,7 +56,7 @@ pub fn from_reader(name: impl Into<String>, media_type: impl Into<String>, reade
     if first.len() <= BLOB_FRAME_BYTES_MAX {
         return Ok(Blob::new(name, media_type, first));
     }
-    let mut file = tempfile::tempfile().map_err(|error| failed(&error))?;
+    let mut file = spool().map_err(|error| failed(&error))?;
     let most = BLOB_BYTES_MAX + 1 - first.len() as u64;
     let copied = io::copy(&mut (&first[..]).chain(reader.take(most)), &mut file);
     let size = copied.map_err(|error| failed(&error))?;
@@ -62,7 +67,15 @@ pub fn from_reader(name: impl Into<String>, media_type: impl Into<String>, reade
         return Err(Fault::new(Code::TooLarge, text).hint("send it in parts"));
     }
     let mark = [metadata.dev(), metadata.ino(), size, changed(&metadata)];
-    Ok(Blob::stored(name, media_type, Arc::new(OnDisk { file, size, mark })))
+    Ok(Blob::stored(name, media_type, Arc::new(OnDisk { file: file.into(), size, mark })))
+}
+
+/// A file without a name in the folder for temporary files, which can be given one: what was no file is lent to pods as one.
+fn spool() -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let made = rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR);
+    // Not every kind of disk has that.
+    made.map(File::from).or_else(|_| tempfile::tempfile())
 }
 
 /// The media type that a file's name tells, as far as pods of this kind care.
@@ -95,7 +108,7 @@ fn changed(metadata: &std::fs::Metadata) -> u64 {
 /// A regular file, as large as it was when it was opened.
 #[derive(Debug)]
 struct OnDisk {
-    file: File,
+    file: OpenFile,
     size: u64,
     mark: [u64; 4],
 }
@@ -106,10 +119,10 @@ impl Store for OnDisk {
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(into, at)
+        self.file.file.read_at(into, at)
     }
 
-    fn file(&self) -> Option<&File> {
+    fn file(&self) -> Option<&OpenFile> {
         Some(&self.file)
     }
 

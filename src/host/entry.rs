@@ -117,14 +117,14 @@ impl Spawner for Source {
         Box::pin(async move {
             let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
             let parts = &self.parts;
+            let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
             let session = match &self.session {
                 Some(session) => {
                     let gone = || Fault::new(Code::SessionNotFound, "the session is gone");
-                    Some(session.upgrade().ok_or_else(gone)?.incarnate().await?)
+                    Some(session.upgrade().ok_or_else(gone)?.incarnate(&host.clerk, &program).await?)
                 }
                 None => None,
             };
-            let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
             if parts.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.residency.gpu_bytes.is_some()) {
                 let places = host.places.clone();
                 blocking(move || {
@@ -140,6 +140,7 @@ impl Spawner for Source {
                 recipe: parts.recipe.clone(),
                 program,
                 keeper: host.keeper.clone(),
+                clerk: host.clerk.clone(),
                 scratch: folder.to_owned(),
                 dossiers: host.home.dossiers(),
                 family,

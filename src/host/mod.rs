@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     journal: journal::Journal,
     /// The unpacked keeper of pods.
     keeper: std::path::PathBuf,
+    /// Lends files to pods.
+    clerk: pod::Clerk,
     pods: pods::Pods,
     /// Who may have models loaded.
     places: pod::Places,
@@ -120,6 +122,7 @@ impl Host {
                 glue: Default::default(),
                 catalogue: Default::default(),
                 journal: Default::default(),
+                clerk: pod::Clerk::new(&keeper, &config.without),
                 keeper,
                 pods: Default::default(),
                 places,
@@ -262,6 +265,12 @@ impl Host {
         self.0.pods.shutdown(until).await;
         self.0.sessions.end().await;
         self.0.zygotes.shutdown().await;
+        let clerk = self.0.clerk.clone();
+        let _ = shelf::blocking(move || {
+            clerk.close();
+            Ok(())
+        })
+        .await;
         footprints::save(&self.0).await;
     }
 }

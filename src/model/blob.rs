@@ -1,8 +1,9 @@
 //! Bytes that travel beside a document, by name.
 
 use std::{
+    fs::File,
     io::{self, Read, Write},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
@@ -39,13 +40,28 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Reads at that place, as `read(2)` does: perhaps less than wanted, 0 only at the end.
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
 
-    /// The file, when it is one that a pod may be given to read as it is.
-    fn file(&self) -> Option<&std::fs::File> {
+    /// The file that they are, from its first byte on, if they are one: then a pod may be able to read it where it is.
+    fn file(&self) -> Option<&OpenFile> {
         None
     }
 
     /// What tells these bytes from others without reading them.
     fn mark(&self) -> [u64; 4];
+}
+
+/// An open file whose bytes a pod may be lent.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// As it was opened: never given to a pod.
+    pub file: File,
+    /// The same to read and nothing else, once it was lent; what a pod is given is opened by this.
+    pub lent: OnceLock<File>,
+}
+
+impl From<File> for OpenFile {
+    fn from(file: File) -> OpenFile {
+        OpenFile { file, lent: OnceLock::new() }
+    }
 }
 
 impl Blob {

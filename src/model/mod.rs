@@ -23,7 +23,7 @@ pub mod source;
 pub mod status;
 pub mod verified;
 
-pub use blob::{Blob, Store};
+pub use blob::{Blob, OpenFile, Store};
 pub use call::{Admitted, Call, Event, Outcome, Priority};
 pub use document::Document;
 pub use fault::{Blame, Code, Fault};

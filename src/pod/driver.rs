@@ -25,7 +25,7 @@ use super::{
     log,
     page::Page,
     process::{Process, Spec},
-    regions::Regions,
+    regions::{Lender, Regions},
     registry::{self, Record},
     residing::Residing,
     schedule::{Served, Ticket},
@@ -97,6 +97,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let now = Instant::now();
     let mut spec = spec;
     let residing = Residing::new(&mut spec, &shared);
+    let regions = Regions::new(Arc::downgrade(&shared), Some(Lender::of(&spec)));
     let driver = Driver {
         control,
         data: Some(Lane::new(data, FRAME_BYTES_MAX)),
@@ -133,7 +134,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         session: Asked::default(),
         residing,
         outgoing: VecDeque::new(),
-        regions: Regions::new(Arc::downgrade(&shared)),
+        regions,
         shares_memory: false,
         heeds_credit: false,
         again: None,

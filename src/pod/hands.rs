@@ -6,7 +6,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc::error::TrySendError, task::JoinHandle, time::Instant};
 
-use super::{handle::Placed, regions::Placing, state::AskId};
+use super::{
+    handle::Placed,
+    regions::{New, Placing},
+    state::AskId,
+};
 use crate::model::{Code, Event, Fault, Operation};
 
 /// One of the two lanes.
@@ -69,12 +73,12 @@ impl Hand {
 pub(super) struct Outgoing {
     pub first: AskId,
     pub placing: Placing,
-    /// Its blobs, while they are copied.
-    pub copying: Option<JoinHandle<Result<(), Fault>>>,
+    /// Its blobs, while they are copied or lent.
+    pub copying: Option<JoinHandle<Result<Vec<New>, Fault>>>,
 }
 
 /// Waits for the blobs of the first of them. Cancel-safe.
-pub(super) async fn copied(outgoing: &mut VecDeque<Outgoing>) -> Result<(), Fault> {
+pub(super) async fn copied(outgoing: &mut VecDeque<Outgoing>) -> Result<Vec<New>, Fault> {
     match outgoing.front_mut().and_then(|outgoing| outgoing.copying.as_mut()) {
         Some(copying) => {
             copying.await.unwrap_or_else(|error| Err(Fault::new(Code::Internal, format!("copying a blob to a pod ended: {error}"))))

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    clerk::Clerk,
     family::{Family, Member},
     state::Ending,
     vitals,
@@ -46,6 +47,8 @@ pub struct Spec {
     pub program: Program,
     /// The unpacked `keeper.py`.
     pub keeper: PathBuf,
+    /// Who lends it files.
+    pub clerk: Clerk,
     /// A folder of the pod's own; made at start, removed at the end.
     pub scratch: PathBuf,
     /// Where the dossier of its crash goes.

@@ -1,8 +1,8 @@
 //! Memory that a host shares with one pod, for blobs too large for a frame.
 //!
-//! A region is a memfd that the host made, or a file that a caller gave. The pod maps it; the host only ever reads and writes it with system
-//! calls, so that nothing a pod does to it can end the host. A region keeps its size (sealed against shrinking and growing) and is used again:
-//! touching fresh pages is what costs.
+//! A region is a memfd that the host made, or a file that a caller gave, which `clerk.rs` lends. The pod maps it; the host only ever reads and
+//! writes it with system calls, so that nothing a pod does to it can end the host. A region keeps its size (sealed against shrinking and
+//! growing) and is used again: touching fresh pages is what costs.
 //!
 //! ```text
 //!             Regions::place              `back`: used again
@@ -20,36 +20,62 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::fs::{FileExt, MetadataExt},
     },
+    path::PathBuf,
     sync::{Arc, Weak},
 };
 
-use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use rustix::fs::SealFlags;
 
-use super::handle::Shared;
+use super::{
+    clerk::{self, Clerk},
+    handle::Shared,
+    process::Spec,
+};
 use crate::model::{
     Blob, Code, Fault, Store,
     limits::{
-        BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX, COPY_CHUNK_BYTES, REGION_BYTES_MIN, REGIONS_BYTES_MAX, REGIONS_KEPT_BYTES_MAX, REGIONS_MAX,
+        BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX, COPY_CHUNK_BYTES, LENT_BYTES_MIN, REGION_BYTES_MIN, REGIONS_BYTES_MAX,
+        REGIONS_KEPT_BYTES_MAX, REGIONS_MAX,
     },
 };
 
 /// The regions of one pod.
 pub(super) struct Regions {
     shared: Weak<Shared>,
+    lender: Option<Lender>,
     last: u64,
     inputs: BTreeMap<u64, Input>,
     outputs: BTreeMap<u64, Output>,
 }
 
 struct Input {
-    memory: Arc<File>,
+    /// None for a caller's file, which is not used for another blob.
+    memory: Option<Arc<File>>,
     bytes: u64,
-    /// A caller's file: not to be used for another blob.
-    once: bool,
     busy: bool,
+}
+
+impl Input {
+    /// A file that nobody needs any more.
+    fn is_done(&self) -> bool {
+        self.memory.is_none() && !self.busy
+    }
+}
+
+/// Who lends files to this pod.
+#[derive(Clone)]
+pub(super) struct Lender {
+    clerk: Clerk,
+    python: PathBuf,
+}
+
+impl Lender {
+    pub fn of(spec: &Spec) -> Lender {
+        Lender { clerk: spec.clerk.clone(), python: spec.program.python.clone() }
+    }
 }
 
 struct Output {
@@ -66,10 +92,12 @@ pub(super) struct New {
     pub descriptor: OwnedFd,
 }
 
-/// What has to be written into a region before its ask is sent.
-pub(super) struct Copying {
-    blob: Blob,
-    memory: Arc<File>,
+/// What has to be done for a blob before its ask is sent.
+pub(super) enum Copying {
+    /// It is written into a region.
+    Into { blob: Blob, memory: Arc<File> },
+    /// Its file is lent, as the region of that number.
+    Lent { blob: Blob, number: u64, lender: Lender },
 }
 
 /// Where the blobs of an ask go.
@@ -82,42 +110,52 @@ pub(super) struct Placing {
 }
 
 impl Copying {
-    /// Writes the blob into its region. Blocking.
+    /// Writes the blob into its region, or gives the region that its file is. Blocking.
     ///
-    /// Errors: `io`, when the blob cannot be read to its end.
-    pub fn run(self) -> Result<(), Fault> {
-        let failed = |error: &io::Error| Fault::io(format!("handing over the blob `{}`", self.blob.name), error);
-        if let Some(bytes) = self.blob.in_memory() {
-            return self.memory.write_all_at(bytes, 0).map_err(|error| failed(&error));
+    /// Errors: `io`, when the blob cannot be read to its end; as [`Clerk::lend`].
+    pub fn run(self) -> Result<Option<New>, Fault> {
+        match self {
+            Copying::Into { blob, memory } => written(&blob, &memory).map(|()| None),
+            Copying::Lent { blob, number, lender } => {
+                let (what, bytes) = (format!("the blob `{}`", blob.name), blob.size());
+                let file = blob.store().and_then(|store| store.file());
+                let file = file.ok_or_else(|| Fault::new(Code::Internal, format!("{what} is no file any more")))?;
+                let descriptor = lender.clerk.lend(&lender.python, file, bytes, &what)?;
+                Ok(Some(New { number, bytes, descriptor }))
+            }
         }
-        let size = self.blob.size();
-        let mut piece = vec![0; COPY_CHUNK_BYTES.min(size as usize)];
-        let mut at = 0;
-        while at < size {
-            let wanted = (size - at).min(piece.len() as u64) as usize;
-            self.blob.read_exact_at(at, &mut piece[..wanted])?;
-            self.memory.write_all_at(&piece[..wanted], at).map_err(|error| failed(&error))?;
-            at += wanted as u64;
-        }
-        Ok(())
     }
+
+    /// Runs all of them; gives the regions that the pod has to be told of. Blocking.
+    ///
+    /// Errors: the first.
+    pub fn run_all(copies: Vec<Copying>) -> Result<Vec<New>, Fault> {
+        copies.into_iter().filter_map(|copying| copying.run().transpose()).collect()
+    }
+}
+
+fn written(blob: &Blob, memory: &File) -> Result<(), Fault> {
+    let failed = |error: &io::Error| Fault::io(format!("handing over the blob `{}`", blob.name), error);
+    if let Some(bytes) = blob.in_memory() {
+        return memory.write_all_at(bytes, 0).map_err(|error| failed(&error));
+    }
+    let size = blob.size();
+    let mut piece = vec![0; COPY_CHUNK_BYTES.min(size as usize)];
+    let mut at = 0;
+    while at < size {
+        let wanted = (size - at).min(piece.len() as u64) as usize;
+        blob.read_exact_at(at, &mut piece[..wanted])?;
+        memory.write_all_at(&piece[..wanted], at).map_err(|error| failed(&error))?;
+        at += wanted as u64;
+    }
+    Ok(())
 }
 
 /// A memfd of that size, which nobody can shrink, grow or unseal.
 fn memory(bytes: u64) -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // A kernel before 6.3 knows no way to say that it is never run.
-    let made =
-        rustix::fs::memfd_create("hob-blob", flags | MemfdFlags::NOEXEC_SEAL).or_else(|_| rustix::fs::memfd_create("hob-blob", flags))?;
-    rustix::fs::ftruncate(&made, bytes)?;
+    let made = clerk::memory(bytes)?;
     rustix::fs::fcntl_add_seals(&made, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    Ok(File::from(made))
-}
-
-/// The same file by a descriptor that can only read.
-fn read_only(file: &File) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, rustix::fs::Mode::empty())?)
+    Ok(made)
 }
 
 /// The size of the region for so many bytes: few sizes, so that one region serves many blobs.
@@ -126,8 +164,9 @@ fn rounded(bytes: u64) -> u64 {
 }
 
 impl Regions {
-    pub fn new(shared: Weak<Shared>) -> Regions {
-        Regions { shared, last: 0, inputs: BTreeMap::new(), outputs: BTreeMap::new() }
+    /// `lender`: without one, what is in a file is copied.
+    pub fn new(shared: Weak<Shared>, lender: Option<Lender>) -> Regions {
+        Regions { shared, lender, last: 0, inputs: BTreeMap::new(), outputs: BTreeMap::new() }
     }
 
     /// Where the blobs of an ask go. What is placed is busy until the pod gives it back.
@@ -148,29 +187,29 @@ impl Regions {
     fn place_one(&mut self, blob: &Blob, placing: &mut Placing) -> Result<u64, Fault> {
         let failed = |error: io::Error| Fault::io(format!("sharing the blob `{}` with a pod", blob.name), &error);
         let size = blob.size();
-        if let Some(file) = blob.store().and_then(|store| store.file()) {
-            let file = Arc::new(file.try_clone().map_err(failed)?);
-            let descriptor = file.as_fd().try_clone_to_owned().map_err(failed)?;
-            let number = self.add(Input { memory: file, bytes: size, once: true, busy: true })?;
-            placing.new.push(New { number, bytes: size, descriptor });
+        let is_lent = size >= LENT_BYTES_MIN && blob.store().is_some_and(|store| store.file().is_some());
+        if let Some(lender) = self.lender.clone().filter(|_| is_lent) {
+            let number = self.add(Input { memory: None, bytes: size, busy: true })?;
+            placing.copies.push(Copying::Lent { blob: blob.clone(), number, lender });
             return Ok(number);
         }
-        let fits = self.inputs.iter_mut().filter(|(_, input)| !input.busy && !input.once && input.bytes >= size);
-        let (number, memory) = match fits.min_by_key(|(_, input)| input.bytes) {
-            Some((number, input)) => {
+        let free = self.inputs.iter_mut().filter(|(_, input)| !input.busy && input.bytes >= size);
+        let free = free.filter_map(|(number, input)| Some((*number, input.memory.clone()?, input)));
+        let (number, memory) = match free.min_by_key(|(.., input)| input.bytes) {
+            Some((number, memory, input)) => {
                 input.busy = true;
-                (*number, input.memory.clone())
+                (number, memory)
             }
             None => {
                 let bytes = rounded(size);
                 let memory = Arc::new(memory(bytes).map_err(failed)?);
-                let descriptor = read_only(&memory).map_err(failed)?;
-                let number = self.add(Input { memory: memory.clone(), bytes, once: false, busy: true })?;
+                let descriptor = clerk::read_only(&memory).map_err(failed)?;
+                let number = self.add(Input { memory: Some(memory.clone()), bytes, busy: true })?;
                 placing.new.push(New { number, bytes, descriptor });
                 (number, memory)
             }
         };
-        placing.copies.push(Copying { blob: blob.clone(), memory });
+        placing.copies.push(Copying::Into { blob: blob.clone(), memory });
         Ok(number)
     }
 
@@ -195,6 +234,7 @@ impl Regions {
         for new in &placing.new {
             self.inputs.remove(&new.number);
         }
+        self.inputs.retain(|_, input| !input.is_done());
     }
 
     /// The pod is done with those of an ask. Gives what it is to forget.
@@ -226,10 +266,10 @@ impl Regions {
 
     /// Files that are done with, and free regions above what is kept, largest first; they are forgotten here.
     fn surplus(&mut self) -> Vec<u64> {
-        let mut forget: Vec<u64> = self.inputs.iter().filter(|(_, input)| input.once && !input.busy).map(|(number, _)| *number).collect();
-        self.inputs.retain(|_, input| !input.once || input.busy);
+        let mut forget: Vec<u64> = self.inputs.iter().filter(|(_, input)| input.is_done()).map(|(number, _)| *number).collect();
+        self.inputs.retain(|_, input| !input.is_done());
         loop {
-            let free = self.inputs.iter().filter(|(_, input)| !input.busy && !input.once);
+            let free = self.inputs.iter().filter(|(_, input)| !input.busy);
             let kept: u64 = free.clone().map(|(_, input)| input.bytes).sum();
             let outputs: u64 = self.outputs.values().filter(|output| !output.with_host).map(|output| output.bytes).sum();
             let Some((number, _)) = free.max_by_key(|(_, input)| input.bytes) else { return forget };
@@ -281,7 +321,7 @@ impl Regions {
 
     /// Nobody holds the blob in that region any more. Whether the pod is to use it again; if not, it is to forget it.
     pub fn freed(&mut self, number: u64) -> bool {
-        let inputs: u64 = self.inputs.values().filter(|input| !input.busy && !input.once).map(|input| input.bytes).sum();
+        let inputs: u64 = self.inputs.values().filter(|input| !input.busy).map(|input| input.bytes).sum();
         let free: u64 = self.outputs.values().filter(|output| !output.with_host).map(|output| output.bytes).sum();
         let Some(output) = self.outputs.get_mut(&number) else { return false };
         if inputs + free + output.bytes > REGIONS_KEPT_BYTES_MAX {
@@ -346,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_region_for_asks_is_used_again_and_cannot_be_written_or_resized() {
-        let mut regions = Regions::new(Weak::new());
+        let mut regions = Regions::new(Weak::new(), None);
         let mut placing = regions.place(&[large(7), Blob::new("small", "y", vec![1u8])]).unwrap();
         assert_eq!(placing.regions, [Some(1), None]);
         placing.copies.pop().unwrap().run().unwrap();
@@ -369,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_result_is_one_blob_until_it_is_given_back() {
-        let mut regions = Regions::new(Weak::new());
+        let mut regions = Regions::new(Weak::new(), None);
         let new = regions.room(3 << 20).unwrap();
         assert_eq!((new.number, new.bytes), (1, 4 << 20));
         rustix::io::pwrite(&new.descriptor, b"abc", 0).unwrap();
@@ -388,7 +428,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_and_what_there_may_be_at_all_is_bounded() {
-        let mut regions = Regions::new(Weak::new());
+        let mut regions = Regions::new(Weak::new(), None);
         assert_eq!(regions.room(BLOB_BYTES_MAX + 1).err().unwrap().code, Code::TooLarge);
         // Nothing touches their pages.
         let mut rooms = 0;
@@ -404,7 +444,7 @@ mod tests {
         }
         assert!((1..=8).all(|number| !regions.freed(number)), "a gigabyte is more than is kept");
         regions.room(1 << 30).unwrap();
-        let mut many = Regions::new(Weak::new());
+        let mut many = Regions::new(Weak::new(), None);
         let placed = (0..).map_while(|_| many.place(&[large(1)]).ok()).count();
         assert_eq!(placed, REGIONS_MAX);
     }

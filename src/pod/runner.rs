@@ -15,6 +15,7 @@ const FILES: &[(&str, &str)] = &[
     ("answers.py", include_str!("../../python/src/hob_pod/answers.py")),
     ("asks.py", include_str!("../../python/src/hob_pod/asks.py")),
     ("blob.py", include_str!("../../python/src/hob_pod/blob.py")),
+    ("clerk.py", include_str!("../../python/src/hob_pod/clerk.py")),
     ("control.py", include_str!("../../python/src/hob_pod/control.py")),
     ("doctor.py", include_str!("../../python/src/hob_pod/doctor.py")),
     ("family.py", include_str!("../../python/src/hob_pod/family.py")),

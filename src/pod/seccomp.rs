@@ -129,6 +129,9 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         // Putting characters into the terminal of whoever started the host.
         let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| SeccompRule::new(vec![is(1, Is::Eq, request as libc::c_int)?]));
         refused.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
+        // Leases and notices on files that others use: who has the file's user may take them on what it can only read.
+        let on_others = [libc::F_SETLEASE, libc::F_NOTIFY].map(|command| SeccompRule::new(vec![is(1, Is::Eq, command)?]));
+        refused.insert(libc::SYS_fcntl, on_others.into_iter().collect::<Result<_, _>>()?);
         // Asking which one it is (all ones) is harmless, as is the ordinary one.
         let persona = SeccompRule::new(vec![is(0, Is::Ne, -1)?, is(0, Is::Ne, 0)?])?;
         refused.insert(libc::SYS_personality, vec![persona]);

@@ -111,8 +111,7 @@ impl Driver {
             Ok(mut placing) => {
                 let copies = std::mem::take(&mut placing.copies);
                 // Gigabytes are not copied on the loop that looks after the pod.
-                let copying =
-                    (!copies.is_empty()).then(|| tokio::task::spawn_blocking(move || copies.into_iter().try_for_each(Copying::run)));
+                let copying = (!copies.is_empty()).then(|| tokio::task::spawn_blocking(move || Copying::run_all(copies)));
                 self.outgoing.push_back(Outgoing { first, placing, copying });
                 self.send_outgoing();
             }
@@ -129,14 +128,17 @@ impl Driver {
     }
 
     /// The blobs of the first unit that waits are in their places, or cannot be put there.
-    pub(super) fn copied(&mut self, result: Result<(), Fault>) {
+    pub(super) fn copied(&mut self, result: Result<Vec<New>, Fault>) {
         let Some(outgoing) = self.outgoing.front_mut() else { return };
         outgoing.copying = None;
-        if let Err(fault) = result
-            && let Some(Outgoing { first, placing, .. }) = self.outgoing.pop_front()
-        {
-            self.regions.undo(&placing);
-            self.unsent(first, fault);
+        match result {
+            Ok(lent) => outgoing.placing.new.extend(lent),
+            Err(fault) => {
+                if let Some(Outgoing { first, placing, .. }) = self.outgoing.pop_front() {
+                    self.regions.undo(&placing);
+                    self.unsent(first, fault);
+                }
+            }
         }
         self.send_outgoing();
     }

@@ -3,7 +3,7 @@
 //! Apart from `driver.rs`, because most pods have none of this. A checkpoint comes in pieces, each acknowledged before the next, so that the host
 //! holds one piece of it at most; what is kept where is for whoever implements [`Keep`].
 
-use std::{fmt::Debug, fs::File, future::pending, os::fd::OwnedFd};
+use std::{fmt::Debug, future::pending, os::fd::OwnedFd};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -32,8 +32,8 @@ pub struct Restore {
     pub number: u64,
     pub bytes: u64,
     pub json: bool,
-    /// Read by the pod, which sees no folder of the host's.
-    pub file: File,
+    /// Read by the pod, which sees no folder of the host's: lent by the clerk.
+    pub file: OwnedFd,
 }
 
 /// Where the state of a session's pod goes.
@@ -77,7 +77,7 @@ impl Driver {
     /// The descriptor of the checkpoint to begin with, for the message that names it.
     pub(super) fn restored_file(&mut self) -> Option<OwnedFd> {
         let restore = self.spec.session.as_ref()?.restore.as_ref()?;
-        restore.file.try_clone().ok().map(OwnedFd::from)
+        restore.file.try_clone().ok()
     }
 
     /// Wants its state: at the next safe point of what runs, or at once.

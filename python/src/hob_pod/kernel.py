@@ -8,7 +8,7 @@ import ctypes
 import os
 
 NEWNS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
-MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 0x40000, 0x100000
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 0x1000, 0x4000, 0x40000, 0x80000, 0x100000
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 15, 22, 24
@@ -74,9 +74,9 @@ def open_plainly(path):
     return _checked(f"opening {path}", _syscall(_long(_OPENAT2), _long(_AT_FDCWD), os.fsencode(path), ctypes.byref(how), _long(24)))
 
 
-def clone_tree_of(handle):
+def clone_tree_of(handle, recursive=True):
     """As `clone_tree`, for what a handle is of."""
-    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE | _AT_EMPTY_PATH
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     return _checked("open_tree", _syscall(_long(_OPEN_TREE), _long(handle), b"", _long(flags)))
 
 

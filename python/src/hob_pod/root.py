@@ -83,7 +83,8 @@ def build(view, base=None):
         kernel.set_mount(what, (kernel.ATTR_RDONLY if how == "read" else 0) | kernel.ATTR_NOSUID | kernel.ATTR_NODEV)
         _attach(base, path, what)
     for path, tree in devices:
-        kernel.set_mount(tree, kernel.ATTR_NOSUID | kernel.ATTR_NOEXEC)
+        # Who owns a device file can change its mode, which is everybody's; what is written to the device itself is no matter of the mount.
+        kernel.set_mount(tree, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NOEXEC)
         _attach(base, path, tree)
     kernel.set_mount(base, kernel.ATTR_RDONLY, recursive=False)
     return base

@@ -24,7 +24,7 @@ use crate::{
         limits::{CHECKPOINT_WAIT_MS, SESSION_CLOSE_MS, SESSION_LOOK_MS},
         session::{CheckpointStatus, Mode, SessionSpec},
     },
-    pod::{self, BoxFuture, Pool},
+    pod::{self, BoxFuture, Clerk, Pool, Program},
     shelf::{
         blocking,
         sessions::{self as disk, Identity, Piece},
@@ -193,29 +193,37 @@ impl Live {
 
     /// What the next pod of it begins with.
     ///
-    /// Errors: `session_lost`, with what there is.
-    pub async fn incarnate(self: &Arc<Live>) -> Result<pod::Session, Fault> {
+    /// Errors: `session_lost`, with what there is; as [`Clerk::lend`].
+    pub async fn incarnate(self: &Arc<Live>, clerk: &Clerk, program: &Program) -> Result<pod::Session, Fault> {
         let incarnation = {
             let mut book = self.book();
             book.incarnation += 1;
             book.incarnation
         };
         let (kept, version) = (self.kept.clone(), self.entry.recipe().manifest().version.clone());
+        let (clerk, python) = (clerk.clone(), program.python.clone());
         let (restore, calls) = blocking(move || {
             // After whatever the pod before it was just writing.
             let mut kept = locked(&kept);
             let kept = kept.as_mut().ok_or_else(|| Fault::new(Code::SessionNotFound, "the session was closed"))?;
             kept.forget_half();
-            Ok((kept.restore(&version)?, kept.calls()))
+            let restore = match kept.restore(&version)? {
+                Some(disk::Restore { file, kept, damaged }) => {
+                    let lent = clerk.lend(&python, &file.into(), kept.status.bytes, "a checkpoint")?;
+                    Some((lent, kept, damaged))
+                }
+                None => None,
+            };
+            Ok((restore, kept.calls()))
         })
         .await?;
-        if let Some(restore) = &restore {
-            let status = &restore.kept.status;
+        if let Some((_, kept, damaged)) = &restore {
+            let status = &kept.status;
             let mut data = json!({
                 "session": "resumed", "checkpoint": status.number, "calls_since": calls.saturating_sub(status.calls),
             });
-            if !restore.damaged.is_empty() {
-                data["damaged"] = json!(restore.damaged);
+            if !damaged.is_empty() {
+                data["damaged"] = json!(damaged);
             }
             for (_, events) in &self.book().callers {
                 // One that does not listen misses it.
@@ -224,11 +232,11 @@ impl Live {
         }
         Ok(pod::Session {
             name: self.identity.name.clone(),
-            restore: restore.map(|restore| pod::Restore {
-                number: restore.kept.status.number,
-                bytes: restore.kept.status.bytes,
-                json: restore.kept.json,
-                file: restore.file,
+            restore: restore.map(|(file, kept, _)| pod::Restore {
+                number: kept.status.number,
+                bytes: kept.status.bytes,
+                json: kept.json,
+                file,
             }),
             keep: Box::new(Incarnation { live: Arc::downgrade(self), number: incarnation }),
         })

@@ -23,3 +23,15 @@ pub const CHUNK_CREDIT: u32 = 64;
 
 /// A chunk counts once more for each so many bytes of its data and its blobs.
 pub const CHUNK_WEIGHT_BYTES: u64 = 64 << 10;
+
+/// A file of this size in bytes or more is lent to a pod; a smaller one is copied, which costs less and leaves nothing of it in the pod's hands.
+pub const LENT_BYTES_MIN: u64 = 4 << 20;
+
+/// Largest file that is copied into memory where it cannot be lent, in bytes.
+pub const LENT_COPY_BYTES_MAX: u64 = 1 << 30;
+
+/// The answer of the process that lends files, in milliseconds: it takes a fraction of one, a start some fifty.
+pub const CLERK_ANSWER_MS: u64 = 8_000;
+
+/// Longest message to or from it, in bytes: a path fits.
+pub const CLERK_PACKET_BYTES_MAX: usize = 16 << 10;

@@ -1,0 +1,98 @@
+"""The clerk: hands the host, for its pods, descriptors of files that can be read and nothing else.
+
+Apart from the host because it takes a mount namespace, which a program with threads cannot enter; and from the keepers,
+because one is enough for all pods, however they came to be. It runs nothing of a recipe and reads no byte of a file.
+
+    python -I -S clerk.py HOST_PID
+
+A descriptor that is only open for reading is not enough: whoever owns the file can change its mode, times and attributes
+by it, and run it. So the mount that the file lies in is cloned, made read-only and nothing to be run from, and the file is
+opened through the clone: then the kernel refuses all of these, whoever asks.
+
+Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message.
+
+    clerk -> host   {"type": "open"} or {"type": "unable", "why"}: once
+    host -> clerk   {"path", "device", "inode"}: a file that the host has open
+    clerk -> host   {"type": "lent"} + the descriptor, or {"type": "refused", "why"}
+"""
+
+import _signal as signal
+import os
+import stat
+import sys
+
+#: No file takes longer to be opened, in seconds: one that does (a server that is gone) ends this process, and the host copies.
+LEND_S = 10
+
+
+def main(arguments):
+    """Never returns."""
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from hob_pod import kernel
+    from hob_pod.family import Channel
+    from hob_pod.keeper import watch
+
+    # Its end is seen by the socket from here on, which nobody else has the other end of.
+    os.close(watch(int(arguments[0])))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # for the host, which then lets go of this
+    channel = Channel(0)
+    try:
+        separate(kernel)
+    except OSError as error:
+        channel.send({"type": "unable", "why": str(error)})
+        os._exit(1)
+    channel.send({"type": "open"})
+    while True:
+        try:
+            wanted, _ = channel.receive()
+        except ConnectionError:
+            wanted = None
+        if wanted is None:
+            os._exit(0)
+        signal.alarm(LEND_S)
+        try:
+            file = lend(kernel, wanted["path"], (wanted["device"], wanted["inode"]))
+        except OSError as error:
+            channel.send({"type": "refused", "why": str(error)})
+        else:
+            channel.send({"type": "lent"}, [file])
+            os.close(file)
+        signal.alarm(0)
+
+
+def separate(kernel):
+    """Takes a mount namespace. Raises OSError."""
+    user, group = os.geteuid(), os.getegid()
+    try:
+        # Of root's own: in a user namespace it could not read what others own.
+        kernel.unshare(kernel.NEWNS)
+    except OSError:
+        kernel.unshare(kernel.NEWNS | kernel.NEWUSER)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    # What is mounted later is seen here too, and nothing of here elsewhere.
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+
+
+def lend(kernel, path, identity):
+    """A descriptor of that file through a mount of its own. Raises OSError; also where another file has that name by now."""
+    handle = kernel.open_plainly(path)
+    try:
+        tree = kernel.clone_tree_of(handle, recursive=False)
+    finally:
+        os.close(handle)
+    try:
+        attributes = kernel.ATTR_RDONLY | kernel.ATTR_NOEXEC | kernel.ATTR_NOSUID | kernel.ATTR_NODEV
+        kernel.set_mount(tree, attributes, recursive=False)
+        found = os.fstat(tree)
+        if (found.st_dev, found.st_ino) != identity or not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path} is another file by now")
+        return os.open(f"/proc/self/fd/{tree}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(tree)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
