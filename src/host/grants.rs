@@ -11,8 +11,9 @@ use super::{Host, Inner};
 use crate::{
     model::{Code, Fault, Grants, Origin, Permissions, RecipeName, RecipeRef, Verified, grant::effective, limits::NAMED_IN_MESSAGE_MAX},
     shelf::{
-        config::{Config as File, Edit},
+        config::{self, Config as File},
         grants::{leads_within_reach, within_reach},
+        revoked,
     },
 };
 
@@ -149,36 +150,44 @@ impl Host {
         host.may_be_given(&more)?;
         // A recipe that is not there is a slip of the pen, and its grant would wait for whoever comes by that name.
         host.catalogue.find(host, recipe).await?;
-        let (guard, key) = (host.shelf.lock_for_writing(&host.progress).await?, key(recipe)?);
-        let mut given = File::read(&host.home)?.grants.remove(&key).unwrap_or_default();
-        given.permissions = given.permissions.with(more);
-        given.reduced |= reduced;
-        let mut edit = Edit::begin(&host.home, &guard)?;
-        edit.set_grants(&key, &given);
-        edit.write()?;
+        let (home, key) = (host.home.clone(), key(recipe)?);
+        config::change(&host.home, move |edit, _| {
+            let mut given = File::read(&home)?.grants.remove(&key).unwrap_or_default();
+            given.permissions = given.permissions.with(more);
+            given.reduced |= reduced;
+            edit.set_grants(&key, &given);
+            Ok(())
+        })
+        .await?;
         host.catalogue.refresh(host)?;
-        drop(guard);
         self.granted(recipe).await
     }
 
-    /// Takes back what a recipe was given, and says what is left of it; the recipe itself need not be there. Its running pods finish what they
+    /// Takes back what a recipe was given, and says what is left of it; the recipe itself need not be there. An install of it that is under
+    /// way gives it nothing new any more. Its running pods finish what they
     /// have in hand, and go; so do those of other hosts of this home, within [`crate::model::limits::GRANTS_LOOK_MS`].
     ///
     /// Errors: `usage` for what it was not given, `invalid_config`, `disk_full`, `io`.
     pub async fn revoke(&self, recipe: &RecipeRef, what: &Revoke) -> Result<Grants, Fault> {
         let host = &self.0;
-        let (guard, key) = (host.shelf.lock_for_writing(&host.progress).await?, key(recipe)?);
-        let given = File::read(&host.home)?.grants.remove(&key).unwrap_or_default();
-        let left = match what {
-            Revoke::All => Grants::default(),
-            Revoke::These { permissions, reduced } => {
-                not_given(&key, permissions, &given.permissions)?;
-                Grants { permissions: given.permissions.without(permissions), reduced: given.reduced && !reduced }
+        let (home, key, recipe, what) = (host.home.clone(), key(recipe)?, recipe.clone(), what.clone());
+        let left = config::change(&host.home, move |edit, guard| {
+            // An install of it that is under way has its operator's older word.
+            if let RecipeRef::Name(name) = &recipe {
+                revoked::note(&home, name, guard)?;
             }
-        };
-        let mut edit = Edit::begin(&host.home, &guard)?;
-        edit.set_grants(&key, &left);
-        edit.write()?;
+            let given = File::read(&home)?.grants.remove(&key).unwrap_or_default();
+            let left = match what {
+                Revoke::All => Grants::default(),
+                Revoke::These { permissions, reduced } => {
+                    not_given(&key, &permissions, &given.permissions)?;
+                    Grants { permissions: given.permissions.without(&permissions), reduced: given.reduced && !reduced }
+                }
+            };
+            edit.set_grants(&key, &left);
+            Ok(left)
+        })
+        .await?;
         host.catalogue.refresh(host)?;
         Ok(left)
     }

@@ -1,7 +1,8 @@
 //! Installing, listing, showing, verifying, removing: what is on the shelf and how it gets there.
 //!
 //! An install is a transaction: fetch into staging, verify, compile the glue and instantiate it, build the
-//! environment, then one rename and the lock file. A crash at any point leaves the old shelf or the new one.
+//! environment, then, under the shelf's lock, a last look, one rename and the lock file. A crash at any point leaves the
+//! old shelf or the new one.
 
 use std::sync::Arc;
 
@@ -12,14 +13,15 @@ use serde_json::{Value, json};
 use super::{Consent, Host, Inner};
 use crate::{
     model::{
-        Code, Fault, Origin, RecipeName, RecipeRef, Step, Verified,
+        Code, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified,
         grant::effective,
+        limits::INSTALL_TRIES,
         recipe::{ModelSpec, Runtime},
     },
     pod::Program,
     shelf::{
         blocking,
-        config::{Config as File, Edit, RemoteEntry, Wish},
+        config::{self, Config as File, RemoteEntry, Wish},
         environment::{self, Environment, Existing, Wanted},
         fetching,
         load::{Report, folder_manifest},
@@ -27,7 +29,9 @@ use crate::{
         models::{self, Claim},
         python::{self, Python},
         repository::{Client, ModelTarget, Pinned, Remote, Resolved, Trust},
+        revoked::{self, Mark},
         sources,
+        store::{Staged, WriteGuard},
         transport::address,
         unpack,
     },
@@ -80,14 +84,18 @@ pub struct Shown {
 }
 
 impl Host {
-    /// Installs the newest version in `range` of a recipe, from `remote` or from the first remote that has it. `consent` is the operator's
-    /// word on what it asks for beyond what it was given already.
+    /// Installs the newest version in `range` of a recipe, from `remote` or from the first remote that has its publisher. `consent` is the
+    /// operator's word on what it asks for beyond what it was given already.
+    ///
+    /// No lock of the shelf is held while servers and tools of strangers are at work. What others did meanwhile is looked at again at the
+    /// end, and wins: what was taken back is not given, and what was removed is not installed.
     ///
     /// Errors: `consent_required`; everything that can be wrong with a repository, a bundle, its glue or its environment; the shelf is
     /// then as it was.
     pub async fn add(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>, consent: &Consent) -> Result<Added, Fault> {
         let host = &self.0;
-        let guard = host.shelf.lock_for_writing(&host.progress).await?;
+        // Before the operator's word is applied: what is taken back from here on came after it.
+        let revoked = revoked::mark(&host.home, name)?;
         let (mut client, resolved) = host.find_remote(name, range, remote).await?;
         let before = host.shelf.installed()?.into_iter().find(|entry| &entry.name == name);
         if let Some(before) = &before {
@@ -95,66 +103,24 @@ impl Host {
         }
         // Before anything is fetched: what it asks for stands in its signed target, and the bundle is held against that below.
         let file = File::read(&host.home)?;
-        let mut given = file.grants.get(&name.to_string()).cloned().unwrap_or_default();
+        let given = file.grants.get(&name.to_string()).cloned().unwrap_or_default();
         let asked = &resolved.permissions;
         let more = consent.to(name, &resolved.version, asked.without(&effective(asked, &given.permissions)))?;
         host.may_be_given(&more)?;
-        let granted = more.words();
-        given.permissions = given.permissions.with(more);
-        let added = |already| Added {
-            name: name.clone(),
-            version: resolved.version.clone(),
-            remote: resolved.remote.clone(),
-            publisher: resolved.publisher.clone(),
-            already,
-            granted: granted.clone(),
-            withheld: asked.without(&effective(asked, &given.permissions)).words(),
-        };
-        if let Some(before) = &before {
-            let sound = self.verify(Some(name)).await?.iter().all(|report| report.fault.is_none());
-            if before.sha256 == resolved.sha256 && sound {
-                // The recipe stays; what is wanted may be another range than before, or it is given more.
-                if file.recipes.get(name) != Some(range) || !granted.is_empty() {
-                    let mut edit = Edit::begin(&host.home, &guard)?;
-                    edit.set_recipe(name, range);
-                    edit.set_grants(&name.to_string(), &given);
-                    edit.write()?;
-                    host.catalogue.refresh(host)?;
-                }
-                return Ok(added(true));
-            }
+        let is_same = before.as_ref().is_some_and(|before| before.sha256 == resolved.sha256);
+        let plan = Arc::new(Plan { resolved, range: range.clone(), more, revoked, before });
+        if is_same && self.verify(Some(name)).await?.iter().all(|report| report.fault.is_none()) {
+            // The recipe stays; what is wanted may be another range than before, or it is given more.
+            return host.settle(plan).await;
         }
 
         // Fetch and verify, into staging.
-        let staged = host.shelf.stage(&guard)?;
-        let bytes = client.fetch_bundle(&resolved, &*host.progress).await?;
+        let resolved = &plan.resolved;
+        let staged = host.stage().await?;
+        let bytes = client.fetch_bundle(resolved, &*host.progress).await?;
         unpack::unpack(&bytes, &resolved.index, &staged.folder(), &format!("{name} {}", resolved.version))?;
-        let mut models = Vec::new();
-        for model in &resolved.models {
-            let spec = ModelSpec { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes, from: model.from.clone() };
-            if let Some(source) = &spec.from {
-                sources::may_name(name, source, &file.remote(&resolved.remote)?.url)?;
-                let what = format!("model `{}` of {} {}", model.name, resolved.name, resolved.version);
-                fetching::bring(&host.home, &spec, source, &what, &host.sources, &host.progress).await?;
-            } else if let Claim::Missing(slot) = models::claim(&host.home, model.sha256, model.bytes, &host.progress).await? {
-                client.fetch_model(&resolved, &spec, &slot.part(), &*host.progress).await?;
-                slot.keep()?;
-            }
-            models.push(LockedModel { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes });
-        }
-        let mut key_ids = resolved.key_ids.clone();
-        key_ids.sort();
-        let mut entry = LockEntry {
-            name: name.clone(),
-            version: resolved.version.clone(),
-            remote: resolved.remote.clone(),
-            publisher: resolved.publisher.clone(),
-            key_ids,
-            sha256: resolved.sha256,
-            index_sha256: resolved.index.digest(),
-            environment: None,
-            models,
-        };
+        let mut entry = plan.entry();
+        host.fetch_models(&mut client, resolved, &file).await?;
         let recipe = Arc::new(host.shelf.load_staged(&staged, &entry, &resolved.index)?);
         resolved.same_permissions(recipe.manifest())?;
         resolved.same_models(recipe.manifest())?;
@@ -168,7 +134,9 @@ impl Host {
             host.progress.step(Step::Finished { label });
             compiled?;
         }
-        match host.build_environment(&recipe, Existing::Verify).await? {
+        // Held until it is installed: nobody deletes it before that.
+        let environment = host.build_environment(&recipe, Existing::Verify).await?;
+        match &environment {
             Some(environment) => {
                 let tree = environment::tree_digest(&host.home, environment.digest)?;
                 entry.environment = Some(EnvironmentPin { digest: environment.digest, tree });
@@ -176,10 +144,29 @@ impl Host {
             // Nothing to build, but the interpreter must be there.
             None => drop(host.python(&recipe).await?),
         }
-        staged.publish(&guard, entry, &resolved.index, Some(Wish { range, given: &given }))?;
-        // The version before ends with the calls that it has.
-        host.catalogue.refresh(host)?;
-        Ok(added(false))
+
+        let (mut staged, mut tries) = (staged, 1);
+        loop {
+            let (inner, agreed, entry, held) = (host.clone(), plan.clone(), entry.clone(), environment.clone());
+            let published = host.shelf.write(&host.progress, move |guard| {
+                let _held = held;
+                inner.publish(guard, &agreed, staged, entry)
+            });
+            staged = match published.await? {
+                Published::Done(added) => {
+                    // The version before ends with the calls that it has.
+                    host.catalogue.refresh(host)?;
+                    return Ok(added);
+                }
+                Published::NoModels(staged) => staged,
+            };
+            if tries == INSTALL_TRIES {
+                let text = format!("the models of `{name}` were removed as often as they were fetched");
+                return Err(Fault::new(Code::Overloaded, text).hint("see what removes recipes of this home, and run the command again"));
+            }
+            tries += 1;
+            host.fetch_models(&mut client, &plan.resolved, &file).await?;
+        }
     }
 
     /// What is installed, sorted by name.
@@ -232,8 +219,7 @@ impl Host {
     ///
     /// Errors: `recipe_not_found`.
     pub async fn remove(&self, name: &RecipeName) -> Result<(), Fault> {
-        let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
-        self.0.shelf.remove(&guard, name, &self.0.progress).await?;
+        self.0.shelf.remove(name, &self.0.progress).await?;
         self.0.catalogue.refresh(&self.0)
     }
 
@@ -248,12 +234,15 @@ impl Host {
     /// Errors: `fingerprint_mismatch`, `repository_unreachable`, `metadata_invalid`, `usage`, `invalid_config`.
     pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<(String, Pinned), Fault> {
         let url = address(url)?;
-        let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
         // A `hob.toml` that does not read is refused before anything is pinned.
-        let mut edit = Edit::begin(&self.0.home, &guard)?;
+        File::read(&self.0.home)?;
         let pinned = Remote::pin(&self.0.home, name, &url, trust).await?;
-        edit.set_remote(name, &url);
-        edit.write()?;
+        let (name, kept) = (name.to_owned(), url.clone());
+        config::change(&self.0.home, move |edit, _| {
+            edit.set_remote(&name, &kept);
+            Ok(())
+        })
+        .await?;
         Ok((url, pinned))
     }
 
@@ -266,20 +255,147 @@ impl Host {
     ///
     /// Errors: `remote_not_found`.
     pub async fn remove_remote(&self, name: &str) -> Result<(), Fault> {
-        let guard = self.0.shelf.lock_for_writing(&self.0.progress).await?;
         // A crash between the two steps of adding or removing leaves a pinned root that no file names: it can go too.
         if !Remote::is_pinned(&self.0.home, name) {
             File::read(&self.0.home)?.remote(name)?;
         }
-        let mut edit = Edit::begin(&self.0.home, &guard)?;
-        if edit.remove_remote(name) {
-            edit.write()?;
-        }
+        let gone = name.to_owned();
+        config::change(&self.0.home, move |edit, _| Ok(edit.remove_remote(&gone))).await?;
         Remote::forget(&self.0.home, name).await
     }
 }
 
+/// An install that its operator agreed to, and what was so when they did.
+struct Plan {
+    resolved: Resolved,
+    range: VersionReq,
+    /// What it is given beside what it has.
+    more: Permissions,
+    /// When something was last taken back from it.
+    revoked: Mark,
+    before: Option<LockEntry>,
+}
+
+/// What came of putting it on the shelf.
+enum Published {
+    Done(Added),
+    /// A model went away before it was installed, with another recipe that had it.
+    NoModels(Staged),
+}
+
+impl Plan {
+    /// What `hob.lock` is to say of it; the environment is not known yet.
+    fn entry(&self) -> LockEntry {
+        let resolved = &self.resolved;
+        let models = resolved.models.iter().map(|model| LockedModel { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes });
+        let mut key_ids = resolved.key_ids.clone();
+        key_ids.sort();
+        LockEntry {
+            name: resolved.name.clone(),
+            version: resolved.version.clone(),
+            remote: resolved.remote.clone(),
+            publisher: resolved.publisher.clone(),
+            key_ids,
+            sha256: resolved.sha256,
+            index_sha256: resolved.index.digest(),
+            environment: None,
+            models: models.collect(),
+        }
+    }
+
+    /// The last look, under the shelf's lock: whether the install is still wanted, and what the recipe is given from now on.
+    ///
+    /// Errors: `remote_not_found`, `recipe_not_found` and `consent_required` for what the operator took away meanwhile,
+    /// `publisher_key_changed`.
+    fn last_look(&self, home: &Home, now: Option<&LockEntry>) -> Result<Grants, Fault> {
+        let Resolved { name, version, remote, .. } = &self.resolved;
+        let file = File::read(home)?;
+        file.remote(remote)?;
+        match (&self.before, now) {
+            (Some(_), None) => {
+                let text = format!("`{name}` was removed while {version} of it was being installed: it is not installed");
+                return Err(Fault::new(Code::RecipeNotFound, text).hint(format!("`hob add {name}` installs it anew")));
+            }
+            (_, Some(now)) => self.resolved.same_signer(&now.key_ids)?,
+            (None, None) => {}
+        }
+        if !self.more.is_empty() && revoked::mark(home, name)? != self.revoked {
+            let text = format!("permissions of `{name}` were taken back while {version} of it was being installed, so it is given none");
+            return Err(Fault::new(Code::ConsentRequired, text)
+                .hint(format!("nothing was installed; `hob add {name}` asks again"))
+                .with("permissions", self.more.words()));
+        }
+        let mut given = file.grants.get(&name.to_string()).cloned().unwrap_or_default();
+        given.permissions = given.permissions.with(self.more.clone());
+        Ok(given)
+    }
+
+    fn added(&self, given: &Grants, already: bool) -> Added {
+        let Resolved { name, version, remote, publisher, permissions: asked, .. } = &self.resolved;
+        Added {
+            name: name.clone(),
+            version: version.clone(),
+            remote: remote.clone(),
+            publisher: publisher.clone(),
+            already,
+            granted: self.more.words(),
+            withheld: asked.without(&effective(asked, &given.permissions)).words(),
+        }
+    }
+}
+
 impl Inner {
+    async fn stage(self: &Arc<Self>) -> Result<Staged, Fault> {
+        let host = self.clone();
+        blocking(move || host.shelf.stage()).await
+    }
+
+    /// Writes down what is wanted of a recipe whose files are on the shelf already.
+    async fn settle(self: &Arc<Self>, plan: Arc<Plan>) -> Result<Added, Fault> {
+        let inner = self.clone();
+        let added = self.shelf.write(&self.progress, move |guard| {
+            let now = inner.shelf.installed()?.into_iter().find(|entry| entry.name == plan.resolved.name);
+            let given = plan.last_look(&inner.home, now.as_ref())?;
+            inner.shelf.wish(guard, &plan.resolved.name, Wish { range: &plan.range, given: &given })?;
+            Ok(plan.added(&given, true))
+        });
+        let added = added.await?;
+        self.catalogue.refresh(self)?;
+        Ok(added)
+    }
+
+    /// Installs what was fetched and built, unless the last look says otherwise.
+    fn publish(&self, guard: &WriteGuard, plan: &Plan, staged: Staged, entry: LockEntry) -> Result<Published, Fault> {
+        let now = self.shelf.installed()?.into_iter().find(|now| now.name == entry.name);
+        let given = plan.last_look(&self.home, now.as_ref())?;
+        let is_there = |model: &LockedModel| {
+            let found = std::fs::metadata(models::place(&self.home, model.sha256));
+            found.is_ok_and(|found| found.len() == model.bytes)
+        };
+        if !entry.models.iter().all(is_there) {
+            return Ok(Published::NoModels(staged));
+        }
+        let was_listed = now.is_some_and(|now| now.sha256 == entry.sha256);
+        let was_there = staged.publish(guard, entry, &plan.resolved.index, Some(Wish { range: &plan.range, given: &given }))?;
+        Ok(Published::Done(plan.added(&given, was_listed && was_there)))
+    }
+
+    /// Brings the models of a version to the shelf, unless they are there.
+    async fn fetch_models(&self, client: &mut Client, resolved: &Resolved, file: &File) -> Result<(), Fault> {
+        for model in &resolved.models {
+            let spec = ModelSpec { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes, from: model.from.clone() };
+            if let Some(source) = &spec.from {
+                sources::may_name(&resolved.name, source, &file.remote(&resolved.remote)?.url)?;
+                let what = format!("model `{}` of {} {}", model.name, resolved.name, resolved.version);
+                fetching::bring(&self.home, &spec, source, &what, &self.sources, &self.progress).await?;
+            } else if let Claim::Missing(slot) = models::claim(&self.home, model.sha256, model.bytes, &self.progress).await? {
+                client.fetch_model(resolved, &spec, &slot.part(), &*self.progress).await?;
+                slot.keep()?;
+            }
+        }
+        Ok(())
+    }
+
     /// The remote that has the recipe: the named one, or the first that knows it.
     async fn find_remote(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>) -> Result<(Client, Resolved), Fault> {
         let file = File::read(&self.home)?;
@@ -351,12 +467,11 @@ impl Inner {
             // Whatever the pod is, its keeper is a Python program.
             Some(Runtime::Executable { .. }) | None => VersionReq::parse(">=3.9").expect("a constant range"),
         };
-        let mut known = self.pythons.lock().await;
-        if let Some(python) = known.get(&range.to_string()) {
-            return Ok(python.clone());
-        }
-        let python = python::find(&range, self.tools.python.as_deref()).await?;
-        known.insert(range.to_string(), python.clone());
-        Ok(python)
+        // Each range has a lock of its own: one that no interpreter is in keeps nobody else waiting.
+        let cell = {
+            let mut known = self.pythons.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            known.entry(range.to_string()).or_default().clone()
+        };
+        cell.get_or_try_init(|| python::find(&range, self.tools.python.as_deref())).await.cloned()
     }
 }

@@ -90,7 +90,7 @@ pub(crate) struct Inner {
     /// It takes no calls any more.
     closing: AtomicBool,
     /// Interpreters that were found, by the range that was asked for: each costs a process to ask.
-    pythons: tokio::sync::Mutex<std::collections::HashMap<String, crate::shelf::python::Python>>,
+    pythons: std::sync::Mutex<std::collections::HashMap<String, Arc<tokio::sync::OnceCell<crate::shelf::python::Python>>>>,
 }
 
 impl Inner {

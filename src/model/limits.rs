@@ -289,6 +289,24 @@ pub const TARGETS_BYTES_MAX: u64 = 5_000_000;
 /// Root rotations that one refresh follows.
 pub const ROOT_ROTATIONS_MAX: u32 = 256;
 
+/// One whole refresh of a repository's metadata, in milliseconds: a chain of roots has as many files as [`ROOT_ROTATIONS_MAX`] allows.
+pub const REFRESH_MS: u64 = 300_000;
+
+/// How often a refresh begins again because another process refreshed the same remote meanwhile.
+pub const REFRESH_TRIES: u32 = 4;
+
+/// How often an install fetches its models again because a removal took one away before it was installed.
+pub const INSTALL_TRIES: u32 = 3;
+
+/// What is noted when a permission is taken back, in bytes.
+pub const REVOKED_MARK_BYTES_MAX: u64 = 256;
+
+/// Environments that are built at a time, unless one waits for too long.
+pub const ENVIRONMENT_BUILDS_MAX: usize = 4;
+
+/// How long a build waits for one of these places, in milliseconds: strangers whose package index drips may have them all.
+pub const ENVIRONMENT_TURN_MS: u64 = 10_000;
+
 /// Building one environment, in milliseconds: a multi-gigabyte torch over a slow line.
 pub const ENVIRONMENT_BUILD_MS: u64 = 3_600_000;
 
@@ -327,6 +345,15 @@ pub const BUNDLE_SURPLUS_BYTES: u64 = 1 << 20;
 
 /// Slowest download of a bundle or a model that is borne on average, in bytes per second: a drip-feeder loses.
 pub const DOWNLOAD_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
+
+/// What a download may take at that rate, in milliseconds; what is left then must come faster.
+pub const DOWNLOAD_SLOW_MS: u64 = 3_600_000;
+
+/// Slowest rate of what is left, in bytes per second: half a megabit.
+pub const DOWNLOAD_LONG_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+
+/// Longest fetch of one bundle or model, in milliseconds, whatever its size: one day. What came of a model is kept for the next try.
+pub const DOWNLOAD_MAX_MS: u64 = 86_400_000;
 
 /// One read of a local file that is copied or hashed, in bytes.
 pub const COPY_CHUNK_BYTES: usize = 1 << 20;

@@ -21,7 +21,13 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::model::{Code, Fault, Grants, Home, RecipeName, id::is_name, limits, machine::MachineRules};
 
-use super::{durable, environment::Tools, grants, machine, store::WriteGuard};
+use super::{
+    blocking, durable,
+    environment::Tools,
+    files, grants,
+    locks::{self, Held},
+    machine,
+};
 
 /// A repository that recipes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,20 +122,66 @@ fn read_text(home: &Home) -> Result<String, Fault> {
     String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{}: not UTF-8", path.display())))
 }
 
+/// The right to change `hob.toml`: one holder among all processes. It is given to functions that do not wait, by [`change`] and
+/// [`super::store::Shelf::write`], so nobody holds it while a server answers.
+#[derive(Debug)]
+pub struct ConfigGuard(#[expect(dead_code, reason = "held, not read")] Held);
+
+/// Changes `hob.toml` in one step. The file's lock is held for the change alone, which does not wait for anybody.
+///
+/// Errors: those of `edit`, of [`Edit::begin`] and of [`Edit::write`]; the file is then as it was.
+pub async fn change<T: Send + 'static>(
+    home: &Home,
+    edit: impl FnOnce(&mut Edit, &ConfigGuard) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let guard = lock(home).await?;
+    let home = home.clone();
+    blocking(move || {
+        let mut begun = Edit::begin(&home, &guard)?;
+        let changed = edit(&mut begun, &guard)?;
+        if begun.is_changed() {
+            begun.write()?;
+        }
+        Ok(changed)
+    })
+    .await
+}
+
+pub(super) async fn lock(home: &Home) -> Result<ConfigGuard, Fault> {
+    let held = locks::acquire_briefly(&home.locks().join("config.lock"), "changing hob.toml").await?;
+    sweep(home.config())?;
+    Ok(ConfigGuard(held))
+}
+
+/// Deletes the temporary files that a killed writer left beside `hob.toml`. Only a holder of its lock writes there.
+fn sweep(folder: &Path) -> Result<(), Fault> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".half-")) {
+        files::remove_tree(&entry.path())?;
+    }
+    Ok(())
+}
+
 /// Changes to `hob.toml` that keep everything else as its author wrote it.
 pub struct Edit {
     home: Home,
+    before: String,
     pub(super) document: DocumentMut,
 }
 
 impl Edit {
     /// Begins from the file as it is, which must be a valid one.
-    pub fn begin(home: &Home, _guard: &WriteGuard) -> Result<Edit, Fault> {
-        Config::read(home)?;
-        let document = read_text(home)?.parse().map_err(|error: toml_edit::TomlError| {
+    pub fn begin(home: &Home, _guard: &ConfigGuard) -> Result<Edit, Fault> {
+        let before = read_text(home)?;
+        Config::of_home(home, &before)?;
+        let document = before.parse().map_err(|error: toml_edit::TomlError| {
             Fault::new(Code::InvalidConfig, format!("{}: not TOML: {}", home.config_file().display(), error.message()))
         })?;
-        Ok(Edit { home: home.clone(), document })
+        Ok(Edit { home: home.clone(), before, document })
+    }
+
+    fn is_changed(&self) -> bool {
+        self.document.to_string() != self.before
     }
 
     /// Adds the remote, or changes its URL.

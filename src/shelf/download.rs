@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     durable,
     repository::{Client, Resolved},
-    transport::Body,
+    transport::{Body, longest},
     unpack,
 };
 use crate::model::{Code, Digest, Fault, Progress, Step, limits, recipe::ModelSpec};
@@ -112,8 +112,7 @@ impl Client {
     async fn body(&self, target: &str, sha256: Digest, bytes: u64, what: &str) -> Result<(Body, Instant), Fault> {
         let (folder, file) = target.rsplit_once('/').unwrap_or(("", target));
         let path = format!("targets/{folder}/{sha256}.{file}");
-        let seconds = bytes / limits::DOWNLOAD_BYTES_PER_SECOND_MIN;
-        let end = Instant::now() + Duration::from_millis(limits::METADATA_FETCH_MS) + Duration::from_secs(seconds);
+        let end = Instant::now() + Duration::from_millis(limits::METADATA_FETCH_MS) + longest(bytes);
         match self.transport.open(&path).await? {
             Some(body) => Ok((body, end)),
             None => Err(Fault::new(
@@ -130,7 +129,7 @@ async fn next(body: &mut Body, end: Instant, what: &str) -> Result<Option<Bytes>
         Ok(chunk) => chunk,
         Err(_) => Err(Fault::new(
             Code::RepositoryUnreachable,
-            format!("{what} comes slower than {} bytes per second from {}", limits::DOWNLOAD_BYTES_PER_SECOND_MIN, body.place),
+            format!("{what} comes too slowly from {}: it is not here in the time that so many bytes may take", body.place),
         )
         .hint("try again later or over another line")),
     }

@@ -164,8 +164,8 @@ pub struct Wanted<'a> {
 
 /// The environment for a lock, built if it is not there.
 ///
-/// Processes that want one at the same time build it once, and one environment is built at a time. Dropping the
-/// future kills the build and leaves nothing.
+/// Processes that want one at the same time build it once. A few are built at a time: one whose index drips keeps the others waiting for
+/// [`limits::ENVIRONMENT_TURN_MS`] at most. Dropping the future kills the build and leaves nothing.
 ///
 /// Errors: `invalid_recipe` (the lock, by line), `uv_missing`, `environment_failed` with what `uv` said,
 /// `shelf_altered`, `disk_full`.
@@ -178,10 +178,11 @@ pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &
     if let Some(environment) = open(home, digest) {
         return adopt(home, environment, existing).await;
     }
-    let _held = lock_builds(home, progress).await?;
+    let _held = locks::acquire(&build_lock(home, digest), "building the same environment", progress).await?;
     if let Some(environment) = open(home, digest) {
         return adopt(home, environment, existing).await;
     }
+    let _turn = locks::turn(&home.locks(), "environments", limits::ENVIRONMENT_BUILDS_MAX, limits::ENVIRONMENT_TURN_MS, progress).await?;
     let build = Build { home, python, uv: &uv, tools, progress };
     let label = format!("building the environment of {label}");
     progress.step(Step::Started { label: label.clone(), total_bytes: None });
@@ -190,8 +191,9 @@ pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &
     built
 }
 
-async fn lock_builds(home: &Home, progress: &progress::Shared) -> Result<Held, Fault> {
-    locks::acquire(&home.locks().join("environments.lock"), "building an environment", progress).await
+/// Held by whoever builds that environment.
+fn build_lock(home: &Home, digest: Digest) -> PathBuf {
+    home.locks().join(format!("build-{}.lock", digest.short()))
 }
 
 async fn adopt(home: &Home, environment: Environment, existing: Existing) -> Result<Environment, Fault> {
@@ -246,20 +248,28 @@ pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
     }
 }
 
-/// Deletes an environment that no recipe uses any more; whether it did: one that a process has open stays.
-pub async fn remove(home: &Home, digest: Digest, progress: &progress::Shared) -> Result<bool, Fault> {
-    let _held = lock_builds(home, progress).await?;
+/// Moves an environment that no recipe uses any more into `discard`; whether it did: one that a process has open, or builds, stays.
+pub(super) fn take_away(home: &Home, digest: Digest, discard: &Path) -> Result<bool, Fault> {
+    let Some(_held) = locks::try_acquire(&build_lock(home, digest))? else { return Ok(false) };
     let Some(_alone) = locks::try_acquire(&use_lock(home, digest))? else { return Ok(false) };
-    discard(home, digest)?;
+    put_away(home, digest, discard)?;
     Ok(true)
+}
+
+/// Deletes an environment that no recipe uses; whether it did: one that a process has open, or builds, stays.
+pub fn remove(home: &Home, digest: Digest) -> Result<bool, Fault> {
+    take_away(home, digest, Staging::new(home, "discard")?.folder())
 }
 
 /// Moves what has that digest out of sight, then deletes it: a crash between leaves rubbish, not half an environment.
 fn discard(home: &Home, digest: Digest) -> Result<(), Fault> {
+    put_away(home, digest, Staging::new(home, "discard")?.folder())
+}
+
+fn put_away(home: &Home, digest: Digest, discard: &Path) -> Result<(), Fault> {
     let folder = home.environments().join(digest.hex());
     if folder.exists() {
-        let staging = Staging::new(home, "discard")?;
-        let moved = staging.folder().join("environment");
+        let moved = discard.join("environment");
         let rename = || -> io::Result<()> {
             // A folder must be writable for its parent to change.
             make_writable(&folder)?;

@@ -19,6 +19,7 @@ use super::{
     models::{self, Claim, Slot},
     origin::{self, Answer, Body, Failure, Wanted, unreachable},
     sources::{Place, Sources},
+    transport::longest,
 };
 use crate::model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, limits, progress, recipe::ModelSpec};
 
@@ -44,13 +45,11 @@ pub async fn bring(
     let mut fetch = Fetch::begin(home, model, source, &place, &what, progress)?;
     let label = format!("fetching {what}");
     progress.step(Step::Started { label: label.clone(), total_bytes: Some(model.bytes) });
-    let end = Instant::now()
-        + Duration::from_millis(limits::MODEL_FETCH_SLACK_MS)
-        + Duration::from_secs(model.bytes / limits::DOWNLOAD_BYTES_PER_SECOND_MIN);
+    let end = Instant::now() + Duration::from_millis(limits::MODEL_FETCH_SLACK_MS) + longest(model.bytes);
     let fetched = match timeout_at(end, fetch.all(&label)).await {
         Ok(fetched) => fetched,
         Err(_) => {
-            let why = format!("it comes slower than {} bytes per second", limits::DOWNLOAD_BYTES_PER_SECOND_MIN);
+            let why = format!("its {} bytes are not here after {} s: it comes too slowly", model.bytes, longest(model.bytes).as_secs());
             Err(unreachable(&what, &place.url, &why))
         }
     };

@@ -57,6 +57,28 @@ pub async fn acquire_briefly(path: &Path, doing: &str) -> Result<Held, Fault> {
     wait_for(path, doing, limits::REPOSITORY_LOCK_WAIT_MS, || ()).await
 }
 
+/// One of a few places, so that not everybody is at work at once. Whoever waited for so long goes on without one: what fills the places may
+/// be strangers who take their time.
+pub(super) async fn turn(folder: &Path, of: &str, places: usize, wait_ms: u64, progress: &progress::Shared) -> Result<Option<Held>, Fault> {
+    let end = Instant::now() + Duration::from_millis(wait_ms);
+    let mut told = false;
+    loop {
+        for place in 0..places {
+            if let Some(held) = try_acquire(&folder.join(format!("{of}-{place}.lock")))? {
+                return Ok(Some(held));
+            }
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        if !told {
+            progress.step(Step::Note { text: format!("{places} other {of} are being built; waiting a moment for them") });
+            told = true;
+        }
+        tokio::time::sleep(Duration::from_millis(limits::LOCK_POLL_MS)).await;
+    }
+}
+
 async fn wait_for(path: &Path, doing: &str, wait_ms: u64, tell: impl Fn()) -> Result<Held, Fault> {
     let began = Instant::now();
     let mut told = false;
@@ -85,6 +107,18 @@ mod tests {
 
     use super::*;
     use crate::model::Silent;
+
+    #[tokio::test]
+    async fn who_waited_long_enough_for_strangers_goes_on_without_a_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let quiet: progress::Shared = Arc::new(Silent);
+        let take = || turn(folder.path(), "works", 2, 100, &quiet);
+        let places = [take().await.unwrap(), take().await.unwrap()];
+        assert!(places.iter().all(Option::is_some));
+        assert!(take().await.unwrap().is_none());
+        drop(places);
+        assert!(take().await.unwrap().is_some());
+    }
 
     #[tokio::test]
     async fn one_at_a_time_and_a_waiter_goes_on_when_the_holder_drops() {

@@ -26,7 +26,7 @@ pub(super) const STATE: &str = "trust.json";
 const ROLES: [&str; 3] = ["timestamp.json", "snapshot.json", "targets.json"];
 
 /// Trust in one repository, as saved.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TrustState {
     folder: PathBuf,
     /// The root that the operator pinned.

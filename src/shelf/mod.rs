@@ -22,6 +22,7 @@ pub mod rehearsal;
 pub mod repository;
 pub mod requirements;
 mod resolve;
+pub mod revoked;
 pub mod scratch;
 pub mod sessions;
 pub mod sources;

@@ -8,17 +8,20 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use semver::VersionReq;
 use sigstore_tuf::{Targets, TrustedMetadataSet, Updater};
+use tokio::time::{Instant, timeout_at};
 
 pub use super::resolve::{Custom, Listed, Listing, ModelTarget, Resolved};
 use super::{
-    durable, locks,
+    blocking, durable, locks,
     metadata_store::{PINNED, TrustState},
     resolve::{self, Role},
+    staging::Staging,
     transport::{Patience, Transport},
     tuf::{self, Seen, Watched},
 };
@@ -103,12 +106,9 @@ impl Remote {
 
     /// [`Remote::open`] with other waits.
     pub async fn open_with(home: &Home, name: &str, url: &str, patience: Patience) -> Result<Client, Fault> {
-        let folder = folder(home, name)?;
-        let lock = lock_path(home, name);
-        {
-            let _held = locks::acquire_briefly(&lock, "using the same remote").await?;
-            TrustState::load(&folder, name)?;
-        }
+        let (folder, lock) = (folder(home, name)?, lock_path(home, name));
+        // Without the lock: what is read here is replaced whole.
+        load_state(&folder, name).await?;
         Ok(Client {
             remote: Remote { name: name.to_owned(), url: url.to_owned() },
             transport: Arc::new(Transport::new(url, patience)?),
@@ -129,7 +129,9 @@ impl Remote {
     pub async fn forget(home: &Home, name: &str) -> Result<(), Fault> {
         let folder = folder(home, name)?;
         let _lock = locks::acquire_briefly(&lock_path(home, name), "using the same remote").await?;
-        match fs::remove_dir_all(&folder) {
+        // In one step: whoever reads it at this moment finds all of it or nothing.
+        let discard = Staging::new(home, "discard")?;
+        match fs::rename(&folder, discard.folder().join("remote")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io(format!("removing {}", folder.display()), &error)),
             _ => Ok(()),
         }
@@ -164,6 +166,12 @@ fn folder(home: &Home, name: &str) -> Result<PathBuf, Fault> {
     }
 }
 
+async fn load_state(folder: &Path, remote: &str) -> Result<TrustState, Fault> {
+    let (folder, remote) = (folder.to_owned(), remote.to_owned());
+    blocking(move || TrustState::load(&folder, &remote)).await
+}
+
+/// Held while what is trusted of a remote is replaced, and never while the remote is asked.
 fn lock_path(home: &Home, name: &str) -> PathBuf {
     home.locks().join(format!("remote-{name}.lock"))
 }
@@ -197,27 +205,56 @@ impl Client {
 
     /// Brings root, timestamp, snapshot and targets up to date, and saves them when all four are good.
     ///
-    /// Errors: `repository_unreachable`, `metadata_expired`, `rollback`, `metadata_invalid`, `state_unreadable`; each
-    /// names the file.
+    /// No lock is held while the repository answers. Where another process saved meanwhile, all of it begins again from what that one
+    /// learned: of two processes the slower must not lower the floor again.
+    ///
+    /// Errors: `repository_unreachable` (also after [`limits::REFRESH_MS`] in all), `metadata_expired`, `rollback`, `metadata_invalid`,
+    /// `state_unreadable`, each naming the file; `remote_not_found` when the remote was removed meanwhile; `overloaded`.
     pub async fn refresh(&mut self) -> Result<(), Fault> {
         self.updater = None;
-        // Read, refreshed and saved under one lock: of two processes the slower must not lower the floor again.
-        let _lock = locks::acquire_briefly(&self.lock, "using the same remote").await?;
-        let mut state = TrustState::load(&self.folder, &self.remote.name)?;
+        let end = Instant::now() + Duration::from_millis(limits::REFRESH_MS);
+        for _ in 0..limits::REFRESH_TRIES {
+            if self.refresh_once(end).await? {
+                return Ok(());
+            }
+        }
+        Err(Fault::new(Code::Overloaded, format!("remote `{}` is being refreshed by many others at once", self.remote.name))
+            .hint("run the command again"))
+    }
+
+    /// Whether it could be done; `false` when another process saved meanwhile.
+    async fn refresh_once(&mut self, end: Instant) -> Result<bool, Fault> {
+        let before = load_state(&self.folder, &self.remote.name).await?;
+        let mut state = before.clone();
         let session = Arc::new(state.session());
         let watched = Watched { transport: self.transport.clone(), seen: self.seen.clone() };
         let mut updater = Updater::new(watched, &state.pinned)
             .map_err(|error| Fault::new(Code::StateUnreadable, format!("the pinned root of `{}`: {error}", self.remote.name)))?
             .with_config(tuf::config())
             .with_store(session.clone());
-        let refreshed = updater.refresh(self.now()).await;
-        let good = refreshed.is_ok().then(|| updater.trusted().root().version);
+        let refreshed = timeout_at(end, updater.refresh(self.now())).await;
+        let good = matches!(refreshed, Ok(Ok(()))).then(|| updater.trusted().root().version);
         if state.absorb(&session, good) {
-            state.save()?;
+            let _lock = locks::acquire_briefly(&self.lock, "using the same remote").await?;
+            let now = load_state(&self.folder, &self.remote.name).await?;
+            match now == before {
+                true => state.save()?,
+                false if now == state => {}
+                false => return Ok(false),
+            }
         }
-        refreshed.map_err(|error| tuf::fault(error, &self.remote.name, &self.seen, updater.trusted()))?;
+        match refreshed {
+            Ok(refreshed) => refreshed.map_err(|error| tuf::fault(error, &self.remote.name, &self.seen, updater.trusted()))?,
+            Err(_) => return Err(self.too_slow()),
+        }
         self.updater = Some(updater);
-        Ok(())
+        Ok(true)
+    }
+
+    fn too_slow(&self) -> Fault {
+        let (remote, seconds) = (&self.remote.name, limits::REFRESH_MS / 1000);
+        Fault::new(Code::RepositoryUnreachable, format!("remote `{remote}`: its metadata was not here whole after {seconds} s"))
+            .hint("what is installed goes on working; try again, and tell the repository's maintainer if it remains so slow")
     }
 
     fn trusted(&self) -> Result<&TrustedMetadataSet, Fault> {

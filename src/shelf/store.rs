@@ -15,12 +15,14 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use crate::model::{Code, Digest, Fault, Home, RecipeName, Step, limits, progress};
 
 use super::{
+    blocking,
     bundle::Index,
-    config::{Edit, Prepared, Wish},
+    config::{self, ConfigGuard, Edit, Prepared, Wish},
     durable, environment, files,
     lockfile::{EnvironmentPin, LockEntry, LockFile},
     locks,
     models::{self, Checked},
+    revoked,
     staging::Staging,
     tree::make_read_only,
     unpack::check_folder,
@@ -44,15 +46,22 @@ impl Shelf {
         &self.home
     }
 
-    /// Waits until nobody else changes the shelf; says so once while it waits.
-    pub async fn lock_for_writing(&self, progress: &progress::Shared) -> Result<WriteGuard, Fault> {
-        let held = locks::acquire(&self.home.locks().join("shelf.lock"), "installing", progress).await?;
-        sweep(self.home.config())?;
-        Ok(WriteGuard(held))
+    /// Does `work` while nobody else changes the shelf or `hob.toml`; says so once while it waits.
+    ///
+    /// `work` is no future: what waits for a server, a tool or a pod cannot be in it, so whoever else wants the lock waits for this
+    /// machine's disk at most. When the future is dropped, work that has begun goes on to its end.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        progress: &progress::Shared,
+        work: impl FnOnce(&WriteGuard) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let shelf = locks::acquire(&self.home.locks().join("shelf.lock"), "changing the shelf", progress).await?;
+        let config = config::lock(&self.home).await?;
+        blocking(move || work(&WriteGuard { config, _shelf: shelf })).await
     }
 
-    /// A place to unpack one recipe in.
-    pub fn stage(&self, _guard: &WriteGuard) -> Result<Staged, Fault> {
+    /// A place to unpack one recipe in. No lock is needed: nobody else writes there.
+    pub fn stage(&self) -> Result<Staged, Fault> {
         Ok(Staged { home: self.home.clone(), staging: Staging::new(&self.home, "recipe")? })
     }
 
@@ -91,6 +100,14 @@ impl Shelf {
         Index::read(json)
     }
 
+    /// Writes down what the operator wants of a recipe that is installed and stays as it is.
+    pub fn wish(&self, guard: &WriteGuard, name: &RecipeName, wish: Wish) -> Result<(), Fault> {
+        let mut edit = Edit::begin(&self.home, &guard.config)?;
+        edit.set_recipe(name, wish.range);
+        edit.set_grants(&name.to_string(), wish.given);
+        edit.write()
+    }
+
     /// Writes down that the recipe's environment is now this one: its Python was replaced, so it was built anew.
     pub fn pin_environment(&self, _guard: &WriteGuard, name: &RecipeName, pin: EnvironmentPin) -> Result<(), Fault> {
         let mut lock = LockFile::read(&self.home)?;
@@ -102,55 +119,80 @@ impl Shelf {
 
     /// Takes the recipe off the shelf with all its versions, and with the environment and models that no other recipe uses. An environment
     /// that a process has open stays on the disk. What it was given goes with it.
-    pub async fn remove(&self, guard: &WriteGuard, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
-        let mut config = Edit::begin(&self.home, guard)?;
-        let mut lock = LockFile::read(&self.home)?;
-        let Some(entry) = lock.remove(name) else { return Err(not_found(name, &lock)) };
-        // First, in a step of its own: a crash must not leave grants for whoever is next to be installed under that name.
-        if config.remove_grants(&name.to_string()) {
-            config.write()?;
-            config = Edit::begin(&self.home, guard)?;
-        }
-        let config = match config.remove_recipe(name) {
-            true => Some(config.prepare()?),
-            false => None,
+    pub async fn remove(&self, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
+        let (home, name) = (self.home.clone(), name.clone());
+        // Under the lock things are moved there; deleting gigabytes comes after it.
+        let discard = {
+            let home = home.clone();
+            blocking(move || Staging::new(&home, "discard")).await?
         };
-        lock.write(&self.home)?;
-        config.map_or(Ok(()), Prepared::put)?;
-        // From here on it is not installed; what follows gives the disk back.
-        let folder = self.home.recipes().join(name.publisher()).join(name.name());
-        if folder.exists() {
-            let staging = Staging::new(&self.home, "discard")?;
-            let moved = fs::rename(&folder, staging.folder().join("recipe"));
-            moved.map_err(|error| Fault::io(format!("removing {}", folder.display()), &error))?;
+        let (entry, discard, in_use) = self
+            .write(progress, move |guard| {
+                let entry = unlist(&home, guard, &name)?;
+                let in_use = give_back(&home, &entry, discard.folder())?;
+                Ok((entry, discard, in_use))
+            })
+            .await?;
+        if let Some(environment) = in_use {
+            progress.step(Step::Note { text: format!("environment {} is in use and stays on the disk", environment.short()) });
         }
-        if let Some(pin) = entry.environment
-            && !lock.entries().iter().any(|other| other.environment.is_some_and(|other| other.digest == pin.digest))
-            && !environment::remove(&self.home, pin.digest, progress).await?
-        {
-            progress.step(Step::Note { text: format!("environment {} is in use and stays on the disk", pin.digest.short()) });
-        }
-        for model in &entry.models {
-            if !lock.entries().iter().any(|other| other.models.iter().any(|other| other.sha256 == model.sha256)) {
-                files::remove_tree(&models::place(&self.home, model.sha256))?;
-            }
-        }
+        blocking(move || {
+            drop(discard);
+            Ok(())
+        })
+        .await?;
         Ok(entry)
     }
 }
 
-/// Deletes the temporary files that a killed writer left beside `hob.toml`. Only a holder of the shelf's lock writes there.
-fn sweep(folder: &Path) -> Result<(), Fault> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-    for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".half-")) {
-        files::remove_tree(&entry.path())?;
+/// Takes the recipe out of `hob.lock` and `hob.toml`.
+fn unlist(home: &Home, guard: &WriteGuard, name: &RecipeName) -> Result<LockEntry, Fault> {
+    let mut config = Edit::begin(home, &guard.config)?;
+    let mut lock = LockFile::read(home)?;
+    let Some(entry) = lock.remove(name) else { return Err(not_found(name, &lock)) };
+    // First, in a step of its own: a crash must not leave grants for whoever is next to be installed under that name.
+    revoked::note(home, name, &guard.config)?;
+    if config.remove_grants(&name.to_string()) {
+        config.write()?;
+        config = Edit::begin(home, &guard.config)?;
     }
-    Ok(())
+    let config = match config.remove_recipe(name) {
+        true => Some(config.prepare()?),
+        false => None,
+    };
+    lock.write(home)?;
+    config.map_or(Ok(()), Prepared::put)?;
+    Ok(entry)
 }
 
-/// The right to change the shelf and its two files: one holder among all processes.
+/// Moves what a recipe had and no installed one uses to `discard`; gives the environment that could not go, because a process has it open.
+fn give_back(home: &Home, entry: &LockEntry, discard: &Path) -> Result<Option<Digest>, Fault> {
+    let lock = LockFile::read(home)?;
+    let name = &entry.name;
+    let moved = |from: &Path, to: &str| match fs::rename(from, discard.join(to)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io(format!("removing {}", from.display()), &error)),
+        _ => Ok(()),
+    };
+    moved(&home.recipes().join(name.publisher()).join(name.name()), "recipe")?;
+    for model in &entry.models {
+        if !lock.entries().iter().any(|other| other.models.iter().any(|other| other.sha256 == model.sha256)) {
+            moved(&models::place(home, model.sha256), &model.sha256.hex())?;
+        }
+    }
+    match entry.environment {
+        Some(pin) if !lock.entries().iter().any(|other| other.environment.is_some_and(|other| other.digest == pin.digest)) => {
+            Ok((!environment::take_away(home, pin.digest, discard)?).then_some(pin.digest))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The right to change the shelf and its two files: one holder among all processes. [`Shelf::write`] gives it.
 #[derive(Debug)]
-pub struct WriteGuard(#[expect(dead_code, reason = "held, not read")] locks::Held);
+pub struct WriteGuard {
+    config: ConfigGuard,
+    _shelf: locks::Held,
+}
 
 fn not_found(name: &RecipeName, lock: &LockFile) -> Fault {
     let names: Vec<_> = lock.entries().iter().map(|entry| format!("`{}`", entry.name)).collect();
@@ -189,11 +231,12 @@ impl Staged {
     }
 
     /// Installs what was unpacked, as `entry`, in place of what `entry.name` was before; with a wish, `hob.toml`
-    /// says from now on that it is wanted, and what it was given. A crash in between leaves it without.
+    /// says from now on that it is wanted, and what it was given. A crash in between leaves it without. Gives whether exactly these
+    /// bytes were at their place already.
     ///
     /// Errors: `shelf_altered` when the folder is not what `index` says, `internal` when `index` is not the entry's;
     /// `disk_full`, `io`. On an error the shelf is as it was.
-    pub fn publish(self, guard: &WriteGuard, entry: LockEntry, index: &Index, wish: Option<Wish>) -> Result<(), Fault> {
+    pub fn publish(self, guard: &WriteGuard, entry: LockEntry, index: &Index, wish: Option<Wish>) -> Result<bool, Fault> {
         let folder = self.folder();
         let index_bytes = serde_json::to_vec(index).map_err(|error| Fault::new(Code::Internal, format!("an index: {error}")))?;
         if Digest::of(&index_bytes) != entry.index_sha256 {
@@ -201,7 +244,7 @@ impl Staged {
         }
         check_folder(&folder, index)?;
         // Whatever can fail for a reason of its own fails here, before anything has moved.
-        let mut config = Edit::begin(&self.home, guard)?;
+        let mut config = Edit::begin(&self.home, &guard.config)?;
         let mut lock = LockFile::read(&self.home)?;
         let config = match wish {
             Some(wish) => {
@@ -227,7 +270,8 @@ impl Staged {
             }
             return Err(fault);
         }
-        config.map_or(Ok(()), Prepared::put)
+        config.map_or(Ok(()), Prepared::put)?;
+        Ok(matches!(moved, Moved::Kept))
     }
 
     fn move_to(&self, folder: &Path, place: &Path, parent: &Path, index: &Index) -> Result<Moved, Fault> {

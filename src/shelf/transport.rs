@@ -32,6 +32,17 @@ impl Default for Patience {
     }
 }
 
+/// The longest that so many bytes may take. However many a stranger announces, it ends.
+pub(super) fn longest(bytes: u64) -> Duration {
+    let slow = Duration::from_millis(limits::DOWNLOAD_SLOW_MS);
+    let at_first = slow.as_secs() * limits::DOWNLOAD_BYTES_PER_SECOND_MIN;
+    let time = match bytes.checked_sub(at_first) {
+        None => Duration::from_secs(bytes / limits::DOWNLOAD_BYTES_PER_SECOND_MIN),
+        Some(rest) => slow + Duration::from_secs(rest / limits::DOWNLOAD_LONG_BYTES_PER_SECOND_MIN),
+    };
+    time.min(Duration::from_millis(limits::DOWNLOAD_MAX_MS))
+}
+
 /// One repository's place.
 #[derive(Debug)]
 pub struct Transport {
@@ -245,4 +256,24 @@ pub(super) fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_size_that_a_stranger_announces_makes_a_fetch_long() {
+        for (bytes, seconds) in [
+            (0, 0),
+            (4_096_000, 1_000),
+            (3_600 * 4_096, 3_600),
+            (3_600 * 4_096 + 65_536_000, 4_600),
+            (1_000_000_000, 18_633),
+            (limits::MODEL_BYTES_MAX, 86_400),
+            (u64::MAX, 86_400),
+        ] {
+            assert_eq!(longest(bytes).as_secs(), seconds, "{bytes}");
+        }
+    }
 }

@@ -122,10 +122,10 @@ async fn an_environment_holds_what_its_lock_says_and_is_read_only() {
     environment::verify(&home, environment.digest).unwrap();
     assert_eq!(environment::open(&home, environment.digest).unwrap().site_packages, environment.site_packages);
     assert_eq!(environment::all(&home).unwrap(), [environment.digest]);
-    assert!(!environment::remove(&home, environment.digest, &quiet()).await.unwrap(), "deleted under its user");
+    assert!(!environment::remove(&home, environment.digest).unwrap(), "deleted under its user");
     let digest = environment.digest;
     drop(environment);
-    assert!(environment::remove(&home, digest, &quiet()).await.unwrap());
+    assert!(environment::remove(&home, digest).unwrap());
     assert!(environment::open(&home, digest).is_none());
     assert_eq!(fs::read_dir(home.environments()).unwrap().count(), 0);
 }

@@ -161,7 +161,7 @@ async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &Versi
     let found = uv::find(home, Some(&linking), &python, &progress).await.unwrap();
     let digest = environment::digest(lock, &python, &found);
     for older in environment::all(home).unwrap().into_iter().filter(|other| *other != digest) {
-        assert!(environment::remove(home, older, &progress).await.unwrap(), "{older} is in use");
+        assert!(environment::remove(home, older).unwrap(), "{older} is in use");
     }
     let what = "recipes/text-generation/pod/requirements.lock";
     let wanted = Wanted { lock, what, python: &python, existing: Existing::Trust, label: "test/generate" };

@@ -15,10 +15,10 @@ use hob::{
     model::{Code, Digest, Fault, Grants, Home, Origin, Progress, RecipeName, Silent, Step, Verified, progress},
     shelf::{
         bundle::{Index, pack_folder},
-        config::{Config, Edit, Wish},
+        config::{self, Config, Edit, Wish},
         lockfile::{LockEntry, LockFile, LockedModel},
         models::{self, Claim},
-        store::{Shelf, Staged, WriteGuard},
+        store::{Shelf, Staged},
         unpack::unpack,
     },
 };
@@ -68,21 +68,20 @@ fn bundle(folder: &Path, version: &str) -> Bundle {
     Bundle { bytes, index, entry }
 }
 
-fn staged(shelf: &Shelf, guard: &WriteGuard, bundle: &Bundle) -> Result<Staged, Fault> {
-    let staged = shelf.stage(guard)?;
+fn staged(shelf: &Shelf, bundle: &Bundle) -> Result<Staged, Fault> {
+    let staged = shelf.stage()?;
     unpack(&bundle.bytes, &bundle.index, &staged.folder(), "hob/echo")?;
     Ok(staged)
 }
 
 async fn install(shelf: &Shelf, bundle: &Bundle) -> Result<(), Fault> {
-    let guard = shelf.lock_for_writing(&quiet()).await?;
-    let range = VersionReq::parse("^0.1").unwrap();
-    staged(shelf, &guard, bundle)?.publish(
-        &guard,
-        bundle.entry.clone(),
-        &bundle.index,
-        Some(Wish { range: &range, given: &Grants::default() }),
-    )
+    let (staged, entry, index) = (staged(shelf, bundle)?, bundle.entry.clone(), bundle.index.clone());
+    let quiet = quiet();
+    let published = shelf.write(&quiet, move |guard| {
+        let range = VersionReq::parse("^0.1").unwrap();
+        staged.publish(guard, entry, &index, Some(Wish { range: &range, given: &Grants::default() })).map(drop)
+    });
+    published.await
 }
 
 fn source(verified: &Verified) -> String {
@@ -102,13 +101,9 @@ url = "https://recipes.example/repo"
 path = "/opt/uv"
 "#;
 
-/// A change of `hob.toml` under the shelf's lock.
-async fn edit<T>(home: &Home, change: impl FnOnce(&mut Edit) -> T) -> T {
-    let guard = Shelf::open(home.clone()).unwrap().lock_for_writing(&quiet()).await.unwrap();
-    let mut edit = Edit::begin(home, &guard).unwrap();
-    let changed = change(&mut edit);
-    edit.write().unwrap();
-    changed
+/// A change of `hob.toml` under its lock.
+async fn edit<T: Send + 'static>(home: &Home, change: impl FnOnce(&mut Edit) -> T + Send + 'static) -> T {
+    config::change(home, |edit, _| Ok(change(edit))).await.unwrap()
 }
 
 #[tokio::test]
@@ -224,12 +219,10 @@ async fn a_recipe_is_installed_replaced_and_removed() {
     let first = bundle(&recipe_folder(root.path(), "0.1.0", ""), "0.1.0");
     let second = bundle(&recipe_folder(root.path(), "0.1.1", ""), "0.1.1");
 
-    let guard = shelf.lock_for_writing(&quiet()).await.unwrap();
-    let stage = staged(&shelf, &guard, &first).unwrap();
+    let stage = staged(&shelf, &first).unwrap();
     let before = shelf.load_staged(&stage, &first.entry, &first.index).unwrap();
     assert_eq!(before.folder(), stage.folder());
     drop(stage);
-    drop(guard);
     let fault = shelf.load(&name("hob/echo")).unwrap_err();
     assert_eq!(fault.code, Code::RecipeNotFound);
     assert_eq!(fault.message, "recipe `hob/echo` is not on the shelf (installed: nothing)");
@@ -248,10 +241,9 @@ async fn a_recipe_is_installed_replaced_and_removed() {
     assert_eq!(Config::read(shelf.home()).unwrap().recipes.len(), 1);
     assert!(shelf.verify(None).unwrap().iter().all(|report| report.fault.is_none()));
 
-    let guard = shelf.lock_for_writing(&quiet()).await.unwrap();
-    let removed = shelf.remove(&guard, &name("hob/echo"), &quiet()).await.unwrap();
+    let removed = shelf.remove(&name("hob/echo"), &quiet()).await.unwrap();
     assert_eq!(removed.version, second.entry.version);
-    assert_eq!(shelf.remove(&guard, &name("hob/echo"), &quiet()).await.unwrap_err().code, Code::RecipeNotFound);
+    assert_eq!(shelf.remove(&name("hob/echo"), &quiet()).await.unwrap_err().code, Code::RecipeNotFound);
     assert!(shelf.installed().unwrap().is_empty() && Config::read(shelf.home()).unwrap().recipes.is_empty());
     assert!(!shelf.place(&removed).exists());
     assert_eq!(fs::read_dir(shelf.home().staging()).unwrap().count(), 0);
@@ -346,8 +338,7 @@ fn a_process_of_its_own_installs_and_removes_for_ever() {
                 install(&shelf, bundle).await.unwrap();
                 fs::write(root.join("busy"), "").unwrap();
             }
-            let guard = shelf.lock_for_writing(&quiet()).await.unwrap();
-            shelf.remove(&guard, &name("hob/echo"), &quiet()).await.unwrap();
+            shelf.remove(&name("hob/echo"), &quiet()).await.unwrap();
         }
     });
 }
@@ -471,17 +462,29 @@ async fn one_writer_at_a_time_and_the_other_says_that_it_waits() {
     }
     let root = tempfile::tempdir().unwrap();
     let shelf = Arc::new(Shelf::open(Home::at(root.path())).unwrap());
-    let guard = shelf.lock_for_writing(&quiet()).await.unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (began, begins) = std::sync::mpsc::channel();
+    let holding = {
+        let shelf = shelf.clone();
+        let work = move |_: &_| {
+            began.send(()).unwrap();
+            released.recv().unwrap();
+            Ok(())
+        };
+        tokio::spawn(async move { shelf.write(&quiet(), work).await })
+    };
+    tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
     let heard = Arc::new(Heard::default());
     let waiting = {
         let (shelf, heard): (_, progress::Shared) = (shelf.clone(), heard.clone());
-        tokio::spawn(async move { shelf.lock_for_writing(&heard).await.map(drop) })
+        tokio::spawn(async move { shelf.write(&heard, |_| Ok(())).await })
     };
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!waiting.is_finished());
-    drop(guard);
+    release.send(()).unwrap();
     waiting.await.unwrap().unwrap();
-    assert_eq!(*heard.0.lock().unwrap(), [Step::Note { text: "another hob is installing; waiting for it".into() }]);
+    holding.await.unwrap().unwrap();
+    assert_eq!(*heard.0.lock().unwrap(), [Step::Note { text: "another hob is changing the shelf; waiting for it".into() }]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ pub const MODEL_RETRY_MIN_MS: u64 = 250;
 /// Longest such wait, whatever the server asks for, in milliseconds.
 pub const MODEL_RETRY_MAX_MS: u64 = 15_000;
 
-/// What a fetch may take beyond the time of its bytes at [`super::DOWNLOAD_BYTES_PER_SECOND_MIN`], in milliseconds: for tries that fail.
+/// What a fetch may take beyond the time of its bytes at the slowest rate that is borne, in milliseconds: for tries that fail.
 pub const MODEL_FETCH_SLACK_MS: u64 = 300_000;
 
 /// A half-fetched model that was not written to for so long is rubbish, in milliseconds: two weeks.

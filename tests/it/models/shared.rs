@@ -76,8 +76,8 @@ fn two_adds_at_once_and_a_call_beside_them_make_one_download() {
     let second_said = listen(&mut second);
     let mut call = scene.rig.command(&["call", folder.to_str().unwrap(), "run", "{}"]).spawn().unwrap();
     let call_said = listen(&mut call);
-    // Each waits for the same bytes: the second install behind the first, the call behind the download itself.
-    until_said(&second_said, "another hob is installing; waiting for it");
+    // Each waits for the same bytes, and for nothing else.
+    until_said(&second_said, "another hob is fetching the same model; waiting for it");
     until_said(&call_said, "another hob is fetching the same model; waiting for it");
     gate.open();
     for (what, child) in [("first", first), ("second", second), ("call", call)] {
