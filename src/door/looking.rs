@@ -231,6 +231,10 @@ fn status_text(status: &HostStatus) -> String {
         let heads = ["RECIPE", "VERSION", "HEALTH", "PODS", "WAITING", "ASKS", "FAILED", "REPEATED", "CRASHES", "LAST FAULT"];
         text.push_str(&format!("\n\n{}", table(heads, status.pools.iter().map(row).collect())));
     }
+    if !status.damaged.is_empty() {
+        let row = |one: &crate::model::status::DamagedStatus| [one.recipe.clone(), last(Some(&one.fault)), one.fault.message.clone()];
+        text.push_str(&format!("\n\n{}", table(["DAMAGED", "FAULT", "WHY"], status.damaged.iter().map(row).collect())));
+    }
     if !status.zygotes.is_empty() {
         text.push_str(&format!("\n\n{}", zygote_table(&status.zygotes)));
     }

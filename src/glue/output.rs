@@ -202,7 +202,7 @@ mod tests {
         assert!(fault.detail["stderr"].as_str().unwrap().starts_with('ä') && fault.detail["stderr"].as_str().unwrap().ends_with('\u{1}'));
 
         let many = Fault::new(Code::GlueCrashed, "x").with("many", vec![0; limits::GLUE_FAULT_DETAIL_BYTES_MAX]);
-        assert!(bounded(many).detail["detail_dropped_bytes"].as_u64().unwrap() > limits::GLUE_FAULT_DETAIL_BYTES_MAX as u64);
+        assert!(bounded(many).detail["many"]["detail_dropped_bytes"].as_u64().unwrap() > limits::GLUE_FAULT_DETAIL_BYTES_MAX as u64);
 
         let small = Fault::new(Code::GlueCrashed, "x").with("text", "y");
         assert_eq!(bounded(small.clone()), small);

@@ -1,7 +1,7 @@
 //! Which recipe a call means, and what was already made for it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::{Arc, Mutex, Weak},
@@ -11,7 +11,7 @@ use std::{
 use super::{Inner, entry::Entry, grants};
 use crate::{
     model::{
-        Fault, RecipeName, RecipeRef,
+        Blame, Code, Fault, RecipeName, RecipeRef,
         limits::{GRANTS_LOOK_MS, SHELF_READ_TRIES},
     },
     shelf::{blocking, config::Config as File, lockfile::LockEntry},
@@ -22,6 +22,8 @@ use crate::{
 pub struct Catalogue {
     installed: Mutex<Installed>,
     folders: Mutex<HashMap<PathBuf, Arc<Entry>>>,
+    /// Installed recipes that could not be loaded when somebody last wanted them: for people who look. A later look tries again.
+    damaged: Mutex<BTreeMap<RecipeName, Fault>>,
 }
 
 /// What was loaded of the shelf as it was at `stamp`.
@@ -86,12 +88,14 @@ impl Catalogue {
             }
             let pinned = host.shelf.entry(name)?;
             let (shelf, wanted) = (host.clone(), name.clone());
-            let (recipe, grants) = blocking(move || {
+            let loaded = blocking(move || {
                 let recipe = shelf.shelf.load(&wanted)?;
                 let grants = shelf.effective(&recipe)?;
                 Ok((recipe, grants))
             })
-            .await?;
+            .await;
+            self.remember(name, loaded.as_ref().err());
+            let (recipe, grants) = loaded?;
             let mut installed = locked(&self.installed);
             // Another call may have been faster: one entry, so that there is one pod.
             if let Some(entry) =
@@ -111,6 +115,71 @@ impl Catalogue {
                 installed.entries.insert(name.clone(), entry.clone());
             }
             return Ok(entry);
+        }
+    }
+
+    /// Whether an installed recipe is itself, as of now.
+    fn remember(&self, name: &RecipeName, fault: Option<&Fault>) {
+        let mut damaged = locked(&self.damaged);
+        match fault {
+            // A lack of the machine's, or an install under way, says nothing of the recipe.
+            Some(fault) if matches!(fault.blame, Blame::Recipe | Blame::Repository) || fault.code == Code::ShelfAltered => {
+                damaged.insert(name.clone(), fault.clone());
+            }
+            _ => drop(damaged.remove(name)),
+        }
+    }
+
+    /// Installed recipes that could not be loaded when somebody last wanted them, each with its own fault.
+    pub fn damaged(&self) -> Vec<(RecipeName, Fault)> {
+        locked(&self.damaged).iter().map(|(name, fault)| (name.clone(), fault.clone())).collect()
+    }
+
+    /// The one installed recipe that provides a capability. A recipe that cannot be loaded is passed over, whatever it provides: its fault is
+    /// for those who call it.
+    ///
+    /// Errors: `recipe_not_found` when nothing provides it, or several do; the fault of the recipe that says of itself that it does, if it is
+    /// the only one.
+    pub async fn provider(&self, host: &Arc<Inner>, capability: &str) -> Result<RecipeName, Fault> {
+        let (mut providers, mut passed) = (Vec::new(), Vec::new());
+        for pinned in host.shelf.installed()? {
+            match self.installed(host, &pinned.name).await {
+                Ok(entry) if entry.recipe().manifest().capability.as_deref() == Some(capability) => providers.push(pinned.name),
+                Ok(_) => {}
+                Err(fault) => passed.push((pinned, fault)),
+            }
+        }
+        for (pinned, fault) in &passed {
+            tracing::warn!(recipe = %pinned.name, "passed over in the search for `{capability}`: {fault}");
+        }
+        let not_found = |message: String, hint: &str| {
+            let names: Vec<_> =
+                passed.iter().map(|(pinned, fault)| serde_json::json!({ "recipe": pinned.name, "fault": fault.code })).collect();
+            let fault = Fault::new(Code::RecipeNotFound, message).hint(hint);
+            if names.is_empty() { fault } else { fault.with("damaged", names) }
+        };
+        match &providers[..] {
+            [one] => Ok(one.clone()),
+            [] => {
+                let (shelf, wanted) = (host.clone(), capability.to_owned());
+                let pins: Vec<_> = passed.iter().map(|(pinned, _)| pinned.clone()).collect();
+                let says =
+                    blocking(move || Ok(pins.iter().position(|pin| shelf.shelf.says_capability(pin).as_deref() == Some(&wanted)))).await?;
+                match says {
+                    Some(at) => Err(passed.swap_remove(at).1),
+                    None if passed.is_empty() => {
+                        Err(not_found(format!("no installed recipe provides `{capability}`"), "`hob list` shows what is installed"))
+                    }
+                    None => Err(not_found(
+                        format!("no installed recipe that can be read provides `{capability}`; {} cannot be read", passed.len()),
+                        "`hob verify` says what is wrong with each",
+                    )),
+                }
+            }
+            several => {
+                let names: Vec<_> = several.iter().map(|name| format!("`{name}`")).collect();
+                Err(not_found(format!("several installed recipes provide `{capability}`: {}", names.join(", ")), "name the one to call"))
+            }
         }
     }
 
@@ -142,6 +211,7 @@ impl Catalogue {
             installed.stamp = Some(stamp);
             installed.entries.extract_if(|name, entry| !is_same(name, entry)).collect()
         };
+        locked(&self.damaged).retain(|name, _| pinned.iter().any(|pin| &pin.name == name));
         // After the stamp: a folder that is kept from now on was read under it, or is seen here.
         let left: Vec<_> = locked(&self.folders).extract_if(|_, entry| !is_allowed(entry)).collect();
         drop((gone, left));

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
     Inner,
@@ -21,6 +21,8 @@ pub struct Entry {
     parts: Parts,
     prepared: OnceCell<Prepared>,
     pool: OnceLock<Pool>,
+    /// Its one long check at a time.
+    checks: Arc<Semaphore>,
 }
 
 /// What is known of a recipe before anything was made for it.
@@ -38,13 +40,13 @@ pub struct Parts {
 impl Entry {
     pub fn new(recipe: Verified, environment: Option<EnvironmentPin>, grants: Grants) -> Entry {
         let parts = Parts { recipe: Arc::new(recipe), environment, grants: Arc::new(grants), forkable: Arc::default() };
-        Entry { parts, prepared: OnceCell::new(), pool: OnceLock::new() }
+        Entry { parts, prepared: OnceCell::new(), pool: OnceLock::new(), checks: Arc::new(Semaphore::new(1)) }
     }
 
     /// The same recipe with one pod that is forked from that zygote: to see whether it answers.
     pub fn on_trial(host: &Arc<Inner>, parts: &Parts, family: Family) -> Entry {
         let pool = new_pool(host, parts, zygotes::trial_pool(), Some(family), None);
-        Entry { parts: parts.clone(), prepared: OnceCell::new(), pool: OnceLock::from(pool) }
+        Entry { parts: parts.clone(), prepared: OnceCell::new(), pool: OnceLock::from(pool), checks: Arc::new(Semaphore::new(1)) }
     }
 
     pub fn recipe(&self) -> &Arc<Verified> {
@@ -71,6 +73,28 @@ impl Entry {
             blocking(move || host.glue()?.compile(&recipe)).await
         });
         prepared.await.cloned()
+    }
+
+    /// Checks something of this recipe's against a schema: a short check here, a `long` one on a thread where nobody else waits, one of a recipe
+    /// and few of a host at a time. It ends by the cost that was proved of the schema, also when the future is dropped.
+    pub async fn check<T: Send + 'static>(
+        &self,
+        host: &Inner,
+        long: bool,
+        check: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        if !long {
+            return check();
+        }
+        let closed = |_| Fault::new(Code::Internal, "nothing is checked any more");
+        // The recipe's first: who waits for that one has nothing of the host's.
+        let own = self.checks.clone().acquire_owned().await.map_err(closed)?;
+        let all = host.checks.clone().acquire_owned().await.map_err(closed)?;
+        blocking(move || {
+            let _held = (own, all);
+            check()
+        })
+        .await
     }
 
     /// The recipe's pods; none for a recipe that is glue alone.

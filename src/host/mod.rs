@@ -87,6 +87,8 @@ pub(crate) struct Inner {
     forks: bool,
     /// Layers of the sandbox to take for unavailable.
     without: Arc<[String]>,
+    /// Long checks against schemas, of all recipes: half the cores, so that what others wait for goes on.
+    checks: Arc<tokio::sync::Semaphore>,
     /// It takes no calls any more.
     closing: AtomicBool,
     /// Interpreters that were found, by the range that was asked for: each costs a process to ask.
@@ -98,6 +100,10 @@ impl Inner {
     fn glue(&self) -> Result<&Glue, Fault> {
         self.glue.get_or_init(|| Glue::open(&self.home.compile_cache())).as_ref().map_err(Fault::clone)
     }
+}
+
+fn checks_at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, limits::SCHEMA_CHECKS_AT_ONCE))
 }
 
 impl Host {
@@ -130,6 +136,7 @@ impl Host {
                 sessions: Default::default(),
                 forks: config.forks,
                 without: config.without,
+                checks: Arc::new(tokio::sync::Semaphore::new(checks_at_once())),
                 closing: Default::default(),
                 pythons: Default::default(),
             })))
@@ -211,7 +218,7 @@ impl Host {
 
     /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe provides.
     ///
-    /// Errors: `usage`, `recipe_not_found` when nothing provides the capability or several recipes do.
+    /// Errors: `usage`, `recipe_not_found` when nothing provides the capability or several recipes do; the provider's own fault when it is damaged.
     pub async fn resolve(&self, word: &str) -> Result<RecipeRef, Fault> {
         let is_capability = !word.contains('/') && word.contains('@');
         if !is_capability {
@@ -229,23 +236,7 @@ impl Host {
             }
             return Ok(recipe);
         }
-        let mut providers = Vec::new();
-        for entry in self.0.shelf.installed()? {
-            let recipe = RecipeRef::Name(entry.name.clone());
-            if self.0.catalogue.find(&self.0, &recipe).await?.recipe().manifest().capability.as_deref() == Some(word) {
-                providers.push(entry.name);
-            }
-        }
-        match &providers[..] {
-            [one] => Ok(RecipeRef::Name(one.clone())),
-            [] => Err(Fault::new(Code::RecipeNotFound, format!("no installed recipe provides `{word}`"))
-                .hint("`hob list` shows what is installed")),
-            several => {
-                let names: Vec<_> = several.iter().map(|name| format!("`{name}`")).collect();
-                Err(Fault::new(Code::RecipeNotFound, format!("several installed recipes provide `{word}`: {}", names.join(", ")))
-                    .hint("name the one to call"))
-            }
-        }
+        Ok(RecipeRef::Name(self.0.catalogue.provider(&self.0, word).await?))
     }
 
     /// Takes no more calls, lets the accepted ones finish (for [`limits::SHUTDOWN_DRAIN_MS`] at most), stops every pod and waits until no

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     glue,
-    model::{Admitted, Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef},
+    model::{Admitted, Blob, Call, Code, Document, Event, Fault, Manifest, Operation, Outcome, RecipeRef},
 };
 
 /// What answers a call before it is checked and wrapped.
@@ -62,21 +62,29 @@ pub(super) async fn of(
     record: &mut Record,
 ) -> Result<Outcome, Fault> {
     let recipe = entry.recipe().clone();
-
-    // Whether it may run: operation, schema, bounds. Pure.
-    let call = Admitted::admit(recipe.clone(), call)?;
-    let deadline = begun + Duration::from_millis(call.deadline_ms());
-
-    // The work, on one budget. When time is up the future is dropped, and with it the wasm store and the asks.
-    let answer = match timeout_at(deadline, seated(host, entry, &call, events, deadline, record)).await {
-        Ok(answer) => answer?,
-        Err(_) => return Err(late(&call)),
-    };
-
-    // What goes out is what the recipe promised.
     let manifest = recipe.manifest();
-    let what = format!("output of `{}` of `{}`", call.operation().name, manifest.name);
-    call.operation().output.check(&answer.output, &what, Code::InvalidOutput)?;
+    let operation = manifest.operation(&call.operation)?.clone();
+    let budget_ms = call.budget_ms(&operation)?;
+    let deadline = begun + Duration::from_millis(budget_ms);
+
+    // All on one budget. When time is up the future is dropped, and with it the wasm store and the asks.
+    let work = async {
+        // Whether it may run: operation, schema, bounds. Pure.
+        let (long, admitted) = (operation.input.is_long_for(&call.input), recipe.clone());
+        let call = entry.check(host, long, move || Admitted::admit(admitted, call)).await?;
+
+        let answer = seated(host, entry, &call, events, deadline, record).await?;
+
+        // What goes out is what the recipe promised.
+        let (long, operation) = (operation.output.is_long_for(&answer.output), operation.clone());
+        let what = format!("output of `{}` of `{}`", operation.name, manifest.name);
+        let promised = move || operation.output.check(&answer.output, &what, Code::InvalidOutput).map(|()| answer);
+        entry.check(host, long, promised).await
+    };
+    let answer = match timeout_at(deadline, work).await {
+        Ok(answer) => answer?,
+        Err(_) => return Err(late(manifest, &operation, budget_ms)),
+    };
     Ok(Outcome {
         output: answer.output,
         blobs: answer.blobs,
@@ -149,9 +157,8 @@ async fn straight(asks: &Leased, call: &Admitted, events: &mpsc::Sender<Event>) 
     }
 }
 
-fn late(call: &Admitted) -> Fault {
-    let name = &call.recipe().manifest().name;
-    Fault::new(Code::Deadline, format!("`{}` of `{name}` was not done within its {} ms", call.operation().name, call.deadline_ms()))
+fn late(manifest: &Manifest, operation: &Operation, budget_ms: u64) -> Fault {
+    Fault::new(Code::Deadline, format!("`{}` of `{}` was not done within its {budget_ms} ms", operation.name, manifest.name))
         .hint("give it more time with `--deadline` up to the operation's own `deadline_ms`, or give it less to do")
-        .with("deadline_ms", Value::from(call.deadline_ms()))
+        .with("deadline_ms", Value::from(budget_ms))
 }

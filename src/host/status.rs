@@ -8,8 +8,15 @@ use super::Host;
 use crate::model::{
     Fault, RecipeName, RecipeRef,
     machine::ResidencyEvent,
-    status::{HostStatus, LogLine, PodStatus},
+    status::{DamagedStatus, HostStatus, LogLine, PodStatus},
 };
+
+impl super::Inner {
+    fn damaged(&self) -> Vec<DamagedStatus> {
+        let each = |(recipe, fault): (RecipeName, Fault)| DamagedStatus { recipe: recipe.to_string(), fault };
+        self.catalogue.damaged().into_iter().map(each).collect()
+    }
+}
 
 impl Host {
     /// The pods that this host started and that are not over, those of forgotten recipes too. Reads each one's memory from the system.
@@ -29,6 +36,7 @@ impl Host {
             calls_done: done,
             calls_failed: failed,
             pools: self.0.pods.pool_statuses(),
+            damaged: self.0.damaged(),
             machine: self.0.places.status(),
             zygotes: self.0.catalogue.entries().iter().filter_map(|entry| entry.zygote()).collect(),
         }

@@ -87,6 +87,18 @@ impl Call {
             session: None,
         })
     }
+
+    /// Budget of the whole call in milliseconds, if it is one of that operation.
+    ///
+    /// Errors: `usage` for a budget of nothing.
+    pub fn budget_ms(&self, operation: &Operation) -> Result<u64, Fault> {
+        match self.deadline_ms {
+            Some(0) => Err(Fault::new(Code::Usage, "a deadline of 0 ms leaves no time to run")
+                .hint("give at least 1 ms, or leave the deadline out: the operation has its own")),
+            Some(asked) => Ok(asked.min(operation.deadline_ms).min(DEADLINE_MAX_MS)),
+            None => Ok(operation.deadline_ms),
+        }
+    }
 }
 
 /// A call that passed catalogue and schema. [`Admitted::admit`] is the one way to get one, and it is pure.
@@ -110,9 +122,6 @@ impl Admitted {
     pub fn admit(recipe: Arc<Verified>, call: Call) -> Result<Admitted, Fault> {
         let manifest = recipe.manifest();
         let operation = manifest.operation(&call.operation)?.clone();
-        let checked =
-            operation.input.check(&call.input, &format!("input of `{}` of `{}`", operation.name, manifest.name), Code::InvalidInput);
-        checked.map_err(|fault| fault.hint(format!("`hob show {}` prints the schema of the input", call.recipe)))?;
         // A caller of the crate may have made the document of a value, which nobody measured.
         if call.input.text().len() > DOCUMENT_BYTES_MAX {
             return Err(Fault::new(
@@ -121,6 +130,9 @@ impl Admitted {
             )
             .hint("pass large data as a blob"));
         }
+        let checked =
+            operation.input.check(&call.input, &format!("input of `{}` of `{}`", operation.name, manifest.name), Code::InvalidInput);
+        checked.map_err(|fault| fault.hint(format!("`hob show {}` prints the schema of the input", call.recipe)))?;
         if call.blobs.len() > BLOBS_MAX {
             return Err(Fault::new(
                 Code::TooLarge,
@@ -128,14 +140,7 @@ impl Admitted {
             ));
         }
         check_session(manifest, &operation, call.session.as_deref(), call.one_shot)?;
-        let deadline_ms = match call.deadline_ms {
-            Some(0) => {
-                return Err(Fault::new(Code::Usage, "a deadline of 0 ms leaves no time to run")
-                    .hint("give at least 1 ms, or leave the deadline out: the operation has its own"));
-            }
-            Some(asked) => asked.min(operation.deadline_ms).min(DEADLINE_MAX_MS),
-            None => operation.deadline_ms,
-        };
+        let deadline_ms = call.budget_ms(&operation)?;
         let (priority, one_shot) = (call.priority, call.one_shot);
         let Call { input, blobs, session, .. } = call;
         Ok(Admitted { operation, input, blobs, deadline_ms, priority, one_shot, session, recipe })

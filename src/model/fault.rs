@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_DETAIL_DEPTH_MAX, FAULT_MESSAGE_BYTES_MAX};
+use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_DETAIL_DEPTH_MAX, FAULT_ENTRY_BYTES_MAX, FAULT_MESSAGE_BYTES_MAX};
 
 /// Who has to act for the failure to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,13 +235,14 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault with the blame and retryability that the table gives the code.
+    /// A fault with the blame and retryability that the table gives the code. Messages, hints and details are bounded wherever they are made:
+    /// what went wrong may be as long as what a stranger sent.
     pub fn new(code: Code, message: impl Into<String>) -> Fault {
         let row = code.row();
         Fault {
             code,
             blame: row.blame,
-            message: message.into(),
+            message: cut(message.into(), FAULT_MESSAGE_BYTES_MAX),
             hint: None,
             retryable: row.retryable,
             retry_after: None,
@@ -251,7 +252,7 @@ impl Fault {
 
     /// The next step.
     pub fn hint(mut self, hint: impl Into<String>) -> Fault {
-        self.hint = Some(hint.into());
+        self.hint = Some(cut(hint.into(), FAULT_MESSAGE_BYTES_MAX));
         self
     }
 
@@ -267,12 +268,20 @@ impl Fault {
         self
     }
 
-    /// Adds one entry to `detail`.
+    /// Adds one entry to `detail`, or how many bytes were dropped of one that is too long.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Fault {
         if !self.detail.is_object() {
             self.detail = Value::Object(Default::default());
         }
-        self.detail[key] = value.into();
+        let value = value.into();
+        let bytes = match &value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            value => value.to_string().len(),
+        };
+        self.detail[key] = match bytes <= FAULT_ENTRY_BYTES_MAX {
+            true => value,
+            false => serde_json::json!({ "detail_dropped_bytes": bytes }),
+        };
         self
     }
 
@@ -280,12 +289,14 @@ impl Fault {
     /// `recipe_failed` with the word in `detail.code`. So no recipe can blame the repository or Hob.
     pub fn foreign(code: &str, message: String, hint: Option<String>, detail: Value, allowed: &[Code]) -> Fault {
         let known = Code::parse(code).filter(|code| allowed.contains(code));
-        let mut fault = Fault::new(known.unwrap_or(Code::RecipeFailed), cut(message));
-        fault.hint = hint.filter(|hint| !hint.is_empty()).map(cut);
+        let mut fault = Fault::new(known.unwrap_or(Code::RecipeFailed), message);
+        if let Some(hint) = hint.filter(|hint| !hint.is_empty()) {
+            fault = fault.hint(hint);
+        }
         fault.detail = bounded(detail);
         match known {
             Some(_) => fault,
-            None => fault.with("code", cut(code.to_owned())),
+            None => fault.with("code", cut(code.to_owned(), FAULT_MESSAGE_BYTES_MAX)),
         }
     }
 
@@ -319,8 +330,9 @@ fn is_deeper(value: &Value, than: usize) -> bool {
     }
 }
 
-fn cut(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(FAULT_MESSAGE_BYTES_MAX));
+/// The first `bytes` of a text, at most.
+pub(super) fn cut(mut text: String, bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes));
     text
 }
 
@@ -348,6 +360,14 @@ mod tests {
         assert!(fault.message.len() <= FAULT_MESSAGE_BYTES_MAX && fault.hint.unwrap().len() <= FAULT_MESSAGE_BYTES_MAX);
         assert!(Fault::foreign(&long, String::new(), None, Value::Null, &[]).detail.to_string().len() < FAULT_MESSAGE_BYTES_MAX + 20);
         assert_eq!(Fault::foreign("out_of_memory", String::new(), None, Value::Null, &[Code::OutOfMemory]).code, Code::OutOfMemory);
+    }
+
+    #[test]
+    fn a_fault_is_bounded_whoever_makes_it() {
+        let long = "ä".repeat(4 << 20);
+        let fault = Fault::new(Code::InvalidInput, long.clone()).hint(long.clone()).with("keys", long).with("few", 3);
+        assert!(serde_json::to_string(&fault).unwrap().len() < 3 * FAULT_MESSAGE_BYTES_MAX);
+        assert_eq!(fault.detail, serde_json::json!({ "keys": { "detail_dropped_bytes": (8 << 20) + 2 }, "few": 3 }));
     }
 
     #[test]

@@ -6,12 +6,14 @@ mod blobs;
 mod confinement;
 mod models;
 mod residency;
+mod schemas;
 mod sessions;
 
 pub use blobs::*;
 pub use confinement::*;
 pub use models::*;
 pub use residency::*;
+pub use schemas::*;
 pub use sessions::*;
 
 /// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.
@@ -181,6 +183,9 @@ pub const FAULT_TAIL_LINES: usize = 20;
 
 /// Largest `detail` of a fault that comes from glue or a pod, in bytes of JSON.
 pub const FAULT_DETAIL_BYTES_MAX: usize = 64 << 10;
+
+/// Largest entry of any fault's `detail`, in bytes of JSON: what a run of glue may tell.
+pub const FAULT_ENTRY_BYTES_MAX: usize = GLUE_FAULT_DETAIL_BYTES_MAX;
 
 /// Deepest nesting of such a `detail`: readers of JSON give up at 128 levels, and a fault is carried inside other documents.
 pub const FAULT_DETAIL_DEPTH_MAX: usize = 32;

@@ -13,12 +13,12 @@ use toml::{
 use super::{
     fault::{Code, Fault},
     machine::LeverValue,
-    operation::Schema,
     recipe::is_inner_path,
+    schema::Schema,
 };
 
 /// The next step after most complaints.
-pub(super) const CHECK: &str = "correct that line of the manifest; `hob pack FOLDER` checks the whole recipe before anything is published";
+pub const CHECK: &str = "correct that line of the manifest; `hob pack FOLDER` checks the whole recipe before anything is published";
 
 /// A key that is at least so much like a missing one was meant to be it.
 const MISSPELT: f64 = 0.85;

@@ -1,84 +1,12 @@
 //! One operation of a recipe: its contract, with the schemas compiled once.
 
-use std::fmt;
-
-use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
 use super::{
-    document::Document,
     fault::{Code, Fault},
     recipe::Manifest,
+    schema::Schema,
 };
-
-/// A JSON Schema (draft 2020-12), compiled.
-pub struct Schema {
-    source: Value,
-    validator: Validator,
-}
-
-impl Schema {
-    /// Compiles `source`. The error is one line, for the manifest reader to place.
-    pub fn compile(source: Value) -> Result<Schema, String> {
-        // Patterns in time that grows with the text alone. What an engine that goes back and tries again takes, a recipe could make as long as
-        // it likes, on every call and in the host; what only such an engine can match (look-around, back-references) is refused here.
-        let options = jsonschema::draft202012::options().with_pattern_options(PatternOptions::regex());
-        let validator = options.build(&source).map_err(|error| {
-            let pointer = error.instance_path().to_string();
-            match pointer.is_empty() {
-                true => format!("not a JSON Schema: {error}"),
-                false => format!("not a JSON Schema at `{pointer}`: {error}"),
-            }
-        })?;
-        Ok(Schema { source, validator })
-    }
-
-    /// The schema as written.
-    pub fn source(&self) -> &Value {
-        &self.source
-    }
-
-    /// Checks `document`; a mismatch is `code` and lists each place as a JSON pointer with what was expected.
-    pub fn check(&self, document: &Document, what: &str, code: Code) -> Result<(), Fault> {
-        if self.validator.is_valid(document.value()) {
-            return Ok(());
-        }
-        let violations: Vec<Value> = self
-            .validator
-            .iter_errors(document.value())
-            .take(10)
-            .map(|error| {
-                // Without the instance's own text: it may be megabytes, and it is the caller's already.
-                let place = match error.instance_path().to_string() {
-                    root if root.is_empty() => "/".to_owned(),
-                    pointer => pointer,
-                };
-                let expected = error.masked().to_string();
-                serde_json::json!({ "pointer": place, "expected": expected, "schema": error.schema_path().to_string() })
-            })
-            .collect();
-        let first = &violations[0];
-        let more = match violations.len() {
-            1 => String::new(),
-            count => format!(" (and {} more)", count - 1),
-        };
-        Err(Fault::new(
-            code,
-            format!(
-                "{what} does not match the schema at `{}`: {}{more}",
-                first["pointer"].as_str().unwrap_or("/"),
-                first["expected"].as_str().unwrap_or("")
-            ),
-        )
-        .with("violations", violations))
-    }
-}
-
-impl fmt::Debug for Schema {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.source.fmt(f)
-    }
-}
 
 /// What one operation promises.
 #[derive(Debug)]

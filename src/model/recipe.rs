@@ -21,6 +21,9 @@ use super::{
     source::ModelSource,
 };
 
+/// What most complaints about a manifest have its author do.
+pub use super::manifest_reader::CHECK as CORRECT_THE_MANIFEST;
+
 /// A recipe's declaration, checked.
 #[derive(Debug)]
 pub struct Manifest {

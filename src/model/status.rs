@@ -22,6 +22,9 @@ pub struct HostStatus {
     /// Of the ones that are done.
     pub calls_failed: u64,
     pub pools: Vec<PoolStatus>,
+    /// Installed recipes that could not be loaded when they were last wanted. Others go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedStatus>,
     /// Of recipes that preload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zygotes: Vec<ZygoteStatus>,
@@ -33,8 +36,15 @@ pub struct HostStatus {
 impl HostStatus {
     /// Whether every recipe in use can answer.
     pub fn is_healthy(&self) -> bool {
-        self.accepts && self.pools.iter().all(|pool| pool.health == Health::Good)
+        self.accepts && self.damaged.is_empty() && self.pools.iter().all(|pool| pool.health == Health::Good)
     }
+}
+
+/// An installed recipe whose files are not what was installed, or that this Hob does not take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DamagedStatus {
+    pub recipe: String,
+    pub fault: Fault,
 }
 
 /// Whether a recipe answers, judged by its real calls.

@@ -13,14 +13,14 @@ use bytes::Bytes;
 
 use crate::model::{
     Code, Digest, Fault, Manifest, Origin, RecipeName, Verified, limits,
-    recipe::{ModelSpec, Runtime},
+    recipe::{self, ModelSpec, Runtime},
     verified::ModelFile,
 };
 
 use super::{
     bundle::{self, Index},
     durable, environment,
-    lockfile::LockEntry,
+    lockfile::{DamagedEntry, LockEntry, LockFile},
     models,
     resolve::ModelTarget,
     store::{Shelf, Staged},
@@ -79,7 +79,14 @@ impl Shelf {
         let text = indexed(folder, "recipe.toml", index)?;
         let text =
             String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidManifest, format!("{}: not UTF-8", manifest_path.display())))?;
-        let manifest = Arc::new(Manifest::parse(&text, &manifest_path.display().to_string())?);
+        // Who installed it is not who wrote it.
+        let next =
+            format!("`hob add {0}` installs a version that this Hob takes, if there is one; `hob remove {0}` takes it away", entry.name);
+        let read = Manifest::parse(&text, &manifest_path.display().to_string()).map_err(|fault| match fault.hint.as_deref() {
+            Some(recipe::CORRECT_THE_MANIFEST) => fault.hint(next),
+            _ => fault,
+        });
+        let manifest = Arc::new(read?);
         if manifest.name != entry.name || manifest.version != entry.version {
             return Err(Fault::new(
                 Code::BundleInvalid,
@@ -103,6 +110,15 @@ impl Shelf {
         }
         let origin = Origin::Signed { remote: entry.remote.clone(), publisher: entry.publisher.clone(), key_ids: entry.key_ids.clone() };
         Ok(Verified::attest(manifest, folder.to_owned(), glue, files, entry.sha256, origin))
+    }
+
+    /// The capability that an installed recipe's manifest claims, read without any check: to say whose fault it is that a recipe cannot be loaded,
+    /// and for nothing else.
+    pub fn says_capability(&self, entry: &LockEntry) -> Option<String> {
+        let text = durable::read(&self.place(entry).join("recipe.toml"), limits::MANIFEST_BYTES_MAX).ok()??;
+        let text = String::from_utf8(text).ok()?;
+        let read: toml::Table = text.parse().ok()?;
+        Some(read.get("capability")?.as_str()?.to_owned())
     }
 
     fn model(&self, what: &str, path: PathBuf, model: &ModelSpec) -> Result<ModelFile, Fault> {
@@ -169,6 +185,14 @@ impl Shelf {
             None => self.installed()?,
         };
         let mut reports = Vec::new();
+        if name.is_none() {
+            let unread = LockFile::read(&self.home)?;
+            let report = |damaged: &DamagedEntry| {
+                let subject = format!("recipe {} of hob.lock", damaged.name.as_deref().unwrap_or("without a name"));
+                Report { subject, fault: Some(damaged.fault.clone()), models: Vec::new() }
+            };
+            reports.extend(unread.damaged().iter().map(report));
+        }
         let mut environments = Vec::new();
         // Another shelf object: what this process has checked before is checked again.
         let fresh = Shelf::open(self.home.clone())?;

@@ -62,15 +62,34 @@ struct Text {
     recipes: Vec<LockEntry>,
 }
 
+/// As it is read: what is wrong with one entry is no matter of the others.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    #[serde(rename = "version")]
+    _version: u32,
+    #[serde(default, rename = "recipe")]
+    recipes: Vec<toml::Spanned<toml::Table>>,
+}
+
 #[derive(Deserialize)]
 struct Format {
     version: u32,
 }
 
 /// Everything that is installed, sorted by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LockFile {
     entries: Vec<LockEntry>,
+    damaged: Vec<DamagedEntry>,
+}
+
+/// An entry that cannot be read. As long as there is one, the file is not written: nobody would know what was lost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DamagedEntry {
+    /// As far as it can be told.
+    pub name: Option<String>,
+    pub fault: Fault,
 }
 
 impl LockFile {
@@ -87,12 +106,13 @@ impl LockFile {
 
     /// Reads a lock file. `what` names it in faults.
     pub fn parse(text: &str, what: &str) -> Result<LockFile, Fault> {
-        let fault = |error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            Fault::new(Code::InvalidConfig, format!("{what}:{line}: {}", error.message()))
+        let wrong = |at: Option<usize>, message: &str| {
+            let line = at.map_or(1, |at| text[..text.floor_char_boundary(at)].matches('\n').count() + 1);
+            Fault::new(Code::InvalidConfig, format!("{what}:{line}: {message}"))
                 .hint("the file is Hob's own: take it back from a copy, or delete it and `hob add` the recipes of hob.toml again")
                 .with("line", line)
         };
+        let fault = |error: toml::de::Error| wrong(error.span().map(|span| span.start), error.message());
         // The format first: a newer file would fail on its first new key, and say something misleading.
         let format: Format = toml::from_str(text).map_err(fault)?;
         if format.version != FORMAT {
@@ -102,8 +122,20 @@ impl LockFile {
             )
             .hint("update Hob"));
         }
-        let text: Text = toml::from_str(text).map_err(fault)?;
-        let mut file = LockFile { entries: text.recipes };
+        let read: Read = toml::from_str(text).map_err(fault)?;
+        let mut file = LockFile::default();
+        for table in read.recipes {
+            let at = table.span().start;
+            let table = table.into_inner();
+            let name = table.get("name").and_then(toml::Value::as_str).map(str::to_owned);
+            match LockEntry::deserialize(table) {
+                Ok(entry) => file.entries.push(entry),
+                Err(error) => {
+                    let shown = name.as_deref().map_or_else(|| "a recipe".to_owned(), |name| format!("recipe `{name:.100}`"));
+                    file.damaged.push(DamagedEntry { name, fault: wrong(Some(at), &format!("{shown}: {}", error.message())) });
+                }
+            }
+        }
         file.sort();
         if let Some(twice) = file.entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(Fault::new(Code::InvalidConfig, format!("{what}: `{}` is there twice", twice[0].name)));
@@ -119,12 +151,22 @@ impl LockFile {
     }
 
     /// Replaces the file in one step.
+    ///
+    /// Errors: `invalid_config` while an entry cannot be read.
     pub(super) fn write(&self, home: &Home) -> Result<(), Fault> {
+        if let Some(damaged) = self.damaged.first() {
+            return Err(damaged.fault.clone());
+        }
         files::replace(&home.lock_file(), self.text()?.as_bytes())
     }
 
     pub fn entries(&self) -> &[LockEntry] {
         &self.entries
+    }
+
+    /// What cannot be read.
+    pub fn damaged(&self) -> &[DamagedEntry] {
+        &self.damaged
     }
 
     /// The entry of that recipe.

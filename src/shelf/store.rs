@@ -65,9 +65,13 @@ impl Shelf {
         Ok(Staged { home: self.home.clone(), staging: Staging::new(&self.home, "recipe")? })
     }
 
-    /// Everything that is installed, by name.
+    /// Everything that is installed, by name; an entry of `hob.lock` that cannot be read is left out, and the log says so.
     pub fn installed(&self) -> Result<Vec<LockEntry>, Fault> {
-        Ok(LockFile::read(&self.home)?.entries().to_vec())
+        let lock = LockFile::read(&self.home)?;
+        for damaged in lock.damaged() {
+            tracing::warn!("left out: {}", damaged.fault);
+        }
+        Ok(lock.entries().to_vec())
     }
 
     /// What is installed under that name.
@@ -75,7 +79,11 @@ impl Shelf {
     /// Errors: `recipe_not_found`, which says what there is.
     pub fn entry(&self, name: &RecipeName) -> Result<LockEntry, Fault> {
         let lock = LockFile::read(&self.home)?;
-        lock.get(name).cloned().ok_or_else(|| not_found(name, &lock))
+        if let Some(entry) = lock.get(name) {
+            return Ok(entry.clone());
+        }
+        let damaged = lock.damaged().iter().find(|damaged| damaged.name.as_deref() == Some(&name.to_string()));
+        Err(damaged.map_or_else(|| not_found(name, &lock), |damaged| damaged.fault.clone()))
     }
 
     /// Where the files of an installed recipe lie.

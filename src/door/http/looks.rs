@@ -56,7 +56,9 @@ pub async fn health(State(server): State<Arc<Server>>) -> Response {
     let status = server.host.status();
     let accepts = status.accepts && !*server.closing.borrow();
     let healthy = status.is_healthy() && accepts;
-    let recipes: Vec<Value> = status.pools.iter().map(|pool| json!({ "recipe": pool.recipe, "health": pool.health })).collect();
+    let mut recipes: Vec<Value> = status.pools.iter().map(|pool| json!({ "recipe": pool.recipe, "health": pool.health })).collect();
+    let damaged = status.damaged.iter();
+    recipes.extend(damaged.map(|one| json!({ "recipe": one.recipe, "health": "damaged", "fault": one.fault.code })));
     let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     answer(code, &json!({ "healthy": healthy, "accepts": accepts, "recipes": recipes }))
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{limits::POD_QUEUE_MAX, operation::BatchCost, operation::Schema};
+use crate::model::{limits::POD_QUEUE_MAX, operation::BatchCost, schema::Schema};
 
 pub(super) fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

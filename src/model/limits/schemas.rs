@@ -1,0 +1,50 @@
+//! Bounds on what checking a document against a schema may cost. A unit is what one keyword does at one place, or one state of a pattern
+//! with one byte: 2 to 4 ns on a machine of 2023.
+
+/// Most that one check may cost, in units: about two seconds. A document is at most as large as its schema's rate allows within it.
+pub const SCHEMA_UNITS_MAX: u64 = 512 << 20;
+
+/// Every operation takes documents up to this size, in bytes: a schema that costs more per byte than that allows is refused.
+pub const SCHEMA_DOCUMENT_BYTES_MIN: usize = 16 << 10;
+
+/// A check that costs at most so many units is made where the call is: a few milliseconds. Longer ones go to a thread where nobody waits.
+pub const SCHEMA_INLINE_UNITS: u64 = 1 << 20;
+
+/// A mismatch that costs at most so many units to describe is described in full, place by place, in units.
+pub const SCHEMA_LISTED_UNITS: u64 = 512 << 10;
+
+/// Places where a document differs from its schema that one fault names.
+pub const SCHEMA_VIOLATIONS_MAX: usize = 10;
+
+/// Longest pointer or expectation of such a place, in bytes; the rest is cut.
+pub const SCHEMA_VIOLATION_BYTES_MAX: usize = 1 << 10;
+
+/// Schemas that may be at work inside each other at once: each takes a few hundred bytes of a thread's stack.
+pub const SCHEMA_CHAIN_MAX: usize = 1_024;
+
+/// Nodes of one schema, each counted as often as compiling meets it.
+pub const SCHEMA_NODES_MAX: u64 = 64 << 10;
+
+/// Steps of finding out what a schema costs.
+pub const SCHEMA_PROOF_STEPS_MAX: usize = 1 << 20;
+
+/// Depth of a document: where the JSON reader stops.
+pub const DOCUMENT_DEPTH_MAX: usize = 128;
+
+/// Longest pattern of a schema, in bytes: reading one takes time that grows with the square of it.
+pub const PATTERN_BYTES_MAX: usize = 4 << 10;
+
+/// Sum of the squares of the lengths of one schema's patterns: eight of the longest, or thousands of the usual.
+pub const PATTERN_SQUARES_MAX: u64 = 8 * (PATTERN_BYTES_MAX * PATTERN_BYTES_MAX) as u64;
+
+/// What the patterns of one schema may take together once compiled, in bytes.
+pub const PATTERNS_COMPILED_BYTES_MAX: u64 = 16 << 20;
+
+/// What one compiled pattern may take, in bytes, by the engine's own count.
+pub const PATTERN_COMPILED_BYTES_MAX: usize = 10 << 20;
+
+/// The cache of states that one pattern may fill while it matches, in bytes, by the engine's own count.
+pub const PATTERN_CACHE_BYTES_MAX: usize = 2 << 20;
+
+/// Checks that a host makes at a time on threads of their own; a recipe has one of them.
+pub const SCHEMA_CHECKS_AT_ONCE: usize = 4;

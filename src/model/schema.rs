@@ -1,0 +1,193 @@
+//! A JSON Schema (draft 2020-12) of which it is known what checking costs.
+//!
+//! The validator has no budget of its own, and whoever writes a schema chooses its work: so nothing is compiled before `schema/cost.rs` proved a
+//! rate, and a document is taken only if rate times size stays within [`SCHEMA_UNITS_MAX`](super::limits::SCHEMA_UNITS_MAX).
+
+use std::{collections::HashSet, fmt};
+
+use jsonschema::{Keyword, PatternOptions, ValidationError, Validator};
+use serde_json::Value;
+
+use super::{
+    document::Document,
+    fault::{Code, Fault, cut},
+    limits::{
+        PATTERN_CACHE_BYTES_MAX, PATTERN_COMPILED_BYTES_MAX, SCHEMA_INLINE_UNITS, SCHEMA_LISTED_UNITS, SCHEMA_VIOLATION_BYTES_MAX,
+        SCHEMA_VIOLATIONS_MAX,
+    },
+};
+
+mod cost;
+mod graph;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+/// A JSON Schema, compiled, with its proven cost.
+pub struct Schema {
+    source: Value,
+    validator: Validator,
+    cost: cost::Proven,
+}
+
+impl Schema {
+    /// Compiles `source`. The error is one line, for the manifest reader to place.
+    pub fn compile(source: Value) -> Result<Schema, String> {
+        let cost = cost::prove(&source).map_err(|why| {
+            let pointer = if why.pointer.is_empty() { "/" } else { &why.pointer };
+            format!("the cost of checking is not bounded at `{pointer}`: {}; {}", why.what, why.instead)
+        })?;
+        // Patterns in time that grows with the text alone. What an engine that goes back and tries again takes, a recipe could make as long as
+        // it likes, on every call and in the host; what only such an engine can match (look-around, back-references) is refused here.
+        let patterns = PatternOptions::regex().size_limit(PATTERN_COMPILED_BYTES_MAX).dfa_size_limit(PATTERN_CACHE_BYTES_MAX);
+        let options = jsonschema::draft202012::options()
+            .with_pattern_options(patterns)
+            .should_validate_formats(false)
+            .with_keyword("uniqueItems", |_, value, _| Ok(Box::new(UniqueItems(value == &Value::Bool(true)))));
+        let validator = options.build(&source).map_err(|error| {
+            let pointer = error.instance_path().to_string();
+            match pointer.is_empty() {
+                true => format!("not a JSON Schema: {error}"),
+                false => format!("not a JSON Schema at `{pointer}`: {error}"),
+            }
+        })?;
+        Ok(Schema { source, validator, cost })
+    }
+
+    /// The schema as written.
+    pub fn source(&self) -> &Value {
+        &self.source
+    }
+
+    /// Largest document that is checked, in bytes of its text: what the cost of the schema allows, and never more than a document may have.
+    pub fn document_bytes_max(&self) -> usize {
+        self.cost.document_bytes_max()
+    }
+
+    /// Whether checking `document` takes longer than anybody may be kept waiting who has nothing to do with it.
+    pub fn is_long_for(&self, document: &Document) -> bool {
+        self.units(document) > SCHEMA_INLINE_UNITS as f64
+    }
+
+    fn units(&self, document: &Document) -> f64 {
+        self.cost.rate * document.text().len() as f64
+    }
+
+    /// Checks `document`; a mismatch is `code` and lists each place as a JSON pointer with what was expected.
+    ///
+    /// Errors: `code`; a document larger than this schema allows is `too_large`, if a caller sent it.
+    pub fn check(&self, document: &Document, what: &str, code: Code) -> Result<(), Fault> {
+        let (bytes, most) = (document.text().len(), self.document_bytes_max());
+        if bytes > most {
+            let code = if code == Code::InvalidInput { Code::TooLarge } else { code };
+            return Err(Fault::new(code, format!("{what} is {bytes} bytes of JSON; its schema is checked for at most {most}"))
+                .hint("pass large data as a blob, or in several calls; a simpler schema allows more"));
+        }
+        if self.validator.is_valid(document.value()) {
+            return Ok(());
+        }
+        let violations = self.violations(document);
+        let Some(first) = violations.first() else {
+            return Err(Fault::new(
+                code,
+                format!("{what} does not match its schema; of {bytes} bytes with alternatives, the place is not told"),
+            )
+            .hint("a smaller document of this kind is told the place"));
+        };
+        let more = match violations.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        let (pointer, expected) = (first["pointer"].as_str().unwrap_or("/"), first["expected"].as_str().unwrap_or(""));
+        Err(Fault::new(code, format!("{what} does not match the schema at `{pointer}`: {expected}{more}")).with("violations", violations))
+    }
+
+    /// Where `document` differs: all places of a small one, the first of a large one, and none of a large one with alternatives, each of which
+    /// would be described for each of its parts.
+    fn violations(&self, document: &Document) -> Vec<Value> {
+        let value = document.value();
+        let errors: Vec<_> = match (self.units(document) * self.cost.described <= SCHEMA_LISTED_UNITS as f64, self.cost.alternatives) {
+            (true, _) => self.validator.iter_errors(value).take(SCHEMA_VIOLATIONS_MAX).collect(),
+            (false, false) => self.validator.validate(value).err().into_iter().collect(),
+            (false, true) => Vec::new(),
+        };
+        let described = |error: ValidationError| {
+            // Without the instance's own text: it may be megabytes, and it is the caller's already.
+            let place = match error.instance_path().to_string() {
+                root if root.is_empty() => "/".to_owned(),
+                pointer => pointer,
+            };
+            serde_json::json!({
+                "pointer": cut(place, SCHEMA_VIOLATION_BYTES_MAX),
+                "expected": cut(error.masked().to_string(), SCHEMA_VIOLATION_BYTES_MAX),
+                "schema": cut(error.schema_path().to_string(), SCHEMA_VIOLATION_BYTES_MAX),
+            })
+        };
+        errors.into_iter().map(described).collect()
+    }
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+/// `uniqueItems` in time that grows with the text. The validator's own compares all items that hash alike, and without a secret those can be made:
+/// `[[1],2]` and `[1,[2]]` do.
+struct UniqueItems(bool);
+
+impl<'i> Keyword<'i> for UniqueItems {
+    fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
+        match self.is_valid(instance) {
+            true => Ok(()),
+            false => Err(ValidationError::custom("found an item twice, wanted each once")),
+        }
+    }
+
+    fn is_valid(&self, instance: &'i Value) -> bool {
+        let (true, Value::Array(items)) = (self.0, instance) else { return true };
+        let mut seen = HashSet::with_capacity(items.len());
+        items.iter().all(|item| {
+            let mut text = Vec::new();
+            write_plain(item, &mut text);
+            seen.insert(text)
+        })
+    }
+}
+
+/// Writes `value` so that two are written alike exactly if JSON Schema takes them for equal: `1` and `1.0` are, and objects whatever their order.
+fn write_plain(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.push(b'n'),
+        Value::Bool(flag) => out.push(if *flag { b't' } else { b'f' }),
+        Value::Number(number) => {
+            let whole = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+            let float = number.as_f64().unwrap_or(0.0);
+            // Between these, a float without a fraction is an integer exactly.
+            let whole = whole.or_else(|| (float.fract() == 0.0 && float.abs() < 2.0_f64.powi(100)).then_some(float as i128));
+            match whole {
+                Some(whole) => out.extend_from_slice(format!("i{whole};").as_bytes()),
+                None => out.extend_from_slice(format!("d{:x};", float.to_bits()).as_bytes()),
+            }
+        }
+        Value::String(text) => {
+            out.extend_from_slice(format!("s{};", text.len()).as_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+        Value::Array(items) => {
+            out.extend_from_slice(format!("a{};", items.len()).as_bytes());
+            items.iter().for_each(|item| write_plain(item, out));
+        }
+        Value::Object(entries) => {
+            out.extend_from_slice(format!("o{};", entries.len()).as_bytes());
+            let mut sorted: Vec<_> = entries.iter().collect();
+            sorted.sort_unstable_by_key(|(key, _)| *key);
+            for (key, value) in sorted {
+                out.extend_from_slice(format!("s{};", key.len()).as_bytes());
+                out.extend_from_slice(key.as_bytes());
+                write_plain(value, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Which schemas have a proof, which have none and what is said of them, and that what is proved is what the validator does.
+
+use std::{thread, time::Instant};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN, SCHEMA_UNITS_MAX};
+
+fn refused(schema: Value) -> String {
+    match Schema::compile(schema) {
+        Ok(schema) => panic!("taken at {} units a byte", schema.cost.rate),
+        Err(why) => why,
+    }
+}
+
+fn taken(schema: Value) -> Schema {
+    let text = schema.to_string();
+    Schema::compile(schema).unwrap_or_else(|why| panic!("{text:.300}: {why}"))
+}
+
+/// A level of `$defs` for each of `levels`, made by `level` from a `$ref` to the next.
+fn levels(levels: usize, level: impl Fn(Value) -> Value) -> Value {
+    let mut defs = serde_json::Map::new();
+    for at in 0..levels {
+        defs.insert(format!("l{at}"), level(json!({ "$ref": format!("#/$defs/l{}", at + 1) })));
+    }
+    defs.insert(format!("l{levels}"), json!({ "type": "string", "minLength": 3 }));
+    json!({ "$ref": "#/$defs/l0", "$defs": defs })
+}
+
+#[test]
+fn what_ordinary_authors_write_is_checked_at_any_size() {
+    let tree = json!({ "type": "object", "required": ["value"], "additionalProperties": false, "properties": {
+        "value": { "type": "string", "maxLength": 100 }, "children": { "type": "array", "items": { "$ref": "#" } } } });
+    let anything = json!({ "anyOf": [
+        { "type": ["string", "number", "boolean", "null"] },
+        { "type": "array", "items": { "$ref": "#" } },
+        { "type": "object", "additionalProperties": { "$ref": "#" } } ] });
+    let closed = json!({ "$defs": { "base": { "type": "object", "properties": { "id": { "type": "integer" } }, "required": ["id"] } },
+        "allOf": [{ "$ref": "#/$defs/base" }], "properties": { "name": { "type": "string" } }, "unevaluatedProperties": false });
+    let texts = json!({ "type": "object", "properties": { "texts": { "type": "array", "minItems": 1, "maxItems": 10_000, "uniqueItems": true,
+        "items": { "type": "string", "minLength": 1, "maxLength": 8192 } }, "mode": { "enum": ["a", "b", "c"] } }, "required": ["texts"] });
+    let shape = json!({ "oneOf": [{ "properties": { "kind": { "const": "circle" }, "r": { "type": "number" } }, "required": ["kind", "r"] },
+        { "properties": { "kind": { "const": "box" }, "w": { "minimum": 0 }, "h": { "minimum": 0 } }, "required": ["kind"] }] });
+    let address = json!({ "type": "string", "pattern": "^https?://[^/?#]+(/[^?#]*)?$", "maxLength": 500 });
+    let expression = json!({ "type": "object", "required": ["op"], "properties": { "op": { "enum": ["add", "neg", "num"] },
+        "left": { "$ref": "#" }, "right": { "$ref": "#" }, "value": { "type": "number" } },
+        "oneOf": [{ "required": ["left", "right"] }, { "required": ["left"], "not": { "required": ["right"] } }, { "required": ["value"] }] });
+    for schema in [json!({}), json!(true), tree.clone(), anything, closed, texts, shape, address, expression] {
+        let schema = taken(schema);
+        assert_eq!(schema.document_bytes_max(), DOCUMENT_BYTES_MAX, "{} units a byte: {schema:?}", schema.cost.rate);
+    }
+    // The proof does not change what a schema says.
+    let tree = taken(tree);
+    let check = |text: &str| tree.check(&Document::parse(text, "it").unwrap(), "it", Code::InvalidInput);
+    check(r#"{"value":"a","children":[{"value":"b"}]}"#).unwrap();
+    assert_eq!(check(r#"{"value":"a","children":[{"value":1}]}"#).unwrap_err().detail["violations"][0]["pointer"], "/children/0/value");
+}
+
+#[test]
+fn a_schema_that_could_freeze_the_host_is_refused_with_its_place_its_cost_and_what_to_write_instead() {
+    let two = |word: &'static str| levels(60, move |next| json!({ word: [next.clone(), next] }));
+    let marks = |depth: usize| {
+        (0..depth).fold(
+            json!({ "properties": { "a": true } }),
+            |inner, _| json!({ "allOf": [inner], "properties": { "b": true }, "unevaluatedProperties": false }),
+        )
+    };
+    let ways = json!({ "$defs": { "e": { "oneOf": [
+        { "properties": { "op": { "const": "add" }, "left": { "$ref": "#/$defs/e" } } },
+        { "properties": { "op": { "const": "mul" }, "left": { "$ref": "#/$defs/e" } } }] } }, "$ref": "#/$defs/e" });
+    let chain = levels(5_000, |next| json!({ "allOf": [next] }));
+    let deep_chain = {
+        let mut chain = levels(40, |next| json!({ "allOf": [next] }));
+        chain["$defs"]["l40"] = json!({ "items": { "$ref": "#" } });
+        chain
+    };
+    let cases: Vec<(&str, Value, &str)> = vec![
+        ("anyOf of two refs", two("anyOf"), "at `/$defs/"),
+        ("oneOf of two refs", two("oneOf"), "steps for each of its bytes"),
+        ("allOf of two refs", two("allOf"), "steps for each of its bytes"),
+        ("not and if", levels(60, |next| json!({ "not": next.clone(), "if": next })), "steps for each of its bytes"),
+        ("dependentSchemas", levels(60, |next| json!({ "dependentSchemas": { "a": next.clone(), "b": next } })), "steps for each"),
+        ("names of names", levels(60, |next| json!({ "propertyNames": { "allOf": [next.clone(), next] } })), "steps for each"),
+        ("patternProperties", levels(60, |next| json!({ "patternProperties": { "a": next.clone(), ".": next } })), "steps for each"),
+        ("contains and items", levels(60, |next| json!({ "contains": next.clone(), "items": next })), "steps for each"),
+        ("unevaluatedProperties 20 deep", marks(20), "compiling it makes"),
+        ("an expression on two ways", ways, "on 2 ways for the key `left`"),
+        ("a circle at one place", json!({ "allOf": [{ "$ref": "#" }] }), "would never end"),
+        (
+            "a circle of two",
+            json!({ "$defs": { "a": { "$ref": "#/$defs/b" }, "b": { "anyOf": [{ "$ref": "#/$defs/a" }] } }, "$ref": "#/$defs/a" }),
+            "would never end",
+        ),
+        ("a chain that fills the stack", chain, "more than 1024 levels"),
+        ("a chain on each level of the document", deep_chain, "at most 1024 are held"),
+        ("a long count", json!({ "pattern": "[ab]*a[ab]{40000}c" }), "steps for each of its bytes"),
+        ("counts of counts", json!({ "pattern": "((a{100}){100}){100}" }), "once compiled"),
+        ("many letters often", json!({ "pattern": "\\p{L}{1000}" }), "once compiled"),
+        ("a long pattern", json!({ "pattern": "\\d".repeat(4_096) }), "a pattern of 8192 bytes"),
+        (
+            "a dynamic reference",
+            json!({ "$defs": { "x": { "const": { "$dynamicRef": "#a" } } }, "$ref": "#/$defs/x/const" }),
+            "`$dynamicRef`",
+        ),
+        ("another base", json!({ "properties": { "a": { "$id": "https://a.example/", "$ref": "#" } } }), "`$id` below the root"),
+        (
+            "another draft",
+            json!({ "items": { "$schema": "http://json-schema.org/draft-07/schema#", "format": "regex" } }),
+            "`$schema` below",
+        ),
+        ("a reference out", json!({ "$ref": "https://json-schema.org/draft/2020-12/schema" }), "leads nowhere"),
+        ("one anchor twice", json!({ "$defs": { "a": { "$anchor": "x" }, "b": { "$anchor": "x" } }, "$ref": "#x" }), "leads nowhere"),
+        (
+            "a list of large constants",
+            json!({ "items": { "enum": (0..20_000).map(|n| json!([n])).collect::<Vec<_>>() } }),
+            "steps for each",
+        ),
+    ];
+    for (name, schema, says) in cases {
+        let why = refused(schema);
+        assert!(why.starts_with("the cost of checking is not bounded at `/"), "{name}: {why}");
+        assert!(why.contains(says), "{name}: {why}");
+        assert!(why.len() < 700, "{name}: {why}");
+    }
+}
+
+#[test]
+fn a_dear_schema_is_checked_for_small_documents_and_says_up_to_which_size() {
+    let schema = taken(json!({ "pattern": "[ab]*a[ab]{3000}c" }));
+    let most = schema.document_bytes_max();
+    assert!((SCHEMA_DOCUMENT_BYTES_MIN..DOCUMENT_BYTES_MAX / 8).contains(&most), "{most}");
+    let large = Document::from(Value::from("ab".repeat(most / 2)));
+    for (code, becomes) in [(Code::InvalidInput, Code::TooLarge), (Code::InvalidOutput, Code::InvalidOutput)] {
+        let fault = schema.check(&large, "input of `run`", code).unwrap_err();
+        assert_eq!(fault.code, becomes);
+        assert!(fault.message.contains(&format!("its schema is checked for at most {most}")), "{fault}");
+    }
+}
+
+#[test]
+fn unique_items_are_found_in_time_that_no_input_chooses() {
+    let schema = taken(json!({ "items": { "type": ["array", "object", "number", "string", "null"] }, "uniqueItems": true }));
+    let check = |items: Value| schema.check(&Document::from(items), "it", Code::InvalidInput);
+    for unique in [
+        json!([1, 2]),
+        json!([1, "1"]),
+        json!([[1], [[1]]]),
+        json!([[1, 2], [[1], 2], [1, [2]]]),
+        json!([0.5, 0.25]),
+        json!([null, []]),
+        json!([{ "a": 1 }, { "a": 2 }]),
+        json!([9_007_199_254_740_993_u64, 9_007_199_254_740_992_u64]),
+        json!(["a", ["a"]]),
+    ] {
+        check(unique.clone()).unwrap_or_else(|fault| panic!("{unique}: {fault}"));
+    }
+    for twice in [
+        json!([1, 1.0]),
+        json!([0, -0.0]),
+        json!([{ "a": 1, "b": [2] }, { "b": [2.0], "a": 1 }]),
+        json!(["x", "y", "x"]),
+        json!([1e20, 100_000_000_000_000_000_000_u128 as f64]),
+    ] {
+        let fault = check(twice.clone()).expect_err(&twice.to_string());
+        assert_eq!(fault.detail["violations"][0]["schema"], "/uniqueItems", "{fault}");
+    }
+    // All of these hash alike where lengths are not hashed, which the validator's own `uniqueItems` compares in pairs: 2^14 of them, for minutes.
+    let bracketed = |bits: usize| {
+        let parts: Vec<_> = (0..14).map(|bit| if bits >> bit & 1 == 1 { json!([[1]]) } else { json!([1]) }).collect();
+        Value::Array(parts)
+    };
+    check((0..1 << 14).map(bracketed).collect()).unwrap();
+}
+
+#[test]
+fn a_mismatch_is_told_in_few_words_however_large_the_document() {
+    let schema = taken(json!({ "type": "object", "properties": { "a": { "type": "string" } }, "additionalProperties": false }));
+    let keys: serde_json::Map<String, Value> = (0..200_000).map(|n| (format!("key{n}"), json!(1))).collect();
+    let fault = schema.check(&Document::from(Value::Object(keys)), "input", Code::InvalidInput).unwrap_err();
+    assert!(serde_json::to_string(&fault).unwrap().len() < 8_000);
+    assert_eq!(fault.detail["violations"][0]["pointer"], "/");
+
+    let alternatives = taken(json!({ "items": { "anyOf": [{ "type": "string" }, { "type": "null" }] } }));
+    let numbers = |count: usize| Document::from(Value::from(vec![1; count]));
+    let small = alternatives.check(&numbers(20), "input", Code::InvalidInput).unwrap_err();
+    assert_eq!(small.detail["violations"].as_array().unwrap().len(), SCHEMA_VIOLATIONS_MAX);
+    let large = alternatives.check(&numbers(1 << 20), "input", Code::InvalidInput).unwrap_err();
+    assert!(large.message.contains("the place is not told") && large.hint.is_some(), "{large}");
+}
+
+/// As deep as a proof allows, on the stack of a thread of the host, for good documents and bad.
+#[test]
+fn the_deepest_schema_that_is_taken_fits_a_thread() {
+    let deep = (0..DOCUMENT_DEPTH_MAX - 2).fold(json!(1), |inner, _| json!([inner]));
+    let flat = levels(SCHEMA_CHAIN_MAX / 2 - 3, |next| json!({ "allOf": [next] }));
+    let mut turning = levels(2, |next| json!({ "anyOf": [{ "type": "null" }, next] }));
+    turning["$defs"]["l2"] = json!({ "type": "array", "items": { "$ref": "#" } });
+    let work = move || {
+        for (schema, document) in [(flat, json!("ab")), (turning, deep)] {
+            let schema = taken(schema);
+            let fault = schema.check(&Document::from(document.clone()), "it", Code::InvalidInput).unwrap_err();
+            assert_eq!(fault.code, Code::InvalidInput);
+            let listed = schema.validator.iter_errors(&document).count() + usize::from(schema.validator.validate(&document).is_err());
+            assert!(listed >= 2);
+        }
+    };
+    thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap().join().unwrap();
+}
+
+/// The rates against the clock: what is printed is for the reader of `limits/schemas.rs`, and nothing is asserted of it.
+#[test]
+#[ignore = "measures"]
+fn units_in_nanoseconds() {
+    let cases: Vec<(&str, Value, Value)> = vec![
+        ("pattern of 3,000 states", json!({ "pattern": "[ab]*a[ab]{3000}c" }), Value::from("ab".repeat(20_000))),
+        ("unicode classes", json!({ "pattern": "^[\\p{L}\\p{N} .,-]{1,200}$" }), Value::from("aä ".repeat(50_000))),
+        (
+            "empty objects, 16 names",
+            json!({ "items": { "properties": (0..16).map(|n| (format!("k{n}"), json!({ "type": "string" }))).collect::<serde_json::Map<_, _>>(), "required": [] } }),
+            Value::from(vec![json!({}); 300_000]),
+        ),
+        (
+            "numbers, anyOf of 8",
+            json!({ "items": { "anyOf": (0..8).map(|n| json!({ "const": format!("x{n}") })).chain([json!({ "type": "integer" })]).collect::<Vec<_>>() } }),
+            Value::from(vec![1; 500_000]),
+        ),
+        (
+            "anything, nested",
+            json!({ "anyOf": [{ "type": ["number"] }, { "items": { "$ref": "#" }, "type": "array" }, { "type": "object", "additionalProperties": { "$ref": "#" } }] }),
+            Value::from(vec![(0..100).fold(json!(1), |inner, _| json!([inner])); 5_000]),
+        ),
+        (
+            "unevaluated",
+            json!({ "items": { "allOf": [{ "properties": { "a": true, "b": true } }], "unevaluatedProperties": false } }),
+            Value::from(vec![json!({ "a": 1, "b": 2 }); 100_000]),
+        ),
+        ("unique", json!({ "uniqueItems": true }), Value::from((0..400_000).collect::<Vec<_>>())),
+        ("numbers", json!({ "items": { "type": "number" } }), Value::from(vec![1; 1_000_000])),
+    ];
+    for (name, schema, value) in cases {
+        let begun = Instant::now();
+        let schema = taken(schema);
+        let compiled = begun.elapsed();
+        let document = Document::from(value);
+        let begun = Instant::now();
+        let valid = schema.validator.is_valid(document.value());
+        let spent = begun.elapsed().as_nanos() as f64;
+        let units = schema.units(&document);
+        println!(
+            "{name}: rate {:.0}, {units:.2e} units, {:.1} ms, {:.2} ns a unit, of {} ({valid}); compiled in {compiled:?}",
+            schema.cost.rate,
+            spent / 1e6,
+            spent / units,
+            SCHEMA_UNITS_MAX
+        );
+    }
+    for text in ["[[],".to_owned() + &"[],".repeat(1_398_000) + "0]", format!("[{}0]", "1,".repeat(2_000_000))] {
+        let begun = Instant::now();
+        let document = Document::parse(text, "it").unwrap();
+        println!("{} bytes of JSON read in {:?}", document.text().len(), begun.elapsed());
+    }
+}
