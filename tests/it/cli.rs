@@ -4,10 +4,12 @@
 //! what is left on the disk.
 
 mod calling;
+mod damaged;
 mod disk;
 mod doctoring;
 mod documented;
 mod faults;
+mod freezing;
 mod granting;
 mod hostile;
 mod killing;

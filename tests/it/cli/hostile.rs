@@ -22,8 +22,8 @@ use crate::repository::world::World;
 
 /// One entry as raw as a tar file can hold it.
 #[derive(Clone)]
-struct Raw {
-    name: Vec<u8>,
+pub(super) struct Raw {
+    pub(super) name: Vec<u8>,
     prefix: &'static [u8],
     kind: u8,
     mode: &'static [u8],
@@ -37,7 +37,7 @@ fn raw(name: impl AsRef<[u8]>, kind: u8, content: &[u8]) -> Raw {
     Raw { name: name.as_ref().to_owned(), prefix: b"", kind, mode: b"0000644\0", size: None, link: "", content: content.to_owned() }
 }
 
-fn file(name: impl AsRef<[u8]>, content: &[u8]) -> Raw {
+pub(super) fn file(name: impl AsRef<[u8]>, content: &[u8]) -> Raw {
     raw(name, b'0', content)
 }
 
@@ -65,7 +65,7 @@ impl Raw {
     }
 }
 
-fn archive(entries: &[Raw]) -> Vec<u8> {
+pub(super) fn archive(entries: &[Raw]) -> Vec<u8> {
     let mut bytes = Vec::new();
     entries.iter().for_each(|entry| entry.write(&mut bytes));
     bytes.resize(bytes.len() + 1024, 0);
@@ -73,7 +73,7 @@ fn archive(entries: &[Raw]) -> Vec<u8> {
 }
 
 /// What is signed of each file.
-fn indexed(files: &[Raw]) -> BTreeMap<String, Value> {
+pub(super) fn indexed(files: &[Raw]) -> BTreeMap<String, Value> {
     let line = |file: &Raw| {
         let name = String::from_utf8(file.name.clone()).unwrap();
         (name, json!({ "sha256": Digest::of(&file.content).hex(), "bytes": file.content.len(), "executable": false }))
@@ -108,13 +108,13 @@ fn everything(folder: &Path) -> BTreeMap<String, String> {
 }
 
 /// A repository in which `hob/plain` 0.1.0 can be anything that its publisher signs.
-struct Den {
-    world: World,
-    honest: Vec<Raw>,
+pub(super) struct Den {
+    pub(super) world: World,
+    pub(super) honest: Vec<Raw>,
 }
 
 impl Den {
-    async fn new() -> Den {
+    pub(super) async fn new() -> Den {
         let world = World::new().await;
         let folder = world.folder.path().join("plain");
         let pod = "class Subject:\n    def run(self, input):\n        return input\n";
@@ -127,7 +127,7 @@ impl Den {
     }
 
     /// Signs `bytes` as the bundle, with that index.
-    fn sign(&self, bytes: &[u8], index: &BTreeMap<String, Value>) {
+    pub(super) fn sign(&self, bytes: &[u8], index: &BTreeMap<String, Value>) {
         let sha256 = Digest::of(bytes);
         fs::write(self.world.repo.join(format!("targets/hob/plain/{sha256}.0.1.0.hob")), bytes).unwrap();
         self.world.forge("hob", "hob", |signed| {
