@@ -27,7 +27,7 @@
 //! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`: Python by `uv`; `fetching.rs`, `origin.rs`, `sources.rs`: models from where their recipes say |
 //! | [`glue`] | `run.rs`: budgets of one run; `imports.rs`: what a guest may call; `wasi.rs`: what a script's engine gets besides; `engine.rs`: slots and settings; `crash.rs`: traps as faults |
 //! | [`pod`] | `pool.rs`: a recipe's pods and who waits for them; `schedule.rs`: who is next; `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `burial.rs`: its end; `restarts.rs`, `poison.rs`: what is not tried again; `wire.rs`, `frame.rs`: the protocol; `confine.rs`, `seccomp.rs`: what is around a pod; `family.rs`: pods forked from a zygote; `egress.rs`: granted names on the network; `cgroup.rs`: memory; `residency.rs`, `tenancy.rs`, `residing.rs`, `machine.rs`: whose models are loaded |
-//! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `grant.rs`: permissions, and the one function that decides; `call.rs`: from words to proof |
+//! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `grant.rs`: permissions, and the one function that decides; `call.rs`: from words to proof; `schema.rs`: what a document may be, and what checking it costs at most |
 //!
 //! The contracts with other languages are `wit/glue.wit` (guests) and `docs/pod-protocol.md` (pods); the Python side of the
 //! latter is `python/src/hob_pod`, which the binary carries.
@@ -45,6 +45,7 @@
 //!   name), and only calls that passed catalogue and schema become [`model::Admitted`]. `glue` takes nothing else.
 //! - One task owns a pod's state; everyone else sends to it. No lock on data is held across an await. (Two gates are:
 //!   starting a recipe's pod and looking for an interpreter happen once, while others wait for the result.)
+//! - What a stranger's schema or document makes the host do has a proven cost; what takes longer than some milliseconds is done where nobody else waits.
 //! - Every channel, frame, queue, file and wait has a bound with a name, in [`model::limits`].
 //! - A wasm store serves one call. What a guest can reach is what `glue/imports.rs` and `glue/wasi.rs` link, and nothing of the system.
 //! - Dropping a call's future cancels it down to the worker; a pod gets its next ask only after it gave back the last one.

@@ -15,6 +15,7 @@ use crate::{
     glue::{self, BoxFuture},
     model::{Admitted, Blame, Blob, Code, Document, Event, Fault, Operation, Priority},
     pod::{self, Pool, Reply, Request},
+    shelf::reading,
 };
 
 /// One call's way to the pods of its recipe.
@@ -106,11 +107,11 @@ impl Asked {
         let what = || format!("answer of `{}`", self.operation.name);
         match reply {
             Reply::Chunk(payload) => {
-                let (data, blobs) = document(payload, &what())?;
+                let (data, blobs) = document(payload, what()).await?;
                 Ok(glue::AskEvent::Chunk { data, blobs })
             }
             Reply::Answer(payload) => {
-                let (data, blobs) = document(payload, &what())?;
+                let (data, blobs) = document(payload, what()).await?;
                 Ok(glue::AskEvent::Answer { data, blobs })
             }
             Reply::Fault(fault) => Err(fault),
@@ -135,7 +136,8 @@ impl glue::Pods for Leased {
 }
 
 /// A pod's payload as the glue layer's event.
-fn document(payload: pod::Payload, what: &str) -> Result<(Document, Vec<Blob>), Fault> {
-    let document = Document::parse(payload.json, what).map_err(|fault| fault.blame(Blame::Recipe))?;
-    Ok((document, payload.blobs))
+async fn document(payload: pod::Payload, what: String) -> Result<(Document, Vec<Blob>), Fault> {
+    let pod::Payload { json, blobs, .. } = payload;
+    let document = reading(json.len(), move || Document::parse(json, &what)).await.map_err(|fault| fault.blame(Blame::Recipe))?;
+    Ok((document, blobs))
 }

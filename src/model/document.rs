@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     fault::{Code, Fault},
-    limits::DOCUMENT_BYTES_MAX,
+    limits::{DOCUMENT_BYTES_MAX, DOCUMENT_VALUES_BYTES_MAX, JSON_OBJECT_BYTES, JSON_VALUE_BYTES},
 };
 
 /// One JSON document within Hob's bounds: at most [`DOCUMENT_BYTES_MAX`] bytes, no NaN, no lone
@@ -27,6 +27,19 @@ impl Document {
                 format!("{what} is {} bytes of JSON; at most {DOCUMENT_BYTES_MAX} are carried", text.len()),
             )
             .hint("pass large data as a blob"));
+        }
+        let values = values_bytes(text.as_bytes());
+        if values > DOCUMENT_VALUES_BYTES_MAX {
+            return Err(Fault::new(
+                Code::TooLarge,
+                format!(
+                    "{what} is {} bytes of JSON in so many small values that they take {} MiB; at most {} are given to a document",
+                    text.len(),
+                    values >> 20,
+                    DOCUMENT_VALUES_BYTES_MAX >> 20
+                ),
+            )
+            .hint("pass tables as a blob, or as one array for each column"));
         }
         let value: Value = serde_json::from_str(&text).map_err(|error| {
             Fault::new(Code::InvalidJson, format!("{what} is not valid JSON: {error}"))
@@ -64,6 +77,35 @@ impl From<Value> for Document {
     fn from(value: Value) -> Document {
         Document { text: value.to_string(), value }
     }
+}
+
+/// Bytes of memory that the values of a JSON text take, roughly and at least: a table of objects can take eighty times its text. Nothing is
+/// counted of a text that is too short to take too much.
+fn values_bytes(text: &[u8]) -> usize {
+    // The shortest that makes an object with a key: `{"":1},`.
+    const SHORTEST: usize = 7;
+    if text.len() / SHORTEST * (JSON_OBJECT_BYTES + 2 * JSON_VALUE_BYTES) <= DOCUMENT_VALUES_BYTES_MAX {
+        return 0;
+    }
+    let (mut values, mut objects, mut at) = (1, 0, 0);
+    while at < text.len() {
+        match text[at] {
+            b'"' => {
+                at += 1;
+                while at < text.len() && text[at] != b'"' {
+                    at += if text[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            b',' | b'[' => values += 1,
+            b'{' => {
+                values += 1;
+                objects += 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    values * JSON_VALUE_BYTES + objects * JSON_OBJECT_BYTES
 }
 
 /// Whether `text` has 19 digits in a row: the shortest integer past 64 bits. It looks at every 19th byte, which such a
@@ -115,6 +157,21 @@ fn integer_past_64_bits(text: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_many_times_its_text_is_refused_before_it_is_read() {
+        let list = |item: &str, bytes: usize| format!("[{}{item}]", format!("{item},").repeat(bytes / (item.len() + 1) - 1));
+        let objects = Document::parse(list(r#"{"":1}"#, DOCUMENT_BYTES_MAX - 8), "input").unwrap_err();
+        assert!(objects.code == Code::TooLarge && objects.message.contains("many small values"), "{objects}");
+        for fits in [
+            list("1", DOCUMENT_BYTES_MAX - 8),
+            list("[]", DOCUMENT_BYTES_MAX - 8),
+            list(r#"{"":1}"#, 1 << 20),
+            list(r#""{{{{{{{{{{""#, DOCUMENT_BYTES_MAX - 8),
+        ] {
+            assert!(Document::parse(fits, "input").is_ok());
+        }
+    }
 
     #[test]
     fn only_carriable_json_becomes_a_document() {

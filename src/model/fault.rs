@@ -268,7 +268,7 @@ impl Fault {
         self
     }
 
-    /// Adds one entry to `detail`, or how many bytes were dropped of one that is too long.
+    /// Adds one entry to `detail`; of a text that is too long its two ends, of anything else that is how many bytes were dropped.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Fault {
         if !self.detail.is_object() {
             self.detail = Value::Object(Default::default());
@@ -278,9 +278,10 @@ impl Fault {
             Value::Null | Value::Bool(_) | Value::Number(_) => 0,
             value => value.to_string().len(),
         };
-        self.detail[key] = match bytes <= FAULT_ENTRY_BYTES_MAX {
-            true => value,
-            false => serde_json::json!({ "detail_dropped_bytes": bytes }),
+        self.detail[key] = match value {
+            value if bytes <= FAULT_ENTRY_BYTES_MAX => value,
+            Value::String(text) => ends(&text, FAULT_DETAIL_BYTES_MAX / 2).into(),
+            _ => serde_json::json!({ "detail_dropped_bytes": bytes }),
         };
         self
     }
@@ -330,6 +331,12 @@ fn is_deeper(value: &Value, than: usize) -> bool {
     }
 }
 
+/// The first and last `bytes` of a text, with what was left out between them.
+fn ends(text: &str, bytes: usize) -> String {
+    let (head, tail) = (text.floor_char_boundary(bytes), text.ceil_char_boundary(text.len() - bytes));
+    format!("{} [{} bytes left out] {}", &text[..head], tail - head, &text[tail..])
+}
+
 /// The first `bytes` of a text, at most.
 pub(super) fn cut(mut text: String, bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes));
@@ -365,9 +372,10 @@ mod tests {
     #[test]
     fn a_fault_is_bounded_whoever_makes_it() {
         let long = "ä".repeat(4 << 20);
-        let fault = Fault::new(Code::InvalidInput, long.clone()).hint(long.clone()).with("keys", long).with("few", 3);
-        assert!(serde_json::to_string(&fault).unwrap().len() < 3 * FAULT_MESSAGE_BYTES_MAX);
-        assert_eq!(fault.detail, serde_json::json!({ "keys": { "detail_dropped_bytes": (8 << 20) + 2 }, "few": 3 }));
+        let fault = Fault::new(Code::InvalidInput, long.clone()).hint(long.clone()).with("text", long.clone()).with("keys", vec![long]);
+        assert!(serde_json::to_string(&fault).unwrap().len() < 3 * FAULT_MESSAGE_BYTES_MAX + FAULT_DETAIL_BYTES_MAX);
+        assert_eq!(fault.detail["keys"], serde_json::json!({ "detail_dropped_bytes": (8 << 20) + 4 }));
+        assert!(fault.detail["text"].as_str().is_some_and(|text| text.ends_with('ä') && text.contains("bytes left out")));
     }
 
     #[test]

@@ -34,7 +34,10 @@ pub mod tuf;
 pub mod unpack;
 pub mod uv;
 
-use crate::model::{Code, Fault};
+use crate::model::{
+    Code, Fault,
+    limits::{READ_HERE_BYTES_MAX, READS_AT_ONCE},
+};
 
 /// Runs blocking work off the async threads; a panic there is Hob's own fault, not a hang.
 ///
@@ -44,4 +47,18 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault>
         Ok(result) => result,
         Err(error) => Err(Fault::new(Code::Internal, format!("a background task ended early: {error}"))),
     }
+}
+
+/// Reads a text of so many bytes: a short one here, a long one off the async threads, few at a time.
+pub async fn reading<T: Send + 'static>(bytes: usize, read: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    static READS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(READS_AT_ONCE);
+    if bytes <= READ_HERE_BYTES_MAX {
+        return read();
+    }
+    let held = READS.acquire().await.map_err(|_| Fault::new(Code::Internal, "nothing is read any more"))?;
+    blocking(move || {
+        let _held = held;
+        read()
+    })
+    .await
 }

@@ -24,6 +24,7 @@ use crate::{
     door::lines::{self, CallBody},
     host::Running,
     model::{Call, Code, Document, Fault, Outcome, RecipeRef, limits},
+    shelf::reading,
 };
 
 /// `POST /v1/recipes/{publisher}/{name}/{operation}`: the input is the body, the output is the response's.
@@ -55,10 +56,13 @@ async fn answer(server: &Server, request: Request) -> Result<Outcome, Fault> {
     let priority = header(&head.headers, "x-hob-priority")?.map(str::parse).transpose()?.unwrap_or_default();
     let session = header(&head.headers, "x-hob-session")?.map(str::to_owned);
     let body = whole(server, &head.headers, body, limits::DOCUMENT_BYTES_MAX).await?;
-    let text = std::str::from_utf8(&body.bytes)
-        .map_err(|error| Fault::new(Code::InvalidJson, format!("the request's body is not UTF-8 at byte {}", error.valid_up_to())))?;
-    let input = Document::parse(text, "input")?;
-    drop(body);
+    let length = body.bytes.len();
+    let read = move || {
+        let text = std::str::from_utf8(&body.bytes)
+            .map_err(|error| Fault::new(Code::InvalidJson, format!("the request's body is not UTF-8 at byte {}", error.valid_up_to())))?;
+        Document::parse(text, "input")
+    };
+    let input = reading(length, read).await?;
     let operation = operation.to_owned();
     server.host.call(Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session }).await
 }
@@ -86,8 +90,8 @@ async fn begun(server: &Server, request: Request) -> Result<EventLines, Fault> {
     let permit = server.admit()?;
     let (head, body) = request.into_parts();
     let body = whole(server, &head.headers, body, limits::SERVE_CALL_BYTES_MAX).await?;
-    let call = CallBody::parse(&body.bytes)?;
-    drop(body);
+    let length = body.bytes.len();
+    let call = reading(length, move || CallBody::parse(&body.bytes)).await?;
     let word = call.recipe.as_str();
     let recipe = match word.contains('@') && !word.contains('/') {
         true => server.host.resolve(word).await?,
@@ -97,7 +101,8 @@ async fn begun(server: &Server, request: Request) -> Result<EventLines, Fault> {
         let fault = Fault::new(Code::Unsigned, format!("{} is a recipe folder, and a server runs signed recipes only", folder.display()));
         return Err(fault.hint("install the recipe from a repository, or let `hob call` run the folder in a host of its own"));
     }
-    Ok(EventLines::new(server.host.start(call.call(recipe)?), permit))
+    let call = reading(length, move || call.call(recipe)).await?;
+    Ok(EventLines::new(server.host.start(call), permit))
 }
 
 /// What one step of a call's answer leaves: the bytes to send, and the call if it goes on.

@@ -30,7 +30,7 @@ pub(super) struct Raw {
     /// Another size field than the content's.
     size: Option<[u8; 12]>,
     link: &'static str,
-    content: Vec<u8>,
+    pub(super) content: Vec<u8>,
 }
 
 fn raw(name: impl AsRef<[u8]>, kind: u8, content: &[u8]) -> Raw {
