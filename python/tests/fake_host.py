@@ -59,6 +59,7 @@ class Pod:
         operations=None,
         python=sys.executable,
         site_packages=None,
+        environment=None,
         models=None,
         command=(),
         files=None,
@@ -80,6 +81,7 @@ class Pod:
                 file.write(textwrap.dedent(text))
         self.operations = operations or {}
         self.site_packages = site_packages
+        self.environment = environment  # the interpreter that the pod is to take itself for
         self.models = models or {}
         self.concurrency = concurrency
         self.warm_up = warm_up
@@ -133,6 +135,7 @@ class Pod:
             "folder": self.folder,
             "entry": "pod:Pod",
             "site_packages": self.site_packages,
+            **({} if self.environment is None else {"python": self.environment}),
             "scratch": self.scratch,
             "models": self.models,
             "operations": {name: {"streaming": kind is True, "batch": kind == "batch"} for name, kind in self.operations.items()},

@@ -216,12 +216,24 @@ class Environment(unittest.TestCase):
         shutil.rmtree(cls.folder)
 
     def test_packages_prefix_and_pth_files_are_the_environments(self):
+        # As it is where the environment's interpreter runs, and where another one is told to take itself for that.
+        for how in ({"python": self.python}, {"python": sys._base_executable, "environment": self.python}):
+            with self.subTest(how=how):
+                self.environments_packages(how)
+
+    def environments_packages(self, how):
         source = "import sys, tensors, by_pth\n" + GOOD
-        pod = Pod(source, {"run": False}, python=self.python, site_packages=self.packages)
+        pod = Pod(source, {"run": False}, site_packages=self.packages, **how)
         self.addCleanup(pod.close)
         pod.ready()
-        self.assertEqual(pod.call("run", {"code": "sys.prefix"}), self.venv)
+        for prefix in ("sys.prefix", "sys.exec_prefix"):
+            self.assertEqual(pod.call("run", {"code": prefix}), self.venv)
+        self.assertEqual(pod.call("run", {"code": "sys.executable"}), self.python)
         self.assertTrue(pod.call("run", {"code": "sys.base_prefix != sys.prefix and sys.from_pth"}))
+        child = "import sys, tensors; print([sys.executable, sys.prefix, sys.base_prefix, tensors.where])"
+        said = pod.call("run", {"code": f"eval(__import__('subprocess').check_output([sys.executable, '-c', {child!r}]))"})
+        self.assertEqual(said[:2], [self.python, self.venv])
+        self.assertEqual(said[2:], pod.call("run", {"code": "[sys.base_prefix, __import__('tensors').where]"}))
         self.assertEqual(
             pod.call("run", {"code": "__import__('tensors').where"}),
             os.path.join(self.packages, "tensors", "__init__.py"),
@@ -244,7 +256,7 @@ class Environment(unittest.TestCase):
             'return multiprocessing.get_context("spawn").Pool(1).apply(__import__("checks").where) or eval(',
         )
         files = {"checks.py": "import tensors, hob_pod\ndef where():\n    return tensors.where\n"}
-        pod = Pod(source, {"run": False}, python=self.python, site_packages=self.packages, files=files)
+        pod = Pod(source, {"run": False}, environment=self.python, site_packages=self.packages, files=files)
         self.addCleanup(pod.close)
         self.assertIn("tensors", pod.ready().call("run", {"code": "0"}))
 

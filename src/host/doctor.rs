@@ -41,7 +41,7 @@ impl Host {
         };
         let (trial, zygotes, error) = match found {
             Ok(python) => {
-                let program = Program { python: python.executable, site_packages: None };
+                let program = Program { base: python.executable.clone(), python: python.executable, site_packages: None };
                 let zygotes = self.try_a_zygote(&program).await?;
                 match self.try_a_sandbox(&program).await {
                     Ok(trial) => (Some(trial), zygotes, None),

@@ -442,8 +442,15 @@ impl Inner {
             None => self.build_environment(recipe, Existing::Trust).await?,
         };
         let program = match &environment {
-            Some(environment) => Program { python: environment.python.clone(), site_packages: Some(environment.site_packages.clone()) },
-            None => Program { python: self.python(recipe).await?.executable, site_packages: None },
+            Some(environment) => Program {
+                base: environment.base()?,
+                python: environment.python.clone(),
+                site_packages: Some(environment.site_packages.clone()),
+            },
+            None => {
+                let python = self.python(recipe).await?.executable;
+                Program { base: python.clone(), python, site_packages: None }
+            }
         };
         Ok((program, environment))
     }

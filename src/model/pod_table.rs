@@ -50,7 +50,7 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
         Some(file) => return Err(table.fault(&file, "warm_up", "only a pod with `runtime = \"python\"` has a warm-up file")),
         None => None,
     };
-    let env = variables(table)?;
+    let env = variables(table, &runtime)?;
     let memory_bytes = table.optional_integer("memory_bytes", limits::POD_MEMORY_BYTES_MIN, u64::MAX)?;
     let processes = table.optional_integer("processes", 1, limits::POD_PROCESSES_MAX)?;
     let nice = table.optional_integer("nice", 0, limits::POD_NICE_MAX)?.unwrap_or(0) as u8;
@@ -160,11 +160,12 @@ fn lever(table: &mut Table) -> Result<Option<LeverSpec>, Fault> {
 }
 
 /// `[pod.env]`: plain text for names that are the recipe's to choose.
-fn variables(table: &mut Table) -> Result<BTreeMap<String, String>, Fault> {
+fn variables(table: &mut Table, runtime: &Runtime) -> Result<BTreeMap<String, String>, Fault> {
     let Some(table) = table.optional_table("env")? else { return Ok(BTreeMap::new()) };
     let mut env = BTreeMap::new();
     for (name, value) in table.strings()? {
         is_free_variable(&name).map_err(|why| table.fault(&value, &name, why))?;
+        heeded(&name, runtime).map_err(|why| table.fault(&value, &name, why))?;
         if value.get_ref().contains('\0') {
             // The kernel takes none: every start of a pod would fail.
             return Err(table.fault(&value, &name, "found a NUL in the text of a variable, which no process can be given"));
@@ -175,6 +176,20 @@ fn variables(table: &mut Table) -> Result<BTreeMap<String, String>, Fault> {
         env.insert(name, value.into_inner());
     }
     Ok(env)
+}
+
+/// Whether a variable of that name does in a pod what its name says: a Python pod has its variables when its interpreter runs already, within the walls.
+///
+/// Errors: why not, and what to use, for people.
+fn heeded(name: &str, runtime: &Runtime) -> Result<(), String> {
+    let instead = match name {
+        _ if matches!(runtime, Runtime::Executable { .. }) => return Ok(()),
+        "LANG" => "`locale.setlocale` in the pod (it starts with C.UTF-8)",
+        _ if name.starts_with("LC_") => "`locale.setlocale` in the pod (it starts with C.UTF-8)",
+        _ if name.starts_with("MALLOC_") => "`mallopt` of the C library by `ctypes` in the pod, as its first line",
+        _ => return Ok(()),
+    };
+    Err(format!("`{name}` is read when a process starts, and a Python pod is given its variables after that: use {instead}"))
 }
 
 /// `preload`: modules that the environment has, so only a pod with one may name some.
@@ -212,6 +227,11 @@ pub(super) fn permissions(table: &mut Table, pod: Option<&PodSpec>) -> Result<Pe
                 return Err(table.fault(&value, kind, format!("`{}` twice", value.get_ref())));
             }
             // One of the two would silently win.
+            if kind == "env"
+                && let Some(pod) = pod
+            {
+                heeded(value.get_ref(), &pod.runtime).map_err(|why| table.fault(&value, kind, why))?;
+            }
             if kind == "env" && pod.is_some_and(|pod| pod.env.contains_key(value.get_ref())) {
                 return Err(table.fault(&value, kind, format!("`{}` is set by `[pod.env]` already", value.get_ref())));
             }

@@ -204,9 +204,8 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         None => Fault::new(Code::SandboxUnavailable, format!("seccomp: {why}")),
     })?;
 
-    let python = subject.program.python.canonicalize().unwrap_or_else(|_| subject.program.python.clone());
     let mut programs = system.folders.clone();
-    programs.extend(above(&python, 2));
+    programs.extend(above(&subject.program.base, 2));
     if subject.program.site_packages.is_some() {
         programs.extend(above(&subject.program.python, 2));
     }
@@ -303,9 +302,8 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
 pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[String]) -> Result<[Vec<u8>; 2], Fault> {
     let system = system();
     let filters = system.filters.as_ref().map_err(|why| Fault::new(Code::SandboxUnavailable, format!("no zygote: {why}")))?;
-    let python = program.python.canonicalize().unwrap_or_else(|_| program.python.clone());
     let mut read = system.folders.clone();
-    read.extend(above(&python, 2));
+    read.extend(above(&program.base, 2));
     read.extend(above(&program.python, 2));
     read.extend(above(keeper, 2));
     read.extend(system.settings.iter().cloned());

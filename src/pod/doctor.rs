@@ -12,7 +12,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::{confine, devices::Gpu, process::Program, registry, starting::cgroups, vitals};
+use super::{
+    confine,
+    devices::Gpu,
+    process::{OUTSIDE, Program},
+    registry,
+    starting::cgroups,
+    vitals,
+};
 use crate::model::{
     Code, Fault,
     doctor::{Bounds, Machine, Trial},
@@ -33,11 +40,11 @@ pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &
     let io = |error: std::io::Error| Fault::io("trying the sandbox", &error);
     // The file that a pod must not be able to read: here it has to be there as well.
     std::fs::write(registry::path_of(folder), "nobody within reads this\n").map_err(io)?;
-    let mut command = Command::new(&program.python);
+    let mut command = Command::new(&program.base);
     command.args(["-I", "-S", "-B"]).arg(keeper.with_file_name("doctor.py"));
     let mut child = command
         .env_clear()
-        .envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")])
+        .envs(OUTSIDE)
         .current_dir(folder)
         .process_group(0)
         .kill_on_drop(true)
@@ -61,7 +68,7 @@ pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &
     };
     let tried = timeout(Duration::from_millis(DOCTOR_TRIAL_MS), tried).await;
     let failed = |why: String| {
-        Fault::new(Code::SandboxUnavailable, format!("the sandbox cannot be tried with {}: {why}", program.python.display()))
+        Fault::new(Code::SandboxUnavailable, format!("the sandbox cannot be tried with {}: {why}", program.base.display()))
             .hint("name another interpreter with HOB_PYTHON (3.9 or newer)")
     };
     let (out, err, status) = tried.map_err(|_| failed(format!("no answer within {DOCTOR_TRIAL_MS} ms")))?.map_err(io)?;

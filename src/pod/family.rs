@@ -35,7 +35,7 @@ use tokio::{
 use super::{
     confine,
     log::{self, Log},
-    process::{Keeps, Program, Spec, environment, threads},
+    process::{Keeps, OUTSIDE, Program, Spec, threads},
     state::Ending,
 };
 use crate::model::limits::{EXIT_GRACE_MS, FAMILY_PACKET_BYTES_MAX, FAULT_TAIL_LINES, LAST_WORDS_TURNS_MAX, ZYGOTE_BOOT_MS};
@@ -106,28 +106,10 @@ pub(super) struct Member {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ToHead<'a> {
-    Boot {
-        plan: &'a RawValue,
-        zygote_plan: &'a RawValue,
-        preload: &'a [String],
-        site_packages: Option<String>,
-        environment: HashMap<&'a str, &'a str>,
-    },
-    Fork {
-        id: u64,
-        plan: &'a RawValue,
-        title: String,
-        environment: HashMap<&'a str, String>,
-        threads: u32,
-        page: Option<String>,
-    },
-    Signal {
-        id: u64,
-        number: i32,
-    },
-    Kill {
-        id: u64,
-    },
+    Boot { plan: &'a RawValue, zygote_plan: &'a RawValue, preload: &'a [String], site_packages: Option<String>, python: String },
+    Fork { id: u64, plan: &'a RawValue, title: String, threads: u32, page: Option<String> },
+    Signal { id: u64, number: i32 },
+    Kill { id: u64 },
 }
 
 #[derive(Deserialize)]
@@ -160,12 +142,12 @@ impl Family {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|error| io(error.into()))?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|error| io(error.into()))?;
-        let mut command = Command::new(&boot.program.python);
+        let mut command = Command::new(&boot.program.base);
         command.args(["-I", "-S", "-B"]).arg(boot.keeper.with_file_name("family.py"));
         command.arg("--host-pid").arg(std::process::id().to_string()).args(["--title", "hob: zygote of wheels, once it is one"]);
         let mut child = command
             .env_clear()
-            .envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")])
+            .envs(OUTSIDE)
             // For people who look: whose it is.
             .env("HOB_FAMILY", &boot.folder)
             .current_dir(&boot.folder)
@@ -198,15 +180,17 @@ impl Family {
         ];
         let places = ["HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME"].map(|name| (name, confine::FORKED_SCRATCH));
         let own = boot.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let base = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("USER", "pod"), ("LOGNAME", "pod")];
+        let user = [("USER", "pod"), ("LOGNAME", "pod")];
+        let variables: HashMap<&str, &str> = OUTSIDE.into_iter().chain(user).chain(places).chain(fixed).chain(own).collect();
         let message = ToHead::Boot {
             plan: &plan,
             zygote_plan: &zygote_plan,
             preload: boot.preload,
             site_packages: boot.program.site_packages.as_ref().map(|path| path.display().to_string()),
-            environment: base.into_iter().chain(places).chain(fixed).chain(own).collect(),
+            python: boot.program.python.display().to_string(),
         };
-        family.0.send(&message, &[]).map_err(io)?;
+        let variables = in_memory(&variables).map_err(io)?;
+        family.0.send(&message, &[variables.as_fd()]).map_err(io)?;
         let preload = boot.preload.to_vec();
         let becomes_ready = async move {
             match timeout(Duration::from_millis(ZYGOTE_BOOT_MS), ready).await {
@@ -278,7 +262,6 @@ impl Family {
             id,
             plan,
             title: format!("hob: {}", spec.recipe.manifest().name),
-            environment: environment(spec, Path::new(confine::FORKED_SCRATCH)).into_iter().collect(),
             threads: spec.recipe.manifest().pod.as_ref().map_or(1, threads),
             page: page.map(|page| page.display().to_string()),
         };
@@ -397,6 +380,15 @@ fn heard(book: &Mutex<Book>, message: FromHead, handle: Option<OwnedFd>, ready: 
         }
         FromHead::Barren => locked(book).barren = true,
     }
+}
+
+/// A file in memory that holds `variables` as JSON, at its beginning: guard and head pass it on to the zygote, which reads it once it is confined.
+fn in_memory(variables: &HashMap<&str, &str>) -> std::io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    let mut file = std::fs::File::from(rustix::fs::memfd_create("hob-variables", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(variables)?)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// A status as wait(2) gives it.

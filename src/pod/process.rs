@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     clerk::Clerk,
     family::{Family, Member},
+    leftovers,
     state::Ending,
     vitals,
 };
@@ -31,7 +32,10 @@ use crate::model::{
 /// What runs the pod.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// Interpreter of the environment, or any interpreter when the pod is an executable: the keeper needs one.
+    /// The interpreter that runs, of the keeper too: a real one of the machine's, in a folder to which no recipe and no wheel writes.
+    pub base: PathBuf,
+    /// The one that the pod takes itself for, and with which it starts its children: the environment's, whose folder holds what its wheels put
+    /// there. The same as `base` without an environment.
     pub python: PathBuf,
     /// Where the environment's packages lie; none for a pod without requirements.
     pub site_packages: Option<PathBuf>,
@@ -92,16 +96,19 @@ enum Body {
     Forked(Member),
 }
 
-/// Environment variables of a pod: from scratch; of the host's only those that it was granted. `scratch`: its folder as it sees it.
+/// All variables of a process that is not confined (a keeper, the guard and the head of a family, the doctor), but for marks that say whose it is.
+/// Variables decide which code a process loads as it starts, so that nothing of a recipe's or of a grant's is among them.
+pub(super) const OUTSIDE: [(&str, &str); 2] = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")];
+
+/// Environment variables of a pod, which is told them when it is confined: from scratch; of the host's only those that it was granted. `scratch`: its
+/// folder as it sees it.
 pub(super) fn environment<'a>(spec: &'a Spec, scratch: &Path) -> Vec<(&'a str, String)> {
     let scratch = scratch.display().to_string();
     let pod = spec.recipe.manifest().pod.as_ref();
     let threads = pod.map_or(1, threads).to_string();
-    let mut variables = vec![
-        // Inherited by all that descends from it: how what fled is found, should keeper and host be killed.
-        ("HOB_POD", spec.incarnation.clone()),
-        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
-        ("LANG", "C.UTF-8".to_owned()),
+    let mut variables: Vec<_> = OUTSIDE.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    variables.extend([
+        (leftovers::VARIABLE, spec.incarnation.clone()),
         ("HOME", scratch.clone()),
         ("TMPDIR", scratch.clone()),
         ("XDG_CACHE_HOME", scratch.clone()),
@@ -116,7 +123,7 @@ pub(super) fn environment<'a>(spec: &'a Spec, scratch: &Path) -> Vec<(&'a str, S
         ("OMP_NUM_THREADS", threads.clone()),
         ("OPENBLAS_NUM_THREADS", threads.clone()),
         ("MKL_NUM_THREADS", threads),
-    ];
+    ]);
     variables.extend(pod.into_iter().flat_map(|pod| &pod.env).map(|(name, value)| (name.as_str(), value.clone())));
     // One that the host does not have, or that is not text, the pod does not have either.
     let granted = spec.grants.permissions.env.iter().map(|name| name.as_str());
@@ -146,7 +153,7 @@ impl Process {
     fn spawn_in_scratch(spec: &Spec, page: Option<&Path>) -> std::io::Result<Process> {
         let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
         let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
-        let mut command = Command::new(&spec.program.python);
+        let mut command = Command::new(&spec.program.base);
         // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its place;
         // -B: no bytecode beside the runner, which nobody compares, and which a full disk would leave torn for good.
         command.args(["-I", "-S", "-B"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
@@ -160,7 +167,11 @@ impl Process {
         }
         let mut child = command
             .env_clear()
-            .envs(environment(spec, &spec.scratch))
+            .envs(OUTSIDE)
+            // Inherited by all that descends from it: how what fled is found, should keeper and host be killed.
+            .env(leftovers::VARIABLE, &spec.incarnation)
+            // For people who look: whose it is.
+            .env("HOB_SCRATCH", &spec.scratch)
             .current_dir(&spec.scratch)
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(control_theirs)))

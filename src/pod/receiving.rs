@@ -213,6 +213,7 @@ impl Driver {
             false => Class::Gpu,
         };
         let _ = self.shared.confinement.set(Confinement { class, missing });
+        self.say_variables();
         if let Some(number) = way_out
             && let Err(error) = self.open_way_out(number)
         {

@@ -12,6 +12,7 @@ use super::{
     frame,
     handle::Reply,
     hands::Outgoing,
+    process::environment,
     regions::{Copying, New, Placing},
     state::{AskId, Event},
     wire::{self, Control, PROTOCOL},
@@ -41,6 +42,12 @@ impl Driver {
         self.say(&Control::Exit);
     }
 
+    pub(super) fn say_variables(&mut self) {
+        let scratch = self.process.scratch(&self.spec);
+        let message = wire::control(&Control::Variables { variables: environment(&self.spec, scratch).into_iter().collect() });
+        frame::encode(self.control.out(), 0, &message, std::iter::empty());
+    }
+
     pub(super) fn send_start(&mut self) {
         let manifest = self.spec.recipe.manifest().clone();
         let version = manifest.version.to_string();
@@ -49,6 +56,7 @@ impl Driver {
         let folder = self.spec.recipe.folder().display().to_string();
         let scratch = self.process.scratch(&self.spec).display().to_string();
         let site_packages = self.spec.program.site_packages.as_ref().map(|path| path.display().to_string());
+        let python = self.spec.program.python.display().to_string();
         let models: Vec<(String, String)> =
             self.spec.recipe.models().iter().map(|model| (model.name.clone(), model.path.display().to_string())).collect();
         let entry = match manifest.pod.as_ref().map(|pod| &pod.runtime) {
@@ -83,6 +91,7 @@ impl Driver {
             folder: &folder,
             entry,
             site_packages: site_packages.as_deref(),
+            python: &python,
             scratch: &scratch,
             models: models.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect(),
             concurrency: self.rules.concurrency as u32,

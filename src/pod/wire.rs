@@ -35,6 +35,8 @@ pub struct Start<'a> {
     pub folder: &'a str,
     pub entry: &'a str,
     pub site_packages: Option<&'a str>,
+    /// The interpreter that it is to take itself for.
+    pub python: &'a str,
     pub scratch: &'a str,
     pub models: BTreeMap<&'a str, &'a str>,
     /// Units that run at a time.
@@ -76,6 +78,10 @@ pub struct OperationWire {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Control<'a> {
+    /// To one that is confined, before it has said `hello`: its environment. The keeper's part of it reads this, no code of the recipe's.
+    Variables {
+        variables: BTreeMap<&'a str, String>,
+    },
     Start(Box<Start<'a>>),
     /// The first time; then on the data lane, as `unload`.
     Load {

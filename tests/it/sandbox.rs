@@ -11,4 +11,5 @@ mod granted;
 mod layers;
 mod neighbours;
 mod ordinary;
+mod variables;
 mod victim;

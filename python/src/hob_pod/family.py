@@ -13,8 +13,8 @@ namespace of their own, and when its first process ends, the kernel ends every o
 
 Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message, with the descriptors that belong to it.
 
-    host -> head   {"type": "boot", "plan", "zygote_plan", "preload", "site_packages", "environment"}
-                   {"type": "fork", "id", "plan", "title", "environment", "threads", "page"} + control, stdout, stderr
+    host -> head   {"type": "boot", "plan", "zygote_plan", "preload", "site_packages", "python"} + a file with variables, for the zygote alone
+                   {"type": "fork", "id", "plan", "title", "threads", "page"} + control, stdout, stderr
                    {"type": "signal", "id", "number"}: to the pod's group; {"type": "kill", "id"}: all of that pod
     head -> host   {"type": "ready", "seconds"} or {"type": "unforkable", "why"}: once
                    {"type": "born", "id"} + a pidfd; {"type": "over", "id", "status"}: nothing of it is left
@@ -46,7 +46,7 @@ def main(arguments):
     host_handle = watch(int(values["--host-pid"]))
     title = Title(values.get("--title"), kernel.prctl)
     channel = Channel(0)
-    boot, _ = channel.receive()
+    boot, (variables,) = channel.receive()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -62,14 +62,15 @@ def main(arguments):
         # A guard that died before this is missed by it, but then the host hears of its end and hangs up.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
-            Head(channel, boot, title, kernel, root).run()
+            Head(channel, boot, title, kernel, root).run(variables)
         except BaseException:
             import traceback
 
             os.write(2, traceback.format_exc().encode("utf-8", "replace"))
             os._exit(EXIT_NO_FAMILY)
     title.show("guard")
-    os.close(0)
+    for descriptor in (0, variables):
+        os.close(descriptor)
     _guard(head, host_handle)
 
 
@@ -132,7 +133,7 @@ class Head:
         self.zygote = self.zygote_channel = None
         self.unswept = []  # pods that are over, whose processes are being looked for
 
-    def run(self):
+    def run(self, variables):
         """Until the host hangs up, or the zygote is gone and with it the last pod. Its end is everybody's."""
         kernel, base = self.kernel, self.boot["plan"]["view"]["base"]
         kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
@@ -155,8 +156,9 @@ class Head:
             from hob_pod import zygote
 
             self.title.show("zygote")
-            zygote.main(self.boot, self.top, theirs.detach())
+            zygote.main(self.boot, self.top, theirs.detach(), variables)
         theirs.close()
+        os.close(variables)
         self.zygote_channel = Channel(ours.detach())
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -224,7 +226,7 @@ class Head:
                 page = os.open(message["page"], os.O_RDWR | os.O_CLOEXEC)
             member = self.members[identity] = Member(identity, device)
             member.page = page
-            order = {key: message[key] for key in ("id", "plan", "title", "environment", "threads")}
+            order = {key: message[key] for key in ("id", "plan", "title", "threads")}
             self.zygote_channel.send(order, [*descriptors, *([page] if page is not None else [])])
         except OSError as error:
             os.write(descriptors[2], f"hob_pod: cannot fork: {error}\n".encode())

@@ -104,7 +104,7 @@ class Runner:
     def _set_up_imports(self):
         """The environment's packages, unless a zygote has them, and the recipe's own modules."""
         if not self._packages_are_there:
-            set_up_packages(self.start["site_packages"])
+            set_up_packages(self.start["site_packages"], self.start.get("python"))
         sys.path.insert(0, self.pod_folder)
         sys.dont_write_bytecode = True  # the recipe's folder is what was signed, to the file
         try:
@@ -200,13 +200,21 @@ class Runner:
             self.server.operations[name] = serving.Operation(method, takes_blobs, declared["streaming"], declared["batch"], is_async)
 
 
-def set_up_packages(packages):
-    """The environment's packages, as `site` would without -I -S. `packages`: their folder, or None."""
+def set_up_packages(packages, python=None):
+    """The environment's packages, as `site` would without -I -S. `packages`: their folder, or None.
+
+    `python`: the environment's interpreter. It runs nothing here, because its folder holds what a stranger's packages put there; but this
+    process says of itself that it is that one, and so are the processes that it starts.
+    """
+    if python is not None:
+        sys.executable = python
     if packages is not None:
         import site
 
         beside = os.path.dirname(sys.executable)
         if any(os.path.exists(os.path.join(at, "pyvenv.cfg")) for at in (beside, os.path.dirname(beside))):
+            if python is not None:
+                sys.prefix = sys.exec_prefix = os.path.dirname(beside)  # as this interpreter would have found itself
             site.main()  # sets sys.prefix to the environment, runs its .pth files
         if os.path.realpath(packages) not in map(os.path.realpath, sys.path):
             site.addsitedir(packages)

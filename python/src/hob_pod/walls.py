@@ -64,24 +64,49 @@ class Walls:
         if self._listener is not None:
             said["way_out"] = self._listener.fileno()
             proxy = f"http://127.0.0.1:{self.plan['proxy']}"
-            for name in ("http_proxy", "https_proxy", "all_proxy"):
-                os.environ[name] = os.environ[name.upper()] = proxy
+            proxies = {form: proxy for name in ("http_proxy", "https_proxy", "all_proxy") for form in (name, name.upper())}
+        else:
+            proxies = {}
         _say(self._control, said)
+        # Not before: what a recipe or a grant sets is in no process that is not confined.
+        self._take_variables(proxies)
+
+    def _take_variables(self, proxies):
+        """Has the variables of the pod, for itself and for whatever it executes, and no others."""
+        message = json.loads(_frame(self._control))
+        if message.get("type") != "variables":
+            raise Refused("plan", "wanted `variables` once the pod is confined")
+        set_variables({**message["variables"], **proxies})
 
     def _refuse(self, refused):
         _say(self._control, {"type": "refused", "layer": refused.layer, "why": refused.why})
         os._exit(EXIT_REFUSED)
 
 
+def set_variables(variables):
+    """Replaces the environment of this process and of what it will execute."""
+    os.environ.clear()
+    os.environ.update(variables)
+    if "TZ" in variables:
+        import time
+
+        time.tzset()  # it was read when the process started
+
+
 def _read_plan(control):
-    json_bytes, tail_bytes, _ = wire.HEADER.unpack(_exactly(control, wire.HEADER.size))
-    if tail_bytes or json_bytes > PLAN_BYTES_MAX:
-        raise Refused("plan", f"a plan of {json_bytes} bytes and a tail of {tail_bytes}")
-    plan = json.loads(_exactly(control, json_bytes))
+    plan = json.loads(_frame(control))
     if plan.get("type") != "confine":
         raise Refused("plan", "wanted `confine` as the first message of the host")
     plan["proxy"] = 0
     return plan
+
+
+def _frame(control):
+    """The next message of the host, which has no tail."""
+    json_bytes, tail_bytes, _ = wire.HEADER.unpack(_exactly(control, wire.HEADER.size))
+    if tail_bytes or json_bytes > PLAN_BYTES_MAX:
+        raise Refused("plan", f"a plan of {json_bytes} bytes and a tail of {tail_bytes}")
+    return _exactly(control, json_bytes)
 
 
 def _exactly(control, count):

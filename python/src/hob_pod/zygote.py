@@ -7,6 +7,7 @@ or cannot bear a fork makes this zygote unforkable, and its pods are started the
 
 import _signal as signal
 import gc
+import json
 import os
 import select
 import sys
@@ -32,13 +33,14 @@ _SET_THREADS = (
 )
 
 
-def main(boot, top, descriptor):
-    """Never returns. `top`: its root in the namespace of the head. `descriptor`: the socket to the head."""
+def main(boot, top, descriptor, variables):
+    """Never returns. `top`: its root in the namespace of the head. `descriptor`: the socket to the head. `variables`: a file with those that
+    its recipe sets, as JSON, which nobody reads before the walls stand."""
     channel = Channel(descriptor)
     begun = time.monotonic()
     try:
         _confine(boot["zygote_plan"], top)
-        _preload(boot)
+        _preload(boot, variables)
         _must_be_forkable(descriptor)
     except BaseException as error:
         why = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
@@ -61,12 +63,12 @@ def _confine(plan, top):
     sandbox.enter(plan, None, [], keep=CAP_SYS_CHROOT)
 
 
-def _preload(boot):
-    os.environ.clear()
-    os.environ.update(boot["environment"])
+def _preload(boot, variables):
     from . import asks, control, lane, places, runner, serving, walls  # noqa: F401 - so that no pod has to
 
-    runner.set_up_packages(boot["site_packages"])
+    with open(variables, "rb") as file:
+        walls.set_variables(json.loads(file.read()))
+    runner.set_up_packages(boot["site_packages"], boot["python"])
     import faulthandler  # noqa: F401
     import mmap  # noqa: F401
     import traceback  # noqa: F401
@@ -214,8 +216,6 @@ def _become_pod(order, descriptors):
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
-        os.environ.clear()
-        os.environ.update(order["environment"])
         from . import runner, walls
         from .keeper import Title
 

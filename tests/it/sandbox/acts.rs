@@ -46,7 +46,7 @@ pub fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     None
 }
 
-fn parent(pid: u32) -> u32 {
+pub fn parent(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }
