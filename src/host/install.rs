@@ -443,7 +443,7 @@ impl Inner {
         };
         let program = match &environment {
             Some(environment) => Program {
-                base: environment.base()?,
+                base: environment.interpreter.clone(),
                 python: environment.python.clone(),
                 site_packages: Some(environment.site_packages.clone()),
             },

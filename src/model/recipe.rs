@@ -419,6 +419,8 @@ output = { type = "object" }
             ("[pod]", "[pod]\nmax = 0", 8, "pod.max: found 0, wanted 1 to"),
             ("[pod]", "[pod]\nenv = { LD_PRELOAD = \"x\" }", 8, "LD_PRELOAD: this variable is the host's"),
             ("[pod]", "[pod]\nenv = { X = \"a\\u0000\" }", 8, "pod.env.X: found a NUL"),
+            ("[pod]", "[pod]\nenv = { LC_ALL = \"x\" }", 8, "LC_ALL: `LC_ALL` is read when a process starts"),
+            ("[pod]", "[pod]\nenv = { MALLOC_ARENA_MAX = \"1\" }", 8, "use `mallopt` of the C library"),
             ("[pod]", "[pod]\nenv = { X = 3 }", 8, "pod.env.X: found integer, wanted a string"),
             ("[pod]", "[pod]\nrecycle = { cals = 3 }", 8, "nearest known key: `calls`"),
             ("[pod]", "[pod]\nmemory_bytes = 1048576", 8, "pod.memory_bytes: found 1048576, wanted 16777216 to"),

@@ -21,7 +21,10 @@ use super::{
 use crate::model::{
     Code, Fault, Grants, Verified,
     grant::Device,
-    limits::{FAMILY_FOLDER_BYTES, POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_SCRATCH_BYTES},
+    limits::{
+        FAMILY_FOLDER_BYTES, POD_DESCRIPTORS_MAX, POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_QUEUE_BYTES_MAX, POD_SCRATCH_BYTES,
+        POD_SIGNALS_MAX,
+    },
     recipe::PodSpec,
 };
 
@@ -95,7 +98,32 @@ struct Limits {
     processes: u64,
     data_bytes: u64,
     file_bytes: u64,
+    descriptors: u64,
+    signals: u64,
+    queue_bytes: u64,
     nice: u8,
+}
+
+impl Limits {
+    /// Bounds of what the kernel counts for the host's user, or hands out from what that has.
+    fn shared() -> Limits {
+        Limits {
+            processes: 0,
+            data_bytes: 0,
+            file_bytes: 0,
+            descriptors: descriptors(),
+            signals: POD_SIGNALS_MAX,
+            queue_bytes: POD_QUEUE_BYTES_MAX,
+            nice: 0,
+        }
+    }
+}
+
+/// Most descriptors of a process of a pod. The kernel lets a process send one to another as long as fewer are on their way for its user than it may
+/// have itself: with half of what the host may have, pods never use up what the host needs to start another.
+fn descriptors() -> u64 {
+    let host = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    (host / 2).clamp(1, POD_DESCRIPTORS_MAX)
 }
 
 #[derive(Serialize)]
@@ -276,6 +304,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
             data_bytes: memory.map_or(0, |bytes| bytes.saturating_add(bytes / 4).saturating_add(256 << 20)),
             file_bytes: scratch_bytes,
             nice: pod.map_or(0, |pod| pod.nice),
+            ..Limits::shared()
         },
         proof: Proof {
             secret: super::registry::path_of(subject.scratch),
@@ -332,7 +361,7 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
             device: system.devices.iter().cloned().chain(["/pods".into()]).collect(),
         },
         filters: &filters[2],
-        limits: Limits { processes: 0, data_bytes: 0, file_bytes: 0, nice: 0 },
+        limits: Limits::shared(),
         proof: Proof {
             secret: base.into(),
             planted: "",
@@ -368,9 +397,17 @@ pub fn processes(pod: Option<&PodSpec>) -> u64 {
     pod.and_then(|pod| pod.processes).unwrap_or(POD_PROCESSES_DEFAULT)
 }
 
+/// What is named in place of a layer when there is no more of what layers are made of.
+const RAN_OUT: &str = "machine";
+
 /// What a pod that could not be confined tells its caller.
 pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
     let (name, asked) = (&recipe.manifest().name, recipe.folder().display());
+    if layer == RAN_OUT {
+        // To let go of a layer would not help, and would be the wrong advice.
+        return Fault::new(Code::Io, format!("a pod of `{name}` was not started, because this machine has run out of something: {why}"))
+            .hint("close programs that hold many files or much memory, or let the host have more (`ulimit -n`), and call again");
+    }
     let asked = if recipe.is_unsigned() { asked.to_string() } else { name.to_string() };
     let hint = format!(
         "`hob doctor` says what this machine can do; `hob grant {asked} --reduced` runs its pods with less, and shows that they are"

@@ -35,6 +35,10 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
     libc::SYS_fanotify_init,
+    // Counted for the whole of the host's user, a hundred or so: a namespace of users has a count of its own, but that is added to its maker's.
+    libc::SYS_inotify_init1,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_inotify_init,
     libc::SYS_quotactl,
     // Large parts of the kernel that were broken again and again, and that no model needs.
     libc::SYS_bpf,
@@ -85,7 +89,13 @@ const OF_OTHERS: &[(libc::c_long, u8)] = &[
     (libc::SYS_sched_setscheduler, 0),
     (libc::SYS_sched_setparam, 0),
     (libc::SYS_sched_setattr, 0),
+    (libc::SYS_migrate_pages, 0),
+    (libc::SYS_move_pages, 0),
 ];
+
+/// Calls among those whose first argument says what the other one names: only a process may be named, because 0 is the caller's whole group as a
+/// group, and as a user every process of the machine that has its user. With the number that means a process.
+const OF_A_KIND: &[(libc::c_long, libc::c_int)] = &[(libc::SYS_setpriority, libc::PRIO_PROCESS as libc::c_int), (libc::SYS_ioprio_set, 1)];
 
 /// Any of the new namespaces, as flags of `clone`.
 const CLONE_NEW: &[libc::c_int] = &[
@@ -137,6 +147,9 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         refused.insert(libc::SYS_personality, vec![persona]);
         for (number, argument) in OF_OTHERS {
             refused.insert(*number, vec![SeccompRule::new(vec![is(*argument, Is::Ne, 0)?])?]);
+        }
+        for (number, process) in OF_A_KIND {
+            refused.entry(*number).or_default().push(SeccompRule::new(vec![is(0, Is::Ne, *process)?])?);
         }
         refused.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![is(0, Is::Ne, libc::AF_UNIX)?])?]);
         refused.insert(libc::SYS_socket, sockets(who == Who::PodWithNetwork, &is, &masked)?);

@@ -6,6 +6,7 @@
 
 mod acts;
 mod bombs;
+mod counts;
 mod descriptors;
 mod granted;
 mod layers;

@@ -330,6 +330,17 @@ for who in ("host", "victim", "keeper"):
         "EPERM ESRCH",
         lambda t, who=who: os.sched_setscheduler(t[who], os.SCHED_OTHER, os.sched_param(0)),
     )
+_ALL_OF = "it would reach every process of this user"
+for whose, priority, input_priority in (("group", 1, 2), ("user", 2, 3)):
+    row(f"setting the priority of its whole {whose}", "EPERM", lambda t, which=priority: os.setpriority(which, 0, 5), _ALL_OF)
+    row(
+        f"setting the input priority of its whole {whose}",
+        "EPERM",
+        lambda t, which=input_priority: call(251, 30, which, 0, (2 << 13) + 7),
+        _ALL_OF,
+    )
+row("moving pages of the victim", "EPERM ESRCH", lambda t: call(279, 239, t["victim"], 0, _NOTHING, _NOTHING, _NOTHING, 0), "root")
+row("moving the victim to other memory", "EPERM ESRCH", lambda t: asked(256, 238, t["victim"], 0, _NOTHING, _NOTHING), "not every machine can")
 row("signalling a thread of the victim", "EPERM ESRCH", lambda t: call(234, 131, t["victim"], t["victim"], 0))
 row(
     "queueing a signal to the victim",
@@ -476,6 +487,7 @@ row("setdomainname", "EPERM", lambda t: asked(171, 162, _NOTHING, 1), "root")
 row("settimeofday", "EPERM", lambda t: call(164, 170, _NOTHING, _NOTHING), "root")
 row("clock_settime", "EPERM", lambda t: asked(227, 112, 0, _NOTHING))
 row("adjtimex", "EPERM", lambda t: asked(159, 171, _NOTHING))
+row("inotify_init", "EPERM", lambda t: call(294, 26, 0))
 row("fanotify_init", "EPERM", lambda t: call(300, 262, 0, 0), "root")
 row("quotactl", "EPERM", lambda t: asked(179, 60, 0x80000100, _NOTHING, 0, _NOTHING))
 row("vhangup", "EPERM", lambda t: call(153, 58), "it hangs up the terminal")

@@ -18,7 +18,7 @@ A plan's `view` says what is in it:
 import os
 
 from . import kernel
-from .refused import Refused
+from .refused import Refused, must_be_lacking
 
 
 def separate(plan, more=0):
@@ -41,6 +41,7 @@ def separate(plan, more=0):
         # What the host mounts later is nothing of ours, and ours nothing of the host's.
         kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     except OSError as error:
+        must_be_lacking(error)
         return _missing(plan, "namespaces", error.strerror)
     return []
 

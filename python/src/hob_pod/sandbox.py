@@ -13,7 +13,7 @@ A plan, made by the host:
     scratch   its own folder, where there is no root: in a root it is one of the private ones
     filters   seccomp programs in hexadecimal, in the order in which they are added
     way_out   whether names on the network were granted: then `proxy` is set here to the port that may be connected to
-    limits    {"processes", "data_bytes", "file_bytes", "nice"}: 0 for none
+    limits    {"processes", "data_bytes", "file_bytes", "descriptors", "signals", "queue_bytes", "nice"}: 0 for none
     proof     {"secret", "planted", "folder", "host"}: a file outside the root, one inside it that no rule allows, a
               folder that must not be written to, the host's process id
     gpu       whether drivers of GPUs are used, which write names of threads into /proc
@@ -24,7 +24,7 @@ import os
 import resource
 
 from . import kernel
-from .refused import Refused
+from .refused import Refused, must_be_lacking
 
 # Rights of Landlock, by the version that brought them.
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -90,11 +90,23 @@ def layer(plan, missing, name, apply):
         try:
             return apply()
         except OSError as error:
+            must_be_lacking(error)
             why = error.strerror
     if not plan["reduced"]:
         raise Refused(name, why)
     missing.append(f"{name} ({why})")
     return None
+
+
+#: What the kernel calls a bound, and the plan.
+_BOUNDS = (
+    ("NPROC", "processes"),
+    ("DATA", "data_bytes"),
+    ("FSIZE", "file_bytes"),
+    ("NOFILE", "descriptors"),
+    ("SIGPENDING", "signals"),
+    ("MSGQUEUE", "queue_bytes"),
+)
 
 
 def _limit(limits, has_root):
@@ -104,7 +116,7 @@ def _limit(limits, has_root):
         resource.setrlimit(what, (most, most))
 
     try:
-        for what, key in (("NPROC", "processes"), ("DATA", "data_bytes"), ("FSIZE", "file_bytes")):
+        for what, key in _BOUNDS:
             # In a root of its own every folder has a size; files that were granted elsewhere may be large.
             if limits[key] and not (key == "file_bytes" and has_root):
                 cap(getattr(resource, "RLIMIT_" + what), limits[key])

@@ -7,7 +7,7 @@ import json
 import os
 
 from . import root, sandbox, wire
-from .refused import Refused
+from .refused import Refused, must_be_lacking
 
 #: Longest plan, in bytes.
 PLAN_BYTES_MAX = 4 << 20
@@ -46,6 +46,7 @@ class Walls:
                 self._listener = root.open_way_out()
                 self.plan["proxy"] = self._listener.getsockname()[1]
         except OSError as error:
+            must_be_lacking(error)
             raise Refused("namespaces", str(error)) from None
         return base
 

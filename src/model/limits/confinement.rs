@@ -92,3 +92,12 @@ pub const DOCTOR_ZYGOTE_MS: u64 = 20_000;
 
 /// Largest answer of that Python process, and of what it says on standard error, in bytes: ten acts and their reasons.
 pub const DOCTOR_ANSWER_BYTES_MAX: u64 = 256 << 10;
+
+/// Descriptors of each process of a pod, and of those on their way between processes; on a host that may have fewer than twice as many: half of its own.
+pub const POD_DESCRIPTORS_MAX: u64 = 4_096;
+
+/// Signals that wait for a pod's processes: the kernel keeps some thousands for all of a user.
+pub const POD_SIGNALS_MAX: u64 = 1_024;
+
+/// What a pod's message queues of the kernel hold, in bytes: 800 KiB are for all of a user.
+pub const POD_QUEUE_BYTES_MAX: u64 = 64 << 10;
