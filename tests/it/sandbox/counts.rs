@@ -10,6 +10,7 @@ use crate::support::call;
 const GRABBER: &str = r#"
 import array, ctypes, errno, os, signal, socket
 libc = ctypes.CDLL(None, use_errno=True)
+libc.pthread_self.restype = ctypes.c_ulong
 held = []
 def until_refused(act, most):
     for done in range(most):
@@ -29,12 +30,16 @@ class Subject:
         def fly():
             held.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             held[-1][0].sendmsg([b"x"], passed)
-        number = signal.SIGRTMIN + 1
+        number, mine = signal.SIGRTMIN + 1, ctypes.c_ulong(libc.pthread_self())
+        def queue_one():
+            refused = libc.pthread_sigqueue(mine, number, ctypes.c_void_p(0))
+            if refused:
+                raise OSError(refused, "refused")
         signal.pthread_sigmask(signal.SIG_BLOCK, [number])
         queue = (ctypes.c_long * 8)(0, 10, 1024)
         copies = []
         said = {
-            "signals": until_refused(lambda: checked(libc.sigqueue(os.getpid(), number, ctypes.c_void_p(0))), 1 << 16),
+            "signals": until_refused(queue_one, 1 << 16),
             "queues": until_refused(lambda: checked(libc.mq_open(b"/q%d" % os.urandom(1)[0], os.O_CREAT | os.O_RDWR, 0o600, queue)), 400),
             "watches": until_refused(lambda: held.append(checked(libc.inotify_init())), 256),
             "flying": until_refused(fly, 400),

@@ -129,7 +129,7 @@ async fn a_standard_library_that_a_wheel_brought_is_not_the_keepers() {
     let six = find(&rig.folder.path().join("home/data/environments"), "six.py").unwrap();
     let (environment, version) = (six.ancestors().nth(4).unwrap(), six.ancestors().nth(2).unwrap().file_name().unwrap());
     let evil = environment.join("share/evil");
-    let (library, mark) = (evil.join("lib").join(version), rig.open().join("ran"));
+    let (library, mark) = (evil.join("lib").join(version), rig.folder.path().join("ran"));
     fs::create_dir_all(library.join("encodings")).unwrap();
     fs::create_dir_all(evil.join("bin")).unwrap();
     fs::write(library.join("os.py"), "").unwrap();
@@ -142,7 +142,7 @@ async fn a_standard_library_that_a_wheel_brought_is_not_the_keepers() {
     assert!(mark.exists(), "the trap works");
     fs::remove_file(&mark).unwrap();
     let again = hob::model::Call { one_shot: true, ..call(&recipe, json!({})) };
-    // The pod itself may come to harm by it, within its walls.
+    // A child of the pod may come to harm by it, within the walls, where that file cannot be made.
     let _ = rig.host.call(again).await;
     assert!(fs::read_to_string(&config).unwrap().contains("evil"));
     let beside = rig.python("beside", "class Subject:\n    def run(self, input):\n        return 1\n", false);
