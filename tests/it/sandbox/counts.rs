@@ -4,7 +4,6 @@ use hob::model::limits::{POD_DESCRIPTORS_MAX, POD_SIGNALS_MAX};
 use serde_json::json;
 
 use super::ordinary;
-use crate::support::call;
 
 /// Takes all that it can get of each, and keeps it.
 const GRABBER: &str = r#"
