@@ -10,7 +10,7 @@ use super::{
     run::{Builder, HeldBlob, OpenAsk, Run, limit},
     world::hob::glue::{blobs, faults, log, output, pod},
 };
-use crate::model::{Blame, Blob, Code, Document, Event, Fault, limits};
+use crate::model::{Blame, Blob, Code, Document, Fault, events, limits};
 
 /// `Err` of the inner result goes to the guest, `Err` of the outer one ends the run.
 type Given<T> = wasmtime::Result<Result<T, faults::Fault>>;
@@ -34,7 +34,7 @@ impl log::Host for Run {
         }
         self.log_tail.push_back(format!("{level}: {message}"));
         // A log line never waits: a caller who reads slowly or not at all loses lines, not time.
-        if self.events.try_send(Event::Log { level, message }).is_err() {
+        if !self.events.log(level, message) {
             self.crossings.log_lines_dropped += 1;
         }
         Ok(())
@@ -155,7 +155,7 @@ impl output::Host for Run {
     async fn emit(&mut self, data: String, blobs: Vec<blobs::Named>) -> Given<()> {
         self.enter()?;
         let blobs = self.take(blobs)?;
-        let (data, blobs) = match (Document::parse(data, "a chunk"), blobs) {
+        let (data, blobs) = match (Document::unread(data, "a chunk"), blobs) {
             (Ok(data), Ok(blobs)) => (data, blobs),
             (Err(fault), _) | (_, Err(fault)) => return Ok(Err(self.give(fault.blame(Blame::Recipe)))),
         };
@@ -206,10 +206,9 @@ impl Run {
                 .into());
         }
         self.crossings.chunks += 1;
-        let chunk = Event::Chunk { data: data.into_value(), blobs };
-        match self.events.send(chunk).await {
+        match self.events.chunk(data, blobs).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(Fault::new(Code::Cancelled, "the caller went away while chunks were still coming").into()),
+            Err(events::Gone) => Err(Fault::new(Code::Cancelled, "the caller went away while chunks were still coming").into()),
         }
     }
 }

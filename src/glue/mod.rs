@@ -26,7 +26,7 @@ pub mod fuzzing {
 use std::{future::Future, path::Path, pin::Pin, sync::Arc};
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::Semaphore,
     time::{Instant, timeout_at},
 };
 use wasmtime::{
@@ -42,7 +42,7 @@ use self::{
     ticker::Ticker,
     wasi::{Random, Seed, Wasi},
 };
-use crate::model::{Admitted, Blame, Blob, Code, Digest, Document, Event, Fault, Verified, limits};
+use crate::model::{Admitted, Blame, Blob, Code, Digest, Document, Fault, Verified, events, limits};
 
 /// A future behind a pointer.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -178,13 +178,7 @@ impl Prepared {
     /// Errors: `glue_crashed` (causes, last log lines and what was printed in the detail), `glue_limit` (names the cap), `deadline`, `cancelled` (the
     /// receiver of `events` is gone), `too_large` and `invalid_json` for the guest's output, what the pod failed with if the guest
     /// passes it on, and what the guest itself failed with.
-    pub async fn run(
-        &self,
-        call: &Admitted,
-        pods: Arc<dyn Pods>,
-        events: mpsc::Sender<Event>,
-        deadline: Instant,
-    ) -> Result<Response, Fault> {
+    pub async fn run(&self, call: &Admitted, pods: Arc<dyn Pods>, events: events::Sender, deadline: Instant) -> Result<Response, Fault> {
         if call.recipe().digest() != self.recipe {
             return Err(Fault::new(Code::Internal, "a call was handed to the glue of another recipe"));
         }
@@ -211,7 +205,7 @@ impl Prepared {
         &self,
         call: &Admitted,
         pods: Arc<dyn Pods>,
-        events: mpsc::Sender<Event>,
+        events: events::Sender,
         deadline: Instant,
         said: Option<&Said>,
     ) -> Result<Response, Fault> {

@@ -13,7 +13,6 @@ use std::{
 
 use bytes::BytesMut;
 use serde_json::Value;
-use tokio::sync::mpsc;
 use wasmtime::{
     ResourceLimiter, StoreContextMut, UpdateDeadline,
     component::{Resource, ResourceTable},
@@ -25,7 +24,7 @@ use super::{
     wasi,
     world::hob::glue::{blobs::Named, faults},
 };
-use crate::model::{Blame, Blob, Code, Event, Fault, Manifest, Operation, limits};
+use crate::model::{Blame, Blob, Code, Fault, Manifest, Operation, events, limits};
 
 /// State of one run.
 pub struct Run {
@@ -33,7 +32,7 @@ pub struct Run {
     pub manifest: Arc<Manifest>,
     pub operation: Arc<Operation>,
     pub pods: Arc<dyn Pods>,
-    pub events: mpsc::Sender<Event>,
+    pub events: events::Sender,
     pub crossings: Crossings,
     /// The last lines that the guest logged, for a crash report.
     pub log_tail: VecDeque<String>,
@@ -111,13 +110,7 @@ pub fn limit(
 }
 
 impl Run {
-    pub fn new(
-        manifest: Arc<Manifest>,
-        operation: Arc<Operation>,
-        pods: Arc<dyn Pods>,
-        events: mpsc::Sender<Event>,
-        running: Running,
-    ) -> Run {
+    pub fn new(manifest: Arc<Manifest>, operation: Arc<Operation>, pods: Arc<dyn Pods>, events: events::Sender, running: Running) -> Run {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::GLUE_HANDLES_MAX);
         Run {

@@ -14,15 +14,12 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::*;
-use crate::model::{Call, Manifest, Origin};
+use crate::model::{Call, Event, Manifest, Origin};
 
 const WIT: &str = include_str!("../../wit/glue.wit");
 
@@ -142,7 +139,7 @@ fn soon(ms: u64) -> Instant {
 
 /// Runs one call with a caller who reads every event.
 async fn run_on(glue: &Glue, recipe: &Arc<Verified>, operation: &str, pods: Arc<Script>) -> (Result<Response, Fault>, Vec<Event>) {
-    let (sender, mut receiver) = mpsc::channel(limits::CALL_EVENTS_MAX);
+    let (sender, mut receiver) = events::channel(limits::CALL_EVENTS_BYTES_MAX);
     let reader = tokio::spawn(async move {
         let mut events = Vec::new();
         while let Some(event) = receiver.recv().await {
@@ -196,7 +193,7 @@ async fn blobs_pass_by_handle_and_can_be_read_and_made() {
     let recipe = recipe(guest!("copies_blob"));
     let prepared = glue().compile(&recipe).unwrap();
     let blob = Blob::new("in", "audio/wav", vec![1u8, 2, 3, 4]);
-    let (sender, _receiver) = mpsc::channel(1);
+    let (sender, _receiver) = events::channel(1);
     let call = admit(&recipe, "plain", vec![blob]);
     let response = prepared.run(&call, script(0, vec![]), sender, soon(5_000)).await.unwrap();
     assert_eq!(response.blobs, [Blob::new("copy", "audio/wav", vec![2u8, 3, 4])]);
@@ -204,7 +201,7 @@ async fn blobs_pass_by_handle_and_can_be_read_and_made() {
     let recipe = self::recipe(guest!("echo"));
     let prepared = glue().compile(&recipe).unwrap();
     let blob = Blob::new("in", "audio/wav", vec![7u8; 100_000]);
-    let (sender, _receiver) = mpsc::channel(1);
+    let (sender, _receiver) = events::channel(1);
     let call = admit(&recipe, "plain", vec![blob.clone()]);
     let response = prepared.run(&call, script(0, vec![]), sender, soon(5_000)).await.unwrap();
     assert_eq!(response.blobs, [blob]);
@@ -324,7 +321,7 @@ async fn forwarding_streams_without_waking_the_guest() {
 #[tokio::test]
 async fn a_caller_who_went_away_cancels() {
     let recipe = recipe(guest!("emits"));
-    let (sender, receiver) = mpsc::channel(1);
+    let (sender, receiver) = events::channel(1);
     drop(receiver);
     let prepared = glue().compile(&recipe).unwrap();
     let result = prepared.run(&admit(&recipe, "stream", Vec::new()), script(0, vec![]), sender, soon(5_000)).await;
@@ -335,7 +332,7 @@ async fn a_caller_who_went_away_cancels() {
 async fn a_slow_caller_holds_the_pod_back() {
     let pods = script(0, (0..50).map(|n| chunk(json!(n))).chain([answer(json!("end"))]).collect());
     let recipe = recipe(guest!("forwards"));
-    let (sender, mut receiver) = mpsc::channel(1);
+    let (sender, mut receiver) = events::channel(1);
     let prepared = glue().compile(&recipe).unwrap();
     let call = admit(&recipe, "stream", Vec::new());
     let running = tokio::spawn(async move { prepared.run(&call, pods, sender, soon(5_000)).await });
@@ -356,14 +353,14 @@ async fn a_dropped_or_late_run_lets_go_of_its_asks() {
     let call = admit(&recipe, "plain", Vec::new());
 
     let pods = script(60_000, vec![answer(json!(1))]);
-    let (sender, _receiver) = mpsc::channel(1);
+    let (sender, _receiver) = events::channel(1);
     let late = prepared.run(&call, pods.clone(), sender, soon(50)).await.unwrap_err();
     assert_eq!(late.code, Code::Deadline);
     assert!(late.message.contains("`plain` of `test/guest`"), "{}", late.message);
     assert_eq!(pods.alive.load(SeqCst), 0, "the deadline left an ask behind");
 
     let pods = script(60_000, vec![answer(json!(1))]);
-    let (sender, _receiver) = mpsc::channel(1);
+    let (sender, _receiver) = events::channel(1);
     let mut running = Box::pin(prepared.run(&call, pods.clone(), sender, soon(60_000)));
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut running).await.is_err());
     assert_eq!(pods.alive.load(SeqCst), 1);
@@ -520,7 +517,7 @@ async fn more_calls_than_slots_wait_for_a_slot() {
     let calls: Vec<_> = (0..30)
         .map(|_| {
             let (prepared, pods, call) = (prepared.clone(), pods.clone(), admit(&recipe, "plain", Vec::new()));
-            tokio::spawn(async move { prepared.run(&call, pods, mpsc::channel(1).0, soon(10_000)).await })
+            tokio::spawn(async move { prepared.run(&call, pods, events::channel(1).0, soon(10_000)).await })
         })
         .collect();
     let mut most = 0;
@@ -539,7 +536,7 @@ async fn more_calls_than_slots_wait_for_a_slot() {
 async fn a_call_does_not_run_on_another_recipes_glue() {
     let (one, other) = (recipe(guest!("pass")), recipe(guest!("echo")));
     let prepared = glue().compile(&one).unwrap();
-    let result = prepared.run(&admit(&other, "plain", Vec::new()), script(0, vec![]), mpsc::channel(1).0, soon(1_000)).await;
+    let result = prepared.run(&admit(&other, "plain", Vec::new()), script(0, vec![]), events::channel(1).0, soon(1_000)).await;
     assert_eq!(result.unwrap_err().code, Code::Internal);
 }
 

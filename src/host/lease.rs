@@ -8,12 +8,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 use super::{Inner, entry::Entry, sessions::Seated};
 use crate::{
     glue::{self, BoxFuture},
-    model::{Admitted, Blame, Blob, Code, Document, Event, Fault, Operation, Priority},
+    model::{Admitted, Blame, Blob, Code, Document, Fault, Operation, Priority, events},
     pod::{self, Pool, Reply, Request},
     shelf::reading,
 };
@@ -23,7 +23,7 @@ pub struct Leased {
     in_session: bool,
     entry: Arc<Entry>,
     pool: Option<Pool>,
-    events: mpsc::Sender<Event>,
+    events: events::Sender,
     deadline: Instant,
     priority: Priority,
     frames: Arc<Frames>,
@@ -37,13 +37,7 @@ pub struct Frames {
 }
 
 impl Leased {
-    pub fn new(
-        host: &Arc<Inner>,
-        entry: &Arc<Entry>,
-        call: &Admitted,
-        session: Option<&Seated>,
-        way: (mpsc::Sender<Event>, Instant),
-    ) -> Leased {
+    pub fn new(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, session: Option<&Seated>, way: (events::Sender, Instant)) -> Leased {
         let pool = match session {
             Some(session) => Some(session.pool().clone()),
             None if call.is_one_shot() => entry.one_shot(host),
@@ -107,11 +101,12 @@ impl Asked {
         let what = || format!("answer of `{}`", self.operation.name);
         match reply {
             Reply::Chunk(payload) => {
-                let (data, blobs) = document(payload, what()).await?;
+                // Glue and callers take its text.
+                let (data, blobs) = document(payload, what(), Document::unread).await?;
                 Ok(glue::AskEvent::Chunk { data, blobs })
             }
             Reply::Answer(payload) => {
-                let (data, blobs) = document(payload, what()).await?;
+                let (data, blobs) = document(payload, what(), Document::parse).await?;
                 Ok(glue::AskEvent::Answer { data, blobs })
             }
             Reply::Fault(fault) => Err(fault),
@@ -136,8 +131,12 @@ impl glue::Pods for Leased {
 }
 
 /// A pod's payload as the glue layer's event.
-async fn document(payload: pod::Payload, what: String) -> Result<(Document, Vec<Blob>), Fault> {
+async fn document(
+    payload: pod::Payload,
+    what: String,
+    read: fn(String, &str) -> Result<Document, Fault>,
+) -> Result<(Document, Vec<Blob>), Fault> {
     let pod::Payload { json, blobs, .. } = payload;
-    let document = reading(json.len(), move || Document::parse(json, &what)).await.map_err(|fault| fault.blame(Blame::Recipe))?;
+    let document = reading(json.len(), move || read(json, &what)).await.map_err(|fault| fault.blame(Blame::Recipe))?;
     Ok((document, blobs))
 }

@@ -13,11 +13,10 @@ use std::{
 };
 
 use futures_core::Stream;
-use tokio::sync::mpsc;
 
 use crate::{
     glue::Glue,
-    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, limits, progress},
+    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, events, limits, progress},
     pod,
     shelf::{self, environment::Tools, sources::Sources, store::Shelf},
 };
@@ -152,7 +151,7 @@ impl Host {
     ///
     /// Dropping the future cancels the call down to the worker.
     pub async fn call(&self, call: Call) -> Result<Outcome, Fault> {
-        let (events, mut dropped) = mpsc::channel(limits::CALL_EVENTS_MAX);
+        let (events, mut dropped) = events::channel(limits::CALL_EVENTS_BYTES_MAX);
         let drain = async {
             while dropped.recv().await.is_some() {}
             std::future::pending().await
@@ -166,7 +165,7 @@ impl Host {
 
     /// Starts a call: a stream of events, then the outcome. Dropping it cancels the call down to the worker.
     pub fn start(&self, call: Call) -> Running {
-        let (sender, events) = mpsc::channel(limits::CALL_EVENTS_MAX);
+        let (sender, events) = events::channel(limits::CALL_EVENTS_BYTES_MAX);
         let host = self.0.clone();
         Running { events, outcome: None, task: tokio::spawn(async move { run::run(&host, call, sender).await }) }
     }
@@ -268,7 +267,7 @@ impl Host {
 
 /// A call under way.
 pub struct Running {
-    events: mpsc::Receiver<Event>,
+    events: events::Receiver,
     task: tokio::task::JoinHandle<Result<Outcome, Fault>>,
     outcome: Option<Result<Outcome, Fault>>,
 }

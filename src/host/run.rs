@@ -3,10 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use serde_json::Value;
-use tokio::{
-    sync::mpsc,
-    time::{Duration, Instant, timeout_at},
-};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::{
     Inner,
@@ -17,7 +14,7 @@ use super::{
 };
 use crate::{
     glue,
-    model::{Admitted, Blob, Call, Code, Document, Event, Fault, Manifest, Operation, Outcome, RecipeRef},
+    model::{Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, events},
 };
 
 /// What answers a call before it is checked and wrapped.
@@ -27,14 +24,14 @@ struct Answer {
 }
 
 /// Runs one call; `events` gets what happens before the outcome, in order.
-pub async fn run(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>) -> Result<Outcome, Fault> {
+pub async fn run(host: &Arc<Inner>, call: Call, events: events::Sender) -> Result<Outcome, Fault> {
     let mut recording = Recording::begin(host, &call);
     let result = admitted(host, call, events, &mut recording.record).await;
     recording.end(result.as_ref().err().map(|fault| fault.code));
     result
 }
 
-async fn admitted(host: &Arc<Inner>, call: Call, events: mpsc::Sender<Event>, record: &mut Record) -> Result<Outcome, Fault> {
+async fn admitted(host: &Arc<Inner>, call: Call, events: events::Sender, record: &mut Record) -> Result<Outcome, Fault> {
     let mut begun = Instant::now();
     if host.closing.load(Ordering::Acquire) {
         return Err(
@@ -57,7 +54,7 @@ pub(super) async fn of(
     host: &Arc<Inner>,
     entry: &Arc<Entry>,
     call: Call,
-    events: mpsc::Sender<Event>,
+    events: events::Sender,
     begun: Instant,
     record: &mut Record,
 ) -> Result<Outcome, Fault> {
@@ -100,7 +97,7 @@ async fn seated(
     host: &Arc<Inner>,
     entry: &Arc<Entry>,
     call: &Admitted,
-    events: mpsc::Sender<Event>,
+    events: events::Sender,
     deadline: Instant,
     record: &mut Record,
 ) -> Result<Answer, Fault> {
@@ -119,7 +116,7 @@ async fn work(
     entry: &Arc<Entry>,
     call: &Admitted,
     asks: Leased,
-    events: mpsc::Sender<Event>,
+    events: events::Sender,
     deadline: Instant,
     record: &mut Record,
 ) -> Result<Answer, Fault> {
@@ -144,13 +141,12 @@ async fn work(
 }
 
 /// Without glue: validated JSON to the pod, and its answer back.
-async fn straight(asks: &Leased, call: &Admitted, events: &mpsc::Sender<Event>) -> Result<Answer, Fault> {
+async fn straight(asks: &Leased, call: &Admitted, events: &events::Sender) -> Result<Answer, Fault> {
     let mut ask = asks.send(call.operation(), call.input(), call.blobs().to_vec())?;
     loop {
         match ask.next().await? {
             glue::AskEvent::Chunk { data, blobs } => {
-                let chunk = Event::Chunk { data: data.into_value(), blobs };
-                events.send(chunk).await.map_err(|_| Fault::new(Code::Cancelled, "the caller went away"))?;
+                events.chunk(data, blobs).await.map_err(|events::Gone| Fault::new(Code::Cancelled, "the caller went away"))?;
             }
             glue::AskEvent::Answer { data, blobs } => return Ok(Answer { output: data, blobs }),
         }

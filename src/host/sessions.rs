@@ -12,14 +12,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::sleep};
+use tokio::time::sleep;
 
 pub use live::{Live, Seated};
 
 use super::{Host, Inner, entry::Entry};
 use crate::{
     model::{
-        Admitted, Code, Event, Fault, Home, RecipeRef,
+        Admitted, Code, Fault, Home, RecipeRef, events,
         limits::{CHECKPOINT_GOODBYE_MS, CHECKPOINT_WAIT_MS, SESSION_SWEEP_MS},
         session::{CheckpointStatus, SessionState, SessionStatus, check_name},
     },
@@ -61,7 +61,7 @@ fn identity(entry: &Entry, name: &str) -> Identity {
 /// The session that a call belongs to, with its place there; none for a call that names none.
 ///
 /// Errors: `session_busy`, `session_lost`, `sessions_full`, `io`, `disk_full`.
-pub async fn enter(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, events: &mpsc::Sender<Event>) -> Result<Option<Seated>, Fault> {
+pub async fn enter(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, events: &events::Sender) -> Result<Option<Seated>, Fault> {
     let Some(name) = call.session() else { return Ok(None) };
     // What was parked the moment it was found is found anew.
     loop {

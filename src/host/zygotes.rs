@@ -12,10 +12,7 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::{
     Inner,
@@ -25,8 +22,8 @@ use super::{
 };
 use crate::{
     model::{
-        Blame, Call, Code, Fault, Verified,
-        limits::{CALL_EVENTS_MAX, DOCUMENT_BYTES_MAX, SHUTDOWN_MS, ZYGOTE_CANARY_MS, ZYGOTE_IDLE_MS, ZYGOTE_LOOK_MS},
+        Blame, Call, Code, Fault, Verified, events,
+        limits::{CALL_EVENTS_BYTES_MAX, DOCUMENT_BYTES_MAX, SHUTDOWN_MS, ZYGOTE_CANARY_MS, ZYGOTE_IDLE_MS, ZYGOTE_LOOK_MS},
         recipe::PoolSpec,
         status::{ZygoteState, ZygoteStatus},
     },
@@ -329,7 +326,7 @@ async fn canary(host: &Arc<Inner>, parts: &Parts, family: &Family) -> Result<(),
                 let call = Call::new(&parts.recipe.manifest().name.to_string(), &case.operation, case.input)?;
                 // Not in the journal: nobody called.
                 let mut record = Record::begin(&call);
-                let (events, mut dropped) = mpsc::channel(CALL_EVENTS_MAX);
+                let (events, mut dropped) = events::channel(CALL_EVENTS_BYTES_MAX);
                 let drain = async {
                     while dropped.recv().await.is_some() {}
                     std::future::pending::<()>().await

@@ -1,5 +1,11 @@
 //! A JSON document with both its text (for the wire) and its value (for schemas and Rust callers).
 
+use std::{fmt, sync::OnceLock};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, SeqAccess, Visitor},
+};
 use serde_json::Value;
 
 use super::{
@@ -9,10 +15,11 @@ use super::{
 
 /// One JSON document within Hob's bounds: at most [`DOCUMENT_BYTES_MAX`] bytes, no NaN, no lone
 /// surrogates, no integers past 64 bits.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Document {
     text: String,
-    value: Value,
+    /// Made when it is first looked at, of a text that only passes through: as a value it may take a hundred times the memory.
+    value: OnceLock<Value>,
 }
 
 impl Document {
@@ -20,39 +27,21 @@ impl Document {
     ///
     /// Errors: `too_large`, `invalid_json` with the place.
     pub fn parse(text: impl Into<String>, what: &str) -> Result<Document, Fault> {
-        let text = text.into();
-        if text.len() > DOCUMENT_BYTES_MAX {
-            return Err(Fault::new(
-                Code::TooLarge,
-                format!("{what} is {} bytes of JSON; at most {DOCUMENT_BYTES_MAX} are carried", text.len()),
-            )
-            .hint("pass large data as a blob"));
-        }
-        let values = values_bytes(text.as_bytes());
-        if values > DOCUMENT_VALUES_BYTES_MAX {
-            return Err(Fault::new(
-                Code::TooLarge,
-                format!(
-                    "{what} is {} bytes of JSON in so many small values that they take {} MiB; at most {} are given to a document",
-                    text.len(),
-                    values >> 20,
-                    DOCUMENT_VALUES_BYTES_MAX >> 20
-                ),
-            )
-            .hint("pass tables as a blob, or as one array for each column"));
-        }
-        let value: Value = serde_json::from_str(&text).map_err(|error| {
-            Fault::new(Code::InvalidJson, format!("{what} is not valid JSON: {error}"))
-                .hint("wanted one JSON document, e.g. `{\"text\": \"hello\"}`; in a shell, put it in single quotes")
-        })?;
-        if has_long_number(text.as_bytes())
-            && let Some(offset) = integer_past_64_bits(text.as_bytes())
-        {
-            let token: String = text[offset..].chars().take_while(|c| c.is_ascii_digit() || *c == '-').take(24).collect();
-            return Err(Fault::new(Code::InvalidJson, format!("{what} has an integer past 64 bits at byte {offset}: {token}"))
-                .hint("write it as a string or as a float"));
-        }
-        Ok(Document { text, value })
+        let document = Document { text: sized(text.into(), what)?, value: OnceLock::new() };
+        let value: Value = serde_json::from_str(&document.text).map_err(|error| invalid(what, &error))?;
+        check_integers(&document.text, what)?;
+        let _ = document.value.set(value);
+        Ok(document)
+    }
+
+    /// The same for a document that most likely nobody looks into: checked, and kept as its text alone.
+    ///
+    /// Errors: `too_large`, `invalid_json` with the place.
+    pub fn unread(text: impl Into<String>, what: &str) -> Result<Document, Fault> {
+        let text = sized(text.into(), what)?;
+        check(&text).map_err(|error| invalid(what, &error))?;
+        check_integers(&text, what)?;
+        Ok(Document { text, value: OnceLock::new() })
     }
 
     /// The text, as it came.
@@ -61,7 +50,8 @@ impl Document {
     }
     /// The value.
     pub fn value(&self) -> &Value {
-        &self.value
+        // Whatever is here was checked to be JSON.
+        self.value.get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default())
     }
     /// The text, without a copy.
     pub fn into_text(self) -> String {
@@ -69,13 +59,112 @@ impl Document {
     }
     /// The value, without a copy.
     pub fn into_value(self) -> Value {
-        self.value
+        match self.value.into_inner() {
+            Some(value) => value,
+            None => serde_json::from_str(&self.text).unwrap_or_default(),
+        }
+    }
+}
+
+fn sized(text: String, what: &str) -> Result<String, Fault> {
+    if text.len() > DOCUMENT_BYTES_MAX {
+        return Err(Fault::new(
+            Code::TooLarge,
+            format!("{what} is {} bytes of JSON; at most {DOCUMENT_BYTES_MAX} are carried", text.len()),
+        )
+        .hint("pass large data as a blob"));
+    }
+    let values = values_bytes(text.as_bytes());
+    if values > DOCUMENT_VALUES_BYTES_MAX {
+        return Err(Fault::new(
+            Code::TooLarge,
+            format!(
+                "{what} is {} bytes of JSON in so many small values that they take {} MiB; at most {} are given to a document",
+                text.len(),
+                values >> 20,
+                DOCUMENT_VALUES_BYTES_MAX >> 20
+            ),
+        )
+        .hint("pass tables as a blob, or as one array for each column"));
+    }
+    Ok(text)
+}
+
+fn invalid(what: &str, error: &serde_json::Error) -> Fault {
+    Fault::new(Code::InvalidJson, format!("{what} is not valid JSON: {error}"))
+        .hint("wanted one JSON document, e.g. `{\"text\": \"hello\"}`; in a shell, put it in single quotes")
+}
+
+fn check_integers(text: &str, what: &str) -> Result<(), Fault> {
+    if has_long_number(text.as_bytes())
+        && let Some(offset) = integer_past_64_bits(text.as_bytes())
+    {
+        let token: String = text[offset..].chars().take_while(|c| c.is_ascii_digit() || *c == '-').take(24).collect();
+        return Err(Fault::new(Code::InvalidJson, format!("{what} has an integer past 64 bits at byte {offset}: {token}"))
+            .hint("write it as a string or as a float"));
+    }
+    Ok(())
+}
+
+/// Whether `text` is JSON that a [`Value`] can be made of, found out without making it.
+///
+/// Errors: what making it would have said.
+pub fn check(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<Checked>(text).map(drop)
+}
+
+/// Reads any JSON and keeps nothing of it. (serde's own type for that looks past escapes and numbers that no value can hold.)
+struct Checked;
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Checked, D::Error> {
+        deserializer.deserialize_any(Checked)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = Checked;
+
+    fn expecting(&self, into: &mut fmt::Formatter) -> fmt::Result {
+        into.write_str("any JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Checked, A::Error> {
+        while items.next_element::<Checked>()?.is_some() {}
+        Ok(Checked)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Checked, A::Error> {
+        while entries.next_entry::<Checked, Checked>()?.is_some() {}
+        Ok(Checked)
+    }
+}
+
+impl PartialEq for Document {
+    fn eq(&self, other: &Document) -> bool {
+        self.text == other.text
     }
 }
 
 impl From<Value> for Document {
     fn from(value: Value) -> Document {
-        Document { text: value.to_string(), value }
+        Document { text: value.to_string(), value: value.into() }
     }
 }
 
@@ -177,9 +266,13 @@ mod tests {
     fn only_carriable_json_becomes_a_document() {
         for good in ["{}", "[1,-2.5e3,\"a\\\"9999999999999999999999\"]", "18446744073709551615", "-9223372036854775808", "1e30"] {
             assert_eq!(Document::parse(good, "input").unwrap().text(), good);
+            let unread = Document::unread(good, "input").unwrap();
+            assert_eq!((unread.value(), unread.text()), (Document::parse(good, "input").unwrap().value(), good));
         }
         for bad in ["", "{", "NaN", "[Infinity]", "\"\\ud800\"", "18446744073709551616", "{\"a\":[-9223372036854775809]}", "1e999"] {
             assert_eq!(Document::parse(bad, "input").unwrap_err().code, Code::InvalidJson, "{bad}");
+            // Word for word the same without a value being made.
+            assert_eq!(Document::unread(bad, "input").unwrap_err(), Document::parse(bad, "input").unwrap_err(), "{bad}");
         }
         // Wherever it lies in the text.
         for spaces in 0..40 {

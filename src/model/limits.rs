@@ -4,6 +4,7 @@
 
 mod blobs;
 mod confinement;
+mod lanes;
 mod models;
 mod residency;
 mod schemas;
@@ -11,6 +12,7 @@ mod sessions;
 
 pub use blobs::*;
 pub use confinement::*;
+pub use lanes::*;
 pub use models::*;
 pub use residency::*;
 pub use schemas::*;
@@ -162,9 +164,6 @@ pub const BATCH_ITEMS_MAX: u64 = 1_024;
 
 /// Longest wait for more items that a manifest may ask for, in milliseconds.
 pub const BATCH_WAIT_MAX_MS: u64 = 10_000;
-
-/// Events (progress, chunks, logs) buffered for a caller that reads slowly; a full buffer holds the pod back.
-pub const CALL_EVENTS_MAX: usize = 64;
 
 /// Characters of a pod's report of its progress that the command line shows.
 pub const REPORT_CHARS_MAX: usize = 200;

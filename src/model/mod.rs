@@ -6,6 +6,7 @@ pub mod blob;
 pub mod call;
 pub mod doctor;
 pub mod document;
+pub mod events;
 pub mod fault;
 pub mod grant;
 pub mod home;

@@ -14,7 +14,7 @@ use super::{
     pool,
     state::AskId,
 };
-use crate::model::{Blame, Code, Event, Fault};
+use crate::model::{Blame, Code, Fault};
 
 impl Driver {
     pub(super) fn resolve(&mut self, ask: AskId) {
@@ -74,19 +74,16 @@ impl Driver {
     /// Gives its caller the last reply, if nobody did.
     pub(super) fn finish(&mut self, ask: AskId, reply: Reply) {
         let Some(hand) = self.hands.get_mut(&ask) else { return };
-        hand.tell_progress();
         let Some(placed) = hand.placed.take() else { return };
         self.report.over.push(placed.ticket);
         placed.pending.finish(reply);
-        // What waits to be delivered is of this ask, unless several run: then it finds its receiver gone.
-        if self.hands.len() == 1 && self.undelivered.take().is_some() {
-            self.resume_reading();
-        }
+        self.give_undelivered();
     }
 
     /// What came meanwhile was not read, on our side: the pod's clocks begin anew.
     pub(super) fn resume_reading(&mut self) {
-        self.unfinished.add(if self.data.is_some() { Which::Data } else { Which::Control });
+        self.unfinished.add(Which::Data);
+        self.unfinished.add(Which::Control);
         let now = Instant::now();
         (self.heard, self.silence) = (now, Silence::default());
         self.hands.values_mut().for_each(|hand| hand.heard = now);
@@ -132,6 +129,6 @@ impl Driver {
         let Some(lever) = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()) else { return };
         let (from, to) = (lever.values.get(used), lever.values.get(self.seat.lever().unwrap_or(used)));
         let data = json!({ "lever": { "name": lever.name, "from": from, "to": to }, "because": "out_of_memory" });
-        let _ = placed.pending.request.events.try_send(Event::Progress { data });
+        placed.pending.request.events.note(data);
     }
 }

@@ -9,8 +9,10 @@ use tokio::time::Instant;
 use super::{
     confine,
     driver::Driver,
+    hands::Which,
     state::{AskId, Event, State},
     vitals,
+    waits::far,
 };
 use crate::model::{
     Code, Fault,
@@ -22,8 +24,17 @@ impl Driver {
     pub(super) fn next_due(&self) -> Option<Instant> {
         let graces = self.running.values().filter_map(|running| running.grace);
         let stalls = self.stalls().map(|(_, at)| at);
-        let speaks = (!self.running.is_empty() && self.undelivered.is_none()).then(|| self.looks_at());
-        let others = [self.phase, self.again, self.idle_at, self.lane_closed_at, self.memory_due, self.residing.keep_until, speaks];
+        let speaks = (!self.running.is_empty() && self.hears(Which::Data)).then(|| self.looks_at());
+        let others = [
+            self.phase,
+            self.again,
+            self.idle_at,
+            self.lane_closed_at,
+            self.backed_up_until,
+            self.memory_due,
+            self.residing.keep_until,
+            speaks,
+        ];
         others.into_iter().flatten().chain(graces).chain(stalls).min()
     }
 
@@ -38,6 +49,11 @@ impl Driver {
         }
         if self.lane_closed_at.take_if(|at| *at <= now).is_some() {
             self.step(Event::LaneClosed);
+        }
+        if self.backed_up_until.is_some_and(|at| at <= now) {
+            // Not begun anew: it is over with the pod, or when it has read.
+            self.backed_up_until = Some(far());
+            self.is_deaf();
         }
         if self.again.take_if(|at| *at <= now).is_some() {
             self.hungry = true;
@@ -91,7 +107,7 @@ impl Driver {
     /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor computes is ended.
     fn listen(&mut self, now: Instant) {
         let serves = matches!(self.state, State::Serving(_) | State::Draining { .. });
-        if self.running.is_empty() || !serves || self.undelivered.is_some() || now < self.looks_at() {
+        if self.running.is_empty() || !serves || !self.hears(Which::Data) || now < self.looks_at() {
             return;
         }
         self.silence.looks += 1;
@@ -114,7 +130,7 @@ impl Driver {
 
     /// When asks without progress have stalled. Only one that promises progress can, while it has its turn, and while its pod is listened to.
     fn stalls(&self) -> impl Iterator<Item = (AskId, Instant)> {
-        let listened = self.undelivered.is_none();
+        let listened = self.hears(Which::Data);
         let last = self.running.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);
         self.hands.iter().take_while(move |(_, hand)| hand.unit <= last).filter_map(|(ask, hand)| {
             let interval_ms = hand.placed.as_ref()?.pending.request.operation.progress_interval_ms?;

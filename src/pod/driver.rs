@@ -34,7 +34,7 @@ use super::{
     starting::{Grouping, cgroups, grouped, started},
     state::{Action, AskId, Ending, Event, Rules, State, Timer, step},
     vitals,
-    waits::{Undelivered, deliver, far, readable, wait, writable},
+    waits::{Undelivered, far, readable, wait, writable},
     wire::{Control, FromPod, Payload},
 };
 use crate::model::{
@@ -88,7 +88,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         Some(_) => plan,
         None => {
             if let Some(plan) = plan {
-                frame::encode(control.out(), 0, &plan, std::iter::empty());
+                control.put_ask(|out| frame::encode(out, 0, &plan, std::iter::empty()));
             }
             None
         }
@@ -127,6 +127,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         keeps_page: false,
         dumps_stacks: false,
         undelivered: None,
+        backed_up_until: None,
         unfinished: Unfinished::default(),
         pings: 0,
         last: None,
@@ -205,6 +206,8 @@ pub(super) struct Driver {
     pub keeps_page: bool,
     pub dumps_stacks: bool,
     pub undelivered: Option<Undelivered>,
+    /// It leaves too much unread, and is not read itself: when to stop waiting for it to read.
+    pub backed_up_until: Option<Instant>,
     /// Lanes whose decoders may hold whole frames.
     pub unfinished: Unfinished,
     /// Pings that were sent.
@@ -266,15 +269,13 @@ impl Driver {
             {
                 ring.as_mut().reset(due);
             }
-            let undelivered = self.undelivered.is_some();
             let lane_open = !self.lane_ended();
+            let (hears_data, hears_control) = (lane_open && self.hears(Which::Data), lane_open && self.hears(Which::Control));
             let birth = self.process.born();
             // Not biased: a lane that is always readable must not starve the timer or the end of the process.
             tokio::select! {
-                _ = readable(self.data.as_ref()), if !undelivered && lane_open => self.read(Which::Data),
-                _ = self.control.stream().readable(), if lane_open && !(undelivered && self.carries_data(Which::Control)) => {
-                    self.read(Which::Control)
-                }
+                _ = readable(self.data.as_ref()), if hears_data => self.read(Which::Data),
+                _ = self.control.stream().readable(), if hears_control => self.read(Which::Control),
                 _ = std::future::ready(()), if self.unfinished.any() => {
                     for which in self.unfinished.take() {
                         self.read(which);
@@ -288,7 +289,6 @@ impl Driver {
                     self.read_last_words();
                     self.step(Event::Exited(ending));
                 }
-                _ = deliver(&mut self.undelivered), if undelivered => self.resume_reading(),
                 kept = Driver::kept(&mut self.session), if self.keeps() => self.was_kept(kept),
                 _ = writable(&self.control, self.data.as_ref()), if self.has_output() => {}
                 _ = &mut ring => {
@@ -308,7 +308,7 @@ impl Driver {
             self.memory_due = None;
         }
         if let Some(plan) = self.plan.take() {
-            frame::encode(self.control.out(), 0, &plan, std::iter::empty());
+            self.control.put_ask(|out| frame::encode(out, 0, &plan, std::iter::empty()));
         }
     }
 
@@ -461,7 +461,7 @@ impl Driver {
 
     /// Not if what the pod would say could not be heard.
     fn takes_asks(&self) -> bool {
-        matches!(self.state, State::Serving(_)) && !self.leaving && !self.residing.yields && !self.lane_ended()
+        matches!(self.state, State::Serving(_)) && !self.leaving && !self.residing.yields && !self.lane_ended() && !self.asks_wait()
     }
 
     fn begin(&mut self, unit: Unit) {
@@ -481,7 +481,7 @@ impl Driver {
         self.next_ask += asks as u64;
         for (ask, mut placed) in (first..).zip(placed) {
             placed.pending.begun += 1;
-            self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0, progress: None });
+            self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0 });
         }
         self.running.insert(
             first,

@@ -40,7 +40,7 @@ pub struct Request {
     pub deadline: Instant,
     pub priority: Priority,
     /// Where progress goes: past whoever waits for the answer.
-    pub events: mpsc::Sender<model::Event>,
+    pub events: model::events::Sender,
 }
 
 /// What comes back for a request, in order: any number of chunks, then one of the others.

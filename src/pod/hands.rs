@@ -4,14 +4,14 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc::error::TrySendError, task::JoinHandle, time::Instant};
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     handle::Placed,
     regions::{New, Placing},
     state::AskId,
 };
-use crate::model::{Code, Event, Fault, Operation};
+use crate::model::{Code, Fault, Operation};
 
 /// One of the two lanes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,20 +53,6 @@ pub(super) struct Hand {
     pub heard: Instant,
     /// Weight of the chunks that it sent and its caller has not taken.
     pub owed: u32,
-    /// The last progress that its caller had no room for.
-    pub progress: Option<serde_json::Value>,
-}
-
-impl Hand {
-    /// Gives its caller the progress that it had no room for, if it has some now.
-    pub fn tell_progress(&mut self) {
-        let Some(placed) = self.placed.as_ref() else { return };
-        if let Some(data) = self.progress.take()
-            && let Err(TrySendError::Full(Event::Progress { data })) = placed.pending.request.events.try_send(Event::Progress { data })
-        {
-            self.progress = Some(data);
-        }
-    }
 }
 
 /// A unit that is to be sent.

@@ -16,6 +16,7 @@ use super::{
     frame::{Decoded, Decoder},
     process,
 };
+use crate::model::limits::{LANE_WAITING_BYTES_MAX, LANE_WAITING_DESCRIPTORS_MAX};
 
 /// One socket with what waits to be read and written.
 pub struct Lane {
@@ -25,6 +26,10 @@ pub struct Lane {
     /// Descriptors, each group with the place in `out` of the byte that it travels with.
     descriptors: VecDeque<(usize, Vec<OwnedFd>)>,
     closed: bool,
+    /// How much of `out` is asks, at most: what the host sends of itself, and bounds where it takes work.
+    asks: usize,
+    /// Nobody reads there any more.
+    deaf: bool,
 }
 
 /// What reading brought.
@@ -40,7 +45,15 @@ pub enum Read {
 
 impl Lane {
     pub fn new(stream: UnixStream, frame_bytes_max: usize) -> Lane {
-        Lane { stream, decoder: Decoder::new(frame_bytes_max), out: BytesMut::new(), descriptors: VecDeque::new(), closed: false }
+        Lane {
+            stream,
+            decoder: Decoder::new(frame_bytes_max),
+            out: BytesMut::new(),
+            descriptors: VecDeque::new(),
+            closed: false,
+            asks: 0,
+            deaf: false,
+        }
     }
 
     pub fn stream(&self) -> &UnixStream {
@@ -50,6 +63,34 @@ impl Lane {
     /// Where to put what is to be sent; [`Lane::flush`] sends it.
     pub fn out(&mut self) -> &mut BytesMut {
         &mut self.out
+    }
+
+    /// Puts an ask, or whatever else of that size the pod did not cause.
+    pub fn put_ask(&mut self, put: impl FnOnce(&mut BytesMut)) {
+        let before = self.out.len();
+        put(&mut self.out);
+        self.asks += self.out.len() - before;
+    }
+
+    /// Whether so much waits that the other side is not to be read before it reads: all but the asks are answers to what it said.
+    pub fn is_backed_up(&self) -> bool {
+        self.out.len() - self.asks > LANE_WAITING_BYTES_MAX || self.descriptors.len() > LANE_WAITING_DESCRIPTORS_MAX
+    }
+
+    /// Whether asks wait that no more are to be put behind.
+    pub fn has_asks_waiting(&self) -> bool {
+        self.out.len() > LANE_WAITING_BYTES_MAX
+    }
+
+    /// What waits here, in bytes and descriptors.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.out.len(), self.descriptors.iter().map(|(_, group)| group.len()).sum())
+    }
+
+    /// Nobody reads there any more: what waits is let go of, now and with each [`Lane::flush`].
+    pub fn give_up(&mut self) {
+        self.deaf = true;
+        self.flush();
     }
 
     pub fn has_output(&self) -> bool {
@@ -75,6 +116,15 @@ impl Lane {
 
     /// Sends what the socket takes now. A closed peer is found by reading, so that its last words are read first.
     pub fn flush(&mut self) {
+        if self.deaf {
+            self.out.clear();
+            self.descriptors.clear();
+        }
+        self.send();
+        self.asks = self.asks.min(self.out.len());
+    }
+
+    fn send(&mut self) {
         while !self.out.is_empty() {
             match self.send_some() {
                 Ok(count) => {

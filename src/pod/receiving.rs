@@ -4,7 +4,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::{sync::mpsc::error::TrySendError, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     confine,
@@ -20,7 +20,9 @@ use super::{
 };
 use crate::model::{
     Blob, Fault,
-    limits::{CHUNK_CREDIT, EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX},
+    limits::{
+        CHUNK_CREDIT, EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX, PROGRESS_BYTES_MAX,
+    },
     recipe::Runtime,
     status::{Class, Confinement},
 };
@@ -29,7 +31,7 @@ impl Driver {
     /// Reads what a lane has, but only so much that everything else gets its turn.
     pub(super) fn read(&mut self, which: Which) {
         for _ in 0..FRAMES_PER_TURN_MAX {
-            if self.state == State::Dead || (self.undelivered.is_some() && self.carries_data(which)) {
+            if self.state == State::Dead || !self.hears(which) {
                 return;
             }
             let lane = match (which, &mut self.data) {
@@ -46,9 +48,10 @@ impl Driver {
         self.unfinished.add(which);
     }
 
-    /// Whether chunks and answers come on that lane: only such a lane is held back by a slow caller.
-    pub(super) fn carries_data(&self, which: Which) -> bool {
-        matches!(which, Which::Data) || self.data.is_none()
+    /// Whether that lane is read now: no lane of a pod that does not read, and not the one that chunks and answers come on while one finds no room.
+    pub(super) fn hears(&self, which: Which) -> bool {
+        let carries_data = matches!(which, Which::Data) || self.data.is_none();
+        !(self.is_backed_up() || (carries_data && self.undelivered.is_some()))
     }
 
     /// Handles one thing read; false when there is nothing more to read now.
@@ -143,6 +146,13 @@ impl Driver {
             }
             FromPod::Log { level, message } => self.shared.log.push(&format!("{}: {message}", clip(&level))),
             FromPod::Checkpoint(said) => self.heard_checkpoint(said),
+            FromPod::Progress { ask, data } if data.len() > PROGRESS_BYTES_MAX => {
+                self.note_progress(ask);
+                let bytes = data.len();
+                self.shared.log.push(&format!("[a report of progress of {bytes} bytes was not told: at most {PROGRESS_BYTES_MAX} are]"));
+                self.partial = None;
+                self.step(Event::Partial(ask));
+            }
             FromPod::Progress { ask, .. } => {
                 self.note_progress(ask);
                 self.partial = Some(message);
@@ -156,11 +166,9 @@ impl Driver {
                 if let Err(text) = self.found(&mut payload) {
                     return self.step(Event::Violation(format!("sent a chunk with a blob {text}")));
                 }
-                if let Some(hand) = self.hands.get_mut(&ask).filter(|hand| self.heeds_credit && hand.placed.is_some()) {
-                    hand.owed += payload.weight();
-                    if hand.owed > CHUNK_CREDIT {
-                        return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
-                    }
+                let counted = self.hands.get(&ask).filter(|hand| self.heeds_credit && hand.placed.is_some());
+                if counted.is_some_and(|hand| hand.owed + payload.weight() > CHUNK_CREDIT) {
+                    return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
                 }
                 self.note_progress(ask);
                 self.partial = Some(FromPod::Chunk { ask, payload });
@@ -251,12 +259,18 @@ impl Driver {
     pub(super) fn read_last_words(&mut self) {
         for which in [Which::Data, Which::Control] {
             self.unfinished.add(which);
+            // There is nobody to be told anything.
+            self.control.give_up();
+            if let Some(data) = &mut self.data {
+                data.give_up();
+            }
             // Bounded: something that escaped with a socket may never stop talking.
             for _ in 0..LAST_WORDS_TURNS_MAX {
                 if self.unfinished.take().next().is_none() || self.state == State::Dead {
                     break;
                 }
                 self.read(which);
+                self.flush();
             }
         }
         let torn = self.control.is_mid_frame() || self.data.as_ref().is_some_and(Lane::is_mid_frame);
@@ -266,21 +280,47 @@ impl Driver {
     }
 
     pub(super) fn deliver_partial(&mut self, ask: AskId) {
-        let Some(hand) = self.hands.get_mut(&ask) else { return };
-        let Some(pending) = hand.placed.as_mut().map(|placed| &mut placed.pending) else { return };
-        pending.gave |= matches!(self.partial, Some(FromPod::Chunk { .. }));
-        match (self.partial.take(), &pending.chunks) {
-            (Some(FromPod::Chunk { payload, .. }), Some(chunks)) => {
-                // Only one that keeps no count of its credit can have sent more than there is room for: then nothing more of it is read.
-                if let Err(TrySendError::Full(payload)) = chunks.try_send(payload) {
-                    self.undelivered = Some(Undelivered { channel: chunks.clone(), payload });
+        match self.partial.take() {
+            Some(FromPod::Chunk { payload, .. }) => {
+                if let Some(left) = self.give(Undelivered { ask, payload }) {
+                    self.undelivered = Some(left);
                 }
             }
-            // The latest counts. A caller that is behind sees fewer, and holds up nobody.
-            (Some(FromPod::Progress { data, .. }), _) => hand.progress = Some(data),
+            // A caller that is behind sees fewer, and holds up nobody.
+            Some(FromPod::Progress { data, .. }) => {
+                if let Some(placed) = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()) {
+                    placed.pending.request.events.progress(data);
+                }
+            }
             _ => {}
         }
-        hand.tell_progress();
+    }
+
+    /// Gives a caller the chunk that it had no room for, if it has some now or is gone.
+    pub(super) fn give_undelivered(&mut self) {
+        let Some(undelivered) = self.undelivered.take() else { return };
+        match self.give(undelivered) {
+            Some(left) => self.undelivered = Some(left),
+            None => self.resume_reading(),
+        }
+    }
+
+    /// Gives a caller a chunk, or gives it back. Only a pod that keeps no count of its credit can have sent more than there is room for: then nothing
+    /// more of it is read.
+    fn give(&mut self, undelivered: Undelivered) -> Option<Undelivered> {
+        let Undelivered { ask, payload } = undelivered;
+        let hand = self.hands.get_mut(&ask)?;
+        let pending = &mut hand.placed.as_mut()?.pending;
+        if hand.owed + payload.weight() > CHUNK_CREDIT {
+            return Some(Undelivered { ask, payload });
+        }
+        hand.owed += payload.weight();
+        pending.gave = true;
+        // Each weighs something: there are as many places as there is credit.
+        if let Some(chunks) = &pending.chunks {
+            let _ = chunks.try_send(payload);
+        }
+        None
     }
 }
 

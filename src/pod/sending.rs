@@ -2,7 +2,7 @@
 //!
 //! Apart from `driver.rs`, which decides nothing about bytes: here messages become frames, and frames bytes on the sockets.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use super::{
     frame,
     handle::Reply,
     hands::Outgoing,
+    lane::Lane,
     process::environment,
     regions::{Copying, New, Placing},
     state::{AskId, Event},
@@ -19,7 +20,10 @@ use super::{
 };
 use crate::model::{
     Code, Fault,
-    limits::{BLOB_FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, CHUNK_CREDIT, FRAME_BYTES_MAX},
+    limits::{
+        BLOB_FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, CHUNK_CREDIT, FRAME_BYTES_MAX, LANE_WAITING_BYTES_MAX,
+        LANE_WAITING_DESCRIPTORS_MAX, LANE_WAITING_MS,
+    },
     recipe::Runtime,
 };
 
@@ -168,7 +172,8 @@ impl Driver {
                     self.say(&Control::Region { region: number, bytes, write: false });
                 }
                 let blobs = blobs.iter().map(|bytes| &bytes[..]);
-                frame::encode(self.data.as_mut().unwrap_or(&mut self.control).out(), first, &json, blobs);
+                let lane = self.data.as_mut().unwrap_or(&mut self.control);
+                lane.put_ask(|out| frame::encode(out, first, &json, blobs));
                 self.shared.asks.fetch_add(asks as u64, Ordering::Relaxed);
                 // Lines belong to the eldest ask: it is what runs, unless the pod runs several at a time.
                 if self.running.len() == 1 {
@@ -260,17 +265,54 @@ impl Driver {
 
     /// So much of what that ask gave was taken.
     pub(super) fn say_credit(&mut self, ask: AskId, chunks: u32) {
-        if let Some(hand) = self.hands.get_mut(&ask).filter(|_| self.heeds_credit) {
-            hand.owed = hand.owed.saturating_sub(chunks);
+        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        hand.owed = hand.owed.saturating_sub(chunks);
+        if self.heeds_credit {
             self.say(&Control::Credit { ask, chunks });
         }
+        self.give_undelivered();
     }
 
     /// Writes what the sockets take now.
     pub(super) fn flush(&mut self) {
+        let asks_waited = self.asks_wait();
         self.control.flush();
         if let Some(data) = &mut self.data {
             data.flush();
         }
+        self.hungry |= asks_waited && !self.asks_wait();
+        match (self.is_backed_up(), self.backed_up_until) {
+            (true, None) => self.backed_up_until = Some(Instant::now() + Duration::from_millis(LANE_WAITING_MS)),
+            (false, Some(_)) => {
+                self.backed_up_until = None;
+                self.resume_reading();
+            }
+            _ => {}
+        }
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        [Some(&self.control), self.data.as_ref()].into_iter().flatten()
+    }
+
+    /// Whether asks of its wait that it does not read.
+    pub(super) fn asks_wait(&self) -> bool {
+        self.data.as_ref().unwrap_or(&self.control).has_asks_waiting()
+    }
+
+    /// Whether the pod leaves so much unread that it is not read either: else it would choose how much of the host's memory, and how many of its
+    /// descriptors, wait for it.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.lanes().any(Lane::is_backed_up)
+    }
+
+    /// It has left too much unread for too long.
+    pub(super) fn is_deaf(&mut self) {
+        let (bytes, descriptors) = self.lanes().map(Lane::waiting).fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
+        let text = format!(
+            "left {bytes} bytes and {descriptors} descriptors unread for {LANE_WAITING_MS} ms, while it went on to ask for more; at most \
+             {LANE_WAITING_BYTES_MAX} bytes and {LANE_WAITING_DESCRIPTORS_MAX} descriptors may wait"
+        );
+        self.step(Event::Violation(text));
     }
 }

@@ -4,14 +4,18 @@
 
 use std::time::Duration;
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
-use super::{lane::Lane, state::Timer, wire::Payload};
+use super::{
+    lane::Lane,
+    state::{AskId, Timer},
+    wire::Payload,
+};
 use crate::model::limits::{DRAIN_GRACE_MS, KILL_GRACE_MS, POD_START_DEFAULT_MS, STACK_GRACE_MS, TERM_GRACE_MS, UNLOAD_MS};
 
 /// A chunk that waits for a slow caller; while there is one, the data lane is not read.
 pub struct Undelivered {
-    pub channel: mpsc::Sender<Payload>,
+    pub ask: AskId,
     pub payload: Payload,
 }
 
@@ -38,19 +42,6 @@ pub async fn writable(control: &Lane, data: Option<&Lane>) {
         }
     };
     tokio::select! { _ = data => {}, _ = control => {} }
-}
-
-/// Waits until the slow caller has room, then gives it what waits. Cancel-safe: what waits is let go of last.
-pub async fn deliver(undelivered: &mut Option<Undelivered>) {
-    match undelivered {
-        Some(Undelivered { channel, payload }) => {
-            if let Ok(permit) = channel.reserve().await {
-                permit.send(std::mem::take(payload));
-            }
-        }
-        None => std::future::pending().await,
-    }
-    *undelivered = None;
 }
 
 /// How long a wait of the state machine is; `stacks`: whether the pod can print its stacks.

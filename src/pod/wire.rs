@@ -3,16 +3,19 @@
 //! The contract is `docs/pod-protocol.md`. What comes from a pod is hostile until parsed: an unknown
 //! type, a missing field, a length that does not add up are errors here and `protocol_violation` above.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData};
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor},
+};
 use serde_json::{Value, value::RawValue};
 
 use super::frame::Frame;
 use crate::model::{
-    Blob, Code, Fault,
-    limits::{BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES},
+    Blob, Code, Fault, document,
+    limits::{BLOB_COPY_BYTES_MAX, BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES, FAULT_DETAIL_BYTES_MAX, POD_NAMES_MAX, POD_NUMBERS_MAX},
     machine::{GpuKind, LeverValue},
 };
 
@@ -320,7 +323,8 @@ pub enum FromPod {
     },
     Progress {
         ask: u64,
-        data: Value,
+        /// JSON text.
+        data: String,
     },
     Chunk {
         ask: u64,
@@ -357,7 +361,7 @@ struct Flat<'a> {
     r#type: Cow<'a, str>,
     #[serde(default)]
     protocol: Option<[u32; 2]>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few::<_, _, POD_NAMES_MAX>")]
     features: Vec<String>,
     #[serde(default)]
     pid: Option<u32>,
@@ -365,7 +369,7 @@ struct Flat<'a> {
     runtime: Option<String>,
     #[serde(default)]
     seq: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few::<_, _, POD_NAMES_MAX>")]
     missing: Vec<String>,
     #[serde(default)]
     way_out: Option<i32>,
@@ -373,7 +377,7 @@ struct Flat<'a> {
     layer: Option<String>,
     #[serde(default)]
     why: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_few::<_, _, POD_NUMBERS_MAX>")]
     asks: Option<Vec<u64>>,
     #[serde(default)]
     unloads: bool,
@@ -393,14 +397,40 @@ struct Flat<'a> {
     data: Option<&'a RawValue>,
     #[serde(default, borrow, deserialize_with = "present")]
     output: Option<&'a RawValue>,
-    #[serde(default)]
-    fault: Option<FaultWire>,
+    #[serde(default, borrow)]
+    fault: Option<FaultWire<'a>>,
     #[serde(default)]
     bytes: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_few::<_, _, POD_NUMBERS_MAX>")]
     regions: Option<Vec<u64>>,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, deserialize_with = "few::<_, _, POD_NAMES_MAX>")]
     blobs: Vec<BlobWire<'a>>,
+}
+
+/// A list of at most so many: what a frame holds of short ones is many times its size once they are read.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T, const MOST: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Few<T, MOST> {
+        type Value = Vec<T>;
+        fn expecting(&self, into: &mut std::fmt::Formatter) -> std::fmt::Result {
+            write!(into, "a list of at most {MOST}")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut few = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if few.len() == MOST {
+                    return Err(serde::de::Error::custom(format!("a list of more than {MOST}")));
+                }
+                few.push(item);
+            }
+            Ok(few)
+        }
+    }
+    deserializer.deserialize_seq(Few::<T, MOST>(PhantomData))
+}
+
+fn some_few<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    few::<_, _, MOST>(deserializer).map(Some)
 }
 
 /// A field that is there, be it `null`: Python's `return None` is an answer too.
@@ -410,13 +440,13 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 
 /// A fault in a pod's words.
 #[derive(Deserialize)]
-struct FaultWire {
+struct FaultWire<'a> {
     code: String,
     message: String,
     #[serde(default)]
     hint: Option<String>,
-    #[serde(default)]
-    detail: Value,
+    #[serde(default, borrow)]
+    detail: Option<&'a RawValue>,
 }
 
 /// Codes that a pod may use of itself; a pod cannot claim that the repository was tampered with.
@@ -447,7 +477,8 @@ impl FromPod {
             0 => Err(format!("a `{kind}` that belongs to no ask")),
             ask => Ok(ask),
         };
-        let (blobs, in_regions) = cut(&flat.blobs, &frame.tail).map_err(|error| format!("a `{kind}` {error}"))?;
+        let (blobs, in_regions) =
+            cut(&flat.blobs, &frame.tail, text.len() + frame.tail.len()).map_err(|error| format!("a `{kind}` {error}"))?;
         Ok(match kind.as_str() {
             "confined" => FromPod::Confined { missing: flat.missing, way_out: flat.way_out },
             "refused" => {
@@ -478,7 +509,8 @@ impl FromPod {
             "dropped" => FromPod::Dropped { regions: flat.regions.ok_or_else(|| missing("regions"))? },
             "progress" => {
                 let data = flat.data.ok_or_else(|| missing("data"))?;
-                FromPod::Progress { ask: ask()?, data: serde_json::from_str(data.get()).map_err(|error| error.to_string())? }
+                document::check(data.get()).map_err(|error| format!("a `progress` that no value can hold: {error}"))?;
+                FromPod::Progress { ask: ask()?, data: data.get().to_owned() }
             }
             "chunk" => {
                 let data = flat.data.ok_or_else(|| missing("data"))?;
@@ -500,13 +532,27 @@ impl FromPod {
 }
 
 fn fault(wire: FaultWire) -> Fault {
-    Fault::foreign(&wire.code, wire.message, wire.hint, wire.detail, POD_CODES)
+    // A value may take a hundred times the memory of its text.
+    let detail = match wire.detail.map(RawValue::get) {
+        None => Value::Null,
+        Some(text) if text.len() > FAULT_DETAIL_BYTES_MAX => serde_json::json!({ "detail_dropped_bytes": text.len() }),
+        Some(text) => serde_json::from_str(text).unwrap_or_default(),
+    };
+    Fault::foreign(&wire.code, wire.message, wire.hint, detail, POD_CODES)
 }
 
 /// The blobs of a frame's tail, and those that are elsewhere.
 type Cut = (Vec<Blob>, Vec<(usize, InRegion)>);
 
-fn cut(places: &[BlobWire], tail: &Bytes) -> Result<Cut, String> {
+/// The bytes by themselves, where they would keep much more of their frame in memory than they are.
+fn piece(bytes: Bytes, frame_bytes: usize) -> Bytes {
+    match bytes.len() < frame_bytes / 4 || bytes.len() < BLOB_COPY_BYTES_MAX {
+        true => Bytes::copy_from_slice(&bytes),
+        false => bytes,
+    }
+}
+
+fn cut(places: &[BlobWire], tail: &Bytes, frame_bytes: usize) -> Result<Cut, String> {
     if places.len() > BLOBS_MAX {
         return Err(format!("with {} blobs; at most {BLOBS_MAX} are taken", places.len()));
     }
@@ -520,7 +566,7 @@ fn cut(places: &[BlobWire], tail: &Bytes) -> Result<Cut, String> {
         }
         let end = usize::try_from(wire.bytes).ok().and_then(|bytes| at.checked_add(bytes)).filter(|end| *end <= tail.len());
         let end = end.ok_or_else(|| format!("whose blobs claim more than its tail of {} bytes", tail.len()))?;
-        blobs.push(Blob::new(wire.name.to_string(), wire.media_type.to_string(), tail.slice(at..end)));
+        blobs.push(Blob::new(wire.name.to_string(), wire.media_type.to_string(), piece(tail.slice(at..end), frame_bytes)));
         at = end;
     }
     match at == tail.len() {

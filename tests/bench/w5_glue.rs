@@ -14,12 +14,11 @@ use std::{
 
 use hob::{
     glue::{Ask, BoxFuture, Glue, Pods, Prepared},
-    model::{Admitted, Blob, Call, Document, Fault, Home, Verified, limits},
+    model::{Admitted, Blob, Call, Document, Fault, Home, Verified, events, limits},
     shelf::store::Shelf,
 };
 use serde_json::json;
 use support::Column;
-use tokio::sync::mpsc;
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
     component::{Component, InstancePre, Linker, TypedFunc},
@@ -128,7 +127,7 @@ fn main() {
         let hob = |count: usize| {
             let (prepared, pods, call, text) = (prepared.clone(), pods.clone(), call.clone(), text.clone());
             let work = async move {
-                let (events, _receiver) = mpsc::channel(limits::CALL_EVENTS_MAX);
+                let (events, _receiver) = events::channel(limits::CALL_EVENTS_BYTES_MAX);
                 let mut times = Vec::with_capacity(count);
                 for _ in 0..count {
                     let start = Instant::now();

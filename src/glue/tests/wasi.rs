@@ -91,7 +91,7 @@ async fn what_a_guest_printed_is_in_its_fault() {
 async fn what_a_guest_printed_survives_its_deadline() {
     let recipe = guest(&format!("{PRINTS} (loop $for_ever (br $for_ever))"));
     let prepared = glue().compile(&recipe).unwrap();
-    let late = prepared.run(&admit(&recipe, "plain", Vec::new()), script(0, vec![]), mpsc::channel(1).0, soon(200)).await.unwrap_err();
+    let late = prepared.run(&admit(&recipe, "plain", Vec::new()), script(0, vec![]), events::channel(1).0, soon(200)).await.unwrap_err();
     assert_eq!((late.code, late.detail["stderr"].as_str()), (Code::Deadline, Some("last words")));
     siblings_are_well(glue()).await;
 }

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use serde_json::json;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
 
@@ -20,7 +20,7 @@ use super::{Ending, Inner};
 use crate::{
     host::entry::Entry,
     model::{
-        Code, Event, Fault,
+        Code, Fault, events,
         limits::{CHECKPOINT_WAIT_MS, SESSION_CLOSE_MS, SESSION_LOOK_MS},
         session::{CheckpointStatus, Mode, SessionSpec},
     },
@@ -48,7 +48,7 @@ pub struct Live {
 /// What is known of it from moment to moment.
 struct Book {
     /// Where to tell those of its callers that wait.
-    callers: Vec<(u64, mpsc::Sender<Event>)>,
+    callers: Vec<(u64, events::Sender)>,
     seats: u64,
     used: Instant,
     last_checkpoint: Instant,
@@ -143,7 +143,7 @@ impl Live {
     /// A place in it for one call; none when it is being let go of.
     ///
     /// Errors: `session_busy`.
-    pub fn seat(self: &Arc<Live>, events: &mpsc::Sender<Event>) -> Result<Option<Seated>, Fault> {
+    pub fn seat(self: &Arc<Live>, events: &events::Sender) -> Result<Option<Seated>, Fault> {
         let mut book = self.book();
         if book.leaving {
             return Ok(None);
@@ -227,7 +227,7 @@ impl Live {
             }
             for (_, events) in &self.book().callers {
                 // One that does not listen misses it.
-                let _ = events.try_send(Event::Progress { data: data.clone() });
+                events.note(data.clone());
             }
         }
         Ok(pod::Session {

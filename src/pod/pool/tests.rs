@@ -109,7 +109,7 @@ impl Rig {
             blobs: Vec::new(),
             deadline: Instant::now() + Duration::from_secs(3_600),
             priority: Priority::Normal,
-            events: mpsc::channel(1).0,
+            events: crate::model::events::channel(1).0,
         })
     }
 }

@@ -1,0 +1,28 @@
+//! Bounds of what waits between a host, a pod and a caller, each in bytes: who sends chooses how large one is.
+
+/// What may wait for a pod on one of its lanes, in bytes, asks not counted. While more does, nothing is read of it: all of that are answers to what it said.
+pub const LANE_WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// Descriptors that may wait for a pod on one of its lanes; each is one of the host's own.
+pub const LANE_WAITING_DESCRIPTORS_MAX: usize = 16;
+
+/// How long a pod may leave so much unread, in milliseconds: longer than a busy machine keeps its control thread from running.
+pub const LANE_WAITING_MS: u64 = 10_000;
+
+/// Largest report of progress that is told to a caller, in bytes of JSON.
+pub const PROGRESS_BYTES_MAX: usize = 64 << 10;
+
+/// Events (progress, chunks, logs) that wait for a caller that reads slowly; then its pod is held back.
+pub const CALL_EVENTS_MAX: usize = 64;
+
+/// What those events may hold together, in bytes of JSON and of blobs; a single larger chunk waits alone.
+pub const CALL_EVENTS_BYTES_MAX: usize = 1 << 20;
+
+/// Most names in a list that a pod sends, such as its features.
+pub const POD_NAMES_MAX: usize = 256;
+
+/// Most numbers in a list that a pod sends: the asks of as many units as it may run, each of the largest batch.
+pub const POD_NUMBERS_MAX: usize = 1 << 18;
+
+/// A blob of a frame below this size in bytes is copied out of it: it must not keep a whole read buffer in memory.
+pub const BLOB_COPY_BYTES_MAX: usize = 16 << 10;
