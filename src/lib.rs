@@ -14,6 +14,8 @@
 //!   +-- glue     wasmtime: one call in one store              <------+      shelf, glue and pod are blind to each other
 //!   +-- pod      pools of processes, their queue and their ends       |
 //!   |                                                                |
+//! disk      Hob's own files: opened, made, and whose they are <------+
+//!   |                                                                |
 //! model     plain data and pure rules                         <------+
 //! ```
 //!
@@ -27,6 +29,7 @@
 //! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`: Python by `uv`; `fetching.rs`, `origin.rs`, `sources.rs`: models from where their recipes say |
 //! | [`glue`] | `run.rs`: budgets of one run; `imports.rs`: what a guest may call; `wasi.rs`: what a script's engine gets besides; `engine.rs`: slots and settings; `crash.rs`: traps as faults |
 //! | [`pod`] | `pool.rs`: a recipe's pods and who waits for them; `schedule.rs`: who is next; `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `burial.rs`: its end; `restarts.rs`, `poison.rs`: what is not tried again; `wire.rs`, `frame.rs`: the protocol; `confine.rs`, `seccomp.rs`: what is around a pod; `family.rs`: pods forked from a zygote; `egress.rs`: granted names on the network; `cgroup.rs`: memory; `residency.rs`, `tenancy.rs`, `residing.rs`, `machine.rs`: whose models are loaded |
+//! | [`disk`] | `open.rs`: the one way to read a file of Hob's; `make.rs`: folders and files with their modes; `owner.rs`: who may write to a home |
 //! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `grant.rs`: permissions, and the one function that decides; `call.rs`: from words to proof; `schema.rs`: what a document may be, and what checking it costs at most |
 //!
 //! The contracts with other languages are `wit/glue.wit` (guests) and `docs/pod-protocol.md` (pods); the Python side of the
@@ -64,6 +67,7 @@
 extern crate self as hob;
 
 pub mod author;
+pub mod disk;
 pub mod door;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    disk::make,
     glue,
     model::{Code, Fault, Home, limits, progress},
     shelf::{
@@ -27,7 +28,8 @@ const WORLD: &str = include_str!("../../wit/glue.wit");
 pub async fn component(language: Language, source: &Path, home: &Home, progress: &progress::Shared) -> Result<Vec<u8>, Fault> {
     let tools = Config::read(home)?.tools.with_variables();
     let tool = Componentizer::find(home, &tools, language, progress).await?;
-    let work = tempfile::tempdir().map_err(|error| Fault::io("making a folder to build in", &error))?;
+    let work =
+        make::temporary_folder(&std::env::temp_dir(), "hob-", 12).map_err(|error| Fault::io("making a folder to build in", &error))?;
     // A copy: what Python leaves behind when it loads a module is not for the author's folder.
     let mut left = limits::BUNDLE_FILES_MAX;
     copy(source, &work.path().join("glue"), &mut left)?;

@@ -29,7 +29,7 @@ pub struct Client {
 impl Client {
     /// Connects to the server of `home`; `None` when none runs.
     ///
-    /// Errors: `overloaded` when one runs and lets nobody in.
+    /// Errors: `overloaded` when one runs and lets nobody in; `home_unsafe` when it is another user's.
     pub async fn connect(home: &Home) -> Result<Option<Client>, Fault> {
         let path = home.socket();
         let knock = async {
@@ -46,7 +46,19 @@ impl Client {
         let connected = timeout(Duration::from_millis(limits::SERVE_CONNECT_MS), knock).await;
         let full =
             |_| Fault::new(Code::Overloaded, format!("the server at {} lets nobody in", path.display())).hint("call again a little later");
-        Ok(connected.map_err(full)?.map(|stream| Client { stream }))
+        let Some(stream) = connected.map_err(full)? else { return Ok(None) };
+        // What a call carries is for this user's own server, or root's.
+        let (own, theirs) = (
+            rustix::process::geteuid().as_raw(),
+            stream.peer_cred().map_err(|error| Fault::io("asking whose the server is", &error))?.uid(),
+        );
+        match theirs == own || theirs == 0 {
+            true => Ok(Some(Client { stream })),
+            false => {
+                Err(Fault::new(Code::HomeUnsafe, format!("the server at {} runs as user {theirs}, wanted {own} or 0", path.display()))
+                    .hint("run as that user, or name a home of your own with HOB_HOME"))
+            }
+        }
     }
 
     /// Asks for a document.

@@ -32,6 +32,11 @@ pub async fn doctor(host: &Host, home: &Home, json: bool) -> Result<(), Fault> {
             false => fault.hint(doctor.next.join("; ")),
         }
     });
+    // Pods that run confined are of no use in a home that others write to.
+    let fault = fault.or_else(|| {
+        let why = doctor.home.why.clone()?;
+        Some(Fault::new(Code::HomeUnsafe, why).hint(doctor.home.next.clone().unwrap_or_default()))
+    });
     match fault {
         // One document: the fault carries what was found.
         Some(fault) if json => Err(fault.with("doctor", json!(doctor))),
@@ -65,6 +70,7 @@ fn text(doctor: &Doctor) -> String {
         ["uv".to_owned(), tool(&doctor.uv)],
         ["bounds".to_owned(), doctor.bounds.text.clone()],
         ["GPU".to_owned(), or_none(&gpu)],
+        ["own files".to_owned(), if_why(doctor.home.why.as_deref(), "nobody else can write to them", "not safe")],
     ];
     if doctor.trial.is_none() {
         rows.push(["sandbox".to_owned(), "not tried".to_owned()]);

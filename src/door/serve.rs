@@ -3,9 +3,9 @@
 //! Apart from `http`, which answers requests: here is what happens once per server.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, File, TryLockError},
     io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -29,6 +29,7 @@ use super::{
     print, socket,
 };
 use crate::{
+    disk::open,
     host::Host,
     model::{Code, Fault, Home, limits},
     shelf::durable,
@@ -119,20 +120,13 @@ impl Ending {
 fn alone(home: &Home) -> Result<File, Fault> {
     let (folder, path) = (home.serve(), home.serve_lock());
     let failed = |what: &str, error: &std::io::Error| Fault::io(format!("{what} {}", folder.display()), error);
-    if let Some(above) = folder.parent() {
-        durable::make_folder(above)?;
-    }
-    match DirBuilder::new().mode(0o700).create(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed("making the folder", &error)),
-        _ => {}
-    }
+    durable::make_private_folder(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(|error| failed("closing the folder", &error))?;
-    let opened = File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
-    let mut file = opened.map_err(|error| failed("locking in", &error))?;
+    let mut file = open::open_to_write(&path).map_err(|error| failed("locking in", &error))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let holder = fs::read_to_string(&path).unwrap_or_default();
+            let holder = String::from_utf8(open::read(&path, limits::TOKEN_FILE_BYTES_MAX).unwrap_or_default()).unwrap_or_default();
             let holder = if holder.is_empty() { String::new() } else { format!(" (pid {})", holder.trim()) };
             return Err(Fault::new(Code::AlreadyServing, format!("a server is running for {}{holder}", home.config().display()))
                 .hint("`hob status` asks it; SIGTERM ends it in order"));

@@ -115,6 +115,7 @@ fn rows(sessions: &[SessionStatus]) -> String {
     let row = |session: &SessionStatus| {
         let state = match (session.state, session.running) {
             (SessionState::Parked, _) => "parked",
+            (SessionState::Damaged, _) => "damaged",
             (SessionState::Live, 0) => "live",
             (SessionState::Live, _) => "at work",
         };

@@ -17,7 +17,10 @@ use std::{
 
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::model::{Code, Fault, limits::SOCKET_PATH_BYTES_MAX};
+use crate::{
+    disk::make,
+    model::{Code, Fault, limits::SOCKET_PATH_BYTES_MAX},
+};
 
 /// A path that the kernel's address has room for, and what keeps it valid.
 fn reachable(path: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)> {
@@ -75,7 +78,7 @@ pub async fn listen(path: &Path) -> Result<Listening, Fault> {
     }
     let made = || -> io::Result<Listening> {
         // Born in a folder that nobody else can enter, then renamed: at no time may another user connect.
-        let folder = tempfile::Builder::new().prefix(".s").rand_bytes(4).tempdir_in(path.parent().unwrap_or(Path::new(".")))?;
+        let folder = make::temporary_folder(path.parent().unwrap_or(Path::new(".")), ".s", 4)?;
         let born = folder.path().join("s");
         let (short, _kept) = reachable(&born)?;
         let listener = UnixListener::bind(short)?;

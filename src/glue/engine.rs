@@ -7,14 +7,17 @@
 //! does not fit its slots, instances are made on demand: slower, otherwise the same.
 
 use std::{
-    fs::{DirBuilder, Metadata},
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    fs::Metadata,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::model::{Code, Fault, limits};
+use crate::{
+    disk::{make, open},
+    model::{Code, Fault, limits},
+};
 
 /// What runs guests on this machine.
 pub struct Engines {
@@ -33,7 +36,9 @@ pub struct Engines {
 /// Errors: `io` for the folder, `internal` when wasmtime refuses the settings.
 pub fn open(cache: &Path) -> Result<Engines, Fault> {
     let cache = compile_cache(cache)?;
-    let slots = slots(std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().as_deref());
+    let mappings = open::read_of_kernel(Path::new("/proc/sys/vm/max_map_count"), limits::KERNEL_TEXT_BYTES_MAX).ok();
+    let mappings = mappings.and_then(|text| String::from_utf8(text).ok());
+    let slots = slots(mappings.as_deref());
     let on_demand = Engine::new(config(&cache).memory_reservation(limits::GLUE_MEMORY_BYTES_MAX as u64))
         .map_err(|error| Fault::new(Code::Internal, format!("wasmtime refuses its settings: {error:#}")))?;
     // A whole wasm address space behind each memory spares the guest its bounds checks; where that is too much to ask for, a
@@ -106,7 +111,7 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
 /// A compiled artefact is machine code that wasmtime loads as it is: nobody else may have written there, or may yet.
 fn compile_cache(folder: &Path) -> Result<Cache, Fault> {
     let what = |doing: &str| format!("cannot {doing} the folder of compiled glue, {}", folder.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| Fault::io(what("make"), &error))?;
+    make::folder(folder, make::PRIVATE_FOLDER).map_err(|error| Fault::io(what("make"), &error))?;
     let folder = folder.canonicalize().map_err(|error| Fault::io(what("find"), &error))?;
     private(&folder)?;
     let mut config = CacheConfig::new();

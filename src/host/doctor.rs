@@ -8,13 +8,14 @@ use tokio::time::timeout;
 
 use super::Host;
 use crate::{
+    disk::make,
     model::{
         Fault,
-        doctor::{Doctor, Possible, Tool},
+        doctor::{Doctor, Possible, Safe, Tool},
         limits::{DOCTOR_ZYGOTE_MS, SHUTDOWN_MS},
     },
     pod::{self, Boot, Family, Program},
-    shelf::{blocking, python, scratch::Scratch, uv},
+    shelf::{blocking, home, python, scratch::Scratch, uv},
 };
 
 /// What the runner within pods is written for.
@@ -50,6 +51,11 @@ impl Host {
             }
             Err(fault) => (None, Possible { possible: false, why: Some("there is no Python".into()) }, Some(fault.message)),
         };
+        let place = inner.home.clone();
+        let home = match blocking(move || home::check_all(&place)).await {
+            Ok(()) => Safe::default(),
+            Err(fault) => Safe { why: Some(fault.message), next: fault.hint },
+        };
         let mut doctor = Doctor {
             confined: false,
             verdict: String::new(),
@@ -62,6 +68,7 @@ impl Host {
             bounds,
             gpu,
             zygotes,
+            home,
             serving: None,
         };
         doctor.judge(error);
@@ -71,7 +78,7 @@ impl Host {
     async fn try_a_sandbox(&self, program: &Program) -> Result<crate::model::doctor::Trial, Fault> {
         let scratch = self.scratch_for_trials().await?;
         let folder = scratch.folder().join("trial");
-        std::fs::create_dir(&folder).map_err(|error| Fault::io(format!("making {}", folder.display()), &error))?;
+        make::new_folder(&folder, make::PRIVATE_FOLDER).map_err(|error| Fault::io(format!("making {}", folder.display()), &error))?;
         pod::doctor::examine(program, &self.0.keeper, &folder, &self.0.without).await
     }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Consent, Host, Inner};
 use crate::{
+    disk::{open, owner::Writers},
     model::{
         Code, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified,
         grant::effective,
@@ -452,6 +453,12 @@ impl Inner {
                 Program { base: python.clone(), python, site_packages: None }
             }
         };
+        // Just before they are used: who could write there would be in the pod, with what it was granted.
+        let writers = Writers::new(self.home.group());
+        if !recipe.is_unsigned() {
+            writers.check_with_above(recipe.folder())?;
+        }
+        environment.as_ref().map_or(Ok(()), |environment| writers.check_with_above(&environment.folder))?;
         Ok((program, environment))
     }
 
@@ -461,7 +468,8 @@ impl Inner {
         let Some(Runtime::Python { lock: Some(lock), .. }) = manifest.pod.as_ref().map(|pod| &pod.runtime) else { return Ok(None) };
         let python = self.python(recipe).await?;
         let path = recipe.folder().join(lock);
-        let bytes = std::fs::read(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
+        let bytes = open::read(&path, crate::model::limits::LOCK_BYTES_MAX)
+            .map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
         let (what, label) = (format!("{lock} of {}", manifest.name), manifest.name.to_string());
         let wanted = Wanted { lock: &bytes, what: &what, python: &python, existing, label: &label };
         environment::ensure(&self.home, &self.tools, &wanted, &self.progress).await.map(Some)

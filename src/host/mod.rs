@@ -15,6 +15,7 @@ use std::{
 use futures_core::Stream;
 
 use crate::{
+    disk::owner::Writers,
     glue::Glue,
     model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, events, limits, progress},
     pod,
@@ -108,18 +109,22 @@ fn checks_at_once() -> usize {
 impl Host {
     /// Opens the shelf, and ends what killed hosts of this home left; no pod is started, no wasm compiled and no network touched.
     ///
-    /// Errors: `invalid_config`, `state_unreadable`, `io`.
+    /// Errors: `home_unsafe` while somebody else may write to this home; `invalid_config`, `state_unreadable`, `io`.
     pub async fn open(config: Config) -> Result<Host, Fault> {
         let opened = shelf::blocking(move || {
-            let shelf = Shelf::open(config.home.clone())?;
-            pods::reap_leftovers(&config.home);
-            let keeper = pod::unpack_runner(&config.home.tools())?;
-            let hob_toml = crate::shelf::config::Config::read(&config.home)?;
+            let home = shelf::home::trusted(config.home)?;
+            let shelf = Shelf::open(home.clone())?;
+            pods::reap_leftovers(&home);
+            let keeper = pod::unpack_runner(&home.tools())?;
+            let runner = keeper.parent().unwrap_or(&keeper);
+            let writers = Writers::new(home.group());
+            writers.check_with_above(runner).and_then(|()| writers.check_tree(runner))?;
+            let hob_toml = crate::shelf::config::Config::read(&home)?;
             let tools = hob_toml.tools.overridden_by(config.tools);
-            let places = pod::Places::new(config.machine, hob_toml.machine, footprints::read(&config.home));
+            let places = pod::Places::new(config.machine, hob_toml.machine, footprints::read(&home));
             Ok(Host(Arc::new(Inner {
                 opened: std::time::Instant::now(),
-                home: config.home,
+                home,
                 tools,
                 sources: config.sources,
                 progress: config.progress,

@@ -21,11 +21,11 @@ use crate::{
     model::{
         Admitted, Code, Fault, Home, RecipeRef, events,
         limits::{CHECKPOINT_GOODBYE_MS, CHECKPOINT_WAIT_MS, SESSION_SWEEP_MS},
-        session::{CheckpointStatus, SessionState, SessionStatus, check_name},
+        session::{CheckpointStatus, Mode, SessionState, SessionStatus, check_name},
     },
     shelf::{
         blocking, locks,
-        sessions::{self as disk, Found, Identity},
+        sessions::{self as disk, Damaged, Found, Identity},
     },
 };
 
@@ -141,8 +141,12 @@ impl Sessions {
                     session.declare(version, spec)?;
                     Ok(session)
                 }
-                None if may_make => disk::Session::make(&home, identity, version.clone(), spec, &all),
-                None => Err(not_found(&identity)),
+                None => match disk::damaged_of(&home, &identity) {
+                    // Its name is taken, by what nobody can bring back.
+                    Some(damaged) => Err(damaged.fault()),
+                    None if may_make => disk::Session::make(&home, identity, version.clone(), spec, &all),
+                    None => Err(not_found(&identity)),
+                },
             }
         });
         Ok(Live::new(host, entry, session.await?))
@@ -263,12 +267,12 @@ impl Host {
     /// All sessions of this home, those of other hosts too.
     pub async fn sessions(&self) -> Result<Vec<SessionStatus>, Fault> {
         let home = self.0.home.clone();
-        let found = blocking(move || Ok(disk::all(&home))).await?;
+        let (found, damaged) = blocking(move || Ok((disk::all(&home), disk::damaged(&home)))).await?;
         let status = |found: Found| {
             let live = self.0.sessions.get(&found.record.identity);
             shown(&found, live.as_deref())
         };
-        Ok(found.into_iter().map(status).collect())
+        Ok(found.into_iter().map(status).chain(damaged.iter().map(shown_damaged)).collect())
     }
 
     /// Opens a session, or finds it open; its pod is started. A call that names a session does the same.
@@ -315,6 +319,10 @@ impl Host {
     ///
     /// Errors: `session_not_found`, `session_busy` when another host has it, `io`.
     pub async fn close_session(&self, recipe: &RecipeRef, name: &str) -> Result<(), Fault> {
+        if let Some(damaged) = self.damaged(recipe, name).await? {
+            let _moment = moment(&self.0.home).await?;
+            return blocking(move || damaged.delete()).await;
+        }
         let identity = self.identity(recipe, name).await?;
         if let Some(live) = self.0.sessions.get(&identity) {
             return self.0.sessions.park(&self.0, &live, Ending::Closed).await;
@@ -333,9 +341,30 @@ impl Host {
         self.0.catalogue.find(&self.0, recipe).await
     }
 
+    /// The damaged session of that name, unless this host has it live: then its record is written anew.
+    async fn damaged(&self, recipe: &RecipeRef, name: &str) -> Result<Option<Damaged>, Fault> {
+        check_name(name)?;
+        let (word, home, name) = (recipe.clone(), self.0.home.clone(), name.to_owned());
+        let damaged = blocking(move || {
+            Ok(match &word {
+                RecipeRef::Name(recipe) => disk::damaged_of(&home, &Identity { recipe: recipe.to_string(), folder: None, name }),
+                RecipeRef::Folder(folder) => {
+                    let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+                    let is_it = |identity: &Identity| identity.name == name && identity.folder.as_ref() == Some(&folder);
+                    disk::damaged(&home).into_iter().find(|damaged| damaged.identity.as_ref().is_some_and(is_it))
+                }
+            })
+        });
+        let is_live = |identity: &Identity| self.0.sessions.get(identity).is_some();
+        Ok(damaged.await?.filter(|damaged| !damaged.identity.as_ref().is_some_and(is_live)))
+    }
+
     /// Without the recipe: a session can be closed whose recipe is not there any more.
     async fn identity(&self, recipe: &RecipeRef, name: &str) -> Result<Identity, Fault> {
         check_name(name)?;
+        if let Some(damaged) = self.damaged(recipe, name).await? {
+            return Err(damaged.fault());
+        }
         let (word, home) = (recipe.clone(), self.0.home.clone());
         let name = name.to_owned();
         blocking(move || {
@@ -370,6 +399,25 @@ impl Host {
     async fn shown(&self, identity: &Identity) -> Result<SessionStatus, Fault> {
         let found = self.found(identity).await?;
         Ok(shown(&found, self.0.sessions.get(identity).as_deref()))
+    }
+}
+
+fn shown_damaged(damaged: &Damaged) -> SessionStatus {
+    let idle_ms = disk::now_ms().saturating_sub(damaged.used_ms);
+    let identity = damaged.identity.as_ref();
+    SessionStatus {
+        recipe: identity.map_or("?", |identity| &identity.recipe).to_owned(),
+        folder: identity.and_then(|identity| Some(identity.folder.as_ref()?.display().to_string())),
+        name: identity.map_or_else(|| damaged.folder_name(), |identity| identity.name.clone()),
+        version: "?".to_owned(),
+        mode: Mode::Exclusive,
+        state: SessionState::Damaged,
+        running: 0,
+        age_ms: idle_ms,
+        idle_ms,
+        calls: damaged.calls,
+        checkpoint: None,
+        checkpoint_fault: Some(damaged.fault()),
     }
 }
 

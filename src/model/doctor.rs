@@ -33,6 +33,8 @@ pub struct Doctor {
     /// Files that a pod with `devices=gpu` is given; none without a GPU.
     pub gpu: Vec<PathBuf>,
     pub zygotes: Possible,
+    /// Whether nobody else may write to Hob's own files.
+    pub home: Safe,
     /// Of the running server; none when none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<Vec<ZygoteStatus>>,
@@ -119,6 +121,17 @@ pub struct Possible {
     pub possible: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+/// Whether nobody else may write to Hob's own files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Safe {
+    /// The first file that somebody may write to; none when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The command that mends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// What a version of Landlock leaves open or takes too much of.
@@ -251,6 +264,7 @@ mod tests {
             bounds: Bounds { memory: false, processes: false, text: String::new() },
             gpu: Vec::new(),
             zygotes: Possible { possible: true, why: None },
+            home: Safe::default(),
             serving: None,
         }
     }

@@ -147,6 +147,8 @@ codes! {
     SandboxUnavailable "sandbox_unavailable" Machine exit 8 http 500 mcp -32603;
     /// Files on the shelf are not what was installed.
     ShelfAltered "shelf_altered" Machine exit 5 http 500 mcp -32603;
+    /// Somebody else may write to Hob's own files.
+    HomeUnsafe "home_unsafe" Machine exit 5 http 500 mcp -32603;
     /// No space left on the device.
     DiskFull "disk_full" Machine exit 8 http 507 mcp -32603;
     /// Any other failure of the operating system.

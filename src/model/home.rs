@@ -9,18 +9,33 @@ pub struct Home {
     data: PathBuf,
     cache: PathBuf,
     state: PathBuf,
+    /// The number of a group whose members may write to data, cache and state.
+    group: Option<u32>,
 }
 
 impl Home {
     /// Everything below one folder: what `HOB_HOME` asks for.
     pub fn at(root: impl Into<PathBuf>) -> Home {
         let root = root.into();
-        Home { data: root.join("data"), cache: root.join("cache"), state: root.join("state"), config: root }
+        Home { data: root.join("data"), cache: root.join("cache"), state: root.join("state"), config: root, group: None }
     }
 
     /// The XDG folders of a user, each already ending in `hob`.
     pub fn xdg(config: PathBuf, data: PathBuf, cache: PathBuf, state: PathBuf) -> Home {
-        Home { config, data, cache, state }
+        Home { config, data, cache, state, group: None }
+    }
+
+    /// The same home, to whose data, cache and state the members of that group may write.
+    pub fn shared_with(self, group: Option<u32>) -> Home {
+        Home { group, ..self }
+    }
+    /// The number of the group whose members may write to data, cache and state.
+    pub fn group(&self) -> Option<u32> {
+        self.group
+    }
+    /// The folders of data, cache and state.
+    pub fn roots(&self) -> [&Path; 3] {
+        [&self.data, &self.cache, &self.state]
     }
 
     /// `hob.toml`: remotes and recipes wanted.

@@ -4,6 +4,7 @@
 
 mod blobs;
 mod confinement;
+mod home;
 mod lanes;
 mod models;
 mod residency;
@@ -12,6 +13,7 @@ mod sessions;
 
 pub use blobs::*;
 pub use confinement::*;
+pub use home::*;
 pub use lanes::*;
 pub use models::*;
 pub use residency::*;

@@ -84,6 +84,8 @@ pub enum SessionState {
     Live,
     /// It lies on the disk.
     Parked,
+    /// Its record on the disk cannot be read: it is lost, and its name is free again once it is closed.
+    Damaged,
 }
 
 /// A checkpoint that is kept.

@@ -20,10 +20,13 @@ use super::{
     starting::cgroups,
     vitals,
 };
-use crate::model::{
-    Code, Fault,
-    doctor::{Bounds, Machine, Trial},
-    limits::{DOCTOR_ANSWER_BYTES_MAX, DOCTOR_TRIAL_MS, KERNEL_TEXT_BYTES_MAX},
+use crate::{
+    disk::make,
+    model::{
+        Code, Fault,
+        doctor::{Bounds, Machine, Trial},
+        limits::{DOCTOR_ANSWER_BYTES_MAX, DOCTOR_TRIAL_MS, KERNEL_TEXT_BYTES_MAX},
+    },
 };
 
 /// What decides whether a user may make namespaces, as `sysctl` names it.
@@ -39,7 +42,7 @@ pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &
     let plan = confine::trial_plan(program, keeper, folder, without)?;
     let io = |error: std::io::Error| Fault::io("trying the sandbox", &error);
     // The file that a pod must not be able to read: here it has to be there as well.
-    std::fs::write(registry::path_of(folder), "nobody within reads this\n").map_err(io)?;
+    make::write(&registry::path_of(folder), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
     let mut command = Command::new(&program.base);
     command.args(["-I", "-S", "-B"]).arg(keeper.with_file_name("doctor.py"));
     let mut child = command

@@ -11,11 +11,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{log::Line, vitals};
-use crate::model::{
-    Fault,
-    limits::{DOSSIER_ASKS_MAX, DOSSIER_BYTES_MAX, DOSSIER_HALF_MS, DOSSIERS_MAX},
-    status::LogLine,
+use super::log::Line;
+use crate::{
+    disk::{make, open},
+    model::{
+        Fault,
+        limits::{DOSSIER_ASKS_MAX, DOSSIER_BYTES_MAX, DOSSIER_HALF_MS, DOSSIERS_MAX},
+        status::LogLine,
+    },
 };
 
 /// How the name of a dossier begins that is being written.
@@ -100,10 +103,10 @@ pub struct AskInHand {
 pub fn save(folder: &Path, dossier: &Dossier) -> Result<PathBuf, Fault> {
     let path = folder.join(name_of(dossier));
     let saved = || -> io::Result<()> {
-        fs::create_dir_all(folder)?;
+        make::folder(folder, make::PRIVATE_FOLDER)?;
         let text = text_of(dossier)?;
         // What a pod prints may be private: a temporary file is its owner's alone, and stays so.
-        let mut file = tempfile::Builder::new().prefix(HALF).tempfile_in(folder)?;
+        let mut file = make::temporary(folder, HALF, make::PRIVATE_FILE)?;
         file.write_all(&text)?;
         file.persist(&path).map_err(|error| error.error)?;
         Ok(())
@@ -116,7 +119,7 @@ pub fn save(folder: &Path, dossier: &Dossier) -> Result<PathBuf, Fault> {
 /// All dossiers of `folder`, newest first; what cannot be read is skipped. Blocking.
 pub fn list(folder: &Path) -> Vec<Dossier> {
     let newest = names(folder).into_iter().rev().take(DOSSIERS_MAX);
-    newest.filter_map(|name| serde_json::from_slice(&vitals::read(folder.join(name), DOSSIER_BYTES_MAX as u64)?).ok()).collect()
+    newest.filter_map(|name| serde_json::from_slice(&open::read(&folder.join(name), DOSSIER_BYTES_MAX as u64).ok()?).ok()).collect()
 }
 
 /// Its time first, so that names in order are dossiers in order.

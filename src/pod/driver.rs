@@ -37,10 +37,13 @@ use super::{
     waits::{Undelivered, far, readable, wait, writable},
     wire::{Control, FromPod, Payload},
 };
-use crate::model::{
-    Code, Fault,
-    limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS, SESSION_TTL_MAX_MS},
-    recipe::Recycle,
+use crate::{
+    disk::make,
+    model::{
+        Code, Fault,
+        limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS, SESSION_TTL_MAX_MS},
+        recipe::Recycle,
+    },
 };
 
 /// Spawns the process and the task that owns it from now on.
@@ -48,7 +51,7 @@ use crate::model::{
 /// Must be called within a tokio runtime. Errors: `io` when there is no process to be had.
 pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let beside = spec.scratch.parent().unwrap_or(&spec.scratch);
-    std::fs::create_dir_all(beside).map_err(|error| Fault::io(format!("making {}", beside.display()), &error))?;
+    make::folder(beside, make::PRIVATE_FOLDER).map_err(|error| Fault::io(format!("making {}", beside.display()), &error))?;
     let page = or_without(Page::create(beside, &spec.incarnation), "what a pod has begun will not be known").unwrap_or_else(Page::none);
     let manifest = spec.recipe.manifest().clone();
     // Written before there is a process: whatever happens from here on, the next host finds what is left.

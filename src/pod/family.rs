@@ -38,7 +38,9 @@ use super::{
     process::{Keeps, OUTSIDE, Program, Spec, threads},
     state::Ending,
 };
-use crate::model::limits::{EXIT_GRACE_MS, FAMILY_PACKET_BYTES_MAX, FAULT_TAIL_LINES, LAST_WORDS_TURNS_MAX, ZYGOTE_BOOT_MS};
+use crate::model::limits::{
+    EXIT_GRACE_MS, FAMILY_PACKET_BYTES_MAX, FAULT_TAIL_LINES, KERNEL_TEXT_BYTES_MAX, LAST_WORDS_TURNS_MAX, ZYGOTE_BOOT_MS,
+};
 
 /// What a zygote is made of.
 #[derive(Debug)]
@@ -421,7 +423,7 @@ fn receive(channel: BorrowedFd) -> std::io::Result<Option<(FromHead, Option<Owne
 /// The number, in this process's namespace, of the process that a pidfd is for.
 fn pid_of(handle: BorrowedFd) -> Option<u32> {
     use std::os::fd::AsRawFd;
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", handle.as_raw_fd())).ok()?;
+    let info = String::from_utf8(super::vitals::read(format!("/proc/self/fdinfo/{}", handle.as_raw_fd()), KERNEL_TEXT_BYTES_MAX)?).ok()?;
     let pid: i64 = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
     u32::try_from(pid).ok().filter(|pid| *pid != 0)
 }

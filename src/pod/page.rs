@@ -5,11 +5,14 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
-use crate::model::{Fault, limits::POD_PAGE_BYTES};
+use crate::{
+    disk::make,
+    model::{Fault, limits::POD_PAGE_BYTES},
+};
 
 /// How often a number is read again that changed under the reading.
 const READS_MAX: usize = 8;
@@ -28,7 +31,7 @@ impl Page {
         // Who maps a file of this name belongs to the pod: see `leftovers.rs`.
         let path = folder.join(file_name(incarnation));
         let made = || -> io::Result<File> {
-            let mut file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            let mut file = make::new_file(&path, make::PRIVATE_FILE)?;
             // Zeros and not a hole: on a full disk, writing into a mapped hole is SIGBUS for the pod.
             file.write_all(&[0; POD_PAGE_BYTES as usize])?;
             Ok(file)

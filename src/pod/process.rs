@@ -24,9 +24,12 @@ use super::{
     state::Ending,
     vitals,
 };
-use crate::model::{
-    Fault, Grants, Verified,
-    recipe::{PodSpec, Runtime},
+use crate::{
+    disk::make,
+    model::{
+        Fault, Grants, Verified,
+        recipe::{PodSpec, Runtime},
+    },
 };
 
 /// What runs the pod.
@@ -143,7 +146,7 @@ impl Process {
     /// Errors: `io` (no such interpreter, no process to be had, no scratch folder).
     pub fn spawn(spec: &Spec, page: Option<&Path>) -> Result<Process, Fault> {
         let what = |error: &std::io::Error| Fault::io(format!("starting a pod of `{}`", spec.recipe.manifest().name), error);
-        std::fs::create_dir_all(&spec.scratch).map_err(|error| what(&error))?;
+        make::folder(&spec.scratch, make::PRIVATE_FOLDER).map_err(|error| what(&error))?;
         Process::spawn_in_scratch(spec, page).map_err(|error| {
             let _ = std::fs::remove_dir(&spec.scratch);
             what(&error)

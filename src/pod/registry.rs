@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Write,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -17,9 +18,12 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{leftovers, starting::cgroups, vitals};
-use crate::model::{
-    Fault,
-    limits::{EXIT_GRACE_MS, POD_RECORD_BYTES_MAX},
+use crate::{
+    disk::{make, open},
+    model::{
+        Fault,
+        limits::{EXIT_GRACE_MS, POD_RECORD_BYTES_MAX},
+    },
 };
 
 /// One pod, as written down. Written before its first process is there, and again when the keeper is known.
@@ -87,15 +91,12 @@ pub fn group_of(incarnation: &str) -> String {
 ///
 /// Errors: `io`, `disk_full`.
 pub fn record(path: &Path, record: &Record) -> Result<(), Fault> {
-    let half = path.with_extension("half");
     let written = || {
-        fs::write(&half, serde_json::to_vec(record)?)?;
-        fs::rename(&half, path)
+        let mut half = make::temporary(path.parent().unwrap_or(Path::new(".")), ".half-", make::PRIVATE_FILE)?;
+        half.write_all(&serde_json::to_vec(record)?)?;
+        half.persist(path).map(drop).map_err(|error| error.error)
     };
-    written().map_err(|error| {
-        let _ = fs::remove_file(&half);
-        Fault::io(format!("writing {}", path.display()), &error)
-    })
+    written().map_err(|error: std::io::Error| Fault::io(format!("writing {}", path.display()), &error))
 }
 
 /// Deletes a record: no process of its pod is left.
@@ -162,7 +163,7 @@ fn records(folder: &Path) -> Vec<(PathBuf, Record)> {
     let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "pod"));
     let read = |path: PathBuf| {
-        let record = serde_json::from_slice(&vitals::read(&path, POD_RECORD_BYTES_MAX)?).ok()?;
+        let record = serde_json::from_slice(&open::read(&path, POD_RECORD_BYTES_MAX).ok()?).ok()?;
         Some((path, record))
     };
     paths.filter_map(read).collect()

@@ -4,11 +4,17 @@
 //! start of a host: what runs first in a pod is never what somebody left on the disk. Nothing else may lie in that
 //! folder: Python would take bytecode or an extension module in place of the source that was compared.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{Digest, Fault};
+use crate::{
+    disk::{make, open},
+    model::{Digest, Fault},
+};
 
 const FILES: &[(&str, &str)] = &[
     ("__init__.py", include_str!("../../python/src/hob_pod/__init__.py")),
@@ -53,7 +59,7 @@ pub fn unpack(tools: &Path) -> Result<PathBuf, Fault> {
     let root = tools.join(format!("runner-{}", Digest::finish(hasher).short()));
     let package = root.join("hob_pod");
     let what = |error: std::io::Error| Fault::io(format!("unpacking the pod runner into {}", package.display()), &error);
-    std::fs::create_dir_all(&package).map_err(what)?;
+    make::folder(&package, make::FOLDER).map_err(what)?;
     for entry in std::fs::read_dir(&package).map_err(what)?.flatten() {
         let name = entry.file_name();
         let is_ours = FILES.iter().any(|(file, _)| name == *file);
@@ -70,12 +76,12 @@ pub fn unpack(tools: &Path) -> Result<PathBuf, Fault> {
     }
     for (name, text) in FILES {
         let path = package.join(name);
-        if std::fs::read(&path).ok().as_deref() == Some(text.as_bytes()) {
+        if open::read_of(&path, text.len() as u64).ok().as_deref() == Some(text.as_bytes()) {
             continue;
         }
         // Written beside and renamed: another host may be starting a pod from this folder now.
-        let file = tempfile::Builder::new().prefix(HALF).tempfile_in(&package).map_err(what)?;
-        std::fs::write(file.path(), text).map_err(what)?;
+        let mut file = make::temporary(&package, HALF, make::FILE).map_err(what)?;
+        file.write_all(text.as_bytes()).map_err(what)?;
         file.persist(&path).map_err(|error| what(error.error))?;
     }
     Ok(package.join("keeper.py"))

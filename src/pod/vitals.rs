@@ -6,13 +6,15 @@
 use std::{
     collections::HashSet,
     fs,
-    io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use crate::model::limits::{GENERATIONS_MAX, KERNEL_TEXT_BYTES_MAX, VITALS_PROCESSES_MAX};
+use crate::{
+    disk::open,
+    model::limits::{GENERATIONS_MAX, KERNEL_TEXT_BYTES_MAX, VITALS_PROCESSES_MAX},
+};
 
 /// Memory that only `pid` and all below it hold, in bytes: anonymous and shared, not files that the kernel may drop.
 ///
@@ -67,16 +69,14 @@ pub fn identity(pid: u32) -> Option<u64> {
 /// Where process numbers mean the same: this boot of the machine, and this namespace of processes (a container has its
 /// own). None when the kernel does not say.
 pub fn boot() -> Option<String> {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = String::from_utf8(read("/proc/sys/kernel/random/boot_id", KERNEL_TEXT_BYTES_MAX)?).ok()?;
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
     Some(format!("{} {}", id.trim(), namespace.display()))
 }
 
 /// A text of the kernel about a process, at most `max` bytes of it.
 pub(super) fn read(path: impl AsRef<Path>, max: u64) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path).ok()?.take(max).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    open::read_of_kernel(path.as_ref(), max).ok()
 }
 
 /// The parts used here of `/proc/PID/stat` of a process that has not ended.

@@ -13,8 +13,11 @@ use std::{
 use semver::VersionReq;
 use tokio::process::Command;
 
-use super::{durable, environment::Tools, files, locks, process, python, staging::Staging};
-use crate::model::{Blame, Code, Fault, Home, Step, limits, progress};
+use super::{durable, environment::Tools, files, locks, process, python, staging::Staging, tree::make_read_only};
+use crate::{
+    disk::make,
+    model::{Blame, Code, Fault, Home, Step, limits, progress},
+};
 
 /// npm checks each file against the hashes of the lock; nothing else is installed, and no package runs a script.
 const PACKAGE: &str = include_str!("componentizer/package.json");
@@ -168,7 +171,9 @@ fn on_path(path: &OsStr, name: &str) -> Option<PathBuf> {
 async fn fetch(home: &Home, language: Language, program: &Path, label: &str) -> Result<(), Fault> {
     let staging = Staging::new(home, "tool")?;
     let tree = staging.folder().join("tree");
-    let write = |path: PathBuf, text: &str| fs::write(path, text).map_err(|error| Fault::io("writing a tool's pin", &error));
+    let write = |path: PathBuf, text: &str| {
+        make::write(&path, text.as_bytes(), make::PRIVATE_FILE).map_err(|error| Fault::io("writing a tool's pin", &error))
+    };
     let mut command = match language {
         Language::JavaScript => {
             durable::make_folder(&tree)?;
@@ -220,7 +225,10 @@ async fn fetch(home: &Home, language: Language, program: &Path, label: &str) -> 
     durable::make_folder(&home.tools())?;
     // Only a copy that did not answer is still there.
     files::remove_tree(&place)?;
-    fs::rename(&tree, &place)
+    // As the installer left it, by whatever umask.
+    make_read_only(&tree, false)
+        .and_then(|()| fs::rename(&tree, &place))
+        .and_then(|()| make_read_only(&place, true))
         .and_then(|()| durable::sync_folder(&home.tools()))
         .map_err(|error| Fault::io(format!("putting {} into place", place.display()), &error))
 }

@@ -5,9 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::Permissions,
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -19,7 +17,10 @@ use toml::{
 };
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
-use crate::model::{Code, Fault, Grants, Home, RecipeName, id::is_name, limits, machine::MachineRules};
+use crate::{
+    disk::{make, owner},
+    model::{Code, Fault, Grants, Home, RecipeName, id::is_name, limits, machine::MachineRules},
+};
 
 use super::{
     blocking, durable,
@@ -47,6 +48,8 @@ pub struct Config {
     pub grants: BTreeMap<String, Grants>,
     /// What pods may have of the machine.
     pub machine: MachineRules,
+    /// The number of a group whose members may write to this home's data, cache and state.
+    pub group: Option<u32>,
 }
 
 /// What `hob.toml` says of a recipe that is being installed.
@@ -79,7 +82,7 @@ impl Config {
             reader.fault(offset, "", format!("not TOML: {}", error.message()))
         })?;
         let root = document.get_ref();
-        reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments", "machine"])?;
+        reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments", "machine", "home"])?;
         let mut config = Config { remotes: reader.remotes(root)?, ..Config::default() };
         if let Some(recipes) = reader.table(root, "recipes")? {
             for (name, wanted) in recipes.iter() {
@@ -96,6 +99,13 @@ impl Config {
         config.tools.python = reader.tool(root, "python")?;
         config.tools.uv = reader.tool(root, "uv")?;
         config.machine = machine::read(&reader, root)?;
+        if let Some(home) = reader.table(root, "home")? {
+            reader.only(home, "home", &["group"])?;
+            if let Some((name, at)) = reader.optional(home, "home", "group")? {
+                let unknown = || reader.fault(at, "home.group", format!("this machine has no group `{name}`"));
+                config.group = Some(owner::group_of(name).ok_or_else(unknown)?);
+            }
+        }
         if let Some(environments) = reader.table(root, "environments")? {
             reader.only(environments, "environments", &["index_url"])?;
             config.tools.index_url = reader.optional(environments, "environments", "index_url")?.map(|(text, _)| text.to_owned());
@@ -118,7 +128,9 @@ impl Config {
 
 fn read_text(home: &Home) -> Result<String, Fault> {
     let path = home.config_file();
-    let bytes = durable::read(&path, limits::CONFIG_BYTES_MAX)?.unwrap_or_default();
+    // The one file that people write themselves, some of them by way of a link.
+    let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+    let bytes = durable::read(&real, limits::CONFIG_BYTES_MAX)?.unwrap_or_default();
     String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{}: not UTF-8", path.display())))
 }
 
@@ -256,8 +268,7 @@ impl Edit {
         Config::of_home(&self.home, &text)?;
         durable::make_folder(self.home.config())?;
         let write = || -> io::Result<NamedTempFile> {
-            let mut file =
-                tempfile::Builder::new().prefix(".half-").permissions(Permissions::from_mode(0o644)).tempfile_in(self.home.config())?;
+            let mut file = make::temporary(self.home.config(), ".half-", make::FILE)?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
             Ok(file)

@@ -3,13 +3,7 @@
 //! Apart from resolving, because here bytes are counted as they come: a server that sends more, less, other or slow
 //! bytes is told apart, and a wrong bundle is diagnosed by the name of the inner file.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
-    time::Duration,
-};
+use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
@@ -22,7 +16,10 @@ use super::{
     transport::{Body, longest},
     unpack,
 };
-use crate::model::{Code, Digest, Fault, Progress, Step, limits, recipe::ModelSpec};
+use crate::{
+    disk::make,
+    model::{Code, Digest, Fault, Progress, Step, limits, recipe::ModelSpec},
+};
 
 impl Client {
     /// The bundle's bytes, exactly as signed.
@@ -63,7 +60,7 @@ impl Client {
         let what = format!("model `{}` of {} {}", model.name, resolved.name, resolved.version);
         let (mut body, end) = self.body(&target, model.sha256, model.bytes, &what).await?;
         let failed = |error: &std::io::Error| Fault::io(format!("writing {what} to {}", dest.display()), error);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(dest).map_err(|error| failed(&error))?;
+        let mut file = make::new_file(dest, make::PRIVATE_FILE).map_err(|error| failed(&error))?;
         // From here on `dest` is ours to take away.
         let unfinished = Unfinished { path: Some(dest) };
         if model.bytes > 0 {

@@ -17,7 +17,10 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use crate::model::{Code, Digest, Fault, Home, Step, limits, progress};
+use crate::{
+    disk::{make, open},
+    model::{Code, Digest, Fault, Home, Step, limits, progress},
+};
 
 use super::{
     blocking, durable, files,
@@ -217,7 +220,7 @@ pub fn tree_digest(home: &Home, digest: Digest) -> Result<Digest, Fault> {
 
 fn read_tree_file(home: &Home, digest: Digest) -> Result<Vec<u8>, Fault> {
     let path = tree_file(home, digest);
-    match fs::read(&path) {
+    match open::read(&path, limits::TREE_TEXT_BYTES_MAX) {
         Ok(bytes) => Ok(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(altered(digest, format!("{} is missing", path.display()))),
         Err(error) => Err(Fault::io(format!("reading {}", path.display()), &error)),
@@ -308,7 +311,8 @@ impl Build<'_> {
         let staging = Staging::new(self.home, "environment")?;
         let tree = staging.folder().join("tree");
         let lock_path = staging.folder().join("requirements.lock");
-        fs::write(&lock_path, lock).map_err(|error| Fault::io(format!("writing {}", lock_path.display()), &error))?;
+        make::write(&lock_path, lock.as_bytes(), make::PRIVATE_FILE)
+            .map_err(|error| Fault::io(format!("writing {}", lock_path.display()), &error))?;
 
         let mut venv = self.command(&staging)?;
         venv.args(["venv", "--no-project", "--no-managed-python", "--relocatable", "--python"]).arg(&self.python.executable).arg(&tree);
@@ -390,7 +394,7 @@ fn publish(home: &Home, tree: &Path, digest: Digest) -> Result<(), Fault> {
     make_read_only(tree, false).map_err(failed)?;
     let text = Tree::of(tree).map_err(failed)?.text();
     // Thousands of small files: one sync of the file system is far cheaper than one for each.
-    let opened = fs::File::open(tree).map_err(failed)?;
+    let opened = open::open_folder(tree).map_err(failed)?;
     rustix::fs::syncfs(&opened).map_err(|error| failed(error.into()))?;
     files::replace(&tree_file(home, digest), text.as_bytes())?;
     fs::rename(tree, &place).map_err(failed)?;

@@ -4,9 +4,9 @@
 //! is of it, so it may be killed at any instant. Nothing is believed of it: all of it is read again and compared before it is published.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -21,7 +21,10 @@ use super::{
     sources::{Place, Sources},
     transport::longest,
 };
-use crate::model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, limits, progress, recipe::ModelSpec};
+use crate::{
+    disk::open,
+    model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, limits, progress, recipe::ModelSpec},
+};
 
 /// Brings a model from `source` onto the shelf, unless it is there; gives its path. `what` names it for people.
 ///
@@ -136,10 +139,10 @@ impl<'a> Fetch<'a> {
         let (path, source) = (part(home, model.sha256), source.to_string());
         let failed = |error: &io::Error| Fault::io(format!("opening {}", path.display()), error);
         // Read-only when it was complete, and the step that would have published it failed.
-        if path.exists() {
+        if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(|error| failed(&error))?;
         }
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(|error| failed(&error))?;
+        let file = open::open_to_append(&path).map_err(|error| failed(&error))?;
         let have = file.metadata().map_err(|error| failed(&error))?.len();
         let note = durable::read(&note_of(&path), limits::MODEL_NOTE_BYTES_MAX).ok().flatten();
         // The mark of one server says nothing to another.

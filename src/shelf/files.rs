@@ -12,7 +12,10 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::durable;
-use crate::model::{Digest, Fault};
+use crate::{
+    disk::open,
+    model::{Digest, Fault},
+};
 
 /// Replaces (or makes) `path` with `bytes` in one step, with the folders above it.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
@@ -22,7 +25,11 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
 
 /// Digest and size of the file at `path`, read to its end.
 pub(super) fn digest(path: &Path) -> io::Result<(Digest, u64)> {
-    let mut file = File::open(path)?;
+    digest_of(&mut open::open(path)?)
+}
+
+/// Digest and size of what is left of an open file.
+pub(super) fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     let mut bytes = 0;

@@ -4,17 +4,20 @@
 //! a recipe folder has no index, and what comes of it says so.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
 
-use crate::model::{
-    Code, Digest, Fault, Manifest, Origin, RecipeName, Verified, limits,
-    recipe::{self, ModelSpec, Runtime},
-    verified::ModelFile,
+use crate::{
+    disk::{open, owner::Writers},
+    model::{
+        Code, Digest, Fault, Manifest, Origin, RecipeName, Verified, limits,
+        recipe::{self, ModelSpec, Runtime},
+        verified::ModelFile,
+    },
 };
 
 use super::{
@@ -62,6 +65,7 @@ impl Shelf {
     }
 
     fn load_entry(&self, entry: &LockEntry) -> Result<Verified, Fault> {
+        Writers::new(self.home.group()).check_with_above(&self.place(entry))?;
         let index = self.index(entry)?;
         self.attest(&self.place(entry), entry, &index)
     }
@@ -163,7 +167,9 @@ impl Shelf {
                 files.push(found.map_err(|fault| fault.hint(hint))?);
                 continue;
             }
-            let found = self.model(&what, own, model);
+            // An author's own file, which may be a link into a cache of models.
+            let real = own.canonicalize().unwrap_or_else(|_| own.clone());
+            let found = self.model(&what, real, model).map(|file| ModelFile { path: own, ..file });
             files.push(found.map_err(|fault| {
                 match fault.code {
                     Code::ShelfAltered => Fault { code: Code::InvalidRecipe, blame: crate::model::Blame::Recipe, ..fault }
@@ -194,12 +200,16 @@ impl Shelf {
             reports.extend(unread.damaged().iter().map(report));
         }
         let mut environments = Vec::new();
+        let writers = Writers::new(self.home.group());
         // Another shelf object: what this process has checked before is checked again.
         let fresh = Shelf::open(self.home.clone())?;
         for entry in &entries {
             let subject = format!("recipe {} {}", entry.name, entry.version);
             let (models, fault) = match fresh.load_entry(entry) {
-                Ok(recipe) => (recipe.manifest().models.iter().map(ModelTarget::from).collect(), None),
+                Ok(recipe) => {
+                    let models = recipe.manifest().models.iter().map(ModelTarget::from).collect();
+                    (models, writers.check_tree(&self.place(entry)).err())
+                }
                 Err(fault) => (Vec::new(), Some(fault)),
             };
             reports.push(Report { subject, fault, models });
@@ -209,7 +219,8 @@ impl Shelf {
         environments.dedup_by_key(|pin| pin.digest);
         for pin in environments {
             let checked = environment::tree_digest(&self.home, pin.digest).and_then(|tree| match tree == pin.tree {
-                true => environment::verify(&self.home, pin.digest),
+                true => environment::verify(&self.home, pin.digest)
+                    .and_then(|()| writers.check_tree(&self.home.environments().join(pin.digest.hex()))),
                 false => Err(environment::altered(pin.digest, "the record of its files is not the one that hob.lock names".into())),
             });
             let subject = format!("environment {}", pin.digest.short());
@@ -246,7 +257,7 @@ fn indexed(folder: &Path, path: &str, index: &Index) -> Result<Vec<u8>, Fault> {
         Fault::new(Code::BundleInvalid, format!("the bundle has no `{path}`")).hint("its publisher has to publish it again")
     })?;
     let place = folder.join(path);
-    let bytes = fs::read(&place).map_err(|error| Fault::io(format!("reading {}", place.display()), &error))?;
+    let bytes = open::read_of(&place, wanted.bytes).map_err(|error| Fault::io(format!("reading {}", place.display()), &error))?;
     match Digest::of(&bytes) == wanted.sha256 {
         true => Ok(bytes),
         false => Err(Fault::new(Code::ShelfAltered, format!("{} changed while it was read", place.display()))),

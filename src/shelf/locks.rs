@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::model::{Code, Fault, Step, limits, progress};
+use crate::{
+    disk::open,
+    model::{Code, Fault, Step, limits, progress},
+};
 
 use super::durable;
 
@@ -29,7 +32,7 @@ fn take(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Opti
         durable::make_folder(folder)?;
     }
     let failed = |error: &std::io::Error| Fault::io(format!("locking {}", path.display()), error);
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(|error| failed(&error))?;
+    let file = open::open_to_write(path).map_err(|error| failed(&error))?;
     match lock(&file) {
         Ok(()) => Ok(Some(Held { _file: file })),
         Err(TryLockError::WouldBlock) => Ok(None),

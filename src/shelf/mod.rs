@@ -4,11 +4,11 @@ pub mod bundle;
 pub mod componentizer;
 pub mod config;
 mod download;
-pub mod durable;
 pub mod environment;
 pub mod fetching;
 mod files;
 pub mod grants;
+pub mod home;
 pub mod load;
 pub mod lockfile;
 pub mod locks;
@@ -34,6 +34,7 @@ pub mod tuf;
 pub mod unpack;
 pub mod uv;
 
+pub use crate::disk::durable;
 use crate::model::{
     Code, Fault,
     limits::{READ_HERE_BYTES_MAX, READS_AT_ONCE},

@@ -11,7 +11,10 @@ use std::{
     sync::Mutex,
 };
 
-use crate::model::{Code, Digest, Fault, Home, progress};
+use crate::{
+    disk::open,
+    model::{Code, Digest, Fault, Home, progress},
+};
 
 use super::{
     durable, files,
@@ -92,7 +95,7 @@ impl Slot {
         durable::make_folder(&self.home.models())?;
         let publish = || -> io::Result<()> {
             fs::set_permissions(part, fs::Permissions::from_mode(0o444))?;
-            fs::File::open(part)?.sync_all()?;
+            durable::sync_file(part)?;
             fs::rename(part, &path)?;
             durable::sync_folder(&self.home.models())
         };
@@ -103,11 +106,8 @@ impl Slot {
 
 /// Holds a file against size and digest; the error is for people.
 fn compare(path: &Path, digest: Digest, bytes: u64) -> Result<(), String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size != bytes {
-        return Err(format!("{size} bytes, wanted {bytes}"));
-    }
-    let (found, _) = files::digest(path).map_err(|error| error.to_string())?;
+    let mut file = open::open_of(path, bytes).map_err(|error| error.to_string())?;
+    let (found, _) = files::digest_of(&mut file).map_err(|error| error.to_string())?;
     match found == digest {
         true => Ok(()),
         false => Err(format!("sha256 {found}, wanted {digest}")),

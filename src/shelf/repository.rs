@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -25,7 +26,10 @@ use super::{
     transport::{Patience, Transport},
     tuf::{self, Seen, Watched},
 };
-use crate::model::{Code, Digest, Fault, Home, RecipeName, id::is_name, limits};
+use crate::{
+    disk::make,
+    model::{Code, Digest, Fault, Home, RecipeName, id::is_name, limits},
+};
 
 /// By what the first root is recognised.
 #[derive(Debug, Clone)]
@@ -89,7 +93,8 @@ impl Remote {
         let parent = home.remotes();
         durable::make_folder(&parent)?;
         let failed = |error: std::io::Error| Fault::io(format!("pinning the root of remote `{name}`"), &error);
-        let staging = tempfile::Builder::new().prefix(".new-").tempdir_in(&parent).map_err(failed)?;
+        let staging = make::temporary_folder(&parent, ".new-", 6).map_err(failed)?;
+        fs::set_permissions(staging.path(), fs::Permissions::from_mode(make::FOLDER)).map_err(failed)?;
         durable::create(&staging.path().join(PINNED), &root, 0o444)?;
         TrustState::pinned(staging.path(), &root).save()?;
         fs::rename(staging.path(), &folder).map_err(failed)?;

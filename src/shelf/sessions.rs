@@ -1,19 +1,21 @@
 //! What sessions keep on disk: who they are, how often they were called, and the last checkpoints of their state.
 //!
-//! Apart from the store of recipes, because nothing here was signed: it is what pods said of themselves. One folder for each session, by a random
-//! name that tells nothing; whoever holds the lock in it has the session, and a killed host holds none.
+//! Apart from the store of recipes, because nothing here was signed: it is what pods said of themselves. One folder for each session; whoever
+//! holds the lock in it has the session, and a killed host holds none. The folder's name is a digest of who the session is: when its record is
+//! damaged, a call by that name still finds the folder, and is told that the session is lost instead of beginning anew in silence.
 //!
 //! ```text
-//! sessions/<random>/session.json      who it is, and its checkpoints; replaced in one step
+//! sessions/<digest>/session.json      who it is, and its checkpoints; replaced in one step
+//!                   identity.json     who it is; written once, for people to read when the record is damaged
 //!                   lock              held while a host has the session
 //!                   calls             calls that ended well, and when the last one did; written in place, synced by nobody
 //!                   <n>.checkpoint    bytes; only what session.json names with its digest counts
 //! ```
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, File},
+    io::{self, Seek, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -28,13 +30,19 @@ use super::{
     durable, files,
     locks::{self, Held},
 };
-use crate::model::{
-    Code, Digest, Fault, Home,
-    limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
-    session::{CheckpointStatus, Mode, SessionSpec},
+use crate::{
+    disk::{make, open},
+    model::{
+        Code, Digest, Fault, Home,
+        limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
+        session::{CheckpointStatus, Mode, SessionSpec},
+    },
 };
 
 const FILE: &str = "session.json";
+const IDENTITY: &str = "identity.json";
+/// How the name of a folder begins that is being made.
+const NEW: &str = ".new-";
 const LOCK: &str = "lock";
 const CALLS: &str = "calls";
 
@@ -46,6 +54,21 @@ pub struct Identity {
     /// The folder of an unsigned recipe: not the same as one that is signed, whatever name it gives itself.
     pub folder: Option<PathBuf>,
     pub name: String,
+}
+
+impl Identity {
+    /// The name of its folder: what a damaged record cannot say any more.
+    fn folder_name(&self) -> String {
+        let mut hasher = Sha256::new();
+        let folder = self.folder.as_ref().map(|folder| folder.as_os_str().as_encoded_bytes());
+        // Each part is preceded by its length, so that no two identities run together into the same bytes.
+        for part in [self.recipe.as_bytes(), folder.unwrap_or_default(), self.name.as_bytes()] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        hasher.update([u8::from(folder.is_some())]);
+        Digest::finish(hasher).hex()
+    }
 }
 
 /// `session.json`.
@@ -133,13 +156,100 @@ pub fn lock_path(home: &Home) -> PathBuf {
     home.locks().join("sessions")
 }
 
-/// All sessions of a home. What cannot be read is passed over, with a word in the log. Blocking.
+/// All sessions of a home whose records can be read. [`damaged`] gives the others. Blocking.
 pub fn all(home: &Home) -> Vec<Found> {
-    let Ok(entries) = fs::read_dir(home.sessions()) else { return Vec::new() };
-    let folders = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.join(FILE).is_file());
-    let mut found: Vec<Found> = folders.filter_map(|folder| read(folder).inspect_err(|fault| tracing::warn!("{fault}")).ok()).collect();
+    let mut found: Vec<Found> = folders(home).filter_map(|folder| read(folder).ok()).collect();
     found.sort_by_key(|found| found.record.made_ms);
     found
+}
+
+/// The sessions of a home whose records cannot be read, though they had calls or checkpoints. Blocking.
+pub fn damaged(home: &Home) -> Vec<Damaged> {
+    folders(home).filter_map(|folder| Damaged::at(folder, None)).collect()
+}
+
+/// The session of that identity, if its record cannot be read and it had calls or checkpoints. Blocking.
+pub fn damaged_of(home: &Home, identity: &Identity) -> Option<Damaged> {
+    Damaged::at(home.sessions().join(identity.folder_name()), Some(identity))
+}
+
+fn folders(home: &Home) -> impl Iterator<Item = PathBuf> {
+    let paths = fs::read_dir(home.sessions()).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| path.is_dir() && !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW.as_bytes())))
+}
+
+/// A session whose record cannot be read. It is lost, and its name is not given to another one until it is closed.
+#[derive(Debug, Clone)]
+pub struct Damaged {
+    /// None where what says it is damaged as well.
+    pub identity: Option<Identity>,
+    pub calls: u64,
+    /// Its last call or touch, in milliseconds since 1970.
+    pub used_ms: u64,
+    /// Whether a host has it, which writes its record anew some time.
+    live: bool,
+    checkpoints: usize,
+    why: String,
+    folder: PathBuf,
+}
+
+impl Damaged {
+    fn at(folder: PathBuf, identity: Option<&Identity>) -> Option<Damaged> {
+        Damaged::any_at(folder, identity).filter(|damaged| damaged.calls > 0 || damaged.checkpoints > 0)
+    }
+
+    fn any_at(folder: PathBuf, identity: Option<&Identity>) -> Option<Damaged> {
+        if !folder.is_dir() {
+            return None;
+        }
+        let why = record(&folder).err()?.message;
+        let (calls, used_ms) = counted(&folder);
+        let names = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let checkpoints = names.filter(|name| name.as_encoded_bytes().ends_with(b".checkpoint")).count();
+        let identity = identity.cloned().or_else(|| {
+            let text = durable::read(&folder.join(IDENTITY), SESSION_FILE_BYTES_MAX).ok()??;
+            let identity: Identity = serde_json::from_slice(&text).ok()?;
+            is_of(&folder, &identity).then_some(identity)
+        });
+        let live = is_held(&folder);
+        Some(Damaged { identity, calls, used_ms, live, checkpoints, why, folder })
+    }
+
+    /// The folder's own name.
+    pub fn folder_name(&self) -> String {
+        self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// `session_lost`, with what there is and what to do; `session_busy` while a host has it.
+    pub fn fault(&self) -> Fault {
+        if self.live {
+            return Fault::new(
+                Code::SessionBusy,
+                format!("another host has the session in {}, whose record is damaged", self.folder.display()),
+            )
+            .hint("call it through that host (`hob serve`), or when that one has ended");
+        }
+        let hint = match &self.identity {
+            Some(Identity { recipe, folder: None, name }) => format!("`hob sessions close {recipe} {name}`"),
+            Some(Identity { folder: Some(folder), name, .. }) => format!("`hob sessions close {} {name}`", folder.display()),
+            None => format!("deleting the folder {}", self.folder.display()),
+        };
+        let fault = Fault::new(Code::SessionLost, format!("the record of a session is damaged: {}", self.why));
+        fault
+            .hint(format!("put the file back if there is a copy; else {hint} lets go of it, and the next call opens it anew"))
+            .with("calls", self.calls)
+            .with("checkpoints", self.checkpoints)
+            .with("folder", self.folder.display().to_string())
+    }
+
+    /// Deletes it, with its checkpoints. To be called under [`lock_path`]'s lock.
+    ///
+    /// Errors: `session_busy`, `io`.
+    pub fn delete(self) -> Result<(), Fault> {
+        let _lock = locks::try_acquire(&self.folder.join(LOCK))?
+            .ok_or_else(|| Fault::new(Code::SessionBusy, format!("another host has the session in {}", self.folder.display())))?;
+        files::remove_tree(&self.folder)
+    }
 }
 
 fn read(folder: PathBuf) -> Result<Found, Fault> {
@@ -147,17 +257,32 @@ fn read(folder: PathBuf) -> Result<Found, Fault> {
     let (calls, used_ms) = counted(&folder);
     let used_ms = used_ms.max(record.made_ms);
     // Looked at through a descriptor of its own, which holds the lock for no longer than it takes to see that nobody else does.
-    let live = File::open(folder.join(LOCK)).is_ok_and(|file| file.try_lock_shared().is_err());
+    let live = is_held(&folder);
     Ok(Found { record, calls, used_ms, live, folder })
+}
+
+fn is_held(folder: &Path) -> bool {
+    open::open(&folder.join(LOCK)).is_ok_and(|file| file.try_lock_shared().is_err())
 }
 
 fn record(folder: &Path) -> Result<Record, Fault> {
     let path = folder.join(FILE);
-    let bytes = durable::read(&path, SESSION_FILE_BYTES_MAX)?.unwrap_or_default();
-    serde_json::from_slice(&bytes).map_err(|error| {
-        Fault::new(Code::StateUnreadable, format!("{} is not a session's: {error}", path.display()))
+    let unreadable = |why: &str| {
+        Fault::new(Code::StateUnreadable, format!("{} {why}", path.display()))
             .hint(format!("delete the folder {} if the session is not wanted", folder.display()))
-    })
+    };
+    let bytes = durable::read(&path, SESSION_FILE_BYTES_MAX)?.ok_or_else(|| unreadable("is missing"))?;
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| unreadable(&format!("is not a session's: {error}")))?;
+    match is_of(folder, &record.identity) {
+        true => Ok(record),
+        false => Err(unreadable(&format!("is that of another session, `{}` of `{}`", record.identity.name, record.identity.recipe))),
+    }
+}
+
+/// Whether the folder is that of this session. Older Hobs gave folders random names, which tell nothing.
+fn is_of(folder: &Path, identity: &Identity) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    name.len() != 64 || name == identity.folder_name()
 }
 
 fn counted(folder: &Path) -> (u64, u64) {
@@ -204,29 +329,38 @@ impl Session {
         }
         let above = home.sessions();
         let failed = |error: io::Error| Fault::io(format!("making a session in {}", above.display()), &error);
-        durable::make_folder(above.parent().unwrap_or(&above))?;
-        match DirBuilder::new().mode(0o700).create(&above) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => {}
+        durable::make_private_folder(&above)?;
+        let place = above.join(identity.folder_name());
+        // What killed hosts left half made: nobody else makes any now.
+        for entry in fs::read_dir(&above).map_err(failed)?.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(NEW.as_bytes()) {
+                files::remove_tree(&entry.path())?;
+            }
         }
-        let (mut builder, closed) = (tempfile::Builder::new(), fs::Permissions::from_mode(0o700));
-        let folder = builder.prefix("").rand_bytes(24).permissions(closed).tempdir_in(&above).map_err(failed)?;
+        // A damaged one with a call or a checkpoint was told as such before; what is there now had neither.
+        if let Some(damaged) = Damaged::any_at(place.clone(), Some(&identity)) {
+            damaged.delete()?;
+        }
+        let folder = make::temporary_folder(&above, NEW, 12).map_err(failed)?;
         let lock = locks::try_acquire(&folder.path().join(LOCK))?
             .ok_or_else(|| Fault::new(Code::Internal, "a session that was just made is held already"))?;
         let made_ms = now_ms();
         let record = Record { identity, version, mode: spec.mode, ttl_ms: spec.ttl_ms, made_ms, next: 1, checkpoints: Vec::new() };
-        let session = Session::at(folder.path().to_owned(), record, lock)?;
+        let identity =
+            serde_json::to_vec(&record.identity).map_err(|error| Fault::new(Code::Internal, format!("a session's name: {error}")))?;
+        durable::create(&folder.path().join(IDENTITY), &identity, make::PRIVATE_FILE)?;
+        let mut session = Session::at(folder.path().to_owned(), record, lock)?;
         session.save()?;
-        durable::sync_folder(&above).map_err(failed)?;
+        fs::rename(folder.path(), &place).and_then(|()| durable::sync_folder(&above)).map_err(failed)?;
         // From here on it is there.
         let _ = folder.keep();
+        session.folder = place;
         Ok(session)
     }
 
     fn at(folder: PathBuf, record: Record, lock: Held) -> Result<Session, Fault> {
         let path = folder.join(CALLS);
-        let counter = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let counter = counter.map_err(|error| Fault::io(format!("opening {}", path.display()), &error))?;
+        let counter = open::open_to_write(&path).map_err(|error| Fault::io(format!("opening {}", path.display()), &error))?;
         let calls = counted(&folder).0;
         let session = Session { folder, record, calls, counter, half: None, _lock: lock };
         session.sweep();
@@ -306,13 +440,14 @@ impl Session {
 
     /// The bytes of a checkpoint, compared with their digest.
     fn open(&self, kept: &Kept) -> Result<File, String> {
-        let path = self.path(kept.status.number);
-        match files::digest(&path) {
-            Ok(found) if found == (kept.sha256, kept.status.bytes) => {}
-            Ok((_, bytes)) => return Err(format!("its {bytes} bytes are not what was kept")),
-            Err(error) => return Err(error.to_string()),
-        }
-        File::open(&path).map_err(|error| error.to_string())
+        let compared = || -> io::Result<Option<File>> {
+            let mut file = open::open_of(&self.path(kept.status.number), kept.status.bytes)?;
+            let (found, _) = files::digest_of(&mut file)?;
+            // The very file that was compared.
+            file.rewind()?;
+            Ok((found == kept.sha256).then_some(file))
+        };
+        compared().map_err(|error| error.to_string())?.ok_or_else(|| format!("its {} bytes are not what was kept", kept.status.bytes))
     }
 
     /// Takes one piece of a checkpoint, to the disk; with the `last` it is kept, for good. Blocking.
@@ -331,7 +466,7 @@ impl Session {
         let half = match &mut self.half {
             Some(half) => half,
             None => {
-                let file = tempfile::Builder::new().prefix(".half-").tempfile_in(&self.folder).map_err(failed)?;
+                let file = make::temporary(&self.folder, ".half-", make::PRIVATE_FILE).map_err(failed)?;
                 self.half.insert(Half { file, hasher: Sha256::new(), bytes: 0 })
             }
         };
@@ -376,7 +511,7 @@ impl Session {
 
     fn save(&self) -> Result<(), Fault> {
         let text = serde_json::to_vec(&self.record).map_err(|error| Fault::new(Code::Internal, format!("a session's record: {error}")))?;
-        durable::replace(&self.folder.join(FILE), &text)
+        durable::replace_with(&self.folder.join(FILE), &text, make::PRIVATE_FILE)
     }
 
     /// Deletes checkpoints that nothing names, and halves of killed hosts.

@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::model::{Fault, Home};
+use crate::{
+    disk::{make, open},
+    model::{Fault, Home},
+};
 
 use super::{durable, files};
 
@@ -44,7 +47,7 @@ impl Staging {
                 continue;
             }
             let staging = Staging { folder: lock_path.with_extension(""), lock_path, lock };
-            fs::create_dir(&staging.folder).map_err(failed)?;
+            make::new_folder(&staging.folder, make::PRIVATE_FOLDER).map_err(failed)?;
             return Ok(staging);
         }
     }
@@ -97,7 +100,7 @@ fn sweep_one(path: &Path, may_delete: &impl Fn(&Path) -> bool) -> Result<(), Fau
         }
         return Ok(());
     }
-    let Ok(lock) = File::options().write(true).open(path) else { return Ok(()) };
+    let Ok(lock) = open::open_there_to_write(path) else { return Ok(()) };
     let folder = path.with_extension("");
     if lock.try_lock().is_ok() && still_there(&lock, path) && may_delete(&folder) {
         files::remove_tree(&folder)?;

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use reqwest::{StatusCode, Url, redirect};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::model::{Code, Fault, limits};
+use crate::{
+    disk::open,
+    model::{Code, Fault, limits},
+};
 
 /// How long a transport waits. The defaults are the bounds of `model/limits.rs`; tests wait less.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +157,8 @@ impl Transport {
                     Ok(metadata) if !metadata.is_file() => return Err(unreachable(&place, "it is not a plain file")),
                     Ok(_) => {}
                 }
-                let file = File::open(&found).map_err(|error| unreachable(&place, &error.to_string()))?;
+                let file =
+                    found.canonicalize().and_then(|found| open::open(&found)).map_err(|error| unreachable(&place, &error.to_string()))?;
                 Ok(Some(Body { source: Source::File(Some(file)), place, stall: self.patience.stall }))
             }
             Base::Http { client, url } => {

@@ -4,9 +4,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, OpenOptions},
+    fs,
     io::{Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -14,7 +14,10 @@ use super::{
     bundle::{Index, IndexedFile, PLACES, is_bundle_path, pack_files},
     durable,
 };
-use crate::model::{Code, Digest, Fault, limits};
+use crate::{
+    disk::make,
+    model::{Code, Digest, Fault, limits},
+};
 
 /// How a bundle departs from its index.
 enum Wrong {
@@ -163,10 +166,8 @@ pub fn unpack(bytes: &[u8], index: &Index, dest: &Path, what: &str) -> Result<()
         }
         durable::make_folder(place.parent().unwrap_or(dest))?;
         let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place)?;
+            let mut file = make::new_file(&place, if *executable { 0o555 } else { 0o444 })?;
             file.write_all(content)?;
-            // Set, not asked for at creation: the umask has no say.
-            file.set_permissions(fs::Permissions::from_mode(if *executable { 0o555 } else { 0o444 }))?;
             file.sync_all()
         };
         write().map_err(|error| Fault::io(format!("writing {}", place.display()), &error))?;

@@ -13,9 +13,12 @@ use std::{
 use semver::{Version, VersionReq};
 use tokio::process::Command;
 
-use crate::model::{Code, Fault, Home, Step, limits, progress};
+use crate::{
+    disk::make,
+    model::{Code, Fault, Home, Step, limits, progress},
+};
 
-use super::{durable, files, locks, process, python::Python, staging::Staging};
+use super::{durable, files, locks, process, python::Python, staging::Staging, tree::make_read_only};
 
 /// The version that we fetch.
 const VERSION: &str = "0.13.8";
@@ -130,7 +133,8 @@ async fn fetch(home: &Home, python: &Python, progress: &progress::Shared) -> Res
     let target = staging.folder().join("tree");
     let pins = staging.folder().join("requirements.txt");
     let hashes: String = WHEEL_HASHES.iter().map(|hash| format!(" --hash=sha256:{hash}")).collect();
-    fs::write(&pins, format!("uv=={VERSION}{hashes}\n")).map_err(|error| Fault::io("writing the pin of uv", &error))?;
+    make::write(&pins, format!("uv=={VERSION}{hashes}\n").as_bytes(), make::PRIVATE_FILE)
+        .map_err(|error| Fault::io("writing the pin of uv", &error))?;
 
     let mut command = Command::new(&python.executable);
     command.args(["-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--no-user"]);
@@ -175,8 +179,11 @@ fn publish(home: &Home, tree: &Path) -> Result<(), Fault> {
     // Only a copy that did not answer is still there.
     files::remove_tree(&place)?;
     let rename = || -> std::io::Result<()> {
-        fs::File::open(tree.join("bin/uv"))?.sync_all()?;
+        // As pip left it, by whatever umask.
+        make_read_only(tree, false)?;
+        durable::sync_file(&tree.join("bin/uv"))?;
         fs::rename(tree, &place)?;
+        make_read_only(&place, true)?;
         durable::sync_folder(&home.tools())
     };
     rename().map_err(|error| Fault::io(format!("putting uv at {}", place.display()), &error))

@@ -11,6 +11,7 @@ mod documented;
 mod faults;
 mod freezing;
 mod granting;
+mod homes;
 mod hostile;
 mod killing;
 mod managing;

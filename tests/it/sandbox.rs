@@ -11,6 +11,6 @@ mod descriptors;
 mod granted;
 mod layers;
 mod neighbours;
-mod ordinary;
+pub mod ordinary;
 mod variables;
 mod victim;

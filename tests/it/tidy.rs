@@ -7,15 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const LAYERS: &[&str] = &["door", "author", "host", "shelf", "glue", "pod", "model"];
+const LAYERS: &[&str] = &["door", "author", "host", "shelf", "glue", "pod", "disk", "model"];
 
 /// What each layer may import of the others.
 fn may_import(layer: &str) -> &'static [&'static str] {
     match layer {
-        "door" => &["author", "host", "shelf", "glue", "pod", "model"],
-        "host" => &["shelf", "glue", "pod", "model"],
-        "author" => &["shelf", "glue", "model"],
-        "shelf" | "glue" | "pod" => &["model"],
+        "door" => &["author", "host", "shelf", "glue", "pod", "disk", "model"],
+        "host" => &["shelf", "glue", "pod", "disk", "model"],
+        "author" => &["shelf", "glue", "disk", "model"],
+        "shelf" | "glue" | "pod" => &["disk", "model"],
+        "disk" => &["model"],
         _ => &[],
     }
 }
@@ -175,6 +176,64 @@ fn hints(source: &Source) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// The code of a file without its own tests, which are its end.
+fn untested(source: &Source) -> Source {
+    Source::new(&source.path, source.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(""))
+}
+
+/// Places that open a file by other means than `disk::open`, or make one or a folder by other means than `disk::make`.
+fn files_by_hand(source: &Source) -> Vec<String> {
+    let reads = ["fs::read(", "read_to_string(", "File::open(", "OpenOptions", "File::options(", "fs::copy("];
+    let makes = ["create_dir", "DirBuilder", "fs::write(", "File::create", "tempdir(", "tempdir_in(", "tempfile_in(", "NamedTempFile::new"];
+    let exceptions: &[(&str, &[&str], &str)] = &[
+        ("src/disk/", &[], "the functions themselves"),
+        ("src/author/", &[], "folders and files of the author, who names them, with the author's own umask"),
+        ("src/fuzzing.rs", &[], "tests alone"),
+        ("src/door/cli.rs", &["std::fs::read(&path)", "std::fs::write(path"], "a root and a bundle that the user names"),
+        ("src/door/calling.rs", &["File::create(file)"], "a blob that the user names"),
+        (
+            "src/door/socket.rs",
+            &["File::options().read(true).custom_flags(flags as i32)", "OpenOptionsExt"],
+            "a folder, by a descriptor that opens nothing",
+        ),
+        ("src/host/blobs.rs", &["File::open(path)"], "a blob that the caller names"),
+        ("src/pod/cgroup.rs", &["OpenOptions", "fs::create_dir(path)"], "control groups, which are the kernel's"),
+        ("src/pod/machine.rs", &["out.take(GPU_TOOL_BYTES_MAX).read_to_string"], "a tool's output"),
+        ("src/shelf/staging.rs", &["tempfile_in(root)"], "a lock file with a suffix, its owner's alone"),
+    ];
+    let name = source.path.rsplit('/').next().unwrap_or("");
+    if name == "tests.rs" || source.path.contains("/tests/") {
+        return Vec::new();
+    }
+    let is_excepted = |line: &str| {
+        let of_file = exceptions.iter().filter(|(path, _, _)| source.path.starts_with(path));
+        of_file.into_iter().any(|(_, texts, _)| texts.is_empty() || texts.iter().any(|text| line.contains(text)))
+    };
+    let untested = untested(source);
+    let lines = untested.code().filter(|(_, line)| reads.iter().chain(&makes).any(|word| line.contains(word)) && !is_excepted(line));
+    lines.map(|(number, line)| format!("{}:{number}: opens or makes a file by hand: {}", source.path, line.trim())).collect()
+}
+
+#[test]
+fn hobs_own_files_are_opened_and_made_by_one_function_each() {
+    for text in [
+        "let a = fs::read(&path)?;",
+        "let a = std::fs::read_to_string(path);",
+        "File::open(path)?.read_to_end(&mut bytes)",
+        "OpenOptions::new().write(true).open(path)",
+        "fs::create_dir_all(&folder)?;",
+        "fs::write(&path, bytes)",
+        "let folder = tempfile::tempdir()?;",
+    ] {
+        assert_eq!(files_by_hand(&Source::new("src/shelf/load.rs", text)).len(), 1, "{text}");
+    }
+    let fine = "let a = open::read(&path, MAX)?;\n// fs::read(\n#[cfg(test)]\nmod tests {\n    fs::read(path);\n}\n";
+    assert_eq!(files_by_hand(&Source::new("src/shelf/load.rs", fine)), [""; 0]);
+    assert_eq!(files_by_hand(&Source::new("src/door/cli.rs", "std::fs::write(path, bytes)")), [""; 0]);
+    assert_eq!(files_by_hand(&Source::new("src/door/cli.rs", "std::fs::write(&token, bytes)")).len(), 1);
+    assert_tidy(&files("src", "rs"), files_by_hand);
 }
 
 fn assert_tidy(sources: &[Source], rule: impl Fn(&Source) -> Vec<String>) {

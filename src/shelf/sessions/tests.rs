@@ -45,9 +45,10 @@ fn the_last_two_are_kept_and_a_damaged_one_falls_back_to_the_one_before() {
         keep(&mut session, state);
     }
     let folder = session.folder().to_owned();
+    use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
     let files = || fs::read_dir(&folder).unwrap().count();
-    assert_eq!(files(), 5, "record, lock, calls and two checkpoints");
+    assert_eq!(files(), 6, "record, identity, lock, calls and two checkpoints");
     assert_eq!(text(session.restore(&version("1.9.0")).unwrap().unwrap()), ("three".to_owned(), 3, vec![]));
     for bad in ["1.1.0", "2.0.0"] {
         let fault = session.restore(&version(bad)).unwrap_err();
@@ -82,7 +83,7 @@ fn one_has_it_at_a_time_and_what_was_counted_is_there_for_the_next() {
     assert!(!found.live && found.is_over(found.used_ms + 1_000) && !found.is_over(found.used_ms + 999));
     let session = found.take().unwrap();
     assert_eq!((session.calls(), session.record().checkpoints[0].status.calls), (2, 1));
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 4);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 5);
 }
 
 #[test]
@@ -96,4 +97,59 @@ fn there_are_so_many_and_what_is_no_session_is_passed_over() {
     fs::create_dir(home.sessions().join("x")).unwrap();
     fs::write(home.sessions().join("x").join(FILE), "{").unwrap();
     assert_eq!(all(&home).len(), 3);
+}
+
+#[test]
+fn a_damaged_record_is_a_lost_session_and_no_new_one() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path());
+    let other = made(&home, "other");
+    let theirs = fs::read(other.folder().join(FILE)).unwrap();
+    for (name, bytes) in [("torn", b"{".to_vec()), ("large", vec![b' '; 1 << 20]), ("another's", theirs)] {
+        let mut session = made(&home, "a");
+        session.used(true).unwrap();
+        keep(&mut session, "state");
+        let folder = session.folder().to_owned();
+        fs::write(folder.join(FILE), bytes).unwrap();
+        assert_eq!(damaged_of(&home, &identity("a")).unwrap().fault().code, Code::SessionBusy, "{name}");
+        drop(session);
+        assert_eq!(all(&home).len(), 1, "{name}: the other one alone");
+        let damaged = damaged_of(&home, &identity("a")).unwrap();
+        let fault = damaged.fault();
+        assert_eq!((fault.code, &fault.detail["calls"], &fault.detail["checkpoints"]), (Code::SessionLost, &1.into(), &1.into()), "{name}");
+        assert!(fault.hint.unwrap().contains("`hob sessions close test/counter a`"));
+        let [listed] = &super::damaged(&home)[..] else { panic!("{name}: one is damaged") };
+        assert_eq!(listed.identity, Some(identity("a")), "{name}");
+        assert!(damaged_of(&home, &identity("b")).is_none());
+        damaged.delete().unwrap();
+        assert!(!folder.exists());
+    }
+    // Nothing is lost with one that had neither a call nor a checkpoint.
+    let session = made(&home, "a");
+    fs::write(session.folder().join(FILE), "{").unwrap();
+    drop(session);
+    assert!(damaged_of(&home, &identity("a")).is_none());
+    made(&home, "a");
+}
+
+#[test]
+fn a_checkpoint_that_is_no_plain_file_of_its_length_is_not_read() {
+    let root = tempfile::tempdir().unwrap();
+    let home = Home::at(root.path());
+    let mut session = made(&home, "a");
+    keep(&mut session, "one");
+    keep(&mut session, "two");
+    let newest = session.folder().join("2.checkpoint");
+    let one = || text(session.restore(&version("1.2.0")).unwrap().unwrap()).0;
+    fs::remove_file(&newest).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &newest, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    assert_eq!(one(), "one");
+    fs::remove_file(&newest).unwrap();
+    File::create(&newest).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(one(), "one");
+    fs::remove_file(&newest).unwrap();
+    // The very bytes, but behind a link.
+    fs::write(session.folder().join("elsewhere"), "two").unwrap();
+    std::os::unix::fs::symlink("elsewhere", &newest).unwrap();
+    assert_eq!(one(), "one");
 }

@@ -85,7 +85,8 @@ pub fn once_more(test: &str) {
 }
 
 /// An interpreter that does not lie in a folder of one user.
-fn python_for_all() -> Option<PathBuf> {
+/// An interpreter that every user of this machine may run.
+pub fn python_for_all() -> Option<PathBuf> {
     let candidates = ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter().map(PathBuf::from);
     candidates.into_iter().find(|path| {
         let modern = Command::new(path).args(["-I", "-c", "import sys; sys.exit(sys.version_info < (3, 9))"]).status();

@@ -140,3 +140,65 @@ fn a_server_has_the_sessions_and_leaves_them_to_who_comes_after_it() {
     assert_eq!(count(&rig, "lab/counter", "a"), 8, "one call was lost");
     drop(serving);
 }
+
+#[test]
+fn a_damaged_record_is_told_and_listed_and_the_session_does_not_begin_anew_in_silence() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("counter");
+    counter(&folder, "lab/counter");
+    assert_eq!(count(&rig, "./counter", "other"), 1);
+    let of_other = fs::read_dir(rig.home.join("state/sessions")).unwrap().next().unwrap().unwrap().path();
+    let theirs = fs::read(of_other.join("session.json")).unwrap();
+    for (name, bytes) in [("torn", b"{".to_vec()), ("large", vec![b' '; 1 << 20]), ("another-s", theirs)] {
+        assert_eq!((count(&rig, "./counter", name), count(&rig, "./counter", name)), (1, 2));
+        let folders = fs::read_dir(rig.home.join("state/sessions")).unwrap().map(|entry| entry.unwrap().path());
+        let folder = folders.into_iter().find(|path| *path != of_other).unwrap();
+        fs::write(folder.join("session.json"), bytes).unwrap();
+        let says = ["record of a session is damaged", folder.to_str().unwrap(), "hob sessions close"];
+        for _ in 0..2 {
+            rig.hob(&["call", "./counter", "run", "{}", "--session", name]).refused(Code::SessionLost, &says);
+        }
+        rig.hob(&["sessions", "touch", "./counter", name]).refused(Code::SessionLost, &says);
+        let [other, damaged] = &sessions(&rig)[..] else { panic!("{name}: two sessions") };
+        assert_eq!((&other["name"], &other["state"]), (&json!("other"), &json!("parked")));
+        assert_eq!((&damaged["name"], &damaged["state"], &damaged["calls"]), (&json!(name), &json!("damaged"), &json!(2)));
+        assert_eq!(damaged["checkpoint_fault"]["code"], "session_lost");
+        assert_eq!(count(&rig, "./counter", "other") % 2, 0, "{name}: nobody else is touched");
+        rig.hob(&["call", "./counter", "run", "{}", "--session", "other"]).well();
+        rig.hob(&["sessions", "close", "./counter", name]).well();
+        assert!(!folder.exists());
+        assert_eq!(count(&rig, "./counter", name), 1, "closed, it begins anew");
+        rig.hob(&["sessions", "close", "./counter", name]).well();
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_a_fifo_or_endless_holds_up_neither_the_call_nor_the_end_of_the_server() {
+    let (rig, _signed) = with_counter();
+    for wanted in 1..=3 {
+        assert_eq!(count(&rig, "lab/counter", "a"), wanted);
+    }
+    let folder = fs::read_dir(rig.home.join("state/sessions")).unwrap().next().unwrap().unwrap().path();
+    let newest = folder.join("3.checkpoint");
+    let make: [(&str, fn(&Path)); 2] = [
+        ("fifo", |path| rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap()),
+        ("sparse", |path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap()),
+    ];
+    let kept: Vec<(std::path::PathBuf, Vec<u8>)> = ["session.json", "calls", "2.checkpoint", "3.checkpoint"]
+        .iter()
+        .map(|name| (folder.join(name), fs::read(folder.join(name)).unwrap()))
+        .collect();
+    for (name, make) in make {
+        fs::remove_file(&newest).unwrap();
+        make(&newest);
+        let mut serving = Serving::start(&rig, &[]);
+        let ran = rig.hob(&["call", "lab/counter", "run", "{}", "--session", "a", "--deadline", "20s"]);
+        // The one before it is sound, and is said to be what it goes on from.
+        assert!(ran.well().contains("\"count\":3") && ran.stderr.contains("goes on from checkpoint 2"), "{name}: {ran:?}");
+        assert!(serving.end(Signal::TERM, 20).success(), "{name}");
+        for entry in fs::read_dir(&folder).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        kept.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    }
+}

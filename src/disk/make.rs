@@ -1,0 +1,76 @@
+//! Making Hob's own folders and files. Modes are set, and the umask has no say: with one of 000 nothing is open to others, with one of
+//! 077 what is to be read by others still is.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use tempfile::{NamedTempFile, TempDir};
+
+/// Mode of a folder or file that others may read.
+pub const FOLDER: u32 = 0o755;
+/// As [`FOLDER`], of a file.
+pub const FILE: u32 = 0o644;
+/// Mode of a folder that its owner alone may enter.
+pub const PRIVATE_FOLDER: u32 = 0o700;
+/// Mode of a file that its owner alone may read.
+pub const PRIVATE_FILE: u32 = 0o600;
+
+/// Makes a folder and what is missing above it, each with this mode. One that is there is left as it is.
+pub fn folder(path: &Path, mode: u32) -> io::Result<()> {
+    match make_one(path, mode) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(above) = path.parent().filter(|above| *above != path && !above.as_os_str().is_empty()) else { return Err(error) };
+            folder(above, mode)?;
+            make_one(path, mode)
+        }
+        other => other,
+    }
+}
+
+fn make_one(path: &Path, mode: u32) -> io::Result<()> {
+    match new_folder(path, mode) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes a folder that is not there yet.
+pub fn new_folder(path: &Path, mode: u32) -> io::Result<()> {
+    // Its owner's alone until its mode is set.
+    DirBuilder::new().mode(mode & 0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Takes every right of others from a folder.
+pub fn close(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(PRIVATE_FOLDER))
+}
+
+/// Makes a file that is not there yet, to write to and to read back.
+pub fn new_file(path: &Path, mode: u32) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE_FILE).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    Ok(file)
+}
+
+/// Makes a file with these bytes, which is not there yet.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    new_file(path, mode)?.write_all(bytes)
+}
+
+/// A file of a fresh name in `folder`, deleted on drop unless it is kept.
+pub fn temporary(folder: &Path, prefix: &str, mode: u32) -> io::Result<NamedTempFile> {
+    let file = tempfile::Builder::new().prefix(prefix).tempfile_in(folder)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    Ok(file)
+}
+
+/// A folder of a fresh name in `folder` that its owner alone may enter, deleted on drop unless it is kept.
+pub fn temporary_folder(folder: &Path, prefix: &str, random: usize) -> io::Result<TempDir> {
+    let private = fs::Permissions::from_mode(PRIVATE_FOLDER);
+    tempfile::Builder::new().prefix(prefix).rand_bytes(random).permissions(private).tempdir_in(folder)
+}

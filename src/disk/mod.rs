@@ -1,0 +1,13 @@
+//! Hob's own files: how they are opened, how they are made, and whose they must be.
+//!
+//! - `open.rs`: the one function that opens a file of Hob's to read it, and the one that opens a lock.
+//! - `make.rs`: the functions that make a folder or a file; each sets the mode and leaves nothing to the umask.
+//! - `durable.rs`: files that survive a power cut whole.
+//! - `owner.rs`: who may write to Hob's folders, checked at each start.
+//!
+//! A test reads the sources and fails where anything else opens a file or makes a folder without a reason.
+
+pub mod durable;
+pub mod make;
+pub mod open;
+pub mod owner;

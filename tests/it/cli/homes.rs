@@ -1,0 +1,246 @@
+//! Whose Hob's files are: what it makes under any umask, what it refuses to believe, and homes that root made for others.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use hob::model::Code;
+use rustix::process::Signal;
+
+use super::{
+    rig::{Ran, Rig, Signed, run, signal},
+    served::wait_for,
+};
+use crate::sandbox::ordinary;
+
+/// A user and a group of nobody in particular.
+const OTHER: u32 = 61_778;
+
+/// `hob` with that umask.
+fn hob_under(rig: &Rig, umask: &str, words: &[&str]) -> Ran {
+    run(under(rig, umask, words), b"")
+}
+
+fn under(rig: &Rig, umask: &str, words: &[&str]) -> Command {
+    let hob = rig.command(words);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]).arg(hob.get_program()).args(hob.get_args());
+    command.envs(hob.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(rig.folder.path());
+    command.env_remove("HOB_LOG").stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command
+}
+
+/// Everything below a folder with its mode, links and what lies in `uv`'s own cache aside.
+fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            if meta.is_symlink() {
+                continue;
+            }
+            found.push((path.clone(), meta.mode() & 0o7777));
+            if meta.is_dir() && !path.ends_with("cache/uv") {
+                folders.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The folder of the only installed version of `lab/tiny`.
+fn recipe_folder(rig: &Rig) -> PathBuf {
+    let versions = fs::read_dir(rig.home.join("data/recipes/lab/tiny")).unwrap();
+    versions.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap()
+}
+
+fn only_folder(folder: PathBuf, begins: &str) -> PathBuf {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.into_iter().find(|path| path.is_dir() && path.file_name().unwrap().to_str().unwrap().starts_with(begins)).unwrap()
+}
+
+const CALL: &[&str] = &["call", "lab/tiny", "echo", r#"{"text": "a"}"#];
+
+#[test]
+fn under_umask_000_nothing_of_hobs_is_open_to_others() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_tiny("0.1.0", 1_000);
+    let root = signed.repository.join("metadata/1.root.json");
+    hob_under(&rig, "000", &["remote", "add", "main", &signed.url(), "--root", root.to_str().unwrap()]).well();
+    hob_under(&rig, "000", &["add", "lab/tiny"]).well();
+    hob_under(&rig, "000", CALL).well();
+    hob_under(&rig, "000", &["doctor", "--json"]);
+    let found = modes(&rig.home);
+    for part in ["hob.toml", "hob.lock", "keeper.py", "six.py", "subject", "locks", "scratch", "wasmtime", "weights"] {
+        let name = if part == "weights" { "data/models" } else { part };
+        let there = found.iter().any(|(path, _)| path.to_str().unwrap().contains(name) || part == "subject");
+        assert!(there, "{part} was not made at all");
+    }
+    let open: Vec<_> =
+        found.iter().filter(|(_, mode)| mode & 0o022 != 0).map(|(path, mode)| format!("{mode:04o} {}", path.display())).collect();
+    assert!(open.is_empty(), "others may write to\n{}", open.join("\n"));
+    for private in ["state", "cache"] {
+        assert_eq!(fs::metadata(rig.home.join(private)).unwrap().mode() & 0o777, 0o700, "{private}");
+    }
+    rig.hob(&["verify"]).well();
+}
+
+#[test]
+fn what_others_can_write_to_is_refused_and_the_printed_command_mends_it() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_tiny("0.1.0", 1_000);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/tiny"]).well();
+    rig.hob(CALL).well();
+    let runner = only_folder(rig.home.join("data/tools"), "runner-").join("hob_pod");
+    let environment =
+        fs::read_dir(rig.home.join("data/environments")).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+    let refused = |path: &Path| {
+        let ran = rig.hob(CALL);
+        ran.refused(Code::HomeUnsafe, &[path.to_str().unwrap(), "then `ch"]);
+        // The command is the first thing between backticks in the hint.
+        let hint = ran.stderr.split("  hint: ").nth(1).unwrap();
+        let command = hint.split('`').nth(1).unwrap();
+        assert!(Command::new("/bin/sh").args(["-c", command]).status().unwrap().success(), "{command}");
+        rig.hob(CALL).well();
+    };
+    let all = [
+        rig.home.clone(),
+        rig.home.join("hob.toml"),
+        rig.home.join("hob.lock"),
+        rig.home.join("data"),
+        rig.home.join("state"),
+        rig.home.join("cache"),
+        rig.home.join("data/tools"),
+        runner.clone(),
+        runner.join("keeper.py"),
+        recipe_folder(&rig),
+        rig.home.join("data/recipes/lab"),
+        environment.unwrap(),
+    ];
+    for path in &all {
+        for (bits, group) in [(0o002, None), (0o020, Some(OTHER))] {
+            if group.is_some() && !ordinary::is_root() {
+                continue;
+            }
+            chown(path, None, group).unwrap();
+            chmod(path, fs::metadata(path).unwrap().mode() & 0o7777 | bits);
+            refused(path);
+        }
+        if ordinary::is_root() {
+            chown(path, Some(OTHER), None).unwrap();
+            refused(path);
+        }
+    }
+    // A group that hob.toml allows may write to what is installed, and not to hob.toml.
+    if ordinary::is_root() {
+        let (config, data) = (rig.home.join("hob.toml"), rig.home.join("data"));
+        chown(&data, None, Some(OTHER)).unwrap();
+        chmod(&data, 0o775);
+        rig.hob(CALL).refused(Code::HomeUnsafe, &["`[home] group` in hob.toml"]);
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, format!("{text}\n[home]\ngroup = \"{OTHER}\"\n")).unwrap();
+        rig.hob(CALL).well();
+        chown(&config, None, Some(OTHER)).unwrap();
+        chmod(&config, 0o664);
+        rig.hob(CALL).refused(Code::HomeUnsafe, &["hob.toml"]);
+        chmod(&config, 0o644);
+        fs::write(&config, format!("{text}\n[home]\ngroup = \"no-such-group\"\n")).unwrap();
+        rig.hob(CALL).refused(Code::InvalidConfig, &["home.group: this machine has no group `no-such-group`"]);
+        fs::write(&config, text).unwrap();
+        chown(&data, None, Some(0)).unwrap();
+    }
+    // Deep in the tree it is `hob verify` and `hob doctor` that look.
+    let file = recipe_folder(&rig).join("recipe.toml");
+    chmod(&file, 0o646);
+    rig.hob(CALL).well();
+    let told = rig.hob(&["verify"]);
+    assert!(told.exit != Some(0) && format!("{}{}", told.stdout, told.stderr).contains("recipe.toml is not safe to use"), "{told:#?}");
+    let told = rig.hob(&["doctor"]);
+    assert!(told.exit != Some(0) && told.stdout.contains("own files") && told.stdout.contains("recipe.toml is not safe"), "{told:#?}");
+}
+
+#[test]
+fn a_server_of_another_user_is_told_nothing() {
+    if !ordinary::is_root() {
+        return println!("skipped: only root can make a server another user's");
+    }
+    let rig = Rig::new();
+    // Who can put a socket there is another user, whose server listens on it.
+    let listens = "import os, socket, sys, time\ns = socket.socket(socket.AF_UNIX)\nos.chdir(sys.argv[1])\nos.setuid(61778)\ns.bind('socket')\ns.listen()\nprint(flush=True)\ntime.sleep(60)";
+    let serve = rig.home.join("state/serve");
+    fs::create_dir_all(&serve).unwrap();
+    chmod(rig.folder.path(), 0o755);
+    chown(&serve, Some(OTHER), None).unwrap();
+    let mut command = Command::new("python3");
+    let mut child = command.args(["-c", listens]).arg(&serve).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    let ran = rig.hob(&["status"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    ran.refused(Code::HomeUnsafe, &[&format!("runs as user {OTHER}, wanted 0")]);
+}
+
+#[test]
+fn a_home_that_root_made_is_used_by_an_ordinary_user() {
+    if !ordinary::is_root() {
+        return println!("skipped: only root can make a home for another user");
+    }
+    let Some(python) = ordinary::python_for_all() else {
+        return println!("skipped: no interpreter is open to every user of this machine");
+    };
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_plain("lab/plain", "0.1.0");
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/plain"]).well();
+    let call = ["call", "lab/plain", "run", r#"{"text": "a"}"#];
+    rig.hob(&call).well();
+    // As an image is made: what is installed is root's, and what a host writes is its user's.
+    chmod(rig.folder.path(), 0o755);
+    let program = rig.folder.path().join("hob");
+    fs::copy(env!("CARGO_BIN_EXE_hob"), &program).unwrap();
+    for folder in ["state", "cache"] {
+        fs::remove_dir_all(rig.home.join(folder)).unwrap();
+        fs::create_dir(rig.home.join(folder)).unwrap();
+        chown(rig.home.join(folder), Some(OTHER), Some(OTHER)).unwrap();
+    }
+    let user = OTHER.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&program).args(call);
+    command.env("HOB_HOME", &rig.home).env("HOB_PYTHON", python).env("HOME", rig.folder.path()).env_remove("HOB_LOG");
+    command.current_dir("/").stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let ran = run(command, b"");
+    // A machine that does not confine pods of ordinary users says so; the home is not what it minds.
+    match ran.stderr.contains("error[sandbox_unavailable]") {
+        true => println!("skipped: {}", ran.stderr),
+        false => assert!(ran.well().contains("\"text\":\"a\""), "{ran:#?}"),
+    }
+}
+
+#[test]
+fn a_server_under_umask_000_keeps_its_socket_token_and_lock_to_itself() {
+    let rig = Rig::new();
+    let mut child = under(&rig, "000", &["serve", "--listen", "127.0.0.1:0"]).spawn().unwrap();
+    wait_for(&rig.home.join("state/serve/token"));
+    wait_for(&rig.home.join("state/serve/socket"));
+    let found = modes(&rig.home);
+    signal(child.id(), Signal::TERM);
+    assert!(child.wait().unwrap().success());
+    for name in ["serve/socket", "serve/token", "serve/lock"] {
+        let (_, mode) = found.iter().find(|(path, _)| path.ends_with(name)).unwrap_or_else(|| panic!("no {name} in {found:?}"));
+        assert_eq!(mode & 0o077, 0, "{name}: {mode:04o}");
+    }
+    assert!(found.iter().all(|(_, mode)| mode & 0o022 == 0), "{found:?}");
+}
