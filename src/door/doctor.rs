@@ -14,7 +14,7 @@ use crate::{
     model::{
         Code, Fault, Home,
         doctor::{Doctor, Trial, landlock_lacks},
-        status::HostStatus,
+        status::{HostStatus, MemoryBound},
     },
 };
 
@@ -69,6 +69,7 @@ fn text(doctor: &Doctor) -> String {
         ["Python".to_owned(), tool(&doctor.python)],
         ["uv".to_owned(), tool(&doctor.uv)],
         ["bounds".to_owned(), doctor.bounds.text.clone()],
+        ["memory".to_owned(), memory(doctor.memory).to_owned()],
         ["GPU".to_owned(), or_none(&gpu)],
         ["own files".to_owned(), if_why(doctor.home.why.as_deref(), "nobody else can write to them", "not safe")],
     ];
@@ -90,6 +91,13 @@ fn text(doctor: &Doctor) -> String {
         text.push_str(&format!("\n\n{}", zygote_table(zygotes)));
     }
     format!("{text}\n\n{}", doctor.verdict)
+}
+
+fn memory(bound: MemoryBound) -> &'static str {
+    match bound {
+        MemoryBound::Group => "group: the kernel holds each pod to its memory",
+        MemoryBound::Watched => "watched: the host looks at each pod's memory several times a second",
+    }
 }
 
 fn layers(trial: &Trial) -> Vec<[String; 2]> {

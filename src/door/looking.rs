@@ -303,8 +303,9 @@ mod tests {
 
     #[test]
     fn the_class_of_a_pod_is_shown_with_what_it_lacks() {
-        let shown =
-            |class, missing: &[&str]| sandbox(&Confinement { class, missing: missing.iter().map(|text| text.to_string()).collect() });
+        let shown = |class, missing: &[&str]| {
+            sandbox(&Confinement { class, missing: missing.iter().map(|text| text.to_string()).collect(), memory: Default::default() })
+        };
         assert_eq!((shown(Class::Full, &[]).as_str(), shown(Class::Gpu, &[]).as_str()), ("full", "gpu"));
         let missing = ["landlock (made unavailable)", "signalling the host (was not denied)"];
         assert_eq!(shown(Class::Reduced, &missing), "reduced: landlock, signalling the host");

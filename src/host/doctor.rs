@@ -13,6 +13,7 @@ use crate::{
         Fault,
         doctor::{Doctor, Possible, Safe, Tool},
         limits::{DOCTOR_ZYGOTE_MS, SHUTDOWN_MS},
+        status::MemoryBound,
     },
     pod::{self, Boot, Family, Program},
     shelf::{blocking, home, python, scratch::Scratch, uv},
@@ -59,6 +60,7 @@ impl Host {
         let mut doctor = Doctor {
             confined: false,
             verdict: String::new(),
+            memory: if bounds.memory { MemoryBound::Group } else { MemoryBound::Watched },
             next: Vec::new(),
             machine,
             python,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::ZygoteStatus;
+use super::status::{MemoryBound, ZygoteStatus};
 
 /// The version of Landlock from which signals and abstract sockets do not reach outside. Linux 6.12.
 pub const LANDLOCK_WANTED: u32 = 6;
@@ -18,6 +18,9 @@ pub struct Doctor {
     pub confined: bool,
     /// The same in words.
     pub verdict: String,
+    /// Who holds pods to their memory.
+    #[serde(default)]
+    pub memory: MemoryBound,
     /// What to do where they do not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next: Vec<String>,
@@ -255,6 +258,7 @@ mod tests {
         Doctor {
             confined: false,
             verdict: String::new(),
+            memory: MemoryBound::Watched,
             next: Vec::new(),
             machine: Machine { kernel: "6.1.0".into(), architecture: "x86_64".into(), user: 1000, container: false, settings: Vec::new() },
             python: tool("/usr/bin/python3"),

@@ -121,6 +121,20 @@ pub struct Confinement {
     /// What it had to do without, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// Who holds it to its memory.
+    #[serde(default)]
+    pub memory: MemoryBound,
+}
+
+/// Who holds a pod to its memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemoryBound {
+    /// The kernel, by a control group.
+    Group,
+    /// The host, which looks several times a second.
+    #[default]
+    Watched,
 }
 
 /// How the pods of a recipe that preloads come to be.

@@ -11,6 +11,7 @@ use super::{
     driver::Driver,
     hands::Which,
     state::{AskId, Event, State},
+    unseen::Unseen,
     vitals,
     waits::far,
 };
@@ -92,8 +93,16 @@ impl Driver {
         let folders = [Path::new("/tmp"), Path::new("/dev/shm"), self.process.scratch(&self.spec)];
         let pid = Some(self.shared.pid.load(Ordering::Acquire)).filter(|pid| *pid != 0);
         let files = pid.and_then(|pid| vitals::private_bytes(pid, folders)).unwrap_or(0);
-        if let Some(held) = top.and_then(vitals::memory_bytes).map(|held| held + files).filter(|held| *held > most) {
-            return self.step(Event::Excess(over_memory(held, most)));
+        let members = top.and_then(vitals::members).unwrap_or_default();
+        let (own, shared) = vitals::resident(&members);
+        let unseen = Unseen::of(&members);
+        // Files without a name are among what is shared as far as they are mapped.
+        let held = |unseen: &Unseen| own + files + shared.max(unseen.file_bytes()) + unseen.channel_bytes();
+        if held(&unseen) > most {
+            let held = held(&unseen.without_ours());
+            if held > most {
+                return self.step(Event::Excess(over_memory(held, most)));
+            }
         }
         if let Some(count) = top.and_then(vitals::processes).filter(|count| *count as u64 >= most_processes) {
             let text = format!("the pod had {count} processes and may have {most_processes}, and was killed");

@@ -306,6 +306,7 @@ impl Driver {
 
     fn grouped(&mut self, group: Option<Group>) {
         self.group = group;
+        self.shared.in_group.store(self.group.is_some() && cgroups().limits_memory(), Ordering::Relaxed);
         // What a forked pod started before it was in its group is outside: it stays watched.
         if self.group.is_some() && cgroups().limits_memory() && !self.process.is_forked() {
             self.memory_due = None;

@@ -25,7 +25,7 @@ use crate::model::{
     self, Blob, Fault, Priority,
     limits::CHUNK_CREDIT,
     machine::Gpu,
-    status::{Confinement, LogLine, PodStatus},
+    status::{Confinement, LogLine, MemoryBound, PodStatus},
 };
 
 /// One piece of work for a pod.
@@ -141,6 +141,8 @@ pub(super) struct Shared {
     pub forked: AtomicBool,
     /// Set once its sandbox is around it.
     pub confinement: OnceLock<Confinement>,
+    /// Whether a control group holds it to its memory.
+    pub in_group: AtomicBool,
     /// Whether it answered an ask well.
     pub was_useful: AtomicBool,
     pub last_fault: Mutex<Option<Fault>>,
@@ -185,6 +187,7 @@ impl Shared {
             was_ready: AtomicBool::new(false),
             forked: AtomicBool::new(false),
             confinement: OnceLock::new(),
+            in_group: AtomicBool::new(false),
             was_useful: AtomicBool::new(false),
             last_fault: Mutex::new(None),
             log: Arc::new(Log::default()),
@@ -307,7 +310,10 @@ impl Watcher {
             asks: shared.asks.load(Ordering::Relaxed),
             in_hand: shared.in_hand.load(Ordering::Relaxed),
             forked: shared.forked.load(Ordering::Relaxed),
-            sandbox: shared.confinement.get().cloned(),
+            sandbox: shared.confinement.get().map(|sandbox| Confinement {
+                memory: if shared.in_group.load(Ordering::Relaxed) { MemoryBound::Group } else { MemoryBound::Watched },
+                ..sandbox.clone()
+            }),
             last_fault: shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
         }
     }

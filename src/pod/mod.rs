@@ -3,7 +3,8 @@
 //! `pool.rs` is what the host holds of a recipe's pods: asks go in there, and the pure policies `schedule.rs` (who goes next, what goes
 //! together), `restarts.rs` and `poison.rs` say how. `driver.rs` owns one pod and performs what `state.rs` decides; `sending.rs` and `burial.rs`
 //! are its first and its last words. `frame.rs` and `wire.rs` say what is on the sockets, `process.rs` starts and signals, `log.rs` keeps what
-//! the process prints. What outlives a pod, or must find it again: `page.rs`, `registry.rs`, `dossier.rs`; `vitals.rs` reads what the kernel says.
+//! the process prints. What outlives a pod, or must find it again: `page.rs`, `registry.rs`, `dossier.rs`; `vitals.rs` reads what the kernel says, `unseen.rs`
+//! counts the memory that no mapping shows.
 //! What a pod is given of the machine: `egress.rs` is its way out to the network names that it was granted, `clerk.rs` lends it files, `devices.rs` names those of a
 //! GPU, `cgroup.rs` holds it to its memory; `residency.rs` decides whose models are loaded, `tenancy.rs` asks and tells it, `machine.rs` says what there is. What is around it: `confine.rs` and `seccomp.rs` say what it may do, `family.rs` has the pods that are
 //! forked rather than started, `doctor.rs` finds out what the machine can do of all that.
@@ -50,6 +51,7 @@ mod starting;
 mod state;
 mod tenancy;
 #[cfg(test)]
+mod unseen;
 mod vectors;
 mod vitals;
 mod waits;

@@ -24,7 +24,7 @@ use crate::model::{
         CHUNK_CREDIT, EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX, PROGRESS_BYTES_MAX,
     },
     recipe::Runtime,
-    status::{Class, Confinement},
+    status::{Class, Confinement, MemoryBound},
 };
 
 impl Driver {
@@ -220,7 +220,7 @@ impl Driver {
             true => Class::Full,
             false => Class::Gpu,
         };
-        let _ = self.shared.confinement.set(Confinement { class, missing });
+        let _ = self.shared.confinement.set(Confinement { class, missing, memory: MemoryBound::Watched });
         self.say_variables();
         if let Some(number) = way_out
             && let Err(error) = self.open_way_out(number)

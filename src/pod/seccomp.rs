@@ -67,6 +67,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
     libc::SYS_vhangup,
+    // Memory that nobody else sees, and so nobody counts.
+    libc::SYS_memfd_secret,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_kexec_file_load,
     #[cfg(target_arch = "x86_64")]
@@ -153,12 +155,18 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         }
         refused.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![is(0, Is::Ne, libc::AF_UNIX)?])?]);
         refused.insert(libc::SYS_socket, sockets(who == Who::PodWithNetwork, &is, &masked)?);
+        // Who looks at what a pod holds (memory without control groups) must be able to.
+        refused.insert(libc::SYS_prctl, vec![SeccompRule::new(vec![is(0, Is::Eq, libc::PR_SET_DUMPABLE)?])?]);
+        // Larger buffers of sockets are a wish that the kernel need not grant; it is not granted, and that is no error.
+        let sizes = [libc::SO_SNDBUF, libc::SO_RCVBUF, libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE];
+        let sizes = sizes.map(|option| SeccompRule::new(vec![is(1, Is::Eq, libc::SOL_SOCKET)?, is(2, Is::Eq, option)?]));
+        let wishes = BTreeMap::from([(libc::SYS_setsockopt, sizes.into_iter().collect::<Result<_, _>>()?)]);
         // Its flags lie in memory, where no filter looks: as on a kernel without it, callers use `clone`.
         let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         let filter = |rules, errno: libc::c_int| {
             SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)?.try_into()
         };
-        let mut programs: Vec<BpfProgram> = vec![filter(refused, libc::EPERM)?, filter(unknown, libc::ENOSYS)?];
+        let mut programs: Vec<BpfProgram> = vec![filter(refused, libc::EPERM)?, filter(unknown, libc::ENOSYS)?, filter(wishes, 0)?];
         if cfg!(target_arch = "x86_64") {
             programs.push(other_numbers());
         }

@@ -26,6 +26,21 @@ pub fn memory_bytes(pid: u32) -> Option<u64> {
     Some(descendants(pid)?.into_iter().filter_map(resident_bytes).fold(own, u64::saturating_add))
 }
 
+/// Memory of `processes` in bytes: what is theirs alone, and what is shared. Files aside.
+pub fn resident(processes: &[u32]) -> (u64, u64) {
+    let both = processes.iter().filter_map(|pid| {
+        let status = read(format!("/proc/{pid}/status"), KERNEL_TEXT_BYTES_MAX)?;
+        parts_of(&String::from_utf8_lossy(&status))
+    });
+    both.fold((0, 0), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)))
+}
+
+/// `pid` and all below it: see [`memory_bytes`].
+pub fn members(pid: u32) -> Option<Vec<u32>> {
+    Stat::of(pid)?;
+    Some(descendants(pid)?.into_iter().chain([pid]).collect())
+}
+
 /// Memory of this machine, in bytes.
 pub fn machine_memory_bytes() -> u64 {
     let info = rustix::system::sysinfo();
@@ -112,11 +127,15 @@ fn resident_bytes(pid: u32) -> Option<u64> {
 
 /// `RssAnon` and `RssShmem`; a process that ended has neither.
 fn resident_of(status: &str) -> Option<u64> {
+    parts_of(status).map(|(own, shared)| own + shared)
+}
+
+fn parts_of(status: &str) -> Option<(u64, u64)> {
     let kilobytes = |name: &str| {
         let value = status.lines().find_map(|line| line.strip_prefix(name))?;
         value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
     };
-    Some((kilobytes("RssAnon:")? + kilobytes("RssShmem:")?) << 10)
+    Some((kilobytes("RssAnon:")? << 10, kilobytes("RssShmem:")? << 10))
 }
 
 /// Whether `pid` descends from `ancestor`. Looks at one process for each generation.

@@ -27,7 +27,9 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
         writers.check_with_above(folder)?;
     }
     writers.check(&home.uv_cache())?;
-    for folder in [cache, state] {
+    // That of `uv` too: what its umask would be is not Hob's to say.
+    let of_uv = home.uv_cache();
+    for folder in [cache, state, of_uv.as_path()] {
         // Where they cannot be made, whoever needs them says so.
         if make::folder(folder, make::PRIVATE_FOLDER).is_ok() && group.is_none() {
             let _ = make::close(folder);

@@ -101,6 +101,8 @@ row(
     lambda t: listed(os.path.dirname(t["other"]), os.path.basename(t["other"])),
 )
 row("reading the page of another pod", "ENOENT EACCES", lambda t: read(t["page"]))
+row("making secret memory", "EPERM", lambda t: os.close(call(447, 447, 0)), "not every kernel has it")
+row("hiding what it holds from the host", "EPERM", lambda t: call(157, 167, 4, 0, 0, 0, 0), "it would stay hidden")
 row("reading hob.toml", "ENOENT EACCES", lambda t: read(t["home"] + "/hob.toml"))
 row("listing HOB_HOME", "ENOENT EACCES", lambda t: listed(t["home"], "hob.toml"))
 row("climbing out by dots", "ENOENT", lambda t: read("/../../../../.." + t["secret"]))

@@ -10,6 +10,24 @@ pub const MEMORY_WATCH_MS: u64 = 250;
 /// See [`MEMORY_WATCH_MS`].
 pub const MEMORY_WATCH_IDLE_MS: u64 = 30_000;
 
+/// Descriptors of a pod that one look at its memory counts; each one past it counts as a full socket.
+pub const UNSEEN_DESCRIPTORS_MAX: usize = 4_096;
+
+/// Bytes of `/proc/PID/maps` that one look reads: as many mappings as the kernel allows by default.
+pub const UNSEEN_MAPS_BYTES_MAX: u64 = 8 << 20;
+
+/// Sockets and pipes of a pod that count nothing, where no control group counts its memory: those that ordinary programs have.
+pub const POD_CHANNELS_FREE: usize = 64;
+
+/// What a pipe of a pod may hold, in bytes. It may ask for more, up to 64 MiB for all pipes of the host's user.
+pub const POD_PIPE_BYTES: u64 = 64 << 10;
+
+/// What a socket holds at most where the kernel does not say, in bytes.
+pub const SOCKET_BYTES_DEFAULT: u64 = 212_992;
+
+/// What the last message that a socket takes may go past its bound, in bytes.
+pub const SOCKET_OVERHEAD_BYTES: u64 = 64 << 10;
+
 /// Processes and threads of a pod that declares no `processes`.
 pub const POD_PROCESSES_DEFAULT: u64 = 1_024;
 

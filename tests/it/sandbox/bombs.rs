@@ -17,6 +17,40 @@ class Subject:
                 held.append(bytearray(b"x" * (4 << 20)))
                 time.sleep(0.002)
             return "ALLOWED"
+        if input == "nameless":
+            # Files without a name, which nothing maps; then some that are mapped and that nobody has open.
+            import mmap
+            held = []
+            while len(held) < 256:
+                file = os.memfd_create("nameless")
+                os.posix_fallocate(file, 0, 4 << 20)
+                held.append(file if len(held) % 2 else (mmap.mmap(file, 4 << 20), os.close(file)))
+                time.sleep(0.005)
+            time.sleep(5)
+            return "ALLOWED"
+        if input == "sockets":
+            import socket
+            held, sent = [], 0
+            while len(held) < 4096:
+                try:
+                    pair = socket.socketpair()
+                except OSError as error:
+                    time.sleep(2)
+                    return [sent, errno.errorcode[error.errno]]
+                held.append(pair)
+                for one in pair:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+                    one.setblocking(False)
+                    try:
+                        while True:
+                            sent += one.send(b"x" * 65536)
+                    except BlockingIOError:
+                        pass
+                    except OSError as error:
+                        return [sent, errno.errorcode[error.errno]]
+                time.sleep(0.002)
+            time.sleep(5)
+            return [sent, "ALLOWED"]
         if input == "processes":
             children = 0
             for _ in range(400):
@@ -51,6 +85,29 @@ async fn a_memory_bomb_is_killed_and_said_to_be_one() {
     assert_eq!(fault.code, Code::OutOfMemory, "{fault:?}");
     assert_eq!(rig.host.call(call(&bomb, json!(""))).await.unwrap().output.into_value(), "fine");
     rig.close().await;
+}
+
+#[tokio::test]
+async fn memory_that_no_mapping_shows_is_counted() {
+    let rig = ordinary::rig().await;
+    let bomb = rig.pool("bomb", BOMBER, "memory_bytes = 134217728", "");
+    let fault = rig.host.call(call(&bomb, json!("nameless"))).await.unwrap_err();
+    assert_eq!(fault.code, Code::OutOfMemory, "{fault:?}");
+    match rig.host.call(call(&bomb, json!("sockets"))).await {
+        Err(fault) => assert_eq!(fault.code, Code::OutOfMemory, "{fault:?}"),
+        // Few descriptors, each of them small: then it does not come to that.
+        Ok(outcome) => {
+            let said = outcome.output.into_value();
+            assert!(said[0].as_u64().unwrap() <= 134_217_728 && said[1] != "ALLOWED", "{said}");
+        }
+    }
+    assert_eq!(rig.host.call(call(&bomb, json!(""))).await.unwrap().output.into_value(), "fine");
+    rig.close().await;
+}
+
+#[test]
+fn memory_of_an_ordinary_user_that_no_mapping_shows_is_counted() {
+    ordinary::once_more("sandbox::bombs::memory_that_no_mapping_shows_is_counted");
 }
 
 #[tokio::test]
