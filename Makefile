@@ -1,7 +1,7 @@
 # The project's own commands. `make demo` and `make test` need nothing set up by hand.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: setup demo test lint test-torch bench soak
+.PHONY: setup demo test lint deny test-torch bench soak
 
 setup: ## install what a machine must have; each step is skipped when it is there
 	@.make/setup.sh
@@ -14,6 +14,9 @@ test: setup ## the default test suite: no GPU, no internet beyond package regist
 
 lint: ## rustfmt, clippy, ruff
 	@.make/lint.sh
+
+deny: ## crates: known vulnerabilities, licences, sources (compiles cargo-deny once; HOB_ADVISORIES names a clone of the database)
+	@.make/deny.sh
 
 test-torch: setup ## what needs the multi-gigabyte torch environment
 	@tests/reference/test_torch.sh

@@ -50,8 +50,8 @@ mod sessions;
 mod starting;
 mod state;
 mod tenancy;
-#[cfg(test)]
 mod unseen;
+#[cfg(test)]
 mod vectors;
 mod vitals;
 mod waits;

@@ -113,7 +113,8 @@ fn mapping(line: &str) -> Option<(File, u64)> {
     let mut words = line.split_ascii_whitespace();
     let (range, _, offset, device, inode, path) =
         (words.next()?, words.next()?, words.next()?, words.next()?, words.next()?, words.next()?);
-    if !path.starts_with("/memfd:") && !(path == "/dev/zero" && words.next() == Some("(deleted)")) {
+    let is_nameless = path.starts_with("/memfd:") || (path == "/dev/zero" && words.next() == Some("(deleted)"));
+    if !is_nameless {
         return None;
     }
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
