@@ -180,7 +180,8 @@ fn a_checkpoint_that_is_a_fifo_or_endless_holds_up_neither_the_call_nor_the_end_
     }
     let folder = fs::read_dir(rig.home.join("state/sessions")).unwrap().next().unwrap().unwrap().path();
     let newest = folder.join("3.checkpoint");
-    let make: [(&str, fn(&Path)); 2] = [
+    type Make = fn(&Path);
+    let make: [(&str, Make); 2] = [
         ("fifo", |path| rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap()),
         ("sparse", |path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap()),
     ];
