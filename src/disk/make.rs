@@ -19,12 +19,12 @@ pub const PRIVATE_FOLDER: u32 = 0o700;
 /// Mode of a file that its owner alone may read.
 pub const PRIVATE_FILE: u32 = 0o600;
 
-/// Makes a folder and what is missing above it, each with this mode. One that is there is left as it is.
+/// Makes a folder with this mode, and what is missing above it for others to pass through. One that is there is left as it is.
 pub fn folder(path: &Path, mode: u32) -> io::Result<()> {
     match make_one(path, mode) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let Some(above) = path.parent().filter(|above| *above != path && !above.as_os_str().is_empty()) else { return Err(error) };
-            folder(above, mode)?;
+            folder(above, FOLDER)?;
             make_one(path, mode)
         }
         other => other,

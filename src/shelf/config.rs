@@ -102,7 +102,10 @@ impl Config {
         if let Some(home) = reader.table(root, "home")? {
             reader.only(home, "home", &["group"])?;
             if let Some((name, at)) = reader.optional(home, "home", "group")? {
-                let unknown = || reader.fault(at, "home.group", format!("this machine has no group `{name}`"));
+                let unknown = || {
+                    let fault = reader.fault(at, "home.group", format!("this machine has no group `{name}`"));
+                    fault.hint("name a group that /etc/group has, or give its number")
+                };
                 config.group = Some(owner::group_of(name).ok_or_else(unknown)?);
             }
         }
