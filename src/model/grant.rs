@@ -126,9 +126,13 @@ impl Permissions {
     /// Each one as a word, with what it lets a pod do.
     pub fn explained(&self) -> Vec<(String, String)> {
         let network = self.network.iter().map(|at| (format!("network={at}"), format!("connect to {}, port {}", at.host, at.port)));
-        let read = self.read.iter().map(|path| (format!("read={path}"), format!("read {path} and all that is below it")));
-        let write =
-            self.write.iter().map(|path| (format!("write={path}"), format!("read, change and delete {path} and all that is below it")));
+        // Sockets that are there when a pod starts are closed to it.
+        let later = "and, before Linux 7.1, speak to programs that open sockets there while it runs";
+        let read = self.read.iter().map(|path| (format!("read={path}"), format!("read {path} and all that is below it, {later}")));
+        let write = self
+            .write
+            .iter()
+            .map(|path| (format!("write={path}"), format!("read, change and delete {path} and all that is below it, {later}")));
         let env = self.env.iter().map(|name| (format!("env={name}"), format!("know the value of the variable {name} of this machine")));
         let devices = self.devices.iter().map(|device| match device {
             Device::Gpu => ("devices=gpu".to_owned(), "use the GPUs of this machine, which confines it less".to_owned()),

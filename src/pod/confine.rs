@@ -22,8 +22,8 @@ use crate::model::{
     Code, Fault, Grants, Verified,
     grant::Device,
     limits::{
-        FAMILY_FOLDER_BYTES, POD_DESCRIPTORS_MAX, POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_QUEUE_BYTES_MAX, POD_SCRATCH_BYTES,
-        POD_SIGNALS_MAX,
+        FAMILY_FOLDER_BYTES, GRANT_COVERED_MAX, GRANT_ENTRIES_MAX, GRANT_LOOK_MAX_S, POD_DESCRIPTORS_MAX, POD_MEMORY_PERCENT,
+        POD_PROCESSES_DEFAULT, POD_QUEUE_BYTES_MAX, POD_SCRATCH_BYTES, POD_SIGNALS_MAX,
     },
     recipe::PodSpec,
 };
@@ -83,7 +83,18 @@ struct View<'a> {
     links: &'a BTreeMap<PathBuf, PathBuf>,
     private: BTreeMap<PathBuf, u64>,
     files: BTreeMap<&'static str, String>,
+    data: Data,
 }
+
+/// How much of a granted folder is looked through for what is no data.
+#[derive(Serialize)]
+struct Data {
+    covered_max: u64,
+    entries_max: u64,
+    seconds_max: u64,
+}
+
+const DATA: Data = Data { covered_max: GRANT_COVERED_MAX, entries_max: GRANT_ENTRIES_MAX, seconds_max: GRANT_LOOK_MAX_S };
 
 #[derive(Serialize)]
 struct Paths {
@@ -250,6 +261,10 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         let text = format!("`{}` was granted {}, which is not there", subject.name, path.display());
         return Err(Fault::new(Code::InvalidConfig, text).hint("make it, or take it back with `hob revoke`"));
     }
+    let is_data = |path: &&Path| path.is_file() || path.is_dir();
+    if let Some(path) = granted.read.iter().chain(&granted.write).map(|path| path.as_path()).find(|path| !is_data(path)) {
+        return Err(not_data(&subject.name, &format!("{} is neither a file nor a folder", path.display())));
+    }
 
     let mut view_read: Vec<PathBuf> = programs.iter().chain(&read).cloned().collect();
     view_read.extend(["/proc", "/sys/devices/system"].map(PathBuf::from).into_iter().filter(|path| path.exists()));
@@ -295,6 +310,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
             links: &system.links,
             private: private.map(|path| (path, scratch_bytes)).collect(),
             files: files(),
+            data: DATA,
         },
         paths: Paths { read, execute: programs, write, device: devices },
         filters: &filters[usize::from(network)],
@@ -353,6 +369,7 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
             links: &system.links,
             private: ["/tmp", "/dev/shm", "/pods"].map(|path| (path.into(), FAMILY_FOLDER_BYTES)).into(),
             files: files(),
+            data: DATA,
         },
         paths: Paths {
             read: Vec::new(),
@@ -415,6 +432,12 @@ pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
     Fault::new(Code::SandboxUnavailable, format!("a pod of `{name}` was not started, because it could not be confined: {layer}: {why}"))
         .hint(hint)
         .with("layer", layer)
+}
+
+/// What the caller of a pod is told whose grants are no data.
+pub fn not_data(name: &str, why: &str) -> Fault {
+    Fault::new(Code::InvalidConfig, format!("a pod of `{name}` was not started, because of what it was granted: {why}"))
+        .hint("grant the folder below it that has the files, and take this one back with `hob revoke`")
 }
 
 /// The folder that many levels above a path; none where that would be the root.

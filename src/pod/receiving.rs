@@ -90,7 +90,13 @@ impl Driver {
             }
             FromPod::Confined { missing, way_out } => self.confined(missing, way_out),
             FromPod::Refused { layer, why } => {
-                let fault = confine::unavailable(&self.spec.recipe, &clip(&layer), &clip(&why));
+                let fault = match layer.as_str() {
+                    "grants" => {
+                        let why: String = why.chars().take(POD_MISSING_CHARS_MAX).collect();
+                        confine::not_data(&self.spec.recipe.manifest().name.to_string(), &why)
+                    }
+                    _ => confine::unavailable(&self.spec.recipe, &clip(&layer), &clip(&why)),
+                };
                 self.step(Event::Failed(self.with_tail(fault, 0)));
             }
             _ if !self.is_confined() => self.step(Event::Violation("spoke before it was confined".into())),

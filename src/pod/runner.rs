@@ -23,6 +23,7 @@ const FILES: &[(&str, &str)] = &[
     ("blob.py", include_str!("../../python/src/hob_pod/blob.py")),
     ("clerk.py", include_str!("../../python/src/hob_pod/clerk.py")),
     ("control.py", include_str!("../../python/src/hob_pod/control.py")),
+    ("data.py", include_str!("../../python/src/hob_pod/data.py")),
     ("doctor.py", include_str!("../../python/src/hob_pod/doctor.py")),
     ("family.py", include_str!("../../python/src/hob_pod/family.py")),
     ("faults.py", include_str!("../../python/src/hob_pod/faults.py")),

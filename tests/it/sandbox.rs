@@ -7,6 +7,7 @@
 mod acts;
 mod bombs;
 mod counts;
+mod data;
 mod descriptors;
 mod granted;
 mod layers;

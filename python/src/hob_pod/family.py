@@ -228,7 +228,11 @@ class Head:
             member.page = page
             order = {key: message[key] for key in ("id", "plan", "title", "threads")}
             self.zygote_channel.send(order, [*descriptors, *([page] if page is not None else [])])
-        except OSError as error:
+        except (OSError, self.root.Refused) as error:
+            if isinstance(error, self.root.Refused):
+                from hob_pod import walls
+
+                walls.tell_refused(descriptors[0], error)
             os.write(descriptors[2], f"hob_pod: cannot fork: {error}\n".encode())
             self.members.pop(identity, None)
             if page is not None:

@@ -8,17 +8,24 @@ A plan's `view` says what is in it:
     base     an existing folder to mount the root on (it is hidden for the keeper and all below it, for nobody else)
     read     paths that are there under the same name, read-only
     write    the same, writable
-    granted  those of the two before that an operator named: no symbolic link on the way to them is followed
+    granted  those of the two before that an operator named: no symbolic link on the way to them is followed, and what is
+             no data in them is covered (`data`)
     devices  device files
     links    {path: target} symbolic links
     private  {path: bytes} empty, writable folders in memory, with their size
     files    {path: text}
+    data     {"covered_max", "entries_max", "seconds_max"}: how much of that is looked for
 """
 
 import os
 
-from . import kernel
+from . import data, kernel
 from .refused import Refused, must_be_lacking
+
+#: Below it lie the grants that have a private folder above their name.
+GRANTED = "/.hob-granted"
+#: An empty file.
+NOTHING = "/.hob-nothing"
 
 
 def separate(plan, more=0):
@@ -68,14 +75,19 @@ def build(view, base=None):
     for path, target in view["links"].items():
         os.makedirs(os.path.dirname(base + path), exist_ok=True)
         os.symlink(target, base + path)
-    for path, text in view["files"].items():
+    for path, text in [*view["files"].items(), (NOTHING, "")]:
         os.makedirs(os.path.dirname(base + path), exist_ok=True)
         with open(base + path, "w") as file:
             file.write(text)
+    moved = moves(view)
     # Shorter paths first, so that what lies within another is mounted on top of it.
-    outer = [(path, "private", size) for path, size in view["private"].items()]
+    outer = [(path, "private", view["private"][path]) for path in private_folders(view)]
     outer += [(path, "read", tree) for path, tree in readable] + [(path, "write", tree) for path, tree in writable]
-    for path, how, what in sorted(outer, key=lambda entry: entry[0].count("/")):
+    for name, how, what in sorted(outer, key=lambda entry: entry[0].count("/")):
+        path = placed(name, moved)
+        if name in moved:
+            os.makedirs(os.path.dirname(base + name), exist_ok=True)
+            os.symlink(path, base + name)
         if how == "private":
             os.makedirs(base + path, exist_ok=True)
             options = f"mode={'1777' if path in ('/tmp', '/dev/shm') else '0700'},size={what},nr_inodes={_inodes(what)}"
@@ -83,12 +95,45 @@ def build(view, base=None):
             continue
         kernel.set_mount(what, (kernel.ATTR_RDONLY if how == "read" else 0) | kernel.ATTR_NOSUID | kernel.ATTR_NODEV)
         _attach(base, path, what)
+        if name in view["granted"]:
+            data.cover(name, base + path, base + NOTHING, view["data"])
     for path, tree in devices:
         # Who owns a device file can change its mode, which is everybody's; what is written to the device itself is no matter of the mount.
         kernel.set_mount(tree, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NOEXEC)
         _attach(base, path, tree)
     kernel.set_mount(base, kernel.ATTR_RDONLY, recursive=False)
     return base
+
+
+def private_folders(view):
+    """The private folders that are there: not those in whose place an operator granted the machine's own."""
+    return [path for path in view["private"] if path not in view["granted"]]
+
+
+def moves(view):
+    """Where what was granted below a private folder is mounted instead: {path: place}; a link of its name leads there.
+
+    Landlock adds up the rights of all folders above a file, across mounts: what lies in a private folder may be written
+    to, whatever the rule of its own says. A grant within another path of the view stays there.
+    """
+    others = [path for path in [*view["read"], *view["write"]] if path not in view["granted"]]
+    moved = {}
+    for path in sorted(view["granted"]):
+        if any(_is_below(path, outer) for outer in private_folders(view)) and not any(_is_below(path, outer) for outer in [*moved, *others]):
+            moved[path] = f"{GRANTED}/{len(moved)}"
+    return moved
+
+
+def placed(path, moved):
+    """Where `path` is within the root, free of the links of `moves`."""
+    for name, place in moved.items():
+        if path == name or _is_below(path, name):
+            return place + path[len(name) :]
+    return path
+
+
+def _is_below(path, outer):
+    return path.startswith(outer + "/")
 
 
 def _taken(path, view):

@@ -23,15 +23,17 @@ import errno
 import os
 import resource
 
-from . import kernel
+from . import kernel, root
 from .refused import Refused, must_be_lacking
 
 # Rights of Landlock, by the version that brought them.
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 REMOVE_DIR, REMOVE_FILE, MAKE_CHAR, MAKE_DIR, MAKE_REG = 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8
 MAKE_SOCK, MAKE_FIFO, MAKE_BLOCK, MAKE_SYM = 1 << 9, 1 << 10, 1 << 11, 1 << 12
-REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+REFER, TRUNCATE, IOCTL_DEV, RESOLVE_UNIX = 1 << 13, 1 << 14, 1 << 15, 1 << 16
 _ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
+#: Connecting to sockets that have a name can be denied since this version; no rule allows it, but a pod reaches its own.
+UNIX_SINCE = 9
 _FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 RIGHTS = {
     "read": READ_FILE | READ_DIR,
@@ -139,15 +141,16 @@ def be_killed_first():
 def landlock(plan, has_root):
     """From here on only what the plan allows is there. Raises OSError."""
     abi = kernel.landlock_abi()
-    handled = _ALL[min(abi, 5)]
+    handled = _ALL[min(abi, 5)] | (RESOLVE_UNIX if abi >= UNIX_SINCE else 0)
     net = _BIND_TCP | _CONNECT_TCP if abi >= 4 else 0
     scoped = _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if abi >= SCOPES_SINCE else 0
     ruleset = kernel.landlock_create(handled, net, scoped, abi)
+    moved = root.moves(plan["view"]) if has_root else {}
     for kind, paths in plan["paths"].items():
         for path in paths:
-            _allow(ruleset, path, RIGHTS[kind] & handled, path in plan["view"]["granted"])
-    for path in plan["view"]["private"] if has_root else (plan["scratch"], "/dev/shm"):
-        _allow(ruleset, path, RIGHTS["write"] & handled)
+            _allow(ruleset, root.placed(path, moved), RIGHTS[kind] & handled, path in plan["view"]["granted"])
+    for path in root.private_folders(plan["view"]) if has_root else (plan["scratch"], "/dev/shm"):
+        _allow(ruleset, root.placed(path, moved), RIGHTS["write"] & handled)
     # Opened here: the host's /proc/self is the host.
     # CUDA opens `comm` of its threads as one opens a file that one makes anew.
     _allow(ruleset, "/proc/self", (RIGHTS["read"] | (WRITE_FILE | TRUNCATE | MAKE_REG if plan["gpu"] else 0)) & handled)

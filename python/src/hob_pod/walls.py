@@ -80,7 +80,7 @@ class Walls:
         set_variables({**message["variables"], **proxies})
 
     def _refuse(self, refused):
-        _say(self._control, {"type": "refused", "layer": refused.layer, "why": refused.why})
+        tell_refused(self._control, refused)
         os._exit(EXIT_REFUSED)
 
 
@@ -92,6 +92,11 @@ def set_variables(variables):
         import time
 
         time.tzset()  # it was read when the process started
+
+
+def tell_refused(control, refused):
+    """Tells the host why there will be no pod."""
+    _say(control, {"type": "refused", "layer": refused.layer, "why": refused.why})
 
 
 def _read_plan(control):

@@ -119,3 +119,12 @@ pub const POD_SIGNALS_MAX: u64 = 1_024;
 
 /// What a pod's message queues of the kernel hold, in bytes: 800 KiB are for all of a user.
 pub const POD_QUEUE_BYTES_MAX: u64 = 64 << 10;
+
+/// Sockets, FIFOs and devices of a granted folder that are covered for a pod; a folder with more is none of data.
+pub const GRANT_COVERED_MAX: u64 = 256;
+
+/// Entries of a granted folder, with all that is below, that are looked through for them at each start of a pod: some seconds' work.
+pub const GRANT_ENTRIES_MAX: u64 = 2_000_000;
+
+/// The longest such look, in seconds.
+pub const GRANT_LOOK_MAX_S: u64 = 15;

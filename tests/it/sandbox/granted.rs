@@ -15,7 +15,7 @@ use super::ordinary;
 use crate::support::{Rig, call};
 
 /// Asks for these lines of permissions as well; they are granted if `given`.
-fn allow(rig: &Rig, recipe: &Path, lines: &str, given: bool) {
+pub fn allow(rig: &Rig, recipe: &Path, lines: &str, given: bool) {
     let manifest = recipe.join("recipe.toml");
     let asked = fs::read_to_string(&manifest).unwrap().replace("[permissions]\n", &format!("[permissions]\n{lines}\n"));
     fs::write(manifest, asked).unwrap();

@@ -1,0 +1,55 @@
+"""A granted folder is data: what else is in it a pod does not get.
+
+Apart from `root`, which mounts whole trees: here one is looked through. By a socket a pod would speak to whoever listens,
+by a FIFO to whoever reads, whether it may write to the folder or not. Both are covered by an empty file, as devices are.
+What comes into the folder later is not seen here: Landlock refuses it where it can (`sandbox`).
+"""
+
+import os
+import stat
+import time
+
+from . import kernel
+from .refused import Refused
+
+#: Between two looks at the clock, in entries.
+_LOOK = 4096
+
+
+def cover(name, place, nothing, bounds):
+    """Covers all that is no file, folder or link at or below `place`. Raises OSError, or Refused where that is too much to do."""
+    for path in _odd(name, place, bounds):
+        tree = kernel.clone_tree(nothing)
+        try:
+            kernel.set_mount(tree, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NODEV | kernel.ATTR_NOEXEC)
+            kernel.attach_tree(tree, path)
+        except FileNotFoundError:
+            pass  # it went meanwhile
+        finally:
+            os.close(tree)
+
+
+def _odd(name, place, bounds):
+    """The paths of what is to be covered. Raises Refused."""
+    mode = os.stat(place, follow_symlinks=False).st_mode
+    if not stat.S_ISDIR(mode):
+        return [] if stat.S_ISREG(mode) else [place]
+    found, folders, entries = [], [place], 0
+    until = time.monotonic() + bounds["seconds_max"]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as listed:
+                for entry in listed:
+                    entries += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not entry.is_file(follow_symlinks=False) and not entry.is_symlink():
+                        found.append(entry.path)
+                    if len(found) > bounds["covered_max"]:
+                        raise Refused("grants", f"{name} holds more than {bounds['covered_max']} sockets, FIFOs and devices")
+                    if entries > bounds["entries_max"] or (entries % _LOOK == 0 and time.monotonic() > until):
+                        why = f"{name} could not be looked through for sockets, FIFOs and devices: {entries} entries were not all of it"
+                        raise Refused("grants", f"{why}, within {bounds['seconds_max']} s")
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue  # it went meanwhile, or is closed to the pod as well, which has less
+    return found
