@@ -119,7 +119,8 @@ def moves(view):
     others = [path for path in [*view["read"], *view["write"]] if path not in view["granted"]]
     moved = {}
     for path in sorted(view["granted"]):
-        if any(_is_below(path, outer) for outer in private_folders(view)) and not any(_is_below(path, outer) for outer in [*moved, *others]):
+        is_private = any(_is_below(path, outer) for outer in private_folders(view))
+        if is_private and not any(_is_below(path, outer) for outer in [*moved, *others]):
             moved[path] = f"{GRANTED}/{len(moved)}"
     return moved
 
