@@ -85,7 +85,7 @@ def build(view, base=None):
     outer += [(path, "read", tree) for path, tree in readable] + [(path, "write", tree) for path, tree in writable]
     for name, how, what in sorted(outer, key=lambda entry: entry[0].count("/")):
         path = placed(name, moved)
-        if name in moved:
+        if name in moved and not os.path.islink(base + name):
             os.makedirs(os.path.dirname(base + name), exist_ok=True)
             os.symlink(path, base + name)
         if how == "private":
