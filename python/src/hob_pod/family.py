@@ -229,16 +229,18 @@ class Head:
             order = {key: message[key] for key in ("id", "plan", "title", "threads")}
             self.zygote_channel.send(order, [*descriptors, *([page] if page is not None else [])])
         except (OSError, self.root.Refused) as error:
+            status = None
             if isinstance(error, self.root.Refused):
                 from hob_pod import walls
 
                 walls.tell_refused(descriptors[0], error)
+                status = walls.EXIT_REFUSED << 8  # as of a pod that was started, which ends with that
             os.write(descriptors[2], f"hob_pod: cannot fork: {error}\n".encode())
             self.members.pop(identity, None)
             if page is not None:
                 os.close(page)
             self._clear(identity)
-            self.channel.send({"type": "over", "id": identity, "status": None, "why": str(error)})
+            self.channel.send({"type": "over", "id": identity, "status": status, "why": str(error)})
 
     def _signal(self, member, number):
         if member.pid is not None and member.status is None:
