@@ -87,7 +87,7 @@ impl Clerk {
 
     /// What a pod gets of a file: its first `size` bytes to read, and no way to the file itself. Blocking.
     ///
-    /// A small file is copied, because that costs less; so is one that cannot be lent. `python`: what runs the clerk. `what` names the file, in
+    /// A small file is copied, because that costs less; so is one that cannot be lent. `python`: an interpreter of the machine's own, which runs the clerk. `what` names the file, in
     /// faults.
     ///
     /// Errors: `io`; `too_large` for what cannot be lent and is too large to be copied.
@@ -177,8 +177,7 @@ impl Connection {
         let made = || -> io::Result<(Connection, Said)> {
             let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
             set_socket_timeout(&ours, Timeout::Recv, Some(Duration::from_millis(CLERK_ANSWER_MS)))?;
-            // Where it really lies: an environment's own name for it comes with the environment's settings.
-            let child = Command::new(python.canonicalize()?)
+            let child = Command::new(python)
                 .args(["-I", "-S", "-B"])
                 .arg(keeper.with_file_name("clerk.py"))
                 .arg(std::process::id().to_string())

@@ -74,7 +74,7 @@ pub(super) struct Lender {
 
 impl Lender {
     pub fn of(spec: &Spec) -> Lender {
-        Lender { clerk: spec.clerk.clone(), python: spec.program.python.clone() }
+        Lender { clerk: spec.clerk.clone(), python: spec.program.base.clone() }
     }
 }
 

@@ -201,7 +201,7 @@ impl Live {
             book.incarnation
         };
         let (kept, version) = (self.kept.clone(), self.entry.recipe().manifest().version.clone());
-        let (clerk, python) = (clerk.clone(), program.python.clone());
+        let (clerk, python) = (clerk.clone(), program.base.clone());
         let (restore, calls) = blocking(move || {
             // After whatever the pod before it was just writing.
             let mut kept = locked(&kept);
