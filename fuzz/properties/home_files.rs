@@ -44,8 +44,12 @@ fn configured(config: &Config, text: &str) {
 }
 
 fn locked(lock: &LockFile, text: &str) {
-    let written = lock.text().expect("what was read can be written");
-    assert_eq!(LockFile::parse(&written, "hob.lock").as_ref(), Ok(lock), "a lock file written anew is another:\n{written}");
+    // What cannot be read of it has a fault of its own, and is not written.
+    lock.damaged().iter().for_each(|damaged| refused(&damaged.fault, "hob.lock", text));
+    if lock.damaged().is_empty() {
+        let written = lock.text().expect("what was read can be written");
+        assert_eq!(LockFile::parse(&written, "hob.lock").as_ref(), Ok(lock), "a lock file written anew is another:\n{written}");
+    }
     assert!(lock.entries().windows(2).all(|pair| pair[0].name < pair[1].name));
     assert!(LockFile::parse(&format!("zz-unknown = 1\n{text}"), "hob.lock").is_err(), "an unknown key passes");
 }

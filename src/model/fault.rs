@@ -270,21 +270,23 @@ impl Fault {
         self
     }
 
-    /// Adds one entry to `detail`; of a text that is too long its two ends, of anything else that is how many bytes were dropped.
+    /// Adds one entry to `detail`. Of one that is too long, each long text in it is shortened; if that is not enough, it is dropped and counted.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Fault {
         if !self.detail.is_object() {
             self.detail = Value::Object(Default::default());
         }
-        let value = value.into();
+        let mut value = value.into();
         let bytes = match &value {
             Value::Null | Value::Bool(_) | Value::Number(_) => 0,
             value => value.to_string().len(),
         };
-        self.detail[key] = match value {
-            value if bytes <= FAULT_ENTRY_BYTES_MAX => value,
-            Value::String(text) => ends(&text, FAULT_DETAIL_BYTES_MAX / 2).into(),
-            _ => serde_json::json!({ "detail_dropped_bytes": bytes }),
-        };
+        if bytes > FAULT_ENTRY_BYTES_MAX {
+            shorten(&mut value);
+            if value.to_string().len() > FAULT_ENTRY_BYTES_MAX {
+                value = serde_json::json!({ "detail_dropped_bytes": bytes });
+            }
+        }
+        self.detail[key] = value;
         self
     }
 
@@ -333,10 +335,18 @@ fn is_deeper(value: &Value, than: usize) -> bool {
     }
 }
 
-/// The first and last `bytes` of a text, with what was left out between them.
-fn ends(text: &str, bytes: usize) -> String {
-    let (head, tail) = (text.floor_char_boundary(bytes), text.ceil_char_boundary(text.len() - bytes));
-    format!("{} [{} bytes left out] {}", &text[..head], tail - head, &text[tail..])
+/// Leaves of each long text its beginning and its end: one names the thing, the other says what became of it.
+fn shorten(value: &mut Value) {
+    const HALF: usize = FAULT_MESSAGE_BYTES_MAX / 2;
+    match value {
+        Value::String(text) if text.len() > 2 * HALF => {
+            let (head, tail) = (text.floor_char_boundary(HALF), text.ceil_char_boundary(text.len() - HALF));
+            *text = format!("{} [{} bytes left out] {}", &text[..head], tail - head, &text[tail..]);
+        }
+        Value::Array(items) => items.iter_mut().for_each(shorten),
+        Value::Object(entries) => entries.values_mut().for_each(shorten),
+        _ => {}
+    }
 }
 
 /// The first `bytes` of a text, at most.
@@ -374,10 +384,11 @@ mod tests {
     #[test]
     fn a_fault_is_bounded_whoever_makes_it() {
         let long = "ä".repeat(4 << 20);
-        let fault = Fault::new(Code::InvalidInput, long.clone()).hint(long.clone()).with("text", long.clone()).with("keys", vec![long]);
-        assert!(serde_json::to_string(&fault).unwrap().len() < 3 * FAULT_MESSAGE_BYTES_MAX + FAULT_DETAIL_BYTES_MAX);
-        assert_eq!(fault.detail["keys"], serde_json::json!({ "detail_dropped_bytes": (8 << 20) + 4 }));
-        assert!(fault.detail["text"].as_str().is_some_and(|text| text.ends_with('ä') && text.contains("bytes left out")));
+        let fault =
+            Fault::new(Code::InvalidInput, long.clone()).hint(long.clone()).with("texts", vec![long]).with("keys", vec![0; 1 << 20]);
+        assert!(serde_json::to_string(&fault).unwrap().len() < 4 * FAULT_MESSAGE_BYTES_MAX);
+        assert_eq!(fault.detail["keys"], serde_json::json!({ "detail_dropped_bytes": (2 << 20) + 1 }));
+        assert!(fault.detail["texts"][0].as_str().is_some_and(|text| text.ends_with('ä') && text.contains("bytes left out")));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Which schemas have a proof, which have none and what is said of them, and that what is proved is what the validator does.
 
-use std::{thread, time::Instant};
+use std::thread;
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN, SCHEMA_UNITS_MAX};
+use crate::model::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN};
 
 fn refused(schema: Value) -> String {
     match Schema::compile(schema) {
@@ -207,58 +207,4 @@ fn the_deepest_schema_that_is_taken_fits_a_thread() {
         }
     };
     thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap().join().unwrap();
-}
-
-/// The rates against the clock: what is printed is for the reader of `limits/schemas.rs`, and nothing is asserted of it.
-#[test]
-#[ignore = "measures"]
-fn units_in_nanoseconds() {
-    let cases: Vec<(&str, Value, Value)> = vec![
-        ("pattern of 3,000 states", json!({ "pattern": "[ab]*a[ab]{3000}c" }), Value::from("ab".repeat(20_000))),
-        ("unicode classes", json!({ "pattern": "^[\\p{L}\\p{N} .,-]{1,200}$" }), Value::from("aä ".repeat(50_000))),
-        (
-            "empty objects, 16 names",
-            json!({ "items": { "properties": (0..16).map(|n| (format!("k{n}"), json!({ "type": "string" }))).collect::<serde_json::Map<_, _>>(), "required": [] } }),
-            Value::from(vec![json!({}); 300_000]),
-        ),
-        (
-            "numbers, anyOf of 8",
-            json!({ "items": { "anyOf": (0..8).map(|n| json!({ "const": format!("x{n}") })).chain([json!({ "type": "integer" })]).collect::<Vec<_>>() } }),
-            Value::from(vec![1; 500_000]),
-        ),
-        (
-            "anything, nested",
-            json!({ "anyOf": [{ "type": ["number"] }, { "items": { "$ref": "#" }, "type": "array" }, { "type": "object", "additionalProperties": { "$ref": "#" } }] }),
-            Value::from(vec![(0..100).fold(json!(1), |inner, _| json!([inner])); 5_000]),
-        ),
-        (
-            "unevaluated",
-            json!({ "items": { "allOf": [{ "properties": { "a": true, "b": true } }], "unevaluatedProperties": false } }),
-            Value::from(vec![json!({ "a": 1, "b": 2 }); 100_000]),
-        ),
-        ("unique", json!({ "uniqueItems": true }), Value::from((0..400_000).collect::<Vec<_>>())),
-        ("numbers", json!({ "items": { "type": "number" } }), Value::from(vec![1; 1_000_000])),
-    ];
-    for (name, schema, value) in cases {
-        let begun = Instant::now();
-        let schema = taken(schema);
-        let compiled = begun.elapsed();
-        let document = Document::from(value);
-        let begun = Instant::now();
-        let valid = schema.validator.is_valid(document.value());
-        let spent = begun.elapsed().as_nanos() as f64;
-        let units = schema.units(&document);
-        println!(
-            "{name}: rate {:.0}, {units:.2e} units, {:.1} ms, {:.2} ns a unit, of {} ({valid}); compiled in {compiled:?}",
-            schema.cost.rate,
-            spent / 1e6,
-            spent / units,
-            SCHEMA_UNITS_MAX
-        );
-    }
-    for text in ["[[],".to_owned() + &"[],".repeat(1_398_000) + "0]", format!("[{}0]", "1,".repeat(2_000_000))] {
-        let begun = Instant::now();
-        let document = Document::parse(text, "it").unwrap();
-        println!("{} bytes of JSON read in {:?}", document.text().len(), begun.elapsed());
-    }
 }

@@ -43,8 +43,7 @@ pub fn installed_with(rig: &Rig, name: &str, text: &str) {
     files["recipe.toml"]["bytes"] = text.len().into();
     let new = serde_json::to_vec(&files).unwrap();
     overwrite(&index, &new);
-    let lock = rig.home.join("data/hob.lock");
-    let lock = if lock.is_file() { lock } else { rig.home.join("config/hob.lock") };
+    let lock = rig.home.join("hob.lock");
     let found = fs::read_to_string(&lock).unwrap();
     assert!(found.contains(&Digest::of(&old).hex()), "{found}");
     fs::write(&lock, found.replace(&Digest::of(&old).hex(), &Digest::of(&new).hex())).unwrap();
@@ -123,7 +122,7 @@ fn a_damaged_recipe_is_no_matter_of_whoever_calls_another_one() {
 #[test]
 fn an_entry_of_the_lock_that_cannot_be_read_is_no_matter_of_the_others() {
     let (rig, _signed) = two();
-    let lock = ["data", "config", "."].iter().map(|folder| rig.home.join(folder).join("hob.lock")).find(|path| path.is_file()).unwrap();
+    let lock = rig.home.join("hob.lock");
     let text = fs::read_to_string(&lock).unwrap();
     let entry = text.find("name = \"lab/ill\"").unwrap();
     let version = entry + text[entry..].find("version = \"0.1.0\"").unwrap();
