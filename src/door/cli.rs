@@ -295,16 +295,16 @@ async fn remote(host: &Host, command: Remote, json: bool) -> Result<(), Fault> {
                 (None, None) => return Err(usage("wanted `--root FILE` or `--fingerprint HEX`")),
             };
             let (url, pinned) = host.add_remote(&name, &url, trust).await?;
-            say(json, json!({ "remote": name, "url": url, "fingerprint": pinned.fingerprint }), || {
+            say(json, json!({ "remote": name, "url": url.shown(), "fingerprint": pinned.fingerprint }), || {
                 format!("remote `{name}` is trusted by root {}", pinned.fingerprint)
             });
         }
         Remote::List => {
             let remotes = host.remotes()?;
-            let list: Vec<Value> = remotes.iter().map(|remote| json!({ "name": remote.name, "url": remote.url })).collect();
+            let list: Vec<Value> = remotes.iter().map(|remote| json!({ "name": remote.name, "url": remote.url.shown() })).collect();
             say(json, json!(list), || match remotes.is_empty() {
                 true => "no remote is trusted".to_owned(),
-                false => remotes.iter().map(|remote| format!("{:<16} {}", remote.name, remote.url)).collect::<Vec<_>>().join("\n"),
+                false => remotes.iter().map(|remote| format!("{:<16} {}", remote.name, remote.url.shown())).collect::<Vec<_>>().join("\n"),
             });
         }
         Remote::Remove { name } => {

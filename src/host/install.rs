@@ -14,7 +14,7 @@ use super::{Consent, Host, Inner};
 use crate::{
     disk::{open, owner::Writers},
     model::{
-        Code, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified,
+        Address, Code, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified,
         grant::effective,
         limits::INSTALL_TRIES,
         recipe::{ModelSpec, Runtime},
@@ -45,6 +45,8 @@ pub struct Added {
     pub version: semver::Version,
     pub remote: String,
     pub publisher: String,
+    /// Other remotes that have a publisher of that name, who may be somebody else.
+    pub also_in: Vec<String>,
     /// Whether exactly this was installed before: nothing was changed then.
     pub already: bool,
     /// What it was given now, each as `KEY=VALUE`.
@@ -97,7 +99,7 @@ impl Host {
         let host = &self.0;
         // Before the operator's word is applied: what is taken back from here on came after it.
         let revoked = revoked::mark(&host.home, name)?;
-        let (mut client, resolved) = host.find_remote(name, range, remote).await?;
+        let Found { mut client, resolved, also_in } = host.find_remote(name, range, remote).await?;
         let before = host.shelf.installed()?.into_iter().find(|entry| &entry.name == name);
         if let Some(before) = &before {
             resolved.same_signer(&before.key_ids)?;
@@ -109,7 +111,7 @@ impl Host {
         let more = consent.to(name, &resolved.version, asked.without(&effective(asked, &given.permissions)))?;
         host.may_be_given(&more)?;
         let is_same = before.as_ref().is_some_and(|before| before.sha256 == resolved.sha256);
-        let plan = Arc::new(Plan { resolved, range: range.clone(), more, revoked, before });
+        let plan = Arc::new(Plan { resolved, range: range.clone(), more, revoked, also_in, before });
         if is_same && self.verify(Some(name)).await?.iter().all(|report| report.fault.is_none()) {
             // The recipe stays; what is wanted may be another range than before, or it is given more.
             return host.settle(plan).await;
@@ -233,7 +235,7 @@ impl Host {
     /// Trusts a repository under a name; gives its address as it is kept, and what was pinned.
     ///
     /// Errors: `fingerprint_mismatch`, `repository_unreachable`, `metadata_invalid`, `usage`, `invalid_config`.
-    pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<(String, Pinned), Fault> {
+    pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<(Address, Pinned), Fault> {
         let url = address(url)?;
         // A `hob.toml` that does not read is refused before anything is pinned.
         File::read(&self.0.home)?;
@@ -274,7 +276,15 @@ struct Plan {
     more: Permissions,
     /// When something was last taken back from it.
     revoked: Mark,
+    also_in: Vec<String>,
     before: Option<LockEntry>,
+}
+
+/// A version of a recipe, and where it was found.
+struct Found {
+    client: Client,
+    resolved: Resolved,
+    also_in: Vec<String>,
 }
 
 /// What came of putting it on the shelf.
@@ -338,6 +348,7 @@ impl Plan {
             version: version.clone(),
             remote: remote.clone(),
             publisher: publisher.clone(),
+            also_in: self.also_in.clone(),
             already,
             granted: self.more.words(),
             withheld: asked.without(&effective(asked, &given.permissions)).words(),
@@ -397,8 +408,9 @@ impl Inner {
         Ok(())
     }
 
-    /// The remote that has the recipe: the named one, or the first that knows it.
-    async fn find_remote(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>) -> Result<(Client, Resolved), Fault> {
+    /// The recipe as the named remote has it, or the first remote that has its publisher: that one owns the publisher's names, and no
+    /// other is asked for them in its place. Two repositories may give one name to two people.
+    async fn find_remote(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>) -> Result<Found, Fault> {
         let file = File::read(&self.home)?;
         let remotes: Vec<&RemoteEntry> = match remote {
             Some(remote) => vec![file.remote(remote)?],
@@ -408,17 +420,64 @@ impl Inner {
             return Err(Fault::new(Code::RemoteNotFound, format!("no remote to look for `{name}` in"))
                 .hint("`hob remote add NAME URL --fingerprint HEX` trusts a repository"));
         }
-        let mut missing = None;
+        let (mut missing, publisher) = (None, name.publisher());
         for remote in remotes {
             let mut client = Remote::open(&self.home, &remote.name, &remote.url).await?;
-            match client.resolve(name, range).await {
-                Ok(resolved) => return Ok((client, resolved)),
-                // Another remote may have it; anything else wrong with a remote is said, not skipped.
-                Err(fault) if fault.code == Code::NotInRepository => drop(missing.get_or_insert(fault)),
-                Err(fault) => return Err(fault),
+            let fault = match client.resolve(name, range).await {
+                Ok(resolved) => {
+                    let also_in = self.others_with(&file, &remote.name, publisher).await;
+                    if !also_in.is_empty() {
+                        let others = also_in.iter().map(|other| format!("`{other}`")).collect::<Vec<_>>().join(", ");
+                        let text = format!(
+                            "this `{publisher}` is the one of remote `{}`; there is a publisher of that name, perhaps somebody else, in {others} too",
+                            remote.name
+                        );
+                        self.progress.step(Step::Note { text });
+                    }
+                    return Ok(Found { client, resolved, also_in });
+                }
+                Err(fault) => fault,
+            };
+            // Anything else wrong with a remote is said, not skipped.
+            if fault.code != Code::NotInRepository {
+                return Err(fault);
             }
+            if client.has_publisher(publisher).await? {
+                return Err(self.owned(fault, &file, &remote.name, name).await);
+            }
+            missing.get_or_insert(fault);
         }
         Err(missing.unwrap_or_else(|| Fault::new(Code::NotInRepository, format!("no remote has `{name}`"))))
+    }
+
+    /// Other remotes that have a publisher of that name, as far as is known: one that cannot be asked is left out.
+    async fn others_with(&self, file: &File, but: &str, publisher: &str) -> Vec<String> {
+        let mut others = Vec::new();
+        for remote in file.remotes.iter().filter(|remote| remote.name != but) {
+            let had = match Remote::open(&self.home, &remote.name, &remote.url).await {
+                Ok(mut client) => client.had_publisher(publisher).await,
+                Err(fault) => Err(fault),
+            };
+            match had {
+                Ok(true) => others.push(remote.name.clone()),
+                Ok(false) => {}
+                Err(fault) => tracing::debug!("whether remote `{}` has a publisher `{publisher}` is not known: {fault}", remote.name),
+            }
+        }
+        others
+    }
+
+    /// The fault of a remote that owns the publisher's names and lacks this one, with where else it may be.
+    async fn owned(&self, fault: Fault, file: &File, remote: &str, name: &RecipeName) -> Fault {
+        let also_in = self.others_with(file, remote, name.publisher()).await;
+        let Some(other) = also_in.first() else { return fault };
+        let (others, publisher) = (also_in.iter().map(|other| format!("`{other}`")).collect::<Vec<_>>().join(", "), name.publisher());
+        fault
+            .hint(format!(
+                "names of `{publisher}` are taken from remote `{remote}` alone, the first that has that publisher; {others} has one of that name too, \
+                 perhaps somebody else: `hob add {name} --remote {other}` asks there"
+            ))
+            .with("also_in", also_in)
     }
 
     /// Fetches the models of a recipe folder that say where they come from and are not here; gives how many.

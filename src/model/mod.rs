@@ -2,6 +2,7 @@
 //!
 //! Every other layer imports this one; this one imports none of them.
 
+pub mod address;
 pub mod blob;
 pub mod call;
 pub mod doctor;
@@ -25,6 +26,7 @@ pub mod source;
 pub mod status;
 pub mod verified;
 
+pub use address::Address;
 pub use blob::{Blob, OpenFile, Store};
 pub use call::{Admitted, Call, Event, Outcome, Priority};
 pub use document::Document;

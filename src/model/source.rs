@@ -8,16 +8,29 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use super::limits;
+use super::{
+    address::{Address, shown_url},
+    limits,
+};
 
 /// Where the bytes of a model come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ModelSource {
     /// An `https:` address, or an `http:` one on this machine's own loopback.
     Web(Url),
     /// `hf:OWNER/NAME@REVISION:PATH`: a file of a repository on the Hugging Face Hub, or on what HF_ENDPOINT names in its place.
     Hub { repository: String, revision: String, path: String },
+}
+
+impl ModelSource {
+    /// As the manifest says it, query and all. `Display` is for people.
+    pub fn exact(&self) -> String {
+        match self {
+            ModelSource::Web(url) => url.as_str().to_owned(),
+            ModelSource::Hub { .. } => self.to_string(),
+        }
+    }
 }
 
 /// What is wanted, for people.
@@ -36,7 +49,7 @@ impl FromStr for ModelSource {
         match text.strip_prefix("hf:") {
             Some(rest) => hub(rest).map_err(|why| format!("`{text}`: {why}")),
             None => {
-                let url = web(text).map_err(|why| format!("`{text}`: {why}"))?;
+                let url = web(text).map_err(|why| format!("`{}`: {why}", Address::new(text).shown()))?;
                 // As it is written from now on: letters that an address cannot have take more room.
                 short(url.as_str())?;
                 Ok(ModelSource::Web(url))
@@ -98,9 +111,16 @@ fn hub(text: &str) -> Result<ModelSource, String> {
 impl fmt::Display for ModelSource {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            ModelSource::Web(url) => url.fmt(formatter),
+            // What a server asks of a fetch may be a token: a message does not show it.
+            ModelSource::Web(url) => formatter.write_str(&shown_url(url)),
             ModelSource::Hub { repository, revision, path } => write!(formatter, "hf:{repository}@{revision}:{path}"),
         }
+    }
+}
+
+impl fmt::Debug for ModelSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
     }
 }
 
@@ -113,7 +133,7 @@ impl TryFrom<String> for ModelSource {
 
 impl From<ModelSource> for String {
     fn from(source: ModelSource) -> String {
-        source.to_string()
+        source.exact()
     }
 }
 
@@ -132,7 +152,7 @@ mod tests {
             "hf:gpt2@main:config.json",
             "hf:owner/name@refs/pr/1:a b.bin",
         ] {
-            assert_eq!(text.parse::<ModelSource>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<ModelSource>().unwrap().exact(), text);
         }
     }
 

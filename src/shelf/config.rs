@@ -19,7 +19,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::{
     disk::{make, owner},
-    model::{Code, Fault, Grants, Home, RecipeName, id::is_name, limits, machine::MachineRules},
+    model::{Address, Code, Fault, Grants, Home, RecipeName, id::is_name, limits, machine::MachineRules},
 };
 
 use super::{
@@ -34,13 +34,13 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteEntry {
     pub name: String,
-    pub url: String,
+    pub url: Address,
 }
 
 /// `hob.toml`, checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
-    /// In the order of the file: the first one that has a recipe is asked for it.
+    /// In the order of the file: the first one that has a publisher owns its names.
     pub remotes: Vec<RemoteEntry>,
     pub recipes: BTreeMap<RecipeName, VersionReq>,
     pub tools: Tools,
@@ -111,7 +111,7 @@ impl Config {
         }
         if let Some(environments) = reader.table(root, "environments")? {
             reader.only(environments, "environments", &["index_url"])?;
-            config.tools.index_url = reader.optional(environments, "environments", "index_url")?.map(|(text, _)| text.to_owned());
+            config.tools.index_url = reader.optional(environments, "environments", "index_url")?.map(|(text, _)| Address::new(text));
         }
         Ok(config)
     }
@@ -200,7 +200,9 @@ impl Edit {
     }
 
     /// Adds the remote, or changes its URL.
-    pub fn set_remote(&mut self, name: &str, url: &str) {
+    pub fn set_remote(&mut self, name: &str, url: impl Into<Address>) {
+        let url = url.into();
+        let url = url.revealed();
         let remotes = self.document.entry("remote").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
         if let Some(tables) = remotes.as_array_of_tables_mut() {
             if let Some(table) = tables.iter_mut().find(|table| is_named(table, name)) {
@@ -390,9 +392,13 @@ impl Reader<'_> {
                 return Err(self.fault(name_at, "remote.name", format!("a second remote `{name}`")));
             }
             if !is_url(url) {
-                return Err(self.fault(url_at, "remote.url", format!("`{url}` is not a URL: wanted https://, http:// or file:")));
+                return Err(self.fault(
+                    url_at,
+                    "remote.url",
+                    format!("`{}` is not a URL: wanted https://, http:// or file:", Address::new(url).shown()),
+                ));
             }
-            remotes.push(RemoteEntry { name: name.to_owned(), url: url.to_owned() });
+            remotes.push(RemoteEntry { name: name.to_owned(), url: Address::new(url) });
         }
         Ok(remotes)
     }

@@ -19,7 +19,7 @@ use tokio::process::Command;
 
 use crate::{
     disk::{make, open},
-    model::{Code, Digest, Fault, Home, Step, limits, progress},
+    model::{Address, Code, Digest, Fault, Home, Step, limits, progress},
 };
 
 use super::{
@@ -62,7 +62,7 @@ pub struct Tools {
     /// An absolute `uv`.
     pub uv: Option<PathBuf>,
     /// The package index to ask, instead of the public one.
-    pub index_url: Option<String>,
+    pub index_url: Option<Address>,
 }
 
 impl Tools {
@@ -321,7 +321,8 @@ impl Build<'_> {
         let mut sync = self.command(&staging)?;
         sync.args(["pip", "sync", "--require-hashes", "--only-binary", ":all:", "--compile-bytecode", "--allow-empty-requirements"]);
         if let Some(url) = &self.tools.index_url {
-            sync.args(["--default-index", url]);
+            // Not among its arguments: everybody on the machine can read those.
+            sync.env("UV_DEFAULT_INDEX", url.revealed());
         }
         sync.arg("--python").arg(&tree).arg(&lock_path);
         self.step(sync, "uv pip sync", began).await?;
@@ -359,11 +360,21 @@ impl Build<'_> {
         Ok(command)
     }
 
+    /// What `uv` was given that may have a password in it, and may be in what it says.
+    fn addresses(&self) -> Vec<Address> {
+        let variables = PASSED.iter().filter(|name| name.to_ascii_lowercase().ends_with("_proxy"));
+        let proxies = variables.filter_map(|name| std::env::var(name).ok()).map(Address::new);
+        self.tools.index_url.iter().cloned().chain(proxies).collect()
+    }
+
     async fn step(&self, command: Command, name: &str, began: std::time::Instant) -> Result<(), Fault> {
         let left = limits::ENVIRONMENT_BUILD_MS.saturating_sub(began.elapsed().as_millis() as u64);
-        let ran = process::run(command, left, |line| self.progress.step(Step::Note { text: line.to_owned() }))
+        let hidden = self.addresses();
+        let scrub = |line: &str| hidden.iter().fold(line.to_owned(), |line, address| address.scrub(&line));
+        let mut ran = process::run(command, left, |line| self.progress.step(Step::Note { text: scrub(line) }))
             .await
             .map_err(|error| Fault::io(format!("running {}", self.uv.path.display()), &error))?;
+        ran.tail = ran.tail.iter().map(|line| scrub(line)).collect();
         if ran.succeeded() {
             return Ok(());
         }

@@ -136,7 +136,7 @@ impl<'a> Fetch<'a> {
         progress: &'a progress::Shared,
     ) -> Result<Fetch<'a>, Fault> {
         durable::make_folder(&home.downloads())?;
-        let (path, source) = (part(home, model.sha256), source.to_string());
+        let (path, source) = (part(home, model.sha256), source.exact());
         let failed = |error: &io::Error| Fault::io(format!("opening {}", path.display()), error);
         // Read-only when it was complete, and the step that would have published it failed.
         if path.symlink_metadata().is_ok_and(|found| found.is_file()) {

@@ -122,6 +122,14 @@ impl TrustState {
         }
     }
 
+    /// Whether the repository had that publisher when it was last asked; `None`: it never was.
+    pub fn had_publisher(&self, publisher: &str) -> Option<bool> {
+        // It was verified when it was loaded.
+        let targets: serde_json::Value = serde_json::from_str(self.saved.files.get("targets.json")?).ok()?;
+        let roles = targets["signed"]["delegations"]["roles"].as_array();
+        Some(roles.is_some_and(|roles| roles.iter().any(|role| role["name"] == publisher)))
+    }
+
     /// What the TUF library may read and write during one refresh.
     pub fn session(&self) -> Session {
         Session { files: Mutex::new(self.saved.files.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect()) }

@@ -72,7 +72,7 @@ impl Body {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         match timeout(self.stall, self.response.chunk()).await {
             Err(_) => Err(Failure::passing(format!("no byte came for {} ms", self.stall.as_millis()))),
-            Ok(Err(error)) => Err(Failure::passing(format!("the line broke: {}", chain(&error.without_url())))),
+            Ok(Err(error)) => Err(Failure::passing(format!("the line broke: {}", chain(error)))),
             Ok(Ok(chunk)) => Ok(chunk),
         }
     }
@@ -97,7 +97,7 @@ async fn send(place: &Place, url: &Url, wanted: &Wanted<'_>) -> Result<Response,
     match timeout(place.patience.stall, request.send()).await {
         Err(_) => Err(Failure::passing(format!("{} did not answer within {} ms", host(url), place.patience.stall.as_millis()))),
         // The address of a redirect may be a secret that is worth as much as the token: it stands in no message.
-        Ok(Err(error)) => Err(Failure::passing(format!("{} cannot be reached: {}", host(url), chain(&error.without_url())))),
+        Ok(Err(error)) => Err(Failure::passing(format!("{} cannot be reached: {}", host(url), chain(error)))),
         Ok(Ok(response)) => Ok(response),
     }
 }
@@ -129,7 +129,7 @@ fn client(place: &Place, url: &Url) -> Result<reqwest::Client, Failure> {
     if is_loopback(url) {
         builder = builder.no_proxy();
     }
-    let failed = |error| Fault::new(Code::Internal, format!("the http client cannot be made: {}", chain(&error)));
+    let failed = |error| Fault::new(Code::Internal, format!("the http client cannot be made: {}", chain(error)));
     builder.build().map_err(|error| Failure::Final(failed(error)))
 }
 

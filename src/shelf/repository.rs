@@ -14,8 +14,8 @@ use std::{
 
 use jiff::Timestamp;
 use semver::VersionReq;
-use sigstore_tuf::{Targets, TrustedMetadataSet, Updater};
-use tokio::time::{Instant, timeout_at};
+use sigstore_tuf::{DelegatedRole, Targets, TrustedMetadataSet, Updater};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use super::resolve::{Custom, Listed, Listing, ModelTarget, Resolved};
 use super::{
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     disk::make,
-    model::{Code, Digest, Fault, Home, RecipeName, id::is_name, limits},
+    model::{Address, Code, Digest, Fault, Home, RecipeName, id::is_name, limits},
 };
 
 /// By what the first root is recognised.
@@ -55,7 +55,7 @@ pub struct Pinned {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
     pub name: String,
-    pub url: String,
+    pub url: Address,
 }
 
 impl Remote {
@@ -63,7 +63,7 @@ impl Remote {
     ///
     /// Errors: `usage`, `repository_unreachable`, `metadata_invalid`, `fingerprint_mismatch` (also when another root is
     /// pinned under that name).
-    pub async fn pin(home: &Home, name: &str, url: &str, trust: Trust) -> Result<Pinned, Fault> {
+    pub async fn pin(home: &Home, name: &str, url: impl Into<Address>, trust: Trust) -> Result<Pinned, Fault> {
         let folder = folder(home, name)?;
         let transport = Transport::new(url, Patience::default())?;
         let root = match trust {
@@ -105,18 +105,19 @@ impl Remote {
     /// Opens a pinned repository. No network is used until the first refresh.
     ///
     /// Errors: `remote_not_found` when nothing is pinned under that name, `state_unreadable`, `usage` for the address.
-    pub async fn open(home: &Home, name: &str, url: &str) -> Result<Client, Fault> {
+    pub async fn open(home: &Home, name: &str, url: impl Into<Address>) -> Result<Client, Fault> {
         Remote::open_with(home, name, url, Patience::default()).await
     }
 
     /// [`Remote::open`] with other waits.
-    pub async fn open_with(home: &Home, name: &str, url: &str, patience: Patience) -> Result<Client, Fault> {
+    pub async fn open_with(home: &Home, name: &str, url: impl Into<Address>, patience: Patience) -> Result<Client, Fault> {
+        let url = url.into();
         let (folder, lock) = (folder(home, name)?, lock_path(home, name));
         // Without the lock: what is read here is replaced whole.
         load_state(&folder, name).await?;
         Ok(Client {
-            remote: Remote { name: name.to_owned(), url: url.to_owned() },
-            transport: Arc::new(Transport::new(url, patience)?),
+            transport: Arc::new(Transport::new(&url, patience)?),
+            remote: Remote { name: name.to_owned(), url },
             folder,
             lock,
             clock: None,
@@ -169,6 +170,16 @@ fn folder(home: &Home, name: &str) -> Result<PathBuf, Fault> {
         false => Err(Fault::new(Code::Usage, format!("`{name}` is not a remote's name: wanted a-z, 0-9 and `-`, at most 64"))
             .hint("the name is yours to choose, e.g. `main`")),
     }
+}
+
+/// Who signs for whom.
+fn delegated(trusted: &TrustedMetadataSet) -> &[DelegatedRole] {
+    let delegations = trusted.targets_role("targets").and_then(|targets| targets.delegations.as_ref());
+    delegations.map(|delegations| delegations.roles.as_slice()).unwrap_or_default()
+}
+
+fn is_of(role: &DelegatedRole, publisher: &str) -> bool {
+    role.name == publisher && role.matches_path(&resolve::probe(publisher)).unwrap_or(false)
 }
 
 async fn load_state(folder: &Path, remote: &str) -> Result<TrustState, Fault> {
@@ -276,10 +287,8 @@ impl Client {
         let missing = |message: String| Fault::new(Code::NotInRepository, format!("remote `{remote}` {message}"));
         let (key_ids, listed, targets_file, snapshot_file, role_file) = {
             let trusted = self.trusted()?;
-            let delegations = trusted.targets_role("targets").and_then(|targets| targets.delegations.as_ref());
-            let roles = delegations.map(|delegations| delegations.roles.as_slice()).unwrap_or_default();
-            let probe = resolve::probe(publisher);
-            let Some(role) = roles.iter().find(|role| role.name == publisher && role.matches_path(&probe).unwrap_or(false)) else {
+            let roles = delegated(trusted);
+            let Some(role) = roles.iter().find(|role| is_of(role, publisher)) else {
                 return Err(missing(format!(
                     "has no publisher `{publisher}` (it has: {})",
                     resolve::some(roles.iter().map(|role| role.name.as_str()))
@@ -328,6 +337,25 @@ impl Client {
     pub async fn resolve(&mut self, name: &RecipeName, range: &VersionReq) -> Result<Resolved, Fault> {
         let role = self.load(name.publisher()).await?;
         resolve::newest(&role, self.targets(&role)?, name, range)
+    }
+
+    /// Whether the repository has that publisher, so that its names are this remote's to give; without a request once refreshed.
+    pub async fn has_publisher(&mut self, publisher: &str) -> Result<bool, Fault> {
+        if self.updater.is_none() {
+            self.refresh().await?;
+        }
+        Ok(delegated(self.trusted()?).iter().any(|role| is_of(role, publisher)))
+    }
+
+    /// The same as it was when the repository was last asked; asked now, within [`limits::METADATA_FETCH_MS`], if it never was.
+    pub async fn had_publisher(&mut self, publisher: &str) -> Result<bool, Fault> {
+        if let Some(had) = load_state(&self.folder, &self.remote.name).await?.had_publisher(publisher) {
+            return Ok(had);
+        }
+        match timeout(Duration::from_millis(limits::METADATA_FETCH_MS), self.has_publisher(publisher)).await {
+            Ok(has) => has,
+            Err(_) => Err(self.too_slow()),
+        }
     }
 
     /// Names of the publishers, without a request once refreshed.

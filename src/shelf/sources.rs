@@ -7,7 +7,7 @@ use std::{ffi::OsString, fmt, path::PathBuf};
 use reqwest::{Url, header::HeaderValue};
 
 use super::{durable, transport::Patience};
-use crate::model::{Code, Fault, ModelSource, RecipeName, limits, source::is_loopback};
+use crate::model::{Address, Code, Fault, ModelSource, RecipeName, address::shown_url, limits, source::is_loopback};
 
 /// Where `hf:` points unless HF_ENDPOINT says otherwise.
 const HUB: &str = "https://huggingface.co";
@@ -22,7 +22,6 @@ pub struct Sources {
 }
 
 /// One file at one server.
-#[derive(Debug)]
 pub(super) struct Place {
     pub url: Url,
     /// What is shown to the server of `url` alone.
@@ -36,11 +35,11 @@ pub(super) struct Place {
 /// machine only what came from there too, or a stranger's recipe could have any of them asked anything.
 ///
 /// Errors: `bundle_invalid`.
-pub fn may_name(recipe: &RecipeName, source: &ModelSource, remote: &str) -> Result<(), Fault> {
+pub fn may_name(recipe: &RecipeName, source: &ModelSource, remote: &Address) -> Result<(), Fault> {
     let is_near = |url: &Url| url.scheme() == "file" || is_loopback(url);
     match source {
-        ModelSource::Web(url) if is_loopback(url) && !Url::parse(remote).is_ok_and(|remote| is_near(&remote)) => {
-            let text = format!("`{recipe}` names a place on this machine for a model, {source}, but comes from {remote}");
+        ModelSource::Web(url) if is_loopback(url) && !Url::parse(remote.revealed()).is_ok_and(|remote| is_near(&remote)) => {
+            let text = format!("`{recipe}` names a place on this machine for a model, {source}, but comes from {}", remote.shown());
             Err(Fault::new(Code::BundleInvalid, text).hint("its publisher has to name a place that others can reach"))
         }
         _ => Ok(()),
@@ -144,6 +143,13 @@ impl Sources {
     }
 }
 
+/// Without what is secret in its address; its token shows itself as `Sensitive`.
+impl fmt::Debug for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.debug_struct("Place").field("url", &shown_url(&self.url)).field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
 /// Without the token: this is part of what a host may be asked to show of itself.
 impl fmt::Debug for Sources {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
@@ -181,7 +187,7 @@ mod tests {
 
     #[test]
     fn only_what_comes_from_this_machine_names_places_on_it() {
-        let may = |source: &str, remote: &str| may_name(&"a/b".parse().unwrap(), &source.parse().unwrap(), remote);
+        let may = |source: &str, remote: &str| may_name(&"a/b".parse().unwrap(), &source.parse().unwrap(), &remote.into());
         let here = "http://127.0.0.1:8080/a";
         for (source, remote) in [
             (here, "file:///srv/repository"),

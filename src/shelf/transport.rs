@@ -3,7 +3,7 @@
 //! Apart from the client, which decides what the bytes are worth: nothing here is trusted, and no failure here is
 //! called anything but "not reached", "not there" or "too long".
 
-use std::{error::Error, fs::File, io::Read, path::PathBuf, time::Duration};
+use std::{error::Error, fmt, fs::File, io::Read, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{StatusCode, Url, redirect};
@@ -11,7 +11,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     disk::open,
-    model::{Code, Fault, limits},
+    model::{
+        Address, Code, Fault,
+        address::{is_path, shown_url},
+        limits,
+    },
 };
 
 /// How long a transport waits. The defaults are the bounds of `model/limits.rs`; tests wait less.
@@ -47,42 +51,45 @@ pub(super) fn longest(bytes: u64) -> Duration {
 }
 
 /// One repository's place.
-#[derive(Debug)]
 pub struct Transport {
     base: Base,
     patience: Patience,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Transport {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.debug_tuple("Transport").field(&self.place("")).finish()
+    }
+}
+
 enum Base {
     Folder(PathBuf),
     Http { client: reqwest::Client, url: Url },
 }
 
-fn is_path(url: &str) -> bool {
-    url.starts_with('/') || url.starts_with("./") || url.starts_with("../")
-}
-
 /// An address as it is kept: a path becomes a `file:` URL, which means the same from every working directory.
 ///
 /// Errors: `usage` for a path that no URL can carry.
-pub fn address(url: &str) -> Result<String, Fault> {
+pub fn address(url: &str) -> Result<Address, Fault> {
     if !is_path(url) {
-        return Ok(url.to_owned());
+        return Ok(Address::new(url));
     }
-    let absolute = std::path::absolute(url).map_err(|error| Fault::io(format!("finding {url}"), &error))?;
+    let absolute =
+        std::path::absolute(url).map_err(|error| Fault::io(format!("finding {}", std::path::Path::new(url).display()), &error))?;
     let url =
         Url::from_file_path(&absolute).map_err(|()| Fault::new(Code::Usage, format!("{} is no path for a URL", absolute.display())))?;
-    Ok(url.to_string())
+    Ok(Address::new(String::from(url)))
 }
 
 impl Transport {
     /// For `file:` URLs, plain absolute or `./` paths, and http(s) URLs.
     ///
     /// Errors: `usage` for anything else.
-    pub fn new(url: &str, patience: Patience) -> Result<Transport, Fault> {
+    pub fn new(address: impl Into<Address>, patience: Patience) -> Result<Transport, Fault> {
+        let address = address.into();
+        let url = address.revealed();
         let wrong = |why: &str| {
-            Fault::new(Code::Usage, format!("`{url}` is not a repository's address: {why}"))
+            Fault::new(Code::Usage, format!("`{}` is not a repository's address: {why}", address.shown()))
                 .hint("wanted `https://host/path`, `http://host/path`, `file:///path` or a path that starts with `/` or `./`")
         };
         if is_path(url) {
@@ -111,7 +118,7 @@ impl Transport {
     pub fn place(&self, path: &str) -> String {
         match &self.base {
             Base::Folder(folder) => folder.join(path).display().to_string(),
-            Base::Http { url, .. } => format!("{url}{path}"),
+            Base::Http { url, .. } => format!("{}{path}", shown_url(url)),
         }
     }
 
@@ -166,7 +173,7 @@ impl Transport {
                 let sent = timeout(self.patience.stall, client.get(asked).send()).await;
                 let response = sent
                     .map_err(|_| unreachable(&place, &format!("no answer within {} ms", self.patience.stall.as_millis())))?
-                    .map_err(|error| unreachable(&place, &chain(&error)))?;
+                    .map_err(|error| unreachable(&place, &chain(error)))?;
                 match response.status() {
                     status if status.is_success() => Ok(Some(Body { source: Source::Http(response), place, stall: self.patience.stall })),
                     // Object stores answer 403 for what is not there when listing is forbidden.
@@ -183,7 +190,8 @@ fn client(url: &Url, patience: Patience) -> Result<reqwest::Client, Fault> {
     let policy = redirect::Policy::custom(move |attempt| {
         let to = (attempt.url().host_str().map(str::to_owned), attempt.url().port_or_known_default(), attempt.url().scheme().to_owned());
         if to != home {
-            let message = format!("it redirects to another host, `{}`, which the operator never named", attempt.url());
+            let to = attempt.url().host_str().unwrap_or("no host");
+            let message = format!("it redirects to another host, `{to}`, which the operator never named");
             attempt.error(message)
         } else if attempt.previous().len() > limits::REDIRECTS_MAX {
             attempt.error(format!("more than {} redirects", limits::REDIRECTS_MAX))
@@ -200,7 +208,7 @@ fn client(url: &Url, patience: Patience) -> Result<reqwest::Client, Fault> {
     if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
         builder = builder.no_proxy();
     }
-    builder.build().map_err(|error| Fault::new(Code::Internal, format!("the http client cannot be made: {}", chain(&error))))
+    builder.build().map_err(|error| Fault::new(Code::Internal, format!("the http client cannot be made: {}", chain(error))))
 }
 
 /// The bytes of one file, as they come.
@@ -241,7 +249,7 @@ impl Body {
             Source::Http(response) => timeout(self.stall, response.chunk())
                 .await
                 .map_err(|_| unreachable(&self.place, &format!("no byte came for {} ms", self.stall.as_millis())))?
-                .map_err(|error| unreachable(&self.place, &chain(&error))),
+                .map_err(|error| unreachable(&self.place, &chain(error))),
         }
     }
 }
@@ -251,8 +259,10 @@ fn unreachable(place: &str, why: &str) -> Fault {
         .hint("check the address and the network, then try again; what is installed goes on working")
 }
 
-/// An error with its causes: reqwest's own text stops at "error sending request".
-pub(super) fn chain(error: &dyn Error) -> String {
+/// An error with its causes: reqwest's own text stops at "error sending request". Without the address, which may have a password or, after
+/// a redirect, a token in it.
+pub(super) fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -3,6 +3,6 @@
 mod hub;
 mod interrupted;
 mod refused;
-mod scene;
-mod server;
+pub mod scene;
+pub mod server;
 mod shared;

@@ -127,7 +127,7 @@ async fn hob_toml_is_edited_and_everything_else_stays() {
         .replace("repo\"\n", "repo\"\n\n[[remote]]\nname = \"second\"\nurl = \"file:///srv/repo\"\n");
     assert_eq!(text, wanted);
     let config = Config::read(&home).unwrap();
-    assert_eq!(config.remote("second").unwrap().url, "file:///srv/repo");
+    assert_eq!(config.remote("second").unwrap().url.revealed(), "file:///srv/repo");
     assert_eq!(config.tools.uv.as_deref(), Some(Path::new("/opt/uv")));
     let fault = config.remote("third").unwrap_err();
     assert_eq!(fault.code, Code::RemoteNotFound);
@@ -152,7 +152,7 @@ async fn hob_toml_begins_from_nothing_and_inline_remotes_are_edited_too() {
     fs::write(home.config_file(), "remote = [{ name = \"a\", url = \"file:///a\" }]\n").unwrap();
     edit(&home, |edit| edit.set_remote("a", "file:///other")).await;
     edit(&home, |edit| edit.set_remote("b", "file:///b")).await;
-    let urls: Vec<_> = Config::read(&home).unwrap().remotes.into_iter().map(|remote| remote.url).collect();
+    let urls: Vec<_> = Config::read(&home).unwrap().remotes.into_iter().map(|remote| remote.url.revealed().to_owned()).collect();
     assert_eq!(urls, ["file:///other", "file:///b"]);
 }
 

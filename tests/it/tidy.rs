@@ -333,6 +333,41 @@ fn hints_name_only_commands_that_exist() {
     assert_tidy(&files("src", "rs"), hints);
 }
 
+/// Addresses and errors that carry one, where a text is made: passwords and tokens are in addresses.
+fn addresses(source: &Source) -> Vec<String> {
+    let owners = ["src/model/address.rs", "src/model/source.rs", "src/shelf/transport.rs", "src/shelf/origin.rs", "src/shelf/sources.rs"];
+    let is_word = |line: &str, word: &str| line.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|part| part == word);
+    let mut wrong = Vec::new();
+    for (number, line) in source.code() {
+        if !owners.contains(&source.path.as_str()) && ["Url", "reqwest"].iter().any(|word| is_word(line, word)) {
+            wrong.push(format!("{}:{number}: a bare address or error of a request: take `Address`", source.path));
+        }
+        let shows = ["{url}", "{url:", "{index_url", "error.url()", "attempt.url().as_str", "chain(&error"];
+        let reveals =
+            line.contains("revealed()") && ["format!", "json!", "Fault::", "tracing::", "say("].iter().any(|made| line.contains(made));
+        if source.path != "src/model/address.rs" && (reveals || shows.iter().any(|shown| line.contains(shown))) {
+            wrong.push(format!("{}:{number}: puts an address into a text: take `shown()`", source.path));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn no_address_gets_into_a_text_as_it_was_typed() {
+    for text in [
+        "use reqwest::Url;",
+        "fn f(error: reqwest::Error) {}",
+        "format!(\"no answer from {url}\")",
+        "tracing::warn!(\"{}\", remote.url.revealed());",
+        "json!({ \"url\": url.revealed() })",
+    ] {
+        assert_eq!(addresses(&Source::new("src/host/run.rs", text)).len(), 1, "{text}");
+    }
+    assert_eq!(addresses(&Source::new("src/shelf/transport.rs", "let why = chain(&error);")).len(), 1);
+    assert_eq!(addresses(&Source::new("src/host/run.rs", "json!({ \"url\": remote.url.shown() })")), [""; 0]);
+    assert_tidy(&files("src", "rs"), addresses);
+}
+
 /// Constants of `limits` that stand alone in it and that nothing in `others` mentions.
 fn unused(limits: &str, others: &[Source]) -> Vec<String> {
     let words = |text: &str| text.split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_owned).collect::<Vec<_>>();

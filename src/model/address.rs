@@ -1,0 +1,186 @@
+//! Addresses of repositories and package indexes. People write passwords and tokens into them.
+//!
+//! Apart, because there is one rule for all of them: what is printed, logged or put into a fault is [`Address::shown`].
+
+use std::fmt;
+
+use url::Url;
+
+/// What stands in place of what is not shown.
+const HIDDEN: &str = "***";
+
+/// A secret that is shorter is part of too many words to be looked for in what a tool printed.
+const SECRET_BYTES_MIN: usize = 4;
+
+/// An address as its operator typed it. It has no `Display` and no `Serialize`, so that it cannot get into a text by accident.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address(String);
+
+impl Address {
+    pub fn new(text: impl Into<String>) -> Address {
+        Address(text.into())
+    }
+
+    /// As it was typed, with its secrets: to ask the server, and to keep it in `hob.toml`.
+    pub fn revealed(&self) -> &str {
+        &self.0
+    }
+
+    /// For people and programs: without user, password, query and fragment.
+    pub fn shown(&self) -> String {
+        shown(&self.0)
+    }
+
+    /// `text` of a tool that was given this address, without what is secret of it.
+    pub fn scrub(&self, text: &str) -> String {
+        let mut text = text.replace(&self.0, &self.shown());
+        for secret in secrets(&self.0) {
+            text = text.replace(&secret, HIDDEN);
+        }
+        text
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        write!(formatter, "Address({})", self.shown())
+    }
+}
+
+impl From<&str> for Address {
+    fn from(text: &str) -> Address {
+        Address::new(text)
+    }
+}
+
+impl From<&String> for Address {
+    fn from(text: &String) -> Address {
+        Address::new(text)
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Address {
+        address.clone()
+    }
+}
+
+/// Whether it is a path of this machine, which has no secrets.
+pub fn is_path(text: &str) -> bool {
+    ["/", "./", "../"].iter().any(|start| text.starts_with(start))
+}
+
+/// An address without user, password, query and fragment; what is no address is shown without whatever could be one of these.
+fn shown(text: &str) -> String {
+    if is_path(text) {
+        return text.to_owned();
+    }
+    match Url::parse(text) {
+        Ok(url) if !url.cannot_be_a_base() => shown_url(&url),
+        _ => {
+            let (start, rest) = match text.rsplit_once('@') {
+                // The user and the password are somewhere in it: after `//`, or from the start.
+                Some((before, rest)) => {
+                    (before.split_once("//").map_or(String::new(), |(scheme, _)| format!("{scheme}//")) + HIDDEN + "@", rest)
+                }
+                None => (String::new(), text),
+            };
+            match rest.find(['?', '#']) {
+                Some(at) => format!("{start}{}{}{HIDDEN}", &rest[..at], &rest[at..=at]),
+                None => format!("{start}{rest}"),
+            }
+        }
+    }
+}
+
+/// The same of an address that was read already.
+pub fn shown_url(url: &Url) -> String {
+    let mut plain = url.clone();
+    plain.set_query(url.query().map(|_| HIDDEN));
+    plain.set_fragment(None);
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    // Neither fails where there was one.
+    let _ = plain.set_password(None);
+    let _ = plain.set_username("");
+    match has_user {
+        true => plain.as_str().replacen("://", &format!("://{HIDDEN}@"), 1),
+        false => plain.into(),
+    }
+}
+
+/// What of an address must not be shown, longest first, as it is typed and as it reads without escapes.
+fn secrets(text: &str) -> Vec<String> {
+    let Ok(url) = Url::parse(text) else { return Vec::new() };
+    let mut secrets = Vec::new();
+    match url.password() {
+        Some(password) => secrets.extend([format!("{}:{password}", url.username()), password.to_owned()]),
+        // A token stands where the name would.
+        None => secrets.push(url.username().to_owned()),
+    }
+    if let Some(query) = url.query() {
+        secrets.push(query.to_owned());
+        secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+        secrets.extend(query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1.to_owned())));
+    }
+    let plain: Vec<String> = secrets.iter().map(|secret| unescaped(secret)).collect();
+    secrets.extend(plain);
+    secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.dedup();
+    secrets
+}
+
+/// `%41` as `A`.
+fn unescaped(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut plain, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let byte = (bytes[at] == b'%').then(|| u8::from_str_radix(text.get(at + 1..at + 3)?, 16).ok()).flatten();
+        plain.push(byte.unwrap_or(bytes[at]));
+        at += if byte.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_secret_in_an_address_is_not_shown() {
+        for (text, wanted) in [
+            ("https://example.org/repo/", "https://example.org/repo/"),
+            ("file:///srv/repo", "file:///srv/repo"),
+            ("./some where/@repo", "./some where/@repo"),
+            ("https://me:secret@example.org:8443/repo", "https://***@example.org:8443/repo"),
+            ("https://secret@example.org/@scope/repo", "https://***@example.org/@scope/repo"),
+            ("https://example.org/repo?token=secret#secret", "https://example.org/repo?***"),
+            ("https://:secret@example.org/", "https://***@example.org/"),
+            // What is no address, and what reads as another kind of one.
+            ("https://me:sec/ret@example.org/repo", "https://***@example.org/repo"),
+            ("https://me:secret@exa mple.org/?secret", "https://***@exa mple.org/?***"),
+            ("me:secret@example.org/repo", "***@example.org/repo"),
+            ("ftp://me:secret@example.org/x", "ftp://***@example.org/x"),
+            ("secret@", "***@"),
+        ] {
+            let address = Address::new(text);
+            assert_eq!(address.shown(), wanted, "{text}");
+            assert!(!format!("{address:?}").contains("secret"), "{address:?}");
+            assert_eq!(address.revealed(), text);
+        }
+    }
+
+    #[test]
+    fn what_a_tool_printed_of_an_address_is_scrubbed() {
+        let address = Address::new("https://me:p%40ss-word@example.org/simple?key=tok%2Fen&a=1");
+        for said in [
+            "error at https://me:p%40ss-word@example.org/simple?key=tok%2Fen&a=1/six/",
+            "error at https://me:p%40ss-word@example.org/simple/six/",
+            "wrong password `p@ss-word` and key tok/en or tok%2Fen",
+        ] {
+            let scrubbed = address.scrub(said);
+            assert!(!["p@ss", "p%40ss", "tok/en", "tok%2Fen"].iter().any(|secret| scrubbed.contains(secret)), "{scrubbed}");
+        }
+        assert_eq!(Address::new("https://a@example.org/").scrub("a fault at /a"), "a fault at /a");
+    }
+}
