@@ -110,7 +110,8 @@ impl Transport {
                 }
                 Ok(Transport { base: Base::Http { client: client(&parsed, patience)?, url: parsed }, patience })
             }
-            other => Err(wrong(&format!("`{other}:` is not served"))),
+            // Not by its name: what stands before the first colon may be a user.
+            _ => Err(wrong("it begins with none of `https:`, `http:` and `file:`")),
         }
     }
 
