@@ -295,8 +295,8 @@ fn words() {
         event_line(&Event::Chunk { data: json!("a"), blobs: outcome.blobs.clone() }).unwrap(),
         event_line(&Event::Log { level: "info".into(), message: "two\nlines".into() }).unwrap(),
         b"\n".to_vec(),
-        last_line(&Ok(outcome)),
+        last_line(&Ok(outcome), |fault| fault),
     ];
     put("call_lines", "answer", lines.concat());
-    put("call_lines", "fault", last_line(&Err(Fault::new(Code::Overloaded, "full").hint("wait").with("n", 1))));
+    put("call_lines", "fault", last_line(&Err(Fault::new(Code::Overloaded, "full").hint("wait").with("n", 1)), |fault| fault));
 }

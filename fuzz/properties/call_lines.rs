@@ -83,7 +83,7 @@ fn told(text: &str) {
     }
     let outcome =
         Outcome { output: document, blobs: Vec::new(), recipe: "a/b".into(), version: "1.0.0".into(), unsigned: false, wall_ms: 1.5 };
-    let line = last_line(&Ok(outcome.clone()));
+    let line = last_line(&Ok(outcome.clone()), |fault| fault);
     assert!(line.ends_with(b"\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
     match Line::parse(&line[..line.len() - 1]) {
         Ok(Some(Line::Last(read))) => assert_eq!(read.expect("an outcome").output.value(), outcome.output.value()),

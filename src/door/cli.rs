@@ -1,6 +1,6 @@
 //! The command line: one function per command, each a few lines over `host` or `author`.
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -41,7 +41,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Fault::io("starting the runtime", &error), json),
     };
-    match runtime.block_on(command(words)) {
+    let done = runtime.block_on(command(words));
+    // What blocks a thread for longer than this has nobody who waits for it.
+    runtime.shutdown_timeout(Duration::from_millis(limits::RUNTIME_END_MS));
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => failed(&fault, json),
     }

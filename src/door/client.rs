@@ -3,7 +3,11 @@
 //! On hyper rather than a pooling client, because whether a request may have left decides what may be done next: a
 //! server that cannot be connected to has seen nothing, and only then may a call be run elsewhere. Nothing is sent twice.
 
-use std::{pin::Pin, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    pin::Pin,
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -24,6 +28,8 @@ use crate::model::{Code, Event, Fault, Home, Outcome, limits};
 /// A connection to the running server of a home.
 pub struct Client {
     stream: UnixStream,
+    /// Where its socket lies.
+    place: PathBuf,
 }
 
 impl Client {
@@ -53,7 +59,7 @@ impl Client {
             stream.peer_cred().map_err(|error| Fault::io("asking whose the server is", &error))?.uid(),
         );
         match theirs == own || theirs == 0 {
-            true => Ok(Some(Client { stream })),
+            true => Ok(Some(Client { stream, place: path })),
             false => {
                 Err(Fault::new(Code::HomeUnsafe, format!("the server at {} runs as user {theirs}, wanted {own} or 0", path.display()))
                     .hint("run as that user, or name a home of your own with HOB_HOME"))
@@ -69,13 +75,17 @@ impl Client {
     }
 
     async fn within<T: DeserializeOwned>(self, method: Method, path: &str, wait_ms: u64) -> Result<T, Fault> {
+        let place = self.place.clone();
         let asked = async {
             let mut answer = Answer::of(self.send(method, path, Body::empty()).await?).await?;
             let bytes = answer.rest().await?;
             serde_json::from_slice(&bytes)
                 .map_err(|error| Fault::new(Code::Internal, format!("the server's answer to {path} cannot be read: {error}")))
         };
-        timeout(Duration::from_millis(wait_ms), asked).await.unwrap_or_else(|_| Err(silent(wait_ms)))
+        match timeout(Duration::from_millis(wait_ms), asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(silent(wait_ms, &place).await),
+        }
     }
 
     /// Has something done that may take as long as a checkpoint does.
@@ -97,9 +107,13 @@ impl Client {
             );
             return Err(fault.hint("`hob call --one-shot` carries larger blobs, in a host of its own"));
         }
+        let place = self.place.clone();
         let answered = async { Answer::of(self.send(Method::POST, "/v1/calls", body.into()).await?).await };
-        let answer = timeout(Duration::from_millis(limits::SERVE_SILENCE_MS), answered).await;
-        Ok(Calling { answer: answer.unwrap_or_else(|_| Err(silent(limits::SERVE_SILENCE_MS)))?, lines: Lines::default(), outcome: None })
+        let answer = match timeout(Duration::from_millis(limits::SERVE_SILENCE_MS), answered).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(silent(limits::SERVE_SILENCE_MS, &place).await),
+        };
+        Ok(Calling { answer, lines: Lines::default(), outcome: None, place })
     }
 
     async fn send(self, method: Method, path: &str, body: Body) -> Result<(Response<Incoming>, http1::SendRequest<Body>), Fault> {
@@ -118,9 +132,19 @@ fn gone(error: impl std::fmt::Display) -> Fault {
         .hint("whether the call ran is not known; a server that was killed is started again with `hob serve`")
 }
 
-fn silent(ms: u64) -> Fault {
-    Fault::new(Code::Deadline, format!("the server was silent for {ms} ms"))
-        .hint("it may hang: `hob status` asks it; SIGKILL ends it, its pods end with it")
+/// What the silence of a server means: one that still answers `/livez` is not one to end.
+async fn silent(ms: u64, place: &Path) -> Fault {
+    let asked = async {
+        let client = Client { stream: socket::connect(place).await.ok()?, place: place.to_owned() };
+        let (answer, _sender) = client.send(Method::GET, "/livez", Body::empty()).await.ok()?;
+        answer.status().is_success().then_some(())
+    };
+    let lives = matches!(timeout(Duration::from_millis(limits::SERVE_LIVEZ_MS), asked).await, Ok(Some(())));
+    let fault = Fault::new(Code::Deadline, format!("the server was silent for {ms} ms"));
+    match lives {
+        true => fault.hint("it lives (`/livez` answers) and has much to do: ask again a little later"),
+        false => fault.hint("it does not answer `/livez` either: ask again, and if it stays so, SIGTERM ends it, in order or not"),
+    }
 }
 
 /// A response that is being read, and the connection that it comes over.
@@ -169,6 +193,7 @@ pub struct Calling {
     answer: Answer,
     lines: Lines,
     outcome: Option<Result<Outcome, Fault>>,
+    place: PathBuf,
 }
 
 impl Calling {
@@ -198,7 +223,11 @@ impl Calling {
                 }
             }
             let part = timeout(Duration::from_millis(limits::SERVE_SILENCE_MS), self.answer.part()).await;
-            match part.unwrap_or_else(|_| Err(silent(limits::SERVE_SILENCE_MS)))? {
+            let part = match part {
+                Ok(part) => part?,
+                Err(_) => return Err(silent(limits::SERVE_SILENCE_MS, &self.place).await),
+            };
+            match part {
                 Some(part) => self.lines.push(&part)?,
                 None => return Err(gone("its answer has no end")),
             }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::model::{Blob, Call, Code, Document, Event, Fault, Outcome, Priority, RecipeRef, limits};
 
@@ -149,9 +149,6 @@ enum Written<'a> {
         unsigned: bool,
         wall_ms: f64,
     },
-    Fault {
-        fault: &'a Fault,
-    },
 }
 
 impl Written<'_> {
@@ -175,11 +172,12 @@ pub fn event_line(event: &Event) -> Result<Vec<u8>, Fault> {
     Ok(written.line())
 }
 
-/// The last line of an answer.
-pub fn last_line(outcome: &Result<Outcome, Fault>) -> Vec<u8> {
+/// The last line of an answer. `told` says what its reader is told of a fault.
+pub fn last_line(outcome: &Result<Outcome, Fault>, told: impl FnOnce(Value) -> Value) -> Vec<u8> {
+    let fault_line = |fault: &Fault| format!("{}\n", told(json!({ "event": "fault", "fault": fault }))).into_bytes();
     let outcome = match outcome {
         Ok(outcome) => outcome,
-        Err(fault) => return Written::Fault { fault }.line(),
+        Err(fault) => return fault_line(fault),
     };
     let text = one_line(outcome.output.text());
     match raw(&text).and_then(|output| Ok((output, BlobBody::all(&outcome.blobs)?))) {
@@ -192,7 +190,7 @@ pub fn last_line(outcome: &Result<Outcome, Fault>) -> Vec<u8> {
             wall_ms: outcome.wall_ms,
         }
         .line(),
-        Err(fault) => Written::Fault { fault: &fault }.line(),
+        Err(fault) => fault_line(&fault),
     }
 }
 
@@ -329,9 +327,9 @@ mod tests {
         }
         lines.push(b"\n\n").unwrap();
         // The text of the output is kept, 1e2 is not made 100.0; line breaks between its tokens would cut the line.
-        lines.push(&last_line(&Ok(outcome("{\"n\":\n 1e2}")))).unwrap();
+        lines.push(&last_line(&Ok(outcome("{\"n\":\n 1e2}")), |fault| fault)).unwrap();
         let fault = Fault::new(Code::Overloaded, "full").hint("wait");
-        lines.push(&last_line(&Err(fault.clone()))).unwrap();
+        lines.push(&last_line(&Err(fault.clone()), |fault| fault)).unwrap();
         for event in events {
             let Some(Line::Event(read)) = Line::parse(&lines.next().unwrap()).unwrap() else { panic!("no event") };
             assert_eq!(read, event);
@@ -352,7 +350,7 @@ mod tests {
             let Some(Line::Event(read)) = Line::parse(&line[..line.len() - 1]).unwrap() else { panic!("no event") };
             assert_eq!(read, event);
         }
-        let line = last_line(&Ok(outcome(&text)));
+        let line = last_line(&Ok(outcome(&text)), |fault| fault);
         let Some(Line::Last(read)) = Line::parse(&line[..line.len() - 1]).unwrap() else { panic!("no end") };
         assert_eq!(read.unwrap(), outcome(&text));
     }

@@ -3,10 +3,12 @@
 //! No door has logic of its own: what one can do, every door can do, through `host`. Nothing outside
 //! `print.rs` prints.
 
+mod accept;
 mod calling;
 pub mod cli;
 mod client;
 mod doctor;
+mod ending;
 mod granting;
 mod http;
 mod lines;

@@ -46,8 +46,10 @@ fn shown(bar: ProgressBar) -> ProgressBar {
     bar
 }
 
-/// Writes one line to stdout. A reader that went away (`hob ... | head`) is no failure.
+/// Writes one line to stdout: JSON, or text for people. What would command a terminal is written as JSON writes it, so that a document stays
+/// the same document, wherever it is shown later. A reader that went away (`hob ... | head`) is no failure.
 pub fn result(text: &str) {
+    let text = harmless_json(text);
     above_bars(|| {
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
@@ -62,12 +64,37 @@ pub fn note(text: &str) {
 /// Text for people, with what would command their terminal (or turn the writing around) shown instead of obeyed: faults and summaries hold
 /// the words of strangers, such as the paths in a bundle that is refused.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    let commands =
-        |c: char| (c.is_control() && !['\n', '\t'].contains(&c)) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     match text.contains(commands) {
         false => Cow::Borrowed(text),
         true => Cow::Owned(text.chars().flat_map(|c| if commands(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()),
     }
+}
+
+/// The same for JSON, and still the same JSON: a control character stands in it raw only between tokens, if it is `\r`, or within a text, if it is
+/// one of those that JSON allows there.
+fn harmless_json(text: &str) -> Cow<'_, str> {
+    if !text.contains(commands) {
+        return Cow::Borrowed(text);
+    }
+    let mut written = String::with_capacity(text.len() + text.len() / 8);
+    for c in text.chars() {
+        match c {
+            '\r' => written.push(' '),
+            c if commands(c) => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| written.push_str(&format!("\\u{unit:04x}"))),
+            c => written.push(c),
+        }
+    }
+    Cow::Owned(written)
+}
+
+/// What a terminal obeys, or what makes text look like other text: controls of both kinds, turns of the writing's direction, separators and
+/// marks that nobody sees. Joiners are none of them: words and emoji are made with them.
+fn commands(c: char) -> bool {
+    let is_control = c.is_control() && !['\n', '\t'].contains(&c);
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let hides = matches!(c, '\u{ad}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    is_control || turns || hides
 }
 
 /// Whether a question would reach somebody who can answer it.
@@ -78,7 +105,7 @@ pub fn can_ask() -> bool {
 /// Asks on stderr; anything but a clear yes is a no.
 pub fn ask(question: &str) -> bool {
     let mut out = std::io::stderr().lock();
-    let _ = write!(out, "{question} [y/N] ").and_then(|()| out.flush());
+    let _ = write!(out, "{} [y/N] ", harmless(question)).and_then(|()| out.flush());
     let mut answer = Vec::new();
     let read = std::io::stdin().lock().take(ANSWER_BYTES_MAX).read_until(b'\n', &mut answer);
     read.is_ok() && matches!(answer.trim_ascii().to_ascii_lowercase().as_slice(), b"y" | b"yes")
@@ -88,7 +115,7 @@ pub fn ask(question: &str) -> bool {
 pub fn redrawn(text: &str) {
     let mut out = std::io::stdout().lock();
     let (before, after) = if out.is_terminal() { ("\x1b[H\x1b[2J", "\n") } else { ("", "\n\n") };
-    let _ = write!(out, "{before}{text}{after}").and_then(|()| out.flush());
+    let _ = write!(out, "{before}{}{after}", harmless(text)).and_then(|()| out.flush());
 }
 
 /// Whether anybody still reads stdout.
@@ -104,11 +131,14 @@ pub struct Diagnostics;
 
 impl Write for Diagnostics {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        above_bars(|| std::io::stderr().write(bytes))
+        // Nobody can be told that nobody can be told: a terminal may be gone, and whoever says something goes on.
+        let _ = above_bars(|| std::io::stderr().write_all(bytes));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+        let _ = std::io::stderr().flush();
+        Ok(())
     }
 }
 
@@ -161,6 +191,7 @@ impl Progress for Bars {
         match step {
             Step::Note { text } => note(&format!("  {text}")),
             Step::Started { label, total_bytes } => {
+                let shown_label = harmless(&label).into_owned();
                 if !self.terminal {
                     return note(&format!("  {label}"));
                 }
@@ -171,7 +202,7 @@ impl Progress for Bars {
                     None => ProgressBar::new_spinner()
                         .with_style(ProgressStyle::with_template("  {spinner} {msg} {elapsed}").expect("a constant template")),
                 };
-                steps.insert(label.clone(), shown(bar.with_message(label)));
+                steps.insert(label.clone(), shown(bar.with_message(shown_label)));
             }
             Step::Advanced { label, done_bytes } => {
                 if let Some(bar) = steps.get(&label) {
@@ -270,6 +301,18 @@ mod tests {
             "`pod/\\u{1b}[2Ja` \\u{9b}1m\\r\\u{7} \\u{202e}cod.exe\n\tä 語"
         );
         assert!(matches!(harmless("two\nlines"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_result_that_would_command_a_terminal_is_the_same_json_and_harmless() {
+        let value =
+            serde_json::json!({ "\u{9b}31m": "\u{1b}[2J\u{7f}\u{85}\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{e0041}ä 語 👩\u{200d}🔬" });
+        let text = format!("{{\r\n{}", &value.to_string()[1..]);
+        let written = harmless_json(&text);
+        assert!(!written.contains(commands) && written.contains("ä 語 👩\u{200d}🔬"), "{written}");
+        assert!(written.contains("\\u009b31m") && written.contains("\\udb40\\udc41"), "{written}");
+        assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), value);
+        assert!(matches!(harmless_json("{\n\t\"ä\": 1}"), Cow::Borrowed(_)));
     }
 
     #[test]

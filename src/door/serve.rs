@@ -7,23 +7,27 @@ use std::{
     io::Write,
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::{
-    net::{TcpListener, UnixListener},
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, watch},
+    net::TcpListener,
+    sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
+    accept::{Listener, accept},
+    ending::Ending,
     http::{
         self,
-        connection::{Patience, Way, closed},
+        audience::Audience,
+        connection::{Entry, Patience, Terms, Way},
+        room::{Bounds, Room},
         token::Token,
     },
     print, socket,
@@ -31,39 +35,42 @@ use super::{
 use crate::{
     disk::open,
     host::Host,
-    model::{Code, Fault, Home, limits},
-    shelf::durable,
+    model::{Code, Fault, Home, ServeRules, limits},
+    shelf::{blocking, durable},
 };
 
 /// Serves `host` until a signal ends it: at the socket of `home`, and where else it is told to.
 ///
-/// Errors: `already_serving`; `usage` for an address that is none; `key_invalid` for a token that others can read; `io`.
+/// Errors: `already_serving`; `usage` for an address that is none; `key_invalid` for a token that others can read; `invalid_config`; `io`.
 pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<&Path>, json: bool) -> Result<(), Fault> {
-    // From here on a signal is a wish to end in order.
-    let mut ending = Ending::new()?;
+    let ending = Ending::new()?;
     let _alone = alone(home)?;
+    let rules = Arc::new(RwLock::new(host.serve_rules()?));
     let mut files = Vec::new();
     let mut doors = Vec::new();
     for path in [Some(home.socket()), unix.map(Path::to_owned)].into_iter().flatten() {
         let listening = socket::listen(&path).await?;
         files.push(listening.file);
-        doors.push((Listener::Unix(listening.listener), None));
+        doors.push((Listener::Unix(listening.listener), Entry::Own));
     }
-    let mut address = None;
+    let (mut address, mut terms) = (None, None);
     if let Some(wanted) = listen {
         let token = Arc::new(Token::at(&home.token())?);
+        let shown = Arc::new(RwLock::new(Terms { token, audience: audience(home, &read(&rules)) }));
+        terms = Some(shown.clone());
         let listener = bind(wanted).await?;
         address = listener.local_addr().ok();
-        doors.push((Listener::Tcp(listener), Some(token)));
+        doors.push((Listener::Tcp(listener, rules.clone()), Entry::Shown(shown)));
     }
 
     let (close, closing) = watch::channel(false);
     let routes = http::routes(Arc::new(http::Server::new(host.clone(), closing.clone())));
     let mut loops = JoinSet::new();
     let mut rooms = Vec::new();
-    for (listener, token) in doors {
-        let way = Way { routes: routes.clone(), token, closing: closing.clone(), patience: Patience::default() };
-        let room = Arc::new(Semaphore::new(limits::SERVE_CONNECTIONS_MAX));
+    let bounds = Bounds::of(open_files(), doors.len());
+    for (listener, entry) in doors {
+        let way = Way { routes: routes.clone(), entry, closing: closing.clone(), patience: Patience::default() };
+        let room = Room::new(bounds);
         rooms.push(room.clone());
         loops.spawn(accept(listener, way, room));
     }
@@ -71,49 +78,83 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
     let warming = host.clone();
     let warming = tokio::spawn(async move { warming.warm().await });
 
-    ending.wished().await;
+    loop {
+        tokio::select! {
+            () = ending.wished(1) => break,
+            () = ending.anew() => read_anew(host, home, &rules, terms.as_deref()).await,
+        }
+    }
+    let begun = Instant::now();
     warming.abort();
     // No path to here any more; who is here already, or knocked before, is answered.
     drop(files);
     let _ = close.send(true);
-    while loops.join_next().await.is_some() {}
     let all_left = async {
+        while loops.join_next().await.is_some() {}
         for room in &rooms {
-            let _ = room.acquire_many(limits::SERVE_CONNECTIONS_MAX as u32).await;
+            room.emptied().await;
         }
     };
     let mut all_left = std::pin::pin!(all_left);
     let is_empty = tokio::select! {
         () = all_left.as_mut() => true,
-        () = sleep(Duration::from_millis(limits::SERVE_DRAIN_MS)) => false,
-        () = ending.wished() => false,
+        () = sleep_until(begun + Duration::from_millis(limits::SERVE_DRAIN_MS)) => false,
+        () = ending.wished(2) => false,
     };
     // What still runs had its time, and ends with a fault, which its caller is told.
     host.shutdown_within(Duration::ZERO).await;
     if !is_empty {
-        let _ = timeout(Duration::from_millis(limits::SERVE_GOODBYE_MS), all_left).await;
+        let _ = timeout_at(Instant::now() + Duration::from_millis(limits::SERVE_GOODBYE_MS), all_left).await;
     }
     Ok(())
 }
 
-/// SIGTERM and SIGINT.
-struct Ending {
-    terminate: Signal,
-    interrupt: Signal,
+fn read(rules: &RwLock<ServeRules>) -> ServeRules {
+    rules.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-impl Ending {
-    fn new() -> Result<Ending, Fault> {
-        let listen = |kind| signal(kind).map_err(|error| Fault::io("listening for signals", &error));
-        Ok(Ending { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+/// What holders of the token are told.
+fn audience(home: &Home, rules: &ServeRules) -> Audience {
+    match rules.details {
+        true => Audience::Operator,
+        false => Audience::caller(home),
     }
+}
 
-    async fn wished(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+/// Reads token and `hob.toml` anew. What cannot be read is said, and stays as it was.
+async fn read_anew(host: &Host, home: &Home, rules: &RwLock<ServeRules>, terms: Option<&RwLock<Terms>>) {
+    let (looking, place) = (host.clone(), home.token());
+    let read_rules = blocking(move || looking.read_anew()).await;
+    let read_token = match terms {
+        Some(_) => blocking(move || Token::at(&place)).await.map(Some),
+        None => Ok(None),
+    };
+    let stays = |what: &str, fault: &Fault| print::note(&format!("{what} was not read anew and stays as it was: {fault}"));
+    match read_rules {
+        Ok(found) => *rules.write().unwrap_or_else(PoisonError::into_inner) = found,
+        Err(fault) => stays("hob.toml", &fault),
     }
+    let token = read_token.unwrap_or_else(|fault| {
+        stays("the token", &fault);
+        None
+    });
+    if let Some(terms) = terms {
+        let audience = audience(home, &read(rules));
+        let mut terms = terms.write().unwrap_or_else(PoisonError::into_inner);
+        *terms = Terms { token: token.map_or_else(|| terms.token.clone(), Arc::new), audience };
+    }
+    print::note("SIGHUP: hob.toml and the token were looked at anew");
+}
+
+/// Has the process open as many files as it may and needs; gives how many that are.
+fn open_files() -> u64 {
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.unwrap_or(limits::SERVE_FILES).min(limits::SERVE_FILES);
+    let current = now.current.unwrap_or(limits::SERVE_FILES);
+    if current >= wanted || setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: now.maximum }).is_err() {
+        return current;
+    }
+    wanted
 }
 
 /// The lock that one server of a home holds while it lives, in a folder that only its owner may enter.
@@ -163,56 +204,5 @@ fn announce(home: &Home, unix: Option<&Path>, address: Option<std::net::SocketAd
         if !address.ip().is_loopback() {
             print::note("  warning: other machines reach this address, and what is sent to it, the token too, is not encrypted");
         }
-    }
-}
-
-/// A way in.
-enum Listener {
-    Unix(UnixListener),
-    Tcp(TcpListener),
-}
-
-/// Takes connections until the server ends, and then those that had knocked before.
-async fn accept(listener: Listener, way: Way, room: Arc<Semaphore>) {
-    let mut closing = way.closing.clone();
-    loop {
-        let ended = tokio::select! {
-            biased;
-            () = closed(&mut closing) => true,
-            () = accept_one(&listener, &way, &room) => false,
-        };
-        if ended {
-            break;
-        }
-    }
-    let wait = Duration::from_millis(limits::SERVE_LINGER_MS);
-    while timeout(wait, accept_one(&listener, &way, &room)).await.is_ok() {}
-}
-
-/// Takes one connection, once there is room for it. Dropped between two, nothing is lost.
-async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Semaphore>) {
-    // Nobody closes it.
-    let Ok(permit) = room.clone().acquire_owned().await else { return };
-    let way = way.clone();
-    let taken = match listener {
-        Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-            tokio::spawn(async move {
-                way.serve(stream).await;
-                drop(permit);
-            });
-        }),
-        Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-            // An answer is one write: waiting for more of it would only be waiting.
-            let _ = stream.set_nodelay(true);
-            tokio::spawn(async move {
-                way.serve(stream).await;
-                drop(permit);
-            });
-        }),
-    };
-    if let Err(error) = taken {
-        // Mostly too many open files: the next one may be lucky, but not at once.
-        tracing::warn!("a connection was not taken: {error}");
-        sleep(Duration::from_millis(limits::SERVE_LINGER_MS)).await;
     }
 }

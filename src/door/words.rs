@@ -63,7 +63,7 @@ pub enum Command {
         /// Only this recipe.
         recipe: Option<String>,
     },
-    /// Answer calls until a signal ends it: pods stay warm, and `hob call` uses them.
+    /// Answer calls until a signal ends it: pods stay warm, and `hob call` uses them. SIGHUP has it read token and hob.toml anew.
     Serve {
         /// Also over TCP, e.g. `127.0.0.1:8080`, for requests that show the token.
         #[arg(long, value_name = "ADDR")]

@@ -5,10 +5,13 @@
 use std::sync::atomic::Ordering;
 
 use super::Host;
-use crate::model::{
-    Fault, RecipeName, RecipeRef,
-    machine::ResidencyEvent,
-    status::{DamagedStatus, HostStatus, LogLine, PodStatus},
+use crate::{
+    model::{
+        Fault, RecipeName, RecipeRef, ServeRules,
+        machine::ResidencyEvent,
+        status::{DamagedStatus, HostStatus, LogLine, PodStatus},
+    },
+    shelf::config::Config as File,
 };
 
 impl super::Inner {
@@ -24,6 +27,11 @@ impl Host {
         self.0.pods.statuses()
     }
 
+    /// Whether it takes calls; `false` once it shuts down.
+    pub fn accepts(&self) -> bool {
+        !self.0.closing.load(Ordering::Acquire)
+    }
+
     /// The whole host at a glance.
     pub fn status(&self) -> HostStatus {
         let (running, done, failed) = self.0.journal.counts();
@@ -31,7 +39,7 @@ impl Host {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             up_ms: self.0.opened.elapsed().as_millis() as u64,
-            accepts: !self.0.closing.load(Ordering::Acquire),
+            accepts: self.accepts(),
             calls_running: running,
             calls_done: done,
             calls_failed: failed,
@@ -67,6 +75,22 @@ impl Host {
     /// What crashed pods left, of this host and of earlier ones, newest first. Blocking.
     pub fn dossiers(&self) -> Vec<crate::pod::Dossier> {
         crate::pod::dossiers(&self.0.home.dossiers())
+    }
+
+    /// What `hob.toml` says of a server. Blocking.
+    ///
+    /// Errors: `invalid_config`.
+    pub fn serve_rules(&self) -> Result<ServeRules, Fault> {
+        Ok(File::read(&self.0.home)?.serve)
+    }
+
+    /// Reads `hob.toml` anew, without waiting for the next look at it: what recipes may do holds from now on. Blocking.
+    ///
+    /// Errors: `invalid_config`, as each call's is until the file reads again: what its operator wants a recipe to have is not guessed.
+    pub fn read_anew(&self) -> Result<ServeRules, Fault> {
+        let rules = self.serve_rules()?;
+        self.0.catalogue.refresh(&self.0)?;
+        Ok(rules)
     }
 
     /// Lets a recipe that cools down start pods again, and inputs that ended its pods be tried again.

@@ -9,6 +9,7 @@ mod lanes;
 mod models;
 mod residency;
 mod schemas;
+mod serve;
 mod sessions;
 
 pub use blobs::*;
@@ -18,6 +19,7 @@ pub use lanes::*;
 pub use models::*;
 pub use residency::*;
 pub use schemas::*;
+pub use serve::*;
 pub use sessions::*;
 
 /// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.
@@ -504,64 +506,6 @@ pub const PROCESS_TEXT_BYTES_MAX: u64 = 8 << 20;
 
 /// The record of a live pod, in bytes of JSON.
 pub const POD_RECORD_BYTES_MAX: u64 = 16 << 10;
-
-/// Threads of a server, at most; fewer on a machine with fewer cores. The work is the pods': more threads would only pass it around.
-pub const SERVE_THREADS_MAX: usize = 8;
-
-/// Connections that each way into a server has at a time; the next one waits in the kernel until one is free.
-pub const SERVE_CONNECTIONS_MAX: usize = 512;
-
-/// Calls that a server runs at a time, over all its ways in; the next is refused as `overloaded`.
-pub const SERVE_CALLS_MAX: usize = 768;
-
-/// What a caller is told to wait when a server has too many calls under way, in milliseconds: most calls are shorter.
-pub const SERVE_RETRY_MS: u64 = 1_000;
-
-/// The head of a request from its first byte to its last, and a connection between two requests, in milliseconds.
-pub const SERVE_HEAD_MS: u64 = 30_000;
-
-/// Largest head of a request, and of what is read of a connection at once, in bytes.
-pub const SERVE_HEAD_BYTES_MAX: usize = 64 << 10;
-
-/// The body of a request from its first byte to its last, in milliseconds.
-pub const SERVE_BODY_MS: u64 = 60_000;
-
-/// A caller that takes no byte of its answer for so long is hung up on, in milliseconds.
-pub const SERVE_STALL_MS: u64 = 30_000;
-
-/// Largest general call: a document, and a frame's worth of blobs in base64, with the words around them, in bytes.
-pub const SERVE_CALL_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + FRAME_BYTES_MAX / 3 * 4 + (64 << 10);
-
-/// Bodies above this size in bytes wait for room among [`SERVE_BODIES_BYTES_MAX`].
-pub const SERVE_BODY_SMALL_BYTES: usize = 64 << 10;
-
-/// What the larger bodies of all requests may hold in memory together, in bytes.
-pub const SERVE_BODIES_BYTES_MAX: usize = 256 << 20;
-
-/// A general call that has nothing to tell says so with an empty line, in milliseconds.
-pub const SERVE_BEAT_MS: u64 = 5_000;
-
-/// After so long without a byte of a call, the command line takes the server for dead, in milliseconds.
-pub const SERVE_SILENCE_MS: u64 = 30_000;
-
-/// Largest line of a general call's answer, in bytes: an output, and the blobs that one glue run may hold, in base64.
-pub const SERVE_LINE_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + GLUE_BLOB_BYTES_MAX / 3 * 4 + (1 << 20);
-
-/// Connecting to a server whose queue of connections is full, in milliseconds.
-pub const SERVE_CONNECT_MS: u64 = 2_000;
-
-/// An answer about pods, logs or status, in milliseconds.
-pub const SERVE_LOOK_MS: u64 = 5_000;
-
-/// After SIGTERM, how long the calls under way may take to end by themselves, in milliseconds.
-pub const SERVE_DRAIN_MS: u64 = 10_000;
-
-/// After the pods of an ending server are gone, how long its last answers may take to be written, in milliseconds.
-pub const SERVE_GOODBYE_MS: u64 = 2_000;
-
-/// How long an ending server still listens to what was sent before its end was known, in milliseconds; and its pause after a connection
-/// that could not be taken.
-pub const SERVE_LINGER_MS: u64 = 200;
 
 /// Between two looks of `--watch`, in milliseconds.
 pub const WATCH_MS: u64 = 1_000;

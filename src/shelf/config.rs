@@ -19,7 +19,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::{
     disk::{make, owner},
-    model::{Address, Code, Fault, Grants, Home, RecipeName, id::is_name, limits, machine::MachineRules},
+    model::{Address, Code, Fault, Grants, Home, RecipeName, ServeRules, id::is_name, limits, machine::MachineRules},
 };
 
 use super::{
@@ -27,7 +27,7 @@ use super::{
     environment::Tools,
     files, grants,
     locks::{self, Held},
-    machine,
+    machine, serve,
 };
 
 /// A repository that recipes come from.
@@ -50,6 +50,8 @@ pub struct Config {
     pub machine: MachineRules,
     /// The number of a group whose members may write to this home's data, cache and state.
     pub group: Option<u32>,
+    /// What a server's operator wants of it.
+    pub serve: ServeRules,
 }
 
 /// What `hob.toml` says of a recipe that is being installed.
@@ -82,7 +84,7 @@ impl Config {
             reader.fault(offset, "", format!("not TOML: {}", error.message()))
         })?;
         let root = document.get_ref();
-        reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments", "machine", "home"])?;
+        reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments", "machine", "home", "serve"])?;
         let mut config = Config { remotes: reader.remotes(root)?, ..Config::default() };
         if let Some(recipes) = reader.table(root, "recipes")? {
             for (name, wanted) in recipes.iter() {
@@ -109,6 +111,7 @@ impl Config {
                 config.group = Some(owner::group_of(name).ok_or_else(unknown)?);
             }
         }
+        config.serve = serve::read(&reader, root)?;
         if let Some(environments) = reader.table(root, "environments")? {
             reader.only(environments, "environments", &["index_url"])?;
             config.tools.index_url = reader.optional(environments, "environments", "index_url")?.map(|(text, _)| Address::new(text));

@@ -24,6 +24,7 @@ pub mod requirements;
 mod resolve;
 pub mod revoked;
 pub mod scratch;
+mod serve;
 pub mod sessions;
 pub mod sources;
 mod staging;

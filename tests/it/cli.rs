@@ -3,7 +3,8 @@
 //! Apart from the library's tests, because what counts here is what a shell sees: words, stdout, stderr, exit codes and
 //! what is left on the disk.
 
-mod calling;
+mod besieged;
+pub mod calling;
 mod damaged;
 mod disk;
 mod doctoring;

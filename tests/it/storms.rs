@@ -20,6 +20,7 @@ mod pools;
 mod queues;
 mod restarts;
 mod shutdowns;
+mod strangers;
 
 /// How long a storm lasts: `seconds`, or what HOB_SOAK_SECONDS says.
 fn soak_seconds(seconds: f64) -> Duration {

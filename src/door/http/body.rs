@@ -11,7 +11,7 @@ use axum::{
 use futures_core::Stream;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::Server;
+use super::{Server, overloaded};
 use crate::model::{Code, Fault, limits};
 
 /// A body, and the room that it takes until it is dropped.
@@ -22,8 +22,8 @@ pub struct Whole {
 
 /// Reads a body of at most `most` bytes.
 ///
-/// Errors: `too_large` (before a byte is read, where the request says its length), `deadline` when it does not come in time,
-/// `cancelled` when the caller hangs up in its middle.
+/// Errors: `too_large` (before a byte is read, where the request says its length), `overloaded` while other bodies take all there is for them,
+/// `deadline` when it does not come in time, `cancelled` when the caller hangs up in its middle.
 pub async fn whole(server: &Server, headers: &HeaderMap, body: Body, most: usize) -> Result<Whole, Fault> {
     let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if said.is_some_and(|length| length > most) {
@@ -33,8 +33,12 @@ pub async fn whole(server: &Server, headers: &HeaderMap, body: Body, most: usize
     let read = async {
         let expected = said.unwrap_or(most);
         let room = match expected > limits::SERVE_BODY_SMALL_BYTES {
-            // Nobody closes it.
-            true => server.bodies.clone().acquire_many_owned(expected.div_ceil(1 << 10) as u32).await.ok(),
+            true => {
+                let room = server.bodies.clone().acquire_many_owned(expected.div_ceil(1 << 10) as u32);
+                let room = timeout(Duration::from_millis(limits::SERVE_BODY_WAIT_MS), room).await;
+                // Nobody closes it.
+                room.map_err(|_| overloaded("the bodies of other requests hold all the memory there is for them".to_owned()))?.ok()
+            }
             false => None,
         };
         Ok(Whole { bytes: collect(body, most).await?, _room: room })

@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
@@ -19,7 +20,7 @@ use axum::{
 use futures_core::Stream;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{Server, body::whole, header, refused, response};
+use super::{Server, audience::Audience, body::whole, header, refused, response};
 use crate::{
     door::lines::{self, CallBody},
     host::Running,
@@ -75,8 +76,8 @@ fn recipe_and_operation(path: &str) -> Result<(RecipeRef, &str), Fault> {
 }
 
 /// `POST /v1/calls`: a call with all that a call can have; a line of JSON for each event, the outcome or the fault last.
-pub async fn general(State(server): State<Arc<Server>>, request: Request) -> Response {
-    match begun(&server, request).await {
+pub async fn general(State(server): State<Arc<Server>>, Extension(audience): Extension<Audience>, request: Request) -> Response {
+    match begun(&server, audience, request).await {
         Ok(events) => {
             let mut response = Response::new(Body::from_stream(events));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -86,7 +87,7 @@ pub async fn general(State(server): State<Arc<Server>>, request: Request) -> Res
     }
 }
 
-async fn begun(server: &Server, request: Request) -> Result<EventLines, Fault> {
+async fn begun(server: &Server, audience: Audience, request: Request) -> Result<EventLines, Fault> {
     let permit = server.admit()?;
     let (head, body) = request.into_parts();
     let body = whole(server, &head.headers, body, limits::SERVE_CALL_BYTES_MAX).await?;
@@ -102,7 +103,7 @@ async fn begun(server: &Server, request: Request) -> Result<EventLines, Fault> {
         return Err(fault.hint("install the recipe from a repository, or let `hob call` run the folder in a host of its own"));
     }
     let call = reading(length, move || call.call(recipe)).await?;
-    Ok(EventLines::new(server.host.start(call), permit))
+    Ok(EventLines::new(server.host.start(call), audience, permit))
 }
 
 /// What one step of a call's answer leaves: the bytes to send, and the call if it goes on.
@@ -111,23 +112,25 @@ type Step = (Vec<u8>, Option<Box<Running>>);
 /// The lines of a call under way.
 struct EventLines {
     step: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
+    audience: Audience,
     _permit: OwnedSemaphorePermit,
 }
 
 impl EventLines {
-    fn new(running: Running, permit: OwnedSemaphorePermit) -> EventLines {
-        EventLines { step: Some(Box::pin(step(Box::new(running)))), _permit: permit }
+    fn new(running: Running, audience: Audience, permit: OwnedSemaphorePermit) -> EventLines {
+        EventLines { step: Some(Box::pin(step(Box::new(running), audience.clone()))), audience, _permit: permit }
     }
 }
 
-async fn step(mut running: Box<Running>) -> Step {
+async fn step(mut running: Box<Running>, audience: Audience) -> Step {
+    let last_line = |outcome: &Result<Outcome, Fault>| lines::last_line(outcome, |fault| audience.told(fault));
     match timeout(Duration::from_millis(limits::SERVE_BEAT_MS), running.next()).await {
         Ok(Some(event)) => match lines::event_line(&event) {
             Ok(line) => (line, Some(running)),
             // What no line can hold ends the call, which is dropped here.
-            Err(fault) => (lines::last_line(&Err(fault)), None),
+            Err(fault) => (last_line(&Err(fault)), None),
         },
-        Ok(None) => (lines::last_line(&running.outcome().await), None),
+        Ok(None) => (last_line(&running.outcome().await), None),
         // Nothing to tell, and still here.
         Err(_) => (b"\n".to_vec(), Some(running)),
     }
@@ -139,7 +142,8 @@ impl Stream for EventLines {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(now) = &mut self.step else { return Poll::Ready(None) };
         let Poll::Ready((bytes, running)) = now.as_mut().poll(context) else { return Poll::Pending };
-        self.step = running.map(|running| Box::pin(step(running)) as _);
+        let audience = self.audience.clone();
+        self.step = running.map(|running| Box::pin(step(running, audience)) as _);
         Poll::Ready(Some(Ok(bytes.into())))
     }
 }

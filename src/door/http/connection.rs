@@ -3,40 +3,85 @@
 //! On hyper itself, because axum's own server neither ends a connection that stands still nor lets its owner do so.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::{Router, extract::Request, response::Response};
-use hyper::{body::Incoming, rt, server::conn::http1, service::Service as _};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Request,
+    http::{HeaderValue, header::CONNECTION},
+};
+use hyper::{
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    rt,
+    server::conn::http1,
+    service::Service as _,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::watch,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 
-use super::{refused, token::Token};
-use crate::model::limits;
+use super::{audience::Audience, room::Seat, token::Token};
+use crate::{
+    door::http,
+    model::{Fault, limits},
+};
 
 /// How requests of one way in (a socket, a port) are answered.
 #[derive(Clone)]
 pub struct Way {
     pub routes: Router,
-    /// What a request must show, if anything.
-    pub token: Option<Arc<Token>>,
+    pub entry: Entry,
     pub closing: watch::Receiver<bool>,
     pub patience: Patience,
+}
+
+/// Who may ask at a way in, and what they are told.
+#[derive(Clone)]
+pub enum Entry {
+    /// Whoever reaches it is the server's own user.
+    Own,
+    /// Whoever shows the token. Read anew while the server runs.
+    Shown(Arc<RwLock<Terms>>),
+}
+
+/// See [`Entry::Shown`].
+#[derive(Clone)]
+pub struct Terms {
+    pub token: Arc<Token>,
+    pub audience: Audience,
+}
+
+impl Entry {
+    /// What a request is told, if it may ask.
+    ///
+    /// Errors: `unauthorized`.
+    fn audience(&self, request: &Request<Incoming>) -> Result<Audience, Fault> {
+        let Entry::Shown(terms) = self else { return Ok(Audience::Operator) };
+        let Terms { token, audience } = terms.read().unwrap_or_else(PoisonError::into_inner).clone();
+        token.check(request.headers()).map(|()| audience)
+    }
 }
 
 /// How long a connection may stand still.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
+    /// Until its first complete and allowed request.
+    pub stranger: Duration,
     /// Until a head is whole, and between two requests.
     pub head: Duration,
     /// Until some of what is written is taken.
@@ -45,38 +90,87 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Patience {
-        Patience { head: Duration::from_millis(limits::SERVE_HEAD_MS), write: Duration::from_millis(limits::SERVE_STALL_MS) }
+        Patience {
+            stranger: Duration::from_millis(limits::SERVE_STRANGER_MS),
+            head: Duration::from_millis(limits::SERVE_HEAD_MS),
+            write: Duration::from_millis(limits::SERVE_STALL_MS),
+        }
     }
 }
 
 impl Way {
     /// Serves a connection until either side ends it. Dropping the future drops the call that it runs.
-    pub async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    pub async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, seat: Seat) {
         // Who knocked while the server was ending gets one answer, and soon.
         let is_late = *self.closing.borrow();
         let head = if is_late { Duration::from_millis(limits::SERVE_GOODBYE_MS) } else { self.patience.head };
-        let (routes, token) = (TowerToHyperService::new(self.routes), self.token);
+        let stranger = if seat.in_reserve { Duration::from_millis(limits::SERVE_RESERVE_MS) } else { self.patience.stranger };
+        let (seat, unread) = (Arc::new(seat), Arc::new(AtomicBool::new(false)));
+        let (routes, entry) = (TowerToHyperService::new(self.routes), self.entry);
+        let (guest, incomplete) = (seat.clone(), unread.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let refusal: Option<Response> =
-                token.as_ref().and_then(|token| token.check(request.headers()).err()).map(|fault| refused(&fault));
-            let answer = refusal.is_none().then(|| routes.call(request));
-            async move {
-                match (answer, refusal) {
-                    (Some(answer), _) => answer.await,
-                    (None, refusal) => Ok(refusal.unwrap_or_default()),
+            incomplete.store(!request.body().is_end_stream(), Ordering::Release);
+            let (method, path) = (request.method(), request.uri().path());
+            let (is_probe, is_look) = (http::is_probe(method, path), http::is_look(method, path));
+            let audience = match is_probe {
+                true => Ok(Audience::Operator),
+                false => entry.audience(&request),
+            };
+            // Who may not ask, and for whom there is no room, is answered here.
+            let answer = match &audience {
+                Err(fault) => Err(http::refused(fault)),
+                Ok(_) if guest.in_reserve && !is_look && !is_probe => Err(http::refused(&http::overfull())),
+                Ok(audience) => {
+                    if !is_probe {
+                        guest.works();
+                    }
+                    let (mut parts, body) = request.into_parts();
+                    parts.extensions.insert(audience.clone());
+                    parts.extensions.insert(http::IsFull(guest.in_reserve));
+                    Ok(routes.call(Request::from_parts(parts, Asked { body, incomplete: incomplete.clone() })))
                 }
+            };
+            // One answer for them, and for those who needed to show nothing.
+            let ends = is_probe || guest.in_reserve || answer.is_err();
+            let (guest, audience) = (guest.clone(), audience.unwrap_or(Audience::Operator));
+            async move {
+                let answer = match answer {
+                    Ok(answer) => answer.await?,
+                    Err(answer) => answer,
+                };
+                let mut response = http::said(answer, &audience);
+                if ends {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response.map(|body| Answer { body, guest: (!ends).then_some(guest) }))
             }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(head).keep_alive(!is_late);
         builder.max_header_size(limits::SERVE_HEAD_BYTES_MAX);
-        let io = Patient { io: TokioIo::new(stream), patience: self.patience.write, stall: None };
+        let io = Patient { io: TokioIo::new(stream), patience: self.patience.write, stall: None, unread, discard: Discard::default() };
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        let no_stranger = async {
+            sleep(stranger).await;
+            match seat.is_stranger() {
+                true => {}
+                false => std::future::pending().await,
+            }
+        };
+        let goodbye = Duration::from_millis(limits::SERVE_GOODBYE_MS);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = no_stranger => return tracing::debug!("a connection showed no request and was closed"),
+            () = seat.told_to_go() => {
+                if seat.is_stranger() {
+                    return tracing::debug!("a connection showed no request and was closed for another one");
+                }
+                connection.as_mut().graceful_shutdown();
+                timeout(goodbye, connection).await.unwrap_or(Ok(()))
+            }
             () = closed(&mut self.closing), if !is_late => {
                 // What was sent before the end was known is still answered: what is silent until then goes.
-                match tokio::time::timeout(Duration::from_millis(limits::SERVE_LINGER_MS), connection.as_mut()).await {
+                match timeout(Duration::from_millis(limits::SERVE_LINGER_MS), connection.as_mut()).await {
                     Ok(ended) => ended,
                     Err(_) => {
                         connection.as_mut().graceful_shutdown();
@@ -91,17 +185,89 @@ impl Way {
     }
 }
 
+/// The body of a request, which says when it was read to its end.
+struct Asked {
+    body: Incoming,
+    incomplete: Arc<AtomicBool>,
+}
+
+impl HttpBody for Asked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.incomplete.store(false, Ordering::Release);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, which says when it is over.
+struct Answer {
+    body: Body,
+    /// None where the connection ends with it.
+    guest: Option<Arc<Seat>>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(guest) = &self.guest {
+            guest.rests();
+        }
+    }
+}
+
 /// Until the server is ending.
 pub async fn closed(closing: &mut watch::Receiver<bool>) {
     // An error means that the server is gone altogether.
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-/// A stream whose writes may stand still for so long and no longer. (Reads are bounded where it is known what is awaited.)
+/// A stream whose writes may stand still for so long and no longer, and which reads what is still being sent before it is closed: closing at
+/// once would take an early answer back from who is still sending. (Other reads are bounded where it is known what is awaited.)
 struct Patient<T> {
     io: TokioIo<T>,
     patience: Duration,
     stall: Option<Pin<Box<Sleep>>>,
+    /// Something of a request came that nobody read to its end.
+    unread: Arc<AtomicBool>,
+    discard: Discard,
+}
+
+/// How far the end of a stream is.
+#[derive(Default)]
+struct Discard {
+    is_shut: bool,
+    bytes: usize,
+    /// For the next byte, and for all.
+    waits: Option<[Pin<Box<Sleep>>; 2]>,
 }
 
 impl<T> Patient<T> {
@@ -119,13 +285,47 @@ impl<T> Patient<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> rt::Read for Patient<T> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: rt::ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+impl<T: AsyncRead + Unpin> Patient<T> {
+    /// Reads what still comes, for a while: until the other side is done, and within the bounds.
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let after = |ms| Box::pin(sleep(Duration::from_millis(ms)));
+        let waits = self.discard.waits.get_or_insert_with(|| [after(limits::SERVE_DISCARD_PAUSE_MS), after(limits::SERVE_DISCARD_MS)]);
+        let mut scratch = [0; 16 << 10];
+        while self.discard.bytes < limits::SERVE_DISCARD_BYTES_MAX {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            let read = Pin::new(self.io.inner_mut()).poll_read(context, &mut buffer);
+            match (read, buffer.filled().len()) {
+                (Poll::Ready(Ok(())), 1..) => {
+                    self.discard.bytes += buffer.filled().len();
+                    let pause = Duration::from_millis(limits::SERVE_DISCARD_PAUSE_MS);
+                    waits[0].as_mut().reset(tokio::time::Instant::now() + pause);
+                }
+                (Poll::Ready(_), _) => return Poll::Ready(()),
+                (Poll::Pending, _) => {
+                    let is_over = waits.iter_mut().any(|wait| wait.as_mut().poll(context).is_ready());
+                    return if is_over { Poll::Ready(()) } else { Poll::Pending };
+                }
+            }
+            if waits[1].is_elapsed() {
+                break;
+            }
+        }
+        Poll::Ready(())
     }
 }
 
-impl<T: AsyncWrite + Unpin> rt::Write for Patient<T> {
+impl<T: AsyncRead + Unpin> rt::Read for Patient<T> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: rt::ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        if read.is_ready() {
+            // Until a whole request was made of it.
+            self.unread.store(true, Ordering::Release);
+        }
+        read
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> rt::Write for Patient<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(context, bytes);
         self.patiently(context, result)
@@ -150,8 +350,15 @@ impl<T: AsyncWrite + Unpin> rt::Write for Patient<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let result = Pin::new(&mut self.io).poll_shutdown(context);
-        self.patiently(context, result)
+        if !self.discard.is_shut {
+            let result = Pin::new(&mut self.io).poll_shutdown(context);
+            ready!(self.patiently(context, result))?;
+            self.discard.is_shut = true;
+        }
+        if self.unread.load(Ordering::Acquire) {
+            ready!(self.poll_discard(context));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -160,20 +367,24 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use super::*;
+    use super::{
+        super::room::{Bounds, Room},
+        *,
+    };
 
     #[tokio::test]
     async fn a_caller_that_stands_still_is_hung_up_on() {
         let (closing, ending) = watch::channel(false);
         let routes = Router::new().route("/", get(|| async { "x".repeat(1 << 20) }));
-        let patience = Patience { head: Duration::from_millis(300), write: Duration::from_millis(400) };
-        let way = Way { routes, token: None, closing: ending, patience };
+        let patience = Patience { head: Duration::from_millis(300), write: Duration::from_millis(400), ..Patience::default() };
+        let way = Way { routes, entry: Entry::Own, closing: ending, patience };
+        let room = Room::new(Bounds::of(1_024, 1));
         // One sends half a head, one does not read its answer, one sends nothing between two requests.
         for (sent, wait) in [("GET / HT", patience.head), ("GET / HTTP/1.1\r\nhost: x\r\n\r\n", patience.write), ("", patience.head)] {
             let (mut here, there) = duplex(1 << 10);
             here.write_all(sent.as_bytes()).await.unwrap();
             let begun = tokio::time::Instant::now();
-            way.clone().serve(there).await;
+            way.clone().serve(there, room.enter(None)).await;
             let waited = begun.elapsed();
             assert!((wait..wait + Duration::from_millis(2_000)).contains(&waited), "`{sent}`: {waited:?}");
         }
@@ -186,7 +397,7 @@ mod tests {
             sleep(Duration::from_millis(100)).await;
             closing.send(true).unwrap();
         };
-        tokio::join!(way.clone().serve(there), end);
+        tokio::join!(way.clone().serve(there, room.enter(None)), end);
         assert!(begun.elapsed() >= Duration::from_millis(100 + limits::SERVE_LINGER_MS), "it was not answered only, and then left");
         let mut answer = String::new();
         here.read_to_string(&mut answer).await.unwrap();
@@ -194,7 +405,7 @@ mod tests {
         // Who knocks afterwards gets one answer.
         let (mut here, there) = duplex(1 << 22);
         here.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        way.serve(there).await;
+        way.serve(there, room.enter(None)).await;
         let mut answer = String::new();
         here.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer.matches("HTTP/1.1 200 OK\r\n").count(), 1);

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{Request, State},
     http::StatusCode,
     response::Response,
 };
 use serde_json::{Value, json};
 
-use super::{Server, answer, query, refused};
+use super::{IsFull, Server, answer, audience::Audience, query, refused, refused_as};
 use crate::model::{Code, Fault, RecipeName, limits, status::PodStatus};
 
 /// `GET /v1/pods?recipe=`: the pods that run, as a list.
@@ -30,8 +31,26 @@ pub async fn status(State(server): State<Arc<Server>>) -> Response {
     told(Ok(server.host.status()))
 }
 
+/// `GET /livez`: 200 while the server turns. For whoever comes.
+pub async fn livez() -> Response {
+    answer(StatusCode::OK, &json!({ "live": true }))
+}
+
+/// `GET /readyz`: 200 while calls are taken, 503 while they would be refused. For whoever comes.
+pub async fn readyz(State(server): State<Arc<Server>>, Extension(IsFull(full)): Extension<IsFull>) -> Response {
+    let ready = !full && server.host.accepts() && !*server.closing.borrow() && server.calls.available_permits() > 0;
+    answer(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &json!({ "ready": ready }))
+}
+
 /// `GET /v1/logs?recipe=&lines=`: the last lines that pods printed, oldest first.
-pub async fn logs(State(server): State<Arc<Server>>, request: Request) -> Response {
+pub async fn logs(State(server): State<Arc<Server>>, Extension(audience): Extension<Audience>, request: Request) -> Response {
+    if !audience.may_read_logs() {
+        let fault = Fault::new(Code::Usage, "what pods print is told to the server's own user");
+        return refused_as(
+            StatusCode::FORBIDDEN,
+            &fault.hint("`hob logs` on its machine, or `details = true` in `[serve]` of its hob.toml"),
+        );
+    }
     let asked = (|| {
         let [recipe, lines] = query(&request, ["recipe", "lines"])?;
         let recipe = recipe.map(|name| name.parse::<RecipeName>()).transpose()?;

@@ -1,7 +1,7 @@
 //! HTTP: requests become calls, outcomes and faults become responses.
 //!
 //! The routes and what all of them share; `calls.rs` runs calls, `looks.rs` tells of the host, `connection.rs` carries
-//! requests in. Every failure, of whatever kind, is a fault as JSON with the status of the fault table.
+//! requests in, `room.rs` says who has a connection, `audience.rs` who is told what. Every failure, of whatever kind, is a fault as JSON with the status of the fault table.
 
 use std::sync::Arc;
 
@@ -9,23 +9,27 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
     routing::{get, post},
 };
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use audience::Audience;
 
 use crate::{
     host::Host,
     model::{Code, Fault, limits},
 };
 
+pub mod audience;
 mod body;
 mod calls;
 pub mod connection;
 mod looks;
+pub mod room;
 mod sessions;
 pub mod token;
 
@@ -54,13 +58,8 @@ impl Server {
                 Fault::new(Code::ShuttingDown, "the server is ending and begins no call any more").hint("`hob serve` starts it again")
             );
         }
-        self.calls.clone().try_acquire_owned().map_err(|_| {
-            let mut fault =
-                Fault::new(Code::Overloaded, format!("{} calls are under way, the most that run at once", limits::SERVE_CALLS_MAX))
-                    .hint("call again a little later");
-            fault.retry_after = Some(limits::SERVE_RETRY_MS);
-            fault
-        })
+        let full = |_| overloaded(format!("{} calls are under way, the most that run at once", limits::SERVE_CALLS_MAX));
+        self.calls.clone().try_acquire_owned().map_err(full)
     }
 }
 
@@ -79,6 +78,8 @@ pub fn routes(server: Arc<Server>) -> Router {
         .route("/v1/status", get(looks::status))
         .route("/v1/logs", get(looks::logs))
         .route("/v1/health", get(looks::health))
+        .route("/livez", get(looks::livez))
+        .route("/readyz", get(looks::readyz))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(server)
@@ -96,6 +97,14 @@ async fn wrong_method(State(_): State<Arc<Server>>, request: Request) -> Respons
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// What Hob itself says, until it is known to whom. See [`said`].
+#[derive(Clone)]
+struct Said(Value);
+
+/// Whether the room was full when this request's connection came.
+#[derive(Clone, Copy)]
+pub struct IsFull(pub bool);
+
 fn response(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
@@ -103,21 +112,25 @@ fn response(status: StatusCode, body: impl Into<Body>) -> Response {
     response
 }
 
-/// A value as the whole body.
+/// A value as the whole body, once it is known who reads it.
 fn answer(status: StatusCode, value: &impl Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(body) => response(status, body),
+    match serde_json::to_value(value) {
+        Ok(value) => {
+            let mut response = response(status, Body::empty());
+            response.extensions_mut().insert(Said(value));
+            response
+        }
         Err(error) => refused(&Fault::new(Code::Internal, format!("an answer cannot be written: {error}"))),
     }
 }
 
 /// A fault, with the status that the fault table gives it.
-fn refused(fault: &Fault) -> Response {
+pub fn refused(fault: &Fault) -> Response {
     refused_as(StatusCode::from_u16(fault.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), fault)
 }
 
 fn refused_as(status: StatusCode, fault: &Fault) -> Response {
-    let mut response = response(status, json!({ "fault": fault }).to_string());
+    let mut response = answer(status, &json!({ "fault": fault }));
     if let Some(retry_after) = fault.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.div_ceil(1_000)));
     }
@@ -125,6 +138,35 @@ fn refused_as(status: StatusCode, fault: &Fault) -> Response {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
+}
+
+/// A response as `audience` reads it: the one place where Hob's own words become bytes. A recipe's output is in it already.
+pub fn said(mut response: Response, audience: &Audience) -> Response {
+    if let Some(Said(value)) = response.extensions_mut().remove() {
+        *response.body_mut() = Body::from(audience.told(value).to_string());
+    }
+    response
+}
+
+/// Whether a request asks how the server does, which whoever comes may know: no more than that.
+pub fn is_probe(method: &Method, path: &str) -> bool {
+    [Method::GET, Method::HEAD].contains(method) && ["/livez", "/readyz"].contains(&path)
+}
+
+/// Whether a request only looks at the host, which there is always room for.
+pub fn is_look(method: &Method, path: &str) -> bool {
+    *method == Method::GET && ["/v1/status", "/v1/health", "/v1/pods", "/v1/logs"].contains(&path)
+}
+
+/// All connections are at work.
+pub fn overfull() -> Fault {
+    overloaded("all connections of the server are at work".to_owned())
+}
+
+fn overloaded(message: String) -> Fault {
+    let mut fault = Fault::new(Code::Overloaded, message).hint("call again a little later");
+    fault.retry_after = Some(limits::SERVE_RETRY_MS);
+    fault
 }
 
 /// The text of a header.

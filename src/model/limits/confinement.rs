@@ -63,6 +63,9 @@ pub const EGRESS_CONNECTIONS_MAX: usize = 64;
 /// Largest head of a request that a pod sends out, or of the answer to it, in bytes: what servers take, and some room for long cookies.
 pub const EGRESS_HEAD_BYTES_MAX: usize = 64 << 10;
 
+/// Answers of the kind `1xx` that a server may send a pod before its answer proper: one is usual, and each is read and dropped.
+pub const EGRESS_INFORMATIONAL_MAX: usize = 16;
+
 /// The head of a request from a pod, from its first byte to its last, in milliseconds: it comes from the same machine.
 pub const EGRESS_HEAD_MS: u64 = 10_000;
 

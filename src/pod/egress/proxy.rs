@@ -8,13 +8,16 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::{
-    Method, Request, Response, StatusCode, Uri, Version,
+    Method, Request, Response, StatusCode, Version,
     body::Incoming,
     client,
     ext::ReasonPhrase,
@@ -27,6 +30,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::copy_bidirectional,
     net::TcpStream,
+    sync::Notify,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -39,7 +43,7 @@ use super::{
 };
 use crate::model::{
     grant::Endpoint,
-    limits::{EGRESS_ADDRESSES_MAX, EGRESS_HEAD_BYTES_MAX},
+    limits::{EGRESS_ADDRESSES_MAX, EGRESS_HEAD_BYTES_MAX, EGRESS_INFORMATIONAL_MAX},
 };
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
@@ -72,6 +76,18 @@ impl Connection {
     fn beyond(&self) -> std::sync::MutexGuard<'_, Beyond> {
         self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells when a request got more answers of the kind `1xx` (an answer is to come) than any server has reason to send.
+fn early_answers(request: &mut Request<Incoming>) -> Arc<Notify> {
+    let (count, told) = (AtomicUsize::new(0), Arc::new(Notify::new()));
+    let too_many = told.clone();
+    hyper::ext::on_informational(request, move |_| {
+        if count.fetch_add(1, Ordering::Relaxed) == EGRESS_INFORMATIONAL_MAX {
+            too_many.notify_one();
+        }
+    });
+    told
 }
 
 impl<R: Resolve> Proxy<R> {
@@ -143,8 +159,7 @@ impl<R: Resolve> Proxy<R> {
         let failed = |error: hyper::Error| Denied::failed(format!("`{endpoint}` gave no answer: {error}"));
         let (mut parts, body) = request.into_parts();
         target::onward(&mut parts.headers, endpoint)?;
-        let path = parts.uri.path_and_query().cloned();
-        parts.uri = path.map_or(Uri::from_static("/"), Uri::from);
+        parts.uri = target::path(&parts.uri)?;
         parts.version = Version::HTTP_11;
         // What hyper noted about the way in (spelling, an upgrade) says nothing about the way out.
         parts.extensions.clear();
@@ -157,7 +172,15 @@ impl<R: Resolve> Proxy<R> {
             }
         });
         connection.beyond().carrier = Some(AbortOnDropHandle::new(carrier));
-        let (mut parts, body) = sender.send_request(Request::from_parts(parts, body)).await.map_err(failed)?.into_parts();
+        let mut request = Request::from_parts(parts, body);
+        let too_many = early_answers(&mut request);
+        let (mut parts, body) = tokio::select! {
+            answer = sender.send_request(request) => answer.map_err(failed)?.into_parts(),
+            () = too_many.notified() => {
+                let text = format!("`{endpoint}` answered more than {EGRESS_INFORMATIONAL_MAX} times that an answer is to come");
+                return Err(Denied::failed(text));
+            }
+        };
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Denied::failed(format!("`{endpoint}` changes the protocol, which nobody asked of it")));
         }

@@ -77,6 +77,15 @@ pub(super) fn wanted(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<
     format!("{}{port}", authority.host()).parse().map_err(|_| wrong())
 }
 
+/// The path and query of a request as they go on: with a `/` before them, whatever stood between them and the name.
+///
+/// Errors: never for an address that hyper parsed.
+pub(super) fn path(uri: &Uri) -> Result<Uri, Denied> {
+    let text = uri.path_and_query().map_or("", |path| path.as_str());
+    let text = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
+    text.parse().map_err(|_| Denied::malformed(format!("`{}` is no path", shown(&text))))
+}
+
 /// Whether an endpoint was granted, by its name and port.
 pub(super) fn check(endpoint: &Endpoint, allowed: &BTreeSet<Endpoint>, recipe: &str) -> Result<(), Denied> {
     if allowed.contains(endpoint) {
@@ -205,6 +214,21 @@ mod tests {
             [(("content-length", "5"), false), (("transfer-encoding", "chunked"), false), (("content-length", "0"), true)]
         {
             assert_eq!(read("CONNECT", "a.example:443", &[header]).is_ok(), taken, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_begins_with_a_slash() {
+        for (uri, expected) in [
+            ("http://a.example:80", "/"),
+            ("http://a.example:80#x", "/"),
+            ("http://a.example/#x", "/"),
+            ("http://a.example?q=1", "/?q=1"),
+            ("http://a.example/b?q=1#x", "/b?q=1"),
+        ] {
+            let Ok(uri) = uri.parse::<Uri>() else { panic!("{uri}") };
+            assert_eq!(path(&uri).unwrap().to_string(), expected, "{uri}");
+            assert_eq!(path(&uri).unwrap().path_and_query().map(|path| path.as_str()), Some(expected), "{uri}");
         }
     }
 

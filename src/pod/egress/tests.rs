@@ -108,6 +108,44 @@ async fn server(until: &'static str, answer: &'static str) -> (SocketAddr, tokio
 }
 
 #[tokio::test]
+async fn a_server_that_only_ever_promises_an_answer_is_left() {
+    let early = "HTTP/1.1 102 Processing\r\n\r\n";
+    let usual = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+    let (at, _told) = server("\r\n\r\n", usual).await;
+    let answer = out(&[at.to_string()]).ask(format!("GET http://{at}/ HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hi"), "{answer}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let promising = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut sent = 0_u64;
+        // For as long as anybody takes it.
+        while stream.write_all(early.repeat(64).as_bytes()).await.is_ok() {
+            sent += 64;
+        }
+        sent
+    });
+    let answer = out(&[at.to_string()]).ask(format!("GET http://{at}/ HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("more than 16 times"), "{answer}");
+    assert!(timeout(LONG, promising).await.expect("it is read for ever").unwrap() >= 64);
+}
+
+#[tokio::test]
+async fn a_request_without_a_path_asks_for_the_root() {
+    for address in ["", "#x", "/#x"] {
+        let (at, mut told) = server("\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let answer = out(&[at.to_string()]).ask(format!("GET http://{at}{address} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+        if answer.starts_with("HTTP/1.1 200 ") {
+            let asked = told.recv().await.unwrap();
+            assert!(asked.starts_with("GET / HTTP/1.1\r\n"), "{address}: {asked}");
+        } else {
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{address}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_tunnel_carries_bytes_and_half_closes_both_ways() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let there = listener.local_addr().unwrap();

@@ -9,7 +9,7 @@ use std::{
     net::TcpStream,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, ExitStatus},
+    process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
 };
 
@@ -44,6 +44,9 @@ class Subject:
             return os.getpid()
         if do == "crash":
             os.kill(os.getpid(), 11)
+        if do == "raise":
+            print("planted in the log")
+            raise RuntimeError("went wrong in " + __file__)  # planted
         if do == "fail":
             raise hob_pod.Fault("invalid_input", "not this one")
         return input
@@ -84,7 +87,14 @@ impl Serving {
     #[track_caller]
     pub fn start_with(rig: &Rig, words: &[&str], variables: &[(&str, &str)]) -> Serving {
         let mut command = rig.command(&[&["serve", "--json"], words].concat());
-        let mut child = command.envs(variables.iter().copied()).spawn().unwrap();
+        command.envs(variables.iter().copied());
+        Serving::started(command)
+    }
+
+    /// What `command` starts, once it says where it is.
+    #[track_caller]
+    pub fn started(mut command: Command) -> Serving {
+        let mut child = command.spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
         let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said:?} {}", stderr(&mut child)));

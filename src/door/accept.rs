@@ -1,0 +1,79 @@
+//! Taking connections: everybody is let in at once, whoever must go for that goes, and nobody waits in the kernel.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, UnixListener},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::http::{
+    connection::{Way, closed},
+    room::Room,
+};
+use crate::model::{ServeRules, limits};
+
+/// A way in.
+pub enum Listener {
+    Unix(UnixListener),
+    /// With the rules that say which addresses are proxies.
+    Tcp(TcpListener, Arc<RwLock<ServeRules>>),
+}
+
+impl Listener {
+    /// The address that counts for somebody who came from there.
+    fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
+        let Listener::Tcp(_, rules) = self else { return None };
+        let rules = rules.read().unwrap_or_else(PoisonError::into_inner);
+        let peer = peer.to_canonical();
+        (!rules.proxies.contains(&peer)).then_some(peer)
+    }
+}
+
+/// Takes connections until the server ends, and then those that had knocked before: until none comes for a moment, and no longer than a while,
+/// however many go on knocking.
+pub async fn accept(listener: Listener, way: Way, room: Arc<Room>) {
+    let mut closing = way.closing.clone();
+    loop {
+        let ended = tokio::select! {
+            biased;
+            () = closed(&mut closing) => true,
+            () = accept_one(&listener, &way, &room) => false,
+        };
+        if ended {
+            break;
+        }
+    }
+    let (moment, end) = (Duration::from_millis(limits::SERVE_LINGER_MS), Instant::now() + Duration::from_millis(limits::SERVE_KNOCKERS_MS));
+    let knockers = async { while timeout(moment, accept_one(&listener, &way, &room)).await.is_ok() {} };
+    let _ = timeout_at(end, knockers).await;
+}
+
+/// Takes one connection. Dropped between two, nothing is lost.
+async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>) {
+    let taken = match listener {
+        Listener::Unix(unix) => unix.accept().await.map(|(stream, _)| {
+            let (way, seat) = (way.clone(), room.enter(None));
+            tokio::spawn(way.serve(stream, seat));
+        }),
+        Listener::Tcp(tcp, _) => tcp.accept().await.map(|(stream, peer)| {
+            // An answer is one write: waiting for more of it would only be waiting.
+            let _ = stream.set_nodelay(true);
+            let (way, seat) = (way.clone(), room.enter(listener.counted(peer.ip())));
+            tokio::spawn(way.serve(stream, seat));
+        }),
+    };
+    match taken {
+        Ok(()) => room.settled().await,
+        Err(error) => {
+            // Mostly too many open files: whoever said nothing so far goes for the next one.
+            tracing::warn!("a connection was not taken: {error}");
+            room.make_way();
+            sleep(Duration::from_millis(limits::SERVE_LINGER_MS)).await;
+        }
+    }
+}
