@@ -157,7 +157,6 @@ impl Way {
                 false => std::future::pending().await,
             }
         };
-        let goodbye = Duration::from_millis(limits::SERVE_GOODBYE_MS);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = no_stranger => return tracing::debug!("a connection showed no request and was closed"),
@@ -165,13 +164,15 @@ impl Way {
                 if seat.is_stranger() {
                     return tracing::debug!("a connection showed no request and was closed for another one");
                 }
+                // Should it have begun a request in this moment, that is answered.
                 connection.as_mut().graceful_shutdown();
-                timeout(goodbye, connection).await.unwrap_or(Ok(()))
+                connection.await
             }
             () = closed(&mut self.closing), if !is_late => {
                 // What was sent before the end was known is still answered: what is silent until then goes.
                 match timeout(Duration::from_millis(limits::SERVE_LINGER_MS), connection.as_mut()).await {
                     Ok(ended) => ended,
+                    Err(_) if seat.is_stranger() => return,
                     Err(_) => {
                         connection.as_mut().graceful_shutdown();
                         connection.await

@@ -143,7 +143,10 @@ fn refused_as(status: StatusCode, fault: &Fault) -> Response {
 /// A response as `audience` reads it: the one place where Hob's own words become bytes. A recipe's output is in it already.
 pub fn said(mut response: Response, audience: &Audience) -> Response {
     if let Some(Said(value)) = response.extensions_mut().remove() {
-        *response.body_mut() = Body::from(audience.told(value).to_string());
+        let text = audience.told(value).to_string();
+        // The router has said how long the empty body is.
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+        *response.body_mut() = Body::from(text);
     }
     response
 }
