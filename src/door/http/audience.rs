@@ -85,6 +85,7 @@ const CALLER_DETAIL: &[&str] = &[
 /// Keys of a `detail` that are the operator's: they hold what pods printed, what Python says of its frames and variables, and places on the
 /// server's disk or network.
 const OPERATOR_DETAIL: &[&str] = &[
+    "case",
     "cause",
     "causes",
     "command",

@@ -122,9 +122,9 @@ async fn storm(strangers: usize, readers: usize) {
 async fn stranger(number: usize, address: Arc<str>, told: Arc<Told>, over: Arc<AtomicBool>) {
     while !over.load(Ordering::Acquire) {
         let Ok(mut stream) = TcpStream::connect(&*address).await else { continue };
-        let said: &[u8] = match number % 3 {
-            0 => b"",
-            1 => b"POST /v1/calls HTTP/1.1\r\nhost: x\r\n",
+        let said: &[u8] = match number % 20 {
+            0..10 => b"",
+            10..19 => b"POST /v1/calls HTTP/1.1\r\nhost: x\r\n",
             _ => b"GET /v1/status HTTP/1.1\r\nhost: x\r\nauthorization: Bearer 0\r\n\r\n",
         };
         let _ = stream.write_all(said).await;
@@ -136,7 +136,7 @@ async fn stranger(number: usize, address: Arc<str>, told: Arc<Told>, over: Arc<A
                 Ok(Ok(_)) | Err(_) => {}
             }
         }
-        if number % 3 < 2 {
+        if number % 20 < 19 {
             told.evicted.fetch_add(1, Ordering::Relaxed);
         }
         sleep(Duration::from_millis(100)).await;
