@@ -159,7 +159,9 @@ fn status_and_doctor_show_the_zygotes_of_the_server_and_pods_show_what_was_forke
         call();
     }
     let pods = rig.hob(&["pods", "--json"]).json();
-    assert_eq!((&pods[0]["forked"], &pods[0]["sandbox"]), (&json!(true), &json!({ "class": "full" })), "{pods}");
+    let sandbox = &pods[0]["sandbox"];
+    assert_eq!((&pods[0]["forked"], &sandbox["class"], &sandbox["missing"]), (&json!(true), &json!("full"), &json!(null)), "{pods}");
+    assert!(["group", "watched"].contains(&sandbox["memory"].as_str().unwrap()), "{pods}");
 }
 
 #[test]
