@@ -22,7 +22,7 @@ use super::{
     poison::Ended,
     registry,
     residing::loads_less,
-    seat::End,
+    seat::{End, Why},
     state::{AskId, Ending},
 };
 use crate::model::{
@@ -97,9 +97,13 @@ impl Driver {
         self.residing.end();
         self.seat.report(&mut self.report);
         self.seat.over(End {
-            unwanted,
+            why: match unwanted {
+                _ if ending == Ending::NeverBegan => Why::NeverBegan,
+                true if self.residing.is_refused => Why::Refused,
+                true => Why::Failed,
+                false => Why::Asked,
+            },
             was_ready,
-            is_refused: self.residing.is_refused,
             was_useful: self.shared.was_useful.load(Ordering::Relaxed),
             was_killed_at_start: !was_ready && self.blame.is_none() && ending == Ending::Signal(SIGKILL),
             fault,

@@ -29,7 +29,7 @@ use super::{
     refusals::{Refusals, ending, everybody, overdue},
     restarts::{MayStart, Restarts},
     schedule::{Group, Schedule, Ticket, Waiting, grow},
-    seat::{End, Seat},
+    seat::{End, Seat, Why},
 };
 use crate::model::{
     Code, Fault, Priority, Verified,
@@ -95,6 +95,8 @@ pub(super) struct Book {
     /// Ends of pods since the last good answer; a start that came to nothing counts for several.
     pub(super) failing: u32,
     pub(super) last_fault: Option<Fault>,
+    /// Why there never will be a place for a pod's models, while that is why none is started.
+    pub(super) hopeless: Option<Fault>,
 }
 
 /// One pod, from the wish to have it until it is buried.
@@ -150,6 +152,7 @@ impl Pool {
                 crashes: 0,
                 failing: 0,
                 last_fault: None,
+                hopeless: None,
             }),
         }))
     }
@@ -224,7 +227,7 @@ impl Pool {
         book.restarts.lift();
         book.poison.clear();
         self.0.suspects.store(false, Ordering::Relaxed);
-        (book.failing, book.lever) = (0, 0);
+        (book.failing, book.lever, book.hopeless) = (0, 0, None);
         let failed = self.0.dispatch(&mut book, self.0.now());
         drop(book);
         failed.send();
@@ -475,10 +478,7 @@ impl Inner {
                 // It may have been ready before it was known.
                 self.offer(&book, None);
             }
-            Err(fault) => self.over(
-                seat,
-                End { unwanted: true, was_ready: false, is_refused: false, was_useful: false, was_killed_at_start: false, fault },
-            ),
+            Err(fault) => self.over(seat, End { why: Why::Failed, was_ready: false, was_useful: false, was_killed_at_start: false, fault }),
         }
     }
 
@@ -488,21 +488,34 @@ impl Inner {
         book.members.retain(|member| member.seat != seat);
         let now = self.now();
         let mut failed = Refusals::none();
-        if end.unwanted && end.is_refused {
-            book.last_fault = Some(end.fault.clone());
-            if !book.members.iter().any(|member| !member.leaving) {
-                failed = Refusals(everybody(&mut book), Some(end.fault));
+        let jitter = (RandomState::new().hash_one(seat) % 1_000) as f64 / 1_000.0;
+        match end.why {
+            Why::Asked => {}
+            // What waits gets another one.
+            Why::NeverBegan => book.restarts.died(now, false, jitter),
+            Why::Refused => {
+                book.last_fault = Some(end.fault.clone());
+                // One that is serving had a place: there may be one again.
+                match book.members.iter().any(|member| member.ready && !member.leaving) {
+                    true => book.restarts.died(now, false, jitter),
+                    false => {
+                        book.restarts.hopeless(now);
+                        book.hopeless = Some(end.fault.clone());
+                        failed = Refusals(everybody(&mut book), Some(end.fault));
+                    }
+                }
             }
-        } else if end.unwanted {
-            book.crashes += 1;
-            book.failing += if end.was_ready { 1 } else { UNUSED_START_ENDS };
-            book.last_fault = Some(end.fault.clone());
-            let jitter = (RandomState::new().hash_one(seat) % 1_000) as f64 / 1_000.0;
-            book.restarts.died(now, end.was_useful, jitter);
-            // What fails to start would fail for everybody who waits; unless another pod serves them.
-            let others = book.members.iter().any(|member| !member.leaving);
-            if !end.was_ready && !end.was_killed_at_start && !others {
-                failed = Refusals(everybody(&mut book), Some(end.fault));
+            Why::Failed => {
+                book.crashes += 1;
+                book.failing += if end.was_ready { 1 } else { UNUSED_START_ENDS };
+                book.last_fault = Some(end.fault.clone());
+                book.hopeless = None;
+                book.restarts.died(now, end.was_useful, jitter);
+                // What fails to start would fail for everybody who waits; unless another pod serves them.
+                let others = book.members.iter().any(|member| !member.leaving);
+                if !end.was_ready && !end.was_killed_at_start && !others {
+                    failed = Refusals(everybody(&mut book), Some(end.fault));
+                }
             }
         }
         let cooling = self.dispatch(&mut book, now);

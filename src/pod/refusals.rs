@@ -45,6 +45,10 @@ impl Inner {
     }
 
     pub(super) fn cooling(&self, book: &Book, left: Duration) -> Fault {
+        // Nothing failed that waiting would mend.
+        if let Some(fault) = &book.hopeless {
+            return fault.clone();
+        }
         let name = self.name();
         let fault = Fault::new(Code::CoolingDown, format!("the pods of `{name}` failed again and again; none is started for now"))
             .hint(format!("mend the cause, which is in `detail.last_fault`; `hob pods --lift {name}` tries again at once"))

@@ -76,11 +76,7 @@ impl Restarts {
         match &self.quarantine {
             // A sibling that fell to the same cause: it says nothing new.
             Some(quarantine) if quarantine.until > now => return,
-            // The trial failed.
-            Some(quarantine) => {
-                let length = quarantine.length.saturating_mul(2).min(Duration::from_millis(QUARANTINE_MAX_MS));
-                return self.begin_quarantine(now, length);
-            }
+            Some(_) => return self.hopeless(now),
             None => {}
         }
         self.last = now;
@@ -93,11 +89,21 @@ impl Restarts {
         let window = Duration::from_millis(RESTART_WINDOW_MS);
         let is_burst = self.recent.len() == RESTART_BUDGET && self.recent.front().is_some_and(|first| now.saturating_sub(*first) <= window);
         if is_burst || self.unanswered >= RESTART_ROW_MAX {
-            return self.begin_quarantine(now, Duration::from_millis(QUARANTINE_MIN_MS));
+            return self.hopeless(now);
         }
         // Anything that is no share of one counts as the longest wait.
         let jitter = if (0.0..=1.0).contains(&jitter) { jitter } else { 1.0 };
         self.not_before = now.saturating_add(wait(self.row).mul_f64(0.5 + jitter / 2.0));
+    }
+
+    /// The trial failed, or what a pod wants can never be had: none is started before a quarantine is over.
+    pub fn hopeless(&mut self, now: Duration) {
+        let length = match &self.quarantine {
+            Some(quarantine) if quarantine.until > now => return,
+            Some(quarantine) => quarantine.length.saturating_mul(2).min(Duration::from_millis(QUARANTINE_MAX_MS)),
+            None => Duration::from_millis(QUARANTINE_MIN_MS),
+        };
+        self.begin_quarantine(now, length);
     }
 
     /// A pod of the recipe answered well, any of them: what works is not quarantined, and the budget is whole again. A wait becomes short,

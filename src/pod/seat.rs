@@ -59,13 +59,23 @@ pub(super) struct Unit {
     pub is_tiny: bool,
 }
 
+/// Why a pod is no more. All but the first are for the restart policy, whatever `min` wants: a pod that served nobody is not replaced at once for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It was asked to go: by its operator, for another's sake, for its age, to load with less. Each of these ends by itself.
+    Asked,
+    /// It could not be forked: there was no pod.
+    NeverBegan,
+    /// There never will be a place for its models: nothing failed, and trying again is no use.
+    Refused,
+    /// It failed.
+    Failed,
+}
+
 /// How a pod's life ended, for the pool.
 pub(super) struct End {
-    /// Nobody asked it to go.
-    pub unwanted: bool,
+    pub why: Why,
     pub was_ready: bool,
-    /// There never will be a place for its models: nothing failed, and trying again is no use.
-    pub is_refused: bool,
     /// It had answered well.
     pub was_useful: bool,
     /// Ended by SIGKILL before it was ready, and not by us: whoever did that, the recipe is not to blame.

@@ -11,6 +11,7 @@ mod doctoring;
 mod documented;
 mod dripping;
 mod faults;
+mod floods;
 mod freezing;
 mod granting;
 mod homes;

@@ -353,6 +353,43 @@ async fn what_can_never_be_had_is_said_with_its_numbers() {
     rig.close().await;
 }
 
+/// What can never be had refuses asks, not pods: it is not tried again and again, however many pods are to be kept ready.
+#[tokio::test]
+async fn a_place_that_can_never_be_had_starts_no_pods_for_ever_and_hangs_no_call() {
+    let rig = rig(8 * GB, 0, "memory_bytes = 1000000000").await;
+    for min in [1, 2] {
+        let name = format!("never{min}");
+        let starts = rig.open().join(format!("starts-{min}"));
+        let source = format!(
+            "open({:?}, 'a').write('x')\nclass Subject:\n    def run(self, input):\n        return input\n",
+            starts.display().to_string()
+        );
+        let pod = format!("min = {min}\nmax = {min}\nresidency = {{ memory_bytes = 2000000000 }}");
+        let recipe = rig.pool(&name, &source, &pod, "deadline_ms = 30000");
+        // All at once, and one after the other.
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let (host, call) = (rig.host.clone(), call(&recipe, json!({})));
+            calls.spawn(async move { host.call(call).await });
+        }
+        let mut ends = calls.join_all().await;
+        for _ in 0..20 {
+            ends.push(rig.run(&recipe, json!({})).await);
+        }
+        for end in ends {
+            let fault = end.unwrap_err();
+            assert!(fault.code == Code::OutOfMemory && fault.message.contains("take 2000000000 bytes"), "{fault}");
+        }
+        let count = std::fs::read_to_string(&starts).unwrap_or_default().len();
+        assert!((1..=4).contains(&count), "{count} pods were started for 24 calls");
+        let pools = rig.host.status().pools;
+        let pool = pools.iter().find(|pool| pool.recipe == format!("test/{name}")).unwrap();
+        assert_eq!(pool.health, hob::model::status::Health::Quarantined, "{pool:?}");
+        assert_eq!(pool.last_fault.as_ref().map(|fault| fault.code), Some(Code::OutOfMemory));
+    }
+    rig.close().await;
+}
+
 #[tokio::test]
 async fn what_was_measured_counts_for_the_next_host() {
     let rig = rig(8 * GB, 0, "").await;

@@ -7,7 +7,7 @@ pub const LANE_WAITING_BYTES_MAX: usize = 1 << 20;
 pub const LANE_WAITING_DESCRIPTORS_MAX: usize = 16;
 
 /// How long a pod may leave so much unread, in milliseconds: longer than a busy machine keeps its control thread from running.
-pub const LANE_WAITING_MS: u64 = 10_000;
+pub const LANE_WAITING_MS: u64 = 5_000;
 
 /// Largest report of progress that is told to a caller, in bytes of JSON.
 pub const PROGRESS_BYTES_MAX: usize = 64 << 10;

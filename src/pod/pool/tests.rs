@@ -48,7 +48,7 @@ impl Paper {
     fn dies(&self) {
         self.seat.fail();
         let fault = Fault::new(Code::Crashed, "on paper");
-        self.seat.over(End { unwanted: true, was_ready: true, is_refused: false, was_useful: false, was_killed_at_start: false, fault });
+        self.seat.over(End { why: Why::Failed, was_ready: true, was_useful: false, was_killed_at_start: false, fault });
     }
 }
 
@@ -75,12 +75,17 @@ struct Rig {
 impl Rig {
     /// With so many pods, each ready for its first unit.
     async fn new(pods: usize, max: usize, concurrency: u32) -> Rig {
+        let rig = Rig::unready(pods, max, concurrency);
+        rig.ready(pods).await;
+        rig
+    }
+
+    fn unready(pods: usize, max: usize, concurrency: u32) -> Rig {
         let recipe = Verified::on_paper(Manifest::parse(MANIFEST, "recipe.toml").unwrap());
         let papers = Arc::new(Papers::default());
         let spec = PoolSpec { min: pods, max, idle_timeout_ms: 1_000 };
         let rig = Rig { pool: Pool::new(Arc::new(recipe), spec, concurrency, papers.clone()), papers };
         rig.pool.warm();
-        rig.ready(pods).await;
         rig
     }
 
@@ -111,6 +116,33 @@ impl Rig {
             priority: Priority::Normal,
             events: crate::model::events::channel(1).0,
         })
+    }
+}
+
+/// Ten minutes of a recipe that is to have pods ready, and whose pods all end in one way before they serve anybody.
+#[tokio::test(start_paused = true)]
+async fn no_end_of_a_pod_that_served_nobody_is_outside_the_restart_policy() {
+    for why in [Why::Refused, Why::NeverBegan, Why::Failed] {
+        for min in [1, 2] {
+            let rig = Rig::unready(min, min, 1);
+            let (mut over, mut refused) = (0, 0);
+            for _ in 0..6_000 {
+                advance(Duration::from_millis(100)).await;
+                for paper in rig.pods().into_iter().skip(over) {
+                    over += 1;
+                    paper.seat.fail();
+                    let fault = Fault::new(if why == Why::Refused { Code::OutOfMemory } else { Code::Crashed }, "on paper");
+                    paper.seat.over(End { why, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
+                    // Whoever calls now is told at once why there is none, and starts none.
+                    if why == Why::Refused {
+                        refused += usize::from(rig.ask().err().is_some_and(|fault| fault.code == Code::OutOfMemory));
+                    }
+                }
+            }
+            assert!((4..=14).contains(&over), "{why:?}, min {min}: {over} starts in ten minutes");
+            assert_ne!(rig.pool.status().health, Health::Good, "{why:?}, min {min}");
+            assert!(why != Why::Refused || refused >= over - min, "{refused} of {over}");
+        }
     }
 }
 
