@@ -108,6 +108,9 @@ fn layers(trial: &Trial) -> Vec<[String; 2]> {
         let lacks: String = landlock_lacks(version).into_iter().map(|lack| format!("; {lack}")).collect();
         found.push_str(&format!(", version {version}{lacks}"));
     }
+    if trial.apart {
+        rows.push(["processes".to_owned(), "enforced: each pod has a process namespace of its own".to_owned()]);
+    }
     rows
 }
 

@@ -82,6 +82,9 @@ pub struct Trial {
     pub acts: Vec<Act>,
     /// Acts that only a missing layer would have denied.
     pub untried: Vec<String>,
+    /// Whether it had a process namespace of its own: where Landlock does not hold signals.
+    #[serde(default)]
+    pub apart: bool,
 }
 
 /// One layer of the sandbox.
@@ -144,7 +147,7 @@ pub fn landlock_lacks(version: u32) -> Vec<&'static str> {
         (3, "files that may be read may be cut short (Linux 6.2)"),
         (4, "TCP ports are not told apart (Linux 6.7)"),
         (5, "commands to device files are not denied (Linux 6.10)"),
-        (LANDLOCK_WANTED, "signals and abstract sockets reach outside (Linux 6.12): the proof at a pod's start fails"),
+        (LANDLOCK_WANTED, "signals are not held (Linux 6.12): pods have a process namespace each for that, and none is forked"),
         (9, "a socket that is made in a granted folder while a pod runs can be connected to (Linux 7.1)"),
     ];
     SINCE.iter().filter(|(since, _)| version < *since).map(|(_, lack)| *lack).collect()
@@ -183,10 +186,18 @@ impl Doctor {
         }
         let version = self.trial.as_ref().and_then(|trial| trial.landlock);
         match version {
-            Some(version) if version < LANDLOCK_WANTED => next.push(format!(
-                "run Linux 6.12 or newer: this kernel ({}) has version {version} of Landlock, wanted {LANDLOCK_WANTED}",
-                self.machine.kernel
-            )),
+            Some(version) if version < LANDLOCK_WANTED && self.refused_by("processes") => {
+                next.push(format!(
+                    "run Linux 6.12 or newer: this kernel ({}) has version {version} of Landlock, wanted {LANDLOCK_WANTED} where pods cannot have \
+                     process namespaces",
+                    self.machine.kernel
+                ));
+                if self.machine.container {
+                    next.push(
+                        "or let this container mount /proc: for Docker or Podman `--security-opt systempaths=unconfined`".to_owned(),
+                    );
+                }
+            }
             None if broken("landlock") => next.push(format!(
                 "switch Landlock on: Linux 6.12 or newer (this is {}), built with CONFIG_SECURITY_LANDLOCK, and `landlock` in `lsm=` of its \
                  command line; /sys/kernel/security/lsm lists what is on",
@@ -214,6 +225,10 @@ impl Doctor {
         next
     }
 
+    fn refused_by(&self, layer: &str) -> bool {
+        self.trial.as_ref().and_then(|trial| trial.whole.as_ref()).is_some_and(|refused| refused.layer == layer)
+    }
+
     fn about_namespaces(&self) -> Vec<String> {
         let is = |name: &str, value: &str| self.machine.settings.iter().any(|(known, found)| known == name && found == value);
         let mut next = Vec::new();
@@ -225,7 +240,8 @@ impl Doctor {
         }
         if is("kernel.apparmor_restrict_unprivileged_userns", "1") {
             next.push(
-                "give the interpreter an AppArmor profile with `userns,`, or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
+                "load the AppArmor profile `packaging/apparmor/hob` (`apparmor_parser -r`), which lets Hob and its interpreters make user namespaces, or \
+                 `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
                     .to_owned(),
             );
         }
@@ -265,7 +281,7 @@ mod tests {
             python: tool("/usr/bin/python3"),
             uv: tool("/usr/bin/uv"),
             without: Vec::new(),
-            trial: Some(Trial { layers, landlock, whole, missing: Vec::new(), acts: Vec::new(), untried: Vec::new() }),
+            trial: Some(Trial { layers, landlock, whole, missing: Vec::new(), acts: Vec::new(), untried: Vec::new(), apart: false }),
             bounds: Bounds { memory: false, processes: false, text: String::new() },
             gpu: Vec::new(),
             zygotes: Possible { possible: true, why: None },
@@ -292,10 +308,13 @@ mod tests {
 
     #[test]
     fn each_lack_has_its_next_step() {
-        let old =
-            found([None, Some("signalling the host was not denied"), None], Some(5), Some(("proof", "signalling the host was not denied")));
-        let (confined, verdict, next) = judged(old, None);
-        assert!(!confined && verdict.contains("proof: signalling the host"), "{verdict}");
+        // An old kernel is no lack where pods have process namespaces.
+        assert!(judged(found([None; 3], Some(5), None), None).0);
+        let old = found([None; 3], Some(5), Some(("processes", "mounting /proc: Operation not permitted")));
+        let (confined, verdict, next) = judged(old.clone(), None);
+        assert!(!confined && verdict.contains("processes: mounting /proc") && !next.contains("systempaths"), "{verdict}");
+        let container = Doctor { machine: Machine { container: true, ..old.machine.clone() }, ..old };
+        assert!(judged(container, None).2.contains("systempaths=unconfined"));
         assert!(next.contains("Linux 6.12") && next.contains("version 5") && next.contains("--reduced"), "{next}");
 
         let mut barred = found([Some("No space left on device"), None, None], Some(7), Some(("namespaces", "No space left on device")));

@@ -267,7 +267,7 @@ impl Process {
             return member.signal(Signal::USR1);
         }
         // While the keeper lives it has not reaped the pod, so the number is the pod's.
-        if let Some(pid) = Pid::from_raw(pid as i32).filter(|_| self.is_running()) {
+        if let Some(pid) = Pid::from_raw(pid as i32).filter(|_| self.keeper_pid().is_some_and(|keeper| vitals::is_below(pid, keeper))) {
             let _ = rustix::process::kill_process(pid, Signal::USR1);
         }
     }
@@ -305,7 +305,7 @@ impl Process {
     /// numbers, it is not asked.
     pub fn pod_pid(&self, said: u32) -> Option<u32> {
         match &self.body {
-            Body::Kept { child, .. } => Some(said).filter(|said| child.id().is_some_and(|keeper| vitals::is_below(*said, keeper))),
+            Body::Kept { child, .. } => vitals::named_below(said, child.id()?),
             Body::Forked(member) => member.pid(),
         }
     }

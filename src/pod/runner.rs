@@ -18,6 +18,7 @@ use crate::{
 
 const FILES: &[(&str, &str)] = &[
     ("__init__.py", include_str!("../../python/src/hob_pod/__init__.py")),
+    ("apart.py", include_str!("../../python/src/hob_pod/apart.py")),
     ("answers.py", include_str!("../../python/src/hob_pod/answers.py")),
     ("asks.py", include_str!("../../python/src/hob_pod/asks.py")),
     ("blob.py", include_str!("../../python/src/hob_pod/blob.py")),

@@ -99,6 +99,10 @@ const OF_OTHERS: &[(libc::c_long, u8)] = &[
 /// group, and as a user every process of the machine that has its user. With the number that means a process.
 const OF_A_KIND: &[(libc::c_long, libc::c_int)] = &[(libc::SYS_setpriority, libc::PRIO_PROCESS as libc::c_int), (libc::SYS_ioprio_set, 1)];
 
+/// The number of no error: said to be done, and not done. On which cores another thread runs is a wish, which numeric libraries have of their own
+/// threads and some of which end at a refusal; by its number a thread may be anybody's. Of the caller itself (0) it is done.
+const DONE: libc::c_int = 0;
+
 /// Any of the new namespaces, as flags of `clone`.
 const CLONE_NEW: &[libc::c_int] = &[
     libc::CLONE_NEWNS,
@@ -160,13 +164,15 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         // Larger buffers of sockets are a wish that the kernel need not grant; it is not granted, and that is no error.
         let sizes = [libc::SO_SNDBUF, libc::SO_RCVBUF, libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE];
         let sizes = sizes.map(|option| SeccompRule::new(vec![is(1, Is::Eq, libc::SOL_SOCKET)?, is(2, Is::Eq, option)?]));
-        let wishes = BTreeMap::from([(libc::SYS_setsockopt, sizes.into_iter().collect::<Result<_, _>>()?)]);
+        let cores = vec![SeccompRule::new(vec![is(0, Is::Ne, 0)?])?];
+        let wishes =
+            BTreeMap::from([(libc::SYS_setsockopt, sizes.into_iter().collect::<Result<_, _>>()?), (libc::SYS_sched_setaffinity, cores)]);
         // Its flags lie in memory, where no filter looks: as on a kernel without it, callers use `clone`.
         let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         let filter = |rules, errno: libc::c_int| {
             SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)?.try_into()
         };
-        let mut programs: Vec<BpfProgram> = vec![filter(refused, libc::EPERM)?, filter(unknown, libc::ENOSYS)?, filter(wishes, 0)?];
+        let mut programs: Vec<BpfProgram> = vec![filter(refused, libc::EPERM)?, filter(unknown, libc::ENOSYS)?, filter(wishes, DONE)?];
         if cfg!(target_arch = "x86_64") {
             programs.push(other_numbers());
         }

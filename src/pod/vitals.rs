@@ -151,6 +151,21 @@ pub fn is_below(pid: u32, ancestor: u32) -> bool {
     false
 }
 
+/// The process below `ancestor` that calls itself `said`: by that number, or by the number that it has in a process namespace of its own.
+pub fn named_below(said: u32, ancestor: u32) -> Option<u32> {
+    let calls_itself = |pid: &u32| -> Option<bool> {
+        let status = read(format!("/proc/{pid}/status"), KERNEL_TEXT_BYTES_MAX)?;
+        let status = String::from_utf8_lossy(&status);
+        // From the numbers of whoever reads this down to its own: several, if there is a namespace in between.
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        Some(numbers.split_ascii_whitespace().last()?.parse() == Ok(said))
+    };
+    if is_below(said, ancestor) && calls_itself(&said) != Some(false) {
+        return Some(said);
+    }
+    descendants(ancestor)?.into_iter().find(|pid| calls_itself(pid) == Some(true))
+}
+
 /// All processes below `pid`, without itself.
 fn descendants(pid: u32) -> Option<HashSet<u32>> {
     // Asked of ourselves first: elsewhere the file is missing as well when the process has just ended.

@@ -10,6 +10,7 @@ mod counts;
 mod data;
 mod descriptors;
 mod granted;
+mod kernels;
 mod layers;
 mod neighbours;
 pub mod ordinary;

@@ -332,6 +332,17 @@ for who in ("host", "victim", "keeper"):
         "EPERM ESRCH",
         lambda t, who=who: os.sched_setscheduler(t[who], os.SCHED_OTHER, os.sched_param(0)),
     )
+
+
+@act("EPERM ESRCH")
+def setting_on_which_cores_the_victim_runs(t):
+    before = os.sched_getaffinity(t["victim"])
+    os.sched_setaffinity(t["victim"], {min(before)})
+    if len(before) > 1 and os.sched_getaffinity(t["victim"]) == before:
+        raise OSError(errno.EPERM, "said to be done, and not done")
+    return "set them"
+
+
 _ALL_OF = "it would reach every process of this user"
 for whose, priority, input_priority in (("group", 1, 2), ("user", 2, 3)):
     row(f"setting the priority of its whole {whose}", "EPERM", lambda t, which=priority: os.setpriority(which, 0, 5), _ALL_OF)
@@ -342,7 +353,12 @@ for whose, priority, input_priority in (("group", 1, 2), ("user", 2, 3)):
         _ALL_OF,
     )
 row("moving pages of the victim", "EPERM ESRCH", lambda t: call(279, 239, t["victim"], 0, _NOTHING, _NOTHING, _NOTHING, 0), "root")
-row("moving the victim to other memory", "EPERM ESRCH", lambda t: asked(256, 238, t["victim"], 0, _NOTHING, _NOTHING), "not every machine can")
+row(
+    "moving the victim to other memory",
+    "EPERM ESRCH",
+    lambda t: asked(256, 238, t["victim"], 0, _NOTHING, _NOTHING),
+    "not every machine can",
+)
 row("signalling a thread of the victim", "EPERM ESRCH", lambda t: call(234, 131, t["victim"], t["victim"], 0))
 row(
     "queueing a signal to the victim",

@@ -13,6 +13,7 @@ Standard input: a plan (see `sandbox`), to its end. Standard output: one line of
     missing  what the trial of the acts had to do without, each with the reason
     acts     [{"name", "wrong"}] forbidden acts, tried within whatever could be had; `wrong`: null for one that was denied
     untried  acts that only a missing layer would have denied
+    apart    whether it had a process namespace of its own
 """
 
 import json
@@ -31,24 +32,22 @@ REPORT_BYTES_MAX = 64 << 10
 def main():
     """Never fails: what cannot be tried is said."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from hob_pod import kernel
+    from hob_pod import sandbox
 
     with open(0, "rb", closefd=False) as file:
         plan = json.loads(file.read(PLAN_BYTES_MAX))
     plan["proxy"] = 0
-    try:
-        version = None if "landlock" in plan["without"] else kernel.landlock_abi()
-    except OSError:
-        version = None
+    version = sandbox.landlock_version(plan) or None
     layers = [{"name": name, "why": _trial(plan, trial).get("why")} for name, trial in TRIALS.items()]
     whole = _trial(plan, _all_of_it)
     found = whole
     if whole.get("why") is not None and "acts" not in whole:
         # What is left of it may deny much still; all that it does not is told.
         found = _trial({**plan, "reduced": True}, _all_of_it)
+    apart = found.get("apart", False)
     told = {key: found.get(key, []) for key in ("missing", "acts", "untried")}
     refused = None if whole.get("why") is None else {"layer": whole.get("layer", "trial"), "why": whole["why"]}
-    print(json.dumps({"layers": layers, "landlock": version, "whole": refused, **told}))
+    print(json.dumps({"layers": layers, "landlock": version, "whole": refused, "apart": apart, **told}))
 
 
 def _trial(plan, trial):
@@ -131,11 +130,16 @@ def _denied(plan, layer):
 
 def _all_of_it(plan):
     """As the keeper and the pod do it."""
-    from hob_pod import root, sandbox
+    from hob_pod import apart, root, sandbox
     from hob_pod.refused import Refused
 
     missing = root.separate(plan)
     base = None if missing else root.build(plan["view"])
+    child, report = apart.fork(plan, base, missing)
+    if child:
+        # It tells in place of this process; what it held open by then is no part of that.
+        os.waitpid(child, 0)
+        os._exit(0)
     why = None
     try:
         missing = sandbox.enter(plan, base, missing)
@@ -146,7 +150,13 @@ def _all_of_it(plan):
     names = {name for name, _, _, _ in sandbox.acts(plan)}
     acts = [{"name": name, "wrong": wrong} for name, wrong in sandbox.tried(plan, missing)]
     untried = sorted(names - {act["name"] for act in acts})
-    return {"missing": missing, "acts": acts, "untried": untried, **({} if why is None else {"layer": "proof", "why": why})}
+    return {
+        "apart": bool(plan.get("apart")),
+        "missing": missing,
+        "acts": acts,
+        "untried": untried,
+        **({} if why is None else {"layer": "proof", "why": why}),
+    }
 
 
 TRIALS = {"namespaces": _namespaces, "landlock": _landlock, "seccomp": _seccomp}

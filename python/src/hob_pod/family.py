@@ -13,7 +13,8 @@ namespace of their own, and when its first process ends, the kernel ends every o
 
 Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message, with the descriptors that belong to it.
 
-    host -> head   {"type": "boot", "plan", "zygote_plan", "preload", "site_packages", "python"} + a file with variables, for the zygote alone
+    host -> head   {"type": "boot", "plan", "zygote_plan", "preload", "site_packages", "python"}
+                     + a file with variables, for the zygote alone
                    {"type": "fork", "id", "plan", "title", "threads", "page"} + control, stdout, stderr
                    {"type": "signal", "id", "number"}: to the pod's group; {"type": "kill", "id"}: all of that pod
     head -> host   {"type": "ready", "seconds"} or {"type": "unforkable", "why"}: once
@@ -38,7 +39,7 @@ EXIT_NO_FAMILY = 72
 def main(arguments):
     """Never returns."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from hob_pod import kernel, root
+    from hob_pod import kernel, root, sandbox
     from hob_pod.keeper import Title, watch
     from hob_pod.refused import Refused
 
@@ -50,6 +51,9 @@ def main(arguments):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
+        if sandbox.landlock_version(boot["plan"]) < sandbox.SCOPES_SINCE:
+            why = f"pods of a zygote share a process namespace, and before version {sandbox.SCOPES_SINCE} nothing holds their signals"
+            raise Refused("landlock", why)
         missing = root.separate(boot["plan"], kernel.NEWPID)
         if missing:
             raise Refused("namespaces", missing[0])

@@ -55,12 +55,14 @@ def main(arguments):
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 
     keeper = os.getpid()
-    child = os.fork()
+    child, report = (os.fork(), None) if walls is None else walls.fork(lambda: title.show("first process"))
     if child == 0:
         signal.set_wakeup_fd(-1)
         for descriptor in (wake_read, wake_write, host_handle):
             os.close(descriptor)
         title.show("starting")
+        if walls is not None and walls.plan.get("apart"):
+            keeper = 1  # in these numbers, whose first process ends with the keeper
         _become_pod(keeper, kernel.prctl, command, page, title, walls)
     title.show("keeper")
     # The lanes and the pipes are the pod's alone: held here, nobody would see their end.
@@ -68,7 +70,7 @@ def main(arguments):
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.close(nothing)
-    family = Family(child, page)
+    family = Family(child, page, report)
     _wait(family, host_handle, wake_read)
     _sweep(family, wake_read)
     _mirror(family.status)
@@ -196,9 +198,10 @@ class Title:
 class Family:
     """The pod and what descends from it, as far as waiting tells."""
 
-    def __init__(self, child, page):
+    def __init__(self, child, page, report=None):
         self.child = child
         self.page = page
+        self.report = report  # where the first process of the pod's namespace tells of the pod, if it has one
         self.status = None  # of the pod, as wait4 gave it
         self.empty = False
 
@@ -213,11 +216,16 @@ class Family:
             if pid == 0:
                 return
             if pid == self.child:
+                # Of it and what it waited for itself. The kernel counts the peak in KiB.
+                peak, cpu_ms = usage.ru_maxrss * 1024, int((usage.ru_utime + usage.ru_stime) * 1000)
+                if self.report is not None:
+                    from hob_pod import apart
+
+                    # Nothing is told when it was killed itself, and with it the pod.
+                    status, peak, cpu_ms = apart.ended(self.report) or (status, peak, cpu_ms)
                 self.status = status
                 if self.page is not None:
-                    # Of it and what it waited for itself. The kernel counts the peak in KiB.
-                    self.page[PAGE_PEAK_BYTES] = usage.ru_maxrss * 1024
-                    self.page[PAGE_CPU_MS] = int((usage.ru_utime + usage.ru_stime) * 1000)
+                    self.page[PAGE_PEAK_BYTES], self.page[PAGE_CPU_MS] = peak, cpu_ms
 
 
 def _wait(family, host_handle, wake_read):

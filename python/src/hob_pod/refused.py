@@ -7,7 +7,10 @@ _RAN_OUT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETOOMANYREFS)
 
 
 class Refused(Exception):
-    """`layer`: namespaces, landlock, seccomp, privileges, limits, proof, machine, plan, or grants (what was given). `why`: for people."""
+    """`layer`: namespaces, processes, landlock, seccomp, privileges, limits, proof, machine, plan, or grants (what was given).
+
+    `why`: for people.
+    """
 
     def __init__(self, layer, why):
         super().__init__(f"{layer}: {why}")

@@ -17,6 +17,7 @@ A plan's `view` says what is in it:
     data     {"covered_max", "entries_max", "seconds_max"}: how much of that is looked for
 """
 
+import errno
 import os
 
 from . import data, kernel
@@ -36,6 +37,8 @@ def separate(plan, more=0):
     flags = kernel.NEWNS | kernel.NEWIPC | kernel.NEWNET | more
     try:
         try:
+            if "users" in plan["without"]:
+                raise OSError(errno.EPERM, "user namespaces: made unavailable")
             kernel.unshare(flags | kernel.NEWUSER)
         except OSError:
             if user != 0:

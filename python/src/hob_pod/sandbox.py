@@ -7,7 +7,9 @@ unless the plan says `reduced`, which only an operator can; then what was skippe
 A plan, made by the host:
 
     reduced   go on without a layer that cannot be had
-    without   layers to take for unavailable (tests, and operators who want to see what happens)
+    without   layers to take for unavailable (tests, and operators who want to see what happens): namespaces, landlock, seccomp;
+              `landlock=N` for all that came after that version of it; `processes`, `users` and `proc` for namespaces of
+              processes, of users, and mounting /proc
     view      what `root` builds; `base` is where
     paths     {"read", "execute", "write", "device"}: what Landlock allows, as paths within that root
     scratch   its own folder, where there is no root: in a root it is one of the private ones
@@ -138,9 +140,20 @@ def be_killed_first():
         pass  # within a root whose /proc is read-only, where it was said before; or it is higher already
 
 
+def landlock_version(plan):
+    """The version of Landlock that a pod of this plan has; 0 for none."""
+    if "landlock" in plan["without"]:
+        return 0
+    try:
+        abi = kernel.landlock_abi()
+    except OSError:
+        return 0
+    return min([abi, *(int(text.partition("=")[2]) for text in plan["without"] if text.startswith("landlock="))])
+
+
 def landlock(plan, has_root):
     """From here on only what the plan allows is there. Raises OSError."""
-    abi = kernel.landlock_abi()
+    abi = landlock_version(plan) or kernel.landlock_abi()
     handled = _ALL[min(abi, 5)] | (RESOLVE_UNIX if abi >= UNIX_SINCE else 0)
     net = _BIND_TCP | _CONNECT_TCP if abi >= 4 else 0
     scoped = _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if abi >= SCOPES_SINCE else 0
@@ -222,11 +235,30 @@ def acts(plan):
     # An address for documentation, which nobody has: a way out would time out.
     yield "connecting past the host", ("namespaces",), (errno.ENETUNREACH,), lambda: _connect("192.0.2.1", 9)
     yield "making a datagram socket", ("seccomp",), (), lambda: _socket(2, 2)
-    yield "signalling the host", ("landlock",), (), lambda: os.kill(host, 0)
+    if landlock_version(plan) >= SCOPES_SINCE:
+        yield "signalling the host", ("landlock",), (), lambda: os.kill(host, 0)
+    elif not plan.get("apart"):
+        yield "signalling the host", ("processes",), (), lambda: os.kill(host, 0)
+    else:
+        yield "finding a process outside", ("processes",), (errno.ENOENT,), lambda: _find_outside(host)
     yield "opening another process's files in /proc", ("landlock",), (errno.ENOENT,), lambda: os.open(f"/proc/{host}/environ", read)
     yield "tracing", ("seccomp",), (), kernel.be_traced
     yield "making a namespace", ("seccomp",), (), lambda: kernel.unshare(kernel.NEWUSER)
     yield "mounting", ("seccomp",), (), lambda: kernel.mount("hob", "/dev/shm", "tmpfs", 0)
+
+
+def _find_outside(host):
+    """Within a process namespace there are the first process and this one, and nobody has the host's number unless one of these does."""
+    if os.getppid() != 1:
+        return
+    if host not in (1, os.getpid()):
+        try:
+            os.kill(host, 0)
+            return
+        except ProcessLookupError:
+            os.stat(f"/proc/{host}")
+            return
+    raise OSError(errno.ENOENT, "nobody else")
 
 
 def _write(path):

@@ -6,7 +6,7 @@ Apart from the keeper, which is about processes; and from `root` and `sandbox`, 
 import json
 import os
 
-from . import root, sandbox, wire
+from . import apart, root, sandbox, wire
 from .refused import Refused, must_be_lacking
 
 #: Longest plan, in bytes.
@@ -49,6 +49,13 @@ class Walls:
             must_be_lacking(error)
             raise Refused("namespaces", str(error)) from None
         return base
+
+    def fork(self, shown):
+        """As `apart.fork`, with what it makes. Ends the process if that cannot be done."""
+        try:
+            return apart.fork(self.plan, self._base, self._missing, shown)
+        except Refused as refused:
+            self._refuse(refused)
 
     def enter(self):
         """Confines this process and tells the host. Ends it if that cannot be done."""

@@ -34,8 +34,11 @@ _SET_THREADS = (
 
 
 def main(boot, top, descriptor, variables):
-    """Never returns. `top`: its root in the namespace of the head. `descriptor`: the socket to the head. `variables`: a file with those that
-    its recipe sets, as JSON, which nobody reads before the walls stand."""
+    """Never returns.
+
+    `top`: its root in the namespace of the head. `descriptor`: the socket to the head. `variables`: a file with those that
+    its recipe sets, as JSON, which nobody reads before the walls stand.
+    """
     channel = Channel(descriptor)
     begun = time.monotonic()
     try:

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hob::model::{Call, status::ZygoteState};
+use hob::model::{
+    Call,
+    status::{Confinement, ZygoteState},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -127,19 +130,25 @@ fn assert_real(victim: &Victim, table: &Table) {
 async fn attack(rig: &Rig, recipe: &Path, forked: bool) {
     let victim = Victim::new();
     let table = victim.table();
-    let resting = rig.host.start(one_shot(recipe, json!({"pause": 20.0})));
-    within(20, "a pod beside is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy" && pod.pid.is_some())).await;
-    let beside = rig.host.pods().into_iter().find(|pod| pod.state == "busy").unwrap();
-    let targets = targets(rig, recipe, &victim, parent(beside.pid.unwrap()), &beside.incarnation);
-    let outcome = rig.host.call(one_shot(recipe, json!({"targets": targets}))).await.unwrap();
-    let said = outcome.output.into_value();
-    assert_denied(&table, &said, if forked { "forked" } else { "started" });
-    drop(resting);
+    denied(rig, recipe, &victim, &table, if forked { "forked" } else { "started" }).await;
     assert_real(&victim, &table);
     rig.close_within(std::time::Duration::ZERO).await;
 }
 
-fn one_shot(recipe: &Path, input: Value) -> Call {
+/// The same without the look outside; gives what is said of the sandbox of the pod beside.
+pub async fn denied(rig: &Rig, recipe: &Path, victim: &Victim, table: &Table, how: &str) -> Confinement {
+    let resting = rig.host.start(one_shot(recipe, json!({"pause": 20.0})));
+    within(20, "a pod beside is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy" && pod.pid.is_some())).await;
+    let beside = rig.host.pods().into_iter().find(|pod| pod.state == "busy").unwrap();
+    let targets = targets(rig, recipe, victim, parent(beside.pid.unwrap()), &beside.incarnation);
+    let outcome = rig.host.call(one_shot(recipe, json!({"targets": targets}))).await.unwrap();
+    let said = outcome.output.into_value();
+    assert_denied(table, &said, how);
+    drop(resting);
+    beside.sandbox.unwrap()
+}
+
+pub fn one_shot(recipe: &Path, input: Value) -> Call {
     Call { one_shot: true, ..call(recipe, input) }
 }
 

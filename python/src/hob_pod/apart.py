@@ -1,0 +1,100 @@
+"""A process namespace of a pod's own: its first process, which ends all others by its end, and who decides that there is one.
+
+Apart from `root`, which makes the other namespaces: this one is of the processes that are started in it, so that it
+comes with a process. It is made where this kernel's Landlock does not hold signals (before version 6); from there on
+either is enough, and a pod keeps the numbers that its host sees.
+
+    keeper             in the host's process namespace, with the host's handles
+     +- first process  process 1 within: waits, tells the keeper how the pod ended, and is the end of all the others
+         +- pod
+"""
+
+import _signal as signal
+import os
+import struct
+
+from . import kernel, sandbox
+from .refused import Refused, must_be_lacking
+
+_REPORT = struct.Struct("=iQQ")
+_READY = b"+"
+
+
+def fork(plan, base, missing, shown=None):
+    """As fork(2), into a namespace of its own where that is wanted. Gives the child and where it reports: (0, None) in the pod.
+
+    Adds to `missing` what it had to do without; raises Refused. `base`: the pod's root. `shown`: called in the first process.
+    """
+    if sandbox.landlock_version(plan) >= sandbox.SCOPES_SINCE:
+        return os.fork(), None
+    why = None if base is not None else "the other namespaces are missing"
+    if "processes" in plan["without"]:
+        why = "made unavailable"
+    if why is None:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            child = kernel.fork_apart()
+        except OSError as error:
+            must_be_lacking(error)
+            why = error.strerror
+        else:
+            if child == 0:
+                os.close(reading)
+                return _first(plan, base, writing, shown)
+            os.close(writing)
+            # No more than that: what comes next may have been written already.
+            said = os.read(reading, len(_READY))
+            if said == _READY:
+                return child, reading
+            said += os.read(reading, 4096)
+            os.waitpid(child, 0)
+            why = said.decode("utf-8", "replace") or "its first process ended"
+        os.close(reading)
+    text = f"{why}; and Landlock before version {sandbox.SCOPES_SINCE} does not hold signals"
+    if not plan["reduced"]:
+        raise Refused("processes", text)
+    missing.append(f"processes ({text})")
+    return os.fork(), None
+
+
+def ended(report):
+    """What the first process told of the pod: its status as wait(2) gives it, its peak in bytes, its milliseconds; or None."""
+    said = os.read(report, _REPORT.size)
+    return _REPORT.unpack(said) if len(said) == _REPORT.size else None
+
+
+def _first(plan, base, writing, shown):
+    """Returns in the pod alone."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        if "proc" in plan["without"]:
+            raise OSError(0, "made unavailable")
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        kernel.mount("proc", base + "/proc", "proc", flags if plan["gpu"] else flags | kernel.MS_RDONLY)
+    except OSError as error:
+        os.write(writing, f"mounting /proc: {error.strerror}".encode())
+        os._exit(0)
+    # Told while there is nobody else to write to it.
+    os.write(writing, _READY)
+    pod = os.fork()
+    if pod == 0:
+        os.close(writing)
+        plan["apart"] = True
+        return 0, None
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # which, for a first process, means to pay no heed
+    if shown is not None:
+        shown()
+    # The lanes and the pipes are the pod's alone.
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.closerange(3, writing)
+    os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
+    while True:
+        pid, status, usage = os.wait4(-1, 0)
+        if pid == pod:
+            cpu_ms = int((usage.ru_utime + usage.ru_stime) * 1000)
+            os.write(writing, _REPORT.pack(status, usage.ru_maxrss * 1024, cpu_ms))
+            os._exit(0)
