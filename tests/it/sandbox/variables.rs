@@ -7,11 +7,11 @@ use std::{
     process::Command,
 };
 
-use hob::model::status::ZygoteState;
+use hob::model::{Code, Digest, status::ZygoteState};
 use serde_json::{Value, json};
 
 use super::{acts::find, ordinary};
-use crate::support::{Rig, call, within};
+use crate::support::{Rig, call, host_at, within};
 
 /// Says what it finds around itself, and what a child of its interpreter finds.
 const TELLER: &str = r#"
@@ -154,4 +154,41 @@ async fn a_standard_library_that_a_wheel_brought_is_not_the_keepers() {
 #[test]
 fn what_a_recipe_sets_is_in_nothing_above_the_started_pod_of_an_ordinary_user() {
     ordinary::once_more("sandbox::variables::what_a_recipe_sets_is_in_its_started_pod_and_in_nothing_above_it");
+}
+
+#[tokio::test]
+async fn a_recipe_that_was_installed_with_a_variable_that_is_refused_now_is_told_what_to_use() {
+    let rig = Rig::new().await;
+    let recipe = rig.python("older", "class Subject:\n    def run(self, input):\n        return 1\n", false);
+    let manifest = recipe.join("recipe.toml");
+    let text = fs::read_to_string(&manifest).unwrap().replace("[operations.run]", "[pod.env]\nXC_ALL = \"C\"\n[operations.run]");
+    fs::write(&manifest, text).unwrap();
+    let name = rig.install(&recipe).await;
+    rig.close().await;
+
+    // As a Hob that took such a name would have installed it.
+    let home = rig.folder.path().join("home");
+    let installed = find(&home.join("data/recipes"), "recipe.toml").unwrap();
+    let folder = installed.parent().unwrap();
+    let index = PathBuf::from(format!("{}.index.json", folder.display()));
+    let replaced = |path: &Path, old: &str, new: &str| -> (String, String) {
+        let before = fs::read_to_string(path).unwrap();
+        assert!(before.contains(old), "{}: {before}", path.display());
+        let after = before.replace(old, new);
+        for path in [path, path.parent().unwrap()] {
+            let mode = if path.is_dir() { 0o755 } else { 0o644 };
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        }
+        fs::write(path, &after).unwrap();
+        (Digest::of(before.as_bytes()).hex(), Digest::of(after.as_bytes()).hex())
+    };
+    let (old, new) = replaced(&installed, "XC_ALL", "LC_ALL");
+    let (old, new) = replaced(&index, &old, &new);
+    replaced(&home.join("hob.lock"), &old, &new);
+
+    let host = host_at(rig.folder.path()).await;
+    let fault = host.call(call(Path::new(&name.to_string()), json!(0))).await.unwrap_err();
+    assert_eq!(fault.code, Code::InvalidManifest, "{fault:?}");
+    assert!(fault.message.contains("`LC_ALL` is read when a process starts") && fault.message.contains("locale.setlocale"), "{fault:?}");
+    host.shutdown_within(std::time::Duration::ZERO).await;
 }
