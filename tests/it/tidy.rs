@@ -198,6 +198,7 @@ fn files_by_hand(source: &Source) -> Vec<String> {
             &["File::options().read(true).custom_flags(flags as i32)", "OpenOptionsExt"],
             "a folder, by a descriptor that opens nothing",
         ),
+        ("src/door/ending.rs", &["File::open(\"/dev/tty\")"], "whether there is a terminal"),
         ("src/host/blobs.rs", &["File::open(path)"], "a blob that the caller names"),
         ("src/pod/cgroup.rs", &["OpenOptions", "fs::create_dir(path)"], "control groups, which are the kernel's"),
         ("src/pod/machine.rs", &["out.take(GPU_TOOL_BYTES_MAX).read_to_string"], "a tool's output"),
