@@ -19,7 +19,8 @@ use crate::{
     },
     shelf::{
         bundle::{self, Index},
-        durable, requirements,
+        durable,
+        requirements::Lock,
     },
 };
 
@@ -128,9 +129,8 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fa
                 return Err(missing("pod.lock", lock));
             }
             let path = folder.join(lock);
-            let text = durable::read(&path, limits::LOCK_BYTES_MAX)?.ok_or_else(|| missing("pod.lock", lock))?;
-            let text = String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidRecipe, format!("{} is not UTF-8", path.display())))?;
-            requirements::parse(&text, &path.display().to_string()).map(drop)
+            let bytes = durable::read(&path, limits::LOCK_BYTES_MAX)?.ok_or_else(|| missing("pod.lock", lock))?;
+            Lock::parse(&bytes, &path.display().to_string()).map(drop)
         }
     }
 }

@@ -10,7 +10,7 @@ use semver::VersionReq;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Consent, Host, Inner};
+use super::{Consent, Host, Inner, WithinWalls};
 use crate::{
     disk::{open, owner::Writers},
     model::{
@@ -530,7 +530,8 @@ impl Inner {
         let bytes = open::read(&path, crate::model::limits::LOCK_BYTES_MAX)
             .map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
         let (what, label) = (format!("{lock} of {}", manifest.name), manifest.name.to_string());
-        let wanted = Wanted { lock: &bytes, what: &what, python: &python, existing, label: &label };
+        let compiler = WithinWalls { keeper: self.keeper.clone(), without: self.without.clone() };
+        let wanted = Wanted { lock: &bytes, what: &what, python: &python, existing, label: &label, compiler: &compiler };
         environment::ensure(&self.home, &self.tools, &wanted, &self.progress).await.map(Some)
     }
 

@@ -24,6 +24,7 @@ use crate::{
 
 pub mod blobs;
 mod catalogue;
+mod compiling;
 mod config;
 mod doctor;
 mod entry;
@@ -38,6 +39,7 @@ mod sessions;
 mod status;
 mod zygotes;
 
+pub use compiling::WithinWalls;
 pub use config::Config;
 pub use grants::{Consent, Granted, Revoke};
 pub use install::{Added, Asked, Shown};

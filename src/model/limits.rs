@@ -4,6 +4,7 @@
 
 mod blobs;
 mod confinement;
+mod environments;
 mod home;
 mod lanes;
 mod models;
@@ -14,6 +15,7 @@ mod sessions;
 
 pub use blobs::*;
 pub use confinement::*;
+pub use environments::*;
 pub use home::*;
 pub use lanes::*;
 pub use models::*;

@@ -4,7 +4,7 @@
 //! what its operator granted ([`Grants`]) and what every pod needs of a system. Whatever is not in the plan the pod does not have.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -19,11 +19,11 @@ use super::{
     vitals,
 };
 use crate::model::{
-    Code, Fault, Grants, Verified,
+    Code, Fault, Grants, Permissions, Verified,
     grant::Device,
     limits::{
-        FAMILY_FOLDER_BYTES, GRANT_COVERED_MAX, GRANT_ENTRIES_MAX, GRANT_LOOK_MAX_S, POD_DESCRIPTORS_MAX, POD_MEMORY_PERCENT,
-        POD_PROCESSES_DEFAULT, POD_QUEUE_BYTES_MAX, POD_SCRATCH_BYTES, POD_SIGNALS_MAX,
+        BYTECODE_MEMORY_BYTES, FAMILY_FOLDER_BYTES, GRANT_COVERED_MAX, GRANT_ENTRIES_MAX, GRANT_LOOK_MAX_S, POD_DESCRIPTORS_MAX,
+        POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_QUEUE_BYTES_MAX, POD_SCRATCH_BYTES, POD_SIGNALS_MAX,
     },
     recipe::PodSpec,
 };
@@ -186,6 +186,8 @@ struct Subject<'a> {
     folder: &'a Path,
     models: Vec<PathBuf>,
     pod: Option<&'a PodSpec>,
+    /// What its processes are to stay below, where that is known.
+    memory: Option<u64>,
     grants: &'a Grants,
     program: &'a Program,
     keeper: &'a Path,
@@ -204,6 +206,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
         folder: spec.recipe.folder(),
         models: spec.recipe.models().iter().map(|model| model.path.clone()).collect(),
         pod: manifest.pod.as_ref(),
+        memory: manifest.pod.as_ref().and_then(|pod| pod.memory_bytes),
         grants: &spec.grants,
         program: &spec.program,
         keeper: &spec.keeper,
@@ -223,7 +226,30 @@ pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[St
         folder: keeper.parent().unwrap_or(keeper),
         models: Vec::new(),
         pod: None,
+        memory: None,
         grants: &Grants::default(),
+        program,
+        keeper,
+        scratch: folder,
+        without,
+    };
+    plan_of(&subject, How::Started)
+}
+
+/// The plan of what compiles the sources in `packages`, the one folder of the machine that it can write to. `folder`: its scratch folder.
+///
+/// Errors: `sandbox_unavailable`.
+pub fn compiler_plan(program: &Program, keeper: &Path, folder: &Path, packages: &Path, without: &[String]) -> Result<Vec<u8>, Fault> {
+    let written = packages.to_str().unwrap_or_default().parse().map_err(|why| Fault::new(Code::SandboxUnavailable, why))?;
+    let permissions = Permissions { write: BTreeSet::from([written]), ..Permissions::default() };
+    let subject = Subject {
+        name: "the compiler of Python sources".to_owned(),
+        recipe: None,
+        folder: keeper.parent().unwrap_or(keeper),
+        models: Vec::new(),
+        pod: None,
+        memory: Some(BYTECODE_MEMORY_BYTES),
+        grants: &Grants { permissions, reduced: false },
         program,
         keeper,
         scratch: folder,
@@ -293,7 +319,6 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     read.extend(["/sys/devices/system"].map(PathBuf::from).into_iter().filter(|path| path.exists()));
     read.extend(["/etc/passwd", "/etc/group", "/etc/hosts"].map(PathBuf::from));
 
-    let memory = pod.and_then(|pod| pod.memory_bytes);
     let plan = Plan {
         r#type: "confine",
         scratch,
@@ -317,7 +342,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         limits: Limits {
             processes: processes(pod),
             // Above the limit that is watched, and below the machine's end: what is asked for at once fails at once.
-            data_bytes: memory.map_or(0, |bytes| bytes.saturating_add(bytes / 4).saturating_add(256 << 20)),
+            data_bytes: subject.memory.map_or(0, |bytes| bytes.saturating_add(bytes / 4).saturating_add(256 << 20)),
             file_bytes: scratch_bytes,
             nice: pod.map_or(0, |pod| pod.nice),
             ..Limits::shared()

@@ -7,7 +7,7 @@
 //! counts the memory that no mapping shows.
 //! What a pod is given of the machine: `egress.rs` is its way out to the network names that it was granted, `clerk.rs` lends it files, `devices.rs` names those of a
 //! GPU, `cgroup.rs` holds it to its memory; `residency.rs` decides whose models are loaded, `tenancy.rs` asks and tells it, `machine.rs` says what there is. What is around it: `confine.rs` and `seccomp.rs` say what it may do, `family.rs` has the pods that are
-//! forked rather than started, `doctor.rs` finds out what the machine can do of all that.
+//! forked rather than started, `compiling.rs` has sources compiled within the same walls, `doctor.rs` finds out what the machine can do of all that.
 
 mod answering;
 mod book;
@@ -16,6 +16,7 @@ mod cgroup;
 mod claims;
 mod clerk;
 mod clocks;
+pub mod compiling;
 mod confine;
 mod devices;
 pub mod doctor;

@@ -23,6 +23,7 @@ const FILES: &[(&str, &str)] = &[
     ("asks.py", include_str!("../../python/src/hob_pod/asks.py")),
     ("blob.py", include_str!("../../python/src/hob_pod/blob.py")),
     ("clerk.py", include_str!("../../python/src/hob_pod/clerk.py")),
+    ("compiling.py", include_str!("../../python/src/hob_pod/compiling.py")),
     ("control.py", include_str!("../../python/src/hob_pod/control.py")),
     ("data.py", include_str!("../../python/src/hob_pod/data.py")),
     ("doctor.py", include_str!("../../python/src/hob_pod/doctor.py")),

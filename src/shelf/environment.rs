@@ -1,58 +1,38 @@
-//! Python environments: built by `uv` from a hash lock, named by digest, shared, read-only.
+//! Python environments: named by digest, shared, read-only. `building.rs` makes them.
 //!
 //! The name is the digest of everything that the content depends on, so an environment is never changed, only made
-//! or deleted. It is made in staging and published by one rename; the text of its tree, kept beside it, lets
-//! `verify` name the first file that is no longer what was built.
-//!
-//! `uv` copies out of its cache here instead of linking: without a sandbox, a pod that writes into its own
-//! environment would write into the cache, and so into every other environment, through a hard link.
+//! or deleted. The record of its files, kept beside it, lets `verify` name the first file that is no longer what was built.
 
 use std::{
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
 };
 
 use sha2::{Digest as _, Sha256};
-use tokio::process::Command;
 
 use crate::{
-    disk::{make, open},
+    disk::open,
     model::{Address, Code, Digest, Fault, Home, Step, limits, progress},
 };
 
 use super::{
-    blocking, durable, files,
+    blocking,
+    building::Build,
+    durable,
     locks::{self, Held},
-    process,
     python::Python,
-    requirements,
+    requirements::Lock,
     staging::Staging,
-    tree::{Tree, make_read_only},
+    tree::Tree,
     uv::{self, Uv},
 };
 
-/// What `uv` gets of the caller's environment: the way to the index, and nothing that changes what is built.
-const PASSED: &[&str] = &[
-    "HOME",
-    "PATH",
-    "TMPDIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-];
-
-/// Where systems keep the certificates that they trust, for `uv` when the caller's environment names none.
-const CERTIFICATES: &[&str] =
-    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
+/// How environments are made, as the first line of their records and a part of their names says: one that was made in another way is not used.
+/// Builds of the first way ran code of the wheels.
+const WAY: &str = "hob environment 2";
 
 /// Which tools to use; `None` means: look for one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,29 +86,38 @@ pub struct Environment {
     _in_use: Arc<Held>,
 }
 
-/// Digest of (lock, interpreter, platform, `uv`): the environment's name.
-pub fn digest(lock: &[u8], python: &Python, uv: &Uv) -> Digest {
+/// Digest of (lock, interpreter, platform, `uv`): the environment's name. Locks that say the same in other words have one name.
+pub fn digest(lock: &Lock, python: &Python, uv: &Uv) -> Digest {
     let mut hasher = Sha256::new();
     // Each part is preceded by its length, so that no two lists of parts run together into the same bytes.
     let executable = python.executable.as_os_str().as_encoded_bytes();
-    let version = uv.version.to_string();
-    for part in [b"hob environment 1", lock, executable, python.build.as_bytes(), python.platform.as_bytes(), version.as_bytes()] {
+    let (version, lock) = (uv.version.to_string(), lock.text());
+    for part in [WAY.as_bytes(), lock.as_bytes(), executable, python.build.as_bytes(), python.platform.as_bytes(), version.as_bytes()] {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
     Digest::finish(hasher)
 }
 
-/// The environment of that digest, if it is there and its interpreter still exists. No process is started.
+/// The environment of that digest, if it is there, was made in today's way, and its interpreter still exists. No process is started.
 pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
     // Held before looking: what is seen after this cannot be deleted any more.
     let in_use = locks::try_share(&use_lock(home, digest)).ok()??;
     let folder = home.environments().join(digest.hex());
+    is_of_today(home, digest).then_some(())?;
     let python = folder.join("bin/python");
-    // An interpreter that was removed from the machine makes the environment useless. One inside the environment is no interpreter of the machine.
-    let interpreter = python.canonicalize().ok().filter(|path| path.is_file() && !path.starts_with(&folder))?;
+    // The link that the build made; an interpreter that was removed from the machine makes the environment useless.
+    let interpreter = fs::read_link(&python).ok().filter(|path| path.is_absolute() && path.is_file() && !path.starts_with(&folder))?;
     let site_packages = site_packages(&folder)?;
     Some(Environment { digest, folder, interpreter, python, site_packages, _in_use: Arc::new(in_use) })
+}
+
+/// Whether the record of an environment begins as those of today do.
+fn is_of_today(home: &Home, digest: Digest) -> bool {
+    let wanted = format!("{WAY}\n");
+    let mut found = vec![0; wanted.len()];
+    let read = open::open(&record_file(home, digest)).and_then(|mut file| io::Read::read_exact(&mut file, &mut found));
+    read.is_ok() && found == wanted.as_bytes()
 }
 
 fn use_lock(home: &Home, digest: Digest) -> PathBuf {
@@ -136,6 +125,7 @@ fn use_lock(home: &Home, digest: Digest) -> PathBuf {
 }
 
 fn site_packages(folder: &Path) -> Option<PathBuf> {
+    // Wheels may put other folders there, but no second one with packages.
     let mut found = fs::read_dir(folder.join("lib")).ok()?.filter_map(|entry| Some(entry.ok()?.path().join("site-packages")));
     found.find(|path| path.is_dir())
 }
@@ -163,7 +153,21 @@ pub struct Wanted<'a> {
     pub existing: Existing,
     /// For whom, in progress, e.g. `hob/echo`.
     pub label: &'a str,
+    pub compiler: &'a dyn Compiler,
 }
+
+/// Has the sources of a new environment compiled to bytecode, where no line of them can do anything.
+///
+/// The host implements it with the walls of a pod, which the shelf does not know.
+pub trait Compiler: std::fmt::Debug + Send + Sync {
+    /// Compiles what lies in `packages`, for `interpreter`. `scratch`: an empty folder for this alone. Dropping the future ends it.
+    ///
+    /// What is given is why there is no bytecode, or not all of it, for people. That is no error: sources are compiled at their import then.
+    fn compile<'a>(&'a self, interpreter: &'a Path, packages: &'a Path, scratch: &'a Path) -> Compiling<'a>;
+}
+
+/// See [`Compiler::compile`].
+pub type Compiling<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Fault>> + Send + 'a>>;
 
 /// The environment for a lock, built if it is not there.
 ///
@@ -173,11 +177,10 @@ pub struct Wanted<'a> {
 /// Errors: `invalid_recipe` (the lock, by line), `uv_missing`, `environment_failed` with what `uv` said,
 /// `shelf_altered`, `disk_full`.
 pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &progress::Shared) -> Result<Environment, Fault> {
-    let Wanted { lock, what, python, existing, label } = *wanted;
-    let text = std::str::from_utf8(lock).map_err(|_| Fault::new(Code::InvalidRecipe, format!("{what}: not UTF-8")))?;
-    requirements::parse(text, what)?;
+    let Wanted { lock, what, python, existing, label, compiler } = *wanted;
+    let lock = Lock::parse(lock, what)?;
     let uv = uv::find(home, tools.uv.as_deref(), python, progress).await?;
-    let digest = digest(lock, python, &uv);
+    let digest = digest(&lock, python, &uv);
     if let Some(environment) = open(home, digest) {
         return adopt(home, environment, existing).await;
     }
@@ -186,12 +189,20 @@ pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &
         return adopt(home, environment, existing).await;
     }
     let _turn = locks::turn(&home.locks(), "environments", limits::ENVIRONMENT_BUILDS_MAX, limits::ENVIRONMENT_TURN_MS, progress).await?;
-    let build = Build { home, python, uv: &uv, tools, progress };
+    // Something there that cannot be opened: its interpreter is gone, or it is not ours.
+    discard(home, digest)?;
+    let build = Build { home, python, uv: &uv, tools, compiler, what, progress };
     let label = format!("building the environment of {label}");
     progress.step(Step::Started { label: label.clone(), total_bytes: None });
-    let built = build.run(text, digest).await;
+    let built = build.run(&lock, digest).await;
     progress.step(Step::Finished { label });
-    built
+    built?;
+    open(home, digest).ok_or_else(|| Fault::new(Code::EnvironmentFailed, "the environment that was built cannot be opened"))
+}
+
+/// What is kept of the files of an environment.
+pub(super) fn record_text(tree: &Tree) -> String {
+    format!("{WAY}\n{}", tree.text())
 }
 
 /// Held by whoever builds that environment.
@@ -207,7 +218,7 @@ async fn adopt(home: &Home, environment: Environment, existing: Existing) -> Res
     Ok(environment)
 }
 
-fn tree_file(home: &Home, digest: Digest) -> PathBuf {
+pub(super) fn record_file(home: &Home, digest: Digest) -> PathBuf {
     home.environments().join(format!("{digest}.tree"))
 }
 
@@ -215,11 +226,11 @@ fn tree_file(home: &Home, digest: Digest) -> PathBuf {
 ///
 /// Errors: `shelf_altered` when it is gone.
 pub fn tree_digest(home: &Home, digest: Digest) -> Result<Digest, Fault> {
-    Ok(Digest::of(&read_tree_file(home, digest)?))
+    Ok(Digest::of(&read_record(home, digest)?))
 }
 
-fn read_tree_file(home: &Home, digest: Digest) -> Result<Vec<u8>, Fault> {
-    let path = tree_file(home, digest);
+fn read_record(home: &Home, digest: Digest) -> Result<Vec<u8>, Fault> {
+    let path = record_file(home, digest);
     match open::read(&path, limits::TREE_TEXT_BYTES_MAX) {
         Ok(bytes) => Ok(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(altered(digest, format!("{} is missing", path.display()))),
@@ -235,15 +246,21 @@ pub(super) fn altered(digest: Digest, why: String) -> Fault {
 
 /// Compares every file of the environment with what was built.
 ///
-/// Errors: `shelf_altered`, which names the first file that is altered, missing or extra.
+/// Errors: `shelf_altered`, which names the first file that is altered, missing or extra, or says that it is of another version of Hob.
 pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
     let folder = home.environments().join(digest.hex());
     if !folder.is_dir() {
         return Err(altered(digest, format!("{} is missing", folder.display())));
     }
-    let kept = read_tree_file(home, digest)?;
-    let built = std::str::from_utf8(&kept).ok().and_then(Tree::parse);
-    let built = built.ok_or_else(|| altered(digest, format!("{} cannot be read", tree_file(home, digest).display())))?;
+    let kept = read_record(home, digest)?;
+    if !is_of_today(home, digest) {
+        let text = format!("environment {} was built by another version of Hob, and is not used any more", digest.short());
+        return Err(Fault::new(Code::ShelfAltered, text)
+            .hint("`hob add` the recipes that use it: they get a new one; until then each host builds one beside it at the first call")
+            .with("environment", digest.hex()));
+    }
+    let built = std::str::from_utf8(&kept).ok().and_then(|text| Tree::parse(text.split_once('\n')?.1));
+    let built = built.ok_or_else(|| altered(digest, format!("{} cannot be read", record_file(home, digest).display())))?;
     let found = Tree::of(&folder).map_err(|error| Fault::io(format!("reading {}", folder.display()), &error))?;
     match built.difference(&found) {
         None => Ok(()),
@@ -281,9 +298,9 @@ fn put_away(home: &Home, digest: Digest, discard: &Path) -> Result<(), Fault> {
         };
         rename().map_err(|error| Fault::io(format!("removing {}", folder.display()), &error))?;
     }
-    match fs::remove_file(tree_file(home, digest)) {
+    match fs::remove_file(record_file(home, digest)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Fault::io(format!("removing {}", tree_file(home, digest).display()), &error))
+            Err(Fault::io(format!("removing {}", record_file(home, digest).display()), &error))
         }
         _ => Ok(()),
     }
@@ -292,122 +309,4 @@ fn put_away(home: &Home, digest: Digest, discard: &Path) -> Result<(), Fault> {
 fn make_writable(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
-}
-
-/// One build, from an empty staging folder to the published one.
-struct Build<'a> {
-    home: &'a Home,
-    python: &'a Python,
-    uv: &'a Uv,
-    tools: &'a Tools,
-    progress: &'a progress::Shared,
-}
-
-impl Build<'_> {
-    async fn run(&self, lock: &str, digest: Digest) -> Result<Environment, Fault> {
-        let began = std::time::Instant::now();
-        // Something there that cannot be opened: its interpreter is gone, or it is not ours.
-        discard(self.home, digest)?;
-        let staging = Staging::new(self.home, "environment")?;
-        let tree = staging.folder().join("tree");
-        let lock_path = staging.folder().join("requirements.lock");
-        make::write(&lock_path, lock.as_bytes(), make::PRIVATE_FILE)
-            .map_err(|error| Fault::io(format!("writing {}", lock_path.display()), &error))?;
-
-        let mut venv = self.command(&staging)?;
-        venv.args(["venv", "--no-project", "--no-managed-python", "--relocatable", "--python"]).arg(&self.python.executable).arg(&tree);
-        self.step(venv, "uv venv", began).await?;
-
-        let mut sync = self.command(&staging)?;
-        sync.args(["pip", "sync", "--require-hashes", "--only-binary", ":all:", "--compile-bytecode", "--allow-empty-requirements"]);
-        if let Some(url) = &self.tools.index_url {
-            // Not among its arguments: everybody on the machine can read those.
-            sync.env("UV_DEFAULT_INDEX", url.revealed());
-        }
-        sync.arg("--python").arg(&tree).arg(&lock_path);
-        self.step(sync, "uv pip sync", began).await?;
-
-        let home = self.home.clone();
-        // The staging folder goes along: a caller that gives up now must not have it deleted under the publisher.
-        blocking(move || {
-            let published = publish(&home, &tree, digest);
-            drop(staging);
-            published
-        })
-        .await?;
-        open(self.home, digest)
-            .ok_or_else(|| Fault::new(Code::EnvironmentFailed, "uv built an environment without an interpreter or site-packages"))
-    }
-
-    /// `uv` with an environment of its own, so that nobody's configuration changes what is built.
-    fn command(&self, staging: &Staging) -> Result<Command, Fault> {
-        let mut command = Command::new(&self.uv.path);
-        command.env_clear().current_dir(staging.folder()).stdin(staging.lock_for_tool()?);
-        command.args(["--no-config", "--no-progress", "--no-python-downloads", "--color", "never"]);
-        for name in PASSED {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        if std::env::var_os("SSL_CERT_FILE").is_none()
-            && std::env::var_os("SSL_CERT_DIR").is_none()
-            && let Some(path) = CERTIFICATES.iter().find(|path| Path::new(path).is_file())
-        {
-            command.env("SSL_CERT_FILE", path);
-        }
-        command.env("LANG", "C.UTF-8").env("UV_LINK_MODE", "copy").env("UV_CACHE_DIR", self.home.uv_cache());
-        command.env("UV_HTTP_TIMEOUT", (limits::PACKAGE_INDEX_STALL_MS / 1000).to_string());
-        Ok(command)
-    }
-
-    /// What `uv` was given that may have a password in it, and may be in what it says.
-    fn addresses(&self) -> Vec<Address> {
-        let variables = PASSED.iter().filter(|name| name.to_ascii_lowercase().ends_with("_proxy"));
-        let proxies = variables.filter_map(|name| std::env::var(name).ok()).map(Address::new);
-        self.tools.index_url.iter().cloned().chain(proxies).collect()
-    }
-
-    async fn step(&self, command: Command, name: &str, began: std::time::Instant) -> Result<(), Fault> {
-        let left = limits::ENVIRONMENT_BUILD_MS.saturating_sub(began.elapsed().as_millis() as u64);
-        let hidden = self.addresses();
-        let scrub = |line: &str| hidden.iter().fold(line.to_owned(), |line, address| address.scrub(&line));
-        let mut ran = process::run(command, left, |line| self.progress.step(Step::Note { text: scrub(line) }))
-            .await
-            .map_err(|error| Fault::io(format!("running {}", self.uv.path.display()), &error))?;
-        ran.tail = ran.tail.iter().map(|line| scrub(line)).collect();
-        if ran.succeeded() {
-            return Ok(());
-        }
-        let said = ran.tail.join("\n");
-        if ran.disk_full() {
-            return Err(Fault::new(Code::DiskFull, format!("{name}: {said}"))
-                .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed"));
-        }
-        let end = ran.end(limits::ENVIRONMENT_BUILD_MS);
-        let found = format!("Python {}, {}", self.python.version, self.python.platform);
-        Err(Fault::new(Code::EnvironmentFailed, format!("{name} could not build the environment for {found} ({end}):\n{said}"))
-            .hint("if the package index was not reached: see proxy and certificate variables, or `[environments] index_url` in hob.toml")
-            .with("stderr", ran.tail))
-    }
-}
-
-/// Records the tree, takes the write permissions and renames: in this order, so that a published environment is whole.
-fn publish(home: &Home, tree: &Path, digest: Digest) -> Result<(), Fault> {
-    let root = home.environments();
-    durable::make_folder(&root)?;
-    let place = root.join(digest.hex());
-    let failed = |error: io::Error| Fault::io(format!("publishing {}", place.display()), &error);
-    // uv's own lock on the environment, writable for everybody; nobody is to install into it again.
-    match fs::remove_file(tree.join(".lock")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    make_read_only(tree, false).map_err(failed)?;
-    let text = Tree::of(tree).map_err(failed)?.text();
-    // Thousands of small files: one sync of the file system is far cheaper than one for each.
-    let opened = open::open_folder(tree).map_err(failed)?;
-    rustix::fs::syncfs(&opened).map_err(|error| failed(error.into()))?;
-    files::replace(&tree_file(home, digest), text.as_bytes())?;
-    fs::rename(tree, &place).map_err(failed)?;
-    make_read_only(&place, true).and_then(|()| durable::sync_folder(&root)).map_err(failed)
 }

@@ -1,5 +1,6 @@
 //! Recipes on this machine: repository client, store, environments, models, lock.
 
+mod building;
 pub mod bundle;
 pub mod componentizer;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod fetching;
 mod files;
 pub mod grants;
 pub mod home;
+mod inert;
 pub mod load;
 pub mod lockfile;
 pub mod locks;

@@ -11,16 +11,18 @@ use tokio::{
     process::Command,
 };
 
-use crate::model::limits;
+use crate::{disk::open, model::limits};
 
 /// How a tool ended.
 pub(super) struct Ran {
-    /// `None`: it was still running at the limit, and was killed with its children.
+    /// `None`: it was still running at the limit, or wrote too much, and was killed with its children.
     pub status: Option<ExitStatus>,
     /// The first [`limits::TOOL_OUTPUT_BYTES_MAX`] bytes of standard output.
     pub stdout: String,
     /// The last lines of standard error.
     pub tail: Vec<String>,
+    /// It wrote more than it may, and was killed with its children.
+    pub overflowed: bool,
 }
 
 impl Ran {
@@ -33,6 +35,7 @@ impl Ran {
     pub fn end(&self, limit_ms: u64) -> String {
         match self.status {
             Some(status) => status.to_string(),
+            None if self.overflowed => "it wrote more than it may".to_owned(),
             None => format!("no end after {limit_ms} ms"),
         }
     }
@@ -60,14 +63,22 @@ impl Drop for Group {
 /// Runs `command` in a process group of its own for at most `limit_ms`; `line` sees each line of standard error.
 ///
 /// Standard input is closed unless the caller set it. Dropping the future kills the group.
-pub(super) async fn run(mut command: Command, limit_ms: u64, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
+pub(super) async fn run(command: Command, limit_ms: u64, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
+    run_within(command, limit_ms, u64::MAX, line).await
+}
+
+/// The same for a tool that may write at most about `written_max` bytes, into files, pipes and all else together: its own
+/// process is looked at every [`limits::TOOL_LOOK_MS`].
+pub(super) async fn run_within(mut command: Command, limit_ms: u64, written_max: u64, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = command.spawn()?;
-    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
+    let pid = child.id();
+    let mut group = Group(pid.and_then(|id| Pid::from_raw(id as i32)));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
 
     let output = Mutex::new(Vec::new());
     let tail = Mutex::new(VecDeque::new());
+    let mut overflowed = false;
     let status = {
         let reading = async { tokio::join!(keep_start(stdout, &output), keep_tail(stderr, &tail, line)) };
         let mut reading = std::pin::pin!(reading);
@@ -84,21 +95,44 @@ pub(super) async fn run(mut command: Command, limit_ms: u64, line: impl FnMut(&s
             }
             status
         };
-        tokio::time::timeout(Duration::from_millis(limit_ms), ended).await
+        tokio::select! {
+            status = ended => Some(status),
+            () = tokio::time::sleep(Duration::from_millis(limit_ms)) => None,
+            () = overflow(pid, written_max) => {
+                overflowed = true;
+                None
+            }
+        }
     };
     let status = match status {
-        Ok(status) => {
+        Some(status) => {
             group.0 = None;
             Some(status?)
         }
-        Err(_) => None,
+        None => None,
     };
     drop(group);
     Ok(Ran {
         status,
         stdout: String::from_utf8_lossy(&output.into_inner().unwrap_or_default()).into_owned(),
         tail: tail.into_inner().unwrap_or_default().into(),
+        overflowed,
     })
+}
+
+/// Is over when that process has written more than `most` bytes, and never for one of which nothing can be known.
+async fn overflow(pid: Option<u32>, most: u64) {
+    let Some(pid) = pid.filter(|_| most < u64::MAX) else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(Duration::from_millis(limits::TOOL_LOOK_MS)).await;
+        let path = std::path::PathBuf::from(format!("/proc/{pid}/io"));
+        let read = tokio::task::spawn_blocking(move || open::read_of_kernel(&path, limits::KERNEL_TEXT_BYTES_MAX)).await;
+        let text = read.ok().and_then(Result::ok).and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let written = text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
+        if written.is_some_and(|written| written > most) {
+            return;
+        }
+    }
 }
 
 async fn keep_start(pipe: Option<impl AsyncRead + Unpin>, kept: &Mutex<Vec<u8>>) {
@@ -173,6 +207,24 @@ mod tests {
         assert!(ran.status.is_none());
         let child = ran.stdout.trim().to_owned();
         assert!(!child.is_empty());
+        for _ in 0..100 {
+            if !alive(&child) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("process {child} outlived its tool");
+    }
+
+    #[tokio::test]
+    async fn a_tool_that_fills_the_disk_dies_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let endless = format!("sleep 300 & echo $!; exec cat /dev/zero >> {}/full", folder.path().display());
+        let limited = format!("ulimit -f 4194304; {endless}");
+        let ran = run_within(shell(&limited), 60_000, 64 << 20, |_| ()).await.unwrap();
+        assert!(ran.overflowed && ran.status.is_none(), "{}", ran.end(60_000));
+        assert_eq!(ran.end(60_000), "it wrote more than it may");
+        let child = ran.stdout.trim().to_owned();
         for _ in 0..100 {
             if !alive(&child) {
                 return;

@@ -32,6 +32,18 @@ pub struct Python {
     pub platform: String,
 }
 
+impl Python {
+    /// Where packages lie in an environment of it, e.g. `lib/python3.11/site-packages`.
+    pub fn packages(&self) -> PathBuf {
+        let abi = self.platform.split(' ').nth(1).unwrap_or("");
+        let name = if abi.starts_with("pypy") { "pypy" } else { "python" };
+        // Without the lock of the interpreter, e.g. `cpython-313t-x86_64-linux-gnu`.
+        let threads = abi.split('-').nth(1).is_some_and(|tag| tag.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('t'));
+        let threads = if threads { "t" } else { "" };
+        PathBuf::from(format!("lib/{name}{}.{}{threads}/site-packages", self.version.major, self.version.minor))
+    }
+}
+
 /// What a candidate prints about itself. Runs on anything from Python 3.3; reads no site and no environment.
 const PROBE: &str = r#"import json, sys, sysconfig
 print(json.dumps({
@@ -130,4 +142,28 @@ async fn probe(candidate: &Path) -> Result<Python, String> {
     // A later upgrade of `python3` in place must not put another minor version under an environment: keep the real file.
     let executable = answer.executable.canonicalize().map_err(|error| format!("{}: {error}", answer.executable.display()))?;
     Ok(Python { executable, version, build: answer.build.replace('\n', " "), platform: answer.platform })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_packages_lie_depends_on_the_kind_of_interpreter() {
+        let table = [
+            ("3.11.7", "linux-x86_64 cpython-311-x86_64-linux-gnu", "lib/python3.11/site-packages"),
+            ("3.13.1", "linux-x86_64 cpython-313t-x86_64-linux-gnu", "lib/python3.13t/site-packages"),
+            ("3.10.2", "linux-x86_64 pypy310-pp73-x86_64-linux-gnu", "lib/pypy3.10/site-packages"),
+            ("3.9.0", "linux-x86_64 cpython-39", "lib/python3.9/site-packages"),
+        ];
+        for (version, platform, packages) in table {
+            let python = Python {
+                executable: "/usr/bin/python3".into(),
+                version: version.parse().unwrap(),
+                build: String::new(),
+                platform: platform.to_owned(),
+            };
+            assert_eq!(python.packages(), Path::new(packages));
+        }
+    }
 }

@@ -1,78 +1,167 @@
-//! `requirements.lock`: checked before `uv` sees it, so that a complaint names the line.
+//! `requirements.lock`: read once, strictly, into data. `uv` gets a file that Hob writes from that data ([`Lock::text`]).
 //!
-//! Apart from environments, because it is pure. Only `name==version --hash=...` passes: no index host, no path,
-//! no URL, no option, so that a lock can neither choose where bytes come from nor what runs at install.
+//! No byte of a publisher's text reaches a tool, so it does not matter how another program would read that text. What can
+//! be said is `name[extra]==version ; marker --hash=sha256:...` and comments: no index, no path, no URL, no option of an
+//! installer, so a lock can neither choose where bytes come from nor what runs at install.
 
-use crate::model::{Code, Fault, limits};
+mod marker;
+
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+};
+
+use self::marker::Marker;
+use crate::model::{Code, Digest, Fault, limits};
+
+/// A lock as data. Two texts that say the same are equal here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock(Vec<Requirement>);
 
 /// One pinned package.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pin {
-    pub name: String,
-    pub version: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Requirement {
+    name: String,
+    extras: Vec<String>,
+    version: String,
+    marker: Option<Marker>,
+    /// Of the files that may be installed; never empty.
+    hashes: BTreeSet<Digest>,
 }
 
-/// All packages of a lock, in its order. `what` names the file in faults.
-///
-/// Errors: `invalid_recipe` with `line` in `detail`, `too_large`.
-pub fn parse(text: &str, what: &str) -> Result<Vec<Pin>, Fault> {
-    if text.len() as u64 > limits::LOCK_BYTES_MAX {
-        return Err(Fault::new(Code::TooLarge, format!("{what} is {} bytes; at most {} are taken", text.len(), limits::LOCK_BYTES_MAX)));
-    }
-    let refuse = |line: usize, why: String| {
-        Fault::new(Code::InvalidRecipe, format!("{what}:{line}: {why}"))
-            .hint("make the lock with `uv pip compile --universal --generate-hashes --only-binary :all:`")
-            .with("line", line)
-    };
-    let mut pins = Vec::new();
-    let mut lines = text.lines().enumerate();
-    while let Some((index, first)) = lines.next() {
-        let start = index + 1;
-        let mut logical = uncommented(first).to_owned();
-        while let Some(begun) = logical.strip_suffix('\\') {
-            let Some((_, more)) = lines.next() else {
-                return Err(refuse(start, "the line goes on past the end of the file".into()));
-            };
-            logical = format!("{begun} {}", uncommented(more));
+impl Lock {
+    /// Reads the bytes of a `requirements.lock`; `what` names the file in faults.
+    ///
+    /// Errors: `invalid_recipe` with `line` in `detail`, `too_large`.
+    pub fn parse(bytes: &[u8], what: &str) -> Result<Lock, Fault> {
+        if bytes.len() as u64 > limits::LOCK_BYTES_MAX {
+            let text = format!("{what} is {} bytes; at most {} are taken", bytes.len(), limits::LOCK_BYTES_MAX);
+            return Err(Fault::new(Code::TooLarge, text));
         }
-        let logical = logical.trim();
-        if logical.is_empty() {
-            continue;
-        }
-        if logical.starts_with('-') {
-            return Err(refuse(start, format!("`{}`: a lock names packages, not options of an installer", word(logical))));
-        }
-        let (requirement, hashes) = logical.split_once("--hash").map_or((logical, ""), |(head, _)| (head, &logical[head.len()..]));
-        let (pinned, _marker) = requirement.split_once(';').unwrap_or((requirement, ""));
-        let Some((name, version)) = pinned.split_once("==").map(|(name, version)| (name.trim(), version.trim())) else {
-            return Err(refuse(start, format!("`{}` is not pinned: wanted `name==version`", pinned.trim())));
+        let text = std::str::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidRecipe, format!("{what}: not UTF-8")))?;
+        let refuse = |line: usize, why: String| {
+            Fault::new(Code::InvalidRecipe, format!("{what}:{line}: {why}"))
+                .hint("make the lock with `uv pip compile --universal --generate-hashes --only-binary :all:`")
+                .with("line", line)
         };
-        let (bare, extras) = name.split_once('[').map_or((name, "]"), |(bare, extras)| (bare, extras));
-        let plain = |text: &str| {
-            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && !text.starts_with('-')
-        };
-        let version_is_plain = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+!-_".contains(&byte));
-        if !plain(bare.trim()) || !extras.ends_with(']') || !version_is_plain {
-            return Err(refuse(start, format!("`{}` is not pinned: wanted `name==version`", pinned.trim())));
-        }
-        if hashes.is_empty() {
-            return Err(refuse(start, format!("`{name}=={version}` has no hash: wanted at least one `--hash=sha256:...`")));
-        }
-        for option in hashes.split_whitespace() {
-            let hash = option.strip_prefix("--hash=sha256:").unwrap_or("");
-            if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                return Err(refuse(start, format!("`{option}` of `{name}=={version}` is not `--hash=sha256:` and 64 hex digits")));
+        let mut requirements = Vec::new();
+        let mut lines = text.split_inclusive('\n').map(without_end).enumerate();
+        while let Some((index, first)) = lines.next() {
+            let start = index + 1;
+            let (mut logical, mut goes_on) = part(first).map_err(|why| refuse(start, why))?;
+            while goes_on {
+                let (index, next) = lines.next().ok_or_else(|| refuse(start, "the line goes on past the end of the file".into()))?;
+                let (more, further) = part(next).map_err(|why| refuse(index + 1, why))?;
+                logical.push(' ');
+                logical.push_str(&more);
+                goes_on = further;
+            }
+            let logical = logical.trim();
+            if !logical.is_empty() {
+                requirements.push(Requirement::read(logical).map_err(|why| refuse(start, why))?);
             }
         }
-        pins.push(Pin { name: bare.trim().to_owned(), version: version.to_owned() });
+        Ok(Lock(requirements))
     }
-    Ok(pins)
+
+    /// The one text for this lock, which reads as the same lock: printable ASCII, a line for each package.
+    pub fn text(&self) -> String {
+        self.0.iter().fold(String::new(), |mut text, requirement| {
+            let _ = writeln!(text, "{requirement}");
+            text
+        })
+    }
+
+    /// Names and versions, in the lock's order.
+    pub fn pins(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|requirement| (requirement.name.as_str(), requirement.version.as_str()))
+    }
 }
 
-/// The line without its comment: `#` at the start or after white space.
-fn uncommented(line: &str) -> &str {
+impl Requirement {
+    fn read(line: &str) -> Result<Requirement, String> {
+        if line.starts_with('-') {
+            return Err(format!("`{}`: a lock names packages, not options of an installer", word(line)));
+        }
+        let (requirement, hashes) = line.split_once(" --hash").map_or((line, ""), |(head, _)| (head, &line[head.len()..]));
+        let (pinned, marker) = requirement.split_once(';').map_or((requirement, None), |(pinned, marker)| (pinned, Some(marker)));
+        let unpinned = || format!("`{}` is not pinned: wanted `name==version`", pinned.trim());
+        let (named, version) = pinned.split_once("==").map(|(name, version)| (name.trim(), version.trim())).ok_or_else(unpinned)?;
+        let (name, extras) = match named.split_once('[') {
+            Some((name, extras)) => (name.trim(), extras.strip_suffix(']').ok_or_else(unpinned)?.split(',').map(str::trim).collect()),
+            None => (named, Vec::new()),
+        };
+        if !is_name(name) || !extras.iter().all(|extra| is_name(extra)) || !is_version(version) {
+            return Err(unpinned());
+        }
+        let marker =
+            marker.map(|text| Marker::parse(text).map_err(|why| format!("the marker of `{name}=={version}`: {why}"))).transpose()?;
+        if hashes.is_empty() {
+            return Err(format!("`{name}=={version}` has no hash: wanted at least one `--hash=sha256:...`"));
+        }
+        let hash = |option: &str| -> Result<Digest, String> {
+            let digest = option.strip_prefix("--hash=sha256:").and_then(|hex| hex.to_ascii_lowercase().parse().ok());
+            digest.ok_or_else(|| format!("`{option}` of `{name}=={version}` is not `--hash=sha256:` and 64 hex digits"))
+        };
+        Ok(Requirement {
+            name: name.to_owned(),
+            extras: extras.into_iter().map(str::to_owned).collect(),
+            version: version.to_owned(),
+            marker,
+            hashes: hashes.split_ascii_whitespace().map(hash).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        if !self.extras.is_empty() {
+            write!(f, "[{}]", self.extras.join(","))?;
+        }
+        write!(f, "=={}", self.version)?;
+        if let Some(marker) = &self.marker {
+            write!(f, " ; {marker}")?;
+        }
+        self.hashes.iter().try_for_each(|hash| write!(f, " --hash=sha256:{hash}"))
+    }
+}
+
+/// A line ends with LF. A CR directly before it belongs to the end; any other one is a control character, which is refused.
+fn without_end(line: &str) -> &str {
+    line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line))
+}
+
+/// What a line says without its comment, and whether the next line belongs to it. A comment begins with `#` at the start
+/// of the line or after white space; a line with a comment does not go on.
+fn part(line: &str) -> Result<(String, bool), String> {
+    let is_refused =
+        |character: char| (character.is_control() && character != '\t') || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}');
+    if let Some(character) = line.chars().find(|character| is_refused(*character)) {
+        return Err(format!("the character U+{:04X}: a lock is plain text whose lines end with LF", u32::from(character)));
+    }
     let comment = line.char_indices().find(|(at, character)| *character == '#' && (*at == 0 || line[..*at].ends_with([' ', '\t'])));
-    line[..comment.map_or(line.len(), |(at, _)| at)].trim_end()
+    let said = &line[..comment.map_or(line.len(), |(at, _)| at)];
+    if let Some(character) = said.chars().find(|character| !character.is_ascii()) {
+        return Err(format!("the character U+{:04X}: only comments may hold other than ASCII", u32::from(character)));
+    }
+    let said = said.trim().replace('\t', " ");
+    match said.strip_suffix('\\') {
+        Some(begun) if comment.is_none() && line.ends_with('\\') => Ok((begun.trim_end().to_owned(), true)),
+        _ => Ok((said, false)),
+    }
+}
+
+/// Letters, digits, `-`, `_` and `.`, with a letter or digit at both ends.
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    let ends = text.bytes().next().is_some_and(plain) && text.bytes().next_back().is_some_and(plain);
+    ends && text.bytes().all(|byte| plain(byte) || b"-_.".contains(&byte))
+}
+
+fn is_version(text: &str) -> bool {
+    text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+!-_".contains(&byte))
 }
 
 fn word(text: &str) -> &str {
@@ -80,42 +169,4 @@ fn word(text: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HASH: &str = "--hash=sha256:4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274";
-
-    #[test]
-    fn a_compiled_lock_reads() {
-        let text = format!(
-            "# by uv\nsix==1.17.0 \\\n    {HASH} \\\n    {HASH}\n    # via x\n\nidna[all]==3.10 ; python_version < '3.12' {HASH} # why\n"
-        );
-        let pins = parse(&text, "requirements.lock").unwrap();
-        let pin = |name: &str, version: &str| Pin { name: name.into(), version: version.into() };
-        assert_eq!(pins, [pin("six", "1.17.0"), pin("idna", "3.10")]);
-        assert_eq!(parse("# nothing\n", "x").unwrap(), []);
-    }
-
-    #[test]
-    fn what_is_not_a_hashed_pin_is_refused_by_line() {
-        let table = [
-            ("six==1.17.0\n".to_owned(), 1, "`six==1.17.0` has no hash"),
-            (format!("six==1.17.0 {HASH}\n\nidna==3.10\n"), 3, "`idna==3.10` has no hash"),
-            (format!("six>=1.17.0 {HASH}"), 1, "`six>=1.17.0` is not pinned"),
-            (format!("six==1.* {HASH}"), 1, "is not pinned"),
-            (format!("six @ file:///six.whl {HASH}"), 1, "is not pinned"),
-            (format!("six @ http://x/?a==b {HASH}"), 1, "is not pinned"),
-            (format!("./six==1 {HASH}"), 1, "is not pinned"),
-            ("-e .".to_owned(), 1, "`-e`: a lock names packages"),
-            ("\n--index-url=http://x".to_owned(), 2, "`--index-url`: a lock names packages"),
-            ("six==1.17.0 --hash=md5:abc".to_owned(), 1, "is not `--hash=sha256:`"),
-            (format!("six==1.17.0 {HASH} --global-option=x"), 1, "`--global-option=x` of `six==1.17.0` is not"),
-            ("six==1.17.0 \\".to_owned(), 1, "goes on past the end"),
-        ];
-        for (text, line, says) in table {
-            let fault = parse(&text, "requirements.lock").expect_err(&text);
-            assert_eq!(fault.code, Code::InvalidRecipe);
-            assert!(fault.message.starts_with(&format!("requirements.lock:{line}: ")) && fault.message.contains(says), "{}", fault.message);
-        }
-    }
-}
+mod tests;

@@ -24,3 +24,4 @@ mod secrets;
 pub mod served;
 mod serving;
 mod tampering;
+mod wheels;

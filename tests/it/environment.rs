@@ -14,6 +14,7 @@ use std::{
 };
 
 use hob::{
+    host::WithinWalls,
     model::{Code, Fault, Home, Progress, Silent, Step, progress},
     shelf::{
         environment::{self, Environment, Existing, Tools, Wanted},
@@ -60,11 +61,38 @@ fn syncs(folder: &Path) -> usize {
     fs::read_to_string(folder.join("log")).unwrap_or_default().lines().count()
 }
 
+async fn ensure(
+    home: &Home,
+    tools: &Tools,
+    lock: &str,
+    python: &Python,
+    existing: Existing,
+    progress: &progress::Shared,
+) -> Result<Environment, Fault> {
+    ensure_without(home, tools, lock, python, existing, progress, &[]).await
+}
+
+/// The same where layers of the sandbox cannot be had.
+async fn ensure_without(
+    home: &Home,
+    tools: &Tools,
+    lock: &str,
+    python: &Python,
+    existing: Existing,
+    progress: &progress::Shared,
+    layers: &[&str],
+) -> Result<Environment, Fault> {
+    // The runner lies elsewhere: some homes here have room for nothing, or are to stay empty.
+    let runner = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools"));
+    let compiler = WithinWalls::of(&runner, layers.iter().map(|layer| (*layer).to_owned()).collect()).unwrap();
+    let wanted = Wanted { lock: lock.as_bytes(), what: "requirements.lock", python, existing, label: "test/recipe", compiler: &compiler };
+    environment::ensure(home, tools, &wanted, progress).await
+}
+
 async fn build(home: &Home, uv: &Path, lock: &str, existing: Existing) -> Result<Environment, Fault> {
     let python = any_python().await;
     let tools = Tools { uv: Some(uv.to_owned()), ..Tools::default() };
-    let wanted = Wanted { lock: lock.as_bytes(), what: "requirements.lock", python: &python, existing, label: "test/recipe" };
-    environment::ensure(home, &tools, &wanted, &quiet()).await
+    ensure(home, &tools, lock, &python, existing, &quiet()).await
 }
 
 fn runs(environment: &Environment, code: &str) -> bool {
@@ -177,11 +205,11 @@ async fn after_kill_9_in_the_middle_the_next_build_succeeds_and_the_rubbish_goes
     assert_eq!(left(), 1, "deleted under the orphaned uv, which still writes there");
     fs::remove_file(root.path().join("hold")).unwrap();
     // It ends; whoever builds next sweeps its folder.
-    let more = LOCK.to_owned() + "# another\n";
     let mut number = 0;
     until("an empty staging folder", || {
         number += 1;
-        let other = format!("{more}# {number}\n");
+        // Another environment each time: its lock allows one file more.
+        let other = format!("{} --hash=sha256:{number:064x}\n", LOCK.trim_end());
         let sweep = build(&home, &uv, &other, Existing::Trust);
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(sweep)).unwrap();
         fs::read_dir(home.staging()).unwrap().count() == 0
@@ -256,7 +284,7 @@ async fn an_altered_environment_is_named_by_verify_and_not_adopted() {
 
     // A swapped record does not pass either: its own digest is pinned elsewhere.
     let record = home.environments().join(format!("{}.tree", environment.digest));
-    fs::write(&record, "hob-tree 1\n").unwrap();
+    fs::write(&record, "hob environment 2\nhob-tree 1\n").unwrap();
     named("was added");
     assert_ne!(environment::tree_digest(&home, environment.digest).unwrap(), tree);
     fs::remove_file(&record).unwrap();
@@ -356,9 +384,7 @@ async fn another_index_is_asked_when_hob_toml_names_one() {
     let python = any_python().await;
     // Nobody listens on the discard port of this machine.
     let tools = Tools { uv: Some(real_uv().await), index_url: Some("http://127.0.0.1:9/simple".into()), ..Tools::default() };
-    let wanted =
-        Wanted { lock: LOCK.as_bytes(), what: "requirements.lock", python: &python, existing: Existing::Trust, label: "test/recipe" };
-    let fault = environment::ensure(&Home::at(root.path()), &tools, &wanted, &quiet()).await.unwrap_err();
+    let fault = ensure(&Home::at(root.path()), &tools, LOCK, &python, Existing::Trust, &quiet()).await.unwrap_err();
     assert_eq!(fault.code, Code::EnvironmentFailed);
     assert!(fault.message.contains("127.0.0.1:9"), "{}", fault.message);
     assert!(fault.hint.unwrap().contains("index_url"));
@@ -407,12 +433,34 @@ async fn what_uv_does_is_told() {
     let shared: progress::Shared = heard.clone();
     let python = any_python().await;
     let tools = Tools { uv: Some(real_uv().await), ..Tools::default() };
-    let wanted =
-        Wanted { lock: LOCK.as_bytes(), what: "requirements.lock", python: &python, existing: Existing::Trust, label: "test/recipe" };
-    environment::ensure(&Home::at(root.path()), &tools, &wanted, &shared).await.unwrap();
+    ensure(&Home::at(root.path()), &tools, LOCK, &python, Existing::Trust, &shared).await.unwrap();
     let steps = heard.0.lock().unwrap();
     let label = "building the environment of test/recipe".to_owned();
     assert_eq!(steps.first(), Some(&Step::Started { label: label.clone(), total_bytes: None }));
     assert!(steps.iter().any(|step| matches!(step, Step::Note { text } if text.contains("six==1.17.0"))), "{steps:?}");
     assert_eq!(steps.last(), Some(&Step::Finished { label }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_can_be_confined_nothing_is_compiled_and_that_is_said() {
+    struct Heard(Mutex<Vec<Step>>);
+    impl Progress for Heard {
+        fn step(&self, step: Step) {
+            self.0.lock().unwrap().push(step);
+        }
+    }
+    let python = any_python().await;
+    let tools = Tools { uv: Some(real_uv().await), ..Tools::default() };
+    for layer in ["namespaces", "landlock", "seccomp"] {
+        let root = tempfile::tempdir().unwrap();
+        let heard = Arc::new(Heard(Mutex::new(Vec::new())));
+        let shared: progress::Shared = heard.clone();
+        let home = Home::at(root.path());
+        let environment = ensure_without(&home, &tools, LOCK, &python, Existing::Trust, &shared, &[layer]).await.unwrap();
+        assert!(!environment.site_packages.join("__pycache__").exists(), "compiled without {layer}");
+        let steps = heard.0.lock().unwrap();
+        let said = |step: &Step| matches!(step, Step::Note { text } if text.contains("nothing is compiled") && text.contains(layer));
+        assert!(steps.iter().any(said), "{steps:?}");
+        assert!(runs(&environment, "import six"));
+    }
 }

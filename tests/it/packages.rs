@@ -11,14 +11,16 @@ use std::{
 };
 
 use hob::{
-    host::{Config, Host},
+    host::{Config, Host, WithinWalls},
     model::{
         Blob, Call, Home, Outcome, Permissions, Silent, progress,
         status::{Class, ZygoteState},
     },
     shelf::{
         environment::{self, Environment, Existing, Tools, Wanted},
-        python, uv,
+        python,
+        requirements::Lock,
+        uv,
     },
 };
 use semver::VersionReq;
@@ -159,12 +161,13 @@ async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &Versi
     std::fs::set_permissions(&linking, PermissionsExt::from_mode(0o755)).unwrap();
     let python = python::find(range, None).await.unwrap();
     let found = uv::find(home, Some(&linking), &python, &progress).await.unwrap();
-    let digest = environment::digest(lock, &python, &found);
+    let digest = environment::digest(&Lock::parse(lock, "requirements.lock").unwrap(), &python, &found);
     for older in environment::all(home).unwrap().into_iter().filter(|other| *other != digest) {
         assert!(environment::remove(home, older).unwrap(), "{older} is in use");
     }
     let what = "recipes/text-generation/pod/requirements.lock";
-    let wanted = Wanted { lock, what, python: &python, existing: Existing::Trust, label: "test/generate" };
+    let compiler = WithinWalls::of(home, Arc::default()).unwrap();
+    let wanted = Wanted { lock, what, python: &python, existing: Existing::Trust, label: "test/generate", compiler: &compiler };
     let tools = Tools { uv: Some(linking), ..Tools::default() };
     let made = environment::ensure(home, &tools, &wanted, &progress).await.unwrap_or_else(|fault| panic!("{fault}: {:?}", fault.detail));
     match std::fs::remove_dir_all(home.uv_cache()) {

@@ -1,0 +1,60 @@
+"""Compiles the Python sources of an environment that is being built. Runs as a pod does, within its walls.
+
+Apart from the runner, because no line of what lies in the folder is run: it is read, compiled, and the bytecode is written
+beside it. What a compiler does with a hostile source stays within the walls.
+
+    python -I -S -B compiling.py FOLDER WORKERS
+
+A file that cannot be compiled (one of another Python, a template) stays without bytecode, and is no failure; so are the
+files that a worker had still to do when its interpreter crashed. Exit code 0 means that every worker came to its end.
+"""
+
+import os
+import sys
+
+#: The exit code where a worker crashed.
+EXIT_CRASHED = 3
+
+
+def main(arguments):
+    """Never returns."""
+    folder, workers = arguments[0], int(arguments[1])
+    files = sorted(sources(folder))
+    children = []
+    for number in range(workers):
+        child = os.fork()
+        if child == 0:
+            compile_all(files[number::workers])
+            os._exit(0)
+        children.append(child)
+    crashed = [child for child in children if os.waitpid(child, 0)[1] != 0]
+    os._exit(EXIT_CRASHED if crashed else 0)
+
+
+def sources(folder):
+    """The plain files below `folder` that are Python source by their name. No link is followed."""
+    left = [folder]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+                elif entry.name.endswith(".py") and entry.is_file(follow_symlinks=False):
+                    yield entry.path
+
+
+def compile_all(files):
+    """Compiles each, and goes on whatever becomes of it."""
+    import py_compile
+    import warnings
+
+    warnings.simplefilter("ignore")
+    for path in files:
+        try:
+            py_compile.compile(path, doraise=True)
+        except Exception as error:  # noqa: BLE001 - what a source makes of the compiler is its own matter
+            print(f"{path}: {type(error).__name__}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,42 @@
+//! Compiles the sources of new environments: what the shelf asks for, within the walls that pods have.
+
+use std::{path::Path, path::PathBuf, sync::Arc};
+
+use crate::{
+    model::{Fault, Home, limits::BYTECODE_MS},
+    pod::{
+        self,
+        compiling::{Compiled, Sources, compile},
+    },
+    shelf::environment::{Compiler, Compiling},
+};
+
+/// A compiler that is confined as pods are, with the environment's packages as the one folder that it can write to.
+#[derive(Debug, Clone)]
+pub struct WithinWalls {
+    pub(super) keeper: PathBuf,
+    /// Layers of the sandbox to take for unavailable: without one of them nothing is compiled.
+    pub(super) without: Arc<[String]>,
+}
+
+impl WithinWalls {
+    /// With the runner of that home, which is put there unless it is. Blocking.
+    ///
+    /// Errors: `io`, `disk_full`.
+    pub fn of(home: &Home, without: Arc<[String]>) -> Result<WithinWalls, Fault> {
+        Ok(WithinWalls { keeper: pod::unpack_runner(&home.tools())?, without })
+    }
+}
+
+impl Compiler for WithinWalls {
+    fn compile<'a>(&'a self, interpreter: &'a Path, packages: &'a Path, scratch: &'a Path) -> Compiling<'a> {
+        Box::pin(async move {
+            let sources = Sources { interpreter, packages, scratch, keeper: &self.keeper, without: &self.without, limit_ms: BYTECODE_MS };
+            Ok(match compile(&sources).await? {
+                Compiled::Done => None,
+                Compiled::Unconfined(why) => Some(format!("nothing is compiled outside of a sandbox, which cannot be had here: {why}")),
+                Compiled::Failed(why) => Some(why),
+            })
+        })
+    }
+}

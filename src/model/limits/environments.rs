@@ -1,0 +1,34 @@
+//! Bounds of what is built from a recipe's lock: what its wheels may be, and what building may take.
+
+/// Bytes of one environment: twice the largest that we know of (torch, jax and tensorflow with the libraries of a GPU).
+pub const ENVIRONMENT_BYTES_MAX: u64 = 32 << 30;
+
+/// Files and folders of one environment: ten times as many as torch with all that it needs.
+pub const ENVIRONMENT_ENTRIES_MAX: usize = 400_000;
+
+/// What `uv` may write for one environment, in bytes: each file once into its cache and once into the environment.
+pub const ENVIRONMENT_WRITTEN_BYTES_MAX: u64 = 2 * ENVIRONMENT_BYTES_MAX;
+
+/// Between two looks at what a tool has written, in milliseconds: a fast disk takes a gigabyte or two in between.
+pub const TOOL_LOOK_MS: u64 = 500;
+
+/// Compiling the sources of one environment to bytecode, in milliseconds: ten times as long as torch takes on one core.
+pub const BYTECODE_MS: u64 = 900_000;
+
+/// Processes that compile at a time.
+pub const BYTECODE_WORKERS_MAX: usize = 8;
+
+/// Memory of each of them, in bytes: the largest generated sources take some hundred megabytes.
+pub const BYTECODE_MEMORY_BYTES: u64 = 1 << 30;
+
+/// Between two looks at the size of an environment that is being compiled, in milliseconds.
+pub const BYTECODE_LOOK_MS: u64 = 2_000;
+
+/// Largest list of a wheel's files (its RECORD) that is read to say which wheel a refused file is of, in bytes.
+pub const WHEEL_RECORD_BYTES_MAX: u64 = 16 << 20;
+
+/// Largest script of a wheel that is pointed at its environment's interpreter, in bytes; a larger one is a program.
+pub const SCRIPT_BYTES_MAX: u64 = 1 << 20;
+
+/// Largest first message of a confined process, in bytes: what is missing, or why it was refused.
+pub const CONFINED_WORD_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,178 @@
+//! Compiles the Python sources of an environment that is being built, within the walls of a pod.
+//!
+//! A keeper starts `hob_pod/compiling.py` as it starts a pod's executable: the same plan, namespaces, Landlock, seccomp and
+//! proof, no network, and one folder that can be written to. The interpreter is the machine's own. It reads what strangers
+//! wrote and runs none of it.
+
+use std::{os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
+
+use bytes::BytesMut;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    process::Command,
+    time::timeout,
+};
+
+use super::{confine, frame, process::Program, registry};
+use crate::{
+    disk::make,
+    model::{
+        Code, Fault,
+        limits::{BYTECODE_WORKERS_MAX, CONFINED_WORD_BYTES_MAX, EXIT_GRACE_MS, TOOL_TAIL_LINES},
+    },
+};
+
+/// What is to be compiled, and with what.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// An interpreter of the machine: the one that will import the bytecode.
+    pub interpreter: &'a Path,
+    /// The folder with the packages: all that can be written to.
+    pub packages: &'a Path,
+    /// An empty folder for this alone.
+    pub scratch: &'a Path,
+    pub keeper: &'a Path,
+    /// Layers of the sandbox to take for unavailable.
+    pub without: &'a [String],
+    pub limit_ms: u64,
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Compiled {
+    /// What can be compiled was.
+    Done,
+    /// Nothing was compiled, because these walls cannot be had here; what is missing, for people.
+    Unconfined(String),
+    /// It began and did not come to its end; why, for people. Bytecode that is there is whole.
+    Failed(String),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum FirstWord {
+    Confined {
+        #[serde(default)]
+        missing: Vec<String>,
+    },
+    Refused {
+        layer: String,
+        why: String,
+    },
+}
+
+/// Compiles all sources. Dropping the future ends every process of it.
+///
+/// Errors: `io`, `disk_full`, where no process could be started.
+pub async fn compile(sources: &Sources<'_>) -> Result<Compiled, Fault> {
+    let io = |error: std::io::Error| Fault::io("starting the compiler of Python sources", &error);
+    // A granted folder is one without a link on the way to it.
+    let packages = sources.packages.canonicalize().map_err(io)?;
+    let sources = &Sources { packages: &packages, ..*sources };
+    let program = Program { base: sources.interpreter.to_owned(), python: sources.interpreter.to_owned(), site_packages: None };
+    let plan = match confine::compiler_plan(&program, sources.keeper, sources.scratch, sources.packages, sources.without) {
+        Ok(plan) => plan,
+        Err(fault) if fault.code == Code::SandboxUnavailable => return Ok(Compiled::Unconfined(fault.message)),
+        Err(fault) => return Err(fault),
+    };
+    // The file that must not be readable within.
+    make::write(&registry::path_of(sources.scratch), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(io)?;
+    ours.set_nonblocking(true).map_err(io)?;
+    let mut control = UnixStream::from_std(ours).map_err(io)?;
+    let mut child = keeper(sources, theirs.into()).spawn().map_err(io)?;
+    let running = Running(child.id().and_then(|id| Pid::from_raw(id as i32)));
+    let stderr = child.stderr.take();
+    let ended = async {
+        let talk = async {
+            send(&mut control, &plan).await?;
+            let word = first_word(&mut control).await?;
+            if matches!(word, FirstWord::Confined { .. }) {
+                // What a pod is given once it is confined. One that has ended by then needs none.
+                let variables = br#"{"type":"variables","variables":{"PATH":"/usr/local/bin:/usr/bin:/bin","LANG":"C.UTF-8"}}"#;
+                let _ = send(&mut control, variables).await;
+            }
+            Ok::<_, std::io::Error>(word)
+        };
+        let (word, said) = tokio::join!(talk, last_lines(stderr));
+        (word, said, child.wait().await)
+    };
+    let Ok((word, said, status)) = timeout(Duration::from_millis(sources.limit_ms), ended).await else {
+        drop(running);
+        // The keeper ends what is below it before it ends itself.
+        let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), child.wait()).await;
+        return Ok(Compiled::Failed(format!("no end after {} ms", sources.limit_ms)));
+    };
+    running.was_waited_for();
+    let status = status.map_err(io)?;
+    let said = said.last().map_or(String::new(), |line| format!(": {line}"));
+    Ok(match word {
+        Ok(FirstWord::Confined { missing }) if missing.is_empty() => match status.success() {
+            true => Compiled::Done,
+            false => Compiled::Failed(format!("{status}{said}")),
+        },
+        Ok(FirstWord::Confined { missing }) => Compiled::Unconfined(missing.join(", ")),
+        Ok(FirstWord::Refused { layer, why }) => Compiled::Unconfined(format!("{layer}: {why}")),
+        Err(error) => Compiled::Failed(format!("{status}{said} ({error})")),
+    })
+}
+
+fn keeper(sources: &Sources<'_>, control: OwnedFd) -> Command {
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(BYTECODE_WORKERS_MAX);
+    let flags = ["-I", "-S", "-B"];
+    let mut command = Command::new(sources.interpreter);
+    command.args(flags).arg(sources.keeper).arg("--host-pid").arg(std::process::id().to_string());
+    command.args(["--title", "hob: compiling", "--confined", "--"]).arg(sources.interpreter).args(flags);
+    command.arg(sources.keeper.with_file_name("compiling.py")).arg(sources.packages).arg(workers.to_string());
+    command.env_clear().envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")]);
+    command.current_dir(sources.scratch).process_group(0);
+    command.stdin(Stdio::from(control)).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// A keeper that is told to end everything below it, and itself, unless it was waited for.
+struct Running(Option<Pid>);
+
+impl Running {
+    fn was_waited_for(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // It may be gone already; there is nobody to tell.
+            let _ = kill_process(pid, Signal::QUIT);
+        }
+    }
+}
+
+async fn send(control: &mut UnixStream, json: &[u8]) -> std::io::Result<()> {
+    let mut out = BytesMut::new();
+    frame::encode(&mut out, 0, json, std::iter::empty());
+    control.write_all(&out).await
+}
+
+async fn first_word(control: &mut UnixStream) -> std::io::Result<FirstWord> {
+    let mut header = [0; frame::HEADER_BYTES];
+    control.read_exact(&mut header).await?;
+    let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    if length > CONFINED_WORD_BYTES_MAX {
+        return Err(std::io::Error::other(format!("a first message of {length} bytes")));
+    }
+    let mut json = vec![0; length];
+    control.read_exact(&mut json).await?;
+    serde_json::from_slice(&json).map_err(std::io::Error::other)
+}
+
+/// The last lines of what it says, however much that is.
+async fn last_lines(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<String> {
+    let Some(pipe) = pipe else { return Vec::new() };
+    let log = std::sync::Arc::new(super::log::Log::default());
+    super::log::drain(pipe, log.clone()).await;
+    log.tail(TOOL_TAIL_LINES).into_iter().map(|line| line.text).collect()
+}
