@@ -121,5 +121,17 @@ impl Config {
     }
 }
 
-/// Layers of the sandbox that can be taken for unavailable.
-const LAYERS: [&str; 3] = ["namespaces", "landlock", "seccomp"];
+/// What HOB_SANDBOX_WITHOUT may name: layers, and parts of them (see `hob_pod/sandbox.py`). A version of Landlock takes away what came after it.
+const LAYERS: [&str; 11] = [
+    "namespaces",
+    "landlock",
+    "seccomp",
+    "processes",
+    "users",
+    "proc",
+    "landlock=1",
+    "landlock=2",
+    "landlock=3",
+    "landlock=4",
+    "landlock=5",
+];
