@@ -395,11 +395,9 @@ impl Reader<'_> {
                 return Err(self.fault(name_at, "remote.name", format!("a second remote `{name}`")));
             }
             if !is_url(url) {
-                return Err(self.fault(
-                    url_at,
-                    "remote.url",
-                    format!("`{}` is not a URL: wanted https://, http:// or file:", Address::new(url).shown()),
-                ));
+                return Err(self
+                    .fault(url_at, "remote.url", format!("`{}` is not a URL: wanted https://, http:// or file:", Address::new(url).shown()))
+                    .hint("correct it: the address is the folder that holds `metadata` and `targets`"));
             }
             remotes.push(RemoteEntry { name: name.to_owned(), url: Address::new(url) });
         }
