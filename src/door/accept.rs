@@ -68,7 +68,11 @@ async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>) {
         }),
     };
     match taken {
-        Ok(()) => room.settled().await,
+        Ok(()) => {
+            // Each is heard once before the next one can send it away.
+            tokio::task::yield_now().await;
+            room.settled().await;
+        }
         Err(error) => {
             // Mostly too many open files: whoever said nothing so far goes for the next one.
             tracing::warn!("a connection was not taken: {error}");
