@@ -32,22 +32,22 @@ def message(say, n, ask):
     if say == "pongs":
         return control, [frame({"type": "pong", "seq": n, "asks": list(range(50_000))})]
     if say == "progress":
-        return data, [text('{"type":"progress","data":%s}' % SMALL_TREE, ask)]
+        return data, [text(f'{{"type":"progress","data":{SMALL_TREE}}}', ask)]
     if say == "large progress":
-        return data, [text('{"type":"progress","data":{"a":%s}}' % TREE, ask)]
+        return data, [text(f'{{"type":"progress","data":{{"a":{TREE}}}}}', ask)]
     if say == "chunks":
         return data, [text('{"type":"chunk","data":"%s"}' % ("x" * (7 << 19)), ask)]
     if say == "chunks of many values":
-        return data, [text('{"type":"chunk","data":%s}' % TREE, ask)]
+        return data, [text(f'{{"type":"chunk","data":{TREE}}}', ask)]
     if say == "small chunks":
-        return data, [text('{"type":"chunk","data":%d}' % n, ask)]
+        return data, [text(f'{{"type":"chunk","data":{n}}}', ask)]
     if say == "padded chunks":
         blobs = [{"name": "b", "media_type": "x/y", "bytes": 1}]
         return data, [text(json.dumps({"type": "chunk", "data": 0, "blobs": blobs, "pad": "x" * (8 << 20)}), ask, b"b")]
     if say == "deep faults":
-        fault = '{"code":"recipe_failed","message":"no","detail":%s}' % TREE
-        who = '"incarnation":"%s"' % pod.start["incarnation"]
-        return data, [text('{"type":"answer",%s,"fault":%s}' % (who, fault), ask)]
+        fault = f'{{"code":"recipe_failed","message":"no","detail":{TREE}}}'
+        who = '"incarnation":"{}"'.format(pod.start["incarnation"])
+        return data, [text(f'{{"type":"answer",{who},"fault":{fault}}}', ask)]
     if say == "long lists":
         return control, [text('{"type":"dropped","regions":[0%s]}' % (",0" * 7_000_000), 0)]
     raise SystemExit(say)
