@@ -114,6 +114,9 @@ pub const ASK_BEGUN_MAX: u32 = 5;
 /// How long the end of a process may lag behind the end of its sockets or pipes, in milliseconds.
 pub const EXIT_GRACE_MS: u64 = 500;
 
+/// How long the end of a process that the kernel has as ended may be told late, in milliseconds: its keeper has to be given a core first.
+pub const EXIT_LATE_MS: u64 = 10_000;
+
 /// How long a host that shuts down lets accepted calls finish, in milliseconds.
 pub const SHUTDOWN_DRAIN_MS: u64 = 10_000;
 

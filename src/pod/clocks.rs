@@ -17,7 +17,7 @@ use super::{
 };
 use crate::model::{
     Code, Fault,
-    limits::{MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SILENCE_MS},
+    limits::{EXIT_GRACE_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SILENCE_MS},
 };
 
 impl Driver {
@@ -39,6 +39,13 @@ impl Driver {
         others.into_iter().flatten().chain(graces).chain(stalls).min()
     }
 
+    /// Whether the pod's process has ended and only the news of it is late, as on a busy machine: its sockets are closed because it is dead,
+    /// which is no fault of the protocol.
+    fn is_ended_unheard(&self, now: Instant) -> bool {
+        let pid = self.shared.pid.load(Ordering::Acquire);
+        pid != 0 && vitals::identity(pid).is_none() && self.exit_late_until.is_some_and(|until| now < until)
+    }
+
     /// When a busy pod that says nothing is looked at next.
     fn looks_at(&self) -> Instant {
         self.heard + Duration::from_millis(PING_MS) * (self.silence.looks + 1)
@@ -49,7 +56,10 @@ impl Driver {
             self.step(Event::Timeout);
         }
         if self.lane_closed_at.take_if(|at| *at <= now).is_some() {
-            self.step(Event::LaneClosed);
+            match self.is_ended_unheard(now) {
+                true => self.lane_closed_at = Some(now + Duration::from_millis(EXIT_GRACE_MS)),
+                false => self.step(Event::LaneClosed),
+            }
         }
         if self.backed_up_until.is_some_and(|at| at <= now) {
             // Not begun anew: it is over with the pod, or when it has read.

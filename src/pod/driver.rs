@@ -144,6 +144,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         again: None,
         idle_at: None,
         lane_closed_at: None,
+        exit_late_until: None,
         heard: now,
         silence: Silence::default(),
         last_freed: now,
@@ -235,6 +236,8 @@ pub(super) struct Driver {
     pub idle_at: Option<Instant>,
     /// A lane ended: when to stop waiting for the process to end as well.
     pub lane_closed_at: Option<Instant>,
+    /// A lane ended: until when a process that has ended, and whose end was not told yet, is waited for.
+    pub exit_late_until: Option<Instant>,
     /// When the pod last said anything.
     pub heard: Instant,
     pub silence: Silence,

@@ -21,7 +21,8 @@ use super::{
 use crate::model::{
     Blob, Fault,
     limits::{
-        CHUNK_CREDIT, EXIT_GRACE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX, PROGRESS_BYTES_MAX,
+        CHUNK_CREDIT, EXIT_GRACE_MS, EXIT_LATE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX,
+        PROGRESS_BYTES_MAX,
     },
     recipe::Runtime,
     status::{Class, Confinement, MemoryBound},
@@ -60,7 +61,9 @@ impl Driver {
             Read::Dry => return false,
             Read::Closed => {
                 // A process that is just ending closes its sockets first: give its end a moment to arrive.
-                self.lane_closed_at.get_or_insert(Instant::now() + Duration::from_millis(EXIT_GRACE_MS));
+                let now = Instant::now();
+                self.exit_late_until.get_or_insert(now + Duration::from_millis(EXIT_LATE_MS));
+                self.lane_closed_at.get_or_insert(now + Duration::from_millis(EXIT_GRACE_MS));
                 return false;
             }
             Read::Broken(text) => {
