@@ -97,7 +97,7 @@ fn checked(manifest: &Manifest) {
         assert!(!model.name.contains('/') && model.bytes <= limits::MODEL_BYTES_MAX);
         // It is written into the signed target, and read from there.
         if let Some(source) = &model.from {
-            assert_eq!(source.to_string().parse().as_ref(), Ok(source));
+            assert_eq!(source.exact().parse().as_ref(), Ok(source));
         }
     }
 }
