@@ -6,7 +6,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::{
-    calling, doctor, granting, looking,
+    calling, compile_glue, doctor, granting, looking,
     print::{self, Bars, Watch},
     serve, sessions,
     words::{Command, Remote, Repo, Words},
@@ -37,6 +37,9 @@ pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| "hob=warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| print::Diagnostics).init();
     let json = words.json;
+    if let Command::CompileGlue { version, reservation, folder } = &words.command {
+        return compile_glue::main(version, reservation, folder);
+    }
     let runtime = match runtime(&words.command) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Fault::io("starting the runtime", &error), json),
@@ -66,6 +69,11 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
+/// What variables say; glue is compiled by this very program, which the kernel still has when its file was replaced.
+fn config() -> Result<Config, Fault> {
+    Ok(Config::from_environment()?.with_hob("/proc/self/exe"))
+}
+
 /// Words that make no sense here.
 pub(super) fn usage(message: impl Into<String>) -> Fault {
     Fault::new(Code::Usage, message).hint("`hob COMMAND --help` says which words a command takes")
@@ -92,17 +100,17 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Repo { command } => return repo(command, json).await,
         Command::Call(call) => {
             let watch = Watch::new(words.quiet, call.stream);
-            return calling::call(Config::from_environment()?.with_progress(progress), call, watch, json).await;
+            return calling::call(config()?.with_progress(progress), call, watch, json).await;
         }
         Command::Sessions { command } => {
-            return sessions::sessions(Config::from_environment()?.with_progress(progress), command, json).await;
+            return sessions::sessions(config()?.with_progress(progress), command, json).await;
         }
         Command::Pods(words) => return looking::pods(Config::from_environment()?.home(), words, json).await,
         Command::Logs(words) => return looking::logs(Config::from_environment()?.home(), words, json).await,
         Command::Status { watch } => return looking::status(Config::from_environment()?.home(), watch, json).await,
         _ => {}
     }
-    let config = Config::from_environment()?.with_progress(progress);
+    let config = config()?.with_progress(progress);
     let home = config.home().clone();
     let host = Host::open(config).await?;
     let done = match words.command {
@@ -120,6 +128,7 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Remote { command } => remote(&host, command, json).await,
         Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => Ok(()),
         Command::Call(_) | Command::Sessions { .. } | Command::Pods(_) | Command::Logs(_) | Command::Status { .. } => Ok(()),
+        Command::CompileGlue { .. } => Ok(()),
     };
     host.shutdown().await;
     done

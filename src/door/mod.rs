@@ -7,6 +7,7 @@ mod accept;
 mod calling;
 pub mod cli;
 mod client;
+mod compile_glue;
 mod doctor;
 mod ending;
 mod granting;

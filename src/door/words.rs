@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::model::{Fault, Priority, limits::LOGS_DEFAULT_LINES};
+use crate::{
+    host::compiler::COMMAND,
+    model::{Fault, Priority, limits::LOGS_DEFAULT_LINES},
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 2 the words or the input are wrong · 3 no such recipe, operation, session or remote · \
 4 the recipe, hob.toml or hob.lock is wrong · 5 trust: signature, digest, expiry, rollback, or a repository or a model's place is unreachable · \
@@ -118,6 +121,9 @@ pub enum Command {
         #[command(subcommand)]
         command: Repo,
     },
+    /// Compile the glue on standard input: for hosts.
+    #[command(name = COMMAND, hide = true)]
+    CompileGlue { version: String, reservation: String, folder: PathBuf },
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,8 @@
 //! pool of slots, made once: a fresh instance per call is then cheap. The ceiling is not memory but memory *mappings*:
 //! a used slot costs about 6 of them, and a process that goes over `vm.max_map_count` is aborted by the kernel's
 //! refusal, so the number of slots is derived from it. Where no pool can be had (a small address space), or a component
-//! does not fit its slots, instances are made on demand: slower, otherwise the same.
+//! does not fit its slots, instances are made on demand: slower, otherwise the same. The engines of a host have no
+//! compiler: they read what another process compiled (see `compiling.rs`).
 
 use std::{
     fs::Metadata,
@@ -22,16 +23,42 @@ use crate::{
 /// What runs guests on this machine.
 pub struct Engines {
     /// None where the machine cannot hold a pool.
-    pub pooled: Option<Engine>,
+    pub pooled: Option<(Engine, Reservation)>,
+    /// With bounded reservations.
     pub on_demand: Engine,
     /// Guests at once.
     pub slots: u32,
-    /// Counts what it had and what it had not.
-    #[cfg(test)]
+    /// Of both. Counts what it had.
     pub cache: Cache,
 }
 
-/// Makes the engines, with compiled code kept in `cache`.
+/// How much address space is kept free behind a guest's memory: the one setting of these engines that compiled code depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reservation {
+    /// A whole wasm address space, which spares the guest its bounds checks.
+    Whole,
+    /// What a guest may have.
+    Bounded,
+}
+
+impl Reservation {
+    const ALL: [Reservation; 2] = [Reservation::Whole, Reservation::Bounded];
+
+    /// As the compiler's program is told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reservation::Whole => "whole",
+            Reservation::Bounded => "bounded",
+        }
+    }
+
+    /// The one with that name.
+    pub fn named(name: &str) -> Option<Reservation> {
+        Reservation::ALL.into_iter().find(|reservation| reservation.name() == name)
+    }
+}
+
+/// Makes the engines, which read compiled code in `cache` and have no compiler.
 ///
 /// Errors: `io` for the folder, `internal` when wasmtime refuses the settings.
 pub fn open(cache: &Path) -> Result<Engines, Fault> {
@@ -39,30 +66,36 @@ pub fn open(cache: &Path) -> Result<Engines, Fault> {
     let mappings = open::read_of_kernel(Path::new("/proc/sys/vm/max_map_count"), limits::KERNEL_TEXT_BYTES_MAX).ok();
     let mappings = mappings.and_then(|text| String::from_utf8(text).ok());
     let slots = slots(mappings.as_deref());
-    let on_demand = Engine::new(config(&cache).memory_reservation(limits::GLUE_MEMORY_BYTES_MAX as u64))
-        .map_err(|error| Fault::new(Code::Internal, format!("wasmtime refuses its settings: {error:#}")))?;
-    // A whole wasm address space behind each memory spares the guest its bounds checks; where that is too much to ask for, a
-    // pool with them is still better than none.
-    let pooled = [None, Some(limits::GLUE_MEMORY_BYTES_MAX as u64)].into_iter().find_map(|reservation| {
-        let mut config = config(&cache);
+    let reading = |reservation| {
+        let mut config = config(reservation);
+        config.enable_compiler(false).cache(Some(cache.clone()));
+        config
+    };
+    let on_demand = Engine::new(&reading(Reservation::Bounded)).map_err(refused)?;
+    // Where a whole address space behind each memory is too much to ask for, a pool with bounds checks is still better than none.
+    let pooled = Reservation::ALL.into_iter().find_map(|reservation| {
+        let mut config = reading(reservation);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots)));
-        if let Some(bytes) = reservation {
-            config.memory_reservation(bytes);
-        }
         Engine::new(&config)
             .inspect_err(|error| tracing::warn!("no room for a pool of {slots} glue instances on this machine: {error:#}"))
             .ok()
+            .map(|engine| (engine, reservation))
     });
     if pooled.is_none() {
         tracing::warn!("glue instances are made on demand, which is slower");
     }
-    Ok(Engines {
-        pooled,
-        on_demand,
-        slots,
-        #[cfg(test)]
-        cache,
-    })
+    Ok(Engines { pooled, on_demand, slots, cache })
+}
+
+/// An engine that compiles, and keeps what it compiled in `cache`: for the process that does nothing else.
+///
+/// Errors: as of [`open`].
+pub fn compiling(reservation: Reservation, cache: &Path) -> Result<Engine, Fault> {
+    Engine::new(config(reservation).cache(Some(compile_cache(cache)?))).map_err(refused)
+}
+
+fn refused(error: wasmtime::Error) -> Fault {
+    Fault::new(Code::Internal, format!("wasmtime refuses its settings: {error:#}"))
 }
 
 /// Slots that `max_map_count` (its file's text) leaves room for, with a fifth of the mappings left to everybody else.
@@ -72,15 +105,18 @@ fn slots(max_map_count: Option<&str>) -> u32 {
     (fit.min(u64::from(limits::GLUE_INSTANCES_MAX)) as u32).max(1)
 }
 
-fn config(cache: &Cache) -> Config {
+/// What the host's engines and the compiler's have in common: code of the one must fit the other.
+fn config(reservation: Reservation) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
         .epoch_interruption(true)
         .memory_init_cow(true)
         .max_wasm_stack(limits::GLUE_STACK_BYTES_MAX)
-        .async_stack_size(limits::GLUE_FIBER_STACK_BYTES)
-        .cache(Some(cache.clone()));
+        .async_stack_size(limits::GLUE_FIBER_STACK_BYTES);
+    if reservation == Reservation::Bounded {
+        config.memory_reservation(limits::GLUE_MEMORY_BYTES_MAX as u64);
+    }
     config
 }
 
@@ -115,7 +151,11 @@ fn compile_cache(folder: &Path) -> Result<Cache, Fault> {
     let folder = folder.canonicalize().map_err(|error| Fault::io(what("find"), &error))?;
     private(&folder)?;
     let mut config = CacheConfig::new();
-    config.with_directory(folder);
+    // What is read often is not packed anew: that would cost the host memory.
+    config
+        .with_directory(folder)
+        .with_baseline_compression_level(limits::GLUE_CODE_COMPRESSION)
+        .with_optimized_compression_level(limits::GLUE_CODE_COMPRESSION);
     Cache::new(config).map_err(|error| Fault::new(Code::Internal, format!("wasmtime refuses its compile cache: {error:#}")))
 }
 

@@ -5,6 +5,7 @@
 //! cancelled. Read [`Prepared::run`] first.
 
 mod check;
+mod compiling;
 mod crash;
 mod engine;
 mod imports;
@@ -23,7 +24,12 @@ pub mod fuzzing {
     pub use super::{crash::said, world::hob::glue::faults::Fault as GuestFault};
 }
 
-use std::{future::Future, path::Path, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::{
     sync::Semaphore,
@@ -34,7 +40,12 @@ use wasmtime::{
     component::{Component, HasSelf, Linker},
 };
 
-pub use self::wasi::SOCKETS_UNUSED;
+pub(crate) use self::compiling::{compile as compile_here, confine, receive};
+pub use self::{
+    compiling::{Compiled, Compiler, Job},
+    engine::Reservation,
+    wasi::SOCKETS_UNUSED,
+};
 use self::{
     engine::Engines,
     output::Said,
@@ -42,7 +53,10 @@ use self::{
     ticker::Ticker,
     wasi::{Random, Seed, Wasi},
 };
-use crate::model::{Admitted, Blame, Blob, Code, Digest, Document, Fault, Verified, events, limits};
+use crate::{
+    disk,
+    model::{Admitted, Blame, Blob, Code, Digest, Document, Fault, RecipeName, Verified, events, limits},
+};
 
 /// A future behind a pointer.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -101,6 +115,17 @@ struct Inner {
     engines: Engines,
     ticker: Ticker,
     room: Semaphore,
+    compiler: Arc<dyn Compiler>,
+    compiles: Semaphore,
+    /// Whoever reads compiled code: what was found is told by a count.
+    reads: Mutex<()>,
+}
+
+/// What came of reading compiled code.
+enum Read {
+    There(Component),
+    /// It is to be compiled, for such engines.
+    Missing(Reservation),
 }
 
 /// A recipe's glue, compiled and linked. Cloning shares it.
@@ -113,50 +138,112 @@ pub struct Prepared {
 }
 
 impl Glue {
-    /// Starts the engines. Compiled code is kept in `compile_cache`, which is made for this user alone.
+    /// Starts the engines. Compiled code is kept in `compile_cache`, which is made for this user alone; what is not there is `compiler`'s
+    /// to compile, in another process.
     ///
     /// Errors: `io` for the folder or the ticker's thread, `internal` when wasmtime refuses its settings.
-    pub fn open(compile_cache: &Path) -> Result<Glue, Fault> {
-        let engines = engine::open(compile_cache)?;
-        let ticker = Ticker::start(engines.pooled.iter().chain([&engines.on_demand]).map(Engine::weak).collect())?;
+    pub fn open(compile_cache: &Path, compiler: Arc<dyn Compiler>) -> Result<Glue, Fault> {
+        Glue::with(engine::open(compile_cache)?, compiler)
+    }
+
+    fn with(engines: Engines, compiler: Arc<dyn Compiler>) -> Result<Glue, Fault> {
+        let all = engines.pooled.iter().map(|(engine, _)| engine).chain([&engines.on_demand]);
+        let ticker = Ticker::start(all.map(Engine::weak).collect())?;
         let room = Semaphore::new(engines.slots as usize);
-        Ok(Glue(Arc::new(Inner { engines, ticker, room })))
+        let compiles = Semaphore::new(limits::GLUE_COMPILES_AT_ONCE);
+        Ok(Glue(Arc::new(Inner { engines, ticker, room, compiler, compiles, reads: Mutex::default() })))
     }
 
-    /// Compiles and links a recipe's glue: blocking, tens of milliseconds for Rust glue and seconds for a script engine, unless
-    /// it was compiled before.
+    /// Links a recipe's glue, compiled before or now: by another process, within tens of milliseconds for Rust glue and seconds for a script
+    /// engine. Dropping the future ends that process. Needs a tokio runtime with time and IO.
     ///
-    /// Errors: `glue_incompatible`.
-    pub fn compile(&self, recipe: &Verified) -> Result<Prepared, Fault> {
-        // What wasmtime says may carry names out of the component.
-        self.compile_unbounded(recipe).map_err(output::bounded)
+    /// Errors: `glue_incompatible`; `glue_limit` for glue that takes more to compile than [`limits::GLUE_COMPILE_CPU_S`] and the bounds
+    /// beside it; those of the [`Compiler`].
+    pub async fn compile(&self, recipe: &Arc<Verified>) -> Result<Prepared, Fault> {
+        if let Some(prepared) = self.load(recipe).await?.0 {
+            return Ok(prepared);
+        }
+        let _turn = self.0.compiles.acquire().await.map_err(|_| Fault::new(Code::Internal, "glue was shut down"))?;
+        // Once for the pool, and once more for what does not fit it.
+        for _ in 0..2 {
+            // Somebody else may have compiled it meanwhile.
+            match self.load(recipe).await? {
+                (Some(prepared), _) => return Ok(prepared),
+                (None, reservation) => self.compile_apart(recipe, reservation).await?,
+            }
+        }
+        match self.load(recipe).await? {
+            (Some(prepared), _) => Ok(prepared),
+            (None, _) => {
+                Err(Fault::new(Code::Internal, format!("the glue of `{}` was compiled for another Hob than this", recipe.manifest().name))
+                    .hint("the `hob` program that compiles and this host are of the same version, and built with the same wasmtime?"))
+            }
+        }
     }
 
-    fn compile_unbounded(&self, recipe: &Verified) -> Result<Prepared, Fault> {
-        let manifest = recipe.manifest();
-        let Some(bytes) = recipe.glue() else {
-            return Err(Fault::new(Code::Internal, format!("asked to compile the glue of `{}`, which has none", manifest.name)));
-        };
+    /// Reads and links what was compiled, on a thread where that may take its time; without anything, what is missing.
+    async fn load(&self, recipe: &Arc<Verified>) -> Result<(Option<Prepared>, Reservation), Fault> {
+        let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
+        // What wasmtime says may carry names out of the component.
+        let loaded = tokio::task::spawn_blocking(move || glue.link(&recipe).map_err(output::bounded)).await;
+        loaded.map_err(|error| Fault::new(Code::Internal, format!("reading compiled glue ended early: {error}")))?
+    }
+
+    /// Has another process compile, and puts what comes of it where it is read.
+    async fn compile_apart(&self, recipe: &Arc<Verified>, reservation: Reservation) -> Result<(), Fault> {
+        let (name, component) = (&recipe.manifest().name, bytes_of(recipe)?);
+        let cache = self.0.engines.cache.directory();
+        let into = disk::make::temporary_folder(cache, compiling::INTO, 12)
+            .map_err(|error| Fault::io(format!("making a folder in {}", cache.display()), &error))?;
+        // Wasmtime's own folder has no link in its path.
+        let job = Job { component, reservation, into: into.path() };
+        match self.0.compiler.compile(job).await? {
+            Compiled::Refused(why) => Err(broken(name, why)),
+            Compiled::TooMuch(of) => Err(Fault::new(Code::GlueLimit, format!("compiling the glue of `{name}` takes {of}"))
+                .hint("nothing of it is kept; smaller functions, and fewer of them, take less")),
+            Compiled::Done => {
+                let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
+                let placed = tokio::task::spawn_blocking(move || {
+                    let (component, cache) = (bytes_of(&recipe)?, glue.0.engines.cache.directory());
+                    compiling::place(into.path(), cache, glue.engine(reservation), component)?;
+                    compiling::sweep(cache);
+                    Ok(())
+                });
+                placed.await.map_err(|error| Fault::new(Code::Internal, format!("keeping compiled glue ended early: {error}")))?
+            }
+        }
+    }
+
+    /// An engine that reads what is compiled for this reservation.
+    fn engine(&self, reservation: Reservation) -> &Engine {
+        let engines = &self.0.engines;
+        engines.pooled.as_ref().filter(|(_, its)| *its == reservation).map_or(&engines.on_demand, |(engine, _)| engine)
+    }
+
+    fn link(&self, recipe: &Verified) -> Result<(Option<Prepared>, Reservation), Fault> {
+        let (manifest, bytes) = (recipe.manifest(), bytes_of(recipe)?);
         check::bytes(manifest, bytes)?;
         let engines = &self.0.engines;
-        let (engine, component) = match engines.pooled.as_ref().map(|engine| (engine, Component::from_binary(engine, bytes))) {
-            Some((engine, Ok(component))) => (engine, Ok(component)),
-            unfit => {
-                let component = Component::from_binary(&engines.on_demand, bytes);
-                if let (Some((_, Err(error))), Ok(_)) = (&unfit, &component) {
-                    tracing::warn!("the glue of `{}` does not fit the pool, its instances are made on demand: {error:#}", manifest.name);
-                }
-                (&engines.on_demand, component)
+        let mut unfit = None;
+        let mut found = None;
+        if let Some((engine, reservation)) = &engines.pooled {
+            match self.read(engine, *reservation, bytes) {
+                Ok(Read::Missing(reservation)) => return Ok((None, reservation)),
+                Ok(Read::There(component)) => found = Some((engine, component)),
+                Err(error) => unfit = Some(error),
             }
+        }
+        let broken = |error: wasmtime::Error| broken(&manifest.name, format!("{error:#}"));
+        let (engine, component) = match found {
+            Some(found) => found,
+            None => match self.read(&engines.on_demand, Reservation::Bounded, bytes).map_err(broken)? {
+                Read::Missing(reservation) => return Ok((None, reservation)),
+                Read::There(component) => (&engines.on_demand, component),
+            },
         };
-        let broken = |error: wasmtime::Error| {
-            Fault::new(
-                Code::GlueIncompatible,
-                format!("the glue of `{}` is not a component that this Hob can run: {error:#}", manifest.name),
-            )
-            .hint("`hob build` makes the component from the recipe's glue source")
-        };
-        let component = component.map_err(broken)?;
+        if let Some(error) = unfit {
+            tracing::warn!("the glue of `{}` does not fit the pool, its instances are made on demand: {error:#}", manifest.name);
+        }
         let wasi = check::shape(manifest, bytes, &component, engine)?;
         let mut linker = Linker::new(engine);
         world::Glue::add_to_linker::<Run, HasSelf<Run>>(&mut linker, |run| run).map_err(broken)?;
@@ -166,8 +253,31 @@ impl Glue {
         let pre = linker.instantiate_pre(&component).map_err(broken)?;
         check::signature(manifest, &pre)?;
         let pre = world::GluePre::new(pre).map_err(broken)?;
-        Ok(Prepared { glue: self.0.clone(), pre: Arc::new(pre), wasi, recipe: recipe.digest() })
+        let prepared = Prepared { glue: self.0.clone(), pre: Arc::new(pre), wasi, recipe: recipe.digest() };
+        Ok((Some(prepared), Reservation::Bounded))
     }
+
+    /// Compiled code, out of the cache or not at all: the engine has no compiler, and fails where it has nothing to read.
+    fn read(&self, engine: &Engine, reservation: Reservation, bytes: &[u8]) -> wasmtime::Result<Read> {
+        let _one = self.0.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.0.engines.cache.cache_hits();
+        match Component::from_binary(engine, bytes) {
+            Ok(component) => Ok(Read::There(component)),
+            Err(_) if self.0.engines.cache.cache_hits() == before => Ok(Read::Missing(reservation)),
+            // It was there, and is not for this engine.
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn bytes_of(recipe: &Verified) -> Result<&[u8], Fault> {
+    let none = || Fault::new(Code::Internal, format!("asked to compile the glue of `{}`, which has none", recipe.manifest().name));
+    recipe.glue().map(|bytes| &bytes[..]).ok_or_else(none)
+}
+
+fn broken(recipe: &RecipeName, why: String) -> Fault {
+    Fault::new(Code::GlueIncompatible, format!("the glue of `{recipe}` is not a component that this Hob can run: {why}"))
+        .hint("`hob build` makes the component from the recipe's glue source")
 }
 
 impl Prepared {

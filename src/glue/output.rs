@@ -154,6 +154,11 @@ fn shorten(value: &mut Value, longest: usize) {
     }
 }
 
+/// A text that fits a fault's message, and what is kept of a tool's output when each byte is an escape of six.
+pub fn cut(text: String) -> String {
+    shortened(text, limits::FAULT_MESSAGE_BYTES_MAX.min(limits::TOOL_OUTPUT_BYTES_MAX / 8))
+}
+
 /// Beginning and end of a text that is too long: one names the thing, the other says what became of it.
 fn shortened(text: String, longest: usize) -> String {
     const GAP: &str = " ... ";

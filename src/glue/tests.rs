@@ -36,13 +36,34 @@ macro_rules! guest {
 mod caps;
 mod wasi;
 
+/// Compiles in this process, which no host does, and counts.
+#[derive(Default)]
+struct Here(AtomicUsize);
+
+impl Compiler for Here {
+    fn compile<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Compiled, Fault>> {
+        self.0.fetch_add(1, SeqCst);
+        Box::pin(async move { compile_here(job) })
+    }
+}
+
+impl Glue {
+    /// For tests that are not async.
+    fn compile_here(&self, recipe: &Arc<Verified>) -> Result<Prepared, Fault> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
+        // Where an async test is at work already, on a thread of its own.
+        std::thread::spawn(move || runtime.block_on(glue.compile(&recipe))).join().unwrap()
+    }
+}
+
 /// One engine for all tests: what one guest breaks, another test sees.
 fn glue() -> &'static Glue {
     static GLUE: OnceLock<(Glue, tempfile::TempDir)> = OnceLock::new();
     &GLUE
         .get_or_init(|| {
             let folder = tempfile::tempdir().unwrap();
-            (Glue::open(folder.path()).unwrap(), folder)
+            (Glue::open(folder.path(), Arc::<Here>::default()).unwrap(), folder)
         })
         .0
 }
@@ -147,7 +168,7 @@ async fn run_on(glue: &Glue, recipe: &Arc<Verified>, operation: &str, pods: Arc<
         }
         events
     });
-    let prepared = glue.compile(recipe).unwrap();
+    let prepared = glue.compile_here(recipe).unwrap();
     let result = prepared.run(&admit(recipe, operation, Vec::new()), pods, sender, soon(20_000)).await;
     (result, reader.await.unwrap())
 }
@@ -191,7 +212,7 @@ async fn a_guest_that_behaves_gets_its_answer_through() {
 #[tokio::test]
 async fn blobs_pass_by_handle_and_can_be_read_and_made() {
     let recipe = recipe(guest!("copies_blob"));
-    let prepared = glue().compile(&recipe).unwrap();
+    let prepared = glue().compile_here(&recipe).unwrap();
     let blob = Blob::new("in", "audio/wav", vec![1u8, 2, 3, 4]);
     let (sender, _receiver) = events::channel(1);
     let call = admit(&recipe, "plain", vec![blob]);
@@ -199,7 +220,7 @@ async fn blobs_pass_by_handle_and_can_be_read_and_made() {
     assert_eq!(response.blobs, [Blob::new("copy", "audio/wav", vec![2u8, 3, 4])]);
 
     let recipe = self::recipe(guest!("echo"));
-    let prepared = glue().compile(&recipe).unwrap();
+    let prepared = glue().compile_here(&recipe).unwrap();
     let blob = Blob::new("in", "audio/wav", vec![7u8; 100_000]);
     let (sender, _receiver) = events::channel(1);
     let call = admit(&recipe, "plain", vec![blob.clone()]);
@@ -323,7 +344,7 @@ async fn a_caller_who_went_away_cancels() {
     let recipe = recipe(guest!("emits"));
     let (sender, receiver) = events::channel(1);
     drop(receiver);
-    let prepared = glue().compile(&recipe).unwrap();
+    let prepared = glue().compile_here(&recipe).unwrap();
     let result = prepared.run(&admit(&recipe, "stream", Vec::new()), script(0, vec![]), sender, soon(5_000)).await;
     assert_eq!(result.unwrap_err().code, Code::Cancelled);
 }
@@ -333,7 +354,7 @@ async fn a_slow_caller_holds_the_pod_back() {
     let pods = script(0, (0..50).map(|n| chunk(json!(n))).chain([answer(json!("end"))]).collect());
     let recipe = recipe(guest!("forwards"));
     let (sender, mut receiver) = events::channel(1);
-    let prepared = glue().compile(&recipe).unwrap();
+    let prepared = glue().compile_here(&recipe).unwrap();
     let call = admit(&recipe, "stream", Vec::new());
     let running = tokio::spawn(async move { prepared.run(&call, pods, sender, soon(5_000)).await });
     sleep(Duration::from_millis(50)).await;
@@ -349,7 +370,7 @@ async fn a_slow_caller_holds_the_pod_back() {
 #[tokio::test]
 async fn a_dropped_or_late_run_lets_go_of_its_asks() {
     let recipe = recipe(guest!("pass"));
-    let prepared = glue().compile(&recipe).unwrap();
+    let prepared = glue().compile_here(&recipe).unwrap();
     let call = admit(&recipe, "plain", Vec::new());
 
     let pods = script(60_000, vec![answer(json!(1))]);
@@ -433,7 +454,7 @@ fn what_is_not_glue_for_this_hob_is_said_before_linking() {
         (component(&guest!("echo").replace("\"memory\") 8", "\"memory\") 2000"), WIT), "0.1", "needs 2000 pages of memory"),
     ];
     for (bytes, world, says) in table {
-        let fault = glue().compile(&recipe_of(bytes, world)).map(drop).expect_err(says);
+        let fault = glue().compile_here(&recipe_of(bytes, world)).map(drop).expect_err(says);
         assert_eq!(fault.code, Code::GlueIncompatible, "{says}");
         assert!(fault.message.contains(says) && fault.message.contains("`test/guest`"), "{}", fault.message);
     }
@@ -469,10 +490,8 @@ fn what_is_checked_is_what_the_world_says() {
 #[tokio::test]
 async fn without_a_pool_everything_works_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let mut engines = engine::open(folder.path()).unwrap();
-    engines.pooled = None;
-    let ticker = Ticker::start(vec![engines.on_demand.weak()]).unwrap();
-    let glue = Glue(Arc::new(Inner { engines, ticker, room: Semaphore::new(2) }));
+    let engines = Engines { pooled: None, slots: 2, ..engine::open(folder.path()).unwrap() };
+    let glue = Glue::with(engines, Arc::<Here>::default()).unwrap();
     let (result, _) = run_on(&glue, &recipe(guest!("memory_bomb")), "plain", script(0, vec![])).await;
     assert_eq!(result.unwrap_err().code, Code::GlueLimit);
     let (result, _) = run_on(&glue, &recipe(guest!("spin")), "plain", script(0, vec![])).await;
@@ -485,7 +504,7 @@ async fn a_component_that_does_not_fit_the_pool_runs_on_demand() {
     // More globals than a pooled slot has room for.
     let globals = "(global (mut i64) (i64.const 0))".repeat(80_000);
     let recipe = recipe(&guest!("echo").replace("(memory", &format!("{globals} (memory")));
-    let prepared = glue().compile(&recipe).unwrap();
+    let prepared = glue().compile_here(&recipe).unwrap();
     assert!(glue().0.engines.pooled.is_some(), "this machine should have a pool");
     assert!(Engine::same(prepared.pre.engine(), &glue().0.engines.on_demand));
     let (result, _) = run_on(glue(), &recipe, "plain", script(0, vec![])).await;
@@ -508,11 +527,10 @@ async fn core_instances_are_capped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_calls_than_slots_wait_for_a_slot() {
     let folder = tempfile::tempdir().unwrap();
-    let engines = engine::open(folder.path()).unwrap();
-    let ticker = Ticker::start(engines.pooled.iter().map(Engine::weak).collect()).unwrap();
-    let glue = Glue(Arc::new(Inner { engines, ticker, room: Semaphore::new(3) }));
+    let engines = Engines { slots: 3, ..engine::open(folder.path()).unwrap() };
+    let glue = Glue::with(engines, Arc::<Here>::default()).unwrap();
     let recipe = recipe(guest!("pass"));
-    let prepared = glue.compile(&recipe).unwrap();
+    let prepared = glue.compile_here(&recipe).unwrap();
     let pods = script(5, vec![answer(json!(1))]);
     let calls: Vec<_> = (0..30)
         .map(|_| {
@@ -535,7 +553,7 @@ async fn more_calls_than_slots_wait_for_a_slot() {
 #[tokio::test]
 async fn a_call_does_not_run_on_another_recipes_glue() {
     let (one, other) = (recipe(guest!("pass")), recipe(guest!("echo")));
-    let prepared = glue().compile(&one).unwrap();
+    let prepared = glue().compile_here(&one).unwrap();
     let result = prepared.run(&admit(&other, "plain", Vec::new()), script(0, vec![]), events::channel(1).0, soon(1_000)).await;
     assert_eq!(result.unwrap_err().code, Code::Internal);
 }
@@ -543,7 +561,7 @@ async fn a_call_does_not_run_on_another_recipes_glue() {
 #[tokio::test]
 async fn an_idle_ticker_sleeps_and_wakes_for_the_next_call() {
     let folder = tempfile::tempdir().unwrap();
-    let glue = Glue::open(folder.path()).unwrap();
+    let glue = Glue::open(folder.path(), Arc::<Here>::default()).unwrap();
     let asleep = || glue.0.ticker.is_asleep();
     for _ in 0..2 {
         let patience = Duration::from_millis(limits::GLUE_TICK_MS * u64::from(limits::GLUE_IDLE_TICKS_MAX) * 5);

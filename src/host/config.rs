@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use super::GlueCompiler;
 use crate::{
     model::{Code, Fault, Home, Silent, progress},
     pod::{Machine, ThisMachine},
@@ -18,6 +19,7 @@ pub struct Config {
     pub(super) without: Arc<[String]>,
     pub(super) sources: Sources,
     pub(super) machine: Arc<dyn Machine>,
+    pub(super) compiler: GlueCompiler,
 }
 
 impl Config {
@@ -32,6 +34,7 @@ impl Config {
             without,
             sources: Sources::default(),
             machine: Arc::new(ThisMachine::default()),
+            compiler: GlueCompiler::default(),
         }
     }
 
@@ -84,6 +87,16 @@ impl Config {
     /// How models are fetched.
     pub fn sources(&self) -> &Sources {
         &self.sources
+    }
+
+    /// Compiles glue with the `hob` program at `path`, which is of this crate's version.
+    ///
+    /// Glue is compiled in a process of its own, with limits, and never by the app that embeds this crate, nor by its executable. Without
+    /// this, that process is the first `hob` in the absolute folders of PATH. One that is missing, or of another version, is a fault only
+    /// where there is something to compile: at the install of a recipe that has glue, and at the first call of such a folder.
+    pub fn with_hob(mut self, path: impl Into<PathBuf>) -> Config {
+        self.compiler = GlueCompiler::of(path);
+        self
     }
 
     /// Shares out this machine instead of the one that it runs on: to see what happens on one with other memory, or with GPUs.

@@ -66,13 +66,10 @@ impl Entry {
         self.parts.forkable.status(&self.parts.recipe)
     }
 
-    /// The compiled glue; compiled at the first use and kept.
+    /// The compiled glue, read at the first use and kept. An install had it compiled; of a folder, or where the cache was emptied, another
+    /// process compiles it now.
     pub async fn prepared(&self, host: &Arc<Inner>) -> Result<Prepared, Fault> {
-        let prepared = self.prepared.get_or_try_init(|| async {
-            let (host, recipe) = (host.clone(), self.parts.recipe.clone());
-            blocking(move || host.glue()?.compile(&recipe)).await
-        });
-        prepared.await.cloned()
+        self.prepared.get_or_try_init(|| host.prepare_glue(&self.parts.recipe)).await.cloned()
     }
 
     /// Checks something of this recipe's against a schema: a short check here, a `long` one on a thread where nobody else waits, one of a recipe

@@ -132,8 +132,7 @@ impl Host {
         if recipe.glue().is_some() {
             let label = format!("compiling the glue of {name}");
             host.progress.step(Step::Started { label: label.clone(), total_bytes: None });
-            let (inner, recipe) = (host.clone(), recipe.clone());
-            let compiled = blocking(move || inner.glue()?.compile(&recipe).map(drop)).await;
+            let compiled = host.prepare_glue(&recipe).await;
             host.progress.step(Step::Finished { label });
             compiled?;
         }

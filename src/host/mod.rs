@@ -16,14 +16,15 @@ use futures_core::Stream;
 
 use crate::{
     disk::owner::Writers,
-    glue::Glue,
-    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, events, limits, progress},
+    glue::{Glue, Prepared},
+    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, Verified, events, limits, progress},
     pod,
     shelf::{self, environment::Tools, sources::Sources, store::Shelf},
 };
 
 pub mod blobs;
 mod catalogue;
+pub(crate) mod compiler;
 mod compiling;
 mod config;
 mod doctor;
@@ -39,6 +40,7 @@ mod sessions;
 mod status;
 mod zygotes;
 
+pub use compiler::GlueCompiler;
 pub use compiling::WithinWalls;
 pub use config::Config;
 pub use grants::{Consent, Granted, Revoke};
@@ -74,6 +76,10 @@ pub(crate) struct Inner {
     shelf: Shelf,
     /// The wasm engine, started with the first recipe that has glue.
     glue: std::sync::OnceLock<Result<Glue, Fault>>,
+    compiler: GlueCompiler,
+    /// Glue that is compiled for a call goes on without the call, and ends with the host.
+    compiles: tokio_util::task::TaskTracker,
+    ending: tokio_util::sync::CancellationToken,
     catalogue: catalogue::Catalogue,
     journal: journal::Journal,
     /// The unpacked keeper of pods.
@@ -98,9 +104,27 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// A recipe's glue, linked: read if it was compiled before, else compiled by another process. That goes on when the future is dropped,
+    /// as the building of an environment does, so that a call with a short deadline leaves something to the next one.
+    ///
+    /// Errors: those of [`Glue::compile`]; `shutting_down`.
+    async fn prepare_glue(self: &Arc<Self>, recipe: &Arc<Verified>) -> Result<Prepared, Fault> {
+        let (host, recipe) = (self.clone(), recipe.clone());
+        let compiled = self.compiles.spawn(async move {
+            let engines = host.clone();
+            shelf::blocking(move || engines.glue().map(drop)).await?;
+            tokio::select! {
+                prepared = host.glue()?.compile(&recipe) => prepared,
+                () = host.ending.cancelled() => Err(Fault::new(Code::ShuttingDown, "the host ended while glue was compiled")),
+            }
+        });
+        compiled.await.map_err(|error| Fault::new(Code::Internal, format!("compiling glue ended early: {error}")))?
+    }
+
     /// The wasm engine. Blocking the first time.
     fn glue(&self) -> Result<&Glue, Fault> {
-        self.glue.get_or_init(|| Glue::open(&self.home.compile_cache())).as_ref().map_err(Fault::clone)
+        let open = || Glue::open(&self.home.compile_cache(), Arc::new(self.compiler.clone()));
+        self.glue.get_or_init(open).as_ref().map_err(Fault::clone)
     }
 }
 
@@ -132,6 +156,9 @@ impl Host {
                 progress: config.progress,
                 shelf,
                 glue: Default::default(),
+                compiler: config.compiler,
+                compiles: Default::default(),
+                ending: Default::default(),
                 catalogue: Default::default(),
                 journal: Default::default(),
                 clerk: pod::Clerk::new(&keeper, &config.without),
@@ -257,6 +284,9 @@ impl Host {
         let until = tokio::time::Instant::now() + drain;
         // A call may have more asks to make: pools are open to it until it is over.
         let _ = tokio::time::timeout_at(until, self.0.journal.quiet()).await;
+        self.0.ending.cancel();
+        self.0.compiles.close();
+        self.0.compiles.wait().await;
         // What sessions have outlives their pods.
         self.0.sessions.keep_all().await;
         self.0.pods.shutdown(until).await;

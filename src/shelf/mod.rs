@@ -18,7 +18,7 @@ mod machine;
 mod metadata_store;
 pub mod models;
 mod origin;
-mod process;
+pub(crate) mod process;
 pub mod python;
 pub mod rehearsal;
 pub mod repository;

@@ -14,7 +14,7 @@ use tokio::{
 use crate::{disk::open, model::limits};
 
 /// How a tool ended.
-pub(super) struct Ran {
+pub(crate) struct Ran {
     /// `None`: it was still running at the limit, or wrote too much, and was killed with its children.
     pub status: Option<ExitStatus>,
     /// The first [`limits::TOOL_OUTPUT_BYTES_MAX`] bytes of standard output.
@@ -63,7 +63,7 @@ impl Drop for Group {
 /// Runs `command` in a process group of its own for at most `limit_ms`; `line` sees each line of standard error.
 ///
 /// Standard input is closed unless the caller set it. Dropping the future kills the group.
-pub(super) async fn run(command: Command, limit_ms: u64, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
+pub(crate) async fn run(command: Command, limit_ms: u64, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
     run_within(command, limit_ms, u64::MAX, line).await
 }
 

@@ -37,7 +37,7 @@ fn measure(home: &Home) -> Value {
     runtime.block_on(async {
         let own = || processes::memory(std::process::id());
         let (_, before) = own();
-        let host = Host::open(Config::new(home.clone())).await.unwrap();
+        let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
         let call = async |recipe: &str| {
             let call = Call::new(recipe, "echo", json!({"text": "hello"})).unwrap();
             assert_eq!(host.call(call).await.unwrap().output.value(), &json!({"length": 5}));

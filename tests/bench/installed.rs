@@ -86,7 +86,7 @@ pub async fn install(names: &[&str]) -> Result<Installed, Fault> {
         author::publish::publish(&repo, &keys, &packed, &recipe.join("models"), now, &Silent).await?;
     }
     let home = Home::at(folder.clone());
-    let host = Host::open(Config::new(home.clone())).await?;
+    let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob"))).await?;
     let root = std::fs::read(&root).map_err(|error| Fault::io("reading the root of the repository", &error))?;
     host.add_remote("bench", &format!("file://{}", repo.display()), Trust::Root(root)).await?;
     for name in names {

@@ -38,7 +38,7 @@ struct Hob {
 
 impl Hob {
     fn open(runtime: Runtime, home: &Home) -> Hob {
-        let host = runtime.block_on(Host::open(Config::new(home.clone()))).unwrap();
+        let host = runtime.block_on(Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob")))).unwrap();
         Hob { runtime, host }
     }
 

@@ -93,7 +93,7 @@ fn main() {
                 found.add(Once { texts: rate.texts, seconds: rate.seconds, processor: rate.processor, latency: None, errors: 0 });
             }
         }
-        let host = runtime.block_on(Host::open(Config::new(installed.home.clone()))).unwrap();
+        let host = runtime.block_on(Host::open(Config::new(installed.home.clone()).with_hob(env!("CARGO_BIN_EXE_hob")))).unwrap();
         runtime.block_on(runtime.spawn(calls(host.clone(), texts.clone(), 32, Duration::from_secs(1)))).unwrap();
         for ((callers, _), found) in CALLERS.into_iter().zip(&mut found[1]) {
             support::quiet();

@@ -76,7 +76,7 @@ struct Hob {
 impl Hob {
     fn open(home: &Home) -> Hob {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let host = runtime.block_on(Host::open(Config::new(home.clone()))).unwrap();
+        let host = runtime.block_on(Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob")))).unwrap();
         Hob { runtime, host }
     }
 
@@ -187,7 +187,7 @@ fn measure(home: &Home, bytes: usize, in_file: bool) -> Value {
     let scratch = tempfile::tempdir_in(support::folder()).unwrap();
     let (given, got) = (scratch.path().join("given"), scratch.path().join("got"));
     runtime.block_on(async {
-        let host = Host::open(Config::new(home.clone())).await.unwrap();
+        let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
         // What a caller holds is there before.
         let (input, mut result) = match in_file {
             true => {

@@ -14,6 +14,7 @@ use std::{
 
 use hob::{
     glue::{Ask, BoxFuture, Glue, Pods, Prepared},
+    host::GlueCompiler,
     model::{Admitted, Blob, Call, Document, Fault, Home, Verified, events, limits},
     shelf::store::Shelf,
 };
@@ -112,11 +113,11 @@ fn recipe(folder: &Path) -> Arc<Verified> {
 fn main() {
     let folder = tempfile::tempdir().unwrap();
     let floors = [floor(false), floor(true)];
-    let glue = Glue::open(&folder.path().join("cache")).unwrap();
+    let glue = Glue::open(&folder.path().join("cache"), Arc::new(GlueCompiler::of(env!("CARGO_BIN_EXE_hob")))).unwrap();
     let recipe = recipe(&folder.path().join("recipe"));
-    let prepared: Prepared = glue.compile(&recipe).unwrap();
     let pods: Arc<dyn Pods> = Arc::new(NoPods);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let prepared: Prepared = runtime.block_on(glue.compile(&recipe)).unwrap();
     println!("\nW5: glue alone, {ROUNDS} rounds of {CALLS} calls");
     println!("| W5 | bare wasmtime, us | same pool, us | hob, us | hob / bare | hob / same pool |\n|---|---|---|---|---|---|");
     for (size, label) in [(100, "W5-100B"), (10_000, "W5-10KB")] {

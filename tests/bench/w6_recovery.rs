@@ -145,7 +145,7 @@ async fn process(host: &Host) -> u32 {
 }
 
 async fn in_process(home: &Home, operation: &'static str) -> Recovery {
-    let host = Host::open(Config::new(home.clone())).await.unwrap();
+    let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
     let pid = process(&host).await;
     let caller: Caller = {
         let host = host.clone();
@@ -203,7 +203,7 @@ fn cancelled(runtime: &Runtime, home: &Home) {
     println!("\nW6: from dropping a call until the next has gone through the only pod, {CANCELS} times, seconds");
     println!("| what ran | median | least | most | x floor |\n|---|---|---|---|---|");
     let found: [Series; 3] = runtime.block_on(async {
-        let host = Host::open(Config::new(home.clone())).await.unwrap();
+        let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
         let mut found: [Series; 3] = Default::default();
         process(&host).await;
         for _ in 0..CANCELS {

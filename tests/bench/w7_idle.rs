@@ -99,7 +99,7 @@ fn idle(pids: Vec<u32>) -> Value {
 fn hold(home: &Home) -> Value {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let host = runtime.block_on(async {
-        let host = Host::open(Config::new(home.clone())).await.unwrap();
+        let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
         for number in 0..PODS {
             let call = Call::new(&installed::numbered(number), "echo", json!({"text": "hello"})).unwrap();
             assert_eq!(host.call(call).await.unwrap().output.value(), &json!({"length": 5}));

@@ -85,10 +85,11 @@ async fn measure(wheels: &Wheels) {
 // --- starts
 
 async fn starts(wheels: &Wheels, home: &Home, names: [&str; 3], rounds: usize) -> Starts {
-    let host = Host::open(Config::new(home.clone())).await.unwrap();
+    let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
     let python = one_shot(&host, names[0]).await.1["python"].as_str().expect("a path").to_owned();
     host.grant(&RecipeRef::Name(names[1].parse().unwrap()), Permissions::default(), true).await.unwrap();
-    let open = Host::open(Config::new(home.clone()).without_layers(LAYERS.map(str::to_owned))).await.unwrap();
+    let open =
+        Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob")).without_layers(LAYERS.map(str::to_owned))).await.unwrap();
     let is_forked = settle(&host, names[2]).await.inspect_err(|why| println!("\nPods with {} are not forked: {why}", wheels.name)).is_ok();
     let ways = if is_forked { WAYS.len() } else { WAYS.len() - 1 };
     let hosts = [&host, &open, &host];
@@ -185,7 +186,7 @@ fn report_starts(wheels: &Wheels, starts: &Starts, rounds: usize) {
 
 /// Of one of two pods of this recipe, at each of the moments; none if they were to be forked and are not.
 async fn memory(home: &Home, recipe: &str) -> Option<[Memory; 3]> {
-    let host = Host::open(Config::new(home.clone())).await.unwrap();
+    let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
     let is_forked = recipe.ends_with("-forked");
     if is_forked && settle(&host, recipe).await.is_err() {
         host.shutdown().await;

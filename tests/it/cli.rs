@@ -5,6 +5,7 @@
 
 mod besieged;
 pub mod calling;
+mod compiling;
 mod damaged;
 mod disk;
 mod doctoring;

@@ -24,7 +24,7 @@ fn recipe() -> PathBuf {
 /// Environments are dear: the tests of a checkout share them, and the next run finds them.
 async fn host() -> Host {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("embeddings-home");
-    Host::open(Config::new(Home::at(home))).await.unwrap()
+    Host::open(Config::new(Home::at(home)).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap()
 }
 
 fn embed(input: Value) -> Call {

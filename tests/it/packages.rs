@@ -31,7 +31,9 @@ const ZYGOTE_S: u64 = 120;
 
 /// Environments are dear: the tests of a checkout share them, and the next run finds them.
 async fn host() -> Host {
-    Host::open(Config::new(Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages-home")))).await.unwrap()
+    Host::open(Config::new(Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages-home"))).with_hob(env!("CARGO_BIN_EXE_hob")))
+        .await
+        .unwrap()
 }
 
 fn to(recipe: &Path, operation: &str, input: Value) -> Call {
@@ -197,7 +199,7 @@ async fn torch_and_transformers_run_as_they_are() {
     let status = std::process::Command::new(&made.python).arg("-B").arg(maker).arg(&model).status().unwrap();
     assert!(status.success(), "the model: {status}");
     let tools = Tools { uv: Some(uv.clone()), ..Tools::default() };
-    let host = Host::open(Config::new(home.clone()).with_tools(tools)).await.unwrap();
+    let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob")).with_tools(tools)).await.unwrap();
     std::fs::create_dir_all(forked.join("pod")).unwrap();
     for file in ["recipe.toml", "pod/generate.py"] {
         let text = std::fs::read_to_string(tests.join("recipes/generate").join(file)).unwrap();

@@ -61,7 +61,11 @@ async fn rig(memory: u64, gpus: usize, machine: &str) -> Rig {
 }
 
 async fn host_on(folder: &Path, memory: u64, gpus: usize) -> Host {
-    let config = Config::new(Home::at(folder.join("home"))).with_machine(Arc::new(MadeUp { memory, gpus, looks: AtomicU64::new(0) }));
+    let config = Config::new(Home::at(folder.join("home"))).with_hob(env!("CARGO_BIN_EXE_hob")).with_machine(Arc::new(MadeUp {
+        memory,
+        gpus,
+        looks: AtomicU64::new(0),
+    }));
     Host::open(config).await.unwrap()
 }
 

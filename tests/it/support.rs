@@ -114,7 +114,7 @@ impl Rig {
 
 /// A host of the home `home` below `folder`; several may be opened.
 pub async fn host_at(folder: &Path) -> Host {
-    Host::open(Config::new(Home::at(folder.join("home")))).await.unwrap()
+    Host::open(Config::new(Home::at(folder.join("home"))).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap()
 }
 
 /// A recipe folder below `folder/recipes`, as [`Rig::pool`] makes one.

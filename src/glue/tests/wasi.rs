@@ -90,7 +90,7 @@ async fn what_a_guest_printed_is_in_its_fault() {
 #[tokio::test]
 async fn what_a_guest_printed_survives_its_deadline() {
     let recipe = guest(&format!("{PRINTS} (loop $for_ever (br $for_ever))"));
-    let prepared = glue().compile(&recipe).unwrap();
+    let prepared = glue().compile_here(&recipe).unwrap();
     let late = prepared.run(&admit(&recipe, "plain", Vec::new()), script(0, vec![]), events::channel(1).0, soon(200)).await.unwrap_err();
     assert_eq!((late.code, late.detail["stderr"].as_str()), (Code::Deadline, Some("last words")));
     siblings_are_well(glue()).await;
@@ -193,7 +193,7 @@ fn what_wasi_has_beyond_the_small_one_is_refused_by_name() {
         // Past the imports, this one has nothing to run.
         (marked, "does not export the function `run`"),
     ] {
-        let fault = glue().compile(&recipe_of(bytes, "0.1")).map(drop).expect_err(says);
+        let fault = glue().compile_here(&recipe_of(bytes, "0.1")).map(drop).expect_err(says);
         assert_eq!(fault.code, Code::GlueIncompatible, "{says}");
         assert!(fault.message.contains(says), "wanted {says}: {}", fault.message);
     }
@@ -201,6 +201,6 @@ fn what_wasi_has_beyond_the_small_one_is_refused_by_name() {
 
 #[test]
 fn glue_without_wasi_is_linked_without_it() {
-    assert_eq!(glue().compile(&recipe(guest!("pass"))).unwrap().wasi, Wasi::No);
-    assert_eq!(glue().compile(&guest("")).unwrap().wasi, Wasi::Yes);
+    assert_eq!(glue().compile_here(&recipe(guest!("pass"))).unwrap().wasi, Wasi::No);
+    assert_eq!(glue().compile_here(&guest("")).unwrap().wasi, Wasi::Yes);
 }

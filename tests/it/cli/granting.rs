@@ -432,7 +432,7 @@ fn a_recipe_that_asks_for_nothing_keeps_its_pod_when_another_is_given_something(
 #[tokio::test]
 async fn an_app_that_embeds_a_host_says_what_it_agrees_to() {
     let (rig, _signed) = with_asker();
-    let host = Host::open(Config::new(Home::at(&rig.home))).await.unwrap();
+    let host = Host::open(Config::new(Home::at(&rig.home)).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
     let (name, any) = ("lab/asker".parse().unwrap(), semver::VersionReq::STAR);
     let agreed = |words: &[&str]| Consent::These(Permissions::from_words(words.iter().copied()).unwrap());
     // What was shown was something else.

@@ -221,14 +221,17 @@ pub fn tools() -> &'static (PathBuf, PathBuf) {
 /// Glue that hands on what it gets, as a component.
 pub fn glue() -> &'static [u8] {
     static GLUE: OnceLock<Vec<u8>> = OnceLock::new();
-    GLUE.get_or_init(|| {
-        let mut module = wat::parse_str(include_str!("../../guests/pass.wat")).unwrap();
-        let mut resolve = wit_parser::Resolve::default();
-        let package = resolve.push_str("glue.wit", include_str!("../../../wit/glue.wit")).unwrap();
-        let world = resolve.select_world(&[package], Some("glue")).unwrap();
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-        ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
-    })
+    GLUE.get_or_init(|| component(include_str!("../../guests/pass.wat")))
+}
+
+/// A module in text as a component of the world of glue.
+pub fn component(wat: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(wat).unwrap();
+    let mut resolve = wit_parser::Resolve::default();
+    let package = resolve.push_str("glue.wit", include_str!("../../../wit/glue.wit")).unwrap();
+    let world = resolve.select_world(&[package], Some("glue")).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
 }
 
 pub const LOCK: &str = "six==1.17.0 \\\n    --hash=sha256:4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274\n";

@@ -74,7 +74,7 @@ async fn on_a_real_gpu_one_model_at_a_time_and_its_memory_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("home")).unwrap();
     std::fs::write(folder.path().join("home/hob.toml"), "[machine]\nexclusive_gpus = true\n").unwrap();
-    let host = Host::open(Config::new(Home::at(folder.path().join("home")))).await.unwrap();
+    let host = Host::open(Config::new(Home::at(folder.path().join("home"))).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
     let rig = Rig { folder, host };
     let releases = on_gpu(&rig, "releases", RELEASES);
     let keeps = on_gpu(&rig, "keeps", KEEPS);

@@ -37,7 +37,8 @@ pub async fn rig_without(layers: &[&str]) -> Rig {
     let folder = tempfile::tempdir().unwrap();
     // Others may pass through, as through the folders of a machine: what is closed to a pod is closed by its sandbox.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let config = Config::new(Home::at(folder.path().join("home"))).with_tools(Tools::default().with_variables());
+    let config =
+        Config::new(Home::at(folder.path().join("home"))).with_hob(env!("CARGO_BIN_EXE_hob")).with_tools(Tools::default().with_variables());
     let host = Host::open(config.without_layers(layers.iter().map(|layer| layer.to_string()))).await.unwrap();
     Rig { folder, host }
 }

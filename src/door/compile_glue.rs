@@ -1,0 +1,39 @@
+//! `hob compile-glue`: compiles the glue that a host sends, and nothing else. A host starts it; nobody types it.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use super::print;
+use crate::{
+    glue::{Job, Reservation, compile_here, confine, receive},
+    host::compiler::Answer,
+};
+
+/// Reads a component on standard input and compiles it into `folder`, within this process's own limits.
+pub fn main(version: &str, reservation: &str, folder: &Path) -> ExitCode {
+    let answer = match env!("CARGO_PKG_VERSION") {
+        own if own != version => Answer::OtherVersion(own.to_owned()),
+        _ => answer(reservation, folder.to_owned()).unwrap_or_else(Answer::Fault),
+    };
+    match serde_json::to_string(&answer) {
+        Ok(text) => print::result(&text),
+        Err(_) => return ExitCode::FAILURE,
+    }
+    ExitCode::SUCCESS
+}
+
+fn answer(reservation: &str, into: PathBuf) -> Result<Answer, String> {
+    let reservation = Reservation::named(reservation).ok_or_else(|| format!("no reservation `{reservation}`"))?;
+    // Before the first byte of it is read.
+    confine().map_err(|error| format!("setting its own limits: {error}"))?;
+    let component = receive(&mut std::io::stdin().lock()).map_err(|error| format!("reading the component: {error}"))?;
+    // Whoever waits holds the other end. When that closes nobody does, and there is nothing left to do.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().lock().read(&mut [0]);
+        std::process::exit(1);
+    });
+    compile_here(Job { component: &component, reservation, into: &into }).map(Answer::Compiled).map_err(|fault| fault.message)
+}

@@ -1,0 +1,178 @@
+//! Has glue compiled by a `hob` program: what the engines of glue ask for, as a process with limits.
+//!
+//! The program is a `hob` of this very version, and never the executable of an app that embeds the crate: that one has no
+//! door for it, and would run who knows what.
+
+use std::{
+    ffi::OsStr,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{io::AsyncWriteExt, net::UnixStream, process::Command};
+
+use crate::{
+    glue::{BoxFuture, Compiled, Compiler, Job},
+    model::{Code, Fault, limits},
+    shelf::process::{self, Ran},
+};
+
+/// The command of that program; the door has it, and help does not show it.
+pub const COMMAND: &str = "compile-glue";
+
+/// What the program answers, as JSON on standard output.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It is of that version, which is not the one that was asked for.
+    OtherVersion(String),
+    Compiled(Compiled),
+    Fault(String),
+}
+
+/// Compiles glue by running a `hob` program.
+#[derive(Debug, Clone, Default)]
+pub struct GlueCompiler {
+    /// None: the one on PATH.
+    program: Option<PathBuf>,
+}
+
+impl GlueCompiler {
+    /// With the `hob` program at that path.
+    pub fn of(program: impl Into<PathBuf>) -> GlueCompiler {
+        GlueCompiler { program: Some(program.into()) }
+    }
+
+    fn program(&self) -> Result<PathBuf, Fault> {
+        let found = match &self.program {
+            Some(program) => program.is_file().then(|| program.clone()),
+            None => on_path(std::env::var_os("PATH").as_deref()),
+        };
+        found.ok_or_else(|| {
+            let text = match &self.program {
+                Some(program) => format!("there is glue to compile, and no `hob` program at {}", program.display()),
+                None => "there is glue to compile, and no `hob` program on PATH".to_owned(),
+            };
+            Fault::new(Code::InvalidConfig, text).hint(NEXT.replace("VERSION", VERSION))
+        })
+    }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+const NEXT: &str = "an app that embeds Hob has glue compiled by a `hob` of version VERSION: name it with `Config::with_hob`, put it on PATH, or have it install the \
+     recipe into the same home beforehand (`hob add`)";
+
+/// The first `hob` in an absolute folder of a list as PATH is.
+fn on_path(path: Option<&OsStr>) -> Option<PathBuf> {
+    let folders = std::env::split_paths(path?).filter(|folder| folder.is_absolute());
+    folders.map(|folder| folder.join("hob")).find(|program| program.is_file())
+}
+
+impl Compiler for GlueCompiler {
+    fn compile<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Compiled, Fault>> {
+        Box::pin(async move {
+            let program = self.program()?;
+            let starting = |error: std::io::Error| Fault::io(format!("compiling glue with {}", program.display()), &error);
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(starting)?;
+            ours.set_nonblocking(true).map_err(starting)?;
+            let mut ours = UnixStream::from_std(ours).map_err(starting)?;
+            let ran = process::run(command(&program, &job, theirs.into()), limits::GLUE_COMPILE_MS, |line| {
+                tracing::debug!("compiling glue: {line}")
+            });
+            let send = async {
+                // One that ends early does not read it all.
+                let _ = ours.write_all(&(job.component.len() as u64).to_be_bytes()).await;
+                let _ = ours.write_all(job.component).await;
+                // Open for as long as somebody waits: when it closes, the program ends.
+                std::future::pending::<()>().await;
+            };
+            let ran = tokio::select! {
+                ran = ran => ran.map_err(starting)?,
+                () = send => return Err(Fault::new(Code::Internal, "what never ends has ended")),
+            };
+            became(&program, &ran)
+        })
+    }
+}
+
+fn command(program: &Path, job: &Job, stdin: std::os::fd::OwnedFd) -> Command {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(limits::GLUE_COMPILE_THREADS);
+    let mut command = Command::new(program);
+    command.arg0("hob").args([COMMAND, VERSION, job.reservation.name()]).arg(job.into);
+    command.env_clear().env("LANG", "C.UTF-8").env("RAYON_NUM_THREADS", threads.to_string());
+    command.current_dir(job.into).stdin(Stdio::from(stdin));
+    command
+}
+
+/// What the end of the program says of the glue.
+fn became(program: &Path, ran: &Ran) -> Result<Compiled, Fault> {
+    let said = ran.tail.join("\n");
+    let another = |found: &str| {
+        let text = format!("{} does not compile glue for this Hob: found {found}, wanted version {VERSION}", program.display());
+        Fault::new(Code::InvalidConfig, text).hint(NEXT.replace("VERSION", VERSION)).with("stderr", ran.tail.clone())
+    };
+    if ran.succeeded() {
+        return match serde_json::from_str(&ran.stdout) {
+            Ok(Answer::Compiled(compiled)) => Ok(compiled),
+            Ok(Answer::OtherVersion(version)) => Err(another(&format!("version {version}"))),
+            Ok(Answer::Fault(text)) => Err(Fault::new(Code::Io, format!("compiling glue: {text}"))
+                .hint(format!("see whether there is room where {} keeps compiled glue", program.display()))),
+            Err(error) => Err(another(&format!("no answer of it ({error})"))),
+        };
+    }
+    let Some(status) = ran.status else {
+        return Ok(Compiled::TooMuch(format!("more than {} ms", limits::GLUE_COMPILE_MS)));
+    };
+    let signal = status.signal();
+    match signal {
+        Some(libc::SIGXCPU) => {
+            Ok(Compiled::TooMuch(format!("more processor time than it is given ({} s at most)", limits::GLUE_COMPILE_CPU_S)))
+        }
+        Some(libc::SIGXFSZ) => Ok(Compiled::TooMuch(format!("a file of more than {} bytes", limits::GLUE_COMPILED_BYTES_MAX))),
+        Some(libc::SIGKILL) => Err(Fault::new(Code::Io, "the process that compiles glue was killed")
+            .hint("this machine may be short of memory: see the kernel's log, and run the command again")),
+        _ if said.contains("memory allocation of") || said.contains("os error 12") || said.contains("os error 11") => {
+            Ok(Compiled::TooMuch(format!("more memory than it is given ({} bytes at most)", limits::GLUE_COMPILE_MEMORY_BYTES)))
+        }
+        // It was there to be run, and came to grief over what it read.
+        Some(_) => Ok(Compiled::Refused(format!("its compiler ended with {status}: {said}"))),
+        None if status.code() == Some(101) => Ok(Compiled::Refused(format!("its compiler ended with {status}: {said}"))),
+        None => Err(another(&format!("{status}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hob_on_path_is_one_in_an_absolute_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("hob");
+        let path = |text: &str| on_path(Some(OsStr::new(text)));
+        let own = folder.path().to_str().unwrap();
+        assert_eq!(path(own), None);
+        std::fs::write(&program, "").unwrap();
+        assert_eq!(path(&format!(".:bin::/nowhere:{own}")), Some(program));
+        assert_eq!(path(".:bin:"), None);
+        assert_eq!(on_path(None), None);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_missing_or_another_one_is_named_with_the_ways_to_have_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = Job { component: b"", reservation: crate::glue::Reservation::Bounded, into: folder.path() };
+        for (program, says) in
+            [("/nowhere/hob", "no `hob` program at /nowhere/hob"), ("/bin/true", "no answer of it"), ("/bin/false", "exit status: 1")]
+        {
+            let fault = GlueCompiler::of(program).compile(job).await.unwrap_err();
+            assert_eq!(fault.code, Code::InvalidConfig);
+            assert!(fault.message.contains(says), "{fault:?}");
+            let hint = fault.hint.unwrap();
+            assert!(["Config::with_hob", "PATH", "hob add", VERSION].iter().all(|way| hint.contains(way)), "{hint}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Glue that takes much to compile: at the install, in a folder that is called, and for a server that others call.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use hob::{
+    host::{Config, Host},
+    model::{Call, Code, Home},
+};
+use serde_json::json;
+
+use super::{
+    rig::{Rig, Signed, component, put, run, signal},
+    served::Serving,
+};
+use crate::support::is_running;
+
+const ECHO: &str = include_str!("../../guests/echo.wat");
+
+/// A recipe that is glue alone: its module is the echo's, with more functions.
+fn recipe(folder: &Path, name: &str, more: &str) -> PathBuf {
+    let folder = folder.join(name.replace('/', "-"));
+    let manifest = format!(
+        "name = \"{name}\"\nversion = \"0.1.0\"\nlicense = \"Apache-2.0\"\nsummary = \"For a test\"\nhob = \"0.1\"\n\n[glue]\nworld = \"0.1\"\n\n\
+         [operations.run]\nsummary = \"Runs\"\ninput = {{}}\noutput = {{}}\n"
+    );
+    put(&folder.join("recipe.toml"), manifest.as_bytes());
+    let module = ECHO.trim_end().strip_suffix(')').unwrap();
+    put(&folder.join("glue.wasm"), &component(&format!("{module}\n{more})")));
+    put(&folder.join("cases/one/input.json"), br#"{"operation": "run", "input": {"text": "a"}}"#);
+    put(&folder.join("cases/one/output.json"), br#"{"text": "a"}"#);
+    folder
+}
+
+/// One function with so many branches.
+fn branches(count: usize) -> String {
+    format!(
+        "(func (param i32) (result i32) (local i32) {} local.get 1)",
+        "local.get 0 if local.get 1 i32.const 3 i32.add local.set 1 end ".repeat(count)
+    )
+}
+
+/// So many functions.
+fn functions(count: usize) -> String {
+    "(func (param i32) (result i32) local.get 0 i32.const 1 i32.add)\n".repeat(count)
+}
+
+/// With so much of a resource, as a shell sets it; what it starts has no more.
+fn within(rig: &Rig, limit: &str, words: &[&str]) -> Command {
+    let plain = rig.command(words);
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit {limit}; exec \"$0\" \"$@\"")).arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.current_dir(rig.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Processes that compile into a folder of this home.
+fn compilers(rig: &Rig) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_one = |pid: &u32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words);
+        words.contains("\0compile-glue\0") && words.contains(rig.home.to_str().unwrap())
+    };
+    all.filter(is_one).filter(|pid| is_running(*pid)).collect()
+}
+
+/// Nothing is left of compiling: no process, and no folder that it was done in.
+#[track_caller]
+fn nothing_is_left(rig: &Rig) {
+    assert_eq!(compilers(rig), [0; 0]);
+    let entries = fs::read_dir(rig.home.join("cache/wasmtime")).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = entries.filter(|name| name.to_string_lossy().starts_with("compiling-")).collect();
+    assert_eq!(left.len(), 0, "{left:?}");
+}
+
+/// The most memory that a process ever had, in bytes.
+fn most_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn glue_that_takes_too_much_to_compile_ends_with_its_compiler_and_is_not_installed() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    rig.trust(&signed.url(), &signed.repository);
+    let many = recipe(signed.folder.path(), "lab/many", &functions(100_000));
+    let branched = recipe(signed.folder.path(), "lab/branched", &branches(60_000));
+    // Of memory 100 MB, of processor time some seconds: less than Hob's own bounds, so that the test is short.
+    for (folder, name, limit, says) in [(&many, "lab/many", "-d 100000", "memory"), (&branched, "lab/branched", "-t 3", "processor time")] {
+        signed.publish(folder);
+        for words in [&["add", name][..], &["call", folder.to_str().unwrap(), "run", "{}"]] {
+            let ran = run(within(&rig, limit, words), b"");
+            ran.refused(Code::GlueLimit, &[&format!("compiling the glue of `{name}` takes more"), says]);
+            nothing_is_left(&rig);
+        }
+    }
+    rig.assert_empty();
+    // It was not the shelf, nor the machine: with Hob's own bounds the same is installed, and called.
+    rig.hob(&["add", "lab/many"]).well();
+    assert_eq!(rig.hob(&["call", "lab/many", "run", "[7]"]).well(), "[7]");
+    nothing_is_left(&rig);
+}
+
+#[test]
+fn a_server_does_not_grow_with_glue_that_is_compiled_for_it() {
+    let rig = Rig::new();
+    let (folder, server) = (rig.folder.path(), Serving::start(&rig, &[]));
+    let call = |folder: &Path, deadline: &str| rig.hob(&["call", folder.to_str().unwrap(), "run", "[7]", "--deadline", deadline]);
+    let (small, many, branched) = (
+        recipe(folder, "lab/small", ""),
+        recipe(folder, "lab/many", &functions(100_000)),
+        recipe(folder, "lab/branched", &branches(10_000)),
+    );
+    assert_eq!(call(&small, "60s").well(), "[7]");
+    let before = most_memory(server.child.id());
+    // The first call is over before its glue is compiled, which goes on: the next one waits for what is left of it.
+    call(&branched, "100ms").refused(Code::Deadline, &["100 ms"]);
+    for folder in [&branched, &many] {
+        assert_eq!(call(folder, "60s").well(), "[7]");
+    }
+    let grown = most_memory(server.child.id()) - before;
+    assert!(grown < 64 << 20, "the server grew by {grown} bytes");
+    nothing_is_left(&rig);
+}
+
+#[tokio::test]
+async fn a_compiler_ends_with_the_host_that_was_killed() {
+    let rig = Rig::new();
+    let dear = recipe(rig.folder.path(), "lab/branched", &branches(60_000));
+    let mut host = rig.command(&["call", dear.to_str().unwrap(), "run", "{}"]).spawn().unwrap();
+    crate::support::within(30, "its glue is compiled", || !compilers(&rig).is_empty()).await;
+    signal(host.id(), rustix::process::Signal::KILL);
+    host.wait().unwrap();
+    crate::support::within(10, "nobody compiles any more", || compilers(&rig).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_without_a_hob_program_runs_what_is_installed_and_is_told_how_to_compile() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    rig.trust(&signed.url(), &signed.repository);
+    signed.publish(&recipe(signed.folder.path(), "lab/small", ""));
+    rig.hob(&["add", "lab/small"]).well();
+    let host = Host::open(Config::new(Home::at(&rig.home)).with_hob("/nowhere/hob")).await.unwrap();
+    let call = || host.call(Call::new("lab/small", "run", json!([7])).unwrap());
+    assert_eq!(call().await.unwrap().output.text(), "[7]");
+    host.shutdown().await;
+
+    // Somebody emptied the cache.
+    fs::remove_dir_all(rig.home.join("cache/wasmtime")).unwrap();
+    let host = Host::open(Config::new(Home::at(&rig.home)).with_hob("/nowhere/hob")).await.unwrap();
+    let fault = host.call(Call::new("lab/small", "run", json!([7])).unwrap()).await.unwrap_err();
+    assert_eq!(fault.code, Code::InvalidConfig);
+    assert!(fault.message.contains("/nowhere/hob") && fault.hint.unwrap().contains("Config::with_hob"));
+    host.shutdown().await;
+    let host = Host::open(Config::new(Home::at(&rig.home)).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
+    assert_eq!(host.call(Call::new("lab/small", "run", json!([7])).unwrap()).await.unwrap().output.text(), "[7]");
+    host.shutdown().await;
+    nothing_is_left(&rig);
+}
