@@ -40,6 +40,9 @@ const REFUSED: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_inotify_init,
     libc::SYS_quotactl,
+    QUOTACTL_FD,
+    OPEN_TREE_ATTR,
+    libc::SYS_process_mrelease,
     // Large parts of the kernel that were broken again and again, and that no model needs.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
@@ -67,8 +70,14 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
     libc::SYS_vhangup,
-    // Memory that nobody else sees, and so nobody counts.
+    // Memory that nobody else sees, and so nobody counts. One byte of a large page in a pipe keeps all of the page; what is shared by number is
+    // there without anybody who has it, in a namespace whose sums nobody outside can read.
     libc::SYS_memfd_secret,
+    libc::SYS_vmsplice,
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_semget,
+    libc::SYS_msgget,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_kexec_file_load,
     #[cfg(target_arch = "x86_64")]
@@ -79,8 +88,41 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
-/// Memory, semaphores and queues that whoever knows their number or name has in common: pods of one zygote share the namespace of these.
-const SHARED_BY_NUMBER: &[libc::c_long] = &[libc::SYS_shmget, libc::SYS_shmat, libc::SYS_semget, libc::SYS_msgget, libc::SYS_mq_open];
+/// Queues that whoever knows their name has in common: pods of one zygote share the namespace of these.
+const SHARED_BY_NAME: &[libc::c_long] = &[libc::SYS_mq_open];
+
+/// Newer than the crate's list, and the same on every architecture.
+const QUOTACTL_FD: libc::c_long = 443;
+const FCHMODAT2: libc::c_long = 452;
+const OPEN_TREE_ATTR: libc::c_long = 467;
+
+/// Bits of a mode that have a file run as its owner or its group, whoever runs it: what a pod writes to a granted folder is its user's, and other
+/// users of the machine may reach it.
+const SET_IDS: [libc::c_int; 2] = [libc::S_ISUID as libc::c_int, libc::S_ISGID as libc::c_int];
+
+/// Refused where the mode in that argument has one of [`SET_IDS`].
+const OF_A_MODE: &[(libc::c_long, u8)] = &[
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+    (libc::SYS_mknodat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+];
+
+/// The same where the flags before it say that a file is made: else the mode is whatever was left there. With the place of the flags.
+const OF_A_MADE_FILE: &[(libc::c_long, u8)] = &[
+    (libc::SYS_openat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1),
+];
+
+/// Flags that make a file; the second is `O_TMPFILE` without what it shares with others.
+const MAKES: [libc::c_int; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
 
 /// Refused where they are for another process than the caller's own, which is 0: who has the same user may do this to any, the host
 /// included. With the place of the argument that says which.
@@ -136,7 +178,7 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
         if who == Who::Zygote {
             refused.remove(&libc::SYS_chroot);
-            refused.extend(SHARED_BY_NUMBER.iter().map(|call| (*call, Vec::new())));
+            refused.extend(SHARED_BY_NAME.iter().map(|call| (*call, Vec::new())));
         }
         let is = |argument, op, value: libc::c_int| SeccompCondition::new(argument, Len::Dword, op, value as u32 as u64);
         let masked = |argument, mask: libc::c_int, value| is(argument, Is::MaskedEq(mask as u32 as u64), value);
@@ -157,6 +199,15 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         for (number, process) in OF_A_KIND {
             refused.entry(*number).or_default().push(SeccompRule::new(vec![is(0, Is::Ne, *process)?])?);
         }
+        for (number, argument) in OF_A_MODE {
+            let rules = SET_IDS.map(|bit| SeccompRule::new(vec![masked(*argument, bit, bit)?]));
+            refused.insert(*number, rules.into_iter().collect::<Result<_, _>>()?);
+        }
+        for (number, flags) in OF_A_MADE_FILE {
+            let pairs = MAKES.into_iter().flat_map(|flag| SET_IDS.map(|bit| (flag, bit)));
+            let rules = pairs.map(|(flag, bit)| SeccompRule::new(vec![masked(*flags, flag, flag)?, masked(flags + 1, bit, bit)?]));
+            refused.insert(*number, rules.collect::<Result<_, _>>()?);
+        }
         refused.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![is(0, Is::Ne, libc::AF_UNIX)?])?]);
         refused.insert(libc::SYS_socket, sockets(who == Who::PodWithNetwork, &is, &masked)?);
         // Who looks at what a pod holds (memory without control groups) must be able to.
@@ -167,8 +218,12 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         let cores = vec![SeccompRule::new(vec![is(0, Is::Ne, 0)?])?];
         let wishes =
             BTreeMap::from([(libc::SYS_setsockopt, sizes.into_iter().collect::<Result<_, _>>()?), (libc::SYS_sched_setaffinity, cores)]);
-        // Its flags lie in memory, where no filter looks: as on a kernel without it, callers use `clone`.
-        let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        // Flags and modes of these lie in memory, where no filter looks: as on a kernel without them, callers use `clone` and `openat`. A zygote
+        // opens granted folders for its pods.
+        let mut unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new()), (libc::SYS_openat2, Vec::new())]);
+        if who == Who::Zygote {
+            unknown.remove(&libc::SYS_openat2);
+        }
         let filter = |rules, errno: libc::c_int| {
             SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)?.try_into()
         };

@@ -102,6 +102,34 @@ row(
 )
 row("reading the page of another pod", "ENOENT EACCES", lambda t: read(t["page"]))
 row("making secret memory", "EPERM", lambda t: os.close(call(447, 447, 0)), "not every kernel has it")
+
+
+@act("EPERM")
+def sharing_memory_by_number(t):
+    segment = call(29, 194, 0, 1 << 20, 0o1600)
+    call(31, 195, segment, 0, _NOTHING)  # IPC_RMID
+    return "shared, and nobody need have it"
+
+
+@act("EPERM")
+def making_semaphores_by_number(t):
+    call(66, 191, call(64, 190, 0, 8, 0o1600), 0, 0, 0)
+    return "made"
+
+
+@act("EPERM")
+def making_a_queue_by_number(t):
+    call(71, 187, call(68, 186, 0, 0o1600), 0, _NOTHING)
+    return "made"
+
+
+@act("EPERM")
+def keeping_a_large_page_by_a_byte_in_a_pipe(t):
+    reading, writing = os.pipe()
+    page = ctypes.create_string_buffer(4096)
+    return call(278, 75, writing, (ctypes.c_uint64 * 2)(ctypes.addressof(page), 1), 1, 0)
+
+
 row("hiding what it holds from the host", "EPERM", lambda t: call(157, 167, 4, 0, 0, 0, 0), "it would stay hidden")
 row("reading hob.toml", "ENOENT EACCES", lambda t: read(t["home"] + "/hob.toml"))
 row("listing HOB_HOME", "ENOENT EACCES", lambda t: listed(t["home"], "hob.toml"))
@@ -237,6 +265,64 @@ def running_what_it_wrote(t):
     if code:
         raise OSError(code, "not run")
     return "ran"
+
+
+# What a pod writes to a granted folder is its user's, and other users of the machine may run it there.
+
+
+@act("EPERM")
+def having_a_file_run_as_its_owner(t):
+    path = mine("as-owner")
+    os.chmod(path, 0o4755)
+    os.unlink(path)
+    return "it runs as its owner"
+
+
+@act("EPERM")
+def having_a_file_run_as_its_group(t):
+    held = os.open(mine("as-group"), os.O_RDONLY)
+    os.fchmod(held, 0o2755)
+    return "it runs as its group"
+
+
+@act("EPERM ENOSYS")
+def having_a_file_run_as_its_owner_by_the_newer_call(t):
+    call(452, 452, -100, b(mine("as-owner-newer")), 0o4755, 0)
+    return "it runs as its owner"
+
+
+@act("EPERM")
+def making_a_file_that_runs_as_its_owner(t):
+    path = mine("made-as-owner")
+    os.unlink(path)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o4755))
+    os.unlink(path)
+    return "it runs as its owner"
+
+
+@act("EPERM")
+def making_a_nameless_file_that_runs_as_its_owner(t):
+    os.close(os.open(os.environ.get("TMPDIR", "/tmp"), os.O_WRONLY | os.O_TMPFILE, 0o4755))
+    return "it runs as its owner"
+
+
+@act("ENOSYS")
+def making_a_file_that_runs_as_its_owner_by_the_newer_call(t):
+    path = mine("made-as-owner-newer")
+    os.unlink(path)
+    how = ctypes.create_string_buffer(struct.pack("QQQ", os.O_WRONLY | os.O_CREAT, 0o4755, 0), 24)
+    os.close(call(437, 437, -100, b(path), how, 24))
+    os.unlink(path)
+    return "it runs as its owner"
+
+
+@act("EPERM")
+def making_a_node_that_runs_as_its_owner(t):
+    path = mine("node-as-owner")
+    os.unlink(path)
+    os.mknod(path, stat.S_IFREG | 0o4755)
+    os.unlink(path)
+    return "it runs as its owner"
 
 
 # --- /proc, /sys, /dev
@@ -508,6 +594,9 @@ row("adjtimex", "EPERM", lambda t: asked(159, 171, _NOTHING))
 row("inotify_init", "EPERM", lambda t: call(294, 26, 0))
 row("fanotify_init", "EPERM", lambda t: call(300, 262, 0, 0), "root")
 row("quotactl", "EPERM", lambda t: asked(179, 60, 0x80000100, _NOTHING, 0, _NOTHING))
+row("quotactl_fd", "EPERM", lambda t: asked(443, 443, -1, 0x80000100, 0, _NOTHING), "not every kernel has it")
+row("open_tree_attr", "EPERM", lambda t: asked(467, 467, -1, b("/"), 1, _NOTHING, 0), "not every kernel has it")
+row("process_mrelease", "EPERM", lambda t: asked(448, 448, -1, 0), "not every kernel has it")
 row("vhangup", "EPERM", lambda t: call(153, 58), "it hangs up the terminal")
 if _X86:
     row("iopl", "EPERM", lambda t: call(172, 0, 0))

@@ -76,11 +76,17 @@ def _first(plan, base, writing, shown):
         os._exit(0)
     # Told while there is nobody else to write to it.
     os.write(writing, _READY)
+    pods = []
+    # What the host says to the keeper's whole group. The pod is not in it: a signal to one's own group takes no heed of namespaces, and
+    # would reach the keeper.
+    signal.signal(signal.SIGTERM, lambda *_: _tell(pods, signal.SIGTERM))
     pod = os.fork()
     if pod == 0:
+        os.setpgid(0, 0)
         os.close(writing)
         plan["apart"] = True
         return 0, None
+    pods.append(pod)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)  # which, for a first process, means to pay no heed
@@ -98,3 +104,12 @@ def _first(plan, base, writing, shown):
             cpu_ms = int((usage.ru_utime + usage.ru_stime) * 1000)
             os.write(writing, _REPORT.pack(status, usage.ru_maxrss * 1024, cpu_ms))
             os._exit(0)
+
+
+def _tell(pods, number):
+    """A signal to the pod and its children."""
+    for pod in pods:
+        try:
+            os.killpg(pod, number)
+        except ProcessLookupError:
+            pass  # it ended, or has no group yet

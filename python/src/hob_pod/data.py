@@ -16,9 +16,12 @@ from .refused import Refused
 _LOOK = 4096
 
 
-def cover(name, place, nothing, bounds):
-    """Covers all that is no file, folder or link at or below `place`. Raises OSError, or Refused where that is too much to do."""
-    for path in _odd(name, place, bounds):
+def cover(name, place, nothing, bounds, changes=False):
+    """Covers all that is no file, folder or link at or below `place`. Raises OSError, or Refused where that is too much to do.
+
+    `changes`: whether the pod may change what is there, and so open a folder of this user that is closed to both.
+    """
+    for path in _odd(name, place, bounds, changes):
         tree = kernel.clone_tree(nothing)
         try:
             kernel.set_mount(tree, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NODEV | kernel.ATTR_NOEXEC)
@@ -29,7 +32,7 @@ def cover(name, place, nothing, bounds):
             os.close(tree)
 
 
-def _odd(name, place, bounds):
+def _odd(name, place, bounds, changes):
     """The paths of what is to be covered. Raises Refused."""
     mode = os.stat(place, follow_symlinks=False).st_mode
     if not stat.S_ISDIR(mode):
@@ -37,8 +40,9 @@ def _odd(name, place, bounds):
     found, folders, entries = [], [place], 0
     until = time.monotonic() + bounds["seconds_max"]
     while folders:
+        folder = folders.pop()
         try:
-            with os.scandir(folders.pop()) as listed:
+            with os.scandir(folder) as listed:
                 for entry in listed:
                     entries += 1
                     if entry.is_dir(follow_symlinks=False):
@@ -50,6 +54,11 @@ def _odd(name, place, bounds):
                     if entries > bounds["entries_max"] or (entries % _LOOK == 0 and time.monotonic() > until):
                         why = f"{name} could not be looked through for sockets, FIFOs and devices: {entries} entries were not all of it"
                         raise Refused("grants", f"{why}, within {bounds['seconds_max']} s")
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue  # it went meanwhile, or is closed to the pod as well, which has less
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it went meanwhile
+        except PermissionError:
+            # Closed to the pod as well, which has less; but whoever owns a folder can open it.
+            if changes and os.stat(folder, follow_symlinks=False).st_uid == os.geteuid():
+                within = name + folder[len(place) :]
+                raise Refused("grants", f"{within} is closed, and cannot be looked through for sockets, FIFOs and devices") from None
     return found

@@ -99,7 +99,7 @@ def build(view, base=None):
         kernel.set_mount(what, (kernel.ATTR_RDONLY if how == "read" else 0) | kernel.ATTR_NOSUID | kernel.ATTR_NODEV)
         _attach(base, path, what)
         if name in view["granted"]:
-            data.cover(name, base + path, base + NOTHING, view["data"])
+            data.cover(name, base + path, base + NOTHING, view["data"], changes=how == "write")
     for path, tree in devices:
         # Who owns a device file can change its mode, which is everybody's; what is written to the device itself is no matter of the mount.
         kernel.set_mount(tree, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NOEXEC)

@@ -219,9 +219,11 @@ fn without_paths<'t>(text: &'t str, folders: &[String]) -> Cow<'t, str> {
     let mut told = String::new();
     let (mut kept, mut from) = (0, 0);
     while let Some(at) = text[from..].find('/').map(|at| from + at) {
-        let is_start = !text[..at].ends_with(|c: char| is_of_a_name(c) || c == '/' || c == '.');
-        let Some(begun) = begins(&text[at..]).filter(|_| is_start).map(|length| at + length) else {
-            from = at + 1;
+        let is_start = !text[..at].ends_with(|c: char| is_of_a_name(c) || c == '.');
+        // Several in a row are one, as in `file:///home`: of these the last one begins the path.
+        let last = at + text[at..].bytes().take_while(|byte| *byte == b'/').count() - 1;
+        let Some(begun) = begins(&text[last..]).filter(|_| is_start).map(|length| last + length) else {
+            from = last + 1;
             continue;
         };
         let ends = |c: char| c.is_whitespace() || "'\"`<>|;,)(]}:".contains(c);
@@ -288,6 +290,7 @@ mod tests {
             ("`/data/hob`", "`[path]`"),
             ("(/tmp/a, /usr/lib/python3.11/site.py)", "([path], [path])"),
             ("file:/home/me/x", "file:[path]"),
+            ("file:///home/me/x `//data/hob/y`", "file:[path] `[path]`"),
             ("/work place/x/y z", "[path] z"),
         ] {
             assert_eq!(without_paths(text, &folders), told);

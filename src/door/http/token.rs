@@ -2,10 +2,15 @@
 //!
 //! Apart, because it is a secret: it is made once, lies in a file that only its owner reads, and is printed nowhere.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
 use axum::http::{HeaderMap, header::AUTHORIZATION};
+use rustix::process::geteuid;
 
 use crate::{
     model::{Code, Fault, limits},
@@ -27,14 +32,21 @@ impl Token {
     pub fn at(path: &Path) -> Result<Token, Fault> {
         let file = path.display().to_string();
         if let Some(bytes) = durable::read(path, limits::TOKEN_FILE_BYTES_MAX)? {
-            let mode = fs::metadata(path).map_err(|error| Fault::io(format!("looking at {file}"), &error))?.permissions().mode();
+            let found = fs::symlink_metadata(path).map_err(|error| Fault::io(format!("looking at {file}"), &error))?;
+            let refused = |text| Err(Fault::new(Code::KeyInvalid, text).hint("delete it: `hob serve --listen` then makes a new token"));
+            let mode = found.permissions().mode();
             if mode & 0o077 != 0 {
-                return Err(Fault::new(Code::KeyInvalid, format!("{file} can be read by others (mode {:o})", mode & 0o777))
-                    .hint("delete it: `hob serve --listen` then makes a new token"));
+                return refused(format!("{file} can be read by others (mode {:o})", mode & 0o777));
+            }
+            if found.uid() != geteuid().as_raw() {
+                return refused(format!("{file} belongs to another user (uid {})", found.uid()));
             }
             let hex = String::from_utf8(bytes).unwrap_or_default().trim().to_owned();
             if hex.len() == 2 * TOKEN_BYTES {
-                return Ok(Token { hex });
+                return match hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                    true => Ok(Token { hex }),
+                    false => refused(format!("{file} holds something else than {} hex digits", 2 * TOKEN_BYTES)),
+                };
             }
             // Half a token: its maker was killed before anybody was let in by it.
             fs::remove_file(path).map_err(|error| Fault::io(format!("removing {file}"), &error))?;
@@ -82,9 +94,18 @@ mod tests {
             assert_eq!(shows(bad).unwrap_err().code, Code::Unauthorized, "{bad}");
         }
         assert_eq!(token.check(&HeaderMap::new()).unwrap_err().code, Code::Unauthorized);
-        // Half a token is made anew; one that others read is refused.
+        // Half a token is made anew; one that is easily guessed, that others read or that another user owns is refused.
         fs::write(&path, "abc").unwrap();
         assert_ne!(Token::at(&path).unwrap().hex, token.hex);
+        let made = fs::read(&path).unwrap();
+        fs::write(&path, "z".repeat(64)).unwrap();
+        assert_eq!(Token::at(&path).err().unwrap().code, Code::KeyInvalid);
+        fs::write(&path, made).unwrap();
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+            assert_eq!(Token::at(&path).err().unwrap().code, Code::KeyInvalid);
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert_eq!(Token::at(&path).err().unwrap().code, Code::KeyInvalid);
     }

@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{ErrorKind, Read, Write},
     os::unix::{
-        fs::OpenOptionsExt,
+        fs::{OpenOptionsExt, PermissionsExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -219,5 +219,28 @@ async fn a_socket_itself_is_not_to_be_granted() {
     allow(&rig, &recipe, &format!("read = [\"{}\"]", socket.display()), true);
     let fault = rig.host.call(call(&recipe, json!({}))).await.unwrap_err();
     assert!(fault.code == Code::InvalidConfig && fault.message.contains("neither a file nor a folder"), "{fault:?}");
+    rig.close().await;
+}
+
+/// Of a group that the pod's namespace does not know, so that its maker has no more right to it than its owner's.
+#[tokio::test]
+async fn a_closed_folder_that_its_pod_could_open_is_refused_by_its_name() {
+    if !ordinary::is_root() {
+        return;
+    }
+    let rig = ordinary::rig().await;
+    let recipe = rig.python("tries", TRIES, false);
+    let desk = Folder::new(rig.folder.path().join("desk"));
+    let closed = desk.path.join("deep");
+    std::os::unix::fs::chown(&closed, None, Some(12_345)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    for file in [recipe.join("recipe.toml"), rig.folder.path().join("home/hob.toml")] {
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, text.replace("write = [", &format!("write = [\"{}\", ", desk.path.display()))).unwrap();
+    }
+    let fault = rig.host.call(call(&recipe, json!({}))).await.unwrap_err();
+    assert_eq!(fault.code, Code::InvalidConfig, "{fault:?}");
+    assert!(fault.message.contains(closed.to_str().unwrap()), "{fault:?}");
+    desk.assert_silent();
     rig.close().await;
 }

@@ -51,6 +51,12 @@ class Subject:
             os.wait()
         if input == "signal":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if input == "group":
+            # Whoever pays heed to it ends. Of a group no namespace keeps anybody.
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+            os.kill(0, signal.SIGUSR2)
+            time.sleep(1)
+            return "the keeper lives"
         if input == "abort":
             os.abort()
         if input == "exit":
@@ -68,6 +74,8 @@ async fn a_pod_with_numbers_of_its_own_ends_as_any_and_leaves_nothing() {
     let numbers = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let numbers = numbers.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
     assert_eq!(numbers.split_whitespace().collect::<Vec<_>>(), [pid.to_string().as_str(), "2"], "the host has its own number of it");
+    let said = rig.run(&recipe, json!("group")).await.unwrap().output.into_value();
+    assert_eq!(said, json!("the keeper lives"), "a signal to its own group reaches nobody outside");
     for (how, detail, number) in [("signal", "signal", 11), ("abort", "signal", 6), ("exit", "exit_code", 3)] {
         let fault = rig.run(&recipe, json!(how)).await.unwrap_err();
         assert_eq!((fault.code, &fault.detail[detail]), (Code::Crashed, &json!(number)), "{how}: {fault:?}");
