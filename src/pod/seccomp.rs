@@ -249,6 +249,8 @@ fn sockets(
     let others = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| is(0, Is::Ne, family));
     let mut rules = vec![SeccompRule::new(others.into_iter().collect::<Result<_, _>>()?)?];
     for family in [libc::AF_INET, libc::AF_INET6] {
+        // Other protocols of the same kind (MPTCP, SMC) are not what Landlock looks at.
+        rules.push(SeccompRule::new(vec![is(0, Is::Eq, family)?, is(2, Is::Ne, 0)?, is(2, Is::Ne, libc::IPPROTO_TCP)?])?);
         for kind in NOT_STREAM {
             rules.push(SeccompRule::new(vec![is(0, Is::Eq, family)?, masked(1, 0xf, *kind)?])?);
         }

@@ -412,7 +412,11 @@ for who in ("host", "victim", "keeper"):
         "EPERM ESRCH",
         lambda t, who=who: call(302, 261, t[who], 7, _NOTHING, ctypes.create_string_buffer(16)),
     )
-    row(f"setting the priority of the {who}", "EPERM ESRCH", lambda t, who=who: os.setpriority(os.PRIO_PROCESS, t[who], 0))
+    row(
+        f"setting the priority of the {who}",
+        "EPERM ESRCH",
+        lambda t, who=who: os.setpriority(os.PRIO_PROCESS, t[who], os.getpriority(os.PRIO_PROCESS, 0)),
+    )
     row(
         f"setting the scheduler of the {who}",
         "EPERM ESRCH",

@@ -233,7 +233,7 @@ async fn a_closed_folder_that_its_pod_could_open_is_refused_by_its_name() {
     let desk = Folder::new(rig.folder.path().join("desk"));
     let closed = desk.path.join("deep");
     std::os::unix::fs::chown(&closed, None, Some(12_345)).unwrap();
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).unwrap();
     for file in [recipe.join("recipe.toml"), rig.folder.path().join("home/hob.toml")] {
         let text = fs::read_to_string(&file).unwrap();
         fs::write(file, text.replace("write = [", &format!("write = [\"{}\", ", desk.path.display()))).unwrap();

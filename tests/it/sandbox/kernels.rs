@@ -9,7 +9,7 @@ use hob::model::{
 use serde_json::json;
 
 use super::{
-    acts::{denied, hostile, one_shot},
+    acts::{denied, hostile, one_shot, parent},
     ordinary,
     victim::Victim,
 };
@@ -38,8 +38,13 @@ fn nor_do_they_need_more_for_an_ordinary_user() {
 
 const ENDER: &str = r#"
 import os, signal, time
+heard = []
 class Subject:
     def run(self, input):
+        if input == "hear":
+            signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+        if input in ("hear", "heard"):
+            return len(heard)
         if input == "flee":
             if os.fork() == 0:
                 os.setsid()
@@ -76,6 +81,13 @@ async fn a_pod_with_numbers_of_its_own_ends_as_any_and_leaves_nothing() {
     assert_eq!(numbers.split_whitespace().collect::<Vec<_>>(), [pid.to_string().as_str(), "2"], "the host has its own number of it");
     let said = rig.run(&recipe, json!("group")).await.unwrap().output.into_value();
     assert_eq!(said, json!("the keeper lives"), "a signal to its own group reaches nobody outside");
+    assert_eq!(rig.run(&recipe, json!("hear")).await.unwrap().output.into_value(), json!(0));
+    let keeper = parent(parent(rig.host.pods()[0].pid.unwrap()));
+    rustix::process::kill_process_group(rustix::process::Pid::from_raw(keeper as i32).unwrap(), rustix::process::Signal::TERM).unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while rig.run(&recipe, json!("heard")).await.unwrap().output.into_value() == json!(0) {
+        assert!(std::time::Instant::now() < end, "the keeper's group is told to end, and the pod does not hear of it");
+    }
     for (how, detail, number) in [("signal", "signal", 11), ("abort", "signal", 6), ("exit", "exit_code", 3)] {
         let fault = rig.run(&recipe, json!(how)).await.unwrap_err();
         assert_eq!((fault.code, &fault.detail[detail]), (Code::Crashed, &json!(number)), "{how}: {fault:?}");
