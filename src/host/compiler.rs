@@ -164,10 +164,16 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_is_missing_or_another_one_is_named_with_the_ways_to_have_it() {
         let folder = tempfile::tempdir().unwrap();
+        let older = folder.path().join("hob");
+        std::fs::write(&older, "#!/bin/sh\necho '{\"other_version\":\"0.0.9\"}'\n").unwrap();
+        std::fs::set_permissions(&older, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let job = Job { component: b"", reservation: crate::glue::Reservation::Bounded, into: folder.path() };
-        for (program, says) in
-            [("/nowhere/hob", "no `hob` program at /nowhere/hob"), ("/bin/true", "no answer of it"), ("/bin/false", "exit status: 1")]
-        {
+        for (program, says) in [
+            ("/nowhere/hob", "no `hob` program at /nowhere/hob"),
+            ("/bin/true", "no answer of it"),
+            ("/bin/false", "exit status: 1"),
+            (older.to_str().unwrap(), "found version 0.0.9"),
+        ] {
             let fault = GlueCompiler::of(program).compile(job).await.unwrap_err();
             assert_eq!(fault.code, Code::InvalidConfig);
             assert!(fault.message.contains(says), "{fault:?}");

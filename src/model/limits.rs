@@ -255,10 +255,10 @@ pub const GLUE_MAPPINGS_PER_INSTANCE: u32 = 6;
 /// Largest glue component, in bytes: StarlingMonkey and CPython guests are 12 to 18 MB.
 pub const GLUE_COMPONENT_BYTES_MAX: u64 = 64 << 20;
 
-/// Private memory of the process that compiles one glue component, in bytes: CPython guests of 18 MB need 350 MB.
+/// Private memory of the process that compiles one glue component, in bytes: CPython guests of 18 MB need 430 MB.
 pub const GLUE_COMPILE_MEMORY_BYTES: u64 = 1536 << 20;
 
-/// Processor time of that process, in seconds.
+/// Processor time of that process, in seconds: those guests need 10.
 pub const GLUE_COMPILE_CPU_S: u64 = 120;
 
 /// How long it may take, in milliseconds: on a busy machine a multiple of its processor time.
@@ -273,11 +273,11 @@ pub const GLUE_COMPILE_FILES: u64 = 64;
 /// Such processes of one host at once.
 pub const GLUE_COMPILES_AT_ONCE: usize = 2;
 
-/// Machine code of one component with what belongs to it, in bytes: a host holds twice that while it reads it.
-pub const GLUE_CODE_BYTES_MAX: usize = 256 << 20;
+/// Machine code of one component with what belongs to it, in bytes: a host holds twice that while it reads it. CPython guests have 35 MB.
+pub const GLUE_CODE_BYTES_MAX: usize = 128 << 20;
 
-/// The file with it, in bytes.
-pub const GLUE_COMPILED_BYTES_MAX: u64 = 128 << 20;
+/// The file with it, in bytes: a third of that, packed.
+pub const GLUE_COMPILED_BYTES_MAX: u64 = 64 << 20;
 
 /// How hard that file is packed: wasmtime's own measure for a new one.
 pub const GLUE_CODE_COMPRESSION: i32 = 3;
