@@ -114,24 +114,29 @@ fn glue_that_takes_too_much_to_compile_ends_with_its_compiler_and_is_not_install
 
 #[test]
 fn a_server_does_not_grow_with_glue_that_is_compiled_for_it() {
-    let rig = Rig::new();
-    let (folder, server) = (rig.folder.path(), Serving::start(&rig, &[]));
-    let call = |folder: &Path, deadline: &str| rig.hob(&["call", folder.to_str().unwrap(), "run", "[7]", "--deadline", deadline]);
-    let (small, many, branched) = (
-        recipe(folder, "lab/small", ""),
-        recipe(folder, "lab/many", &functions(100_000)),
-        recipe(folder, "lab/branched", &branches(10_000)),
-    );
-    assert_eq!(call(&small, "60s").well(), "[7]");
-    let before = most_memory(server.child.id());
-    // The first call is over before its glue is compiled, which goes on: the next one waits for what is left of it.
-    call(&branched, "100ms").refused(Code::Deadline, &["100 ms"]);
-    for folder in [&branched, &many] {
-        assert_eq!(call(folder, "60s").well(), "[7]");
+    let (rig, signed) = (Rig::new(), Signed::new());
+    rig.trust(&signed.url(), &signed.repository);
+    for (name, more) in [("lab/small", ""), ("lab/many", &functions(100_000)), ("lab/branched", &branches(10_000))] {
+        signed.publish(&recipe(signed.folder.path(), name, more));
+        rig.hob(&["add", name]).well();
     }
+    let server = Serving::start(&rig, &[]);
+    let call = |name: &str, deadline: &str| rig.hob(&["call", name, "run", "[7]", "--deadline", deadline]);
+    assert_eq!(call("lab/small", "60s").well(), "[7]");
+    let before = most_memory(server.child.id());
+    // Somebody emptied the cache: the server has it all compiled again.
+    let modules = rig.home.join("cache/wasmtime/modules");
+    fs::remove_dir_all(&modules).unwrap();
+    // The first call is over before its glue is compiled, which goes on: the next one waits for what is left of it.
+    call("lab/branched", "100ms").refused(Code::Deadline, &["100 ms"]);
+    for name in ["lab/branched", "lab/many"] {
+        assert_eq!(call(name, "60s").well(), "[7]");
+    }
+    assert!(modules.is_dir(), "it was the server that had it compiled");
     // The kernel counts a little apart from what it says: nothing grown may be a little less than before.
     let grown = most_memory(server.child.id()).saturating_sub(before);
-    assert!(grown < 64 << 20, "the server grew by {grown} bytes");
+    // Machine code of 21 MB is unpacked and put where it runs; compiling it took ten times that, and more.
+    assert!(grown < 128 << 20, "the server grew by {grown} bytes");
     nothing_is_left(&rig);
 }
 
