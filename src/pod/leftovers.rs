@@ -3,9 +3,10 @@
 //! Apart from the keeper, which knows its tree by parents: once it was killed itself, a process that left its session
 //! belongs to nobody, and only what it carries tells where it came from.
 //!
-//! Two marks, because either can be lost: the environment variable [`VARIABLE`] goes with every program that is started,
-//! and the mapping of the pod's page with every fork, also of a program that writes its title over its environment. A
-//! program that gets rid of both on purpose is not found here; that is for a sandbox.
+//! Three marks, because each can be lost: the environment variable [`VARIABLE`] goes with every program that is started,
+//! the mapping of the pod's page with every fork, also of a program that writes its title over its environment. A program
+//! that gets rid of both on purpose still has the pod's scratch folder among its mounts, which nobody leaves in a sandbox
+//! with namespaces.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -111,12 +112,15 @@ fn kill_marked(marks: &[Mark], strangers: &mut HashSet<u32>, round: &mut Ended) 
 struct Mark {
     variable: Vec<u8>,
     mapping: Vec<u8>,
+    mount: Option<Vec<u8>>,
 }
 
 impl Mark {
     fn new(incarnation: &str) -> Mark {
         let mapping = format!("/{}", page::file_name(incarnation)).into_bytes();
-        Mark { variable: format!("{VARIABLE}={incarnation}").into_bytes(), mapping }
+        // As `host::pods` names both.
+        let mount = incarnation.rsplit_once('-').map(|(host, number)| format!("/{host}/{number}").into_bytes());
+        Mark { variable: format!("{VARIABLE}={incarnation}").into_bytes(), mapping, mount }
     }
 
     fn is_in_environment(&self, text: &[u8]) -> bool {
@@ -127,6 +131,13 @@ impl Mark {
     fn is_in_mappings(&self, text: &[u8]) -> bool {
         let mut lines = text.split(|byte| *byte == b'\n');
         lines.any(|line| line.strip_suffix(b" (deleted)").unwrap_or(line).ends_with(&self.mapping))
+    }
+
+    /// In lines of `/proc/PID/mountinfo`, whose fifth word is where something is mounted.
+    fn is_in_mounts(&self, text: &[u8]) -> bool {
+        let Some(mount) = &self.mount else { return false };
+        let mut lines = text.split(|byte| *byte == b'\n');
+        lines.any(|line| line.split(|byte| *byte == b' ').nth(4).is_some_and(|place| place.ends_with(mount)))
     }
 }
 
@@ -153,7 +164,11 @@ fn carries(process: &str, marks: &[Mark]) -> Option<bool> {
     if mappings.is_empty() {
         return None;
     }
-    Some(marks.iter().any(|mark| mark.is_in_mappings(&mappings)))
+    if marks.iter().any(|mark| mark.is_in_mappings(&mappings)) {
+        return Some(true);
+    }
+    let mounts = vitals::read(format!("{process}/mountinfo"), PROCESS_TEXT_BYTES_MAX).unwrap_or_default();
+    Some(marks.iter().any(|mark| mark.is_in_mounts(&mounts)))
 }
 
 #[cfg(test)]
@@ -275,6 +290,10 @@ mod tests {
             ("/x/host-a-10.page", false),
         ] {
             assert_eq!(mark.is_in_mappings(format!("{line}/lib.so\n{line}{path}\n{line}\n").as_bytes()), found, "{path}");
+        }
+        for (place, found) in [("/x/host-a/1", true), ("/x/host-a/10", false), ("/x/ghost-a/1", false), ("/x/host-a/1/y", false)] {
+            let text = format!("40 30 0:40 / /tmp rw - tmpfs hob rw\n41 30 0:41 / {place} rw - tmpfs hob rw\n");
+            assert_eq!(mark.is_in_mounts(text.as_bytes()), found, "{place}");
         }
     }
 }

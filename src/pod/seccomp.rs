@@ -50,6 +50,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
+    // Counted for the whole machine, 65,536 of them: whoever asked for all leaves none to any user's program.
+    libc::SYS_io_setup,
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
@@ -208,6 +210,10 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
             let rules = pairs.map(|(flag, bit)| SeccompRule::new(vec![masked(*flags, flag, flag)?, masked(flags + 1, bit, bit)?]));
             refused.insert(*number, rules.collect::<Result<_, _>>()?);
         }
+        // Pages that the machine's administrator set aside, for somebody else: no bound of a pod counts them.
+        refused.insert(libc::SYS_mmap, vec![SeccompRule::new(vec![masked(3, libc::MAP_HUGETLB, libc::MAP_HUGETLB)?])?]);
+        let huge = libc::MFD_HUGETLB as libc::c_int;
+        refused.insert(libc::SYS_memfd_create, vec![SeccompRule::new(vec![masked(1, huge, huge)?])?]);
         refused.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![is(0, Is::Ne, libc::AF_UNIX)?])?]);
         refused.insert(libc::SYS_socket, sockets(who == Who::PodWithNetwork, &is, &masked)?);
         // Who looks at what a pod holds (memory without control groups) must be able to.

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -136,7 +137,12 @@ fn read_text(home: &Home) -> Result<String, Fault> {
     let path = home.config_file();
     // The one file that people write themselves, some of them by way of a link.
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let bytes = durable::read(&real, limits::CONFIG_BYTES_MAX)?.unwrap_or_default();
+    let unread = |fault: Fault| match fault.code {
+        // Its code says what becomes of calls meanwhile, whatever keeps it from being read.
+        Code::Io => Fault::new(Code::InvalidConfig, fault.message).hint("it has to be a plain file that this user can read"),
+        _ => fault,
+    };
+    let bytes = durable::read(&real, limits::CONFIG_BYTES_MAX).map_err(unread)?.unwrap_or_default();
     String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{}: not UTF-8", path.display())))
 }
 
@@ -273,16 +279,27 @@ impl Edit {
     /// Writes the outcome beside the file: what can fail for want of space fails here.
     pub(super) fn prepare(self) -> Result<Prepared, Fault> {
         let (text, path) = (self.document.to_string(), self.home.config_file());
-        Config::of_home(&self.home, &text)?;
+        let config = Config::of_home(&self.home, &text)?;
+        let mode = mode(&path, &config);
         durable::make_folder(self.home.config())?;
         let write = || -> io::Result<NamedTempFile> {
-            let mut file = make::temporary(self.home.config(), ".half-", make::FILE)?;
+            let mut file = make::temporary(self.home.config(), ".half-", mode)?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
             Ok(file)
         };
         let file = write().map_err(|error| Fault::io(format!("writing {}", path.display()), &error))?;
         Ok(Prepared { file, path })
+    }
+}
+
+/// The mode of a new `hob.toml`: no more than the old one's, which its operator may have closed to others; without an old one closed where an
+/// address in it has a secret.
+fn mode(path: &Path, config: &Config) -> u32 {
+    match std::fs::metadata(path) {
+        Ok(old) => old.mode() & make::FILE,
+        Err(_) if config.remotes.iter().any(|remote| remote.url.revealed() != remote.url.shown()) => make::PRIVATE_FILE,
+        Err(_) => make::FILE,
     }
 }
 

@@ -162,3 +162,24 @@ async fn a_host_ends_what_outlived_a_killed_keeper() {
     within(5, "what outlived the keeper is ended", || ![pod, grandchild].into_iter().any(is_running)).await;
     rig.close().await;
 }
+
+/// As the runaway, and the grandchild is another program without one variable.
+#[tokio::test]
+async fn a_host_ends_what_got_rid_of_its_marks() {
+    let rig = Rig::new().await;
+    let folder = rig.folder.path();
+    let unmarked =
+        SOURCE.replace("time.sleep(60)\n            os._exit(0)", "os.execve('/bin/sleep', ['sleep', '60'], {})\n            os._exit(0)");
+    assert!(unmarked.contains("execve"));
+    let recipe = recipe_at(folder, "unmarked", &unmarked, "", "");
+    let running = rig.host.start(call(&recipe, json!(open_at(folder).join("marker"))));
+    let [keeper, pod, grandchild] = marked(folder).await;
+    let began = || std::fs::read_to_string(format!("/proc/{grandchild}/comm")).is_ok_and(|name| name.trim() == "sleep");
+    within(5, "another program runs", began).await;
+    assert_eq!(std::fs::read(format!("/proc/{grandchild}/environ")).unwrap(), b"", "it has no mark");
+    signal(keeper, Signal::KILL);
+    let fault = running.outcome().await.unwrap_err();
+    assert_eq!(fault.code, hob::model::Code::Crashed, "{fault:?}");
+    within(5, "what outlived the keeper is ended", || ![pod, grandchild].into_iter().any(is_running)).await;
+    rig.close().await;
+}

@@ -130,6 +130,21 @@ def keeping_a_large_page_by_a_byte_in_a_pipe(t):
     return call(278, 75, writing, (ctypes.c_uint64 * 2)(ctypes.addressof(page), 1), 1, 0)
 
 
+@act("EPERM")
+def taking_what_the_machine_has_of_asynchronous_reads(t):
+    made = (ctypes.c_ulong * 1)(0)
+    call(206, 0, 1, made)
+    return call(207, 1, made[0])
+
+
+_KEPT = "not every machine keeps some"
+row(
+    "taking large pages that are kept for others",
+    "EPERM",
+    lambda t: asked(9, 222, 0, 2 << 20, 3, 0x40022, -1, 0, nonsense=(errno.ENOMEM,)),
+    _KEPT,
+)
+row("a nameless file of large pages that are kept for others", "EPERM", lambda t: os.close(call(319, 279, b("kept"), 4)), _KEPT)
 row("hiding what it holds from the host", "EPERM", lambda t: call(157, 167, 4, 0, 0, 0, 0), "it would stay hidden")
 row("reading hob.toml", "ENOENT EACCES", lambda t: read(t["home"] + "/hob.toml"))
 row("listing HOB_HOME", "ENOENT EACCES", lambda t: listed(t["home"], "hob.toml"))

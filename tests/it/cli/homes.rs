@@ -94,6 +94,32 @@ fn under_umask_000_nothing_of_hobs_is_open_to_others() {
     rig.hob(&["verify"]).well();
 }
 
+/// `hob.toml` is where passwords of addresses are typed.
+#[test]
+fn a_hob_toml_that_is_closed_to_others_stays_so_and_one_with_a_password_is_made_so() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let root = signed.repository.join("metadata/1.root.json");
+    let file = rig.home.join("hob.toml");
+    let add = |name: &str, url: &str| rig.hob(&["remote", "add", name, url, "--root", root.to_str().unwrap()]).well().to_owned();
+    let mode = || fs::metadata(&file).unwrap().mode() & 0o777;
+    add("first", "https://me:planted@example.org/r");
+    assert_eq!(mode(), 0o600);
+    chmod(&file, 0o640);
+    add("second", &signed.url());
+    assert_eq!(mode(), 0o640, "as its operator set it");
+    fs::remove_file(&file).unwrap();
+    add("third", &signed.url());
+    assert_eq!(mode(), 0o644);
+}
+
+#[test]
+fn a_hob_toml_that_cannot_be_read_at_all_is_an_invalid_one() {
+    let rig = Rig::new();
+    fs::create_dir_all(&rig.home).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, rig.home.join("hob.toml"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    rig.hob(&["remote", "list"]).refused(Code::InvalidConfig, &["FIFO"]);
+}
+
 #[test]
 fn what_others_can_write_to_is_refused_and_the_printed_command_mends_it() {
     let (rig, signed) = (Rig::new(), Signed::new());
