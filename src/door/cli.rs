@@ -243,7 +243,8 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
             _ => "unsigned: a recipe folder".to_owned(),
         };
         let capability = shown.capability.as_ref().map(|name| format!("\nprovides {name}")).unwrap_or_default();
-        let mut text = format!("{} {} ({})\n{}\n{signer}{capability}", shown.name, shown.version, shown.license, shown.summary);
+        let (license, summary) = (print::in_a_line(&shown.license), print::in_a_line(&shown.summary));
+        let mut text = format!("{} {} ({license})\n{summary}\n{signer}{capability}", shown.name, shown.version);
         for asked in &shown.permissions {
             text.push_str(&format!("\nasks for {}, {}", asked.permission, if asked.granted { "granted" } else { "not granted" }));
         }
@@ -257,7 +258,7 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
             text.push_str(&format!(
                 "\n\n{}: {}\n  input  {}\n  output {}",
                 operation["name"].as_str().unwrap_or(""),
-                operation["summary"].as_str().unwrap_or(""),
+                print::in_a_line(operation["summary"].as_str().unwrap_or("")),
                 operation["input"],
                 operation["output"]
             ));

@@ -87,6 +87,11 @@ fn harmless_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(written)
 }
 
+/// A stranger's text that is to stand in one line of a text for people: a line of it could be taken for one of Hob's own.
+pub fn in_a_line(text: &str) -> String {
+    text.chars().flat_map(|c| if ['\n', '\t'].contains(&c) { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
 /// What a terminal obeys, or what makes text look like other text: controls of both kinds, turns of the writing's direction, separators and
 /// marks that nobody sees. Joiners are none of them: words and emoji are made with them.
 fn commands(c: char) -> bool {

@@ -29,7 +29,7 @@ use super::{
     python::Python,
     requirements::Lock,
     staging::Staging,
-    tree::{Tree, make_read_only},
+    tree::{Tree, make_read_only, take_write},
     uv::Uv,
 };
 
@@ -156,13 +156,14 @@ impl Build<'_> {
     fn refused(&self, refused: &Refused, wheel: Option<String>) -> Fault {
         let Refused { path, why } = refused;
         let of = wheel.map_or_else(|| "a wheel".to_owned(), |wheel| format!("the wheel of {wheel}"));
+        let shown: String = path.to_string_lossy().chars().take(limits::ENVIRONMENT_PATH_SHOWN_CHARS).collect();
         let text = match path.as_os_str().is_empty() {
             true => format!("the environment of {} is not taken: {why}", self.what),
-            false => format!("the environment of {} is not taken: {of} has `{}`, and {why}", self.what, path.display()),
+            false => format!("the environment of {} is not taken: {of} has `{shown}`, and {why}", self.what),
         };
         let fault = Fault::new(Code::EnvironmentFailed, text)
             .hint("a package may hold code for site-packages, scripts and data, nothing else; tell the publisher of the recipe which one does not")
-            .with("path", path.display().to_string());
+            .with("path", shown);
         Fault { blame: Blame::Recipe, ..fault }
     }
 
@@ -320,12 +321,12 @@ fn publish(home: &Home, tree: &Path, digest: Digest) -> Result<(), Fault> {
     durable::make_folder(&root)?;
     let place = root.join(digest.hex());
     let failed = |error: io::Error| Fault::io(format!("publishing {}", place.display()), &error);
-    make_read_only(tree, false).map_err(failed)?;
+    make_read_only(tree).map_err(failed)?;
     let text = record_text(&Tree::of(tree).map_err(failed)?);
     // Thousands of small files: one sync of the file system is far cheaper than one for each.
     let opened = open::open_folder(tree).map_err(failed)?;
     rustix::fs::syncfs(&opened).map_err(|error| failed(error.into()))?;
     files::replace(&record_file(home, digest), text.as_bytes())?;
     fs::rename(tree, &place).map_err(failed)?;
-    make_read_only(&place, true).and_then(|()| durable::sync_folder(&root)).map_err(failed)
+    take_write(&place).and_then(|()| durable::sync_folder(&root)).map_err(failed)
 }

@@ -13,7 +13,13 @@ use std::{
 use semver::VersionReq;
 use tokio::process::Command;
 
-use super::{durable, environment::Tools, files, locks, process, python, staging::Staging, tree::make_read_only};
+use super::{
+    durable,
+    environment::Tools,
+    files, locks, process, python,
+    staging::Staging,
+    tree::{make_read_only, take_write},
+};
 use crate::{
     disk::make,
     model::{Blame, Code, Fault, Home, Step, limits, progress},
@@ -226,9 +232,9 @@ async fn fetch(home: &Home, language: Language, program: &Path, label: &str) -> 
     // Only a copy that did not answer is still there.
     files::remove_tree(&place)?;
     // As the installer left it, by whatever umask.
-    make_read_only(&tree, false)
+    make_read_only(&tree)
         .and_then(|()| fs::rename(&tree, &place))
-        .and_then(|()| make_read_only(&place, true))
+        .and_then(|()| take_write(&place))
         .and_then(|()| durable::sync_folder(&home.tools()))
         .map_err(|error| Fault::io(format!("putting {} into place", place.display()), &error))
 }

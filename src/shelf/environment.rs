@@ -125,7 +125,7 @@ fn use_lock(home: &Home, digest: Digest) -> PathBuf {
 }
 
 fn site_packages(folder: &Path) -> Option<PathBuf> {
-    // Wheels may put other folders there, but no second one with packages.
+    // Wheels may put other folders there, but no second one with packages (`inert.rs`).
     let mut found = fs::read_dir(folder.join("lib")).ok()?.filter_map(|entry| Some(entry.ok()?.path().join("site-packages")));
     found.find(|path| path.is_dir())
 }

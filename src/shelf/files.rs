@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -45,25 +45,62 @@ pub(super) fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
 }
 
 /// Deletes the tree at `path`, read-only folders included; nothing there is fine.
+///
+/// A stranger may have chosen how deep it is. So a folder that lies deeper is first moved to the top of the tree: one folder is open at a time, no
+/// path grows with the depth, and nothing recurses.
 pub(super) fn remove_tree(path: &Path) -> Result<(), Fault> {
-    fn remove(path: &Path) -> io::Result<()> {
-        let kind = match fs::symlink_metadata(path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        if !kind.is_dir() {
-            return fs::remove_file(path);
-        }
-        if kind.permissions().mode() & 0o700 != 0o700 {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        }
-        for entry in fs::read_dir(path)? {
-            remove(&entry?.path())?;
-        }
-        fs::remove_dir(path)
-    }
     remove(path).map_err(|error| Fault::io(format!("deleting {}", path.display()), &error))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !found.is_dir() {
+        return fs::remove_file(path);
+    }
+    let mut number = 0u64;
+    let mut left = folders_after_files(path)?;
+    while let Some(folder) = left.pop() {
+        for inner in folders_after_files(&folder)? {
+            left.push(move_up(&inner, path, &mut number)?);
+        }
+        fs::remove_dir(&folder)?;
+    }
+    fs::remove_dir(path)
+}
+
+/// Deletes what is no folder in `folder`; the folders that are in it.
+fn folders_after_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    if fs::symlink_metadata(folder)?.permissions().mode() & 0o700 != 0o700 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    }
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => folders.push(entry.path()),
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(folders)
+}
+
+/// Moves a folder to a name in `top` that nothing has; gives the name.
+fn move_up(folder: &Path, top: &Path, number: &mut u64) -> io::Result<PathBuf> {
+    // A folder must be writable for its parent to change.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    loop {
+        let place = top.join(format!(".deleted-{number}"));
+        *number += 1;
+        match rustix::fs::renameat_with(rustix::fs::CWD, folder, rustix::fs::CWD, &place, rustix::fs::RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(place),
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -90,5 +127,26 @@ mod tests {
         remove_tree(&folder.path().join("tree")).unwrap();
         assert!(!folder.path().join("tree").exists());
         remove_tree(&folder.path().join("tree")).unwrap();
+    }
+
+    #[test]
+    fn a_tree_deeper_than_a_process_may_have_files_open_and_than_a_path_is_long_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (top, tower) = (folder.path().join("tree"), folder.path().join("tower"));
+        // From the inside out: no path to the innermost is short enough for the kernel.
+        fs::create_dir(&tower).unwrap();
+        for _ in 0..3000 {
+            let next = folder.path().join("next");
+            fs::create_dir(&next).unwrap();
+            fs::write(next.join("file"), "x").unwrap();
+            fs::rename(&tower, next.join("inner")).unwrap();
+            fs::rename(&next, &tower).unwrap();
+        }
+        fs::create_dir(&top).unwrap();
+        fs::create_dir(top.join(".deleted-0")).unwrap();
+        fs::write(top.join(".deleted-1"), "").unwrap();
+        fs::rename(&tower, top.join("inner")).unwrap();
+        remove_tree(&top).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

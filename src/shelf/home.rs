@@ -26,7 +26,7 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
     for folder in [data, cache, state] {
         writers.check_with_above(folder)?;
     }
-    writers.check(&home.uv_cache())?;
+    writers.check_with_above(&home.uv_cache())?;
     // That of `uv` too: what its umask would be is not Hob's to say.
     let of_uv = home.uv_cache();
     for folder in [cache, state, of_uv.as_path()] {

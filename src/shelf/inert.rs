@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     disk::open,
-    model::limits::{self, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_ENTRIES_MAX},
+    model::limits::{self, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_ENTRIES_MAX, ENVIRONMENT_PATH_BYTES_MAX},
 };
 
 /// One thing in a tree.
@@ -90,6 +90,10 @@ pub(super) fn weigh(entries: &[Entry], most: Most) -> Result<(), Refused> {
     if entries.len() > most.entries {
         return refused(format!("it has more than {} files and folders", most.entries));
     }
+    if let Some(longest) = entries.iter().find(|entry| entry.path.as_os_str().len() > ENVIRONMENT_PATH_BYTES_MAX) {
+        let why = format!("its path has {} bytes; at most {ENVIRONMENT_PATH_BYTES_MAX} are taken", longest.path.as_os_str().len());
+        return Err(Refused { path: longest.path.clone(), why });
+    }
     let bytes = entries.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.bytes));
     if bytes > most.bytes {
         return refused(format!("it has {bytes} bytes; at most {} are taken", most.bytes));
@@ -123,13 +127,14 @@ fn reserved(path: &Path, packages: &Path, is_folder: bool) -> Option<&'static st
     }
     let text = path.as_os_str().as_bytes().to_ascii_lowercase();
     let mut parts = text.split(|byte| *byte == b'/');
-    let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let [first, second, third] = [(); 3].map(|()| parts.next().unwrap_or_default());
     let interpreter = |name: &[u8]| name.starts_with(b"python") || name.starts_with(b"pypy");
     match first {
         b"pyvenv.cfg" => Some("Python reads there what its environment is"),
         b".lock" => Some("it is the lock of the installer"),
         b"lib64" | b"lib32" | b"libx32" => Some("it is another name of `lib`"),
         b"lib" if second.is_empty() => Some("it is the folder of libraries"),
+        b"lib" if [b"site-packages".as_slice(), b"dist-packages"].contains(&third) => Some("it is a second folder of packages"),
         b"lib" if interpreter(second) => Some("it is where an interpreter has its standard library"),
         b"bin" if second.is_empty() && !is_folder => Some("it is the folder of scripts"),
         b"bin" if interpreter(second) => Some("it is the name of an interpreter"),
@@ -224,6 +229,9 @@ mod tests {
             "lib/python311.zip",
             "lib/python3/dist-packages/x.py",
             "lib/pypy3.11/x.py",
+            "lib/aaa/site-packages/x.py",
+            "lib/zzz/Site-Packages",
+            "lib/aaa/dist-packages/x.py",
             "lib64/python3.11/encodings/__init__.py",
             "bin/python",
             "bin/python3",
@@ -270,6 +278,9 @@ mod tests {
         assert_eq!(check(&vec![file("share/x"); 10]), Ok(()));
         assert!(check(&vec![file("share/x"); 11]).unwrap_err().contains("more than 10"));
         assert!(check(&[file("share/x"), Entry { bytes: 1000, ..file("share/y") }]).unwrap_err().contains("1001 bytes"));
+        let long = format!("lib/{}", "d/".repeat(510));
+        assert_eq!(check(&[file(&long)]), Ok(()));
+        assert!(check(&[file(&format!("{long}long"))]).unwrap_err().contains("1028 bytes"));
         assert!(check(&vec![Entry { bytes: u64::MAX, ..file("share/y") }; 3]).is_err());
     }
 

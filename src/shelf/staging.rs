@@ -25,10 +25,13 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first.
+    /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first; what cannot be deleted is no matter of
+    /// whoever makes this one.
     pub fn new(home: &Home, kind: &str) -> Result<Staging, Fault> {
         durable::make_folder(&home.staging())?;
-        sweep(&home.staging(), |_| true)?;
+        if let Err(fault) = sweep(&home.staging(), |_| true) {
+            tracing::warn!("{}", fault.message);
+        }
         Staging::below(&home.staging(), kind)
     }
 

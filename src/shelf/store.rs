@@ -24,7 +24,7 @@ use super::{
     models::{self, Checked},
     revoked,
     staging::Staging,
-    tree::make_read_only,
+    tree::{make_read_only, take_write},
     unpack::check_folder,
 };
 
@@ -288,7 +288,7 @@ impl Staged {
             return Ok(Moved::Kept);
         }
         let publish = || -> io::Result<Moved> {
-            make_read_only(folder, false)?;
+            make_read_only(folder)?;
             let moved = match place.exists() {
                 true => {
                     exchange(folder, place)?;
@@ -299,7 +299,7 @@ impl Staged {
                     Moved::Fresh
                 }
             };
-            make_read_only(place, true)?;
+            take_write(place)?;
             durable::sync_folder(parent)?;
             Ok(moved)
         };

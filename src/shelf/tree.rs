@@ -95,13 +95,14 @@ fn name(path: &Path) -> String {
     }
 }
 
-/// Takes the write permission from everything below `folder`, and from `folder` itself only if `and_itself`:
-/// a folder that is still to be renamed must stay writable.
-pub(super) fn make_read_only(folder: &Path, and_itself: bool) -> io::Result<()> {
-    let take = |path: &Path| -> io::Result<()> {
-        let mode = fs::symlink_metadata(path)?.permissions().mode();
-        fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7555))
-    };
+/// Takes the write permission from `path` itself. What was renamed to where it is used needs nothing else, so that nothing else can fail there.
+pub(super) fn take_write(path: &Path) -> io::Result<()> {
+    let mode = fs::symlink_metadata(path)?.permissions().mode();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7555))
+}
+
+/// Takes the write permission from everything below `folder`; `folder` itself is still to be renamed, and must stay writable until then.
+pub(super) fn make_read_only(folder: &Path) -> io::Result<()> {
     let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
     let mut next = 0;
     while next < folders.len() {
@@ -111,12 +112,12 @@ pub(super) fn make_read_only(folder: &Path, and_itself: bool) -> io::Result<()> 
             if kind.is_dir() {
                 folders.push(entry.path());
             } else if !kind.is_symlink() {
-                take(&entry.path())?;
+                take_write(&entry.path())?;
             }
         }
         next += 1;
     }
-    folders.iter().skip(usize::from(!and_itself)).try_for_each(|folder| take(folder))
+    folders.iter().skip(1).try_for_each(|folder| take_write(folder))
 }
 
 #[cfg(test)]
@@ -162,9 +163,9 @@ mod tests {
         fs::create_dir_all(top.join("inner")).unwrap();
         fs::write(top.join("inner/file"), "").unwrap();
         let writable = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o222 != 0;
-        make_read_only(&top, false).unwrap();
+        make_read_only(&top).unwrap();
         assert!(writable(&top) && !writable(&top.join("inner")) && !writable(&top.join("inner/file")));
-        make_read_only(&top, true).unwrap();
+        take_write(&top).unwrap();
         assert!(!writable(&top));
         files::remove_tree(&top).unwrap();
     }

@@ -18,7 +18,12 @@ use crate::{
     model::{Code, Fault, Home, Step, limits, progress},
 };
 
-use super::{durable, files, locks, process, python::Python, staging::Staging, tree::make_read_only};
+use super::{
+    durable, files, locks, process,
+    python::Python,
+    staging::Staging,
+    tree::{make_read_only, take_write},
+};
 
 /// The version that we fetch.
 const VERSION: &str = "0.13.8";
@@ -180,10 +185,10 @@ fn publish(home: &Home, tree: &Path) -> Result<(), Fault> {
     files::remove_tree(&place)?;
     let rename = || -> std::io::Result<()> {
         // As pip left it, by whatever umask.
-        make_read_only(tree, false)?;
+        make_read_only(tree)?;
         durable::sync_file(&tree.join("bin/uv"))?;
         fs::rename(tree, &place)?;
-        make_read_only(&place, true)?;
+        take_write(&place)?;
         durable::sync_folder(&home.tools())
     };
     rename().map_err(|error| Fault::io(format!("putting uv at {}", place.display()), &error))

@@ -6,6 +6,13 @@ pub const ENVIRONMENT_BYTES_MAX: u64 = 32 << 30;
 /// Files and folders of one environment: ten times as many as torch with all that it needs.
 pub const ENVIRONMENT_ENTRIES_MAX: usize = 400_000;
 
+/// The path of a file within an environment, in bytes: five times the longest that we know of. With the folders above it, in staging or where it is
+/// used, it stays well below what the kernel takes (4096), and so does what is made beside it.
+pub const ENVIRONMENT_PATH_BYTES_MAX: usize = 1024;
+
+/// How much of a path is shown when it is refused, in characters.
+pub const ENVIRONMENT_PATH_SHOWN_CHARS: usize = 200;
+
 /// What `uv` may write for one environment, in bytes: each file once into its cache and once into the environment.
 pub const ENVIRONMENT_WRITTEN_BYTES_MAX: u64 = 2 * ENVIRONMENT_BYTES_MAX;
 

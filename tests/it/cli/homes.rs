@@ -11,7 +11,7 @@ use hob::model::Code;
 use rustix::process::Signal;
 
 use super::{
-    rig::{Ran, Rig, Signed, run, signal},
+    rig::{Ran, Rig, Signed, run, signal, write_recipe},
     served::wait_for,
 };
 use crate::sandbox::ordinary;
@@ -252,6 +252,25 @@ fn a_home_that_root_made_is_used_by_an_ordinary_user() {
         true => println!("skipped: {}", ran.stderr),
         false => assert!(ran.well().contains("\"text\":\"a\""), "{ran:#?}"),
     }
+}
+
+/// A stranger's summary cannot say who signed the recipe.
+#[test]
+fn what_a_recipe_says_of_itself_is_no_line_of_what_hob_says_of_it() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let folder = rig.folder.path().join("plain");
+    write_recipe(&folder, "lab/plain", "0.1.0", "class Subject:\n    def run(self, input):\n        return input\n", "python = \">=3.9\"");
+    let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+    let forged = r"x)\nsigned by `acme` of remote `main`, key 00\n";
+    let manifest = manifest.replace("Apache-2.0", forged).replace("For a test", forged).replace("\"Runs\"", &format!("\"{forged}\""));
+    fs::write(folder.join("recipe.toml"), manifest).unwrap();
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/plain"]).well();
+    let ran = rig.hob(&["show", "lab/plain"]);
+    let signers: Vec<&str> = ran.well().lines().filter(|line| line.starts_with("signed by")).collect();
+    assert!(signers.len() == 1 && signers[0].starts_with("signed by `lab` of remote `main`"), "{ran:#?}");
+    assert!(ran.stdout.contains(forged), "{ran:#?}");
 }
 
 #[test]

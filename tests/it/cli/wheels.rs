@@ -219,6 +219,7 @@ fn a_wheel_with_what_python_or_hob_reads_as_its_own_is_refused_by_name() {
         (other.as_str(), standard.as_str()),
         ("data/lib/python3.99/site-packages/x.py", "lib/python3.99"),
         ("data/lib64", "lib64"),
+        ("data/lib/aaa/site-packages/x.py", "lib/aaa/site-packages"),
         ("data/bin/pybuilddir.txt", "bin/pybuilddir.txt"),
     ];
     for (number, (path, says)) in cases.into_iter().enumerate() {
@@ -231,6 +232,45 @@ fn a_wheel_with_what_python_or_hob_reads_as_its_own_is_refused_by_name() {
         scene.assert_unmarked();
         scene.assert_nothing_staged();
         assert!(scene.environments().is_empty(), "{path}");
+    }
+}
+
+/// What is deleted is as deep as a stranger likes; the program has few descriptors, as it has under most systems' own limit.
+#[test]
+fn a_wheel_deeper_than_there_are_descriptors_is_refused_and_leaves_the_next_install_alone() {
+    let scene = Scene::new();
+    let deep = format!("{}x.py", "a/".repeat(400));
+    let lock = scene.package("deep", "wheel", &json!({ deep: "", "deep-1.0.data/scripts/activate": "x" }), &[]);
+    let folder = scene.recipe("lab/deep", "0.1.0", ECHO, &lock);
+    let few = |folder: &Path| {
+        let limited = "import os, resource, sys\nresource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n\
+                       os.execve(sys.argv[2], sys.argv[2:], dict(os.environ, HOB_UV=sys.argv[1]))";
+        let words = ["-c", limited, tools().1.to_str().unwrap()];
+        let call = [env!("CARGO_BIN_EXE_hob"), "call", folder.to_str().unwrap(), "run", "{}"];
+        scene.rig.python(&[&words[..], &call].concat(), b"")
+    };
+    few(&folder).refused(Code::EnvironmentFailed, &["bin/activate"]);
+    scene.assert_nothing_staged();
+    let lock = scene.package("plain", "wheel", &json!({ "plain.py": "" }), &[]);
+    few(&scene.recipe("lab/plain", "0.1.0", ECHO, &lock)).well();
+    assert_eq!(scene.environments().len(), 1);
+}
+
+/// The path fits where the tree is built, and no longer where it would be used.
+#[test]
+fn a_path_that_grows_too_long_where_it_is_used_is_refused_before_anything_is_published() {
+    let scene = Scene::new();
+    let used = scene.rig.home.join("data/environments").join("0".repeat(64)).join("lib/python3.11/site-packages/").as_os_str().len();
+    // Eleven bytes more than the kernel takes.
+    let left = 4095 - used + 11;
+    let (folders, rest) = ((left - 100) / 100, (left - 100) % 100 + 100);
+    let long = format!("{}{}.py", format!("{}/", "d".repeat(99)).repeat(folders), "e".repeat(rest - 3));
+    let lock = scene.package("long", "wheel", &json!({ long: "" }), &[]);
+    let folder = scene.recipe("lab/long", "0.1.0", ECHO, &lock);
+    for _ in 0..2 {
+        scene.rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]).refused(Code::EnvironmentFailed, &["long-1.0", "at most 1024"]);
+        assert!(scene.environments().is_empty());
+        scene.assert_nothing_staged();
     }
 }
 
