@@ -155,6 +155,8 @@ codes! {
     Io "io" Machine exit 8 http 500 mcp -32603;
     /// The call's deadline passed.
     Deadline "deadline" Caller exit 9 http 504 mcp -32603 retry true;
+    /// The caller did not read its stream while others waited for the pod.
+    Unread "unread" Caller exit 9 http 504 mcp -32603;
     /// The caller cancelled the call.
     Cancelled "cancelled" Caller exit 9 http 499 mcp -32800;
     /// Too much work is waiting.

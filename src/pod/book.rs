@@ -23,6 +23,11 @@ impl Book {
         self.schedule.is_empty() && self.solo.is_empty() && self.placed.is_empty()
     }
 
+    /// Whether something waits that no pod has room for.
+    pub(super) fn is_crowded(&self, concurrency: usize) -> bool {
+        self.waits().is_some() && !self.members.iter().any(|member| member.has_room(concurrency))
+    }
+
     /// Whether an end of failing was among it: then more pods may be started.
     pub(super) fn note(&mut self, report: &Report, now: Duration) -> bool {
         for ticket in &report.over {

@@ -25,6 +25,7 @@ impl Driver {
     pub(super) fn next_due(&self) -> Option<Instant> {
         let graces = self.running.values().filter_map(|running| running.grace);
         let stalls = self.stalls().map(|(_, at)| at);
+        let unread = self.hands.values().filter_map(|hand| hand.unread.map(|(at, _)| at));
         let speaks = (!self.running.is_empty() && self.hears(Which::Data)).then(|| self.looks_at());
         let others = [
             self.phase,
@@ -36,7 +37,7 @@ impl Driver {
             self.residing.keep_until,
             speaks,
         ];
-        others.into_iter().flatten().chain(graces).chain(stalls).min()
+        others.into_iter().flatten().chain(graces).chain(stalls).chain(unread).min()
     }
 
     /// Whether the pod's process has ended and only the news of it is late, as on a busy machine: its sockets are closed because it is dead,
@@ -91,6 +92,7 @@ impl Driver {
             let fault = self.stalled(ask);
             self.step(Event::Stalled(ask, fault));
         }
+        self.end_unread(now);
         self.listen(now);
     }
 

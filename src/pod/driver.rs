@@ -130,6 +130,7 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
         keeps_page: false,
         dumps_stacks: false,
         undelivered: None,
+        is_behind: false,
         backed_up_until: None,
         unfinished: Unfinished::default(),
         pings: 0,
@@ -210,6 +211,8 @@ pub(super) struct Driver {
     pub keeps_page: bool,
     pub dumps_stacks: bool,
     pub undelivered: Option<Undelivered>,
+    /// A caller may be behind while others wait: to be looked at.
+    pub is_behind: bool,
     /// It leaves too much unread, and is not read itself: when to stop waiting for it to read.
     pub backed_up_until: Option<Instant>,
     /// Lanes whose decoders may hold whole frames.
@@ -268,6 +271,9 @@ impl Driver {
         while self.state != State::Dead {
             if self.hungry || !self.report.is_empty() {
                 self.turn();
+            }
+            if std::mem::take(&mut self.is_behind) {
+                self.make_way();
             }
             self.flush();
             if let Some(due) = self.next_due()
@@ -399,6 +405,7 @@ impl Driver {
 
     fn heed(&mut self, inbox: Inbox) {
         self.hungry |= inbox.work;
+        self.is_behind |= inbox.crowded;
         self.heed_place(&inbox);
         for ticket in inbox.cancelled {
             let Some(ask) = self.ask_of(ticket) else { continue };
@@ -488,7 +495,7 @@ impl Driver {
         self.next_ask += asks as u64;
         for (ask, mut placed) in (first..).zip(placed) {
             placed.pending.begun += 1;
-            self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0 });
+            self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0, unread: None });
         }
         self.running.insert(
             first,
@@ -500,6 +507,7 @@ impl Driver {
         }
         self.idle_at = None;
         self.shared.in_hand.store(self.hands.len(), Ordering::Relaxed);
+        self.note_streams();
         self.step(Event::Unit(first, asks));
     }
 
@@ -516,6 +524,7 @@ impl Driver {
         }
         self.last_freed = now;
         self.hungry = true;
+        self.note_streams();
         // One that was sent ahead has its turn, and its clock begins.
         if let Some(next) = self.running.keys().nth(self.rules.concurrency - 1).copied() {
             self.hands.range_mut(next..).take_while(|(_, hand)| hand.unit == next).for_each(|(_, hand)| hand.heard = now);

@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::Instant,
 };
 
@@ -17,6 +17,7 @@ use super::{
     poison::Tally,
     pool,
     schedule::{Ticket, Waiting},
+    spool::{Inlet, Outlet},
     state::State,
     vitals,
     wire::Payload,
@@ -55,7 +56,7 @@ pub enum Reply {
 pub struct Ask {
     pub(super) pool: Arc<pool::Inner>,
     pub(super) ticket: Ticket,
-    pub(super) chunks: Option<mpsc::Receiver<Payload>>,
+    pub(super) chunks: Option<Inlet>,
     pub(super) end: oneshot::Receiver<Reply>,
     pub(super) over: bool,
     /// Weight of the chunks that were taken since the pod was told.
@@ -66,8 +67,8 @@ impl Ask {
     /// The next reply; none after the last. Cancel-safe.
     pub async fn next(&mut self) -> Option<Reply> {
         if let Some(chunks) = &mut self.chunks {
-            if let Some(payload) = chunks.recv().await {
-                self.taken += payload.weight();
+            if let Some((payload, weight)) = chunks.take().await {
+                self.taken += weight;
                 if self.taken >= CHUNK_CREDIT / 2 {
                     self.pool.credit(self.ticket, std::mem::take(&mut self.taken));
                 }
@@ -99,7 +100,7 @@ impl Drop for Ask {
 pub(super) struct Pending {
     pub request: Request,
     /// None for operations that give no chunks.
-    pub chunks: Option<mpsc::Sender<Payload>>,
+    pub chunks: Option<Outlet>,
     pub end: oneshot::Sender<Reply>,
     /// How often its pod ended while it alone was at work there.
     pub tally: Tally,
@@ -143,6 +144,8 @@ pub(super) struct Shared {
     pub confinement: OnceLock<Confinement>,
     /// Whether a control group holds it to its memory.
     pub in_group: AtomicBool,
+    /// Whether it has an ask in hand that gives chunks.
+    pub streams: AtomicBool,
     /// Whether it answered an ask well.
     pub was_useful: AtomicBool,
     pub last_fault: Mutex<Option<Fault>>,
@@ -160,6 +163,8 @@ pub(super) struct Inbox {
     /// Regions whose blobs nobody holds any more.
     pub freed: Vec<u64>,
     pub work: bool,
+    /// Others wait, and no pod has room.
+    pub crowded: bool,
     pub retire: bool,
     pub stop: bool,
     pub checkpoint: bool,
@@ -188,6 +193,7 @@ impl Shared {
             forked: AtomicBool::new(false),
             confinement: OnceLock::new(),
             in_group: AtomicBool::new(false),
+            streams: AtomicBool::new(false),
             was_useful: AtomicBool::new(false),
             last_fault: Mutex::new(None),
             log: Arc::new(Log::default()),
@@ -199,6 +205,13 @@ impl Shared {
     /// There may be work for it.
     pub fn offer(&self) {
         self.tell(|inbox| inbox.work = true);
+    }
+
+    /// Others wait for a place, and no pod has one.
+    pub fn crowded(&self) {
+        if self.streams.load(Ordering::Acquire) {
+            self.tell(|inbox| inbox.crowded = true);
+        }
     }
 
     /// That ask's caller is gone.

@@ -53,6 +53,8 @@ pub(super) struct Hand {
     pub heard: Instant,
     /// Weight of the chunks that it sent and its caller has not taken.
     pub owed: u32,
+    /// As much as may be is kept of its chunks, and others wait: until when its caller may take one, and how many it had taken before.
+    pub unread: Option<(Instant, u64)>,
 }
 
 /// A unit that is to be sent.

@@ -19,7 +19,7 @@ use std::{
 
 use sha2::Digest as _;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, oneshot},
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -30,10 +30,11 @@ use super::{
     restarts::{MayStart, Restarts},
     schedule::{Group, Schedule, Ticket, Waiting, grow},
     seat::{End, Seat, Why},
+    spool,
 };
 use crate::model::{
     Code, Fault, Priority, Verified,
-    limits::{CHUNK_CREDIT, FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
+    limits::{FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
     recipe::PoolSpec,
     status::{self, Health, PoolStatus},
 };
@@ -175,7 +176,7 @@ impl Pool {
             group: request.operation.batch.is_some().then(|| Group { operation: request.operation.clone(), cost: request.cost, cohort: 0 }),
         };
         let (sender, chunks) = match request.operation.streaming {
-            true => Some(mpsc::channel(CHUNK_CREDIT as usize)).unzip(),
+            true => Some(spool::stream()).unzip(),
             false => (None, None),
         };
         let (end, receiver) = oneshot::channel();
@@ -361,8 +362,9 @@ impl Inner {
         }
         let free = book.members.iter().filter(|member| Some(member.seat) != not && member.has_room(self.concurrency));
         // The first among equals, so that the others may be idle long enough to go.
-        if let Some(shared) = free.min_by_key(|member| member.units).and_then(|member| member.watcher.as_ref()) {
-            shared.shared.offer();
+        match free.min_by_key(|member| member.units) {
+            Some(member) => member.watcher.iter().for_each(|watcher| watcher.shared.offer()),
+            None => book.members.iter().filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.crowded()),
         }
         book.tell_placeless();
     }

@@ -325,10 +325,10 @@ impl Driver {
         }
         hand.owed += payload.weight();
         pending.gave = true;
-        // Each weighs something: there are as many places as there is credit.
         if let Some(chunks) = &pending.chunks {
-            let _ = chunks.try_send(payload);
+            chunks.give(payload);
         }
+        self.is_behind |= hand.owed >= CHUNK_CREDIT / 2;
         None
     }
 }

@@ -347,6 +347,11 @@ impl Seat {
         }
     }
 
+    /// Whether asks wait that no pod has room for.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.with(|pool, book| book.is_crowded(pool.concurrency)).unwrap_or(false)
+    }
+
     fn with<T>(&self, act: impl FnOnce(&Inner, &mut Book) -> T) -> Option<T> {
         let pool = self.pool.upgrade()?;
         let mut book = pool.book();

@@ -3,3 +3,4 @@
 mod answers;
 mod endings;
 mod misdeeds;
+mod readers;

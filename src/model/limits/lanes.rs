@@ -26,3 +26,15 @@ pub const POD_NUMBERS_MAX: usize = 1 << 18;
 
 /// A blob of a frame below this size in bytes is copied out of it: it must not keep a whole read buffer in memory.
 pub const BLOB_COPY_BYTES_MAX: usize = 16 << 10;
+
+/// What is kept of a stream whose caller is slow while others wait for its pod, in bytes of JSON and of blobs.
+pub const STREAM_KEPT_BYTES_MAX: u64 = 16 << 20;
+
+/// What is kept of all streams of a host together, in bytes; over it, no stream is kept further.
+pub const STREAMS_KEPT_BYTES_MAX: u64 = 256 << 20;
+
+/// What a chunk counts among these beside its data, and each of its blobs: what holds it, in bytes.
+pub const CHUNK_KEPT_BYTES: u64 = 256;
+
+/// How long a caller may take nothing of a stream of which so much is kept while others wait for its pod, in milliseconds; then its call ends.
+pub const STREAM_UNREAD_MS: u64 = 2_000;
