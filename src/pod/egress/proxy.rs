@@ -175,11 +175,13 @@ impl<R: Resolve> Proxy<R> {
         let mut request = Request::from_parts(parts, body);
         let too_many = early_answers(&mut request);
         let (mut parts, body) = tokio::select! {
-            answer = sender.send_request(request) => answer.map_err(failed)?.into_parts(),
+            // Too many are too many, also where the answer itself came in the same moment.
+            biased;
             () = too_many.notified() => {
                 let text = format!("`{endpoint}` answered more than {EGRESS_INFORMATIONAL_MAX} times that an answer is to come");
                 return Err(Denied::failed(text));
             }
+            answer = sender.send_request(request) => answer.map_err(failed)?.into_parts(),
         };
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Denied::failed(format!("`{endpoint}` changes the protocol, which nobody asked of it")));

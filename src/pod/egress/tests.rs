@@ -115,6 +115,13 @@ async fn a_server_that_only_ever_promises_an_answer_is_left() {
     let answer = out(&[at.to_string()]).ask(format!("GET http://{at}/ HTTP/1.1\r\nhost: x\r\n\r\n")).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hi"), "{answer}");
 
+    // All at once, with the answer behind them.
+    let (at, _told) = server("\r\n\r\n", format!("{}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", early.repeat(64)).leak()).await;
+    for _ in 0..8 {
+        let answer = out(&[at.to_string()]).ask(format!("GET http://{at}/ HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("more than 16 times"), "{answer}");
+    }
+
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let promising = tokio::spawn(async move {
