@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
+use rustix::io::Errno;
 use tokio::{io::AsyncReadExt, net::UnixStream, task::unconstrained};
 
 use super::{
@@ -17,6 +18,9 @@ use super::{
     process,
 };
 use crate::model::limits::{LANE_WAITING_BYTES_MAX, LANE_WAITING_DESCRIPTORS_MAX};
+
+/// What a send fails with when this machine has not got what it takes: descriptors, those that are on their way, buffers, memory.
+const RAN_OUT: [Errno; 5] = [Errno::TOOMANYREFS, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
 
 /// One socket with what waits to be read and written.
 pub struct Lane {
@@ -30,6 +34,8 @@ pub struct Lane {
     asks: usize,
     /// Nobody reads there any more.
     deaf: bool,
+    /// Why the machine did not let the host send.
+    refused: Option<std::io::Error>,
 }
 
 /// What reading brought.
@@ -53,6 +59,7 @@ impl Lane {
             closed: false,
             asks: 0,
             deaf: false,
+            refused: None,
         }
     }
 
@@ -132,15 +139,26 @@ impl Lane {
                     self.descriptors.iter_mut().for_each(|(at, _)| *at -= count);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(_) => {
-                    self.out.clear();
-                    self.descriptors.clear();
-                }
+                Err(error) => self.lost(error),
             }
         }
         if self.out.capacity() > 1 << 20 {
             self.out = BytesMut::new();
         }
+    }
+
+    /// What waits cannot be sent: the other side is gone, or this machine has not got what it takes, which ends the pod too.
+    fn lost(&mut self, error: std::io::Error) {
+        self.out.clear();
+        self.descriptors.clear();
+        if Errno::from_io_error(&error).is_some_and(|errno| RAN_OUT.contains(&errno)) {
+            self.refused.get_or_insert(error);
+        }
+    }
+
+    /// What the machine ran out of when something was to be sent, once.
+    pub fn take_refused(&mut self) -> Option<std::io::Error> {
+        self.refused.take()
     }
 
     /// One write, up to the byte that carries the next descriptor.
@@ -182,5 +200,26 @@ impl Lane {
     fn receive(&mut self) -> Poll<std::io::Result<usize>> {
         let read = pin!(unconstrained(self.stream.read_buf(self.decoder.space())));
         read.poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_send_that_the_machine_refuses_is_told_and_one_to_nobody_is_not() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut lane = Lane::new(ours, 1 << 10);
+        for errno in RAN_OUT {
+            lane.out().extend_from_slice(b"lost");
+            lane.lost(errno.into());
+            assert!(!lane.has_output());
+            assert_eq!(lane.take_refused().and_then(|error| error.raw_os_error()), Some(errno.raw_os_error()));
+        }
+        drop(theirs);
+        lane.out().extend_from_slice(b"to nobody");
+        lane.flush();
+        assert!(!lane.has_output() && lane.take_refused().is_none());
     }
 }

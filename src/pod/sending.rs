@@ -281,6 +281,13 @@ impl Driver {
             data.flush();
         }
         self.hungry |= asks_waited && !self.asks_wait();
+        if let Some(error) = self.control.take_refused().or_else(|| self.data.as_mut().and_then(Lane::take_refused)) {
+            let name = &self.spec.recipe.manifest().name;
+            let fault = Fault::io(format!("this machine did not let the host send to a pod of `{name}`, which was ended"), &error).hint(
+                "raise `ulimit -n` of the host, or run fewer pods at once; the kernel counts descriptors on their way for the whole user",
+            );
+            self.step(Event::Excess(fault));
+        }
         match (self.is_backed_up(), self.backed_up_until) {
             (true, None) => self.backed_up_until = Some(Instant::now() + Duration::from_millis(LANE_WAITING_MS)),
             (false, Some(_)) => {
