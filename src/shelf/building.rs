@@ -230,7 +230,8 @@ impl Build<'_> {
         let hidden = self.addresses();
         let scrub = |line: &str| hidden.iter().fold(line.to_owned(), |line, address| address.scrub(&line));
         let note = |line: &str| self.progress.step(Step::Note { text: scrub(line) });
-        let mut ran = process::run_within(command, left, limits::ENVIRONMENT_WRITTEN_BYTES_MAX, note)
+        let most = process::Most { written: limits::ENVIRONMENT_WRITTEN_BYTES_MAX, memory: Some(limits::ENVIRONMENT_MEMORY_BYTES_MAX) };
+        let mut ran = process::run_within(command, left, most, note)
             .await
             .map_err(|error| Fault::io(format!("running {}", self.uv.path.display()), &error))?;
         ran.tail = ran.tail.iter().map(|line| scrub(line)).collect();
@@ -249,6 +250,17 @@ impl Build<'_> {
                 format!("{name} for {} wrote more than {most} bytes and was ended: wheels of the lock unpack to too much", self.what);
             let fault = Fault::new(Code::EnvironmentFailed, text)
                 .hint(format!("while nothing is built, {} may be deleted, where they lie half unpacked", self.home.uv_cache().display()))
+                .with("stderr", ran.tail);
+            return Err(Fault { blame: Blame::Recipe, ..fault });
+        }
+        if ran.out_of_memory() {
+            let most = limits::ENVIRONMENT_MEMORY_BYTES_MAX;
+            let text = format!(
+                "{name} for {} wanted more than {most} bytes of memory: what a wheel of the lock says of itself is too much",
+                self.what
+            );
+            let fault = Fault::new(Code::EnvironmentFailed, text)
+                .hint("tell the publisher of the recipe; where the machine itself has less memory than that, try again when more of it is free")
                 .with("stderr", ran.tail);
             return Err(Fault { blame: Blame::Recipe, ..fault });
         }

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, io, process::ExitStatus, process::Stdio, sync::Mutex, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Command,
@@ -40,6 +40,11 @@ impl Ran {
         }
     }
 
+    /// Whether it ended because it wanted more memory than there was for it.
+    pub fn out_of_memory(&self) -> bool {
+        self.tail.iter().any(|line| line.contains("memory allocation of") || line.contains("os error 12"))
+    }
+
     /// Whether it failed because the disk is full.
     pub fn disk_full(&self) -> bool {
         self.tail
@@ -64,16 +69,32 @@ impl Drop for Group {
 ///
 /// Standard input is closed unless the caller set it. Dropping the future kills the group.
 pub(crate) async fn run(command: Command, limit_ms: u64, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
-    run_within(command, limit_ms, u64::MAX, line).await
+    run_within(command, limit_ms, Most { written: u64::MAX, memory: None }, line).await
 }
 
-/// The same for a tool that may write at most about `written_max` bytes, into files, pipes and all else together: its own
-/// process is looked at every [`limits::TOOL_LOOK_MS`].
-pub(super) async fn run_within(mut command: Command, limit_ms: u64, written_max: u64, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
+/// What a tool may take that reads what strangers wrote.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    /// About so many bytes into files, pipes and all else together: its own process is looked at every [`limits::TOOL_LOOK_MS`].
+    pub written: u64,
+    /// So many bytes of memory of its own, by the kernel's limit: what it wants beyond that it does not get, and most tools end then.
+    pub memory: Option<u64>,
+}
+
+/// The same as [`run`] for a tool that may take at most `most`.
+pub(super) async fn run_within(mut command: Command, limit_ms: u64, most: Most, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = command.spawn()?;
     let pid = child.id();
     let mut group = Group(pid.and_then(|id| Pid::from_raw(id as i32)));
+    if let (Some(pid), Some(memory)) = (group.0, most.memory) {
+        let limit = Rlimit { current: Some(memory), maximum: Some(memory) };
+        match prlimit(Some(pid), Resource::Data, limit) {
+            // It may have ended already.
+            Ok(_) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
 
     let output = Mutex::new(Vec::new());
@@ -98,7 +119,7 @@ pub(super) async fn run_within(mut command: Command, limit_ms: u64, written_max:
         tokio::select! {
             status = ended => Some(status),
             () = tokio::time::sleep(Duration::from_millis(limit_ms)) => None,
-            () = overflow(pid, written_max) => {
+            () = overflow(pid, most.written) => {
                 overflowed = true;
                 None
             }
@@ -221,7 +242,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let endless = format!("sleep 300 & echo $!; exec cat /dev/zero >> {}/full", folder.path().display());
         let limited = format!("ulimit -f 4194304; {endless}");
-        let ran = run_within(shell(&limited), 60_000, 64 << 20, |_| ()).await.unwrap();
+        let ran = run_within(shell(&limited), 60_000, Most { written: 64 << 20, memory: None }, |_| ()).await.unwrap();
         assert!(ran.overflowed && ran.status.is_none(), "{}", ran.end(60_000));
         assert_eq!(ran.end(60_000), "it wrote more than it may");
         let child = ran.stdout.trim().to_owned();
@@ -239,5 +260,14 @@ mod tests {
         let began = std::time::Instant::now();
         let ran = run(shell("sleep 5 & exit 0"), 60_000, |_| ()).await.unwrap();
         assert!(ran.succeeded() && began.elapsed() < Duration::from_secs(4));
+    }
+
+    #[tokio::test]
+    async fn a_tool_gets_no_more_memory_than_it_may_have() {
+        // `tr` keeps nothing of an endless line; `sort` wants all of it in memory.
+        let most = Most { written: u64::MAX, memory: Some(64 << 20) };
+        let ran = run_within(shell("sleep 0.2; head -c 500000000 /dev/zero | sort >/dev/null"), 60_000, most, |_| ()).await.unwrap();
+        assert!(!ran.succeeded(), "{:?}", ran.status);
+        assert!(ran.tail.iter().any(|line| line.contains("memory")), "{:?}", ran.tail);
     }
 }

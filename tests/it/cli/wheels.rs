@@ -256,6 +256,27 @@ fn a_wheel_deeper_than_there_are_descriptors_is_refused_and_leaves_the_next_inst
     assert_eq!(scene.environments().len(), 1);
 }
 
+/// `RECORD` is some hundred kilobytes in the archive, and would take many times its length where it is read.
+#[test]
+fn a_wheel_that_says_gigabytes_of_itself_ends_its_own_build() {
+    let scene = Scene::new();
+    scene.package("bomb", "wheel", &json!({ "bomb.py": "" }), &[]);
+    let inflate = "import hashlib, sys, zipfile\npath = sys.argv[1] + '/bomb/bomb-1.0-py3-none-any.whl'\n\
+                   with zipfile.ZipFile(path) as old: files = {name: old.read(name) for name in old.namelist()}\n\
+                   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as new:\n    \
+                   for name, text in files.items():\n        with new.open(name, 'w') as out:\n            out.write(text)\n            \
+                   if name.endswith('RECORD'):\n                for _ in range(300): out.write(b'a,,\\n' * (1 << 18))\n\
+                   digest = hashlib.sha256(open(path, 'rb').read()).hexdigest()\n\
+                   open(sys.argv[1] + '/bomb/index.html', 'w').write(f'<a href=\"bomb-1.0-py3-none-any.whl#sha256={digest}\">bomb-1.0-py3-none-any.whl</a>')\n\
+                   print(digest)\n";
+    let ran = scene.rig.python(&["-c", inflate, scene.index.to_str().unwrap()], b"");
+    let lock = format!("bomb==1.0 --hash=sha256:{}\n", ran.well());
+    let folder = scene.recipe("lab/bomb", "0.1.0", ECHO, &lock);
+    scene.rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]).refused(Code::EnvironmentFailed, &["4294967296 bytes of memory"]);
+    scene.assert_nothing_staged();
+    assert!(scene.environments().is_empty());
+}
+
 /// The path fits where the tree is built, and no longer where it would be used.
 #[test]
 fn a_path_that_grows_too_long_where_it_is_used_is_refused_before_anything_is_published() {
