@@ -410,6 +410,9 @@ pub const REPOSITORY_LOCK_WAIT_MS: u64 = 120_000;
 /// Between two looks at a lock that another process holds, in milliseconds.
 pub const LOCK_POLL_MS: u64 = 20;
 
+/// How long a lock that is only tried may be held by a process that is just being started, in milliseconds.
+pub const LOCK_SETTLE_MS: u64 = 500;
+
 /// Saved trust state of one remote, in bytes: the longest root chain and the three roles below, as JSON text.
 pub const TRUST_STATE_BYTES_MAX: u64 = 320 << 20;
 

@@ -27,6 +27,19 @@ pub(super) fn try_acquire(path: &Path) -> Result<Option<Held>, Fault> {
     take(path, File::try_lock)
 }
 
+/// The same, and tried again for [`limits::LOCK_SETTLE_MS`]: a process that this one is just starting has a copy of each descriptor until it
+/// becomes its own program, so that a lock may be held for a moment by nobody. Blocks the thread for as long.
+pub(super) fn try_acquire_settled(path: &Path) -> Result<Option<Held>, Fault> {
+    let end = Instant::now() + Duration::from_millis(limits::LOCK_SETTLE_MS);
+    loop {
+        let held = try_acquire(path)?;
+        if held.is_some() || Instant::now() >= end {
+            return Ok(held);
+        }
+        std::thread::sleep(Duration::from_millis(limits::LOCK_POLL_MS));
+    }
+}
+
 fn take(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Option<Held>, Fault> {
     if let Some(folder) = path.parent() {
         durable::make_folder(folder)?;
@@ -121,6 +134,24 @@ mod tests {
         assert!(take().await.unwrap().is_none());
         drop(places);
         assert!(take().await.unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_that_nobody_holds_for_long_is_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("use.lock");
+        let held = try_share(&path).unwrap().unwrap();
+        assert!(try_acquire_settled(&path).unwrap().is_none(), "got a lock that was held");
+        // As a process has it that is about to become another program.
+        let copy = held._file.try_clone().unwrap();
+        drop(held);
+        assert!(try_acquire(&path).unwrap().is_none());
+        let lets_go = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(2 * limits::LOCK_POLL_MS));
+            drop(copy);
+        });
+        assert!(try_acquire_settled(&path).unwrap().is_some());
+        lets_go.join().unwrap();
     }
 
     #[tokio::test]
