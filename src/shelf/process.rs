@@ -240,7 +240,9 @@ mod tests {
     #[tokio::test]
     async fn a_tool_that_fills_the_disk_dies_with_its_children() {
         let folder = tempfile::tempdir().unwrap();
-        let endless = format!("sleep 300 & echo $!; exec cat /dev/zero >> {}/full", folder.path().display());
+        // In small pieces: as fast as a disk takes it would be at the limit below, which is there for a machine where this test fails, before the first look.
+        let piece = "x".repeat(1000);
+        let endless = format!("sleep 300 & echo $!; while :; do echo {piece}; done >> {}/full", folder.path().display());
         let limited = format!("ulimit -f 4194304; {endless}");
         let ran = run_within(shell(&limited), 60_000, Most { written: 64 << 20, memory: None }, |_| ()).await.unwrap();
         assert!(ran.overflowed && ran.status.is_none(), "{}", ran.end(60_000));

@@ -75,11 +75,11 @@ async fn a_fault_stays_small_whatever_the_guest_puts_into_it() {
     assert!(fault.message.contains("988 more") && size(&fault) <= most, "{}", size(&fault));
 }
 
-/// Files of compiled code in a cache, and how many other things there are at its top.
-fn kept(cache: &std::path::Path) -> (Vec<std::path::PathBuf>, usize) {
+/// Files of compiled code in a cache.
+fn kept(cache: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = |folder: &std::path::Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let files = entries(&cache.join("modules")).into_iter().flat_map(|folder| entries(&folder)).filter(|path| path.extension().is_none());
-    (files.collect(), entries(cache).len() - 1)
+    files.collect()
 }
 
 #[tokio::test]
@@ -96,8 +96,9 @@ async fn what_was_compiled_once_is_not_compiled_again() {
         // Wasmtime would count here what the host's engines compile.
         assert_eq!(glue.0.engines.cache.cache_misses(), 0);
     }
-    assert!(!kept(folder.path()).0.is_empty());
-    assert_eq!(kept(folder.path()).1, 0, "nothing is left of compiling");
+    assert!(!kept(folder.path()).is_empty());
+    // That nothing is left of compiling is a matter of the real compiler's process (tests/it/cli/compiling.rs): here, within one process, wasmtime's
+    // own thread may still be counting in a folder that is being deleted.
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn compiled_code_that_was_damaged_or_deleted_is_compiled_again() {
     let compiler = Arc::<Here>::default();
     let again = || Glue::open(folder.path(), compiler.clone()).unwrap().compile_here(&recipe).map(drop).unwrap();
     again();
-    let file = kept(folder.path()).0.remove(0);
+    let file = kept(folder.path()).remove(0);
     let whole = std::fs::read(&file).unwrap();
     for damage in [&whole[..whole.len() / 2], b"", b"not packed"] {
         std::fs::write(&file, damage).unwrap();
@@ -142,5 +143,5 @@ fn compiled_code_that_was_damaged_or_deleted_is_compiled_again() {
     }
     std::fs::remove_file(&file).unwrap();
     again();
-    assert_eq!((compiler.0.load(SeqCst), kept(folder.path()).0.len()), (5, 1));
+    assert_eq!((compiler.0.load(SeqCst), kept(folder.path()).len()), (5, 1));
 }
