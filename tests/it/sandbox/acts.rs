@@ -141,7 +141,9 @@ pub async fn denied(rig: &Rig, recipe: &Path, victim: &Victim, table: &Table, ho
     within(20, "a pod beside is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy" && pod.pid.is_some())).await;
     let beside = rig.host.pods().into_iter().find(|pod| pod.state == "busy").unwrap();
     let targets = targets(rig, recipe, victim, parent(beside.pid.unwrap()), &beside.incarnation);
+    let nobody_takes_all = ordinary::ON_THEIR_WAY.read().await;
     let outcome = rig.host.call(one_shot(recipe, json!({"targets": targets}))).await.unwrap();
+    drop(nobody_takes_all);
     let said = outcome.output.into_value();
     assert_denied(table, &said, how);
     drop(resting);
@@ -175,10 +177,12 @@ async fn what_a_forked_pod_tries_is_denied() {
 
 #[test]
 fn what_a_started_pod_of_an_ordinary_user_tries_is_denied() {
+    let _nobody_takes_all = ordinary::ON_THEIR_WAY.blocking_read();
     ordinary::once_more("sandbox::acts::what_a_started_pod_tries_is_denied");
 }
 
 #[test]
 fn what_a_forked_pod_of_an_ordinary_user_tries_is_denied() {
+    let _nobody_takes_all = ordinary::ON_THEIR_WAY.blocking_read();
     ordinary::once_more("sandbox::acts::what_a_forked_pod_tries_is_denied");
 }

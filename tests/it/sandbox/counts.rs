@@ -55,6 +55,7 @@ const BESIDE: &str = "class Subject:\n    def run(self, input):\n        return 
 async fn what_one_pod_takes_of_its_users_counts_another_recipe_still_has() {
     let rig = ordinary::rig().await;
     let (grabber, beside) = (rig.python("grabber", GRABBER, false), rig.python("beside", BESIDE, false));
+    let _alone = ordinary::ON_THEIR_WAY.write().await;
     let said = rig.run(&grabber, json!({})).await.unwrap().output.into_value();
     println!("{said}");
     let taken = |what: &str| (said[what][0].as_u64().unwrap(), said[what][1].as_str().unwrap().to_owned());
@@ -76,5 +77,6 @@ async fn what_one_pod_takes_of_its_users_counts_another_recipe_still_has() {
 
 #[test]
 fn nor_does_it_for_an_ordinary_user() {
+    let _alone = ordinary::ON_THEIR_WAY.blocking_write();
     ordinary::once_more("sandbox::counts::what_one_pod_takes_of_its_users_counts_another_recipe_still_has");
 }

@@ -33,6 +33,7 @@ async fn where_landlock_does_not_hold_signals_pods_are_full_by_process_namespace
 
 #[test]
 fn nor_do_they_need_more_for_an_ordinary_user() {
+    let _nobody_takes_all = ordinary::ON_THEIR_WAY.blocking_read();
     ordinary::once_more("sandbox::kernels::where_landlock_does_not_hold_signals_pods_are_full_by_process_namespaces");
 }
 

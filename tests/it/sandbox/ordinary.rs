@@ -22,6 +22,10 @@ use crate::support::Rig;
 /// Of nobody: no file on a machine belongs to it.
 const USER: u32 = 61_234;
 
+/// Held to read by tests whose pods send descriptors, to write by the one that takes all that a user may have on their way: it is one count for
+/// all pods of a user.
+pub static ON_THEIR_WAY: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
 /// Whether this is root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
