@@ -77,8 +77,10 @@ class Searched(unittest.TestCase):
             self.assertEqual(answer.status, 200, answer.read())
 
     def kill_pod(self):
-        """Of the session of this test: those of others were closed, and may be on their way out. One that was never asked is none of a session's: it
-        is a trial, whether the recipe's pods can be forked."""
+        """Of the session of this test: those of others were closed, and may be on their way out.
+
+        One that was never asked is none of a session's: it is a trial, whether the recipe's pods can be forked.
+        """
         with self.ask("GET", "/v1/pods") as answer:
             newest = min((pod for pod in json.load(answer) if pod["asks"] > 0), key=lambda pod: pod["age_ms"])
         os.kill(newest["pid"], signal.SIGKILL)
