@@ -19,7 +19,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::*;
-use crate::model::{Call, Event, Manifest, Origin};
+use crate::model::{Call, Event, Manifest, Origin, verified::Models};
 
 const WIT: &str = include_str!("../../wit/glue.wit");
 
@@ -89,7 +89,7 @@ fn recipe_of(glue: Vec<u8>, world: &str) -> Arc<Verified> {
     let digest = Digest::of(&glue);
     let manifest = Arc::new(Manifest::parse(&manifest, "recipe.toml").unwrap());
     let origin = Origin::Unsigned { folder: "guest".into() };
-    Arc::new(Verified::attest(manifest, "guest".into(), Some(glue.into()), Vec::new(), digest, origin))
+    Arc::new(Verified::attest(manifest, "guest".into(), Some(glue.into()), Models::default(), digest, origin))
 }
 
 fn recipe(wat: &str) -> Arc<Verified> {

@@ -515,6 +515,7 @@ impl Inner {
         let writers = Writers::new(self.home.group());
         if !recipe.is_unsigned() {
             writers.check_with_above(recipe.folder())?;
+            recipe.models_folder().map_or(Ok(()), |folder| writers.check_with_above(folder))?;
         }
         environment.as_ref().map_or(Ok(()), |environment| writers.check_with_above(&environment.folder))?;
         Ok((program, environment))

@@ -46,11 +46,11 @@ impl Home {
     pub fn lock_file(&self) -> PathBuf {
         self.config.join("hob.lock")
     }
-    /// `<publisher>/<name>/<version>-<digest>/`: unpacked bundles.
+    /// `<publisher>/<name>/<version>-<digest>/`: unpacked bundles; beside each, as `<version>-<digest>.models/`, the folder of its models.
     pub fn recipes(&self) -> PathBuf {
         self.data.join("recipes")
     }
-    /// `<sha256>`: model files.
+    /// `<sha256>`: model files, as they are shared by recipes.
     pub fn models(&self) -> PathBuf {
         self.data.join("models")
     }
@@ -109,6 +109,10 @@ impl Home {
     /// What a caller over TCP must show.
     pub fn token(&self) -> PathBuf {
         self.serve().join("token")
+    }
+    /// Folders of models for those who cannot write to `data`; whatever lies here without its lock held may be deleted.
+    pub fn lent_models(&self) -> PathBuf {
+        self.cache.join("models")
     }
     /// wasmtime's compile cache (kept private: a flipped bit in it would run).
     pub fn compile_cache(&self) -> PathBuf {

@@ -45,8 +45,8 @@ pub const MANIFEST_BYTES_MAX: u64 = 256 << 10;
 /// Most operations that one recipe may declare.
 pub const OPERATIONS_MAX: usize = 64;
 
-/// Most models that one recipe may declare.
-pub const MODELS_MAX: usize = 64;
+/// Most models that one recipe may declare: the largest that are published come in some hundred files.
+pub const MODELS_MAX: usize = 1_024;
 
 /// Largest bundle in bytes. Models are published beside it, so a bundle is source, glue and cases.
 pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;

@@ -15,6 +15,7 @@ use super::{
     limits,
     machine::{LeverSpec, ResidencySpec},
     manifest_reader::{CHECK, Source, Table, line_of},
+    model_name::ModelNames,
     operation::{Batch, BatchCost, Operation},
     pod_table::{permissions, pod},
     session::SessionSpec,
@@ -116,6 +117,7 @@ pub enum Runtime {
 /// `[[model]]`: a large file, named by digest; in a recipe folder it lies at `models/<name>`, unless `from` says where it is fetched.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
+    /// Its path in the folder that pods find the models in ([`ModelNames`] says what that may be).
     pub name: String,
     pub sha256: Digest,
     pub bytes: u64,
@@ -232,20 +234,10 @@ fn glue(table: &mut Table) -> Result<GlueSpec, Fault> {
 }
 
 fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
-    let mut models: Vec<ModelSpec> = Vec::new();
+    let (mut models, mut names): (Vec<ModelSpec>, _) = (Vec::new(), ModelNames::default());
     for mut table in root.tables("model")? {
         let name = table.string("name")?;
-        let plain = !name.get_ref().is_empty()
-            && name.get_ref().len() <= 64
-            && !name.get_ref().starts_with('.')
-            && name.get_ref().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if !plain || models.iter().any(|model| &model.name == name.get_ref()) {
-            return Err(table.fault(
-                &name,
-                "name",
-                format!("`{}` is not a model's name: wanted a file name of letters, digits, `.`, `-` and `_`, used once", name.get_ref()),
-            ));
-        }
+        names.take(name.get_ref()).map_err(|why| table.fault(&name, "name", why))?;
         let sha256 = table.string("sha256")?;
         let digest = sha256.get_ref().parse().map_err(|fault: Fault| table.fault(&sha256, "sha256", fault.message))?;
         let bytes = table.integer("bytes")?;

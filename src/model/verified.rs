@@ -1,6 +1,7 @@
 //! The proof that bytes may run: signed by a trusted role, or the author's own folder and named as such.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,8 +29,19 @@ pub enum Origin {
 pub struct ModelFile {
     /// The manifest's name for it.
     pub name: String,
+    /// That name in the folder of all of them.
     pub path: PathBuf,
     pub digest: Digest,
+}
+
+/// A recipe's models: all in one folder, where there is nothing else, each a plain file at its name.
+#[derive(Debug, Default)]
+pub struct Models {
+    /// `None` for a recipe without models.
+    pub folder: Option<PathBuf>,
+    pub files: Vec<ModelFile>,
+    /// What keeps the folder there until the last who uses the recipe is done; `None` where it stays by itself.
+    pub held: Option<Arc<dyn fmt::Debug + Send + Sync>>,
 }
 
 /// A recipe whose every byte was checked. Only `shelf` makes one: `Verified::attest` is its one
@@ -39,7 +51,7 @@ pub struct Verified {
     manifest: Arc<Manifest>,
     folder: PathBuf,
     glue: Option<Bytes>,
-    models: Vec<ModelFile>,
+    models: Models,
     digest: Digest,
     origin: Origin,
 }
@@ -53,7 +65,7 @@ impl Verified {
         manifest: Arc<Manifest>,
         folder: PathBuf,
         glue: Option<Bytes>,
-        models: Vec<ModelFile>,
+        models: Models,
         digest: Digest,
         origin: Origin,
     ) -> Verified {
@@ -64,7 +76,14 @@ impl Verified {
     #[cfg(test)]
     pub(crate) fn on_paper(manifest: Manifest) -> Verified {
         let origin = Origin::Unsigned { folder: PathBuf::new() };
-        Verified { manifest: Arc::new(manifest), folder: PathBuf::new(), glue: None, models: Vec::new(), digest: Digest::of(b""), origin }
+        Verified {
+            manifest: Arc::new(manifest),
+            folder: PathBuf::new(),
+            glue: None,
+            models: Models::default(),
+            digest: Digest::of(b""),
+            origin,
+        }
     }
 
     pub fn manifest(&self) -> &Arc<Manifest> {
@@ -79,7 +98,11 @@ impl Verified {
         self.glue.as_ref()
     }
     pub fn models(&self) -> &[ModelFile] {
-        &self.models
+        &self.models.files
+    }
+    /// The folder that holds the models, and nothing else; `None` without models.
+    pub fn models_folder(&self) -> Option<&Path> {
+        self.models.folder.as_deref()
     }
     pub fn digest(&self) -> Digest {
         self.digest

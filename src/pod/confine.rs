@@ -184,7 +184,8 @@ struct Subject<'a> {
     recipe: Option<&'a Verified>,
     /// What its code is read from.
     folder: &'a Path,
-    models: Vec<PathBuf>,
+    /// Where its models are.
+    models: Option<&'a Path>,
     pod: Option<&'a PodSpec>,
     /// What its processes are to stay below, where that is known.
     memory: Option<u64>,
@@ -204,7 +205,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
         name: manifest.name.to_string(),
         recipe: Some(&spec.recipe),
         folder: spec.recipe.folder(),
-        models: spec.recipe.models().iter().map(|model| model.path.clone()).collect(),
+        models: spec.recipe.models_folder(),
         pod: manifest.pod.as_ref(),
         memory: manifest.pod.as_ref().and_then(|pod| pod.memory_bytes),
         grants: &spec.grants,
@@ -224,7 +225,7 @@ pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[St
         name: "a trial".to_owned(),
         recipe: None,
         folder: keeper.parent().unwrap_or(keeper),
-        models: Vec::new(),
+        models: None,
         pod: None,
         memory: None,
         grants: &Grants::default(),
@@ -246,7 +247,7 @@ pub fn compiler_plan(program: &Program, keeper: &Path, folder: &Path, packages: 
         name: "the compiler of Python sources".to_owned(),
         recipe: None,
         folder: keeper.parent().unwrap_or(keeper),
-        models: Vec::new(),
+        models: None,
         pod: None,
         memory: Some(BYTECODE_MEMORY_BYTES),
         grants: &Grants { permissions, reduced: false },
@@ -276,7 +277,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     }
     programs.push(subject.folder.to_owned());
     let mut read: Vec<PathBuf> = above(subject.keeper, 2).into_iter().collect();
-    read.extend(subject.models.iter().cloned());
+    read.extend(subject.models.map(Path::to_owned));
     read.extend(system.settings.iter().cloned());
     if network {
         read.extend(system.certificates.iter().cloned());

@@ -63,6 +63,7 @@ impl Driver {
         let python = self.spec.program.python.display().to_string();
         let models: Vec<(String, String)> =
             self.spec.recipe.models().iter().map(|model| (model.name.clone(), model.path.display().to_string())).collect();
+        let models_folder = self.spec.recipe.models_folder().map(|path| path.display().to_string());
         let entry = match manifest.pod.as_ref().map(|pod| &pod.runtime) {
             Some(Runtime::Python { entry, .. } | Runtime::Executable { entry }) => entry.as_str(),
             None => "",
@@ -98,6 +99,7 @@ impl Driver {
             python: &python,
             scratch: &scratch,
             models: models.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect(),
+            models_folder: models_folder.as_deref(),
             concurrency: self.rules.concurrency as u32,
             warm_up: manifest.pod.as_ref().and_then(|pod| pod.warm_up.as_deref()),
             operations,

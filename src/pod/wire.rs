@@ -41,7 +41,9 @@ pub struct Start<'a> {
     /// The interpreter that it is to take itself for.
     pub python: &'a str,
     pub scratch: &'a str,
+    /// The path of each by its name, below `models_folder`.
     pub models: BTreeMap<&'a str, &'a str>,
+    pub models_folder: Option<&'a str>,
     /// Units that run at a time.
     pub concurrency: u32,
     /// A file of `folder` to run between `load` and `ready`.

@@ -16,7 +16,7 @@ use crate::{
     model::{
         Code, Digest, Fault, Manifest, Origin, RecipeName, Verified, limits,
         recipe::{self, ModelSpec, Runtime},
-        verified::ModelFile,
+        verified::{ModelFile, Models},
     },
 };
 
@@ -24,7 +24,7 @@ use super::{
     bundle::{self, Index},
     durable, environment,
     lockfile::{DamagedEntry, LockEntry, LockFile},
-    models,
+    model_folder, models,
     resolve::ModelTarget,
     store::{Shelf, Staged},
     unpack::check_folder,
@@ -105,15 +105,9 @@ impl Shelf {
             Some(_) => Some(Bytes::from(indexed(folder, "glue.wasm", index)?)),
             None => None,
         };
-        let mut files = Vec::new();
-        for model in &manifest.models {
-            let path = models::place(self.home(), model.sha256);
-            let what = format!("model `{}` of `{}`", model.name, manifest.name);
-            let hint = format!("`hob remove {0}` and `hob add {0}` fetch it again", manifest.name);
-            files.push(self.model(&what, path, model).map_err(|fault| fault.hint(hint))?);
-        }
+        let models = self.installed_models(folder, &manifest)?;
         let origin = Origin::Signed { remote: entry.remote.clone(), publisher: entry.publisher.clone(), key_ids: entry.key_ids.clone() };
-        Ok(Verified::attest(manifest, folder.to_owned(), glue, files, entry.sha256, origin))
+        Ok(Verified::attest(manifest, folder.to_owned(), glue, models, entry.sha256, origin))
     }
 
     /// The capability that an installed recipe's manifest claims, read without any check: to say whose fault it is that a recipe cannot be loaded,
@@ -125,9 +119,92 @@ impl Shelf {
         Some(read.get("capability")?.as_str()?.to_owned())
     }
 
-    fn model(&self, what: &str, path: PathBuf, model: &ModelSpec) -> Result<ModelFile, Fault> {
-        self.checked.check(what, &path, model.sha256, model.bytes)?;
-        Ok(ModelFile { name: model.name.clone(), path, digest: model.sha256 })
+    /// The models of an installed recipe whose files are in `recipe`. A home of before there were such folders gets one now.
+    ///
+    /// Errors: `model_missing`, `shelf_altered`; `io`, `disk_full` where the folder is to be made.
+    fn installed_models(&self, recipe: &Path, manifest: &Manifest) -> Result<Models, Fault> {
+        let wanted: Vec<Wanted> =
+            manifest.models.iter().map(|model| Wanted { model, file: models::place(self.home(), model.sha256) }).collect();
+        if wanted.is_empty() {
+            return Ok(Models::default());
+        }
+        let (name, folder) = (&manifest.name, model_folder::beside(recipe));
+        let again = |fault: Fault| fault.hint(format!("`hob remove {name}` and `hob add {name}` fetch it again"));
+        // Before they are checked: another name changes the file's status, and it would be read again.
+        for wanted in &wanted {
+            models::is_there(&wanted.what(name), &wanted.file).map_err(again)?;
+        }
+        let lent = match folder.exists() {
+            true => None,
+            false => match model_folder::make_at(self.home(), &folder, &named(&wanted)) {
+                Ok(()) => None,
+                Err(fault) if fault.code == Code::DiskFull => return Err(fault),
+                // A home that this user cannot write to, as in an image: one for as long as this process lives.
+                Err(fault) => Some(self.model_folders.of(self.home(), recipe, &named(&wanted)).map_err(|_| fault)?),
+            },
+        };
+        let folder = lent.as_ref().map_or(folder, |lent| lent.folder());
+        let wrong = model_folder::compare(&folder, wanted.iter().map(|wanted| wanted.model.name.as_str()))
+            .map_err(|error| Fault::io(format!("reading {}", folder.display()), &error))?;
+        if let Some(wrong) = wrong {
+            return Err(again(Fault::new(Code::ShelfAltered, format!("the models of `{name}` in {}: {wrong}", folder.display()))));
+        }
+        // Also what was fetched, which is there for the next recipe. It is the same file, so it is read once.
+        self.check_models(&wanted, name).map_err(again)?;
+        let files = Wanted::in_folder(&wanted, &folder);
+        self.check_models(&files, name).map_err(again)?;
+        Ok(models_in(folder, files, lent))
+    }
+
+    /// The models of a recipe folder: what lies in its `models/`, and from the shelf what it says a place for and lacks. Its pods get
+    /// `models/` itself if that is all there is in it, else a folder that is made for them.
+    ///
+    /// Errors: `model_missing`, `invalid_recipe`; `io`, `disk_full` where a folder is to be made.
+    fn folder_models(&self, recipe: &Path, manifest: &Manifest, shown: &impl std::fmt::Display) -> Result<Models, Fault> {
+        let own = recipe.join("models");
+        // It may be a link to where an author keeps them all.
+        let own = own.canonicalize().unwrap_or(own);
+        let mut wanted = Vec::new();
+        let mut all_own = true;
+        for model in &manifest.models {
+            let at = own.join(&model.name);
+            let on_shelf = model.from.as_ref().filter(|_| !at.exists());
+            // One of them may be a link into a cache of models.
+            let file = match on_shelf {
+                Some(_) => models::place(self.home(), model.sha256),
+                None => at.canonicalize().unwrap_or_else(|_| at.clone()),
+            };
+            all_own &= file == at;
+            let wanted_one = Wanted { model, file };
+            models::is_there(&wanted_one.what(&manifest.name), &wanted_one.file).map_err(|fault| match on_shelf {
+                Some(source) => fault.hint(format!("`hob build {shown}` fetches it from {source}")),
+                None => fault.hint("the recipe's README says how to make or fetch it"),
+            })?;
+            wanted.push(wanted_one);
+        }
+        if wanted.is_empty() {
+            return Ok(Models::default());
+        }
+        let is_all = all_own
+            && model_folder::compare(&own, wanted.iter().map(|wanted| wanted.model.name.as_str())).is_ok_and(|wrong| wrong.is_none());
+        let lent = match is_all {
+            true => None,
+            false => Some(self.model_folders.of(self.home(), recipe, &named(&wanted))?),
+        };
+        let folder = lent.as_ref().map_or(own, |lent| lent.folder());
+        let files = Wanted::in_folder(&wanted, &folder);
+        self.check_models(&wanted, &manifest.name).and_then(|()| self.check_models(&files, &manifest.name)).map_err(|fault| match fault
+            .code
+        {
+            Code::ShelfAltered => Fault { code: Code::InvalidRecipe, blame: crate::model::Blame::Recipe, ..fault }
+                .hint("put back the file, or correct sha256 and bytes in recipe.toml"),
+            _ => fault,
+        })?;
+        Ok(models_in(folder, files, lent))
+    }
+
+    fn check_models(&self, wanted: &[Wanted], recipe: &RecipeName) -> Result<(), Fault> {
+        wanted.iter().try_for_each(|one| self.checked.check(&one.what(recipe), &one.file, one.model.sha256, one.model.bytes))
     }
 
     /// A recipe folder, run by its author: nobody signed it, and the result says so.
@@ -157,29 +234,9 @@ impl Shelf {
             let hint = "make the file, or correct the key in recipe.toml".to_owned();
             return Err(lacks(&format!("no file `{file}`, which `{key}` names"), hint));
         }
-        let mut files = Vec::new();
-        for model in &manifest.models {
-            let own = folder.join("models").join(&model.name);
-            let what = format!("model `{}` of `{}`", model.name, manifest.name);
-            if let (Some(source), false) = (&model.from, own.exists()) {
-                let found = self.model(&what, models::place(self.home(), model.sha256), model);
-                let hint = format!("`hob build {shown}` fetches it from {source}");
-                files.push(found.map_err(|fault| fault.hint(hint))?);
-                continue;
-            }
-            // An author's own file, which may be a link into a cache of models.
-            let real = own.canonicalize().unwrap_or_else(|_| own.clone());
-            let found = self.model(&what, real, model).map(|file| ModelFile { path: own, ..file });
-            files.push(found.map_err(|fault| {
-                match fault.code {
-                    Code::ShelfAltered => Fault { code: Code::InvalidRecipe, blame: crate::model::Blame::Recipe, ..fault }
-                        .hint("put back the file, or correct sha256 and bytes in recipe.toml"),
-                    _ => fault.hint("the recipe's README says how to make or fetch it"),
-                }
-            })?);
-        }
+        let models = self.folder_models(&folder, &manifest, &shown)?;
         let digest = folder_digest(&folder, manifest.glue.is_some())?;
-        Ok(Verified::attest(manifest, folder.clone(), glue, files, digest, Origin::Unsigned { folder }))
+        Ok(Verified::attest(manifest, folder.clone(), glue, models, digest, Origin::Unsigned { folder }))
     }
 
     /// Checks every byte of what is installed: of one recipe, or of all.
@@ -208,7 +265,8 @@ impl Shelf {
             let (models, fault) = match fresh.load_entry(entry) {
                 Ok(recipe) => {
                     let models = recipe.manifest().models.iter().map(ModelTarget::from).collect();
-                    (models, writers.check_tree(&self.place(entry)).err())
+                    let folders = [Some(recipe.folder()), recipe.models_folder()];
+                    (models, folders.into_iter().flatten().find_map(|folder| writers.check_tree(folder).err()))
                 }
                 Err(fault) => (Vec::new(), Some(fault)),
             };
@@ -228,6 +286,35 @@ impl Shelf {
         }
         Ok(reports)
     }
+}
+
+/// A model of a manifest, and the file that is to have its bytes.
+struct Wanted<'a> {
+    model: &'a ModelSpec,
+    file: PathBuf,
+}
+
+impl<'a> Wanted<'a> {
+    /// For messages.
+    fn what(&self, recipe: &RecipeName) -> String {
+        format!("model `{}` of `{recipe}`", self.model.name)
+    }
+
+    /// The same models, each at its name in `folder`.
+    fn in_folder(wanted: &[Wanted<'a>], folder: &Path) -> Vec<Wanted<'a>> {
+        wanted.iter().map(|Wanted { model, .. }| Wanted { model, file: folder.join(&model.name) }).collect()
+    }
+}
+
+/// To be called after the check.
+fn models_in(folder: PathBuf, files: Vec<Wanted>, lent: Option<Arc<model_folder::Lent>>) -> Models {
+    let checked = |one: Wanted| ModelFile { name: one.model.name.clone(), path: one.file, digest: one.model.sha256 };
+    let held = lent.map(|lent| lent as Arc<dyn std::fmt::Debug + Send + Sync>);
+    Models { folder: Some(folder), files: files.into_iter().map(checked).collect(), held }
+}
+
+fn named<'a>(wanted: &[Wanted<'a>]) -> Vec<model_folder::Named<'a>> {
+    wanted.iter().map(|wanted| (wanted.model.name.as_str(), wanted.file.clone())).collect()
 }
 
 /// A recipe folder's full path, and its manifest.

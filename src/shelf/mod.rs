@@ -16,6 +16,7 @@ pub mod lockfile;
 pub mod locks;
 mod machine;
 mod metadata_store;
+mod model_folder;
 pub mod models;
 mod origin;
 pub(crate) mod process;

@@ -114,40 +114,43 @@ fn compare(path: &Path, digest: Digest, bytes: u64) -> Result<(), String> {
     }
 }
 
-/// What tells one state of a file from another without reading it.
-type Stamp = (u64, u64, u64, i64, i64, i64, i64);
+/// Says of a model that it is not there, before anything is done with it.
+///
+/// Errors: `model_missing`.
+pub(super) fn is_there(what: &str, path: &Path) -> Result<(), Fault> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Fault::new(Code::ModelMissing, format!("{what}: no file at {}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
 
-/// Models that this process has checked: each is read once, and again only when the file was touched.
+/// Which file it is, whatever it is called: the numbers of its file system and of the file there.
+type Identity = (u64, u64);
+
+/// What tells one state of a file from another without reading it: length, and when its bytes and its status changed.
+type Stamp = (u64, i64, i64, i64, i64);
+
+/// Models that this process has checked: each is read once, whichever names it has, and again only when the file was touched.
 #[derive(Debug, Default)]
-pub(super) struct Checked(Mutex<HashMap<PathBuf, (Stamp, Digest)>>);
+pub(super) struct Checked(Mutex<HashMap<Identity, (Stamp, Digest)>>);
 
 impl Checked {
     /// Errors: `model_missing`, `shelf_altered`.
     pub fn check(&self, what: &str, path: &Path, digest: Digest, bytes: u64) -> Result<(), Fault> {
-        let metadata = match fs::metadata(path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Fault::new(Code::ModelMissing, format!("{what}: no file at {}", path.display())));
-            }
-            Err(error) => return Err(Fault::io(format!("reading {}", path.display()), &error)),
-        };
-        let stamp = (
-            metadata.dev(),
-            metadata.ino(),
-            metadata.len(),
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            metadata.ctime(),
-            metadata.ctime_nsec(),
-        );
+        is_there(what, path)?;
+        let metadata = fs::metadata(path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
+        let identity = (metadata.dev(), metadata.ino());
+        let stamp = (metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
         // A panic elsewhere cannot leave the map half-written: entries are inserted whole.
         let known = || self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if known().get(path) == Some(&(stamp, digest)) {
+        if known().get(&identity) == Some(&(stamp, digest)) {
             return Ok(());
         }
         compare(path, digest, bytes)
             .map_err(|why| Fault::new(Code::ShelfAltered, format!("{what}: {} is not what it was: {why}", path.display())))?;
-        known().insert(path.to_owned(), (stamp, digest));
+        known().insert(identity, (stamp, digest));
         Ok(())
     }
 }

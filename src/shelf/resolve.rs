@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sigstore_tuf::{TargetFile, Targets};
 
 use super::bundle::Index;
-use crate::model::{Code, Digest, Fault, Manifest, ModelSource, Permissions, RecipeName, limits, recipe::ModelSpec};
+use crate::model::{Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, limits, recipe::ModelSpec};
 
 /// A publisher's role that was loaded and verified.
 pub(super) struct Role {
@@ -255,6 +255,10 @@ fn read(role: &Role, path: &str, name: &RecipeName, version: &Version, target: &
     if let Some(model) = custom.models.iter().find(|model| model.bytes > limits::MODEL_BYTES_MAX) {
         let (bytes, most) = (model.bytes, limits::MODEL_BYTES_MAX);
         return Err(invalid(role, format!("target `{path}` names a model of {bytes} bytes; at most {most} are taken")));
+    }
+    let mut names = ModelNames::default();
+    for model in &custom.models {
+        names.take(&model.name).map_err(|why| invalid(role, format!("target `{path}`: {why}")))?;
     }
     // Again through the checking door: serde alone takes any path.
     let index = serde_json::to_value(&custom.files).map_err(|error| invalid(role, error.to_string()))?;

@@ -28,14 +28,19 @@ impl Staging {
     /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first; what cannot be deleted is no matter of
     /// whoever makes this one.
     pub fn new(home: &Home, kind: &str) -> Result<Staging, Fault> {
-        durable::make_folder(&home.staging())?;
-        if let Err(fault) = sweep(&home.staging(), |_| true) {
-            tracing::warn!("{}", fault.message);
-        }
-        Staging::below(&home.staging(), kind)
+        Staging::swept_below(&home.staging(), kind)
     }
 
-    /// The same, below another folder, and nothing there is deleted.
+    /// The same, below another folder.
+    pub fn swept_below(root: &Path, kind: &str) -> Result<Staging, Fault> {
+        durable::make_folder(root)?;
+        if let Err(fault) = sweep(root, |_| true) {
+            tracing::warn!("{}", fault.message);
+        }
+        Staging::below(root, kind)
+    }
+
+    /// The same, and nothing there is deleted.
     pub fn below(root: &Path, kind: &str) -> Result<Staging, Fault> {
         durable::make_folder(root)?;
         let failed = |error: std::io::Error| Fault::io(format!("making a folder in {}", root.display()), &error);

@@ -21,6 +21,7 @@ use super::{
     durable, environment, files,
     lockfile::{EnvironmentPin, LockEntry, LockFile},
     locks,
+    model_folder::{self, Folders},
     models::{self, Checked},
     revoked,
     staging::Staging,
@@ -33,13 +34,14 @@ use super::{
 pub struct Shelf {
     pub(super) home: Home,
     pub(super) checked: Checked,
+    pub(super) model_folders: Folders,
 }
 
 impl Shelf {
     /// Errors: `invalid_config` when `hob.lock` cannot be read.
     pub fn open(home: Home) -> Result<Shelf, Fault> {
         LockFile::read(&home)?;
-        Ok(Shelf { home, checked: Checked::default() })
+        Ok(Shelf { home, checked: Checked::default(), model_folders: Folders::default() })
     }
 
     pub fn home(&self) -> &Home {
@@ -267,6 +269,7 @@ impl Staged {
         let parent = place.parent().unwrap_or(&place).to_owned();
         durable::make_folder(&parent)?;
         files::replace(&index_place(&self.home, &entry), &index_bytes)?;
+        self.put_models(&place, &entry)?;
         let moved = self.move_to(&folder, &place, &parent, index)?;
         lock.set(entry.clone());
         if let Err(fault) = lock.write(&self.home) {
@@ -280,6 +283,21 @@ impl Staged {
         }
         config.map_or(Ok(()), Prepared::put)?;
         Ok(matches!(moved, Moved::Kept))
+    }
+
+    /// The folder of the recipe's models, at its place: what loads the recipe need not write to the shelf.
+    fn put_models(&self, place: &Path, entry: &LockEntry) -> Result<(), Fault> {
+        let models: Vec<_> = entry.models.iter().map(|model| (model.name.as_str(), models::place(&self.home, model.sha256))).collect();
+        if models.is_empty() {
+            return Ok(());
+        }
+        let (staged, place) = (model_folder::beside(&self.folder()), model_folder::beside(place));
+        match (place.exists(), model_folder::is_of(&place, &models), model_folder::is_of(&staged, &models)) {
+            (true, true, _) => Ok(()),
+            (true, false, _) => model_folder::replace_at(&self.home, &place, &models),
+            (false, _, true) => model_folder::move_to(&staged, &place),
+            (false, _, false) => model_folder::make_at(&self.home, &place, &models),
+        }
     }
 
     fn move_to(&self, folder: &Path, place: &Path, parent: &Path, index: &Index) -> Result<Moved, Fault> {

@@ -7,7 +7,7 @@ operation's name (`-` becomes `_`):
 
     class Embedder:
         def load(self, models):                 # optional; models: {name: path}. Slow work belongs here
-            self.model = open_model(models["minilm.onnx"])
+            self.model = open_model(models["minilm.onnx"])   # models.folder: the folder of them all, for loaders that want it
 
         def unload(self):                       # optional: let go of what `load` made, so that others can have its memory
             self.model = None

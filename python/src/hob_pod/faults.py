@@ -172,7 +172,8 @@ def _known(error, doing, models, folder, overdue):
         return "sandbox_denied", what, _ASK, {"errno": errno.errorcode[error.errno]}
     model = _missing_model(error, kind, models)
     if model:
-        return "model_missing", f"{doing} did not find the model `{model}`: {error}", None, {"model": model}
+        hint = None if model in models else f"name it as a `[[model]]` of recipe.toml: `{model}` is none, and pods see no other file there"
+        return "model_missing", f"{doing} did not find the model `{model}`: {error}", hint, {"model": model}
     if overdue and (isinstance(error, TimeoutError) or kind in _TIMEOUTS):
         return "deadline", f"{doing} ran out of time: {kind}", None, {}
     return None
@@ -248,9 +249,10 @@ def _is_own(module, folder):
 
 
 def _missing_model(error, kind, models):
-    """The name of the model whose file (or a file in it) is missing."""
+    """The name of the model whose file (or a file in it) is missing, or that one beside them would have."""
     if not models:
         return None
+    folder = getattr(models, "folder", None)
     missing = getattr(error, "filename", None)
     if isinstance(error, FileNotFoundError) and isinstance(missing, (str, bytes)):
         missing = os.path.abspath(os.fsdecode(missing))
@@ -258,9 +260,11 @@ def _missing_model(error, kind, models):
             path = os.path.abspath(models[name])
             if missing == path or missing.startswith(path + os.sep):
                 return name
+        if folder is not None and missing.startswith(folder + os.sep):
+            return missing[len(folder) + 1 :]
         return None
     # onnxruntime, safetensors and transformers say it in words only.
-    if not isinstance(error, OSError) and kind != "NoSuchFile":
+    if not isinstance(error, OSError) and kind not in ("NoSuchFile", "Fail"):
         return None
     text = str(error)
     if not any(words in text.lower() for words in _NO_FILE):
@@ -270,4 +274,9 @@ def _missing_model(error, kind, models):
         after = text[at + len(models[name]) :][:1]
         if at >= 0 and not (after.isalnum() or after in ("_", "-")):
             return name
+    if folder is not None:
+        rest = text.partition(folder + os.sep)[2]
+        for end in " \t\n\"'`]":  # what a sentence puts behind a path
+            rest = rest.partition(end)[0]
+        return rest.rstrip(".,:;)") or None
     return None

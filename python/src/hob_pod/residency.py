@@ -9,6 +9,19 @@ import sys
 from . import asks
 
 
+class ModelPaths(dict):
+    """{name: path} of the recipe's models, as `load` gets them.
+
+    All of them lie in one folder, each a plain file at its name (`onnx/model.onnx`: with a folder of its own), and nothing else is
+    there: what reads several files by their names finds them. The pod cannot write to it.
+    """
+
+    def __init__(self, start):
+        super().__init__(start["models"])
+        #: The path of that folder; None for a recipe without models.
+        self.folder = start.get("models_folder")
+
+
 class Models:
     """What the author's class loads."""
 

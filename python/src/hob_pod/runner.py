@@ -66,6 +66,7 @@ class Runner:
             what = "the data lane and a checkpoint" if restored else "the data lane alone"
             raise wire.ProtocolError(f"{len(descriptors)} descriptors came with `start`; wanted {what}")
         self.restored = descriptors[1] if restored else None
+        start["models"] = residency.ModelPaths(start)
         self.start = start
         self.pod_folder = os.path.join(start["folder"], "pod")
 

@@ -2,6 +2,12 @@
 //!
 //! Apart from the others only because they are many; they are used by the same path.
 
+/// Longest name of a `[[model]]`, in bytes: also the longest that common file systems take for one file.
+pub const MODEL_NAME_BYTES_MAX: usize = 255;
+
+/// Most parts of such a name: the file's own and those of the folders above it.
+pub const MODEL_NAME_PARTS_MAX: usize = 8;
+
 /// Longest `from` of a `[[model]]`, in bytes; and of an address that a message shows.
 pub const MODEL_FROM_BYTES_MAX: usize = 2_048;
 

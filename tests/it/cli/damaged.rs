@@ -19,7 +19,7 @@ const ECHO: &str = "class Subject:\n    def run(self, input):\n        return in
 /// Where the files of an installed recipe lie, and their index.
 pub fn installed_at(rig: &Rig, name: &str) -> (PathBuf, PathBuf) {
     let versions = fs::read_dir(rig.home.join("data/recipes").join(name)).unwrap().map(|entry| entry.unwrap().path());
-    let folder = versions.into_iter().find(|path| path.is_dir()).unwrap();
+    let folder = versions.into_iter().find(|path| path.join("recipe.toml").is_file()).unwrap();
     let index = PathBuf::from(format!("{}.index.json", folder.display()));
     assert!(index.is_file(), "{index:?}");
     (folder, index)

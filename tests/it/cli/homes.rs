@@ -61,7 +61,12 @@ fn chmod(path: &Path, mode: u32) {
 /// The folder of the only installed version of `lab/tiny`.
 fn recipe_folder(rig: &Rig) -> PathBuf {
     let versions = fs::read_dir(rig.home.join("data/recipes/lab/tiny")).unwrap();
-    versions.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap()
+    versions.map(|entry| entry.unwrap().path()).find(|path| path.join("recipe.toml").is_file()).unwrap()
+}
+
+/// The folder of its models.
+fn models_folder(rig: &Rig) -> PathBuf {
+    PathBuf::from(format!("{}.models", recipe_folder(rig).display()))
 }
 
 fn only_folder(folder: PathBuf, begins: &str) -> PathBuf {
@@ -150,6 +155,7 @@ fn what_others_can_write_to_is_refused_and_the_printed_command_mends_it() {
         runner.clone(),
         runner.join("keeper.py"),
         recipe_folder(&rig),
+        models_folder(&rig),
         rig.home.join("data/recipes/lab"),
         environment.unwrap(),
     ];
@@ -191,6 +197,12 @@ fn what_others_can_write_to_is_refused_and_the_printed_command_mends_it() {
     rig.hob(CALL).well();
     let told = rig.hob(&["verify"]);
     assert!(told.exit != Some(0) && format!("{}{}", told.stdout, told.stderr).contains("recipe.toml is not safe to use"), "{told:#?}");
+    chmod(&file, 0o444);
+    chmod(&models_folder(&rig).join("weights.bin"), 0o446);
+    let told = rig.hob(&["verify"]);
+    assert!(told.exit != Some(0) && format!("{}{}", told.stdout, told.stderr).contains("weights.bin is not safe to use"), "{told:#?}");
+    chmod(&models_folder(&rig).join("weights.bin"), 0o444);
+    chmod(&file, 0o646);
     let told = rig.hob(&["doctor"]);
     assert!(told.exit != Some(0) && told.stdout.contains("own files") && told.stdout.contains("recipe.toml is not safe"), "{told:#?}");
 }

@@ -259,7 +259,7 @@ async fn a_target_that_lies_in_its_own_words_is_refused() {
                 let model = target["custom"]["models"][0].clone();
                 target["custom"]["models"] = vec![model; limits::MODELS_MAX + 1].into();
             },
-            "names 65 models",
+            "names 1025 models",
         ),
         (
             |target| target["custom"]["files"]["pod/big"] = json!({ "sha256": "0".repeat(64), "bytes": u64::MAX, "executable": false }),
