@@ -6,7 +6,7 @@
 mod besieged;
 pub mod calling;
 mod compiling;
-mod damaged;
+pub mod damaged;
 mod disk;
 mod doctoring;
 mod documented;

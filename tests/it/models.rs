@@ -1,5 +1,6 @@
 //! Models that say where they come from: fetched by real `hob` processes from a real server that does not mean well.
 
+mod folder;
 mod hub;
 mod interrupted;
 mod refused;

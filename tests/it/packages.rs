@@ -3,6 +3,8 @@
 //! Apart from `embeddings.rs`, which is about one recipe being right: these are about what packages expect of a system (processes of their
 //! own, shared memory, semaphores, files in /proc and /sys), and whether a pod has it.
 
+mod weights;
+
 use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
