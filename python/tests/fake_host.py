@@ -61,6 +61,7 @@ class Pod:
         site_packages=None,
         environment=None,
         models=None,
+        models_folder=None,
         command=(),
         files=None,
         concurrency=1,
@@ -83,6 +84,7 @@ class Pod:
         self.site_packages = site_packages
         self.environment = environment  # the interpreter that the pod is to take itself for
         self.models = models or {}
+        self.models_folder = models_folder  # None: a host of before there was one
         self.concurrency = concurrency
         self.warm_up = warm_up
         self.session = session  # the name of one
@@ -138,6 +140,7 @@ class Pod:
             **({} if self.environment is None else {"python": self.environment}),
             "scratch": self.scratch,
             "models": self.models,
+            **({} if self.models_folder is None else {"models_folder": self.models_folder}),
             "operations": {name: {"streaming": kind is True, "batch": kind == "batch"} for name, kind in self.operations.items()},
             "concurrency": self.concurrency,
             "warm_up": self.warm_up,

@@ -9,6 +9,7 @@ import tempfile
 import unittest
 
 from hob_pod import Fault, faults
+from hob_pod.residency import ModelPaths
 
 
 def named(name, *bases):
@@ -82,6 +83,26 @@ class Table(unittest.TestCase):
         ):
             with self.subTest(repr(error)):
                 self.assertEqual(self.of(error)["code"], "recipe_failed")
+
+    def test_what_is_missing_beside_the_models_is_named_with_what_to_do(self):
+        models = ModelPaths({"models": {"onnx/net.onnx": "/m/onnx/net.onnx"}, "models_folder": "/m"})
+        external = 'validation failed for initializer: w. Error: External data path does not exist: "/m/onnx/net.onnx_data"'
+        for error, model in (
+            (FileNotFoundError(2, "No such file", "/m/config.json"), "config.json"),
+            (FileNotFoundError("No such file or directory: /m/shards/1.safetensors"), "shards/1.safetensors"),
+            (named("Fail")("[ONNXRuntimeError] : 1 : FAIL : " + external), "onnx/net.onnx_data"),
+            (OSError("no file named '/m/model.safetensors'."), "model.safetensors"),
+        ):
+            with self.subTest(repr(error)):
+                fault = faults.of(error, "`run`", models, "/recipe/pod")
+                self.assertEqual((fault["code"], fault["detail"]["model"]), ("model_missing", model))
+                self.assertIn(f"name it as a `[[model]]` of recipe.toml: `{model}` is none", fault["hint"])
+        named_one = faults.of(FileNotFoundError(2, "No such file", "/m/onnx/net.onnx"), "`run`", models, "/recipe/pod")
+        self.assertEqual((named_one["detail"]["model"], named_one.get("hint")), ("onnx/net.onnx", None))
+        elsewhere = FileNotFoundError(2, "No such file", "/mine/x")
+        for error in (FileNotFoundError(2, "No such file", "/m"), elsewhere, named("Fail")("/m/x is broken")):
+            with self.subTest(repr(error)):
+                self.assertEqual(faults.of(error, "`run`", models, "/recipe/pod")["code"], "recipe_failed")
 
     def test_packages_that_are_missing_come_with_the_command_that_locks_them(self):
         for module, package in (("tensors.nn", "tensors"), ("sklearn", "scikit-learn"), ("PIL.Image", "pillow")):

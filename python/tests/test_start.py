@@ -107,6 +107,21 @@ class Start(unittest.TestCase):
         pod = self.make(source, models={"a": "/models/a"}).ready()
         self.assertEqual(pod.call("run"), {"a": "/models/a"})
 
+    def test_the_models_know_their_folder_and_are_a_dict(self):
+        source = """
+            import copy, json, pickle
+            class Pod:
+                def load(self, models):
+                    self.models = models
+                def run(self, input):
+                    copies = [copy.copy(self.models), copy.deepcopy(self.models), pickle.loads(pickle.dumps(self.models))]
+                    return [self.models.folder, json.loads(json.dumps(self.models)), [[one.folder, dict(one)] for one in copies]]
+        """
+        models = {"onnx/a": "/models/onnx/a"}
+        for folder in ("/models", None):
+            pod = self.make(source, models=models, models_folder=folder).ready()
+            self.assertEqual(pod.call("run"), [folder, models, [[folder, models]] * 3])
+
     def test_the_warm_up_runs_after_load_and_before_ready(self):
         source = """
             import asyncio

@@ -19,7 +19,7 @@ use crate::{
     },
     shelf::{
         bundle::{self, Index},
-        durable,
+        durable, files,
         requirements::Lock,
     },
 };
@@ -140,8 +140,12 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fa
 /// Errors: `invalid_recipe` with what was found and wanted.
 pub(super) fn check_model(path: &Path, model: &ModelSpec) -> Result<(), Fault> {
     let wrong = |why: String| {
-        Fault::new(Code::InvalidRecipe, format!("model `{}` at {}: {why}", model.name, path.display()))
-            .hint("put the file there, or correct `[[model]]` in `recipe.toml`")
+        let fault = Fault::new(Code::InvalidRecipe, format!("model `{}` at {}: {why}", model.name, path.display()));
+        fault.hint("put the file there, or correct `[[model]]` in `recipe.toml`")
+    };
+    let other = |why: String| match files::stand_in(path) {
+        Ok(Some(found)) => wrong(format!("it is {}: {why}", found.name())).hint(found.hint_of_folder()),
+        _ => wrong(why),
     };
     let file = match File::open(path) {
         Ok(file) => file,
@@ -152,12 +156,12 @@ pub(super) fn check_model(path: &Path, model: &ModelSpec) -> Result<(), Fault> {
     };
     let bytes = file.metadata().map_err(|error| Fault::io(path.display(), &error))?.len();
     if bytes != model.bytes {
-        return Err(wrong(format!("found {bytes} bytes, wanted {}", model.bytes)));
+        return Err(other(format!("found {bytes} bytes, wanted {}", model.bytes)));
     }
     let found = digest(file).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
     match found == model.sha256 {
         true => Ok(()),
-        false => Err(wrong(format!("found sha256 {found}, wanted {}", model.sha256))),
+        false => Err(other(format!("found sha256 {found}, wanted {}", model.sha256))),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod schema;
 mod serve;
 pub mod session;
 pub mod source;
+pub mod stand_in;
 pub mod status;
 pub mod verified;
 
@@ -44,4 +45,5 @@ pub use report::Report;
 pub use schema::Schema;
 pub use serve::ServeRules;
 pub use source::ModelSource;
+pub use stand_in::StandIn;
 pub use verified::{Origin, Verified};

@@ -239,7 +239,8 @@ fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
         let name = table.string("name")?;
         names.take(name.get_ref()).map_err(|why| table.fault(&name, "name", why))?;
         let sha256 = table.string("sha256")?;
-        let digest = sha256.get_ref().parse().map_err(|fault: Fault| table.fault(&sha256, "sha256", fault.message))?;
+        // As some programs print it; what is signed has the one form.
+        let digest = sha256.get_ref().to_ascii_lowercase().parse().map_err(|fault: Fault| table.fault(&sha256, "sha256", fault.message))?;
         let bytes = table.integer("bytes")?;
         if *bytes.get_ref() > limits::MODEL_BYTES_MAX {
             return Err(table.fault(&bytes, "bytes", format!("{} bytes; at most {} are taken", bytes.get_ref(), limits::MODEL_BYTES_MAX)));
@@ -407,6 +408,8 @@ output = { type = "object" }
             ("[pod]", "[pod]\nlever = { name = \"a\", values = [2, 1, 2] }", 8, "value 3 of `values` is there twice"),
             ("[pod]", "[pod]\nlever = { name = \"a\", values = [2.5, 1] }", 8, "wanted a list of integers of 0 or more, or texts"),
             ("[pod]", "[pod]\nlever = { name = \"a\", values = [2, 1], at = \"call\" }", 8, "`call`: wanted `ask` or `load`"),
+            ("[pod]", "[[model]]\nname = \"../x\"\n[pod]", 8, "model.name: `../x` is not a model's name"),
+            ("[pod]", "[[model]]\nname = \"a/b\"\nsha256 = \"x\"\n[pod]", 9, "model.sha256: `x` is not a SHA-256"),
             ("[pod]", "[pod]\nmin = 2", 8, "pod.min: found 2, wanted 0 to 1"),
             ("[pod]", "[pod]\nmax = 0", 8, "pod.max: found 0, wanted 1 to"),
             ("[pod]", "[pod]\nenv = { LD_PRELOAD = \"x\" }", 8, "LD_PRELOAD: this variable is the host's"),

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::durable;
 use crate::{
     disk::open,
-    model::{Digest, Fault},
+    model::{Digest, Fault, StandIn, stand_in::HEAD_BYTES},
 };
 
 /// Replaces (or makes) `path` with `bytes` in one step, with the folders above it.
@@ -42,6 +42,13 @@ pub(super) fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
             }
         }
     }
+}
+
+/// What a file that is not the wanted model is, as far as its first bytes tell.
+pub fn stand_in(path: &Path) -> io::Result<Option<StandIn>> {
+    let mut head = Vec::new();
+    open::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    Ok(StandIn::of(&head, None))
 }
 
 /// Deletes the tree at `path`, read-only folders included; nothing there is fine.

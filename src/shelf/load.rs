@@ -193,12 +193,12 @@ impl Shelf {
         };
         let folder = lent.as_ref().map_or(own, |lent| lent.folder());
         let files = Wanted::in_folder(&wanted, &folder);
-        self.check_models(&wanted, &manifest.name).and_then(|()| self.check_models(&files, &manifest.name)).map_err(|fault| match fault
-            .code
-        {
-            Code::ShelfAltered => Fault { code: Code::InvalidRecipe, blame: crate::model::Blame::Recipe, ..fault }
-                .hint("put back the file, or correct sha256 and bytes in recipe.toml"),
-            _ => fault,
+        self.check_models(&wanted, &manifest.name).and_then(|()| self.check_models(&files, &manifest.name)).map_err(|fault| {
+            if fault.code != Code::ShelfAltered {
+                return fault;
+            }
+            let hint = fault.hint.clone().unwrap_or_else(|| "put back the file, or correct sha256 and bytes in recipe.toml".to_owned());
+            Fault { code: Code::InvalidRecipe, blame: crate::model::Blame::Recipe, ..fault }.hint(hint)
         })?;
         Ok(models_in(folder, files, lent))
     }

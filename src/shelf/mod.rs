@@ -7,7 +7,7 @@ pub mod config;
 mod download;
 pub mod environment;
 pub mod fetching;
-mod files;
+pub(crate) mod files;
 pub mod grants;
 pub mod home;
 mod inert;

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     disk::open,
-    model::{Code, Digest, Fault, Home, progress},
+    model::{Code, Digest, Fault, Home, StandIn, progress},
 };
 
 use super::{
@@ -83,8 +83,8 @@ impl Slot {
     /// Errors: `tampered` for other bytes; then nothing is kept.
     pub fn keep(self) -> Result<PathBuf, Fault> {
         let part = self.part();
-        compare(&part, self.digest, self.bytes).map_err(|why| {
-            Fault::new(Code::Tampered, format!("model {}: {why}", self.digest.short())).hint("nothing was kept; fetch it again")
+        compare(&part, self.digest, self.bytes).map_err(|other| {
+            Fault::new(Code::Tampered, format!("model {}: {}", self.digest.short(), other.why)).hint("nothing was kept; fetch it again")
         })?;
         self.keep_compared(&part)
     }
@@ -104,14 +104,24 @@ impl Slot {
     }
 }
 
-/// Holds a file against size and digest; the error is for people.
-fn compare(path: &Path, digest: Digest, bytes: u64) -> Result<(), String> {
-    let mut file = open::open_of(path, bytes).map_err(|error| error.to_string())?;
-    let (found, _) = files::digest_of(&mut file).map_err(|error| error.to_string())?;
-    match found == digest {
-        true => Ok(()),
-        false => Err(format!("sha256 {found}, wanted {digest}")),
-    }
+/// What a file is that is not the wanted one.
+struct Other {
+    /// For people.
+    why: String,
+    is: Option<StandIn>,
+}
+
+/// Holds a file against size and digest.
+fn compare(path: &Path, digest: Digest, bytes: u64) -> Result<(), Other> {
+    let found = open::open_of(path, bytes).and_then(|mut file| files::digest_of(&mut file));
+    let why = match found {
+        Ok((found, _)) if found == digest => return Ok(()),
+        Ok((found, _)) => format!("sha256 {found}, wanted {digest}"),
+        Err(error) => error.to_string(),
+    };
+    let is = files::stand_in(path).ok().flatten();
+    let name = is.map(|is| format!("it is {}: ", is.name())).unwrap_or_default();
+    Err(Other { why: name + &why, is })
 }
 
 /// Says of a model that it is not there, before anything is done with it.
@@ -148,8 +158,13 @@ impl Checked {
         if known().get(&identity) == Some(&(stamp, digest)) {
             return Ok(());
         }
-        compare(path, digest, bytes)
-            .map_err(|why| Fault::new(Code::ShelfAltered, format!("{what}: {} is not what it was: {why}", path.display())))?;
+        compare(path, digest, bytes).map_err(|other| {
+            let fault = Fault::new(Code::ShelfAltered, format!("{what}: {} is not what it was: {}", path.display(), other.why));
+            match other.is {
+                Some(is) => fault.hint(is.hint_of_folder()),
+                None => fault,
+            }
+        })?;
         known().insert(identity, (stamp, digest));
         Ok(())
     }

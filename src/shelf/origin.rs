@@ -10,14 +10,15 @@ use bytes::Bytes;
 use reqwest::{
     RequestBuilder, Response, StatusCode, Url,
     header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER,
+        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_RANGE,
+        LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER,
     },
     redirect,
 };
 use tokio::time::timeout;
 
 use super::{sources::Place, transport::chain};
-use crate::model::{Code, Fault, limits, source::is_loopback};
+use crate::model::{Code, Fault, StandIn, limits, source::is_loopback, stand_in::HEAD_BYTES};
 
 /// Why a request brought nothing, or not all.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ pub(super) async fn ask(place: &Place, wanted: &Wanted<'_>) -> Result<Answer, Fa
         match onward(&url, &response) {
             // Only where the recipe itself begins on this machine it may end there.
             Some(next) => url = next.and_then(|next| allowed(&place.url, &url, next)).map_err(|why| refused(place, wanted, &why))?,
-            None => return read(place, &url, wanted, response),
+            None => return read(place, &url, wanted, response).await,
         }
     }
     Err(refused(place, wanted, &format!("it redirects more than {} times", limits::REDIRECTS_MAX)))
@@ -165,22 +166,30 @@ fn allowed(first: &Url, from: &Url, to: Url) -> Result<Url, String> {
     }
 }
 
-fn read(place: &Place, url: &Url, wanted: &Wanted<'_>, response: Response) -> Result<Answer, Failure> {
+async fn read(place: &Place, url: &Url, wanted: &Wanted<'_>, response: Response) -> Result<Answer, Failure> {
     let status = response.status();
     let length = response.content_length();
     let mark = mark(response.headers());
     let body = |response, mark| Body { response, stall: place.patience.stall, mark };
+    if let Some(packed) = text(response.headers(), &CONTENT_ENCODING).filter(|how| !how.trim().eq_ignore_ascii_case("identity"))
+        && status.is_success()
+    {
+        let packed: String = packed.chars().take(32).collect();
+        let why = format!("{} sends it packed (`content-encoding: {packed}`), which it was asked not to do", host(url));
+        return Err(refused(place, wanted, &why));
+    }
     match status {
         StatusCode::OK => match length {
-            Some(length) if length != wanted.bytes => Err(Failure::Final(
-                Fault::new(
-                    Code::Tampered,
-                    format!("{} is not what its recipe names: {} sends {length} bytes; wanted {}", wanted.what, host(url), wanted.bytes),
-                )
-                .with("found_bytes", length)
-                .with("wanted_bytes", wanted.bytes)
-                .hint("nothing of it was kept; try again, and tell the recipe's publisher if it remains"),
-            )),
+            Some(length) if length != wanted.bytes => {
+                let found = stand_in(body(response, None)).await;
+                let what = found.map(|found| format!(" (it is {})", found.name())).unwrap_or_default();
+                let sends = format!("{} sends {length} bytes; wanted {}{what}", host(url), wanted.bytes);
+                let fault = Fault::new(Code::Tampered, format!("{} is not what its recipe names: {sends}", wanted.what));
+                Err(Failure::Final(fault.with("found_bytes", length).with("wanted_bytes", wanted.bytes).hint(match found {
+                    Some(found) => found.hint_of_fetch(),
+                    None => "nothing of it was kept; try again, and tell the recipe's publisher if it remains",
+                })))
+            }
             _ => Ok(Answer::Whole(body(response, mark))),
         },
         StatusCode::PARTIAL_CONTENT if wanted.have > 0 => {
@@ -208,6 +217,18 @@ fn read(place: &Place, url: &Url, wanted: &Wanted<'_>, response: Response) -> Re
         status if status.is_server_error() => Err(passing(url, &response)),
         _ => Err(refused(place, wanted, &said(url, &response))),
     }
+}
+
+/// What begins an answer that is known to be wrong, as far as its first bytes tell.
+async fn stand_in(mut body: Body) -> Option<StandIn> {
+    let media_type = text(body.response.headers(), &CONTENT_TYPE).map(str::to_owned);
+    let mut head = Vec::new();
+    while head.len() < HEAD_BYTES
+        && let Ok(Some(chunk)) = body.chunk().await
+    {
+        head.extend_from_slice(&chunk[..chunk.len().min(HEAD_BYTES)]);
+    }
+    StandIn::of(&head, media_type.as_deref())
 }
 
 fn passing(url: &Url, response: &Response) -> Failure {

@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use hob::model::Code;
+use hob::model::{Code, Digest};
 
 use super::{
     scene::{BYTES, ETAG, Scene},
     server::{Reply, Server, honest, redirect},
 };
 use crate::{
-    cli::rig::Rig,
+    cli::rig::{Rig, put},
     repository::world::{MODEL, World},
 };
 
@@ -43,6 +43,39 @@ fn other_bytes_are_refused_whole_and_nothing_is_kept() {
     scene.add().well();
     assert_eq!(scene.server.seen().last().unwrap().from(), None, "a wrong model left something behind");
     scene.assert_works("lab/one");
+}
+
+#[test]
+fn what_comes_in_place_of_the_file_is_told_by_its_kind() {
+    let scene = Scene::new();
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {BYTES}\n", Digest::of(&scene.model));
+    let endless = |body: &[u8]| Reply { length: None, ..Reply::new(200, &[], body) };
+    let (lfs, page) = ("it is a Git LFS pointer in place of the file", "it is a web page in place of the file");
+    for (code, says, next, reply) in [
+        (Code::Tampered, lfs, "`/resolve/`", Reply::new(200, &["content-type: text/plain"], pointer.as_bytes())),
+        (Code::Tampered, lfs, "`/resolve/`", endless(pointer.as_bytes())),
+        (Code::Tampered, page, "browser", Reply::new(200, &["content-type: text/html"], b"<p>Please log in to the network</p>")),
+        (Code::Tampered, page, "browser", Reply::new(200, &[], b"<!DOCTYPE html><title>Sign in</title>")),
+        (Code::Tampered, page, "browser", endless(b"<!doctype html>")),
+        (
+            Code::ModelUnreachable,
+            "sends it packed (`content-encoding: gzip`)",
+            "",
+            Reply::new(200, &["content-encoding: gzip"], b"\x1f\x8b"),
+        ),
+    ] {
+        let before = scene.server.seen().len();
+        scene.server.answer(move |_, _| reply.clone());
+        scene.add().refused(code, &["model `weights.bin` of lab/one 0.1.0", says, next]);
+        assert_eq!(scene.server.seen().len() - before, 1, "asked again for what was wrong");
+        scene.assert_nothing();
+    }
+    // The author's own folder, as a clone without `git lfs` leaves it.
+    let folder = scene.recipe("lab/cloned", "https://example.org/never-asked");
+    put(&folder.join("models/weights.bin"), pointer.as_bytes());
+    for words in [["pack", folder.to_str().unwrap()].as_slice(), &["call", folder.to_str().unwrap(), "run", "{}"]] {
+        scene.rig.hob(words).refused(Code::InvalidRecipe, &["model `weights.bin`", lfs, "`git lfs pull`"]);
+    }
 }
 
 #[test]

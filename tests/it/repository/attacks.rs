@@ -246,7 +246,7 @@ async fn a_publisher_cannot_speak_for_another() {
 #[tokio::test]
 async fn a_target_that_lies_in_its_own_words_is_refused() {
     type Change = fn(&mut serde_json::Value);
-    let table: [(Change, &str); 9] = [
+    let table: [(Change, &str); 10] = [
         (|target| target["custom"]["version"] = "0.9.0".into(), "says that it is `hob/echo` 0.9.0"),
         (|target| drop(target.as_object_mut().unwrap().remove("custom")), "has no `custom`"),
         (|target| target["custom"]["files"] = 3.into(), "malformed"),
@@ -254,6 +254,7 @@ async fn a_target_that_lies_in_its_own_words_is_refused() {
         (|target| target["length"] = (limits::BUNDLE_BYTES_MAX + 1).into(), "at most"),
         (|target| target["hashes"] = json!({ "md5": "00" }), "no sha256"),
         (|target| target["custom"]["models"][0]["bytes"] = (limits::MODEL_BYTES_MAX + 1).into(), "names a model of"),
+        (|target| target["custom"]["models"][0]["name"] = "../weights.bin".into(), "`../weights.bin` is not a model's name"),
         (
             |target| {
                 let model = target["custom"]["models"][0].clone();
