@@ -16,6 +16,7 @@ use super::{
     devices::Gpu,
     process::{Program, Spec},
     seccomp::{self, Who},
+    settings::{self, CERTIFICATES, Found, SETTINGS},
     vitals,
 };
 use crate::model::{
@@ -31,12 +32,6 @@ use crate::model::{
 /// Folders with the programs and libraries of a system.
 const PROGRAMS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
 
-/// What libraries read of a system's settings: nothing that names its users or hosts.
-const SETTINGS: &[&str] = &["/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/alternatives", "/etc/mime.types"];
-
-/// Whom to trust on the network, for pods that have one.
-const CERTIFICATES: &[&str] = &["/etc/ssl", "/etc/pki", "/etc/ca-certificates"];
-
 /// What a pod reads of /proc beside itself: about the machine, not about other processes.
 const KERNEL: &[&str] =
     &["/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg", "/proc/uptime", "/proc/version", "/proc/filesystems", "/proc/sys"];
@@ -46,8 +41,15 @@ const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random",
 /// A file in the pod's root that no rule lets it read: what Landlock is tried on.
 const PLANTED: &str = "/.hob-planted";
 
-/// Where a forked pod has its scratch folder: at the same place for all, since its zygote had read the variables that name it before any was there.
-pub const FORKED_SCRATCH: &str = "/scratch";
+/// Where a pod in a root of its own has its scratch folder, started or forked. Short, wherever the host's home lies: the path of a Unix socket, which
+/// `multiprocessing` makes there, has 107 bytes at most.
+pub const SCRATCH: &str = "/scratch";
+
+/// The folder, in a root, of links to the interpreter of a pod that has no environment.
+pub const PYTHON_LINKS: &str = "/.hob-bin";
+
+/// How the layer is named in what a pod says is missing.
+pub const NAMESPACES: &str = "namespaces";
 
 /// How a pod comes to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,7 +82,7 @@ struct View<'a> {
     write: Vec<PathBuf>,
     granted: Vec<PathBuf>,
     devices: Vec<PathBuf>,
-    links: &'a BTreeMap<PathBuf, PathBuf>,
+    links: BTreeMap<PathBuf, PathBuf>,
     private: BTreeMap<PathBuf, u64>,
     files: BTreeMap<&'static str, String>,
     data: Data,
@@ -148,8 +150,8 @@ struct Proof<'a> {
 /// What is the same for all pods of this machine.
 struct System {
     folders: Vec<PathBuf>,
-    settings: Vec<PathBuf>,
-    certificates: Vec<PathBuf>,
+    settings: Found,
+    certificates: Found,
     kernel: Vec<PathBuf>,
     devices: Vec<PathBuf>,
     links: BTreeMap<PathBuf, PathBuf>,
@@ -170,12 +172,19 @@ fn system() -> &'static System {
             );
             real
         };
-        let (folders, settings, certificates) = (there(PROGRAMS), there(SETTINGS), there(CERTIFICATES));
-        let (kernel, devices) = (there(KERNEL), there(DEVICES));
+        let (folders, kernel, devices) = (there(PROGRAMS), there(KERNEL), there(DEVICES));
+        let [settings, certificates] = [SETTINGS, CERTIFICATES].map(|list| settings::find(list, &folders));
         let hex = |who| -> Result<Vec<String>, String> { Ok(seccomp::programs(who)?.iter().map(hex::encode).collect()) };
         let filters = hex(Who::Pod).and_then(|pod| Ok([pod, hex(Who::PodWithNetwork)?, hex(Who::Zygote)?]));
         System { folders, settings, certificates, kernel, devices, links, filters }
     })
+}
+
+impl System {
+    /// Links of every root.
+    fn links(&self) -> BTreeMap<PathBuf, PathBuf> {
+        self.links.iter().chain(&self.settings.links).map(|(path, target)| (path.clone(), target.clone())).collect()
+    }
 }
 
 /// Whom a plan is for.
@@ -278,15 +287,26 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     programs.push(subject.folder.to_owned());
     let mut read: Vec<PathBuf> = above(subject.keeper, 2).into_iter().collect();
     read.extend(subject.models.map(Path::to_owned));
-    read.extend(system.settings.iter().cloned());
+    read.extend(system.settings.paths.iter().cloned());
+    let mut links = system.links();
     if network {
-        read.extend(system.certificates.iter().cloned());
+        read.extend(system.certificates.paths.iter().cloned());
+        links.extend(system.certificates.links.clone());
+    }
+    if subject.program.site_packages.is_none() {
+        links.extend(["python", "python3"].map(|name| (Path::new(PYTHON_LINKS).join(name), subject.program.base.clone())));
     }
     read.extend(granted.read.iter().map(|path| path.as_path().to_owned()));
     let write: Vec<PathBuf> = granted.write.iter().map(|path| path.as_path().to_owned()).collect();
     if let Some(path) = granted.read.iter().chain(&granted.write).map(|path| path.as_path()).find(|path| !path.exists()) {
         let text = format!("`{}` was granted {}, which is not there", subject.name, path.display());
         return Err(Fault::new(Code::InvalidConfig, text).hint("make it, or take it back with `hob revoke`"));
+    }
+    if granted.read.iter().chain(&granted.write).any(|path| path.as_path() == Path::new(SCRATCH)) {
+        let text = format!("`{}` was granted {SCRATCH}, where each pod has a folder of its own", subject.name);
+        return Err(
+            Fault::new(Code::InvalidConfig, text).hint("grant the folders below it that are needed, and take this back with `hob revoke`")
+        );
     }
     let is_data = |path: &&Path| path.is_file() || path.is_dir();
     if let Some(path) = granted.read.iter().chain(&granted.write).map(|path| path.as_path()).find(|path| !is_data(path)) {
@@ -311,18 +331,14 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     let view_read = outermost(view_read);
     // They are memory, so that none is larger than what the pod may have of it.
     let scratch_bytes = POD_SCRATCH_BYTES.min(memory_bytes(pod));
-    let scratch = match how {
-        How::Started => subject.scratch,
-        How::Forked => Path::new(FORKED_SCRATCH),
-    };
-    let private = ["/tmp", "/dev/shm"].map(PathBuf::from).into_iter().chain([scratch.to_owned()]);
+    let private = ["/tmp", "/dev/shm", SCRATCH].map(PathBuf::from).into_iter();
     read.extend(system.kernel.iter().cloned());
     read.extend(["/sys/devices/system"].map(PathBuf::from).into_iter().filter(|path| path.exists()));
-    read.extend(["/etc/passwd", "/etc/group", "/etc/hosts"].map(PathBuf::from));
+    read.extend(files().into_keys().filter(|path| *path != PLANTED).map(PathBuf::from));
 
     let plan = Plan {
         r#type: "confine",
-        scratch,
+        scratch: subject.scratch,
         reduced: subject.grants.reduced,
         without: subject.without,
         gpu,
@@ -333,7 +349,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
             write: view_write,
             granted: granted.read.iter().chain(&granted.write).map(|path| path.as_path().to_owned()).collect(),
             devices: devices.clone(),
-            links: &system.links,
+            links,
             private: private.map(|path| (path, scratch_bytes)).collect(),
             files: files(),
             data: DATA,
@@ -377,7 +393,7 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
     read.extend(above(&program.base, 2));
     read.extend(above(&program.python, 2));
     read.extend(above(keeper, 2));
-    read.extend(system.settings.iter().cloned());
+    read.extend(system.settings.paths.iter().cloned());
     read.extend(["/proc", "/sys/devices/system"].map(PathBuf::from).into_iter().filter(|path| path.exists()));
     let plan = |kind| Plan {
         r#type: kind,
@@ -392,8 +408,8 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
             write: Vec::new(),
             granted: Vec::new(),
             devices: system.devices.clone(),
-            links: &system.links,
-            private: ["/tmp", "/dev/shm", "/pods"].map(|path| (path.into(), FAMILY_FOLDER_BYTES)).into(),
+            links: system.links(),
+            private: ["/tmp", "/dev/shm", "/pods", SCRATCH].map(|path| (path.into(), FAMILY_FOLDER_BYTES)).into(),
             files: files(),
             data: DATA,
         },
@@ -418,13 +434,9 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
 
 /// Made-up files of a pod's root.
 fn files() -> BTreeMap<&'static str, String> {
-    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    BTreeMap::from([
-        ("/etc/passwd", format!("pod:x:{user}:{group}::/:/bin/false\n")),
-        ("/etc/group", format!("pod:x:{group}:\n")),
-        ("/etc/hosts", "127.0.0.1 localhost\n".to_owned()),
-        (PLANTED, "no rule allows this to be read\n".to_owned()),
-    ])
+    let mut files = settings::made(SCRATCH);
+    files.insert(PLANTED, "no rule allows this to be read\n".to_owned());
+    files
 }
 
 /// Most memory of a pod with all its processes, in bytes.

@@ -12,14 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    confine,
-    devices::Gpu,
-    process::{OUTSIDE, Program},
-    registry,
-    starting::cgroups,
-    vitals,
-};
+use super::{confine, devices::Gpu, process::Program, registry, starting::cgroups, variables::OUTSIDE, vitals};
 use crate::{
     disk::make,
     model::{

@@ -35,11 +35,13 @@ use tokio::{
 use super::{
     confine,
     log::{self, Log},
-    process::{Keeps, OUTSIDE, Program, Spec, threads},
+    process::{Keeps, Program, Spec},
     state::Ending,
+    variables::{self, OUTSIDE, threads},
 };
 use crate::model::limits::{
     EXIT_GRACE_MS, FAMILY_PACKET_BYTES_MAX, FAULT_TAIL_LINES, KERNEL_TEXT_BYTES_MAX, LAST_WORDS_TURNS_MAX, ZYGOTE_BOOT_MS,
+    ZYGOTE_LEFT_BYTES_MAX, ZYGOTE_LEFT_ENTRIES_MAX,
 };
 
 /// What a zygote is made of.
@@ -105,10 +107,17 @@ pub(super) struct Member {
     ending: Option<Ending>,
 }
 
+/// How much the imports of a zygote may leave for its pods.
+#[derive(Serialize)]
+struct Left {
+    entries: u64,
+    bytes: u64,
+}
+
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ToHead<'a> {
-    Boot { plan: &'a RawValue, zygote_plan: &'a RawValue, preload: &'a [String], site_packages: Option<String>, python: String },
+    Boot { plan: &'a RawValue, zygote_plan: &'a RawValue, preload: &'a [String], left: Left, site_packages: Option<String>, python: String },
     Fork { id: u64, plan: &'a RawValue, title: String, threads: u32, page: Option<String> },
     Signal { id: u64, number: i32 },
     Kill { id: u64 },
@@ -172,26 +181,16 @@ impl Family {
         let [plan, zygote_plan] = &plans;
         let raw = |plan: &'_ [u8]| -> Result<Box<RawValue>, String> { serde_json::from_slice(plan).map_err(|error| error.to_string()) };
         let (plan, zygote_plan) = (raw(plan)?, raw(zygote_plan)?);
-        // One thread each: numeric libraries that start more at their import could not be forked. Pods set their own number.
-        let fixed = [
-            ("OMP_NUM_THREADS", "1"),
-            ("OPENBLAS_NUM_THREADS", "1"),
-            ("MKL_NUM_THREADS", "1"),
-            ("PYTHONDONTWRITEBYTECODE", "1"),
-            ("ORT_DISABLE_TELEMETRY", "1"),
-        ];
-        let places = ["HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME"].map(|name| (name, confine::FORKED_SCRATCH));
-        let own = boot.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let user = [("USER", "pod"), ("LOGNAME", "pod")];
-        let variables: HashMap<&str, &str> = OUTSIDE.into_iter().chain(user).chain(places).chain(fixed).chain(own).collect();
+        let variables = variables::of_zygote(boot.program, &boot.variables);
         let message = ToHead::Boot {
             plan: &plan,
             zygote_plan: &zygote_plan,
             preload: boot.preload,
+            left: Left { entries: ZYGOTE_LEFT_ENTRIES_MAX, bytes: ZYGOTE_LEFT_BYTES_MAX },
             site_packages: boot.program.site_packages.as_ref().map(|path| path.display().to_string()),
             python: boot.program.python.display().to_string(),
         };
-        let variables = in_memory(&variables).map_err(io)?;
+        let variables = in_memory(&variables.into_iter().collect()).map_err(io)?;
         family.0.send(&message, &[variables.as_fd()]).map_err(io)?;
         let preload = boot.preload.to_vec();
         let becomes_ready = async move {
@@ -385,7 +384,7 @@ fn heard(book: &Mutex<Book>, message: FromHead, handle: Option<OwnedFd>, ready: 
 }
 
 /// A file in memory that holds `variables` as JSON, at its beginning: guard and head pass it on to the zygote, which reads it once it is confined.
-fn in_memory(variables: &HashMap<&str, &str>) -> std::io::Result<OwnedFd> {
+fn in_memory(variables: &HashMap<&str, String>) -> std::io::Result<OwnedFd> {
     use std::io::{Seek, Write};
     let mut file = std::fs::File::from(rustix::fs::memfd_create("hob-variables", rustix::fs::MemfdFlags::CLOEXEC)?);
     file.write_all(&serde_json::to_vec(variables)?)?;

@@ -5,8 +5,8 @@
 //!
 //! Three marks, because each can be lost: the environment variable [`VARIABLE`] goes with every program that is started,
 //! the mapping of the pod's page with every fork, also of a program that writes its title over its environment. A program
-//! that gets rid of both on purpose still has the pod's scratch folder among its mounts, which nobody leaves in a sandbox
-//! with namespaces.
+//! that gets rid of both on purpose still has the pod's root among its mounts, which nobody leaves in a sandbox with
+//! namespaces.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -118,8 +118,8 @@ struct Mark {
 impl Mark {
     fn new(incarnation: &str) -> Mark {
         let mapping = format!("/{}", page::file_name(incarnation)).into_bytes();
-        // As `host::pods` names both.
-        let mount = incarnation.rsplit_once('-').map(|(host, number)| format!("/{host}/{number}").into_bytes());
+        // As `host::pods` names both, and `hob_pod/root.py` the root that it mounts.
+        let mount = incarnation.rsplit_once('-').map(|(host, number)| format!("hob:{host}/{number}").into_bytes());
         Mark { variable: format!("{VARIABLE}={incarnation}").into_bytes(), mapping, mount }
     }
 
@@ -133,11 +133,11 @@ impl Mark {
         lines.any(|line| line.strip_suffix(b" (deleted)").unwrap_or(line).ends_with(&self.mapping))
     }
 
-    /// In lines of `/proc/PID/mountinfo`, whose fifth word is where something is mounted.
+    /// In lines of `/proc/PID/mountinfo`, whose second word after a `-` is what is mounted.
     fn is_in_mounts(&self, text: &[u8]) -> bool {
         let Some(mount) = &self.mount else { return false };
         let mut lines = text.split(|byte| *byte == b'\n');
-        lines.any(|line| line.split(|byte| *byte == b' ').nth(4).is_some_and(|place| place.ends_with(mount)))
+        lines.any(|line| line.split(|byte| *byte == b' ').skip_while(|word| *word != b"-").nth(2) == Some(mount))
     }
 }
 
@@ -291,9 +291,11 @@ mod tests {
         ] {
             assert_eq!(mark.is_in_mappings(format!("{line}/lib.so\n{line}{path}\n{line}\n").as_bytes()), found, "{path}");
         }
-        for (place, found) in [("/x/host-a/1", true), ("/x/host-a/10", false), ("/x/ghost-a/1", false), ("/x/host-a/1/y", false)] {
-            let text = format!("40 30 0:40 / /tmp rw - tmpfs hob rw\n41 30 0:41 / {place} rw - tmpfs hob rw\n");
-            assert_eq!(mark.is_in_mounts(text.as_bytes()), found, "{place}");
+        for (root, found) in
+            [("hob:host-a/1", true), ("hob:host-a/10", false), ("hob:ghost-a/1", false), ("host-a/1", false), ("hob", false)]
+        {
+            let text = format!("40 30 0:40 / /tmp/hob:host-a/1 rw shared:1 - tmpfs hob rw\n41 30 0:41 / / rw - tmpfs {root} rw\n");
+            assert_eq!(mark.is_in_mounts(text.as_bytes()), found, "{root}");
         }
     }
 }

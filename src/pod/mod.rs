@@ -49,11 +49,13 @@ mod seat;
 mod seccomp;
 mod sending;
 mod sessions;
+mod settings;
 mod spool;
 mod starting;
 mod state;
 mod tenancy;
 mod unseen;
+mod variables;
 #[cfg(test)]
 mod vectors;
 mod vitals;

@@ -22,14 +22,11 @@ use super::{
     family::{Family, Member},
     leftovers,
     state::Ending,
-    vitals,
+    variables, vitals,
 };
 use crate::{
     disk::make,
-    model::{
-        Fault, Grants, Verified,
-        recipe::{PodSpec, Runtime},
-    },
+    model::{Fault, Grants, Verified, recipe::Runtime},
 };
 
 /// What runs the pod.
@@ -79,6 +76,8 @@ pub struct Spec {
 /// A pod's process and what connects to it.
 pub struct Process {
     body: Body,
+    /// Whether it is in a root of its own, as far as is known.
+    has_root: bool,
     control: Option<UnixStream>,
     data: Option<UnixStream>,
     /// The pod's end of the data lane, until it is sent over.
@@ -97,47 +96,6 @@ enum Body {
     Kept { child: Child, group: Pid },
     /// The head of its family.
     Forked(Member),
-}
-
-/// All variables of a process that is not confined (a keeper, the guard and the head of a family, the doctor), but for marks that say whose it is.
-/// Variables decide which code a process loads as it starts, so that nothing of a recipe's or of a grant's is among them.
-pub(super) const OUTSIDE: [(&str, &str); 2] = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")];
-
-/// Environment variables of a pod, which is told them when it is confined: from scratch; of the host's only those that it was granted. `scratch`: its
-/// folder as it sees it.
-pub(super) fn environment<'a>(spec: &'a Spec, scratch: &Path) -> Vec<(&'a str, String)> {
-    let scratch = scratch.display().to_string();
-    let pod = spec.recipe.manifest().pod.as_ref();
-    let threads = pod.map_or(1, threads).to_string();
-    let mut variables: Vec<_> = OUTSIDE.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    variables.extend([
-        (leftovers::VARIABLE, spec.incarnation.clone()),
-        ("HOME", scratch.clone()),
-        ("TMPDIR", scratch.clone()),
-        ("XDG_CACHE_HOME", scratch.clone()),
-        ("HF_HOME", scratch),
-        // A recipe's folder and environment are checked file by file and must stay as they are.
-        ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
-        // It would start a thread as it is imported, to report to somebody whom no pod reaches; and what has a thread cannot be forked.
-        ("ORT_DISABLE_TELEMETRY", "1".to_owned()),
-        ("USER", "pod".to_owned()),
-        ("LOGNAME", "pod".to_owned()),
-        // Capped, and before any of these libraries is imported: two torch threads on two busy cores halve each other.
-        ("OMP_NUM_THREADS", threads.clone()),
-        ("OPENBLAS_NUM_THREADS", threads.clone()),
-        ("MKL_NUM_THREADS", threads),
-    ]);
-    variables.extend(pod.into_iter().flat_map(|pod| &pod.env).map(|(name, value)| (name.as_str(), value.clone())));
-    // One that the host does not have, or that is not text, the pod does not have either.
-    let granted = spec.grants.permissions.env.iter().map(|name| name.as_str());
-    variables.extend(granted.filter_map(|name| Some((name, std::env::var(name).ok()?))));
-    variables
-}
-
-/// Threads for the numeric libraries of one pod: the recipe's word, else the cores shared by all pods that there may be.
-pub(super) fn threads(pod: &PodSpec) -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    pod.threads.unwrap_or_else(|| (cores / pod.pool.max).max(1) as u32)
 }
 
 impl Process {
@@ -170,7 +128,7 @@ impl Process {
         }
         let mut child = command
             .env_clear()
-            .envs(OUTSIDE)
+            .envs(variables::OUTSIDE)
             // Inherited by all that descends from it: how what fled is found, should keeper and host be killed.
             .env(leftovers::VARIABLE, &spec.incarnation)
             // For people who look: whose it is.
@@ -183,6 +141,7 @@ impl Process {
             .spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32)).expect("a child that was not waited for has an id");
         Ok(Process {
+            has_root: true,
             control: Some(watched(control)?),
             data: Some(watched(data)?),
             data_theirs: Some(data_theirs.into()),
@@ -205,6 +164,7 @@ impl Process {
             let theirs = [OwnedFd::from(control_theirs), stdout_theirs, stderr_theirs];
             let member = family.fork(spec, page, plan, &theirs)?;
             Ok(Process {
+                has_root: true,
                 control: Some(watched(control)?),
                 data: Some(watched(data)?),
                 data_theirs: Some(data_theirs.into()),
@@ -332,11 +292,21 @@ impl Process {
         }
     }
 
+    /// It goes without a root of its own, and is where its host is.
+    pub fn has_no_root(&mut self) {
+        self.has_root = false;
+    }
+
+    /// Whether it is in a root of its own.
+    pub fn has_root(&self) -> bool {
+        self.has_root
+    }
+
     /// Its scratch folder, as it sees it itself.
     pub fn scratch<'a>(&self, spec: &'a Spec) -> &'a Path {
-        match &self.body {
-            Body::Kept { .. } => &spec.scratch,
-            Body::Forked(_) => Path::new(super::confine::FORKED_SCRATCH),
+        match self.has_root {
+            true => Path::new(super::confine::SCRATCH),
+            false => &spec.scratch,
         }
     }
 

@@ -229,6 +229,9 @@ impl Driver {
             true => Class::Full,
             false => Class::Gpu,
         };
+        if missing.iter().any(|text| text.starts_with(confine::NAMESPACES)) {
+            self.process.has_no_root();
+        }
         let _ = self.shared.confinement.set(Confinement { class, missing, memory: MemoryBound::Watched });
         self.say_variables();
         if let Some(number) = way_out

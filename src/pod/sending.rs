@@ -13,9 +13,9 @@ use super::{
     handle::Reply,
     hands::Outgoing,
     lane::Lane,
-    process::environment,
     regions::{Copying, New, Placing},
     state::{AskId, Event},
+    variables,
     wire::{self, Control, PROTOCOL},
 };
 use crate::model::{
@@ -47,8 +47,8 @@ impl Driver {
     }
 
     pub(super) fn say_variables(&mut self) {
-        let scratch = self.process.scratch(&self.spec);
-        let message = wire::control(&Control::Variables { variables: environment(&self.spec, scratch).into_iter().collect() });
+        let variables = variables::of_pod(&self.spec, self.process.scratch(&self.spec), self.process.has_root());
+        let message = wire::control(&Control::Variables { variables: variables.into_iter().collect() });
         frame::encode(self.control.out(), 0, &message, std::iter::empty());
     }
 

@@ -25,4 +25,4 @@ mod secrets;
 pub mod served;
 mod serving;
 mod tampering;
-mod wheels;
+pub mod wheels;

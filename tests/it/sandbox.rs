@@ -14,5 +14,6 @@ mod kernels;
 mod layers;
 mod neighbours;
 pub mod ordinary;
+mod surroundings;
 mod variables;
 mod victim;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 const SOURCE: &str = r#"
-import os, random, sys
+import gc, os, random, sys
 import six
 class Subject:
     def load(self, models):
@@ -36,7 +36,7 @@ class Subject:
         if input.get("sleep"):
             import time
             time.sleep(input["sleep"])
-        return {"preloaded": "six" in sys.modules, "random": random.random(), "home": os.environ["HOME"], "six": six.__version__}
+        return {"preloaded": "six" in sys.modules, "random": random.random(), "home": os.environ["HOME"], "forked": gc.get_freeze_count() > 0, "six": six.__version__}
 "#;
 
 /// A recipe that preloads `six`, the smallest wheel there is; `more` are more lines of its `[pod]`.
@@ -74,7 +74,7 @@ async fn pods_are_forked_once_one_of_them_has_answered() {
     let mut seen = Vec::new();
     for _ in 0..3 {
         let answer = rig.host.call(one_shot(&recipe, json!({}))).await.unwrap().output.into_value();
-        assert_eq!((&answer["preloaded"], &answer["home"]), (&json!(true), &json!("/scratch")));
+        assert_eq!((&answer["preloaded"], &answer["forked"], &answer["home"]), (&json!(true), &json!(true), &json!("/scratch")));
         seen.push(answer["random"].as_f64().unwrap());
     }
     assert!(seen[0] != seen[1] && seen[1] != seen[2], "forks draw the same numbers: {seen:?}");
@@ -113,7 +113,7 @@ async fn a_zygote_that_is_killed_costs_its_pods_nothing_and_the_next_one_is_star
     assert!(kill_zygote(&rig));
     sleeping.outcome().await.unwrap();
     let answer = rig.host.call(one_shot(&recipe, json!({}))).await.unwrap().output.into_value();
-    assert_ne!(answer["home"], "/scratch", "started");
+    assert_eq!((&answer["forked"], &answer["home"]), (&json!(false), &json!("/scratch")));
     assert_eq!(settled(&rig, &recipe).await.0, ZygoteState::Ready, "and there is a new one");
     rig.close().await;
 }

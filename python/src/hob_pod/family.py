@@ -13,7 +13,7 @@ namespace of their own, and when its first process ends, the kernel ends every o
 
 Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message, with the descriptors that belong to it.
 
-    host -> head   {"type": "boot", "plan", "zygote_plan", "preload", "site_packages", "python"}
+    host -> head   {"type": "boot", "plan", "zygote_plan", "preload", "left", "site_packages", "python"}
                      + a file with variables, for the zygote alone
                    {"type": "fork", "id", "plan", "title", "threads", "page"} + control, stdout, stderr
                    {"type": "signal", "id", "number"}: to the pod's group; {"type": "kill", "id"}: all of that pod

@@ -74,7 +74,8 @@ def build(view, base=None):
     writable = [(path, _taken(path, view)) for path in view["write"]]
     readable = [(path, _taken(path, view)) for path in view["read"]]
     devices = [(path, kernel.clone_tree(path)) for path in view["devices"]]
-    kernel.mount("hob", base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
+    # The name is how a host knows its pods' processes by their mounts: the folder's, which no other pod has.
+    kernel.mount("hob:" + "/".join(base.split("/")[-2:]), base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
     for path, target in view["links"].items():
         os.makedirs(os.path.dirname(base + path), exist_ok=True)
         os.symlink(target, base + path)

@@ -43,14 +43,84 @@ def main(boot, top, descriptor, variables):
     begun = time.monotonic()
     try:
         _confine(boot["zygote_plan"], top)
+        there = {path for path, _ in _found(_FOLDERS)}
         _preload(boot, variables)
+        left = look_at_left(_FOLDERS, there, boot["left"])
         _must_be_forkable(descriptor)
     except BaseException as error:
         why = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
         channel.send({"type": "unforkable", "why": why[:1000]})
         os._exit(0)
     channel.send({"type": "ready", "seconds": time.monotonic() - begun})
-    Zygote(channel).serve()
+    Zygote(channel, left).serve()
+
+
+#: Folders in memory whose content each pod gets a copy of: what an import made there, a cache of fonts say, it reads later.
+_FOLDERS = ("/scratch", "/tmp")
+_PIECE_BYTES = 1 << 20
+
+
+def look_at_left(folders, there, most):
+    """What imports left in `folders`, outer ones first: [(path, kind)]. Raises Refused for what cannot be copied, or too much.
+
+    `there`: paths that were there before. `most`: {"entries", "bytes"}.
+    """
+    left, size = [], 0
+    for path, about in _found(folders):
+        if path in there:
+            continue
+        kind = about.st_mode & 0o170000
+        if kind not in (_FILE, _FOLDER, _LINK):
+            raise Refused("fork", f"the imports made {path}, which is no file that could be copied for each pod")
+        left.append((path, kind))
+        size += about.st_size if kind == _FILE else 0
+        if len(left) > most["entries"] or size > most["bytes"]:
+            text = f"more than {most['entries']} files or {most['bytes']} bytes"
+            raise Refused("fork", f"the imports left {text} in {' and '.join(folders)}, which each pod would have a copy of")
+    return left
+
+
+def _found(folders):
+    """All that is in `folders`, but what is mounted there."""
+    waiting = list(folders)
+    while waiting:
+        folder = waiting.pop()
+        device = os.stat(folder).st_dev
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                about = entry.stat(follow_symlinks=False)
+                if about.st_dev != device:
+                    continue
+                yield entry.path, about
+                if about.st_mode & 0o170000 == _FOLDER:
+                    waiting.append(entry.path)
+
+
+_FILE, _FOLDER, _LINK = 0o100000, 0o040000, 0o120000
+
+
+def copy_left(left, base):
+    """Makes it once more below the root `base`, where the folders are there and empty. Raises OSError."""
+    for path, kind in left:
+        place = base + path
+        if kind == _LINK:
+            os.symlink(os.readlink(path), place)
+            continue
+        if kind == _FOLDER:
+            os.mkdir(place)
+        else:
+            source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            copy = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            while os.sendfile(copy, source, None, _PIECE_BYTES):
+                pass
+            os.close(source)
+            os.close(copy)
+    # Last, and inner ones first: what is made in a folder changes its time, and a folder may be closed.
+    for path, kind in reversed(left):
+        if kind != _LINK:
+            about = os.lstat(path)
+            os.chmod(base + path, about.st_mode & 0o777)
+            os.utime(base + path, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
 def _confine(plan, top):
@@ -149,8 +219,9 @@ def _text(path):
 class Zygote:
     """Forks on order, and tells how its pods end."""
 
-    def __init__(self, channel):
+    def __init__(self, channel, left):
         self._channel = channel
+        self._left = left
         self._pods = {}
 
     def serve(self):
@@ -180,7 +251,7 @@ class Zygote:
                 os.close(descriptor)
             signal.set_wakeup_fd(-1)
             self._channel.socket.close()
-            _become_pod(order, descriptors)
+            _become_pod(order, descriptors, self._left)
         for descriptor in descriptors:
             os.close(descriptor)
         self._pods[pid] = order["id"]
@@ -208,7 +279,7 @@ class Zygote:
                 self._channel.send({"type": "peak", "id": identity, "bytes": peak})
 
 
-def _become_pod(order, descriptors):
+def _become_pod(order, descriptors, left):
     """In the child: the order of things is that of a pod that was started; never returns."""
     try:
         os.setsid()
@@ -222,7 +293,9 @@ def _become_pod(order, descriptors):
         from . import runner, walls
         from .keeper import Title
 
-        walls.Walls.of_fork(0, order["plan"], f"/pods/{order['id']}").enter()
+        base = f"/pods/{order['id']}"
+        copy_left(left, base)  # while the folders of the zygote can be seen
+        walls.Walls.of_fork(0, order["plan"], base).enter()
         _diverge(order["threads"])
         runner.main(page, Title(order["title"], kernel.prctl), packages_are_there=True)
     except BaseException:
@@ -250,6 +323,9 @@ def _diverge(threads):
         _set_threads(threads)
         if torch is not None:
             torch.set_num_threads(threads)
+        numexpr = sys.modules.get("numexpr")
+        if numexpr is not None:
+            numexpr.set_num_threads(threads)
 
 
 def _set_threads(threads):

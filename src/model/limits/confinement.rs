@@ -37,6 +37,14 @@ pub const POD_SCRATCH_BYTES: u64 = 1 << 30;
 /// Each of a zygote's private folders in memory, in bytes: its pods have their own.
 pub const FAMILY_FOLDER_BYTES: u64 = 64 << 20;
 
+/// What the imports of a zygote may leave in its folders, to be copied into those of each of its pods: entries and bytes. A cache of fonts has some hundred KiB.
+pub const ZYGOTE_LEFT_ENTRIES_MAX: u64 = 1_000;
+/// See [`ZYGOTE_LEFT_ENTRIES_MAX`].
+pub const ZYGOTE_LEFT_BYTES_MAX: u64 = 16 << 20;
+
+/// Files and folders of the machine's settings that a host looks at once, before it gives them to pods; what lies past it is not given.
+pub const SETTINGS_ENTRIES_MAX: usize = 10_000;
+
 /// Longest message to or from the head of a family, in bytes.
 pub const FAMILY_PACKET_BYTES_MAX: usize = 128 << 10;
 

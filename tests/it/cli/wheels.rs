@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Makes a file of a package for an index in a folder; prints its SHA-256.
-const MAKE: &str = r#"
+pub const MAKE: &str = r#"
 import base64, hashlib, io, json, os, sys, tarfile, zipfile
 index, name, kind, files, links = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4]), json.loads(sys.argv[5])
 folder = f"{index}/{name}"

@@ -81,7 +81,7 @@ fn assert_is_the_environments(rig: &Rig, said: &Value, recipe: &Path) {
         let prefixes = [json!(environment.join("bin/python")), json!(environment), json!(environment)];
         assert_eq!(said[who].as_array().unwrap()[..3], prefixes, "{who}: {said}");
         assert_eq!(Path::new(said[who][3].as_str().unwrap()).canonicalize().unwrap(), base.canonicalize().unwrap(), "{who}: {said}");
-        assert_eq!(said[who][4], Value::Null, "{who}: {said}");
+        assert_eq!(said[who][4], json!(environment), "{who}: {said}");
         assert_eq!(said[who][5], json!(recipe.join("pod")), "{who}: {said}");
     }
     // Read by the C library before there were any variables of the recipe, and again when there were.
