@@ -280,6 +280,7 @@ impl Edit {
     pub(super) fn prepare(self) -> Result<Prepared, Fault> {
         let (text, path) = (self.document.to_string(), self.home.config_file());
         let config = Config::of_home(&self.home, &text)?;
+        files::can_be_read(&path, text.len(), limits::CONFIG_BYTES_MAX)?;
         let mode = mode(&path, &config);
         durable::make_folder(self.home.config())?;
         let write = || -> io::Result<NamedTempFile> {

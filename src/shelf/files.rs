@@ -14,13 +14,24 @@ use sha2::{Digest as _, Sha256};
 use super::durable;
 use crate::{
     disk::open,
-    model::{Digest, Fault, StandIn, stand_in::HEAD_BYTES},
+    model::{Code, Digest, Fault, StandIn, stand_in::HEAD_BYTES},
 };
 
 /// Replaces (or makes) `path` with `bytes` in one step, with the folders above it.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     durable::make_folder(path.parent().unwrap_or(Path::new(".")))?;
     durable::replace(path, bytes)
+}
+
+/// Whether a file of Hob's that is to have `bytes` could be read again, of which Hob reads `max`.
+///
+/// Errors: `too_large`.
+pub(super) fn can_be_read(path: &Path, bytes: usize, max: u64) -> Result<(), Fault> {
+    if bytes as u64 <= max {
+        return Ok(());
+    }
+    Err(Fault::new(Code::TooLarge, format!("{} would have {bytes} bytes; at most {max} are read", path.display()))
+        .hint("`hob remove` recipes that nobody uses; nothing was changed"))
 }
 
 /// Digest and size of the file at `path`, read to its end.

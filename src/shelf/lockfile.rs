@@ -152,12 +152,14 @@ impl LockFile {
 
     /// Replaces the file in one step.
     ///
-    /// Errors: `invalid_config` while an entry cannot be read.
+    /// Errors: `invalid_config` while an entry cannot be read, `too_large` for what could not be read again.
     pub(super) fn write(&self, home: &Home) -> Result<(), Fault> {
         if let Some(damaged) = self.damaged.first() {
             return Err(damaged.fault.clone());
         }
-        files::replace(&home.lock_file(), self.text()?.as_bytes())
+        let (path, text) = (home.lock_file(), self.text()?);
+        files::can_be_read(&path, text.len(), limits::CONFIG_BYTES_MAX)?;
+        files::replace(&path, text.as_bytes())
     }
 
     pub fn entries(&self) -> &[LockEntry] {
@@ -193,5 +195,36 @@ impl LockFile {
             entry.key_ids.sort();
             entry.models.sort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let root = tempfile::tempdir().unwrap();
+        let home = Home::at(root.path());
+        let model = |at: usize| LockedModel { name: format!("{at:0255}"), sha256: Digest::of(b""), bytes: 1 };
+        let entry = |name: &str| LockEntry {
+            name: name.parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            remote: "main".to_owned(),
+            publisher: "lab".to_owned(),
+            key_ids: Vec::new(),
+            sha256: Digest::of(b""),
+            index_sha256: Digest::of(b""),
+            environment: None,
+            models: (0..limits::MODELS_MAX).map(model).collect(),
+        };
+        let mut lock = LockFile::default();
+        let written = (0..64).find_map(|at| {
+            lock.set(entry(&format!("lab/n{at}")));
+            lock.write(&home).err().map(|fault| (at, fault))
+        });
+        let (count, fault) = written.expect("so many recipes are too much for the file");
+        assert!(count > 4 && fault.code == Code::TooLarge && fault.message.contains("hob.lock would have"), "{count} {fault}");
+        assert_eq!(LockFile::read(&home).unwrap().entries().len(), count);
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{durable, staging::Staging, tree::take_write};
+use super::{durable, models::Identity, staging::Staging, tree::take_write};
 use crate::{
     disk::{make, open},
     model::{Fault, Home},
@@ -23,11 +23,35 @@ use crate::{
 /// A model's name, and the file that has its bytes.
 pub(super) type Named<'a> = (&'a str, PathBuf);
 
+/// How the name of an installed recipe's folder of models ends.
+const END: &str = ".models";
+
 /// Where an installed recipe that lies in `recipe` has its models.
 pub(super) fn beside(recipe: &Path) -> PathBuf {
     let mut path = recipe.as_os_str().to_owned();
-    path.push(".models");
+    path.push(END);
     path.into()
+}
+
+/// The files of the models of all versions of a recipe that lie in `versions`, as far as they can be read.
+pub(super) fn of_versions(versions: &Path) -> BTreeSet<Identity> {
+    let folders = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let mut left: Vec<_> = folders(versions).into_iter().filter(|path| path.to_string_lossy().ends_with(END)).collect();
+    let mut files = BTreeSet::new();
+    while let Some(path) = left.pop() {
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => left.extend(folders(&path)),
+            Ok(found) => drop(files.insert((found.dev(), found.ino()))),
+            Err(_) => {}
+        }
+    }
+    files
+}
+
+/// Which file it is, whatever it is called.
+pub(super) fn identity(path: &Path) -> io::Result<Identity> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// What is wrong with `folder` as the folder of these models, for people; the bytes of the files are not looked at.
@@ -65,8 +89,7 @@ pub(super) fn is_of(folder: &Path, models: &[Named]) -> bool {
 
 /// Whether two paths name one file.
 fn is_same(one: &Path, other: &Path) -> bool {
-    let of = |path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()));
-    matches!((of(one), of(other)), (Ok(one), Ok(other)) if one == other)
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Makes `folder`, which is not there yet, with these models in it; on the disk once this returns. All but `folder` itself, which may have to be
@@ -182,11 +205,11 @@ pub(super) struct Folders(Mutex<HashMap<PathBuf, Weak<Lent>>>);
 impl Folders {
     /// The folder with these models for the recipe folder `recipe`.
     pub fn of(&self, home: &Home, recipe: &Path, models: &[Named]) -> Result<Arc<Lent>, Fault> {
-        // The folder may be taken for another only by who changes the map, so it is held while one is made: of one recipe folder there are few.
-        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = || self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let of = models.iter().map(|(name, path)| state(name, path)).collect::<io::Result<Vec<_>>>();
         let of = of.map_err(|error| Fault::io(format!("reading the models of {}", recipe.display()), &error))?;
-        if let Some(lent) = known.get(recipe).and_then(Weak::upgrade).filter(|lent| lent.of == of)
+        let before = known().get(recipe).and_then(Weak::upgrade);
+        if let Some(lent) = before.filter(|lent| lent.of == of)
             && compare(&lent.folder(), models.iter().map(|(name, _)| *name)).is_ok_and(|difference| difference.is_none())
         {
             return Ok(lent);
@@ -195,7 +218,9 @@ impl Folders {
         let lent = Lent { staging, of };
         build(&lent.folder(), models)?;
         take_write(&lent.folder()).map_err(|error| Fault::io(format!("making the folder {}", lent.folder().display()), &error))?;
+        // Two calls may have made one each at a time, and each goes with its own.
         let lent = Arc::new(lent);
+        let mut known = known();
         known.retain(|_, lent| lent.strong_count() > 0);
         known.insert(recipe.to_owned(), Arc::downgrade(&lent));
         Ok(lent)

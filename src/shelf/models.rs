@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     disk::open,
-    model::{Code, Digest, Fault, Home, StandIn, progress},
+    model::{Code, Digest, Fault, Home, StandIn, limits, progress},
 };
 
 use super::{
@@ -44,6 +44,12 @@ pub struct Slot {
 /// Where the model of that digest lies.
 pub fn place(home: &Home, digest: Digest) -> PathBuf {
     home.models().join(digest.hex())
+}
+
+/// The models on the shelf, whole or altered.
+pub(super) fn all(home: &Home) -> Vec<Digest> {
+    let entries = fs::read_dir(home.models()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 fn lock(home: &Home, digest: Digest) -> PathBuf {
@@ -137,7 +143,7 @@ pub(super) fn is_there(what: &str, path: &Path) -> Result<(), Fault> {
 }
 
 /// Which file it is, whatever it is called: the numbers of its file system and of the file there.
-type Identity = (u64, u64);
+pub(super) type Identity = (u64, u64);
 
 /// What tells one state of a file from another without reading it: length, and when its bytes and its status changed.
 type Stamp = (u64, i64, i64, i64, i64);
@@ -165,7 +171,12 @@ impl Checked {
                 None => fault,
             }
         })?;
-        known().insert(identity, (stamp, digest));
+        let mut known = known();
+        // Files come and go in a long life.
+        if known.len() >= limits::MODELS_CHECKED_MAX {
+            known.clear();
+        }
+        known.insert(identity, (stamp, digest));
         Ok(())
     }
 }

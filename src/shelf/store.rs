@@ -183,11 +183,15 @@ fn give_back(home: &Home, entry: &LockEntry, discard: &Path) -> Result<Option<Di
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io(format!("removing {}", from.display()), &error)),
         _ => Ok(()),
     };
-    moved(&home.recipes().join(name.publisher()).join(name.name()), "recipe")?;
-    for model in &entry.models {
-        if !lock.entries().iter().any(|other| other.models.iter().any(|other| other.sha256 == model.sha256)) {
-            moved(&models::place(home, model.sha256), &model.sha256.hex())?;
-        }
+    let versions = home.recipes().join(name.publisher()).join(name.name());
+    // Also those of versions before: nothing else knows of them any more.
+    let had = model_folder::of_versions(&versions);
+    moved(&versions, "recipe")?;
+    let is_named = |digest: Digest| lock.entries().iter().any(|other| other.models.iter().any(|other| other.sha256 == digest));
+    let was_of = |digest: Digest| model_folder::identity(&models::place(home, digest)).is_ok_and(|file| had.contains(&file));
+    let older = models::all(home).into_iter().filter(|digest| was_of(*digest));
+    for digest in entry.models.iter().map(|model| model.sha256).chain(older).filter(|digest| !is_named(*digest)) {
+        moved(&models::place(home, digest), &digest.hex())?;
     }
     match entry.environment {
         Some(pin) if !lock.entries().iter().any(|other| other.environment.is_some_and(|other| other.digest == pin.digest)) => {

@@ -8,6 +8,9 @@ pub const MODEL_NAME_BYTES_MAX: usize = 255;
 /// Most parts of such a name: the file's own and those of the folders above it.
 pub const MODEL_NAME_PARTS_MAX: usize = 8;
 
+/// Model files of which one process remembers that it read them; beyond, it reads them again.
+pub const MODELS_CHECKED_MAX: usize = 65_536;
+
 /// Longest `from` of a `[[model]]`, in bytes; and of an address that a message shows.
 pub const MODEL_FROM_BYTES_MAX: usize = 2_048;
 

@@ -366,3 +366,32 @@ fn a_thousand_of_them_take_one_mount_and_no_descriptor_each() {
     ran.well();
     assert_eq!(ran.json(), json!({ "total": count * (count - 1) / 2, "mounts": 1 }));
 }
+
+#[test]
+fn what_versions_before_had_goes_with_the_recipe_and_what_another_has_stays() {
+    let scene = Scene::new();
+    let folder = recipe(scene.rig.folder.path(), "lab/files", None);
+    let first = scene.installed(&folder, "lab/files");
+    scene.installed(&recipe(scene.rig.folder.path(), "lab/other", None), "lab/other");
+    // The next version has one file more, one that is another, and not the licence.
+    let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+    let (data, sha256) = ("new weights", Digest::of(b"new weights"));
+    let at = manifest.find("[[model]]\nname = \"LICENSE\"").unwrap();
+    let end = manifest.find("[operations.run]").unwrap();
+    let more = format!("[[model]]\nname = \"new.bin\"\nsha256 = \"{sha256}\"\nbytes = {}\n\n", data.len());
+    let manifest = [&manifest[..at], &more, &manifest[end..]].concat().replace("version = \"0.1.0\"", "version = \"0.2.0\"");
+    put(&folder.join("recipe.toml"), manifest.as_bytes());
+    put(&folder.join("models/new.bin"), data.as_bytes());
+    scene.signed.publish(&folder);
+    scene.rig.hob(&["add", "lab/files"]).well();
+    assert_eq!(scene.rig.installed(), ["lab/files 0.2.0", "lab/other 0.1.0"]);
+    // Pods of the version before go on until their calls are done.
+    assert!(models_of(&first).join("LICENSE").is_file());
+    let kept = || fs::read_dir(scene.rig.home.join("data/models")).unwrap().count();
+    let others = MODELS.iter().map(|(_, text)| text).collect::<std::collections::BTreeSet<_>>().len();
+    assert_eq!(kept(), others + 1);
+    scene.rig.hob(&["remove", "lab/other"]).well();
+    assert!(models_of(&first).join("LICENSE").is_file());
+    scene.rig.hob(&["remove", "lab/files"]).well();
+    assert_eq!(kept(), 0);
+}
