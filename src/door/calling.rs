@@ -39,11 +39,15 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, json: bool) ->
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let done = async {
         let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &words, text)).await??;
-        let outcome = follow(running, words.stream, watch, interrupt).await.map_err(|fault| missing_here(fault, &words.recipe))?;
+        let outcome = follow(running, words.stream, watch, interrupt.as_mut()).await.map_err(|fault| missing_here(fault, &words.recipe))?;
         print(&outcome, &outs, json)
     };
     let done = done.await;
     if let Some(host) = host {
+        if done.is_ok() {
+            // The result is out; whoever does not want to wait for this interrupts it.
+            let _ = interruptible(interrupt.as_mut(), host.keep_caches()).await;
+        }
         host.shutdown().await;
     }
     done

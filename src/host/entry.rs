@@ -5,14 +5,14 @@ use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
-    Inner,
+    Inner, caches,
     sessions::Live,
     zygotes::{self, Forkable},
 };
 use crate::{
     glue::Prepared,
     model::{Code, Fault, Grants, Verified, recipe::PoolSpec, status::ZygoteStatus},
-    pod::{self, BoxFuture, Family, Pool, Seat, Spawner, Watcher},
+    pod::{self, BoxFuture, Cache, Family, Pool, Seat, Spawner, Watcher},
     shelf::{blocking, lockfile::EnvironmentPin},
 };
 
@@ -45,7 +45,15 @@ impl Entry {
 
     /// The same recipe with one pod that is forked from that zygote: to see whether it answers.
     pub fn on_trial(host: &Arc<Inner>, parts: &Parts, family: Family) -> Entry {
-        let pool = new_pool(host, parts, zygotes::trial_pool(), Some(family), None);
+        Entry::with_pool(parts, new_pool(host, parts, zygotes::trial_pool(), Trial::Forked(family), None))
+    }
+
+    /// The same recipe with one pod that nobody but its host asks for anything, for what its libraries keep.
+    pub fn that_gives_its_cache(host: &Arc<Inner>, parts: &Parts) -> Entry {
+        Entry::with_pool(parts, new_pool(host, parts, zygotes::trial_pool(), Trial::GivesCache, None))
+    }
+
+    fn with_pool(parts: &Parts, pool: Pool) -> Entry {
         Entry { parts: parts.clone(), prepared: OnceCell::new(), pool: OnceLock::from(pool), checks: Arc::new(Semaphore::new(1)) }
     }
 
@@ -97,25 +105,34 @@ impl Entry {
     /// The recipe's pods; none for a recipe that is glue alone.
     pub fn pool(&self, host: &Arc<Inner>) -> Option<&Pool> {
         let spec = &self.parts.recipe.manifest().pod.as_ref()?.pool;
-        Some(self.pool.get_or_init(|| new_pool(host, &self.parts, spec.clone(), None, None)))
+        Some(self.pool.get_or_init(|| new_pool(host, &self.parts, spec.clone(), Trial::No, None)))
     }
 
     /// A pool of its own for a session: one pod, for as long as the session keeps it.
     pub fn session_pool(&self, host: &Arc<Inner>, session: Weak<Live>) -> Pool {
         let spec = self.parts.recipe.manifest().pod.as_ref().map(|pod| pod.pool.clone());
         let spec = PoolSpec { min: 0, max: 1, idle_timeout_ms: spec.map_or(1, |spec| spec.idle_timeout_ms) };
-        new_pool(host, &self.parts, spec, None, Some(session))
+        new_pool(host, &self.parts, spec, Trial::No, Some(session))
     }
 
     /// A pool of its own for one call: its pod is fresh, and goes when the call is over.
     pub fn one_shot(&self, host: &Arc<Inner>) -> Option<Pool> {
         let spec = &self.parts.recipe.manifest().pod.as_ref()?.pool;
-        Some(new_pool(host, &self.parts, PoolSpec { min: 0, max: 1, ..spec.clone() }, None, None))
+        Some(new_pool(host, &self.parts, PoolSpec { min: 0, max: 1, ..spec.clone() }, Trial::No, None))
     }
 }
 
-/// A pool for a recipe. `trial`: the zygote that its pods are forked from, whatever is known of it.
-fn new_pool(host: &Arc<Inner>, parts: &Parts, spec: PoolSpec, trial: Option<Family>, session: Option<Weak<Live>>) -> Pool {
+/// What is tried with a pool's pods.
+enum Trial {
+    No,
+    /// They are forked from this zygote, whatever is known of it.
+    Forked(Family),
+    /// They are started, and give what their libraries keep.
+    GivesCache,
+}
+
+/// A pool for a recipe.
+fn new_pool(host: &Arc<Inner>, parts: &Parts, spec: PoolSpec, trial: Trial, session: Option<Weak<Live>>) -> Pool {
     let concurrency = parts.recipe.manifest().pod.as_ref().map_or(1, |pod| pod.concurrency);
     let source = Source { host: Arc::downgrade(host), parts: parts.clone(), trial, session };
     let pool = Pool::new(parts.recipe.clone(), spec, concurrency, Arc::new(source));
@@ -128,7 +145,7 @@ struct Source {
     /// Not kept: the host has the recipe, which has its pods.
     host: Weak<Inner>,
     parts: Parts,
-    trial: Option<Family>,
+    trial: Trial,
     /// Not kept either: it has the pool.
     session: Option<Weak<Live>>,
 }
@@ -154,8 +171,16 @@ impl Spawner for Source {
                 })
                 .await?;
             }
-            let family = self.trial.clone().or_else(|| parts.forkable.family());
-            let starts = family.is_none().then(|| (program.clone(), environment.clone()));
+            let (family, gives_cache) = match &self.trial {
+                Trial::No => (parts.forkable.family(), false),
+                Trial::Forked(family) => (Some(family.clone()), false),
+                Trial::GivesCache => (None, true),
+            };
+            let (cache, key) = match gives_cache {
+                true => (Cache::Given, None),
+                false => caches::of_pod(&host, parts, &program, environment.as_ref()).await?,
+            };
+            let starts = (family.is_none() && !gives_cache).then(|| (program.clone(), environment.clone()));
             let watcher = host.pods.start(&host.home, seat, |folder, incarnation, scratch| pod::Spec {
                 tenant: Some(host.places.enter(parts.recipe.manifest(), parts.recipe.digest(), &incarnation, session.is_some())),
                 recipe: parts.recipe.clone(),
@@ -169,9 +194,13 @@ impl Spawner for Source {
                 incarnation,
                 grants: parts.grants.clone(),
                 session,
+                cache,
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],
             })?;
+            if let Some(key) = key {
+                caches::look_after(&host, parts, key, &watcher);
+            }
             if let Some((program, environment)) = starts {
                 // This pod is started. Perhaps the next one need not be.
                 zygotes::consider(&host, parts, program, environment, &watcher);

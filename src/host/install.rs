@@ -28,6 +28,7 @@ use crate::{
         load::{Report, folder_manifest},
         lockfile::{EnvironmentPin, LockEntry, LockedModel},
         models::{self, Claim},
+        pod_caches,
         python::{self, Python},
         repository::{Client, ModelTarget, Pinned, Remote, Resolved, Trust},
         revoked::{self, Mark},
@@ -222,6 +223,8 @@ impl Host {
     /// Errors: `recipe_not_found`.
     pub async fn remove(&self, name: &RecipeName) -> Result<(), Fault> {
         self.0.shelf.remove(name, &self.0.progress).await?;
+        let (home, gone) = (self.0.home.clone(), name.clone());
+        blocking(move || pod_caches::remove(&home, &gone)).await?;
         self.0.catalogue.refresh(&self.0)
     }
 

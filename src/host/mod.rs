@@ -23,6 +23,7 @@ use crate::{
 };
 
 pub mod blobs;
+mod caches;
 mod catalogue;
 pub(crate) mod compiler;
 mod compiling;
@@ -90,6 +91,7 @@ pub(crate) struct Inner {
     /// Who may have models loaded.
     places: pod::Places,
     zygotes: zygotes::Zygotes,
+    caches: caches::Caches,
     sessions: sessions::Sessions,
     /// It lives long enough for a zygote to be worth its while.
     forks: bool,
@@ -166,6 +168,7 @@ impl Host {
                 pods: Default::default(),
                 places,
                 zygotes: Default::default(),
+                caches: Default::default(),
                 sessions: Default::default(),
                 forks: config.forks,
                 without: config.without,
@@ -270,6 +273,13 @@ impl Host {
             return Ok(recipe);
         }
         Ok(RecipeRef::Name(self.0.catalogue.provider(&self.0, word).await?))
+    }
+
+    /// Keeps what libraries in pods compiled, for the next host of this home: to be called when all calls are over, before
+    /// [`Host::shutdown`]. Where pods may be forked a host does so by itself. It takes as long as a pod needs to load once more,
+    /// the first time that a version of a recipe is called; else nothing. Dropping the future leaves it undone.
+    pub async fn keep_caches(&self) {
+        caches::before_end(&self.0).await;
     }
 
     /// Takes no more calls, lets the accepted ones finish (for [`limits::SHUTDOWN_DRAIN_MS`] at most), stops every pod and waits until no

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     model::{
-        Code, Fault, Home,
+        Code, Fault, Home, Verified,
         limits::SHUTDOWN_MS,
         status::{LogLine, PodStatus, PoolStatus},
     },
@@ -96,6 +96,11 @@ impl Pods {
 
     fn pools(&self) -> Vec<Pool> {
         self.known().pools.iter().filter_map(WeakPool::upgrade).collect()
+    }
+
+    /// A pool of that recipe, as it was verified that time.
+    pub fn pool_of(&self, recipe: &Arc<Verified>) -> Option<Pool> {
+        self.pools().into_iter().find(|pool| pool.is_of(recipe))
     }
 
     /// Every pool in use, with its pods.

@@ -313,13 +313,20 @@ struct Input {
     input: Value,
 }
 
-/// Has a forked pod answer a case of the recipe that ends well; without one, it has to become ready.
+/// Whether a forked pod answers a case of the recipe.
 ///
 /// Errors: a text for people. What the recipe itself answers, be it a fault of its own, is an answer: it did not hang and did not crash.
 async fn canary(host: &Arc<Inner>, parts: &Parts, family: &Family) -> Result<(), String> {
+    let trial = Arc::new(Entry::on_trial(host, parts, family.clone()));
+    try_case(host, parts, &trial).await
+}
+
+/// Has a pod of `trial` answer a case of the recipe that ends well; without one, it has to become ready. At most [`ZYGOTE_CANARY_MS`].
+///
+/// Errors: as [`canary`].
+pub async fn try_case(host: &Arc<Inner>, parts: &Parts, trial: &Arc<Entry>) -> Result<(), String> {
     let recipe = parts.recipe.clone();
     let case = blocking(move || Ok(first_case(&recipe))).await.ok().flatten();
-    let trial = Arc::new(Entry::on_trial(host, parts, family.clone()));
     let tried = async {
         match case {
             Some(case) => {
@@ -332,11 +339,11 @@ async fn canary(host: &Arc<Inner>, parts: &Parts, family: &Family) -> Result<(),
                     std::future::pending::<()>().await
                 };
                 tokio::select! {
-                    done = run::of(host, &trial, call, events, Instant::now(), &mut record) => done.map(drop),
+                    done = run::of(host, trial, call, events, Instant::now(), &mut record) => done.map(drop),
                     () = drain => Ok(()),
                 }
             }
-            None => becomes_ready(host, &trial).await,
+            None => becomes_ready(host, trial).await,
         }
     };
     match timeout(Duration::from_millis(ZYGOTE_CANARY_MS), tried).await {

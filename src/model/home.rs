@@ -118,6 +118,10 @@ impl Home {
     pub fn compile_cache(&self) -> PathBuf {
         self.cache.join("wasmtime")
     }
+    /// `<publisher>/<name>/<key>/`: what libraries in a recipe's pods keep for its next pods.
+    pub fn pod_caches(&self) -> PathBuf {
+        self.cache.join("pods")
+    }
     /// `uv`'s package cache.
     pub fn uv_cache(&self) -> PathBuf {
         self.cache.join("uv")

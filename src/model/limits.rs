@@ -3,6 +3,7 @@
 //! A queue, frame, file or wait that is not bounded by a constant of this file is a bug.
 
 mod blobs;
+mod caches;
 mod confinement;
 mod environments;
 mod home;
@@ -14,6 +15,7 @@ mod serve;
 mod sessions;
 
 pub use blobs::*;
+pub use caches::*;
 pub use confinement::*;
 pub use environments::*;
 pub use home::*;

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{
     devices::Gpu,
-    process::{Program, Spec},
+    process::{Cache, Program, Spec},
     seccomp::{self, Who},
     settings::{self, CERTIFICATES, Found, SETTINGS},
     vitals,
@@ -195,6 +195,7 @@ struct Subject<'a> {
     folder: &'a Path,
     /// Where its models are.
     models: Option<&'a Path>,
+    cache: Option<&'a Path>,
     pod: Option<&'a PodSpec>,
     /// What its processes are to stay below, where that is known.
     memory: Option<u64>,
@@ -215,6 +216,10 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
         recipe: Some(&spec.recipe),
         folder: spec.recipe.folder(),
         models: spec.recipe.models_folder(),
+        cache: match &spec.cache {
+            Cache::From(folder) => Some(folder),
+            _ => None,
+        },
         pod: manifest.pod.as_ref(),
         memory: manifest.pod.as_ref().and_then(|pod| pod.memory_bytes),
         grants: &spec.grants,
@@ -235,6 +240,7 @@ pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[St
         recipe: None,
         folder: keeper.parent().unwrap_or(keeper),
         models: None,
+        cache: None,
         pod: None,
         memory: None,
         grants: &Grants::default(),
@@ -257,6 +263,7 @@ pub fn compiler_plan(program: &Program, keeper: &Path, folder: &Path, packages: 
         recipe: None,
         folder: keeper.parent().unwrap_or(keeper),
         models: None,
+        cache: None,
         pod: None,
         memory: Some(BYTECODE_MEMORY_BYTES),
         grants: &Grants { permissions, reduced: false },
@@ -287,6 +294,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     programs.push(subject.folder.to_owned());
     let mut read: Vec<PathBuf> = above(subject.keeper, 2).into_iter().collect();
     read.extend(subject.models.map(Path::to_owned));
+    read.extend(subject.cache.map(Path::to_owned));
     read.extend(system.settings.paths.iter().cloned());
     let mut links = system.links();
     if network {

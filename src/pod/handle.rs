@@ -148,6 +148,8 @@ pub(super) struct Shared {
     pub streams: AtomicBool,
     /// Whether it answered an ask well.
     pub was_useful: AtomicBool,
+    /// Whether its libraries keep something on disk.
+    pub caches: watch::Sender<bool>,
     pub last_fault: Mutex<Option<Fault>>,
     pub log: Arc<Log>,
     inbox: Mutex<Inbox>,
@@ -195,6 +197,7 @@ impl Shared {
             in_group: AtomicBool::new(false),
             streams: AtomicBool::new(false),
             was_useful: AtomicBool::new(false),
+            caches: watch::Sender::new(false),
             last_fault: Mutex::new(None),
             log: Arc::new(Log::default()),
             inbox: Mutex::default(),
@@ -304,6 +307,17 @@ impl Watcher {
     /// Whether it took, or could have taken, an ask.
     pub fn was_ready(&self) -> bool {
         self.shared.was_ready.load(Ordering::Acquire)
+    }
+
+    /// Whether its libraries keep something on disk that the next pod could begin with; waits until they do or it is over. Cancel-safe.
+    pub async fn caches(&self) -> bool {
+        let (mut caches, mut buried) = (self.shared.caches.subscribe(), self.buried.clone());
+        tokio::select! {
+            // Biased: what a pod said before its end counts.
+            biased;
+            said = caches.wait_for(|caches| *caches) => said.is_ok(),
+            _ = buried.wait_for(|buried| *buried) => *self.shared.caches.borrow(),
+        }
     }
 
     /// Reads its memory from the system: some tens of microseconds for each process.

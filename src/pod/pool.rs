@@ -294,6 +294,11 @@ impl Pool {
         self.0.name()
     }
 
+    /// Whether it is of that very recipe.
+    pub fn is_of(&self, recipe: &Arc<Verified>) -> bool {
+        Arc::ptr_eq(&self.0.recipe, recipe)
+    }
+
     /// From now on every ask is refused.
     pub fn refuse_all(&self) {
         self.0.book().closed = true;

@@ -44,6 +44,19 @@ pub struct Program {
 /// Something that must not go away while the pod lives, e.g. a lock on its environment.
 pub type Keeps = Box<dyn std::fmt::Debug + Send + Sync>;
 
+/// What is done with the folder in which a pod's libraries keep what they made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cache {
+    /// Nothing.
+    Unused,
+    /// It begins with a copy of this folder.
+    From(PathBuf),
+    /// It is empty, and the pod says when that changes: [`Watcher::caches`](super::Watcher::caches).
+    Told,
+    /// It is empty, and the pod gives what is in it when it is asked.
+    Given,
+}
+
 /// All that a pod needs to be started.
 #[derive(Debug)]
 pub struct Spec {
@@ -67,6 +80,8 @@ pub struct Spec {
     pub grants: Arc<Grants>,
     /// The session that it belongs to.
     pub session: Option<super::sessions::Session>,
+    /// What its libraries begin with, and what becomes of what they keep.
+    pub cache: Cache,
     /// Its claim to a place for its models.
     pub tenant: Option<super::tenancy::Tenant>,
     /// Dropped when no process of the pod is left.

@@ -132,6 +132,7 @@ impl Driver {
             }
             FromPod::Ready => self.step(Event::Ready),
             FromPod::Unloaded => self.step(Event::Unloaded),
+            FromPod::Caches => self.shared.caches.send_modify(|caches| *caches = true),
             FromPod::Failed(fault) => {
                 let fault = self.could_not_load(fault);
                 let fault = self.with_tail(fault, 0);

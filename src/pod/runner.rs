@@ -22,6 +22,7 @@ const FILES: &[(&str, &str)] = &[
     ("answers.py", include_str!("../../python/src/hob_pod/answers.py")),
     ("asks.py", include_str!("../../python/src/hob_pod/asks.py")),
     ("blob.py", include_str!("../../python/src/hob_pod/blob.py")),
+    ("cache.py", include_str!("../../python/src/hob_pod/cache.py")),
     ("clerk.py", include_str!("../../python/src/hob_pod/clerk.py")),
     ("compiling.py", include_str!("../../python/src/hob_pod/compiling.py")),
     ("control.py", include_str!("../../python/src/hob_pod/control.py")),

@@ -13,6 +13,7 @@ use super::{
     handle::Reply,
     hands::Outgoing,
     lane::Lane,
+    process::Cache,
     regions::{Copying, New, Placing},
     state::{AskId, Event},
     variables,
@@ -22,7 +23,7 @@ use crate::model::{
     Code, Fault,
     limits::{
         BLOB_FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, CHUNK_CREDIT, FRAME_BYTES_MAX, LANE_WAITING_BYTES_MAX,
-        LANE_WAITING_DESCRIPTORS_MAX, LANE_WAITING_MS,
+        LANE_WAITING_DESCRIPTORS_MAX, LANE_WAITING_MS, POD_CACHE_BYTES_MAX, POD_CACHE_FILES_MAX,
     },
     recipe::Runtime,
 };
@@ -84,6 +85,19 @@ impl Driver {
                 json: restore.json,
             }),
         });
+        let cache = match &self.spec.cache {
+            Cache::Unused => None,
+            cache => Some(wire::CacheWire {
+                from: match cache {
+                    Cache::From(folder) => folder.to_str(),
+                    _ => None,
+                },
+                tells: *cache == Cache::Told,
+                gives: *cache == Cache::Given,
+                bytes_max: POD_CACHE_BYTES_MAX,
+                files_max: POD_CACHE_FILES_MAX,
+            }),
+        };
         let start = Control::Start(Box::new(wire::Start {
             protocol: PROTOCOL,
             incarnation: &self.spec.incarnation,
@@ -104,6 +118,7 @@ impl Driver {
             warm_up: manifest.pod.as_ref().and_then(|pod| pod.warm_up.as_deref()),
             operations,
             session,
+            cache,
         }));
         let start = wire::control(&start);
         if self.data.is_none() && self.spec.session.as_ref().is_some_and(|session| session.restore.is_some()) {

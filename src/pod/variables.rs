@@ -32,7 +32,11 @@ const FIXED: [(&str, &str); 6] = [
 ];
 
 /// Each names the scratch folder: what programs make of their own lies there, whatever they call it.
-const PLACES: [&str; 5] = ["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "HF_HOME"];
+const PLACES: [&str; 4] = ["HOME", "TMPDIR", "XDG_RUNTIME_DIR", "HF_HOME"];
+
+/// Where below it libraries keep what they made for their next start (`cache.py` has the same name), also those that do not heed the first of these.
+const CACHES: [(&str, &str); 3] =
+    [("XDG_CACHE_HOME", ".cache"), ("TRITON_CACHE_DIR", ".cache/triton"), ("TORCHINDUCTOR_CACHE_DIR", ".cache/torchinductor")];
 
 /// Numbers of threads of numeric libraries, each of which reads its own as it is loaded.
 const THREADS: [&str; 4] = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"];
@@ -42,6 +46,7 @@ const THREADS: [&str; 4] = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 fn common(program: &Program, python: bool, has_root: bool, scratch: &Path, threads: u32) -> Vec<(&'static str, String)> {
     let mut variables: Vec<_> = FIXED.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     variables.extend(PLACES.iter().map(|name| (*name, scratch.display().to_string())));
+    variables.extend(CACHES.iter().map(|(name, below)| (*name, scratch.join(below).display().to_string())));
     variables.extend(THREADS.iter().map(|name| (*name, threads.to_string())));
     // As a shell in which somebody said `activate`: `python3` is the pod's own, and what its packages installed to be run is found.
     let bin = program.python.parent();

@@ -67,7 +67,7 @@ fn assert_says(parsed: &FromPod, message: &Value, name: &str) {
         FromPod::Room { bytes } => assert_eq!(message["bytes"], *bytes, "{name}"),
         FromPod::Back { regions } | FromPod::Dropped { regions } => assert_eq!(message["regions"], Value::from(regions.clone()), "{name}"),
         FromPod::Started { unloads } => assert_eq!(message["unloads"].as_bool().unwrap_or(false), *unloads, "{name}"),
-        FromPod::Checkpoint(Checkpoint::Closed) | FromPod::Ready | FromPod::Unloaded => {}
+        FromPod::Checkpoint(Checkpoint::Closed) | FromPod::Ready | FromPod::Unloaded | FromPod::Caches => {}
     }
 }
 
@@ -80,6 +80,7 @@ fn good_frames_decode_to_what_they_say() {
         "started",
         "ready",
         "unloaded",
+        "caches",
         "failed",
         "pong",
         "log",

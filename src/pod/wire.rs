@@ -51,7 +51,26 @@ pub struct Start<'a> {
     pub operations: BTreeMap<&'a str, OperationWire>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionWire<'a>>,
+    /// None for a pod whose libraries keep nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheWire<'a>>,
 }
+
+/// What becomes of a pod's cache folder.
+#[derive(Debug, Serialize)]
+pub struct CacheWire<'a> {
+    /// A folder that it begins with a copy of.
+    pub from: Option<&'a str>,
+    /// It says `caches` once something is in it.
+    pub tells: bool,
+    /// It answers the operation [`GIVE_CACHE`].
+    pub gives: bool,
+    pub bytes_max: u64,
+    pub files_max: usize,
+}
+
+/// What a pod is asked for the content of its cache. No operation of a recipe can have this name.
+pub const GIVE_CACHE: &str = "hob:cache";
 
 /// The session that a pod belongs to.
 #[derive(Debug, Serialize)]
@@ -301,6 +320,8 @@ pub enum FromPod {
     },
     Ready,
     Unloaded,
+    /// Something is in its cache folder.
+    Caches,
     Failed(Fault),
     Pong {
         seq: u64,
@@ -503,6 +524,7 @@ impl FromPod {
             "started" => FromPod::Started { unloads: flat.unloads },
             "ready" => FromPod::Ready,
             "unloaded" => FromPod::Unloaded,
+            "caches" => FromPod::Caches,
             "failed" => FromPod::Failed(fault(flat.fault.ok_or_else(|| missing("fault"))?)),
             "pong" => FromPod::Pong { seq: flat.seq.ok_or_else(|| missing("seq"))?, asks: flat.asks.ok_or_else(|| missing("asks"))? },
             "log" => FromPod::Log { level: flat.level.unwrap_or_default(), message: flat.message.ok_or_else(|| missing("message"))? },

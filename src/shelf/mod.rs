@@ -19,6 +19,7 @@ mod metadata_store;
 mod model_folder;
 pub mod models;
 mod origin;
+pub mod pod_caches;
 pub(crate) mod process;
 pub mod python;
 pub mod rehearsal;

@@ -4,6 +4,7 @@
 //! what is left on the disk.
 
 mod besieged;
+mod caches;
 pub mod calling;
 mod compiling;
 pub mod damaged;

@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 
-from . import asks, control, faults, regions, residency, serving, sessions, wire
+from . import asks, cache, control, faults, regions, residency, serving, sessions, wire
 
 #: Methods of a pod that the runner calls itself, so that no operation may have their names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
@@ -83,6 +83,9 @@ class Runner:
         asks.Work.credit = start.get("chunk_credit")
         self.control.title = self.title
         self.control.listen(start["frame_bytes_max"])
+        cache.make(start["scratch"])
+        wanted = start.get("cache")
+        self.cache = None if wanted is None else cache.Cache(start["scratch"], wanted, self.control.send)
         self._set_up_imports()
         os.chdir(start["scratch"])
         self._become()
@@ -131,6 +134,11 @@ class Runner:
             self.control.wait_for_load()
             doing = None
             resident.bring(self.control.gpu, self.control.lever)
+            if self.cache is not None:
+                if self.cache.gives:
+                    self.server.operations[cache.GIVE] = serving.Operation(self.cache.content, False, False, False, False)
+                if self.cache.look():
+                    self.server.cache = self.cache
             if self.restored is not None:
                 doing = f"`restore` of `{entry}`"
                 sessions.restore(pod, self.start, self.restored)

@@ -38,6 +38,7 @@ class Server:
         self.operations = {}
         self.regions = None  # memory that the host shares with this pod
         self.models = None  # lets go of them, and loads them again, for a class that can
+        self.cache = None  # whether the author's libraries keep something on disk, while that is looked for
         self.places = None  # where the author's code runs with concurrency above 1
         self.lane = lane.Lane(sock)
         self.answers = answers.Answers(start, pod_folder)
@@ -180,6 +181,8 @@ class Server:
         return self._only_wanted(work, parts)
 
     def _outputs(self, work, value):
+        if self.cache is not None and not self.cache.look():
+            self.cache = None
         if work.batch:
             return self.answers.outputs(work, value)
         work.outgoing = []
