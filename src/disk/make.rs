@@ -69,6 +69,13 @@ pub fn temporary(folder: &Path, prefix: &str, mode: u32) -> io::Result<NamedTemp
     Ok(file)
 }
 
+/// A file without a name on the disk of `folder`, its owner's alone: gone when it is closed, however that comes.
+pub fn unnamed(folder: &Path) -> io::Result<File> {
+    let file = tempfile::tempfile_in(folder)?;
+    file.set_permissions(fs::Permissions::from_mode(PRIVATE_FILE))?;
+    Ok(file)
+}
+
 /// A folder of a fresh name in `folder` that its owner alone may enter, deleted on drop unless it is kept.
 pub fn temporary_folder(folder: &Path, prefix: &str, random: usize) -> io::Result<TempDir> {
     let private = fs::Permissions::from_mode(PRIVATE_FOLDER);

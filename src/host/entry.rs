@@ -187,6 +187,7 @@ impl Spawner for Source {
                 program,
                 keeper: host.keeper.clone(),
                 clerk: host.clerk.clone(),
+                spools: host.spools.clone(),
                 scratch: folder.to_owned(),
                 dossiers: host.home.dossiers(),
                 family,

@@ -88,6 +88,7 @@ pub(crate) struct Inner {
     /// Lends files to pods.
     clerk: pod::Clerk,
     pods: pods::Pods,
+    spools: Arc<pod::Spools>,
     /// Who may have models loaded.
     places: pod::Places,
     zygotes: zygotes::Zygotes,
@@ -166,6 +167,7 @@ impl Host {
                 clerk: pod::Clerk::new(&keeper, &config.without),
                 keeper,
                 pods: Default::default(),
+                spools: Default::default(),
                 places,
                 zygotes: Default::default(),
                 caches: Default::default(),

@@ -67,12 +67,21 @@ impl Ask {
     /// The next reply; none after the last. Cancel-safe.
     pub async fn next(&mut self) -> Option<Reply> {
         if let Some(chunks) = &mut self.chunks {
-            if let Some((payload, weight)) = chunks.take().await {
-                self.taken += weight;
-                if self.taken >= CHUNK_CREDIT / 2 {
-                    self.pool.credit(self.ticket, std::mem::take(&mut self.taken));
+            match chunks.take().await {
+                Ok(Some((payload, weight))) => {
+                    self.taken += weight;
+                    if self.taken >= CHUNK_CREDIT / 2 {
+                        self.pool.credit(self.ticket, std::mem::take(&mut self.taken));
+                    }
+                    return Some(Reply::Chunk(payload));
                 }
-                return Some(Reply::Chunk(payload));
+                // A stream with a hole is none: as if its caller had gone.
+                Err(fault) => {
+                    self.chunks = None;
+                    self.leave();
+                    return Some(Reply::Fault(fault));
+                }
+                Ok(None) => {}
             }
             // The driver lets go of this end before it sends the last reply.
             self.chunks = None;
@@ -86,13 +95,19 @@ impl Ask {
     }
 }
 
-impl Drop for Ask {
-    fn drop(&mut self) {
-        if !self.over {
+impl Ask {
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.over, true) {
             // First, so that nobody puts it back meanwhile for a caller that is gone.
             self.end.close();
             self.pool.leave(self.ticket);
         }
+    }
+}
+
+impl Drop for Ask {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -4,7 +4,7 @@
 //! together), `restarts.rs` and `poison.rs` say how. `driver.rs` owns one pod and performs what `state.rs` decides; `sending.rs` and `burial.rs`
 //! are its first and its last words. `frame.rs` and `wire.rs` say what is on the sockets, `process.rs` starts and signals, `log.rs` keeps what
 //! the process prints. What outlives a pod, or must find it again: `page.rs`, `registry.rs`, `dossier.rs`; `vitals.rs` reads what the kernel says, `unseen.rs`
-//! counts the memory that no mapping shows.
+//! counts the memory that no mapping shows. What a caller has not taken of a stream waits in `spool.rs`, and in `spill.rs` on the disk; `crowding.rs` says when.
 //! What a pod is given of the machine: `egress.rs` is its way out to the network names that it was granted, `clerk.rs` lends it files, `devices.rs` names those of a
 //! GPU, `cgroup.rs` holds it to its memory; `residency.rs` decides whose models are loaded, `tenancy.rs` asks and tells it, `machine.rs` says what there is. What is around it: `confine.rs` and `seccomp.rs` say what it may do, `family.rs` has the pods that are
 //! forked rather than started, `compiling.rs` has sources compiled within the same walls, `doctor.rs` finds out what the machine can do of all that.
@@ -50,6 +50,7 @@ mod seccomp;
 mod sending;
 mod sessions;
 mod settings;
+mod spill;
 mod spool;
 mod starting;
 mod state;
@@ -84,5 +85,6 @@ pub use registry::reap;
 pub use runner::unpack as unpack_runner;
 pub use seat::Seat;
 pub use sessions::{Keep, Restore, Session};
+pub use spill::Spools;
 pub use tenancy::{Places, Tenant};
 pub use wire::{GIVE_CACHE, Payload};

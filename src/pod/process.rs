@@ -66,6 +66,8 @@ pub struct Spec {
     pub keeper: PathBuf,
     /// Who lends it files.
     pub clerk: Clerk,
+    /// What its streams' callers have not taken, of all pods of this host.
+    pub spools: Arc<super::spill::Spools>,
     /// A folder of the pod's own; made at start, removed at the end.
     pub scratch: PathBuf,
     /// Where the dossier of its crash goes.

@@ -330,7 +330,7 @@ impl Driver {
         hand.owed += payload.weight();
         pending.gave = true;
         if let Some(chunks) = &pending.chunks {
-            chunks.give(payload);
+            chunks.give(payload, &self.spec.spools);
         }
         self.is_behind |= hand.owed >= CHUNK_CREDIT / 2;
         None

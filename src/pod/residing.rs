@@ -281,6 +281,8 @@ impl Driver {
     fn yields(&mut self) {
         if matches!(self.state, State::Serving(_)) {
             self.residing.yields = true;
+            // A caller that reads slowly must not keep it from others.
+            self.is_behind = true;
             self.seat.yields();
             self.leave_place();
         }

@@ -202,6 +202,26 @@ async fn two_rows_of_ordinary_calls_take_turns_and_not_a_load_for_each_ask() {
     rig.close().await;
 }
 
+/// The one who waits is of another recipe, and no pod of the stream's own pool is wanted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deaf_reader_keeps_the_place_of_its_pod_from_no_other_recipe() {
+    let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;
+    let source =
+        "class Subject:\n    def run(self, input):\n        for n in range(input):\n            yield {'n': n, 'pad': 'x' * 100_000}\n";
+    let deaf = rig.pool("deaf", source, "residency = { gpu_bytes = 1073741824 }", "streaming = true\ndeadline_ms = 60000");
+    let other = model(&rig, "other", 5, UNLOADS, "gpu_bytes = 1073741824");
+    let mut running = rig.host.start(call(&deaf, json!(300)));
+    within(10, "the stream is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy")).await;
+    assert_eq!(who(&rig, &other).await["loads"], json!(1));
+    for wanted in 0..300 {
+        let Some(hob::model::Event::Chunk { data, .. }) = running.next().await else { panic!("chunk {wanted} is missing") };
+        assert_eq!(data["n"], wanted);
+    }
+    running.outcome().await.unwrap();
+    never_two_at_once(&rig.host.residency_events());
+    rig.close().await;
+}
+
 #[tokio::test]
 async fn whoever_waits_for_a_place_in_vain_takes_it_from_nobody() {
     let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;

@@ -24,8 +24,8 @@ use super::{Server, audience::Audience, body::whole, header, refused, response};
 use crate::{
     door::lines::{self, CallBody},
     host::Running,
-    model::{Call, Code, Document, Fault, Outcome, RecipeRef, limits},
-    shelf::reading,
+    model::{Call, Code, Document, Event, Fault, Outcome, RecipeRef, limits},
+    shelf::{blocking, reading},
 };
 
 /// `POST /v1/recipes/{publisher}/{name}/{operation}`: the input is the body, the output is the response's.
@@ -125,7 +125,7 @@ impl EventLines {
 async fn step(mut running: Box<Running>, audience: Audience) -> Step {
     let last_line = |outcome: &Result<Outcome, Fault>| lines::last_line(outcome, |fault| audience.told(fault));
     match timeout(Duration::from_millis(limits::SERVE_BEAT_MS), running.next()).await {
-        Ok(Some(event)) => match lines::event_line(&event) {
+        Ok(Some(event)) => match event_line(event).await {
             Ok(line) => (line, Some(running)),
             // What no line can hold ends the call, which is dropped here.
             Err(fault) => (last_line(&Err(fault)), None),
@@ -133,6 +133,14 @@ async fn step(mut running: Box<Running>, audience: Audience) -> Step {
         Ok(None) => (last_line(&running.outcome().await), None),
         // Nothing to tell, and still here.
         Err(_) => (b"\n".to_vec(), Some(running)),
+    }
+}
+
+/// As [`lines::event_line`]; what is not in memory may be on the disk, which is read where nobody else waits.
+async fn event_line(event: Event) -> Result<Vec<u8>, Fault> {
+    match &event {
+        Event::Chunk { blobs, .. } if blobs.iter().any(|blob| blob.store().is_some()) => blocking(move || lines::event_line(&event)).await,
+        _ => lines::event_line(&event),
     }
 }
 

@@ -27,14 +27,29 @@ pub const POD_NUMBERS_MAX: usize = 1 << 18;
 /// A blob of a frame below this size in bytes is copied out of it: it must not keep a whole read buffer in memory.
 pub const BLOB_COPY_BYTES_MAX: usize = 16 << 10;
 
-/// What is kept of a stream whose caller is slow while others wait for its pod, in bytes of JSON and of blobs.
+/// What is kept in memory of a stream whose caller is slow while others wait for its pod, in bytes of JSON and of blobs; what comes after goes to the disk.
 pub const STREAM_KEPT_BYTES_MAX: u64 = 16 << 20;
 
-/// What is kept of all streams of a host together, in bytes; over it, no stream is kept further.
+/// What is kept in memory of all streams of a host together, in bytes; over it, every stream's next chunks go to the disk.
 pub const STREAMS_KEPT_BYTES_MAX: u64 = 256 << 20;
 
 /// What a chunk counts among these beside its data, and each of its blobs: what holds it, in bytes.
 pub const CHUNK_KEPT_BYTES: u64 = 256;
+
+/// What one stream may have on the disk, in bytes, with the blobs that were read from there and are still held.
+pub const STREAM_SPILLED_BYTES_MAX: u64 = 256 << 20;
+
+/// What all streams of a host may have on the disk together, in bytes.
+pub const STREAMS_SPILLED_BYTES_MAX: u64 = 2 << 30;
+
+/// How much of a stream is read back from the disk at once, in bytes; a single larger chunk is read alone.
+pub const SPILL_READ_BYTES_MAX: u64 = 1 << 20;
+
+/// Streams of a host that write to the disk or read from it at the same time: a slow disk must not take the threads that others need.
+pub const SPILLS_AT_ONCE: usize = 4;
+
+/// What a disk gives back whole, in bytes: a large blob begins and ends at a multiple of it, so that its space is its own.
+pub const SPILL_BLOCK_BYTES: u64 = 4 << 10;
 
 /// How long a caller may take nothing of a stream of which so much is kept while others wait for its pod, in milliseconds; then its call ends.
 pub const STREAM_UNREAD_MS: u64 = 2_000;

@@ -124,6 +124,7 @@ fn every_file_of_the_kit_is_tested() {
     let tests = [
         include_str!("misdeeds.rs"),
         include_str!("endings.rs"),
+        include_str!("readers.rs"),
         include_str!("../sessions/misdeeds.rs"),
         include_str!("../cli/floods.rs"),
     ]
