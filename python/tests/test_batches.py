@@ -183,9 +183,10 @@ class Batches(unittest.TestCase):
         pod.batch("alone", [1])
         self.assertEqual(pod.wait(), 70)
 
-    def test_an_exit_in_a_batch_ends_the_pod_with_its_code(self):
-        self.pod.batch("leave", [1, 2])
-        self.assertEqual(self.pod.wait(), 9)
+    def test_an_exit_in_a_batch_is_every_callers_fault_and_ends_nothing(self):
+        for answer in self.pod.answers(self.pod.batch("leave", [1, 2])).values():
+            self.assertEqual((answer["fault"]["code"], answer["fault"]["detail"]["exit_code"]), ("recipe_failed", 9))
+        self.assertIsNotNone(self.pod.call("alone", 1))
 
 
 class BatchesAtOnce(Batches):

@@ -264,11 +264,14 @@ class Concurrency(unittest.TestCase):
         self.assertEqual([found[ask]["fault"]["code"] for ask in waiting], ["cancelled"] * 2)
         self.assertEqual(pod.call("cleaned_up"), 0)
 
-    def test_exits_of_threads_and_tasks_end_the_pod(self):
+    def test_an_exit_in_a_thread_or_task_leaves_its_neighbours_alone(self):
+        pod = self.make()
         for name, status in (("leave", 5), ("leave_async", 6)):
-            pod = self.make()
-            pod.ask(name)
-            self.assertEqual(pod.wait(), status)
+            neighbour, leaving = pod.ask("deaf", 0.3), pod.ask(name)
+            found = pod.answers([neighbour, leaving])
+            self.assertEqual(found[neighbour]["output"], 0.3)
+            fault = found[leaving]["fault"]
+            self.assertEqual((fault["code"], fault["detail"]["exit_code"]), ("recipe_failed", status))
 
     def test_drain_waits_for_all_in_hand_and_begins_no_more(self):
         pod = self.make(2)

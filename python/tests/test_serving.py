@@ -381,9 +381,21 @@ class Ending(unittest.TestCase):
         with open(f"/proc/{pid}/stat") as file:
             return sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
 
-    def test_sys_exit_in_an_operation_ends_the_process_with_its_code(self):
+    def test_an_exit_is_one_callers_failure_and_the_pod_goes_on(self):
         pod = self.make()
-        pod.ask("run", {"code": "sys.exit(9)"})
+        for code, number, said in (
+            ("sys.exit(9)", 9, "called sys.exit with code 9"),
+            ("sys.exit()", 0, "called sys.exit with code 0"),
+            ("sys.exit('no licence')", 1, "called sys.exit: no licence"),
+            ("raise SystemExit(type('Odd', (), {'__str__': lambda self: sys.exit(3)})())", 1, "__str__ raised SystemExit"),
+        ):
+            fault = pod.call("run", {"code": code})["fault"]
+            self.assertEqual((fault["code"], fault["detail"]["exit_code"]), ("recipe_failed", number), fault)
+            self.assertIn(said, fault["message"])
+        for error in ("KeyboardInterrupt", "GeneratorExit", "__import__('asyncio').CancelledError"):
+            self.assertEqual(pod.call("run", {"code": f"raise {error}"})["fault"]["code"], "recipe_failed")
+        self.assertEqual(pod.call("run", {"code": "result = 1"}), 1)
+        pod.ask("run", {"code": "os._exit(9)"})
         self.assertEqual(pod.wait(), 9)
 
     def test_a_stack_is_printed_on_request_while_native_code_runs(self):

@@ -171,15 +171,18 @@ class Start(unittest.TestCase):
         fault = self.failed(good, load=True, warm_up="../outside.py")
         self.assertIn("outside the recipe", fault["message"])
 
-    def test_exits_at_import_just_end_the_process(self):
-        for code, status in (("sys.exit(5)", 5), ("os._exit(6)", 6), ("sys.exit()", 0), ("sys.exit('no licence')", 1)):
-            pod = self.make(f"import os, sys\nprint('about to go')\n{code}\n")
-            pod.hello()
-            self.assertIsNone(pod.start())
-            self.assertEqual(pod.wait(), status)
-            if code != "os._exit(6)":
-                self.assertIn(b"about to go", pod.output["stdout"])
-        self.assertIn(b"no licence", pod.output["stderr"])
+    def test_an_exit_before_ready_is_a_failure_of_the_recipe(self):
+        for what, said in (("5", "with code 5"), ("", "with code 0"), ("'no licence'", "sys.exit: no licence")):
+            fault = self.failed(f"import sys\nsys.exit({what})\n")
+            self.assertEqual((fault["code"], fault["detail"]["type"]), ("import_failed", "SystemExit"))
+            self.assertIn(said, fault["message"])
+        source = "class Pod:\n    def run(self, input): pass\n    def load(self, models): raise SystemExit(4)"
+        fault = self.failed(source, load=True)
+        self.assertEqual((fault["code"], fault["detail"]["exit_code"]), ("import_failed", 4))
+        pod = self.make("import os\nos._exit(6)\n")
+        pod.hello()
+        self.assertIsNone(pod.start())
+        self.assertEqual(pod.wait(), 6)
 
     def test_the_pod_runs_in_its_scratch_folder_and_leaves_the_recipe_as_it_was(self):
         pod = self.make(GOOD, files={"helper.py": "x = 1"}).ready()

@@ -46,11 +46,11 @@ The host asks for the state between calls; inside a long operation it goes where
 
 The runner calls one operation at a time, on the main thread. With `concurrency` above 1, plain methods run in so many
 threads at a time, async ones as tasks of the loop. What a method raises becomes a fault with type and traceback;
-`raise hob_pod.Fault(...)` says it better. What it raises for a batch is every caller's fault, and the host runs the
-batch again in halves. A cancelled operation is interrupted where it is by the exception `hob_pod.Cancelled` (a
-BaseException, so that `except Exception` lets it pass); native code that cannot be interrupted should look at
-`hob_pod.cancelled()` from its callbacks. A batch is cancelled when all of its callers left, and `time_left()` is that
-of the caller whose deadline is nearest. Printing is fine: the host keeps it as the log.
+`raise hob_pod.Fault(...)` says it better. `sys.exit` is such a failure too: it ends the work of one caller and no pod. What it raises
+for a batch is every caller's fault, and the host runs the batch again in halves. A cancelled operation is interrupted
+where it is by the exception `hob_pod.Cancelled` (a BaseException, so that `except Exception` lets it pass); native code that
+cannot be interrupted should look at `hob_pod.cancelled()` from its callbacks. A batch is cancelled when all of its callers
+left, and `time_left()` is that of the caller whose deadline is nearest. Printing is fine: the host keeps it as the log.
 """
 
 from .asks import cancelled, progress, time_left

@@ -4,7 +4,7 @@ Apart from serving because this needs no lane and no thread: a result goes in, b
 with the result is the fault of the ask that it belongs to.
 """
 
-from . import faults, wire
+from . import faults, guard, wire
 from .blob import Blob
 
 
@@ -44,9 +44,9 @@ class Answers:
         text = wire.dump(message)
         return wire.pack(ask, text[:-1] + b',"incarnation":' + self._incarnation + b"}")
 
-    def fault_of(self, error, operation, overdue=False):
-        """The fault that `error` is. `overdue`: the time of the ask was up when it came."""
-        return faults.of(error, f"`{operation}`", self._models, self._pod_folder, overdue)
+    def fault_of(self, error, operation, overdue=False, printed=""):
+        """The fault that `error` is. `overdue`: the time of the ask was up when it came; `printed`: what was printed before."""
+        return faults.of(error, f"`{operation}`", self._models, self._pod_folder, overdue, printed)
 
     def outputs(self, work, value):
         """The answers (parts of frames) of a batch whose method gave `value`: each item its own."""
@@ -54,7 +54,7 @@ class Answers:
         value = value.tolist() if hasattr(value, "tolist") else value
         wrong = None
         if not isinstance(value, (list, tuple)):
-            wrong = f"`{name}` gave a {type(value).__name__}"
+            wrong = f"`{name}` gave a {guard.kind(value)}"
         elif len(value) != len(work.items):
             wrong = f"`{name}` gave {len(value)} results for {len(work.items)} inputs"
         if wrong is not None:
@@ -65,13 +65,14 @@ class Answers:
         for item, result in zip(work.items, value):
             ask = item["ask"]
             try:
-                if isinstance(result, Exception):
+                if guard.is_a(result, BaseException):
                     raise result
                 if _has_blobs(result) and result[1]:
                     raise faults.Fault("recipe_failed", f"`{name}` gave blobs, which a batch does not carry")
                 parts += self.output(ask, result)
-            except Exception as error:
-                parts += self.fault(ask, self.fault_of(error, name))
+            except BaseException as error:
+                # One item's own, also what is no Exception. That the work was cancelled is seen by whoever sends this.
+                parts += self.fault(ask, self.fault_of(error, name, printed=work.printed))
         return parts
 
     def faults(self, work, fault, whole_batch):

@@ -40,6 +40,7 @@ class Work:
     credit = None  # what its chunks may still weigh, None for any weight; changed under the lock of the hand
     waiter = None  # what waits for more: a lock, or (loop, future)
     regions = ()  # numbers of the regions that its blobs are in
+    printed = ""  # the end of what it printed on stderr
     outgoing = None  # regions with blobs of its answer and its chunks that were not sent yet
 
     def __init__(self, ask, deadline, operation, frame):

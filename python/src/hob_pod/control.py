@@ -10,7 +10,7 @@ import os
 import sys
 from array import array
 
-from . import asks, sessions, wire
+from . import asks, guard, sessions, tracebacks, wire
 
 
 class Control:
@@ -89,8 +89,8 @@ class Control:
                     self._handle(frame)
         except ConnectionError:
             os._exit(0)
-        except BaseException:
-            die("the control lane failed")
+        except BaseException as error:
+            die("the control lane failed", error)
 
     def _handle(self, frame):
         message = frame.message
@@ -140,30 +140,25 @@ class Control:
 def leave(code):
     """Ends the process. Not by sys.exit: a thread of the author's that hangs would keep it."""
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, ValueError, OSError):
-            pass
+        guard.call(_flush, stream)  # what stands there may be the author's
     os._exit(code)
 
 
+def _flush(stream):
+    stream.flush()
+
+
 def end_by(end):
-    """Ends the process with what came out of one of its threads: an exit of the author's, or a failure of ours."""
-    if isinstance(end, ConnectionError):
+    """Ends the process with what came out of one of its threads: a failure of ours."""
+    if guard.is_a(end, ConnectionError):
         os._exit(0)  # the host is gone
-    if isinstance(end, SystemExit):
-        if end.code is not None and not isinstance(end.code, int):
-            print(end.code, file=sys.stderr)
-        leave(end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None))
-    die("the runner failed")
+    die("the runner failed", end)
 
 
-def die(what):
+def die(what, error):
     """Ends the process after a failure of the protocol or of the runner itself, with its traceback on stderr."""
-    import traceback
-
     try:
-        sys.stderr.write(f"hob_pod: {what}\n{traceback.format_exc()}")
-    except (AttributeError, ValueError, OSError):
-        pass
+        tracebacks.say(what, error)
+    except BaseException:
+        os.write(2, b"hob_pod: the runner failed, and so did telling of it\n")
     leave(70)

@@ -67,10 +67,10 @@ def main(arguments):
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
             Head(channel, boot, title, kernel, root).run(variables)
-        except BaseException:
-            import traceback
+        except BaseException as error:
+            from hob_pod import tracebacks
 
-            os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+            tracebacks.say("the family could not go on", error)
             os._exit(EXIT_NO_FAMILY)
     title.show("guard")
     for descriptor in (0, variables):

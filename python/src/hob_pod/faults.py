@@ -1,14 +1,13 @@
 """Faults: what an author raises, and what the runner makes of any exception.
 
-Apart because start, load and asks all end here, and because the modules it needs (traceback) are slow to
-import and wanted only when something went wrong.
+Apart because start, load and asks all end here.
 """
 
 import errno
 import os
 import sys
 
-from . import wire
+from . import guard, tracebacks, wire
 
 #: The codes that a pod may use (docs/pod-protocol.md).
 CODES = frozenset(
@@ -30,6 +29,10 @@ CODES = frozenset(
 MESSAGE_CHARS_MAX = 2_000
 #: The end of a traceback says most. Well below the host's bound for a fault's detail.
 TRACEBACK_CHARS_MAX = 16_000
+#: Largest detail of a fault, in bytes of JSON: no frame is lost to it. The host carries less.
+DETAIL_BYTES_MAX = 128 << 10
+#: Lines of what was printed that the fault of an exit has.
+LINES_MAX = 20
 
 #: How far down `raise ... from` is looked.
 CAUSES_MAX = 5
@@ -90,6 +93,11 @@ _NO_FILE = (
     "does not exist",
 )
 
+# What the interpreter put in, whatever a subclass has under that name.
+_errno_of, _filename_of = OSError.__dict__["errno"].__get__, OSError.__dict__["filename"].__get__
+_missing_name = ImportError.__dict__["name"].__get__
+_exit_code = SystemExit.__dict__["code"].__get__
+
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -114,43 +122,77 @@ class Fault(Exception):
         self.detail = detail
 
 
-def of(error, doing, models=(), folder=None, overdue=False):
-    """The fault (a dict for the wire) that `error` is.
+def of(error, doing, models=(), folder=None, overdue=False, printed=""):
+    """The fault (a dict for the wire) that `error` is, whatever its own code does when it is asked.
 
     `doing` says what was going on, e.g. "`embed`"; `models` is {name: path}; `folder` is the recipe's `pod`; `overdue`
-    says that the ask's time was up when the error came.
+    says that the ask's time was up when the error came; `printed` is the end of what was printed on stderr before.
     """
-    if isinstance(error, Fault):
-        return _fault(error.code, error.message, error.hint, error.detail)
-    if isinstance(error, wire.NotJson):
+    return guard.together(_of, error, doing, models, folder, overdue, printed)
+
+
+def _of(error, doing, models, folder, overdue, printed):
+    if guard.is_a(error, Fault):
+        return _fault(*_said(error))
+    if guard.is_a(error, wire.NotJson):
         hint = "return lists, dicts with text keys, text, finite numbers, booleans, None; bytes go into a hob_pod.Blob"
         detail = {"pointer": error.pointer, "problem": error.problem}
         return _fault("invalid_json", f"{doing} gave {error}", hint, detail)
-    detail = {"type": type(error).__name__, "traceback": _traceback(error)}
+    name, said = guard.kind(error), guard.text(error)
+    detail = {"type": name, "traceback": _traceback(error)}
+    if guard.is_a(error, SystemExit):
+        return _exit(error, doing, detail, printed)
     # Libraries wrap what happened in errors of their own (`raise ... from`): the first one that has a name counts.
-    cause = error
+    cause, text = error, said
     for _ in range(CAUSES_MAX):
-        known = _known(cause, doing, models, folder, overdue)
+        known = _known(cause, text, doing, models, folder, overdue)
         if known is not None:
             code, text, hint, more = known
             return _fault(code, text, hint, {**detail, **more})
-        cause = cause.__cause__
+        cause = tracebacks.cause(cause)
         if cause is None:
             break
-    kind = type(error).__name__
-    text = f"{doing} raised {kind}: {error}" if str(error) else f"{doing} raised {kind}"
-    return _fault("recipe_failed", text, None, detail)
+        text = guard.text(cause)
+    return _fault("recipe_failed", f"{doing} raised {name}: {said}" if said else f"{doing} raised {name}", None, detail)
 
 
-def _known(error, doing, models, folder, overdue):
-    """(code, message, hint, more detail) of an error that says what to do about it; None of any other."""
-    kind = type(error).__name__
-    device = _out_of_memory(error, kind)
+def _said(error):
+    """(code, message, hint, detail) of a Fault, as far as it is one: a class of the author's may have left anything of it out."""
+    code = guard.attribute(error, "code")
+    message = guard.attribute(error, "message")
+    detail = _detail(guard.attribute(error, "detail"))
+    hint = guard.attribute(error, "hint")
+    if type(code) is not str or code not in CODES:
+        code = "recipe_failed"
+    return code, guard.text(error if message is None else message), None if hint is None else guard.text(hint), detail
+
+
+def _exit(error, doing, detail, printed):
+    """The fault of one who called `sys.exit`, which ends a program, and no pod: others have their work in it."""
+    code = _exit_code(error)
+    if code is None or guard.is_a(code, int):
+        number = int.__int__(code) & 0xFF if code is not None else 0
+        said = f"{doing} called sys.exit with code {number}"
+        detail["exit_code"] = number
+    else:
+        said = f"{doing} called sys.exit: {guard.text(code)}"
+        detail["exit_code"] = 1
+    lines = printable(printed).splitlines()[-LINES_MAX:]
+    if lines:
+        detail["log"] = lines
+    return _fault("recipe_failed", said, "raise an exception, or hob_pod.Fault(...): an exit is one failure, and ends nothing else", detail)
+
+
+def _known(error, text, doing, models, folder, overdue):
+    """(code, message, hint, more detail) of an error that says what to do about it; None of any other. `text` is its own."""
+    kind = guard.kind(error)
+    device = _out_of_memory(error, kind, text)
     if device:
         hint = "send less at once, or lower `max_items` of the operation's batch" if device == "gpu" else None
-        return "out_of_memory", f"{doing} ran out of {device} memory: {error}", hint, {"device": device}
-    if isinstance(error, ModuleNotFoundError) and error.name and not _is_own(error.name, folder):
-        module = error.name.partition(".")[0]
+        return "out_of_memory", f"{doing} ran out of {device} memory: {text}", hint, {"device": device}
+    missing = _missing_name(error) if guard.is_a(error, ModuleNotFoundError) else None
+    if type(missing) is str and missing and not _is_own(missing, folder):
+        module = missing.partition(".")[0]
         package = _PACKAGES.get(module, module)
         lock = _LOCK.format(*sys.version_info)
         hint = f"add `{package}` to pod/requirements.in"
@@ -160,44 +202,67 @@ def _known(error, doing, models, folder, overdue):
             "dependency_missing",
             f"{doing} needs the Python package `{package}`, which the recipe's environment does not have",
             f"{hint}, then lock again: `{lock}`",
-            {"package": package, "module": error.name, "command": f"echo {package} >> pod/requirements.in && {lock}"},
+            {"package": package, "module": missing, "command": f"echo {package} >> pod/requirements.in && {lock}"},
         )
-    library = _missing_library(error)
+    library = _missing_library(error, text)
     if library:
-        text = f"{doing} needs the library `{library}`, which this machine does not have"
+        said = f"{doing} needs the library `{library}`, which this machine does not have"
         hint = "install the system's package that brings it, or lock a Python package that carries it"
-        return "dependency_missing", text, hint, {"library": library}
-    if confined and isinstance(error, OSError) and error.errno in _DENIED:
-        what = f"{doing} tried what its sandbox does not allow: {error}"
-        return "sandbox_denied", what, _ASK, {"errno": errno.errorcode[error.errno]}
-    model = _missing_model(error, kind, models)
+        return "dependency_missing", said, hint, {"library": library}
+    if confined and _number(error) in _DENIED:
+        what = f"{doing} tried what its sandbox does not allow: {text}"
+        return "sandbox_denied", what, _ASK, {"errno": errno.errorcode[_number(error)]}
+    model = _missing_model(error, kind, text, models)
     if model:
         hint = None if model in models else f"name it as a `[[model]]` of recipe.toml: `{model}` is none, and pods see no other file there"
-        return "model_missing", f"{doing} did not find the model `{model}`: {error}", hint, {"model": model}
-    if overdue and (isinstance(error, TimeoutError) or kind in _TIMEOUTS):
+        return "model_missing", f"{doing} did not find the model `{model}`: {text}", hint, {"model": model}
+    if overdue and (guard.is_a(error, TimeoutError) or kind in _TIMEOUTS):
         return "deadline", f"{doing} ran out of time: {kind}", None, {}
     return None
 
 
-def of_start(error, doing, models, folder):
+def _number(error):
+    """The error number of an OSError; None of any other."""
+    number = _errno_of(error) if guard.is_a(error, OSError) else None
+    return number if type(number) is int else None
+
+
+def of_start(error, doing, models, folder, printed=""):
     """As `of`, for failures before the pod is ready: an error without a better name is `import_failed`."""
-    fault = of(error, doing, models, folder)
-    if fault["code"] == "recipe_failed" and not isinstance(error, Fault):
+    fault = of(error, doing, models, folder, printed=printed)
+    if fault["code"] == "recipe_failed" and not guard.is_a(error, Fault):
         fault["code"] = "import_failed"
     return fault
 
 
 def _fault(code, message, hint, detail):
-    fault = {"code": code, "message": printable(str(message))[:MESSAGE_CHARS_MAX]}
+    fault = {"code": code, "message": printable(message)[:MESSAGE_CHARS_MAX]}
     if hint is not None:
-        fault["hint"] = printable(str(hint))[:MESSAGE_CHARS_MAX]
+        fault["hint"] = printable(hint)[:MESSAGE_CHARS_MAX]
     if detail is not None:
-        try:
-            wire.dump(detail)
-        except wire.NotJson as error:
-            detail = {"dropped": f"the fault's detail has {error}"}
         fault["detail"] = detail
     return fault
+
+
+def _detail(given):
+    """What an author gave as detail, as it is carried: read once, for asked again it might be another."""
+    if given is None:
+        return None
+    raw, problem = guard.call(_carried, given)
+    if problem is not None:
+        return {"dropped": f"the fault's detail could not be read: reading it {problem}"}
+    return wire.parse(raw)
+
+
+def _carried(detail):
+    """`detail` as JSON; why it is not, as JSON."""
+    try:
+        raw = wire.dump(detail, 2)
+    except wire.NotJson as error:
+        return wire.dump({"dropped": f"the fault's detail has {error}"})
+    if len(raw) > DETAIL_BYTES_MAX:
+        return wire.dump({"dropped": f"the fault's detail has {len(raw)} bytes; at most {DETAIL_BYTES_MAX} are carried"})
+    return raw
 
 
 def printable(text):
@@ -206,25 +271,20 @@ def printable(text):
 
 
 def _traceback(error):
-    import traceback
-
     # The runner's own frames say nothing to the author.
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith((_HERE, "<frozen importlib")):
-        frames = frames.tb_next
-    text = printable("".join(traceback.format_exception(type(error), error, frames)))
+    text = printable(tracebacks.told(error, (_HERE, "<frozen importlib")))
     if len(text) > TRACEBACK_CHARS_MAX:
         text = f"... ({len(text) - TRACEBACK_CHARS_MAX} characters left out)\n" + text[-TRACEBACK_CHARS_MAX:]
     return text
 
 
-def _out_of_memory(error, kind):
+def _out_of_memory(error, kind, text):
     """`cpu` or `gpu` if that memory ran out. By name and text: importing torch to ask would cost seconds."""
     if kind == "OutOfMemoryError":
         return "gpu"  # torch's and cupy's; cupy's is a MemoryError
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if guard.is_a(error, MemoryError) or _number(error) == errno.ENOMEM:
         return "cpu"
-    text = str(error).lower()
+    text = text.lower()
     if any(words in text for words in _GPU_MEMORY):
         return "gpu"
     if any(words in text for words in _ANY_MEMORY):
@@ -232,11 +292,11 @@ def _out_of_memory(error, kind):
     return None
 
 
-def _missing_library(error):
+def _missing_library(error, text):
     """The shared library that a module or a `ctypes.CDLL` wanted."""
-    if not isinstance(error, (ImportError, OSError)):
+    if not guard.is_a(error, (ImportError, OSError)):
         return None
-    before, said, _ = str(error).partition(": cannot open shared object file")
+    before, said, _ = text.partition(": cannot open shared object file")
     return before.rpartition(" ")[2] if said and before else None
 
 
@@ -248,25 +308,25 @@ def _is_own(module, folder):
     return folder is not None and any(os.path.exists(os.path.join(folder, top + end)) for end in ("", ".py"))
 
 
-def _missing_model(error, kind, models):
+def _missing_model(error, kind, text, models):
     """The name of the model whose file (or a file in it) is missing, or that one beside them would have."""
     if not models:
         return None
     folder = getattr(models, "folder", None)
-    missing = getattr(error, "filename", None)
-    if isinstance(error, FileNotFoundError) and isinstance(missing, (str, bytes)):
-        missing = os.path.abspath(os.fsdecode(missing))
-        for name in models:
-            path = os.path.abspath(models[name])
-            if missing == path or missing.startswith(path + os.sep):
-                return name
-        if folder is not None and missing.startswith(folder + os.sep):
-            return missing[len(folder) + 1 :]
-        return None
+    if guard.is_a(error, FileNotFoundError):
+        missing = _filename_of(error)
+        if type(missing) is str or type(missing) is bytes:
+            missing = os.path.abspath(os.fsdecode(missing))
+            for name in models:
+                path = os.path.abspath(models[name])
+                if missing == path or missing.startswith(path + os.sep):
+                    return name
+            if folder is not None and missing.startswith(folder + os.sep):
+                return missing[len(folder) + 1 :]
+            return None
     # onnxruntime, safetensors and transformers say it in words only.
-    if not isinstance(error, OSError) and kind not in ("NoSuchFile", "Fail"):
+    if not guard.is_a(error, OSError) and kind not in ("NoSuchFile", "Fail"):
         return None
-    text = str(error)
     if not any(words in text.lower() for words in _NO_FILE):
         return None
     for name in sorted(models, key=lambda name: -len(models[name])):  # a path may be the beginning of another

@@ -146,10 +146,10 @@ def _become_pod(keeper, prctl, command, page, title, walls):
         runner.main(page, title)
     except OSError as error:
         os.write(2, f"hob_pod: cannot start {command[0] if command else 'the runner'}: {error}\n".encode())
-    except BaseException:
-        import traceback
+    except BaseException as error:
+        from hob_pod import tracebacks
 
-        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+        tracebacks.say("the process could not go on", error)
     os._exit(EXIT_NOT_EXECUTABLE)
 
 

@@ -6,7 +6,7 @@ Apart from the runner because it happens more than once in a pod's life: the pro
 import os
 import sys
 
-from . import asks
+from . import asks, tracebacks
 
 
 class ModelPaths(dict):
@@ -54,7 +54,7 @@ class Models:
         """The host's word: load again."""
         try:
             self.bring(gpu, lever)
-        except Exception as error:
+        except BaseException as error:
             self._runner.failed(error, self.doing)
         self._runner.control.send({"type": "ready"})
         self._runner.title.show("ready")
@@ -65,7 +65,7 @@ class Models:
         self.doing = f"`unload` of `{self._runner.start['entry']}`"
         try:
             self._call(self._pod.unload)
-        except Exception as error:
+        except BaseException as error:
             self._runner.failed(error, self.doing)
         give_back()
         self._runner.control.send({"type": "unloaded"})
@@ -126,7 +126,7 @@ def give_back():
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
     except Exception as error:  # what a half-imported torch raises is no reason to keep the place
-        print(f"hob_pod: torch kept its cache: {error}", file=sys.stderr)
+        tracebacks.say("torch kept its cache", error)
     try:
         import ctypes
 

@@ -142,7 +142,7 @@ class Runner:
             if self.restored is not None:
                 doing = f"`restore` of `{entry}`"
                 sessions.restore(pod, self.start, self.restored)
-        except Exception as error:
+        except BaseException as error:
             self.failed(error, doing or resident.doing)
 
     def failed(self, error, doing):

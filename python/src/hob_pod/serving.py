@@ -152,13 +152,11 @@ class Server:
             finally:
                 # The last place where a cancel can interrupt; from here on nothing can end up in the next ask.
                 asks.disarm(work)
-        except SystemExit:
-            raise
         except faults.Cancelled:
             # A worker thread's one interrupt may have come into the `disarm` above. There is no second one.
             asks.disarm(work)
             return self.cancelled(work)
-        except BaseException as error:  # also asyncio's CancelledError, and what authors derive from BaseException
+        except BaseException as error:  # also an exit, asyncio's CancelledError, and what authors derive from BaseException
             return self._failed(work, error)
         return self._only_wanted(work, parts)
 
@@ -172,8 +170,6 @@ class Server:
             else:
                 value = await value
             parts = self._outputs(work, value)
-        except SystemExit:
-            raise
         except faults.Cancelled:
             return self.cancelled(work)
         except BaseException as error:
@@ -220,7 +216,7 @@ class Server:
         message = work.frame.message
         if message is None:
             return self.answers.fault(work.ask, {"code": error.code, "message": error.message})
-        fault = self.answers.fault_of(error, message["operation"], work.ends() <= time.monotonic())
+        fault = self.answers.fault_of(error, message["operation"], work.ends() <= time.monotonic(), work.printed)
         if not work.batch:
             return self.answers.fault(work.ask, fault)
         return self._only_wanted(work, self.answers.faults(work, fault, work.operation is not None))

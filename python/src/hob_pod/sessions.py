@@ -8,7 +8,7 @@ A checkpoint goes in pieces on the control lane, each kept by the host before th
 import _thread
 import os
 
-from . import asks, faults, wire
+from . import asks, faults, guard, tracebacks, wire
 
 
 class _State:
@@ -64,7 +64,7 @@ def _give():
                 text = f"the state has {len(data)} bytes; at most {state.checkpoint_bytes_max} are kept"
                 _send({"type": "checkpoint", "fault": {"code": "too_large", "message": text}})
                 return False
-        except Exception as error:
+        except BaseException as error:
             _send({"type": "checkpoint", "fault": faults.of(error, "`checkpoint`", folder=state.folder)})
             raise
         # Not interrupted between a piece and its answer: the host would take the next one for a misdeed.
@@ -80,7 +80,7 @@ def _give():
 def _bytes(value):
     if isinstance(value, (bytes, bytearray, memoryview)):
         return value
-    kind = type(value).__name__
+    kind = guard.kind(value)
     raise faults.Fault("recipe_failed", f"`checkpoint` gave a {kind}; wanted bytes, or a dict of what JSON can carry")
 
 
@@ -182,19 +182,12 @@ def between(message):
         if checkpoint_due():
             try:
                 _give()
-            except Exception:
-                _print("`checkpoint` failed")  # the host was told
+            except BaseException as error:
+                tracebacks.say("`checkpoint` failed", error)  # the host was told
         return
     try:
         if state.close is not None:
             state.close()
-    except Exception:
-        _print("`close` failed")
+    except BaseException as error:
+        tracebacks.say("`close` failed", error)
     _send({"type": "closed"})
-
-
-def _print(what):
-    import sys
-    import traceback
-
-    print(f"hob_pod: {what}\n{traceback.format_exc()}", file=sys.stderr)

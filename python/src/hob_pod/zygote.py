@@ -13,7 +13,7 @@ import select
 import sys
 import time
 
-from . import kernel, sandbox
+from . import guard, kernel, sandbox, tracebacks
 from .family import Channel
 from .refused import Refused
 
@@ -48,7 +48,7 @@ def main(boot, top, descriptor, variables):
         left = look_at_left(_FOLDERS, there, boot["left"])
         _must_be_forkable(descriptor)
     except BaseException as error:
-        why = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, Refused) else f"{guard.kind(error)}: {guard.text(error)}"
         channel.send({"type": "unforkable", "why": why[:1000]})
         os._exit(0)
     channel.send({"type": "ready", "seconds": time.monotonic() - begun})
@@ -144,14 +144,13 @@ def _preload(boot, variables):
     runner.set_up_packages(boot["site_packages"], boot["python"])
     import faulthandler  # noqa: F401
     import mmap  # noqa: F401
-    import traceback  # noqa: F401
 
     gc.disable()
     for name in boot["preload"]:
         try:
             __import__(name)
         except Exception as error:
-            raise Refused("preload", f"importing `{name}` raised {type(error).__name__}: {error}") from None
+            raise Refused("preload", f"importing `{name}` raised {guard.kind(error)}: {guard.text(error)}") from None
     gc.enable()
     # Whatever is collected later writes into every page that it looks at, and so copies it.
     gc.collect()
@@ -298,10 +297,8 @@ def _become_pod(order, descriptors, left):
         walls.Walls.of_fork(0, order["plan"], base).enter()
         _diverge(order["threads"])
         runner.main(page, Title(order["title"], kernel.prctl), packages_are_there=True)
-    except BaseException:
-        import traceback
-
-        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+    except BaseException as error:
+        tracebacks.say("the process could not go on", error)
     os._exit(126)
 
 
