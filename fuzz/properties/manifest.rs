@@ -92,9 +92,14 @@ fn checked(manifest: &Manifest) {
         }
     }
     assert!(manifest.models.len() <= limits::MODELS_MAX);
+    // All of them can lie in one folder, whatever its file system makes of capitals.
+    let mut names: Vec<_> = manifest.models.iter().map(|model| model.name.to_ascii_lowercase() + "/").collect();
+    names.sort();
+    assert!(names.windows(2).all(|pair| !pair[1].starts_with(&pair[0])), "{names:?}");
     for model in &manifest.models {
         plain(&model.name);
-        assert!(!model.name.contains('/') && model.bytes <= limits::MODEL_BYTES_MAX);
+        assert!(!model.name.bytes().any(|byte| byte.is_ascii_control()) && model.name.is_ascii(), "{:?}", model.name);
+        assert!(model.name.len() <= limits::MODEL_NAME_BYTES_MAX && model.bytes <= limits::MODEL_BYTES_MAX);
         // It is written into the signed target, and read from there.
         if let Some(source) = &model.from {
             assert_eq!(source.exact().parse().as_ref(), Ok(source));
