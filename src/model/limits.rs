@@ -83,8 +83,9 @@ pub const POD_START_MAX_MS: u64 = 3_600_000;
 /// How long a cancelled ask may take to answer before its pod is killed, in milliseconds.
 pub const CANCEL_GRACE_MS: u64 = 2_000;
 
-/// Stop ladder: how long a draining pod may take to exit by itself, in milliseconds.
-pub const DRAIN_GRACE_MS: u64 = 1_000;
+/// Stop ladder: how long a draining pod may take to exit by itself, in milliseconds. What a Python program registered for its end has two seconds of
+/// it (`END_S` in `hob_pod/ending.py`).
+pub const DRAIN_GRACE_MS: u64 = 3_000;
 
 /// Stop ladder: from SIGTERM to SIGKILL, in milliseconds.
 pub const TERM_GRACE_MS: u64 = 1_000;

@@ -67,8 +67,8 @@ impl Driver {
             let incarnation = self.spec.incarnation.clone();
             let _ = tokio::task::spawn_blocking(move || leftovers::end_leftovers(&incarnation)).await;
         }
-        // Its last lines say why; a grandchild that holds the pipe open is not waited for.
-        if unwanted && let Some(logs) = self.logs_ended.take() {
+        // Its last lines say why, or are those that it kept for its end; a grandchild that holds the pipe open is not waited for.
+        if let Some(logs) = self.logs_ended.take() {
             let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), logs).await;
         }
         let mut fault = self.epitaph(ending);

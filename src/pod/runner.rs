@@ -29,6 +29,7 @@ const FILES: &[(&str, &str)] = &[
     ("data.py", include_str!("../../python/src/hob_pod/data.py")),
     ("doctor.py", include_str!("../../python/src/hob_pod/doctor.py")),
     ("family.py", include_str!("../../python/src/hob_pod/family.py")),
+    ("ending.py", include_str!("../../python/src/hob_pod/ending.py")),
     ("faults.py", include_str!("../../python/src/hob_pod/faults.py")),
     ("keeper.py", include_str!("../../python/src/hob_pod/keeper.py")),
     ("guard.py", include_str!("../../python/src/hob_pod/guard.py")),

@@ -3,4 +3,5 @@
 mod answers;
 mod endings;
 mod misdeeds;
+mod orderly;
 mod readers;

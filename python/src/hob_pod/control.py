@@ -10,7 +10,7 @@ import os
 import sys
 from array import array
 
-from . import asks, guard, sessions, tracebacks, wire
+from . import asks, ending, guard, sessions, tracebacks, wire
 
 
 class Control:
@@ -22,10 +22,12 @@ class Control:
         self._decoder = wire.Decoder()
         self._early = []
         self.flush = None  # sends the answers that wait for company; set before `listen`
+        self.wake = None  # has the main thread end the process, in order; set before `listen`
         self.title = None  # shows the pod's state to people; set before `listen`
         self.regions = None  # memory that the host shares; set before `listen`
         self._descriptors = []  # that came, oldest first, each for one message
         self.gpu = self.lever = None  # what the host said with the first `load`
+        self._drained = False
         self._load = _thread.allocate_lock()
         self._load.acquire()
 
@@ -74,8 +76,10 @@ class Control:
         self._socket.close()
 
     def wait_for_load(self):
-        """Returns when the host said `load`."""
+        """Returns when the host said `load`; ends the process when it said `drain` instead."""
         self._load.acquire()
+        if self._drained:
+            leave(0)
 
     def _run(self):
         try:
@@ -130,7 +134,10 @@ class Control:
             self.title.show("draining")
             if idle:
                 self.flush()
-                leave(0)
+                self._drained = True
+                self.wake()
+                if self._load.locked():
+                    self._load.release()
         elif kind == "exit":
             os._exit(0)
         else:
@@ -138,7 +145,13 @@ class Control:
 
 
 def leave(code):
-    """Ends the process. Not by sys.exit: a thread of the author's that hangs would keep it."""
+    """Ends the process: in order, if this is the main thread. Not by sys.exit: what hangs at its end would keep it."""
+    if _thread.get_ident() == asks.hand.main_thread:
+        ending.in_order()
+    _exit(code)
+
+
+def _exit(code):
     for stream in (sys.stdout, sys.stderr):
         guard.call(_flush, stream)  # what stands there may be the author's
     os._exit(code)
@@ -161,4 +174,4 @@ def die(what, error):
         tracebacks.say(what, error)
     except BaseException:
         os.write(2, b"hob_pod: the runner failed, and so did telling of it\n")
-    leave(70)
+    _exit(70)

@@ -74,7 +74,7 @@ class Runner:
         sessions.prepare(start, self.control, self.pod_folder)
         self.server = serving.Server(_socket.socket(fileno=descriptors[0]), start, self.pod_folder)
         os.register_at_fork(after_in_child=self._forked)
-        self.control.flush = self.server.lane.flush
+        self.control.flush, self.control.wake = self.server.lane.flush, self.server.wake
         # An older host has neither of the two.
         if "blob_frame_bytes_max" in start:
             shared = regions.Regions(self.control.send, start["blob_frame_bytes_max"])

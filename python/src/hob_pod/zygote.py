@@ -137,7 +137,7 @@ def _confine(plan, top):
 
 
 def _preload(boot, variables):
-    from . import asks, control, lane, places, runner, serving, walls  # noqa: F401 - so that no pod has to
+    from . import asks, control, ending, lane, places, runner, serving, walls  # noqa: F401 - so that no pod has to
 
     with open(variables, "rb") as file:
         walls.set_variables(json.loads(file.read()))

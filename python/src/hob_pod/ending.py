@@ -1,0 +1,48 @@
+"""An end in order: what a program registered for its end is run, as Python does when a program's last line is over.
+
+Apart from `control`, which ends the process: this is the author's code once more, and may hang. The host waits for it a
+second longer than END_S, and ends what is left then.
+"""
+
+import _thread
+import faulthandler
+import os
+import sys
+import time
+
+from . import guard
+
+#: How long threads that are no daemons, and functions registered with `atexit`, may take together, in seconds.
+END_S = 2.0
+
+
+def in_order():
+    """For the main thread, with nothing in hand and the process's end to follow: what takes too long is told with its stacks, and ended."""
+    try:
+        _thread.start_new_thread(_watch, ())
+    except RuntimeError:
+        pass  # no thread to be had: the host watches too
+    # As Python itself does. What was never imported has registered nothing: who registers (logging, multiprocessing) imports `atexit`.
+    for name, function in (("threading", "_shutdown"), ("atexit", "_run_exitfuncs")):
+        # A recipe may have a file of that name.
+        run = getattr(sys.modules.get(name), function, None)
+        try:
+            if run is not None:
+                run()
+        except BaseException as error:  # of an author's function, on Python 3.9; later ones tell it themselves
+            _tell(f"{guard.kind(error)} at its end")
+
+
+def _watch():
+    time.sleep(END_S)
+    _tell(f"its end took more than {END_S:g} s: threads that are no daemons, or functions of `atexit`")
+    faulthandler.dump_traceback(2)
+    os._exit(0)
+
+
+def _tell(text):
+    # Not by sys.stderr, whose lock may be held by what hangs.
+    try:
+        os.write(2, f"hob_pod: {text}\n".encode())
+    except OSError:
+        pass  # the author closed it
