@@ -48,7 +48,8 @@
 //!   name), and only calls that passed catalogue and schema become [`model::Admitted`]. `glue` takes nothing else.
 //! - One task owns a pod's state; everyone else sends to it. No lock on data is held across an await. (Two gates are:
 //!   starting a recipe's pod and looking for an interpreter happen once, while others wait for the result.)
-//! - What a stranger's schema or document makes the host do has a proven cost; what takes longer than some milliseconds is done where nobody else waits.
+//! - What a stranger's schema or document makes the host do has a proven cost; what takes longer than some milliseconds is done where nobody else waits,
+//!   on a thread that gives way to all others (`shelf/aside.rs`).
 //! - Every channel, frame, queue, file and wait has a bound with a name, in [`model::limits`].
 //! - A wasm store serves one call. What a guest can reach is what `glue/imports.rs` and `glue/wasi.rs` link, and nothing of the system.
 //! - Dropping a call's future cancels it down to the worker; a pod gets its next ask only after it gave back the last one.

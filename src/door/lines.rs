@@ -102,7 +102,7 @@ impl CallBody {
         Ok(Call {
             recipe,
             operation: self.operation,
-            input: Document::parse(String::from(Box::<str>::from(self.input)), "input")?,
+            input: Document::passing(String::from(Box::<str>::from(self.input)), "input")?,
             blobs: self.blobs.into_iter().map(BlobBody::blob).collect::<Result<_, _>>()?,
             deadline_ms: self.deadline_ms,
             priority: self.priority,

@@ -13,7 +13,7 @@ use crate::{
     glue::Prepared,
     model::{Code, Fault, Grants, Verified, recipe::PoolSpec, status::ZygoteStatus},
     pod::{self, BoxFuture, Cache, Family, Pool, Seat, Spawner, Watcher},
-    shelf::{blocking, lockfile::EnvironmentPin},
+    shelf::{aside, blocking, lockfile::EnvironmentPin},
 };
 
 /// A recipe that was looked up, with what was made for it so far.
@@ -95,7 +95,7 @@ impl Entry {
         // The recipe's first: who waits for that one has nothing of the host's.
         let own = self.checks.clone().acquire_owned().await.map_err(closed)?;
         let all = host.checks.clone().acquire_owned().await.map_err(closed)?;
-        blocking(move || {
+        aside(move || {
             let _held = (own, all);
             check()
         })

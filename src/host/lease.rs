@@ -60,7 +60,7 @@ impl Leased {
     }
 
     /// Sends one ask to the recipe's pods. It waits there until one is free.
-    pub fn send(&self, operation: &Arc<Operation>, input: &Document, blobs: Vec<Blob>) -> Result<Asked, Fault> {
+    pub async fn send(&self, operation: &Arc<Operation>, input: &Document, blobs: Vec<Blob>) -> Result<Asked, Fault> {
         let pool = self.pool.as_ref().ok_or_else(|| {
             let name = &self.entry.recipe().manifest().name;
             Fault::new(Code::InvalidRecipe, format!("`{name}` has no pod to ask: its manifest has no `[pod]`"))
@@ -69,7 +69,13 @@ impl Leased {
             // Glue may ask for what its caller could not.
             operation.check_is_free(self.entry.recipe().manifest())?;
         }
-        let cost = operation.batch.as_ref().and_then(|batch| batch.cost.as_ref()).map_or(1, |cost| cost.cost(input.value()));
+        let cost = match operation.batch.as_ref().and_then(|batch| batch.cost.clone()) {
+            Some(cost) => {
+                let input = input.clone();
+                reading(input.text().len(), move || Ok(cost.cost(&input.looked_at()))).await?
+            }
+            None => 1,
+        };
         let ask = pool.ask(Request {
             operation: operation.clone(),
             input: input.text().to_owned(),
@@ -92,8 +98,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The next chunk, or the answer. Not to be called after the answer.
-    pub async fn next(&mut self) -> Result<glue::AskEvent, Fault> {
+    /// The next chunk, or the answer, which `read` makes a document. Not to be called after the answer.
+    pub async fn next(&mut self, read: fn(String, &str) -> Result<Document, Fault>) -> Result<glue::AskEvent, Fault> {
         let Some(reply) = self.ask.next().await else {
             return Err(Fault::new(Code::Internal, "an ask ended without an answer"));
         };
@@ -106,7 +112,7 @@ impl Asked {
                 Ok(glue::AskEvent::Chunk { data, blobs })
             }
             Reply::Answer(payload) => {
-                let (data, blobs) = document(payload, what(), Document::parse).await?;
+                let (data, blobs) = document(payload, what(), read).await?;
                 Ok(glue::AskEvent::Answer { data, blobs })
             }
             Reply::Fault(fault) => Err(fault),
@@ -116,7 +122,7 @@ impl Asked {
 
 impl glue::Ask for Asked {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<glue::AskEvent>, Fault>> {
-        Box::pin(async move { Asked::next(self).await.map(Some) })
+        Box::pin(async move { Asked::next(self, Document::unread).await.map(Some) })
     }
 }
 
@@ -124,7 +130,7 @@ impl glue::Pods for Leased {
     fn start<'a>(&'a self, operation: &'a str, arguments: Document, blobs: Vec<Blob>) -> BoxFuture<'a, Result<Box<dyn glue::Ask>, Fault>> {
         Box::pin(async move {
             let operation = self.entry.recipe().manifest().operation(operation)?.clone();
-            let asked = self.send(&operation, &arguments, blobs)?;
+            let asked = self.send(&operation, &arguments, blobs).await?;
             Ok(Box::new(asked) as Box<dyn glue::Ask>)
         })
     }

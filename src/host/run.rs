@@ -142,9 +142,9 @@ async fn work(
 
 /// Without glue: validated JSON to the pod, and its answer back.
 async fn straight(asks: &Leased, call: &Admitted, events: &events::Sender) -> Result<Answer, Fault> {
-    let mut ask = asks.send(call.operation(), call.input(), call.blobs().to_vec())?;
+    let mut ask = asks.send(call.operation(), call.input(), call.blobs().to_vec()).await?;
     loop {
-        match ask.next().await? {
+        match ask.next(Document::parse).await? {
             glue::AskEvent::Chunk { data, blobs } => {
                 events.chunk(data, blobs).await.map_err(|events::Gone| Fault::new(Code::Cancelled, "the caller went away"))?;
             }

@@ -1,6 +1,6 @@
 //! A JSON document with both its text (for the wire) and its value (for schemas and Rust callers).
 
-use std::{fmt, sync::OnceLock};
+use std::{borrow::Cow, fmt, sync::OnceLock};
 
 use serde::{
     Deserialize, Deserializer,
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     fault::{Code, Fault},
-    limits::{DOCUMENT_BYTES_MAX, DOCUMENT_VALUES_BYTES_MAX, JSON_OBJECT_BYTES, JSON_VALUE_BYTES},
+    limits::{DOCUMENT_BYTES_MAX, DOCUMENT_VALUES_BYTES_MAX, JSON_OBJECT_BYTES, JSON_VALUE_BYTES, READ_HERE_BYTES_MAX},
 };
 
 /// One JSON document within Hob's bounds: at most [`DOCUMENT_BYTES_MAX`] bytes, no NaN, no lone
@@ -42,6 +42,26 @@ impl Document {
         check(&text).map_err(|error| invalid(what, &error))?;
         check_integers(&text, what)?;
         Ok(Document { text, value: OnceLock::new() })
+    }
+
+    /// The same for a document that is checked against a schema and then passed on: of a long text no value is kept, because even to let go of a
+    /// million values takes time, of whoever does it.
+    ///
+    /// Errors: `too_large`, `invalid_json` with the place.
+    pub fn passing(text: impl Into<String>, what: &str) -> Result<Document, Fault> {
+        let text = text.into();
+        match text.len() > READ_HERE_BYTES_MAX {
+            true => Document::unread(text, what),
+            false => Document::parse(text, what),
+        }
+    }
+
+    /// The value, for one look: kept afterwards only if it was before.
+    pub fn looked_at(&self) -> Cow<'_, Value> {
+        match self.value.get() {
+            Some(value) => Cow::Borrowed(value),
+            None => Cow::Owned(serde_json::from_str(&self.text).unwrap_or_default()),
+        }
     }
 
     /// The text, as it came.
@@ -260,6 +280,17 @@ mod tests {
         ] {
             assert!(Document::parse(fits, "input").is_ok());
         }
+    }
+
+    #[test]
+    fn of_a_long_text_that_passes_no_value_is_kept() {
+        let text = |bytes: usize| format!("[{}1]", "1,".repeat(bytes / 2));
+        for (bytes, kept) in [(1 << 10, true), (READ_HERE_BYTES_MAX, false)] {
+            let document = Document::passing(text(bytes), "input").unwrap();
+            assert_eq!(document.looked_at().as_array().unwrap().len(), bytes / 2 + 1);
+            assert_eq!((document.value.get().is_some(), document.text()), (kept, &*text(bytes)));
+        }
+        assert_eq!(Document::passing(text(READ_HERE_BYTES_MAX) + "]", "input").unwrap_err().code, Code::InvalidJson);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::{
     document::Document,
     fault::{Code, Fault, cut},
     limits::{
-        PATTERN_CACHE_BYTES_MAX, PATTERN_COMPILED_BYTES_MAX, SCHEMA_INLINE_UNITS, SCHEMA_LISTED_UNITS, SCHEMA_VIOLATION_BYTES_MAX,
-        SCHEMA_VIOLATIONS_MAX,
+        PATTERN_CACHE_BYTES_MAX, PATTERN_COMPILED_BYTES_MAX, READ_HERE_BYTES_MAX, SCHEMA_INLINE_UNITS, SCHEMA_LISTED_UNITS,
+        SCHEMA_VIOLATION_BYTES_MAX, SCHEMA_VIOLATIONS_MAX,
     },
 };
 
@@ -64,9 +64,10 @@ impl Schema {
         self.cost.document_bytes_max()
     }
 
-    /// Whether checking `document` takes longer than anybody may be kept waiting who has nothing to do with it.
+    /// Whether checking `document` takes longer than anybody may be kept waiting who has nothing to do with it: the check, or reading for it what
+    /// is kept as text.
     pub fn is_long_for(&self, document: &Document) -> bool {
-        self.units(document) > SCHEMA_INLINE_UNITS as f64
+        self.units(document) > SCHEMA_INLINE_UNITS as f64 || document.text().len() > READ_HERE_BYTES_MAX
     }
 
     fn units(&self, document: &Document) -> f64 {
@@ -83,10 +84,11 @@ impl Schema {
             return Err(Fault::new(code, format!("{what} is {bytes} bytes of JSON; its schema is checked for at most {most}"))
                 .hint("pass large data as a blob, or in several calls; a simpler schema allows more"));
         }
-        if self.validator.is_valid(document.value()) {
+        let value = document.looked_at();
+        if self.validator.is_valid(&value) {
             return Ok(());
         }
-        let violations = self.violations(document);
+        let violations = self.violations(document, &value);
         let Some(first) = violations.first() else {
             return Err(Fault::new(
                 code,
@@ -104,8 +106,7 @@ impl Schema {
 
     /// Where `document` differs: all places of a small one, the first of a large one, and none of a large one with alternatives, each of which
     /// would be described for each of its parts.
-    fn violations(&self, document: &Document) -> Vec<Value> {
-        let value = document.value();
+    fn violations(&self, document: &Document, value: &Value) -> Vec<Value> {
         let errors: Vec<_> = match (self.units(document) * self.cost.described <= SCHEMA_LISTED_UNITS as f64, self.cost.alternatives) {
             (true, _) => self.validator.iter_errors(value).take(SCHEMA_VIOLATIONS_MAX).collect(),
             (false, false) => self.validator.validate(value).err().into_iter().collect(),

@@ -240,12 +240,12 @@ impl Driver {
         let blobs = request.blobs.iter().zip(regions.iter().copied().chain(std::iter::repeat(None)));
         let in_frame: u64 = blobs.clone().filter(|(_, region)| region.is_none()).map(|(blob, _)| blob.size()).sum();
         let json = match operation.batch {
-            None => wire::ask(incarnation, &digest, &operation.name, &request.input, left(request.deadline), lever, blobs.clone())?,
+            None => wire::ask(incarnation, &digest, &operation.name, &request.input, left(request.deadline), lever, blobs.clone()),
             Some(_) => {
                 let items =
                     asked.iter().map(|(ask, request)| wire::Item { ask: *ask, left_ms: left(request.deadline), input: &request.input });
                 let items: Vec<_> = items.collect();
-                wire::batch(incarnation, &digest, &operation.name, lever, &items)?
+                wire::batch(incarnation, &digest, &operation.name, lever, &items)
             }
         };
         let bytes = json.len() as u64 + in_frame;

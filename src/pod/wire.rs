@@ -190,7 +190,6 @@ struct AskWire<'a> {
     incarnation: &'a str,
     digest: &'a str,
     operation: &'a str,
-    input: &'a RawValue,
     left_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     lever: Option<&'a LeverValue>,
@@ -198,9 +197,7 @@ struct AskWire<'a> {
     blobs: Vec<BlobWire<'a>>,
 }
 
-/// The JSON of an ask. `input` is valid JSON text; each blob stands beside the region that it is in, if it is in one.
-///
-/// Errors: `invalid_json`, should the text not be JSON after all.
+/// The JSON of an ask. `input` is the text of a document; each blob stands beside the region that it is in, if it is in one.
 pub fn ask<'a>(
     incarnation: &str,
     digest: &str,
@@ -209,20 +206,21 @@ pub fn ask<'a>(
     left_ms: u64,
     lever: Option<&LeverValue>,
     blobs: impl Iterator<Item = (&'a Blob, Option<u64>)>,
-) -> Result<Vec<u8>, Fault> {
-    let input = raw(input)?;
+) -> Vec<u8> {
     let blobs = blobs
         .map(|(blob, region)| BlobWire { name: (&*blob.name).into(), media_type: (&*blob.media_type).into(), bytes: blob.size(), region })
         .collect();
-    Ok(serde_json::to_vec(&AskWire { r#type: "ask", incarnation, digest, operation, input, left_ms, lever, blobs })
-        .expect("strings and numbers become JSON"))
+    let head = AskWire { r#type: "ask", incarnation, digest, operation, left_ms, lever, blobs };
+    let mut json = Vec::with_capacity(input.len() + (1 << 10));
+    put_around(&mut json, &head, "input", |json| json.extend_from_slice(input.as_bytes()));
+    json
 }
 
 /// One ask of a batch.
 pub struct Item<'a> {
     pub ask: u64,
     pub left_ms: u64,
-    /// JSON text.
+    /// The text of a document.
     pub input: &'a str,
 }
 
@@ -234,28 +232,40 @@ struct BatchWire<'a> {
     operation: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     lever: Option<&'a LeverValue>,
-    items: Vec<ItemWire<'a>>,
 }
 
 #[derive(Serialize)]
-struct ItemWire<'a> {
+struct ItemWire {
     ask: u64,
     left_ms: u64,
-    input: &'a RawValue,
 }
 
 /// The JSON of a batch.
-///
-/// Errors: `invalid_json`, should an input not be JSON after all.
-pub fn batch(incarnation: &str, digest: &str, operation: &str, lever: Option<&LeverValue>, items: &[Item]) -> Result<Vec<u8>, Fault> {
-    let items = items.iter().map(|item| Ok(ItemWire { ask: item.ask, left_ms: item.left_ms, input: raw(item.input)? }));
-    let items = items.collect::<Result<_, Fault>>()?;
-    Ok(serde_json::to_vec(&BatchWire { r#type: "batch", incarnation, digest, operation, lever, items })
-        .expect("strings and numbers become JSON"))
+pub fn batch(incarnation: &str, digest: &str, operation: &str, lever: Option<&LeverValue>, items: &[Item]) -> Vec<u8> {
+    let mut json = Vec::with_capacity(items.iter().map(|item| item.input.len() + (1 << 7)).sum::<usize>() + (1 << 10));
+    put_around(&mut json, &BatchWire { r#type: "batch", incarnation, digest, operation, lever }, "items", |json| {
+        json.push(b'[');
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                json.push(b',');
+            }
+            let head = ItemWire { ask: item.ask, left_ms: item.left_ms };
+            put_around(json, &head, "input", |json| json.extend_from_slice(item.input.as_bytes()));
+        }
+        json.push(b']');
+    });
+    json
 }
 
-fn raw(input: &str) -> Result<&RawValue, Fault> {
-    serde_json::from_str(input).map_err(|error| Fault::new(Code::InvalidJson, format!("input of an ask is not JSON: {error}")))
+/// Writes the object `head` with one more entry, whose value `put` writes. A document's text was read when it came, and may be megabytes: it
+/// is put in as it is, not read once more by the one who looks after the pod.
+fn put_around(json: &mut Vec<u8>, head: &impl Serialize, key: &str, put: impl FnOnce(&mut Vec<u8>)) {
+    serde_json::to_writer(&mut *json, head).expect("strings and numbers become JSON");
+    // No head is empty.
+    json.pop();
+    json.extend_from_slice(format!(",\"{key}\":").as_bytes());
+    put(json);
+    json.push(b'}');
 }
 
 /// The JSON of a control message.

@@ -1,5 +1,6 @@
 //! Recipes on this machine: repository client, store, environments, models, lock.
 
+mod aside;
 mod building;
 pub mod bundle;
 pub mod componentizer;
@@ -39,6 +40,8 @@ pub mod tuf;
 pub mod unpack;
 pub mod uv;
 
+pub use aside::aside;
+
 pub use crate::disk::durable;
 use crate::model::{
     Code, Fault,
@@ -55,14 +58,14 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault>
     }
 }
 
-/// Reads a text of so many bytes: a short one here, a long one off the async threads, few at a time.
+/// Reads a text of so many bytes: a short one here, a long one [aside], few at a time.
 pub async fn reading<T: Send + 'static>(bytes: usize, read: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
     static READS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(READS_AT_ONCE);
     if bytes <= READ_HERE_BYTES_MAX {
         return read();
     }
     let held = READS.acquire().await.map_err(|_| Fault::new(Code::Internal, "nothing is read any more"))?;
-    blocking(move || {
+    aside(move || {
         let _held = held;
         read()
     })

@@ -12,7 +12,10 @@ use futures_core::Stream;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{Server, overloaded};
-use crate::model::{Code, Fault, limits};
+use crate::model::{
+    Code, Fault,
+    limits::{self, READ_HERE_BYTES_MAX},
+};
 
 /// A body, and the room that it takes until it is dropped.
 pub struct Whole {
@@ -41,14 +44,14 @@ pub async fn whole(server: &Server, headers: &HeaderMap, body: Body, most: usize
             }
             false => None,
         };
-        Ok(Whole { bytes: collect(body, most).await?, _room: room })
+        Ok(Whole { bytes: collect(body, said, most).await?, _room: room })
     };
     timeout(patience, read)
         .await
         .unwrap_or_else(|_| Err(Fault::new(Code::Deadline, format!("the request's body did not come within {} ms", limits::SERVE_BODY_MS))))
 }
 
-async fn collect(body: Body, most: usize) -> Result<Bytes, Fault> {
+async fn collect(body: Body, said: Option<usize>, most: usize) -> Result<Bytes, Fault> {
     let mut stream = body.into_data_stream();
     let mut first = Bytes::new();
     let mut joined = Vec::new();
@@ -61,8 +64,17 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, Fault> {
         if first.is_empty() && joined.is_empty() {
             first = part;
         } else {
+            let before = (first.len() + joined.len()) / READ_HERE_BYTES_MAX;
+            if joined.is_empty() {
+                // Of the room that it has already; a byte that does not come takes no memory.
+                joined.reserve_exact(said.unwrap_or(0));
+            }
             joined.extend_from_slice(&std::mem::take(&mut first));
             joined.extend_from_slice(&part);
+            if joined.len() / READ_HERE_BYTES_MAX > before {
+                // Megabytes that are all there take a while to copy: the others get their turn in between.
+                tokio::task::yield_now().await;
+            }
         }
     }
     Ok(if joined.is_empty() { first } else { joined.into() })

@@ -24,16 +24,22 @@ use super::{Server, audience::Audience, body::whole, header, refused, response};
 use crate::{
     door::lines::{self, CallBody},
     host::Running,
-    model::{Call, Code, Document, Event, Fault, Outcome, RecipeRef, limits},
-    shelf::{blocking, reading},
+    model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, limits},
+    shelf::reading,
 };
 
 /// `POST /v1/recipes/{publisher}/{name}/{operation}`: the input is the body, the output is the response's.
 pub async fn plain(State(server): State<Arc<Server>>, request: Request) -> Response {
-    match answer(&server, request).await {
-        Ok(outcome) => {
-            let left = outcome.blobs.len();
-            let mut response = response(StatusCode::OK, outcome.output.into_text());
+    let answered = async {
+        let outcome = answer(&server, request).await?;
+        let left = outcome.blobs.len();
+        // Whoever takes the text lets go of the values.
+        let text = reading(outcome.output.text().len(), move || Ok(outcome.output.into_text())).await?;
+        Ok((text, left))
+    };
+    match answered.await {
+        Ok((text, left)) => {
+            let mut response = response(StatusCode::OK, text);
             if left > 0 {
                 response.headers_mut().insert("x-hob-blobs-left", HeaderValue::from(left));
             }
@@ -61,7 +67,7 @@ async fn answer(server: &Server, request: Request) -> Result<Outcome, Fault> {
     let read = move || {
         let text = std::str::from_utf8(&body.bytes)
             .map_err(|error| Fault::new(Code::InvalidJson, format!("the request's body is not UTF-8 at byte {}", error.valid_up_to())))?;
-        Document::parse(text, "input")
+        Document::passing(text, "input")
     };
     let input = reading(length, read).await?;
     let operation = operation.to_owned();
@@ -123,25 +129,44 @@ impl EventLines {
 }
 
 async fn step(mut running: Box<Running>, audience: Audience) -> Step {
-    let last_line = |outcome: &Result<Outcome, Fault>| lines::last_line(outcome, |fault| audience.told(fault));
     match timeout(Duration::from_millis(limits::SERVE_BEAT_MS), running.next()).await {
-        Ok(Some(event)) => match event_line(event).await {
+        Ok(Some(event)) => match written(size_of_event(&event), move || lines::event_line(&event)).await {
             Ok(line) => (line, Some(running)),
             // What no line can hold ends the call, which is dropped here.
-            Err(fault) => (last_line(&Err(fault)), None),
+            Err(fault) => (last_line(Err(fault), audience).await, None),
         },
-        Ok(None) => (last_line(&running.outcome().await), None),
+        Ok(None) => (last_line(running.outcome().await, audience).await, None),
         // Nothing to tell, and still here.
         Err(_) => (b"\n".to_vec(), Some(running)),
     }
 }
 
-/// As [`lines::event_line`]; what is not in memory may be on the disk, which is read where nobody else waits.
-async fn event_line(event: Event) -> Result<Vec<u8>, Fault> {
-    match &event {
-        Event::Chunk { blobs, .. } if blobs.iter().any(|blob| blob.store().is_some()) => blocking(move || lines::event_line(&event)).await,
-        _ => lines::event_line(&event),
+async fn last_line(outcome: Result<Outcome, Fault>, audience: Audience) -> Vec<u8> {
+    let size = outcome.as_ref().map_or(0, |outcome| outcome.output.text().len() as u64 + size(&outcome.blobs));
+    let told = audience.clone();
+    match written(size, move || Ok(lines::last_line(&outcome, |fault| audience.told(fault)))).await {
+        Ok(line) => line,
+        Err(fault) => lines::last_line(&Err(fault), |fault| told.told(fault)),
     }
+}
+
+/// Writes a line about so many bytes, as a text of that length is read: a long one where nobody else waits.
+async fn written(bytes: u64, write: impl FnOnce() -> Result<Vec<u8>, Fault> + Send + 'static) -> Result<Vec<u8>, Fault> {
+    reading(usize::try_from(bytes).unwrap_or(usize::MAX), write).await
+}
+
+fn size_of_event(event: &Event) -> u64 {
+    match event {
+        // What its data takes to write, to read it took already.
+        Event::Chunk { blobs, .. } => size(blobs),
+        Event::Progress { .. } | Event::Log { .. } => 0,
+    }
+}
+
+/// What is not in memory may be on the disk, whose reading takes as long as it likes.
+fn size(blobs: &[Blob]) -> u64 {
+    let bytes = |blob: &Blob| if blob.store().is_some() { u64::MAX } else { blob.size() };
+    blobs.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
 impl Stream for EventLines {

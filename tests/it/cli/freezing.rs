@@ -181,11 +181,13 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
         ("lab/plain", "class Subject:\n    def run(self, input):\n        return input\n"),
         ("lab/frozen", "class Subject:\n    pass\n"),
         ("lab/dear", ""),
+        ("lab/free", ""),
     ] {
         let folder = signed.folder.path().join(name.replace('/', "-"));
         write_recipe(&folder, name, "0.1.0", pod, "python = \">=3.9\"");
-        if name == "lab/dear" {
-            let schemas = operations.iter().cloned().zip(dear.iter().map(|(_, schema, _)| schema));
+        if pod.is_empty() {
+            let any = json!({});
+            let schemas = operations.iter().cloned().zip(dear.iter().map(|(_, schema, _)| if name == "lab/free" { &any } else { schema }));
             put(&folder.join("recipe.toml"), manifest(name, schemas).as_bytes());
             put(&folder.join("pod/subject.py"), format!("class Subject:\n{methods}").as_bytes());
             fs::remove_dir_all(folder.join("cases")).unwrap();
@@ -195,7 +197,7 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
         signed.publish(&folder);
     }
     rig.trust(&signed.url(), &signed.repository);
-    for name in ["lab/plain", "lab/frozen", "lab/dear"] {
+    for name in ["lab/plain", "lab/frozen", "lab/dear", "lab/free"] {
         rig.hob(&["add", name]).well();
     }
     let text = manifest("lab/frozen", [("run".to_owned(), &frozen()[0].1)].into_iter());
@@ -206,27 +208,48 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
         let serving = serving.lock().unwrap();
         Serving { child: std::process::Command::new("true").spawn().unwrap(), socket: serving.socket.clone(), address: None, token: None }
     };
-    // Somebody who has nothing to do with it, all the while.
-    let (over, others) = (Arc::new(AtomicBool::new(false)), share());
-    let ended = over.clone();
-    assert_eq!(call(&others, "lab/plain", "run", "1", 60_000).status, 200);
-    let idle: Vec<f64> = (0..50).map(|_| call(&others, "lab/plain", "run", "1", 60_000).ms).collect();
-    let somebody = std::thread::spawn(move || {
-        let mut answered = Vec::new();
-        while !ended.load(Ordering::Acquire) {
-            let came = call(&others, "lab/plain", "run", "1", 60_000);
-            assert_eq!(came.status, 200, "{came:?}");
-            answered.push(came.ms);
-        }
+    // Somebody who has nothing to do with it, all the while. Their calls while `meanwhile` lasts, in milliseconds, sorted.
+    let others = |meanwhile: &mut dyn FnMut()| -> Vec<f64> {
+        let (over, others) = (Arc::new(AtomicBool::new(false)), share());
+        let ended = over.clone();
+        let somebody = std::thread::spawn(move || {
+            let mut answered = Vec::new();
+            while !ended.load(Ordering::Acquire) {
+                let came = call(&others, "lab/plain", "run", "1", 60_000);
+                assert_eq!(came.status, 200, "{came:?}");
+                answered.push(came.ms);
+            }
+            answered
+        });
+        meanwhile();
+        over.store(true, Ordering::Release);
+        let mut answered = somebody.join().unwrap();
+        answered.sort_by(f64::total_cmp);
         answered
-    });
+    };
     let caller = share();
     let mut told = Vec::new();
-    for (at, (what, _, input)) in dear.iter().enumerate() {
-        let came = call(&caller, "lab/dear", &format!("op{at}"), input, 20_000);
-        assert_ne!(came.code, "deadline", "{what}: {came:?}");
-        assert_ne!(came.code, "internal", "{what}: {came:?}");
-        told.push(format!("{what}: {} {} in {:.0} ms", came.status, came.code, came.ms));
+    assert_eq!(call(&caller, "lab/plain", "run", "1", 60_000).status, 200);
+    let idle = others(&mut || std::thread::sleep(Duration::from_secs(1)));
+    // The same documents where nothing is to be checked: what carrying them costs others, their pod's own work among it.
+    let free = others(&mut || {
+        for (at, (.., input)) in dear.iter().enumerate() {
+            call(&caller, "lab/free", &format!("op{at}"), input, 20_000);
+        }
+    });
+    let beside = others(&mut || {
+        for (at, (what, _, input)) in dear.iter().enumerate() {
+            let came = call(&caller, "lab/dear", &format!("op{at}"), input, 20_000);
+            assert_ne!(came.code, "deadline", "{what}: {came:?}");
+            assert_ne!(came.code, "internal", "{what}: {came:?}");
+            told.push(format!("{what}: {} {} in {:.0} ms", came.status, came.code, came.ms));
+        }
+    });
+    assert!(beside.len() >= dear.len(), "only {} calls of others were answered beside {} of these", beside.len(), dear.len());
+    println!("{}", told.join("\n"));
+    for (when, answered) in [("idle", &idle), ("beside these documents, unchecked", &free), ("beside the corpus", &beside)] {
+        let part = |percent: usize| answered[(answered.len() * percent / 100).min(answered.len() - 1)];
+        println!("others {when}: {} calls, median {:.2} ms, p99 {:.2} ms", answered.len(), part(50), part(99));
     }
     // A check that is longer than its call: the call ends.
     let cut = call(&caller, "lab/dear", "op0", &dear[0].2, 20);
@@ -236,15 +259,6 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
     assert_eq!(frozen.code, "invalid_manifest");
     let health = caller.ask("GET /v1/health", b"");
     assert!(health.body.contains("damaged") && health.body.contains("lab/frozen"), "{health:?}");
-    over.store(true, Ordering::Release);
-    let mut answered = somebody.join().unwrap();
-    assert!(answered.len() >= dear.len(), "only {} calls of others were answered beside {} of these", answered.len(), dear.len());
-    let p99 = |times: &mut Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        times[(times.len() * 99 / 100).min(times.len() - 1)]
-    };
-    println!("{}", told.join("\n"));
-    println!("others: {} calls, p99 {:.1} ms; idle p99 {:.1} ms", answered.len(), p99(&mut answered), p99(&mut idle.clone()));
 
     // Its end is heeded whatever runs.
     let busy: Vec<_> = [0, 3, 6]
