@@ -37,24 +37,24 @@ impl Listener {
 /// Takes connections until the server ends, and then those that had knocked before: until none comes for a moment, and no longer than a while,
 /// however many go on knocking.
 pub async fn accept(listener: Listener, way: Way, room: Arc<Room>) {
-    let mut closing = way.closing.clone();
+    let (mut closing, mut row) = (way.closing.clone(), 0);
     loop {
         let ended = tokio::select! {
             biased;
             () = closed(&mut closing) => true,
-            () = accept_one(&listener, &way, &room) => false,
+            () = accept_one(&listener, &way, &room, &mut row) => false,
         };
         if ended {
             break;
         }
     }
     let (moment, end) = (Duration::from_millis(limits::SERVE_LINGER_MS), Instant::now() + Duration::from_millis(limits::SERVE_KNOCKERS_MS));
-    let knockers = async { while timeout(moment, accept_one(&listener, &way, &room)).await.is_ok() {} };
+    let knockers = async { while timeout(moment, accept_one(&listener, &way, &room, &mut row)).await.is_ok() {} };
     let _ = timeout_at(end, knockers).await;
 }
 
-/// Takes one connection. Dropped between two, nothing is lost.
-async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>) {
+/// Takes one connection. Dropped between two, nothing is lost. `row`: how many were taken without a turn for others.
+async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut usize) {
     let taken = match listener {
         Listener::Unix(unix) => unix.accept().await.map(|(stream, _)| {
             let (way, seat) = (way.clone(), room.enter(None));
@@ -69,8 +69,12 @@ async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>) {
     };
     match taken {
         Ok(()) => {
-            // Each is heard once before the next one can send it away.
-            tokio::task::yield_now().await;
+            *row += 1;
+            // Each is heard once before another can send it away: the oldest of the strangers goes, and a row is a quarter of them.
+            if *row >= room.row() {
+                *row = 0;
+                tokio::task::yield_now().await;
+            }
             room.settled().await;
         }
         Err(error) => {

@@ -180,7 +180,13 @@ fn alone(home: &Home) -> Result<File, Fault> {
 }
 
 async fn bind(address: &str) -> Result<TcpListener, Fault> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        // Whoever finds the kernel's queue full is not told so, and knocks again after a second.
+        rustix::net::listen(&listener, limits::SERVE_BACKLOG)?;
+        Ok(listener)
+    };
+    bound.await.map_err(|error: std::io::Error| match error.kind() {
         std::io::ErrorKind::InvalidInput => Fault::new(Code::Usage, format!("`--listen {address}`: {error}"))
             .hint("wanted an address and a port, e.g. `127.0.0.1:8080`, or port 0 for a free one"),
         _ => Fault::io(format!("listening on {address}"), &error),
@@ -203,6 +209,33 @@ fn announce(home: &Home, unix: Option<&Path>, address: Option<std::net::SocketAd
         print::note(&format!("  and on http://{address}, for requests with the token in {}", token.display()));
         if !address.ip().is_loopback() {
             print::note("  warning: other machines reach this address, and what is sent to it, the token too, is not encrypted");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpStream, time::timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn more_can_knock_at_once_than_a_usual_queue_holds() {
+        // What an address gets by default; the kernel takes one more.
+        const USUAL: usize = 1_024;
+        let most = open::read_of_kernel(Path::new("/proc/sys/net/core/somaxconn"), 64).unwrap();
+        let most: usize = String::from_utf8(most).unwrap().trim().parse().unwrap();
+        let count = USUAL + 200;
+        if most < count || open_files() < 2 * count as u64 {
+            return eprintln!("skipped: this machine keeps {most} connections");
+        }
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody takes them: whoever is not kept knocks in vain.
+        let mut kept = Vec::new();
+        for at in 0..count {
+            let knock = timeout(Duration::from_secs(60), TcpStream::connect(address)).await;
+            kept.push(knock.unwrap_or_else(|_| panic!("only {at} are kept")).unwrap());
         }
     }
 }

@@ -100,6 +100,11 @@ impl Room {
         Seat { room: self.clone(), id, in_reserve, told }
     }
 
+    /// How many may come in a row before those who came get a turn.
+    pub fn row(&self) -> usize {
+        (self.bounds.strangers / 4).clamp(1, limits::SERVE_ROW_MAX)
+    }
+
     /// Has the oldest stranger go, if there is one: the process is out of open files.
     pub fn make_way(&self) {
         self.send_away_a_stranger(&mut self.guests());

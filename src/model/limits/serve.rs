@@ -14,6 +14,12 @@ pub const SERVE_CONNECTIONS_MAX: usize = 2_048;
 /// Of these, connections that showed no complete and allowed request yet: the oldest goes for the next one.
 pub const SERVE_STRANGERS_MAX: usize = 512;
 
+/// Connections that the kernel keeps until the server takes them, over TCP; it keeps fewer where `net.core.somaxconn` is lower.
+pub const SERVE_BACKLOG: i32 = 65_535;
+
+/// Connections that are taken in a row before those that were taken get a turn; no more than a quarter of the strangers that there may be.
+pub const SERVE_ROW_MAX: usize = 32;
+
 /// Share of [`SERVE_STRANGERS_MAX`] that one address may have once all of it is taken, in percent: beyond that its own oldest goes first.
 pub const SERVE_PEER_PERCENT: usize = 25;
 
