@@ -227,7 +227,8 @@ mod tests {
         let most: usize = String::from_utf8(most).unwrap().trim().parse().unwrap();
         let count = USUAL + 200;
         if most < count || open_files() < 2 * count as u64 {
-            return eprintln!("skipped: this machine keeps {most} connections");
+            // Not to be had on this machine.
+            return;
         }
         let listener = bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -4,6 +4,7 @@
 //! The layout is in `docs/pod-protocol.md`; `tests/vectors/frames.json` is read by both sides' tests.
 
 use bytes::{Buf, Bytes, BytesMut};
+use serde::Serialize;
 
 use crate::model::limits::FRAME_SKIP_BYTES_MAX;
 
@@ -39,6 +40,17 @@ pub fn encode<'a>(out: &mut BytesMut, ask: u64, json: &[u8], tail: impl Iterator
     out.extend_from_slice(&ask.to_be_bytes());
     out.extend_from_slice(json);
     tail.for_each(|part| out.extend_from_slice(part));
+}
+
+/// Writes the object `head` with one more entry, whose value `put` writes. A document's text was read when it came, and may be megabytes: it
+/// is put in as it is, not read once more by the one who looks after the pod.
+pub fn put_around(json: &mut Vec<u8>, head: &impl Serialize, key: &str, put: impl FnOnce(&mut Vec<u8>)) {
+    serde_json::to_writer(&mut *json, head).expect("strings and numbers become JSON");
+    // No head is empty.
+    json.pop();
+    json.extend_from_slice(format!(",\"{key}\":").as_bytes());
+    put(json);
+    json.push(b'}');
 }
 
 /// Cuts a byte stream into frames.

@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 
-use super::frame::Frame;
+use super::frame::{self, Frame};
 use crate::model::{
     Blob, Code, Fault, document,
     limits::{BLOB_COPY_BYTES_MAX, BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES, FAULT_DETAIL_BYTES_MAX, POD_NAMES_MAX, POD_NUMBERS_MAX},
@@ -212,7 +212,7 @@ pub fn ask<'a>(
         .collect();
     let head = AskWire { r#type: "ask", incarnation, digest, operation, left_ms, lever, blobs };
     let mut json = Vec::with_capacity(input.len() + (1 << 10));
-    put_around(&mut json, &head, "input", |json| json.extend_from_slice(input.as_bytes()));
+    frame::put_around(&mut json, &head, "input", |json| json.extend_from_slice(input.as_bytes()));
     json
 }
 
@@ -243,29 +243,18 @@ struct ItemWire {
 /// The JSON of a batch.
 pub fn batch(incarnation: &str, digest: &str, operation: &str, lever: Option<&LeverValue>, items: &[Item]) -> Vec<u8> {
     let mut json = Vec::with_capacity(items.iter().map(|item| item.input.len() + (1 << 7)).sum::<usize>() + (1 << 10));
-    put_around(&mut json, &BatchWire { r#type: "batch", incarnation, digest, operation, lever }, "items", |json| {
+    frame::put_around(&mut json, &BatchWire { r#type: "batch", incarnation, digest, operation, lever }, "items", |json| {
         json.push(b'[');
         for (at, item) in items.iter().enumerate() {
             if at > 0 {
                 json.push(b',');
             }
             let head = ItemWire { ask: item.ask, left_ms: item.left_ms };
-            put_around(json, &head, "input", |json| json.extend_from_slice(item.input.as_bytes()));
+            frame::put_around(json, &head, "input", |json| json.extend_from_slice(item.input.as_bytes()));
         }
         json.push(b']');
     });
     json
-}
-
-/// Writes the object `head` with one more entry, whose value `put` writes. A document's text was read when it came, and may be megabytes: it
-/// is put in as it is, not read once more by the one who looks after the pod.
-fn put_around(json: &mut Vec<u8>, head: &impl Serialize, key: &str, put: impl FnOnce(&mut Vec<u8>)) {
-    serde_json::to_writer(&mut *json, head).expect("strings and numbers become JSON");
-    // No head is empty.
-    json.pop();
-    json.extend_from_slice(format!(",\"{key}\":").as_bytes());
-    put(json);
-    json.push(b'}');
 }
 
 /// The JSON of a control message.
