@@ -199,7 +199,8 @@ impl Spawner for Source {
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],
             })?;
-            if let Some(key) = key {
+            // A session's pod has its state: a host that is about to end does not end it for what its libraries compiled.
+            if let Some(key) = key.filter(|_| host.forks || self.session.is_none()) {
                 caches::look_after(&host, parts, key, &watcher);
             }
             if let Some((program, environment)) = starts {
