@@ -100,7 +100,7 @@ class Batches(unittest.TestCase):
     def test_a_bad_item_is_that_items_fault(self):
         answers = self.run_batch("picky", [1, 13, 2, 14, 15, 16, 17, 3])
         codes = [answer.get("fault", {}).get("code", answer.get("output")) for answer in answers]
-        wanted = [1, "recipe_failed", 2, "invalid_input", "invalid_json", "too_large", "recipe_failed", 3]
+        wanted = [1, "recipe_failed", 2, "invalid_input", "invalid_output", "too_large", "recipe_failed", 3]
         self.assertEqual(codes, wanted)
         self.assertFalse([answer for answer in answers if "whole_batch" in answer])
         self.assertIn("`picky` raised ValueError: 13 is unlucky", answers[1]["fault"]["message"])

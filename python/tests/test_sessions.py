@@ -137,7 +137,7 @@ class Sessions(unittest.TestCase):
         cases = [
             ("ValueError('broken')", "recipe_failed", "ValueError: broken"),
             ("3", "recipe_failed", "gave a int"),
-            ("{'a': float('nan')}", "invalid_json", ""),
+            ("{'a': float('nan')}", "invalid_output", ""),
         ]
         for state, code, text in cases:
             pod.call("become", state)

@@ -128,11 +128,10 @@ class Strictness(unittest.TestCase):
             ([1, 1 << 64], "/1", "64 bits"),
             ({"n": -(1 << 63) - 1}, "/n", "64 bits"),
             ({"n": int("9" * 500)}, "/n", "64 bits"),
-            ({"a": {1: 2}}, "/a", "key 1"),
+            ({"a": {1.5: 2}}, "/a", "key 1.5"),
             ({"a": [{None: 2}]}, "/a/0", "key None"),
             ({True: 1}, "/", "key True"),
             ({"a": b"bytes"}, "/a", "bytes"),
-            ({"a": {1, 2}}, "/a", "set"),
             ({"a": object()}, "/a", "object"),
         ):
             with self.subTest(repr(value)[:60]), self.assertRaises(wire.NotJson) as caught:

@@ -104,7 +104,7 @@ impl pod::Host for Run {
         let checked = self.manifest.operation(&operation).map(drop).and_then(|()| Document::parse(arguments, "arguments of an ask"));
         let (blobs, arguments) = match (blobs, checked) {
             (Ok(blobs), Ok(arguments)) => (blobs, arguments),
-            (Err(fault), _) | (_, Err(fault)) => return Ok(Err(self.give(fault.blame(Blame::Recipe)))),
+            (Err(fault), _) | (_, Err(fault)) => return Ok(Err(self.give(fault.of_recipe()))),
         };
         let ticks = self.ticks();
         let started = self.pods.start(&operation, arguments, blobs).await;
@@ -157,7 +157,7 @@ impl output::Host for Run {
         let blobs = self.take(blobs)?;
         let (data, blobs) = match (Document::unread(data, "a chunk"), blobs) {
             (Ok(data), Ok(blobs)) => (data, blobs),
-            (Err(fault), _) | (_, Err(fault)) => return Ok(Err(self.give(fault.blame(Blame::Recipe)))),
+            (Err(fault), _) | (_, Err(fault)) => return Ok(Err(self.give(fault.of_recipe()))),
         };
         let ticks = self.ticks();
         self.send(data, blobs).await?;

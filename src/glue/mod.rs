@@ -55,7 +55,7 @@ use self::{
 };
 use crate::{
     disk,
-    model::{Admitted, Blame, Blob, Code, Digest, Document, Fault, RecipeName, Verified, events, limits},
+    model::{Admitted, Blob, Code, Digest, Document, Fault, RecipeName, Verified, events, limits},
 };
 
 /// A future behind a pointer.
@@ -286,7 +286,7 @@ impl Prepared {
     /// Chunks and log lines go to `events`. Needs a tokio runtime with time.
     ///
     /// Errors: `glue_crashed` (causes, last log lines and what was printed in the detail), `glue_limit` (names the cap), `deadline`, `cancelled` (the
-    /// receiver of `events` is gone), `too_large` and `invalid_json` for the guest's output, what the pod failed with if the guest
+    /// receiver of `events` is gone), `too_large` and `invalid_output` for the guest's output, what the pod failed with if the guest
     /// passes it on, and what the guest itself failed with.
     pub async fn run(&self, call: &Admitted, pods: Arc<dyn Pods>, events: events::Sender, deadline: Instant) -> Result<Response, Fault> {
         if call.recipe().digest() != self.recipe {
@@ -361,7 +361,7 @@ fn finish(run: &mut Run, response: world::Response) -> Result<Response, Fault> {
     // WASI's calls are counted where nothing can be refused.
     run.within_host_calls().map_err(|error| crash::trapped(run, error))?;
     let what = format!("output of the glue of `{}`", run.manifest.name);
-    let output = Document::parse(response.output, &what).map_err(|fault| fault.blame(Blame::Recipe))?;
+    let output = Document::parse(response.output, &what).map_err(Fault::of_recipe)?;
     let blobs = run.take(response.blobs).map_err(|error| crash::trapped(run, error))??;
     Ok(Response { output, blobs, crossings: run.crossings })
 }

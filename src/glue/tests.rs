@@ -19,7 +19,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::*;
-use crate::model::{Call, Event, Manifest, Origin, verified::Models};
+use crate::model::{Blame, Call, Event, Manifest, Origin, verified::Models};
 
 const WIT: &str = include_str!("../../wit/glue.wit");
 
@@ -285,7 +285,7 @@ async fn output_is_bounded_and_is_json() {
     let fault = fails(guest!("huge_output"), "plain", Code::TooLarge, "5242880 bytes").await;
     assert_eq!(fault.blame, Blame::Recipe);
     fails(guest!("giant_output"), "plain", Code::GlueLimit, "bytes per host call").await;
-    let fault = fails(guest!("bad_output"), "plain", Code::InvalidJson, "output of the glue of `test/guest` is not valid JSON").await;
+    let fault = fails(guest!("bad_output"), "plain", Code::InvalidOutput, "output of the glue of `test/guest` is not valid JSON").await;
     assert_eq!(fault.blame, Blame::Recipe);
 }
 

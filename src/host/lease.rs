@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Inner, entry::Entry, sessions::Seated};
 use crate::{
     glue::{self, BoxFuture},
-    model::{Admitted, Blame, Blob, Code, Document, Fault, Operation, Priority, events},
+    model::{Admitted, Blob, Code, Document, Fault, Operation, Priority, events},
     pod::{self, Pool, Reply, Request},
     shelf::reading,
 };
@@ -143,6 +143,6 @@ async fn document(
     read: fn(String, &str) -> Result<Document, Fault>,
 ) -> Result<(Document, Vec<Blob>), Fault> {
     let pod::Payload { json, blobs, .. } = payload;
-    let document = reading(json.len(), move || read(json, &what)).await.map_err(|fault| fault.blame(Blame::Recipe))?;
+    let document = reading(json.len(), move || read(json, &what)).await.map_err(Fault::of_recipe)?;
     Ok((document, blobs))
 }

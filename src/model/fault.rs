@@ -69,7 +69,7 @@ codes! {
     InvalidManifest "invalid_manifest" Recipe exit 4 http 422 mcp -32603;
     /// The recipe folder lacks something that its manifest names.
     InvalidRecipe "invalid_recipe" Recipe exit 4 http 422 mcp -32603;
-    /// Output does not match the operation's schema.
+    /// What a recipe gives is no JSON that Hob carries, or does not match the operation's schema.
     InvalidOutput "invalid_output" Recipe exit 4 http 502 mcp -32603;
     /// `hob build` could not make the glue component.
     BuildFailed "build_failed" Recipe exit 4 http 500 mcp -32603;
@@ -270,6 +270,16 @@ impl Fault {
     pub fn blame(mut self, blame: Blame) -> Fault {
         self.blame = blame;
         self
+    }
+
+    /// What is wrong with a document that a recipe's code made, and no caller: never `invalid_json`, which is a caller's.
+    pub fn of_recipe(mut self) -> Fault {
+        if self.code == Code::InvalidJson {
+            self.code = Code::InvalidOutput;
+            self.hint =
+                Some("what a recipe's code gives is JSON in UTF-8 without NaN, lone surrogates and integers past 64 bits".to_owned());
+        }
+        self.blame(Blame::Recipe)
     }
 
     /// Adds one entry to `detail`. Of one that is too long, each long text in it is shortened; if that is not enough, it is dropped and counted.

@@ -45,6 +45,7 @@ const FILES: &[(&str, &str)] = &[
     ("serving.py", include_str!("../../python/src/hob_pod/serving.py")),
     ("sessions.py", include_str!("../../python/src/hob_pod/sessions.py")),
     ("tracebacks.py", include_str!("../../python/src/hob_pod/tracebacks.py")),
+    ("values.py", include_str!("../../python/src/hob_pod/values.py")),
     ("walls.py", include_str!("../../python/src/hob_pod/walls.py")),
     ("wire.py", include_str!("../../python/src/hob_pod/wire.py")),
     ("zygote.py", include_str!("../../python/src/hob_pod/zygote.py")),

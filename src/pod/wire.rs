@@ -475,6 +475,7 @@ struct FaultWire<'a> {
 const POD_CODES: &[Code] = &[
     Code::InvalidInput,
     Code::InvalidJson,
+    Code::InvalidOutput,
     Code::TooLarge,
     Code::OperationNotFound,
     Code::RecipeFailed,

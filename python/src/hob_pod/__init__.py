@@ -1,4 +1,4 @@
-"""What an author of a pod imports: `Blob`, `Fault`, `progress`, `cancelled`, `time_left`; for sessions `session`, `checkpoint`.
+"""What an author of a pod imports: `Blob`, `Result`, `Fault`, `progress`, `cancelled`, `time_left`; for sessions `session`, `checkpoint`.
 
 A pod is a class, named as `entry = "module:Class"` in `recipe.toml`. Each operation is a public method of it with the
 operation's name (`-` becomes `_`):
@@ -16,11 +16,12 @@ operation's name (`-` becomes `_`):
             for done, text in enumerate(input["texts"]):
                 hob_pod.progress(done=done, total=len(input["texts"]))
                 ...
-            return {"embeddings": vectors}      # what JSON can carry; arrays and tensors become lists
+            return {"embeddings": vectors}      # docs/values.md: dates become text, arrays and tables lists, ...
 
         def resize(self, input, blobs):         # a parameter named `blobs` receives {name: Blob}
             pixels = blobs["image"].numpy("uint8", (input["height"], input["width"], 3))
             return {"size": 64}, {"image": hob_pod.Blob(small, "image/raw")}
+                                                # `hob_pod.Result(value, blobs)` where there may be none
 
         def transcribe(self, input, blobs):     # with `streaming = true`: each yield is a chunk,
             for piece in decode(blobs["audio"].data):
@@ -54,9 +55,10 @@ left, and `time_left()` is that of the caller whose deadline is nearest. Printin
 """
 
 from .asks import cancelled, progress, time_left
-from .blob import Blob
+from .blob import Blob, Result
 from .faults import Cancelled, Fault
 from .residency import gpu, lever
 from .sessions import checkpoint, checkpoint_due, session
 
-__all__ = ["Blob", "Cancelled", "Fault", "cancelled", "checkpoint", "checkpoint_due", "gpu", "lever", "progress", "session", "time_left"]
+__all__ = ["Blob", "Cancelled", "Fault", "Result", "cancelled", "checkpoint", "checkpoint_due", "gpu", "lever", "progress", "session"]
+__all__ += ["time_left"]

@@ -4,8 +4,13 @@ Apart from serving because this needs no lane and no thread: a result goes in, b
 with the result is the fault of the ask that it belongs to.
 """
 
-from . import faults, guard, wire
-from .blob import Blob
+import sys
+
+from . import faults, guard, values, wire
+from .blob import Blob, Result
+
+#: Fields of progress that it is said of that they were left out; a name may be made for each report.
+_SAID_MAX = 64
 
 
 class Answers:
@@ -16,6 +21,7 @@ class Answers:
         self._models = start["models"]
         self._regions = None  # memory that is shared with the host; set by the runner
         self._pod_folder = pod_folder
+        self._said = set()  # what was left out of progress, and said so
         # All of a frame but the author's value, made once.
         self._incarnation = wire.dump(start["incarnation"])
         self._output = b'{"type":"answer","incarnation":' + self._incarnation + b',"output":'
@@ -32,9 +38,40 @@ class Answers:
         """A chunk that carries `value`, and what it counts against the ask's credit."""
         return self._frame(ask, b'{"type":"chunk","data":', value, outgoing)
 
-    def progress(self, ask, fields):
-        """Progress that carries the dict `fields`."""
-        return self._frame(ask, b'{"type":"progress","data":', fields, None)[0]
+    def progress(self, asks, fields):
+        """Progress of those asks that carries the dict `fields`, as far as JSON can: a report ends no work."""
+        data = None
+        if values.is_plain(fields, 1):
+            try:
+                data = wire.dump(fields, 1)
+            except values.NotJson:
+                pass
+        if data is None:
+            data = guard.together(self._report, fields)
+        text = b'{"type":"progress","data":' + data + b"}"
+        if len(text) > self._frame_bytes_max:
+            self._left_out("all of a report", f"it has {len(text)} bytes; at most {self._frame_bytes_max} are carried")
+            return []
+        return [part for ask in asks for part in wire.pack(ask, text)]
+
+    def _report(self, fields):
+        """The fields that can be told. Of each other one the log says so once."""
+        told = {}
+        for name, value in fields.items():
+            given, problem = guard.call(_field, name, value)
+            field, why = (None, f"it {problem}") if problem is not None else given
+            if field is None:
+                self._left_out(f"`{name}`", why)
+            else:
+                told.update(field)
+        return wire.dump(told, 1)
+
+    def _left_out(self, what, why):
+        if what in self._said or len(self._said) >= _SAID_MAX:
+            return
+        self._said.add(what)
+        # The stream may be the author's own, or none.
+        guard.call(lambda: sys.stderr.write(faults.printable(f"hob_pod: progress is told without {what}: {why}\n")))
 
     def fault(self, ask, fault, whole_batch=False):
         """The answer that carries a fault."""
@@ -51,7 +88,8 @@ class Answers:
     def outputs(self, work, value):
         """The answers (parts of frames) of a batch whose method gave `value`: each item its own."""
         name = work.frame.message["operation"]
-        value = value.tolist() if hasattr(value, "tolist") else value
+        if not isinstance(value, (list, tuple)) and hasattr(type(value), "tolist"):
+            value = values.plain(value)  # an array of results
         wrong = None
         if not isinstance(value, (list, tuple)):
             wrong = f"`{name}` gave a {guard.kind(value)}"
@@ -67,7 +105,7 @@ class Answers:
             try:
                 if guard.is_a(result, BaseException):
                     raise result
-                if _has_blobs(result) and result[1]:
+                if _parted(result)[1]:
                     raise faults.Fault("recipe_failed", f"`{name}` gave blobs, which a batch does not carry")
                 parts += self.output(ask, result)
             except BaseException as error:
@@ -84,14 +122,16 @@ class Answers:
 
     def _frame(self, ask, before, value, outgoing):
         """The frame of the message that begins with the text `before`, then `value` (which may come with blobs); and its weight."""
-        if type(value) is not tuple or not _has_blobs(value):
+        blobs = None
+        if type(value) is tuple or type(value) is Result:
+            value, blobs = _parted(value)
+        if not blobs:
             data = wire.dump(value, 1)
             text = before + data + b"}"
             if len(text) <= self._frame_bytes_max:
                 return wire.pack(ask, text), wire.weight(len(data))
             blobs, size = [], 0
         else:
-            value, blobs = value
             if len(blobs) > wire.BLOBS_MAX:
                 raise faults.Fault("too_large", f"{len(blobs)} blobs at once; at most {wire.BLOBS_MAX} are carried")
             data = wire.dump(value, 1)
@@ -136,8 +176,34 @@ class Answers:
         return region.number
 
 
-def _has_blobs(value):
-    """Whether an author gave `(value, {name: Blob})`."""
-    if type(value) is not tuple or len(value) != 2 or not isinstance(value[1], dict):
-        return False
-    return all(isinstance(blob, Blob) for blob in value[1].values())
+def _field(name, value):
+    """({name: what JSON has}, None) of a field of progress, or (None, why it cannot be told)."""
+    try:
+        field = {name: values.plain(value, 2)}
+        wire.dump(field, 1)
+        return field, None
+    except values.NotJson as error:
+        return None, str(error)
+
+
+def _parted(value):
+    """(value, {name: Blob}) of what an author gave, the latter None or empty where there are no blobs.
+
+    A pair is that if its dict holds blobs. Of an empty dict nobody knows whether it is meant so: the pair is a value, and `Result` says it.
+    """
+    if type(value) is Result:
+        value, named = value.value, value.blobs
+    elif type(value) is tuple and len(value) == 2 and isinstance(value[1], dict):
+        if not any(isinstance(blob, Blob) for blob in dict.values(value[1])):
+            return value, None
+        value, named = value
+    else:
+        return value, None
+    blobs = {}
+    for name, blob in dict.items(named):
+        if not isinstance(name, str) or not isinstance(blob, Blob):
+            what = f"the name of a blob is a {type(name).__name__}" if not isinstance(name, str) else f"`{name}` is a {type(blob).__name__}"
+            hint = "beside a result stand blobs alone, {name: hob_pod.Blob(data)}; everything else goes into the result"
+            raise faults.Fault("recipe_failed", f"{what} among the blobs of a result", hint)
+        blobs[str.__str__(name)] = blob
+    return value, blobs

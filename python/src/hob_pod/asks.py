@@ -373,7 +373,8 @@ def time_left():
 def progress(**fields):
     """Tells the caller how far the operation is, e.g. `progress(done=3, total=10, unit="texts", message="embedding")`.
 
-    Any fields that JSON can carry. Every caller understands these: `done` (a number, 0 or more) and `total` (above 0), both
+    Any fields that JSON can carry (docs/values.md); of another one the log says once that it was left out.
+    Every caller understands these: `done` (a number, 0 or more) and `total` (above 0), both
     in `unit` (text), and `message` (text: what is being done).
     May be called from any thread; with `concurrency` above 1 only from the thread or task that runs the operation (and
     what inherits its context, as `asyncio.to_thread` does). Does nothing outside an operation. Raises Cancelled, where

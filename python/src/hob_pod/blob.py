@@ -138,6 +138,27 @@ class Blob:
         return blob
 
 
+class Result:
+    """What a method returns or yields: a value, and blobs beside it, which may be none.
+
+    `return value, {"name": blob}` says the same where the dict holds blobs. A pair whose dict is empty is a value, a list of two: an
+    operation that has sometimes no blobs says `return hob_pod.Result(value, blobs)`.
+    """
+
+    __slots__ = ("value", "blobs")
+
+    def __init__(self, value, blobs=()):
+        self.value = value
+        self.blobs = dict(blobs)
+        for name, blob in self.blobs.items():
+            if not isinstance(name, str) or not isinstance(blob, Blob):
+                found = type(name).__name__ if not isinstance(name, str) else type(blob).__name__
+                raise TypeError(f"`blobs` of a Result are {{name: Blob}}, not with a {found}")
+
+    def __repr__(self):
+        return f"Result({type(self.value).__name__}, {len(self.blobs)} blobs)"
+
+
 def _array_type(dtype, shape):
     return f"{_ARRAY}; dtype={dtype.str}; shape={','.join(map(str, shape))}"
 

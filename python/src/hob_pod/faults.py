@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 
-from . import guard, tracebacks, wire
+from . import guard, tracebacks, values, wire
 
 #: The codes that a pod may use (docs/pod-protocol.md).
 CODES = frozenset(
@@ -19,6 +19,7 @@ CODES = frozenset(
         "out_of_memory",
         "too_large",
         "invalid_json",
+        "invalid_output",
         "invalid_input",
         "operation_not_found",
         "cancelled",
@@ -134,10 +135,9 @@ def of(error, doing, models=(), folder=None, overdue=False, printed=""):
 def _of(error, doing, models, folder, overdue, printed):
     if guard.is_a(error, Fault):
         return _fault(*_said(error))
-    if guard.is_a(error, wire.NotJson):
-        hint = "return lists, dicts with text keys, text, finite numbers, booleans, None; bytes go into a hob_pod.Blob"
+    if guard.is_a(error, values.NotJson):
         detail = {"pointer": error.pointer, "problem": error.problem}
-        return _fault("invalid_json", f"{doing} gave {error}", hint, detail)
+        return _fault("invalid_output", f"{doing} gave {error}", error.hint, detail)
     name, said = guard.kind(error), guard.text(error)
     detail = {"type": name, "traceback": _traceback(error)}
     if guard.is_a(error, SystemExit):
@@ -258,7 +258,7 @@ def _carried(detail):
     """`detail` as JSON; why it is not, as JSON."""
     try:
         raw = wire.dump(detail, 2)
-    except wire.NotJson as error:
+    except values.NotJson as error:
         return wire.dump({"dropped": f"the fault's detail has {error}"})
     if len(raw) > DETAIL_BYTES_MAX:
         return wire.dump({"dropped": f"the fault's detail has {len(raw)} bytes; at most {DETAIL_BYTES_MAX} are carried"})

@@ -172,7 +172,7 @@ class Server:
         """As `run`, for a method whose call runs nothing yet, on the event loop; a cancel cancels its task."""
         try:
             value = work.operation.method(*self._arguments(work))
-            if hasattr(value, "__anext__"):
+            if hasattr(type(value), "__anext__"):
                 self._must_stream(work)
                 value = await self._stream_async(work, value)
             else:
@@ -281,14 +281,14 @@ class Server:
         value = work.operation.method(*arguments)
         if type(value) in _PLAIN:
             return value
-        if type(value) is types.CoroutineType or hasattr(value, "__await__"):
+        if type(value) is types.CoroutineType or hasattr(type(value), "__await__"):
             return self._await(work, value)
         if work.batch:
             return value
-        if hasattr(value, "__next__"):
+        if hasattr(type(value), "__next__"):
             self._must_stream(work)
             return self._stream(work, value)
-        if hasattr(value, "__anext__"):
+        if hasattr(type(value), "__anext__"):
             self._must_stream(work)
             return self._await(work, self._stream_async(work, value))
         return value
@@ -376,9 +376,6 @@ class Server:
     def _progress(self, work, fields):
         paused = asks.pause(work)
         try:
-            parts = []
-            for ask in work.wanted():
-                parts += self.answers.progress(ask, fields)
-            self.lane.emit(work, parts)
+            self.lane.emit(work, self.answers.progress(work.wanted(), fields))
         finally:
             asks.resume(work, paused)

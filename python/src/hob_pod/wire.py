@@ -8,6 +8,8 @@ import json
 import re
 import struct
 
+from .values import DEPTH_MAX, NotJson, is_plain, plain
+
 PROTOCOL = 1
 #: Longest frame until the host has said its own limit in `start`, in bytes.
 FRAME_BYTES_DEFAULT = 16 << 20
@@ -17,8 +19,6 @@ FRAME_SKIP_BYTES_MAX = 256 << 20
 BUFFER_BYTES = 64 << 10
 #: Most blobs that one message may carry.
 BLOBS_MAX = 16
-#: Deepest nesting of a frame. The host's parser refuses 128, and a frame that it refuses ends the pod.
-DEPTH_MAX = 127
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 
 #: What the chunks of one ask may weigh that were sent and not taken; a chunk weighs one more for each so many bytes.
@@ -32,22 +32,15 @@ _unpack, _pack = HEADER.unpack_from, HEADER.pack
 # a regular expression over the whole text; the expression (which knows fractions) runs only after a hit.
 _DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _ZEROS = b"0" * 19
+_SURROGATE = "such text comes of undecodable bytes: `text.encode(\"utf-8\", \"surrogateescape\")` are they, and travel as a blob"
+_LONG = "write `str(n)`, or `float(n)` where it need not be exact"
+_NO_NUMBER = "write None, or a text such as \"nan\", where there is no number"
 _LONG_INTEGER = rb"(?<![\d.])\d{19}"
-_TEXT = frozenset((str,))
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 class ProtocolError(Exception):
     """The other side broke the protocol; there is no way to go on."""
-
-
-class NotJson(Exception):
-    """A value that strict JSON cannot carry. `pointer` is the JSON pointer of the place, `/` for the whole."""
-
-    def __init__(self, pointer, problem):
-        super().__init__(f"{problem} at `{pointer}`")
-        self.pointer = pointer
-        self.problem = problem
 
 
 class Frame:
@@ -227,34 +220,31 @@ def _has_long_integer(raw):
     return _ZEROS in raw.translate(_DIGITS_TO_ZERO) and re.search(_LONG_INTEGER, raw) is not None
 
 
-def _plain(value):
-    """What the encoder does with types that JSON does not know: arrays, tensors and their scalars have `tolist`."""
-    tolist = getattr(value, "tolist", None)
-    if tolist is None:
-        raise TypeError(f"a {type(value).__name__}")
-    return tolist()
+def _unknown(value):
+    """What the encoder does with types that JSON does not know: there is none in what is plain."""
+    raise TypeError(f"a {type(value).__name__}")
 
 
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_unknown)
 if json.encoder.c_make_encoder is None:
     _encode = _encoder.encode
 else:
     # `encode` makes one of these for every value. No markers against values that hold themselves: they would be
-    # shared by all threads, and `_check_keys` bounds the depth before.
-    _chunks = json.encoder.c_make_encoder(None, _plain, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    # shared by all threads, and the depth is bounded before.
+    _chunks = json.encoder.c_make_encoder(None, _unknown, json.encoder.encode_basestring, None, ":", ",", False, False, False)
 
     def _encode(value):
         return "".join(_chunks(value, 0))
 
 
 def dump(value, depth=0):
-    """`value` as strict JSON in UTF-8; numpy-like values become lists and numbers. Raises NotJson with the place.
+    """`value` as strict JSON in UTF-8, converted as `values` says. Raises NotJson with the place; and what the author's code raises.
 
     `depth`: how deep in a message it will stand.
     """
+    if type(value) not in _SCALARS and not is_plain(value, depth):
+        value = plain(value, depth)
     try:
-        if type(value) not in _SCALARS:
-            _check_keys(value, "", depth)
         raw = _encode(value).encode("utf-8")
         if len(raw) < 19 or not _has_long_integer(raw):
             return raw
@@ -286,53 +276,28 @@ def _step(pointer, key):
     return f"{pointer}/{text}"
 
 
-def _check_keys(value, pointer, depth):
-    """Raises NotJson at a key that is not text: of numbers and None the encoder would make text in silence."""
-    if type(value) in _SCALARS:
-        return
-    if depth >= DEPTH_MAX:
-        raise NotJson(pointer, "nesting too deep (or a value that holds itself)")
-    if isinstance(value, dict):
-        if not _TEXT.issuperset(map(type, value)):
-            for key in value:
-                if not isinstance(key, str):
-                    raise NotJson(pointer or "/", f"the key {key!r} is a {type(key).__name__}, not text,")
-        if not _SCALARS.issuperset(map(type, value.values())):
-            for key, item in value.items():
-                _check_keys(item, _step(pointer, key), depth + 1)
-    elif isinstance(value, (list, tuple)) and not _SCALARS.issuperset(map(type, value)):
-        for index, item in enumerate(value):
-            if type(item) not in _SCALARS:
-                _check_keys(item, f"{pointer}/{index}", depth + 1)
-
-
 def _check(value, pointer, depth):
-    """Raises NotJson at the first thing in `value` that strict JSON cannot carry: slow, so only after a suspicion."""
+    """Raises NotJson at the first thing in `value`, which is plain, that strict JSON cannot carry: slow, so only after a suspicion."""
     if value is None or value is True or value is False:
         return
-    if depth >= DEPTH_MAX and not isinstance(value, (str, int, float)):
-        raise NotJson(pointer, "nesting too deep (or a value that holds itself)")
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise NotJson(pointer or "/", "text with a lone surrogate") from None
-    elif isinstance(value, int):
+            raise NotJson(pointer or "/", "text with a lone surrogate", _SURROGATE) from None
+    elif kind is int:
         if not INTEGER_MIN <= value <= INTEGER_MAX:
-            raise NotJson(pointer or "/", "an integer past 64 bits")
-    elif isinstance(value, float):
+            raise NotJson(pointer or "/", "an integer past 64 bits", _LONG)
+    elif kind is float:
         if value != value or value in (float("inf"), float("-inf")):
-            raise NotJson(pointer or "/", f"{value} (JSON has no such number)")
-    elif isinstance(value, dict):
+            raise NotJson(pointer or "/", f"{value} (JSON has no such number)", _NO_NUMBER)
+    elif depth >= DEPTH_MAX:
+        raise NotJson(pointer or "/", "nesting too deep")
+    elif kind is dict:
         for key, item in value.items():
-            if not isinstance(key, str):
-                raise NotJson(pointer or "/", f"the key {key!r} is a {type(key).__name__}, not text,")
             _check(key, pointer, depth)
             _check(item, _step(pointer, key), depth + 1)
-    elif isinstance(value, (list, tuple)):
+    else:
         for index, item in enumerate(value):
             _check(item, f"{pointer}/{index}", depth + 1)
-    elif hasattr(value, "tolist"):
-        _check(value.tolist(), pointer, depth + 1)
-    else:
-        raise NotJson(pointer or "/", f"a {type(value).__name__}, which JSON does not have,")

@@ -44,7 +44,7 @@ const MISDEEDS: &[Misdeed] = &[
     ("lies_about_length.py", Code::ProtocolViolation, &["claims"], Gone),
     ("not_json.py", Code::ProtocolViolation, &["not a message"], Gone),
     ("nan_in_answer.py", Code::ProtocolViolation, &["not a message"], Gone),
-    ("integer_past_64_bits.py", Code::InvalidJson, &["past 64 bits"], Lives),
+    ("integer_past_64_bits.py", Code::InvalidOutput, &["past 64 bits"], Lives),
     // Messages.
     ("unknown_message.py", Code::ProtocolViolation, &["unknown type", "abracadabra"], Gone),
     ("wrong_incarnation.py", Code::ProtocolViolation, &["incarnation", "somebody-else"], Gone),
