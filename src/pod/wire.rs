@@ -1,7 +1,6 @@
 //! Messages between host and pod: types only, no IO.
 //!
-//! The contract is `docs/pod-protocol.md`. What comes from a pod is hostile until parsed: an unknown
-//! type, a missing field, a length that does not add up are errors here and `protocol_violation` above.
+//! The contract is `docs/pod-protocol.md`. What comes from a pod is hostile until parsed: what is unknown, missing or does not add up is an error.
 
 use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData};
 
