@@ -79,7 +79,7 @@ pub(super) fn made(home: &str) -> BTreeMap<&'static str, String> {
                 .concat()
                 + "hosts: files dns\n",
         ),
-        ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned()),
+        ("/etc/hosts", "127.0.0.1 localhost pod\n::1 localhost ip6-localhost ip6-loopback\n".to_owned()),
     ])
 }
 

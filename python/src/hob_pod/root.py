@@ -17,6 +17,7 @@ A plan's `view` says what is in it:
     data     {"covered_max", "entries_max", "seconds_max"}: how much of that is looked for
 """
 
+import _socket
 import errno
 import os
 
@@ -25,6 +26,8 @@ from .refused import Refused, must_be_lacking
 
 #: Below it lie the grants that have a private folder above their name.
 GRANTED = "/.hob-granted"
+#: How the machine is called within: the same everywhere.
+HOST_NAME = "pod"
 #: An empty file.
 NOTHING = "/.hob-nothing"
 
@@ -34,7 +37,7 @@ def separate(plan, more=0):
     if "namespaces" in plan["without"]:
         return _missing(plan, "namespaces", "made unavailable")
     user, group = os.geteuid(), os.getegid()
-    flags = kernel.NEWNS | kernel.NEWIPC | kernel.NEWNET | more
+    flags = kernel.NEWNS | kernel.NEWUTS | kernel.NEWIPC | kernel.NEWNET | more
     try:
         try:
             if "users" in plan["without"]:
@@ -48,6 +51,8 @@ def separate(plan, more=0):
             _map("setgroups", "deny")
             _map("uid_map", f"{user} {user} 1")
             _map("gid_map", f"{group} {group} 1")
+        # Programs look up the address of their own machine's name: this one is in `/etc/hosts` of each root.
+        _socket.sethostname(HOST_NAME)
         # What the host mounts later is nothing of ours, and ours nothing of the host's.
         kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     except OSError as error:
@@ -174,7 +179,6 @@ def _is_folder(tree):
 
 def open_way_out():
     """Brings the namespace's loopback up and gives a listening TCP socket on it, which the host will answer."""
-    import _socket
     import fcntl
     import struct
 

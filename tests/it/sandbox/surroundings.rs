@@ -63,7 +63,7 @@ class Subject:
             "python": text("python", "-c", "import sys; print(sys.executable)"),
             "prefix": sys.prefix, "virtual": os.environ["VIRTUAL_ENV"], "executable": sys.executable,
             "user": [own.pw_name, grp.getgrgid(os.getgid()).gr_name, pwd.getpwuid(65534).pw_name],
-            "localhost": socket.gethostbyname("localhost"),
+            "hosts": [socket.gethostbyname("localhost"), socket.gethostname(), socket.gethostbyname(socket.gethostname())],
             "there": [path for path in input["paths"] if os.path.exists(path)],
             "closed": [path for path in input["paths"] if os.path.exists(path) and not os.access(path, os.R_OK)],
         }
@@ -144,7 +144,7 @@ fn assert_is_as_on_any_machine(rig: &Rig, said: &Value) {
     assert_eq!((&said["virtual"], &said["python3"]), (&said["prefix"], &said["prefix"]), "{said}");
     assert_eq!(said["script"], json!(format!("said by {}", prefix.display())), "{said}");
     assert_eq!((&said["python"], &said["executable"]), (&json!(prefix.join("bin/python")), &json!(prefix.join("bin/python"))), "{said}");
-    assert_eq!((&said["user"], &said["localhost"]), (&json!(["pod", "pod", "nobody"]), &json!("127.0.0.1")), "{said}");
+    assert_eq!((&said["user"], &said["hosts"]), (&json!(["pod", "pod", "nobody"]), &json!(["127.0.0.1", "pod", "127.0.0.1"])), "{said}");
     let there: Vec<PathBuf> = serde_json::from_value(said["there"].clone()).unwrap();
     let wanted: Vec<PathBuf> =
         promised().into_iter().filter(|path| fs::metadata(path).is_ok_and(|found| found.mode() & 0o004 != 0)).collect();
