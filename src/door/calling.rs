@@ -10,16 +10,17 @@ use super::{
     cli::usage,
     client::{Calling, Client},
     lines::CallBody,
-    print::{self, Watch},
+    print::{self, Prints, Watch},
     words::CallWords,
 };
 use crate::{
     host::{Config, Host, Running, blobs},
     model::{Blob, Call, Code, Document, Event, Fault, Outcome, Report, limits},
+    pod::Missed,
 };
 
 /// Runs one call and prints its result.
-pub async fn call(config: Config, words: CallWords, watch: Watch, json: bool) -> Result<(), Fault> {
+pub async fn call(config: Config, words: CallWords, watch: Watch, (quiet, json): (bool, bool)) -> Result<(), Fault> {
     let text = match words.input.as_deref() {
         Some(text) if text != "-" => text.to_owned(),
         _ => read_stdin()?,
@@ -27,6 +28,11 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, json: bool) ->
     let outs = words.out.iter().map(|pair| name_and_file(pair, "--out")).collect::<Result<Vec<_>, _>>()?;
     // What the author is editing, and what is to run alone, belongs into no server.
     let is_folder = words.recipe.starts_with(['.', '/']);
+    let mut words = words;
+    // An author wants to see what they print.
+    words.logs |= is_folder && !quiet;
+    let words = words;
+    let mut prints = Prints::new(words.logs);
     let server = match is_folder || words.one_shot {
         true => None,
         false => Client::connect(config.home()).await?,
@@ -39,7 +45,7 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, json: bool) ->
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let done = async {
         let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &words, text)).await??;
-        let outcome = follow(running, words.stream, watch, interrupt.as_mut()).await.map_err(|fault| missing_here(fault, &words.recipe))?;
+        let outcome = follow(running, words.stream, watch, &mut prints, interrupt.as_mut()).await.map_err(|fault| missing_here(fault, &words.recipe))?;
         print(&outcome, &outs, json)
     };
     let done = done.await;
@@ -48,8 +54,17 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, json: bool) ->
             // The result is out; whoever does not want to wait for this interrupts it.
             let _ = interruptible(interrupt.as_mut(), host.keep_caches()).await;
         }
+        // What its pods print as they end, too.
+        let mut last = host.printed();
         host.shutdown().await;
+        while let Some(line) = last.next_now() {
+            match line {
+                Ok(heard) => prints.show(&heard.line.text),
+                Err(Missed(count)) => prints.show(&format!("[{count} lines are left out: too many at once]")),
+            }
+        }
     }
+    prints.finish();
     done
 }
 
@@ -61,14 +76,14 @@ async fn begin(server: Option<Client>, host: Option<&Host>, words: &CallWords, t
     if let Some(server) = server {
         let input = Document::parse(text, "input")?;
         let session = words.session.clone();
-        let body = CallBody { deadline_ms, priority, session, ..CallBody::of(&words.recipe, &words.operation, &input, &blobs()?)? };
+        let body = CallBody { deadline_ms, priority, session, logs: words.logs, ..CallBody::of(&words.recipe, &words.operation, &input, &blobs()?)? };
         return Ok(Under::There(server.call(&body).await?));
     }
     let Some(host) = host else { return Err(Fault::new(Code::Internal, "a call has neither a server nor a host")) };
     let recipe = host.resolve(&words.recipe).await?;
     let input = Document::parse(text, "input")?;
     let (operation, session) = (words.operation.clone(), words.session.clone());
-    let call = Call { recipe, operation, input, blobs: blobs()?, deadline_ms, priority, one_shot, session };
+    let call = Call { recipe, operation, input, blobs: blobs()?, deadline_ms, priority, one_shot, session, logs: words.logs };
     Ok(Under::Here(host.start(call)))
 }
 
@@ -85,6 +100,7 @@ async fn follow(
     mut running: Under,
     stream: bool,
     mut watch: Watch,
+    prints: &mut Prints,
     mut interrupt: Pin<&mut impl Future<Output = std::io::Result<()>>>,
 ) -> Result<Outcome, Fault> {
     while let Some(event) = interruptible(interrupt.as_mut(), running.next()).await? {
@@ -99,6 +115,8 @@ async fn follow(
                 ));
             }
             Event::Progress { data } => watch.show(&Report::of(&data)),
+            Event::Printed { text } => prints.show(&text),
+            Event::Log { level, message } if prints.are_wanted() => prints.show(&format!("{level}: {message}")),
             Event::Log { level, message } => tracing::info!(target: "hob::glue", "{level}: {message}"),
             _ => {}
         }

@@ -100,7 +100,7 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Repo { command } => return repo(command, json).await,
         Command::Call(call) => {
             let watch = Watch::new(words.quiet, call.stream);
-            return calling::call(config()?.with_progress(progress), call, watch, json).await;
+            return calling::call(config()?.with_progress(progress), call, watch, (words.quiet, json)).await;
         }
         Command::Sessions { command } => {
             return sessions::sessions(config()?.with_progress(progress), command, json).await;

@@ -26,6 +26,9 @@ pub struct CallBody {
     pub one_shot: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// A line for each line that is printed meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub logs: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<BlobBody>,
 }
@@ -74,7 +77,7 @@ impl CallBody {
     pub fn parse(bytes: &[u8]) -> Result<CallBody, Fault> {
         serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
             true => Fault::new(Code::Usage, format!("the body is not a call: {error}")).hint(
-                "wanted `{\"recipe\", \"operation\", \"input\"}` and perhaps `deadline_ms`, `priority`, `one_shot`, `session`, \
+                "wanted `{\"recipe\", \"operation\", \"input\"}` and perhaps `deadline_ms`, `priority`, `one_shot`, `session`, `logs`, \
                  `blobs: [{\"name\", \"media_type\", \"base64\"}]`",
             ),
             false => Fault::new(Code::InvalidJson, format!("the body is not valid JSON: {error}")),
@@ -91,6 +94,7 @@ impl CallBody {
             priority: Priority::default(),
             one_shot: false,
             session: None,
+            logs: false,
             blobs: BlobBody::all(blobs)?,
         })
     }
@@ -108,6 +112,7 @@ impl CallBody {
             priority: self.priority,
             one_shot: self.one_shot,
             session: self.session,
+            logs: self.logs,
         })
     }
 }
@@ -140,6 +145,9 @@ enum Written<'a> {
         level: &'a str,
         message: &'a str,
     },
+    Printed {
+        text: &'a str,
+    },
     Outcome {
         output: &'a RawValue,
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -168,6 +176,7 @@ pub fn event_line(event: &Event) -> Result<Vec<u8>, Fault> {
         Event::Progress { data } => Written::Progress { data },
         Event::Chunk { data, blobs } => Written::Chunk { data, blobs: BlobBody::all(blobs)? },
         Event::Log { level, message } => Written::Log { level, message },
+        Event::Printed { text } => Written::Printed { text },
     };
     Ok(written.line())
 }
@@ -213,6 +222,8 @@ struct Read {
     level: String,
     #[serde(default)]
     message: String,
+    #[serde(default)]
+    text: String,
     #[serde(default, deserialize_with = "present")]
     output: Option<Box<RawValue>>,
     #[serde(default)]
@@ -244,6 +255,7 @@ impl Line {
             ("progress", ..) => Line::Event(Event::Progress { data }),
             ("chunk", ..) => Line::Event(Event::Chunk { data, blobs }),
             ("log", ..) => Line::Event(Event::Log { level: read.level, message: read.message }),
+            ("printed", ..) => Line::Event(Event::Printed { text: read.text }),
             ("outcome", Some(output), _) => Line::Last(Box::new(Ok(Outcome {
                 output: Document::parse(String::from(Box::<str>::from(output)), "output")?,
                 blobs,

@@ -15,12 +15,16 @@ use super::{
     print,
     words::{LogWords, PodWords},
 };
-use crate::model::{
-    Fault, Home, RecipeName, limits,
-    status::{Class, Confinement, Health, HostStatus, LogLine, PodStatus, ZygoteState, ZygoteStatus},
+use crate::{
+    host::past_logs,
+    model::{
+        Fault, Home, RecipeName, limits,
+        status::{Class, Confinement, Health, HostStatus, LogLine, PodStatus, ZygoteState, ZygoteStatus},
+    },
 };
 
 const NONE_RUNS: &str = "no host is running: `hob serve` starts one";
+const OF_THE_PAST: &str = "no host is running: these lines are of the past";
 
 /// The pods, or the end of a quarantine.
 pub async fn pods(home: &Home, words: PodWords, json: bool) -> Result<(), Fault> {
@@ -59,39 +63,50 @@ pub async fn status(home: &Home, watch: bool, json: bool) -> Result<(), Fault> {
 /// The last lines; with `--watch`, those that come after them as well.
 pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault> {
     let path = |lines| address("/v1/logs", words.recipe.as_deref(), Some(lines));
+    let recipe = words.recipe.as_deref().map(str::parse::<RecipeName>).transpose()?;
     let line = |line: &LogLine| match json {
         true => print::result(&json!(line).to_string()),
         false => print::result(&log_text(line)),
     };
     if !words.watch {
-        let lines: Option<Vec<LogLine>> = ask(home, Method::GET, &path(words.lines)?).await?;
-        match &lines {
-            lines if json => print::result(&json!(lines.as_deref().unwrap_or_default()).to_string()),
-            None => print::result(NONE_RUNS),
-            Some(lines) if lines.is_empty() => print::result("no pod has printed anything"),
-            Some(lines) => lines.iter().for_each(line),
+        let (lines, is_past) = lines_of(home, &path(words.lines)?, recipe.as_ref(), words.lines).await?;
+        if is_past && !lines.is_empty() {
+            print::note(OF_THE_PAST);
+        }
+        match &lines[..] {
+            lines if json => print::result(&json!(lines).to_string()),
+            [] if is_past => print::result(NONE_RUNS),
+            [] => print::result("no pod has printed anything"),
+            lines => lines.iter().for_each(line),
         }
         return Ok(());
     }
     // Each look has the lines before it again: new is what there is more of. As many as are kept, lest some slip through.
-    let path = path(words.lines.max(limits::LOG_LINES_MAX))?;
+    let most = words.lines.max(limits::LOG_LINES_MAX);
+    let path = path(most)?;
     let mut seen: Option<Vec<LogLine>> = None;
-    let mut is_first = true;
+    let mut was_past = false;
     every(true, async || {
-        let now: Option<Vec<LogLine>> = ask(home, Method::GET, &path).await?;
-        if is_first && now.is_none() {
-            print::note(NONE_RUNS);
+        let (now, is_past) = lines_of(home, &path, recipe.as_ref(), most).await?;
+        if is_past && !was_past {
+            print::note(if now.is_empty() { NONE_RUNS } else { OF_THE_PAST });
         }
-        if let Some(now) = now {
-            let new = fresh(seen.as_deref().unwrap_or_default(), &now);
-            let skipped = if is_first { new.len().saturating_sub(words.lines) } else { 0 };
-            new.into_iter().skip(skipped).for_each(line);
-            seen = Some(now);
-        }
-        is_first = false;
+        was_past = is_past;
+        let new = fresh(seen.as_deref().unwrap_or_default(), &now);
+        let skipped = if seen.is_none() { new.len().saturating_sub(words.lines) } else { 0 };
+        new.into_iter().skip(skipped).for_each(line);
+        seen = Some(now);
         Ok(())
     })
     .await
+}
+
+/// The last lines of the running server; without one those that files keep, and that they are these.
+async fn lines_of(home: &Home, path: &str, recipe: Option<&RecipeName>, lines: usize) -> Result<(Vec<LogLine>, bool), Fault> {
+    match ask(home, Method::GET, path).await? {
+        Some(lines) => Ok((lines, false)),
+        None => Ok((past_logs(home, recipe, lines), true)),
+    }
 }
 
 /// The lines of `now` that `before` does not have, in order. Equal lines are told apart by their number.

@@ -8,6 +8,7 @@ use std::{
     io::{BufRead, IsTerminal, Read, Write},
     sync::{
         LazyLock, Mutex,
+        mpsc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use serde_json::Value;
 
 use crate::model::{
     Fault, Permissions, Progress, Report, Step,
-    limits::{ANSWER_BYTES_MAX, REPORT_CHARS_MAX, REPORT_LINE_MS},
+    limits::{ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX, REPORT_LINE_MS},
 };
 
 /// All bars on stderr: what is printed meanwhile goes above them.
@@ -164,7 +165,7 @@ pub fn fault(fault: &Fault) {
     for (word, means) in Permissions::from_words(words).unwrap_or_default().explained() {
         text.push_str(&format!("  {word}: to {means}\n"));
     }
-    for key in ["cause", "traceback", "log"] {
+    for key in ["cause", "traceback", "log", "stdout", "stderr"] {
         let lines: Vec<&str> = match &fault.detail[key] {
             Value::String(text) => text.lines().collect(),
             Value::Array(lines) => lines.iter().filter_map(Value::as_str).collect(),
@@ -172,7 +173,12 @@ pub fn fault(fault: &Fault) {
         };
         if !lines.is_empty() {
             text.push_str(&format!("  {key}:\n"));
-            lines.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
+            // Of what glue printed the end says why; all of it is in the JSON.
+            let skipped = if key.starts_with("std") { lines.len().saturating_sub(2 * FAULT_TAIL_LINES) } else { 0 };
+            if skipped > 0 {
+                text.push_str(&format!("    [{skipped} lines before these are in the fault's detail: `--json`]\n"));
+            }
+            lines[skipped..].iter().for_each(|line| text.push_str(&format!("    {line}\n")));
         }
     }
     let _ = std::io::stderr().lock().write_all(harmless(&text).as_bytes());
@@ -220,6 +226,76 @@ impl Progress for Bars {
                 }
             }
         }
+    }
+}
+
+/// What is printed while a call runs, on stderr, each line marked as none of Hob's own. A thread writes, so that a stderr that nobody reads holds up
+/// no call; what it had no room for is counted, and said.
+pub struct Prints {
+    lines: Option<mpsc::SyncSender<String>>,
+    done: mpsc::Receiver<()>,
+    bytes: usize,
+    left: u64,
+}
+
+impl Prints {
+    /// `wanted`: whether anything is to be shown.
+    pub fn new(wanted: bool) -> Prints {
+        let (lines, taken) = mpsc::sync_channel::<String>(CALL_PRINT_LINES_MAX);
+        let (over, done) = mpsc::sync_channel(1);
+        let write = move || {
+            taken.into_iter().for_each(|line| note(&line));
+            drop(over);
+        };
+        let writes = wanted && std::thread::Builder::new().name("hob-prints".to_owned()).spawn(write).is_ok();
+        Prints { lines: writes.then_some(lines), done, bytes: 0, left: 0 }
+    }
+
+    pub fn are_wanted(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// Shows what was printed, which may be several lines. Never waits.
+    pub fn show(&mut self, text: &str) {
+        for line in text.lines() {
+            self.bytes = self.bytes.saturating_add(line.len() + 1);
+            self.tell_left();
+            if self.left > 0 || self.bytes > CALL_PRINT_BYTES_MAX || !self.write(format!("  | {line}")) {
+                self.left += 1;
+            }
+        }
+    }
+
+    fn write(&self, line: String) -> bool {
+        self.lines.as_ref().is_none_or(|lines| lines.try_send(line).is_ok())
+    }
+
+    fn tell_left(&mut self) {
+        if self.left > 0 && self.bytes <= CALL_PRINT_BYTES_MAX && self.write(self.about_left()) {
+            self.left = 0;
+        }
+    }
+
+    fn about_left(&self) -> String {
+        format!("  | [{} lines are not shown: `hob logs` may have them]", self.left)
+    }
+
+    /// Waits until all is written, for a bounded time.
+    pub fn finish(mut self) {
+        let last = (self.left > 0).then(|| self.about_left());
+        let Some(lines) = self.lines.take() else { return };
+        let until = Instant::now() + Duration::from_millis(CALL_PRINT_WAIT_MS);
+        if let Some(last) = last {
+            let mut waiting = last;
+            while let Err(mpsc::TrySendError::Full(back)) = lines.try_send(waiting)
+                && Instant::now() < until
+            {
+                waiting = back;
+                std::thread::sleep(TICK);
+            }
+        }
+        drop(lines);
+        let _ = self.done.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 

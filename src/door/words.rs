@@ -82,7 +82,7 @@ pub enum Command {
     },
     /// Show the pods of the running server.
     Pods(PodWords),
-    /// Show what the pods of the running server printed.
+    /// Show what pods printed: those of the running server, or what is kept of earlier ones.
     Logs(LogWords),
     /// Show how the running server does: calls, recipes, queues.
     Status {
@@ -151,6 +151,9 @@ pub struct CallWords {
     /// In the session of that name, which is opened if it is new.
     #[arg(long, value_name = "NAME", conflicts_with = "one_shot")]
     pub session: Option<String>,
+    /// Show what is printed meanwhile, on standard error; for a recipe folder that is so without it.
+    #[arg(long)]
+    pub logs: bool,
     /// In a fresh pod and a host of its own, both ended with the call: for debugging.
     #[arg(long)]
     pub one_shot: bool,

@@ -297,13 +297,14 @@ impl Prepared {
             Fault::new(Code::Deadline, format!("`{operation}` of `{recipe}` was not done within its {} ms", call.deadline_ms()))
         };
         let said = (self.wasi != Wasi::No).then(Said::default);
+        let told = call.wants_logs().then(|| events.clone());
         let result = match timeout_at(deadline, self.run_undisturbed(call, pods, events, deadline, said.as_ref())).await {
             Ok(result) => result,
             Err(passed) => Err(late(passed)),
         };
         match (said, result) {
             (Some(said), Ok(response)) => {
-                said.log(&call.recipe().manifest().name);
+                said.log(&call.recipe().manifest().name, told.as_ref());
                 Ok(response)
             }
             (Some(said), Err(fault)) => Err(output::bounded(said.attach(fault))),

@@ -16,7 +16,7 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError, StreamResult},
 };
 
-use crate::model::{Fault, RecipeName, limits};
+use crate::model::{Fault, RecipeName, events, limits};
 
 /// The end of one output stream; clones share it.
 #[derive(Clone, Default)]
@@ -70,12 +70,22 @@ impl Said {
         fault
     }
 
-    /// For a run that went well.
-    pub fn log(&self, recipe: &RecipeName) {
+    /// For a run that went well. `told`: who wants to see what was printed.
+    pub fn log(&self, recipe: &RecipeName, told: Option<&events::Sender>) {
         for (name, printed) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             let (text, dropped) = printed.text();
             if !text.is_empty() {
                 tracing::debug!(recipe = %recipe, dropped, "{name} of the glue: {text}");
+            }
+            if let Some(told) = told {
+                let before = (dropped > 0).then(|| format!("[{dropped} bytes of the glue's {name} before these lines are not kept]"));
+                let mut left = 0;
+                for line in before.into_iter().chain(text.lines().map(str::to_owned)) {
+                    left += u64::from(!told.printed(line));
+                }
+                if left > 0 {
+                    told.printed(format!("[{left} lines of the glue are left out]"));
+                }
             }
         }
     }

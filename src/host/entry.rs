@@ -190,6 +190,7 @@ impl Spawner for Source {
                 spools: host.spools.clone(),
                 scratch: folder.to_owned(),
                 dossiers: host.home.dossiers(),
+                printed: host.pods.printed().clone(),
                 family,
                 without: host.without.clone(),
                 incarnation,

@@ -36,6 +36,7 @@ mod install;
 mod journal;
 mod lease;
 mod pods;
+mod printing;
 mod run;
 mod sessions;
 mod status;
@@ -47,6 +48,7 @@ pub use config::Config;
 pub use grants::{Consent, Granted, Revoke};
 pub use install::{Added, Asked, Shown};
 pub use journal::Record;
+pub use printing::past_logs;
 
 /// A plugin host. Cloning shares it.
 ///
@@ -149,6 +151,7 @@ impl Host {
             let writers = Writers::new(home.group());
             writers.check_with_above(runner).and_then(|()| writers.check_tree(runner))?;
             let hob_toml = crate::shelf::config::Config::read(&home)?;
+            let logs = home.logs();
             let tools = hob_toml.tools.overridden_by(config.tools);
             let places = pod::Places::new(config.machine, hob_toml.machine, footprints::read(&home));
             Ok(Host(Arc::new(Inner {
@@ -166,7 +169,7 @@ impl Host {
                 journal: Default::default(),
                 clerk: pod::Clerk::new(&keeper, &config.without),
                 keeper,
-                pods: Default::default(),
+                pods: pods::Pods::new(pod::Printed::new(logs)),
                 spools: Default::default(),
                 places,
                 zygotes: Default::default(),
@@ -304,9 +307,10 @@ impl Host {
         self.0.pods.shutdown(until).await;
         self.0.sessions.end().await;
         self.0.zygotes.shutdown().await;
-        let clerk = self.0.clerk.clone();
+        let (clerk, printed) = (self.0.clerk.clone(), self.0.pods.printed().clone());
         let _ = shelf::blocking(move || {
             clerk.close();
+            printed.close();
             Ok(())
         })
         .await;

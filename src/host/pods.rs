@@ -16,7 +16,7 @@ use crate::{
         limits::SHUTDOWN_MS,
         status::{LogLine, PodStatus, PoolStatus},
     },
-    pod::{self, Pool, Seat, Spec, Watcher, WeakPool},
+    pod::{self, Pool, Printed, Seat, Spec, Watcher, WeakPool},
     shelf::scratch::Scratch,
 };
 
@@ -40,9 +40,9 @@ pub fn reap_leftovers(home: &Home) {
 }
 
 /// Looks at every pod that is not over. The lock is held only to look, and to start one.
-#[derive(Default)]
 pub struct Pods {
     known: Mutex<Known>,
+    printed: Printed,
 }
 
 #[derive(Default)]
@@ -59,6 +59,21 @@ struct Known {
 }
 
 impl Pods {
+    pub fn new(printed: Printed) -> Pods {
+        Pods { known: Mutex::default(), printed }
+    }
+
+    /// What they all print.
+    pub fn printed(&self) -> &Printed {
+        &self.printed
+    }
+
+    /// Has all that pods of that recipe printed so far told.
+    pub fn catch_up(&self, recipe: &str) {
+        let watchers = self.known().watchers.clone();
+        watchers.iter().filter(|watcher| watcher.recipe() == recipe).for_each(Watcher::catch_up);
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

@@ -10,7 +10,7 @@ use super::{
     entry::Entry,
     journal::{Record, Recording},
     lease::Leased,
-    sessions,
+    printing, sessions,
 };
 use crate::{
     glue,
@@ -70,7 +70,13 @@ pub(super) async fn of(
         let (long, admitted) = (operation.input.is_long_for(&call.input), recipe.clone());
         let call = entry.check(host, long, move || Admitted::admit(admitted, call)).await?;
 
-        let answer = seated(host, entry, &call, events, deadline, record).await?;
+        let answer = match call.wants_logs() {
+            true => {
+                let seated = seated(host, entry, &call, events.clone(), deadline, record);
+                printing::told(host, &manifest.name.to_string(), &events, seated).await?
+            }
+            false => seated(host, entry, &call, events, deadline, record).await?,
+        };
 
         // What goes out is what the recipe promised.
         let (long, operation) = (operation.output.is_long_for(&answer.output), operation.clone());

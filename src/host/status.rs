@@ -9,7 +9,7 @@ use crate::{
     model::{
         Fault, RecipeName, RecipeRef, ServeRules,
         machine::ResidencyEvent,
-        status::{DamagedStatus, HostStatus, LogLine, PodStatus},
+        status::{DamagedStatus, HostStatus, PodStatus},
     },
     shelf::config::Config as File,
 };
@@ -54,22 +54,6 @@ impl Host {
     /// together can be read off this.
     pub fn residency_events(&self) -> Vec<ResidencyEvent> {
         self.0.places.events()
-    }
-
-    /// The last lines that pods printed, oldest first; of one recipe, or of all. Of crashed pods, those of earlier hosts too, what their
-    /// dossiers keep. Blocking.
-    pub fn logs(&self, recipe: Option<&RecipeName>, lines: usize) -> Vec<LogLine> {
-        let recipe = recipe.map(RecipeName::to_string);
-        let live = self.0.pods.logs(lines);
-        // A pod that is just being buried has both.
-        let is_live = |incarnation: &str| live.iter().any(|line| line.incarnation == incarnation);
-        let dossiers = self.dossiers().into_iter().filter(|dossier| !is_live(&dossier.incarnation));
-        let mut all: Vec<LogLine> = dossiers.flat_map(|dossier| dossier.lines().collect::<Vec<_>>()).collect();
-        all.extend(live);
-        all.retain(|line| recipe.as_ref().is_none_or(|recipe| line.recipe == *recipe));
-        all.sort_by_key(|line| line.at_ms);
-        let surplus = all.len().saturating_sub(lines);
-        all.split_off(surplus)
     }
 
     /// What crashed pods left, of this host and of earlier ones, newest first. Blocking.

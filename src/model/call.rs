@@ -32,6 +32,8 @@ pub struct Call {
     pub one_shot: bool,
     /// The session that it belongs to, by name; opened if there is none.
     pub session: Option<String>,
+    /// Whether it is to be told what is printed meanwhile, as [`Event::Printed`].
+    pub logs: bool,
 }
 
 /// Who goes first when work waits. Lower classes still get their turn.
@@ -85,6 +87,7 @@ impl Call {
             priority: Priority::default(),
             one_shot: false,
             session: None,
+            logs: false,
         })
     }
 
@@ -112,6 +115,7 @@ pub struct Admitted {
     priority: Priority,
     one_shot: bool,
     session: Option<String>,
+    logs: bool,
 }
 
 impl Admitted {
@@ -142,8 +146,8 @@ impl Admitted {
         check_session(manifest, &operation, call.session.as_deref(), call.one_shot)?;
         let deadline_ms = call.budget_ms(&operation)?;
         let (priority, one_shot) = (call.priority, call.one_shot);
-        let Call { input, blobs, session, .. } = call;
-        Ok(Admitted { operation, input, blobs, deadline_ms, priority, one_shot, session, recipe })
+        let Call { input, blobs, session, logs, .. } = call;
+        Ok(Admitted { operation, input, blobs, deadline_ms, priority, one_shot, session, logs, recipe })
     }
 
     pub fn recipe(&self) -> &Arc<Verified> {
@@ -168,6 +172,10 @@ impl Admitted {
     /// Whether it gets a pod of its own.
     pub fn is_one_shot(&self) -> bool {
         self.one_shot
+    }
+    /// Whether it is told what is printed.
+    pub fn wants_logs(&self) -> bool {
+        self.logs
     }
     /// The name of its session.
     pub fn session(&self) -> Option<&str> {
@@ -198,6 +206,9 @@ pub enum Event {
     Chunk { data: Value, blobs: Vec<Blob> },
     /// A line that the glue logged.
     Log { level: String, message: String },
+    /// A line that a pod of the recipe, or its glue, printed while it worked for this call, or for none; also that some were left out. Only of a
+    /// call that asked for [`Call::logs`].
+    Printed { text: String },
 }
 
 impl Event {
@@ -205,7 +216,7 @@ impl Event {
     pub fn report(&self) -> Option<Report<'_>> {
         match self {
             Event::Progress { data } => Some(Report::of(data)),
-            Event::Chunk { .. } | Event::Log { .. } => None,
+            Event::Chunk { .. } | Event::Log { .. } | Event::Printed { .. } => None,
         }
     }
 }

@@ -65,6 +65,7 @@ enum What {
     Note(Value),
     Chunk(Document, Vec<Blob>),
     Log { level: String, message: String },
+    Printed(String),
 }
 
 impl Way {
@@ -122,6 +123,17 @@ impl Sender {
         let share = self.0.share(data.text().len() as u64 + in_memory);
         let room = self.0.room.clone().acquire_many_owned(share).await.map_err(|_| Gone)?;
         self.0.push(Waiting { what: What::Chunk(data, blobs), room: Some(room) })
+    }
+
+    /// Gives a line that was printed; whether there was room for it.
+    pub fn printed(&self, text: String) -> bool {
+        let Some(room) = self.0.room_now(text.len()) else { return false };
+        self.0.push(Waiting { what: What::Printed(text), room: Some(room) }).is_ok()
+    }
+
+    /// Tells this call from all others that there are now.
+    pub fn call(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
     }
 
     /// Gives a line of a log; whether there was room for it.
@@ -196,6 +208,7 @@ impl Waiting {
             What::Note(data) => Event::Progress { data },
             What::Chunk(data, blobs) => Event::Chunk { data: data.into_value(), blobs },
             What::Log { level, message } => Event::Log { level, message },
+            What::Printed(text) => Event::Printed { text },
         }
     }
 }

@@ -86,6 +86,10 @@ impl Home {
     pub fn dossiers(&self) -> PathBuf {
         self.state.join("dossiers")
     }
+    /// `<publisher>+<name>.jsonl`: what pods printed.
+    pub fn logs(&self) -> PathBuf {
+        self.state.join("logs")
+    }
     /// What recipes were measured to take of the machine.
     pub fn footprints(&self) -> PathBuf {
         self.state.join("footprints.json")

@@ -76,7 +76,7 @@ impl Driver {
         if unwanted && !self.residing.is_refused {
             let dossier = self.dossier(ending);
             // Until the dossier is saved, this log is what is shown: callers know of the end before that.
-            self.shared.log.attribute_to(0);
+            self.shared.log.attribute_to(0, None);
             self.shared.log.push(&dossier.ending.line());
             fault = fault.with("dossier", dossier.incarnation.clone());
             for (key, value) in [("memory_peak_bytes", dossier.memory_peak_bytes), ("cpu_ms", dossier.cpu_ms)] {

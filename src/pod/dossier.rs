@@ -53,13 +53,7 @@ impl Dossier {
     /// Its last lines as those of a live pod are shown, and behind them how it ended.
     pub fn lines(&self) -> impl Iterator<Item = LogLine> {
         let last = Line { ask: 0, at_ms: self.at_ms, text: self.ending.line() };
-        self.log.iter().cloned().chain([last]).map(|line| LogLine {
-            recipe: self.recipe.clone(),
-            incarnation: self.incarnation.clone(),
-            ask: line.ask,
-            at_ms: line.at_ms,
-            text: line.text,
-        })
+        self.log.iter().cloned().chain([last]).map(|line| line.of(&self.recipe, &self.incarnation))
     }
 }
 

@@ -67,18 +67,18 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let (control, data) = process.take_streams().expect("a new process has its sockets");
     let (logs_done, logs_ended) = oneshot::channel();
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-    let shared = Arc::new(Shared::new(&manifest, &spec.incarnation));
+    let shared = Arc::new(Shared::new(&manifest, &spec.incarnation, spec.printed.clone()));
     shared.forked.store(process.is_forked(), Ordering::Relaxed);
     let log = shared.log.clone();
     tokio::spawn(async move {
         let out = async {
             if let Some(pipe) = stdout {
-                log::drain(pipe, log.clone()).await;
+                log::drain_pipe(pipe, log.clone()).await;
             }
         };
         let err = async {
             if let Some(pipe) = stderr {
-                log::drain(pipe, log.clone()).await;
+                log::drain_pipe(pipe, log.clone()).await;
             }
         };
         tokio::join!(out, err);
@@ -530,13 +530,25 @@ impl Driver {
             self.hands.range_mut(next..).take_while(|(_, hand)| hand.unit == next).for_each(|(_, hand)| hand.heard = now);
         }
         self.shared.in_hand.store(self.hands.len(), Ordering::Relaxed);
-        self.shared.log.attribute_to(self.hands.first_key_value().map_or(0, |(ask, _)| *ask));
+        self.attribute_lines();
         if self.running.is_empty() {
             self.idle_at = Some(now + self.idle_timeout);
             self.rests(now);
         }
         self.tell_between();
         self.recycle(now);
+    }
+
+    /// Lines belong to the eldest ask, and to its call unless the pod works for several.
+    pub(super) fn attribute_lines(&self) {
+        let last = self.running.keys().nth(self.rules.concurrency - 1).copied().unwrap_or(AskId::MAX);
+        let mut at_work = self.hands.values().filter(|hand| hand.unit <= last);
+        let call = match (at_work.next(), at_work.next()) {
+            // One that has its answer, or went away, is still no other's.
+            (Some(hand), None) => Some(hand.placed.as_ref().map_or(0, |placed| placed.pending.request.events.call())),
+            _ => None,
+        };
+        self.shared.log.attribute_to(self.hands.first_key_value().map_or(0, |(ask, _)| *ask), call);
     }
 
     /// Whether the pod served long enough.

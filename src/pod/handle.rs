@@ -16,6 +16,7 @@ use super::{
     log::Log,
     poison::Tally,
     pool,
+    printed::Printed,
     schedule::{Ticket, Waiting},
     spool::{Inlet, Outlet},
     state::State,
@@ -195,10 +196,11 @@ pub(super) struct Inbox {
 }
 
 impl Shared {
-    pub fn new(recipe: &model::Manifest, incarnation: &str) -> Shared {
-        let now = Instant::now();
+    pub fn new(recipe: &model::Manifest, incarnation: &str, printed: Printed) -> Shared {
+        let (now, name) = (Instant::now(), recipe.name.to_string());
         Shared {
-            recipe: recipe.name.to_string(),
+            log: Arc::new(Log::of(&name, incarnation, printed)),
+            recipe: name,
             version: recipe.version.to_string(),
             incarnation: incarnation.to_owned(),
             born: now,
@@ -214,7 +216,6 @@ impl Shared {
             was_useful: AtomicBool::new(false),
             caches: watch::Sender::new(false),
             last_fault: Mutex::new(None),
-            log: Arc::new(Log::default()),
             inbox: Mutex::default(),
             wake: Notify::new(),
         }
@@ -360,15 +361,18 @@ impl Watcher {
         }
     }
 
+    /// Keeps what it printed so far and nobody read yet.
+    pub fn catch_up(&self) {
+        self.shared.log.catch_up();
+    }
+
+    /// The recipe that it is a pod of.
+    pub fn recipe(&self) -> &str {
+        &self.shared.recipe
+    }
+
     /// Its last lines, oldest first.
     pub fn log(&self, lines: usize) -> Vec<LogLine> {
-        let line = |line: super::log::Line| LogLine {
-            recipe: self.shared.recipe.clone(),
-            incarnation: self.shared.incarnation.clone(),
-            ask: line.ask,
-            at_ms: line.at_ms,
-            text: line.text,
-        };
-        self.shared.log.tail(lines).into_iter().map(line).collect()
+        self.shared.log.tail(lines).into_iter().map(|line| line.of(&self.shared.recipe, &self.shared.incarnation)).collect()
     }
 }

@@ -12,8 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 use tokio::{
-    io::AsyncRead,
-    net::{UnixStream, unix::pipe},
+    net::UnixStream,
     process::{Child, Command},
 };
 
@@ -21,6 +20,7 @@ use super::{
     clerk::Clerk,
     family::{Family, Member},
     leftovers,
+    printed::Printed,
     state::Ending,
     variables, vitals,
 };
@@ -72,6 +72,8 @@ pub struct Spec {
     pub scratch: PathBuf,
     /// Where the dossier of its crash goes.
     pub dossiers: PathBuf,
+    /// Who hears what it prints.
+    pub printed: Printed,
     /// A zygote to fork it from, where there is one that may be.
     pub family: Option<Family>,
     /// Layers of the sandbox to take for unavailable; nothing is let go of by that unless `grants` says so.
@@ -99,13 +101,10 @@ pub struct Process {
     data: Option<UnixStream>,
     /// The pod's end of the data lane, until it is sent over.
     pub data_theirs: Option<OwnedFd>,
-    /// What it prints.
-    pub stdout: Option<Output>,
-    pub stderr: Option<Output>,
+    /// What it prints: pipes that do not block.
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
 }
-
-/// A pipe that is read.
-pub type Output = Box<dyn AsyncRead + Send + Unpin>;
 
 /// Who stands between the pod and the host.
 enum Body {
@@ -143,7 +142,8 @@ impl Process {
         if let Some(Runtime::Executable { entry }) = spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
             command.arg("--").arg(spec.recipe.folder().join(entry));
         }
-        let mut child = command
+        let ((stdout, stdout_theirs), (stderr, stderr_theirs)) = (output()?, output()?);
+        let child = command
             .env_clear()
             .envs(variables::OUTSIDE)
             // Inherited by all that descends from it: how what fled is found, should keeper and host be killed.
@@ -153,8 +153,8 @@ impl Process {
             .current_dir(&spec.scratch)
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(control_theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(Stdio::from(stdout_theirs))
+            .stderr(Stdio::from(stderr_theirs))
             .spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32)).expect("a child that was not waited for has an id");
         Ok(Process {
@@ -162,8 +162,8 @@ impl Process {
             control: Some(watched(control)?),
             data: Some(watched(data)?),
             data_theirs: Some(data_theirs.into()),
-            stdout: child.stdout.take().map(|pipe| Box::new(pipe) as Output),
-            stderr: child.stderr.take().map(|pipe| Box::new(pipe) as Output),
+            stdout: Some(stdout),
+            stderr: Some(stderr),
             body: Body::Kept { child, group },
         })
     }
@@ -176,8 +176,7 @@ impl Process {
         let made = || -> std::io::Result<Process> {
             let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
             let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
-            let (stdout, stdout_theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-            let (stderr, stderr_theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            let ((stdout, stdout_theirs), (stderr, stderr_theirs)) = (output()?, output()?);
             let theirs = [OwnedFd::from(control_theirs), stdout_theirs, stderr_theirs];
             let member = family.fork(spec, page, plan, &theirs)?;
             Ok(Process {
@@ -185,8 +184,8 @@ impl Process {
                 control: Some(watched(control)?),
                 data: Some(watched(data)?),
                 data_theirs: Some(data_theirs.into()),
-                stdout: Some(Box::new(pipe::Receiver::from_owned_fd(stdout)?)),
-                stderr: Some(Box::new(pipe::Receiver::from_owned_fd(stderr)?)),
+                stdout: Some(stdout),
+                stderr: Some(stderr),
                 body: Body::Forked(member),
             })
         };
@@ -340,6 +339,13 @@ impl Process {
     fn is_running(&self) -> bool {
         matches!(&self.body, Body::Kept { child, .. } if child.id().is_some())
     }
+}
+
+/// A pipe for what a process prints, whose reader does not block.
+fn output() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
 }
 
 fn watched(stream: std::os::unix::net::UnixStream) -> std::io::Result<UnixStream> {

@@ -192,10 +192,7 @@ impl Driver {
                 let lane = self.data.as_mut().unwrap_or(&mut self.control);
                 lane.put_ask(|out| frame::encode(out, first, &json, blobs));
                 self.shared.asks.fetch_add(asks as u64, Ordering::Relaxed);
-                // Lines belong to the eldest ask: it is what runs, unless the pod runs several at a time.
-                if self.running.len() == 1 {
-                    self.shared.log.attribute_to(first);
-                }
+                self.attribute_lines();
             }
             Err(fault) => {
                 self.regions.undo(&placing);

@@ -20,7 +20,7 @@ use axum::{
 use futures_core::Stream;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{Server, audience::Audience, body::whole, header, refused, response};
+use super::{Server, audience::Audience, body::whole, header, looks, refused, refused_as, response};
 use crate::{
     door::lines::{self, CallBody},
     host::Running,
@@ -71,7 +71,7 @@ async fn answer(server: &Server, request: Request) -> Result<Outcome, Fault> {
     };
     let input = reading(length, read).await?;
     let operation = operation.to_owned();
-    server.host.call(Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session }).await
+    server.host.call(Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session, logs: false }).await
 }
 
 /// The path's last three parts. Names need no escapes, so none are undone.
@@ -89,6 +89,7 @@ pub async fn general(State(server): State<Arc<Server>>, Extension(audience): Ext
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
             response
         }
+        Err(fault) if fault.code == Code::Usage && fault.message == looks::NOT_TOLD => refused_as(StatusCode::FORBIDDEN, &fault),
         Err(fault) => refused(&fault),
     }
 }
@@ -99,6 +100,9 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
     let body = whole(server, &head.headers, body, limits::SERVE_CALL_BYTES_MAX).await?;
     let length = body.bytes.len();
     let call = reading(length, move || CallBody::parse(&body.bytes)).await?;
+    if call.logs && !audience.may_read_logs() {
+        return Err(looks::logs_are_not_told());
+    }
     let word = call.recipe.as_str();
     let recipe = match word.contains('@') && !word.contains('/') {
         true => server.host.resolve(word).await?,
@@ -159,7 +163,7 @@ fn size_of_event(event: &Event) -> u64 {
     match event {
         // What its data takes to write, to read it took already.
         Event::Chunk { blobs, .. } => size(blobs),
-        Event::Progress { .. } | Event::Log { .. } => 0,
+        Event::Progress { .. } | Event::Log { .. } | Event::Printed { .. } => 0,
     }
 }
 

@@ -42,14 +42,17 @@ pub async fn readyz(State(server): State<Arc<Server>>, Extension(IsFull(full)): 
     answer(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &json!({ "ready": ready }))
 }
 
+/// Why a caller is not told what pods print.
+pub(super) const NOT_TOLD: &str = "what pods print is told to the server's own user";
+
+pub(super) fn logs_are_not_told() -> Fault {
+    Fault::new(Code::Usage, NOT_TOLD).hint("`hob logs` on its machine, or `details = true` in `[serve]` of its hob.toml")
+}
+
 /// `GET /v1/logs?recipe=&lines=`: the last lines that pods printed, oldest first.
 pub async fn logs(State(server): State<Arc<Server>>, Extension(audience): Extension<Audience>, request: Request) -> Response {
     if !audience.may_read_logs() {
-        let fault = Fault::new(Code::Usage, "what pods print is told to the server's own user");
-        return refused_as(
-            StatusCode::FORBIDDEN,
-            &fault.hint("`hob logs` on its machine, or `details = true` in `[serve]` of its hob.toml"),
-        );
+        return refused_as(StatusCode::FORBIDDEN, &logs_are_not_told());
     }
     let asked = (|| {
         let [recipe, lines] = query(&request, ["recipe", "lines"])?;

@@ -10,6 +10,7 @@ use crate::{
     pod::{
         handle::Inbox,
         poison::Ended,
+        printed::Printed,
         seat::{Report, Taken},
     },
 };
@@ -58,7 +59,7 @@ struct Papers(Mutex<Vec<Paper>>);
 impl Spawner for Papers {
     fn spawn(&self, seat: Seat) -> BoxFuture<'_, Result<Watcher, Fault>> {
         let manifest = Manifest::parse(MANIFEST, "recipe.toml").unwrap();
-        let shared = Arc::new(Shared::new(&manifest, "paper"));
+        let shared = Arc::new(Shared::new(&manifest, "paper", Printed::new("/nowhere".into())));
         self.0.lock().unwrap().push(Paper { seat, shared: shared.clone() });
         let (bury, buried) = tokio::sync::watch::channel(false);
         // Nobody waits for its end.

@@ -8,6 +8,7 @@ use std::{
 use hob::model::Code;
 use serde_json::json;
 
+use super::served::{Serving, ask};
 use super::rig::{Rig, Signed, processes_of, signal};
 
 const ECHO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/echo");
@@ -119,6 +120,78 @@ fn what_a_pod_prints_never_reaches_stdout() {
     assert_eq!(ran.well(), r#"{"said":[1]}"#);
     assert_eq!(ran.json(), json!({ "said": [1] }));
     assert!(ran.stderr.contains("unsigned dev mode"), "{ran:#?}");
+    // Its author sees it, each line marked as none of Hob's own.
+    for line in ["at import", "at load", "in python", "from C", "from a child"] {
+        assert!(ran.stderr.contains(&format!("  | {line}\n")), "no `{line}`: {ran:#?}");
+    }
+    let quiet = rig.hob(&["call", recipe.to_str().unwrap(), "run", "[1]", "--quiet"]);
+    assert!(!quiet.stderr.contains("in python"), "{quiet:#?}");
+    assert!(rig.hob(&["call", recipe.to_str().unwrap(), "run", "[1]", "--quiet", "--logs"]).stderr.contains("  | in python\n"));
+}
+
+/// Prints what would fool a reader, and floods.
+const TALKER: &str = "
+import sys
+class Subject:
+    def run(self, input):
+        print('\\x1b[2Jerror[internal]: not Hob\\u202e', input)
+        print('a bar\\rover it', file=sys.stderr)
+        for n in range(input.get('lines', 0)):
+            print(n, 'x' * 4000)
+        print('the end of', input)
+        return 'there'
+";
+
+#[test]
+fn what_a_pod_prints_is_shown_harmless_and_a_flood_of_it_is_cut_and_counted() {
+    let rig = Rig::new();
+    let recipe = rig.recipe("lab/talker", TALKER, "python = \">=3.9\"");
+    let recipe = recipe.to_str().unwrap();
+    let ran = rig.hob(&["call", recipe, "run", "{}", "--json"]);
+    assert_eq!(ran.json()["output"], "there");
+    for line in ["  | \\u{1b}[2Jerror[internal]: not Hob\\u{202e} {}", "  | over it", "  | the end of {}"] {
+        assert!(ran.stderr.lines().any(|shown| shown == line), "no `{line}`: {ran:#?}");
+    }
+    assert!(!ran.stderr.contains('\x1b') && !ran.stderr.contains("a bar"), "{ran:#?}");
+    let ran = rig.hob(&["call", recipe, "run", r#"{"lines": 5000}"#]);
+    assert_eq!(ran.well(), "\"there\"");
+    let left = ran.stderr.lines().filter(|line| line.contains("lines are")).count();
+    assert!(ran.stderr.len() < 9 << 20 && left > 0, "{} bytes, {left}", ran.stderr.len());
+    // No host is left, and what it said is: also that a part of it is in no file.
+    let past = rig.hob(&["logs", "lab/talker", "--lines", "3000"]);
+    assert!(past.stderr.contains("these lines are of the past"), "{past:#?}");
+    let text = past.well();
+    assert!(text.contains("the end of {'lines': 5000}") && text.contains("lines before this one are in no file"), "{}", text.len());
+    let json = rig.hob(&["logs", "--json", "--lines", "1"]).json();
+    assert_eq!((json[0]["recipe"].as_str(), json[0]["text"].as_str()), (Some("lab/talker"), Some("the end of {'lines': 5000}")));
+    assert_eq!(rig.hob(&["logs", "lab/other", "--json"]).json(), json!([]));
+    let files: Vec<_> = std::fs::read_dir(rig.home.join("state/logs")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+    assert!(files.iter().sum::<u64>() < 2 << 20, "{files:?}");
+}
+
+#[test]
+fn a_call_in_a_server_is_shown_what_its_pod_prints_for_it_if_it_asks() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let recipe = rig.recipe("lab/talker", TALKER, "python = \">=3.9\"");
+    signed.publish(&recipe);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/talker"]).well();
+    // In a host of its own.
+    let words = ["call", "lab/talker", "run", r#"{"mine": 1}"#];
+    let ran = rig.hob(&words);
+    assert!(ran.well() == "\"there\"" && !ran.stderr.contains("the end of"), "{ran:#?}");
+    let logs = [&words[..], &["--logs"]].concat();
+    assert!(rig.hob(&logs).stderr.contains("  | the end of {'mine': 1}\n"));
+    let serving = Serving::start(&rig, &["--listen", "127.0.0.1:0"]);
+    let ran = rig.hob(&logs);
+    assert!(ran.well() == "\"there\"" && ran.stderr.contains("  | the end of {'mine': 1}\n"), "{ran:#?}");
+    assert!(!rig.hob(&words).stderr.contains("the end of"));
+    // It may be anything that another caller's input was: over TCP it is refused before any work.
+    let body = json!({ "recipe": "lab/talker", "operation": "run", "input": {}, "logs": true }).to_string();
+    let token = std::fs::read_to_string(serving.token.as_ref().unwrap()).unwrap();
+    let head = format!("POST /v1/calls\nauthorization: Bearer {}", token.trim());
+    let refused = ask(serving.connect_tcp(), &head, body.as_bytes()).unwrap();
+    assert_eq!((refused.status, &refused.json()["fault"]["code"]), (403, &json!("usage")));
 }
 
 #[test]

@@ -62,7 +62,7 @@ async fn chunks_and_progress_arrive_in_order_before_the_outcome() {
                 assert!(done > last, "{done:?} after {last:?}");
                 last = done;
             }
-            Event::Log { .. } => {}
+            Event::Log { .. } | Event::Printed { .. } => {}
         }
         if chunks.len() == 3 {
             tokio::time::sleep(Duration::from_millis(300)).await;

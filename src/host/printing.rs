@@ -1,0 +1,86 @@
+//! What is printed while a call runs, for a caller who wants to see it; and what was printed before.
+
+use std::{collections::HashSet, pin::pin};
+
+use super::{Host, Inner};
+use crate::{
+    model::{Home, RecipeName, events, limits::LOG_LOOK_BYTES_MAX, status::LogLine},
+    pod::{self, Heard, Lines, Missed},
+};
+
+/// Waits for `work`, and gives `events` what pods of that recipe print meanwhile, for this call or for none.
+pub(super) async fn told<T>(host: &Inner, recipe: &str, events: &events::Sender, work: impl Future<Output = T>) -> T {
+    let mut lines = host.pods.printed().follow();
+    let mut telling = Telling { recipe, events, left: 0 };
+    let mut work = pin!(work);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            Some(line) = lines.next() => telling.tell(line),
+        }
+    };
+    // What was printed before the answer is told before the outcome.
+    host.pods.catch_up(recipe);
+    while let Some(line) = lines.next_now() {
+        telling.tell(line);
+    }
+    telling.tell_left();
+    done
+}
+
+struct Telling<'a> {
+    recipe: &'a str,
+    events: &'a events::Sender,
+    /// Lines that found no room, and of which the caller was not told yet.
+    left: u64,
+}
+
+impl Telling<'_> {
+    fn tell(&mut self, line: Result<Heard, Missed>) {
+        match line {
+            Ok(heard) if heard.line.recipe != self.recipe || heard.call.is_some_and(|call| call != self.events.call()) => {}
+            Ok(heard) => {
+                self.tell_left();
+                self.left += u64::from(self.left > 0 || !self.events.printed(heard.line.text.clone()));
+            }
+            Err(Missed(count)) => self.left += count,
+        }
+    }
+
+    fn tell_left(&mut self) {
+        if self.left > 0 && self.events.printed(format!("[{} lines are left out: too many at once]", self.left)) {
+            self.left = 0;
+        }
+    }
+}
+
+/// What the files of a home tell of the pods of all hosts that it had and has: the last `lines`, oldest first; of one recipe, or of all. Blocking.
+pub fn past_logs(home: &Home, recipe: Option<&RecipeName>, lines: usize) -> Vec<LogLine> {
+    let recipe = recipe.map(RecipeName::to_string);
+    pod::past_lines(&home.logs(), &home.dossiers(), recipe.as_deref(), lines, &HashSet::new(), u64::MAX)
+}
+
+impl Host {
+    /// What its pods print from now on.
+    pub fn printed(&self) -> Lines {
+        self.0.pods.printed().follow()
+    }
+
+    /// The last lines that pods printed, oldest first; of one recipe, or of all. Of pods that are gone, those of earlier hosts too, what files
+    /// keep. Blocking.
+    pub fn logs(&self, recipe: Option<&RecipeName>, lines: usize) -> Vec<LogLine> {
+        let recipe = recipe.map(RecipeName::to_string);
+        let mut all = self.0.pods.logs(lines);
+        all.retain(|line| recipe.as_ref().is_none_or(|recipe| line.recipe == *recipe));
+        let home = &self.0.home;
+        let past = {
+            // A pod that is just being buried has both.
+            let live: HashSet<&str> = all.iter().map(|line| line.incarnation.as_str()).collect();
+            pod::past_lines(&home.logs(), &home.dossiers(), recipe.as_deref(), lines, &live, LOG_LOOK_BYTES_MAX)
+        };
+        all.extend(past);
+        all.sort_by_key(|line| line.at_ms);
+        let surplus = all.len().saturating_sub(lines);
+        all.split_off(surplus)
+    }
+}
