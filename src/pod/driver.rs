@@ -535,6 +535,7 @@ impl Driver {
             self.idle_at = Some(now + self.idle_timeout);
             self.rests(now);
         }
+        self.want_first_checkpoint();
         self.tell_between();
         self.recycle(now);
     }

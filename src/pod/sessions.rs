@@ -24,6 +24,8 @@ pub struct Session {
     /// What it begins with.
     pub restore: Option<Restore>,
     pub keep: Box<dyn Keep>,
+    /// Nothing was kept of it yet, and its state is wanted as soon as there may be one: after the first ask.
+    pub keeps_first: bool,
 }
 
 /// A checkpoint to begin with.
@@ -91,6 +93,14 @@ impl Driver {
         self.session.seq += 1;
         self.say(&Control::Checkpoint { seq: self.session.seq });
         self.tell_between();
+    }
+
+    /// After an ask, before the next: whatever ends the pod from then on, the session goes on from what it had then.
+    pub(super) fn want_first_checkpoint(&mut self) {
+        let Some(session) = &mut self.spec.session else { return };
+        if self.running.is_empty() && std::mem::take(&mut session.keeps_first) && !self.session.due {
+            self.want_checkpoint();
+        }
     }
 
     /// Between two asks the pod looks at the data lane alone.

@@ -408,7 +408,10 @@ impl Session {
                     Code::SessionLost,
                     format!("the session `{name}` of `{recipe}` had {calls} calls and no checkpoint, and its pod is gone"),
                 )
-                .hint("the next call opens it anew; a pod with the method `checkpoint` outlives its process")
+                .hint(
+                    "the next call opens it anew; the state of a class with `checkpoint` is kept after its first ask and then every \
+                     `checkpoint_interval_ms` (0: only when asked), and where it calls `hob_pod.checkpoint(force=True)`",
+                )
                 .with("calls", calls)
                 .with("checkpoints", 0)),
             };

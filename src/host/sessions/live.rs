@@ -216,7 +216,8 @@ impl Live {
             };
             Ok((restore, kept.calls()))
         })
-        .await?;
+        .await
+        .map_err(|fault| self.why_lost(fault))?;
         if let Some((_, kept, damaged)) = &restore {
             let status = &kept.status;
             let mut data = json!({
@@ -230,6 +231,7 @@ impl Live {
                 events.note(data.clone());
             }
         }
+        let keeps_first = restore.is_none() && self.spec.checkpoint_interval_ms > 0;
         Ok(pod::Session {
             name: self.identity.name.clone(),
             restore: restore.map(|(file, kept, _)| pod::Restore {
@@ -239,7 +241,23 @@ impl Live {
                 file,
             }),
             keep: Box::new(Incarnation { live: Arc::downgrade(self), number: incarnation }),
+            keeps_first,
         })
+    }
+
+    /// With what is known here of why nothing was kept.
+    fn why_lost(&self, fault: Fault) -> Fault {
+        if fault.code != Code::SessionLost || fault.detail["checkpoints"] != 0 {
+            return fault;
+        }
+        match &self.book().last {
+            Outcome::Cannot => fault.hint("the next call opens it anew; a class with `checkpoint` and `restore` outlives its pod"),
+            Outcome::Fault(why) => fault.with("checkpoint_fault", json!(why)).hint(format!(
+                "the next call opens it anew; its state was asked for, and did not come: {}",
+                why.message
+            )),
+            _ => fault,
+        }
     }
 
     // Its state.

@@ -195,3 +195,38 @@ async fn a_host_that_ends_in_the_middle_of_a_call_has_its_session_kept_first() {
     host.shutdown().await;
     rig.close().await;
 }
+
+#[tokio::test]
+async fn a_call_that_changed_nothing_does_not_lose_a_session_that_can_be_kept() {
+    let rig = Rig::new().await;
+    // The interval of the manifest's default: no time of it passes here.
+    for mode in ["exclusive", "shared"] {
+        let source = COUNTER.replace("        if do == \"add\":", "        if do == \"once\" and not os.path.exists(input[\"mark\"]):\n            open(input[\"mark\"], \"w\").close()\n            os._exit(3)\n        if do in (\"add\", \"once\"):");
+        let counter = recipe(&rig, &format!("counter-{mode}"), &source, &format!("mode = \"{mode}\""), "idempotent = true");
+        // A look, and then work in which the pod ends: it is run again, in a pod that begins with what there was after the look.
+        let looked = run(&rig.host, &counter, "a", json!({ "do": "who" })).await.unwrap();
+        let mark = rig.open().join(format!("died-{mode}"));
+        let (output, told) = told(&rig.host, in_session(&counter, "a", json!({ "do": "once", "mark": mark }))).await;
+        let output = output.unwrap();
+        assert!(mark.exists() && output["pid"] != looked["pid"], "the fault fired: {output}");
+        assert_eq!((&output["count"], &output["restored"]), (&json!(1), &json!(true)));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!((&told[0]["session"], &told[0]["checkpoint"]), (&json!("resumed"), &json!(1)));
+    }
+    // What cannot be kept is lost, and the hint says why it could not.
+    let lost = async |name: &str, source: &str, session: &str, before: serde_json::Value| {
+        let recipe = recipe(&rig, name, source, session, "");
+        run(&rig.host, &recipe, "a", before).await.unwrap();
+        assert_eq!(run(&rig.host, &recipe, "a", json!({ "do": "die" })).await.unwrap_err().code, Code::Crashed);
+        let lost = run(&rig.host, &recipe, "a", json!({})).await.unwrap_err();
+        assert_eq!((lost.code, &lost.detail["calls"]), (Code::SessionLost, &json!(1)), "{lost:?}");
+        lost.hint.unwrap()
+    };
+    let no_method = lost("none", &super::forgetful(), "mode = \"exclusive\"", json!({})).await;
+    assert!(no_method.contains("a class with `checkpoint` and `restore`"), "{no_method}");
+    let raises = lost("raises", COUNTER, "mode = \"exclusive\"", json!({ "do": "break", "how": "raise" })).await;
+    assert!(raises.contains("the state is in a mess"), "{raises}");
+    let unasked = lost("unasked", COUNTER, "mode = \"exclusive\", checkpoint_interval_ms = 0", json!({})).await;
+    assert!(unasked.contains("`checkpoint_interval_ms` (0: only when asked)"), "{unasked}");
+    rig.close().await;
+}
