@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     host::{Consent, Granted, Host, Revoke},
-    model::{Code, Fault, Permissions, RecipeName},
+    model::{Code, Fault, Permissions, RecipeName, VersionRange},
 };
 
 /// What is said of a recipe that may run less confined.
@@ -29,26 +29,28 @@ pub fn word(grant: bool, no_grant: bool) -> Consent {
 /// Installs a recipe; on a terminal, asks about what it wants to be given.
 pub async fn add(host: &Host, words: &str, remote: Option<&str>, consent: Consent, json: bool) -> Result<(), Fault> {
     let (name, range) = match words.split_once('@') {
-        Some((name, range)) => {
-            let parsed = range
-                .parse()
-                .map_err(|error| usage(format!("`{range}` is not a version range ({error}): wanted e.g. `^0.1` or `=0.1.0`")))?;
-            (name, parsed)
-        }
-        None => (words, semver::VersionReq::STAR),
+        Some((name, range)) => (name, Some(range.parse::<VersionRange>()?)),
+        None => (words, None),
     };
     let name: RecipeName = name.parse()?;
-    let added = match host.add(&name, &range, remote, &consent).await {
+    let added = match host.add(&name, range.as_ref(), remote, &consent).await {
         // Asked between two tries, so that nothing is held while somebody thinks. What was agreed to is what was shown.
         Err(fault) if fault.code == Code::ConsentRequired && !json && print::can_ask() => {
             let agreed = agree(&fault)?.ok_or(fault)?;
-            host.add(&name, &range, remote, &Consent::These(agreed)).await?
+            host.add(&name, range.as_ref(), remote, &Consent::These(agreed)).await?
         }
         added => added?,
     };
     say(json, json!(added), || {
         let verb = if added.already { "is installed already:" } else { "installed:" };
-        let mut text = format!("{verb} {} {}, signed by `{}` of remote `{}`", added.name, added.version, added.publisher, added.remote);
+        let before = added.version_before.as_ref().filter(|before| **before != added.version);
+        let before = before.map(|before| format!(" (was {before})")).unwrap_or_default();
+        let mut text = format!("{verb} {} {}{before}, signed by `{}` of remote `{}`", added.name, added.version, added.publisher, added.remote);
+        match &added.wanted_before {
+            Some(before) if *before != added.wanted => text.push_str(&format!("\n  wanted in: `{}` (was `{before}`)", added.wanted)),
+            _ if added.wanted != "*" => text.push_str(&format!("\n  wanted in: `{}`", added.wanted)),
+            _ => {}
+        }
         for (verb, words) in [("granted", &added.granted), ("not granted", &added.withheld)] {
             for line in lines(words) {
                 text.push_str(&format!("\n  {verb}: {line}"));

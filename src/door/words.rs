@@ -36,7 +36,7 @@ pub enum Command {
     Call(CallWords),
     /// Install a recipe from a remote.
     Add {
-        /// `publisher/name`, or `publisher/name@RANGE` with a semver range.
+        /// `publisher/name`: the newest version in the range that hob.toml wants, else the newest; or `publisher/name@RANGE`, e.g. `@0.1.0` (exactly that), `@^0.1`, `@*`.
         recipe: String,
         /// Only from this remote.
         #[arg(long)]

@@ -14,7 +14,7 @@ use super::{Consent, Host, Inner, WithinWalls};
 use crate::{
     disk::{open, owner::Writers},
     model::{
-        Address, Code, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified,
+        Address, Code, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified, VersionRange,
         grant::effective,
         limits::INSTALL_TRIES,
         recipe::{ModelSpec, Runtime},
@@ -44,6 +44,12 @@ use crate::{
 pub struct Added {
     pub name: RecipeName,
     pub version: semver::Version,
+    /// The version that was installed before.
+    pub version_before: Option<semver::Version>,
+    /// The range in which `hob.toml` wants it from now on.
+    pub wanted: String,
+    /// The range in which it wanted it before, if it wanted it.
+    pub wanted_before: Option<String>,
     pub remote: String,
     pub publisher: String,
     /// Other remotes that have a publisher of that name, who may be somebody else.
@@ -88,7 +94,7 @@ pub struct Shown {
 }
 
 impl Host {
-    /// Installs the newest version in `range` of a recipe, from `remote` or from the first remote that has its publisher. `consent` is the
+    /// Installs the newest version in `range` of a recipe (without one: in the range that `hob.toml` wants, which stays as it is), from `remote` or from the first remote that has its publisher. `consent` is the
     /// operator's word on what it asks for beyond what it was given already.
     ///
     /// No lock of the shelf is held while servers and tools of strangers are at work. What others did meanwhile is looked at again at the
@@ -96,11 +102,19 @@ impl Host {
     ///
     /// Errors: `consent_required`; everything that can be wrong with a repository, a bundle, its glue or its environment; the shelf is
     /// then as it was.
-    pub async fn add(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>, consent: &Consent) -> Result<Added, Fault> {
+    pub async fn add(&self, name: &RecipeName, range: Option<&VersionRange>, remote: Option<&str>, consent: &Consent) -> Result<Added, Fault> {
         let host = &self.0;
+        // What was pinned stays pinned until somebody names another version.
+        let pinned = File::read(&host.home)?.recipes.remove(name);
         // Before the operator's word is applied: what is taken back from here on came after it.
         let revoked = revoked::mark(&host.home, name)?;
-        let Found { mut client, resolved, also_in } = host.find_remote(name, range, remote).await?;
+        let found = host.find_remote(name, range.or(pinned.as_ref()).unwrap_or(&VersionRange::ANY), remote).await;
+        let Found { mut client, resolved, also_in } = found.map_err(|fault| match (range, &pinned) {
+            (None, Some(pinned)) if fault.code == Code::NotInRepository && *pinned != VersionRange::ANY => {
+                fault.hint(format!("`hob.toml` wants `{name}` in `{pinned}`; `hob add {name}@RANGE` wants it in another range"))
+            }
+            _ => fault,
+        })?;
         let before = host.shelf.installed()?.into_iter().find(|entry| &entry.name == name);
         if let Some(before) = &before {
             resolved.same_signer(&before.key_ids)?;
@@ -112,7 +126,7 @@ impl Host {
         let more = consent.to(name, &resolved.version, asked.without(&effective(asked, &given.permissions)))?;
         host.may_be_given(&more)?;
         let is_same = before.as_ref().is_some_and(|before| before.sha256 == resolved.sha256);
-        let plan = Arc::new(Plan { resolved, range: range.clone(), more, revoked, also_in, before });
+        let plan = Arc::new(Plan { resolved, range: range.cloned(), more, revoked, also_in, before });
         if is_same && self.verify(Some(name)).await?.iter().all(|report| report.fault.is_none()) {
             // The recipe stays; what is wanted may be another range than before, or it is given more.
             return host.settle(plan).await;
@@ -273,7 +287,8 @@ impl Host {
 /// An install that its operator agreed to, and what was so when they did.
 struct Plan {
     resolved: Resolved,
-    range: VersionReq,
+    /// Which versions its operator named; `None`: those of `hob.toml`.
+    range: Option<VersionRange>,
     /// What it is given beside what it has.
     more: Permissions,
     /// When something was last taken back from it.
@@ -320,10 +335,17 @@ impl Plan {
     ///
     /// Errors: `remote_not_found`, `recipe_not_found` and `consent_required` for what the operator took away meanwhile,
     /// `publisher_key_changed`.
-    fn last_look(&self, home: &Home, now: Option<&LockEntry>) -> Result<Grants, Fault> {
+    fn last_look(&self, home: &Home, now: Option<&LockEntry>) -> Result<(Grants, Option<VersionRange>), Fault> {
         let Resolved { name, version, remote, .. } = &self.resolved;
         let file = File::read(home)?;
         file.remote(remote)?;
+        let pinned = file.recipes.get(name).cloned();
+        if self.range.is_none()
+            && let Some(pinned) = pinned.as_ref().filter(|pinned| !pinned.matches(version))
+        {
+            let text = format!("`hob.toml` wants `{name}` in `{pinned}` since {version} of it was chosen: it is not installed");
+            return Err(Fault::new(Code::Overloaded, text).hint(format!("`hob add {name}` chooses again")));
+        }
         match (&self.before, now) {
             (Some(_), None) => {
                 let text = format!("`{name}` was removed while {version} of it was being installed: it is not installed");
@@ -340,14 +362,17 @@ impl Plan {
         }
         let mut given = file.grants.get(&name.to_string()).cloned().unwrap_or_default();
         given.permissions = given.permissions.with(self.more.clone());
-        Ok(given)
+        Ok((given, pinned))
     }
 
-    fn added(&self, given: &Grants, already: bool) -> Added {
+    fn added(&self, (given, pinned): &(Grants, Option<VersionRange>), before: Option<&LockEntry>, already: bool) -> Added {
         let Resolved { name, version, remote, publisher, permissions: asked, .. } = &self.resolved;
         Added {
             name: name.clone(),
             version: version.clone(),
+            version_before: before.map(|before| before.version.clone()),
+            wanted: self.range.as_ref().or(pinned.as_ref()).unwrap_or(&VersionRange::ANY).to_string(),
+            wanted_before: pinned.as_ref().map(VersionRange::to_string),
             remote: remote.clone(),
             publisher: publisher.clone(),
             also_in: self.also_in.clone(),
@@ -370,8 +395,8 @@ impl Inner {
         let added = self.shelf.write(&self.progress, move |guard| {
             let now = inner.shelf.installed()?.into_iter().find(|entry| entry.name == plan.resolved.name);
             let given = plan.last_look(&inner.home, now.as_ref())?;
-            inner.shelf.wish(guard, &plan.resolved.name, Wish { range: &plan.range, given: &given })?;
-            Ok(plan.added(&given, true))
+            inner.shelf.wish(guard, &plan.resolved.name, Wish { range: plan.range.as_ref(), given: &given.0 })?;
+            Ok(plan.added(&given, now.as_ref(), true))
         });
         let added = added.await?;
         self.catalogue.refresh(self)?;
@@ -389,9 +414,9 @@ impl Inner {
         if !entry.models.iter().all(is_there) {
             return Ok(Published::NoModels(staged));
         }
-        let was_listed = now.is_some_and(|now| now.sha256 == entry.sha256);
-        let was_there = staged.publish(guard, entry, &plan.resolved.index, Some(Wish { range: &plan.range, given: &given }))?;
-        Ok(Published::Done(plan.added(&given, was_listed && was_there)))
+        let was_listed = now.as_ref().is_some_and(|now| now.sha256 == entry.sha256);
+        let was_there = staged.publish(guard, entry, &plan.resolved.index, Some(Wish { range: plan.range.as_ref(), given: &given.0 }))?;
+        Ok(Published::Done(plan.added(&given, now.as_ref(), was_listed && was_there)))
     }
 
     /// Brings the models of a version to the shelf, unless they are there.
@@ -412,7 +437,7 @@ impl Inner {
 
     /// The recipe as the named remote has it, or the first remote that has its publisher: that one owns the publisher's names, and no
     /// other is asked for them in its place. Two repositories may give one name to two people.
-    async fn find_remote(&self, name: &RecipeName, range: &VersionReq, remote: Option<&str>) -> Result<Found, Fault> {
+    async fn find_remote(&self, name: &RecipeName, range: &VersionRange, remote: Option<&str>) -> Result<Found, Fault> {
         let file = File::read(&self.home)?;
         let remotes: Vec<&RemoteEntry> = match remote {
             Some(remote) => vec![file.remote(remote)?],

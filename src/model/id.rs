@@ -46,6 +46,14 @@ impl FromStr for RecipeName {
             Some((publisher, name)) if is_name(publisher) && is_name(name) => {
                 Ok(RecipeName { publisher: publisher.to_owned(), name: name.to_owned() })
             }
+            // Which version runs is what is installed: only an install chooses one.
+            Some((publisher, rest))
+                if is_name(publisher) && rest.split_once('@').is_some_and(|(name, version)| is_name(name) && !version.is_empty()) =>
+            {
+                let name = text.split_once('@').map_or(text, |(name, _)| name);
+                Err(Fault::new(Code::Usage, format!("`{text}` is a recipe name with a version, wanted the name alone: `{name}`"))
+                    .hint(format!("the installed version is used; `hob add {text}` installs another")))
+            }
             _ => Err(Fault::new(Code::Usage, format!("`{text}` is not a recipe name: wanted `publisher/name`, each of a-z, 0-9 and `-`"))
                 .hint("for a recipe folder write a path that starts with `./` or `/`")),
         }

@@ -28,6 +28,7 @@ pub mod source;
 pub mod stand_in;
 pub mod status;
 pub mod verified;
+mod version;
 
 pub use address::Address;
 pub use blob::{Blob, OpenFile, Store};
@@ -47,3 +48,4 @@ pub use serve::ServeRules;
 pub use source::ModelSource;
 pub use stand_in::StandIn;
 pub use verified::{Origin, Verified};
+pub use version::VersionRange;

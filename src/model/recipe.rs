@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use semver::{Version, VersionReq};
 use toml::{Spanned, de::DeTable};
 
+pub use super::manifest_reader::not_toml;
 use super::{
     fault::{Code, Fault},
     grant::Permissions,
@@ -132,7 +133,7 @@ impl Manifest {
     pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
         let document = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
-            Fault::new(Code::InvalidManifest, format!("{what}:{line}: not TOML: {}", error.message())).with("line", line).hint(CHECK)
+            Fault::new(Code::InvalidManifest, format!("{what}:{line}: {}", not_toml(text, error.message(), error.span()))).with("line", line).hint(CHECK)
         })?;
         let source = Source { text, what };
         let mut root = Table::new(&source, "", document.get_ref(), 0);
@@ -444,6 +445,7 @@ output = { type = "object" }
             ),
             ("[operations.echo]", "[operation.echo]", 1, "no operation"),
             ("[pod]", "[pod", 7, "not TOML"),
+            ("[pod]", "[pod]\n[pod]", 8, "duplicate key `pod`"),
         ];
         for (from, to, line, says) in table {
             assert!(GOOD.contains(from), "{from}");

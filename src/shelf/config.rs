@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use semver::VersionReq;
 use tempfile::NamedTempFile;
 use toml::{
     Spanned,
@@ -20,7 +19,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::{
     disk::{make, owner},
-    model::{Address, Code, Fault, Grants, Home, RecipeName, ServeRules, id::is_name, limits, machine::MachineRules},
+    model::{Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, id::is_name, limits, machine::MachineRules, recipe::not_toml},
 };
 
 use super::{
@@ -43,7 +42,7 @@ pub struct RemoteEntry {
 pub struct Config {
     /// In the order of the file: the first one that has a publisher owns its names.
     pub remotes: Vec<RemoteEntry>,
-    pub recipes: BTreeMap<RecipeName, VersionReq>,
+    pub recipes: BTreeMap<RecipeName, VersionRange>,
     pub tools: Tools,
     /// What the operator gave, by recipe name or by the absolute path of a recipe folder.
     pub grants: BTreeMap<String, Grants>,
@@ -58,7 +57,8 @@ pub struct Config {
 /// What `hob.toml` says of a recipe that is being installed.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {
-    pub range: &'a VersionReq,
+    /// `None`: as it is there already, or any version.
+    pub range: Option<&'a VersionRange>,
     pub given: &'a Grants,
 }
 
@@ -82,7 +82,7 @@ impl Config {
         let reader = Reader { text, what };
         let document = DeTable::parse(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            reader.fault(offset, "", format!("not TOML: {}", error.message()))
+            reader.fault(offset, "", not_toml(text, error.message(), error.span()))
         })?;
         let root = document.get_ref();
         reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments", "machine", "home", "serve"])?;
@@ -93,8 +93,7 @@ impl Config {
                 let at = name.span().start;
                 let name: RecipeName = name.get_ref().parse().map_err(|fault: Fault| reader.fault(at, &key, fault.message))?;
                 let text = reader.text(wanted, &key)?;
-                let range = VersionReq::parse(text)
-                    .map_err(|error| reader.fault(wanted.span().start, &key, format!("`{text}` is not a version range: {error}")))?;
+                let range = text.parse().map_err(|fault: Fault| reader.fault(wanted.span().start, &key, fault.message))?;
                 config.recipes.insert(name, range);
             }
         }
@@ -244,12 +243,18 @@ impl Edit {
         })
     }
 
-    /// Wants the recipe in this range.
-    pub fn set_recipe(&mut self, name: &RecipeName, range: &VersionReq) {
+    /// Wants the recipe in this range; without one as it is wanted already, or in any version.
+    pub fn set_recipe(&mut self, name: &RecipeName, range: Option<&VersionRange>) {
         let recipes = self.document.entry("recipes").or_insert(Item::Table(Table::new()));
         if let Some(recipes) = recipes.as_table_like_mut() {
             let name = name.to_string();
-            match recipes.get_mut(&name).and_then(Item::as_value_mut) {
+            let there = recipes.get_mut(&name).and_then(Item::as_value_mut);
+            let range = match (range, &there) {
+                (None, Some(_)) => return,
+                (None, None) => &VersionRange::ANY,
+                (Some(range), _) => range,
+            };
+            match there {
                 // The value alone: a comment behind it is its author's.
                 Some(old) => {
                     let decor = old.decor().clone();

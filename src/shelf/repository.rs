@@ -13,7 +13,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use semver::VersionReq;
 use sigstore_tuf::{DelegatedRole, Targets, TrustedMetadataSet, Updater};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -28,7 +27,7 @@ use super::{
 };
 use crate::{
     disk::make,
-    model::{Address, Code, Digest, Fault, Home, RecipeName, id::is_name, limits},
+    model::{Address, Code, Digest, Fault, Home, RecipeName, VersionRange, id::is_name, limits},
 };
 
 /// By what the first root is recognised.
@@ -334,7 +333,7 @@ impl Client {
     ///
     /// Errors: `not_in_repository`, which says what there is; `metadata_invalid` and `metadata_expired` naming the
     /// publisher's file; everything of [`Client::refresh`], which runs first when it has not yet.
-    pub async fn resolve(&mut self, name: &RecipeName, range: &VersionReq) -> Result<Resolved, Fault> {
+    pub async fn resolve(&mut self, name: &RecipeName, range: &VersionRange) -> Result<Resolved, Fault> {
         let role = self.load(name.publisher()).await?;
         resolve::newest(&role, self.targets(&role)?, name, range)
     }

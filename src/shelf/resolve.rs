@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sigstore_tuf::{TargetFile, Targets};
 
 use super::bundle::Index;
-use crate::model::{Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, limits, recipe::ModelSpec};
+use crate::model::{Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, VersionRange, limits, recipe::ModelSpec};
 
 /// A publisher's role that was loaded and verified.
 pub(super) struct Role {
@@ -182,7 +182,7 @@ fn bundle<'a>(role: &Role, path: &'a str) -> Option<(&'a str, Version)> {
     (publisher == role.publisher && crate::model::id::is_name(recipe)).then_some((recipe, version))
 }
 
-pub(super) fn newest(role: &Role, targets: &Targets, name: &RecipeName, range: &VersionReq) -> Result<Resolved, Fault> {
+pub(super) fn newest(role: &Role, targets: &Targets, name: &RecipeName, range: &VersionRange) -> Result<Resolved, Fault> {
     let missing = |message: String| Fault::new(Code::NotInRepository, format!("remote `{}` {message}", role.remote));
     let mut recipes: Vec<&str> = Vec::new();
     let mut versions: Vec<(Version, &String, &TargetFile)> = Vec::new();

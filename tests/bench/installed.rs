@@ -15,7 +15,6 @@ use hob::{
     shelf::repository::Trust,
 };
 use jiff::Timestamp;
-use semver::VersionReq;
 use tempfile::TempDir;
 
 use super::support;
@@ -90,7 +89,7 @@ pub async fn install(names: &[&str]) -> Result<Installed, Fault> {
     let root = std::fs::read(&root).map_err(|error| Fault::io("reading the root of the repository", &error))?;
     host.add_remote("bench", &format!("file://{}", repo.display()), Trust::Root(root)).await?;
     for name in names {
-        host.add(&name.parse()?, &VersionReq::STAR, None, &Consent::Required).await?;
+        host.add(&name.parse()?, Some(&hob::model::VersionRange::ANY), None, &Consent::Required).await?;
     }
     host.shutdown().await;
     Ok(Installed { home, folder, _scratch: scratch })

@@ -18,7 +18,6 @@ use hob::{
         unpack,
     },
 };
-use semver::VersionReq;
 
 use self::{
     server::Server,
@@ -68,7 +67,7 @@ async fn the_newest_version_in_range_is_taken_and_a_miss_says_what_there_is() {
     .await
     .unwrap();
     for (range, wanted) in [("*", "0.10.0"), ("^0.1", "0.1.0"), ("<0.10", "0.2.0"), (">=1.0.0-beta", "1.0.0-beta.1")] {
-        let found = client.resolve(&name("hob/echo"), &VersionReq::parse(range).unwrap()).await.unwrap();
+        let found = client.resolve(&name("hob/echo"), &range.parse().unwrap()).await.unwrap();
         assert_eq!(found.version.to_string(), wanted, "{range}");
     }
     for (recipe, range, says) in [
@@ -76,7 +75,7 @@ async fn the_newest_version_in_range_is_taken_and_a_miss_says_what_there_is() {
         ("hob/ecko", "*", "has no recipe `hob/ecko` (publisher `hob` has: `echo`)"),
         ("bob/echo", "*", "has no publisher `bob` (it has: `hob`, `alice`)"),
     ] {
-        let fault = client.resolve(&name(recipe), &VersionReq::parse(range).unwrap()).await.unwrap_err();
+        let fault = client.resolve(&name(recipe), &range.parse().unwrap()).await.unwrap_err();
         assert!(fault.code == Code::NotInRepository && fault.message.contains(says), "{fault}");
     }
     let listing = client.list(None).await.unwrap();

@@ -22,7 +22,7 @@ use hob::{
         unpack::unpack,
     },
 };
-use semver::{Version, VersionReq};
+use semver::Version;
 
 fn quiet() -> progress::Shared {
     Arc::new(Silent)
@@ -78,8 +78,8 @@ async fn install(shelf: &Shelf, bundle: &Bundle) -> Result<(), Fault> {
     let (staged, entry, index) = (staged(shelf, bundle)?, bundle.entry.clone(), bundle.index.clone());
     let quiet = quiet();
     let published = shelf.write(&quiet, move |guard| {
-        let range = VersionReq::parse("^0.1").unwrap();
-        staged.publish(guard, entry, &index, Some(Wish { range: &range, given: &Grants::default() })).map(drop)
+        let range = "^0.1".parse().unwrap();
+        staged.publish(guard, entry, &index, Some(Wish { range: Some(&range), given: &Grants::default() })).map(drop)
     });
     published.await
 }
@@ -112,8 +112,8 @@ async fn hob_toml_is_edited_and_everything_else_stays() {
     let home = Home::at(root.path());
     fs::write(home.config_file(), CONFIG).unwrap();
     edit(&home, |edit| {
-        edit.set_recipe(&name("hob/echo"), &VersionReq::parse("^0.1").unwrap());
-        edit.set_recipe(&name("hob/ocr"), &VersionReq::parse("=1.2.4").unwrap());
+        edit.set_recipe(&name("hob/echo"), Some(&"^0.1".parse().unwrap()));
+        edit.set_recipe(&name("hob/ocr"), Some(&"=1.2.4".parse().unwrap()));
         edit.set_remote("second", "file:///srv/repo");
         edit.set_remote("main", "https://other.example/repo");
     })

@@ -90,7 +90,7 @@ impl Rig {
         let trust = Trust::Fingerprint(made.fingerprint.to_string());
         self.host.add_remote("main", repo.to_str().unwrap(), trust).await.unwrap();
         let name: RecipeName = format!("test/{}", recipe.file_name().unwrap().to_str().unwrap()).parse().unwrap();
-        self.host.add(&name, &semver::VersionReq::STAR, None, &Consent::Give).await.unwrap();
+        self.host.add(&name, Some(&hob::model::VersionRange::ANY), None, &Consent::Give).await.unwrap();
         name
     }
 

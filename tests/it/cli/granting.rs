@@ -433,15 +433,15 @@ fn a_recipe_that_asks_for_nothing_keeps_its_pod_when_another_is_given_something(
 async fn an_app_that_embeds_a_host_says_what_it_agrees_to() {
     let (rig, _signed) = with_asker();
     let host = Host::open(Config::new(Home::at(&rig.home)).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap();
-    let (name, any) = ("lab/asker".parse().unwrap(), semver::VersionReq::STAR);
+    let (name, any) = ("lab/asker".parse().unwrap(), hob::model::VersionRange::ANY);
     let agreed = |words: &[&str]| Consent::These(Permissions::from_words(words.iter().copied()).unwrap());
     // What was shown was something else.
     for consent in [Consent::Required, agreed(&[]), agreed(&["env=CARGO_PKG_VERSION"])] {
-        assert_eq!(host.add(&name, &any, None, &consent).await.unwrap_err().code, Code::ConsentRequired, "{consent:?}");
+        assert_eq!(host.add(&name, Some(&any), None, &consent).await.unwrap_err().code, Code::ConsentRequired, "{consent:?}");
     }
     assert_eq!(host.installed().unwrap(), []);
     // It agrees to more than is asked for: only that is given.
-    let added = host.add(&name, &any, None, &agreed(&["env=CARGO_PKG_VERSION", "env=CARGO_PKG_NAME"])).await.unwrap();
+    let added = host.add(&name, Some(&any), None, &agreed(&["env=CARGO_PKG_VERSION", "env=CARGO_PKG_NAME"])).await.unwrap();
     assert_eq!(added.granted, ["env=CARGO_PKG_NAME"]);
     let granted = host.granted(&"lab/asker".parse().unwrap()).await.unwrap();
     assert_eq!(granted.given.permissions.words(), ["env=CARGO_PKG_NAME"]);

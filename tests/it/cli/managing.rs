@@ -69,13 +69,46 @@ fn a_range_chooses_the_version_and_is_remembered() {
     for (words, version, range) in [
         ("lab/plain@^0.1", "0.1.4", "\"^0.1\""),
         ("lab/plain@=0.1.0", "0.1.0", "\"=0.1.0\""),
-        ("lab/plain", "0.2.0", "\"*\""),
+        // A pin is changed by name alone.
+        ("lab/plain", "0.1.0", "\"=0.1.0\""),
+        ("lab/plain@*", "0.2.0", "\"*\""),
+        ("lab/plain@0.1.0", "0.1.0", "\"=0.1.0\""),
+        ("lab/plain@0.1", "0.1.4", "\"^0.1\""),
+        ("lab/plain", "0.1.4", "\"^0.1\""),
+        ("lab/plain@0.2.0", "0.2.0", "\"=0.2.0\""),
         // The same version, wanted otherwise.
-        ("lab/plain@=0.2.0", "0.2.0", "\"=0.2.0\""),
+        ("lab/plain@^0.2", "0.2.0", "\"^0.2\""),
     ] {
-        rig.hob(&["add", words]).well();
+        let before = rig.installed().first().map(|line| line.rsplit_once(' ').unwrap().1.to_owned());
+        let wanted_before = wanted();
+        let text = rig.hob(&["add", words]).well().to_owned();
         assert_eq!((rig.installed(), wanted().as_str()), (vec![format!("lab/plain {version}")], range), "{words}");
+        // Every change says from what to what, and none is told where there was none.
+        let was = before.filter(|before| before != version).map(|before| format!("{version} (was {before})"));
+        assert!(was.as_ref().is_none_or(|was| text.contains(was)) && (was.is_some() == text.contains(&format!("{version} (was "))), "{text}");
+        let (from, to) = (wanted_before.trim_matches('"'), range.trim_matches('"'));
+        let changed = !from.is_empty() && from != to;
+        assert_eq!(text.contains(&format!("wanted in: `{to}` (was `{from}`)")), changed, "{words}: {text}");
         rig.hob(&["verify"]).well();
+    }
+    let added = rig.hob(&["add", "lab/plain@0.1.4", "--json"]).json();
+    let said = ["version", "version_before", "wanted", "wanted_before"].map(|key| added[key].as_str().unwrap());
+    assert_eq!(said, ["0.1.4", "0.2.0", "=0.1.4", "^0.2"]);
+    // As a person writes it into the file.
+    let file = rig.home.join("hob.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\"=0.1.4\"", "\"0.1.0\" # mine")).unwrap();
+    rig.hob(&["add", "lab/plain"]).well();
+    assert_eq!((rig.installed(), wanted()), (vec!["lab/plain 0.1.0".to_owned()], "\"0.1.0\" # mine".to_owned()));
+    fs::write(&file, text.replace("\"=0.1.4\"", "\"7.0.0\"")).unwrap();
+    rig.hob(&["add", "lab/plain"]).refused(Code::NotInRepository, &["`=7.0.0`", "`hob.toml` wants `lab/plain` in `=7.0.0`"]);
+    fs::write(&file, text.replace("\"=0.1.4\"", "\"latest\"")).unwrap();
+    let ran = rig.hob(&["add", "lab/plain"]);
+    assert!(ran.exit == Some(4) && ran.stderr.contains("`latest` is not a version range"), "{ran:#?}");
+    fs::write(&file, text).unwrap();
+    // Which version runs is no caller's to choose.
+    for words in [&["call", "lab/plain@0.2.0", "run", "1"][..], &["show", "lab/plain@0.2.0"], &["remove", "lab/plain@0.2.0"], &["logs", "lab/plain@1"]] {
+        rig.hob(words).refused(Code::Usage, &["with a version, wanted the name alone: `lab/plain`", "hint: the installed version is used; `hob add lab/plain@"]);
     }
 }
 

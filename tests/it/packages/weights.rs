@@ -12,7 +12,6 @@ use hob::{
     model::{Digest, Home, RecipeName, Silent},
     shelf::{repository::Trust, sources::Sources},
 };
-use semver::VersionReq;
 use serde_json::{Value, json};
 
 use super::{alone, to, without_preload, zygote};
@@ -177,7 +176,7 @@ async fn models_of_several_files_are_read_by_their_own_packages() {
     // One after the other: what the first one brought must not be there for the second.
     for (name, asked_of_hub) in [("test/weights", 0), ("test/weights-of-hub", models().len())] {
         let name: RecipeName = name.parse().unwrap();
-        host.add(&name, &VersionReq::STAR, None, &Consent::Required).await.unwrap();
+        host.add(&name, Some(&hob::model::VersionRange::ANY), None, &Consent::Required).await.unwrap();
         let call = hob::model::Call::new(&name.to_string(), "infer", x.clone()).unwrap();
         // The first pod asks for a zygote, and does not wait for it.
         let (mut found, mut forked) = alone(&host, call.clone()).await;

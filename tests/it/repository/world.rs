@@ -15,7 +15,6 @@ use hob::{
     shelf::repository::{Client, Remote, Resolved, Trust},
 };
 use jiff::{Timestamp, ToSpan};
-use semver::VersionReq;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -162,7 +161,7 @@ pub fn name(text: &str) -> RecipeName {
 }
 
 pub async fn resolve(client: &mut Client, recipe: &str) -> Result<Resolved, Fault> {
-    client.resolve(&name(recipe), &VersionReq::STAR).await
+    client.resolve(&name(recipe), &hob::model::VersionRange::ANY).await
 }
 
 pub fn yesterday(now: Timestamp) -> String {
