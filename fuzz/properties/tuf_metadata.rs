@@ -14,14 +14,14 @@ use std::{
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use hob::{
-    model::{Code, Digest, Fault, Home, RecipeName, limits, recipe::is_inner_path},
+    model::{Code, Digest, Fault, Home, RecipeName, VersionRange, limits, recipe::is_inner_path},
     shelf::{
         repository::{Client, Remote, Resolved, Trust},
         tuf::canonical,
     },
 };
 use jiff::Timestamp;
-use semver::{Version, VersionReq};
+use semver::Version;
 use serde_json::{Value, json};
 
 /// The whole of what a client of the repository asks of it in this test: any version of this.
@@ -150,7 +150,7 @@ async fn ask(home: &Home, repo: &Path) -> Result<Resolved, Fault> {
     let mut client: Client =
         Remote::open(home, "main", repo.to_str().expect("UTF-8")).await.expect("the state that it saved itself").at(now);
     let listing = client.list(None).await;
-    let resolved = client.resolve(&name, &VersionReq::STAR).await;
+    let resolved = client.resolve(&name, &VersionRange::ANY).await;
     let fault = match resolved {
         Ok(resolved) => {
             sound(&resolved, &name);
