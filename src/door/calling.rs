@@ -45,7 +45,9 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, (quiet, json):
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let done = async {
         let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &words, text)).await??;
-        let outcome = follow(running, words.stream, watch, &mut prints, interrupt.as_mut()).await.map_err(|fault| missing_here(fault, &words.recipe))?;
+        let outcome = follow(running, words.stream, watch, &mut prints, interrupt.as_mut())
+            .await
+            .map_err(|fault| missing_here(fault, &words.recipe))?;
         print(&outcome, &outs, json)
     };
     let done = done.await;
@@ -76,7 +78,13 @@ async fn begin(server: Option<Client>, host: Option<&Host>, words: &CallWords, t
     if let Some(server) = server {
         let input = Document::parse(text, "input")?;
         let session = words.session.clone();
-        let body = CallBody { deadline_ms, priority, session, logs: words.logs, ..CallBody::of(&words.recipe, &words.operation, &input, &blobs()?)? };
+        let body = CallBody {
+            deadline_ms,
+            priority,
+            session,
+            logs: words.logs,
+            ..CallBody::of(&words.recipe, &words.operation, &input, &blobs()?)?
+        };
         return Ok(Under::There(server.call(&body).await?));
     }
     let Some(host) = host else { return Err(Fault::new(Code::Internal, "a call has neither a server nor a host")) };

@@ -45,7 +45,8 @@ pub async fn add(host: &Host, words: &str, remote: Option<&str>, consent: Consen
         let verb = if added.already { "is installed already:" } else { "installed:" };
         let before = added.version_before.as_ref().filter(|before| **before != added.version);
         let before = before.map(|before| format!(" (was {before})")).unwrap_or_default();
-        let mut text = format!("{verb} {} {}{before}, signed by `{}` of remote `{}`", added.name, added.version, added.publisher, added.remote);
+        let mut text =
+            format!("{verb} {} {}{before}, signed by `{}` of remote `{}`", added.name, added.version, added.publisher, added.remote);
         match &added.wanted_before {
             Some(before) if *before != added.wanted => text.push_str(&format!("\n  wanted in: `{}` (was `{before}`)", added.wanted)),
             _ if added.wanted != "*" => text.push_str(&format!("\n  wanted in: `{}`", added.wanted)),

@@ -8,8 +8,8 @@ use std::{
     io::{BufRead, IsTerminal, Read, Write},
     sync::{
         LazyLock, Mutex,
-        mpsc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -19,7 +19,10 @@ use serde_json::Value;
 
 use crate::model::{
     Fault, Permissions, Progress, Report, Step,
-    limits::{ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX, REPORT_LINE_MS},
+    limits::{
+        ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX,
+        REPORT_LINE_MS,
+    },
 };
 
 /// All bars on stderr: what is printed meanwhile goes above them.

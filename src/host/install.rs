@@ -102,7 +102,13 @@ impl Host {
     ///
     /// Errors: `consent_required`; everything that can be wrong with a repository, a bundle, its glue or its environment; the shelf is
     /// then as it was.
-    pub async fn add(&self, name: &RecipeName, range: Option<&VersionRange>, remote: Option<&str>, consent: &Consent) -> Result<Added, Fault> {
+    pub async fn add(
+        &self,
+        name: &RecipeName,
+        range: Option<&VersionRange>,
+        remote: Option<&str>,
+        consent: &Consent,
+    ) -> Result<Added, Fault> {
         let host = &self.0;
         // What was pinned stays pinned until somebody names another version.
         let pinned = File::read(&host.home)?.recipes.remove(name);

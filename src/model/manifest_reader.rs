@@ -41,7 +41,8 @@ impl Source<'_> {
 
 /// What a reader of TOML says of a text; where it names a place that is one word, with that word.
 pub fn not_toml(text: &str, says: &str, at: Option<std::ops::Range<usize>>) -> String {
-    let is_word = |word: &&str| (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let is_word =
+        |word: &&str| (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     match at.and_then(|at| text.get(at)).filter(is_word) {
         Some(word) if says == "duplicate key" => format!("not TOML: {says} `{word}`"),
         _ => format!("not TOML: {says}"),

@@ -133,7 +133,9 @@ impl Manifest {
     pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
         let document = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
-            Fault::new(Code::InvalidManifest, format!("{what}:{line}: {}", not_toml(text, error.message(), error.span()))).with("line", line).hint(CHECK)
+            Fault::new(Code::InvalidManifest, format!("{what}:{line}: {}", not_toml(text, error.message(), error.span())))
+                .with("line", line)
+                .hint(CHECK)
         })?;
         let source = Source { text, what };
         let mut root = Table::new(&source, "", document.get_ref(), 0);

@@ -33,7 +33,8 @@ impl FromStr for VersionRange {
         let part = |part: &str| if Version::parse(part).is_ok() { format!("={part}") } else { part.to_owned() };
         let parts: Vec<String> = text.split(',').map(str::trim).map(part).collect();
         let comparisons = VersionReq::parse(&parts.join(", ")).map_err(|error| {
-            let text = format!("`{text}` is not a version range ({error}): wanted e.g. `0.1.0` (exactly that), `^0.1`, `~0.1.2` or `>=0.1, <0.3`");
+            let text =
+                format!("`{text}` is not a version range ({error}): wanted e.g. `0.1.0` (exactly that), `^0.1`, `~0.1.2` or `>=0.1, <0.3`");
             Fault::new(Code::Usage, text).hint("name one version, or a range of them")
         })?;
         let build = exact(text.trim()).map_or(BuildMetadata::EMPTY, |version| version.build);

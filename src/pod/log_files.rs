@@ -43,7 +43,10 @@ pub(super) struct Files {
 enum Writer {
     /// No line came so far.
     Idle,
-    Running { lines: SyncSender<LogLine>, done: Receiver<()> },
+    Running {
+        lines: SyncSender<LogLine>,
+        done: Receiver<()>,
+    },
     Closed,
 }
 
@@ -161,7 +164,8 @@ pub fn past(folder: &Path, dossiers: &Path, recipe: Option<&str>, lines: usize, 
     let crashes = dossier::list(dossiers);
     let mut all: Vec<LogLine> = crashes.iter().flat_map(|dossier| dossier.lines()).filter(is_wanted).collect();
     // Of a pod that crashed its file has the same lines, less what was kept back.
-    let crashed: HashMap<&str, u64> = crashes.iter().map(|one| (one.incarnation.as_str(), one.log.first().map_or(0, |line| line.at_ms))).collect();
+    let crashed: HashMap<&str, u64> =
+        crashes.iter().map(|one| (one.incarnation.as_str(), one.log.first().map_or(0, |line| line.at_ms))).collect();
     let in_dossier = |line: &LogLine| crashed.get(line.incarnation.as_str()).is_some_and(|first| line.at_ms >= *first);
     let paths: Vec<PathBuf> = match recipe {
         Some(recipe) => [OLD, ENDING].map(|ending| folder.join(format!("{}{ending}", stem(recipe)))).into(),

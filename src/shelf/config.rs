@@ -19,7 +19,10 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::{
     disk::{make, owner},
-    model::{Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, id::is_name, limits, machine::MachineRules, recipe::not_toml},
+    model::{
+        Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, id::is_name, limits, machine::MachineRules,
+        recipe::not_toml,
+    },
 };
 
 use super::{

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use sigstore_tuf::{TargetFile, Targets};
 
 use super::bundle::Index;
-use crate::model::{Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, VersionRange, limits, recipe::ModelSpec};
+use crate::model::{
+    Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, VersionRange, limits, recipe::ModelSpec,
+};
 
 /// A publisher's role that was loaded and verified.
 pub(super) struct Role {

@@ -71,7 +71,10 @@ async fn answer(server: &Server, request: Request) -> Result<Outcome, Fault> {
     };
     let input = reading(length, read).await?;
     let operation = operation.to_owned();
-    server.host.call(Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session, logs: false }).await
+    server
+        .host
+        .call(Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session, logs: false })
+        .await
 }
 
 /// The path's last three parts. Names need no escapes, so none are undone.

@@ -252,10 +252,9 @@ impl Live {
         }
         match &self.book().last {
             Outcome::Cannot => fault.hint("the next call opens it anew; a class with `checkpoint` and `restore` outlives its pod"),
-            Outcome::Fault(why) => fault.hint(format!(
-                "the next call opens it anew; its state was asked for, and did not come: {}",
-                why.message
-            )),
+            Outcome::Fault(why) => {
+                fault.hint(format!("the next call opens it anew; its state was asked for, and did not come: {}", why.message))
+            }
             _ => fault,
         }
     }

@@ -8,8 +8,8 @@ use std::{
 use hob::model::Code;
 use serde_json::json;
 
-use super::served::{Serving, ask};
 use super::rig::{Rig, Signed, processes_of, signal};
+use super::served::{Serving, ask};
 
 const ECHO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/echo");
 
@@ -165,7 +165,8 @@ fn what_a_pod_prints_is_shown_harmless_and_a_flood_of_it_is_cut_and_counted() {
     let json = rig.hob(&["logs", "--json", "--lines", "1"]).json();
     assert_eq!((json[0]["recipe"].as_str(), json[0]["text"].as_str()), (Some("lab/talker"), Some("the end of {'lines': 5000}")));
     assert_eq!(rig.hob(&["logs", "lab/other", "--json"]).json(), json!([]));
-    let files: Vec<_> = std::fs::read_dir(rig.home.join("state/logs")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(rig.home.join("state/logs")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
     assert!(files.iter().sum::<u64>() < 2 << 20, "{files:?}");
 }
 

@@ -85,7 +85,10 @@ fn a_range_chooses_the_version_and_is_remembered() {
         assert_eq!((rig.installed(), wanted().as_str()), (vec![format!("lab/plain {version}")], range), "{words}");
         // Every change says from what to what, and none is told where there was none.
         let was = before.filter(|before| before != version).map(|before| format!("{version} (was {before})"));
-        assert!(was.as_ref().is_none_or(|was| text.contains(was)) && (was.is_some() == text.contains(&format!("{version} (was "))), "{text}");
+        assert!(
+            was.as_ref().is_none_or(|was| text.contains(was)) && (was.is_some() == text.contains(&format!("{version} (was "))),
+            "{text}"
+        );
         let (from, to) = (wanted_before.trim_matches('"'), range.trim_matches('"'));
         let changed = !from.is_empty() && from != to;
         assert_eq!(text.contains(&format!("wanted in: `{to}` (was `{from}`)")), changed, "{words}: {text}");
@@ -107,8 +110,16 @@ fn a_range_chooses_the_version_and_is_remembered() {
     assert!(ran.exit == Some(4) && ran.stderr.contains("`latest` is not a version range"), "{ran:#?}");
     fs::write(&file, text).unwrap();
     // Which version runs is no caller's to choose.
-    for words in [&["call", "lab/plain@0.2.0", "run", "1"][..], &["show", "lab/plain@0.2.0"], &["remove", "lab/plain@0.2.0"], &["logs", "lab/plain@1"]] {
-        rig.hob(words).refused(Code::Usage, &["with a version, wanted the name alone: `lab/plain`", "hint: the installed version is used; `hob add lab/plain@"]);
+    for words in [
+        &["call", "lab/plain@0.2.0", "run", "1"][..],
+        &["show", "lab/plain@0.2.0"],
+        &["remove", "lab/plain@0.2.0"],
+        &["logs", "lab/plain@1"],
+    ] {
+        rig.hob(words).refused(
+            Code::Usage,
+            &["with a version, wanted the name alone: `lab/plain`", "hint: the installed version is used; `hob add lab/plain@"],
+        );
     }
 }
 
