@@ -2,7 +2,7 @@
 # Longer runs of what is random or racy: storms of kills and cancels, the property tests with many cases, the fault tests many times, and
 # an hour of fuzzing (HOB_FUZZ_SECONDS, see .make/fuzz.sh; 0 leaves it out).
 # HOB_SOAK_SECONDS (60) and HOB_SOAK_ROUNDS (200) say how long the storms are, PROPTEST_CASES (20000) and SOAK_ROUNDS (20) the rest;
-# HOB_SEED repeats a storm that failed.
+# HOB_SEED repeats a storm or a run of misbehaving objects that failed (HOB_MISBEHAVING_ROUNDS of them: 50000).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PROPTEST_CASES=${PROPTEST_CASES:-20000}
@@ -14,6 +14,8 @@ echo "soak: storms" >&2
 HOB_SOAK_SECONDS=${HOB_SOAK_SECONDS:-60} HOB_SOAK_ROUNDS=${HOB_SOAK_ROUNDS:-200} \
   timeout 7200 cargo test --test it -- --test-threads=1 --show-output storms::
 timeout 3600 cargo test --lib
+echo "soak: objects that misbehave" >&2
+HOB_MISBEHAVING_ROUNDS=${HOB_MISBEHAVING_ROUNDS:-50000} PYTHONPATH=python/src timeout 3600 python3 -m unittest python.tests.test_misbehaving
 for round in $(seq "$rounds"); do
   echo "soak: round $round of $rounds" >&2
   timeout 900 cargo test --test it -- --test-threads=4 pods:: storms:: shelf:: repository:: cli::

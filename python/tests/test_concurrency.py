@@ -192,10 +192,11 @@ class Concurrency(unittest.TestCase):
                 seen[frame.ask] += 1
         self.assertGreaterEqual(min(seen.values()), 20)
 
-    def test_a_thread_of_the_author_belongs_to_no_ask(self):
+    def test_a_thread_belongs_to_the_ask_that_started_it(self):
         pod = self.make()
         frame, before = pod.answer(pod.ask("lost"))
-        self.assertEqual((frame.message["output"], before), ([False, True], []))
+        self.assertEqual(frame.message["output"], [False, True])
+        self.assertEqual([frame.message["data"] for frame in before], [{"lost": True}])
 
     def test_streams_interleave_whole_frames(self):
         pod = self.make()

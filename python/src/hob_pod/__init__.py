@@ -50,8 +50,18 @@ threads at a time, async ones as tasks of the loop. What a method raises becomes
 `raise hob_pod.Fault(...)` says it better. `sys.exit` is such a failure too: it ends the work of one caller and no pod. What it raises
 for a batch is every caller's fault, and the host runs the batch again in halves. A cancelled operation is interrupted
 where it is by the exception `hob_pod.Cancelled` (a BaseException, so that `except Exception` lets it pass); native code that
-cannot be interrupted should look at `hob_pod.cancelled()` from its callbacks. A batch is cancelled when all of its callers
-left, and `time_left()` is that of the caller whose deadline is nearest. Printing is fine: the host keeps it as the log.
+cannot be interrupted should look at `hob_pod.cancelled()` from its callbacks.
+
+Each work runs in a copy of the context as `load` left it, so that context variables and decimal contexts of one caller are
+not found by the next. Between works that come one at a time (and are of no session) the working folder, `sys.stdout`,
+`sys.stderr` and the alarm are put back; globals, the environment, thread-locals, random generators, locale, warnings and
+umask are the process's, and stay as they are left. A thread belongs to the work that started it (`progress`). A task that
+an async method leaves in the background (`asyncio.create_task`; keep a reference) goes on while the pod waits and while
+async methods run, not while a plain one does; with `concurrency` above 1 always. It ends with the pod, which the host may
+end when it is idle: what must be done is done before the answer.
+
+A batch is cancelled when all of its callers left, and `time_left()` is that of the caller whose deadline is nearest.
+Printing is fine: the host keeps it as the log.
 """
 
 from .asks import cancelled, progress, time_left

@@ -18,7 +18,7 @@ import _thread
 import os
 import time
 
-from . import wire
+from . import belonging, guard, program, wire
 from .faults import Cancelled
 
 #: Cancels that came before their ask was read. The host queues fewer asks than this for one pod.
@@ -94,31 +94,23 @@ class _Hand:
         self.draining = False
         self.early = {}  # asks that were cancelled before they came, oldest first
         self.work = None  # what the main thread runs; with concurrency above 1 always None
-        self.variable = None  # with concurrency above 1: the ContextVar that holds the work of a thread or task
+        self.places = False  # concurrency is above 1
         self.main_thread = 0
         self.page = None  # u64s that the host reads too; the first is `begun`
         self.emit = None  # sends progress of a work; set by the runner
 
 
 hand = _Hand()
-_set_exception = None  # CPython's PyThreadState_SetAsyncExc(thread, address of the exception or None)
 
 
 def prepare(page, concurrency):
     """Called once, on the main thread."""
-    global _set_exception
     hand.main_thread = _thread.get_ident()
     hand.page = page
     _signal.signal(_signal.SIGURG, _interrupt)
     os.register_at_fork(after_in_child=_forked)
-    if concurrency > 1:
-        import ctypes
-        from contextvars import ContextVar
-
-        hand.variable = ContextVar("hob_pod_work", default=None)
-        _set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        _set_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
-        _set_exception.restype = ctypes.c_int
+    hand.places = concurrency > 1
+    belonging.follow_threads()
 
 
 def _interrupt(_signal_number, _frame):
@@ -134,16 +126,17 @@ def _forked():
     if work is not None:
         work.armed = work.open = False
     hand.work = None
-    if hand.variable is not None:
-        hand.variable.set(None)
+    belonging.forget()
     hand.works = {}
     hand.emit = hand.page = None
 
 
 def current():
-    """The work that the calling thread or task belongs to; None if it belongs to none."""
-    variable = hand.variable
-    return hand.work if variable is None else variable.get()
+    """The work that the calling thread or task belongs to; None if it belongs to none.
+
+    It may have been answered. A thread from before all works belongs to the one in hand, if there is one at a time.
+    """
+    return belonging.current() or hand.work
 
 
 def begin(work):
@@ -218,14 +211,14 @@ def cancel(ask):
         if task is None and work.thread:
             if work.armed and not work.sent:
                 work.sent = True
-                _set_exception(work.thread, id(Cancelled))
+                guard.interrupt(work.thread, Cancelled)
             return
     if task is not None:
         try:
             task[0].call_soon_threadsafe(task[1].cancel)
         except RuntimeError:
             pass  # the author closed the loop; the flag stands
-    elif hand.variable is None:
+    elif not hand.places:
         _signal.pthread_kill(hand.main_thread, _signal.SIGURG)
 
 
@@ -282,9 +275,7 @@ def spend(work, weight):
 
 async def spend_async(work, weight):
     """As `spend`, in a task."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
+    loop = program.of_python("asyncio").get_running_loop()
     while True:
         waiter = _spent(work, weight, lambda: (loop, loop.create_future()))
         if waiter is None:
@@ -311,7 +302,7 @@ def disarm(work):
         with hand.lock:
             work.armed = False
             if work.sent:
-                _set_exception(work.thread, None)
+                guard.interrupt(work.thread, None)
     else:
         work.armed = False
 
@@ -359,9 +350,9 @@ def _raise_once(work):
 
 
 def cancelled():
-    """Whether the operation in hand was cancelled: what it still does is for nobody."""
+    """Whether the operation in hand was cancelled, or answered: what is still done for it is for nobody."""
     work = current()
-    return work is not None and work.cancelled
+    return work is not None and (work.cancelled or not work.open)
 
 
 def time_left():
@@ -376,11 +367,12 @@ def progress(**fields):
     Any fields that JSON can carry (docs/values.md); of another one the log says once that it was left out.
     Every caller understands these: `done` (a number, 0 or more) and `total` (above 0), both
     in `unit` (text), and `message` (text: what is being done).
-    May be called from any thread; with `concurrency` above 1 only from the thread or task that runs the operation (and
-    what inherits its context, as `asyncio.to_thread` does). Does nothing outside an operation. Raises Cancelled, where
-    the operation itself runs, if that was cancelled.
+    May be called from any thread or task. One that was started during an operation belongs to it, and reports to its caller
+    until that is answered, then to nobody. A thread from before (of a pool that `load` made) reports to the operation in
+    hand, or with `concurrency` above 1 to nobody: hand it `contextvars.copy_context().run`, as `asyncio.to_thread` does.
+    Does nothing outside an operation. Raises Cancelled, where the operation itself runs, if that was cancelled.
     """
     emit = hand.emit
     work = current()
-    if emit is not None and work is not None:
+    if emit is not None and work is not None and work.open:
         emit(work, fields)

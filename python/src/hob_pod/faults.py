@@ -240,7 +240,9 @@ def _fault(code, message, hint, detail):
     if hint is not None:
         fault["hint"] = printable(hint)[:MESSAGE_CHARS_MAX]
     if detail is not None:
-        fault["detail"] = detail
+        # Texts at its top may be of the author's making (a key of a dict, a module's name); what is below was read by `_detail`.
+        cut = {key: guard.cut(printable(value), TRACEBACK_CHARS_MAX + 100) for key, value in detail.items() if type(value) is str}
+        fault["detail"] = {**detail, **cut}
     return fault
 
 
@@ -251,7 +253,8 @@ def _detail(given):
     raw, problem = guard.call(_carried, given)
     if problem is not None:
         return {"dropped": f"the fault's detail could not be read: reading it {problem}"}
-    return wire.parse(raw)
+    found = wire.parse(raw)
+    return found if type(found) is dict else {"detail": found}
 
 
 def _carried(detail):

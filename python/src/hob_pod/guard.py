@@ -166,6 +166,22 @@ def together(function, *arguments):
         watch.end()
 
 
+async def outcome(awaitable):
+    """(what it gives, None), or (None, what it raised): asyncio asks what a task raises for its class, and is not asked to come back."""
+    try:
+        return await awaitable, None
+    except BaseException as error:
+        return None, error
+
+
+def given(outcome):
+    """What an `outcome` was. Raises what it was."""
+    value, error = outcome
+    if error is not None:
+        raise error
+    return value
+
+
 class _Watch:
     """Ends code of the author's in one thread that takes too long. A thread of its own sees to it, once any such code is run."""
 

@@ -161,6 +161,9 @@ class Title:
         self._state = None
         if text is None:
             return
+        import ctypes  # now: later a file of the recipe may have that name
+
+        self._move = ctypes.memmove
         prctl(15, text.encode("utf-8", "replace")[:15])  # PR_SET_NAME, for `top` and `pgrep`; of this thread
         try:
             with open("/proc/self/stat", "rb", buffering=0) as file:
@@ -177,12 +180,10 @@ class Title:
         if self._text is None or self._state == "draining":
             return
         self._state = state
-        import ctypes
-
         room = self._end - self._start
         text = f"{self._text} {state}".encode("utf-8", "replace")[: room - 1]
         # With zeros to the end: were the last byte another, the kernel would read on into the environment.
-        ctypes.memmove(self._start, text.ljust(room, b"\0"), room)
+        self._move(self._start, text.ljust(room, b"\0"), room)
 
     def busy(self):
         """An ask is in hand."""

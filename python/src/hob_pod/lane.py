@@ -16,6 +16,8 @@ WATCH_S = 0.001
 #: Looks in vain until the watcher goes to sleep. Nothing ticks in an idle pod.
 WATCH_TICKS_MAX = 20
 
+_start_thread = _thread.start_new_thread  # before `belonging` follows those of the author
+
 
 class Lane:
     """Sends on the data lane. For any thread."""
@@ -67,7 +69,7 @@ class Lane:
                 if self._wake is None:
                     self._wake = _thread.allocate_lock()
                     self._wake.acquire()
-                    _thread.start_new_thread(self._watch, ())
+                    _start_thread(self._watch, ())
                 self._wake.release()
 
     def overdue(self, now):

@@ -9,7 +9,9 @@ import _queue
 import _thread
 import time
 
-from . import asks, control
+from . import asks, control, guard, program, tracebacks
+
+_start_thread = _thread.start_new_thread  # before `belonging` follows those of the author
 
 
 class Places:
@@ -44,7 +46,7 @@ class Places:
                     self._idle += 1
             self._jobs.put(work)
             if new:
-                _thread.start_new_thread(self._run_thread, ())
+                _start_thread(self._run_thread, ())
 
     def wait_for(self, work, awaitable):
         """Called by a worker thread, of a method that turned out to give an awaitable: what that gives."""
@@ -53,12 +55,8 @@ class Places:
         done.acquire()
         result = []
 
-        async def run():
-            asks.hand.variable.set(work)
-            return await awaitable
-
-        def start():
-            task = loop.create_task(run())
+        def start():  # in the context of the work
+            task = loop.create_task(guard.outcome(awaitable))
             task.add_done_callback(finished)
             work.task = (loop, task)
             if work.cancelled:
@@ -71,7 +69,7 @@ class Places:
 
         loop.call_soon_threadsafe(start)
         done.acquire()
-        return result[0].result()
+        return guard.given(result[0].result())
 
     def _over(self, work):
         if not asks.finish(work):
@@ -89,13 +87,11 @@ class Places:
 
     def _run_thread(self):
         try:
-            variable, me = asks.hand.variable, _thread.get_ident()
+            me = _thread.get_ident()
             while True:
                 work = self._jobs.get()
                 work.thread = me
-                variable.set(work)
-                parts = self._server.run(work)
-                variable.set(None)
+                parts = self._server.ground.run(self._server.run, work)
                 self._answer(work, parts)
                 parts = None  # what the author returned is not kept until the next job
                 self._answered(work)
@@ -110,16 +106,18 @@ class Places:
     def _event_loop(self):
         if self._loop is None:
             self._loop = self._server.event_loop()
-            _thread.start_new_thread(self._run_loop, ())
+            _start_thread(self._run_loop, ())
         return self._loop
 
     def _run_loop(self):
         try:
-            import asyncio
-
-            asyncio.set_event_loop(self._loop)
-            self._loop.run_forever()
-            raise RuntimeError("the recipe stopped the pod's event loop")
+            program.of_python("asyncio").set_event_loop(self._loop)
+            while not self._loop.is_closed():
+                try:
+                    self._loop.run_forever()  # until the author stops it, which is not his
+                except (SystemExit, KeyboardInterrupt) as error:
+                    tracebacks.say("a task in the background exited", error)
+            raise RuntimeError("the recipe closed the pod's event loop")
         except BaseException as end:
             control.end_by(end)
 
@@ -130,7 +128,6 @@ class Places:
             return
 
         async def run():
-            asks.hand.variable.set(work)
             return await self._server.run_async(work)
 
         def finished(task):
@@ -138,7 +135,7 @@ class Places:
             self._answer(work, self._server.cancelled(work) if task.cancelled() else task.result())
             self._answered(work)
 
-        task = self._loop.create_task(run())
+        task = self._server.ground.run(lambda _work: self._loop.create_task(run()), work)
         task.add_done_callback(finished)
         work.task = (self._loop, task)
         if work.cancelled:

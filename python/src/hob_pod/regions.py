@@ -8,7 +8,7 @@ code still looks into (an array that it kept) is never used again, so that what 
 import _thread
 import os
 
-from . import asks, faults
+from . import asks, faults, program
 
 
 class Region:
@@ -26,8 +26,7 @@ class Region:
     def view(self, size):
         """Its first `size` bytes."""
         if self._map is None:
-            import mmap  # takes a millisecond that most pods never need
-
+            mmap = program.of_python("mmap")  # takes a millisecond that most pods never need
             access = mmap.ACCESS_WRITE if self.writable else mmap.ACCESS_READ
             self._map = mmap.mmap(self._descriptor, self.size, access=access)
             self._close()

@@ -3,6 +3,8 @@
 Apart from the runner because it happens more than once in a pod's life: the process, with what it imported, stays.
 """
 
+import ctypes
+import gc
 import os
 import sys
 
@@ -72,9 +74,7 @@ class Models:
         self._runner.title.show("empty")
 
     def _call(self, method, *arguments):
-        result = method(*arguments)
-        if hasattr(result, "__await__"):
-            self._runner.server.event_loop().run_until_complete(result)
+        self._runner.server.settle(method, *arguments)
 
 
 #: What the recipe's lever was at when the models were loaded.
@@ -118,8 +118,6 @@ def use(chosen):
 
 def give_back():
     """Memory that nothing refers to goes back to the system."""
-    import gc
-
     gc.collect()
     torch = sys.modules.get("torch")
     try:
@@ -128,8 +126,6 @@ def give_back():
     except Exception as error:  # what a half-imported torch raises is no reason to keep the place
         tracebacks.say("torch kept its cache", error)
     try:
-        import ctypes
-
         # Not every C library has it.
         ctypes.CDLL(None).malloc_trim(0)
     except (ImportError, OSError, AttributeError):

@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 
-from . import asks, cache, control, faults, regions, residency, serving, sessions, wire
+from . import asks, belonging, cache, control, faults, program, regions, residency, serving, sessions, wire
 
 #: Methods of a pod that the runner calls itself, so that no operation may have their names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
@@ -86,13 +86,15 @@ class Runner:
         cache.make(start["scratch"])
         wanted = start.get("cache")
         self.cache = None if wanted is None else cache.Cache(start["scratch"], wanted, self.control.send)
-        self._set_up_imports()
-        os.chdir(start["scratch"])
-        self._become()
         if start["concurrency"] > 1:
+            # Before the recipe's folder is on the path: no file of it is taken for one of Python's by the runner.
             from . import places
 
             self.server.places = places.Places(self.server, start["concurrency"])
+        self._set_up_imports()
+        os.chdir(start["scratch"])
+        self._become()
+        self.server.ground.loaded(start["concurrency"] == 1 and sessions.session() is None)
         at_rest = self.title.at_rest if self.server.places is None else _nothing  # its reader is never busy
         self.control.send({"type": "ready"})
         self.title.show("ready")
@@ -109,12 +111,13 @@ class Runner:
         """The environment's packages, unless a zygote has them, and the recipe's own modules."""
         if not self._packages_are_there:
             set_up_packages(self.start["site_packages"], self.start.get("python"))
-        sys.path.insert(0, self.pod_folder)
+        program.become(self.pod_folder, self.start["entry"])
         sys.dont_write_bytecode = True  # the recipe's folder is what was signed, to the file
         try:
             sys.stdout.reconfigure(line_buffering=True)  # a line in the log when it is printed, not 8 KiB later
         except (AttributeError, ValueError):
             pass
+        program.hear(asks.current)
 
     def _become(self):
         """Imports, constructs, loads; warms up; says `started`, and `failed` if it came to that."""
@@ -124,6 +127,7 @@ class Runner:
             kind = self._entry_class(entry)
             doing = f"constructing `{entry}`"
             pod = kind()
+            self.server.ground = belonging.Ground()
             self._find_operations(pod)
             sessions.find(pod, entry)
             resident = residency.Models(self, pod)
@@ -141,13 +145,14 @@ class Runner:
                     self.server.cache = self.cache
             if self.restored is not None:
                 doing = f"`restore` of `{entry}`"
-                sessions.restore(pod, self.start, self.restored)
+                self.server.ground.settle(sessions.restore, pod, self.start, self.restored)
         except BaseException as error:
             self.failed(error, doing or resident.doing)
 
     def failed(self, error, doing):
         """Tells the host what could not be done, and ends the process."""
-        self.control.send({"type": "failed", "fault": faults.of_start(error, doing, self.start["models"], self.pod_folder)})
+        fault = faults.of_start(error, doing, self.start["models"], self.pod_folder, program.printed_before())
+        self.control.send({"type": "failed", "fault": fault})
         control.leave(1)
 
     def warm_up(self, name, pod):
@@ -158,9 +163,7 @@ class Runner:
             raise faults.Fault("import_failed", f"the warm-up `{name}` is outside the recipe")
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", _TOP_LEVEL_AWAIT, dont_inherit=True)
-        awaitable = eval(code, {"__name__": "__warm_up__", "__file__": path, "pod": pod})
-        if awaitable is not None:
-            self.server.event_loop().run_until_complete(awaitable)
+        self.server.settle(eval, code, {"__name__": "__warm_up__", "__file__": path, "pod": pod})
 
     def _entry_class(self, entry):
         module_name, _, class_name = entry.partition(":")

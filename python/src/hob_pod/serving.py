@@ -9,7 +9,7 @@ import _socket  # without the enums of `socket`, which take 8 ms to make
 import time
 import types
 
-from . import answers, asks, control, faults, lane, sessions, wire
+from . import answers, asks, belonging, control, faults, guard, lane, program, sessions, tracebacks, wire
 from .blob import Blob
 
 #: An operation whose last runs were all shorter than HELD_S lets the answers before it wait: this many runs.
@@ -48,16 +48,26 @@ class Server:
         self._digest = start["digest"]
         self._frame_bytes_max = start["frame_bytes_max"]
         self._loop = None
+        self.loop_of_works = None  # (the function that sets it, the event loop) that plain methods find as the current one
+        self.ground = belonging.Ground()  # that of a pod whose class was made follows
         asks.hand.emit = self._progress
 
     def event_loop(self):
         """The pod's one event loop; asyncio is imported when it is first wanted."""
-        if self._loop is None:
-            import asyncio
-
+        if self._loop is None or self._loop.is_closed():
+            asyncio = program.of_python("asyncio")
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
+            if self.places is None:
+                self.loop_of_works = (asyncio.set_event_loop, self._loop)
         return self._loop
+
+    def settle(self, function, *arguments):
+        """Runs a function of the author's that is no work (`load`, a warm-up), to the end of what it gives."""
+        result = self.ground.settle(function, *arguments)
+        if hasattr(result, "__await__"):
+            loop = self.event_loop()
+            self._complete(loop, self.ground.task(loop, result))
 
     def serve(self, at_rest):
         """Answers asks until the host goes or drains. `at_rest()` is called before each read."""
@@ -66,7 +76,16 @@ class Server:
         receive = self._socket.recv_into
         while True:
             at_rest()
-            count = receive(decoder.space())
+            try:
+                if self._loop is not None and self.places is None:
+                    self._background()
+                count = receive(decoder.space())
+            except BaseException as error:
+                # Of the lane itself, or of ours; all else comes from a handler of a signal, which the author set.
+                if guard.is_a(error, OSError) and error.errno is not None:
+                    raise
+                tracebacks.say("a handler of a signal raised between two works", error)
+                continue
             if count == 0:
                 control.leave(0)
             frames = decoder.received(count)
@@ -134,7 +153,7 @@ class Server:
                 control.leave(0)
             return
         asks.hand.work = work
-        parts = self.run(work)
+        parts = self.ground.run(self.run, work)
         done = time.monotonic()
         quick = done - now < lane.HELD_S
         if operation is not None:
@@ -153,20 +172,30 @@ class Server:
 
     def run(self, work):
         """Runs `work` on this thread; gives the parts of what answers it, whatever happens in between."""
+        if self.loop_of_works is not None:
+            set_loop, loop = self.loop_of_works
+            set_loop(loop)  # `asyncio.run` of the work before leaves none
         try:
             try:
                 value = self._call(work)
                 parts = self._outputs(work, value)
             finally:
                 # The last place where a cancel can interrupt; from here on nothing can end up in the next ask.
-                asks.disarm(work)
+                self._leave(work)
         except faults.Cancelled:
             # A worker thread's one interrupt may have come into the `disarm` above. There is no second one.
-            asks.disarm(work)
+            self._leave(work)
             return self.cancelled(work)
         except BaseException as error:  # also an exit, asyncio's CancelledError, and what authors derive from BaseException
+            self._leave(work)  # it may have come into the one above: of a signal's handler
             return self._failed(work, error)
         return self._only_wanted(work, parts)
+
+    def _leave(self, work):
+        """The author's code is over."""
+        asks.disarm(work)
+        if not work.thread:
+            self.ground.restore()
 
     async def run_async(self, work):
         """As `run`, for a method whose call runs nothing yet, on the event loop; a cancel cancels its task."""
@@ -334,14 +363,44 @@ class Server:
             return self.places.wait_for(work, awaitable)
         loop = self.event_loop()
 
-        async def run():
-            return await awaitable
-
-        task = loop.create_task(run())
+        task = loop.create_task(guard.outcome(awaitable))
         work.task = (loop, task)
         if work.cancelled:
             task.cancel()
-        return loop.run_until_complete(task)
+        return self._complete(loop, task)
+
+    def _complete(self, loop, task):
+        """What the task of an outcome was. An exit of another task, one in the background, is not its own."""
+        while True:
+            try:
+                outcome = loop.run_until_complete(task)
+                break
+            except (SystemExit, KeyboardInterrupt) as error:
+                if loop.is_closed():
+                    raise
+                tracebacks.say("a task in the background exited", error)
+        return guard.given(outcome)
+
+    def _background(self):
+        """Runs what the author's code left in the loop until an ask comes. Nothing is run where nothing is left."""
+        loop = self._loop
+        while not loop.is_closed() and _is_left(loop):
+            come = []
+
+            def readable(come=come):
+                come.append(True)
+                loop.stop()
+
+            loop.add_reader(self._socket.fileno(), readable)
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                tracebacks.say("a task in the background exited", error)
+            finally:
+                if not loop.is_closed():
+                    loop.remove_reader(self._socket.fileno())
+            if come:
+                return
 
     # --- what is sent before the answer, from any thread; whole, or not at all
 
@@ -379,3 +438,14 @@ class Server:
             self.lane.emit(work, self.answers.progress(work.wanted(), fields))
         finally:
             asks.resume(work, paused)
+
+
+def _is_left(loop):
+    """Whether the loop has anything to do or to wait for."""
+    try:
+        # Its own pipe, by which other threads wake it, is one of those.
+        if loop._ready or loop._scheduled or len(loop._selector.get_map()) > 1:
+            return True
+    except AttributeError:  # a loop of another kind, which the author installed
+        return True
+    return bool(program.of_python("asyncio").all_tasks(loop))

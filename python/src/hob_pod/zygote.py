@@ -13,7 +13,7 @@ import select
 import sys
 import time
 
-from . import guard, kernel, sandbox, tracebacks
+from . import guard, kernel, program, sandbox, tracebacks
 from .family import Channel
 from .refused import Refused
 
@@ -142,6 +142,7 @@ def _preload(boot, variables):
     with open(variables, "rb") as file:
         walls.set_variables(json.loads(file.read()))
     runner.set_up_packages(boot["site_packages"], boot["python"])
+    program.hear(lambda: None)  # what keeps hold of `sys.stderr` when it is imported has the one that pods have
     import faulthandler  # noqa: F401
     import mmap  # noqa: F401
 

@@ -1,0 +1,134 @@
+"""Belonging: which work the running code is of, and what one work leaves that the next must not find.
+
+Apart from asks, which knows works and no code: here are contexts, threads, and what of the process a work may have changed.
+What belongs to the process for good stays as it is left, and is the author's to keep in order: modules and their globals,
+the environment, files, thread-locals, random generators, locale, filters of warnings, umask.
+"""
+
+import _signal
+import _thread
+import os
+import sys
+from contextvars import ContextVar, copy_context
+
+from . import guard
+
+#: The work of a context: bound in the context of each work, which tasks and `asyncio.to_thread` inherit.
+variable = ContextVar("hob_pod_work", default=None)
+_owners = {}  # thread -> the work during which it was started, while it runs
+
+# Before anything replaces them; the runner's own threads belong to no work.
+_start_thread = _thread.start_new_thread
+_start_joinable = getattr(_thread, "start_joinable_thread", None)  # Python 3.13
+
+
+def current():
+    """The work that the calling thread or task belongs to, answered or not; None if it belongs to none."""
+    return variable.get() or (_owners and _owners.get(_thread.get_ident())) or None
+
+
+def forget():
+    """In a process that the author's code forked: nothing there belongs to a work."""
+    variable.set(None)
+    _owners.clear()
+
+
+def follow_threads():
+    """From now on a thread that is started during a work belongs to it, whoever starts it. Once, before the author's code."""
+    _thread.start_new_thread = _thread.start_new = _started
+    if _start_joinable is not None:
+        _thread.start_joinable_thread = _started_joinable
+    threading = sys.modules.get("threading")  # of a zygote: it took hold of them when it was imported
+    if threading is not None:
+        if hasattr(threading, "_start_new_thread"):
+            threading._start_new_thread = _started
+        if hasattr(threading, "_start_joinable_thread"):
+            threading._start_joinable_thread = _started_joinable
+
+
+def _started(function, arguments, *more):
+    work = current()
+    if work is None or not callable(function) or type(arguments) is not tuple:
+        return _start_thread(function, arguments, *more)
+    return _start_thread(_run, (work, function, arguments, *more))
+
+
+def _started_joinable(function, *more, **options):
+    work = current()
+    if work is None or not callable(function):
+        return _start_joinable(function, *more, **options)
+    return _start_joinable(lambda: _run(work, function, ()), *more, **options)
+
+
+def _run(work, function, arguments, options=None):
+    me = _thread.get_ident()
+    _owners[me] = work
+    try:
+        function(*arguments, **(options or {}))
+    finally:
+        _owners.pop(me, None)
+
+
+class Ground:
+    """What every work finds: the context and the state of the process as `load` left them."""
+
+    def __init__(self):
+        self._context = copy_context()
+        self._decimal = None
+        self._restores = False
+
+    def settle(self, function, *arguments):
+        """What `function` gives, which is called before any work: what it binds in its context is there for all."""
+        return self._context.run(function, *arguments)
+
+    def task(self, loop, awaitable):
+        """A task of its outcome. What it binds is there for all where Python can do so (3.11)."""
+        if sys.version_info >= (3, 11):
+            return loop.create_task(guard.outcome(awaitable), context=self._context)
+        return self._context.run(loop.create_task, guard.outcome(awaitable))
+
+    def loaded(self, restores):
+        """The author's `load` is over. `restores`: works come one at a time, each of another caller."""
+        module = sys.modules.get("_decimal") or sys.modules.get("_pydecimal")
+        if module is not None and hasattr(module, "getcontext"):
+            # A context variable like others, but what is bound to it is changed in place.
+            self._decimal = (module.setcontext, self._context.run(module.getcontext).copy())
+        self._restores = restores
+        if restores:
+            self._streams = sys.stdout, sys.stderr
+            self._alarm = _signal.getsignal(_signal.SIGALRM)
+            self._ticks = _signal.getitimer(_signal.ITIMER_REAL)[1] > 0 or _signal.getitimer(_signal.ITIMER_REAL)[0] > 0
+            try:
+                self._folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                self._folder = None
+
+    def run(self, function, work):
+        """`function(work)` in a context of its own."""
+        return self._context.copy().run(self._run, function, work)
+
+    def _run(self, function, work):
+        variable.set(work)
+        if self._decimal is not None:
+            set_context, template = self._decimal
+            set_context(template.copy())
+        return function(work)
+
+    def restore(self):
+        """After a work: the streams, the working folder and the alarm as `load` left them."""
+        if not self._restores:
+            return
+        # First: a handler that raises must not do so in the next one's work.
+        if not self._ticks and callable(_signal.getsignal(_signal.SIGALRM)):
+            _signal.setitimer(_signal.ITIMER_REAL, 0)
+            if self._alarm is not None:
+                _signal.signal(_signal.SIGALRM, self._alarm)
+        if sys.stdout is not self._streams[0]:
+            sys.stdout = self._streams[0]
+        if sys.stderr is not self._streams[1]:
+            sys.stderr = self._streams[1]
+        if self._folder is not None:
+            try:
+                os.fchdir(self._folder)
+            except OSError:
+                pass  # the author closed what it was not his to close

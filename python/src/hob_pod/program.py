@@ -1,0 +1,105 @@
+"""What a program of its own would find in its process: none of the words that the host started this one with.
+
+Apart from the runner because a recipe's modules are written for that: `argparse` reads `sys.argv` when they are imported,
+others look at `__main__`, and the files beside a script come before modules of Python's with their names.
+"""
+
+import io
+import os
+import sys
+
+#: Modules that every Python has before a program's first line, so that no file beside the program is found in their place.
+_STARTED = frozenset(
+    ("abc", "builtins", "codecs", "encodings", "genericpath", "hob_pod", "io", "marshal", "os", "posix", "posixpath", "site", "stat")
+    + ("sys", "time", "zipimport")
+)
+#: Characters of stderr that are kept for the fault of whoever exits next.
+PRINTED_CHARS_MAX = 2_000
+
+#: Modules of Python's that the runner imports when they are wanted.
+_LATER = frozenset(("asyncio", "mmap"))
+
+_held = {}  # of those, the ones whose names files of the recipe have
+_kept = []  # what must live on although nothing names it any more
+_current = None  # () -> the work that the calling thread belongs to, or None
+_before = ""  # the end of what was printed on stderr in no work
+
+
+def become(folder, entry):
+    """The words, and what lies in the recipe's `folder` found first. Once, before any of its code."""
+    module = os.path.join(folder, entry.partition(":")[0].replace(".", os.sep))
+    path = os.path.join(module, "__init__.py")
+    path = path if os.path.isfile(path) else module + ".py"
+    sys.argv = [path]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = [sys.executable, path]
+    _kept.append(sys.modules.get("__main__"))
+    sys.modules["__main__"] = type(sys)("__main__")
+    uncover(folder)
+    sys.path.insert(0, folder)
+
+
+def uncover(folder):
+    """What the runner imported for itself hides no file of the recipe: it keeps what it holds, and others find theirs."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return  # the import says so
+    theirs = set()
+    for name in names:
+        top, _, ending = name.partition(".")
+        is_module = ending in ("py", "so") or ending.endswith(".so") or os.path.isfile(os.path.join(folder, name, "__init__.py"))
+        if is_module and top not in _STARTED:
+            theirs.add(top)
+    if theirs & _LATER:
+        _held.update((name, __import__(name)) for name in sorted(_LATER))  # with all that they import
+    for name in [name for name in sys.modules if name.partition(".")[0] in theirs]:
+        _kept.append(sys.modules.pop(name))
+
+
+def of_python(name):
+    """The module of Python's of that name, whatever the recipe has under it."""
+    return _held.get(name) or __import__(name)
+
+
+class _Heard(io.TextIOWrapper):
+    """`sys.stderr`, which keeps the end of what each work printed: all that is known of many a `sys.exit(2)`."""
+
+    def write(self, text):
+        if type(text) is str:
+            _keep(text)
+        return super().write(text)
+
+
+_Heard.__name__ = _Heard.__qualname__ = "TextIOWrapper"
+_Heard.__module__ = "_io"
+
+
+def _keep(text):
+    global _before
+    work = None if _current is None else _current()
+    if work is None:
+        _before = (_before + text)[-PRINTED_CHARS_MAX:]
+    else:
+        work.printed = (work.printed + text)[-PRINTED_CHARS_MAX:]
+
+
+def printed_before():
+    """The end of what was printed on stderr in no work."""
+    return _before
+
+
+def hear(current):
+    """From now on. `current()` gives the work that the calling thread belongs to, or None. Once."""
+    global _current, _before
+    _current, _before = current, ""
+    old = sys.stderr
+    if type(old) is not io.TextIOWrapper:
+        return
+    old.flush()
+    heard = _Heard(old.buffer, encoding=old.encoding, errors=old.errors, newline="\n", line_buffering=True)
+    heard.mode = "w"
+    _kept.append(old)  # it would close what both write to
+    sys.stderr = heard
+    if sys.__stderr__ is old:
+        sys.__stderr__ = heard
