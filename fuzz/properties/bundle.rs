@@ -14,7 +14,8 @@ use std::{
 use hob::{
     model::{Code, Digest, limits, recipe::is_inner_path},
     shelf::{
-        bundle::{Index, pack_folder},
+        bundle::{Index, Packed, pack_files_of},
+        contents::Contents,
         unpack::{check_folder, diagnose, read_files, unpack},
     },
 };
@@ -84,8 +85,10 @@ fn unpacked(archive: &[u8], index: &Index) {
                 assert_eq!(mode, if wanted.executable { 0o100_555 } else { 0o100_444 }, "{path} has mode {mode:o}");
             }
             check_folder(&dest, index).expect("what was just unpacked");
-            // One content, one encoding. (Packing needs the bit that says executable, and no manifest.)
-            let (packed, again) = pack_folder(&dest, true).expect("what was just unpacked");
+            // One content, one encoding.
+            let taken = index.files().map(|(path, _)| (path.to_owned(), dest.join(path))).collect();
+            let Packed { bytes: packed, index: again, .. } =
+                pack_files_of(&Contents { taken, ..Contents::default() }).expect("what was just unpacked");
             assert!(packed == archive && again == *index, "what was unpacked packs to another bundle");
             if !index.is_empty() {
                 assert_eq!(unpack(archive, index, &dest, what).expect_err("unpacked over files").code, Code::Internal);

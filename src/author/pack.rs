@@ -4,6 +4,7 @@
 //! author's own file.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Read,
     path::{Path, PathBuf},
@@ -19,6 +20,7 @@ use crate::{
     },
     shelf::{
         bundle::{self, Index},
+        contents::{self, Contents, Left, Rules},
         durable, files,
         requirements::Lock,
     },
@@ -30,6 +32,10 @@ pub struct Packed {
     pub bytes: Vec<u8>,
     pub index: Index,
     pub manifest: Manifest,
+    /// What stays behind, and why.
+    pub left: BTreeMap<String, Left>,
+    /// How much more stays behind than is named.
+    pub left_more: usize,
 }
 
 impl Packed {
@@ -52,7 +58,9 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
         )
         .hint(format!("`hob build {}` makes it", folder.display())));
     }
-    let (bytes, index) = bundle::pack_folder(folder, manifest.glue.is_some())?;
+    let contents = contents::of(folder, &Rules::of(&manifest))?;
+    contents.check(folder)?;
+    let bundle::Packed { bytes, index, .. } = bundle::pack_files_of(&contents)?;
     if let Some(glue) = index.get("glue.wasm")
         && glue.bytes > limits::GLUE_COMPONENT_BYTES_MAX
     {
@@ -61,7 +69,7 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
             format!("`glue.wasm` is {} bytes; at most {} are taken", glue.bytes, limits::GLUE_COMPONENT_BYTES_MAX),
         ));
     }
-    check_pod(folder, &manifest, &index)?;
+    check_pod(folder, &manifest, &index, &contents)?;
     for model in &manifest.models {
         let path = model_path(folder, model);
         // One that is fetched need not be here; `hob build` fetches it. What is here is what the pod of this folder gets.
@@ -70,7 +78,7 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
         }
     }
     cases::check(folder, &manifest)?;
-    Ok(Packed { bytes, index, manifest })
+    Ok(Packed { bytes, index, manifest, left: contents.left, left_more: contents.left_more })
 }
 
 /// The manifest of a recipe folder.
@@ -91,13 +99,17 @@ pub fn model_path(folder: &Path, model: &ModelSpec) -> PathBuf {
     folder.join("models").join(&model.name)
 }
 
-fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fault> {
+fn check_pod(folder: &Path, manifest: &Manifest, index: &Index, contents: &Contents) -> Result<(), Fault> {
     let missing = |key: &str, path: &str| {
-        Fault::new(
+        let fault = Fault::new(
             Code::InvalidRecipe,
             format!("`{key}` of `{}` names `{path}`, which is not among the files of {} that are packed", manifest.name, folder.display()),
         )
-        .with("path", path)
+        .with("path", path);
+        match contents.left_at(path) {
+            Some(left) => fault.hint(format!("it is {}: put it into `pod/`", left.why())),
+            None => fault,
+        }
     };
     match manifest.pod.as_ref().map(|pod| &pod.runtime) {
         None => Ok(()),

@@ -98,7 +98,7 @@ async fn begin(server: Option<Client>, host: Option<&Host>, words: &CallWords, t
 /// The server does not see where the user stands: `recipes/echo` reads as a name where a folder may have been meant.
 fn missing_here(fault: Fault, word: &str) -> Fault {
     match fault.code == Code::RecipeNotFound && Path::new(word).join("recipe.toml").is_file() {
-        true => fault.hint(format!("for the folder of that name write `./{word}`")),
+        true => fault.hint(format!("no recipe of that name is installed; the folder of that name is called by `hob call ./{word}`")),
         false => fault,
     }
 }

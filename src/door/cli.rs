@@ -167,10 +167,32 @@ fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fault> {
     let path = output.unwrap_or(Path::new(&default));
     std::fs::write(path, &packed.bytes).map_err(|error| Fault::io(format!("writing {}", path.display()), &error))?;
     let (bytes, sha256) = (packed.bytes.len(), packed.digest().hex());
-    say(json, json!({ "bundle": path, "bytes": bytes, "sha256": sha256, "files": packed.index }), || {
+    say_contents(&packed);
+    say(json, json!({ "bundle": path, "bytes": bytes, "sha256": sha256, "files": packed.index, "left": left(&packed) }), || {
         format!("packed {} {} into {} ({bytes} bytes, {} files)", manifest.name, manifest.version, path.display(), packed.index.len())
     });
     Ok(())
+}
+
+/// What goes along and what stays behind, for people.
+fn say_contents(packed: &author::pack::Packed) {
+    for (path, file) in packed.index.files().take(limits::PACK_NAMED_MAX) {
+        print::note(&format!("  {path} ({} bytes)", file.bytes));
+    }
+    if let Some(more) = packed.index.len().checked_sub(limits::PACK_NAMED_MAX).filter(|more| *more > 0) {
+        print::note(&format!("  and {more} more files"));
+    }
+    for (path, why) in &packed.left {
+        print::note(&format!("  stays behind: {path} ({})", why.why()));
+    }
+    if packed.left_more > 0 {
+        print::note(&format!("  and {} more stay behind", packed.left_more));
+    }
+}
+
+/// What stays behind, as JSON: the path, and why.
+fn left(packed: &author::pack::Packed) -> serde_json::Value {
+    packed.left.iter().map(|(path, why)| json!({ "path": path, "why": why.why() })).collect()
 }
 
 async fn publish(folder: &Path, repo: &Path, keys: &Path, progress: &dyn Progress, json: bool) -> Result<(), Fault> {
@@ -178,11 +200,13 @@ async fn publish(folder: &Path, repo: &Path, keys: &Path, progress: &dyn Progres
     let (name, version) = (&packed.manifest.name, &packed.manifest.version);
     let (keys, models) = (author::keys::Keys::at(keys), folder.join("models"));
     let published = author::publish::publish(repo, &keys, &packed, &models, jiff::Timestamp::now(), progress).await?;
-    say(json, json!({ "name": name, "version": version, "sha256": published.sha256, "already": published.already }), || {
-        match published.already {
-            true => format!("{name} {version} is published already, with the same bytes"),
-            false => format!("published {name} {version}"),
-        }
+    say_contents(&packed);
+    let (files, left) = (&packed.index, left(&packed));
+    let told =
+        json!({ "name": name, "version": version, "sha256": published.sha256, "already": published.already, "files": files, "left": left });
+    say(json, told, || match published.already {
+        true => format!("{name} {version} is published already, with the same bytes"),
+        false => format!("published {name} {version}"),
     });
     Ok(())
 }

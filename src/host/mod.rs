@@ -268,12 +268,10 @@ impl Host {
             if let RecipeRef::Name(name) = &recipe
                 && std::path::Path::new(word).join("recipe.toml").is_file()
             {
-                return self
-                    .0
-                    .shelf
-                    .entry(name)
-                    .map(|_| recipe)
-                    .map_err(|fault| fault.hint(format!("for the folder of that name write `./{word}`")));
+                return self.0.shelf.entry(name).map(|_| recipe).map_err(|fault| match fault.code {
+                    Code::RecipeNotFound => fault.hint(format!("for the folder of that name write `./{word}`")),
+                    _ => fault,
+                });
             }
             return Ok(recipe);
         }

@@ -3,6 +3,7 @@
 //! A queue, frame, file or wait that is not bounded by a constant of this file is a bug.
 
 mod blobs;
+mod bundles;
 mod caches;
 mod confinement;
 mod environments;
@@ -16,6 +17,7 @@ mod serve;
 mod sessions;
 
 pub use blobs::*;
+pub use bundles::*;
 pub use caches::*;
 pub use confinement::*;
 pub use environments::*;
@@ -57,9 +59,6 @@ pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;
 
 /// Most files in one bundle.
 pub const BUNDLE_FILES_MAX: usize = 4096;
-
-/// Longest path inside a bundle, in bytes: what a ustar header holds without extensions.
-pub const BUNDLE_PATH_BYTES_MAX: usize = 100;
 
 /// Largest model file, in bytes.
 pub const MODEL_BYTES_MAX: u64 = 256 << 30;

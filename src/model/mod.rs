@@ -17,6 +17,7 @@ pub mod machine;
 mod manifest_reader;
 pub mod model_name;
 pub mod operation;
+pub mod path_pattern;
 mod pod_table;
 pub mod progress;
 pub mod recipe;

@@ -18,6 +18,7 @@ use super::{
     manifest_reader::{CHECK, Source, Table, line_of},
     model_name::ModelNames,
     operation::{Batch, BatchCost, Operation},
+    path_pattern::PathPattern,
     pod_table::{permissions, pod},
     session::SessionSpec,
     source::ModelSource,
@@ -37,6 +38,8 @@ pub struct Manifest {
     pub capability: Option<String>,
     /// Versions of Hob that may run it.
     pub hob: VersionReq,
+    /// What goes into the bundle beside what always does.
+    pub files: Vec<PathPattern>,
     pub glue: Option<GlueSpec>,
     pub pod: Option<PodSpec>,
     /// What its pods ask for beyond their own files; without the operator's word they have none of it.
@@ -165,6 +168,7 @@ impl Manifest {
                 .fault(&hob, "hob", format!("the recipe wants Hob {}, this is Hob {ours}", hob.get_ref()))
                 .hint("update Hob, or install a version of the recipe that names this Hob"));
         }
+        let files = files(&mut root, hob.get_ref())?;
         let hob = hob.into_inner();
 
         let glue = match root.optional_table("glue")? {
@@ -186,7 +190,7 @@ impl Manifest {
         let operations =
             operations(&source, &mut root, pod.is_some() || glue.is_some(), pod.as_ref().is_some_and(|pod| pod.session.is_some()))?;
         root.finish()?;
-        Ok(Manifest { name, version, license, summary, capability, hob, glue, pod, permissions, models, operations })
+        Ok(Manifest { name, version, license, summary, capability, hob, files, glue, pod, permissions, models, operations })
     }
 
     /// The operation of that name.
@@ -209,6 +213,31 @@ impl Manifest {
     pub fn operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
         self.operations.values()
     }
+}
+
+/// The first Hob that takes `files`, and the places and paths that they may name.
+pub const WIDER_SINCE: Version = Version::new(0, 1, 1);
+
+/// Whether a range leaves out every Hob before that.
+pub fn names_wider(hob: &VersionReq) -> bool {
+    !hob.matches(&Version::new(0, 1, 0))
+}
+
+fn files(root: &mut Table, hob: &VersionReq) -> Result<Vec<PathPattern>, Fault> {
+    let mut files = Vec::new();
+    for text in root.list("files")? {
+        if !names_wider(hob) {
+            let why = format!(
+                "Hob {WIDER_SINCE} is the first that knows `files`, and `hob = \"{hob}\"` names an older one: wanted e.g. `>=0.1.1, <0.2`"
+            );
+            return Err(root.fault(&text, "files", why));
+        }
+        files.push(PathPattern::parse(text.get_ref()).map_err(|why| root.fault(&text, "files", why))?);
+        if files.len() > limits::FILES_PATTERNS_MAX {
+            return Err(root.fault_here(format!("more than {} patterns in `files`", limits::FILES_PATTERNS_MAX)));
+        }
+    }
+    Ok(files)
 }
 
 fn is_capability(text: &str) -> bool {

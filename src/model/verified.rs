@@ -54,6 +54,8 @@ pub struct Verified {
     models: Models,
     digest: Digest,
     origin: Origin,
+    /// What pods see at `folder`, where that is not the folder itself; and what keeps it there.
+    seen: Option<(PathBuf, Arc<dyn std::fmt::Debug + Send + Sync>)>,
 }
 
 impl Verified {
@@ -69,7 +71,17 @@ impl Verified {
         digest: Digest,
         origin: Origin,
     ) -> Verified {
-        Verified { manifest, folder, glue, models, digest, origin }
+        Verified { manifest, folder, glue, models, digest, origin, seen: None }
+    }
+
+    /// The same, whose pods see another folder in place of its own.
+    pub(crate) fn seen_as(self, folder: PathBuf, held: Arc<dyn std::fmt::Debug + Send + Sync>) -> Verified {
+        Verified { seen: Some((folder, held)), ..self }
+    }
+
+    /// What pods see at [`Verified::folder`], where that is another one.
+    pub fn seen(&self) -> Option<&Path> {
+        self.seen.as_ref().map(|(folder, _)| folder.as_path())
     }
 
     /// A recipe that was never checked because it is never run: for tests of what only hands it on.
@@ -83,6 +95,7 @@ impl Verified {
             models: Models::default(),
             digest: Digest::of(b""),
             origin,
+            seen: None,
         }
     }
 

@@ -79,6 +79,8 @@ struct Plan<'a> {
 struct View<'a> {
     base: &'a Path,
     read: Vec<PathBuf>,
+    /// What is mounted in the place of a path of `read`.
+    instead: BTreeMap<PathBuf, PathBuf>,
     write: Vec<PathBuf>,
     granted: Vec<PathBuf>,
     devices: Vec<PathBuf>,
@@ -193,6 +195,8 @@ struct Subject<'a> {
     recipe: Option<&'a Verified>,
     /// What its code is read from.
     folder: &'a Path,
+    /// What is there in its place.
+    seen: Option<&'a Path>,
     /// Where its models are.
     models: Option<&'a Path>,
     cache: Option<&'a Path>,
@@ -215,6 +219,7 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
         name: manifest.name.to_string(),
         recipe: Some(&spec.recipe),
         folder: spec.recipe.folder(),
+        seen: spec.recipe.seen(),
         models: spec.recipe.models_folder(),
         cache: match &spec.cache {
             Cache::From(folder) => Some(folder),
@@ -239,6 +244,7 @@ pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[St
         name: "a trial".to_owned(),
         recipe: None,
         folder: keeper.parent().unwrap_or(keeper),
+        seen: None,
         models: None,
         cache: None,
         pod: None,
@@ -262,6 +268,7 @@ pub fn compiler_plan(program: &Program, keeper: &Path, folder: &Path, packages: 
         name: "the compiler of Python sources".to_owned(),
         recipe: None,
         folder: keeper.parent().unwrap_or(keeper),
+        seen: None,
         models: None,
         cache: None,
         pod: None,
@@ -336,7 +343,13 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         view_write.push("/proc".into());
     }
     // Not what lies below another: it is there with that one.
-    let view_read = outermost(view_read);
+    let mut view_read = outermost(view_read);
+    if subject.seen.is_some() {
+        // Another folder is there in its place, and what lies in the recipe's own comes with nothing.
+        view_read.retain(|path| path != subject.folder);
+        view_read.push(subject.folder.to_owned());
+        view_read.extend(subject.models.filter(|models| models.starts_with(subject.folder)).map(Path::to_owned));
+    }
     // They are memory, so that none is larger than what the pod may have of it.
     let scratch_bytes = POD_SCRATCH_BYTES.min(memory_bytes(pod));
     let private = ["/tmp", "/dev/shm", SCRATCH].map(PathBuf::from).into_iter();
@@ -354,6 +367,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         view: View {
             base: subject.scratch,
             read: view_read,
+            instead: subject.seen.map(|seen| (subject.folder.to_owned(), seen.to_owned())).into_iter().collect(),
             write: view_write,
             granted: granted.read.iter().chain(&granted.write).map(|path| path.as_path().to_owned()).collect(),
             devices: devices.clone(),
@@ -413,6 +427,7 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
         view: View {
             base,
             read: outermost(read.clone()),
+            instead: BTreeMap::new(),
             write: Vec::new(),
             granted: Vec::new(),
             devices: system.devices.clone(),

@@ -3,16 +3,14 @@
 //! Apart from reading one back (`unpack.rs`), which faces strangers. The same folder always gives the same bytes,
 //! so that a bundle can be made again from source and compared by digest.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
 
 use serde::{Deserialize, Serialize};
 
-use super::durable;
+use super::{
+    contents::{Contents, is_first_place},
+    durable,
+};
 use crate::model::{Code, Digest, Fault, limits, recipe::is_inner_path};
 
 /// One file of a bundle, as signed.
@@ -76,6 +74,10 @@ impl Index {
     pub fn get(&self, path: &str) -> Option<&IndexedFile> {
         self.files.get(path)
     }
+    /// The first file, by path, that Hob 0.1.0 does not take.
+    pub fn wider(&self) -> Option<&str> {
+        self.files.keys().map(String::as_str).find(|path| !is_first_place(path))
+    }
     /// Number of files.
     pub fn len(&self) -> usize {
         self.files.len()
@@ -90,38 +92,32 @@ impl Index {
     }
 }
 
-/// What a bundle may hold, for people.
-pub(super) const PLACES: &str =
-    "a bundle holds `recipe.toml`, `glue.wasm`, `README.md`, `LICENSE*`, `pod/` and `cases/`; no dotfiles, no `__pycache__`";
-
-/// Whether a file of that path may be in a bundle.
-pub(super) fn is_bundle_path(path: &str) -> bool {
-    let mut parts = path.split('/');
-    let placed = match (parts.next(), parts.next()) {
-        (Some("pod" | "cases"), Some(_)) => true,
-        (Some(file), None) => matches!(file, "recipe.toml" | "glue.wasm" | "README.md") || file.starts_with("LICENSE"),
-        _ => false,
-    };
-    placed && is_inner_path(path) && path.split('/').all(|part| !part.starts_with('.') && part != "__pycache__")
+/// A folder's bundle.
+#[derive(Debug)]
+pub struct Packed {
+    pub bytes: Vec<u8>,
+    pub index: Index,
+    /// The content of each file, and whether it is executable.
+    pub files: BTreeMap<String, (Vec<u8>, bool)>,
 }
 
-/// Packs a recipe folder. `glue` says whether the manifest has `[glue]`: a stray `glue.wasm` is left out otherwise.
+/// What a bundle may hold, for people.
+pub(super) const PLACES: &str = "a bundle holds `recipe.toml`, `glue.wasm`, `README.md`, `LICENSE*`, `pod/`, `cases/`, and what `files` names; no `models/`, no `__pycache__`";
+
+/// Whether a file of that path may be in a bundle, of a recipe that names the Hobs that take it.
+pub(super) fn is_bundle_path(path: &str) -> bool {
+    let mut parts = path.split('/');
+    is_inner_path(path) && !matches!(parts.next(), Some("models" | ".git")) && !path.split('/').any(|part| part == "__pycache__")
+}
+
+/// Packs what goes into the bundle of a recipe folder.
 ///
-/// Errors: `invalid_recipe` for links and names that cannot be carried, `too_large`, `io`.
-pub fn pack_folder(folder: &Path, glue: bool) -> Result<(Vec<u8>, Index), Fault> {
-    let mut found = BTreeMap::new();
-    for name in names(folder)? {
-        match name.as_str() {
-            "glue.wasm" if !glue => {}
-            "pod" | "cases" => walk(folder, &name, &mut found)?,
-            file if is_bundle_path(file) => walk(folder, &name, &mut found)?,
-            _ => {}
-        }
-    }
+/// Errors: `too_large`, `io`.
+pub fn pack_files_of(contents: &Contents) -> Result<Packed, Fault> {
     let mut files = BTreeMap::new();
     let mut left = limits::BUNDLE_BYTES_MAX;
-    for (path, place) in found {
-        let bytes = durable::read(&place, left)
+    for (path, place) in &contents.taken {
+        let bytes = durable::read(place, left)
             .map_err(|fault| match fault.code {
                 Code::TooLarge => {
                     Fault::new(Code::TooLarge, format!("with `{path}` the bundle is larger than {} bytes", limits::BUNDLE_BYTES_MAX))
@@ -131,8 +127,8 @@ pub fn pack_folder(folder: &Path, glue: bool) -> Result<(Vec<u8>, Index), Fault>
             })?
             .ok_or_else(|| Fault::new(Code::Io, format!("{} went away while it was packed", place.display())))?;
         left -= bytes.len() as u64;
-        let executable = fs::metadata(&place).map_err(|error| Fault::io(place.display(), &error))?.permissions().mode() & 0o100 != 0;
-        files.insert(path, (bytes, executable));
+        let executable = fs::metadata(place).map_err(|error| Fault::io(place.display(), &error))?.permissions().mode() & 0o100 != 0;
+        files.insert(path.clone(), (bytes, executable));
     }
     let packed = pack_files(&files)?;
     let index = Index {
@@ -150,7 +146,7 @@ pub fn pack_folder(folder: &Path, glue: bool) -> Result<(Vec<u8>, Index), Fault>
             format!("the bundle is {} bytes; at most {} are taken", packed.len(), limits::BUNDLE_BYTES_MAX),
         ));
     }
-    Ok((packed, index))
+    Ok(Packed { bytes: packed, index, files })
 }
 
 /// The one encoding of these files (path to content and executable bit).
@@ -169,59 +165,4 @@ pub(super) fn pack_files(files: &BTreeMap<String, (Vec<u8>, bool)>) -> Result<Ve
         builder.append(&header, bytes.as_slice()).map_err(|error| Fault::io(format!("packing `{path}`"), &error))?;
     }
     builder.into_inner().map_err(|error| Fault::io("packing", &error))
-}
-
-fn names(folder: &Path) -> Result<Vec<String>, Fault> {
-    let failed = |error: std::io::Error| Fault::io(format!("reading the folder {}", folder.display()), &error);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        match name.to_str() {
-            Some(name) if name.starts_with('.') || name == "__pycache__" => {}
-            Some(name) => names.push(name.to_owned()),
-            None => {
-                return Err(Fault::new(
-                    Code::InvalidRecipe,
-                    format!("{}: the file name {name:?} is not UTF-8 and cannot be packed", folder.display()),
-                ));
-            }
-        }
-    }
-    Ok(names)
-}
-
-/// Collects the files at and below `path` (relative to `folder`). Never follows a link: a link is refused.
-fn walk(folder: &Path, path: &str, found: &mut BTreeMap<String, PathBuf>) -> Result<(), Fault> {
-    let place = folder.join(path);
-    let kind = fs::symlink_metadata(&place).map_err(|error| Fault::io(place.display(), &error))?.file_type();
-    if kind.is_dir() && !path.starts_with("LICENSE") {
-        for name in names(&place)? {
-            walk(folder, &format!("{path}/{name}"), found)?;
-        }
-        return Ok(());
-    }
-    if !kind.is_file() {
-        let what = if kind.is_symlink() { "a link" } else { "not a plain file" };
-        return Err(Fault::new(
-            Code::InvalidRecipe,
-            format!("`{path}` in {} is {what}: a bundle holds plain files only", folder.display()),
-        )
-        .hint("replace it with a copy of the file, or remove it"));
-    }
-    if !is_bundle_path(path) {
-        return Err(Fault::new(
-            Code::InvalidRecipe,
-            format!(
-                "`{path}` in {} cannot be packed: wanted at most {} bytes of path, without `\\` and control characters",
-                folder.display(),
-                limits::BUNDLE_PATH_BYTES_MAX
-            ),
-        )
-        .hint("give it a shorter, plainer name"));
-    }
-    if found.len() >= limits::BUNDLE_FILES_MAX {
-        return Err(Fault::new(Code::TooLarge, format!("{} holds more than {} files to pack", folder.display(), limits::BUNDLE_FILES_MAX)));
-    }
-    found.insert(path.to_owned(), place);
-    Ok(())
 }

@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     bundle::{self, Index},
+    contents::{self, Rules},
     durable, environment,
     lockfile::{DamagedEntry, LockEntry, LockFile},
     model_folder, models,
@@ -101,6 +102,7 @@ impl Shelf {
             )
             .hint("its publisher has to publish it again"));
         }
+        contents::check_wider(index.wider(), &manifest.hob)?;
         let glue = match &manifest.glue {
             Some(_) => Some(Bytes::from(indexed(folder, "glue.wasm", index)?)),
             None => None,
@@ -228,15 +230,27 @@ impl Shelf {
             Some(Runtime::Executable { entry }) => Some(("pod.entry", entry)),
             _ => None,
         };
+        let contents = contents::of(&folder, &Rules::of(&manifest))?;
         if let Some((key, file)) = named
-            && !folder.join(file).is_file()
+            && !contents.taken.contains_key(file)
         {
-            let hint = "make the file, or correct the key in recipe.toml".to_owned();
-            return Err(lacks(&format!("no file `{file}`, which `{key}` names"), hint));
+            return Err(match contents.left_at(file) {
+                Some(left) => {
+                    lacks(&format!("`{file}`, which `{key}` names, is not packed: {}", left.why()), "put it into `pod/`".to_owned())
+                }
+                None => {
+                    let hint = "make the file, or correct the key in recipe.toml".to_owned();
+                    lacks(&format!("no file `{file}`, which `{key}` names"), hint)
+                }
+            });
         }
         let models = self.folder_models(&folder, &manifest, &shown)?;
-        let digest = folder_digest(&folder, manifest.glue.is_some())?;
-        Ok(Verified::attest(manifest, folder.clone(), glue, models, digest, Origin::Unsigned { folder }))
+        let has_models = models.folder.as_ref().is_some_and(|models| models.starts_with(&folder));
+        let packed = bundle::pack_files_of(&contents)?;
+        let digest = packed.index.digest();
+        let view = self.folder_views.of(self.home(), &folder, digest, &contents, &packed.files, has_models)?;
+        let (seen, held) = (view.folder().to_owned(), view as Arc<dyn std::fmt::Debug + Send + Sync>);
+        Ok(Verified::attest(manifest, folder.clone(), glue, models, digest, Origin::Unsigned { folder }).seen_as(seen, held))
     }
 
     /// Checks every byte of what is installed: of one recipe, or of all.
@@ -349,9 +363,4 @@ fn indexed(folder: &Path, path: &str, index: &Index) -> Result<Vec<u8>, Fault> {
         true => Ok(bytes),
         false => Err(Fault::new(Code::ShelfAltered, format!("{} changed while it was read", place.display()))),
     }
-}
-
-/// What would be in the bundle, as one digest.
-fn folder_digest(folder: &Path, glue: bool) -> Result<Digest, Fault> {
-    Ok(bundle::pack_folder(folder, glue)?.1.digest())
 }

@@ -8,7 +8,7 @@ use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 use sigstore_tuf::{TargetFile, Targets};
 
-use super::bundle::Index;
+use super::{bundle::Index, contents};
 use crate::model::{
     Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, VersionRange, limits, recipe::ModelSpec,
 };
@@ -265,6 +265,9 @@ fn read(role: &Role, path: &str, name: &RecipeName, version: &Version, target: &
     // Again through the checking door: serde alone takes any path.
     let index = serde_json::to_value(&custom.files).map_err(|error| invalid(role, error.to_string()))?;
     let index = Index::read(index).map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;
+    // So that an older Hob, which takes none of these, looks for another version.
+    contents::check_wider(index.wider(), &custom.hob)
+        .map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;
     let permissions = Permissions::from_words(custom.permissions.iter().map(String::as_str))
         .map_err(|why| invalid(role, format!("`permissions` of target `{path}`: {why}")))?;
     Ok(Resolved {

@@ -19,6 +19,7 @@ use super::{
     bundle::Index,
     config::{self, ConfigGuard, Edit, Prepared, Wish},
     durable, environment, files,
+    folder_view::FolderViews,
     lockfile::{EnvironmentPin, LockEntry, LockFile},
     locks,
     model_folder::{self, Folders},
@@ -35,13 +36,14 @@ pub struct Shelf {
     pub(super) home: Home,
     pub(super) checked: Checked,
     pub(super) model_folders: Folders,
+    pub(super) folder_views: FolderViews,
 }
 
 impl Shelf {
     /// Errors: `invalid_config` when `hob.lock` cannot be read.
     pub fn open(home: Home) -> Result<Shelf, Fault> {
         LockFile::read(&home)?;
-        Ok(Shelf { home, checked: Checked::default(), model_folders: Folders::default() })
+        Ok(Shelf { home, checked: Checked::default(), model_folders: Folders::default(), folder_views: FolderViews::default() })
     }
 
     pub fn home(&self) -> &Home {

@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     bundle::{Index, IndexedFile, PLACES, is_bundle_path, pack_files},
+    contents::is_first_place,
     durable,
 };
 use crate::{
@@ -47,7 +48,8 @@ fn files(bytes: &[u8], index: &Index, wanted_to_be: &str) -> Result<BTreeMap<Str
         if kind != tar::EntryType::Regular {
             return Err(Wrong::Inside(format!("`{path}` is a {} and not a plain file", kind_name(kind))));
         }
-        if !is_bundle_path(&path) {
+        // What only a newer recipe may have is signed, or it has no place either.
+        if !is_bundle_path(&path) || (index.get(&path).is_none() && !is_first_place(&path)) {
             return Err(Wrong::Inside(format!("`{path}` has no place in a bundle")));
         }
         let Some(wanted) = index.get(&path) else {

@@ -21,6 +21,7 @@ mod hostile;
 mod killing;
 mod managing;
 mod owning;
+mod rehearsal;
 pub mod rig;
 mod secrets;
 pub mod served;

@@ -14,8 +14,9 @@ use std::{
 use hob::{
     model::{Code, Digest, Fault, Grants, Home, Origin, Progress, RecipeName, Silent, Step, Verified, progress},
     shelf::{
-        bundle::{Index, pack_folder},
+        bundle::{Index, Packed, pack_files_of},
         config::{self, Config, Edit, Wish},
+        contents::{self, Rules},
         lockfile::{LockEntry, LockFile, LockedModel},
         models::{self, Claim},
         store::{Shelf, Staged},
@@ -53,7 +54,8 @@ struct Bundle {
 }
 
 fn bundle(folder: &Path, version: &str) -> Bundle {
-    let (bytes, index) = pack_folder(folder, false).unwrap();
+    let contents = contents::of(folder, &Rules { glue: false, files: &[], wider: false }).unwrap();
+    let Packed { bytes, index, .. } = pack_files_of(&contents).unwrap();
     let entry = LockEntry {
         name: name("hob/echo"),
         version: Version::parse(version).unwrap(),

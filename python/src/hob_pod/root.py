@@ -7,6 +7,7 @@ A plan's `view` says what is in it:
 
     base     an existing folder to mount the root on (it is hidden for the keeper and all below it, for nobody else)
     read     paths that are there under the same name, read-only
+    instead  {path: other}: for paths of `read`, what is mounted in their place
     write    the same, writable
     granted  those of the two before that an operator named: no symbolic link on the way to them is followed, and what is
              no data in them is covered (`data`)
@@ -148,7 +149,7 @@ def _is_below(path, outer):
 
 def _taken(path, view):
     if path not in view["granted"]:
-        return kernel.clone_tree(path)
+        return kernel.clone_tree(view["instead"].get(path, path))
     # Others may write above it: a link that they put there would lead to what nobody granted.
     handle = kernel.open_plainly(path)
     tree = kernel.clone_tree_of(handle)

@@ -89,3 +89,26 @@ fn the_statuses_and_routes_of_the_server_are_documented() {
         assert!(page.contains(&format!("| `{method} {path}` |")), "{method} {path} is not in docs/serve.md");
     }
 }
+
+#[test]
+fn pages_call_a_folder_by_a_path_that_is_one() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let below = |folder: &str| std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let recipes = below("recipes").into_iter().map(|folder| folder.join("README.md"));
+    let mut called = 0;
+    for page in [root.join("README.md")].into_iter().chain(below("docs")).chain(recipes) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for word in text.split("hob call ").skip(1).filter_map(|rest| rest.split_whitespace().next()) {
+            called += 1;
+            let folder = word.trim_start_matches("./").trim_matches(['`', ')']);
+            let is_folder =
+                folder.starts_with("recipes/") || page.parent().is_some_and(|above| above.join(folder).join("recipe.toml").is_file());
+            assert!(
+                !is_folder || word.starts_with('.'),
+                "{}: `hob call {word}` is the recipe of that name, and not the folder",
+                page.display()
+            );
+        }
+    }
+    assert!(called > 10, "{called}");
+}

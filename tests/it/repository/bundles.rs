@@ -344,7 +344,12 @@ fn packing_refuses_what_a_host_would_refuse_later() {
             &["cases/hello/input.json", "`x`"],
         ),
         ("link", |at| symlink("/etc/passwd", at.join("pod/passwd")), Code::InvalidRecipe, &["`pod/passwd`", "a link"]),
-        ("long path", |at| fs::write(at.join("pod").join("x".repeat(120)), ""), Code::InvalidRecipe, &["xxx", "100 bytes"]),
+        (
+            "long path",
+            |at| fs::write(at.join("pod").join("x".repeat(120)), ""),
+            Code::InvalidRecipe,
+            &["xxx", "255 bytes of path and 100 of name"],
+        ),
     ];
     let folder = tempfile::tempdir().unwrap();
     for (case, change, code, says) in table {
@@ -357,6 +362,47 @@ fn packing_refuses_what_a_host_would_refuse_later() {
             assert!(fault.message.contains(part), "{case}: `{part}` is not in: {fault}");
         }
     }
+    // What looks like rubbish or a secret is refused by its name, unless it is spelled out.
+    for path in ["pod/venv/lib/a.py", "pod/id_rsa", "pod/credentials.json", "cases/hello/photo.jpg~", "pod/x.pyc", "pod/hob.key.json"] {
+        let recipe = folder.path().join(path.replace(['/', '~'], "-"));
+        write_recipe(&recipe, "hob/echo", "0.1.0");
+        let place = recipe.join(path);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::write(place, "x").unwrap();
+        let fault = pack(&recipe).map(drop).unwrap_err();
+        let named = path.split("lib").next().unwrap();
+        assert!(fault.code == Code::InvalidRecipe && fault.message.contains(&format!("`{named}`")), "{path}: {fault}");
+        fs::write(recipe.join(".hobignore"), "venv/\nid_rsa\n*.json~\n").unwrap();
+        let manifest = fs::read_to_string(recipe.join("recipe.toml")).unwrap();
+        let named = format!("hob = \">=0.1.1, <0.2\"\nfiles = [\"{path}\"]");
+        fs::write(recipe.join("recipe.toml"), manifest.replace("hob = \"0.1\"", &named)).unwrap();
+        let packed = pack(&recipe).unwrap();
+        let ignored = ["pod/venv/lib/a.py", "pod/id_rsa"].contains(&path);
+        assert_eq!(packed.index.get(path).is_some(), !ignored, "{path}: {:?}", packed.index);
+    }
+    // More places and longer paths, of a recipe that leaves out the Hob that takes neither; else they stay behind and are named.
+    let recipe = folder.path().join("wider");
+    write_recipe(&recipe, "hob/echo", "0.1.0");
+    let long = format!("pod/{}x.txt", "folder-of-some-length/".repeat(9));
+    let more = ["data/words.txt", "LICENSES/MIT.txt", "NOTICE", "pod/.config", &long];
+    for path in more {
+        fs::create_dir_all(recipe.join(path).parent().unwrap()).unwrap();
+        fs::write(recipe.join(path), "x").unwrap();
+    }
+    let packed = pack(&recipe).unwrap();
+    assert!(more.iter().all(|path| packed.index.get(path).is_none()));
+    for path in ["LICENSES/", "NOTICE", "data/", "pod/.config", &long] {
+        assert!(packed.left.contains_key(path), "{path}: {:?}", packed.left);
+    }
+    let manifest = fs::read_to_string(recipe.join("recipe.toml")).unwrap();
+    fs::write(recipe.join("recipe.toml"), format!("files = [\"data/**\"]\n{manifest}")).unwrap();
+    let fault = pack(&recipe).map(drop).unwrap_err();
+    assert!(fault.code == Code::InvalidManifest && fault.message.contains("`files`") && fault.message.contains("0.1.1"), "{fault}");
+    let manifest = manifest.replace("hob = \"0.1\"", "hob = \">=0.1.1, <0.2\"");
+    fs::write(recipe.join("recipe.toml"), format!("files = [\"data/**\", \"pod/.config\"]\n{manifest}")).unwrap();
+    let packed = pack(&recipe).unwrap();
+    assert!(more.iter().all(|path| packed.index.get(path).is_some()), "{:?}", packed.index);
+    assert!(more.iter().all(|path| !packed.left.contains_key(*path)), "{:?}", packed.left);
     // A case may be the refusal of a bad input.
     let recipe = folder.path().join("refusal");
     write_recipe(&recipe, "hob/echo", "0.1.0");

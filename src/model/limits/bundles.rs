@@ -1,0 +1,28 @@
+//! Bounds on what a recipe folder holds, and which of it goes into a bundle.
+
+/// Longest path inside a bundle, in bytes: what a ustar header holds without extensions, in its two fields.
+pub const BUNDLE_PATH_BYTES_MAX: usize = 255;
+
+/// The same for Hob 0.1.0, which read the first field alone.
+pub const BUNDLE_PATH_BYTES_FIRST: usize = 100;
+
+/// Files and folders of a recipe folder that are looked at to find those that are packed.
+pub const PACK_ENTRIES_MAX: usize = 100_000;
+
+/// Files and folders that are named when they are left behind, or refused.
+pub const PACK_NAMED_MAX: usize = 20;
+
+/// Patterns of `files` in a manifest.
+pub const FILES_PATTERNS_MAX: usize = 64;
+
+/// One pattern, in bytes.
+pub const PATH_PATTERN_BYTES_MAX: usize = 255;
+
+/// Parts of one pattern.
+pub const PATH_PATTERN_PARTS_MAX: usize = 32;
+
+/// Largest `.hobignore`, in bytes.
+pub const IGNORE_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Most patterns of a `.hobignore`.
+pub const IGNORE_PATTERNS_MAX: usize = 1000;

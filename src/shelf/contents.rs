@@ -1,0 +1,321 @@
+//! What of a recipe folder goes into its bundle: one answer, for the author who packs it and for the pod that runs from the folder.
+//!
+//! Apart from `bundle.rs`, which says how files are encoded: here is which. What stays behind has a name and a reason, so that nothing that
+//! works in the folder is missing once installed without a word.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use semver::{Version, VersionReq};
+
+use super::durable;
+use crate::model::{
+    Code, Fault, Manifest,
+    limits::{
+        BUNDLE_FILES_MAX, BUNDLE_PATH_BYTES_FIRST, BUNDLE_PATH_BYTES_MAX, IGNORE_FILE_BYTES_MAX, IGNORE_PATTERNS_MAX, PACK_ENTRIES_MAX,
+        PACK_NAMED_MAX,
+    },
+    path_pattern::{PathPattern, is_part},
+    recipe::{self, is_inner_path},
+};
+
+/// Which files a manifest asks for.
+#[derive(Debug, Clone)]
+pub struct Rules<'a> {
+    /// Whether it has `[glue]`: a stray `glue.wasm` is left out otherwise.
+    pub glue: bool,
+    pub files: &'a [PathPattern],
+    /// Whether every Hob that it names takes the wider places.
+    pub wider: bool,
+}
+
+impl<'a> Rules<'a> {
+    pub fn of(manifest: &'a Manifest) -> Rules<'a> {
+        Rules { glue: manifest.glue.is_some(), files: &manifest.files, wider: recipe::names_wider(&manifest.hob) }
+    }
+}
+
+/// A recipe folder, sorted into what goes along and what does not.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Path in the bundle, and the file.
+    pub taken: BTreeMap<String, PathBuf>,
+    /// What stays behind, the first [`PACK_NAMED_MAX`] by path; a folder ends with `/`.
+    pub left: BTreeMap<String, Left>,
+    /// How much more stays behind.
+    pub left_more: usize,
+    /// What lies where files are packed from and looks like rubbish or like a secret. It is not taken either.
+    pub suspect: BTreeMap<String, &'static str>,
+}
+
+/// Why something stays behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It lies where nothing is packed from.
+    Elsewhere,
+    /// Its name begins with a dot.
+    Hidden,
+    /// A Hob that the manifest names does not take it.
+    Newer,
+}
+
+impl Left {
+    /// For people.
+    pub fn why(self) -> &'static str {
+        match self {
+            Left::Elsewhere => "not in `pod/` or `cases/`, and not in `files` of recipe.toml",
+            Left::Hidden => "its name begins with a dot, and `files` in recipe.toml does not spell it",
+            Left::Newer => "Hob 0.1.0 does not take it: write `hob = \">=0.1.1, <0.2\"` in recipe.toml",
+        }
+    }
+}
+
+impl Contents {
+    /// Whether `path` stays behind, alone or with its folder; why.
+    pub fn left_at(&self, path: &str) -> Option<Left> {
+        self.left.iter().find(|(left, _)| *left == path || (left.ends_with('/') && path.starts_with(left.as_str()))).map(|(_, why)| *why)
+    }
+
+    /// Errors: `invalid_recipe` when something among what would be packed looks like rubbish or like a secret, by name, with the ways out.
+    pub fn check(&self, folder: &Path) -> Result<(), Fault> {
+        if self.suspect.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<_> = self.suspect.iter().take(PACK_NAMED_MAX).map(|(path, what)| format!("`{path}` ({what})")).collect();
+        let more = self.suspect.len().saturating_sub(PACK_NAMED_MAX);
+        let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+        Err(Fault::new(
+            Code::InvalidRecipe,
+            format!("{} has what is hardly meant to be published: {}{more}", folder.display(), named.join(", ")),
+        )
+        .hint("delete it or name it in `.hobignore`; what is meant to go along is spelled out in `files` of recipe.toml, e.g. `files = [\"pod/ca.pem\"]`"))
+    }
+}
+
+/// What is made by tools or kept secret: names of files and folders, and what they are.
+const SUSPECT: &[(&str, &str)] = &[
+    ("venv", "a virtual environment: lock what it has"),
+    (".venv", "a virtual environment: lock what it has"),
+    ("node_modules", "installed packages"),
+    ("*.egg-info", "made by setuptools"),
+    ("*.pyc", "compiled Python"),
+    ("*.pyo", "compiled Python"),
+    ("*~", "an editor's copy"),
+    ("#*#", "an editor's copy"),
+    ("*.swp", "an editor's copy"),
+    ("*.orig", "left by a merge"),
+    ("*.rej", "left by a merge"),
+    ("Thumbs.db", "made by a file manager"),
+    ("desktop.ini", "made by a file manager"),
+    ("id_rsa", "a private key"),
+    ("id_dsa", "a private key"),
+    ("id_ecdsa", "a private key"),
+    ("id_ed25519", "a private key"),
+    ("*.pem", "perhaps a private key"),
+    ("*.key", "perhaps a private key"),
+    ("*.key.json", "a key of a repository"),
+    ("*.p12", "perhaps a private key"),
+    ("*.pfx", "perhaps a private key"),
+    ("credentials.json", "credentials"),
+    ("credentials", "credentials"),
+    (".netrc", "credentials"),
+    (".npmrc", "credentials"),
+    (".pypirc", "credentials"),
+    (".env", "variables, often secret ones"),
+];
+
+/// What every project has beside its sources: not worth a word when it stays behind.
+const UNSAID: &[&str] = &[".git", ".gitignore", ".gitattributes", ".hobignore", "__pycache__", "models"];
+
+/// Whether Hob 0.1.0 takes a file of that path in a bundle.
+pub fn is_first_place(path: &str) -> bool {
+    let mut parts = path.split('/');
+    let placed = match (parts.next(), parts.next()) {
+        (Some("pod" | "cases"), Some(_)) => true,
+        (Some(file), None) => matches!(file, "recipe.toml" | "glue.wasm" | "README.md") || file.starts_with("LICENSE"),
+        _ => false,
+    };
+    placed
+        && path.len() <= BUNDLE_PATH_BYTES_FIRST
+        && is_inner_path(path)
+        && !path.split('/').any(|part| part.starts_with('.') || part == "__pycache__")
+}
+
+/// Whether a file goes along without being named, for a Hob that takes the wider places.
+fn is_wider_place(path: &str) -> bool {
+    match path.split_once('/') {
+        Some((folder, _)) => matches!(folder, "pod" | "cases" | "LICENSES"),
+        None => {
+            path == "CHANGELOG.md" || ["LICENSE", "NOTICE", "COPYING"].iter().any(|start| path.starts_with(start)) || is_first_place(path)
+        }
+    }
+}
+
+/// Sorts a recipe folder.
+///
+/// Errors: `invalid_recipe` for links and names that cannot be carried, and for a `.hobignore` that is none; `too_large`, `io`.
+pub fn of(folder: &Path, rules: &Rules) -> Result<Contents, Fault> {
+    let mut walk = Walk { folder, rules, ignored: ignored(folder)?, contents: Contents::default(), seen: 0 };
+    walk.below("")?;
+    Ok(walk.contents)
+}
+
+fn ignored(folder: &Path) -> Result<Vec<PathPattern>, Fault> {
+    let path = folder.join(".hobignore");
+    let Some(bytes) = durable::read(&path, IGNORE_FILE_BYTES_MAX)? else { return Ok(Vec::new()) };
+    let wrong = |line: usize, why: String| {
+        Fault::new(Code::InvalidRecipe, format!("{}:{line}: {why}", path.display())).hint("one pattern a line, e.g. `*.tmp` or `notes/`")
+    };
+    let text = String::from_utf8(bytes).map_err(|_| wrong(1, "not UTF-8".to_owned()))?;
+    let mut patterns = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        patterns.extend(PathPattern::parse_ignored(line).map_err(|why| wrong(at + 1, why))?);
+        if patterns.len() > IGNORE_PATTERNS_MAX {
+            return Err(wrong(at + 1, format!("more than {IGNORE_PATTERNS_MAX} patterns")));
+        }
+    }
+    Ok(patterns)
+}
+
+struct Walk<'a> {
+    folder: &'a Path,
+    rules: &'a Rules<'a>,
+    ignored: Vec<PathPattern>,
+    contents: Contents,
+    seen: usize,
+}
+
+impl Walk<'_> {
+    fn below(&mut self, inner: &str) -> Result<(), Fault> {
+        let place = self.folder.join(inner);
+        let failed = |error: std::io::Error| Fault::io(format!("reading the folder {}", place.display()), &error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&place).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            self.seen += 1;
+            if self.seen > PACK_ENTRIES_MAX {
+                let text = format!("{} has more than {PACK_ENTRIES_MAX} files and folders to look at", self.folder.display());
+                return Err(Fault::new(Code::TooLarge, text).hint("name folders that are no part of the recipe in `.hobignore`"));
+            }
+            match name.into_string() {
+                Ok(name) => names.push(name),
+                // Of a place that nothing is packed from it is no matter.
+                Err(_) if inner.is_empty() => {}
+                Err(name) => {
+                    let text = format!("{}: the file name {name:?} is not UTF-8 and cannot be packed", place.display());
+                    return Err(Fault::new(Code::InvalidRecipe, text).hint("rename it, or name its folder in `.hobignore`"));
+                }
+            }
+        }
+        names.sort();
+        for name in names {
+            let path = if inner.is_empty() { name } else { format!("{inner}/{name}") };
+            self.one(&path)?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, path: &str) -> Result<(), Fault> {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        if path != "recipe.toml" && (name == "__pycache__" || self.ignored.iter().any(|pattern| pattern.takes(path))) {
+            return Ok(());
+        }
+        let place = self.folder.join(path);
+        let kind = fs::symlink_metadata(&place).map_err(|error| Fault::io(place.display(), &error))?.file_type();
+        let is_spelled = self.rules.files.iter().any(|pattern| pattern.enters(path) && pattern.spells(name));
+        let is_hidden = name.starts_with('.') && !is_spelled;
+        let enters = match path.split('/').next() {
+            Some("pod" | "cases") => true,
+            Some("LICENSES") => self.rules.wider,
+            _ => false,
+        } || self.rules.files.iter().any(|pattern| pattern.enters(path));
+        if kind.is_dir() {
+            return match () {
+                () if !enters || is_hidden || path == "models" => {
+                    let why = match () {
+                        () if is_hidden => Left::Hidden,
+                        () if path == "LICENSES" => Left::Newer,
+                        () => Left::Elsewhere,
+                    };
+                    self.leave(format!("{path}/"), why);
+                    Ok(())
+                }
+                () => match self.suspicion(name, is_spelled) {
+                    Some(what) => {
+                        self.contents.suspect.insert(format!("{path}/"), what);
+                        Ok(())
+                    }
+                    None => self.below(path),
+                },
+            };
+        }
+        let is_named = self.rules.files.iter().any(|pattern| pattern.takes(path));
+        let wider = is_wider_place(path) || is_named;
+        if path == "glue.wasm" && !self.rules.glue && !is_named {
+            return Ok(());
+        }
+        if is_hidden || !wider {
+            self.leave(path.to_owned(), if is_hidden { Left::Hidden } else { Left::Elsewhere });
+            return Ok(());
+        }
+        if let Some(what) = self.suspicion(name, is_spelled) {
+            self.contents.suspect.insert(path.to_owned(), what);
+            return Ok(());
+        }
+        if !kind.is_file() {
+            let what = if kind.is_symlink() { "a link" } else { "not a plain file" };
+            let text = format!("`{path}` in {} is {what}: a bundle holds plain files only", self.folder.display());
+            return Err(Fault::new(Code::InvalidRecipe, text).hint("replace it with a copy of the file, or remove it"));
+        }
+        if !is_inner_path(path) || tar::Header::new_ustar().set_path(path).is_err() {
+            let text = format!(
+                "`{path}` in {} cannot be packed: wanted at most {BUNDLE_PATH_BYTES_MAX} bytes of path and {BUNDLE_PATH_BYTES_FIRST} of name, \
+                 without `\\` and control characters",
+                self.folder.display(),
+            );
+            return Err(Fault::new(Code::InvalidRecipe, text).hint("give it a shorter, plainer name"));
+        }
+        if !self.rules.wider && !is_first_place(path) {
+            self.leave(path.to_owned(), Left::Newer);
+            return Ok(());
+        }
+        if self.contents.taken.len() >= BUNDLE_FILES_MAX {
+            let text = format!("{} holds more than {BUNDLE_FILES_MAX} files to pack", self.folder.display());
+            return Err(Fault::new(Code::TooLarge, text).hint("large sets of files belong into one archive, or into `[[model]]`"));
+        }
+        self.contents.taken.insert(path.to_owned(), place);
+        Ok(())
+    }
+
+    fn suspicion(&self, name: &str, is_spelled: bool) -> Option<&'static str> {
+        SUSPECT.iter().find(|(pattern, _)| !is_spelled && is_part(pattern, name)).map(|(_, what)| *what)
+    }
+
+    fn leave(&mut self, path: String, why: Left) {
+        match path.trim_end_matches('/') {
+            name if UNSAID.contains(&name) => {}
+            _ if self.contents.left.len() >= PACK_NAMED_MAX => self.contents.left_more += 1,
+            _ => drop(self.contents.left.insert(path, why)),
+        }
+    }
+}
+
+/// Version of Hob that first took the wider places.
+pub fn wider_since() -> Version {
+    recipe::WIDER_SINCE
+}
+
+/// Errors: `bundle_invalid` for a bundle with a file in a wider place whose manifest names a Hob that does not take it.
+pub fn check_wider(path: Option<&str>, hob: &VersionReq) -> Result<(), Fault> {
+    match path {
+        Some(path) if !recipe::names_wider(hob) => Err(Fault::new(
+            Code::BundleInvalid,
+            format!("`{path}` has no place in a bundle for Hob `{hob}`: only Hob {} and newer take it", wider_since()),
+        )
+        .hint("nothing was installed; its publisher has to publish it again with `hob = \">=0.1.1, <0.2\"`")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,207 @@
+//! A folder is the rehearsal of what is installed: small recipes of every kind, called as a folder, installed, and under a server, give the same
+//! answer or the same fault, to the byte. (`tests/shipped/test_rehearsal.py` does so with the shipped ones.)
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use hob::model::Digest;
+
+use super::{
+    rig::{LOCK, Ran, Rig, Signed, glue, put, write_recipe},
+    served::Serving,
+};
+
+/// One recipe, and what is called.
+struct Small {
+    name: &'static str,
+    pod: &'static str,
+    /// At the end of `[pod]`.
+    more: String,
+    /// At the end of `[operations.run]`.
+    operation: &'static str,
+    files: Vec<(&'static str, Vec<u8>)>,
+    input: &'static str,
+    flags: &'static [&'static str],
+}
+
+impl Small {
+    fn new(name: &'static str, pod: &'static str) -> Small {
+        Small { name, pod, more: "python = \">=3.9\"\n".into(), operation: "", files: Vec::new(), input: r#"{"text": "a"}"#, flags: &[] }
+    }
+
+    fn with(mut self, path: &'static str, bytes: &[u8]) -> Small {
+        self.files.push((path, bytes.to_vec()));
+        self
+    }
+
+    fn pod(mut self, more: &str) -> Small {
+        self.more += more;
+        self
+    }
+
+    fn operation(self, operation: &'static str) -> Small {
+        Small { operation, ..self }
+    }
+
+    fn asked(self, input: &'static str, flags: &'static [&'static str]) -> Small {
+        Small { input, flags, ..self }
+    }
+
+    fn write(&self, above: &Path) -> PathBuf {
+        let folder = above.join(self.name);
+        write_recipe(&folder, &format!("lab/{}", self.name), "0.1.0", self.pod, &self.more);
+        let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+        fs::write(folder.join("recipe.toml"), manifest + self.operation).unwrap();
+        for (path, bytes) in &self.files {
+            put(&folder.join(path), bytes);
+        }
+        folder
+    }
+}
+
+fn model(name: &str, bytes: &[u8]) -> String {
+    format!("\n[[model]]\nname = \"{name}\"\nsha256 = \"{}\"\nbytes = {}\n", Digest::of(bytes), bytes.len())
+}
+
+fn small() -> Vec<Small> {
+    const RUN: &str = "class Subject:\n    def run(self, input):\n        return input\n";
+    vec![
+        Small::new("echo", RUN),
+        Small::new("numbers", RUN).asked(r#"{"b": 1, "a": [0.1, 1e300, 9007199254740993, -0.0], "z": null}"#, &[]),
+        Small::new("text", RUN).asked(r#""\u0000 \u2028 🦀 \ud83e\udd80 é""#, &[]),
+        Small::new("raises", "class Subject:\n    def run(self, input):\n        raise ValueError('not ' + input['text'])\n"),
+        Small::new("fault", "import hob_pod\nclass Subject:\n    def run(self, input):\n        raise hob_pod.Fault('invalid_input', 'not this', hint='another')\n"),
+        Small::new("exits", "import sys\nclass Subject:\n    def run(self, input):\n        sys.exit('no licence')\n"),
+        Small::new("crashes", "import os\nclass Subject:\n    def run(self, input):\n        os._exit(3)\n"),
+        Small::new("missing-module", "import a_module_that_is_not_there\nclass Subject:\n    pass\n"),
+        Small::new("missing-method", "class Subject:\n    pass\n"),
+        Small::new("nothing-to-say", "class Subject:\n    def run(self, input):\n        return float('nan')\n"),
+        Small::new("prints", "class Subject:\n    def run(self, input):\n        print('said')\n        return 1\n"),
+        Small::new("streams", "class Subject:\n    def run(self, input):\n        yield 1\n        yield {'b': 1, 'a': 2}\n        return 'end'\n")
+            .operation("streaming = true\n")
+            .asked("{}", &["--stream"]),
+        Small::new("late", "import time\nclass Subject:\n    def run(self, input):\n        time.sleep(60)\n").asked("{}", &["--deadline", "500ms"]),
+        Small::new("unknown-blob", RUN).asked("{}", &["--blob", "picture=recipe-input"]),
+        Small::new("sibling", "from helper.inner import word\nclass Subject:\n    def run(self, input):\n        return word\n")
+            .with("pod/helper/__init__.py", b"")
+            .with("pod/helper/inner.py", b"word = 'of a sibling'\n"),
+        Small::new(
+            "data",
+            "import pathlib\nclass Subject:\n    def run(self, input):\n        return (pathlib.Path(__file__).parent / 'data/words.txt').read_text()\n",
+        )
+        .with("pod/data/words.txt", "wörter\n".as_bytes()),
+        // What it sees of itself is what is packed: nothing above it, nothing hidden, no model that is not declared.
+        Small::new("sees", SEES)
+            .with(".hidden", b"x")
+            .with("pod/.hidden", b"x")
+            .with("data/words.txt", b"x")
+            .with("notes.txt", b"x")
+            .with("README.md", b"# It\n")
+            .with("LICENSE", b"free\n")
+            .with("models/extra.bin", b"x"),
+        Small::new("surroundings", SURROUNDINGS),
+        Small::new("packages", "import six\nclass Subject:\n    def run(self, input):\n        return six.__version__\n")
+            .pod("lock = \"pod/requirements.lock\"\n")
+            .with("pod/requirements.lock", LOCK.as_bytes()),
+        Small::new("models", MODELS)
+            .pod(&(model("net/model.onnx", b"graph") + &model("net/model.onnx.data", b"weights") + &model("words.txt", b"w")))
+            .with("models/net/model.onnx", b"graph")
+            .with("models/net/model.onnx.data", b"weights")
+            .with("models/words.txt", b"w"),
+        Small::new("glued", RUN).pod("[glue]\nworld = \"0.1\"\n").with("glue.wasm", glue()),
+        Small::new("warm", "class Subject:\n    def run(self, input):\n        return self.warm\n")
+            .pod("warm_up = \"pod/warm.py\"\n")
+            .with("pod/warm.py", b"pod.warm = 'by its file'\n"),
+        Small::new("writes", "class Subject:\n    def run(self, input):\n        open(__file__, 'w')\n"),
+        Small::new("asks-out", "import socket\nclass Subject:\n    def run(self, input):\n        socket.create_connection(('127.0.0.1', 9), 1)\n"),
+        Small::new("session", RUN).pod("[pod.session]\nmode = \"exclusive\"\n").operation("session = true\n"),
+    ]
+}
+
+const SEES: &str = r#"import os, pathlib
+class Subject:
+    def run(self, input):
+        root = pathlib.Path(__file__).parents[1]
+        seen = []
+        for folder, folders, files in os.walk(root):
+            folders.sort()
+            for name in sorted(files):
+                path = pathlib.Path(folder, name)
+                seen.append([str(path.relative_to(root)), bool(path.stat().st_mode & 0o111), path.is_symlink(), path.stat().st_size])
+        return seen
+"#;
+
+const SURROUNDINGS: &str = r#"import os, sys
+class Subject:
+    def run(self, input):
+        def plain(text):
+            return text.replace(os.path.dirname(os.path.dirname(__file__)), "RECIPE")
+        return {
+            "variables": {name: plain(value) for name, value in sorted(os.environ.items()) if name != "HOB_POD"},
+            "arguments": [plain(word) for word in sys.argv], "folder": os.getcwd(), "scratch": sorted(os.listdir()),
+            "umask": os.umask(0o22), "path": [plain(path) for path in sys.path if "hob" not in path],
+        }
+"#;
+
+const MODELS: &str = r#"import os
+class Subject:
+    def load(self, models):
+        self.seen = []
+        for folder, folders, files in os.walk(models.folder):
+            folders.sort()
+            for name in sorted(files):
+                path = os.path.join(folder, name)
+                self.seen.append([os.path.relpath(path, models.folder), os.path.islink(path), open(path).read()])
+        self.seen.append(sorted(models))
+    def run(self, input):
+        return self.seen
+"#;
+
+/// What a caller sees, without what names this run: folders, processes.
+fn seen(ran: &Ran, folders: &[PathBuf]) -> String {
+    let mut fault = ran.stderr.find("error[").map_or("", |at| &ran.stderr[at..]).to_owned();
+    for folder in folders {
+        fault = fault.replace(folder.to_str().unwrap(), "RECIPE");
+    }
+    // The name of a pod, in the path of what it left.
+    let fault: Vec<_> = fault.split_inclusive(' ').map(|word| if word.contains("host-") { "POD " } else { word }).collect();
+    format!("exit {:?}\n{}\n{}", ran.exit, ran.stdout, fault.concat())
+}
+
+#[test]
+fn a_recipe_gives_the_same_as_a_folder_installed_and_under_a_server() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    rig.trust(&signed.url(), &signed.repository);
+    fs::write(rig.folder.path().join("recipe-input"), b"bytes").unwrap();
+    let recipes: Vec<_> = small().into_iter().map(|small| (small.write(rig.folder.path()), small)).collect();
+    let call = |recipe: &str, small: &Small| rig.hob(&[&["call", recipe, "run", small.input], small.flags].concat());
+    let (mut alone, mut differ) = (Vec::new(), Vec::new());
+    for (folder, small) in &recipes {
+        signed.publish(folder);
+        let name = format!("lab/{}", small.name);
+        rig.hob(&["add", &name]).well();
+        let installed = rig.home.join("data/recipes").join(&name);
+        let installed = fs::read_dir(&installed).unwrap().map(|entry| entry.unwrap().path());
+        let folders: Vec<_> = installed.filter(|path| path.is_dir()).chain([folder.clone()]).collect();
+        let (as_folder, cold) = (call(folder.to_str().unwrap(), small), call(&name, small));
+        assert!(as_folder.stderr.contains("unsigned dev mode") || as_folder.exit != Some(0), "{as_folder:#?}");
+        if seen(&as_folder, &folders) != seen(&cold, &folders) {
+            differ.push(format!("as a folder: {}installed: {}", seen(&as_folder, &folders), seen(&cold, &folders)));
+        }
+        alone.push((name, small, folders, cold));
+    }
+    let serving = Serving::start(&rig, &[]);
+    for (name, small, folders, cold) in &alone {
+        let served = call(name, small);
+        if seen(cold, folders) != seen(&served, folders) {
+            differ.push(format!("{name} without a server: {}with one: {}", seen(cold, folders), seen(&served, folders)));
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    // They were what they were to be, and not all the same refusal.
+    let codes: std::collections::BTreeSet<_> = alone.iter().map(|(.., ran)| ran.exit).collect();
+    assert!(codes.len() >= 4, "{codes:?}");
+    drop(serving);
+}
