@@ -292,7 +292,7 @@ fn words() {
         Outcome { output: input, blobs: vec![blob], recipe: "hob/echo".into(), version: "0.1.0".into(), unsigned: false, wall_ms: 1.5 };
     let lines = [
         event_line(&Event::Progress { data: json!({ "done": 1 }) }).unwrap(),
-        event_line(&Event::Chunk { data: json!("a"), blobs: outcome.blobs.clone() }).unwrap(),
+        event_line(&Event::Chunk { data: json!("a").into(), blobs: outcome.blobs.clone() }).unwrap(),
         event_line(&Event::Log { level: "info".into(), message: "two\nlines".into() }).unwrap(),
         b"\n".to_vec(),
         last_line(&Ok(outcome), |fault| fault),

@@ -79,7 +79,7 @@ fn told(text: &str) {
     let Ok(document) = Document::parse(text, "output") else { return };
     for data in [document.value().clone(), json!(text)] {
         assert!(reads_as_event(&Event::Progress { data: data.clone() }));
-        assert!(reads_as_event(&Event::Chunk { data, blobs: Vec::new() }));
+        assert!(reads_as_event(&Event::Chunk { data: data.into(), blobs: Vec::new() }));
     }
     let outcome =
         Outcome { output: document, blobs: Vec::new(), recipe: "a/b".into(), version: "1.0.0".into(), unsigned: false, wall_ms: 1.5 };

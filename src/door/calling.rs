@@ -45,10 +45,10 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, (quiet, json):
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let done = async {
         let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &words, text)).await??;
-        let outcome = follow(running, words.stream, watch, &mut prints, interrupt.as_mut())
+        let (outcome, chunks_left) = follow(running, words.stream, watch, &mut prints, interrupt.as_mut())
             .await
             .map_err(|fault| missing_here(fault, &words.recipe))?;
-        print(&outcome, &outs, json)
+        print(&outcome, chunks_left, &outs, json)
     };
     let done = done.await;
     if let Some(host) = host {
@@ -103,17 +103,19 @@ fn missing_here(fault: Fault, word: &str) -> Fault {
     }
 }
 
-/// Tells of the events, and gives the outcome; what showed how far it was is gone then.
+/// Tells of the events, and gives the outcome, with how many chunks were not printed; what showed how far it was is gone then.
 async fn follow(
     mut running: Under,
     stream: bool,
     mut watch: Watch,
     prints: &mut Prints,
     mut interrupt: Pin<&mut impl Future<Output = std::io::Result<()>>>,
-) -> Result<Outcome, Fault> {
+) -> Result<(Outcome, u64), Fault> {
+    let mut left = 0u64;
     while let Some(event) = interruptible(interrupt.as_mut(), running.next()).await? {
         match event {
-            Event::Chunk { data, .. } if stream => print::result(&json!({ "chunk": data }).to_string()),
+            Event::Chunk { data, .. } if stream => print::result(&format!("{{\"chunk\":{data}}}")),
+            Event::Chunk { .. } => left += 1,
             Event::Progress { data } if data["session"] == "resumed" => {
                 let number = |key: &str| data[key].as_u64().unwrap_or(0);
                 print::note(&format!(
@@ -126,10 +128,13 @@ async fn follow(
             Event::Printed { text } => prints.show(&text),
             Event::Log { level, message } if prints.are_wanted() => prints.show(&format!("{level}: {message}")),
             Event::Log { level, message } => tracing::info!(target: "hob::glue", "{level}: {message}"),
-            _ => {}
         }
     }
-    interruptible(interrupt, running.outcome()).await?
+    let outcome = interruptible(interrupt, running.outcome()).await??;
+    if left > 0 {
+        print::note(&format!("  {left} chunks of the result were not printed: `--stream` prints them"));
+    }
+    Ok((outcome, left))
 }
 
 /// A call under way, wherever it runs.
@@ -155,7 +160,7 @@ impl Under {
 }
 
 /// Writes the blobs that were asked for, and prints the result.
-fn print(outcome: &Outcome, outs: &[(String, String)], json: bool) -> Result<(), Fault> {
+fn print(outcome: &Outcome, chunks_left: u64, outs: &[(String, String)], json: bool) -> Result<(), Fault> {
     for (name, file) in outs {
         let blob = outcome.blobs.iter().find(|blob| &blob.name == name).ok_or_else(|| {
             let names: Vec<_> = outcome.blobs.iter().map(|blob| format!("`{}`", blob.name)).collect();
@@ -176,13 +181,16 @@ fn print(outcome: &Outcome, outs: &[(String, String)], json: bool) -> Result<(),
         print::note(&format!("  unsigned dev mode: {} {} ran from a folder", outcome.recipe, outcome.version));
     }
     match json {
-        true => print::result(
-            &json!({
-                "output": outcome.output.value(), "recipe": outcome.recipe, "version": outcome.version,
-                "unsigned": outcome.unsigned, "wall_ms": outcome.wall_ms,
-            })
-            .to_string(),
-        ),
+        true => {
+            let mut about = json!({
+                "recipe": outcome.recipe, "version": outcome.version, "unsigned": outcome.unsigned, "wall_ms": outcome.wall_ms,
+            });
+            if chunks_left > 0 {
+                about["chunks_left"] = json!(chunks_left);
+            }
+            // The output as its text: a value would have its keys in another order.
+            print::result(&format!("{{\"output\":{},{}", outcome.output, &about.to_string()[1..]));
+        }
         false => print::result(outcome.output.text()),
     }
     Ok(())

@@ -30,8 +30,12 @@ pub fn main() -> ExitCode {
                 return failed(&usage(first), true);
             }
             // clap's own text; help and version are no failure.
+            if !error.use_stderr() {
+                print::result(error.render().to_string().trim_end());
+                return delivered();
+            }
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Code::Usage.exit() } else { 0 });
+            return ExitCode::from(Code::Usage.exit());
         }
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| "hob=warn".into());
@@ -48,8 +52,19 @@ pub fn main() -> ExitCode {
     // What blocks a thread for longer than this has nobody who waits for it.
     runtime.shutdown_timeout(Duration::from_millis(limits::RUNTIME_END_MS));
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => delivered(),
         Err(fault) => failed(&fault, json),
+    }
+}
+
+/// Good, unless what was printed did not arrive.
+fn delivered() -> ExitCode {
+    match print::unwritten() {
+        None => ExitCode::SUCCESS,
+        Some(fault) => {
+            print::fault(fault);
+            ExitCode::from(fault.code.exit())
+        }
     }
 }
 

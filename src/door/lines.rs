@@ -137,7 +137,7 @@ enum Written<'a> {
         data: &'a Value,
     },
     Chunk {
-        data: &'a Value,
+        data: &'a RawValue,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         blobs: Vec<BlobBody>,
     },
@@ -174,7 +174,9 @@ impl Written<'_> {
 pub fn event_line(event: &Event) -> Result<Vec<u8>, Fault> {
     let written = match event {
         Event::Progress { data } => Written::Progress { data },
-        Event::Chunk { data, blobs } => Written::Chunk { data, blobs: BlobBody::all(blobs)? },
+        Event::Chunk { data, blobs } => {
+            return Ok(Written::Chunk { data: raw(&one_line(data.text()))?, blobs: BlobBody::all(blobs)? }.line());
+        }
         Event::Log { level, message } => Written::Log { level, message },
         Event::Printed { text } => Written::Printed { text },
     };
@@ -250,9 +252,10 @@ impl Line {
         let wrong = |what: String| Fault::new(Code::Internal, format!("the server's answer cannot be read: {what}"));
         let read: Read = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
         let blobs = read.blobs.into_iter().map(BlobBody::blob).collect::<Result<Vec<_>, _>>()?;
-        let data = read.data.map_or(Ok(Value::Null), |data| serde_json::from_str(data.get()).map_err(|error| wrong(error.to_string())))?;
+        let data = read.data.map_or_else(|| "null".to_owned(), |data| String::from(Box::<str>::from(data)));
+        let data = Document::unread(data, "data").map_err(|fault| wrong(fault.message))?;
         Ok(Some(match (read.event.as_str(), read.output, read.fault) {
-            ("progress", ..) => Line::Event(Event::Progress { data }),
+            ("progress", ..) => Line::Event(Event::Progress { data: data.into_value() }),
             ("chunk", ..) => Line::Event(Event::Chunk { data, blobs }),
             ("log", ..) => Line::Event(Event::Log { level: read.level, message: read.message }),
             ("printed", ..) => Line::Event(Event::Printed { text: read.text }),
@@ -330,7 +333,7 @@ mod tests {
     fn what_is_written_is_read_and_each_is_one_line() {
         let events = [
             Event::Progress { data: serde_json::json!({ "done": 1 }) },
-            Event::Chunk { data: serde_json::json!("a\nb"), blobs: outcome("1").blobs },
+            Event::Chunk { data: serde_json::json!("a\nb").into(), blobs: outcome("1").blobs },
             Event::Log { level: "info".into(), message: "two\nlines".into() },
         ];
         let mut lines = Lines::default();
@@ -356,8 +359,8 @@ mod tests {
     #[test]
     fn data_comes_through_as_deeply_nested_as_a_document_may_be() {
         let text = format!("{}{}", "[".repeat(127), "]".repeat(127));
-        let data = Document::parse(text.clone(), "data").unwrap().into_value();
-        for event in [Event::Progress { data: data.clone() }, Event::Chunk { data, blobs: Vec::new() }] {
+        let data = Document::parse(text.clone(), "data").unwrap();
+        for event in [Event::Progress { data: data.value().clone() }, Event::Chunk { data, blobs: Vec::new() }] {
             let line = event_line(&event).unwrap();
             let Some(Line::Event(read)) = Line::parse(&line[..line.len() - 1]).unwrap() else { panic!("no event") };
             assert_eq!(read, event);

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     io::{BufRead, IsTerminal, Read, Write},
     sync::{
-        LazyLock, Mutex,
+        LazyLock, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -51,13 +51,30 @@ fn shown(bar: ProgressBar) -> ProgressBar {
 }
 
 /// Writes one line to stdout: JSON, or text for people. What would command a terminal is written as JSON writes it, so that a document stays
-/// the same document, wherever it is shown later. A reader that went away (`hob ... | head`) is no failure.
+/// the same document, wherever it is shown later. What could not be written is told by [`unwritten`] at the end.
 pub fn result(text: &str) {
     let text = harmless_json(text);
     above_bars(|| {
         let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+        remember(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()));
     });
+}
+
+/// The first failure to write a result. A reader that went away (`hob ... | head`) is none.
+static UNWRITTEN: OnceLock<Fault> = OnceLock::new();
+
+fn remember(written: std::io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        let _ = UNWRITTEN
+            .set(Fault::io("writing to standard output", &error).hint("what was to be printed is lost, and what was to be done is done"));
+    }
+}
+
+/// What is to be told at the end if results were lost: of a full disk behind `> FILE`, say.
+pub fn unwritten() -> Option<&'static Fault> {
+    UNWRITTEN.get()
 }
 
 /// Writes one line to stderr.
@@ -124,7 +141,7 @@ pub fn ask(question: &str) -> bool {
 pub fn redrawn(text: &str) {
     let mut out = std::io::stdout().lock();
     let (before, after) = if out.is_terminal() { ("\x1b[H\x1b[2J", "\n") } else { ("", "\n\n") };
-    let _ = write!(out, "{before}{}{after}", harmless(text)).and_then(|()| out.flush());
+    remember(write!(out, "{before}{}{after}", harmless(text)).and_then(|()| out.flush()));
 }
 
 /// Whether anybody still reads stdout.

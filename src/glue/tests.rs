@@ -314,7 +314,7 @@ async fn log_lines_reach_the_caller_and_what_is_too_much_is_counted() {
 async fn chunks_come_from_streaming_operations_only() {
     let (result, events) = run(guest!("emits"), "stream", script(0, vec![])).await;
     assert_eq!(result.unwrap().crossings.chunks, 1);
-    assert_eq!(events, [Event::Chunk { data: json!({"text": "hi"}), blobs: Vec::new() }]);
+    assert_eq!(events, [Event::Chunk { data: json!({"text": "hi"}).into(), blobs: Vec::new() }]);
 
     let fault = fails(guest!("emits"), "plain", Code::ProtocolViolation, "`plain` is not a streaming one").await;
     assert_eq!(fault.blame, Blame::Recipe);
@@ -328,7 +328,7 @@ async fn forwarding_streams_without_waking_the_guest() {
     let response = result.unwrap();
     assert_eq!(response.output.value(), "end");
     assert_eq!((response.crossings.chunks, response.crossings.host_calls), (200, 2));
-    let wanted: Vec<_> = (0..200).map(|n| Event::Chunk { data: json!(n), blobs: Vec::new() }).collect();
+    let wanted: Vec<_> = (0..200).map(|n| Event::Chunk { data: json!(n).into(), blobs: Vec::new() }).collect();
     assert_eq!(events, wanted);
 
     // A pod that streams although the operation does not.

@@ -189,7 +189,8 @@ impl Host {
         Ok(host)
     }
 
-    /// Runs a call to its end; chunks and progress are dropped. [`Host::call_with`] and [`Host::start`] give them.
+    /// Runs a call to its end; chunks and progress are dropped, so that of a streaming operation only what it returns is here.
+    /// [`Host::call_with`] and [`Host::start`] give them.
     ///
     /// Dropping the future cancels the call down to the worker.
     pub async fn call(&self, call: Call) -> Result<Outcome, Fault> {

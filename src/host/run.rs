@@ -81,7 +81,10 @@ pub(super) async fn of(
         // What goes out is what the recipe promised.
         let (long, operation) = (operation.output.is_long_for(&answer.output), operation.clone());
         let what = format!("output of `{}` of `{}`", operation.name, manifest.name);
-        let promised = move || operation.output.check(&answer.output, &what, Code::InvalidOutput).map(|()| answer);
+        let promised = move || {
+            operation.output.check(&answer.output, &what, Code::InvalidOutput)?;
+            Ok(Answer { output: operation.output.with_integers(answer.output), ..answer })
+        };
         entry.check(host, long, promised).await
     };
     let answer = match timeout_at(deadline, work).await {

@@ -147,6 +147,7 @@ impl Admitted {
         let deadline_ms = call.budget_ms(&operation)?;
         let (priority, one_shot) = (call.priority, call.one_shot);
         let Call { input, blobs, session, logs, .. } = call;
+        let input = operation.input.with_integers(input);
         Ok(Admitted { operation, input, blobs, deadline_ms, priority, one_shot, session, logs, recipe })
     }
 
@@ -203,7 +204,7 @@ pub enum Event {
     /// The pod's own report of how far it is; any JSON object. [`Event::report`] reads it.
     Progress { data: Value },
     /// A part of a streaming operation's result.
-    Chunk { data: Value, blobs: Vec<Blob> },
+    Chunk { data: Document, blobs: Vec<Blob> },
     /// A line that the glue logged.
     Log { level: String, message: String },
     /// A line that a pod of the recipe, or its glue, printed while it worked for this call, or for none; also that some were left out. Only of a

@@ -1,6 +1,6 @@
 //! A JSON document with both its text (for the wire) and its value (for schemas and Rust callers).
 
-use std::{borrow::Cow, fmt, sync::OnceLock};
+use std::{borrow::Cow, fmt, ops::Deref, sync::OnceLock};
 
 use serde::{
     Deserialize, Deserializer,
@@ -62,6 +62,11 @@ impl Document {
             Some(value) => Cow::Borrowed(value),
             None => Cow::Owned(serde_json::from_str(&self.text).unwrap_or_default()),
         }
+    }
+
+    /// Of a text that is known to be one.
+    pub(super) fn checked(text: String) -> Document {
+        Document { text, value: OnceLock::new() }
     }
 
     /// The text, as it came.
@@ -173,6 +178,27 @@ impl<'de> Visitor<'de> for Checked {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Checked, A::Error> {
         while entries.next_entry::<Checked, Checked>()?.is_some() {}
         Ok(Checked)
+    }
+}
+
+impl Deref for Document {
+    type Target = Value;
+
+    /// Its [`Document::value`], whose objects have their keys sorted; the text has them as they came.
+    fn deref(&self) -> &Value {
+        self.value()
+    }
+}
+
+impl PartialEq<Value> for Document {
+    fn eq(&self, other: &Value) -> bool {
+        self.value() == other
+    }
+}
+
+impl fmt::Display for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

@@ -206,7 +206,7 @@ impl Waiting {
             // Checked when it came.
             What::Progress(json) => Event::Progress { data: serde_json::from_str(&json).unwrap_or_default() },
             What::Note(data) => Event::Progress { data },
-            What::Chunk(data, blobs) => Event::Chunk { data: data.into_value(), blobs },
+            What::Chunk(data, blobs) => Event::Chunk { data, blobs },
             What::Log { level, message } => Event::Log { level, message },
             What::Printed(text) => Event::Printed { text },
         }
@@ -271,7 +271,7 @@ mod tests {
             taken.push(event);
         }
         assert_eq!(waits.await.unwrap(), Ok(()));
-        assert_eq!((taken.len(), taken.last()), (sent + 1, Some(&Event::Chunk { data: json!("last"), blobs: vec![] })));
+        assert_eq!((taken.len(), taken.last()), (sent + 1, Some(&Event::Chunk { data: json!("last").into(), blobs: vec![] })));
     }
 
     #[test]

@@ -22,12 +22,15 @@ mod graph;
 mod pattern;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 /// A JSON Schema, compiled, with its proven cost.
 pub struct Schema {
     source: Value,
     validator: Validator,
     cost: cost::Proven,
+    /// Whether it says `integer` anywhere.
+    says_integer: bool,
 }
 
 impl Schema {
@@ -51,7 +54,8 @@ impl Schema {
                 false => format!("not a JSON Schema at `{pointer}`: {error}"),
             }
         })?;
-        Ok(Schema { source, validator, cost })
+        let says_integer = whole::says_integer(&source);
+        Ok(Schema { source, validator, cost, says_integer })
     }
 
     /// The schema as written.
@@ -102,6 +106,14 @@ impl Schema {
         };
         let (pointer, expected) = (first["pointer"].as_str().unwrap_or("/"), first["expected"].as_str().unwrap_or(""));
         Err(Fault::new(code, format!("{what} does not match the schema at `{pointer}`: {expected}{more}")).with("violations", violations))
+    }
+
+    /// `document`, which matches, with `2.0` written as `2` where the schema says `integer` and no other kind of number.
+    pub fn with_integers(&self, document: Document) -> Document {
+        match self.says_integer.then(|| whole::numbers(&self.source, document.text())).flatten() {
+            Some(text) => Document::checked(text),
+            None => document,
+        }
     }
 
     /// Where `document` differs: all places of a small one, the first of a large one, and none of a large one with alternatives, each of which

@@ -69,8 +69,10 @@ impl Script {
         while let Some(event) = run.next().await {
             events.push(event);
         }
-        let chunks: Vec<_> =
-            events.iter().filter_map(|event| if let Event::Chunk { data, .. } = event { Some(data.clone()) } else { None }).collect();
+        let chunks: Vec<_> = events
+            .iter()
+            .filter_map(|event| if let Event::Chunk { data, .. } = event { Some(data.value().clone()) } else { None })
+            .collect();
         assert_eq!(chunks, [json!({ "word": "a" }), json!({ "word": "b" })]);
         assert!(events.contains(&Event::Log { level: "info".into(), message: "3 words".into() }), "{events:?}");
 

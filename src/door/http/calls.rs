@@ -31,8 +31,8 @@ use crate::{
 /// `POST /v1/recipes/{publisher}/{name}/{operation}`: the input is the body, the output is the response's.
 pub async fn plain(State(server): State<Arc<Server>>, request: Request) -> Response {
     let answered = async {
-        let outcome = answer(&server, request).await?;
-        let left = outcome.blobs.len();
+        let (outcome, chunks) = answer(&server, request).await?;
+        let left = [("x-hob-blobs-left", outcome.blobs.len() as u64), ("x-hob-chunks-left", chunks)];
         // Whoever takes the text lets go of the values.
         let text = reading(outcome.output.text().len(), move || Ok(outcome.output.into_text())).await?;
         Ok((text, left))
@@ -40,8 +40,8 @@ pub async fn plain(State(server): State<Arc<Server>>, request: Request) -> Respo
     match answered.await {
         Ok((text, left)) => {
             let mut response = response(StatusCode::OK, text);
-            if left > 0 {
-                response.headers_mut().insert("x-hob-blobs-left", HeaderValue::from(left));
+            for (name, count) in left.into_iter().filter(|(_, count)| *count > 0) {
+                response.headers_mut().insert(name, HeaderValue::from(count));
             }
             response
         }
@@ -49,7 +49,8 @@ pub async fn plain(State(server): State<Arc<Server>>, request: Request) -> Respo
     }
 }
 
-async fn answer(server: &Server, request: Request) -> Result<Outcome, Fault> {
+/// The outcome, and how many chunks came before it: this route has no place for them.
+async fn answer(server: &Server, request: Request) -> Result<(Outcome, u64), Fault> {
     let _running = server.admit()?;
     let (head, body) = request.into_parts();
     let (recipe, operation) = recipe_and_operation(head.uri.path())?;
@@ -71,10 +72,12 @@ async fn answer(server: &Server, request: Request) -> Result<Outcome, Fault> {
     };
     let input = reading(length, read).await?;
     let operation = operation.to_owned();
-    server
-        .host
-        .call(Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session, logs: false })
-        .await
+    let call = Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session, logs: false };
+    let (mut running, mut chunks) = (server.host.start(call), 0);
+    while let Some(event) = running.next().await {
+        chunks += u64::from(matches!(event, Event::Chunk { .. }));
+    }
+    Ok((running.outcome().await?, chunks))
 }
 
 /// The path's last three parts. Names need no escapes, so none are undone.

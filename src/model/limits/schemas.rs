@@ -22,6 +22,9 @@ pub const SCHEMA_VIOLATION_BYTES_MAX: usize = 1 << 10;
 /// Schemas that may be at work inside each other at once: each takes a few hundred bytes of a thread's stack.
 pub const SCHEMA_CHAIN_MAX: usize = 1_024;
 
+/// Parts of a schema that are looked at for one value of a document, to find where it says `integer`.
+pub const SCHEMA_PLACES_MAX: usize = 64;
+
 /// Nodes of one schema, each counted as often as compiling meets it.
 pub const SCHEMA_NODES_MAX: u64 = 64 << 10;
 

@@ -8,7 +8,7 @@ use std::{
 use hob::model::Code;
 use serde_json::json;
 
-use super::rig::{Rig, Signed, processes_of, signal};
+use super::rig::{Rig, Signed, processes_of, run, signal};
 use super::served::{Serving, ask};
 
 const ECHO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/echo");
@@ -45,7 +45,70 @@ fn a_call_prints_one_json_document_on_stdout_and_nothing_else_there() {
     let lines: Vec<serde_json::Value> = rig.hob(&words).well().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let chunk = |index: u32| json!({ "chunk": { "index": index, "text": "a" } });
     assert_eq!(lines, [chunk(0), chunk(1), chunk(2), json!({ "count": 3 })]);
-    assert_eq!(rig.hob(&words[..4]).json(), json!({ "count": 3 }));
+    let ran = rig.hob(&words[..4]);
+    assert_eq!(ran.json(), json!({ "count": 3 }));
+    assert!(ran.stderr.contains("3 chunks of the result were not printed"), "{ran:#?}");
+    assert_eq!(rig.hob(&[&words[..4], &["--json"]].concat()).json()["chunks_left"], json!(3));
+}
+
+/// Gives back what came, in the order in which its keys came, as a chunk and as its result.
+const SAME: &str = "
+class Subject:
+    def run(self, input):
+        yield input
+        return input
+";
+
+/// A folder whose `run` streams, with this schema of its input and output.
+fn same(rig: &Rig, schema: &str) -> String {
+    let recipe = rig.recipe("lab/same", SAME, "python = \">=3.9\"");
+    let manifest = recipe.join("recipe.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap().replace("put = {}", &format!("put = {schema}"));
+    std::fs::write(manifest, text + "streaming = true\n").unwrap();
+    recipe.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn keys_keep_their_order_and_numbers_their_kind_and_their_last_bit() {
+    let rig = Rig::new();
+    let recipe = same(&rig, "{ type = \"object\", properties = { n = { type = \"integer\" }, x = { type = \"number\" } } }");
+    let numbers = "[18446744073709551615,-9223372036854775808,9007199254740993,0.1,-0.0,5e-324,1.7976931348623157e+308,1.0,1,true]";
+    let given = format!(r#"{{"zebra":1,"ant":{{"b":{numbers},"a":null}},"n":2.0,"x":2.0}}"#);
+    let wanted = given.replace(r#""n":2.0"#, r#""n":2"#);
+    let printed = rig.hob(&["call", &recipe, "run", &given, "--stream"]);
+    assert_eq!(printed.well(), format!("{{\"chunk\":{wanted}}}\n{wanted}"));
+    let whole = rig.hob(&["call", &recipe, "run", &given, "--json", "--stream"]);
+    assert!(whole.well().lines().last().unwrap().starts_with(&format!("{{\"output\":{wanted},\"")), "{whole:#?}");
+    for past in ["1e400", "18446744073709551616", "-9223372036854775809"] {
+        rig.hob(&["call", &recipe, "run", &format!("{{\"x\":{past}}}")]).refused(Code::InvalidJson, &["input"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_written_to_standard_output_is_said() {
+    let rig = Rig::new();
+    let recipe = same(&rig, "{}");
+    let commands: [&[&str]; 7] = [
+        &["call", &recipe, "run", "[1]"],
+        &["call", &recipe, "run", "[1]", "--json"],
+        &["call", &recipe, "run", "[1]", "--stream"],
+        &["list"],
+        &["show", &recipe],
+        &["remote", "list", "--json"],
+        &["--help"],
+    ];
+    for words in commands {
+        let mut command = rig.command(words);
+        command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let ran = run(command, b"");
+        ran.refused(Code::DiskFull, &["writing to standard output"]);
+    }
+    // Whoever stops reading has what was wanted.
+    let mut command = rig.command(&["show", &recipe]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer);
+    assert_eq!(run(command, b"").exit, Some(0));
 }
 
 /// Tells how far it is in two ways, and gives a chunk in between.

@@ -187,6 +187,9 @@ fn over_tcp_nothing_is_told_without_the_token() {
     assert_eq!(tcp(&format!("GET /v1/health{with}"), "").status, 200);
     let answer = tcp(&format!("POST /v1/recipes/hob/echo/echo{with}"), r#"{"text": "four"}"#);
     assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"length":4}"#));
+    let answer = tcp(&format!("POST /v1/recipes/hob/echo/repeat{with}"), r#"{"text": "a", "count": 3}"#);
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"count":3}"#));
+    assert!(answer.head.contains("x-hob-chunks-left: 3"), "{answer:?}");
     // Made once, and shown to nobody.
     let mut serving = serving;
     serving.end(Signal::TERM, 10);

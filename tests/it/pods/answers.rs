@@ -97,7 +97,7 @@ async fn a_callback_gets_progress_in_types_and_all_chunks_before_the_outcome() {
     // The callback is gone, and with it the sender: all that it was given is here.
     let events: Vec<Event> = received.iter().collect();
     let chunks: Vec<_> =
-        events.iter().filter_map(|event| if let Event::Chunk { data, .. } = event { Some(data.clone()) } else { None }).collect();
+        events.iter().filter_map(|event| if let Event::Chunk { data, .. } = event { Some(data.value().clone()) } else { None }).collect();
     assert_eq!(chunks, [0, 1, 2, 3, 4]);
     let reports: Vec<_> = events.iter().filter_map(Event::report).collect();
     assert_eq!(reports.len(), 5);
@@ -267,7 +267,7 @@ async fn none_is_an_answer_and_a_chunk() {
     let rig = Rig::new().await;
     let recipe = rig.python("none", "class Subject:\n    def run(self, input):\n        yield None\n", true);
     let mut running = rig.host.start(call(&recipe, json!(null)));
-    assert_eq!(running.next().await, Some(Event::Chunk { data: json!(null), blobs: vec![] }));
+    assert_eq!(running.next().await, Some(Event::Chunk { data: json!(null).into(), blobs: vec![] }));
     assert_eq!(running.outcome().await.unwrap().output.value(), &json!(null));
     rig.host.shutdown().await;
 }

@@ -161,7 +161,7 @@ async fn what_its_caller_has_a_part_of_is_not_run_again() {
     let mut chunks = Vec::new();
     while let Some(event) = running.next().await {
         if let hob::model::Event::Chunk { data, .. } = event {
-            chunks.push(data);
+            chunks.push(data.into_value());
         }
     }
     let fault = running.outcome().await.unwrap_err();
