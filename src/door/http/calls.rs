@@ -152,7 +152,7 @@ async fn step(mut running: Box<Running>, audience: Audience) -> Step {
 }
 
 async fn last_line(outcome: Result<Outcome, Fault>, audience: Audience) -> Vec<u8> {
-    let size = outcome.as_ref().map_or(0, |outcome| outcome.output.text().len() as u64 + size(&outcome.blobs));
+    let size = outcome.as_ref().map_or(0, |outcome| size(&outcome.blobs).saturating_add(outcome.output.text().len() as u64));
     let told = audience.clone();
     match written(size, move || Ok(lines::last_line(&outcome, |fault| audience.told(fault)))).await {
         Ok(line) => line,
