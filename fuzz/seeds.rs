@@ -281,7 +281,8 @@ fn words() {
     put("glue_fault", "empty", "");
     let input = Document::parse("{\"text\": \"hello\", \"n\": [1e2, -3]}", "input").unwrap();
     let blob = Blob::new("audio", "audio/wav", vec![0, 10, 255]);
-    let call = CallBody::of("hob/echo", "echo", &input, std::slice::from_ref(&blob)).unwrap();
+    let mut call = CallBody::of("hob/echo", "echo", &input).unwrap();
+    call.carry(std::slice::from_ref(&blob), None).unwrap();
     put("call_lines", "call", serde_json::to_vec(&call).unwrap());
     put(
         "call_lines",
@@ -291,12 +292,12 @@ fn words() {
     let outcome =
         Outcome { output: input, blobs: vec![blob], recipe: "hob/echo".into(), version: "0.1.0".into(), unsigned: false, wall_ms: 1.5 };
     let lines = [
-        event_line(&Event::Progress { data: json!({ "done": 1 }) }).unwrap(),
-        event_line(&Event::Chunk { data: json!("a").into(), blobs: outcome.blobs.clone() }).unwrap(),
-        event_line(&Event::Log { level: "info".into(), message: "two\nlines".into() }).unwrap(),
+        event_line(&Event::Progress { data: json!({ "done": 1 }) }, None).unwrap(),
+        event_line(&Event::Chunk { data: json!("a").into(), blobs: outcome.blobs.clone() }, None).unwrap(),
+        event_line(&Event::Log { level: "info".into(), message: "two\nlines".into() }, None).unwrap(),
         b"\n".to_vec(),
-        last_line(&Ok(outcome), |fault| fault),
+        last_line(&Ok(outcome), |fault| fault, None),
     ];
     put("call_lines", "answer", lines.concat());
-    put("call_lines", "fault", last_line(&Err(Fault::new(Code::Overloaded, "full").hint("wait").with("n", 1)), |fault| fault));
+    put("call_lines", "fault", last_line(&Err(Fault::new(Code::Overloaded, "full").hint("wait").with("n", 1)), |fault| fault, None));
 }

@@ -23,7 +23,7 @@
 //!
 //! | layer | look here first |
 //! |---|---|
-//! | [`door`] | `cli.rs`: a function per command; `words.rs`: what may be said; `print.rs`: the one place that prints; `serve.rs`, `accept.rs`, `http/`, `ending.rs`: a server, from its start to its end; `client.rs`: the command line's way to one |
+//! | [`door`] | `cli.rs`: a function per command; `words.rs`: what may be said; `print.rs`: the one place that prints; `serve.rs`, `accept.rs`, `http/`, `ending.rs`: a server, from its start to its end; `client.rs`: the command line's way to one; `handing.rs`: files beside the bytes of a Unix socket |
 //! | [`host`] | `run.rs`: a call; `lease.rs`: glue meets pod; `catalogue.rs`: which recipe; `pods.rs`: what runs; `zygotes.rs`: which pods are forked; `caches.rs`: what libraries keep for the next pod; `doctor.rs`: what this machine can do; `install.rs`: the shelf's changes; `compiler.rs`: the process that compiles glue; `grants.rs`: what a recipe may do |
 //! | [`author`] | `build.rs`, `script.rs`, `pack.rs`, `publish.rs`: from a folder to a signed bundle; `repository.rs`, `keys.rs`, `signed.rs`: a repository and its roles |
 //! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`, `building.rs`, `inert.rs`: Python by `uv`, and what its packages may be; `home.rs`: whether a home is to be believed; `fetching.rs`, `origin.rs`, `sources.rs`: models from where their recipes say; `model_folder.rs`: the one folder in which pods find them |

@@ -31,7 +31,7 @@ fn body(bytes: &[u8]) {
     let text = call.input.get().to_owned();
     assert_eq!(again.input.get(), text);
     let name: hob::model::RecipeRef = "a/b".parse().expect("a name");
-    match (call.call(name.clone()), again.call(name)) {
+    match (call.call(name.clone(), Default::default()), again.call(name, Default::default())) {
         (Ok(call), Ok(again)) => {
             assert_eq!(
                 (&call.operation, call.deadline_ms, call.priority, call.one_shot),
@@ -65,7 +65,7 @@ fn answer(bytes: &[u8]) {
     assert_eq!(read(1), found);
     assert!(found.iter().all(|line| !line.is_empty() && !line.contains(&b'\n')));
     for line in found {
-        match Line::parse(&line) {
+        match Line::parse(&line, &mut Default::default()) {
             Err(fault) => assert!([Code::Internal, Code::Usage, Code::InvalidJson, Code::TooLarge].contains(&fault.code), "{fault}"),
             Ok(Some(Line::Event(event))) => assert!(reads_as_event(&event)),
             Ok(_) => {}
@@ -83,9 +83,9 @@ fn told(text: &str) {
     }
     let outcome =
         Outcome { output: document, blobs: Vec::new(), recipe: "a/b".into(), version: "1.0.0".into(), unsigned: false, wall_ms: 1.5 };
-    let line = last_line(&Ok(outcome.clone()), |fault| fault);
+    let line = last_line(&Ok(outcome.clone()), |fault| fault, None);
     assert!(line.ends_with(b"\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
-    match Line::parse(&line[..line.len() - 1]) {
+    match Line::parse(&line[..line.len() - 1], &mut Default::default()) {
         Ok(Some(Line::Last(read))) => assert_eq!(read.expect("an outcome").output.value(), outcome.output.value()),
         other => panic!("what a server writes is not read: {other:?}"),
     }
@@ -93,9 +93,9 @@ fn told(text: &str) {
 
 /// Whether an event that is written is one line and is read as an event of its kind.
 fn reads_as_event(event: &Event) -> bool {
-    let line = event_line(event).expect("no blobs that no line can hold");
+    let line = event_line(event, None).expect("no blobs that no line can hold");
     assert!(line.ends_with(b"\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
-    match (Line::parse(&line[..line.len() - 1]), event) {
+    match (Line::parse(&line[..line.len() - 1], &mut Default::default()), event) {
         (Ok(Some(Line::Event(Event::Log { message, .. }))), Event::Log { message: wanted, .. }) => message == *wanted,
         (Ok(Some(Line::Event(Event::Progress { .. }))), Event::Progress { .. }) => true,
         (Ok(Some(Line::Event(Event::Chunk { .. }))), Event::Chunk { .. }) => true,

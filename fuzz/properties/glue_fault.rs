@@ -48,8 +48,8 @@ fn sound(fault: &Fault, code: &str) {
     // A control character is six bytes in JSON, and so is the word that goes into `detail`.
     assert!(fault.detail.to_string().len() <= 6 * (limits::FAULT_DETAIL_BYTES_MAX + limits::FAULT_MESSAGE_BYTES_MAX));
 
-    let line = last_line(&Err(fault.clone()), |fault| fault);
-    let read = match Line::parse(&line[..line.len() - 1]) {
+    let line = last_line(&Err(fault.clone()), |fault| fault, None);
+    let read = match Line::parse(&line[..line.len() - 1], &mut Default::default()) {
         Ok(Some(Line::Last(read))) => *read,
         other => panic!("what a server writes of a fault is not read: {other:?}"),
     };

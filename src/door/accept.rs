@@ -8,18 +8,23 @@ use std::{
 
 use tokio::{
     net::{TcpListener, UnixListener},
+    sync::Semaphore,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::http::{
-    connection::{Way, closed},
-    room::Room,
+use super::{
+    handing::{Carrier, Files},
+    http::{
+        connection::{Way, closed},
+        room::Room,
+    },
 };
 use crate::model::{ServeRules, limits};
 
 /// A way in.
 pub enum Listener {
-    Unix(UnixListener),
+    /// With the room for files that are handed over it.
+    Unix(UnixListener, Arc<Semaphore>),
     /// With the rules that say which addresses are proxies.
     Tcp(TcpListener, Arc<RwLock<ServeRules>>),
 }
@@ -56,15 +61,24 @@ pub async fn accept(listener: Listener, way: Way, room: Arc<Room>) {
 /// Takes one connection. Dropped between two, nothing is lost. `row`: how many were taken without a turn for others.
 async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut usize) {
     let taken = match listener {
-        Listener::Unix(unix) => unix.accept().await.map(|(stream, _)| {
+        Listener::Unix(unix, files) => unix.accept().await.map(|(stream, _)| {
             let (way, seat) = (way.clone(), room.enter(None));
-            tokio::spawn(way.serve(stream, seat));
+            // Should the socket's mode ever let somebody else in, nothing is taken of them but bytes.
+            let own = rustix::process::geteuid().as_raw();
+            let is_own = stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0);
+            match is_own {
+                true => {
+                    let files = Files::within(files.clone());
+                    tokio::spawn(way.serve(Carrier::new(stream, files.clone()), seat, Some(files)));
+                }
+                false => drop(tokio::spawn(way.serve(stream, seat, None))),
+            }
         }),
         Listener::Tcp(tcp, _) => tcp.accept().await.map(|(stream, peer)| {
             // An answer is one write: waiting for more of it would only be waiting.
             let _ = stream.set_nodelay(true);
             let (way, seat) = (way.clone(), room.enter(listener.counted(peer.ip())));
-            tokio::spawn(way.serve(stream, seat));
+            tokio::spawn(way.serve(stream, seat, None));
         }),
     };
     match taken {

@@ -78,14 +78,8 @@ async fn begin(server: Option<Client>, host: Option<&Host>, words: &CallWords, t
     if let Some(server) = server {
         let input = Document::parse(text, "input")?;
         let session = words.session.clone();
-        let body = CallBody {
-            deadline_ms,
-            priority,
-            session,
-            logs: words.logs,
-            ..CallBody::of(&words.recipe, &words.operation, &input, &blobs()?)?
-        };
-        return Ok(Under::There(server.call(&body).await?));
+        let body = CallBody { deadline_ms, priority, session, logs: words.logs, ..CallBody::of(&words.recipe, &words.operation, &input)? };
+        return Ok(Under::There(server.call(body, &blobs()?).await?));
     }
     let Some(host) = host else { return Err(Fault::new(Code::Internal, "a call has neither a server nor a host")) };
     let recipe = host.resolve(&words.recipe).await?;

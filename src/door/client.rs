@@ -4,6 +4,8 @@
 //! server that cannot be connected to has seen nothing, and only then may a call be run elsewhere. Nothing is sent twice.
 
 use std::{
+    collections::VecDeque,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     pin::Pin,
     time::Duration,
@@ -11,7 +13,7 @@ use std::{
 
 use axum::{
     body::{Body, Bytes},
-    http::{Method, Request, Response, header},
+    http::{Method, Request, Response, StatusCode, header},
 };
 use futures_core::Stream;
 use hyper::{body::Incoming, client::conn::http1};
@@ -20,10 +22,11 @@ use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    lines::{CallBody, Line, Lines},
+    handing::{Carrier, FILES, Files},
+    lines::{self, CallBody, Line, Lines},
     socket,
 };
-use crate::model::{Code, Event, Fault, Home, Outcome, limits};
+use crate::model::{Blob, Code, Event, Fault, Home, Outcome, limits};
 
 /// A connection to the running server of a home.
 pub struct Client {
@@ -77,15 +80,12 @@ impl Client {
     async fn within<T: DeserializeOwned>(self, method: Method, path: &str, wait_ms: u64) -> Result<T, Fault> {
         let place = self.place.clone();
         let asked = async {
-            let mut answer = Answer::of(self.send(method, path, Body::empty()).await?).await?;
-            let bytes = answer.rest().await?;
+            let (mut line, _) = self.open().await?;
+            let bytes = read(line.send(method, path, Body::empty(), None).await?).await?;
             serde_json::from_slice(&bytes)
                 .map_err(|error| Fault::new(Code::Internal, format!("the server's answer to {path} cannot be read: {error}")))
         };
-        match timeout(Duration::from_millis(wait_ms), asked).await {
-            Ok(answer) => answer,
-            Err(_) => Err(silent(wait_ms, &place).await),
-        }
+        within(wait_ms, &place, asked).await
     }
 
     /// Has something done that may take as long as a checkpoint does.
@@ -95,36 +95,89 @@ impl Client {
         self.within(Method::POST, path, limits::CHECKPOINT_WAIT_MS + limits::SHUTDOWN_MS + limits::SERVE_LOOK_MS).await
     }
 
-    /// Begins a call. Dropping what comes back hangs up, which cancels the call down to the worker.
+    /// Begins a call with these blobs: large ones are handed over as files. Dropping what comes back hangs up, which cancels the call down to
+    /// the worker.
     ///
-    /// Errors: `too_large` before anything is sent; the server's own; `io`, `deadline`.
-    pub async fn call(self, call: &CallBody) -> Result<Calling, Fault> {
-        let body = serde_json::to_vec(call).map_err(|error| Fault::new(Code::Internal, format!("a call cannot be written: {error}")))?;
-        if body.len() > limits::SERVE_CALL_BYTES_MAX {
-            let fault = Fault::new(
-                Code::TooLarge,
-                format!("the call is {} bytes with its blobs in base64; the server takes {}", body.len(), limits::SERVE_CALL_BYTES_MAX),
-            );
-            return Err(fault.hint("`hob call --one-shot` carries larger blobs, in a host of its own"));
-        }
+    /// Errors: `too_large` before the call is sent; the server's own; `io`, `deadline`.
+    pub async fn call(self, mut call: CallBody, blobs: &[Blob]) -> Result<Calling, Fault> {
         let place = self.place.clone();
-        let answered = async { Answer::of(self.send(Method::POST, "/v1/calls", body.into()).await?).await };
-        let answer = match timeout(Duration::from_millis(limits::SERVE_SILENCE_MS), answered).await {
-            Ok(answer) => answer?,
-            Err(_) => return Err(silent(limits::SERVE_SILENCE_MS, &place).await),
+        let (mut line, files) = self.open().await?;
+        let mut handed = Vec::new();
+        let takes = match blobs.iter().any(lines::is_large) {
+            // A server of an older version would not know what is meant.
+            true => within(limits::SERVE_LOOK_MS, &place, line.takes_files()).await?,
+            false => true,
         };
-        Ok(Calling { answer, lines: Lines::default(), outcome: None, place })
+        call.carry(blobs, takes.then_some(&mut handed)).map_err(|fault| if takes { fault } else { older(fault) })?;
+        let body = serde_json::to_vec(&call).map_err(|error| Fault::new(Code::Internal, format!("a call cannot be written: {error}")))?;
+        if body.len() > limits::SERVE_CALL_BYTES_MAX {
+            let text =
+                format!("the call is {} bytes with its blobs in base64; the server takes {}", body.len(), limits::SERVE_CALL_BYTES_MAX);
+            let fault = Fault::new(Code::TooLarge, text);
+            return Err(if takes { fault } else { older(fault) });
+        }
+        let count = handed.len();
+        files.send(handed.into_iter().map(Into::into));
+        let answered = async { Answer::of(line.send(Method::POST, "/v1/calls", body.into(), Some(count)).await?, Some(line)).await };
+        let answer = within(limits::SERVE_SILENCE_MS, &place, answered).await?;
+        Ok(Calling { answer, lines: Lines::default(), files, handed: VecDeque::new(), outcome: None, place })
     }
 
-    async fn send(self, method: Method, path: &str, body: Body) -> Result<(Response<Incoming>, http1::SendRequest<Body>), Fault> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(self.stream)).await.map_err(gone)?;
+    async fn open(self) -> Result<(Conversation, Files), Fault> {
+        let files = Files::default();
+        let carrier = Carrier::new(self.stream, files.clone());
+        let (sender, connection) = http1::handshake(TokioIo::new(carrier)).await.map_err(gone)?;
         // It ends when the answer was read, or when sender and answer are dropped.
         tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(path).header(header::HOST, "hob").body(body);
-        let request = request.map_err(|error| Fault::new(Code::Usage, format!("`{path}` cannot be asked for: {error}")))?;
-        let response = sender.send_request(request).await.map_err(gone)?;
-        Ok((response, sender))
+        Ok((Conversation { sender }, files))
     }
+}
+
+/// A connection over which requests go, one after the other.
+struct Conversation {
+    sender: http1::SendRequest<Body>,
+}
+
+impl Conversation {
+    /// Whether files can be handed over.
+    async fn takes_files(&mut self) -> Result<bool, Fault> {
+        #[derive(serde::Deserialize)]
+        struct Bounds {
+            files: usize,
+        }
+        let response = self.send(Method::GET, "/v1/calls", Body::empty(), None).await?;
+        // A version that has no such route says so.
+        let is_older = response.status() == StatusCode::METHOD_NOT_ALLOWED;
+        match read(response).await {
+            Ok(text) => Ok(serde_json::from_slice::<Bounds>(&text).is_ok_and(|bounds| bounds.files > 0)),
+            Err(_) if is_older => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// `files`: how many go with it, where files of the answer are taken.
+    async fn send(&mut self, method: Method, path: &str, body: Body, files: Option<usize>) -> Result<Response<Incoming>, Fault> {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "hob");
+        if let Some(files) = files {
+            request = request.header(FILES, files);
+        }
+        let request = request.body(body).map_err(|error| Fault::new(Code::Usage, format!("`{path}` cannot be asked for: {error}")))?;
+        self.sender.ready().await.map_err(gone)?;
+        self.sender.send_request(request).await.map_err(gone)
+    }
+}
+
+/// What a server answers in time.
+async fn within<T>(ms: u64, place: &Path, answered: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match timeout(Duration::from_millis(ms), answered).await {
+        Ok(answer) => answer,
+        Err(_) => Err(silent(ms, place).await),
+    }
+}
+
+/// What a server that takes no files does not take.
+fn older(fault: Fault) -> Fault {
+    fault.hint("the server that runs is of an older version: end it and start `hob serve` anew, and files are handed over; or `hob call --one-shot`")
 }
 
 fn gone(error: impl std::fmt::Display) -> Fault {
@@ -136,7 +189,8 @@ fn gone(error: impl std::fmt::Display) -> Fault {
 async fn silent(ms: u64, place: &Path) -> Fault {
     let asked = async {
         let client = Client { stream: socket::connect(place).await.ok()?, place: place.to_owned() };
-        let (answer, _sender) = client.send(Method::GET, "/livez", Body::empty()).await.ok()?;
+        let (mut line, _) = client.open().await.ok()?;
+        let answer = line.send(Method::GET, "/livez", Body::empty(), None).await.ok()?;
         answer.status().is_success().then_some(())
     };
     let lives = matches!(timeout(Duration::from_millis(limits::SERVE_LIVEZ_MS), asked).await, Ok(Some(())));
@@ -150,14 +204,19 @@ async fn silent(ms: u64, place: &Path) -> Fault {
 /// A response that is being read, and the connection that it comes over.
 struct Answer {
     body: axum::body::BodyDataStream,
-    _sender: http1::SendRequest<Body>,
+    _line: Option<Conversation>,
+}
+
+/// All of a good response; a bad one is the fault that it carries.
+async fn read(response: Response<Incoming>) -> Result<Vec<u8>, Fault> {
+    Answer::of(response, None).await?.rest().await
 }
 
 impl Answer {
     /// A good response; a bad one is the fault that it carries.
-    async fn of((response, sender): (Response<Incoming>, http1::SendRequest<Body>)) -> Result<Answer, Fault> {
+    async fn of(response: Response<Incoming>, line: Option<Conversation>) -> Result<Answer, Fault> {
         let status = response.status();
-        let mut answer = Answer { body: Body::new(response.into_body()).into_data_stream(), _sender: sender };
+        let mut answer = Answer { body: Body::new(response.into_body()).into_data_stream(), _line: line };
         if status.is_success() {
             return Ok(answer);
         }
@@ -192,6 +251,9 @@ impl Answer {
 pub struct Calling {
     answer: Answer,
     lines: Lines,
+    /// What comes beside the answer, and what came of it and was not spoken of yet.
+    files: Files,
+    handed: VecDeque<OwnedFd>,
     outcome: Option<Result<Outcome, Fault>>,
     place: PathBuf,
 }
@@ -218,7 +280,11 @@ impl Calling {
     async fn line(&mut self) -> Result<Line, Fault> {
         loop {
             while let Some(line) = self.lines.next() {
-                if let Some(line) = Line::parse(&line)? {
+                self.handed.extend(self.files.received()?.into_iter().map(|held| held.file));
+                if self.handed.len() > limits::HANDED_FILES_MAX {
+                    return Err(Fault::new(Code::Internal, "the server handed over files and did not say of what"));
+                }
+                if let Some(line) = Line::parse(&line, &mut self.handed)? {
                     return Ok(line);
                 }
             }

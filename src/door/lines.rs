@@ -2,12 +2,13 @@
 //!
 //! Apart from `http` and `client`, because it is what the two agree on.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::VecDeque, os::fd::OwnedFd};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
+use crate::host::blobs;
 use crate::model::{Blob, Call, Code, Document, Event, Fault, Outcome, Priority, RecipeRef, limits};
 
 /// The body of `POST /v1/calls`.
@@ -33,14 +34,18 @@ pub struct CallBody {
     pub blobs: Vec<BlobBody>,
 }
 
-/// Bytes beside a document, as JSON can hold them.
+/// Bytes beside a document: as JSON can hold them, or in a file that was handed over beside it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlobBody {
     pub name: String,
     #[serde(default = "octets")]
     pub media_type: String,
-    pub base64: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// So many bytes, from its first on, of the next file that came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
 }
 
 fn octets() -> String {
@@ -48,26 +53,59 @@ fn octets() -> String {
 }
 
 impl BlobBody {
+    /// With `files`, what is larger than a frame's blob goes there, in its order; else all of it is in base64.
+    ///
     /// Errors: `too_large` for what no line can hold; `io`.
-    fn all(blobs: &[Blob]) -> Result<Vec<BlobBody>, Fault> {
-        let (most, size) = (limits::GLUE_BLOB_BYTES_MAX as u64, blobs.iter().map(Blob::size).fold(0, u64::saturating_add));
+    fn all(blobs: &[Blob], mut files: Option<&mut Vec<OwnedFd>>) -> Result<Vec<BlobBody>, Fault> {
+        let by_files = files.is_some();
+        let within = blobs.iter().filter(|blob| !(by_files && is_large(blob)));
+        let (most, size) = (limits::GLUE_BLOB_BYTES_MAX as u64, within.map(Blob::size).fold(0, u64::saturating_add));
         if size > most {
             let text = format!("the blobs are {size} bytes; at most {most} go through a server in base64");
-            return Err(Fault::new(Code::TooLarge, text).hint("`hob call --one-shot` carries larger ones, in a host of its own"));
+            return Err(Fault::new(Code::TooLarge, text).hint(LARGER));
         }
         let body = |blob: &Blob| {
-            let bytes = blob.bytes(most)?;
-            Ok(BlobBody { name: blob.name.clone(), media_type: blob.media_type.clone(), base64: BASE64_STANDARD.encode(&bytes) })
+            let (mut base64, mut file_bytes) = (None, None);
+            match &mut files {
+                Some(files) if is_large(blob) => {
+                    files.push(blobs::to_open(blob)?);
+                    file_bytes = Some(blob.size());
+                }
+                _ => base64 = Some(BASE64_STANDARD.encode(&blob.bytes(most)?)),
+            }
+            Ok(BlobBody { name: blob.name.clone(), media_type: blob.media_type.clone(), base64, file_bytes })
         };
         blobs.iter().map(body).collect()
     }
 
-    fn blob(self) -> Result<Blob, Fault> {
-        let bytes = BASE64_STANDARD
-            .decode(&self.base64)
-            .map_err(|error| Fault::new(Code::Usage, format!("blob `{}` is not base64 with padding: {error}", self.name)))?;
-        Ok(Blob::new(self.name, self.media_type, bytes))
+    /// The blob, perhaps in the next of `files`.
+    fn blob(self, files: &mut VecDeque<OwnedFd>) -> Result<Blob, Fault> {
+        let wrong = |what: &str| Fault::new(Code::Usage, format!("blob `{}` {what}", self.name));
+        match (&self.base64, self.file_bytes) {
+            (Some(base64), None) => {
+                let bytes = BASE64_STANDARD.decode(base64).map_err(|error| wrong(&format!("is not base64 with padding: {error}")))?;
+                Ok(Blob::new(self.name, self.media_type, bytes))
+            }
+            (None, Some(bytes)) => {
+                let file = files.pop_front().ok_or_else(|| {
+                    wrong("is in a file that did not come").hint(
+                        "files are handed over the server's Unix socket with the request's first bytes, as many as `x-hob-files` says",
+                    )
+                })?;
+                blobs::from_open(self.name, self.media_type, file, bytes)
+            }
+            _ => Err(wrong("has `base64` and `file_bytes`, or neither: wanted one of them")),
+        }
     }
+}
+
+/// What a caller may do for whom the bound is too low.
+pub const LARGER: &str =
+    "on the server's machine `hob call` hands over files instead, of up to 8 GiB; `GET /v1/calls` tells the bounds of each way in";
+
+/// Whether a blob goes in a file, where files can be handed over.
+pub fn is_large(blob: &Blob) -> bool {
+    blob.size() > limits::BLOB_FRAME_BYTES_MAX as u64
 }
 
 impl CallBody {
@@ -78,14 +116,14 @@ impl CallBody {
         serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
             true => Fault::new(Code::Usage, format!("the body is not a call: {error}")).hint(
                 "wanted `{\"recipe\", \"operation\", \"input\"}` and perhaps `deadline_ms`, `priority`, `one_shot`, `session`, `logs`, \
-                 `blobs: [{\"name\", \"media_type\", \"base64\"}]`",
+                 `blobs: [{\"name\", \"media_type\", \"base64\"}]` (or \"file_bytes\" for one in a file)",
             ),
             false => Fault::new(Code::InvalidJson, format!("the body is not valid JSON: {error}")),
         })
     }
 
     /// A call on the operation's own deadline, in the words of its caller.
-    pub fn of(recipe: &str, operation: &str, input: &Document, blobs: &[Blob]) -> Result<CallBody, Fault> {
+    pub fn of(recipe: &str, operation: &str, input: &Document) -> Result<CallBody, Fault> {
         Ok(CallBody {
             recipe: recipe.to_owned(),
             operation: operation.to_owned(),
@@ -95,19 +133,32 @@ impl CallBody {
             one_shot: false,
             session: None,
             logs: false,
-            blobs: BlobBody::all(blobs)?,
+            blobs: Vec::new(),
         })
     }
 
-    /// The call, of the recipe that its word was found to mean.
+    /// Has it carry these blobs; the large ones in files, where `files` can be handed over.
     ///
-    /// Errors: `invalid_json`, `too_large`, `usage`.
-    pub fn call(self, recipe: RecipeRef) -> Result<Call, Fault> {
+    /// Errors: `too_large` for what no line can hold; `io`.
+    pub fn carry(&mut self, blobs: &[Blob], files: Option<&mut Vec<OwnedFd>>) -> Result<(), Fault> {
+        self.blobs = BlobBody::all(blobs, files)?;
+        Ok(())
+    }
+
+    /// The call, of the recipe that its word was found to mean, with the files that were handed over for it.
+    ///
+    /// Errors: `invalid_json`, `too_large`, `usage`, `io`.
+    pub fn call(self, recipe: RecipeRef, mut files: VecDeque<OwnedFd>) -> Result<Call, Fault> {
+        let blobs = self.blobs.into_iter().map(|blob| blob.blob(&mut files)).collect::<Result<_, _>>()?;
+        if !files.is_empty() {
+            let text = format!("{} of the files that came are of no blob", files.len());
+            return Err(Fault::new(Code::Usage, text).hint("each blob with `file_bytes` takes the next file, in their order"));
+        }
         Ok(Call {
             recipe,
             operation: self.operation,
             input: Document::passing(String::from(Box::<str>::from(self.input)), "input")?,
-            blobs: self.blobs.into_iter().map(BlobBody::blob).collect::<Result<_, _>>()?,
+            blobs,
             deadline_ms: self.deadline_ms,
             priority: self.priority,
             one_shot: self.one_shot,
@@ -168,14 +219,14 @@ impl Written<'_> {
     }
 }
 
-/// The line that tells of an event.
+/// The line that tells of an event. `files` takes what goes beside it, where its reader takes files.
 ///
 /// Errors: `too_large` for blobs that no line can hold; `io`.
-pub fn event_line(event: &Event) -> Result<Vec<u8>, Fault> {
+pub fn event_line(event: &Event, files: Option<&mut Vec<OwnedFd>>) -> Result<Vec<u8>, Fault> {
     let written = match event {
         Event::Progress { data } => Written::Progress { data },
         Event::Chunk { data, blobs } => {
-            return Ok(Written::Chunk { data: raw(&one_line(data.text()))?, blobs: BlobBody::all(blobs)? }.line());
+            return Ok(Written::Chunk { data: raw(&one_line(data.text()))?, blobs: BlobBody::all(blobs, files)? }.line());
         }
         Event::Log { level, message } => Written::Log { level, message },
         Event::Printed { text } => Written::Printed { text },
@@ -183,15 +234,15 @@ pub fn event_line(event: &Event) -> Result<Vec<u8>, Fault> {
     Ok(written.line())
 }
 
-/// The last line of an answer. `told` says what its reader is told of a fault.
-pub fn last_line(outcome: &Result<Outcome, Fault>, told: impl FnOnce(Value) -> Value) -> Vec<u8> {
+/// The last line of an answer. `told` says what its reader is told of a fault; `files`: as of [`event_line`].
+pub fn last_line(outcome: &Result<Outcome, Fault>, told: impl FnOnce(Value) -> Value, files: Option<&mut Vec<OwnedFd>>) -> Vec<u8> {
     let fault_line = |fault: &Fault| format!("{}\n", told(json!({ "event": "fault", "fault": fault }))).into_bytes();
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(fault) => return fault_line(fault),
     };
     let text = one_line(outcome.output.text());
-    match raw(&text).and_then(|output| Ok((output, BlobBody::all(&outcome.blobs)?))) {
+    match raw(&text).and_then(|output| Ok((output, BlobBody::all(&outcome.blobs, files)?))) {
         Ok((output, blobs)) => Written::Outcome {
             output,
             blobs,
@@ -245,13 +296,13 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<B
 }
 
 impl Line {
-    /// Reads a line; `None` for an event that this version does not know.
+    /// Reads a line, with the files that came and were not taken yet; `None` for an event that this version does not know.
     ///
-    /// Errors: `internal` for what no server of this protocol writes.
-    pub fn parse(line: &[u8]) -> Result<Option<Line>, Fault> {
+    /// Errors: `internal` for what no server of this protocol writes; as [`blobs::from_open`] for what is no such file.
+    pub fn parse(line: &[u8], files: &mut VecDeque<OwnedFd>) -> Result<Option<Line>, Fault> {
         let wrong = |what: String| Fault::new(Code::Internal, format!("the server's answer cannot be read: {what}"));
         let read: Read = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
-        let blobs = read.blobs.into_iter().map(BlobBody::blob).collect::<Result<Vec<_>, _>>()?;
+        let blobs = read.blobs.into_iter().map(|blob| blob.blob(files)).collect::<Result<Vec<_>, _>>()?;
         let data = read.data.map_or_else(|| "null".to_owned(), |data| String::from(Box::<str>::from(data)));
         let data = Document::unread(data, "data").map_err(|fault| wrong(fault.message))?;
         Ok(Some(match (read.event.as_str(), read.output, read.fault) {
@@ -338,20 +389,20 @@ mod tests {
         ];
         let mut lines = Lines::default();
         for event in &events {
-            lines.push(&event_line(event).unwrap()).unwrap();
+            lines.push(&event_line(event, None).unwrap()).unwrap();
         }
         lines.push(b"\n\n").unwrap();
         // The text of the output is kept, 1e2 is not made 100.0; line breaks between its tokens would cut the line.
-        lines.push(&last_line(&Ok(outcome("{\"n\":\n 1e2}")), |fault| fault)).unwrap();
+        lines.push(&last_line(&Ok(outcome("{\"n\":\n 1e2}")), |fault| fault, None)).unwrap();
         let fault = Fault::new(Code::Overloaded, "full").hint("wait");
-        lines.push(&last_line(&Err(fault.clone()), |fault| fault)).unwrap();
+        lines.push(&last_line(&Err(fault.clone()), |fault| fault, None)).unwrap();
         for event in events {
-            let Some(Line::Event(read)) = Line::parse(&lines.next().unwrap()).unwrap() else { panic!("no event") };
+            let Some(Line::Event(read)) = Line::parse(&lines.next().unwrap(), &mut VecDeque::new()).unwrap() else { panic!("no event") };
             assert_eq!(read, event);
         }
-        let Some(Line::Last(read)) = Line::parse(&lines.next().unwrap()).unwrap() else { panic!("no end") };
+        let Some(Line::Last(read)) = Line::parse(&lines.next().unwrap(), &mut VecDeque::new()).unwrap() else { panic!("no end") };
         assert_eq!(read.unwrap(), outcome("{\"n\":  1e2}"));
-        let Some(Line::Last(read)) = Line::parse(&lines.next().unwrap()).unwrap() else { panic!("no end") };
+        let Some(Line::Last(read)) = Line::parse(&lines.next().unwrap(), &mut VecDeque::new()).unwrap() else { panic!("no end") };
         assert_eq!(read.unwrap_err(), fault);
         assert_eq!(lines.next(), None);
     }
@@ -361,12 +412,12 @@ mod tests {
         let text = format!("{}{}", "[".repeat(127), "]".repeat(127));
         let data = Document::parse(text.clone(), "data").unwrap();
         for event in [Event::Progress { data: data.value().clone() }, Event::Chunk { data, blobs: Vec::new() }] {
-            let line = event_line(&event).unwrap();
-            let Some(Line::Event(read)) = Line::parse(&line[..line.len() - 1]).unwrap() else { panic!("no event") };
+            let line = event_line(&event, None).unwrap();
+            let Some(Line::Event(read)) = Line::parse(&line[..line.len() - 1], &mut VecDeque::new()).unwrap() else { panic!("no event") };
             assert_eq!(read, event);
         }
-        let line = last_line(&Ok(outcome(&text)), |fault| fault);
-        let Some(Line::Last(read)) = Line::parse(&line[..line.len() - 1]).unwrap() else { panic!("no end") };
+        let line = last_line(&Ok(outcome(&text)), |fault| fault, None);
+        let Some(Line::Last(read)) = Line::parse(&line[..line.len() - 1], &mut VecDeque::new()).unwrap() else { panic!("no end") };
         assert_eq!(read.unwrap(), outcome(&text));
     }
 
@@ -392,7 +443,7 @@ mod tests {
         ] {
             assert_eq!(CallBody::parse(body.as_bytes()).unwrap_err().code, code, "{body}");
         }
-        let read = |body: &str| CallBody::parse(body.as_bytes()).unwrap().call("a/b".parse().unwrap());
+        let read = |body: &str| CallBody::parse(body.as_bytes()).unwrap().call("a/b".parse().unwrap(), VecDeque::new());
         let call = read(r#"{"recipe":"a/b","operation":"c","input": {"x":1e2},"blobs":[{"name":"b","base64":"AAo="}]}"#).unwrap();
         assert_eq!((call.input.text(), &call.blobs[0].in_memory().unwrap()[..]), (r#"{"x":1e2}"#, &[0, 10][..]));
         let wrong = r#"{"recipe":"a/b","operation":"c","input":1,"blobs":[{"name":"b","base64":"?"}]}"#;

@@ -11,6 +11,7 @@ mod compile_glue;
 mod doctor;
 mod ending;
 mod granting;
+mod handing;
 mod http;
 mod lines;
 mod looking;

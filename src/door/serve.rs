@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
 };
@@ -48,10 +48,13 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
     let rules = Arc::new(RwLock::new(host.serve_rules()?));
     let mut files = Vec::new();
     let mut doors = Vec::new();
+    let count = open_files();
+    let handed = (count as usize * limits::SERVE_FILES_IN_PERCENT / 100).min(limits::SERVE_FILES_IN_MAX);
+    let handed = Arc::new(Semaphore::new(handed));
     for path in [Some(home.socket()), unix.map(Path::to_owned)].into_iter().flatten() {
         let listening = socket::listen(&path).await?;
         files.push(listening.file);
-        doors.push((Listener::Unix(listening.listener), Entry::Own));
+        doors.push((Listener::Unix(listening.listener, handed.clone()), Entry::Own));
     }
     let (mut address, mut terms) = (None, None);
     if let Some(wanted) = listen {
@@ -67,7 +70,7 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
     let routes = http::routes(Arc::new(http::Server::new(host.clone(), closing.clone())));
     let mut loops = JoinSet::new();
     let mut rooms = Vec::new();
-    let bounds = Bounds::of(open_files(), doors.len());
+    let bounds = Bounds::of(count, doors.len());
     for (listener, entry) in doors {
         let way = Way { routes: routes.clone(), entry, closing: closing.clone(), patience: Patience::default() };
         let room = Room::new(bounds);

@@ -5,7 +5,10 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::{FileExt, MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt, FileTypeExt, MetadataExt},
+    },
     path::Path,
     sync::Arc,
 };
@@ -43,6 +46,55 @@ pub fn from_file(name: impl Into<String>, media_type: impl Into<String>, path: &
     );
     blob.check()?;
     Ok(blob)
+}
+
+/// The first `bytes` of a file that another process opened and handed over; they are read when they are wanted, as those of [`from_file`].
+///
+/// Errors: `usage` for what is no plain file that is open to be read; `io`, also when it has fewer bytes; `too_large`.
+pub fn from_open(name: impl Into<String>, media_type: impl Into<String>, file: OwnedFd, bytes: u64) -> Result<Blob, Fault> {
+    let name = name.into();
+    let failed = |error: io::Error| Fault::io(format!("looking at the file of the blob `{name}`"), &error);
+    let flags = rustix::fs::fcntl_getfl(&file).map_err(|error| failed(error.into()))?;
+    let file = File::from(file);
+    let metadata = file.metadata().map_err(failed)?;
+    let kind = metadata.file_type();
+    let found = match flags & OFlags::ACCMODE {
+        _ if kind.is_dir() => Some("a folder"),
+        _ if kind.is_fifo() => Some("a pipe"),
+        _ if kind.is_socket() => Some("a socket"),
+        _ if kind.is_symlink() => Some("a link"),
+        _ if !kind.is_file() => Some("a device or what the kernel has instead of a file"),
+        _ if flags.contains(OFlags::PATH) => Some("open as a place alone (`O_PATH`)"),
+        OFlags::RDONLY | OFlags::RDWR => None,
+        _ => Some("not open to be read"),
+    };
+    if let Some(found) = found {
+        let text = format!("what was handed over for the blob `{name}` is {found}; wanted a plain file that is open to be read");
+        return Err(Fault::new(Code::Usage, text).hint("read what is no file to its end, and hand over a file with its bytes"));
+    }
+    if metadata.len() < bytes {
+        let text = format!("the file of the blob `{name}` has {} bytes; {bytes} were announced: it was cut meanwhile", metadata.len());
+        return Err(Fault::new(Code::Io, text).hint("call again, and leave the file as it is until the answer is there"));
+    }
+    let mark = [metadata.dev(), metadata.ino(), bytes, changed(&metadata)];
+    let blob = Blob::stored(name, media_type, Arc::new(OnDisk { file: file.into(), size: bytes, mark }));
+    blob.check()?;
+    Ok(blob)
+}
+
+/// An open file with the bytes of a blob, to be handed to another process: its own if it is in one, else a file without a name into which
+/// they are copied. Blocking.
+///
+/// Errors: `io`, `disk_full`.
+pub fn to_open(blob: &Blob) -> Result<OwnedFd, Fault> {
+    let what = format!("a file for the blob `{}`", blob.name);
+    let failed = |error: io::Error| Fault::io(format!("making {what}"), &error);
+    if let Some(file) = blob.store().and_then(|store| store.file()) {
+        return Ok(file.file.try_clone().map_err(failed)?.into());
+    }
+    let mut file = spool().map_err(failed)?;
+    blob.write_to(&mut file, &what)?;
+    Ok(file.into())
 }
 
 /// Bytes that are read to their end now: small ones into memory, others into a file without a name, so that memory stays as it is.

@@ -16,6 +16,7 @@ mod faults;
 mod floods;
 mod freezing;
 mod granting;
+mod handing;
 mod homes;
 mod hostile;
 mod killing;

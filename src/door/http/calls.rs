@@ -4,6 +4,7 @@
 
 use std::{
     convert::Infallible,
+    os::fd::OwnedFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -20,9 +21,18 @@ use axum::{
 use futures_core::Stream;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{Server, audience::Audience, body::whole, header, looks, refused, refused_as, response};
+use super::{
+    Server,
+    audience::Audience,
+    body::whole,
+    handed::{Leaving, Wish},
+    header, looks, refused, refused_as, response,
+};
 use crate::{
-    door::lines::{self, CallBody},
+    door::{
+        handing::Files,
+        lines::{self, CallBody},
+    },
     host::Running,
     model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, limits},
     shelf::reading,
@@ -91,8 +101,13 @@ fn recipe_and_operation(path: &str) -> Result<(RecipeRef, &str), Fault> {
 pub async fn general(State(server): State<Arc<Server>>, Extension(audience): Extension<Audience>, request: Request) -> Response {
     match begun(&server, audience, request).await {
         Ok(events) => {
+            let by_files = events.telling.files.is_some();
             let mut response = Response::new(Body::from_stream(events));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+            if !by_files {
+                // Said before the work, since what is larger is known only after it.
+                response.headers_mut().insert("x-hob-blob-bytes-max", HeaderValue::from(limits::GLUE_BLOB_BYTES_MAX));
+            }
             response
         }
         Err(fault) if fault.code == Code::Usage && fault.message == looks::NOT_TOLD => refused_as(StatusCode::FORBIDDEN, &fault),
@@ -103,7 +118,12 @@ pub async fn general(State(server): State<Arc<Server>>, Extension(audience): Ext
 async fn begun(server: &Server, audience: Audience, request: Request) -> Result<EventLines, Fault> {
     let permit = server.admit()?;
     let (head, body) = request.into_parts();
-    let body = whole(server, &head.headers, body, limits::SERVE_CALL_BYTES_MAX).await?;
+    let wish = Wish::of(&head)?;
+    let body = whole(server, &head.headers, body, limits::SERVE_CALL_BYTES_MAX).await.map_err(|fault| match fault.code {
+        Code::TooLarge => fault.hint(lines::LARGER),
+        _ => fault,
+    })?;
+    let (files, held) = wish.as_ref().map_or_else(|| Ok(Default::default()), Wish::taken)?;
     let length = body.bytes.len();
     let call = reading(length, move || CallBody::parse(&body.bytes)).await?;
     if call.logs && !audience.may_read_logs() {
@@ -118,58 +138,105 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
         let fault = Fault::new(Code::Unsigned, format!("{} is a recipe folder, and a server runs signed recipes only", folder.display()));
         return Err(fault.hint("install the recipe from a repository, or let `hob call` run the folder in a host of its own"));
     }
-    let call = reading(length, move || call.call(recipe)).await?;
-    Ok(EventLines::new(server.host.start(call), audience, permit))
+    let call = reading(length, move || call.call(recipe, files)).await?;
+    let telling = Telling { audience, files: wish.map(Wish::files), leaving: server.leaving.clone() };
+    Ok(EventLines::new(server.host.start(call), telling, (permit, held)))
 }
 
-/// What one step of a call's answer leaves: the bytes to send, and the call if it goes on.
-type Step = (Vec<u8>, Option<Box<Running>>);
+/// What one step of a call's answer leaves: the bytes to send, and what comes next.
+type Step = (Vec<u8>, Option<Next>);
+
+/// How a call goes on.
+enum Next {
+    /// With whatever happens.
+    Call(Box<Running>),
+    /// With a line that takes its time: of a large result.
+    Line(Writing),
+}
+
+/// A line, and the call if it goes on after it.
+type Writing = Pin<Box<dyn Future<Output = (Vec<u8>, Option<Box<Running>>)> + Send>>;
 
 /// The lines of a call under way.
 struct EventLines {
     step: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
-    audience: Audience,
-    _permit: OwnedSemaphorePermit,
+    telling: Telling,
+    /// Its place among the calls, and what its files take.
+    _held: (OwnedSemaphorePermit, Vec<OwnedSemaphorePermit>),
 }
 
 impl EventLines {
-    fn new(running: Running, audience: Audience, permit: OwnedSemaphorePermit) -> EventLines {
-        EventLines { step: Some(Box::pin(step(Box::new(running), audience.clone()))), audience, _permit: permit }
+    fn new(running: Running, telling: Telling, held: (OwnedSemaphorePermit, Vec<OwnedSemaphorePermit>)) -> EventLines {
+        EventLines { step: Some(Box::pin(step(Next::Call(Box::new(running)), telling.clone()))), telling, _held: held }
     }
 }
 
-async fn step(mut running: Box<Running>, audience: Audience) -> Step {
-    match timeout(Duration::from_millis(limits::SERVE_BEAT_MS), running.next()).await {
-        Ok(Some(event)) => match written(size_of_event(&event), move || lines::event_line(&event)).await {
+async fn step(next: Next, telling: Telling) -> Step {
+    let beat = Duration::from_millis(limits::SERVE_BEAT_MS);
+    let mut writing = match next {
+        Next::Line(writing) => writing,
+        Next::Call(mut running) => match timeout(beat, running.next()).await {
+            Ok(event) => Box::pin(telling.line(event, running)),
+            // Nothing to tell, and still here.
+            Err(_) => return (b"\n".to_vec(), Some(Next::Call(running))),
+        },
+    };
+    match timeout(beat, writing.as_mut()).await {
+        Ok((line, running)) => (line, running.map(Next::Call)),
+        Err(_) => (b"\n".to_vec(), Some(Next::Line(writing))),
+    }
+}
+
+/// To whom a call is told, and how.
+#[derive(Clone)]
+struct Telling {
+    audience: Audience,
+    /// Where large blobs go as files.
+    files: Option<Files>,
+    leaving: Leaving,
+}
+
+impl Telling {
+    /// The line of an event, or the last one when there is none left.
+    async fn line(self, event: Option<Event>, running: Box<Running>) -> (Vec<u8>, Option<Box<Running>>) {
+        let Some(event) = event else { return (self.last(running.outcome().await).await, None) };
+        let blobs = match &event {
+            Event::Chunk { blobs, .. } => blobs.clone(),
+            Event::Progress { .. } | Event::Log { .. } | Event::Printed { .. } => Vec::new(),
+        };
+        // What its data takes to write, to read it took already.
+        match self.written(0, blobs, move |files| lines::event_line(&event, files)).await {
             Ok(line) => (line, Some(running)),
             // What no line can hold ends the call, which is dropped here.
-            Err(fault) => (last_line(Err(fault), audience).await, None),
-        },
-        Ok(None) => (last_line(running.outcome().await, audience).await, None),
-        // Nothing to tell, and still here.
-        Err(_) => (b"\n".to_vec(), Some(running)),
+            Err(fault) => (self.last(Err(fault)).await, None),
+        }
     }
-}
 
-async fn last_line(outcome: Result<Outcome, Fault>, audience: Audience) -> Vec<u8> {
-    let size = outcome.as_ref().map_or(0, |outcome| size(&outcome.blobs).saturating_add(outcome.output.text().len() as u64));
-    let told = audience.clone();
-    match written(size, move || Ok(lines::last_line(&outcome, |fault| audience.told(fault)))).await {
-        Ok(line) => line,
-        Err(fault) => lines::last_line(&Err(fault), |fault| told.told(fault)),
+    async fn last(&self, outcome: Result<Outcome, Fault>) -> Vec<u8> {
+        let (text, blobs) = outcome.as_ref().map_or((0, Vec::new()), |outcome| (outcome.output.text().len(), outcome.blobs.clone()));
+        let audience = self.audience.clone();
+        let write = move |files: Option<&mut Vec<OwnedFd>>| lines::last_line(&outcome, |fault| audience.told(fault), files);
+        match self.written(text as u64, blobs, move |files| Ok(write(files))).await {
+            Ok(line) => line,
+            Err(fault) => lines::last_line(&Err(fault), |fault| self.audience.told(fault), None),
+        }
     }
-}
 
-/// Writes a line about so many bytes, as a text of that length is read: a long one where nobody else waits.
-async fn written(bytes: u64, write: impl FnOnce() -> Result<Vec<u8>, Fault> + Send + 'static) -> Result<Vec<u8>, Fault> {
-    reading(usize::try_from(bytes).unwrap_or(usize::MAX), write).await
-}
-
-fn size_of_event(event: &Event) -> u64 {
-    match event {
-        // What its data takes to write, to read it took already.
-        Event::Chunk { blobs, .. } => size(blobs),
-        Event::Progress { .. } | Event::Log { .. } | Event::Printed { .. } => 0,
+    /// Writes a line about a text of so many bytes and these blobs, as a text of that length is read: a long one where nobody else waits.
+    async fn written(
+        &self,
+        text: u64,
+        blobs: Vec<Blob>,
+        write: impl FnOnce(Option<&mut Vec<OwnedFd>>) -> Result<Vec<u8>, Fault> + Send + 'static,
+    ) -> Result<Vec<u8>, Fault> {
+        match &self.files {
+            Some(files) if blobs.iter().any(lines::is_large) => self.leaving.line(files, &blobs, move |made| write(Some(made))).await,
+            _ => {
+                let bytes = usize::try_from(text.saturating_add(size(&blobs))).unwrap_or(usize::MAX);
+                drop(blobs);
+                reading(bytes, move || write(None)).await
+            }
+        }
     }
 }
 
@@ -184,9 +251,9 @@ impl Stream for EventLines {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(now) = &mut self.step else { return Poll::Ready(None) };
-        let Poll::Ready((bytes, running)) = now.as_mut().poll(context) else { return Poll::Pending };
-        let audience = self.audience.clone();
-        self.step = running.map(|running| Box::pin(step(running, audience)) as _);
+        let Poll::Ready((bytes, next)) = now.as_mut().poll(context) else { return Poll::Pending };
+        let telling = self.telling.clone();
+        self.step = next.map(|next| Box::pin(step(next, telling)) as _);
         Poll::Ready(Some(Ok(bytes.into())))
     }
 }

@@ -37,7 +37,7 @@ use tokio::{
 
 use super::{audience::Audience, room::Seat, token::Token};
 use crate::{
-    door::http,
+    door::{handing::Files, http},
     model::{Fault, limits},
 };
 
@@ -99,8 +99,8 @@ impl Default for Patience {
 }
 
 impl Way {
-    /// Serves a connection until either side ends it. Dropping the future drops the call that it runs.
-    pub async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, seat: Seat) {
+    /// Serves a connection until either side ends it. Dropping the future drops the call that it runs. `files` are those that go beside it, if any can.
+    pub async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, seat: Seat, files: Option<Files>) {
         // Who knocked while the server was ending gets one answer, and soon.
         let is_late = *self.closing.borrow();
         let head = if is_late { Duration::from_millis(limits::SERVE_GOODBYE_MS) } else { self.patience.head };
@@ -127,17 +127,22 @@ impl Way {
                     let (mut parts, body) = request.into_parts();
                     parts.extensions.insert(audience.clone());
                     parts.extensions.insert(http::IsFull(guest.in_reserve));
+                    parts.extensions.insert(http::Beside(files.clone()));
                     Ok(routes.call(Request::from_parts(parts, Asked { body, incomplete: incomplete.clone() })))
                 }
             };
             // One answer for them, and for those who needed to show nothing.
             let ends = is_probe || guest.in_reserve || answer.is_err();
-            let (guest, audience) = (guest.clone(), audience.unwrap_or(Audience::Operator));
+            let (guest, files, audience) = (guest.clone(), files.clone(), audience.unwrap_or(Audience::Operator));
             async move {
                 let answer = match answer {
                     Ok(answer) => answer.await?,
                     Err(answer) => answer,
                 };
+                // What came for this request and was not taken is for no other one.
+                if let Some(files) = files {
+                    files.forget();
+                }
                 let mut response = http::said(answer, &audience);
                 if ends {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -385,7 +390,7 @@ mod tests {
             let (mut here, there) = duplex(1 << 10);
             here.write_all(sent.as_bytes()).await.unwrap();
             let begun = tokio::time::Instant::now();
-            way.clone().serve(there, room.enter(None)).await;
+            way.clone().serve(there, room.enter(None), None).await;
             let waited = begun.elapsed();
             assert!((wait..wait + Duration::from_millis(2_000)).contains(&waited), "`{sent}`: {waited:?}");
         }
@@ -398,7 +403,7 @@ mod tests {
             sleep(Duration::from_millis(100)).await;
             closing.send(true).unwrap();
         };
-        tokio::join!(way.clone().serve(there, room.enter(None)), end);
+        tokio::join!(way.clone().serve(there, room.enter(None), None), end);
         assert!(begun.elapsed() >= Duration::from_millis(100 + limits::SERVE_LINGER_MS), "it was not answered only, and then left");
         let mut answer = String::new();
         here.read_to_string(&mut answer).await.unwrap();
@@ -406,7 +411,7 @@ mod tests {
         // Who knocks afterwards gets one answer.
         let (mut here, there) = duplex(1 << 22);
         here.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        way.serve(there, room.enter(None)).await;
+        way.serve(there, room.enter(None), None).await;
         let mut answer = String::new();
         here.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer.matches("HTTP/1.1 200 OK\r\n").count(), 1);

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use audience::Audience;
 
 use crate::{
+    door::handing::Files,
     host::Host,
     model::{Code, Fault, limits},
 };
@@ -28,6 +29,7 @@ pub mod audience;
 mod body;
 mod calls;
 pub mod connection;
+mod handed;
 mod looks;
 pub mod room;
 mod sessions;
@@ -41,12 +43,13 @@ pub struct Server {
     calls: Arc<Semaphore>,
     /// Room for large bodies, in KiB.
     bodies: Arc<Semaphore>,
+    leaving: handed::Leaving,
 }
 
 impl Server {
     pub fn new(host: Host, closing: watch::Receiver<bool>) -> Server {
         let calls = Arc::new(Semaphore::new(limits::SERVE_CALLS_MAX));
-        Server { host, closing, calls, bodies: Arc::new(Semaphore::new(limits::SERVE_BODIES_BYTES_MAX >> 10)) }
+        Server { host, closing, calls, bodies: Arc::new(Semaphore::new(limits::SERVE_BODIES_BYTES_MAX >> 10)), leaving: Default::default() }
     }
 
     /// Room for one more call, given back on drop.
@@ -74,6 +77,7 @@ pub fn routes(server: Arc<Server>) -> Router {
         .route("/v1/recipes/{publisher}/{name}/sessions/{session}/touch", post(sessions::touch))
         .route("/v1/recipes/{publisher}/{name}/sessions/{session}/close", post(sessions::close))
         .route("/v1/calls", post(calls::general))
+        .route("/v1/calls", get(handed::bounds))
         .route("/v1/pods", get(looks::pods))
         .route("/v1/status", get(looks::status))
         .route("/v1/logs", get(looks::logs))
@@ -104,6 +108,10 @@ struct Said(Value);
 /// Whether the room was full when this request's connection came.
 #[derive(Clone, Copy)]
 pub struct IsFull(pub bool);
+
+/// The files that can be handed over beside a request and its answer: none over TCP.
+#[derive(Clone)]
+pub struct Beside(pub Option<Files>);
 
 fn response(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());

@@ -71,6 +71,27 @@ pub const SERVE_STALL_MS: u64 = 30_000;
 /// Largest general call: a document, and a frame's worth of blobs in base64, with the words around them, in bytes.
 pub const SERVE_CALL_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + FRAME_BYTES_MAX / 3 * 4 + (64 << 10);
 
+/// Open files that one connection may have handed in and not taken yet, and that go with one message: some answers' worth of blobs.
+pub const HANDED_FILES_MAX: usize = 64;
+
+/// What is read at once of a connection that carries files, in bytes.
+pub const HANDED_READ_BYTES_MAX: usize = 64 << 10;
+
+/// Files of its callers that a server holds, of all connections and calls; fewer where the process may have few open files.
+pub const SERVE_FILES_IN_MAX: usize = 1_024;
+
+/// Share of the open files that those may take, in percent.
+pub const SERVE_FILES_IN_PERCENT: usize = 12;
+
+/// Blobs of results that a server has copied into files and not handed over yet, in bytes, of all calls; the next one waits. Each counts as
+/// [`SERVE_FILE_OUT_BYTES_MIN`] at least, so that their number is bounded too.
+pub const SERVE_FILES_OUT_BYTES_MAX: u64 = 32 << 30;
+/// See [`SERVE_FILES_OUT_BYTES_MAX`].
+pub const SERVE_FILE_OUT_BYTES_MIN: u64 = 32 << 20;
+
+/// Results that a server copies into files at the same time: a slow disk must not take the threads that others need.
+pub const SERVE_COPIES_AT_ONCE: usize = 4;
+
 /// Bodies above this size in bytes wait for room among [`SERVE_BODIES_BYTES_MAX`].
 pub const SERVE_BODY_SMALL_BYTES: usize = 64 << 10;
 
