@@ -13,6 +13,21 @@ class Numbers(list):
     def tolist(self):
         return list(self)
 
+class Liar(list):
+    "Says of itself that it has two items, and gives one."
+    def __len__(self):
+        return 2
+    def __iter__(self):
+        return iter(["said"])
+
+class LiarInTuples(tuple):
+    __len__, __iter__ = Liar.__len__, Liar.__iter__
+
+class SaysItIsOne:
+    __class__ = list
+    def __len__(self):
+        return 2
+
 class Pod:
     calls = 0
 
@@ -44,7 +59,9 @@ class Pod:
 
     def strange(self, inputs):
         return {"short": inputs[1:], "text": "text", "none": None, "dict": {}, "generator": (n for n in inputs),
-                "tuple": tuple(inputs), "array": Numbers(inputs)}[inputs[0]]
+                "tuple": tuple(inputs), "array": Numbers(inputs), "liar": Liar(inputs), "liar, a tuple": LiarInTuples(inputs),
+                "shorter than it says": Liar(inputs[1:]), "longer than it says": Liar(inputs * 2),
+                "says it is one": SaysItIsOne()}[inputs[0]]
 
     async def nap(self, inputs):
         await asyncio.sleep(0.001)
@@ -115,13 +132,15 @@ class Batches(unittest.TestCase):
             self.assertEqual([a["output"] for a in self.run_batch(operation, [1, 2])], [1, 2])
 
     def test_a_result_that_is_no_list_of_the_same_length_is_everybodys_fault_but_not_to_bisect(self):
-        for kind in ("short", "text", "none", "dict", "generator"):
+        for kind in (
+            "short", "text", "none", "dict", "generator", "shorter than it says", "longer than it says", "says it is one"
+        ):  # fmt: skip
             answers = self.run_batch("strange", [kind, 2])
             for answer in answers:
                 self.assertEqual(answer["fault"]["code"], "recipe_failed", kind)
                 self.assertIn("wanted a list of 2", answer["fault"]["message"])
                 self.assertNotIn("whole_batch", answer)
-        for kind in ("tuple", "array"):
+        for kind in ("tuple", "array", "liar", "liar, a tuple"):
             self.assertEqual([a["output"] for a in self.run_batch("strange", [kind, 2])], [kind, 2])
 
     def test_an_operation_that_is_not_there_is_no_reason_to_bisect(self):

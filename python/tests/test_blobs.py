@@ -34,6 +34,36 @@ class Pod:
     def copy(self, input):
         return {}, {"y": hob_pod.Blob(b"x" * input["bytes"])}
 
+    def set_other(self, input):
+        "Other bytes in the place of those that were made in shared memory."
+        blob = hob_pod.Blob.empty(input["bytes"])
+        blob.data = memoryview(b"o" * input["bytes"])
+        return {}, {"y": blob}
+
+    def set_to(self, input):
+        import array
+        blob = hob_pod.Blob(b"abc", "text/plain")
+        if input["what"] == "numbers":
+            blob.data = memoryview(array.array("H", [1, 2]))
+        elif input["what"] == "bytes":
+            blob.data = b"xy"
+        elif input["what"] == "moves":
+            class Moves(hob_pod.Blob):
+                __slots__ = ("n",)
+                @property
+                def data(self):
+                    self.n = getattr(self, "n", 0) + 1
+                    return b"x" * self.n
+                @data.setter
+                def data(self, value):
+                    pass
+            blob = Moves(b"")
+        elif input["what"] == "a type that is none":
+            blob.media_type = {"a": 1}
+        else:
+            blob.data = 3
+        return {}, {"y": blob}
+
     def let_go(self, input):
         hob_pod.Blob.empty(input["bytes"])
         return {}
@@ -57,6 +87,8 @@ OPERATIONS = {
     "fail": False,
     "give": False,
     "copy": False,
+    "set_other": False,
+    "set_to": False,
     "let_go": False,
     "stream": True,
     "stream_async": True,
@@ -143,6 +175,21 @@ class Blobs(unittest.TestCase):
             self.assertEqual(frame.message["blobs"], [{"name": "y", "media_type": "application/octet-stream", "bytes": SIZE, "region": 5}])
             self.assertEqual(os.pread(descriptor, 3, 0), b"abc" if operation == "give" else b"xxx")
             self.pod.control.send({"type": "free", "region": 5})
+
+    def test_what_an_author_sets_in_place_of_the_bytes_is_what_is_sent_or_a_fault(self):
+        for what, sent in {"numbers": b"\1\0\2\0", "bytes": b"xy", "moves": b"x"}.items():
+            with self.subTest(what):
+                frame, _ = self.pod.answer(self.pod.ask("set_to", {"what": what}))
+                self.assertEqual([bytes(data) for _, _, data in frame.blobs()], [sent])
+        for what, said in {"a type that is none": "is a dict, not text", "no bytes": "cannot be sent"}.items():
+            fault = self.pod.call("set_to", {"what": what})["fault"]
+            self.assertEqual(fault["code"], "recipe_failed")
+            self.assertIn(said, fault["message"])
+        ask = self.pod.ask("set_other", {"bytes": SIZE})
+        self.said()
+        descriptor = self.lend(5, 2 * SIZE, True)
+        frame, _ = self.pod.answer(ask)
+        self.assertEqual((frame.message["blobs"][0]["region"], os.pread(descriptor, 3, 0)), (5, b"ooo"))
 
     def test_room_that_is_not_used_is_used_later(self):
         ask = self.pod.ask("let_go", {"bytes": SIZE})

@@ -25,6 +25,18 @@ class Pod:
         while True:
             n += 1
 
+    def fail_slowly(self, input):
+        class Slow(Exception):
+            def __str__(self):
+                hob_pod.progress(telling=True)
+                while not hob_pod.cancelled():
+                    time.sleep(0.001)
+                return "told"
+        raise Slow()
+
+    async def fail_slowly_async(self, input):
+        return self.fail_slowly(input)
+
     def cooperate(self, input):
         while True:
             try:
@@ -88,6 +100,7 @@ class Pod:
 """
 OPERATIONS = {
     **dict.fromkeys(("sleep", "spin", "cooperate", "swallow", "chatty", "nap", "short", "short_async", "cleaned_up"), False),
+    **dict.fromkeys(("fail_slowly", "fail_slowly_async"), False),
     **dict.fromkeys(("stream", "nap_stream", "short_stream"), True),
 }
 
@@ -128,6 +141,13 @@ class Cancel(unittest.TestCase):
         for ask in (first, second):
             self.assertEqual(self.pod.answer(ask)[0].message["fault"]["code"], "cancelled")
         self.assertEqual(self.pod.answer(third)[0].message["output"], 3)
+
+    def test_what_is_cancelled_while_its_fault_is_told_was_cancelled(self):
+        for name in ("fail_slowly", "fail_slowly_async"):
+            ask = self.pod.ask(name)
+            self.assertEqual(self.pod.data.receive().message["data"], {"telling": True})
+            self.cancel(ask)
+            self.assertEqual(self.pod.answer(ask)[0].message["fault"]["code"], "cancelled")
 
     def test_a_cancel_for_an_ask_that_is_over_or_unknown_does_nothing(self):
         ask = self.pod.ask("short", {"us": 0, "n": 1})

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import unittest
+import unittest.mock
 
 from hob_pod import Fault, faults
 from hob_pod.residency import ModelPaths
@@ -152,6 +153,20 @@ class Table(unittest.TestCase):
         first, second = ValueError("1"), ValueError("2")
         first.__cause__, second.__cause__ = second, first
         self.assertEqual(self.of(first)["code"], "recipe_failed")
+
+    def test_where_the_working_folder_or_the_stack_is_gone_there_is_a_fault(self):
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        folder = tempfile.mkdtemp()
+        os.chdir(folder)
+        os.rmdir(folder)
+        error = FileNotFoundError(2, "no such file", "weights.bin")
+        fault = faults.of(error, "`run`", {"net": "/models/net"}, "/recipe/pod")
+        self.assertEqual((fault["code"], fault["detail"]["type"]), ("recipe_failed", "FileNotFoundError"))
+        with unittest.mock.patch.object(faults, "_known", side_effect=RecursionError):
+            fault = faults.of(error, "`run`")
+        self.assertEqual((fault["code"], fault["message"]), ("recipe_failed", "`run` raised FileNotFoundError"))
+        self.assertEqual(fault["detail"]["untold"], "telling more raised RecursionError")
 
     def test_before_ready_an_error_without_a_name_is_of_the_import(self):
         for error, code in (

@@ -126,6 +126,34 @@ class Telling(unittest.TestCase):
         self.assertIn("no time was left", fault["detail"]["traceback"])
         self.assertFalse(guard._watches)
 
+    def test_what_the_interpreters_own_errors_hold_is_asked_under_guard(self):
+        def of(error, **attributes):
+            for name, value in attributes.items():
+                setattr(error, name, value)
+            return error
+
+        for error in (
+            OSError(2, "x", misbehaving("__repr__", is_late, object)),
+            of(OSError(2, "x"), strerror=misbehaving("__str__", is_late, object)),
+            of(SyntaxError("x"), msg=misbehaving("__str__", is_late, object)),
+            of(UnicodeDecodeError("utf-8", b"x", 0, 1, "why"), reason=misbehaving("__str__", is_late, object)),
+        ):
+            self.assertFalse(guard.runs_nothing(error, "__str__"), error.__class__)
+        self.assertIn("its __str__ took too long", self.fault(error)["message"])
+        for error in (ValueError("x"), KeyError("x"), RuntimeError(1, 2)):
+            self.assertTrue(guard.runs_nothing(error, "__str__"), error)
+
+    def test_a_traceback_whose_first_file_has_a_name_of_its_own_kind(self):
+        def fails():
+            raise ValueError("x")
+
+        fails.__code__ = fails.__code__.replace(co_filename=type("Name", (str,), {"startswith": exits})("/recipe/pod/x.py"))
+        try:
+            fails()
+        except ValueError as error:
+            error.__traceback__ = error.__traceback__.tb_next
+            self.assertIn('"/recipe/pod/x.py"', self.fault(error)["detail"]["traceback"])
+
     def test_texts_and_tracebacks_are_bounded(self):
         self.assertLess(len(guard.text("x" * 1_000_000)), 5_000)
         self.assertLess(len(guard.shown("x" * 1_000_000)), 5_000)

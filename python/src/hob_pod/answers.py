@@ -11,6 +11,7 @@ from .blob import Blob, Result
 
 #: Fields of progress that it is said of that they were left out; a name may be made for each report.
 _SAID_MAX = 64
+_MAKE = "make another one: `hob_pod.Blob(data, media_type)`"
 
 
 class Answers:
@@ -58,6 +59,7 @@ class Answers:
         """The fields that can be told. Of each other one the log says so once."""
         told = {}
         for name, value in fields.items():
+            name = guard.plain(name)
             given, problem = guard.call(_field, name, value)
             field, why = (None, f"it {problem}") if problem is not None else given
             if field is None:
@@ -88,13 +90,16 @@ class Answers:
     def outputs(self, work, value):
         """The answers (parts of frames) of a batch whose method gave `value`: each item its own."""
         name = work.frame.message["operation"]
-        if not isinstance(value, (list, tuple)) and hasattr(type(value), "tolist"):
+        if not guard.is_a(value, (list, tuple)) and hasattr(type(value), "tolist"):
             value = values.plain(value)  # an array of results
         wrong = None
-        if not isinstance(value, (list, tuple)):
+        if not guard.is_a(value, (list, tuple)):
             wrong = f"`{name}` gave a {guard.kind(value)}"
-        elif len(value) != len(work.items):
-            wrong = f"`{name}` gave {len(value)} results for {len(work.items)} inputs"
+        else:
+            # What is in it, whatever its length and iteration say: each caller has an answer. And once, for another thread may change it.
+            value = tuple((list if guard.is_a(value, list) else tuple).__iter__(value))
+            if len(value) != len(work.items):
+                wrong = f"`{name}` gave {len(value)} results for {len(work.items)} inputs"
         if wrong is not None:
             hint = "a batch operation returns a list with one result for each input, in their order"
             fault = {"code": "recipe_failed", "message": f"{wrong}; wanted a list of {len(work.items)}", "hint": hint}
@@ -135,8 +140,8 @@ class Answers:
             if len(blobs) > wire.BLOBS_MAX:
                 raise faults.Fault("too_large", f"{len(blobs)} blobs at once; at most {wire.BLOBS_MAX} are carried")
             data = wire.dump(value, 1)
-            size = sum(len(blob.data) for blob in blobs.values())
             described, blobs = self._places(blobs, outgoing)
+            size = sum(place["bytes"] for place in described)
             text = before + data + b',"blobs":' + wire.dump(described) + b"}"
         parts = wire.pack(ask, text, blobs)
         in_frame = sum(map(len, parts)) - wire.HEADER.size
@@ -153,27 +158,42 @@ class Answers:
         """What the message says of each blob, and the bytes of those that go in the frame."""
         described, in_frame = [], []
         for name, blob in blobs.items():
-            place = {"name": name, "media_type": blob.media_type, "bytes": len(blob.data)}
-            if self._regions is None or outgoing is None or len(blob.data) <= self._regions.frame_bytes_max:
-                in_frame.append(blob.data)
+            data, media_type = _content(name, blob)
+            place = {"name": name, "media_type": media_type, "bytes": len(data)}
+            if self._regions is None or outgoing is None or len(data) <= self._regions.frame_bytes_max:
+                in_frame.append(data)
             else:
-                place["region"] = self._in_region(blob, outgoing)
+                place["region"] = self._in_region(blob, data, outgoing)
             described.append(place)
         return described, in_frame
 
-    def _in_region(self, blob, outgoing):
-        """The number of the region that the bytes are in: where the author made them, or where they are copied now."""
-        region, blob._region = blob._region, None  # from here on it is not the blob's to give away
+    def _in_region(self, blob, data, outgoing):
+        """The number of the region that the bytes `data` are in: where the author made them, or where they are copied now."""
+        region = Blob._take_region(blob, data)  # from here on it is not the blob's to give away
         if region is None:
-            region = self._regions.room(len(blob.data))
+            region = self._regions.room(len(data))
             try:
-                region.view(len(blob.data))[:] = blob.data
+                region.view(len(data))[:] = data
             except BaseException:
                 self._regions.unused(region)
                 raise
         self._regions.sent(region)
         outgoing.append(region)
         return region.number
+
+
+def _content(name, blob):
+    """(bytes, media type) of a blob, each read once: its attributes are the author's to set, and what is told must be what is sent."""
+    data, media_type = blob.data, blob.media_type
+    try:
+        view = data if type(data) is memoryview else memoryview(data)
+        if view.format != "B" or view.ndim != 1 or not view.c_contiguous:
+            view = view.cast("B")
+    except (TypeError, ValueError) as error:
+        raise faults.Fault("recipe_failed", f"the `data` of the blob `{name}` cannot be sent: {guard.text(error)}", _MAKE) from None
+    if not guard.is_a(media_type, str):
+        raise faults.Fault("recipe_failed", f"the media type of the blob `{name}` is a {guard.kind(media_type)}, not text", _MAKE)
+    return view, guard.plain(media_type)
 
 
 def _field(name, value):

@@ -18,6 +18,7 @@ variable = ContextVar("hob_pod_work", default=None)
 _owners = {}  # thread -> the work during which it was started, while it runs
 
 # Before anything replaces them; the runner's own threads belong to no work.
+_change_folder, _folder = os.chdir, os.getcwd
 _start_thread = _thread.start_new_thread
 _start_joinable = getattr(_thread, "start_joinable_thread", None)  # Python 3.13
 
@@ -69,6 +70,13 @@ def _run(work, function, arguments, options=None):
         _owners.pop(me, None)
 
 
+def _is_at(folder):
+    try:
+        return _folder() == folder
+    except OSError:  # it is gone
+        return False
+
+
 class Ground:
     """What every work finds: the context and the state of the process as `load` left them."""
 
@@ -99,7 +107,7 @@ class Ground:
             self._alarm = _signal.getsignal(_signal.SIGALRM)
             self._ticks = _signal.getitimer(_signal.ITIMER_REAL)[1] > 0 or _signal.getitimer(_signal.ITIMER_REAL)[0] > 0
             try:
-                self._folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._folder = _folder()  # not as a descriptor: a pod holds no folder
             except OSError:
                 self._folder = None
 
@@ -129,6 +137,7 @@ class Ground:
             sys.stderr = self._streams[1]
         if self._folder is not None:
             try:
-                os.fchdir(self._folder)
+                if not _is_at(self._folder):
+                    _change_folder(self._folder)
             except OSError:
-                pass  # the author closed what it was not his to close
+                pass  # the author took it away

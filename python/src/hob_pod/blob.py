@@ -57,12 +57,22 @@ class Blob:
             return cls(bytearray(size), media_type or _OCTETS)
         region = shared.room_for_author(size)
         blob = cls(region.view(size), media_type or _OCTETS)
-        blob._region = region
+        blob._region = region, blob.data
         return blob
 
+    def _take_region(self, data):
+        """The region whose bytes `data`, which was read off this blob, are; None of others. From here on it is not the blob's any more."""
+        held, self._region = self._region, None
+        if held is None or held[1] is data:
+            return held and held[0]
+        region, held = held[0], None
+        regions.regions.unused(region)  # other bytes were set
+        return None
+
     def __del__(self):
-        region, shared = getattr(self, "_region", None), regions.regions
-        if region is not None and shared is not None:
+        held, shared = getattr(self, "_region", None), regions.regions
+        if held is not None and shared is not None:
+            region, held = held[0], None
             self.data = self._region = None
             shared.unused(region)
 

@@ -129,7 +129,13 @@ def of(error, doing, models=(), folder=None, overdue=False, printed=""):
     `doing` says what was going on, e.g. "`embed`"; `models` is {name: path}; `folder` is the recipe's `pod`; `overdue`
     says that the ask's time was up when the error came; `printed` is the end of what was printed on stderr before.
     """
-    return guard.together(_of, error, doing, models, folder, overdue, printed)
+    try:
+        return guard.together(_of, error, doing, models, folder, overdue, printed)
+    except Exception as problem:
+        # What telling stands on may be gone: the working folder, the depth of the stack. It ends no pod with others' work in it.
+        name = guard.kind(error)
+        detail = {"type": name, "untold": f"telling more raised {guard.kind(problem)}"}
+        return _fault("recipe_failed", f"{doing} raised {name}", None, detail)
 
 
 def _of(error, doing, models, folder, overdue, printed):
@@ -311,6 +317,13 @@ def _is_own(module, folder):
     return folder is not None and any(os.path.exists(os.path.join(folder, top + end)) for end in ("", ".py"))
 
 
+def _absolute(path):
+    try:
+        return os.path.abspath(path)
+    except OSError:  # the working folder is gone
+        return path
+
+
 def _missing_model(error, kind, text, models):
     """The name of the model whose file (or a file in it) is missing, or that one beside them would have."""
     if not models:
@@ -319,9 +332,9 @@ def _missing_model(error, kind, text, models):
     if guard.is_a(error, FileNotFoundError):
         missing = _filename_of(error)
         if type(missing) is str or type(missing) is bytes:
-            missing = os.path.abspath(os.fsdecode(missing))
+            missing = _absolute(os.fsdecode(missing))
             for name in models:
-                path = os.path.abspath(models[name])
+                path = _absolute(models[name])
                 if missing == path or missing.startswith(path + os.sep):
                     return name
             if folder is not None and missing.startswith(folder + os.sep):

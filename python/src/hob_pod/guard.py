@@ -24,7 +24,6 @@ AGAIN_S, INTERRUPTS_MAX = 0.2, 50
 #: What runs no code of the author's when it is asked for its text. A long integer takes time.
 _PLAIN = (str, bytes, float, bool, type(None))
 _INTEGER_MAX = 1 << 64
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made at run time, as all classes in Python are
 
 # Through the descriptors of `type` and `BaseException`: a metaclass, `__getattribute__` and `__class__` are the author's.
 _name_of = type.__dict__["__name__"].__get__
@@ -32,7 +31,6 @@ _qualname_of = type.__dict__["__qualname__"].__get__
 _module_of = type.__dict__["__module__"].__get__
 _order_of = type.__dict__["__mro__"].__get__
 _names_of = type.__dict__["__dict__"].__get__
-_flags_of = type.__dict__["__flags__"].__get__
 _arguments_of = BaseException.__dict__["args"].__get__
 _copied = str.__str__  # of an instance of a subclass: a text without its methods
 
@@ -124,13 +122,13 @@ def runs_nothing(value, method):
     """Whether asking `value` for its text runs nothing but the interpreter's own code."""
     if _is_plain(value):
         return True
-    # Those of the interpreter make their text of what they were made of.
+    # These make their text of what they were made of alone. Others of the interpreter do so of what may have been set since: a
+    # `filename`, a `msg`.
     if is_a(value, BaseException) and all(map(_is_plain, _arguments_of(value))):
         for cls in _order_of(type(value)):
-            if cls is BaseException:
-                return True
-            if _flags_of(cls) & _HEAP_TYPE and any(key is method or type(key) is not str or key == method for key in _names_of(cls)):
-                return False
+            # A class that was made at run time may have keys that compare as they like.
+            if any(type(key) is not str or key == method for key in _names_of(cls)):
+                return cls is BaseException or cls is KeyError
     return False
 
 

@@ -93,7 +93,7 @@ class _Text:
 
     def _one(self, error, depth):
         frames = stack(error)
-        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(self._without):
+        while frames is not None and guard.plain(frames.tb_frame.f_code.co_filename).startswith(self._without):
             frames = frames.tb_next
         lines = [_HEAD, *self._frames(frames)] if frames is not None else []
         if guard.is_a(error, SyntaxError):
