@@ -145,6 +145,10 @@ impl Carrier {
         Carrier { stream, files }
     }
 
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
     /// Reads bytes and what came with them, once.
     fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(limits::HANDED_FILES_MAX))];

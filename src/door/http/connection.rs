@@ -4,6 +4,7 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc, PoisonError, RwLock,
@@ -31,13 +32,17 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
     sync::watch,
     time::{Sleep, sleep, timeout},
 };
 
 use super::{audience::Audience, room::Seat, token::Token};
 use crate::{
-    door::{handing::Files, http},
+    door::{
+        handing::{Carrier, Files},
+        http,
+    },
     model::{Fault, limits},
 };
 
@@ -98,14 +103,52 @@ impl Default for Patience {
     }
 }
 
+impl Heard for Carrier {
+    fn waits(&self) -> bool {
+        self.stream().waits()
+    }
+
+    fn part(&self, words: &[u8]) {
+        self.stream().part(words);
+    }
+}
+
+/// A stream of which the kernel can be asked whether something of it waits to be read, of which the runtime may not have heard yet.
+pub trait Heard: AsyncRead + AsyncWrite + Unpin {
+    fn waits(&self) -> bool;
+
+    /// Writes that, or as much of it as is taken at once.
+    fn part(&self, words: &[u8]);
+}
+
+impl Heard for TcpStream {
+    fn waits(&self) -> bool {
+        rustix::io::ioctl_fionread(self).is_ok_and(|bytes| bytes > 0)
+    }
+
+    fn part(&self, words: &[u8]) {
+        let _ = self.try_write(words);
+    }
+}
+
+impl Heard for UnixStream {
+    fn waits(&self) -> bool {
+        rustix::io::ioctl_fionread(self).is_ok_and(|bytes| bytes > 0)
+    }
+
+    fn part(&self, words: &[u8]) {
+        let _ = self.try_write(words);
+    }
+}
+
 impl Way {
     /// Serves a connection until either side ends it. Dropping the future drops the call that it runs. `files` are those that go beside it, if any can.
-    pub async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, seat: Seat, files: Option<Files>) {
+    pub async fn serve(mut self, stream: impl Heard, seat: Seat, files: Option<Files>) {
         // Who knocked while the server was ending gets one answer, and soon.
         let is_late = *self.closing.borrow();
         let head = if is_late { Duration::from_millis(limits::SERVE_GOODBYE_MS) } else { self.patience.head };
         let stranger = if seat.in_reserve { Duration::from_millis(limits::SERVE_RESERVE_MS) } else { self.patience.stranger };
-        let (seat, unread) = (Arc::new(seat), Arc::new(AtomicBool::new(false)));
+        let (seat, unread, unheard) = (Arc::new(seat), Arc::new(AtomicBool::new(false)), Arc::<Unheard>::default());
         let (routes, entry) = (TowerToHyperService::new(self.routes), self.entry);
         let (guest, incomplete) = (seat.clone(), unread.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -153,7 +196,14 @@ impl Way {
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(head).keep_alive(!is_late);
         builder.max_header_size(limits::SERVE_HEAD_BYTES_MAX);
-        let io = Patient { io: TokioIo::new(stream), patience: self.patience.write, stall: None, unread, discard: Discard::default() };
+        let io = Patient {
+            io: TokioIo::new(stream),
+            patience: self.patience.write,
+            stall: None,
+            unread,
+            unheard: unheard.clone(),
+            discard: Discard::default(),
+        };
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
         let no_stranger = async {
             sleep(stranger).await;
@@ -163,10 +213,26 @@ impl Way {
             }
         };
         let ended = tokio::select! {
+            // What came is looked at before it is sent away.
+            biased;
             ended = connection.as_mut() => ended,
             () = no_stranger => return tracing::debug!("a connection showed no request and was closed"),
             () = seat.told_to_go() => {
+                unheard.looks.store(true, Ordering::Relaxed);
+                let heard = poll_fn(|context| {
+                    unheard.waits.store(false, Ordering::Relaxed);
+                    match connection.as_mut().poll(context) {
+                        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                        Poll::Pending if seat.is_stranger() && unheard.waits.load(Ordering::Relaxed) => Poll::Pending,
+                        Poll::Pending => Poll::Ready(None),
+                    }
+                });
+                if let Ok(Some(_)) = timeout(Duration::from_millis(limits::SERVE_HEARD_MS), heard).await {
+                    return;
+                }
                 if seat.is_stranger() {
+                    // Its request may be on its way: it is told when to come back.
+                    unheard.parts.store(true, Ordering::Relaxed);
                     return tracing::debug!("a connection showed no request and was closed for another one");
                 }
                 // Should it have begun a request in this moment, that is answered.
@@ -258,13 +324,33 @@ pub async fn closed(closing: &mut watch::Receiver<bool>) {
 
 /// A stream whose writes may stand still for so long and no longer, and which reads what is still being sent before it is closed: closing at
 /// once would take an early answer back from who is still sending. (Other reads are bounded where it is known what is awaited.)
-struct Patient<T> {
+struct Patient<T: Heard> {
     io: TokioIo<T>,
     patience: Duration,
     stall: Option<Pin<Box<Sleep>>>,
     /// Something of a request came that nobody read to its end.
     unread: Arc<AtomicBool>,
+    unheard: Arc<Unheard>,
     discard: Discard,
+}
+
+/// Of a connection that is to go: whether something of it came that nobody read.
+#[derive(Default)]
+struct Unheard {
+    /// The kernel is to be asked.
+    looks: AtomicBool,
+    waits: AtomicBool,
+    /// It is told that it goes for another one, if nothing was written to it.
+    parts: AtomicBool,
+    was_answered: AtomicBool,
+}
+
+impl<T: Heard> Drop for Patient<T> {
+    fn drop(&mut self) {
+        if self.unheard.parts.load(Ordering::Relaxed) && !self.unheard.was_answered.load(Ordering::Relaxed) {
+            self.io.inner().part(http::parting());
+        }
+    }
 }
 
 /// How far the end of a stream is.
@@ -276,7 +362,7 @@ struct Discard {
     waits: Option<[Pin<Box<Sleep>>; 2]>,
 }
 
-impl<T> Patient<T> {
+impl<T: Heard> Patient<T> {
     /// A write's result; while there is none, the time is kept.
     fn patiently<R>(&mut self, context: &mut Context<'_>, result: Poll<std::io::Result<R>>) -> Poll<std::io::Result<R>> {
         if result.is_ready() {
@@ -291,7 +377,7 @@ impl<T> Patient<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Patient<T> {
+impl<T: Heard> Patient<T> {
     /// Reads what still comes, for a while: until the other side is done, and within the bounds.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let after = |ms| Box::pin(sleep(Duration::from_millis(ms)));
@@ -320,19 +406,22 @@ impl<T: AsyncRead + Unpin> Patient<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> rt::Read for Patient<T> {
+impl<T: Heard> rt::Read for Patient<T> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: rt::ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         if read.is_ready() {
             // Until a whole request was made of it.
             self.unread.store(true, Ordering::Release);
+        } else if self.unheard.looks.load(Ordering::Relaxed) {
+            self.unheard.waits.store(self.io.inner().waits(), Ordering::Relaxed);
         }
         read
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> rt::Write for Patient<T> {
+impl<T: Heard> rt::Write for Patient<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.unheard.was_answered.store(true, Ordering::Relaxed);
         let result = Pin::new(&mut self.io).poll_write(context, bytes);
         self.patiently(context, result)
     }
@@ -342,6 +431,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> rt::Write for Patient<T> {
         context: &mut Context<'_>,
         bytes: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
+        self.unheard.was_answered.store(true, Ordering::Relaxed);
         let result = Pin::new(&mut self.io).poll_write_vectored(context, bytes);
         self.patiently(context, result)
     }
@@ -377,6 +467,39 @@ mod tests {
         super::room::{Bounds, Room},
         *,
     };
+
+    impl Heard for tokio::io::DuplexStream {
+        fn waits(&self) -> bool {
+            false
+        }
+
+        fn part(&self, _words: &[u8]) {}
+    }
+
+    #[tokio::test]
+    async fn a_request_that_has_come_is_answered_although_its_caller_was_sent_away_before_anybody_looked() {
+        let (_close, closing) = watch::channel(false);
+        let routes = Router::new().route("/", get(|| async { "heard" }));
+        let way = Way { routes, entry: Entry::Own, closing, patience: Patience::default() };
+        let room = Room::new(Bounds { connections: 8, strangers: 4, peer: 4, reserve: 2 });
+        // One has sent its request, one half of it, one nothing. In one thread the runtime hears of none of them before they are sent away.
+        let parting = std::str::from_utf8(http::parting()).unwrap();
+        assert!(parting.starts_with("HTTP/1.1 429 ") && parting.contains("\r\nretry-after: 1\r\n") && parting.contains("\"overloaded\""));
+        for (sent, told) in [("GET / HTTP/1.1\r\nhost: x\r\n\r\n", "heard"), ("GET / HT", parting), ("", parting)] {
+            let (mut here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+            std::io::Write::write_all(&mut here, sent.as_bytes()).unwrap();
+            let seat = room.enter(None);
+            let others: Vec<Seat> = (0..4).map(|_| room.enter(None)).collect();
+            there.set_nonblocking(true).unwrap();
+            timeout(Duration::from_secs(60), way.clone().serve(tokio::net::UnixStream::from_std(there).unwrap(), seat, None))
+                .await
+                .unwrap();
+            let mut said = String::new();
+            std::io::Read::read_to_string(&mut here, &mut said).unwrap();
+            assert!(said.ends_with(told) && (told == "heard" || said == told), "`{sent}`: `{said}`");
+            drop(others);
+        }
+    }
 
     #[tokio::test]
     async fn a_caller_that_stands_still_is_hung_up_on() {

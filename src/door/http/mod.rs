@@ -3,7 +3,7 @@
 //! The routes and what all of them share; `calls.rs` runs calls, `looks.rs` tells of the host, `connection.rs` carries
 //! requests in, `room.rs` says who has a connection, `audience.rs` who is told what. Every failure, of whatever kind, is a fault as JSON with the status of the fault table.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::{
     Router,
@@ -172,6 +172,23 @@ pub fn is_look(method: &Method, path: &str) -> bool {
 /// All connections are at work.
 pub fn overfull() -> Fault {
     overloaded("all connections of the server are at work".to_owned())
+}
+
+/// What a connection that goes for another one is told, as bytes: its request may be on its way.
+pub fn parting() -> &'static [u8] {
+    static WORDS: OnceLock<String> = OnceLock::new();
+    WORDS
+        .get_or_init(|| {
+            let fault = overloaded("the connection went for another one before a whole request had come over it".to_owned());
+            let body = json!({ "fault": fault }).to_string();
+            let (status, wait) = (fault.code.http(), limits::SERVE_RETRY_MS.div_ceil(1_000));
+            format!(
+                "HTTP/1.1 {status} Too Many Requests\r\ncontent-type: application/json\r\nretry-after: {wait}\r\nconnection: close\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        })
+        .as_bytes()
 }
 
 fn overloaded(message: String) -> Fault {

@@ -5,7 +5,7 @@
 //! connections in reserve: enough to look at the server, and to be told `overloaded`. So everybody is let in, and everybody is answered.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -30,10 +30,19 @@ impl Bounds {
     pub fn of(files: u64, ways: usize) -> Bounds {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let mine = files.saturating_mul(limits::SERVE_FILES_PERCENT) / 100 / ways.max(1);
-        let connections = mine.clamp(4, limits::SERVE_CONNECTIONS_MAX);
+        // Those who were told to go may still be there, as many again as are in reserve, and one was just taken: all of that is of the same part.
+        let reserve = limits::SERVE_RESERVE_MAX.min(mine / 8).max(1);
+        let connections = mine.saturating_sub(2 * reserve + 1).clamp(4, limits::SERVE_CONNECTIONS_MAX);
         let strangers = limits::SERVE_STRANGERS_MAX.min(connections / 2);
         let peer = (strangers * limits::SERVE_PEER_PERCENT / 100).max(1);
-        Bounds { connections, strangers, peer, reserve: limits::SERVE_RESERVE_MAX.min(connections / 2) }
+        Bounds { connections, strangers, peer, reserve }
+    }
+}
+
+impl Bounds {
+    /// Connections that are there before the next is taken: those who were told to go have their open files until they are gone.
+    fn most(&self) -> usize {
+        self.connections + 2 * self.reserve
     }
 }
 
@@ -56,12 +65,108 @@ struct Guest {
     told: Arc<Notify>,
 }
 
+/// Who is there. Whoever was told to go is on no list any more; whoever knocks looks at no guest but those that it concerns.
 #[derive(Default)]
 struct Guests {
-    /// In the order in which they came.
-    all: BTreeMap<u64, Guest>,
+    all: HashMap<u64, Guest>,
     /// Counts arrivals and turns to idleness: who has the smaller number is older.
     turns: u64,
+    in_reserve: BTreeSet<u64>,
+    /// How many stay that are not in reserve. The lists below are of them.
+    regular: usize,
+    strangers: BTreeSet<u64>,
+    /// With the turn since when they rest.
+    idle: BTreeSet<(u64, u64)>,
+    /// The strangers of each address that counts, and the addresses by how many they have.
+    peers: HashMap<IpAddr, BTreeSet<u64>>,
+    crowds: BTreeSet<(usize, IpAddr)>,
+    /// How often a list was looked into or changed.
+    #[cfg(test)]
+    steps: usize,
+}
+
+impl Guests {
+    fn add(&mut self, id: u64, guest: Guest) {
+        self.list(id, &guest, true);
+        self.all.insert(id, guest);
+    }
+
+    fn remove(&mut self, id: u64) {
+        if let Some(guest) = self.all.remove(&id) {
+            self.list(id, &guest, false);
+        }
+    }
+
+    /// Changes one, and what is listed of it.
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Guest)) -> bool {
+        let Some(mut guest) = self.all.remove(&id) else { return false };
+        self.list(id, &guest, false);
+        change(&mut guest);
+        self.add(id, guest);
+        true
+    }
+
+    fn list(&mut self, id: u64, guest: &Guest, is_there: bool) {
+        fn put<T: Ord>(set: &mut BTreeSet<T>, entry: T, is_there: bool) {
+            if is_there {
+                set.insert(entry);
+            } else {
+                set.remove(&entry);
+            }
+        }
+        self.step();
+        if guest.leaves {
+            return;
+        }
+        if guest.in_reserve {
+            return put(&mut self.in_reserve, id, is_there);
+        }
+        self.regular = if is_there { self.regular + 1 } else { self.regular.saturating_sub(1) };
+        match guest.stage {
+            Stage::Stranger => put(&mut self.strangers, id, is_there),
+            Stage::Idle(since) => return put(&mut self.idle, (since, id), is_there),
+            Stage::Busy => return,
+        }
+        let Some(peer) = guest.peer else { return };
+        let theirs = self.peers.entry(peer).or_default();
+        let before = theirs.len();
+        put(theirs, id, is_there);
+        let count = theirs.len();
+        if count == 0 {
+            self.peers.remove(&peer);
+        }
+        self.crowds.remove(&(before, peer));
+        if count > 0 {
+            self.crowds.insert((count, peer));
+        }
+    }
+
+    /// The oldest of the address that has most, if that is more than its share; else the oldest of all.
+    fn send_away_a_stranger(&mut self, share: usize) -> bool {
+        self.step();
+        let greedy = self.crowds.last().filter(|(count, _)| *count > share);
+        let among = greedy.and_then(|(_, peer)| self.peers.get(peer)).unwrap_or(&self.strangers);
+        among.first().copied().is_some_and(|id| self.send_away(id))
+    }
+
+    fn send_away_the_idlest(&mut self) -> bool {
+        self.step();
+        self.idle.first().copied().is_some_and(|(_, id)| self.send_away(id))
+    }
+
+    fn send_away(&mut self, id: u64) -> bool {
+        self.change(id, |guest| {
+            guest.leaves = true;
+            guest.told.notify_one();
+        })
+    }
+
+    fn step(&mut self) {
+        #[cfg(test)]
+        {
+            self.steps += 1;
+        }
+    }
 }
 
 /// The connections of one way in.
@@ -79,23 +184,19 @@ impl Room {
     /// Lets one more in, and tells another to go where it must. `peer`: who counts for its address; a listed proxy and a Unix socket have none.
     pub fn enter(self: &Arc<Room>, peer: Option<IpAddr>) -> Seat {
         let mut guests = self.guests();
-        let present = |guests: &Guests, of: &dyn Fn(&Guest) -> bool| guests.all.values().filter(|guest| !guest.leaves && of(guest)).count();
-        let strangers = present(&guests, &|guest| !guest.in_reserve && guest.stage == Stage::Stranger);
-        if strangers >= self.bounds.strangers {
-            self.send_away_a_stranger(&mut guests);
+        if guests.strangers.len() >= self.bounds.strangers {
+            guests.send_away_a_stranger(self.bounds.peer);
         }
-        let mut in_reserve = present(&guests, &|guest| !guest.in_reserve) >= self.bounds.connections;
-        if in_reserve && (self.send_away_a_stranger(&mut guests) || send_away_the_idlest(&mut guests)) {
-            in_reserve = false;
-        }
-        if in_reserve && present(&guests, &|guest| guest.in_reserve) >= self.bounds.reserve {
+        let in_reserve =
+            guests.regular >= self.bounds.connections && !guests.send_away_a_stranger(self.bounds.peer) && !guests.send_away_the_idlest();
+        if in_reserve && guests.in_reserve.len() >= self.bounds.reserve {
             // Those have short times and short answers: the oldest had its chance.
-            let oldest = guests.all.iter().find(|(_, guest)| guest.in_reserve && !guest.leaves).map(|(id, _)| *id);
-            oldest.map(|id| send_away(&mut guests, id));
+            let oldest = guests.in_reserve.first().copied();
+            oldest.map(|id| guests.send_away(id));
         }
         guests.turns += 1;
         let (id, told) = (guests.turns, Arc::new(Notify::new()));
-        guests.all.insert(id, Guest { peer, stage: Stage::Stranger, in_reserve, leaves: false, told: told.clone() });
+        guests.add(id, Guest { peer, stage: Stage::Stranger, in_reserve, leaves: false, told: told.clone() });
         self.count.send_replace(guests.all.len());
         Seat { room: self.clone(), id, in_reserve, told }
     }
@@ -107,7 +208,7 @@ impl Room {
 
     /// Has the oldest stranger go, if there is one: the process is out of open files.
     pub fn make_way(&self) {
-        self.send_away_a_stranger(&mut self.guests());
+        self.guests().send_away_a_stranger(self.bounds.peer);
     }
 
     /// Until nobody is there.
@@ -118,39 +219,13 @@ impl Room {
 
     /// Until those who were told to go are gone, but for a few: they still have their open files.
     pub async fn settled(&self) {
-        let most = self.bounds.connections + 2 * self.bounds.reserve;
+        let most = self.bounds.most();
         let _ = self.count.subscribe().wait_for(|count| *count <= most).await;
-    }
-
-    /// The oldest of the address that has most, if that is more than its share; else the oldest of all.
-    fn send_away_a_stranger(&self, guests: &mut Guests) -> bool {
-        let strangers = || guests.all.iter().filter(|(_, guest)| !guest.leaves && !guest.in_reserve && guest.stage == Stage::Stranger);
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        strangers().filter_map(|(_, guest)| guest.peer).for_each(|peer| *counts.entry(peer).or_default() += 1);
-        let greedy =
-            counts.into_iter().filter(|(_, count)| *count > self.bounds.peer).max_by_key(|(_, count)| *count).map(|(peer, _)| peer);
-        let oldest = strangers().find(|(_, guest)| greedy.is_none() || guest.peer == greedy).map(|(id, _)| *id);
-        oldest.is_some_and(|id| send_away(guests, id))
     }
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn send_away_the_idlest(guests: &mut Guests) -> bool {
-    let idle = guests.all.iter().filter_map(|(id, guest)| match guest.stage {
-        Stage::Idle(since) if !guest.leaves && !guest.in_reserve => Some((since, *id)),
-        _ => None,
-    });
-    idle.min().is_some_and(|(_, id)| send_away(guests, id))
-}
-
-fn send_away(guests: &mut Guests, id: u64) -> bool {
-    let Some(guest) = guests.all.get_mut(&id) else { return false };
-    guest.leaves = true;
-    guest.told.notify_one();
-    true
 }
 
 /// A connection's place in a room, given back on drop.
@@ -187,16 +262,14 @@ impl Seat {
         let mut guests = self.room.guests();
         guests.turns += 1;
         let turn = guests.turns;
-        if let Some(guest) = guests.all.get_mut(&self.id) {
-            guest.stage = stage(turn);
-        }
+        guests.change(self.id, |guest| guest.stage = stage(turn));
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut guests = self.room.guests();
-        guests.all.remove(&self.id);
+        guests.remove(self.id);
         self.room.count.send_replace(guests.all.len());
     }
 }
@@ -282,10 +355,71 @@ mod tests {
         assert_eq!(told(&seats), [3, 8], "the one that rests for longest");
     }
 
+    /// Steps that so many knocks cost each in a room which has many strangers, workers and idle ones of several addresses.
+    fn steps_of_a_knock(bounds: Bounds) -> usize {
+        let room = Room::new(bounds);
+        let mut seats = Vec::new();
+        for at in 0..bounds.connections {
+            let seat = room.enter(peer(at as u8));
+            match at % 3 {
+                0 => seat.works(),
+                1 => seat.rests(),
+                _ => {}
+            }
+            seats.push(seat);
+        }
+        let before = room.guests().steps;
+        const KNOCKS: usize = 1_000;
+        seats.extend((0..KNOCKS).map(|at| room.enter(peer(at as u8))));
+        let after = room.guests().steps;
+        assert!(seats.len() > bounds.connections && room.guests().regular <= bounds.connections);
+        (after - before).div_ceil(KNOCKS)
+    }
+
+    #[test]
+    fn a_knock_costs_the_same_in_a_room_of_a_few_and_of_thousands() {
+        let of = |connections| steps_of_a_knock(Bounds { connections, strangers: connections / 4, peer: 4, reserve: 4 });
+        let (few, many) = (of(64), of(4_096));
+        assert!(few <= 8 && many <= 8, "{few} steps among 64, {many} among 4096");
+    }
+
+    #[test]
+    fn what_is_listed_is_what_there_is() {
+        let room = Room::new(BOUNDS);
+        let mut seats = Vec::new();
+        // Whatever they do, and in whatever order they leave.
+        for at in 0..2_000_usize {
+            seats.push(room.enter(peer((at % 5) as u8)));
+            let of = |step: usize| at.wrapping_mul(step) % seats.len();
+            seats[of(7)].works();
+            seats[of(11)].rests();
+            if at % 3 == 0 {
+                seats.swap_remove(of(13));
+            }
+            let guests = room.guests();
+            let count = |of: &dyn Fn(&Guest) -> bool| guests.all.values().filter(|guest| !guest.leaves && of(guest)).count();
+            assert_eq!(guests.in_reserve.len(), count(&|guest| guest.in_reserve));
+            assert_eq!(guests.regular, count(&|guest| !guest.in_reserve));
+            assert_eq!(guests.strangers.len(), count(&|guest| !guest.in_reserve && guest.stage == Stage::Stranger));
+            assert_eq!(guests.idle.len(), count(&|guest| !guest.in_reserve && matches!(guest.stage, Stage::Idle(_))));
+            assert_eq!(guests.peers.values().map(BTreeSet::len).sum::<usize>(), guests.strangers.len());
+            assert_eq!(guests.crowds.iter().map(|(count, _)| count).sum::<usize>(), guests.strangers.len());
+        }
+        drop(seats);
+        let guests = room.guests();
+        assert!(guests.all.is_empty() && guests.strangers.is_empty() && guests.idle.is_empty() && guests.peers.is_empty());
+        assert!(guests.crowds.is_empty() && guests.in_reserve.is_empty() && guests.regular == 0);
+    }
+
     #[test]
     fn bounds_leave_open_files_for_pods() {
+        for (files, ways) in [(1_024, 2), (1_024, 3), (256, 2), (192, 1), (1 << 20, 2)] {
+            let bounds = Bounds::of(files, ways);
+            let all = (bounds.most() + 1) * ways;
+            assert!(all <= files as usize * limits::SERVE_FILES_PERCENT / 100, "{all} of {files} with {ways} ways in: {bounds:?}");
+        }
         let bounds = Bounds::of(1_024, 2);
-        assert_eq!((bounds.connections, bounds.strangers, bounds.peer, bounds.reserve), (256, 128, 32, 64));
+        assert_eq!((bounds.connections, bounds.strangers, bounds.peer, bounds.reserve), (191, 95, 23, 32));
         let bounds = Bounds::of(1 << 20, 2);
         assert_eq!((bounds.connections, bounds.strangers), (limits::SERVE_CONNECTIONS_MAX, limits::SERVE_STRANGERS_MAX));
         assert!(bounds.connections > limits::SERVE_CALLS_MAX, "connections are more than calls");

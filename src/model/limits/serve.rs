@@ -20,6 +20,9 @@ pub const SERVE_BACKLOG: i32 = 65_535;
 /// Connections that are taken in a row before those that were taken get a turn; no more than a quarter of the strangers that there may be.
 pub const SERVE_ROW_MAX: usize = 32;
 
+/// What came from a stranger before it is sent away is read and heard within this time, in milliseconds: the kernel has it already.
+pub const SERVE_HEARD_MS: u64 = 200;
+
 /// Share of [`SERVE_STRANGERS_MAX`] that one address may have once all of it is taken, in percent: beyond that its own oldest goes first.
 pub const SERVE_PEER_PERCENT: usize = 25;
 

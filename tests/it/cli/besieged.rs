@@ -60,7 +60,7 @@ fn is_closed(mut stream: &TcpStream) -> bool {
 #[test]
 fn silent_strangers_give_way_to_whoever_says_something() {
     let (rig, _signed) = with_worker();
-    // Of 512 files the two ways in may take half: 128 connections each, 64 of them of strangers.
+    // Of 512 files the two ways in may take half: 95 connections each, 47 of them of strangers, and those who are just leaving.
     let serving = narrow(&rig, 512, &["--listen", "127.0.0.1:0"]);
     let token = token(&serving);
     let silent: Vec<TcpStream> = (0..300)
@@ -97,7 +97,7 @@ fn silent_strangers_give_way_to_whoever_says_something() {
 #[test]
 fn a_server_whose_every_connection_is_at_work_says_so_and_can_still_be_looked_at() {
     let (rig, _signed) = with_worker();
-    // 64 connections each way in, and 32 in reserve.
+    // 47 connections each way in, and 8 in reserve.
     let serving = narrow(&rig, 256, &["--listen", "127.0.0.1:0"]);
     let token = token(&serving);
     // Callers who show the token and send their body at their leisure.
