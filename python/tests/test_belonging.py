@@ -140,6 +140,35 @@ class One(unittest.TestCase):
         pool = ["pool"] if self.concurrency == 1 else []
         self.assertEqual(self.told(pod, "again"), ([True, "watch"], ["again", *pool, "context"]))
 
+    def test_what_a_work_held_is_gone_when_it_is_over(self):
+        source = """
+            import gc
+
+            class Pod:
+                def load(self, models):
+                    gc.disable()
+
+                def plain(self, input):
+                    return input
+
+                async def tasks(self, input):
+                    return input
+
+                async def stream(self, input):
+                    yield input
+
+                def held(self, input):
+                    return sum(type(o).__name__ == "Work" for o in gc.get_objects())
+        """
+        operations = {"plain": False, "tasks": False, "stream": True, "held": False}
+        for concurrency in (1, 2):
+            pod = Pod(source, operations, concurrency=concurrency).ready()
+            self.addCleanup(pod.close)
+            for name in ("plain", "tasks", "stream"):
+                for _ in range(20):
+                    pod.answer(pod.ask(name, {"n": 1}))
+                self.assertLess(pod.call("held"), 5, (name, concurrency))
+
     def test_tasks_in_the_background_go_on_and_their_exits_end_nothing(self):
         pod = self.make()
         self.assertEqual(self.told(pod, "task"), (None, []))

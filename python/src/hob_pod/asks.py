@@ -176,6 +176,7 @@ def finish(work):
                 del hand.works[item["ask"]]
         else:
             del hand.works[work.ask]
+        work.task = None  # whose context holds the work: what came with it would stay until the collector finds both
         return not hand.draining or bool(hand.works)
 
 
