@@ -198,7 +198,7 @@ fn say_contents(packed: &author::pack::Packed) {
         print::note(&format!("  and {more} more files"));
     }
     for (path, why) in &packed.left {
-        print::note(&format!("  stays behind: {path} ({})", why.why()));
+        print::note(&format!("  stays behind: {} ({})", print::in_a_line(path), why.why()));
     }
     if packed.left_more > 0 {
         print::note(&format!("  and {} more stay behind", packed.left_more));

@@ -164,6 +164,21 @@ async fn fill(host: &Arc<Inner>, parts: &Parts, key: Digest) {
         // By the next host, or tomorrow.
         Err(why) => tracing::warn!(recipe = %name, "what its libraries compiled is not kept: {why}"),
     }
+    if !parts.recipe.is_unsigned() {
+        forget_of_removed(host, name).await;
+    }
+}
+
+/// What was kept while its recipe was removed goes too. Looked at afterwards: a removal deletes caches when the recipe is not installed any more.
+async fn forget_of_removed(host: &Arc<Inner>, name: &RecipeName) {
+    let (inner, name) = (host.clone(), name.clone());
+    let gone = blocking(move || match inner.shelf.entry(&name) {
+        Err(fault) if fault.code == Code::RecipeNotFound => pod_caches::remove(&inner.home, &name),
+        _ => Ok(()),
+    });
+    if let Err(fault) = gone.await {
+        tracing::warn!("{}", fault.message);
+    }
 }
 
 /// Puts what a pod gave on the shelf, or why it gave nothing; gives how many files there are.

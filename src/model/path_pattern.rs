@@ -13,6 +13,12 @@ pub struct PathPattern {
     takes_hidden: bool,
 }
 
+impl std::fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.parts.join("/"))
+    }
+}
+
 impl PathPattern {
     /// Of `files`: what begins with a dot has to be spelled out.
     ///

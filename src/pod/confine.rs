@@ -328,6 +328,14 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         return Err(not_data(&subject.name, &format!("{} is neither a file nor a folder", path.display())));
     }
 
+    // Its code is nothing that a pod may change, whatever was granted.
+    let is_own = |path: &&PathBuf| subject.seen.is_some() && path.starts_with(subject.folder);
+    if let Some(path) = write.iter().filter(is_own).find(|path| !is_place(subject, path)) {
+        let text = format!("`{}` was granted to write to {}, where files of the recipe itself are", subject.name, path.display());
+        let hint = "grant a folder that has no file of the bundle in it, and take this one back with `hob revoke`";
+        return Err(Fault::new(Code::InvalidConfig, text).hint(hint));
+    }
+
     let mut view_read: Vec<PathBuf> = programs.iter().chain(&read).cloned().collect();
     view_read.extend(["/proc", "/sys/devices/system"].map(PathBuf::from).into_iter().filter(|path| path.exists()));
     let mut view_write = write.clone();
@@ -349,6 +357,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         view_read.retain(|path| path != subject.folder);
         view_read.push(subject.folder.to_owned());
         view_read.extend(subject.models.filter(|models| models.starts_with(subject.folder)).map(Path::to_owned));
+        view_read.extend(granted.read.iter().map(|path| path.as_path().to_owned()).filter(|path| is_place(subject, path)));
     }
     // They are memory, so that none is larger than what the pod may have of it.
     let scratch_bytes = POD_SCRATCH_BYTES.min(memory_bytes(pod));
@@ -505,6 +514,16 @@ pub fn not_data(name: &str, why: &str) -> Fault {
 fn above(path: &Path, levels: usize) -> Option<PathBuf> {
     let folder = path.ancestors().nth(levels)?;
     (folder.components().count() > 1).then(|| folder.to_owned())
+}
+
+/// Whether a granted path lies in the recipe folder and has nothing that is packed in it, so that it is there as it lies on the disk.
+fn is_place(subject: &Subject, path: &Path) -> bool {
+    let Some((seen, inner)) = subject.seen.zip(path.strip_prefix(subject.folder).ok()) else { return false };
+    let place = seen.join(inner);
+    match fs::read_dir(&place) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => place.metadata().map_or(true, |file| file.len() == 0),
+    }
 }
 
 /// Without what lies below another of them, each once.

@@ -49,6 +49,8 @@ pub struct Contents {
     pub left_more: usize,
     /// What lies where files are packed from and looks like rubbish or like a secret. It is not taken either.
     pub suspect: BTreeMap<String, &'static str>,
+    /// What `files` names and nothing is taken by: misspelled, or not there in this copy of the folder.
+    pub idle: Vec<String>,
 }
 
 /// Why something stays behind.
@@ -79,8 +81,15 @@ impl Contents {
         self.left.iter().find(|(left, _)| *left == path || (left.ends_with('/') && path.starts_with(left.as_str()))).map(|(_, why)| *why)
     }
 
-    /// Errors: `invalid_recipe` when something among what would be packed looks like rubbish or like a secret, by name, with the ways out.
+    /// Errors: `invalid_recipe` when something among what would be packed looks like rubbish or like a secret, or nothing is what `files` names; by
+    /// name, with the ways out.
     pub fn check(&self, folder: &Path) -> Result<(), Fault> {
+        if let Some(pattern) = self.idle.first() {
+            let text = format!("`files` in recipe.toml names `{pattern}`, and nothing in {} goes along by it", folder.display());
+            return Err(Fault::new(Code::InvalidRecipe, text).hint(
+                "correct it or leave it out; what `.hobignore` names, `__pycache__` and the recipe's own `models/` are never taken",
+            ));
+        }
         if self.suspect.is_empty() {
             return Ok(());
         }
@@ -160,7 +169,10 @@ fn is_wider_place(path: &str) -> bool {
 pub fn of(folder: &Path, rules: &Rules) -> Result<Contents, Fault> {
     let mut walk = Walk { folder, rules, ignored: ignored(folder)?, contents: Contents::default(), seen: 0 };
     walk.below("")?;
-    Ok(walk.contents)
+    let mut contents = walk.contents;
+    let named = |pattern: &&PathPattern| contents.taken.keys().chain(contents.suspect.keys()).any(|path| pattern.takes(path));
+    contents.idle = rules.files.iter().filter(|pattern| !named(pattern)).map(PathPattern::to_string).collect();
+    Ok(contents)
 }
 
 fn ignored(folder: &Path) -> Result<Vec<PathPattern>, Fault> {
@@ -171,7 +183,8 @@ fn ignored(folder: &Path) -> Result<Vec<PathPattern>, Fault> {
     };
     let text = String::from_utf8(bytes).map_err(|_| wrong(1, "not UTF-8".to_owned()))?;
     let mut patterns = Vec::new();
-    for (at, line) in text.lines().enumerate() {
+    // Some editors put a mark at the beginning, which would be part of the first name.
+    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         patterns.extend(PathPattern::parse_ignored(line).map_err(|why| wrong(at + 1, why))?);
         if patterns.len() > IGNORE_PATTERNS_MAX {
             return Err(wrong(at + 1, format!("more than {IGNORE_PATTERNS_MAX} patterns")));

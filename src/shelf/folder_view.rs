@@ -1,4 +1,5 @@
-//! What the pod of a recipe folder sees of it: copies of the files that would be packed, at the folder's own path, and nothing else.
+//! What the pod of a recipe folder sees of it: copies of the files that would be packed, at the folder's own path, and what it
+//! was granted there.
 //!
 //! So a folder is the rehearsal of what is installed. Copies, because a pod that lives goes on with what it began with while its
 //! author edits; the file that was edited is another content of the folder, with another view.
@@ -13,7 +14,7 @@ use std::{
 use super::{contents::Contents, staging::Staging};
 use crate::{
     disk::make,
-    model::{Digest, Fault, Home},
+    model::{Digest, Fault, Home, Permissions, grant::PlainPath},
 };
 
 /// The folder with the copies; deleted with the last who holds it.
@@ -28,10 +29,29 @@ impl FolderView {
 
 /// The views that are in use, by folder and content.
 #[derive(Debug, Default)]
-pub struct FolderViews(Mutex<HashMap<(PathBuf, Digest), Weak<FolderView>>>);
+pub struct FolderViews(Mutex<HashMap<Key, Weak<FolderView>>>);
+
+type Key = (PathBuf, Digest, Places);
+
+/// Where something else is mounted in a view: the path within the recipe folder, and whether a folder is there (else it is a file).
+pub type Places = BTreeMap<String, bool>;
+
+/// What of the recipe folder is there for its pods as it lies on the disk: what its recipe may be granted in it, unless that lies within another.
+pub fn places_of(folder: &Path, asked: &Permissions) -> Places {
+    let mut places = Places::new();
+    // A folder comes before what is in it.
+    for path in asked.read.union(&asked.write).map(PlainPath::as_path) {
+        let Some(inner) = path.strip_prefix(folder).ok().and_then(Path::to_str).filter(|inner| !inner.is_empty()) else { continue };
+        let Ok(kind) = path.symlink_metadata() else { continue };
+        if (kind.is_dir() || kind.is_file()) && !Path::new(inner).ancestors().any(|above| places.contains_key(&*above.to_string_lossy())) {
+            places.insert(inner.to_owned(), kind.is_dir());
+        }
+    }
+    places
+}
 
 impl FolderViews {
-    /// The view of `folder` whose content has that digest, made unless it is there. `has_models`: its `models/` is mounted in it. Blocking.
+    /// The view of `folder` whose content has that digest and in which something may be mounted at `places`, made unless it is there. Blocking.
     ///
     /// Errors: `io`, `disk_full`.
     pub fn of(
@@ -41,25 +61,39 @@ impl FolderViews {
         digest: Digest,
         contents: &Contents,
         files: &BTreeMap<String, (Vec<u8>, bool)>,
-        has_models: bool,
+        places: Places,
     ) -> Result<Arc<FolderView>, Fault> {
         let mut views = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         views.retain(|_, view| view.strong_count() > 0);
-        let key = (folder.to_owned(), digest);
+        let key = (folder.to_owned(), digest, places);
         if let Some(view) = views.get(&key).and_then(Weak::upgrade) {
             return Ok(view);
         }
-        let view = FolderView(Staging::new(home, "folder")?);
+        // Who may not write to the shelf, as in an image, has the folders of others.
+        let staging = Staging::new(home, "folder").or_else(|_| Staging::swept_below(&home.lent_models(), "folder"))?;
+        let view = FolderView(staging);
         for (path, (bytes, executable)) in files {
             write(view.folder(), path, bytes, *executable, contents.taken.get(path).map(PathBuf::as_path))
                 .map_err(|error| Fault::io(format!("copying `{path}` of {}", folder.display()), &error))?;
         }
-        if has_models {
-            make::folder(&view.folder().join("models"), make::FOLDER).map_err(|error| Fault::io("making a folder for models", &error))?;
+        for (inner, is_folder) in &key.2 {
+            place(&view.folder().join(inner), *is_folder).map_err(|error| Fault::io(format!("making a place for `{inner}`"), &error))?;
         }
         let view = Arc::new(view);
         views.insert(key, Arc::downgrade(&view));
         Ok(view)
+    }
+}
+
+/// Makes what something can be mounted on, unless it is there.
+fn place(path: &Path, is_folder: bool) -> io::Result<()> {
+    if is_folder {
+        return make::folder(path, make::FOLDER);
+    }
+    make::folder(path.parent().unwrap_or(path), make::FOLDER)?;
+    match make::new_file(path, 0o444) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
 use super::{
     bundle::{self, Index},
     contents::{self, Rules},
-    durable, environment,
+    durable, environment, folder_view,
     lockfile::{DamagedEntry, LockEntry, LockFile},
     model_folder, models,
     resolve::ModelTarget,
@@ -245,10 +245,13 @@ impl Shelf {
             });
         }
         let models = self.folder_models(&folder, &manifest, &shown)?;
-        let has_models = models.folder.as_ref().is_some_and(|models| models.starts_with(&folder));
+        let mut places = folder_view::places_of(&folder, &manifest.permissions);
+        if models.folder.as_ref().is_some_and(|models| models.starts_with(&folder)) {
+            places.insert("models".to_owned(), true);
+        }
         let packed = bundle::pack_files_of(&contents)?;
         let digest = packed.index.digest();
-        let view = self.folder_views.of(self.home(), &folder, digest, &contents, &packed.files, has_models)?;
+        let view = self.folder_views.of(self.home(), &folder, digest, &contents, &packed.files, places)?;
         let (seen, held) = (view.folder().to_owned(), view as Arc<dyn std::fmt::Debug + Send + Sync>);
         Ok(Verified::attest(manifest, folder.clone(), glue, models, digest, Origin::Unsigned { folder }).seen_as(seen, held))
     }

@@ -1,6 +1,11 @@
 //! What libraries in pods keep, through the program: the next pod begins with it, and nothing of a caller is in it.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+};
 
 use serde_json::{Value, json};
 
@@ -111,4 +116,46 @@ fn a_folders_pod_leaves_its_own_to_the_next_of_the_same_author() {
 fn holds(folder: &Path, part: &str) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).any(|path| path.to_str().unwrap().contains(part) || (path.is_dir() && holds(&path, part)))
+}
+
+/// Its case says that it begins, and ends when somebody answers.
+const WAITER: &str = r#"import os, pathlib, time
+FOLDER = os.environ["WAITS_IN"]
+class Subject:
+    def load(self, models):
+        (pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "loaded").write_text("code")
+    def run(self, input):
+        if input["text"] == "case":
+            pathlib.Path(FOLDER, "begun").touch()
+            while not os.path.exists(os.path.join(FOLDER, "open")):
+                time.sleep(0.02)
+        return {"text": input["text"]}
+"#;
+
+#[test]
+fn what_is_being_kept_while_its_recipe_is_removed_goes_too() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let (folder, gate) = (signed.folder.path().join("waiter"), signed.folder.path().join("gate"));
+    fs::create_dir(&gate).unwrap();
+    let asks = format!("python = \">=3.9\"\nenv = {{ WAITS_IN = \"{0}\" }}\n\n[permissions]\nwrite = [\"{0}\"]\n", gate.display());
+    write_recipe(&folder, "lab/waiter", "0.1.0", WAITER, &asks);
+    fs::write(folder.join("cases/one/input.json"), br#"{"operation": "run", "input": {"text": "case"}}"#).unwrap();
+    fs::write(folder.join("cases/one/output.json"), br#"{"text": "case"}"#).unwrap();
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/waiter", "--grant"]).well();
+    let mut command = rig.command(&["call", "lab/waiter", "run", r#"{"text": "a"}"#]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("keeping what the libraries of lab/waiter compiled")), "it is not filled");
+    while !gate.join("begun").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before its case began");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    rig.hob(&["remove", "lab/waiter"]).well();
+    fs::write(gate.join("open"), "").unwrap();
+    let rest: Vec<String> = said.collect();
+    assert!(!rest.iter().any(|line| line.contains("not kept")), "it was not kept at all: {rest:?}");
+    assert!(child.wait().unwrap().success());
+    assert!(!rig.home.join("cache/pods/lab/waiter").exists());
 }

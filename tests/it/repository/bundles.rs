@@ -376,9 +376,13 @@ fn packing_refuses_what_a_host_would_refuse_later() {
         let manifest = fs::read_to_string(recipe.join("recipe.toml")).unwrap();
         let named = format!("hob = \">=0.1.1, <0.2\"\nfiles = [\"{path}\"]");
         fs::write(recipe.join("recipe.toml"), manifest.replace("hob = \"0.1\"", &named)).unwrap();
-        let packed = pack(&recipe).unwrap();
-        let ignored = ["pod/venv/lib/a.py", "pod/id_rsa"].contains(&path);
-        assert_eq!(packed.index.get(path).is_some(), !ignored, "{path}: {:?}", packed.index);
+        if ["pod/venv/lib/a.py", "pod/id_rsa"].contains(&path) {
+            // Named and ignored at once.
+            let fault = pack(&recipe).map(drop).unwrap_err();
+            assert!(fault.code == Code::InvalidRecipe && fault.message.contains(&format!("names `{path}`")), "{path}: {fault}");
+            continue;
+        }
+        assert!(pack(&recipe).unwrap().index.get(path).is_some(), "{path}");
     }
     // More places and longer paths, of a recipe that leaves out the Hob that takes neither; else they stay behind and are named.
     let recipe = folder.path().join("wider");
@@ -402,6 +406,16 @@ fn packing_refuses_what_a_host_would_refuse_later() {
     fs::write(recipe.join("recipe.toml"), format!("files = [\"data/**\", \"pod/.config\"]\n{manifest}")).unwrap();
     let packed = pack(&recipe).unwrap();
     assert!(more.iter().all(|path| packed.index.get(path).is_some()), "{:?}", packed.index);
+    // What nothing is taken by is misspelled, or its files are not in this copy of the folder.
+    for idle in ["dta/**", "models/readme.txt", "data/*.md"] {
+        fs::write(recipe.join("recipe.toml"), format!("files = [\"data/**\", \"{idle}\"]\n{manifest}")).unwrap();
+        let fault = pack(&recipe).map(drop).unwrap_err();
+        assert!(fault.code == Code::InvalidRecipe && fault.message.contains(&format!("names `{idle}`")), "{fault}");
+    }
+    fs::write(recipe.join("recipe.toml"), &manifest).unwrap();
+    fs::write(recipe.join(".hobignore"), "\u{feff}NOTICE\r\n").unwrap();
+    let fewer = pack(&recipe).unwrap().index;
+    assert!(fewer.get("NOTICE").is_none() && fewer.get("LICENSES/MIT.txt").is_some(), "{fewer:?}");
     assert!(more.iter().all(|path| !packed.left.contains_key(*path)), "{:?}", packed.left);
     // A case may be the refusal of a bad input.
     let recipe = folder.path().join("refusal");

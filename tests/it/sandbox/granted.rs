@@ -127,3 +127,52 @@ async fn granted_folders_are_open_as_granted_and_links_in_them_lead_nowhere() {
     assert!(fault.hint.as_ref().is_some_and(|hint| hint.contains("hob grant")), "{fault:?}");
     rig.close().await;
 }
+
+const LISTER: &str = r#"
+import errno, os
+class Subject:
+    def run(self, input):
+        try:
+            if "write" in input:
+                with open(input["write"], "w") as file:
+                    file.write("a pod's")
+            return sorted(os.listdir(input["list"]))
+        except OSError as error:
+            return errno.errorcode[error.errno]
+"#;
+
+#[tokio::test]
+async fn what_was_granted_in_the_recipes_own_folder_is_there_and_its_code_is_not_given_away() {
+    let rig = ordinary::rig().await;
+    let recipe = rig.python("lister", LISTER, false);
+    let (data, state) = (recipe.join("data"), recipe.join("state.txt"));
+    fs::create_dir_all(data.join("out")).unwrap();
+    for file in [data.join("words"), recipe.join("other"), state.clone()] {
+        fs::write(file, "an author's").unwrap();
+    }
+    let lines = format!("read = [\"{}\"]", data.display());
+    allow(&rig, &recipe, &lines, true);
+    let given = |more: &str| {
+        for file in [recipe.join("recipe.toml"), rig.folder.path().join("home/hob.toml")] {
+            let text = fs::read_to_string(&file).unwrap();
+            let at = text.find(&lines).unwrap() + lines.len();
+            let rest = text[at..].trim_start().split_once('\n').unwrap().1.to_owned();
+            fs::write(file, format!("{}\nwrite = [{more}]\n{rest}", &text[..at])).unwrap();
+        }
+    };
+    let said = |input| async { rig.host.call(call(&recipe, input)).await.map(|outcome| outcome.output.into_value()) };
+    given(&format!("\"{}\", \"{}\"", data.join("out").display(), state.display()));
+    assert_eq!(said(json!({"list": data})).await.unwrap(), json!(["out", "words"]));
+    assert_eq!(said(json!({"list": data, "write": data.join("words")})).await.unwrap(), json!("EROFS"));
+    assert_eq!(said(json!({"list": data.join("out"), "write": data.join("out/new")})).await.unwrap(), json!(["new"]));
+    let listed = said(json!({"list": recipe, "write": state})).await.unwrap();
+    assert!(listed.as_array().unwrap().contains(&json!("state.txt")) && !listed.as_array().unwrap().contains(&json!("other")), "{listed}");
+    assert_eq!(fs::read_to_string(&state).unwrap(), "a pod's");
+    // Where its own files are nothing is given, and that is said as what it is.
+    for own in [recipe.clone(), recipe.join("pod")] {
+        given(&format!("\"{}\"", own.display()));
+        let fault = said(json!({"list": data})).await.unwrap_err();
+        assert!(fault.code == Code::InvalidConfig && fault.message.contains(&*own.to_string_lossy()), "{fault:?}");
+    }
+    rig.close().await;
+}
