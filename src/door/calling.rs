@@ -59,6 +59,15 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, (quiet, json):
         // What its pods print as they end, too.
         let mut last = host.printed();
         host.shutdown().await;
+        if done.is_ok() {
+            for fault in host.pod_faults() {
+                print::note(&format!(
+                    "  a pod of it ended badly, which the result does not show: {}: {}",
+                    fault.code.name(),
+                    fault.message
+                ));
+            }
+        }
         while let Some(line) = last.next_now() {
             match line {
                 Ok(heard) => prints.show(&heard.line.text),

@@ -27,6 +27,11 @@ impl Host {
         self.0.pods.statuses()
     }
 
+    /// How pods of each recipe in use ended badly, the last time that one did: also those that no call's outcome tells of.
+    pub fn pod_faults(&self) -> Vec<Fault> {
+        self.0.pods.pool_statuses().into_iter().filter_map(|pool| pool.last_fault).collect()
+    }
+
     /// Whether it takes calls; `false` once it shuts down.
     pub fn accepts(&self) -> bool {
         !self.0.closing.load(Ordering::Acquire)

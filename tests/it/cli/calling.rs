@@ -24,6 +24,23 @@ pub fn with_echo() -> (Rig, Signed) {
 }
 
 #[test]
+fn a_pod_that_answers_twice_is_told_of_beside_the_answer() {
+    let rig = Rig::new();
+    let folder = rig.recipe("lab/twice", "", "");
+    let kit = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods");
+    for file in ["answers_twice.py", "raw.py"] {
+        std::fs::copy(kit.join(file), folder.join("pod").join(file)).unwrap();
+    }
+    let manifest = std::fs::read_to_string(folder.join("recipe.toml")).unwrap();
+    let executable =
+        manifest.replace("runtime = \"python\"\nentry = \"subject:Subject\"", "runtime = \"executable\"\nentry = \"pod/answers_twice.py\"");
+    std::fs::write(folder.join("recipe.toml"), executable).unwrap();
+    let ran = rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]);
+    assert_eq!(ran.well(), r#"{"answer": 1}"#);
+    assert!(ran.stderr.contains("ended badly, which the result does not show: protocol_violation"), "{ran:#?}");
+}
+
+#[test]
 fn a_call_prints_one_json_document_on_stdout_and_nothing_else_there() {
     let (rig, _signed) = with_echo();
     let ran = rig.hob(&["call", "hob/echo", "echo", r#"{"text": "hello"}"#]);
