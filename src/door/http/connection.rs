@@ -30,6 +30,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustix::net::{SendFlags, send};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -127,7 +128,8 @@ impl Heard for TcpStream {
     }
 
     fn part(&self, words: &[u8]) {
-        let _ = self.try_write(words);
+        // Not by the runtime, which may not have heard yet that it can be written to.
+        let _ = send(self, words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
 
@@ -137,7 +139,8 @@ impl Heard for UnixStream {
     }
 
     fn part(&self, words: &[u8]) {
-        let _ = self.try_write(words);
+        // Not by the runtime, which may not have heard yet that it can be written to.
+        let _ = send(self, words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
 
