@@ -119,8 +119,9 @@ impl Sender {
     ///
     /// Errors: nobody takes it any more.
     pub async fn chunk(&self, data: Document, blobs: Vec<Blob>) -> Result<(), Gone> {
-        let in_memory = blobs.iter().filter_map(Blob::in_memory).map(|bytes| bytes.len() as u64).sum::<u64>();
-        let share = self.0.share(data.text().len() as u64 + in_memory);
+        // Wherever they are: what waits in a pod's regions keeps these from the pod, which has few.
+        let bytes = blobs.iter().map(Blob::size).fold(data.text().len() as u64, u64::saturating_add);
+        let share = self.0.share(bytes);
         let room = self.0.room.clone().acquire_many_owned(share).await.map_err(|_| Gone)?;
         self.0.push(Waiting { what: What::Chunk(data, blobs), room: Some(room) })
     }

@@ -290,9 +290,10 @@ impl Regions {
         let size = rounded(bytes);
         if bytes > BLOB_BYTES_MAX || self.outputs.len() >= REGIONS_MAX || held.saturating_add(size) > REGIONS_BYTES_MAX {
             let text = format!(
-                "room for a result of {bytes} bytes was refused: the pod has {held} bytes in {} regions; at most {REGIONS_BYTES_MAX} in {REGIONS_MAX} \
-                 are shared with one, and {BLOB_BYTES_MAX} in one blob",
-                self.outputs.len()
+                "room for a result of {bytes} bytes was refused: the pod has {held} bytes in {} regions, {} of which are not read to their end yet; at most \
+                 {REGIONS_BYTES_MAX} in {REGIONS_MAX} are shared with one, and {BLOB_BYTES_MAX} in one blob",
+                self.outputs.len(),
+                self.outputs.values().filter(|output| output.with_host).count()
             );
             return Err(Fault::new(Code::TooLarge, text));
         }

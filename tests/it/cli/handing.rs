@@ -321,7 +321,7 @@ fn large_chunks_are_handed_over_in_their_order_and_small_ones_stay_in_their_line
     let serving = Serving::start(&rig, &[]);
     let flow = |bytes: usize, head: &str| {
         let mut stream = serving.connect();
-        let input = json!({ "count": 40, "bytes": bytes });
+        let input = json!({ "count": 100, "bytes": bytes });
         let body = json!({ "recipe": "lab/hands", "operation": "flow", "input": input }).to_string();
         stream.write_all(&request(&format!("POST /v1/calls{head}"), body.as_bytes())).unwrap();
         let (mut text, mut files) = (Vec::new(), Vec::new());
@@ -343,7 +343,7 @@ fn large_chunks_are_handed_over_in_their_order_and_small_ones_stay_in_their_line
     };
     let (text, files) = flow(1 << 20, "\nx-hob-files: 0");
     assert!(text.contains("\"event\":\"outcome\""), "{}", text.lines().last().unwrap());
-    assert_eq!((text.matches("\"file_bytes\":1048576").count(), text.contains("base64"), files.len()), (40, false, 40));
+    assert_eq!((text.matches("\"file_bytes\":1048576").count(), text.contains("base64"), files.len()), (100, false, 100));
     for (number, file) in files.into_iter().enumerate() {
         let mut bytes = Vec::new();
         File::from(file).read_to_end(&mut bytes).unwrap_or_default();
@@ -353,7 +353,7 @@ fn large_chunks_are_handed_over_in_their_order_and_small_ones_stay_in_their_line
     for (bytes, head) in [(1_000, "\nx-hob-files: 0"), (300 << 10, "")] {
         let (text, files) = flow(bytes, head);
         assert!(text.contains("\"event\":\"outcome\""), "{}", &text[text.len() - 600..]);
-        assert_eq!((text.matches("\"base64\":").count(), text.contains("file_bytes"), files.len()), (40, false, 0), "{bytes}");
+        assert_eq!((text.matches("\"base64\":").count(), text.contains("file_bytes"), files.len()), (100, false, 0), "{bytes}");
     }
 }
 
