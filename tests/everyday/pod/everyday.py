@@ -30,6 +30,8 @@ FORKED = MODULE in sys.modules
 
 #: What the docstrings of a package take for imported.
 TAKEN = {"numpy": {"np": "numpy"}, "pandas": {"np": "numpy", "pd": "pandas"}, "polars": {"pl": "polars"}, "sklearn": {"np": "numpy"}}
+# polars' word for a line whose result nobody compares; unknown, it would end the whole docstring.
+doctest.register_optionflag("IGNORE_RESULT")
 BLOCK = re.compile(r"```(?:python|py)[^\n]*\n(.*?)```", re.DOTALL)
 
 
