@@ -28,12 +28,14 @@ fn a_pod_that_answers_twice_is_told_of_beside_the_answer() {
     let rig = Rig::new();
     let folder = rig.recipe("lab/twice", "", "");
     let kit = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods");
-    for file in ["answers_twice.py", "raw.py"] {
+    for file in ["answers_twice_in_one_write.py", "raw.py"] {
         std::fs::copy(kit.join(file), folder.join("pod").join(file)).unwrap();
     }
     let manifest = std::fs::read_to_string(folder.join("recipe.toml")).unwrap();
-    let executable =
-        manifest.replace("runtime = \"python\"\nentry = \"subject:Subject\"", "runtime = \"executable\"\nentry = \"pod/answers_twice.py\"");
+    let executable = manifest.replace(
+        "runtime = \"python\"\nentry = \"subject:Subject\"",
+        "runtime = \"executable\"\nentry = \"pod/answers_twice_in_one_write.py\"",
+    );
     std::fs::write(folder.join("recipe.toml"), executable).unwrap();
     let ran = rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]);
     assert_eq!(ran.well(), r#"{"answer": 1}"#);

@@ -127,6 +127,7 @@ fn every_file_of_the_kit_is_tested() {
         include_str!("readers.rs"),
         include_str!("../sessions/misdeeds.rs"),
         include_str!("../cli/floods.rs"),
+        include_str!("../cli/calling.rs"),
     ]
     .concat();
     let kit = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pods")).unwrap();
