@@ -108,11 +108,13 @@ impl Driver {
             was_killed_at_start: !was_ready && self.blame.is_none() && ending == Ending::Signal(SIGKILL),
             fault,
         });
-        let (scratch, group) = (self.spec.scratch.clone(), self.group.take());
+        // What lives as long as the pod goes before anybody hears of its end: who waits for that finds nothing of it.
+        let (scratch, group, keeps) = (self.spec.scratch.clone(), self.group.take(), std::mem::take(&mut self.spec.keeps));
         let _ = tokio::task::spawn_blocking(move || {
             drop(group);
             let _ = std::fs::remove_dir_all(&scratch);
             registry::forget(&registry::path_of(&scratch));
+            drop(keeps);
         })
         .await;
         drop(self.page);
