@@ -242,7 +242,15 @@ fn what_a_pod_prints_is_shown_harmless_and_a_flood_of_it_is_cut_and_counted() {
     // No host is left, and what it said is: also that a part of it is in no file.
     let past = rig.hob(&["logs", "lab/talker", "--lines", "3000"]);
     assert!(past.stderr.contains("these lines are of the past"), "{past:#?}");
-    let text = past.well();
+    let mut text = past.well().to_owned();
+    // Where the machine is busy the writer of files falls behind, and the last line of a flood may be among what it misses: not each time.
+    for _ in 0..4 {
+        if text.contains("the end of {'lines': 5000}") && text.contains("lines before this one are in no file") {
+            break;
+        }
+        rig.hob(&["call", recipe, "run", r#"{"lines": 5000}"#]).well();
+        text = rig.hob(&["logs", "lab/talker", "--lines", "3000"]).well().to_owned();
+    }
     assert!(text.contains("the end of {'lines': 5000}") && text.contains("lines before this one are in no file"), "{}", text.len());
     let json = rig.hob(&["logs", "--json", "--lines", "1"]).json();
     assert_eq!((json[0]["recipe"].as_str(), json[0]["text"].as_str()), (Some("lab/talker"), Some("the end of {'lines': 5000}")));

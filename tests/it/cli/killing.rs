@@ -119,6 +119,9 @@ fn kill_9_during_an_install_leaves_the_old_shelf_or_the_new_and_the_next_install
     let go_back = || {
         remove();
         rig.hob(&["add", "lab/tiny@=0.1.0"]).well();
+        // Not a pin, which would stay.
+        let wanted = fs::read_to_string(rig.home.join("hob.toml")).unwrap();
+        fs::write(rig.home.join("hob.toml"), wanted.replace("=0.1.0", "*")).unwrap();
     };
     remove();
     let begun = Instant::now();
