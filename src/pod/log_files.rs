@@ -135,10 +135,14 @@ fn put_aside(folder: &Path, path: &Path, old: &Path) -> io::Result<()> {
     if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(());
     }
-    // Another host may have done so meanwhile.
-    match open::open(path)?.metadata()?.len() >= LOG_FILE_BYTES_MAX {
+    // Another host may have done so meanwhile, and perhaps nobody has made a new one yet.
+    let done = open::open(path).and_then(|file| match file.metadata()?.len() >= LOG_FILE_BYTES_MAX {
         true => fs::rename(path, old),
         false => Ok(()),
+    });
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 
