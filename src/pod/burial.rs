@@ -108,6 +108,8 @@ impl Driver {
             was_killed_at_start: !was_ready && self.blame.is_none() && ending == Ending::Signal(SIGKILL),
             fault,
         });
+        // Before the folder in which it lies, which the last pod's end deletes.
+        drop(self.page);
         // What lives as long as the pod goes before anybody hears of its end: who waits for that finds nothing of it.
         let (scratch, group, keeps) = (self.spec.scratch.clone(), self.group.take(), std::mem::take(&mut self.spec.keeps));
         let _ = tokio::task::spawn_blocking(move || {
@@ -117,7 +119,6 @@ impl Driver {
             drop(keeps);
         })
         .await;
-        drop(self.page);
         // No caller waits for it; but who looks for what the pod said finds it here or there at any time.
         if let Some(saved) = saved {
             let _ = saved.await;

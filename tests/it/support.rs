@@ -108,8 +108,7 @@ impl Rig {
         self.host.shutdown_within(drain).await;
         // Its own end of each pod is certain; the kernel may take a moment to forget a process.
         within(3, "no process is left", || processes_below(self.folder.path()).is_empty()).await;
-        // A busy machine may still be deleting.
-        within(5, "the host leaves no file of a pod", || scratch_files(self.folder.path()).is_empty()).await;
+        assert_eq!(scratch_files(self.folder.path()), [""; 0], "the host leaves no file of a pod");
     }
 }
 
