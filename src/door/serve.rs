@@ -36,6 +36,7 @@ use crate::{
     disk::open,
     host::Host,
     model::{Code, Fault, Home, ServeRules, limits},
+    pod,
     shelf::{blocking, durable},
 };
 
@@ -50,6 +51,7 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
     let mut doors = Vec::new();
     let count = open_files();
     let handed = (count as usize * limits::SERVE_FILES_IN_PERCENT / 100).min(limits::SERVE_FILES_IN_MAX);
+    pod::keep_for_callers(count.saturating_mul(limits::SERVE_FILES_PERCENT as u64) / 100 + handed as u64);
     let handed = Arc::new(Semaphore::new(handed));
     for path in [Some(home.socket()), unix.map(Path::to_owned)].into_iter().flatten() {
         let listening = socket::listen(&path).await?;

@@ -21,6 +21,7 @@ use super::{
     frame,
     handle::{Inbox, Placed, Reply, Shared, Watcher},
     hands::{Hand, Outgoing, Running, Silence, Unfinished, Which, copied},
+    holdings::Holder,
     lane::Lane,
     log,
     page::Page,
@@ -41,15 +42,20 @@ use crate::{
     disk::make,
     model::{
         Code, Fault,
-        limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS, SESSION_TTL_MAX_MS},
+        limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS, POD_FILES, SESSION_TTL_MAX_MS},
         recipe::Recycle,
     },
 };
 
 /// Spawns the process and the task that owns it from now on.
 ///
-/// Must be called within a tokio runtime. Errors: `io` when there is no process to be had.
-pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
+/// Must be called within a tokio runtime. Errors: `io` when there is no process to be had, `overloaded` when its recipe holds
+/// all the descriptors that it may.
+pub fn spawn(mut spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
+    let recipe = spec.recipe.manifest().name.to_string();
+    let holder = Holder::of(&recipe);
+    let own = holder.take(POD_FILES).map_err(|short| short.fault(&format!("a pod of `{recipe}` was not started")))?;
+    spec.keeps.push(Box::new(own));
     let beside = spec.scratch.parent().unwrap_or(&spec.scratch);
     make::folder(beside, make::PRIVATE_FOLDER).map_err(|error| Fault::io(format!("making {}", beside.display()), &error))?;
     let page = or_without(Page::create(beside, &spec.incarnation), "what a pod has begun will not be known").unwrap_or_else(Page::none);
@@ -98,9 +104,8 @@ pub fn spawn(spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     };
     let pod = manifest.pod.as_ref();
     let now = Instant::now();
-    let mut spec = spec;
     let residing = Residing::new(&mut spec, &shared);
-    let regions = Regions::new(Arc::downgrade(&shared), Some(Lender::of(&spec)));
+    let regions = Regions::new(Arc::downgrade(&shared), Some(Lender::of(&spec)), holder);
     let driver = Driver {
         control,
         data: Some(Lane::new(data, FRAME_BYTES_MAX)),

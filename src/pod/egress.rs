@@ -26,10 +26,11 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::holdings::Holder;
 use crate::model::{
     grant::Endpoint,
     limits::{
-        EGRESS_ACCEPT_PAUSE_MS, EGRESS_CONNECT_MS, EGRESS_CONNECTIONS_MAX, EGRESS_HEAD_MS, EGRESS_IDLE_MS, EGRESS_LOOKUP_MS,
+        EGRESS_ACCEPT_PAUSE_MS, EGRESS_CONNECT_MS, EGRESS_CONNECTIONS_MAX, EGRESS_FILES, EGRESS_HEAD_MS, EGRESS_IDLE_MS, EGRESS_LOOKUP_MS,
         EGRESS_REFUSALS_MAX,
     },
 };
@@ -91,7 +92,8 @@ impl Egress {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let ledger = Arc::new(Ledger { recipe: recipe.clone(), kept: Mutex::default() });
-        let proxy = Arc::new(Proxy { allowed, recipe, resolver, patience, ledger: ledger.clone() });
+        let holder = Holder::of(&recipe);
+        let proxy = Arc::new(Proxy { allowed, recipe, holder, resolver, patience, ledger: ledger.clone() });
         Ok(Egress { ledger, _accepting: AbortOnDropHandle::new(runtime.spawn(accept(listener, proxy))) })
     }
 
@@ -109,16 +111,27 @@ impl Egress {
 /// Takes connections for as long as it is polled. They are tasks of this one's set, so that they end with it.
 async fn accept<R: Resolve>(listener: TcpListener, proxy: Arc<Proxy<R>>) {
     let room = Arc::new(Semaphore::new(EGRESS_CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
+    let (mut connections, mut is_short) = (JoinSet::new(), false);
     loop {
         // The next connection waits in the kernel until one of these is over: a pod that opens thousands holds up itself.
         let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let share = match proxy.holder.take(EGRESS_FILES) {
+            Ok(share) => share,
+            Err(short) => {
+                if !std::mem::replace(&mut is_short, true) {
+                    tracing::warn!("{}", short.fault("connections of a pod wait").message);
+                }
+                tokio::time::sleep(Duration::from_millis(EGRESS_ACCEPT_PAUSE_MS)).await;
+                continue;
+            }
+        };
+        is_short = false;
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
                 let proxy = proxy.clone();
                 connections.spawn(async move {
-                    let _permit = permit;
+                    let _held = (permit, share);
                     proxy.serve(stream).await;
                 });
             }

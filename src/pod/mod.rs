@@ -6,7 +6,7 @@
 //! the process prints, `printed.rs` tells it, `log_files.rs` writes it down. What outlives a pod, or must find it again: `page.rs`, `registry.rs`, `dossier.rs`; `vitals.rs` reads what the kernel says, `unseen.rs`
 //! counts the memory that no mapping shows. What a caller has not taken of a stream waits in `spool.rs`, and in `spill.rs` on the disk; `crowding.rs` says when.
 //! What a pod is given of the machine: `egress.rs` is its way out to the network names that it was granted, `clerk.rs` lends it files, `devices.rs` names those of a
-//! GPU, `cgroup.rs` holds it to its memory; `residency.rs` decides whose models are loaded, `tenancy.rs` asks and tells it, `machine.rs` says what there is. What is around it: `confine.rs` and `seccomp.rs` say what it may do, `family.rs` has the pods that are
+//! GPU, `cgroup.rs` holds it to its memory, `holdings.rs` a recipe to its part of the host's descriptors; `residency.rs` decides whose models are loaded, `tenancy.rs` asks and tells it, `machine.rs` says what there is. What is around it: `confine.rs` and `seccomp.rs` say what it may do, `family.rs` has the pods that are
 //! forked rather than started, `compiling.rs` has sources compiled within the same walls, `doctor.rs` finds out what the machine can do of all that.
 
 mod answering;
@@ -28,6 +28,7 @@ mod family;
 mod frame;
 mod handle;
 mod hands;
+mod holdings;
 mod lane;
 mod leftovers;
 mod log;
@@ -80,6 +81,7 @@ pub use dossier::{AskInHand, Dossier, Ended, list as dossiers};
 pub use driver::spawn;
 pub use family::{Boot, Family};
 pub use handle::{Ask, Reply, Request, Watcher};
+pub use holdings::keep_for_callers;
 pub use log_files::past as past_lines;
 pub use machine::{Machine, ThisMachine};
 pub use pool::{BoxFuture, Pool, Spawner, WeakPool};

@@ -32,12 +32,13 @@ use rustix::fs::SealFlags;
 use super::{
     clerk::{self, Clerk},
     handle::Shared,
+    holdings::{Holder, Share},
     process::Spec,
 };
 use crate::model::{
     Blob, Code, Fault, Store,
     limits::{
-        BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX, COPY_CHUNK_BYTES, LENT_BYTES_MIN, REGION_BYTES_MIN, REGIONS_BYTES_MAX,
+        BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX, COPY_CHUNK_BYTES, LENT_BYTES_MIN, REGION_BYTES_MIN, REGION_FILES, REGIONS_BYTES_MAX,
         REGIONS_KEPT_BYTES_MAX, REGIONS_MAX,
     },
 };
@@ -46,14 +47,21 @@ use crate::model::{
 pub(super) struct Regions {
     shared: Weak<Shared>,
     lender: Option<Lender>,
+    holder: Holder,
     last: u64,
     inputs: BTreeMap<u64, Input>,
     outputs: BTreeMap<u64, Output>,
 }
 
+/// A memfd of the host's, and the recipe's share of descriptors that it is.
+pub(super) struct Memory {
+    file: File,
+    _share: Share,
+}
+
 struct Input {
     /// None for a caller's file, which is not used for another blob.
-    memory: Option<Arc<File>>,
+    memory: Option<Arc<Memory>>,
     bytes: u64,
     busy: bool,
 }
@@ -79,7 +87,7 @@ impl Lender {
 }
 
 struct Output {
-    memory: Arc<File>,
+    memory: Arc<Memory>,
     bytes: u64,
     /// The host has it, until the last holder of its blob is gone.
     with_host: bool,
@@ -95,7 +103,7 @@ pub(super) struct New {
 /// What has to be done for a blob before its ask is sent.
 pub(super) enum Copying {
     /// It is written into a region.
-    Into { blob: Blob, memory: Arc<File> },
+    Into { blob: Blob, memory: Arc<Memory> },
     /// Its file is lent, as the region of that number.
     Lent { blob: Blob, number: u64, lender: Lender },
 }
@@ -115,7 +123,7 @@ impl Copying {
     /// Errors: `io`, when the blob cannot be read to its end; as [`Clerk::lend`].
     pub fn run(self) -> Result<Option<New>, Fault> {
         match self {
-            Copying::Into { blob, memory } => written(&blob, &memory).map(|()| None),
+            Copying::Into { blob, memory } => written(&blob, &memory.file).map(|()| None),
             Copying::Lent { blob, number, lender } => {
                 let (what, bytes) = (format!("the blob `{}`", blob.name), blob.size());
                 let file = blob.store().and_then(|store| store.file());
@@ -165,13 +173,13 @@ fn rounded(bytes: u64) -> u64 {
 
 impl Regions {
     /// `lender`: without one, what is in a file is copied.
-    pub fn new(shared: Weak<Shared>, lender: Option<Lender>) -> Regions {
-        Regions { shared, lender, last: 0, inputs: BTreeMap::new(), outputs: BTreeMap::new() }
+    pub fn new(shared: Weak<Shared>, lender: Option<Lender>, holder: Holder) -> Regions {
+        Regions { shared, lender, holder, last: 0, inputs: BTreeMap::new(), outputs: BTreeMap::new() }
     }
 
     /// Where the blobs of an ask go. What is placed is busy until the pod gives it back.
     ///
-    /// Errors: `overloaded` when the pod holds on to too many; `io`.
+    /// Errors: `too_large` when the pod holds on to too many, `overloaded` when its recipe holds all the descriptors that it may; `io`.
     pub fn place(&mut self, blobs: &[Blob]) -> Result<Placing, Fault> {
         let mut placing = Placing::default();
         for blob in blobs {
@@ -202,8 +210,8 @@ impl Regions {
             }
             None => {
                 let bytes = rounded(size);
-                let memory = Arc::new(memory(bytes).map_err(failed)?);
-                let descriptor = clerk::read_only(&memory).map_err(failed)?;
+                let memory = self.memory(bytes, "a large blob was not shared with a pod")?.map_err(failed)?;
+                let descriptor = clerk::read_only(&memory.file).map_err(failed)?;
                 let number = self.add(Input { memory: Some(memory.clone()), bytes, busy: true })?;
                 placing.new.push(New { number, bytes, descriptor });
                 (number, memory)
@@ -211,6 +219,14 @@ impl Regions {
         };
         placing.copies.push(Copying::Into { blob: blob.clone(), memory });
         Ok(number)
+    }
+
+    /// A region's memory, if the recipe may hold one more.
+    ///
+    /// Errors: `overloaded`; the inner one is the machine's.
+    fn memory(&self, bytes: u64, lost: &str) -> Result<io::Result<Arc<Memory>>, Fault> {
+        let _share = self.holder.take(REGION_FILES).map_err(|short| short.fault(lost))?;
+        Ok(memory(bytes).map(|file| Arc::new(Memory { file, _share })))
     }
 
     fn add(&mut self, input: Input) -> Result<u64, Fault> {
@@ -284,7 +300,7 @@ impl Regions {
 
     /// A region for a result of that size.
     ///
-    /// Errors: `too_large` above what a pod may have.
+    /// Errors: `too_large` above what a pod may have, `overloaded` when its recipe holds all the descriptors that it may.
     pub fn room(&mut self, bytes: u64) -> Result<New, Fault> {
         let held: u64 = self.outputs.values().map(|output| output.bytes).sum();
         let size = rounded(bytes);
@@ -298,10 +314,10 @@ impl Regions {
             return Err(Fault::new(Code::TooLarge, text));
         }
         let failed = |error: io::Error| Fault::io("making room for a pod's result", &error);
-        let memory = memory(size).map_err(failed)?;
-        let descriptor = memory.as_fd().try_clone_to_owned().map_err(failed)?;
+        let memory = self.memory(size, "room for a result was refused")?.map_err(failed)?;
+        let descriptor = memory.file.as_fd().try_clone_to_owned().map_err(failed)?;
         self.last += 1;
-        self.outputs.insert(self.last, Output { memory: Arc::new(memory), bytes: size, with_host: false });
+        self.outputs.insert(self.last, Output { memory, bytes: size, with_host: false });
         Ok(New { number: self.last, bytes: size, descriptor })
     }
 
@@ -337,7 +353,7 @@ impl Regions {
 /// A result in a region. It outlives the pod. The pod could still write there: what is read is what is there then.
 struct Sent {
     number: u64,
-    memory: Arc<File>,
+    memory: Arc<Memory>,
     bytes: u64,
     shared: Weak<Shared>,
 }
@@ -354,11 +370,11 @@ impl Store for Sent {
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.memory.read_at(into, at)
+        self.memory.file.read_at(into, at)
     }
 
     fn mark(&self) -> [u64; 4] {
-        let inode = self.memory.metadata().map_or(0, |metadata| metadata.ino());
+        let inode = self.memory.file.metadata().map_or(0, |metadata| metadata.ino());
         [self.number, self.bytes, inode, Arc::as_ptr(&self.memory) as u64]
     }
 }
@@ -387,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_region_for_asks_is_used_again_and_cannot_be_written_or_resized() {
-        let mut regions = Regions::new(Weak::new(), None);
+        let mut regions = Regions::new(Weak::new(), None, Holder::of("lab/x"));
         let mut placing = regions.place(&[large(7), Blob::new("small", "y", vec![1u8])]).unwrap();
         assert_eq!(placing.regions, [Some(1), None]);
         placing.copies.pop().unwrap().run().unwrap();
@@ -410,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_result_is_one_blob_until_it_is_given_back() {
-        let mut regions = Regions::new(Weak::new(), None);
+        let mut regions = Regions::new(Weak::new(), None, Holder::of("lab/x"));
         let new = regions.room(3 << 20).unwrap();
         assert_eq!((new.number, new.bytes), (1, 4 << 20));
         rustix::io::pwrite(&new.descriptor, b"abc", 0).unwrap();
@@ -429,7 +445,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_and_what_there_may_be_at_all_is_bounded() {
-        let mut regions = Regions::new(Weak::new(), None);
+        let mut regions = Regions::new(Weak::new(), None, Holder::of("lab/x"));
         assert_eq!(regions.room(BLOB_BYTES_MAX + 1).err().unwrap().code, Code::TooLarge);
         // Nothing touches their pages.
         let mut rooms = 0;
@@ -445,7 +461,7 @@ mod tests {
         }
         assert!((1..=8).all(|number| !regions.freed(number)), "a gigabyte is more than is kept");
         regions.room(1 << 30).unwrap();
-        let mut many = Regions::new(Weak::new(), None);
+        let mut many = Regions::new(Weak::new(), None, Holder::of("lab/x"));
         let placed = (0..).map_while(|_| many.place(&[large(1)]).ok()).count();
         assert_eq!(placed, REGIONS_MAX);
     }

@@ -78,9 +78,30 @@ pod.control.send({"type": "hello", "protocol": (1, 1), "features": features, "pi
 pod.receive_start()
 pod.receive_load()
 pod.control.send({"type": "ready"})
+
+def hoard(ask, count):
+    """Asks for so many rooms, one after the other, and lets go of none: how many came, and what was said of the others."""
+    told = {"region": 0, "no_room": 0, "why": None}
+    for _ in range(count):
+        pod.control.send({"type": "room", "bytes": 1})
+        kind = None
+        while kind not in ("region", "no_room"):
+            message = pod.control.receive()[1]
+            kind = message["type"]
+            if kind == "ping":
+                pod.control.send({"type": "pong", "seq": message["seq"], "asks": [ask]})
+        told[kind] += 1
+        if kind == "no_room":
+            told["why"] = message["why"]
+    return told
+
+
 while True:
     ask, wanted = pod.ask()
     raw.fired(__file__)
+    if wanted["say"] == "hoard":
+        pod.answer(ask, hoard(ask, wanted["count"]))
+        continue
     sent, stuck = 0, False
     while sent < wanted["count"] and not stuck:
         lane, frames = message(wanted["say"], sent, ask)

@@ -12,6 +12,9 @@ pub const REGIONS_MAX: usize = 64;
 /// What a pod's regions for results may hold together, in bytes. They count as its own memory besides, where a control group counts.
 pub const REGIONS_BYTES_MAX: u64 = 8 << 30;
 
+/// Descriptors of the host that a region takes: its own, and the one on its way to the pod.
+pub const REGION_FILES: u64 = 2;
+
 /// What the free regions of one pod, of either kind, may keep together, in bytes: pages that were touched once are what makes them fast.
 pub const REGIONS_KEPT_BYTES_MAX: u64 = 512 << 20;
 

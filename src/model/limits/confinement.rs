@@ -125,6 +125,19 @@ pub const DOCTOR_ANSWER_BYTES_MAX: u64 = 256 << 10;
 /// Descriptors of each process of a pod, and of those on their way between processes; on a host that may have fewer than twice as many: half of its own.
 pub const POD_DESCRIPTORS_MAX: u64 = 4_096;
 
+/// Descriptors of the host that a pod takes beside its regions: two lanes with both their ends while it starts, two pipes, its process, its locks.
+pub const POD_FILES: u64 = 10;
+
+/// Descriptors of the host that a pod's connection to the network takes: both sides.
+pub const EGRESS_FILES: u64 = 2;
+
+/// Share of its descriptors that a host keeps for itself, whatever recipes and callers take, in percent, and how many these are at least and at most.
+pub const FILES_RESERVE_PERCENT: u64 = 12;
+/// See [`FILES_RESERVE_PERCENT`].
+pub const FILES_RESERVE_MIN: u64 = 48;
+/// See [`FILES_RESERVE_PERCENT`].
+pub const FILES_RESERVE_MAX: u64 = 256;
+
 /// Signals that wait for a pod's processes: the kernel keeps some thousands for all of a user.
 pub const POD_SIGNALS_MAX: u64 = 1_024;
 

@@ -34,7 +34,7 @@ pub const SERVE_RESERVE_MAX: usize = 64;
 pub const SERVE_RESERVE_MS: u64 = 2_000;
 
 /// Open files that a server asks the system for, where it may have as many: connections of its ways in, and what pods take.
-pub const SERVE_FILES: u64 = 16_384;
+pub const SERVE_FILES: u64 = 65_536;
 
 /// Share of the open files that the connections of all ways in may take together, in percent; the rest is for pods and the shelf.
 pub const SERVE_FILES_PERCENT: usize = 50;

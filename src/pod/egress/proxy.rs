@@ -35,6 +35,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+use super::super::holdings::Holder;
 use super::{
     Ledger, Patience, address,
     resolve::Resolve,
@@ -52,6 +53,7 @@ type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 pub(super) struct Proxy<R> {
     pub allowed: BTreeSet<Endpoint>,
     pub recipe: String,
+    pub holder: Holder,
     pub resolver: R,
     pub patience: Patience,
     pub ledger: Arc<Ledger>,

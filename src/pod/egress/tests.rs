@@ -417,6 +417,31 @@ async fn dropped_it_ends_every_connection_and_takes_no_new_one() {
 }
 
 #[tokio::test]
+async fn connections_of_a_recipe_that_holds_all_descriptors_it_may_wait_until_it_holds_fewer() {
+    let (there, _told) = server("\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
+    let name = format!("localhost:{}", there.port());
+    let greedy = Holder::of("acme/greedy");
+    let (mut held, mut files) = (Vec::new(), 1 << 40);
+    while files > 0 {
+        match greedy.take(files) {
+            Ok(share) => held.push(share),
+            Err(_) => files /= 2,
+        }
+    }
+    let listener = Listener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let _egress = Egress::serve(listener.into(), BTreeSet::from([name.parse().unwrap()]), "acme/greedy".into()).unwrap();
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    stream.write_all(format!("GET http://{name}/ HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let early = timeout(Duration::from_millis(3 * EGRESS_ACCEPT_PAUSE_MS), stream.read_to_string(&mut answer)).await;
+    assert!(early.is_err() && answer.is_empty(), "it was taken: {answer}");
+    drop(held);
+    timeout(LONG, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.contains(" 200 OK\r\n") && answer.ends_with("hi"), "{answer}");
+}
+
+#[tokio::test]
 async fn the_machines_resolver_finds_localhost() {
     let (there, _told) = server("\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
     let listener = Listener::bind("127.0.0.1:0").unwrap();

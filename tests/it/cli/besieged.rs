@@ -35,7 +35,7 @@ fn with(head: &str, token: &str) -> String {
 }
 
 /// A server that may have only so many open files.
-fn narrow(rig: &Rig, files: u32, words: &[&str]) -> Serving {
+pub fn narrow(rig: &Rig, files: u32, words: &[&str]) -> Serving {
     let whole = rig.command(&[&["serve", "--json"], words].concat());
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]).arg(whole.get_program()).args(whole.get_args());

@@ -13,6 +13,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
+    besieged::narrow,
     rig::{Rig, Signed, put, write_recipe},
     served::{Serving, general, request, stderr},
 };
@@ -158,6 +159,36 @@ fn a_deaf_pod_and_a_deaf_caller_cost_the_host_little_memory_and_few_descriptors(
 #[test]
 fn so_does_one_that_says_it_counts_its_credit() {
     floods("[pod.env]\nCREDIT = \"1\"\n", FLOODS_ON_CREDIT);
+}
+
+#[test]
+fn a_recipe_that_holds_all_descriptors_it_can_get_leaves_another_one_and_the_host_theirs() {
+    let (rig, _signed) = rig("");
+    // Of what connections, files of callers and the reserve leave for recipes the loud one gets half, and is refused before its 64 regions.
+    let mut serving = narrow(&rig, 512, &[]);
+    let hoarded = serving.ask("POST /v1/calls", &general("lab/loud", "run", &json!({ "say": "hoard", "count": 60 })));
+    let text = hoarded.body.lines().last().unwrap_or_default().to_owned();
+    assert!(text.contains("room for a result was refused: `lab/loud` holds "), "it was refused nothing: {hoarded:?}");
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let told = &told["output"];
+    let (given, refused) = (told["region"].as_u64().unwrap_or_default(), told["no_room"].as_u64().unwrap_or_default());
+    // All connections that there may be, and more, of callers who say nothing.
+    let silent: Vec<_> = (0..500).map(|_| serving.connect()).collect();
+    let descriptors = held(serving.child.id()).1;
+    println!("{given} regions given, {refused} refused; {descriptors} of 512 descriptors in use");
+    assert!(given > 4 && refused > 4 && given + refused == 60, "{text}");
+    assert!(descriptors > 100, "only {descriptors} descriptors are in use");
+    // A pod of its own is started for it.
+    let answer = serving.ask("POST /v1/recipes/lab/quiet/run", br#"{"well": 1}"#);
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"well":1}"#), "{answer:?}");
+    assert_eq!(serving.ask("GET /v1/health", b"").status, 200);
+    rig.hob(&["status"]).well();
+    assert!(pods(&serving).iter().any(|pod| pod["recipe"] == "lab/loud"), "it holds them still");
+    // The end of a pod, and of all.
+    drop(silent);
+    assert_eq!(serving.end(rustix::process::Signal::TERM, 60).code(), Some(0));
+    let said = stderr(&mut serving.child);
+    assert!(!said.contains("Too many open files"), "{said}");
 }
 
 #[test]
