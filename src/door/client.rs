@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    io::ErrorKind,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     pin::Pin,
@@ -28,6 +29,8 @@ use super::{
 };
 use crate::model::{Blob, Code, Event, Fault, Home, Outcome, limits};
 
+const THEIR_HOME: &str = "run as that user, or name a home of your own with HOB_HOME";
+
 /// A connection to the running server of a home.
 pub struct Client {
     stream: UnixStream,
@@ -38,24 +41,36 @@ pub struct Client {
 impl Client {
     /// Connects to the server of `home`; `None` when none runs.
     ///
-    /// Errors: `overloaded` when one runs and lets nobody in; `home_unsafe` when it is another user's.
+    /// Errors: `overloaded` when one runs and lets nobody in; `home_unsafe` when it is another user's, or its home is; `io` where it cannot be
+    /// told whether one runs.
     pub async fn connect(home: &Home) -> Result<Option<Client>, Fault> {
         let path = home.socket();
         let knock = async {
             loop {
                 match socket::connect(&path).await {
                     // Its queue of connections is full.
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         tokio::time::sleep(Duration::from_millis(limits::LOCK_POLL_MS)).await;
                     }
-                    other => return other.ok(),
+                    // Nobody listens there; of anything else nobody knows whether one runs.
+                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::ConnectionRefused) => {
+                        return Ok(None);
+                    }
+                    other => return other.map(Some),
                 }
             }
         };
         let connected = timeout(Duration::from_millis(limits::SERVE_CONNECT_MS), knock).await;
         let full =
             |_| Fault::new(Code::Overloaded, format!("the server at {} lets nobody in", path.display())).hint("call again a little later");
-        let Some(stream) = connected.map_err(full)? else { return Ok(None) };
+        let found = connected.map_err(full)?.map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => {
+                let text = format!("this user may not reach the server at {}, if one runs there: {error}", path.display());
+                Fault::new(Code::HomeUnsafe, text).hint(THEIR_HOME)
+            }
+            _ => Fault::io(format!("connecting to the server at {}", path.display()), &error),
+        })?;
+        let Some(stream) = found else { return Ok(None) };
         // What a call carries is for this user's own server, or root's.
         let (own, theirs) = (
             rustix::process::geteuid().as_raw(),
@@ -65,7 +80,7 @@ impl Client {
             true => Ok(Some(Client { stream, place: path })),
             false => {
                 Err(Fault::new(Code::HomeUnsafe, format!("the server at {} runs as user {theirs}, wanted {own} or 0", path.display()))
-                    .hint("run as that user, or name a home of your own with HOB_HOME"))
+                    .hint(THEIR_HOME))
             }
         }
     }

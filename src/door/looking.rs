@@ -105,7 +105,7 @@ pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault>
 async fn lines_of(home: &Home, path: &str, recipe: Option<&RecipeName>, lines: usize) -> Result<(Vec<LogLine>, bool), Fault> {
     match ask(home, Method::GET, path).await? {
         Some(lines) => Ok((lines, false)),
-        None => Ok((past_logs(home, recipe, lines), true)),
+        None => Ok((past_logs(home, recipe, lines)?, true)),
     }
 }
 

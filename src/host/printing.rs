@@ -4,7 +4,7 @@ use std::{collections::HashSet, pin::pin};
 
 use super::{Host, Inner};
 use crate::{
-    model::{Home, RecipeName, events, limits::LOG_LOOK_BYTES_MAX, status::LogLine},
+    model::{Fault, Home, RecipeName, events, limits::LOG_LOOK_BYTES_MAX, status::LogLine},
     pod::{self, Heard, Lines, Missed},
 };
 
@@ -55,9 +55,19 @@ impl Telling<'_> {
 }
 
 /// What the files of a home tell of the pods of all hosts that it had and has: the last `lines`, oldest first; of one recipe, or of all. Blocking.
-pub fn past_logs(home: &Home, recipe: Option<&RecipeName>, lines: usize) -> Vec<LogLine> {
+///
+/// Errors: `io` where the folders of a home cannot be read, as those of another user's.
+pub fn past_logs(home: &Home, recipe: Option<&RecipeName>, lines: usize) -> Result<Vec<LogLine>, Fault> {
     let recipe = recipe.map(RecipeName::to_string);
-    pod::past_lines(&home.logs(), &home.dossiers(), recipe.as_deref(), lines, &HashSet::new(), u64::MAX)
+    for folder in [home.logs(), home.dossiers()] {
+        match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Fault::io(format!("reading {}", folder.display()), &error).hint("run as the user whose home it is"));
+            }
+            _ => {}
+        }
+    }
+    Ok(pod::past_lines(&home.logs(), &home.dossiers(), recipe.as_deref(), lines, &HashSet::new(), u64::MAX))
 }
 
 impl Host {

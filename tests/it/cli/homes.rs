@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::{
     rig::{Ran, Rig, Signed, run, signal, write_recipe},
-    served::wait_for,
+    served::{Serving, wait_for},
 };
 use crate::sandbox::ordinary;
 
@@ -227,6 +227,36 @@ fn a_server_of_another_user_is_told_nothing() {
     child.kill().unwrap();
     child.wait().unwrap();
     ran.refused(Code::HomeUnsafe, &[&format!("runs as user {OTHER}, wanted 0")]);
+}
+
+#[test]
+fn of_another_users_home_nobody_is_told_that_no_host_is_running() {
+    if !ordinary::is_root() {
+        return println!("skipped: only root can look as another user");
+    }
+    let rig = Rig::new();
+    let mut serving = Serving::start(&rig, &[]);
+    chmod(rig.folder.path(), 0o755);
+    let program = rig.folder.path().join("hob");
+    fs::copy(env!("CARGO_BIN_EXE_hob"), &program).unwrap();
+    let look = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        let user = OTHER.to_string();
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&program).args(words);
+        command.env("HOB_HOME", &rig.home).env("HOME", rig.folder.path()).env_remove("HOB_LOG").current_dir("/");
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        run(command, b"")
+    };
+    for words in [&["status"][..], &["pods"], &["logs"], &["pods", "--lift", "lab/plain"], &["sessions"]] {
+        look(words).refused(Code::HomeUnsafe, &["this user may not reach the server at", "run as that user"]);
+    }
+    // Nor where the way to the socket is open and only what was written is not.
+    fs::create_dir_all(rig.home.join("state/dossiers")).unwrap();
+    for (place, mode) in [("", 0o755), ("state", 0o755), ("state/serve", 0o755), ("state/dossiers", 0o700)] {
+        chmod(&rig.home.join(place), mode);
+    }
+    assert_eq!(serving.end(Signal::TERM, 60).code(), Some(0));
+    look(&["logs"]).refused(Code::Io, &["state/dossiers"]);
 }
 
 #[test]
