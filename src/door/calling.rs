@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     host::{Config, Host, Running, blobs},
-    model::{Blob, Call, Code, Document, Event, Fault, Outcome, Report, limits},
+    model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, Report, limits},
     pod::Missed,
 };
 
@@ -27,7 +27,7 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, (quiet, json):
     };
     let outs = words.out.iter().map(|pair| name_and_file(pair, "--out")).collect::<Result<Vec<_>, _>>()?;
     // What the author is editing, and what is to run alone, belongs into no server.
-    let is_folder = words.recipe.starts_with(['.', '/']);
+    let is_folder = RecipeRef::is_folder(&words.recipe);
     let mut words = words;
     // An author wants to see what they print.
     words.logs |= is_folder && !quiet;
@@ -45,9 +45,7 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, (quiet, json):
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let done = async {
         let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &words, text)).await??;
-        let (outcome, chunks_left) = follow(running, words.stream, watch, &mut prints, interrupt.as_mut())
-            .await
-            .map_err(|fault| missing_here(fault, &words.recipe))?;
+        let (outcome, chunks_left) = follow(running, words.stream, watch, &mut prints, interrupt.as_mut()).await?;
         print(&outcome, chunks_left, &outs, json)
     };
     let done = done.await;
@@ -96,14 +94,6 @@ async fn begin(server: Option<Client>, host: Option<&Host>, words: &CallWords, t
     let (operation, session) = (words.operation.clone(), words.session.clone());
     let call = Call { recipe, operation, input, blobs: blobs()?, deadline_ms, priority, one_shot, session, logs: words.logs };
     Ok(Under::Here(host.start(call)))
-}
-
-/// The server does not see where the user stands: `recipes/echo` reads as a name where a folder may have been meant.
-fn missing_here(fault: Fault, word: &str) -> Fault {
-    match fault.code == Code::RecipeNotFound && Path::new(word).join("recipe.toml").is_file() {
-        true => fault.hint(format!("no recipe of that name is installed; the folder of that name is called by `hob call ./{word}`")),
-        false => fault,
-    }
 }
 
 /// Tells of the events, and gives the outcome, with how many chunks were not printed; what showed how far it was is gone then.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     author,
     host::{Config, Host},
-    model::{Code, Fault, Progress, Silent, limits, progress},
+    model::{Code, Fault, Progress, RecipeRef, Silent, limits, progress},
     shelf::repository::{ModelTarget, Trust},
 };
 
@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| "hob=warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| print::Diagnostics).init();
-    let json = words.json;
+    let (json, word) = (words.json, words.command.recipe().map(str::to_owned));
     if let Command::CompileGlue { version, reservation, folder } = &words.command {
         return compile_glue::main(version, reservation, folder);
     }
@@ -53,7 +53,17 @@ pub fn main() -> ExitCode {
     runtime.shutdown_timeout(Duration::from_millis(limits::RUNTIME_END_MS));
     match done {
         Ok(()) => delivered(),
-        Err(fault) => failed(&fault, json),
+        Err(fault) => failed(&or_folder(fault, word), json),
+    }
+}
+
+/// `recipes/echo` reads as a name: where there is none of that name, a folder may have been meant. Said here, for every command: a server does not
+/// see where the user stands.
+fn or_folder(fault: Fault, word: Option<String>) -> Fault {
+    let is_missing = matches!(fault.code, Code::RecipeNotFound | Code::NotInRepository | Code::SessionNotFound);
+    match word.filter(|word| is_missing && !RecipeRef::is_folder(word) && Path::new(word).join("recipe.toml").is_file()) {
+        Some(word) => fault.hint(format!("did you mean the folder `./{word}`? `{word}` is the name of an installed recipe")),
+        None => fault,
     }
 }
 
@@ -255,8 +265,9 @@ async fn repo(command: Repo, json: bool) -> Result<(), Fault> {
 }
 
 async fn remove(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
-    host.remove(&recipe.parse()?).await?;
-    say(json, json!({ "removed": recipe }), || format!("removed {recipe}"));
+    let name = host.resolve_name(recipe).await?;
+    host.remove(&name).await?;
+    say(json, json!({ "removed": name }), || format!("removed {name}"));
     Ok(())
 }
 
@@ -313,7 +324,10 @@ fn model_line(model: &ModelTarget) -> String {
 }
 
 async fn verify(host: &Host, recipe: Option<&str>, json: bool) -> Result<(), Fault> {
-    let name = recipe.map(str::parse).transpose()?;
+    let name = match recipe {
+        Some(word) => Some(host.resolve_name(word).await?),
+        None => None,
+    };
     let reports = host.verify(name.as_ref()).await?;
     let fault = reports.iter().find_map(|report| report.fault.clone());
     if let (true, Some(fault)) = (json, &fault) {

@@ -92,7 +92,7 @@ pub async fn grant(host: &Host, words: &GrantWords, json: bool) -> Result<(), Fa
 /// Takes back what the words say.
 pub async fn revoke(host: &Host, words: &RevokeWords, json: bool) -> Result<(), Fault> {
     // A recipe that is gone is no reason to leave it what it had.
-    let recipe = words.recipe.parse()?;
+    let recipe = host.resolve(&words.recipe).await?;
     let what = match words.all {
         true => Revoke::All,
         false => Revoke::These { permissions: read(&words.permissions)?, reduced: words.reduced },

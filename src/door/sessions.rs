@@ -15,7 +15,7 @@ use super::{
 use crate::{
     host::{Config, Host},
     model::{
-        Fault, RecipeName,
+        Fault, RecipeRef,
         session::{CheckpointStatus, SessionState, SessionStatus, check_name},
     },
 };
@@ -25,20 +25,15 @@ pub async fn sessions(config: Config, words: Option<SessionWords>, json: bool) -
     match words {
         None => list(config, json).await,
         Some(SessionWords::Open { recipe, name }) => {
-            let opened: SessionStatus = done(config, &recipe, &name, "open", async |host| {
-                let word = host.resolve(&recipe).await?;
-                Ok(json!(host.open_session(&word, &name).await?))
-            })
-            .await?;
+            let opened: SessionStatus =
+                done(config, &recipe, &name, "open", async |host, word| Ok(json!(host.open_session(&word, &name).await?))).await?;
             say(json, json!(opened), || format!("the session `{name}` of {recipe} is open"));
             Ok(())
         }
         Some(SessionWords::Checkpoint { recipe, name }) => {
-            let kept: Option<CheckpointStatus> = done(config, &recipe, &name, "checkpoint", async |host| {
-                let word = host.resolve(&recipe).await?;
-                Ok(json!(host.checkpoint_session(&word, &name).await?))
-            })
-            .await?;
+            let kept: Option<CheckpointStatus> =
+                done(config, &recipe, &name, "checkpoint", async |host, word| Ok(json!(host.checkpoint_session(&word, &name).await?)))
+                    .await?;
             say(json, json!(kept), || match &kept {
                 Some(kept) => format!("checkpoint {} of `{name}` is kept: {} bytes", kept.number, kept.bytes),
                 None => format!("nothing of `{name}` is to be kept: it was not called yet"),
@@ -46,17 +41,13 @@ pub async fn sessions(config: Config, words: Option<SessionWords>, json: bool) -
             Ok(())
         }
         Some(SessionWords::Touch { recipe, name }) => {
-            let touched: SessionStatus = done(config, &recipe, &name, "touch", async |host| {
-                let word = recipe_word(&recipe)?;
-                Ok(json!(host.touch_session(&word, &name).await?))
-            })
-            .await?;
+            let touched: SessionStatus =
+                done(config, &recipe, &name, "touch", async |host, word| Ok(json!(host.touch_session(&word, &name).await?))).await?;
             say(json, json!(touched), || format!("the time of `{name}` of {recipe} begins anew"));
             Ok(())
         }
         Some(SessionWords::Close { recipe, name }) => {
-            let closed: Value = done(config, &recipe, &name, "close", async |host| {
-                let word = recipe_word(&recipe)?;
+            let closed: Value = done(config, &recipe, &name, "close", async |host, word| {
                 host.close_session(&word, &name).await?;
                 Ok(json!({ "closed": name }))
             })
@@ -65,11 +56,6 @@ pub async fn sessions(config: Config, words: Option<SessionWords>, json: bool) -
             Ok(())
         }
     }
-}
-
-/// It need not be there any more.
-fn recipe_word(recipe: &str) -> Result<crate::model::RecipeRef, Fault> {
-    recipe.parse()
 }
 
 async fn list(config: Config, json: bool) -> Result<(), Fault> {
@@ -95,17 +81,17 @@ async fn done<T: DeserializeOwned>(
     recipe: &str,
     name: &str,
     what: &str,
-    here: impl AsyncFnOnce(&Host) -> Result<Value, Fault>,
+    here: impl AsyncFnOnce(&Host, RecipeRef) -> Result<Value, Fault>,
 ) -> Result<T, Fault> {
     check_name(name)?;
-    let is_folder = recipe.starts_with(['.', '/']);
-    let server = if is_folder { None } else { Client::connect(config.home()).await? };
-    if let Some(server) = server {
-        let recipe: RecipeName = recipe.parse()?;
-        return server.act(&format!("/v1/recipes/{recipe}/sessions/{name}/{what}")).await;
-    }
+    let server = if RecipeRef::is_folder(recipe) { None } else { Client::connect(config.home()).await? };
     let host = Host::open(config.without_zygotes()).await?;
-    let value = here(&host).await;
+    // It need not be there any more.
+    let value = match (host.resolve(recipe).await, server) {
+        (Ok(RecipeRef::Name(recipe)), Some(server)) => server.act(&format!("/v1/recipes/{recipe}/sessions/{name}/{what}")).await,
+        (Ok(recipe), _) => here(&host, recipe).await,
+        (Err(fault), _) => Err(fault),
+    };
     host.shutdown().await;
     serde_json::from_value(value?)
         .map_err(|error| Fault::new(crate::model::Code::Internal, format!("a session's own words cannot be read: {error}")))

@@ -126,6 +126,33 @@ pub enum Command {
     CompileGlue { version: String, reservation: String, folder: PathBuf },
 }
 
+impl Command {
+    /// What was typed where a recipe is wanted that may be installed.
+    pub fn recipe(&self) -> Option<&str> {
+        match self {
+            Command::Call(CallWords { recipe, .. })
+            | Command::Grant(GrantWords { recipe, .. })
+            | Command::Revoke(RevokeWords { recipe, .. })
+            | Command::Add { recipe, .. }
+            | Command::Remove { recipe }
+            | Command::Show { recipe }
+            | Command::Verify { recipe: Some(recipe) }
+            | Command::Pods(PodWords { lift: Some(recipe), .. } | PodWords { recipe: Some(recipe), .. })
+            | Command::Logs(LogWords { recipe: Some(recipe), .. }) => Some(recipe),
+            Command::Sessions { command: Some(command) } => match command {
+                SessionWords::Open { recipe, .. }
+                | SessionWords::Checkpoint { recipe, .. }
+                | SessionWords::Touch { recipe, .. }
+                | SessionWords::Close { recipe, .. } => Some(recipe),
+            },
+            // Folders alone, or no recipe at all.
+            Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } | Command::Remote { .. } => None,
+            Command::List | Command::Status { .. } | Command::Doctor | Command::Serve { .. } | Command::CompileGlue { .. } => None,
+            Command::Verify { recipe: None } | Command::Pods(_) | Command::Logs(_) | Command::Sessions { command: None } => None,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct CallWords {
     /// An installed recipe `publisher/name`, a capability `name@major`, or a recipe folder (unsigned dev mode).

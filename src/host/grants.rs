@@ -167,20 +167,29 @@ impl Host {
     /// way gives it nothing new any more. Its running pods finish what they
     /// have in hand, and go; so do those of other hosts of this home, within [`crate::model::limits::GRANTS_LOOK_MS`].
     ///
-    /// Errors: `usage` for what it was not given, `invalid_config`, `disk_full`, `io`.
+    /// Errors: `recipe_not_found` for one that is not there and was given nothing, `usage` for what it was not given, `invalid_config`, `disk_full`,
+    /// `io`.
     pub async fn revoke(&self, recipe: &RecipeRef, what: &Revoke) -> Result<Grants, Fault> {
         let host = &self.0;
         let (home, key, recipe, what) = (host.home.clone(), key(recipe)?, recipe.clone(), what.clone());
+        let shelf = host.clone();
         let left = config::change(&host.home, move |edit, guard| {
             // An install of it that is under way has its operator's older word.
             if let RecipeRef::Name(name) = &recipe {
                 revoked::note(&home, name, guard)?;
             }
             let given = File::read(&home)?.grants.remove(&key).unwrap_or_default();
+            if given == Grants::default() {
+                is_there(&shelf, &recipe, &key)?;
+            }
             let left = match what {
                 Revoke::All => Grants::default(),
                 Revoke::These { permissions, reduced } => {
                     not_given(&key, &permissions, &given.permissions)?;
+                    if reduced && !given.reduced {
+                        let text = format!("`{key}` was not given `--reduced`: its pods run only where this machine confines them wholly");
+                        return Err(Fault::new(Code::Usage, text).hint(format!("`hob grant {key}` shows what it has")));
+                    }
                     Grants { permissions: given.permissions.without(&permissions), reduced: given.reduced && !reduced }
                 }
             };
@@ -190,6 +199,20 @@ impl Host {
         .await?;
         host.catalogue.refresh(host)?;
         Ok(left)
+    }
+}
+
+/// Refuses to take back from what is nowhere: a slip of the pen, taken for done, would leave another what was meant to be taken from it.
+fn is_there(host: &Inner, recipe: &RecipeRef, key: &str) -> Result<(), Fault> {
+    let is_missing = match recipe {
+        // A shelf that cannot be read has its own fault, for whoever calls.
+        RecipeRef::Name(name) => host.shelf.entry(name).is_err_and(|fault| fault.code == Code::RecipeNotFound),
+        RecipeRef::Folder(folder) => !folder.join("recipe.toml").exists(),
+    };
+    match is_missing {
+        true => Err(Fault::new(Code::RecipeNotFound, format!("`{key}` is not there, and was given nothing that could be taken back"))
+            .hint("`hob list` shows what is installed, and `[grants]` of hob.toml has all that was given")),
+        false => Ok(()),
     }
 }
 

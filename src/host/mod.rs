@@ -17,7 +17,7 @@ use futures_core::Stream;
 use crate::{
     disk::owner::Writers,
     glue::{Glue, Prepared},
-    model::{Call, Code, Event, Fault, Home, Outcome, RecipeRef, Verified, events, limits, progress},
+    model::{Call, Code, Event, Fault, Home, Outcome, RecipeName, RecipeRef, Verified, events, limits, progress},
     pod,
     shelf::{self, environment::Tools, sources::Sources, store::Shelf},
 };
@@ -258,25 +258,25 @@ impl Host {
         self.0.journal.records()
     }
 
-    /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe provides.
+    /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe provides. A recipe that is named need
+    /// not be there.
     ///
     /// Errors: `usage`, `recipe_not_found` when nothing provides the capability or several recipes do; the provider's own fault when it is damaged.
     pub async fn resolve(&self, word: &str) -> Result<RecipeRef, Fault> {
-        let is_capability = !word.contains('/') && word.contains('@');
-        if !is_capability {
-            let recipe = word.parse()?;
-            // `recipes/echo` reads as a name: say so where a folder of that name was meant.
-            if let RecipeRef::Name(name) = &recipe
-                && std::path::Path::new(word).join("recipe.toml").is_file()
-            {
-                return self.0.shelf.entry(name).map(|_| recipe).map_err(|fault| match fault.code {
-                    Code::RecipeNotFound => fault.hint(format!("for the folder of that name write `./{word}`")),
-                    _ => fault,
-                });
-            }
-            return Ok(recipe);
+        match RecipeRef::is_capability(word) {
+            true => Ok(RecipeRef::Name(self.0.catalogue.provider(&self.0, word).await?)),
+            false => word.parse(),
         }
-        Ok(RecipeRef::Name(self.0.catalogue.provider(&self.0, word).await?))
+    }
+
+    /// The same where only what is installed makes sense.
+    ///
+    /// Errors: those of [`Host::resolve`]; `usage` for a folder.
+    pub async fn resolve_name(&self, word: &str) -> Result<RecipeName, Fault> {
+        match self.resolve(word).await? {
+            RecipeRef::Name(name) => Ok(name),
+            RecipeRef::Folder(_) => word.parse(),
+        }
     }
 
     /// Keeps what libraries in pods compiled, for the next host of this home: to be called when all calls are over, before

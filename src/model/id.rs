@@ -54,6 +54,10 @@ impl FromStr for RecipeName {
                 Err(Fault::new(Code::Usage, format!("`{text}` is a recipe name with a version, wanted the name alone: `{name}`"))
                     .hint(format!("the installed version is used; `hob add {text}` installs another")))
             }
+            _ if RecipeRef::is_folder(text) => {
+                Err(Fault::new(Code::Usage, format!("`{text}` is a folder, wanted the name of a recipe: `publisher/name`"))
+                    .hint("`hob list` shows the names of what is installed"))
+            }
             _ => Err(Fault::new(Code::Usage, format!("`{text}` is not a recipe name: wanted `publisher/name`, each of a-z, 0-9 and `-`"))
                 .hint("for a recipe folder write a path that starts with `./` or `/`")),
         }
@@ -82,10 +86,22 @@ pub enum RecipeRef {
     Folder(std::path::PathBuf),
 }
 
+impl RecipeRef {
+    /// Whether the word is a path. `a/b` never is: it is the name of a recipe, whatever lies at that place.
+    pub fn is_folder(word: &str) -> bool {
+        word.starts_with(['.', '/'])
+    }
+
+    /// Whether the word names what a recipe provides.
+    pub fn is_capability(word: &str) -> bool {
+        !word.contains('/') && word.contains('@')
+    }
+}
+
 impl FromStr for RecipeRef {
     type Err = Fault;
     fn from_str(text: &str) -> Result<Self, Fault> {
-        if text.starts_with('.') || text.starts_with('/') {
+        if RecipeRef::is_folder(text) {
             return Ok(RecipeRef::Folder(text.into()));
         }
         text.parse().map(RecipeRef::Name)

@@ -21,6 +21,7 @@ mod homes;
 mod hostile;
 mod killing;
 mod managing;
+mod naming;
 mod owning;
 mod rehearsal;
 pub mod rig;

@@ -130,10 +130,7 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
         return Err(looks::logs_are_not_told());
     }
     let word = call.recipe.as_str();
-    let recipe = match word.contains('@') && !word.contains('/') {
-        true => server.host.resolve(word).await?,
-        false => word.parse()?,
-    };
+    let recipe = server.host.resolve(word).await?;
     if let RecipeRef::Folder(folder) = &recipe {
         let fault = Fault::new(Code::Unsigned, format!("{} is a recipe folder, and a server runs signed recipes only", folder.display()));
         return Err(fault.hint("install the recipe from a repository, or let `hob call` run the folder in a host of its own"));
