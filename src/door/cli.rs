@@ -193,9 +193,11 @@ fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fault> {
     std::fs::write(path, &packed.bytes).map_err(|error| Fault::io(format!("writing {}", path.display()), &error))?;
     let (bytes, sha256) = (packed.bytes.len(), packed.digest().hex());
     say_contents(&packed);
-    say(json, json!({ "bundle": path, "bytes": bytes, "sha256": sha256, "files": packed.index, "left": left(&packed) }), || {
-        format!("packed {} {} into {} ({bytes} bytes, {} files)", manifest.name, manifest.version, path.display(), packed.index.len())
-    });
+    say(
+        json,
+        json!({ "bundle": path, "bytes": bytes, "sha256": sha256, "files": packed.index, "left": left(&packed), "left_more": packed.left_more }),
+        || format!("packed {} {} into {} ({bytes} bytes, {} files)", manifest.name, manifest.version, path.display(), packed.index.len()),
+    );
     Ok(())
 }
 
@@ -227,8 +229,10 @@ async fn publish(folder: &Path, repo: &Path, keys: &Path, progress: &dyn Progres
     let published = author::publish::publish(repo, &keys, &packed, &models, jiff::Timestamp::now(), progress).await?;
     say_contents(&packed);
     let (files, left) = (&packed.index, left(&packed));
-    let told =
-        json!({ "name": name, "version": version, "sha256": published.sha256, "already": published.already, "files": files, "left": left });
+    let told = json!({
+        "name": name, "version": version, "sha256": published.sha256, "already": published.already, "files": files, "left": left,
+        "left_more": packed.left_more,
+    });
     say(json, told, || match published.already {
         true => format!("{name} {version} is published already, with the same bytes"),
         false => format!("published {name} {version}"),

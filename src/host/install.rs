@@ -23,6 +23,7 @@ use crate::{
     shelf::{
         blocking,
         config::{self, Config as File, RemoteEntry, Wish},
+        contents,
         environment::{self, Environment, Existing, Wanted},
         fetching,
         load::{Report, folder_manifest},
@@ -148,6 +149,7 @@ impl Host {
         let recipe = Arc::new(host.shelf.load_staged(&staged, &entry, &resolved.index)?);
         resolved.same_permissions(recipe.manifest())?;
         resolved.same_models(recipe.manifest())?;
+        contents::check_index(&resolved.index, recipe.manifest())?;
 
         // Compile and link now: what cannot run is not installed, and no call waits for a compiler.
         if recipe.glue().is_some() {

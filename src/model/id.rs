@@ -55,7 +55,7 @@ impl FromStr for RecipeName {
                     .hint(format!("the installed version is used; `hob add {text}` installs another")))
             }
             _ if RecipeRef::is_folder(text) => {
-                Err(Fault::new(Code::Usage, format!("`{text}` is a folder, wanted the name of a recipe: `publisher/name`"))
+                Err(Fault::new(Code::Usage, format!("`{text}` is not a recipe name but a path: wanted `publisher/name`"))
                     .hint("`hob list` shows the names of what is installed"))
             }
             _ => Err(Fault::new(Code::Usage, format!("`{text}` is not a recipe name: wanted `publisher/name`, each of a-z, 0-9 and `-`"))

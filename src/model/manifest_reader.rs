@@ -177,6 +177,14 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
+    /// Refuses a key, whatever its value is.
+    pub(super) fn without(&self, key: &'static str, why: impl FnOnce() -> String) -> Result<(), Fault> {
+        match self.table.iter().find(|(name, _)| name.get_ref() == key) {
+            Some((_, value)) => Err(self.source.fault(value, &self.key(key), why())),
+            None => Ok(()),
+        }
+    }
+
     /// A list of strings; no key is an empty one.
     pub(super) fn list(&mut self, key: &'static str) -> Result<Vec<Spanned<String>>, Fault> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod blob;
 pub mod call;
+pub mod distinct;
 pub mod doctor;
 pub mod document;
 pub mod events;

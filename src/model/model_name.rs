@@ -2,9 +2,10 @@
 //!
 //! Apart from `recipe.rs`, because a signed target names models too, and both are read by the same rules.
 
-use std::collections::BTreeMap;
-
-use super::limits::{MODEL_NAME_BYTES_MAX, MODEL_NAME_PARTS_MAX};
+use super::{
+    distinct::{Clash, Distinct},
+    limits::{MODEL_NAME_BYTES_MAX, MODEL_NAME_PARTS_MAX},
+};
 
 /// What a name may hold beside ASCII letters and digits: what files of published models are called, and nothing that a shell, a URL or another
 /// file system reads as something else.
@@ -15,41 +16,19 @@ const WANTED: &str = "wanted a path like `model.onnx` or `onnx/model.onnx`, of A
 
 /// The names of one recipe's models, each held against those before it: together they are one tree of files on any file system.
 #[derive(Debug, Default)]
-pub struct ModelNames {
-    /// Files and the folders above them, by the name that a file system would take them for that does not tell cases apart.
-    taken: BTreeMap<String, Taken>,
-}
-
-#[derive(Debug)]
-struct Taken {
-    name: String,
-    is_file: bool,
-}
+pub struct ModelNames(Distinct);
 
 impl ModelNames {
     /// Takes the next name. The error is for people, and says which rule it breaks.
     pub fn take(&mut self, name: &str) -> Result<(), String> {
         check(name)?;
-        let folders = name.match_indices('/').map(|(at, _)| (&name[..at], false));
-        for (path, is_file) in folders.chain([(name, true)]) {
-            let key = path.to_ascii_lowercase();
-            let Some(before) = self.taken.get(&key) else {
-                self.taken.insert(key, Taken { name: path.to_owned(), is_file });
-                continue;
-            };
-            match (before.is_file, is_file) {
-                (true, true) if before.name == path => return Err(format!("`{name}` is the name of two models: wanted one of each name")),
-                _ if before.name != path => {
-                    return Err(format!(
-                        "`{path}` and `{}` differ in case alone: wanted names that every file system tells apart",
-                        before.name
-                    ));
-                }
-                (false, false) => {}
-                _ => return Err(format!("`{path}` is a model, and the folder of another: wanted one of the two")),
+        self.0.take(name).map_err(|clash| match clash {
+            Clash::Same => format!("`{name}` is the name of two models: wanted one of each name"),
+            Clash::Folded(path, before) => {
+                format!("`{path}` and `{before}` differ in case alone: wanted names that every file system tells apart")
             }
-        }
-        Ok(())
+            Clash::FileAndFolder(path) => format!("`{path}` is a model, and the folder of another: wanted one of the two"),
+        })
     }
 }
 

@@ -1,16 +1,88 @@
 //! Patterns for paths within a recipe folder: of `files` in recipe.toml, and of `.hobignore`.
 //!
 //! `*` and `?` stand for characters of one part of a path, `**` for any number of parts. A pattern takes what it names and, where that is a
-//! folder, all below it. Matching costs at most the product of the two lengths.
+//! folder, all below it. Many are held against a whole tree from its top, so that what was found out for a folder serves all that is in it, and the
+//! steps of all of it together have one bound.
 
-use super::limits::{PATH_PATTERN_BYTES_MAX, PATH_PATTERN_PARTS_MAX};
+use super::limits::{PATH_PATTERN_BYTES_MAX, PATH_PATTERN_PARTS_MAX, PATTERN_STEPS_MAX};
 
 /// One pattern, relative to the recipe folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
+    /// At most [`PATH_PATTERN_PARTS_MAX`], and one `**` before them.
     parts: Vec<String>,
-    /// Whether a wildcard matches a part that begins with a dot.
+    /// Whether what begins with a dot is taken like anything else; if not, it has to be spelled.
     takes_hidden: bool,
+}
+
+/// How much work patterns may still make.
+#[derive(Debug)]
+pub struct Steps {
+    left: u64,
+}
+
+/// More steps than [`PATTERN_STEPS_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManySteps;
+
+impl Default for Steps {
+    fn default() -> Steps {
+        Steps { left: PATTERN_STEPS_MAX }
+    }
+}
+
+impl Steps {
+    fn spend(&mut self, count: u64) -> Result<(), TooManySteps> {
+        self.left = self.left.checked_sub(count).ok_or(TooManySteps)?;
+        Ok(())
+    }
+}
+
+/// How far patterns have got at one path: which of them may still take it, or something below it.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// The number of the pattern, and a bit for each `n` of which its first `n` parts match the path.
+    live: Vec<(usize, u64)>,
+    /// Whether one of them spells the path's last part out, without a wildcard.
+    pub spelled: bool,
+}
+
+impl Reached {
+    /// At the folder that all the patterns are meant from.
+    pub fn start(patterns: &[PathPattern]) -> Reached {
+        let live = patterns.iter().enumerate().map(|(number, pattern)| (number, pattern.closed(1)));
+        Reached { live: live.collect(), spelled: false }
+    }
+
+    /// One part further, in the folder that this is about.
+    pub fn step(&self, patterns: &[PathPattern], part: &str, steps: &mut Steps) -> Result<Reached, TooManySteps> {
+        let mut next = Reached { live: Vec::new(), spelled: false };
+        for &(number, at) in &self.live {
+            let mut spent = 0;
+            let (bits, spelled) = patterns[number].step(at, part, &mut spent);
+            steps.spend(spent)?;
+            next.spelled |= spelled;
+            if bits != 0 {
+                next.live.push((number, bits));
+            }
+        }
+        Ok(next)
+    }
+
+    /// The numbers of those that take the path.
+    pub fn takes<'a>(&'a self, patterns: &'a [PathPattern]) -> impl Iterator<Item = usize> + 'a {
+        self.live.iter().filter(|(number, at)| at & (1 << patterns[*number].parts.len()) != 0).map(|(number, _)| *number)
+    }
+
+    /// Whether one of them takes the path.
+    pub fn is_taken(&self, patterns: &[PathPattern]) -> bool {
+        self.takes(patterns).next().is_some()
+    }
+
+    /// Whether one of them may take it, or something below it.
+    pub fn is_live(&self) -> bool {
+        !self.live.is_empty()
+    }
 }
 
 impl std::fmt::Display for PathPattern {
@@ -62,78 +134,83 @@ impl PathPattern {
         Ok(Some(PathPattern { takes_hidden: true, ..pattern }))
     }
 
-    /// Whether it names the file `path` or a folder above it.
-    pub fn takes(&self, path: &str) -> bool {
-        let parts: Vec<&str> = path.split('/').collect();
-        // What lies below a folder that it names is taken as by `**`.
-        (1..=parts.len())
-            .any(|end| self.is_whole(&parts[..end]) && (self.takes_hidden || !parts[end..].iter().any(|part| part.starts_with('.'))))
+    /// With a `**` that need not stand for anything passed over.
+    fn closed(&self, mut at: u64) -> u64 {
+        for (place, part) in self.parts.iter().enumerate() {
+            if part == "**" && at & (1 << place) != 0 {
+                at |= 1 << (place + 1);
+            }
+        }
+        at
     }
 
-    /// Whether it may take something below the folder `path`.
-    pub fn enters(&self, path: &str) -> bool {
-        let parts: Vec<&str> = path.split('/').collect();
-        (0..=self.parts.len()).any(|end| self.is_prefix_whole(end, &parts)) || self.takes(path)
-    }
-
-    /// Whether it spells that part of a path out, without a wildcard.
-    pub fn spells(&self, part: &str) -> bool {
-        self.parts.iter().any(|own| own == part)
-    }
-
-    fn is_whole(&self, parts: &[&str]) -> bool {
-        self.is_prefix_whole(self.parts.len(), parts)
-    }
-
-    /// Whether its first `end` parts match all of `parts`.
-    fn is_prefix_whole(&self, end: usize, parts: &[&str]) -> bool {
-        // reached[n]: the parts of the pattern so far match the first n of the path.
-        let mut reached = vec![false; parts.len() + 1];
-        reached[0] = true;
-        for own in &self.parts[..end] {
-            let mut next = vec![false; parts.len() + 1];
-            for at in 0..=parts.len() {
-                if own == "**" {
-                    next[at] |= reached[at];
-                    next[at] |= at > 0 && next[at - 1] && (self.takes_hidden || !parts[at - 1].starts_with('.'));
-                } else if at > 0 && reached[at - 1] {
-                    let hidden = parts[at - 1].starts_with('.') && !own.starts_with('.') && !self.takes_hidden;
-                    next[at] = !hidden && is_part(own, parts[at - 1]);
+    /// From where it has got to, one part further; and whether it spells that part.
+    fn step(&self, at: u64, part: &str, spent: &mut u64) -> (u64, bool) {
+        let is_hidden = part.starts_with('.') && !self.takes_hidden;
+        let (mut next, mut spelled) = (0, false);
+        let mut left = at;
+        while left != 0 {
+            let place = left.trailing_zeros() as usize;
+            left &= left - 1;
+            *spent += 1;
+            match self.parts.get(place).map(String::as_str) {
+                // All of it matched a folder above: what is in there is taken with it.
+                None | Some("**") if !is_hidden => next |= 1 << place,
+                None | Some("**") => {}
+                Some(own) => {
+                    let is_same = own == part;
+                    spelled |= is_same;
+                    if is_same || (!is_hidden && is_part(own, part, spent)) {
+                        next |= 1 << (place + 1);
+                    }
                 }
             }
-            reached = next;
         }
-        reached[parts.len()]
+        (self.closed(next), spelled)
     }
 }
 
-/// Whether a part of a path is what a part of a pattern describes.
-pub fn is_part(pattern: &str, part: &str) -> bool {
-    let (pattern, part): (Vec<char>, Vec<char>) = (pattern.chars().collect(), part.chars().collect());
-    let (mut at, mut own, mut star) = (0, 0, None);
-    while at < part.len() {
-        match pattern.get(own) {
-            Some('*') => {
-                star = Some((own, at));
-                own += 1;
+/// Whether a part of a path is what a part of a pattern describes. `spent` grows by the steps that it takes: the product of the two lengths at most.
+pub fn is_part(pattern: &str, part: &str, spent: &mut u64) -> bool {
+    let (mut own, mut at) = (pattern.chars(), part.chars());
+    // What comes after the last `*`, and where the part goes on if it takes no more.
+    let mut star = None;
+    loop {
+        *spent += 1;
+        let (mut own_next, mut at_next) = (own.clone(), at.clone());
+        match (own_next.next(), at_next.next()) {
+            (Some('*'), _) => {
+                star = Some((own_next.clone(), at.clone()));
+                own = own_next;
             }
-            Some(&sign) if sign == '?' || sign == part[at] => (at, own) = (at + 1, own + 1),
-            // The last `*` takes one more.
-            _ => match &mut star {
-                Some((place, from)) => {
-                    *from += 1;
-                    (own, at) = (*place + 1, *from);
+            (None, None) => return true,
+            (Some(sign), Some(found)) if sign == '?' || sign == found => (own, at) = (own_next, at_next),
+            // The last `*` would have to take less.
+            (Some(_), None) => return false,
+            _ => {
+                let Some((after, from)) = &mut star else { return false };
+                // It takes one more.
+                if from.next().is_none() {
+                    return false;
                 }
-                None => return false,
-            },
+                (own, at) = (after.clone(), from.clone());
+            }
         }
     }
-    pattern[own..].iter().all(|sign| *sign == '*')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn reached(pattern: &PathPattern, path: &str) -> Reached {
+        let (patterns, mut steps) = ([pattern.clone()], Steps::default());
+        path.split('/').fold(Reached::start(&patterns), |reached, part| reached.step(&patterns, part, &mut steps).unwrap())
+    }
+
+    fn takes(pattern: &PathPattern, path: &str) -> bool {
+        reached(pattern, path).is_taken(std::slice::from_ref(pattern))
+    }
 
     #[test]
     fn files_take_what_they_name_and_all_below_a_folder() {
@@ -145,23 +222,26 @@ mod tests {
             ("**/*.txt", &["a.txt", "a/b/c.txt"], &["a/.b/c.txt", "a.md"]),
             ("pod/.config.json", &["pod/.config.json"], &["pod/config.json"]),
             ("pod/.config/**", &["pod/.config/a"], &["pod/.config/.b"]),
+            ("pod/.c*", &[], &["pod/.config", "pod/.c"]),
+            ("a/*", &["a/b", "a/b/c"], &["a", "b/a", "a/.b", "a/b/.c"]),
+            ("*é?", &["é1", "éé1"], &["é", "1é"]),
             ("a?c/*b*d", &["abc/bd", "axc/xxbxxd"], &["ac/bd", "abc/b", "abc/.bd"]),
         ] {
             let pattern = PathPattern::parse(pattern).unwrap();
-            assert!(taken.iter().all(|path| pattern.takes(path)), "{pattern:?}");
-            assert!(!not.iter().any(|path| pattern.takes(path)), "{pattern:?}");
+            assert!(taken.iter().all(|path| takes(&pattern, path)), "{pattern:?}");
+            assert!(!not.iter().any(|path| takes(&pattern, path)), "{pattern:?}");
         }
         let pattern = PathPattern::parse("data/*/x/**").unwrap();
-        assert!(["data", "data/a", "data/a/x", "data/a/x/y"].iter().all(|path| pattern.enters(path)));
-        assert!(!["pod", "data/a/y"].iter().any(|path| pattern.enters(path)));
-        assert!(pattern.spells("data") && !pattern.spells("*x"));
+        assert!(["data", "data/a", "data/a/x", "data/a/x/y"].iter().all(|path| reached(&pattern, path).is_live()));
+        assert!(!["pod", "data/a/y"].iter().any(|path| reached(&pattern, path).is_live()));
+        assert!(reached(&pattern, "data").spelled && !reached(&pattern, "data/a").spelled && reached(&pattern, "data/a/x").spelled);
     }
 
     #[test]
     fn ignored_ones_are_meant_at_any_depth_unless_they_have_a_folder() {
         let ignored = |line| PathPattern::parse_ignored(line).unwrap().unwrap();
-        assert!(ignored("*.pyc").takes("pod/a/b.pyc") && ignored("venv/").takes("pod/venv/lib/x") && ignored("*").takes(".env"));
-        assert!(ignored("/notes").takes("notes") && !ignored("/notes").takes("pod/notes") && !ignored("a/b").takes("c/a/b"));
+        assert!(takes(&ignored("*.pyc"), "pod/a/b.pyc") && takes(&ignored("venv/"), "pod/venv/lib/x") && takes(&ignored("*"), ".env"));
+        assert!(takes(&ignored("/notes"), "notes") && !takes(&ignored("/notes"), "pod/notes") && !takes(&ignored("a/b"), "c/a/b"));
         assert_eq!(PathPattern::parse_ignored("# words"), Ok(None));
         assert_eq!(PathPattern::parse_ignored("   "), Ok(None));
     }
@@ -172,9 +252,35 @@ mod tests {
         for bad in ["", "/", "/etc/passwd", "../x", "a/../b", "./a", "a//b", "a\\b", "a\nb", "a**", "[ab]", "!x", "{a,b}", &long] {
             assert!(PathPattern::parse(bad).is_err(), "{bad:?}");
         }
-        // As dear as it gets.
+        // As dear as one gets.
         let stars = PathPattern::parse(&"*a".repeat(PATH_PATTERN_BYTES_MAX / 2)).unwrap();
-        assert!(stars.takes(&"a".repeat(250)) && !stars.takes(&format!("{}b", "a".repeat(249))));
-        assert!(PathPattern::parse(&["**"; PATH_PATTERN_PARTS_MAX].join("/")).unwrap().takes(&["a"; 120].join("/")));
+        assert!(takes(&stars, &"a".repeat(250)) && !takes(&stars, &format!("{}b", "a".repeat(249))));
+        assert!(takes(&PathPattern::parse(&["**"; PATH_PATTERN_PARTS_MAX].join("/")).unwrap(), &["a"; 120].join("/")));
+    }
+
+    #[test]
+    fn what_all_of_them_cost_is_counted_and_has_a_bound() {
+        let count = |patterns: &[PathPattern], names: &[String]| {
+            let mut steps = Steps::default();
+            let start = Reached::start(patterns);
+            names.iter().try_for_each(|name| start.step(patterns, name, &mut steps).map(drop)).map(|()| PATTERN_STEPS_MAX - steps.left)
+        };
+        let names = |count: usize| (0..count).map(|n| format!("file-{n}.txt")).collect::<Vec<_>>();
+        // A thousand plain ones and some thousand files cost some steps each.
+        let plain: Vec<_> = (0..1_000).map(|n| PathPattern::parse_ignored(&format!("*.{n}")).unwrap().unwrap()).collect();
+        let spent = count(&plain, &names(3_000)).unwrap();
+        assert!((3_000_000..90_000_000).contains(&spent), "{spent}");
+        // Those that do not begin like the path cost nothing further down.
+        let anchored: Vec<_> = (0..1_000).map(|n| PathPattern::parse_ignored(&format!("/notes-{n}/x")).unwrap().unwrap()).collect();
+        let mut steps = Steps::default();
+        let below = Reached::start(&anchored).step(&anchored, "notes-7", &mut steps).unwrap();
+        let before = steps.left;
+        assert!(!below.step(&anchored, "y", &mut steps).unwrap().is_live() && before - steps.left < 10);
+        // The dearest that can be written end by the bound, and not later.
+        let dear = format!("*{}b", "a".repeat(127));
+        let mut spent = 0;
+        assert!(!is_part(&dear, &"a".repeat(255), &mut spent) && (16_000..255 * 255).contains(&spent), "{spent}");
+        let dear = vec![PathPattern::parse_ignored(&dear).unwrap().unwrap(); 1_000];
+        assert_eq!(count(&dear, &vec!["a".repeat(255); 100]), Err(TooManySteps));
     }
 }

@@ -224,14 +224,16 @@ pub fn names_wider(hob: &VersionReq) -> bool {
 }
 
 fn files(root: &mut Table, hob: &VersionReq) -> Result<Vec<PathPattern>, Fault> {
+    // An older Hob refuses the key, whatever is in it.
+    if !names_wider(hob) {
+        root.without("files", || {
+            format!(
+                "Hob {WIDER_SINCE} is the first that knows `files`, and `hob = \"{hob}\"` names an older one: wanted e.g. `>=0.1.1, <0.2`"
+            )
+        })?;
+    }
     let mut files = Vec::new();
     for text in root.list("files")? {
-        if !names_wider(hob) {
-            let why = format!(
-                "Hob {WIDER_SINCE} is the first that knows `files`, and `hob = \"{hob}\"` names an older one: wanted e.g. `>=0.1.1, <0.2`"
-            );
-            return Err(root.fault(&text, "files", why));
-        }
         files.push(PathPattern::parse(text.get_ref()).map_err(|why| root.fault(&text, "files", why))?);
         if files.len() > limits::FILES_PATTERNS_MAX {
             return Err(root.fault_here(format!("more than {} patterns in `files`", limits::FILES_PATTERNS_MAX)));

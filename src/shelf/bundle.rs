@@ -8,10 +8,10 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    contents::{Contents, is_first_place},
+    contents::{Contents, folded, is_first_place, is_never},
     durable,
 };
-use crate::model::{Code, Digest, Fault, limits, recipe::is_inner_path};
+use crate::model::{Code, Digest, Fault, distinct::Distinct, limits, recipe::is_inner_path};
 
 /// One file of a bundle, as signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +78,13 @@ impl Index {
     pub fn wider(&self) -> Option<&str> {
         self.files.keys().map(String::as_str).find(|path| !is_first_place(path))
     }
+    /// Whether its files are as many on every file system.
+    ///
+    /// Errors: `bundle_invalid` for two that some take for one.
+    pub fn check_distinct(&self) -> Result<(), Fault> {
+        let mut distinct = Distinct::default();
+        self.files.keys().try_for_each(|path| distinct.take(path).map_err(|clash| Fault::new(Code::BundleInvalid, folded(path, &clash))))
+    }
     /// Number of files.
     pub fn len(&self) -> usize {
         self.files.len()
@@ -106,8 +113,7 @@ pub(super) const PLACES: &str = "a bundle holds `recipe.toml`, `glue.wasm`, `REA
 
 /// Whether a file of that path may be in a bundle, of a recipe that names the Hobs that take it.
 pub(super) fn is_bundle_path(path: &str) -> bool {
-    let mut parts = path.split('/');
-    is_inner_path(path) && !matches!(parts.next(), Some("models" | ".git")) && !path.split('/').any(|part| part == "__pycache__")
+    is_inner_path(path) && !is_never(path)
 }
 
 /// Packs what goes into the bundle of a recipe folder.

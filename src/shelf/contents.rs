@@ -11,14 +11,15 @@ use std::{
 
 use semver::{Version, VersionReq};
 
-use super::durable;
+use super::{bundle::Index, durable};
 use crate::model::{
     Code, Fault, Manifest,
+    distinct::{self, Clash, Distinct},
     limits::{
         BUNDLE_FILES_MAX, BUNDLE_PATH_BYTES_FIRST, BUNDLE_PATH_BYTES_MAX, IGNORE_FILE_BYTES_MAX, IGNORE_PATTERNS_MAX, PACK_ENTRIES_MAX,
-        PACK_NAMED_MAX,
+        PACK_NAMED_MAX, PATTERN_STEPS_MAX,
     },
-    path_pattern::{PathPattern, is_part},
+    path_pattern::{PathPattern, Reached, Steps, TooManySteps, is_part},
     recipe::{self, is_inner_path},
 };
 
@@ -32,10 +33,91 @@ pub struct Rules<'a> {
     pub wider: bool,
 }
 
+/// A file or folder of a recipe, as far as its path says whether it goes along.
+#[derive(Debug, Clone)]
+struct Spot {
+    /// What `files` says of it.
+    named: Reached,
+    /// Whether its name begins with a dot, or that of a folder above it.
+    hidden: bool,
+}
+
 impl<'a> Rules<'a> {
     pub fn of(manifest: &'a Manifest) -> Rules<'a> {
         Rules { glue: manifest.glue.is_some(), files: &manifest.files, wider: recipe::names_wider(&manifest.hob) }
     }
+
+    fn top(&self) -> Spot {
+        Spot { named: Reached::start(self.files), hidden: false }
+    }
+
+    /// What is of that name in the folder `above`.
+    fn within(&self, above: &Spot, name: &str, steps: &mut Steps) -> Result<Spot, TooManySteps> {
+        Ok(Spot { named: above.named.step(self.files, name, steps)?, hidden: above.hidden || name.starts_with('.') })
+    }
+
+    /// Whether files below that folder may go along; why they do not.
+    fn enters(&self, path: &str, spot: &Spot) -> Result<(), Left> {
+        let first = path.split('/').next();
+        match first {
+            _ if is_never(path) => Err(Left::Elsewhere),
+            _ if spot.named.is_live() => Ok(()),
+            _ if spot.hidden => Err(Left::Hidden),
+            Some("pod" | "cases") => Ok(()),
+            Some("LICENSES") => {
+                if self.wider {
+                    Ok(())
+                } else {
+                    Err(Left::Newer)
+                }
+            }
+            _ => Err(Left::Elsewhere),
+        }
+    }
+
+    /// Whether the file of that path goes along; why it does not.
+    fn takes(&self, path: &str, spot: &Spot) -> Result<(), Left> {
+        match () {
+            () if is_never(path) => Err(Left::Elsewhere),
+            () if spot.named.is_taken(self.files) => Ok(()),
+            () if spot.hidden => Err(Left::Hidden),
+            () if path == "glue.wasm" && !self.glue => Err(Left::Stray),
+            () if !is_wider_place(path) => Err(Left::Elsewhere),
+            () if !self.wider && !is_first_place(path) => Err(Left::Newer),
+            () => Ok(()),
+        }
+    }
+
+    /// Why a file of that path is not packed, as far as its path says.
+    ///
+    /// Errors: more steps than there may be.
+    fn left(&self, path: &str, steps: &mut Steps) -> Result<Option<Left>, TooManySteps> {
+        let mut spot = self.top();
+        for part in path.split('/') {
+            spot = self.within(&spot, part, steps)?;
+        }
+        Ok(self.takes(path, &spot).err())
+    }
+}
+
+/// Holds what a bundle is signed to hold against its own manifest: what `hob pack` would not have put there was put there to be found by nobody.
+/// What `pack` refuses by its name alone, as perhaps a secret, is its author's to publish.
+///
+/// Errors: `bundle_invalid`, by the path.
+pub fn check_index(index: &Index, manifest: &Manifest) -> Result<(), Fault> {
+    let refused = |text: String| {
+        let text = format!("the bundle of `{}` {}: {text}", manifest.name, manifest.version);
+        Err(Fault::new(Code::BundleInvalid, text).hint("nothing was installed; its publisher has to publish it again, with `hob publish`"))
+    };
+    let (rules, mut steps) = (Rules::of(manifest), Steps::default());
+    for (path, _) in index.files() {
+        match rules.left(path, &mut steps) {
+            Ok(None) => {}
+            Ok(Some(left)) => return refused(format!("`{path}` would not be packed: {}", left.why())),
+            Err(TooManySteps) => return refused(format!("holding its files against `files` takes more than {PATTERN_STEPS_MAX} steps")),
+        }
+    }
+    Ok(())
 }
 
 /// A recipe folder, sorted into what goes along and what does not.
@@ -62,6 +144,8 @@ pub enum Left {
     Hidden,
     /// A Hob that the manifest names does not take it.
     Newer,
+    /// It is compiled glue of a recipe without `[glue]`.
+    Stray,
 }
 
 impl Left {
@@ -69,7 +153,8 @@ impl Left {
     pub fn why(self) -> &'static str {
         match self {
             Left::Elsewhere => "not in `pod/` or `cases/`, and not in `files` of recipe.toml",
-            Left::Hidden => "its name begins with a dot, and `files` in recipe.toml does not spell it",
+            Left::Hidden => "its name or its folder's begins with a dot, and `files` in recipe.toml does not spell it",
+            Left::Stray => "recipe.toml has no `[glue]`",
             Left::Newer => "Hob 0.1.0 does not take it: write `hob = \">=0.1.1, <0.2\"` in recipe.toml",
         }
     }
@@ -87,7 +172,7 @@ impl Contents {
         if let Some(pattern) = self.idle.first() {
             let text = format!("`files` in recipe.toml names `{pattern}`, and nothing in {} goes along by it", folder.display());
             return Err(Fault::new(Code::InvalidRecipe, text).hint(
-                "correct it or leave it out; what `.hobignore` names, `__pycache__` and the recipe's own `models/` are never taken",
+                "correct it or leave it out; what `.hobignore` names, `__pycache__`, `.git` and the recipe's own `models/` are never taken",
             ));
         }
         if self.suspect.is_empty() {
@@ -104,7 +189,7 @@ impl Contents {
     }
 }
 
-/// What is made by tools or kept secret: names of files and folders, and what they are.
+/// What is made by tools or kept secret: names of files and folders, whatever their case, and what they are.
 const SUSPECT: &[(&str, &str)] = &[
     ("venv", "a virtual environment: lock what it has"),
     (".venv", "a virtual environment: lock what it has"),
@@ -117,7 +202,7 @@ const SUSPECT: &[(&str, &str)] = &[
     ("*.swp", "an editor's copy"),
     ("*.orig", "left by a merge"),
     ("*.rej", "left by a merge"),
-    ("Thumbs.db", "made by a file manager"),
+    ("thumbs.db", "made by a file manager"),
     ("desktop.ini", "made by a file manager"),
     ("id_rsa", "a private key"),
     ("id_dsa", "a private key"),
@@ -137,7 +222,12 @@ const SUSPECT: &[(&str, &str)] = &[
 ];
 
 /// What every project has beside its sources: not worth a word when it stays behind.
-const UNSAID: &[&str] = &[".git", ".gitignore", ".gitattributes", ".hobignore", "__pycache__", "models"];
+const UNSAID: &[&str] = &[".git", ".gitignore", ".gitattributes", ".hobignore", "__pycache__", "models", "glue.wasm"];
+
+/// Whether nothing of that path is ever in a bundle, even if it is named.
+pub(super) fn is_never(path: &str) -> bool {
+    matches!(path.split('/').next(), Some("models" | ".git")) || path.split('/').any(|part| part == "__pycache__")
+}
 
 /// Whether Hob 0.1.0 takes a file of that path in a bundle.
 pub fn is_first_place(path: &str) -> bool {
@@ -167,17 +257,32 @@ fn is_wider_place(path: &str) -> bool {
 ///
 /// Errors: `invalid_recipe` for links and names that cannot be carried, and for a `.hobignore` that is none; `too_large`, `io`.
 pub fn of(folder: &Path, rules: &Rules) -> Result<Contents, Fault> {
-    let mut walk = Walk { folder, rules, ignored: ignored(folder)?, contents: Contents::default(), seen: 0 };
-    walk.below("")?;
-    let mut contents = walk.contents;
-    let named = |pattern: &&PathPattern| contents.taken.keys().chain(contents.suspect.keys()).any(|path| pattern.takes(path));
-    contents.idle = rules.files.iter().filter(|pattern| !named(pattern)).map(PathPattern::to_string).collect();
+    let ignored = ignored(folder)?;
+    let mut walk = Walk {
+        folder,
+        rules,
+        idle: vec![true; rules.files.len()],
+        contents: Contents::default(),
+        distinct: Distinct::default(),
+        seen: 0,
+        steps: Steps::default(),
+        ignored: &ignored,
+    };
+    walk.below("", &rules.top(), &Reached::start(&ignored))?;
+    let Walk { idle, mut contents, .. } = walk;
+    contents.idle = rules.files.iter().zip(idle).filter(|(_, idle)| *idle).map(|(pattern, _)| pattern.to_string()).collect();
     Ok(contents)
 }
 
 fn ignored(folder: &Path) -> Result<Vec<PathPattern>, Fault> {
     let path = folder.join(".hobignore");
-    let Some(bytes) = durable::read(&path, IGNORE_FILE_BYTES_MAX)? else { return Ok(Vec::new()) };
+    let Some(bytes) = durable::read(&path, IGNORE_FILE_BYTES_MAX).map_err(|fault| match fault.code {
+        Code::TooLarge => fault.hint("name folders as a whole, e.g. `notes/`, or have patterns such as `*.tmp`"),
+        _ => fault,
+    })?
+    else {
+        return Ok(Vec::new());
+    };
     let wrong = |line: usize, why: String| {
         Fault::new(Code::InvalidRecipe, format!("{}:{line}: {why}", path.display())).hint("one pattern a line, e.g. `*.tmp` or `notes/`")
     };
@@ -196,13 +301,17 @@ fn ignored(folder: &Path) -> Result<Vec<PathPattern>, Fault> {
 struct Walk<'a> {
     folder: &'a Path,
     rules: &'a Rules<'a>,
-    ignored: Vec<PathPattern>,
+    ignored: &'a [PathPattern],
     contents: Contents,
+    /// Of each pattern of `files`, whether nothing goes along by it.
+    idle: Vec<bool>,
+    distinct: Distinct,
     seen: usize,
+    steps: Steps,
 }
 
 impl Walk<'_> {
-    fn below(&mut self, inner: &str) -> Result<(), Fault> {
+    fn below(&mut self, inner: &str, spot: &Spot, ignored: &Reached) -> Result<(), Fault> {
         let place = self.folder.join(inner);
         let failed = |error: std::io::Error| Fault::io(format!("reading the folder {}", place.display()), &error);
         let mut names = Vec::new();
@@ -225,59 +334,56 @@ impl Walk<'_> {
         }
         names.sort();
         for name in names {
-            let path = if inner.is_empty() { name } else { format!("{inner}/{name}") };
-            self.one(&path)?;
+            self.one(inner, &name, spot, ignored)?;
         }
         Ok(())
     }
 
-    fn one(&mut self, path: &str) -> Result<(), Fault> {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        if path != "recipe.toml" && (name == "__pycache__" || self.ignored.iter().any(|pattern| pattern.takes(path))) {
+    fn too_many_steps(&self) -> Fault {
+        let text = format!(
+            "holding what is in {} against `files` and `.hobignore` takes more than {PATTERN_STEPS_MAX} steps",
+            self.folder.display()
+        );
+        Fault::new(Code::TooLarge, text)
+            .hint("have fewer patterns with `*`, and name large folders that are no part of the recipe, e.g. `/notes/`")
+    }
+
+    fn one(&mut self, above: &str, name: &str, spot: &Spot, ignored: &Reached) -> Result<(), Fault> {
+        let path = if above.is_empty() { name.to_owned() } else { format!("{above}/{name}") };
+        let ignored = ignored.step(self.ignored, name, &mut self.steps).map_err(|TooManySteps| self.too_many_steps())?;
+        if path != "recipe.toml" && (name == "__pycache__" || ignored.is_taken(self.ignored)) {
             return Ok(());
         }
-        let place = self.folder.join(path);
+        let spot = self.rules.within(spot, name, &mut self.steps).map_err(|TooManySteps| self.too_many_steps())?;
+        let place = self.folder.join(&path);
         let kind = fs::symlink_metadata(&place).map_err(|error| Fault::io(place.display(), &error))?.file_type();
-        let is_spelled = self.rules.files.iter().any(|pattern| pattern.enters(path) && pattern.spells(name));
-        let is_hidden = name.starts_with('.') && !is_spelled;
-        let enters = match path.split('/').next() {
-            Some("pod" | "cases") => true,
-            Some("LICENSES") => self.rules.wider,
-            _ => false,
-        } || self.rules.files.iter().any(|pattern| pattern.enters(path));
-        if kind.is_dir() {
-            return match () {
-                () if !enters || is_hidden || path == "models" => {
-                    let why = match () {
-                        () if is_hidden => Left::Hidden,
-                        () if path == "LICENSES" => Left::Newer,
-                        () => Left::Elsewhere,
-                    };
-                    self.leave(format!("{path}/"), why);
-                    Ok(())
-                }
-                () => match self.suspicion(name, is_spelled) {
-                    Some(what) => {
-                        self.contents.suspect.insert(format!("{path}/"), what);
-                        Ok(())
-                    }
-                    None => self.below(path),
-                },
-            };
-        }
-        let is_named = self.rules.files.iter().any(|pattern| pattern.takes(path));
-        let wider = is_wider_place(path) || is_named;
-        if path == "glue.wasm" && !self.rules.glue && !is_named {
+        let goes = if kind.is_dir() { self.rules.enters(&path, &spot) } else { self.rules.takes(&path, &spot) };
+        let shown = if kind.is_dir() { format!("{path}/") } else { path.clone() };
+        if let Err(why) = goes {
+            if why == Left::Newer && !kind.is_dir() {
+                // To say so is no help if no Hob takes it.
+                self.carries(&path, kind)?;
+            }
+            self.leave(shown, why);
             return Ok(());
         }
-        if is_hidden || !wider {
-            self.leave(path.to_owned(), if is_hidden { Left::Hidden } else { Left::Elsewhere });
+        if let Some(what) = suspicion(name).filter(|_| !spot.named.spelled) {
+            self.uses(&spot);
+            self.contents.suspect.insert(shown, what);
             return Ok(());
         }
-        if let Some(what) = self.suspicion(name, is_spelled) {
-            self.contents.suspect.insert(path.to_owned(), what);
-            return Ok(());
+        match kind.is_dir() {
+            true => self.below(&path, &spot, &ignored),
+            false => {
+                self.uses(&spot);
+                self.carries(&path, kind)?;
+                self.take(path, place)
+            }
         }
+    }
+
+    /// Refuses what no bundle can hold.
+    fn carries(&self, path: &str, kind: fs::FileType) -> Result<(), Fault> {
         if !kind.is_file() {
             let what = if kind.is_symlink() { "a link" } else { "not a plain file" };
             let text = format!("`{path}` in {} is {what}: a bundle holds plain files only", self.folder.display());
@@ -291,20 +397,26 @@ impl Walk<'_> {
             );
             return Err(Fault::new(Code::InvalidRecipe, text).hint("give it a shorter, plainer name"));
         }
-        if !self.rules.wider && !is_first_place(path) {
-            self.leave(path.to_owned(), Left::Newer);
-            return Ok(());
+        Ok(())
+    }
+
+    fn take(&mut self, path: String, place: PathBuf) -> Result<(), Fault> {
+        if let Err(clash) = self.distinct.take(&path) {
+            let text = format!("{} in {}", folded(&path, &clash), self.folder.display());
+            return Err(Fault::new(Code::InvalidRecipe, text).hint("rename one of the two, or name it in `.hobignore`"));
         }
         if self.contents.taken.len() >= BUNDLE_FILES_MAX {
             let text = format!("{} holds more than {BUNDLE_FILES_MAX} files to pack", self.folder.display());
             return Err(Fault::new(Code::TooLarge, text).hint("large sets of files belong into one archive, or into `[[model]]`"));
         }
-        self.contents.taken.insert(path.to_owned(), place);
+        self.contents.taken.insert(path, place);
         Ok(())
     }
 
-    fn suspicion(&self, name: &str, is_spelled: bool) -> Option<&'static str> {
-        SUSPECT.iter().find(|(pattern, _)| !is_spelled && is_part(pattern, name)).map(|(_, what)| *what)
+    fn uses(&mut self, spot: &Spot) {
+        for number in spot.named.takes(self.rules.files) {
+            self.idle[number] = false;
+        }
     }
 
     fn leave(&mut self, path: String, why: Left) {
@@ -313,6 +425,24 @@ impl Walk<'_> {
             _ if self.contents.left.len() >= PACK_NAMED_MAX => self.contents.left_more += 1,
             _ => drop(self.contents.left.insert(path, why)),
         }
+    }
+}
+
+/// What a file or folder of that name hardly is meant to be published as.
+fn suspicion(name: &str) -> Option<&'static str> {
+    let name = distinct::fold(name);
+    SUSPECT.iter().find(|(pattern, _)| is_part(pattern, &name, &mut 0)).map(|(_, what)| *what)
+}
+
+/// Why `path` cannot lie beside the files before it.
+pub(super) fn folded(path: &str, clash: &Clash) -> String {
+    match clash {
+        Clash::Same => format!("`{path}` is there twice"),
+        Clash::Folded(one, before) => {
+            let (one, before) = (one.escape_default(), before.escape_default());
+            format!("`{one}` and `{before}` are one name to file systems that do not tell cases, or forms of a letter, apart")
+        }
+        Clash::FileAndFolder(path) => format!("`{path}` is both a file and a folder"),
     }
 }
 

@@ -265,6 +265,7 @@ fn read(role: &Role, path: &str, name: &RecipeName, version: &Version, target: &
     // Again through the checking door: serde alone takes any path.
     let index = serde_json::to_value(&custom.files).map_err(|error| invalid(role, error.to_string()))?;
     let index = Index::read(index).map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;
+    index.check_distinct().map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;
     // So that an older Hob, which takes none of these, looks for another version.
     contents::check_wider(index.wider(), &custom.hob)
         .map_err(|fault| invalid(role, format!("`files` of target `{path}`: {}", fault.message)))?;

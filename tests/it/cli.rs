@@ -23,6 +23,7 @@ mod killing;
 mod managing;
 mod naming;
 mod owning;
+mod packing;
 mod rehearsal;
 pub mod rig;
 mod secrets;

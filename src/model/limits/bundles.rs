@@ -26,3 +26,6 @@ pub const IGNORE_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Most patterns of a `.hobignore`.
 pub const IGNORE_PATTERNS_MAX: usize = 1000;
+
+/// Steps of holding all patterns of a recipe against all that its folder, or its bundle, holds: about a second of one core.
+pub const PATTERN_STEPS_MAX: u64 = 200_000_000;

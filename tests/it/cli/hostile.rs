@@ -271,6 +271,8 @@ fn indexes(den: &Den) -> Vec<Attack> {
         attack("an index with a long path", &format!("pod/{}", "a".repeat(97)), 5, "has no place in a bundle"),
         attack("an index with a path that no Hob takes", &format!("pod/{}", "a".repeat(255)), 5, "has no place in a bundle"),
         attack("an index with a new place, for an old Hob", "data/a.txt", 5, "has no place in a bundle for Hob `^0.1`"),
+        attack("an index with a name that is another's elsewhere", "pod/Subject.py", 5, "are one name to file systems"),
+        attack("an index with a folder that is another's elsewhere", "POD/x.py", 5, "are one name to file systems"),
         attack("an index with a file as folder", "pod/subject.py/x", 5, "is both a file and the folder of"),
         attack("an index of too many bytes", "pod/big", limits::BUNDLE_BYTES_MAX, "bytes of files; at most"),
         attack("an index whose sum has no end", "pod/big", u64::MAX, "bytes of files; at most"),

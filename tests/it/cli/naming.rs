@@ -98,7 +98,7 @@ fn a_capability_and_a_folder_are_read_alike_everywhere() {
     }
     // A folder where only what is installed makes sense is called a folder.
     for words in [&["verify", "./red"][..], &["remove", "./red"], &["add", "./red"], &["logs", "./red"], &["pods", "./red"]] {
-        rig.hob(words).refused(Code::Usage, &["`./red` is a folder", "`hob list`"]);
+        rig.hob(words).refused(Code::Usage, &["`./red` is not a recipe name but a path", "`hob list`"]);
     }
     assert_eq!(rig.hob(&["remove", "red@1", "--json"]).json(), json!({ "removed": "lab/red" }));
 }

@@ -1,0 +1,99 @@
+//! Paths that are one tree of files on any file system: on those too that do not tell cases apart, or forms of one letter.
+
+use std::collections::BTreeMap;
+
+use icu_normalizer::ComposingNormalizerBorrowed;
+
+/// Paths, each held against those before it.
+#[derive(Debug, Default)]
+pub struct Distinct {
+    /// Files and the folders above them, by [`fold`].
+    taken: BTreeMap<String, Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    path: String,
+    is_file: bool,
+}
+
+/// Why a path cannot stand beside those before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clash {
+    /// It is there already.
+    Same,
+    /// Two of its files or folders that some file systems take for one: this one's, and the one before.
+    Folded(String, String),
+    /// One is a file where the other has a folder.
+    FileAndFolder(String),
+}
+
+impl Distinct {
+    /// Takes the next file's path.
+    pub fn take(&mut self, path: &str) -> Result<(), Clash> {
+        let folders = path.match_indices('/').map(|(at, _)| (&path[..at], false));
+        for (path, is_file) in folders.chain([(path, true)]) {
+            let key = fold(path);
+            let Some(before) = self.taken.get(&key) else {
+                self.taken.insert(key, Taken { path: path.to_owned(), is_file });
+                continue;
+            };
+            match (before.is_file, is_file) {
+                _ if before.path != path => return Err(Clash::Folded(path.to_owned(), before.path.clone())),
+                (true, true) => return Err(Clash::Same),
+                (false, false) => {}
+                _ => return Err(Clash::FileAndFolder(path.to_owned())),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One text for all that some file system takes for the same name.
+pub fn fold(path: &str) -> String {
+    // Most are plain, and are this already.
+    if path.is_ascii() {
+        return path.to_ascii_lowercase();
+    }
+    let form = ComposingNormalizerBorrowed::new_nfc();
+    // Upper case first: it takes apart what stands for two letters, and brings together what has several small forms.
+    let cased = form.normalize(path).to_uppercase().to_lowercase();
+    form.normalize(&cased).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_some_file_system_takes_for_one_is_no_two() {
+        let clash = |paths: &[&str]| {
+            let mut distinct = Distinct::default();
+            paths.iter().find_map(|path| distinct.take(path).err())
+        };
+        for paths in
+            [&["pod/a", "pod/b", "pod/a.txt", "pods", "cases/a"][..], &["pod/é", "pod/e", "pod/è", "pod/ß"], &["a/b/c", "a/b/d", "a/e/c"]]
+        {
+            assert_eq!(clash(paths), None, "{paths:?}");
+        }
+        for (one, other) in [
+            ("pod/Readme", "pod/README"),
+            ("pod/\u{e9}", "pod/e\u{301}"),
+            ("pod/\u{c9}", "pod/e\u{301}"),
+            ("pod/straße", "pod/STRASSE"),
+            ("pod/ſ", "pod/S"),
+            ("pod/ΟΔΟΣ", "pod/οδος"),
+            ("pod/\u{212a}", "pod/k"),
+        ] {
+            let (one, other) = (one.to_owned(), other.to_owned());
+            assert_eq!(clash(&[&one, &other]), Some(Clash::Folded(other.clone(), one.clone())));
+            assert_eq!(clash(&[&other, &one]), Some(Clash::Folded(one.clone(), other.clone())));
+            // Folders too.
+            assert_eq!(clash(&[&format!("{one}/a"), &format!("{other}/b")]), Some(Clash::Folded(other, one)));
+        }
+        assert_eq!(clash(&["a", "a"]), Some(Clash::Same));
+        assert_eq!(clash(&["a/b", "a/b/c"]), Some(Clash::FileAndFolder("a/b".into())));
+        assert_eq!(clash(&["a/b/c", "a/b"]), Some(Clash::FileAndFolder("a/b".into())));
+        assert_eq!(clash(&["a/B", "a/b/c"]), Some(Clash::Folded("a/b".into(), "a/B".into())));
+    }
+}
