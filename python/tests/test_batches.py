@@ -70,8 +70,8 @@ class Pod:
         return inputs
 
     def slow(self, inputs):
-        hob_pod.progress(size=len(inputs))
         try:
+            hob_pod.progress(size=len(inputs))
             time.sleep(inputs[0])
         finally:
             self.last = [hob_pod.cancelled(), hob_pod.time_left()]

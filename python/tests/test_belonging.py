@@ -169,6 +169,93 @@ class One(unittest.TestCase):
                     pod.answer(pod.ask(name, {"n": 1}))
                 self.assertLess(pod.call("held"), 5, (name, concurrency))
 
+    def test_what_a_failed_work_held_is_gone_when_it_is_over(self):
+        source = """
+            import asyncio, gc, hob_pod
+
+            class Held:
+                pass
+
+            class Unsendable:
+                pass
+
+            def fails(held):
+                raise ValueError("x")
+
+            class Pod:
+                def load(self, models):
+                    gc.disable()
+
+                def plain(self, input):
+                    fails(Held())
+
+                def exits(self, input):
+                    held = Held()
+                    raise SystemExit(1)
+
+                def gives(self, input):
+                    held = Held()
+                    return {"held": Held()}
+
+                async def tasks(self, input):
+                    await asyncio.sleep(0)
+                    fails(Held())
+
+                def awaited(self, input):
+                    return self.tasks(input)
+
+                def chunks(self, input):
+                    yield 1
+                    fails(Held())
+
+                async def chunks_async(self, input):
+                    yield 1
+                    fails(Held())
+
+                async def gives_async(self, input):
+                    return {"held": Held()}
+
+                def chunk(self, input):
+                    held = Held()
+                    yield held
+
+                def reports(self, input):
+                    hob_pod.progress(held=Held())
+                    fails(Held())
+
+                def many(self, inputs):
+                    return [self.failed() for _ in inputs]
+
+                def failed(self):
+                    try:
+                        fails(Held())
+                    except ValueError as error:
+                        return error
+
+                def many_fail(self, inputs):
+                    fails(Held())
+
+                def many_odd(self, inputs):
+                    return [Held() for _ in inputs]
+
+                def held(self, input):
+                    return sum(type(o) is Held for o in gc.get_objects())
+        """
+        plain = ["plain", "exits", "gives", "tasks", "awaited", "gives_async", "reports"]
+        operations = {**dict.fromkeys(plain, False), "chunks": True, "chunks_async": True, "chunk": True}
+        batches = dict.fromkeys(("many", "many_fail", "many_odd"), "batch")
+        for concurrency in (1, 2):
+            pod = Pod(source, {**operations, **batches, "held": False}, concurrency=concurrency).ready()
+            self.addCleanup(pod.close)
+            for name in operations:
+                for _ in range(5):
+                    self.assertIn("fault", pod.answer(pod.ask(name))[0].message, name)
+                self.assertLess(pod.call("held"), 2, (name, concurrency))
+            for name in batches:
+                for _ in range(5):
+                    self.assertTrue(all("fault" in answer for answer in pod.answers(pod.batch(name, [1, 2])).values()), name)
+                self.assertLess(pod.call("held"), 2, (name, concurrency))
+
     def test_tasks_in_the_background_go_on_and_their_exits_end_nothing(self):
         pod = self.make()
         self.assertEqual(self.told(pod, "task"), (None, []))

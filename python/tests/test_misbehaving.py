@@ -42,7 +42,8 @@ def deeds(chance):
         raise chance.choice(RAISED)
 
     def recurses(self, *_, **__):
-        return recurses(self)
+        # Through C: Python 3.13 before 3.13.8 does not count what calls such a function from Python, and never ends it.
+        return next(map(recurses, [self]))
 
     given = chance.choice([None, b"bytes", 3, "text", (1, 2), float("nan"), object(), "\\udc80", NotImplemented, hob_pod.Fault, {1: 2}])
     constant = lambda *_, **__: given

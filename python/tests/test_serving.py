@@ -374,6 +374,68 @@ class Ending(unittest.TestCase):
         pod.control.send({"type": "drain"})
         self.assertEqual(pod.wait(), 0)
 
+    def test_tasks_that_were_left_are_cancelled_and_clean_up_before_the_pod_ends(self):
+        source = """
+            import asyncio, atexit, hob_pod
+
+            atexit.register(lambda: print("atexit", flush=True))
+
+            async def forever(name):
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    await asyncio.sleep(0.01)
+                    print("cleaned", name, flush=True)
+
+            async def fails():
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    1 / 0
+
+            async def steps():
+                try:
+                    yield 1
+                    yield 2
+                finally:
+                    await asyncio.sleep(0.01)
+                    print("cleaned steps", flush=True)
+
+            async def deaf():
+                while True:
+                    try:
+                        await asyncio.sleep(3600)
+                    except asyncio.CancelledError:
+                        pass
+
+            class Pod:
+                async def leave(self, input):
+                    self.steps = steps()
+                    await self.steps.__anext__()
+                    self.kept = [asyncio.create_task(forever(n)) for n in range(3)] + [asyncio.create_task(fails())]
+                    await asyncio.sleep(0)
+
+                async def leave_a_deaf_one(self, input):
+                    self.deaf = asyncio.create_task(deaf())
+                    await asyncio.sleep(0)
+        """
+        for concurrency in (1, 2):
+            pod = Pod(source, {"leave": False, "leave_a_deaf_one": False}, concurrency=concurrency).ready()
+            self.addCleanup(pod.close)
+            pod.call("leave")
+            pod.control.send({"type": "drain"})
+            self.assertEqual(pod.wait(), 0, pod.output)
+            lines = pod.output["stdout"].decode().split("\n")
+            self.assertEqual(sorted(lines[:4]), ["cleaned 0", "cleaned 1", "cleaned 2", "cleaned steps"])
+            self.assertEqual(lines[4], "atexit")
+            self.assertIn(b"ZeroDivisionError", pod.output["stderr"])
+            pod = Pod(source, {"leave": False, "leave_a_deaf_one": False}, concurrency=concurrency).ready()
+            self.addCleanup(pod.close)
+            pod.call("leave_a_deaf_one")
+            pod.control.send({"type": "drain"})
+            self.assertEqual(pod.wait(), 0, pod.output)
+            self.assertIn(b"its end took more than 2 s", pod.output["stderr"])
+
     def test_exit_ends_a_busy_pod(self):
         pod = self.make()
         pod.ask("run", {"code": "time.sleep(3600)"})

@@ -107,9 +107,10 @@ class Answers:
         parts = []
         for item, result in zip(work.items, value):
             ask = item["ask"]
+            if guard.is_a(result, BaseException):
+                parts += self.fault(ask, self.fault_of(result, name, printed=work.printed))
+                continue
             try:
-                if guard.is_a(result, BaseException):
-                    raise result
                 if _parted(result)[1]:
                     raise faults.Fault("recipe_failed", f"`{name}` gave blobs, which a batch does not carry")
                 parts += self.output(ask, result)

@@ -12,8 +12,11 @@ import time
 
 from . import guard
 
-#: How long threads that are no daemons, and functions registered with `atexit`, may take together, in seconds.
+#: How long tasks, threads that are no daemons, and functions registered with `atexit` may take together, in seconds.
 END_S = 2.0
+
+#: Ends what an event loop was left with; set by the server.
+tasks = None
 
 
 def in_order():
@@ -23,9 +26,9 @@ def in_order():
     except RuntimeError:
         pass  # no thread to be had: the host watches too
     # As Python itself does. What was never imported has registered nothing: who registers (logging, multiprocessing) imports `atexit`.
-    for name, function in (("threading", "_shutdown"), ("atexit", "_run_exitfuncs")):
-        # A recipe may have a file of that name.
-        run = getattr(sys.modules.get(name), function, None)
+    # A recipe may have a file of that name.
+    python = (("threading", "_shutdown"), ("atexit", "_run_exitfuncs"))
+    for run in (tasks, *(getattr(sys.modules.get(name), function, None) for name, function in python)):
         try:
             if run is not None:
                 run()
@@ -35,7 +38,7 @@ def in_order():
 
 def _watch():
     time.sleep(END_S)
-    _tell(f"its end took more than {END_S:g} s: threads that are no daemons, or functions of `atexit`")
+    _tell(f"its end took more than {END_S:g} s: tasks, threads that are no daemons, or functions of `atexit`")
     faulthandler.dump_traceback(2)
     os._exit(0)
 

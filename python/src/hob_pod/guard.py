@@ -175,9 +175,12 @@ async def outcome(awaitable):
 def given(outcome):
     """What an `outcome` was. Raises what it was."""
     value, error = outcome
-    if error is not None:
+    if error is None:
+        return value
+    try:
         raise error
-    return value
+    finally:
+        outcome = error = None  # it holds this frame: what it came with would stay until the collector finds both
 
 
 class _Watch:

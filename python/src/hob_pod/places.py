@@ -69,7 +69,18 @@ class Places:
 
         loop.call_soon_threadsafe(start)
         done.acquire()
-        return guard.given(result[0].result())
+        return guard.given(result.pop().result())
+
+    def wait_for_all(self, awaitable):
+        """Called by the main thread at the pod's end: that is run on the loop."""
+        done = _thread.allocate_lock()
+        done.acquire()
+
+        def start():
+            self._loop.create_task(awaitable).add_done_callback(lambda _: done.release())
+
+        self._loop.call_soon_threadsafe(start)
+        done.acquire()
 
     def _over(self, work):
         if not asks.finish(work):

@@ -9,7 +9,7 @@ import _socket  # without the enums of `socket`, which take 8 ms to make
 import time
 import types
 
-from . import answers, asks, belonging, control, faults, guard, lane, program, sessions, tracebacks, wire
+from . import answers, asks, belonging, control, ending, faults, guard, lane, program, sessions, tracebacks, wire
 from .blob import Blob
 
 #: An operation whose last runs were all shorter than HELD_S lets the answers before it wait: this many runs.
@@ -51,6 +51,7 @@ class Server:
         self.loop_of_works = None  # (the function that sets it, the event loop) that plain methods find as the current one
         self.ground = belonging.Ground()  # that of a pod whose class was made follows
         asks.hand.emit = self._progress
+        ending.tasks = self.end_tasks
 
     def event_loop(self):
         """The pod's one event loop; asyncio is imported when it is first wanted."""
@@ -177,8 +178,8 @@ class Server:
             set_loop(loop)  # `asyncio.run` of the work before leaves none
         try:
             try:
-                value = self._call(work)
-                parts = self._outputs(work, value)
+                # No name for what comes out: errors in it know this frame, and the frame would know them.
+                parts = self._outputs(work, self._call(work))
             finally:
                 # The last place where a cancel can interrupt; from here on nothing can end up in the next ask.
                 self._leave(work)
@@ -200,13 +201,11 @@ class Server:
     async def run_async(self, work):
         """As `run`, for a method whose call runs nothing yet, on the event loop; a cancel cancels its task."""
         try:
-            value = work.operation.method(*self._arguments(work))
-            if hasattr(type(value), "__anext__"):
+            given = work.operation.method(*self._arguments(work))
+            if hasattr(type(given), "__anext__"):
                 self._must_stream(work)
-                value = await self._stream_async(work, value)
-            else:
-                value = await value
-            parts = self._outputs(work, value)
+                given = self._stream_async(work, given)
+            parts = self._outputs(work, await given)
         except faults.Cancelled:
             return self.cancelled(work)
         except BaseException as error:
@@ -307,7 +306,10 @@ class Server:
     def _call(self, work):
         arguments = self._arguments(work)
         asks.arm(work)
-        value = work.operation.method(*arguments)
+        return self._value(work, work.operation.method(*arguments))
+
+    def _value(self, work, value):
+        """What the author's method came to that gave `value`."""
         if type(value) in _PLAIN:
             return value
         if type(value) is types.CoroutineType or hasattr(type(value), "__await__"):
@@ -362,24 +364,39 @@ class Server:
         if self.places is not None:
             return self.places.wait_for(work, awaitable)
         loop = self.event_loop()
-
-        task = loop.create_task(guard.outcome(awaitable))
-        work.task = (loop, task)
+        work.task = loop, loop.create_task(guard.outcome(awaitable))
         if work.cancelled:
-            task.cancel()
-        return self._complete(loop, task)
+            work.task[1].cancel()
+        return self._complete(*work.task)
 
     def _complete(self, loop, task):
         """What the task of an outcome was. An exit of another task, one in the background, is not its own."""
-        while True:
-            try:
-                outcome = loop.run_until_complete(task)
-                break
-            except (SystemExit, KeyboardInterrupt) as error:
-                if loop.is_closed():
-                    raise
-                tracebacks.say("a task in the background exited", error)
-        return guard.given(outcome)
+        try:
+            while not task.done():
+                try:
+                    loop.run_until_complete(task)
+                except (SystemExit, KeyboardInterrupt) as error:
+                    if loop.is_closed():
+                        raise
+                    tracebacks.say("a task in the background exited", error)
+            return guard.given(task.result())
+        except BaseException:
+            # Of a handler of a signal, say, in the midst of the loop. What is left of this work is not for the next one's time.
+            if not task.done() and not loop.is_closed():
+                task.cancel()
+                loop.run_until_complete(task)
+            raise
+        finally:
+            task = None  # whose outcome holds this frame
+
+    def end_tasks(self):
+        """The pod ends: what is left in the loop is cancelled and run to its end, as `asyncio.run` does it."""
+        if self._loop is None or self._loop.is_closed():
+            return
+        if self.places is None:
+            self._loop.run_until_complete(_end_tasks(self._loop))
+        else:
+            self.places.wait_for_all(_end_tasks(self._loop))
 
     def _background(self):
         """Runs what the author's code left in the loop until an ask comes. Nothing is run where nothing is left."""
@@ -438,6 +455,20 @@ class Server:
             self.lane.emit(work, self.answers.progress(work.wanted(), fields))
         finally:
             asks.resume(work, paused)
+
+
+async def _end_tasks(loop):
+    asyncio = program.of_python("asyncio")
+    tasks = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled() and task.exception() is not None:
+            text = "a task that was left in the background failed at the pod's end"
+            loop.call_exception_handler({"message": text, "exception": task.exception(), "task": task})
+    await loop.shutdown_asyncgens()
 
 
 def _is_left(loop):
