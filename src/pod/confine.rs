@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::{
     devices::Gpu,
+    granted,
     process::{Cache, Program, Spec},
     seccomp::{self, Who},
     settings::{self, CERTIFICATES, Found, SETTINGS},
@@ -212,7 +213,7 @@ struct Subject<'a> {
 
 /// The first message to a pod, as JSON.
 ///
-/// Errors: `sandbox_unavailable` where there is no filter for this kind of processor, `invalid_config` for a granted path that is not there.
+/// Errors: `sandbox_unavailable` where there is no filter for this kind of processor, `invalid_config` for a granted path that cannot be given ([`granted::check`]).
 pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     let manifest = spec.recipe.manifest();
     let subject = Subject {
@@ -313,19 +314,8 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     }
     read.extend(granted.read.iter().map(|path| path.as_path().to_owned()));
     let write: Vec<PathBuf> = granted.write.iter().map(|path| path.as_path().to_owned()).collect();
-    if let Some(path) = granted.read.iter().chain(&granted.write).map(|path| path.as_path()).find(|path| !path.exists()) {
-        let text = format!("`{}` was granted {}, which is not there", subject.name, path.display());
-        return Err(Fault::new(Code::InvalidConfig, text).hint("make it, or take it back with `hob revoke`"));
-    }
-    if granted.read.iter().chain(&granted.write).any(|path| path.as_path() == Path::new(SCRATCH)) {
-        let text = format!("`{}` was granted {SCRATCH}, where each pod has a folder of its own", subject.name);
-        return Err(
-            Fault::new(Code::InvalidConfig, text).hint("grant the folders below it that are needed, and take this back with `hob revoke`")
-        );
-    }
-    let is_data = |path: &&Path| path.is_file() || path.is_dir();
-    if let Some(path) = granted.read.iter().chain(&granted.write).map(|path| path.as_path()).find(|path| !is_data(path)) {
-        return Err(not_data(&subject.name, &format!("{} is neither a file nor a folder", path.display())));
+    if let Some(recipe) = subject.recipe {
+        granted::check(&subject.name, &word(recipe), granted)?;
     }
 
     // Its code is nothing that a pod may change, whatever was granted.
@@ -489,25 +479,24 @@ const RAN_OUT: &str = "machine";
 
 /// What a pod that could not be confined tells its caller.
 pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
-    let (name, asked) = (&recipe.manifest().name, recipe.folder().display());
+    let name = &recipe.manifest().name;
     if layer == RAN_OUT {
         // To let go of a layer would not help, and would be the wrong advice.
         return Fault::new(Code::Io, format!("a pod of `{name}` was not started, because this machine has run out of something: {why}"))
             .hint("close programs that hold many files or much memory, or let the host have more (`ulimit -n`), and call again");
     }
-    let asked = if recipe.is_unsigned() { asked.to_string() } else { name.to_string() };
     let hint = format!(
-        "`hob doctor` says what this machine can do; `hob grant {asked} --reduced` runs its pods with less, and shows that they are"
+        "`hob doctor` says what this machine can do; `hob grant {} --reduced` runs its pods with less, and shows that they are",
+        word(recipe)
     );
     Fault::new(Code::SandboxUnavailable, format!("a pod of `{name}` was not started, because it could not be confined: {layer}: {why}"))
         .hint(hint)
         .with("layer", layer)
 }
 
-/// What the caller of a pod is told whose grants are no data.
-pub fn not_data(name: &str, why: &str) -> Fault {
-    Fault::new(Code::InvalidConfig, format!("a pod of `{name}` was not started, because of what it was granted: {why}"))
-        .hint("grant the folder below it that has the files, and take this one back with `hob revoke`")
+/// How an operator names a recipe to commands.
+fn word(recipe: &Verified) -> String {
+    if recipe.is_unsigned() { recipe.folder().display().to_string() } else { recipe.manifest().name.to_string() }
 }
 
 /// The folder that many levels above a path; none where that would be the root.

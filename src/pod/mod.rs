@@ -26,6 +26,7 @@ mod driver;
 mod egress;
 mod family;
 mod frame;
+mod granted;
 mod handle;
 mod hands;
 mod holdings;

@@ -11,6 +11,7 @@ use super::{
     driver::Driver,
     egress::Egress,
     frame::Decoded,
+    granted,
     hands::{Silence, Which},
     lane::{Lane, Read},
     starting::grouped,
@@ -96,7 +97,7 @@ impl Driver {
                 let fault = match layer.as_str() {
                     "grants" => {
                         let why: String = why.chars().take(POD_MISSING_CHARS_MAX).collect();
-                        confine::not_data(&self.spec.recipe.manifest().name.to_string(), &why)
+                        granted::not_data(&self.spec.recipe.manifest().name.to_string(), &why)
                     }
                     _ => confine::unavailable(&self.spec.recipe, &clip(&layer), &clip(&why)),
                 };

@@ -150,11 +150,23 @@ def _is_below(path, outer):
 def _taken(path, view):
     if path not in view["granted"]:
         return kernel.clone_tree(view["instead"].get(path, path))
-    # Others may write above it: a link that they put there would lead to what nobody granted.
-    handle = kernel.open_plainly(path)
+    handle = open_granted(path)
     tree = kernel.clone_tree_of(handle)
     os.close(handle)
     return tree
+
+
+def open_granted(path):
+    """A handle of what an operator named. Raises OSError, or Refused where the path is not what it was when the host looked.
+
+    Others may write above it: a link that they put there would lead to what nobody granted.
+    """
+    try:
+        return kernel.open_plainly(path)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+            raise Refused("grants", f"{path}: {os.strerror(error.errno)}") from None
+        raise
 
 
 def _inodes(size):

@@ -174,7 +174,7 @@ def landlock(plan, has_root):
 
 
 def _allow(ruleset, path, rights, plainly=False):
-    handle = kernel.open_plainly(path) if plainly else os.open(path, os.O_PATH | os.O_CLOEXEC)
+    handle = root.open_granted(path) if plainly else os.open(path, os.O_PATH | os.O_CLOEXEC)
     if os.fstat(handle).st_mode & 0o170000 != 0o040000:
         rights &= _FILE
     kernel.landlock_allow_path(ruleset, handle, rights)

@@ -176,3 +176,65 @@ async fn what_was_granted_in_the_recipes_own_folder_is_there_and_its_code_is_not
     }
     rig.close().await;
 }
+
+/// What is wrong with a place is its own matter: it is named, no layer is blamed, and nobody is told to do with fewer of them.
+#[tokio::test]
+async fn a_granted_place_that_cannot_be_given_is_named() {
+    for without in [&[][..], &["namespaces"], &["landlock"]] {
+        let rig = ordinary::rig_without(without).await;
+        let at = fs::canonicalize(rig.folder.path()).unwrap();
+        fs::create_dir_all(at.join("real/inner")).unwrap();
+        fs::create_dir_all(at.join("closed/inner")).unwrap();
+        fs::write(at.join("file"), "text").unwrap();
+        symlink(at.join("real"), at.join("link")).unwrap();
+        symlink("nowhere", at.join("dangling")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at.join("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        let mut table = vec![
+            ("link", "link", "is a symbolic link to"),
+            ("link/inner", "link", "is a symbolic link to"),
+            ("dangling", "dangling", "is a symbolic link to"),
+            ("gone", "gone", "which is not there"),
+            ("gone/inner", "gone", "which is not there"),
+            ("file/inner", "file", "is a file where a folder is to be"),
+            ("fifo", "fifo", "is neither a file nor a folder"),
+        ];
+        if !ordinary::is_root() {
+            fs::set_permissions(at.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
+            table.push(("closed/inner", "closed/inner", "cannot be looked at: Permission denied"));
+        }
+        for (number, (granted, named, says)) in table.into_iter().enumerate() {
+            for kind in ["read", "write"] {
+                let recipe = rig.python(&format!("opener-{kind}-{number}"), OPENER, false);
+                let granted = at.join(granted);
+                for file in [recipe.join("recipe.toml"), rig.folder.path().join("home/hob.toml")] {
+                    let text = fs::read_to_string(&file).unwrap();
+                    let head =
+                        if file.ends_with("hob.toml") { format!("[grants.\"{}\"]\n", recipe.display()) } else { "[permissions]\n".into() };
+                    let (before, after) = text.split_once(&head).unwrap();
+                    let rest: String = after.split_inclusive('\n').skip_while(|line| line.contains('=')).collect();
+                    // Even where less is enough.
+                    let reduced = if file.ends_with("hob.toml") { "reduced = true\n" } else { "" };
+                    fs::write(&file, format!("{before}{head}{kind} = [\"{}\"]\n{reduced}{rest}", granted.display())).unwrap();
+                }
+                let fault = rig.host.call(call(&recipe, json!({"path": granted, "mode": "r"}))).await.unwrap_err();
+                let hint = fault.hint.clone().unwrap_or_default();
+                let what = format!("{kind}={}", granted.display());
+                assert_eq!(fault.code, Code::InvalidConfig, "{what} without {without:?}: {fault:?}");
+                for part in [what.as_str(), says] {
+                    assert!(fault.message.contains(part), "{what} without {without:?}: {fault:?}");
+                }
+                assert!(fault.message.contains(at.join(named).to_str().unwrap()), "{what}: {fault:?}");
+                assert!(
+                    hint.contains(&format!("`hob revoke {} {what}`", recipe.display())) && !hint.contains("--reduced"),
+                    "{what}: {fault:?}"
+                );
+            }
+        }
+        rig.close().await;
+    }
+}
+
+#[test]
+fn a_granted_place_that_cannot_be_given_is_named_to_an_ordinary_user() {
+    ordinary::once_more("sandbox::granted::a_granted_place_that_cannot_be_given_is_named");
+}

@@ -1,0 +1,35 @@
+"""A granted place that turned into something else between the host's look and the keeper's is what was given, and no missing layer."""
+
+import os
+import tempfile
+import unittest
+
+from hob_pod import root, sandbox
+from hob_pod.refused import Refused
+
+
+class TestOpenGranted(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.at = os.path.realpath(folder.name)
+        os.mkdir(self.at + "/real")
+        os.symlink("real", self.at + "/link")
+        with open(self.at + "/file", "w"):
+            pass
+
+    def test_what_is_there_is_opened(self):
+        for name in ("real", "file"):
+            os.close(root.open_granted(f"{self.at}/{name}"))
+
+    def test_what_is_not_is_a_matter_of_the_grant_also_with_fewer_layers(self):
+        for name in ("link", "gone", "file/inner"):
+            with self.subTest(name), self.assertRaises(Refused) as refused:
+                root.open_granted(f"{self.at}/{name}")
+            self.assertEqual(refused.exception.layer, "grants")
+            self.assertIn(f"{self.at}/{name}", refused.exception.why)
+            missing = []
+            plan = {"without": [], "reduced": True}
+            with self.subTest(name), self.assertRaises(Refused):
+                sandbox.layer(plan, missing, "landlock", lambda name=name: root.open_granted(f"{self.at}/{name}"))
+            self.assertEqual(missing, [])

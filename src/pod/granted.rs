@@ -1,0 +1,96 @@
+//! Whether what a pod was granted of the machine's files can be given, as it is now; and what its caller is told if not.
+//!
+//! Apart from `confine.rs`, which says what a pod may do: here is what can be wrong with the places that an operator named. None of it is a lack of
+//! the machine's walls, and none gets better with fewer of them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::confine::SCRATCH;
+use crate::model::{Code, Fault, Permissions};
+
+/// Looks at every granted path. `name`: of the recipe, for people; `word`: how its operator names it to commands.
+///
+/// Errors: `invalid_config`, by the path.
+pub fn check(name: &str, word: &str, granted: &Permissions) -> Result<(), Fault> {
+    for (kind, path) in granted.read.iter().map(|path| ("read", path)).chain(granted.write.iter().map(|path| ("write", path))) {
+        let path = path.as_path();
+        let take_back = format!("take it back with `hob revoke {word} {kind}={}`", path.display());
+        let refused = |why: String, next: String| {
+            Err(Fault::new(Code::InvalidConfig, format!("`{name}` was granted {kind}={}{why}", path.display())).hint(next))
+        };
+        if path == Path::new(SCRATCH) {
+            return refused(
+                ", where each pod has a folder of its own".to_owned(),
+                format!("grant the folders below it that are needed, and {take_back}"),
+            );
+        }
+        let own = |place: &Path| if place == path { "it".to_owned() } else { place.display().to_string() };
+        return match look(path) {
+            Ok(()) => continue,
+            Err(Wrong::Gone(place)) if place == path => refused(", which is not there".to_owned(), format!("make it, or {take_back}")),
+            Err(Wrong::Gone(place)) => {
+                refused(format!(", which is not there: nor is {}", place.display()), format!("make it, or {take_back}"))
+            }
+            Err(Wrong::Link(place, target)) => refused(
+                format!(
+                    ", and {} is a symbolic link to {}: what a link leads to is not granted, since whoever can write there may turn it",
+                    own(&place),
+                    target.display()
+                ),
+                format!("have the real folder or file there, or ask for it by its real path in the recipe and grant that; {take_back}"),
+            ),
+            Err(Wrong::File(place)) => refused(
+                format!(", and {} is a file where a folder is to be", own(&place)),
+                format!("put the folder in its place, or {take_back}"),
+            ),
+            Err(Wrong::NoData(place)) => refused(
+                format!(", and {} is neither a file nor a folder", own(&place)),
+                format!("grant the folder below it that has the files, and {take_back}"),
+            ),
+            Err(Wrong::Unseen(place, why)) => refused(
+                format!(", and {} cannot be looked at: {why}", own(&place)),
+                format!("let the user that runs Hob pass through the folders above it, or {take_back}"),
+            ),
+        };
+    }
+    Ok(())
+}
+
+/// What the caller of a pod is told that found its grants to be no data, or not what they were a moment ago.
+pub fn not_data(name: &str, why: &str) -> Fault {
+    Fault::new(Code::InvalidConfig, format!("a pod of `{name}` was not started, because of what it was granted: {why}"))
+        .hint("grant the folder below it that has the files, and take this one back with `hob revoke`")
+}
+
+/// What is wrong, and where on the way to the path.
+enum Wrong {
+    Gone(PathBuf),
+    Link(PathBuf, PathBuf),
+    File(PathBuf),
+    NoData(PathBuf),
+    Unseen(PathBuf, io::Error),
+}
+
+/// From the top down, as the keeper opens it: no link is followed.
+fn look(path: &Path) -> Result<(), Wrong> {
+    let mut places: Vec<&Path> = path.ancestors().collect();
+    places.reverse();
+    for place in places {
+        let kind = match place.symlink_metadata() {
+            Ok(found) => found.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Wrong::Gone(place.to_owned())),
+            Err(error) => return Err(Wrong::Unseen(place.to_owned(), error)),
+        };
+        match () {
+            () if kind.is_dir() => {}
+            () if kind.is_symlink() => return Err(Wrong::Link(place.to_owned(), fs::read_link(place).unwrap_or_default())),
+            () if kind.is_file() && place == path => {}
+            () if kind.is_file() => return Err(Wrong::File(place.to_owned())),
+            () => return Err(Wrong::NoData(place.to_owned())),
+        }
+    }
+    Ok(())
+}
