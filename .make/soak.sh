@@ -13,7 +13,7 @@ cargo test --no-run
 echo "soak: storms" >&2
 # One after the other: they count processes, descriptors, bytes and milliseconds.
 HOB_SOAK_SECONDS=${HOB_SOAK_SECONDS:-60} HOB_SOAK_ROUNDS=${HOB_SOAK_ROUNDS:-200} \
-  timeout 7200 cargo test --test it -- --test-threads=1 --show-output storms::
+  timeout 7200 cargo test --test it -- --test-threads=1 --show-output storms:: cli::freezing::nothing_of_the_freeze_corpus
 timeout 3600 cargo test --lib
 echo "soak: a hundred ordinary programs" >&2
 HOB_TEST_HOB=target/debug/hob timeout 7200 python3 tests/everyday/run.py

@@ -82,6 +82,10 @@ impl Document {
     pub fn into_text(self) -> String {
         self.text
     }
+    /// The text without a copy, and the values where somebody looked at them: of a long text these take their time to be let go of.
+    pub fn into_parts(self) -> (String, Option<Value>) {
+        (self.text, self.value.into_inner())
+    }
     /// The value, without a copy.
     pub fn into_value(self) -> Value {
         match self.value.into_inner() {

@@ -4,6 +4,7 @@
 
 use std::thread;
 
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::sync::oneshot;
 
 use crate::model::{Code, Fault, limits::ASIDE_NICE};
@@ -18,12 +19,19 @@ use crate::model::{Code, Fault, limits::ASIDE_NICE};
 pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
     let (tell, told) = oneshot::channel();
     let run = move || {
-        // Of this thread alone, as Linux has it. Where it cannot be had, the work is done all the same.
-        let _ = rustix::process::setpriority_process(None, ASIDE_NICE);
+        // Of this thread alone, as Linux has it. Where it cannot be had, the work is done all the same. From what this process has: whoever gave
+        // it precedence over others did not want its own work to starve.
+        let ours = getpriority_process(None).unwrap_or(0);
+        let _ = setpriority_process(None, lower(ours));
         let _ = tell.send(work());
     };
     thread::Builder::new().name("hob aside".to_owned()).spawn(run).map_err(|error| Fault::io("starting a thread", &error))?;
     told.await.unwrap_or_else(|_| Err(Fault::new(Code::Internal, "a background thread ended early")))
+}
+
+/// So much lower, as far as there is something lower.
+fn lower(nice: i32) -> i32 {
+    nice.saturating_add(ASIDE_NICE).min(19)
 }
 
 #[cfg(test)]
@@ -46,8 +54,9 @@ mod tests {
     async fn long_work_gives_way_and_nobody_inherits_that() {
         let ours = nice();
         let long = limits::READ_HERE_BYTES_MAX + 1;
-        assert_eq!(aside(|| Ok(nice())).await.unwrap(), ASIDE_NICE.max(ours));
-        assert_eq!(reading(long, || Ok(nice())).await.unwrap(), ASIDE_NICE.max(ours));
+        assert_eq!(aside(|| Ok(nice())).await.unwrap(), lower(ours));
+        assert_eq!(reading(long, || Ok(nice())).await.unwrap(), lower(ours));
+        assert_eq!([-20, -15, 0, 3, 19].map(lower), [-5, 0, 15, 18, 19]);
         assert_eq!(reading(1, || Ok(nice())).await.unwrap(), ours);
         // Neither who asked, nor the threads of the pool, nor a process that is started afterwards.
         let child = blocking(|| {

@@ -44,7 +44,12 @@ pub async fn plain(State(server): State<Arc<Server>>, request: Request) -> Respo
         let (outcome, chunks) = answer(&server, request).await?;
         let left = [("x-hob-blobs-left", outcome.blobs.len() as u64), ("x-hob-chunks-left", chunks)];
         // Whoever takes the text lets go of the values.
-        let text = reading(outcome.output.text().len(), move || Ok(outcome.output.into_text())).await?;
+        let (text, values) = outcome.output.into_parts();
+        // Nobody waits for these to be let go of.
+        tokio::spawn(reading(text.len(), move || {
+            drop(values);
+            Ok(())
+        }));
         Ok((text, left))
     };
     match answered.await {
@@ -80,7 +85,7 @@ async fn answer(server: &Server, request: Request) -> Result<(Outcome, u64), Fau
             .map_err(|error| Fault::new(Code::InvalidJson, format!("the request's body is not UTF-8 at byte {}", error.valid_up_to())))?;
         Document::passing(text, "input")
     };
-    let input = reading(length, read).await?;
+    let input = in_time(length, reading(length, read)).await?;
     let operation = operation.to_owned();
     let call = Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session, logs: false };
     let (mut running, mut chunks) = (server.host.start(call), 0);
@@ -88,6 +93,17 @@ async fn answer(server: &Server, request: Request) -> Result<(Outcome, u64), Fau
         chunks += u64::from(matches!(event, Event::Chunk { .. }));
     }
     Ok((running.outcome().await?, chunks))
+}
+
+/// What is done with a body of so many bytes before its call begins, and its deadline counts: a machine whose processors have other things to do
+/// must not keep the caller for ever.
+async fn in_time<T>(bytes: usize, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    timeout(Duration::from_millis(limits::SERVE_READ_MS), work).await.unwrap_or_else(|_| {
+        let wait = limits::SERVE_READ_MS / 1_000;
+        let text = format!("the body of {bytes} bytes was not read within {wait} s: the machine has other things to do; nothing was run");
+        let fault = Fault::new(Code::Overloaded, text).hint("call again a little later, or let fewer calls run at a time");
+        Err(fault.retry_after(Duration::from_millis(limits::SERVE_RETRY_MS)))
+    })
 }
 
 /// The path's last three parts. Names need no escapes, so none are undone.
@@ -125,7 +141,7 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
     })?;
     let (files, held) = wish.as_ref().map_or_else(|| Ok(Default::default()), Wish::taken)?;
     let length = body.bytes.len();
-    let call = reading(length, move || CallBody::parse(&body.bytes)).await?;
+    let call = in_time(length, reading(length, move || CallBody::parse(&body.bytes))).await?;
     if call.logs && !audience.may_read_logs() {
         return Err(looks::logs_are_not_told());
     }
@@ -135,7 +151,7 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
         let fault = Fault::new(Code::Unsigned, format!("{} is a recipe folder, and a server runs signed recipes only", folder.display()));
         return Err(fault.hint("install the recipe from a repository, or let `hob call` run the folder in a host of its own"));
     }
-    let call = reading(length, move || call.call(recipe, files)).await?;
+    let call = in_time(length, reading(length, move || call.call(recipe, files))).await?;
     let telling = Telling { audience, files: wish.map(Wish::files), leaving: server.leaving.clone() };
     Ok(EventLines::new(server.host.start(call), telling, (permit, held)))
 }

@@ -37,8 +37,8 @@ pub const READ_HERE_BYTES_MAX: usize = 256 << 10;
 /// Longer texts that a process reads at a time.
 pub const READS_AT_ONCE: usize = 4;
 
-/// How far reading and checking of long texts gives way to everything else on the machine, as a niceness. Not all the way: where pods keep every
-/// core busy, it still gets a thirtieth of one.
+/// How far reading and checking of long texts gives way to everything else on the machine, as so much niceness more than the host's own.
+/// Not all the way: where pods keep every core busy, it still gets a thirtieth of one.
 pub const ASIDE_NICE: i32 = 15;
 
 /// What the values of one document may take in memory, in bytes.

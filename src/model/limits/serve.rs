@@ -68,6 +68,9 @@ pub const SERVE_HEAD_BYTES_MAX: usize = 64 << 10;
 /// The body of a request from its first byte to its last, in milliseconds.
 pub const SERVE_BODY_MS: u64 = 60_000;
 
+/// How long a body that is here may take to be read, in milliseconds, before its call begins and its deadline counts.
+pub const SERVE_READ_MS: u64 = 30_000;
+
 /// A caller that takes no byte of its answer for so long is hung up on, in milliseconds.
 pub const SERVE_STALL_MS: u64 = 30_000;
 

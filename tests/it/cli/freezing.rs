@@ -208,11 +208,15 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
         let serving = serving.lock().unwrap();
         Serving { child: std::process::Command::new("true").spawn().unwrap(), socket: serving.socket.clone(), address: None, token: None }
     };
+    // On a machine of few cores the hostile recipe's own pod, and its caller, take from everybody what the kernel shares out; what the server
+    // does with it is measured with these on a core of their own, which takes minutes.
+    let apart = Apart(std::env::var_os("HOB_SOAK_ROUNDS").is_some());
     // Somebody who has nothing to do with it, all the while. Their calls while `meanwhile` lasts, in milliseconds, sorted.
     let others = |meanwhile: &mut dyn FnMut()| -> Vec<f64> {
         let (over, others) = (Arc::new(AtomicBool::new(false)), share());
         let ended = over.clone();
         let somebody = std::thread::spawn(move || {
+            apart.keep(0, rustix::thread::gettid().as_raw_pid());
             let mut answered = Vec::new();
             while !ended.load(Ordering::Acquire) {
                 let came = call(&others, "lab/plain", "run", "1", 60_000);
@@ -229,14 +233,35 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
     };
     let caller = share();
     let mut told = Vec::new();
+    apart.keep(1, rustix::thread::gettid().as_raw_pid());
+    for thread in fs::read_dir(format!("/proc/{}/task", serving.lock().unwrap().child.id())).unwrap() {
+        apart.keep(0, thread.unwrap().file_name().to_str().unwrap().parse().unwrap());
+    }
+    let begun = |name: &str, operation: &str| {
+        call(&caller, name, operation, "1", 60_000);
+        for pod in caller.ask("GET /v1/pods", b"").json().as_array().unwrap().iter().filter(|pod| pod["recipe"] == name) {
+            apart.keep(u8::from(name != "lab/plain"), pod["pid"].as_i64().unwrap() as i32);
+        }
+    };
+    begun("lab/plain", "run");
     assert_eq!(call(&caller, "lab/plain", "run", "1", 60_000).status, 200);
     let idle = others(&mut || std::thread::sleep(Duration::from_secs(1)));
+    // What any two busy programs cost others, which is no matter of the server.
+    let mut busy = [(); 2].map(|()| std::process::Command::new("python3").args(["-c", "while True: pass"]).spawn().unwrap());
+    busy.iter().for_each(|program| apart.keep(1, program.id() as i32));
+    let crowded = others(&mut || std::thread::sleep(Duration::from_secs(1)));
+    for program in &mut busy {
+        program.kill().unwrap();
+        program.wait().unwrap();
+    }
+    begun("lab/free", "op9");
     // The same documents where nothing is to be checked: what carrying them costs others, their pod's own work among it.
     let free = others(&mut || {
         for (at, (.., input)) in dear.iter().enumerate() {
             call(&caller, "lab/free", &format!("op{at}"), input, 20_000);
         }
     });
+    begun("lab/dear", "op9");
     let beside = others(&mut || {
         for (at, (what, _, input)) in dear.iter().enumerate() {
             let came = call(&caller, "lab/dear", &format!("op{at}"), input, 20_000);
@@ -247,7 +272,12 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
     });
     assert!(beside.len() >= dear.len(), "only {} calls of others were answered beside {} of these", beside.len(), dear.len());
     println!("{}", told.join("\n"));
-    for (when, answered) in [("idle", &idle), ("beside these documents, unchecked", &free), ("beside the corpus", &beside)] {
+    for (when, answered) in [
+        ("idle", &idle),
+        ("beside two busy programs", &crowded),
+        ("beside these documents, unchecked", &free),
+        ("beside the corpus", &beside),
+    ] {
         let part = |percent: usize| answered[(answered.len() * percent / 100).min(answered.len() - 1)];
         println!("others {when}: {} calls, median {:.2} ms, p99 {:.2} ms", answered.len(), part(50), part(99));
     }
@@ -273,4 +303,18 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
     }
     assert!(serving.lock().unwrap().end(Signal::TERM, 30).success());
     busy.into_iter().for_each(|call| drop(call.join()));
+}
+
+/// Keeps processes to cores of their own, if it is to.
+#[derive(Clone, Copy)]
+struct Apart(bool);
+
+impl Apart {
+    fn keep(self, core: u8, thread: i32) {
+        if self.0 {
+            let mut command = std::process::Command::new("taskset");
+            command.args(["-cp", &core.to_string(), &thread.to_string()]).stdout(std::process::Stdio::null());
+            assert!(command.status().unwrap().success(), "{thread} was not kept to core {core}");
+        }
+    }
 }
