@@ -15,6 +15,7 @@ use super::{
 use crate::{
     glue,
     model::{Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, events},
+    shelf::{behind, blocking},
 };
 
 /// What answers a call before it is checked and wrapped.
@@ -46,7 +47,15 @@ async fn admitted(host: &Arc<Inner>, call: Call, events: events::Sender, record:
         begun = Instant::now();
     }
     let entry = host.catalogue.find(host, &call.recipe).await?;
-    of(host, &entry, call, events, begun, record).await
+    let done = of(host, &entry, call, events, begun, record).await;
+    match done {
+        // An author sees a file in their folder that its pod does not.
+        Err(fault) if behind::is_about_a_file(&fault) => {
+            let (recipe, before) = (entry.recipe().clone(), fault.clone());
+            Err(blocking(move || Ok(behind::explained(&recipe, fault))).await.unwrap_or(before))
+        }
+        done => done,
+    }
 }
 
 /// A call of that recipe.

@@ -88,6 +88,11 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// Why what is at that path is not packed, as far as its path says.
+    pub(super) fn left_of(&self, path: &str) -> Option<Left> {
+        self.left(path, &mut Steps::default()).ok().flatten()
+    }
+
     /// Why a file of that path is not packed, as far as its path says.
     ///
     /// Errors: more steps than there may be.

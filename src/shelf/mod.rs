@@ -1,6 +1,7 @@
 //! Recipes on this machine: repository client, store, environments, models, lock.
 
 mod aside;
+pub mod behind;
 mod building;
 pub mod bundle;
 pub mod componentizer;

@@ -205,3 +205,74 @@ fn a_recipe_gives_the_same_as_a_folder_installed_and_under_a_server() {
     assert!(codes.len() >= 4, "{codes:?}");
     drop(serving);
 }
+
+/// Opens, imports or runs what it is told to.
+const WANTS: &str = r#"import importlib, pathlib, subprocess
+class Subject:
+    def run(self, input):
+        if "module" in input:
+            return str(importlib.import_module(input["module"]))
+        path = input["path"]
+        path = str(pathlib.Path(__file__).parents[1] / path) if input.get("whole") else path
+        if "by" in input:
+            done = subprocess.run([input["by"], path], capture_output=True, text=True)
+            raise RuntimeError(done.stderr)
+        try:
+            return open(path).read()
+        except OSError as error:
+            raise RuntimeError("cannot begin") from error
+"#;
+
+#[test]
+fn a_file_that_stays_behind_is_named_by_the_fault_that_misses_it() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    rig.trust(&signed.url(), &signed.repository);
+    let folder = rig.folder.path().join("wants");
+    write_recipe(&folder, "lab/wants", "0.1.0", WANTS, "python = \">=3.9\"\n");
+    for path in [
+        "data/words.txt",
+        "pod/.hidden",
+        "pod/tmp/x",
+        "pod/ca.pem",
+        "models/extra.bin",
+        "helper.py",
+        "tools/inner/__init__.py",
+        "pod/here.txt",
+    ] {
+        put(&folder.join(path), b"x");
+    }
+    fs::write(folder.join(".hobignore"), "/pod/tmp\n").unwrap();
+    let named = "`files = [\"data/words.txt\"]` and `hob = \">=0.1.1, <0.2\"`";
+    for (input, behind, says) in [
+        (r#"{"path": "data/words.txt", "whole": true}"#, "data/words.txt", named),
+        (r#"{"path": "data", "whole": true}"#, "data", "`files = [\"data/**\"]`"),
+        (r#"{"path": "data/words.txt"}"#, "data/words.txt", "name it from `__file__`"),
+        (r#"{"path": "data/words.txt", "whole": true, "by": "cat"}"#, "data/words.txt", named),
+        (r#"{"path": "pod/.hidden", "whole": true}"#, "pod/.hidden", "begins with a dot"),
+        (r#"{"path": "pod/tmp/x", "whole": true}"#, "pod/tmp/x", "`.hobignore` names it"),
+        (r#"{"path": "pod/ca.pem", "whole": true}"#, "pod/ca.pem", "perhaps a private key"),
+        (r#"{"path": "models/extra.bin", "whole": true}"#, "models/extra.bin", "`[[model]]`"),
+        (r#"{"module": "helper"}"#, "helper.py", "Python finds what is in `pod/`"),
+        (r#"{"module": "tools.inner"}"#, "tools", "Python finds what is in `pod/`"),
+    ] {
+        let fault = rig.hob(&["call", "./wants", "run", input, "--json"]).json()["fault"].clone();
+        let hint = fault["hint"].as_str().unwrap_or_default();
+        assert!(fault["detail"]["left_behind"] == behind && hint.contains(says) && hint.contains(behind), "{input}: {fault:#}");
+    }
+    // What is not there at all, or is not to be found by any rule, is told as it was.
+    for input in [r#"{"path": "data/other.txt", "whole": true}"#, r#"{"path": "/etc/not-there"}"#, r#"{"module": "numpy"}"#] {
+        let fault = rig.hob(&["call", "./wants", "run", input, "--json"]).json()["fault"].clone();
+        assert!(
+            fault["code"].is_string() && fault["detail"]["left_behind"].is_null() && !fault.to_string().contains("does not go along"),
+            "{fault:#}"
+        );
+    }
+    // A relative path fails in the folder as installed, and is told alike.
+    fs::remove_file(folder.join("pod/ca.pem")).unwrap();
+    signed.publish(&folder);
+    rig.hob(&["add", "lab/wants"]).well();
+    for word in ["./wants", "lab/wants"] {
+        rig.hob(&["call", word, "run", r#"{"path": "here.txt"}"#])
+            .refused(hob::model::Code::RecipeFailed, &["`pathlib.Path(__file__).parent / \"here.txt\"`"]);
+    }
+}
