@@ -47,7 +47,7 @@ async fn admitted(host: &Arc<Inner>, call: Call, events: events::Sender, record:
         begun = Instant::now();
     }
     let entry = host.catalogue.find(host, &call.recipe).await?;
-    let done = of(host, &entry, call, events, begun, record).await;
+    let done = of(host, &entry, call, events, begun, record).await.map_err(|fault| behind::at_home(entry.recipe(), fault));
     match done {
         // An author sees a file in their folder that its pod does not.
         Err(fault) if behind::is_about_a_file(&fault) => {

@@ -82,6 +82,8 @@ struct View<'a> {
     read: Vec<PathBuf>,
     /// What is mounted in the place of a path of `read`.
     instead: BTreeMap<PathBuf, PathBuf>,
+    /// Where a pod without a root of its own finds the same.
+    elsewhere: BTreeMap<PathBuf, PathBuf>,
     write: Vec<PathBuf>,
     granted: Vec<PathBuf>,
     devices: Vec<PathBuf>,
@@ -367,6 +369,12 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
             base: subject.scratch,
             read: view_read,
             instead: subject.seen.map(|seen| (subject.folder.to_owned(), seen.to_owned())).into_iter().collect(),
+            elsewhere: subject
+                .recipe
+                .map(|recipe| (subject.folder.to_owned(), folder_without_root(recipe, granted).to_owned()))
+                .filter(|(folder, place)| folder != place)
+                .into_iter()
+                .collect(),
             write: view_write,
             granted: granted.read.iter().chain(&granted.write).map(|path| path.as_path().to_owned()).collect(),
             devices: devices.clone(),
@@ -427,6 +435,7 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
             base,
             read: outermost(read.clone()),
             instead: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             write: Vec::new(),
             granted: Vec::new(),
             devices: system.devices.clone(),
@@ -513,6 +522,14 @@ fn is_place(subject: &Subject, path: &Path) -> bool {
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => place.metadata().map_or(true, |file| file.len() == 0),
     }
+}
+
+/// Where a pod without a root of its own has the files of its recipe: where their copies are. But what was granted within a recipe folder would not be
+/// beside them there, so that a pod which has such finds the folder as it lies on the disk.
+pub fn folder_without_root<'a>(recipe: &'a Verified, granted: &Permissions) -> &'a Path {
+    let folder = recipe.folder();
+    let is_within = granted.read.iter().chain(&granted.write).any(|path| path.as_path().starts_with(folder));
+    recipe.seen().filter(|_| !is_within).unwrap_or(folder)
 }
 
 /// Without what lies below another of them, each once.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
+    confine,
     driver::Driver,
     frame,
     handle::Reply,
@@ -58,7 +59,11 @@ impl Driver {
         let version = manifest.version.to_string();
         let name = manifest.name.to_string();
         let digest = self.spec.recipe.digest().hex();
-        let folder = self.spec.recipe.folder().display().to_string();
+        let folder = match self.process.has_root() {
+            true => self.spec.recipe.folder(),
+            false => confine::folder_without_root(&self.spec.recipe, &self.spec.grants.permissions),
+        };
+        let folder = folder.display().to_string();
         let scratch = self.process.scratch(&self.spec).display().to_string();
         let site_packages = self.spec.program.site_packages.as_ref().map(|path| path.display().to_string());
         let python = self.spec.program.python.display().to_string();

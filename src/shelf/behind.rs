@@ -21,6 +21,24 @@ const MISSING: &[&str] =
 /// How Python says so of modules, and what comes before their names.
 const NO_MODULE: &[&str] = &["No module named ", "cannot import name "];
 
+/// The same fault, where its texts name the copy of a recipe folder that a pod without a root of its own has: they are to name the folder.
+pub fn at_home(recipe: &Verified, mut fault: Fault) -> Fault {
+    fn replace(value: &mut Value, from: &str, to: &str) {
+        match value {
+            Value::String(text) if text.contains(from) => *text = text.replace(from, to),
+            Value::Array(items) => items.iter_mut().for_each(|item| replace(item, from, to)),
+            Value::Object(entries) => entries.values_mut().for_each(|entry| replace(entry, from, to)),
+            _ => {}
+        }
+    }
+    if let (Some(from), Some(to)) = (recipe.seen().and_then(Path::to_str), recipe.folder().to_str()) {
+        fault.message = fault.message.replace(from, to);
+        fault.hint = fault.hint.map(|hint| hint.replace(from, to));
+        replace(&mut fault.detail, from, to);
+    }
+    fault
+}
+
 /// Whether a fault may be about such a file, so that [`explained`] is worth the look.
 pub fn is_about_a_file(fault: &Fault) -> bool {
     let is_code = matches!(fault.blame, Blame::Recipe | Blame::Pod);

@@ -140,7 +140,8 @@ def _become_pod(keeper, prctl, command, page, title, walls):
         if walls is not None:
             walls.enter()
         if command:
-            os.execv(command[0], command)
+            program = walls.found(command[0]) if walls is not None else command[0]
+            os.execv(program, [program, *command[1:]])
         from hob_pod import runner
 
         runner.main(page, title)

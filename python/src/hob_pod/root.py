@@ -8,6 +8,7 @@ A plan's `view` says what is in it:
     base     an existing folder to mount the root on (it is hidden for the keeper and all below it, for nobody else)
     read     paths that are there under the same name, read-only
     instead  {path: other}: for paths of `read`, what is mounted in their place
+    elsewhere  {folder: other}: where a pod without a root of its own finds what lies in that folder
     write    the same, writable
     granted  those of the two before that an operator named: no symbolic link on the way to them is followed, and what is
              no data in them is covered (`data`)
@@ -138,6 +139,14 @@ def moves(view):
 def placed(path, moved):
     """Where `path` is within the root, free of the links of `moves`."""
     for name, place in moved.items():
+        if path == name or _is_below(path, name):
+            return place + path[len(name) :]
+    return path
+
+
+def placed_without(path, view):
+    """Where `path` is for a pod that has no root of its own."""
+    for name, place in view["elsewhere"].items():
         if path == name or _is_below(path, name):
             return place + path[len(name) :]
     return path

@@ -159,9 +159,11 @@ def landlock(plan, has_root):
     scoped = _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if abi >= SCOPES_SINCE else 0
     ruleset = kernel.landlock_create(handled, net, scoped, abi)
     moved = root.moves(plan["view"]) if has_root else {}
+    # What was granted, and models, are where they are.
+    found = (lambda path: root.placed(path, moved)) if has_root else (lambda path: plan["view"]["elsewhere"].get(path, path))
     for kind, paths in plan["paths"].items():
         for path in paths:
-            _allow(ruleset, root.placed(path, moved), RIGHTS[kind] & handled, path in plan["view"]["granted"])
+            _allow(ruleset, found(path), RIGHTS[kind] & handled, path in plan["view"]["granted"])
     for path in root.private_folders(plan["view"]) if has_root else (plan["scratch"], "/dev/shm"):
         _allow(ruleset, root.placed(path, moved), RIGHTS["write"] & handled)
     # Opened here: the host's /proc/self is the host.

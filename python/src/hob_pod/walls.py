@@ -57,6 +57,10 @@ class Walls:
         except Refused as refused:
             self._refuse(refused)
 
+    def found(self, path):
+        """Where a file of the recipe is for this pod."""
+        return path if self._base is not None else root.placed_without(path, self.plan["view"])
+
     def enter(self):
         """Confines this process and tells the host. Ends it if that cannot be done."""
         try:

@@ -276,3 +276,57 @@ fn a_file_that_stays_behind_is_named_by_the_fault_that_misses_it() {
             .refused(hob::model::Code::RecipeFailed, &["`pathlib.Path(__file__).parent / \"here.txt\"`"]);
     }
 }
+
+const TELLS: &str = r#"import pathlib
+class Subject:
+    def run(self, input):
+        if "raise" in input:
+            raise ValueError(__file__)
+        root = pathlib.Path(__file__).parents[1]
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+"#;
+
+#[test]
+fn a_pod_without_a_root_sees_of_its_folder_what_is_packed_too() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    rig.trust(&signed.url(), &signed.repository);
+    let folder = rig.folder.path().join("tells");
+    write_recipe(&folder, "lab/tells", "0.1.0", TELLS, "python = \">=3.9\"\n");
+    for path in ["data/words.txt", "pod/.hidden", "pod/words.txt", "notes.md", "models/extra.bin"] {
+        put(&folder.join(path), b"x");
+    }
+    signed.publish(&folder);
+    rig.hob(&["add", "lab/tells"]).well();
+    for word in ["./tells", "lab/tells"] {
+        rig.hob(&["grant", word, "--reduced"]).well();
+    }
+    let wanted = serde_json::json!(["cases/one/input.json", "cases/one/output.json", "pod/subject.py", "pod/words.txt", "recipe.toml"]);
+    for without in ["namespaces", "namespaces,landlock"] {
+        let call = |word: &str, input: &str| {
+            let mut command = rig.command(&["call", word, "run", input]);
+            command.env("HOB_SANDBOX_WITHOUT", without);
+            super::rig::run(command, b"")
+        };
+        for word in ["./tells", "lab/tells"] {
+            let ran = call(word, "{}");
+            ran.well();
+            assert_eq!(ran.json(), wanted, "{word} without {without}");
+        }
+        // The copy of the file is named as the file.
+        let ran = call("./tells", r#"{"raise": 1}"#);
+        let place = folder.canonicalize().unwrap().join("pod/subject.py");
+        assert!(ran.exit == Some(6) && ran.stderr.contains(place.to_str().unwrap()), "{ran:#?}");
+        let fault = ran.stderr.split("error[").nth(1).unwrap();
+        assert!(!fault.contains("staging"), "{ran:#?}");
+    }
+    // What it was granted in its folder is beside its files: then the folder is there as it lies.
+    let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+    let data = folder.canonicalize().unwrap().join("data");
+    fs::write(folder.join("recipe.toml"), format!("{manifest}\n[permissions]\nread = [\"{}\"]\n", data.display())).unwrap();
+    rig.hob(&["grant", "./tells", "--all"]).well();
+    let mut command = rig.command(&["call", "./tells", "run", "{}"]);
+    command.env("HOB_SANDBOX_WITHOUT", "namespaces");
+    let ran = super::rig::run(command, b"");
+    ran.well();
+    assert!(ran.json().as_array().unwrap().contains(&"data/words.txt".into()), "{ran:#?}");
+}
