@@ -19,9 +19,11 @@ use crate::{
         recipe::{ModelSpec, Runtime},
     },
     shelf::{
+        behind,
         bundle::{self, Index},
-        contents::{self, Contents, Left, Rules},
+        contents::{self, Left, Rules},
         durable, files,
+        load::is_folder,
         requirements::Lock,
     },
 };
@@ -69,7 +71,7 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
             format!("`glue.wasm` is {} bytes; at most {} are taken", glue.bytes, limits::GLUE_COMPONENT_BYTES_MAX),
         ));
     }
-    check_pod(folder, &manifest, &index, &contents)?;
+    check_pod(folder, &manifest, &index)?;
     for model in &manifest.models {
         let path = model_path(folder, model);
         // One that is fetched need not be here; `hob build` fetches it. What is here is what the pod of this folder gets.
@@ -85,6 +87,7 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
 ///
 /// Errors: `invalid_recipe` when there is none, `invalid_manifest`.
 pub fn read_manifest(folder: &Path) -> Result<Manifest, Fault> {
+    is_folder(folder, &folder.display())?;
     let path = folder.join("recipe.toml");
     let bytes = durable::read(&path, limits::MANIFEST_BYTES_MAX)?.ok_or_else(|| {
         Fault::new(Code::InvalidRecipe, format!("{} is not a recipe folder: there is no `recipe.toml`", folder.display()))
@@ -99,18 +102,14 @@ pub fn model_path(folder: &Path, model: &ModelSpec) -> PathBuf {
     folder.join("models").join(&model.name)
 }
 
-fn check_pod(folder: &Path, manifest: &Manifest, index: &Index, contents: &Contents) -> Result<(), Fault> {
-    let missing = |key: &str, path: &str| {
-        let fault = Fault::new(
-            Code::InvalidRecipe,
-            format!("`{key}` of `{}` names `{path}`, which is not among the files of {} that are packed", manifest.name, folder.display()),
-        )
-        .with("path", path);
-        match contents.left_at(path) {
-            Some(left) => fault.hint(format!("it is {}: put it into `pod/`", left.why())),
-            None => fault,
-        }
+fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fault> {
+    let lacking = |key: &str, path: &str, hint: Option<String>| {
+        let text =
+            format!("`{key}` of `{}` names `{path}`, which is not among the files of {} that are packed", manifest.name, folder.display());
+        let hint = hint.unwrap_or_else(|| "make the file, or correct the key in recipe.toml".to_owned());
+        Fault::new(Code::InvalidRecipe, text).with("path", path).hint(hint)
     };
+    let missing = |key: &str, path: &str| lacking(key, path, behind::hint_of_file(folder, manifest, path));
     match manifest.pod.as_ref().map(|pod| &pod.runtime) {
         None => Ok(()),
         Some(Runtime::Executable { entry }) => match index.get(entry) {
@@ -125,7 +124,8 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index, contents: &Conte
             let module = entry.split(':').next().unwrap_or(entry).replace('.', "/");
             let (file, package) = (format!("pod/{module}.py"), format!("pod/{module}/__init__.py"));
             if index.get(&file).is_none() && index.get(&package).is_none() {
-                return Err(missing("pod.entry", &file));
+                let module = entry.split(':').next().unwrap_or(entry);
+                return Err(lacking("pod.entry", &file, behind::hint_of_module(folder, manifest, module)));
             }
             let Some(lock) = lock else {
                 return match index.get("pod/requirements.in") {

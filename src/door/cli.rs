@@ -9,7 +9,7 @@ use super::{
     calling, compile_glue, doctor, granting, looking,
     print::{self, Bars, Watch},
     serve, sessions,
-    words::{Command, Remote, Repo, Words},
+    words::{Command, RecipeWord, Remote, Repo, Words},
 };
 use crate::{
     author,
@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| "hob=warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| print::Diagnostics).init();
-    let (json, word) = (words.json, words.command.recipe().map(str::to_owned));
+    let (json, word) = (words.json, words.command.recipe());
     if let Command::CompileGlue { version, reservation, folder } = &words.command {
         return compile_glue::main(version, reservation, folder);
     }
@@ -57,14 +57,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// `recipes/echo` reads as a name: where there is none of that name, a folder may have been meant. Said here, for every command: a server does not
-/// see where the user stands.
-fn or_folder(fault: Fault, word: Option<String>) -> Fault {
-    let is_missing = matches!(fault.code, Code::RecipeNotFound | Code::NotInRepository | Code::SessionNotFound);
-    match word.filter(|word| is_missing && !RecipeRef::is_folder(word) && Path::new(word).join("recipe.toml").is_file()) {
-        Some(word) => fault.hint(format!("did you mean the folder `./{word}`? `{word}` is the name of an installed recipe")),
-        None => fault,
+/// `recipes/echo` reads as a name, and `echo` or `recipes/echo/` as nothing: where a folder lies there, it may have been meant. Said here, for every
+/// command: a server does not see where the user stands.
+fn or_folder(fault: Fault, word: Option<RecipeWord>) -> Fault {
+    let Some(RecipeWord { text, may_be_folder }) = word else { return fault };
+    let is_missing = match fault.code {
+        Code::RecipeNotFound | Code::NotInRepository | Code::SessionNotFound => true,
+        Code::Usage => text.parse::<RecipeRef>().is_err(),
+        _ => false,
+    };
+    if !is_missing || RecipeRef::is_folder(&text) || !Path::new(&text).join("recipe.toml").is_file() {
+        return fault;
     }
+    let folder = format!("./{}", text.trim_end_matches('/'));
+    fault.hint(match may_be_folder {
+        true => format!("did you mean the folder `{folder}`? Without `./` it is the name of an installed recipe"),
+        false => format!(
+            "the folder `{folder}` is not installed, which this command is about: `hob call {folder} OPERATION` runs it as it lies there"
+        ),
+    })
 }
 
 /// Good, unless what was printed did not arrive.

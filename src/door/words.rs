@@ -126,30 +126,40 @@ pub enum Command {
     CompileGlue { version: String, reservation: String, folder: PathBuf },
 }
 
+/// What was typed where a recipe is wanted.
+#[derive(Debug, Clone)]
+pub struct RecipeWord {
+    pub text: String,
+    /// Whether the command does something with a folder.
+    pub may_be_folder: bool,
+}
+
 impl Command {
     /// What was typed where a recipe is wanted that may be installed.
-    pub fn recipe(&self) -> Option<&str> {
-        match self {
+    pub fn recipe(&self) -> Option<RecipeWord> {
+        let (text, may_be_folder) = match self {
             Command::Call(CallWords { recipe, .. })
             | Command::Grant(GrantWords { recipe, .. })
             | Command::Revoke(RevokeWords { recipe, .. })
-            | Command::Add { recipe, .. }
-            | Command::Remove { recipe }
-            | Command::Show { recipe }
-            | Command::Verify { recipe: Some(recipe) }
-            | Command::Pods(PodWords { lift: Some(recipe), .. } | PodWords { recipe: Some(recipe), .. })
-            | Command::Logs(LogWords { recipe: Some(recipe), .. }) => Some(recipe),
+            | Command::Show { recipe } => (recipe, true),
             Command::Sessions { command: Some(command) } => match command {
                 SessionWords::Open { recipe, .. }
                 | SessionWords::Checkpoint { recipe, .. }
                 | SessionWords::Touch { recipe, .. }
-                | SessionWords::Close { recipe, .. } => Some(recipe),
+                | SessionWords::Close { recipe, .. } => (recipe, true),
             },
+            Command::Add { recipe, .. }
+            | Command::Remove { recipe }
+            | Command::Verify { recipe: Some(recipe) }
+            | Command::Pods(PodWords { lift: Some(recipe), .. } | PodWords { recipe: Some(recipe), .. })
+            | Command::Logs(LogWords { recipe: Some(recipe), .. }) => (recipe, false),
             // Folders alone, or no recipe at all.
-            Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } | Command::Remote { .. } => None,
-            Command::List | Command::Status { .. } | Command::Doctor | Command::Serve { .. } | Command::CompileGlue { .. } => None,
-            Command::Verify { recipe: None } | Command::Pods(_) | Command::Logs(_) | Command::Sessions { command: None } => None,
-        }
+            Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => return None,
+            Command::Remote { .. } | Command::List | Command::Status { .. } | Command::Doctor | Command::Serve { .. } => return None,
+            Command::Verify { recipe: None } | Command::Pods(_) | Command::Logs(_) | Command::Sessions { command: None } => return None,
+            Command::CompileGlue { .. } => return None,
+        };
+        Some(RecipeWord { text: text.clone(), may_be_folder })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::{
 
 /// How programs and libraries say that something is not there.
 const MISSING: &[&str] =
-    &["No such file", "no such file", "FileNotFound", "ENOENT", "does not exist", "not found", "cannot open", "can't open"];
+    &["No such file", "no such file", "FileNotFound", "ENOENT", "does not exist", "not found", "cannot open", "can't open", "there is no "];
 
 /// How Python says so of modules, and what comes before their names.
 const NO_MODULE: &[&str] = &["No module named ", "cannot import name "];
@@ -112,16 +112,7 @@ fn named(line: &str, folder: &Path, places: &mut Vec<Place>) {
             Some(package) => format!("{package}.{name}"),
             None => name.to_owned(),
         };
-        let parts: Vec<&str> = module.split('.').collect();
-        if parts.iter().any(|part| part.is_empty() || part.contains('/')) {
-            continue;
-        }
-        for count in (1..=parts.len()).rev() {
-            let path = parts[..count].join("/");
-            for place in [format!("pod/{path}.py"), format!("pod/{path}"), format!("{path}.py"), path] {
-                put(place, true, false);
-            }
-        }
+        places_of_module(&module).for_each(|path| put(path, true, false));
     }
     if !MISSING.iter().any(|words| line.contains(words)) {
         return;
@@ -142,6 +133,35 @@ fn named(line: &str, folder: &Path, places: &mut Vec<Place>) {
             _ => {}
         }
     }
+}
+
+/// Where Python finds a module, or would if its author had not put it elsewhere; then the packages that it is in.
+fn places_of_module(module: &str) -> impl Iterator<Item = String> {
+    let parts: Vec<String> = module.split('.').map(str::to_owned).collect();
+    let is_one = !parts.iter().any(|part| part.is_empty() || part.contains('/'));
+    let counts = if is_one { 1..parts.len() + 1 } else { 0..0 };
+    counts.rev().flat_map(move |count| {
+        let path = parts[..count].join("/");
+        [format!("pod/{path}.py"), format!("pod/{path}"), format!("{path}.py"), path]
+    })
+}
+
+/// Why the file at `path`, which a key of the manifest names, does not go along though it is there, and what to do.
+pub fn hint_of_file(folder: &Path, manifest: &Manifest, path: &str) -> Option<String> {
+    hint_of(folder, manifest, [path.to_owned()].into_iter(), false)
+}
+
+/// The same of a module of the recipe.
+pub fn hint_of_module(folder: &Path, manifest: &Manifest, module: &str) -> Option<String> {
+    hint_of(folder, manifest, places_of_module(module), true)
+}
+
+fn hint_of(folder: &Path, manifest: &Manifest, paths: impl Iterator<Item = String>, is_module: bool) -> Option<String> {
+    let places: Vec<_> = paths
+        .filter(|path| is_inner_path(path) && folder.join(path).symlink_metadata().is_ok())
+        .map(|path| Place { path, is_module, is_relative: false })
+        .collect();
+    left_behind(folder, manifest, &places).map(|(_, hint)| hint)
 }
 
 /// The first of them that does not go along, and what to do.

@@ -166,11 +166,6 @@ impl Left {
 }
 
 impl Contents {
-    /// Whether `path` stays behind, alone or with its folder; why.
-    pub fn left_at(&self, path: &str) -> Option<Left> {
-        self.left.iter().find(|(left, _)| *left == path || (left.ends_with('/') && path.starts_with(left.as_str()))).map(|(_, why)| *why)
-    }
-
     /// Errors: `invalid_recipe` when something among what would be packed looks like rubbish or like a secret, or nothing is what `files` names; by
     /// name, with the ways out.
     pub fn check(&self, folder: &Path) -> Result<(), Fault> {
@@ -202,6 +197,7 @@ const SUSPECT: &[(&str, &str)] = &[
     ("*.egg-info", "made by setuptools"),
     ("*.pyc", "compiled Python"),
     ("*.pyo", "compiled Python"),
+    ("*.hob", "a bundle, as `hob pack` writes it"),
     ("*~", "an editor's copy"),
     ("#*#", "an editor's copy"),
     ("*.swp", "an editor's copy"),
@@ -283,6 +279,9 @@ fn ignored(folder: &Path) -> Result<Vec<PathPattern>, Fault> {
     let path = folder.join(".hobignore");
     let Some(bytes) = durable::read(&path, IGNORE_FILE_BYTES_MAX).map_err(|fault| match fault.code {
         Code::TooLarge => fault.hint("name folders as a whole, e.g. `notes/`, or have patterns such as `*.tmp`"),
+        _ if path.symlink_metadata().is_ok_and(|found| !found.is_file()) => {
+            Fault::new(Code::InvalidRecipe, fault.message).hint("it is a plain file with one pattern a line, e.g. `*.tmp` or `notes/`")
+        }
         _ => fault,
     })?
     else {

@@ -21,6 +21,7 @@ use crate::{
 };
 
 use super::{
+    behind,
     bundle::{self, Index},
     contents::{self, Rules},
     durable, environment, folder_view,
@@ -234,10 +235,8 @@ impl Shelf {
         if let Some((key, file)) = named
             && !contents.taken.contains_key(file)
         {
-            return Err(match contents.left_at(file) {
-                Some(left) => {
-                    lacks(&format!("`{file}`, which `{key}` names, is not packed: {}", left.why()), "put it into `pod/`".to_owned())
-                }
+            return Err(match behind::hint_of_file(&folder, &manifest, file) {
+                Some(hint) => lacks(&format!("`{file}`, which `{key}` names, is not packed"), hint),
                 None => {
                     let hint = "make the file, or correct the key in recipe.toml".to_owned();
                     lacks(&format!("no file `{file}`, which `{key}` names"), hint)
@@ -344,11 +343,23 @@ pub fn folder_manifest(folder: &Path) -> Result<(PathBuf, Manifest), Fault> {
         io::ErrorKind::NotFound => Fault::new(Code::RecipeNotFound, format!("no folder {shown}")).hint(next),
         _ => Fault::io(format!("opening {shown}"), &error),
     })?;
+    is_folder(&folder, &shown)?;
     let text = durable::read(&folder.join("recipe.toml"), limits::MANIFEST_BYTES_MAX)?;
     let text = text.ok_or_else(|| lacks(&shown, "no recipe.toml").hint(next))?;
     let what = format!("{shown}/recipe.toml");
     let text = String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidManifest, format!("{what}: not UTF-8")))?;
     Ok((folder, Manifest::parse(&text, &what)?))
+}
+
+/// Refuses a file where a recipe folder is wanted; `shown` is how it was called.
+///
+/// Errors: `invalid_recipe`.
+pub fn is_folder(folder: &Path, shown: &impl std::fmt::Display) -> Result<(), Fault> {
+    if !folder.is_file() {
+        return Ok(());
+    }
+    let fault = Fault::new(Code::InvalidRecipe, format!("{shown} is a file, wanted the folder of a recipe"));
+    Err(fault.hint("name the folder in which recipe.toml is"))
 }
 
 fn lacks(shown: &impl std::fmt::Display, what: &str) -> Fault {

@@ -47,10 +47,12 @@ fn a_name_that_is_not_installed_is_told_of_the_folder_that_lies_there() {
         for words in COMMANDS.into_iter().chain([add]).chain(lift) {
             let ran = rig.hob(words);
             assert_eq!(ran.exit, Some(3), "{words:?}: {ran:#?}");
-            assert_eq!(ran.stderr.contains("did you mean the folder `./lab/red`?"), is_there, "{words:?}: {ran:#?}");
+            let is_about_installed = ["verify", "remove", "add", "pods"].contains(&words[0]);
+            let says = if is_about_installed { "`hob call ./lab/red OPERATION`" } else { "did you mean the folder `./lab/red`?" };
+            assert_eq!(ran.stderr.contains(says), is_there, "{words:?}: {ran:#?}");
             let told = rig.hob(&[words, &["--json"]].concat()).json();
             let hint = told["fault"]["hint"].as_str().unwrap();
-            assert_eq!(hint.contains("`./lab/red`"), is_there, "{words:?}: {hint}");
+            assert_eq!(hint.contains("./lab/red"), is_there, "{words:?}: {hint}");
         }
     }
     // What the folder was given is there as long as nobody takes it by the folder's own word.
@@ -99,6 +101,16 @@ fn a_capability_and_a_folder_are_read_alike_everywhere() {
     // A folder where only what is installed makes sense is called a folder.
     for words in [&["verify", "./red"][..], &["remove", "./red"], &["add", "./red"], &["logs", "./red"], &["pods", "./red"]] {
         rig.hob(words).refused(Code::Usage, &["`./red` is not a recipe name but a path", "`hob list`"]);
+    }
+    // What can be no name, and is a folder.
+    for word in ["red", "red/"] {
+        for words in [&["call", word, "run", "{}"][..], &["show", word], &["grant", word], &["revoke", word, "--all"]] {
+            rig.hob(words).refused(Code::Usage, &["is not a recipe name", "did you mean the folder `./red`?"]);
+        }
+        rig.hob(&["verify", word]).refused(Code::Usage, &["is not a recipe name", "`hob call ./red OPERATION`"]);
+    }
+    for words in [&["call", "./red/recipe.toml", "run", "{}"][..], &["pack", "red/recipe.toml"], &["build", "red/recipe.toml"]] {
+        rig.hob(words).refused(Code::InvalidRecipe, &["red/recipe.toml is a file, wanted the folder of a recipe"]);
     }
     assert_eq!(rig.hob(&["remove", "red@1", "--json"]).json(), json!({ "removed": "lab/red" }));
 }

@@ -185,3 +185,41 @@ async fn a_bundle_that_was_signed_with_more_than_its_manifest_takes_is_not_insta
     rig.hob(&["add", "hob/plain"]).well();
     assert_eq!(rig.hob(&["call", "hob/plain", "run", "[1]"]).well(), "[1]");
 }
+
+#[test]
+fn what_a_key_names_and_does_not_go_along_is_told_with_the_reason() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("red");
+    let lock = format!("{}lock = \"pod/requirements.lock\"\n", "python = \">=3.9\"\n");
+    write_recipe(&folder, "lab/red", "0.1.0", ECHO, &lock);
+    // Not there at all.
+    for words in [&["pack", "./red"][..], &["call", "./red", "run", "1"]] {
+        rig.hob(words).refused(Code::InvalidRecipe, &["`pod/requirements.lock`", "make the file, or correct the key"]);
+    }
+    put(&folder.join("pod/requirements.lock"), b"");
+    fs::write(folder.join(".hobignore"), "*.lock\n").unwrap();
+    for words in [&["pack", "./red"][..], &["call", "./red", "run", "1"]] {
+        rig.hob(words).refused(Code::InvalidRecipe, &["`pod/requirements.lock`", "`.hobignore` names it"]);
+    }
+    // The module that begins: ignored, or beside the place where it belongs.
+    fs::write(folder.join(".hobignore"), "subject.py\n").unwrap();
+    rig.hob(&["pack", "./red"]).refused(Code::InvalidRecipe, &["`pod/subject.py`", "`.hobignore` names it"]);
+    rig.hob(&["call", "./red", "run", "1"]).refused(Code::ImportFailed, &["pod/subject.py", "`.hobignore` names it"]);
+    fs::remove_file(folder.join(".hobignore")).unwrap();
+    fs::rename(folder.join("pod/subject.py"), folder.join("subject.py")).unwrap();
+    rig.hob(&["pack", "./red"]).refused(Code::InvalidRecipe, &["`pod/subject.py`", "`subject.py` lies in the folder", "move it there"]);
+    fs::rename(folder.join("subject.py"), folder.join("pod/subject.py")).unwrap();
+    for make in [|at: &Path| fs::create_dir(at), |at: &Path| std::os::unix::fs::symlink("/etc/passwd", at)] {
+        make(&folder.join(".hobignore")).unwrap();
+        for words in [&["pack", "./red"][..], &["call", "./red", "run", "1"]] {
+            rig.hob(words).refused(Code::InvalidRecipe, &[".hobignore", "wanted a plain file", "one pattern a line"]);
+        }
+        let _ = fs::remove_dir(folder.join(".hobignore")).or_else(|_| fs::remove_file(folder.join(".hobignore")));
+    }
+    // A bundle that was packed here is no part of the next one.
+    recipe(&folder, &format!("{WIDER}\nfiles = [\"**\"]"));
+    let mut command = rig.command(&["pack", "."]);
+    command.current_dir(&folder);
+    super::rig::run(command, b"").well();
+    rig.hob(&["pack", "./red"]).refused(Code::InvalidRecipe, &["`lab-red-0.1.0.hob` (a bundle"]);
+}
