@@ -1,9 +1,9 @@
-"""A method that closes every descriptor it did not open, as code that becomes a daemon does, and then goes on.
+"""A method that closes every descriptor it did not open, in native code that the runner cannot leave its own out of, and then goes on.
 
-Expected: `crashed` or `protocol_violation` at once, not at the deadline; the process is ended.
+Expected: `crashed` or `protocol_violation` at once, not at the deadline, with what was done; the process is ended.
 """
 
-import os
+import ctypes
 
 import raw
 
@@ -11,5 +11,7 @@ import raw
 class Pod:
     def run(self, input):
         raw.fired(__file__)
-        os.closerange(3, 1024)
+        libc = ctypes.CDLL(None)
+        for descriptor in range(3, 1024):
+            libc.close(descriptor)
         return {}

@@ -54,11 +54,12 @@ cannot be interrupted should look at `hob_pod.cancelled()` from its callbacks.
 
 Each work runs in a copy of the context as `load` left it, so that context variables and decimal contexts of one caller are
 not found by the next. Between works that come one at a time (and are of no session) the working folder, `sys.stdout`,
-`sys.stderr` and the alarm are put back; globals, the environment, thread-locals, random generators, locale, warnings and
-umask are the process's, and stay as they are left. A thread belongs to the work that started it (`progress`). A task that
-an async method leaves in the background (`asyncio.create_task`; keep a reference) goes on while the pod waits and while
-async methods run, not while a plain one does; with `concurrency` above 1 always. It is cancelled when the pod ends, which may
-be when it is idle: what must be done is done before the answer.
+`sys.stderr`, the alarm and the recursion limit are put back, and always what `sys.settrace` and `sys.setprofile` set;
+globals, the environment, thread-locals, random generators, locale, warnings and umask are the process's, and stay as they are
+left. A thread belongs to the work that started it (`progress`). A task that an async method leaves in the background
+(`asyncio.create_task`; keep a reference) goes on while the pod waits and while async methods run, not while a plain one does;
+with `concurrency` above 1 always. It is cancelled when the pod ends, which may be when it is idle: what must be done is done
+before the answer.
 
 A batch is cancelled when all of its callers left, and `time_left()` is that of the caller whose deadline is nearest.
 Printing is fine: the host keeps it as the log.

@@ -18,7 +18,7 @@ import _thread
 import os
 import time
 
-from . import belonging, guard, program, wire
+from . import belonging, gate, guard, program, wire
 from .faults import Cancelled
 
 #: Cancels that came before their ask was read. The host queues fewer asks than this for one pod.
@@ -37,6 +37,7 @@ class Work:
     raised = False  # `Cancelled` was raised by us in its thread
     thread = 0  # the worker thread that runs it; 0 for the main thread and the event loop
     task = None  # (loop, asyncio task) while that is what runs it
+    gate = None  # of the thread that runs it
     credit = None  # what its chunks may still weigh, None for any weight; changed under the lock of the hand
     waiter = None  # what waits for more: a lock, or (loop, future)
     regions = ()  # numbers of the regions that its blobs are in
@@ -111,6 +112,8 @@ def prepare(page, concurrency):
     os.register_at_fork(after_in_child=_forked)
     hand.places = concurrency > 1
     belonging.follow_threads()
+    gate.follow()
+    gate.main.idle = hand.places  # it reads, and calls nothing of the author's
 
 
 def _interrupt(_signal_number, _frame):
@@ -129,6 +132,7 @@ def _forked():
     belonging.forget()
     hand.works = {}
     hand.emit = hand.page = None
+    gate.forked()
 
 
 def current():
@@ -317,6 +321,15 @@ def check(work):
 
 def pause(work):
     """Before a frame is written: an interrupt in the middle would tear it. Gives what `resume` wants."""
+    shut = gate.shut_here()
+    try:
+        return shut, _pause(work)
+    except BaseException:
+        gate.open_again(shut)
+        raise
+
+
+def _pause(work):
     if work.thread:
         if not work.armed or work.thread != _thread.get_ident():
             return False
@@ -331,8 +344,15 @@ def pause(work):
 
 def resume(work, paused):
     """After it."""
-    if not paused:
-        return
+    shut, armed = paused
+    try:
+        if armed:
+            _resume(work)
+    finally:
+        gate.open_again(shut)
+
+
+def _resume(work):
     if not work.thread:
         work.armed = True
         check(work)

@@ -19,6 +19,8 @@ _owners = {}  # thread -> the work during which it was started, while it runs
 
 # Before anything replaces them; the runner's own threads belong to no work.
 _change_folder, _folder = os.chdir, os.getcwd
+_depth, _set_depth = sys.getrecursionlimit, sys.setrecursionlimit
+_trace, _set_trace, _profile, _set_profile = sys.gettrace, sys.settrace, sys.getprofile, sys.setprofile
 _start_thread = _thread.start_new_thread
 _start_joinable = getattr(_thread, "start_joinable_thread", None)  # Python 3.13
 
@@ -84,6 +86,8 @@ class Ground:
         self._context = copy_context()
         self._decimal = None
         self._restores = False
+        self._watchers = None, None
+        self._depth = sys.getrecursionlimit()
 
     def settle(self, function, *arguments):
         """What `function` gives, which is called before any work: what it binds in its context is there for all."""
@@ -102,6 +106,8 @@ class Ground:
             # A context variable like others, but what is bound to it is changed in place.
             self._decimal = (module.setcontext, self._context.run(module.getcontext).copy())
         self._restores = restores
+        self._watchers = sys.gettrace(), sys.getprofile()
+        self._depth = sys.getrecursionlimit()
         if restores:
             self._streams = sys.stdout, sys.stderr
             self._alarm = _signal.getsignal(_signal.SIGALRM)
@@ -121,6 +127,17 @@ class Ground:
             set_context, template = self._decimal
             set_context(template.copy())
         return function(work)
+
+    def calm(self, main):
+        """After a work, first of all: what it left to watch calls, or too small a stack, would have the runner fail. `main`: its thread."""
+        depth = _depth()
+        if depth < self._depth or (self._restores and depth != self._depth):
+            _set_depth(self._depth)
+        trace, profile = self._watchers if main else (None, None)
+        if _trace() is not trace:
+            _set_trace(trace)
+        if _profile() is not profile:
+            _set_profile(profile)
 
     def restore(self):
         """After a work: the streams, the working folder and the alarm as `load` left them."""

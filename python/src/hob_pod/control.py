@@ -6,11 +6,15 @@ process, and touches nothing else.
 
 import _socket  # without the enums of `socket`, which take 8 ms to make
 import _thread
+import errno
 import os
 import sys
 from array import array
 
-from . import asks, ending, guard, sessions, tracebacks, wire
+from . import asks, ending, gate, guard, own, sessions, tracebacks, wire
+
+#: What is said of a descriptor that was closed, or is another by now.
+_TAKEN = (errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.EINVAL)
 
 
 class Control:
@@ -33,10 +37,14 @@ class Control:
 
     def send(self, message, tail=()):
         """Sends one message, with the bytes that belong to it."""
-        parts = wire.encode(0, message, tail)
-        with self._sending:
-            for part in parts:
-                self._socket.sendall(part)
+        # One call, which nothing comes into but handlers of signals, and these wait.
+        data = b"".join(wire.encode(0, message, tail))
+        shut = gate.shut_here()
+        try:
+            with self._sending:
+                self._socket.sendall(data)
+        finally:
+            gate.open_again(shut)
 
     def receive_start(self):
         """Waits for `start`; gives the message and the descriptors that came with it."""
@@ -65,6 +73,10 @@ class Control:
             raise wire.ProtocolError("descriptors were lost on the control lane (RLIMIT_NOFILE?)")
         return count
 
+    def fileno(self):
+        """The number of its descriptor."""
+        return self._socket.fileno()
+
     def listen(self, frame_bytes_max):
         """Starts the thread."""
         self._decoder.frame_bytes_max = frame_bytes_max
@@ -83,6 +95,7 @@ class Control:
 
     def _run(self):
         try:
+            gate.Gate()  # never open
             for frame in self._early:
                 self._handle(frame)
             while True:
@@ -91,10 +104,8 @@ class Control:
                     os._exit(0)  # the host is gone
                 for frame in self._decoder.received(count):
                     self._handle(frame)
-        except ConnectionError:
-            os._exit(0)
         except BaseException as error:
-            die("the control lane failed", error)
+            end_by(error, "the control lane failed")
 
     def _handle(self, frame):
         message = frame.message
@@ -147,7 +158,10 @@ class Control:
 def leave(code):
     """Ends the process: in order, if this is the main thread. Not by sys.exit: what hangs at its end would keep it."""
     if _thread.get_ident() == asks.hand.main_thread:
-        ending.in_order()
+        try:
+            gate.main.run(ending.in_order)
+        except BaseException as error:
+            tracebacks.say("the end in order was interrupted", error)
     _exit(code)
 
 
@@ -161,11 +175,16 @@ def _flush(stream):
     stream.flush()
 
 
-def end_by(end):
-    """Ends the process with what came out of one of its threads: a failure of ours."""
+def end_by(end, what="the runner failed"):
+    """Ends the process with what came out of one of its threads: a failure of ours, or of what was ours."""
+    if own.forked:
+        own.write(b"hob_pod: a process that the recipe forked came out of its method: it ends by `os._exit`\n")
+        os._exit(70)
     if guard.is_a(end, ConnectionError):
         os._exit(0)  # the host is gone
-    die("the runner failed", end)
+    if guard.is_a(end, OSError) and end.errno in _TAKEN:
+        what = "the recipe closed a descriptor that its pod speaks to the host by, in native code or by an object made from its number"
+    die(what, end)
 
 
 def die(what, error):
@@ -173,5 +192,5 @@ def die(what, error):
     try:
         tracebacks.say(what, error)
     except BaseException:
-        os.write(2, b"hob_pod: the runner failed, and so did telling of it\n")
+        own.write(b"hob_pod: the runner failed, and so did telling of it\n")
     _exit(70)

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from . import guard
+from . import guard, own
 
 #: How long tasks, threads that are no daemons, and functions registered with `atexit` may take together, in seconds.
 END_S = 2.0
@@ -39,13 +39,10 @@ def in_order():
 def _watch():
     time.sleep(END_S)
     _tell(f"its end took more than {END_S:g} s: tasks, threads that are no daemons, or functions of `atexit`")
-    faulthandler.dump_traceback(2)
+    faulthandler.dump_traceback(own.told)
     os._exit(0)
 
 
 def _tell(text):
     # Not by sys.stderr, whose lock may be held by what hangs.
-    try:
-        os.write(2, f"hob_pod: {text}\n".encode())
-    except OSError:
-        pass  # the author closed it
+    own.write(f"hob_pod: {text}\n".encode())

@@ -19,7 +19,10 @@ NAME_CHARS_MAX = 200
 #: How long the author's code may run within one telling, in seconds. Native code that does not come back cannot be ended.
 TELLING_S = 2.0
 #: Between two interrupts of code that swallowed the first, in seconds, and how many there are.
-AGAIN_S, INTERRUPTS_MAX = 0.2, 50
+AGAIN_S, INTERRUPTS_MAX = 0.2, 10
+
+#: () -> the work that the calling thread belongs to, or None; and what is called with it when its code cannot be ended. Set by the runner.
+whose = given_up = None
 
 #: What runs no code of the author's when it is asked for its text. A long integer takes time.
 _PLAIN = (str, bytes, float, bool, type(None))
@@ -35,7 +38,8 @@ _arguments_of = BaseException.__dict__["args"].__get__
 _copied = str.__str__  # of an instance of a subclass: a text without its methods
 
 _start_thread = _thread.start_new_thread
-_set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+# By the index: what the attribute gives is one object for all, and its types would be set for libraries of the author's too.
+_set_exception = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
 _set_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
 _set_exception.restype = ctypes.c_int
 
@@ -193,6 +197,7 @@ class _Watch:
         self._set = False  # an interrupt was set and not taken back
         self._until = None
         self._over = None  # a lock, released at the end
+        self._asked = self._work = None  # the kind of what is asked now, and the work that this is for
 
     def call(self, function, arguments):
         """As the function `call`."""
@@ -205,6 +210,8 @@ class _Watch:
             try:
                 with self._lock:
                     self._depth = before + 1
+                    if before == 0 and arguments:
+                        self._asked = type(arguments[0])
                 return function(*arguments), None
             finally:
                 self._leave(before)
@@ -221,6 +228,8 @@ class _Watch:
 
     def _begin(self):
         self._until = time.monotonic() + TELLING_S
+        if whose is not None:
+            self._work = whose()
         over = _thread.allocate_lock()
         over.acquire()
         try:
@@ -259,6 +268,8 @@ class _Watch:
                 _signal.pthread_kill(self._thread, _signal.SIGURG)
             except (OSError, RuntimeError):
                 return  # the thread is gone
+        if not over.acquire(timeout=AGAIN_S) and given_up is not None:
+            given_up(self._work, name(self._asked), INTERRUPTS_MAX)
 
 
 _watches = {}  # by thread, while it tells

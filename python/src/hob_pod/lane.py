@@ -7,6 +7,8 @@ and an answer that waits for company is out before anything later.
 import _thread
 import time
 
+from . import gate
+
 #: Frames that follow each other up to this size go out in one write, in bytes.
 JOINED_BYTES_MAX = 64 << 10
 #: An answer waits for the next one at most this long if the next ask keeps its promise to be short, in seconds...
@@ -40,8 +42,9 @@ class Lane:
     def answer(self, work, parts):
         """Sends the answer of `work`, and what was held before it."""
         with self._sending:
-            work.open = False  # nothing of it follows
-            self._send(parts)
+            if work.open:  # `stuck` may have answered it
+                work.open = False  # nothing of it follows
+                self._send(parts)
 
     def send(self, parts):
         """Sends frames that belong to no work in hand."""
@@ -50,9 +53,20 @@ class Lane:
 
     def emit(self, work, parts):
         """Sends progress or a chunk of `work`, unless that was answered."""
-        with self._sending:
-            if work.open:
-                self._send(parts)
+        if gate.is_held():
+            with self._sending:
+                if work.open:
+                    self._send(parts)
+            return
+        # A thread of the author's, in which an exception may be set: it comes before or after one call, and nothing of others is in it.
+        data = b"".join(parts)
+        while True:
+            with self._sending:
+                if not self.held:
+                    if work.open and data:
+                        self._socket.sendall(data)
+                    return
+            time.sleep(WATCH_S)  # for the watcher
 
     def hold(self, work, parts, now):
         """Answers `work` together with what comes next, in a moment."""
@@ -95,6 +109,7 @@ class Lane:
 
     def _watch(self):
         """Sends what is held although the ask after it turned out to be long."""
+        gate.Gate()  # never open
         try:
             while True:
                 self._wake.acquire()

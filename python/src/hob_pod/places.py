@@ -9,7 +9,7 @@ import _queue
 import _thread
 import time
 
-from . import asks, control, guard, program, tracebacks
+from . import asks, control, gate, guard, program, tracebacks
 
 _start_thread = _thread.start_new_thread  # before `belonging` follows those of the author
 
@@ -98,15 +98,17 @@ class Places:
 
     def _run_thread(self):
         try:
-            me = _thread.get_ident()
+            here = gate.Gate()
             while True:
                 work = self._jobs.get()
-                work.thread = me
+                work.thread, work.gate = here.thread, here
                 parts = self._server.ground.run(self._server.run, work)
                 self._answer(work, parts)
                 parts = None  # what the author returned is not kept until the next job
                 self._answered(work)
                 work = None
+                if here.waits:
+                    here.over()
                 with self._counting:
                     self._idle += 1
         except BaseException as end:
@@ -123,28 +125,34 @@ class Places:
     def _run_loop(self):
         try:
             program.of_python("asyncio").set_event_loop(self._loop)
+            here = gate.Gate()
             while not self._loop.is_closed():
                 try:
-                    self._loop.run_forever()  # until the author stops it, which is not his
-                except (SystemExit, KeyboardInterrupt) as error:
-                    tracebacks.say("a task in the background exited", error)
+                    here.run(self._loop.run_forever)  # until the author stops it, which is not his
+                except BaseException as error:
+                    tracebacks.say("a task in the background exited, or something was set to be raised in the loop's thread", error)
             raise RuntimeError("the recipe closed the pod's event loop")
         except BaseException as end:
             control.end_by(end)
 
     def _start_task(self, work):
         if work.cancelled:
+            shut = gate.shut_told()
             self._answer(work, self._server.cancelled(work))
             self._answered(work)
+            gate.open_again(shut)
             return
 
         async def run():
             return await self._server.run_async(work)
 
         def finished(task):
+            shut = gate.shut_told()
             # `run` never started if the cancel came before its first step.
-            self._answer(work, self._server.cancelled(work) if task.cancelled() else task.result())
+            parts = self._server.cancelled(work) if task.cancelled() else self._server.parts_of(work, task)
+            self._answer(work, parts)
             self._answered(work)
+            gate.open_again(shut)
 
         task = self._server.ground.run(lambda _work: self._loop.create_task(run()), work)
         task.add_done_callback(finished)

@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 
-from . import asks, belonging, cache, control, faults, program, regions, residency, serving, sessions, wire
+from . import asks, belonging, cache, control, faults, gate, guard, own, program, regions, residency, serving, sessions, stuck, wire
 
 #: Methods of a pod that the runner calls itself, so that no operation may have their names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
@@ -58,8 +58,9 @@ class Runner:
                 "runtime": f"{sys.implementation.name} {version}",
             }
         )
-        faulthandler.enable()
-        faulthandler.register(_signal.SIGUSR1, all_threads=True, chain=False)
+        own.keep_stderr(fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3))
+        faulthandler.enable(own.told)
+        faulthandler.register(_signal.SIGUSR1, own.told, all_threads=True, chain=False)
         start, descriptors = self.control.receive_start()
         restored = (start.get("session") or {}).get("restore") is not None
         if len(descriptors) != 1 + restored:
@@ -73,6 +74,9 @@ class Runner:
         asks.prepare(self.page, start["concurrency"])
         sessions.prepare(start, self.control, self.pod_folder)
         self.server = serving.Server(_socket.socket(fileno=descriptors[0]), start, self.pod_folder)
+        own.keep(self.control.fileno(), descriptors[0])
+        own.follow()
+        guard.whose, guard.given_up = asks.current, stuck.Stuck(self.control, self.server)
         os.register_at_fork(after_in_child=self._forked)
         self.control.flush, self.control.wake = self.server.lane.flush, self.server.wake
         # An older host has neither of the two.
@@ -93,9 +97,11 @@ class Runner:
             self.server.places = places.Places(self.server, start["concurrency"])
         self._set_up_imports()
         os.chdir(start["scratch"])
-        self._become()
+        gate.main.run(self._become)
+        gate.main.over()
         self.server.ground.loaded(start["concurrency"] == 1 and sessions.session() is None)
         at_rest = self.title.at_rest if self.server.places is None else _nothing  # its reader is never busy
+        guard.given_up.ready = True
         self.control.send({"type": "ready"})
         self.title.show("ready")
         self.server.serve(at_rest)
@@ -104,6 +110,7 @@ class Runner:
         """A worker process of the author's must not hold the lanes open, let alone write to them."""
         self.control.close()
         self.server.lane.close()
+        own.let_go()
 
     # --- becoming the pod
 

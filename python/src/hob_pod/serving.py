@@ -9,7 +9,7 @@ import _socket  # without the enums of `socket`, which take 8 ms to make
 import time
 import types
 
-from . import answers, asks, belonging, control, ending, faults, guard, lane, program, sessions, tracebacks, wire
+from . import answers, asks, belonging, control, ending, faults, gate, guard, lane, own, program, sessions, tracebacks, wire
 from .blob import Blob
 
 #: An operation whose last runs were all shorter than HELD_S lets the answers before it wait: this many runs.
@@ -59,12 +59,16 @@ class Server:
             asyncio = program.of_python("asyncio")
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
+            own.keep(*_descriptors_of(self._loop))
             if self.places is None:
                 self.loop_of_works = (asyncio.set_event_loop, self._loop)
         return self._loop
 
     def settle(self, function, *arguments):
         """Runs a function of the author's that is no work (`load`, a warm-up), to the end of what it gives."""
+        gate.main.run(self._settle, function, *arguments)
+
+    def _settle(self, function, *arguments):
         result = self.ground.settle(function, *arguments)
         if hasattr(result, "__await__"):
             loop = self.event_loop()
@@ -74,19 +78,18 @@ class Server:
         """Answers asks until the host goes or drains. `at_rest()` is called before each read."""
         decoder = wire.Decoder(self._frame_bytes_max)
         take = self._take if self.places is None else self.places.take
-        receive = self._socket.recv_into
+        receive, main = self._socket.recv_into, gate.main
+        one = self.places is None
         while True:
             at_rest()
-            try:
-                if self._loop is not None and self.places is None:
+            if one:
+                if self._loop is not None:
                     self._background()
+                main.idle = True
                 count = receive(decoder.space())
-            except BaseException as error:
-                # Of the lane itself, or of ours; all else comes from a handler of a signal, which the author set.
-                if guard.is_a(error, OSError) and error.errno is not None:
-                    raise
-                tracebacks.say("a handler of a signal raised between two works", error)
-                continue
+                main.idle = False
+            else:
+                count = receive(decoder.space())
             if count == 0:
                 control.leave(0)
             frames = decoder.received(count)
@@ -133,7 +136,7 @@ class Server:
         elif message["type"] == "load":
             self.models.load(message.get("gpu"), message.get("lever"))
         else:
-            sessions.between(message)
+            gate.main.run(sessions.between, message)
 
     def _take(self, frame, more):
         """Does one work on this thread; `more` works were read with it, so its answer may wait for theirs."""
@@ -142,6 +145,7 @@ class Server:
         if work is None:
             self.lane.flush()
             self._between(frame.message)
+            gate.main.over()
             return
         operation, out = work.operation, self.lane
         if out.held and (operation is None or operation.quick < QUICK_RUNS or out.overdue(now)):
@@ -153,6 +157,7 @@ class Server:
             if not asks.finish(work):
                 control.leave(0)
             return
+        work.gate = gate.main
         asks.hand.work = work
         parts = self.ground.run(self.run, work)
         done = time.monotonic()
@@ -168,6 +173,8 @@ class Server:
         if not asks.finish(work):
             out.flush()
             control.leave(0)
+        if gate.main.waits:
+            gate.main.over()
 
     # --- from work to the frames that answer it
 
@@ -176,24 +183,31 @@ class Server:
         if self.loop_of_works is not None:
             set_loop, loop = self.loop_of_works
             set_loop(loop)  # `asyncio.run` of the work before leaves none
+        here = work.gate
         try:
             try:
+                here.open = True
                 # No name for what comes out: errors in it know this frame, and the frame would know them.
                 parts = self._outputs(work, self._call(work))
             finally:
+                here.open = False  # with no call before it, in which something could come
                 # The last place where a cancel can interrupt; from here on nothing can end up in the next ask.
                 self._leave(work)
         except faults.Cancelled:
+            here.open = False
             # A worker thread's one interrupt may have come into the `disarm` above. There is no second one.
             self._leave(work)
             return self.cancelled(work)
         except BaseException as error:  # also an exit, asyncio's CancelledError, and what authors derive from BaseException
-            self._leave(work)  # it may have come into the one above: of a signal's handler
+            here.open = False
+            self._leave(work)  # what was set before may have come into the one above
             return self._failed(work, error)
         return self._only_wanted(work, parts)
 
     def _leave(self, work):
         """The author's code is over."""
+        self.ground.calm(work.thread == 0)
+        work.gate.shut()
         asks.disarm(work)
         if not work.thread:
             self.ground.restore()
@@ -211,6 +225,11 @@ class Server:
         except BaseException as error:
             return self._failed(work, error)
         return self._only_wanted(work, parts)
+
+    def parts_of(self, work, task):
+        """What the task of `run_async` gave: it may have been raised what somebody set in the loop's thread."""
+        error = task.exception()
+        return task.result() if error is None else self._failed(work, error)
 
     def _outputs(self, work, value):
         if self.cache is not None and not self.cache.look():
@@ -400,7 +419,15 @@ class Server:
 
     def _background(self):
         """Runs what the author's code left in the loop until an ask comes. Nothing is run where nothing is left."""
-        loop = self._loop
+        while not self._loop.is_closed() and _is_left(self._loop):
+            try:
+                if gate.main.run(self._run_background, self._loop):
+                    return
+            except BaseException as error:
+                tracebacks.say("a task in the background exited, or a handler of a signal raised", error)
+
+    def _run_background(self, loop):
+        """Whether an ask came."""
         while not loop.is_closed() and _is_left(loop):
             come = []
 
@@ -411,13 +438,12 @@ class Server:
             loop.add_reader(self._socket.fileno(), readable)
             try:
                 loop.run_forever()
-            except (SystemExit, KeyboardInterrupt) as error:
-                tracebacks.say("a task in the background exited", error)
             finally:
                 if not loop.is_closed():
                     loop.remove_reader(self._socket.fileno())
             if come:
-                return
+                return True
+        return False
 
     # --- what is sent before the answer, from any thread; whole, or not at all
 
@@ -455,6 +481,12 @@ class Server:
             self.lane.emit(work, self.answers.progress(work.wanted(), fields))
         finally:
             asks.resume(work, paused)
+
+
+def _descriptors_of(loop):
+    """Those of asyncio's own loop; one that the author installed may have others, or none."""
+    found = (getattr(loop, name, None) for name in ("_selector", "_ssock", "_csock"))
+    return [part.fileno() for part in found if part is not None]
 
 
 async def _end_tasks(loop):

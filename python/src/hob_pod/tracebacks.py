@@ -8,7 +8,7 @@ Whatever is in here is bounded: a chain of errors, a group, a stack, a source fi
 import os
 import stat
 
-from . import guard
+from . import guard, own
 
 #: Frames of one error that are kept, the innermost ones; and how many are counted at all.
 FRAMES_MAX, FRAMES_COUNTED_MAX = 60, 200_000
@@ -50,16 +50,11 @@ def told(error, without=()):
 
 
 def say(what, error=None):
-    """A line on stderr, with the traceback of `error`, whatever the author put in place of `sys.stderr`."""
+    """A line on stderr, with the traceback of `error`, whatever the author put in its place."""
     text = f"hob_pod: {what}\n"
     if error is not None:
         text += told(error)
-    data = text.encode("utf-8", "replace")
-    try:
-        while data:
-            data = data[os.write(2, data) :]
-    except OSError:
-        pass
+    own.write(text.encode("utf-8", "replace"))
 
 
 def _told(error, without):

@@ -53,7 +53,7 @@ const MISDEEDS: &[Misdeed] = &[
     // Lanes.
     ("closes_its_data_lane.py", Code::ProtocolViolation, &["closed its socket"], Gone),
     ("closes_its_socket.py", Code::ProtocolViolation, &["closed its socket"], Gone),
-    ("closes_every_descriptor.py", Code::Crashed, &["exited with code 70", "`run`"], Gone),
+    ("closes_every_descriptor.py", Code::Crashed, &["exited with code 70", "`run`", "closed a descriptor that its pod speaks"], Gone),
     // The work.
     ("never_answers.py", Code::Deadline, &["`run`"], Lives),
     ("ignores_cancel.py", Code::Deadline, &["`run`"], Gone),

@@ -1,0 +1,97 @@
+"""The runner's own descriptors: for the author's code they are not there.
+
+Programs close what they did not open (`os.closerange(3, 1024)`, as daemons do it), and a pod's lanes would be among that. So the
+functions of `os` leave them out; what goes around them (native code, an object made from a number) ends the pod, which says so.
+"""
+
+import errno
+import os
+import sys
+
+_close, _closerange, _dup2, _write = os.close, os.closerange, os.dup2, os.write
+_own = set()
+
+#: Where the runner tells of itself: standard error, also where the author closed that, or opened something in its place.
+told = 2
+_identity = None  # of that, once it is the runner's own
+#: Whether this is a process that the author's code forked.
+forked = False
+
+
+def keep(*descriptors):
+    """These are the runner's from now on, until the process ends."""
+    _own.update(descriptors)
+
+
+def keep_stderr(descriptor):
+    """A copy of standard error, from now on the one that is told to."""
+    global told, _identity
+    told, _identity = descriptor, _identify(descriptor)
+    keep(descriptor)
+
+
+def _identify(descriptor):
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def write(data):
+    """To where the runner tells of itself, as far as that can be had: native code may have closed it, or put something in its place."""
+    for descriptor in (told, 2):
+        if _identity is not None and _identify(descriptor) != _identity:
+            continue
+        try:
+            while data:
+                data = data[_write(descriptor, data) :]
+            return
+        except OSError:
+            pass
+
+
+def follow():
+    """From now on. Once, before any code of the author's."""
+    for name, function in (("close", _close_others), ("closerange", _close_range), ("dup2", _duplicate)):
+        function.__name__ = function.__qualname__ = name
+        function.__doc__ = getattr(os, name).__doc__
+        setattr(os, name, function)
+        setattr(sys.modules["posix"], name, function)
+
+
+def let_go():
+    """In a process that the author's code forked: the lanes were closed there, and their numbers are for everybody."""
+    global forked
+    forked = True
+    _own.clear()
+
+
+def _is_own(descriptor):
+    return type(descriptor) is int and descriptor in _own
+
+
+def _not_there(number):
+    return OSError(number, os.strerror(number))
+
+
+def _close_others(fd):
+    if _is_own(fd):
+        raise _not_there(errno.EBADF)
+    _close(fd)
+
+
+def _close_range(fd_low, fd_high, /):
+    for own in sorted(_own):
+        if fd_low <= own < fd_high:
+            _closerange(fd_low, own)
+            fd_low = own + 1
+    _closerange(fd_low, fd_high)
+
+
+def _duplicate(fd, fd2, inheritable=True):
+    if _is_own(fd):
+        raise _not_there(errno.EBADF)
+    if _is_own(fd2) and fd2 != fd:
+        raise _not_there(errno.EBUSY)
+    return _dup2(fd, fd2, inheritable)
