@@ -33,7 +33,11 @@ class Answers:
 
     def output(self, ask, value, outgoing=None):
         """The answer that carries `value`. Raises what `fault_of` takes. `outgoing` gets the regions with its blobs."""
-        return self._frame(ask, self._output, value, outgoing)[0]
+        if type(value) is tuple or type(value) is Result:
+            return self._frame(ask, self._output, value, outgoing)[0]
+        data = wire.dump(value, 1)
+        text = self._output + data + b"}"
+        return wire.pack(ask, text) if len(text) <= self._frame_bytes_max else self._whole(ask, text)
 
     def chunk(self, ask, value, outgoing):
         """A chunk that carries `value`, and what it counts against the ask's credit."""
@@ -134,16 +138,17 @@ class Answers:
         if not blobs:
             data = wire.dump(value, 1)
             text = before + data + b"}"
-            if len(text) <= self._frame_bytes_max:
-                return wire.pack(ask, text), wire.weight(len(data))
-            blobs, size = [], 0
-        else:
-            if len(blobs) > wire.BLOBS_MAX:
-                raise faults.Fault("too_large", f"{len(blobs)} blobs at once; at most {wire.BLOBS_MAX} are carried")
-            data = wire.dump(value, 1)
-            described, blobs = self._places(blobs, outgoing)
-            size = sum(place["bytes"] for place in described)
-            text = before + data + b',"blobs":' + wire.dump(described) + b"}"
+            return self._whole(ask, text), wire.weight(len(data))
+        if len(blobs) > wire.BLOBS_MAX:
+            raise faults.Fault("too_large", f"{len(blobs)} blobs at once; at most {wire.BLOBS_MAX} are carried")
+        data = wire.dump(value, 1)
+        described, blobs = self._places(blobs, outgoing)
+        size = sum(place["bytes"] for place in described)
+        text = before + data + b',"blobs":' + wire.dump(described) + b"}"
+        return self._whole(ask, text, blobs), wire.weight(len(data) + size)
+
+    def _whole(self, ask, text, blobs=()):
+        """The parts of that frame. Raises Fault if it is too large."""
         parts = wire.pack(ask, text, blobs)
         in_frame = sum(map(len, parts)) - wire.HEADER.size
         if in_frame > self._frame_bytes_max:
@@ -153,7 +158,7 @@ class Answers:
                 "give it in chunks (`streaming = true`), or less of it",
                 {"bytes": in_frame, "limit": self._frame_bytes_max},
             )
-        return parts, wire.weight(len(data) + size)
+        return parts
 
     def _places(self, blobs, outgoing):
         """What the message says of each blob, and the bytes of those that go in the frame."""

@@ -153,8 +153,11 @@ def begin(work):
                 _enter(work, item["ask"])
             if work.left_out:
                 work.items = [item for item in work.items if item["ask"] in work.deadlines]
-        else:
+        elif work.ask <= hand.begun or hand.early:
             _enter(work, work.ask)
+        else:
+            hand.begun = ask = work.ask
+            hand.works[ask] = work
         if hand.page is not None:
             hand.page[0] = hand.begun
     return True

@@ -11,7 +11,7 @@ import os
 import sys
 from contextvars import ContextVar, copy_context
 
-from . import guard
+from . import gate, guard
 
 #: The work of a context: bound in the context of each work, which tasks and `asyncio.to_thread` inherit.
 variable = ContextVar("hob_pod_work", default=None)
@@ -72,42 +72,35 @@ def _run(work, function, arguments, options=None):
         _owners.pop(me, None)
 
 
-def _is_at(folder):
-    try:
-        return _folder() == folder
-    except OSError:  # it is gone
-        return False
-
-
 class Ground:
     """What every work finds: the context and the state of the process as `load` left them."""
 
     def __init__(self):
-        self._context = copy_context()
-        self._decimal = None
-        self._restores = False
+        self.context = copy_context()
+        self.decimal = None
+        self.restores = False
         self._watchers = None, None
-        self._depth = sys.getrecursionlimit()
+        self.depth = sys.getrecursionlimit()
 
     def settle(self, function, *arguments):
         """What `function` gives, which is called before any work: what it binds in its context is there for all."""
-        return self._context.run(function, *arguments)
+        return self.context.run(function, *arguments)
 
     def task(self, loop, awaitable):
         """A task of its outcome. What it binds is there for all where Python can do so (3.11)."""
         if sys.version_info >= (3, 11):
-            return loop.create_task(guard.outcome(awaitable), context=self._context)
-        return self._context.run(loop.create_task, guard.outcome(awaitable))
+            return loop.create_task(guard.outcome(awaitable), context=self.context)
+        return self.context.run(loop.create_task, guard.outcome(awaitable))
 
     def loaded(self, restores):
         """The author's `load` is over. `restores`: works come one at a time, each of another caller."""
         module = sys.modules.get("_decimal") or sys.modules.get("_pydecimal")
         if module is not None and hasattr(module, "getcontext"):
             # A context variable like others, but what is bound to it is changed in place.
-            self._decimal = (module.setcontext, self._context.run(module.getcontext).copy())
-        self._restores = restores
+            self.decimal = (module.setcontext, self.context.run(module.getcontext).copy())
+        self.restores = restores
         self._watchers = sys.gettrace(), sys.getprofile()
-        self._depth = sys.getrecursionlimit()
+        self.depth = sys.getrecursionlimit()
         if restores:
             self._streams = sys.stdout, sys.stderr
             self._alarm = _signal.getsignal(_signal.SIGALRM)
@@ -119,20 +112,24 @@ class Ground:
 
     def run(self, function, work):
         """`function(work)` in a context of its own."""
-        return self._context.copy().run(self._run, function, work)
+        return self.context.copy().run(self._run, function, work)
 
     def _run(self, function, work):
         variable.set(work)
-        if self._decimal is not None:
-            set_context, template = self._decimal
-            set_context(template.copy())
+        if self.decimal is not None:
+            self.set_decimal()
         return function(work)
+
+    def set_decimal(self):
+        """A decimal context of the work's own."""
+        set_context, template = self.decimal
+        set_context(template.copy())
 
     def calm(self, main):
         """After a work, first of all: what it left to watch calls, or too small a stack, would have the runner fail. `main`: its thread."""
         depth = _depth()
-        if depth < self._depth or (self._restores and depth != self._depth):
-            _set_depth(self._depth)
+        if depth < self.depth or (self.restores and depth != self.depth):
+            _set_depth(self.depth)
         trace, profile = self._watchers if main else (None, None)
         if _trace() is not trace:
             _set_trace(trace)
@@ -140,21 +137,27 @@ class Ground:
             _set_profile(profile)
 
     def restore(self):
-        """After a work: the streams, the working folder and the alarm as `load` left them."""
-        if not self._restores:
-            return
+        """After a work, where `restores` is true: the streams, the working folder and the alarm as `load` left them."""
         # First: a handler that raises must not do so in the next one's work.
-        if not self._ticks and callable(_signal.getsignal(_signal.SIGALRM)):
-            _signal.setitimer(_signal.ITIMER_REAL, 0)
-            if self._alarm is not None:
-                _signal.signal(_signal.SIGALRM, self._alarm)
+        if gate.alarm_set:
+            gate.alarm_set = False
+            if not self._ticks:
+                _signal.setitimer(_signal.ITIMER_REAL, 0)
+                if self._alarm is not None:
+                    gate.set_handler(_signal.SIGALRM, self._alarm)
+                    gate.alarm_set = False
         if sys.stdout is not self._streams[0]:
             sys.stdout = self._streams[0]
         if sys.stderr is not self._streams[1]:
             sys.stderr = self._streams[1]
-        if self._folder is not None:
+        folder = self._folder
+        if folder is not None:
             try:
-                if not _is_at(self._folder):
-                    _change_folder(self._folder)
+                if _folder() == folder:
+                    return
+            except OSError:
+                pass  # it is gone
+            try:
+                _change_folder(folder)
             except OSError:
                 pass  # the author took it away

@@ -134,6 +134,8 @@ def is_held():
     return _ident() in _gates
 
 
+#: Whether a handler of the alarm was set since that was last looked at.
+alarm_set = False
 #: That of the main thread, where signals are handled; made by `follow`.
 main = None
 
@@ -146,7 +148,7 @@ def follow():
         handler = _getsignal_as_python(number)
         if callable(handler) and number != _signal.SIGURG:  # of what a zygote imported
             _signal_as_python(number, _Handler(handler))
-    _signal.signal, _signal.getsignal = _set_handler, _get_handler
+    _signal.signal, _signal.getsignal = set_handler, _get_handler
     ctypes.pythonapi.PyThreadState_SetAsyncExc = _SetAsyncExc()
 
 
@@ -176,7 +178,11 @@ class _Handler:
         return None
 
 
-def _set_handler(number, handler):
+def set_handler(number, handler):
+    """As `signal.signal`."""
+    global alarm_set
+    if number == _signal.SIGALRM:
+        alarm_set = True
     return _shown(_signal_as_python(number, _Handler(handler) if callable(handler) else handler))
 
 
@@ -188,7 +194,7 @@ def _shown(handler):
     return handler.handler if type(handler) is _Handler else handler
 
 
-for _function, _original in ((_set_handler, _signal_as_python), (_get_handler, _getsignal_as_python)):
+for _function, _original in ((set_handler, _signal_as_python), (_get_handler, _getsignal_as_python)):
     _function.__name__ = _function.__qualname__ = _original.__name__
     _function.__doc__, _function.__module__ = _original.__doc__, "_signal"
 

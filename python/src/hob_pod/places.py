@@ -102,7 +102,7 @@ class Places:
             while True:
                 work = self._jobs.get()
                 work.thread, work.gate = here.thread, here
-                parts = self._server.ground.run(self._server.run, work)
+                parts = self._server.ground.context.copy().run(self._server.run, work)
                 self._answer(work, parts)
                 parts = None  # what the author returned is not kept until the next job
                 self._answered(work)

@@ -6,6 +6,7 @@ the method (a queue to another thread would double the round trip), so it is dea
 """
 
 import _socket  # without the enums of `socket`, which take 8 ms to make
+import sys
 import time
 import types
 
@@ -14,6 +15,8 @@ from .blob import Blob
 
 #: An operation whose last runs were all shorter than HELD_S lets the answers before it wait: this many runs.
 QUICK_RUNS = 8
+_monotonic, _trace, _profile, _depth = time.monotonic, sys.gettrace, sys.getprofile, sys.getrecursionlimit
+_bind = belonging.variable.set
 #: Types of results that need no look at whether they are awaited or iterated.
 _PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
 
@@ -140,7 +143,7 @@ class Server:
 
     def _take(self, frame, more):
         """Does one work on this thread; `more` works were read with it, so its answer may wait for theirs."""
-        now = time.monotonic()
+        now = _monotonic()
         work = self.work_of(frame, now)
         if work is None:
             self.lane.flush()
@@ -159,8 +162,8 @@ class Server:
             return
         work.gate = gate.main
         asks.hand.work = work
-        parts = self.ground.run(self.run, work)
-        done = time.monotonic()
+        parts = self.ground.context.copy().run(self.run, work)
+        done = _monotonic()
         quick = done - now < lane.HELD_S
         if operation is not None:
             operation.quick = operation.quick + 1 if quick else 0
@@ -179,7 +182,10 @@ class Server:
     # --- from work to the frames that answer it
 
     def run(self, work):
-        """Runs `work` on this thread; gives the parts of what answers it, whatever happens in between."""
+        """Runs `work` on this thread, in a context of its own; gives the parts of what answers it, whatever happens in between."""
+        _bind(work)
+        if self.ground.decimal is not None:
+            self.ground.set_decimal()
         if self.loop_of_works is not None:
             set_loop, loop = self.loop_of_works
             set_loop(loop)  # `asyncio.run` of the work before leaves none
@@ -188,7 +194,7 @@ class Server:
             try:
                 here.open = True
                 # No name for what comes out: errors in it know this frame, and the frame would know them.
-                parts = self._outputs(work, self._call(work))
+                parts = self._outputs(work, self._call(work), True)
             finally:
                 here.open = False  # with no call before it, in which something could come
                 # The last place where a cancel can interrupt; from here on nothing can end up in the next ask.
@@ -202,15 +208,20 @@ class Server:
             here.open = False
             self._leave(work)  # what was set before may have come into the one above
             return self._failed(work, error)
-        return self._only_wanted(work, parts)
+        return self._only_wanted(work, parts) if work.cancelled or work.batch else parts
 
     def _leave(self, work):
         """The author's code is over."""
-        self.ground.calm(work.thread == 0)
-        work.gate.shut()
-        asks.disarm(work)
-        if not work.thread:
-            self.ground.restore()
+        if _trace() is not None or _profile() is not None or _depth() != self.ground.depth:
+            self.ground.calm(work.thread == 0)
+        if work.gate.thrown:
+            work.gate.shut()
+        if work.thread:
+            asks.disarm(work)
+        else:
+            work.armed = False
+            if self.ground.restores:
+                self.ground.restore()
 
     async def run_async(self, work):
         """As `run`, for a method whose call runs nothing yet, on the event loop; a cancel cancels its task."""
@@ -231,7 +242,10 @@ class Server:
         error = task.exception()
         return task.result() if error is None else self._failed(work, error)
 
-    def _outputs(self, work, value):
+    def _outputs(self, work, value, called=False):
+        """The parts that answer with `value`. `called`: it is what a method gave that may have more to do."""
+        if called and type(value) not in _PLAIN:
+            value = self._value(work, value)
         if self.cache is not None and not self.cache.look():
             self.cache = None
         if work.batch:
@@ -324,13 +338,16 @@ class Server:
 
     def _call(self, work):
         arguments = self._arguments(work)
-        asks.arm(work)
-        return self._value(work, work.operation.method(*arguments))
+        if work.thread or work.cancelled:
+            asks.arm(work)
+        else:
+            work.armed = True
+            if work.cancelled:
+                asks.check(work)
+        return work.operation.method(*arguments)
 
     def _value(self, work, value):
         """What the author's method came to that gave `value`."""
-        if type(value) in _PLAIN:
-            return value
         if type(value) is types.CoroutineType or hasattr(type(value), "__await__"):
             return self._await(work, value)
         if work.batch:

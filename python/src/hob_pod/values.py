@@ -26,6 +26,7 @@ _SHOWN_CHARS_MAX = 80
 
 _TEXT = frozenset((str,))
 _SCALARS = frozenset((str, int, float, bool, type(None)))
+_NEVER_LONG = _SCALARS - {int}
 
 _BLOB = "bytes travel beside the JSON: return `hob_pod.Result(value, {name: hob_pod.Blob(data)})`"
 _FINITE = "write None, or a text such as \"nan\", where there is no number"
@@ -58,10 +59,14 @@ class NotJson(Exception):
 
 def is_plain(value, depth=0):
     """Whether `value` is made of exactly the types that JSON has (and tuples), within the bounds. Quick."""
-    return type(value) in _SCALARS or _is_plain(value, depth, [VALUES_MAX])
+    return type(value) in _SCALARS or is_plain_within(value, depth, [VALUES_MAX, False])
 
 
-def _is_plain(value, depth, room):
+def is_plain_within(value, depth, room):
+    """The same of a dict, list or tuple; anything else is none.
+
+    `room`: a list of how many values it may have, which counts down, and of whether there were whole numbers among them.
+    """
     kind = type(value)
     if kind is dict:
         if not _TEXT.issuperset(map(type, value)):
@@ -74,11 +79,14 @@ def _is_plain(value, depth, room):
     room[0] -= len(items)
     if depth >= DEPTH_MAX or room[0] < 0:
         return False
+    if _NEVER_LONG.issuperset(map(type, items)):
+        return True
+    room[1] = True
     if _SCALARS.issuperset(map(type, items)):
         return True
     depth += 1
     for item in items:  # noqa: SIM110 - a generator would take twice as long
-        if type(item) not in _SCALARS and not _is_plain(item, depth, room):
+        if type(item) not in _SCALARS and not is_plain_within(item, depth, room):
             return False
     return True
 

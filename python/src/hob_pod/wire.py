@@ -8,7 +8,8 @@ import json
 import re
 import struct
 
-from .values import DEPTH_MAX, NotJson, is_plain, plain
+from .values import DEPTH_MAX, VALUES_MAX, NotJson, plain
+from .values import is_plain_within as is_plain
 
 PROTOCOL = 1
 #: Longest frame until the host has said its own limit in `start`, in bytes.
@@ -198,7 +199,7 @@ _scan = _decoder.scan_once  # what `decode` calls between two searches for white
 
 def parse(raw):
     """The value of strict JSON in UTF-8 (bytes or bytearray). Raises ValueError."""
-    text = str(raw, "utf-8")
+    text = raw.decode()
     try:
         try:
             value, end = _scan(text, 0)
@@ -208,7 +209,7 @@ def parse(raw):
             value = _decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if _has_long_integer(raw) or ("\\u" in text and ("\\ud" in text or "\\uD" in text)):
+    if (_ZEROS in raw.translate(_DIGITS_TO_ZERO) and _has_long_integer(raw)) or ("\\u" in text and ("\\ud" in text or "\\uD" in text)):
         try:
             _check(value, "", 0)
         except NotJson as error:
@@ -217,7 +218,8 @@ def parse(raw):
 
 
 def _has_long_integer(raw):
-    return _ZEROS in raw.translate(_DIGITS_TO_ZERO) and re.search(_LONG_INTEGER, raw) is not None
+    """Of a text with so many digits in a row."""
+    return re.search(_LONG_INTEGER, raw) is not None
 
 
 def _unknown(value):
@@ -242,11 +244,15 @@ def dump(value, depth=0):
 
     `depth`: how deep in a message it will stand.
     """
-    if type(value) not in _SCALARS and not is_plain(value, depth):
-        value = plain(value, depth)
+    room = [VALUES_MAX, True]
+    if type(value) not in _SCALARS:
+        room[1] = False
+        if not is_plain(value, depth, room):
+            value = plain(value, depth)
+            room[1] = True
     try:
-        raw = _encode(value).encode("utf-8")
-        if len(raw) < 19 or not _has_long_integer(raw):
+        raw = _encode(value).encode()
+        if not room[1] or len(raw) < 19 or _ZEROS not in raw.translate(_DIGITS_TO_ZERO) or not _has_long_integer(raw):
             return raw
         _check(value, "", depth)
         return raw
