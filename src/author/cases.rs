@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    model::{Code, Document, Fault, Manifest, limits},
+    model::{Code, Document, Fault, Manifest, limits, stand_in},
     shelf::durable,
 };
 
@@ -54,7 +54,11 @@ fn check_case(folder: &Path, name: &str, manifest: &Manifest) -> Result<(), Faul
     };
     let read = |file: &str| -> Result<Option<Document>, Fault> {
         let Some(bytes) = durable::read(&folder.join(file), limits::DOCUMENT_BYTES_MAX as u64)? else { return Ok(None) };
-        let text = String::from_utf8(bytes).map_err(|_| wrong(file, "is not UTF-8".into()))?;
+        let text = stand_in::text(bytes).map_err(|none| {
+            let next = none.next;
+            let fault = wrong(file, none.why);
+            next.map_or(fault.clone(), |next| fault.hint(next))
+        })?;
         Document::parse(text, "it").map(Some).map_err(|fault| wrong(file, format!("is not usable: {}", fault.message)))
     };
     let input = read("input.json")?.ok_or_else(|| wrong("input.json", "is missing".into()))?;

@@ -17,6 +17,7 @@ use crate::{
     model::{
         Code, Digest, Fault, Manifest, limits,
         recipe::{ModelSpec, Runtime},
+        stand_in,
     },
     shelf::{
         behind,
@@ -93,7 +94,7 @@ pub fn read_manifest(folder: &Path) -> Result<Manifest, Fault> {
         Fault::new(Code::InvalidRecipe, format!("{} is not a recipe folder: there is no `recipe.toml`", folder.display()))
             .hint("a recipe folder is one with a recipe.toml in it")
     })?;
-    let text = String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidManifest, format!("{} is not UTF-8", path.display())))?;
+    let text = stand_in::text(bytes).map_err(|wrong| wrong.fault(Code::InvalidManifest, &path.display().to_string()))?;
     Manifest::parse(&text, &path.display().to_string())
 }
 

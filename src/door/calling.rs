@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     host::{Config, Host, Running, blobs},
-    model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, Report, limits},
+    model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, Report, limits, stand_in},
     pod::Missed,
 };
 
@@ -211,10 +211,9 @@ fn read_stdin() -> Result<String, Fault> {
         )
         .hint("pass large data as a blob: `--blob NAME=FILE`"));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Fault::new(Code::InvalidJson, format!("input on stdin is not UTF-8 at byte {at}"))
-            .hint("JSON is UTF-8: convert it, or pass bytes as a blob")
+    stand_in::text(bytes).map_err(|wrong| {
+        let fault = wrong.fault(Code::InvalidJson, "input on stdin");
+        fault.hint("JSON is UTF-8: convert it, or pass bytes as a blob: `--blob NAME=FILE`")
     })
 }
 

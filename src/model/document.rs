@@ -95,7 +95,11 @@ impl Document {
     }
 }
 
-fn sized(text: String, what: &str) -> Result<String, Fault> {
+fn sized(mut text: String, what: &str) -> Result<String, Fault> {
+    // A byte order mark, which some editors write, is no part of it.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     if text.len() > DOCUMENT_BYTES_MAX {
         return Err(Fault::new(
             Code::TooLarge,

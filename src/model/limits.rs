@@ -408,6 +408,12 @@ pub const COPY_CHUNK_BYTES: usize = 1 << 20;
 /// Redirects that one request follows: all on one host, unless it is for a model that a recipe names a place for.
 pub const REDIRECTS_MAX: usize = 4;
 
+/// How often a file of a repository is asked for while its server says that it is busy.
+pub const REPOSITORY_TRIES_MAX: usize = 4;
+
+/// How long it is left alone between two of these, whatever it asks for, in milliseconds.
+pub const REPOSITORY_PAUSE_MAX_MS: u64 = 10_000;
+
 /// Waiting for another process that refreshes the same remote or writes the same repository, in milliseconds.
 pub const REPOSITORY_LOCK_WAIT_MS: u64 = 120_000;
 

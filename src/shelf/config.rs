@@ -21,7 +21,7 @@ use crate::{
     disk::{make, owner},
     model::{
         Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, id::is_name, limits, machine::MachineRules,
-        recipe::not_toml,
+        recipe::not_toml, stand_in,
     },
 };
 
@@ -145,7 +145,7 @@ fn read_text(home: &Home) -> Result<String, Fault> {
         _ => fault,
     };
     let bytes = durable::read(&real, limits::CONFIG_BYTES_MAX).map_err(unread)?.unwrap_or_default();
-    String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{}: not UTF-8", path.display())))
+    stand_in::text(bytes).map_err(|wrong| wrong.fault(Code::InvalidConfig, &path.display().to_string()))
 }
 
 /// The right to change `hob.toml`: one holder among all processes. It is given to functions that do not wait, by [`change`] and

@@ -21,6 +21,7 @@ use crate::model::{
     },
     path_pattern::{PathPattern, Reached, Steps, TooManySteps, is_part},
     recipe::{self, is_inner_path},
+    stand_in,
 };
 
 /// Which files a manifest asks for.
@@ -290,10 +291,9 @@ fn ignored(folder: &Path) -> Result<Vec<PathPattern>, Fault> {
     let wrong = |line: usize, why: String| {
         Fault::new(Code::InvalidRecipe, format!("{}:{line}: {why}", path.display())).hint("one pattern a line, e.g. `*.tmp` or `notes/`")
     };
-    let text = String::from_utf8(bytes).map_err(|_| wrong(1, "not UTF-8".to_owned()))?;
+    let text = stand_in::text(bytes).map_err(|wrong| wrong.fault(Code::InvalidRecipe, &path.display().to_string()))?;
     let mut patterns = Vec::new();
-    // Some editors put a mark at the beginning, which would be part of the first name.
-    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+    for (at, line) in text.lines().enumerate() {
         patterns.extend(PathPattern::parse_ignored(line).map_err(|why| wrong(at + 1, why))?);
         if patterns.len() > IGNORE_PATTERNS_MAX {
             return Err(wrong(at + 1, format!("more than {IGNORE_PATTERNS_MAX} patterns")));

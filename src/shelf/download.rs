@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     disk::make,
-    model::{Code, Digest, Fault, Progress, Step, limits, recipe::ModelSpec},
+    model::{Code, Digest, Fault, Progress, Step, limits, recipe::ModelSpec, stand_in::HEAD_BYTES},
 };
 
 impl Client {
@@ -45,6 +45,7 @@ impl Client {
         if bytes.len() as u64 == resolved.bytes && Digest::of(&bytes) == resolved.sha256 {
             return Ok(bytes.into());
         }
+        body.looked_at(&bytes[..bytes.len().min(HEAD_BYTES)])?;
         Err(unpack::diagnose(&bytes, &resolved.index, &what, &resolved.publisher)
             .with("target", resolved.target.as_str())
             .with("found_bytes", bytes.len())
@@ -74,8 +75,10 @@ impl Client {
         progress.step(Step::Started { label: label.clone(), total_bytes: Some(model.bytes) });
         let mut hasher = Sha256::new();
         let mut done: u64 = 0;
+        let mut head = Vec::new();
         while let Some(chunk) = next(&mut body, end, &what).await? {
             done = done.saturating_add(chunk.len() as u64);
+            head.extend_from_slice(&chunk[..chunk.len().min(HEAD_BYTES.saturating_sub(head.len()))]);
             if done > model.bytes {
                 break;
             }
@@ -86,6 +89,7 @@ impl Client {
         progress.step(Step::Finished { label });
         let found = Digest::finish(hasher);
         if done != model.bytes || found != model.sha256 {
+            body.looked_at(&head)?;
             let length = match done.cmp(&model.bytes) {
                 std::cmp::Ordering::Less => format!("it ends after {done} of {} bytes", model.bytes),
                 std::cmp::Ordering::Greater => format!("it is longer than {} bytes", model.bytes),

@@ -16,6 +16,7 @@ use crate::{
     model::{
         Code, Digest, Fault, Manifest, Origin, RecipeName, Verified, limits,
         recipe::{self, ModelSpec, Runtime},
+        stand_in,
         verified::{ModelFile, Models},
     },
 };
@@ -83,8 +84,7 @@ impl Shelf {
         check_folder(folder, index)?;
         let manifest_path = folder.join("recipe.toml");
         let text = indexed(folder, "recipe.toml", index)?;
-        let text =
-            String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidManifest, format!("{}: not UTF-8", manifest_path.display())))?;
+        let text = stand_in::text(text).map_err(|wrong| wrong.fault(Code::InvalidManifest, &manifest_path.display().to_string()))?;
         // Who installed it is not who wrote it.
         let next =
             format!("`hob add {0}` installs a version that this Hob takes, if there is one; `hob remove {0}` takes it away", entry.name);
@@ -347,7 +347,7 @@ pub fn folder_manifest(folder: &Path) -> Result<(PathBuf, Manifest), Fault> {
     let text = durable::read(&folder.join("recipe.toml"), limits::MANIFEST_BYTES_MAX)?;
     let text = text.ok_or_else(|| lacks(&shown, "no recipe.toml").hint(next))?;
     let what = format!("{shown}/recipe.toml");
-    let text = String::from_utf8(text).map_err(|_| Fault::new(Code::InvalidManifest, format!("{what}: not UTF-8")))?;
+    let text = stand_in::text(text).map_err(|wrong| wrong.fault(Code::InvalidManifest, &what))?;
     Ok((folder, Manifest::parse(&text, &what)?))
 }
 

@@ -6,7 +6,7 @@
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Code, Digest, Fault, Home, RecipeName, limits};
+use crate::model::{Code, Digest, Fault, Home, RecipeName, limits, stand_in};
 
 use super::{durable, files};
 
@@ -100,7 +100,7 @@ impl LockFile {
         let path = home.lock_file();
         let Some(bytes) = durable::read(&path, limits::CONFIG_BYTES_MAX)? else { return Ok(LockFile::default()) };
         let what = path.display().to_string();
-        let text = String::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidConfig, format!("{what}: not UTF-8")))?;
+        let text = stand_in::text(bytes).map_err(|wrong| wrong.fault(Code::InvalidConfig, &what))?;
         LockFile::parse(&text, &what)
     }
 

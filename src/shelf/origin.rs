@@ -135,7 +135,7 @@ fn client(place: &Place, url: &Url) -> Result<reqwest::Client, Failure> {
 }
 
 /// Where a redirect points; the error is for people.
-fn onward(url: &Url, response: &Response) -> Option<Result<Url, String>> {
+pub(super) fn onward(url: &Url, response: &Response) -> Option<Result<Url, String>> {
     let status = response.status();
     let redirects = [
         StatusCode::MOVED_PERMANENTLY,
@@ -152,7 +152,7 @@ fn onward(url: &Url, response: &Response) -> Option<Result<Url, String>> {
 }
 
 /// Whether a redirect may be followed; the error is for people.
-fn allowed(first: &Url, from: &Url, to: Url) -> Result<Url, String> {
+pub(super) fn allowed(first: &Url, from: &Url, to: Url) -> Result<Url, String> {
     let local = is_loopback(&to);
     let is_open = match to.scheme() {
         // A stranger's server must not send us to the services of this machine, however they are spoken to.

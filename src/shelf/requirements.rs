@@ -12,7 +12,7 @@ use std::{
 };
 
 use self::marker::Marker;
-use crate::model::{Code, Digest, Fault, limits};
+use crate::model::{Code, Digest, Fault, limits, stand_in};
 
 /// A lock as data. Two texts that say the same are equal here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Lock {
             let text = format!("{what} is {} bytes; at most {} are taken", bytes.len(), limits::LOCK_BYTES_MAX);
             return Err(Fault::new(Code::TooLarge, text));
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| Fault::new(Code::InvalidRecipe, format!("{what}: not UTF-8")))?;
+        let text = stand_in::text(bytes.to_vec()).map_err(|wrong| wrong.fault(Code::InvalidRecipe, what))?;
         let refuse = |line: usize, why: String| {
             Fault::new(Code::InvalidRecipe, format!("{what}:{line}: {why}"))
                 .hint("make the lock with `uv pip compile --universal --generate-hashes --only-binary :all:`")
@@ -81,7 +81,15 @@ impl Lock {
 impl Requirement {
     fn read(line: &str) -> Result<Requirement, String> {
         if line.starts_with('-') {
-            return Err(format!("`{}`: a lock names packages, not options of an installer", word(line)));
+            let option = word(line);
+            let more = match option.trim_start_matches('-') {
+                "e" | "editable" => "; with `uv export` give `--no-emit-project`",
+                option if option.contains("index") || option.starts_with('i') || option.starts_with('f') => {
+                    "; where packages come from is the operator's to say: `index_url` in hob.toml"
+                }
+                _ => "",
+            };
+            return Err(format!("`{option}`: a lock names packages, not options of an installer{more}"));
         }
         let (requirement, hashes) = line.split_once(" --hash").map_or((line, ""), |(head, _)| (head, &line[head.len()..]));
         let (pinned, marker) = requirement.split_once(';').map_or((requirement, None), |(pinned, marker)| (pinned, Some(marker)));

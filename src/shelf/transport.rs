@@ -6,13 +6,18 @@
 use std::{error::Error, fmt, fs::File, io::Read, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use reqwest::{StatusCode, Url, redirect};
+use reqwest::{
+    StatusCode, Url,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER},
+    redirect,
+};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::origin::{allowed, onward};
 use crate::{
     disk::open,
     model::{
-        Address, Code, Fault,
+        Address, Code, Fault, StandIn,
         address::{is_path, shown_url},
         limits,
     },
@@ -134,6 +139,9 @@ impl Transport {
         let Some(mut body) = timeout_at(end, self.open(&path)).await.map_err(late)?? else { return Ok(None) };
         let mut bytes = Vec::new();
         while let Some(chunk) = timeout_at(end, body.chunk()).await.map_err(late)?? {
+            if bytes.is_empty() {
+                body.looked_at(&chunk)?;
+            }
             if (bytes.len() + chunk.len()) as u64 > max {
                 return Err(Fault::new(
                     Code::MetadataInvalid,
@@ -170,39 +178,69 @@ impl Transport {
                 Ok(Some(Body { source: Source::File(Some(file)), place, stall: self.patience.stall }))
             }
             Base::Http { client, url } => {
-                let asked = url.join(path).map_err(|error| unreachable(&place, &error.to_string()))?;
-                let sent = timeout(self.patience.stall, client.get(asked).send()).await;
-                let response = sent
-                    .map_err(|_| unreachable(&place, &format!("no answer within {} ms", self.patience.stall.as_millis())))?
-                    .map_err(|error| unreachable(&place, &chain(error)))?;
-                match response.status() {
-                    status if status.is_success() => Ok(Some(Body { source: Source::Http(response), place, stall: self.patience.stall })),
-                    // Object stores answer 403 for what is not there when listing is forbidden.
-                    StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => Ok(None),
-                    status => Err(unreachable(&place, &format!("it answered {status}"))),
+                // Object stores read `+` in a path as a space; written so it is one for all.
+                let asked = url.join(&path.replace('+', "%2B")).map_err(|error| unreachable(&place, &error.to_string()))?;
+                let mut tries = 1;
+                loop {
+                    let response = self.asked(client, url, asked.clone(), path, &place).await?;
+                    let status = response.status();
+                    match status {
+                        status if status.is_success() => {
+                            let body = Body { source: Source::Http(response), place, stall: self.patience.stall };
+                            return body.unpacked().map(Some);
+                        }
+                        // Object stores answer 403 for what is not there when listing is forbidden.
+                        StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => return Ok(None),
+                        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS if tries < limits::REPOSITORY_TRIES_MAX => {
+                            tokio::time::sleep(pause(&response)).await;
+                            tries += 1;
+                        }
+                        status if tries > 1 => return Err(unreachable(&place, &format!("it answered {status}, {tries} times"))),
+                        status => return Err(unreachable(&place, &format!("it answered {status}"))),
+                    }
                 }
             }
         }
     }
+
+    /// Asks, and whoever is named in place of it: for a target anybody, since its signed digest decides what the bytes are worth; for metadata,
+    /// whose freshness is the repository's own word, the repository's host alone.
+    async fn asked(&self, client: &reqwest::Client, base: &Url, mut url: Url, path: &str, place: &str) -> Result<reqwest::Response, Fault> {
+        for _ in 0..=limits::REDIRECTS_MAX {
+            let sent = timeout(self.patience.stall, client.get(url.clone()).send()).await;
+            let response = sent
+                .map_err(|_| unreachable(place, &format!("no answer within {} ms", self.patience.stall.as_millis())))?
+                .map_err(|error| unreachable(place, &chain(error)))?;
+            let Some(next) = onward(&url, &response) else { return Ok(response) };
+            let next = next.map_err(|why| unreachable(place, &why))?;
+            let is_own = next.origin() == base.origin();
+            if !is_own && next.scheme() == "https" && base.scheme() == "http" && next.host_str() == base.host_str() {
+                let why = "it redirects to the same host over `https:`".to_owned();
+                return Err(unreachable(place, &why).hint("the repository has moved: give the remote's address with `https:`"));
+            }
+            if !is_own && !path.starts_with("targets/") {
+                let to = next.host_str().unwrap_or("no host");
+                return Err(unreachable(place, &format!("it redirects to another host, `{to}`, which the operator never named")));
+            }
+            url = match is_own {
+                true => next,
+                false => allowed(base, &url, next).map_err(|why| unreachable(place, &why))?,
+            };
+        }
+        Err(unreachable(place, &format!("more than {} redirects", limits::REDIRECTS_MAX)))
+    }
+}
+
+/// How long a server asks to be left alone, within bounds.
+fn pause(response: &reqwest::Response) -> Duration {
+    let asked = response.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.trim().parse().ok()).unwrap_or(1);
+    Duration::from_secs(asked).min(Duration::from_millis(limits::REPOSITORY_PAUSE_MAX_MS))
 }
 
 fn client(url: &Url, patience: Patience) -> Result<reqwest::Client, Fault> {
-    let home = (url.host_str().map(str::to_owned), url.port_or_known_default(), url.scheme().to_owned());
-    let policy = redirect::Policy::custom(move |attempt| {
-        let to = (attempt.url().host_str().map(str::to_owned), attempt.url().port_or_known_default(), attempt.url().scheme().to_owned());
-        if to != home {
-            let to = attempt.url().host_str().unwrap_or("no host");
-            let message = format!("it redirects to another host, `{to}`, which the operator never named");
-            attempt.error(message)
-        } else if attempt.previous().len() > limits::REDIRECTS_MAX {
-            attempt.error(format!("more than {} redirects", limits::REDIRECTS_MAX))
-        } else {
-            attempt.follow()
-        }
-    });
     let mut builder = reqwest::Client::builder()
         .connect_timeout(patience.connect)
-        .redirect(policy)
+        .redirect(redirect::Policy::none())
         .referer(false)
         .user_agent(concat!("hob/", env!("CARGO_PKG_VERSION")));
     // A proxy cannot reach this machine's own loopback.
@@ -229,6 +267,40 @@ enum Source {
 }
 
 impl Body {
+    /// What a server sends as another form of the file than was asked for.
+    ///
+    /// Errors: `repository_unreachable`.
+    fn unpacked(self) -> Result<Body, Fault> {
+        let Source::Http(response) = &self.source else { return Ok(self) };
+        let packed = response.headers().get(CONTENT_ENCODING).map(|how| String::from_utf8_lossy(how.as_bytes()).trim().to_owned());
+        match packed.filter(|how| !how.eq_ignore_ascii_case("identity")) {
+            None => Ok(self),
+            Some(how) => {
+                let how: String = how.chars().take(32).collect();
+                let why = format!("it comes compressed (`content-encoding: {how}`), which nobody asked for");
+                Err(unreachable(&self.place, &why).hint(StandIn::Gzip.hint_of_repository()))
+            }
+        }
+    }
+
+    /// Whether these, its first bytes, are known to be of another file than any of a repository.
+    ///
+    /// Errors: `repository_unreachable`, which says of what.
+    pub(super) fn looked_at(&self, head: &[u8]) -> Result<(), Fault> {
+        let kind = match &self.source {
+            Source::Http(response) => response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()),
+            Source::File(_) => None,
+        };
+        // A media type alone says little: some servers have one for all files.
+        let found = StandIn::of(head, None).or_else(|| StandIn::of(head, kind).filter(|_| head.trim_ascii_start().starts_with(b"<")));
+        match found {
+            None => Ok(()),
+            Some(found) => {
+                Err(unreachable(&self.place, &format!("what answers there is {}", found.name())).hint(found.hint_of_repository()))
+            }
+        }
+    }
+
     /// The next bytes; `None` at the end.
     ///
     /// Errors: `repository_unreachable` for a broken or stalled line.

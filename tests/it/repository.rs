@@ -3,6 +3,7 @@
 //!
 //! The attacks lie in their own modules; here is the honest way and what the writer refuses.
 
+mod answers;
 mod attacks;
 mod bundles;
 pub mod server;

@@ -247,3 +247,49 @@ fn a_bundle_that_its_own_publisher_signed_wrong_is_refused() {
     let words = ["publish", folder.to_str().unwrap(), "--repo", signed.repository.to_str().unwrap(), "--keys", elsewhere.to_str().unwrap()];
     rig.hob(&words).refused(Code::KeyInvalid, &["nokeys"]);
 }
+
+/// As editors, shells and servers leave them.
+#[test]
+fn a_text_with_a_mark_is_read_and_one_in_another_encoding_is_named() {
+    let rig = Rig::new();
+    let marked = |text: &[u8]| [b"\xef\xbb\xbf", text].concat();
+    let wide = |text: &[u8]| {
+        let units = std::str::from_utf8(text).unwrap().encode_utf16().flat_map(u16::to_le_bytes);
+        b"\xff\xfe".iter().copied().chain(units).collect::<Vec<u8>>()
+    };
+    let folder = rig.recipe("lab/texts", GOOD, ANY);
+    let at = folder.to_str().unwrap().to_owned();
+    put(&folder.join("pod/requirements.lock"), format!("six==1.17.0 --hash=sha256:{}\n", "a".repeat(64)).as_bytes());
+    let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+    put(&folder.join("recipe.toml"), manifest.replace("[pod]\n", "[pod]\nlock = \"pod/requirements.lock\"\n").as_bytes());
+    put(&folder.join(".hobignore"), b"*.tmp\n");
+    let out = rig.folder.path().join("x.hob");
+    let pack = ["pack", &at, "-o", out.to_str().unwrap()];
+    rig.hob(&pack).well();
+    let input = fs::read_dir(folder.join("cases")).unwrap().next().unwrap().unwrap().path().join("input.json");
+    for (file, code) in [
+        (folder.join("recipe.toml"), Code::InvalidManifest),
+        (folder.join("pod/requirements.lock"), Code::InvalidRecipe),
+        (folder.join(".hobignore"), Code::InvalidRecipe),
+        (input, Code::InvalidRecipe),
+    ] {
+        let text = fs::read(&file).unwrap();
+        put(&file, &marked(&text));
+        rig.hob(&pack).well();
+        put(&file, &wide(&text));
+        rig.hob(&pack).refused(code, &["UTF-16", "wanted text in UTF-8", file.file_name().unwrap().to_str().unwrap()]);
+        put(&file, b"\x1f\x8b\x08\0\xff");
+        rig.hob(&pack).refused(code, &["gzip-compressed"]);
+        put(&file, &text);
+    }
+    fs::create_dir_all(&rig.home).unwrap();
+    put(&rig.home.join("hob.toml"), &marked(b"# mine\n"));
+    rig.hob(&["list"]).well();
+    put(&rig.home.join("hob.toml"), &wide(b"# mine\n"));
+    rig.hob(&["list"]).refused(Code::InvalidConfig, &["UTF-16"]);
+    fs::remove_file(rig.home.join("hob.toml")).unwrap();
+    let folder = rig.recipe("lab/plain", GOOD, ANY);
+    let call = ["call", folder.to_str().unwrap(), "run", "-"];
+    rig.hob_reading(&call, &marked(b"{\"text\": \"a\"}")).well();
+    rig.hob_reading(&call, &wide(b"{\"text\": \"a\"}")).refused(Code::InvalidJson, &["UTF-16"]);
+}

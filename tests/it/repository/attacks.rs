@@ -382,7 +382,7 @@ async fn a_server_that_sends_too_much_too_slowly_or_elsewhere_is_left() {
         ("timestamp", Lie::Redirect("/metadata/timestamp.json".into()), Code::RepositoryUnreachable, "redirects"),
         ("snapshot", Lie::Bytes(b"{}".to_vec()), Code::MetadataInvalid, "length 2"),
         ("timestamp", Lie::Bytes(vec![b'['; 16_000]), Code::MetadataInvalid, "malformed"),
-        ("timestamp", Lie::Bytes(b"<html>welcome to the hotel</html>".to_vec()), Code::MetadataInvalid, "malformed"),
+        ("timestamp", Lie::Bytes(b"{\"welcome\": \"to the hotel\"}".to_vec()), Code::MetadataInvalid, "malformed"),
     ];
     for (at, (role, lie, code, says)) in table.iter().enumerate() {
         let server = Server::serve(world.repo.clone()).await;

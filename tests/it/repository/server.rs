@@ -29,6 +29,10 @@ pub enum Lie {
     Cut,
     Redirect(String),
     Status(u16),
+    /// These bytes, called so by `content-encoding`.
+    Encoded(&'static str, Vec<u8>),
+    /// Asks to come again at once, so many times; then the file.
+    Busy(usize),
 }
 
 pub struct Server {
@@ -87,10 +91,22 @@ async fn answer(
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
     log.lock().unwrap().push(path.clone());
-    let lie = lies.lock().unwrap().get(&path).cloned();
-    let file = std::fs::read(folder.join(&path)).ok();
+    let mut lie = lies.lock().unwrap().get(&path).cloned();
+    if let Some(Lie::Busy(times)) = lie {
+        let next = if times > 0 { Lie::Busy(times - 1) } else { Lie::Busy(0) };
+        lies.lock().unwrap().insert(path.clone(), next);
+        match times {
+            0 => lie = None,
+            _ => {
+                let busy = b"HTTP/1.1 503 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                return stream.write_all(busy).await;
+            }
+        }
+    }
+    // As object stores read a path.
+    let file = std::fs::read(folder.join(path.replace('+', " ").replace("%2B", "+"))).ok();
     let body = match (&lie, file) {
-        (Some(Lie::Bytes(bytes)), _) => bytes.clone(),
+        (Some(Lie::Bytes(bytes) | Lie::Encoded(_, bytes)), _) => bytes.clone(),
         (Some(Lie::Redirect(to)), _) => {
             return stream
                 .write_all(format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes())
@@ -106,6 +122,7 @@ async fn answer(
     };
     let length = match lie {
         Some(Lie::Endless) => String::new(),
+        Some(Lie::Encoded(how, _)) => format!("content-encoding: {how}\r\ncontent-length: {}\r\n", body.len()),
         _ => format!("content-length: {}\r\n", body.len()),
     };
     stream.write_all(format!("HTTP/1.1 200 OK\r\n{length}connection: close\r\n\r\n").as_bytes()).await?;
