@@ -110,6 +110,8 @@ fn layers(trial: &Trial) -> Vec<[String; 2]> {
     }
     if trial.apart {
         rows.push(["processes".to_owned(), "enforced: each pod has a process namespace of its own".to_owned()]);
+    } else if let Some(why) = &trial.not_apart {
+        rows.push(["processes".to_owned(), format!("no process namespace of its own, so that a pod finds itself alone in /proc: {why}")]);
     }
     rows
 }

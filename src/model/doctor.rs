@@ -82,9 +82,12 @@ pub struct Trial {
     pub acts: Vec<Act>,
     /// Acts that only a missing layer would have denied.
     pub untried: Vec<String>,
-    /// Whether it had a process namespace of its own: where Landlock does not hold signals.
+    /// Whether it had a process namespace of its own.
     #[serde(default)]
     pub apart: bool,
+    /// Why it had none; none where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_apart: Option<String>,
 }
 
 /// One layer of the sandbox.
@@ -281,7 +284,16 @@ mod tests {
             python: tool("/usr/bin/python3"),
             uv: tool("/usr/bin/uv"),
             without: Vec::new(),
-            trial: Some(Trial { layers, landlock, whole, missing: Vec::new(), acts: Vec::new(), untried: Vec::new(), apart: false }),
+            trial: Some(Trial {
+                layers,
+                landlock,
+                whole,
+                missing: Vec::new(),
+                acts: Vec::new(),
+                untried: Vec::new(),
+                apart: false,
+                not_apart: None,
+            }),
             bounds: Bounds { memory: false, processes: false, text: String::new() },
             gpu: Vec::new(),
             zygotes: Possible { possible: true, why: None },

@@ -34,8 +34,17 @@ use crate::model::{
 const PROGRAMS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
 
 /// What a pod reads of /proc beside itself: about the machine, not about other processes.
-const KERNEL: &[&str] =
-    &["/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg", "/proc/uptime", "/proc/version", "/proc/filesystems", "/proc/sys"];
+const KERNEL: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/vmstat",
+    "/proc/loadavg",
+    "/proc/uptime",
+    "/proc/version",
+    "/proc/filesystems",
+    "/proc/sys",
+];
 
 const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
@@ -68,6 +77,8 @@ struct Plan<'a> {
     reduced: bool,
     without: &'a [String],
     gpu: bool,
+    /// Whether it is to have a `/proc` of its own where one can be had: not in place of one of the machine's that was granted.
+    own_proc: bool,
     way_out: bool,
     view: View<'a>,
     paths: Paths,
@@ -364,6 +375,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         reduced: subject.grants.reduced,
         without: subject.without,
         gpu,
+        own_proc: !granted.read.iter().chain(&granted.write).any(|path| shows_processes(path.as_path())),
         way_out: network,
         view: View {
             base: subject.scratch,
@@ -430,6 +442,7 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
         reduced: false,
         without,
         gpu: false,
+        own_proc: true,
         way_out: false,
         view: View {
             base,
@@ -445,7 +458,7 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
             data: DATA,
         },
         paths: Paths {
-            read: Vec::new(),
+            read: system.kernel.clone(),
             execute: vec!["/".into()],
             write: vec!["/pods".into()],
             device: system.devices.iter().cloned().chain(["/pods".into()]).collect(),
@@ -532,6 +545,13 @@ pub fn folder_without_root<'a>(recipe: &'a Verified, granted: &Permissions) -> &
     recipe.seen().filter(|_| !is_within).unwrap_or(folder)
 }
 
+/// Whether a path is all of `/proc`, or of a process in it.
+fn shows_processes(path: &Path) -> bool {
+    let of_process = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let proc = Path::new("/proc");
+    proc.starts_with(path) || path.strip_prefix(proc).is_ok_and(|inner| inner.iter().next().is_some_and(of_process))
+}
+
 /// Without what lies below another of them, each once.
 fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
     paths.sort();
@@ -556,5 +576,15 @@ mod tests {
         assert_eq!(above(Path::new("/opt/python/bin/python3"), 2), Some("/opt/python".into()));
         // An interpreter at the top does not give the whole machine.
         assert_eq!(above(Path::new("/bin/python3"), 2), None);
+    }
+
+    #[test]
+    fn who_was_granted_processes_is_given_those_of_the_machine() {
+        for path in ["/", "/proc", "/proc/1", "/proc/4711/net"] {
+            assert!(shows_processes(Path::new(path)), "{path}");
+        }
+        for path in ["/procs", "/proc/diskstats", "/proc/sys/kernel", "/proc/self/status", "/data/proc"] {
+            assert!(!shows_processes(Path::new(path)), "{path}");
+        }
     }
 }

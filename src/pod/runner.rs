@@ -39,6 +39,7 @@ const FILES: &[(&str, &str)] = &[
     ("lane.py", include_str!("../../python/src/hob_pod/lane.py")),
     ("own.py", include_str!("../../python/src/hob_pod/own.py")),
     ("places.py", include_str!("../../python/src/hob_pod/places.py")),
+    ("proc.py", include_str!("../../python/src/hob_pod/proc.py")),
     ("program.py", include_str!("../../python/src/hob_pod/program.py")),
     ("regions.py", include_str!("../../python/src/hob_pod/regions.py")),
     ("refused.py", include_str!("../../python/src/hob_pod/refused.py")),

@@ -35,7 +35,8 @@ pub(super) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
         return None;
     }
     let pod = spec.recipe.manifest().pod.as_ref();
-    let (name, memory, processes) = (registry::group_of(&spec.incarnation), confine::memory_bytes(pod), confine::processes(pod));
+    // One more: the first process of its namespace is not the pod's own.
+    let (name, memory, processes) = (registry::group_of(&spec.incarnation), confine::memory_bytes(pod), confine::processes(pod) + 1);
     Some(tokio::task::spawn_blocking(move || {
         let made = || {
             let group = cgroups.make(&name, Some(memory), Some(processes))?;

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Rig, call, host_at, is_running, open_at, processes_below, recipe_at, scratch_files, within};
+use crate::support::{Rig, call, host_without, inner_number, is_running, open_at, processes_below, recipe_at, scratch_files, within};
 
 /// Its grandchild left session, process group and parents, and ignores what can be ignored. Busy once it said who they are.
 const SOURCE: &str = r#"
@@ -36,12 +36,16 @@ class Subject:
 
 const ANSWERS: &str = "import os\nclass Subject:\n    def run(self, input):\n        return os.getpid()\n";
 
+/// Where pods have process namespaces, the kernel ends all of one whose keeper is killed. Then there is nothing that could be left.
+const LEFT: [&str; 1] = ["processes"];
+
 /// Runs as a child process of the tests below: a host with one busy pod, until it is killed.
 #[tokio::test]
 async fn helper_host_with_a_runaway() {
     let Ok(folder) = std::env::var("HOB_TEST_RUNAWAY_HOST") else { return };
     let folder = Path::new(&folder);
-    let host = host_at(folder).await;
+    let layers = std::env::var("HOB_TEST_RUNAWAY_WITHOUT").unwrap();
+    let host = host_without(folder, &layers.split_terminator(',').collect::<Vec<_>>()).await;
     let _ = host.call(call(&folder.join("recipes/runaway"), json!(open_at(folder).join("marker")))).await;
 }
 
@@ -60,6 +64,7 @@ impl Runaway {
         let host = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "leftovers::helper_host_with_a_runaway", "--nocapture"])
             .env("HOB_TEST_RUNAWAY_HOST", folder)
+            .env("HOB_TEST_RUNAWAY_WITHOUT", LEFT.join(","))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -108,10 +113,10 @@ fn signal(pid: u32, signal: Signal) {
 
 #[tokio::test]
 async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
-    let rig = Rig::new().await;
+    let rig = Rig::without(&LEFT).await;
     let folder = rig.folder.path();
     // Two living hosts of the same home, each with a pod.
-    let second = host_at(folder).await;
+    let second = host_without(folder, &LEFT).await;
     let recipe = rig.python("answers", ANSWERS, false);
     let first_pod = rig.run(&recipe, json!(0)).await.unwrap().output.into_value();
     let second_pod = second.call(call(&recipe, json!(0))).await.unwrap().output.into_value();
@@ -135,7 +140,7 @@ async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
     let (left, theirs_too) = (groups_of(&killed), groups_of(&their_files.iter().collect::<Vec<_>>()));
     assert_eq!(left.is_empty(), theirs_too.is_empty(), "{left:?} {theirs_too:?}");
 
-    let next = host_at(folder).await;
+    let next = host_without(folder, &LEFT).await;
     assert!(!is_running(runaway.grandchild), "left by the next host");
     let now = processes_below(folder);
     assert!(now.iter().all(|pid| theirs.contains(pid)) && now.len() == theirs.len(), "{theirs:?} {now:?}");
@@ -151,7 +156,7 @@ async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
 
 #[tokio::test]
 async fn a_host_ends_what_outlived_a_killed_keeper() {
-    let rig = Rig::new().await;
+    let rig = Rig::without(&LEFT).await;
     let folder = rig.folder.path();
     let recipe = recipe_at(folder, "runaway", SOURCE, "", "");
     let running = rig.host.start(call(&recipe, json!(open_at(folder).join("marker"))));
@@ -166,7 +171,7 @@ async fn a_host_ends_what_outlived_a_killed_keeper() {
 /// As the runaway, and the grandchild is another program without one variable.
 #[tokio::test]
 async fn a_host_ends_what_got_rid_of_its_marks() {
-    let rig = Rig::new().await;
+    let rig = Rig::without(&LEFT).await;
     let folder = rig.folder.path();
     let unmarked =
         SOURCE.replace("time.sleep(60)\n            os._exit(0)", "os.execve('/bin/sleep', ['sleep', '60'], {})\n            os._exit(0)");
@@ -182,4 +187,34 @@ async fn a_host_ends_what_got_rid_of_its_marks() {
     assert_eq!(fault.code, hob::model::Code::Crashed, "{fault:?}");
     within(5, "what outlived the keeper is ended", || ![pod, grandchild].into_iter().any(is_running)).await;
     rig.close().await;
+}
+
+/// Its host is stopped: nobody but the kernel is there to end anything.
+#[tokio::test]
+async fn of_a_pod_in_a_process_namespace_a_killed_keeper_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    recipe_at(folder.path(), "runaway", SOURCE, "", "");
+    let mut host = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "leftovers::helper_host_with_a_runaway", "--nocapture"])
+        .env("HOB_TEST_RUNAWAY_HOST", folder.path())
+        .env("HOB_TEST_RUNAWAY_WITHOUT", "")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let marker = open_at(folder.path()).join("marker");
+    within(30, "the pod and its grandchild run", || marker.exists()).await;
+    let said: Vec<u32> = std::fs::read_to_string(marker).unwrap().split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let all = crate::zygotes::below(host.id());
+    let numbers: Vec<u32> = all.iter().filter_map(|pid| inner_number(*pid)).collect();
+    assert!(said.iter().all(|pid| numbers.contains(pid)), "{said:?} in {numbers:?}");
+    let keeper = crate::zygotes::children(host.id()).into_iter().find(|pid| crate::zygotes::below(*pid).len() >= 3).unwrap();
+    signal(host.id(), Signal::STOP);
+    signal(keeper, Signal::KILL);
+    let below: Vec<u32> = all.into_iter().filter(|pid| crate::zygotes::children(host.id()).iter().all(|child| child != pid)).collect();
+    assert!(below.len() >= 3, "a first process, a pod and a grandchild: {below:?}");
+    within(5, "all of it is ended", || !below.iter().any(|pid| is_running(*pid))).await;
+    host.kill().unwrap();
+    host.wait().unwrap();
 }

@@ -131,6 +131,17 @@ async fn scikit_learn_and_multiprocessing_run_as_they_are() {
     host.shutdown().await;
 }
 
+#[tokio::test]
+async fn psutil_sees_a_process_and_its_children_as_on_any_machine() {
+    let host = host().await;
+    let outputs = started_and_forked(&host, "watch", |recipe| vec![to(recipe, "look", json!({}))]).await;
+    for (how, outputs) in ["started", "forked"].into_iter().zip(outputs) {
+        assert_eq!(outputs[0]["wrong"], json!({}), "{how}");
+        assert_eq!(outputs[0]["right"].as_array().unwrap().len(), 21, "{how}: {outputs:?}");
+    }
+    host.shutdown().await;
+}
+
 const SAID: &str = "the weather is fine today and we are going to the park";
 
 #[tokio::test]

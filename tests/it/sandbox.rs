@@ -14,6 +14,7 @@ mod kernels;
 mod layers;
 mod neighbours;
 pub mod ordinary;
+mod sight;
 mod surroundings;
 mod variables;
 mod victim;

@@ -22,8 +22,13 @@ pub struct Rig {
 
 impl Rig {
     pub async fn new() -> Rig {
+        Rig::without(&[]).await
+    }
+
+    /// The same, taking these layers of the sandbox for unavailable.
+    pub async fn without(layers: &[&str]) -> Rig {
         let folder = tempfile::tempdir().unwrap();
-        let host = host_at(folder.path()).await;
+        let host = host_without(folder.path(), layers).await;
         Rig { folder, host }
     }
 
@@ -114,7 +119,13 @@ impl Rig {
 
 /// A host of the home `home` below `folder`; several may be opened.
 pub async fn host_at(folder: &Path) -> Host {
-    Host::open(Config::new(Home::at(folder.join("home"))).with_hob(env!("CARGO_BIN_EXE_hob"))).await.unwrap()
+    host_without(folder, &[]).await
+}
+
+/// The same, taking these layers of the sandbox for unavailable.
+pub async fn host_without(folder: &Path, layers: &[&str]) -> Host {
+    let config = Config::new(Home::at(folder.join("home"))).with_hob(env!("CARGO_BIN_EXE_hob"));
+    Host::open(config.without_layers(layers.iter().map(|layer| layer.to_string()))).await.unwrap()
 }
 
 /// A recipe folder below `folder/recipes`, as [`Rig::pool`] makes one.
@@ -176,7 +187,20 @@ pub async fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Those that run below `folder` of the processes that call themselves `said`, by this machine's numbers: a pod may have its own.
+pub fn outer(folder: &Path, said: &[u32]) -> Vec<u32> {
+    processes_below(folder).into_iter().filter(|pid| inner_number(*pid).is_some_and(|number| said.contains(&number))).collect()
+}
+
+/// The number that a process has in the innermost namespace that it is in.
+pub fn inner_number(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+}
+
 /// Whether a process exists and is not just waiting to be reaped.
+///
+/// The number that a pod says is its own is this machine's one of its keeper, which is there as long as anything of the pod is.
 pub fn is_running(pid: u32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => !matches!(stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()), Some("Z" | "X")),

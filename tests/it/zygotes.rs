@@ -118,13 +118,15 @@ async fn a_zygote_that_is_killed_costs_its_pods_nothing_and_the_next_one_is_star
     rig.close().await;
 }
 
-fn children(pid: u32) -> Vec<u32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+pub fn children(pid: u32) -> Vec<u32> {
+    // Of each of its threads.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    texts.flat_map(|text| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 /// All processes below that one.
-fn below(pid: u32) -> Vec<u32> {
+pub fn below(pid: u32) -> Vec<u32> {
     children(pid).into_iter().flat_map(|child| [vec![child], below(child)].concat()).collect()
 }
 

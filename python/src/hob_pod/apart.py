@@ -1,8 +1,9 @@
 """A process namespace of a pod's own: its first process, which ends all others by its end, and who decides that there is one.
 
 Apart from `root`, which makes the other namespaces: this one is of the processes that are started in it, so that it
-comes with a process. It is made where this kernel's Landlock does not hold signals (before version 6); from there on
-either is enough, and a pod keeps the numbers that its host sees.
+comes with a process. With it comes a /proc in which the pod finds what it started (`proc`). Where it cannot be had, this
+kernel's Landlock may hold signals all the same (from version 6 on); then a pod keeps the numbers that its host sees, and
+finds itself alone in /proc. Without either there is no pod.
 
     keeper             in the host's process namespace, with the host's handles
      +- first process  process 1 within: waits, tells the keeper how the pod ended, and is the end of all the others
@@ -13,7 +14,7 @@ import _signal as signal
 import os
 import struct
 
-from . import kernel, sandbox
+from . import kernel, proc, sandbox
 from .refused import Refused, must_be_lacking
 
 _REPORT = struct.Struct("=iQQ")
@@ -21,17 +22,19 @@ _READY = b"+"
 
 
 def fork(plan, base, missing, shown=None):
-    """As fork(2), into a namespace of its own where that is wanted. Gives the child and where it reports: (0, None) in the pod.
+    """As fork(2), into a namespace of its own where one can be had. Gives the child and where it reports: (0, None) in the pod.
 
     Adds to `missing` what it had to do without; raises Refused. `base`: the pod's root. `shown`: called in the first process.
     """
-    if sandbox.landlock_version(plan) >= sandbox.SCOPES_SINCE:
+    is_held = sandbox.landlock_version(plan) >= sandbox.SCOPES_SINCE
+    if is_held and not plan["own_proc"]:
         return os.fork(), None
     why = None if base is not None else "the other namespaces are missing"
     if "processes" in plan["without"]:
         why = "made unavailable"
     if why is None:
         reading, writing = os.pipe2(os.O_CLOEXEC)
+        keeper = os.getpid()
         try:
             child = kernel.fork_apart()
         except OSError as error:
@@ -40,7 +43,7 @@ def fork(plan, base, missing, shown=None):
         else:
             if child == 0:
                 os.close(reading)
-                return _first(plan, base, writing, shown)
+                return _first(plan, base, keeper, writing, shown)
             os.close(writing)
             # No more than that: what comes next may have been written already.
             said = os.read(reading, len(_READY))
@@ -50,10 +53,12 @@ def fork(plan, base, missing, shown=None):
             os.waitpid(child, 0)
             why = said.decode("utf-8", "replace") or "its first process ended"
         os.close(reading)
-    text = f"{why}; and Landlock before version {sandbox.SCOPES_SINCE} does not hold signals"
-    if not plan["reduced"]:
-        raise Refused("processes", text)
-    missing.append(f"processes ({text})")
+    plan["not_apart"] = why
+    if not is_held:
+        text = f"{why}; and Landlock before version {sandbox.SCOPES_SINCE} does not hold signals"
+        if not plan["reduced"]:
+            raise Refused("processes", text)
+        missing.append(f"processes ({text})")
     return os.fork(), None
 
 
@@ -63,14 +68,15 @@ def ended(report):
     return _REPORT.unpack(said) if len(said) == _REPORT.size else None
 
 
-def _first(plan, base, writing, shown):
-    """Returns in the pod alone."""
+def _first(plan, base, keeper, writing, shown):
+    """Returns in the pod alone. `keeper`: a number that no other pod of this machine has meanwhile."""
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         if "proc" in plan["without"]:
             raise OSError(0, "made unavailable")
-        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        kernel.mount("proc", base + "/proc", "proc", flags if plan["gpu"] else flags | kernel.MS_RDONLY)
+        proc.mount(base + "/proc", plan, base)
+        proc.begin_at(base + "/proc", keeper)
+        proc.close(base + "/proc", plan)
     except OSError as error:
         os.write(writing, f"mounting /proc: {error.strerror}".encode())
         os._exit(0)
@@ -84,7 +90,7 @@ def _first(plan, base, writing, shown):
     if pod == 0:
         os.setpgid(0, 0)
         os.close(writing)
-        plan["apart"] = True
+        plan["apart"], plan["has_proc"] = True, plan["own_proc"]
         return 0, None
     pods.append(pod)
     signal.set_wakeup_fd(-1)

@@ -5,6 +5,7 @@ by a FIFO to whoever reads, whether it may write to the folder or not. Both are 
 What comes into the folder later is not seen here: Landlock refuses it where it can (`sandbox`).
 """
 
+import errno
 import os
 import stat
 import time
@@ -61,4 +62,8 @@ def _odd(name, place, bounds, changes):
             if changes and os.stat(folder, follow_symlinks=False).st_uid == os.geteuid():
                 within = name + folder[len(place) :]
                 raise Refused("grants", f"{within} is closed, and cannot be looked through for sockets, FIFOs and devices") from None
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ESRCH):
+                raise
+            # Below /proc, of a process that ended meanwhile.
     return found

@@ -14,6 +14,7 @@ Standard input: a plan (see `sandbox`), to its end. Standard output: one line of
     acts     [{"name", "wrong"}] forbidden acts, tried within whatever could be had; `wrong`: null for one that was denied
     untried  acts that only a missing layer would have denied
     apart    whether it had a process namespace of its own
+    not_apart  why it had none; null where it had one, or needed none
 """
 
 import json
@@ -44,10 +45,10 @@ def main():
     if whole.get("why") is not None and "acts" not in whole:
         # What is left of it may deny much still; all that it does not is told.
         found = _trial({**plan, "reduced": True}, _all_of_it)
-    apart = found.get("apart", False)
+    apart, not_apart = found.get("apart", False), found.get("not_apart")
     told = {key: found.get(key, []) for key in ("missing", "acts", "untried")}
     refused = None if whole.get("why") is None else {"layer": whole.get("layer", "trial"), "why": whole["why"]}
-    print(json.dumps({"layers": layers, "landlock": version, "whole": refused, "apart": apart, **told}))
+    print(json.dumps({"layers": layers, "landlock": version, "whole": refused, "apart": apart, "not_apart": not_apart, **told}))
 
 
 def _trial(plan, trial):
@@ -152,6 +153,7 @@ def _all_of_it(plan):
     untried = sorted(names - {act["name"] for act in acts})
     return {
         "apart": bool(plan.get("apart")),
+        "not_apart": plan.get("not_apart"),
         "missing": missing,
         "acts": acts,
         "untried": untried,

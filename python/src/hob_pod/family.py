@@ -143,9 +143,10 @@ class Head:
         kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
         kernel.mount("hob", base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0700,size=1m")
         self.top, self.stage = base + "/top", base + "/stage"
-        for folder in (self.top, self.stage):
+        for folder in (self.top, self.stage, base + "/proc"):
             os.mkdir(folder)
         self.root.build(self.boot["plan"]["view"], self.top)
+        self.proc = self._proc_of_pods(base + "/proc")
         self.pods = self.top + "/pods"
         # What is mounted there appears in the zygote's namespace too: this is said before that is made.
         kernel.mount(None, self.pods, None, kernel.MS_SHARED)
@@ -188,6 +189,19 @@ class Head:
             if self.zygote_channel is None and not self.members:
                 os._exit(0)
 
+    def _proc_of_pods(self, place):
+        """What each pod has for /proc, made once; None where it cannot be had. Not the head's own, which must see all of them."""
+        from hob_pod import proc
+
+        plan = self.boot["plan"]
+        if "proc" in plan["without"]:
+            return None
+        try:
+            proc.mount(place, plan, self.top)
+        except OSError:
+            return None
+        return place
+
     def _received(self, channel):
         try:
             return channel.receive()
@@ -219,7 +233,11 @@ class Head:
             if self.zygote_channel is None:
                 raise OSError("the zygote is gone")
             os.mkdir(stage)
-            self.root.build(message["plan"]["view"], stage)
+            plan = message["plan"]
+            plan["has_proc"] = plan["own_proc"] and self.proc is not None
+            if plan["has_proc"]:
+                plan["view"]["instead"]["/proc"] = self.proc
+            self.root.build(plan["view"], stage)
             device = os.stat(stage).st_dev
             tree = self.kernel.clone_tree(stage)
             self.kernel.unmount(stage)

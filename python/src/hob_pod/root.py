@@ -32,6 +32,8 @@ GRANTED = "/.hob-granted"
 HOST_NAME = "pod"
 #: An empty file.
 NOTHING = "/.hob-nothing"
+#: A file and a folder that nobody may open: no process of a pod has a right that goes past modes.
+CLOSED, CLOSED_FOLDER = "/.hob-closed", "/.hob-closed-folder"
 
 
 def separate(plan, more=0):
@@ -90,6 +92,8 @@ def build(view, base=None):
         os.makedirs(os.path.dirname(base + path), exist_ok=True)
         with open(base + path, "w") as file:
             file.write(text)
+    os.close(os.open(base + CLOSED, os.O_CREAT | os.O_CLOEXEC, 0))
+    os.mkdir(base + CLOSED_FOLDER, 0)
     moved = moves(view)
     # Shorter paths first, so that what lies within another is mounted on top of it.
     outer = [(path, "private", view["private"][path]) for path in private_folders(view)]

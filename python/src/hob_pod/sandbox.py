@@ -19,13 +19,14 @@ A plan, made by the host:
     proof     {"secret", "planted", "folder", "host"}: a file outside the root, one inside it that no rule allows, a
               folder that must not be written to, the host's process id
     gpu       whether drivers of GPUs are used, which write names of threads into /proc
+    own_proc  whether it is to have a /proc of its own where one can be had (`proc`); `has_proc` is set here to whether it has
 """
 
 import errno
 import os
 import resource
 
-from . import kernel, root
+from . import kernel, proc, root
 from .refused import Refused, must_be_lacking
 
 # Rights of Landlock, by the version that brought them.
@@ -166,6 +167,9 @@ def landlock(plan, has_root):
             _allow(ruleset, found(path), RIGHTS[kind] & handled, path in plan["view"]["granted"])
     for path in root.private_folders(plan["view"]) if has_root else (plan["scratch"], "/dev/shm"):
         _allow(ruleset, root.placed(path, moved), RIGHTS["write"] & handled)
+    if plan.get("has_proc"):
+        # What it is not to see is not there, or covered.
+        _allow(ruleset, "/proc", RIGHTS["read"] & handled)
     # Opened here: the host's /proc/self is the host.
     # CUDA opens `comm` of its threads as one opens a file that one makes anew.
     _allow(ruleset, "/proc/self", (RIGHTS["read"] | (WRITE_FILE | TRUNCATE | MAKE_REG if plan["gpu"] else 0)) & handled)
@@ -227,7 +231,7 @@ def tried(plan, missing):
 
 def acts(plan):
     """What must fail: its name, the layers that make it fail, with what else it may fail, and how it is tried."""
-    proof = plan["proof"]
+    proof, apart = plan["proof"], plan.get("apart")
     host, read = proof["host"], os.O_RDONLY | os.O_CLOEXEC
     yield "reading a file outside", ("namespaces",), (errno.ENOENT,), lambda: os.open(proof["secret"], read)
     if proof["planted"]:
@@ -237,13 +241,19 @@ def acts(plan):
     # An address for documentation, which nobody has: a way out would time out.
     yield "connecting past the host", ("namespaces",), (errno.ENETUNREACH,), lambda: _connect("192.0.2.1", 9)
     yield "making a datagram socket", ("seccomp",), (), lambda: _socket(2, 2)
+    # In a namespace of its own the first process is the one outside that has a number.
+    other = 1 if apart else host
     if landlock_version(plan) >= SCOPES_SINCE:
-        yield "signalling the host", ("landlock",), (), lambda: os.kill(host, 0)
-    elif not plan.get("apart"):
+        yield "signalling a process outside" if apart else "signalling the host", ("landlock",), (), lambda: os.kill(other, 0)
+    elif not apart:
         yield "signalling the host", ("processes",), (), lambda: os.kill(host, 0)
-    else:
+    if apart:
         yield "finding a process outside", ("processes",), (errno.ENOENT,), lambda: _find_outside(host)
-    yield "opening another process's files in /proc", ("landlock",), (errno.ENOENT,), lambda: os.open(f"/proc/{host}/environ", read)
+    yield "opening another process's files in /proc", ("landlock",), (errno.ENOENT,), lambda: os.open(f"/proc/{other}/environ", read)
+    if plan.get("has_proc"):
+        yield "finding another process in /proc", ("landlock",), (errno.ENOENT,), lambda: os.stat(f"/proc/{other}")
+        if "kallsyms" not in proc.kept(plan["paths"]):
+            yield "reading what is covered in /proc", (), (errno.ENOENT,), lambda: os.open("/proc/kallsyms", read)
     yield "tracing", ("seccomp",), (), kernel.be_traced
     yield "making a namespace", ("seccomp",), (), lambda: kernel.unshare(kernel.NEWUSER)
     yield "mounting", ("seccomp",), (), lambda: kernel.mount("hob", "/dev/shm", "tmpfs", 0)

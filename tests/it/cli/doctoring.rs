@@ -95,6 +95,21 @@ fn without_a_layer_the_doctor_says_which_and_what_to_do_and_pods_do_not_start() 
 }
 
 #[test]
+fn without_a_proc_of_their_own_pods_are_confined_and_what_they_do_not_see_is_said() {
+    let rig = Rig::new();
+    let (exit, report) = examined(&rig, &[]);
+    assert_eq!((exit, &report["trial"]["apart"], &report["trial"]["not_apart"]), (Some(0), &json!(true), &Value::Null), "{report}");
+    for (layer, why) in [("proc", "mounting /proc: made unavailable"), ("processes", "made unavailable")] {
+        let (exit, report) = examined(&rig, &[(WITHOUT, layer)]);
+        assert_eq!((exit, &report["confined"]), (Some(0), &json!(true)), "{report}");
+        assert_eq!((&report["trial"]["apart"], &report["trial"]["not_apart"]), (&json!(false), &json!(why)), "{report}");
+        let text = doctor(&rig, &[], &[(WITHOUT, layer)]);
+        assert!(text.well().contains(&format!("a pod finds itself alone in /proc: {why}")), "{text:#?}");
+    }
+    nothing_left(&rig);
+}
+
+#[test]
 fn without_an_interpreter_nothing_is_tried_and_that_is_said() {
     let rig = Rig::new();
     let (exit, report) = examined(&rig, &[("HOB_PYTHON", "/bin/false")]);

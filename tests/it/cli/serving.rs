@@ -269,7 +269,7 @@ fn a_killed_server_is_survived_and_there_is_never_more_than_one() {
     for _ in 0..2 {
         let mut serving = Serving::start(&rig, &[]);
         rig.hob(&call).well();
-        assert_eq!(processes_of(&rig.home).len(), 2, "a keeper and a worker");
+        assert_eq!(processes_of(&rig.home).len(), 3, "a keeper, the first process of a namespace and a worker");
         let pid = serving.child.id().to_string();
         rig.hob(&["serve"]).refused(Code::AlreadyServing, &["a server is running", &pid]);
         serving.end(Signal::KILL, 10);

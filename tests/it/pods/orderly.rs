@@ -8,7 +8,7 @@ use std::{
 use hob::model::{Call, Code, status::ZygoteState};
 use serde_json::{Value, json};
 
-use crate::support::{Rig, call, within};
+use crate::support::{Rig, call, inner_number, within};
 
 /// Tells its end in a file: by `atexit`, by a log that is kept back until its shutdown, by a thread and an executor that still work.
 const BUFFERED: &str = r#"
@@ -155,7 +155,7 @@ async fn an_end_that_hangs_is_over_in_its_time_and_harms_nobody() {
         let place = rig.open().join(name);
         let first = rig.host.call(call(&recipe, json!(place))).await.unwrap().output.into_value();
         assert!(place.exists(), "{name}: it hangs at its end");
-        let gone = || rig.host.pods().iter().all(|pod| pod.pid.map(|pid| json!(pid)) != Some(first.clone()));
+        let gone = || rig.host.pods().iter().all(|pod| pod.pid.and_then(inner_number).map(|pid| json!(pid)) != Some(first.clone()));
         within(20, &format!("{name}: the pod is gone"), gone).await;
         assert_ne!(rig.host.call(call(&recipe, json!(place))).await.unwrap().output.into_value(), first, "{name}");
     }

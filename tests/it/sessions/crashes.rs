@@ -44,7 +44,7 @@ class Subject:
         self.at, self.sum, self.began = data["at"], data["sum"], data["began"]
 "#;
 
-fn kill(pid: u64) {
+fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
@@ -56,8 +56,8 @@ async fn a_pod_that_is_killed_between_two_calls_costs_what_came_after_its_checkp
     add(&rig.host, &counter, "a").await;
     rig.host.checkpoint_session(&word(&counter), "a").await.unwrap();
     add(&rig.host, &counter, "a").await;
-    let pid = run(&rig.host, &counter, "a", json!({ "do": "who" })).await.unwrap()["pid"].as_u64().unwrap();
-    kill(pid);
+    run(&rig.host, &counter, "a", json!({ "do": "who" })).await.unwrap();
+    kill(rig.host.pods()[0].pid.unwrap());
     within(10, "its pod is gone", || rig.host.pods().is_empty()).await;
     let (output, told) = told(&rig.host, in_session(&counter, "a", json!({}))).await;
     assert_eq!(output.unwrap()["count"], 2, "one call of those since is gone");

@@ -73,7 +73,7 @@ async fn a_killed_host_leaves_no_process_and_the_next_one_no_file() {
     let bystander = rig.python("bystander", "import os\nclass Subject:\n    def run(self, input):\n        return os.getpid()\n", false);
     let pid = rig.run(&bystander, json!(0)).await.unwrap().output.into_value();
     let theirs = processes_below(folder);
-    assert!(theirs.contains(&(pid.as_u64().unwrap() as u32)) && theirs.len() == 2, "a keeper and a pod: {theirs:?}");
+    assert!(theirs.contains(&(pid.as_u64().unwrap() as u32)) && theirs.len() == 3, "a keeper, the first process and a pod: {theirs:?}");
     let files = files_below(&folder.join("home"));
 
     let (rounds, mut with_pods) = (soak_rounds(15), 0);

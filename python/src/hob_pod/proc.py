@@ -1,0 +1,62 @@
+"""A /proc of a pod's own: of processes the pod itself and what it started, of the machine what its plan lets it read.
+
+Apart from `root`, which mounts what the machine has: this one belongs to a process namespace, so that it is mounted by
+the first process of one. Who may be seen there the kernel asks Landlock at each look: whoever may be traced, which are the
+processes of one's own domain and of those made within it. So the pods of one zygote, which share a namespace, do not find
+each other. What is no process is there for everybody, root's files too, and is covered.
+"""
+
+import os
+
+from . import kernel, root
+
+
+def mount(place, plan, base):
+    """Mounts it on `place`. Raises OSError where there is none to be had. `base`: the root that has what covers."""
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("proc", place, "proc", flags, "hidepid=ptraceable" if plan["own_proc"] else None)
+    if not plan["own_proc"]:
+        return
+    try:
+        _cover(place, plan, base)
+    except OSError:
+        kernel.unmount(place)  # and what was there before is there again
+        raise
+
+
+def close(place, plan):
+    """From here on nothing is written there."""
+    # Drivers of GPUs name their threads there; what else may be written to is Landlock's to say.
+    if not plan["gpu"]:
+        kernel.set_mount(place, kernel.ATTR_RDONLY)
+
+
+def begin_at(place, number):
+    """The next process of this namespace has that number where the kernel lets one choose.
+
+    Programs take the number of a process for its name among all that share a folder: lock files, temporary files. Were each pod
+    the second process of its namespace, those of two pods would be the same file.
+    """
+    try:
+        with open(place + "/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(number - 1))
+    except OSError:
+        pass  # a kernel without CONFIG_CHECKPOINT_RESTORE
+
+
+def _cover(place, plan, base):
+    shown = kept(plan["paths"])
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if entry.name.isdigit() or entry.name in shown or entry.is_symlink():
+                continue
+            closed = root.CLOSED_FOLDER if entry.is_dir(follow_symlinks=False) else root.CLOSED
+            try:
+                kernel.mount(base + closed, entry.path, None, kernel.MS_BIND)
+            except FileNotFoundError:
+                pass  # it went meanwhile
+
+
+def kept(paths):
+    """Names at the top of /proc at or below which something may be read or written."""
+    return {path.split("/")[2] for kind in paths.values() for path in kind if path.startswith("/proc/")}
