@@ -377,6 +377,15 @@ impl Walk<'_> {
             return Ok(());
         }
         match kind.is_dir() {
+            // Nothing in there could be carried; and how deep it goes is nobody's to choose.
+            true if path.len() > BUNDLE_PATH_BYTES_MAX => {
+                let text = format!(
+                    "the folder `{}...` in {} cannot be packed: its path has more than {BUNDLE_PATH_BYTES_MAX} bytes",
+                    &path[..path.floor_char_boundary(BUNDLE_PATH_BYTES_MAX)],
+                    self.folder.display()
+                );
+                Err(Fault::new(Code::InvalidRecipe, text).hint("put it higher up or delete it, or name it in `.hobignore`"))
+            }
             true => self.below(&path, &spot, &ignored),
             false => {
                 self.uses(&spot);

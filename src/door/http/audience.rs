@@ -99,6 +99,7 @@ const OPERATOR_DETAIL: &[&str] = &[
     "folder",
     "group",
     "key",
+    "left_behind",
     "log",
     "mode",
     "network_refused",

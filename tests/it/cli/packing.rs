@@ -223,3 +223,22 @@ fn what_a_key_names_and_does_not_go_along_is_told_with_the_reason() {
     super::rig::run(command, b"").well();
     rig.hob(&["pack", "./red"]).refused(Code::InvalidRecipe, &["`lab-red-0.1.0.hob` (a bundle"]);
 }
+
+#[test]
+fn however_deep_a_folder_is_the_walk_through_it_ends_in_words() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("red");
+    recipe(&folder, WIDER);
+    // Deeper than a path that the system takes: from the inside, by its own folder.
+    let deep = "import os, sys\nos.chdir(sys.argv[1])\nfor _ in range(3000):\n    os.mkdir('a')\n    os.chdir('a')\n";
+    let gone = "import os, sys\nos.chdir(sys.argv[1])\ndepth = 0\nwhile os.path.exists('a'):\n    os.chdir('a')\n    depth += 1\nfor _ in range(depth):\n    os.chdir('..')\n    os.rmdir('a')\n";
+    let pod = folder.join("pod");
+    let python = |script: &str| assert_eq!(rig.python(&["-c", script, pod.to_str().unwrap()], b"").well(), "");
+    python(deep);
+    for words in [&["pack", "./red"][..], &["call", "./red", "run", "1"]] {
+        rig.hob(words).refused(Code::InvalidRecipe, &["the folder `pod/a/a/", "more than 255 bytes"]);
+    }
+    fs::write(folder.join(".hobignore"), "/pod/a/\n").unwrap();
+    rig.hob(&["pack", "./red"]).well();
+    python(gone);
+}
