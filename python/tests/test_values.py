@@ -51,6 +51,8 @@ class Tensor:
 
 endless = []
 endless.append(endless)
+moved = collections.OrderedDict(a=1, b=2)
+moved.move_to_end("a")
 NAMES = {
     **vars(collections),
     **vars(datetime),
@@ -59,6 +61,7 @@ NAMES = {
     "Path": pathlib.Path,
     "UUID": uuid.UUID,
     "Point": collections.namedtuple("Point", "x y"),
+    "moved": moved,
     **{name: globals()[name] for name in ("Box", "Label", "Plain", "Rank", "Tensor", "endless", "hob_pod")},
 }
 #: What the rows of packages need. A row whose package is not there is left out, and counted.
@@ -215,6 +218,29 @@ class Misbehaviour(unittest.TestCase):
                 self.assertIn(words, caught.exception.problem)
         finally:
             values.VALUES_MAX = before
+
+    def test_mappings_and_collections_without_end_are_given_up_by_count(self):
+        class Endless(collections.abc.Mapping):
+            count = 0
+
+            def __iter__(self):
+                while True:
+                    self.count += 1
+                    yield f"{self.count:09}"
+
+            def __getitem__(self, key):
+                return {}
+
+            def __len__(self):
+                return 3
+
+        endless = Endless()
+        with self.assertRaisesRegex(values.NotJson, "more than 16777216 bytes"):
+            wire.dump(endless)
+        self.assertLessEqual(endless.count, 2 * values.VALUES_MAX // 14 + 1)  # `"000000001":{},` are so many bytes
+        with self.assertRaisesRegex(values.NotJson, "more than 16777216 bytes"):
+            wire.dump({"a": range(10**18)})
+        wire.dump({str(n): n for n in range(100_000)})
 
     def test_what_the_authors_code_raises_comes_out(self):
         class Broken:

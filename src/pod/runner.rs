@@ -50,6 +50,7 @@ const FILES: &[(&str, &str)] = &[
     ("serving.py", include_str!("../../python/src/hob_pod/serving.py")),
     ("sessions.py", include_str!("../../python/src/hob_pod/sessions.py")),
     ("stuck.py", include_str!("../../python/src/hob_pod/stuck.py")),
+    ("tables.py", include_str!("../../python/src/hob_pod/tables.py")),
     ("tracebacks.py", include_str!("../../python/src/hob_pod/tracebacks.py")),
     ("values.py", include_str!("../../python/src/hob_pod/values.py")),
     ("walls.py", include_str!("../../python/src/hob_pod/walls.py")),

@@ -7,6 +7,7 @@ the environment, files, thread-locals, random generators, locale, filters of war
 
 import _signal
 import _thread
+import io
 import os
 import sys
 from contextvars import ContextVar, copy_context
@@ -72,6 +73,15 @@ def _run(work, function, arguments, options=None):
         _owners.pop(me, None)
 
 
+def _opened(stream):
+    """A standard stream that is not closed: closing one does not close its descriptor."""
+    if not stream.closed:
+        return stream
+    number = 1 if stream is sys.stdout else 2
+    buffered = open(number, "wb", closefd=False)
+    return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
+
+
 class Ground:
     """What every work finds: the context and the state of the process as `load` left them."""
 
@@ -86,11 +96,11 @@ class Ground:
         """What `function` gives, which is called before any work: what it binds in its context is there for all."""
         return self.context.run(function, *arguments)
 
-    def task(self, loop, awaitable):
-        """A task of its outcome. What it binds is there for all where Python can do so (3.11)."""
+    def task(self, loop, awaitable, box):
+        """A task of its outcome, which comes into `box`. What it binds is there for all where Python can do so (3.11)."""
         if sys.version_info >= (3, 11):
-            return loop.create_task(guard.outcome(awaitable), context=self.context)
-        return self.context.run(loop.create_task, guard.outcome(awaitable))
+            return loop.create_task(guard.outcome(awaitable, box), context=self.context)
+        return self.context.run(loop.create_task, guard.outcome(awaitable, box))
 
     def loaded(self, restores):
         """The author's `load` is over. `restores`: works come one at a time, each of another caller."""
@@ -103,6 +113,7 @@ class Ground:
         self.depth = sys.getrecursionlimit()
         if restores:
             self._streams = sys.stdout, sys.stderr
+            self._are_ours = all(guard.is_a(stream, io.TextIOWrapper) for stream in self._streams)
             self._alarm = _signal.getsignal(_signal.SIGALRM)
             self._ticks = _signal.getitimer(_signal.ITIMER_REAL)[1] > 0 or _signal.getitimer(_signal.ITIMER_REAL)[0] > 0
             try:
@@ -146,10 +157,13 @@ class Ground:
                 if self._alarm is not None:
                     gate.set_handler(_signal.SIGALRM, self._alarm)
                     gate.alarm_set = False
-        if sys.stdout is not self._streams[0]:
-            sys.stdout = self._streams[0]
-        if sys.stderr is not self._streams[1]:
-            sys.stderr = self._streams[1]
+        out, err = self._streams
+        if sys.stdout is not out:
+            sys.stdout = out
+        if sys.stderr is not err:
+            sys.stderr = err
+        if self._are_ours and (out.closed or err.closed):
+            self._streams = sys.stdout, sys.stderr = _opened(out), _opened(err)
         folder = self._folder
         if folder is not None:
             try:

@@ -168,23 +168,27 @@ def together(function, *arguments):
         watch.end()
 
 
-async def outcome(awaitable):
-    """(what it gives, None), or (None, what it raised): asyncio asks what a task raises for its class, and is not asked to come back."""
+async def outcome(awaitable, box):
+    """Puts (what it gives, None), or (None, what it raised) in the list `box`.
+
+    It raises nothing: asyncio asks what a task raises for its class, and is not asked to come back. And it returns nothing: frames of
+    asyncio hold the task, and the error that it would hold may hold them.
+    """
     try:
-        return await awaitable, None
+        box.append((await awaitable, None))
     except BaseException as error:
-        return None, error
+        box.append((None, error))
 
 
-def given(outcome):
-    """What an `outcome` was. Raises what it was."""
-    value, error = outcome
+def given(box):
+    """What an `outcome` was, which is not in its box any more. Raises what it was."""
+    value, error = box.pop()
     if error is None:
         return value
     try:
         raise error
     finally:
-        outcome = error = None  # it holds this frame: what it came with would stay until the collector finds both
+        error = None  # it holds this frame: what it came with would stay until the collector finds both
 
 
 class _Watch:

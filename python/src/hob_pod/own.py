@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 
-_close, _closerange, _dup2, _write = os.close, os.closerange, os.dup2, os.write
+_close, _closerange, _dup2, _write, _stat = os.close, os.closerange, os.dup2, os.write, os.fstat
 _own = set()
 
 #: Where the runner tells of itself: standard error, also where the author closed that, or opened something in its place.
@@ -32,7 +32,7 @@ def keep_stderr(descriptor):
 
 def _identify(descriptor):
     try:
-        found = os.fstat(descriptor)
+        found = _stat(descriptor)
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -53,10 +53,10 @@ class Places:
         loop = self._event_loop()
         done = _thread.allocate_lock()
         done.acquire()
-        result = []
+        box, result = [], []
 
         def start():  # in the context of the work
-            task = loop.create_task(guard.outcome(awaitable))
+            task = loop.create_task(guard.outcome(awaitable, box))
             task.add_done_callback(finished)
             work.task = (loop, task)
             if work.cancelled:
@@ -69,7 +69,8 @@ class Places:
 
         loop.call_soon_threadsafe(start)
         done.acquire()
-        return guard.given(result.pop().result())
+        result[0].result()  # it was cancelled before its first step, if it raises anything
+        return guard.given(box)
 
     def wait_for_all(self, awaitable):
         """Called by the main thread at the pod's end: that is run on the loop."""

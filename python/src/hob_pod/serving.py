@@ -75,7 +75,8 @@ class Server:
         result = self.ground.settle(function, *arguments)
         if hasattr(result, "__await__"):
             loop = self.event_loop()
-            self._complete(loop, self.ground.task(loop, result))
+            box = []
+            self._complete(loop, self.ground.task(loop, result, box), box)
 
     def serve(self, at_rest):
         """Answers asks until the host goes or drains. `at_rest()` is called before each read."""
@@ -400,12 +401,14 @@ class Server:
         if self.places is not None:
             return self.places.wait_for(work, awaitable)
         loop = self.event_loop()
-        work.task = loop, loop.create_task(guard.outcome(awaitable))
+        box = []
+        task = loop.create_task(guard.outcome(awaitable, box))
+        work.task = loop, task
         if work.cancelled:
-            work.task[1].cancel()
-        return self._complete(*work.task)
+            task.cancel()
+        return self._complete(loop, task, box)
 
-    def _complete(self, loop, task):
+    def _complete(self, loop, task, box):
         """What the task of an outcome was. An exit of another task, one in the background, is not its own."""
         try:
             while not task.done():
@@ -415,15 +418,14 @@ class Server:
                     if loop.is_closed():
                         raise
                     tracebacks.say("a task in the background exited", error)
-            return guard.given(task.result())
+            task.result()  # it was cancelled before its first step, if it raises anything
+            return guard.given(box)
         except BaseException:
             # Of a handler of a signal, say, in the midst of the loop. What is left of this work is not for the next one's time.
             if not task.done() and not loop.is_closed():
                 task.cancel()
                 loop.run_until_complete(task)
             raise
-        finally:
-            task = None  # whose outcome holds this frame
 
     def end_tasks(self):
         """The pod ends: what is left in the loop is cancelled and run to its end, as `asyncio.run` does it."""

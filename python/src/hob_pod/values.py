@@ -10,14 +10,14 @@ itself is taken, whatever methods they override.
 """
 
 import re
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, MappingView, Sequence, Set
 
-from . import guard
+from . import guard, tables
 
 #: Deepest nesting of a frame. The host's parser refuses 128, and a frame that it refuses ends the pod.
 DEPTH_MAX = 127
-#: Most values in one document: the shortest takes 2 bytes of a frame, which has 16 MB.
+#: Most values in one document: the shortest takes 2 bytes of a frame, which has 16 MB. A key counts as so many as take its room.
 VALUES_MAX = 8 << 20
 #: Types whose way is remembered. An author may make types without end.
 _TYPES_MAX = 1_024
@@ -30,8 +30,6 @@ _NEVER_LONG = _SCALARS - {int}
 
 _BLOB = "bytes travel beside the JSON: return `hob_pod.Result(value, {name: hob_pod.Blob(data)})`"
 _FINITE = "write None, or a text such as \"nan\", where there is no number"
-_INDEX_TABLE = "`.reset_index()` makes it a column, `.reset_index(drop=True)` leaves it out"
-_INDEX_SERIES = "`.to_dict()` keeps it as keys, `.tolist()` leaves it out"
 #: Nanoseconds of numpy's units of time.
 _UNITS = {
     "W": 604_800_000_000_000,
@@ -129,6 +127,10 @@ class _Conversion:
         steps = [str(step).replace("~", "~0").replace("/", "~1")[:_SHOWN_CHARS_MAX] for step in self._path]
         return NotJson("/" + "/".join(steps), problem, hint)
 
+    def named(self, value):
+        """The kind of `value`, for a message."""
+        return _article(_name(type(value)))
+
     def refused(self, value, hint):
         """The same, of a value whose kind is not carried."""
         return self.wrong(f"{_article(_name(type(value)))}, which JSON does not have,", hint)
@@ -139,7 +141,13 @@ class _Conversion:
     def _take(self, count):
         self._room -= count
         if self._room < 0:
-            raise self.wrong(f"more than {VALUES_MAX} values", "give it in chunks (`streaming = true`), or as a blob")
+            raise self.wrong(f"more than {2 * VALUES_MAX} bytes", "give it in chunks (`streaming = true`), or as a blob")
+
+    def sized(self, items):
+        """As `items`, of a collection that knows its size."""
+        if len(items) > self._room:
+            self._take(len(items))
+        return self.items(items)
 
     # --- containers
 
@@ -164,8 +172,8 @@ class _Conversion:
         """The dict of what an iteration over (key, value) gives."""
         found, path = {}, self._path
         for key, item in pairs:
-            self._take(1)
             text = key if type(key) is str else self._key(key)
+            self._take(3 + len(text) // 2)
             if text in found:
                 raise self.wrong(f"two keys that are both {_shown(text)} as text", "use keys that differ as text")
             path.append(text)
@@ -280,6 +288,14 @@ def _tuple(conversion, value):
     return conversion.items(value if type(value) is tuple else tuple.__iter__(value))
 
 
+def _ordered(conversion, value):
+    return conversion.entries(OrderedDict.items(value))  # whose order is another than a dict's
+
+
+def _sized(conversion, value):
+    return conversion.sized(value)
+
+
 def _iterated(conversion, value):
     return conversion.items(iter(value))
 
@@ -362,31 +378,6 @@ def _dataclass(conversion, value):
     return conversion.fields(value, [field.name for field in fields if field._field_type.name == "_FIELD"])
 
 
-def _series(conversion, value):
-    _check_index(conversion, value, _INDEX_SERIES)
-    return conversion.of(value.tolist())
-
-
-def _frame(conversion, value):
-    _check_index(conversion, value, _INDEX_TABLE)
-    if not value.columns.is_unique:
-        raise conversion.wrong(f"{_article(_name(type(value)))} with two columns of one name", "give each column a name of its own")
-    return conversion.of(value.to_dict("records"))
-
-
-def _check_index(conversion, value, hint):
-    index = value.index
-    if index.name is not None or getattr(index.dtype, "kind", None) not in ("i", "u"):
-        raise conversion.wrong(f"{_article(_name(type(value)))} whose index is not just the numbers of its rows", hint)
-
-
-def _arrow(conversion, value):
-    names = getattr(value, "column_names", ())
-    if len(set(names)) != len(names):
-        raise conversion.wrong(f"{_article(_name(type(value)))} with two columns of one name", "give each column a name of its own")
-    return conversion.of(value.to_pylist())
-
-
 def _refusal(hint):
     def way(conversion, value):
         raise conversion.refused(value, hint)
@@ -426,7 +417,9 @@ def _way_of(kind):
         return _missing
     if is_a("enum", "Enum") and not {str, int, float} & set(mro):
         return _enum
-    for base, way in ((str, _text), (int, _int), (float, _float), (dict, _dict), (list, _list), (tuple, _tuple)):
+    for base, way in (
+        (str, _text), (int, _int), (float, _float), (OrderedDict, _ordered), (dict, _dict), (list, _list), (tuple, _tuple),
+    ):  # fmt: skip
         if base in mro:
             return way
     if is_a("datetime", "datetime", "date", "time"):
@@ -443,7 +436,9 @@ def _way_of(kind):
         return _bytes
     if {set, frozenset} & set(mro):
         return _set
-    if range in mro or deque in mro:
+    if kind is range or kind is deque:
+        return _sized
+    if deque in mro:
         return _iterated
     if BaseException in mro:
         return _raised
@@ -473,18 +468,18 @@ def _way_of_data(kind, package):
     """How tables, arrays and other collections are converted."""
     if "pandas" in package:
         if _has(kind, "to_dict", "itertuples"):
-            return _frame
+            return tables.frame
         if _has(kind, "tolist", "to_dict"):
-            return _series
+            return tables.series
     if "polars" in package:
         for method in ("to_dicts", "to_list"):
             if _has(kind, method):
-                return _by(method)
+                return tables.polars(method)
     if "pyarrow" in package:
         if _has(kind, "to_pylist"):
-            return _arrow
+            return tables.arrow
         if _has(kind, "as_py"):
-            return _by("as_py")
+            return tables.arrow_scalar
     if _has(kind, "tolist"):
         return _array if "numpy" in package else _by("tolist")
     if _has(kind, "__await__") or kind.__name__ == "async_generator":
