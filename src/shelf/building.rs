@@ -30,6 +30,7 @@ use super::{
     requirements::Lock,
     staging::Staging,
     tree::{Tree, make_read_only, take_write},
+    unbuilt,
     uv::Uv,
 };
 
@@ -265,9 +266,8 @@ impl Build<'_> {
             return Err(Fault { blame: Blame::Recipe, ..fault });
         }
         let found = format!("Python {}, {}", self.python.version, self.python.platform);
-        Err(Fault::new(Code::EnvironmentFailed, format!("{name} could not build the environment for {found} ({end}):\n{said}"))
-            .hint("if the package index was not reached: see proxy and certificate variables, or `[environments] index_url` in hob.toml")
-            .with("stderr", ran.tail))
+        let fault = Fault::new(Code::EnvironmentFailed, format!("{name} could not build the environment for {found} ({end}):\n{said}"));
+        Err(unbuilt::explained(fault, &said).with("stderr", ran.tail))
     }
 }
 

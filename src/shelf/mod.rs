@@ -40,6 +40,7 @@ pub mod store;
 pub mod transport;
 mod tree;
 pub mod tuf;
+mod unbuilt;
 pub mod unpack;
 pub mod uv;
 

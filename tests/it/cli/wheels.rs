@@ -380,3 +380,27 @@ fn find(folder: &Path, name: &str) -> PathBuf {
     }
     panic!("no {name} in {}", folder.display())
 }
+
+#[test]
+fn a_package_that_cannot_be_had_is_the_recipes_fault_and_says_what_to_do() {
+    let scene = Scene::new();
+    let source = scene.package("sourceonly", "source", &json!({ "setup.py": scene.marking("setup") }), &[]);
+    scene.package("other", "wheel", &json!({ "other.py": "" }), &[]);
+    let unknown = format!("nosuchpackage==1.0 --hash=sha256:{}\n", "0".repeat(64));
+    let newer = format!("other==2.0 --hash=sha256:{}\n", "0".repeat(64));
+    let changed = format!("other==1.0 --hash=sha256:{}\n", "0".repeat(64));
+    for (name, lock, says) in [
+        ("lab/source", &source, "installed from wheels alone"),
+        ("lab/unknown", &unknown, "no package of that name"),
+        ("lab/newer", &newer, "does not have that version"),
+        ("lab/changed", &changed, "other bytes than the lock was made from"),
+    ] {
+        let folder = scene.recipe(name, "0.1.0", ECHO, lock);
+        let ran = scene.rig.hob(&["call", folder.to_str().unwrap(), "run", "{}", "--json"]);
+        let told = ran.json();
+        let fault = &told["fault"];
+        assert_eq!((fault["code"].as_str(), fault["blame"].as_str()), (Some("environment_failed"), Some("recipe")), "{ran:#?}");
+        assert!(fault["hint"].as_str().unwrap().contains(says), "{name}: {ran:#?}");
+    }
+    scene.assert_unmarked();
+}

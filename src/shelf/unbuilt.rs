@@ -1,0 +1,94 @@
+//! Why `uv` could not install a lock, told by what it printed: whose fault it is, and what to do.
+//!
+//! Apart from building: these are another program's words, of the version that Hob fetches. What none of them fits is told as it came.
+
+use crate::model::{Blame, Fault};
+
+/// What `uv` says, whose fault that is, and the next step. The first that fits counts.
+const WORDS: [(&str, Blame, &str); 7] = [
+    (
+        "Hash mismatch",
+        Blame::Recipe,
+        "the index has other bytes than the lock was made from: tell the recipe's publisher, and who runs the index if it is your own",
+    ),
+    ("has no usable wheels", Blame::Recipe, NO_WHEEL),
+    (
+        "has no wheels with a matching",
+        Blame::Recipe,
+        "its wheels are for other machines or Pythons than this one: a recipe says which Pythons it takes by `python` in `[pod]`, and which packages are for which machines by markers in its lock",
+    ),
+    (
+        "was not found in the package registry",
+        Blame::Recipe,
+        "the package index has no package of that name: correct the lock, or name the index that has it as `[environments] index_url` in hob.toml",
+    ),
+    (
+        "there is no version of",
+        Blame::Recipe,
+        "the package index does not have that version: correct the lock, or name the index that has it as `[environments] index_url` in hob.toml",
+    ),
+    (
+        "No solution found when resolving",
+        Blame::Recipe,
+        "the lock contradicts itself: make it anew with `uv pip compile --universal --generate-hashes --only-binary :all:`",
+    ),
+    ("Failed to fetch", Blame::Machine, UNREACHED),
+];
+
+const NO_WHEEL: &str = "packages are installed from wheels alone, since making one runs the package's own code: lock a version that has a wheel, or let the operator's index (`[environments] index_url` in hob.toml) have one that was made by `uv build` or `pip wheel`";
+
+const UNREACHED: &str =
+    "if the package index was not reached: see proxy and certificate variables, or `[environments] index_url` in hob.toml";
+
+/// Says of a fault about a failed install whose it is, and the next step.
+pub fn explained(fault: Fault, said: &str) -> Fault {
+    match WORDS.iter().find(|(words, ..)| said.contains(words)) {
+        Some((_, blame, next)) => fault.blame(*blame).hint(*next),
+        None => fault.hint(UNREACHED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Code;
+
+    /// As uv 0.13 prints it.
+    #[test]
+    fn what_uv_says_has_its_own_next_step_and_the_right_one_to_blame() {
+        for (said, blame, next) in [
+            (
+                "cause: Because docopt==0.6.2 has no usable wheels and you require docopt==0.6.2, we can conclude",
+                Blame::Recipe,
+                "wheels alone",
+            ),
+            (
+                "cause: Because pywin32==308 has no wheels with a matching platform tag (e.g., `manylinux_2_36_x86_64`)",
+                Blame::Recipe,
+                "other machines",
+            ),
+            (
+                "cause: Because tensorflow==2.0.0 has no wheels with a matching Python ABI tag (e.g., `cp311`)",
+                Blame::Recipe,
+                "`python` in `[pod]`",
+            ),
+            (
+                "cause: Because nosuch was not found in the package registry and you require nosuch==1.0",
+                Blame::Recipe,
+                "no package of that name",
+            ),
+            ("cause: Because there is no version of six==99.0 and you require six==99.0", Blame::Recipe, "that version"),
+            ("error: Failed to download `six==1.17.0`\n  cause: Hash mismatch for `six==1.17.0`", Blame::Recipe, "other bytes"),
+            ("error: No solution found when resolving dependencies\n  cause: something else", Blame::Recipe, "contradicts itself"),
+            (
+                "error: Request failed after 3 retries\n  cause: Failed to fetch: http://127.0.0.1:9/simple/six/",
+                Blame::Machine,
+                "not reached",
+            ),
+            ("error: a sentence of a later version", Blame::Machine, "not reached"),
+        ] {
+            let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), said);
+            assert!(fault.blame == blame && fault.hint.as_ref().is_some_and(|hint| hint.contains(next)), "{said}: {fault:?}");
+        }
+    }
+}
