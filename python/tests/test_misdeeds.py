@@ -151,7 +151,7 @@ MISDEEDS = [
     ("collects_and_raises", "run", "def c(*_):\n    raise Boom\ngc.callbacks.append(c)\ngc.collect()\ngc.callbacks.remove(c)", "output"),
     ("raises_in_del", "run", "Last()\nresult = 1", "output"),
     ("revives", "run", "Revived()\nresult = len(Revived.kept)", "output"),
-    ("hooks_exceptions", "run", "sys.excepthook = sys.unraisablehook = threading.excepthook = None\nLast()", "output"),
+    ("breaks_the_hooks", "run", "sys.excepthook = sys.unraisablehook = threading.excepthook = None\nLast()", "output"),
     ("audits_and_raises_once", "run",
      "globals()['once'] = [1]\ndef a(*_):\n"
      "    if once.pop() if once else 0: raise Boom\nsys.addaudithook(a)\nopen('/dev/null').close()", "recipe_failed"),  # fmt: skip
