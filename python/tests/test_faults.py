@@ -60,6 +60,67 @@ class Table(unittest.TestCase):
         for error in (RuntimeError("CUDA error: device-side assert triggered"), OSError(errno.EIO, "x"), ValueError("memory")):
             self.assertEqual(self.of(error)["code"], "recipe_failed")
 
+    def test_what_the_sandbox_did_is_named_through_what_libraries_make_of_it(self):
+        lookup = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        denied = PermissionError(errno.EPERM, "Operation not permitted")
+
+        def reasoned(reason):
+            error = named("URLError", OSError)("urlopen error")
+            error.reason = reason
+            return error
+
+        def handled(outer, inner):
+            outer.__context__ = inner
+            return outer
+
+        retried = reasoned(lookup)
+        for error in (
+            lookup,
+            reasoned(lookup),
+            reasoned(denied),
+            named("ConnectionError", OSError)(named("MaxRetryError")(retried)),  # as requests has it of urllib3
+            named("ConnectionError", OSError)(retried),
+            caused(named("ConnectError")("[Errno -3] x"), caused(named("ConnectError")("x"), lookup)),  # httpx of httpcore
+            caused(OSError("could not reach the hub"), reasoned(lookup)),
+            handled(OSError("could not reach the hub"), reasoned(lookup)),
+        ):
+            with self.subTest(repr(error)), unittest.mock.patch.object(faults, "confined", True):
+                fault = self.of(error)
+                reached = "network was looked up" if error is lookup or "looked up" in fault["message"] else "Operation not permitted"
+                self.assertEqual(fault["code"], "sandbox_denied", fault)
+                self.assertIn(reached, fault["message"])
+                self.assertIn("network = [", fault["hint"])
+                with unittest.mock.patch.object(faults, "way_out", True):
+                    self.assertIn("HTTPS_PROXY", self.of(error)["hint"])
+            self.assertEqual(self.of(error)["code"], "recipe_failed", "nothing confines it")
+        # What was met and dealt with, and what has nothing to do with it.
+        for error in (
+            handled(ValueError("x"), lookup),
+            caused(OSError("x"), ValueError("y")),
+            ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
+        ):
+            with self.subTest(repr(error)), unittest.mock.patch.object(faults, "confined", True):
+                self.assertEqual(self.of(error)["code"], "recipe_failed")
+        # Errors may lead back to each other, and be many.
+        ring = reasoned(None)
+        ring.reason = OSError(ring)
+        many = OSError("0")
+        for _ in range(50):
+            many = OSError(many)
+        for error in (ring, many):
+            with unittest.mock.patch.object(faults, "confined", True):
+                self.assertEqual(self.of(error)["code"], "recipe_failed")
+
+    def test_a_file_of_the_machine_that_no_pod_sees_is_told_how_it_is_seen(self):
+        with unittest.mock.patch.object(faults, "confined", True):
+            for path in ("/home/me/books.csv", "/data/x", b"/mnt/y"):
+                fault = self.of(caused(RuntimeError("x"), FileNotFoundError(2, "No such file or directory", path)))
+                self.assertEqual(fault["code"], "recipe_failed")
+                self.assertIn("read = [", fault["hint"])
+            for path in ("books.csv", "/recipe/data/x", "/tmp/x", "/usr/share/x", "/proc/1/x", "/scratch/a"):
+                self.assertNotIn("hint", self.of(FileNotFoundError(2, "No such file or directory", path)))
+        self.assertNotIn("hint", self.of(FileNotFoundError(2, "No such file or directory", "/data/x")))
+
     def test_models_that_are_missing_are_named(self):
         for error, model in (
             (FileNotFoundError(2, "No such file", "/models/net"), "net"),

@@ -35,8 +35,8 @@ DETAIL_BYTES_MAX = 128 << 10
 #: Lines of what was printed that the fault of an exit has.
 LINES_MAX = 20
 
-#: How far down `raise ... from` is looked.
-CAUSES_MAX = 5
+#: How far down `raise ... from` is looked, and how many errors of any kind behind one are.
+CAUSES_MAX, BEHIND_MAX = 5, 16
 
 #: Packages that are not called what they are imported as, as far as recipes are likely to meet them.
 _PACKAGES = {
@@ -63,7 +63,21 @@ _LOCK = (
 confined = False
 #: What it fails forbidden acts with.
 _DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
+#: Whether names on the network were granted, to which a proxy leads.
+way_out = False
 _ASK = "what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and `hob grant` gives it"
+_ASK_NETWORK = (
+    'a recipe that needs the network names each host in `[permissions]` of recipe.toml, as `network = ["example.org:443"]`, and `hob grant`'
+    " gives it; files that are only downloaded are named as `[[model]]`, and fetched before the pod starts"
+)
+_ASK_PROXY = (
+    "the hosts that were granted are reached through the proxy that HTTPS_PROXY and HTTP_PROXY name: a client has to use it, and no name of"
+    " the network is looked up in the sandbox"
+)
+_ASK_FILE = (
+    "a pod sees its own files and no others of the machine: what else a recipe reads it asks for in `[permissions]` of recipe.toml, as"
+    ' `read = ["/data/books"]`, and `hob grant` gives it'
+)
 _GPU_MEMORY = (
     "cuda out of memory",
     "cuda error: out of memory",
@@ -159,7 +173,50 @@ def _of(error, doing, models, folder, overdue, printed):
         if cause is None:
             break
         text = guard.text(cause)
-    return _fault("recipe_failed", f"{doing} raised {name}: {said}" if said else f"{doing} raised {name}", None, detail)
+    message = f"{doing} raised {name}: {said}" if said else f"{doing} raised {name}"
+    behind = _behind(error) if confined else ()
+    denied = _unreached(behind)
+    if denied is not None:
+        why, hint = denied
+        return _fault("sandbox_denied", f"{message}; behind it: {why}, which its sandbox does not allow", hint, detail)
+    unseen = any(_is_of_the_machine(inner, folder, models) for inner in behind)
+    return _fault("recipe_failed", message, _ASK_FILE if unseen else None, detail)
+
+
+def _behind(error):
+    """`error` and those behind it, the nearest first: what it was raised from, what libraries keep in `reason` or as an argument, and, of
+    those of the system, what was handled when they were raised."""
+    found = [error]
+    for outer in found:
+        inner = [tracebacks.cause(outer), guard.attribute(outer, "reason"), *guard.arguments(outer)[:2]]
+        if guard.is_a(outer, OSError):
+            inner.append(tracebacks.context(outer))
+        for one in inner:
+            if one is not None and guard.is_a(one, BaseException) and all(one is not known for known in found) and len(found) < BEHIND_MAX:
+                found.append(one)
+    return found
+
+
+def _unreached(behind):
+    """(what happened, the next step) where one of these errors is the sandbox's doing and says so neither by itself nor by its class."""
+    for inner in behind:
+        if guard.kind(inner) == "gaierror" and guard.is_a(inner, OSError):
+            return f"a name of the network was looked up ({guard.text(inner)})", _ASK_PROXY if way_out else _ASK_NETWORK
+        if _number(inner) == errno.EPERM and _filename_of(inner) is None:
+            return f"a connection or another act of the system was tried ({guard.text(inner)})", _ASK_PROXY if way_out else _ASK_NETWORK
+    return None
+
+
+def _is_of_the_machine(error, folder, models):
+    """Whether a file was missed that may well be there, for others than pods."""
+    missing = _filename_of(error) if guard.is_a(error, FileNotFoundError) else None
+    if type(missing) is bytes:
+        missing = os.fsdecode(missing)
+    if type(missing) is not str or not missing.startswith("/"):
+        return False
+    recipe = os.path.dirname(folder) if folder else None
+    own = [recipe, getattr(models, "folder", None), sys.prefix, sys.base_prefix, "/tmp", "/dev", "/proc", "/sys", "/scratch", "/usr"]
+    return not any(place and (missing == place or missing.startswith(place.rstrip(os.sep) + os.sep)) for place in own)
 
 
 def _said(error):

@@ -122,6 +122,11 @@ def attribute(value, key, default=None):
     return default if problem is not None else given
 
 
+def arguments(error):
+    """What `error` was made of: a tuple, whatever a subclass has under that name."""
+    return _arguments_of(error)
+
+
 def runs_nothing(value, method):
     """Whether asking `value` for its text runs nothing but the interpreter's own code."""
     if _is_plain(value):

@@ -39,6 +39,11 @@ def cause(error):
     return _FIELDS["__cause__"](error)
 
 
+def context(error):
+    """What was handled when `error` was raised, unless it was raised from something."""
+    return None if _FIELDS["__suppress_context__"](error) else _FIELDS["__context__"](error)
+
+
 def stack(error):
     """The traceback object of `error`."""
     return _FIELDS["__traceback__"](error)

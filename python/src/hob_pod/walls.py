@@ -71,7 +71,7 @@ class Walls:
             self._refuse(refused)
         from . import faults
 
-        faults.confined = not missing
+        faults.confined, faults.way_out = not missing, bool(self.plan["way_out"])
         said = {"type": "confined", "missing": missing}
         if self._listener is not None:
             said["way_out"] = self._listener.fileno()

@@ -293,3 +293,34 @@ fn a_text_with_a_mark_is_read_and_one_in_another_encoding_is_named() {
     rig.hob_reading(&call, &marked(b"{\"text\": \"a\"}")).well();
     rig.hob_reading(&call, &wide(b"{\"text\": \"a\"}")).refused(Code::InvalidJson, &["UTF-16"]);
 }
+
+#[test]
+fn a_download_in_a_pod_without_network_says_that_it_has_none() {
+    let rig = Rig::new();
+    let source = r#"
+import socket, urllib.request
+
+class Subject:
+    def run(self, input):
+        try:
+            urllib.request.urlopen("https://models.example.org/weights", timeout=5)
+        except OSError as error:
+            if input["how"] == "from":
+                raise RuntimeError("the weights are not in the cache") from error
+            if input["how"] == "context":
+                raise OSError("the weights are not in the cache")
+            raise
+"#;
+    let folder = rig.recipe("lab/downloads", source, ANY);
+    for how in ["plain", "from", "context"] {
+        let ran = rig.hob(&["call", folder.to_str().unwrap(), "run", &format!("{{\"how\": \"{how}\"}}")]);
+        ran.refused(Code::SandboxDenied, &["its sandbox does not allow", "network = ["]);
+    }
+    // So it is told of a `load`.
+    let loads = source.replace(
+        "    def run(self, input):",
+        "    def run(self, input):\n        pass\n\n    def load(self, models):\n        input = {\"how\": \"from\"}",
+    );
+    let folder = rig.recipe("lab/loads", &loads, ANY);
+    rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]).refused(Code::SandboxDenied, &["network = ["]);
+}
