@@ -152,6 +152,13 @@ async fn fill(host: &Arc<Inner>, parts: &Parts, key: Digest) {
     }
     let _one = host.caches.filling.lock().await;
     let name = &parts.recipe.manifest().name;
+    let (home, recipe) = (host.home.clone(), name.clone());
+    // Two hosts would start a pod each for the same files.
+    let _claimed = match blocking(move || pod_caches::claim(&home, &recipe, key)).await {
+        Ok(Some(held)) => held,
+        Ok(None) => return,
+        Err(why) => return tracing::warn!(recipe = %name, "what its libraries compiled is not kept: {why}"),
+    };
     let made = timeout(Duration::from_millis(POD_CACHE_FILL_MS), async {
         let trial = Arc::new(Entry::that_gives_its_cache(host, parts));
         zygotes::try_case(host, parts, &trial).await?;

@@ -26,7 +26,10 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
     for folder in [data, cache, state] {
         writers.check_with_above(folder)?;
     }
-    writers.check_with_above(&home.uv_cache())?;
+    // What lies in these runs: in pods, or as the host's own machine code.
+    for folder in [home.uv_cache(), home.pod_caches(), home.compile_cache()] {
+        writers.check_with_above(&folder)?;
+    }
     // That of `uv` too: what its umask would be is not Hob's to say.
     let of_uv = home.uv_cache();
     for folder in [cache, state, of_uv.as_path()] {

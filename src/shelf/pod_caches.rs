@@ -11,9 +11,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{durable, files, staging::Staging};
+use super::{
+    durable, files,
+    locks::{self, Held},
+    staging::Staging,
+};
 use crate::{
-    disk::make,
+    disk::{make, owner::Writers},
     model::{
         Blob, Code, Digest, Fault, Home, RecipeName,
         limits::{
@@ -56,7 +60,12 @@ const FILES: &str = "files";
 
 /// Looks for the cache of that recipe with that key. Blocking.
 pub fn find(home: &Home, recipe: &RecipeName, key: Digest) -> Found {
-    let folder = folder_of(home, recipe).join(key.hex());
+    let above = folder_of(home, recipe);
+    let folder = above.join(key.hex());
+    if let Err(why) = is_ours(home, &above, &folder) {
+        tracing::warn!(%recipe, "what its libraries compiled is not used, and not made anew: {why}");
+        return Found::Empty;
+    }
     match read(&folder) {
         Some(About { files: 0, why: Some(_), .. }) if age(&folder).is_none_or(|age| age > Duration::from_millis(POD_CACHE_RETRY_MS)) => {
             Found::Nothing
@@ -65,6 +74,28 @@ pub fn find(home: &Home, recipe: &RecipeName, key: Digest) -> Found {
         Some(_) => Found::Files(folder.join(FILES)),
         None => Found::Nothing,
     }
+}
+
+/// The right to fill that cache; none where another host has it, or has filled it meanwhile. Blocking.
+///
+/// Errors: `io`.
+pub fn claim(home: &Home, recipe: &RecipeName, key: Digest) -> Result<Option<Held>, Fault> {
+    let held = locks::try_acquire(&home.locks().join(format!("cache-{}.lock", key.short())))?;
+    Ok(held.filter(|_| find(home, recipe, key) == Found::Nothing))
+}
+
+/// Whether nobody else can have put there what pods would run.
+fn is_ours(home: &Home, above: &Path, folder: &Path) -> Result<(), String> {
+    for place in [above.parent().unwrap_or(above), above, folder] {
+        match fs::symlink_metadata(place) {
+            Ok(found) if !found.is_dir() => return Err(format!("{} is no folder", place.display())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(format!("{}: {error}", place.display())),
+        }
+        Writers::new(home.group()).check(place).map_err(|fault| fault.message)?;
+    }
+    Writers::new(home.group()).check_tree(folder).map_err(|fault| fault.message)
 }
 
 /// Keeps what a pod gave, in place of what was there; `content` has the bytes of the files, one after the other. Blocking.
@@ -251,5 +282,50 @@ mod tests {
         keep(&home, &recipe, key, &listed(&[("a", 1), ("a/b", 1)]), &blob(b"xy")).unwrap_err();
         assert_eq!(find(&home, &recipe, key), Found::Nothing);
         assert!(!root.path().join("cache/x").exists() && !root.path().join("x").exists());
+    }
+
+    #[test]
+    fn one_host_fills_a_cache_at_a_time_and_none_what_is_filled() {
+        let root = tempfile::tempdir().unwrap();
+        let (home, recipe, key) = (Home::at(root.path()), "a/b".parse().unwrap(), Digest::of(b"key"));
+        let first = claim(&home, &recipe, key).unwrap();
+        assert!(first.is_some() && claim(&home, &recipe, key).unwrap().is_none());
+        assert!(claim(&home, &recipe, Digest::of(b"other")).unwrap().is_some());
+        drop(first);
+        assert!(claim(&home, &recipe, key).unwrap().is_some());
+        keep(&home, &recipe, key, &[], &blob(b"")).unwrap();
+        assert!(claim(&home, &recipe, key).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_others_can_write_to_or_a_link_is_not_used_and_not_made_anew() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let root = tempfile::tempdir().unwrap();
+        let (home, recipe) = (Home::at(root.path()), "a/b".parse().unwrap());
+        let key = Digest::of(b"key");
+        let kept = || {
+            keep(&home, &recipe, key, &listed(&[("f", 3)]), &blob(b"abc")).unwrap();
+            let Found::Files(folder) = find(&home, &recipe, key) else { panic!("not found") };
+            folder
+        };
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let folder = kept();
+        for place in [folder.parent().unwrap(), &folder_of(&home, &recipe), folder_of(&home, &recipe).parent().unwrap()] {
+            mode(place, 0o777);
+            assert_eq!(find(&home, &recipe, key), Found::Empty, "{}", place.display());
+            mode(place, 0o700);
+        }
+        // A file of a folder that others can enter.
+        for place in [folder.parent().unwrap(), &folder] {
+            mode(place, 0o755);
+        }
+        mode(&folder.join("f"), 0o666);
+        assert_eq!(find(&home, &recipe, key), Found::Empty);
+        mode(&folder.join("f"), 0o600);
+        assert!(matches!(find(&home, &recipe, key), Found::Files(_)));
+        let (above, elsewhere) = (folder_of(&home, &recipe), root.path().join("elsewhere"));
+        fs::rename(&above, &elsewhere).unwrap();
+        symlink(&elsewhere, &above).unwrap();
+        assert_eq!(find(&home, &recipe, key), Found::Empty);
     }
 }
