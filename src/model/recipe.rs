@@ -132,8 +132,23 @@ pub struct ModelSpec {
 impl Manifest {
     /// Reads a manifest. `what` names the file in faults.
     ///
-    /// Errors: `invalid_manifest`, with `line` and `key` in `detail`.
+    /// On a thread of its own: how deep a stranger's schema leads is bounded, but not by the stack of whoever asks, which in an app's debug build is
+    /// all but full of it.
+    ///
+    /// Errors: `invalid_manifest`, with `line` and `key` in `detail`; `io` where no thread is to be had.
     pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("hob manifest".to_owned()).stack_size(limits::MANIFEST_STACK_BYTES);
+            match thread.spawn_scoped(scope, || Manifest::read(text, what)) {
+                Ok(reading) => {
+                    reading.join().unwrap_or_else(|_| Err(Fault::new(Code::Internal, format!("{what}: reading it ended early"))))
+                }
+                Err(error) => Err(Fault::io(format!("starting a thread to read {what}"), &error)),
+            }
+        })
+    }
+
+    fn read(text: &str, what: &str) -> Result<Manifest, Fault> {
         let document = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
             Fault::new(Code::InvalidManifest, format!("{what}:{line}: {}", not_toml(text, error.message(), error.span())))
@@ -527,5 +542,21 @@ output = { type = "object" }
             assert!(!is_inner_path(bad), "{bad:?}");
         }
         assert!(is_inner_path("pod/requirements.lock"));
+    }
+
+    #[test]
+    fn a_manifest_with_the_longest_chain_of_schemas_is_read_from_any_thread() {
+        let levels = limits::SCHEMA_CHAIN_MAX / 2 - 3;
+        let level = |at: usize| format!("l{at} = {{ allOf = [{{ \"$ref\" = \"#/$defs/l{}\" }}] }}\n", at + 1);
+        let defs: String = (0..levels).map(level).collect();
+        let operations = GOOD.find("[operations").unwrap();
+        let head = &GOOD[..operations];
+        let text = format!(
+            "{head}[operations.deep]\nsummary = \"s\"\noutput = {{}}\n[operations.deep.input]\n\"$ref\" = \"#/$defs/l0\"\n\
+             [operations.deep.input.\"$defs\"]\n{defs}l{levels} = {{ type = \"string\" }}\n"
+        );
+        let read = move || Manifest::parse(&text, "recipe.toml").map(|manifest| manifest.operations.len());
+        let read = std::thread::Builder::new().stack_size(256 << 10).spawn(read).unwrap().join().unwrap();
+        assert_eq!(read.unwrap(), 1);
     }
 }

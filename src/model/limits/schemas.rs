@@ -22,6 +22,10 @@ pub const SCHEMA_VIOLATION_BYTES_MAX: usize = 1 << 10;
 /// Schemas that may be at work inside each other at once: each takes a few hundred bytes of a thread's stack.
 pub const SCHEMA_CHAIN_MAX: usize = 1_024;
 
+/// The stack on which a manifest is read, with its schemas, in bytes: a few times what the longest of these chains takes in a build without
+/// optimisation. Only what is used of it is taken.
+pub const MANIFEST_STACK_BYTES: usize = 16 << 20;
+
 /// Parts of a schema that are looked at for one value of a document, to find where it says `integer`.
 pub const SCHEMA_PLACES_MAX: usize = 64;
 

@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN};
+use crate::model::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, MANIFEST_STACK_BYTES, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN};
 
 fn refused(schema: Value) -> String {
     match Schema::compile(schema) {
@@ -197,9 +197,10 @@ fn the_deepest_schema_that_is_taken_fits_a_thread() {
     let flat = levels(SCHEMA_CHAIN_MAX / 2 - 3, |next| json!({ "allOf": [next] }));
     let mut turning = levels(2, |next| json!({ "anyOf": [{ "type": "null" }, next] }));
     turning["$defs"]["l2"] = json!({ "type": "array", "items": { "$ref": "#" } });
+    let read = |schema| thread::Builder::new().stack_size(MANIFEST_STACK_BYTES).spawn(|| taken(schema)).unwrap().join().unwrap();
+    let schemas = [(read(flat), json!("ab")), (read(turning), deep)];
     let work = move || {
-        for (schema, document) in [(flat, json!("ab")), (turning, deep)] {
-            let schema = taken(schema);
+        for (schema, document) in schemas {
             let fault = schema.check(&Document::from(document.clone()), "it", Code::InvalidInput).unwrap_err();
             assert_eq!(fault.code, Code::InvalidInput);
             let listed = schema.validator.iter_errors(&document).count() + usize::from(schema.validator.validate(&document).is_err());
