@@ -266,7 +266,9 @@ impl Driver {
         };
         let fault = match fault.hint {
             Some(_) => fault,
-            None => fault.hint("the last lines of its output are in `detail.log`; the next call starts a new pod"),
+            None => {
+                fault.hint(format!("the next call starts a new pod; what this one printed last, its operator finds by `hob logs {name}`"))
+            }
         };
         self.with_tail(fault, 0)
     }
