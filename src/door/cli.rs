@@ -100,9 +100,19 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
             builder
         }
         // One thread runs the whole call: hopping between threads costs more than the work.
-        _ => Builder::new_current_thread(),
+        _ => {
+            let mut builder = Builder::new_current_thread();
+            // Its first thread for blocking work stays: with none, and none to be had, a runtime panics.
+            builder.thread_keep_alive(Duration::MAX);
+            builder
+        }
     };
-    builder.enable_all().build()
+    // Where there are no descriptors or threads to be had, that is an error, and not the runtime's panic.
+    drop((0..limits::RUNTIME_FILES / 2).map(|_| std::io::pipe()).collect::<std::io::Result<Vec<_>>>()?);
+    std::thread::Builder::new().spawn(|| ())?.join().unwrap_or_default();
+    let runtime = builder.enable_all().build()?;
+    drop(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
 }
 
 /// What variables say; glue is compiled by this very program, which the kernel still has when its file was replaced.

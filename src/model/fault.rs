@@ -324,8 +324,29 @@ impl Fault {
             return Fault::new(Code::DiskFull, format!("{what}: {error}"))
                 .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed");
         }
-        Fault::new(Code::Io, format!("{what}: {error}"))
+        let fault = Fault::new(Code::Io, format!("{what}: {error}"));
+        match exhausted(error) {
+            Some(next) => fault.hint(next),
+            None => fault,
+        }
     }
+}
+
+/// The next step where the machine, or what this process may have of it, has run out of something; none for any other error. By number, which is the
+/// same on every Linux that Hob runs on: few of these have a kind.
+pub fn exhausted(error: &std::io::Error) -> Option<&'static str> {
+    Some(match error.raw_os_error()? {
+        11 => {
+            "this user or this machine may have no more processes or threads: end some, or let the user have more (`ulimit -u`), and run it again"
+        }
+        12 => "this machine has no memory left for it: close programs that hold much, and run it again",
+        23 => "this machine has as many open files as it may have (`sysctl fs.file-max`): close programs that hold many, and run it again",
+        24 => "this process has as many open files as it may have: let it have more (`ulimit -n`), and run it again",
+        109 => {
+            "too many descriptors of this user are on their way between processes: let the user have more (`ulimit -n`), and run it again"
+        }
+        _ => return None,
+    })
 }
 
 /// A `detail` in a stranger's words, or how many bytes were dropped of one that is too long, or nested so deeply that a reader of the fault

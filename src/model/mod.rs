@@ -36,7 +36,7 @@ pub use address::Address;
 pub use blob::{Blob, OpenFile, Store};
 pub use call::{Admitted, Call, Event, Outcome, Priority};
 pub use document::Document;
-pub use fault::{Blame, Code, Fault};
+pub use fault::{Blame, Code, Fault, exhausted};
 pub use grant::{Grants, Permissions};
 pub use home::Home;
 pub use id::{Digest, RecipeName, RecipeRef};

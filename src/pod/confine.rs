@@ -505,7 +505,9 @@ pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
     if layer == RAN_OUT {
         // To let go of a layer would not help, and would be the wrong advice.
         return Fault::new(Code::Io, format!("a pod of `{name}` was not started, because this machine has run out of something: {why}"))
-            .hint("close programs that hold many files or much memory, or let the host have more (`ulimit -n`), and call again");
+            .hint(
+                "close programs that hold many files or much memory, or let the host have more (`ulimit -n`, `ulimit -u`), and call again",
+            );
     }
     let hint = format!(
         "`hob doctor` says what this machine can do; `hob grant {} --reduced` runs its pods with less, and shows that they are",

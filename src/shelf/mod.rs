@@ -47,6 +47,8 @@ pub mod uv;
 pub use aside::aside;
 
 pub use crate::disk::durable;
+use std::panic::AssertUnwindSafe;
+
 use crate::model::{
     Code, Fault,
     limits::{READ_HERE_BYTES_MAX, READS_AT_ONCE},
@@ -56,7 +58,11 @@ use crate::model::{
 ///
 /// The work goes on when the future is dropped: what it must not lose goes into it.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    match tokio::task::spawn_blocking(work).await {
+    // It panics where there is no thread and none is to be had.
+    let Ok(task) = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(work))) else {
+        return Err(Fault::io("starting a thread", &std::io::Error::from_raw_os_error(rustix::io::Errno::AGAIN.raw_os_error())));
+    };
+    match task.await {
         Ok(result) => result,
         Err(error) => Err(Fault::new(Code::Internal, format!("a background task ended early: {error}"))),
     }

@@ -13,7 +13,7 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use crate::model::{Code, Fault, limits};
+use crate::model::{Code, Fault, exhausted, limits};
 
 use super::process;
 
@@ -64,7 +64,7 @@ struct Answer {
 /// The first interpreter within `wanted`: `explicit` alone if given, else `python3` and `python3.14` down to
 /// `python3.9` on PATH.
 ///
-/// Errors: `python_missing`, which lists what was found and what was wanted.
+/// Errors: `python_missing`, which lists what was found and what was wanted; `io` where this machine has nothing left to ask one.
 pub async fn find(wanted: &VersionReq, explicit: Option<&Path>) -> Result<Python, Fault> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     find_in(wanted, explicit, &path).await
@@ -87,7 +87,8 @@ pub async fn find_in(wanted: &VersionReq, explicit: Option<&Path>, path: &OsStr)
                     seen.push(python.executable);
                 }
             }
-            Err(why) => found.push(format!("{} ({why})", candidate.display())),
+            Err(Unlike::Exhausted(fault)) => return Err(fault),
+            Err(Unlike::Other(why)) => found.push(format!("{} ({why})", candidate.display())),
         }
     }
     let place = match explicit {
@@ -116,10 +117,24 @@ fn candidates(path: &OsStr) -> Vec<PathBuf> {
     candidates
 }
 
-/// Asks one candidate what it is; the error is for people.
-async fn probe(candidate: &Path) -> Result<Python, String> {
+/// Why a candidate is none.
+enum Unlike {
+    /// Nobody knows: nothing was left to ask it.
+    Exhausted(Fault),
+    /// For people.
+    Other(String),
+}
+
+impl From<String> for Unlike {
+    fn from(why: String) -> Unlike {
+        Unlike::Other(why)
+    }
+}
+
+/// Asks one candidate what it is.
+async fn probe(candidate: &Path) -> Result<Python, Unlike> {
     if !candidate.is_absolute() {
-        return Err("not an absolute path".into());
+        return Err("not an absolute path".to_owned().into());
     }
     let mut command = Command::new(candidate);
     command.args(["-I", "-S", "-c", PROBE]).stdin(Stdio::null());
@@ -128,10 +143,13 @@ async fn probe(candidate: &Path) -> Result<Python, String> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PYTHON")) {
         command.env_remove(name);
     }
-    let ran = process::run(command, limits::PROBE_MS, |_| ()).await.map_err(|error| format!("cannot be run: {error}"))?;
+    let ran = process::run(command, limits::PROBE_MS, |_| ()).await.map_err(|error| match exhausted(&error) {
+        Some(_) => Unlike::Exhausted(Fault::io(format!("asking {} which Python it is", candidate.display()), &error)),
+        None => Unlike::Other(format!("cannot be run: {error}")),
+    })?;
     if !ran.succeeded() {
         let said = ran.tail.iter().find(|line| !line.is_empty()).map(|line| format!(": {line}")).unwrap_or_default();
-        return Err(format!("{}{said}", ran.end(limits::PROBE_MS)));
+        return Err(format!("{}{said}", ran.end(limits::PROBE_MS)).into());
     }
     let answer: Answer = serde_json::from_str(ran.stdout.trim()).map_err(|_| "does not answer as Python 3 does".to_owned())?;
     let (major, minor, patch, level, _) = answer.version;

@@ -38,6 +38,12 @@ impl Lock {
             let text = format!("{what} is {} bytes; at most {} are taken", bytes.len(), limits::LOCK_BYTES_MAX);
             return Err(Fault::new(Code::TooLarge, text));
         }
+        if bytes.starts_with(b"\xef\xbb\xbf") {
+            // Not read past, as in other texts: tools differ on whether it is part of the first name.
+            return Err(
+                Fault::new(Code::InvalidRecipe, format!("{what}:1: it begins with a byte order mark")).hint("save it as UTF-8 without BOM")
+            );
+        }
         let text = stand_in::text(bytes.to_vec()).map_err(|wrong| wrong.fault(Code::InvalidRecipe, what))?;
         let refuse = |line: usize, why: String| {
             Fault::new(Code::InvalidRecipe, format!("{what}:{line}: {why}"))

@@ -12,6 +12,7 @@ mod disk;
 mod doctoring;
 mod documented;
 mod dripping;
+mod exhausted;
 mod faults;
 mod floods;
 mod freezing;

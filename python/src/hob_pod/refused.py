@@ -3,7 +3,7 @@
 import errno
 
 #: The machine has the layer, and has run out of what it is made of.
-_RAN_OUT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETOOMANYREFS)
+_RAN_OUT = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETOOMANYREFS)
 
 
 class Refused(Exception):

@@ -53,7 +53,11 @@ class Walls:
     def fork(self, shown):
         """As `apart.fork`, with what it makes. Ends the process if that cannot be done."""
         try:
-            return apart.fork(self.plan, self._base, self._missing, shown)
+            try:
+                return apart.fork(self.plan, self._base, self._missing, shown)
+            except OSError as error:
+                must_be_lacking(error)
+                raise
         except Refused as refused:
             self._refuse(refused)
 

@@ -148,5 +148,8 @@ pub const SERVE_HURRIED_END_MS: u64 =
 /// From the first signal to the end of the process, in milliseconds, whatever still runs in it.
 pub const SERVE_END_MS: u64 = SERVE_DRAIN_MS + SERVE_HURRIED_END_MS;
 
+/// Descriptors that the runtime of a command takes when it is made, and a few more.
+pub const RUNTIME_FILES: usize = 8;
+
 /// How long work that blocks a thread may hold up the end of a command, in milliseconds.
 pub const RUNTIME_END_MS: u64 = 2_000;

@@ -275,7 +275,12 @@ fn a_text_with_a_mark_is_read_and_one_in_another_encoding_is_named() {
     ] {
         let text = fs::read(&file).unwrap();
         put(&file, &marked(&text));
-        rig.hob(&pack).well();
+        let ran = rig.hob(&pack);
+        match file.ends_with("requirements.lock") {
+            // What other tools read differently is refused in a lock.
+            true => ran.refused(code, &["byte order mark"]),
+            false => drop(ran.well().to_owned()),
+        }
         put(&file, &wide(&text));
         rig.hob(&pack).refused(code, &["UTF-16", "wanted text in UTF-8", file.file_name().unwrap().to_str().unwrap()]);
         put(&file, b"\x1f\x8b\x08\0\xff");
