@@ -83,6 +83,7 @@ class Table(unittest.TestCase):
             caused(named("ConnectError")("[Errno -3] x"), caused(named("ConnectError")("x"), lookup)),  # httpx of httpcore
             caused(OSError("could not reach the hub"), reasoned(lookup)),
             handled(OSError("could not reach the hub"), reasoned(lookup)),
+            handled(RuntimeError("check your connection"), denied),
         ):
             with self.subTest(repr(error)), unittest.mock.patch.object(faults, "confined", True):
                 fault = self.of(error)
@@ -95,7 +96,7 @@ class Table(unittest.TestCase):
             self.assertEqual(self.of(error)["code"], "recipe_failed", "nothing confines it")
         # What was met and dealt with, and what has nothing to do with it.
         for error in (
-            handled(ValueError("x"), lookup),
+            caused(handled(ValueError("x"), lookup), None),  # from None
             caused(OSError("x"), ValueError("y")),
             ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
         ):

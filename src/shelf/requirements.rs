@@ -40,9 +40,8 @@ impl Lock {
         }
         if bytes.starts_with(b"\xef\xbb\xbf") {
             // Not read past, as in other texts: tools differ on whether it is part of the first name.
-            return Err(
-                Fault::new(Code::InvalidRecipe, format!("{what}:1: it begins with a byte order mark")).hint("save it as UTF-8 without BOM")
-            );
+            return Err(Fault::new(Code::InvalidRecipe, format!("{what}:1: it begins with the character U+FEFF, a byte order mark"))
+                .hint("save it as UTF-8 without BOM"));
         }
         let text = stand_in::text(bytes.to_vec()).map_err(|wrong| wrong.fault(Code::InvalidRecipe, what))?;
         let refuse = |line: usize, why: String| {

@@ -184,14 +184,12 @@ def _of(error, doing, models, folder, overdue, printed):
 
 
 def _behind(error):
-    """`error` and those behind it, the nearest first: what it was raised from, what libraries keep in `reason` or as an argument, and, of
-    those of the system, what was handled when they were raised."""
+    """`error` and those behind it, the nearest first: what it was raised from, what was handled when it was, and what libraries keep in
+    `reason` or as an argument."""
     found = [error]
     for outer in found:
-        inner = [tracebacks.cause(outer), guard.attribute(outer, "reason"), *guard.arguments(outer)[:2]]
-        if guard.is_a(outer, OSError):
-            inner.append(tracebacks.context(outer))
-        for one in inner:
+        reason = guard.attribute(outer, "reason")
+        for one in (tracebacks.cause(outer), reason, *guard.arguments(outer)[:2], tracebacks.context(outer)):
             if one is not None and guard.is_a(one, BaseException) and all(one is not known for known in found) and len(found) < BEHIND_MAX:
                 found.append(one)
     return found
