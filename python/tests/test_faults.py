@@ -62,7 +62,14 @@ class Table(unittest.TestCase):
 
     def test_what_the_sandbox_did_is_named_through_what_libraries_make_of_it(self):
         lookup = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        denied = PermissionError(errno.EPERM, "Operation not permitted")
+
+        def create_connection():
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        try:
+            create_connection()
+        except PermissionError as error:
+            denied = error
 
         def reasoned(reason):
             error = named("URLError", OSError)("urlopen error")
@@ -99,6 +106,10 @@ class Table(unittest.TestCase):
             caused(handled(ValueError("x"), lookup), None),  # from None
             caused(OSError("x"), ValueError("y")),
             ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
+            handled(BrokenPipeError(errno.EPIPE, "gone"), PermissionError(errno.EPERM, "os.kill")),
+            ValueError("row", PermissionError(errno.EPERM, "policy")),
+            socket.gaierror(socket.EAI_NONAME, "not an address"),
+            caused(OSError("x"), named("gaierror", OSError)(socket.EAI_AGAIN, "mine")),
         ):
             with self.subTest(repr(error)), unittest.mock.patch.object(faults, "confined", True):
                 self.assertEqual(self.of(error)["code"], "recipe_failed")

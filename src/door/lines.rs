@@ -113,6 +113,7 @@ impl CallBody {
     ///
     /// Errors: `invalid_json`; `usage` for JSON that is no call.
     pub fn parse(bytes: &[u8]) -> Result<CallBody, Fault> {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
             true => Fault::new(Code::Usage, format!("the body is not a call: {error}")).hint(
                 "wanted `{\"recipe\", \"operation\", \"input\"}` and perhaps `deadline_ms`, `priority`, `one_shot`, `session`, `logs`, \

@@ -97,8 +97,13 @@ impl PathPattern {
     /// Errors: why it is none, for people.
     pub fn parse(text: &str) -> Result<PathPattern, String> {
         let parts: Vec<String> = text.trim_end_matches('/').split('/').map(str::to_owned).collect();
-        let is_part =
-            |part: &String| !part.is_empty() && part != "." && part != ".." && !part.bytes().any(|byte| byte < 0x20 || byte == 0x7f);
+        let is_part = |part: &String| {
+            !part.is_empty()
+                && part != "."
+                && part != ".."
+                && !part.bytes().any(|byte| byte < 0x20 || byte == 0x7f)
+                && !part.contains('\u{feff}')
+        };
         if text.len() > PATH_PATTERN_BYTES_MAX || parts.len() > PATH_PATTERN_PARTS_MAX || text.contains('\\') || !parts.iter().all(is_part)
         {
             return Err(format!(

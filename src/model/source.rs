@@ -76,12 +76,17 @@ fn web(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Whether an address is on this machine's own loopback.
+/// Whether an address leads to this machine itself, as far as it says so: loopback, in any spelling, and the address of nobody, which the kernel
+/// takes for it. What a name stands for is not looked up.
 pub fn is_loopback(url: &Url) -> bool {
+    let is_own = |address: std::net::Ipv4Addr| address.is_loopback() || address.is_unspecified();
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(address)) => is_own(address),
+        Some(Host::Ipv6(address)) => address.is_loopback() || address.is_unspecified() || address.to_ipv4_mapped().is_some_and(is_own),
         None => false,
     }
 }

@@ -116,10 +116,13 @@ impl NoText {
 /// Errors: what it is instead.
 pub fn text(bytes: Vec<u8>) -> Result<String, NoText> {
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(match text.strip_prefix(MARK) {
-            Some(rest) => rest.to_owned(),
-            None => text,
-        }),
+        Ok(text) => match text.strip_prefix(MARK) {
+            Some(rest) if rest.starts_with(MARK) => {
+                Err(NoText { why: "begins with two byte order marks".to_owned(), next: Some("save it as UTF-8 without BOM") })
+            }
+            Some(rest) => Ok(rest.to_owned()),
+            None => Ok(text),
+        },
         Err(error) => Err(match StandIn::of(error.as_bytes(), None) {
             Some(found) => NoText { why: format!("is {}; wanted text in UTF-8", found.name()), next: Some(found.hint_of_folder()) },
             None => NoText { why: format!("is not UTF-8 (at byte {})", error.utf8_error().valid_up_to()), next: Some("save it as UTF-8") },

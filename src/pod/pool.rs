@@ -241,6 +241,8 @@ impl Pool {
         let now = pool.now();
         let (health, retry_after) = match book.restarts.may_start(now) {
             MayStart::Quarantined(until) => (Health::Quarantined, Some(until)),
+            // Nothing failed: there was no room for it.
+            MayStart::At(at) if book.failing == 0 => (Health::Good, Some(at)),
             MayStart::At(at) => (Health::Failing, Some(at)),
             MayStart::Now if book.failing >= FAILING_ENDS_MIN => (Health::Failing, None),
             MayStart::Now => (Health::Good, None),
@@ -485,7 +487,10 @@ impl Inner {
                 // It may have been ready before it was known.
                 self.offer(&book, None);
             }
-            Err(fault) => self.over(seat, End { why: Why::Failed, was_ready: false, was_useful: false, was_killed_at_start: false, fault }),
+            Err(fault) => {
+                let why = if fault.code == Code::Overloaded { Why::Short } else { Why::Failed };
+                self.over(seat, End { why, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
+            }
         }
     }
 
@@ -510,6 +515,13 @@ impl Inner {
                         book.hopeless = Some(end.fault.clone());
                         failed = Refusals(everybody(&mut book), Some(end.fault));
                     }
+                }
+            }
+            Why::Short => {
+                book.restarts.pause(now);
+                // Who waits beside pods of its own waits for these.
+                if !book.members.iter().any(|member| !member.leaving) {
+                    failed = Refusals(everybody(&mut book), Some(end.fault));
                 }
             }
             Why::Failed => {

@@ -19,7 +19,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::model::limits::{
     QUARANTINE_MAX_MS, QUARANTINE_MIN_MS, RESTART_BUDGET, RESTART_ROW_MAX, RESTART_WAIT_BESIDE_MS, RESTART_WAIT_MAX_MS,
-    RESTART_WAIT_MIN_MS, RESTART_WINDOW_MS,
+    RESTART_WAIT_MIN_MS, RESTART_WINDOW_MS, SERVE_RETRY_MS,
 };
 
 /// Whether a pod may be started. Times are since the pool was made.
@@ -94,6 +94,11 @@ impl Restarts {
         // Anything that is no share of one counts as the longest wait.
         let jitter = if (0.0..=1.0).contains(&jitter) { jitter } else { 1.0 };
         self.not_before = now.saturating_add(wait(self.row).mul_f64(0.5 + jitter / 2.0));
+    }
+
+    /// Nothing failed, and trying again at once is no use.
+    pub fn pause(&mut self, now: Duration) {
+        self.not_before = self.not_before.max(now.saturating_add(Duration::from_millis(SERVE_RETRY_MS)));
     }
 
     /// The trial failed, or what a pod wants can never be had: none is started before a quarantine is over.

@@ -68,6 +68,8 @@ pub(super) enum Why {
     NeverBegan,
     /// There never will be a place for its models: nothing failed, and trying again is no use.
     Refused,
+    /// There was nothing left of what a pod takes of the host: others have it, and nothing of this recipe's failed.
+    Short,
     /// It failed.
     Failed,
 }

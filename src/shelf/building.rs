@@ -267,7 +267,7 @@ impl Build<'_> {
         }
         let found = format!("Python {}, {}", self.python.version, self.python.platform);
         let fault = Fault::new(Code::EnvironmentFailed, format!("{name} could not build the environment for {found} ({end}):\n{said}"));
-        Err(unbuilt::explained(fault, &said).with("stderr", ran.tail))
+        Err(unbuilt::explained(fault, &said, self.tools.index_url.is_some()).with("stderr", ran.tail))
     }
 }
 

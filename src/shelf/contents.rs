@@ -364,14 +364,14 @@ impl Walk<'_> {
         let goes = if kind.is_dir() { self.rules.enters(&path, &spot) } else { self.rules.takes(&path, &spot) };
         let shown = if kind.is_dir() { format!("{path}/") } else { path.clone() };
         if let Err(why) = goes {
-            if why == Left::Newer && !kind.is_dir() {
+            if why == Left::Newer && kind.is_file() {
                 // To say so is no help if no Hob takes it.
                 self.carries(&path, kind)?;
             }
             self.leave(shown, why);
             return Ok(());
         }
-        if let Some(what) = suspicion(name).filter(|_| !spot.named.spelled) {
+        if let Some(what) = suspicion(name).filter(|_| !(spot.named.spelled && (kind.is_dir() || spot.named.is_taken(self.rules.files)))) {
             self.uses(&spot);
             self.contents.suspect.insert(shown, what);
             return Ok(());

@@ -45,7 +45,13 @@ impl Client {
         if bytes.len() as u64 == resolved.bytes && Digest::of(&bytes) == resolved.sha256 {
             return Ok(bytes.into());
         }
-        body.looked_at(&bytes[..bytes.len().min(HEAD_BYTES)])?;
+        let signed = |fault: Fault| {
+            fault.with("found_bytes", bytes.len()).with("signed_bytes", resolved.bytes).with("signed_sha256", resolved.sha256.hex())
+        };
+        // What has the signed length was made to look like it.
+        if bytes.len() as u64 != resolved.bytes {
+            body.looked_at(&bytes[..bytes.len().min(HEAD_BYTES)]).map_err(signed)?;
+        }
         Err(unpack::diagnose(&bytes, &resolved.index, &what, &resolved.publisher)
             .with("target", resolved.target.as_str())
             .with("found_bytes", bytes.len())
@@ -89,7 +95,9 @@ impl Client {
         progress.step(Step::Finished { label });
         let found = Digest::finish(hasher);
         if done != model.bytes || found != model.sha256 {
-            body.looked_at(&head)?;
+            if done != model.bytes {
+                body.looked_at(&head).map_err(|fault| fault.with("signed_bytes", model.bytes).with("signed_sha256", model.sha256.hex()))?;
+            }
             let length = match done.cmp(&model.bytes) {
                 std::cmp::Ordering::Less => format!("it ends after {done} of {} bytes", model.bytes),
                 std::cmp::Ordering::Greater => format!("it is longer than {} bytes", model.bytes),
@@ -114,7 +122,8 @@ impl Client {
         let (folder, file) = target.rsplit_once('/').unwrap_or(("", target));
         let path = format!("targets/{folder}/{sha256}.{file}");
         let end = Instant::now() + Duration::from_millis(limits::METADATA_FETCH_MS) + longest(bytes);
-        match self.transport.open(&path).await? {
+        let late = |_| unreachable(what, &self.transport.place(&path));
+        match timeout_at(end, self.transport.open(&path, end)).await.map_err(late)?? {
             Some(body) => Ok((body, end)),
             None => Err(Fault::new(
                 Code::RepositoryUnreachable,
@@ -128,12 +137,13 @@ impl Client {
 async fn next(body: &mut Body, end: Instant, what: &str) -> Result<Option<Bytes>, Fault> {
     match timeout_at(end, body.chunk()).await {
         Ok(chunk) => chunk,
-        Err(_) => Err(Fault::new(
-            Code::RepositoryUnreachable,
-            format!("{what} comes too slowly from {}: it is not here in the time that so many bytes may take", body.place),
-        )
-        .hint("try again later or over another line")),
+        Err(_) => Err(unreachable(what, &body.place)),
     }
+}
+
+fn unreachable(what: &str, place: &str) -> Fault {
+    let text = format!("{what} comes too slowly from {place}: it is not here in the time that so many bytes may take");
+    Fault::new(Code::RepositoryUnreachable, text).hint("try again later or over another line")
 }
 
 /// Takes a half-written file away unless it was kept.

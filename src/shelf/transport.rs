@@ -20,6 +20,7 @@ use crate::{
         Address, Code, Fault, StandIn,
         address::{is_path, shown_url},
         limits,
+        stand_in::HEAD_BYTES,
     },
 };
 
@@ -136,12 +137,9 @@ impl Transport {
         let end = Instant::now() + self.patience.metadata;
         let late =
             |_| unreachable(&self.place(&path), &format!("`{file}` did not arrive whole within {} ms", self.patience.metadata.as_millis()));
-        let Some(mut body) = timeout_at(end, self.open(&path)).await.map_err(late)?? else { return Ok(None) };
+        let Some(mut body) = timeout_at(end, self.open(&path, end)).await.map_err(late)?? else { return Ok(None) };
         let mut bytes = Vec::new();
         while let Some(chunk) = timeout_at(end, body.chunk()).await.map_err(late)?? {
-            if bytes.is_empty() {
-                body.looked_at(&chunk)?;
-            }
             if (bytes.len() + chunk.len()) as u64 > max {
                 return Err(Fault::new(
                     Code::MetadataInvalid,
@@ -152,13 +150,16 @@ impl Transport {
             }
             bytes.extend_from_slice(&chunk);
         }
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            body.looked_at(&bytes[..bytes.len().min(HEAD_BYTES)])?;
+        }
         Ok(Some(bytes))
     }
 
-    /// Opens the file of that relative path; `None` when there is none.
+    /// Opens the file of that relative path; `None` when there is none. `end`: when all of it has to be here.
     ///
     /// Errors: `repository_unreachable`.
-    pub async fn open(&self, path: &str) -> Result<Option<Body>, Fault> {
+    pub async fn open(&self, path: &str, end: Instant) -> Result<Option<Body>, Fault> {
         let place = self.place(path);
         match &self.base {
             Base::Folder(folder) => {
@@ -186,12 +187,13 @@ impl Transport {
                     let status = response.status();
                     match status {
                         status if status.is_success() => {
-                            let body = Body { source: Source::Http(response), place, stall: self.patience.stall };
-                            return body.unpacked().map(Some);
+                            return Ok(Some(Body { source: Source::Http(response), place, stall: self.patience.stall }));
                         }
                         // Object stores answer 403 for what is not there when listing is forbidden.
                         StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => return Ok(None),
-                        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS if tries < limits::REPOSITORY_TRIES_MAX => {
+                        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+                            if tries < limits::REPOSITORY_TRIES_MAX && Instant::now() + pause(&response) < end =>
+                        {
                             tokio::time::sleep(pause(&response)).await;
                             tries += 1;
                         }
@@ -223,7 +225,13 @@ impl Transport {
                 return Err(unreachable(place, &format!("it redirects to another host, `{to}`, which the operator never named")));
             }
             url = match is_own {
-                true => next,
+                // With the user and the password of the remote, and no others.
+                true => {
+                    let mut next = next;
+                    let _ = next.set_username(base.username());
+                    let _ = next.set_password(base.password());
+                    next
+                }
                 false => allowed(base, &url, next).map_err(|why| unreachable(place, &why))?,
             };
         }
@@ -267,30 +275,20 @@ enum Source {
 }
 
 impl Body {
-    /// What a server sends as another form of the file than was asked for.
-    ///
-    /// Errors: `repository_unreachable`.
-    fn unpacked(self) -> Result<Body, Fault> {
-        let Source::Http(response) = &self.source else { return Ok(self) };
-        let packed = response.headers().get(CONTENT_ENCODING).map(|how| String::from_utf8_lossy(how.as_bytes()).trim().to_owned());
-        match packed.filter(|how| !how.eq_ignore_ascii_case("identity")) {
-            None => Ok(self),
-            Some(how) => {
-                let how: String = how.chars().take(32).collect();
-                let why = format!("it comes compressed (`content-encoding: {how}`), which nobody asked for");
-                Err(unreachable(&self.place, &why).hint(StandIn::Gzip.hint_of_repository()))
-            }
-        }
-    }
-
-    /// Whether these, its first bytes, are known to be of another file than any of a repository.
+    /// Whether these, the first bytes of what is not the file that was asked for, are known to be of another kind.
     ///
     /// Errors: `repository_unreachable`, which says of what.
     pub(super) fn looked_at(&self, head: &[u8]) -> Result<(), Fault> {
-        let kind = match &self.source {
-            Source::Http(response) => response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()),
+        let header = |name| match &self.source {
+            Source::Http(response) => response.headers().get(name).and_then(|kind| kind.to_str().ok()),
             Source::File(_) => None,
         };
+        let kind = header(CONTENT_TYPE);
+        if let Some(how) = header(CONTENT_ENCODING).map(str::trim).filter(|how| !how.is_empty() && !how.eq_ignore_ascii_case("identity")) {
+            let how: String = how.chars().take(32).collect();
+            let why = format!("it comes compressed (`content-encoding: {how}`), which nobody asked for");
+            return Err(unreachable(&self.place, &why).hint(StandIn::Gzip.hint_of_repository()));
+        }
         // A media type alone says little: some servers have one for all files.
         let found = StandIn::of(head, None).or_else(|| StandIn::of(head, kind).filter(|_| head.trim_ascii_start().starts_with(b"<")));
         match found {

@@ -5,7 +5,9 @@
 use crate::model::{Blame, Fault};
 
 /// What `uv` says, whose fault that is, and the next step. The first that fits counts.
-const WORDS: [(&str, Blame, &str); 7] = [
+const WORDS: [(&str, Blame, &str); 9] = [
+    ("could not be queried", Blame::Machine, REFUSED),
+    ("returned a 403", Blame::Machine, REFUSED),
     (
         "Hash mismatch",
         Blame::Recipe,
@@ -20,12 +22,12 @@ const WORDS: [(&str, Blame, &str); 7] = [
     (
         "was not found in the package registry",
         Blame::Recipe,
-        "the package index has no package of that name: correct the lock, or name the index that has it as `[environments] index_url` in hob.toml",
+        "the package index has no package of that name: correct the lock, or see that `[environments] index_url` in hob.toml leads to an index that has it",
     ),
     (
         "there is no version of",
         Blame::Recipe,
-        "the package index does not have that version: correct the lock, or name the index that has it as `[environments] index_url` in hob.toml",
+        "the package index does not have that version: correct the lock, or see that `[environments] index_url` in hob.toml leads to an index that has it",
     ),
     (
         "No solution found when resolving",
@@ -35,14 +37,21 @@ const WORDS: [(&str, Blame, &str); 7] = [
     ("Failed to fetch", Blame::Machine, UNREACHED),
 ];
 
+const REFUSED: &str =
+    "the package index refuses: see the user and password in `[environments] index_url` of hob.toml, or what this network wants first";
+
 const NO_WHEEL: &str = "packages are installed from wheels alone, since making one runs the package's own code: lock a version that has a wheel, or let the operator's index (`[environments] index_url` in hob.toml) have one that was made by `uv build` or `pip wheel`";
 
 const UNREACHED: &str =
     "if the package index was not reached: see proxy and certificate variables, or `[environments] index_url` in hob.toml";
 
-/// Says of a fault about a failed install whose it is, and the next step.
-pub fn explained(fault: Fault, said: &str) -> Fault {
+/// Says of a fault about a failed install whose it is, and the next step. `is_own`: the index is one that the operator named, so that what is not
+/// there may be its fault.
+pub fn explained(fault: Fault, said: &str, is_own: bool) -> Fault {
     match WORDS.iter().find(|(words, ..)| said.contains(words)) {
+        Some((words, _, next)) if is_own && ["was not found", "there is no version"].iter().any(|missing| words.starts_with(missing)) => {
+            fault.hint(*next)
+        }
         Some((_, blame, next)) => fault.blame(*blame).hint(*next),
         None => fault.hint(UNREACHED),
     }
@@ -85,9 +94,14 @@ mod tests {
                 Blame::Machine,
                 "not reached",
             ),
+            (
+                "hint: An index URL (http://x/simple) could not be queried due to a lack of valid authentication credentials (401 Unauthorized). was not found in the package registry",
+                Blame::Machine,
+                "refuses",
+            ),
             ("error: a sentence of a later version", Blame::Machine, "not reached"),
         ] {
-            let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), said);
+            let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), said, false);
             assert!(fault.blame == blame && fault.hint.as_ref().is_some_and(|hint| hint.contains(next)), "{said}: {fault:?}");
         }
     }

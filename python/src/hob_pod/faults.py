@@ -3,6 +3,7 @@
 Apart because start, load and asks all end here.
 """
 
+import _socket
 import errno
 import os
 import sys
@@ -63,6 +64,8 @@ _LOCK = (
 confined = False
 #: What it fails forbidden acts with.
 _DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
+#: Functions of clients in which a connection begins.
+_CONNECTS = frozenset(("create_connection", "create_server", "connect", "sock_connect", "_sock_connect", "connect_tcp"))
 #: Whether names on the network were granted, to which a proxy leads.
 way_out = False
 _ASK = "what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and `hob grant` gives it"
@@ -189,7 +192,8 @@ def _behind(error):
     found = [error]
     for outer in found:
         reason = guard.attribute(outer, "reason")
-        for one in (tracebacks.cause(outer), reason, *guard.arguments(outer)[:2], tracebacks.context(outer)):
+        inner = (tracebacks.cause(outer), reason, *guard.arguments(outer)[:2], *tracebacks.members(outer), tracebacks.context(outer))
+        for one in inner:
             if one is not None and guard.is_a(one, BaseException) and all(one is not known for known in found) and len(found) < BEHIND_MAX:
                 found.append(one)
     return found
@@ -198,10 +202,11 @@ def _behind(error):
 def _unreached(behind):
     """(what happened, the next step) where one of these errors is the sandbox's doing and says so neither by itself nor by its class."""
     for inner in behind:
-        if guard.kind(inner) == "gaierror" and guard.is_a(inner, OSError):
+        # No server was asked; what is no name at all, or no service, is told otherwise.
+        if guard.is_a(inner, _socket.gaierror) and _number(inner) == _socket.EAI_AGAIN:
             return f"a name of the network was looked up ({guard.text(inner)})", _ASK_PROXY if way_out else _ASK_NETWORK
-        if _number(inner) == errno.EPERM and _filename_of(inner) is None:
-            return f"a connection or another act of the system was tried ({guard.text(inner)})", _ASK_PROXY if way_out else _ASK_NETWORK
+        if _number(inner) == errno.EPERM and _filename_of(inner) is None and tracebacks.went_through(inner, _CONNECTS):
+            return f"a connection was tried ({guard.text(inner)})", _ASK_PROXY if way_out else _ASK_NETWORK
     return None
 
 

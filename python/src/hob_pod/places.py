@@ -73,7 +73,10 @@ class Places:
         return guard.given(box)
 
     def wait_for_all(self, awaitable):
-        """Called by the main thread at the pod's end: that is run on the loop."""
+        """Called by the main thread at the pod's end: that is run on the loop, if there ever was one."""
+        if self._loop is None:
+            awaitable.close()
+            return
         done = _thread.allocate_lock()
         done.acquire()
 

@@ -171,7 +171,10 @@ class Regions:
         found = self._wait(find)
         if isinstance(found, Region):
             return found
-        raise faults.Fault("too_large", found, "give it in chunks (`streaming = true`), or less of it")
+        hint = "give it in chunks (`streaming = true`), or less of it"
+        if "open files of the host" in found:
+            hint = "call again a little later: other calls hold what this one needs"
+        raise faults.Fault("too_large", found, hint)
 
     def room_for_author(self, size):
         """As `room`, for code that a cancel may interrupt: it does not in the middle of this."""

@@ -44,6 +44,25 @@ def context(error):
     return None if _FIELDS["__suppress_context__"](error) else _FIELDS["__context__"](error)
 
 
+def members(error):
+    """The first errors of a group; of any other error none."""
+    if BaseExceptionGroup is None or not guard.is_a(error, BaseExceptionGroup):
+        return ()
+    return _members_of(error)[:GROUP_MAX]
+
+
+def went_through(error, functions):
+    """Whether `error` came out of a function of one of these names, as far as its frames are counted."""
+    frame = stack(error)
+    for _ in range(FRAMES_MAX):
+        if frame is None:
+            return False
+        if frame.tb_frame.f_code.co_name in functions:
+            return True
+        frame = frame.tb_next
+    return False
+
+
 def stack(error):
     """The traceback object of `error`."""
     return _FIELDS["__traceback__"](error)

@@ -147,6 +147,36 @@ async fn no_end_of_a_pod_that_served_nobody_is_outside_the_restart_policy() {
     }
 }
 
+/// Others have all that a pod takes of the host: whoever asks is told, once a second at most one is tried, and nothing is said to fail.
+#[tokio::test(start_paused = true)]
+async fn a_pod_for_which_nothing_is_left_counts_as_no_failure() {
+    let rig = Rig::unready(0, 1, 1);
+    for round in 0..30 {
+        let mut ask = rig.ask().unwrap();
+        while rig.pods().len() == round {
+            advance(Duration::from_millis(100)).await;
+        }
+        let paper = rig.pods().pop().unwrap();
+        let fault = Fault::new(Code::Overloaded, "others have it");
+        paper.seat.over(End { why: Why::Short, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
+        assert!(matches!(ask.next().await, Some(crate::pod::Reply::Fault(fault)) if fault.code == Code::Overloaded), "{round}");
+        let before = Instant::now();
+        let status = rig.pool.status();
+        assert_eq!((status.health, status.crashes), (Health::Good, 0), "{round}");
+        let next = rig.ask().unwrap();
+        while rig.pods().len() == round + 1 {
+            advance(Duration::from_millis(50)).await;
+        }
+        assert!(before.elapsed() >= Duration::from_millis(900), "{round}: {:?}", before.elapsed());
+        drop(next);
+        let paper = rig.pods().pop().unwrap();
+        let fault = Fault::new(Code::Overloaded, "others have it");
+        paper.seat.over(End { why: Why::Short, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
+        advance(Duration::from_secs(2)).await;
+        rig.papers.0.lock().unwrap().truncate(round + 1);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_offered_to_a_pod_that_dies_is_offered_to_another() {
     let rig = Rig::new(2, 2, 1).await;

@@ -181,6 +181,11 @@ fn a_recipe_that_holds_all_descriptors_it_can_get_leaves_another_one_and_the_hos
     // A pod of its own is started for it.
     let answer = serving.ask("POST /v1/recipes/lab/quiet/run", br#"{"well": 1}"#);
     assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"well":1}"#), "{answer:?}");
+    // One that gets none is told so each time, and is not said to fail.
+    for _ in 0..8 {
+        let refused = serving.ask("POST /v1/recipes/lab/quiet/run\nx-hob-priority: bulk", br#"{"well": 1}"#);
+        assert!(refused.status == 200 || refused.code() == "overloaded", "{refused:?}");
+    }
     assert_eq!(serving.ask("GET /v1/health", b"").status, 200);
     rig.hob(&["status"]).well();
     assert!(pods(&serving).iter().any(|pod| pod["recipe"] == "lab/loud"), "it holds them still");

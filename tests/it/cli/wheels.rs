@@ -389,17 +389,18 @@ fn a_package_that_cannot_be_had_is_the_recipes_fault_and_says_what_to_do() {
     let unknown = format!("nosuchpackage==1.0 --hash=sha256:{}\n", "0".repeat(64));
     let newer = format!("other==2.0 --hash=sha256:{}\n", "0".repeat(64));
     let changed = format!("other==1.0 --hash=sha256:{}\n", "0".repeat(64));
-    for (name, lock, says) in [
-        ("lab/source", &source, "installed from wheels alone"),
-        ("lab/unknown", &unknown, "no package of that name"),
-        ("lab/newer", &newer, "does not have that version"),
-        ("lab/changed", &changed, "other bytes than the lock was made from"),
+    // The index is the operator's own here: that it lacks something may be its fault.
+    for (name, lock, blame, says) in [
+        ("lab/source", &source, "recipe", "installed from wheels alone"),
+        ("lab/unknown", &unknown, "machine", "no package of that name"),
+        ("lab/newer", &newer, "machine", "does not have that version"),
+        ("lab/changed", &changed, "recipe", "other bytes than the lock was made from"),
     ] {
         let folder = scene.recipe(name, "0.1.0", ECHO, lock);
         let ran = scene.rig.hob(&["call", folder.to_str().unwrap(), "run", "{}", "--json"]);
         let told = ran.json();
         let fault = &told["fault"];
-        assert_eq!((fault["code"].as_str(), fault["blame"].as_str()), (Some("environment_failed"), Some("recipe")), "{ran:#?}");
+        assert_eq!((fault["code"].as_str(), fault["blame"].as_str()), (Some("environment_failed"), Some(blame)), "{ran:#?}");
         assert!(fault["hint"].as_str().unwrap().contains(says), "{name}: {ran:#?}");
     }
     scene.assert_unmarked();

@@ -29,6 +29,7 @@ async fn what_answers_in_place_of_a_file_is_named_and_is_no_attack() {
     let table: &[(&str, Lie, &str, &str)] = &[
         ("a page", Lie::Bytes(PAGE.to_vec()), "a web page in place of the file", "sign in"),
         ("a pointer", Lie::Bytes(POINTER.to_vec()), "a Git LFS pointer", "Git LFS"),
+        ("a page after much white space", Lie::Bytes([&[b'\n'; 300], PAGE].concat()), "a web page in place of the file", "sign in"),
         ("packed, said", Lie::Encoded("gzip", PACKED.to_vec()), "`content-encoding: gzip`", "turn compression off"),
         ("packed, unsaid", Lie::Bytes(PACKED.to_vec()), "gzip-compressed", "turn compression off"),
         ("as some shells write", Lie::Bytes(b"\xff\xfe{\0}\0".to_vec()), "text in UTF-16", "byte for byte"),
@@ -122,4 +123,61 @@ async fn a_plus_in_a_version_is_one_for_object_stores() {
     let resolved = resolve(&mut client, "hob/echo").await.unwrap();
     assert_eq!(client.fetch_bundle(&resolved, &Silent).await.unwrap(), packed.bytes);
     assert!(server.asked().iter().any(|path| path.ends_with("0.2.0%2Bcpu.hob")), "{:?}", server.asked());
+}
+
+/// A label says nothing of bytes that are the signed ones, and bytes of the signed length that are others were made to look so.
+#[tokio::test]
+async fn a_label_refuses_nothing_that_is_right_and_excuses_nothing_that_was_changed() {
+    let world = World::new().await;
+    let server = Server::serve(world.repo.clone()).await;
+    let packed = pack(&world.recipe("hob/echo", "0.1.0")).unwrap();
+    let bundle = format!("targets/hob/echo/{}.0.1.0.hob", packed.digest());
+    for how in ["x-gzip", "aws-chunked", "utf-8", ""] {
+        for path in ["metadata/timestamp.json", &format!("metadata/{}", world.current("snapshot")), &bundle] {
+            server.lie(path, Lie::Called(how));
+        }
+        let home = world.home(&format!("home-{how}")).await;
+        let mut client = open(&home, &server.url).await;
+        let resolved = resolve(&mut client, "hob/echo").await.unwrap();
+        assert_eq!(client.fetch_bundle(&resolved, &Silent).await.unwrap(), packed.bytes, "{how}");
+        let mut changed = packed.bytes.clone();
+        changed[..2].copy_from_slice(b"\x1f\x8b");
+        server.lie(&bundle, Lie::Encoded("gzip", changed));
+        let fault = client.fetch_bundle(&resolved, &Silent).await.unwrap_err();
+        assert_ne!(fault.code, Code::RepositoryUnreachable, "{fault}");
+        assert_eq!(fault.detail["signed_sha256"], packed.digest().hex());
+        let model = &packed.manifest.models[0];
+        let dest = world.folder.path().join("model");
+        client.fetch_model(&resolved, model, &dest, &Silent).await.unwrap();
+        fs::remove_file(&dest).unwrap();
+        let weights = server.asked().last().unwrap().clone();
+        server.lie(&weights, Lie::Encoded("gzip", [b"\x1f\x8b".as_slice(), &vec![0; model.bytes as usize - 2]].concat()));
+        assert_eq!(client.fetch_model(&resolved, model, &dest, &Silent).await.unwrap_err().code, Code::Tampered);
+        server.lie(&weights, Lie::Busy(0));
+        server.lie(&bundle, Lie::Busy(0));
+    }
+}
+
+#[tokio::test]
+async fn a_password_goes_along_where_the_own_host_redirects_and_nowhere_else() {
+    let world = World::new().await;
+    let (server, store) = (Server::serve(world.repo.clone()).await, Server::serve(world.repo.clone()).await);
+    let packed = pack(&world.recipe("hob/echo", "0.1.0")).unwrap();
+    let bundle = format!("targets/hob/echo/{}.0.1.0.hob", packed.digest());
+    let files = ["timestamp.json".to_owned(), world.current("snapshot"), world.current("targets"), world.current("hob")];
+    for file in &files {
+        server.lie(&format!("moved/metadata/{file}"), Lie::Redirect(format!("{}metadata/{file}", server.url)));
+        server.lie(&format!("metadata/{file}"), Lie::Asks);
+    }
+    server.lie(&format!("moved/{bundle}"), Lie::Redirect(format!("{}{bundle}", store.url)));
+    store.lie(&bundle, Lie::Asks);
+    let home = world.home("home").await;
+    let url = server.url.replacen("http://", "http://ci:pw@", 1) + "moved/";
+    let mut client = open(&home, &url).await;
+    let resolved = resolve(&mut client, "hob/echo").await.unwrap();
+    // Another host is not told it, and asks for it in vain.
+    let fault = client.fetch_bundle(&resolved, &Silent).await.unwrap_err();
+    assert!(fault.message.contains("401") && !fault.to_string().contains("pw"), "{fault}");
+    store.lie(&bundle, Lie::Busy(0));
+    assert_eq!(client.fetch_bundle(&resolved, &Silent).await.unwrap(), packed.bytes);
 }

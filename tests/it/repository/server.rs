@@ -31,6 +31,10 @@ pub enum Lie {
     Status(u16),
     /// These bytes, called so by `content-encoding`.
     Encoded(&'static str, Vec<u8>),
+    /// The file, for whoever gives a user and a password.
+    Asks,
+    /// The file as it is, called so by `content-encoding`.
+    Called(&'static str),
     /// Asks to come again at once, so many times; then the file.
     Busy(usize),
 }
@@ -90,6 +94,7 @@ async fn answer(
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
+    let is_known = head.to_ascii_lowercase().contains("authorization: basic ");
     log.lock().unwrap().push(path.clone());
     let mut lie = lies.lock().unwrap().get(&path).cloned();
     if let Some(Lie::Busy(times)) = lie {
@@ -112,6 +117,9 @@ async fn answer(
                 .write_all(format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes())
                 .await;
         }
+        (Some(Lie::Asks), _) if !is_known => {
+            return stream.write_all(b"HTTP/1.1 401 Who\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+        }
         (Some(Lie::Status(status)), _) => {
             return stream.write_all(format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes()).await;
         }
@@ -122,7 +130,7 @@ async fn answer(
     };
     let length = match lie {
         Some(Lie::Endless) => String::new(),
-        Some(Lie::Encoded(how, _)) => format!("content-encoding: {how}\r\ncontent-length: {}\r\n", body.len()),
+        Some(Lie::Encoded(how, _) | Lie::Called(how)) => format!("content-encoding: {how}\r\ncontent-length: {}\r\n", body.len()),
         _ => format!("content-length: {}\r\n", body.len()),
     };
     stream.write_all(format!("HTTP/1.1 200 OK\r\n{length}connection: close\r\n\r\n").as_bytes()).await?;
