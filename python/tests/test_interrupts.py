@@ -163,6 +163,39 @@ class Interrupts(unittest.TestCase):
         self.assertEqual(pod.call("echo", 5), 5)
         return outcomes, came, pod
 
+    def test_what_interrupts_an_import_interrupts_nothing_of_what_its_host_is_told(self):
+        source = """
+import signal
+
+def comes(number, frame):
+    raise TimeoutError("between")
+
+signal.signal(signal.SIGALRM, comes)
+signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0001)
+
+class Pod:
+    def run(self, input):
+        return input
+"""
+        outcomes = set()
+        for _ in range(12):
+            pod = Pod(source, {"run": False})
+            self.addCleanup(pod.close)
+            self.assertEqual(pod.hello()["type"], "hello")
+            said = pod.start(16 << 20)
+            while said is not None and said.message["type"] == "started":
+                pod.control.send({"type": "load"})
+                said = pod.control.receive()
+            self.assertIsNotNone(said, pod.output)
+            outcomes.add(said.message["type"])
+            if said.message["type"] == "failed":
+                fault = said.message["fault"]
+                self.assertEqual(fault["code"], "import_failed")
+                self.assertIn("TimeoutError", fault["message"])
+                self.assertNotIn("untold", fault["detail"])
+                self.assertEqual(pod.wait(), 1, pod.output)
+        self.assertIn("failed", outcomes)
+
     def test_handlers_of_signals_that_raise_anywhere(self):
         outcomes, came, _ = self.storm("handlers_raise")
         self.assertGreater(came[0], 50)

@@ -42,6 +42,7 @@ class Runner:
         self.control = control.Control(_socket.socket(fileno=lane))
         self.page, self.title = page, title
         self._packages_are_there = packages_are_there
+        self.doing = lambda: "beginning"  # for the fault, should it fail
 
     def run(self):
         """Start, load, serve."""
@@ -97,7 +98,11 @@ class Runner:
             self.server.places = places.Places(self.server, start["concurrency"])
         self._set_up_imports()
         os.chdir(start["scratch"])
-        gate.main.run(self._become)
+        try:
+            gate.main.run(self._become)
+        except BaseException as error:
+            # Here nothing of the author's interrupts what he is told.
+            self.failed(error, self.doing())
         gate.main.over()
         self.server.ground.loaded(start["concurrency"] == 1 and sessions.session() is None)
         at_rest = self.title.at_rest if self.server.places is None else _nothing  # its reader is never busy
@@ -127,34 +132,33 @@ class Runner:
         program.hear(asks.current)
 
     def _become(self):
-        """Imports, constructs, loads; warms up; says `started`, and `failed` if it came to that."""
+        """Imports, constructs, loads; warms up; says `started`. What comes out is the author's, in the midst of `self.doing()`."""
         entry = self.start["entry"]
-        doing = f"importing `{entry}`"
-        try:
-            kind = self._entry_class(entry)
-            doing = f"constructing `{entry}`"
-            pod = kind()
-            self.server.ground = belonging.Ground()
-            self._find_operations(pod)
-            sessions.find(pod, entry)
-            resident = residency.Models(self, pod)
-            # Its threads would have to stand still; and a session's state is in it.
-            unloads = resident.can_unload() and self.start["concurrency"] == 1 and sessions.session() is None
-            self.server.models = resident if unloads else None
-            self.control.send({"type": "started", "unloads": True} if unloads else {"type": "started"})
-            self.control.wait_for_load()
-            doing = None
-            resident.bring(self.control.gpu, self.control.lever)
-            if self.cache is not None:
-                if self.cache.gives:
-                    self.server.operations[cache.GIVE] = serving.Operation(self.cache.content, False, False, False, False)
-                if self.cache.look():
-                    self.server.cache = self.cache
-            if self.restored is not None:
-                doing = f"`restore` of `{entry}`"
-                self.server.ground.settle(sessions.restore, pod, self.start, self.restored)
-        except BaseException as error:
-            self.failed(error, doing or resident.doing)
+        self.doing = lambda: f"importing `{entry}`"
+        kind = self._entry_class(entry)
+        self.doing = lambda: f"constructing `{entry}`"
+        pod = kind()
+        shut = gate.shut_here()  # from here to his next word
+        self.server.ground = belonging.Ground()
+        self._find_operations(pod)
+        sessions.find(pod, entry)
+        resident = residency.Models(self, pod)
+        # Its threads would have to stand still; and a session's state is in it.
+        unloads = resident.can_unload() and self.start["concurrency"] == 1 and sessions.session() is None
+        self.server.models = resident if unloads else None
+        self.control.send({"type": "started", "unloads": True} if unloads else {"type": "started"})
+        self.control.wait_for_load()
+        self.doing = lambda: resident.doing
+        gate.open_again(shut)
+        resident.bring(self.control.gpu, self.control.lever)
+        if self.cache is not None:
+            if self.cache.gives:
+                self.server.operations[cache.GIVE] = serving.Operation(self.cache.content, False, False, False, False)
+            if self.cache.look():
+                self.server.cache = self.cache
+        if self.restored is not None:
+            self.doing = lambda: f"`restore` of `{entry}`"
+            self.server.ground.settle(sessions.restore, pod, self.start, self.restored)
 
     def failed(self, error, doing):
         """Tells the host what could not be done, and ends the process."""
