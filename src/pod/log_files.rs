@@ -22,7 +22,9 @@ use super::dossier;
 use crate::{
     disk::{make, open},
     model::{
-        limits::{LOG_BATCH_LINES_MAX, LOG_CLOSE_MS, LOG_FILE_BYTES_MAX, LOG_FILES_MAX, LOG_FILES_QUEUE_MAX},
+        limits::{
+            LOCK_POLL_MS, LOG_ASIDE_TRIES, LOG_BATCH_LINES_MAX, LOG_CLOSE_MS, LOG_FILE_BYTES_MAX, LOG_FILES_MAX, LOG_FILES_QUEUE_MAX,
+        },
         status::LogLine,
     },
 };
@@ -132,8 +134,14 @@ fn stem(recipe: &str) -> String {
 
 fn put_aside(folder: &Path, path: &Path, old: &Path) -> io::Result<()> {
     let lock = open::open_to_write(&folder.join(LOCK))?;
-    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Ok(());
+    // Another host is about to: waited for, or all that this one writes meanwhile would go beyond the bound; not for ever, as that one may be stopped.
+    let mut tries = 0;
+    while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if tries == LOG_ASIDE_TRIES {
+            return Ok(());
+        }
+        tries += 1;
+        std::thread::sleep(Duration::from_millis(LOCK_POLL_MS));
     }
     // Another host may have done so meanwhile, and perhaps nobody has made a new one yet.
     let done = open::open(path).and_then(|file| match file.metadata()?.len() >= LOG_FILE_BYTES_MAX {

@@ -9,6 +9,9 @@ pub const LOG_CATCH_UP_BYTES_MAX: usize = 64 << 10;
 /// A log file of this many bytes is put aside, in the place of the one that was put aside before.
 pub const LOG_FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// How often a host looks whether another one has put a full file aside, before it writes on.
+pub const LOG_ASIDE_TRIES: usize = 50;
+
 /// Log files of a home, two of a recipe: beyond that the one that was written to longest ago goes.
 pub const LOG_FILES_MAX: usize = 128;
 
