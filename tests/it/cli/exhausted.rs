@@ -10,7 +10,8 @@ use std::{
 use super::rig::{Ran, Rig, run};
 use crate::sandbox::ordinary;
 
-const OTHER: u32 = 61_778;
+/// A user of this test alone: the limit counts all processes of one.
+const OTHER: u32 = 61_790;
 const ECHO: &str = "class Subject:\n    def run(self, input):\n        return input\n";
 
 /// Whether it went; what else it was is the machine's.
@@ -19,6 +20,10 @@ fn went(ran: &Ran, limit: &str) -> bool {
     assert!(!ran.stderr.contains("panicked"), "{limit}: {ran:#?}");
     if ran.exit == Some(0) {
         return true;
+    }
+    // A pod's runner that can start no thread has its walls by then: it ends as a crash, and says why.
+    if ran.exit == Some(6) && ran.stderr.contains("error[crashed]: ") && ran.stderr.contains("can't start new thread") {
+        return false;
     }
     assert_eq!(ran.exit, Some(8), "{limit}: {ran:#?}");
     assert!(ran.stderr.contains("error[io]: ") && ran.stderr.contains("`ulimit -"), "{limit}: {ran:#?}");
