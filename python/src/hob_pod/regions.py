@@ -171,9 +171,7 @@ class Regions:
         found = self._wait(find)
         if isinstance(found, Region):
             return found
-        hint = "give it in chunks (`streaming = true`), or less of it"
-        if "open files of the host" in found:
-            hint = "call again a little later: other calls hold what this one needs"
+        hint = "give it in chunks (`streaming = true`), or less of it; where others hold what it needs, call again a little later"
         raise faults.Fault("too_large", found, hint)
 
     def room_for_author(self, size):
