@@ -76,7 +76,7 @@ pub struct PoolStatus {
     pub asks_done: u64,
     /// Asks that ended by a fault of the pod.
     pub asks_failed: u64,
-    /// Asks that were sent again after their pod ended.
+    /// Asks that a pod had begun and that are run again: it ended, their batch was too much for it, or its memory ran out.
     pub asks_repeated: u64,
     /// Pods that ended without being asked to.
     pub crashes: u64,

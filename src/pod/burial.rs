@@ -145,6 +145,7 @@ impl Driver {
             let lone = how.filter(|_| is_suspect && suspects.len() == 1 && asks == 1 && !self.leaving);
             if !begun.contains(&hand.unit) {
                 placed.pending.begun -= 1;
+                placed.pending.ran = false;
                 again.push(placed);
                 continue;
             }

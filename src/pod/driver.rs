@@ -500,6 +500,7 @@ impl Driver {
         self.next_ask += asks as u64;
         for (ask, mut placed) in (first..).zip(placed) {
             placed.pending.begun += 1;
+            placed.pending.ran = true;
             self.hands.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0, unread: None });
         }
         self.running.insert(

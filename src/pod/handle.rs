@@ -122,6 +122,8 @@ pub(super) struct Pending {
     pub tally: Tally,
     /// How often it was begun.
     pub begun: u32,
+    /// Begun by the pod that had it last, also where that does not count as a try of its own.
+    pub ran: bool,
     /// The recipe's lever was lowered for it.
     pub lowered: bool,
     /// Its caller has a chunk of its result: from then on it cannot be run again.

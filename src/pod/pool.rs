@@ -194,7 +194,7 @@ impl Pool {
         }
         pool.refuse_while_cooling(&mut book, now, waiting.deadline)?;
         book.used = true;
-        let pending = Pending { request, chunks: sender, end, tally: Tally::default(), begun: 0, lowered: false, gave: false };
+        let pending = Pending { request, chunks: sender, end, tally: Tally::default(), begun: 0, ran: false, lowered: false, gave: false };
         let late = book.schedule.shed(now);
         let pushed = book.schedule.push(pending, waiting).map_err(|refused| {
             drop(refused.item);

@@ -242,12 +242,12 @@ impl Seat {
 
     fn put_back_some(&self, asks: Vec<Placed>, alone: bool) -> Option<()> {
         let (failed, quiet) = self.with(|pool, book| {
-            for placed in asks {
+            for mut placed in asks {
                 book.placed.remove(&placed.ticket);
                 if placed.pending.end.is_closed() {
                     continue;
                 }
-                book.repeated += u64::from(placed.pending.begun > 0);
+                book.repeated += u64::from(std::mem::take(&mut placed.pending.ran));
                 match alone {
                     true => book.solo.push_back(placed),
                     false => book.schedule.put_back(placed.ticket, placed.pending, placed.waiting),
