@@ -73,6 +73,10 @@ fn text(doctor: &Doctor) -> String {
         ["GPU".to_owned(), or_none(&gpu)],
         ["own files".to_owned(), if_why(doctor.home.why.as_deref(), "nobody else can write to them", "not safe")],
     ];
+    if doctor.kept.elsewhere {
+        let places = format!("{} and {}", doctor.kept.state.display(), doctor.kept.cache.display());
+        rows.push(["kept in".to_owned(), format!("{places}, since the home cannot be written to: gone with these folders")]);
+    }
     if doctor.trial.is_none() {
         rows.push(["sandbox".to_owned(), "not tried".to_owned()]);
     }

@@ -6,7 +6,7 @@ use super::GlueCompiler;
 use crate::{
     model::{Code, Fault, Home, Silent, progress},
     pod::{Machine, ThisMachine},
-    shelf::{environment::Tools, sources::Sources},
+    shelf::{self, environment::Tools, sources::Sources},
 };
 
 /// Where a host's files lie and how it tells of slow steps.
@@ -46,7 +46,7 @@ impl Config {
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         if let Some(root) = std::env::var_os("HOB_HOME").filter(|value| !value.is_empty()) {
             let root = std::path::absolute(&root).map_err(|error| Fault::io("finding HOB_HOME", &error))?;
-            return Config::new(Home::at(root)).with_variables();
+            return Config::new(findable(Home::at(root))).with_variables();
         }
         let home = folder("HOME").ok_or_else(|| {
             Fault::new(Code::InvalidConfig, "neither HOB_HOME nor HOME says where Hob's files lie").hint("set HOB_HOME to a folder")
@@ -58,7 +58,7 @@ impl Config {
             xdg("XDG_CACHE_HOME", ".cache"),
             xdg("XDG_STATE_HOME", ".local/state"),
         );
-        Config::new(home).with_variables()
+        Config::new(findable(home)).with_variables()
     }
 
     /// Where its files lie.
@@ -132,6 +132,11 @@ impl Config {
         }
         Ok(self)
     }
+}
+
+/// The home as every process of this user finds it. One that cannot be written to may still have the socket of a server that can.
+fn findable(home: Home) -> Home {
+    if home.socket().exists() { home } else { shelf::home::placed(home) }
 }
 
 /// What HOB_SANDBOX_WITHOUT may name: layers, and parts of them (see `hob_pod/sandbox.py`). A version of Landlock takes away what came after it.

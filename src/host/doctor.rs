@@ -11,7 +11,7 @@ use crate::{
     disk::make,
     model::{
         Fault,
-        doctor::{Doctor, Possible, Safe, Tool},
+        doctor::{Doctor, Kept, Possible, Safe, Tool},
         limits::{DOCTOR_ZYGOTE_MS, SHUTDOWN_MS},
         status::MemoryBound,
     },
@@ -71,6 +71,7 @@ impl Host {
             gpu,
             zygotes,
             home,
+            kept: Kept { state: inner.home.state().to_owned(), cache: inner.home.cache().to_owned(), elsewhere: inner.home.is_elsewhere() },
             serving: None,
         };
         doctor.judge(error);

@@ -38,9 +38,21 @@ pub struct Doctor {
     pub zygotes: Possible,
     /// Whether nobody else may write to Hob's own files.
     pub home: Safe,
+    pub kept: Kept,
     /// Of the running server; none when none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<Vec<ZygoteStatus>>,
+}
+
+/// Where a host keeps what it writes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// Logs, dossiers, sessions, sockets, scratch folders of pods.
+    pub state: PathBuf,
+    /// What can be made again.
+    pub cache: PathBuf,
+    /// One of them lies outside of the home, which cannot be written to: what is kept there is gone with that folder.
+    pub elsewhere: bool,
 }
 
 /// What it runs on.
@@ -298,6 +310,7 @@ mod tests {
             gpu: Vec::new(),
             zygotes: Possible { possible: true, why: None },
             home: Safe::default(),
+            kept: Kept::default(),
             serving: None,
         }
     }

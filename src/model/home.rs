@@ -11,23 +11,37 @@ pub struct Home {
     state: PathBuf,
     /// The number of a group whose members may write to data, cache and state.
     group: Option<u32>,
+    /// Whether state or cache lie outside of it, because it cannot be written to.
+    elsewhere: bool,
 }
 
 impl Home {
     /// Everything below one folder: what `HOB_HOME` asks for.
     pub fn at(root: impl Into<PathBuf>) -> Home {
         let root = root.into();
-        Home { data: root.join("data"), cache: root.join("cache"), state: root.join("state"), config: root, group: None }
+        Home { data: root.join("data"), cache: root.join("cache"), state: root.join("state"), config: root, group: None, elsewhere: false }
     }
 
     /// The XDG folders of a user, each already ending in `hob`.
     pub fn xdg(config: PathBuf, data: PathBuf, cache: PathBuf, state: PathBuf) -> Home {
-        Home { config, data, cache, state, group: None }
+        Home { config, data, cache, state, group: None, elsewhere: false }
     }
 
     /// The same home, to whose data, cache and state the members of that group may write.
     pub fn shared_with(self, group: Option<u32>) -> Home {
         Home { group, ..self }
+    }
+    /// The same home, which cannot be written to, with its state elsewhere.
+    pub fn with_state(self, state: PathBuf) -> Home {
+        Home { state, elsewhere: true, ..self }
+    }
+    /// The same home, which cannot be written to, with its cache elsewhere.
+    pub fn with_cache(self, cache: PathBuf) -> Home {
+        Home { cache, elsewhere: true, ..self }
+    }
+    /// Whether state or cache lie outside of it.
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere
     }
     /// The number of the group whose members may write to data, cache and state.
     pub fn group(&self) -> Option<u32> {
@@ -133,6 +147,14 @@ impl Home {
     /// The folders in which every file of Hob lies. What could change them could give itself any permission.
     pub fn folders(&self) -> [&Path; 4] {
         [&self.config, &self.data, &self.cache, &self.state]
+    }
+    /// What hosts keep of what they did.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+    /// What can be made again.
+    pub fn cache(&self) -> &Path {
+        &self.cache
     }
     /// The folder of `hob.toml`.
     pub fn config(&self) -> &Path {

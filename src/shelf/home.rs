@@ -1,16 +1,44 @@
 //! The first look at a home, before anything in it is believed: nobody else may write to it.
 
+use std::{os::unix::ffi::OsStrExt, path::Path};
+
+use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
+
 use super::config::Config;
 use crate::{
     disk::{make, owner::Writers},
-    model::{Fault, Home},
+    model::{Digest, Fault, Home},
 };
+
+/// The home with its state and its cache in a folder of this user below `TMPDIR`, each where its own folder is not there and cannot be made,
+/// or lies on a file system that is read-only: what is installed there runs, as in an image whose root nobody may write to. The folder is
+/// found again by the next process of this user, so that it is shared as a home is. What cannot be told stays as it is.
+pub fn placed(home: Home) -> Home {
+    let temporary = std::env::temp_dir();
+    let below = std::path::absolute(&temporary).unwrap_or(temporary).join(format!(
+        "hob-{}-{}",
+        rustix::process::geteuid().as_raw(),
+        Digest::of(home.config().as_os_str().as_bytes()).short()
+    ));
+    let home = if is_closed(home.state()) { home.with_state(below.join("state")) } else { home };
+    if is_closed(home.cache()) { home.with_cache(below.join("cache")) } else { home }
+}
+
+/// Whether nothing can be written in that folder whatever its modes are made, or it cannot be made.
+fn is_closed(folder: &Path) -> bool {
+    let Some(there) = folder.ancestors().find(|path| !matches!(path.try_exists(), Ok(false))) else { return false };
+    if statvfs(there).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        return true;
+    }
+    // One that is there belongs to somebody, who may be told from whoever asks: that is looked at by `trusted`.
+    there != folder && there.is_dir() && accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err()
+}
 
 /// Checks who may write to the home's folders, to those above them, and to its two files; gives the home with the group that
 /// `hob.toml` lets write too. Makes the folders of state and cache, which are their owner's alone.
 ///
 /// Nobody but their owner and root may write to `hob.toml`, `hob.lock` and their folder, whatever `hob.toml` says: who could would
-/// be able to let in anybody.
+/// be able to let in anybody. A home that nobody can write to gets its state and cache elsewhere ([`placed`]).
 ///
 /// Errors: `home_unsafe` with the command that mends it; `invalid_config`, `io`.
 pub fn trusted(home: Home) -> Result<Home, Fault> {
@@ -20,9 +48,18 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
     alone.check_with_above(&home.config_file())?;
     alone.check(&home.lock_file())?;
     let group = Config::read(&home)?.group;
-    let home = home.shared_with(group);
+    let home = placed(home.shared_with(group));
     let writers = Writers::new(group);
     let [data, cache, state] = home.roots();
+    if home.is_elsewhere() {
+        // Made before it is looked at: nobody else can put one of theirs in its place after that, where everybody may make folders.
+        for folder in [cache, state].iter().filter_map(|folder| folder.parent()).filter(|above| above.starts_with(std::env::temp_dir())) {
+            make::folder(folder, make::PRIVATE_FOLDER).map_err(|error| {
+                Fault::io(format!("making {}, since {} cannot be written to", folder.display(), home.config().display()), &error)
+                    .hint("name a folder that can be written to with TMPDIR")
+            })?;
+        }
+    }
     for folder in [data, cache, state] {
         writers.check_with_above(folder)?;
     }

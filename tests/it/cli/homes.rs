@@ -296,6 +296,116 @@ fn a_home_that_root_made_is_used_by_an_ordinary_user() {
     }
 }
 
+/// A shell in a mount namespace of its own, in which the home is read-only, runs `hob` with each of these words; with what each said and its exit code.
+fn in_a_closed_home(rig: &Rig, all: &[&[&str]]) -> Vec<(String, i32)> {
+    let hob = rig.command(&[]);
+    let script = r#"mount --bind "$HOB_HOME" "$HOB_HOME" && mount -o remount,ro,bind "$HOB_HOME" || exit 99
+        if touch "$HOB_HOME/x" 2>/dev/null; then exit 98; fi
+        said=$1; shift; n=0
+        while [ $# -gt 0 ]; do
+            n=$((n + 1)); count=$1; shift; words=
+            while [ $count -gt 0 ]; do words="$words '$1'"; shift; count=$((count - 1)); done
+            eval "\"\$HOB\" $words" >"$said/$n" 2>&1; echo $? >"$said/$n.exit"
+        done"#;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "/bin/sh", "-c", script, "sh"]).arg(rig.folder.path());
+    for words in all {
+        command.arg(words.len().to_string()).args(*words);
+    }
+    command.envs(hob.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("HOB", hob.get_program());
+    command.env("TMPDIR", rig.folder.path().join("tmp")).env_remove("HOB_LOG").stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let ran = run(command, b"");
+    assert_eq!(ran.exit, Some(0), "{ran:#?}");
+    (1..=all.len())
+        .map(|n| {
+            let read = |name: String| fs::read_to_string(rig.folder.path().join(name)).unwrap();
+            (read(n.to_string()), read(format!("{n}.exit")).trim().parse().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_installed_in_a_home_that_is_read_only_runs_and_nothing_else_is_said_to_have_been_done() {
+    if !ordinary::is_root() {
+        return println!("skipped: only root can mount");
+    }
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_tiny("0.1.0", 1_000);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/tiny"]).well();
+    // As an image has it: nothing but what was installed.
+    for folder in ["state", "cache"] {
+        fs::remove_dir_all(rig.home.join(folder)).unwrap();
+    }
+    fs::create_dir(rig.folder.path().join("tmp")).unwrap();
+    let before = modes(&rig.home);
+    let said = in_a_closed_home(
+        &rig,
+        &[&["list"], &["verify"], CALL, CALL, &["doctor"], &["remove", "lab/tiny"], &["add", "lab/tiny"], &["list"]],
+    );
+    for (n, wanted) in [(0, "lab/tiny"), (1, "ok"), (2, "{"), (3, "{"), (7, "lab/tiny")] {
+        assert!(said[n].1 == 0 && said[n].0.contains(wanted), "{n}: {said:#?}");
+    }
+    // Where it is kept instead is said, and that place is its user's alone.
+    let below =
+        fs::read_dir(rig.folder.path().join("tmp")).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.join("state").is_dir());
+    let below = below.unwrap_or_else(|| panic!("no state anywhere: {said:#?}"));
+    assert_eq!(fs::metadata(&below).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(said[4].0.contains(&format!("{}/state", below.display())), "{}", said[4].0);
+    for (text, exit) in &said[5..7] {
+        assert!(*exit == 8 && text.contains("error[io]") && text.contains("Read-only file system"), "{said:#?}");
+    }
+    assert_eq!(modes(&rig.home), before, "nothing was written there");
+}
+
+#[test]
+fn a_home_of_another_user_without_state_is_used_and_a_place_that_another_took_is_not() {
+    if !ordinary::is_root() {
+        return println!("skipped: only root can make a home for another user");
+    }
+    let Some(python) = ordinary::python_for_all() else {
+        return println!("skipped: no interpreter is open to every user of this machine");
+    };
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_plain("lab/plain", "0.1.0");
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/plain"]).well();
+    for folder in ["state", "cache"] {
+        fs::remove_dir_all(rig.home.join(folder)).unwrap();
+    }
+    chmod(rig.folder.path(), 0o755);
+    let program = rig.folder.path().join("hob");
+    fs::copy(env!("CARGO_BIN_EXE_hob"), &program).unwrap();
+    let temporary = rig.folder.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    chmod(&temporary, 0o1777);
+    let of_other = |words: &[&str]| {
+        let user = OTHER.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&program).args(words);
+        command.env("HOB_HOME", &rig.home).env("HOB_PYTHON", &python).env("HOME", rig.folder.path()).env_remove("HOB_LOG");
+        command.env("TMPDIR", &temporary).current_dir("/").stdin(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        run(command, b"")
+    };
+    of_other(&["list"]).well();
+    let made: Vec<PathBuf> = fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(made.len() == 1 && fs::metadata(&made[0]).unwrap().uid() == OTHER, "{made:?}");
+    let ran = of_other(&["call", "lab/plain", "run", r#"{"text": "a"}"#]);
+    match ran.stderr.contains("error[sandbox_unavailable]") {
+        true => println!("skipped: {}", ran.stderr),
+        false => assert!(ran.well().contains("\"text\":\"a\""), "{ran:#?}"),
+    }
+    // Somebody else was there first.
+    fs::remove_dir_all(&made[0]).unwrap();
+    fs::create_dir(&made[0]).unwrap();
+    chown(&made[0], Some(OTHER + 1), Some(OTHER + 1)).unwrap();
+    chmod(&made[0], 0o777);
+    of_other(&["list"]).refused(Code::HomeUnsafe, &[made[0].to_str().unwrap()]);
+    assert_eq!(fs::read_dir(&made[0]).unwrap().count(), 0, "nothing was put there");
+}
+
 /// A stranger's summary cannot say who signed the recipe.
 #[test]
 fn what_a_recipe_says_of_itself_is_no_line_of_what_hob_says_of_it() {
