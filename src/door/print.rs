@@ -23,6 +23,7 @@ use crate::model::{
         ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX,
         REPORT_LINE_MS,
     },
+    shown::commands,
 };
 
 /// All bars on stderr: what is printed meanwhile goes above them.
@@ -113,16 +114,6 @@ pub fn in_a_line(text: &str) -> String {
     text.chars().flat_map(|c| if ['\n', '\t'].contains(&c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
-/// What a terminal obeys, or what makes text look like other text: controls of both kinds, turns of the writing's direction, separators and
-/// marks that nobody sees. Joiners are none of them: words and emoji are made with them.
-fn commands(c: char) -> bool {
-    let is_control = c.is_control() && !['\n', '\t'].contains(&c);
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let hides = matches!(c, '\u{ad}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}'
-        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    is_control || turns || hides
-}
-
 /// Whether a question would reach somebody who can answer it.
 pub fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
@@ -176,9 +167,10 @@ pub fn fault(fault: &Fault) {
     }
     for violation in fault.detail["violations"].as_array().into_iter().flatten().skip(1) {
         text.push_str(&format!(
-            "  also at {}: {}\n",
+            "  also at {}: {}, found {}\n",
             violation["pointer"].as_str().unwrap_or("/"),
-            violation["expected"].as_str().unwrap_or("")
+            violation["expected"].as_str().unwrap_or(""),
+            violation["found"].as_str().unwrap_or("")
         ));
     }
     let words: Vec<&str> = fault.detail["permissions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

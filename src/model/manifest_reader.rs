@@ -15,6 +15,7 @@ use super::{
     machine::LeverValue,
     recipe::is_inner_path,
     schema::Schema,
+    shown,
 };
 
 /// The next step after most complaints.
@@ -90,7 +91,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     fn wrong(&self, value: &Spanned<DeValue>, key: &str, wanted: &str) -> Fault {
-        self.source.fault(value, &self.key(key), format!("found {}, wanted {wanted}", value.get_ref().type_str()))
+        self.source.fault(value, &self.key(key), format!("found {}, wanted {wanted}", shown::found_toml(key, value.get_ref())))
     }
 
     pub(super) fn optional_string(&mut self, key: &'static str) -> Result<Option<Spanned<String>>, Fault> {
@@ -144,9 +145,11 @@ impl<'s, 'a> Table<'s, 'a> {
         match value.get_ref() {
             DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => Ok(Spanned::new(value.span(), number)),
-                Err(_) => {
-                    Err(self.source.fault(value, &self.key(key), format!("found {}, wanted an integer of 0 or more", number.as_str())))
-                }
+                Err(_) => Err(self.source.fault(
+                    value,
+                    &self.key(key),
+                    format!("found {}, wanted an integer of 0 or more", shown::found_toml(key, value.get_ref())),
+                )),
             },
             _ => Err(self.wrong(value, key, "an integer")),
         }

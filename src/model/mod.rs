@@ -26,6 +26,7 @@ pub mod report;
 pub mod schema;
 mod serve;
 pub mod session;
+pub mod shown;
 pub mod source;
 pub mod stand_in;
 pub mod status;

@@ -22,6 +22,7 @@ mod graph;
 mod pattern;
 #[cfg(test)]
 mod tests;
+mod told;
 mod whole;
 
 /// A JSON Schema, compiled, with its proven cost.
@@ -78,7 +79,7 @@ impl Schema {
         self.cost.rate * document.text().len() as f64
     }
 
-    /// Checks `document`; a mismatch is `code` and lists each place as a JSON pointer with what was expected.
+    /// Checks `document`; a mismatch is `code` and lists each place as a JSON pointer with what was expected and what was found.
     ///
     /// Errors: `code`; a document larger than this schema allows is `too_large`, if a caller sent it.
     pub fn check(&self, document: &Document, what: &str, code: Code) -> Result<(), Fault> {
@@ -104,8 +105,9 @@ impl Schema {
             1 => String::new(),
             count => format!(" (and {} more)", count - 1),
         };
-        let (pointer, expected) = (first["pointer"].as_str().unwrap_or("/"), first["expected"].as_str().unwrap_or(""));
-        Err(Fault::new(code, format!("{what} does not match the schema at `{pointer}`: {expected}{more}")).with("violations", violations))
+        let [pointer, expected, found] = ["pointer", "expected", "found"].map(|key| first[key].as_str().unwrap_or_default());
+        let text = format!("{what} does not match the schema at `{pointer}`: {expected}, found {found}{more}");
+        Err(Fault::new(code, text).with("violations", violations))
     }
 
     /// `document`, which matches, with `2.0` written as `2` where the schema says `integer` and no other kind of number.
@@ -125,14 +127,14 @@ impl Schema {
             (false, true) => Vec::new(),
         };
         let described = |error: ValidationError| {
-            // Without the instance's own text: it may be megabytes, and it is the caller's already.
             let place = match error.instance_path().to_string() {
                 root if root.is_empty() => "/".to_owned(),
                 pointer => pointer,
             };
             serde_json::json!({
                 "pointer": cut(place, SCHEMA_VIOLATION_BYTES_MAX),
-                "expected": cut(error.masked().to_string(), SCHEMA_VIOLATION_BYTES_MAX),
+                "expected": cut(told::expected(&error), SCHEMA_VIOLATION_BYTES_MAX),
+                "found": cut(told::found(&error), SCHEMA_VIOLATION_BYTES_MAX),
                 "schema": cut(error.schema_path().to_string(), SCHEMA_VIOLATION_BYTES_MAX),
             })
         };
@@ -154,7 +156,7 @@ impl<'i> Keyword<'i> for UniqueItems {
     fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
         match self.is_valid(instance) {
             true => Ok(()),
-            false => Err(ValidationError::custom("found an item twice, wanted each once")),
+            false => Err(ValidationError::custom("wanted each item once")),
         }
     }
 

@@ -91,5 +91,5 @@ fn unread() -> Fault {
          {STREAM_SPILLED_BYTES_MAX} on the disk, or what is left of the host's), and others wait for its pod"
     );
     Fault::new(Code::Unread, text)
-        .hint("read the stream as it comes, or ask for less; a recipe with more pods (`max` in `[pod.pool]`) lets others wait less")
+        .hint("read the stream as it comes, or ask for less; a recipe with more pods (`max` in `[pod]`) lets others wait less")
 }

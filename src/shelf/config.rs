@@ -21,7 +21,7 @@ use crate::{
     disk::{make, owner},
     model::{
         Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, id::is_name, limits, machine::MachineRules,
-        recipe::not_toml, stand_in,
+        recipe::not_toml, shown, stand_in,
     },
 };
 
@@ -365,14 +365,14 @@ impl Reader<'_> {
         match self.get(root, key).map(|value| (value.get_ref(), value.span().start)) {
             None => Ok(None),
             Some((DeValue::Table(table), _)) => Ok(Some(table)),
-            Some((other, at)) => Err(self.fault(at, key, format!("found {}, wanted a table", other.type_str()))),
+            Some((other, at)) => Err(self.fault(at, key, format!("found {}, wanted a table", shown::found_toml(key, other)))),
         }
     }
 
     pub(super) fn text<'t>(&self, value: &'t Spanned<DeValue<'t>>, key: &str) -> Result<&'t str, Fault> {
         match value.get_ref() {
             DeValue::String(text) => Ok(text),
-            other => Err(self.fault(value.span().start, key, format!("found {}, wanted a string", other.type_str()))),
+            other => Err(self.fault(value.span().start, key, format!("found {}, wanted a string", shown::found_toml(key, other)))),
         }
     }
 
@@ -400,14 +400,14 @@ impl Reader<'_> {
             return Err(self.fault(
                 value.span().start,
                 "remote",
-                format!("found {}, wanted `[[remote]]` tables", value.get_ref().type_str()),
+                format!("found {}, wanted `[[remote]]` tables", shown::found_toml("remote", value.get_ref())),
             ));
         };
         let mut remotes: Vec<RemoteEntry> = Vec::new();
         for item in items.iter() {
             let start = item.span().start;
             let DeValue::Table(table) = item.get_ref() else {
-                return Err(self.fault(start, "remote", format!("found {}, wanted a table", item.get_ref().type_str())));
+                return Err(self.fault(start, "remote", format!("found {}, wanted a table", shown::found_toml("remote", item.get_ref()))));
             };
             self.only(table, "remote", &["name", "url"])?;
             let wanted = |key: &str| {

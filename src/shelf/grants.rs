@@ -11,6 +11,7 @@ use super::config::{Edit, Reader};
 use crate::model::{
     Code, Fault, Grants, Home, Permissions, RecipeName,
     grant::{KINDS, PlainPath},
+    shown,
 };
 
 /// Reads the table.
@@ -28,7 +29,11 @@ pub(super) fn read(reader: &Reader, root: &DeTable) -> Result<BTreeMap<String, G
         };
         let recipe = recipe.map_err(|why| reader.fault(at, &key, format!("neither a recipe nor a folder: {why}")))?;
         let DeValue::Table(given) = given.get_ref() else {
-            return Err(reader.fault(given.span().start, &key, format!("found {}, wanted a table", given.get_ref().type_str())));
+            return Err(reader.fault(
+                given.span().start,
+                &key,
+                format!("found {}, wanted a table", shown::found_toml("", given.get_ref())),
+            ));
         };
         if grants.insert(recipe, one(reader, given, &key)?).is_some() {
             return Err(reader.fault(at, &key, "a second table of the same folder".to_owned()));
@@ -44,7 +49,7 @@ fn one(reader: &Reader, table: &DeTable, key: &str) -> Result<Grants, Fault> {
         let Some(values) = reader.get(table, kind) else { continue };
         let key = format!("{key}.{kind}");
         let DeValue::Array(items) = values.get_ref() else {
-            let found = format!("found {}, wanted a list of strings", values.get_ref().type_str());
+            let found = format!("found {}, wanted a list of strings", shown::found_toml("", values.get_ref()));
             return Err(reader.fault(values.span().start, &key, found));
         };
         for item in items.iter() {
@@ -54,7 +59,7 @@ fn one(reader: &Reader, table: &DeTable, key: &str) -> Result<Grants, Fault> {
     }
     if let Some(reduced) = reader.get(table, "reduced") {
         let DeValue::Boolean(word) = reduced.get_ref() else {
-            let found = format!("found {}, wanted true or false", reduced.get_ref().type_str());
+            let found = format!("found {}, wanted true or false", shown::found_toml("", reduced.get_ref()));
             return Err(reader.fault(reduced.span().start, &format!("{key}.reduced"), found));
         };
         given.reduced = *word;

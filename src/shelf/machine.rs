@@ -10,7 +10,7 @@ use toml::{
 };
 
 use super::config::Reader;
-use crate::model::{Fault, RecipeName, id::is_name, limits::EXCLUSIVE_GROUPS_MAX, machine::MachineRules};
+use crate::model::{Fault, RecipeName, id::is_name, limits::EXCLUSIVE_GROUPS_MAX, machine::MachineRules, shown};
 
 /// Reads the table.
 ///
@@ -23,7 +23,7 @@ pub(super) fn read(reader: &Reader, root: &DeTable) -> Result<MachineRules, Faul
     rules.gpu_bytes = bytes(reader, table, "gpu_bytes")?;
     if let Some(word) = reader.get(table, "exclusive_gpus") {
         let DeValue::Boolean(word) = word.get_ref() else {
-            let found = format!("found {}, wanted true or false", word.get_ref().type_str());
+            let found = format!("found {}, wanted true or false", shown::found_toml("", word.get_ref()));
             return Err(reader.fault(word.span().start, "machine.exclusive_gpus", found));
         };
         rules.exclusive_gpus = *word;
@@ -33,7 +33,7 @@ pub(super) fn read(reader: &Reader, root: &DeTable) -> Result<MachineRules, Faul
     }
     if let Some(groups) = reader.get(table, "exclusive") {
         let DeValue::Table(groups) = groups.get_ref() else {
-            let found = format!("found {}, wanted a table of groups, each a list of recipes", groups.get_ref().type_str());
+            let found = format!("found {}, wanted a table of groups, each a list of recipes", shown::found_toml("", groups.get_ref()));
             return Err(reader.fault(groups.span().start, "machine.exclusive", found));
         };
         rules.exclusive = exclusive(reader, groups)?;
@@ -61,7 +61,7 @@ fn bytes(reader: &Reader, table: &DeTable, key: &str) -> Result<Option<u64>, Fau
     let Some(value) = reader.get(table, key) else { return Ok(None) };
     let (at, key) = (value.span().start, format!("machine.{key}"));
     let DeValue::Integer(number) = value.get_ref() else {
-        return Err(reader.fault(at, &key, format!("found {}, wanted a number of bytes", value.get_ref().type_str())));
+        return Err(reader.fault(at, &key, format!("found {}, wanted a number of bytes", shown::found_toml("", value.get_ref()))));
     };
     let text = number.as_str().replace('_', "");
     match text.parse::<u64>() {
@@ -72,7 +72,7 @@ fn bytes(reader: &Reader, table: &DeTable, key: &str) -> Result<Option<u64>, Fau
 
 fn recipes(reader: &Reader, value: &Spanned<DeValue>, key: &str) -> Result<Vec<String>, Fault> {
     let DeValue::Array(items) = value.get_ref() else {
-        let found = format!("found {}, wanted a list of recipes", value.get_ref().type_str());
+        let found = format!("found {}, wanted a list of recipes", shown::found_toml("", value.get_ref()));
         return Err(reader.fault(value.span().start, key, found));
     };
     let mut recipes = Vec::new();
@@ -107,14 +107,14 @@ mod tests {
         assert_eq!((rules.pinned, &rules.exclusive["npu"][..]), (vec!["lab/a".to_owned()], &["lab/a".to_owned(), "lab/b".to_owned()][..]));
         for (line, says) in [
             ("memory = 3", "nearest known key: `memory_bytes`"),
-            ("memory_bytes = \"3\"", "machine.memory_bytes: found string, wanted a number of bytes"),
+            ("memory_bytes = \"3\"", "machine.memory_bytes: found the text \"3\", wanted a number of bytes"),
             ("memory_bytes = 0", "found 0, wanted a number of bytes above 0"),
             ("gpu_bytes = -1", "found -1, wanted a number of bytes above 0"),
-            ("exclusive_gpus = 1", "found integer, wanted true or false"),
-            ("pinned = \"lab/a\"", "found string, wanted a list of recipes"),
+            ("exclusive_gpus = 1", "found 1, wanted true or false"),
+            ("pinned = \"lab/a\"", "found the text \"lab/a\", wanted a list of recipes"),
             ("pinned = [\"a\"]", "machine.pinned: "),
             ("pinned = [\"lab/a\", \"lab/a\"]", "`lab/a` twice"),
-            ("exclusive = [\"lab/a\"]", "found array, wanted a table of groups"),
+            ("exclusive = [\"lab/a\"]", "found a list of 1, wanted a table of groups"),
             ("exclusive = { \"a b\" = [] }", "`a b` is not a group's name"),
         ] {
             let fault = Config::parse(&format!("[machine]\n{line}\n"), "hob.toml").unwrap_err();

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use toml::de::{DeTable, DeValue};
 
 use super::config::Reader;
-use crate::model::{Fault, ServeRules, limits::SERVE_PROXIES_MAX};
+use crate::model::{Fault, ServeRules, limits::SERVE_PROXIES_MAX, shown};
 
 /// Reads the table.
 ///
@@ -18,14 +18,14 @@ pub(super) fn read(reader: &Reader, root: &DeTable) -> Result<ServeRules, Fault>
     reader.only(table, "serve", &["details", "proxies"])?;
     if let Some(word) = reader.get(table, "details") {
         let DeValue::Boolean(word) = word.get_ref() else {
-            let found = format!("found {}, wanted true or false", word.get_ref().type_str());
+            let found = format!("found {}, wanted true or false", shown::found_toml("", word.get_ref()));
             return Err(reader.fault(word.span().start, "serve.details", found));
         };
         rules.details = *word;
     }
     if let Some(list) = reader.get(table, "proxies") {
         let DeValue::Array(items) = list.get_ref() else {
-            let found = format!("found {}, wanted a list of addresses", list.get_ref().type_str());
+            let found = format!("found {}, wanted a list of addresses", shown::found_toml("", list.get_ref()));
             return Err(reader.fault(list.span().start, "serve.proxies", found));
         };
         if items.len() > SERVE_PROXIES_MAX {

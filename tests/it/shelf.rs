@@ -168,7 +168,7 @@ fn each_mistake_in_hob_toml_names_line_and_key() {
         ("https://", "ftp://", 4, "`ftp://recipes.example/repo` is not a URL"),
         ("hob/ocr", "ocr", 8, "`ocr` is not a recipe name"),
         ("=1.2.3", "newest", 8, "`newest` is not a version range"),
-        ("\"=1.2.3\"", "3", 8, "recipes.hob/ocr: found integer, wanted a string"),
+        ("\"=1.2.3\"", "3", 8, "recipes.hob/ocr: found 3, wanted a string"),
         ("path = ", "file = ", 11, "uv.file: this Hob knows no such key; nearest known key: `path`"),
         ("/opt/uv", "uv", 11, "uv.path: `uv` is not an absolute path"),
         ("[uv]", "[environments]", 11, "environments.path"),

@@ -254,7 +254,7 @@ def _known(error, text, doing, models, folder, overdue):
     kind = guard.kind(error)
     device = _out_of_memory(error, kind, text)
     if device:
-        hint = "send less at once, or lower `max_items` of the operation's batch" if device == "gpu" else None
+        hint = "send less at once, or lower `items` of the operation's `batch` in recipe.toml" if device == "gpu" else None
         return "out_of_memory", f"{doing} ran out of {device} memory: {text}", hint, {"device": device}
     missing = _missing_name(error) if guard.is_a(error, ModuleNotFoundError) else None
     if type(missing) is str and missing and not _is_own(missing, folder):

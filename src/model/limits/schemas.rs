@@ -19,6 +19,18 @@ pub const SCHEMA_VIOLATIONS_MAX: usize = 10;
 /// Longest pointer or expectation of such a place, in bytes; the rest is cut.
 pub const SCHEMA_VIOLATION_BYTES_MAX: usize = 1 << 10;
 
+/// Characters of a text that was found which a message shows.
+pub const SHOWN_TEXT_CHARS_MAX: usize = 60;
+
+/// Keys of an object that was found which a message names.
+pub const SHOWN_KEYS_MAX: usize = 8;
+
+/// Characters of a key's name that a message shows.
+pub const SHOWN_NAME_CHARS_MAX: usize = 40;
+
+/// Alternatives of a schema (`anyOf`, `oneOf`) that a message tells.
+pub const SHOWN_ALTERNATIVES_MAX: usize = 4;
+
 /// Schemas that may be at work inside each other at once: each takes a few hundred bytes of a thread's stack.
 pub const SCHEMA_CHAIN_MAX: usize = 1_024;
 

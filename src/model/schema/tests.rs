@@ -190,6 +190,51 @@ fn a_mismatch_is_told_in_few_words_however_large_the_document() {
     assert!(large.message.contains("the place is not told") && large.hint.is_some(), "{large}");
 }
 
+/// (schema, document, place, what was expected, what was found)
+#[test]
+fn each_mismatch_says_what_was_expected_and_what_was_found() {
+    let named = json!({ "type": "object", "required": ["name"], "properties": { "name": { "type": "string" }, "api_key": { "type": "integer" } },
+        "additionalProperties": false });
+    for (schema, document, place, expected, found) in [
+        (&named, json!({ "name": 5 }), "/name", "wanted a text (string)", "5"),
+        (&named, json!({ "name": { "a": 1 } }), "/name", "wanted a text (string)", "an object with the keys `a`"),
+        (&named, json!("Ada"), "/", "wanted an object", "the text \"Ada\""),
+        (&named, json!(null), "/", "wanted an object", "null"),
+        (&named, json!({}), "/", "wanted the key `name`", "an empty object"),
+        (&named, json!({ "name": "a", "nmae": 1 }), "/", "wanted no key that the schema does not name", "`nmae`"),
+        (
+            &named,
+            json!({ "name": "a", "api_key": "planted" }),
+            "/api_key",
+            "wanted an integer",
+            "a text of 7 characters, which is not shown",
+        ),
+        (&json!({ "required": ["name"] }), json!({ "nme": 1 }), "/", "wanted the key `name`", "(`name` may be meant by `nme`)"),
+        (&json!({ "enum": ["a", 2] }), json!("c"), "/", "wanted one of \"a\", 2", "the text \"c\""),
+        (&json!({ "const": 1 }), json!(2), "/", "wanted 1", "2"),
+        (&json!({ "minimum": 0 }), json!(-1), "/", "wanted at least 0", "-1"),
+        (&json!({ "type": "string", "maxLength": 2 }), json!("äöü"), "/", "wanted at most 2 characters", "3 characters"),
+        (&json!({ "minItems": 2 }), json!([1]), "/", "wanted at least 2 items", "a list of 1"),
+        (&json!({ "items": { "pattern": "^a$" } }), json!(["a", "b"]), "/1", "wanted a text that matches `^a$`", "the text \"b\""),
+        (&json!({ "uniqueItems": true }), json!([1, 1]), "/", "wanted each item once", "one twice in a list of 2"),
+        (&json!({ "anyOf": [{ "type": "string" }, { "type": ["null", "array"] }] }), json!(3), "/", "wanted a text (string), or", "3"),
+        (&json!({ "propertyNames": { "maxLength": 1 } }), json!({ "ab": 1 }), "/", "wanted for the name of each key at most 1", "\"ab\""),
+        (&json!({ "not": { "type": "null" } }), json!(null), "/", "wanted nothing that matches `not`", "null"),
+        (&json!({ "properties": { "a": false } }), json!({ "a": [] }), "/a", "wanted nothing here", "an empty list"),
+        (&json!({ "multipleOf": 3 }), json!(4), "/", "wanted a multiple of 3", "4"),
+    ] {
+        let fault = taken(schema.clone()).check(&Document::from(document), "it", Code::InvalidInput).unwrap_err();
+        let told = &fault.detail["violations"][0];
+        assert_eq!(told["pointer"], place, "{fault}");
+        let holds = |key: &str, part: &str| told[key].as_str().is_some_and(|text| text.contains(part));
+        assert!(holds("expected", expected) && holds("found", found), "{schema}: {told}");
+        assert!(fault.message.contains(expected) && fault.message.contains(found), "{fault}");
+    }
+    let long =
+        taken(json!({ "type": "integer" })).check(&Document::from(json!("x ".repeat(1 << 20))), "it", Code::InvalidOutput).unwrap_err();
+    assert!(long.message.len() < 300 && long.message.contains("of 2097152 characters"), "{long}");
+}
+
 /// As deep as a proof allows, on the stack of a thread of the host, for good documents and bad.
 #[test]
 fn the_deepest_schema_that_is_taken_fits_a_thread() {
