@@ -567,7 +567,8 @@ impl Inner {
             .map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
         let (what, label) = (format!("{lock} of {}", manifest.name), manifest.name.to_string());
         let compiler = WithinWalls { keeper: self.keeper.clone(), without: self.without.clone() };
-        let wanted = Wanted { lock: &bytes, what: &what, python: &python, existing, label: &label, compiler: &compiler };
+        let indexes = self.tools.indexes.for_recipe(&manifest.name);
+        let wanted = Wanted { lock: &bytes, what: &what, python: &python, existing, indexes, label: &label, compiler: &compiler };
         environment::ensure(&self.home, &self.tools, &wanted, &self.progress).await.map(Some)
     }
 

@@ -31,6 +31,15 @@ impl Address {
         shown(&self.0)
     }
 
+    /// Whether a package index may be there: what tools take as one word among others.
+    pub fn fit_for_an_index(&self) -> Result<(), Unfit> {
+        match Url::parse(&self.0) {
+            Ok(url) if ["https", "http", "file"].contains(&url.scheme()) && !url.cannot_be_a_base() => {}
+            _ => return Err(Unfit::NoUrl),
+        }
+        if self.0.contains(char::is_whitespace) { Err(Unfit::WhiteSpace) } else { Ok(()) }
+    }
+
     /// `text` of a tool that was given this address, without what is secret of it.
     pub fn scrub(&self, text: &str) -> String {
         let mut text = text.replace(&self.0, &self.shown());
@@ -38,6 +47,22 @@ impl Address {
             text = text.replace(&secret, HIDDEN);
         }
         text
+    }
+}
+
+/// Why an address is none of a package index; reads on from the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    NoUrl,
+    WhiteSpace,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(match self {
+            Unfit::NoUrl => "is not a URL: wanted https://, http:// or file:///",
+            Unfit::WhiteSpace => "has white space in it: in a URL that is written `%20`",
+        })
     }
 }
 

@@ -22,12 +22,12 @@ use crate::{
 
 use super::{
     blocking, durable,
-    environment::{Compiler, Tools, record_file, record_text},
-    files,
+    environment::{Compiler, record_file, record_text},
+    files, indexes,
     inert::{self, Most, Refused},
     process,
     python::Python,
-    requirements::Lock,
+    requirements::{Lock, plain_name},
     staging::Staging,
     tree::{Tree, make_read_only, take_write},
     unbuilt,
@@ -60,11 +60,34 @@ pub(super) struct Build<'a> {
     pub home: &'a Home,
     pub python: &'a Python,
     pub uv: &'a Uv,
-    pub tools: &'a Tools,
+    /// The package indexes to ask, in this order; none: the public one.
+    pub indexes: &'a [Address],
     pub compiler: &'a dyn Compiler,
     /// Names the lock in faults.
     pub what: &'a str,
     pub progress: &'a progress::Shared,
+}
+
+/// Where one build is, and since when.
+struct Place<'a> {
+    staging: &'a Staging,
+    /// The interpreter of the scaffold.
+    scaffold: &'a Path,
+    tree: &'a Path,
+    began: Instant,
+}
+
+/// A run of `uv` that failed.
+struct Failed {
+    fault: Fault,
+    /// What it printed last; empty where that says nothing of packages.
+    said: String,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Failed {
+        Failed { fault, said: String::new() }
+    }
 }
 
 impl Build<'_> {
@@ -78,18 +101,9 @@ impl Build<'_> {
         make::folder(&tree.join(&packages), make::FOLDER).map_err(made)?;
         // Some interpreters have `lib64` for packages with native code.
         symlink("lib", tree.join("lib64")).map_err(made)?;
-        let requirements = staging.folder().join("requirements.txt");
-        make::write(&requirements, lock.text().as_bytes(), make::PRIVATE_FILE).map_err(made)?;
         self.sweep().await?;
-
-        let mut sync = self.command(&staging)?;
-        sync.args(["pip", "sync", "--require-hashes", "--only-binary", ":all:", "--no-compile-bytecode", "--allow-empty-requirements"]);
-        if let Some(url) = &self.tools.index_url {
-            // Not among its arguments: everybody on the machine can read those.
-            sync.env("UV_DEFAULT_INDEX", url.revealed());
-        }
-        sync.arg("--python").arg(&scaffold).arg("--prefix").arg(&tree).arg(&requirements);
-        self.step(sync, "uv pip sync", began).await?;
+        let place = Place { staging: &staging, scaffold: &scaffold, tree: &tree, began };
+        self.fetch(&place, lock).await?;
 
         self.check(&tree).await?;
         let (at, scripts) = (scaffold.clone(), tree.join("bin"));
@@ -108,6 +122,57 @@ impl Build<'_> {
             published
         })
         .await
+    }
+
+    /// Has `uv` put the wheels of `lock` into the tree.
+    ///
+    /// Where there are several indexes each package comes from the first that has its bytes. `uv` looks at versions and at what a wheel is for, and
+    /// takes the bytes as they come: where two indexes have other bytes for one version (or one of them a local version, as `1.0+cpu` is of `1.0`),
+    /// it may have taken the wrong ones, and says of which package. Each such package is then asked for by itself, index by index.
+    async fn fetch(&self, place: &Place<'_>, lock: &Lock) -> Result<(), Fault> {
+        let mut apart: Vec<(String, Failed)> = Vec::new();
+        loop {
+            let text = lock.text_of(|name| apart.iter().all(|(other, _)| other != name));
+            let failed = match self.install(place, "sync", &text, self.indexes).await {
+                Ok(()) => break,
+                Err(failed) => failed,
+            };
+            let name = unbuilt::mismatched(&failed.said).map(plain_name).unwrap_or_default();
+            let is_new = lock.pins().any(|(pin, _)| plain_name(pin) == name) && apart.iter().all(|(other, _)| *other != name);
+            if self.indexes.len() < 2 || !is_new {
+                return Err(failed.fault);
+            }
+            apart.push((name, failed));
+        }
+        'packages: for (name, failed) in apart {
+            let text = lock.text_of(|other| other == name);
+            for index in self.indexes {
+                match self.install(place, "install", &text, std::slice::from_ref(index)).await {
+                    Ok(()) => continue 'packages,
+                    Err(failed) if unbuilt::is_elsewhere(&failed.said) => {}
+                    Err(failed) => return Err(failed.fault),
+                }
+            }
+            // None has those bytes.
+            return Err(failed.fault);
+        }
+        Ok(())
+    }
+
+    /// Runs `uv pip sync`, or `uv pip install`, which leaves what is there.
+    async fn install(&self, place: &Place<'_>, word: &str, lock: &str, indexes: &[Address]) -> Result<(), Failed> {
+        let requirements = place.staging.folder().join("requirements.txt");
+        // Of the run before.
+        let _ = fs::remove_file(&requirements);
+        make::write(&requirements, lock.as_bytes(), make::PRIVATE_FILE)
+            .map_err(|error| Fault::io(format!("writing {}", requirements.display()), &error))?;
+        let mut command = self.command(place.staging)?;
+        command.args(["pip", word, "--require-hashes", "--only-binary", ":all:", "--no-compile-bytecode"]);
+        command.arg(if word == "sync" { "--allow-empty-requirements" } else { "--no-deps" });
+        indexes::tell_uv(&mut command, indexes);
+        command.arg("--python").arg(place.scaffold).arg("--prefix").arg(place.tree);
+        command.args((word == "install").then_some("-r")).arg(&requirements);
+        self.step(command, &format!("uv pip {word}"), place.began).await
     }
 
     /// An environment without a package, for `uv` to ask which interpreter it installs for; gives the path of that.
@@ -223,13 +288,13 @@ impl Build<'_> {
     fn addresses(&self) -> Vec<Address> {
         let variables = PASSED.iter().filter(|name| name.to_ascii_lowercase().ends_with("_proxy"));
         let proxies = variables.filter_map(|name| std::env::var(name).ok()).map(Address::new);
-        self.tools.index_url.iter().cloned().chain(proxies).collect()
+        self.indexes.iter().cloned().chain(proxies).collect()
     }
 
-    async fn step(&self, command: Command, name: &str, began: std::time::Instant) -> Result<(), Fault> {
+    async fn step(&self, command: Command, name: &str, began: Instant) -> Result<(), Failed> {
         let left = limits::ENVIRONMENT_BUILD_MS.saturating_sub(began.elapsed().as_millis() as u64);
         let hidden = self.addresses();
-        let scrub = |line: &str| hidden.iter().fold(line.to_owned(), |line, address| address.scrub(&line));
+        let scrub = |line: &str| indexes::scrub(&hidden, line);
         let note = |line: &str| self.progress.step(Step::Note { text: scrub(line) });
         let most = process::Most { written: limits::ENVIRONMENT_WRITTEN_BYTES_MAX, memory: Some(limits::ENVIRONMENT_MEMORY_BYTES_MAX) };
         let mut ran = process::run_within(command, left, most, note)
@@ -242,7 +307,8 @@ impl Build<'_> {
         let said = ran.tail.join("\n");
         if ran.disk_full() {
             return Err(Fault::new(Code::DiskFull, format!("{name}: {said}"))
-                .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed"));
+                .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed")
+                .into());
         }
         let end = ran.end(limits::ENVIRONMENT_BUILD_MS);
         if ran.overflowed {
@@ -252,7 +318,7 @@ impl Build<'_> {
             let fault = Fault::new(Code::EnvironmentFailed, text)
                 .hint(format!("while nothing is built, {} may be deleted, where they lie half unpacked", self.home.uv_cache().display()))
                 .with("stderr", ran.tail);
-            return Err(Fault { blame: Blame::Recipe, ..fault });
+            return Err(Fault { blame: Blame::Recipe, ..fault }.into());
         }
         if ran.out_of_memory() {
             let most = limits::ENVIRONMENT_MEMORY_BYTES_MAX;
@@ -263,11 +329,15 @@ impl Build<'_> {
             let fault = Fault::new(Code::EnvironmentFailed, text)
                 .hint("tell the publisher of the recipe; where the machine itself has less memory than that, try again when more of it is free")
                 .with("stderr", ran.tail);
-            return Err(Fault { blame: Blame::Recipe, ..fault });
+            return Err(Fault { blame: Blame::Recipe, ..fault }.into());
         }
         let found = format!("Python {}, {}", self.python.version, self.python.platform);
         let fault = Fault::new(Code::EnvironmentFailed, format!("{name} could not build the environment for {found} ({end}):\n{said}"));
-        Err(unbuilt::explained(fault, &said, self.tools.index_url.is_some()).with("stderr", ran.tail))
+        let mut fault = unbuilt::explained(fault, &said, !self.indexes.is_empty()).with("stderr", ran.tail);
+        if !self.indexes.is_empty() {
+            fault = fault.with("indexes", self.indexes.iter().map(Address::shown).collect::<Vec<_>>());
+        }
+        Err(Failed { fault, said })
     }
 }
 

@@ -16,13 +16,15 @@ use tokio::process::Command;
 use super::{
     durable,
     environment::Tools,
-    files, locks, process, python,
+    files, locks,
+    pip::{self, Pin},
+    process, python,
     staging::Staging,
     tree::{make_read_only, take_write},
 };
 use crate::{
     disk::make,
-    model::{Blame, Code, Fault, Home, Step, limits, progress},
+    model::{Address, Blame, Code, Fault, Home, Step, limits, progress},
 };
 
 /// npm checks each file against the hashes of the lock; nothing else is installed, and no package runs a script.
@@ -87,7 +89,7 @@ impl Componentizer {
             return Ok(ours);
         }
         progress.step(Step::Started { label: label.clone(), total_bytes: None });
-        let fetched = fetch(home, language, &program, &label).await;
+        let fetched = fetch(home, language, &program, tools.indexes.for_tools(), &label).await;
         progress.step(Step::Finished { label });
         fetched?;
         ours.answers().await.map_err(|why| Fault::new(Code::BuildFailed, format!("{}: {why}", place.display())))?;
@@ -174,43 +176,37 @@ fn on_path(path: &OsStr, name: &str) -> Option<PathBuf> {
     std::env::split_paths(path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-async fn fetch(home: &Home, language: Language, program: &Path, label: &str) -> Result<(), Fault> {
+async fn fetch(home: &Home, language: Language, program: &Path, indexes: &[Address], label: &str) -> Result<(), Fault> {
     let staging = Staging::new(home, "tool")?;
     let tree = staging.folder().join("tree");
-    let write = |path: PathBuf, text: &str| {
-        make::write(&path, text.as_bytes(), make::PRIVATE_FILE).map_err(|error| Fault::io("writing a tool's pin", &error))
-    };
-    let mut command = match language {
+    let ran = match language {
         Language::JavaScript => {
+            let write = |name: &str, text: &str| {
+                make::write(&tree.join(name), text.as_bytes(), make::PRIVATE_FILE)
+                    .map_err(|error| Fault::io("writing a tool's pin", &error))
+            };
             durable::make_folder(&tree)?;
-            write(tree.join("package.json"), PACKAGE)?;
-            write(tree.join("package-lock.json"), PACKAGE_LOCK)?;
+            write("package.json", PACKAGE)?;
+            write("package-lock.json", PACKAGE_LOCK)?;
             let mut command = Command::new("npm");
             command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--loglevel=error"]).current_dir(&tree);
-            command
+            command.stdin(staging.lock_for_tool()?);
+            let ran = process::run(command, limits::GLUE_TOOL_FETCH_MS, |_| ()).await;
+            ran.map_err(|error| Fault::io(format!("{label}: running npm"), &error))?
         }
         Language::Python => {
-            let pins = staging.folder().join("requirements.txt");
-            let hashes: String = PY_WHEEL_HASHES.iter().map(|hash| format!(" --hash=sha256:{hash}")).collect();
-            write(pins.clone(), &format!("componentize-py=={PY_VERSION}{hashes}\n"))?;
-            let mut command = Command::new(program);
-            command.args(["-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps", "--require-hashes"]);
-            command.args(["--no-user", "--only-binary", ":all:", "--progress-bar", "off", "--no-warn-script-location", "--no-compile"]);
-            command.arg("--target").arg(&tree).arg("-r").arg(&pins);
-            // pip's own configuration stays: it knows the way to the user's index. What would move the target goes.
-            command.env("PIP_REQUIRE_VIRTUALENV", "0").env_remove("PIP_TARGET").env_remove("PIP_PREFIX").env_remove("PIP_ROOT");
-            command
+            let pin = Pin { name: "componentize-py", version: PY_VERSION, hashes: &PY_WHEEL_HASHES };
+            pip::fetch(program, &pin, indexes, &staging, &tree, limits::GLUE_TOOL_FETCH_MS).await?
         }
     };
-    command.stdin(staging.lock_for_tool()?);
-    let ran = process::run(command, limits::GLUE_TOOL_FETCH_MS, |_| ())
-        .await
-        .map_err(|error| Fault::io(format!("{label}: running its installer"), &error))?;
     if !ran.succeeded() {
         if ran.disk_full() {
             return Err(disk_full(label, &ran));
         }
-        let installer = if language == Language::JavaScript { "npm" } else { "pip" };
+        let (installer, place) = match language {
+            Language::JavaScript => ("npm", "its own configuration says which"),
+            Language::Python => ("pip", "`[environments] index_urls` in hob.toml says which, else its own configuration"),
+        };
         return Err(Fault::new(
             Code::BuildFailed,
             format!(
@@ -220,7 +216,7 @@ async fn fetch(home: &Home, language: Language, program: &Path, label: &str) -> 
             ),
         )
         .blame(Blame::Machine)
-        .hint(format!("{installer} must reach a package index that has it; its own configuration says which"))
+        .hint(format!("{installer} must reach a package index that has it; {place}"))
         .with("stderr", ran.tail));
     }
     Componentizer::in_folder(language, program, &tree)

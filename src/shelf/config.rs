@@ -29,6 +29,7 @@ use super::{
     blocking, durable,
     environment::Tools,
     files, grants,
+    indexes::Indexes,
     locks::{self, Held},
     machine, serve,
 };
@@ -115,10 +116,7 @@ impl Config {
             }
         }
         config.serve = serve::read(&reader, root)?;
-        if let Some(environments) = reader.table(root, "environments")? {
-            reader.only(environments, "environments", &["index_url"])?;
-            config.tools.index_url = reader.optional(environments, "environments", "index_url")?.map(|(text, _)| Address::new(text));
-        }
+        config.tools.indexes = Indexes::read(&reader, root)?;
         Ok(config)
     }
 
@@ -376,7 +374,7 @@ impl Reader<'_> {
         }
     }
 
-    fn optional<'t>(&self, table: &'t DeTable<'t>, path: &str, key: &str) -> Result<Found<'t>, Fault> {
+    pub(super) fn optional<'t>(&self, table: &'t DeTable<'t>, path: &str, key: &str) -> Result<Found<'t>, Fault> {
         match self.get(table, key) {
             None => Ok(None),
             Some(value) => Ok(Some((self.text(value, &format!("{path}.{key}"))?, value.span().start))),

@@ -22,6 +22,7 @@ use super::{
     blocking,
     building::Build,
     durable,
+    indexes::Indexes,
     locks::{self, Held},
     python::Python,
     requirements::Lock,
@@ -41,14 +42,15 @@ pub struct Tools {
     pub python: Option<PathBuf>,
     /// An absolute `uv`.
     pub uv: Option<PathBuf>,
-    /// The package index to ask, instead of the public one.
-    pub index_url: Option<Address>,
+    /// The package indexes to ask.
+    pub indexes: Indexes,
 }
 
 impl Tools {
     /// `self` with what `above` says put above it.
     pub fn overridden_by(self, above: Tools) -> Tools {
-        Tools { python: above.python.or(self.python), uv: above.uv.or(self.uv), index_url: above.index_url.or(self.index_url) }
+        let indexes = if above.indexes.is_empty() { self.indexes } else { above.indexes };
+        Tools { python: above.python.or(self.python), uv: above.uv.or(self.uv), indexes }
     }
 
     /// `self` (from `hob.toml`) with what HOB_PYTHON and HOB_UV say put above it.
@@ -151,6 +153,8 @@ pub struct Wanted<'a> {
     pub what: &'a str,
     pub python: &'a Python,
     pub existing: Existing,
+    /// The package indexes to ask, in this order; none: the public one.
+    pub indexes: &'a [Address],
     /// For whom, in progress, e.g. `hob/echo`.
     pub label: &'a str,
     pub compiler: &'a dyn Compiler,
@@ -177,9 +181,9 @@ pub type Compiling<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Faul
 /// Errors: `invalid_recipe` (the lock, by line), `uv_missing`, `environment_failed` with what `uv` said,
 /// `shelf_altered`, `disk_full`.
 pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &progress::Shared) -> Result<Environment, Fault> {
-    let Wanted { lock, what, python, existing, label, compiler } = *wanted;
+    let Wanted { lock, what, python, existing, indexes, label, compiler } = *wanted;
     let lock = Lock::parse(lock, what)?;
-    let uv = uv::find(home, tools.uv.as_deref(), python, progress).await?;
+    let uv = uv::find(home, tools, python, progress).await?;
     let digest = digest(&lock, python, &uv);
     if let Some(environment) = open(home, digest) {
         return adopt(home, environment, existing).await;
@@ -191,7 +195,7 @@ pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &
     let _turn = locks::turn(&home.locks(), "environments", limits::ENVIRONMENT_BUILDS_MAX, limits::ENVIRONMENT_TURN_MS, progress).await?;
     // Something there that cannot be opened: its interpreter is gone, or it is not ours.
     discard(home, digest)?;
-    let build = Build { home, python, uv: &uv, tools, compiler, what, progress };
+    let build = Build { home, python, uv: &uv, indexes, compiler, what, progress };
     let label = format!("building the environment of {label}");
     progress.step(Step::Started { label: label.clone(), total_bytes: None });
     let built = build.run(&lock, digest).await;

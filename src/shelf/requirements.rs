@@ -77,6 +77,11 @@ impl Lock {
         })
     }
 
+    /// The text of those packages alone whose names `wanted` takes; a name is given as indexes know it (PEP 503: `a-b` for `A_b`).
+    pub fn text_of(&self, wanted: impl Fn(&str) -> bool) -> String {
+        self.0.iter().filter(|requirement| wanted(&plain_name(&requirement.name))).map(|requirement| format!("{requirement}\n")).collect()
+    }
+
     /// Names and versions, in the lock's order.
     pub fn pins(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|requirement| (requirement.name.as_str(), requirement.version.as_str()))
@@ -90,7 +95,7 @@ impl Requirement {
             let more = match option.trim_start_matches('-') {
                 "e" | "editable" => "; with `uv export` give `--no-emit-project`",
                 option if option.contains("index") || option.starts_with('i') || option.starts_with('f') => {
-                    "; where packages come from is the operator's to say: `index_url` in hob.toml"
+                    "; where packages come from is the operator's to say: `[environments] index_urls` in hob.toml"
                 }
                 _ => "",
             };
@@ -170,6 +175,11 @@ fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric();
     let ends = text.bytes().next().is_some_and(plain) && text.bytes().next_back().is_some_and(plain);
     ends && text.bytes().all(|byte| plain(byte) || b"-_.".contains(&byte))
+}
+
+/// A name as indexes know it: lower case, with one `-` for each run of `-`, `_` and `.`.
+pub(super) fn plain_name(name: &str) -> String {
+    name.split(['-', '_', '.']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-").to_ascii_lowercase()
 }
 
 fn is_version(text: &str) -> bool {

@@ -22,12 +22,12 @@ const WORDS: [(&str, Blame, &str); 9] = [
     (
         "was not found in the package registry",
         Blame::Recipe,
-        "the package index has no package of that name: correct the lock, or see that `[environments] index_url` in hob.toml leads to an index that has it",
+        "the package index has no package of that name: correct the lock, or see that `[environments] index_urls` in hob.toml leads to an index that has it",
     ),
     (
         "there is no version of",
         Blame::Recipe,
-        "the package index does not have that version: correct the lock, or see that `[environments] index_url` in hob.toml leads to an index that has it",
+        "the package index does not have that version: correct the lock, or see that `[environments] index_urls` in hob.toml leads to an index that has it",
     ),
     (
         "No solution found when resolving",
@@ -38,12 +38,25 @@ const WORDS: [(&str, Blame, &str); 9] = [
 ];
 
 const REFUSED: &str =
-    "the package index refuses: see the user and password in `[environments] index_url` of hob.toml, or what this network wants first";
+    "the package index refuses: see the user and password in `[environments] index_urls` of hob.toml, or what this network wants first";
 
-const NO_WHEEL: &str = "packages are installed from wheels alone, since making one runs the package's own code: lock a version that has a wheel, or let the operator's index (`[environments] index_url` in hob.toml) have one that was made by `uv build` or `pip wheel`";
+const NO_WHEEL: &str = "packages are installed from wheels alone, since making one runs the package's own code: lock a version that has a wheel, or let the operator's index (`[environments] index_urls` in hob.toml) have one that was made by `uv build` or `pip wheel`";
 
 const UNREACHED: &str =
-    "if the package index was not reached: see proxy and certificate variables, or `[environments] index_url` in hob.toml";
+    "if the package index was not reached: see proxy and certificate variables, or `[environments] index_urls` in hob.toml";
+
+/// The package of which an index had other bytes than the lock names, as `uv` prints its name.
+pub fn mismatched(said: &str) -> Option<&str> {
+    let (_, rest) = said.split_once("Hash mismatch for `")?;
+    rest.split(['=', '`']).next().filter(|name| !name.is_empty())
+}
+
+/// Whether an index just does not have what the lock names, so that another one may.
+pub fn is_elsewhere(said: &str) -> bool {
+    let words =
+        ["Hash mismatch", "usable wheels", "no wheels with a matching", "not found in the package registry", "there is no version of"];
+    words.iter().any(|words| said.contains(words))
+}
 
 /// Says of a fault about a failed install whose it is, and the next step. `is_own`: the index is one that the operator named, so that what is not
 /// there may be its fault.
@@ -61,6 +74,16 @@ pub fn explained(fault: Fault, said: &str, is_own: bool) -> Fault {
 mod tests {
     use super::*;
     use crate::model::Code;
+
+    #[test]
+    fn a_package_that_another_index_may_have_is_found_in_what_uv_says() {
+        let said = "error: Failed to download `six-x==1.17.0`\n  cause: Hash mismatch for `six-x==1.17.0`\n\n  Expected:";
+        assert!(mismatched(said) == Some("six-x") && is_elsewhere(said));
+        for said in ["Because six==99.0 has no usable wheels and", "Because nosuch was not found in the package registry and"] {
+            assert!(mismatched(said).is_none() && is_elsewhere(said));
+        }
+        assert!(!is_elsewhere("error: Failed to fetch: http://127.0.0.1:9/simple/six/") && mismatched("Hash mismatch for `").is_none());
+    }
 
     /// As uv 0.13 prints it.
     #[test]

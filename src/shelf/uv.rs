@@ -13,13 +13,14 @@ use std::{
 use semver::{Version, VersionReq};
 use tokio::process::Command;
 
-use crate::{
-    disk::make,
-    model::{Code, Fault, Home, Step, limits, progress},
-};
+use crate::model::{Address, Code, Fault, Home, Step, limits, progress};
 
 use super::{
-    durable, files, locks, process,
+    durable,
+    environment::Tools,
+    files, locks,
+    pip::{self, Pin},
+    process,
     python::Python,
     staging::Staging,
     tree::{make_read_only, take_write},
@@ -49,24 +50,18 @@ fn range() -> VersionReq {
     VersionReq::parse(RANGE).expect("a constant range, parsed by a test")
 }
 
-/// `explicit` alone if given; else PATH within a version range; else our own copy, which `python` fetches with its
-/// `pip` from the user's package index when it is not there yet.
+/// The one that `tools` names alone, if it does; else PATH within a version range; else our own copy, which `python` fetches with its
+/// `pip` when it is not there yet: from the indexes of `tools`, else from those of `pip`'s own configuration.
 ///
 /// Errors: `uv_missing`, `disk_full`.
-pub async fn find(home: &Home, explicit: Option<&Path>, python: &Python, progress: &progress::Shared) -> Result<Uv, Fault> {
+pub async fn find(home: &Home, tools: &Tools, python: &Python, progress: &progress::Shared) -> Result<Uv, Fault> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    find_in(home, explicit, &path, python, progress).await
+    find_in(home, tools, &path, python, progress).await
 }
 
 /// [`find`] with the search path as an argument.
-pub async fn find_in(
-    home: &Home,
-    explicit: Option<&Path>,
-    path: &OsStr,
-    python: &Python,
-    progress: &progress::Shared,
-) -> Result<Uv, Fault> {
-    if let Some(uv) = look_in(home, explicit, path).await? {
+pub async fn find_in(home: &Home, tools: &Tools, path: &OsStr, python: &Python, progress: &progress::Shared) -> Result<Uv, Fault> {
+    if let Some(uv) = look_in(home, tools.uv.as_deref(), path).await? {
         return Ok(uv);
     }
     let ours = own_copy(home);
@@ -74,7 +69,7 @@ pub async fn find_in(
     if let Ok(uv) = ask(&ours).await {
         return Ok(uv);
     }
-    fetch(home, python, progress).await
+    fetch(home, python, tools.indexes.for_tools(), progress).await
 }
 
 /// What [`find`] finds without fetching anything.
@@ -131,27 +126,14 @@ async fn ask(path: &Path) -> Result<Uv, String> {
     }
 }
 
-async fn fetch(home: &Home, python: &Python, progress: &progress::Shared) -> Result<Uv, Fault> {
+async fn fetch(home: &Home, python: &Python, indexes: &[Address], progress: &progress::Shared) -> Result<Uv, Fault> {
     let label = format!("fetching uv {VERSION}");
     progress.step(Step::Started { label: label.clone(), total_bytes: None });
     let staging = Staging::new(home, "uv")?;
     let target = staging.folder().join("tree");
-    let pins = staging.folder().join("requirements.txt");
-    let hashes: String = WHEEL_HASHES.iter().map(|hash| format!(" --hash=sha256:{hash}")).collect();
-    make::write(&pins, format!("uv=={VERSION}{hashes}\n").as_bytes(), make::PRIVATE_FILE)
-        .map_err(|error| Fault::io("writing the pin of uv", &error))?;
-
-    let mut command = Command::new(&python.executable);
-    command.args(["-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--no-user"]);
-    command.args(["--only-binary", ":all:", "--progress-bar", "off", "--no-warn-script-location", "--no-compile"]);
-    command.arg("--target").arg(&target).arg("-r").arg(&pins);
-    // pip's own configuration stays: it knows the way to the user's index. What would move the target goes.
-    command.env("PIP_REQUIRE_VIRTUALENV", "0").env_remove("PIP_TARGET").env_remove("PIP_PREFIX").env_remove("PIP_ROOT");
-    command.stdin(staging.lock_for_tool()?);
-    let ran = process::run(command, limits::UV_FETCH_MS, |_| ())
-        .await
-        .map_err(|error| Fault::io(format!("running {}", python.executable.display()), &error))?;
-    let next = "install uv (https://docs.astral.sh/uv) and put it on PATH, or name it with HOB_UV";
+    let pin = Pin { name: "uv", version: VERSION, hashes: &WHEEL_HASHES };
+    let ran = pip::fetch(&python.executable, &pin, indexes, &staging, &target, limits::UV_FETCH_MS).await?;
+    let next = "install uv (https://docs.astral.sh/uv) and put it on PATH, or name it with HOB_UV; where `pip` cannot reach PyPI, name an index that has uv in `[environments] index_urls` of hob.toml";
     if !ran.succeeded() {
         if ran.disk_full() {
             return Err(Fault::new(Code::DiskFull, format!("{label}: {}", ran.tail.join("\n")))

@@ -20,6 +20,7 @@ mod granting;
 mod handing;
 mod homes;
 mod hostile;
+mod indexes;
 mod killing;
 mod managing;
 mod naming;

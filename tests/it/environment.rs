@@ -18,6 +18,7 @@ use hob::{
     model::{Code, Fault, Home, Progress, Silent, Step, progress},
     shelf::{
         environment::{self, Environment, Existing, Tools, Wanted},
+        indexes::Indexes,
         python::{self, Python},
         uv,
     },
@@ -41,7 +42,7 @@ async fn any_python() -> Python {
 /// A `uv` for all tests of this binary.
 async fn real_uv() -> PathBuf {
     let home = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools"));
-    uv::find(&home, None, &any_python().await, &quiet()).await.unwrap().path
+    uv::find(&home, &Tools::default(), &any_python().await, &quiet()).await.unwrap().path
 }
 
 /// A `uv` that writes a line to `log` for each sync, and waits before it while the file `hold` is there.
@@ -85,7 +86,15 @@ async fn ensure_without(
     // The runner lies elsewhere: some homes here have room for nothing, or are to stay empty.
     let runner = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools"));
     let compiler = WithinWalls::of(&runner, layers.iter().map(|layer| (*layer).to_owned()).collect()).unwrap();
-    let wanted = Wanted { lock: lock.as_bytes(), what: "requirements.lock", python, existing, label: "test/recipe", compiler: &compiler };
+    let wanted = Wanted {
+        lock: lock.as_bytes(),
+        what: "requirements.lock",
+        python,
+        existing,
+        indexes: tools.indexes.for_tools(),
+        label: "test/recipe",
+        compiler: &compiler,
+    };
     environment::ensure(home, tools, &wanted, progress).await
 }
 
@@ -342,7 +351,7 @@ async fn no_uv_and_no_pip_says_what_was_tried_and_what_to_do() {
         fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
     let python = Python { executable: root.path().join("python3"), ..any_python().await };
-    let fault = uv::find_in(&home, None, root.path().as_os_str(), &python, &quiet()).await.unwrap_err();
+    let fault = uv::find_in(&home, &Tools::default(), root.path().as_os_str(), &python, &quiet()).await.unwrap_err();
     assert_eq!(fault.code, Code::UvMissing);
     assert!(fault.message.contains("on PATH") && fault.message.contains("No module named pip"), "{}", fault.message);
     assert!(fault.hint.unwrap().contains("HOB_UV"));
@@ -383,11 +392,11 @@ async fn another_index_is_asked_when_hob_toml_names_one() {
     let root = tempfile::tempdir().unwrap();
     let python = any_python().await;
     // Nobody listens on the discard port of this machine.
-    let tools = Tools { uv: Some(real_uv().await), index_url: Some("http://127.0.0.1:9/simple".into()), ..Tools::default() };
+    let tools = Tools { uv: Some(real_uv().await), indexes: Indexes::new(["http://127.0.0.1:9/simple"]).unwrap(), ..Tools::default() };
     let fault = ensure(&Home::at(root.path()), &tools, LOCK, &python, Existing::Trust, &quiet()).await.unwrap_err();
     assert_eq!(fault.code, Code::EnvironmentFailed);
     assert!(fault.message.contains("127.0.0.1:9"), "{}", fault.message);
-    assert!(fault.hint.unwrap().contains("index_url"));
+    assert!(fault.hint.unwrap().contains("index_urls"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -175,14 +175,15 @@ async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &Versi
     std::fs::write(&linking, format!("#!/bin/sh\nUV_LINK_MODE=hardlink exec '{}' \"$@\"\n", uv.display())).unwrap();
     std::fs::set_permissions(&linking, PermissionsExt::from_mode(0o755)).unwrap();
     let python = python::find(range, None).await.unwrap();
-    let found = uv::find(home, Some(&linking), &python, &progress).await.unwrap();
+    let found = uv::find(home, &Tools { uv: Some(linking.clone()), ..Tools::default() }, &python, &progress).await.unwrap();
     let digest = environment::digest(&Lock::parse(lock, "requirements.lock").unwrap(), &python, &found);
     for older in environment::all(home).unwrap().into_iter().filter(|other| *other != digest) {
         assert!(environment::remove(home, older).unwrap(), "{older} is in use");
     }
     let what = "recipes/text-generation/pod/requirements.lock";
     let compiler = WithinWalls::of(home, Arc::default()).unwrap();
-    let wanted = Wanted { lock, what, python: &python, existing: Existing::Trust, label: "test/generate", compiler: &compiler };
+    let wanted =
+        Wanted { lock, what, python: &python, existing: Existing::Trust, indexes: &[], label: "test/generate", compiler: &compiler };
     let tools = Tools { uv: Some(linking), ..Tools::default() };
     let made = environment::ensure(home, &tools, &wanted, &progress).await.unwrap_or_else(|fault| panic!("{fault}: {:?}", fault.detail));
     match std::fs::remove_dir_all(home.uv_cache()) {

@@ -36,6 +36,9 @@ pub const BYTECODE_MEMORY_BYTES: u64 = 1 << 30;
 /// Between two looks at the size of an environment that is being compiled, in milliseconds.
 pub const BYTECODE_LOOK_MS: u64 = 2_000;
 
+/// Package indexes that one list of `hob.toml` may name: each is asked for each package.
+pub const PACKAGE_INDEXES_MAX: usize = 16;
+
 /// Largest list of a wheel's files (its RECORD) that is read to say which wheel a refused file is of, in bytes.
 pub const WHEEL_RECORD_BYTES_MAX: u64 = 16 << 20;
 

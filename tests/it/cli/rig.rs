@@ -14,7 +14,7 @@ use std::{
 use hob::{
     author::{keys::Keys, repository},
     model::{Code, Digest, Home, Silent},
-    shelf::{python, uv},
+    shelf::{environment::Tools, python, uv},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -210,7 +210,7 @@ pub fn tools() -> &'static (PathBuf, PathBuf) {
             runtime.block_on(async {
                 let python = python::find(&">=3.9".parse().unwrap(), None).await.unwrap();
                 let home = Home::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools"));
-                let uv = uv::find(&home, None, &python, &(std::sync::Arc::new(Silent) as _)).await.unwrap();
+                let uv = uv::find(&home, &Tools::default(), &python, &(std::sync::Arc::new(Silent) as _)).await.unwrap();
                 (python.executable, uv.path)
             })
         });
