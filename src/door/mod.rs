@@ -16,6 +16,7 @@ mod http;
 mod lines;
 mod looking;
 mod machine;
+mod notify;
 mod print;
 mod serve;
 mod sessions;

@@ -30,6 +30,7 @@ use super::{
         room::{Bounds, Room},
         token::Token,
     },
+    notify::{self, Now},
     print, socket,
 };
 use crate::{
@@ -80,16 +81,22 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
         loops.spawn(accept(listener, way, room));
     }
     announce(home, unix, address, json);
+    notify::tell(Now::Answers);
     let warming = host.clone();
     let warming = tokio::spawn(async move { warming.warm().await });
 
     loop {
         tokio::select! {
             () = ending.wished(1) => break,
-            () = ending.anew() => read_anew(host, home, &rules, terms.as_deref()).await,
+            () = ending.anew() => {
+                notify::tell(Now::ReadsAnew);
+                read_anew(host, home, &rules, terms.as_deref()).await;
+                notify::tell(Now::Answers);
+            }
         }
     }
     let begun = Instant::now();
+    notify::tell(Now::Ends);
     warming.abort();
     // No path to here any more; who is here already, or knocked before, is answered.
     drop(files);

@@ -263,8 +263,9 @@ impl Doctor {
         // Perhaps: a setting that is known to forbid it comes first.
         if self.machine.container && next.is_empty() {
             next.push(
-                "start the container so that it may make namespaces and mount in them: for Docker or Podman `--security-opt seccomp=unconfined \
-                 --security-opt apparmor=unconfined --security-opt systempaths=unconfined`"
+                "start the container so that it may make namespaces and mount in them: for Docker or Podman \
+                 `--security-opt seccomp=packaging/container/seccomp.json --security-opt apparmor=unconfined --security-opt systempaths=unconfined` \
+                 (that profile is in Hob's sources; `seccomp=unconfined` does as well)"
                     .to_owned(),
             );
         }

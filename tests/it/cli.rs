@@ -8,6 +8,7 @@ mod caches;
 pub mod calling;
 mod compiling;
 pub mod damaged;
+mod deploying;
 mod disk;
 mod doctoring;
 mod documented;
