@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Runs a program under a seccomp profile of a container, as a container's runtime would put it on.
+"""Runs a program under a seccomp profile of a container, as the runtime of one would put it on.
 
 Usage: profile.py PROFILE.json [--forbid NAME,NAME] -- PROGRAM [ARGUMENTS]
 
-Only what packaging/container/seccomp.json uses is understood: rules by name, without arguments of the call; this machine's own architecture.
+Only what packaging/container/seccomp.json uses is understood: rules by name, without arguments of the call; this machine's architecture.
 """
 
 import ctypes
