@@ -3,6 +3,8 @@
 //! Its own errors for the same mistakes name neither the host's version nor what to do ("function implementation is
 //! missing" for an interface that does not exist).
 
+use std::collections::HashSet;
+
 use wasmtime::{
     Engine,
     component::{
@@ -98,17 +100,16 @@ pub fn shape(manifest: &Manifest, glue: &[u8], component: &Component, engine: &E
             wasi = if import.starts_with(wasi::SOCKETS.0) { Wasi::WithSocketNames } else { Wasi::Yes };
         }
     }
+    // Several interfaces of one package lack the same.
+    let mut said = HashSet::new();
+    missing.retain(|what| said.insert(what.clone()));
     if !missing.is_empty() {
+        let hint = left_out_by(&missing);
         let more = missing.len().saturating_sub(limits::NAMED_IN_MESSAGE_MAX);
         missing.truncate(limits::NAMED_IN_MESSAGE_MAX);
         if more > 0 {
             missing.push(format!("{more} more"));
         }
-        let wasi = missing.iter().any(|what| what.starts_with("wasi:"));
-        let hint = match wasi {
-            true => "glue has no network, files or variables, and of WASI 0.2 only what script languages import: leave out what needs more",
-            false => "rebuild the glue with `hob build`, or use a Hob that offers what it needs",
-        };
         return Err(incompatible(name, format!("needs {}", missing.join("; "))).hint(hint));
     }
     match shape.get_export(engine, "run").map(|item| item.ty) {
@@ -137,6 +138,21 @@ pub fn shape(manifest: &Manifest, glue: &[u8], component: &Component, engine: &E
         }
     }
     Ok(wasi)
+}
+
+/// How each toolchain leaves out what this Hob does not offer.
+fn left_out_by(missing: &[String]) -> &'static str {
+    let needs = |package: &str| missing.iter().any(|what| what.starts_with(package));
+    if needs("wasi:http/") {
+        "glue has no network: `hob build` makes glue.js without it, componentize-js does with `disableFeatures: [\"http\", \"fetch-event\"]`, jco with \
+         `--disable http --disable fetch-event`"
+    } else if needs("wasi:sockets/") || needs("wasi:filesystem/") {
+        "glue has no network and no files: `hob build` makes it of glue.py without them; componentize-py alone puts all of WASI in, used or not"
+    } else if needs("wasi:") {
+        "glue has no network, files or variables, and of WASI 0.2 only what script languages import: leave out what needs more"
+    } else {
+        "rebuild the glue with `hob build`, or use a Hob that offers what it needs"
+    }
 }
 
 /// Whether `run` takes and gives what the world says. wasmtime would only find out on the first call.

@@ -5,6 +5,7 @@
 //! every misdeed is followed by a call of another component on it.
 
 use std::{
+    collections::HashSet,
     collections::VecDeque,
     sync::{
         Arc, OnceLock,
@@ -457,6 +458,9 @@ fn what_is_not_glue_for_this_hob_is_said_before_linking() {
         let fault = glue().compile_here(&recipe_of(bytes, world)).map(drop).expect_err(says);
         assert_eq!(fault.code, Code::GlueIncompatible, "{says}");
         assert!(fault.message.contains(says) && fault.message.contains("`test/guest`"), "{}", fault.message);
+        // Once each, however many interfaces lack it.
+        let needs: Vec<&str> = fault.message.split_once(" needs ").map_or(Vec::new(), |(_, needs)| needs.split("; ").collect());
+        assert!(needs.iter().collect::<HashSet<_>>().len() == needs.len(), "{}", fault.message);
     }
 }
 

@@ -196,6 +196,10 @@ fn what_wasi_has_beyond_the_small_one_is_refused_by_name() {
         let fault = glue().compile_here(&recipe_of(bytes, "0.1")).map(drop).expect_err(says);
         assert_eq!(fault.code, Code::GlueIncompatible, "{says}");
         assert!(fault.message.contains(says), "wanted {says}: {}", fault.message);
+        let hint = fault.hint.unwrap_or_default();
+        for (package, way) in [("wasi:http/", "disableFeatures"), ("wasi:sockets/", "componentize-py")] {
+            assert_eq!(says.contains(package), hint.contains(way) && !hint.contains("rebuild"), "{says}: {hint}");
+        }
     }
 }
 
