@@ -173,7 +173,7 @@ def change(tour):
     tour.run("remove", "lab/greeter")
     tour.run("remove", "lab/greeter", wants=3)
     tour.run("remote", "remove", "main")
-    tour.run("help")
+    tour.run("--help")
     tour.run("--version", says="hob ")
 
 
