@@ -216,7 +216,8 @@ fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fault> {
     say_contents(&packed);
     say(
         json,
-        json!({ "bundle": path, "bytes": bytes, "sha256": sha256, "files": packed.index, "left": left(&packed), "left_more": packed.left_more }),
+        json!({ "bundle": path, "bytes": bytes, "sha256": sha256, "files": packed.index, "left": left(&packed), "left_more": packed.left_more,
+            "not_held": packed.manifest.not_held() }),
         || format!("packed {} {} into {} ({bytes} bytes, {} files)", manifest.name, manifest.version, path.display(), packed.index.len()),
     );
     Ok(())
@@ -232,6 +233,9 @@ fn say_contents(packed: &author::pack::Packed) {
     }
     for (path, why) in &packed.left {
         print::note(&format!("  stays behind: {} ({})", print::in_a_line(path), why.why()));
+    }
+    for word in packed.manifest.not_held().iter().take(limits::PACK_NAMED_MAX) {
+        print::note(&format!("  not held: {}", print::in_a_line(word)));
     }
     if packed.left_more > 0 {
         print::note(&format!("  and {} more stay behind", packed.left_more));
@@ -252,7 +256,7 @@ async fn publish(folder: &Path, repo: &Path, keys: &Path, progress: &dyn Progres
     let (files, left) = (&packed.index, left(&packed));
     let told = json!({
         "name": name, "version": version, "sha256": published.sha256, "already": published.already, "files": files, "left": left,
-        "left_more": packed.left_more,
+        "left_more": packed.left_more, "not_held": packed.manifest.not_held(),
     });
     say(json, told, || match published.already {
         true => format!("{name} {version} is published already, with the same bytes"),
@@ -298,7 +302,19 @@ async fn remove(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
 
 fn list(host: &Host, json: bool) -> Result<(), Fault> {
     let installed = host.installed()?;
-    say(json, json!(installed), || match installed.is_empty() {
+    let told = installed.iter().map(|entry| {
+        let mut told = json!(entry);
+        let warnings = host.warnings(entry);
+        if let Some(warning) = warnings.first() {
+            let more =
+                if warnings.len() > 1 { format!(" (and {} more: `hob show {}`)", warnings.len() - 1, entry.name) } else { String::new() };
+            print::note(&format!("  {}: installed by an older Hob, and read as it was: {}{more}", entry.name, print::in_a_line(warning)));
+            told["warnings"] = json!(warnings);
+        }
+        told
+    });
+    let told: Vec<Value> = told.collect();
+    say(json, json!(told), || match installed.is_empty() {
         true => "nothing is installed".to_owned(),
         false => {
             let line = |entry: &crate::shelf::lockfile::LockEntry| {
@@ -328,6 +344,12 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
         }
         for model in &shown.models {
             text.push_str(&format!("\n{}", model_line(model)));
+        }
+        for warning in &shown.warnings {
+            text.push_str(&format!("\ninstalled by an older Hob, and read as it was: {}", print::in_a_line(warning)));
+        }
+        for word in &shown.not_held {
+            text.push_str(&format!("\nnot held: {}", print::in_a_line(word)));
         }
         for operation in &shown.operations {
             text.push_str(&format!(

@@ -96,6 +96,9 @@ impl Catalogue {
             .await;
             self.remember(name, loaded.as_ref().err());
             let (recipe, grants) = loaded?;
+            for warning in recipe.manifest().warnings() {
+                tracing::warn!(recipe = %name, "installed by an older Hob, and read as it was: {warning}");
+            }
             let mut installed = locked(&self.installed);
             // Another call may have been faster: one entry, so that there is one pod.
             if let Some(entry) =
@@ -202,8 +205,12 @@ impl Catalogue {
         let (pinned, given) = (host.shelf.installed()?, File::read(&host.home)?.grants);
         let is_allowed = |entry: &Entry| *entry.grants() == grants::of(entry.recipe(), &given);
         let is_same = |name: &RecipeName, entry: &Entry| {
-            let same =
-                |pin: &LockEntry| &pin.name == name && pin.sha256 == entry.recipe().digest() && pin.environment == entry.environment();
+            let same = |pin: &LockEntry| {
+                &pin.name == name
+                    && pin.sha256 == entry.recipe().digest()
+                    && pin.environment == entry.environment()
+                    && pin.edition == entry.recipe().manifest().edition
+            };
             pinned.iter().any(same) && is_allowed(entry)
         };
         let gone: Vec<_> = {

@@ -14,7 +14,7 @@ use super::{Consent, Host, Inner, WithinWalls};
 use crate::{
     disk::{open, owner::Writers},
     model::{
-        Address, Code, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified, VersionRange,
+        Address, Code, Edition, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified, VersionRange,
         grant::effective,
         limits::INSTALL_TRIES,
         recipe::{ModelSpec, Runtime},
@@ -92,6 +92,12 @@ pub struct Shown {
     /// Whether its pods may run where this machine cannot confine them wholly.
     pub reduced: bool,
     pub models: Vec<ModelTarget>,
+    /// What this Hob would refuse or hold, and does not: the recipe was installed by an older one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// What its schemas say to their readers alone, with the places.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_held: Vec<String>,
 }
 
 impl Host {
@@ -132,7 +138,7 @@ impl Host {
         let asked = &resolved.permissions;
         let more = consent.to(name, &resolved.version, asked.without(&effective(asked, &given.permissions)))?;
         host.may_be_given(&more)?;
-        let is_same = before.as_ref().is_some_and(|before| before.sha256 == resolved.sha256);
+        let is_same = host.is_as_installed_today(before.as_ref(), resolved.sha256).await?;
         let plan = Arc::new(Plan { resolved, range: range.cloned(), more, revoked, also_in, before });
         if is_same && self.verify(Some(name)).await?.iter().all(|report| report.fault.is_none()) {
             // The recipe stays; what is wanted may be another range than before, or it is given more.
@@ -237,6 +243,8 @@ impl Host {
             permissions,
             reduced: entry.grants().reduced,
             models: manifest.models.iter().map(ModelTarget::from).collect(),
+            warnings: manifest.warnings(),
+            not_held: manifest.not_held(),
         })
     }
 
@@ -335,6 +343,7 @@ impl Plan {
             sha256: resolved.sha256,
             index_sha256: resolved.index.digest(),
             environment: None,
+            edition: Edition::Current,
             models: models.collect(),
         }
     }

@@ -29,6 +29,7 @@ pub(crate) mod compiler;
 mod compiling;
 mod config;
 mod doctor;
+mod editions;
 mod entry;
 mod footprints;
 mod grants;

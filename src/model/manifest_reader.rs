@@ -4,17 +4,16 @@
 //! which says what the keys mean.
 
 use semver::VersionReq;
-use serde_json::Value;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
 use super::{
+    edition::Edition,
     fault::{Code, Fault},
     machine::LeverValue,
     recipe::is_inner_path,
-    schema::Schema,
     shown,
 };
 
@@ -28,6 +27,7 @@ const MISSPELT: f64 = 0.85;
 pub(super) struct Source<'a> {
     pub text: &'a str,
     pub what: &'a str,
+    pub edition: Edition,
 }
 
 impl Source<'_> {
@@ -56,7 +56,7 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
 
 /// One TOML table being read: remembers which keys were asked for, so that the rest can be refused.
 pub(super) struct Table<'s, 'a> {
-    source: &'s Source<'a>,
+    pub source: &'s Source<'a>,
     /// Dotted path for messages; empty at the root.
     path: String,
     table: &'s DeTable<'s>,
@@ -69,7 +69,7 @@ impl<'s, 'a> Table<'s, 'a> {
         Table { source, path: path.to_owned(), table, start, known: Vec::new() }
     }
 
-    fn key(&self, key: &str) -> String {
+    pub(super) fn key(&self, key: &str) -> String {
         match self.path.is_empty() {
             true => key.to_owned(),
             false => format!("{}.{key}", self.path),
@@ -85,12 +85,12 @@ impl<'s, 'a> Table<'s, 'a> {
         self.source.fault_at(self.start, key, message)
     }
 
-    fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'s>>> {
+    pub(super) fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'s>>> {
         self.known.push(key);
         self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
-    fn wrong(&self, value: &Spanned<DeValue>, key: &str, wanted: &str) -> Fault {
+    pub(super) fn wrong(&self, value: &Spanned<DeValue>, key: &str, wanted: &str) -> Fault {
         self.source.fault(value, &self.key(key), format!("found {}, wanted {wanted}", shown::found_toml(key, value.get_ref())))
     }
 
@@ -278,82 +278,6 @@ impl<'s, 'a> Table<'s, 'a> {
             .collect()
     }
 
-    pub(super) fn schema(&mut self, key: &'static str) -> Result<Schema, Fault> {
-        let path = self.key(key);
-        let Some(value) = self.get(key) else {
-            return Err(self.source.fault_at(self.start, &path, "missing: wanted a JSON Schema as a table".into()));
-        };
-        let json = self.json(value, &path)?;
-        if !json.is_object() {
-            return Err(self.wrong(value, key, "a JSON Schema as a table"));
-        }
-        self.schema_words(value, &path)?;
-        Schema::compile(json).map_err(|error| self.source.fault(value, &path, error))
-    }
-
-    fn json(&self, value: &Spanned<DeValue>, path: &str) -> Result<Value, Fault> {
-        Ok(match value.get_ref() {
-            DeValue::String(text) => Value::String(text.to_string()),
-            DeValue::Boolean(flag) => Value::Bool(*flag),
-            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => number.into(),
-                Err(_) => return Err(self.source.fault(value, path, "an integer past 64 bits")),
-            },
-            DeValue::Float(number) => match number.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64) {
-                Some(number) => Value::Number(number),
-                None => return Err(self.source.fault(value, path, "not a number that JSON can hold")),
-            },
-            DeValue::Datetime(_) => return Err(self.source.fault(value, path, "a date: JSON has none, write it as a string")),
-            DeValue::Array(items) => Value::Array(items.iter().map(|item| self.json(item, path)).collect::<Result<_, _>>()?),
-            DeValue::Table(table) => Value::Object(
-                table
-                    .iter()
-                    .map(|(name, value)| Ok((name.get_ref().to_string(), self.json(value, path)?)))
-                    .collect::<Result<_, Fault>>()?,
-            ),
-        })
-    }
-
-    /// Refuses words that JSON Schema would ignore in silence: a typo there would check nothing.
-    fn schema_words(&self, value: &Spanned<DeValue>, path: &str) -> Result<(), Fault> {
-        let DeValue::Table(table) = value.get_ref() else { return Ok(()) };
-        for (name, value) in table.iter() {
-            let word = name.get_ref().as_ref();
-            if !SCHEMA_WORDS.contains(&word) {
-                return Err(unknown_key(self.source, name.span().start, path, word, SCHEMA_WORDS));
-            }
-            match (word, value.get_ref()) {
-                ("properties" | "patternProperties" | "$defs" | "dependentSchemas", DeValue::Table(table)) => {
-                    for (_, value) in table.iter() {
-                        self.schema_words(value, path)?;
-                    }
-                }
-                ("allOf" | "anyOf" | "oneOf" | "prefixItems", DeValue::Array(items)) => {
-                    for item in items.iter() {
-                        self.schema_words(item, path)?;
-                    }
-                }
-                (
-                    "items"
-                    | "contains"
-                    | "additionalProperties"
-                    | "propertyNames"
-                    | "unevaluatedItems"
-                    | "unevaluatedProperties"
-                    | "not"
-                    | "if"
-                    | "then"
-                    | "else",
-                    _,
-                ) => {
-                    self.schema_words(value, path)?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Refuses every key that nobody asked for.
     pub(super) fn finish(&self) -> Result<(), Fault> {
         match self.table.iter().find(|(name, _)| !self.known.contains(&name.get_ref().as_ref())) {
@@ -372,59 +296,3 @@ fn unknown_key(source: &Source, offset: usize, path: &str, name: &str, known: &[
         .fault_at(offset, &key, format!("this Hob knows no key `{name}` {place}, and refuses what it cannot enforce{nearest}"))
         .hint("correct the key, or remove it; a newer Hob may know it")
 }
-
-const SCHEMA_WORDS: &[&str] = &[
-    "$schema",
-    "$id",
-    "$ref",
-    "$defs",
-    "$anchor",
-    "$comment",
-    "type",
-    "enum",
-    "const",
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "format",
-    "contentEncoding",
-    "contentMediaType",
-    "multipleOf",
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "minLength",
-    "maxLength",
-    "pattern",
-    "items",
-    "prefixItems",
-    "minItems",
-    "maxItems",
-    "uniqueItems",
-    "contains",
-    "minContains",
-    "maxContains",
-    "unevaluatedItems",
-    "properties",
-    "patternProperties",
-    "additionalProperties",
-    "propertyNames",
-    "minProperties",
-    "maxProperties",
-    "required",
-    "dependentRequired",
-    "dependentSchemas",
-    "unevaluatedProperties",
-    "allOf",
-    "anyOf",
-    "oneOf",
-    "not",
-    "if",
-    "then",
-    "else",
-];

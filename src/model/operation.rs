@@ -29,6 +29,33 @@ pub struct Operation {
     pub batch: Option<Batch>,
 }
 
+/// One side of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Input,
+    Output,
+}
+
+impl Part {
+    pub const ALL: [Part; 2] = [Part::Input, Part::Output];
+
+    /// Its key in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Input => "input",
+            Part::Output => "output",
+        }
+    }
+
+    /// Its schema.
+    pub fn of(self, operation: &Operation) -> &Schema {
+        match self {
+            Part::Input => &operation.input,
+            Part::Output => &operation.output,
+        }
+    }
+}
+
 impl Operation {
     /// Whether it may run outside a session.
     ///

@@ -10,6 +10,7 @@ use toml::{Spanned, de::DeTable};
 
 pub use super::manifest_reader::not_toml;
 use super::{
+    edition::Edition,
     fault::{Code, Fault},
     grant::Permissions,
     id::{Digest, RecipeName},
@@ -45,6 +46,8 @@ pub struct Manifest {
     /// What its pods ask for beyond their own files; without the operator's word they have none of it.
     pub permissions: Permissions,
     pub models: Vec<ModelSpec>,
+    /// How it was read.
+    pub edition: Edition,
     operations: BTreeMap<String, Arc<Operation>>,
 }
 
@@ -137,9 +140,16 @@ impl Manifest {
     ///
     /// Errors: `invalid_manifest`, with `line` and `key` in `detail`; `io` where no thread is to be had.
     pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
+        Manifest::parse_by(text, what, Edition::Current)
+    }
+
+    /// The same in the edition in which it was installed.
+    ///
+    /// Errors: as [`Manifest::parse`].
+    pub fn parse_by(text: &str, what: &str, edition: Edition) -> Result<Manifest, Fault> {
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("hob manifest".to_owned()).stack_size(limits::MANIFEST_STACK_BYTES);
-            match thread.spawn_scoped(scope, || Manifest::read(text, what)) {
+            match thread.spawn_scoped(scope, || Manifest::read(text, what, edition)) {
                 Ok(reading) => {
                     reading.join().unwrap_or_else(|_| Err(Fault::new(Code::Internal, format!("{what}: reading it ended early"))))
                 }
@@ -148,14 +158,14 @@ impl Manifest {
         })
     }
 
-    fn read(text: &str, what: &str) -> Result<Manifest, Fault> {
+    fn read(text: &str, what: &str, edition: Edition) -> Result<Manifest, Fault> {
         let document = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
             Fault::new(Code::InvalidManifest, format!("{what}:{line}: {}", not_toml(text, error.message(), error.span())))
                 .with("line", line)
                 .hint(CHECK)
         })?;
-        let source = Source { text, what };
+        let source = Source { text, what, edition };
         let mut root = Table::new(&source, "", document.get_ref(), 0);
 
         let name = root.string("name")?;
@@ -205,7 +215,7 @@ impl Manifest {
         let operations =
             operations(&source, &mut root, pod.is_some() || glue.is_some(), pod.as_ref().is_some_and(|pod| pod.session.is_some()))?;
         root.finish()?;
-        Ok(Manifest { name, version, license, summary, capability, hob, files, glue, pod, permissions, models, operations })
+        Ok(Manifest { name, version, license, summary, capability, hob, files, glue, pod, permissions, models, edition, operations })
     }
 
     /// The operation of that name.
@@ -484,12 +494,12 @@ output = { type = "object" }
             ("[pod]", "[permissions]\nenv = [\"A\"]\n[pod]\nenv = { A = \"x\" }", 8, "permissions.env: `A` is set by `[pod.env]`"),
             ("[pod]", "[permissions]\nenv = [\"A\", \"A\"]\n[pod]", 8, "permissions.env: `A` twice"),
             ("input = { type", "input = { tpye", 14, "nearest known key: `type`"),
-            ("input = { type = \"object\" }", "input = { type = \"objekt\" }", 14, "operations.echo.input: not a JSON Schema"),
+            ("input = { type = \"object\" }", "input = { type = \"objekt\" }", 14, "operations.echo.input.type: not a JSON Schema"),
             (
                 "input = { type = \"object\" }",
                 "input = { pattern = \"^(?=a)(a|aa)+\\\\1$\" }",
                 14,
-                "operations.echo.input: not a JSON Schema",
+                "operations.echo.input.pattern: not a JSON Schema",
             ),
             ("[operations.echo]", "[operation.echo]", 1, "no operation"),
             ("[pod]", "[pod", 7, "not TOML"),

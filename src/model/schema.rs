@@ -9,6 +9,7 @@ use jsonschema::{Keyword, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
 use super::{
+    Edition,
     document::Document,
     fault::{Code, Fault, cut},
     limits::{
@@ -18,12 +19,17 @@ use super::{
 };
 
 mod cost;
+mod format;
 mod graph;
 mod pattern;
 #[cfg(test)]
 mod tests;
 mod told;
 mod whole;
+mod words;
+
+pub use words::Finding;
+use words::Looked;
 
 /// A JSON Schema, compiled, with its proven cost.
 pub struct Schema {
@@ -32,31 +38,73 @@ pub struct Schema {
     cost: cost::Proven,
     /// Whether it says `integer` anywhere.
     says_integer: bool,
+    warnings: Vec<Finding>,
+    not_held: Vec<(String, String)>,
 }
 
 impl Schema {
-    /// Compiles `source`. The error is one line, for the manifest reader to place.
-    pub fn compile(source: Value) -> Result<Schema, String> {
-        let cost = cost::prove(&source).map_err(|why| {
+    /// Compiles `source`.
+    ///
+    /// Errors: at least one finding, each with its place, for the manifest's reader.
+    pub fn compile(source: Value, edition: Edition) -> Result<Schema, Vec<Finding>> {
+        let Looked { findings, held, not_held } = words::look(&source);
+        let (mut warnings, refused): (Vec<_>, Vec<_>) =
+            findings.into_iter().partition(|finding| edition == Edition::Older && finding.was_taken);
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        let cost = cost::prove(&source, edition).map_err(|why| {
             let pointer = if why.pointer.is_empty() { "/" } else { &why.pointer };
-            format!("the cost of checking is not bounded at `{pointer}`: {}; {}", why.what, why.instead)
+            vec![Finding::of(&why.pointer, format!("the cost of checking is not bounded at `{pointer}`: {}; {}", why.what, why.instead))]
         })?;
         // Patterns in time that grows with the text alone. What an engine that goes back and tries again takes, a recipe could make as long as
         // it likes, on every call and in the host; what only such an engine can match (look-around, back-references) is refused here.
         let patterns = PatternOptions::regex().size_limit(PATTERN_COMPILED_BYTES_MAX).dfa_size_limit(PATTERN_CACHE_BYTES_MAX);
-        let options = jsonschema::draft202012::options()
+        let mut options = jsonschema::draft202012::options()
             .with_pattern_options(patterns)
-            .should_validate_formats(false)
+            .should_validate_formats(edition == Edition::Current)
             .with_keyword("uniqueItems", |_, value, _| Ok(Box::new(UniqueItems(value == &Value::Bool(true)))));
+        for (name, judge) in format::HELD {
+            options = options.with_format(*name, judge);
+        }
         let validator = options.build(&source).map_err(|error| {
             let pointer = error.instance_path().to_string();
-            match pointer.is_empty() {
-                true => format!("not a JSON Schema: {error}"),
-                false => format!("not a JSON Schema at `{pointer}`: {error}"),
-            }
+            let why = match source.pointer(&pointer) {
+                Some(Value::String(pattern)) if format::is_pattern(pattern) && pointer.contains("attern") => format!(
+                    "the pattern `{pattern:.100}` needs an engine that goes back (look-around, back-references), whose time has no bound: say it without"
+                ),
+                _ => error.to_string(),
+            };
+            vec![match pointer.is_empty() {
+                true => Finding::of("", format!("not a JSON Schema: {why}")),
+                false => Finding::of(&pointer, format!("not a JSON Schema at `{pointer}`: {why}")),
+            }]
         })?;
+        if edition == Edition::Older {
+            let not_held = |(pointer, name): (String, String)| Finding {
+                pointer,
+                what: format!("`format = \"{name}\"` is not held"),
+                was_taken: true,
+            };
+            warnings.extend(held.into_iter().map(not_held));
+        }
         let says_integer = whole::says_integer(&source);
-        Ok(Schema { source, validator, cost, says_integer })
+        Ok(Schema { source, validator, cost, says_integer, warnings, not_held })
+    }
+
+    /// What would be refused today, or held, and is neither: of a recipe that was installed before.
+    pub fn warnings(&self) -> &[Finding] {
+        &self.warnings
+    }
+
+    /// What it says to its readers alone: words that check nothing, by pointer.
+    pub fn not_held(&self) -> &[(String, String)] {
+        &self.not_held
+    }
+
+    /// The schema that takes any document.
+    pub fn anything() -> Schema {
+        Schema::compile(Value::Bool(true), Edition::Current).expect("a constant schema")
     }
 
     /// The schema as written.

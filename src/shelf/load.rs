@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::{
     disk::{open, owner::Writers},
     model::{
-        Code, Digest, Fault, Manifest, Origin, RecipeName, Verified, limits,
+        Code, Digest, Edition, Fault, Manifest, Origin, RecipeName, Verified, limits,
         recipe::{self, ModelSpec, Runtime},
         stand_in,
         verified::{ModelFile, Models},
@@ -88,10 +88,11 @@ impl Shelf {
         // Who installed it is not who wrote it.
         let next =
             format!("`hob add {0}` installs a version that this Hob takes, if there is one; `hob remove {0}` takes it away", entry.name);
-        let read = Manifest::parse(&text, &manifest_path.display().to_string()).map_err(|fault| match fault.hint.as_deref() {
-            Some(recipe::CORRECT_THE_MANIFEST) => fault.hint(next),
-            _ => fault,
-        });
+        let read =
+            Manifest::parse_by(&text, &manifest_path.display().to_string(), entry.edition).map_err(|fault| match fault.hint.as_deref() {
+                Some(recipe::CORRECT_THE_MANIFEST) => fault.hint(next),
+                _ => fault,
+            });
         let manifest = Arc::new(read?);
         if manifest.name != entry.name || manifest.version != entry.version {
             return Err(Fault::new(
@@ -111,6 +112,17 @@ impl Shelf {
         let models = self.installed_models(folder, &manifest)?;
         let origin = Origin::Signed { remote: entry.remote.clone(), publisher: entry.publisher.clone(), key_ids: entry.key_ids.clone() };
         Ok(Verified::attest(manifest, folder.to_owned(), glue, models, entry.sha256, origin))
+    }
+
+    /// The manifest of an installed recipe in that edition, read without any check of its bytes: to say what another edition makes of it.
+    ///
+    /// Errors: `invalid_manifest`, `io`.
+    pub fn read_again(&self, entry: &LockEntry, edition: Edition) -> Result<Manifest, Fault> {
+        let path = self.place(entry).join("recipe.toml");
+        let what = path.display().to_string();
+        let text = durable::read(&path, limits::MANIFEST_BYTES_MAX)?.ok_or_else(|| Fault::new(Code::ShelfAltered, format!("no {what}")))?;
+        let text = stand_in::text(text).map_err(|wrong| wrong.fault(Code::InvalidManifest, &what))?;
+        Manifest::parse_by(&text, &what, edition)
     }
 
     /// The capability that an installed recipe's manifest claims, read without any check: to say whose fault it is that a recipe cannot be loaded,

@@ -6,7 +6,7 @@
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Code, Digest, Fault, Home, RecipeName, limits, stand_in};
+use crate::model::{Code, Digest, Edition, Fault, Home, RecipeName, limits, stand_in};
 
 use super::{durable, files};
 
@@ -31,6 +31,9 @@ pub struct LockEntry {
     pub index_sha256: Digest,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentPin>,
+    /// How its manifest is read: as at its install.
+    #[serde(default, skip_serializing_if = "Edition::is_older")]
+    pub edition: Edition,
     #[serde(default, rename = "model", skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<LockedModel>,
 }
@@ -216,6 +219,7 @@ mod tests {
             sha256: Digest::of(b""),
             index_sha256: Digest::of(b""),
             environment: None,
+            edition: Edition::Current,
             models: (0..limits::MODELS_MAX).map(model).collect(),
         };
         let mut lock = LockFile::default();

@@ -29,6 +29,7 @@ mod owning;
 mod packing;
 mod rehearsal;
 pub mod rig;
+mod schemas;
 mod secrets;
 pub mod served;
 mod serving;

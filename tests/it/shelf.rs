@@ -12,7 +12,7 @@ use std::{
 };
 
 use hob::{
-    model::{Code, Digest, Fault, Grants, Home, Origin, Progress, RecipeName, Silent, Step, Verified, progress},
+    model::{Code, Digest, Edition, Fault, Grants, Home, Origin, Progress, RecipeName, Silent, Step, Verified, progress},
     shelf::{
         bundle::{Index, Packed, pack_files_of},
         config::{self, Config, Edit, Wish},
@@ -65,6 +65,7 @@ fn bundle(folder: &Path, version: &str) -> Bundle {
         sha256: Digest::of(&bytes),
         index_sha256: index.digest(),
         environment: None,
+        edition: Edition::Current,
         models: Vec::new(),
     };
     Bundle { bytes, index, entry }

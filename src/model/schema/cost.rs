@@ -26,6 +26,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::graph::{Graph, Node, Place, Why};
+use crate::model::Edition;
 use crate::model::limits::{
     DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN, SCHEMA_NODES_MAX, SCHEMA_PROOF_STEPS_MAX,
     SCHEMA_UNITS_MAX,
@@ -50,8 +51,8 @@ impl Proven {
 }
 
 /// Proves a rate for `schema`, or says what stands against it, and where.
-pub(super) fn prove(schema: &Value) -> Result<Proven, Why> {
-    let graph = Graph::of(schema)?;
+pub(super) fn prove(schema: &Value, edition: Edition) -> Result<Proven, Why> {
+    let graph = Graph::of(schema, edition)?;
     let mut proof =
         Proof { graph: &graph, found: vec![None; graph.nodes.len()], order: 0, stack: Vec::new(), steps: 0, compiled: HashMap::new() };
     proof.visit(0, 0)?;

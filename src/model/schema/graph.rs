@@ -8,7 +8,11 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::pattern;
+use super::{
+    format::{self, FORMAT_UNITS},
+    pattern, words,
+};
+use crate::model::Edition;
 use crate::model::limits::{PATTERN_BYTES_MAX, PATTERN_SQUARES_MAX, PATTERNS_COMPILED_BYTES_MAX};
 
 /// Why nothing can be proved, or too much: where in the schema, what, and what to write instead.
@@ -77,6 +81,7 @@ impl Node<'_> {
 pub(super) struct Graph<'a> {
     /// The first is the root.
     pub nodes: Vec<Node<'a>>,
+    edition: Edition,
     root: &'a Value,
     known: HashMap<(*const Value, bool), usize>,
     anchors: HashMap<&'a str, Vec<(&'a Value, String)>>,
@@ -86,11 +91,11 @@ pub(super) struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    pub fn of(root: &'a Value) -> Result<Graph<'a>, Why> {
+    pub fn of(root: &'a Value, edition: Edition) -> Result<Graph<'a>, Why> {
         let mut anchors = HashMap::new();
         find_anchors(root, &mut String::new(), &mut anchors);
         let (nodes, known, patterns) = (Vec::new(), HashMap::new(), HashMap::new());
-        let mut graph = Graph { nodes, root, known, anchors, squares: 0, compiled_bytes: 0.0, patterns };
+        let mut graph = Graph { nodes, edition, root, known, anchors, squares: 0, compiled_bytes: 0.0, patterns };
         graph.add(root, String::new(), false);
         // Nodes are added behind the one that is read.
         let mut at = 0;
@@ -141,7 +146,16 @@ impl<'a> Graph<'a> {
         for (word, value) in schema {
             let own = match word.as_str() {
                 "$comment" | "$defs" | "$anchor" | "title" | "description" | "default" | "examples" | "deprecated" | "readOnly"
-                | "writeOnly" | "format" => 0.0,
+                | "writeOnly" => 0.0,
+                word if words::is_for_readers(word) => 0.0,
+                "format" => match (self.edition, format::kind(value.as_str().unwrap_or_default())) {
+                    (Edition::Current, format::Kind::Held) => FORMAT_UNITS,
+                    // Where the words were not looked through, because nobody takes it for a schema but a `$ref`.
+                    (Edition::Current, format::Kind::Unknown(_)) if value.is_string() => {
+                        return Err(self.nodes[at].why(format!("there is no format {value:.100}"), "remove it"));
+                    }
+                    _ => 0.0,
+                },
                 "$schema" | "$id" if at == 0 => 0.0,
                 "$schema" | "$id" => {
                     return Err(self.nodes[at].why(
@@ -395,7 +409,7 @@ fn find_anchors<'a>(value: &'a Value, pointer: &mut String, found: &mut HashMap<
 }
 
 /// A key as a part of a JSON pointer.
-fn escaped(key: &str) -> String {
+pub(super) fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 

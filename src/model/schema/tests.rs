@@ -5,18 +5,20 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, MANIFEST_STACK_BYTES, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN};
+use crate::model::limits::{
+    DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, MANIFEST_STACK_BYTES, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN, SCHEMA_FINDINGS_MAX,
+};
 
 fn refused(schema: Value) -> String {
-    match Schema::compile(schema) {
+    match Schema::compile(schema, Edition::Current) {
         Ok(schema) => panic!("taken at {} units a byte", schema.cost.rate),
-        Err(why) => why,
+        Err(findings) => findings[0].what.clone(),
     }
 }
 
 fn taken(schema: Value) -> Schema {
     let text = schema.to_string();
-    Schema::compile(schema).unwrap_or_else(|why| panic!("{text:.300}: {why}"))
+    Schema::compile(schema, Edition::Current).unwrap_or_else(|why| panic!("{text:.300}: {why:?}"))
 }
 
 /// A level of `$defs` for each of `levels`, made by `level` from a `$ref` to the next.
@@ -253,4 +255,84 @@ fn the_deepest_schema_that_is_taken_fits_a_thread() {
         }
     };
     thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap().join().unwrap();
+}
+
+fn findings(schema: &Value, edition: Edition) -> Vec<Finding> {
+    Schema::compile(schema.clone(), edition).err().unwrap_or_default()
+}
+
+#[test]
+fn a_format_is_held_and_what_nobody_holds_is_said() {
+    let schema =
+        taken(json!({ "properties": { "mail": { "format": "email" }, "n": { "type": "integer", "format": "int32", "x-unit": "s" } },
+        "items": { "format": "uuid" }, "discriminator": { "propertyName": "kind" } }));
+    let check = |value: Value| schema.check(&Document::from(value), "it", Code::InvalidInput);
+    for good in [json!({ "mail": "a@b.org", "n": 1_u64 << 40 }), json!({ "mail": 3 }), json!(["123e4567-e89b-12d3-a456-426614174000"])] {
+        check(good.clone()).unwrap_or_else(|fault| panic!("{good}: {fault}"));
+    }
+    for (bad, pointer) in [(json!({ "mail": "nothing like it" }), "/mail"), (json!(["nope"]), "/0")] {
+        assert_eq!(check(bad).unwrap_err().detail["violations"][0]["pointer"], pointer);
+    }
+    let words: Vec<_> = schema.not_held().iter().map(|(pointer, word)| format!("{pointer} {word}")).collect();
+    assert_eq!(words, ["/discriminator `discriminator`", "/properties/n/format `format = \"int32\"`", "/properties/n/x-unit `x-unit`"]);
+    assert!(schema.warnings().is_empty());
+}
+
+#[test]
+fn what_a_schema_says_in_vain_is_refused_at_its_place_with_what_to_write() {
+    let seven = "http://json-schema.org/draft-07/schema#";
+    let cases: Vec<(Value, &str, &str)> = vec![
+        (json!({ "properties": { "a": { "format": "emial" } } }), "/properties/a/format", "nearest known format: `email`"),
+        (json!({ "items": { "format": "zip" } }), "/items/format", "a name of your own that begins with `x-`"),
+        (json!({ "tpye": "object" }), "/tpye", "nearest known key: `type`"),
+        (json!({ "definitions": {} }), "/definitions", "`$defs`"),
+        (json!({ "anyOf": [true, { "nullable": true }] }), "/anyOf/1/nullable", "\"null\""),
+        (json!({ "example": 1 }), "/example", "`examples`"),
+        (json!({ "items": [true] }), "/items", "`prefixItems`"),
+        (json!({ "$schema": 7 }), "/$schema", "wanted \"https://json-schema.org/draft/2020-12/schema\""),
+        (json!({ "$schema": "http://json-schema.org/draft-04/schema#" }), "/$schema", "names draft-04"),
+        (json!({ "$schema": "https://spec.openapis.org/oas/3.1/dialect/base" }), "/$schema", "a dialect of OpenAPI"),
+        (json!({ "$schema": "https://example.org/mine" }), "/$schema", "which this Hob does not know"),
+        (json!({ "$schema": seven, "prefixItems": [true] }), "/prefixItems", "means nothing in `http://json-schema.org/draft-07/schema`"),
+        (
+            json!({ "$schema": seven, "properties": { "a": { "$ref": "#", "maxLength": 3 } } }),
+            "/properties/a/$ref",
+            "`maxLength` beside `$ref`",
+        ),
+        (json!({ "$schema": "https://json-schema.org/draft/2019-09/schema", "unevaluatedItems": false }), "/unevaluatedItems", "2019-09"),
+        (json!({ "pattern": "^(?!api-)" }), "/pattern", "look-around"),
+        // What no schema's place is, until a `$ref` leads there.
+        (json!({ "const": { "format": "emial" }, "items": { "$ref": "#/const" } }), "/const", "no format \"emial\""),
+    ];
+    for (schema, pointer, says) in cases {
+        let found = findings(&schema, Edition::Current);
+        let found = found.first().unwrap_or_else(|| panic!("taken: {schema}"));
+        assert!(found.pointer == pointer && found.what.contains(says), "{schema}: {found:?}");
+    }
+    // Of many, some are told.
+    let many: serde_json::Map<String, Value> = (0..100).map(|at| (format!("p{at}"), json!({ "format": "emial" }))).collect();
+    assert_eq!(findings(&json!({ "properties": many }), Edition::Current).len(), SCHEMA_FINDINGS_MAX);
+    // A dialect whose words all mean the same here is taken.
+    for same in [
+        json!({ "$schema": seven, "type": "object", "properties": { "a": { "$ref": "#", "description": "d" } }, "if": true, "then": {} }),
+        json!({ "$schema": "https://json-schema.org/draft/2019-09/schema", "dependentRequired": { "a": ["b"] } }),
+        json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "prefixItems": [true] }),
+        // Names of properties are no words.
+        json!({ "properties": { "format": { "const": "emial" }, "definitions": true }, "default": { "format": "emial" } }),
+    ] {
+        taken(same);
+    }
+}
+
+#[test]
+fn a_schema_of_an_older_install_is_read_as_it_was_with_warnings() {
+    let schema = json!({ "$schema": "http://json-schema.org/draft-04/schema#",
+        "properties": { "a": { "format": "emial" }, "b": { "format": "email" }, "c": { "format": "int32" } } });
+    let older = Schema::compile(schema.clone(), Edition::Older).unwrap();
+    older.check(&Document::from(json!({ "a": "x", "b": "x" })), "it", Code::InvalidInput).unwrap();
+    let told: Vec<_> = older.warnings().iter().map(|found| found.pointer.as_str()).collect();
+    assert_eq!(told, ["/$schema", "/properties/a/format", "/properties/b/format"]);
+    assert_eq!(findings(&schema, Edition::Current).len(), 2);
+    // What was refused before still is.
+    assert!(!findings(&json!({ "tpye": "object" }), Edition::Older).is_empty());
 }

@@ -1,0 +1,67 @@
+//! Editions of the manifest: what Hob refuses or holds from some version on does not break what was installed before.
+
+use serde::{Deserialize, Serialize};
+
+use super::{limits::SCHEMA_FINDINGS_MAX, operation::Part, recipe::Manifest, schema::Schema};
+
+/// How a manifest is read. `hob.lock` keeps that of each recipe, as a number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub enum Edition {
+    /// Of a recipe that was installed before `format` and `$schema` meant anything: neither is held, and what would be refused today is a warning.
+    #[default]
+    Older,
+    /// What is packed, published, installed and run from a folder today.
+    Current,
+}
+
+impl Edition {
+    /// Whether it is the first: `hob.lock` says nothing of it.
+    pub fn is_older(&self) -> bool {
+        *self == Edition::Older
+    }
+}
+
+impl From<Edition> for u32 {
+    fn from(edition: Edition) -> u32 {
+        match edition {
+            Edition::Older => 1,
+            Edition::Current => 2,
+        }
+    }
+}
+
+impl TryFrom<u32> for Edition {
+    type Error = String;
+
+    fn try_from(number: u32) -> Result<Edition, String> {
+        match number {
+            1 => Ok(Edition::Older),
+            2 => Ok(Edition::Current),
+            _ => Err(format!("edition {number}; this Hob knows 1 and 2: update Hob")),
+        }
+    }
+}
+
+impl Manifest {
+    /// What would be refused today, or held, and is neither: of a recipe that an older Hob installed. At most [`SCHEMA_FINDINGS_MAX`].
+    pub fn warnings(&self) -> Vec<String> {
+        let findings = self.schemas().flat_map(|(place, schema)| {
+            schema.warnings().iter().map(move |found| format!("{place}{}: {}", found.pointer.replace('/', "."), found.what))
+        });
+        findings.take(SCHEMA_FINDINGS_MAX).collect()
+    }
+
+    /// What its schemas say to their readers alone, each with its place: nothing is held to it.
+    pub fn not_held(&self) -> Vec<String> {
+        let words = self.schemas().flat_map(|(place, schema)| {
+            schema.not_held().iter().map(move |(pointer, word)| format!("{place}{}: {word}", pointer.replace('/', ".")))
+        });
+        words.collect()
+    }
+
+    fn schemas(&self) -> impl Iterator<Item = (String, &Schema)> {
+        let parts = self.operations().flat_map(|operation| Part::ALL.map(|part| (operation, part)));
+        parts.map(|(operation, part)| (format!("operations.{}.{}", operation.name, part.name()), part.of(operation)))
+    }
+}
