@@ -65,6 +65,7 @@ confined = False
 #: What it fails forbidden acts with.
 _DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
 #: Functions of clients in which a connection begins.
+_NOT_FOUND = (_socket.EAI_AGAIN, _socket.EAI_NONAME)
 _CONNECTS = frozenset(("create_connection", "create_server", "connect", "sock_connect", "_sock_connect", "connect_tcp"))
 #: Whether names on the network were granted, to which a proxy leads.
 way_out = False
@@ -202,8 +203,8 @@ def _behind(error):
 def _unreached(behind):
     """(what happened, the next step) where one of these errors is the sandbox's doing and says so neither by itself nor by its class."""
     for inner in behind:
-        # No server was asked; what is no name at all, or no service, is told otherwise.
-        if guard.is_a(inner, _socket.gaierror) and _number(inner) == _socket.EAI_AGAIN:
+        # No server was asked, whichever of the two the C library makes of that (by the family of addresses that was asked for).
+        if guard.is_a(inner, _socket.gaierror) and _number(inner) in _NOT_FOUND and not tracebacks.wanted_a_number(inner):
             return f"a name of the network was looked up ({guard.text(inner)})", _ASK_PROXY if way_out else _ASK_NETWORK
         if _number(inner) == errno.EPERM and _filename_of(inner) is None and tracebacks.went_through(inner, _CONNECTS):
             return f"a connection was tried ({guard.text(inner)})", _ASK_PROXY if way_out else _ASK_NETWORK

@@ -5,6 +5,7 @@ asks the author's objects and module loaders without a guard, and is not Python'
 Whatever is in here is bounded: a chain of errors, a group, a stack, a source file may be of any length.
 """
 
+import _socket
 import os
 import stat
 
@@ -59,6 +60,19 @@ def went_through(error, functions):
             return False
         if frame.tb_frame.f_code.co_name in functions:
             return True
+        frame = frame.tb_next
+    return False
+
+
+def wanted_a_number(error):
+    """Whether `error` came out of `socket.getaddrinfo` that was to look nothing up, but to read an address (`AI_NUMERICHOST`)."""
+    frame = stack(error)
+    for _ in range(FRAMES_MAX):
+        if frame is None:
+            return False
+        if frame.tb_frame.f_code.co_name == "getaddrinfo":
+            flags = frame.tb_frame.f_locals.get("flags")
+            return guard.is_a(flags, int) and bool(int.__and__(flags, _socket.AI_NUMERICHOST))
         frame = frame.tb_next
     return False
 
