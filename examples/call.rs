@@ -3,10 +3,7 @@
 //! `cargo run --example call` in a checkout. With `hob/echo` installed, its name does instead of the folder. The echo has no glue: for recipes
 //! that have some, `Config::with_hob` names the `hob` program that compiles it, or one is on PATH.
 
-use hob::{
-    host::{Config, Host},
-    model::{Call, Event, Fault},
-};
+use hob::{Call, Config, Event, Fault, Host};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Fault> {

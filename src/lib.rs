@@ -67,14 +67,63 @@
 #[cfg(test)]
 extern crate self as hob;
 
+// The inside, for the `hob` program and the project's own tests: nothing below is kept for apps, and it moves as it must.
+#[doc(hidden)]
 pub mod author;
+#[doc(hidden)]
 pub mod disk;
+#[doc(hidden)]
 pub mod door;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[doc(hidden)]
 pub mod glue;
+#[doc(hidden)]
 pub mod host;
+#[doc(hidden)]
 pub mod model;
+#[doc(hidden)]
 pub mod pod;
+#[doc(hidden)]
 pub mod shelf;
+
+pub use host::{Config, Host, Record, Running};
+pub use model::{
+    Address, Blame, Blob, Call, Code, Digest, Document, Event, Fault, Home, Outcome, Priority, Progress, RecipeName, RecipeRef, Report,
+    Silent, Step, VersionRange,
+};
+pub use semver::Version;
+pub use shelf::{environment::Tools, indexes::Indexes, sources::Sources};
+
+/// Recipes on this machine: installing them, what they may do, and whom they are believed from.
+pub mod recipes {
+    pub use crate::{
+        host::{Added, Asked, Consent, Granted, Revoke, Shown},
+        model::{
+            Grants, ModelSource, Permissions,
+            grant::{Device, Endpoint, PlainPath, Variable},
+        },
+        shelf::{
+            config::RemoteEntry,
+            load::Report as Verification,
+            lockfile::{EnvironmentPin, LockEntry, LockedModel},
+            repository::{ModelTarget, Pinned, Trust},
+        },
+    };
+}
+
+/// What a host tells of itself: its calls, pods, sessions and memory.
+pub mod status {
+    pub use crate::{
+        model::{
+            ServeRules, doctor, machine,
+            session::{CheckpointStatus, SessionState, SessionStatus},
+            status::{
+                Class, Confinement, DamagedStatus, Health, HostStatus, LeverStatus, LogLine, MemoryBound, PodStatus, PoolStatus, Waiting,
+                ZygoteState, ZygoteStatus,
+            },
+        },
+        pod::{AskInHand, Dossier, Ended, Heard, Lines, Machine, Missed},
+    };
+}

@@ -54,7 +54,7 @@ pub use printing::past_logs;
 /// A plugin host. Cloning shares it.
 ///
 /// ```no_run
-/// use hob::{host::{Config, Host}, model::{Call, Fault}};
+/// use hob::{Call, Config, Fault, Host};
 ///
 /// #[tokio::main]
 /// async fn main() -> Result<(), Fault> {
@@ -223,7 +223,7 @@ impl Host {
     /// panic in it is one of this future, which cancels the call as well.
     ///
     /// ```no_run
-    /// use hob::{host::Host, model::{Call, Fault}};
+    /// use hob::{Call, Fault, Host};
     ///
     /// async fn embed(host: &Host, texts: &[&str]) -> Result<(), Fault> {
     ///     let call = Call::new("hob/sentence-embeddings", "embed", serde_json::json!({ "texts": texts }))?;
