@@ -289,8 +289,8 @@ fn words() {
         "call-all",
         r#"{"recipe":"a/b","operation":"c","input":1,"deadline_ms":5,"priority":"bulk","one_shot":true,"blobs":[{"name":"b","media_type":"text/plain","base64":"AAo="}]}"#,
     );
-    let outcome =
-        Outcome { output: input, blobs: vec![blob], recipe: "hob/echo".into(), version: "0.1.0".into(), unsigned: false, wall_ms: 1.5 };
+    let mut outcome = Outcome::new("hob/echo", "0.1.0", input, vec![blob]);
+    outcome.wall_ms = 1.5;
     let lines = [
         event_line(&Event::Progress { data: json!({ "done": 1 }) }, None).unwrap(),
         event_line(&Event::Chunk { data: json!("a").into(), blobs: outcome.blobs.clone() }, None).unwrap(),

@@ -88,7 +88,7 @@ pub mod pod;
 #[doc(hidden)]
 pub mod shelf;
 
-pub use host::{Config, Host, Record, Running};
+pub use host::{Config, Host, Limits, Record, Running};
 pub use model::{
     Address, Blame, Blob, Call, Code, Digest, Document, Event, Fault, Home, Outcome, Priority, Progress, RecipeName, RecipeRef, Report,
     Silent, Step, VersionRange,

@@ -81,8 +81,7 @@ fn told(text: &str) {
         assert!(reads_as_event(&Event::Progress { data: data.clone() }));
         assert!(reads_as_event(&Event::Chunk { data: data.into(), blobs: Vec::new() }));
     }
-    let outcome =
-        Outcome { output: document, blobs: Vec::new(), recipe: "a/b".into(), version: "1.0.0".into(), unsigned: false, wall_ms: 1.5 };
+    let outcome = Outcome::new("a/b", "1.0.0", document, Vec::new());
     let line = last_line(&Ok(outcome.clone()), |fault| fault, None);
     assert!(line.ends_with(b"\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
     match Line::parse(&line[..line.len() - 1], &mut Default::default()) {

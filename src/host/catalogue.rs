@@ -76,6 +76,10 @@ impl Catalogue {
         match recipe {
             RecipeRef::Name(name) => self.installed(host, name).await,
             RecipeRef::Folder(folder) => self.folder(host, folder.clone()).await,
+            RecipeRef::Capability(word) => {
+                let name = self.provider(host, word).await?;
+                self.installed(host, &name).await
+            }
         }
     }
 

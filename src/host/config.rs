@@ -1,13 +1,79 @@
 //! What a host is opened with.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::GlueCompiler;
 use crate::{
-    model::{Code, Fault, Home, Silent, progress},
+    model::{Call, Code, Fault, Home, Silent, machine::MachineRules, progress},
     pod::{Machine, ThisMachine},
     shelf::{self, environment::Tools, sources::Sources},
 };
+
+/// What a host may take at most. What is not said is as `hob.toml` or the recipes have it; what is said makes none of that more.
+///
+/// ```
+/// use std::time::Duration;
+/// use hob::Limits;
+///
+/// let limits = Limits::default().with_memory(8 << 30).with_deadline(Duration::from_secs(60)).with_drain(Duration::from_secs(2));
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) gpu_bytes: Option<u64>,
+    pub(super) deadline: Option<Duration>,
+    pub(super) events_bytes: Option<usize>,
+    pub(super) drain: Option<Duration>,
+}
+
+impl Limits {
+    /// So many bytes of memory for all pods together.
+    pub fn with_memory(mut self, bytes: u64) -> Limits {
+        self.memory_bytes = Some(bytes);
+        self
+    }
+
+    /// So many bytes of the memory of each GPU.
+    pub fn with_gpu_memory(mut self, bytes: u64) -> Limits {
+        self.gpu_bytes = Some(bytes);
+        self
+    }
+
+    /// So long for any call, whatever its operation says.
+    pub fn with_deadline(mut self, longest: Duration) -> Limits {
+        self.deadline = Some(longest);
+        self
+    }
+
+    /// So many bytes of events for each call that its caller has not taken yet; else 1 MiB. Chunks that find no room wait in the pod.
+    pub fn with_waiting_events(mut self, bytes: usize) -> Limits {
+        self.events_bytes = Some(bytes);
+        self
+    }
+
+    /// So long for accepted calls to finish when the host shuts down; else 10 s.
+    pub fn with_drain(mut self, longest: Duration) -> Limits {
+        self.drain = Some(longest);
+        self
+    }
+
+    /// The operator's rules within these.
+    pub(super) fn within(&self, mut rules: MachineRules) -> MachineRules {
+        let least = |ours: Option<u64>, theirs: Option<u64>| ours.into_iter().chain(theirs).min();
+        rules.memory_bytes = least(self.memory_bytes, rules.memory_bytes);
+        rules.gpu_bytes = least(self.gpu_bytes, rules.gpu_bytes);
+        rules
+    }
+
+    /// A call with no more time than there is for any.
+    pub(super) fn shortened(&self, call: Call) -> Call {
+        match (self.deadline, call.deadline()) {
+            (Some(longest), None) => call.with_deadline(longest),
+            (Some(longest), Some(asked)) if longest < asked => call.with_deadline(longest),
+            _ => call,
+        }
+    }
+}
 
 /// Where a host's files lie and how it tells of slow steps.
 #[derive(Clone)]
@@ -20,6 +86,7 @@ pub struct Config {
     pub(super) sources: Sources,
     pub(super) machine: Arc<dyn Machine>,
     pub(super) compiler: GlueCompiler,
+    pub(super) limits: Limits,
 }
 
 impl Config {
@@ -35,6 +102,7 @@ impl Config {
             sources: Sources::default(),
             machine: Arc::new(ThisMachine::default()),
             compiler: GlueCompiler::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -75,6 +143,12 @@ impl Config {
     /// Uses this interpreter and this `uv` instead of looking for some.
     pub fn with_tools(mut self, tools: Tools) -> Config {
         self.tools = tools;
+        self
+    }
+
+    /// Takes no more than `limits` says.
+    pub fn with_limits(mut self, limits: Limits) -> Config {
+        self.limits = limits;
         self
     }
 

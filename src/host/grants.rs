@@ -19,6 +19,7 @@ use crate::{
 
 /// What a recipe asks for and what it has of it.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Granted {
     /// As `hob.toml` names it: `publisher/name`, or the absolute path of a recipe folder.
     pub recipe: String,
@@ -36,6 +37,7 @@ pub struct Granted {
 
 /// What to take back.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Revoke {
     /// Whatever it was given.
     All,
@@ -45,6 +47,7 @@ pub enum Revoke {
 
 /// An operator's word on what a recipe asks for and was not given yet, for [`Host::add`].
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Consent {
     /// None yet: a recipe that asks for something new is not installed.
     Required,
@@ -125,6 +128,7 @@ impl Host {
     ///
     /// Errors: those of a recipe that cannot be loaded, `invalid_config`.
     pub async fn granted(&self, recipe: &RecipeRef) -> Result<Granted, Fault> {
+        let recipe = &self.settled(recipe).await?;
         let entry = self.0.catalogue.find(&self.0, recipe).await?;
         let manifest = entry.recipe().manifest();
         let key = key(recipe)?;
@@ -146,7 +150,7 @@ impl Host {
     ///
     /// Errors: those of [`Host::granted`]; `usage` for a path from which Hob's own files are reached; `disk_full`, `io`.
     pub async fn grant(&self, recipe: &RecipeRef, more: Permissions, reduced: bool) -> Result<Granted, Fault> {
-        let host = &self.0;
+        let (host, recipe) = (&self.0, &self.settled(recipe).await?);
         host.may_be_given(&more)?;
         // A recipe that is not there is a slip of the pen, and its grant would wait for whoever comes by that name.
         host.catalogue.find(host, recipe).await?;
@@ -170,8 +174,8 @@ impl Host {
     /// Errors: `recipe_not_found` for one that is not there and was given nothing, `usage` for what it was not given, `invalid_config`, `disk_full`,
     /// `io`.
     pub async fn revoke(&self, recipe: &RecipeRef, what: &Revoke) -> Result<Grants, Fault> {
-        let host = &self.0;
-        let (home, key, recipe, what) = (host.home.clone(), key(recipe)?, recipe.clone(), what.clone());
+        let (host, recipe) = (&self.0, self.settled(recipe).await?);
+        let (home, key, what) = (host.home.clone(), key(&recipe)?, what.clone());
         let shelf = host.clone();
         let left = config::change(&host.home, move |edit, guard| {
             // An install of it that is under way has its operator's older word.
@@ -208,6 +212,7 @@ fn is_there(host: &Inner, recipe: &RecipeRef, key: &str) -> Result<(), Fault> {
         // A shelf that cannot be read has its own fault, for whoever calls.
         RecipeRef::Name(name) => host.shelf.entry(name).is_err_and(|fault| fault.code == Code::RecipeNotFound),
         RecipeRef::Folder(folder) => !folder.join("recipe.toml").exists(),
+        RecipeRef::Capability(_) => true,
     };
     match is_missing {
         true => Err(Fault::new(Code::RecipeNotFound, format!("`{key}` is not there, and was given nothing that could be taken back"))
@@ -237,6 +242,9 @@ fn key(recipe: &RecipeRef) -> Result<String, Fault> {
     let folder = match recipe {
         RecipeRef::Name(name) => return Ok(name.to_string()),
         RecipeRef::Folder(folder) => folder,
+        RecipeRef::Capability(word) => {
+            return Err(Fault::new(Code::Internal, format!("`{word}` was not settled to a recipe before it was looked for in hob.toml")));
+        }
     };
     let absolute = |folder: &Path| folder.canonicalize().or_else(|_| std::path::absolute(folder));
     let path = absolute(folder).map_err(|error| Fault::io(format!("finding {}", folder.display()), &error))?;

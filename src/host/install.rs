@@ -42,6 +42,7 @@ use crate::{
 
 /// What an install did.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Added {
     pub name: RecipeName,
     pub version: semver::Version,
@@ -65,6 +66,7 @@ pub struct Added {
 
 /// One permission that a recipe asks for.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Asked {
     /// As `KEY=VALUE`.
     pub permission: String,
@@ -75,6 +77,7 @@ pub struct Asked {
 
 /// All that `hob show` says of a recipe.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Shown {
     pub name: RecipeName,
     pub version: semver::Version,

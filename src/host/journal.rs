@@ -22,6 +22,7 @@ use crate::{
 
 /// One call that is over.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Record {
     pub recipe: String,
     pub operation: String,

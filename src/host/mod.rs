@@ -45,7 +45,7 @@ mod zygotes;
 
 pub use compiler::GlueCompiler;
 pub use compiling::WithinWalls;
-pub use config::Config;
+pub use config::{Config, Limits};
 pub use grants::{Consent, Granted, Revoke};
 pub use install::{Added, Asked, Shown};
 pub use journal::Record;
@@ -72,6 +72,9 @@ pub struct Host(Arc<Inner>);
 /// What all parts of a host share.
 pub(crate) struct Inner {
     opened: std::time::Instant,
+    /// The runtime that it was opened in.
+    runtime: tokio::runtime::Handle,
+    limits: Limits,
     home: Home,
     tools: Tools,
     /// The places that recipes name for models.
@@ -134,6 +137,21 @@ impl Inner {
     }
 }
 
+/// Refuses a runtime that was made without timers or without IO.
+fn has_drivers() -> Result<(), Fault> {
+    // Tokio has no question for this: it panics where one would be used, and says so on standard error.
+    let timers = std::panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO)));
+    let sockets = std::panic::catch_unwind(|| drop(tokio::net::UnixDatagram::unbound()));
+    match (timers, sockets) {
+        (Ok(()), Ok(())) => Ok(()),
+        (timers, _) => {
+            let lacks = if timers.is_err() { "timers (`enable_time`)" } else { "IO (`enable_io`)" };
+            Err(Fault::new(Code::Usage, format!("the tokio runtime that this host is opened in was built without {lacks}"))
+                .hint("build it with `tokio::runtime::Builder::enable_all()`, or use `#[tokio::main]`"))
+        }
+    }
+}
+
 fn checks_at_once() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, limits::SCHEMA_CHECKS_AT_ONCE))
 }
@@ -141,8 +159,11 @@ fn checks_at_once() -> usize {
 impl Host {
     /// Opens the shelf, and ends what killed hosts of this home left; no pod is started, no wasm compiled and no network touched.
     ///
-    /// Errors: `home_unsafe` while somebody else may write to this home; `invalid_config`, `state_unreadable`, `io`.
+    /// Errors: `usage` outside of a tokio runtime, or in one without timers or IO; `home_unsafe` while somebody else may write to this home;
+    /// `invalid_config`, `state_unreadable`, `io`.
     pub async fn open(config: Config) -> Result<Host, Fault> {
+        let runtime = shelf::runtime()?;
+        has_drivers()?;
         let opened = shelf::blocking(move || {
             let home = shelf::home::trusted(config.home)?;
             let shelf = Shelf::open(home.clone())?;
@@ -154,9 +175,11 @@ impl Host {
             let hob_toml = crate::shelf::config::Config::read(&home)?;
             let logs = home.logs();
             let tools = hob_toml.tools.overridden_by(config.tools);
-            let places = pod::Places::new(config.machine, hob_toml.machine, footprints::read(&home));
+            let places = pod::Places::new(config.machine, config.limits.within(hob_toml.machine), footprints::read(&home));
             Ok(Host(Arc::new(Inner {
                 opened: std::time::Instant::now(),
+                runtime,
+                limits: config.limits,
                 home,
                 tools,
                 sources: config.sources,
@@ -195,7 +218,8 @@ impl Host {
     ///
     /// Dropping the future cancels the call down to the worker.
     pub async fn call(&self, call: Call) -> Result<Outcome, Fault> {
-        let (events, mut dropped) = events::channel(limits::CALL_EVENTS_BYTES_MAX);
+        shelf::runtime()?;
+        let (events, mut dropped) = self.events();
         let drain = async {
             while dropped.recv().await.is_some() {}
             std::future::pending().await
@@ -207,11 +231,36 @@ impl Host {
         }
     }
 
+    /// Runs a call to its end, and reads its output as a type of the app's. [`Host::call`] gives blobs as well, and says who answered.
+    ///
+    /// ```no_run
+    /// # async fn f(host: hob::Host) -> Result<(), hob::Fault> {
+    /// #[derive(serde::Serialize)]
+    /// struct Texts<'a> { texts: &'a [&'a str] }
+    /// #[derive(serde::Deserialize)]
+    /// struct Embeddings { embeddings: Vec<Vec<f32>> }
+    ///
+    /// let texts = Texts { texts: &["one", "two"] };
+    /// let found: Embeddings = host.call_typed(hob::Call::new("hob/sentence-embeddings", "embed", texts)?).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Errors: those of the call; `usage` where the output is of another shape.
+    pub async fn call_typed<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<T, Fault> {
+        self.call(call).await?.read()
+    }
+
     /// Starts a call: a stream of events, then the outcome. Dropping it cancels the call down to the worker.
     pub fn start(&self, call: Call) -> Running {
-        let (sender, events) = events::channel(limits::CALL_EVENTS_BYTES_MAX);
+        let (sender, events) = self.events();
         let host = self.0.clone();
-        Running { events, outcome: None, task: tokio::spawn(async move { run::run(&host, call, sender).await }) }
+        // Of the host's own runtime: this may be called on a thread that has none.
+        let task = self.0.runtime.spawn(async move { run::run(&host, call, sender).await });
+        Running { events, outcome: None, task }
+    }
+
+    fn events(&self) -> (events::Sender, events::Receiver) {
+        events::channel(self.0.limits.events_bytes.unwrap_or(limits::CALL_EVENTS_BYTES_MAX))
     }
 
     /// Runs a call to its end, and gives each of its events to `on_event`, in order and one at a time; all were given when the outcome comes.
@@ -264,9 +313,14 @@ impl Host {
     ///
     /// Errors: `usage`, `recipe_not_found` when nothing provides the capability or several recipes do; the provider's own fault when it is damaged.
     pub async fn resolve(&self, word: &str) -> Result<RecipeRef, Fault> {
-        match RecipeRef::is_capability(word) {
-            true => Ok(RecipeRef::Name(self.0.catalogue.provider(&self.0, word).await?)),
-            false => word.parse(),
+        self.settled(&word.parse()?).await
+    }
+
+    /// With the recipe that provides it in place of a capability.
+    pub(super) async fn settled(&self, recipe: &RecipeRef) -> Result<RecipeRef, Fault> {
+        match recipe {
+            RecipeRef::Capability(word) => Ok(RecipeRef::Name(self.0.catalogue.provider(&self.0, word).await?)),
+            RecipeRef::Name(_) | RecipeRef::Folder(_) => Ok(recipe.clone()),
         }
     }
 
@@ -276,7 +330,7 @@ impl Host {
     pub async fn resolve_name(&self, word: &str) -> Result<RecipeName, Fault> {
         match self.resolve(word).await? {
             RecipeRef::Name(name) => Ok(name),
-            RecipeRef::Folder(_) => word.parse(),
+            RecipeRef::Folder(_) | RecipeRef::Capability(_) => word.parse(),
         }
     }
 
@@ -287,10 +341,10 @@ impl Host {
         caches::before_end(&self.0).await;
     }
 
-    /// Takes no more calls, lets the accepted ones finish (for [`limits::SHUTDOWN_DRAIN_MS`] at most), stops every pod and waits until no
-    /// process of theirs is left.
+    /// Takes no more calls, lets the accepted ones finish (for 10 s at most, or as long as [`Limits::with_drain`] says), stops every pod and waits
+    /// until no process of theirs is left.
     pub async fn shutdown(&self) {
-        self.shutdown_within(Duration::from_millis(limits::SHUTDOWN_DRAIN_MS)).await;
+        self.shutdown_within(self.0.limits.drain.unwrap_or(Duration::from_millis(limits::SHUTDOWN_DRAIN_MS))).await;
     }
 
     /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as `shutting_down`.

@@ -39,6 +39,7 @@ async fn admitted(host: &Arc<Inner>, call: Call, events: events::Sender, record:
             Fault::new(Code::ShuttingDown, "the host is ending and takes no more calls").hint("call again when it was started anew")
         );
     }
+    let call = host.limits.shortened(call);
     // Which recipe: a verified one from the shelf, or the author's folder.
     if let RecipeRef::Folder(folder) = &call.recipe
         && host.bring_models(folder).await? > 0

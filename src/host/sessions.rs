@@ -344,7 +344,7 @@ impl Host {
     /// The damaged session of that name, unless this host has it live: then its record is written anew.
     async fn damaged(&self, recipe: &RecipeRef, name: &str) -> Result<Option<Damaged>, Fault> {
         check_name(name)?;
-        let (word, home, name) = (recipe.clone(), self.0.home.clone(), name.to_owned());
+        let (word, home, name) = (self.settled(recipe).await?, self.0.home.clone(), name.to_owned());
         let damaged = blocking(move || {
             Ok(match &word {
                 RecipeRef::Name(recipe) => disk::damaged_of(&home, &Identity { recipe: recipe.to_string(), folder: None, name }),
@@ -353,6 +353,8 @@ impl Host {
                     let is_it = |identity: &Identity| identity.name == name && identity.folder.as_ref() == Some(&folder);
                     disk::damaged(&home).into_iter().find(|damaged| damaged.identity.as_ref().is_some_and(is_it))
                 }
+                // Was settled.
+                RecipeRef::Capability(_) => None,
             })
         });
         let is_live = |identity: &Identity| self.0.sessions.get(identity).is_some();
@@ -365,12 +367,12 @@ impl Host {
         if let Some(damaged) = self.damaged(recipe, name).await? {
             return Err(damaged.fault());
         }
-        let (word, home) = (recipe.clone(), self.0.home.clone());
+        let (word, home) = (self.settled(recipe).await?, self.0.home.clone());
         let name = name.to_owned();
         blocking(move || {
             let folder = match &word {
                 RecipeRef::Folder(folder) => Some(folder.canonicalize().unwrap_or_else(|_| folder.clone())),
-                RecipeRef::Name(_) => None,
+                RecipeRef::Name(_) | RecipeRef::Capability(_) => None,
             };
             let is_it = |found: &Found| {
                 let identity = &found.record.identity;

@@ -1,8 +1,8 @@
 //! A call, from a caller's words to the proof that it may run, and what comes back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -19,13 +19,26 @@ use super::{
 };
 
 /// What a caller asks for.
+///
+/// ```
+/// use std::time::Duration;
+/// use hob::{Call, Priority};
+///
+/// let call = Call::new("embeddings@1", "embed", serde_json::json!({ "texts": ["one", "two"] }))?
+///     .with_deadline(Duration::from_secs(20))
+///     .with_priority(Priority::Bulk);
+/// assert_eq!(call.deadline(), Some(Duration::from_secs(20)));
+/// # Ok::<(), hob::Fault>(())
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Call {
     pub recipe: RecipeRef,
     pub operation: String,
     pub input: Document,
     pub blobs: Vec<Blob>,
-    /// Budget in milliseconds; the operation's own when `None`, and never more than that.
+    /// Budget in milliseconds; the operation's own when `None`, and never more than that. [`Call::deadline`] is the same.
+    #[doc(hidden)]
     pub deadline_ms: Option<u64>,
     pub priority: Priority,
     /// In a fresh pod that is ended after the call, for debugging.
@@ -74,14 +87,15 @@ impl std::str::FromStr for Priority {
 }
 
 impl Call {
-    /// A call without blobs, on the operation's own deadline.
+    /// A call without blobs, on the operation's own deadline. `recipe` is a recipe's name (`publisher/name`), a capability that one installed
+    /// recipe provides (`embeddings@1`), or a recipe folder (`./recipe`, `/srv/recipe`); `input` is whatever `serde` can write.
     ///
-    /// Errors: `usage` when `recipe` is neither a name nor a path.
-    pub fn new(recipe: &str, operation: &str, input: Value) -> Result<Call, Fault> {
+    /// Errors: `usage` when `recipe` is none of these; `invalid_json` and `too_large` for the input.
+    pub fn new(recipe: &str, operation: &str, input: impl Serialize) -> Result<Call, Fault> {
         Ok(Call {
             recipe: recipe.parse()?,
             operation: operation.to_owned(),
-            input: Document::from(input),
+            input: Document::of(&input, "input")?,
             blobs: Vec::new(),
             deadline_ms: None,
             priority: Priority::default(),
@@ -89,6 +103,53 @@ impl Call {
             session: None,
             logs: false,
         })
+    }
+
+    /// Has so long, and never longer than the operation says; of less than a millisecond it is one.
+    pub fn with_deadline(mut self, deadline: Duration) -> Call {
+        self.deadline_ms = Some(u64::try_from(deadline.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// How long it has, where that was said.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline_ms.map(Duration::from_millis)
+    }
+
+    /// Takes this place when work waits.
+    pub fn with_priority(mut self, priority: Priority) -> Call {
+        self.priority = priority;
+        self
+    }
+
+    /// Carries these bytes, beside those that it has.
+    pub fn with_blob(mut self, blob: Blob) -> Call {
+        self.blobs.push(blob);
+        self
+    }
+
+    /// The same for several.
+    pub fn with_blobs(mut self, blobs: impl IntoIterator<Item = Blob>) -> Call {
+        self.blobs.extend(blobs);
+        self
+    }
+
+    /// Is part of the session of that name, which is opened if there is none.
+    pub fn in_session(mut self, name: impl Into<String>) -> Call {
+        self.session = Some(name.into());
+        self
+    }
+
+    /// Has a fresh pod that is ended after it, for debugging.
+    pub fn one_shot(mut self) -> Call {
+        self.one_shot = true;
+        self
+    }
+
+    /// Is told what is printed meanwhile, as [`Event::Printed`].
+    pub fn with_logs(mut self) -> Call {
+        self.logs = true;
+        self
     }
 
     /// Budget of the whole call in milliseconds, if it is one of that operation.
@@ -200,6 +261,7 @@ fn check_session(manifest: &Manifest, operation: &Operation, session: Option<&st
 
 /// What happens during a call, in order.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Event {
     /// The pod's own report of how far it is; any JSON object. [`Event::report`] reads it.
     Progress { data: Value },
@@ -224,6 +286,7 @@ impl Event {
 
 /// A call's good end.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Outcome {
     pub output: Document,
     pub blobs: Vec<Blob>,
@@ -232,6 +295,25 @@ pub struct Outcome {
     pub version: String,
     /// Whether it ran from a folder in unsigned dev mode.
     pub unsigned: bool,
-    /// From admission to outcome, in milliseconds.
+    /// From admission to outcome, in milliseconds; [`Outcome::took`] is the same.
     pub wall_ms: f64,
+}
+
+impl Outcome {
+    /// One of a signed recipe that took no time: for tests of who reads outcomes.
+    pub fn new(recipe: impl Into<String>, version: impl Into<String>, output: Document, blobs: Vec<Blob>) -> Outcome {
+        Outcome { output, blobs, recipe: recipe.into(), version: version.into(), unsigned: false, wall_ms: 0.0 }
+    }
+
+    /// The output as a type of the app's.
+    ///
+    /// Errors: `usage` where it is of another shape, which says where.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        self.output.read(&format!("the output of `{}` {}", self.recipe, self.version))
+    }
+
+    /// From admission to outcome.
+    pub fn took(&self) -> Duration {
+        Duration::from_secs_f64(self.wall_ms.max(0.0) / 1_000.0)
+    }
 }

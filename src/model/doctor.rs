@@ -13,6 +13,7 @@ pub const LANDLOCK_WANTED: u32 = 6;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Doctor {
     /// Whether pods of this machine run fully confined.
     pub confined: bool,
@@ -46,6 +47,7 @@ pub struct Doctor {
 
 /// Where a host keeps what it writes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Kept {
     /// Logs, dossiers, sessions, sockets, scratch folders of pods.
     pub state: PathBuf,
@@ -57,6 +59,7 @@ pub struct Kept {
 
 /// What it runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Machine {
     /// The kernel's release.
     pub kernel: String,
@@ -71,6 +74,7 @@ pub struct Machine {
 
 /// A program that pods need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Tool {
     pub path: Option<PathBuf>,
     pub version: Option<String>,
@@ -81,6 +85,7 @@ pub struct Tool {
 
 /// What was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Trial {
     /// Each on its own.
     pub layers: Vec<Layer>,
@@ -104,6 +109,7 @@ pub struct Trial {
 
 /// One layer of the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Layer {
     pub name: String,
     /// Why it cannot be had.
@@ -112,6 +118,7 @@ pub struct Layer {
 
 /// What ended a pod before it was one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Refusal {
     pub layer: String,
     pub why: String,
@@ -119,6 +126,7 @@ pub struct Refusal {
 
 /// One forbidden act.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Act {
     pub name: String,
     /// What became of it; none where it was denied.
@@ -127,6 +135,7 @@ pub struct Act {
 
 /// What bounds the memory and the processes of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Bounds {
     /// Whether a control group does, in the kernel; else the host looks at its memory several times a second.
     pub memory: bool,
@@ -138,6 +147,7 @@ pub struct Bounds {
 
 /// Whether pods can be forked from a zygote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Possible {
     pub possible: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +156,7 @@ pub struct Possible {
 
 /// Whether nobody else may write to Hob's own files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Safe {
     /// The first file that somebody may write to; none when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@ use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_DETAIL_DEPTH_MAX, FAULT_ENTRY_
 /// Who has to act for the failure to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Blame {
     Caller,
     Recipe,
@@ -32,6 +33,7 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $blame:ident exit $exit:literal http $http:literal mcp $mcp:literal $(retry $retry:literal)?;)*) => {
         /// What went wrong, as a word that scripts may rely on.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
         pub enum Code { $($(#[$doc])* $variant,)* }
 
         const TABLE: &[Row] = &[$(Row {
@@ -223,6 +225,7 @@ impl<'de> Deserialize<'de> for Code {
 /// `message` names the thing, what was found and what was wanted; `hint` is the next step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
+#[non_exhaustive]
 pub struct Fault {
     pub code: Code,
     pub blame: Blame,

@@ -20,6 +20,7 @@ pub const KINDS: [&str; 5] = ["network", "read", "write", "env", "devices"];
 /// A set of permissions: asked for in `recipe.toml`, given in `hob.toml`, or what follows from both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Permissions {
     /// Where its pods may connect to, through the host: TCP, by name.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
@@ -41,6 +42,7 @@ pub struct Permissions {
 /// What an operator gave a recipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Grants {
     #[serde(flatten)]
     pub permissions: Permissions,
@@ -165,6 +167,7 @@ impl Permissions {
 /// A host name (or address) and a TCP port, e.g. `api.example.com:443`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub struct Endpoint {
     /// Lower case, without a final dot; an address as its canonical text, IPv6 without brackets.
     pub host: String,
@@ -300,6 +303,7 @@ pub fn is_free_variable(name: &str) -> Result<(), &'static str> {
 /// A kind of device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Device {
     /// The machine's GPUs, with what their drivers need of `/dev`, `/proc` and `/sys`.
     Gpu,

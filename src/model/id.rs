@@ -79,11 +79,14 @@ impl From<RecipeName> for String {
 
 /// What a caller may write where a recipe is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RecipeRef {
     /// A recipe on the shelf.
     Name(RecipeName),
     /// A recipe folder of the author's: unsigned dev mode.
     Folder(std::path::PathBuf),
+    /// What one installed recipe provides: `name@major`.
+    Capability(String),
 }
 
 impl RecipeRef {
@@ -104,6 +107,9 @@ impl FromStr for RecipeRef {
         if RecipeRef::is_folder(text) {
             return Ok(RecipeRef::Folder(text.into()));
         }
+        if RecipeRef::is_capability(text) {
+            return Ok(RecipeRef::Capability(text.to_owned()));
+        }
         text.parse().map(RecipeRef::Name)
     }
 }
@@ -113,6 +119,7 @@ impl fmt::Display for RecipeRef {
         match self {
             RecipeRef::Name(name) => name.fmt(f),
             RecipeRef::Folder(path) => path.display().fmt(f),
+            RecipeRef::Capability(capability) => capability.fmt(f),
         }
     }
 }
@@ -193,6 +200,8 @@ mod tests {
     fn a_path_is_a_folder_and_nothing_else_is() {
         assert!(matches!("./recipes/echo".parse(), Ok(RecipeRef::Folder(_))));
         assert!(matches!("hob/echo".parse(), Ok(RecipeRef::Name(_))));
+        assert!(matches!("embeddings@1".parse(), Ok(RecipeRef::Capability(_))));
+        assert!("hob/echo@1.0.0".parse::<RecipeRef>().is_err());
         assert!("recipes/echo/".parse::<RecipeRef>().is_err());
     }
 

@@ -84,6 +84,7 @@ pub struct Footprint {
 
 /// What pods may have of this machine, who has it, and who waits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct MachineStatus {
     /// What all pods may have together, in bytes.
     pub memory_budget_bytes: u64,
@@ -102,6 +103,7 @@ pub struct MachineStatus {
 
 /// One GPU in a [`MachineStatus`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GpuStatus {
     #[serde(flatten)]
     pub gpu: Gpu,
@@ -113,6 +115,7 @@ pub struct GpuStatus {
 
 /// A pod with a place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ResidentStatus {
     pub recipe: String,
     pub incarnation: String,
@@ -135,6 +138,7 @@ pub struct ResidentStatus {
 /// Where a resident is in its stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ResidentState {
     Loading,
     Loaded,
@@ -144,6 +148,7 @@ pub enum ResidentState {
 
 /// A pod that waits for a place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct WaitingStatus {
     pub recipe: String,
     pub incarnation: String,
@@ -155,6 +160,7 @@ pub struct WaitingStatus {
 
 /// Something that happened to a resident: what never happens together can be read off these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ResidencyEvent {
     /// Since the host was opened, in milliseconds.
     pub at_ms: u64,
@@ -171,6 +177,7 @@ pub struct ResidencyEvent {
 /// See [`ResidencyEvent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ResidencyChange {
     /// It may load.
     Loading,

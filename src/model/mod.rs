@@ -32,6 +32,7 @@ pub mod shown;
 pub mod source;
 pub mod stand_in;
 pub mod status;
+mod typed;
 pub mod verified;
 mod version;
 

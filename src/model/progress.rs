@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 /// One thing that happened in a slow step. `label` is for people; `total` and `done` are in `unit`.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Step {
     /// A step begins, e.g. `building environment for hob/echo`.
     Started { label: String, total_bytes: Option<u64> },

@@ -10,13 +10,14 @@ use serde_json::Value;
 /// wanted, is `None`. Its [`Display`](fmt::Display) is one line for people: `embedding: 3 of 10 texts`.
 ///
 /// ```
-/// use hob::model::{Event, Report};
+/// use hob::{Event, Report};
 ///
 /// let event = Event::Progress { data: serde_json::json!({ "done": 3, "total": 10, "unit": "texts" }) };
 /// let report = event.report().unwrap();
 /// assert_eq!((report.done, report.share(), report.to_string()), (Some(3.0), Some(0.3), "3 of 10 texts".to_owned()));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Report<'a> {
     /// How much is done, in `unit`; never negative.
     pub done: Option<f64>,

@@ -51,6 +51,7 @@ pub fn check_name(name: &str) -> Result<(), Fault> {
 
 /// One session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SessionStatus {
     /// `publisher/name`.
     pub recipe: String,
@@ -79,6 +80,7 @@ pub struct SessionStatus {
 /// See [`SessionStatus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum SessionState {
     /// A host has it: this one, or another.
     Live,
@@ -90,6 +92,7 @@ pub enum SessionState {
 
 /// A checkpoint that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CheckpointStatus {
     pub number: u64,
     pub bytes: u64,

@@ -16,6 +16,7 @@ use super::{
 /// Where the bytes of a model come from.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub enum ModelSource {
     /// An `https:` address, or an `http:` one on this machine's own loopback.
     Web(Url),

@@ -8,6 +8,7 @@ use super::{fault::Fault, machine::MachineStatus};
 
 /// A whole host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HostStatus {
     /// Of Hob.
     pub version: String,
@@ -42,6 +43,7 @@ impl HostStatus {
 
 /// An installed recipe whose files are not what was installed, or that this Hob does not take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DamagedStatus {
     pub recipe: String,
     pub fault: Fault,
@@ -50,6 +52,7 @@ pub struct DamagedStatus {
 /// Whether a recipe answers, judged by its real calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Health {
     Good,
     /// The last asks ended by a fault of the pod, or its last start failed.
@@ -60,6 +63,7 @@ pub enum Health {
 
 /// The pods of one recipe, and what waits for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PoolStatus {
     pub recipe: String,
     pub version: String,
@@ -87,6 +91,7 @@ pub struct PoolStatus {
 
 /// What is lowered when memory runs out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LeverStatus {
     pub name: String,
     pub value: serde_json::Value,
@@ -96,6 +101,7 @@ pub struct LeverStatus {
 
 /// Waiting asks, by class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Waiting {
     pub interactive: usize,
     pub normal: usize,
@@ -105,6 +111,7 @@ pub struct Waiting {
 /// How a pod is confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Class {
     /// Wholly, and proved at its start.
     Full,
@@ -116,6 +123,7 @@ pub enum Class {
 
 /// What is around a pod, as proved at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Confinement {
     pub class: Class,
     /// What it had to do without, each with the reason.
@@ -129,6 +137,7 @@ pub struct Confinement {
 /// Who holds a pod to its memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum MemoryBound {
     /// The kernel, by a control group.
     Group,
@@ -139,6 +148,7 @@ pub enum MemoryBound {
 
 /// How the pods of a recipe that preloads come to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ZygoteStatus {
     pub recipe: String,
     pub state: ZygoteState,
@@ -157,6 +167,7 @@ pub struct ZygoteStatus {
 /// See [`ZygoteStatus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ZygoteState {
     /// It imports, or its first pod answers a case; pods are started meanwhile.
     Booting,
@@ -170,6 +181,7 @@ pub enum ZygoteState {
 
 /// One pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PodStatus {
     pub recipe: String,
     pub version: String,
@@ -201,6 +213,7 @@ pub struct PodStatus {
 
 /// One line that a pod printed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LogLine {
     pub recipe: String,
     pub incarnation: String,

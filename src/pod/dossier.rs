@@ -26,6 +26,7 @@ const HALF: &str = ".half-";
 
 /// One crash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Dossier {
     pub incarnation: String,
     pub recipe: String,
@@ -60,6 +61,7 @@ impl Dossier {
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Ended {
     Code(i32),
     Signal {
@@ -81,6 +83,7 @@ impl Ended {
 
 /// An ask that had no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AskInHand {
     pub operation: String,
     /// Since it was sent to the pod, in milliseconds.

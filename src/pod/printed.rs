@@ -24,6 +24,7 @@ struct Inner {
 
 /// A line as it came.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Heard {
     pub line: Arc<LogLine>,
     /// The one call that its pod worked for; `None` between calls, and where it works for several at a time.

@@ -36,6 +36,7 @@ use super::{
 
 /// A repository that recipes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RemoteEntry {
     pub name: String,
     pub url: Address,

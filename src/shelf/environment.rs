@@ -37,6 +37,7 @@ const WAY: &str = "hob environment 2";
 
 /// Which tools to use; `None` means: look for one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tools {
     /// An absolute Python interpreter.
     pub python: Option<PathBuf>,
@@ -47,6 +48,24 @@ pub struct Tools {
 }
 
 impl Tools {
+    /// This interpreter, by its absolute path, and no other.
+    pub fn with_python(mut self, path: impl Into<PathBuf>) -> Tools {
+        self.python = Some(path.into());
+        self
+    }
+
+    /// This `uv`, by its absolute path, and no other.
+    pub fn with_uv(mut self, path: impl Into<PathBuf>) -> Tools {
+        self.uv = Some(path.into());
+        self
+    }
+
+    /// These package indexes, in place of all that `hob.toml` names.
+    pub fn with_indexes(mut self, indexes: Indexes) -> Tools {
+        self.indexes = indexes;
+        self
+    }
+
     /// `self` with what `above` says put above it.
     pub fn overridden_by(self, above: Tools) -> Tools {
         let indexes = if above.indexes.is_empty() { self.indexes } else { above.indexes };

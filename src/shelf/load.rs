@@ -35,6 +35,7 @@ use super::{
 
 /// What `hob verify` found about one thing on the shelf.
 #[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// E.g. `recipe hob/echo 0.1.0` or `environment 0123456789abcdef`.
     pub subject: String,

@@ -16,6 +16,7 @@ const FORMAT: u32 = 1;
 /// One installed recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LockEntry {
     pub name: RecipeName,
     pub version: Version,
@@ -41,6 +42,7 @@ pub struct LockEntry {
 /// The environment that was built for a recipe on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct EnvironmentPin {
     /// Its name: digest of what it was built from.
     pub digest: Digest,
@@ -51,6 +53,7 @@ pub struct EnvironmentPin {
 /// A model file of a recipe.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LockedModel {
     pub name: String,
     pub sha256: Digest,

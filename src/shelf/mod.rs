@@ -56,10 +56,21 @@ use crate::model::{
     limits::{READ_HERE_BYTES_MAX, READS_AT_ONCE},
 };
 
+/// The tokio runtime that this is called in.
+///
+/// Errors: `usage` where there is none.
+pub fn runtime() -> Result<tokio::runtime::Handle, Fault> {
+    tokio::runtime::Handle::try_current().map_err(|_| {
+        Fault::new(Code::Usage, "a host works inside of a tokio runtime, and this was called outside of any")
+            .hint("call it below `#[tokio::main]` or in `Runtime::block_on`; other executors cannot drive it")
+    })
+}
+
 /// Runs blocking work off the async threads; a panic there is Hob's own fault, not a hang.
 ///
 /// The work goes on when the future is dropped: what it must not lose goes into it.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    runtime()?;
     // It panics where there is no thread and none is to be had.
     let Ok(task) = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(work))) else {
         return Err(Fault::io("starting a thread", &std::io::Error::from_raw_os_error(rustix::io::Errno::AGAIN.raw_os_error())));

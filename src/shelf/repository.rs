@@ -32,6 +32,7 @@ use crate::{
 
 /// By what the first root is recognised.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Trust {
     /// The root file itself, which the operator has.
     Root(Vec<u8>),
@@ -41,6 +42,7 @@ pub enum Trust {
 
 /// A root that was pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pinned {
     /// SHA-256 of the root file's bytes.
     pub fingerprint: Digest,

@@ -50,6 +50,7 @@ pub struct Custom {
 
 /// A model of a recipe: published beside the bundle, unless it says where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ModelTarget {
     pub name: String,
     pub sha256: Digest,

@@ -109,7 +109,7 @@ impl Drop for Hob {
 }
 
 async fn round_trip(host: &Host, blob: Blob) -> Blob {
-    let call = Call { blobs: vec![blob], ..Call::new(installed::BYTES, "add", json!({})).unwrap() };
+    let call = Call::new(installed::BYTES, "add", json!({})).unwrap().with_blobs(vec![blob]);
     let outcome = host.call(call).await.unwrap();
     outcome.blobs.into_iter().next().expect("the recipe gives one")
 }

@@ -140,7 +140,8 @@ async fn one_shot(host: &Host, recipe: &str) -> (Duration, Value) {
 }
 
 fn touch(recipe: &str, one_shot: bool) -> Call {
-    Call { one_shot, ..Call::new(recipe, "touch", json!({})).unwrap() }
+    let call = Call::new(recipe, "touch", json!({})).unwrap();
+    if one_shot { call.one_shot() } else { call }
 }
 
 /// Calls until it is known whether pods of this recipe are forked. Why not, where they are not: then there is no such column.

@@ -126,7 +126,7 @@ impl Hob {
             for _ in 0..count {
                 let call = Call::new(installed::SEATED, "echo", json!({"text": "hello"})).unwrap();
                 let start = Instant::now();
-                let outcome = host.call(Call { session: session.clone(), ..call }).await.unwrap();
+                let outcome = host.call(session.iter().fold(call, |call, session| call.in_session(session))).await.unwrap();
                 times.push(start.elapsed());
                 assert_eq!(outcome.output.value(), &json!({"length": 5}));
             }

@@ -93,7 +93,7 @@ async fn a_forked_pod_gives_what_a_started_one_gives_without_any_permission() {
         }
     }
     let before = host.status().zygotes[0].forked;
-    let forked = host.call(Call { one_shot: true, ..embed(input) }).await.unwrap().output.into_value();
+    let forked = host.call(embed(input).one_shot()).await.unwrap().output.into_value();
     assert_eq!(host.status().zygotes[0].forked, before + 1);
     assert_eq!(forked, started);
     host.shutdown().await;

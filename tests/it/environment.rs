@@ -100,7 +100,7 @@ async fn ensure_without(
 
 async fn build(home: &Home, uv: &Path, lock: &str, existing: Existing) -> Result<Environment, Fault> {
     let python = any_python().await;
-    let tools = Tools { uv: Some(uv.to_owned()), ..Tools::default() };
+    let tools = Tools::default().with_uv(uv.to_owned());
     ensure(home, &tools, lock, &python, existing, &quiet()).await
 }
 
@@ -392,7 +392,7 @@ async fn another_index_is_asked_when_hob_toml_names_one() {
     let root = tempfile::tempdir().unwrap();
     let python = any_python().await;
     // Nobody listens on the discard port of this machine.
-    let tools = Tools { uv: Some(real_uv().await), indexes: Indexes::new(["http://127.0.0.1:9/simple"]).unwrap(), ..Tools::default() };
+    let tools = Tools::default().with_uv(real_uv().await).with_indexes(Indexes::new(["http://127.0.0.1:9/simple"]).unwrap());
     let fault = ensure(&Home::at(root.path()), &tools, LOCK, &python, Existing::Trust, &quiet()).await.unwrap_err();
     assert_eq!(fault.code, Code::EnvironmentFailed);
     assert!(fault.message.contains("127.0.0.1:9"), "{}", fault.message);
@@ -441,7 +441,7 @@ async fn what_uv_does_is_told() {
     let heard = Arc::new(Heard(Mutex::new(Vec::new())));
     let shared: progress::Shared = heard.clone();
     let python = any_python().await;
-    let tools = Tools { uv: Some(real_uv().await), ..Tools::default() };
+    let tools = Tools::default().with_uv(real_uv().await);
     ensure(&Home::at(root.path()), &tools, LOCK, &python, Existing::Trust, &shared).await.unwrap();
     let steps = heard.0.lock().unwrap();
     let label = "building the environment of test/recipe".to_owned();
@@ -459,7 +459,7 @@ async fn where_nothing_can_be_confined_nothing_is_compiled_and_that_is_said() {
         }
     }
     let python = any_python().await;
-    let tools = Tools { uv: Some(real_uv().await), ..Tools::default() };
+    let tools = Tools::default().with_uv(real_uv().await);
     for layer in ["namespaces", "landlock", "seccomp"] {
         let root = tempfile::tempdir().unwrap();
         let heard = Arc::new(Heard(Mutex::new(Vec::new())));

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod cli;
+mod embedding;
 mod embeddings;
 mod environment;
 mod leftovers;

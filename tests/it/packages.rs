@@ -45,7 +45,7 @@ fn to(recipe: &Path, operation: &str, input: Value) -> Call {
 /// Makes a call with a pod of its own, which must be confined wholly; the output, and whether that pod was forked.
 async fn alone(host: &Host, call: Call) -> (Value, bool) {
     let before: Vec<String> = host.pods().into_iter().map(|pod| pod.incarnation).collect();
-    let running = host.start(Call { one_shot: true, ..call });
+    let running = host.start(call.one_shot());
     let outcome = running.outcome();
     tokio::pin!(outcome);
     let mut seen = None;
@@ -151,7 +151,7 @@ async fn pocketsphinx_hears_what_was_said() {
         let mut calls = vec![to(recipe, "pronounce", json!({"word": "hello"}))];
         if let Some(audio) = &spoken {
             let blob = Blob::new("audio", "audio/wav", audio.clone());
-            calls.push(Call { blobs: vec![blob], ..to(recipe, "listen", json!({})) });
+            calls.push(to(recipe, "listen", json!({})).with_blobs(vec![blob]));
         }
         calls
     })
@@ -175,7 +175,7 @@ async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &Versi
     std::fs::write(&linking, format!("#!/bin/sh\nUV_LINK_MODE=hardlink exec '{}' \"$@\"\n", uv.display())).unwrap();
     std::fs::set_permissions(&linking, PermissionsExt::from_mode(0o755)).unwrap();
     let python = python::find(range, None).await.unwrap();
-    let found = uv::find(home, &Tools { uv: Some(linking.clone()), ..Tools::default() }, &python, &progress).await.unwrap();
+    let found = uv::find(home, &Tools::default().with_uv(linking.clone()), &python, &progress).await.unwrap();
     let digest = environment::digest(&Lock::parse(lock, "requirements.lock").unwrap(), &python, &found);
     for older in environment::all(home).unwrap().into_iter().filter(|other| *other != digest) {
         assert!(environment::remove(home, older).unwrap(), "{older} is in use");
@@ -184,7 +184,7 @@ async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &Versi
     let compiler = WithinWalls::of(home, Arc::default()).unwrap();
     let wanted =
         Wanted { lock, what, python: &python, existing: Existing::Trust, indexes: &[], label: "test/generate", compiler: &compiler };
-    let tools = Tools { uv: Some(linking), ..Tools::default() };
+    let tools = Tools::default().with_uv(linking);
     let made = environment::ensure(home, &tools, &wanted, &progress).await.unwrap_or_else(|fault| panic!("{fault}: {:?}", fault.detail));
     match std::fs::remove_dir_all(home.uv_cache()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{}: {error}", home.uv_cache().display()),
@@ -212,7 +212,7 @@ async fn torch_and_transformers_run_as_they_are() {
     let maker = tests.join("recipes/generate/make_model.py");
     let status = std::process::Command::new(&made.python).arg("-B").arg(maker).arg(&model).status().unwrap();
     assert!(status.success(), "the model: {status}");
-    let tools = Tools { uv: Some(uv.clone()), ..Tools::default() };
+    let tools = Tools::default().with_uv(uv.clone());
     let host = Host::open(Config::new(home.clone()).with_hob(env!("CARGO_BIN_EXE_hob")).with_tools(tools)).await.unwrap();
     std::fs::create_dir_all(forked.join("pod")).unwrap();
     for file in ["recipe.toml", "pod/generate.py"] {

@@ -61,7 +61,7 @@ fn recipe(rig: &Rig, name: &str, source: &str, session: &str, run: &str) -> Path
 }
 
 fn in_session(recipe: &Path, name: &str, input: Value) -> Call {
-    Call { session: Some(name.to_owned()), ..call(recipe, input) }
+    call(recipe, input).in_session(name)
 }
 
 async fn run(host: &Host, recipe: &Path, name: &str, input: Value) -> Result<Value, Fault> {

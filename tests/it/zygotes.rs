@@ -62,7 +62,7 @@ async fn settled(rig: &Rig, recipe: &Path) -> (ZygoteState, Option<String>) {
 }
 
 fn one_shot(recipe: &Path, input: serde_json::Value) -> Call {
-    Call { one_shot: true, ..call(recipe, input) }
+    call(recipe, input).one_shot()
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn a_session_may_have_forked_pods_and_these_begin_with_its_checkpoint() {
     let source = source.replace("\"preloaded\": ", "\"before\": getattr(self, \"before\", None), \"pid\": os.getpid(), \"preloaded\": ");
     let recipe = preloading(&rig, "forked-session", &source, "session = { mode = \"exclusive\" }");
     assert_eq!(settled(&rig, &recipe).await, (ZygoteState::Ready, None));
-    let in_session = |input| Call { session: Some("a".to_owned()), ..call(&recipe, input) };
+    let in_session = |input| call(&recipe, input).in_session("a");
     let run = async |input| rig.host.call(in_session(input)).await.map(|outcome| outcome.output.into_value());
     let first = run(json!({})).await.unwrap();
     assert_eq!((&first["before"], &first["preloaded"]), (&json!(null), &json!(true)));

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hob::model::{Call, Code};
+use hob::model::Code;
 use serde_json::json;
 
 use crate::support::{Rig, call, inner_number, is_running, open_at, within};
@@ -18,7 +18,7 @@ async fn a_deadline_stops_the_worker_and_the_next_call_is_untouched() {
     let source = "import time, os\nclass Subject:\n    def run(self, input):\n        while input:\n            time.sleep(0.01)\n        return os.getpid()\n";
     let recipe = rig.python("slow", source, false);
     let pid = rig.run(&recipe, json!(false)).await.unwrap().output.into_value();
-    let late = Call { deadline_ms: Some(200), ..call(&recipe, json!(true)) };
+    let late = call(&recipe, json!(true)).with_deadline(std::time::Duration::from_millis(200));
     let begun = Instant::now();
     assert_eq!(rig.host.call(late).await.unwrap_err().code, Code::Deadline);
     assert!(begun.elapsed() < Duration::from_secs(2));

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hob::model::{Call, Code, Event, Fault};
+use hob::model::{Code, Event, Fault};
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -102,7 +102,7 @@ async fn misbehaves(rig: &Rig, good: &Path, recipe: &Path, (file, code, says, po
     // Only what ends by its deadline has a short one: all else must be told at once.
     let deadline_ms = if code == Code::Deadline { 3_000 } else { 30_000 };
     let begun = Instant::now();
-    let fault = rig.host.call(Call { deadline_ms: Some(deadline_ms), ..call(recipe, json!({})) }).await.expect_err(file);
+    let fault = rig.host.call(call(recipe, json!({})).with_deadline(std::time::Duration::from_millis(deadline_ms))).await.expect_err(file);
     let took = begun.elapsed();
     assert_eq!(fault.code, code, "{file}: {fault:?}");
     for words in says {
@@ -240,7 +240,7 @@ async fn a_cancel_that_is_heeded_keeps_the_process() {
     let rig = Rig::new().await;
     let recipe = rig.hostile("never_answers.py", "");
     for _ in 0..2 {
-        let late = Call { deadline_ms: Some(3_000), ..call(&recipe, json!({})) };
+        let late = call(&recipe, json!({})).with_deadline(std::time::Duration::from_millis(3_000));
         assert_eq!(rig.host.call(late).await.unwrap_err().code, Code::Deadline);
         within(3, "the pod is free again", || rig.host.pods().iter().any(|pod| pod.state == "ready")).await;
         assert!(rig.fired("never_answers.py").is_some());
@@ -271,7 +271,7 @@ async fn batch(rig: &Arc<Rig>, file: &str, deadline_ms: u64) -> Vec<Result<Value
     let recipe = rig.hostile_with(file, "", run);
     let mut calls = JoinSet::new();
     for n in 0..8 {
-        let (rig, call) = (rig.clone(), Call { deadline_ms: Some(deadline_ms), ..call(&recipe, json!({ "n": n })) });
+        let (rig, call) = (rig.clone(), call(&recipe, json!({ "n": n })).with_deadline(std::time::Duration::from_millis(deadline_ms)));
         calls.spawn(async move { (n, rig.host.call(call).await.map(|outcome| outcome.output.into_value())) });
     }
     let mut ends = calls.join_all().await;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hob::model::{Call, Code, status::ZygoteState};
+use hob::model::{Code, status::ZygoteState};
 use serde_json::{Value, json};
 
 use crate::support::{Rig, call, inner_number, within};
@@ -117,7 +117,7 @@ async fn a_forked_pod_ends_in_order() {
     let ready = || rig.host.status().zygotes.first().is_some_and(|zygote| zygote.state == ZygoteState::Ready);
     within(60, "pods can be forked", ready).await;
     let place = rig.open().join("forked");
-    let forked = Call { one_shot: true, ..call(&recipe, json!(place)) };
+    let forked = call(&recipe, json!(place)).one_shot();
     assert_eq!(rig.host.call(forked).await.unwrap().output.into_value(), json!(true));
     within(10, "its pod goes", || fs::read_to_string(&place).is_ok_and(|text| text.lines().count() == 3)).await;
     assert_ended(&place, "forked");

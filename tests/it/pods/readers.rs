@@ -10,7 +10,7 @@ use std::{
 
 use hob::{
     host::Running,
-    model::{Call, Code, Event},
+    model::{Code, Event},
 };
 use serde_json::json;
 
@@ -249,7 +249,7 @@ async fn a_deaf_reader_in_a_session_holds_it_from_nobody_who_shares_it() {
     let rig = Rig::new().await;
     let session = "session = { mode = \"shared\" }";
     let recipe = rig.pool("shared", &source(&rig.open()), session, "session = true\nstreaming = true");
-    let in_session = |input| Call { session: Some("a".to_owned()), ..call(&recipe, input) };
+    let in_session = |input| call(&recipe, input).in_session("a");
     let running = rig.host.start(in_session(json!([400, 100_000, ""])));
     within(20, "the stream begins", || count(&rig) > 0).await;
     assert_eq!(rig.host.call(in_session(json!("next"))).await.unwrap().output.value(), "next");

@@ -151,7 +151,7 @@ pub async fn denied(rig: &Rig, recipe: &Path, victim: &Victim, table: &Table, ho
 }
 
 pub fn one_shot(recipe: &Path, input: Value) -> Call {
-    Call { one_shot: true, ..call(recipe, input) }
+    call(recipe, input).one_shot()
 }
 
 #[tokio::test]

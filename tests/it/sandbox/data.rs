@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hob::model::{Call, Code, limits::GRANT_COVERED_MAX, status::ZygoteState};
+use hob::model::{Code, limits::GRANT_COVERED_MAX, status::ZygoteState};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use serde_json::{Value, json};
 
@@ -115,7 +115,8 @@ fn assert_silent(listener: &UnixListener, reader: &fs::File, socket: &Path, fifo
 }
 
 async fn tried(rig: &Rig, recipe: &Path, folder: &Path, one_shot: bool) -> Value {
-    let call = Call { one_shot, ..call(recipe, json!({"folder": folder})) };
+    let call = call(recipe, json!({"folder": folder}));
+    let call = if one_shot { call.one_shot() } else { call };
     rig.host.call(call).await.unwrap().output.into_value()
 }
 
@@ -184,7 +185,7 @@ async fn folders_are_data(forked: bool) {
     for number in 0..=GRANT_COVERED_MAX {
         mknodat(CWD, books.path.join(format!("many-{number}")), FileType::Fifo, Mode::RUSR, 0).unwrap();
     }
-    let fault = rig.host.call(Call { one_shot: true, ..call(&recipe, json!({})) }).await.unwrap_err();
+    let fault = rig.host.call(call(&recipe, json!({})).one_shot()).await.unwrap_err();
     assert_eq!(fault.code, Code::InvalidConfig, "{fault:?}");
     assert!(fault.message.contains(books.path.to_str().unwrap()) && fault.hint.is_some(), "{fault:?}");
     rig.close().await;

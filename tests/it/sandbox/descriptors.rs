@@ -106,8 +106,9 @@ async fn hand_over(rig: &Rig, call: Call, how: &str) -> Value {
         blobs::from_reader("piped", "x/y", &mut &piped[..]).unwrap(),
         Blob::new("memory", "x/y", vec![b'm'; 5 * MIB]),
     ];
-    let said =
-        rig.host.call(Call { blobs: given, input: json!({"room": true}).try_into().unwrap(), ..call }).await.unwrap().output.into_value();
+    let mut call = call.with_blobs(given);
+    call.input = json!({"room": true}).into();
+    let said = rig.host.call(call).await.unwrap().output.into_value();
     println!("{how}: {said:#}");
     assert_eq!(said["names"], json!({"large": "l", "small": "s", "piped": "p", "memory": "m"}));
     for name in ["l", "p"] {
@@ -153,7 +154,7 @@ async fn what_a_forked_pod_is_handed_it_can_only_read() {
     let ready = || rig.host.status().zygotes.first().is_some_and(|zygote| zygote.state == ZygoteState::Ready);
     within(60, "pods can be forked", ready).await;
     let before = rig.host.status().zygotes[0].forked;
-    hand_over(&rig, Call { one_shot: true, ..call(&recipe, json!({})) }, "forked").await;
+    hand_over(&rig, call(&recipe, json!({})).one_shot(), "forked").await;
     assert!(rig.host.status().zygotes[0].forked > before);
     rig.close().await;
 }
@@ -162,7 +163,7 @@ async fn what_a_forked_pod_is_handed_it_can_only_read() {
 async fn the_checkpoint_that_a_pod_begins_with_it_can_only_read() {
     let rig = ordinary::rig().await;
     let recipe = rig.pool("handed", &program(), "session = { mode = \"exclusive\" }", "session = true");
-    let in_session = |input| Call { session: Some("a".to_owned()), ..call(&recipe, input) };
+    let in_session = |input| call(&recipe, input).in_session("a");
     let first = rig.host.call(in_session(json!({}))).await.unwrap().output.into_value();
     assert_eq!(first["restored"], json!([]));
     let word = recipe.display().to_string().parse().unwrap();
@@ -185,7 +186,7 @@ async fn where_no_file_can_be_lent_a_copy_is_up_to_a_bound() {
     let recipe = rig.python("handed", &program(), false);
     rig.host.grant(&recipe.to_str().unwrap().parse().unwrap(), Permissions::default(), true).await.unwrap();
     let large = Own::new(rig.folder.path(), "large", 5 * MIB);
-    let with = |path: &Path| Call { blobs: vec![blobs::from_file("large", "x/y", path).unwrap()], ..call(&recipe, json!({})) };
+    let with = |path: &Path| call(&recipe, json!({})).with_blobs(vec![blobs::from_file("large", "x/y", path).unwrap()]);
     let said = rig.host.call(with(&large.path)).await.unwrap().output.into_value();
     assert_no_more("a copy", &said["lent"]["l"], OWN);
     large.assert_untouched();
@@ -209,7 +210,7 @@ async fn one_process_lends_to_all_and_another_takes_its_place() {
     let large = Own::new(rig.folder.path(), "large", 5 * MIB);
     let lent = || async {
         let blobs = vec![blobs::from_file("large", "x/y", &large.path).unwrap()];
-        let said = rig.host.call(Call { blobs, ..call(&recipe, json!({})) }).await.unwrap().output.into_value();
+        let said = rig.host.call(call(&recipe, json!({})).with_blobs(blobs)).await.unwrap().output.into_value();
         assert_eq!(allowed(&said["lent"]["l"]), LENT);
     };
     assert_eq!(clerks(&rig), [0; 0], "none without need");
@@ -222,7 +223,7 @@ async fn one_process_lends_to_all_and_another_takes_its_place() {
     within(5, "it is gone", || clerks(&rig).is_empty()).await;
     // What it was just asked for is copied; what comes then is lent.
     let blobs = vec![blobs::from_file("large", "x/y", &large.path).unwrap()];
-    rig.host.call(Call { blobs, ..call(&recipe, json!({})) }).await.unwrap();
+    rig.host.call(call(&recipe, json!({})).with_blobs(blobs)).await.unwrap();
     lent().await;
     assert_eq!(clerks(&rig).len(), 1);
     large.assert_untouched();

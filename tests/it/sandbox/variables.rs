@@ -141,7 +141,7 @@ async fn a_standard_library_that_a_wheel_brought_is_not_the_keepers() {
     let _ = Command::new(environment.join("bin/python")).args(["-I", "-S", "-c", ""]).output().unwrap();
     assert!(mark.exists(), "the trap works");
     fs::remove_file(&mark).unwrap();
-    let again = hob::model::Call { one_shot: true, ..call(&recipe, json!({})) };
+    let again = call(&recipe, json!({})).one_shot();
     // A child of the pod may come to harm by it, within the walls, where that file cannot be made.
     let _ = rig.host.call(again).await;
     assert!(fs::read_to_string(&config).unwrap().contains("evil"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hob::model::{Call, Code, Priority, session::SessionState};
+use hob::model::{Code, Priority, session::SessionState};
 use serde_json::json;
 
 use super::{COUNTER, add, forgetful, in_session, only, recipe, run, session_folders, told, word};
@@ -45,7 +45,7 @@ async fn what_needs_a_session_says_so_and_what_has_none_does_too() {
     let rig = Rig::new().await;
     let counter = recipe(&rig, "counter", COUNTER, "mode = \"shared\", max = 1", "");
     assert_eq!(rig.run(&counter, json!({})).await.unwrap_err().code, Code::SessionRequired);
-    let both = Call { one_shot: true, ..in_session(&counter, "a", json!({})) };
+    let both = in_session(&counter, "a", json!({})).one_shot();
     assert_eq!(rig.host.call(both).await.unwrap_err().code, Code::Usage);
     assert_eq!(run(&rig.host, &counter, "no/name", json!({})).await.unwrap_err().code, Code::Usage);
     let plain = rig.python("plain", COUNTER, false);
@@ -78,7 +78,7 @@ async fn an_exclusive_session_refuses_a_second_call_and_a_shared_one_lets_it_wai
     let shared = recipe(&rig, "shared", COUNTER, "mode = \"shared\"", "");
     let first = rig.host.start(in_session(&shared, "a", json!({ "do": "sleep", "seconds": 1.0 })));
     within(10, "the call has the pod", || rig.host.pods().iter().any(|pod| pod.recipe == "test/shared" && pod.state == "busy")).await;
-    let of = |priority| rig.host.start(Call { priority, ..in_session(&shared, "a", json!({})) });
+    let of = |priority| rig.host.start(in_session(&shared, "a", json!({})).with_priority(priority));
     let (bulk, normal) = (of(Priority::Bulk), of(Priority::Normal));
     within(10, "both wait", || {
         let status = rig.host.status();

@@ -199,7 +199,7 @@ async fn a_one_shot_call_has_a_process_of_its_own() {
     let kept = pid_of(&rig, &recipe).await;
     let mut pids = HashSet::from([kept]);
     for _ in 0..3 {
-        let once = Call { one_shot: true, ..call(&recipe, json!(0)) };
+        let once = call(&recipe, json!(0)).one_shot();
         let pid = rig.host.call(once).await.unwrap().output.value().as_u64().unwrap();
         assert!(pids.insert(pid), "a fresh process each time");
         within(5, "it is gone after its call", || !is_running(pid as u32)).await;

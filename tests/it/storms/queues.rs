@@ -25,7 +25,7 @@ const ASK_MS: u64 = 100;
 const MARGIN_MS: u64 = 60;
 
 fn with(priority: Priority, call: Call) -> Call {
-    Call { priority, ..call }
+    call.with_priority(priority)
 }
 
 /// Callers that always have a call of that class under way, until `over`; counts what is done.
@@ -144,7 +144,7 @@ async fn what_is_too_late_is_never_begun() {
     within(10, "the pod is busy", || log.exists()).await;
     let mut late = JoinSet::new();
     for _ in 0..20 {
-        let (rig, call) = (rig.clone(), Call { deadline_ms: Some(200), ..call(&recipe, json!(0)) });
+        let (rig, call) = (rig.clone(), call(&recipe, json!(0)).with_deadline(std::time::Duration::from_millis(200)));
         late.spawn(async move { rig.host.call(call).await.unwrap_err().code });
     }
     assert!(bounded(5, "late calls", late.join_all()).await.iter().all(|code| *code == Code::Deadline));

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use hob::model::{Call, Code, Fault, RecipeName};
+use hob::model::{Code, Fault, RecipeName};
 use serde_json::json;
 
 use super::bounded;
@@ -88,7 +88,7 @@ async fn who_comes_back_when_told_finds_a_cured_recipe() {
     let (recipe, cure) = fails(&rig).await;
     // A caller that has no time to wait for the next start is told when that is.
     let fault = loop {
-        let hurried = Call { deadline_ms: Some(60), ..call(&recipe, json!(1)) };
+        let hurried = call(&recipe, json!(1)).with_deadline(std::time::Duration::from_millis(60));
         let fault = bounded(10, "a call", rig.host.call(hurried)).await.unwrap_err();
         match fault.code {
             Code::CoolingDown => break fault,
