@@ -98,6 +98,7 @@ const OPERATOR_DETAIL: &[&str] = &[
     "file",
     "folder",
     "group",
+    "indexes",
     "key",
     "left_behind",
     "log",
