@@ -101,7 +101,7 @@ pub mod recipes {
     pub use crate::{
         host::{Added, Asked, Consent, Granted, Revoke, Shown},
         model::{
-            Grants, ModelSource, Permissions,
+            Edition, Grants, ModelSource, Permissions,
             grant::{Device, Endpoint, PlainPath, Variable},
         },
         shelf::{

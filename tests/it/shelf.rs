@@ -60,7 +60,8 @@ fn bundle(folder: &Path, version: &str) -> Bundle {
         "name": "hob/echo", "version": version, "remote": "main", "publisher": "hob", "key_ids": ["b", "a"],
         "sha256": Digest::of(&bytes), "index_sha256": index.digest(),
     });
-    let entry = serde_json::from_value(entry).unwrap();
+    let mut entry: LockEntry = serde_json::from_value(entry).unwrap();
+    entry.edition = Edition::Current;
     Bundle { bytes, index, entry }
 }
 
