@@ -110,8 +110,7 @@ impl Host {
     /// No lock of the shelf is held while servers and tools of strangers are at work. What others did meanwhile is looked at again at the
     /// end, and wins: what was taken back is not given, and what was removed is not installed.
     ///
-    /// Errors: `consent_required`; everything that can be wrong with a repository, a bundle, its glue or its environment; the shelf is
-    /// then as it was.
+    /// Errors: `consent_required`; all that can be wrong with a repository, a bundle, its glue or its environment; the shelf is as it was.
     pub async fn add(
         &self,
         name: &RecipeName,
