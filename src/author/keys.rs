@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    model::{Code, Digest, Fault, limits},
+    model::{Code, Digest, Fault, act, hint, limits},
     shelf::{durable, tuf::canonical},
 };
 
@@ -63,7 +63,8 @@ impl Keys {
         })?;
         let mode = fs::metadata(path).map_err(|error| Fault::io(path.display(), &error))?.permissions().mode();
         if mode & 0o077 != 0 {
-            return Err(wrong(&format!("others may read it (mode {:o})", mode & 0o777)).hint(format!("`chmod 600 {}`", path.display())));
+            return Err(wrong(&format!("others may read it (mode {:o})", mode & 0o777))
+                .hint(hint![act::shell(format!("chmod 600 {}", path.display())), " makes it so"]));
         }
         // Without serde's text, which may quote the file.
         let file: KeyFile = serde_json::from_slice(&bytes).map_err(|_| wrong("it is not a key file"))?;

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::cases;
 use crate::{
     model::{
-        Code, Digest, Fault, Manifest, limits,
+        Code, Digest, Fault, Manifest, act, hint, limits,
         recipe::{ModelSpec, Runtime},
         stand_in,
     },
@@ -59,7 +59,7 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
             Code::InvalidRecipe,
             format!("`{}` declares `[glue]`, but there is no `glue.wasm` in {}", manifest.name, folder.display()),
         )
-        .hint(format!("`hob build {}` makes it", folder.display())));
+        .hint(hint![act::build(folder.display()), " makes it"]));
     }
     let contents = contents::of(folder, &Rules::of(&manifest))?;
     contents.check(folder)?;
@@ -117,7 +117,7 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fa
             None => Err(missing("pod.entry", entry)),
             Some(file) if !file.executable => {
                 Err(Fault::new(Code::InvalidRecipe, format!("`pod.entry` `{entry}` of `{}` is not executable", manifest.name))
-                    .hint(format!("`chmod +x {}`", folder.join(entry).display())))
+                    .hint(hint![act::shell(format!("chmod +x {}", folder.join(entry).display()))]))
             }
             Some(_) => Ok(()),
         },
@@ -135,7 +135,7 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fa
                         Code::InvalidRecipe,
                         format!("`{}` has `pod/requirements.in`, but no `pod.lock`: nothing in it would be installed", manifest.name),
                     )
-                    .hint("lock it with hashes and name the file as `lock` in `[pod]`")),
+                    .hint(hint!["lock it with hashes and name the file as ", act::lock()])),
                 };
             };
             if index.get(lock).is_none() {
@@ -154,7 +154,7 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fa
 pub(super) fn check_model(path: &Path, model: &ModelSpec) -> Result<(), Fault> {
     let wrong = |why: String| {
         let fault = Fault::new(Code::InvalidRecipe, format!("model `{}` at {}: {why}", model.name, path.display()));
-        fault.hint("put the file there, or correct `[[model]]` in `recipe.toml`")
+        fault.hint(hint!["put the file there, or correct ", act::model()])
     };
     let other = |why: String| match files::stand_in(path) {
         Ok(Some(found)) => wrong(format!("it is {}: {why}", found.name())).hint(found.hint_of_folder()),

@@ -20,7 +20,7 @@ use super::{
     signed::Role,
 };
 use crate::{
-    model::{Code, Digest, Fault, Progress, Step as ProgressStep, limits, recipe::ModelSpec},
+    model::{Code, Digest, Fault, Progress, Step as ProgressStep, act, hint, limits, recipe::ModelSpec},
     shelf::{
         durable,
         repository::{Custom, ModelTarget},
@@ -55,7 +55,7 @@ pub async fn publish(
     let key = keys.load(publisher)?;
     let there = step.publisher_keys(publisher)?.ok_or_else(|| {
         Fault::new(Code::KeyInvalid, format!("the repository in {} has no publisher `{publisher}`", dir.display()))
-            .hint(format!("its maintainer adds one: `hob repo add-publisher {publisher}` with the public key {}", key.public()))
+            .hint(hint!["its maintainer adds one: ", act::repo_add_publisher(publisher, key.public())])
     })?;
     if !there.contains(&key.id()?) {
         return Err(Fault::new(
@@ -89,7 +89,7 @@ pub async fn publish(
                 manifest.name, manifest.version
             ),
         )
-        .hint("a version never changes: raise `version` in `recipe.toml` and publish again"));
+        .hint(hint!["a version never changes: raise ", act::version(), " and publish again"]));
     }
 
     let folder = dir.join("targets").join(publisher).join(manifest.name.name());

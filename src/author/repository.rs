@@ -17,7 +17,7 @@ use super::{
     signed::{Role, pin},
 };
 use crate::{
-    model::{Code, Digest, Fault, id::is_name, limits},
+    model::{Code, Digest, Fault, act, hint, id::is_name, limits},
     shelf::{
         durable,
         locks::{self, Held},
@@ -53,7 +53,7 @@ pub async fn repo_init(dir: &Path, keys: &Keys, now: Timestamp) -> Result<Initia
     let first = metadata.join("1.root.json");
     if metadata.join("timestamp.json").exists() {
         return Err(Fault::new(Code::AlreadyPublished, format!("{} is a repository already", dir.display()))
-            .hint("`hob repo refresh` signs it again; a new repository needs an empty folder"));
+            .hint(hint![act::repo_refresh(), " signs it again; a new repository needs an empty folder"]));
     }
     let (root_key, targets_key, online_key) =
         (keys.load_or_generate(ROOT)?, keys.load_or_generate(TARGETS)?, keys.load_or_generate(ONLINE)?);
@@ -215,7 +215,7 @@ impl Step {
     pub async fn begin(dir: &Path, keys: &Keys, now: Timestamp) -> Result<Step, Fault> {
         if !dir.join("metadata/timestamp.json").exists() {
             return Err(Fault::new(Code::Usage, format!("{} is not a repository: there is no `metadata/timestamp.json`", dir.display()))
-                .hint("`hob repo init` makes one"));
+                .hint(hint![act::repo_init(), " makes one"]));
         }
         let lock = lock(dir).await?;
         let metadata = dir.join("metadata");

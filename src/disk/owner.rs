@@ -16,7 +16,7 @@ use std::{
 
 use super::open;
 use crate::model::{
-    Code, Fault,
+    Code, Fault, act, hint,
     limits::{ACCOUNTS_BYTES_MAX, HOME_LINKS_MAX},
 };
 
@@ -147,9 +147,13 @@ impl Writers {
             why.push(format!("{who} can write to it (mode {:04o})", mode & 0o7777));
             mend.push(format!("chmod {}-w {named}", if group { "go" } else { "o" }));
         }
-        let and = if group && !others { "; `[home] group` in hob.toml can allow a group that may" } else { "" };
+        let mended = hint!["see what others may have put there, then ", act::shell(mend.join(" && "))];
+        let next = match group && !others {
+            true => mended.and("; ", hint![act::group(), " can allow a group that may"]),
+            false => mended,
+        };
         Err(Fault::new(Code::HomeUnsafe, format!("{} is not safe to use: {}", path.display(), why.join("; ")))
-            .hint(format!("see what others may have put there, then `{}`{and}", mend.join(" && ")))
+            .hint(next)
             .with("path", path.display().to_string())
             .with("mode", format!("{:04o}", found.mode() & 0o7777))
             .with("user", found.uid())

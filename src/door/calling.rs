@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     host::{Config, Host, Running, blobs},
-    model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, Report, limits, stand_in},
+    model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, Report, act, hint, limits, stand_in},
     pod::Missed,
 };
 
@@ -209,11 +209,11 @@ fn read_stdin() -> Result<String, Fault> {
             Code::TooLarge,
             format!("input on stdin is more than {most} bytes of JSON, which is the most that is carried"),
         )
-        .hint("pass large data as a blob: `--blob NAME=FILE`"));
+        .hint(hint!["pass large data as a blob by ", act::blob()]));
     }
     stand_in::text(bytes).map_err(|wrong| {
         let fault = wrong.fault(Code::InvalidJson, "input on stdin");
-        fault.hint("JSON is UTF-8: convert it, or pass bytes as a blob: `--blob NAME=FILE`")
+        fault.hint(hint!["JSON is UTF-8: convert it, or pass bytes as a blob by ", act::blob()])
     })
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     author,
     host::{Config, Host},
-    model::{Code, Fault, Progress, RecipeRef, Silent, limits, progress},
+    model::{Code, Door, Fault, Progress, RecipeRef, Silent, act, hint, limits, progress},
     shelf::repository::{ModelTarget, Trust},
 };
 
@@ -71,10 +71,12 @@ fn or_folder(fault: Fault, word: Option<RecipeWord>) -> Fault {
     }
     let folder = format!("./{}", text.trim_end_matches('/'));
     fault.hint(match may_be_folder {
-        true => format!("did you mean the folder `{folder}`? Without `./` it is the name of an installed recipe"),
-        false => format!(
-            "the folder `{folder}` is not installed, which this command is about: `hob call {folder} OPERATION` runs it as it lies there"
-        ),
+        true => format!("did you mean the folder `{folder}`? Without `./` it is the name of an installed recipe").into(),
+        false => hint![
+            format!("the folder `{folder}` is not installed, which this command is about: "),
+            act::call_folder(&folder),
+            " runs it as it lies there"
+        ],
     })
 }
 
@@ -127,7 +129,7 @@ pub(super) fn usage(message: impl Into<String>) -> Fault {
 
 fn failed(fault: &Fault, json: bool) -> ExitCode {
     match json {
-        true => print::result(&json!({ "fault": fault }).to_string()),
+        true => print::result(&json!({ "fault": fault.clone().worded(Door::CommandLine) }).to_string()),
         false => print::fault(fault),
     }
     ExitCode::from(fault.code.exit())
@@ -181,7 +183,8 @@ async fn command(words: Words) -> Result<(), Fault> {
 }
 
 /// Prints `text` for people or `value` for programs.
-pub(super) fn say(json: bool, value: Value, text: impl FnOnce() -> String) {
+pub(super) fn say(json: bool, mut value: Value, text: impl FnOnce() -> String) {
+    hint::word(&mut value, Door::CommandLine);
     match json {
         true => print::result(&value.to_string()),
         false => print::result(&print::harmless(&text())),

@@ -27,9 +27,11 @@ use super::{
     lines::{self, CallBody, Line, Lines},
     socket,
 };
-use crate::model::{Blob, Code, Event, Fault, Home, Outcome, limits};
+use crate::model::{Blob, Code, Event, Fault, Hint, Home, Outcome, act, hint, limits};
 
-const THEIR_HOME: &str = "run as that user, or name a home of your own with HOB_HOME";
+fn their_home() -> Hint {
+    hint!["run as that user, or name a home of your own with ", act::hob_home()]
+}
 
 /// A connection to the running server of a home.
 pub struct Client {
@@ -66,7 +68,7 @@ impl Client {
         let found = connected.map_err(full)?.map_err(|error| match error.kind() {
             ErrorKind::PermissionDenied => {
                 let text = format!("this user may not reach the server at {}, if one runs there: {error}", path.display());
-                Fault::new(Code::HomeUnsafe, text).hint(THEIR_HOME)
+                Fault::new(Code::HomeUnsafe, text).hint(their_home())
             }
             _ => Fault::io(format!("connecting to the server at {}", path.display()), &error),
         })?;
@@ -80,7 +82,7 @@ impl Client {
             true => Ok(Some(Client { stream, place: path })),
             false => {
                 Err(Fault::new(Code::HomeUnsafe, format!("the server at {} runs as user {theirs}, wanted {own} or 0", path.display()))
-                    .hint(THEIR_HOME))
+                    .hint(their_home()))
             }
         }
     }
@@ -192,12 +194,17 @@ async fn within<T>(ms: u64, place: &Path, answered: impl Future<Output = Result<
 
 /// What a server that takes no files does not take.
 fn older(fault: Fault) -> Fault {
-    fault.hint("the server that runs is of an older version: end it and start `hob serve` anew, and files are handed over; or `hob call --one-shot`")
+    fault.hint(hint![
+        "the server that runs is of an older version: end it and start ",
+        act::serve(),
+        " anew, and files are handed over; or call with ",
+        act::one_shot()
+    ])
 }
 
 fn gone(error: impl std::fmt::Display) -> Fault {
     Fault::new(Code::Io, format!("the server went away in the middle: {error}"))
-        .hint("whether the call ran is not known; a server that was killed is started again with `hob serve`")
+        .hint(hint!["whether the call ran is not known; a server that was killed is started again with ", act::serve()])
 }
 
 /// What the silence of a server means: one that still answers `/livez` is not one to end.

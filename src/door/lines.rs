@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::host::blobs;
-use crate::model::{Blob, Call, Code, Document, Event, Fault, Outcome, Priority, RecipeRef, limits};
+use crate::model::{Blob, Call, Code, Document, Event, Fault, Hint, Outcome, Priority, RecipeRef, act, hint, limits};
 
 /// The body of `POST /v1/calls`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ impl BlobBody {
         let (most, size) = (limits::GLUE_BLOB_BYTES_MAX as u64, within.map(Blob::size).fold(0, u64::saturating_add));
         if size > most {
             let text = format!("the blobs are {size} bytes; at most {most} go through a server in base64");
-            return Err(Fault::new(Code::TooLarge, text).hint(LARGER));
+            return Err(Fault::new(Code::TooLarge, text).hint(larger()));
         }
         let body = |blob: &Blob| {
             let (mut base64, mut file_bytes) = (None, None);
@@ -100,8 +100,14 @@ impl BlobBody {
 }
 
 /// What a caller may do for whom the bound is too low.
-pub const LARGER: &str =
-    "on the server's machine `hob call` hands over files instead, of up to 8 GiB; `GET /v1/calls` tells the bounds of each way in";
+pub fn larger() -> Hint {
+    hint![
+        act::hob_call(),
+        " on the server's machine hands over files instead, of up to 8 GiB; ",
+        act::bounds(),
+        " tells the bounds of each way in"
+    ]
+}
 
 /// Whether a blob goes in a file, where files can be handed over.
 pub fn is_large(blob: &Blob) -> bool {

@@ -21,6 +21,8 @@ mod print;
 mod serve;
 mod sessions;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod words;
 
 /// For `crate::fuzzing`.

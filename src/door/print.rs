@@ -18,7 +18,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::model::{
-    Fault, Permissions, Progress, Report, Step,
+    Door, Fault, Permissions, Progress, Report, Step,
     limits::{
         ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX,
         REPORT_LINE_MS,
@@ -161,6 +161,7 @@ impl Write for Diagnostics {
 
 /// A fault for people: what, the next step, and what the recipe itself had to say.
 pub fn fault(fault: &Fault) {
+    let fault = &fault.clone().worded(Door::CommandLine);
     let mut text = format!("error[{}]: {}\n", fault.code.name(), fault.message);
     if let Some(hint) = &fault.hint {
         text.push_str(&format!("  hint: {hint}\n"));
@@ -172,6 +173,13 @@ pub fn fault(fault: &Fault) {
             violation["expected"].as_str().unwrap_or(""),
             violation["found"].as_str().unwrap_or("")
         ));
+    }
+    let last = &fault.detail["last_fault"];
+    if let (Some(code), Some(message)) = (last["code"].as_str(), last["message"].as_str()) {
+        text.push_str(&format!("  last fault[{code}]: {message}\n"));
+        if let Some(hint) = last["hint"].as_str() {
+            text.push_str(&format!("    hint: {hint}\n"));
+        }
     }
     let words: Vec<&str> = fault.detail["permissions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (word, means) in Permissions::from_words(words).unwrap_or_default().explained() {

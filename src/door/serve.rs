@@ -36,7 +36,7 @@ use super::{
 use crate::{
     disk::open,
     host::Host,
-    model::{Code, Fault, Home, ServeRules, limits},
+    model::{Code, Fault, Home, ServeRules, act, hint, limits},
     pod,
     shelf::{blocking, durable},
 };
@@ -182,7 +182,7 @@ fn alone(home: &Home) -> Result<File, Fault> {
             let holder = String::from_utf8(open::read(&path, limits::TOKEN_FILE_BYTES_MAX).unwrap_or_default()).unwrap_or_default();
             let holder = if holder.is_empty() { String::new() } else { format!(" (pid {})", holder.trim()) };
             return Err(Fault::new(Code::AlreadyServing, format!("a server is running for {}{holder}", home.config().display()))
-                .hint("`hob status` asks it; SIGTERM ends it in order"));
+                .hint(hint![act::status(), " asks it; SIGTERM ends it in order"]));
         }
         Err(TryLockError::Error(error)) => return Err(failed("locking in", &error)),
     }

@@ -18,7 +18,7 @@ use super::{
     wasi::{self, Wasi},
     world::{self, Request, Response, VERSION},
 };
-use crate::model::{Code, Fault, Manifest, RecipeName, limits};
+use crate::model::{Code, Fault, Hint, Manifest, RecipeName, act, hint, limits};
 
 /// Every function of the world's imports. A test holds it against `wit/glue.wit`.
 pub(super) const OFFERED: &[(&str, &[&str])] = &[
@@ -79,7 +79,7 @@ pub fn bytes(manifest: &Manifest, glue: &[u8]) -> Result<(), Fault> {
         }
         _ => "is not wasm",
     };
-    Err(incompatible(name, found).hint("`hob build` makes the component from the recipe's glue source"))
+    Err(incompatible(name, found).hint(hint![act::build("FOLDER"), " makes the component from the recipe's glue source"]))
 }
 
 /// Compares what the component imports and exports with what this Hob offers and wants; says how much WASI it imports.
@@ -141,17 +141,25 @@ pub fn shape(manifest: &Manifest, glue: &[u8], component: &Component, engine: &E
 }
 
 /// How each toolchain leaves out what this Hob does not offer.
-fn left_out_by(missing: &[String]) -> &'static str {
+fn left_out_by(missing: &[String]) -> Hint {
     let needs = |package: &str| missing.iter().any(|what| what.starts_with(package));
     if needs("wasi:http/") {
-        "glue has no network: `hob build` makes glue.js without it, componentize-js does with `disableFeatures: [\"http\", \"fetch-event\"]`, jco with \
-         `--disable http --disable fetch-event`"
+        hint![
+            "glue has no network: ",
+            act::build("FOLDER"),
+            " makes glue.js without it, componentize-js does with `disableFeatures: [\"http\", \"fetch-event\"]`, jco with `--disable http \
+             --disable fetch-event`"
+        ]
     } else if needs("wasi:sockets/") || needs("wasi:filesystem/") {
-        "glue has no network and no files: `hob build` makes it of glue.py without them; componentize-py alone puts all of WASI in, used or not"
+        hint![
+            "glue has no network and no files: ",
+            act::build("FOLDER"),
+            " makes it of glue.py without them; componentize-py alone puts all of WASI in, used or not"
+        ]
     } else if needs("wasi:") {
-        "glue has no network, files or variables, and of WASI 0.2 only what script languages import: leave out what needs more"
+        "glue has no network, files or variables, and of WASI 0.2 only what script languages import: leave out what needs more".into()
     } else {
-        "rebuild the glue with `hob build`, or use a Hob that offers what it needs"
+        hint!["rebuild the glue with ", act::build("FOLDER"), ", or use a Hob that offers what it needs"]
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     run::{Builder, HeldBlob, OpenAsk, Run, limit},
     world::hob::glue::{blobs, faults, log, output, pod},
 };
-use crate::model::{Blame, Blob, Code, Document, Fault, events, limits};
+use crate::model::{Blame, Blob, Code, Document, Fault, act, events, hint, limits};
 
 /// `Err` of the inner result goes to the guest, `Err` of the outer one ends the run.
 type Given<T> = wasmtime::Result<Result<T, faults::Fault>>;
@@ -202,7 +202,7 @@ impl Run {
             let message = format!("the glue of `{name}` sends a chunk, but its operation `{operation}` is not a streaming one");
             return Err(Fault::new(Code::ProtocolViolation, message)
                 .blame(Blame::Recipe)
-                .hint(format!("write `streaming = true` under `[operations.{operation}]` in recipe.toml"))
+                .hint(hint!["write ", act::streaming(operation)])
                 .into());
         }
         self.crossings.chunks += 1;

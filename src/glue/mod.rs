@@ -55,7 +55,7 @@ use self::{
 };
 use crate::{
     disk,
-    model::{Admitted, Blob, Code, Digest, Document, Fault, RecipeName, Verified, events, limits},
+    model::{Admitted, Blob, Code, Digest, Document, Fault, RecipeName, Verified, act, events, hint, limits},
 };
 
 /// A future behind a pointer.
@@ -277,7 +277,7 @@ fn bytes_of(recipe: &Verified) -> Result<&[u8], Fault> {
 
 fn broken(recipe: &RecipeName, why: String) -> Fault {
     Fault::new(Code::GlueIncompatible, format!("the glue of `{recipe}` is not a component that this Hob can run: {why}"))
-        .hint("`hob build` makes the component from the recipe's glue source")
+        .hint(hint![act::build("FOLDER"), " makes the component from the recipe's glue source"])
 }
 
 impl Prepared {

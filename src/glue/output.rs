@@ -140,7 +140,6 @@ impl OutputStream for Printed {
 /// The fault within the bounds of all that a guest may have put into it: names of its functions, log lines, output.
 pub fn bounded(mut fault: Fault) -> Fault {
     fault.message = shortened(fault.message, limits::FAULT_MESSAGE_BYTES_MAX);
-    fault.hint = fault.hint.map(|hint| shortened(hint, limits::FAULT_MESSAGE_BYTES_MAX));
     let mut longest = limits::GLUE_OUTPUT_BYTES_MAX;
     loop {
         let size = fault.detail.to_string().len();

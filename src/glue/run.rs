@@ -180,7 +180,7 @@ impl Run {
         let given = faults::Fault {
             code: fault.code.name().to_owned(),
             message: fault.message.clone(),
-            hint: fault.hint.clone().unwrap_or_default(),
+            hint: fault.hint.as_deref().unwrap_or_default().to_owned(),
             detail: if fault.detail.is_null() { String::new() } else { fault.detail.to_string() },
         };
         if self.given.len() == limits::GLUE_ASKS_MAX {

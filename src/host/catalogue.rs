@@ -11,7 +11,7 @@ use std::{
 use super::{Inner, entry::Entry, grants};
 use crate::{
     model::{
-        Blame, Code, Fault, RecipeName, RecipeRef,
+        Blame, Code, Fault, Hint, RecipeName, RecipeRef, act, hint,
         limits::{GRANTS_LOOK_MS, SHELF_READ_TRIES},
     },
     shelf::{blocking, config::Config as File, lockfile::LockEntry},
@@ -159,7 +159,7 @@ impl Catalogue {
         for (pinned, fault) in &passed {
             tracing::warn!(recipe = %pinned.name, "passed over in the search for `{capability}`: {fault}");
         }
-        let not_found = |message: String, hint: &str| {
+        let not_found = |message: String, hint: Hint| {
             let names: Vec<_> =
                 passed.iter().map(|(pinned, fault)| serde_json::json!({ "recipe": pinned.name, "fault": fault.code })).collect();
             let fault = Fault::new(Code::RecipeNotFound, message).hint(hint);
@@ -174,18 +174,22 @@ impl Catalogue {
                     blocking(move || Ok(pins.iter().position(|pin| shelf.shelf.says_capability(pin).as_deref() == Some(&wanted)))).await?;
                 match says {
                     Some(at) => Err(passed.swap_remove(at).1),
-                    None if passed.is_empty() => {
-                        Err(not_found(format!("no installed recipe provides `{capability}`"), "`hob list` shows what is installed"))
-                    }
+                    None if passed.is_empty() => Err(not_found(
+                        format!("no installed recipe provides `{capability}`"),
+                        hint![act::list(), " shows what is installed"],
+                    )),
                     None => Err(not_found(
                         format!("no installed recipe that can be read provides `{capability}`; {} cannot be read", passed.len()),
-                        "`hob verify` says what is wrong with each",
+                        hint![act::verify(), " says what is wrong with each"],
                     )),
                 }
             }
             several => {
                 let names: Vec<_> = several.iter().map(|name| format!("`{name}`")).collect();
-                Err(not_found(format!("several installed recipes provide `{capability}`: {}", names.join(", ")), "name the one to call"))
+                Err(not_found(
+                    format!("several installed recipes provide `{capability}`: {}", names.join(", ")),
+                    "name the one to call".into(),
+                ))
             }
         }
     }

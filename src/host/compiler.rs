@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt, net::UnixStream, process::Command};
 
 use crate::{
     glue::{BoxFuture, Compiled, Compiler, Job},
-    model::{Code, Fault, limits},
+    model::{Code, Fault, Hint, act, hint, limits},
     shelf::process::{self, Ran},
 };
 
@@ -55,15 +55,23 @@ impl GlueCompiler {
                 Some(program) => format!("there is glue to compile, and no `hob` program at {}", program.display()),
                 None => "there is glue to compile, and no `hob` program on PATH".to_owned(),
             };
-            Fault::new(Code::InvalidConfig, text).hint(NEXT.replace("VERSION", VERSION))
+            Fault::new(Code::InvalidConfig, text).hint(next())
         })
     }
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-const NEXT: &str = "an app that embeds Hob has glue compiled by a `hob` of version VERSION: name it with `Config::with_hob`, put it on PATH, or have it install the \
-     recipe into the same home beforehand (`hob add`)";
+fn next() -> Hint {
+    hint![
+        format!(
+            "an app that embeds Hob has glue compiled by a `hob` of version {VERSION}: name it with `Config::with_hob`, put it on PATH, or have "
+        ),
+        "its ",
+        act::program_add("RECIPE"),
+        " install the recipe into the same home beforehand"
+    ]
+}
 
 /// The first `hob` in an absolute folder of a list as PATH is.
 fn on_path(path: Option<&OsStr>) -> Option<PathBuf> {
@@ -112,7 +120,7 @@ fn became(program: &Path, ran: &Ran) -> Result<Compiled, Fault> {
     let said = ran.tail.join("\n");
     let another = |found: &str| {
         let text = format!("{} does not compile glue for this Hob: found {found}, wanted version {VERSION}", program.display());
-        Fault::new(Code::InvalidConfig, text).hint(NEXT.replace("VERSION", VERSION)).with("stderr", ran.tail.clone())
+        Fault::new(Code::InvalidConfig, text).hint(next()).with("stderr", ran.tail.clone())
     };
     if ran.succeeded() {
         return match serde_json::from_str(&ran.stdout) {
@@ -133,7 +141,7 @@ fn became(program: &Path, ran: &Ran) -> Result<Compiled, Fault> {
         }
         Some(libc::SIGXFSZ) => Ok(Compiled::TooMuch(format!("a file of more than {} bytes", limits::GLUE_COMPILED_BYTES_MAX))),
         Some(libc::SIGKILL) => Err(Fault::new(Code::Io, "the process that compiles glue was killed")
-            .hint("this machine may be short of memory: see the kernel's log, and run the command again")),
+            .hint(hint!["this machine may be short of memory: see the kernel's log, and ", act::again()])),
         _ if said.contains("memory allocation of") || said.contains("os error 12") || said.contains("os error 11") => {
             Ok(Compiled::TooMuch(format!("more memory than it is given ({} bytes at most)", limits::GLUE_COMPILE_MEMORY_BYTES)))
         }

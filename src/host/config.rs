@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::GlueCompiler;
 use crate::{
-    model::{Call, Code, Fault, Home, Silent, machine::MachineRules, progress},
+    model::{Call, Code, Fault, Home, Silent, act, hint, machine::MachineRules, progress},
     pod::{Machine, ThisMachine},
     shelf::{self, environment::Tools, sources::Sources},
 };
@@ -117,7 +117,11 @@ impl Config {
             return Config::new(findable(Home::at(root))).with_variables();
         }
         let home = folder("HOME").ok_or_else(|| {
-            Fault::new(Code::InvalidConfig, "neither HOB_HOME nor HOME says where Hob's files lie").hint("set HOB_HOME to a folder")
+            Fault::new(Code::InvalidConfig, "neither HOB_HOME nor HOME says where Hob's files lie").hint(hint![
+                "set ",
+                act::hob_home(),
+                " to a folder"
+            ])
         })?;
         let xdg = |name: &str, default: &str| folder(name).unwrap_or_else(|| home.join(default)).join("hob");
         let home = Home::xdg(

@@ -10,7 +10,7 @@ use super::Host;
 use crate::{
     disk::make,
     model::{
-        Fault,
+        Door, Fault,
         doctor::{Doctor, Kept, Possible, Safe, Tool},
         limits::{DOCTOR_ZYGOTE_MS, SHUTDOWN_MS},
         status::MemoryBound,
@@ -55,7 +55,7 @@ impl Host {
         let place = inner.home.clone();
         let home = match blocking(move || home::check_all(&place)).await {
             Ok(()) => Safe::default(),
-            Err(fault) => Safe { why: Some(fault.message), next: fault.hint },
+            Err(fault) => Safe { why: Some(fault.message), next: fault.hint.map(|hint| hint.worded(Door::CommandLine).to_string()) },
         };
         let mut doctor = Doctor {
             confined: false,

@@ -9,7 +9,10 @@ use serde::Serialize;
 
 use super::{Host, Inner};
 use crate::{
-    model::{Code, Fault, Grants, Origin, Permissions, RecipeName, RecipeRef, Verified, grant::effective, limits::NAMED_IN_MESSAGE_MAX},
+    model::{
+        Code, Fault, Grants, Origin, Permissions, RecipeName, RecipeRef, Verified, act, grant::effective, hint,
+        limits::NAMED_IN_MESSAGE_MAX,
+    },
     shelf::{
         config::{self, Config as File},
         grants::{leads_within_reach, within_reach},
@@ -78,9 +81,12 @@ impl Consent {
                 let named = words[..words.len() - left_out].join(", ");
                 let text = format!("`{name}` {version} asks for {count} that it was not given: {named}{more}");
                 Err(Fault::new(Code::ConsentRequired, text)
-                    .hint(format!(
-                        "`hob add {name} --grant` installs it and gives it this, `--no-grant` installs it without; nothing was changed"
-                    ))
+                    .hint(hint![
+                        act::add_granting(name),
+                        " installs it and gives it this, ",
+                        act::add_ungranted(name),
+                        " installs it without; nothing was changed"
+                    ])
                     .with("permissions", words))
             }
         }
@@ -191,8 +197,9 @@ impl Host {
                 Revoke::These { permissions, reduced } => {
                     not_given(&key, &permissions, &given.permissions)?;
                     if reduced && !given.reduced {
-                        let text = format!("`{key}` was not given `--reduced`: its pods run only where this machine confines them wholly");
-                        return Err(Fault::new(Code::Usage, text).hint(format!("`hob grant {key}` shows what it has")));
+                        let text =
+                            format!("`{key}` was not given leave for less: its pods run only where this machine confines them wholly");
+                        return Err(Fault::new(Code::Usage, text).hint(hint![act::granted(&key), " shows what it has"]));
                     }
                     Grants { permissions: given.permissions.without(&permissions), reduced: given.reduced && !reduced }
                 }
@@ -216,7 +223,7 @@ fn is_there(host: &Inner, recipe: &RecipeRef, key: &str) -> Result<(), Fault> {
     };
     match is_missing {
         true => Err(Fault::new(Code::RecipeNotFound, format!("`{key}` is not there, and was given nothing that could be taken back"))
-            .hint("`hob list` shows what is installed, and `[grants]` of hob.toml has all that was given")),
+            .hint(hint![act::list(), " shows what is installed, and ", act::grants(), " has all that was given"])),
         false => Ok(()),
     }
 }
@@ -232,8 +239,8 @@ fn not_given(recipe: &str, what: &Permissions, given: &Permissions) -> Result<()
     let text = format!("`{recipe}` was not given {} (it was given: {there})", wrong.words().join(", "));
     let above = effective(&wrong, given).words();
     Err(Fault::new(Code::Usage, text).hint(match above.is_empty() {
-        true => format!("`hob grant {recipe}` shows what it has"),
-        false => format!("it has {} by a folder above: take that one back, and give what is left of it", above.join(", ")),
+        true => hint![act::granted(recipe), " shows what it has"],
+        false => format!("it has {} by a folder above: take that one back, and give what is left of it", above.join(", ")).into(),
     }))
 }
 

@@ -14,8 +14,9 @@ use super::{Consent, Host, Inner, WithinWalls};
 use crate::{
     disk::{open, owner::Writers},
     model::{
-        Address, Code, Edition, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified, VersionRange,
+        Address, Code, Edition, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified, VersionRange, act,
         grant::effective,
+        hint,
         limits::INSTALL_TRIES,
         recipe::{ModelSpec, Runtime},
     },
@@ -126,7 +127,7 @@ impl Host {
         let found = host.find_remote(name, range.or(pinned.as_ref()).unwrap_or(&VersionRange::ANY), remote).await;
         let Found { mut client, resolved, also_in } = found.map_err(|fault| match (range, &pinned) {
             (None, Some(pinned)) if fault.code == Code::NotInRepository && *pinned != VersionRange::ANY => {
-                fault.hint(format!("`hob.toml` wants `{name}` in `{pinned}`; `hob add {name}@RANGE` wants it in another range"))
+                fault.hint(hint![act::wanted_range(name), format!(" is `{pinned}`; "), act::add_in_range(name), " changes it"])
             }
             _ => fault,
         })?;
@@ -195,7 +196,7 @@ impl Host {
             };
             if tries == INSTALL_TRIES {
                 let text = format!("the models of `{name}` were removed as often as they were fetched");
-                return Err(Fault::new(Code::Overloaded, text).hint("see what removes recipes of this home, and run the command again"));
+                return Err(Fault::new(Code::Overloaded, text).hint(hint!["see what removes recipes of this home, and ", act::again()]));
             }
             tries += 1;
             host.fetch_models(&mut client, &plan.resolved, &file).await?;
@@ -363,12 +364,12 @@ impl Plan {
             && let Some(pinned) = pinned.as_ref().filter(|pinned| !pinned.matches(version))
         {
             let text = format!("`hob.toml` wants `{name}` in `{pinned}` since {version} of it was chosen: it is not installed");
-            return Err(Fault::new(Code::Overloaded, text).hint(format!("`hob add {name}` chooses again")));
+            return Err(Fault::new(Code::Overloaded, text).hint(hint![act::add(name), " chooses again"]));
         }
         match (&self.before, now) {
             (Some(_), None) => {
                 let text = format!("`{name}` was removed while {version} of it was being installed: it is not installed");
-                return Err(Fault::new(Code::RecipeNotFound, text).hint(format!("`hob add {name}` installs it anew")));
+                return Err(Fault::new(Code::RecipeNotFound, text).hint(hint![act::add(name), " installs it anew"]));
             }
             (_, Some(now)) => self.resolved.same_signer(&now.key_ids)?,
             (None, None) => {}
@@ -376,7 +377,7 @@ impl Plan {
         if !self.more.is_empty() && revoked::mark(home, name)? != self.revoked {
             let text = format!("permissions of `{name}` were taken back while {version} of it was being installed, so it is given none");
             return Err(Fault::new(Code::ConsentRequired, text)
-                .hint(format!("nothing was installed; `hob add {name}` asks again"))
+                .hint(hint!["nothing was installed; ", act::add(name), " asks again"])
                 .with("permissions", self.more.words()));
         }
         let mut given = file.grants.get(&name.to_string()).cloned().unwrap_or_default();
@@ -464,7 +465,7 @@ impl Inner {
         };
         if remotes.is_empty() {
             return Err(Fault::new(Code::RemoteNotFound, format!("no remote to look for `{name}` in"))
-                .hint("`hob remote add NAME URL --fingerprint HEX` trusts a repository"));
+                .hint(hint![act::remote_add("NAME"), " trusts a repository"]));
         }
         let (mut missing, publisher) = (None, name.publisher());
         for remote in remotes {
@@ -518,12 +519,9 @@ impl Inner {
         let also_in = self.others_with(file, remote, name.publisher()).await;
         let Some(other) = also_in.first() else { return fault };
         let (others, publisher) = (also_in.iter().map(|other| format!("`{other}`")).collect::<Vec<_>>().join(", "), name.publisher());
-        fault
-            .hint(format!(
-                "names of `{publisher}` are taken from remote `{remote}` alone, the first that has that publisher; {others} has one of that name too, \
-                 perhaps somebody else: `hob add {name} --remote {other}` asks there"
-            ))
-            .with("also_in", also_in)
+        let first = format!("names of `{publisher}` are taken from remote `{remote}` alone, the first that has that publisher");
+        let whose = format!("{first}; {others} has one of that name too, perhaps somebody else: ");
+        fault.hint(hint![whose, act::add_from(name, other), " asks there"]).with("also_in", also_in)
     }
 
     /// Fetches the models of a recipe folder that say where they come from and are not here; gives how many.

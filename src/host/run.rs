@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     glue,
-    model::{Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, events},
+    model::{Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, act, events, hint},
     shelf::{behind, blocking},
 };
 
@@ -174,6 +174,12 @@ async fn straight(asks: &Leased, call: &Admitted, events: &events::Sender) -> Re
 
 fn late(manifest: &Manifest, operation: &Operation, budget_ms: u64) -> Fault {
     Fault::new(Code::Deadline, format!("`{}` of `{}` was not done within its {budget_ms} ms", operation.name, manifest.name))
-        .hint("give it more time with `--deadline` up to the operation's own `deadline_ms`, or give it less to do")
+        .hint(hint![
+            "give it more time with ",
+            act::deadline(),
+            " up to ",
+            act::operation_deadline(&operation.name),
+            ", or give it less to do"
+        ])
         .with("deadline_ms", Value::from(budget_ms))
 }

@@ -19,7 +19,7 @@ pub use live::{Live, Seated};
 use super::{Host, Inner, entry::Entry};
 use crate::{
     model::{
-        Admitted, Code, Fault, Home, RecipeRef, events,
+        Admitted, Code, Fault, Home, RecipeRef, act, events, hint,
         limits::{CHECKPOINT_GOODBYE_MS, CHECKPOINT_WAIT_MS, SESSION_SWEEP_MS},
         session::{CheckpointStatus, Mode, SessionState, SessionStatus, check_name},
     },
@@ -235,7 +235,7 @@ fn delete(found: Found) {
 
 fn not_found(identity: &Identity) -> Fault {
     Fault::new(Code::SessionNotFound, format!("`{}` has no session `{}`", identity.recipe, identity.name))
-        .hint("`hob sessions` lists those that there are")
+        .hint(hint![act::sessions(), " lists those that there are"])
 }
 
 /// Deletes parked sessions whose time is over, every now and then, for as long as there is a host.

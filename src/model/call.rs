@@ -9,6 +9,7 @@ use super::{
     blob::Blob,
     document::Document,
     fault::{Code, Fault},
+    hint::{act, hint},
     id::RecipeRef,
     limits::{BLOBS_MAX, DEADLINE_MAX_MS, DOCUMENT_BYTES_MAX},
     operation::Operation,
@@ -193,11 +194,11 @@ impl Admitted {
                 Code::TooLarge,
                 format!("input is {} bytes of JSON; at most {DOCUMENT_BYTES_MAX} are carried", call.input.text().len()),
             )
-            .hint("pass large data as a blob"));
+            .hint(hint!["pass large data as a blob, by ", act::blob()]));
         }
         let checked =
             operation.input.check(&call.input, &format!("input of `{}` of `{}`", operation.name, manifest.name), Code::InvalidInput);
-        checked.map_err(|fault| fault.hint(format!("`hob show {}` prints the schema of the input", call.recipe)))?;
+        checked.map_err(|fault| fault.hint(hint![act::show(&call.recipe), " tells the schema of the input"]))?;
         if call.blobs.len() > BLOBS_MAX {
             return Err(Fault::new(
                 Code::TooLarge,

@@ -1,5 +1,6 @@
 //! A JSON document with both its text (for the wire) and its value (for schemas and Rust callers).
 
+use super::hint::{act, hint};
 use std::{borrow::Cow, fmt, ops::Deref, sync::OnceLock};
 
 use serde::{
@@ -105,7 +106,7 @@ fn sized(mut text: String, what: &str) -> Result<String, Fault> {
             Code::TooLarge,
             format!("{what} is {} bytes of JSON; at most {DOCUMENT_BYTES_MAX} are carried", text.len()),
         )
-        .hint("pass large data as a blob"));
+        .hint(hint!["pass large data as a blob, by ", act::blob()]));
     }
     let values = values_bytes(text.as_bytes());
     if values > DOCUMENT_VALUES_BYTES_MAX {
@@ -118,7 +119,7 @@ fn sized(mut text: String, what: &str) -> Result<String, Fault> {
                 DOCUMENT_VALUES_BYTES_MAX >> 20
             ),
         )
-        .hint("pass tables as a blob, or as one array for each column"));
+        .hint(hint!["pass tables as a blob, by ", act::blob(), ", or as one array for each column"]));
     }
     Ok(text)
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::hint::{self, Door, Hint};
 use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_DETAIL_DEPTH_MAX, FAULT_ENTRY_BYTES_MAX, FAULT_MESSAGE_BYTES_MAX};
 
 /// Who has to act for the failure to go away.
@@ -224,21 +225,53 @@ impl<'de> Deserialize<'de> for Code {
 ///
 /// `message` names the thing, what was found and what was wanted; `hint` is the next step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[serde(from = "Written", into = "Written")]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct Fault {
     pub code: Code,
     pub blame: Blame,
     pub message: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-    #[serde(default)]
+    /// It reads as a text; [`Hint::worded`] words it for another door.
+    pub hint: Option<Hint>,
     pub retryable: bool,
     /// Milliseconds until another try makes sense.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub detail: Value,
+}
+
+/// A fault as JSON.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    code: Code,
+    blame: Blame,
+    message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    /// What [`Hint::data`] gives, for a door that words it anew.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    hint_parts: Value,
+    #[serde(default)]
+    retryable: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    detail: Value,
+}
+
+impl From<Fault> for Written {
+    fn from(fault: Fault) -> Written {
+        let Fault { code, blame, message, hint, retryable, retry_after, detail } = fault;
+        let hint_parts = hint.as_ref().and_then(Hint::data).unwrap_or_default();
+        Written { code, blame, message, hint: hint.map(|hint| hint.to_string()), hint_parts, retryable, retry_after, detail }
+    }
+}
+
+impl From<Written> for Fault {
+    fn from(written: Written) -> Fault {
+        let Written { code, blame, message, hint, hint_parts, retryable, retry_after, detail } = written;
+        Fault { code, blame, message, hint: hint.map(|words| Hint::read(words, hint_parts)), retryable, retry_after, detail }
+    }
 }
 
 impl Fault {
@@ -257,9 +290,16 @@ impl Fault {
         }
     }
 
-    /// The next step.
-    pub fn hint(mut self, hint: impl Into<String>) -> Fault {
-        self.hint = Some(cut(hint.into(), FAULT_MESSAGE_BYTES_MAX));
+    /// The next step: a text that is true at every door, or a [`Hint`] with actions.
+    pub fn hint(mut self, hint: impl Into<Hint>) -> Fault {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same, its hint in the words of this door.
+    pub fn worded(mut self, door: Door) -> Fault {
+        self.hint = self.hint.map(|hint| hint.worded(door));
+        hint::word(&mut self.detail, door);
         self
     }
 
@@ -279,8 +319,7 @@ impl Fault {
     pub fn of_recipe(mut self) -> Fault {
         if self.code == Code::InvalidJson {
             self.code = Code::InvalidOutput;
-            self.hint =
-                Some("what a recipe's code gives is JSON in UTF-8 without NaN, lone surrogates and integers past 64 bits".to_owned());
+            self.hint = Some("what a recipe's code gives is JSON in UTF-8 without NaN, lone surrogates and integers past 64 bits".into());
         }
         self.blame(Blame::Recipe)
     }
@@ -324,8 +363,7 @@ impl Fault {
     pub fn io(what: impl std::fmt::Display, error: &std::io::Error) -> Fault {
         // EDQUOT is 122 on every Linux architecture and has no ErrorKind that is stable everywhere.
         if error.kind() == std::io::ErrorKind::StorageFull || error.kind() == std::io::ErrorKind::QuotaExceeded {
-            return Fault::new(Code::DiskFull, format!("{what}: {error}"))
-                .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed");
+            return Fault::new(Code::DiskFull, format!("{what}: {error}")).hint(hint::full_disk("nothing was changed"));
         }
         let fault = Fault::new(Code::Io, format!("{what}: {error}"));
         match exhausted(error) {

@@ -1,5 +1,6 @@
 //! Names: of recipes, of versions, and of bytes by their digest.
 
+use super::hint::{act, hint};
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -52,11 +53,11 @@ impl FromStr for RecipeName {
             {
                 let name = text.split_once('@').map_or(text, |(name, _)| name);
                 Err(Fault::new(Code::Usage, format!("`{text}` is a recipe name with a version, wanted the name alone: `{name}`"))
-                    .hint(format!("the installed version is used; `hob add {text}` installs another")))
+                    .hint(hint!["the installed version is used; ", act::add(text), " installs another"]))
             }
             _ if RecipeRef::is_folder(text) => {
                 Err(Fault::new(Code::Usage, format!("`{text}` is not a recipe name but a path: wanted `publisher/name`"))
-                    .hint("`hob list` shows the names of what is installed"))
+                    .hint(hint![act::list(), " shows the names of what is installed"]))
             }
             _ => Err(Fault::new(Code::Usage, format!("`{text}` is not a recipe name: wanted `publisher/name`, each of a-z, 0-9 and `-`"))
                 .hint("for a recipe folder write a path that starts with `./` or `/`")),

@@ -315,6 +315,9 @@ pub const GLUE_HANDLES_MAX: usize = 4_096;
 /// Largest `message` and `hint` of a fault that comes from glue or a pod, in bytes; the rest is cut.
 pub const FAULT_MESSAGE_BYTES_MAX: usize = 16 << 10;
 
+/// Texts and actions in one hint.
+pub const HINT_PARTS_MAX: usize = 32;
+
 /// Connecting to a repository, in milliseconds.
 pub const HTTP_CONNECT_MS: u64 = 5_000;
 

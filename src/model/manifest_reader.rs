@@ -3,6 +3,7 @@
 //! By hand rather than through serde, so that every complaint names line and key; apart from `recipe.rs`,
 //! which says what the keys mean.
 
+use super::hint::{Hint, act, hint};
 use semver::VersionReq;
 use toml::{
     Spanned,
@@ -18,7 +19,9 @@ use super::{
 };
 
 /// The next step after most complaints.
-pub const CHECK: &str = "correct that line of the manifest; `hob pack FOLDER` checks the whole recipe before anything is published";
+pub fn check() -> Hint {
+    hint!["correct that line of the manifest; ", act::pack(), " checks the whole recipe before anything is published"]
+}
 
 /// A key that is at least so much like a missing one was meant to be it.
 const MISSPELT: f64 = 0.85;
@@ -36,7 +39,10 @@ impl Source<'_> {
     }
     pub(super) fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
         let line = line_of(self.text, offset);
-        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.what)).with("line", line).with("key", key).hint(CHECK)
+        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.what))
+            .with("line", line)
+            .with("key", key)
+            .hint(check())
     }
 }
 

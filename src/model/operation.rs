@@ -1,5 +1,6 @@
 //! One operation of a recipe: its contract, with the schemas compiled once.
 
+use super::hint::{act, hint};
 use serde_json::Value;
 
 use super::{
@@ -64,7 +65,7 @@ impl Operation {
         match self.session {
             false => Ok(()),
             true => Err(Fault::new(Code::SessionRequired, format!("`{}` of `{}` runs in a session only", self.name, manifest.name))
-                .hint("name one: `hob call ... --session NAME` opens it if it is new")),
+                .hint(hint!["name one by ", act::session(), ", which opens it if it is new"])),
         }
     }
 }

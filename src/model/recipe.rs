@@ -3,6 +3,7 @@
 //! What the keys mean stands here; `manifest_reader.rs` reads them. A key that this host does not know
 //! *or cannot enforce* is refused: no key may parse and do nothing.
 
+use super::hint::{act, hint};
 use std::{collections::BTreeMap, sync::Arc};
 
 use semver::{Version, VersionReq};
@@ -16,7 +17,7 @@ use super::{
     id::{Digest, RecipeName},
     limits,
     machine::{LeverSpec, ResidencySpec},
-    manifest_reader::{CHECK, Source, Table, line_of},
+    manifest_reader::{Source, Table, check, line_of},
     model_name::ModelNames,
     operation::{Batch, BatchCost, Operation},
     path_pattern::PathPattern,
@@ -26,7 +27,7 @@ use super::{
 };
 
 /// What most complaints about a manifest have its author do.
-pub use super::manifest_reader::CHECK as CORRECT_THE_MANIFEST;
+pub use super::manifest_reader::check as correct_the_manifest;
 
 /// A recipe's declaration, checked.
 #[derive(Debug)]
@@ -163,7 +164,7 @@ impl Manifest {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
             Fault::new(Code::InvalidManifest, format!("{what}:{line}: {}", not_toml(text, error.message(), error.span())))
                 .with("line", line)
-                .hint(CHECK)
+                .hint(check())
         })?;
         let source = Source { text, what, edition };
         let mut root = Table::new(&source, "", document.get_ref(), 0);
@@ -225,7 +226,7 @@ impl Manifest {
         self.operations.get(name).ok_or_else(|| {
             let names: Vec<_> = self.operations.keys().map(|name| format!("`{name}`")).collect();
             Fault::new(Code::OperationNotFound, format!("recipe `{}` has no operation `{name}` (it has: {})", self.name, names.join(", ")))
-                .hint(format!("`hob show {}` lists its operations with their schemas", self.name))
+                .hint(hint![act::show(&self.name), " lists its operations with their schemas"])
         })
     }
 

@@ -26,7 +26,7 @@ use super::{
     state::{AskId, Ending},
 };
 use crate::model::{
-    Code, Fault,
+    Code, Fault, act, hint,
     limits::{ASK_BEGUN_MAX, DOSSIER_LINES, EXIT_GRACE_MS, FAULT_TAIL_LINES},
 };
 
@@ -267,9 +267,7 @@ impl Driver {
         };
         let fault = match fault.hint {
             Some(_) => fault,
-            None => {
-                fault.hint(format!("the next call starts a new pod; what this one printed last, its operator finds by `hob logs {name}`"))
-            }
+            None => fault.hint(hint!["the next call starts a new pod; what this one printed last is told by ", act::logs(name)]),
         };
         self.with_tail(fault, 0)
     }

@@ -9,7 +9,7 @@ use std::{
 
 use super::residency::{Rank, TooMuch};
 use crate::model::{
-    Code, Fault,
+    Code, Fault, act, hint,
     limits::{FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, HOLD_MIN_MS},
     machine::Footprint,
 };
@@ -47,17 +47,17 @@ pub(super) fn too_much(recipe: &str, why: &TooMuch) -> Fault {
                 "the models of `{recipe}` take {wanted} bytes of memory; all pods together may have {budget} on this machine, of which \
                  pinned ones have {pinned}"
             ),
-            "`memory_bytes` of `[machine]` in hob.toml says what pods may have; `hob status` shows who has it",
+            hint![act::machine_memory(), " says what pods may have; ", act::status(), " shows who has it"],
             "cpu",
         ),
         TooMuch::NoGpu => (
             format!("the models of `{recipe}` want a GPU, and this machine has none that its driver tells of"),
-            "`hob doctor` shows what was looked for; `nvidia-smi` has to be on the host's PATH",
+            hint![act::doctor(), " shows what was looked for; `nvidia-smi` has to be on the host's PATH"],
             "gpu",
         ),
         TooMuch::Gpu { wanted, budget } => (
             format!("the models of `{recipe}` take {wanted} bytes on a GPU; the largest of this machine has {budget} for models"),
-            "choose a smaller model; `gpu_bytes` of `[machine]` in hob.toml says how much of a GPU is for models",
+            hint!["choose a smaller model; ", act::machine_gpu(), " says how much of a GPU is for models"],
             "gpu",
         ),
     };

@@ -36,7 +36,7 @@ use rustix::{
 use serde::Deserialize;
 
 use crate::model::{
-    Code, Fault, OpenFile,
+    Code, Fault, OpenFile, act, hint,
     limits::{CLERK_ANSWER_MS, CLERK_PACKET_BYTES_MAX, COPY_CHUNK_BYTES, LENT_BYTES_MIN, LENT_COPY_BYTES_MAX},
 };
 
@@ -108,9 +108,11 @@ impl Clerk {
                     let text = format!(
                         "{what} has {size} bytes and cannot be lent to a pod: {why}; at most {LENT_COPY_BYTES_MAX} bytes are copied instead"
                     );
-                    return Err(Fault::new(Code::TooLarge, text).hint(
-                        "hand in a file by its name, on a disk of this machine; `hob doctor` says whether there are namespaces, which lending needs",
-                    ));
+                    return Err(Fault::new(Code::TooLarge, text).hint(hint![
+                        "hand in a file by its name, on a disk of this machine; ",
+                        act::doctor(),
+                        " says whether there are namespaces, which lending needs"
+                    ]));
                 }
             }
         }

@@ -16,7 +16,7 @@ use super::{
     waits::far,
 };
 use crate::model::{
-    Code, Fault,
+    Code, Fault, act, hint,
     limits::{EXIT_GRACE_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SILENCE_MS},
 };
 
@@ -118,7 +118,7 @@ impl Driver {
         }
         if let Some(count) = top.and_then(vitals::processes).filter(|count| *count as u64 >= most_processes) {
             let text = format!("the pod had {count} processes and may have {most_processes}, and was killed");
-            let fault = Fault::new(Code::Crashed, text).hint("its recipe declares the limit as `processes` in `[pod]`");
+            let fault = Fault::new(Code::Crashed, text).hint(hint!["its recipe declares the limit as ", act::processes()]);
             return self.step(Event::Excess(fault));
         }
         let idle = self.running.is_empty() && matches!(self.state, State::Serving(_));
@@ -165,7 +165,11 @@ impl Driver {
         let recipe = &self.spec.recipe.manifest().name;
         let fault =
             Fault::new(Code::Stalled, format!("`{name}` of `{recipe}` gave no progress for {interval} ms, which is what it promises"))
-                .hint("the recipe declares that as `progress_interval_ms`: it hangs, or it should report progress more often");
+                .hint(hint![
+                    "the recipe declares that as ",
+                    act::progress_interval(&name),
+                    ": it hangs, or it should report progress more often"
+                ]);
         self.with_tail(fault, ask)
     }
 }
@@ -173,7 +177,7 @@ impl Driver {
 /// Why a pod ends that took more memory than it may.
 pub(super) fn over_memory(held: u64, most: u64) -> Fault {
     Fault::new(Code::OutOfMemory, format!("the pod held {held} bytes of memory and may have {most}, and was killed"))
-        .hint("give it less at once; its recipe declares the limit as `memory_bytes` in `[pod]`")
+        .hint(hint!["give it less at once; its recipe declares the limit as ", act::memory_bytes()])
         .with("device", "cpu")
         .with("memory_bytes", held)
         .with("memory_bytes_max", most)

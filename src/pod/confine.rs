@@ -21,8 +21,9 @@ use super::{
     vitals,
 };
 use crate::model::{
-    Code, Fault, Grants, Permissions, Verified,
+    Code, Fault, Grants, Permissions, Verified, act,
     grant::Device,
+    hint,
     limits::{
         BYTECODE_MEMORY_BYTES, FAMILY_FOLDER_BYTES, GRANT_COVERED_MAX, GRANT_ENTRIES_MAX, GRANT_LOOK_MAX_S, POD_DESCRIPTORS_MAX,
         POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_QUEUE_BYTES_MAX, POD_SCRATCH_BYTES, POD_SIGNALS_MAX,
@@ -335,7 +336,8 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     let is_own = |path: &&PathBuf| subject.seen.is_some() && path.starts_with(subject.folder);
     if let Some(path) = write.iter().filter(is_own).find(|path| !is_place(subject, path)) {
         let text = format!("`{}` was granted to write to {}, where files of the recipe itself are", subject.name, path.display());
-        let hint = "grant a folder that has no file of the bundle in it, and take this one back with `hob revoke`";
+        let revoke = act::revoke(subject.recipe.map_or_else(|| subject.name.clone(), word), format!("write={}", path.display()));
+        let hint = hint!["grant a folder that has no file of the bundle in it, and take this one back with ", revoke];
         return Err(Fault::new(Code::InvalidConfig, text).hint(hint));
     }
 
@@ -417,8 +419,11 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         },
     };
     serde_json::to_vec(&plan).map_err(|error| {
-        Fault::new(Code::Io, format!("a pod of `{}` was not started: {error}", subject.name))
-            .hint("put HOB_HOME, the recipe and Python below folders whose names are UTF-8")
+        Fault::new(Code::Io, format!("a pod of `{}` was not started: {error}", subject.name)).hint(hint![
+            "put ",
+            act::hob_home(),
+            ", the recipe and Python below folders whose names are UTF-8"
+        ])
     })
 }
 
@@ -509,10 +514,12 @@ pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
                 "close programs that hold many files or much memory, or let the host have more (`ulimit -n`, `ulimit -u`), and call again",
             );
     }
-    let hint = format!(
-        "`hob doctor` says what this machine can do; `hob grant {} --reduced` runs its pods with less, and shows that they are",
-        word(recipe)
-    );
+    let hint = hint![
+        act::doctor(),
+        " says what this machine can do; ",
+        act::grant_reduced(word(recipe)),
+        " runs its pods with less, and shows that they are"
+    ];
     Fault::new(Code::SandboxUnavailable, format!("a pod of `{name}` was not started, because it could not be confined: {layer}: {why}"))
         .hint(hint)
         .with("layer", layer)

@@ -13,7 +13,7 @@ use super::{
     state::{AskId, Event},
 };
 use crate::model::{
-    Code, Fault,
+    Code, Fault, act, hint,
     limits::{CHUNK_CREDIT, STREAM_KEPT_BYTES_MAX, STREAM_SPILLED_BYTES_MAX, STREAM_UNREAD_MS},
 };
 
@@ -90,6 +90,9 @@ fn unread() -> Fault {
         "the caller took no chunk for {STREAM_UNREAD_MS} ms, as many of its chunks are kept as may be ({STREAM_KEPT_BYTES_MAX} bytes in memory and \
          {STREAM_SPILLED_BYTES_MAX} on the disk, or what is left of the host's), and others wait for its pod"
     );
-    Fault::new(Code::Unread, text)
-        .hint("read the stream as it comes, or ask for less; a recipe with more pods (`max` in `[pod]`) lets others wait less")
+    Fault::new(Code::Unread, text).hint(hint![
+        "read the stream as it comes, or ask for less; a recipe with more pods (",
+        act::pods_max(),
+        ") lets others wait less"
+    ])
 }

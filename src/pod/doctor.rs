@@ -16,8 +16,9 @@ use super::{confine, devices::Gpu, process::Program, registry, starting::cgroups
 use crate::{
     disk::make,
     model::{
-        Code, Fault,
+        Code, Fault, act,
         doctor::{Bounds, Machine, Trial},
+        hint,
         limits::{DOCTOR_ANSWER_BYTES_MAX, DOCTOR_TRIAL_MS, KERNEL_TEXT_BYTES_MAX},
     },
 };
@@ -64,8 +65,11 @@ pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &
     };
     let tried = timeout(Duration::from_millis(DOCTOR_TRIAL_MS), tried).await;
     let failed = |why: String| {
-        Fault::new(Code::SandboxUnavailable, format!("the sandbox cannot be tried with {}: {why}", program.base.display()))
-            .hint("name another interpreter with HOB_PYTHON (3.9 or newer)")
+        Fault::new(Code::SandboxUnavailable, format!("the sandbox cannot be tried with {}: {why}", program.base.display())).hint(hint![
+            "name another interpreter with ",
+            act::hob_python(),
+            " (3.9 or newer)"
+        ])
     };
     let (out, err, status) = tried.map_err(|_| failed(format!("no answer within {DOCTOR_TRIAL_MS} ms")))?.map_err(io)?;
     group.0 = None;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::confine::SCRATCH;
-use crate::model::{Code, Fault, Permissions};
+use crate::model::{Code, Fault, Hint, Permissions, act, hint};
 
 /// Looks at every granted path. `name`: of the recipe, for people; `word`: how its operator names it to commands.
 ///
@@ -17,42 +17,37 @@ use crate::model::{Code, Fault, Permissions};
 pub fn check(name: &str, word: &str, granted: &Permissions) -> Result<(), Fault> {
     for (kind, path) in granted.read.iter().map(|path| ("read", path)).chain(granted.write.iter().map(|path| ("write", path))) {
         let path = path.as_path();
-        let take_back = format!("take it back with `hob revoke {word} {kind}={}`", path.display());
-        let refused = |why: String, next: String| {
-            Err(Fault::new(Code::InvalidConfig, format!("`{name}` was granted {kind}={}{why}", path.display())).hint(next))
+        let take_back = hint!["take it back with ", act::revoke(word, format!("{kind}={}", path.display()))];
+        let refused = |why: String, first: &str| {
+            Err(Fault::new(Code::InvalidConfig, format!("`{name}` was granted {kind}={}{why}", path.display()))
+                .hint(Hint::from(first).and("", take_back.clone())))
         };
         if path == Path::new(SCRATCH) {
-            return refused(
-                ", where each pod has a folder of its own".to_owned(),
-                format!("grant the folders below it that are needed, and {take_back}"),
-            );
+            return refused(", where each pod has a folder of its own".to_owned(), "grant the folders below it that are needed, and ");
         }
         let own = |place: &Path| if place == path { "it".to_owned() } else { place.display().to_string() };
         return match look(path) {
             Ok(()) => continue,
-            Err(Wrong::Gone(place)) if place == path => refused(", which is not there".to_owned(), format!("make it, or {take_back}")),
-            Err(Wrong::Gone(place)) => {
-                refused(format!(", which is not there: nor is {}", place.display()), format!("make it, or {take_back}"))
-            }
+            Err(Wrong::Gone(place)) if place == path => refused(", which is not there".to_owned(), "make it, or "),
+            Err(Wrong::Gone(place)) => refused(format!(", which is not there: nor is {}", place.display()), "make it, or "),
             Err(Wrong::Link(place, target)) => refused(
                 format!(
                     ", and {} is a symbolic link to {}: what a link leads to is not granted, since whoever can write there may turn it",
                     own(&place),
                     target.display()
                 ),
-                format!("have the real folder or file there, or ask for it by its real path in the recipe and grant that; {take_back}"),
+                "have the real folder or file there, or ask for it by its real path in the recipe and grant that; ",
             ),
-            Err(Wrong::File(place)) => refused(
-                format!(", and {} is a file where a folder is to be", own(&place)),
-                format!("put the folder in its place, or {take_back}"),
-            ),
+            Err(Wrong::File(place)) => {
+                refused(format!(", and {} is a file where a folder is to be", own(&place)), "put the folder in its place, or ")
+            }
             Err(Wrong::NoData(place)) => refused(
                 format!(", and {} is neither a file nor a folder", own(&place)),
-                format!("grant the folder below it that has the files, and {take_back}"),
+                "grant the folder below it that has the files, and ",
             ),
             Err(Wrong::Unseen(place, why)) => refused(
                 format!(", and {} cannot be looked at: {why}", own(&place)),
-                format!("let the user that runs Hob pass through the folders above it, or {take_back}"),
+                "let the user that runs Hob pass through the folders above it, or ",
             ),
         };
     }
@@ -62,7 +57,7 @@ pub fn check(name: &str, word: &str, granted: &Permissions) -> Result<(), Fault>
 /// What the caller of a pod is told that found its grants to be no data, or not what they were a moment ago.
 pub fn not_data(name: &str, why: &str) -> Fault {
     Fault::new(Code::InvalidConfig, format!("a pod of `{name}` was not started, because of what it was granted: {why}"))
-        .hint("grant the folder below it that has the files, and take this one back with `hob revoke`")
+        .hint(hint!["grant the folder below it that has the files, and take this one back with ", act::revoke(name, "KEY=VALUE")])
 }
 
 /// What is wrong, and where on the way to the path.

@@ -9,7 +9,7 @@ use super::{
     pool::{Book, Inner},
     restarts::MayStart,
 };
-use crate::model::{Code, Fault};
+use crate::model::{Code, Fault, act, hint};
 
 /// Asks that end without having been begun, and why; sent once the lock is let go of.
 #[must_use]
@@ -51,7 +51,7 @@ impl Inner {
         }
         let name = self.name();
         let fault = Fault::new(Code::CoolingDown, format!("the pods of `{name}` failed again and again; none is started for now"))
-            .hint(format!("mend the cause, which is in `detail.last_fault`; `hob pods --lift {name}` tries again at once"))
+            .hint(hint!["mend the cause, which is the last fault; ", act::lift(name), " tries again at once"])
             .retry_after(left);
         match &book.last_fault {
             Some(last) => fault.with("last_fault", serde_json::to_value(last).unwrap_or_default()),
@@ -65,7 +65,7 @@ impl Inner {
             Code::PoisonRequest,
             format!("this input of `{operation}` ended pods of `{name}` before, and is not tried again for now"),
         )
-        .hint(format!("change the input, or mend the recipe; `hob pods --lift {name}` lets it be tried again"))
+        .hint(hint!["change the input, or mend the recipe; ", act::lift(name), " lets it be tried again"])
         .retry_after(left)
     }
 }

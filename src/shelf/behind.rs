@@ -33,7 +33,7 @@ pub fn at_home(recipe: &Verified, mut fault: Fault) -> Fault {
     }
     if let (Some(from), Some(to)) = (recipe.seen().and_then(Path::to_str), recipe.folder().to_str()) {
         fault.message = fault.message.replace(from, to);
-        fault.hint = fault.hint.map(|hint| hint.replace(from, to));
+        fault.hint = fault.hint.map(|hint| hint.map(|text| text.replace(from, to)));
         replace(&mut fault.detail, from, to);
     }
     fault

@@ -17,7 +17,7 @@ use tokio::process::Command;
 
 use crate::{
     disk::{make, open},
-    model::{Address, Blame, Code, Digest, Fault, Home, Step, limits, progress},
+    model::{Address, Blame, Code, Digest, Fault, Home, Step, hint, limits, progress},
 };
 
 use super::{
@@ -306,9 +306,7 @@ impl Build<'_> {
         }
         let said = ran.tail.join("\n");
         if ran.disk_full() {
-            return Err(Fault::new(Code::DiskFull, format!("{name}: {said}"))
-                .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed")
-                .into());
+            return Err(Fault::new(Code::DiskFull, format!("{name}: {said}")).hint(hint::full_disk("nothing was changed")).into());
         }
         let end = ran.end(limits::ENVIRONMENT_BUILD_MS);
         if ran.overflowed {

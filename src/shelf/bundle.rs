@@ -11,7 +11,7 @@ use super::{
     contents::{Contents, folded, is_first_place, is_never},
     durable,
 };
-use crate::model::{Code, Digest, Fault, distinct::Distinct, limits, recipe::is_inner_path};
+use crate::model::{Code, Digest, Fault, act, distinct::Distinct, hint, limits, recipe::is_inner_path};
 
 /// One file of a bundle, as signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +127,7 @@ pub fn pack_files_of(contents: &Contents) -> Result<Packed, Fault> {
             .map_err(|fault| match fault.code {
                 Code::TooLarge => {
                     Fault::new(Code::TooLarge, format!("with `{path}` the bundle is larger than {} bytes", limits::BUNDLE_BYTES_MAX))
-                        .hint("large files belong into `[[model]]`")
+                        .hint(hint!["large files belong into ", act::model()])
                 }
                 _ => fault,
             })?

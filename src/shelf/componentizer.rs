@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     disk::make,
-    model::{Address, Blame, Code, Fault, Home, Step, limits, progress},
+    model::{Address, Blame, Code, Fault, Hint, Home, Step, act, hint, limits, progress},
 };
 
 /// npm checks each file against the hashes of the lock; nothing else is installed, and no package runs a script.
@@ -146,8 +146,7 @@ impl Componentizer {
 }
 
 fn disk_full(what: &str, ran: &process::Ran) -> Fault {
-    Fault::new(Code::DiskFull, format!("{what}: {}", ran.tail.join("\n")))
-        .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed")
+    Fault::new(Code::DiskFull, format!("{what}: {}", ran.tail.join("\n"))).hint(hint::full_disk("nothing was changed"))
 }
 
 /// Node.js out of a search path; npm must be there as well.
@@ -204,8 +203,8 @@ async fn fetch(home: &Home, language: Language, program: &Path, indexes: &[Addre
             return Err(disk_full(label, &ran));
         }
         let (installer, place) = match language {
-            Language::JavaScript => ("npm", "its own configuration says which"),
-            Language::Python => ("pip", "`[environments] index_urls` in hob.toml says which, else its own configuration"),
+            Language::JavaScript => ("npm", Hint::from("its own configuration says which")),
+            Language::Python => ("pip", hint![act::index_urls(), " says which, else its own configuration"]),
         };
         return Err(Fault::new(
             Code::BuildFailed,
@@ -216,7 +215,7 @@ async fn fetch(home: &Home, language: Language, program: &Path, indexes: &[Addre
             ),
         )
         .blame(Blame::Machine)
-        .hint(format!("{installer} must reach a package index that has it; {place}"))
+        .hint(Hint::from(format!("{installer} must reach a package index that has it; ")).and("", place))
         .with("stderr", ran.tail));
     }
     Componentizer::in_folder(language, program, &tree)

@@ -20,7 +20,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use crate::{
     disk::{make, owner},
     model::{
-        Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, id::is_name, limits, machine::MachineRules,
+        Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, act, hint, id::is_name, limits, machine::MachineRules,
         recipe::not_toml, shown, stand_in,
     },
 };
@@ -129,7 +129,7 @@ impl Config {
             let names: Vec<_> = self.remotes.iter().map(|remote| format!("`{}`", remote.name)).collect();
             let there = if names.is_empty() { "there is none".to_owned() } else { format!("there is: {}", names.join(", ")) };
             Fault::new(Code::RemoteNotFound, format!("no remote `{name}` in hob.toml ({there})"))
-                .hint(format!("`hob remote add {name} URL --fingerprint HEX`"))
+                .hint(hint![act::remote_add(name), " adds it"])
         })
     }
 }

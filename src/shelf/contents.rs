@@ -13,8 +13,9 @@ use semver::{Version, VersionReq};
 
 use super::{bundle::Index, durable};
 use crate::model::{
-    Code, Fault, Manifest,
+    Code, Fault, Manifest, act,
     distinct::{self, Clash, Distinct},
+    hint,
     limits::{
         BUNDLE_FILES_MAX, BUNDLE_PATH_BYTES_FIRST, BUNDLE_PATH_BYTES_MAX, IGNORE_FILE_BYTES_MAX, IGNORE_PATTERNS_MAX, PACK_ENTRIES_MAX,
         PACK_NAMED_MAX, PATTERN_STEPS_MAX,
@@ -113,7 +114,8 @@ impl<'a> Rules<'a> {
 pub fn check_index(index: &Index, manifest: &Manifest) -> Result<(), Fault> {
     let refused = |text: String| {
         let text = format!("the bundle of `{}` {}: {text}", manifest.name, manifest.version);
-        Err(Fault::new(Code::BundleInvalid, text).hint("nothing was installed; its publisher has to publish it again, with `hob publish`"))
+        Err(Fault::new(Code::BundleInvalid, text)
+            .hint(hint!["nothing was installed; its publisher has to publish it again, with ", act::publish()]))
     };
     let (rules, mut steps) = (Rules::of(manifest), Steps::default());
     for (path, _) in index.files() {
@@ -198,7 +200,7 @@ const SUSPECT: &[(&str, &str)] = &[
     ("*.egg-info", "made by setuptools"),
     ("*.pyc", "compiled Python"),
     ("*.pyo", "compiled Python"),
-    ("*.hob", "a bundle, as `hob pack` writes it"),
+    ("*.hob", "a bundle, as packing writes it"),
     ("*~", "an editor's copy"),
     ("#*#", "an editor's copy"),
     ("*.swp", "an editor's copy"),
@@ -420,7 +422,7 @@ impl Walk<'_> {
         }
         if self.contents.taken.len() >= BUNDLE_FILES_MAX {
             let text = format!("{} holds more than {BUNDLE_FILES_MAX} files to pack", self.folder.display());
-            return Err(Fault::new(Code::TooLarge, text).hint("large sets of files belong into one archive, or into `[[model]]`"));
+            return Err(Fault::new(Code::TooLarge, text).hint(hint!["large sets of files belong into one archive, or into ", act::model()]));
         }
         self.contents.taken.insert(path, place);
         Ok(())

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     disk::open,
-    model::{Address, Code, Digest, Fault, Home, Step, limits, progress},
+    model::{Address, Code, Digest, Fault, Home, Step, act, hint, limits, progress},
 };
 
 use super::{
@@ -263,7 +263,12 @@ fn read_record(home: &Home, digest: Digest) -> Result<Vec<u8>, Fault> {
 
 pub(super) fn altered(digest: Digest, why: String) -> Fault {
     Fault::new(Code::ShelfAltered, format!("environment {}: {why}", digest.short()))
-        .hint("`hob remove` and `hob add` all recipes that use it, or delete its folder if none does: it is built anew")
+        .hint(hint![
+            act::remove("RECIPE"),
+            " and ",
+            act::add("RECIPE"),
+            ", for each recipe that uses it, build it anew; if none does, delete its folder"
+        ])
         .with("environment", digest.hex())
 }
 
@@ -279,7 +284,10 @@ pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
     if !is_of_today(home, digest) {
         let text = format!("environment {} was built by another version of Hob, and is not used any more", digest.short());
         return Err(Fault::new(Code::ShelfAltered, text)
-            .hint("`hob add` the recipes that use it: they get a new one; until then each host builds one beside it at the first call")
+            .hint(hint![
+                act::add("RECIPE"),
+                ", for each recipe that uses it, gives it a new one; until then each host builds one beside it at the first call"
+            ])
             .with("environment", digest.hex()));
     }
     let built = std::str::from_utf8(&kept).ok().and_then(|text| Tree::parse(text.split_once('\n')?.1));

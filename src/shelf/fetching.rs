@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     disk::open,
-    model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, limits, progress, recipe::ModelSpec},
+    model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, hint, limits, progress, recipe::ModelSpec},
 };
 
 /// Brings a model from `source` onto the shelf, unless it is there; gives its path. `what` names it for people.
@@ -313,7 +313,7 @@ impl<'a> Fetch<'a> {
             _ => format!("the {have} bytes that came are kept in {folder}, and the next try goes on from there"),
         };
         Fault::new(Code::DiskFull, format!("{}: {rest} more bytes are wanted, {free} are free in {folder}", self.what))
-            .hint(format!("free some space (or move HOB_HOME to a larger disk) and run the command again; {kept}"))
+            .hint(hint::full_disk(&kept))
             .with("wanted_bytes", rest)
             .with("free_bytes", free)
             .with("have_bytes", have)

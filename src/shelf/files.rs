@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::durable;
 use crate::{
     disk::open,
-    model::{Code, Digest, Fault, StandIn, stand_in::HEAD_BYTES},
+    model::{Code, Digest, Fault, StandIn, act, hint, stand_in::HEAD_BYTES},
 };
 
 /// Replaces (or makes) `path` with `bytes` in one step, with the folders above it.
@@ -30,8 +30,11 @@ pub(super) fn can_be_read(path: &Path, bytes: usize, max: u64) -> Result<(), Fau
     if bytes as u64 <= max {
         return Ok(());
     }
-    Err(Fault::new(Code::TooLarge, format!("{} would have {bytes} bytes; at most {max} are read", path.display()))
-        .hint("`hob remove` recipes that nobody uses; nothing was changed"))
+    Err(Fault::new(Code::TooLarge, format!("{} would have {bytes} bytes; at most {max} are read", path.display())).hint(hint![
+        "take away recipes that nobody uses with ",
+        act::remove("RECIPE"),
+        "; nothing was changed"
+    ]))
 }
 
 /// Digest and size of the file at `path`, read to its end.

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use toml::de::{DeTable, DeValue};
 
 use super::config::Reader;
-use crate::model::{Address, Fault, RecipeName, address::Unfit, limits::PACKAGE_INDEXES_MAX};
+use crate::model::{Address, Fault, RecipeName, address::Unfit, limits::PACKAGE_INDEXES_MAX, shown};
 
 /// Which package indexes to ask, in which order. None: the public one, `https://pypi.org/simple`, alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,14 +63,14 @@ impl Indexes {
         indexes.general.extend(list(reader, table, "environments")?.unwrap_or_default());
         let Some(recipes) = reader.get(table, "recipes") else { return Ok(indexes) };
         let DeValue::Table(recipes) = recipes.get_ref() else {
-            let found = format!("found {}, wanted a table for each recipe", recipes.get_ref().type_str());
+            let found = format!("found {}, wanted a table for each recipe", shown::found_toml("recipes", recipes.get_ref()));
             return Err(reader.fault(recipes.span().start, "environments.recipes", found));
         };
         for (name, said) in recipes.iter() {
             let (key, at) = (format!("environments.recipes.{}", name.get_ref()), name.span().start);
             let name: RecipeName = name.get_ref().parse().map_err(|fault: Fault| reader.fault(at, &key, fault.message))?;
             let DeValue::Table(said) = said.get_ref() else {
-                let found = format!("found {}, wanted a table", said.get_ref().type_str());
+                let found = format!("found {}, wanted a table", shown::found_toml("", said.get_ref()));
                 return Err(reader.fault(said.span().start, &key, found));
             };
             reader.only(said, &key, &["index_urls"])?;
@@ -88,7 +88,7 @@ fn list(reader: &Reader, table: &DeTable, path: &str) -> Result<Option<Vec<Addre
     let at = value.span().start;
     let items = match value.get_ref() {
         DeValue::Array(items) => items,
-        other => return Err(reader.fault(at, &key, format!("found {}, wanted a list of URLs", other.type_str()))),
+        other => return Err(reader.fault(at, &key, format!("found {}, wanted a list of URLs", shown::found_toml(&key, other)))),
     };
     if items.is_empty() {
         let fault = reader.fault(at, &key, "the list is empty: then nothing could be fetched".to_owned());

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::{
     disk::{open, owner::Writers},
     model::{
-        Code, Digest, Edition, Fault, Manifest, Origin, RecipeName, Verified, limits,
+        Code, Digest, Edition, Fault, Hint, Manifest, Origin, RecipeName, Verified, act, hint, limits,
         recipe::{self, ModelSpec, Runtime},
         stand_in,
         verified::{ModelFile, Models},
@@ -87,13 +87,18 @@ impl Shelf {
         let text = indexed(folder, "recipe.toml", index)?;
         let text = stand_in::text(text).map_err(|wrong| wrong.fault(Code::InvalidManifest, &manifest_path.display().to_string()))?;
         // Who installed it is not who wrote it.
-        let next =
-            format!("`hob add {0}` installs a version that this Hob takes, if there is one; `hob remove {0}` takes it away", entry.name);
-        let read =
-            Manifest::parse_by(&text, &manifest_path.display().to_string(), entry.edition).map_err(|fault| match fault.hint.as_deref() {
-                Some(recipe::CORRECT_THE_MANIFEST) => fault.hint(next),
-                _ => fault,
-            });
+        let next = hint![
+            act::add(&entry.name),
+            " installs a version that this Hob takes, if there is one; ",
+            act::remove(&entry.name),
+            " takes it away"
+        ];
+        let read = Manifest::parse_by(&text, &manifest_path.display().to_string(), entry.edition).map_err(|fault| {
+            match fault.hint == Some(recipe::correct_the_manifest()) {
+                true => fault.hint(next),
+                false => fault,
+            }
+        });
         let manifest = Arc::new(read?);
         if manifest.name != entry.name || manifest.version != entry.version {
             return Err(Fault::new(
@@ -145,7 +150,7 @@ impl Shelf {
             return Ok(Models::default());
         }
         let (name, folder) = (&manifest.name, model_folder::beside(recipe));
-        let again = |fault: Fault| fault.hint(format!("`hob remove {name}` and `hob add {name}` fetch it again"));
+        let again = |fault: Fault| fault.hint(hint![act::remove(name), " and ", act::add(name), " fetch it again"]);
         // Before they are checked: another name changes the file's status, and it would be read again.
         for wanted in &wanted {
             models::is_there(&wanted.what(name), &wanted.file).map_err(again)?;
@@ -193,7 +198,7 @@ impl Shelf {
             all_own &= file == at;
             let wanted_one = Wanted { model, file };
             models::is_there(&wanted_one.what(&manifest.name), &wanted_one.file).map_err(|fault| match on_shelf {
-                Some(source) => fault.hint(format!("`hob build {shown}` fetches it from {source}")),
+                Some(source) => fault.hint(hint![act::build(shown), format!(" fetches it from {source}")]),
                 None => fault.hint("the recipe's README says how to make or fetch it"),
             })?;
             wanted.push(wanted_one);
@@ -213,7 +218,7 @@ impl Shelf {
             if fault.code != Code::ShelfAltered {
                 return fault;
             }
-            let hint = fault.hint.clone().unwrap_or_else(|| "put back the file, or correct sha256 and bytes in recipe.toml".to_owned());
+            let hint = fault.hint.clone().unwrap_or_else(|| "put back the file, or correct sha256 and bytes in recipe.toml".into());
             Fault { code: Code::InvalidRecipe, blame: crate::model::Blame::Recipe, ..fault }.hint(hint)
         })?;
         Ok(models_in(folder, files, lent))
@@ -230,13 +235,13 @@ impl Shelf {
         let shown = folder.display();
         let (folder, manifest) = folder_manifest(folder)?;
         let manifest = Arc::new(manifest);
-        let lacks = |what: &str, hint: String| lacks(&shown, what).hint(hint);
+        let lacks = |what: &str, hint: Hint| lacks(&shown, what).hint(hint);
 
         let glue = match &manifest.glue {
             None => None,
             Some(_) => Some(Bytes::from(
                 durable::read(&folder.join("glue.wasm"), limits::GLUE_COMPONENT_BYTES_MAX)?
-                    .ok_or_else(|| lacks("no glue.wasm, which `[glue]` asks for", format!("`hob build {shown}` makes it")))?,
+                    .ok_or_else(|| lacks("no glue.wasm, which `[glue]` asks for", hint![act::build(&shown), " makes it"]))?,
             )),
         };
         let named = match manifest.pod.as_ref().map(|pod| &pod.runtime) {
@@ -249,9 +254,9 @@ impl Shelf {
             && !contents.taken.contains_key(file)
         {
             return Err(match behind::hint_of_file(&folder, &manifest, file) {
-                Some(hint) => lacks(&format!("`{file}`, which `{key}` names, is not packed"), hint),
+                Some(hint) => lacks(&format!("`{file}`, which `{key}` names, is not packed"), hint.into()),
                 None => {
-                    let hint = "make the file, or correct the key in recipe.toml".to_owned();
+                    let hint = "make the file, or correct the key in recipe.toml".into();
                     lacks(&format!("no file `{file}`, which `{key}` names"), hint)
                 }
             });

@@ -6,7 +6,7 @@
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Code, Digest, Edition, Fault, Home, RecipeName, limits, stand_in};
+use crate::model::{Code, Digest, Edition, Fault, Home, RecipeName, act, hint, limits, stand_in};
 
 use super::{durable, files};
 
@@ -115,7 +115,11 @@ impl LockFile {
         let wrong = |at: Option<usize>, message: &str| {
             let line = at.map_or(1, |at| text[..text.floor_char_boundary(at)].matches('\n').count() + 1);
             Fault::new(Code::InvalidConfig, format!("{what}:{line}: {message}"))
-                .hint("the file is Hob's own: take it back from a copy, or delete it and `hob add` the recipes of hob.toml again")
+                .hint(hint![
+                    "the file is Hob's own: take it back from a copy, or delete it and run ",
+                    act::add("RECIPE"),
+                    " for each recipe that is wanted"
+                ])
                 .with("line", line)
         };
         let fault = |error: toml::de::Error| wrong(error.span().map(|span| span.start), error.message());

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     disk::open,
-    model::{Code, Fault, Step, limits, progress},
+    model::{Code, Fault, Step, act, hint, limits, progress},
 };
 
 use super::durable;
@@ -111,7 +111,7 @@ async fn wait_for(path: &Path, doing: &str, wait_ms: u64, tell: impl Fn()) -> Re
                 Code::Overloaded,
                 format!("another hob was still {doing} after {} s (lock: {})", wait_ms / 1000, path.display()),
             )
-            .hint("see what the other hob is doing, end it if it hangs, and run the command again"));
+            .hint(hint!["see what the other hob is doing, end it if it hangs, and ", act::again()]));
         }
         tokio::time::sleep(Duration::from_millis(limits::LOCK_POLL_MS)).await;
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sigstore_tuf::{MetadataStore, TrustedMetadataSet};
 
 use super::durable;
-use crate::model::{Code, Digest, Fault, limits};
+use crate::model::{Code, Digest, Fault, act, hint, limits};
 
 /// File of the pinned root below a remote's folder.
 pub(super) const PINNED: &str = "root.json";
@@ -71,8 +71,12 @@ impl TrustState {
         else {
             return Err(match folder.join(STATE).exists() {
                 true => unreadable(remote, &folder.join(PINNED), "it is missing"),
-                false => Fault::new(Code::RemoteNotFound, format!("no root is pinned for the remote `{remote}`"))
-                    .hint(format!("`hob remote add {remote} URL --root FILE` or `--fingerprint HEX`")),
+                false => Fault::new(Code::RemoteNotFound, format!("no root is pinned for the remote `{remote}`")).hint(hint![
+                    act::remote_add_root(remote),
+                    " or ",
+                    act::remote_add(remote),
+                    " pins one"
+                ]),
             });
         };
         let place = folder.join(STATE);
@@ -170,10 +174,13 @@ impl TrustState {
 fn unreadable(remote: &str, place: &Path, why: &str) -> Fault {
     Fault::new(Code::StateUnreadable, format!("the saved trust in remote `{remote}` cannot be used: {}: {why}", place.display()))
         .with("file", place.display().to_string())
-        .hint(format!(
-            "restore {} from a backup; or, after asking the repository's maintainer for the current root, `hob remote remove {remote}` and add it again",
-            place.display()
-        ))
+        .hint(hint![
+            format!("restore {} from a backup; or, after asking the repository's maintainer for the current root, ", place.display()),
+            act::remote_remove(remote),
+            " and ",
+            act::remote_add(remote),
+            " pin it anew"
+        ])
 }
 
 /// Files of one refresh, in memory until it succeeded.

@@ -13,7 +13,7 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use crate::model::{Code, Fault, exhausted, limits};
+use crate::model::{Code, Fault, act, exhausted, hint, limits};
 
 use super::process;
 
@@ -97,7 +97,7 @@ pub async fn find_in(wanted: &VersionReq, explicit: Option<&Path>, path: &OsStr)
     };
     let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
     Err(Fault::new(Code::PythonMissing, format!("no Python in the range {wanted}: {place}; found {found}"))
-        .hint(format!("install a Python in the range {wanted}, or name one with HOB_PYTHON or `[python] path` in hob.toml"))
+        .hint(hint![format!("install a Python in the range {wanted}, or name one with "), act::hob_python(), " or ", act::python_path()])
         .with("wanted", wanted.to_string()))
 }
 

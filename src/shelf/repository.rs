@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     disk::make,
-    model::{Address, Code, Digest, Fault, Home, RecipeName, VersionRange, id::is_name, limits},
+    model::{Address, Code, Digest, Fault, Home, RecipeName, VersionRange, act, hint, id::is_name, limits},
 };
 
 /// By what the first root is recognised.
@@ -89,7 +89,11 @@ impl Remote {
                 Code::FingerprintMismatch,
                 format!("remote `{name}` is pinned to the root with sha256 {}; wanted {fingerprint}", Digest::of(&old.pinned)),
             )
-            .hint(format!("a pinned root is never replaced: if you trust the new one, `hob remote remove {name}` first")));
+            .hint(hint![
+                "a pinned root is never replaced: if you trust the new one, ",
+                act::remote_remove(name),
+                " comes first"
+            ]));
         }
         let parent = home.remotes();
         durable::make_folder(&parent)?;
@@ -147,7 +151,10 @@ impl Remote {
 
 async fn first_root(name: &str, transport: &Transport, hex: &str) -> Result<Vec<u8>, Fault> {
     let wanted: Digest = hex.trim().to_ascii_lowercase().parse().map_err(|fault: Fault| {
-        fault.hint("a repository's fingerprint is the SHA-256 of its `1.root.json`: ask its maintainer, who got it from `hob repo init`")
+        fault.hint(hint![
+            "a repository's fingerprint is the SHA-256 of its `1.root.json`: ask its maintainer, who got it from ",
+            act::repo_init()
+        ])
     })?;
     let file = "1.root.json";
     let bytes = transport.metadata(file, limits::ROOT_BYTES_MAX).await?.ok_or_else(|| {
@@ -236,7 +243,7 @@ impl Client {
             }
         }
         Err(Fault::new(Code::Overloaded, format!("remote `{}` is being refreshed by many others at once", self.remote.name))
-            .hint("run the command again"))
+            .hint(hint![act::again()]))
     }
 
     /// Whether it could be done; `false` when another process saved meanwhile.
@@ -314,7 +321,7 @@ impl Client {
                 ),
             )
             .with("file", snapshot_file)
-            .hint("a publisher that is new has nothing to offer before its first `hob publish`; otherwise tell the repository's maintainer"));
+            .hint(hint!["a publisher that is new has nothing to offer before its first ", act::publish(), "; otherwise tell the repository's maintainer"]));
         }
         if let Some(updater) = &mut self.updater {
             // The probe lies in the namespace and cannot exist: looking for it loads the role, and checks again that

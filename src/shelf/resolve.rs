@@ -10,7 +10,7 @@ use sigstore_tuf::{TargetFile, Targets};
 
 use super::{bundle::Index, contents};
 use crate::model::{
-    Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, VersionRange, limits, recipe::ModelSpec,
+    Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, VersionRange, act, hint, limits, recipe::ModelSpec,
 };
 
 /// A publisher's role that was loaded and verified.
@@ -135,10 +135,13 @@ impl Resolved {
                     some(remembered.iter().map(String::as_str))
                 ),
             )
-            .hint(format!(
-                "ask the publisher whether the key was changed on purpose; if it was, `hob remove {0}` and `hob add {0}`",
-                self.name
-            ))),
+            .hint(hint![
+                "ask the publisher whether the key was changed on purpose; if it was, ",
+                act::remove(&self.name),
+                " and ",
+                act::add(&self.name),
+                " take it anew"
+            ])),
         }
     }
 }
@@ -217,7 +220,7 @@ pub(super) fn newest(role: &Role, targets: &Targets, name: &RecipeName, range: &
     match too_new.is_empty() {
         true => {
             Err(missing(format!("has no version of `{name}` in the range `{range}` (it has: {})", some(there.iter().map(String::as_str))))
-                .hint("name another range, e.g. `hob add NAME@VERSION`"))
+                .hint(hint!["name another range: ", act::add_in_range("NAME")]))
         }
         false => {
             too_new.truncate(limits::NAMED_IN_MESSAGE_MAX);

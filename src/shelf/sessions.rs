@@ -33,7 +33,7 @@ use super::{
 use crate::{
     disk::{make, open},
     model::{
-        Code, Digest, Fault, Home,
+        Code, Digest, Fault, Hint, Home, act, hint,
         limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
         session::{CheckpointStatus, Mode, SessionSpec},
     },
@@ -227,16 +227,19 @@ impl Damaged {
                 Code::SessionBusy,
                 format!("another host has the session in {}, whose record is damaged", self.folder.display()),
             )
-            .hint("call it through that host (`hob serve`), or when that one has ended");
+            .hint(hint!["call it through that host (", act::serve(), "), or when that one has ended"]);
         }
         let hint = match &self.identity {
-            Some(Identity { recipe, folder: None, name }) => format!("`hob sessions close {recipe} {name}`"),
-            Some(Identity { folder: Some(folder), name, .. }) => format!("`hob sessions close {} {name}`", folder.display()),
-            None => format!("deleting the folder {}", self.folder.display()),
+            Some(identity) => Hint::of(vec![closing(identity)]),
+            None => format!("deleting the folder {}", self.folder.display()).into(),
         };
         let fault = Fault::new(Code::SessionLost, format!("the record of a session is damaged: {}", self.why));
         fault
-            .hint(format!("put the file back if there is a copy; else {hint} lets go of it, and the next call opens it anew"))
+            .hint(
+                Hint::from("put the file back if there is a copy; else ")
+                    .and("", hint)
+                    .and(" lets go of it, and the next call opens it anew", "".into()),
+            )
             .with("calls", self.calls)
             .with("checkpoints", self.checkpoints)
             .with("folder", self.folder.display().to_string())
@@ -304,12 +307,23 @@ impl Found {
     pub fn take(self) -> Result<Session, Fault> {
         let lock = locks::try_acquire(&self.folder.join(LOCK))?.ok_or_else(|| {
             let Identity { recipe, name, .. } = &self.record.identity;
-            Fault::new(Code::SessionBusy, format!("another host has the session `{name}` of `{recipe}`"))
-                .hint("call it through that host (`hob serve`), or when that one has ended")
+            Fault::new(Code::SessionBusy, format!("another host has the session `{name}` of `{recipe}`")).hint(hint![
+                "call it through that host (",
+                act::serve(),
+                "), or when that one has ended"
+            ])
         })?;
         // It may have been called since it was looked at.
         let record = record(&self.folder)?;
         Session::at(self.folder, record, lock)
+    }
+}
+
+/// What lets go of a session.
+fn closing(identity: &Identity) -> hint::Part {
+    match &identity.folder {
+        None => act::close_session(&identity.recipe, &identity.name),
+        Some(folder) => act::close_folder_session(folder.display(), &identity.name),
     }
 }
 
@@ -320,7 +334,14 @@ impl Session {
     pub fn make(home: &Home, identity: Identity, version: Version, spec: &SessionSpec, others: &[Found]) -> Result<Session, Fault> {
         let same = |found: &&Found| found.record.identity.recipe == identity.recipe && found.record.identity.folder == identity.folder;
         let of_recipe = others.iter().filter(same).count();
-        let full = |text: String| Fault::new(Code::SessionsFull, text).hint("`hob sessions` lists them, `hob sessions close` closes one");
+        let full = |text: String| {
+            Fault::new(Code::SessionsFull, text).hint(hint![
+                act::sessions(),
+                " lists them, ",
+                act::close_session("RECIPE", "NAME"),
+                " closes one"
+            ])
+        };
         if of_recipe >= spec.max {
             return Err(full(format!("`{}` has {of_recipe} sessions, the most that it may", identity.recipe)));
         }
@@ -408,10 +429,11 @@ impl Session {
                     Code::SessionLost,
                     format!("the session `{name}` of `{recipe}` had {calls} calls and no checkpoint, and its pod is gone"),
                 )
-                .hint(
-                    "the next call opens it anew; the state of a class with `checkpoint` is kept after its first ask and then every \
-                     `checkpoint_interval_ms` (0: only when asked), and where it calls `hob_pod.checkpoint(force=True)`",
-                )
+                .hint(hint![
+                    "the next call opens it anew; the state of a class with `checkpoint` is kept after its first ask and then after each ",
+                    act::checkpoint_interval(),
+                    " (0: only when asked), and where it calls `hob_pod.checkpoint(force=True)`"
+                ])
                 .with("calls", calls)
                 .with("checkpoints", 0)),
             };
@@ -422,7 +444,7 @@ impl Session {
                 let given = &kept.version;
                 let text = format!("the session `{name}` was kept by {recipe} {given}, and {version} is not a compatible version of it");
                 return Err(Fault::new(Code::SessionLost, text)
-                    .hint("install a compatible version to go on, or `hob sessions close` to begin anew")
+                    .hint(hint!["install a compatible version to go on; ", closing(&self.record.identity), " lets it begin anew"])
                     .with("calls", self.calls)
                     .with("checkpoint", serde_json::json!(kept.status))
                     .with("checkpoint_version", given.to_string()));
@@ -436,7 +458,7 @@ impl Session {
             }
         }
         Err(Fault::new(Code::SessionLost, format!("every checkpoint of the session `{name}` of `{recipe}` is damaged"))
-            .hint("`hob sessions close` lets go of it; the next call opens it anew")
+            .hint(hint![closing(&self.record.identity), " lets go of it; the next call opens it anew"])
             .with("calls", self.calls)
             .with("damaged", damaged))
     }

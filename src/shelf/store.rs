@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::model::{Code, Digest, Fault, Home, RecipeName, Step, limits, progress};
+use crate::model::{Code, Digest, Fault, Home, RecipeName, Step, act, hint, limits, progress};
 
 use super::{
     blocking,
@@ -101,8 +101,12 @@ impl Shelf {
     pub fn index(&self, entry: &LockEntry) -> Result<Index, Fault> {
         let path = index_place(&self.home, entry);
         let altered = |why: &str| {
-            Fault::new(Code::ShelfAltered, format!("recipe `{}`: {} {why}", entry.name, path.display()))
-                .hint(format!("`hob remove {0}` and `hob add {0}` install it again", entry.name))
+            Fault::new(Code::ShelfAltered, format!("recipe `{}`: {} {why}", entry.name, path.display())).hint(hint![
+                act::remove(&entry.name),
+                " and ",
+                act::add(&entry.name),
+                " install it again"
+            ])
         };
         let bytes = durable::read(&path, limits::TARGETS_BYTES_MAX)?.ok_or_else(|| altered("is missing"))?;
         if Digest::of(&bytes) != entry.index_sha256 {
@@ -214,7 +218,7 @@ fn not_found(name: &RecipeName, lock: &LockFile) -> Fault {
     let names: Vec<_> = lock.entries().iter().map(|entry| format!("`{}`", entry.name)).collect();
     let installed = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     Fault::new(Code::RecipeNotFound, format!("recipe `{name}` is not on the shelf (installed: {installed})"))
-        .hint(format!("`hob add {name}`"))
+        .hint(hint![act::add(name), " installs it"])
 }
 
 fn place(home: &Home, entry: &LockEntry) -> PathBuf {

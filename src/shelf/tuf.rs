@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sigstore_tuf::{Error, Repository, TrustedMetadataSet, UpdaterConfig, transport::FetchFuture};
 
 use super::transport::Transport;
-use crate::model::{Code, Fault, limits};
+use crate::model::{Code, Fault, act, hint, limits};
 
 /// The bytes that a signature covers.
 ///
@@ -100,7 +100,11 @@ pub(super) fn fault(error: Error, remote: &str, seen: &Seen, trusted: &TrustedMe
             let file = file_of(&role, trusted);
             about(Code::MetadataExpired, &file, format!("`{file}` has been expired since {expires}"))
                 .with("expired", expires.to_string())
-                .hint("what is installed goes on working; its maintainer has to sign it again (`hob repo refresh`); check this machine's clock too")
+                .hint(hint![
+                    "what is installed goes on working; its maintainer has to sign it again (",
+                    act::repo_refresh(),
+                    "); check this machine's clock too"
+                ])
         }
         Error::Rollback { role, trusted, new } => about(
             Code::Rollback,

@@ -2,7 +2,7 @@
 //!
 //! Apart from building: these are another program's words, of the version that Hob fetches. What none of them fits is told as it came.
 
-use crate::model::{Blame, Fault};
+use crate::model::{Blame, Fault, Hint, act, hint};
 
 /// What `uv` says, whose fault that is, and the next step. The first that fits counts.
 const WORDS: [(&str, Blame, &str); 9] = [
@@ -22,12 +22,12 @@ const WORDS: [(&str, Blame, &str); 9] = [
     (
         "was not found in the package registry",
         Blame::Recipe,
-        "the package index has no package of that name: correct the lock, or see that `[environments] index_urls` in hob.toml leads to an index that has it",
+        "the package index has no package of that name: correct the lock, or see that {indexes} leads to an index that has it",
     ),
     (
         "there is no version of",
         Blame::Recipe,
-        "the package index does not have that version: correct the lock, or see that `[environments] index_urls` in hob.toml leads to an index that has it",
+        "the package index does not have that version: correct the lock, or see that {indexes} leads to an index that has it",
     ),
     (
         "No solution found when resolving",
@@ -40,10 +40,9 @@ const WORDS: [(&str, Blame, &str); 9] = [
 const REFUSED: &str =
     "the package index refuses: see the user and password in `[environments] index_urls` of hob.toml, or what this network wants first";
 
-const NO_WHEEL: &str = "packages are installed from wheels alone, since making one runs the package's own code: lock a version that has a wheel, or let the operator's index (`[environments] index_urls` in hob.toml) have one that was made by `uv build` or `pip wheel`";
+const NO_WHEEL: &str = "packages are installed from wheels alone, since making one runs the package's own code: lock a version that has a wheel, or let the operator's index ({indexes}) have one that was made by `uv build` or `pip wheel`";
 
-const UNREACHED: &str =
-    "if the package index was not reached: see proxy and certificate variables, or `[environments] index_urls` in hob.toml";
+const UNREACHED: &str = "if the package index was not reached: see proxy and certificate variables, or {indexes}";
 
 /// The package of which an index had other bytes than the lock names, as `uv` prints its name.
 pub fn mismatched(said: &str) -> Option<&str> {
@@ -58,15 +57,23 @@ pub fn is_elsewhere(said: &str) -> bool {
     words.iter().any(|words| said.contains(words))
 }
 
+/// A text of the table as a hint.
+fn hint_of(next: &str) -> Hint {
+    match next.split_once("{indexes}") {
+        Some((before, after)) => hint![before, act::index_urls(), after],
+        None => next.into(),
+    }
+}
+
 /// Says of a fault about a failed install whose it is, and the next step. `is_own`: the index is one that the operator named, so that what is not
 /// there may be its fault.
 pub fn explained(fault: Fault, said: &str, is_own: bool) -> Fault {
     match WORDS.iter().find(|(words, ..)| said.contains(words)) {
         Some((words, _, next)) if is_own && ["was not found", "there is no version"].iter().any(|missing| words.starts_with(missing)) => {
-            fault.hint(*next)
+            fault.hint(hint_of(next))
         }
-        Some((_, blame, next)) => fault.blame(*blame).hint(*next),
-        None => fault.hint(UNREACHED),
+        Some((_, blame, next)) => fault.blame(*blame).hint(hint_of(next)),
+        None => fault.hint(hint_of(UNREACHED)),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     disk::make,
-    model::{Code, Digest, Fault, limits},
+    model::{Code, Digest, Fault, act, hint, limits},
 };
 
 /// How a bundle departs from its index.
@@ -145,7 +145,7 @@ pub fn read_files(bytes: &[u8], index: &Index, what: &str) -> Result<BTreeMap<St
     })?;
     // One content, one encoding: whatever hides in padding, owners, times or behind the end is refused here.
     if pack_files(&files)? != bytes {
-        return Err(refused("the archive is not in the one form that `hob pack` writes".to_owned()));
+        return Err(refused("the archive is not in the one form that packing writes".to_owned()));
     }
     Ok(files)
 }
@@ -185,9 +185,12 @@ pub fn unpack(bytes: &[u8], index: &Index, dest: &Path, what: &str) -> Result<()
 /// Errors: `shelf_altered`, naming the first altered, missing or extra file.
 pub fn check_folder(folder: &Path, index: &Index) -> Result<(), Fault> {
     let altered = |path: &str, how: String| {
-        Fault::new(Code::ShelfAltered, format!("`{path}` in {} {how}", folder.display()))
-            .with("path", path)
-            .hint("remove the recipe and add it again: `hob remove` and `hob add`")
+        Fault::new(Code::ShelfAltered, format!("`{path}` in {} {how}", folder.display())).with("path", path).hint(hint![
+            "take the recipe away and install it again: ",
+            act::remove("RECIPE"),
+            " and ",
+            act::add("RECIPE")
+        ])
     };
     for (path, wanted) in index.files() {
         let place = folder.join(path);

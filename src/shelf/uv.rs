@@ -13,7 +13,7 @@ use std::{
 use semver::{Version, VersionReq};
 use tokio::process::Command;
 
-use crate::model::{Address, Code, Fault, Home, Step, limits, progress};
+use crate::model::{Address, Code, Fault, Home, Step, act, hint, limits, progress};
 
 use super::{
     durable,
@@ -83,8 +83,9 @@ pub async fn look(home: &Home, explicit: Option<&Path>) -> Result<Option<Uv>, Fa
 async fn look_in(home: &Home, explicit: Option<&Path>, path: &OsStr) -> Result<Option<Uv>, Fault> {
     if let Some(path) = explicit {
         let refused = |why: String| {
-            Fault::new(Code::UvMissing, format!("the configured uv, {}, cannot be used: {why}; wanted {RANGE}", path.display()))
-                .hint("correct HOB_UV or `[uv] path` in hob.toml, or remove it: Hob then looks on PATH and fetches its own copy")
+            Fault::new(Code::UvMissing, format!("the configured uv, {}, cannot be used: {why}; wanted {RANGE}", path.display())).hint(
+                hint!["correct ", act::hob_uv(), " or ", act::uv_path(), ", or remove it: Hob then looks on PATH and fetches its own copy"],
+            )
         };
         let uv = ask(path).await.map_err(refused)?;
         return match range().matches(&uv.version) {
@@ -133,11 +134,17 @@ async fn fetch(home: &Home, python: &Python, indexes: &[Address], progress: &pro
     let target = staging.folder().join("tree");
     let pin = Pin { name: "uv", version: VERSION, hashes: &WHEEL_HASHES };
     let ran = pip::fetch(&python.executable, &pin, indexes, &staging, &target, limits::UV_FETCH_MS).await?;
-    let next = "install uv (https://docs.astral.sh/uv) and put it on PATH, or name it with HOB_UV; where `pip` cannot reach PyPI, name an index that has uv in `[environments] index_urls` of hob.toml";
+    let next = hint![
+        "install uv (https://docs.astral.sh/uv) and put it on PATH, or name it with ",
+        act::hob_uv(),
+        "; where `pip` cannot reach PyPI, name an index that has uv in ",
+        act::index_urls()
+    ];
     if !ran.succeeded() {
         if ran.disk_full() {
-            return Err(Fault::new(Code::DiskFull, format!("{label}: {}", ran.tail.join("\n")))
-                .hint("free some space (or move HOB_HOME to a larger disk) and run the command again; nothing was changed"));
+            return Err(
+                Fault::new(Code::DiskFull, format!("{label}: {}", ran.tail.join("\n"))).hint(hint::full_disk("nothing was changed"))
+            );
         }
         return Err(Fault::new(
             Code::UvMissing,
@@ -148,12 +155,12 @@ async fn fetch(home: &Home, python: &Python, indexes: &[Address], progress: &pro
                 ran.tail.last().map_or("it said nothing", String::as_str)
             ),
         )
-        .hint(next)
+        .hint(next.clone())
         .with("stderr", ran.tail));
     }
     ask(&target.join("bin/uv"))
         .await
-        .map_err(|why| Fault::new(Code::UvMissing, format!("the fetched uv {VERSION} does not run here: {why}")).hint(next))?;
+        .map_err(|why| Fault::new(Code::UvMissing, format!("the fetched uv {VERSION} does not run here: {why}")).hint(next.clone()))?;
     publish(home, &target)?;
     progress.step(Step::Finished { label });
     let path = own_copy(home);

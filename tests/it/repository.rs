@@ -113,7 +113,7 @@ async fn a_root_is_pinned_by_fingerprint_or_by_file_and_never_replaced() {
     let before = tree(&home.remotes());
     let other_root = fs::read(other.metadata("1.root.json")).unwrap();
     let fault = Remote::pin(&home, "main", &server.url, Trust::Root(other_root)).await.unwrap_err();
-    assert!(fault.code == Code::FingerprintMismatch && fault.hint.unwrap().contains("`hob remote remove main`"));
+    assert!(fault.code == Code::FingerprintMismatch && fault.hint.unwrap().contains("`Host::remove_remote` of `main`"));
     assert_eq!(tree(&home.remotes()), before);
     Remote::forget(&home, "main").await.unwrap();
     assert!(tree(&home.remotes()).is_empty());

@@ -230,7 +230,7 @@ async fn a_recipe_is_installed_replaced_and_removed() {
     let fault = shelf.load(&name("hob/echo")).unwrap_err();
     assert_eq!(fault.code, Code::RecipeNotFound);
     assert_eq!(fault.message, "recipe `hob/echo` is not on the shelf (installed: nothing)");
-    assert_eq!(fault.hint.as_deref(), Some("`hob add hob/echo`"));
+    assert_eq!(fault.hint.as_deref(), Some("`Host::add` of `hob/echo` installs it"));
 
     install(&shelf, &first).await.unwrap();
     let loaded = shelf.load(&name("hob/echo")).unwrap();

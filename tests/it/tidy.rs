@@ -165,17 +165,31 @@ fn unsafety(source: &Source) -> Vec<String> {
     source.code().filter(|(_, line)| is_word(&own(line))).map(|(number, _)| format!("{}:{number}: unsafe", source.path)).collect()
 }
 
-/// Commands of the design that this version does not have: a hint must not send anybody there.
+/// Words that one door has and another has not, in a text below the doors: hints there are made of actions (`model/hint.rs`), which each door words.
 fn hints(source: &Source) -> Vec<String> {
-    let missing = ["new", "dev", "test", "check", "search", "lock", "update", "rollback", "gc", "mcp", "model"];
+    let exceptions: &[(&str, &str)] = &[
+        ("src/door/", "a door's own words, which its tests hold against what there is"),
+        ("src/model/hint.rs", "the table of all these words"),
+        ("src/model/doctor.rs", "what `hob doctor` prints"),
+        ("src/shelf/requirements", "options of pip"),
+        ("src/shelf/uv.rs", "options of uv"),
+        ("src/shelf/componentizer.rs", "options of the componentizers"),
+    ];
+    if exceptions.iter().any(|(path, _)| source.path.starts_with(path)) || source.path.ends_with("tests.rs") {
+        return Vec::new();
+    }
+    let words = ["`hob ", "`--", "`GET /", "`POST /", "run the command"];
+    let variables = ["with HOB_", "set HOB_", "move HOB_"];
+    let settings = ["in hob.toml", "of hob.toml", "in `hob.toml`", "of `hob.toml`"];
+    let untested = untested(source);
     let mut wrong = Vec::new();
-    for (number, line) in source.code() {
-        for (at, _) in line.match_indices("`hob ") {
-            let word: String = line[at + 5..].chars().take_while(char::is_ascii_alphanumeric).collect();
-            if missing.contains(&word.as_str()) {
-                wrong.push(format!("{}:{number}: names `hob {word}`, which does not exist yet", source.path));
-            }
-        }
+    for (number, line) in untested.code() {
+        // Of a message these say where somebody looked; of a hint, what to do.
+        let is_hint = line.contains("hint");
+        // A key of a recipe's, and a flag of another program's.
+        let line = line.replace("`hob = ", "").replace("`--disable http", "");
+        let bad = words.iter().chain(&variables).chain(settings.iter().filter(|_| is_hint)).find(|word| line.contains(**word));
+        wrong.extend(bad.map(|word| format!("{}:{number}: `{}` in a text: take an action of `model::act`", source.path, word.trim())));
     }
     wrong
 }
@@ -314,7 +328,8 @@ fn there_is_no_unsafe_code() {
 
 /// Names of what gives permissions, in a door that is not the operator's own.
 fn giving(source: &Source) -> Vec<String> {
-    let may = !source.path.starts_with("src/door/") || ["src/door/granting.rs", "src/door/cli.rs"].contains(&source.path.as_str());
+    let may = !source.path.starts_with("src/door/")
+        || ["src/door/granting.rs", "src/door/cli.rs", "src/door/tests.rs"].contains(&source.path.as_str());
     let gives =
         |line: &str| ["Consent", "granting::", "Revoke::", ".grant(", ".revoke(", "host.add("].iter().any(|name| line.contains(name));
     let lines = source.code().filter(|(_, line)| !may && gives(line));
@@ -330,9 +345,19 @@ fn no_door_that_serves_others_can_give_permissions() {
 }
 
 #[test]
-fn hints_name_only_commands_that_exist() {
-    assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob update` says why\")")).len(), 1);
-    assert_eq!(hints(&Source::new("src/x.rs", ".hint(\"`hob add x`, `hob repo refresh`\")")), [""; 0]);
+fn what_is_said_below_the_doors_has_no_words_of_one_door() {
+    for text in [
+        ".hint(\"`hob add` says why\")",
+        "let next = \"give it with `--deadline`\";",
+        "\"ask `GET /v1/status`\"",
+        "\"free some space and run the command again\"",
+        ".hint(\"name one with HOB_PYTHON\")",
+        ".hint(\"see `path` in hob.toml\")",
+    ] {
+        assert_eq!(hints(&Source::new("src/shelf/x.rs", text)).len(), 1, "{text}");
+        assert_eq!(hints(&Source::new("src/door/x.rs", text)), [""; 0]);
+    }
+    assert_eq!(hints(&Source::new("src/x.rs", "/// `hob add`\n.hint(hint![act::add(name), \" asks again\"])")), [""; 0]);
     assert_tidy(&files("src", "rs"), hints);
 }
 

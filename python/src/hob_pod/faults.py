@@ -69,10 +69,10 @@ _NOT_FOUND = (_socket.EAI_AGAIN, _socket.EAI_NONAME)
 _CONNECTS = frozenset(("create_connection", "create_server", "connect", "sock_connect", "_sock_connect", "connect_tcp"))
 #: Whether names on the network were granted, to which a proxy leads.
 way_out = False
-_ASK = "what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and `hob grant` gives it"
+_ASK = "what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and its operator gives it with `hob grant`"
 _ASK_NETWORK = (
-    'a recipe that needs the network names each host in `[permissions]` of recipe.toml, as `network = ["example.org:443"]`, and `hob grant`'
-    " gives it; files that are only downloaded are named as `[[model]]`, and fetched before the pod starts"
+    'a recipe that needs the network names each host in `[permissions]` of recipe.toml, as `network = ["example.org:443"]`, and its'
+    " operator gives it with `hob grant`; files that are only downloaded are named as `[[model]]`, and fetched before the pod starts"
 )
 _ASK_PROXY = (
     "the hosts that were granted are reached through the proxy that HTTPS_PROXY and HTTP_PROXY name: a client has to use it, and no name of"
@@ -80,7 +80,7 @@ _ASK_PROXY = (
 )
 _ASK_FILE = (
     "a pod sees its own files and no others of the machine: what else a recipe reads it asks for in `[permissions]` of recipe.toml, as"
-    ' `read = ["/data/books"]`, and `hob grant` gives it'
+    ' `read = ["/data/books"]`, and its operator gives it with `hob grant`'
 )
 _GPU_MEMORY = (
     "cuda out of memory",

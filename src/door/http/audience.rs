@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     door::print::harmless,
-    model::{Home, limits::SERVE_WITHHELD_LOG_BYTES_MAX},
+    model::{Door, Home, hint, limits::SERVE_WITHHELD_LOG_BYTES_MAX},
 };
 
 /// Who asks.
@@ -134,8 +134,9 @@ impl Audience {
         Audience::Caller(folders.into())
     }
 
-    /// What is told of `said`. What is kept back of a fault is in the server's log.
-    pub fn told(&self, said: Value) -> Value {
+    /// What is told of `said`, its hints in the words of HTTP. What is kept back of a fault is in the server's log.
+    pub fn told(&self, mut said: Value) -> Value {
+        hint::word(&mut said, Door::Http);
         let Audience::Caller(folders) = self else { return said };
         let mut telling = Telling { folders, withheld: Map::new() };
         let mut told = telling.value(said);

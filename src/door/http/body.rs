@@ -13,7 +13,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{Server, overloaded};
 use crate::model::{
-    Code, Fault,
+    Code, Fault, act, hint,
     limits::{self, READ_HERE_BYTES_MAX},
 };
 
@@ -81,6 +81,11 @@ async fn collect(body: Body, said: Option<usize>, most: usize) -> Result<Bytes, 
 }
 
 fn too_large(most: usize) -> Fault {
-    Fault::new(Code::TooLarge, format!("the request's body is above {most} bytes, which is the most that is carried"))
-        .hint("pass large data as a blob of `POST /v1/calls`, or by the path of a file that the recipe may read")
+    Fault::new(Code::TooLarge, format!("the request's body is above {most} bytes, which is the most that is carried")).hint(hint![
+        "pass large data as a blob by ",
+        act::blob(),
+        " of ",
+        act::post_call(),
+        ", or by the path of a file that the recipe may read"
+    ])
 }

@@ -34,7 +34,7 @@ use crate::{
         lines::{self, CallBody},
     },
     host::Running,
-    model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, limits},
+    model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, act, hint, limits},
     shelf::reading,
 };
 
@@ -136,7 +136,7 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
     let (head, body) = request.into_parts();
     let wish = Wish::of(&head)?;
     let body = whole(server, &head.headers, body, limits::SERVE_CALL_BYTES_MAX).await.map_err(|fault| match fault.code {
-        Code::TooLarge => fault.hint(lines::LARGER),
+        Code::TooLarge => fault.hint(lines::larger()),
         _ => fault,
     })?;
     let (files, held) = wish.as_ref().map_or_else(|| Ok(Default::default()), Wish::taken)?;
@@ -149,7 +149,10 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
     let recipe = server.host.resolve(word).await?;
     if let RecipeRef::Folder(folder) = &recipe {
         let fault = Fault::new(Code::Unsigned, format!("{} is a recipe folder, and a server runs signed recipes only", folder.display()));
-        return Err(fault.hint("install the recipe from a repository, or let `hob call` run the folder in a host of its own"));
+        return Err(fault.hint(hint![
+            "a recipe that was installed from a repository is called by its name; a folder is run in a host of its own by ",
+            act::call_folder(folder.display())
+        ]));
     }
     let call = in_time(length, reading(length, move || call.call(recipe, files))).await?;
     let telling = Telling { audience, files: wish.map(Wish::files), leaving: server.leaving.clone() };

@@ -18,7 +18,7 @@ use crate::{
         handing::{FILES, Files, Held},
         lines,
     },
-    model::{Blob, Code, Fault, limits},
+    model::{Blob, Code, Fault, act, hint, limits},
     shelf::blocking,
 };
 
@@ -46,7 +46,11 @@ impl Wish {
         let Some(text) = header(&head.headers, FILES)? else { return Ok(None) };
         let Some(Beside(Some(files))) = head.extensions.get::<Beside>() else {
             let fault = Fault::new(Code::Usage, format!("header `{FILES}`: files are handed over the server's own Unix socket alone"));
-            return Err(fault.hint("leave the header away and write blobs in base64; `GET /v1/calls` tells how many bytes that may be"));
+            return Err(fault.hint(hint![
+                "leave the header away and write blobs in base64; ",
+                act::bounds(),
+                " tells how many bytes that may be"
+            ]));
         };
         let count: usize =
             text.parse().map_err(|_| Fault::new(Code::Usage, format!("header `{FILES}`: `{text}` is no number of files")))?;

@@ -13,7 +13,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{IsFull, Server, answer, audience::Audience, query, refused, refused_as};
-use crate::model::{Code, Fault, RecipeName, limits, status::PodStatus};
+use crate::model::{Code, Fault, RecipeName, act, hint, limits, status::PodStatus};
 
 /// `GET /v1/pods?recipe=`: the pods that run, as a list.
 pub async fn pods(State(server): State<Arc<Server>>, request: Request) -> Response {
@@ -46,7 +46,7 @@ pub async fn readyz(State(server): State<Arc<Server>>, Extension(IsFull(full)): 
 pub(super) const NOT_TOLD: &str = "what pods print is told to the server's own user";
 
 pub(super) fn logs_are_not_told() -> Fault {
-    Fault::new(Code::Usage, NOT_TOLD).hint("`hob logs` on its machine, or `details = true` in `[serve]` of its hob.toml")
+    Fault::new(Code::Usage, NOT_TOLD).hint(hint![act::all_logs(), " shows it, or ", act::details(), " lets it be told"])
 }
 
 /// `GET /v1/logs?recipe=&lines=`: the last lines that pods printed, oldest first.

@@ -22,7 +22,7 @@ use audience::Audience;
 use crate::{
     door::handing::Files,
     host::Host,
-    model::{Code, Fault, limits},
+    model::{Code, Fault, act, hint, limits},
 };
 
 pub mod audience;
@@ -57,9 +57,8 @@ impl Server {
     /// Errors: `shutting_down`, `overloaded`.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Fault> {
         if *self.closing.borrow() {
-            return Err(
-                Fault::new(Code::ShuttingDown, "the server is ending and begins no call any more").hint("`hob serve` starts it again")
-            );
+            return Err(Fault::new(Code::ShuttingDown, "the server is ending and begins no call any more")
+                .hint(hint![act::serve(), " starts it again"]));
         }
         let full = |_| overloaded(format!("{} calls are under way, the most that run at once", limits::SERVE_CALLS_MAX));
         self.calls.clone().try_acquire_owned().map_err(full)

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, header::AUTHORIZATION};
 use rustix::process::geteuid;
 
 use crate::{
-    model::{Code, Fault, limits},
+    model::{Code, Fault, act, hint, limits},
     shelf::durable,
 };
 
@@ -33,7 +33,9 @@ impl Token {
         let file = path.display().to_string();
         if let Some(bytes) = durable::read(path, limits::TOKEN_FILE_BYTES_MAX)? {
             let found = fs::symlink_metadata(path).map_err(|error| Fault::io(format!("looking at {file}"), &error))?;
-            let refused = |text| Err(Fault::new(Code::KeyInvalid, text).hint("delete it: `hob serve --listen` then makes a new token"));
+            let refused = |text| {
+                Err(Fault::new(Code::KeyInvalid, text).hint(hint!["delete it: ", act::serve_listening(), " then makes a new token"]))
+            };
             let mode = found.permissions().mode();
             if mode & 0o077 != 0 {
                 return refused(format!("{file} can be read by others (mode {:o})", mode & 0o777));
@@ -71,7 +73,7 @@ impl Token {
         };
         // Not where its file lies: whoever asks is nobody yet.
         Err(Fault::new(Code::Unauthorized, format!("header `authorization` shows {found}, wanted `Bearer TOKEN`"))
-            .hint("`hob serve` said at its start which file holds the token"))
+            .hint(hint![act::serve(), " said at its start which file holds the token"]))
     }
 }
 

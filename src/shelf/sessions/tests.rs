@@ -117,7 +117,7 @@ fn a_damaged_record_is_a_lost_session_and_no_new_one() {
         let damaged = damaged_of(&home, &identity("a")).unwrap();
         let fault = damaged.fault();
         assert_eq!((fault.code, &fault.detail["calls"], &fault.detail["checkpoints"]), (Code::SessionLost, &1.into(), &1.into()), "{name}");
-        assert!(fault.hint.unwrap().contains("`hob sessions close test/counter a`"));
+        assert!(fault.hint.unwrap().contains("`Host::close_session` of `a` of `test/counter`"));
         let [listed] = &super::damaged(&home)[..] else { panic!("{name}: one is damaged") };
         assert_eq!(listed.identity, Some(identity("a")), "{name}");
         assert!(damaged_of(&home, &identity("b")).is_none());

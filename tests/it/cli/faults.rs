@@ -31,12 +31,12 @@ fn a_call_that_makes_no_sense_says_what_would() {
     let cases: &[(&[&str], Code, &[&str])] = &[
         (&["call", "lab/plane", "run", "{}"], Code::RecipeNotFound, &["`lab/plane`", "installed: `lab/plain`", "`hob add lab/plane`"]),
         (&["call", "lab/plain", "walk", "{}"], Code::OperationNotFound, &["no operation `walk`", "it has: `run`", "`hob show lab/plain`"]),
-        (&["call", "lab/plain", "run", "{}"], Code::InvalidInput, &["`/`", "\"text\" is a required property"]),
-        (&["call", "lab/plain", "run", r#"{"text": 5}"#], Code::InvalidInput, &["`/text`", "string"]),
+        (&["call", "lab/plain", "run", "{}"], Code::InvalidInput, &["`/`", "wanted the key `text`, found an empty object"]),
+        (&["call", "lab/plain", "run", r#"{"text": 5}"#], Code::InvalidInput, &["`/text`", "wanted a text (string), found 5"]),
         (
             &["call", "lab/plain", "run", r#"{"text": "toolong", "list": [1, "x"]}"#],
             Code::InvalidInput,
-            &["`/list/1`", "integer", "also at /text", "longer than 5"],
+            &["`/list/1`", "integer", "found the text \"x\"", "also at /text: wanted at most 5 characters, found 7"],
         ),
         (&["call", "lab/plain", "run", "{text: 1}"], Code::InvalidJson, &["input is not valid JSON", "line 1 column 2"]),
         (&["call", "lab/plain", "run", ""], Code::InvalidJson, &["input is not valid JSON"]),

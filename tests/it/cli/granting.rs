@@ -80,7 +80,13 @@ fn nothing_is_installed_until_somebody_was_asked() {
     let before = configured(&rig);
     rig.hob(&["add", "lab/asker"]).refused(
         Code::ConsentRequired,
-        &["`lab/asker` 0.1.0", "env=CARGO_PKG_NAME", "to know the value of the variable", "`hob add lab/asker --grant`", "`--no-grant`"],
+        &[
+            "`lab/asker` 0.1.0",
+            "env=CARGO_PKG_NAME",
+            "to know the value of the variable",
+            "`hob add lab/asker --grant`",
+            "`hob add lab/asker --no-grant`",
+        ],
     );
     let ran = rig.hob(&["add", "lab/asker", "--json"]);
     let fault = &ran.json()["fault"];

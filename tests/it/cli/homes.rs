@@ -178,7 +178,7 @@ fn what_others_can_write_to_is_refused_and_the_printed_command_mends_it() {
         let (config, data) = (rig.home.join("hob.toml"), rig.home.join("data"));
         chown(&data, None, Some(OTHER)).unwrap();
         chmod(&data, 0o775);
-        rig.hob(CALL).refused(Code::HomeUnsafe, &["`[home] group` in hob.toml"]);
+        rig.hob(CALL).refused(Code::HomeUnsafe, &["`group` in `[home]` of hob.toml"]);
         let text = fs::read_to_string(&config).unwrap();
         fs::write(&config, format!("{text}\n[home]\ngroup = \"{OTHER}\"\n")).unwrap();
         rig.hob(CALL).well();

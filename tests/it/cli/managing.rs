@@ -104,7 +104,7 @@ fn a_range_chooses_the_version_and_is_remembered() {
     rig.hob(&["add", "lab/plain"]).well();
     assert_eq!((rig.installed(), wanted()), (vec!["lab/plain 0.1.0".to_owned()], "\"0.1.0\" # mine".to_owned()));
     fs::write(&file, text.replace("\"=0.1.4\"", "\"7.0.0\"")).unwrap();
-    rig.hob(&["add", "lab/plain"]).refused(Code::NotInRepository, &["`=7.0.0`", "`hob.toml` wants `lab/plain` in `=7.0.0`"]);
+    rig.hob(&["add", "lab/plain"]).refused(Code::NotInRepository, &["`=7.0.0`", "`\"lab/plain\"` in `[recipes]` of hob.toml is `=7.0.0`"]);
     fs::write(&file, text.replace("\"=0.1.4\"", "\"latest\"")).unwrap();
     let ran = rig.hob(&["add", "lab/plain"]);
     assert!(ran.exit == Some(4) && ran.stderr.contains("`latest` is not a version range"), "{ran:#?}");

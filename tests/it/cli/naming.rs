@@ -60,7 +60,7 @@ fn a_name_that_is_not_installed_is_told_of_the_folder_that_lies_there() {
     assert_eq!(granted(), json!({ "reduced": true }));
     rig.hob(&["revoke", "./lab/red", "--reduced"]).well();
     assert_eq!(granted(), json!({}));
-    rig.hob(&["revoke", "./lab/red", "--reduced"]).refused(Code::Usage, &["was not given `--reduced`"]);
+    rig.hob(&["revoke", "./lab/red", "--reduced"]).refused(Code::Usage, &["was not given leave for less"]);
     // Installed, the name is the recipe whatever lies there.
     signed.publish(&rig.folder.path().join("lab/red"));
     rig.hob(&["add", "lab/red"]).well();

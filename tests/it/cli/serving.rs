@@ -241,7 +241,23 @@ fn every_failure_over_http_is_a_fault_with_its_status() {
     for (head, body, status, code) in &cases {
         let answer = serving.ask(head, body);
         assert_eq!((answer.status, answer.code().as_str()), (*status, *code), "{head}: {answer:?}");
+        let fault = &answer.json()["fault"];
+        let hint = fault["hint"].as_str().unwrap_or_default();
+        let others = ["the operator's `hob ", "the author's `hob "].iter().fold(hint.to_owned(), |hint, theirs| hint.replace(theirs, ""));
+        assert!(!others.contains("`hob ") && !others.contains("`--") && !others.contains("`Host::"), "{head}: {hint}");
     }
+    // The same fault in the words of who reads it: over HTTP, and through the same server at the command line.
+    let unknown = serving.ask("POST /v1/recipes/hob/echo/nothing", b"{}").json();
+    assert_eq!(unknown["fault"]["hint"], "the operator's `hob show hob/echo` lists its operations with their schemas");
+    assert_eq!(unknown["fault"]["hint_parts"][0], json!({ "do": "show", "of": ["hob/echo"] }));
+    rig.hob(&["call", "hob/echo", "nothing", "{}"]).refused(Code::OperationNotFound, &["hint: `hob show hob/echo` lists its operations"]);
+    let late = serving.ask("POST /v1/recipes/hob/echo/sleep\nx-hob-deadline-ms: 300", br#"{"seconds": 60}"#).json();
+    assert!(late["fault"]["hint"].as_str().unwrap().starts_with("give it more time with `deadline_ms` up to `deadline_ms` in"), "{late}");
+    let sleep = ["call", "hob/echo", "sleep", "{\"seconds\": 60}", "--deadline", "300ms"];
+    rig.hob(&sleep)
+        .refused(Code::Deadline, &["hint: give it more time with `--deadline TIME` up to `deadline_ms` in `[operations.sleep]`"]);
+    let told = rig.hob(&[&sleep[..], &["--json"]].concat()).json();
+    assert!(told["fault"]["hint"].as_str().unwrap().contains("`--deadline TIME`"), "{told}");
     assert_eq!(serving.ask(&number(call), br#"{"text": ""}"#).code(), "usage");
     // In a stream the fault is the last line.
     let answer = serving.ask("POST /v1/calls", &general("hob/echo", "repeat", &json!({ "text": "a", "count": 2 })));

@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use hob::model::Code;
+use hob::model::{Code, Door};
 use serde_json::json;
 
 use super::ordinary;
@@ -217,7 +217,7 @@ async fn a_granted_place_that_cannot_be_given_is_named() {
                     fs::write(&file, format!("{before}{head}{kind} = [\"{}\"]\n{reduced}{rest}", granted.display())).unwrap();
                 }
                 let fault = rig.host.call(call(&recipe, json!({"path": granted, "mode": "r"}))).await.unwrap_err();
-                let hint = fault.hint.clone().unwrap_or_default();
+                let hint = fault.hint.clone().unwrap_or_default().worded(Door::CommandLine);
                 let what = format!("{kind}={}", granted.display());
                 assert_eq!(fault.code, Code::InvalidConfig, "{what} without {without:?}: {fault:?}");
                 for part in [what.as_str(), says] {

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use hob::model::{Code, Permissions, status::Class};
+use hob::model::{Code, Door, Permissions, status::Class};
 use serde_json::{Value, json};
 
 use super::ordinary;
@@ -42,7 +42,7 @@ async fn without_a_layer_nothing_of_a_recipe_runs_unless_its_operator_says_so() 
         let fault = rig.host.call(call(&recipe, json!({}))).await.unwrap_err();
         assert_eq!((fault.code, &fault.detail["layer"]), (Code::SandboxUnavailable, &json!(layer)), "{fault:?}");
         assert_eq!(Code::SandboxUnavailable.exit(), 8);
-        assert!(fault.hint.as_ref().is_some_and(|hint| hint.contains("--reduced")), "{fault:?}");
+        assert!(fault.hint.as_ref().is_some_and(|hint| hint.clone().worded(Door::CommandLine).contains("--reduced")), "{fault:?}");
         assert!(!mark.exists(), "{layer}: the recipe ran");
 
         let name = recipe.to_str().unwrap().parse().unwrap();

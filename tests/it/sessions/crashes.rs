@@ -227,6 +227,6 @@ async fn a_call_that_changed_nothing_does_not_lose_a_session_that_can_be_kept() 
     let raises = lost("raises", COUNTER, "mode = \"exclusive\"", json!({ "do": "break", "how": "raise" })).await;
     assert!(raises.contains("the state is in a mess"), "{raises}");
     let unasked = lost("unasked", COUNTER, "mode = \"exclusive\", checkpoint_interval_ms = 0", json!({})).await;
-    assert!(unasked.contains("`checkpoint_interval_ms` (0: only when asked)"), "{unasked}");
+    assert!(unasked.contains("`checkpoint_interval_ms` in `[pod.session]` of recipe.toml (0: only when asked)"), "{unasked}");
     rig.close().await;
 }

@@ -1,0 +1,476 @@
+//! The next step that a fault gives, as data: text, and actions that each door words for those who read it there.
+//!
+//! A command line has commands and flags, HTTP has routes and fields, an app has methods. So nothing below the doors writes `hob add x/y` into a
+//! hint: it gives [`act::add`], and the table below says what that is for whom. Whoever calls over HTTP cannot run the operator's commands, and
+//! reads there that they are the operator's.
+
+use std::{fmt, ops::Deref};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    fault::cut,
+    limits::{FAULT_MESSAGE_BYTES_MAX, HINT_PARTS_MAX},
+};
+
+/// Where a hint is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// `hob`, by whoever runs its commands.
+    CommandLine,
+    /// A server, by a caller who may have nothing but its address.
+    Http,
+    /// An app that embeds a host. What a [`Fault`](super::Fault) says until a door words it.
+    Crate,
+}
+
+impl Door {
+    pub const ALL: [Door; 3] = [Door::CommandLine, Door::Http, Door::Crate];
+}
+
+/// What an action is, and whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A command for whoever runs this machine's Hob.
+    Operator,
+    /// A command for whoever makes or publishes recipes.
+    Author,
+    /// Something of the call itself.
+    Caller,
+    /// A key of `recipe.toml`.
+    Manifest,
+    /// A key of `hob.toml`.
+    Setting,
+    /// A variable of the environment of Hob's process.
+    Variable,
+    /// A command of the operating system.
+    System,
+}
+
+/// One row of the table of actions. In its words `{recipe}` stands for the argument of that name.
+#[derive(Debug)]
+pub struct Row {
+    pub name: &'static str,
+    pub arguments: &'static [&'static str],
+    pub kind: Kind,
+    pub command_line: &'static str,
+    /// `None`: the words of the command line, as whose they are.
+    pub http: Option<&'static str>,
+    /// `None`: the words of the command line.
+    pub app: Option<&'static str>,
+}
+
+impl Row {
+    fn words(&self, door: Door, of: &[String]) -> String {
+        let (words, whose) = match (door, self.kind) {
+            (Door::CommandLine, _) => (self.command_line, ""),
+            (Door::Crate, _) => (self.app.unwrap_or(self.command_line), ""),
+            (Door::Http, kind) => match (self.http, kind) {
+                (Some(words), _) => (words, ""),
+                (None, Kind::Author) => (self.command_line, "the author's "),
+                (None, Kind::Operator | Kind::Setting | Kind::Variable | Kind::System) => (self.command_line, "the operator's "),
+                (None, Kind::Caller | Kind::Manifest) => (self.command_line, ""),
+            },
+        };
+        // One look at the template: what an argument holds is not looked into.
+        let mut written = whose.to_owned();
+        let mut rest = words;
+        while let Some((before, name, after)) =
+            rest.split_once('{').and_then(|(before, rest)| rest.split_once('}').map(|(name, after)| (before, name, after)))
+        {
+            written.push_str(before);
+            let at = self.arguments.iter().position(|argument| *argument == name);
+            written.push_str(at.and_then(|at| of.get(at)).map_or("", String::as_str));
+            rest = after;
+        }
+        written + rest
+    }
+}
+
+/// A hint of texts and [actions](act): `hint!["nothing was installed; ", act::add(name), " asks again"]`.
+macro_rules! hint {
+    ($($part:expr),+ $(,)?) => { $crate::model::hint::Hint::of(vec![$($crate::model::hint::Part::from($part)),+]) };
+}
+pub(crate) use hint;
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident),*) $kind:ident $cli:literal $(http $http:literal)? $(app $app:literal)?;)*) => {
+        /// All actions.
+        pub const ACTIONS: &[Row] = &[$(Row {
+            name: stringify!($name), arguments: &[$(stringify!($argument)),*], kind: Kind::$kind,
+            command_line: $cli, http: actions!(@maybe $($http)?), app: actions!(@maybe $($app)?),
+        },)*];
+
+        /// A function for each action.
+        pub mod act {
+            use super::{ACTIONS, Action, Part};
+
+            $($(#[$doc])* pub fn $name($($argument: impl std::fmt::Display),*) -> Part {
+                const NAME: &str = stringify!($name);
+                let row = ACTIONS.iter().find(|row| row.name == NAME).expect("both come from one macro");
+                Part::Action(Action { row, of: vec![$($argument.to_string()),*] })
+            })*
+        }
+    };
+    (@maybe) => { None };
+    (@maybe $words:literal) => { Some($words) };
+}
+
+actions! {
+    add(recipe) Operator "`hob add {recipe}`" app "`Host::add` of `{recipe}`";
+    /// `{recipe}` in another range of versions.
+    add_in_range(recipe) Operator "`hob add {recipe}@RANGE`" app "`Host::add` of `{recipe}` with a range";
+    add_granting(recipe) Operator "`hob add {recipe} --grant`" app "`Host::add` of `{recipe}` with `Consent::Give`";
+    add_ungranted(recipe) Operator "`hob add {recipe} --no-grant`" app "`Host::add` of `{recipe}` with `Consent::Withhold`";
+    add_from(recipe, remote) Operator "`hob add {recipe} --remote {remote}`" app "`Host::add` of `{recipe}` from `{remote}`";
+    remove(recipe) Operator "`hob remove {recipe}`" app "`Host::remove` of `{recipe}`";
+    verify() Operator "`hob verify`" app "`Host::verify`";
+    list() Operator "`hob list`" app "`Host::installed`";
+    show(recipe) Operator "`hob show {recipe}`" app "`Host::show` of `{recipe}`";
+    granted(recipe) Operator "`hob grant {recipe}`" app "`Host::granted` of `{recipe}`";
+    grant_reduced(recipe) Operator "`hob grant {recipe} --reduced`" app "`Host::grant` of `{recipe}`, `reduced`,";
+    revoke(recipe, permission) Operator "`hob revoke {recipe} {permission}`" app "`Host::revoke` of `{permission}` from `{recipe}`";
+    lift(recipe) Operator "`hob pods --lift {recipe}`" http "`POST /v1/recipes/{recipe}/lift`" app "`Host::lift` of `{recipe}`";
+    logs(recipe) Operator "`hob logs {recipe}`";
+    all_logs() Operator "`hob logs`";
+    hob_call() Operator "`hob call`";
+    bounds() Caller "`hob call`" http "`GET /v1/calls`" app "`Host::call`";
+    post_call() Caller "`hob call`" http "`POST /v1/calls`" app "`Host::call`";
+    sessions() Operator "`hob sessions`" http "`GET /v1/sessions`" app "`Host::sessions`";
+    close_session(recipe, name) Operator "`hob sessions close {recipe} {name}`"
+        http "`POST /v1/recipes/{recipe}/sessions/{name}/close`" app "`Host::close_session` of `{name}` of `{recipe}`";
+    /// The same for a recipe that is a folder, which no route leads to.
+    close_folder_session(folder, name) Operator "`hob sessions close {folder} {name}`" app "`Host::close_session` of `{name}` of {folder}";
+    doctor() Operator "`hob doctor`" app "`Host::doctor`";
+    status() Operator "`hob status`" http "`GET /v1/status`" app "`Host::status`";
+    serve() Operator "`hob serve`";
+    serve_listening() Operator "`hob serve --listen ADDR`";
+    remote_add(name) Operator "`hob remote add {name} URL --fingerprint HEX`" app "`Host::add_remote` of `{name}` with `Trust::Fingerprint`";
+    remote_add_root(name) Operator "`hob remote add {name} URL --root FILE`" app "`Host::add_remote` of `{name}` with `Trust::Root`";
+    remote_remove(name) Operator "`hob remote remove {name}`" app "`Host::remove_remote` of `{name}`";
+    /// The program's, whoever asks: an app has no other that could.
+    program_add(recipe) Operator "`hob add {recipe}`";
+    call_folder(folder) Operator "`hob call {folder} OPERATION`" app "`Host::call` of {folder}";
+
+    build(folder) Author "`hob build {folder}`";
+    pack() Author "`hob pack FOLDER`";
+    publish() Author "`hob publish FOLDER --repo DIR --keys KEYS`";
+    repo_init() Author "`hob repo init DIR --keys KEYS`";
+    repo_refresh() Author "`hob repo refresh DIR --keys KEYS`";
+    repo_add_publisher(publisher, key) Author "`hob repo add-publisher DIR {publisher} --keys KEYS --public-key {key}`";
+
+    deadline() Caller "`--deadline TIME`" http "`deadline_ms`" app "`Call::with_deadline`";
+    session() Caller "`--session NAME`" http "`session`" app "`Call::in_session`";
+    blob() Caller "`--blob NAME=FILE`" http "`blobs`" app "`Call::with_blob`";
+    one_shot() Caller "`--one-shot`" http "`one_shot`" app "`Call::one_shot`";
+    /// What failed, as a whole.
+    again() Caller "run the command again" http "call again" app "try again";
+
+    processes() Manifest "`processes` in `[pod]` of recipe.toml";
+    memory_bytes() Manifest "`memory_bytes` in `[pod]` of recipe.toml";
+    pods_max() Manifest "`max` in `[pod]` of recipe.toml";
+    lock() Manifest "`lock` in `[pod]` of recipe.toml";
+    checkpoint_interval() Manifest "`checkpoint_interval_ms` in `[pod.session]` of recipe.toml";
+    progress_interval(operation) Manifest "`progress_interval_ms` in `[operations.{operation}]` of recipe.toml";
+    operation_deadline(operation) Manifest "`deadline_ms` in `[operations.{operation}]` of recipe.toml";
+    streaming(operation) Manifest "`streaming = true` in `[operations.{operation}]` of recipe.toml";
+    model() Manifest "`[[model]]` in recipe.toml";
+    version() Manifest "`version` in recipe.toml";
+
+    details() Setting "`details = true` in `[serve]` of hob.toml";
+    machine_memory() Setting "`memory_bytes` in `[machine]` of hob.toml";
+    machine_gpu() Setting "`gpu_bytes` in `[machine]` of hob.toml";
+    index_urls() Setting "`index_urls` in `[environments]` of hob.toml";
+    python_path() Setting "`path` in `[python]` of hob.toml";
+    uv_path() Setting "`path` in `[uv]` of hob.toml";
+    group() Setting "`group` in `[home]` of hob.toml";
+    grants() Setting "`[grants]` of hob.toml";
+    wanted_range(recipe) Setting "`\"{recipe}\"` in `[recipes]` of hob.toml";
+
+    hob_home() Variable "`HOB_HOME`";
+    hob_python() Variable "`HOB_PYTHON`";
+    hob_uv() Variable "`HOB_UV`";
+
+    shell(words) System "`{words}`";
+}
+
+/// One action with its arguments.
+#[derive(Clone)]
+pub struct Action {
+    row: &'static Row,
+    of: Vec<String>,
+}
+
+/// A piece of a hint.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// Words that are true at every door.
+    Text(String),
+    Action(Action),
+}
+
+/// The next step. It reads as a text, in the words of the door that it was worded for last ([`Hint::worded`]).
+#[derive(Clone, PartialEq)]
+pub struct Hint(Box<Inner>);
+
+#[derive(Clone, PartialEq)]
+struct Inner {
+    words: String,
+    /// Empty: the words are all there is.
+    parts: Vec<Part>,
+}
+
+/// What to do about a disk that is full. `kept`: what became of what was under way.
+pub fn full_disk(kept: &str) -> Hint {
+    hint!["free some space where Hob's files lie (", act::hob_home(), " moves them) and ", act::again(), format!("; {kept}")]
+}
+
+impl Hint {
+    /// Of these parts, in the words for an app. What is too long as a whole is kept as words alone.
+    pub fn of(mut parts: Vec<Part>) -> Hint {
+        let words = words(&parts, Door::Crate);
+        if words.len() > FAULT_MESSAGE_BYTES_MAX
+            || parts.len() > HINT_PARTS_MAX
+            || !parts.iter().any(|part| matches!(part, Part::Action(_)))
+        {
+            parts.clear();
+        }
+        Hint(Box::new(Inner { words: cut(words, FAULT_MESSAGE_BYTES_MAX), parts }))
+    }
+
+    /// The same for whoever reads it at this door.
+    pub fn worded(mut self, door: Door) -> Hint {
+        if !self.0.parts.is_empty() {
+            self.0.words = cut(words(&self.0.parts, door), FAULT_MESSAGE_BYTES_MAX);
+        }
+        self
+    }
+
+    /// The same with each of its texts changed, and what its actions are about.
+    pub fn map(self, change: impl Fn(&str) -> String) -> Hint {
+        if self.0.parts.is_empty() {
+            return Hint::from(change(&self));
+        }
+        let parts = self.0.parts.into_iter().map(|part| match part {
+            Part::Text(text) => Part::Text(change(&text)),
+            Part::Action(Action { row, of }) => Part::Action(Action { row, of: of.iter().map(|of| change(of)).collect() }),
+        });
+        Hint::of(parts.collect())
+    }
+
+    /// This one, a text, and another.
+    pub fn and(self, between: &str, other: Hint) -> Hint {
+        let mut parts = self.into_parts();
+        parts.push(between.into());
+        parts.extend(other.into_parts());
+        Hint::of(parts)
+    }
+
+    fn into_parts(self) -> Vec<Part> {
+        match self.0.parts.is_empty() {
+            true => vec![Part::Text(self.0.words)],
+            false => self.0.parts,
+        }
+    }
+
+    /// Its parts as data, if it has actions: texts, and for each action `{"do": NAME, "of": [ARGUMENT, ...]}`.
+    pub(super) fn data(&self) -> Option<Value> {
+        (!self.0.parts.is_empty()).then(|| serde_json::to_value(&self.0.parts).unwrap_or_default())
+    }
+
+    /// From what a fault was written with: from its data where this Hob knows every action in it, else its words.
+    pub(super) fn read(words: String, data: Value) -> Hint {
+        match serde_json::from_value::<Vec<Part>>(data) {
+            Ok(parts) if !parts.is_empty() => Hint::of(parts),
+            _ => Hint::from(words),
+        }
+    }
+}
+
+/// Words all hints anew that are in `said`, for this door: what was written of faults before it was known who reads it.
+pub fn word(said: &mut Value, door: Door) {
+    match said {
+        Value::Array(items) => items.iter_mut().for_each(|item| word(item, door)),
+        Value::Object(entries) => {
+            if let (Some(Value::String(_)), Some(data)) = (entries.get("hint"), entries.get("hint_parts")) {
+                let parts = serde_json::from_value::<Vec<Part>>(data.clone());
+                if let Ok(parts) = parts {
+                    entries.insert("hint".to_owned(), Hint::of(parts).worded(door).to_string().into());
+                }
+            }
+            entries.values_mut().for_each(|entry| word(entry, door));
+        }
+        _ => {}
+    }
+}
+
+fn words(parts: &[Part], door: Door) -> String {
+    let word = |part: &Part| match part {
+        Part::Text(text) => text.clone(),
+        Part::Action(action) => action.row.words(door, &action.of),
+    };
+    parts.iter().map(word).collect()
+}
+
+impl Deref for Hint {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0.words
+    }
+}
+
+impl Default for Hint {
+    fn default() -> Hint {
+        Hint::from("")
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &**self)
+    }
+}
+
+impl From<String> for Hint {
+    fn from(words: String) -> Hint {
+        Hint(Box::new(Inner { words: cut(words, FAULT_MESSAGE_BYTES_MAX), parts: Vec::new() }))
+    }
+}
+
+impl From<&str> for Hint {
+    fn from(words: &str) -> Hint {
+        words.to_owned().into()
+    }
+}
+
+impl From<&str> for Part {
+    fn from(text: &str) -> Part {
+        Part::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Part {
+    fn from(text: String) -> Part {
+        Part::Text(text)
+    }
+}
+
+impl PartialEq for Action {
+    fn eq(&self, other: &Action) -> bool {
+        self.row.name == other.row.name && self.of == other.of
+    }
+}
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.row.name, self.of)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Action {
+        #[serde(rename = "do")]
+        name: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        of: Vec<String>,
+    },
+}
+
+impl Serialize for Part {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Part::Text(text) => Written::Text(text.clone()),
+            Part::Action(Action { row, of }) => Written::Action { name: row.name.to_owned(), of: of.clone() },
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Part, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Text(text) => Ok(Part::Text(text)),
+            Written::Action { name, of } => {
+                let row = ACTIONS.iter().find(|row| row.name == name && row.arguments.len() == of.len());
+                let row = row.ok_or_else(|| serde::de::Error::custom("an action of another Hob"))?;
+                Ok(Part::Action(Action { row, of }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Code, Fault};
+
+    #[test]
+    fn a_hint_is_worded_by_the_door() {
+        let hint = hint!["nothing was installed; ", act::add("a/b"), " asks again"];
+        assert_eq!(&*hint, "nothing was installed; `Host::add` of `a/b` asks again");
+        assert_eq!(&*hint.clone().worded(Door::CommandLine), "nothing was installed; `hob add a/b` asks again");
+        assert_eq!(&*hint.clone().worded(Door::Http), "nothing was installed; the operator's `hob add a/b` asks again");
+        assert_eq!(hint.clone().worded(Door::Http).worded(Door::Crate), hint);
+        let changed = hint.map(|text| text.replace("a/b", "c/d")).worded(Door::CommandLine);
+        assert_eq!(&*changed, "nothing was installed; `hob add c/d` asks again");
+        // What an argument holds is an argument, whatever it looks like.
+        assert_eq!(&*hint![act::add_from("{remote}", "x")].worded(Door::CommandLine), "`hob add {remote} --remote x`");
+    }
+
+    #[test]
+    fn a_fault_carries_its_hint_as_data_and_in_words() {
+        let fault = Fault::new(Code::Deadline, "late").hint(hint!["give more time with ", act::deadline()]);
+        let mut written = serde_json::to_value(&fault).unwrap();
+        assert_eq!(written["hint"], "give more time with `Call::with_deadline`");
+        assert_eq!(written["hint_parts"], json!(["give more time with ", { "do": "deadline" }]));
+        assert_eq!(serde_json::from_value::<Fault>(written.clone()).unwrap(), fault);
+        let mut nested = json!({ "detail": [{ "last_fault": written }] });
+        word(&mut nested, Door::Http);
+        assert_eq!(nested["detail"][0]["last_fault"]["hint"], "give more time with `deadline_ms`");
+
+        written["hint_parts"][1]["do"] = "what a newer Hob has".into();
+        word(&mut written, Door::CommandLine);
+        let read: Fault = serde_json::from_value(written).unwrap();
+        assert_eq!(read.hint.as_deref(), Some("give more time with `Call::with_deadline`"));
+        let plain = serde_json::to_value(Fault::new(Code::Io, "x").hint("try")).unwrap();
+        assert!(plain["hint"] == "try" && plain.get("hint_parts").is_none(), "{plain}");
+    }
+
+    #[test]
+    fn a_hint_is_bounded() {
+        let long = "ä".repeat(FAULT_MESSAGE_BYTES_MAX);
+        let hint = hint![long.clone(), act::add(&long)];
+        assert!(hint.len() <= FAULT_MESSAGE_BYTES_MAX && hint.data().is_none());
+        let many = Hint::of((0..=HINT_PARTS_MAX).map(|_| act::list()).collect());
+        assert!(many.data().is_none());
+        assert!(Hint::from(long).len() <= FAULT_MESSAGE_BYTES_MAX);
+    }
+
+    #[test]
+    fn every_action_has_its_own_name_and_words_for_each_of_its_arguments() {
+        let mut names: Vec<_> = ACTIONS.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+        for row in ACTIONS {
+            for words in [Some(row.command_line), row.http, row.app].into_iter().flatten() {
+                for argument in row.arguments {
+                    assert!(words.contains(&format!("{{{argument}}}")), "{}: {words}", row.name);
+                }
+                assert_eq!(words.matches('{').count(), row.arguments.len(), "{}: {words}", row.name);
+            }
+        }
+    }
+}
