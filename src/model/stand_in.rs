@@ -115,6 +115,11 @@ impl NoText {
 ///
 /// Errors: what it is instead.
 pub fn text(bytes: Vec<u8>) -> Result<String, NoText> {
+    let other = |found: StandIn| NoText { why: format!("is {}; wanted text in UTF-8", found.name()), next: Some(found.hint_of_folder()) };
+    // Latin letters in UTF-16 are UTF-8 too, with a NUL beside each.
+    if matches!(bytes[..], [1..=127, 0, 1..=127, 0, ..] | [0, 1..=127, 0, 1..=127, ..]) {
+        return Err(other(StandIn::Utf16));
+    }
     match String::from_utf8(bytes) {
         Ok(text) => match text.strip_prefix(MARK) {
             Some(rest) if rest.starts_with(MARK) => {
@@ -124,7 +129,7 @@ pub fn text(bytes: Vec<u8>) -> Result<String, NoText> {
             None => Ok(text),
         },
         Err(error) => Err(match StandIn::of(error.as_bytes(), None) {
-            Some(found) => NoText { why: format!("is {}; wanted text in UTF-8", found.name()), next: Some(found.hint_of_folder()) },
+            Some(found) => other(found),
             None => NoText { why: format!("is not UTF-8 (at byte {})", error.utf8_error().valid_up_to()), next: Some("save it as UTF-8") },
         }),
     }
@@ -154,7 +159,9 @@ mod tests {
         assert_eq!(text("\u{feff}{}".into()), Ok("{}".to_owned()));
         assert_eq!(text("a\u{feff}".into()), Ok("a\u{feff}".to_owned()));
         let why = |bytes: &[u8]| text(bytes.to_vec()).unwrap_err().why;
-        assert_eq!(why(b"\xff\xfea\0"), "is text in UTF-16; wanted text in UTF-8");
+        for utf16 in [&b"\xff\xfea\0"[..], b"a\0b\0\n\0", b"\0a\0b"] {
+            assert_eq!(why(utf16), "is text in UTF-16; wanted text in UTF-8");
+        }
         assert_eq!(why(b"\x1f\x8b\x08"), "is gzip-compressed; wanted text in UTF-8");
         assert_eq!(why(b"ab\xe9"), "is not UTF-8 (at byte 2)");
     }

@@ -33,5 +33,6 @@ mod schemas;
 mod secrets;
 pub mod served;
 mod serving;
+mod spelling;
 mod tampering;
 pub mod wheels;

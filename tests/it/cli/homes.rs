@@ -342,9 +342,9 @@ fn what_is_installed_in_a_home_that_is_read_only_runs_and_nothing_else_is_said_t
     let before = modes(&rig.home);
     let said = in_a_closed_home(
         &rig,
-        &[&["list"], &["verify"], CALL, CALL, &["doctor"], &["remove", "lab/tiny"], &["add", "lab/tiny"], &["list"]],
+        &[&["list"], &["show", "lab/tiny"], CALL, CALL, &["doctor"], &["remove", "lab/tiny"], &["add", "lab/tiny"], &["list"]],
     );
-    for (n, wanted) in [(0, "lab/tiny"), (1, "ok"), (2, "{"), (3, "{"), (7, "lab/tiny")] {
+    for (n, wanted) in [(0, "lab/tiny"), (1, "signed by `lab`"), (2, "{"), (3, "{"), (7, "lab/tiny")] {
         assert!(said[n].1 == 0 && said[n].0.contains(wanted), "{n}: {said:#?}");
     }
     // Where it is kept instead is said, and that place is its user's alone.

@@ -8,7 +8,7 @@ use hob::{
 };
 
 use super::{
-    server::{Lie, Server},
+    server::{Lie, Manner, Server},
     world::{World, open, resolve},
 };
 
@@ -61,6 +61,24 @@ async fn what_answers_in_place_of_a_file_is_named_and_is_no_attack() {
         named(case, &weights, &client.fetch_model(&resolved, model, &dest, &Silent).await.expect_err(case), says, next);
         assert!(!dest.exists(), "{case}");
         server.lie(&weights, Lie::Busy(0));
+    }
+}
+
+#[tokio::test]
+async fn every_right_manner_of_answering_will_do() {
+    let world = World::new().await;
+    let packed = pack(&world.recipe("hob/echo", "0.1.0")).unwrap();
+    for manner in [Manner::Plain, Manner::WithoutLength, Manner::Chunked, Manner::Forbids, Manner::Six] {
+        let server = Server::serve_as(world.repo.clone(), manner).await;
+        let home = world.home(&format!("{manner:?}")).await;
+        let mut client = open(&home, &server.url).await;
+        let resolved = resolve(&mut client, "hob/echo").await.unwrap_or_else(|fault| panic!("{manner:?}: {fault}"));
+        assert_eq!(client.fetch_bundle(&resolved, &Silent).await.unwrap(), packed.bytes, "{manner:?}");
+        let dest = world.folder.path().join(format!("model-{manner:?}"));
+        client
+            .fetch_model(&resolved, &packed.manifest.models[0], &dest, &Silent)
+            .await
+            .unwrap_or_else(|fault| panic!("{manner:?}: {fault}"));
     }
 }
 

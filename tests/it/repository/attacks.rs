@@ -173,10 +173,13 @@ async fn expired_metadata_is_refused_with_its_file_and_date() {
         let mut client = world.client(&home).await.at(days_later(world.now, days));
         let fault = client.refresh().await.unwrap_err();
         said(&fault, Code::MetadataExpired, &[&format!("`{file}`"), "expired since 20"]);
+        assert!(fault.hint.as_ref().is_some_and(|hint| hint.contains("this machine's clock")), "{fault:?}");
     }
     nothing_installed(&home);
     // A clock that is an hour slow is no reason to stop.
     world.client(&home).await.at(days_later(world.now, -1)).refresh().await.unwrap();
+    // Nor is one that is years slow: nothing is too young to be believed.
+    world.client(&world.home("slow").await).await.at(days_later(world.now, -20 * 365)).refresh().await.unwrap();
 
     let past = yesterday(world.now);
     world.forge_snapshot(|signed| signed["expires"] = past.clone().into());

@@ -39,6 +39,19 @@ pub enum Lie {
     Busy(usize),
 }
 
+/// How it answers, whatever is asked for; all of these are right.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Manner {
+    Plain,
+    /// The end of a file is the end of the connection.
+    WithoutLength,
+    Chunked,
+    /// What is not there is forbidden, as object stores have it that list nothing.
+    Forbids,
+    /// On the loopback address of IPv6.
+    Six,
+}
+
 pub struct Server {
     pub url: String,
     lies: Arc<Mutex<HashMap<String, Lie>>>,
@@ -54,7 +67,11 @@ impl Drop for Server {
 
 impl Server {
     pub async fn serve(folder: PathBuf) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Server::serve_as(folder, Manner::Plain).await
+    }
+
+    pub async fn serve_as(folder: PathBuf, manner: Manner) -> Server {
+        let listener = TcpListener::bind(if manner == Manner::Six { "[::1]:0" } else { "127.0.0.1:0" }).await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let (lies, asked) = (Arc::<Mutex<HashMap<String, Lie>>>::default(), Arc::<Mutex<Vec<String>>>::default());
         let (told, log) = (lies.clone(), asked.clone());
@@ -63,7 +80,7 @@ impl Server {
                 let (folder, told, log) = (folder.clone(), told.clone(), log.clone());
                 tokio::spawn(async move {
                     // A client that hangs up on a liar is what most of these tests want.
-                    let _ = answer(stream, folder, &told, &log).await;
+                    let _ = answer(stream, folder, &told, &log, manner).await;
                 });
             }
         });
@@ -84,6 +101,7 @@ async fn answer(
     folder: PathBuf,
     lies: &Mutex<HashMap<String, Lie>>,
     log: &Mutex<Vec<String>>,
+    manner: Manner,
 ) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -125,11 +143,14 @@ async fn answer(
         }
         (_, Some(bytes)) => bytes,
         (_, None) => {
-            return stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+            let status = if manner == Manner::Forbids { "403 Forbidden" } else { "404 Not Found" };
+            return stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes()).await;
         }
     };
     let length = match lie {
         Some(Lie::Endless) => String::new(),
+        None if manner == Manner::WithoutLength => String::new(),
+        None if manner == Manner::Chunked => "transfer-encoding: chunked\r\n".to_owned(),
         Some(Lie::Encoded(how, _) | Lie::Called(how)) => format!("content-encoding: {how}\r\ncontent-length: {}\r\n", body.len()),
         _ => format!("content-length: {}\r\n", body.len()),
     };
@@ -152,6 +173,12 @@ async fn answer(
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
         Some(Lie::Cut) => stream.write_all(&body[..body.len() / 2]).await?,
+        None if manner == Manner::Chunked => {
+            for part in body.chunks(1_000) {
+                stream.write_all(&[format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat()).await?;
+            }
+            stream.write_all(b"0\r\n\r\n").await?;
+        }
         _ => stream.write_all(&body).await?,
     }
     stream.shutdown().await
