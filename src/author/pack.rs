@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::cases;
 use crate::{
     model::{
-        Code, Digest, Fault, Manifest, act, hint, limits,
+        Code, Digest, Edition, Fault, Manifest, Reading, act, hint, limits,
         recipe::{ModelSpec, Runtime},
         stand_in,
     },
@@ -24,7 +24,7 @@ use crate::{
         bundle::{self, Index},
         contents::{self, Left, Rules},
         durable, files,
-        load::is_folder,
+        load::{is_folder, schema_file},
         requirements::Lock,
     },
 };
@@ -95,7 +95,8 @@ pub fn read_manifest(folder: &Path) -> Result<Manifest, Fault> {
             .hint("a recipe folder is one with a recipe.toml in it")
     })?;
     let text = stand_in::text(bytes).map_err(|wrong| wrong.fault(Code::InvalidManifest, &path.display().to_string()))?;
-    Manifest::parse(&text, &path.display().to_string())
+    let file = |path: &str| schema_file(folder, path);
+    Manifest::parse_with(&text, &Reading { what: &path.display().to_string(), edition: Edition::Current, file: &file })
 }
 
 /// Where a recipe folder has a model.
@@ -111,6 +112,9 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fa
         Fault::new(Code::InvalidRecipe, text).with("path", path).hint(hint)
     };
     let missing = |key: &str, path: &str| lacking(key, path, behind::hint_of_file(folder, manifest, path));
+    if let Some((key, file)) = manifest.schema_files().find(|(_, file)| index.get(file).is_none()) {
+        return Err(missing(&key, file));
+    }
     match manifest.pod.as_ref().map(|pod| &pod.runtime) {
         None => Ok(()),
         Some(Runtime::Executable { entry }) => match index.get(entry) {

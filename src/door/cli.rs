@@ -362,6 +362,18 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
                 operation["input"],
                 operation["output"]
             ));
+            if let Some(blobs) = operation.get("blobs") {
+                for (side, word) in [("in", "takes"), ("out", "gives")] {
+                    for (name, spec) in blobs[side].as_object().into_iter().flatten() {
+                        let optional = if spec["required"] == true { "" } else { ", if there is one" };
+                        let media_type = spec["media_type"].as_str().unwrap_or_default();
+                        text.push_str(&format!(
+                            "\n  {word} the blob `{name}` ({media_type}, at most {} bytes{optional})",
+                            spec["bytes_max"]
+                        ));
+                    }
+                }
+            }
         }
         text
     });

@@ -231,6 +231,7 @@ async fn content_of(pool: &Pool) -> Result<pod::Payload, String> {
         idempotent: false,
         progress_interval_ms: None,
         session: false,
+        blobs: Default::default(),
         batch: None,
     };
     let (events, _dropped) = events::channel(CALL_EVENTS_BYTES_MAX);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use semver::VersionReq;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Consent, Host, Inner, WithinWalls};
 use crate::{
@@ -219,15 +219,7 @@ impl Host {
             Origin::Signed { remote, publisher, key_ids } => (Some(publisher.clone()), Some(remote.clone()), key_ids.clone()),
             Origin::Unsigned { .. } => (None, None, Vec::new()),
         };
-        let operations = manifest
-            .operations()
-            .map(|operation| {
-                json!({
-                    "name": operation.name, "summary": operation.summary, "streaming": operation.streaming,
-                    "deadline_ms": operation.deadline_ms, "input": operation.input.source(), "output": operation.output.source(),
-                })
-            })
-            .collect();
+        let operations = manifest.operations().map(|operation| operation.shown()).collect();
         let has = &entry.grants().permissions.words();
         let asked = manifest.permissions.explained().into_iter();
         let permissions = asked.map(|(permission, means)| Asked { granted: has.contains(&permission), permission, means }).collect();

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     glue,
-    model::{Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, act, events, hint},
+    model::{Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, act, events, hint, operation::Part},
     shelf::{behind, blocking},
 };
 
@@ -93,6 +93,7 @@ pub(super) async fn of(
         let what = format!("output of `{}` of `{}`", operation.name, manifest.name);
         let promised = move || {
             operation.output.check(&answer.output, &what, Code::InvalidOutput)?;
+            Part::Output.blobs(&operation).check(&answer.blobs, &what, Code::InvalidOutput)?;
             Ok(Answer { output: operation.output.with_integers(answer.output), ..answer })
         };
         entry.check(host, long, promised).await

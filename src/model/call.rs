@@ -12,7 +12,7 @@ use super::{
     hint::{act, hint},
     id::RecipeRef,
     limits::{BLOBS_MAX, DEADLINE_MAX_MS, DOCUMENT_BYTES_MAX},
-    operation::Operation,
+    operation::{Operation, Part},
     recipe::Manifest,
     report::Report,
     session,
@@ -199,6 +199,12 @@ impl Admitted {
         let checked =
             operation.input.check(&call.input, &format!("input of `{}` of `{}`", operation.name, manifest.name), Code::InvalidInput);
         checked.map_err(|fault| fault.hint(hint![act::show(&call.recipe), " tells the schema of the input"]))?;
+        let declared = Part::Input.blobs(&operation).check(
+            &call.blobs,
+            &format!("input of `{}` of `{}`", operation.name, manifest.name),
+            Code::InvalidInput,
+        );
+        declared.map_err(|fault| fault.hint(hint![act::show(&call.recipe), " tells which blobs it takes"]))?;
         if call.blobs.len() > BLOBS_MAX {
             return Err(Fault::new(
                 Code::TooLarge,

@@ -60,6 +60,11 @@ impl Manifest {
         words.collect()
     }
 
+    /// The JSON files that its schemas are in, each with the keys that name it.
+    pub fn schema_files(&self) -> impl Iterator<Item = (String, &str)> {
+        self.schemas().filter_map(|(key, schema)| Some((key, schema.file()?)))
+    }
+
     fn schemas(&self) -> impl Iterator<Item = (String, &Schema)> {
         let parts = self.operations().flat_map(|operation| Part::ALL.map(|part| (operation, part)));
         parts.map(|(operation, part)| (format!("operations.{}.{}", operation.name, part.name()), part.of(operation)))

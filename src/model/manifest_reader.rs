@@ -3,6 +3,8 @@
 //! By hand rather than through serde, so that every complaint names line and key; apart from `recipe.rs`,
 //! which says what the keys mean.
 
+use std::cell::Cell;
+
 use super::hint::{Hint, act, hint};
 use semver::VersionReq;
 use toml::{
@@ -11,10 +13,10 @@ use toml::{
 };
 
 use super::{
-    edition::Edition,
     fault::{Code, Fault},
     machine::LeverValue,
     recipe::is_inner_path,
+    schema_key::Reading,
     shown,
 };
 
@@ -29,8 +31,9 @@ const MISSPELT: f64 = 0.85;
 /// The manifest's text, for line numbers.
 pub(super) struct Source<'a> {
     pub text: &'a str,
-    pub what: &'a str,
-    pub edition: Edition,
+    pub reading: Reading<'a>,
+    /// What was read of JSON files so far, in bytes.
+    pub schema_bytes: Cell<u64>,
 }
 
 impl Source<'_> {
@@ -39,7 +42,7 @@ impl Source<'_> {
     }
     pub(super) fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
         let line = line_of(self.text, offset);
-        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.what))
+        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.reading.what))
             .with("line", line)
             .with("key", key)
             .hint(check())

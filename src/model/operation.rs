@@ -1,9 +1,10 @@
 //! One operation of a recipe: its contract, with the schemas compiled once.
 
 use super::hint::{act, hint};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
+    blob_spec::BlobSpecs,
     fault::{Code, Fault},
     recipe::Manifest,
     schema::Schema,
@@ -26,6 +27,8 @@ pub struct Operation {
     pub progress_interval_ms: Option<u64>,
     /// Whether it runs in a session and nowhere else.
     pub session: bool,
+    /// What blobs it takes, and what its answer has.
+    pub blobs: [BlobSpecs; 2],
     /// How asks of several callers go to a pod together.
     pub batch: Option<Batch>,
 }
@@ -48,6 +51,14 @@ impl Part {
         }
     }
 
+    /// Its blobs.
+    pub fn blobs(self, operation: &Operation) -> &BlobSpecs {
+        match self {
+            Part::Input => &operation.blobs[0],
+            Part::Output => &operation.blobs[1],
+        }
+    }
+
     /// Its schema.
     pub fn of(self, operation: &Operation) -> &Schema {
         match self {
@@ -58,6 +69,18 @@ impl Part {
 }
 
 impl Operation {
+    /// Its contract as JSON, for whoever shows it. `blobs` are there if any are declared.
+    pub fn shown(&self) -> Value {
+        let mut shown = json!({
+            "name": self.name, "summary": self.summary, "streaming": self.streaming, "deadline_ms": self.deadline_ms,
+            "input": self.input.source(), "output": self.output.source(),
+        });
+        if self.blobs.iter().any(BlobSpecs::are_declared) {
+            shown["blobs"] = json!({ "in": Part::Input.blobs(self), "out": Part::Output.blobs(self) });
+        }
+        shown
+    }
+
     /// Whether it may run outside a session.
     ///
     /// Errors: `session_required`.

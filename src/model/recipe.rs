@@ -4,13 +4,14 @@
 //! *or cannot enforce* is refused: no key may parse and do nothing.
 
 use super::hint::{act, hint};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use semver::{Version, VersionReq};
 use toml::{Spanned, de::DeTable};
 
 pub use super::manifest_reader::not_toml;
 use super::{
+    blob_spec::blobs,
     edition::Edition,
     fault::{Code, Fault},
     grant::Permissions,
@@ -20,8 +21,10 @@ use super::{
     manifest_reader::{Source, Table, check, line_of},
     model_name::ModelNames,
     operation::{Batch, BatchCost, Operation},
+    operation_name,
     path_pattern::PathPattern,
     pod_table::{permissions, pod},
+    schema_key::Reading,
     session::SessionSpec,
     source::ModelSource,
 };
@@ -141,16 +144,17 @@ impl Manifest {
     ///
     /// Errors: `invalid_manifest`, with `line` and `key` in `detail`; `io` where no thread is to be had.
     pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
-        Manifest::parse_by(text, what, Edition::Current)
+        Manifest::parse_with(text, &Reading::alone(what))
     }
 
-    /// The same in the edition in which it was installed.
+    /// The same with the files of its recipe, in the edition in which it was installed.
     ///
     /// Errors: as [`Manifest::parse`].
-    pub fn parse_by(text: &str, what: &str, edition: Edition) -> Result<Manifest, Fault> {
+    pub fn parse_with(text: &str, reading: &Reading) -> Result<Manifest, Fault> {
+        let what = reading.what;
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("hob manifest".to_owned()).stack_size(limits::MANIFEST_STACK_BYTES);
-            match thread.spawn_scoped(scope, || Manifest::read(text, what, edition)) {
+            match thread.spawn_scoped(scope, || Manifest::read(text, *reading)) {
                 Ok(reading) => {
                     reading.join().unwrap_or_else(|_| Err(Fault::new(Code::Internal, format!("{what}: reading it ended early"))))
                 }
@@ -159,14 +163,15 @@ impl Manifest {
         })
     }
 
-    fn read(text: &str, what: &str, edition: Edition) -> Result<Manifest, Fault> {
+    fn read(text: &str, reading: Reading) -> Result<Manifest, Fault> {
+        let Reading { what, edition, .. } = reading;
         let document = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
             Fault::new(Code::InvalidManifest, format!("{what}:{line}: {}", not_toml(text, error.message(), error.span())))
                 .with("line", line)
                 .hint(check())
         })?;
-        let source = Source { text, what, edition };
+        let source = Source { text, reading, schema_bytes: Cell::default() };
         let mut root = Table::new(&source, "", document.get_ref(), 0);
 
         let name = root.string("name")?;
@@ -213,8 +218,8 @@ impl Manifest {
             None => Permissions::default(),
         };
         let models = models(&mut root)?;
-        let operations =
-            operations(&source, &mut root, pod.is_some() || glue.is_some(), pod.as_ref().is_some_and(|pod| pod.session.is_some()))?;
+        let sessions = pod.as_ref().is_some_and(|pod| pod.session.is_some());
+        let operations = operations(&source, &mut root, &hob, pod.is_some() || glue.is_some(), sessions)?;
         root.finish()?;
         Ok(Manifest { name, version, license, summary, capability, hob, files, glue, pod, permissions, models, edition, operations })
     }
@@ -249,14 +254,14 @@ pub fn names_wider(hob: &VersionReq) -> bool {
     !hob.matches(&Version::new(0, 1, 0))
 }
 
+fn newer(key: &str, hob: &VersionReq) -> String {
+    format!("Hob {WIDER_SINCE} is the first that knows `{key}`, and `hob = \"{hob}\"` names an older one: wanted e.g. `>=0.1.1, <0.2`")
+}
+
 fn files(root: &mut Table, hob: &VersionReq) -> Result<Vec<PathPattern>, Fault> {
     // An older Hob refuses the key, whatever is in it.
     if !names_wider(hob) {
-        root.without("files", || {
-            format!(
-                "Hob {WIDER_SINCE} is the first that knows `files`, and `hob = \"{hob}\"` names an older one: wanted e.g. `>=0.1.1, <0.2`"
-            )
-        })?;
+        root.without("files", || newer("files", hob))?;
     }
     let mut files = Vec::new();
     for text in root.list("files")? {
@@ -318,7 +323,13 @@ fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
     Ok(models)
 }
 
-fn operations(source: &Source, root: &mut Table, runnable: bool, sessions: bool) -> Result<BTreeMap<String, Arc<Operation>>, Fault> {
+fn operations(
+    source: &Source,
+    root: &mut Table,
+    hob: &VersionReq,
+    runnable: bool,
+    sessions: bool,
+) -> Result<BTreeMap<String, Arc<Operation>>, Fault> {
     let Some(mut table) = root.optional_table("operations")? else {
         return Err(root.fault_here("no operation: wanted at least one table `[operations.<name>]`".into()));
     };
@@ -327,8 +338,9 @@ fn operations(source: &Source, root: &mut Table, runnable: bool, sessions: bool)
     }
     let mut operations = BTreeMap::new();
     for (name, mut table) in table.rest()? {
-        if !(super::id::is_name(&name.replace('_', "-")) && name.len() <= 64) {
-            return Err(table.fault_here(format!("`{name}` is not an operation's name: wanted a-z, 0-9, `_` and `-`")));
+        operation_name::check(&name, operations.keys(), source.reading.edition).map_err(|why| table.fault_here(why))?;
+        if !names_wider(hob) {
+            table.without("blobs", || newer("blobs", hob))?;
         }
         let operation = Operation {
             summary: table.string("summary")?.into_inner(),
@@ -339,6 +351,7 @@ fn operations(source: &Source, root: &mut Table, runnable: bool, sessions: bool)
             idempotent: table.boolean("idempotent", false)?,
             progress_interval_ms: table.optional_integer("progress_interval_ms", 1, limits::DEADLINE_MAX_MS)?,
             session: table.boolean("session", false)?,
+            blobs: blobs(&mut table)?,
             batch: batch(&mut table)?,
             name: name.clone(),
         };
@@ -346,6 +359,9 @@ fn operations(source: &Source, root: &mut Table, runnable: bool, sessions: bool)
             return Err(table.fault_here(
                 "`batch` without `idempotent = true`: a failing batch is run again in halves, so each item may run more than once".into(),
             ));
+        }
+        if operation.batch.is_some() && operation.blobs.iter().any(|side| side.declared().next().is_some()) {
+            return Err(table.fault_here("`batch` with `blobs`: a batch carries none".into()));
         }
         if operation.batch.is_some() && operation.streaming {
             return Err(table.fault_here("`batch` with `streaming = true`: a batch gives one result for each item and no chunks".into()));

@@ -40,6 +40,7 @@ pub struct Schema {
     says_integer: bool,
     warnings: Vec<Finding>,
     not_held: Vec<(String, String)>,
+    file: Option<String>,
 }
 
 impl Schema {
@@ -89,7 +90,7 @@ impl Schema {
             warnings.extend(held.into_iter().map(not_held));
         }
         let says_integer = whole::says_integer(&source);
-        Ok(Schema { source, validator, cost, says_integer, warnings, not_held })
+        Ok(Schema { source, validator, cost, says_integer, warnings, not_held, file: None })
     }
 
     /// What would be refused today, or held, and is neither: of a recipe that was installed before.
@@ -105,6 +106,16 @@ impl Schema {
     /// The schema that takes any document.
     pub fn anything() -> Schema {
         Schema::compile(Value::Bool(true), Edition::Current).expect("a constant schema")
+    }
+
+    /// The same, out of that file of its recipe.
+    pub(super) fn of_file(self, path: String) -> Schema {
+        Schema { file: Some(path), ..self }
+    }
+
+    /// The file of its recipe that it is in, if not in the manifest.
+    pub fn file(&self) -> Option<&str> {
+        self.file.as_deref()
     }
 
     /// The schema as written.

@@ -1,4 +1,4 @@
-//! `input` and `output` of an operation: a JSON Schema, read off the manifest.
+//! `input` and `output` of an operation: a JSON Schema, in the manifest or in a JSON file of the recipe.
 //!
 //! Apart from `manifest_reader.rs`, because what is wrong with a schema has a place in it, which is a line of the manifest.
 
@@ -6,10 +6,39 @@ use serde_json::Value;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    fault::Fault,
+    document::Document,
+    edition::Edition,
+    fault::{Code, Fault},
+    limits::SCHEMA_FILES_BYTES_MAX,
     manifest_reader::Table,
+    recipe::is_inner_path,
     schema::{Finding, Schema},
+    shown, stand_in,
 };
+
+/// Gives the bytes of a file of the recipe, by its path in it.
+pub type Files<'a> = &'a (dyn Fn(&str) -> Result<Vec<u8>, Fault> + Sync);
+
+/// How a manifest is read.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// Names the manifest in faults.
+    pub what: &'a str,
+    pub edition: Edition,
+    /// Where the files are that its schemas may be in. At most [`SCHEMA_FILES_BYTES_MAX`] are taken of one.
+    pub file: Files<'a>,
+}
+
+impl<'a> Reading<'a> {
+    /// Of a manifest alone, without its files.
+    pub fn alone(what: &'a str) -> Reading<'a> {
+        Reading {
+            what,
+            edition: Edition::Current,
+            file: &|_| Err(Fault::new(Code::InvalidRecipe, "there are no files beside this manifest")),
+        }
+    }
+}
 
 impl<'s> Table<'s, '_> {
     /// The schema at `key`.
@@ -18,16 +47,47 @@ impl<'s> Table<'s, '_> {
         let Some(value) = self.get(key) else {
             return Err(self.source.fault_at(self.start, &path, "missing: wanted a JSON Schema as a table".into()));
         };
+        if let DeValue::String(file) = value.get_ref() {
+            return self.schema_file(key, &Spanned::new(value.span(), file.to_string()));
+        }
         let json = self.json(value, &path)?;
         if !json.is_object() {
-            return Err(self.wrong(value, key, "a JSON Schema as a table"));
+            return Err(self.wrong(value, key, "a JSON Schema as a table, or the path of a JSON file of the recipe"));
         }
-        Schema::compile(json, self.source.edition).map_err(|findings| {
+        Schema::compile(json, self.source.reading.edition).map_err(|findings| {
             let first = findings.into_iter().next().unwrap_or_else(|| Finding::of("", "not a JSON Schema".to_owned()));
             let (offset, dotted) = place(value, &path, &first.pointer);
             let fault = self.source.fault_at(offset, &dotted, first.what);
             if first.pointer.is_empty() { fault } else { fault.with("pointer", first.pointer) }
         })
+    }
+
+    /// The schema in a file of the recipe, where `null` can be said.
+    fn schema_file(&mut self, key: &str, file: &Spanned<String>) -> Result<Schema, Fault> {
+        let name = file.get_ref();
+        let refused = |message: String| self.fault(file, key, message).with("file", name.clone());
+        if !is_inner_path(name) || !name.ends_with(".json") {
+            return Err(refused(format!(
+                "`{name:.100}` is not the path of a JSON file inside the recipe: wanted e.g. `schemas/{key}.json`"
+            )));
+        }
+        let bytes = (self.source.reading.file)(name).map_err(|fault| refused(format!("`{name}`: {}", fault.message)))?;
+        let read = self.source.schema_bytes.get() + bytes.len() as u64;
+        self.source.schema_bytes.set(read);
+        if read > SCHEMA_FILES_BYTES_MAX {
+            return Err(refused(format!("the JSON files of its schemas have more than {SCHEMA_FILES_BYTES_MAX} bytes together")));
+        }
+        let text = stand_in::text(bytes).map_err(|wrong| refused(format!("`{name}` {}", wrong.why)))?;
+        let json = Document::parse(text, "it").map_err(|fault| refused(format!("`{name}`: {}", fault.message)))?.into_value();
+        if !(json.is_object() || json.is_boolean()) {
+            return Err(refused(format!("`{name}` is {}, wanted a JSON Schema: an object", shown::found("", &json))));
+        }
+        let schema = Schema::compile(json, self.source.reading.edition).map_err(|findings| {
+            let first = findings.into_iter().next().unwrap_or_else(|| Finding::of("", "not a JSON Schema".to_owned()));
+            let pointer = if first.pointer.is_empty() { "/" } else { &first.pointer };
+            refused(format!("`{name}` at `{pointer}`: {}", first.what)).with("pointer", first.pointer)
+        })?;
+        Ok(schema.of_file(name.clone()))
     }
 
     fn json(&self, value: &Spanned<DeValue>, path: &str) -> Result<Value, Fault> {

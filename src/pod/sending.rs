@@ -122,6 +122,7 @@ impl Driver {
             concurrency: self.rules.concurrency as u32,
             warm_up: manifest.pod.as_ref().and_then(|pod| pod.warm_up.as_deref()),
             operations,
+            glue: manifest.glue.is_some(),
             session,
             cache,
         }));

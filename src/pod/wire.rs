@@ -48,6 +48,7 @@ pub struct Start<'a> {
     /// A file of `folder` to run between `load` and `ready`.
     pub warm_up: Option<&'a str>,
     pub operations: BTreeMap<&'a str, OperationWire>,
+    pub glue: bool, // which may answer some of these itself
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionWire<'a>>,
     /// None for a pod whose libraries keep nothing.

@@ -31,6 +31,8 @@ pub struct Rules<'a> {
     /// Whether it has `[glue]`: a stray `glue.wasm` is left out otherwise.
     pub glue: bool,
     pub files: &'a [PathPattern],
+    /// JSON files that schemas are in.
+    pub schemas: Vec<&'a str>,
     /// Whether every Hob that it names takes the wider places.
     pub wider: bool,
 }
@@ -46,7 +48,12 @@ struct Spot {
 
 impl<'a> Rules<'a> {
     pub fn of(manifest: &'a Manifest) -> Rules<'a> {
-        Rules { glue: manifest.glue.is_some(), files: &manifest.files, wider: recipe::names_wider(&manifest.hob) }
+        let schemas = manifest.schema_files().map(|(_, file)| file).collect();
+        Rules { glue: manifest.glue.is_some(), files: &manifest.files, schemas, wider: recipe::names_wider(&manifest.hob) }
+    }
+
+    fn has_schema_below(&self, folder: &str) -> bool {
+        self.schemas.iter().any(|path| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
     }
 
     fn top(&self) -> Spot {
@@ -63,7 +70,7 @@ impl<'a> Rules<'a> {
         let first = path.split('/').next();
         match first {
             _ if is_never(path) => Err(Left::Elsewhere),
-            _ if spot.named.is_live() => Ok(()),
+            _ if spot.named.is_live() || self.has_schema_below(path) => Ok(()),
             _ if spot.hidden => Err(Left::Hidden),
             Some("pod" | "cases") => Ok(()),
             Some("LICENSES") => {
@@ -82,6 +89,8 @@ impl<'a> Rules<'a> {
         match () {
             () if is_never(path) => Err(Left::Elsewhere),
             () if spot.named.is_taken(self.files) => Ok(()),
+            () if self.schemas.contains(&path) && (self.wider || is_first_place(path)) => Ok(()),
+            () if self.schemas.contains(&path) => Err(Left::Newer),
             () if spot.hidden => Err(Left::Hidden),
             () if path == "glue.wasm" && !self.glue => Err(Left::Stray),
             () if !is_wider_place(path) => Err(Left::Elsewhere),

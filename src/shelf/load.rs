@@ -14,7 +14,8 @@ use bytes::Bytes;
 use crate::{
     disk::{open, owner::Writers},
     model::{
-        Code, Digest, Edition, Fault, Hint, Manifest, Origin, RecipeName, Verified, act, hint, limits,
+        Code, Digest, Edition, Fault, Hint, Manifest, Origin, Reading, RecipeName, Verified, act, hint,
+        limits::{self, SCHEMA_FILES_BYTES_MAX},
         recipe::{self, ModelSpec, Runtime},
         stand_in,
         verified::{ModelFile, Models},
@@ -93,11 +94,12 @@ impl Shelf {
             act::remove(&entry.name),
             " takes it away"
         ];
-        let read = Manifest::parse_by(&text, &manifest_path.display().to_string(), entry.edition).map_err(|fault| {
-            match fault.hint == Some(recipe::correct_the_manifest()) {
-                true => fault.hint(next),
-                false => fault,
-            }
+        let file = |path: &str| indexed(folder, path, index);
+        let what = manifest_path.display().to_string();
+        let reading = Reading { what: &what, edition: entry.edition, file: &file };
+        let read = Manifest::parse_with(&text, &reading).map_err(|fault| match fault.hint == Some(recipe::correct_the_manifest()) {
+            true => fault.hint(next),
+            false => fault,
         });
         let manifest = Arc::new(read?);
         if manifest.name != entry.name || manifest.version != entry.version {
@@ -124,11 +126,12 @@ impl Shelf {
     ///
     /// Errors: `invalid_manifest`, `io`.
     pub fn read_again(&self, entry: &LockEntry, edition: Edition) -> Result<Manifest, Fault> {
-        let path = self.place(entry).join("recipe.toml");
+        let folder = self.place(entry);
+        let path = folder.join("recipe.toml");
         let what = path.display().to_string();
         let text = durable::read(&path, limits::MANIFEST_BYTES_MAX)?.ok_or_else(|| Fault::new(Code::ShelfAltered, format!("no {what}")))?;
         let text = stand_in::text(text).map_err(|wrong| wrong.fault(Code::InvalidManifest, &what))?;
-        Manifest::parse_by(&text, &what, edition)
+        Manifest::parse_with(&text, &Reading { what: &what, edition, file: &|path| schema_file(&folder, path) })
     }
 
     /// The capability that an installed recipe's manifest claims, read without any check: to say whose fault it is that a recipe cannot be loaded,
@@ -244,15 +247,14 @@ impl Shelf {
                     .ok_or_else(|| lacks("no glue.wasm, which `[glue]` asks for", hint![act::build(&shown), " makes it"]))?,
             )),
         };
-        let named = match manifest.pod.as_ref().map(|pod| &pod.runtime) {
-            Some(Runtime::Python { lock: Some(lock), .. }) => Some(("pod.lock", lock)),
-            Some(Runtime::Executable { entry }) => Some(("pod.entry", entry)),
+        let mut named: Vec<(String, &str)> = manifest.schema_files().collect();
+        named.extend(match manifest.pod.as_ref().map(|pod| &pod.runtime) {
+            Some(Runtime::Python { lock: Some(lock), .. }) => Some(("pod.lock".to_owned(), lock.as_str())),
+            Some(Runtime::Executable { entry }) => Some(("pod.entry".to_owned(), entry.as_str())),
             _ => None,
-        };
+        });
         let contents = contents::of(&folder, &Rules::of(&manifest))?;
-        if let Some((key, file)) = named
-            && !contents.taken.contains_key(file)
-        {
+        if let Some((key, file)) = named.into_iter().find(|(_, file)| !contents.taken.contains_key(*file)) {
             return Err(match behind::hint_of_file(&folder, &manifest, file) {
                 Some(hint) => lacks(&format!("`{file}`, which `{key}` names, is not packed"), hint.into()),
                 None => {
@@ -366,7 +368,18 @@ pub fn folder_manifest(folder: &Path) -> Result<(PathBuf, Manifest), Fault> {
     let text = text.ok_or_else(|| lacks(&shown, "no recipe.toml").hint(next))?;
     let what = format!("{shown}/recipe.toml");
     let text = stand_in::text(text).map_err(|wrong| wrong.fault(Code::InvalidManifest, &what))?;
-    Ok((folder, Manifest::parse(&text, &what)?))
+    let reading = Reading { what: &what, edition: Edition::Current, file: &|path| schema_file(&folder, path) };
+    let manifest = Manifest::parse_with(&text, &reading)?;
+    Ok((folder, manifest))
+}
+
+/// The bytes of a JSON file in a folder, in which a schema is.
+///
+/// Errors: `invalid_recipe` where there is none; `io`.
+pub fn schema_file(folder: &Path, path: &str) -> Result<Vec<u8>, Fault> {
+    let place = folder.join(path);
+    let found = durable::read(&place, SCHEMA_FILES_BYTES_MAX)?;
+    found.ok_or_else(|| Fault::new(Code::InvalidRecipe, format!("there is no such file in {}", folder.display())))
 }
 
 /// Refuses a file where a recipe folder is wanted; `shown` is how it was called.

@@ -54,7 +54,7 @@ struct Bundle {
 }
 
 fn bundle(folder: &Path, version: &str) -> Bundle {
-    let contents = contents::of(folder, &Rules { glue: false, files: &[], wider: false }).unwrap();
+    let contents = contents::of(folder, &Rules { glue: false, files: &[], schemas: Vec::new(), wider: false }).unwrap();
     let Packed { bytes, index, .. } = pack_files_of(&contents).unwrap();
     let entry = json!({
         "name": "hob/echo", "version": version, "remote": "main", "publisher": "hob", "key_ids": ["b", "a"],

@@ -40,6 +40,7 @@ class Server:
 
     def __init__(self, sock, start, pod_folder):
         self.operations = {}
+        self.lacking = {}  # of those that are declared, and why: (what, hint)
         self.regions = None  # memory that the host shares with this pod
         self.models = None  # lets go of them, and loads them again, for a class that can
         self.cache = None  # whether the author's libraries keep something on disk, while that is looked for
@@ -318,6 +319,9 @@ class Server:
             limit = self._frame_bytes_max
             raise faults.Fault("too_large", f"the ask's frame has {frame.too_large} bytes; at most {limit} are read")
         name = message["operation"]
+        if operation is None and name in self.lacking:
+            lacks, hint = self.lacking[name]
+            raise faults.Fault("recipe_failed", f"{lacks}, and the glue asks for it", hint)
         if operation is None:
             names = ", ".join(f"`{name}`" for name in self.operations)
             raise faults.Fault("operation_not_found", f"the pod has no operation `{name}` (it has: {names})")

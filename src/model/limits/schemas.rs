@@ -16,6 +16,9 @@ pub const SCHEMA_LISTED_UNITS: u64 = 512 << 10;
 /// Places where a document differs from its schema that one fault names.
 pub const SCHEMA_VIOLATIONS_MAX: usize = 10;
 
+/// What the JSON files of one manifest's schemas may have together, in bytes.
+pub const SCHEMA_FILES_BYTES_MAX: u64 = 1 << 20;
+
 /// Words of a schema that are not taken, of which one reading tells; also of the warnings about an installed recipe.
 pub const SCHEMA_FINDINGS_MAX: usize = 16;
 

@@ -22,6 +22,7 @@ pub(super) fn operation(items: usize, wait_ms: u64, cost_max: u64) -> Arc<Operat
         streaming: false,
         deadline_ms: 1_000,
         session: false,
+        blobs: Default::default(),
         idempotent: true,
         progress_interval_ms: None,
         batch: Some(Batch { items, wait_ms, cost }),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     hostile::{Den, Raw, archive, file, indexed},
-    rig::{Rig, Signed, run, url, write_recipe},
+    rig::{Rig, Signed, component, put, run, url, write_recipe},
     served::Serving,
 };
 
@@ -152,4 +152,169 @@ fn as_older_again(rig: &Rig) {
     rig.hob(&["remove", "lab/red"]).well();
     rig.hob(&["add", "lab/red"]).well();
     as_older(rig, "email", "email");
+}
+
+/// The manifest of `folder` with this in place of that.
+fn edit(folder: &Path, replaced: &str, text: &str) {
+    let path = folder.join("recipe.toml");
+    let before = fs::read_to_string(&path).unwrap();
+    assert!(before.contains(replaced), "{before}");
+    fs::write(path, before.replacen(replaced, text, 1)).unwrap();
+}
+
+const WIDER: &str = "hob = \">=0.1.1, <0.2\"";
+
+#[test]
+fn a_schema_in_a_file_says_null_and_travels_with_the_recipe() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let folder = rig.folder.path().join("red");
+    recipe(&folder, "\"schemas/run.json\"", "{}");
+    let schema = folder.join("schemas/run.json");
+    rig.hob(&["show", "./red"])
+        .refused(Code::InvalidManifest, &["recipe.toml:14: operations.run.input: `schemas/run.json`: there is no such file"]);
+    put(&schema, br#"{"properties": {"a": {"enum": ["x", null], "default": null}, "text": true}}"#);
+    // Not among what Hob 0.1.0 takes.
+    for words in [&["pack", "./red"][..], &["call", "./red", "run", "{}"]] {
+        rig.hob(words).refused(Code::InvalidRecipe, &["operations.run.input", "`schemas/run.json`", ">=0.1.1"]);
+    }
+    edit(&folder, "hob = \"0.1\"", WIDER);
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/red"]).well();
+    for recipe in ["./red", "lab/red"] {
+        assert_eq!(rig.hob(&["call", recipe, "run", r#"{"a": null}"#]).well(), r#"{"a": null}"#.replace(' ', ""));
+        rig.hob(&["call", recipe, "run", r#"{"a": "y"}"#]).refused(Code::InvalidInput, &["`/a`"]);
+        assert_eq!(rig.hob(&["show", recipe, "--json"]).json()["operations"][0]["input"]["properties"]["a"]["enum"], json!(["x", null]));
+    }
+    // As every file of a recipe.
+    let installed = rig.hob(&["show", "lab/red", "--json"]).json()["folder"].as_str().unwrap().to_owned();
+    let installed = Path::new(&installed).join("schemas/run.json");
+    fs::set_permissions(&installed, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    fs::write(&installed, "true").unwrap();
+    rig.hob(&["call", "lab/red", "run", "{}"]).refused(Code::ShelfAltered, &["schemas/run.json"]);
+
+    for (text, says) in [
+        (r#"{"properties": {"a": {"format": "emial"}}}"#, "`schemas/run.json` at `/properties/a/format`: there is no format `emial`"),
+        (r#"{"items": [{"tpye": 1}]}"#, "at `/items`"),
+        (r#"{"a": "#, "`schemas/run.json`: it is not valid JSON"),
+        ("[]", "is an empty list, wanted a JSON Schema"),
+        (r#"{"minimum": 18446744073709551616}"#, "past 64 bits"),
+    ] {
+        put(&schema, text.as_bytes());
+        rig.hob(&["pack", "./red"]).refused(Code::InvalidManifest, &["recipe.toml:14: operations.run.input: ", says]);
+    }
+    put(&schema, format!("{{\"description\": \"{}\"}}", "x".repeat(1 << 20)).as_bytes());
+    rig.hob(&["pack", "./red"]).refused(Code::InvalidManifest, &["schemas/run.json"]);
+    for path in ["../run.json", "/etc/run.json", "schemas/run.toml", "a//b.json"] {
+        recipe(&folder, &format!("\"{path}\""), "{}");
+        rig.hob(&["pack", "./red"])
+            .refused(Code::InvalidManifest, &[&format!("`{path}` is not the path of a JSON file inside the recipe")]);
+    }
+    // Below `pod/` it goes along for every Hob.
+    recipe(&folder, "\"pod/run.json\"", "{}");
+    put(&folder.join("pod/run.json"), b"true");
+    rig.hob(&["pack", "./red"]).well();
+}
+
+#[test]
+fn blobs_that_are_declared_are_held_in_and_out_at_every_door() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("red");
+    recipe(&folder, "{}", "{}");
+    let pod = "import hob_pod\nclass Subject:\n    def run(self, input, blobs):\n        return hob_pod.Result(input, {name: hob_pod.Blob(b'x' * size, kind) for name, kind, size in input['give']})\n";
+    put(&folder.join("pod/subject.py"), pod.as_bytes());
+    let declared = "output = {}\nblobs.in.picture = { media_type = \"image/*\", bytes_max = 8 }\nblobs.out.small = { media_type = \"image/jpeg\", bytes_max = 4 }\n";
+    edit(&folder, "output = {}\n", declared);
+    rig.hob(&["show", "./red"]).refused(Code::InvalidManifest, &["Hob 0.1.1 is the first that knows `blobs`"]);
+    edit(&folder, "hob = \"0.1\"", WIDER);
+    put(&rig.folder.path().join("a.png"), b"12345678");
+    put(&rig.folder.path().join("b.png"), b"123456789");
+    put(&rig.folder.path().join("a.wav"), b"1234");
+    let shown = rig.hob(&["show", "./red"]);
+    assert!(
+        shown
+            .well()
+            .contains("takes the blob `picture` (image/*, at most 8 bytes)\n  gives the blob `small` (image/jpeg, at most 4 bytes)")
+    );
+    assert_eq!(
+        rig.hob(&["show", "./red", "--json"]).json()["operations"][0]["blobs"]["in"]["picture"],
+        json!({ "media_type": "image/*", "bytes_max": 8, "required": true })
+    );
+    let good = r#"{"give": [["small", "image/jpeg", 4]]}"#;
+    let signed = Signed::new();
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/red"]).well();
+    for (recipe, served) in [("./red", false), ("lab/red", true)] {
+        let serving = served.then(|| Serving::start(&rig, &[]));
+        let call = |input: &str, blobs: &[&str]| {
+            let mut words = vec!["call", recipe, "run", input];
+            blobs.iter().for_each(|blob| words.extend(["--blob", blob]));
+            rig.hob(&words)
+        };
+        call(good, &["picture=a.png"]).well();
+        call(good, &[]).refused(Code::InvalidInput, &["the blob `picture` is missing", "`hob show"]);
+        call(good, &["pictrue=a.png"]).refused(Code::InvalidInput, &["the blob `pictrue` is not one"]);
+        call(good, &["picture=b.png"]).refused(Code::InvalidInput, &["has 9 bytes; at most 8"]);
+        call(good, &["picture=a.wav"]).refused(Code::InvalidInput, &["is `audio/wav`, wanted `image/*`"]);
+        for (give, says) in [
+            ("[]", "the blob `small` is missing"),
+            (r#"[["small", "image/png", 4]]"#, "is `image/png`, wanted `image/jpeg`"),
+            (r#"[["small", "image/jpeg", 5]]"#, "has 5 bytes; at most 4"),
+            (r#"[["small", "image/jpeg", 4], ["more", "image/jpeg", 1]]"#, "the blob `more` is not one"),
+        ] {
+            let mut words = vec!["call", recipe, "run", "", "--json", "--blob", "picture=a.png"];
+            let input = format!("{{\"give\": {give}}}");
+            words[3] = &input;
+            let fault = rig.hob(&words).json()["fault"].clone();
+            assert!(fault["code"] == "invalid_output" && fault["blame"] == "recipe", "{fault}");
+            assert!(fault["message"].as_str().unwrap().contains(says), "{says}: {fault}");
+        }
+        drop(serving);
+    }
+}
+
+#[test]
+fn an_operation_has_the_name_that_its_tool_has() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("red");
+    recipe(&folder, "{}", "{}");
+    let methods = "class Subject:\n    def API_post_search(self, input):\n        return 1\n    def getUser(self, input):\n        return 2\n    def pets_list(self, input):\n        return 3\n";
+    put(&folder.join("pod/subject.py"), methods.as_bytes());
+    let more = |name: &str| format!("[operations.\"{name}\"]\nsummary = \"s\"\ninput = {{}}\noutput = {{}}\n");
+    edit(&folder, "[operations.run]", &format!("{}{}[operations.\"pets.list\"]", more("API-post-search"), more("getUser")));
+    put(&folder.join("cases/one/input.json"), br#"{"operation": "getUser", "input": {}}"#);
+    let signed = Signed::new();
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/red"]).well();
+    let serving = Serving::start(&rig, &[]);
+    for (name, answer) in [("API-post-search", "1"), ("getUser", "2"), ("pets.list", "3")] {
+        for recipe in ["./red", "lab/red"] {
+            assert_eq!(rig.hob(&["call", recipe, name, "{}"]).well(), answer);
+        }
+        let told = serving.ask(&format!("POST /v1/recipes/lab/red/{name}"), b"{}");
+        assert_eq!(told.body.trim_end(), answer, "{name}");
+    }
+    drop(serving);
+    put(&folder.join("recipe.toml"), fs::read_to_string(folder.join("recipe.toml")).unwrap().replace("getUser", "pets-list").as_bytes());
+    rig.hob(&["pack", "./red"])
+        .refused(Code::InvalidManifest, &["`pets.list`", "`pets-list`", "would be one method of the pod, `pets_list`"]);
+}
+
+#[test]
+fn glue_answers_an_operation_that_the_pod_lacks() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("red");
+    recipe(&folder, "{}", "{}");
+    edit(&folder, "[operations.run]", "[operations.extra]\nsummary = \"s\"\ninput = {}\noutput = {}\n\n[operations.run]");
+    rig.hob(&["call", "./red", "run", "1"]).refused(Code::ImportFailed, &["no method `extra`"]);
+    edit(&folder, "[pod]", "[glue]\nworld = \"0.1\"\n\n[pod]");
+    put(&folder.join("glue.wasm"), &component(include_str!("../../guests/pass.wat")));
+    assert_eq!(rig.hob(&["call", "./red", "run", "1"]).well(), "1");
+    // Glue that asks the pod for it all the same is told.
+    let fault = rig.hob(&["call", "./red", "extra", "1", "--json"]).json()["fault"].clone();
+    assert!(fault["code"] == "recipe_failed" && fault["message"].as_str().unwrap().contains("no method `extra`"), "{fault}");
+    put(&folder.join("glue.wasm"), &component(include_str!("../../guests/echo.wat")));
+    assert_eq!(rig.hob(&["call", "./red", "extra", "1"]).well(), "1");
 }

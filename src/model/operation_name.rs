@@ -1,0 +1,69 @@
+//! What an operation may be called: what tools and OpenAPI call theirs, as long as every door can say it.
+//!
+//! A name is a part of an address of the HTTP door, a word of a command line and a tool's name for a model, which take letters, digits, `_`, `-` and
+//! `.`, and 64 of them; and it is a method of the pod's class, whose name has `_` where it has `-` or `.`.
+
+use super::edition::Edition;
+
+/// Longest name.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What the HTTP door has at `/v1/recipes/PUBLISHER/NAME/` beside operations.
+const ROUTES: &[&str] = &["lift"];
+
+/// Whether a manifest may have an operation of that name beside those that it has.
+///
+/// Errors: why not, in words.
+pub fn check<'a>(name: &str, mut others: impl Iterator<Item = &'a String>, edition: Edition) -> Result<(), String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(good) || !name.as_bytes()[0].is_ascii_alphanumeric() {
+        return Err(format!(
+            "`{name:.100}` is not an operation's name: wanted 1 to {NAME_BYTES_MAX} of a-z, A-Z, 0-9, `_`, `-` and `.`, a letter or digit first"
+        ));
+    }
+    // What an older Hob installed was never looked through for these.
+    if edition == Edition::Older {
+        return Ok(());
+    }
+    if ROUTES.contains(&name) {
+        return Err(format!("`{name}` is not an operation's name: a server has something else at that address"));
+    }
+    match others.find(|other| method(other) == method(name)) {
+        Some(other) => Err(format!("`{name}` and `{other}` would be one method of the pod, `{}`: rename one", method(name))),
+        None => Ok(()),
+    }
+}
+
+/// The method of a pod's class that answers an operation.
+pub fn method(name: &str) -> String {
+    name.replace(['-', '.'], "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_tools_have_and_every_door_can_say() {
+        let none = || std::iter::empty();
+        for good in ["echo", "API-post-search", "getUser", "pets.list", "x", "2fa", "a_b-c.d", &"a".repeat(64)] {
+            assert_eq!(check(good, none(), Edition::Current), Ok(()), "{good}");
+        }
+        for bad in ["", "-x", "_x", ".", "..", ".x", "a/b", "a b", "ä", "a\n", "a%2f", "a:b", &"a".repeat(65)] {
+            let why = check(bad, none(), Edition::Current).unwrap_err();
+            assert!(why.contains("is not an operation's name"), "{bad}: {why}");
+            assert!(check(bad, none(), Edition::Older).is_err(), "{bad}");
+        }
+        let others = ["post-search".to_owned(), "get.user".to_owned()];
+        for (name, says) in [
+            ("post_search", "`post_search` and `post-search`"),
+            ("get_user", "`get_user`: rename"),
+            ("lift", "a server has something else"),
+        ] {
+            let why = check(name, others.iter(), Edition::Current).unwrap_err();
+            assert!(why.contains(says), "{name}: {why}");
+            assert_eq!(check(name, others.iter(), Edition::Older), Ok(()), "{name}");
+        }
+        assert_eq!(check("Post-search", others.iter(), Edition::Current), Ok(()));
+    }
+}
