@@ -1,28 +1,55 @@
 #!/usr/bin/env bash
-# Longer runs: storms of kills and cancels, the property tests with many cases, the fault tests many times, a hundred ordinary programs of ten
-# packages (tests/everyday/run.py, which makes an environment of each: 1.2 GB of disk at a time, from the package registry), and an hour of
-# fuzzing (HOB_FUZZ_SECONDS, see .make/fuzz.sh; 0 leaves it out).
-# HOB_SOAK_SECONDS (60) and HOB_SOAK_ROUNDS (200) say how long the storms are, PROPTEST_CASES (20000) and SOAK_ROUNDS (20) the rest;
-# HOB_SEED repeats a storm or a run of misbehaving objects that failed (HOB_MISBEHAVING_ROUNDS of them: 50000).
+# Longer runs, in pieces: `make soak` runs all of them, `make soak PIECES="storms fuzz"` these.
+#   storms       storms of kills and cancels, and the corpus of inputs that froze hosts (HOB_SOAK_SECONDS 60, HOB_SOAK_ROUNDS 200)
+#   units        unit and property tests with many cases (PROPTEST_CASES 20000)
+#   injected     errors of system calls: what a machine has run out of, at each of them (HOB_INJECTED_EACH 20: so many of each call)
+#   everyday     a hundred ordinary programs of ten packages, each example in pods of its own (makes an environment of each: 1.2 GB of disk at a
+#                time, from the package registry)
+#   misbehaving  objects that misbehave (HOB_MISBEHAVING_ROUNDS 50000)
+#   tour         every documented command in all surroundings
+#   rounds       the fault tests many times (SOAK_ROUNDS 20)
+#   fuzz         fuzzing of what strangers send (HOB_FUZZ_SECONDS, see .make/fuzz.sh; 0 leaves it out)
+# HOB_SEED repeats a storm or a run of misbehaving objects that failed. Each piece prints how it ended.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PROPTEST_CASES=${PROPTEST_CASES:-20000}
-rounds=${SOAK_ROUNDS:-20}
+
+storms() {
+  # One after the other: they count processes, descriptors, bytes and milliseconds.
+  HOB_SOAK_SECONDS=${HOB_SOAK_SECONDS:-60} HOB_SOAK_ROUNDS=${HOB_SOAK_ROUNDS:-200} \
+    timeout 7200 cargo test --test it -- --test-threads=1 --show-output storms:: cli::freezing::nothing_of_the_freeze_corpus
+}
+units() { timeout 3600 cargo test --lib; }
+injected() {
+  HOB_INJECTED_EACH=${HOB_INJECTED_EACH:-20} timeout 14400 cargo test --test it -- --test-threads=1 --show-output cli::injected
+}
+everyday() { HOB_TEST_HOB=target/debug/hob timeout 7200 python3 tests/everyday/run.py; }
+misbehaving() {
+  HOB_MISBEHAVING_ROUNDS=${HOB_MISBEHAVING_ROUNDS:-50000} PYTHONPATH=python/src timeout 3600 python3 -m unittest python.tests.test_misbehaving
+}
+tour() { timeout 1800 python3 tests/tour/tour.py target/debug/hob; }
+rounds() {
+  local rounds=${SOAK_ROUNDS:-20}
+  for round in $(seq "$rounds"); do
+    echo "soak: round $round of $rounds" >&2
+    timeout 900 cargo test --test it -- --test-threads=4 pods:: storms:: shelf:: repository:: cli:: || return 1
+  done
+}
+fuzz() { [ "${HOB_FUZZ_SECONDS:-900}" = 0 ] || .make/fuzz.sh; }
+
+all="storms units injected everyday misbehaving tour rounds fuzz"
+pieces=${*:-$all}
+for piece in $pieces; do
+  case " $all " in *" $piece "*) ;; *) echo "soak: no piece \`$piece\`; there are: $all" >&2; exit 2 ;; esac
+done
 cargo test --no-run
 .make/recipes.sh target/debug/hob
-echo "soak: storms" >&2
-# One after the other: they count processes, descriptors, bytes and milliseconds.
-HOB_SOAK_SECONDS=${HOB_SOAK_SECONDS:-60} HOB_SOAK_ROUNDS=${HOB_SOAK_ROUNDS:-200} \
-  timeout 7200 cargo test --test it -- --test-threads=1 --show-output storms:: cli::freezing::nothing_of_the_freeze_corpus
-timeout 3600 cargo test --lib
-echo "soak: a hundred ordinary programs" >&2
-HOB_TEST_HOB=target/debug/hob timeout 7200 python3 tests/everyday/run.py
-echo "soak: objects that misbehave" >&2
-HOB_MISBEHAVING_ROUNDS=${HOB_MISBEHAVING_ROUNDS:-50000} PYTHONPATH=python/src timeout 3600 python3 -m unittest python.tests.test_misbehaving
-for round in $(seq "$rounds"); do
-  echo "soak: round $round of $rounds" >&2
-  timeout 900 cargo test --test it -- --test-threads=4 pods:: storms:: shelf:: repository:: cli::
+for piece in $pieces; do
+  echo "soak: $piece" >&2
+  begun=$SECONDS
+  if ! "$piece"; then
+    echo "soak: $piece failed after $((SECONDS - begun)) s" >&2
+    exit 1
+  fi
+  echo "soak: $piece ended well after $((SECONDS - begun)) s" >&2
 done
-if [ "${HOB_FUZZ_SECONDS:-900}" != 0 ]; then
-  .make/fuzz.sh
-fi

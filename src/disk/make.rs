@@ -33,7 +33,13 @@ pub fn folder(path: &Path, mode: u32) -> io::Result<()> {
 
 fn make_one(path: &Path, mode: u32) -> io::Result<()> {
     match new_folder(path, mode) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        // What keeps it from being looked at is the reason then, and not that it is there.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::metadata(path) {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(error),
+            Err(unseen) if unseen.kind() == io::ErrorKind::NotFound => Err(error),
+            Err(unseen) => Err(unseen),
+        },
         other => other,
     }
 }

@@ -4,6 +4,7 @@
 //! - `make.rs`: the functions that make a folder or a file; each sets the mode and leaves nothing to the umask.
 //! - `durable.rs`: files that survive a power cut whole.
 //! - `owner.rs`: who may write to Hob's folders, checked at each start.
+//! - `threads.rs`: what blocks, on threads where nobody waits for it.
 //!
 //! A test reads the sources and fails where anything else opens a file or makes a folder without a reason.
 
@@ -11,3 +12,4 @@ pub mod durable;
 pub mod make;
 pub mod open;
 pub mod owner;
+pub mod threads;

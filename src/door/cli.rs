@@ -2,13 +2,13 @@
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 use serde_json::{Value, json};
 
 use super::{
-    calling, compile_glue, doctor, granting, looking,
+    calling, compile_glue, doctor, granting, looking, manual,
     print::{self, Bars, Watch},
-    serve, sessions,
+    serve, sessions, starting,
     words::{Command, RecipeWord, Remote, Repo, Words},
 };
 use crate::{
@@ -30,6 +30,11 @@ pub fn main() -> ExitCode {
                 return failed(&usage(first), true);
             }
             // clap's own text; help and version are no failure.
+            let is_json = std::env::args_os().any(|word| word == "--json");
+            if error.kind() == ErrorKind::DisplayVersion && is_json {
+                print::result(&json!({ "version": env!("CARGO_PKG_VERSION") }).to_string());
+                return delivered();
+            }
             if !error.use_stderr() {
                 print::result(error.render().to_string().trim_end());
                 return delivered();
@@ -44,11 +49,11 @@ pub fn main() -> ExitCode {
     if let Command::CompileGlue { version, reservation, folder } = &words.command {
         return compile_glue::main(version, reservation, folder);
     }
-    let runtime = match runtime(&words.command) {
+    let runtime = match starting::runtime(matches!(words.command, Command::Serve { .. }), json) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Fault::io("starting the runtime", &error), json),
     };
-    let done = runtime.block_on(command(words));
+    let done = starting::run(&runtime, command(words));
     // What blocks a thread for longer than this has nobody who waits for it.
     runtime.shutdown_timeout(Duration::from_millis(limits::RUNTIME_END_MS));
     match done {
@@ -91,32 +96,6 @@ fn delivered() -> ExitCode {
     }
 }
 
-fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
-    use tokio::runtime::Builder;
-    let mut builder = match command {
-        // One connection's JSON is read while another's call is on its way: at 16 and more at a time that is twice as much.
-        Command::Serve { .. } => {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(cores.min(limits::SERVE_THREADS_MAX));
-            builder
-        }
-        // One thread runs the whole call: hopping between threads costs more than the work.
-        _ => {
-            let mut builder = Builder::new_current_thread();
-            // Its first thread for blocking work stays: with none, and none to be had, a runtime panics.
-            builder.thread_keep_alive(Duration::MAX);
-            builder
-        }
-    };
-    // Where there are no descriptors or threads to be had, that is an error, and not the runtime's panic.
-    drop((0..limits::RUNTIME_FILES / 2).map(|_| std::io::pipe()).collect::<std::io::Result<Vec<_>>>()?);
-    std::thread::Builder::new().spawn(|| ())?.join().unwrap_or_default();
-    let runtime = builder.enable_all().build()?;
-    drop(runtime.spawn_blocking(|| ()));
-    Ok(runtime)
-}
-
 /// What variables say; glue is compiled by this very program, which the kernel still has when its file was replaced.
 fn config() -> Result<Config, Fault> {
     Ok(Config::from_environment()?.with_hob("/proc/self/exe"))
@@ -127,7 +106,7 @@ pub(super) fn usage(message: impl Into<String>) -> Fault {
     Fault::new(Code::Usage, message).hint("`hob COMMAND --help` says which words a command takes")
 }
 
-fn failed(fault: &Fault, json: bool) -> ExitCode {
+pub(super) fn failed(fault: &Fault, json: bool) -> ExitCode {
     match json {
         true => print::result(&json!({ "fault": fault.clone().worded(Door::CommandLine) }).to_string()),
         false => print::fault(fault),
@@ -155,6 +134,11 @@ async fn command(words: Words) -> Result<(), Fault> {
         }
         Command::Pods(words) => return looking::pods(Config::from_environment()?.home(), words, json).await,
         Command::Logs(words) => return looking::logs(Config::from_environment()?.home(), words, json).await,
+        Command::Completions { shell } => {
+            manual::completions(shell);
+            return Ok(());
+        }
+        Command::Man { command, into } => return manual::man(command.as_deref(), into.as_deref()),
         Command::Status { watch } => return looking::status(Config::from_environment()?.home(), watch, json).await,
         _ => {}
     }
@@ -176,7 +160,7 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Remote { command } => remote(&host, command, json).await,
         Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => Ok(()),
         Command::Call(_) | Command::Sessions { .. } | Command::Pods(_) | Command::Logs(_) | Command::Status { .. } => Ok(()),
-        Command::CompileGlue { .. } => Ok(()),
+        Command::CompileGlue { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     };
     host.shutdown().await;
     done
@@ -309,8 +293,11 @@ fn list(host: &Host, json: bool) -> Result<(), Fault> {
         let mut told = json!(entry);
         let warnings = host.warnings(entry);
         if let Some(warning) = warnings.first() {
-            let more =
-                if warnings.len() > 1 { format!(" (and {} more: `hob show {}`)", warnings.len() - 1, entry.name) } else { String::new() };
+            let more = if warnings.len() > 1 {
+                format!(" (and {} more, which `hob show` of it names)", warnings.len() - 1)
+            } else {
+                String::new()
+            };
             print::note(&format!("  {}: installed by an older Hob, and read as it was: {}{more}", entry.name, print::in_a_line(warning)));
             told["warnings"] = json!(warnings);
         }

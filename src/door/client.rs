@@ -20,7 +20,10 @@ use futures_core::Stream;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     handing::{Carrier, FILES, Files},
@@ -118,11 +121,14 @@ impl Client {
     /// Errors: `too_large` before the call is sent; the server's own; `io`, `deadline`.
     pub async fn call(self, mut call: CallBody, blobs: &[Blob]) -> Result<Calling, Fault> {
         let place = self.place.clone();
+        // One that lies beyond what a clock can say is none.
+        let at = |ms: u64| Instant::now().checked_add(Duration::from_millis(ms.saturating_add(limits::SERVE_LATE_MS)));
+        let until = call.deadline_ms.and_then(|ms| Some(Until { ms, at: at(ms)? }));
         let (mut line, files) = self.open().await?;
         let mut handed = Vec::new();
         let takes = match blobs.iter().any(lines::is_large) {
             // A server of an older version would not know what is meant.
-            true => within(limits::SERVE_LOOK_MS, &place, line.takes_files()).await?,
+            true => in_time(limits::SERVE_LOOK_MS, until, &place, line.takes_files()).await?,
             false => true,
         };
         call.carry(blobs, takes.then_some(&mut handed)).map_err(|fault| if takes { fault } else { older(fault) })?;
@@ -136,8 +142,8 @@ impl Client {
         let count = handed.len();
         files.send(handed.into_iter().map(Into::into));
         let answered = async { Answer::of(line.send(Method::POST, "/v1/calls", body.into(), Some(count)).await?, Some(line)).await };
-        let answer = within(limits::SERVE_SILENCE_MS, &place, answered).await?;
-        Ok(Calling { answer, lines: Lines::default(), files, handed: VecDeque::new(), outcome: None, place })
+        let answer = in_time(limits::SERVE_SILENCE_MS, until, &place, answered).await?;
+        Ok(Calling { answer, lines: Lines::default(), files, handed: VecDeque::new(), outcome: None, place, until })
     }
 
     async fn open(self) -> Result<(Conversation, Files), Fault> {
@@ -182,6 +188,24 @@ impl Conversation {
         self.sender.ready().await.map_err(gone)?;
         self.sender.send_request(request).await.map_err(gone)
     }
+}
+
+/// A call's own deadline, and when the server should have kept it.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    ms: u64,
+    at: Instant,
+}
+
+/// What a server answers in time, and within the call's own deadline, if it has one: that holds for whoever waits, whatever the server does. What
+/// comes at last, and is long, is read to its end.
+async fn in_time<T>(ms: u64, until: Option<Until>, place: &Path, answered: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let Some(until) = until else { return within(ms, place, answered).await };
+    let at = until.at.max(Instant::now() + Duration::from_millis(limits::SERVE_LATE_MS));
+    timeout_at(at, within(ms, place, answered)).await.unwrap_or_else(|_| {
+        let text = format!("the server gave no answer within the call's {} ms", until.ms);
+        Err(Fault::new(Code::Deadline, text).hint("whether the call ran is not known; `hob status` asks the server how it does"))
+    })
 }
 
 /// What a server answers in time.
@@ -278,6 +302,7 @@ pub struct Calling {
     handed: VecDeque<OwnedFd>,
     outcome: Option<Result<Outcome, Fault>>,
     place: PathBuf,
+    until: Option<Until>,
 }
 
 impl Calling {
@@ -310,12 +335,7 @@ impl Calling {
                     return Ok(line);
                 }
             }
-            let part = timeout(Duration::from_millis(limits::SERVE_SILENCE_MS), self.answer.part()).await;
-            let part = match part {
-                Ok(part) => part?,
-                Err(_) => return Err(silent(limits::SERVE_SILENCE_MS, &self.place).await),
-            };
-            match part {
+            match in_time(limits::SERVE_SILENCE_MS, self.until, &self.place, self.answer.part()).await? {
                 Some(part) => self.lines.push(&part)?,
                 None => return Err(gone("its answer has no end")),
             }

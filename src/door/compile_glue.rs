@@ -31,9 +31,10 @@ fn answer(reservation: &str, into: PathBuf) -> Result<Answer, String> {
     confine().map_err(|error| format!("setting its own limits: {error}"))?;
     let component = receive(&mut std::io::stdin().lock()).map_err(|error| format!("reading the component: {error}"))?;
     // Whoever waits holds the other end. When that closes nobody does, and there is nothing left to do.
-    std::thread::spawn(|| {
+    let wait = || {
         let _ = std::io::stdin().lock().read(&mut [0]);
         std::process::exit(1);
-    });
+    };
+    std::thread::Builder::new().spawn(wait).map_err(|error| format!("starting a thread: {error}"))?;
     compile_here(Job { component: &component, reservation, into: &into }).map(Answer::Compiled).map_err(|fault| fault.message)
 }

@@ -13,7 +13,7 @@ use crate::{
     host::Host,
     model::{
         Code, Fault, Home,
-        doctor::{Doctor, Trial, landlock_lacks},
+        doctor::{Doctor, OpenFiles, Trial, landlock_lacks},
         status::{HostStatus, MemoryBound},
     },
 };
@@ -71,6 +71,7 @@ fn text(doctor: &Doctor) -> String {
         ["bounds".to_owned(), doctor.bounds.text.clone()],
         ["memory".to_owned(), memory(doctor.memory).to_owned()],
         ["GPU".to_owned(), or_none(&gpu)],
+        ["open files".to_owned(), files(&doctor.files)],
         ["own files".to_owned(), if_why(doctor.home.why.as_deref(), "nobody else can write to them", "not safe")],
     ];
     if doctor.kept.elsewhere {
@@ -95,6 +96,14 @@ fn text(doctor: &Doctor) -> String {
         text.push_str(&format!("\n\n{}", zygote_table(zygotes)));
     }
     format!("{text}\n\n{}", doctor.verdict)
+}
+
+fn files(files: &OpenFiles) -> String {
+    let OpenFiles { now, served, wanted } = files;
+    match served < wanted {
+        false => format!("{now} now; a server raises that to {served}"),
+        true => format!("{now} now; a server raises that to {served}, and has use for {wanted} (`ulimit -Hn`; `LimitNOFILE=` of its unit)"),
+    }
 }
 
 fn memory(bound: MemoryBound) -> &'static str {

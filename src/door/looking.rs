@@ -18,7 +18,7 @@ use super::{
 use crate::{
     host::past_logs,
     model::{
-        Fault, Home, RecipeName, limits,
+        Code, Fault, Home, RecipeName, limits,
         status::{Class, Confinement, Health, HostStatus, LogLine, PodStatus, ZygoteState, ZygoteStatus},
     },
 };
@@ -40,6 +40,7 @@ pub async fn pods(home: &Home, words: PodWords, json: bool) -> Result<(), Fault>
     let path = address("/v1/pods", words.recipe.as_deref(), None)?;
     every(words.watch, async || {
         let pods: Option<Vec<PodStatus>> = ask(home, Method::GET, &path).await?;
+        told(&pods, words.watch)?;
         show(&pods.as_deref().unwrap_or_default(), words.watch, json, || match &pods {
             None => NONE_RUNS.to_owned(),
             Some(pods) if pods.is_empty() => "no pod is running".to_owned(),
@@ -54,10 +55,21 @@ pub async fn pods(home: &Home, words: PodWords, json: bool) -> Result<(), Fault>
 pub async fn status(home: &Home, watch: bool, json: bool) -> Result<(), Fault> {
     every(watch, async || {
         let status: Option<HostStatus> = ask(home, Method::GET, "/v1/status").await?;
+        told(&status, watch)?;
         show(&status, watch, json, || status.as_ref().map_or_else(|| NONE_RUNS.to_owned(), status_text));
         Ok(())
     })
     .await
+}
+
+/// Whether a server told it. Who watches waits for one.
+///
+/// Errors: `not_serving`.
+fn told<T>(found: &Option<T>, watch: bool) -> Result<(), Fault> {
+    match found.is_some() || watch {
+        true => Ok(()),
+        false => Err(Fault::new(Code::NotServing, "no host is running").hint("`hob serve` starts one")),
+    }
 }
 
 /// The last lines; with `--watch`, those that come after them as well.

@@ -16,11 +16,13 @@ mod http;
 mod lines;
 mod looking;
 mod machine;
+mod manual;
 mod notify;
 mod print;
 mod serve;
 mod sessions;
 mod socket;
+mod starting;
 #[cfg(test)]
 mod tests;
 mod words;

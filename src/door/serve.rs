@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::{
     net::TcpListener,
@@ -50,7 +49,7 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
     let rules = Arc::new(RwLock::new(host.serve_rules()?));
     let mut files = Vec::new();
     let mut doors = Vec::new();
-    let count = open_files();
+    let count = pod::raise_open_files();
     let handed = (count as usize * limits::SERVE_FILES_IN_PERCENT / 100).min(limits::SERVE_FILES_IN_MAX);
     pod::keep_for_callers(count.saturating_mul(limits::SERVE_FILES_PERCENT as u64) / 100 + handed as u64);
     let handed = Arc::new(Semaphore::new(handed));
@@ -158,17 +157,6 @@ async fn read_anew(host: &Host, home: &Home, rules: &RwLock<ServeRules>, terms: 
     print::note("SIGHUP: hob.toml and the token were looked at anew");
 }
 
-/// Has the process open as many files as it may and needs; gives how many that are.
-fn open_files() -> u64 {
-    let now = getrlimit(Resource::Nofile);
-    let wanted = now.maximum.unwrap_or(limits::SERVE_FILES).min(limits::SERVE_FILES);
-    let current = now.current.unwrap_or(limits::SERVE_FILES);
-    if current >= wanted || setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: now.maximum }).is_err() {
-        return current;
-    }
-    wanted
-}
-
 /// The lock that one server of a home holds while it lives, in a folder that only its owner may enter.
 fn alone(home: &Home) -> Result<File, Fault> {
     let (folder, path) = (home.serve(), home.serve_lock());
@@ -238,7 +226,7 @@ mod tests {
         let most = open::read_of_kernel(Path::new("/proc/sys/net/core/somaxconn"), 64).unwrap();
         let most: usize = String::from_utf8(most).unwrap().trim().parse().unwrap();
         let count = USUAL + 200;
-        if most < count || open_files() < 2 * count as u64 {
+        if most < count || pod::raise_open_files() < 2 * count as u64 {
             // Not to be had on this machine.
             return;
         }

@@ -5,20 +5,21 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{
     host::compiler::COMMAND,
     model::{Fault, Priority, limits::LOGS_DEFAULT_LINES},
 };
 
-const EXIT_CODES: &str = "Exit codes: 0 done · 2 the words or the input are wrong · 3 no such recipe, operation, session or remote · \
+const EXIT_CODES: &str = "Exit codes: 0 done · 2 the words or the input are wrong · 3 no such recipe, operation, session or remote, or no server · \
 4 the recipe, hob.toml or hob.lock is wrong · 5 trust: signature, digest, expiry, rollback, or a repository or a model's place is unreachable · \
 6 the pod · 7 the glue · 8 this machine (Python, uv, disk, sandbox) · 9 deadline or cancelled · 10 not now (overloaded, cooling down, ending) · 70 Hob itself. \
 HOB_HOME moves every file that Hob owns.";
 
 /// A plugin host: signed recipes, sandboxed glue, supervised pods.
 #[derive(Debug, Parser)]
-#[command(name = "hob", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "hob", version, after_help = EXIT_CODES)]
 pub struct Words {
     /// Give JSON on stdout, faults too.
     #[arg(long, global = true)]
@@ -121,6 +122,19 @@ pub enum Command {
         #[command(subcommand)]
         command: Repo,
     },
+    /// Print what completes the words of a command line in a shell.
+    Completions {
+        /// The shell whose language it is in.
+        shell: Shell,
+    },
+    /// Print the manual page, as roff.
+    Man {
+        /// Of this command alone, e.g. `call`.
+        command: Option<String>,
+        /// Write a page for each command into this folder instead.
+        #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+        into: Option<PathBuf>,
+    },
     /// Compile the glue on standard input: for hosts.
     #[command(name = COMMAND, hide = true)]
     CompileGlue { version: String, reservation: String, folder: PathBuf },
@@ -157,7 +171,7 @@ impl Command {
             Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => return None,
             Command::Remote { .. } | Command::List | Command::Status { .. } | Command::Doctor | Command::Serve { .. } => return None,
             Command::Verify { recipe: None } | Command::Pods(_) | Command::Logs(_) | Command::Sessions { command: None } => return None,
-            Command::CompileGlue { .. } => return None,
+            Command::CompileGlue { .. } | Command::Completions { .. } | Command::Man { .. } => return None,
         };
         Some(RecipeWord { text: text.clone(), may_be_folder })
     }

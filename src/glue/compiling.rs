@@ -118,10 +118,13 @@ pub fn compile(job: Job) -> Result<Compiled, Fault> {
 
 /// Moves what was compiled in `from` to where `engine` looks for it in `cache`.
 ///
-/// Errors: `io`; `internal` when it is not what [`compile`] leaves.
+/// Errors: `io`, also when it is not what [`compile`] leaves.
 pub fn place(from: &Path, cache: &Path, engine: &Engine, component: &[u8]) -> Result<(), Fault> {
     let failed = |error: std::io::Error| Fault::io(format!("keeping compiled glue in {}", cache.display()), &error);
-    let unknown = || Fault::new(Code::Internal, "the compiler of glue left something else than compiled glue");
+    let unknown = || {
+        Fault::new(Code::Io, format!("the compiler of glue kept nothing of what it compiled, in {}", from.display()))
+            .hint("see that there is room for it and that it may be written to, and run it again")
+    };
     let modules = from.join("modules");
     let found = only(&modules).and_then(|version| match version {
         Some(version) => Ok(only(&modules.join(&version))?.map(|compiled| (version, compiled))),

@@ -17,7 +17,7 @@ use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationSt
 
 use crate::{
     disk::{make, open},
-    model::{Code, Fault, limits},
+    model::{Code, Fault, limits, os_error_in},
 };
 
 /// What runs guests on this machine.
@@ -156,7 +156,13 @@ fn compile_cache(folder: &Path) -> Result<Cache, Fault> {
         .with_directory(folder)
         .with_baseline_compression_level(limits::GLUE_CODE_COMPRESSION)
         .with_optimized_compression_level(limits::GLUE_CODE_COMPRESSION);
-    Cache::new(config).map_err(|error| Fault::new(Code::Internal, format!("wasmtime refuses its compile cache: {error:#}")))
+    Cache::new(config).map_err(|error| {
+        let text = format!("{error:#}");
+        match os_error_in(&text) {
+            Some(error) => Fault::io(what("use"), &error),
+            None => Fault::new(Code::Internal, format!("wasmtime refuses its compile cache: {text}")),
+        }
+    })
 }
 
 /// Makes sure that the folder is this user's alone, and has been.

@@ -54,7 +54,7 @@ use self::{
     wasi::{Random, Seed, Wasi},
 };
 use crate::{
-    disk,
+    disk::{self, threads::blocking},
     model::{Admitted, Blob, Code, Digest, Document, Fault, RecipeName, Verified, act, events, hint, limits},
 };
 
@@ -185,8 +185,7 @@ impl Glue {
     async fn load(&self, recipe: &Arc<Verified>) -> Result<(Option<Prepared>, Reservation), Fault> {
         let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
         // What wasmtime says may carry names out of the component.
-        let loaded = tokio::task::spawn_blocking(move || glue.link(&recipe).map_err(output::bounded)).await;
-        loaded.map_err(|error| Fault::new(Code::Internal, format!("reading compiled glue ended early: {error}")))?
+        blocking(move || glue.link(&recipe).map_err(output::bounded)).await
     }
 
     /// Has another process compile, and puts what comes of it where it is read.
@@ -203,13 +202,13 @@ impl Glue {
                 .hint("nothing of it is kept; smaller functions, and fewer of them, take less")),
             Compiled::Done => {
                 let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
-                let placed = tokio::task::spawn_blocking(move || {
+                let placed = blocking(move || {
                     let (component, cache) = (bytes_of(&recipe)?, glue.0.engines.cache.directory());
                     compiling::place(into.path(), cache, glue.engine(reservation), component)?;
                     compiling::sweep(cache);
                     Ok(())
                 });
-                placed.await.map_err(|error| Fault::new(Code::Internal, format!("keeping compiled glue ended early: {error}")))?
+                placed.await
             }
         }
     }

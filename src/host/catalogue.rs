@@ -35,7 +35,7 @@ struct Installed {
 
 /// What changes when somebody, perhaps another process, changes `hob.lock` (what is installed) or `hob.toml` (what it may do).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     lock: Option<FileStamp>,
     config: Option<FileStamp>,
 }
@@ -195,7 +195,7 @@ impl Catalogue {
     }
 
     /// Refreshes if one of the two files changed; gives the stamp that holds from before what is read next.
-    fn look(&self, host: &Inner) -> Result<Stamp, Fault> {
+    pub(super) fn look(&self, host: &Inner) -> Result<Stamp, Fault> {
         let stamp = Stamp::now(host);
         if locked(&self.installed).stamp != Some(stamp) {
             self.refresh(host)?;

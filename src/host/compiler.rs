@@ -5,6 +5,7 @@
 
 use std::{
     ffi::OsStr,
+    io::ErrorKind,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -15,7 +16,7 @@ use tokio::{io::AsyncWriteExt, net::UnixStream, process::Command};
 
 use crate::{
     glue::{BoxFuture, Compiled, Compiler, Job},
-    model::{Code, Fault, Hint, act, hint, limits},
+    model::{Code, Fault, Hint, act, exhausted_in, hint, limits},
     shelf::process::{self, Ran},
 };
 
@@ -91,15 +92,23 @@ impl Compiler for GlueCompiler {
                 tracing::debug!("compiling glue: {line}")
             });
             let send = async {
-                // One that ends early does not read it all.
-                let _ = ours.write_all(&(job.component.len() as u64).to_be_bytes()).await;
-                let _ = ours.write_all(job.component).await;
-                // Open for as long as somebody waits: when it closes, the program ends.
-                std::future::pending::<()>().await;
+                let sent = async {
+                    ours.write_all(&(job.component.len() as u64).to_be_bytes()).await?;
+                    ours.write_all(job.component).await
+                };
+                match sent.await {
+                    // Open for as long as somebody waits: when it closes, the program ends.
+                    Ok(()) => std::future::pending().await,
+                    // One that ends early does not read it all, and its end says why.
+                    Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                        std::future::pending().await
+                    }
+                    Err(error) => error,
+                }
             };
             let ran = tokio::select! {
                 ran = ran => ran.map_err(starting)?,
-                () = send => return Err(Fault::new(Code::Internal, "what never ends has ended")),
+                error = send => return Err(starting(error)),
             };
             became(&program, &ran)
         })
@@ -126,8 +135,11 @@ fn became(program: &Path, ran: &Ran) -> Result<Compiled, Fault> {
         return match serde_json::from_str(&ran.stdout) {
             Ok(Answer::Compiled(compiled)) => Ok(compiled),
             Ok(Answer::OtherVersion(version)) => Err(another(&format!("version {version}"))),
-            Ok(Answer::Fault(text)) => Err(Fault::new(Code::Io, format!("compiling glue: {text}"))
-                .hint(format!("see whether there is room where {} keeps compiled glue", program.display()))),
+            Ok(Answer::Fault(text)) => Err(match exhausted_in(&text) {
+                Some(error) => Fault::io("compiling glue", &error).with("why", text),
+                None => Fault::new(Code::Io, format!("compiling glue: {text}"))
+                    .hint(format!("see whether there is room where {} keeps compiled glue", program.display())),
+            }),
             Err(error) => Err(another(&format!("no answer of it ({error})"))),
         };
     }
@@ -135,6 +147,10 @@ fn became(program: &Path, ran: &Ran) -> Result<Compiled, Fault> {
         return Ok(Compiled::TooMuch(format!("more than {} ms", limits::GLUE_COMPILE_MS)));
     };
     let signal = status.signal();
+    // Its threads are the first that it takes: it has no more than a few of its own bytes by then.
+    if let Some(error) = exhausted_in(&said).filter(|error| error.raw_os_error() != Some(libc::ENOMEM)) {
+        return Err(Fault::io("compiling glue", &error).with("why", said));
+    }
     match signal {
         Some(libc::SIGXCPU) => {
             Ok(Compiled::TooMuch(format!("more processor time than it is given ({} s at most)", limits::GLUE_COMPILE_CPU_S)))
@@ -142,7 +158,7 @@ fn became(program: &Path, ran: &Ran) -> Result<Compiled, Fault> {
         Some(libc::SIGXFSZ) => Ok(Compiled::TooMuch(format!("a file of more than {} bytes", limits::GLUE_COMPILED_BYTES_MAX))),
         Some(libc::SIGKILL) => Err(Fault::new(Code::Io, "the process that compiles glue was killed")
             .hint(hint!["this machine may be short of memory: see the kernel's log, and ", act::again()])),
-        _ if said.contains("memory allocation of") || said.contains("os error 12") || said.contains("os error 11") => {
+        _ if said.contains("memory allocation of") || exhausted_in(&said).is_some() => {
             Ok(Compiled::TooMuch(format!("more memory than it is given ({} bytes at most)", limits::GLUE_COMPILE_MEMORY_BYTES)))
         }
         // It was there to be run, and came to grief over what it read.

@@ -72,6 +72,7 @@ impl Host {
             zygotes,
             home,
             kept: Kept { state: inner.home.state().to_owned(), cache: inner.home.cache().to_owned(), elsewhere: inner.home.is_elsewhere() },
+            files: pod::open_files(),
             serving: None,
         };
         doctor.judge(error);

@@ -15,7 +15,7 @@ use std::{
 use futures_core::Stream;
 
 use crate::{
-    disk::owner::Writers,
+    disk::{owner::Writers, threads},
     glue::{Glue, Prepared},
     model::{Call, Code, Event, Fault, Home, Outcome, RecipeName, RecipeRef, Verified, events, limits, progress},
     pod,
@@ -82,7 +82,9 @@ pub(crate) struct Inner {
     progress: progress::Shared,
     shelf: Shelf,
     /// The wasm engine, started with the first recipe that has glue.
-    glue: std::sync::OnceLock<Result<Glue, Fault>>,
+    glue: std::sync::OnceLock<Glue>,
+    /// Held while it is started: by one at a time.
+    starts_glue: std::sync::Mutex<()>,
     compiler: GlueCompiler,
     /// Glue that is compiled for a call goes on without the call, and ends with the host.
     compiles: tokio_util::task::TaskTracker,
@@ -130,10 +132,16 @@ impl Inner {
         compiled.await.map_err(|error| Fault::new(Code::Internal, format!("compiling glue ended early: {error}")))?
     }
 
-    /// The wasm engine. Blocking the first time.
+    /// The wasm engine. Blocking until it was started once; what the machine lacked for that it may have the next time.
     fn glue(&self) -> Result<&Glue, Fault> {
-        let open = || Glue::open(&self.home.compile_cache(), Arc::new(self.compiler.clone()));
-        self.glue.get_or_init(open).as_ref().map_err(Fault::clone)
+        let _one = match self.glue.get() {
+            Some(glue) => return Ok(glue),
+            None => self.starts_glue.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        };
+        if self.glue.get().is_none() {
+            let _ = self.glue.set(Glue::open(&self.home.compile_cache(), Arc::new(self.compiler.clone()))?);
+        }
+        self.glue.get().ok_or_else(|| Fault::new(Code::Internal, "the engine of glue is gone"))
     }
 }
 
@@ -186,6 +194,7 @@ impl Host {
                 progress: config.progress,
                 shelf,
                 glue: Default::default(),
+                starts_glue: Default::default(),
                 compiler: config.compiler,
                 compiles: Default::default(),
                 ending: Default::default(),
@@ -290,15 +299,12 @@ impl Host {
     pub async fn call_with(&self, call: Call, mut on_event: impl FnMut(Event) + Send + 'static) -> Result<Outcome, Fault> {
         let mut running = self.start(call);
         while let Some(event) = running.next().await {
-            let given = tokio::task::spawn_blocking(move || {
+            let given = threads::start(move || {
                 on_event(event);
                 on_event
             });
-            on_event = match given.await.map_err(tokio::task::JoinError::try_into_panic) {
-                Ok(on_event) => on_event,
-                Err(Ok(panic)) => std::panic::resume_unwind(panic),
-                Err(Err(ended)) => return Err(Fault::new(Code::Internal, format!("the runtime ended during a call: {ended}"))),
-            };
+            let ended = || Fault::new(Code::Internal, "the runtime ended during a call");
+            on_event = given?.panicking().await.ok_or_else(ended)?;
         }
         running.outcome().await
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::Host;
 use crate::{
     model::{
-        Fault, RecipeName, RecipeRef, ServeRules,
+        Code, Fault, RecipeName, RecipeRef, ServeRules,
         machine::ResidencyEvent,
         status::{DamagedStatus, HostStatus, PodStatus},
     },
@@ -35,6 +35,16 @@ impl Host {
     /// Whether it takes calls; `false` once it shuts down.
     pub fn accepts(&self) -> bool {
         !self.0.closing.load(Ordering::Acquire)
+    }
+
+    /// Whether a call that came now would be taken. Reads `hob.toml` again while that cannot be read.
+    ///
+    /// Errors: what every call would be refused with: `shutting_down`, `invalid_config`, `io`.
+    pub fn ready(&self) -> Result<(), Fault> {
+        match self.accepts() {
+            true => self.0.catalogue.look(&self.0).map(drop),
+            false => Err(Fault::new(Code::ShuttingDown, "the host is ending and begins no call any more")),
+        }
     }
 
     /// The whole host at a glance.

@@ -40,6 +40,8 @@ pub struct Doctor {
     /// Whether nobody else may write to Hob's own files.
     pub home: Safe,
     pub kept: Kept,
+    #[serde(default)]
+    pub files: OpenFiles,
     /// Of the running server; none when none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<Vec<ZygoteStatus>>,
@@ -55,6 +57,17 @@ pub struct Kept {
     pub cache: PathBuf,
     /// One of them lies outside of the home, which cannot be written to: what is kept there is gone with that folder.
     pub elsewhere: bool,
+}
+
+/// How many files a process may have open: callers' connections are such, and what pods take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OpenFiles {
+    /// As it is started (`ulimit -Sn`).
+    pub now: u64,
+    /// What a server raises that to: as many as it has use for, and as it may have (`ulimit -Hn`).
+    pub served: u64,
+    /// As many as a server has use for.
+    pub wanted: u64,
 }
 
 /// What it runs on.
@@ -322,6 +335,7 @@ mod tests {
             gpu: Vec::new(),
             zygotes: Possible { possible: true, why: None },
             home: Safe::default(),
+            files: OpenFiles::default(),
             kept: Kept::default(),
             serving: None,
         }

@@ -68,6 +68,8 @@ codes! {
     NotInRepository "not_in_repository" Caller exit 3 http 404 mcp -32602;
     /// No such remote in `hob.toml`.
     RemoteNotFound "remote_not_found" Caller exit 3 http 404 mcp -32602;
+    /// No server is running for this home.
+    NotServing "not_serving" Caller exit 3 http 503 mcp -32603 retry true;
     /// `recipe.toml` is wrong: line and key are in the message.
     InvalidManifest "invalid_manifest" Recipe exit 4 http 422 mcp -32603;
     /// The recipe folder lacks something that its manifest names.
@@ -359,6 +361,11 @@ impl Fault {
         }
     }
 
+    /// Whether it says that the machine, or what this process may have of it, has run out of something: then nothing else is wrong.
+    pub fn is_exhaustion(&self) -> bool {
+        matches!(self.code, Code::Io | Code::DiskFull) && exhausted_in(&self.message).is_some()
+    }
+
     /// A failure of the operating system while doing `what`; a full disk is told apart.
     pub fn io(what: impl std::fmt::Display, error: &std::io::Error) -> Fault {
         // EDQUOT is 122 on every Linux architecture and has no ErrorKind that is stable everywhere.
@@ -376,18 +383,49 @@ impl Fault {
 /// The next step where the machine, or what this process may have of it, has run out of something; none for any other error. By number, which is the
 /// same on every Linux that Hob runs on: few of these have a kind.
 pub fn exhausted(error: &std::io::Error) -> Option<&'static str> {
-    Some(match error.raw_os_error()? {
+    // Libraries put the path around it, and what they make has no number any more.
+    let number = error.raw_os_error().or_else(|| exhausted_in(&error.to_string())?.raw_os_error())?;
+    Some(match number {
         11 => {
-            "this user or this machine may have no more processes or threads: end some, or let the user have more (`ulimit -u`), and run it again"
+            "this user or this machine may have no more processes or threads, or no memory left for one: end some, or let the user have more \
+             (`ulimit -u`), and run it again"
         }
         12 => "this machine has no memory left for it: close programs that hold much, and run it again",
         23 => "this machine has as many open files as it may have (`sysctl fs.file-max`): close programs that hold many, and run it again",
+        30 => "it lies on a file system that is mounted read-only: mount it writable, or move what is to be written (HOB_HOME, TMPDIR)",
         24 => "this process has as many open files as it may have: let it have more (`ulimit -n`), and run it again",
         109 => {
             "too many descriptors of this user are on their way between processes: let the user have more (`ulimit -n`), and run it again"
         }
         _ => return None,
     })
+}
+
+/// What the machine had run out of, by what a process of Hob's own or a library says.
+pub fn exhausted_in(text: &str) -> Option<std::io::Error> {
+    os_error_in(text).filter(|error| error.raw_os_error().is_some_and(|number| EXHAUSTED.contains(&number)))
+}
+
+/// The errors that say that there is no more of something, or none that may be written to.
+const EXHAUSTED: [i32; 8] = [11, 12, 23, 24, 28, 30, 109, 122];
+
+/// The system's error in a text: as Rust or Python has it, or of those that say that something has run out in the C library's words.
+pub fn os_error_in(text: &str) -> Option<std::io::Error> {
+    let numbered = ["(os error ", "[Errno ", "Os { code: "].iter().find_map(|before| {
+        let (_, rest) = text.split_once(before)?;
+        rest[..rest.find([')', ']', ','])?].parse().ok()
+    });
+    let named = || {
+        let no_thread = text.contains("can't start new thread").then_some(EXHAUSTED[0]);
+        no_thread.or_else(|| EXHAUSTED.into_iter().find(|number| text.contains(words(*number).as_str())))
+    };
+    numbered.or_else(named).map(std::io::Error::from_raw_os_error)
+}
+
+/// The C library's words for an error.
+fn words(number: i32) -> String {
+    let shown = std::io::Error::from_raw_os_error(number).to_string();
+    shown.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// A `detail` in a stranger's words, or how many bytes were dropped of one that is too long, or nested so deeply that a reader of the fault
@@ -476,6 +514,24 @@ mod tests {
         assert_eq!(serde_json::from_str::<Fault>(&serde_json::to_string(&fault).unwrap()).unwrap(), fault);
         assert!(bounded(Value::from("x".repeat(FAULT_DETAIL_BYTES_MAX)))["detail_dropped_bytes"].is_u64());
         assert_eq!(bounded(Value::Null), Value::Null);
+    }
+
+    #[test]
+    fn what_has_run_out_is_known_by_number_and_by_words() {
+        for (text, wanted) in [
+            ("reading x: Too many open files (os error 24) at path \"y\"", Some(24)),
+            ("OSError: [Errno 23] Too many open files in system: 'x'", Some(23)),
+            ("error while loading shared libraries: libc.so.6: Cannot allocate memory", Some(12)),
+            ("RuntimeError: can't start new thread", Some(11)),
+            ("Permission denied (os error 13)", None),
+            ("[Errno many] of them", None),
+        ] {
+            assert_eq!(exhausted_in(text).and_then(|error| error.raw_os_error()), wanted, "{text}");
+        }
+        assert_eq!(os_error_in("Permission denied (os error 13)").and_then(|error| error.raw_os_error()), Some(13));
+        // A library that names the path has no number in its error.
+        let wrapped = std::io::Error::other(std::io::Error::from_raw_os_error(24).to_string());
+        assert!(Fault::io("writing x", &wrapped).hint.is_some_and(|hint| hint.contains("`ulimit -n`")));
     }
 
     #[test]

@@ -20,14 +20,17 @@ use super::{
     handle::{Placed, Reply},
     leftovers,
     poison::Ended,
-    registry,
+    refused, registry,
     residing::loads_less,
     seat::{End, Why},
     state::{AskId, Ending},
 };
-use crate::model::{
-    Code, Fault, act, hint,
-    limits::{ASK_BEGUN_MAX, DOSSIER_LINES, EXIT_GRACE_MS, FAULT_TAIL_LINES},
+use crate::{
+    disk::threads::certainly,
+    model::{
+        Code, Fault, act, exhausted_in, hint,
+        limits::{ASK_BEGUN_MAX, DOSSIER_LINES, EXIT_GRACE_MS, FAULT_TAIL_LINES},
+    },
 };
 
 /// SIGKILL, which the kernel sends when memory runs out, and others when they like.
@@ -37,7 +40,7 @@ impl Driver {
     pub(super) async fn bury(mut self) {
         let ending = self.ending.unwrap_or(Ending::Code(-1));
         if let Some(grouping) = self.grouping.take() {
-            self.group = grouping.await.ok().flatten();
+            self.group = grouping.await.flatten();
         }
         // The kernel's way to hold a group to its memory: nobody else would say why.
         if self.blame.is_none()
@@ -65,7 +68,7 @@ impl Driver {
         // The keeper reports last; without its report it was killed itself, and what fled from the pod's group may still run.
         if self.page.peak_bytes().is_none() {
             let incarnation = self.spec.incarnation.clone();
-            let _ = tokio::task::spawn_blocking(move || leftovers::end_leftovers(&incarnation)).await;
+            let _ = certainly(move || leftovers::end_leftovers(&incarnation)).await;
         }
         // Its last lines say why, or are those that it kept for its end; a grandchild that holds the pipe open is not waited for.
         if let Some(logs) = self.logs_ended.take() {
@@ -86,7 +89,7 @@ impl Driver {
                 };
             }
             let folder = self.spec.dossiers.clone();
-            saved = Some(tokio::task::spawn_blocking(move || {
+            saved = Some(certainly(move || {
                 if let Err(fault) = dossier::save(&folder, &dossier) {
                     tracing::warn!("the dossier of a crash is lost: {fault}");
                 }
@@ -112,7 +115,7 @@ impl Driver {
         drop(self.page);
         // What lives as long as the pod goes before anybody hears of its end: who waits for that finds nothing of it.
         let (scratch, group, keeps) = (self.spec.scratch.clone(), self.group.take(), std::mem::take(&mut self.spec.keeps));
-        let _ = tokio::task::spawn_blocking(move || {
+        let _ = certainly(move || {
             drop(group);
             let _ = std::fs::remove_dir_all(&scratch);
             registry::forget(&registry::path_of(&scratch));
@@ -255,6 +258,7 @@ impl Driver {
             (None, Ending::Signal(signal)) => {
                 Fault::new(Code::Crashed, format!("the pod of `{name}` was ended by signal {signal} ({}){during}", signal_name(signal)))
             }
+            (None, Ending::Code(_)) if let Some(fault) = self.ran_out() => fault,
             (None, Ending::Code(code)) => Fault::new(Code::Crashed, format!("the pod of `{name}` exited with code {code}{during}")),
             (None, Ending::NeverBegan) => Fault::new(Code::Crashed, format!("a pod of `{name}` could not be forked")),
         };
@@ -270,6 +274,15 @@ impl Driver {
             None => fault.hint(hint!["the next call starts a new pod; what this one printed last is told by ", act::logs(name)]),
         };
         self.with_tail(fault, 0)
+    }
+
+    /// That the machine had too little for it, where it ended before it was confined: until then nothing of the recipe's ran, and what was printed
+    /// are words of Hob's own and of the interpreter.
+    fn ran_out(&self) -> Option<Fault> {
+        let is_ours = !self.is_confined() && !self.process.is_forked();
+        let said = is_ours.then(|| self.shared.log.tail(FAULT_TAIL_LINES))?;
+        let (line, error) = said.iter().rev().find_map(|line| Some((&line.text, exhausted_in(&line.text)?)))?;
+        Some(refused::ran_out(&self.spec.recipe, Some(&error), line))
     }
 
     /// Adds the last lines that the pod printed (during `ask`, unless 0).

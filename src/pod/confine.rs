@@ -16,6 +16,7 @@ use super::{
     devices::Gpu,
     granted,
     process::{Cache, Program, Spec},
+    refused::{unavailable, word},
     seccomp::{self, Who},
     settings::{self, CERTIFICATES, Found, SETTINGS},
     vitals,
@@ -499,35 +500,6 @@ pub fn memory_bytes(pod: Option<&PodSpec>) -> u64 {
 /// Most processes and threads of a pod.
 pub fn processes(pod: Option<&PodSpec>) -> u64 {
     pod.and_then(|pod| pod.processes).unwrap_or(POD_PROCESSES_DEFAULT)
-}
-
-/// What is named in place of a layer when there is no more of what layers are made of.
-const RAN_OUT: &str = "machine";
-
-/// What a pod that could not be confined tells its caller.
-pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
-    let name = &recipe.manifest().name;
-    if layer == RAN_OUT {
-        // To let go of a layer would not help, and would be the wrong advice.
-        return Fault::new(Code::Io, format!("a pod of `{name}` was not started, because this machine has run out of something: {why}"))
-            .hint(
-                "close programs that hold many files or much memory, or let the host have more (`ulimit -n`, `ulimit -u`), and call again",
-            );
-    }
-    let hint = hint![
-        act::doctor(),
-        " says what this machine can do; ",
-        act::grant_reduced(word(recipe)),
-        " runs its pods with less, and shows that they are"
-    ];
-    Fault::new(Code::SandboxUnavailable, format!("a pod of `{name}` was not started, because it could not be confined: {layer}: {why}"))
-        .hint(hint)
-        .with("layer", layer)
-}
-
-/// How an operator names a recipe to commands.
-fn word(recipe: &Verified) -> String {
-    if recipe.is_unsigned() { recipe.folder().display().to_string() } else { recipe.manifest().name.to_string() }
 }
 
 /// The folder that many levels above a path; none where that would be the root.

@@ -178,7 +178,7 @@ fn or_without<T>(result: Result<T, Fault>, lost: &str) -> Option<T> {
 /// Waits for a group that is being made. Cancel-safe.
 async fn made(grouping: &mut Option<Grouping>) -> Option<Group> {
     let group = match grouping {
-        Some(grouping) => grouping.await.ok().flatten(),
+        Some(grouping) => grouping.await.flatten(),
         None => std::future::pending().await,
     };
     *grouping = None;

@@ -4,14 +4,17 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     handle::Placed,
     regions::{New, Placing},
     state::AskId,
 };
-use crate::model::{Code, Fault, Operation};
+use crate::{
+    disk::threads::Work,
+    model::{Code, Fault, Operation},
+};
 
 /// One of the two lanes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,15 +65,13 @@ pub(super) struct Outgoing {
     pub first: AskId,
     pub placing: Placing,
     /// Its blobs, while they are copied or lent.
-    pub copying: Option<JoinHandle<Result<Vec<New>, Fault>>>,
+    pub copying: Option<Work<Result<Vec<New>, Fault>>>,
 }
 
 /// Waits for the blobs of the first of them. Cancel-safe.
 pub(super) async fn copied(outgoing: &mut VecDeque<Outgoing>) -> Result<Vec<New>, Fault> {
     match outgoing.front_mut().and_then(|outgoing| outgoing.copying.as_mut()) {
-        Some(copying) => {
-            copying.await.unwrap_or_else(|error| Err(Fault::new(Code::Internal, format!("copying a blob to a pod ended: {error}"))))
-        }
+        Some(copying) => copying.await.unwrap_or_else(|| Err(Fault::new(Code::Internal, "copying a blob to a pod ended early"))),
         None => std::future::pending().await,
     }
 }

@@ -12,11 +12,12 @@ use std::{
     },
 };
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::model::{
     Code, Fault,
-    limits::{FILES_RESERVE_MAX, FILES_RESERVE_MIN, FILES_RESERVE_PERCENT, SERVE_RETRY_MS},
+    doctor::OpenFiles,
+    limits::{FILES_RESERVE_MAX, FILES_RESERVE_MIN, FILES_RESERVE_PERCENT, SERVE_FILES, SERVE_RETRY_MS},
 };
 
 /// How many each recipe holds, by its name; those that hold none are not there. Of the process, as the limit is.
@@ -28,6 +29,20 @@ static CALLERS: AtomicU64 = AtomicU64::new(0);
 /// Keeps so many descriptors from recipes, for the connections of a server and what comes over them.
 pub fn keep_for_callers(files: u64) {
     CALLERS.store(files, Ordering::Relaxed);
+}
+
+/// How many this process may have open now, how many a server raises that to, and how many it has use for.
+pub fn open_files() -> OpenFiles {
+    let limit = getrlimit(Resource::Nofile);
+    let (now, most) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    OpenFiles { now, served: now.max(most.min(SERVE_FILES)), wanted: SERVE_FILES }
+}
+
+/// Has this process open as many files as it may and has use for; gives how many that are.
+pub fn raise_open_files() -> u64 {
+    let OpenFiles { now, served, .. } = open_files();
+    let limit = Rlimit { current: Some(served), maximum: getrlimit(Resource::Nofile).maximum };
+    if now < served && setrlimit(Resource::Nofile, limit).is_ok() { served } else { now }
 }
 
 /// How many all recipes together may take of a process that may have `files`, of which so many are for callers.

@@ -14,6 +14,7 @@ use super::{
     granted,
     hands::{Silence, Which},
     lane::{Lane, Read},
+    refused,
     starting::grouped,
     state::{AskId, Event, State},
     waits::Undelivered,
@@ -87,6 +88,10 @@ impl Driver {
         }
         self.heard = Instant::now();
         match message {
+            // Whatever it was at: what it had in hand ends with that.
+            FromPod::Refused { layer, why } if layer == refused::RAN_OUT && self.is_confined() => {
+                self.step(Event::Excess(refused::unavailable(&self.spec.recipe, &layer, &clip(&why))));
+            }
             FromPod::Confined { .. } | FromPod::Refused { .. }
                 if self.is_confined() || self.state != (State::Starting { hello: false }) =>
             {
@@ -99,7 +104,7 @@ impl Driver {
                         let why: String = why.chars().take(POD_MISSING_CHARS_MAX).collect();
                         granted::not_data(&self.spec.recipe.manifest().name.to_string(), &why)
                     }
-                    _ => confine::unavailable(&self.spec.recipe, &clip(&layer), &clip(&why)),
+                    _ => refused::unavailable(&self.spec.recipe, &clip(&layer), &clip(&why)),
                 };
                 self.step(Event::Failed(self.with_tail(fault, 0)));
             }
@@ -215,7 +220,7 @@ impl Driver {
     }
 
     /// Nothing that a pod says counts before.
-    fn is_confined(&self) -> bool {
+    pub(super) fn is_confined(&self) -> bool {
         self.shared.confinement.get().is_some()
     }
 

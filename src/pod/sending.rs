@@ -20,13 +20,16 @@ use super::{
     variables,
     wire::{self, Control, PROTOCOL},
 };
-use crate::model::{
-    Code, Fault,
-    limits::{
-        BLOB_FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, CHUNK_CREDIT, FRAME_BYTES_MAX, LANE_WAITING_BYTES_MAX,
-        LANE_WAITING_DESCRIPTORS_MAX, LANE_WAITING_MS, POD_CACHE_BYTES_MAX, POD_CACHE_FILES_MAX,
+use crate::{
+    disk::threads::certainly,
+    model::{
+        Code, Fault,
+        limits::{
+            BLOB_FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, CHUNK_CREDIT, FRAME_BYTES_MAX, LANE_WAITING_BYTES_MAX,
+            LANE_WAITING_DESCRIPTORS_MAX, LANE_WAITING_MS, POD_CACHE_BYTES_MAX, POD_CACHE_FILES_MAX,
+        },
+        recipe::Runtime,
     },
-    recipe::Runtime,
 };
 
 impl Driver {
@@ -147,7 +150,7 @@ impl Driver {
             Ok(mut placing) => {
                 let copies = std::mem::take(&mut placing.copies);
                 // Gigabytes are not copied on the loop that looks after the pod.
-                let copying = (!copies.is_empty()).then(|| tokio::task::spawn_blocking(move || Copying::run_all(copies)));
+                let copying = (!copies.is_empty()).then(|| certainly(move || Copying::run_all(copies)));
                 self.outgoing.push_back(Outgoing { first, placing, copying });
                 self.send_outgoing();
             }
@@ -303,9 +306,7 @@ impl Driver {
         self.hungry |= asks_waited && !self.asks_wait();
         if let Some(error) = self.control.take_refused().or_else(|| self.data.as_mut().and_then(Lane::take_refused)) {
             let name = &self.spec.recipe.manifest().name;
-            let fault = Fault::io(format!("this machine did not let the host send to a pod of `{name}`, which was ended"), &error).hint(
-                "raise `ulimit -n` of the host, or run fewer pods at once; the kernel counts descriptors on their way for the whole user",
-            );
+            let fault = Fault::io(format!("this machine did not let the host send to a pod of `{name}`, which was ended"), &error);
             self.step(Event::Excess(fault));
         }
         match (self.is_backed_up(), self.backed_up_until) {

@@ -20,11 +20,11 @@ use std::{
 };
 
 use rustix::fs::FallocateFlags;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::sync::Semaphore;
 
 use super::wire::Payload;
 use crate::{
-    disk::make,
+    disk::{make, threads::certainly},
     model::{
         Blob, Code, Fault, Store,
         limits::{
@@ -352,19 +352,11 @@ impl Hidden {
 impl Drop for Hidden {
     fn drop(&mut self) {
         let (file, space, used) = (self.file.take(), self.space.clone(), *self.used.get_mut());
-        aside(move || {
+        drop(certainly(move || {
             // Closing a file without a name is deleting it.
             drop(file);
             space.give_back(used);
-        });
-    }
-}
-
-/// Does something that blocks where nobody waits for it.
-fn aside(work: impl FnOnce() + Send + 'static) {
-    match Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(work)),
-        Err(_) => work(),
+        }));
     }
 }
 
@@ -402,6 +394,6 @@ impl Store for Section {
 impl Drop for Section {
     fn drop(&mut self) {
         let (hidden, from, end) = (self.hidden.clone(), self.from, self.end());
-        aside(move || hidden.give_back(from, end));
+        drop(certainly(move || hidden.give_back(from, end)));
     }
 }

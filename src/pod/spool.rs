@@ -16,13 +16,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
 };
 
-use tokio::{sync::Notify, task::spawn_blocking};
+use tokio::sync::Notify;
 
 use super::{
     spill::{Space, Spill, Spools, disk_bytes, memory_bytes},
     wire::Payload,
 };
-use crate::model::{Code, Fault};
+use crate::{disk::threads::blocking, model::Fault};
 
 /// Both ends of a stream.
 pub(super) fn stream() -> (Outlet, Inlet) {
@@ -142,9 +142,9 @@ impl Stream {
         let stream = self.clone();
         tokio::spawn(async move {
             let place = spools.at_once.clone().acquire_owned().await;
-            let done = spawn_blocking(move || {
+            let done = blocking(move || {
                 let _place = place;
-                work()
+                Ok(work())
             });
             let done = done.await;
             let mut kept = stream.kept();
@@ -156,7 +156,7 @@ impl Stream {
             }
             match done {
                 Ok(done) => over(&mut kept, done),
-                Err(error) => kept.lost = Some(Fault::new(Code::Internal, format!("keeping chunks on the disk ended early: {error}"))),
+                Err(fault) => kept.lost = Some(fault),
             }
             let wake = kept.wake.take();
             drop(kept);
@@ -370,7 +370,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{super::spill::Bounds, *};
-    use crate::model::Blob;
+    use crate::model::{Blob, Code};
 
     const KIB: u64 = 1 << 10;
 

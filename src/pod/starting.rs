@@ -10,7 +10,10 @@ use super::{
     process::{Process, Spec},
     registry,
 };
-use crate::model::{Code, Fault};
+use crate::{
+    disk::threads::{Work, certainly},
+    model::{Code, Fault},
+};
 
 /// Forks its process, or starts it where there is no zygote that would; then it has to be told its plan.
 pub(super) fn started(spec: &Spec, page: Option<&Path>) -> Result<(Process, Option<Vec<u8>>), Fault> {
@@ -37,7 +40,7 @@ pub(super) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
     let pod = spec.recipe.manifest().pod.as_ref();
     // One more: the first process of its namespace is not the pod's own.
     let (name, memory, processes) = (registry::group_of(&spec.incarnation), confine::memory_bytes(pod), confine::processes(pod) + 1);
-    Some(tokio::task::spawn_blocking(move || {
+    Some(certainly(move || {
         let made = || {
             let group = cgroups.make(&name, Some(memory), Some(processes))?;
             group.add(pid)?;
@@ -48,7 +51,7 @@ pub(super) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
 }
 
 /// A group that is being made.
-pub(super) type Grouping = tokio::task::JoinHandle<Option<Group>>;
+pub(super) type Grouping = Work<Option<Group>>;
 
 /// What this machine lets us bound in the kernel; found out once.
 pub(super) fn cgroups() -> &'static Cgroups {

@@ -21,15 +21,18 @@ use super::{
     residency::{Budget, Decision, GpuBudget, Need, Rank, Residency, TenantId, rank},
     vitals,
 };
-use crate::model::{
-    Digest, Fault, Manifest, Priority,
-    limits::{
-        FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, FOOTPRINTS_MAX, GPU_BUDGET_PERCENT, MEMORY_BACK_LOOK_MS, MEMORY_BACK_MS,
-        MEMORY_BACK_SLACK_BYTES, MEMORY_BUDGET_PERCENT, RESIDENCY_EVENTS_MAX, RESIDENCY_EVENTS_SHOWN,
-    },
-    machine::{
-        Footprint, Gpu, GpuStatus, MachineRules, MachineStatus, ResidencyChange, ResidencyEvent, ResidentState, ResidentStatus,
-        WaitingStatus,
+use crate::{
+    disk::threads::certainly,
+    model::{
+        Digest, Fault, Manifest, Priority,
+        limits::{
+            FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, FOOTPRINTS_MAX, GPU_BUDGET_PERCENT, MEMORY_BACK_LOOK_MS, MEMORY_BACK_MS,
+            MEMORY_BACK_SLACK_BYTES, MEMORY_BUDGET_PERCENT, RESIDENCY_EVENTS_MAX, RESIDENCY_EVENTS_SHOWN,
+        },
+        machine::{
+            Footprint, Gpu, GpuStatus, MachineRules, MachineStatus, ResidencyChange, ResidencyEvent, ResidentState, ResidentStatus,
+            WaitingStatus,
+        },
     },
 };
 
@@ -427,12 +430,12 @@ impl Tenant {
         let (places, id) = (self.places.clone(), self.id);
         let Some((gpu, _)) = places.gpu_of(id) else { return };
         // What is used before tells apart, where the driver names no processes, what it used. It takes a driver longer to wake for a process.
-        tokio::task::spawn_blocking(move || {
+        drop(certainly(move || {
             let before = places.gpu_used_beside(id, &gpu).unwrap_or(gpu.used_bytes);
             if let Some(known) = places.book().tenants.get_mut(&id) {
                 known.gpu_before = before;
             }
-        });
+        }));
     }
 
     /// It has loaded, in so long; `pid` holds so much memory.
@@ -455,11 +458,11 @@ impl Tenant {
             footprint.memory_bytes = memory.unwrap_or(footprint.memory_bytes).max(1);
         });
         if let Some((gpu, before)) = places.gpu_of(id) {
-            tokio::task::spawn_blocking(move || {
+            drop(certainly(move || {
                 if let Some(bytes) = places.gpu_held(id, pid, &gpu, before).filter(|bytes| *bytes > 0) {
                     places.measured(id, recipe, |footprint| footprint.gpu_bytes = bytes);
                 }
-            });
+            }));
         }
     }
 
@@ -505,7 +508,7 @@ impl Tenant {
                     let held = gpu.and_then(|(gpu, before)| places.gpu_held(id, pid, &gpu, before));
                     memory <= empty + MEMORY_BACK_SLACK_BYTES && held.is_none_or(|held| held <= MEMORY_BACK_SLACK_BYTES)
                 };
-                if tokio::task::spawn_blocking(look).await.unwrap_or(false) {
+                if certainly(look).await.unwrap_or(false) {
                     return true;
                 }
                 if Instant::now() >= until {
@@ -537,7 +540,7 @@ impl Drop for Tenant {
                     loop {
                         let (there, gpu) = (places.clone(), gpu.clone());
                         let back = move || there.gpu_used_beside(id, &gpu).is_none_or(|used| used <= before + MEMORY_BACK_SLACK_BYTES);
-                        if tokio::task::spawn_blocking(back).await.unwrap_or(true) || Instant::now() >= until {
+                        if certainly(back).await.unwrap_or(true) || Instant::now() >= until {
                             break;
                         }
                         sleep(Duration::from_millis(MEMORY_BACK_LOOK_MS)).await;

@@ -140,7 +140,10 @@ fn read_text(home: &Home) -> Result<String, Fault> {
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
     let unread = |fault: Fault| match fault.code {
         // Its code says what becomes of calls meanwhile, whatever keeps it from being read.
-        Code::Io => Fault::new(Code::InvalidConfig, fault.message).hint("it has to be a plain file that this user can read"),
+        // What the machine has run out of is named already.
+        Code::Io if !fault.is_exhaustion() => {
+            Fault::new(Code::InvalidConfig, fault.message).hint("it has to be a plain file that this user can read")
+        }
         _ => fault,
     };
     let bytes = durable::read(&real, limits::CONFIG_BYTES_MAX).map_err(unread)?.unwrap_or_default();

@@ -66,8 +66,8 @@ impl TrustState {
     ///
     /// Errors: `remote_not_found` when it was never pinned, `state_unreadable` naming the file.
     pub fn load(folder: &Path, remote: &str) -> Result<TrustState, Fault> {
-        let Some(pinned) = durable::read(&folder.join(PINNED), limits::ROOT_BYTES_MAX)
-            .map_err(|fault| unreadable(remote, &folder.join(PINNED), &fault.message))?
+        let Some(pinned) =
+            durable::read(&folder.join(PINNED), limits::ROOT_BYTES_MAX).map_err(|fault| unread(fault, remote, &folder.join(PINNED)))?
         else {
             return Err(match folder.join(STATE).exists() {
                 true => unreadable(remote, &folder.join(PINNED), "it is missing"),
@@ -82,7 +82,7 @@ impl TrustState {
         let place = folder.join(STATE);
         let refused = |why: &str| unreadable(remote, &place, why);
         let text = durable::read(&place, limits::TRUST_STATE_BYTES_MAX)
-            .map_err(|fault| refused(&fault.message))?
+            .map_err(|fault| unread(fault, remote, &place))?
             .ok_or_else(|| refused("it is missing, though the remote was pinned"))?;
         let sealed: Sealed = serde_json::from_slice(&text).map_err(|error| refused(&format!("it does not parse: {error}")))?;
         if sealed.state.digest() != sealed.sha256 {
@@ -168,6 +168,14 @@ impl TrustState {
         let sealed = Sealed { sha256: self.saved.digest(), state: self.saved.clone() };
         let text = serde_json::to_vec_pretty(&sealed).expect("strings and numbers are JSON");
         durable::replace(&self.folder.join(STATE), &text)
+    }
+}
+
+/// A file that could not be read; it may be good all the same.
+fn unread(fault: Fault, remote: &str, place: &Path) -> Fault {
+    match fault.is_exhaustion() {
+        true => fault,
+        false => unreadable(remote, place, &fault.message),
     }
 }
 

@@ -48,9 +48,7 @@ pub mod uv;
 
 pub use aside::aside;
 
-pub use crate::disk::durable;
-use std::panic::AssertUnwindSafe;
-
+pub use crate::disk::{durable, threads::blocking};
 use crate::model::{
     Code, Fault,
     limits::{READ_HERE_BYTES_MAX, READS_AT_ONCE},
@@ -64,21 +62,6 @@ pub fn runtime() -> Result<tokio::runtime::Handle, Fault> {
         Fault::new(Code::Usage, "a host works inside of a tokio runtime, and this was called outside of any")
             .hint("call it below `#[tokio::main]` or in `Runtime::block_on`; other executors cannot drive it")
     })
-}
-
-/// Runs blocking work off the async threads; a panic there is Hob's own fault, not a hang.
-///
-/// The work goes on when the future is dropped: what it must not lose goes into it.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    runtime()?;
-    // It panics where there is no thread and none is to be had.
-    let Ok(task) = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(work))) else {
-        return Err(Fault::io("starting a thread", &std::io::Error::from_raw_os_error(rustix::io::Errno::AGAIN.raw_os_error())));
-    };
-    match task.await {
-        Ok(result) => result,
-        Err(error) => Err(Fault::new(Code::Internal, format!("a background task ended early: {error}"))),
-    }
 }
 
 /// Reads a text of so many bytes: a short one here, a long one [aside], few at a time.

@@ -11,7 +11,10 @@ use tokio::{
     process::Command,
 };
 
-use crate::{disk::open, model::limits};
+use crate::{
+    disk::{open, threads::certainly},
+    model::limits,
+};
 
 /// How a tool ended.
 pub(crate) struct Ran {
@@ -147,8 +150,8 @@ async fn overflow(pid: Option<u32>, most: u64) {
     loop {
         tokio::time::sleep(Duration::from_millis(limits::TOOL_LOOK_MS)).await;
         let path = std::path::PathBuf::from(format!("/proc/{pid}/io"));
-        let read = tokio::task::spawn_blocking(move || open::read_of_kernel(&path, limits::KERNEL_TEXT_BYTES_MAX)).await;
-        let text = read.ok().and_then(Result::ok).and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let read = certainly(move || open::read_of_kernel(&path, limits::KERNEL_TEXT_BYTES_MAX)).await;
+        let text = read.and_then(Result::ok).and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         let written = text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
         if written.is_some_and(|written| written > most) {
             return;

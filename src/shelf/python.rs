@@ -13,7 +13,7 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use crate::model::{Code, Fault, act, exhausted, hint, limits};
+use crate::model::{Code, Fault, act, exhausted, exhausted_in, hint, limits};
 
 use super::process;
 
@@ -143,11 +143,19 @@ async fn probe(candidate: &Path) -> Result<Python, Unlike> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PYTHON")) {
         command.env_remove(name);
     }
-    let ran = process::run(command, limits::PROBE_MS, |_| ()).await.map_err(|error| match exhausted(&error) {
+    let unlike = |error: std::io::Error, why: String| match exhausted(&error) {
         Some(_) => Unlike::Exhausted(Fault::io(format!("asking {} which Python it is", candidate.display()), &error)),
-        None => Unlike::Other(format!("cannot be run: {error}")),
+        None => Unlike::Other(why),
+    };
+    let ran = process::run(command, limits::PROBE_MS, |_| ()).await;
+    let ran = ran.map_err(|error| {
+        let why = format!("cannot be run: {error}");
+        unlike(error, why)
     })?;
     if !ran.succeeded() {
+        if let Some(error) = ran.tail.iter().rev().find_map(|line| exhausted_in(line)) {
+            return Err(unlike(error, String::new()));
+        }
         let said = ran.tail.iter().find(|line| !line.is_empty()).map(|line| format!(": {line}")).unwrap_or_default();
         return Err(format!("{}{said}", ran.end(limits::PROBE_MS)).into());
     }
@@ -158,7 +166,10 @@ async fn probe(candidate: &Path) -> Result<Python, Unlike> {
         version.pre = semver::Prerelease::new(&level).map_err(|error| error.to_string())?;
     }
     // A later upgrade of `python3` in place must not put another minor version under an environment: keep the real file.
-    let executable = answer.executable.canonicalize().map_err(|error| format!("{}: {error}", answer.executable.display()))?;
+    let executable = answer.executable.canonicalize().map_err(|error| {
+        let why = format!("{}: {error}", answer.executable.display());
+        unlike(error, why)
+    })?;
     Ok(Python { executable, version, build: answer.build.replace('\n', " "), platform: answer.platform })
 }
 

@@ -135,7 +135,20 @@ impl Shelf {
 
     /// Takes the recipe off the shelf with all its versions, and with the environment and models that no other recipe uses. An environment
     /// that a process has open stays on the disk. What it was given goes with it.
+    ///
+    /// On a full disk even a shorter `hob.lock` has no room beside the one before it. So what goes anyway goes first there.
     pub async fn remove(&self, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
+        match self.take_off(name, progress).await {
+            Err(fault) if fault.code == Code::DiskFull => {
+                let (home, gone) = (self.home.clone(), name.clone());
+                self.write(progress, move |_| make_room(&home, &gone)).await?;
+                self.take_off(name, progress).await
+            }
+            done => done,
+        }
+    }
+
+    async fn take_off(&self, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
         let (home, name) = (self.home.clone(), name.clone());
         // Under the lock things are moved there; deleting gigabytes comes after it.
         let discard = {
@@ -159,6 +172,14 @@ impl Shelf {
         .await?;
         Ok(entry)
     }
+}
+
+/// Deletes the files of a recipe that is to be removed. Should it come no further, `hob.lock` names what is not there, and removing it again goes on.
+fn make_room(home: &Home, name: &RecipeName) -> Result<(), Fault> {
+    let lock = LockFile::read(home)?;
+    lock.get(name).ok_or_else(|| not_found(name, &lock))?;
+    let versions = home.recipes().join(name.publisher()).join(name.name());
+    files::remove_tree(&versions)
 }
 
 /// Takes the recipe out of `hob.lock` and `hob.toml`.

@@ -13,13 +13,16 @@ use reqwest::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::origin::{allowed, onward};
+use super::{
+    blocking,
+    origin::{allowed, onward},
+};
 use crate::{
     disk::open,
     model::{
         Address, Code, Fault, StandIn,
         address::{is_path, shown_url},
-        limits,
+        exhausted, limits,
         stand_in::HEAD_BYTES,
     },
 };
@@ -170,12 +173,11 @@ impl Transport {
                 // Asked before opening: opening a pipe would wait for its writer.
                 match std::fs::metadata(&found) {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                    Err(error) => return Err(unreachable(&place, &error.to_string())),
+                    Err(error) => return Err(unread(&place, &error)),
                     Ok(metadata) if !metadata.is_file() => return Err(unreachable(&place, "it is not a plain file")),
                     Ok(_) => {}
                 }
-                let file =
-                    found.canonicalize().and_then(|found| open::open(&found)).map_err(|error| unreachable(&place, &error.to_string()))?;
+                let file = found.canonicalize().and_then(|found| open::open(&found)).map_err(|error| unread(&place, &error))?;
                 Ok(Some(Body { source: Source::File(Some(file)), place, stall: self.patience.stall }))
             }
             Base::Http { client, url } => {
@@ -306,14 +308,11 @@ impl Body {
         match &mut self.source {
             Source::File(slot) => {
                 let Some(mut file) = slot.take() else { return Ok(None) };
-                let read = tokio::task::spawn_blocking(move || {
+                let read = blocking(move || {
                     let mut bytes = Vec::with_capacity(limits::COPY_CHUNK_BYTES);
-                    file.by_ref().take(limits::COPY_CHUNK_BYTES as u64).read_to_end(&mut bytes).map(|_| (file, bytes))
+                    Ok(file.by_ref().take(limits::COPY_CHUNK_BYTES as u64).read_to_end(&mut bytes).map(|_| (file, bytes)))
                 });
-                let (file, bytes) = read
-                    .await
-                    .map_err(|error| Fault::new(Code::Internal, format!("reading {}: {error}", self.place)))?
-                    .map_err(|error| unreachable(&self.place, &error.to_string()))?;
+                let (file, bytes) = read.await?.map_err(|error| unread(&self.place, &error))?;
                 *slot = Some(file);
                 Ok((!bytes.is_empty()).then(|| bytes.into()))
             }
@@ -322,6 +321,14 @@ impl Body {
                 .map_err(|_| unreachable(&self.place, &format!("no byte came for {} ms", self.stall.as_millis())))?
                 .map_err(|error| unreachable(&self.place, &chain(error))),
         }
+    }
+}
+
+/// A file of a repository on this machine: of what the machine has run out of, the repository is not to blame.
+fn unread(place: &str, error: &std::io::Error) -> Fault {
+    match exhausted(error) {
+        Some(_) => Fault::io(format!("reading {place}"), error),
+        None => unreachable(place, &error.to_string()),
     }
 }
 

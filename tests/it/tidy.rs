@@ -214,6 +214,7 @@ fn files_by_hand(source: &Source) -> Vec<String> {
             &["File::options().read(true).custom_flags(flags as i32)", "OpenOptionsExt"],
             "a folder, by a descriptor that opens nothing",
         ),
+        ("src/door/manual.rs", &["fs::create_dir_all(folder)", "fs::write(folder.join"], "pages into a folder that the user names"),
         ("src/door/ending.rs", &["File::open(\"/dev/tty\")"], "whether there is a terminal"),
         ("src/host/blobs.rs", &["File::open(path)"], "a blob that the caller names"),
         ("src/pod/cgroup.rs", &["OpenOptions", "fs::create_dir(path)"], "control groups, which are the kernel's"),
@@ -324,6 +325,24 @@ fn there_is_no_unsafe_code() {
     assert_eq!(unsafety(&Source::new("src/x.rs", "#![forbid(unsafe_code)] // unsafe")), [""; 0]);
     assert_tidy(&files("src", "rs"), unsafety);
     assert!(fs::read_to_string(root().join("Cargo.toml")).unwrap().contains("unsafe_code = \"forbid\""));
+}
+
+/// Work handed to threads by other means than `disk::threads`: where none is to be had, these panic.
+fn threads_by_hand(source: &Source) -> Vec<String> {
+    let may = ["src/disk/threads.rs", "src/door/starting.rs"].contains(&source.path.as_str()) || source.path.ends_with("/tests.rs");
+    let panics = ["spawn_blocking", "block_in_place", "thread::spawn(", "spawn_local("];
+    let untested = untested(source);
+    let lines = untested.code().filter(|(_, line)| !may && panics.iter().any(|word| line.contains(word)));
+    lines.map(|(number, line)| format!("{}:{number}: starts a thread, and panics if it cannot: {}", source.path, line.trim())).collect()
+}
+
+#[test]
+fn whoever_needs_a_thread_is_told_when_there_is_none() {
+    for text in ["tokio::task::spawn_blocking(work)", "runtime.spawn_blocking(work)", "std::thread::spawn(work)"] {
+        assert_eq!(threads_by_hand(&Source::new("src/pod/spool.rs", text)).len(), 1, "{text}");
+    }
+    assert_eq!(threads_by_hand(&Source::new("src/pod/spool.rs", "certainly(work); thread::Builder::new().spawn(work)?")), [""; 0]);
+    assert_tidy(&files("src", "rs"), threads_by_hand);
 }
 
 /// Names of what gives permissions, in a door that is not the operator's own.

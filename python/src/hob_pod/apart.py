@@ -86,8 +86,10 @@ def _first(plan, base, keeper, writing, shown):
     # What the host says to the keeper's whole group. The pod is not in it: a signal to one's own group takes no heed of namespaces, and
     # would reach the keeper.
     signal.signal(signal.SIGTERM, lambda *_: _tell(pods, signal.SIGTERM))
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     pod = os.fork()
     if pod == 0:
+        os.close(nothing)
         os.setpgid(0, 0)
         os.close(writing)
         plan["apart"], plan["has_proc"] = True, plan["own_proc"]
@@ -99,7 +101,6 @@ def _first(plan, base, keeper, writing, shown):
     if shown is not None:
         shown()
     # The lanes and the pipes are the pod's alone.
-    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.closerange(3, writing)

@@ -11,8 +11,10 @@ import os
 import sys
 from array import array
 
-from . import asks, ending, gate, guard, own, sessions, tracebacks, wire
+from . import asks, ending, gate, guard, own, sessions, tracebacks, walls, wire
 
+#: The number of the control lane: standard input, until the runner has moved it.
+_lane = 0
 #: What is said of a descriptor that was closed, or is another by now.
 _TAKEN = (errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.EINVAL)
 
@@ -21,7 +23,8 @@ class Control:
     """The control lane. Sending is for any thread; receiving belongs to one thread, after `listen`."""
 
     def __init__(self, sock):
-        self._socket = sock
+        global _lane
+        self._socket, _lane = sock, sock.fileno()
         self._sending = _thread.allocate_lock()
         self._decoder = wire.Decoder()
         self._early = []
@@ -182,6 +185,7 @@ def end_by(end, what="the runner failed"):
         os._exit(70)
     if guard.is_a(end, ConnectionError):
         os._exit(0)  # the host is gone
+    walls.end_if_ran_out(_lane, end)
     if guard.is_a(end, OSError) and end.errno in _TAKEN:
         what = "the recipe closed a descriptor that its pod speaks to the host by, in native code or by an object made from its number"
     die(what, end)

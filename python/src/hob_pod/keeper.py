@@ -54,19 +54,19 @@ def main(arguments):
         signal.signal(number, _noted)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 
+    # The lanes and the pipes are the pod's alone: held here, nobody would see their end. Taken now, while there is somebody to tell.
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     keeper = os.getpid()
     child, report = (os.fork(), None) if walls is None else walls.fork(lambda: title.show("first process"))
     if child == 0:
         signal.set_wakeup_fd(-1)
-        for descriptor in (wake_read, wake_write, host_handle):
+        for descriptor in (wake_read, wake_write, host_handle, nothing):
             os.close(descriptor)
         title.show("starting")
         if walls is not None and walls.plan.get("apart"):
             keeper = 1  # in these numbers, whose first process ends with the keeper
         _become_pod(keeper, kernel.prctl, command, page, title, walls)
     title.show("keeper")
-    # The lanes and the pipes are the pod's alone: held here, nobody would see their end.
-    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.close(nothing)
@@ -146,6 +146,10 @@ def _become_pod(keeper, prctl, command, page, title, walls):
 
         runner.main(page, title)
     except OSError as error:
+        if walls is not None:
+            from hob_pod.walls import end_if_ran_out
+
+            end_if_ran_out(0, error)
         os.write(2, f"hob_pod: cannot start {command[0] if command else 'the runner'}: {error}\n".encode())
     except BaseException as error:
         from hob_pod import tracebacks

@@ -24,7 +24,7 @@ import errno
 import os
 
 from . import data, kernel
-from .refused import Refused, must_be_lacking
+from .refused import FULL, Refused, must_be_lacking
 
 #: Below it lie the grants that have a private folder above their name.
 GRANTED = "/.hob-granted"
@@ -55,12 +55,16 @@ def separate(plan, more=0):
             _map("setgroups", "deny")
             _map("uid_map", f"{user} {user} 1")
             _map("gid_map", f"{group} {group} 1")
+    except OSError as error:
+        must_be_lacking(error)
+        return _missing(plan, "namespaces", error.strerror)
+    try:
         # Programs look up the address of their own machine's name: this one is in `/etc/hosts` of each root.
         _socket.sethostname(HOST_NAME)
         # What the host mounts later is nothing of ours, and ours nothing of the host's.
         kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     except OSError as error:
-        must_be_lacking(error)
+        must_be_lacking(error, FULL)
         return _missing(plan, "namespaces", error.strerror)
     return []
 

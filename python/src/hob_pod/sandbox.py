@@ -27,7 +27,7 @@ import os
 import resource
 
 from . import kernel, proc, root
-from .refused import Refused, must_be_lacking
+from .refused import FULL, Refused, must_be_lacking
 
 # Rights of Landlock, by the version that brought them.
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -75,12 +75,14 @@ def enter(plan, base, missing, keep=0):
             os.chroot(base)
             os.chdir("/")
         except OSError as error:
+            must_be_lacking(error)
             raise Refused("namespaces", f"entering the root: {error.strerror}") from None
     _limit(plan["limits"], has_root)
     try:
         kernel.drop_capabilities(keep)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     except OSError as error:
+        must_be_lacking(error)
         raise Refused("privileges", error.strerror) from None
     layer(plan, missing, "landlock", lambda: landlock(plan, has_root))
     layer(plan, missing, "seccomp", lambda: seccomp(plan))
@@ -225,6 +227,8 @@ def tried(plan, missing):
             wrong = "was not denied"
         except OSError as error:
             denied = error.errno in _DENIED + errors
+            if not denied:
+                must_be_lacking(error, FULL)  # it came to nothing, which proves nothing
             wrong = None if denied else f"failed, but was not denied: {error.strerror or error}"
         yield name, wrong
 

@@ -7,7 +7,7 @@ import json
 import os
 
 from . import apart, root, sandbox, wire
-from .refused import Refused, must_be_lacking
+from .refused import FULL, Refused, must_be_lacking, ran_out
 
 #: Longest plan, in bytes.
 PLAN_BYTES_MAX = 4 << 20
@@ -46,7 +46,8 @@ class Walls:
                 self._listener = root.open_way_out()
                 self.plan["proxy"] = self._listener.getsockname()[1]
         except OSError as error:
-            must_be_lacking(error)
+            # `mount` says so of too many mounts, but no sandbox with fewer is of use either.
+            must_be_lacking(error, FULL)
             raise Refused("namespaces", str(error)) from None
         return base
 
@@ -56,7 +57,7 @@ class Walls:
             try:
                 return apart.fork(self.plan, self._base, self._missing, shown)
             except OSError as error:
-                must_be_lacking(error)
+                must_be_lacking(error, FULL)
                 raise
         except Refused as refused:
             self._refuse(refused)
@@ -107,6 +108,18 @@ def set_variables(variables):
         import time
 
         time.tzset()  # it was read when the process started
+
+
+def end_if_ran_out(control, error):
+    """Tells the host, and ends the process, if the machine has run out of something that Hob's own code needs to go on."""
+    why = ran_out(error)
+    if why is None:
+        return
+    try:
+        tell_refused(control, Refused("machine", why))
+    except OSError:
+        return  # then its end and what it prints are all that tells
+    os._exit(EXIT_REFUSED)
 
 
 def tell_refused(control, refused):

@@ -113,6 +113,7 @@ const OPERATOR_DETAIL: &[&str] = &[
     "target",
     "traceback",
     "user",
+    "why",
 ];
 
 /// Tops of a file system whose paths say something of the server.

@@ -13,7 +13,10 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{IsFull, Server, answer, audience::Audience, query, refused, refused_as};
-use crate::model::{Code, Fault, RecipeName, act, hint, limits, status::PodStatus};
+use crate::{
+    model::{Code, Fault, RecipeName, act, hint, limits, status::PodStatus},
+    shelf::blocking,
+};
 
 /// `GET /v1/pods?recipe=`: the pods that run, as a list.
 pub async fn pods(State(server): State<Arc<Server>>, request: Request) -> Response {
@@ -36,10 +39,18 @@ pub async fn livez() -> Response {
     answer(StatusCode::OK, &json!({ "live": true }))
 }
 
-/// `GET /readyz`: 200 while calls are taken, 503 while they would be refused. For whoever comes.
+/// `GET /readyz`: 200 while calls are taken, 503 while each would be refused, with the code of why. For whoever comes.
 pub async fn readyz(State(server): State<Arc<Server>>, Extension(IsFull(full)): Extension<IsFull>) -> Response {
-    let ready = !full && server.host.accepts() && !*server.closing.borrow() && server.calls.available_permits() > 0;
-    answer(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &json!({ "ready": ready }))
+    let refused_as = match () {
+        () if *server.closing.borrow() => Some(Code::ShuttingDown),
+        () if full || server.calls.available_permits() == 0 => Some(Code::Overloaded),
+        // It may read a file.
+        () => blocking(move || server.host.ready()).await.err().map(|fault| fault.code),
+    };
+    match refused_as {
+        None => answer(StatusCode::OK, &json!({ "ready": true })),
+        Some(code) => answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "why": code })),
+    }
 }
 
 /// Why a caller is not told what pods print.
@@ -65,9 +76,9 @@ pub async fn logs(State(server): State<Arc<Server>>, Extension(audience): Extens
     })();
     match asked {
         // It reads files.
-        Ok((recipe, lines)) => match tokio::task::spawn_blocking(move || server.host.logs(recipe.as_ref(), lines)).await {
+        Ok((recipe, lines)) => match blocking(move || Ok(server.host.logs(recipe.as_ref(), lines))).await {
             Ok(lines) => told(Ok(lines)),
-            Err(_) => refused(&Fault::new(Code::Internal, "looking for log lines came to nothing")),
+            Err(fault) => refused(&fault),
         },
         Err(fault) => refused(&fault),
     }

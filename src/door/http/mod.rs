@@ -124,6 +124,10 @@ fn answer(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_value(value) {
         Ok(value) => {
             let mut response = response(status, Body::empty());
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                // Until something knows better.
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(limits::SERVE_RETRY_MS.div_ceil(1_000)));
+            }
             response.extensions_mut().insert(Said(value));
             response
         }
@@ -254,5 +258,13 @@ mod tests {
         let response = refused(&fault);
         assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &HeaderValue::from_static("2")));
         assert_eq!(refused(&Fault::new(Code::Cancelled, "gone")).status().as_u16(), 499);
+        // Whatever is not to be had now says when to ask again.
+        let unavailable: Vec<_> = Code::all().filter(|code| code.http() == 503).collect();
+        assert!(unavailable.len() > 3);
+        for code in unavailable {
+            assert_eq!(refused(&Fault::new(code, "not now")).headers()["retry-after"], HeaderValue::from_static("1"), "{code:?}");
+        }
+        let answer = answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false }));
+        assert_eq!(answer.headers()["retry-after"], HeaderValue::from_static("1"));
     }
 }

@@ -116,6 +116,9 @@ pub const SERVE_SILENCE_MS: u64 = 30_000;
 /// Largest line of a general call's answer, in bytes: an output, and the blobs that one glue run may hold, in base64.
 pub const SERVE_LINE_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + GLUE_BLOB_BYTES_MAX / 3 * 4 + (1 << 20);
 
+/// How long after a call's own deadline the command line waits for the server's word on it, in milliseconds.
+pub const SERVE_LATE_MS: u64 = 500;
+
 /// Connecting to a server whose queue of connections is full, in milliseconds.
 pub const SERVE_CONNECT_MS: u64 = 2_000;
 

@@ -9,11 +9,14 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::sync::Semaphore;
 
-use crate::model::{
-    grant::Endpoint,
-    limits::{EGRESS_ADDRESSES_MAX, EGRESS_LOOKUPS_MAX},
+use crate::{
+    disk::threads::start,
+    model::{
+        grant::Endpoint,
+        limits::{EGRESS_ADDRESSES_MAX, EGRESS_LOOKUPS_MAX},
+    },
 };
 
 /// Finds the addresses of a name. Asked once for a connection: what is connected to is what was checked.
@@ -38,10 +41,10 @@ impl Resolve for System {
         let Endpoint { host, port } = endpoint.clone();
         // The C library's lookup cannot be cancelled: one that nobody waits for any more keeps its thread. So it keeps its permit
         // as well, or a name server that does not answer would fill the host's threads.
-        let lookup = spawn_blocking(move || {
+        let lookup = start(move || {
             let _permit = permit;
             Ok((host.as_str(), port).to_socket_addrs()?.take(EGRESS_ADDRESSES_MAX).collect())
         });
-        lookup.await.map_err(io::Error::other)?
+        lookup.map_err(io::Error::other)?.await.unwrap_or_else(|| Err(io::Error::other("the lookup ended early")))
     }
 }

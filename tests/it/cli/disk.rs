@@ -91,3 +91,32 @@ fn a_disk_that_fills_up_during_an_install_is_named_and_the_shelf_is_as_before() 
     println!("{STEPS} full disks, an install takes {wanted} bytes; it was full while: {messages:?}");
     assert!(messages.len() > 2, "always full in the same place: {messages:?}");
 }
+
+#[test]
+fn a_recipe_is_removed_from_a_disk_that_is_full() {
+    let rig = Rig::new();
+    let Some(disk) = Disk::mount(&rig.home) else {
+        return println!("skipped: a tmpfs cannot be mounted here");
+    };
+    let signed = Signed::new();
+    signed.publish_plain("lab/plain", "0.1.0");
+    signed.publish_tiny("0.1.0", MODEL_BYTES);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/plain"]).well();
+    rig.hob(&["add", "lab/tiny"]).well();
+    let fill = |name: &str| {
+        disk.resize(disk.space().0.next_multiple_of(4096));
+        let filled = fs::write(rig.home.join(name), vec![0; 8192]);
+        assert!(filled.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull), "there is room");
+    };
+    fill("more");
+    rig.hob(&["remove", "lab/tiny"]).well();
+    assert_eq!(rig.installed(), ["lab/plain 0.1.0"]);
+    rig.hob(&["verify"]).well();
+    let (_, free) = disk.space();
+    assert!(free > MODEL_BYTES as u64, "{free} bytes came back");
+    // Another, in whose place nothing else is freed before; and what was left half removed is removed by the same word.
+    fs::remove_dir_all(rig.home.join("data/recipes/lab/plain")).unwrap();
+    rig.hob(&["remove", "lab/plain"]).well();
+    assert!(rig.installed().is_empty());
+}

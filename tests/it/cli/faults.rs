@@ -87,7 +87,9 @@ fn words_that_the_command_line_does_not_know_are_usage_in_text_and_in_json() {
         assert_eq!(json.exit, Some(2));
         assert_eq!(json.json()["fault"]["code"], "usage", "{json:#?}");
     }
-    assert!(rig.hob(&["--version", "--json"]).well().starts_with("hob "));
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(rig.hob(&["--version"]).well(), format!("hob {version}"));
+    assert_eq!(rig.hob(&["--version", "--json"]).json(), serde_json::json!({ "version": version }));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::{
     served::{Serving, ask, general, request, wait_for, with_worker},
 };
 
-const NONE_RUNS: &str = "no host is running: `hob serve` starts one";
+const NONE_RUNS: &str = "no host is running";
 
 /// Asks that the pods of the running server were sent, or none when it has no pod.
 fn asked(rig: &Rig) -> Option<u64> {
@@ -291,7 +291,7 @@ fn a_killed_server_is_survived_and_there_is_never_more_than_one() {
         serving.end(Signal::KILL, 10);
         none_left(&rig);
         assert!(serving.socket.exists(), "what it left behind");
-        assert_eq!(rig.hob(&["pods"]).well(), NONE_RUNS);
+        rig.hob(&["pods"]).refused(Code::NotServing, &[NONE_RUNS]);
         assert_eq!(rig.hob(&call).well(), r#"{"length":5}"#, "in a host of its own");
     }
     // Many at once: one serves, the others say so.
@@ -450,14 +450,50 @@ fn a_one_shot_call_over_http_has_a_pod_of_its_own() {
 }
 
 #[test]
-fn pods_logs_and_status_are_told_as_json_and_as_text_and_none_running_is_no_failure() {
+fn a_server_is_ready_while_calls_are_taken_and_lives_also_when_they_are_not() {
     let (rig, _signed) = with_echo();
-    for command in ["pods", "logs", "status"] {
-        assert_eq!(rig.hob(&[command]).well(), NONE_RUNS);
-        let empty = rig.hob(&[command, "--json"]);
-        empty.well();
-        assert_eq!(empty.json(), if command == "status" { Value::Null } else { json!([]) });
+    let serving = Serving::start(&rig, &[]);
+    let ready = || serving.ask("GET /readyz", b"");
+    assert_eq!((ready().status, ready().json()), (200, json!({ "ready": true })));
+    let (config, whole) = (rig.home.join("hob.toml"), fs::read_to_string(rig.home.join("hob.toml")).unwrap());
+    fs::write(&config, format!("{whole}\n[remotes\n")).unwrap();
+    let (answer, call) = (ready(), serving.ask("POST /v1/recipes/hob/echo/echo", br#"{"text": "hello"}"#));
+    assert_eq!((answer.status, answer.json()), (503, json!({ "ready": false, "why": "invalid_config" })));
+    assert!(answer.head.to_lowercase().contains("\r\nretry-after: 1"), "{answer:?}");
+    assert_eq!(call.json()["fault"]["code"], "invalid_config", "what it says is so");
+    // Nothing is to start it anew for that.
+    assert_eq!(serving.ask("GET /livez", b"").status, 200);
+    fs::write(&config, whole).unwrap();
+    assert_eq!(ready().status, 200);
+    rig.hob(&["call", "hob/echo", "echo", r#"{"text": "hello"}"#]).well();
+}
+
+#[test]
+fn a_calls_own_deadline_holds_for_the_client_of_a_server_that_stands_still() {
+    let (rig, _signed) = with_echo();
+    let mut serving = Serving::start(&rig, &[]);
+    let call = |more: &[&str]| rig.hob(&[&["call", "hob/echo", "echo", r#"{"text": "hello"}"#], more].concat());
+    call(&["--deadline", "20s"]).well();
+    signal(serving.child.id(), Signal::STOP);
+    // Not told after the thirty seconds of a server that is silent.
+    call(&["--deadline", "200ms"]).refused(Code::Deadline, &["within the call's 200 ms", "whether the call ran is not known"]);
+    signal(serving.child.id(), Signal::CONT);
+    // Longer than any clock runs.
+    call(&["--deadline", "18446744073709551615ms"]).well();
+    assert_eq!(serving.end(Signal::TERM, 60).code(), Some(0));
+}
+
+#[test]
+fn pods_logs_and_status_are_told_as_json_and_as_text_and_that_none_runs_by_the_exit_code() {
+    let (rig, _signed) = with_echo();
+    for command in ["pods", "status"] {
+        rig.hob(&[command]).refused(Code::NotServing, &[NONE_RUNS, "`hob serve`"]);
+        let none = rig.hob(&[command, "--json"]);
+        assert_eq!((none.exit, &none.json()["fault"]["code"]), (Some(3), &json!("not_serving")));
     }
+    // What is in files is there without one.
+    assert_eq!(rig.hob(&["logs"]).well(), "no host is running: `hob serve` starts one");
+    assert_eq!(rig.hob(&["logs", "--json"]).json(), json!([]));
     rig.hob(&["pods", "--lift", "hob/echo"]).well();
     let serving = Serving::start(&rig, &[]);
     assert_eq!(rig.hob(&["pods"]).well(), "no pod is running");

@@ -1,0 +1,40 @@
+//! What a pod's caller is told where there is no pod: it could not be confined, or the machine had too little for it.
+
+use crate::model::{Code, Fault, Verified, act, exhausted_in, hint};
+
+/// What is named in place of a layer when there is no more of what layers are made of.
+pub const RAN_OUT: &str = "machine";
+
+/// What a pod that could not be confined tells its caller.
+pub fn unavailable(recipe: &Verified, layer: &str, why: &str) -> Fault {
+    let name = &recipe.manifest().name;
+    if layer == RAN_OUT {
+        // To let go of a layer would not help, and would be the wrong advice.
+        return ran_out(recipe, exhausted_in(why).as_ref(), why);
+    }
+    let hint = hint![
+        act::doctor(),
+        " says what this machine can do; ",
+        act::grant_reduced(word(recipe)),
+        " runs its pods with less, and shows that they are"
+    ];
+    Fault::new(Code::SandboxUnavailable, format!("a pod of `{name}` was not started, because it could not be confined: {layer}: {why}"))
+        .hint(hint)
+        .with("layer", layer)
+}
+
+/// What a pod tells its caller for which the machine had too little, in whose words.
+pub fn ran_out(recipe: &Verified, error: Option<&std::io::Error>, why: &str) -> Fault {
+    let what = format!("a pod of `{}` had to end, because this machine has run out of something", recipe.manifest().name);
+    match error {
+        Some(error) => Fault::io(what, error).with("why", why),
+        None => Fault::new(Code::Io, format!("{what}: {why}")).hint(
+            "close programs that hold many files or much memory, or let the host have more (`ulimit -n`, `ulimit -u`), and call again",
+        ),
+    }
+}
+
+/// How an operator names a recipe to commands.
+pub fn word(recipe: &Verified) -> String {
+    if recipe.is_unsigned() { recipe.folder().display().to_string() } else { recipe.manifest().name.to_string() }
+}
