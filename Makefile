@@ -24,5 +24,5 @@ test-torch: setup ## what needs the multi-gigabyte torch environment
 bench: setup ## benchmarks with floors and peers in the same run; figures go to target/bench/results.jsonl
 	@.make/bench.sh
 
-soak: setup ## longer runs: many rounds of the fault tests, and an hour of fuzzing
-	@.make/soak.sh
+soak: setup ## longer runs: many rounds of the fault tests, and an hour of fuzzing; PIECES="storms units ..." runs some of it
+	@.make/soak.sh $(PIECES)

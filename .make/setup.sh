@@ -26,6 +26,11 @@ if ! command -v flite >/dev/null && command -v apt-get >/dev/null; then
   (apt_install flite) || say "no flite: the test of speech recognition will be skipped"
 fi
 
+# A clock that is wrong, for the tour of all commands (small; skipped without it).
+if ! command -v faketime >/dev/null && command -v apt-get >/dev/null; then
+  (apt_install faketime) || say "no faketime: the tour with a wrong clock will be skipped"
+fi
+
 # Glue in Rust: rustup's target, else Debian's packages that can build its standard library.
 target=wasm32-unknown-unknown
 has_target() { [ -d "$(rustc --print target-libdir --target $target 2>/dev/null)" ]; }
