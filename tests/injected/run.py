@@ -53,7 +53,7 @@ NAMED = {
     "EMFILE": r"ulimit -n",
     "ENFILE": r"fs\.file-max",
     "EAGAIN": r"ulimit -u",
-    "ENOMEM": r"no memory left",
+    "ENOMEM": r"no memory left|Cannot allocate memory",
     "ENOSPC": r"free some space|No space left",
     "EDQUOT": r"free some space|quota",
     "ETOOMANYREFS": r"ulimit -n",
@@ -247,7 +247,7 @@ def judged(scenario, error, found):
         wrong.append("a fault, and something on standard output")
     injected = found["injected"] or {}
     # An interpreter takes what it cannot look at for what is not there, and says so.
-    if injected.get("call") in LOOKS and "python" in injected["whose"] and code == "crashed":
+    if injected.get("call") in LOOKS and "python" in injected["whose"] and code in ("crashed", "python_missing"):
         return code, wrong
     # The call that meets a connection which the server could not take is told that it broke; the server says why.
     if code == "io" and "the server went away" in stderr and re.search(r"a connection was not taken: ", found.get("server", "")):

@@ -1,6 +1,6 @@
 //! What a machine has run out of, at the system calls of a call, an install and a server: `tests/injected/run.py` lets one after the other fail.
 //!
-//! Here a share of them, always the same calls; `make soak` has HOB_INJECTED_EACH say how many of each call, and takes other ones each time.
+//! Here a share of the first and the last of each call; `make soak` has HOB_INJECTED_EACH say how many of each call, and takes other ones each time.
 
 use std::{
     env, fs,
@@ -15,7 +15,7 @@ fn injected(words: &[&str], home: &std::path::Path) -> String {
     let each = env::var("HOB_INJECTED_EACH");
     let how: Vec<&str> = match &each {
         Ok(each) => vec!["--each", each],
-        Err(_) => vec!["--share", "40", "--seed", "1"],
+        Err(_) => vec!["--each", "0", "--share", "40", "--seed", "1"],
     };
     let mut command = Command::new(&tools().0);
     command.arg(script).args(words).args(how).env("HOB_TEST_HOB", env!("CARGO_BIN_EXE_hob")).env("TMPDIR", home);
