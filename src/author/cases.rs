@@ -5,20 +5,16 @@
 
 use std::{fs, path::Path};
 
-use serde::Deserialize;
-use serde_json::Value;
-
 use crate::{
-    model::{Code, Document, Fault, Manifest, limits, stand_in},
+    model::{
+        Code, Document, Fault, Manifest, blob,
+        blob_spec::Described,
+        case::{Case, End},
+        limits,
+        operation::Part,
+    },
     shelf::durable,
 };
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Input {
-    operation: String,
-    input: Value,
-}
 
 /// Checks every case below `cases/` of a recipe folder.
 ///
@@ -52,35 +48,30 @@ fn check_case(folder: &Path, name: &str, manifest: &Manifest) -> Result<(), Faul
     let wrong = |file: &str, why: String| {
         Fault::new(Code::InvalidRecipe, format!("case `{name}` of `{}`: `cases/{name}/{file}` {why}", manifest.name)).with("case", name)
     };
-    let read = |file: &str| -> Result<Option<Document>, Fault> {
-        let Some(bytes) = durable::read(&folder.join(file), limits::DOCUMENT_BYTES_MAX as u64)? else { return Ok(None) };
-        let text = stand_in::text(bytes).map_err(|none| {
-            let next = none.next;
-            let fault = wrong(file, none.why);
-            next.map_or(fault.clone(), |next| fault.hint(next))
-        })?;
-        Document::parse(text, "it").map(Some).map_err(|fault| wrong(file, format!("is not usable: {}", fault.message)))
-    };
-    let input = read("input.json")?.ok_or_else(|| wrong("input.json", "is missing".into()))?;
-    let input: Input = serde_json::from_value(input.into_value())
-        .map_err(|error| wrong("input.json", format!("is not `{{\"operation\": ..., \"input\": ...}}`: {error}")))?;
-    let operation = manifest.operation(&input.operation).map_err(|fault| wrong("input.json", fault.message))?;
-    let (output, fault) = (read("output.json")?, read("fault.json")?);
-    let expects_refusal = match (&output, &fault) {
-        (Some(_), Some(_)) => return Err(wrong("fault.json", "is there beside `output.json`: a case ends in one of them".into())),
-        (None, None) => return Err(wrong("output.json", "is missing, and so is `fault.json`".into())),
-        (Some(_), None) => false,
-        (None, Some(fault)) => {
-            let code = fault.value().get("code").and_then(Value::as_str).unwrap_or_default();
-            let code =
-                Code::parse(code).ok_or_else(|| wrong("fault.json", format!("has the code `{code}`, which is no fault of Hob's")))?;
-            code == Code::InvalidInput
-        }
-    };
+    let read = Case::read(name, &|file| durable::read(&folder.join(file), limits::DOCUMENT_BYTES_MAX as u64))?;
+    let case = read.map_err(|none| {
+        let fault = wrong(none.file, none.why);
+        none.next.map_or(fault.clone(), |next| fault.hint(next))
+    })?;
+    let operation = manifest.operation(&case.operation).map_err(|fault| wrong("input.json", fault.message))?;
+    if let (false, End::Answer { chunks: Some(_), .. }) = (operation.streaming, &case.end) {
+        return Err(wrong("chunks.json", format!("is there, and `{}` gives no chunks: it has no `streaming = true`", operation.name)));
+    }
+    let mut described = Vec::new();
+    for (blob, file) in &case.blobs {
+        let found = folder.join(file).symlink_metadata().ok().filter(|found| found.is_file());
+        let found = found
+            .ok_or_else(|| wrong("input.json", format!("names `{file}` as the blob `{blob}`, and there is no such file beside it")))?;
+        described.push(Described { name: blob, media_type: blob::media_type_of(Path::new(file)), bytes: found.len() });
+    }
     let what = format!("`input` in `cases/{name}/input.json` of `{}`", manifest.name);
-    match operation.input.check(&Document::from(input.input), &what, Code::InvalidRecipe) {
-        Ok(()) if expects_refusal => Err(wrong("fault.json", "expects `invalid_input`, but the schema takes the input".into())),
-        Err(_) if expects_refusal => Ok(()),
-        other => other,
+    let checked = operation.input.check(&Document::from(case.input), &what, Code::InvalidRecipe);
+    let checked = checked.and_then(|()| Part::Input.blobs(operation).check_described(&described, &what, Code::InvalidRecipe));
+    match (case.end, checked) {
+        (End::Fault(code), Ok(())) if code == Code::InvalidInput.name() => {
+            Err(wrong("fault.json", "expects `invalid_input`, but the schema takes the input".into()))
+        }
+        (End::Fault(code), Err(_)) if code == Code::InvalidInput.name() => Ok(()),
+        (_, checked) => checked,
     }
 }

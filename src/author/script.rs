@@ -26,6 +26,9 @@ const WORLD: &str = include_str!("../../wit/glue.wit");
 ///
 /// Errors: `build_failed`, `python_missing`, `disk_full`, `io`.
 pub async fn component(language: Language, source: &Path, home: &Home, progress: &progress::Shared) -> Result<Vec<u8>, Fault> {
+    if language == Language::JavaScript {
+        exports_run(source)?;
+    }
     let tools = Config::read(home)?.tools.with_variables();
     let tool = Componentizer::find(home, &tools, language, progress).await?;
     let work =
@@ -59,6 +62,49 @@ pub async fn component(language: Language, source: &Path, home: &Home, progress:
     Ok(bytes)
 }
 
+/// Looks whether `glue.js` exports `run`: the engine loads a script without it, and every call of it would crash.
+///
+/// Errors: `build_failed`, with what it exports; `io`.
+fn exports_run(source: &Path) -> Result<(), Fault> {
+    let path = source.join("glue.js");
+    let text = fs::read_to_string(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
+    let Some(names) = exports(&text).filter(|names| !names.contains(&"run")) else { return Ok(()) };
+    let found = match names.is_empty() {
+        true => "nothing".to_owned(),
+        false => names.iter().map(|name| format!("`{name:.100}`")).collect::<Vec<_>>().join(", "),
+    };
+    Err(Fault::new(Code::BuildFailed, format!("{} exports no function `run`: found {found}", path.display()))
+        .hint("write `export function run(request) { ... }`: that is what a call runs"))
+}
+
+/// The names that a script exports, as its text says; `None` if it exports those of another file.
+fn exports(text: &str) -> Option<Vec<&str>> {
+    let is_letter = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == '$';
+    let first = |text: &'_ str| text.find(|letter| !is_letter(letter)).unwrap_or(text.len());
+    let mut names = Vec::new();
+    for (at, word) in text.match_indices("export") {
+        let rest = &text[at + word.len()..];
+        if text[..at].ends_with(is_letter) || rest.starts_with(is_letter) {
+            continue;
+        }
+        let mut rest = rest.trim_start();
+        if rest.starts_with('*') {
+            return None;
+        }
+        if let Some(list) = rest.strip_prefix('{') {
+            let list = list.split('}').next().unwrap_or(list);
+            names.extend(list.split(',').filter_map(|item| item.split_whitespace().last()));
+            continue;
+        }
+        for word in ["async", "function", "const", "let", "var", "class"] {
+            rest = rest.strip_prefix(word).filter(|rest| !rest.starts_with(is_letter)).unwrap_or(rest).trim_start();
+        }
+        rest = rest.trim_start_matches('*').trim_start();
+        names.extend(Some(&rest[..first(rest)]).filter(|name| !name.is_empty()));
+    }
+    Some(names)
+}
+
 /// Copies files and folders; links would be followed to places that the author did not mean.
 fn copy(from: &Path, to: &Path, left: &mut usize) -> Result<(), Fault> {
     let failed = |path: &Path, error: std::io::Error| Fault::io(format!("copying {}", path.display()), &error);
@@ -88,4 +134,27 @@ fn copy(from: &Path, to: &Path, left: &mut usize) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_script_exports_is_read_off_its_text() {
+        for (text, names) in [
+            ("export function run(request) {}", Some(vec!["run"])),
+            ("export async function run(r) {}\nexport const a = 1;", Some(vec!["run", "a"])),
+            ("function f() {}\nexport { f as run, g }", Some(vec!["run", "g"])),
+            ("export{a as run};", Some(vec!["run"])),
+            ("export const run = (request) => 1", Some(vec!["run"])),
+            ("export function rnu(request) {}", Some(vec!["rnu"])),
+            ("const exported = 1; reexport.run()", Some(vec![])),
+            ("export * from './other.js'", None),
+            ("export function* run() {}", Some(vec!["run"])),
+            ("export", Some(vec![])),
+        ] {
+            assert_eq!(exports(text), names, "{text}");
+        }
+    }
 }

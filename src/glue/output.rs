@@ -16,7 +16,7 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError, StreamResult},
 };
 
-use crate::model::{Fault, RecipeName, events, limits};
+use crate::model::{Code, Fault, RecipeName, events, limits};
 
 /// The end of one output stream; clones share it.
 #[derive(Clone, Default)]
@@ -67,6 +67,11 @@ impl Said {
                 fault = fault.with(&format!("{name}_dropped_bytes"), dropped);
             }
         }
+        if fault.code == Code::GlueCrashed
+            && let Some(raised) = raised(&self.stderr.text().0)
+        {
+            fault.message = format!("{raised}, which nothing caught: {}", fault.message);
+        }
         fault
     }
 
@@ -89,6 +94,23 @@ impl Said {
             }
         }
     }
+}
+
+/// What a script's engine says on its way out of an exception that nothing caught: the exception, and in JavaScript the place.
+fn raised(stderr: &str) -> Option<String> {
+    let shown = |text: &str| {
+        text.chars().take(limits::SHOWN_TEXT_CHARS_MAX).map(|letter| if letter.is_control() { ' ' } else { letter }).collect::<String>()
+    };
+    // Rust's words for QuickJS's exception.
+    if let Some((_, rest)) = stderr.rsplit_once("Exception { message: Some(\"") {
+        let (message, rest) = rest.split_once("\"), stack: ")?;
+        let place = rest.strip_prefix("Some(\"").and_then(|stack| stack.split("\\n").next()).unwrap_or_default();
+        let place = if place.is_empty() { String::new() } else { format!(" {}", shown(place.trim())) };
+        return Some(format!("the script raised `{}`{place}", shown(message)));
+    }
+    let (_, traceback) = stderr.rsplit_once("Traceback (most recent call last):")?;
+    let exception = traceback.lines().skip(1).find(|line| !line.is_empty() && !line.starts_with(' '))?;
+    Some(format!("the script raised `{}`", shown(exception)))
 }
 
 impl IsTerminal for Printed {
@@ -182,7 +204,17 @@ fn shortened(text: String, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Code;
+
+    #[test]
+    fn an_exception_that_nothing_caught_is_told() {
+        let quickjs = "thread panicked at crates/runtime/src/interpreter.rs:51:31:\nFailed to call 'run': Value(Exception(\nException { message: Some(\"wrds is not defined\"), stack: Some(\"    at run (/glue.js:7:8)\\n    at b\") })\n)\n";
+        assert_eq!(raised(quickjs).unwrap(), "the script raised `wrds is not defined` at run (/glue.js:7:8)");
+        let python = "Traceback (most recent call last):\n  File \"/glue.py\", line 3, in run\n    wrds\nNameError: name 'wrds' is not defined\nthread panicked\n";
+        assert_eq!(raised(python).unwrap(), "the script raised `NameError: name 'wrds' is not defined`");
+        for other in ["", "thread panicked", "Exception { message: Some(\"", "Traceback (most recent call last):"] {
+            assert_eq!(raised(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn the_end_of_what_was_printed_is_kept_and_the_rest_counted() {

@@ -15,6 +15,7 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
+pub use crate::model::blob::media_type_of;
 use crate::model::{
     Blob, Code, Fault, OpenFile, Store,
     limits::{BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX},
@@ -128,29 +129,6 @@ fn spool() -> io::Result<File> {
     let made = rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR);
     // Not every kind of disk has that.
     made.map(File::from).or_else(|_| tempfile::tempfile())
-}
-
-/// The media type that a file's name tells, as far as pods of this kind care.
-pub fn media_type_of(path: &Path) -> &'static str {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
-    match extension.as_str() {
-        "wav" => "audio/wav",
-        "mp3" => "audio/mpeg",
-        "flac" => "audio/flac",
-        "ogg" => "audio/ogg",
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "webp" => "image/webp",
-        "mp4" => "video/mp4",
-        "txt" => "text/plain",
-        "csv" => "text/csv",
-        "json" => "application/json",
-        "pdf" => "application/pdf",
-        "arrow" => "application/vnd.apache.arrow.file",
-        "arrows" => "application/vnd.apache.arrow.stream",
-        "parquet" => "application/vnd.apache.parquet",
-        _ => "application/octet-stream",
-    }
 }
 
 fn changed(metadata: &std::fs::Metadata) -> u64 {

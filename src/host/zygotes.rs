@@ -1,7 +1,7 @@
 //! Zygotes: which recipes have their pods forked, since when, and why others do not.
 //!
 //! Apart from `pods.rs`, which looks after pods however they came to be. A zygote is never waited for: pods are started until one is ready
-//! *and* a pod that was forked from it has answered one of the recipe's own cases. Whatever fails on that way is said once and remembered, and
+//! *and* a pod that was forked from it has answered one of the recipe's own cases as the case says. Whatever fails on that way is said once and remembered, and
 //! pods go on being started.
 
 use std::{
@@ -10,19 +10,19 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
-use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Inner,
+    Inner, blobs,
     entry::{Entry, Parts},
     journal::Record,
     run,
 };
 use crate::{
     model::{
-        Blame, Call, Code, Fault, Verified, events,
+        Blame, Blob, Call, Code, Event, Fault, Verified,
+        case::{Case, End},
+        events,
         limits::{CALL_EVENTS_BYTES_MAX, DOCUMENT_BYTES_MAX, SHUTDOWN_MS, ZYGOTE_CANARY_MS, ZYGOTE_IDLE_MS, ZYGOTE_LOOK_MS},
         recipe::PoolSpec,
         status::{ZygoteState, ZygoteStatus},
@@ -307,51 +307,73 @@ async fn let_go(host: Weak<Inner>) {
     }
 }
 
-#[derive(Deserialize)]
-struct Input {
-    operation: String,
-    input: Value,
-}
-
-/// Whether a forked pod answers a case of the recipe.
+/// Whether a forked pod answers a case of the recipe as the case says.
 ///
-/// Errors: a text for people. What the recipe itself answers, be it a fault of its own, is an answer: it did not hang and did not crash.
+/// Errors: a text for people, with the case and what is wrong.
 async fn canary(host: &Arc<Inner>, parts: &Parts, family: &Family) -> Result<(), String> {
     let trial = Arc::new(Entry::on_trial(host, parts, family.clone()));
-    try_case(host, parts, &trial).await
+    match try_case(host, parts, &trial).await? {
+        Tried::AsItSays => Ok(()),
+        // Perhaps a pod that is started answers the same: then the case is wrong. Nobody knows here, so the pods are what they were before.
+        Tried::Otherwise(why) => Err(why),
+    }
+}
+
+/// What a pod made of a case.
+pub enum Tried {
+    AsItSays,
+    /// It answered, or failed by itself, and otherwise than the case says: how, in words.
+    Otherwise(String),
 }
 
 /// Has a pod of `trial` answer a case of the recipe that ends well; without one, it has to become ready. At most [`ZYGOTE_CANARY_MS`].
 ///
-/// Errors: as [`canary`].
-pub async fn try_case(host: &Arc<Inner>, parts: &Parts, trial: &Arc<Entry>) -> Result<(), String> {
+/// Errors: a text for people, where nothing came of it for another reason than the recipe's own.
+pub async fn try_case(host: &Arc<Inner>, parts: &Parts, trial: &Arc<Entry>) -> Result<Tried, String> {
     let recipe = parts.recipe.clone();
     let case = blocking(move || Ok(first_case(&recipe))).await.ok().flatten();
     let tried = async {
-        match case {
-            Some(case) => {
-                let call = Call::new(&parts.recipe.manifest().name.to_string(), &case.operation, case.input)?;
-                // Not in the journal: nobody called.
-                let mut record = Record::begin(&call);
-                let (events, mut dropped) = events::channel(CALL_EVENTS_BYTES_MAX);
-                let drain = async {
-                    while dropped.recv().await.is_some() {}
-                    std::future::pending::<()>().await
-                };
-                tokio::select! {
-                    done = run::of(host, trial, call, events, Instant::now(), &mut record) => done.map(drop),
-                    () = drain => Ok(()),
-                }
+        let Some((case, blobs)) = case else { return becomes_ready(host, trial).await.map(|()| Tried::AsItSays) };
+        let mut call = Call::new(&parts.recipe.manifest().name.to_string(), &case.operation, case.input.clone())?;
+        call.blobs = blobs;
+        // Not in the journal: nobody called.
+        let mut record = Record::begin(&call);
+        let (events, mut dropped) = events::channel(CALL_EVENTS_BYTES_MAX);
+        // One more than is wanted is enough to be another number of them.
+        let most = match &case.end {
+            End::Answer { chunks: Some(chunks), .. } => chunks.len() + 1,
+            _ => 0,
+        };
+        let mut chunks = Vec::new();
+        let mut take = |event: Event| {
+            if let (Event::Chunk { data, .. }, true) = (event, chunks.len() < most) {
+                chunks.push(data.into_value());
             }
-            None => becomes_ready(host, trial).await,
+        };
+        let mut running = std::pin::pin!(run::of(host, trial, call, events, Instant::now(), &mut record));
+        let done = loop {
+            tokio::select! {
+                biased;
+                Some(event) = dropped.recv() => take(event),
+                done = &mut running => break done,
+            }
+        };
+        // What was sent before its end.
+        while let Ok(Some(event)) = timeout(Duration::ZERO, dropped.recv()).await {
+            take(event);
         }
+        let differs = match &done {
+            Ok(outcome) => case.differs(Ok(outcome.output.value()), &chunks),
+            Err(fault) if matches!(fault.blame, Blame::Pod | Blame::Machine | Blame::Hob) || fault.code == Code::Deadline => {
+                return Err(fault.clone());
+            }
+            Err(fault) => case.differs(Err(fault), &chunks),
+        };
+        Ok(differs.map_or(Tried::AsItSays, |why| Tried::Otherwise(format!("case `{}`: {why}", case.name))))
     };
     match timeout(Duration::from_millis(ZYGOTE_CANARY_MS), tried).await {
         Err(_) => Err(format!("not within {ZYGOTE_CANARY_MS} ms")),
-        Ok(Err(fault)) if matches!(fault.blame, Blame::Pod | Blame::Machine | Blame::Hob) || fault.code == Code::Deadline => {
-            Err(fault.message)
-        }
-        Ok(_) => Ok(()),
+        Ok(tried) => tried.map_err(|fault: Fault| fault.message),
     }
 }
 
@@ -370,14 +392,23 @@ async fn becomes_ready(host: &Arc<Inner>, trial: &Entry) -> Result<(), Fault> {
     }
 }
 
-/// The first case, by name, that ends in an output and needs no session.
-fn first_case(recipe: &Verified) -> Option<Input> {
-    let is_free = |input: &Input| recipe.manifest().operation(&input.operation).is_ok_and(|operation| !operation.session);
+/// The first case, by name, that ends in an answer and needs no session, with its blobs.
+fn first_case(recipe: &Verified) -> Option<(Case, Vec<Blob>)> {
     let mut cases: Vec<_> = std::fs::read_dir(recipe.folder().join("cases")).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     cases.sort();
-    cases.into_iter().filter(|case| case.join("output.json").is_file()).find_map(|case| {
-        let bytes = durable::read(&case.join("input.json"), DOCUMENT_BYTES_MAX as u64).ok()??;
-        serde_json::from_slice(&bytes).ok().filter(is_free)
+    cases.into_iter().find_map(|folder| {
+        let name = folder.file_name()?.to_str()?;
+        let read = |file: &str| durable::read(&folder.join(file), DOCUMENT_BYTES_MAX as u64);
+        let case = Case::read(name, &read).ok()?.ok().filter(|case| matches!(case.end, End::Answer { .. }))?;
+        if recipe.manifest().operation(&case.operation).ok()?.session {
+            return None;
+        }
+        let file = |(name, file): (&String, &String)| {
+            let path = folder.join(file);
+            blobs::from_file(name.as_str(), blobs::media_type_of(&path), &path).ok()
+        };
+        let blobs: Option<Vec<_>> = case.blobs.iter().map(file).collect();
+        Some((case, blobs?))
     })
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -203,6 +204,29 @@ impl Read for Reader<'_> {
         };
         self.at += count as u64;
         Ok(count)
+    }
+}
+
+/// The media type that a file's name tells, as far as pods of this kind care.
+pub fn media_type_of(path: &Path) -> &'static str {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match extension.as_str() {
+        "wav" => "audio/wav",
+        "mp3" => "audio/mpeg",
+        "flac" => "audio/flac",
+        "ogg" => "audio/ogg",
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "webp" => "image/webp",
+        "mp4" => "video/mp4",
+        "txt" => "text/plain",
+        "csv" => "text/csv",
+        "json" => "application/json",
+        "pdf" => "application/pdf",
+        "arrow" => "application/vnd.apache.arrow.file",
+        "arrows" => "application/vnd.apache.arrow.stream",
+        "parquet" => "application/vnd.apache.parquet",
+        _ => "application/octet-stream",
     }
 }
 

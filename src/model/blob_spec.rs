@@ -22,6 +22,14 @@ pub struct BlobSpec {
     pub required: bool,
 }
 
+/// A blob as far as it is held to anything.
+#[derive(Debug, Clone, Copy)]
+pub struct Described<'a> {
+    pub name: &'a str,
+    pub media_type: &'a str,
+    pub bytes: u64,
+}
+
 /// All blobs of one side of an operation, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BlobSpecs {
@@ -44,29 +52,38 @@ impl BlobSpecs {
     ///
     /// Errors: `code`, which names the blob, with what was found and wanted.
     pub fn check(&self, blobs: &[Blob], what: &str, code: Code) -> Result<(), Fault> {
+        let described: Vec<_> =
+            blobs.iter().map(|blob| Described { name: &blob.name, media_type: &blob.media_type, bytes: blob.size() }).collect();
+        self.check_described(&described, what, code)
+    }
+
+    /// The same of blobs that nobody made yet.
+    ///
+    /// Errors: as [`BlobSpecs::check`].
+    pub fn check_described(&self, blobs: &[Described], what: &str, code: Code) -> Result<(), Fault> {
         let Some(named) = &self.named else { return Ok(()) };
         let wrong = |name: &str, why: String| {
             let name: String = name.chars().take(SHOWN_NAME_CHARS_MAX).collect();
             Err(Fault::new(code, format!("{what}: the blob `{}` {why}", name.escape_debug())).with("blob", name))
         };
         for (at, blob) in blobs.iter().enumerate() {
-            let Some(spec) = named.get(&blob.name) else {
+            let Some(spec) = named.get(blob.name) else {
                 let known: Vec<_> = named.keys().map(|name| format!("`{name}`")).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return wrong(&blob.name, format!("is not one that the operation declares: wanted {known}"));
+                return wrong(blob.name, format!("is not one that the operation declares: wanted {known}"));
             };
             if blobs[..at].iter().any(|other| other.name == blob.name) {
-                return wrong(&blob.name, "is there twice".to_owned());
+                return wrong(blob.name, "is there twice".to_owned());
             }
-            if !spec.takes(&blob.media_type) {
+            if !spec.takes(blob.media_type) {
                 let found: String = blob.media_type.chars().take(SHOWN_NAME_CHARS_MAX).collect();
-                return wrong(&blob.name, format!("is `{}`, wanted `{}`", found.escape_debug(), spec.media_type));
+                return wrong(blob.name, format!("is `{}`, wanted `{}`", found.escape_debug(), spec.media_type));
             }
-            if blob.size() > spec.bytes_max {
-                return wrong(&blob.name, format!("has {} bytes; at most {} are wanted", blob.size(), spec.bytes_max));
+            if blob.bytes > spec.bytes_max {
+                return wrong(blob.name, format!("has {} bytes; at most {} are wanted", blob.bytes, spec.bytes_max));
             }
         }
-        match named.iter().find(|(name, spec)| spec.required && !blobs.iter().any(|blob| blob.name == **name)) {
+        match named.iter().find(|(name, spec)| spec.required && !blobs.iter().any(|blob| blob.name == name.as_str())) {
             Some((name, spec)) => wrong(name, format!("is missing: wanted `{}`, at most {} bytes", spec.media_type, spec.bytes_max)),
             None => Ok(()),
         }

@@ -6,6 +6,7 @@ pub mod address;
 pub mod blob;
 pub mod blob_spec;
 pub mod call;
+pub mod case;
 pub mod distinct;
 pub mod doctor;
 pub mod document;

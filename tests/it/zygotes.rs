@@ -174,6 +174,70 @@ async fn wheels_that_start_threads_or_cannot_be_imported_are_not_forked() {
 }
 
 #[tokio::test]
+async fn a_recipe_whose_forked_pod_answers_its_case_otherwise_is_not_forked_and_that_is_said() {
+    let rig = Rig::new().await;
+    let plain = "    def run(self, input):\n        return {'text': 'x', 'near': 0.3}\n";
+    let input = ("input.json", r#"{"operation": "run", "input": {}}"#);
+    type Files<'a> = &'a [(&'a str, &'a str)];
+    let recipes: [(&str, &str, &str, Files, Option<&str>); 5] = [
+        ("right", plain, "", &[input, ("output.json", r#"{"text": "x", "near": 0.30000001}"#)], None),
+        (
+            "wrong",
+            plain,
+            "",
+            &[input, ("output.json", r#"{"text": "Hi A", "near": 0.3}"#)],
+            Some("case `one`: its answer: at `/text` found the text \"x\", wanted the text \"Hi A\""),
+        ),
+        (
+            "raises",
+            "    def run(self, input):\n        return input['name']\n",
+            "",
+            &[input, ("output.json", "1")],
+            Some("case `one`: it ended as `recipe_failed` and wanted an answer: `run` raised KeyError"),
+        ),
+        (
+            "whole",
+            "    def run(self, input, blobs):\n        yield len(blobs['a'].data)\n        return blobs['a'].media_type\n",
+            "streaming = true",
+            &[
+                ("input.json", r#"{"operation": "run", "input": {}, "blobs": {"a": "three.txt"}}"#),
+                ("three.txt", "abc"),
+                ("chunks.json", "[3]"),
+                ("output.json", "\"text/plain\""),
+            ],
+            None,
+        ),
+        (
+            "chunks",
+            "    def run(self, input):\n        yield 1\n        yield 2\n        return 3\n",
+            "streaming = true",
+            &[input, ("chunks.json", "[1]"), ("output.json", "3")],
+            Some("case `one`: its chunks: at `/` found a list of 2, wanted a list of 1"),
+        ),
+    ];
+    for (name, method, run, files, says) in recipes {
+        let source = format!("import six\nclass Subject:\n{method}");
+        let recipe = rig.pool(name, &source, "lock = \"pod/requirements.lock\"\npreload = [\"six\"]", run);
+        std::fs::write(recipe.join("pod/requirements.lock"), include_str!("zygotes/requirements.lock")).unwrap();
+        std::fs::create_dir_all(recipe.join("cases/one")).unwrap();
+        files.iter().for_each(|(file, text)| std::fs::write(recipe.join("cases/one").join(file), text).unwrap());
+        let of = || rig.host.status().zygotes.into_iter().find(|zygote| zygote.recipe == format!("test/{name}"));
+        // However it ends: its pod was started.
+        let _ = rig.host.call(call(&recipe, json!({}))).await;
+        within(60, "it is known whether pods can be forked", || of().is_some_and(|zygote| zygote.state != ZygoteState::Booting)).await;
+        let zygote = of().unwrap();
+        match says {
+            None => assert_eq!(zygote.state, ZygoteState::Ready, "{name}: {zygote:?}"),
+            Some(says) => {
+                assert_eq!(zygote.state, ZygoteState::Unforkable, "{name}: {zygote:?}");
+                assert!(zygote.why.as_ref().unwrap().contains(says), "{name}: {zygote:?}");
+            }
+        }
+    }
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn whoever_of_a_family_is_killed_nothing_of_it_is_left() {
     let rig = Rig::new().await;
     let recipe = preloading(&rig, "family", SOURCE, "max = 2");

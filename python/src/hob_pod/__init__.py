@@ -1,7 +1,7 @@
 """What an author of a pod imports: `Blob`, `Result`, `Fault`, `progress`, `cancelled`, `time_left`; for sessions `session`, `checkpoint`.
 
 A pod is a class, named as `entry = "module:Class"` in `recipe.toml`. Each operation is a public method of it with the
-operation's name (`-` becomes `_`):
+operation's name (`-` and `.` become `_`):
 
     import hob_pod
 

@@ -241,6 +241,8 @@ fn blobs_that_are_declared_are_held_in_and_out_at_every_door() {
         json!({ "media_type": "image/*", "bytes_max": 8, "required": true })
     );
     let good = r#"{"give": [["small", "image/jpeg", 4]]}"#;
+    put(&folder.join("cases/one/input.json"), br#"{"operation": "run", "input": {}, "blobs": {"picture": "a.png"}}"#);
+    put(&folder.join("cases/one/a.png"), b"12345678");
     let signed = Signed::new();
     signed.publish(&folder);
     rig.trust(&signed.url(), &signed.repository);
@@ -317,4 +319,33 @@ fn glue_answers_an_operation_that_the_pod_lacks() {
     assert!(fault["code"] == "recipe_failed" && fault["message"].as_str().unwrap().contains("no method `extra`"), "{fault}");
     put(&folder.join("glue.wasm"), &component(include_str!("../../guests/echo.wat")));
     assert_eq!(rig.hob(&["call", "./red", "extra", "1"]).well(), "1");
+}
+
+#[test]
+fn a_case_may_have_blobs_chunks_and_faults_of_the_recipes_own() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("red");
+    recipe(&folder, "{ type = \"object\" }", "{}");
+    edit(&folder, "output = {}\n", "output = {}\nblobs.in.picture = { media_type = \"image/*\", bytes_max = 8 }\n");
+    edit(&folder, "hob = \"0.1\"", WIDER);
+    let case = |files: &[(&str, &str)]| {
+        let _ = fs::remove_dir_all(folder.join("cases/one"));
+        files.iter().for_each(|(file, text)| put(&folder.join("cases/one").join(file), text.as_bytes()));
+        rig.hob(&["pack", "./red"])
+    };
+    let with = ("input.json", r#"{"operation": "run", "input": {}, "blobs": {"picture": "a.png"}, "tolerance": 0.01}"#);
+    case(&[with, ("a.png", "12345678"), ("output.json", "{}")]).well();
+    case(&[with, ("a.png", "12345678"), ("fault.json", r#"{"code": "no_picture"}"#)]).well();
+    let without = ("input.json", r#"{"operation": "run", "input": {}}"#);
+    case(&[without, ("fault.json", r#"{"code": "invalid_input"}"#)]).well();
+    for (files, says) in [
+        (&[without, ("output.json", "{}")][..], "the blob `picture` is missing"),
+        (&[with, ("output.json", "{}")], "names `a.png` as the blob `picture`, and there is no such file"),
+        (&[with, ("a.png", "123456789"), ("output.json", "{}")], "the blob `picture` has 9 bytes; at most 8"),
+        (&[with, ("a.png", "1"), ("chunks.json", "[1]"), ("output.json", "{}")], "no `streaming = true`"),
+        (&[with, ("a.png", "1"), ("fault.json", r#"{"code": "invalid_input"}"#)], "expects `invalid_input`"),
+    ] {
+        let ran = case(files);
+        assert!(ran.exit != Some(0) && ran.stderr.contains("error[invalid_recipe]") && ran.stderr.contains(says), "{says}: {ran:#?}");
+    }
 }
