@@ -26,3 +26,7 @@ bench: setup ## benchmarks with floors and peers in the same run; figures go to 
 
 soak: setup ## longer runs: many rounds of the fault tests, and an hour of fuzzing; PIECES="storms units ..." runs some of it
 	@.make/soak.sh $(PIECES)
+
+.PHONY: embed
+embed: setup ## the crate as apps take it: combinations of features, and the app of examples/embed (minutes the first time)
+	@.make/embed.sh

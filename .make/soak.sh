@@ -8,6 +8,7 @@
 #   misbehaving  objects that misbehave (HOB_MISBEHAVING_ROUNDS 50000)
 #   tour         every documented command in all surroundings
 #   rounds       the fault tests many times (SOAK_ROUNDS 20)
+#   embed        the crate as apps take it: combinations of features, and the app of examples/embed
 #   fuzz         fuzzing of what strangers send (HOB_FUZZ_SECONDS, see .make/fuzz.sh; 0 leaves it out)
 # HOB_SEED repeats a storm or a run of misbehaving objects that failed. Each piece prints how it ended.
 set -euo pipefail
@@ -35,9 +36,10 @@ rounds() {
     timeout 900 cargo test --test it -- --test-threads=4 pods:: storms:: shelf:: repository:: cli:: || return 1
   done
 }
+embed() { timeout 3600 .make/embed.sh; }
 fuzz() { [ "${HOB_FUZZ_SECONDS:-900}" = 0 ] || .make/fuzz.sh; }
 
-all="storms units injected everyday misbehaving tour rounds fuzz"
+all="storms units injected everyday misbehaving tour rounds embed fuzz"
 pieces=${*:-$all}
 for piece in $pieces; do
   case " $all " in *" $piece "*) ;; *) echo "soak: no piece \`$piece\`; there are: $all" >&2; exit 2 ;; esac

@@ -3,6 +3,51 @@
 //! own. The host fetches recipes from a signed repository, verifies every byte, builds the pod's environment from a hash
 //! lock, and answers calls.
 //!
+//! # An app
+//!
+//! ```no_run
+//! use hob::{Call, Config, Fault, Host};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize)]
+//! struct Texts<'a> {
+//!     texts: &'a [&'a str],
+//!     similarity_to: &'a str,
+//! }
+//!
+//! #[derive(Deserialize)]
+//! struct Ranked {
+//!     similarities: Vec<f32>,
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Fault> {
+//!     let host = Host::open(Config::from_environment()?).await?;
+//!     let texts = ["Refunds are paid within five days.", "The cat slept all afternoon."];
+//!     let call = Call::new("hob/sentence-embeddings", "embed", Texts { texts: &texts, similarity_to: "Where is my money?" })?;
+//!     let ranked: Ranked = host.call_typed(call).await?;
+//!     for (text, similarity) in texts.iter().zip(ranked.similarities) {
+//!         println!("{similarity:.2}  {text}");
+//!     }
+//!     host.shutdown().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! ```toml
+//! [dependencies]
+//! hob = { version = "0.1", default-features = false }   # without the `hob` program
+//! serde = { version = "1", features = ["derive"] }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//!
+//! # Without this glue is slow in debug builds: wasmtime would be compiled unoptimised.
+//! [profile.dev.package."*"]
+//! opt-level = 2
+//! ```
+//!
+//! What is at the root of the crate, and in [`blobs`], [`recipes`], [`status`] and `authoring`, is for apps, and changes with the version alone; a test holds it against a
+//! list. `docs/embedding.md` says more. The rest of this page is for whoever works on Hob itself.
+//!
 //! # The map
 //!
 //! ```text
@@ -63,40 +108,68 @@
 //!   starts, unless the operator said so for that recipe, and then it is shown.
 //! - There is no unsafe code in this crate.
 
+// What the program alone uses is part of the library all the same.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+
 // The properties in `fuzz/` name this crate as the targets there do, and its own tests hold the kept corpora against them.
 #[cfg(test)]
 extern crate self as hob;
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("Hob runs on Linux alone: pods are confined by its namespaces, Landlock and seccomp, and no other system has these");
+
 // The inside, for the `hob` program and the project's own tests: nothing below is kept for apps, and it moves as it must.
+#[cfg(all(feature = "author", target_os = "linux"))]
 #[doc(hidden)]
 pub mod author;
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod disk;
+#[cfg(all(feature = "cli", target_os = "linux"))]
 #[doc(hidden)]
 pub mod door;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod glue;
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod host;
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod model;
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod pod;
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod shelf;
 
+#[cfg(target_os = "linux")]
 pub use host::{Config, Host, Limits, Record, Running};
+#[cfg(target_os = "linux")]
 pub use model::{
     Address, Blame, Blob, Call, Code, Digest, Document, Event, Fault, Home, Outcome, Priority, Progress, RecipeName, RecipeRef, Report,
     Silent, Step, VersionRange,
 };
+#[cfg(target_os = "linux")]
 pub use semver::Version;
+#[cfg(target_os = "linux")]
 pub use shelf::{environment::Tools, indexes::Indexes, sources::Sources};
 
+/// Bytes beside a call: of files and streams, without taking them into memory.
+#[cfg(target_os = "linux")]
+pub mod blobs {
+    pub use crate::{
+        host::blobs::{from_file, from_open, from_reader, media_type_of, to_open},
+        model::{OpenFile, Store, blob::Reader},
+    };
+}
+
 /// Recipes on this machine: installing them, what they may do, and whom they are believed from.
+#[cfg(target_os = "linux")]
 pub mod recipes {
     pub use crate::{
         host::{Added, Asked, Consent, Granted, Revoke, Shown},
@@ -114,16 +187,31 @@ pub mod recipes {
 }
 
 /// What a host tells of itself: its calls, pods, sessions and memory.
+#[cfg(target_os = "linux")]
 pub mod status {
     pub use crate::{
         model::{
             ServeRules, doctor, machine,
-            session::{CheckpointStatus, SessionState, SessionStatus},
+            session::{CheckpointStatus, Mode, SessionState, SessionStatus},
             status::{
                 Class, Confinement, DamagedStatus, Health, HostStatus, LeverStatus, LogLine, MemoryBound, PodStatus, PoolStatus, Waiting,
                 ZygoteState, ZygoteStatus,
             },
         },
-        pod::{AskInHand, Dossier, Ended, Heard, Lines, Machine, Missed},
+        pod::{AskInHand, Dossier, Ended, Heard, Line, Lines, Machine, Missed},
     };
+}
+
+/// Making and signing recipes: with the feature `author`.
+#[cfg(all(feature = "author", target_os = "linux"))]
+pub mod authoring {
+    pub use crate::author::{
+        build::{build, fetch_models},
+        keys::{Keys, SigningKey},
+        pack::{Packed, pack},
+        publish::{Published, publish},
+        repository::{Initialised, add_publisher, refresh, repo_init, rotate_online},
+    };
+    pub use crate::shelf::contents::Left;
+    pub use jiff::Timestamp;
 }

@@ -8,11 +8,12 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use super::script;
 use crate::{
-    model::{Code, Fault, Home, Progress, Step, limits, progress},
+    model::{Code, Fault, Home, Progress, Step, limits},
     shelf::{componentizer::Language, fetching, sources::Sources},
 };
 
@@ -33,7 +34,7 @@ enum Source {
 /// what the manifest says; gives how many are on the shelf of `home` now.
 ///
 /// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, and those of [`fetching::bring`].
-pub async fn fetch_models(folder: &Path, home: &Home, sources: &Sources, progress: &progress::Shared) -> Result<usize, Fault> {
+pub async fn fetch_models(folder: &Path, home: &Home, sources: &Sources, progress: &Arc<dyn Progress>) -> Result<usize, Fault> {
     let manifest = super::pack::read_manifest(folder)?;
     fetching::bring_all(home, folder, &manifest, true, sources, progress).await
 }
@@ -43,7 +44,7 @@ pub async fn fetch_models(folder: &Path, home: &Home, sources: &Sources, progres
 ///
 /// Gives the component's path and bytes; `None` for a recipe without glue. Blocking while cargo runs.
 /// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, `build_failed`, `python_missing`, `io`.
-pub async fn build(folder: &Path, home: &Home, progress: &progress::Shared) -> Result<Option<(PathBuf, u64)>, Fault> {
+pub async fn build(folder: &Path, home: &Home, progress: &Arc<dyn Progress>) -> Result<Option<(PathBuf, u64)>, Fault> {
     let manifest = super::pack::read_manifest(folder)?;
     let Some(glue) = &manifest.glue else { return Ok(None) };
     let source = folder.join(&glue.source);

@@ -33,7 +33,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Packed {
     pub bytes: Vec<u8>,
+    #[doc(hidden)]
     pub index: Index,
+    #[doc(hidden)]
     pub manifest: Manifest,
     /// What stays behind, and why.
     pub left: BTreeMap<String, Left>,

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::GlueCompiler;
 use crate::{
-    model::{Call, Code, Fault, Home, Silent, act, hint, machine::MachineRules, progress},
+    model::{Call, Code, Fault, Home, Progress, Silent, act, hint, machine::MachineRules, progress},
     pod::{Machine, ThisMachine},
     shelf::{self, environment::Tools, sources::Sources},
 };
@@ -139,7 +139,7 @@ impl Config {
     }
 
     /// Tells `progress` of slow steps.
-    pub fn with_progress(mut self, progress: progress::Shared) -> Config {
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Config {
         self.progress = progress;
         self
     }

@@ -11,6 +11,7 @@ use crate::{
         machine::ResidencyEvent,
         status::{DamagedStatus, HostStatus, PodStatus},
     },
+    pod::Dossier,
     shelf::config::Config as File,
 };
 
@@ -28,11 +29,13 @@ impl Host {
     }
 
     /// How pods of each recipe in use ended badly, the last time that one did: also those that no call's outcome tells of.
+    #[doc(hidden)]
     pub fn pod_faults(&self) -> Vec<Fault> {
         self.0.pods.pool_statuses().into_iter().filter_map(|pool| pool.last_fault).collect()
     }
 
     /// Whether it takes calls; `false` once it shuts down.
+    #[doc(hidden)]
     pub fn accepts(&self) -> bool {
         !self.0.closing.load(Ordering::Acquire)
     }
@@ -72,13 +75,14 @@ impl Host {
     }
 
     /// What crashed pods left, of this host and of earlier ones, newest first. Blocking.
-    pub fn dossiers(&self) -> Vec<crate::pod::Dossier> {
+    pub fn dossiers(&self) -> Vec<Dossier> {
         crate::pod::dossiers(&self.0.home.dossiers())
     }
 
     /// What `hob.toml` says of a server. Blocking.
     ///
     /// Errors: `invalid_config`.
+    #[doc(hidden)]
     pub fn serve_rules(&self) -> Result<ServeRules, Fault> {
         Ok(File::read(&self.0.home)?.serve)
     }
@@ -86,6 +90,7 @@ impl Host {
     /// Reads `hob.toml` anew, without waiting for the next look at it: what recipes may do holds from now on. Blocking.
     ///
     /// Errors: `invalid_config`, as each call's is until the file reads again: what its operator wants a recipe to have is not guessed.
+    #[doc(hidden)]
     pub fn read_anew(&self) -> Result<ServeRules, Fault> {
         let rules = self.serve_rules()?;
         self.0.catalogue.refresh(&self.0)?;
@@ -103,6 +108,7 @@ impl Host {
 
     /// Starts the pods that installed recipes keep at least, `min` of each. What cannot be started is logged, and tried again by
     /// the first call.
+    #[doc(hidden)]
     pub async fn warm(&self) {
         let installed = match self.installed() {
             Ok(installed) => installed,

@@ -32,6 +32,7 @@ impl Address {
     }
 
     /// Whether a package index may be there: what tools take as one word among others.
+    #[doc(hidden)]
     pub fn fit_for_an_index(&self) -> Result<(), Unfit> {
         match Url::parse(&self.0) {
             Ok(url) if ["https", "http", "file"].contains(&url.scheme()) && !url.cannot_be_a_base() => {}
@@ -41,6 +42,7 @@ impl Address {
     }
 
     /// `text` of a tool that was given this address, without what is secret of it.
+    #[doc(hidden)]
     pub fn scrub(&self, text: &str) -> String {
         let mut text = text.replace(&self.0, &self.shown());
         for secret in secrets(&self.0) {

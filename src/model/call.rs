@@ -156,6 +156,7 @@ impl Call {
     /// Budget of the whole call in milliseconds, if it is one of that operation.
     ///
     /// Errors: `usage` for a budget of nothing.
+    #[doc(hidden)]
     pub fn budget_ms(&self, operation: &Operation) -> Result<u64, Fault> {
         match self.deadline_ms {
             Some(0) => Err(Fault::new(Code::Usage, "a deadline of 0 ms leaves no time to run")

@@ -38,6 +38,7 @@ impl Document {
     /// The same for a document that most likely nobody looks into: checked, and kept as its text alone.
     ///
     /// Errors: `too_large`, `invalid_json` with the place.
+    #[doc(hidden)]
     pub fn unread(text: impl Into<String>, what: &str) -> Result<Document, Fault> {
         let text = sized(text.into(), what)?;
         check(&text).map_err(|error| invalid(what, &error))?;
@@ -49,6 +50,7 @@ impl Document {
     /// million values takes time, of whoever does it.
     ///
     /// Errors: `too_large`, `invalid_json` with the place.
+    #[doc(hidden)]
     pub fn passing(text: impl Into<String>, what: &str) -> Result<Document, Fault> {
         let text = text.into();
         match text.len() > READ_HERE_BYTES_MAX {
@@ -58,6 +60,7 @@ impl Document {
     }
 
     /// The value, for one look: kept afterwards only if it was before.
+    #[doc(hidden)]
     pub fn looked_at(&self) -> Cow<'_, Value> {
         match self.value.get() {
             Some(value) => Cow::Borrowed(value),
@@ -84,6 +87,7 @@ impl Document {
         self.text
     }
     /// The text without a copy, and the values where somebody looked at them: of a long text these take their time to be let go of.
+    #[doc(hidden)]
     pub fn into_parts(self) -> (String, Option<Value>) {
         (self.text, self.value.into_inner())
     }

@@ -318,6 +318,7 @@ impl Fault {
     }
 
     /// What is wrong with a document that a recipe's code made, and no caller: never `invalid_json`, which is a caller's.
+    #[doc(hidden)]
     pub fn of_recipe(mut self) -> Fault {
         if self.code == Code::InvalidJson {
             self.code = Code::InvalidOutput;
@@ -348,6 +349,7 @@ impl Fault {
 
     /// A fault in the words of a recipe's own code, pod or glue: `code` if it is one of `allowed`, else
     /// `recipe_failed` with the word in `detail.code`. So no recipe can blame the repository or Hob.
+    #[doc(hidden)]
     pub fn foreign(code: &str, message: String, hint: Option<String>, detail: Value, allowed: &[Code]) -> Fault {
         let known = Code::parse(code).filter(|code| allowed.contains(code));
         let mut fault = Fault::new(known.unwrap_or(Code::RecipeFailed), message);
@@ -367,6 +369,7 @@ impl Fault {
     }
 
     /// A failure of the operating system while doing `what`; a full disk is told apart.
+    #[doc(hidden)]
     pub fn io(what: impl std::fmt::Display, error: &std::io::Error) -> Fault {
         // EDQUOT is 122 on every Linux architecture and has no ErrorKind that is stable everywhere.
         if error.kind() == std::io::ErrorKind::StorageFull || error.kind() == std::io::ErrorKind::QuotaExceeded {

@@ -136,6 +136,7 @@ impl Digest {
         Digest(Sha256::digest(bytes).into())
     }
     /// From a finished hasher.
+    #[doc(hidden)]
     pub fn finish(hasher: Sha256) -> Digest {
         Digest(hasher.finalize().into())
     }

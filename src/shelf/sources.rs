@@ -63,6 +63,7 @@ impl Sources {
     }
 
     /// Waits so long, and no longer.
+    #[doc(hidden)]
     pub fn with_patience(mut self, patience: Patience) -> Sources {
         self.patience = patience;
         self

@@ -5,6 +5,7 @@ mod cli;
 mod embedding;
 mod embeddings;
 mod environment;
+mod facade;
 mod leftovers;
 mod levers;
 mod models;
