@@ -151,8 +151,8 @@ pub mod shelf;
 pub use host::{Config, Host, Limits, Record, Running};
 #[cfg(target_os = "linux")]
 pub use model::{
-    Address, Blame, Blob, Call, Code, Digest, Document, Event, Fault, Home, Outcome, Priority, Progress, RecipeName, RecipeRef, Report,
-    Silent, Step, VersionRange,
+    Address, Blame, Blob, Call, Code, Digest, Document, Door, Event, Fault, Hint, Home, Outcome, Priority, Progress, RecipeName, RecipeRef,
+    Report, Silent, Step, VersionRange,
 };
 #[cfg(target_os = "linux")]
 pub use semver::Version;

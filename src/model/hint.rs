@@ -228,6 +228,7 @@ pub fn full_disk(kept: &str) -> Hint {
 
 impl Hint {
     /// Of these parts, in the words for an app. What is too long as a whole is kept as words alone.
+    #[doc(hidden)]
     pub fn of(mut parts: Vec<Part>) -> Hint {
         let words = words(&parts, Door::Crate);
         if words.len() > FAULT_MESSAGE_BYTES_MAX
