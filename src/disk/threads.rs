@@ -100,13 +100,21 @@ pub fn no_thread(panic: &(dyn Any + Send)) -> Option<Fault> {
     is_one.then(|| os_error_in(text)).flatten().map(|error| Fault::io("starting a thread", &error))
 }
 
+/// The tokio runtime that this is called in.
+///
+/// Errors: `usage` where there is none.
+pub fn runtime() -> Result<Handle, Fault> {
+    Handle::try_current().map_err(|_| {
+        Fault::new(Code::Usage, "a host works inside of a tokio runtime, and this was called outside of any")
+            .hint("call it below `#[tokio::main]` or in `Runtime::block_on`; other executors cannot drive it")
+    })
+}
+
 /// Gives the work back where it cannot be begun.
 fn begin<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(work: W) -> Result<Work<T>, (Option<W>, Fault)> {
-    let Ok(runtime) = Handle::try_current() else {
-        return Err((
-            Some(work),
-            Fault::new(Code::Internal, "what blocks is done on threads of a runtime (tokio's), and there is none here"),
-        ));
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(fault) => return Err((Some(work), fault)),
     };
     let held = Arc::new(Mutex::new(Some(work)));
     let queued = held.clone();

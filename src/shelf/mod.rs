@@ -48,21 +48,14 @@ pub mod uv;
 
 pub use aside::aside;
 
-pub use crate::disk::{durable, threads::blocking};
+pub use crate::disk::{
+    durable,
+    threads::{blocking, runtime},
+};
 use crate::model::{
     Code, Fault,
     limits::{READ_HERE_BYTES_MAX, READS_AT_ONCE},
 };
-
-/// The tokio runtime that this is called in.
-///
-/// Errors: `usage` where there is none.
-pub fn runtime() -> Result<tokio::runtime::Handle, Fault> {
-    tokio::runtime::Handle::try_current().map_err(|_| {
-        Fault::new(Code::Usage, "a host works inside of a tokio runtime, and this was called outside of any")
-            .hint("call it below `#[tokio::main]` or in `Runtime::block_on`; other executors cannot drive it")
-    })
-}
 
 /// Reads a text of so many bytes: a short one here, a long one [aside], few at a time.
 pub async fn reading<T: Send + 'static>(bytes: usize, read: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
