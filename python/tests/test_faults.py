@@ -103,6 +103,8 @@ class Table(unittest.TestCase):
                 self.assertEqual(fault["code"], "sandbox_denied", fault)
                 self.assertIn(reached, fault["message"])
                 self.assertIn("network = [", fault["hint"])
+                with unittest.mock.patch.object(faults, "ungranted", {"network": "a/b network=c:1", "files": "no", "any": "no"}):
+                    self.assertIn("`hob grant a/b network=c:1`; beyond that: ", self.of(error)["hint"])
                 with unittest.mock.patch.object(faults, "way_out", True):
                     self.assertIn("HTTPS_PROXY", self.of(error)["hint"])
             self.assertEqual(self.of(error)["code"], "recipe_failed", "nothing confines it")

@@ -8,12 +8,15 @@ use std::{
     fs::File,
     io::Read,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::cases;
 use crate::{
+    glue::{Compiler, Glue},
     model::{
         Code, Digest, Edition, Fault, Manifest, Reading, act, hint, limits,
         recipe::{ModelSpec, Runtime},
@@ -36,7 +39,9 @@ pub struct Packed {
     #[doc(hidden)]
     pub index: Index,
     #[doc(hidden)]
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
+    /// The component, as it is in `bytes`.
+    glue: Option<Bytes>,
     /// What stays behind, and why.
     pub left: BTreeMap<String, Left>,
     /// How much more stays behind than is named.
@@ -48,9 +53,21 @@ impl Packed {
     pub fn digest(&self) -> Digest {
         Digest::of(&self.bytes)
     }
+
+    /// Has the glue compiled and linked, as every host does that installs it. What comes of it is kept in `compile_cache`, where the same home's
+    /// calls find it.
+    ///
+    /// Errors: those of a call, as `glue_incompatible` and `glue_limit`; `io`.
+    #[doc(hidden)]
+    pub async fn check_glue(&self, compile_cache: &Path, compiler: Arc<dyn Compiler>) -> Result<(), Fault> {
+        match &self.glue {
+            None => Ok(()),
+            Some(glue) => Glue::open(compile_cache, compiler)?.check(&self.manifest, glue.clone()).await,
+        }
+    }
 }
 
-/// Checks and packs a recipe folder. The same folder always gives the same bytes.
+/// Checks and packs a recipe folder, but for what is in its glue: [`Packed::check_glue`]. The same folder always gives the same bytes.
 ///
 /// Errors: `invalid_manifest` with line and key; `invalid_recipe` for a file that the manifest names and that is missing
 /// or wrong; `too_large`.
@@ -65,7 +82,7 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
     }
     let contents = contents::of(folder, &Rules::of(&manifest))?;
     contents.check(folder)?;
-    let bundle::Packed { bytes, index, .. } = bundle::pack_files_of(&contents)?;
+    let bundle::Packed { bytes, index, mut files } = bundle::pack_files_of(&contents)?;
     if let Some(glue) = index.get("glue.wasm")
         && glue.bytes > limits::GLUE_COMPONENT_BYTES_MAX
     {
@@ -83,7 +100,8 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
         }
     }
     cases::check(folder, &manifest)?;
-    Ok(Packed { bytes, index, manifest, left: contents.left, left_more: contents.left_more })
+    let glue = manifest.glue.as_ref().and_then(|_| files.remove("glue.wasm")).map(|(glue, _)| glue.into());
+    Ok(Packed { bytes, index, manifest: Arc::new(manifest), glue, left: contents.left, left_more: contents.left_more })
 }
 
 /// The manifest of a recipe folder.

@@ -122,7 +122,7 @@ async fn command(words: Words) -> Result<(), Fault> {
     let json = words.json;
     match words.command {
         Command::Build { folder } => return build(folder, progress, json).await,
-        Command::Pack { folder, output } => return pack(&folder, output.as_deref(), json),
+        Command::Pack { folder, output } => return pack(&folder, output.as_deref(), json).await,
         Command::Publish { folder, repo, keys } => return publish(&folder, &repo, &keys, &*progress, json).await,
         Command::Repo { command } => return repo(command, json).await,
         Command::Call(call) => {
@@ -193,8 +193,19 @@ async fn build(folder: std::path::PathBuf, progress: progress::Shared, json: boo
     Ok(())
 }
 
-fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fault> {
+/// A recipe folder as it is packed, with glue that was tried.
+async fn packed(folder: &Path) -> Result<author::pack::Packed, Fault> {
     let packed = author::pack::pack(folder)?;
+    // Without glue no home is needed.
+    if packed.manifest.glue.is_some() {
+        let config = config()?;
+        packed.check_glue(&config.home().compile_cache(), Arc::new(config.compiler().clone())).await?;
+    }
+    Ok(packed)
+}
+
+async fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fault> {
+    let packed = packed(folder).await?;
     let manifest = &packed.manifest;
     let default = format!("{}-{}-{}.hob", manifest.name.publisher(), manifest.name.name(), manifest.version);
     let path = output.unwrap_or(Path::new(&default));
@@ -235,7 +246,7 @@ fn left(packed: &author::pack::Packed) -> serde_json::Value {
 }
 
 async fn publish(folder: &Path, repo: &Path, keys: &Path, progress: &dyn Progress, json: bool) -> Result<(), Fault> {
-    let packed = author::pack::pack(folder)?;
+    let packed = packed(folder).await?;
     let (name, version) = (&packed.manifest.name, &packed.manifest.version);
     let (keys, models) = (author::keys::Keys::at(keys), folder.join("models"));
     let published = author::publish::publish(repo, &keys, &packed, &models, jiff::Timestamp::now(), progress).await?;

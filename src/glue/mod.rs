@@ -31,6 +31,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -55,7 +56,7 @@ use self::{
 };
 use crate::{
     disk::{self, threads::blocking},
-    model::{Admitted, Blob, Code, Digest, Document, Fault, RecipeName, Verified, act, events, hint, limits},
+    model::{Admitted, Blob, Code, Digest, Document, Fault, Manifest, RecipeName, Verified, act, events, hint, limits},
 };
 
 /// A future behind a pointer.
@@ -128,6 +129,15 @@ enum Read {
     Missing(Reservation),
 }
 
+/// What is to be compiled and linked.
+#[derive(Clone)]
+struct Unlinked {
+    manifest: Arc<Manifest>,
+    component: Bytes,
+    /// Names the recipe to those who call it.
+    recipe: Digest,
+}
+
 /// A recipe's glue, compiled and linked. Cloning shares it.
 #[derive(Clone)]
 pub struct Prepared {
@@ -160,6 +170,21 @@ impl Glue {
     /// Errors: `glue_incompatible`; `glue_limit` for glue that takes more to compile than [`limits::GLUE_COMPILE_CPU_S`] and the bounds
     /// beside it; those of the [`Compiler`].
     pub async fn compile(&self, recipe: &Arc<Verified>) -> Result<Prepared, Fault> {
+        let (manifest, recipe_digest) = (recipe.manifest().clone(), recipe.digest());
+        let none = || Fault::new(Code::Internal, format!("asked to compile the glue of `{}`, which has none", manifest.name));
+        let component = recipe.glue().cloned().ok_or_else(none)?;
+        self.prepare(&Unlinked { manifest, component, recipe: recipe_digest }).await
+    }
+
+    /// Whether `component` is glue that this Hob takes: it is compiled and linked as by [`Glue::compile`], and cannot be run, for nobody has verified it.
+    ///
+    /// Errors: as of [`Glue::compile`].
+    pub async fn check(&self, manifest: &Arc<Manifest>, component: Bytes) -> Result<(), Fault> {
+        let recipe = Digest::of(&component);
+        self.prepare(&Unlinked { manifest: manifest.clone(), component, recipe }).await.map(drop)
+    }
+
+    async fn prepare(&self, recipe: &Unlinked) -> Result<Prepared, Fault> {
         if let Some(prepared) = self.load(recipe).await?.0 {
             return Ok(prepared);
         }
@@ -175,22 +200,22 @@ impl Glue {
         match self.load(recipe).await? {
             (Some(prepared), _) => Ok(prepared),
             (None, _) => {
-                Err(Fault::new(Code::Internal, format!("the glue of `{}` was compiled for another Hob than this", recipe.manifest().name))
+                Err(Fault::new(Code::Internal, format!("the glue of `{}` was compiled for another Hob than this", recipe.manifest.name))
                     .hint("the `hob` program that compiles and this host are of the same version, and built with the same wasmtime?"))
             }
         }
     }
 
     /// Reads and links what was compiled, on a thread where that may take its time; without anything, what is missing.
-    async fn load(&self, recipe: &Arc<Verified>) -> Result<(Option<Prepared>, Reservation), Fault> {
+    async fn load(&self, recipe: &Unlinked) -> Result<(Option<Prepared>, Reservation), Fault> {
         let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
         // What wasmtime says may carry names out of the component.
         blocking(move || glue.link(&recipe).map_err(output::bounded)).await
     }
 
     /// Has another process compile, and puts what comes of it where it is read.
-    async fn compile_apart(&self, recipe: &Arc<Verified>, reservation: Reservation) -> Result<(), Fault> {
-        let (name, component) = (&recipe.manifest().name, bytes_of(recipe)?);
+    async fn compile_apart(&self, recipe: &Unlinked, reservation: Reservation) -> Result<(), Fault> {
+        let (name, component) = (&recipe.manifest.name, &recipe.component);
         let cache = self.0.engines.cache.directory();
         let into = disk::make::temporary_folder(cache, compiling::INTO, 12)
             .map_err(|error| Fault::io(format!("making a folder in {}", cache.display()), &error))?;
@@ -203,8 +228,8 @@ impl Glue {
             Compiled::Done => {
                 let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
                 let placed = blocking(move || {
-                    let (component, cache) = (bytes_of(&recipe)?, glue.0.engines.cache.directory());
-                    compiling::place(into.path(), cache, glue.engine(reservation), component)?;
+                    let cache = glue.0.engines.cache.directory();
+                    compiling::place(into.path(), cache, glue.engine(reservation), &recipe.component)?;
                     compiling::sweep(cache);
                     Ok(())
                 });
@@ -219,8 +244,8 @@ impl Glue {
         engines.pooled.as_ref().filter(|(_, its)| *its == reservation).map_or(&engines.on_demand, |(engine, _)| engine)
     }
 
-    fn link(&self, recipe: &Verified) -> Result<(Option<Prepared>, Reservation), Fault> {
-        let (manifest, bytes) = (recipe.manifest(), bytes_of(recipe)?);
+    fn link(&self, recipe: &Unlinked) -> Result<(Option<Prepared>, Reservation), Fault> {
+        let (manifest, bytes) = (&recipe.manifest, &recipe.component);
         check::bytes(manifest, bytes)?;
         let engines = &self.0.engines;
         let mut unfit = None;
@@ -252,7 +277,7 @@ impl Glue {
         let pre = linker.instantiate_pre(&component).map_err(broken)?;
         check::signature(manifest, &pre)?;
         let pre = world::GluePre::new(pre).map_err(broken)?;
-        let prepared = Prepared { glue: self.0.clone(), pre: Arc::new(pre), wasi, recipe: recipe.digest() };
+        let prepared = Prepared { glue: self.0.clone(), pre: Arc::new(pre), wasi, recipe: recipe.recipe };
         Ok((Some(prepared), Reservation::Bounded))
     }
 
@@ -267,11 +292,6 @@ impl Glue {
             Err(error) => Err(error),
         }
     }
-}
-
-fn bytes_of(recipe: &Verified) -> Result<&[u8], Fault> {
-    let none = || Fault::new(Code::Internal, format!("asked to compile the glue of `{}`, which has none", recipe.manifest().name));
-    recipe.glue().map(|bytes| &bytes[..]).ok_or_else(none)
 }
 
 fn broken(recipe: &RecipeName, why: String) -> Fault {

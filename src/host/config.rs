@@ -177,6 +177,11 @@ impl Config {
         self
     }
 
+    /// What compiles glue.
+    pub(crate) fn compiler(&self) -> &GlueCompiler {
+        &self.compiler
+    }
+
     /// Shares out this machine instead of the one that it runs on: to see what happens on one with other memory, or with GPUs.
     pub fn with_machine(mut self, machine: Arc<dyn Machine>) -> Config {
         self.machine = machine;

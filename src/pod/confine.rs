@@ -82,6 +82,7 @@ struct Plan<'a> {
     /// Whether it is to have a `/proc` of its own where one can be had: not in place of one of the machine's that was granted.
     own_proc: bool,
     way_out: bool,
+    ungranted: granted::Lacking,
     view: View<'a>,
     paths: Paths,
     filters: &'a [String],
@@ -380,6 +381,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         gpu,
         own_proc: !granted.read.iter().chain(&granted.write).any(|path| shows_processes(path.as_path())),
         way_out: network,
+        ungranted: subject.recipe.map(|recipe| granted::Lacking::of(recipe, &word(recipe), granted)).unwrap_or_default(),
         view: View {
             base: subject.scratch,
             read: view_read,
@@ -450,6 +452,7 @@ pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[St
         gpu: false,
         own_proc: true,
         way_out: false,
+        ungranted: granted::Lacking::default(),
         view: View {
             base,
             read: outermost(read.clone()),

@@ -1,4 +1,4 @@
-//! Whether what a pod was granted of the machine's files can be given, as it is now; and what its caller is told if not.
+//! Whether what a pod was granted of the machine's files can be given, as it is now; and what its caller is told if not, or if it was not granted.
 //!
 //! Apart from `confine.rs`, which says what a pod may do: here is what can be wrong with the places that an operator named. None of it is a lack of
 //! the machine's walls, and none gets better with fewer of them.
@@ -8,8 +8,39 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
+
 use super::confine::SCRATCH;
-use crate::model::{Code, Fault, Hint, Permissions, act, hint};
+use crate::model::{Code, Fault, Hint, Permissions, Verified, act, grant::KINDS, hint, limits::NAMED_IN_MESSAGE_MAX};
+
+/// What the recipe asks for and was not given, by what is tried for want of it: the recipe and the permissions as commands take them, of which pods
+/// make the next step of a failure. None where all of it was given.
+#[derive(Default, Serialize)]
+pub struct Lacking {
+    network: Option<String>,
+    files: Option<String>,
+    /// Where it is not known what was tried.
+    any: Option<String>,
+}
+
+impl Lacking {
+    /// `word`: the recipe as commands take it.
+    pub fn of(recipe: &Verified, word: &str, granted: &Permissions) -> Lacking {
+        let lacks = recipe.manifest().permissions.without(granted);
+        let step = |kinds: &[&str]| {
+            let values = |kind: &&str| lacks.of_kind(kind).into_iter().map(|value| format!("{kind}={value}")).collect::<Vec<_>>();
+            let lacking: Vec<String> = kinds.iter().flat_map(values).collect();
+            let is_plain = lacking.iter().all(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || "=.:/[]-_".contains(c)));
+            let words = match lacking.len() {
+                0 => return None,
+                1..=NAMED_IN_MESSAGE_MAX if is_plain => lacking.join(" "),
+                _ => "--all".to_owned(),
+            };
+            Some(format!("{word} {words}"))
+        };
+        Lacking { network: step(&["network"]), files: step(&["read", "write"]), any: step(&KINDS) }
+    }
+}
 
 /// Looks at every granted path. `name`: of the recipe, for people; `word`: how its operator names it to commands.
 ///

@@ -15,7 +15,7 @@ use std::{
 use hob::{
     host::{Config, Host, WithinWalls},
     model::{
-        Blob, Call, Home, Outcome, Permissions, Silent, progress,
+        Blob, Call, Code, Home, Outcome, Permissions, Silent, progress,
         status::{Class, ZygoteState},
     },
     shelf::{
@@ -138,6 +138,45 @@ async fn psutil_sees_a_process_and_its_children_as_on_any_machine() {
     for (how, outputs) in ["started", "forked"].into_iter().zip(outputs) {
         assert_eq!(outputs[0]["wrong"], json!({}), "{how}");
         assert_eq!(outputs[0]["right"].as_array().unwrap().len(), 21, "{how}: {outputs:?}");
+    }
+    host.shutdown().await;
+}
+
+/// The rows of docs/values.md for values of packages: the expression, and what it becomes.
+fn rows() -> Vec<(&'static str, &'static str)> {
+    let cells = |line: &'static str| Some(line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect::<Vec<_>>());
+    let row = |line| match cells(line)?[..] {
+        [_, expression, becomes] => Some((expression.strip_prefix('`')?.strip_suffix('`')?, becomes)),
+        _ => None,
+    };
+    let is_of_a_package = |(expression, _): &(&str, &str)| {
+        ["numpy.", "pandas.", "polars.", "pyarrow.", "Found("].iter().any(|package| expression.contains(package))
+    };
+    include_str!("../../docs/values.md").lines().filter_map(row).filter(is_of_a_package).collect()
+}
+
+#[tokio::test]
+async fn values_of_numpy_pandas_polars_pyarrow_and_pydantic_become_what_the_page_says() {
+    let host = host().await;
+    let (good, faults): (Vec<_>, Vec<_>) = rows().into_iter().partition(|(_, becomes)| becomes.starts_with('`'));
+    assert!(good.len() >= 9 && faults.len() >= 8, "{good:?} {faults:?}");
+    let expressions: Vec<&str> = good.iter().map(|(expression, _)| *expression).collect();
+    let wanted: Vec<Value> = good.iter().map(|(_, becomes)| serde_json::from_str(becomes.trim_matches('`')).unwrap()).collect();
+    // The second of them is forked, for all that pyarrow does as it is imported.
+    for outputs in started_and_forked(&host, "rich", |recipe| vec![to(recipe, "give", json!(expressions))]).await {
+        let Value::Array(found) = &outputs[0] else { panic!("{outputs:?}") };
+        for ((expression, found), wanted) in expressions.iter().zip(found).zip(&wanted) {
+            // As text: another order of keys is another value.
+            assert_eq!(found.to_string(), wanted.to_string(), "{expression}");
+        }
+        assert_eq!(found.len(), wanted.len());
+    }
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recipes/rich");
+    for (expression, becomes) in faults {
+        let fault = host.call(to(&recipe, "give", json!([expression]))).await.unwrap_err();
+        assert_eq!(fault.code, Code::InvalidOutput, "{expression}: {fault:?}");
+        let (hint, says) = (fault.hint.unwrap(), becomes.strip_prefix("fault: ").unwrap().trim_matches('`'));
+        assert!(hint.contains(says), "{expression}: `{says}` is not in `{hint}`");
     }
     host.shutdown().await;
 }

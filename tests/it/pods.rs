@@ -2,6 +2,7 @@
 
 mod answers;
 mod endings;
+mod languages;
 mod misdeeds;
 mod orderly;
 mod readers;

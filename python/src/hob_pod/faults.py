@@ -69,6 +69,8 @@ _NOT_FOUND = (_socket.EAI_AGAIN, _socket.EAI_NONAME)
 _CONNECTS = frozenset(("create_connection", "create_server", "connect", "sock_connect", "_sock_connect", "connect_tcp"))
 #: Whether names on the network were granted, to which a proxy leads.
 way_out = False
+#: What the recipe asks for and was not given, by what was tried (`network`, `files`, `any`): as commands take it, or None.
+ungranted = {}
 _ASK = "what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and its operator gives it with `hob grant`"
 _ASK_NETWORK = (
     'a recipe that needs the network names each host in `[permissions]` of recipe.toml, as `network = ["example.org:443"]`, and its'
@@ -184,7 +186,19 @@ def _of(error, doing, models, folder, overdue, printed):
         why, hint = denied
         return _fault("sandbox_denied", f"{message}; behind it: {why}, which its sandbox does not allow", hint, detail)
     unseen = any(_is_of_the_machine(inner, folder, models) for inner in behind)
-    return _fault("recipe_failed", message, _ASK_FILE if unseen else None, detail)
+    return _fault("recipe_failed", message, _step("files", _ASK_FILE) if unseen else None, detail)
+
+
+def _step(tried, ask):
+    """The next step where the sandbox stood in the way: to give what the recipe asks for already, and for all else `ask`."""
+    given = ungranted.get(tried)
+    if not given:
+        return ask
+    return f"the recipe asks for what it was not given: its operator gives it with `hob grant {given}`; beyond that: {ask}"
+
+
+def _step_to_network():
+    return _ASK_PROXY if way_out else _step("network", _ASK_NETWORK)
 
 
 def _behind(error):
@@ -205,10 +219,15 @@ def _unreached(behind):
     for inner in behind:
         # No server was asked, whichever of the two the C library makes of that (by the family of addresses that was asked for).
         if guard.is_a(inner, _socket.gaierror) and _number(inner) in _NOT_FOUND and not tracebacks.wanted_a_number(inner):
-            return f"a name of the network was looked up ({guard.text(inner)})", _ASK_PROXY if way_out else _ASK_NETWORK
-        if _number(inner) == errno.EPERM and _filename_of(inner) is None and tracebacks.went_through(inner, _CONNECTS):
-            return f"a connection was tried ({guard.text(inner)})", _ASK_PROXY if way_out else _ASK_NETWORK
+            return f"a name of the network was looked up ({guard.text(inner)})", _step_to_network()
+        if _is_connection(inner):
+            return f"a connection was tried ({guard.text(inner)})", _step_to_network()
     return None
+
+
+def _is_connection(error):
+    """Whether it is of a client (or a server) that was refused its socket."""
+    return _number(error) == errno.EPERM and _filename_of(error) is None and tracebacks.went_through(error, _CONNECTS)
 
 
 def _is_of_the_machine(error, folder, models):
@@ -278,7 +297,8 @@ def _known(error, text, doing, models, folder, overdue):
         return "dependency_missing", said, hint, {"library": library}
     if confined and _number(error) in _DENIED:
         what = f"{doing} tried what its sandbox does not allow: {text}"
-        return "sandbox_denied", what, _ASK, {"errno": errno.errorcode[_number(error)]}
+        hint = _step_to_network() if _is_connection(error) else _step("any", _ASK)
+        return "sandbox_denied", what, hint, {"errno": errno.errorcode[_number(error)]}
     model = _missing_model(error, kind, text, models)
     if model:
         hint = None if model in models else f"name it as a `[[model]]` of recipe.toml: `{model}` is none, and pods see no other file there"

@@ -76,7 +76,7 @@ class Walls:
             self._refuse(refused)
         from . import faults
 
-        faults.confined, faults.way_out = not missing, bool(self.plan["way_out"])
+        faults.confined, faults.way_out, faults.ungranted = not missing, bool(self.plan["way_out"]), self.plan["ungranted"]
         said = {"type": "confined", "missing": missing}
         if self._listener is not None:
             said["way_out"] = self._listener.fileno()

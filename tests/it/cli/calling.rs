@@ -2,13 +2,14 @@
 
 use std::{
     io::Read,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use hob::model::Code;
 use serde_json::json;
 
-use super::rig::{Rig, Signed, processes_of, run, signal};
+use super::rig::{Rig, Signed, component, processes_of, run, signal};
 use super::served::{Serving, ask};
 
 const ECHO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/echo");
@@ -101,6 +102,89 @@ fn keys_keep_their_order_and_numbers_their_kind_and_their_last_bit() {
     for past in ["1e400", "18446744073709551616", "-9223372036854775809"] {
         rig.hob(&["call", &recipe, "run", &format!("{{\"x\":{past}}}")]).refused(Code::InvalidJson, &["input"]);
     }
+}
+
+#[test]
+fn glue_tells_each_chunk_of_its_pod_in_its_own_words() {
+    let rig = Rig::new();
+    let recipe = same(&rig, "{}");
+    let manifest = Path::new(&recipe).join("recipe.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap().replace("[pod]", "[glue]\nworld = \"0.1\"\n\n[pod]");
+    std::fs::write(&manifest, text).unwrap();
+    std::fs::write(Path::new(&recipe).join("glue.wasm"), component(include_str!("../../guests/retells.wat"))).unwrap();
+    let source =
+        "class Subject:\n    def run(self, input):\n        for n in range(input):\n            yield {'n': n}\n        return 'end'\n";
+    std::fs::write(Path::new(&recipe).join("pod/subject.py"), source).unwrap();
+    let told = |n: u32| format!("{{\"chunk\":{{\"told\":{{\"n\":{n}}}}}}}\n");
+    let wanted: String = (0..200).map(told).chain(["\"end\"".to_owned()]).collect();
+    assert_eq!(rig.hob(&["call", &recipe, "run", "200", "--stream"]).well(), wanted);
+    assert_eq!(rig.hob(&["call", &recipe, "run", "0", "--stream"]).well(), "\"end\"");
+}
+
+/// Gives back what came, and which characters it is of.
+const SPELT: &str = "
+class Subject:
+    def run(self, input):
+        spelt = lambda text: [ord(letter) for letter in text]
+        return {'same': input, 'keys': [spelt(key) for key in input], 'values': [spelt(value) for value in input.values()]}
+";
+
+#[test]
+fn text_goes_in_and_out_as_it_is_whatever_characters_it_is_of() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let folder = rig.recipe("lab/spelt", SPELT, "python = \">=3.9\"");
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/spelt"]).well();
+    let mut odd = [
+        "",
+        "\0",
+        "a\0b",
+        "\u{feff}",
+        "\u{feff}first",
+        "last\u{feff}",
+        "\u{202e}txt.exe",
+        "e\u{301}",
+        "\u{e9}",
+        "\u{1f469}\u{200d}\u{1f469}\u{200d}\u{1f467}",
+        "\u{2028}\u{2029}",
+        "\u{7f}\u{80}\u{9b}",
+        "\\u0000 \\\" \\/",
+        "\u{1b}[2J",
+        "\r\n\t\u{8}",
+        "\u{fffd}\u{fffe}\u{10ffff}",
+        "\u{ac00}\u{1100}\u{1161}",
+        "fi\u{fb01}",
+    ];
+    // As a map of serde's has its keys.
+    odd.sort_unstable();
+    let given: serde_json::Map<String, serde_json::Value> = odd.iter().map(|text| (text.to_string(), json!(text))).collect();
+    let spelt: Vec<Vec<u32>> = odd.iter().map(|text| text.chars().map(u32::from).collect()).collect();
+    let wanted = json!({ "same": given, "keys": spelt, "values": spelt });
+    // As raw as JSON has it, and with each character as an escape.
+    let raw = serde_json::to_string(&given).unwrap();
+    let escape = |letter: char| match letter.is_ascii_graphic() || letter == ' ' {
+        true => letter.to_string(),
+        false => letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    };
+    let escaped: String = raw.chars().map(escape).collect();
+    assert!(raw.contains('\u{feff}') && escaped.is_ascii());
+    let ways = |serving: Option<&Serving>| {
+        for input in [&raw, &escaped] {
+            for words in [&["call", "lab/spelt", "run", "-"][..], &["call", "lab/spelt", "run", "-", "--json"]] {
+                let ran = rig.hob_reading(words, input.as_bytes());
+                ran.well();
+                let found = ran.json();
+                assert_eq!(if words.len() == 5 { &found["output"] } else { &found }, &wanted, "{words:?}");
+            }
+            if let Some(serving) = serving {
+                let answer = serving.ask("POST /v1/recipes/lab/spelt/run", input.as_bytes());
+                assert_eq!((answer.status, answer.json()), (200, wanted.clone()));
+            }
+        }
+    };
+    ways(None);
+    ways(Some(&Serving::start(&rig, &[])));
 }
 
 #[test]
@@ -223,6 +307,27 @@ class Subject:
         print('the end of', input)
         return 'there'
 ";
+
+#[test]
+fn what_has_no_utf_8_is_printed_and_harms_no_call() {
+    let rig = Rig::new();
+    let source = r#"
+import logging, os, sys
+class Subject:
+    def run(self, input):
+        print("a file \udcff of", input)
+        print("half an emoji \ud83d", file=sys.stderr)
+        logging.warning("logged \udc80")
+        os.write(1, b"from C \xff\n")
+        return "done"
+"#;
+    let recipe = rig.recipe("lab/halves", source, "python = \">=3.9\"");
+    let ran = rig.hob(&["call", recipe.to_str().unwrap(), "run", "1"]);
+    assert_eq!(ran.well(), "\"done\"");
+    for line in ["a file \u{fffd} of 1", "half an emoji \\ud83d", "WARNING:root:logged \\udc80", "from C \u{fffd}"] {
+        assert!(ran.stderr.lines().any(|shown| shown == format!("  | {line}")), "no `{line}`: {ran:#?}");
+    }
+}
 
 #[test]
 fn what_a_pod_prints_is_shown_harmless_and_a_flood_of_it_is_cut_and_counted() {

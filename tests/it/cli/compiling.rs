@@ -86,21 +86,59 @@ fn nothing_is_left(rig: &Rig) {
 }
 
 /// The most memory that a process ever had, in bytes.
-fn most_memory(pid: u32) -> u64 {
+pub fn most_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
 }
 
-#[test]
-fn glue_that_takes_too_much_to_compile_ends_with_its_compiler_and_is_not_installed() {
+/// The component has a good beginning, and is none.
+const HALF: &[u8] = b"\0asm\x0d\0\x01\0 and no more";
+
+#[tokio::test]
+async fn a_file_that_is_no_glue_is_refused_before_it_is_published_as_a_call_refuses_it() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    rig.trust(&signed.url(), &signed.repository);
+    let module = wat::parse_str("(module)").unwrap();
+    let other = wat::parse_str("(component)").unwrap();
+    for (name, bytes, says) in [
+        ("junk", &b"junk"[..], "is text, wanted a binary wasm component"),
+        ("empty", b"", "is an empty file"),
+        ("binary", b"\x01\x02\xff\xfe", "is not wasm"),
+        ("module", &module, "is a core wasm module, wanted a component"),
+        ("half", HALF, "is not a component that this Hob can run"),
+        ("other", &other, "does not export the function `run` of hob:glue"),
+    ] {
+        let folder = recipe(signed.folder.path(), &format!("lab/{name}"), "");
+        put(&folder.join("glue.wasm"), bytes);
+        let (at, repository, keys) = (folder.to_str().unwrap(), signed.repository.to_str().unwrap(), signed.keys.to_str().unwrap());
+        for words in [&["pack", at][..], &["publish", at, "--repo", repository, "--keys", keys], &["call", at, "run", "{}"]] {
+            let ran = rig.hob(words);
+            ran.refused(Code::GlueIncompatible, &[&format!("the glue of `lab/{name}` {says}")]);
+        }
+        assert!(fs::read_dir(rig.folder.path()).unwrap().all(|entry| entry.unwrap().path().extension().is_none_or(|end| end != "hob")));
+        assert!(!signed.repository.join(format!("targets/lab/{name}")).exists());
+        // Somebody may publish it all the same.
+        signed.publish_unchecked(&folder).await;
+        rig.hob(&["add", &format!("lab/{name}")]).refused(Code::GlueIncompatible, &[says]);
+    }
+    rig.assert_empty();
+    nothing_is_left(&rig);
+    // It was the glue alone.
+    let folder = recipe(signed.folder.path(), "lab/good", "");
+    rig.hob(&["pack", folder.to_str().unwrap()]).well();
+}
+
+#[tokio::test]
+async fn glue_that_takes_too_much_to_compile_ends_with_its_compiler_and_is_not_installed() {
     let (rig, signed) = (Rig::new(), Signed::new());
     rig.trust(&signed.url(), &signed.repository);
     let many = recipe(signed.folder.path(), "lab/many", &functions(100_000));
     let branched = recipe(signed.folder.path(), "lab/branched", &branches(60_000));
     // Of memory 100 MB, of processor time some seconds: less than Hob's own bounds, so that the test is short.
     for (folder, name, limit, says) in [(&many, "lab/many", "-d 100000", "memory"), (&branched, "lab/branched", "-t 3", "processor time")] {
-        signed.publish(folder);
+        // No author would wait for it, and none has to.
+        signed.publish_unchecked(folder).await;
         for words in [&["add", name][..], &["call", folder.to_str().unwrap(), "run", "{}"]] {
             let ran = run(within(&rig, limit, words), b"");
             ran.refused(Code::GlueLimit, &[&format!("compiling the glue of `{name}` takes more"), says]);

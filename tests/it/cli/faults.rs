@@ -309,6 +309,12 @@ import socket, urllib.request
 
 class Subject:
     def run(self, input):
+        if input["how"] == "four":
+            socket.getaddrinfo("models.example.org", 443, socket.AF_INET)
+        if input["how"] == "listens":
+            socket.create_server(("127.0.0.1", 0))
+        if input["how"] == "connects":
+            socket.create_connection(("127.0.0.1", 9), timeout=5)
         try:
             urllib.request.urlopen("https://models.example.org/weights", timeout=5)
         except OSError as error:
@@ -319,7 +325,7 @@ class Subject:
             raise
 "#;
     let folder = rig.recipe("lab/downloads", source, ANY);
-    for how in ["plain", "from", "context"] {
+    for how in ["plain", "from", "context", "four", "listens", "connects"] {
         let ran = rig.hob(&["call", folder.to_str().unwrap(), "run", &format!("{{\"how\": \"{how}\"}}")]);
         ran.refused(Code::SandboxDenied, &["its sandbox does not allow", "network = ["]);
     }
@@ -330,4 +336,39 @@ class Subject:
     );
     let folder = rig.recipe("lab/loads", &loads, ANY);
     rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]).refused(Code::SandboxDenied, &["network = ["]);
+}
+
+#[test]
+fn what_a_recipe_asks_for_and_was_not_given_is_told_with_the_grant_that_gives_it() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let source = r#"
+import urllib.request
+
+class Subject:
+    def run(self, input):
+        if input == "file":
+            open("/data/books/one")
+        if input == "any":
+            open("/usr/new", "w")
+        urllib.request.urlopen("https://models.example.org/weights", timeout=5)
+"#;
+    let asks = format!("{ANY}\n[permissions]\nnetwork = [\"models.example.org:443\"]\nread = [\"/data/books\"]\n");
+    let folder = rig.recipe("lab/asks", source, &asks);
+    signed.publish(&folder);
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/asks", "--no-grant"]).well();
+    for recipe in [folder.to_str().unwrap(), "lab/asks"] {
+        let grant = format!("hob grant {recipe} ");
+        for (input, code, words) in [
+            (r#""network""#, Code::SandboxDenied, "network=models.example.org:443`"),
+            (r#""file""#, Code::RecipeFailed, "read=/data/books`"),
+            (r#""any""#, Code::SandboxDenied, "network=models.example.org:443 read=/data/books`"),
+        ] {
+            rig.hob(&["call", recipe, "run", input]).refused(code, &["asks for what it was not given", &format!("{grant}{words}")]);
+        }
+    }
+    // What was given is not told again.
+    rig.hob(&["grant", "lab/asks", "network=models.example.org:443"]).well();
+    let ran = rig.hob(&["call", "lab/asks", "run", r#""any""#]);
+    ran.refused(Code::SandboxDenied, &["hob grant lab/asks read=/data/books`"]);
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     besieged::narrow,
+    compiling::most_memory,
     rig::{Rig, Signed, put, write_recipe},
     served::{Serving, general, request, stderr},
 };
@@ -213,5 +214,46 @@ fn every_message_of_a_pod_is_flooded_or_comes_once() {
             once.contains(&kind) || pod.contains(&format!("\"type\": \"{kind}\"")) || pod.contains(&format!("\"type\":\"{kind}\"")),
             "{kind}"
         );
+    }
+}
+
+/// One line of that many bytes, which nothing ends, in pieces as programs write them; then one that ends.
+const ENDLESS: &str = "
+import os
+class Subject:
+    def run(self, input):
+        piece = memoryview(b'x' * (1 << 20))
+        for _ in range(input):
+            left = piece
+            while left:
+                left = left[os.write(1, left):]
+        print()
+        print('after', input)
+        return input
+";
+
+/// Most memory that the server may take for any line: what a log keeps, and what waits in pipes and buffers.
+const LINE_BYTES_MAX: u64 = 24 << 20;
+
+#[test]
+fn a_line_that_does_not_end_costs_the_server_no_memory() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish(&rig.recipe("lab/endless", ENDLESS, "python = \">=3.9\""));
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/endless"]).well();
+    let serving = Serving::start(&rig, &[]);
+    let run = |megabytes: u32| {
+        let answer = serving.ask("POST /v1/recipes/lab/endless/run", megabytes.to_string().as_bytes());
+        assert_eq!((answer.status, answer.json()), (200, json!(megabytes)));
+    };
+    run(1);
+    let before = most_memory(serving.child.id());
+    run(50);
+    let grown = most_memory(serving.child.id()).saturating_sub(before);
+    assert!(grown < LINE_BYTES_MAX, "{grown} bytes more");
+    let begun = Instant::now();
+    while !rig.hob(&["logs", "lab/endless"]).well().contains("after 50") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the line behind it is in no log");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }

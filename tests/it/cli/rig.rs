@@ -12,7 +12,7 @@ use std::{
 };
 
 use hob::{
-    author::{keys::Keys, repository},
+    author::{keys::Keys, pack::pack, publish::publish, repository},
     model::{Code, Digest, Home, Silent},
     shelf::{environment::Tools, python, uv},
 };
@@ -320,6 +320,12 @@ impl Signed {
         let words =
             ["publish", recipe.to_str().unwrap(), "--repo", self.repository.to_str().unwrap(), "--keys", self.keys.to_str().unwrap()];
         Rig::new().hob(&words).well();
+    }
+
+    /// Publishes a recipe folder whatever its glue is, as somebody who wants it published can.
+    pub async fn publish_unchecked(&self, recipe: &Path) {
+        let (packed, keys) = (pack(recipe).unwrap(), Keys::at(&self.keys));
+        publish(&self.repository, &keys, &packed, &recipe.join("models"), jiff::Timestamp::now(), &Silent).await.unwrap();
     }
 
     pub fn publish_tiny(&self, version: &str, model_bytes: usize) {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     calling::with_echo,
-    rig::{Rig, processes_of, signal},
+    rig::{Rig, Signed, processes_of, signal},
     served::{Serving, ask, general, request, wait_for, with_worker},
 };
 
@@ -388,6 +388,45 @@ fn a_second_signal_ends_the_calls_that_a_first_one_waits_for_and_their_callers_a
     assert!(said.starts_with("error[") && !said.contains("error[io]"), "{said}");
     assert!(output.stdout.is_empty() && output.status.code() > Some(0), "{:?}", output.status);
     none_left(&rig);
+}
+
+#[test]
+fn what_a_pod_prints_at_its_end_is_in_the_log() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let source = r#"
+import atexit, logging, logging.handlers, sys
+log = logging.getLogger("kept back")
+log.setLevel(logging.INFO)
+log.addHandler(logging.handlers.MemoryHandler(1000, target=logging.StreamHandler(sys.stderr)))
+atexit.register(print, "good", "bye")
+class Subject:
+    def run(self, input):
+        log.info("kept back: %s", input)
+        return input
+"#;
+    for (name, more) in [("lab/replaced", "recycle = { calls = 1 }"), ("lab/stays", "")] {
+        signed.publish(&rig.recipe(name, source, &format!("python = \">=3.9\"\n{more}")));
+    }
+    rig.trust(&signed.url(), &signed.repository);
+    let mut serving = Serving::start(&rig, &[]);
+    let told = |name: &str| {
+        let lines = rig.hob(&["logs", name, "--json"]).json();
+        let texts: Vec<String> = lines.as_array().unwrap().iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect();
+        ["good bye", "kept back: 7"].iter().all(|text| texts.iter().any(|line| line == text))
+    };
+    for name in ["lab/replaced", "lab/stays"] {
+        rig.hob(&["add", name]).well();
+        assert_eq!(rig.hob(&["call", name, "run", "7"]).well(), "7");
+    }
+    // One goes after its call, the other with its server.
+    let begun = Instant::now();
+    while !told("lab/replaced") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:#?}", rig.hob(&["logs"]));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!told("lab/stays"));
+    assert!(serving.end(Signal::TERM, 60).success());
+    assert!(told("lab/stays"), "{:#?}", rig.hob(&["logs"]));
 }
 
 #[test]
