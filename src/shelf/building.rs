@@ -265,7 +265,7 @@ impl Build<'_> {
 
     /// `uv` with an environment of its own, so that nobody's configuration changes what is built.
     fn command(&self, staging: &Staging) -> Result<Command, Fault> {
-        let mut command = Command::new(&self.uv.path);
+        let mut command = process::that_ends_with_us(&self.python.executable, &self.uv.path);
         command.env_clear().current_dir(staging.folder()).stdin(staging.lock_for_tool()?);
         command.args(["--no-config", "--no-progress", "--no-python-downloads", "--color", "never"]);
         for name in PASSED {

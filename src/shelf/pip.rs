@@ -57,7 +57,7 @@ pub(super) async fn fetch(
 }
 
 fn command(python: &Path, pins: &Path, indexes: &[Address], staging: &Staging, target: &Path) -> Result<Command, Fault> {
-    let mut command = Command::new(python);
+    let mut command = process::that_ends_with_us(python, python);
     command.args(["-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--no-user"]);
     command.args(["--only-binary", ":all:", "--progress-bar", "off", "--no-warn-script-location", "--no-compile"]);
     command.arg("--target").arg(target).arg("-r").arg(pins);

@@ -3,7 +3,14 @@
 //! Apart from pods, because a tool is a short program that Hob waits for: its group dies with the future that
 //! waits, so a cancelled or timed-out install leaves no process working in a folder that is being deleted.
 
-use std::{collections::VecDeque, io, process::ExitStatus, process::Stdio, sync::Mutex, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    sync::Mutex,
+    time::Duration,
+};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
 use tokio::{
@@ -66,6 +73,28 @@ impl Drop for Group {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
+}
+
+/// What starts a tool that ends when this process does, however that ends. A shell cannot ask the kernel for it, and an interpreter can.
+const ENDS_WITH_US: &str = "\
+import ctypes, os, sys
+parent, program = int(sys.argv[1]), sys.argv[2]
+if ctypes.CDLL(None, use_errno=True).prctl(1, 9, 0, 0, 0) != 0:
+    sys.exit(f'prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}')
+if os.getppid() != parent:
+    sys.exit('whoever wanted this is gone')
+try:
+    os.execv(program, sys.argv[2:])
+except OSError as error:
+    sys.exit(f'{program}: {error}')
+";
+
+/// `program`, which the kernel kills when this process is gone: an install that is killed leaves nothing that works on. For tools that may take
+/// long; starting it costs the start of an interpreter.
+pub(super) fn that_ends_with_us(python: &Path, program: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.args(["-I", "-S", "-c", ENDS_WITH_US]).arg(std::process::id().to_string()).arg(program);
+    command
 }
 
 /// Runs `command` in a process group of its own for at most `limit_ms`; `line` sees each line of standard error.

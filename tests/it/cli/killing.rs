@@ -11,7 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::rig::{Rig, Signed};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::Signal,
+};
+
+use super::rig::{Rig, Signed, signal};
+use crate::support::is_running;
 
 const MODEL_BYTES: usize = 6 << 20;
 
@@ -182,4 +188,46 @@ fn two_installs_at_once_both_end_well_and_the_shelf_is_sound() {
     rig.hob(&["verify"]).well();
     assert_eq!(fs::read_dir(rig.home.join("data/staging")).unwrap().count(), 0);
     rig.hob(&["call", "lab/tiny", "echo", r#"{"text": ""}"#]).well();
+}
+
+/// The index has a FIFO where a package's page would be, on which a tool waits for ever.
+#[test]
+fn an_install_that_is_killed_leaves_no_tool_at_work() {
+    for with in [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP] {
+        let (rig, signed) = (Rig::new(), Signed::new());
+        signed.publish_tiny("0.1.0", 1_000);
+        rig.trust(&signed.url(), &signed.repository);
+        let page = rig.folder.path().join("index/six");
+        fs::create_dir_all(&page).unwrap();
+        mknodat(CWD, page.join("index.html"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let config = fs::read_to_string(rig.home.join("hob.toml")).unwrap();
+        let index = format!("[environments]\nindex_urls = [\"file://{}\"]\n", rig.folder.path().join("index").display());
+        fs::write(rig.home.join("hob.toml"), format!("{index}{config}")).unwrap();
+        let mut child = rig.command(&["add", "lab/tiny"]).spawn().unwrap();
+        let begun = Instant::now();
+        // All that have this home among their variables; and of these the one that is to hang.
+        let at_work = || -> Vec<u32> {
+            let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+            let is_ours = |pid: &u32| {
+                let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                String::from_utf8_lossy(&variables).contains(rig.home.to_str().unwrap()) && is_running(*pid)
+            };
+            all.filter(is_ours).collect()
+        };
+        let is_uv = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.ends_with("uv"));
+        while !at_work().into_iter().any(is_uv) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            assert!(begun.elapsed() < Duration::from_secs(60), "no tool: {:?}", at_work());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(at_work().into_iter().any(is_uv), "it did not hang");
+        signal(child.id(), with);
+        assert_eq!(child.wait().unwrap().signal(), Some(with.as_raw()), "{with:?}");
+        let begun = Instant::now();
+        while !at_work().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{with:?}: {:?} is left", at_work());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
