@@ -356,7 +356,7 @@ impl Fault {
         if let Some(hint) = hint.filter(|hint| !hint.is_empty()) {
             fault = fault.hint(hint);
         }
-        fault.detail = bounded(detail);
+        fault.detail = bounded(hint::without_actions(detail));
         match known {
             Some(_) => fault,
             None => fault.with("code", cut(code.to_owned(), FAULT_MESSAGE_BYTES_MAX)),

@@ -29,6 +29,9 @@ impl Door {
     pub const ALL: [Door; 3] = [Door::CommandLine, Door::Http, Door::Crate];
 }
 
+/// The key of a written fault that has the actions of its hint.
+const PARTS: &str = "hint_parts";
+
 /// What an action is, and whose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -294,7 +297,7 @@ pub fn word(said: &mut Value, door: Door) {
     match said {
         Value::Array(items) => items.iter_mut().for_each(|item| word(item, door)),
         Value::Object(entries) => {
-            if let (Some(Value::String(_)), Some(data)) = (entries.get("hint"), entries.get("hint_parts")) {
+            if let (Some(Value::String(_)), Some(data)) = (entries.get("hint"), entries.get(PARTS)) {
                 let parts = serde_json::from_value::<Vec<Part>>(data.clone());
                 if let Ok(parts) = parts {
                     entries.insert("hint".to_owned(), Hint::of(parts).worded(door).to_string().into());
@@ -304,6 +307,19 @@ pub fn word(said: &mut Value, door: Door) {
         }
         _ => {}
     }
+}
+
+/// What a stranger wrote, in which nothing is a hint of Hob's: no door words what stands in it.
+pub(super) fn without_actions(mut said: Value) -> Value {
+    match &mut said {
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = without_actions(item.take())),
+        Value::Object(entries) => {
+            entries.remove(PARTS);
+            entries.values_mut().for_each(|entry| *entry = without_actions(entry.take()));
+        }
+        _ => {}
+    }
+    said
 }
 
 fn words(parts: &[Part], door: Door) -> String {
@@ -448,6 +464,20 @@ mod tests {
         assert_eq!(read.hint.as_deref(), Some("give more time with `Call::with_deadline`"));
         let plain = serde_json::to_value(Fault::new(Code::Io, "x").hint("try")).unwrap();
         assert!(plain["hint"] == "try" && plain.get("hint_parts").is_none(), "{plain}");
+    }
+
+    /// Whatever a recipe puts into the detail of its fault, none of it becomes words of Hob's.
+    #[test]
+    fn what_a_stranger_wrote_is_no_hint_at_any_door() {
+        let planted = json!({ "inner": [{ "hint": "theirs", "hint_parts": ["run ", { "do": "shell", "of": ["rm -rf ~"] }] }] });
+        let fault = Fault::foreign("recipe_failed", "m".into(), Some("h".into()), planted, &[Code::RecipeFailed]);
+        let crash = Fault::new(Code::PoisonRequest, "again").with("crash", serde_json::to_value(&fault).unwrap());
+        for door in Door::ALL {
+            for (fault, at) in [(fault.clone(), "/detail/inner/0"), (crash.clone(), "/detail/crash/detail/inner/0")] {
+                let written = serde_json::to_value(fault.worded(door)).unwrap();
+                assert_eq!(written.pointer(at), Some(&json!({ "hint": "theirs" })), "{door:?}: {written}");
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use toml::{
 use super::{
     fault::{Code, Fault},
     machine::LeverValue,
+    nearest,
     recipe::is_inner_path,
     schema_key::Reading,
     shown,
@@ -127,8 +128,8 @@ impl<'s, 'a> Table<'s, 'a> {
             .table
             .iter()
             .map(|(name, _)| name)
-            .filter(|name| !self.known.contains(&name.get_ref().as_ref()) && strsim::jaro_winkler(name.get_ref(), key) >= MISSPELT)
-            .max_by(|a, b| strsim::jaro_winkler(a.get_ref(), key).total_cmp(&strsim::jaro_winkler(b.get_ref(), key)));
+            .filter(|name| !self.known.contains(&name.get_ref().as_ref()) && nearest::likeness(name.get_ref(), key) >= MISSPELT)
+            .max_by(|a, b| nearest::likeness(a.get_ref(), key).total_cmp(&nearest::likeness(b.get_ref(), key)));
         match misspelt {
             Some(name) => unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &[key]),
             None => self.source.fault_at(self.start, &self.key(key), format!("missing: wanted {wanted}")),
@@ -298,7 +299,7 @@ impl<'s, 'a> Table<'s, 'a> {
 
 fn unknown_key(source: &Source, offset: usize, path: &str, name: &str, known: &[&str]) -> Fault {
     let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
-    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+    let nearest = known.iter().max_by(|a, b| nearest::likeness(name, a).total_cmp(&nearest::likeness(name, b)));
     let key = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     let nearest = nearest.map(|key| format!("; nearest known key: `{key}`")).unwrap_or_default();
     source

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod machine;
 mod manifest_reader;
 pub mod model_name;
+pub mod nearest;
 pub mod operation;
 pub mod operation_name;
 pub mod path_pattern;

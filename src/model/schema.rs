@@ -14,7 +14,7 @@ use super::{
     fault::{Code, Fault, cut},
     limits::{
         PATTERN_CACHE_BYTES_MAX, PATTERN_COMPILED_BYTES_MAX, READ_HERE_BYTES_MAX, SCHEMA_INLINE_UNITS, SCHEMA_LISTED_UNITS,
-        SCHEMA_VIOLATION_BYTES_MAX, SCHEMA_VIOLATIONS_MAX,
+        SCHEMA_POINTERS_BYTES_MAX, SCHEMA_VIOLATION_BYTES_MAX, SCHEMA_VIOLATIONS_MAX,
     },
 };
 
@@ -43,11 +43,35 @@ pub struct Schema {
     file: Option<String>,
 }
 
+/// What the pointers to all places below `value` take, which itself is `above` bytes below the root.
+fn pointers_bytes(value: &Value, above: u64) -> u64 {
+    let below = |name: u64, value: &Value| {
+        let at = above + 1 + name;
+        at.saturating_add(pointers_bytes(value, at))
+    };
+    match value {
+        // `~` and `/` are written as two.
+        Value::Object(entries) => entries.iter().fold(0, |sum, (name, value)| sum.saturating_add(below(2 * name.len() as u64, value))),
+        Value::Array(items) => items.iter().fold(0, |sum, item| sum.saturating_add(below(8, item))),
+        _ => 0,
+    }
+}
+
 impl Schema {
     /// Compiles `source`.
     ///
     /// Errors: at least one finding, each with its place, for the manifest's reader.
     pub fn compile(source: Value, edition: Edition) -> Result<Schema, Vec<Finding>> {
+        let pointers = pointers_bytes(&source, 0);
+        if pointers > SCHEMA_POINTERS_BYTES_MAX {
+            return Err(vec![Finding::of(
+                "",
+                format!(
+                    "its places have {pointers} bytes of names above them, each place's counted; at most {SCHEMA_POINTERS_BYTES_MAX} are taken: give \
+                     what has many places below it a shorter name"
+                ),
+            )]);
+        }
         let Looked { findings, held, not_held } = words::look(&source);
         let (mut warnings, refused): (Vec<_>, Vec<_>) =
             findings.into_iter().partition(|finding| edition == Edition::Older && finding.was_taken);

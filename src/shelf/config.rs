@@ -21,7 +21,7 @@ use crate::{
     disk::{make, owner},
     model::{
         Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, act, hint, id::is_name, limits, machine::MachineRules,
-        recipe::not_toml, shown, stand_in,
+        nearest, recipe::not_toml, shown, stand_in,
     },
 };
 
@@ -352,7 +352,7 @@ impl Reader<'_> {
     pub(super) fn only(&self, table: &DeTable, path: &str, known: &[&str]) -> Result<(), Fault> {
         let Some((name, _)) = table.iter().find(|(name, _)| !known.contains(&name.get_ref().as_ref())) else { return Ok(()) };
         let word = name.get_ref().as_ref();
-        let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b))).unwrap_or(&"");
+        let nearest = known.iter().max_by(|a, b| nearest::likeness(word, a).total_cmp(&nearest::likeness(word, b))).unwrap_or(&"");
         let key = if path.is_empty() { word.to_owned() } else { format!("{path}.{word}") };
         Err(self
             .fault(name.span().start, &key, format!("this Hob knows no such key; nearest known key: `{nearest}`"))

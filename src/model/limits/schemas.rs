@@ -92,3 +92,12 @@ pub const PATTERN_CACHE_BYTES_MAX: usize = 2 << 20;
 
 /// Checks that a host makes at a time on threads of their own; a recipe has one of them.
 pub const SCHEMA_CHECKS_AT_ONCE: usize = 4;
+
+/// Longest name, in bytes, that is compared letter by letter with others, to find the one that was meant.
+pub const NEAREST_BYTES_MAX: usize = 100;
+
+/// Keys of a document that are compared with a missing one.
+pub const NEAREST_KEYS_MAX: usize = 200;
+
+/// What the pointers to all places of a schema take together, in bytes, were each written out: many places below long names are much.
+pub const SCHEMA_POINTERS_BYTES_MAX: u64 = 8 << 20;

@@ -5,6 +5,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::model::nearest;
+
 mod regex;
 #[cfg(test)]
 mod tests;
@@ -101,7 +103,7 @@ pub(super) fn kind(word: &str) -> Kind {
     if ANNOTATIONS.contains(&word) || word.len() > 2 && word.starts_with("x-") {
         return Kind::Annotation;
     }
-    let alike = |known: &str| strsim::jaro_winkler(&word.to_ascii_lowercase(), known);
+    let alike = |known: &str| nearest::likeness(&word.to_ascii_lowercase(), known);
     let known = HELD.iter().map(|(known, _)| *known).chain(ANNOTATIONS.iter().copied());
     let nearest = known.max_by(|a, b| alike(a).total_cmp(&alike(b))).filter(|nearest| alike(nearest) >= MISSPELT);
     Kind::Unknown(nearest)

@@ -336,3 +336,17 @@ fn a_schema_of_an_older_install_is_read_as_it_was_with_warnings() {
     // What was refused before still is.
     assert!(!findings(&json!({ "tpye": "object" }), Edition::Older).is_empty());
 }
+
+/// Three times what a manifest may have, and a name a few hundred times what anybody writes.
+#[test]
+fn names_that_are_long_cost_neither_memory_nor_a_callers_time() {
+    let words: serde_json::Map<_, _> = (0..14_000).map(|n| (format!("x-{n}"), json!(1))).collect();
+    let long = json!({ "properties": { "~".repeat(120_000): words } });
+    let findings = Schema::compile(long, Edition::Current).map(|_| ()).unwrap_err();
+    assert!(findings.len() == 1 && findings[0].what.contains("give what has many places below it a shorter name"), "{findings:?}");
+    // What was found is looked at for a name that was mistyped, and that costs the product of two lengths.
+    let schema = taken(json!({ "required": ["a".repeat(200_000)] }));
+    let document = Document::from(json!({ "b".repeat(200_000): 1 }));
+    let fault = schema.check(&document, "it", Code::InvalidInput).unwrap_err();
+    assert!(!fault.message.contains("may be meant"), "{fault}");
+}

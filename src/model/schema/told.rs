@@ -6,7 +6,10 @@ use jsonschema::{
 };
 use serde_json::Value;
 
-use super::super::{limits::SHOWN_ALTERNATIVES_MAX, shown};
+use super::super::{
+    limits::{NEAREST_KEYS_MAX, SHOWN_ALTERNATIVES_MAX},
+    nearest, shown,
+};
 
 /// A key that is at least so much like a missing one was meant to be it.
 const MISSPELT: f64 = 0.85;
@@ -29,8 +32,8 @@ pub(super) fn found(error: &ValidationError) -> String {
         }
         (Kind::Required { property }, Value::Object(entries)) => {
             let missing = property.as_str().unwrap_or_default();
-            let alike = |key: &&String| strsim::jaro_winkler(key, missing);
-            match entries.keys().filter(|key| alike(key) >= MISSPELT).max_by(|a, b| alike(a).total_cmp(&alike(b))) {
+            let alike = |key: &&String| nearest::likeness(key, missing);
+            match entries.keys().take(NEAREST_KEYS_MAX).filter(|key| alike(key) >= MISSPELT).max_by(|a, b| alike(a).total_cmp(&alike(b))) {
                 Some(key) => format!("{found} (`{missing}` may be meant by {})", shown::keys([key.as_str()].into_iter())),
                 None => found,
             }

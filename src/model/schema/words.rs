@@ -9,7 +9,7 @@ use super::{
     format::{self, Kind},
     graph::escaped,
 };
-use crate::model::limits::SCHEMA_FINDINGS_MAX;
+use crate::model::{limits::SCHEMA_FINDINGS_MAX, nearest};
 
 /// Something that a schema says and that is not taken, at its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -295,7 +295,7 @@ fn unknown(word: &str) -> String {
     match FOREIGN.iter().find(|(foreign, _)| *foreign == word) {
         Some((_, instead)) => format!("{text}: {instead}"),
         None => {
-            let alike = |known: &str| strsim::jaro_winkler(word, known);
+            let alike = |known: &str| nearest::likeness(word, known);
             let nearest = WORDS.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
             nearest.map(|nearest| format!("{text}; nearest known key: `{nearest}`")).unwrap_or(text)
         }
