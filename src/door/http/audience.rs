@@ -39,6 +39,7 @@ static REFERENCES: AtomicU64 = AtomicU64::new(1);
 /// finds the rest.
 const CALLER_DETAIL: &[&str] = &[
     "allowed",
+    "blob",
     "calls",
     "cap",
     "checkpoint",
