@@ -356,7 +356,8 @@ impl Host {
     /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as `shutting_down`.
     pub async fn shutdown_within(&self, drain: Duration) {
         self.0.closing.store(true, Ordering::Release);
-        let until = tokio::time::Instant::now() + drain;
+        // `Duration::MAX` is how an app says "as long as it takes", and no clock goes so far.
+        let until = tokio::time::Instant::now() + drain.min(Duration::from_millis(limits::DRAIN_MAX_MS));
         // A call may have more asks to make: pools are open to it until it is over.
         let _ = tokio::time::timeout_at(until, self.0.journal.quiet()).await;
         self.0.ending.cancel();

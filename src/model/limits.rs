@@ -124,6 +124,9 @@ pub const EXIT_LATE_MS: u64 = 10_000;
 /// How long a host that shuts down lets accepted calls finish, in milliseconds.
 pub const SHUTDOWN_DRAIN_MS: u64 = 10_000;
 
+/// Longest such wait that an app may ask for: thirty years.
+pub const DRAIN_MAX_MS: u64 = 30 * 365 * 24 * 3_600_000;
+
 /// Ending all pods of a host, in milliseconds: the whole stop ladder, for all at once.
 pub const SHUTDOWN_MS: u64 = DRAIN_GRACE_MS + STACK_GRACE_MS + TERM_GRACE_MS + 2 * KILL_GRACE_MS + 2 * EXIT_GRACE_MS;
 

@@ -80,6 +80,18 @@ async fn no_call_has_more_time_than_the_apps_limits_say() {
     host.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_may_say_as_long_as_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe_at(folder.path(), "quick", "class Subject:\n    def run(self, input):\n        return input\n", "", "");
+    let config = Config::new(Home::at(folder.path().join("home")));
+    let limits = Limits::default().with_deadline(Duration::MAX).with_drain(Duration::MAX);
+    let host = Host::open(config.with_limits(limits)).await.unwrap();
+    let call = Call::new(recipe.to_str().unwrap(), "run", 1).unwrap().with_deadline(Duration::MAX);
+    assert_eq!(host.call_typed::<u32>(call).await.unwrap(), 1);
+    host.shutdown().await;
+}
+
 /// Polls once, as an executor that is not tokio's does.
 fn polled_without_tokio<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
