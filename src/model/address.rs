@@ -140,7 +140,8 @@ fn secrets(text: &str) -> Vec<String> {
     let Ok(url) = Url::parse(text) else { return Vec::new() };
     let mut secrets = Vec::new();
     match url.password() {
-        Some(password) => secrets.extend([format!("{}:{password}", url.username()), password.to_owned()]),
+        // Some services take a token as the name beside a word that says so.
+        Some(password) => secrets.extend([format!("{}:{password}", url.username()), password.to_owned(), url.username().to_owned()]),
         // A token stands where the name would.
         None => secrets.push(url.username().to_owned()),
     }

@@ -1,6 +1,9 @@
 //! The first look at a home, before anything in it is believed: nobody else may write to it.
 
-use std::{os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 
@@ -14,14 +17,16 @@ use crate::{
 /// or lies on a file system that is read-only: what is installed there runs, as in an image whose root nobody may write to. The folder is
 /// found again by the next process of this user, so that it is shared as a home is. What cannot be told stays as it is.
 pub fn placed(home: Home) -> Home {
-    let temporary = std::env::temp_dir();
-    let below = std::path::absolute(&temporary).unwrap_or(temporary).join(format!(
-        "hob-{}-{}",
-        rustix::process::geteuid().as_raw(),
-        Digest::of(home.config().as_os_str().as_bytes()).short()
-    ));
+    let below = elsewhere(&home);
     let home = if is_closed(home.state()) { home.with_state(below.join("state")) } else { home };
     if is_closed(home.cache()) { home.with_cache(below.join("cache")) } else { home }
+}
+
+/// This user's folder for that home: one for however its path is spelled.
+fn elsewhere(home: &Home) -> PathBuf {
+    let temporary = std::env::var_os("TMPDIR").map(PathBuf::from).filter(|path| path.is_absolute()).unwrap_or_else(|| "/tmp".into());
+    let config = home.config().canonicalize().unwrap_or_else(|_| home.config().to_owned());
+    temporary.join(format!("hob-{}-{}", rustix::process::geteuid().as_raw(), Digest::of(config.as_os_str().as_bytes()).short()))
 }
 
 /// Whether nothing can be written in that folder whatever its modes are made, or it cannot be made.
@@ -53,12 +58,13 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
     let [data, cache, state] = home.roots();
     if home.is_elsewhere() {
         // Made before it is looked at: nobody else can put one of theirs in its place after that, where everybody may make folders.
-        for folder in [cache, state].iter().filter_map(|folder| folder.parent()).filter(|above| above.starts_with(std::env::temp_dir())) {
-            make::folder(folder, make::PRIVATE_FOLDER).map_err(|error| {
-                Fault::io(format!("making {}, since {} cannot be written to", folder.display(), home.config().display()), &error)
-                    .hint("name a folder that can be written to with TMPDIR")
-            })?;
-        }
+        let folder = elsewhere(&home);
+        let other = "name a folder with TMPDIR that this user can write to, or that nobody else can";
+        make::folder(&folder, make::PRIVATE_FOLDER).map_err(|error| {
+            Fault::io(format!("making {}, since {} cannot be written to", folder.display(), home.config().display()), &error).hint(other)
+        })?;
+        // Anybody can have made it first where everybody may make folders: that is nothing which its user can mend.
+        writers.check(&folder).map_err(|fault| fault.hint(other))?;
     }
     for folder in [data, cache, state] {
         writers.check_with_above(folder)?;

@@ -397,12 +397,24 @@ fn a_home_of_another_user_without_state_is_used_and_a_place_that_another_took_is
         true => println!("skipped: {}", ran.stderr),
         false => assert!(ran.well().contains("\"text\":\"a\""), "{ran:#?}"),
     }
+    // However the home is spelled, it is the same one.
+    let linked = rig.folder.path().join("linked");
+    std::os::unix::fs::symlink(&rig.home, &linked).unwrap();
+    for spelled in [format!("{}/", rig.home.display()), format!("{}/../home", rig.home.display()), linked.display().to_string()] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &OTHER.to_string(), "--regid", &OTHER.to_string(), "--clear-groups", "--"]).arg(&program).arg("list");
+        command.env("HOB_HOME", &spelled).env("HOB_PYTHON", &python).env("HOME", rig.folder.path()).env_remove("HOB_LOG");
+        command.env("TMPDIR", &temporary).current_dir("/").stdin(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        run(command, b"").well();
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1, "{spelled}");
+    }
     // Somebody else was there first.
     fs::remove_dir_all(&made[0]).unwrap();
     fs::create_dir(&made[0]).unwrap();
     chown(&made[0], Some(OTHER + 1), Some(OTHER + 1)).unwrap();
     chmod(&made[0], 0o777);
-    of_other(&["list"]).refused(Code::HomeUnsafe, &[made[0].to_str().unwrap()]);
+    of_other(&["list"]).refused(Code::HomeUnsafe, &[made[0].to_str().unwrap(), "TMPDIR"]);
     assert_eq!(fs::read_dir(&made[0]).unwrap().count(), 0, "nothing was put there");
 }
 
