@@ -36,7 +36,7 @@
 //!
 //! ```toml
 //! [dependencies]
-//! hob = { version = "0.1", default-features = false }   # without the `hob` program
+//! hob = { path = "../hob", default-features = false }   # without the `hob` program
 //! serde = { version = "1", features = ["derive"] }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //!
