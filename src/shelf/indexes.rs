@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::config::Reader;
 use crate::model::{Address, Fault, RecipeName, address::Unfit, limits::PACKAGE_INDEXES_MAX, shown};
 
-/// Which package indexes to ask, in which order. None: the public one, `https://pypi.org/simple`, alone.
+/// Which package indexes to ask, in which order. None: the public one (PyPI), which `uv` knows, alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Indexes {
     general: Vec<Address>,
@@ -92,7 +92,7 @@ fn list(reader: &Reader, table: &DeTable, path: &str) -> Result<Option<Vec<Addre
     };
     if items.is_empty() {
         let fault = reader.fault(at, &key, "the list is empty: then nothing could be fetched".to_owned());
-        return Err(fault.hint("name an index, or remove the key: packages then come from https://pypi.org/simple"));
+        return Err(fault.hint("name an index, or remove the key: packages then come from the public index (PyPI)"));
     }
     if items.len() > PACKAGE_INDEXES_MAX {
         return Err(reader.fault(at, &key, too_many()));
@@ -108,7 +108,7 @@ fn checked(reader: &Reader, url: &str, at: usize, key: &str) -> Result<Address, 
         Err(why) => {
             let fault = reader.fault(at, key, unfit(&address, why));
             Err(fault.hint(
-                "wanted the folder of an index that has a page for each package, e.g. \"https://pypi.org/simple\" or \"file:///srv/index\"",
+                "wanted the folder of an index that has a page for each package, e.g. \"https://mirror.example.com/simple\" or \"file:///srv/index\"",
             ))
         }
     }
