@@ -196,6 +196,47 @@ class Pod:
                 self.assertEqual(pod.wait(), 1, pod.output)
         self.assertIn("failed", outcomes)
 
+    def test_a_handler_that_always_comes_again_holds_up_nothing(self):
+        # As one does that takes longer than its timer's interval. One that comes while the gate is shut waits for the work's end.
+        source = """
+import signal
+import threading
+import time
+
+came = 0
+runs = False
+over = threading.Event()
+
+def comes(number, frame):
+    global came, runs
+    came += 1
+    if not runs:
+        runs = True
+        signal.raise_signal(number)
+        runs = False
+
+def send(thread):
+    while not over.wait(0.0001):
+        signal.pthread_kill(thread, signal.SIGUSR2)
+
+class Pod:
+    def load(self, models):
+        signal.signal(signal.SIGUSR2, comes)
+        threading.Thread(target=send, args=(threading.get_ident(),), daemon=True).start()
+
+    def echo(self, input):
+        return input
+
+    def end(self, input):
+        over.set()
+        return came
+"""
+        pod = Pod(source, {"echo": False, "end": False}, concurrency=self.concurrency).ready()
+        self.addCleanup(pod.close)
+        for n in range(2000):
+            self.assertEqual(pod.call("echo", n), n)
+        self.assertGreater(pod.call("end"), 10)
+
     def test_handlers_of_signals_that_raise_anywhere(self):
         outcomes, came, _ = self.storm("handlers_raise")
         self.assertGreater(came[0], 50)

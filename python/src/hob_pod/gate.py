@@ -49,8 +49,9 @@ class Gate:
         late, self.late = self.late, None
         if late is not None:
             self._tell(late)
-        while self.handlers:
-            number, handler = self.handlers.popitem()
+        # Those that wait now, each once: one that ticks faster than it runs would keep the runner here for ever.
+        waited, self.handlers = self.handlers, {}
+        for number, handler in waited.items():
             self.guarded(handler, number, None)
 
     def run(self, function, *arguments):
