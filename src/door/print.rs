@@ -18,7 +18,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::model::{
-    Door, Fault, Permissions, Progress, Report, Step,
+    Code, Door, Fault, Permissions, Progress, Report, Step,
     limits::{
         ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX,
         REPORT_LINE_MS,
@@ -173,6 +173,11 @@ pub fn fault(fault: &Fault) {
             violation["expected"].as_str().unwrap_or(""),
             violation["found"].as_str().unwrap_or("")
         ));
+    }
+    // Hob's own: what a recipe says under that name is the recipe's.
+    let findings = fault.detail["findings"].as_array().filter(|_| matches!(fault.code, Code::InvalidManifest | Code::InvalidConfig));
+    for finding in findings.into_iter().flatten().skip(1) {
+        text.push_str(&format!("  also {}\n", finding["message"].as_str().unwrap_or_default()));
     }
     let last = &fault.detail["last_fault"];
     if let (Some(code), Some(message)) = (last["code"].as_str(), last["message"].as_str()) {

@@ -70,7 +70,7 @@ codes! {
     RemoteNotFound "remote_not_found" Caller exit 3 http 404 mcp -32602;
     /// No server is running for this home.
     NotServing "not_serving" Caller exit 3 http 503 mcp -32603 retry true;
-    /// `recipe.toml` is wrong: line and key are in the message.
+    /// `recipe.toml` is wrong: line and key are in the message, further mistakes in `detail.findings`.
     InvalidManifest "invalid_manifest" Recipe exit 4 http 422 mcp -32603;
     /// The recipe folder lacks something that its manifest names.
     InvalidRecipe "invalid_recipe" Recipe exit 4 http 422 mcp -32603;

@@ -318,6 +318,9 @@ pub const GLUE_HANDLES_MAX: usize = 4_096;
 /// Largest `message` and `hint` of a fault that comes from glue or a pod, in bytes; the rest is cut.
 pub const FAULT_MESSAGE_BYTES_MAX: usize = 16 << 10;
 
+/// Mistakes in one TOML file that a fault names. To find each, the file may be read once more, without the schemas in it.
+pub const FINDINGS_MAX: usize = 20;
+
 /// Texts and actions in one hint.
 pub const HINT_PARTS_MAX: usize = 32;
 

@@ -14,6 +14,8 @@ use toml::{
 
 use super::{
     fault::{Code, Fault},
+    findings::{Extent, MISSPELT, Notes},
+    limits::FINDINGS_MAX,
     machine::LeverValue,
     nearest,
     recipe::is_inner_path,
@@ -26,13 +28,13 @@ pub fn check() -> Hint {
     hint!["correct that line of the manifest; ", act::pack(), " checks the whole recipe before anything is published"]
 }
 
-/// A key that is at least so much like a missing one was meant to be it.
-const MISSPELT: f64 = 0.85;
-
 /// The manifest's text, for line numbers.
 pub(super) struct Source<'a> {
     pub text: &'a str,
     pub reading: Reading<'a>,
+    pub extent: Extent,
+    /// What is wrong and keeps nothing from being read.
+    pub notes: &'a Notes,
     /// What was read of JSON files so far, in bytes.
     pub schema_bytes: Cell<u64>,
 }
@@ -47,16 +49,6 @@ impl Source<'_> {
             .with("line", line)
             .with("key", key)
             .hint(check())
-    }
-}
-
-/// What a reader of TOML says of a text; where it names a place that is one word, with that word.
-pub fn not_toml(text: &str, says: &str, at: Option<std::ops::Range<usize>>) -> String {
-    let is_word =
-        |word: &&str| (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    match at.and_then(|at| text.get(at)).filter(is_word) {
-        Some(word) if says == "duplicate key" => format!("not TOML: {says} `{word}`"),
-        _ => format!("not TOML: {says}"),
     }
 }
 
@@ -95,6 +87,29 @@ impl<'s, 'a> Table<'s, 'a> {
         self.source.fault_at(self.start, key, message)
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.iter().any(|(name, _)| name.get_ref() == key)
+    }
+
+    /// What was read; `None` after a mistake that is noted.
+    ///
+    /// Errors: the mistake, where another key stands for the one that was read.
+    pub(super) fn noted<T>(&self, read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(fault) if fault.detail.get("nearest").is_some() => Err(fault),
+            Err(fault) => {
+                self.source.notes.add(fault);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Notes what is wrong with the table as a whole, and does not keep it from being read.
+    pub(super) fn note_here(&self, message: impl Into<String>) {
+        self.source.notes.add_of(&self.path, self.fault_here(message.into()));
+    }
+
     pub(super) fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'s>>> {
         self.known.push(key);
         self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
@@ -123,12 +138,12 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// A key is not there; where another was written that reads like it, that one is the mistake.
-    fn missing(&self, key: &'static str, wanted: &str) -> Fault {
+    pub(super) fn missing(&self, key: &'static str, wanted: &str) -> Fault {
         let misspelt = self
             .table
             .iter()
             .map(|(name, _)| name)
-            .filter(|name| !self.known.contains(&name.get_ref().as_ref()) && nearest::likeness(name.get_ref(), key) >= MISSPELT)
+            .filter(|name| !self.known.contains(&name.get_ref().as_ref()) && is_meant(name.get_ref(), key))
             .max_by(|a, b| nearest::likeness(a.get_ref(), key).total_cmp(&nearest::likeness(b.get_ref(), key)));
         match misspelt {
             Some(name) => unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &[key]),
@@ -166,7 +181,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     pub(super) fn milliseconds(&mut self, key: &'static str, default: u64, max: u64) -> Result<u64, Fault> {
-        if !self.table.iter().any(|(name, _)| name.get_ref() == key) {
+        if !self.has(key) {
             self.known.push(key);
             return Ok(default);
         }
@@ -179,7 +194,7 @@ impl<'s, 'a> Table<'s, 'a> {
 
     /// An integer between `min` and `max`, if the key is there.
     pub(super) fn optional_integer(&mut self, key: &'static str, min: u64, max: u64) -> Result<Option<u64>, Fault> {
-        if !self.table.iter().any(|(name, _)| name.get_ref() == key) {
+        if !self.has(key) {
             self.known.push(key);
             return Ok(None);
         }
@@ -289,20 +304,66 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// Refuses every key that nobody asked for.
+    ///
+    /// Errors: the first that stands for one that is not there.
     pub(super) fn finish(&self) -> Result<(), Fault> {
-        match self.table.iter().find(|(name, _)| !self.known.contains(&name.get_ref().as_ref())) {
-            None => Ok(()),
-            Some((name, _)) => Err(unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &self.known)),
+        for (name, _) in self.table.iter().filter(|(name, _)| !self.known.contains(&name.get_ref().as_ref())).take(FINDINGS_MAX) {
+            let fault = unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &self.known);
+            let stands_for = fault.detail["nearest"].as_str().filter(|key| is_meant(name.get_ref(), key));
+            if stands_for.is_some_and(|key| !self.table.iter().any(|(name, _)| name.get_ref() == key)) {
+                return Err(fault);
+            }
+            self.source.notes.add(fault);
         }
+        Ok(())
+    }
+}
+
+/// Whether whoever wrote `name` meant `key`.
+fn is_meant(name: &str, key: &str) -> bool {
+    nearest::likeness(name, key) >= MISSPELT || foreign(name, &[key]).is_some_and(|(meant, _)| meant == Some(key))
+}
+
+/// Keys that other systems have for what Hob calls otherwise, or has not: the key that means the same beside them, if there is one, and what to
+/// write. (Those of schemas are in `schema/words.rs`.)
+const FOREIGN: &[(&[&str], &str, &str)] = &[
+    (&["description", "title"], "summary", "write `summary`"),
+    (&["id"], "name", "write `name`"),
+    (&["author", "authors", "maintainer"], "", "the publisher is the first half of `name`"),
+    (&["parameters", "args", "arguments", "inputSchema", "input_schema"], "input", "write `input`, a JSON Schema"),
+    (&["returns", "result", "outputSchema", "output_schema"], "output", "write `output`, a JSON Schema"),
+    (&["tools", "functions", "methods"], "operations", "write `[operations.<name>]`"),
+    (&["dependencies", "requirements", "packages", "pip"], "", "packages are locked with hashes in a file that `lock` in `[pod]` names"),
+    (&["python_version", "requires-python"], "", "write `python = \">=3.9\"` in `[pod]`"),
+    (&["entrypoint", "entry_point", "main", "handler"], "entry", "write `entry = \"module:Class\"` in `[pod]`"),
+    (&["command", "cmd"], "", "write `runtime = \"executable\"` and `entry` in `[pod]`"),
+    (&["timeout", "timeout_ms", "timeout_seconds"], "deadline_ms", "write `deadline_ms` in `[operations.<name>]`"),
+    (&["memory", "ram"], "memory_bytes", "write `memory_bytes` in `[pod]`"),
+    (&["gpu", "gpus"], "", "write `devices = [\"gpu\"]` in `[permissions]`"),
+    (&["environment"], "env", "write `[pod.env]`"),
+    (&["replicas", "workers"], "max", "write `max` in `[pod]`"),
+    (&["image", "docker", "container"], "", "there are no container images: a pod is built from its lock"),
+];
+
+/// What another system's word means beside `known`: the key, or none, and what to write.
+fn foreign(name: &str, known: &[&str]) -> Option<(Option<&'static str>, &'static str)> {
+    let (_, key, instead) = FOREIGN.iter().find(|(words, ..)| words.iter().any(|word| word.eq_ignore_ascii_case(name)))?;
+    match known.contains(key) {
+        true => Some((Some(key), instead)),
+        // Where the key is not, only words that say where it would be.
+        false => (key.is_empty() || instead.contains('[')).then_some((None, instead)),
     }
 }
 
 fn unknown_key(source: &Source, offset: usize, path: &str, name: &str, known: &[&str]) -> Fault {
     let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
-    let nearest = known.iter().max_by(|a, b| nearest::likeness(name, a).total_cmp(&nearest::likeness(name, b)));
+    let nearest = known.iter().copied().max_by(|a, b| nearest::likeness(name, a).total_cmp(&nearest::likeness(name, b)));
     let key = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    let nearest = nearest.map(|key| format!("; nearest known key: `{key}`")).unwrap_or_default();
-    source
-        .fault_at(offset, &key, format!("this Hob knows no key `{name}` {place}, and refuses what it cannot enforce{nearest}"))
-        .hint("correct the key, or remove it; a newer Hob may know it")
+    let (nearest, said) = match foreign(name, known) {
+        Some((key, instead)) => (key, format!("; {instead}")),
+        None => (nearest, nearest.map(|key| format!("; nearest known key: `{key}`")).unwrap_or_default()),
+    };
+    let fault =
+        source.fault_at(offset, &key, format!("this Hob knows no key `{name:.100}` {place}, and refuses what it cannot enforce{said}"));
+    fault.with("nearest", nearest).hint("correct the key, or remove it; a newer Hob may know it")
 }

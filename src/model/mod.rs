@@ -13,6 +13,7 @@ pub mod document;
 mod edition;
 pub mod events;
 pub mod fault;
+pub mod findings;
 pub mod grant;
 pub mod hint;
 pub mod home;

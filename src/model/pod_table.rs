@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use toml::Spanned;
+
 use super::{
     fault::Fault,
     grant::{KINDS, Permissions, is_free_variable},
@@ -16,10 +18,10 @@ use super::{
 
 /// Reads `[pod]`.
 pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
-    let kind = table.string("runtime")?;
+    let kind = kind(table)?;
     let entry = table.string("entry")?;
-    let runtime = match kind.get_ref().as_str() {
-        "python" => {
+    let runtime = match kind {
+        Kind::Python => {
             if !is_entry(entry.get_ref()) {
                 return Err(table.fault(
                     &entry,
@@ -34,10 +36,7 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
             };
             Runtime::Python { entry: entry.into_inner(), python, lock }
         }
-        "executable" => Runtime::Executable { entry: table.path(&entry, "entry")? },
-        other => {
-            return Err(table.fault(&kind, "runtime", format!("unknown runtime `{other}`: wanted `python` or `executable`")));
-        }
+        Kind::Executable => Runtime::Executable { entry: table.path(&entry, "entry")? },
     };
     let start_timeout_ms = table.milliseconds("start_timeout_ms", limits::POD_START_DEFAULT_MS, limits::POD_START_MAX_MS)?;
     let max = table.optional_integer("max", 1, limits::POOL_PODS_MAX)?.unwrap_or(1);
@@ -91,13 +90,33 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
     })
 }
 
+enum Kind {
+    Python,
+    Executable,
+}
+
+/// `runtime`. One that is none is noted, and the rest is read as what it looks like.
+fn kind(table: &mut Table) -> Result<Kind, Fault> {
+    let word = match table.string("runtime") {
+        Ok(word) if word.get_ref() == "python" => return Ok(Kind::Python),
+        Ok(word) if word.get_ref() == "executable" => return Ok(Kind::Executable),
+        word => word,
+    };
+    let none = |word: Spanned<String>| {
+        table.fault(&word, "runtime", format!("unknown runtime `{:.100}`: wanted `python` or `executable`", word.get_ref()))
+    };
+    table.noted(word.and_then(|word| Err::<(), _>(none(word))))?;
+    match ["python", "lock"].into_iter().any(|key| table.has(key)) {
+        true => Ok(Kind::Python),
+        false => Ok(Kind::Executable),
+    }
+}
+
 /// `[pod.session]`.
 fn session(table: &mut Table, concurrency: u32) -> Result<Option<SessionSpec>, Fault> {
     let Some(mut table) = table.optional_table("session")? else { return Ok(None) };
     if concurrency > 1 {
-        return Err(
-            table.fault_here("`[pod.session]` with `concurrency` above 1: a session's state is kept between two calls of it".into())
-        );
+        table.note_here("`[pod.session]` with `concurrency` above 1: a session's state is kept between two calls of it");
     }
     let word = table.string("mode")?;
     let mode = match word.get_ref().as_str() {
@@ -113,7 +132,7 @@ fn session(table: &mut Table, concurrency: u32) -> Result<Option<SessionSpec>, F
     if (1..least).contains(&checkpoint_interval_ms) {
         let why =
             format!("`checkpoint_interval_ms` of {checkpoint_interval_ms} is too often: wanted 0 (only when asked) or at least {least}");
-        return Err(table.fault_here(why));
+        table.note_here(why);
     }
     let max = table.optional_integer("max", 1, limits::SESSIONS_MAX as u64)?.unwrap_or(limits::SESSION_COUNT_DEFAULT) as usize;
     table.finish()?;
@@ -128,7 +147,7 @@ fn residency(table: &mut Table) -> Result<ResidencySpec, Fault> {
     let exclusive = table.boolean("exclusive", false)?;
     let keep_alive_ms = table.optional_integer("keep_alive_ms", 0, limits::DEADLINE_MAX_MS)?;
     if exclusive && gpu_bytes.is_none() {
-        return Err(table.fault_here("`exclusive` without `gpu_bytes`: it is a GPU that one has for oneself".into()));
+        table.note_here("`exclusive` without `gpu_bytes`: it is a GPU that one has for oneself");
     }
     table.finish()?;
     Ok(ResidencySpec { memory_bytes, gpu_bytes, exclusive, keep_alive_ms })
@@ -144,10 +163,10 @@ fn lever(table: &mut Table) -> Result<Option<LeverSpec>, Fault> {
     let values = table.levers("values")?;
     if !(2..=limits::LEVER_VALUES_MAX).contains(&values.len()) {
         let why = format!("{} `values`: wanted 2 to {}, from what is wanted to what is bearable", values.len(), limits::LEVER_VALUES_MAX);
-        return Err(table.fault_here(why));
+        table.note_here(why);
     }
     if let Some((at, _)) = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value)) {
-        return Err(table.fault_here(format!("value {} of `values` is there twice", at + 1)));
+        table.note_here(format!("value {} of `values` is there twice", at + 1));
     }
     let at_load = match table.optional_string("at")? {
         None => false,
@@ -164,11 +183,12 @@ fn variables(table: &mut Table, runtime: &Runtime) -> Result<BTreeMap<String, St
     let Some(table) = table.optional_table("env")? else { return Ok(BTreeMap::new()) };
     let mut env = BTreeMap::new();
     for (name, value) in table.strings()? {
-        is_free_variable(&name).map_err(|why| table.fault(&value, &name, why))?;
-        heeded(&name, runtime).map_err(|why| table.fault(&value, &name, why))?;
-        if value.get_ref().contains('\0') {
+        if let Err(why) = is_free_variable(&name).map_err(str::to_owned).and_then(|()| heeded(&name, runtime)) {
+            table.source.notes.add(table.fault(&value, &name, why));
+        } else if value.get_ref().contains('\0') {
             // The kernel takes none: every start of a pod would fail.
-            return Err(table.fault(&value, &name, "found a NUL in the text of a variable, which no process can be given"));
+            let why = "found a NUL in the text of a variable, which no process can be given";
+            table.source.notes.add(table.fault(&value, &name, why));
         }
         if env.len() == limits::POD_VARIABLES_MAX {
             return Err(table.fault_here(format!("more than {} variables", limits::POD_VARIABLES_MAX)));
@@ -198,7 +218,8 @@ fn preload(table: &mut Table, runtime: &Runtime) -> Result<Vec<String>, Fault> {
     for module in table.list("preload")? {
         if !matches!(runtime, Runtime::Python { lock: Some(_), .. }) {
             let why = "only a pod with `runtime = \"python\"` and `lock` has an environment to take modules from";
-            return Err(table.fault(&module, "preload", why));
+            table.source.notes.add_of("pod", table.fault(&module, "preload", why));
+            break;
         }
         if !is_module(module.get_ref()) {
             let why = format!("`{}` is not a module's name: wanted e.g. `numpy` or `scipy.sparse`", module.get_ref());
@@ -219,21 +240,20 @@ fn preload(table: &mut Table, runtime: &Runtime) -> Result<Vec<String>, Fault> {
 pub(super) fn permissions(table: &mut Table, pod: Option<&PodSpec>) -> Result<Permissions, Fault> {
     let mut asked = Permissions::default();
     for kind in KINDS {
-        for value in table.list(kind)? {
+        // One more than may be is told once.
+        for value in table.list(kind)?.into_iter().take(limits::PERMISSIONS_MAX + 1) {
+            let name = value.get_ref();
             let before = asked.clone();
-            asked.add(kind, value.get_ref()).map_err(|why| table.fault(&value, kind, why))?;
-            // Said once, as everywhere: two that mean the same are a slip that hides what was meant.
-            if asked == before {
-                return Err(table.fault(&value, kind, format!("`{}` twice", value.get_ref())));
-            }
-            // One of the two would silently win.
-            if kind == "env"
-                && let Some(pod) = pod
-            {
-                heeded(value.get_ref(), &pod.runtime).map_err(|why| table.fault(&value, kind, why))?;
-            }
-            if kind == "env" && pod.is_some_and(|pod| pod.env.contains_key(value.get_ref())) {
-                return Err(table.fault(&value, kind, format!("`{}` is set by `[pod.env]` already", value.get_ref())));
+            let added = asked.add(kind, name).and_then(|()| match pod.filter(|_| kind == "env") {
+                // Said once, as everywhere: two that mean the same are a slip that hides what was meant.
+                _ if asked == before => Err(format!("`{name}` twice")),
+                // One of the two would silently win.
+                Some(pod) if pod.env.contains_key(name) => Err(format!("`{name}` is set by `[pod.env]` already")),
+                Some(pod) => heeded(name, &pod.runtime),
+                None => Ok(()),
+            });
+            if let Err(why) = added {
+                table.source.notes.add(table.fault(&value, kind, why));
             }
         }
     }

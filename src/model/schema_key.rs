@@ -9,6 +9,7 @@ use super::{
     document::Document,
     edition::Edition,
     fault::{Code, Fault},
+    findings::Extent,
     limits::SCHEMA_FILES_BYTES_MAX,
     manifest_reader::Table,
     recipe::is_inner_path,
@@ -41,29 +42,47 @@ impl<'a> Reading<'a> {
 }
 
 impl<'s> Table<'s, '_> {
-    /// The schema at `key`.
+    /// The schema at `key`. What is wrong with it is noted, and keeps nothing from being read.
+    ///
+    /// Errors: another key stands for it.
     pub(super) fn schema(&mut self, key: &'static str) -> Result<Schema, Fault> {
-        let path = self.key(key);
         let Some(value) = self.get(key) else {
-            return Err(self.source.fault_at(self.start, &path, "missing: wanted a JSON Schema as a table".into()));
+            let missing = Err::<(), _>(self.missing(key, "a JSON Schema as a table"));
+            return self.noted(missing).map(|_| Schema::anything());
         };
-        if let DeValue::String(file) = value.get_ref() {
-            return self.schema_file(key, &Spanned::new(value.span(), file.to_string()));
+        if self.source.extent == Extent::Outline {
+            return Ok(Schema::anything());
         }
-        let json = self.json(value, &path)?;
+        self.compiled(key, value).or_else(|faults| {
+            faults.into_iter().for_each(|fault| self.source.notes.add(fault));
+            Ok(Schema::anything())
+        })
+    }
+
+    fn compiled(&self, key: &str, value: &Spanned<DeValue>) -> Result<Schema, Vec<Fault>> {
+        let path = self.key(key);
+        if let DeValue::String(file) = value.get_ref() {
+            return self.schema_file(key, &Spanned::new(value.span(), file.to_string())).map_err(|fault| vec![fault]);
+        }
+        let json = self.json(value, &path).map_err(|fault| vec![fault])?;
         if !json.is_object() {
-            return Err(self.wrong(value, key, "a JSON Schema as a table, or the path of a JSON file of the recipe"));
+            return Err(vec![self.wrong(value, key, "a JSON Schema as a table, or the path of a JSON file of the recipe")]);
         }
         Schema::compile(json, self.source.reading.edition).map_err(|findings| {
-            let first = findings.into_iter().next().unwrap_or_else(|| Finding::of("", "not a JSON Schema".to_owned()));
-            let (offset, dotted) = place(value, &path, &first.pointer);
-            let fault = self.source.fault_at(offset, &dotted, first.what);
-            if first.pointer.is_empty() { fault } else { fault.with("pointer", first.pointer) }
+            let fault = |finding: Finding| {
+                let (offset, dotted) = place(value, &path, &finding.pointer);
+                let fault = self.source.fault_at(offset, &dotted, finding.what);
+                if finding.pointer.is_empty() { fault } else { fault.with("pointer", finding.pointer) }
+            };
+            match findings.is_empty() {
+                true => vec![fault(Finding::of("", "not a JSON Schema".to_owned()))],
+                false => findings.into_iter().map(fault).collect(),
+            }
         })
     }
 
     /// The schema in a file of the recipe, where `null` can be said.
-    fn schema_file(&mut self, key: &str, file: &Spanned<String>) -> Result<Schema, Fault> {
+    fn schema_file(&self, key: &str, file: &Spanned<String>) -> Result<Schema, Fault> {
         let name = file.get_ref();
         let refused = |message: String| self.fault(file, key, message).with("file", name.clone());
         if !is_inner_path(name) || !name.ends_with(".json") {

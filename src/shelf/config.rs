@@ -20,8 +20,8 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use crate::{
     disk::{make, owner},
     model::{
-        Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, act, hint, id::is_name, limits, machine::MachineRules,
-        nearest, recipe::not_toml, shown, stand_in,
+        Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, act, findings, hint, id::is_name, limits,
+        machine::MachineRules, nearest, shown, stand_in,
     },
 };
 
@@ -85,11 +85,12 @@ impl Config {
     /// Reads a configuration. `what` names the file in faults.
     pub fn parse(text: &str, what: &str) -> Result<Config, Fault> {
         let reader = Reader { text, what };
-        let document = DeTable::parse(text).map_err(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
-            reader.fault(offset, "", not_toml(text, error.message(), error.span()))
-        })?;
-        let root = document.get_ref();
+        let parsed = findings::parse(text, |offset, why| reader.fault(offset, "", why))?;
+        let needed = [("remote.name", "\"a\""), ("remote.url", "\"https://a.example\"")];
+        findings::all(parsed, text, &needed, |root, _, _| Config::of(root, &reader))
+    }
+
+    fn of(root: &DeTable, reader: &Reader) -> Result<Config, Fault> {
         reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments", "machine", "home", "serve"])?;
         let mut config = Config { remotes: reader.remotes(root)?, ..Config::default() };
         if let Some(recipes) = reader.table(root, "recipes")? {
@@ -102,10 +103,10 @@ impl Config {
                 config.recipes.insert(name, range);
             }
         }
-        config.grants = grants::read(&reader, root)?;
+        config.grants = grants::read(reader, root)?;
         config.tools.python = reader.tool(root, "python")?;
         config.tools.uv = reader.tool(root, "uv")?;
-        config.machine = machine::read(&reader, root)?;
+        config.machine = machine::read(reader, root)?;
         if let Some(home) = reader.table(root, "home")? {
             reader.only(home, "home", &["group"])?;
             if let Some((name, at)) = reader.optional(home, "home", "group")? {
@@ -116,8 +117,8 @@ impl Config {
                 config.group = Some(owner::group_of(name).ok_or_else(unknown)?);
             }
         }
-        config.serve = serve::read(&reader, root)?;
-        config.tools.indexes = Indexes::read(&reader, root)?;
+        config.serve = serve::read(reader, root)?;
+        config.tools.indexes = Indexes::read(reader, root)?;
         Ok(config)
     }
 
@@ -356,6 +357,7 @@ impl Reader<'_> {
         let key = if path.is_empty() { word.to_owned() } else { format!("{path}.{word}") };
         Err(self
             .fault(name.span().start, &key, format!("this Hob knows no such key; nearest known key: `{nearest}`"))
+            .with("nearest", *nearest)
             .hint("correct the key, or remove it; a newer Hob may know it"))
     }
 

@@ -174,6 +174,11 @@ fn each_mistake_in_hob_toml_names_line_and_key() {
         assert_eq!(fault.code, Code::InvalidConfig);
         assert!(fault.message.starts_with(&format!("hob.toml:{line}: ")) && fault.message.contains(says), "{to}: {}", fault.message);
     }
+    // All of them at once.
+    let several = CONFIG.replacen("url = ", "ulr = ", 1).replacen("hob/ocr", "ocr", 1).replacen("path = ", "file = ", 1);
+    let fault = Config::parse(&several, "hob.toml").unwrap_err();
+    let found: Vec<_> = fault.detail["findings"].as_array().unwrap().iter().map(|one| one["line"].as_u64().unwrap()).collect();
+    assert_eq!(found, [4, 8, 11], "{fault:?}");
 }
 
 #[test]

@@ -7,12 +7,10 @@ use jsonschema::{
 use serde_json::Value;
 
 use super::super::{
+    findings::MISSPELT,
     limits::{NEAREST_KEYS_MAX, SHOWN_ALTERNATIVES_MAX},
     nearest, shown,
 };
-
-/// A key that is at least so much like a missing one was meant to be it.
-const MISSPELT: f64 = 0.85;
 
 /// What was expected, beginning with `wanted`.
 pub(super) fn expected(error: &ValidationError) -> String {

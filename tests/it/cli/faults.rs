@@ -71,6 +71,13 @@ fn a_call_that_makes_no_sense_says_what_would() {
         assert_eq!(fault["code"], code.name(), "{words:?}: {ran:#?}");
         assert!(fault["message"].is_string() && fault["hint"].is_string() && fault["blame"].is_string(), "{fault}");
     }
+    // Several mistakes of a manifest in one go, and keys of other systems in Hob's words.
+    let folder = rig.recipe("lab/wrong", GOOD, ANY);
+    let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+    let wrong = manifest.replace("input = {}", "inputs = {}\ntimeout = 3").replace("summary", "sumary");
+    fs::write(folder.join("recipe.toml"), wrong).unwrap();
+    let says = ["knows no key `sumary`", "  also ", "knows no key `inputs`", "nearest known key: `input`", "write `deadline_ms`"];
+    rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]).refused(Code::InvalidManifest, &says);
     // Nothing was lost.
     assert_eq!(rig.hob(&["call", "lab/plain", "run", r#"{"text": "a"}"#]).well(), r#"{"text":"a"}"#);
     rig.hob(&["verify"]).well();
