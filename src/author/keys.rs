@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    model::{Code, Digest, Fault, act, hint, limits},
+    model::{Code, Digest, Fault, StandIn, act, hint, limits, stand_in::HEAD_BYTES},
     shelf::{durable, tuf::canonical},
 };
 
@@ -67,7 +67,11 @@ impl Keys {
                 .hint(hint![act::shell(format!("chmod 600 {}", path.display())), " makes it so"]));
         }
         // Without serde's text, which may quote the file.
-        let file: KeyFile = serde_json::from_slice(&bytes).map_err(|_| wrong("it is not a key file"))?;
+        let file: KeyFile =
+            serde_json::from_slice(&bytes).map_err(|_| match StandIn::of_text(&bytes[..bytes.len().min(HEAD_BYTES)], None) {
+                Some(found) => wrong(&format!("it is {}, wanted a key file", found.name())).hint(found.hint_of_folder()),
+                None => wrong("it is not a key file"),
+            })?;
         let pkcs8 = hex::decode(&file.private).map_err(|_| wrong("its private part is not hex"))?;
         if file.keytype != "ed25519" || file.role != role {
             return Err(wrong(&format!("it is a {} key of `{}`", file.keytype, file.role)));

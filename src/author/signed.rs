@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::SigningKey;
 use crate::{
-    model::{Code, Digest, Fault},
+    model::{Code, Digest, Fault, StandIn, stand_in::HEAD_BYTES},
     shelf::tuf::canonical,
 };
 
@@ -33,7 +33,11 @@ impl Role {
     /// Reads a role from its file. `file` names it in faults.
     pub fn read(bytes: &[u8], file: &str) -> Result<Role, Fault> {
         let wrong = |why: String| Fault::new(Code::MetadataInvalid, format!("`{file}` of the repository: {why}"));
-        let mut value: Value = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+        let mut value: Value =
+            serde_json::from_slice(bytes).map_err(|error| match StandIn::of_text(&bytes[..bytes.len().min(HEAD_BYTES)], None) {
+                Some(found) => wrong(format!("it is {}", found.name())).hint(found.hint_of_folder()),
+                None => wrong(error.to_string()),
+            })?;
         match value.get_mut("signed").map(Value::take) {
             Some(Value::Object(signed)) => Ok(Role { signed }),
             _ => Err(wrong("it has no object `signed`".into())),

@@ -14,6 +14,13 @@ use rustix::fs::{FileType, Mode, OFlags};
 /// Flags of every opening: no link is followed at the end of the path, and nothing waits for somebody at the other end.
 const ALWAYS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
+/// At most `max` bytes of a file that the user named: it may be a link, or a pipe of the shell's.
+pub fn read_of_user(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Opens one of Hob's own files to read it.
 ///
 /// Errors: `NotFound` where there is nothing; `InvalidData`, which says what is there, for anything but a plain file.

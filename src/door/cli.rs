@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     author,
+    disk::open,
     host::{Config, Host},
     model::{Code, Door, Fault, Progress, RecipeRef, Silent, act, hint, limits, progress},
     shelf::repository::{ModelTarget, Trust},
@@ -415,7 +416,9 @@ async fn remote(host: &Host, command: Remote, json: bool) -> Result<(), Fault> {
         Remote::Add { name, url, root, fingerprint } => {
             let trust = match (root, fingerprint) {
                 (Some(path), _) => {
-                    Trust::Root(std::fs::read(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?)
+                    // One byte more than a root may have tells that it has too many.
+                    let root = open::read_of_user(&path, limits::ROOT_BYTES_MAX + 1);
+                    Trust::Root(root.map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?)
                 }
                 (None, Some(fingerprint)) => Trust::Fingerprint(fingerprint),
                 (None, None) => return Err(usage("wanted `--root FILE` or `--fingerprint HEX`")),

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::host::blobs;
-use crate::model::{Blob, Call, Code, Document, Event, Fault, Hint, Outcome, Priority, RecipeRef, act, hint, limits};
+use crate::model::{
+    Blob, Call, Code, Document, Event, Fault, Hint, Outcome, Priority, RecipeRef, StandIn, act, hint, limits, stand_in::HEAD_BYTES,
+};
 
 /// The body of `POST /v1/calls`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,6 +111,16 @@ pub fn larger() -> Hint {
     ]
 }
 
+/// The fault about a body that is no JSON; where the body is known to be something else, that is what it says.
+pub fn or_known(body: &[u8], fault: Fault) -> Fault {
+    match StandIn::of(&body[..body.len().min(HEAD_BYTES)], None) {
+        Some(found) if fault.code == Code::InvalidJson => {
+            Fault::new(Code::InvalidJson, format!("the body is {}; wanted JSON in UTF-8", found.name())).hint(found.hint_of_sender())
+        }
+        _ => fault,
+    }
+}
+
 /// Whether a blob goes in a file, where files can be handed over.
 pub fn is_large(blob: &Blob) -> bool {
     blob.size() > limits::BLOB_FRAME_BYTES_MAX as u64
@@ -125,7 +137,7 @@ impl CallBody {
                 "wanted `{\"recipe\", \"operation\", \"input\"}` and perhaps `deadline_ms`, `priority`, `one_shot`, `session`, `logs`, \
                  `blobs: [{\"name\", \"media_type\", \"base64\"}]` (or \"file_bytes\" for one in a file)",
             ),
-            false => Fault::new(Code::InvalidJson, format!("the body is not valid JSON: {error}")),
+            false => or_known(bytes, Fault::new(Code::InvalidJson, format!("the body is not valid JSON: {error}"))),
         })
     }
 

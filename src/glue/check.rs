@@ -18,7 +18,7 @@ use super::{
     wasi::{self, Wasi},
     world::{self, Request, Response, VERSION},
 };
-use crate::model::{Code, Fault, Hint, Manifest, RecipeName, act, hint, limits};
+use crate::model::{Code, Fault, Hint, Manifest, RecipeName, StandIn, act, hint, limits, stand_in::HEAD_BYTES};
 
 /// Every function of the world's imports. A test holds it against `wit/glue.wit`.
 pub(super) const OFFERED: &[(&str, &[&str])] = &[
@@ -79,7 +79,16 @@ pub fn bytes(manifest: &Manifest, glue: &[u8]) -> Result<(), Fault> {
         }
         _ => "is not wasm",
     };
-    Err(incompatible(name, found).hint(hint![act::build("FOLDER"), " makes the component from the recipe's glue source"]))
+    let made = " makes the component from the recipe's glue source";
+    Err(match StandIn::of(&glue[..glue.len().min(HEAD_BYTES)], None).filter(|found| *found != StandIn::Empty) {
+        Some(known) => incompatible(name, format!("is {}, wanted a binary wasm component", known.name())).hint(hint![
+            known.hint_of_folder(),
+            "; ",
+            act::build("FOLDER"),
+            made
+        ]),
+        None => incompatible(name, found).hint(hint![act::build("FOLDER"), made]),
+    })
 }
 
 /// Compares what the component imports and exports with what this Hob offers and wants; says how much WASI it imports.

@@ -19,24 +19,41 @@ pub enum StandIn {
     Gzip,
     /// Text as some shells write it, two bytes a letter.
     Utf16,
+    /// A text that an editor or a tool put a byte order mark before, where the bytes count.
+    Marked,
+    /// Not one byte.
+    Empty,
 }
 
 impl StandIn {
     /// What the first bytes of a file are of. `media_type`: what a server calls it.
     pub fn of(head: &[u8], media_type: Option<&str>) -> Option<StandIn> {
-        match head {
-            [0x1f, 0x8b, ..] => return Some(StandIn::Gzip),
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Some(StandIn::Utf16),
-            _ => {}
+        if head.is_empty() {
+            return Some(StandIn::Empty);
         }
-        let head = head.strip_prefix(MARK.as_bytes()).unwrap_or(head).trim_ascii_start();
-        let begins = |text: &str| head.get(..text.len()).is_some_and(|head| head.eq_ignore_ascii_case(text.as_bytes()));
-        if begins("version https://git-lfs.github.com/spec/") {
+        if head.starts_with(b"\x1f\x8b") {
+            return Some(StandIn::Gzip);
+        }
+        if is_utf16(head) {
+            return Some(StandIn::Utf16);
+        }
+        let text = head.strip_prefix(MARK.as_bytes()).unwrap_or(head).trim_ascii_start();
+        if begins(text, "version https://git-lfs.github.com/spec/") {
             return Some(StandIn::LfsPointer);
         }
-        let is_page =
-            begins("<!doctype html") || begins("<html") || media_type.is_some_and(|kind| kind.trim_start().starts_with("text/html"));
-        is_page.then_some(StandIn::WebPage)
+        let is_said =
+            media_type.map(str::trim_start).is_some_and(|kind| begins(kind.as_bytes(), "text/html") || begins(kind.as_bytes(), XHTML));
+        (is_page(text) || is_said).then_some(StandIn::WebPage)
+    }
+
+    /// The same where a text is wanted byte for byte, so that a mark before it is wrong too.
+    pub fn of_text(head: &[u8], media_type: Option<&str>) -> Option<StandIn> {
+        StandIn::of(head, media_type).or_else(|| head.starts_with(MARK.as_bytes()).then_some(StandIn::Marked))
+    }
+
+    /// Whether it is what answers where the file is not, which is no file of any recipe's: others may be, in another state.
+    pub fn is_no_file(self) -> bool {
+        matches!(self, StandIn::LfsPointer | StandIn::WebPage | StandIn::Empty)
     }
 
     /// For messages.
@@ -46,6 +63,8 @@ impl StandIn {
             StandIn::WebPage => "a web page in place of the file",
             StandIn::Gzip => "gzip-compressed",
             StandIn::Utf16 => "text in UTF-16",
+            StandIn::Marked => "text with a byte order mark before it",
+            StandIn::Empty => "empty",
         }
     }
 
@@ -58,7 +77,8 @@ impl StandIn {
             StandIn::WebPage => {
                 "open the address in a browser: this network or that server may want you to sign in; else tell the recipe's publisher"
             }
-            StandIn::Gzip | StandIn::Utf16 => "tell the recipe's publisher: it is not the file that the recipe names",
+            StandIn::Gzip | StandIn::Utf16 | StandIn::Marked => "tell the recipe's publisher: it is not the file that the recipe names",
+            StandIn::Empty => "try again, and tell the recipe's publisher if it remains: nothing is there where the recipe names a file",
         }
     }
 
@@ -73,7 +93,20 @@ impl StandIn {
                  it has to answer 404; else check the address of the remote"
             }
             StandIn::Gzip => "its server has to send `metadata` and `targets` as they are: turn compression off for them",
-            StandIn::Utf16 => "the repository's maintainer has to put the files there byte for byte",
+            StandIn::Utf16 | StandIn::Marked => "the repository's maintainer has to put the files there byte for byte",
+            StandIn::Empty => {
+                "try again, and tell the repository's maintainer if it remains: an upload that was cut off leaves such a file"
+            }
+        }
+    }
+
+    /// The next step of whoever sent it in place of JSON.
+    pub fn hint_of_sender(self) -> &'static str {
+        match self {
+            StandIn::Gzip => "send it as it is: no body is taken compressed",
+            StandIn::Utf16 => "send it in UTF-8; in PowerShell `[Text.Encoding]::UTF8.GetBytes($text)` makes it so",
+            StandIn::Empty => "wanted one JSON document, e.g. `{\"text\": \"hello\"}`",
+            StandIn::LfsPointer | StandIn::WebPage | StandIn::Marked => "look at what wrote it: wanted one JSON document in UTF-8",
         }
     }
 
@@ -84,12 +117,44 @@ impl StandIn {
             StandIn::WebPage => "download the file again: what was saved is a page that a browser shows",
             StandIn::Gzip => "`gunzip` unpacks it",
             StandIn::Utf16 => "save it as UTF-8; in older PowerShell `>` writes UTF-16, and `| Out-File -Encoding utf8` does not",
+            StandIn::Marked => "save it as UTF-8 without BOM, or fetch it again byte for byte",
+            StandIn::Empty => "it has no byte: make or fetch it again",
         }
     }
 }
 
 /// A byte order mark, which some editors put before a text.
 const MARK: &str = "\u{feff}";
+
+/// What servers call a web page that is XML.
+const XHTML: &str = "application/xhtml";
+
+fn begins(text: &[u8], with: &str) -> bool {
+    text.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with.as_bytes()))
+}
+
+/// With its mark, or in Latin letters without one: those have a NUL beside each.
+fn is_utf16(head: &[u8]) -> bool {
+    let letter = |byte: u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+    match *head {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        [a, 0, b, 0, ..] | [0, a, 0, b, ..] => letter(a) && letter(b),
+        _ => false,
+    }
+}
+
+/// Whether a text begins as a web page does, after what may stand before its first element: a declaration of XML, comments.
+fn is_page(mut text: &[u8]) -> bool {
+    loop {
+        let (open, close): (&str, &[u8]) = match text {
+            [b'<', b'?', ..] => ("<?", b"?>"),
+            [b'<', b'!', b'-', b'-', ..] => ("<!--", b"-->"),
+            _ => return begins(text, "<!doctype html") || begins(text, "<html"),
+        };
+        let Some(end) = text[open.len()..].windows(close.len()).position(|part| part == close) else { return false };
+        text = text[open.len() + end + close.len()..].trim_ascii_start();
+    }
+}
 
 /// What is wrong with bytes that should be a text.
 #[derive(Debug, PartialEq)]
@@ -113,12 +178,14 @@ impl NoText {
 
 /// A text that people or their tools wrote: UTF-8, less the mark that some editors put before it.
 ///
-/// Errors: what it is instead.
+/// Errors: what it is instead, where a web page or a Git LFS pointer is text as well.
 pub fn text(bytes: Vec<u8>) -> Result<String, NoText> {
-    let other = |found: StandIn| NoText { why: format!("is {}; wanted text in UTF-8", found.name()), next: Some(found.hint_of_folder()) };
-    // Latin letters in UTF-16 are UTF-8 too, with a NUL beside each.
-    if matches!(bytes[..], [1..=127, 0, 1..=127, 0, ..] | [0, 1..=127, 0, 1..=127, ..]) {
-        return Err(other(StandIn::Utf16));
+    match StandIn::of(&bytes[..bytes.len().min(HEAD_BYTES)], None) {
+        // Whoever reads it says what an empty one lacks.
+        None | Some(StandIn::Empty) => {}
+        Some(found) => {
+            return Err(NoText { why: format!("is {}; wanted text in UTF-8", found.name()), next: Some(found.hint_of_folder()) });
+        }
     }
     match String::from_utf8(bytes) {
         Ok(text) => match text.strip_prefix(MARK) {
@@ -128,10 +195,9 @@ pub fn text(bytes: Vec<u8>) -> Result<String, NoText> {
             Some(rest) => Ok(rest.to_owned()),
             None => Ok(text),
         },
-        Err(error) => Err(match StandIn::of(error.as_bytes(), None) {
-            Some(found) => other(found),
-            None => NoText { why: format!("is not UTF-8 (at byte {})", error.utf8_error().valid_up_to()), next: Some("save it as UTF-8") },
-        }),
+        Err(error) => {
+            Err(NoText { why: format!("is not UTF-8 (at byte {})", error.utf8_error().valid_up_to()), next: Some("save it as UTF-8") })
+        }
     }
 }
 
@@ -143,13 +209,30 @@ mod tests {
     fn the_first_bytes_tell() {
         let of = |head: &str| StandIn::of(head.as_bytes(), None);
         assert_eq!(of("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"), Some(StandIn::LfsPointer));
-        for page in ["<!doctype html><title>", "\n <!DOCTYPE HTML PUBLIC>", "\u{feff}<html lang=de>", "<HTML>"] {
+        for page in [
+            "<!doctype html><title>",
+            "\n <!DOCTYPE HTML PUBLIC>",
+            "\u{feff}<html lang=de>",
+            "<HTML>",
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE html PUBLIC \"-//W3C//DTD XHTML 1.0 Strict//EN\">",
+            "<?xml version='1.0'?><?xml-stylesheet href='a'?><!-- > --> <html xmlns='x'>",
+            "<!-- a portal -->\n<html>",
+        ] {
             assert_eq!(of(page), Some(StandIn::WebPage), "{page}");
         }
-        assert_eq!(StandIn::of(b"<p>Log in", Some("text/html; charset=utf-8")), Some(StandIn::WebPage));
+        for kind in ["text/html; charset=utf-8", " TEXT/HTML", "application/xhtml+xml"] {
+            assert_eq!(StandIn::of(b"<p>Log in", Some(kind)), Some(StandIn::WebPage), "{kind}");
+        }
         assert_eq!(StandIn::of(b"\x1f\x8b\x08\0", None), Some(StandIn::Gzip));
-        assert_eq!(StandIn::of(b"\xff\xfe{\0", None), Some(StandIn::Utf16));
-        for other in ["", "version", "GGUF\u{3}", "<?xml version='1.0'?>", "{}"] {
+        for utf16 in [&b"\xff\xfe{\0"[..], b"\xfe\xff\0{", b"{\0\"\0", b"\0{\0\n"] {
+            assert_eq!(StandIn::of(utf16, None), Some(StandIn::Utf16), "{utf16:?}");
+        }
+        assert_eq!((of("\u{feff}{}"), of("")), (None, Some(StandIn::Empty)));
+        assert_eq!(StandIn::of_text("\u{feff}{}".as_bytes(), None), Some(StandIn::Marked));
+        assert_eq!(StandIn::of_text("\u{feff}<html>".as_bytes(), None), Some(StandIn::WebPage));
+        for other in
+            ["version", "GGUF\u{3}\0\0\0", "<?xml version='1.0'?><svg>", "<?xml", "<!-- <html>", "{}", "a\0\u{1}\0", "\u{2}\0\u{1}\0"]
+        {
             assert_eq!(StandIn::of(other.as_bytes(), Some("application/octet-stream")), None, "{other}");
         }
     }
@@ -157,12 +240,14 @@ mod tests {
     #[test]
     fn a_text_loses_its_mark_and_what_is_none_is_named() {
         assert_eq!(text("\u{feff}{}".into()), Ok("{}".to_owned()));
-        assert_eq!(text("a\u{feff}".into()), Ok("a\u{feff}".to_owned()));
+        assert_eq!((text("a\u{feff}".into()), text(Vec::new())), (Ok("a\u{feff}".to_owned()), Ok(String::new())));
         let why = |bytes: &[u8]| text(bytes.to_vec()).unwrap_err().why;
         for utf16 in [&b"\xff\xfea\0"[..], b"a\0b\0\n\0", b"\0a\0b"] {
             assert_eq!(why(utf16), "is text in UTF-16; wanted text in UTF-8");
         }
         assert_eq!(why(b"\x1f\x8b\x08"), "is gzip-compressed; wanted text in UTF-8");
+        assert_eq!(why(b"<html>"), "is a web page in place of the file; wanted text in UTF-8");
+        assert_eq!(why(b"version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer in place of the file; wanted text in UTF-8");
         assert_eq!(why(b"ab\xe9"), "is not UTF-8 (at byte 2)");
     }
 }

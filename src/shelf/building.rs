@@ -23,7 +23,7 @@ use crate::{
 use super::{
     blocking, durable,
     environment::{Compiler, record_file, record_text},
-    files, indexes,
+    files, index_answers, indexes,
     inert::{self, Most, Refused},
     process,
     python::Python,
@@ -80,13 +80,13 @@ struct Place<'a> {
 /// A run of `uv` that failed.
 struct Failed {
     fault: Fault,
-    /// What it printed last; empty where that says nothing of packages.
-    said: String,
+    /// What it printed last, where that is of packages.
+    said: Option<String>,
 }
 
 impl From<Fault> for Failed {
     fn from(fault: Fault) -> Failed {
-        Failed { fault, said: String::new() }
+        Failed { fault, said: None }
     }
 }
 
@@ -137,10 +137,10 @@ impl Build<'_> {
                 Ok(()) => break,
                 Err(failed) => failed,
             };
-            let name = unbuilt::mismatched(&failed.said).map(plain_name).unwrap_or_default();
+            let name = failed.said.as_deref().and_then(unbuilt::mismatched).map(plain_name).unwrap_or_default();
             let is_new = lock.pins().any(|(pin, _)| plain_name(pin) == name) && apart.iter().all(|(other, _)| *other != name);
             if self.indexes.len() < 2 || !is_new {
-                return Err(failed.fault);
+                return Err(self.told(failed).await);
             }
             apart.push((name, failed));
         }
@@ -149,14 +149,24 @@ impl Build<'_> {
             for index in self.indexes {
                 match self.install(place, "install", &text, std::slice::from_ref(index)).await {
                     Ok(()) => continue 'packages,
-                    Err(failed) if unbuilt::is_elsewhere(&failed.said) => {}
-                    Err(failed) => return Err(failed.fault),
+                    Err(failed) if failed.said.as_deref().is_some_and(unbuilt::is_elsewhere) => {}
+                    Err(failed) => return Err(self.told(failed).await),
                 }
             }
             // None has those bytes.
-            return Err(failed.fault);
+            return Err(self.told(failed).await);
         }
         Ok(())
+    }
+
+    /// The fault about a failed run, with what each index that the operator named says of the package.
+    async fn told(&self, failed: Failed) -> Fault {
+        let Failed { fault, said: Some(said) } = failed else { return failed.fault };
+        let answers = match unbuilt::package(&said) {
+            Some(name) => index_answers::ask(self.indexes, &plain_name(name)).await,
+            None => Vec::new(),
+        };
+        unbuilt::explained(fault, &said, !self.indexes.is_empty(), &answers)
     }
 
     /// Runs `uv pip sync`, or `uv pip install`, which leaves what is there.
@@ -331,11 +341,11 @@ impl Build<'_> {
         }
         let found = format!("Python {}, {}", self.python.version, self.python.platform);
         let fault = Fault::new(Code::EnvironmentFailed, format!("{name} could not build the environment for {found} ({end}):\n{said}"));
-        let mut fault = unbuilt::explained(fault, &said, !self.indexes.is_empty()).with("stderr", ran.tail);
+        let mut fault = fault.with("stderr", ran.tail);
         if !self.indexes.is_empty() {
             fault = fault.with("indexes", self.indexes.iter().map(Address::shown).collect::<Vec<_>>());
         }
-        Err(Failed { fault, said })
+        Err(Failed { fault, said: Some(said) })
     }
 }
 

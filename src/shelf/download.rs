@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     disk::make,
-    model::{Code, Digest, Fault, Progress, Step, limits, recipe::ModelSpec, stand_in::HEAD_BYTES},
+    model::{Code, Digest, Fault, Progress, StandIn, Step, limits, recipe::ModelSpec, stand_in::HEAD_BYTES},
 };
 
 impl Client {
@@ -50,7 +50,8 @@ impl Client {
         };
         // What has the signed length was made to look like it.
         if bytes.len() as u64 != resolved.bytes {
-            body.looked_at(&bytes[..bytes.len().min(HEAD_BYTES)]).map_err(signed)?;
+            let head = &bytes[..bytes.len().min(HEAD_BYTES)];
+            body.looked_at(head, StandIn::of(head, None)).map_err(signed)?;
         }
         Err(unpack::diagnose(&bytes, &resolved.index, &what, &resolved.publisher)
             .with("target", resolved.target.as_str())
@@ -96,7 +97,8 @@ impl Client {
         let found = Digest::finish(hasher);
         if done != model.bytes || found != model.sha256 {
             if done != model.bytes {
-                body.looked_at(&head).map_err(|fault| fault.with("signed_bytes", model.bytes).with("signed_sha256", model.sha256.hex()))?;
+                body.looked_at(&head, StandIn::of(&head, None))
+                    .map_err(|fault| fault.with("signed_bytes", model.bytes).with("signed_sha256", model.sha256.hex()))?;
             }
             let length = match done.cmp(&model.bytes) {
                 std::cmp::Ordering::Less => format!("it ends after {done} of {} bytes", model.bytes),

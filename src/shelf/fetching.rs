@@ -177,7 +177,7 @@ impl<'a> Fetch<'a> {
             let whole = self.partial.whole;
             self.start_over()?;
             if whole {
-                return Err(wrong(self.what, &why));
+                return Err(origin::other(self.what, &self.place.url, None, &why));
             }
             // Which of several answers, or a power cut in between, spoilt it is not known: one answer alone decides.
             self.note(format!("the parts of {} do not belong together: starting again from its first byte", self.what));
@@ -258,7 +258,7 @@ impl<'a> Fetch<'a> {
             if self.partial.have + chunk.len() as u64 > self.model.bytes {
                 let why = format!("it is longer than {} bytes", self.model.bytes);
                 self.start_over().map_err(Failure::Final)?;
-                return Err(Failure::Final(wrong(self.what, &why)));
+                return Err(Failure::Final(origin::other(self.what, &self.place.url, None, &why)));
             }
             if let Err(error) = self.partial.file.write_all(&chunk) {
                 return Err(Failure::Final(self.unwritten(&error)));
@@ -268,12 +268,14 @@ impl<'a> Fetch<'a> {
         }
         if self.partial.have < self.model.bytes
             && self.partial.whole
+            && self.partial.have > 0
             && let Ok(Some(found)) = files::stand_in(&self.partial.path)
+            && found.is_no_file()
         {
             // An answer that did not say how long it is, and was something else from its first byte.
             let why = format!("{} bytes came; wanted {} (it is {})", self.partial.have, self.model.bytes, found.name());
             self.start_over().map_err(Failure::Final)?;
-            return Err(Failure::Final(wrong(self.what, &why).hint(found.hint_of_fetch())));
+            return Err(Failure::Final(origin::other(self.what, &self.place.url, Some(found), &why)));
         }
         match self.partial.have == self.model.bytes {
             true => Ok(()),
@@ -347,12 +349,6 @@ impl<'a> Fetch<'a> {
         })
         .await
     }
-}
-
-/// Bytes that came whole and are not those that were signed.
-fn wrong(what: &str, why: &str) -> Fault {
-    Fault::new(Code::Tampered, format!("{what} is not what its recipe names: {why}"))
-        .hint("nothing of it was kept; try again, and tell the recipe's publisher if it remains")
 }
 
 /// Longest pause between two tries.

@@ -14,6 +14,7 @@ pub(crate) mod files;
 pub mod folder_view;
 pub mod grants;
 pub mod home;
+mod index_answers;
 pub mod indexes;
 mod inert;
 pub mod load;

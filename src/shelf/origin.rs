@@ -184,11 +184,8 @@ async fn read(place: &Place, url: &Url, wanted: &Wanted<'_>, response: Response)
                 let found = stand_in(body(response, None)).await;
                 let what = found.map(|found| format!(" (it is {})", found.name())).unwrap_or_default();
                 let sends = format!("{} sends {length} bytes; wanted {}{what}", host(url), wanted.bytes);
-                let fault = Fault::new(Code::Tampered, format!("{} is not what its recipe names: {sends}", wanted.what));
-                Err(Failure::Final(fault.with("found_bytes", length).with("wanted_bytes", wanted.bytes).hint(match found {
-                    Some(found) => found.hint_of_fetch(),
-                    None => "nothing of it was kept; try again, and tell the recipe's publisher if it remains",
-                })))
+                let fault = other(wanted.what, &place.url, found, &sends);
+                Err(Failure::Final(fault.with("found_bytes", length).with("wanted_bytes", wanted.bytes)))
             }
             _ => Ok(Answer::Whole(body(response, mark))),
         },
@@ -246,6 +243,15 @@ fn said(url: &Url, response: &Response) -> String {
 
 fn refused(place: &Place, wanted: &Wanted<'_>, why: &str) -> Failure {
     Failure::Final(unreachable(wanted.what, &place.url, why))
+}
+
+/// Bytes that are not those that were signed, told by what they are.
+pub(super) fn other(what: &str, url: &Url, found: Option<StandIn>, why: &str) -> Fault {
+    match found {
+        Some(found) if found.is_no_file() => unreachable(what, url, why).hint(found.hint_of_fetch()),
+        found => Fault::new(Code::Tampered, format!("{what} is not what its recipe names: {why}"))
+            .hint(found.map_or("nothing of it was kept; try again, and tell the recipe's publisher if it remains", StandIn::hint_of_fetch)),
+    }
 }
 
 /// A model whose place does not serve it.

@@ -27,7 +27,9 @@ use super::{
 };
 use crate::{
     disk::make,
-    model::{Address, Code, Digest, Fault, Home, RecipeName, VersionRange, act, hint, id::is_name, limits},
+    model::{
+        Address, Blame, Code, Digest, Fault, Home, RecipeName, StandIn, VersionRange, act, hint, id::is_name, limits, stand_in::HEAD_BYTES,
+    },
 };
 
 /// By what the first root is recognised.
@@ -67,13 +69,15 @@ impl Remote {
     pub async fn pin(home: &Home, name: &str, url: impl Into<Address>, trust: Trust) -> Result<Pinned, Fault> {
         let folder = folder(home, name)?;
         let transport = Transport::new(url, Patience::default())?;
-        let root = match trust {
-            Trust::Root(bytes) => bytes,
-            Trust::Fingerprint(hex) => first_root(name, &transport, &hex).await?,
+        // Whoever has the file is who got a wrong one; bytes of the fingerprint are the repository's.
+        let (root, blame) = match trust {
+            Trust::Root(bytes) => (bytes, Blame::Caller),
+            Trust::Fingerprint(hex) => (first_root(name, &transport, &hex).await?, Blame::Repository),
         };
-        let trusted = TrustedMetadataSet::from_root(&root).map_err(|error| {
-            Fault::new(Code::MetadataInvalid, format!("remote `{name}`: the root file is not valid: {error}"))
-                .hint("ask the repository's maintainer for its `1.root.json`")
+        let trusted = trusted_root(&root).map_err(|(why, next)| {
+            Fault::new(Code::MetadataInvalid, format!("remote `{name}`: the root file {why}; wanted a repository's `1.root.json`"))
+                .blame(blame)
+                .hint(next.map_or(ASK_FOR_ROOT.to_owned(), |next| format!("{next}; or {ASK_FOR_ROOT}")))
         })?;
         let fingerprint = Digest::of(&root);
         let mut pinned = Pinned { fingerprint, root_version: trusted.root().version, expires: trusted.root().expires, already: false };
@@ -147,6 +151,19 @@ impl Remote {
             _ => Ok(()),
         }
     }
+}
+
+const ASK_FOR_ROOT: &str = "ask the repository's maintainer for its `1.root.json`, byte for byte";
+
+/// What a root file says, or what it is instead and, where that is known, the next step of who has it.
+fn trusted_root(bytes: &[u8]) -> Result<TrustedMetadataSet, (String, Option<&'static str>)> {
+    if bytes.len() as u64 > limits::ROOT_BYTES_MAX {
+        return Err((format!("has more than {} bytes", limits::ROOT_BYTES_MAX), None));
+    }
+    TrustedMetadataSet::from_root(bytes).map_err(|error| match StandIn::of_text(&bytes[..bytes.len().min(HEAD_BYTES)], None) {
+        Some(found) => (format!("is {}", found.name()), Some(found.hint_of_folder())),
+        None => (format!("is not valid: {error}"), None),
+    })
 }
 
 async fn first_root(name: &str, transport: &Transport, hex: &str) -> Result<Vec<u8>, Fault> {

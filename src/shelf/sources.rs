@@ -7,7 +7,7 @@ use std::{ffi::OsString, fmt, path::PathBuf};
 use reqwest::{Url, header::HeaderValue};
 
 use super::{durable, transport::Patience};
-use crate::model::{Address, Code, Fault, ModelSource, RecipeName, address::shown_url, limits, source::is_loopback};
+use crate::model::{Address, Code, Fault, ModelSource, RecipeName, address::shown_url, limits, source::is_loopback, stand_in};
 
 /// Where `hf:` points unless HF_ENDPOINT says otherwise.
 const HUB: &str = "https://huggingface.co";
@@ -122,7 +122,10 @@ impl Sources {
         let (token, place) = match (&self.token, &self.token_file) {
             (Some(token), _) => (token.clone(), "HF_TOKEN".to_owned()),
             (None, Some(path)) => match durable::read(path, limits::HUB_TOKEN_BYTES_MAX)? {
-                Some(bytes) => (String::from_utf8_lossy(&bytes).into_owned(), path.display().to_string()),
+                Some(bytes) => {
+                    let what = path.display().to_string();
+                    (stand_in::text(bytes).map_err(|wrong| wrong.fault(Code::InvalidConfig, &what))?, what)
+                }
                 None => return Ok(None),
             },
             (None, None) => return Ok(None),

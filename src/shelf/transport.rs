@@ -20,9 +20,9 @@ use super::{
 use crate::{
     disk::open,
     model::{
-        Address, Code, Fault, StandIn,
+        Address, Code, Fault, Hint, StandIn, act,
         address::{is_path, shown_url},
-        exhausted, limits,
+        exhausted, hint, limits,
         stand_in::HEAD_BYTES,
     },
 };
@@ -153,8 +153,10 @@ impl Transport {
             }
             bytes.extend_from_slice(&chunk);
         }
-        if !bytes.trim_ascii_start().starts_with(b"{") {
-            body.looked_at(&bytes[..bytes.len().min(HEAD_BYTES)])?;
+        let head = &bytes[..bytes.len().min(HEAD_BYTES)];
+        let found = StandIn::of_text(head, None);
+        if found.is_some() || !head.trim_ascii_start().starts_with(b"{") {
+            body.looked_at(head, found)?;
         }
         Ok(Some(bytes))
     }
@@ -188,7 +190,8 @@ impl Transport {
                     let response = self.asked(client, url, asked.clone(), path, &place).await?;
                     let status = response.status();
                     match status {
-                        status if status.is_success() => {
+                        // What a proxy made of it (203) is told by its bytes.
+                        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
                             return Ok(Some(Body { source: Source::Http(response), place, stall: self.patience.stall }));
                         }
                         // Object stores answer 403 for what is not there when listing is forbidden.
@@ -200,6 +203,14 @@ impl Transport {
                             tries += 1;
                         }
                         status if tries > 1 => return Err(unreachable(&place, &format!("it answered {status}, {tries} times"))),
+                        StatusCode::UNAUTHORIZED
+                        | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+                        | StatusCode::NETWORK_AUTHENTICATION_REQUIRED => {
+                            return Err(unreachable(&place, &format!("it answered {status}")).hint(refused(status)));
+                        }
+                        status if status.is_success() => {
+                            return Err(unreachable(&place, &format!("it answered {status}, with which no file comes")));
+                        }
                         status => return Err(unreachable(&place, &format!("it answered {status}"))),
                     }
                 }
@@ -277,10 +288,11 @@ enum Source {
 }
 
 impl Body {
-    /// Whether these, the first bytes of what is not the file that was asked for, are known to be of another kind.
+    /// Whether these, the first bytes of what is not the file that was asked for, are known to be of another kind: of the one that was `found`, or
+    /// of the one that the server says.
     ///
     /// Errors: `repository_unreachable`, which says of what.
-    pub(super) fn looked_at(&self, head: &[u8]) -> Result<(), Fault> {
+    pub(super) fn looked_at(&self, head: &[u8], found: Option<StandIn>) -> Result<(), Fault> {
         let header = |name| match &self.source {
             Source::Http(response) => response.headers().get(name).and_then(|kind| kind.to_str().ok()),
             Source::File(_) => None,
@@ -292,7 +304,7 @@ impl Body {
             return Err(unreachable(&self.place, &why).hint(StandIn::Gzip.hint_of_repository()));
         }
         // A media type alone says little: some servers have one for all files.
-        let found = StandIn::of(head, None).or_else(|| StandIn::of(head, kind).filter(|_| head.trim_ascii_start().starts_with(b"<")));
+        let found = found.or_else(|| StandIn::of(head, kind).filter(|_| head.trim_ascii_start().starts_with(b"<")));
         match found {
             None => Ok(()),
             Some(found) => {
@@ -329,6 +341,23 @@ fn unread(place: &str, error: &std::io::Error) -> Fault {
     match exhausted(error) {
         Some(_) => Fault::io(format!("reading {place}"), error),
         None => unreachable(place, &error.to_string()),
+    }
+}
+
+/// The next step where somebody wants to know who asks.
+fn refused(status: StatusCode) -> Hint {
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            hint![
+                "it wants a user and a password: they stand in the remote's address (`https://user:password@host/path`), with which ",
+                act::remote_add("NAME"),
+                " names it anew"
+            ]
+        }
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            "the proxy of this network wants a user and a password: see the variable that names it (HTTPS_PROXY, HTTP_PROXY)".into()
+        }
+        _ => "this network wants you to sign in first: open any `http:` address in a browser, then try again".into(),
     }
 }
 

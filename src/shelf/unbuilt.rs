@@ -2,12 +2,20 @@
 //!
 //! Apart from building: these are another program's words, of the version that Hob fetches. What none of them fits is told as it came.
 
-use crate::model::{Blame, Fault, Hint, act, hint};
+use super::index_answers::{Answered, NETWORK, PROXY};
+use crate::model::{Blame, Fault, Hint, StandIn, act, hint};
 
 /// What `uv` says, whose fault that is, and the next step. The first that fits counts.
-const WORDS: [(&str, Blame, &str); 9] = [
+const WORDS: [(&str, Blame, &str); 16] = [
     ("could not be queried", Blame::Machine, REFUSED),
     ("returned a 403", Blame::Machine, REFUSED),
+    ("error (401 ", Blame::Machine, REFUSED),
+    ("error (403 ", Blame::Machine, REFUSED),
+    ("error (407 ", Blame::Machine, PROXY),
+    ("error (511 ", Blame::Machine, NETWORK),
+    ("Failed to extract archive", Blame::Machine, NOT_A_WHEEL),
+    ("unexpected JSON", Blame::Machine, NO_INDEX),
+    ("Unsupported `Content-Type`", Blame::Machine, NO_INDEX),
     (
         "Hash mismatch",
         Blame::Recipe,
@@ -38,7 +46,11 @@ const WORDS: [(&str, Blame, &str); 9] = [
 ];
 
 const REFUSED: &str =
-    "the package index refuses: see the user and password in `[environments] index_urls` of hob.toml, or what this network wants first";
+    "the package index refuses: see the user and the password in its address in {indexes}, or what this network wants first";
+
+const NOT_A_WHEEL: &str = "what came in place of the wheel is none: open its address in a browser, since this network or that server may want you to sign in; else tell who runs the index (see {indexes})";
+
+const NO_INDEX: &str = "what answers there is no package index: this network may want you to sign in; else correct {indexes}, where an index often ends in `/simple`";
 
 const NO_WHEEL: &str = "packages are installed from wheels alone, since making one runs the package's own code: lock a version that has a wheel, or let the operator's index ({indexes}) have one that was made by `uv build` or `pip wheel`";
 
@@ -46,15 +58,42 @@ const UNREACHED: &str = "if the package index was not reached: see proxy and cer
 
 /// The package of which an index had other bytes than the lock names, as `uv` prints its name.
 pub fn mismatched(said: &str) -> Option<&str> {
-    let (_, rest) = said.split_once("Hash mismatch for `")?;
-    rest.split(['=', '`']).next().filter(|name| !name.is_empty())
+    after(said, "Hash mismatch for `")
 }
+
+/// The package that an install failed for, as `uv` prints its name.
+pub fn package(said: &str) -> Option<&str> {
+    let before = |words: &str| said.split_once(words).and_then(|(before, _)| before.rsplit(' ').next());
+    let starts = ["Hash mismatch for `", "there is no version of ", "Failed to download `"];
+    let found = starts.iter().find_map(|start| after(said, start));
+    let found = found.or_else(|| ELSEWHERE.iter().find_map(|words| before(words)).and_then(|word| word.split("==").next()));
+    found.map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// The name that follows these words.
+fn after<'a>(said: &'a str, words: &str) -> Option<&'a str> {
+    let (_, rest) = said.split_once(words)?;
+    rest.split(['=', '`', ' ', '\n']).next().filter(|name| !name.is_empty())
+}
+
+/// An index just does not have what the lock names; these words follow the name.
+const ELSEWHERE: [&str; 3] = [" has no usable wheels", " has no wheels with a matching", " was not found in the package registry"];
 
 /// Whether an index just does not have what the lock names, so that another one may.
 pub fn is_elsewhere(said: &str) -> bool {
-    let words =
-        ["Hash mismatch", "usable wheels", "no wheels with a matching", "not found in the package registry", "there is no version of"];
-    words.iter().any(|words| said.contains(words))
+    ["Hash mismatch", "there is no version of"].iter().chain(&ELSEWHERE).any(|words| said.contains(words))
+}
+
+/// What came in place of a wheel, by the first four bytes that `uv` prints of it: as a number, the first byte last.
+fn in_place_of_a_wheel(said: &str) -> Option<StandIn> {
+    let (_, rest) = said.split_once("(actual: 0x")?;
+    let head = u32::from_str_radix(rest.split(',').next()?, 16).ok()?.to_le_bytes();
+    match head {
+        [b'v', b'e', b'r', b's'] => Some(StandIn::LfsPointer),
+        // Of a page no more than its beginning is known; no wheel begins so.
+        [b'<', ..] => Some(StandIn::WebPage),
+        _ => StandIn::of(&head, None),
+    }
 }
 
 /// A text of the table as a hint.
@@ -66,8 +105,26 @@ fn hint_of(next: &str) -> Hint {
 }
 
 /// Says of a fault about a failed install whose it is, and the next step. `is_own`: the index is one that the operator named, so that what is not
-/// there may be its fault.
-pub fn explained(fault: Fault, said: &str, is_own: bool) -> Fault {
+/// there may be its fault. `answers`: what each index says of the package, where they were asked.
+pub fn explained(mut fault: Fault, said: &str, is_own: bool, answers: &[Answered]) -> Fault {
+    if let Some(found) = in_place_of_a_wheel(said) {
+        fault.message.push_str(&format!("\n(what came is {})", found.name()));
+    }
+    if !answers.is_empty() {
+        let told: Vec<String> = answers.iter().map(Answered::told).collect();
+        fault.message.push_str(&format!(
+            "\nasked for {}: {}",
+            package(said).map_or("it".to_owned(), |name| format!("`{name}`")),
+            told.join("; ")
+        ));
+        fault = fault.with("answers", told);
+    }
+    // What an index keeps back may be what the others lack.
+    if is_elsewhere(said)
+        && let Some(next) = answers.iter().find_map(Answered::next)
+    {
+        return fault.blame(Blame::Machine).hint(next);
+    }
     match WORDS.iter().find(|(words, ..)| said.contains(words)) {
         Some((words, _, next)) if is_own && ["was not found", "there is no version"].iter().any(|missing| words.starts_with(missing)) => {
             fault.hint(hint_of(next))
@@ -129,10 +186,72 @@ mod tests {
                 Blame::Machine,
                 "refuses",
             ),
+            (
+                "error: Failed to download `six==1.17.0`\n  cause: Failed to fetch: http://x/six.whl\n  cause: HTTP status client error (401 Unauthorized) for url (http://x/six.whl)",
+                Blame::Machine,
+                "refuses",
+            ),
+            (
+                "error: Failed to fetch: http://x\n  cause: HTTP status server error (511 Network Authentication Required)",
+                Blame::Machine,
+                "sign in",
+            ),
+            (
+                "error: Failed to fetch: http://x\n  cause: HTTP status client error (407 Proxy Authentication Required)",
+                Blame::Machine,
+                "proxy",
+            ),
+            ("error: Received some unexpected JSON from `http://x/simple/six/`", Blame::Machine, "no package index"),
+            (
+                "error: Unsupported `Content-Type` \"text/plain\" for `http://x/simple/six/`. Expected JSON or HTML.",
+                Blame::Machine,
+                "no package index",
+            ),
+            ("error: Failed to download `six==1.17.0`\n  cause: Failed to extract archive: six.whl", Blame::Machine, "sign in"),
             ("error: a sentence of a later version", Blame::Machine, "not reached"),
         ] {
-            let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), said, false);
+            let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), said, false, &[]);
             assert!(fault.blame == blame && fault.hint.as_ref().is_some_and(|hint| hint.contains(next)), "{said}: {fault:?}");
         }
+    }
+
+    #[test]
+    fn the_package_is_found_in_what_uv_says_and_what_came_in_place_of_its_wheel() {
+        for (said, name) in [
+            ("  cause: Because six was not found in the package registry and you require six==1.0", Some("six")),
+            ("  cause: Because there is no version of six-x==1.17.0 and you", Some("six-x")),
+            ("  cause: Because docopt==0.6.2 has no usable wheels and", Some("docopt")),
+            ("  cause: Because pywin32==308 has no wheels with a matching platform tag", Some("pywin32")),
+            ("error: Failed to download `six==1.17.0`\n  cause: Failed to extract archive", Some("six")),
+            ("  cause: Hash mismatch for `six==1.17.0`", Some("six")),
+            ("error: Failed to fetch: http://127.0.0.1:9/simple/six/", None),
+        ] {
+            assert_eq!(package(said), name, "{said}");
+        }
+        let came = |hex: &str| in_place_of_a_wheel(&format!("unexpected header (actual: 0x{hex}, expected: 0x4034b50)."));
+        assert_eq!((came("4f44213c"), came("73726576")), (Some(StandIn::WebPage), Some(StandIn::LfsPointer)));
+        assert_eq!((came("88b1f"), came("4034b50"), came("zz")), (Some(StandIn::Gzip), None, None));
+    }
+
+    #[test]
+    fn an_index_that_keeps_something_back_is_what_has_to_be_seen_to() {
+        use crate::shelf::index_answers::Answer;
+        let of = |index: &str, answer| Answered { index: index.to_owned(), answer };
+        let said = "Because six was not found in the package registry and";
+        let missing = of("http://b/simple", Answer::Nothing);
+        for (answer, next) in [
+            (of("http://a/simple", Answer::Refuses(reqwest::StatusCode::UNAUTHORIZED)), "http://a/simple wants a user and a password"),
+            (of("http://***@a/simple", Answer::Refuses(reqwest::StatusCode::FORBIDDEN)), "does not take the user and the password"),
+            (of("http://a/simple", Answer::Other(StandIn::WebPage)), "open http://a/simple in a browser"),
+        ] {
+            let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), said, true, &[missing.clone(), answer.clone()]);
+            assert!(fault.blame == Blame::Machine && fault.hint.as_ref().is_some_and(|hint| hint.contains(next)), "{fault:?}");
+            assert!(fault.message.contains(&format!("asked for `six`: http://b/simple has no package of that name; {}", answer.told())));
+            // A reason of its own is not hidden by it.
+            let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), "Failed to fetch: http://c/simple", true, &[answer]);
+            assert!(fault.hint.is_some_and(|hint| hint.contains("not reached")));
+        }
+        let fault = explained(Fault::new(Code::EnvironmentFailed, "x"), said, false, &[missing]);
+        assert!(fault.blame == Blame::Recipe && fault.hint.is_some_and(|hint| hint.contains("no package of that name")));
     }
 }

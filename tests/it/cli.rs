@@ -36,5 +36,6 @@ mod secrets;
 pub mod served;
 mod serving;
 mod spelling;
+mod standing_in;
 mod tampering;
 pub mod wheels;

@@ -207,7 +207,7 @@ fn files_by_hand(source: &Source) -> Vec<String> {
         ("src/disk/", &[], "the functions themselves"),
         ("src/author/", &[], "folders and files of the author, who names them, with the author's own umask"),
         ("src/fuzzing.rs", &[], "tests alone"),
-        ("src/door/cli.rs", &["std::fs::read(&path)", "std::fs::write(path"], "a root and a bundle that the user names"),
+        ("src/door/cli.rs", &["std::fs::write(path"], "a bundle that the user names"),
         ("src/door/calling.rs", &["File::create(file)"], "a blob that the user names"),
         (
             "src/door/socket.rs",

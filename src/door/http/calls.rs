@@ -82,8 +82,8 @@ async fn answer(server: &Server, request: Request) -> Result<(Outcome, u64), Fau
     let length = body.bytes.len();
     let read = move || {
         let text = std::str::from_utf8(&body.bytes)
-            .map_err(|error| Fault::new(Code::InvalidJson, format!("the request's body is not UTF-8 at byte {}", error.valid_up_to())))?;
-        Document::passing(text, "input")
+            .map_err(|error| Fault::new(Code::InvalidJson, format!("the request's body is not UTF-8 at byte {}", error.valid_up_to())));
+        text.and_then(|text| Document::passing(text, "input")).map_err(|fault| lines::or_known(&body.bytes, fault))
     };
     let input = in_time(length, reading(length, read)).await?;
     let operation = operation.to_owned();

@@ -152,6 +152,83 @@ fn what_no_index_has_is_not_called_unreachable_and_the_indexes_are_named_without
     assert!(fault["message"].as_str().unwrap().contains("127.0.0.1:9"), "{fault}");
 }
 
+/// A server that gives every page the same answer.
+fn always(status: u16, headers: &'static [&'static str], body: &'static [u8]) -> Server {
+    Server::new(move |_, _| Reply::new(status, headers, body))
+}
+
+#[test]
+fn an_index_that_keeps_its_packages_back_is_named_with_what_it_wants() {
+    const LOGIN: &[u8] = b"<!DOCTYPE html><html><body><form action=/login>Please sign in</form></body></html>";
+    const XHTML: &[u8] = b"<?xml version='1.0'?><html xmlns='http://www.w3.org/1999/xhtml'>Please sign in</html>";
+    let (rig, empty) = (Rig::new(), Index::new());
+    let folder = rig.folder.path().join("recipe");
+    recipe(&folder, "lab/lacking", &["kept"], &format!("kept==1.0 --hash=sha256:{}\n", "0".repeat(64)));
+    let html: &[&str] = &["content-type: text/html"];
+    let elsewhere = Server::new(|seen, _| match seen.path.as_str() {
+        "/login" => Reply::new(200, &["content-type: text/html"], LOGIN),
+        _ => Reply::new(302, &["location: /login"], b""),
+    });
+    let with_user = format!("me:{PASSWORD}@");
+    for (server, user, says, next) in [
+        (always(401, &[], b""), "", "answers 401 Unauthorized", "wants a user and a password: write them into its address in `index_urls`"),
+        (always(403, &[], b""), with_user.as_str(), "answers 403 Forbidden", "does not take the user and the password in its address"),
+        (always(200, html, LOGIN), "", "answers with a web page that lists no files", "in a browser"),
+        (always(200, html, XHTML), "", "answers with a web page that lists no files", "in a browser"),
+        (elsewhere, "", "answers with a web page that lists no files", "in a browser"),
+        (always(200, html, b""), "", "answers what is empty", "is no package index"),
+    ] {
+        let url = format!("{}/simple", server.url);
+        let named = url.replacen("://", &format!("://{user}"), 1);
+        let shown = url.replacen("://", if user.is_empty() { "://" } else { "://***@" }, 1);
+        for list in [vec![named.clone(), empty.url()], vec![empty.url(), named.clone()]] {
+            put(&rig.home.join("hob.toml"), format!("[environments]\nindex_urls = {list:?}\n").as_bytes());
+            let ran = call(&rig, &folder);
+            let fault = ran.refused_in_json(Code::EnvironmentFailed);
+            let (message, hint) = (fault["message"].as_str().unwrap(), fault["hint"].as_str().unwrap());
+            assert!(message.contains("asked for `kept`: ") && message.contains(&format!("{shown} {says}")), "{says}: {message}");
+            assert!(message.contains(&format!("{} has no package of that name", empty.url())), "{says}: {message}");
+            assert!(hint.contains(next) && fault["blame"] == "machine", "{says}: {fault}");
+            assert!(hint.contains(&shown) && fault["detail"]["answers"].as_array().unwrap().len() == 2, "{says}: {fault}");
+            assert!(!format!("{ran:?}").contains(PASSWORD), "{ran:#?}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_in_place_of_a_wheel_is_told_and_is_not_the_recipes_fault() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("recipe");
+    recipe(&folder, "lab/lacking", &["kept"], &format!("kept==1.0 --hash=sha256:{}\n", "0".repeat(64)));
+    let page: &[u8] = b"<html><body><a href=\"kept-1.0-py3-none-any.whl\">kept-1.0-py3-none-any.whl</a></body></html>";
+    let answers = |wheel: Reply| {
+        Server::new(move |seen, _| match seen.path.ends_with(".whl") {
+            true => wheel.clone(),
+            false => Reply::new(200, &["content-type: text/html"], page),
+        })
+    };
+    for (wheel, says, next) in [
+        (
+            Reply::new(200, &["content-type: text/html"], b"<!DOCTYPE html><html>Please sign in</html>"),
+            "a web page in place of the file",
+            "in a browser",
+        ),
+        (
+            Reply::new(200, &[], b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"),
+            "a Git LFS pointer",
+            "who runs the index",
+        ),
+        (Reply::new(401, &[], b""), "(401 ", "the package index refuses"),
+    ] {
+        let server = answers(wheel);
+        put(&rig.home.join("hob.toml"), format!("[environments]\nindex_urls = [\"{}/simple\"]\n", server.url).as_bytes());
+        let fault = call(&rig, &folder).refused_in_json(Code::EnvironmentFailed);
+        assert!(server.seen().iter().any(|seen| seen.path.ends_with(".whl")), "nothing was asked for");
+        assert!(fault["message"].as_str().unwrap().contains(says) && fault["blame"] == "machine", "{fault}");
+        assert!(fault["hint"].as_str().unwrap().contains(next), "{fault}");
+    }
+}
+
 /// What Hob fetches for itself comes from the same indexes. `pip` here is a script that says what it was told.
 #[test]
 fn the_tools_that_hob_fetches_come_from_the_same_indexes() {

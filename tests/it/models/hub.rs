@@ -87,6 +87,17 @@ fn the_token_file_is_read_when_there_is_no_variable_and_what_is_public_needs_nei
     assert_eq!(shown(&scene.server.seen()), [None, Some(&*format!("Bearer {TOKEN}"))]);
     scene.assert_secret(&added);
 
+    // As some editors and shells write it.
+    scene.rig.hob(&["remove", "lab/hub"]).well();
+    fs::write(scene.rig.folder.path().join("token"), format!("\u{feff}{TOKEN}\r\n")).unwrap();
+    run(scene.at_hub(), b"").well();
+    assert_eq!(shown(&scene.server.seen()).last(), Some(&Some(&*format!("Bearer {TOKEN}"))));
+    scene.rig.hob(&["remove", "lab/hub"]).well();
+    fs::write(scene.rig.folder.path().join("token"), TOKEN.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()).unwrap();
+    run(scene.at_hub(), b"").refused_beside_a_log(Code::InvalidConfig, &["token is text in UTF-16", "save it as UTF-8"]);
+    fs::write(scene.rig.folder.path().join("token"), TOKEN).unwrap();
+    run(scene.at_hub(), b"").well();
+
     // A model that is not of the hub is shown no token, even at the same server.
     scene.rig.hob(&["remove", "lab/hub"]).well();
     scene.publish("lab/web", &format!("{}{PATH}", scene.server.url));

@@ -29,7 +29,6 @@ fn other_bytes_are_refused_whole_and_nothing_is_kept() {
         ("bytes; wanted 3145728", Reply::new(200, &[], &longer)),
         ("bytes; wanted 3145728", Reply::new(200, &[], shorter)),
         ("it is longer than 3145728 bytes", endless),
-        ("bytes; wanted 3145728", Reply::new(200, &["content-type: text/html"], b"<p>Please log in to the network</p>")),
     ];
     for (says, reply) in replies {
         let before = scene.server.seen().len();
@@ -50,13 +49,20 @@ fn what_comes_in_place_of_the_file_is_told_by_its_kind() {
     let scene = Scene::new();
     let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {BYTES}\n", Digest::of(&scene.model));
     let endless = |body: &[u8]| Reply { length: None, ..Reply::new(200, &[], body) };
+    let unreachable = Code::ModelUnreachable;
     let (lfs, page) = ("it is a Git LFS pointer in place of the file", "it is a web page in place of the file");
     for (code, says, next, reply) in [
-        (Code::Tampered, lfs, "`/resolve/`", Reply::new(200, &["content-type: text/plain"], pointer.as_bytes())),
-        (Code::Tampered, lfs, "`/resolve/`", endless(pointer.as_bytes())),
-        (Code::Tampered, page, "browser", Reply::new(200, &["content-type: text/html"], b"<p>Please log in to the network</p>")),
-        (Code::Tampered, page, "browser", Reply::new(200, &[], b"<!DOCTYPE html><title>Sign in</title>")),
-        (Code::Tampered, page, "browser", endless(b"<!doctype html>")),
+        (unreachable, lfs, "`/resolve/`", Reply::new(200, &["content-type: text/plain"], pointer.as_bytes())),
+        (unreachable, lfs, "`/resolve/`", endless(pointer.as_bytes())),
+        (unreachable, page, "browser", Reply::new(200, &["content-type: text/html"], b"<p>Please log in to the network</p>")),
+        (unreachable, page, "browser", Reply::new(200, &["content-type: application/xhtml+xml"], b"<p>Please log in</p>")),
+        (unreachable, page, "browser", Reply::new(200, &[], b"<!DOCTYPE html><title>Sign in</title>")),
+        (unreachable, page, "browser", Reply::new(200, &[], b"<?xml version='1.0'?><html>")),
+        (unreachable, page, "browser", endless(b"<!doctype html>")),
+        (unreachable, "sends 0 bytes; wanted 3145728 (it is empty)", "nothing is there", Reply::new(200, &[], b"")),
+        (unreachable, "answered 204 No Content", "", Reply::new(204, &[], b"")),
+        // What may be a file of a recipe's in another state is held against what was signed.
+        (Code::Tampered, "it is text in UTF-16", "", Reply::new(200, &[], b"a\0b\0")),
         (
             Code::ModelUnreachable,
             "sends it packed (`content-encoding: gzip`)",
@@ -70,6 +76,13 @@ fn what_comes_in_place_of_the_file_is_told_by_its_kind() {
         assert_eq!(scene.server.seen().len() - before, 1, "asked again for what was wrong");
         scene.assert_nothing();
     }
+    // A line that breaks before the first byte of an answer without a length is asked again, and is no empty file.
+    let model = scene.model.clone();
+    scene.server.answer(
+        move |seen, before| if before == 0 { Reply { length: None, ..Reply::new(200, &[], b"") } } else { honest(seen, &model, ETAG) },
+    );
+    scene.add().well();
+    scene.rig.hob(&["remove", "lab/one"]).well();
     // The author's own folder, as a clone without `git lfs` leaves it.
     let folder = scene.recipe("lab/cloned", "https://example.org/never-asked");
     put(&folder.join("models/weights.bin"), pointer.as_bytes());

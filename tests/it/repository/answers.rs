@@ -13,6 +13,7 @@ use super::{
 };
 
 const PAGE: &[u8] = b"\n<!DOCTYPE html><html><body>Please sign in</body></html>";
+const XHTML: &[u8] = b"<?xml version='1.0'?>\n<!-- a portal --><html xmlns='http://www.w3.org/1999/xhtml'>";
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 3\n";
 const PACKED: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03";
 
@@ -33,6 +34,14 @@ async fn what_answers_in_place_of_a_file_is_named_and_is_no_attack() {
         ("packed, said", Lie::Encoded("gzip", PACKED.to_vec()), "`content-encoding: gzip`", "turn compression off"),
         ("packed, unsaid", Lie::Bytes(PACKED.to_vec()), "gzip-compressed", "turn compression off"),
         ("as some shells write", Lie::Bytes(b"\xff\xfe{\0}\0".to_vec()), "text in UTF-16", "byte for byte"),
+        ("the same without a mark", Lie::Bytes(b"{\0\"\0s\0\"\0".to_vec()), "text in UTF-16", "byte for byte"),
+        ("a page that is XML", Lie::Bytes(XHTML.to_vec()), "a web page in place of the file", "sign in"),
+        ("nothing", Lie::Bytes(Vec::new()), "empty", "an upload that was cut off"),
+        ("nothing, said", Lie::Status(204), "204 No Content, with which no file comes", "check the address"),
+        ("a challenge", Lie::Status(202), "202 Accepted, with which no file comes", "check the address"),
+        ("a network that wants a visit", Lie::Status(511), "511 Network Authentication Required", "in a browser"),
+        ("a proxy", Lie::Status(407), "407 Proxy Authentication Required", "HTTPS_PROXY"),
+        ("who asks", Lie::Status(401), "401 Unauthorized", "https://user:password@host/path"),
     ];
     let named = |case: &str, path: &str, fault: &Fault, says: &str, next: &str| {
         assert_eq!(fault.code, Code::RepositoryUnreachable, "{case} for {path}: {fault}");
@@ -62,6 +71,20 @@ async fn what_answers_in_place_of_a_file_is_named_and_is_no_attack() {
         assert!(!dest.exists(), "{case}");
         server.lie(&weights, Lie::Busy(0));
     }
+}
+
+/// A mark before metadata is no attack: somebody's editor or a tool put it there. One before a bundle says nothing.
+#[tokio::test]
+async fn metadata_with_a_byte_order_mark_is_told_as_that() {
+    let world = World::new().await;
+    let file = world.current("snapshot");
+    let good = fs::read(world.repo.join("metadata").join(&file)).unwrap();
+    let server = Server::serve(world.repo.clone()).await;
+    server.lie(&format!("metadata/{file}"), Lie::Bytes(["\u{feff}".as_bytes(), &good].concat()));
+    let home = world.home("home").await;
+    let fault = resolve(&mut open(&home, &server.url).await, "hob/echo").await.unwrap_err();
+    assert_eq!(fault.code, Code::RepositoryUnreachable, "{fault}");
+    assert!(fault.message.contains("text with a byte order mark before it") && fault.hint.unwrap().contains("byte for byte"));
 }
 
 #[tokio::test]
