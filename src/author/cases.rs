@@ -16,10 +16,10 @@ use crate::{
     shelf::durable,
 };
 
-/// Checks every case below `cases/` of a recipe folder.
+/// Every case below `cases/` of a recipe folder, each checked, in the order of their names.
 ///
 /// Errors: `invalid_recipe`, naming the case's file.
-pub(super) fn check(folder: &Path, manifest: &Manifest) -> Result<(), Fault> {
+pub fn all(folder: &Path, manifest: &Manifest) -> Result<Vec<Case>, Fault> {
     let cases = folder.join("cases");
     let none = || {
         Fault::new(Code::InvalidRecipe, format!("`{}` has no case: wanted at least one folder in {}", manifest.name, cases.display()))
@@ -35,16 +35,13 @@ pub(super) fn check(folder: &Path, manifest: &Manifest) -> Result<(), Fault> {
         .filter(|name| !name.starts_with('.') && name != "__pycache__")
         .collect();
     names.sort_unstable();
-    for name in &names {
-        check_case(&cases.join(name), name, manifest)?;
-    }
     match names.is_empty() {
         true => Err(none()),
-        false => Ok(()),
+        false => names.iter().map(|name| checked(&cases.join(name), name, manifest)).collect(),
     }
 }
 
-fn check_case(folder: &Path, name: &str, manifest: &Manifest) -> Result<(), Fault> {
+fn checked(folder: &Path, name: &str, manifest: &Manifest) -> Result<Case, Fault> {
     let wrong = |file: &str, why: String| {
         Fault::new(Code::InvalidRecipe, format!("case `{name}` of `{}`: `cases/{name}/{file}` {why}", manifest.name)).with("case", name)
     };
@@ -65,13 +62,13 @@ fn check_case(folder: &Path, name: &str, manifest: &Manifest) -> Result<(), Faul
         described.push(Described { name: blob, media_type: blob::media_type_of(Path::new(file)), bytes: found.len() });
     }
     let what = format!("`input` in `cases/{name}/input.json` of `{}`", manifest.name);
-    let checked = operation.input.check(&Document::from(case.input), &what, Code::InvalidRecipe);
+    let checked = operation.input.check(&Document::from(case.input.clone()), &what, Code::InvalidRecipe);
     let checked = checked.and_then(|()| Part::Input.blobs(operation).check_described(&described, &what, Code::InvalidRecipe));
-    match (case.end, checked) {
-        (End::Fault(code), Ok(())) if code == Code::InvalidInput.name() => {
+    match (&case.end, checked) {
+        (End::Fault(code), Ok(())) if *code == Code::InvalidInput.name() => {
             Err(wrong("fault.json", "expects `invalid_input`, but the schema takes the input".into()))
         }
-        (End::Fault(code), Err(_)) if code == Code::InvalidInput.name() => Ok(()),
-        (_, checked) => checked,
+        (End::Fault(code), Err(_)) if *code == Code::InvalidInput.name() => Ok(case),
+        (_, checked) => checked.map(|()| case),
     }
 }

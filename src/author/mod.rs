@@ -1,7 +1,7 @@
 //! For recipe authors and repository administrators: build, pack, publish, sign.
 
 pub mod build;
-mod cases;
+pub mod cases;
 pub mod keys;
 pub mod pack;
 pub mod publish;

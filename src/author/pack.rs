@@ -40,6 +40,8 @@ pub struct Packed {
     pub index: Index,
     #[doc(hidden)]
     pub manifest: Arc<Manifest>,
+    /// How many cases it has.
+    pub cases: usize,
     /// The component, as it is in `bytes`.
     glue: Option<Bytes>,
     /// What stays behind, and why.
@@ -99,9 +101,9 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
             check_model(&path, model)?;
         }
     }
-    cases::check(folder, &manifest)?;
+    let cases = cases::all(folder, &manifest)?.len();
     let glue = manifest.glue.as_ref().and_then(|_| files.remove("glue.wasm")).map(|(glue, _)| glue.into());
-    Ok(Packed { bytes, index, manifest: Arc::new(manifest), glue, left: contents.left, left_more: contents.left_more })
+    Ok(Packed { bytes, index, manifest: Arc::new(manifest), cases, glue, left: contents.left, left_more: contents.left_more })
 }
 
 /// The manifest of a recipe folder.

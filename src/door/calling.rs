@@ -190,7 +190,10 @@ fn print(outcome: &Outcome, chunks_left: u64, outs: &[(String, String)], json: b
 }
 
 /// Waits for `work` unless the user presses Ctrl-C: then it is dropped, which cancels it down to the worker.
-async fn interruptible<T>(interrupt: impl Future<Output = std::io::Result<()>>, work: impl Future<Output = T>) -> Result<T, Fault> {
+pub(super) async fn interruptible<T>(
+    interrupt: impl Future<Output = std::io::Result<()>>,
+    work: impl Future<Output = T>,
+) -> Result<T, Fault> {
     tokio::select! {
         done = work => Ok(done),
         Ok(()) = interrupt => Err(Fault::new(Code::Cancelled, "interrupted")),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     calling, compile_glue, doctor, granting, looking, manual,
     print::{self, Bars, Watch},
-    serve, sessions, starting,
+    serve, sessions, starting, testing,
     words::{Command, RecipeWord, Remote, Repo, Words},
 };
 use crate::{
@@ -123,8 +123,14 @@ async fn command(words: Words) -> Result<(), Fault> {
     let json = words.json;
     match words.command {
         Command::Build { folder } => return build(folder, progress, json).await,
+        Command::Test { folder, cases } => return testing::test(config()?.with_progress(progress), &folder, &cases, json).await,
         Command::Pack { folder, output } => return pack(&folder, output.as_deref(), json).await,
-        Command::Publish { folder, repo, keys } => return publish(&folder, &repo, &keys, &*progress, json).await,
+        Command::Publish { folder, repo, keys, test } => {
+            if test {
+                testing::pass(config()?.with_progress(progress.clone()), &folder).await?;
+            }
+            return publish(&folder, &repo, &keys, test, &*progress, json).await;
+        }
         Command::Repo { command } => return repo(command, json).await,
         Command::Call(call) => {
             let watch = Watch::new(words.quiet, call.stream);
@@ -159,7 +165,7 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Doctor => doctor::doctor(&host, &home, json).await,
         Command::Verify { recipe } => verify(&host, recipe.as_deref(), json).await,
         Command::Remote { command } => remote(&host, command, json).await,
-        Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => Ok(()),
+        Command::Build { .. } | Command::Test { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => Ok(()),
         Command::Call(_) | Command::Sessions { .. } | Command::Pods(_) | Command::Logs(_) | Command::Status { .. } => Ok(()),
         Command::CompileGlue { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     };
@@ -213,10 +219,11 @@ async fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fa
     std::fs::write(path, &packed.bytes).map_err(|error| Fault::io(format!("writing {}", path.display()), &error))?;
     let (bytes, sha256) = (packed.bytes.len(), packed.digest().hex());
     say_contents(&packed);
+    say_cases(&packed);
     say(
         json,
         json!({ "bundle": path, "bytes": bytes, "sha256": sha256, "files": packed.index, "left": left(&packed), "left_more": packed.left_more,
-            "not_held": packed.manifest.not_held() }),
+            "not_held": packed.manifest.not_held(), "cases": packed.cases }),
         || format!("packed {} {} into {} ({bytes} bytes, {} files)", manifest.name, manifest.version, path.display(), packed.index.len()),
     );
     Ok(())
@@ -241,21 +248,34 @@ fn say_contents(packed: &author::pack::Packed) {
     }
 }
 
+/// That its cases are there and were not run, and what runs them.
+fn say_cases(packed: &author::pack::Packed) {
+    let (cases, them) = if packed.cases == 1 {
+        ("case".to_owned(), "it was not run: `hob test` runs it")
+    } else {
+        (format!("{} cases", packed.cases), "they were not run: `hob test` runs them")
+    };
+    print::note(&format!("  {cases}: {them}"));
+}
+
 /// What stays behind, as JSON: the path, and why.
 fn left(packed: &author::pack::Packed) -> serde_json::Value {
     packed.left.iter().map(|(path, why)| json!({ "path": path, "why": why.why() })).collect()
 }
 
-async fn publish(folder: &Path, repo: &Path, keys: &Path, progress: &dyn Progress, json: bool) -> Result<(), Fault> {
+async fn publish(folder: &Path, repo: &Path, keys: &Path, tested: bool, progress: &dyn Progress, json: bool) -> Result<(), Fault> {
     let packed = packed(folder).await?;
     let (name, version) = (&packed.manifest.name, &packed.manifest.version);
     let (keys, models) = (author::keys::Keys::at(keys), folder.join("models"));
     let published = author::publish::publish(repo, &keys, &packed, &models, jiff::Timestamp::now(), progress).await?;
     say_contents(&packed);
+    if !tested {
+        say_cases(&packed);
+    }
     let (files, left) = (&packed.index, left(&packed));
     let told = json!({
         "name": name, "version": version, "sha256": published.sha256, "already": published.already, "files": files, "left": left,
-        "left_more": packed.left_more, "not_held": packed.manifest.not_held(),
+        "left_more": packed.left_more, "not_held": packed.manifest.not_held(), "cases": packed.cases, "tested": tested,
     });
     say(json, told, || match published.already {
         true => format!("{name} {version} is published already, with the same bytes"),

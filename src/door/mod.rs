@@ -23,6 +23,7 @@ mod serve;
 mod sessions;
 mod socket;
 mod starting;
+mod testing;
 #[cfg(test)]
 mod tests;
 mod words;

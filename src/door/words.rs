@@ -100,6 +100,12 @@ pub enum Command {
     },
     /// Build the glue of a recipe folder, and fetch the models that it names places for.
     Build { folder: PathBuf },
+    /// Run the cases of a recipe folder, and compare how each ends with what it says.
+    Test {
+        folder: PathBuf,
+        /// Only these, by the names of their folders below `cases`.
+        cases: Vec<String>,
+    },
     /// Make a bundle of a recipe folder.
     Pack {
         folder: PathBuf,
@@ -116,6 +122,9 @@ pub enum Command {
         /// The folder of the publisher's and the repository's online keys.
         #[arg(long)]
         keys: PathBuf,
+        /// Run its cases first, and sign nothing unless each ends as it says.
+        #[arg(long)]
+        test: bool,
     },
     /// Make and look after a repository.
     Repo {
@@ -168,7 +177,9 @@ impl Command {
             | Command::Pods(PodWords { lift: Some(recipe), .. } | PodWords { recipe: Some(recipe), .. })
             | Command::Logs(LogWords { recipe: Some(recipe), .. }) => (recipe, false),
             // Folders alone, or no recipe at all.
-            Command::Build { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => return None,
+            Command::Build { .. } | Command::Test { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => {
+                return None;
+            }
             Command::Remote { .. } | Command::List | Command::Status { .. } | Command::Doctor | Command::Serve { .. } => return None,
             Command::Verify { recipe: None } | Command::Pods(_) | Command::Logs(_) | Command::Sessions { command: None } => return None,
             Command::CompileGlue { .. } | Command::Completions { .. } | Command::Man { .. } => return None,

@@ -76,6 +76,8 @@ codes! {
     InvalidRecipe "invalid_recipe" Recipe exit 4 http 422 mcp -32603;
     /// What a recipe gives is no JSON that Hob carries, or does not match the operation's schema.
     InvalidOutput "invalid_output" Recipe exit 4 http 502 mcp -32603;
+    /// A recipe's case ends otherwise than it says.
+    CaseFailed "case_failed" Recipe exit 4 http 500 mcp -32603;
     /// `hob build` could not make the glue component.
     BuildFailed "build_failed" Recipe exit 4 http 500 mcp -32603;
     /// `hob.toml` or `hob.lock` cannot be read.

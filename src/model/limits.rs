@@ -387,13 +387,6 @@ pub const TOOL_TAIL_LINES: usize = 30;
 /// A package index that sends no byte for this long has stalled, in milliseconds. Longer than [`HTTP_STALL_MS`]: mirrors that fetch on demand are slow to begin.
 pub const PACKAGE_INDEX_STALL_MS: u64 = 180_000;
 
-/// After an install failed each index is asked once more for one package: so long at most, in milliseconds, and so many bytes of its page.
-pub const INDEX_ANSWER_MS: u64 = 10_000;
-pub const INDEX_PAGE_BYTES_MAX: u64 = 64 << 10;
-
-/// A `.netrc`, in which `uv` looks for users of indexes.
-pub const NETRC_BYTES_MAX: u64 = 1 << 20;
-
 /// Fetching our own `uv` (some 25 MB), in milliseconds.
 pub const UV_FETCH_MS: u64 = 900_000;
 

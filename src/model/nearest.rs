@@ -10,9 +10,25 @@ pub fn likeness(word: &str, known: &str) -> f64 {
     }
 }
 
+/// The one of the names that `word` may have been meant to be.
+pub fn among<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likely = known.into_iter().map(|known| (likeness(word, known), known)).filter(|(likeness, _)| *likeness >= MEANT);
+    likely.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+/// As much alike as a word and the same with a letter wrong.
+const MEANT: f64 = 0.85;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_with_a_letter_wrong_is_meant_and_another_one_is_not() {
+        let known = ["hob/echo", "lab/torch", "lab/touch"];
+        assert_eq!((among("hob/ecko", known), among("lab/torhc", known)), (Some("hob/echo"), Some("lab/torch")));
+        assert_eq!((among("me/greeter", known), among("x", [])), (None, None));
+    }
 
     #[test]
     fn long_names_are_like_nothing() {

@@ -6,6 +6,7 @@
 mod besieged;
 mod caches;
 pub mod calling;
+mod cases;
 mod compiling;
 pub mod damaged;
 mod deploying;

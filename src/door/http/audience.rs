@@ -90,7 +90,9 @@ const CALLER_DETAIL: &[&str] = &[
 /// server's disk or network.
 const OPERATOR_DETAIL: &[&str] = &[
     "also_in",
+    "answers",
     "case",
+    "cases",
     "cause",
     "causes",
     "command",

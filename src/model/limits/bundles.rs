@@ -12,6 +12,9 @@ pub const PACK_ENTRIES_MAX: usize = 100_000;
 /// Files and folders that are named when they are left behind, or refused.
 pub const PACK_NAMED_MAX: usize = 20;
 
+/// So many of the last lines that a pod printed during a case are shown where it failed.
+pub const CASE_LINES_MAX: usize = 20;
+
 /// Patterns of `files` in a manifest.
 pub const FILES_PATTERNS_MAX: usize = 64;
 

@@ -47,3 +47,10 @@ pub const SCRIPT_BYTES_MAX: u64 = 1 << 20;
 
 /// Largest first message of a confined process, in bytes: what is missing, or why it was refused.
 pub const CONFINED_WORD_BYTES_MAX: usize = 64 << 10;
+
+/// After an install failed each index is asked once more for one package: so long at most, in milliseconds, and so many bytes of its page.
+pub const INDEX_ANSWER_MS: u64 = 10_000;
+pub const INDEX_PAGE_BYTES_MAX: u64 = 64 << 10;
+
+/// A `.netrc`, in which `uv` looks for users of indexes.
+pub const NETRC_BYTES_MAX: u64 = 1 << 20;

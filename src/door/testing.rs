@@ -1,0 +1,160 @@
+//! `hob test`: the cases of a recipe folder, each a call of its own in a host of its own, held against how it says that it ends.
+
+use std::{collections::VecDeque, path::Path, time::Instant};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{calling::interruptible, cli::say, print};
+use crate::{
+    author::{cases, pack::read_manifest},
+    host::{Config, Host, blobs},
+    model::{
+        Call, Code, Event, Fault, Manifest, Outcome, RecipeRef, act,
+        case::{Case, End},
+        hint,
+        limits::{CASE_LINES_MAX, PACK_NAMED_MAX},
+        nearest,
+    },
+};
+
+/// What came of a case.
+#[derive(Debug, Serialize)]
+struct Tried {
+    case: String,
+    ok: bool,
+    /// How it ended otherwise than it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    wall_ms: u64,
+    /// The last lines that its pod printed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    printed: Vec<String>,
+}
+
+/// Runs the cases of those names, or all of them, and prints what came of each.
+///
+/// Errors: `case_failed`; what is wrong with the folder, and `usage` for a name that no case has.
+pub async fn test(config: Config, folder: &Path, names: &[String], json: bool) -> Result<(), Fault> {
+    let (manifest, tried) = all(config, folder, names).await?;
+    let failed = tried.iter().filter(|tried| !tried.ok).count();
+    let fault = fault(&manifest, &tried);
+    if let (true, Some(fault)) = (json, &fault) {
+        // One document: the fault carries what came of each.
+        return Err(fault.clone());
+    }
+    say(json, json!({ "cases": tried, "passed": tried.len() - failed, "failed": failed }), || {
+        tried.iter().map(line).collect::<Vec<_>>().join("\n")
+    });
+    fault.map_or(Ok(()), Err)
+}
+
+/// Refuses a folder whose cases end otherwise than they say.
+///
+/// Errors: those of [`test`].
+pub async fn pass(config: Config, folder: &Path) -> Result<(), Fault> {
+    let (manifest, tried) = all(config, folder, &[]).await?;
+    fault(&manifest, &tried).map_or(Ok(()), Err)
+}
+
+fn line(tried: &Tried) -> String {
+    let case = print::in_a_line(&tried.case);
+    let Some(why) = &tried.why else { return format!("ok       {case} ({} ms)", tried.wall_ms) };
+    let printed: String = tried.printed.iter().map(|line| format!("\n         | {line}")).collect();
+    format!("FAILED   {case}: {why}{printed}")
+}
+
+fn fault(manifest: &Manifest, tried: &[Tried]) -> Option<Fault> {
+    let failed: Vec<&Tried> = tried.iter().filter(|tried| !tried.ok).collect();
+    let first = failed.first()?;
+    let named: Vec<String> = failed.iter().take(PACK_NAMED_MAX).map(|tried| format!("`{}`", tried.case)).collect();
+    let text = format!(
+        "{} of {} cases of `{}` end otherwise than they say: {}; of `{}`, {}",
+        failed.len(),
+        tried.len(),
+        manifest.name,
+        named.join(", "),
+        first.case,
+        first.why.as_deref().unwrap_or_default()
+    );
+    let next = hint!["correct the recipe, or what the case says; ", act::call_folder("FOLDER"), " shows an answer whole"];
+    Some(Fault::new(Code::CaseFailed, text).hint(next).with("cases", json!(tried)))
+}
+
+async fn all(config: Config, folder: &Path, names: &[String]) -> Result<(Manifest, Vec<Tried>), Fault> {
+    let manifest = read_manifest(folder)?;
+    let mut cases = cases::all(folder, &manifest)?;
+    if let Some(unknown) = names.iter().find(|name| cases.iter().all(|case| case.name != **name)) {
+        let near = nearest::among(unknown, cases.iter().map(|case| case.name.as_str())).map(|near| format!(" (nearest: `{near}`)"));
+        let text = format!("`{}` has no case `{unknown}`{}", manifest.name, near.unwrap_or_default());
+        return Err(Fault::new(Code::Usage, text).hint(format!("the cases are the folders in {}", folder.join("cases").display())));
+    }
+    cases.retain(|case| names.is_empty() || names.contains(&case.name));
+    let recipe = RecipeRef::Folder(std::path::absolute(folder).map_err(|error| Fault::io(folder.display(), &error))?);
+    let host = Host::open(config.without_zygotes()).await?;
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut tried = Vec::new();
+    let done = async {
+        for case in cases {
+            tried.push(interruptible(interrupt.as_mut(), one(&host, &recipe, folder, &manifest, case)).await??);
+        }
+        Ok(())
+    };
+    let done: Result<(), Fault> = done.await;
+    host.shutdown().await;
+    done.map(|()| (manifest, tried))
+}
+
+async fn one(host: &Host, recipe: &RecipeRef, folder: &Path, manifest: &Manifest, case: Case) -> Result<Tried, Fault> {
+    let file = |(name, file): (&String, &String)| {
+        let path = folder.join("cases").join(&case.name).join(file);
+        blobs::from_file(name.as_str(), blobs::media_type_of(&path), &path)
+    };
+    let mut call = Call::new(&recipe.to_string(), &case.operation, case.input.clone())?;
+    call.recipe = recipe.clone();
+    call.blobs = case.blobs.iter().map(file).collect::<Result<_, _>>()?;
+    call.logs = true;
+    // A session of its own, so that no case sees what another one left.
+    let session = manifest.operation(&case.operation)?.session.then(|| format!("test-{}-{}", std::process::id(), case.name));
+    call.session = session.clone();
+    let begun = Instant::now();
+    let (outcome, chunks, printed) = run(host, call, &case).await?;
+    let wall_ms = begun.elapsed().as_millis() as u64;
+    if let Some(name) = session {
+        match host.close_session(recipe, &name).await {
+            // One that could not be opened.
+            Err(fault) if fault.code != Code::SessionNotFound => return Err(fault),
+            _ => {}
+        }
+    }
+    let why = match &outcome {
+        Ok(outcome) => case.differs(Ok(outcome.output.value()), &chunks),
+        Err(fault) => case.differs(Err(fault), &chunks),
+    };
+    let printed = if why.is_some() { printed.into() } else { Vec::new() };
+    Ok(Tried { case: case.name, ok: why.is_none(), why, wall_ms, printed })
+}
+
+/// Its end, with its chunks as far as they are compared, and the last lines that came meanwhile.
+async fn run(host: &Host, call: Call, case: &Case) -> Result<(Result<Outcome, Fault>, Vec<Value>, VecDeque<String>), Fault> {
+    // One more than is wanted is enough to be another number of them.
+    let most = match &case.end {
+        End::Answer { chunks: Some(chunks), .. } => chunks.len() + 1,
+        _ => 0,
+    };
+    let (mut chunks, mut printed) = (Vec::new(), VecDeque::new());
+    let mut running = host.start(call);
+    while let Some(event) = running.next().await {
+        match event {
+            Event::Chunk { data, .. } if chunks.len() < most => chunks.push(data.into_value()),
+            Event::Printed { text } => {
+                if printed.len() == CASE_LINES_MAX {
+                    printed.pop_front();
+                }
+                printed.push_back(text);
+            }
+            _ => {}
+        }
+    }
+    Ok((running.outcome().await, chunks, printed))
+}
