@@ -382,7 +382,14 @@ fn what_is_said_below_the_doors_has_no_words_of_one_door() {
 
 /// Addresses and errors that carry one, where a text is made: passwords and tokens are in addresses.
 fn addresses(source: &Source) -> Vec<String> {
-    let owners = ["src/model/address.rs", "src/model/source.rs", "src/shelf/transport.rs", "src/shelf/origin.rs", "src/shelf/sources.rs"];
+    let owners = [
+        "src/model/address.rs",
+        "src/model/source.rs",
+        "src/shelf/transport.rs",
+        "src/shelf/origin.rs",
+        "src/shelf/sources.rs",
+        "src/shelf/index_answers.rs",
+    ];
     let is_word = |line: &str, word: &str| line.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|part| part == word);
     let mut wrong = Vec::new();
     for (number, line) in source.code() {
