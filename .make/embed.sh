@@ -3,11 +3,13 @@
 # Its dependencies are compiled once more, with the features that it has: minutes the first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for features in "" author cli; do
+for features in "" serve author; do
   echo "embed: features \`$features\`" >&2
   cargo clippy --quiet --lib --no-default-features --features "$features" -- -D warnings
 done
-cargo clippy --quiet --bins --no-default-features --features cli -- -D warnings
+echo "embed: the program without its server" >&2
+cargo clippy --quiet --lib --bins --no-default-features --features cli -- -D warnings
+cargo test --quiet --lib --no-default-features --features cli -- door::tests
 
 # Of the systems that are not Linux this is one whose standard library a machine with Hob's tools has: glue in Rust is compiled for it.
 target=wasm32-unknown-unknown

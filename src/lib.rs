@@ -36,7 +36,7 @@
 //!
 //! ```toml
 //! [dependencies]
-//! hob = { path = "../hob", default-features = false }   # without the `hob` program
+//! hob = { path = "../hob", default-features = false }   # without the `hob` program and its server
 //! serde = { version = "1", features = ["derive"] }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //!
@@ -45,7 +45,7 @@
 //! opt-level = 2
 //! ```
 //!
-//! What is at the root of the crate, and in [`blobs`], [`recipes`], [`status`] and `authoring`, is for apps, and changes with the version alone; a test holds it against a
+//! What is at the root of the crate, and in [`blobs`], [`recipes`], [`status`], `http` and `authoring`, is for apps, and changes with the version alone; a test holds it against a
 //! list. `docs/embedding.md` says more. The rest of this page is for whoever works on Hob itself.
 //!
 //! # The map
@@ -68,7 +68,7 @@
 //!
 //! | layer | look here first |
 //! |---|---|
-//! | [`door`] | `cli.rs`: a function per command; `words.rs`: what may be said; `print.rs`: the one place that prints; `serve.rs`, `accept.rs`, `http/`, `ending.rs`: a server, from its start to its end; `client.rs`: the command line's way to one; `handing.rs`: files beside the bytes of a Unix socket |
+//! | [`door`] | `cli.rs`: a function per command; `words.rs`: what may be said; `print.rs`: the one place that prints; `serving.rs`, `accept.rs`, `http/`: a server, from its start to its end; `serve.rs`, `ending.rs`: the program's, which signals end; `client.rs`: the command line's way to one; `handing.rs`: files beside the bytes of a Unix socket |
 //! | [`host`] | `run.rs`: a call; `lease.rs`: glue meets pod; `catalogue.rs`: which recipe; `pods.rs`: what runs; `zygotes.rs`: which pods are forked; `caches.rs`: what libraries keep for the next pod; `doctor.rs`: what this machine can do; `install.rs`: the shelf's changes; `compiler.rs`: the process that compiles glue; `grants.rs`: what a recipe may do |
 //! | [`author`] | `build.rs`, `script.rs`, `pack.rs`, `publish.rs`: from a folder to a signed bundle; `repository.rs`, `keys.rs`, `signed.rs`: a repository and its roles |
 //! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`, `building.rs`, `unbuilt.rs`, `inert.rs`: Python by `uv`, why not, and what its packages may be; `home.rs`: whether a home is to be believed; `fetching.rs`, `origin.rs`, `sources.rs`: models from where their recipes say; `model_folder.rs`: the one folder in which pods find them |
@@ -109,7 +109,7 @@
 //! - There is no unsafe code in this crate.
 
 // What the program alone uses is part of the library all the same.
-#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+#![cfg_attr(not(all(feature = "cli", feature = "serve")), allow(dead_code, unused_imports))]
 
 // The properties in `fuzz/` name this crate as the targets there do, and its own tests hold the kept corpora against them.
 #[cfg(test)]
@@ -125,10 +125,10 @@ pub mod author;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod disk;
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(all(any(feature = "cli", feature = "serve"), target_os = "linux"))]
 #[doc(hidden)]
 pub mod door;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(any(all(test, feature = "cli"), feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(target_os = "linux")]
@@ -199,6 +199,15 @@ pub mod status {
             },
         },
         pod::{AskInHand, Dossier, Ended, Heard, Line, Lines, Machine, Missed},
+    };
+}
+
+/// A host over HTTP, in an app's own process: with the feature `serve`.
+#[cfg(all(feature = "serve", target_os = "linux"))]
+pub mod http {
+    pub use crate::door::{
+        http::token::Token,
+        serving::{Listen, serve},
     };
 }
 

@@ -5,17 +5,19 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 use clap::{Parser, error::ErrorKind};
 use serde_json::{Value, json};
 
+#[cfg(feature = "serve")]
+use super::serve;
 use super::{
     calling, compile_glue, doctor, granting, looking, manual,
     print::{self, Bars, Watch},
-    serve, sessions, starting, testing,
+    sessions, starting, testing,
     words::{Command, RecipeWord, Remote, Repo, Words},
 };
 use crate::{
     author,
     disk::open,
     host::{Config, Host},
-    model::{Code, Door, Fault, Progress, RecipeRef, Silent, act, hint, limits, progress},
+    model::{Code, Door, Fault, Progress, RecipeRef, Silent, act, hint, limits, progress, shown::harmless},
     shelf::repository::{ModelTarget, Trust},
 };
 
@@ -115,7 +117,7 @@ pub(super) fn failed(fault: &Fault, json: bool) -> ExitCode {
     ExitCode::from(fault.code.exit())
 }
 
-async fn command(words: Words) -> Result<(), Fault> {
+pub(super) async fn command(words: Words) -> Result<(), Fault> {
     let progress: progress::Shared = match words.quiet {
         true => Arc::new(Silent),
         false => Arc::new(Bars::new()),
@@ -147,12 +149,18 @@ async fn command(words: Words) -> Result<(), Fault> {
         }
         Command::Man { command, into } => return manual::man(command.as_deref(), into.as_deref()),
         Command::Status { watch } => return looking::status(Config::from_environment()?.home(), watch, json).await,
+        #[cfg(not(feature = "serve"))]
+        Command::Serve { .. } => {
+            return Err(Fault::new(Code::Usage, "this `hob` was built without its server")
+                .hint("build it with the feature `serve`, or take one that was"));
+        }
         _ => {}
     }
     let config = config()?.with_progress(progress);
     let home = config.home().clone();
     let host = Host::open(config).await?;
     let done = match words.command {
+        #[cfg(feature = "serve")]
         Command::Serve { listen, unix } => serve::serve(&host, &home, listen.as_deref(), unix.as_deref(), json).await,
         Command::Add { recipe, remote, grant, no_grant } => {
             granting::add(&host, &recipe, remote.as_deref(), granting::word(grant, no_grant), json).await
@@ -168,6 +176,8 @@ async fn command(words: Words) -> Result<(), Fault> {
         Command::Build { .. } | Command::Test { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => Ok(()),
         Command::Call(_) | Command::Sessions { .. } | Command::Pods(_) | Command::Logs(_) | Command::Status { .. } => Ok(()),
         Command::CompileGlue { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),
+        #[cfg(not(feature = "serve"))]
+        Command::Serve { .. } => Ok(()),
     };
     host.shutdown().await;
     done
@@ -178,7 +188,7 @@ pub(super) fn say(json: bool, mut value: Value, text: impl FnOnce() -> String) {
     hint::word(&mut value, Door::CommandLine);
     match json {
         true => print::result(&value.to_string()),
-        false => print::result(&print::harmless(&text())),
+        false => print::result(&harmless(&text())),
     }
 }
 

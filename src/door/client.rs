@@ -8,16 +8,12 @@ use std::{
     io::ErrorKind,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    pin::Pin,
     time::Duration,
 };
 
-use axum::{
-    body::{Body, Bytes},
-    http::{Method, Request, Response, StatusCode, header},
-};
-use futures_core::Stream;
-use hyper::{body::Incoming, client::conn::http1};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -101,7 +97,7 @@ impl Client {
         let place = self.place.clone();
         let asked = async {
             let (mut line, _) = self.open().await?;
-            let bytes = read(line.send(method, path, Body::empty(), None).await?).await?;
+            let bytes = read(line.send(method, path, Full::default(), None).await?).await?;
             serde_json::from_slice(&bytes)
                 .map_err(|error| Fault::new(Code::Internal, format!("the server's answer to {path} cannot be read: {error}")))
         };
@@ -158,7 +154,7 @@ impl Client {
 
 /// A connection over which requests go, one after the other.
 struct Conversation {
-    sender: http1::SendRequest<Body>,
+    sender: http1::SendRequest<Full<Bytes>>,
 }
 
 impl Conversation {
@@ -168,7 +164,7 @@ impl Conversation {
         struct Bounds {
             files: usize,
         }
-        let response = self.send(Method::GET, "/v1/calls", Body::empty(), None).await?;
+        let response = self.send(Method::GET, "/v1/calls", Full::default(), None).await?;
         // A version that has no such route says so.
         let is_older = response.status() == StatusCode::METHOD_NOT_ALLOWED;
         match read(response).await {
@@ -179,7 +175,7 @@ impl Conversation {
     }
 
     /// `files`: how many go with it, where files of the answer are taken.
-    async fn send(&mut self, method: Method, path: &str, body: Body, files: Option<usize>) -> Result<Response<Incoming>, Fault> {
+    async fn send(&mut self, method: Method, path: &str, body: Full<Bytes>, files: Option<usize>) -> Result<Response<Incoming>, Fault> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "hob");
         if let Some(files) = files {
             request = request.header(FILES, files);
@@ -236,7 +232,7 @@ async fn silent(ms: u64, place: &Path) -> Fault {
     let asked = async {
         let client = Client { stream: socket::connect(place).await.ok()?, place: place.to_owned() };
         let (mut line, _) = client.open().await.ok()?;
-        let answer = line.send(Method::GET, "/livez", Body::empty(), None).await.ok()?;
+        let answer = line.send(Method::GET, "/livez", Full::default(), None).await.ok()?;
         answer.status().is_success().then_some(())
     };
     let lives = matches!(timeout(Duration::from_millis(limits::SERVE_LIVEZ_MS), asked).await, Ok(Some(())));
@@ -249,7 +245,7 @@ async fn silent(ms: u64, place: &Path) -> Fault {
 
 /// A response that is being read, and the connection that it comes over.
 struct Answer {
-    body: axum::body::BodyDataStream,
+    body: Incoming,
     _line: Option<Conversation>,
 }
 
@@ -262,7 +258,7 @@ impl Answer {
     /// A good response; a bad one is the fault that it carries.
     async fn of(response: Response<Incoming>, line: Option<Conversation>) -> Result<Answer, Fault> {
         let status = response.status();
-        let mut answer = Answer { body: Body::new(response.into_body()).into_data_stream(), _line: line };
+        let mut answer = Answer { body: response.into_body(), _line: line };
         if status.is_success() {
             return Ok(answer);
         }
@@ -277,8 +273,13 @@ impl Answer {
     }
 
     async fn part(&mut self) -> Result<Option<Bytes>, Fault> {
-        let part = std::future::poll_fn(|context| Pin::new(&mut self.body).poll_next(context)).await;
-        part.transpose().map_err(gone)
+        while let Some(frame) = self.body.frame().await {
+            // What is no data would be trailers, of which there are none.
+            if let Ok(data) = frame.map_err(gone)?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
     }
 
     async fn rest(&mut self) -> Result<Vec<u8>, Fault> {

@@ -22,7 +22,7 @@ use crate::{
 pub async fn doctor(host: &Host, home: &Home, json: bool) -> Result<(), Fault> {
     let mut doctor = host.doctor().await?;
     // One that does not answer is no reason to keep quiet about the machine.
-    let serving = ask::<HostStatus>(home, axum::http::Method::GET, "/v1/status").await;
+    let serving = ask::<HostStatus>(home, hyper::Method::GET, "/v1/status").await;
     let silent = serving.as_ref().err().map(|fault| fault.message.clone());
     doctor.serving = serving.ok().flatten().map(|status| status.zygotes);
     let fault = (!doctor.confined).then(|| {

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use axum::http::Method;
+use hyper::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 

@@ -3,30 +3,53 @@
 //! No door has logic of its own: what one can do, every door can do, through `host`. Nothing outside
 //! `print.rs` prints.
 
+#[cfg(feature = "serve")]
 mod accept;
-mod calling;
-pub mod cli;
-mod client;
-mod compile_glue;
-mod doctor;
-mod ending;
-mod granting;
+#[cfg(feature = "serve")]
+pub mod http;
+#[cfg(feature = "serve")]
+pub mod serving;
+
 mod handing;
-mod http;
 mod lines;
-mod looking;
-mod machine;
-mod manual;
-mod notify;
-mod print;
-mod serve;
-mod sessions;
 mod socket;
+
+#[cfg(feature = "cli")]
+mod calling;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+mod client;
+#[cfg(feature = "cli")]
+mod compile_glue;
+#[cfg(feature = "cli")]
+mod doctor;
+#[cfg(feature = "cli")]
+mod granting;
+#[cfg(feature = "cli")]
+mod looking;
+#[cfg(feature = "cli")]
+mod machine;
+#[cfg(feature = "cli")]
+mod manual;
+#[cfg(feature = "cli")]
+mod print;
+#[cfg(feature = "cli")]
+mod sessions;
+#[cfg(feature = "cli")]
 mod starting;
 mod testing;
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests;
+#[cfg(feature = "cli")]
 mod words;
+
+#[cfg(all(feature = "cli", feature = "serve"))]
+mod ending;
+#[cfg(all(feature = "cli", feature = "serve"))]
+mod notify;
+#[cfg(all(feature = "cli", feature = "serve"))]
+mod serve;
 
 /// For `crate::fuzzing`.
 #[cfg(any(test, feature = "fuzzing"))]

@@ -23,7 +23,7 @@ use crate::model::{
         ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX,
         REPORT_LINE_MS,
     },
-    shown::commands,
+    shown::{commands, harmless},
 };
 
 /// All bars on stderr: what is printed meanwhile goes above them.
@@ -83,16 +83,7 @@ pub fn note(text: &str) {
     above_bars(|| drop(writeln!(std::io::stderr().lock(), "{}", harmless(text))));
 }
 
-/// Text for people, with what would command their terminal (or turn the writing around) shown instead of obeyed: faults and summaries hold
-/// the words of strangers, such as the paths in a bundle that is refused.
-pub fn harmless(text: &str) -> Cow<'_, str> {
-    match text.contains(commands) {
-        false => Cow::Borrowed(text),
-        true => Cow::Owned(text.chars().flat_map(|c| if commands(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()),
-    }
-}
-
-/// The same for JSON, and still the same JSON: a control character stands in it raw only between tokens, if it is `\r`, or within a text, if it is
+/// [`harmless`] for JSON, and still the same JSON: a control character stands in it raw only between tokens, if it is `\r`, or within a text, if it is
 /// one of those that JSON allows there.
 fn harmless_json(text: &str) -> Cow<'_, str> {
     if !text.contains(commands) {
@@ -399,15 +390,6 @@ fn line(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_would_command_a_terminal_is_shown_and_not_obeyed() {
-        assert_eq!(
-            harmless("`pod/\x1b[2Ja` \u{9b}1m\r\x07 \u{202e}cod.exe\n\tä 語"),
-            "`pod/\\u{1b}[2Ja` \\u{9b}1m\\r\\u{7} \\u{202e}cod.exe\n\tä 語"
-        );
-        assert!(matches!(harmless("two\nlines"), Cow::Borrowed(_)));
-    }
 
     #[test]
     fn a_result_that_would_command_a_terminal_is_the_same_json_and_harmless() {

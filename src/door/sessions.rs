@@ -2,7 +2,7 @@
 //!
 //! Apart from `looking.rs`, because without a server it looks at the disk, and does what is wanted in a host of its own.
 
-use axum::http::Method;
+use hyper::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 

@@ -68,6 +68,7 @@ pub enum Command {
         recipe: Option<String>,
     },
     /// Answer calls until a signal ends it: pods stay warm, and `hob call` uses them. SIGHUP has it read token and hob.toml anew.
+    #[cfg_attr(not(feature = "serve"), command(hide = true))]
     Serve {
         /// Also over TCP, e.g. `127.0.0.1:8080`, for requests that show the token.
         #[arg(long, value_name = "ADDR")]

@@ -350,7 +350,17 @@ impl Host {
     /// Takes no more calls, lets the accepted ones finish (for 10 s at most, or as long as [`Limits::with_drain`] says), stops every pod and waits
     /// until no process of theirs is left.
     pub async fn shutdown(&self) {
-        self.shutdown_within(self.0.limits.drain.unwrap_or(Duration::from_millis(limits::SHUTDOWN_DRAIN_MS))).await;
+        self.shutdown_within(self.drain()).await;
+    }
+
+    /// How long accepted calls have to finish when it ends.
+    pub(crate) fn drain(&self) -> Duration {
+        self.0.limits.drain.unwrap_or(Duration::from_millis(limits::SHUTDOWN_DRAIN_MS))
+    }
+
+    /// Where its files lie.
+    pub(crate) fn home(&self) -> &Home {
+        &self.0.home
     }
 
     /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as `shutting_down`.

@@ -573,6 +573,10 @@ pub const LOGS_DEFAULT_LINES: usize = 100;
 /// The token file of a server, in bytes.
 pub const TOKEN_FILE_BYTES_MAX: u64 = 256;
 
+/// Characters of a token that an app brings itself, at least: below that it can be guessed; and at most.
+pub const TOKEN_CHARS_MIN: usize = 32;
+pub const TOKEN_CHARS_MAX: usize = 256;
+
 /// Longest path of a Unix socket, in bytes: what the kernel's address holds, without the closing zero.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 

@@ -2,6 +2,8 @@
 //!
 //! Every complaint that says what was found takes its words from here.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use toml::de::DeValue;
 
@@ -149,11 +151,29 @@ pub fn commands(c: char) -> bool {
     is_control || turns || hides
 }
 
+/// Text for people, with what would command their terminal (or turn the writing around) shown instead of obeyed: faults and summaries hold
+/// the words of strangers, such as the paths in a bundle that is refused.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    match text.contains(commands) {
+        false => Cow::Borrowed(text),
+        true => Cow::Owned(text.chars().flat_map(|c| if commands(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_would_command_a_terminal_is_shown_and_not_obeyed() {
+        assert_eq!(
+            harmless("`pod/\x1b[2Ja` \u{9b}1m\r\x07 \u{202e}cod.exe\n\tä 語"),
+            "`pod/\\u{1b}[2Ja` \\u{9b}1m\\r\\u{7} \\u{202e}cod.exe\n\tä 語"
+        );
+        assert!(matches!(harmless("two\nlines"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn each_kind_of_value_has_its_words() {

@@ -26,9 +26,24 @@ static HELD: Mutex<Holdings> = Mutex::new(Holdings { all: 0, recipes: BTreeMap::
 /// How many are for callers: their connections, and the files that they hand in.
 static CALLERS: AtomicU64 = AtomicU64::new(0);
 
+/// Descriptors that recipes do not get; given back on drop.
+pub struct Kept(u64);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        CALLERS.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
 /// Keeps so many descriptors from recipes, for the connections of a server and what comes over them.
-pub fn keep_for_callers(files: u64) {
-    CALLERS.store(files, Ordering::Relaxed);
+pub fn keep_for_callers(files: u64) -> Kept {
+    CALLERS.fetch_add(files, Ordering::Relaxed);
+    Kept(files)
+}
+
+/// How many are kept.
+pub fn kept_for_callers() -> u64 {
+    CALLERS.load(Ordering::Relaxed)
 }
 
 /// How many this process may have open now, how many a server raises that to, and how many it has use for.

@@ -83,7 +83,7 @@ pub use dossier::{AskInHand, Dossier, Ended, list as dossiers};
 pub use driver::spawn;
 pub use family::{Boot, Family};
 pub use handle::{Ask, Reply, Request, Watcher};
-pub use holdings::{keep_for_callers, open_files, raise_open_files};
+pub use holdings::{Kept, keep_for_callers, kept_for_callers, open_files, raise_open_files};
 pub use log::Line;
 pub use log_files::past as past_lines;
 pub use machine::{Machine, ThisMachine};

@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
-use hob::{Blame, Call, Code, Config, Fault, Home, Host, Limits, Outcome};
+use hob::{Blame, Call, Code, Config, Door, Fault, Home, Host, Limits, Outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::support::{Rig, recipe_at};
+
+mod serving;
 
 #[derive(Serialize)]
 struct Words<'a> {
@@ -78,6 +80,44 @@ async fn no_call_has_more_time_than_the_apps_limits_say() {
         assert_eq!(fault.code, Code::Deadline, "{fault}");
     }
     host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_within_which_nothing_runs_are_refused_and_what_they_cost_is_said_to_be_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || Config::new(Home::at(folder.path().join("home")));
+    for (limits, name) in [
+        (Limits::default().with_deadline(Duration::ZERO), "Limits::with_deadline"),
+        (Limits::default().with_deadline(Duration::from_micros(999)), "Limits::with_deadline"),
+        (Limits::default().with_memory(0), "Limits::with_memory"),
+        (Limits::default().with_gpu_memory(0), "Limits::with_gpu_memory"),
+        (Limits::default().with_waiting_events(0), "Limits::with_waiting_events"),
+    ] {
+        refused(&Host::open(config().with_limits(limits)).await.err().unwrap(), &[name, "wanted at least 1 "]);
+    }
+    // What the app set is not looked for in the operator's files, nor in the recipe's.
+    let recipe = recipe_at(
+        folder.path(),
+        "large",
+        "import time\nclass Subject:\n    def run(self, input):\n        time.sleep(600)\n",
+        "[pod.residency]\nmemory_bytes = 2_000_000_000",
+        "",
+    );
+    let call = || Call::new(recipe.to_str().unwrap(), "run", ()).unwrap();
+    let host = Host::open(config().with_limits(Limits::default().with_memory(1_000_000_000))).await.unwrap();
+    let fault = host.call(call()).await.unwrap_err();
+    host.shutdown().await;
+    assert_eq!(fault.code, Code::OutOfMemory, "{fault}");
+    let hint = |fault: &Fault, door: Door| fault.clone().worded(door).hint.unwrap().to_string();
+    assert!(hint(&fault, Door::Crate).starts_with("`Limits::with_memory` says what pods may have"), "{fault:?}");
+    assert!(hint(&fault, Door::Http).starts_with("the app's `Limits::with_memory` says"), "{fault:?}");
+    let host = Host::open(config().with_limits(Limits::default().with_deadline(Duration::from_millis(1_500)))).await.unwrap();
+    let fault = host.call(call()).await.unwrap_err();
+    let of_the_call = host.call(call().with_deadline(Duration::from_millis(200))).await.unwrap_err();
+    host.shutdown().await;
+    assert_eq!((fault.code, of_the_call.code), (Code::Deadline, Code::Deadline), "{fault}");
+    assert!(hint(&fault, Door::Crate).contains("`Limits::with_deadline` says so"), "{fault:?}");
+    assert!(hint(&of_the_call, Door::Crate).contains("`Call::with_deadline`"), "{of_the_call:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

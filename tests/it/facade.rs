@@ -332,6 +332,7 @@ const OTHERS: &[&str] = &[
     "File",
     "Fn",
     "FnMut",
+    "Future",
     "Into",
     "IntoIterator",
     "Item",
@@ -339,6 +340,7 @@ const OTHERS: &[&str] = &[
     "Option",
     "OnceLock",
     "OsString",
+    "Output",
     "OwnedFd",
     "Path",
     "PathBuf",
@@ -350,6 +352,7 @@ const OTHERS: &[&str] = &[
     "Sized",
     "String",
     "Sync",
+    "TcpListener",
     "Timestamp",
     "Url",
     "Value",
@@ -393,6 +396,51 @@ fn whatever_the_list_speaks_of_can_be_named_from_outside() {
     assert_eq!(unnameable(planted), ["`Bee` in `.a: Vec<Bee>`", "`Cat` in `One(Cat)`"]);
     let wrong = unnameable(&facade());
     assert!(wrong.is_empty(), "give them out in src/lib.rs, or hide what speaks of them:\n{}", wrong.join("\n"));
+}
+
+/// Names of the list that cannot get a variant or a field without breaking who names those that they have.
+fn closed(list: &str) -> Vec<&str> {
+    let (mut closed, mut head) = (Vec::new(), "");
+    for line in list.lines() {
+        if !line.starts_with("  ") {
+            head = line;
+        }
+        let is_enum = head == line && line.starts_with("enum ");
+        let has_field = head.starts_with("struct ") && line.starts_with("  .");
+        if (is_enum || has_field) && !head.contains(", grows") && closed.last() != Some(&head) {
+            closed.push(head);
+        }
+    }
+    closed
+}
+
+#[test]
+fn whatever_an_app_takes_apart_may_grow() {
+    let planted = "enum A\n  One\nenum B, grows\nstruct C\n  .a: u64\n  .b: u64\nstruct D, grows\n  .a: u64\nstruct E\n  fn f()\n";
+    assert_eq!(closed(planted), ["enum A", "struct C"]);
+    assert_eq!(closed(&facade()), [""; 0], "`#[non_exhaustive]`, and a way to make one where apps do");
+}
+
+#[test]
+fn whatever_fails_fails_as_a_fault() {
+    let list = facade();
+    let texts: Vec<_> = list.lines().filter(|line| line.ends_with(", String>")).collect();
+    assert_eq!(texts, [""; 0], "an error is a `Fault`");
+    // What is read from a text or a number.
+    for path in files_of("model").iter().chain(&files_of("shelf")).chain(&files_of("host")) {
+        for item in &read(path).items {
+            let Item::Impl(item) = item else { continue };
+            let name = text(&item.self_ty);
+            let is_shown = list.lines().any(|line| line.split([' ', ',']).nth(1).is_some_and(|of| of.rsplit("::").next() == Some(&name)));
+            let errors = item.items.iter().filter_map(|item| match item {
+                ImplItem::Type(of) if ["Err", "Error"].contains(&of.ident.to_string().as_str()) => Some(text(&of.ty)),
+                _ => None,
+            });
+            for error in errors.filter(|_| is_shown) {
+                assert_eq!(error, "Fault", "of `{name}` in {}", path.display());
+            }
+        }
+    }
 }
 
 /// Lines of code, without comments and empty ones.

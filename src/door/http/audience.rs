@@ -15,10 +15,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::{
-    door::print::harmless,
-    model::{Door, Home, hint, limits::SERVE_WITHHELD_LOG_BYTES_MAX},
-};
+use crate::model::{Door, Home, hint, limits::SERVE_WITHHELD_LOG_BYTES_MAX, shown::harmless};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,14 +19,17 @@ use axum::{
     response::Response,
 };
 use futures_core::Stream;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::timeout,
+};
 
 use super::{
-    Server,
+    Phase, Server,
     audience::Audience,
     body::whole,
     handed::{Leaving, Wish},
-    header, looks, refused, refused_as, response,
+    header, looks, refused, refused_as, response, shutting_down,
 };
 use crate::{
     door::{
@@ -88,8 +91,8 @@ async fn answer(server: &Server, request: Request) -> Result<(Outcome, u64), Fau
     let input = in_time(length, reading(length, read)).await?;
     let operation = operation.to_owned();
     let call = Call { recipe, operation, input, blobs: Vec::new(), deadline_ms, priority, one_shot: false, session, logs: false };
-    let (mut running, mut chunks) = (server.host.start(call), 0);
-    while let Some(event) = running.next().await {
+    let (mut running, mut chunks) = (UnderWay::begun(server, call), 0);
+    while let Some(event) = running.next().await? {
         chunks += u64::from(matches!(event, Event::Chunk { .. }));
     }
     Ok((running.outcome().await?, chunks))
@@ -156,7 +159,45 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
     }
     let call = in_time(length, reading(length, move || call.call(recipe, files))).await?;
     let telling = Telling { audience, files: wish.map(Wish::files), leaving: server.leaving.clone() };
-    Ok(EventLines::new(server.host.start(call), telling, (permit, held)))
+    Ok(EventLines::new(UnderWay::begun(server, call), telling, (permit, held)))
+}
+
+/// A call that ends with its server.
+struct UnderWay {
+    running: Running,
+    phase: watch::Receiver<Phase>,
+}
+
+impl UnderWay {
+    fn begun(server: &Server, call: Call) -> UnderWay {
+        UnderWay { running: server.host.start(call), phase: server.closing.clone() }
+    }
+
+    /// The next event, none where the outcome is all that is left.
+    ///
+    /// Errors: `shutting_down` once the server's calls had their time.
+    async fn next(&mut self) -> Result<Option<Event>, Fault> {
+        tokio::select! {
+            biased;
+            event = self.running.next() => Ok(event),
+            fault = over(&mut self.phase) => Err(fault),
+        }
+    }
+
+    /// Errors: the call's; `shutting_down`.
+    async fn outcome(mut self) -> Result<Outcome, Fault> {
+        tokio::select! {
+            biased;
+            outcome = self.running.outcome() => outcome,
+            fault = over(&mut self.phase) => Err(fault),
+        }
+    }
+}
+
+async fn over(phase: &mut watch::Receiver<Phase>) -> Fault {
+    // Without its server there is nobody to tell it.
+    let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
+    shutting_down("the server is ending, and the call did not end in the time that was left for it")
 }
 
 /// What one step of a call's answer leaves: the bytes to send, and what comes next.
@@ -165,13 +206,13 @@ type Step = (Vec<u8>, Option<Next>);
 /// How a call goes on.
 enum Next {
     /// With whatever happens.
-    Call(Box<Running>),
+    Call(Box<UnderWay>),
     /// With a line that takes its time: of a large result.
     Line(Writing),
 }
 
 /// A line, and the call if it goes on after it.
-type Writing = Pin<Box<dyn Future<Output = (Vec<u8>, Option<Box<Running>>)> + Send>>;
+type Writing = Pin<Box<dyn Future<Output = (Vec<u8>, Option<Box<UnderWay>>)> + Send>>;
 
 /// The lines of a call under way.
 struct EventLines {
@@ -182,7 +223,7 @@ struct EventLines {
 }
 
 impl EventLines {
-    fn new(running: Running, telling: Telling, held: (OwnedSemaphorePermit, Vec<OwnedSemaphorePermit>)) -> EventLines {
+    fn new(running: UnderWay, telling: Telling, held: (OwnedSemaphorePermit, Vec<OwnedSemaphorePermit>)) -> EventLines {
         EventLines { step: Some(Box::pin(step(Next::Call(Box::new(running)), telling.clone()))), telling, _held: held }
     }
 }
@@ -192,7 +233,8 @@ async fn step(next: Next, telling: Telling) -> Step {
     let mut writing = match next {
         Next::Line(writing) => writing,
         Next::Call(mut running) => match timeout(beat, running.next()).await {
-            Ok(event) => Box::pin(telling.line(event, running)),
+            Ok(Ok(event)) => Box::pin(telling.line(event, running)) as Writing,
+            Ok(Err(fault)) => Box::pin(async move { (telling.last(Err(fault)).await, None) }),
             // Nothing to tell, and still here.
             Err(_) => return (b"\n".to_vec(), Some(Next::Call(running))),
         },
@@ -214,7 +256,7 @@ struct Telling {
 
 impl Telling {
     /// The line of an event, or the last one when there is none left.
-    async fn line(self, event: Option<Event>, running: Box<Running>) -> (Vec<u8>, Option<Box<Running>>) {
+    async fn line(self, event: Option<Event>, running: Box<UnderWay>) -> (Vec<u8>, Option<Box<UnderWay>>) {
         let Some(event) = event else { return (self.last(running.outcome().await).await, None) };
         let blobs = match &event {
             Event::Chunk { blobs, .. } => blobs.clone(),

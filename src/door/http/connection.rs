@@ -38,7 +38,7 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use super::{audience::Audience, room::Seat, token::Token};
+use super::{Phase, audience::Audience, room::Seat, token::Token};
 use crate::{
     door::{
         handing::{Carrier, Files},
@@ -52,7 +52,7 @@ use crate::{
 pub struct Way {
     pub routes: Router,
     pub entry: Entry,
-    pub closing: watch::Receiver<bool>,
+    pub closing: watch::Receiver<Phase>,
     pub patience: Patience,
 }
 
@@ -146,9 +146,18 @@ impl Heard for UnixStream {
 
 impl Way {
     /// Serves a connection until either side ends it. Dropping the future drops the call that it runs. `files` are those that go beside it, if any can.
-    pub async fn serve(mut self, stream: impl Heard, seat: Seat, files: Option<Files>) {
+    pub async fn serve(self, stream: impl Heard, seat: Seat, files: Option<Files>) {
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            biased;
+            () = gone(&mut closing) => tracing::debug!("a connection ended with its server"),
+            () = self.served(stream, seat, files) => {}
+        }
+    }
+
+    async fn served(mut self, stream: impl Heard, seat: Seat, files: Option<Files>) {
         // Who knocked while the server was ending gets one answer, and soon.
-        let is_late = *self.closing.borrow();
+        let is_late = *self.closing.borrow() >= Phase::Closing;
         let head = if is_late { Duration::from_millis(limits::SERVE_GOODBYE_MS) } else { self.patience.head };
         let stranger = if seat.in_reserve { Duration::from_millis(limits::SERVE_RESERVE_MS) } else { self.patience.stranger };
         let (seat, unread, unheard) = (Arc::new(seat), Arc::new(AtomicBool::new(false)), Arc::<Unheard>::default());
@@ -320,9 +329,14 @@ impl Drop for Answer {
 }
 
 /// Until the server is ending.
-pub async fn closed(closing: &mut watch::Receiver<bool>) {
+pub async fn closed(closing: &mut watch::Receiver<Phase>) {
     // An error means that the server is gone altogether.
-    let _ = closing.wait_for(|closing| *closing).await;
+    let _ = closing.wait_for(|phase| *phase >= Phase::Closing).await;
+}
+
+/// Until the server is gone altogether.
+async fn gone(closing: &mut watch::Receiver<Phase>) {
+    while closing.changed().await.is_ok() {}
 }
 
 /// A stream whose writes may stand still for so long and no longer, and which reads what is still being sent before it is closed: closing at
@@ -481,7 +495,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_has_come_is_answered_although_its_caller_was_sent_away_before_anybody_looked() {
-        let (_close, closing) = watch::channel(false);
+        let (_close, closing) = watch::channel(Phase::Open);
         let routes = Router::new().route("/", get(|| async { "heard" }));
         let way = Way { routes, entry: Entry::Own, closing, patience: Patience::default() };
         let room = Room::new(Bounds { connections: 8, strangers: 4, peer: 4, reserve: 2 });
@@ -506,7 +520,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_that_stands_still_is_hung_up_on() {
-        let (closing, ending) = watch::channel(false);
+        let (closing, ending) = watch::channel(Phase::Open);
         let routes = Router::new().route("/", get(|| async { "x".repeat(1 << 20) }));
         let patience = Patience { head: Duration::from_millis(300), write: Duration::from_millis(400), ..Patience::default() };
         let way = Way { routes, entry: Entry::Own, closing: ending, patience };
@@ -527,7 +541,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let end = async {
             sleep(Duration::from_millis(100)).await;
-            closing.send(true).unwrap();
+            closing.send(Phase::Closing).unwrap();
         };
         tokio::join!(way.clone().serve(there, room.enter(None), None), end);
         assert!(begun.elapsed() >= Duration::from_millis(100 + limits::SERVE_LINGER_MS), "it was not answered only, and then left");

@@ -42,7 +42,7 @@ pub async fn livez() -> Response {
 /// `GET /readyz`: 200 while calls are taken, 503 while each would be refused, with the code of why. For whoever comes.
 pub async fn readyz(State(server): State<Arc<Server>>, Extension(IsFull(full)): Extension<IsFull>) -> Response {
     let refused_as = match () {
-        () if *server.closing.borrow() => Some(Code::ShuttingDown),
+        () if server.is_closing() => Some(Code::ShuttingDown),
         () if full || server.calls.available_permits() == 0 => Some(Code::Overloaded),
         // It may read a file.
         () => blocking(move || server.host.ready()).await.err().map(|fault| fault.code),
@@ -87,7 +87,7 @@ pub async fn logs(State(server): State<Arc<Server>>, Extension(audience): Extens
 /// `GET /v1/health`: 200 while every recipe in use answers, 503 with the ones that do not; judged by real calls.
 pub async fn health(State(server): State<Arc<Server>>) -> Response {
     let status = server.host.status();
-    let accepts = status.accepts && !*server.closing.borrow();
+    let accepts = status.accepts && !server.is_closing();
     let healthy = status.is_healthy() && accepts;
     let mut recipes: Vec<Value> = status.pools.iter().map(|pool| json!({ "recipe": pool.recipe, "health": pool.health })).collect();
     let damaged = status.damaged.iter();

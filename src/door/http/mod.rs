@@ -22,7 +22,7 @@ use audience::Audience;
 use crate::{
     door::handing::Files,
     host::Host,
-    model::{Code, Fault, act, hint, limits},
+    model::{Code, Fault, limits},
 };
 
 pub mod audience;
@@ -35,11 +35,21 @@ pub mod room;
 mod sessions;
 pub mod token;
 
+/// How far a server is in its life. One whose sender is gone has no connections any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Open,
+    /// It takes no connections and begins no calls.
+    Closing,
+    /// Calls that still run had their time, and end.
+    Over,
+}
+
 /// What all connections of a server share.
 pub struct Server {
     host: Host,
-    /// Whether it is ending: no call is begun any more.
-    closing: watch::Receiver<bool>,
+    /// From [`Phase::Closing`] on no call is begun any more.
+    closing: watch::Receiver<Phase>,
     calls: Arc<Semaphore>,
     /// Room for large bodies, in KiB.
     bodies: Arc<Semaphore>,
@@ -47,22 +57,29 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(host: Host, closing: watch::Receiver<bool>) -> Server {
+    pub fn new(host: Host, closing: watch::Receiver<Phase>) -> Server {
         let calls = Arc::new(Semaphore::new(limits::SERVE_CALLS_MAX));
         Server { host, closing, calls, bodies: Arc::new(Semaphore::new(limits::SERVE_BODIES_BYTES_MAX >> 10)), leaving: Default::default() }
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.closing.borrow() >= Phase::Closing
     }
 
     /// Room for one more call, given back on drop.
     ///
     /// Errors: `shutting_down`, `overloaded`.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        if *self.closing.borrow() {
-            return Err(Fault::new(Code::ShuttingDown, "the server is ending and begins no call any more")
-                .hint(hint![act::serve(), " starts it again"]));
+        if self.is_closing() {
+            return Err(shutting_down("the server is ending and begins no call any more"));
         }
         let full = |_| overloaded(format!("{} calls are under way, the most that run at once", limits::SERVE_CALLS_MAX));
         self.calls.clone().try_acquire_owned().map_err(full)
     }
+}
+
+fn shutting_down(message: &str) -> Fault {
+    Fault::new(Code::ShuttingDown, message).hint("call again when it was started anew")
 }
 
 /// All routes. They are held against docs/serve.md by a test.

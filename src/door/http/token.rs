@@ -1,9 +1,9 @@
 //! The token that a caller over TCP must show.
 //!
-//! Apart, because it is a secret: it is made once, lies in a file that only its owner reads, and is printed nowhere.
+//! Apart, because it is a secret: it is made once, lies in a file that only its owner reads (or is its app's own), and is printed nowhere.
 
 use std::{
-    fs,
+    fmt, fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
 };
@@ -20,22 +20,44 @@ use crate::{
 /// Random bytes of a token; it is written as twice as many hex digits.
 const TOKEN_BYTES: usize = 32;
 
-/// The token of a home.
+/// What a request over TCP must show: `authorization: Bearer TOKEN`.
 pub struct Token {
-    hex: String,
+    text: String,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(not shown)")
+    }
 }
 
 impl Token {
-    /// Reads the token at `path`, or makes one. Only for a holder of the server's lock: two makers would disagree.
+    /// One of the app's own: 32 to 256 letters, digits and signs (ASCII, no spaces) that nobody guesses.
     ///
-    /// Errors: `key_invalid` for a file that others can read; `io`.
+    /// Errors: `usage` for any other text.
+    pub fn of(text: impl Into<String>) -> Result<Token, Fault> {
+        let text = text.into();
+        let wrong = |found: &str| {
+            let wanted = format!("wanted {} to {} letters, digits and signs", limits::TOKEN_CHARS_MIN, limits::TOKEN_CHARS_MAX);
+            Err(Fault::new(Code::Usage, format!("the token {found}: {wanted}"))
+                .hint("`hob::http::Token::at` makes one, and keeps it in a file"))
+        };
+        match text.len() {
+            _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => wrong("has characters that a header cannot carry"),
+            length if length < limits::TOKEN_CHARS_MIN => wrong(&format!("is {length} characters long, and soon guessed")),
+            length if length > limits::TOKEN_CHARS_MAX => wrong(&format!("is {length} characters long")),
+            _ => Ok(Token { text }),
+        }
+    }
+
+    /// Reads the token at `path`, 64 hex digits, or makes one, in a file for this user alone. For one program at a time: two makers would disagree.
+    ///
+    /// Errors: `key_invalid` for a file that others can read, or that holds something else; `io`.
     pub fn at(path: &Path) -> Result<Token, Fault> {
         let file = path.display().to_string();
         if let Some(bytes) = durable::read(path, limits::TOKEN_FILE_BYTES_MAX)? {
             let found = fs::symlink_metadata(path).map_err(|error| Fault::io(format!("looking at {file}"), &error))?;
-            let refused = |text| {
-                Err(Fault::new(Code::KeyInvalid, text).hint(hint!["delete it: ", act::serve_listening(), " then makes a new token"]))
-            };
+            let refused = |text| Err(Fault::new(Code::KeyInvalid, text).hint("delete it: a new token is made when the server starts"));
             let mode = found.permissions().mode();
             if mode & 0o077 != 0 {
                 return refused(format!("{file} can be read by others (mode {:o})", mode & 0o777));
@@ -46,7 +68,7 @@ impl Token {
             let hex = String::from_utf8(bytes).unwrap_or_default().trim().to_owned();
             if hex.len() == 2 * TOKEN_BYTES {
                 return match hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                    true => Ok(Token { hex }),
+                    true => Ok(Token { text: hex }),
                     false => refused(format!("{file} holds something else than {} hex digits", 2 * TOKEN_BYTES)),
                 };
             }
@@ -57,23 +79,26 @@ impl Token {
         rand::fill(&mut bytes).map_err(|_| Fault::new(Code::Internal, "the system gives no random bytes"))?;
         let hex = hex::encode(bytes);
         durable::create(path, hex.as_bytes(), 0o600)?;
-        Ok(Token { hex })
+        Ok(Token { text: hex })
     }
 
     /// Whether a request shows it. The time that this takes tells nothing of the token.
     ///
     /// Errors: `unauthorized`.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), Fault> {
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Fault> {
         let shown = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
         let found = match shown.map(|text| text.strip_prefix(b"Bearer ")) {
-            Some(Some(shown)) if verify_slices_are_equal(shown, self.hex.as_bytes()).is_ok() => return Ok(()),
+            Some(Some(shown)) if verify_slices_are_equal(shown, self.text.as_bytes()).is_ok() => return Ok(()),
             Some(Some(_)) => "another token",
             Some(None) => "no bearer token",
             None => "nothing",
         };
         // Not where its file lies: whoever asks is nobody yet.
-        Err(Fault::new(Code::Unauthorized, format!("header `authorization` shows {found}, wanted `Bearer TOKEN`"))
-            .hint(hint![act::serve(), " said at its start which file holds the token"]))
+        Err(Fault::new(Code::Unauthorized, format!("header `authorization` shows {found}, wanted `Bearer TOKEN`")).hint(hint![
+            "whoever runs the server has the token; where that is ",
+            act::serve(),
+            ", it said at its start which file holds it"
+        ]))
     }
 }
 
@@ -88,17 +113,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let token = Token::at(&path).unwrap();
-        assert_eq!((token.hex.len(), fs::metadata(&path).unwrap().permissions().mode() & 0o777), (64, 0o600));
-        assert_eq!(Token::at(&path).unwrap().hex, token.hex);
+        assert_eq!((token.text.len(), fs::metadata(&path).unwrap().permissions().mode() & 0o777), (64, 0o600));
+        assert_eq!(Token::at(&path).unwrap().text, token.text);
         let shows = |text: &str| token.check(&HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(text).unwrap())]));
-        shows(&format!("Bearer {}", token.hex)).unwrap();
-        for bad in ["", "Bearer ", &token.hex, &format!("Bearer {}", &token.hex[1..]), &format!("Bearer {}0", token.hex)] {
+        shows(&format!("Bearer {}", token.text)).unwrap();
+        for bad in ["", "Bearer ", &token.text, &format!("Bearer {}", &token.text[1..]), &format!("Bearer {}0", token.text)] {
             assert_eq!(shows(bad).unwrap_err().code, Code::Unauthorized, "{bad}");
         }
         assert_eq!(token.check(&HeaderMap::new()).unwrap_err().code, Code::Unauthorized);
+        // An app's own is any text that a header can carry and nobody guesses.
+        let own = Token::of("s3cret-".repeat(8)).unwrap();
+        assert!(
+            own.check(&HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", own.text)).unwrap())])).is_ok()
+        );
+        assert_eq!(format!("{own:?}"), "Token(not shown)");
+        for (bad, found) in [
+            ("short".to_owned(), "5 characters"),
+            ("x y".repeat(20), "cannot carry"),
+            ("ä".repeat(40), "cannot carry"),
+            ("x".repeat(257), "257"),
+        ] {
+            let fault = Token::of(bad).unwrap_err();
+            assert!(fault.code == Code::Usage && fault.message.contains(found) && fault.message.contains("wanted 32 to 256"), "{fault}");
+        }
         // Half a token is made anew; one that is easily guessed, that others read or that another user owns is refused.
         fs::write(&path, "abc").unwrap();
-        assert_ne!(Token::at(&path).unwrap().hex, token.hex);
+        assert_ne!(Token::at(&path).unwrap().text, token.text);
         let made = fs::read(&path).unwrap();
         fs::write(&path, "z".repeat(64)).unwrap();
         assert_eq!(Token::at(&path).err().unwrap().code, Code::KeyInvalid);
