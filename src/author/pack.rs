@@ -34,6 +34,7 @@ use crate::{
 
 /// A recipe, ready to be published.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Packed {
     pub bytes: Vec<u8>,
     #[doc(hidden)]

@@ -29,6 +29,7 @@ use crate::{
 
 /// What came of a publish.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Published {
     /// Target path of the bundle.
     pub target: String,

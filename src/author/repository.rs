@@ -35,6 +35,7 @@ const RESERVED: [&str; 6] = [ROOT, TARGETS, ONLINE, "snapshot", "timestamp", "se
 
 /// A repository that was made.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Initialised {
     /// SHA-256 of `1.root.json`: what `hob remote add --fingerprint` wants.
     pub fingerprint: Digest,

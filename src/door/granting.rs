@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use super::{
-    cli::{say, usage},
+    cli::say,
     print,
     words::{GrantWords, RevokeWords},
 };
@@ -65,7 +65,7 @@ pub async fn add(host: &Host, words: &str, remote: Option<&str>, consent: Consen
 /// Shows what a recipe asks for, and asks; nothing without a yes.
 fn agree(fault: &Fault) -> Result<Option<Permissions>, Fault> {
     let words: Vec<&str> = fault.detail["permissions"].as_array().into_iter().flatten().filter_map(|word| word.as_str()).collect();
-    let permissions = Permissions::from_words(words).map_err(|why| Fault::new(Code::Internal, why))?;
+    let permissions = Permissions::from_words(words)?;
     print::note(&fault.message);
     for (word, means) in permissions.explained() {
         print::note(&format!("  {word}: to {means}"));
@@ -113,9 +113,7 @@ pub async fn revoke(host: &Host, words: &RevokeWords, json: bool) -> Result<(), 
 }
 
 fn read(words: &[String]) -> Result<Permissions, Fault> {
-    Permissions::from_words(words.iter().map(String::as_str)).map_err(|why| {
-        usage(why).hint("e.g. `network=api.example.com:443`, `read=/data`, `write=/data/out`, `env=API_TOKEN`, `devices=gpu`")
-    })
+    Permissions::from_words(words.iter().map(String::as_str))
 }
 
 fn lines(words: &[String]) -> Vec<String> {

@@ -38,6 +38,7 @@ mod print;
 mod sessions;
 #[cfg(feature = "cli")]
 mod starting;
+#[cfg(feature = "cli")]
 mod testing;
 #[cfg(all(test, feature = "cli"))]
 mod tests;

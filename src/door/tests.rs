@@ -126,6 +126,9 @@ fn is_of_the_crate(word: &str, sources: &[(String, String)]) -> bool {
     let places = match kind {
         "Host" => "src/host/",
         "Call" => "src/model/call.rs",
+        "Limits" => "src/host/config.rs",
+        "authoring" => "src/author/",
+        "http" => "src/door/serving.rs",
         "Consent" => "src/host/grants.rs",
         "Trust" => "src/shelf/repository.rs",
         _ => return false,
@@ -239,6 +242,15 @@ fn every_action_names_what_its_door_has() {
                     assert!(all.iter().any(|(_, text)| text.contains(&format!("(\"{name}\")"))), "{words}");
                     continue;
                 }
+                Kind::App => {
+                    let word = quoted(&words).next().unwrap();
+                    assert!(
+                        is_of_the_crate(word, &all) && (door == Door::Crate || words.starts_with("the app's `")),
+                        "{}: {words}",
+                        row.name
+                    );
+                    continue;
+                }
                 Kind::Operator | Kind::Author | Kind::Caller => {}
             }
             for word in quoted(&words) {
@@ -312,4 +324,14 @@ fn what_doors_and_pods_say_themselves_names_what_is_there() {
         assert!(hints.contains(says), "no hint says {says} any more");
         assert!(is_manifest_key(key, table), "{says}");
     }
+}
+
+#[cfg(not(feature = "serve"))]
+#[tokio::test]
+async fn a_program_that_was_built_without_its_server_says_so_and_does_not_offer_it() {
+    let words = Words::try_parse_from(["hob", "serve", "--listen", "127.0.0.1:0"]).unwrap();
+    let fault = super::cli::command(words).await.unwrap_err();
+    assert!(fault.code == crate::model::Code::Usage && fault.message.contains("without its server"), "{fault}");
+    let help = Words::command().render_help().to_string();
+    assert!(!help.lines().any(|line| line.trim_start().starts_with("serve ")) && help.contains("  call "), "{help}");
 }

@@ -10,6 +10,7 @@ use crate::{
 };
 
 /// What a host may take at most. What is not said is as `hob.toml` or the recipes have it; what is said makes none of that more.
+/// [`Host::open`](crate::Host::open) refuses limits within which nothing could run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,31 +28,31 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// So many bytes of memory for all pods together.
+    /// So many bytes of memory for all pods together, 1 at least.
     pub fn with_memory(mut self, bytes: u64) -> Limits {
         self.memory_bytes = Some(bytes);
         self
     }
 
-    /// So many bytes of the memory of each GPU.
+    /// So many bytes of the memory of each GPU, 1 at least.
     pub fn with_gpu_memory(mut self, bytes: u64) -> Limits {
         self.gpu_bytes = Some(bytes);
         self
     }
 
-    /// So long for any call, whatever its operation says.
+    /// So long for any call, whatever its operation says; 1 ms at least.
     pub fn with_deadline(mut self, longest: Duration) -> Limits {
         self.deadline = Some(longest);
         self
     }
 
-    /// So many bytes of events for each call that its caller has not taken yet; else 1 MiB. Chunks that find no room wait in the pod.
+    /// So many bytes of events for each call that its caller has not taken yet; else 1 MiB; 1 at least. Chunks that find no room wait in the pod.
     pub fn with_waiting_events(mut self, bytes: usize) -> Limits {
         self.events_bytes = Some(bytes);
         self
     }
 
-    /// So long for accepted calls to finish when the host shuts down; else 10 s.
+    /// So long for accepted calls to finish when the host shuts down; else 10 s. Zero: they end at once.
     pub fn with_drain(mut self, longest: Duration) -> Limits {
         self.drain = Some(longest);
         self
@@ -59,10 +60,39 @@ impl Limits {
 
     /// The operator's rules within these.
     pub(super) fn within(&self, mut rules: MachineRules) -> MachineRules {
-        let least = |ours: Option<u64>, theirs: Option<u64>| ours.into_iter().chain(theirs).min();
-        rules.memory_bytes = least(self.memory_bytes, rules.memory_bytes);
-        rules.gpu_bytes = least(self.gpu_bytes, rules.gpu_bytes);
+        let is_less = |ours: Option<u64>, theirs: Option<u64>| ours.is_some_and(|ours| theirs.is_none_or(|theirs| ours < theirs));
+        if is_less(self.memory_bytes, rules.memory_bytes) {
+            (rules.memory_bytes, rules.memory_is_of_the_app) = (self.memory_bytes, true);
+        }
+        if is_less(self.gpu_bytes, rules.gpu_bytes) {
+            (rules.gpu_bytes, rules.gpu_is_of_the_app) = (self.gpu_bytes, true);
+        }
         rules
+    }
+
+    /// Refuses limits within which no call could ever run.
+    ///
+    /// Errors: `usage`.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let millisecond = Duration::from_millis(1);
+        let bad = [
+            ("with_memory", self.memory_bytes == Some(0), "0 bytes", "1 byte"),
+            ("with_gpu_memory", self.gpu_bytes == Some(0), "0 bytes", "1 byte"),
+            ("with_waiting_events", self.events_bytes == Some(0), "0 bytes", "1 byte"),
+            ("with_deadline", self.deadline.is_some_and(|longest| longest < millisecond), "less than 1 ms", "1 ms"),
+        ];
+        match bad.iter().find(|(_, is_bad, ..)| *is_bad) {
+            Some((name, _, found, wanted)) => {
+                let text = format!("`Limits::{name}` leaves nothing to run with: found {found}, wanted at least {wanted}");
+                Err(Fault::new(Code::Usage, text).hint("leave it out: the operator and the recipes have limits of their own"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a call that had so long had no more because of these.
+    pub(super) fn are_why(&self, budget_ms: u64) -> bool {
+        self.deadline.is_some_and(|longest| longest.as_millis() <= u128::from(budget_ms))
     }
 
     /// A call with no more time than there is for any.

@@ -143,7 +143,7 @@ impl Host {
         let has = effective(&asked, &given.permissions);
         let (mut unused, words) = (Permissions::default(), given.permissions.words());
         for word in &words {
-            let one = Permissions::from_words([word.as_str()]).map_err(|why| Fault::new(Code::Internal, why))?;
+            let one = Permissions::from_words([word.as_str()])?;
             if effective(&asked, &one).is_empty() {
                 unused = unused.with(one);
             }

@@ -167,11 +167,12 @@ fn checks_at_once() -> usize {
 impl Host {
     /// Opens the shelf, and ends what killed hosts of this home left; no pod is started, no wasm compiled and no network touched.
     ///
-    /// Errors: `usage` outside of a tokio runtime, or in one without timers or IO; `home_unsafe` while somebody else may write to this home;
+    /// Errors: `usage` outside of a tokio runtime, or in one without timers or IO, and for [`Limits`] within which nothing runs; `home_unsafe` while somebody else may write to this home;
     /// `invalid_config`, `state_unreadable`, `io`.
     pub async fn open(config: Config) -> Result<Host, Fault> {
         let runtime = shelf::runtime()?;
         has_drivers()?;
+        config.limits.check()?;
         let opened = shelf::blocking(move || {
             let home = shelf::home::trusted(config.home)?;
             let shelf = Shelf::open(home.clone())?;

@@ -100,7 +100,7 @@ pub(super) async fn of(
     };
     let answer = match timeout_at(deadline, work).await {
         Ok(answer) => answer?,
-        Err(_) => return Err(late(manifest, &operation, budget_ms)),
+        Err(_) => return Err(late(manifest, &operation, budget_ms, host.limits.are_why(budget_ms))),
     };
     Ok(Outcome {
         output: answer.output,
@@ -173,14 +173,19 @@ async fn straight(asks: &Leased, call: &Admitted, events: &events::Sender) -> Re
     }
 }
 
-fn late(manifest: &Manifest, operation: &Operation, budget_ms: u64) -> Fault {
-    Fault::new(Code::Deadline, format!("`{}` of `{}` was not done within its {budget_ms} ms", operation.name, manifest.name))
-        .hint(hint![
+/// `by_app`: no call of this host has more time.
+fn late(manifest: &Manifest, operation: &Operation, budget_ms: u64, by_app: bool) -> Fault {
+    let hint = match by_app {
+        true => hint!["no call has more time: ", act::limit_deadline(), " says so; give it less to do, or have that say more"],
+        false => hint![
             "give it more time with ",
             act::deadline(),
             " up to ",
             act::operation_deadline(&operation.name),
             ", or give it less to do"
-        ])
+        ],
+    };
+    Fault::new(Code::Deadline, format!("`{}` of `{}` was not done within its {budget_ms} ms", operation.name, manifest.name))
+        .hint(hint)
         .with("deadline_ms", Value::from(budget_ms))
 }

@@ -19,6 +19,7 @@ use super::{
 /// They are in memory, or in a [`Store`]: a file, or memory that is shared with a pod. What is in a store is read piece by piece, so that a
 /// blob of any size passes through a host whose memory does not grow.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Blob {
     /// The name by which the operation knows it, e.g. `audio`.
     pub name: String,
@@ -52,6 +53,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
 /// An open file whose bytes a pod may be lent.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct OpenFile {
     /// As it was opened: never given to a pod.
     pub file: File,

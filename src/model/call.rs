@@ -53,6 +53,7 @@ pub struct Call {
 /// Who goes first when work waits. Lower classes still get their turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Priority {
     /// Somebody waits at a screen.
     Interactive,

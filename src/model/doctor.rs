@@ -61,6 +61,7 @@ pub struct Kept {
 
 /// How many files a process may have open: callers' connections are such, and what pods take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct OpenFiles {
     /// As it is started (`ulimit -Sn`).
     pub now: u64,

@@ -2,11 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{limits::SCHEMA_FINDINGS_MAX, operation::Part, recipe::Manifest, schema::Schema};
+use super::{
+    fault::{Code, Fault},
+    limits::SCHEMA_FINDINGS_MAX,
+    operation::Part,
+    recipe::Manifest,
+    schema::Schema,
+};
 
 /// How a manifest is read. `hob.lock` keeps that of each recipe, as a number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
+#[non_exhaustive]
 pub enum Edition {
     /// Of a recipe that was installed before `format` and `$schema` meant anything: neither is held, and what would be refused today is a warning.
     #[default]
@@ -32,13 +39,13 @@ impl From<Edition> for u32 {
 }
 
 impl TryFrom<u32> for Edition {
-    type Error = String;
+    type Error = Fault;
 
-    fn try_from(number: u32) -> Result<Edition, String> {
+    fn try_from(number: u32) -> Result<Edition, Fault> {
         match number {
             1 => Ok(Edition::Older),
             2 => Ok(Edition::Current),
-            _ => Err(format!("edition {number}; this Hob knows 1 and 2: update Hob")),
+            _ => Err(Fault::new(Code::Usage, format!("edition {number}; this Hob knows 1 and 2: update Hob"))),
         }
     }
 }

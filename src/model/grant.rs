@@ -12,7 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{ENDPOINT_NAME_BYTES_MAX, PERMISSIONS_MAX};
+use super::{
+    fault::{Code, Fault},
+    limits::{ENDPOINT_NAME_BYTES_MAX, PERMISSIONS_MAX},
+};
 
 /// The kinds of permissions, in the order in which they are shown.
 pub const KINDS: [&str; 5] = ["network", "read", "write", "env", "devices"];
@@ -70,6 +73,12 @@ pub fn effective(asked: &Permissions, given: &Permissions) -> Permissions {
     }
 }
 
+/// What a word for a permission is, that is none.
+fn wrong(what: String) -> Fault {
+    Fault::new(Code::Usage, what)
+        .hint("e.g. `network=api.example.com:443`, `read=/data`, `write=/data/out`, `env=API_TOKEN`, `devices=gpu`")
+}
+
 impl Permissions {
     pub fn is_empty(&self) -> bool {
         *self == Permissions::default()
@@ -115,11 +124,11 @@ impl Permissions {
 
     /// Reads what [`Permissions::words`] gives.
     ///
-    /// Errors: a text for people.
-    pub fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Permissions, String> {
+    /// Errors: `usage`.
+    pub fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Permissions, Fault> {
         let mut permissions = Permissions::default();
         for word in words {
-            let (key, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is not a permission: wanted KEY=VALUE"))?;
+            let (key, value) = word.split_once('=').ok_or_else(|| wrong(format!("`{word}` is not a permission: wanted KEY=VALUE")))?;
             permissions.add(key, value)?;
         }
         Ok(permissions)
@@ -144,12 +153,12 @@ impl Permissions {
 
     /// Adds what `KEY=VALUE` says.
     ///
-    /// Errors: a text for people; also past [`PERMISSIONS_MAX`] of one kind.
-    pub fn add(&mut self, key: &str, value: &str) -> Result<(), String> {
-        fn insert<T: Ord + FromStr<Err = String>>(values: &mut BTreeSet<T>, value: &str) -> Result<(), String> {
+    /// Errors: `usage`; also past [`PERMISSIONS_MAX`] of one kind.
+    pub fn add(&mut self, key: &str, value: &str) -> Result<(), Fault> {
+        fn insert<T: Ord + FromStr<Err = Fault>>(values: &mut BTreeSet<T>, value: &str) -> Result<(), Fault> {
             values.insert(value.parse()?);
             match values.len() > PERMISSIONS_MAX {
-                true => Err(format!("more than {PERMISSIONS_MAX} of one kind")),
+                true => Err(wrong(format!("more than {PERMISSIONS_MAX} of one kind"))),
                 false => Ok(()),
             }
         }
@@ -159,7 +168,7 @@ impl Permissions {
             "write" => insert(&mut self.write, value),
             "env" => insert(&mut self.env, value),
             "devices" => insert(&mut self.devices, value),
-            _ => Err(format!("there is no permission `{key}` (there are: {})", KINDS.join(", "))),
+            _ => Err(wrong(format!("there is no permission `{key}` (there are: {})", KINDS.join(", ")))),
         }
     }
 }
@@ -175,9 +184,9 @@ pub struct Endpoint {
 }
 
 impl FromStr for Endpoint {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Endpoint, String> {
-        let wrong = || format!("`{text}` is not a network name: wanted `HOST:PORT`, e.g. `api.example.com:443`");
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<Endpoint, Fault> {
+        let wrong = || wrong(format!("`{text}` is not a network name: wanted `HOST:PORT`, e.g. `api.example.com:443`"));
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         // Digits alone: the number's own parser takes a plus sign too.
         let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit())).and_then(|port| port.parse().ok());
@@ -227,8 +236,8 @@ impl PlainPath {
 }
 
 impl FromStr for PlainPath {
-    type Err = String;
-    fn from_str(text: &str) -> Result<PlainPath, String> {
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<PlainPath, Fault> {
         let path = PathBuf::from(text.strip_suffix('/').unwrap_or(text));
         let plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
         // Put together again it is the same text: `components` hides `.` and doubled slashes.
@@ -239,10 +248,10 @@ impl FromStr for PlainPath {
         let plain = plain && path.is_absolute() && path.components().count() > 1 && again.as_os_str() == path.as_os_str();
         match plain && text.chars().all(is_legible) {
             true => Ok(PlainPath(path)),
-            false => Err(format!(
+            false => Err(wrong(format!(
                 "`{}` is not a path to grant: wanted an absolute one below `/`, without `.`, `..` and unprintable characters",
                 text.escape_debug()
-            )),
+            ))),
         }
     }
 }
@@ -265,11 +274,11 @@ impl Variable {
 }
 
 impl FromStr for Variable {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Variable, String> {
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<Variable, Fault> {
         match is_free_variable(text) {
             Ok(()) => Ok(Variable(text.to_owned())),
-            Err(why) => Err(format!("`{text}`: {why}")),
+            Err(why) => Err(wrong(format!("`{text}`: {why}"))),
         }
     }
 }
@@ -310,11 +319,11 @@ pub enum Device {
 }
 
 impl FromStr for Device {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Device, String> {
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<Device, Fault> {
         match text {
             "gpu" => Ok(Device::Gpu),
-            _ => Err(format!("there is no device `{text}` to ask for (there is: gpu)")),
+            _ => Err(wrong(format!("there is no device `{text}` to ask for (there is: gpu)"))),
         }
     }
 }
@@ -330,8 +339,8 @@ impl fmt::Display for Device {
 macro_rules! as_text {
     ($($kind:ty),*) => {$(
         impl TryFrom<String> for $kind {
-            type Error = String;
-            fn try_from(text: String) -> Result<$kind, String> {
+            type Error = Fault;
+            fn try_from(text: String) -> Result<$kind, Fault> {
                 text.parse()
             }
         }
@@ -379,7 +388,7 @@ mod tests {
         let words = asked.words();
         assert_eq!(Permissions::from_words(words.iter().map(String::as_str)).unwrap(), asked);
         assert_eq!(asked.explained().into_iter().map(|(word, _)| word).collect::<Vec<_>>(), words);
-        assert!(Permissions::from_words(["network"]).unwrap_err().contains("KEY=VALUE"));
+        assert!(Permissions::from_words(["network"]).unwrap_err().message.contains("KEY=VALUE"));
     }
 
     #[test]

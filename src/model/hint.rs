@@ -16,6 +16,7 @@ use super::{
 
 /// Where a hint is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Door {
     /// `hob`, by whoever runs its commands.
     CommandLine,
@@ -47,6 +48,8 @@ pub enum Kind {
     Setting,
     /// A variable of the environment of Hob's process.
     Variable,
+    /// Something that the app says which embeds the host.
+    App,
     /// A command of the operating system.
     System,
 }
@@ -67,13 +70,14 @@ pub struct Row {
 impl Row {
     fn words(&self, door: Door, of: &[String]) -> String {
         let (words, whose) = match (door, self.kind) {
+            (Door::CommandLine | Door::Http, Kind::App) => (self.command_line, "the app's "),
             (Door::CommandLine, _) => (self.command_line, ""),
             (Door::Crate, _) => (self.app.unwrap_or(self.command_line), ""),
             (Door::Http, kind) => match (self.http, kind) {
                 (Some(words), _) => (words, ""),
                 (None, Kind::Author) => (self.command_line, "the author's "),
                 (None, Kind::Operator | Kind::Setting | Kind::Variable | Kind::System) => (self.command_line, "the operator's "),
-                (None, Kind::Caller | Kind::Manifest) => (self.command_line, ""),
+                (None, Kind::Caller | Kind::Manifest | Kind::App) => (self.command_line, ""),
             },
         };
         // One look at the template: what an argument holds is not looked into.
@@ -135,8 +139,8 @@ actions! {
     grant_reduced(recipe) Operator "`hob grant {recipe} --reduced`" app "`Host::grant` of `{recipe}`, `reduced`,";
     revoke(recipe, permission) Operator "`hob revoke {recipe} {permission}`" app "`Host::revoke` of `{permission}` from `{recipe}`";
     lift(recipe) Operator "`hob pods --lift {recipe}`" http "`POST /v1/recipes/{recipe}/lift`" app "`Host::lift` of `{recipe}`";
-    logs(recipe) Operator "`hob logs {recipe}`";
-    all_logs() Operator "`hob logs`";
+    logs(recipe) Operator "`hob logs {recipe}`" app "`Host::logs` of `{recipe}`";
+    all_logs() Operator "`hob logs`" app "`Host::logs`";
     hob_call() Operator "`hob call`";
     bounds() Caller "`hob call`" http "`GET /v1/calls`" app "`Host::call`";
     post_call() Caller "`hob call`" http "`POST /v1/calls`" app "`Host::call`";
@@ -147,8 +151,7 @@ actions! {
     close_folder_session(folder, name) Operator "`hob sessions close {folder} {name}`" app "`Host::close_session` of `{name}` of {folder}";
     doctor() Operator "`hob doctor`" app "`Host::doctor`";
     status() Operator "`hob status`" http "`GET /v1/status`" app "`Host::status`";
-    serve() Operator "`hob serve`";
-    serve_listening() Operator "`hob serve --listen ADDR`";
+    serve() Operator "`hob serve`" app "`http::serve`";
     remote_add(name) Operator "`hob remote add {name} URL --fingerprint HEX`" app "`Host::add_remote` of `{name}` with `Trust::Fingerprint`";
     remote_add_root(name) Operator "`hob remote add {name} URL --root FILE`" app "`Host::add_remote` of `{name}` with `Trust::Root`";
     remote_remove(name) Operator "`hob remote remove {name}`" app "`Host::remove_remote` of `{name}`";
@@ -156,12 +159,13 @@ actions! {
     program_add(recipe) Operator "`hob add {recipe}`";
     call_folder(folder) Operator "`hob call {folder} OPERATION`" app "`Host::call` of {folder}";
 
-    build(folder) Author "`hob build {folder}`";
-    pack() Author "`hob pack FOLDER`";
-    publish() Author "`hob publish FOLDER --repo DIR --keys KEYS`";
-    repo_init() Author "`hob repo init DIR --keys KEYS`";
-    repo_refresh() Author "`hob repo refresh DIR --keys KEYS`";
-    repo_add_publisher(publisher, key) Author "`hob repo add-publisher DIR {publisher} --keys KEYS --public-key {key}`";
+    build(folder) Author "`hob build {folder}`" app "`authoring::build` of {folder}";
+    pack() Author "`hob pack FOLDER`" app "`authoring::pack`";
+    publish() Author "`hob publish FOLDER --repo DIR --keys KEYS`" app "`authoring::publish`";
+    repo_init() Author "`hob repo init DIR --keys KEYS`" app "`authoring::repo_init`";
+    repo_refresh() Author "`hob repo refresh DIR --keys KEYS`" app "`authoring::refresh`";
+    repo_add_publisher(publisher, key) Author "`hob repo add-publisher DIR {publisher} --keys KEYS --public-key {key}`"
+        app "`authoring::add_publisher` of `{publisher}` with the public key {key}";
 
     deadline() Caller "`--deadline TIME`" http "`deadline_ms`" app "`Call::with_deadline`";
     session() Caller "`--session NAME`" http "`session`" app "`Call::in_session`";
@@ -190,6 +194,10 @@ actions! {
     group() Setting "`group` in `[home]` of hob.toml";
     grants() Setting "`[grants]` of hob.toml";
     wanted_range(recipe) Setting "`\"{recipe}\"` in `[recipes]` of hob.toml";
+
+    limit_memory() App "`Limits::with_memory`";
+    limit_gpu() App "`Limits::with_gpu_memory`";
+    limit_deadline() App "`Limits::with_deadline`";
 
     hob_home() Variable "`HOB_HOME`";
     hob_python() Variable "`HOB_PYTHON`";
@@ -488,6 +496,15 @@ mod tests {
         let many = Hint::of((0..=HINT_PARTS_MAX).map(|_| act::list()).collect());
         assert!(many.data().is_none());
         assert!(Hint::from(long).len() <= FAULT_MESSAGE_BYTES_MAX);
+    }
+
+    #[test]
+    fn an_app_reads_of_its_own_methods_wherever_it_has_one() {
+        // What the program alone can do, or a caller of a server is sent to.
+        let of_the_program = ["hob_call", "program_add"];
+        for row in ACTIONS.iter().filter(|row| matches!(row.kind, Kind::Operator | Kind::Author | Kind::Caller)) {
+            assert_eq!(row.app.is_none(), of_the_program.contains(&row.name), "{}", row.name);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// `[pod.residency]`: what a recipe's models need while they are loaded.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct ResidencySpec {
     /// Memory of a pod with its models, in bytes; counts until it was measured.
     pub memory_bytes: Option<u64>,
@@ -21,6 +22,7 @@ pub struct ResidencySpec {
 
 /// `[pod.lever]`: what is lowered when memory ran out.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct LeverSpec {
     pub name: String,
     /// From what is wanted to what is bearable: integers or texts.
@@ -32,6 +34,7 @@ pub struct LeverSpec {
 /// One value of a lever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum LeverValue {
     Number(u64),
     Text(String),
@@ -39,11 +42,16 @@ pub enum LeverValue {
 
 /// What pods may have of the machine: the operator's word (`[machine]` in `hob.toml`), or what holds without it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MachineRules {
     /// For all pods together, in bytes; none: a share of what there is.
     pub memory_bytes: Option<u64>,
     /// Of each GPU, in bytes; none: a share of what it has.
     pub gpu_bytes: Option<u64>,
+    /// The former is what the app that embeds the host says, and not the operator.
+    pub memory_is_of_the_app: bool,
+    /// The latter is.
+    pub gpu_is_of_the_app: bool,
     /// One model at a time on each GPU, whatever recipes say.
     pub exclusive_gpus: bool,
     /// Recipes of which one at a time may have its models loaded, by the group's name.
@@ -54,6 +62,7 @@ pub struct MachineRules {
 
 /// One GPU, as its driver tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Gpu {
     /// What its driver calls it: for NVIDIA the UUID, which `CUDA_VISIBLE_DEVICES` takes.
     pub id: String,
@@ -63,9 +72,17 @@ pub struct Gpu {
     pub used_bytes: u64,
 }
 
+impl Gpu {
+    /// One of which nothing is in use.
+    pub fn new(id: impl Into<String>, name: impl Into<String>, kind: GpuKind, bytes: u64) -> Gpu {
+        Gpu { id: id.into(), name: name.into(), kind, bytes, used_bytes: 0 }
+    }
+}
+
 /// Whose driver it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum GpuKind {
     Nvidia,
     Amd,
@@ -73,6 +90,7 @@ pub enum GpuKind {
 
 /// The memory that a pod was measured to take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Footprint {
     pub memory_bytes: u64,
     #[serde(default)]

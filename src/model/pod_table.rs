@@ -244,7 +244,7 @@ pub(super) fn permissions(table: &mut Table, pod: Option<&PodSpec>) -> Result<Pe
         for value in table.list(kind)?.into_iter().take(limits::PERMISSIONS_MAX + 1) {
             let name = value.get_ref();
             let before = asked.clone();
-            let added = asked.add(kind, name).and_then(|()| match pod.filter(|_| kind == "env") {
+            let added = asked.add(kind, name).map_err(|fault| fault.message).and_then(|()| match pod.filter(|_| kind == "env") {
                 // Said once, as everywhere: two that mean the same are a slip that hides what was meant.
                 _ if asked == before => Err(format!("`{name}` twice")),
                 // One of the two would silently win.

@@ -367,7 +367,7 @@ fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
         });
         let bytes = table.noted(read)?;
         let read = table.optional_string("from").and_then(|from| match from {
-            Some(from) => from.get_ref().parse().map(Some).map_err(|why: String| table.fault(&from, "from", why)),
+            Some(from) => from.get_ref().parse().map(Some).map_err(|why: Fault| table.fault(&from, "from", why.message)),
             None => Ok(None),
         });
         let from = table.noted(read)?.flatten();

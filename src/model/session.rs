@@ -26,6 +26,7 @@ pub struct SessionSpec {
 /// Who may call a session that is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Mode {
     /// Nobody.
     Exclusive,

@@ -10,6 +10,7 @@ use url::{Host, Url};
 
 use super::{
     address::{Address, shown_url},
+    fault::{Code, Fault},
     limits,
 };
 
@@ -38,23 +39,27 @@ impl ModelSource {
 const WANTED: &str = "wanted `https://host/path`, or `hf:owner/name@revision:path/in/the/repository`";
 
 impl FromStr for ModelSource {
-    /// For people.
-    type Err = String;
+    /// `usage`.
+    type Err = Fault;
 
-    fn from_str(text: &str) -> Result<ModelSource, String> {
-        let short = |text: &str| match text.len() <= limits::MODEL_FROM_BYTES_MAX {
-            true => Ok(()),
-            false => Err(format!("{} bytes; at most {} are taken", text.len(), limits::MODEL_FROM_BYTES_MAX)),
-        };
-        short(text)?;
-        match text.strip_prefix("hf:") {
-            Some(rest) => hub(rest).map_err(|why| format!("`{text}`: {why}")),
-            None => {
-                let url = web(text).map_err(|why| format!("`{}`: {why}", Address::new(text).shown()))?;
-                // As it is written from now on: letters that an address cannot have take more room.
-                short(url.as_str())?;
-                Ok(ModelSource::Web(url))
-            }
+    fn from_str(text: &str) -> Result<ModelSource, Fault> {
+        source(text).map_err(|why| Fault::new(Code::Usage, why).hint(WANTED))
+    }
+}
+
+fn source(text: &str) -> Result<ModelSource, String> {
+    let short = |text: &str| match text.len() <= limits::MODEL_FROM_BYTES_MAX {
+        true => Ok(()),
+        false => Err(format!("{} bytes; at most {} are taken", text.len(), limits::MODEL_FROM_BYTES_MAX)),
+    };
+    short(text)?;
+    match text.strip_prefix("hf:") {
+        Some(rest) => hub(rest).map_err(|why| format!("`{text}`: {why}")),
+        None => {
+            let url = web(text).map_err(|why| format!("`{}`: {why}", Address::new(text).shown()))?;
+            // As it is written from now on: letters that an address cannot have take more room.
+            short(url.as_str())?;
+            Ok(ModelSource::Web(url))
         }
     }
 }
@@ -131,8 +136,8 @@ impl fmt::Debug for ModelSource {
 }
 
 impl TryFrom<String> for ModelSource {
-    type Error = String;
-    fn try_from(text: String) -> Result<ModelSource, String> {
+    type Error = Fault;
+    fn try_from(text: String) -> Result<ModelSource, Fault> {
         text.parse()
     }
 }
@@ -183,11 +188,11 @@ mod tests {
             ("hf:owner/name@main:/a.bin", "is no path"),
         ] {
             let found = text.parse::<ModelSource>().unwrap_err();
-            assert!(found.contains(why), "{text}: {found}");
+            assert!(found.message.contains(why), "{text}: {found}");
         }
         let long = format!("https://example.org/{}", "a".repeat(limits::MODEL_FROM_BYTES_MAX));
-        assert!(long.parse::<ModelSource>().unwrap_err().contains("at most 2048"));
+        assert!(long.parse::<ModelSource>().unwrap_err().message.contains("at most 2048"));
         let grows = format!("https://example.org/{}", "ä".repeat(limits::MODEL_FROM_BYTES_MAX / 4));
-        assert!(grows.parse::<ModelSource>().unwrap_err().contains("at most 2048"));
+        assert!(grows.parse::<ModelSource>().unwrap_err().message.contains("at most 2048"));
     }
 }

@@ -11,7 +11,7 @@ use super::residency::{Rank, TooMuch};
 use crate::model::{
     Code, Fault, act, hint,
     limits::{FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, HOLD_MIN_MS},
-    machine::Footprint,
+    machine::{Footprint, MachineRules},
 };
 
 /// What a pod is at work on, told without the lock: microseconds, since asks take less than a millisecond, the class that it had last, the class that it has.
@@ -39,15 +39,17 @@ pub(super) fn is_news(known: Footprint, measured: Footprint) -> bool {
         || differs(known.load_ms, measured.load_ms, HOLD_MIN_MS)
 }
 
-/// Why there never will be a place, in a caller's words.
-pub(super) fn too_much(recipe: &str, why: &TooMuch) -> Fault {
+/// Why there never will be a place, in a caller's words. `rules` say whose the limit is.
+pub(super) fn too_much(recipe: &str, why: &TooMuch, rules: &MachineRules) -> Fault {
+    let memory = || if rules.memory_is_of_the_app { act::limit_memory() } else { act::machine_memory() };
+    let gpu = || if rules.gpu_is_of_the_app { act::limit_gpu() } else { act::machine_gpu() };
     let (text, hint, device) = match why {
         TooMuch::Memory { wanted, budget, pinned } => (
             format!(
                 "the models of `{recipe}` take {wanted} bytes of memory; all pods together may have {budget} on this machine, of which \
                  pinned ones have {pinned}"
             ),
-            hint![act::machine_memory(), " says what pods may have; ", act::status(), " shows who has it"],
+            hint![memory(), " says what pods may have; ", act::status(), " shows who has it"],
             "cpu",
         ),
         TooMuch::NoGpu => (
@@ -57,7 +59,7 @@ pub(super) fn too_much(recipe: &str, why: &TooMuch) -> Fault {
         ),
         TooMuch::Gpu { wanted, budget } => (
             format!("the models of `{recipe}` take {wanted} bytes on a GPU; the largest of this machine has {budget} for models"),
-            hint!["choose a smaller model; ", act::machine_gpu(), " says how much of a GPU is for models"],
+            hint!["choose a smaller model; ", gpu(), " says how much of a GPU is for models"],
             "gpu",
         ),
     };

@@ -279,7 +279,7 @@ pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[St
 ///
 /// Errors: `sandbox_unavailable`.
 pub fn compiler_plan(program: &Program, keeper: &Path, folder: &Path, packages: &Path, without: &[String]) -> Result<Vec<u8>, Fault> {
-    let written = packages.to_str().unwrap_or_default().parse().map_err(|why| Fault::new(Code::SandboxUnavailable, why))?;
+    let written = packages.to_str().unwrap_or_default().parse().map_err(|why: Fault| Fault::new(Code::SandboxUnavailable, why.message))?;
     let permissions = Permissions { write: BTreeSet::from([written]), ..Permissions::default() };
     let subject = Subject {
         name: "the compiler of Python sources".to_owned(),

@@ -28,6 +28,7 @@ const PIECE: usize = 16 << 10;
 
 /// One kept line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Line {
     /// The ask in hand when it came, 0 for none.
     pub ask: u64,

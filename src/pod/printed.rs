@@ -33,6 +33,7 @@ pub struct Heard {
 
 /// Some lines came and went before this follower took them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Missed(pub u64);
 
 /// The lines since this was made. At most [`PRINTED_LINES_MAX`] wait for it.

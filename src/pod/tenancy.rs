@@ -412,7 +412,7 @@ impl Tenant {
             *gpu = footprint.gpu_bytes.min(largest.max(1));
         }
         let wanted = book.residency.want(self.id, need, rank(priority), Duration::from_millis(footprint.load_ms), now);
-        wanted.map_err(|why| too_much(&book.tenants[&self.id].recipe, &why))?;
+        wanted.map_err(|why| too_much(&book.tenants[&self.id].recipe, &why, &places.rules))?;
         places.look(&mut book);
         Ok(())
     }

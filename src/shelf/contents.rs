@@ -154,6 +154,7 @@ pub struct Contents {
 
 /// Why something stays behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Left {
     /// It lies where nothing is packed from.
     Elsewhere,

@@ -54,7 +54,7 @@ fn one(reader: &Reader, table: &DeTable, key: &str) -> Result<Grants, Fault> {
         };
         for item in items.iter() {
             let text = reader.text(item, &key)?;
-            given.permissions.add(kind, text).map_err(|why| reader.fault(item.span().start, &key, why))?;
+            given.permissions.add(kind, text).map_err(|why| reader.fault(item.span().start, &key, why.message))?;
         }
     }
     if let Some(reduced) = reader.get(table, "reduced") {

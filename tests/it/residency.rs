@@ -41,8 +41,11 @@ impl Machine for MadeUp {
 
     fn gpus(&self) -> Vec<Gpu> {
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
-        let gpu =
-            |at: usize| Gpu { id: format!("GPU-{at}"), name: "Made up".into(), kind: GpuKind::Nvidia, bytes: 10 * GB, used_bytes: looks };
+        let gpu = |at: usize| {
+            let mut gpu = Gpu::new(format!("GPU-{at}"), "Made up", GpuKind::Nvidia, 10 * GB);
+            gpu.used_bytes = looks;
+            gpu
+        };
         (0..self.gpus).map(gpu).collect()
     }
 
