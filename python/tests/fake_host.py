@@ -71,7 +71,9 @@ class Pod:
         session=None,
         restore=None,
         shares=False,
+        entry="pod:Pod",
     ):
+        self.entry = entry
         self.shares = shares
         self.folder = tempfile.mkdtemp(prefix="hob-pod-test-")
         self.scratch = os.path.join(self.folder, "scratch")
@@ -135,7 +137,7 @@ class Pod:
             "version": "1.0.0",
             "digest": "sha256:00",
             "folder": self.folder,
-            "entry": "pod:Pod",
+            "entry": self.entry,
             "site_packages": self.site_packages,
             **({} if self.environment is None else {"python": self.environment}),
             "scratch": self.scratch,

@@ -138,8 +138,39 @@ class Table(unittest.TestCase):
                 self.assertEqual(fault["code"], "recipe_failed")
                 self.assertIn("read = [", fault["hint"])
             for path in ("books.csv", "/recipe/data/x", "/tmp/x", "/usr/share/x", "/proc/1/x", "/scratch/a"):
-                self.assertNotIn("hint", self.of(FileNotFoundError(2, "No such file or directory", path)))
-        self.assertNotIn("hint", self.of(FileNotFoundError(2, "No such file or directory", "/data/x")))
+                self.assertNotIn("permissions", self.of(FileNotFoundError(2, "No such file or directory", path))["hint"])
+        self.assertNotIn("permissions", self.of(FileNotFoundError(2, "No such file or directory", "/data/x"))["hint"])
+
+    def test_the_next_step_fits_the_mistake(self):
+        try:
+            subprocess.run(["no-such-program-of-anybody"])
+        except FileNotFoundError as error:
+            program = error
+        for error, says in (
+            (KeyError("surname"), 'raise hob_pod.Fault("invalid_input"'),
+            (RecursionError("maximum recursion depth exceeded"), "calls itself without end"),
+            (EOFError("EOF when reading a line"), "no terminal"),
+            (EOFError("Ran out of input"), "where the traceback ends"),
+            (named("BdbQuit")(), "take `breakpoint()` out"),
+            (subprocess.CalledProcessError(2, ["ls", "/root"]), "the pod's sandbox"),
+            (program, "a package that brings it"),
+            (FileNotFoundError(2, "No such file or directory", "no-such-program"), "where the traceback ends"),
+            (ImportError("attempted relative import with no known parent package"), "`from helper import x`"),
+            (SyntaxError("expected ':'"), "correct that line"),
+            (TabError("inconsistent use of tabs"), "correct that line"),
+        ):
+            with self.subTest(repr(error)):
+                fault = self.of(error)
+                self.assertEqual(fault["code"], "recipe_failed")
+                self.assertIn(says, fault["hint"])
+                started = faults.of_start(error, "importing `pod:Pod`", MODELS, "/recipe/pod")
+                self.assertEqual(started["code"], "import_failed")
+        # What an author says is the author's.
+        self.assertNotIn("hint", self.of(Fault("recipe_failed", "no")))
+        self.assertIn("before the first call", faults.of_start(KeyError("x"), "importing `pod:Pod`", MODELS, "/recipe/pod")["hint"])
+        with unittest.mock.patch.object(faults, "confined", True):
+            for path, says in (("/recipe/pod/log.txt", "write into the working folder"), ("/etc/x", "[permissions]")):
+                self.assertIn(says, self.of(OSError(errno.EROFS, "Read-only file system", path))["hint"])
 
     def test_models_that_are_missing_are_named(self):
         for error, model in (

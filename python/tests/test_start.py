@@ -77,6 +77,87 @@ class Start(unittest.TestCase):
         pod.hello()
         self.assertIn("there is no module for the entry `pod:Pod`", pod.start().message["fault"]["message"])
 
+    def test_an_operation_that_does_not_take_its_input_is_told_how_it_is_written(self):
+        source = """
+            import functools
+            def counted(method):
+                @functools.wraps(method)
+                def outer(*arguments):
+                    return method(*arguments)
+                return outer
+            class Pod:
+                def none(self): pass
+                def two(self, text, language): pass
+                def no_self(input): pass
+                async def later(self): pass
+                def with_blobs(self, input, blobs, more): pass
+                def to_many(self): pass
+                @counted
+                def wrapped(self): pass
+                def good(self, input): return len(input)
+        """
+        names = ["none", "two", "no-self", "later", "with-blobs", "wrapped", "good"]
+        pod = self.make(source, {**dict.fromkeys(names, False), "to-many": "batch"}).ready()
+        for name, says in (
+            ("none", "`def none(self, input):`"),
+            ("two", "its whole input as one value: write `def two(self, input):`"),
+            ("no-self", "`def no_self(self, input):`"),
+            ("later", "`def later(self, input):`"),
+            ("with-blobs", "its input and its blobs: write `def with_blobs(self, input, blobs):`"),
+        ):
+            with self.subTest(name):
+                fault = pod.call(name)["fault"]
+                self.assertEqual((fault["code"], fault["detail"]), ("recipe_failed", {"type": "TypeError"}))
+                self.assertIn(f"`{name}` raised TypeError: ", fault["message"])
+                self.assertIn(says, fault["hint"])
+        answers = pod.answers(pod.batch("to-many", [1, 2]))
+        for answer in answers.values():
+            self.assertIn("the list of its inputs: write `def to_many(self, inputs):`", answer["fault"]["hint"])
+        # What a line of it raised is told with that line.
+        for name, input in (("wrapped", None), ("good", 3)):
+            fault = pod.call(name, input)["fault"]
+            self.assertEqual(fault["detail"]["type"], "TypeError")
+            self.assertIn("pod.py", fault["detail"]["traceback"])
+            self.assertNotIn("`def ", fault["hint"])
+
+    def test_an_entry_without_a_module_says_which_there_are(self):
+        for entry, files, gone, says in (
+            ("pod.greeter:Pod", {"greeter.py": ""}, False, "set `entry` in recipe.toml to `greeter:Pod`"),
+            ("greter:Pod", {"greeter.py": ""}, False, "in `pod/` there is: `greeter`, `pod`;"),
+            ("a.b:Pod", {}, False, "put the class into `pod/a/b.py`"),
+            ("pod:Pod", {}, True, "in `pod/` there is no module: put the class into `pod/pod.py`"),
+        ):
+            with self.subTest(entry):
+                pod = self.make("", files=files, entry=entry)
+                if gone:
+                    os.remove(os.path.join(pod.folder, "pod", "pod.py"))
+                pod.hello()
+                fault = pod.start().message["fault"]
+                self.assertEqual(fault["code"], "import_failed")
+                self.assertIn(f"no module for the entry `{entry}`", fault["message"])
+                self.assertIn(says, fault["hint"])
+
+    def test_what_is_called_with_what_it_does_not_take_is_told_how_it_is_written(self):
+        fault = self.failed("class Pod:\n    def __init__(self, config): pass\n    def run(self, input): pass")
+        self.assertEqual((fault["code"], fault["detail"]["type"]), ("import_failed", "TypeError"))
+        self.assertIn("constructing `pod:Pod` raised TypeError: ", fault["message"])
+        self.assertIn("`def __init__(self):`", fault["hint"])
+        fault = self.failed("def Pod(input): pass")
+        self.assertIn("`pod:Pod` is a function, wanted a class", fault["message"])
+        self.assertIn("`pod:Class`", fault["hint"])
+        fault = self.failed("class Pod:\n    def load(self): pass\n    def run(self, input): pass", load=True)
+        self.assertEqual(fault["code"], "import_failed")
+        self.assertIn("`def load(self, models):`", fault["hint"])
+        # What these raise within themselves is the author's own.
+        for source, load in (
+            ("class Pod:\n    def __init__(self): len(3)\n    def run(self, input): pass", False),
+            ("class Pod:\n    def load(self, models): len(3)\n    def run(self, input): pass", True),
+        ):
+            fault = self.failed(source, load=load)
+            self.assertIn("has no len()", fault["message"])
+            self.assertIn("traceback", fault["detail"])
+            self.assertNotIn("`def ", fault["hint"])
+
     def test_constructor_and_load_fail_with_their_own_faults(self):
         fault = self.failed("class Pod:\n    def __init__(self):\n        raise ValueError('x')\n    def run(self, input): pass")
         self.assertEqual((fault["code"], fault["detail"]["type"]), ("import_failed", "ValueError"))

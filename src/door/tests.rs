@@ -312,7 +312,7 @@ fn what_doors_and_pods_say_themselves_names_what_is_there() {
     }
     assert!(seen > 5, "nothing was looked at");
     // Keys that pods name, with their tables.
-    let hints = source("python/src/hob_pod/faults.py") + &source("python/src/hob_pod/runner.py") + &source("python/src/hob_pod/serving.py");
+    let hints = ["faults", "runner", "serving", "steps"].map(|name| source(&format!("python/src/hob_pod/{name}.py"))).concat();
     for (says, key, table) in [
         ("`network = [", "network", "permissions"),
         ("`read = [", "read", "permissions"),

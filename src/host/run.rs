@@ -71,6 +71,7 @@ pub(super) async fn of(
     let recipe = entry.recipe().clone();
     let manifest = recipe.manifest();
     let operation = manifest.operation(&call.operation)?.clone();
+    let asked = call.recipe.clone();
     let budget_ms = call.budget_ms(&operation)?;
     let deadline = begun + Duration::from_millis(budget_ms);
 
@@ -92,7 +93,7 @@ pub(super) async fn of(
         let (long, operation) = (operation.output.is_long_for(&answer.output), operation.clone());
         let what = format!("output of `{}` of `{}`", operation.name, manifest.name);
         let promised = move || {
-            operation.output.check(&answer.output, &what, Code::InvalidOutput)?;
+            operation.output.check(&answer.output, &what, Code::InvalidOutput).map_err(|fault| unkept(fault, &answer.output, &asked))?;
             Part::Output.blobs(&operation).check(&answer.blobs, &what, Code::InvalidOutput)?;
             Ok(Answer { output: operation.output.with_integers(answer.output), ..answer })
         };
@@ -110,6 +111,19 @@ pub(super) async fn of(
         unsigned: recipe.is_unsigned(),
         wall_ms: begun.elapsed().as_secs_f64() * 1e3,
     })
+}
+
+/// What a recipe gave against its word, with what its author does about it.
+fn unkept(fault: Fault, output: &Document, recipe: &RecipeRef) -> Fault {
+    if fault.hint.is_some() {
+        return fault;
+    }
+    let given = match output.text() {
+        "null" => "a method that ends without `return` gives null, also one that yields chunks; ",
+        _ => "",
+    };
+    let hint = hint![given, act::show(recipe), " tells the schema of the output: the recipe's author returns what it says, or corrects it"];
+    fault.hint(hint)
 }
 
 /// In the session that the call names, which is opened or brought back for it; else in none.

@@ -147,7 +147,12 @@ impl<'s, 'a> Table<'s, 'a> {
             .max_by(|a, b| nearest::likeness(a.get_ref(), key).total_cmp(&nearest::likeness(b.get_ref(), key)));
         match misspelt {
             Some(name) => unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &[key]),
-            None => self.source.fault_at(self.start, &self.key(key), format!("missing: wanted {wanted}")),
+            None => {
+                let path = self.key(key);
+                let example = EXAMPLES.iter().find(|(known, _)| *known == path);
+                let example = example.map(|(_, value)| format!(", e.g. `{key} = {value}`")).unwrap_or_default();
+                self.source.fault_at(self.start, &path, format!("missing: wanted {wanted}{example}"))
+            }
         }
     }
 
@@ -318,6 +323,19 @@ impl<'s, 'a> Table<'s, 'a> {
         Ok(())
     }
 }
+
+/// What keys may say that each manifest has to have.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("name", "\"publisher/name\""),
+    ("version", "\"0.1.0\""),
+    ("license", "\"Apache-2.0\""),
+    ("summary", "\"Says hello\""),
+    ("hob", "\"0.1\""),
+    ("pod.runtime", "\"python\""),
+    ("pod.entry", "\"main:Pod\""),
+    ("pod.python", "\">=3.9\""),
+    ("glue.world", "\"0.1\""),
+];
 
 /// Whether whoever wrote `name` meant `key`.
 fn is_meant(name: &str, key: &str) -> bool {

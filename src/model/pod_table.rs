@@ -26,7 +26,10 @@ pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
                 return Err(table.fault(
                     &entry,
                     "entry",
-                    format!("`{}` is not an entry: wanted `module:Class`, in the folder `pod`", entry.get_ref()),
+                    format!(
+                        "`{:.100}` is not an entry: wanted `module:Class`, e.g. `main:Pod` for the class `Pod` in `pod/main.py`",
+                        entry.get_ref()
+                    ),
                 ));
             }
             let python = table.version_req("python")?.into_inner();

@@ -165,6 +165,11 @@ impl Manifest {
 
     fn read(text: &str, reading: Reading) -> Result<Manifest, Fault> {
         let what = reading.what;
+        if text.trim().is_empty() {
+            return Err(Fault::new(Code::InvalidManifest, format!("{what}:1: found an empty file, wanted a recipe's manifest"))
+                .with("line", 1)
+                .hint(check()));
+        }
         let parsed = findings::parse(text, |offset, why| {
             let line = line_of(text, offset);
             Fault::new(Code::InvalidManifest, format!("{what}:{line}: {why}")).with("line", line).hint(check())
@@ -183,8 +188,13 @@ impl Manifest {
         let name = root.string("name")?;
         let name: RecipeName = name.get_ref().parse().map_err(|fault: Fault| source.fault(&name, "name", fault.message))?;
         let version = root.string("version")?;
-        let version = Version::parse(version.get_ref())
-            .map_err(|error| source.fault(&version, "version", format!("`{}` is not a version: {error}", version.get_ref())))?;
+        let version = Version::parse(version.get_ref()).map_err(|error| {
+            source.fault(
+                &version,
+                "version",
+                format!("`{:.100}` is not a version ({error}): wanted `MAJOR.MINOR.PATCH`, e.g. `0.1.0`", version.get_ref()),
+            )
+        })?;
         let license = root.string("license")?.into_inner();
         let summary = root.string("summary")?.into_inner();
         let capability = root.optional_string("capability")?;
@@ -229,7 +239,9 @@ impl Manifest {
         let models = models(&mut root)?;
         let sessions = pod.as_ref().is_some_and(|pod| pod.session.is_some());
         if pod.is_none() && glue.is_none() {
-            root.note_here("neither `[pod]` nor `[glue]`: nothing could answer a call");
+            root.note_here(
+                "neither `[pod]` nor `[glue]`: nothing could answer a call; wanted e.g. `[pod]` with `runtime`, `entry` and `python`",
+            );
         }
         let operations = operations(source, &mut root, &hob, sessions)?;
         root.finish()?;

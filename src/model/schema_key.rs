@@ -87,7 +87,8 @@ impl<'s> Table<'s, '_> {
         let refused = |message: String| self.fault(file, key, message).with("file", name.clone());
         if !is_inner_path(name) || !name.ends_with(".json") {
             return Err(refused(format!(
-                "`{name:.100}` is not the path of a JSON file inside the recipe: wanted e.g. `schemas/{key}.json`"
+                "`{name:.100}` is not the path of a JSON file inside the recipe: wanted e.g. `schemas/{key}.json`, or a JSON Schema as a table, e.g. \
+                 `{{ type = \"string\" }}`"
             )));
         }
         let bytes = (self.source.reading.file)(name).map_err(|fault| refused(format!("`{name}`: {}", fault.message)))?;

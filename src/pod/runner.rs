@@ -49,6 +49,7 @@ const FILES: &[(&str, &str)] = &[
     ("sandbox.py", include_str!("../../python/src/hob_pod/sandbox.py")),
     ("serving.py", include_str!("../../python/src/hob_pod/serving.py")),
     ("sessions.py", include_str!("../../python/src/hob_pod/sessions.py")),
+    ("steps.py", include_str!("../../python/src/hob_pod/steps.py")),
     ("stuck.py", include_str!("../../python/src/hob_pod/stuck.py")),
     ("tables.py", include_str!("../../python/src/hob_pod/tables.py")),
     ("tracebacks.py", include_str!("../../python/src/hob_pod/tracebacks.py")),

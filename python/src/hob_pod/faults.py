@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 
-from . import guard, tracebacks, values, wire
+from . import guard, steps, tracebacks, values, wire
 
 #: The codes that a pod may use (docs/pod-protocol.md).
 CODES = frozenset(
@@ -143,14 +143,15 @@ class Fault(Exception):
         self.detail = detail
 
 
-def of(error, doing, models=(), folder=None, overdue=False, printed=""):
+def of(error, doing, models=(), folder=None, overdue=False, printed="", starts=False):
     """The fault (a dict for the wire) that `error` is, whatever its own code does when it is asked.
 
     `doing` says what was going on, e.g. "`embed`"; `models` is {name: path}; `folder` is the recipe's `pod`; `overdue`
-    says that the ask's time was up when the error came; `printed` is the end of what was printed on stderr before.
+    says that the ask's time was up when the error came; `printed` is the end of what was printed on stderr before;
+    `starts` says that the pod was not ready yet.
     """
     try:
-        return guard.together(_of, error, doing, models, folder, overdue, printed)
+        return guard.together(_of, error, doing, models, folder, overdue, printed, starts)
     except Exception as problem:
         # What telling stands on may be gone: the working folder, the depth of the stack. It ends no pod with others' work in it.
         name = guard.kind(error)
@@ -158,7 +159,7 @@ def of(error, doing, models=(), folder=None, overdue=False, printed=""):
         return _fault("recipe_failed", f"{doing} raised {name}", None, detail)
 
 
-def _of(error, doing, models, folder, overdue, printed):
+def _of(error, doing, models, folder, overdue, printed, starts):
     if guard.is_a(error, Fault):
         return _fault(*_said(error))
     if guard.is_a(error, values.NotJson):
@@ -186,7 +187,7 @@ def _of(error, doing, models, folder, overdue, printed):
         why, hint = denied
         return _fault("sandbox_denied", f"{message}; behind it: {why}, which its sandbox does not allow", hint, detail)
     unseen = any(_is_of_the_machine(inner, folder, models) for inner in behind)
-    return _fault("recipe_failed", message, _step("files", _ASK_FILE) if unseen else None, detail)
+    return _fault("recipe_failed", message, _step("files", _ASK_FILE) if unseen else steps.of(error, said, starts), detail)
 
 
 def _step(tried, ask):
@@ -297,7 +298,11 @@ def _known(error, text, doing, models, folder, overdue):
         return "dependency_missing", said, hint, {"library": library}
     if confined and _number(error) in _DENIED:
         what = f"{doing} tried what its sandbox does not allow: {text}"
-        hint = _step_to_network() if _is_connection(error) else _step("any", _ASK)
+        written = _filename_of(error)
+        if folder and type(written) is str and _number(error) == errno.EROFS and written.startswith(os.path.dirname(folder) + os.sep):
+            hint = steps.WRITE
+        else:
+            hint = _step_to_network() if _is_connection(error) else _step("any", _ASK)
         return "sandbox_denied", what, hint, {"errno": errno.errorcode[_number(error)]}
     model = _missing_model(error, kind, text, models)
     if model:
@@ -316,7 +321,7 @@ def _number(error):
 
 def of_start(error, doing, models, folder, printed=""):
     """As `of`, for failures before the pod is ready: an error without a better name is `import_failed`."""
-    fault = of(error, doing, models, folder, printed=printed)
+    fault = of(error, doing, models, folder, printed=printed, starts=True)
     if fault["code"] == "recipe_failed" and not guard.is_a(error, Fault):
         fault["code"] = "import_failed"
     return fault

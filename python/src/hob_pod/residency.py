@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 
-from . import asks, tracebacks
+from . import asks, faults, guard, steps, tracebacks
 
 
 class ModelPaths(dict):
@@ -46,7 +46,13 @@ class Models:
         load = getattr(self._pod, "load", None)
         if load is not None:
             self.doing = f"`load` of `{entry}`"
-            self._call(load, runner.start["models"])
+            try:
+                self._call(load, runner.start["models"])
+            except TypeError as error:
+                if not steps.is_unfit(error):
+                    raise
+                said = f"{self.doing} raised TypeError: {guard.text(error)}"
+                raise faults.Fault("import_failed", said, steps.signature("load"), {"type": "TypeError"}) from None
         warm_up = runner.start["warm_up"]
         if warm_up is not None:
             self.doing = f"warming up with `{warm_up}`"

@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 
-from . import asks, belonging, cache, control, faults, gate, guard, own, program, regions, residency, serving, sessions, stuck, wire
+from . import asks, belonging, cache, control, faults, gate, guard, own, program, regions, residency, serving, sessions, steps, stuck, wire
 
 #: Methods of a pod that the runner calls itself, so that no operation may have their names.
 RESERVED = frozenset(("load", "unload", "checkpoint", "restore"))
@@ -137,7 +137,7 @@ class Runner:
         self.doing = lambda: f"importing `{entry}`"
         kind = self._entry_class(entry)
         self.doing = lambda: f"constructing `{entry}`"
-        pod = kind()
+        pod = self._constructed(kind, entry)
         shut = gate.shut_here()  # from here to his next word
         self.server.ground = belonging.Ground()
         self._find_operations(pod)
@@ -160,6 +160,22 @@ class Runner:
             self.doing = lambda: f"`restore` of `{entry}`"
             self.server.ground.settle(sessions.restore, pod, self.start, self.restored)
 
+    def _constructed(self, kind, entry):
+        try:
+            return kind()
+        except TypeError as error:
+            if not steps.is_unfit(error):
+                raise
+            name = entry.partition(":")[2]
+            if not isinstance(kind, type):
+                said = f"the entry `{entry}` is a {guard.kind(kind)}, wanted a class whose methods are the operations"
+                module = entry.partition(":")[0]
+                hint = f"make it a method of a class, and set `entry` in recipe.toml to `{module}:Class`, with that class's name"
+                raise faults.Fault("import_failed", said, hint) from None
+            said = f"constructing `{entry}` raised TypeError: {guard.text(error)}"
+            hint = f"it is made by `{name}()`: write `def __init__(self):`; the paths of the models come to `def load(self, models):`"
+            raise faults.Fault("import_failed", said, hint, {"type": "TypeError"}) from None
+
     def failed(self, error, doing):
         """Tells the host what could not be done, and ends the process."""
         fault = faults.of_start(error, doing, self.start["models"], self.pod_folder, program.printed_before())
@@ -181,9 +197,11 @@ class Runner:
         try:
             __import__(module_name)
         except ModuleNotFoundError as error:
-            if error.name == module_name:
+            # Or the folder that it would be in.
+            if error.name is not None and (module_name + ".").startswith(error.name + "."):
                 path = os.path.join(self.pod_folder, module_name.replace(".", os.sep) + ".py")
-                raise faults.Fault("import_failed", f"there is no module for the entry `{entry}`: wanted {path}") from None
+                hint = steps.of_entry(module_name, class_name, self.pod_folder)
+                raise faults.Fault("import_failed", f"there is no module for the entry `{entry}`: wanted {path}", hint) from None
             raise
         module = sys.modules[module_name]
         kind = getattr(module, class_name, None)

@@ -10,13 +10,15 @@ import sys
 import time
 import types
 
-from . import answers, asks, belonging, control, ending, faults, gate, guard, lane, own, program, sessions, tracebacks, wire
+from . import answers, asks, belonging, control, ending, faults, gate, guard, lane, own, program, sessions, steps, tracebacks, wire
 from .blob import Blob
 
 #: An operation whose last runs were all shorter than HELD_S lets the answers before it wait: this many runs.
 QUICK_RUNS = 8
 _monotonic, _trace, _profile, _depth = time.monotonic, sys.gettrace, sys.getprofile, sys.getrecursionlimit
 _bind = belonging.variable.set
+#: Functions that a TypeError is known of by its frames to have come from: others have none.
+_OF_PYTHON = (types.FunctionType, types.MethodType)
 #: Types of results that need no look at whether they are awaited or iterated.
 _PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
 
@@ -349,7 +351,14 @@ class Server:
             work.armed = True
             if work.cancelled:
                 asks.check(work)
-        return work.operation.method(*arguments)
+        try:
+            return work.operation.method(*arguments)
+        except TypeError as error:
+            if type(work.operation.method) not in _OF_PYTHON or not steps.is_unfit(error):
+                raise
+            name = work.frame.message["operation"]
+            hint = steps.signature(name, work.operation.takes_blobs, work.batch)
+            raise faults.Fault("recipe_failed", f"`{name}` raised TypeError: {guard.text(error)}", hint, {"type": "TypeError"}) from None
 
     def _value(self, work, value):
         """What the author's method came to that gave `value`."""

@@ -35,9 +35,9 @@ fn a_good_manifest_reads() {
 fn each_mistake_names_line_and_key() {
     let table: &[(&str, &str, usize, &str)] = &[
         ("hob/echo", "hob echo", 1, "name: `hob echo` is not a recipe name"),
-        ("\"0.1.0\"", "\"1\"", 2, "version: `1` is not a version"),
+        ("\"0.1.0\"", "\"1\"", 2, "wanted `MAJOR.MINOR.PATCH`, e.g. `0.1.0`"),
         ("license = \"Apache-2.0\"", "license = 3", 3, "license: found 3, wanted a string"),
-        ("license = \"Apache-2.0\"\n", "", 1, "license: missing"),
+        ("license = \"Apache-2.0\"\n", "", 1, "license: missing: wanted a string, e.g. `license = \"Apache-2.0\"`"),
         ("license", "licence", 3, "nearest known key: `license`"),
         ("hob = \"0.1\"", "hob = \"99\"", 5, "the recipe wants Hob ^99, this is Hob"),
         ("hob = \"0.1\"", "hob = \"0.1\"\ntimeout = 3", 6, "this Hob knows no key `timeout` at the top level"),
@@ -97,7 +97,15 @@ fn each_mistake_names_line_and_key() {
         ("[pod]", "[permissions]\nenv = [\"A\"]\n[pod]\nenv = { A = \"x\" }", 8, "permissions.env: `A` is set by `[pod.env]`"),
         ("[pod]", "[permissions]\nenv = [\"A\", \"A\"]\n[pod]", 8, "permissions.env: `A` twice"),
         ("input = { type", "input = { tpye", 14, "nearest known key: `type`"),
-        ("input = { type = \"object\" }", "input = { type = \"objekt\" }", 14, "operations.echo.input.type: not a JSON Schema"),
+        (
+            "input = { type = \"object\" }",
+            "input = { type = \"objekt\" }",
+            14,
+            "operations.echo.input.type: there is no type `objekt` in JSON Schema; nearest: `object`",
+        ),
+        ("input = { type = \"object\" }", "input = { type = [\"dict\"] }", 14, "there is no type `dict` in JSON Schema; write `object`"),
+        ("input = { type = \"object\" }", "input = { type = \"quaternion\" }", 14, "wanted one of `string`, `number`, `integer`"),
+        ("input = { type = \"object\" }", "input = \"text\"", 14, "or a JSON Schema as a table, e.g. `{ type"),
         (
             "input = { type = \"object\" }",
             "input = { pattern = \"^(?=a)(a|aa)+\\\\1$\" }",
@@ -229,6 +237,18 @@ fn each_mistake_is_one_finding_and_none_follows_from_another() {
         let found: Vec<_> = found.iter().map(|(line, key)| (*line, key.as_str())).collect();
         assert_eq!(found, *wanted, "{edits:?}: {:#}", fault.detail);
     }
+}
+
+#[test]
+fn an_empty_file_is_told_as_one() {
+    for text in ["", "\n \r\n"] {
+        let fault = Manifest::parse(text, "recipe.toml").unwrap_err();
+        assert_eq!(
+            (fault.code, &*fault.message),
+            (Code::InvalidManifest, "recipe.toml:1: found an empty file, wanted a recipe's manifest")
+        );
+    }
+    Manifest::parse(&GOOD.replace('\n', "\r\n"), "recipe.toml").unwrap();
 }
 
 #[test]

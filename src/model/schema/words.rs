@@ -9,7 +9,7 @@ use super::{
     format::{self, Kind},
     graph::escaped,
 };
-use crate::model::{limits::SCHEMA_FINDINGS_MAX, nearest};
+use crate::model::{findings::MISSPELT, limits::SCHEMA_FINDINGS_MAX, nearest};
 
 /// Something that a schema says and that is not taken, at its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +95,24 @@ const WORDS: &[&str] = &[
     "if",
     "then",
     "else",
+];
+
+/// What `type` may say.
+const TYPES: &[&str] = &["string", "number", "integer", "boolean", "object", "array", "null"];
+
+/// Types of languages and tools, and what says the same here.
+const FOREIGN_TYPES: &[(&[&str], &str)] = &[
+    (&["str", "text", "char", "varchar"], "write `string`"),
+    (&["int", "long", "uint", "int32", "int64"], "write `integer`"),
+    (&["float", "double", "decimal", "float32", "float64"], "write `number`"),
+    (&["bool"], "write `boolean`"),
+    (&["list", "tuple", "set", "vector"], "write `array`, and `items` for what is in it"),
+    (&["dict", "map", "record", "struct", "json"], "write `object`"),
+    (&["none", "nil", "nonetype", "undefined"], "write `null`"),
+    (&["any"], "leave `type` out"),
+    (&["bytes", "file", "binary", "blob", "image", "audio"], "bytes travel beside the JSON, as `blobs` of the operation"),
+    (&["date", "datetime", "date-time", "timestamp"], "write `string`, with `format = \"date-time\"`"),
+    (&["enum"], "write `enum`, the list of what may come, without `type`"),
 ];
 
 /// Words of other dialects, and what says the same here.
@@ -245,6 +263,21 @@ impl Walk {
         }
     }
 
+    fn type_name(&mut self, name: &str, at: &str) {
+        if TYPES.contains(&name) {
+            return;
+        }
+        let alike = |known: &str| nearest::likeness(name, known);
+        let nearest = TYPES.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b))).filter(|known| alike(known) >= MISSPELT);
+        let foreign = FOREIGN_TYPES.iter().find(|(names, _)| names.iter().any(|foreign| foreign.eq_ignore_ascii_case(name)));
+        let instead = match (foreign, nearest) {
+            (Some((_, instead)), _) => (*instead).to_owned(),
+            (None, Some(nearest)) => format!("nearest: `{nearest}`"),
+            (None, None) => format!("wanted one of `{}`", TYPES.join("`, `")),
+        };
+        self.find(at.to_owned(), format!("there is no type `{name:.100}` in JSON Schema; {instead}"), false);
+    }
+
     /// Whether a word that is known means here what it says.
     fn meaning(&mut self, entries: &Map<String, Value>, word: &str, value: &Value, at: &str) {
         match (word, value) {
@@ -263,6 +296,14 @@ impl Walk {
                     );
                 }
             },
+            ("type", Value::String(name)) => self.type_name(name, at),
+            ("type", Value::Array(names)) => {
+                for (index, name) in names.iter().enumerate() {
+                    if let Value::String(name) = name {
+                        self.type_name(name, &format!("{at}/{index}"));
+                    }
+                }
+            }
             ("items", Value::Array(_)) => {
                 self.find(at.to_owned(), "`items` is one schema in JSON Schema 2020-12: a list of them is `prefixItems`".to_owned(), false);
             }

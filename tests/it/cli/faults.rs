@@ -83,6 +83,60 @@ fn a_call_that_makes_no_sense_says_what_would() {
     rig.hob(&["verify"]).well();
 }
 
+/// What newcomers write, and what each of them is told: what is wrong, and the next step.
+#[test]
+fn a_recipe_that_does_not_keep_its_word_is_told_how_it_would() {
+    let rig = Rig::new();
+    let method = |body: &str| format!("class Subject:\n    def run(self, input):\n        {body}\n");
+    let cases: &[(&str, String, Code, &[&str])] = &[
+        (
+            "returns-none",
+            method("{'text': 'x'}"),
+            Code::InvalidOutput,
+            &["wanted an object, found null", "a method that ends without `return` gives null", "hob show "],
+        ),
+        ("yields", method("yield 1"), Code::RecipeFailed, &["set `streaming = true` in [operations.run]"]),
+        (
+            "returns-text",
+            method("return 'x'"),
+            Code::InvalidOutput,
+            &["found the text \"x\"", "the recipe's author returns what it says, or corrects it"],
+        ),
+        ("no-input", "class Subject:\n    def run(self): pass\n".to_owned(), Code::RecipeFailed, &["write `def run(self, input):`"]),
+        ("raises", method("return input['x']"), Code::RecipeFailed, &["KeyError: 'x'", "where the traceback ends", "subject.py"]),
+        ("reads-keys", method("return {'text': __builtins__['input']()}"), Code::RecipeFailed, &["a pod has no terminal"]),
+        ("debugs", method("breakpoint()"), Code::RecipeFailed, &["take `breakpoint()` out"]),
+        ("recurses", method("return self.run(input)"), Code::RecipeFailed, &["calls itself without end"]),
+        (
+            "runs-a-program",
+            method("__import__('subprocess').check_output(['ls', '/root/x'])"),
+            Code::RecipeFailed,
+            &["returned non-zero", "runs in the pod's sandbox"],
+        ),
+        (
+            "writes-beside-itself",
+            method("open(__file__ + '.log', 'w')"),
+            Code::SandboxDenied,
+            &["Read-only file system", "write into the working folder"],
+        ),
+        ("relative", format!("from .helper import x\n{GOOD}"), Code::ImportFailed, &["`from helper import x`"]),
+        ("no-colon", "class Subject\n".to_owned(), Code::ImportFailed, &["expected ':' (subject.py, line 1)", "correct that line"]),
+        ("function", "def Subject(input): pass\n".to_owned(), Code::ImportFailed, &["is a function, wanted a class"]),
+    ];
+    for (name, source, code, says) in cases {
+        let folder = rig.recipe(&format!("lab/{name}"), source, ANY);
+        let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+        fs::write(folder.join("recipe.toml"), manifest.replace("output = {}", "output = { type = \"object\" }")).unwrap();
+        rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]).refused(*code, says);
+    }
+    let folder = rig.recipe("lab/prefix", GOOD, ANY);
+    let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+    assert!(manifest.contains("subject:Subject"));
+    fs::write(folder.join("recipe.toml"), manifest.replace("subject:Subject", "pod.subject:Subject")).unwrap();
+    let says = ["modules are named from the folder `pod`", "`subject:Subject`"];
+    rig.hob(&["call", folder.to_str().unwrap(), "run", "{}"]).refused(Code::ImportFailed, &says);
+}
+
 #[test]
 fn words_that_the_command_line_does_not_know_are_usage_in_text_and_in_json() {
     let rig = Rig::new();
