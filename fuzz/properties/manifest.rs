@@ -53,6 +53,16 @@ fn refused(fault: &Fault, text: &str) {
     assert!(line >= 1 && line <= text.matches('\n').count() as u64 + 1, "line {line}: {fault}");
     assert!(fault.message.starts_with(&format!("recipe.toml:{line}:")), "{fault}");
     assert!(fault.hint.is_some(), "no next step: {fault}");
+    // Further mistakes, each with its line, and none before the first.
+    let findings = fault.detail["findings"].as_array().cloned().unwrap_or_default();
+    assert!(findings.len() != 1 && findings.len() <= limits::FINDINGS_MAX, "{} findings: {fault}", findings.len());
+    let mut last = line;
+    for finding in findings {
+        let line = finding["line"].as_u64().unwrap_or_else(|| panic!("no line: {finding}"));
+        assert!((last..=text.matches('\n').count() as u64 + 1).contains(&line), "line {line} after {last}: {fault}");
+        assert!(finding["message"].as_str().is_some_and(|message| message.starts_with(&format!("recipe.toml:{line}:"))), "{finding}");
+        last = line;
+    }
 }
 
 /// What the host takes for granted of every manifest.

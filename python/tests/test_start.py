@@ -68,6 +68,7 @@ class Start(unittest.TestCase):
     def test_wrong_entries_and_missing_methods_are_named(self):
         fault = self.failed("class Wrong: pass\n")
         self.assertIn("has no class `Pod` (it has: Wrong)", fault["message"])
+        self.assertEqual(fault["hint"], "set `entry` in recipe.toml to `pod:Wrong`")
         fault = self.failed("class Pod: pass\n")
         self.assertIn("no method `run` for the operation `run`", fault["message"])
         fault = self.failed("class Pod:\n    def load(self, models): pass\n", operations={"load": False})

@@ -100,7 +100,7 @@ pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
     }
     if let Some(I32Exit(status)) = error.downcast_ref() {
         let fault = Fault::new(Code::GlueCrashed, format!("the glue of `{name}` ended itself with exit status {status}"))
-            .hint("glue answers by returning from `run`; what it printed is in the fault's detail");
+            .hint("glue answers by returning from `run`: its author takes the exit out; what it printed is told with the fault");
         return with_log(run, fault);
     }
     let overflow = error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) || causes.iter().any(|cause| is_underflow(cause));
@@ -114,7 +114,7 @@ pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
         (false, None) => format!("failed: {}", error.root_cause()),
     };
     let fault = Fault::new(Code::GlueCrashed, format!("the glue of `{name}` {what}"))
-        .hint("the recipe's author can see the causes and the last log lines in the fault's detail")
+        .hint("the recipe's author corrects its glue; what it printed last is told with the fault")
         .with("causes", causes);
     with_log(run, fault)
 }

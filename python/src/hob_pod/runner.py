@@ -211,7 +211,7 @@ class Runner:
             raise faults.Fault(
                 "import_failed",
                 f"the module `{module_name}` has no class `{class_name}` (it has: {', '.join(names) or 'none'})",
-                "set `entry` in recipe.toml to `module:Class`",
+                f"set `entry` in recipe.toml to `{module_name}:{names[0] if len(names) == 1 else 'Class'}`",
             )
         # On Python 3.9 asyncio's locks bind to the loop that is current when they are made: it must be ours.
         if any(_code_flags(value) & _CO_ASYNC for value in vars(kind).values()):

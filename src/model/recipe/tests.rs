@@ -239,6 +239,40 @@ fn each_mistake_is_one_finding_and_none_follows_from_another() {
     }
 }
 
+/// Whatever two lines are left out, written twice, or given another value.
+#[test]
+fn any_two_mistakes_are_told_by_line_and_each_once() {
+    let lines: Vec<&str> = GOOD.lines().collect();
+    let changed = |line: &str, way: usize| match (way, line.split_once(" = ")) {
+        (0, _) => String::new(),
+        (1, _) => format!("{line}\n{line}"),
+        (2, Some((key, _))) => format!("{key} = 3"),
+        (3, Some((key, value))) => format!("x{key} = {value}"),
+        _ => line.replace('[', "[x"),
+    };
+    let (mut several, mut all) = (0, 0);
+    let ways = lines.len() * 4;
+    for (first, second) in (0..ways).flat_map(|first| (first..ways).map(move |second| (first, second))) {
+        let text = lines.iter().enumerate().map(|(at, line)| match [first, second].iter().find(|change| *change / 4 == at) {
+            Some(change) => changed(line, change % 4) + "\n",
+            None => format!("{line}\n"),
+        });
+        let text: String = text.collect();
+        let Err(fault) = Manifest::parse(&text, "recipe.toml") else { continue };
+        all += 1;
+        assert_eq!(fault.code, Code::InvalidManifest, "{fault}\n{text}");
+        let found = fault.detail["findings"].as_array().cloned().unwrap_or_default();
+        several += usize::from(!found.is_empty());
+        let found: Vec<_> = found.iter().map(|one| (one["line"].as_u64().unwrap(), one["message"].as_str().unwrap())).collect();
+        assert!(found.is_sorted_by_key(|(line, _)| *line), "{found:#?}\n{text}");
+        assert!(found.iter().enumerate().all(|(at, one)| !found[..at].contains(one)), "{found:#?}\n{text}");
+        // Two, and what a key that was given another name may leave missing; without a heading what is below it belongs elsewhere.
+        let has_headings = text.contains("pod]\n") && text.contains("echo]\n");
+        assert!(!has_headings || found.len() <= 4, "{found:#?}\n{text}");
+    }
+    assert!(several * 2 > all, "{several} of {all}");
+}
+
 #[test]
 fn an_empty_file_is_told_as_one() {
     for text in ["", "\n \r\n"] {
