@@ -104,7 +104,10 @@ class Table(unittest.TestCase):
                 self.assertIn(reached, fault["message"])
                 self.assertIn("network = [", fault["hint"])
                 with unittest.mock.patch.object(faults, "ungranted", {"network": "a/b network=c:1", "files": "no", "any": "no"}):
-                    self.assertIn("`hob grant a/b network=c:1`; beyond that: ", self.of(error)["hint"])
+                    lacking = self.of(error)
+                    self.assertIn("is given it by its operator's `hob grant a/b network=c:1`; beyond that: ", lacking["hint"])
+                    self.assertEqual(lacking["hint_parts"][1], {"do": "grant_lacking", "of": ["a/b network=c:1"]})
+                    self.assertIn({"do": "granting"}, lacking["hint_parts"])
                 with unittest.mock.patch.object(faults, "way_out", True):
                     self.assertIn("HTTPS_PROXY", self.of(error)["hint"])
             self.assertEqual(self.of(error)["code"], "recipe_failed", "nothing confines it")

@@ -17,7 +17,11 @@ use crate::{
     author,
     disk::open,
     host::{Config, Host},
-    model::{Code, Door, Fault, Progress, RecipeRef, Silent, act, hint, limits, progress, shown::harmless},
+    model::{
+        Code, Door, Fault, Progress, RecipeRef, Silent, act, hint, limits,
+        printable::{in_a_line, printable},
+        progress,
+    },
     shelf::repository::{ModelTarget, Trust},
 };
 
@@ -42,7 +46,7 @@ pub fn main() -> ExitCode {
                 print::result(error.render().to_string().trim_end());
                 return delivered();
             }
-            let _ = error.print();
+            print::note(error.render().to_string().trim_end());
             return ExitCode::from(Code::Usage.exit());
         }
     };
@@ -188,7 +192,7 @@ pub(super) fn say(json: bool, mut value: Value, text: impl FnOnce() -> String) {
     hint::word(&mut value, Door::CommandLine);
     match json {
         true => print::result(&value.to_string()),
-        false => print::result(&harmless(&text())),
+        false => print::result(&printable(&text())),
     }
 }
 
@@ -248,10 +252,10 @@ fn say_contents(packed: &author::pack::Packed) {
         print::note(&format!("  and {more} more files"));
     }
     for (path, why) in &packed.left {
-        print::note(&format!("  stays behind: {} ({})", print::in_a_line(path), why.why()));
+        print::note(&format!("  stays behind: {} ({})", in_a_line(path), why.why()));
     }
     for word in packed.manifest.not_held().iter().take(limits::PACK_NAMED_MAX) {
-        print::note(&format!("  not held: {}", print::in_a_line(word)));
+        print::note(&format!("  not held: {}", in_a_line(word)));
     }
     if packed.left_more > 0 {
         print::note(&format!("  and {} more stay behind", packed.left_more));
@@ -340,7 +344,7 @@ fn list(host: &Host, json: bool) -> Result<(), Fault> {
             } else {
                 String::new()
             };
-            print::note(&format!("  {}: installed by an older Hob, and read as it was: {}{more}", entry.name, print::in_a_line(warning)));
+            print::note(&format!("  {}: installed by an older Hob, and read as it was: {}{more}", entry.name, in_a_line(warning)));
             told["warnings"] = json!(warnings);
         }
         told
@@ -366,7 +370,7 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
             _ => "unsigned: a recipe folder".to_owned(),
         };
         let capability = shown.capability.as_ref().map(|name| format!("\nprovides {name}")).unwrap_or_default();
-        let (license, summary) = (print::in_a_line(&shown.license), print::in_a_line(&shown.summary));
+        let (license, summary) = (in_a_line(&shown.license), in_a_line(&shown.summary));
         let mut text = format!("{} {} ({license})\n{summary}\n{signer}{capability}", shown.name, shown.version);
         for asked in &shown.permissions {
             text.push_str(&format!("\nasks for {}, {}", asked.permission, if asked.granted { "granted" } else { "not granted" }));
@@ -378,16 +382,16 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
             text.push_str(&format!("\n{}", model_line(model)));
         }
         for warning in &shown.warnings {
-            text.push_str(&format!("\ninstalled by an older Hob, and read as it was: {}", print::in_a_line(warning)));
+            text.push_str(&format!("\ninstalled by an older Hob, and read as it was: {}", in_a_line(warning)));
         }
         for word in &shown.not_held {
-            text.push_str(&format!("\nnot held: {}", print::in_a_line(word)));
+            text.push_str(&format!("\nnot held: {}", in_a_line(word)));
         }
         for operation in &shown.operations {
             text.push_str(&format!(
                 "\n\n{}: {}\n  input  {}\n  output {}",
                 operation["name"].as_str().unwrap_or(""),
-                print::in_a_line(operation["summary"].as_str().unwrap_or("")),
+                in_a_line(operation["summary"].as_str().unwrap_or("")),
                 operation["input"],
                 operation["output"]
             ));

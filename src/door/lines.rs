@@ -10,7 +10,8 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::host::blobs;
 use crate::model::{
-    Blob, Call, Code, Document, Event, Fault, Hint, Outcome, Priority, RecipeRef, StandIn, act, hint, limits, stand_in::HEAD_BYTES,
+    Blob, Call, Code, Document, Event, Fault, Hint, Outcome, Priority, RecipeRef, StandIn, act, hint, limits, printable::printable_json,
+    stand_in::HEAD_BYTES,
 };
 
 /// The body of `POST /v1/calls`.
@@ -232,9 +233,13 @@ enum Written<'a> {
 impl Written<'_> {
     fn line(&self) -> Vec<u8> {
         // Only a map with keys that are no texts could fail.
-        let mut line = serde_json::to_vec(self).unwrap_or_default();
-        line.push(b'\n');
-        line
+        let mut line = serde_json::to_string(self).unwrap_or_default();
+        // What a recipe computed goes on as it came; of what it says the bytes are printed.
+        if let (Written::Log { .. } | Written::Printed { .. }, Cow::Owned(printable)) = (self, printable_json(&line)) {
+            line = printable;
+        }
+        line.push('\n');
+        line.into_bytes()
     }
 }
 
@@ -255,7 +260,10 @@ pub fn event_line(event: &Event, files: Option<&mut Vec<OwnedFd>>) -> Result<Vec
 
 /// The last line of an answer. `told` says what its reader is told of a fault; `files`: as of [`event_line`].
 pub fn last_line(outcome: &Result<Outcome, Fault>, told: impl FnOnce(Value) -> Value, files: Option<&mut Vec<OwnedFd>>) -> Vec<u8> {
-    let fault_line = |fault: &Fault| format!("{}\n", told(json!({ "event": "fault", "fault": fault }))).into_bytes();
+    let fault_line = |fault: &Fault| {
+        let told = told(json!({ "event": "fault", "fault": fault })).to_string();
+        format!("{}\n", printable_json(&told)).into_bytes()
+    };
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(fault) => return fault_line(fault),
@@ -438,6 +446,23 @@ mod tests {
         let line = last_line(&Ok(outcome(&text)), |fault| fault, None);
         let Some(Line::Last(read)) = Line::parse(&line[..line.len() - 1], &mut VecDeque::new()).unwrap() else { panic!("no end") };
         assert_eq!(read.unwrap(), outcome(&text));
+    }
+
+    #[test]
+    fn what_a_recipe_prints_commands_no_terminal_and_its_results_are_as_they_came() {
+        let strange = "a\u{202e}b\u{9b}31m";
+        for event in [Event::Log { level: "info".into(), message: strange.into() }, Event::Printed { text: strange.into() }] {
+            let line = String::from_utf8(event_line(&event, None).unwrap()).unwrap();
+            assert!(!line.contains(crate::model::printable::commands), "{line:?}");
+            let Some(Line::Event(read)) = Line::parse(line.trim_end().as_bytes(), &mut VecDeque::new()).unwrap() else {
+                panic!("no event")
+            };
+            assert_eq!(read, event);
+        }
+        let line = last_line(&Err(Fault::new(Code::Io, strange).with("file", strange)), |fault| fault, None);
+        assert!(!String::from_utf8(line).unwrap().trim_end().contains(crate::model::printable::commands));
+        let line = String::from_utf8(last_line(&Ok(outcome("\"\u{202e}\"")), |fault| fault, None)).unwrap();
+        assert!(line.contains("\"\u{202e}\""), "{line}");
     }
 
     #[test]

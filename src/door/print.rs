@@ -3,7 +3,6 @@
 //! Results go to stdout and nothing else does; progress, notes and faults go to stderr.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     io::{BufRead, IsTerminal, Read, Write},
     sync::{
@@ -23,7 +22,7 @@ use crate::model::{
         ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX,
         REPORT_LINE_MS,
     },
-    shown::{commands, harmless},
+    printable::{printable, printable_json},
 };
 
 /// All bars on stderr: what is printed meanwhile goes above them.
@@ -54,7 +53,7 @@ fn shown(bar: ProgressBar) -> ProgressBar {
 /// Writes one line to stdout: JSON, or text for people. What would command a terminal is written as JSON writes it, so that a document stays
 /// the same document, wherever it is shown later. What could not be written is told by [`unwritten`] at the end.
 pub fn result(text: &str) {
-    let text = harmless_json(text);
+    let text = printable_json(text);
     above_bars(|| {
         let mut out = std::io::stdout().lock();
         remember(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()));
@@ -80,29 +79,7 @@ pub fn unwritten() -> Option<&'static Fault> {
 
 /// Writes one line to stderr.
 pub fn note(text: &str) {
-    above_bars(|| drop(writeln!(std::io::stderr().lock(), "{}", harmless(text))));
-}
-
-/// [`harmless`] for JSON, and still the same JSON: a control character stands in it raw only between tokens, if it is `\r`, or within a text, if it is
-/// one of those that JSON allows there.
-fn harmless_json(text: &str) -> Cow<'_, str> {
-    if !text.contains(commands) {
-        return Cow::Borrowed(text);
-    }
-    let mut written = String::with_capacity(text.len() + text.len() / 8);
-    for c in text.chars() {
-        match c {
-            '\r' => written.push(' '),
-            c if commands(c) => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| written.push_str(&format!("\\u{unit:04x}"))),
-            c => written.push(c),
-        }
-    }
-    Cow::Owned(written)
-}
-
-/// A stranger's text that is to stand in one line of a text for people: a line of it could be taken for one of Hob's own.
-pub fn in_a_line(text: &str) -> String {
-    text.chars().flat_map(|c| if ['\n', '\t'].contains(&c) { c.escape_default().collect() } else { vec![c] }).collect()
+    above_bars(|| drop(writeln!(std::io::stderr().lock(), "{}", printable(text))));
 }
 
 /// Whether a question would reach somebody who can answer it.
@@ -113,7 +90,7 @@ pub fn can_ask() -> bool {
 /// Asks on stderr; anything but a clear yes is a no.
 pub fn ask(question: &str) -> bool {
     let mut out = std::io::stderr().lock();
-    let _ = write!(out, "{} [y/N] ", harmless(question)).and_then(|()| out.flush());
+    let _ = write!(out, "{} [y/N] ", printable(question)).and_then(|()| out.flush());
     let mut answer = Vec::new();
     let read = std::io::stdin().lock().take(ANSWER_BYTES_MAX).read_until(b'\n', &mut answer);
     read.is_ok() && matches!(answer.trim_ascii().to_ascii_lowercase().as_slice(), b"y" | b"yes")
@@ -123,7 +100,7 @@ pub fn ask(question: &str) -> bool {
 pub fn redrawn(text: &str) {
     let mut out = std::io::stdout().lock();
     let (before, after) = if out.is_terminal() { ("\x1b[H\x1b[2J", "\n") } else { ("", "\n\n") };
-    remember(write!(out, "{before}{}{after}", harmless(text)).and_then(|()| out.flush()));
+    remember(write!(out, "{before}{}{after}", printable(text)).and_then(|()| out.flush()));
 }
 
 /// Whether anybody still reads stdout.
@@ -140,7 +117,9 @@ pub struct Diagnostics;
 impl Write for Diagnostics {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         // Nobody can be told that nobody can be told: a terminal may be gone, and whoever says something goes on.
-        let _ = above_bars(|| std::io::stderr().write_all(bytes));
+        // One event is one piece, and strangers' names are in it.
+        let text = String::from_utf8_lossy(bytes);
+        let _ = above_bars(|| std::io::stderr().write_all(printable(&text).as_bytes()));
         Ok(bytes.len())
     }
 
@@ -197,7 +176,7 @@ pub fn fault(fault: &Fault) {
             lines[skipped..].iter().for_each(|line| text.push_str(&format!("    {line}\n")));
         }
     }
-    let _ = std::io::stderr().lock().write_all(harmless(&text).as_bytes());
+    let _ = std::io::stderr().lock().write_all(printable(&text).as_bytes());
 }
 
 /// Progress on stderr: bars on a terminal, a line per step elsewhere.
@@ -218,7 +197,7 @@ impl Progress for Bars {
         match step {
             Step::Note { text } => note(&format!("  {text}")),
             Step::Started { label, total_bytes } => {
-                let shown_label = harmless(&label).into_owned();
+                let shown_label = printable(&label).into_owned();
                 if !self.terminal {
                     return note(&format!("  {label}"));
                 }
@@ -384,23 +363,35 @@ impl Drop for Watch {
 fn line(report: &Report) -> String {
     let text: String = report.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let cut: String = text.chars().take(REPORT_CHARS_MAX).collect();
-    harmless(&cut).into_owned()
+    printable(&cut).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
+    use crate::model::printable::commands;
 
     #[test]
-    fn a_result_that_would_command_a_terminal_is_the_same_json_and_harmless() {
+    fn what_would_command_a_terminal_is_shown_and_not_obeyed() {
+        assert_eq!(
+            printable("`pod/\x1b[2Ja` \u{9b}1m\r\x07 \u{202e}cod.exe\n\tä 語"),
+            "`pod/\\u{1b}[2Ja` \\u{9b}1m\\r\\u{7} \\u{202e}cod.exe\n\tä 語"
+        );
+        assert!(matches!(printable("two\nlines"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_result_that_would_command_a_terminal_is_the_same_json_and_printable() {
         let value =
             serde_json::json!({ "\u{9b}31m": "\u{1b}[2J\u{7f}\u{85}\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{e0041}ä 語 👩\u{200d}🔬" });
         let text = format!("{{\r\n{}", &value.to_string()[1..]);
-        let written = harmless_json(&text);
+        let written = printable_json(&text);
         assert!(!written.contains(commands) && written.contains("ä 語 👩\u{200d}🔬"), "{written}");
         assert!(written.contains("\\u009b31m") && written.contains("\\udb40\\udc41"), "{written}");
         assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), value);
-        assert!(matches!(harmless_json("{\n\t\"ä\": 1}"), Cow::Borrowed(_)));
+        assert!(matches!(printable_json("{\n\t\"ä\": 1}"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub async fn pass(config: Config, folder: &Path) -> Result<(), Fault> {
 }
 
 fn line(tried: &Tried) -> String {
-    let case = print::in_a_line(&tried.case);
+    let case = crate::model::printable::in_a_line(&tried.case);
     let Some(why) = &tried.why else { return format!("ok       {case} ({} ms)", tried.wall_ms) };
     let printed: String = tried.printed.iter().map(|line| format!("\n         | {line}")).collect();
     format!("FAILED   {case}: {why}{printed}")

@@ -10,8 +10,9 @@ use super::{lines::CallBody, words::Words};
 use crate::{
     model::{
         Door, Hint, Manifest,
-        hint::{ACTIONS, Kind, Part, Row},
+        hint::{ACTIONS, Kind, OF_PODS, Part, Row},
     },
+    pod::fuzzing::{Frame, FromPod},
     shelf::config::Config,
 };
 
@@ -114,10 +115,15 @@ fn is_route(words: &str, routes: &[(String, Vec<String>)]) -> bool {
     })
 }
 
+/// Whether the route that takes a document alone reads it.
+fn is_header(name: &str) -> bool {
+    source("src/door/http/calls.rs").contains(&format!("header(&head.headers, \"{name}\")"))
+}
+
 fn is_field(name: &str) -> bool {
     let mut call = serde_json::json!({ "recipe": "a/b", "operation": "c", "input": {} });
     call[name] = serde_json::json!({ "of a type": "that no field has" });
-    CallBody::parse(call.to_string().as_bytes()).is_err_and(|fault| !fault.message.contains("unknown field"))
+    CallBody::parse(call.to_string().as_bytes()).err().is_none_or(|fault| !fault.message.contains("unknown field"))
 }
 
 /// Whether an app has it: `Host::add`, `Call::session`, `Consent::Give`.
@@ -205,7 +211,8 @@ fn the_looks_find_what_is_not_there() {
     let routes = routes();
     assert!(is_route("POST /v1/recipes/a/b/lift", &routes) && is_route("GET /v1/sessions", &routes));
     assert!(!is_route("GET /v1/session", &routes) && !is_route("DELETE /v1/sessions", &routes));
-    assert!(is_field("deadline_ms") && !is_field("deadline"));
+    assert!(is_field("deadline_ms") && is_field("input") && !is_field("deadline"));
+    assert!(is_header("x-hob-session") && !is_header("x-hob-sessions"));
     let all = sources("src", ".rs");
     assert!(is_of_the_crate("Host::add", &all) && is_of_the_crate("Call::session", &all));
     assert!(!is_of_the_crate("Host::ad", &all) && !is_of_the_crate("Call::sessions", &all) && !is_of_the_crate("Guest::add", &all));
@@ -262,6 +269,9 @@ fn every_action_names_what_its_door_has() {
                     }
                     _ if word.starts_with("hob ") => assert_eq!(command_is_wrong(word), None, "{}", row.name),
                     _ if word.starts_with("--") && door == Door::CommandLine => assert!(is_flag_of_call(word), "{}: {words}", row.name),
+                    // How a path begins.
+                    "./" | "/" if row.name == "folder_word" => {}
+                    _ if door == Door::Http && word.starts_with("x-") => assert!(is_header(word), "{}: {words}", row.name),
                     _ if door == Door::Http && word.contains('/') => assert!(is_route(word, &routes), "{}: {words}", row.name),
                     _ if door == Door::Http => assert!(is_field(word), "{}: {words}", row.name),
                     _ if door == Door::Crate => assert!(is_of_the_crate(word, &all), "{}: {words}", row.name),
@@ -274,10 +284,43 @@ fn every_action_names_what_its_door_has() {
 
 #[test]
 fn every_action_is_used() {
-    let all = sources("src", ".rs");
-    let is_used = |name: &&str| all.iter().any(|(_, text)| text.contains(&format!("act::{name}(")));
+    let (all, pods) = (sources("src", ".rs"), sources("python/src/hob_pod", ".py"));
+    let of_pods = |name: &str| pods.iter().any(|(_, text)| text.contains(&format!("{{\"do\": \"{name}\"")));
+    let is_used = |name: &&str| all.iter().any(|(_, text)| text.contains(&format!("act::{name}("))) || of_pods(name);
+    assert!(OF_PODS.iter().all(|name| of_pods(name)));
     let unused: Vec<_> = ACTIONS.iter().map(|row| row.name).filter(|name| !is_used(name)).collect();
     assert_eq!(unused, [""; 0]);
+}
+
+/// The actions that the runner's own source sends, as a host takes them off the wire, at each door; what an older pod sends is a text.
+#[test]
+fn the_hint_of_a_pod_is_worded_by_the_door() {
+    let fault = |hint: &str| {
+        let json = format!("{{\"type\":\"failed\",\"fault\":{{\"code\":\"sandbox_denied\",\"message\":\"m\",{hint}}}}}");
+        let frame = Frame { ask: 0, json: json.into(), tail: Default::default() };
+        match FromPod::parse(&frame) {
+            Ok(FromPod::Failed(fault)) => fault,
+            other => panic!("{other:?}"),
+        }
+    };
+    let at = |hint: &str, door| fault(hint).worded(door).hint.unwrap().to_string();
+    let new = r#""hint":"by its operator's `hob grant a/b env=A`","hint_parts":["by ",{"do":"grant_lacking","of":["a/b env=A"]}," or ",{"do":"granting"}]"#;
+    assert_eq!(at(new, Door::CommandLine), "by `hob grant a/b env=A` or `hob grant`");
+    assert_eq!(at(new, Door::Http), "by the operator's `hob grant a/b env=A` or the operator's `hob grant`");
+    assert_eq!(at(new, Door::Crate), "by `Host::grant` of `a/b env=A` or `Host::grant`");
+    for old_or_foreign in [
+        r#""hint":"as it is""#,
+        r#""hint":"as it is","hint_parts":["run ",{"do":"shell","of":["rm -rf ~"]}]"#,
+        r#""hint":"as it is","hint_parts":["run ",{"do":"add","of":["evil/x"]}]"#,
+        r#""hint":"as it is","hint_parts":["run ",{"do":"grant_lacking","of":["a/b` and `rm -rf ~"]}]"#,
+        r#""hint":"as it is","hint_parts":["run ",{"do":"what no Hob has"}]"#,
+        r#""hint":"as it is","hint_parts":7"#,
+        r#""hint":"as it is","hint_parts":[]"#,
+    ] {
+        for door in Door::ALL {
+            assert_eq!(at(old_or_foreign, door), "as it is", "{old_or_foreign}");
+        }
+    }
 }
 
 /// Texts of the sources between double quotes, roughly: a line with a quote in it is enough, as what is looked for has none.

@@ -146,7 +146,7 @@ impl Case {
     /// The first place where the two differ. Keys that the case does not name may be there besides: what it says is held, and recipes were signed whose
     /// cases say the half of it. Neither is deeper than a document.
     fn difference(&self, wanted: &Value, found: &Value, at: &str) -> Option<String> {
-        let place = || if at.is_empty() { "/" } else { at };
+        let place = || shown::pointer(at);
         match (wanted, found) {
             (Value::Object(wanted), Value::Object(found)) => wanted.iter().find_map(|(key, wanted)| match found.get(key) {
                 Some(found) => self.difference(wanted, found, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))),

@@ -130,7 +130,7 @@ fn sized(mut text: String, what: &str) -> Result<String, Fault> {
 
 fn invalid(what: &str, error: &serde_json::Error) -> Fault {
     Fault::new(Code::InvalidJson, format!("{what} is not valid JSON: {error}"))
-        .hint("wanted one JSON document, e.g. `{\"text\": \"hello\"}`; in a shell, put it in single quotes")
+        .hint(hint!["wanted one JSON document, e.g. `{\"text\": \"hello\"}`, ", act::document()])
 }
 
 fn check_integers(text: &str, what: &str) -> Result<(), Fault> {

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::hint::{self, Door, Hint};
 use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_DETAIL_DEPTH_MAX, FAULT_ENTRY_BYTES_MAX, FAULT_MESSAGE_BYTES_MAX};
+use super::{printable::printable, secret::without_users};
 
 /// Who has to act for the failure to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,7 +275,15 @@ impl From<Fault> for Written {
 impl From<Written> for Fault {
     fn from(written: Written) -> Fault {
         let Written { code, blame, message, hint, hint_parts, retryable, retry_after, detail } = written;
-        Fault { code, blame, message, hint: hint.map(|words| Hint::read(words, hint_parts)), retryable, retry_after, detail }
+        Fault {
+            code,
+            blame,
+            message: said(&message),
+            hint: hint.map(|words| Hint::read(words, hint_parts)),
+            retryable,
+            retry_after,
+            detail,
+        }
     }
 }
 
@@ -286,7 +295,7 @@ impl Fault {
         Fault {
             code,
             blame: row.blame,
-            message: cut(message.into(), FAULT_MESSAGE_BYTES_MAX),
+            message: said(&message.into()),
             hint: None,
             retryable: row.retryable,
             retry_after: None,
@@ -464,6 +473,12 @@ fn shorten(value: &mut Value) {
         Value::Object(entries) => entries.values_mut().for_each(shorten),
         _ => {}
     }
+}
+
+/// A text of a fault: bounded, with nothing in it that commands a terminal, and without the users and passwords of addresses.
+pub(super) fn said(text: &str) -> String {
+    let head = &text[..text.floor_char_boundary(FAULT_MESSAGE_BYTES_MAX)];
+    cut(printable(&without_users(head)).into_owned(), FAULT_MESSAGE_BYTES_MAX)
 }
 
 /// The first `bytes` of a text, at most.

@@ -18,9 +18,6 @@ use super::{
     nearest,
 };
 
-/// A key that is at least so much like another was meant to be it.
-pub const MISSPELT: f64 = 0.85;
-
 /// What is put in the place of a key that has to be there: its path, in which `*` is any name, and a value that is good there.
 pub type Needed = (&'static str, &'static str);
 
@@ -297,7 +294,7 @@ impl Mending<'_> {
                 Some(good) => drop(table.insert(name.clone(), Spanned::new(value.span(), good.into_inner()))),
                 None => self.taken = Some(above.trim_end_matches('.').to_owned()),
             },
-            (true, Some(nearest)) if nearest::likeness(name.get_ref(), nearest) >= MISSPELT => {
+            (true, Some(nearest)) if nearest::is_near(name.get_ref(), nearest) => {
                 table.insert(Spanned::new(name.span(), nearest.to_owned().into()), value);
             }
             // Another system's word, whose value is another's too.

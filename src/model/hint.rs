@@ -4,14 +4,15 @@
 //! hint: it gives [`act::add`], and the table below says what that is for whom. Whoever calls over HTTP cannot run the operator's commands, and
 //! reads there that they are the operator's.
 
-use std::{fmt, ops::Deref};
+use std::{borrow::Cow, fmt, ops::Deref};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    fault::cut,
+    fault::said,
     limits::{FAULT_MESSAGE_BYTES_MAX, HINT_PARTS_MAX},
+    printable::{commands, printable},
 };
 
 /// Where a hint is read.
@@ -136,6 +137,10 @@ actions! {
     list() Operator "`hob list`" app "`Host::installed`";
     show(recipe) Operator "`hob show {recipe}`" app "`Host::show` of `{recipe}`";
     granted(recipe) Operator "`hob grant {recipe}`" app "`Host::granted` of `{recipe}`";
+    /// To be given what is asked for; pods say it, which do not know what that is.
+    granting() Operator "`hob grant`" app "`Host::grant`";
+    /// `{lacking}`: the recipe and the permissions that it lacks, as the command takes them.
+    grant_lacking(lacking) Operator "`hob grant {lacking}`" app "`Host::grant` of `{lacking}`";
     grant_reduced(recipe) Operator "`hob grant {recipe} --reduced`" app "`Host::grant` of `{recipe}`, `reduced`,";
     revoke(recipe, permission) Operator "`hob revoke {recipe} {permission}`" app "`Host::revoke` of `{permission}` from `{recipe}`";
     lift(recipe) Operator "`hob pods --lift {recipe}`" http "`POST /v1/recipes/{recipe}/lift`" app "`Host::lift` of `{recipe}`";
@@ -167,10 +172,15 @@ actions! {
     repo_add_publisher(publisher, key) Author "`hob repo add-publisher DIR {publisher} --keys KEYS --public-key {key}`"
         app "`authoring::add_publisher` of `{publisher}` with the public key {key}";
 
-    deadline() Caller "`--deadline TIME`" http "`deadline_ms`" app "`Call::with_deadline`";
-    session() Caller "`--session NAME`" http "`session`" app "`Call::in_session`";
-    blob() Caller "`--blob NAME=FILE`" http "`blobs`" app "`Call::with_blob`";
-    one_shot() Caller "`--one-shot`" http "`one_shot`" app "`Call::one_shot`";
+    // Two routes take calls: one has headers where the other has fields, and no blobs.
+    deadline() Caller "`--deadline TIME`" http "`x-hob-deadline-ms` (`deadline_ms` of `POST /v1/calls`)" app "`Call::with_deadline`";
+    session() Caller "`--session NAME`" http "`x-hob-session` (`session` of `POST /v1/calls`)" app "`Call::in_session`";
+    blob() Caller "`--blob NAME=FILE`" http "`blobs` of `POST /v1/calls`" app "`Call::with_blob`";
+    one_shot() Caller "`--one-shot`" http "`one_shot` of `POST /v1/calls`" app "`Call::one_shot`";
+    /// How a document is handed over whole.
+    document() Caller "in a shell between single quotes" http "as the whole body, or as `input` of `POST /v1/calls`" app "as `Call::new` takes it";
+    /// How a recipe folder is told from a recipe's name.
+    folder_word() Caller "write a path that starts with `./` or `/`" http "no route leads to it" app "write a path that starts with `./` or `/`";
     /// What failed, as a whole.
     again() Caller "run the command again" http "call again" app "try again";
 
@@ -206,6 +216,9 @@ actions! {
     shell(words) System "`{words}`";
 }
 
+/// What pods may send as actions: their code is a stranger's, and the word of a door lends weight to what it says.
+pub const OF_PODS: &[&str] = &["granting", "grant_lacking"];
+
 /// One action with its arguments.
 #[derive(Clone)]
 pub struct Action {
@@ -219,6 +232,21 @@ pub enum Part {
     /// Words that are true at every door.
     Text(String),
     Action(Action),
+}
+
+impl Part {
+    /// What a stranger chose of it is printed.
+    fn escape(&mut self) {
+        let texts = match self {
+            Part::Text(text) => std::slice::from_mut(text),
+            Part::Action(action) => &mut action.of,
+        };
+        for text in texts {
+            if let Cow::Owned(printable) = printable(text) {
+                *text = printable;
+            }
+        }
+    }
 }
 
 /// The next step. It reads as a text, in the words of the door that it was worded for last ([`Hint::worded`]).
@@ -241,6 +269,7 @@ impl Hint {
     /// Of these parts, in the words for an app. What is too long as a whole is kept as words alone.
     #[doc(hidden)]
     pub fn of(mut parts: Vec<Part>) -> Hint {
+        parts.iter_mut().for_each(Part::escape);
         let words = words(&parts, Door::Crate);
         if words.len() > FAULT_MESSAGE_BYTES_MAX
             || parts.len() > HINT_PARTS_MAX
@@ -248,13 +277,13 @@ impl Hint {
         {
             parts.clear();
         }
-        Hint(Box::new(Inner { words: cut(words, FAULT_MESSAGE_BYTES_MAX), parts }))
+        Hint(Box::new(Inner { words: said(&words), parts }))
     }
 
     /// The same for whoever reads it at this door.
     pub fn worded(mut self, door: Door) -> Hint {
         if !self.0.parts.is_empty() {
-            self.0.words = cut(words(&self.0.parts, door), FAULT_MESSAGE_BYTES_MAX);
+            self.0.words = said(&words(&self.0.parts, door));
         }
         self
     }
@@ -284,6 +313,19 @@ impl Hint {
             true => vec![Part::Text(self.0.words)],
             false => self.0.parts,
         }
+    }
+
+    /// From what a pod sent beside the words of its hint: texts, and actions of [`OF_PODS`] alone, about something that fits between backticks. Of anything
+    /// else the words are taken.
+    pub(crate) fn of_pod(data: &str) -> Option<Hint> {
+        let parts: Vec<Part> = serde_json::from_str(data).ok()?;
+        let is_theirs = |part: &Part| match part {
+            Part::Text(_) => true,
+            Part::Action(Action { row, of }) => {
+                OF_PODS.contains(&row.name) && of.iter().all(|of| !of.contains(|c: char| c == '`' || c == '\n' || commands(c)))
+            }
+        };
+        (!parts.is_empty() && parts.iter().all(is_theirs)).then(|| Hint::of(parts))
     }
 
     /// Its parts as data, if it has actions: texts, and for each action `{"do": NAME, "of": [ARGUMENT, ...]}`.
@@ -366,7 +408,7 @@ impl fmt::Debug for Hint {
 
 impl From<String> for Hint {
     fn from(words: String) -> Hint {
-        Hint(Box::new(Inner { words: cut(words, FAULT_MESSAGE_BYTES_MAX), parts: Vec::new() }))
+        Hint(Box::new(Inner { words: said(&words), parts: Vec::new() }))
     }
 }
 
@@ -464,7 +506,10 @@ mod tests {
         assert_eq!(serde_json::from_value::<Fault>(written.clone()).unwrap(), fault);
         let mut nested = json!({ "detail": [{ "last_fault": written }] });
         word(&mut nested, Door::Http);
-        assert_eq!(nested["detail"][0]["last_fault"]["hint"], "give more time with `deadline_ms`");
+        assert_eq!(
+            nested["detail"][0]["last_fault"]["hint"],
+            "give more time with `x-hob-deadline-ms` (`deadline_ms` of `POST /v1/calls`)"
+        );
 
         written["hint_parts"][1]["do"] = "what a newer Hob has".into();
         word(&mut written, Door::CommandLine);

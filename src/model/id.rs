@@ -6,7 +6,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::fault::{Code, Fault};
+use super::{
+    fault::{Code, Fault},
+    shown,
+};
 
 /// `publisher/name`: each part 1 to 64 of `a-z 0-9 -`, starting with a letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +46,7 @@ impl fmt::Display for RecipeName {
 impl FromStr for RecipeName {
     type Err = Fault;
     fn from_str(text: &str) -> Result<Self, Fault> {
+        let shown = shown::name(text);
         match text.split_once('/') {
             Some((publisher, name)) if is_name(publisher) && is_name(name) => {
                 Ok(RecipeName { publisher: publisher.to_owned(), name: name.to_owned() })
@@ -52,15 +56,15 @@ impl FromStr for RecipeName {
                 if is_name(publisher) && rest.split_once('@').is_some_and(|(name, version)| is_name(name) && !version.is_empty()) =>
             {
                 let name = text.split_once('@').map_or(text, |(name, _)| name);
-                Err(Fault::new(Code::Usage, format!("`{text}` is a recipe name with a version, wanted the name alone: `{name}`"))
+                Err(Fault::new(Code::Usage, format!("`{shown}` is a recipe name with a version, wanted the name alone: `{name}`"))
                     .hint(hint!["the installed version is used; ", act::add(text), " installs another"]))
             }
             _ if RecipeRef::is_folder(text) => {
-                Err(Fault::new(Code::Usage, format!("`{text}` is not a recipe name but a path: wanted `publisher/name`"))
+                Err(Fault::new(Code::Usage, format!("`{shown}` is not a recipe name but a path: wanted `publisher/name`"))
                     .hint(hint![act::list(), " shows the names of what is installed"]))
             }
-            _ => Err(Fault::new(Code::Usage, format!("`{text}` is not a recipe name: wanted `publisher/name`, each of a-z, 0-9 and `-`"))
-                .hint("for a recipe folder write a path that starts with `./` or `/`")),
+            _ => Err(Fault::new(Code::Usage, format!("`{shown}` is not a recipe name: wanted `publisher/name`, each of a-z, 0-9 and `-`"))
+                .hint(hint!["for a recipe folder ", act::folder_word()])),
         }
     }
 }
@@ -167,7 +171,7 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, Fault> {
         let mut bytes = [0; 32];
         match text.bytes().any(|byte| byte.is_ascii_uppercase()) || hex::decode_to_slice(text, &mut bytes).is_err() {
-            true => Err(Fault::new(Code::Usage, format!("`{text}` is not a SHA-256: wanted 64 lower-case hex digits"))),
+            true => Err(Fault::new(Code::Usage, format!("`{}` is not a SHA-256: wanted 64 lower-case hex digits", shown::name(text)))),
             false => Ok(Digest(bytes)),
         }
     }

@@ -321,6 +321,9 @@ pub const FAULT_MESSAGE_BYTES_MAX: usize = 16 << 10;
 /// Mistakes in one TOML file that a fault names. To find each, the file may be read once more, without the schemas in it.
 pub const FINDINGS_MAX: usize = 20;
 
+/// Characters of a name that are looked at when it is asked whether what stands at it may be a secret.
+pub const SECRET_NAME_CHARS_MAX: usize = 256;
+
 /// Texts and actions in one hint.
 pub const HINT_PARTS_MAX: usize = 32;
 

@@ -14,7 +14,7 @@ use toml::{
 
 use super::{
     fault::{Code, Fault},
-    findings::{Extent, MISSPELT, Notes},
+    findings::{Extent, Notes},
     limits::FINDINGS_MAX,
     machine::LeverValue,
     nearest,
@@ -44,7 +44,7 @@ impl Source<'_> {
         self.fault_at(at.span().start, key, message.into())
     }
     pub(super) fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
-        let line = line_of(self.text, offset);
+        let (line, key) = (line_of(self.text, offset), shown::dotted(key));
         Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.reading.what))
             .with("line", line)
             .with("key", key)
@@ -139,12 +139,12 @@ impl<'s, 'a> Table<'s, 'a> {
 
     /// A key is not there; where another was written that reads like it, that one is the mistake.
     pub(super) fn missing(&self, key: &'static str, wanted: &str) -> Fault {
-        let misspelt = self
-            .table
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| !self.known.contains(&name.get_ref().as_ref()) && is_meant(name.get_ref(), key))
-            .max_by(|a, b| nearest::likeness(a.get_ref(), key).total_cmp(&nearest::likeness(b.get_ref(), key)));
+        let written = || self.table.iter().map(|(name, _)| name).filter(|name| !self.known.contains(&name.get_ref().as_ref()));
+        let near = nearest::among(key, written().map(|name| name.get_ref().as_ref()));
+        let misspelt = written().find(|name| match near {
+            Some(near) => near == name.get_ref(),
+            None => is_meant(name.get_ref(), key),
+        });
         match misspelt {
             Some(name) => unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &[key]),
             None => {
@@ -339,7 +339,7 @@ const EXAMPLES: &[(&str, &str)] = &[
 
 /// Whether whoever wrote `name` meant `key`.
 fn is_meant(name: &str, key: &str) -> bool {
-    nearest::likeness(name, key) >= MISSPELT || foreign(name, &[key]).is_some_and(|(meant, _)| meant == Some(key))
+    nearest::is_near(name, key) || foreign(name, &[key]).is_some_and(|(meant, _)| meant == Some(key))
 }
 
 /// Keys that other systems have for what Hob calls otherwise, or has not: the key that means the same beside them, if there is one, and what to
@@ -375,13 +375,12 @@ fn foreign(name: &str, known: &[&str]) -> Option<(Option<&'static str>, &'static
 
 fn unknown_key(source: &Source, offset: usize, path: &str, name: &str, known: &[&str]) -> Fault {
     let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
-    let nearest = known.iter().copied().max_by(|a, b| nearest::likeness(name, a).total_cmp(&nearest::likeness(name, b)));
     let key = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     let (nearest, said) = match foreign(name, known) {
         Some((key, instead)) => (key, format!("; {instead}")),
-        None => (nearest, nearest.map(|key| format!("; nearest known key: `{key}`")).unwrap_or_default()),
+        None => (nearest::among(name, known.iter().copied()), nearest::instead(name, known)),
     };
-    let fault =
-        source.fault_at(offset, &key, format!("this Hob knows no key `{name:.100}` {place}, and refuses what it cannot enforce{said}"));
+    let shown = shown::name(name);
+    let fault = source.fault_at(offset, &key, format!("this Hob knows no key `{shown}` {place}, and refuses what it cannot enforce{said}"));
     fault.with("nearest", nearest).hint("correct the key, or remove it; a newer Hob may know it")
 }

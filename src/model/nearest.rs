@@ -1,23 +1,44 @@
-//! How much a word is like one that is known: the one place that compares names letter by letter, which costs the product of their lengths.
+//! Which known word was meant by one that is not known: the one place that compares names letter by letter, which costs the product of their lengths.
 
-use super::limits::NEAREST_BYTES_MAX;
+use super::{limits::NEAREST_BYTES_MAX, shown};
+
+/// A known word that is at least so much like another may have been meant by it; one that is less is not offered, because it would mislead.
+const MISSPELT: f64 = 0.85;
 
 /// From 0 for nothing in common to 1 for the same. Nobody mistypes a name that is longer than [`NEAREST_BYTES_MAX`]: that one is like nothing.
-pub fn likeness(word: &str, known: &str) -> f64 {
-    match word.len() > NEAREST_BYTES_MAX || known.len() > NEAREST_BYTES_MAX {
-        true => 0.0,
-        false => strsim::jaro_winkler(word, known),
+fn likeness(word: &str, known: &str) -> f64 {
+    if word.len() > NEAREST_BYTES_MAX || known.len() > NEAREST_BYTES_MAX {
+        return 0.0;
+    }
+    // Other tools have the same word with one more: `extra_index_urls`.
+    let is_part =
+        |whole: &str, part: &str| part.len() > 3 && (whole.ends_with(&format!("_{part}")) || whole.starts_with(&format!("{part}_")));
+    let (word, known) = (word.to_ascii_lowercase(), known.to_ascii_lowercase());
+    match is_part(&word, &known) || is_part(&known, &word) {
+        true => MISSPELT.max(strsim::jaro_winkler(&word, &known)),
+        false => strsim::jaro_winkler(&word, &known),
     }
 }
 
-/// The one of the names that `word` may have been meant to be.
-pub fn among<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let likely = known.into_iter().map(|known| (likeness(word, known), known)).filter(|(likeness, _)| *likeness >= MEANT);
-    likely.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+/// Whether `known` may have been meant by `word`.
+pub fn is_near(word: &str, known: &str) -> bool {
+    likeness(word, known) >= MISSPELT
 }
 
-/// As much alike as a word and the same with a letter wrong.
-const MEANT: f64 = 0.85;
+/// The known word that was meant by `word`, if one is near enough.
+pub fn among<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let alike = known.into_iter().map(|known| (likeness(word, known), known)).filter(|(likeness, _)| *likeness >= MISSPELT);
+    alike.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+/// What a complaint about an unknown key ends with: the key that was meant, or else those that there are.
+pub fn instead(word: &str, known: &[&str]) -> String {
+    match among(word, known.iter().copied()) {
+        Some(known) => format!("; nearest known key: `{known}`"),
+        None if known.is_empty() => String::new(),
+        None => format!("; known here: {}", shown::keys(known.iter().copied())),
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -28,6 +49,29 @@ mod tests {
         let known = ["hob/echo", "lab/torch", "lab/touch"];
         assert_eq!((among("hob/ecko", known), among("lab/torhc", known)), (Some("hob/echo"), Some("lab/torch")));
         assert_eq!((among("me/greeter", known), among("x", [])), (None, None));
+    }
+
+    #[test]
+    fn a_word_that_is_near_was_meant_and_no_other() {
+        let known = ["memory_bytes", "path", "index_urls", "license", "ttl_ms", "in"];
+        for (word, meant) in [
+            ("licence", Some("license")),
+            ("LICENSE", Some("license")),
+            ("memory", Some("memory_bytes")),
+            ("ttl", Some("ttl_ms")),
+            ("extra_index_urls", Some("index_urls")),
+            ("inn", Some("in")),
+            ("paht", Some("path")),
+            ("file", None),
+            ("colour", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(among(word, known), meant, "{word}");
+        }
+        assert_eq!(instead("paht", &known), "; nearest known key: `path`");
+        assert_eq!(instead("file", &["path", "x"]), "; known here: `path`, `x`");
+        assert_eq!(instead("file", &[]), "");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use super::{
         PATTERN_CACHE_BYTES_MAX, PATTERN_COMPILED_BYTES_MAX, READ_HERE_BYTES_MAX, SCHEMA_INLINE_UNITS, SCHEMA_LISTED_UNITS,
         SCHEMA_POINTERS_BYTES_MAX, SCHEMA_VIOLATION_BYTES_MAX, SCHEMA_VIOLATIONS_MAX,
     },
+    printable::in_a_line,
+    shown,
 };
 
 mod cost;
@@ -210,15 +212,13 @@ impl Schema {
             (false, true) => Vec::new(),
         };
         let described = |error: ValidationError| {
-            let place = match error.instance_path().to_string() {
-                root if root.is_empty() => "/".to_owned(),
-                pointer => pointer,
-            };
+            let bounded = |text: String| cut(text, SCHEMA_VIOLATION_BYTES_MAX);
+            let place = shown::pointer(&bounded(error.instance_path().to_string()));
             serde_json::json!({
-                "pointer": cut(place, SCHEMA_VIOLATION_BYTES_MAX),
-                "expected": cut(told::expected(&error), SCHEMA_VIOLATION_BYTES_MAX),
-                "found": cut(told::found(&error), SCHEMA_VIOLATION_BYTES_MAX),
-                "schema": cut(error.schema_path().to_string(), SCHEMA_VIOLATION_BYTES_MAX),
+                "pointer": bounded(place),
+                "expected": bounded(in_a_line(&bounded(told::expected(&error)))),
+                "found": bounded(told::found(&error)),
+                "schema": bounded(in_a_line(&bounded(error.schema_path().to_string()))),
             })
         };
         errors.into_iter().map(described).collect()

@@ -2,40 +2,14 @@
 //!
 //! Every complaint that says what was found takes its words from here.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 use toml::de::DeValue;
 
-use super::limits::{SHOWN_KEYS_MAX, SHOWN_NAME_CHARS_MAX, SHOWN_TEXT_CHARS_MAX};
-
-/// Parts of a key's name whose value is not shown.
-const SECRET_NAMES: &[&str] =
-    &["password", "passwd", "passphrase", "secret", "token", "apikey", "credential", "authorization", "privatekey"];
-
-/// How the keys and tokens of well-known services begin.
-const SECRET_BEGINNINGS: &[&str] = &[
-    "sk-",
-    "sk_",
-    "pk_",
-    "rk_",
-    "hf_",
-    "ghp_",
-    "gho_",
-    "ghs_",
-    "ghu_",
-    "github_pat_",
-    "glpat-",
-    "xox",
-    "AKIA",
-    "ASIA",
-    "AIza",
-    "Bearer ",
-    "Basic ",
-];
-
-/// A run of letters and digits from this length on is taken for a key.
-const SECRET_RUN: usize = 20;
+use super::{
+    limits::{SECRET_NAME_CHARS_MAX, SHOWN_KEYS_MAX, SHOWN_NAME_CHARS_MAX, SHOWN_TEXT_CHARS_MAX},
+    printable::{in_a_line, in_quotes},
+    secret::{is_secret_name, is_secret_text},
+};
 
 /// What was found, e.g. `the text "abc"`, `5`, `a list of 3`, `an object with the keys "a", "b"`. `name` is the key at which it stands, or the
 /// path to it.
@@ -56,16 +30,18 @@ pub fn found(name: &str, value: &Value) -> String {
 /// The same for a text.
 pub fn found_text(name: &str, text: &str) -> String {
     let chars = text.chars().count();
-    let plain =
-        |text: &str| -> String { text.chars().flat_map(|c| if is_plain(c) { vec![c] } else { c.escape_default().collect() }).collect() };
+    // What is not shown is not looked at, but for the rest of a word that is cut.
+    let seen = text.char_indices().nth(SHOWN_TEXT_CHARS_MAX + SECRET_NAME_CHARS_MAX).map_or(text, |(at, _)| &text[..at]);
     match chars {
         0 => "an empty text".to_owned(),
-        _ if is_secret(name, text) => format!("a text of {chars} characters, which is not shown because it may be a secret"),
+        _ if is_secret_name(name) || is_secret_text(seen) => {
+            format!("a text of {chars} characters, which is not shown because it may be a secret")
+        }
         chars if chars > SHOWN_TEXT_CHARS_MAX => {
             let head: String = text.chars().take(SHOWN_TEXT_CHARS_MAX).collect();
-            format!("the text \"{}...\" of {chars} characters", plain(&head))
+            format!("the text \"{}...\" of {chars} characters", in_quotes(&head))
         }
-        _ => format!("the text \"{}\"", plain(text)),
+        _ => format!("the text \"{}\"", in_quotes(text)),
     }
 }
 
@@ -107,56 +83,46 @@ pub fn keys<'k>(keys: impl Iterator<Item = &'k str>) -> String {
     }
 }
 
-/// A key's name as it can stand in a message.
-fn name(key: &str) -> String {
-    if is_secret("", key) {
+/// A name that a stranger chose, such as a key, as it can stand in a message: shortened, on one line, and without what may be a secret.
+pub fn name(key: &str) -> String {
+    let seen = key.char_indices().nth(SHOWN_NAME_CHARS_MAX + SECRET_NAME_CHARS_MAX).map_or(key, |(at, _)| &key[..at]);
+    if is_secret_text(seen) {
         return format!("[{} characters]", key.chars().count());
     }
-    let mut name: String =
-        key.chars().take(SHOWN_NAME_CHARS_MAX).flat_map(|c| if is_plain(c) { vec![c] } else { c.escape_default().collect() }).collect();
+    let mut name = in_a_line(&key.chars().take(SHOWN_NAME_CHARS_MAX).collect::<String>());
     if key.chars().nth(SHOWN_NAME_CHARS_MAX).is_some() {
         name.push_str("...");
     }
     name
 }
 
-/// Whether a text may be a password, a token or a key: by the name of the key at which it stands, by how it begins, or because nobody writes so.
-fn is_secret(name: &str, text: &str) -> bool {
-    let is_marked = SECRET_BEGINNINGS.iter().any(|start| text.starts_with(start)) || text.contains("-----BEGIN");
-    let has_user =
-        text.split_once("://").is_some_and(|(_, rest)| rest.split(['/', '?', '#']).next().is_some_and(|host| host.contains('@')));
-    let is_run = |run: &str| {
-        run.len() >= SECRET_RUN && run.bytes().any(|byte| byte.is_ascii_digit()) && run.bytes().any(|byte| byte.is_ascii_alphabetic())
-    };
-    is_secret_name(name) || is_marked || has_user || text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).any(is_run)
+/// A JSON pointer, or its whole as `/`. Each of its keys may be a secret; what is none is in it as it is, for programs that follow it.
+pub fn pointer(pointer: &str) -> String {
+    match pointer.is_empty() {
+        true => "/".to_owned(),
+        false => pointer.split('/').map(segment).collect::<Vec<_>>().join("/"),
+    }
 }
 
-fn is_secret_name(name: &str) -> bool {
-    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect();
-    SECRET_NAMES.iter().any(|part| name.contains(part))
+/// Keys with dots between them: the path to a place of a TOML file. Dots may be in a key, too: from the first key on that may be (of) a secret, all is
+/// hidden.
+pub fn dotted(path: &str) -> String {
+    if !is_secret_text(path) {
+        return in_a_line(path);
+    }
+    let plain = |key: &&str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let mut shown: Vec<String> = path.split('.').take_while(plain).map(segment).collect();
+    let left: usize = path.split('.').skip(shown.len()).map(|key| key.chars().count() + 1).sum();
+    if left > 0 {
+        shown.push(format!("[{} characters]", left - 1));
+    }
+    shown.join(".")
 }
 
-/// Whether a character can stand in one line of text for people.
-fn is_plain(c: char) -> bool {
-    !(commands(c) || c == '\n' || c == '\t' || c == '"')
-}
-
-/// What a terminal obeys, or what makes text look like other text: controls of both kinds, turns of the writing's direction, separators and
-/// marks that nobody sees. Joiners are none of them: words and emoji are made with them.
-pub fn commands(c: char) -> bool {
-    let is_control = c.is_control() && !['\n', '\t'].contains(&c);
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let hides = matches!(c, '\u{ad}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}'
-        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    is_control || turns || hides
-}
-
-/// Text for people, with what would command their terminal (or turn the writing around) shown instead of obeyed: faults and summaries hold
-/// the words of strangers, such as the paths in a bundle that is refused.
-pub fn harmless(text: &str) -> Cow<'_, str> {
-    match text.contains(commands) {
-        false => Cow::Borrowed(text),
-        true => Cow::Owned(text.chars().flat_map(|c| if commands(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()),
+fn segment(key: &str) -> String {
+    match is_secret_text(key) {
+        true => format!("[{} characters]", key.chars().count()),
+        false => in_a_line(key),
     }
 }
 
@@ -165,15 +131,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn what_would_command_a_terminal_is_shown_and_not_obeyed() {
-        assert_eq!(
-            harmless("`pod/\x1b[2Ja` \u{9b}1m\r\x07 \u{202e}cod.exe\n\tä 語"),
-            "`pod/\\u{1b}[2Ja` \\u{9b}1m\\r\\u{7} \\u{202e}cod.exe\n\tä 語"
-        );
-        assert!(matches!(harmless("two\nlines"), Cow::Borrowed(_)));
-    }
 
     #[test]
     fn each_kind_of_value_has_its_words() {
@@ -204,12 +161,33 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_shown_without_what_may_be_a_secret_in_it() {
+        for (found, wanted) in [
+            (pointer(""), "/"),
+            (pointer("/items/0/a~1b"), "/items/0/a~1b"),
+            (pointer("/keys/hf_planted/x"), "/keys/[10 characters]/x"),
+            (pointer("/a\u{202e}b/c\n"), "/a\\u{202e}b/c\\n"),
+            (dotted("environments.index_urls"), "environments.index_urls"),
+            (dotted("operations.run.input.properties.api_key"), "operations.run.input.properties.api_key"),
+            (dotted("recipes.https://me:planted@host.example/x"), "recipes.[33 characters]"),
+            (dotted("https://me:planted@host.example/x"), "[33 characters]"),
+            (dotted("a.hf_planted.b"), "a.[10 characters].b"),
+            (dotted("a\u{202e}"), "a\\u{202e}"),
+        ] {
+            assert_eq!(found, wanted);
+        }
+    }
+
+    #[test]
     fn what_may_be_a_secret_is_not_shown() {
         let secret = |name: &str, text: &str| {
             let said = found(name, &json!(text));
             assert!(!said.contains(text) && said.contains("may be a secret"), "{name}: {said}");
         };
         secret("api_key", "planted");
+        secret("pwd", "planted");
+        secret("/users/0/access_key", "planted");
+        secret("x", "Server=db;Password=planted");
         secret("userPassword", "planted");
         secret("HF_TOKEN", "planted");
         assert!(!found("/password/0", &json!(1234)).contains("1234"));
@@ -225,6 +203,12 @@ mod tests {
         ] {
             assert!(found("x", &json!(plain)).contains(plain), "{plain}");
         }
+        assert_eq!(found("max_tokens", &json!("many")), "the text \"many\"");
+        assert_eq!(found("/model/tokenizer", &json!("fast")), "the text \"fast\"");
+        assert_eq!(found("max_tokens", &json!(-1)), "-1");
+        // What is not shown need not be looked at, and takes no time.
+        let long = "a: b=".repeat(1 << 20);
+        assert!(found("x", &json!(long)).starts_with("the text \"a: b="));
         assert!(!found("x", &json!({ "0a1b2c3d4e5f60718293a4b5c6d7e8f9": 1 })).contains("0a1b2c"));
     }
 }

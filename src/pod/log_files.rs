@@ -25,6 +25,7 @@ use crate::{
         limits::{
             LOCK_POLL_MS, LOG_ASIDE_TRIES, LOG_BATCH_LINES_MAX, LOG_CLOSE_MS, LOG_FILE_BYTES_MAX, LOG_FILES_MAX, LOG_FILES_QUEUE_MAX,
         },
+        printable::printable_json,
         status::LogLine,
     },
 };
@@ -108,7 +109,8 @@ fn write(folder: &Path, lines: impl Iterator<Item = LogLine>) -> io::Result<()> 
     let mut pieces: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for line in lines {
         let piece = pieces.entry(stem(&line.recipe)).or_default();
-        serde_json::to_writer(&mut *piece, &line)?;
+        // People read these files with `cat`.
+        piece.write_all(printable_json(&serde_json::to_string(&line)?).as_bytes())?;
         piece.push(b'\n');
     }
     make::folder(folder, make::PRIVATE_FOLDER)?;

@@ -13,7 +13,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::frame::{self, Frame};
 use crate::model::{
-    Blob, Code, Fault, document,
+    Blob, Code, Fault, Hint, document,
     limits::{BLOB_COPY_BYTES_MAX, BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES, FAULT_DETAIL_BYTES_MAX, POD_NAMES_MAX, POD_NUMBERS_MAX},
     machine::{GpuKind, LeverValue},
 };
@@ -467,6 +467,9 @@ struct FaultWire<'a> {
     message: String,
     #[serde(default)]
     hint: Option<String>,
+    /// The same in parts, of which each door words those that are actions. Pods of older Hobs have none.
+    #[serde(default, borrow)]
+    hint_parts: Option<&'a RawValue>,
     #[serde(default, borrow)]
     detail: Option<&'a RawValue>,
 }
@@ -562,7 +565,12 @@ fn fault(wire: FaultWire) -> Fault {
         Some(text) if text.len() > FAULT_DETAIL_BYTES_MAX => serde_json::json!({ "detail_dropped_bytes": text.len() }),
         Some(text) => serde_json::from_str(text).unwrap_or_default(),
     };
-    Fault::foreign(&wire.code, wire.message, wire.hint, detail, POD_CODES)
+    let parts = wire.hint_parts.map(RawValue::get).filter(|text| text.len() <= FAULT_DETAIL_BYTES_MAX);
+    let fault = Fault::foreign(&wire.code, wire.message, wire.hint, detail, POD_CODES);
+    match parts.and_then(Hint::of_pod) {
+        Some(hint) => fault.hint(hint),
+        None => fault,
+    }
 }
 
 /// The blobs of a frame's tail, and those that are elsewhere.

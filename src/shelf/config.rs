@@ -345,6 +345,7 @@ type Found<'t> = Option<(&'t str, usize)>;
 impl Reader<'_> {
     pub(super) fn fault(&self, offset: usize, key: &str, message: String) -> Fault {
         let line = self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let key = shown::dotted(key);
         let place = if key.is_empty() { String::new() } else { format!("{key}: ") };
         Fault::new(Code::InvalidConfig, format!("{}:{line}: {place}{message}", self.what)).with("line", line).with("key", key)
     }
@@ -353,11 +354,10 @@ impl Reader<'_> {
     pub(super) fn only(&self, table: &DeTable, path: &str, known: &[&str]) -> Result<(), Fault> {
         let Some((name, _)) = table.iter().find(|(name, _)| !known.contains(&name.get_ref().as_ref())) else { return Ok(()) };
         let word = name.get_ref().as_ref();
-        let nearest = known.iter().max_by(|a, b| nearest::likeness(word, a).total_cmp(&nearest::likeness(word, b))).unwrap_or(&"");
         let key = if path.is_empty() { word.to_owned() } else { format!("{path}.{word}") };
         Err(self
-            .fault(name.span().start, &key, format!("this Hob knows no such key; nearest known key: `{nearest}`"))
-            .with("nearest", *nearest)
+            .fault(name.span().start, &key, format!("this Hob knows no such key{}", nearest::instead(word, known)))
+            .with("nearest", nearest::among(word, known.iter().copied()))
             .hint("correct the key, or remove it; a newer Hob may know it"))
     }
 

@@ -242,4 +242,38 @@ mod tests {
         assert!(told(tell_uv, &[]).1.is_empty() && told(tell_pip, &[]).1.is_empty());
         assert_eq!(told(tell_pip, &urls[..1]).1["PIP_EXTRA_INDEX_URL"], "");
     }
+
+    /// People write an address where a name is wanted; whatever key or value it becomes, its password is in no message.
+    #[test]
+    fn an_address_in_the_wrong_place_is_told_without_its_password() {
+        const ADDRESS: &str = "https://me:planted@host.example/x";
+        for text in [
+            "\"ADDRESS\" = 1",
+            "[\"ADDRESS\"]",
+            "[environments]\n\"ADDRESS\" = 1",
+            "[environments.recipes]\n\"ADDRESS\" = 1",
+            "[environments.recipes.\"ADDRESS\"]\nindex_urls = []",
+            "[environments.recipes.\"a/b\"]\n\"ADDRESS\" = 1",
+            "[recipes]\n\"ADDRESS\" = \"1\"",
+            "[recipes]\n\"a/b\" = \"ADDRESS\"",
+            "[grants.\"ADDRESS\"]\nread = [\"/x\"]",
+            "[grants.\"a/b\"]\n\"ADDRESS\" = 1",
+            "[grants.\"a/b\"]\nnetwork = [\"ADDRESS\"]",
+            "[grants.\"a/b\"]\nread = [\"ADDRESS\"]",
+            "[machine]\nmemory_bytes = \"ADDRESS\"",
+            "[machine]\npinned = [\"ADDRESS\"]",
+            "[machine.exclusive]\n\"ADDRESS\" = 1",
+            "[serve]\nproxies = [\"ADDRESS\"]",
+            "[serve]\ndetails = \"ADDRESS\"",
+            "[home]\ngroup = \"ADDRESS\"",
+            "[python]\npath = \"ADDRESS\"",
+            "[[remote]]\nname = \"ADDRESS\"\nurl = \"https://host.example\"",
+            "[[remote]]\nname = \"a\"\nurls = \"ADDRESS\"",
+            "remote = \"ADDRESS\"",
+        ] {
+            let text = text.replace("ADDRESS", ADDRESS);
+            let fault = Config::parse(&text, "hob.toml").expect_err(&text);
+            assert!(!serde_json::to_string(&fault).unwrap().contains("planted"), "{text}: {fault:?}");
+        }
+    }
 }

@@ -164,7 +164,7 @@ fn each_mistake_in_hob_toml_names_line_and_key() {
         ("hob/ocr", "ocr", 8, "`ocr` is not a recipe name"),
         ("=1.2.3", "newest", 8, "`newest` is not a version range"),
         ("\"=1.2.3\"", "3", 8, "recipes.hob/ocr: found 3, wanted a string"),
-        ("path = ", "file = ", 11, "uv.file: this Hob knows no such key; nearest known key: `path`"),
+        ("path = ", "file = ", 11, "uv.file: this Hob knows no such key; known here: `path`"),
         ("/opt/uv", "uv", 11, "uv.path: `uv` is not an absolute path"),
         ("[uv]", "[environments]", 11, "environments.path"),
         ("[recipes]", "[recipes", 6, "not TOML"),

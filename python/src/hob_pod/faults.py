@@ -71,18 +71,22 @@ _CONNECTS = frozenset(("create_connection", "create_server", "connect", "sock_co
 way_out = False
 #: What the recipe asks for and was not given, by what was tried (`network`, `files`, `any`): as commands take it, or None.
 ungranted = {}
-_ASK = "what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and its operator gives it with `hob grant`"
+#: Parts of a hint that each door words by itself, as `{"do": NAME, "of": [ARGUMENT, ...]}`; beside each what a host says that knows no parts.
+_GRANTING = ({"do": "granting"}, "its operator's `hob grant`")
+_ASK = ("what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and is given by ", _GRANTING)
 _ASK_NETWORK = (
-    'a recipe that needs the network names each host in `[permissions]` of recipe.toml, as `network = ["example.org:443"]`, and its'
-    " operator gives it with `hob grant`; files that are only downloaded are named as `[[model]]`, and fetched before the pod starts"
+    'a recipe that needs the network names each host in `[permissions]` of recipe.toml, as `network = ["example.org:443"]`, and is given it by ',
+    _GRANTING,
+    "; files that are only downloaded are named as `[[model]]`, and fetched before the pod starts",
 )
 _ASK_PROXY = (
     "the hosts that were granted are reached through the proxy that HTTPS_PROXY and HTTP_PROXY name: a client has to use it, and no name of"
-    " the network is looked up in the sandbox"
+    " the network is looked up in the sandbox",
 )
 _ASK_FILE = (
     "a pod sees its own files and no others of the machine: what else a recipe reads it asks for in `[permissions]` of recipe.toml, as"
-    ' `read = ["/data/books"]`, and its operator gives it with `hob grant`'
+    ' `read = ["/data/books"]`, and is given it by ',
+    _GRANTING,
 )
 _GPU_MEMORY = (
     "cuda out of memory",
@@ -191,11 +195,12 @@ def _of(error, doing, models, folder, overdue, printed, starts):
 
 
 def _step(tried, ask):
-    """The next step where the sandbox stood in the way: to give what the recipe asks for already, and for all else `ask`."""
+    """The next step where the sandbox stood in the way: to give what the recipe asks for already, and for all else `ask` (parts of a hint)."""
     given = ungranted.get(tried)
     if not given:
         return ask
-    return f"the recipe asks for what it was not given: its operator gives it with `hob grant {given}`; beyond that: {ask}"
+    give = ({"do": "grant_lacking", "of": [given]}, f"its operator's `hob grant {given}`")
+    return ("the recipe asks for what it was not given, and is given it by ", give, "; beyond that: ", *ask)
 
 
 def _step_to_network():
@@ -329,6 +334,10 @@ def of_start(error, doing, models, folder, printed=""):
 
 def _fault(code, message, hint, detail):
     fault = {"code": code, "message": printable(message)[:MESSAGE_CHARS_MAX]}
+    if type(hint) is tuple:
+        # Of the runner's own: parts. A fault of an author's has a text.
+        fault["hint_parts"] = [part if type(part) is str else part[0] for part in hint]
+        hint = "".join(part if type(part) is str else part[1] for part in hint)
     if hint is not None:
         fault["hint"] = printable(hint)[:MESSAGE_CHARS_MAX]
     if detail is not None:

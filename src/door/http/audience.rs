@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::model::{Door, Home, hint, limits::SERVE_WITHHELD_LOG_BYTES_MAX, shown::harmless};
+use crate::model::{Door, Home, hint, limits::SERVE_WITHHELD_LOG_BYTES_MAX};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl Audience {
             let mut text = Value::Object(telling.withheld).to_string();
             text.truncate(text.floor_char_boundary(SERVE_WITHHELD_LOG_BYTES_MAX));
             let code = fault["code"].as_str().unwrap_or_default();
-            tracing::warn!("fault {reference} ({code}), of which its caller was not told: {}", harmless(&text));
+            tracing::warn!("fault {reference} ({code}), of which its caller was not told: {}", text);
             match &mut fault["detail"] {
                 Value::Object(detail) => drop(detail.insert("reference".to_owned(), reference.into())),
                 none => *none = serde_json::json!({ "reference": reference }),

@@ -22,7 +22,7 @@ use audience::Audience;
 use crate::{
     door::handing::Files,
     host::Host,
-    model::{Code, Fault, limits},
+    model::{Code, Fault, limits, printable::printable_json},
 };
 
 pub mod audience;
@@ -171,7 +171,7 @@ fn refused_as(status: StatusCode, fault: &Fault) -> Response {
 /// A response as `audience` reads it: the one place where Hob's own words become bytes. A recipe's output is in it already.
 pub fn said(mut response: Response, audience: &Audience) -> Response {
     if let Some(Said(value)) = response.extensions_mut().remove() {
-        let text = audience.told(value).to_string();
+        let text = printable_json(&audience.told(value).to_string()).into_owned();
         // The router has said how long the empty body is.
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
         *response.body_mut() = Body::from(text);
@@ -265,6 +265,23 @@ mod tests {
         for bad in ["/v1/logs?recipe=%2", "/v1/logs?recipe=%zz", "/v1/logs?recipe=%ff", "/v1/logs?line=3", "/v1/logs?recipe=%€"] {
             let Ok(request) = Request::builder().uri(bad).body(Body::empty()) else { continue };
             assert_eq!(query(&request, ["recipe", "lines"]).unwrap_err().code, Code::Usage, "{bad}");
+        }
+    }
+
+    /// Of names that strangers chose, in whatever is told: a terminal that shows the bytes obeys none of them.
+    #[tokio::test]
+    async fn what_is_told_commands_no_terminal() {
+        let strange = "a\u{202e}b\u{9b}31m";
+        let told = json!({ "recipe": strange, strange: [strange] });
+        for (response, same) in
+            [(answer(StatusCode::OK, &told), Some(told)), (refused(&Fault::new(Code::Io, strange).with("file", strange)), None)]
+        {
+            let bytes = axum::body::to_bytes(said(response, &Audience::Operator).into_body(), 1 << 20).await.unwrap();
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            assert!(text.contains("u202e") && !text.contains(crate::model::printable::commands), "{text:?}");
+            let read: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(same.as_ref().unwrap_or(&read), &read);
+            assert!(same.is_some() || read["fault"]["detail"]["file"] == strange, "data stays what it is: {read}");
         }
     }
 

@@ -57,7 +57,7 @@ async fn a_response_with_too_many_blobs_is_refused() {
 async fn a_fault_stays_small_whatever_the_guest_puts_into_it() {
     let most = limits::GLUE_FAULT_DETAIL_BYTES_MAX + 6 * 2 * limits::FAULT_MESSAGE_BYTES_MAX + 1_000;
     let size = |fault: &Fault| serde_json::to_string(fault).unwrap().len();
-    let fault = fails(guest!("long_fault"), "plain", Code::RecipeFailed, "\u{1}").await;
+    let fault = fails(guest!("long_fault"), "plain", Code::RecipeFailed, "\\u{1}").await;
     assert_eq!((fault.detail["code"].as_str(), fault.detail["detail_dropped_bytes"].as_u64()), (Some("unnamed"), Some(1 << 20)));
     assert!(size(&fault) <= most, "{}", size(&fault));
 

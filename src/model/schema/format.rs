@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::model::nearest;
+use crate::model::nearest::among;
 
 mod regex;
 #[cfg(test)]
@@ -82,9 +82,6 @@ pub(super) const ANNOTATIONS: &[&str] = &[
     "uuid5",
 ];
 
-/// A word that is at least so much like a known one was meant to be it.
-const MISSPELT: f64 = 0.85;
-
 /// What becomes of a `format`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Kind {
@@ -103,10 +100,7 @@ pub(super) fn kind(word: &str) -> Kind {
     if ANNOTATIONS.contains(&word) || word.len() > 2 && word.starts_with("x-") {
         return Kind::Annotation;
     }
-    let alike = |known: &str| nearest::likeness(&word.to_ascii_lowercase(), known);
-    let known = HELD.iter().map(|(known, _)| *known).chain(ANNOTATIONS.iter().copied());
-    let nearest = known.max_by(|a, b| alike(a).total_cmp(&alike(b))).filter(|nearest| alike(nearest) >= MISSPELT);
-    Kind::Unknown(nearest)
+    Kind::Unknown(among(word, HELD.iter().map(|(known, _)| *known).chain(ANNOTATIONS.iter().copied())))
 }
 
 fn digits(text: &[u8]) -> Option<u32> {

@@ -350,3 +350,69 @@ fn names_that_are_long_cost_neither_memory_nor_a_callers_time() {
     let fault = schema.check(&document, "it", Code::InvalidInput).unwrap_err();
     assert!(!fault.message.contains("may be meant"), "{fault}");
 }
+
+/// Each word that checks something, in each dialect: it is refused where that dialect does not have it, and an installed recipe with it goes on.
+#[test]
+fn a_word_is_held_against_the_vocabulary_of_the_dialect_that_is_named() {
+    let drafts = [
+        "http://json-schema.org/draft-06/schema#",
+        "http://json-schema.org/draft-07/schema#",
+        "https://json-schema.org/draft/2019-09/schema",
+    ];
+    // The first of the three that has the word; 3 for none.
+    let words = [
+        ("if", json!(true), 1),
+        ("then", json!(true), 1),
+        ("else", json!(true), 1),
+        ("dependentRequired", json!({}), 2),
+        ("dependentSchemas", json!({}), 2),
+        ("minContains", json!(1), 2),
+        ("maxContains", json!(1), 2),
+        ("$anchor", json!("a"), 2),
+        ("unevaluatedProperties", json!(true), 2),
+        ("unevaluatedItems", json!(true), 3),
+        ("prefixItems", json!([true]), 3),
+        ("contains", json!(true), 0),
+        ("const", json!(1), 0),
+        ("propertyNames", json!(true), 0),
+        ("exclusiveMinimum", json!(1), 0),
+        ("exclusiveMaximum", json!(1), 0),
+        ("examples", json!([1]), 0),
+        ("readOnly", json!(true), 0),
+        ("contentEncoding", json!("base64"), 0),
+    ];
+    for (word, value, since) in words {
+        for (at, draft) in drafts.into_iter().enumerate() {
+            let schema = json!({ "$schema": draft, "items": { word: value } });
+            let found = findings(&schema, Edition::Current);
+            let told = found.iter().any(|found| found.pointer == format!("/items/{word}") && found.what.contains("which `$schema` names"));
+            assert!(told == (at < since) && told != found.is_empty(), "{schema}: {found:?}");
+            let older = Schema::compile(schema, Edition::Older).unwrap();
+            assert_eq!(older.warnings().len(), usize::from(told), "{:?}", older.warnings());
+        }
+        taken(json!({ "items": { word: value } }));
+    }
+    for foreign in ["draft-05", "draft-04", "draft-03"] {
+        let schema = json!({ "$schema": format!("http://json-schema.org/{foreign}/schema#"), "if": true });
+        let found = findings(&schema, Edition::Current);
+        assert!(found[0].what.contains(foreign), "{found:?}");
+        assert_eq!(Schema::compile(schema, Edition::Older).unwrap().warnings().len(), 1);
+    }
+}
+
+/// Whatever a stranger chose of a document and its schema: a key that is a secret, and texts that turn the writing around.
+#[test]
+fn no_secret_and_nothing_that_commands_is_told_of_a_document() {
+    let schema = json!({
+        "additionalProperties": { "enum": ["\u{202e}exe", "a\u{1b}[2J"] },
+        "propertyNames": { "pattern": "^[^\u{2066}]*$" },
+        "required": ["\u{202e}missing"]
+    });
+    let schema = Schema::compile(schema, Edition::Current).unwrap();
+    let document = json!({ "hf_planted0": 1, "a\u{2066}b": "https://me:planted1@host.example", "\u{202e}missing ": "pwd=planted2" });
+    let fault = schema.check(&Document::from(document), "input", Code::InvalidInput).unwrap_err();
+    let told = format!("{} {}", fault.message, fault.detail);
+    assert!(fault.detail["violations"].as_array().unwrap().len() > 4, "{told}");
+    assert!(!told.contains("planted") && !told.contains(crate::model::printable::commands), "{told:?}");
+    assert!(told.contains("[11 characters]") && told.contains("u{202e}exe"), "{told}");
+}

@@ -7,9 +7,9 @@ use jsonschema::{
 use serde_json::Value;
 
 use super::super::{
-    findings::MISSPELT,
     limits::{NEAREST_KEYS_MAX, SHOWN_ALTERNATIVES_MAX},
-    nearest, shown,
+    nearest::among,
+    shown,
 };
 
 /// What was expected, beginning with `wanted`.
@@ -30,9 +30,8 @@ pub(super) fn found(error: &ValidationError) -> String {
         }
         (Kind::Required { property }, Value::Object(entries)) => {
             let missing = property.as_str().unwrap_or_default();
-            let alike = |key: &&String| nearest::likeness(key, missing);
-            match entries.keys().take(NEAREST_KEYS_MAX).filter(|key| alike(key) >= MISSPELT).max_by(|a, b| alike(a).total_cmp(&alike(b))) {
-                Some(key) => format!("{found} (`{missing}` may be meant by {})", shown::keys([key.as_str()].into_iter())),
+            match among(missing, entries.keys().take(NEAREST_KEYS_MAX).map(String::as_str)) {
+                Some(key) => format!("{found} (`{}` may be meant by {})", shown::name(missing), shown::keys([key].into_iter())),
                 None => found,
             }
         }
@@ -86,7 +85,7 @@ fn alternatives(context: &[Vec<ValidationError<'static>>]) -> String {
     let each = context.iter().take(SHOWN_ALTERNATIVES_MAX).filter_map(|errors| {
         let first = errors.first()?;
         let place = first.instance_path().to_string();
-        Some(if place.is_empty() { wanted(first) } else { format!("{} at `{place}`", wanted(first)) })
+        Some(if place.is_empty() { wanted(first) } else { format!("{} at `{}`", wanted(first), shown::pointer(&place)) })
     });
     let mut each: Vec<_> = each.collect();
     each.dedup();

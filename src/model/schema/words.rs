@@ -9,7 +9,7 @@ use super::{
     format::{self, Kind},
     graph::escaped,
 };
-use crate::model::{findings::MISSPELT, limits::SCHEMA_FINDINGS_MAX, nearest};
+use crate::model::{limits::SCHEMA_FINDINGS_MAX, nearest::among, shown};
 
 /// Something that a schema says and that is not taken, at its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,12 +142,30 @@ pub(super) fn is_for_readers(word: &str) -> bool {
 enum Dialect {
     Ours,
     Draft201909,
-    /// And draft-06, which has fewer words.
     Draft07,
+    Draft06,
 }
 
-/// Words that each of the two does not have: there they are passed over, here they hold.
+impl Dialect {
+    /// Whether the dialect has a word that is taken, and with the meaning that it has here. Words that check nothing say the same everywhere.
+    fn has(self, word: &str) -> bool {
+        match self {
+            Dialect::Ours => true,
+            Dialect::Draft201909 => !NOT_IN_2019.contains(&word),
+            Dialect::Draft07 => !NOT_IN_07.contains(&word),
+            Dialect::Draft06 => !NOT_IN_07.contains(&word) && !NOT_IN_06.contains(&word),
+        }
+    }
+
+    /// Whether what stands beside `$ref` is passed over.
+    fn is_ref_alone(self) -> bool {
+        matches!(self, Dialect::Draft07 | Dialect::Draft06)
+    }
+}
+
+/// Words that a dialect does not have, beside those that the ones after it do not have either: there they are passed over, here they hold.
 const NOT_IN_2019: &[&str] = &["prefixItems", "unevaluatedItems"];
+const NOT_IN_06: &[&str] = &["if", "then", "else"];
 const NOT_IN_07: &[&str] = &[
     "prefixItems",
     "unevaluatedItems",
@@ -177,8 +195,9 @@ fn dialect(named: &str) -> Result<Dialect, String> {
     match bare {
         "json-schema.org/draft/2020-12/schema" => Ok(Dialect::Ours),
         "json-schema.org/draft/2019-09/schema" => Ok(Dialect::Draft201909),
-        "json-schema.org/draft-07/schema" | "json-schema.org/draft-06/schema" => Ok(Dialect::Draft07),
-        "json-schema.org/draft-04/schema" | "json-schema.org/draft-03/schema" => foreign(
+        "json-schema.org/draft-07/schema" => Ok(Dialect::Draft07),
+        "json-schema.org/draft-06/schema" => Ok(Dialect::Draft06),
+        "json-schema.org/draft-05/schema" | "json-schema.org/draft-04/schema" | "json-schema.org/draft-03/schema" => foreign(
             &format!("draft-{}", &bare["json-schema.org/draft-".len()..][..2]),
             "there `exclusiveMinimum` is a number, `id` is `$id`, `definitions` is `$defs` and `required` is a list",
         ),
@@ -267,15 +286,14 @@ impl Walk {
         if TYPES.contains(&name) {
             return;
         }
-        let alike = |known: &str| nearest::likeness(name, known);
-        let nearest = TYPES.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b))).filter(|known| alike(known) >= MISSPELT);
+        let nearest = among(name, TYPES.iter().copied());
         let foreign = FOREIGN_TYPES.iter().find(|(names, _)| names.iter().any(|foreign| foreign.eq_ignore_ascii_case(name)));
         let instead = match (foreign, nearest) {
             (Some((_, instead)), _) => (*instead).to_owned(),
             (None, Some(nearest)) => format!("nearest: `{nearest}`"),
             (None, None) => format!("wanted one of `{}`", TYPES.join("`, `")),
         };
-        self.find(at.to_owned(), format!("there is no type `{name:.100}` in JSON Schema; {instead}"), false);
+        self.find(at.to_owned(), format!("there is no type `{}` in JSON Schema; {instead}", shown::name(name)), false);
     }
 
     /// Whether a word that is known means here what it says.
@@ -309,16 +327,12 @@ impl Walk {
             }
             _ => {}
         }
-        let (missing, draft) = match self.dialect {
-            Dialect::Ours => return,
-            Dialect::Draft201909 => (NOT_IN_2019, "means something else, or nothing,"),
-            Dialect::Draft07 => (NOT_IN_07, "means nothing"),
-        };
-        if missing.contains(&word) {
-            let text = format!("`{word}` {draft} in `{}`, which `$schema` names: remove `$schema`", self.named);
+        if !self.dialect.has(word) {
+            let means = if word == "unevaluatedItems" && self.dialect == Dialect::Draft201909 { "something else" } else { "nothing" };
+            let text = format!("`{word}` means {means} in `{}`, which `$schema` names: remove `$schema`", self.named);
             self.find(at.to_owned(), text, true);
         }
-        if self.dialect == Dialect::Draft07
+        if self.dialect.is_ref_alone()
             && word == "$ref"
             && let Some(beside) = entries.keys().find(|word| !SILENT.contains(&word.as_str()) && !is_for_readers(word))
         {
@@ -332,12 +346,11 @@ impl Walk {
 }
 
 fn unknown(word: &str) -> String {
-    let text = format!("this Hob knows no key `{word:.100}` in a schema, and refuses what it cannot enforce");
+    let text = format!("this Hob knows no key `{}` in a schema, and refuses what it cannot enforce", shown::name(word));
     match FOREIGN.iter().find(|(foreign, _)| *foreign == word) {
         Some((_, instead)) => format!("{text}: {instead}"),
         None => {
-            let alike = |known: &str| nearest::likeness(word, known);
-            let nearest = WORDS.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+            let nearest = among(word, WORDS.iter().copied());
             nearest.map(|nearest| format!("{text}; nearest known key: `{nearest}`")).unwrap_or(text)
         }
     }

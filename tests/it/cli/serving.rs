@@ -252,7 +252,13 @@ fn every_failure_over_http_is_a_fault_with_its_status() {
     assert_eq!(unknown["fault"]["hint_parts"][0], json!({ "do": "show", "of": ["hob/echo"] }));
     rig.hob(&["call", "hob/echo", "nothing", "{}"]).refused(Code::OperationNotFound, &["hint: `hob show hob/echo` lists its operations"]);
     let late = serving.ask("POST /v1/recipes/hob/echo/sleep\nx-hob-deadline-ms: 300", br#"{"seconds": 60}"#).json();
-    assert!(late["fault"]["hint"].as_str().unwrap().starts_with("give it more time with `deadline_ms` up to `deadline_ms` in"), "{late}");
+    assert!(
+        late["fault"]["hint"]
+            .as_str()
+            .unwrap()
+            .starts_with("give it more time with `x-hob-deadline-ms` (`deadline_ms` of `POST /v1/calls`) up to `deadline_ms` in"),
+        "{late}"
+    );
     let sleep = ["call", "hob/echo", "sleep", "{\"seconds\": 60}", "--deadline", "300ms"];
     rig.hob(&sleep)
         .refused(Code::Deadline, &["hint: give it more time with `--deadline TIME` up to `deadline_ms` in `[operations.sleep]`"]);
