@@ -14,7 +14,9 @@ fn likeness(word: &str, known: &str) -> f64 {
     let is_part =
         |whole: &str, part: &str| part.len() > 3 && (whole.ends_with(&format!("_{part}")) || whole.starts_with(&format!("{part}_")));
     let (word, known) = (word.to_ascii_lowercase(), known.to_ascii_lowercase());
-    match is_part(&word, &known) || is_part(&known, &word) {
+    // One slip in a short word is much of it.
+    let is_slip = word.len() > 2 && known.len() > 2 && strsim::osa_distance(&word, &known) == 1;
+    match is_part(&word, &known) || is_part(&known, &word) || is_slip {
         true => MISSPELT.max(strsim::jaro_winkler(&word, &known)),
         false => strsim::jaro_winkler(&word, &known),
     }
@@ -62,6 +64,7 @@ mod tests {
             ("extra_index_urls", Some("index_urls")),
             ("inn", Some("in")),
             ("paht", Some("path")),
+            ("apth", Some("path")),
             ("file", None),
             ("colour", None),
             ("x", None),

@@ -124,7 +124,7 @@ async fn granted_folders_are_open_as_granted_and_links_in_them_lead_nowhere() {
 
     let fault = rig.host.call(call(&recipe, json!({"plain": true, "path": books.join("new"), "mode": "w"}))).await.unwrap_err();
     assert_eq!(fault.code, Code::SandboxDenied, "{fault:?}");
-    assert!(fault.hint.as_ref().is_some_and(|hint| hint.contains("hob grant")), "{fault:?}");
+    assert!(fault.hint.as_ref().is_some_and(|hint| hint.contains("`Host::grant`")), "{fault:?}");
     rig.close().await;
 }
 
