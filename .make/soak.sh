@@ -10,6 +10,7 @@
 #   rounds       the fault tests many times (SOAK_ROUNDS 20)
 #   embed        the crate as apps take it: combinations of features, and the app of examples/embed
 #   fuzz         fuzzing of what strangers send (HOB_FUZZ_SECONDS, see .make/fuzz.sh; 0 leaves it out)
+# A setting that is wrong, or that there is none of (SOAK_ROUND), is refused before anything begins.
 # HOB_SEED repeats a storm or a run of misbehaving objects that failed. Each piece prints how it ended.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,6 +39,29 @@ rounds() {
 }
 embed() { timeout 3600 .make/embed.sh; }
 fuzz() { [ "${HOB_FUZZ_SECONDS:-900}" = 0 ] || .make/fuzz.sh; }
+
+# A setting that is no number would be taken for none, or for another, hours later.
+whole() {
+  local name
+  for name in "$@"; do
+    [[ ${!name-0} =~ ^[0-9]{1,9}$ ]] || { echo "soak: $name is \`${!name}\`, wanted a whole number" >&2; exit 2; }
+  done
+}
+above_none() {
+  local name
+  whole "$@"
+  for name in "$@"; do
+    [ "${!name-1}" -gt 0 ] || { echo "soak: $name is ${!name}, wanted 1 or more: nothing would run" >&2; exit 2; }
+  done
+}
+above_none PROPTEST_CASES HOB_SOAK_ROUNDS HOB_INJECTED_EACH HOB_MISBEHAVING_ROUNDS SOAK_ROUNDS
+whole HOB_FUZZ_SECONDS
+[[ ${HOB_SEED-0} =~ ^[0-9]{1,20}$ ]] || { echo "soak: HOB_SEED is \`$HOB_SEED\`, wanted the number that a run printed" >&2; exit 2; }
+[[ ${HOB_SOAK_SECONDS-1} =~ ^[0-9]{1,9}(\.[0-9]+)?$ && ${HOB_SOAK_SECONDS-1} =~ [1-9] ]] ||
+  { echo "soak: HOB_SOAK_SECONDS is \`$HOB_SOAK_SECONDS\`, wanted a number of seconds above 0" >&2; exit 2; }
+for name in $(compgen -e | grep -E '^(HOB_)?SOAK_' || true); do
+  case $name in HOB_SOAK_SECONDS | HOB_SOAK_ROUNDS | SOAK_ROUNDS) ;; *) echo "soak: there is no setting $name" >&2; exit 2 ;; esac
+done
 
 all="storms units injected everyday misbehaving tour rounds embed fuzz"
 pieces=${*:-$all}

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, path::Path, time::Instant};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{calling::interruptible, cli::say, print};
+use super::{calling::interruptible, cli::say};
 use crate::{
     author::{cases, pack::read_manifest},
     host::{Config, Host, blobs},
@@ -15,6 +15,7 @@ use crate::{
         hint,
         limits::{CASE_LINES_MAX, PACK_NAMED_MAX},
         nearest,
+        printable::in_a_line,
     },
 };
 
@@ -58,7 +59,7 @@ pub async fn pass(config: Config, folder: &Path) -> Result<(), Fault> {
 }
 
 fn line(tried: &Tried) -> String {
-    let case = crate::model::printable::in_a_line(&tried.case);
+    let case = in_a_line(&tried.case);
     let Some(why) = &tried.why else { return format!("ok       {case} ({} ms)", tried.wall_ms) };
     let printed: String = tried.printed.iter().map(|line| format!("\n         | {line}")).collect();
     format!("FAILED   {case}: {why}{printed}")

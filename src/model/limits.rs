@@ -585,3 +585,6 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Refused callers that are told to come back one behind the other; those after them come all at once.
 pub const SENT_AWAY_MAX: usize = 16_384;
+
+/// How long a service manager whose queue is full is waited for.
+pub const NOTIFY_WAIT_MS: u64 = 500;

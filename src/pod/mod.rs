@@ -67,6 +67,7 @@ mod vectors;
 mod vitals;
 mod waits;
 mod wire;
+mod wire_fault;
 
 /// For `crate::fuzzing`.
 #[cfg(any(test, feature = "fuzzing"))]

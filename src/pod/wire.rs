@@ -9,12 +9,15 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{SeqAccess, Visitor},
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
-use super::frame::{self, Frame};
+use super::{
+    frame::{self, Frame},
+    wire_fault::{FaultWire, fault},
+};
 use crate::model::{
-    Blob, Code, Fault, Hint, document,
-    limits::{BLOB_COPY_BYTES_MAX, BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES, FAULT_DETAIL_BYTES_MAX, POD_NAMES_MAX, POD_NUMBERS_MAX},
+    Blob, Fault, document,
+    limits::{BLOB_COPY_BYTES_MAX, BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES, POD_NAMES_MAX, POD_NUMBERS_MAX},
     machine::{GpuKind, LeverValue},
 };
 
@@ -460,38 +463,6 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// A fault in a pod's words.
-#[derive(Deserialize)]
-struct FaultWire<'a> {
-    code: String,
-    message: String,
-    #[serde(default)]
-    hint: Option<String>,
-    /// The same in parts, of which each door words those that are actions. Pods of older Hobs have none.
-    #[serde(default, borrow)]
-    hint_parts: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    detail: Option<&'a RawValue>,
-}
-
-/// Codes that a pod may use of itself; a pod cannot claim that the repository was tampered with.
-const POD_CODES: &[Code] = &[
-    Code::InvalidInput,
-    Code::InvalidJson,
-    Code::InvalidOutput,
-    Code::TooLarge,
-    Code::OperationNotFound,
-    Code::RecipeFailed,
-    Code::ImportFailed,
-    Code::DependencyMissing,
-    Code::ModelMissing,
-    Code::OutOfMemory,
-    Code::SandboxDenied,
-    Code::ProtocolViolation,
-    Code::Deadline,
-    Code::Cancelled,
-];
-
 impl FromPod {
     /// Reads a frame. The error says what is wrong with it, for a `protocol_violation`.
     pub fn parse(frame: &Frame) -> Result<FromPod, String> {
@@ -555,21 +526,6 @@ impl FromPod {
             },
             _ => return Err(format!("a message of unknown type `{}`", kind.chars().take(40).collect::<String>())),
         })
-    }
-}
-
-fn fault(wire: FaultWire) -> Fault {
-    // A value may take a hundred times the memory of its text.
-    let detail = match wire.detail.map(RawValue::get) {
-        None => Value::Null,
-        Some(text) if text.len() > FAULT_DETAIL_BYTES_MAX => serde_json::json!({ "detail_dropped_bytes": text.len() }),
-        Some(text) => serde_json::from_str(text).unwrap_or_default(),
-    };
-    let parts = wire.hint_parts.map(RawValue::get).filter(|text| text.len() <= FAULT_DETAIL_BYTES_MAX);
-    let fault = Fault::foreign(&wire.code, wire.message, wire.hint, detail, POD_CODES);
-    match parts.and_then(Hint::of_pod) {
-        Some(hint) => fault.hint(hint),
-        None => fault,
     }
 }
 

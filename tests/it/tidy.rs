@@ -457,3 +457,34 @@ fn recipes_carry_the_world_as_it_is() {
         assert!(copy.text == world, "{} differs from wit/glue.wit: copy it again", copy.path);
     }
 }
+
+#[test]
+fn a_soak_with_a_wrong_setting_does_not_begin() {
+    let soak = |name: &str, value: &str| {
+        let mut command = std::process::Command::new("bash");
+        let ended = command.arg(root().join(".make/soak.sh")).arg("no-such-piece").env(name, value).output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{name}={value}");
+        String::from_utf8(ended.stderr).unwrap()
+    };
+    for (name, value) in [
+        ("SOAK_ROUNDS", "abc"),
+        ("SOAK_ROUNDS", "0"),
+        ("SOAK_ROUNDS", ""),
+        ("HOB_SOAK_ROUNDS", "1e3"),
+        ("HOB_SOAK_SECONDS", "0.0"),
+        ("HOB_SOAK_SECONDS", "-5"),
+        ("HOB_INJECTED_EACH", "many"),
+        ("HOB_MISBEHAVING_ROUNDS", "0"),
+        ("HOB_FUZZ_SECONDS", "15m"),
+        ("HOB_SEED", "0x1"),
+        ("SOAK_ROUND", "3"),
+    ] {
+        let said = soak(name, value);
+        assert!(said.contains(name) && !said.contains("no piece"), "{name}={value}: {said}");
+    }
+    for (name, value) in
+        [("SOAK_ROUNDS", "3"), ("HOB_SOAK_SECONDS", "0.5"), ("HOB_FUZZ_SECONDS", "0"), ("HOB_SEED", "18446744073709551615")]
+    {
+        assert!(soak(name, value).contains("no piece `no-such-piece`"), "{name}={value}");
+    }
+}
