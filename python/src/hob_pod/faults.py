@@ -71,11 +71,12 @@ _CONNECTS = frozenset(("create_connection", "create_server", "connect", "sock_co
 way_out = False
 #: What the recipe asks for and was not given, by what was tried (`network`, `files`, `any`): as commands take it, or None.
 ungranted = {}
-#: Parts of a hint that each door words by itself, as `{"do": NAME, "of": [ARGUMENT, ...]}`; beside each what a host says that knows no parts.
+#: A part of a hint that each door words by itself, as `{"do": NAME, "of": [ARGUMENT, ...]}`, and what a host says that knows no parts.
 _GRANTING = ({"do": "granting"}, "its operator's `hob grant`")
 _ASK = ("what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and is given by ", _GRANTING)
 _ASK_NETWORK = (
-    'a recipe that needs the network names each host in `[permissions]` of recipe.toml, as `network = ["example.org:443"]`, and is given it by ',
+    'a recipe that needs the network names each host in `[permissions]` of recipe.toml, as `network = ["example.org:443"]`, and is given'
+    " it by ",
     _GRANTING,
     "; files that are only downloaded are named as `[[model]]`, and fetched before the pod starts",
 )
@@ -195,7 +196,7 @@ def _of(error, doing, models, folder, overdue, printed, starts):
 
 
 def _step(tried, ask):
-    """The next step where the sandbox stood in the way: to give what the recipe asks for already, and for all else `ask` (parts of a hint)."""
+    """The next step where the sandbox stood in the way: to give what the recipe asks for, and for all else `ask` (parts)."""
     given = ungranted.get(tried)
     if not given:
         return ask
