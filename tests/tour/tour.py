@@ -182,6 +182,7 @@ def author(tour):
     tour.run("call", "./greeter", "greet", '{"name": "Ada"}', says='{"text":"Hello, Ada"}')
     tour.run("show", "./greeter", says="greet")
     tour.run("build", "greeter", says="no glue")
+    tour.run("test", "greeter", says="one")
     tour.run("pack", "greeter", "-o", "greeter.tar", says="packed lab/greeter 0.1.0", notes="recipe.toml")
     tour.run("repo", "init", "repository", "--keys", "keys")
     tour.run("repo", "add-publisher", "repository", "lab", "--keys", "keys")
