@@ -172,7 +172,7 @@ pub mod blobs {
 #[cfg(target_os = "linux")]
 pub mod recipes {
     pub use crate::{
-        host::{Added, Asked, Consent, Granted, Revoke, Shown},
+        host::{Added, Asked, Consent, Granted, Revoke, Shown, Stray},
         model::{
             Edition, Grants, ModelSource, Permissions,
             grant::{Device, Endpoint, PlainPath, Variable},

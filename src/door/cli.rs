@@ -16,13 +16,16 @@ use super::{
 use crate::{
     author,
     disk::open,
-    host::{Config, Host},
+    host::{Config, Host, Stray},
     model::{
         Code, Door, Fault, Progress, RecipeRef, Silent, act, hint, limits,
         printable::{in_a_line, printable},
         progress,
     },
-    shelf::repository::{ModelTarget, Trust},
+    shelf::{
+        lockfile::LockEntry,
+        repository::{ModelTarget, Trust},
+    },
 };
 
 /// Reads the words, runs the command, prints what came, gives the exit code.
@@ -337,29 +340,42 @@ fn list(host: &Host, json: bool) -> Result<(), Fault> {
     let installed = host.installed()?;
     let told = installed.iter().map(|entry| {
         let mut told = json!(entry);
-        let warnings = host.warnings(entry);
-        if let Some(warning) = warnings.first() {
-            let more = if warnings.len() > 1 {
-                format!(" (and {} more, which `hob show` of it names)", warnings.len() - 1)
-            } else {
-                String::new()
-            };
-            print::note(&format!("  {}: installed by an older Hob, and read as it was: {}{more}", entry.name, in_a_line(warning)));
+        let warnings = say_warnings(host, entry);
+        if !warnings.is_empty() {
             told["warnings"] = json!(warnings);
         }
         told
     });
     let told: Vec<Value> = told.collect();
+    say_strays(host.strays()?);
     say(json, json!(told), || match installed.is_empty() {
         true => "nothing is installed".to_owned(),
         false => {
-            let line = |entry: &crate::shelf::lockfile::LockEntry| {
+            let line = |entry: &LockEntry| {
                 format!("{:<32} {:<10} signed by `{}` of remote `{}`", entry.name.to_string(), entry.version, entry.publisher, entry.remote)
             };
             installed.iter().map(line).collect::<Vec<_>>().join("\n")
         }
     });
     Ok(())
+}
+
+/// What would be refused today of a recipe that an older Hob installed: told to whoever installs, lists or looks after it.
+pub(super) fn say_warnings(host: &Host, entry: &LockEntry) -> Vec<String> {
+    let warnings = host.warnings(entry);
+    if let Some(warning) = warnings.first() {
+        let more = match warnings.len() {
+            1 => String::new(),
+            all => format!(" (and {} more, which `hob show` of it names)", all - 1),
+        };
+        print::note(&format!("  {}: installed by an older Hob, and read as it was: {}{more}", entry.name, in_a_line(warning)));
+    }
+    warnings
+}
+
+/// Names in hob.toml that no installed recipe has.
+pub(super) fn say_strays(strays: Vec<Stray>) {
+    strays.iter().for_each(|stray| print::note(&format!("  {stray}")));
 }
 
 async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {

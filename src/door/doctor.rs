@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use super::{
-    cli::say,
+    cli::{say, say_strays, say_warnings},
     looking::{ask, table, zygote_table},
     print,
 };
@@ -42,6 +42,10 @@ pub async fn doctor(host: &Host, home: &Home, json: bool) -> Result<(), Fault> {
         Some(fault) if json => Err(fault.with("doctor", json!(doctor))),
         fault => {
             say(json, json!(doctor), || text(&doctor));
+            for entry in host.installed().unwrap_or_default() {
+                say_warnings(host, &entry);
+            }
+            say_strays(host.strays().unwrap_or_default());
             if let Some(silent) = silent {
                 print::note(&format!("  the running server was not asked for its zygotes: {silent}"));
             }

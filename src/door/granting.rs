@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use super::{
-    cli::say,
+    cli::{say, say_strays},
     print,
     words::{GrantWords, RevokeWords},
 };
@@ -59,6 +59,9 @@ pub async fn add(host: &Host, words: &str, remote: Option<&str>, consent: Consen
         }
         text
     });
+    // What was meant for it, and stands under another name. It is installed, whether or not this can be told.
+    let strays = host.strays().unwrap_or_default();
+    say_strays(strays.into_iter().filter(|stray| stray.nearest.as_ref() == Some(&name)).collect());
     Ok(())
 }
 

@@ -18,9 +18,10 @@ use super::{
 use crate::{
     host::past_logs,
     model::{
-        Code, Fault, Home, RecipeName, limits,
+        Code, Door, Fault, Home, RecipeName, limits,
         status::{Class, Confinement, Health, HostStatus, LogLine, PodStatus, ZygoteState, ZygoteStatus},
     },
+    shelf::store::Shelf,
 };
 
 const NONE_RUNS: &str = "no host is running: `hob serve` starts one";
@@ -41,6 +42,9 @@ pub async fn pods(home: &Home, words: PodWords, json: bool) -> Result<(), Fault>
     every(words.watch, async || {
         let pods: Option<Vec<PodStatus>> = ask(home, Method::GET, &path).await?;
         told(&pods, words.watch)?;
+        if let (Some([]), Some(recipe), false) = (pods.as_deref(), &words.recipe, words.watch) {
+            say_unknown(home, &recipe.parse()?);
+        }
         show(&pods.as_deref().unwrap_or_default(), words.watch, json, || match &pods {
             None => NONE_RUNS.to_owned(),
             Some(pods) if pods.is_empty() => "no pod is running".to_owned(),
@@ -72,6 +76,16 @@ fn told<T>(found: &Option<T>, watch: bool) -> Result<(), Fault> {
     }
 }
 
+/// Says of a name under which nothing was found that nothing is installed under it either. A recipe that was removed, or is called as a folder, may
+/// have left something: so it is no fault.
+fn say_unknown(home: &Home, name: &RecipeName) {
+    if let Err(fault) = Shelf::is_known(home, name) {
+        let fault = fault.worded(Door::CommandLine);
+        let next = fault.hint.as_ref().map(|hint| format!(": {hint}")).unwrap_or_default();
+        print::note(&format!("  {}{next}", fault.message));
+    }
+}
+
 /// The last lines; with `--watch`, those that come after them as well.
 pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault> {
     let path = |lines| address("/v1/logs", words.recipe.as_deref(), Some(lines));
@@ -82,6 +96,9 @@ pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault>
     };
     if !words.watch {
         let (lines, is_past) = lines_of(home, &path(words.lines)?, recipe.as_ref(), words.lines).await?;
+        if let (true, Some(name)) = (lines.is_empty(), &recipe) {
+            say_unknown(home, name);
+        }
         if is_past && !lines.is_empty() {
             print::note(OF_THE_PAST);
         }

@@ -39,6 +39,11 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
         address = listener.local_addr().ok();
         ways = ways.on(listener, token);
     }
+    for entry in host.installed().unwrap_or_default() {
+        for warning in host.warnings(&entry) {
+            tracing::warn!(recipe = %entry.name, "installed by an older Hob, and read as it was: {warning}");
+        }
+    }
     let mut server = Serving::start(host, ways).await?;
     announce(home, unix, address, json);
     notify::tell(Now::Answers);

@@ -100,8 +100,9 @@ impl Catalogue {
             .await;
             self.remember(name, loaded.as_ref().err());
             let (recipe, grants) = loaded?;
+            // Whoever installs, lists or serves is told at the first look; whoever calls can do nothing about it.
             for warning in recipe.manifest().warnings() {
-                tracing::warn!(recipe = %name, "installed by an older Hob, and read as it was: {warning}");
+                tracing::info!(recipe = %name, "installed by an older Hob, and read as it was: {warning}");
             }
             let mut installed = locked(&self.installed);
             // Another call may have been faster: one entry, so that there is one pod.

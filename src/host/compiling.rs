@@ -3,7 +3,7 @@
 use std::{path::Path, path::PathBuf, sync::Arc};
 
 use crate::{
-    model::{Fault, Home, limits::BYTECODE_MS},
+    model::{Code, Fault, Home, limits::BYTECODE_MS},
     pod::{
         self,
         compiling::{Compiled, Sources, compile},
@@ -24,7 +24,18 @@ impl WithinWalls {
     ///
     /// Errors: `io`, `disk_full`.
     pub fn of(home: &Home, without: Arc<[String]>) -> Result<WithinWalls, Fault> {
-        Ok(WithinWalls { keeper: pod::unpack_runner(&home.tools())?, without })
+        Ok(WithinWalls { keeper: runner_of(home)?, without })
+    }
+}
+
+/// The runner of a home, which is put there unless it is. Where this user may not write to what is installed, as after an update of Hob in a home
+/// of root's, it lies in the user's own cache. Blocking.
+///
+/// Errors: `io`, `disk_full`.
+pub(super) fn runner_of(home: &Home) -> Result<PathBuf, Fault> {
+    match pod::unpack_runner(&home.tools()) {
+        Err(fault) if fault.code == Code::Io => pod::unpack_runner(&home.own_tools()).map_err(|_| fault),
+        unpacked => unpacked,
     }
 }
 

@@ -139,12 +139,12 @@ impl Config {
     /// From HOB_HOME (one folder for everything) or the XDG folders, HOB_PYTHON, HOB_UV and HOB_SANDBOX_WITHOUT, and the variables of
     /// the hub for models ([`Sources::from_variables`]).
     ///
-    /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where, or HOB_SANDBOX_WITHOUT names what is no layer.
+    /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where, or a file is there, or HOB_SANDBOX_WITHOUT names what is no layer.
     pub fn from_environment() -> Result<Config, Fault> {
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         if let Some(root) = std::env::var_os("HOB_HOME").filter(|value| !value.is_empty()) {
             let root = std::path::absolute(&root).map_err(|error| Fault::io("finding HOB_HOME", &error))?;
-            return Config::new(findable(Home::at(root))).with_variables();
+            return Config::new(findable(Home::at(root))?).with_variables();
         }
         let home = folder("HOME").ok_or_else(|| {
             Fault::new(Code::InvalidConfig, "neither HOB_HOME nor HOME says where Hob's files lie").hint(hint![
@@ -160,7 +160,7 @@ impl Config {
             xdg("XDG_CACHE_HOME", ".cache"),
             xdg("XDG_STATE_HOME", ".local/state"),
         );
-        Config::new(findable(home)).with_variables()
+        Config::new(findable(home)?).with_variables()
     }
 
     /// Where its files lie.
@@ -248,8 +248,11 @@ impl Config {
 }
 
 /// The home as every process of this user finds it. One that cannot be written to may still have the socket of a server that can.
-fn findable(home: Home) -> Home {
-    if home.socket().exists() { home } else { shelf::home::placed(home) }
+///
+/// Errors: `invalid_config` where a file is in the place of a folder.
+fn findable(home: Home) -> Result<Home, Fault> {
+    shelf::home::are_folders(&home)?;
+    Ok(if home.socket().exists() { home } else { shelf::home::placed(home) })
 }
 
 /// What HOB_SANDBOX_WITHOUT may name: layers, and parts of them (see `hob_pod/sandbox.py`). A version of Landlock takes away what came after it.

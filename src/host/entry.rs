@@ -155,6 +155,9 @@ impl Spawner for Source {
         Box::pin(async move {
             let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
             let parts = &self.parts;
+            let (shelf, recipe) = (host.clone(), parts.recipe.clone());
+            // What a pod runs is what was installed, however long ago the recipe was loaded.
+            blocking(move || shelf.shelf.is_unaltered(&recipe)).await?;
             let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
             let session = match &self.session {
                 Some(session) => {

@@ -41,6 +41,7 @@ mod printing;
 mod run;
 mod sessions;
 mod status;
+mod strays;
 mod zygotes;
 
 pub use compiler::GlueCompiler;
@@ -50,6 +51,7 @@ pub use grants::{Consent, Granted, Revoke};
 pub use install::{Added, Asked, Shown};
 pub use journal::Record;
 pub use printing::past_logs;
+pub use strays::Stray;
 
 /// A plugin host. Cloning shares it.
 ///
@@ -177,7 +179,7 @@ impl Host {
             let home = shelf::home::trusted(config.home)?;
             let shelf = Shelf::open(home.clone())?;
             pods::reap_leftovers(&home);
-            let keeper = pod::unpack_runner(&home.tools())?;
+            let keeper = compiling::runner_of(&home)?;
             let runner = keeper.parent().unwrap_or(&keeper);
             let writers = Writers::new(home.group());
             writers.check_with_above(runner).and_then(|()| writers.check_tree(runner))?;
@@ -217,6 +219,7 @@ impl Host {
             })))
         });
         let host: Host = opened.await?;
+        host.0.shelf.finish_removals(&host.0.progress).await;
         tokio::spawn(catalogue::watch(Arc::downgrade(&host.0)));
         tokio::spawn(sessions::watch(Arc::downgrade(&host.0)));
         tokio::spawn(footprints::watch(Arc::downgrade(&host.0)));

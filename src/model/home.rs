@@ -156,6 +156,11 @@ impl Home {
     pub fn lent_models(&self) -> PathBuf {
         self.cache.join("models")
     }
+    /// The pod runner for those who cannot write to `data`.
+    #[doc(hidden)]
+    pub fn own_tools(&self) -> PathBuf {
+        self.cache.join("tools")
+    }
     /// wasmtime's compile cache (kept private: a flipped bit in it would run).
     #[doc(hidden)]
     pub fn compile_cache(&self) -> PathBuf {

@@ -64,6 +64,8 @@ impl Language {
 pub struct Componentizer {
     program: PathBuf,
     arguments: Vec<OsString>,
+    /// What has it end with Hob ([`process::that_ends_with_us`]).
+    python: Option<PathBuf>,
 }
 
 impl Componentizer {
@@ -71,15 +73,17 @@ impl Componentizer {
     ///
     /// Errors: `build_failed` without npm and Node.js, or when it cannot be fetched; `python_missing`; `disk_full`.
     pub async fn find(home: &Home, tools: &Tools, language: Language, progress: &progress::Shared) -> Result<Componentizer, Fault> {
-        let program = match language {
-            Language::JavaScript => node(&std::env::var_os("PATH").unwrap_or_default()).await?,
-            Language::Python => {
-                let range = VersionReq::parse(">=3.9").expect("a constant range");
-                python::find(&range, tools.python.as_deref()).await?.executable
+        let range = VersionReq::parse(">=3.9").expect("a constant range");
+        let found = python::find(&range, tools.python.as_deref()).await;
+        let (program, python) = match language {
+            // A machine that builds and runs no pod may have no Python: its tools are then ended by whoever looks.
+            Language::JavaScript => {
+                (node(&std::env::var_os("PATH").unwrap_or_default()).await?, found.ok().map(|python| python.executable))
             }
+            Language::Python => found.map(|python| (python.executable.clone(), Some(python.executable)))?,
         };
         let place = home.tools().join(language.tool());
-        let ours = Componentizer::in_folder(language, &program, &place);
+        let ours = Componentizer::in_folder(language, &program, python.as_deref(), &place);
         if place.is_dir() && ours.answers().await.is_ok() {
             return Ok(ours);
         }
@@ -89,20 +93,20 @@ impl Componentizer {
             return Ok(ours);
         }
         progress.step(Step::Started { label: label.clone(), total_bytes: None });
-        let fetched = fetch(home, language, &program, tools.indexes.for_tools(), &label).await;
+        let fetched = fetch(home, language, &program, python.as_deref(), tools.indexes.for_tools(), &label).await;
         progress.step(Step::Finished { label });
         fetched?;
         ours.answers().await.map_err(|why| Fault::new(Code::BuildFailed, format!("{}: {why}", place.display())))?;
         Ok(ours)
     }
 
-    fn in_folder(language: Language, program: &Path, folder: &Path) -> Componentizer {
+    fn in_folder(language: Language, program: &Path, python: Option<&Path>, folder: &Path) -> Componentizer {
         let arguments: Vec<OsString> = match language {
             Language::JavaScript => vec![folder.join("node_modules/componentize-qjs/cli.mjs").into()],
             // Isolated: neither the working directory nor the user's own packages are looked into.
             Language::Python => vec!["-I".into(), "-c".into(), PY_START.into(), folder.into()],
         };
-        Componentizer { program: program.to_owned(), arguments }
+        Componentizer { program: program.to_owned(), arguments, python: python.map(Path::to_owned) }
     }
 
     /// Whether it runs; the error is for people.
@@ -115,7 +119,7 @@ impl Componentizer {
     }
 
     async fn start(&self, arguments: &[&OsStr], folder: &Path, limit_ms: u64) -> std::io::Result<process::Ran> {
-        let mut command = Command::new(&self.program);
+        let mut command = started(self.python.as_deref(), &self.program);
         // It ends in what went wrong, and not in where its own code was then.
         command.env_remove("RUST_BACKTRACE");
         command.args(&self.arguments).args(arguments).current_dir(folder).stdin(Stdio::null());
@@ -142,6 +146,14 @@ impl Componentizer {
         Err(Fault::new(Code::BuildFailed, format!("{what} ({}): {}", ran.end(limits::GLUE_SCRIPT_BUILD_MS), last.join("\n")))
             .hint("the script is loaded while it is built: an import that fails, or a `run` that is missing, shows here")
             .with("output", last))
+    }
+}
+
+/// `program`, which ends with Hob where there is a Python that sees to it.
+fn started(python: Option<&Path>, program: &Path) -> Command {
+    match python {
+        Some(python) => process::that_ends_with_us(python, program),
+        None => Command::new(program),
     }
 }
 
@@ -175,7 +187,14 @@ fn on_path(path: &OsStr, name: &str) -> Option<PathBuf> {
     std::env::split_paths(path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-async fn fetch(home: &Home, language: Language, program: &Path, indexes: &[Address], label: &str) -> Result<(), Fault> {
+async fn fetch(
+    home: &Home,
+    language: Language,
+    program: &Path,
+    python: Option<&Path>,
+    indexes: &[Address],
+    label: &str,
+) -> Result<(), Fault> {
     let staging = Staging::new(home, "tool")?;
     let tree = staging.folder().join("tree");
     let ran = match language {
@@ -187,7 +206,8 @@ async fn fetch(home: &Home, language: Language, program: &Path, indexes: &[Addre
             durable::make_folder(&tree)?;
             write("package.json", PACKAGE)?;
             write("package-lock.json", PACKAGE_LOCK)?;
-            let mut command = Command::new("npm");
+            let npm = on_path(&std::env::var_os("PATH").unwrap_or_default(), "npm").unwrap_or_else(|| "npm".into());
+            let mut command = started(python, &npm);
             command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--loglevel=error"]).current_dir(&tree);
             command.stdin(staging.lock_for_tool()?);
             let ran = process::run(command, limits::GLUE_TOOL_FETCH_MS, |_| ()).await;
@@ -218,7 +238,7 @@ async fn fetch(home: &Home, language: Language, program: &Path, indexes: &[Addre
         .hint(Hint::from(format!("{installer} must reach a package index that has it; ")).and("", place))
         .with("stderr", ran.tail));
     }
-    Componentizer::in_folder(language, program, &tree)
+    Componentizer::in_folder(language, program, python, &tree)
         .answers()
         .await
         .map_err(|why| Fault::new(Code::BuildFailed, format!("the fetched {} does not run here: {why}", language.tool())))?;

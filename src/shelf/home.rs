@@ -1,7 +1,7 @@
 //! The first look at a home, before anything in it is believed: nobody else may write to it.
 
 use std::{
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -9,8 +9,11 @@ use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 
 use super::config::Config;
 use crate::{
-    disk::{make, owner::Writers},
-    model::{Digest, Fault, Home},
+    disk::{
+        make,
+        owner::{Writers, quoted},
+    },
+    model::{Code, Digest, Fault, Home, act, hint},
 };
 
 /// The home with its state and its cache in a folder of this user below `TMPDIR`, each where its own folder is not there and cannot be made,
@@ -39,6 +42,41 @@ fn is_closed(folder: &Path) -> bool {
     there != folder && there.is_dir() && accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err()
 }
 
+/// Refuses a home whose places are no folders.
+///
+/// Errors: `invalid_config`.
+pub fn are_folders(home: &Home) -> Result<(), Fault> {
+    let Some(other) = home.folders().into_iter().flat_map(Path::ancestors).find(|path| path.exists() && !path.is_dir()) else {
+        return Ok(());
+    };
+    let text = format!("{} is no folder, and Hob's files are to lie in {}", other.display(), home.config().display());
+    Err(Fault::new(Code::InvalidConfig, text).hint(hint![
+        "name a folder with ",
+        act::hob_home(),
+        ", which need not be there yet, or move that file away"
+    ]))
+}
+
+/// Refuses a folder that another user made for itself.
+///
+/// Errors: `home_unsafe` with the command that mends it.
+fn may_enter(folder: &Path) -> Result<(), Fault> {
+    let Ok(found) = std::fs::symlink_metadata(folder) else { return Ok(()) };
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() == own || accessat(CWD, folder, Access::READ_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok() {
+        return Ok(());
+    }
+    let text =
+        format!("{} belongs to user {}, and user {own} may not enter it: a command of that user made it", folder.display(), found.uid());
+    let give = act::shell(format!("chown -R {own} {}", quoted(folder)));
+    Err(Fault::new(Code::HomeUnsafe, text).hint(hint![
+        "where this home is to be used by this user, ",
+        give,
+        ", run by root, gives it that folder; else run as that user, or name a home of your own with ",
+        act::hob_home()
+    ]))
+}
+
 /// Checks who may write to the home's folders, to those above them, and to its two files; gives the home with the group that
 /// `hob.toml` lets write too. Makes the folders of state and cache, which are their owner's alone.
 ///
@@ -47,6 +85,7 @@ fn is_closed(folder: &Path) -> bool {
 ///
 /// Errors: `home_unsafe` with the command that mends it; `invalid_config`, `io`.
 pub fn trusted(home: Home) -> Result<Home, Fault> {
+    are_folders(&home)?;
     let alone = Writers::new(None);
     alone.check_with_above(home.config())?;
     // Through a link, which is how some machines put a configuration in its place.
@@ -69,8 +108,9 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
     for folder in [data, cache, state] {
         writers.check_with_above(folder)?;
     }
+    [cache, state].into_iter().try_for_each(may_enter)?;
     // What lies in these runs: in pods, or as the host's own machine code.
-    for folder in [home.uv_cache(), home.pod_caches(), home.compile_cache()] {
+    for folder in [home.uv_cache(), home.pod_caches(), home.compile_cache(), home.own_tools()] {
         writers.check_with_above(&folder)?;
     }
     // That of `uv` too: what its umask would be is not Hob's to say.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{blocking, transport::chain};
 use crate::{
     disk::open,
-    model::{Address, Hint, StandIn, act, hint, limits, source::is_loopback, stand_in::HEAD_BYTES},
+    model::{Address, Fault, Hint, StandIn, act, hint, limits, source::is_loopback, stand_in::HEAD_BYTES},
 };
 
 /// What one index answered.
@@ -75,6 +75,16 @@ impl Answered {
             Answer::Other(_) => Some(hint![format!("what answers at {index} is no package index: correct it in "), act::index_urls()]),
         }
     }
+}
+
+/// Says of a fault about `package` what each index answered; gives the next step, where one of them keeps something back.
+pub(super) fn told(fault: Fault, package: &str, answers: &[Answered]) -> (Fault, Option<Hint>) {
+    if answers.is_empty() {
+        return (fault, None);
+    }
+    let told: Vec<String> = answers.iter().map(Answered::told).collect();
+    let message = format!("{}\nasked for {package}: {}", fault.message, told.join("; "));
+    (Fault { message, ..fault }.with("answers", told), answers.iter().find_map(Answered::next))
 }
 
 /// The next step where a proxy refuses.

@@ -39,6 +39,12 @@ impl Indexes {
         self.recipes.get(name).unwrap_or(&self.general)
     }
 
+    /// The recipes that have some of their own.
+    #[doc(hidden)]
+    pub fn recipes(&self) -> impl Iterator<Item = &RecipeName> {
+        self.recipes.keys()
+    }
+
     /// Those to ask for the tools that Hob fetches.
     pub fn for_tools(&self) -> &[Address] {
         &self.general

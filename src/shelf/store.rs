@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::model::{Code, Digest, Fault, Home, RecipeName, Step, act, hint, limits, progress};
+use crate::model::{Code, Digest, Fault, Home, Origin, RecipeName, Step, Verified, act, hint, limits, nearest, progress};
 
 use super::{
     blocking,
@@ -90,6 +90,30 @@ impl Shelf {
         Err(damaged.map_or_else(|| not_found(name, &lock), |damaged| damaged.fault.clone()))
     }
 
+    /// Whether a recipe of that name is installed, be it damaged: asked by whoever looks for what it did, without a shelf.
+    ///
+    /// Errors: `recipe_not_found`, which says what there is; `invalid_config`.
+    pub fn is_known(home: &Home, name: &RecipeName) -> Result<(), Fault> {
+        let lock = LockFile::read(home)?;
+        let is_damaged = || lock.damaged().iter().any(|damaged| damaged.name.as_deref() == Some(&name.to_string()));
+        if lock.get(name).is_some() || is_damaged() { Ok(()) } else { Err(not_found(name, &lock)) }
+    }
+
+    /// Holds the files of a recipe that was loaded against what was installed, once more. One that was replaced or removed meanwhile is another
+    /// matter: whoever still uses it may.
+    ///
+    /// Errors: `shelf_altered`, naming the first altered, missing or extra file; `io`.
+    pub fn is_unaltered(&self, recipe: &Verified) -> Result<(), Fault> {
+        let Origin::Signed { .. } = recipe.origin() else { return Ok(()) };
+        let pinned = || Ok::<_, Fault>(LockFile::read(&self.home)?.get(&recipe.manifest().name).cloned());
+        let Some(entry) = pinned()?.filter(|entry| entry.sha256 == recipe.digest()) else { return Ok(()) };
+        match self.index(&entry).and_then(|index| check_folder(recipe.folder(), &index)) {
+            // It went while it was looked at.
+            Err(_) if pinned()?.as_ref() != Some(&entry) => Ok(()),
+            looked => looked,
+        }
+    }
+
     /// Where the files of an installed recipe lie.
     pub fn place(&self, entry: &LockEntry) -> PathBuf {
         place(&self.home, entry)
@@ -141,10 +165,34 @@ impl Shelf {
         match self.take_off(name, progress).await {
             Err(fault) if fault.code == Code::DiskFull => {
                 let (home, gone) = (self.home.clone(), name.clone());
-                self.write(progress, move |_| make_room(&home, &gone)).await?;
-                self.take_off(name, progress).await
+                let entry = self.write(progress, move |_| make_room(&home, &gone)).await?;
+                let done = match self.take_off(name, progress).await {
+                    // Somebody else who found it half removed was faster.
+                    Err(fault) if fault.code == Code::RecipeNotFound => Ok(entry),
+                    done => done,
+                };
+                if done.is_ok() {
+                    let _ = fs::remove_dir(half_removed(&self.home, name));
+                }
+                done
             }
             done => done,
+        }
+    }
+
+    /// Goes on with removals that were killed half-way on a full disk. What cannot be done now is tried again by the next host.
+    pub async fn finish_removals(&self, progress: &progress::Shared) {
+        let home = self.home.clone();
+        for name in blocking(move || Ok(all_half_removed(&home))).await.unwrap_or_default() {
+            match self.remove(&name, progress).await {
+                Ok(_) => tracing::warn!(recipe = %name, "its removal was killed half-way, and is finished"),
+                Err(fault) if fault.code == Code::RecipeNotFound => {}
+                Err(fault) => {
+                    tracing::info!(recipe = %name, "its removal was killed half-way, and cannot be finished now: {}", fault.message);
+                    continue;
+                }
+            }
+            let _ = files::remove_tree(&half_removed(&self.home, &name));
         }
     }
 
@@ -174,12 +222,43 @@ impl Shelf {
     }
 }
 
-/// Deletes the files of a recipe that is to be removed. Should it come no further, `hob.lock` names what is not there, and removing it again goes on.
-fn make_room(home: &Home, name: &RecipeName) -> Result<(), Fault> {
+/// How the folder of a recipe is called from the moment that it is being removed on a full disk until `hob.lock` names the recipe no more. No
+/// recipe's name begins so.
+const HALF: &str = ".removed-";
+
+fn half_removed(home: &Home, name: &RecipeName) -> PathBuf {
+    home.recipes().join(name.publisher()).join(format!("{HALF}{}", name.name()))
+}
+
+/// Recipes whose removal was begun on a full disk and is not done.
+fn all_half_removed(home: &Home) -> Vec<RecipeName> {
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut all = Vec::new();
+    for publisher in entries(&home.recipes()) {
+        let names = entries(&publisher.path()).filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix(HALF)?.to_owned()));
+        all.extend(names.filter_map(|name| format!("{}/{name}", publisher.file_name().to_str()?).parse::<RecipeName>().ok()));
+    }
+    all
+}
+
+/// Deletes the files of a recipe that is to be removed; gives what it was. Should it come no further, the folder's other name says so to whoever
+/// comes next: [`Shelf::finish_removals`].
+fn make_room(home: &Home, name: &RecipeName) -> Result<LockEntry, Fault> {
     let lock = LockFile::read(home)?;
-    lock.get(name).ok_or_else(|| not_found(name, &lock))?;
-    let versions = home.recipes().join(name.publisher()).join(name.name());
-    files::remove_tree(&versions)
+    let entry = lock.get(name).cloned().ok_or_else(|| not_found(name, &lock))?;
+    let (versions, half) = (home.recipes().join(name.publisher()).join(name.name()), half_removed(home, name));
+    empty(&half)?;
+    match fs::rename(&versions, &half) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Fault::io(format!("removing {}", versions.display()), &error)),
+        _ => {}
+    }
+    empty(&half)?;
+    Ok(entry)
+}
+
+/// Deletes what is in a folder, and not the folder; nothing there is fine.
+fn empty(folder: &Path) -> Result<(), Fault> {
+    fs::read_dir(folder).into_iter().flatten().flatten().try_for_each(|entry| files::remove_tree(&entry.path()))
 }
 
 /// Takes the recipe out of `hob.lock` and `hob.toml`.
@@ -236,10 +315,14 @@ pub struct WriteGuard {
 }
 
 fn not_found(name: &RecipeName, lock: &LockFile) -> Fault {
-    let names: Vec<_> = lock.entries().iter().map(|entry| format!("`{}`", entry.name)).collect();
-    let installed = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    Fault::new(Code::RecipeNotFound, format!("recipe `{name}` is not on the shelf (installed: {installed})"))
-        .hint(hint![act::add(name), " installs it"])
+    let installed: Vec<String> = lock.entries().iter().map(|entry| entry.name.to_string()).collect();
+    let names: Vec<String> = installed.iter().map(|name| format!("`{name}`")).collect();
+    let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    let fault = Fault::new(Code::RecipeNotFound, format!("recipe `{name}` is not on the shelf (installed: {names})"));
+    match nearest::among(&name.to_string(), installed.iter().map(String::as_str)) {
+        Some(near) => fault.hint(hint![format!("did you mean `{near}`? Else "), act::add(name), " installs it"]),
+        None => fault.hint(hint![act::add(name), " installs it"]),
+    }
 }
 
 fn place(home: &Home, entry: &LockEntry) -> PathBuf {

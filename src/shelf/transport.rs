@@ -81,7 +81,12 @@ enum Base {
 /// Errors: `usage` for a path that no URL can carry.
 pub fn address(url: &str) -> Result<Address, Fault> {
     if !is_path(url) {
-        return Ok(Address::new(url));
+        // A scheme is one however it is written, and reads so in `hob.toml`.
+        let plain = url.split_once(':').map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+        return Ok(match plain {
+            Some((scheme, rest)) if ["http", "https", "file"].contains(&scheme.as_str()) => Address::new(format!("{scheme}:{rest}")),
+            _ => Address::new(url),
+        });
     }
     let absolute =
         std::path::absolute(url).map_err(|error| Fault::io(format!("finding {}", std::path::Path::new(url).display()), &error))?;

@@ -2,7 +2,7 @@
 //!
 //! Apart from building: these are another program's words, of the version that Hob fetches. What none of them fits is told as it came.
 
-use super::index_answers::{Answered, NETWORK, PROXY};
+use super::index_answers::{self, Answered, NETWORK, PROXY};
 use crate::model::{Blame, Fault, Hint, StandIn, act, hint};
 
 /// What `uv` says, whose fault that is, and the next step. The first that fits counts.
@@ -110,19 +110,10 @@ pub fn explained(mut fault: Fault, said: &str, is_own: bool, answers: &[Answered
     if let Some(found) = in_place_of_a_wheel(said) {
         fault.message.push_str(&format!("\n(what came is {})", found.name()));
     }
-    if !answers.is_empty() {
-        let told: Vec<String> = answers.iter().map(Answered::told).collect();
-        fault.message.push_str(&format!(
-            "\nasked for {}: {}",
-            package(said).map_or("it".to_owned(), |name| format!("`{name}`")),
-            told.join("; ")
-        ));
-        fault = fault.with("answers", told);
-    }
+    let name = package(said).map_or("it".to_owned(), |name| format!("`{name}`"));
+    let (fault, next) = index_answers::told(fault, &name, answers);
     // What an index keeps back may be what the others lack.
-    if is_elsewhere(said)
-        && let Some(next) = answers.iter().find_map(Answered::next)
-    {
+    if let (true, Some(next)) = (is_elsewhere(said), next) {
         return fault.blame(Blame::Machine).hint(next);
     }
     match WORDS.iter().find(|(words, ..)| said.contains(words)) {

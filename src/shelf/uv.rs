@@ -18,7 +18,7 @@ use crate::model::{Address, Code, Fault, Home, Step, act, hint, limits, progress
 use super::{
     durable,
     environment::Tools,
-    files, locks,
+    files, index_answers, locks,
     pip::{self, Pin},
     process,
     python::Python,
@@ -146,7 +146,7 @@ async fn fetch(home: &Home, python: &Python, indexes: &[Address], progress: &pro
                 Fault::new(Code::DiskFull, format!("{label}: {}", ran.tail.join("\n"))).hint(hint::full_disk("nothing was changed"))
             );
         }
-        return Err(Fault::new(
+        let fault = Fault::new(
             Code::UvMissing,
             format!(
                 "no uv {RANGE} on PATH, and {} -m pip could not fetch it ({}): {}",
@@ -154,9 +154,9 @@ async fn fetch(home: &Home, python: &Python, indexes: &[Address], progress: &pro
                 ran.end(limits::UV_FETCH_MS),
                 ran.tail.last().map_or("it said nothing", String::as_str)
             ),
-        )
-        .hint(next.clone())
-        .with("stderr", ran.tail));
+        );
+        let (fault, kept_back) = index_answers::told(fault, "`uv`", &index_answers::ask(indexes, pin.name).await);
+        return Err(fault.hint(kept_back.map_or(next.clone(), |kept_back| kept_back.and("; or ", next.clone()))).with("stderr", ran.tail));
     }
     ask(&target.join("bin/uv"))
         .await

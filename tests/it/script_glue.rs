@@ -145,3 +145,33 @@ async fn a_script_that_does_not_load_is_said_to_at_build() {
     let fault = build(folder.path()).await.unwrap_err();
     assert!(fault.message.contains("is neither a file nor a folder"), "{}", fault.message);
 }
+
+/// `npm` here is a script that stays: the one that a build starts is gone with the build, however that ends.
+#[test]
+fn what_fetches_a_tool_ends_with_its_host() {
+    use std::os::unix::fs::PermissionsExt;
+    let rig = crate::cli::rig::Rig::new();
+    let (folder, at) = (rig.folder.path().join("glue"), rig.folder.path().join("pid"));
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/glue/javascript"), &folder);
+    let programs = rig.folder.path().join("programs");
+    let half = format!("{0}.half", at.display());
+    for (name, script) in
+        [("node", "echo v20.0.0".to_owned()), ("npm", format!("echo $$ > {half}; mv {half} {}; exec sleep 300", at.display()))]
+    {
+        crate::cli::rig::put(&programs.join(name), format!("#!/bin/sh\n{script}\n").as_bytes());
+        std::fs::set_permissions(programs.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = rig.command(&["build", folder.to_str().unwrap()]);
+    command.env("PATH", format!("{}:{}", programs.display(), std::env::var("PATH").unwrap()));
+    let mut building = command.spawn().unwrap();
+    crate::cli::served::wait_for(&at);
+    let npm: u32 = std::fs::read_to_string(&at).unwrap().trim().parse().unwrap();
+    assert!(crate::support::is_running(npm));
+    building.kill().unwrap();
+    building.wait().unwrap();
+    let begun = std::time::Instant::now();
+    while crate::support::is_running(npm) {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "npm works on");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

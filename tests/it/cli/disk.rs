@@ -115,8 +115,37 @@ fn a_recipe_is_removed_from_a_disk_that_is_full() {
     rig.hob(&["verify"]).well();
     let (_, free) = disk.space();
     assert!(free > MODEL_BYTES as u64, "{free} bytes came back");
-    // Another, in whose place nothing else is freed before; and what was left half removed is removed by the same word.
+    assert!(!rig.home.join("data/recipes/lab/.removed-tiny").exists());
+    // Another, in whose place nothing else is freed before.
     fs::remove_dir_all(rig.home.join("data/recipes/lab/plain")).unwrap();
     rig.hob(&["remove", "lab/plain"]).well();
     assert!(rig.installed().is_empty());
+}
+
+/// As a removal on a full disk leaves it that is killed: the folder has its other name, and some of it is gone.
+#[test]
+fn a_removal_that_was_killed_half_way_is_finished_by_whatever_comes_next() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_plain("lab/plain", "0.1.0");
+    signed.publish_plain("lab/other", "0.1.0");
+    rig.trust(&signed.url(), &signed.repository);
+    let (whole, half) = (rig.home.join("data/recipes/lab/plain"), rig.home.join("data/recipes/lab/.removed-plain"));
+    for is_empty in [false, true] {
+        rig.hob(&["add", "lab/plain"]).well();
+        rig.hob(&["add", "lab/other"]).well();
+        fs::rename(&whole, &half).unwrap();
+        if is_empty {
+            fs::remove_dir_all(&half).unwrap();
+            fs::create_dir(&half).unwrap();
+        }
+        assert!(fs::read_to_string(rig.home.join("hob.lock")).unwrap().contains("lab/plain"));
+        assert_eq!(rig.installed(), ["lab/other 0.1.0"]);
+        assert!(!half.exists() && !whole.exists() && !fs::read_to_string(rig.home.join("hob.lock")).unwrap().contains("lab/plain"));
+        rig.hob(&["verify"]).well();
+        rig.hob(&["call", "lab/plain", "run", "1"]).refused(Code::RecipeNotFound, &["lab/plain"]);
+        assert_eq!(rig.hob(&["call", "lab/other", "run", "1"]).well(), "1");
+    }
+    // One that was installed anew meanwhile stays.
+    rig.hob(&["add", "lab/plain"]).well();
+    rig.hob(&["verify"]).well();
 }

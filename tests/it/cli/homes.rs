@@ -296,6 +296,91 @@ fn a_home_that_root_made_is_used_by_an_ordinary_user() {
     }
 }
 
+/// `hob` as another user in this home, by a copy of the program that everybody may run.
+fn as_other(rig: &Rig, python: &Path, words: &[&str]) -> Ran {
+    chmod(rig.folder.path(), 0o755);
+    let program = rig.folder.path().join("hob");
+    if !program.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_hob"), &program).unwrap();
+    }
+    let user = OTHER.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&program).args(words);
+    command.env("HOB_HOME", &rig.home).env("HOB_PYTHON", python).env("HOME", rig.folder.path()).env_remove("HOB_LOG");
+    command.current_dir("/").stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    run(command, b"")
+}
+
+#[test]
+fn a_file_in_the_place_of_a_home_is_named() {
+    let rig = Rig::new();
+    let file = rig.folder.path().join("file");
+    fs::write(&file, "x").unwrap();
+    for home in [file.clone(), file.join("below")] {
+        for words in
+            [&["list"][..], &["pods"], &["logs"], &["status"], &["call", "lab/plain", "run", "1"], &["add", "lab/plain"], &["doctor"]]
+        {
+            let mut command = rig.command(words);
+            command.env("HOB_HOME", &home);
+            run(command, b"").refused(Code::InvalidConfig, &[&format!("{} is no folder", file.display()), "`HOB_HOME`"]);
+        }
+    }
+}
+
+#[test]
+fn folders_that_root_made_for_itself_are_named_to_a_user_who_may_not_enter_them() {
+    if !ordinary::is_root() {
+        return println!("skipped: only root can make a home for another user");
+    }
+    let rig = Rig::new();
+    rig.hob(&["list"]).well();
+    // As root leaves them that ran a command once, in cache and then in state.
+    for _ in 0..2 {
+        let ran = as_other(&rig, Path::new("/usr/bin/python3"), &["list"]);
+        ran.refused(Code::HomeUnsafe, &["belongs to user 0, and user 61778 may not enter it", "`HOB_HOME`"]);
+        let command = ran.stderr.split("  hint: ").nth(1).unwrap().split('`').nth(1).unwrap().to_owned();
+        assert!(command.starts_with("chown -R 61778 "), "{command}");
+        assert!(Command::new("/bin/sh").args(["-c", &command]).status().unwrap().success(), "{command}");
+    }
+    as_other(&rig, Path::new("/usr/bin/python3"), &["list"]).well();
+}
+
+#[test]
+fn a_user_who_may_only_read_a_home_has_a_runner_of_its_own_after_an_update_of_hob() {
+    if !ordinary::is_root() {
+        return println!("skipped: only root can make a home for another user");
+    }
+    let Some(python) = ordinary::python_for_all() else {
+        return println!("skipped: no interpreter is open to every user of this machine");
+    };
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_plain("lab/plain", "0.1.0");
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/plain"]).well();
+    for folder in ["state", "cache"] {
+        fs::remove_dir_all(rig.home.join(folder)).unwrap();
+        fs::create_dir(rig.home.join(folder)).unwrap();
+        chown(rig.home.join(folder), Some(OTHER), Some(OTHER)).unwrap();
+    }
+    // What is there is the runner of a version before.
+    fs::rename(only_folder(rig.home.join("data/tools"), "runner-"), rig.home.join("data/tools/runner-000000000000")).unwrap();
+    let ran = as_other(&rig, &python, &["call", "lab/plain", "run", r#"{"text": "a"}"#]);
+    match ran.stderr.contains("error[sandbox_unavailable]") {
+        true => println!("skipped: {}", ran.stderr),
+        false => assert!(ran.well().contains("\"text\":\"a\""), "{ran:#?}"),
+    }
+    let own = only_folder(rig.home.join("cache/tools"), "runner-");
+    assert_eq!(fs::metadata(own.join("hob_pod/keeper.py")).unwrap().uid(), OTHER);
+    assert_eq!(
+        fs::read_dir(rig.home.join("data/tools"))
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("runner-"))
+            .count(),
+        1
+    );
+}
+
 /// A shell in a mount namespace of its own, in which the home is read-only, runs `hob` with each of these words; with what each said and its exit code.
 fn in_a_closed_home(rig: &Rig, all: &[&[&str]]) -> Vec<(String, i32)> {
     let hob = rig.command(&[]);

@@ -233,7 +233,7 @@ fn what_comes_in_place_of_a_wheel_is_told_and_is_not_the_recipes_fault() {
 #[test]
 fn the_tools_that_hob_fetches_come_from_the_same_indexes() {
     let rig = Rig::new();
-    let urls = [format!("https://me:{PASSWORD}@a.example/simple"), "https://b.example/simple".to_owned()];
+    let urls = [format!("http://me:{PASSWORD}@127.0.0.1:9/a/simple"), "http://127.0.0.1:9/b/simple".to_owned()];
     put(&rig.home.join("hob.toml"), format!("[environments]\nindex_urls = {urls:?}\n").as_bytes());
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in *'-m pip'*)\n  echo \"told: $PIP_INDEX_URL $PIP_EXTRA_INDEX_URL\" >> {0}/told\n  \
@@ -260,7 +260,19 @@ fn the_tools_that_hob_fetches_come_from_the_same_indexes() {
     let own = std::env::var("PIP_INDEX_URL").unwrap_or_default();
     let [first, last] = told.lines().collect::<Vec<_>>()[..] else { panic!("{told}") };
     assert!(first == format!("told: {} {}", urls[0], urls[1]) && last.starts_with(&format!("told: {own} ")), "{told}");
-    assert!(!fs::read_to_string(rig.folder.path().join("args")).unwrap().contains("example"), "an address is among the arguments");
-    assert!(fault.detail["stderr"].to_string().contains("no luck at https://***@a.example/simple"), "{fault:?}");
-    assert!(!format!("{fault:?}").contains(PASSWORD) && fault.hint.unwrap().contains("index_urls"));
+    assert!(!fs::read_to_string(rig.folder.path().join("args")).unwrap().contains("127.0.0.1"), "an address is among the arguments");
+    assert!(fault.detail["stderr"].to_string().contains("no luck at http://***@127.0.0.1:9/a/simple"), "{fault:?}");
+    assert!(!format!("{fault:?}").contains(PASSWORD) && fault.hint.as_ref().unwrap().contains("index_urls"));
+    // What is not there at all is no index that keeps something back.
+    assert!(fault.message.contains("asked for `uv`: http://***@127.0.0.1:9/a/simple cannot be reached"), "{fault}");
+    let keeps = always(401, &[], b"");
+    let indexes = hob::Indexes::new([&format!("{}/simple", keeps.url)]).unwrap();
+    let fault = runtime.block_on(async {
+        let found = hob::shelf::python::find(&">=3.9".parse().unwrap(), Some(&tools().0)).await.unwrap();
+        let faked = hob::shelf::python::Python { executable: python.clone(), ..found };
+        let progress: hob::model::progress::Shared = std::sync::Arc::new(hob::model::Silent);
+        let tools = hob::Tools::default().with_indexes(indexes);
+        hob::shelf::uv::find_in(&home, &tools, std::ffi::OsStr::new("/nowhere"), &faked, &progress).await.unwrap_err()
+    });
+    assert!(fault.message.contains("/simple answers 401 Unauthorized") && fault.hint.unwrap().contains("wants a user and a password"));
 }

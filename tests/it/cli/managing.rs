@@ -210,3 +210,41 @@ fn an_altered_shelf_is_named_file_by_file_and_healed_by_the_next_add() {
     rig.hob(&["verify"]).well();
     assert_eq!(rig.hob(&["call", "lab/plain", "run", "1"]).well(), "1");
 }
+
+#[test]
+fn names_in_hob_toml_that_no_installed_recipe_has_are_told_to_whoever_looks() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_plain("lab/plain", "0.1.0");
+    rig.trust(&signed.url(), &signed.repository);
+    let file = rig.home.join("hob.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    let tables = "\n[environments.recipes.\"lab/plian\"]\nindex_urls = [\"https://a.example/simple\"]\n\n[grants.\"other/far\"]\nnetwork = [\"a.example:443\"]\n";
+    fs::write(&file, before.clone() + tables).unwrap();
+    let stray = "no recipe of the name \"lab/plian\" in [environments.recipes] is installed";
+    let added = rig.hob(&["add", "lab/plain"]);
+    added.well();
+    assert!(added.stderr.contains(&format!("{stray} (nearest: `lab/plain`)")) && !added.stderr.contains("other/far"), "{added:#?}");
+    for words in [&["list"][..], &["list", "--json"], &["doctor"]] {
+        let ran = rig.hob(words);
+        assert!(
+            ran.stderr.contains(stray) && ran.stderr.contains("no recipe of the name \"other/far\" in [grants] is installed"),
+            "{ran:#?}"
+        );
+        assert!(!ran.stdout.contains("plian"), "{ran:#?}");
+    }
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("plian", "plain").replace("other/far", "lab/plain")).unwrap();
+    let listed = rig.hob(&["list"]);
+    assert!(listed.well().contains("lab/plain") && !listed.stderr.contains("no recipe"), "{listed:#?}");
+}
+
+#[test]
+fn the_scheme_of_an_address_is_one_however_it_is_written() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_plain("lab/plain", "0.1.0");
+    rig.trust(&signed.url().replacen("file:", "FILE:", 1), &signed.repository);
+    let root = signed.repository.join("metadata/1.root.json");
+    rig.hob(&["remote", "add", "web", "HTTPS://a.example/r", "--root", root.to_str().unwrap()]).well();
+    let text = fs::read_to_string(rig.home.join("hob.toml")).unwrap();
+    assert!(text.contains(&format!("\"{}\"", signed.url())) && text.contains("\"https://a.example/r\""), "{text}");
+    rig.hob(&["add", "lab/plain", "--remote", "main"]).well();
+}

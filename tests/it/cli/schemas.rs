@@ -1,13 +1,13 @@
 //! What a schema says is held: at the author's desk, at an install and at a call; and what an older Hob installed keeps working.
 
-use std::{fs, path::Path};
+use std::{fs, io::Read, path::Path};
 
 use hob::model::{Code, Digest};
 use serde_json::json;
 
 use super::{
     hostile::{Den, Raw, archive, file, indexed},
-    rig::{Rig, Signed, component, put, run, url, write_recipe},
+    rig::{Ran, Rig, Signed, component, put, run, url, write_recipe},
     served::Serving,
 };
 
@@ -123,15 +123,20 @@ fn what_an_older_hob_installed_keeps_working_and_says_what_it_does_not_hold() {
     assert!(listed.json()[0]["warnings"][0].as_str().unwrap().starts_with(warning), "{listed:#?}");
     assert!(listed.stderr.contains("lab/red: installed by an older Hob"), "{listed:#?}");
     assert!(rig.hob(&["show", "lab/red"]).well().contains(warning));
-    let logged = run(
-        {
-            let mut command = rig.command(&nobody);
-            command.env("HOB_LOG", "warn");
-            command
-        },
-        b"",
-    );
-    assert!(logged.stderr.contains("installed by an older Hob") && logged.stderr.contains("emial"), "{logged:#?}");
+    // Whoever calls can do nothing about it: it is told to who lists, looks after the machine, or serves.
+    let logging = |words: &[&str], level: &str| {
+        let mut command = rig.command(words);
+        command.env("HOB_LOG", level);
+        run(command, b"")
+    };
+    let warned = |ran: &Ran| ran.stderr.contains("installed by an older Hob") && ran.stderr.contains("emial");
+    assert!(!warned(&logging(&nobody, "warn")) && !warned(&rig.hob(&[&nobody[..], &["--quiet"]].concat())));
+    assert!(warned(&logging(&nobody, "info")) && warned(&rig.hob(&["doctor"])));
+    let mut serving = Serving::start(&rig, &[]);
+    serving.end(rustix::process::Signal::TERM, 60);
+    let mut said = String::new();
+    serving.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("installed by an older Hob") && said.contains("emial"), "{said}");
     // To add what is there changes nothing of it.
     rig.hob(&["add", "lab/red"]).well();
     rig.hob(&nobody).well();

@@ -21,6 +21,7 @@ use super::{
 };
 
 const NONE_RUNS: &str = "no host is running";
+const NONE_RUNS_TEXT: &str = "no host is running: `hob serve` starts one";
 
 /// Asks that the pods of the running server were sent, or none when it has no pod.
 fn asked(rig: &Rig) -> Option<u64> {
@@ -491,6 +492,52 @@ fn a_one_shot_call_over_http_has_a_pod_of_its_own() {
     while [first, second].into_iter().any(|pid| crate::support::is_running(pid as u32)) {
         assert!(begun.elapsed() < Duration::from_secs(10), "a pod for one call stays");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A server has loaded a recipe once; what it runs later is held against what was installed all the same.
+#[test]
+fn a_pod_that_starts_under_a_running_server_runs_what_was_installed() {
+    let (rig, _signed) = with_worker();
+    let serving = Serving::start(&rig, &[]);
+    let call = |one_shot: bool| {
+        let call = json!({ "recipe": "lab/worker", "operation": "run", "input": { "do": "say", "text": "" }, "one_shot": one_shot });
+        let said = serving.ask("POST /v1/calls", call.to_string().as_bytes()).body;
+        serde_json::from_str::<Value>(said.lines().last().unwrap()).unwrap()
+    };
+    let warm = call(false)["output"].clone();
+    assert!(warm.is_u64() && call(true)["output"].is_u64());
+    let folder = rig.hob(&["show", "lab/worker", "--json"]).json()["folder"].as_str().unwrap().to_owned();
+    let file = std::path::Path::new(&folder).join("pod/subject.py");
+    let good = fs::read(&file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&file, [&good[..], b"# altered\n"].concat()).unwrap();
+    let refused = call(true);
+    assert_eq!(refused["fault"]["code"], "shelf_altered", "{refused}");
+    assert!(refused["fault"]["message"].as_str().unwrap().contains("`pod/subject.py`"), "{refused}");
+    assert_eq!(call(false)["output"], warm, "what runs already is not ended for it");
+    fs::write(&file, good).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+    assert!(call(true)["output"].is_u64());
+}
+
+#[test]
+fn a_misspelt_name_is_told_where_its_pods_and_lines_are_looked_for() {
+    let (rig, _signed) = with_echo();
+    let said = |words: &[&str], name: &str, empty: &str| {
+        let ran = rig.hob(&[words, &[name]].concat());
+        assert_eq!(ran.well(), empty);
+        ran.stderr.contains(&format!("recipe `{name}` is not on the shelf")) && ran.stderr.contains("did you mean `hob/echo`?")
+    };
+    assert!(said(&["logs"], "hob/ecko", NONE_RUNS_TEXT) && !said(&["logs"], "hob/echo", NONE_RUNS_TEXT));
+    rig.hob(&["pods", "hob/ecko"]).refused(Code::NotServing, &[]);
+    let _serving = Serving::start(&rig, &[]);
+    for (words, empty) in [("pods", "no pod is running"), ("logs", "no pod has printed anything")] {
+        assert!(said(&[words], "hob/ecko", empty) && !said(&[words], "hob/echo", empty), "{words}");
+        assert!(said(&[words, "--json"], "hob/ecko", "[]"), "{words}");
+    }
+    for words in [["show", "hob/ecko"], ["remove", "hob/ecko"]] {
+        rig.hob(&words).refused(Code::RecipeNotFound, &["recipe `hob/ecko` is not on the shelf", "did you mean `hob/echo`?"]);
     }
 }
 
