@@ -543,7 +543,7 @@ fn a_recipe_folder_runs_unsigned_and_says_what_it_lacks() {
     let folder = recipe_folder(root.path(), "0.2.0", "lock = \"pod/requirements.lock\"");
     lacks(&folder, Code::InvalidRecipe, "no file `pod/requirements.lock`, which `pod.lock` names", "correct the key");
     let folder = recipe_folder(root.path(), "0.3.0", "\n[glue]\nworld = \"0.1\"");
-    lacks(&folder, Code::InvalidRecipe, "no glue.wasm", "hob build");
+    lacks(&folder, Code::InvalidRecipe, "no glue.wasm", "authoring::build");
     fs::write(folder.join("glue.wasm"), "wasm").unwrap();
     assert_eq!(shelf.load_folder(&folder).unwrap().glue().unwrap().as_ref(), b"wasm");
 

@@ -12,16 +12,16 @@ _MODULES_MAX = 8
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 _CORRECT = (
-    "the recipe's own code raised it, and its author corrects it where the traceback ends; that an input is wrong is told by"
+    "the recipe's own code raised it, and its author corrects it; that an input is wrong is told by"
     ' `raise hob_pod.Fault("invalid_input", "...")`'
 )
-_START = "the recipe's own code raised it before the first call: its author corrects it where the traceback ends"
+_START = "the recipe's own code raised it before the first call: its author corrects it"
 _SYNTAX = "correct that line: Python reads a module as a whole before it runs any of it"
 _RELATIVE = (
     "the files of `pod/` are modules of their own and in no package: write `from helper import x` for `from .helper import x`, or put them"
     " into a folder with an `__init__.py`"
 )
-_RECURSION = "a method calls itself without end (the traceback has the lines that repeat), or needs a higher `sys.setrecursionlimit`"
+_RECURSION = "a method calls itself without end, or needs a higher `sys.setrecursionlimit`"
 _TERMINAL = "a pod has no terminal, and nothing can be typed in: what it needs to know comes in the operation's input"
 _DEBUGGER = (
     "a pod has no terminal for a debugger: take `breakpoint()` out; what `print` writes is shown with the call, and kept in its recipe's"
