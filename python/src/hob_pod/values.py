@@ -190,7 +190,7 @@ class _Conversion:
             if type(text) is str or type(text) is int:
                 return str(text)
         raise self.wrong(
-            f"{_article(_name(kind))} as a key, which is not text,",
+            f"the key {_shown(key)} ({_article(_name(kind))}), which is not text,",
             "a key is text, or a whole number, date or UUID, which becomes one: write `str(key)`",
         )
 
