@@ -184,6 +184,11 @@ impl Shelf {
     pub async fn finish_removals(&self, progress: &progress::Shared) {
         let home = self.home.clone();
         for name in blocking(move || Ok(all_half_removed(&home))).await.unwrap_or_default() {
+            // It was installed anew since: what is left of the removal is its mark.
+            if self.home.recipes().join(name.publisher()).join(name.name()).exists() {
+                let _ = files::remove_tree(&half_removed(&self.home, &name));
+                continue;
+            }
             match self.remove(&name, progress).await {
                 Ok(_) => tracing::warn!(recipe = %name, "its removal was killed half-way, and is finished"),
                 Err(fault) if fault.code == Code::RecipeNotFound => {}

@@ -145,7 +145,10 @@ fn a_removal_that_was_killed_half_way_is_finished_by_whatever_comes_next() {
         rig.hob(&["call", "lab/plain", "run", "1"]).refused(Code::RecipeNotFound, &["lab/plain"]);
         assert_eq!(rig.hob(&["call", "lab/other", "run", "1"]).well(), "1");
     }
-    // One that was installed anew meanwhile stays.
+    // One that was installed anew meanwhile stays, though its mark could not be taken away then.
     rig.hob(&["add", "lab/plain"]).well();
+    fs::create_dir(&half).unwrap();
     rig.hob(&["verify"]).well();
+    assert_eq!(rig.hob(&["call", "lab/plain", "run", "1"]).well(), "1");
+    assert!(!half.exists());
 }
