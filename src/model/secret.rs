@@ -200,6 +200,8 @@ fn says_a_secret(text: &str) -> bool {
 
 /// A text without the user and the password of each address in it.
 pub fn without_users(text: &str) -> Cow<'_, str> {
+    // What stands there already, and what a hint says how an address is written.
+    const SHOWN: [&str; 2] = [HIDDEN, "user:password"];
     const HIDDEN: &str = "***";
     let is_end = |c: char| c.is_whitespace() || "/?#\"'`<>\\".contains(c);
     let mut parts = text.split("://");
@@ -209,7 +211,7 @@ pub fn without_users(text: &str) -> Cow<'_, str> {
         written.push_str("://");
         let host = part.find(is_end).unwrap_or(part.len());
         match part[..host].rfind('@') {
-            Some(at) if &part[..at] != HIDDEN => {
+            Some(at) if !SHOWN.contains(&&part[..at]) => {
                 written.push_str(HIDDEN);
                 written.push_str(&part[at..]);
                 is_changed = true;
