@@ -143,7 +143,10 @@ class Pod:
             "scratch": self.scratch,
             "models": self.models,
             **({} if self.models_folder is None else {"models_folder": self.models_folder}),
-            "operations": {name: {"streaming": kind is True, "batch": kind == "batch"} for name, kind in self.operations.items()},
+            "operations": {
+                name: {"streaming": kind is True, "batch": kind == "batch", "blobs": kind == "blobs"}
+                for name, kind in self.operations.items()
+            },
             "concurrency": self.concurrency,
             "warm_up": self.warm_up,
         }

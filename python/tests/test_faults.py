@@ -227,6 +227,11 @@ class Table(unittest.TestCase):
             self.assertEqual(fault["detail"]["module"], module)
             self.assertIn(f"add `{package}` to pod/requirements.in", fault["hint"])
             self.assertIn("uv pip compile", fault["hint"])
+            self.assertIn("`pip install uv`", fault["hint"])
+            # Without an environment the recipe names no lock, and locking alone changes nothing.
+            self.assertIn('`lock = "pod/requirements.lock"` in `[pod]`', fault["hint"])
+            with unittest.mock.patch.object(faults, "locked", True):
+                self.assertNotIn("[pod]", self.of(ModuleNotFoundError("no module", name=module))["hint"])
             self.assertTrue(fault["detail"]["command"].startswith(f"echo {package} >> pod/requirements.in && uv pip compile"))
         wrapped = caused(RuntimeError("Failed to import transformers"), ModuleNotFoundError("no module", name="tensors"))
         self.assertEqual(self.of(wrapped)["detail"]["package"], "tensors")

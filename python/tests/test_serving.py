@@ -38,6 +38,9 @@ class Pod:
     def echo(self, input):
         return input
 
+    def declared(self, input):
+        return input
+
     def with_dash(self, input):
         return "dash"
 
@@ -144,7 +147,7 @@ NAMES = [
     if line.startswith(("    def ", "    async def "))
 ]
 OPERATIONS = {name: name in STREAMING for name in NAMES if name not in ("load", "with_dash")}
-OPERATIONS.update({"with-dash": False})
+OPERATIONS.update({"with-dash": False, "declared": "blobs"})
 
 
 class Serving(unittest.TestCase):
@@ -186,6 +189,13 @@ class Serving(unittest.TestCase):
         fault = self.fault("echo", blobs={"audio": b"1"})
         self.assertEqual(fault["code"], "invalid_input")
         self.assertIn("audio", fault["message"])
+        self.assertIn("def echo(self, input, blobs)", fault["hint"])
+
+    def test_blobs_that_are_declared_and_not_taken_are_the_recipes_mistake(self):
+        fault = self.fault("declared", blobs={"audio": b"1"})
+        self.assertEqual(fault["code"], "recipe_failed")
+        self.assertIn("no parameter `blobs`", fault["message"])
+        self.assertIn("def declared(self, input, blobs)", fault["hint"])
 
     def test_too_many_blobs_are_a_fault(self):
         self.assertEqual(self.fault("many_blobs")["code"], "too_large")

@@ -18,7 +18,7 @@ use super::cases;
 use crate::{
     glue::{Compiler, Glue},
     model::{
-        Code, Digest, Edition, Fault, Manifest, Reading, act, hint, limits,
+        Code, Digest, Edition, Fault, Hint, Manifest, Reading, act, hint, limits,
         recipe::{ModelSpec, Runtime},
         stand_in,
     },
@@ -28,7 +28,7 @@ use crate::{
         contents::{self, Left, Rules},
         durable, files,
         load::{is_folder, schema_file},
-        requirements::Lock,
+        requirements::{Lock, locking},
     },
 };
 
@@ -49,6 +49,8 @@ pub struct Packed {
     pub left: BTreeMap<String, Left>,
     /// How much more stays behind than is named.
     pub left_more: usize,
+    /// What goes along and does nothing, in words.
+    pub warnings: Vec<String>,
 }
 
 impl Packed {
@@ -104,7 +106,22 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
     }
     let cases = cases::all(folder, &manifest)?.len();
     let glue = manifest.glue.as_ref().and_then(|_| files.remove("glue.wasm")).map(|(glue, _)| glue.into());
-    Ok(Packed { bytes, index, manifest: Arc::new(manifest), cases, glue, left: contents.left, left_more: contents.left_more })
+    let warnings = unnamed_locks(&manifest, &index);
+    let (left, left_more) = (contents.left, contents.left_more);
+    Ok(Packed { bytes, index, manifest: Arc::new(manifest), cases, glue, left, left_more, warnings })
+}
+
+/// Of a recipe that names no lock: the files that read as one. Beside `pod/requirements.in` it is refused.
+fn unnamed_locks(manifest: &Manifest, index: &Index) -> Vec<String> {
+    let Some(Runtime::Python { lock: None, .. }) = manifest.pod.as_ref().map(|pod| &pod.runtime) else { return Vec::new() };
+    let there = ["pod/requirements.lock", "pod/requirements.txt"].into_iter().filter(|path| index.get(path).is_some());
+    there
+        .map(|path| {
+            format!(
+                "nothing in `{path}` is installed: recipe.toml names no lock; wanted e.g. `lock = \"pod/requirements.lock\"` in `[pod]`"
+            )
+        })
+        .collect()
 }
 
 /// The manifest of a recipe folder.
@@ -162,7 +179,7 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fa
                         Code::InvalidRecipe,
                         format!("`{}` has `pod/requirements.in`, but no `pod.lock`: nothing in it would be installed", manifest.name),
                     )
-                    .hint(hint!["lock it with hashes and name the file as ", act::lock()])),
+                    .hint(Hint::from("lock it").and(" with ", locking()).and("; then name the lock as ", hint![act::lock()]))),
                 };
             };
             if index.get(lock).is_none() {

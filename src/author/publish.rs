@@ -53,11 +53,19 @@ pub async fn publish(
     let manifest = &packed.manifest;
     let publisher = manifest.name.publisher();
     let mut step = Step::begin(dir, keys, now).await?;
+    let Some(there) = step.publisher_keys(publisher)? else {
+        let fault = Fault::new(Code::KeyInvalid, format!("the repository in {} has no publisher `{publisher}`", dir.display()));
+        // Whoever has none of the publisher's keys yet has one made.
+        if !keys.path(publisher).exists() {
+            return Err(fault.hint(hint![
+                act::repo_make_publisher(dir.display(), publisher, keys.folder().display()),
+                " makes its key and gives it the name"
+            ]));
+        }
+        let public = keys.load(publisher)?.public();
+        return Err(fault.hint(hint!["its maintainer adds one: ", act::repo_add_publisher(publisher, public)]));
+    };
     let key = keys.load(publisher)?;
-    let there = step.publisher_keys(publisher)?.ok_or_else(|| {
-        Fault::new(Code::KeyInvalid, format!("the repository in {} has no publisher `{publisher}`", dir.display()))
-            .hint(hint!["its maintainer adds one: ", act::repo_add_publisher(publisher, key.public())])
-    })?;
     if !there.contains(&key.id()?) {
         return Err(Fault::new(
             Code::KeyInvalid,

@@ -17,7 +17,7 @@ use super::{
     signed::{Role, pin},
 };
 use crate::{
-    model::{Code, Digest, Fault, act, hint, id::is_name, limits},
+    model::{Code, Digest, Fault, act, hint, id::is_name, limits, shown},
     shelf::{
         durable,
         locks::{self, Held},
@@ -113,7 +113,7 @@ pub async fn add_publisher(dir: &Path, keys: &Keys, name: &str, public: Option<&
     if !is_name(name) || RESERVED.contains(&name) {
         return Err(Fault::new(
             Code::Usage,
-            format!("`{name}` is not a publisher's name: wanted a-z, 0-9 and `-`, and none of {RESERVED:?}"),
+            format!("`{name}` is not a publisher's name: wanted a-z, 0-9 and `-`, and none of {}", shown::keys(RESERVED.iter().copied())),
         ));
     }
     let mut step = Step::begin(dir, keys, now).await?;

@@ -70,7 +70,7 @@ pub(super) async fn of(
 ) -> Result<Outcome, Fault> {
     let recipe = entry.recipe().clone();
     let manifest = recipe.manifest();
-    let operation = manifest.operation(&call.operation)?.clone();
+    let operation = call.operation_in(manifest)?.clone();
     let asked = call.recipe.clone();
     let budget_ms = call.budget_ms(&operation)?;
     let deadline = begun + Duration::from_millis(budget_ms);

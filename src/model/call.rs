@@ -154,6 +154,14 @@ impl Call {
         self
     }
 
+    /// The operation that it calls.
+    ///
+    /// Errors: `operation_not_found`, which says what there is, and names the recipe as the caller did.
+    pub(crate) fn operation_in<'m>(&self, manifest: &'m Manifest) -> Result<&'m Arc<Operation>, Fault> {
+        let found = manifest.operation(&self.operation);
+        found.map_err(|fault| fault.hint(hint![act::show(&self.recipe), " lists its operations with their schemas"]))
+    }
+
     /// Budget of the whole call in milliseconds, if it is one of that operation.
     ///
     /// Errors: `usage` for a budget of nothing.
@@ -189,7 +197,7 @@ impl Admitted {
     /// session where there can be none.
     pub fn admit(recipe: Arc<Verified>, call: Call) -> Result<Admitted, Fault> {
         let manifest = recipe.manifest();
-        let operation = manifest.operation(&call.operation)?.clone();
+        let operation = call.operation_in(manifest)?.clone();
         // A caller of the crate may have made the document of a value, which nobody measured.
         if call.input.text().len() > DOCUMENT_BYTES_MAX {
             return Err(Fault::new(

@@ -171,6 +171,8 @@ actions! {
     repo_refresh() Author "`hob repo refresh DIR --keys KEYS`" app "`authoring::refresh`";
     repo_add_publisher(publisher, key) Author "`hob repo add-publisher DIR {publisher} --keys KEYS --public-key {key}`"
         app "`authoring::add_publisher` of `{publisher}` with the public key {key}";
+    repo_make_publisher(dir, publisher, keys) Author "`hob repo add-publisher {dir} {publisher} --keys {keys}`"
+        app "`authoring::add_publisher` of `{publisher}` in {dir} with the keys in {keys}";
 
     // Two routes take calls: one has headers where the other has fields, and no blobs.
     deadline() Caller "`--deadline TIME`" http "`x-hob-deadline-ms` (`deadline_ms` of `POST /v1/calls`)" app "`Call::with_deadline`";
@@ -217,7 +219,7 @@ actions! {
 }
 
 /// What pods may send as actions: their code is a stranger's, and the word of a door lends weight to what it says.
-pub const OF_PODS: &[&str] = &["granting", "grant_lacking"];
+pub const OF_PODS: &[&str] = &["granting", "grant_lacking", "doctor"];
 
 /// One action with its arguments.
 #[derive(Clone)]

@@ -10,6 +10,10 @@ fn likeness(word: &str, known: &str) -> f64 {
     if word.len() > NEAREST_BYTES_MAX || known.len() > NEAREST_BYTES_MAX {
         return 0.0;
     }
+    // Recipes of one publisher begin alike, whatever they are.
+    if let (Some((word, word_rest)), Some((known, known_rest))) = (word.split_once('/'), known.split_once('/')) {
+        return likeness(word, known).min(likeness(word_rest, known_rest));
+    }
     // Other tools have the same word with one more: `extra_index_urls`.
     let is_part =
         |whole: &str, part: &str| part.len() > 3 && (whole.ends_with(&format!("_{part}")) || whole.starts_with(&format!("{part}_")));
@@ -51,6 +55,7 @@ mod tests {
         let known = ["hob/echo", "lab/torch", "lab/touch"];
         assert_eq!((among("hob/ecko", known), among("lab/torhc", known)), (Some("hob/echo"), Some("lab/torch")));
         assert_eq!((among("me/greeter", known), among("x", [])), (None, None));
+        assert_eq!((among("me/nope", ["me/punycode"]), among("lab/echo", ["lab/eval"])), (None, None));
     }
 
     #[test]

@@ -69,12 +69,15 @@ impl Part {
 }
 
 impl Operation {
-    /// Its contract as JSON, for whoever shows it. `blobs` are there if any are declared.
+    /// Its contract as JSON, for whoever shows it. `blobs` are there if any are declared, `batch` if it has one.
     pub fn shown(&self) -> Value {
         let mut shown = json!({
-            "name": self.name, "summary": self.summary, "streaming": self.streaming, "deadline_ms": self.deadline_ms,
-            "input": self.input.source(), "output": self.output.source(),
+            "name": self.name, "summary": self.summary, "session": self.session, "streaming": self.streaming,
+            "deadline_ms": self.deadline_ms, "input": self.input.source(), "output": self.output.source(),
         });
+        if let Some(batch) = &self.batch {
+            shown["batch"] = json!({ "items": batch.items, "wait_ms": batch.wait_ms });
+        }
         if self.blobs.iter().any(BlobSpecs::are_declared) {
             shown["blobs"] = json!({ "in": Part::Input.blobs(self), "out": Part::Output.blobs(self) });
         }

@@ -121,7 +121,10 @@ fn session(table: &mut Table, concurrency: u32) -> Result<Option<SessionSpec>, F
     if concurrency > 1 {
         table.note_here("`[pod.session]` with `concurrency` above 1: a session's state is kept between two calls of it");
     }
-    let word = table.string("mode")?;
+    let word = match table.optional_string("mode")? {
+        Some(word) => word,
+        None => return Err(table.missing("mode", "`exclusive` or `shared`")),
+    };
     let mode = match word.get_ref().as_str() {
         "exclusive" => Mode::Exclusive,
         "shared" => Mode::Shared,

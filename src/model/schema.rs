@@ -82,7 +82,8 @@ impl Schema {
         }
         let cost = cost::prove(&source, edition).map_err(|why| {
             let pointer = if why.pointer.is_empty() { "/" } else { &why.pointer };
-            vec![Finding::of(&why.pointer, format!("the cost of checking is not bounded at `{pointer}`: {}; {}", why.what, why.instead))]
+            let first = if why.is_lost { "a reference cannot be followed" } else { "the cost of checking is not bounded" };
+            vec![Finding::of(&why.pointer, format!("{first} at `{pointer}`: {}; {}", why.what, why.instead))]
         })?;
         // Patterns in time that grows with the text alone. What an engine that goes back and tries again takes, a recipe could make as long as
         // it likes, on every call and in the host; what only such an engine can match (look-around, back-references) is refused here.

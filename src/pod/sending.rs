@@ -28,6 +28,7 @@ use crate::{
             BLOB_FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, CHUNK_CREDIT, FRAME_BYTES_MAX, LANE_WAITING_BYTES_MAX,
             LANE_WAITING_DESCRIPTORS_MAX, LANE_WAITING_MS, POD_CACHE_BYTES_MAX, POD_CACHE_FILES_MAX,
         },
+        operation::Part,
         recipe::Runtime,
     },
 };
@@ -80,7 +81,9 @@ impl Driver {
         let operations: BTreeMap<_, _> = manifest
             .operations()
             .map(|operation| {
-                (operation.name.as_str(), wire::OperationWire { streaming: operation.streaming, batch: operation.batch.is_some() })
+                let blobs = Part::Input.blobs(operation).declared().next().is_some();
+                let wire = wire::OperationWire { streaming: operation.streaming, batch: operation.batch.is_some(), blobs };
+                (operation.name.as_str(), wire)
             })
             .collect();
         let session = self.spec.session.as_ref().map(|session| wire::SessionWire {

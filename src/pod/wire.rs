@@ -99,6 +99,8 @@ pub struct OperationWire {
     pub streaming: bool,
     /// Whether its asks come as batches.
     pub batch: bool,
+    /// Whether the manifest says which blobs it takes, and that there are some.
+    pub blobs: bool,
 }
 
 /// Control lane, host to pod.

@@ -181,8 +181,9 @@ fn left_behind(folder: &Path, manifest: &Manifest, places: &[Place]) -> Option<(
     let suspect =
         contents.suspect.iter().find(|(suspect, _)| **suspect == shown || (suspect.ends_with('/') && shown.starts_with(*suspect)));
     let pattern = if is_folder { format!("{path}/**") } else { path.clone() };
-    let newer = if rules.wider { "" } else { " and `hob = \">=0.1.1, <0.2\"`" };
-    let by_name = format!("`files = [\"{pattern}\"]`{newer} in recipe.toml takes it along");
+    // The manifest has a `hob`, which is changed: a second one is refused.
+    let newer = if rules.wider { "" } else { ", where `hob` becomes `\">=0.1.1, <0.2\"`," };
+    let by_name = format!("`files = [\"{pattern}\"]` in recipe.toml{newer} takes it along");
     let (why, way) = match (suspect, rules.left_of(path)) {
         (Some((_, what)), _) => ((*what).to_owned(), by_name),
         _ if contents::is_never(path) && path.starts_with("models/") => {

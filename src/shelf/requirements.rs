@@ -12,7 +12,17 @@ use std::{
 };
 
 use self::marker::Marker;
-use crate::model::{Code, Digest, Fault, limits, stand_in};
+use crate::model::{Code, Digest, Fault, Hint, act, hint, limits, stand_in};
+
+/// How a lock is made, for hints; python/src/hob_pod/faults.py says the same with the pod's version of Python.
+pub fn locking() -> Hint {
+    hint![
+        "`uv pip compile --universal --generate-hashes --only-binary :all: --no-emit-index-url pod/requirements.in -o pod/requirements.lock` \
+         (where there is no `uv`, `pip install uv` brings it, and ",
+        act::doctor(),
+        " says where Hob has its own)"
+    ]
+}
 
 /// A lock as data. Two texts that say the same are equal here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +56,7 @@ impl Lock {
         let text = stand_in::text(bytes.to_vec()).map_err(|wrong| wrong.fault(Code::InvalidRecipe, what))?;
         let refuse = |line: usize, why: String| {
             Fault::new(Code::InvalidRecipe, format!("{what}:{line}: {why}"))
-                .hint("make the lock with `uv pip compile --universal --generate-hashes --only-binary :all:`")
+                .hint(Hint::from("make the lock").and(" with ", locking()))
                 .with("line", line)
         };
         let mut requirements = Vec::new();

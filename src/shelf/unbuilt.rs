@@ -2,7 +2,10 @@
 //!
 //! Apart from building: these are another program's words, of the version that Hob fetches. What none of them fits is told as it came.
 
-use super::index_answers::{self, Answered, NETWORK, PROXY};
+use super::{
+    index_answers::{self, Answered, NETWORK, PROXY},
+    requirements::locking,
+};
 use crate::model::{Blame, Fault, Hint, StandIn, act, hint};
 
 /// What `uv` says, whose fault that is, and the next step. The first that fits counts.
@@ -37,11 +40,7 @@ const WORDS: [(&str, Blame, &str); 16] = [
         Blame::Recipe,
         "the package index does not have that version: correct the lock, or see that {indexes} leads to an index that has it",
     ),
-    (
-        "No solution found when resolving",
-        Blame::Recipe,
-        "the lock contradicts itself: make it anew with `uv pip compile --universal --generate-hashes --only-binary :all:`",
-    ),
+    ("No solution found when resolving", Blame::Recipe, "the lock contradicts itself: make it anew with {locking}"),
     ("Failed to fetch", Blame::Machine, UNREACHED),
 ];
 
@@ -98,6 +97,9 @@ fn in_place_of_a_wheel(said: &str) -> Option<StandIn> {
 
 /// A text of the table as a hint.
 fn hint_of(next: &str) -> Hint {
+    if let Some(before) = next.strip_suffix("{locking}") {
+        return Hint::from(before).and("", locking());
+    }
     match next.split_once("{indexes}") {
         Some((before, after)) => hint![before, act::index_urls(), after],
         None => next.into(),

@@ -13,7 +13,7 @@ use std::{fs, path::Path};
 
 use hob::{
     author::{keys::Keys, pack::pack, publish::publish, repository},
-    model::{Code, Digest, Fault, Home, Silent, recipe::ModelSpec},
+    model::{Code, Digest, Door, Fault, Home, Silent, recipe::ModelSpec},
     shelf::{
         repository::{Remote, Trust, pinned_root},
         unpack,
@@ -143,7 +143,9 @@ async fn only_the_key_that_the_repository_knows_may_publish() {
     let before = tree(&world.repo);
 
     let fault = publish(&world.repo, &world.keys, &packed, &models, world.now, &Silent).await.unwrap_err();
-    assert!(fault.code == Code::KeyInvalid && fault.message.contains("the key of `bob`"), "{fault}");
+    let adds = format!("add-publisher {} bob --keys {}` makes its key", world.repo.display(), world.keys.folder().display());
+    let hint = fault.clone().worded(Door::CommandLine).hint.unwrap();
+    assert!(fault.code == Code::KeyInvalid && fault.message.contains("has no publisher `bob`") && hint.contains(&adds), "{fault} {hint}");
     let bob = Keys::at(world.folder.path().join("bob"));
     let public = bob.generate("bob").unwrap().public();
     fs::copy(bob.path("bob"), world.keys.path("bob")).unwrap();

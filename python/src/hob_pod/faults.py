@@ -54,15 +54,19 @@ _PACKAGES = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-#: What locks, in the recipe's folder; the braces take the interpreter's version.
+#: What locks, in the recipe's folder; the braces take the interpreter's version. `locking` in src/shelf/requirements.rs says the same.
 _LOCK = (
     "uv pip compile --universal --python-version {}.{} --generate-hashes --only-binary :all: --no-emit-index-url"
     " pod/requirements.in -o pod/requirements.lock"
 )
-#: What the end of an accelerator's memory looks like, in lower case, in errors that have no class of their own.
+#: Parts of a hint, as below.
+_UV = (" (where there is no `uv`, `pip install uv` brings it, and ", ({"do": "doctor"}, "`hob doctor`"), " says where Hob has its own)")
+_NAME_LOCK = '; and name the lock in recipe.toml, which names none: `lock = "pod/requirements.lock"` in `[pod]`'
+#: Whether the recipe has an environment, which is made of its lock.
+locked = False
 #: Set once the sandbox is around this process: from then on it is what denies.
 confined = False
-#: What it fails forbidden acts with.
+#: What the sandbox fails forbidden acts with.
 _DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
 #: Functions of clients in which a connection begins.
 _NOT_FOUND = (_socket.EAI_AGAIN, _socket.EAI_NONAME)
@@ -89,6 +93,7 @@ _ASK_FILE = (
     ' `read = ["/data/books"]`, and is given it by ',
     _GRANTING,
 )
+#: What the end of an accelerator's memory looks like, in lower case, in errors that have no class of their own.
 _GPU_MEMORY = (
     "cuda out of memory",
     "cuda error: out of memory",
@@ -294,7 +299,7 @@ def _known(error, text, doing, models, folder, overdue):
         return (
             "dependency_missing",
             f"{doing} needs the Python package `{package}`, which the recipe's environment does not have",
-            f"{hint}, then lock again: `{lock}`",
+            (f"{hint}, then lock {'again' if locked else 'it'}: `{lock}`", *_UV, *(() if locked else (_NAME_LOCK,))),
             {"package": package, "module": missing, "command": f"echo {package} >> pod/requirements.in && {lock}"},
         )
     library = _missing_library(error, text)

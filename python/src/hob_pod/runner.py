@@ -121,6 +121,7 @@ class Runner:
 
     def _set_up_imports(self):
         """The environment's packages, unless a zygote has them, and the recipe's own modules."""
+        faults.locked = self.start["site_packages"] is not None
         if not self._packages_are_there:
             set_up_packages(self.start["site_packages"], self.start.get("python"))
         program.become(self.pod_folder, self.start["entry"])
@@ -239,7 +240,10 @@ class Runner:
                 text = f"`{name}` is declared as a batch operation, but {what}: a batch has neither blobs nor chunks"
                 raise faults.Fault("import_failed", text, f"take `batch` out of [operations.{name}] in recipe.toml")
             is_async = bool(_code_flags(method) & _CO_ASYNC)
-            self.server.operations[name] = serving.Operation(method, takes_blobs, declared["streaming"], declared["batch"], is_async)
+            operation = serving.Operation(method, takes_blobs, declared["streaming"], declared["batch"], is_async)
+            # What reaches a method then was held against what is declared, or is the glue's.
+            operation.must_take_blobs = bool(declared.get("blobs") or self.start.get("glue"))
+            self.server.operations[name] = operation
 
 
 def set_up_packages(packages, python=None):

@@ -26,11 +26,12 @@ _PLAIN = frozenset((dict, list, str, int, float, bool, tuple, type(None)))
 class Operation:
     """One operation of the pod: the author's method and how to call it."""
 
-    __slots__ = ("method", "takes_blobs", "streaming", "batch", "is_async", "quick")
+    __slots__ = ("method", "takes_blobs", "must_take_blobs", "streaming", "batch", "is_async", "quick")
 
     def __init__(self, method, takes_blobs, streaming, batch, is_async):
         self.method = method
         self.takes_blobs = takes_blobs
+        self.must_take_blobs = False  # whether the recipe is to blame, not its caller, where blobs come and it takes none
         self.streaming = streaming
         self.batch = batch
         self.is_async = is_async  # calling the method runs nothing yet
@@ -332,7 +333,10 @@ class Server:
         if not operation.takes_blobs:
             if message.get("blobs"):
                 given = ", ".join(blob["name"] for blob in message["blobs"])
-                raise faults.Fault("invalid_input", f"`{name}` takes no blobs, but got {given}")
+                if operation.must_take_blobs:
+                    lacks = f"the method of `{name}` has no parameter `blobs`, and the operation was given {given}"
+                    raise faults.Fault("recipe_failed", lacks, steps.signature(name, takes_blobs=True))
+                raise faults.Fault("invalid_input", f"`{name}` takes no blobs, but got {given}", steps.no_blobs(name))
             return (message["input"],)
         blobs = {}
         for name, media_type, data, *region in frame.blobs():

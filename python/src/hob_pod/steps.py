@@ -90,6 +90,11 @@ def signature(name, takes_blobs=False, is_batch=False):
     return f"it is called with {what}: write `def {method}(self, {words}):`"
 
 
+def no_blobs(name):
+    """The next step where a caller gave blobs to a method that takes none, and the manifest does not say which it takes."""
+    return f"call it without blobs; or its author has it take them: {signature(name, takes_blobs=True)}"
+
+
 def of_entry(module, name, folder):
     """The next step where the recipe's `folder` has no module of the name `module`, whose `name` is the pod's class."""
     first, _, rest = module.partition(".")

@@ -20,7 +20,9 @@ use crate::model::limits::{PATTERN_BYTES_MAX, PATTERN_SQUARES_MAX, PATTERNS_COMP
 pub(super) struct Why {
     pub pointer: String,
     pub what: String,
-    pub instead: String,
+    pub instead: &'static str,
+    /// Whether the schema leads to what is not there; else it costs too much, or nobody can say how much.
+    pub is_lost: bool,
 }
 
 /// Where an edge leads, seen from the instance node of the visit.
@@ -67,8 +69,8 @@ pub(super) struct Node<'a> {
 }
 
 impl Node<'_> {
-    pub fn why(&self, what: String, instead: &str) -> Why {
-        Why { pointer: self.pointer.clone(), what, instead: instead.to_owned() }
+    pub fn why(&self, what: String, instead: &'static str) -> Why {
+        Why { pointer: self.pointer.clone(), what, instead, is_lost: false }
     }
 
     /// Whether its `properties` have that key.
@@ -348,7 +350,14 @@ impl<'a> Graph<'a> {
             },
             None => None,
         };
-        found.ok_or_else(|| node.why(format!("`$ref` to `{text:.100}`, which leads nowhere in this schema"), "write it as `#/$defs/NAME`"))
+        if !text.starts_with('#') {
+            let why = format!("`$ref` to `{text:.100}`, which is no place in this schema, and no other document is read");
+            return Err(Why { is_lost: true, ..node.why(why, "put what it leads to under `$defs` here, and write `#/$defs/NAME`") });
+        }
+        found.ok_or_else(|| Why {
+            is_lost: true,
+            ..node.why(format!("`$ref` to `{text:.100}`, which leads nowhere in this schema"), "write it as `#/$defs/NAME`")
+        })
     }
 
     /// Units for each byte that is matched with a pattern.

@@ -311,6 +311,25 @@ fn a_bundle_that_its_own_publisher_signed_wrong_is_refused() {
     rig.hob(&words).refused(Code::KeyInvalid, &["nokeys"]);
 }
 
+/// A recipe is called by its folder's path, and its hints name that.
+#[test]
+fn a_folder_is_named_as_one_and_an_operation_says_how_it_runs() {
+    let rig = Rig::new();
+    let folder = rig.folder.path().join("plain");
+    write_recipe(&folder, "lab/plain", "0.1.0", GOOD, "python = \">=3.9\"\n[pod.session]\nmode = \"exclusive\"\nttl_ms = 60000");
+    let manifest = fs::read_to_string(folder.join("recipe.toml")).unwrap();
+    let more = "\n[operations.keep]\nsummary = \"x\"\ninput = {}\noutput = {}\nsession = true\nstreaming = true\n\n\
+                [operations.many]\nsummary = \"x\"\ninput = {}\noutput = {}\nidempotent = true\nbatch = { items = 7 }\n";
+    fs::write(folder.join("recipe.toml"), manifest + more).unwrap();
+    let hint = rig.hob(&["call", "./plain", "walk", "{}", "--json"]).json()["fault"]["hint"].clone();
+    let hint = hint.as_str().unwrap();
+    assert!(hint.starts_with("`hob show ") && hint.contains("/plain` lists") && !hint.contains("lab/plain"), "{hint}");
+    let shown = rig.hob(&["show", "./plain", "--json"]).json()["operations"].clone();
+    let of = |name: &str| shown.as_array().unwrap().iter().find(|shown| shown["name"] == name).unwrap().clone();
+    assert!(of("keep")["session"] == true && of("keep")["streaming"] == true && of("keep").get("batch").is_none(), "{shown:#}");
+    assert!(of("many")["session"] == false && of("many")["batch"]["items"] == 7, "{shown:#}");
+}
+
 /// As editors, shells and servers leave them.
 #[test]
 fn a_text_with_a_mark_is_read_and_one_in_another_encoding_is_named() {

@@ -242,7 +242,7 @@ fn a_file_that_stays_behind_is_named_by_the_fault_that_misses_it() {
         put(&folder.join(path), b"x");
     }
     fs::write(folder.join(".hobignore"), "/pod/tmp\n").unwrap();
-    let named = "`files = [\"data/words.txt\"]` and `hob = \">=0.1.1, <0.2\"`";
+    let named = "`files = [\"data/words.txt\"]` in recipe.toml, where `hob` becomes `\">=0.1.1, <0.2\"`,";
     for (input, behind, says) in [
         (r#"{"path": "data/words.txt", "whole": true}"#, "data/words.txt", named),
         (r#"{"path": "data", "whole": true}"#, "data", "`files = [\"data/**\"]`"),

@@ -353,4 +353,10 @@ fn a_case_may_have_blobs_chunks_and_faults_of_the_recipes_own() {
         let ran = case(files);
         assert!(ran.exit != Some(0) && ran.stderr.contains("error[invalid_recipe]") && ran.stderr.contains(says), "{says}: {ran:#?}");
     }
+    // What the manifest declares and no method takes is the recipe's.
+    put(&folder.join("pod/subject.py"), b"class Subject:\n    def run(self, input):\n        return input\n");
+    case(&[with, ("a.png", "12345678"), ("output.json", "{}")]).well();
+    put(&rig.folder.path().join("a.png"), b"1");
+    let signature = "write `def run(self, input, blobs):`";
+    rig.hob(&["call", "./red", "run", "{}", "--blob", "picture=a.png"]).refused(Code::RecipeFailed, &["no parameter `blobs`", signature]);
 }
