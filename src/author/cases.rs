@@ -25,6 +25,13 @@ pub fn all(folder: &Path, manifest: &Manifest) -> Result<Vec<Case>, Fault> {
         Fault::new(Code::InvalidRecipe, format!("`{}` has no case: wanted at least one folder in {}", manifest.name, cases.display()))
             .hint("a case is `cases/<case>/input.json` with `{\"operation\": ..., \"input\": ...}` and `output.json` or `fault.json`")
     };
+    let linked = |path: &Path| {
+        Fault::new(Code::InvalidRecipe, format!("{} is a link, and a bundle has none: wanted a folder", path.display()))
+            .hint("put a copy of what it leads to in its place")
+    };
+    if cases.is_symlink() {
+        return Err(linked(&cases));
+    }
     let entries = match fs::read_dir(&cases) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(none()),
@@ -35,6 +42,9 @@ pub fn all(folder: &Path, manifest: &Manifest) -> Result<Vec<Case>, Fault> {
         .filter(|name| !name.starts_with('.') && name != "__pycache__")
         .collect();
     names.sort_unstable();
+    if let Some(name) = names.iter().find(|name| cases.join(name).is_symlink()) {
+        return Err(linked(&cases.join(name)));
+    }
     match names.is_empty() {
         true => Err(none()),
         false => names.iter().map(|name| checked(&cases.join(name), name, manifest)).collect(),

@@ -135,10 +135,16 @@ pub(super) async fn command(words: Words) -> Result<(), Fault> {
         Command::Test { folder, cases } => return testing::test(config()?.with_progress(progress), &folder, &cases, json).await,
         Command::Pack { folder, output } => return pack(&folder, output.as_deref(), json).await,
         Command::Publish { folder, repo, keys, test } => {
+            let packed = packed(&folder).await?;
             if test {
                 testing::pass(config()?.with_progress(progress.clone()), &folder).await?;
+                // What is signed is what the cases were run with.
+                if author::pack::pack(&folder)?.digest() != packed.digest() {
+                    let text = format!("{} changed while its cases ran, and nothing was signed", folder.display());
+                    return Err(Fault::new(Code::InvalidRecipe, text).hint("publish it again when nobody writes to it"));
+                }
             }
-            return publish(&folder, &repo, &keys, test, &*progress, json).await;
+            return publish(&packed, &folder, &repo, &keys, test, &*progress, json).await;
         }
         Command::Repo { command } => return repo(command, json).await,
         Command::Call(call) => {
@@ -280,16 +286,23 @@ fn left(packed: &author::pack::Packed) -> serde_json::Value {
     packed.left.iter().map(|(path, why)| json!({ "path": path, "why": why.why() })).collect()
 }
 
-async fn publish(folder: &Path, repo: &Path, keys: &Path, tested: bool, progress: &dyn Progress, json: bool) -> Result<(), Fault> {
-    let packed = packed(folder).await?;
+async fn publish(
+    packed: &author::pack::Packed,
+    folder: &Path,
+    repo: &Path,
+    keys: &Path,
+    tested: bool,
+    progress: &dyn Progress,
+    json: bool,
+) -> Result<(), Fault> {
     let (name, version) = (&packed.manifest.name, &packed.manifest.version);
     let (keys, models) = (author::keys::Keys::at(keys), folder.join("models"));
-    let published = author::publish::publish(repo, &keys, &packed, &models, jiff::Timestamp::now(), progress).await?;
-    say_contents(&packed);
+    let published = author::publish::publish(repo, &keys, packed, &models, jiff::Timestamp::now(), progress).await?;
+    say_contents(packed);
     if !tested {
-        say_cases(&packed);
+        say_cases(packed);
     }
-    let (files, left) = (&packed.index, left(&packed));
+    let (files, left) = (&packed.index, left(packed));
     let told = json!({
         "name": name, "version": version, "sha256": published.sha256, "already": published.already, "files": files, "left": left,
         "left_more": packed.left_more, "not_held": packed.manifest.not_held(), "cases": packed.cases, "tested": tested,

@@ -132,9 +132,11 @@ impl Write for Diagnostics {
 /// A fault for people: what, the next step, and what the recipe itself had to say.
 pub fn fault(fault: &Fault) {
     let fault = &fault.clone().worded(Door::CommandLine);
-    let mut text = format!("error[{}]: {}\n", fault.code.name(), fault.message);
+    // A recipe chooses words of it, and what begins a line is Hob's.
+    let inner = |text: &str| text.replace('\n', "\n      ");
+    let mut text = format!("error[{}]: {}\n", fault.code.name(), inner(&fault.message));
     if let Some(hint) = &fault.hint {
-        text.push_str(&format!("  hint: {hint}\n"));
+        text.push_str(&format!("  hint: {}\n", inner(hint)));
     }
     for violation in fault.detail["violations"].as_array().into_iter().flatten().skip(1) {
         text.push_str(&format!(
@@ -147,13 +149,13 @@ pub fn fault(fault: &Fault) {
     // Hob's own: what a recipe says under that name is the recipe's.
     let findings = fault.detail["findings"].as_array().filter(|_| matches!(fault.code, Code::InvalidManifest | Code::InvalidConfig));
     for finding in findings.into_iter().flatten().skip(1) {
-        text.push_str(&format!("  also {}\n", finding["message"].as_str().unwrap_or_default()));
+        text.push_str(&format!("  also {}\n", inner(finding["message"].as_str().unwrap_or_default())));
     }
     let last = &fault.detail["last_fault"];
     if let (Some(code), Some(message)) = (last["code"].as_str(), last["message"].as_str()) {
-        text.push_str(&format!("  last fault[{code}]: {message}\n"));
+        text.push_str(&format!("  last fault[{code}]: {}\n", inner(message)));
         if let Some(hint) = last["hint"].as_str() {
-            text.push_str(&format!("    hint: {hint}\n"));
+            text.push_str(&format!("    hint: {}\n", inner(hint)));
         }
     }
     let words: Vec<&str> = fault.detail["permissions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

@@ -13,7 +13,7 @@ use crate::{
         Call, Code, Event, Fault, Manifest, Outcome, RecipeRef, act,
         case::{Case, End},
         hint,
-        limits::{CASE_LINES_MAX, PACK_NAMED_MAX},
+        limits::{CASE_LINES_MAX, CASE_WHY_CHARS_MAX, CASES_TOLD_MAX, FAULT_DETAIL_BYTES_MAX, PACK_NAMED_MAX},
         nearest,
         printable::in_a_line,
     },
@@ -62,7 +62,7 @@ fn line(tried: &Tried) -> String {
     let case = in_a_line(&tried.case);
     let Some(why) = &tried.why else { return format!("ok       {case} ({} ms)", tried.wall_ms) };
     let printed: String = tried.printed.iter().map(|line| format!("\n         | {line}")).collect();
-    format!("FAILED   {case}: {why}{printed}")
+    format!("FAILED   {case}: {}{printed}", in_a_line(why))
 }
 
 fn fault(manifest: &Manifest, tried: &[Tried]) -> Option<Fault> {
@@ -76,10 +76,35 @@ fn fault(manifest: &Manifest, tried: &[Tried]) -> Option<Fault> {
         manifest.name,
         named.join(", "),
         first.case,
-        first.why.as_deref().unwrap_or_default()
+        in_a_line(first.why.as_deref().unwrap_or_default())
     );
     let next = hint!["correct the recipe, or what the case says; ", act::call_folder("FOLDER"), " shows an answer whole"];
-    Some(Fault::new(Code::CaseFailed, text).hint(next).with("cases", json!(tried)))
+    // What the pods printed goes along as far as there is room for it in a fault: first what came of each case.
+    let room = FAULT_DETAIL_BYTES_MAX / 2;
+    let (mut used, mut told) = (0, Vec::new());
+    for tried in tried {
+        let why = tried.why.as_ref().map(|why| shortened(why));
+        let printed: usize = tried.printed.iter().map(String::len).sum();
+        used += printed + tried.case.len() + why.as_ref().map_or(0, String::len) + 64;
+        let printed = if used <= room { tried.printed.clone() } else { Vec::new() };
+        if used > room {
+            used -= tried.printed.iter().map(String::len).sum::<usize>();
+        }
+        told.push(Tried { case: tried.case.clone(), ok: tried.ok, why, wall_ms: tried.wall_ms, printed });
+    }
+    // More cases than fit: those that failed, as many as may be.
+    if used > room {
+        told.retain(|tried| !tried.ok);
+        told.truncate(CASES_TOLD_MAX);
+    }
+    Some(Fault::new(Code::CaseFailed, text).hint(next).with("cases", json!(told)))
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(CASE_WHY_CHARS_MAX) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.to_owned(),
+    }
 }
 
 async fn all(config: Config, folder: &Path, names: &[String]) -> Result<(Manifest, Vec<Tried>), Fault> {
@@ -93,11 +118,26 @@ async fn all(config: Config, folder: &Path, names: &[String]) -> Result<(Manifes
     cases.retain(|case| names.is_empty() || names.contains(&case.name));
     let recipe = RecipeRef::Folder(std::path::absolute(folder).map_err(|error| Fault::io(folder.display(), &error))?);
     let host = Host::open(config.without_zygotes()).await?;
+    // What is wrong with the folder is no case's doing.
+    if let Err(fault) = host.show(&recipe).await {
+        host.shutdown().await;
+        return Err(fault);
+    }
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let mut tried = Vec::new();
     let done = async {
-        for case in cases {
-            tried.push(interruptible(interrupt.as_mut(), one(&host, &recipe, folder, &manifest, case)).await??);
+        for (at, case) in cases.into_iter().enumerate() {
+            // Of its own, so that no case sees what another one left; named by a number, since a case's name need be no session's.
+            let session = manifest.operation(&case.operation)?.session.then(|| format!("test-{}-{at}", std::process::id()));
+            let one = interruptible(interrupt.as_mut(), one(&host, &recipe, folder, session.clone(), case)).await;
+            if let Some(name) = session {
+                match host.close_session(&recipe, &name).await {
+                    // One that could not be opened.
+                    Err(fault) if fault.code != Code::SessionNotFound => return Err(fault),
+                    _ => {}
+                }
+            }
+            tried.push(one??);
         }
         Ok(())
     };
@@ -106,7 +146,7 @@ async fn all(config: Config, folder: &Path, names: &[String]) -> Result<(Manifes
     done.map(|()| (manifest, tried))
 }
 
-async fn one(host: &Host, recipe: &RecipeRef, folder: &Path, manifest: &Manifest, case: Case) -> Result<Tried, Fault> {
+async fn one(host: &Host, recipe: &RecipeRef, folder: &Path, session: Option<String>, case: Case) -> Result<Tried, Fault> {
     let file = |(name, file): (&String, &String)| {
         let path = folder.join("cases").join(&case.name).join(file);
         blobs::from_file(name.as_str(), blobs::media_type_of(&path), &path)
@@ -115,19 +155,10 @@ async fn one(host: &Host, recipe: &RecipeRef, folder: &Path, manifest: &Manifest
     call.recipe = recipe.clone();
     call.blobs = case.blobs.iter().map(file).collect::<Result<_, _>>()?;
     call.logs = true;
-    // A session of its own, so that no case sees what another one left.
-    let session = manifest.operation(&case.operation)?.session.then(|| format!("test-{}-{}", std::process::id(), case.name));
-    call.session = session.clone();
+    call.session = session;
     let begun = Instant::now();
     let (outcome, chunks, printed) = run(host, call, &case).await?;
     let wall_ms = begun.elapsed().as_millis() as u64;
-    if let Some(name) = session {
-        match host.close_session(recipe, &name).await {
-            // One that could not be opened.
-            Err(fault) if fault.code != Code::SessionNotFound => return Err(fault),
-            _ => {}
-        }
-    }
     let why = match &outcome {
         Ok(outcome) => case.differs(Ok(outcome.output.value()), &chunks),
         Err(fault) => case.differs(Err(fault), &chunks),

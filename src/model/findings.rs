@@ -62,6 +62,11 @@ impl Notes {
     fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
+
+    /// Whether as many are noted as are told. A list of things that are wrong is then read no further: each would be looked for in the text.
+    pub fn are_full(&self) -> bool {
+        self.0.borrow().len() >= FINDINGS_MAX
+    }
 }
 
 /// Parses `text` as far as a reader can use it: with the keys that are there twice, each as it is the first time.

@@ -322,13 +322,16 @@ fn files(root: &mut Table, hob: &VersionReq) -> Result<Vec<PathPattern>, Fault> 
         root.without("files", || newer("files", hob))?;
     }
     let mut files = Vec::new();
-    for text in root.list("files")? {
+    for (at, text) in root.list("files")?.into_iter().enumerate() {
+        if at == limits::FILES_PATTERNS_MAX {
+            return Err(root.fault_here(format!("more than {} patterns in `files`", limits::FILES_PATTERNS_MAX)));
+        }
+        if root.source.notes.are_full() {
+            break;
+        }
         match PathPattern::parse(text.get_ref()) {
             Ok(pattern) => files.push(pattern),
             Err(why) => root.source.notes.add(root.fault(&text, "files", why)),
-        }
-        if files.len() > limits::FILES_PATTERNS_MAX {
-            return Err(root.fault_here(format!("more than {} patterns in `files`", limits::FILES_PATTERNS_MAX)));
         }
     }
     Ok(files)
@@ -361,7 +364,13 @@ fn glue(table: &mut Table) -> Result<GlueSpec, Fault> {
 
 fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
     let (mut models, mut names): (Vec<ModelSpec>, _) = (Vec::new(), ModelNames::default());
-    for mut table in root.tables("model")? {
+    for (at, mut table) in root.tables("model")?.into_iter().enumerate() {
+        if at == limits::MODELS_MAX {
+            return Err(root.fault_here(format!("more than {} models", limits::MODELS_MAX)));
+        }
+        if root.source.notes.are_full() {
+            break;
+        }
         let read = table.string("name").and_then(|name| match names.take(name.get_ref()) {
             Ok(()) => Ok(name.into_inner()),
             Err(why) => Err(table.fault(&name, "name", why)),
@@ -387,9 +396,6 @@ fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
         if let (Some(name), Some(sha256), Some(bytes)) = (name, digest, bytes) {
             models.push(ModelSpec { name, sha256, bytes, from });
         }
-        if models.len() > limits::MODELS_MAX {
-            return Err(root.fault_here(format!("more than {} models", limits::MODELS_MAX)));
-        }
     }
     Ok(models)
 }
@@ -401,6 +407,9 @@ fn operations(source: &Source, root: &mut Table, hob: &VersionReq, sessions: boo
     };
     let mut operations = BTreeMap::new();
     for (name, mut table) in table.rest()? {
+        if source.notes.are_full() {
+            break;
+        }
         if let Err(why) = operation_name::check(&name, operations.keys(), source.reading.edition) {
             source.notes.add(table.fault_here(why));
         }
@@ -438,7 +447,7 @@ fn operations(source: &Source, root: &mut Table, hob: &VersionReq, sessions: boo
         table.finish()?;
         operations.insert(name, Arc::new(operation));
     }
-    if operations.is_empty() || operations.len() > limits::OPERATIONS_MAX {
+    if (operations.is_empty() || operations.len() > limits::OPERATIONS_MAX) && !source.notes.are_full() {
         table.note_here(format!("{} operations; wanted 1 to {}", operations.len(), limits::OPERATIONS_MAX));
     }
     Ok(operations)

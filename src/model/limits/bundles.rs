@@ -14,6 +14,10 @@ pub const PACK_NAMED_MAX: usize = 20;
 
 /// So many of the last lines that a pod printed during a case are shown where it failed.
 pub const CASE_LINES_MAX: usize = 20;
+/// Of why a case failed, in a fault that tells of all.
+pub const CASE_WHY_CHARS_MAX: usize = 300;
+/// Failed cases that a fault names one by one, where there are too many to tell of all.
+pub const CASES_TOLD_MAX: usize = 60;
 
 /// Patterns of `files` in a manifest.
 pub const FILES_PATTERNS_MAX: usize = 64;

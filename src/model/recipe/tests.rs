@@ -405,3 +405,15 @@ fn a_manifest_with_the_longest_chain_of_schemas_is_read_from_any_thread() {
     let read = std::thread::Builder::new().stack_size(256 << 10).spawn(read).unwrap().join().unwrap();
     assert_eq!(read.unwrap(), 1);
 }
+
+#[test]
+fn a_list_of_mistakes_is_told_as_far_as_findings_go_and_more_models_than_may_be_are_named_as_that() {
+    let read = |more: &str| Manifest::parse(&format!("{GOOD}{more}"), "recipe.toml").unwrap_err();
+    // Each of these would be looked for in the whole text.
+    let fault = read(&"[[model]]\n".repeat(20_000));
+    assert_eq!(fault.detail["findings"].as_array().map(Vec::len), Some(limits::FINDINGS_MAX));
+    let digest = "0".repeat(64);
+    let models = (0..=limits::MODELS_MAX).map(|n| format!("[[model]]\nname = \"m{n}\"\nsha256 = \"{digest}\"\nbytes = 1\n"));
+    let fault = read(&models.collect::<String>());
+    assert!(fault.message.contains("more than 1024 models"), "{}", fault.message);
+}

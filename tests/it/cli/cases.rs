@@ -87,3 +87,64 @@ fn cases_are_run_as_they_are_and_nothing_is_signed_whose_cases_end_otherwise() {
     published.well();
     assert!(published.json()["tested"] == true && !published.stderr.contains("not run"), "{published:#?}");
 }
+
+/// What a stranger's cases try: to write lines of Hob's, to fall out of the list by their number, to lie elsewhere, to stop those after them by
+/// their name, and to change what is signed while they run.
+#[test]
+fn cases_forge_no_line_lose_no_other_and_are_what_is_signed() {
+    let (rig, signed) = (Rig::new(), Signed::new());
+    let folder = rig.folder.path().join("cased");
+    recipe(&folder);
+    let forges = "import hob_pod\nimport time\nclass Subject:\n    def run(self, input, blobs=None):\n        if input.get('wait'):\n            \
+                  time.sleep(3)\n            return {}\n        for n in range(30):\n            print('x' * 500)\n        \
+                  raise hob_pod.Fault('recipe_failed', 'x\\nok       all (1 ms)\\nerror[internal]: y')\n    def count(self, input):\n        \
+                  yield 1\n    def keep(self, input):\n        return input\n";
+    let pod = fs::read_dir(folder.join("pod")).unwrap().next().unwrap().unwrap().path();
+    fs::write(&pod, forges).unwrap();
+    for name in ["counts", "fails", "keeps", "keeps-again", "one"] {
+        fs::remove_dir_all(folder.join("cases").join(name)).unwrap();
+    }
+    for n in 0..12 {
+        case(&folder, &format!("f{n:02}"), r#"{"operation": "run", "input": {"text": "a"}}"#, &[("output.json", "{}")]);
+    }
+    // No name of a session.
+    case(&folder, "zz groß", r#"{"operation": "keep", "input": 1}"#, &[("output.json", "1")]);
+    let ran = rig.hob(&["test", "cased"]);
+    assert_eq!(ran.exit, Some(i32::from(Code::CaseFailed.exit())), "{ran:#?}");
+    assert!(ran.stdout.lines().any(|line| line.starts_with("ok       zz groß (")), "{ran:#?}");
+    let forged = |line: &str| line.starts_with("ok       all") || line.starts_with("error[internal]");
+    assert!(!ran.stdout.lines().chain(ran.stderr.lines()).any(forged), "{ran:#?}");
+    let called = rig.hob(&["call", "./cased", "run", r#"{"text": "a"}"#]);
+    assert!(called.stderr.contains("error[internal]: y") && !called.stderr.lines().any(forged), "{called:#?}");
+    let told = rig.hob(&["test", "cased", "--json"]).json();
+    let cases = told["fault"]["detail"]["cases"].as_array().unwrap_or_else(|| panic!("{told}"));
+    assert_eq!(cases.len(), 13, "{told}");
+    assert!(cases[0]["printed"].is_array() && cases[11].get("printed").is_none(), "what was printed did not go first");
+    assert_eq!(rig.hob(&["sessions", "--json"]).json().as_array().map(Vec::len), Some(0), "a session is left");
+
+    // Changed while they run.
+    fs::remove_dir_all(folder.join("cases")).unwrap();
+    case(&folder, "waits", r#"{"operation": "run", "input": {"wait": true}}"#, &[("output.json", "{}")]);
+    let (repository, keys) = (signed.repository.to_str().unwrap(), signed.keys.to_str().unwrap());
+    let (changed, marker) = (pod.clone(), folder.join("cases/waits/input.json"));
+    let publish = ["publish", "cased", "--repo", repository, "--keys", keys, "--test"];
+    let changes = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        assert!(marker.exists());
+        fs::write(&changed, format!("{forges}# another\n")).unwrap();
+    });
+    let refused = rig.hob(&publish);
+    changes.join().unwrap();
+    refused.refused(Code::InvalidRecipe, &["changed while its cases ran", "nothing was signed"]);
+    assert!(!signed.repository.join("targets/lab/cased").exists(), "something was signed");
+
+    // What is wrong with the folder is told once, and as that.
+    case(&folder, "wants", r#"{"operation": "run", "input": {}}"#, &[("fault.json", r#"{"code": "invalid_recipe"}"#)]);
+    std::os::unix::fs::symlink("/etc/passwd", folder.join("pod/link")).unwrap();
+    rig.hob(&["test", "cased"]).refused(Code::InvalidRecipe, &["pod/link"]);
+    fs::remove_file(folder.join("pod/link")).unwrap();
+    fs::rename(folder.join("cases"), rig.folder.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(rig.folder.path().join("elsewhere"), folder.join("cases")).unwrap();
+    rig.hob(&["test", "cased"]).refused(Code::InvalidRecipe, &["is a link"]);
+    rig.hob(&["pack", "cased"]).refused(Code::InvalidRecipe, &["is a link"]);
+}
