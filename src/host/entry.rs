@@ -156,7 +156,7 @@ impl Spawner for Source {
             let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
             let parts = &self.parts;
             let (shelf, recipe) = (host.clone(), parts.recipe.clone());
-            // What a pod runs is what was installed, however long ago the recipe was loaded.
+            // The recipe's own files are what was installed, however long ago it was loaded. An environment is as large as torch: `verify` reads it.
             blocking(move || shelf.shelf.is_unaltered(&recipe)).await?;
             let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
             let session = match &self.session {
