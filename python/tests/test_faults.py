@@ -60,6 +60,48 @@ class Table(unittest.TestCase):
         for error in (RuntimeError("CUDA error: device-side assert triggered"), OSError(errno.EIO, "x"), ValueError("memory")):
             self.assertEqual(self.of(error)["code"], "recipe_failed")
 
+    def test_what_was_not_given_is_named_where_its_want_looks_like_a_mistake_of_the_codes_own(self):
+        ungranted = {
+            "files": "a/b read=/tmp/books write=/dev/shm/out",
+            "env": "a/b env=API_TOKEN",
+            "places": ["/tmp/books", "/dev/shm/out"],
+            "variables": ["API_TOKEN"],
+        }
+
+        def raised(do):
+            try:
+                do()
+            except Exception as error:
+                return error
+
+        def missed(path):
+            return FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+        token = raised(lambda: os.environ["API_TOKEN"])
+        lacks = [
+            *((missed(path), "files") for path in ("/tmp/books", "/tmp/books/one", b"/tmp/books/one", "/dev/shm/out/new")),
+            (token, "env"),
+            (caused(RuntimeError("no settings"), token), "env"),
+        ]
+        for error, kind in lacks:
+            with self.subTest(repr(error)), unittest.mock.patch.multiple(faults, confined=True, ungranted=ungranted):
+                fault = self.of(error)
+                self.assertEqual(fault["code"], "recipe_failed")
+                self.assertIn(f"is given it by its operator's `hob grant {ungranted[kind]}`; beyond that: ", fault["hint"])
+        # What is its own mistake stays one.
+        own = [
+            missed("/tmp/bookshelf"),
+            missed("/dev/shm/outer/new"),
+            raised(lambda: os.environ["OTHER_TOKEN"]),
+            raised(lambda: {}["API_TOKEN"]),
+        ]
+        for error in own:
+            with self.subTest(repr(error)), unittest.mock.patch.multiple(faults, confined=True, ungranted=ungranted):
+                self.assertIn("its author corrects it", self.of(error)["hint"])
+        for error, _ in lacks:
+            with self.subTest(repr(error)), unittest.mock.patch.object(faults, "confined", True):
+                self.assertNotIn("was not given", self.of(error)["hint"], "all of it was given")
+
     def test_what_the_sandbox_did_is_named_through_what_libraries_make_of_it(self):
         lookup = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 

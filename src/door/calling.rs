@@ -111,11 +111,12 @@ async fn follow(
             Event::Chunk { .. } => left += 1,
             Event::Progress { data } if data["session"] == "resumed" => {
                 let number = |key: &str| data[key].as_u64().unwrap_or(0);
-                print::note(&format!(
-                    "  the session goes on from checkpoint {}; {} calls since are gone",
-                    number("checkpoint"),
-                    number("calls_since")
-                ));
+                let gone = match number("calls_since") {
+                    0 => String::new(),
+                    1 => "; 1 call since is gone".to_owned(),
+                    calls => format!("; {calls} calls since are gone"),
+                };
+                print::note(&format!("  the session goes on from checkpoint {}{gone}", number("checkpoint")));
             }
             Event::Progress { data } => watch.show(&Report::of(&data)),
             Event::Printed { text } => prints.show(&text),

@@ -1,6 +1,6 @@
 //! The command line: one function per command, each a few lines over `host` or `author`.
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{io, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Parser, error::ErrorKind};
 use serde_json::{Value, json};
@@ -345,6 +345,12 @@ async fn repo(command: Repo, json: bool) -> Result<(), Fault> {
 async fn remove(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
     let name = host.resolve_name(recipe).await?;
     host.remove(&name).await?;
+    let stay = host.sessions().await?.into_iter().filter(|session| session.folder.is_none() && session.recipe == name.to_string()).count();
+    if stay > 0 {
+        print::note(&format!(
+            "  sessions of it that stay, with what they kept: {stay}; `hob sessions` lists them, `hob sessions close` ends one"
+        ));
+    }
     say(json, json!({ "removed": name }), || format!("removed {name}"));
     Ok(())
 }
@@ -481,7 +487,16 @@ async fn remote(host: &Host, command: Remote, json: bool) -> Result<(), Fault> {
                 (Some(path), _) => {
                     // One byte more than a root may have tells that it has too many.
                     let root = open::read_of_user(&path, limits::ROOT_BYTES_MAX + 1);
-                    Trust::Root(root.map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?)
+                    Trust::Root(root.map_err(|error| match error.kind() {
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                            Fault::new(Code::Usage, format!("`--root {}`: {error}", path.display())).hint(hint![
+                                "wanted the repository's `1.root.json` as a file, which its maintainer gives; with its SHA-256 alone ",
+                                act::remote_add(&name),
+                                " pins the same"
+                            ])
+                        }
+                        _ => Fault::io(format!("reading {}", path.display()), &error),
+                    })?)
                 }
                 (None, Some(fingerprint)) => Trust::Fingerprint(fingerprint),
                 (None, None) => return Err(usage("wanted `--root FILE` or `--fingerprint HEX`")),

@@ -2,7 +2,7 @@
 //!
 //! Apart from `cli.rs`, because all three ask a server, may do so every second, and find none without failing.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use hyper::Method;
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,9 +16,10 @@ use super::{
     words::{LogWords, PodWords},
 };
 use crate::{
+    disk::open,
     host::past_logs,
     model::{
-        Code, Door, Fault, Home, RecipeName, limits,
+        Code, Door, Fault, Home, Manifest, RecipeName, RecipeRef, limits,
         status::{Class, Confinement, Health, HostStatus, LogLine, PodStatus, ZygoteState, ZygoteStatus},
     },
     shelf::store::Shelf,
@@ -88,8 +89,9 @@ fn say_unknown(home: &Home, name: &RecipeName) {
 
 /// The last lines; with `--watch`, those that come after them as well.
 pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault> {
-    let path = |lines| address("/v1/logs", words.recipe.as_deref(), Some(lines));
-    let recipe = words.recipe.as_deref().map(str::parse::<RecipeName>).transpose()?;
+    let recipe = words.recipe.as_deref().map(named).transpose()?;
+    let shown = recipe.as_ref().map(ToString::to_string);
+    let path = |lines| address("/v1/logs", shown.as_deref(), Some(lines));
     let line = |line: &LogLine| match json {
         true => print::result(&json!(line).to_string()),
         false => print::result(&log_text(line)),
@@ -104,6 +106,7 @@ pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault>
         }
         match &lines[..] {
             lines if json => print::result(&json!(lines).to_string()),
+            [] if words.lines == 0 => {}
             [] if is_past => print::result(NONE_RUNS),
             [] => print::result("no pod has printed anything"),
             lines => lines.iter().for_each(line),
@@ -128,6 +131,19 @@ pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault>
         Ok(())
     })
     .await
+}
+
+/// The name that lines lie under: of a recipe folder, the one in its manifest.
+fn named(word: &str) -> Result<RecipeName, Fault> {
+    if !RecipeRef::is_folder(word) {
+        return word.parse();
+    }
+    let place = Path::new(word).join("recipe.toml");
+    let text = open::read_of_user(&place, limits::MANIFEST_BYTES_MAX).map_err(|error| {
+        let fault = Fault::new(Code::Usage, format!("`{word}` is no recipe folder: {}: {error}", place.display()));
+        fault.hint("name a recipe as `publisher/name`, or a folder with a recipe.toml")
+    })?;
+    Ok(Manifest::parse(&String::from_utf8_lossy(&text), &place.display().to_string())?.name)
 }
 
 /// The last lines of the running server; without one those that files keep, and that they are these.
@@ -240,7 +256,11 @@ pub(super) fn zygote_table(zygotes: &[ZygoteStatus]) -> String {
 }
 
 fn status_text(status: &HostStatus) -> String {
-    let accepts = if status.accepts { "taking calls" } else { "ending" };
+    let accepts = match (status.accepts, &status.refused) {
+        (true, _) => "taking calls",
+        (false, Some(fault)) if fault.code != Code::ShuttingDown => "refusing all calls",
+        (false, _) => "ending",
+    };
     let mut text = format!(
         "hob {}, pid {}, up {}, {accepts}, {}\ncalls: {} under way, {} done, {} of them failed",
         status.version,
@@ -251,6 +271,11 @@ fn status_text(status: &HostStatus) -> String {
         status.calls_done,
         status.calls_failed
     );
+    if let Some(fault) = status.refused.clone().filter(|fault| fault.code != Code::ShuttingDown) {
+        let fault = fault.worded(Door::CommandLine);
+        let next = fault.hint.as_ref().map(|hint| format!("\n  {hint}")).unwrap_or_default();
+        text.push_str(&format!("\nrefusing all calls as {}: {}{next}", fault.code.name(), fault.message));
+    }
     let row = |pool: &crate::model::status::PoolStatus| {
         let health = match (pool.health, pool.retry_after) {
             (Health::Good, _) => "good".to_owned(),
@@ -259,7 +284,10 @@ fn status_text(status: &HostStatus) -> String {
             (Health::Quarantined, None) => "quarantined".to_owned(),
         };
         [
-            pool.recipe.clone(),
+            match &pool.session {
+                Some(session) => format!("{} (session {session})", pool.recipe),
+                None => pool.recipe.clone(),
+            },
             pool.version.clone(),
             health,
             format!("{}/{}", pool.pods.len(), pool.pods_max),

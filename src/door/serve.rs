@@ -16,14 +16,14 @@ use super::{
 };
 use crate::{
     host::Host,
-    model::{Code, Fault, Home, limits},
+    model::{Code, Door, Fault, Home, limits},
     pod,
     shelf::blocking,
 };
 
 /// Serves `host` until a signal ends it: at the socket of `home`, and where else it is told to.
 ///
-/// Errors: `already_serving`; `usage` for an address that is none; `key_invalid` for a token that others can read; `invalid_config`; `io`.
+/// Errors: `already_serving`; `usage` for an address that is none; `key_invalid` for a token that others can read, or that is none; `invalid_config`; `io`.
 pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<&Path>, json: bool) -> Result<(), Fault> {
     let ending = Ending::new()?;
     let _alone = alone(home)?;
@@ -85,11 +85,20 @@ async fn read_anew(host: &Host, home: &Home, server: &Serving, has_token: bool) 
         true => blocking(move || Token::at(&place)).await.map(Some),
         false => Ok(None),
     };
-    let stays = |what: &str, fault: &Fault| print::note(&format!("{what} was not read anew and stays as it was: {fault}"));
+    let stays = |what: &str, fault: &Fault| {
+        let next = fault.hint.clone().map(|hint| format!(" ({})", hint.worded(Door::CommandLine))).unwrap_or_default();
+        print::note(&format!("{what} was not read anew and stays as it was: {fault}{next}"));
+    };
     let rules = read_rules.inspect_err(|fault| stays("hob.toml", fault)).ok();
     let token = read_token.inspect_err(|fault| stays("the token", fault)).ok().flatten();
+    let read = match (&rules, &token) {
+        (Some(_), Some(_)) => "hob.toml and the token were",
+        (Some(_), None) => "hob.toml was",
+        (None, Some(_)) => "the token was",
+        (None, None) => "nothing was",
+    };
     server.set(home, rules, token.map(Arc::new));
-    print::note("SIGHUP: hob.toml and the token were looked at anew");
+    print::note(&format!("SIGHUP: {read} read anew"));
 }
 
 async fn bind(address: &str) -> Result<std::net::TcpListener, Fault> {
@@ -98,7 +107,21 @@ async fn bind(address: &str) -> Result<std::net::TcpListener, Fault> {
     bound.await.map_err(|error: std::io::Error| match error.kind() {
         std::io::ErrorKind::InvalidInput => Fault::new(Code::Usage, format!("`--listen {address}`: {error}"))
             .hint("wanted an address and a port, e.g. `127.0.0.1:8080`, or port 0 for a free one"),
-        _ => Fault::io(format!("listening on {address}"), &error),
+        kind => {
+            let fault = Fault::io(format!("listening on {address}"), &error);
+            match kind {
+                std::io::ErrorKind::AddrInUse => {
+                    fault.hint("another program listens there: end it, or name another port; port 0 takes a free one")
+                }
+                std::io::ErrorKind::AddrNotAvailable => {
+                    fault.hint("no interface of this machine has that address: name one that it has, e.g. `127.0.0.1`")
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    fault.hint("this user may not listen on that port: name one from 1024 on, or port 0 for a free one")
+                }
+                _ => fault,
+            }
+        }
     })
 }
 

@@ -63,7 +63,7 @@ impl Drop for SocketFile {
 
 /// Listens at `path`, for its owner alone. What a dead server left there is replaced.
 ///
-/// Errors: `already_serving` when somebody answers there, `usage` when something else lies there, `io`.
+/// Errors: `already_serving` when somebody answers there, `usage` when something else lies there or the folder is not there, `io`.
 pub async fn listen(path: &Path) -> Result<Listening, Fault> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {
@@ -76,9 +76,23 @@ pub async fn listen(path: &Path) -> Result<Listening, Fault> {
         }
         _ => {}
     }
+    let above = match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    if !above.is_dir() {
+        let fault = Fault::new(Code::Usage, format!("listening at {}: there is no folder {}", path.display(), above.display()));
+        return Err(fault.hint("make the folder, or name a path in one that is there"));
+    }
+    // Born in a folder that nobody else can enter, then renamed: at no time may another user connect.
+    let folder = make::temporary_folder(above, ".s", 4).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Fault::new(Code::Io, format!("listening at {}: this user may not write to {}", path.display(), above.display()))
+                .hint("let it write there, or name a path in a folder of its own")
+        }
+        _ => Fault::io(format!("listening at {}", path.display()), &error),
+    })?;
     let made = || -> io::Result<Listening> {
-        // Born in a folder that nobody else can enter, then renamed: at no time may another user connect.
-        let folder = make::temporary_folder(path.parent().unwrap_or(Path::new(".")), ".s", 4)?;
         let born = folder.path().join("s");
         let (short, _kept) = reachable(&born)?;
         let listener = UnixListener::bind(short)?;
@@ -114,5 +128,7 @@ mod tests {
             assert_eq!(listen(&path).await.err().unwrap().code, Code::Usage);
             assert_eq!(fs::read(&path).unwrap(), b"mine");
         }
+        let fault = listen(&folder.path().join("none/socket")).await.err().unwrap();
+        assert!(fault.code == Code::Usage && fault.message.ends_with("/none") && !fault.message.contains("/.s"), "{fault}");
     }
 }

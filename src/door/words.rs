@@ -294,15 +294,16 @@ pub enum SessionWords {
 #[derive(Debug, Subcommand)]
 pub enum Remote {
     /// Trust a repository.
+    #[command(group(clap::ArgGroup::new("pin").required(true).args(["root", "fingerprint"])))]
     Add {
         name: String,
         /// `https://...`, `http://...` or `file:///...`.
         url: String,
         /// The repository's first root metadata, as a file.
-        #[arg(long, required_unless_present = "fingerprint", conflicts_with = "fingerprint")]
+        #[arg(long, value_name = "FILE")]
         root: Option<PathBuf>,
         /// SHA-256 of the repository's `1.root.json`.
-        #[arg(long)]
+        #[arg(long, value_name = "HEX")]
         fingerprint: Option<String>,
     },
     /// List the trusted repositories.

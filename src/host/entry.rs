@@ -151,6 +151,10 @@ struct Source {
 }
 
 impl Spawner for Source {
+    fn session(&self) -> Option<String> {
+        self.session.as_ref()?.upgrade().map(|live| live.identity().name.clone())
+    }
+
     fn spawn(&self, seat: Seat) -> BoxFuture<'_, Result<Watcher, Fault>> {
         Box::pin(async move {
             let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;

@@ -20,7 +20,7 @@ use super::{Host, Inner, entry::Entry};
 use crate::{
     model::{
         Admitted, Code, Fault, Home, RecipeRef, act, events, hint,
-        limits::{CHECKPOINT_GOODBYE_MS, CHECKPOINT_WAIT_MS, SESSION_SWEEP_MS},
+        limits::{CHECKPOINT_WAIT_MS, SESSION_SWEEP_MS},
         session::{CheckpointStatus, Mode, SessionState, SessionStatus, check_name},
     },
     shelf::{
@@ -160,7 +160,7 @@ impl Sessions {
             Ending::Parked => {}
             Ending::Whatever => {
                 live.leave();
-                if let Err(fault) = live.checkpoint(Duration::from_millis(CHECKPOINT_GOODBYE_MS)).await {
+                if let Err(fault) = live.last_checkpoint().await {
                     tracing::warn!("{} is parked as it was last kept: {fault}", live.title());
                 }
             }
@@ -193,7 +193,7 @@ impl Sessions {
         let mut keeping = tokio::task::JoinSet::new();
         for live in self.all() {
             keeping.spawn(async move {
-                if let Err(fault) = live.checkpoint(Duration::from_millis(CHECKPOINT_GOODBYE_MS)).await {
+                if let Err(fault) = live.last_checkpoint().await {
                     tracing::warn!("{} is left as it was last kept: {fault}", live.title());
                 }
             });

@@ -50,14 +50,16 @@ impl Host {
         }
     }
 
-    /// The whole host at a glance.
+    /// The whole host at a glance. Reads `hob.toml` again while that cannot be read, as [`ready`](Host::ready).
     pub fn status(&self) -> HostStatus {
+        let refused = self.ready().err();
         let (running, done, failed) = self.0.journal.counts();
         HostStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             up_ms: self.0.opened.elapsed().as_millis() as u64,
-            accepts: self.accepts(),
+            accepts: refused.is_none(),
+            refused,
             calls_running: running,
             calls_done: done,
             calls_failed: failed,

@@ -148,7 +148,6 @@ actions! {
     all_logs() Operator "`hob logs`" app "`Host::logs`";
     hob_call() Operator "`hob call`";
     bounds() Caller "`hob call`" http "`GET /v1/calls`" app "`Host::call`";
-    post_call() Caller "`hob call`" http "`POST /v1/calls`" app "`Host::call`";
     sessions() Operator "`hob sessions`" http "`GET /v1/sessions`" app "`Host::sessions`";
     close_session(recipe, name) Operator "`hob sessions close {recipe} {name}`"
         http "`POST /v1/recipes/{recipe}/sessions/{name}/close`" app "`Host::close_session` of `{name}` of `{recipe}`";

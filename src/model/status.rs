@@ -15,8 +15,11 @@ pub struct HostStatus {
     pub pid: u32,
     /// Since the host was opened, in milliseconds.
     pub up_ms: u64,
-    /// Whether it takes calls; `false` once it shuts down.
+    /// Whether it takes calls; `false` once it shuts down, and while `hob.toml` cannot be read.
     pub accepts: bool,
+    /// Why it takes none: what each call is refused with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Fault>,
     /// Calls that are not over.
     pub calls_running: u64,
     pub calls_done: u64,
@@ -66,6 +69,9 @@ pub enum Health {
 #[non_exhaustive]
 pub struct PoolStatus {
     pub recipe: String,
+    /// The session whose pod it has; none where it has the pods of all other calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     pub version: String,
     pub health: Health,
     /// Milliseconds until a pod may be started again.
@@ -209,6 +215,27 @@ pub struct PodStatus {
     /// The last fault that it answered with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_fault: Option<Fault>,
+}
+
+impl PodStatus {
+    /// One of which there is no more yet than that it was begun.
+    pub(crate) fn provisioning(recipe: &str, version: &str, since_ms: u64) -> PodStatus {
+        PodStatus {
+            recipe: recipe.to_owned(),
+            version: version.to_owned(),
+            state: "provisioning".to_owned(),
+            since_ms,
+            age_ms: since_ms,
+            pid: None,
+            incarnation: String::new(),
+            memory_bytes: None,
+            asks: 0,
+            in_hand: 0,
+            forked: false,
+            sandbox: None,
+            last_fault: None,
+        }
+    }
 }
 
 /// One line that a pod printed.

@@ -19,8 +19,12 @@ use crate::model::{Code, Fault, Hint, Permissions, Verified, act, grant::KINDS, 
 pub struct Lacking {
     network: Option<String>,
     files: Option<String>,
+    env: Option<String>,
     /// Where it is not known what was tried.
     any: Option<String>,
+    /// Of the files: the places, by which a file that is missing is known for one that was not given. A pod has a `/tmp` of its own.
+    places: Vec<String>,
+    variables: Vec<String>,
 }
 
 impl Lacking {
@@ -38,7 +42,15 @@ impl Lacking {
             };
             Some(format!("{word} {words}"))
         };
-        Lacking { network: step(&["network"]), files: step(&["read", "write"]), any: step(&KINDS) }
+        let all = |kinds: &[&str]| kinds.iter().flat_map(|kind| lacks.of_kind(kind)).collect();
+        Lacking {
+            network: step(&["network"]),
+            files: step(&["read", "write"]),
+            env: step(&["env"]),
+            any: step(&KINDS),
+            places: all(&["read", "write"]),
+            variables: all(&["env"]),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use crate::model::{
     Code, Fault, Priority, Verified,
     limits::{FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
     recipe::PoolSpec,
-    status::{self, Health, PoolStatus},
+    status::{self, Health, PodStatus, PoolStatus},
 };
 
 /// A future behind a pointer.
@@ -46,6 +46,11 @@ pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a
 pub trait Spawner: Send + Sync {
     /// Makes ready what a pod needs, and spawns one for that seat of the pool.
     fn spawn(&self, seat: Seat) -> BoxFuture<'_, Result<Watcher, Fault>>;
+
+    /// The session that the pool is for, and no other call.
+    fn session(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The pods of one recipe. Cloning shares them; when the last clone and the last ask are gone, the pods finish and go.
@@ -237,6 +242,8 @@ impl Pool {
     /// Reads each pod's memory from the system.
     pub fn status(&self) -> PoolStatus {
         let pool = &self.0;
+        // Before the lock: it may be the last to look at a session that goes, with this pool.
+        let session = pool.spawner.session();
         let book = pool.book();
         let now = pool.now();
         let (health, retry_after) = match book.restarts.may_start(now) {
@@ -252,6 +259,7 @@ impl Pool {
         let members: Vec<_> = book.members.iter().map(|member| (member.since, member.watcher.clone())).collect();
         let mut status = PoolStatus {
             recipe,
+            session,
             version,
             health,
             retry_after: retry_after.map(|at| at.saturating_sub(now).as_millis() as u64),
@@ -266,26 +274,11 @@ impl Pool {
             pods: Vec::new(),
         };
         drop(book);
-        let provisioning = |since: Instant| status::PodStatus {
-            recipe: status.recipe.clone(),
-            version: status.version.clone(),
-            state: "provisioning".to_owned(),
-            since_ms: since.elapsed().as_millis() as u64,
-            age_ms: since.elapsed().as_millis() as u64,
-            pid: None,
-            incarnation: String::new(),
-            memory_bytes: None,
-            asks: 0,
-            in_hand: 0,
-            forked: false,
-            sandbox: None,
-            last_fault: None,
-        };
         status.pods = members
             .into_iter()
             .map(|(since, watcher)| match watcher {
                 Some(watcher) => watcher.status(),
-                None => provisioning(since),
+                None => PodStatus::provisioning(&status.recipe, &status.version, since.elapsed().as_millis() as u64),
             })
             .collect();
         status

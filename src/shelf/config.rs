@@ -85,7 +85,11 @@ impl Config {
     /// Reads a configuration. `what` names the file in faults.
     pub fn parse(text: &str, what: &str) -> Result<Config, Fault> {
         let reader = Reader { text, what };
-        let parsed = findings::parse(text, |offset, why| reader.fault(offset, "", why))?;
+        let parsed = findings::parse(text, |offset, why| {
+            reader
+                .fault(offset, "", why)
+                .hint("correct that line, or take it out: Hob reads the file as a whole, and does not guess what was meant")
+        })?;
         let needed = [("remote.name", "\"a\""), ("remote.url", "\"https://a.example\"")];
         findings::all(parsed, text, &needed, |root, _, _| Config::of(root, &reader))
     }

@@ -9,6 +9,7 @@
 //!                   identity.json     who it is; written once, for people to read when the record is damaged
 //!                   lock              held while a host has the session
 //!                   calls             calls that ended well, and when the last one did; written in place, synced by nobody
+//!                   unkept            why its state was asked for and did not come, the last time that its pod ended
 //!                   <n>.checkpoint    bytes; only what session.json names with its digest counts
 //! ```
 
@@ -34,7 +35,7 @@ use crate::{
     disk::{make, open},
     model::{
         Code, Digest, Fault, Hint, Home, act, hint,
-        limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
+        limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, FAULT_MESSAGE_BYTES_MAX, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
         session::{CheckpointStatus, Mode, SessionSpec},
     },
 };
@@ -45,6 +46,8 @@ const IDENTITY: &str = "identity.json";
 const NEW: &str = ".new-";
 const LOCK: &str = "lock";
 const CALLS: &str = "calls";
+/// Why nothing was kept, in words: for whoever comes when its host is gone.
+const UNKEPT: &str = "unkept";
 
 /// Who a session is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -319,6 +322,11 @@ impl Found {
     }
 }
 
+/// What is to be done about a session of which nothing was kept although its state was asked for.
+pub fn not_kept(why: &str) -> Hint {
+    format!("the next call opens it anew; its state was asked for, and did not come: {why}").into()
+}
+
 /// What lets go of a session.
 fn closing(identity: &Identity) -> hint::Part {
     match &identity.folder {
@@ -427,13 +435,19 @@ impl Session {
                 0 => Ok(None),
                 calls => Err(Fault::new(
                     Code::SessionLost,
-                    format!("the session `{name}` of `{recipe}` had {calls} calls and no checkpoint, and its pod is gone"),
+                    format!(
+                        "the session `{name}` of `{recipe}` had {calls} call{} and no checkpoint, and its pod is gone",
+                        if calls == 1 { "" } else { "s" }
+                    ),
                 )
-                .hint(hint![
-                    "the next call opens it anew; the state of a class with `checkpoint` is kept after its first ask and then after each ",
-                    act::checkpoint_interval(),
-                    " (0: only when asked), and where it calls `hob_pod.checkpoint(force=True)`"
-                ])
+                .hint(match self.unkept() {
+                    Some(why) => not_kept(&why),
+                    None => hint![
+                        "the next call opens it anew; the state of a class with `checkpoint` is kept after its first ask and then after each ",
+                        act::checkpoint_interval(),
+                        " (0: only when asked), and where it calls `hob_pod.checkpoint(force=True)`"
+                    ],
+                })
                 .with("calls", calls)
                 .with("checkpoints", 0)),
             };
@@ -461,6 +475,16 @@ impl Session {
             .hint(hint![closing(&self.record.identity), " lets go of it; the next call opens it anew"])
             .with("calls", self.calls)
             .with("damaged", damaged))
+    }
+
+    /// Remembers why nothing was kept, for who has it next.
+    pub fn remember_unkept(&self, why: &str) -> Result<(), Fault> {
+        durable::replace_with(&self.folder.join(UNKEPT), why.as_bytes(), make::PRIVATE_FILE)
+    }
+
+    fn unkept(&self) -> Option<String> {
+        let why = durable::read(&self.folder.join(UNKEPT), FAULT_MESSAGE_BYTES_MAX as u64).ok()??;
+        Some(String::from_utf8_lossy(&why).into_owned())
     }
 
     /// The bytes of a checkpoint, compared with their digest.

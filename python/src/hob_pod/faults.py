@@ -73,7 +73,8 @@ _NOT_FOUND = (_socket.EAI_AGAIN, _socket.EAI_NONAME)
 _CONNECTS = frozenset(("create_connection", "create_server", "connect", "sock_connect", "_sock_connect", "connect_tcp"))
 #: Whether names on the network were granted, to which a proxy leads.
 way_out = False
-#: What the recipe asks for and was not given, by what was tried (`network`, `files`, `any`): as commands take it, or None.
+#: What the recipe asks for and was not given, by what was tried (`network`, `files`, `env`, `any`): as commands take it, or None. And the
+#: `places` and `variables` of that, by which a failure is known for its want.
 ungranted = {}
 #: A part of a hint that each door words by itself, as `{"do": NAME, "of": [ARGUMENT, ...]}`, and what a host says that knows no parts.
 _GRANTING = ({"do": "granting"}, "its operator's `hob grant`")
@@ -89,8 +90,13 @@ _ASK_PROXY = (
     " the network is looked up in the sandbox",
 )
 _ASK_FILE = (
-    "a pod sees its own files and no others of the machine: what else a recipe reads it asks for in `[permissions]` of recipe.toml, as"
-    ' `read = ["/data/books"]`, and is given it by ',
+    "a pod sees its own files and no others of the machine: what else a recipe reads or writes it asks for in `[permissions]` of"
+    ' recipe.toml, as `read = ["/data/books"]` or `write = ["/data/out"]`, and is given it by ',
+    _GRANTING,
+)
+_ASK_VARIABLE = (
+    "a pod has no variables of its host: what a recipe needs of them it asks for in `[permissions]` of recipe.toml, as"
+    ' `env = ["API_TOKEN"]`, and is given it by ',
     _GRANTING,
 )
 #: What the end of an accelerator's memory looks like, in lower case, in errors that have no class of their own.
@@ -196,8 +202,13 @@ def _of(error, doing, models, folder, overdue, printed, starts):
     if denied is not None:
         why, hint = denied
         return _fault("sandbox_denied", f"{message}; behind it: {why}, which its sandbox does not allow", hint, detail)
-    unseen = any(_is_of_the_machine(inner, folder, models) for inner in behind)
-    return _fault("recipe_failed", message, _step("files", _ASK_FILE) if unseen else steps.of(error, said, starts), detail)
+    if any(_is_ungranted_variable(inner) for inner in behind):
+        hint = _step("env", _ASK_VARIABLE)
+    elif any(_is_of_the_machine(inner, folder, models) for inner in behind):
+        hint = _step("files", _ASK_FILE)
+    else:
+        hint = steps.of(error, said, starts)
+    return _fault("recipe_failed", message, hint, detail)
 
 
 def _step(tried, ask):
@@ -249,9 +260,25 @@ def _is_of_the_machine(error, folder, models):
         missing = os.fsdecode(missing)
     if type(missing) is not str or not missing.startswith("/"):
         return False
+    # Below `/tmp` and `/dev/shm`, which are the pod's own, too.
+    asked = ungranted.get("places", ())
+    if any(_is_at(missing, place) or _is_at(place, missing) for place in asked):
+        return True
     recipe = os.path.dirname(folder) if folder else None
     own = [recipe, getattr(models, "folder", None), sys.prefix, sys.base_prefix, "/tmp", "/dev", "/proc", "/sys", "/scratch", "/usr"]
-    return not any(place and (missing == place or missing.startswith(place.rstrip(os.sep) + os.sep)) for place in own)
+    return not any(place and _is_at(missing, place) for place in own)
+
+
+def _is_at(path, place):
+    """Whether `path` is `place` or below it."""
+    return path == place or path.startswith(place.rstrip(os.sep) + os.sep)
+
+
+def _is_ungranted_variable(error):
+    """Whether `os.environ` was asked for a variable that the recipe asks for and was not given."""
+    name = guard.arguments(error)[:1] if guard.is_a(error, KeyError) else ()
+    asked = ungranted.get("variables", ())
+    return bool(name) and type(name[0]) is str and name[0] in asked and tracebacks.went_through(error, ("__getitem__", "__delitem__"))
 
 
 def _said(error):

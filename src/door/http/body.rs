@@ -84,8 +84,6 @@ fn too_large(most: usize) -> Fault {
     Fault::new(Code::TooLarge, format!("the request's body is above {most} bytes, which is the most that is carried")).hint(hint![
         "pass large data as a blob by ",
         act::blob(),
-        " of ",
-        act::post_call(),
         ", or by the path of a file that the recipe may read"
     ])
 }

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use axum::{
     Extension,
     extract::{Request, State},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use serde_json::{Value, json};
 
-use super::{IsFull, Server, answer, audience::Audience, query, refused, refused_as};
+use super::{IsFull, Server, answer, audience::Audience, query, refused, refused_as, shutting_down};
 use crate::{
-    model::{Code, Fault, RecipeName, act, hint, limits, status::PodStatus},
+    model::{
+        Code, Fault, RecipeName, act, hint, limits,
+        status::{Health, PodStatus, PoolStatus},
+    },
     shelf::blocking,
 };
 
@@ -31,7 +34,8 @@ pub async fn pods(State(server): State<Arc<Server>>, request: Request) -> Respon
 
 /// `GET /v1/status`: the whole host.
 pub async fn status(State(server): State<Arc<Server>>) -> Response {
-    told(Ok(server.host.status()))
+    // It may read a file.
+    told(blocking(move || Ok(server.host.status())).await)
 }
 
 /// `GET /livez`: 200 while the server turns. For whoever comes.
@@ -84,16 +88,42 @@ pub async fn logs(State(server): State<Arc<Server>>, Extension(audience): Extens
     }
 }
 
-/// `GET /v1/health`: 200 while every recipe in use answers, 503 with the ones that do not; judged by real calls.
+/// `GET /v1/health`: 200 while calls are taken and every recipe in use answers, else 503 with why none is taken, or with the ones that do not answer.
 pub async fn health(State(server): State<Arc<Server>>) -> Response {
-    let status = server.host.status();
-    let accepts = status.accepts && !server.is_closing();
-    let healthy = status.is_healthy() && accepts;
-    let mut recipes: Vec<Value> = status.pools.iter().map(|pool| json!({ "recipe": pool.recipe, "health": pool.health })).collect();
+    let host = server.host.clone();
+    let status = match blocking(move || Ok(host.status())).await {
+        Ok(status) => status,
+        Err(fault) => return refused(&fault),
+    };
+    let refused = match server.is_closing() {
+        true => Some(shutting_down("the server is ending and begins no call any more")),
+        false => status.refused.clone(),
+    };
+    let healthy = status.is_healthy() && refused.is_none();
+    let mut recipes: Vec<Value> = status.pools.iter().map(in_health).collect();
     let damaged = status.damaged.iter();
     recipes.extend(damaged.map(|one| json!({ "recipe": one.recipe, "health": "damaged", "fault": one.fault.code })));
+    let mut said = json!({ "healthy": healthy, "accepts": refused.is_none(), "recipes": recipes });
+    if let Some(refused) = &refused {
+        said["refused"] = json!(refused);
+    }
     let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer(code, &json!({ "healthy": healthy, "accepts": accepts, "recipes": recipes }))
+    let mut response = answer(code, &said);
+    // When the last of what cools down starts again, where nothing else is wrong.
+    let ill = status.pools.iter().filter(|pool| pool.health != Health::Good);
+    let cooling: Option<Vec<u64>> = ill.map(|pool| pool.retry_after).collect();
+    if let (None, true, Some(longest)) = (refused, status.damaged.is_empty(), cooling.and_then(|all| all.into_iter().max())) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(longest.div_ceil(1_000)));
+    }
+    response
+}
+
+fn in_health(pool: &PoolStatus) -> Value {
+    let mut told = json!({ "recipe": pool.recipe, "health": pool.health });
+    if let Some(session) = &pool.session {
+        told["session"] = json!(session);
+    }
+    told
 }
 
 /// `POST /v1/recipes/{publisher}/{name}/lift`: ends the quarantine of a recipe.

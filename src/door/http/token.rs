@@ -20,6 +20,10 @@ use crate::{
 /// Random bytes of a token; it is written as twice as many hex digits.
 const TOKEN_BYTES: usize = 32;
 
+/// What to do about a file of which no token is read.
+const NEXT: &str = "have it hold 64 hex digits, with mode 0600 and of the user that runs the server; or delete it: a new token is made when it is read next, \
+                    at the server's start or at SIGHUP";
+
 /// What a request over TCP must show: `authorization: Bearer TOKEN`.
 pub struct Token {
     text: String,
@@ -50,14 +54,20 @@ impl Token {
         }
     }
 
-    /// Reads the token at `path`, 64 hex digits, or makes one, in a file for this user alone. For one program at a time: two makers would disagree.
+    /// Reads the token at `path`, 64 hex digits, or makes one where there is nothing or an empty file, in a file for this user alone. For one
+    /// program at a time: two makers would disagree.
     ///
-    /// Errors: `key_invalid` for a file that others can read, or that holds something else; `io`.
+    /// Errors: `key_invalid` for a file that others can read, or that holds something else, which stays as it is; `io`.
     pub fn at(path: &Path) -> Result<Token, Fault> {
         let file = path.display().to_string();
-        if let Some(bytes) = durable::read(path, limits::TOKEN_FILE_BYTES_MAX)? {
+        let refused = |text| Err(Fault::new(Code::KeyInvalid, text).hint(NEXT));
+        let no_token = |found: String| refused(format!("{file} holds no token: wanted {} hex digits, found {found}", 2 * TOKEN_BYTES));
+        let read = match durable::read(path, limits::TOKEN_FILE_BYTES_MAX) {
+            Err(fault) if fault.code == Code::TooLarge => return no_token(format!("more than {} bytes", limits::TOKEN_FILE_BYTES_MAX)),
+            read => read?,
+        };
+        if let Some(bytes) = read {
             let found = fs::symlink_metadata(path).map_err(|error| Fault::io(format!("looking at {file}"), &error))?;
-            let refused = |text| Err(Fault::new(Code::KeyInvalid, text).hint("delete it: a new token is made when the server starts"));
             let mode = found.permissions().mode();
             if mode & 0o077 != 0 {
                 return refused(format!("{file} can be read by others (mode {:o})", mode & 0o777));
@@ -65,14 +75,14 @@ impl Token {
             if found.uid() != geteuid().as_raw() {
                 return refused(format!("{file} belongs to another user (uid {})", found.uid()));
             }
-            let hex = String::from_utf8(bytes).unwrap_or_default().trim().to_owned();
-            if hex.len() == 2 * TOKEN_BYTES {
-                return match hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                    true => Ok(Token { text: hex }),
-                    false => refused(format!("{file} holds something else than {} hex digits", 2 * TOKEN_BYTES)),
-                };
+            // What it holds is not shown: it may be the better part of a secret.
+            match bytes.trim_ascii() {
+                // Its maker was killed before anybody was let in by it, or somebody emptied it to have a new one.
+                [] => {}
+                hex if !hex.iter().all(u8::is_ascii_hexdigit) => return no_token(format!("{} bytes that are none", hex.len())),
+                hex if hex.len() != 2 * TOKEN_BYTES => return no_token(format!("{}", hex.len())),
+                hex => return Ok(Token { text: String::from_utf8_lossy(hex).into_owned() }),
             }
-            // Half a token: its maker was killed before anybody was let in by it.
             fs::remove_file(path).map_err(|error| Fault::io(format!("removing {file}"), &error))?;
         }
         let mut bytes = [0; TOKEN_BYTES];
@@ -136,12 +146,22 @@ mod tests {
             let fault = Token::of(bad).unwrap_err();
             assert!(fault.code == Code::Usage && fault.message.contains(found) && fault.message.contains("wanted 32 to 256"), "{fault}");
         }
-        // Half a token is made anew; one that is easily guessed, that others read or that another user owns is refused.
-        fs::write(&path, "abc").unwrap();
+        // Where its maker was killed it is made anew. What somebody wrote is refused and stays, as is a file that others read or that another user owns.
+        fs::write(&path, "\n").unwrap();
         assert_ne!(Token::at(&path).unwrap().text, token.text);
         let made = fs::read(&path).unwrap();
-        fs::write(&path, "z".repeat(64)).unwrap();
-        assert_eq!(Token::at(&path).err().unwrap().code, Code::KeyInvalid);
+        for (wrote, found) in [
+            ("xyz".to_owned(), "found 3 bytes that are none"),
+            ("abc\n".to_owned(), "found 3"),
+            ("z".repeat(64), "found 64 bytes that are none"),
+            ("a".repeat(65), "found 65"),
+            ("a".repeat(1_000), "found more than 256 bytes"),
+        ] {
+            fs::write(&path, &wrote).unwrap();
+            let fault = Token::at(&path).unwrap_err();
+            assert!(fault.code == Code::KeyInvalid && fault.message.ends_with(found) && fault.hint.is_some(), "{fault}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), wrote, "it stays");
+        }
         fs::write(&path, made).unwrap();
         if geteuid().is_root() {
             std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();

@@ -21,7 +21,7 @@ use crate::{
     host::entry::Entry,
     model::{
         Code, Fault, events,
-        limits::{CHECKPOINT_WAIT_MS, SESSION_CLOSE_MS, SESSION_LOOK_MS},
+        limits::{CHECKPOINT_GOODBYE_MS, CHECKPOINT_WAIT_MS, SESSION_CLOSE_MS, SESSION_LOOK_MS},
         session::{CheckpointStatus, Mode, SessionSpec},
     },
     pod::{self, BoxFuture, Clerk, Pool, Program},
@@ -252,9 +252,7 @@ impl Live {
         }
         match &self.book().last {
             Outcome::Cannot => fault.hint("the next call opens it anew; a class with `checkpoint` and `restore` outlives its pod"),
-            Outcome::Fault(why) => {
-                fault.hint(format!("the next call opens it anew; its state was asked for, and did not come: {}", why.message))
-            }
+            Outcome::Fault(why) => fault.hint(disk::not_kept(&why.message)),
             _ => fault,
         }
     }
@@ -293,6 +291,21 @@ impl Live {
                 .hint("its class has no method `checkpoint`")),
             Outcome::None => Ok(self.last_kept().await),
         }
+    }
+
+    /// [`Live::checkpoint`] before its pod ends. Why nothing came of it is remembered on the disk: who asks next may be another host.
+    ///
+    /// Errors: as there.
+    pub async fn last_checkpoint(&self) -> Result<(), Fault> {
+        let done = self.checkpoint(Duration::from_millis(CHECKPOINT_GOODBYE_MS)).await;
+        if let Some(why) = done.as_ref().err().cloned().or_else(|| self.checkpoint_fault()) {
+            let kept = self.kept.clone();
+            let remember = move || locked(&kept).as_ref().map_or(Ok(()), |kept| kept.remember_unkept(&why.message));
+            if let Err(fault) = blocking(remember).await {
+                tracing::warn!("why nothing was kept of {} is not remembered: {fault}", self.title());
+            }
+        }
+        done.map(drop)
     }
 
     fn is_dirty(&self) -> bool {

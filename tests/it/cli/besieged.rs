@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -249,6 +249,7 @@ fn two_signals_end_a_server_at_work_for_a_caller_who_takes_nothing() {
 fn sighup_reads_token_and_settings_anew_and_calls_go_on() {
     let (rig, _signed) = with_worker();
     let mut serving = Serving::start(&rig, &["--listen", "127.0.0.1:0"]);
+    let mut log = BufReader::new(serving.child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let (place, old) = (serving.token.clone().unwrap(), token(&serving));
     let new = "ab".repeat(32);
     let config = rig.home.join("hob.toml");
@@ -261,7 +262,7 @@ fn sighup_reads_token_and_settings_anew_and_calls_go_on() {
         assert!(begun.elapsed() < Duration::from_secs(30));
     }
     fs::write(&place, &new).unwrap();
-    let shows = |token: &str| tcp(&serving, &with("GET /v1/health", token), b"").status;
+    let shows = |token: &str| tcp(&serving, &with("GET /v1/status", token), b"").status;
     assert_eq!((shows(&old), shows(&new)), (200, 401), "not before it is told to");
     signal(serving.child.id(), Signal::HUP);
     let until = |token: &str, status: u16| {
@@ -289,18 +290,39 @@ fn sighup_reads_token_and_settings_anew_and_calls_go_on() {
         assert!(begun.elapsed() < Duration::from_secs(30), "details were not read anew");
     }
     // A file that cannot be read is named, and what it said before holds.
+    let mut after_hangup = |says: &str| {
+        signal(serving.child.id(), Signal::HUP);
+        let mut told = String::new();
+        loop {
+            let line = log.next().unwrap_or_else(|| panic!("no `{says}`: {told}"));
+            told += &line;
+            if line == format!("SIGHUP: {says} read anew") {
+                return told;
+            }
+        }
+    };
+    fs::write(&place, "no token").unwrap();
+    let told = after_hangup("hob.toml was");
+    assert!(told.contains("the token was not read anew and stays as it was") && told.contains("wanted 64 hex digits"), "{told}");
+    assert_eq!(
+        (shows(&new), fs::read_to_string(&place).unwrap().as_str()),
+        (200, "no token"),
+        "the old one holds, and what somebody wrote stays"
+    );
     fs::write(&config, "[serve]\ndetials = true\n").unwrap();
-    fs::write(&place, "half a token").unwrap();
+    fs::write(&place, &new).unwrap();
     fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    signal(serving.child.id(), Signal::HUP);
-    std::thread::sleep(Duration::from_millis(300));
+    let told = after_hangup("nothing was");
+    assert!(told.contains("hob.toml was not read anew and stays as it was") && told.contains("detials"), "{told}");
+    assert!(told.contains("the token was not read anew and stays as it was") && told.contains("mode 644"), "{told}");
     assert_eq!(shows(&new), 200, "the old token holds");
     fs::write(&config, &before).unwrap();
     assert_eq!(serving.end(Signal::TERM, 60).code(), Some(0));
-    let mut log = String::new();
-    serving.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    assert!(log.contains("hob.toml was not read anew and stays as it was") && log.contains("detials"), "{log}");
-    assert!(log.contains("the token was not read anew and stays as it was"), "{log}");
+    // No server starts with what is no token, and none overwrites it.
+    fs::write(&place, "no token").unwrap();
+    fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    rig.hob(&["serve", "--listen", "127.0.0.1:0"]).refused(Code::KeyInvalid, &["holds no token", "or delete it"]);
+    assert_eq!(fs::read_to_string(&place).unwrap(), "no token");
 }
 
 /// Runs a server on a terminal of its own; a hang-up of which the terminal is still there, then one for which it went.
@@ -324,7 +346,7 @@ def until(name, text):
     raise SystemExit(f"no {text} in {name}: " + open(os.path.join(folder, "err")).read())
 until("out", "}")
 os.kill(pid, signal.SIGHUP)
-until("err", "looked at anew")
+until("err", "read anew")
 assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it ended though its terminal is there"
 os.close(terminal)
 for _ in range(6000):

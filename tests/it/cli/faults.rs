@@ -422,17 +422,25 @@ class Subject:
 fn what_a_recipe_asks_for_and_was_not_given_is_told_with_the_grant_that_gives_it() {
     let (rig, signed) = (Rig::new(), Signed::new());
     let source = r#"
+import os
 import urllib.request
 
 class Subject:
     def run(self, input):
+        print("asked for", input)
         if input == "file":
             open("/data/books/one")
+        if input == "own":
+            open("/tmp/hob-test-books/one")
+        if input == "env":
+            os.environ["API_TOKEN"]
         if input == "any":
             open("/usr/new", "w")
         urllib.request.urlopen("https://models.example.org/weights", timeout=5)
 "#;
-    let asks = format!("{ANY}\n[permissions]\nnetwork = [\"models.example.org:443\"]\nread = [\"/data/books\"]\n");
+    let given = "network = [\"models.example.org:443\"]\nread = [\"/data/books\", \"/tmp/hob-test-books\"]\nenv = [\"API_TOKEN\"]\n";
+    let asks = format!("{ANY}\n[permissions]\n{given}");
+    let files = "read=/data/books read=/tmp/hob-test-books";
     let folder = rig.recipe("lab/asks", source, &asks);
     signed.publish(&folder);
     rig.trust(&signed.url(), &signed.repository);
@@ -440,15 +448,23 @@ class Subject:
     for recipe in [folder.to_str().unwrap(), "lab/asks"] {
         let grant = format!("hob grant {recipe} ");
         for (input, code, words) in [
-            (r#""network""#, Code::SandboxDenied, "network=models.example.org:443`"),
-            (r#""file""#, Code::RecipeFailed, "read=/data/books`"),
-            (r#""any""#, Code::SandboxDenied, "network=models.example.org:443 read=/data/books`"),
+            (r#""network""#, Code::SandboxDenied, "network=models.example.org:443`".to_owned()),
+            (r#""file""#, Code::RecipeFailed, format!("{files}`")),
+            // A pod has a `/tmp` of its own, and variables of its own.
+            (r#""own""#, Code::RecipeFailed, format!("{files}`")),
+            (r#""env""#, Code::RecipeFailed, "env=API_TOKEN`".to_owned()),
+            (r#""any""#, Code::SandboxDenied, format!("network=models.example.org:443 {files} env=API_TOKEN`")),
         ] {
             rig.hob(&["call", recipe, "run", input]).refused(code, &["asks for what it was not given", &format!("{grant}{words}")]);
         }
     }
+    // What a folder's pods print lies under the name in its manifest.
+    let logged = rig.hob(&["logs", folder.to_str().unwrap()]);
+    assert!(logged.well().contains("lab/asks asked for env"), "{logged:?}");
+    assert_eq!(rig.hob(&["logs", folder.to_str().unwrap(), "--lines", "0"]).well(), "");
+    rig.hob(&["logs", "./none"]).refused(Code::Usage, &["`./none` is no recipe folder", "publisher/name"]);
     // What was given is not told again.
     rig.hob(&["grant", "lab/asks", "network=models.example.org:443"]).well();
     let ran = rig.hob(&["call", "lab/asks", "run", r#""any""#]);
-    ran.refused(Code::SandboxDenied, &["hob grant lab/asks read=/data/books`"]);
+    ran.refused(Code::SandboxDenied, &[&format!("hob grant lab/asks {files} env=API_TOKEN`")]);
 }

@@ -553,10 +553,20 @@ fn a_server_is_ready_while_calls_are_taken_and_lives_also_when_they_are_not() {
     assert_eq!((answer.status, answer.json()), (503, json!({ "ready": false, "why": "invalid_config" })));
     assert!(answer.head.to_lowercase().contains("\r\nretry-after: 1"), "{answer:?}");
     assert_eq!(call.json()["fault"]["code"], "invalid_config", "what it says is so");
+    // So it is told to whoever looks, with why and what to do.
+    let health = serving.ask("GET /v1/health", b"");
+    let told = health.json();
+    assert_eq!((health.status, &told["healthy"], &told["accepts"]), (503, &json!(false), &json!(false)));
+    assert_eq!(told["refused"]["code"], "invalid_config", "{told}");
+    assert!(told["refused"]["message"].as_str().unwrap().contains("hob.toml") && told["refused"]["hint"].is_string(), "{told}");
+    let status = rig.hob(&["status"]);
+    assert!(status.well().contains("refusing all calls, not healthy\n"), "{status:?}");
+    assert!(status.stdout.contains("refusing all calls as invalid_config: ") && status.stdout.contains("hob.toml"), "{status:?}");
+    assert_eq!(rig.hob(&["status", "--json"]).json()["refused"]["code"], "invalid_config");
     // Nothing is to start it anew for that.
     assert_eq!(serving.ask("GET /livez", b"").status, 200);
     fs::write(&config, whole).unwrap();
-    assert_eq!(ready().status, 200);
+    assert_eq!((serving.ask("GET /v1/health", b"").status, ready().status), (200, 200));
     rig.hob(&["call", "hob/echo", "echo", r#"{"text": "hello"}"#]).well();
 }
 
