@@ -7,14 +7,16 @@ use std::{fs, path::Path};
 
 use crate::{
     model::{
-        Code, Document, Fault, Manifest, blob,
+        Code, Document, Fault, Manifest, act, blob,
         blob_spec::Described,
         case::{Case, End},
-        limits,
+        hint, limits,
         operation::Part,
     },
     shelf::durable,
 };
+
+const SHAPE: &str = "a case is `cases/<case>/input.json` with `{\"operation\": ..., \"input\": ...}` and `output.json` or `fault.json`";
 
 /// Every case below `cases/` of a recipe folder, each checked, in the order of their names.
 ///
@@ -23,7 +25,7 @@ pub fn all(folder: &Path, manifest: &Manifest) -> Result<Vec<Case>, Fault> {
     let cases = folder.join("cases");
     let none = || {
         Fault::new(Code::InvalidRecipe, format!("`{}` has no case: wanted at least one folder in {}", manifest.name, cases.display()))
-            .hint("a case is `cases/<case>/input.json` with `{\"operation\": ..., \"input\": ...}` and `output.json` or `fault.json`")
+            .hint(SHAPE)
     };
     let linked = |path: &Path| {
         Fault::new(Code::InvalidRecipe, format!("{} is a link, and a bundle has none: wanted a folder", path.display()))
@@ -53,22 +55,29 @@ pub fn all(folder: &Path, manifest: &Manifest) -> Result<Vec<Case>, Fault> {
 
 fn checked(folder: &Path, name: &str, manifest: &Manifest) -> Result<Case, Fault> {
     let wrong = |file: &str, why: String| {
-        Fault::new(Code::InvalidRecipe, format!("case `{name}` of `{}`: `cases/{name}/{file}` {why}", manifest.name)).with("case", name)
+        let text = format!("case `{name}` of `{}`: `cases/{name}/{file}` {why}", manifest.name);
+        Fault::new(Code::InvalidRecipe, text).hint(SHAPE).with("case", name)
     };
     let read = Case::read(name, &|file| durable::read(&folder.join(file), limits::DOCUMENT_BYTES_MAX as u64))?;
     let case = read.map_err(|none| {
         let fault = wrong(none.file, none.why);
         none.next.map_or(fault.clone(), |next| fault.hint(next))
     })?;
-    let operation = manifest.operation(&case.operation).map_err(|fault| wrong("input.json", fault.message))?;
+    let operation = manifest.operation(&case.operation).map_err(|fault| {
+        wrong("input.json", format!("calls an operation that is not there: {}", fault.message))
+            .hint("correct `operation` in it, or add the operation to recipe.toml")
+    })?;
     if let (false, End::Answer { chunks: Some(_), .. }) = (operation.streaming, &case.end) {
-        return Err(wrong("chunks.json", format!("is there, and `{}` gives no chunks: it has no `streaming = true`", operation.name)));
+        return Err(wrong("chunks.json", format!("is there, and `{}` gives no chunks: it has no `streaming = true`", operation.name))
+            .hint(hint!["delete it, or set ", act::streaming(&operation.name)]));
     }
     let mut described = Vec::new();
     for (blob, file) in &case.blobs {
         let found = folder.join(file).symlink_metadata().ok().filter(|found| found.is_file());
-        let found = found
-            .ok_or_else(|| wrong("input.json", format!("names `{file}` as the blob `{blob}`, and there is no such file beside it")))?;
+        let found = found.ok_or_else(|| {
+            wrong("input.json", format!("names `{file}` as the blob `{blob}`, and there is no such file beside it"))
+                .hint("put the file there, or correct `blobs` in it")
+        })?;
         described.push(Described { name: blob, media_type: blob::media_type_of(Path::new(file)), bytes: found.len() });
     }
     let what = format!("`input` in `cases/{name}/input.json` of `{}`", manifest.name);
@@ -76,9 +85,13 @@ fn checked(folder: &Path, name: &str, manifest: &Manifest) -> Result<Case, Fault
     let checked = checked.and_then(|()| Part::Input.blobs(operation).check_described(&described, &what, Code::InvalidRecipe));
     match (&case.end, checked) {
         (End::Fault(code), Ok(())) if *code == Code::InvalidInput.name() => {
-            Err(wrong("fault.json", "expects `invalid_input`, but the schema takes the input".into()))
+            Err(wrong("fault.json", "expects `invalid_input`, but the schema takes the input".into())
+                .hint("correct `code` in it, or have the schema in recipe.toml refuse the input"))
         }
         (End::Fault(code), Err(_)) if *code == Code::InvalidInput.name() => Ok(case),
-        (_, checked) => checked.map(|()| case),
+        (_, checked) => checked.map(|()| case).map_err(|fault| match fault.hint {
+            Some(_) => fault,
+            None => fault.hint("correct `input` or `blobs` in it, or what the operation takes in recipe.toml"),
+        }),
     }
 }

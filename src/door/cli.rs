@@ -246,7 +246,7 @@ async fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fa
     say(
         json,
         json!({ "bundle": path, "bytes": bytes, "sha256": sha256, "files": packed.index, "left": left(&packed), "left_more": packed.left_more,
-            "not_held": packed.manifest.not_held(), "cases": packed.cases }),
+            "not_held": packed.manifest.not_held(), "cases": packed.cases, "warnings": packed.warnings }),
         || format!("packed {} {} into {} ({bytes} bytes, {} files)", manifest.name, manifest.version, path.display(), packed.index.len()),
     );
     Ok(())
@@ -268,6 +268,9 @@ fn say_contents(packed: &author::pack::Packed) {
     }
     if packed.left_more > 0 {
         print::note(&format!("  and {} more stay behind", packed.left_more));
+    }
+    for warning in &packed.warnings {
+        print::note(&format!("  warning: {warning}"));
     }
 }
 
@@ -306,6 +309,7 @@ async fn publish(
     let told = json!({
         "name": name, "version": version, "sha256": published.sha256, "already": published.already, "files": files, "left": left,
         "left_more": packed.left_more, "not_held": packed.manifest.not_held(), "cases": packed.cases, "tested": tested,
+        "warnings": packed.warnings,
     });
     say(json, told, || match published.already {
         true => format!("{name} {version} is published already, with the same bytes"),
@@ -430,6 +434,15 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
                 operation["input"],
                 operation["output"]
             ));
+            if operation["session"] == true {
+                text.push_str("\n  runs in a session only: `--session NAME`");
+            }
+            if operation["streaming"] == true {
+                text.push_str("\n  gives chunks before its output: `--stream` prints them");
+            }
+            if let Some(items) = operation.get("batch").map(|batch| &batch["items"]) {
+                text.push_str(&format!("\n  calls that wait go to a pod together, at most {items}"));
+            }
             if let Some(blobs) = operation.get("blobs") {
                 for (side, word) in [("in", "takes"), ("out", "gives")] {
                     for (name, spec) in blobs[side].as_object().into_iter().flatten() {

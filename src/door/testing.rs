@@ -10,7 +10,7 @@ use crate::{
     author::{cases, pack::read_manifest},
     host::{Config, Host, blobs},
     model::{
-        Call, Code, Event, Fault, Manifest, Outcome, RecipeRef, act,
+        Call, Code, Door, Event, Fault, Manifest, Outcome, RecipeRef, act,
         case::{Case, End},
         hint,
         limits::{CASE_LINES_MAX, CASE_WHY_CHARS_MAX, CASES_TOLD_MAX, FAULT_DETAIL_BYTES_MAX, PACK_NAMED_MAX},
@@ -27,6 +27,9 @@ struct Tried {
     /// How it ended otherwise than it says.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    /// The next step of the fault that it ended as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
     wall_ms: u64,
     /// The last lines that its pod printed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -62,7 +65,8 @@ fn line(tried: &Tried) -> String {
     let case = in_a_line(&tried.case);
     let Some(why) = &tried.why else { return format!("ok       {case} ({} ms)", tried.wall_ms) };
     let printed: String = tried.printed.iter().map(|line| format!("\n         | {line}")).collect();
-    format!("FAILED   {case}: {}{printed}", in_a_line(why))
+    let hint = tried.hint.as_ref().map(|hint| format!("\n         hint: {}", in_a_line(hint))).unwrap_or_default();
+    format!("FAILED   {case}: {}{hint}{printed}", in_a_line(why))
 }
 
 fn fault(manifest: &Manifest, tried: &[Tried]) -> Option<Fault> {
@@ -78,19 +82,21 @@ fn fault(manifest: &Manifest, tried: &[Tried]) -> Option<Fault> {
         first.case,
         in_a_line(first.why.as_deref().unwrap_or_default())
     );
-    let next = hint!["correct the recipe, or what the case says; ", act::call_folder("FOLDER"), " shows an answer whole"];
+    let own = first.hint.as_ref().map(|hint| format!("{}; else ", in_a_line(hint))).unwrap_or_default();
+    let next = hint![own, "correct the recipe, or what the case says; ", act::call_folder("FOLDER"), " shows an answer whole"];
     // What the pods printed goes along as far as there is room for it in a fault: first what came of each case.
     let room = FAULT_DETAIL_BYTES_MAX / 2;
     let (mut used, mut told) = (0, Vec::new());
     for tried in tried {
         let why = tried.why.as_ref().map(|why| shortened(why));
+        let hint = tried.hint.as_ref().map(|hint| shortened(hint));
         let printed: usize = tried.printed.iter().map(String::len).sum();
-        used += printed + tried.case.len() + why.as_ref().map_or(0, String::len) + 64;
+        used += printed + tried.case.len() + [&why, &hint].into_iter().flatten().map(String::len).sum::<usize>() + 64;
         let printed = if used <= room { tried.printed.clone() } else { Vec::new() };
         if used > room {
             used -= tried.printed.iter().map(String::len).sum::<usize>();
         }
-        told.push(Tried { case: tried.case.clone(), ok: tried.ok, why, wall_ms: tried.wall_ms, printed });
+        told.push(Tried { case: tried.case.clone(), ok: tried.ok, why, hint, wall_ms: tried.wall_ms, printed });
     }
     // More cases than fit: those that failed, as many as may be.
     if used > room {
@@ -163,8 +169,10 @@ async fn one(host: &Host, recipe: &RecipeRef, folder: &Path, session: Option<Str
         Ok(outcome) => case.differs(Ok(outcome.output.value()), &chunks),
         Err(fault) => case.differs(Err(fault), &chunks),
     };
+    let hint = outcome.err().and_then(|fault| fault.worded(Door::CommandLine).hint).filter(|_| why.is_some());
+    let hint = hint.map(|hint| hint.to_string());
     let printed = if why.is_some() { printed.into() } else { Vec::new() };
-    Ok(Tried { case: case.name, ok: why.is_none(), why, wall_ms, printed })
+    Ok(Tried { case: case.name, ok: why.is_none(), why, hint, wall_ms, printed })
 }
 
 /// Its end, with its chunks as far as they are compared, and the last lines that came meanwhile.

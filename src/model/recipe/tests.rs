@@ -56,7 +56,7 @@ fn each_mistake_names_line_and_key() {
         ("[operations.echo]", "[operations.echo]\nidempotent = true\nbatch = { items = 8, cost = \"/x\" }", 14, "go together"),
         ("[operations.echo]", "[operations.echo]\nprogress_interval_ms = 0", 13, "found 0, wanted 1 to"),
         ("[operations.echo]", "[operations.echo]\nsession = true", 12, "`session = true` without `[pod.session]`"),
-        ("[pod]", "[pod]\nsession = {}", 8, "pod.session.mode: missing"),
+        ("[pod]", "[pod]\nsession = {}", 8, "pod.session.mode: missing: wanted `exclusive` or `shared`"),
         ("[pod]", "[pod]\nsession = { mode = \"open\" }", 8, "pod.session.mode: `open` is no mode"),
         ("[pod]", "[pod]\nsession = { mode = \"shared\", max = 0 }", 8, "pod.session.max: found 0, wanted 1 to 256"),
         ("[pod]", "[pod]\nsession = { mode = \"shared\", ttl = 3 }", 8, "nearest known key: `ttl_ms`"),

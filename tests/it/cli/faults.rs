@@ -328,6 +328,8 @@ fn a_folder_is_named_as_one_and_an_operation_says_how_it_runs() {
     let of = |name: &str| shown.as_array().unwrap().iter().find(|shown| shown["name"] == name).unwrap().clone();
     assert!(of("keep")["session"] == true && of("keep")["streaming"] == true && of("keep").get("batch").is_none(), "{shown:#}");
     assert!(of("many")["session"] == false && of("many")["batch"]["items"] == 7, "{shown:#}");
+    let text = rig.hob(&["show", "./plain"]).well().to_owned();
+    assert!(text.contains("in a session only") && text.contains("`--stream` prints them") && text.contains("at most 7"), "{text}");
 }
 
 /// As editors, shells and servers leave them.

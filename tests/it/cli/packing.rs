@@ -201,6 +201,14 @@ fn what_a_key_names_and_does_not_go_along_is_told_with_the_reason() {
     for words in [&["pack", "./red"][..], &["call", "./red", "run", "1"]] {
         rig.hob(words).refused(Code::InvalidRecipe, &["`pod/requirements.lock`", "`.hobignore` names it"]);
     }
+    // One that no key names.
+    write_recipe(&folder, "lab/red", "0.1.0", ECHO, "python = \">=3.9\"\n");
+    fs::remove_file(folder.join(".hobignore")).unwrap();
+    let warned = rig.hob(&["pack", "./red", "--json"]);
+    assert!(warned.json()["warnings"][0].as_str().unwrap().contains("`lock = \"pod/requirements.lock\"` in `[pod]`"), "{warned:#?}");
+    assert!(warned.stderr.contains("warning: nothing in `pod/requirements.lock` is installed"), "{warned:#?}");
+    write_recipe(&folder, "lab/red", "0.1.0", ECHO, &lock);
+    fs::write(folder.join(".hobignore"), "*.lock\n").unwrap();
     // The module that begins: ignored, or beside the place where it belongs.
     fs::write(folder.join(".hobignore"), "subject.py\n").unwrap();
     rig.hob(&["pack", "./red"]).refused(Code::InvalidRecipe, &["`pod/subject.py`", "`.hobignore` names it"]);

@@ -352,11 +352,18 @@ fn a_case_may_have_blobs_chunks_and_faults_of_the_recipes_own() {
     ] {
         let ran = case(files);
         assert!(ran.exit != Some(0) && ran.stderr.contains("error[invalid_recipe]") && ran.stderr.contains(says), "{says}: {ran:#?}");
+        assert!(ran.stderr.contains("hint: "), "{says}: {ran:#?}");
     }
+    let other = ("input.json", r#"{"operation": "rum", "input": {}}"#);
+    let ran = case(&[other, ("output.json", "{}")]);
+    assert!(ran.stderr.contains("calls an operation that is not there") && ran.stderr.contains("hint: correct `operation`"), "{ran:#?}");
     // What the manifest declares and no method takes is the recipe's.
     put(&folder.join("pod/subject.py"), b"class Subject:\n    def run(self, input):\n        return input\n");
     case(&[with, ("a.png", "12345678"), ("output.json", "{}")]).well();
     put(&rig.folder.path().join("a.png"), b"1");
     let signature = "write `def run(self, input, blobs):`";
     rig.hob(&["call", "./red", "run", "{}", "--blob", "picture=a.png"]).refused(Code::RecipeFailed, &["no parameter `blobs`", signature]);
+    // And the hint of what failed is the case's.
+    let failed = rig.hob(&["test", "./red"]);
+    assert!(failed.stdout.contains("hint: it is called with") && failed.stderr.contains(signature), "{failed:#?}");
 }
