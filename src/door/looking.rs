@@ -16,10 +16,10 @@ use super::{
     words::{LogWords, PodWords},
 };
 use crate::{
-    disk::open,
+    author::pack::read_manifest,
     host::past_logs,
     model::{
-        Code, Door, Fault, Home, Manifest, RecipeName, RecipeRef, limits,
+        Code, Door, Fault, Home, RecipeName, RecipeRef, limits,
         status::{Class, Confinement, Health, HostStatus, LogLine, PodStatus, ZygoteState, ZygoteStatus},
     },
     shelf::store::Shelf,
@@ -138,12 +138,7 @@ fn named(word: &str) -> Result<RecipeName, Fault> {
     if !RecipeRef::is_folder(word) {
         return word.parse();
     }
-    let place = Path::new(word).join("recipe.toml");
-    let text = open::read_of_user(&place, limits::MANIFEST_BYTES_MAX).map_err(|error| {
-        let fault = Fault::new(Code::Usage, format!("`{word}` is no recipe folder: {}: {error}", place.display()));
-        fault.hint("name a recipe as `publisher/name`, or a folder with a recipe.toml")
-    })?;
-    Ok(Manifest::parse(&String::from_utf8_lossy(&text), &place.display().to_string())?.name)
+    Ok(read_manifest(Path::new(word))?.name)
 }
 
 /// The last lines of the running server; without one those that files keep, and that they are these.

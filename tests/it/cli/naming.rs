@@ -99,9 +99,12 @@ fn a_capability_and_a_folder_are_read_alike_everywhere() {
         }
     }
     // A folder where only what is installed makes sense is called a folder.
-    for words in [&["verify", "./red"][..], &["remove", "./red"], &["add", "./red"], &["logs", "./red"], &["pods", "./red"]] {
+    for words in [&["verify", "./red"][..], &["remove", "./red"], &["add", "./red"], &["pods", "./red"]] {
         rig.hob(words).refused(Code::Usage, &["`./red` is not a recipe name but a path", "`hob list`"]);
     }
+    // Its lines lie under the name in its manifest.
+    rig.hob(&["logs", "./red"]).well();
+    assert_ne!(rig.hob(&["logs", "./nothing"]).exit, Some(0));
     // What can be no name, and is a folder.
     for word in ["red", "red/"] {
         for words in [&["call", word, "run", "{}"][..], &["show", word], &["grant", word], &["revoke", word, "--all"]] {
