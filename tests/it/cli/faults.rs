@@ -109,7 +109,7 @@ fn a_recipe_that_does_not_keep_its_word_is_told_how_it_would() {
         ("recurses", method("return self.run(input)"), Code::RecipeFailed, &["calls itself without end"]),
         (
             "runs-a-program",
-            method("__import__('subprocess').check_output(['ls', '/root/x'])"),
+            method("__import__('subprocess').check_output(['ls', '/nowhere/x'])"),
             Code::RecipeFailed,
             &["returned non-zero", "runs in the pod's sandbox"],
         ),
