@@ -261,16 +261,7 @@ fn of_another_users_home_nobody_is_told_that_no_host_is_running() {
 
 #[test]
 fn a_home_that_root_made_is_used_by_an_ordinary_user() {
-    if !ordinary::is_root() {
-        return println!("skipped: only root can make a home for another user");
-    }
-    let Some(python) = ordinary::python_for_all() else {
-        return println!("skipped: no interpreter is open to every user of this machine");
-    };
-    let (rig, signed) = (Rig::new(), Signed::new());
-    signed.publish_plain("lab/plain", "0.1.0");
-    rig.trust(&signed.url(), &signed.repository);
-    rig.hob(&["add", "lab/plain"]).well();
+    let Some((rig, _signed, python)) = home_of_root() else { return };
     let call = ["call", "lab/plain", "run", r#"{"text": "a"}"#];
     rig.hob(&call).well();
     // As an image is made: what is installed is root's, and what a host writes is its user's.
@@ -294,6 +285,23 @@ fn a_home_that_root_made_is_used_by_an_ordinary_user() {
         true => println!("skipped: {}", ran.stderr),
         false => assert!(ran.well().contains("\"text\":\"a\""), "{ran:#?}"),
     }
+}
+
+/// A home of root's with `lab/plain`, and an interpreter that other users may run; without either it says why the test is skipped.
+fn home_of_root() -> Option<(Rig, Signed, PathBuf)> {
+    if !ordinary::is_root() {
+        println!("skipped: only root can make a home for another user");
+        return None;
+    }
+    let Some(python) = ordinary::python_for_all() else {
+        println!("skipped: no interpreter is open to every user of this machine");
+        return None;
+    };
+    let (rig, signed) = (Rig::new(), Signed::new());
+    signed.publish_plain("lab/plain", "0.1.0");
+    rig.trust(&signed.url(), &signed.repository);
+    rig.hob(&["add", "lab/plain"]).well();
+    Some((rig, signed, python))
 }
 
 /// `hob` as another user in this home, by a copy of the program that everybody may run.
@@ -348,16 +356,7 @@ fn folders_that_root_made_for_itself_are_named_to_a_user_who_may_not_enter_them(
 
 #[test]
 fn a_user_who_may_only_read_a_home_has_a_runner_of_its_own_after_an_update_of_hob() {
-    if !ordinary::is_root() {
-        return println!("skipped: only root can make a home for another user");
-    }
-    let Some(python) = ordinary::python_for_all() else {
-        return println!("skipped: no interpreter is open to every user of this machine");
-    };
-    let (rig, signed) = (Rig::new(), Signed::new());
-    signed.publish_plain("lab/plain", "0.1.0");
-    rig.trust(&signed.url(), &signed.repository);
-    rig.hob(&["add", "lab/plain"]).well();
+    let Some((rig, _signed, python)) = home_of_root() else { return };
     for folder in ["state", "cache"] {
         fs::remove_dir_all(rig.home.join(folder)).unwrap();
         fs::create_dir(rig.home.join(folder)).unwrap();
@@ -446,16 +445,7 @@ fn what_is_installed_in_a_home_that_is_read_only_runs_and_nothing_else_is_said_t
 
 #[test]
 fn a_home_of_another_user_without_state_is_used_and_a_place_that_another_took_is_not() {
-    if !ordinary::is_root() {
-        return println!("skipped: only root can make a home for another user");
-    }
-    let Some(python) = ordinary::python_for_all() else {
-        return println!("skipped: no interpreter is open to every user of this machine");
-    };
-    let (rig, signed) = (Rig::new(), Signed::new());
-    signed.publish_plain("lab/plain", "0.1.0");
-    rig.trust(&signed.url(), &signed.repository);
-    rig.hob(&["add", "lab/plain"]).well();
+    let Some((rig, _signed, python)) = home_of_root() else { return };
     for folder in ["state", "cache"] {
         fs::remove_dir_all(rig.home.join(folder)).unwrap();
     }
