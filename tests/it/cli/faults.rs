@@ -464,7 +464,7 @@ class Subject:
     let logged = rig.hob(&["logs", folder.to_str().unwrap()]);
     assert!(logged.well().contains("lab/asks asked for env"), "{logged:?}");
     assert_eq!(rig.hob(&["logs", folder.to_str().unwrap(), "--lines", "0"]).well(), "");
-    rig.hob(&["logs", "./none"]).refused(Code::Usage, &["`./none` is no recipe folder", "publisher/name"]);
+    rig.hob(&["logs", "./none"]).refused(Code::InvalidRecipe, &["./none is not a recipe folder", "recipe.toml"]);
     // What was given is not told again.
     rig.hob(&["grant", "lab/asks", "network=models.example.org:443"]).well();
     let ran = rig.hob(&["call", "lab/asks", "run", r#""any""#]);

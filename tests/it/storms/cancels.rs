@@ -1,10 +1,6 @@
 //! Callers that leave at random moments.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -14,23 +10,42 @@ use crate::support::{Rig, call};
 
 const PODS: usize = 2;
 
-const PLAIN: &str = r#"
-import os, time
+/// Where a call is told a place to meet at, it leaves a mark there, and goes on when all have.
+const MEET: &str = r#"
+import asyncio, os, time
 
+def late():
+    raise TimeoutError("the others are not called while this one is")
+
+def met(input):
+    if not os.path.exists(mark := os.path.join(input["meet"], str(input["n"]))):
+        open(mark, "x").close()
+    return len(os.listdir(input["meet"])) == input["all"]
+"#;
+
+const PLAIN: &str = r#"
 class Subject:
     def run(self, input):
-        end = time.monotonic() + input["ms"] / 1000
+        end = time.monotonic() + input.get("ms", 30_000) / 1000
         while time.monotonic() < end:
+            if "meet" in input and met(input):
+                break
             time.sleep(0.001)
+        else:
+            "meet" in input and late()
         return {"n": input["n"], "pid": os.getpid()}
 "#;
 
 const ASYNC: &str = r#"
-import asyncio, os
-
 class Subject:
     async def run(self, input):
-        await asyncio.sleep(input["ms"] / 1000)
+        if "ms" in input:
+            await asyncio.sleep(input["ms"] / 1000)
+        else:
+            end = time.monotonic() + 30
+            while not met(input):
+                await asyncio.sleep(0.001)
+                time.monotonic() < end or late()
         return {"n": input["n"], "pid": os.getpid()}
 "#;
 
@@ -53,7 +68,7 @@ async fn slots_of_tasks_survive_callers_that_leave() {
 async fn storm(source: &str, concurrency: usize) {
     let mut dice = Dice::new();
     let rig = Arc::new(Rig::new().await);
-    let recipe = rig.pool("left", source, &format!("max = {PODS}\nconcurrency = {concurrency}"), "");
+    let recipe = rig.pool("left", &format!("{MEET}{source}"), &format!("max = {PODS}\nconcurrency = {concurrency}"), "");
     let slots = PODS * concurrency;
     let pids = together(&rig, &recipe, slots).await;
     assert_eq!(pids.len(), PODS);
@@ -96,21 +111,14 @@ async fn storm(source: &str, concurrency: usize) {
     rig.close().await;
 }
 
-/// As many calls as there are slots, which must run side by side; gives the processes that did them.
+/// As many calls as there are slots, none of which ends before all have begun; gives the processes that did them.
 async fn together(rig: &Arc<Rig>, recipe: &std::path::Path, slots: usize) -> HashSet<u64> {
-    // Twice: the first round may have to start pods.
-    let mut pids = HashSet::new();
-    for round in 0..2 {
-        let begun = Instant::now();
-        let mut calls = JoinSet::new();
-        for n in 0..slots {
-            let (rig, call) = (rig.clone(), call(recipe, json!({ "n": n, "ms": 400 })));
-            calls.spawn(async move { bounded(20, "a call", rig.host.call(call)).await.unwrap().output.into_value() });
-        }
-        let outputs: Vec<Value> = calls.join_all().await;
-        pids = outputs.iter().map(|output| output["pid"].as_u64().unwrap()).collect();
-        let took = begun.elapsed();
-        assert!(round == 0 || took < Duration::from_millis(790), "{slots} calls of 400 ms took {took:?}: not side by side");
+    let meet = tempfile::tempdir_in(rig.open()).unwrap();
+    let mut calls = JoinSet::new();
+    for n in 0..slots {
+        let (rig, call) = (rig.clone(), call(recipe, json!({ "n": n, "meet": meet.path(), "all": slots })));
+        calls.spawn(async move { bounded(60, "a call", rig.host.call(call)).await.unwrap().output.into_value() });
     }
-    pids
+    let outputs: Vec<Value> = calls.join_all().await;
+    outputs.iter().map(|output| output["pid"].as_u64().unwrap()).collect()
 }

@@ -21,8 +21,9 @@ const SLEEPS: &str = "import time\nclass Subject:\n    def run(self, input):\n  
 /// One ask, in milliseconds.
 const ASK_MS: u64 = 100;
 
-/// What waking up, one frame there and one back may add on a busy machine, in milliseconds.
-const MARGIN_MS: u64 = 60;
+/// Calls of the load that may end while one is waited for: the one whose pod it gets, and those that the other pod does beside it.
+/// Behind all that waits it would be 62.
+const BESIDE: u64 = 8;
 
 fn with(priority: Priority, call: Call) -> Call {
     call.with_priority(priority)
@@ -53,23 +54,20 @@ async fn an_interactive_call_waits_for_one_ask_at_most_however_much_bulk_there_i
     let (begun, before) = (Instant::now(), done.load(Ordering::Relaxed));
     let mut waits = Vec::new();
     while begun.elapsed() < soak_seconds(4.0) {
-        let asked = Instant::now();
+        let ended = done.load(Ordering::Relaxed);
         rig.host.call(with(Priority::Interactive, call(&recipe, json!(ASK_MS)))).await.unwrap();
-        waits.push(asked.elapsed().saturating_sub(Duration::from_millis(ASK_MS)));
+        waits.push(done.load(Ordering::Relaxed) - ended);
         // Not in step with the pods.
         tokio::time::sleep(Duration::from_millis(13 + 31 * (waits.len() as u64 % 5))).await;
     }
-    let took = begun.elapsed();
     let bulk_done = done.load(Ordering::Relaxed) - before;
     over.store(true, Ordering::Relaxed);
     bounded(60, "the bulk callers", bulk.join_all()).await;
     waits.sort_unstable();
-    let p99 = waits[(waits.len() * 99).div_ceil(100) - 1];
-    let places = 2 * took.as_millis() as u64 / ASK_MS;
-    println!("{} interactive calls, p99 of their wait {p99:?}; {bulk_done} bulk calls, {places} places in all", waits.len());
-    assert!(p99 <= Duration::from_millis(ASK_MS + MARGIN_MS), "{waits:?}");
-    // What the interactive calls left over, bulk used.
-    assert!(bulk_done + waits.len() as u64 >= places * 7 / 10, "{bulk_done} of {places}, {} interactive", waits.len());
+    println!("beside each of {} interactive calls ended so many of the bulk: {waits:?}; {bulk_done} in all", waits.len());
+    assert!(waits.last().unwrap() <= &BESIDE, "{waits:?}");
+    // What the interactive calls left over, bulk used: one of the pods at least.
+    assert!(bulk_done + 1 >= waits.len() as u64, "{bulk_done} bulk calls, {} interactive", waits.len());
     rig.close().await;
 }
 
