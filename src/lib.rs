@@ -83,7 +83,7 @@
 //! # Where to start reading
 //!
 //! `host/run.rs` is one call, top to bottom: find the recipe, admit the call, lease a pod while the glue is made ready, run,
-//! check the output. Then `pod/state.rs` for how a pod lives and dies, and `host/install.rs` (`Host::add`) for how a recipe
+//! check the output. Then `pod/driver/state.rs` for how a pod lives and dies, and `host/install.rs` (`Host::add`) for how a recipe
 //! gets here. [`host::Host`] shows how an app embeds all of it.
 //!
 //! # What holds everywhere

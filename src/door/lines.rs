@@ -8,10 +8,12 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
-use crate::host::blobs;
-use crate::model::{
-    Blob, Call, Code, Document, Event, Fault, Hint, Outcome, Priority, RecipeRef, StandIn, act, hint, limits, printable::printable_json,
-    stand_in::HEAD_BYTES,
+use crate::{
+    host::blobs,
+    model::{
+        Blob, Call, Code, Document, Event, Fault, Hint, Outcome, Priority, RecipeRef, StandIn, act, hint, limits,
+        printable::printable_json, stand_in::HEAD_BYTES,
+    },
 };
 
 /// The body of `POST /v1/calls`.

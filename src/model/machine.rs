@@ -1,6 +1,6 @@
 //! What a machine has for models, what a recipe's need of it is, and what a host tells of who has what.
 //!
-//! Apart from `pod/residency.rs`, which decides: these are its words, and they cross a socket to `hob status`.
+//! Apart from `pod/residency/policy.rs`, which decides: these are its words, and they cross a socket to `hob status`.
 
 use std::collections::BTreeMap;
 

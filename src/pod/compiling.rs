@@ -16,12 +16,16 @@ use tokio::{
     time::timeout,
 };
 
-use super::{confine, frame, process::Program, registry};
 use crate::{
     disk::make,
     model::{
         Code, Fault,
         limits::{BYTECODE_WORKERS_MAX, CONFINED_WORD_BYTES_MAX, EXIT_GRACE_MS, TOOL_TAIL_LINES},
+    },
+    pod::{
+        process::{Program, registry},
+        sandbox::plan,
+        wire::frame,
     },
 };
 
@@ -73,7 +77,7 @@ pub async fn compile(sources: &Sources<'_>) -> Result<Compiled, Fault> {
     let packages = sources.packages.canonicalize().map_err(io)?;
     let sources = &Sources { packages: &packages, ..*sources };
     let program = Program { base: sources.interpreter.to_owned(), python: sources.interpreter.to_owned(), site_packages: None };
-    let plan = match confine::compiler_plan(&program, sources.keeper, sources.scratch, sources.packages, sources.without) {
+    let plan = match plan::compiler_plan(&program, sources.keeper, sources.scratch, sources.packages, sources.without) {
         Ok(plan) => plan,
         Err(fault) if fault.code == Code::SandboxUnavailable => return Ok(Compiled::Unconfined(fault.message)),
         Err(fault) => return Err(fault),
@@ -172,7 +176,7 @@ async fn first_word(control: &mut UnixStream) -> std::io::Result<FirstWord> {
 /// The last lines of what it says, however much that is.
 async fn last_lines(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<String> {
     let Some(pipe) = pipe else { return Vec::new() };
-    let log = std::sync::Arc::new(super::log::Log::default());
-    super::log::drain(pipe, log.clone()).await;
+    let log = std::sync::Arc::new(crate::pod::record::log::Log::default());
+    crate::pod::record::log::drain(pipe, log.clone()).await;
     log.tail(TOOL_TAIL_LINES).into_iter().map(|line| line.text).collect()
 }

@@ -1,7 +1,7 @@
 //! Finds out what this machine can do for pods, by trying it without one.
 //!
-//! Apart from `process.rs`, because nothing here becomes a pod: a small Python program (`hob_pod/doctor.py`) confines processes of its own as a
-//! pod is confined, with a plan that `confine.rs` made as it makes those of pods, and tells what held.
+//! Apart from `process/`, because nothing here becomes a pod: a small Python program (`hob_pod/doctor.py`) confines processes of its own as a
+//! pod is confined, with a plan that `sandbox/plan.rs` made as it makes those of pods, and tells what held.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -12,7 +12,6 @@ use tokio::{
     time::timeout,
 };
 
-use super::{confine, devices::Gpu, process::Program, registry, starting::cgroups, variables::OUTSIDE, vitals};
 use crate::{
     disk::make,
     model::{
@@ -20,6 +19,10 @@ use crate::{
         doctor::{Bounds, Machine, Trial},
         hint,
         limits::{DOCTOR_ANSWER_BYTES_MAX, DOCTOR_TRIAL_MS, KERNEL_TEXT_BYTES_MAX},
+    },
+    pod::{
+        process::{Program, registry, starting::cgroups, vitals},
+        sandbox::{devices::Gpu, plan, variables::OUTSIDE},
     },
 };
 
@@ -33,7 +36,7 @@ const CONTAINER_MARKS: &[&str] = &["/.dockerenv", "/run/.containerenv"];
 ///
 /// Errors: `io`; `sandbox_unavailable` where there is nothing to try, or the trial itself fails.
 pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &[String]) -> Result<Trial, Fault> {
-    let plan = confine::trial_plan(program, keeper, folder, without)?;
+    let plan = plan::trial_plan(program, keeper, folder, without)?;
     let io = |error: std::io::Error| Fault::io("trying the sandbox", &error);
     // The file that a pod must not be able to read: here it has to be there as well.
     make::write(&registry::path_of(folder), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;

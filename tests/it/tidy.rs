@@ -138,7 +138,9 @@ fn proofs(source: &Source) -> Vec<String> {
 
 fn printing(source: &Source) -> Vec<String> {
     // `hob build` hands stderr on to cargo, and a test says why it cannot run on this machine.
-    if ["src/door/print.rs", "src/author/build.rs", "src/pod/cgroup/tests.rs", "src/pod/egress/tests.rs"].contains(&source.path.as_str()) {
+    if ["src/door/print.rs", "src/author/build.rs", "src/pod/sandbox/cgroup/tests.rs", "src/pod/sandbox/egress/tests.rs"]
+        .contains(&source.path.as_str())
+    {
         return Vec::new();
     }
     let words = ["println!", "print!", "eprint!", "eprintln!", "dbg!", "io::stdout", "io::stderr"];
@@ -217,8 +219,8 @@ fn files_by_hand(source: &Source) -> Vec<String> {
         ("src/door/manual.rs", &["fs::create_dir_all(folder)", "fs::write(folder.join"], "pages into a folder that the user names"),
         ("src/door/ending.rs", &["File::open(\"/dev/tty\")"], "whether there is a terminal"),
         ("src/host/blobs.rs", &["File::open(path)"], "a blob that the caller names"),
-        ("src/pod/cgroup.rs", &["OpenOptions", "fs::create_dir(path)"], "control groups, which are the kernel's"),
-        ("src/pod/machine.rs", &["out.take(GPU_TOOL_BYTES_MAX).read_to_string"], "a tool's output"),
+        ("src/pod/sandbox/cgroup.rs", &["OpenOptions", "fs::create_dir(path)"], "control groups, which are the kernel's"),
+        ("src/pod/residency/machine.rs", &["out.take(GPU_TOOL_BYTES_MAX).read_to_string"], "a tool's output"),
         ("src/shelf/staging.rs", &["tempfile_in(root)"], "a lock file with a suffix, its owner's alone"),
     ];
     let name = source.path.rsplit('/').next().unwrap_or("");
@@ -266,10 +268,10 @@ fn imports_go_downward_only() {
         ("src/model/call.rs", "use crate::host::Host;"),
         ("src/shelf/load.rs", "use crate::pod::Pod;"),
         ("src/glue/run.rs", "let x = crate::shelf::store::Shelf::open();"),
-        ("src/pod/driver.rs", "use crate::{\n    model::{self, Fault},\n    glue::Glue,\n};"),
+        ("src/pod/driver/mod.rs", "use crate::{\n    model::{self, Fault},\n    glue::Glue,\n};"),
         ("src/author/pack.rs", "use crate::{model::Fault, pod};"),
         ("src/host/run.rs", "use crate::door::print;"),
-        ("src/pod/state.rs", "use super::super::shelf;"),
+        ("src/pod/driver/state.rs", "use super::super::shelf;"),
         ("src/shelf/load.rs", "use super::super::{model, host::Host};"),
     ] {
         assert_eq!(layering(&Source::new(path, text)).len(), 1, "{path}: {text}");
@@ -339,9 +341,9 @@ fn threads_by_hand(source: &Source) -> Vec<String> {
 #[test]
 fn whoever_needs_a_thread_is_told_when_there_is_none() {
     for text in ["tokio::task::spawn_blocking(work)", "runtime.spawn_blocking(work)", "std::thread::spawn(work)"] {
-        assert_eq!(threads_by_hand(&Source::new("src/pod/spool.rs", text)).len(), 1, "{text}");
+        assert_eq!(threads_by_hand(&Source::new("src/pod/stream/mod.rs", text)).len(), 1, "{text}");
     }
-    assert_eq!(threads_by_hand(&Source::new("src/pod/spool.rs", "certainly(work); thread::Builder::new().spawn(work)?")), [""; 0]);
+    assert_eq!(threads_by_hand(&Source::new("src/pod/stream/mod.rs", "certainly(work); thread::Builder::new().spawn(work)?")), [""; 0]);
     assert_tidy(&files("src", "rs"), threads_by_hand);
 }
 

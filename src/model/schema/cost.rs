@@ -26,10 +26,12 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::graph::{Graph, Node, Place, Why};
-use crate::model::Edition;
-use crate::model::limits::{
-    DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN, SCHEMA_NODES_MAX, SCHEMA_PROOF_STEPS_MAX,
-    SCHEMA_UNITS_MAX,
+use crate::model::{
+    Edition,
+    limits::{
+        DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, SCHEMA_CHAIN_MAX, SCHEMA_DOCUMENT_BYTES_MIN, SCHEMA_NODES_MAX, SCHEMA_PROOF_STEPS_MAX,
+        SCHEMA_UNITS_MAX,
+    },
 };
 
 /// What is proved of a schema.

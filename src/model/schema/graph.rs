@@ -12,8 +12,10 @@ use super::{
     format::{self, FORMAT_UNITS},
     pattern, words,
 };
-use crate::model::Edition;
-use crate::model::limits::{PATTERN_BYTES_MAX, PATTERN_SQUARES_MAX, PATTERNS_COMPILED_BYTES_MAX};
+use crate::model::{
+    Edition,
+    limits::{PATTERN_BYTES_MAX, PATTERN_SQUARES_MAX, PATTERNS_COMPILED_BYTES_MAX},
+};
 
 /// Why nothing can be proved, or too much: where in the schema, what, and what to write instead.
 #[derive(Debug, Clone, PartialEq)]

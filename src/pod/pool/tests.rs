@@ -8,10 +8,12 @@ use super::*;
 use crate::{
     model::{Manifest, Priority},
     pod::{
-        handle::Inbox,
-        poison::Ended,
-        printed::Printed,
-        seat::{Report, Taken},
+        pool::{
+            ask::Inbox,
+            poison::Ended,
+            slot::{Report, Taken},
+        },
+        record::printed::Printed,
     },
 };
 

@@ -199,7 +199,7 @@ fn a_recipe_that_holds_all_descriptors_it_can_get_leaves_another_one_and_the_hos
 
 #[test]
 fn every_message_of_a_pod_is_flooded_or_comes_once() {
-    let wire = include_str!("../../../src/pod/wire.rs");
+    let wire = include_str!("../../../src/pod/wire/messages.rs");
     let (_, parse) = wire.split_once("Ok(match kind.as_str() {").unwrap();
     let (parse, _) = parse.split_once("a message of unknown type").unwrap();
     let kinds: Vec<&str> =

@@ -1,0 +1,140 @@
+//! What a driver tells callers: the last reply of an ask, once.
+//!
+//! Apart from `mod.rs`, which decides when: here an answer, or a fault, finds who waits for it, or the ask is put back.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::{
+    model::{Blame, Code, Fault},
+    pod::{
+        driver::{
+            Driver,
+            in_flight::{Silence, Which},
+            state::AskId,
+        },
+        pool::{
+            self,
+            ask::{Placed, Reply},
+        },
+    },
+};
+
+impl Driver {
+    pub(in crate::pod) fn resolve(&mut self, ask: AskId) {
+        let Some((result, whole_batch)) = self.last.take() else {
+            return self.finish(ask, Reply::Fault(Fault::new(Code::Internal, "an answer was lost")));
+        };
+        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        match result {
+            Ok(payload) => {
+                if let Some(running) = self.running.get_mut(&hand.unit) {
+                    running.good += 1;
+                }
+                self.shared.was_useful.store(true, Ordering::Relaxed);
+                self.report.good += 1;
+                if let Some(placed) = hand.placed.as_ref().filter(|_| self.seat.has_suspects()) {
+                    self.report.cleared.push(pool::digest(&placed.pending.request));
+                }
+                self.finish(ask, Reply::Answer(payload));
+            }
+            Err(fault) => {
+                let unit = hand.unit;
+                if fault.code == Code::OutOfMemory && self.lowered(ask) {
+                    return;
+                }
+                let Some(hand) = self.hands.get_mut(&ask) else { return };
+                if whole_batch && self.running.get(&unit).is_some_and(|running| running.asks > 1) {
+                    // Which item it was is found by halves.
+                    if let Some(placed) = hand.placed.take() {
+                        let placed = self.halved(placed, ask, unit);
+                        self.returns.push(placed);
+                    }
+                    return;
+                }
+                let by_pod = matches!(fault.blame, Blame::Pod | Blame::Machine);
+                self.report.failed += u64::from(by_pod);
+                // A pod that can say what failed is at work, whoever is to blame.
+                self.report.good += u64::from(!by_pod);
+                self.shared.was_useful.fetch_or(!by_pod, Ordering::Relaxed);
+                let fault = self.with_tail(fault, ask);
+                *self.shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(fault.clone());
+                self.finish(ask, Reply::Fault(fault));
+            }
+        }
+    }
+
+    /// The ask as a member of its half of a batch that failed.
+    pub(in crate::pod) fn halved(&mut self, mut placed: Placed, ask: AskId, unit: AskId) -> Placed {
+        let Some(running) = self.running.get_mut(&unit) else { return placed };
+        let (left, right) = *running.split.get_or_insert_with(|| self.seat.split());
+        let cohort = if ((ask - unit) as usize) < running.asks / 2 { left } else { right };
+        if let Some(group) = &mut placed.waiting.group {
+            group.cohort = cohort;
+        }
+        placed
+    }
+
+    /// Gives its caller the last reply, if nobody did.
+    pub(in crate::pod) fn finish(&mut self, ask: AskId, reply: Reply) {
+        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        let Some(placed) = hand.placed.take() else { return };
+        self.report.over.push(placed.ticket);
+        placed.pending.finish(reply);
+        self.give_undelivered();
+    }
+
+    /// What came meanwhile was not read, on our side: the pod's clocks begin anew.
+    pub(in crate::pod) fn resume_reading(&mut self) {
+        self.unfinished.add(Which::Data);
+        self.unfinished.add(Which::Control);
+        let now = Instant::now();
+        (self.heard, self.silence) = (now, Silence::default());
+        self.hands.values_mut().for_each(|hand| hand.heard = now);
+    }
+
+    /// Memory ran out during that ask: lowers the recipe's lever, if that is possible, and puts the ask back to be run again with what it is then.
+    /// Once for each ask, and never one whose caller has a part of its result.
+    fn lowered(&mut self, ask: AskId) -> bool {
+        let Some(hand) = self.hands.get(&ask) else { return false };
+        let Some(running) = self.running.get(&hand.unit) else { return false };
+        // A batch is halved, which is a lever too.
+        let may = hand.placed.as_ref().is_some_and(|placed| !placed.pending.lowered && !placed.pending.gave) && running.asks == 1;
+        let (used, unit) = (running.lever, hand.unit);
+        // A session's state is in its pod, which is not given up for a lower value.
+        let costs_state = self.spec.session.is_some() && self.lever_is_for_loading();
+        if !may || costs_state || !self.lower(used) {
+            return false;
+        }
+        let Some(mut placed) = self.hands.get_mut(&ask).and_then(|hand| hand.placed.take()) else { return false };
+        self.tell_lowered(&mut placed, used);
+        self.returns.push(placed);
+        self.hungry = true;
+        tracing::info!(recipe = %self.spec.recipe.manifest().name, unit, "memory ran out: the lever is lowered, and the ask run again");
+        if self.lever_is_for_loading() {
+            self.retire();
+        }
+        true
+    }
+
+    pub(in crate::pod) fn lever_is_for_loading(&self) -> bool {
+        self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()).is_some_and(|lever| lever.at_load)
+    }
+
+    /// Whether the lever is lower now than `used`.
+    pub(in crate::pod) fn lower(&self, used: usize) -> bool {
+        let values = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()).map_or(0, |lever| lever.values.len());
+        self.seat.lower(used, values)
+    }
+
+    /// An event of the call, so that nobody wonders about another batch size.
+    pub(in crate::pod) fn tell_lowered(&self, placed: &mut Placed, used: usize) {
+        placed.pending.lowered = true;
+        let Some(lever) = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()) else { return };
+        let (from, to) = (lever.values.get(used), lever.values.get(self.seat.lever().unwrap_or(used)));
+        let data = json!({ "lever": { "name": lever.name, "from": from, "to": to }, "because": "out_of_memory" });
+        placed.pending.request.events.note(data);
+    }
+}

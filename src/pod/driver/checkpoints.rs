@@ -1,0 +1,213 @@
+//! The pod of a session: it is named, begins with what was kept of it, and gives its state when that is wanted.
+//!
+//! Apart from `mod.rs`, because most pods have none of this. A checkpoint comes in pieces, each acknowledged before the next, so that the host
+//! holds one piece of it at most; what is kept where is for whoever implements [`Keep`].
+
+use std::{fmt::Debug, future::pending, os::fd::OwnedFd};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    model::{Code, Fault, limits::CHECKPOINT_PIECE_BYTES_MAX},
+    pod::{
+        driver::{
+            Driver,
+            state::{Event, State},
+        },
+        pool::{BoxFuture, Pool},
+        wire::{
+            frame,
+            messages::{self, Checkpoint, Control},
+        },
+    },
+};
+
+/// The session that a pod belongs to.
+#[derive(Debug)]
+pub struct Session {
+    pub name: String,
+    /// What it begins with.
+    pub restore: Option<Restore>,
+    pub keep: Box<dyn Keep>,
+    /// Nothing was kept of it yet, and its state is wanted as soon as there may be one: after the first ask.
+    pub keeps_first: bool,
+}
+
+/// A checkpoint to begin with.
+#[derive(Debug)]
+pub struct Restore {
+    pub number: u64,
+    pub bytes: u64,
+    pub json: bool,
+    /// Read by the pod, which sees no folder of the host's: lent by the clerk.
+    pub file: OwnedFd,
+}
+
+/// Where the state of a session's pod goes.
+pub trait Keep: Debug + Send + Sync {
+    /// Takes a piece of a checkpoint; with the last, gives the checkpoint's number once it is kept for good.
+    fn piece(&self, bytes: Bytes, last: bool, json: bool) -> BoxFuture<'static, Result<Option<u64>, Fault>>;
+    /// The pod has no state to give, or could not give it.
+    fn none(&self, why: Option<Fault>);
+    /// The pod's `close` is over.
+    fn closed(&self);
+}
+
+/// What the driver of a session's pod keeps in mind.
+#[derive(Default)]
+pub(in crate::pod) struct Asked {
+    /// The piece that is being kept.
+    keeping: Option<BoxFuture<'static, Result<Option<u64>, Fault>>>,
+    /// How often a checkpoint was asked for: the two lanes may be heard in any order.
+    seq: u64,
+    /// The last one has not come.
+    due: bool,
+    /// It was also told where it looks between two asks.
+    told: bool,
+}
+
+impl Driver {
+    /// Waits for the piece that is being kept. Cancel-safe.
+    pub(in crate::pod) async fn kept(asked: &mut Asked) -> Result<Option<u64>, Fault> {
+        let kept = match &mut asked.keeping {
+            Some(keeping) => keeping.await,
+            None => pending().await,
+        };
+        asked.keeping = None;
+        kept
+    }
+
+    pub(in crate::pod) fn keeps(&self) -> bool {
+        self.session.keeping.is_some()
+    }
+
+    /// The descriptor of the checkpoint to begin with, for the message that names it.
+    pub(in crate::pod) fn restored_file(&mut self) -> Option<OwnedFd> {
+        let restore = self.spec.session.as_ref()?.restore.as_ref()?;
+        restore.file.try_clone().ok()
+    }
+
+    /// Wants its state: at the next safe point of what runs, or at once.
+    pub(in crate::pod) fn want_checkpoint(&mut self) {
+        let Some(session) = &self.spec.session else { return };
+        if !matches!(self.state, State::Serving(_)) {
+            let fault = Fault::new(Code::SessionBusy, "the session's pod is ending, or not yet ready");
+            return session.keep.none(Some(fault));
+        }
+        self.session.due = true;
+        self.session.seq += 1;
+        self.say(&Control::Checkpoint { seq: self.session.seq });
+        self.tell_between();
+    }
+
+    /// After an ask, before the next: whatever ends the pod from then on, the session goes on from what it had then.
+    pub(in crate::pod) fn want_first_checkpoint(&mut self) {
+        let Some(session) = &mut self.spec.session else { return };
+        if self.running.is_empty() && std::mem::take(&mut session.keeps_first) && !self.session.due {
+            self.want_checkpoint();
+        }
+    }
+
+    /// Between two asks the pod looks at the data lane alone.
+    pub(in crate::pod) fn tell_between(&mut self) {
+        let serves = matches!(self.state, State::Serving(_));
+        if self.session.due && !self.session.told && self.running.is_empty() && serves {
+            self.session.told = true;
+            self.say_on_data(&Control::Give { seq: self.session.seq });
+        }
+    }
+
+    /// Its session is closed: it may say goodbye.
+    pub(in crate::pod) fn want_close(&mut self) {
+        let Some(session) = &self.spec.session else { return };
+        match matches!(self.state, State::Serving(_)) && self.running.is_empty() {
+            true => self.say_on_data(&Control::Close),
+            false => session.keep.closed(),
+        }
+    }
+
+    pub(in crate::pod) fn say_on_data(&mut self, message: &Control) {
+        let lane = self.data.as_mut().unwrap_or(&mut self.control);
+        frame::encode(lane.out(), 0, &messages::control(message), std::iter::empty());
+    }
+
+    /// A word of the pod about its state.
+    pub(in crate::pod) fn heard_checkpoint(&mut self, said: Checkpoint) {
+        let violation = |text: &str| Event::Violation(text.to_owned());
+        let Some(session) = &self.spec.session else { return self.step(violation("sent a checkpoint and belongs to no session")) };
+        if matches!(self.state, State::Starting { .. } | State::Empty | State::Loading) {
+            return self.step(violation("sent a checkpoint before it was ready"));
+        }
+        // It computes, and that it writes its state is a sign of life like any progress.
+        let now = Instant::now();
+        self.hands.values_mut().for_each(|hand| hand.heard = now);
+        match said {
+            _ if self.session.keeping.is_some() => self.step(violation("sent more of a checkpoint than it was told to")),
+            Checkpoint::Piece { bytes, .. } if bytes.len() > CHECKPOINT_PIECE_BYTES_MAX => {
+                self.step(violation(&format!("sent {} bytes of a checkpoint at once", bytes.len())));
+            }
+            Checkpoint::Piece { bytes, last, json } => self.session.keeping = Some(session.keep.piece(bytes, last, json)),
+            Checkpoint::None(why) => {
+                session.keep.none(why);
+                self.answered();
+            }
+            Checkpoint::Closed => session.keep.closed(),
+        }
+    }
+
+    /// What became of a piece is told to the pod.
+    pub(in crate::pod) fn was_kept(&mut self, kept: Result<Option<u64>, Fault>) {
+        let (number, fault) = match &kept {
+            Ok(number) => (*number, None),
+            Err(fault) => (None, Some(fault.message.as_str())),
+        };
+        self.say(&Control::Kept { number, fault });
+        if !matches!(kept, Ok(None)) {
+            self.answered();
+        }
+    }
+
+    /// The pod is over: nobody waits for what will not come.
+    pub(in crate::pod) fn lost_checkpoint(&self) {
+        if let Some(session) = self.spec.session.as_ref().filter(|_| self.session.due) {
+            session.keep.none(Some(Fault::new(Code::Crashed, "the session's pod ended before it gave its state")));
+        }
+    }
+
+    fn answered(&mut self) {
+        (self.session.due, self.session.told) = (false, false);
+    }
+}
+
+impl Pool {
+    /// Asks the pods that are there for their state; whether there is one.
+    pub fn want_checkpoint(&self) -> bool {
+        self.tell_all(|shared| shared.want_checkpoint())
+    }
+
+    /// Whether there is no pod, nor one to come.
+    pub fn is_empty(&self) -> bool {
+        self.0.book().members.is_empty()
+    }
+
+    /// Tells the pods that are there that their session is closed; whether there is one.
+    pub fn want_close(&self) -> bool {
+        self.tell_all(|shared| shared.want_close())
+    }
+
+    fn tell_all(&self, tell: impl Fn(&crate::pod::pool::ask::Shared)) -> bool {
+        let book = self.0.book();
+        let ready = book.members.iter().filter(|member| member.ready && !member.leaving).filter_map(|member| member.watcher.as_ref());
+        ready.map(|watcher| tell(&watcher.shared)).count() > 0
+    }
+
+    /// Takes nothing more, ends what waits, and returns when no process of its pods is left.
+    pub async fn end(&self) {
+        self.close(Instant::now()).await;
+        let watchers: Vec<_> = self.0.book().members.iter().filter_map(|member| member.watcher.clone()).collect();
+        for watcher in watchers {
+            watcher.stop().await;
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What a driver does because of the time: graces, stalls, whether its pod lives, whether it is still wanted.
+//!
+//! Apart from `mod.rs`, whose loop has one timer: here is when it rings, and what is due then.
+
+use std::{path::Path, sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    model::{
+        Code, Fault, act, hint,
+        limits::{EXIT_GRACE_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SILENCE_MS},
+    },
+    pod::{
+        driver::{
+            Driver,
+            in_flight::Which,
+            state::{AskId, Event, State},
+            waits::far,
+        },
+        process::{unseen::Unseen, vitals},
+        sandbox::plan,
+    },
+};
+
+impl Driver {
+    /// When the first of all waits is over.
+    pub(in crate::pod) fn next_due(&self) -> Option<Instant> {
+        let graces = self.running.values().filter_map(|running| running.grace);
+        let stalls = self.stalls().map(|(_, at)| at);
+        let unread = self.hands.values().filter_map(|hand| hand.unread.map(|(at, _)| at));
+        let speaks = (!self.running.is_empty() && self.hears(Which::Data)).then(|| self.looks_at());
+        let others = [
+            self.phase,
+            self.again,
+            self.idle_at,
+            self.lane_closed_at,
+            self.backed_up_until,
+            self.memory_due,
+            self.residing.keep_until,
+            speaks,
+        ];
+        others.into_iter().flatten().chain(graces).chain(stalls).chain(unread).min()
+    }
+
+    /// Whether the pod's process has ended and only the news of it is late, as on a busy machine: its sockets are closed because it is dead,
+    /// which is no fault of the protocol.
+    fn is_ended_unheard(&self, now: Instant) -> bool {
+        let pid = self.shared.pid.load(Ordering::Acquire);
+        pid != 0 && vitals::identity(pid).is_none() && self.exit_late_until.is_some_and(|until| now < until)
+    }
+
+    /// When a busy pod that says nothing is looked at next.
+    fn looks_at(&self) -> Instant {
+        self.heard + Duration::from_millis(PING_MS) * (self.silence.looks + 1)
+    }
+
+    pub(in crate::pod) fn due(&mut self, now: Instant) {
+        if self.phase.take_if(|at| *at <= now).is_some() {
+            self.step(Event::Timeout);
+        }
+        if self.lane_closed_at.take_if(|at| *at <= now).is_some() {
+            match self.is_ended_unheard(now) {
+                true => self.lane_closed_at = Some(now + Duration::from_millis(EXIT_GRACE_MS)),
+                false => self.step(Event::LaneClosed),
+            }
+        }
+        if self.backed_up_until.is_some_and(|at| at <= now) {
+            // Not begun anew: it is over with the pod, or when it has read.
+            self.backed_up_until = Some(far());
+            self.is_deaf();
+        }
+        if self.again.take_if(|at| *at <= now).is_some() {
+            self.hungry = true;
+        }
+        if self.idle_at.take_if(|at| *at <= now).is_some() {
+            match self.leaving || (!self.residing.is_pinned() && self.seat.may_idle_out()) {
+                true => self.retire(),
+                false => self.idle_at = Some(now + self.idle_timeout),
+            }
+        }
+        if self.residing.keep_until.take_if(|at| *at <= now).is_some() {
+            self.not_kept_alive();
+        }
+        if self.memory_due.take_if(|at| *at <= now).is_some() {
+            self.watch_memory(now);
+        }
+        let graces: Vec<AskId> =
+            self.running.iter_mut().filter_map(|(unit, running)| running.grace.take_if(|at| *at <= now).map(|_| *unit)).collect();
+        for unit in graces {
+            self.step(Event::GraceOver(unit));
+        }
+        let stalled: Vec<AskId> = self.stalls().filter(|(_, at)| *at <= now).map(|(ask, _)| ask).collect();
+        for ask in stalled {
+            let fault = self.stalled(ask);
+            self.step(Event::Stalled(ask, fault));
+        }
+        self.end_unread(now);
+        self.listen(now);
+    }
+
+    /// Ends a pod that takes more of the machine than it may, where nothing in the kernel does.
+    fn watch_memory(&mut self, now: Instant) {
+        let pod = self.spec.recipe.manifest().pod.as_ref();
+        let (most, most_processes) = (plan::memory_bytes(pod), plan::processes(pod));
+        let top = self.process.top_pid();
+        // Files in its private folders are memory too.
+        let folders = [Path::new("/tmp"), Path::new("/dev/shm"), self.process.scratch(&self.spec)];
+        let pid = Some(self.shared.pid.load(Ordering::Acquire)).filter(|pid| *pid != 0);
+        let files = pid.and_then(|pid| vitals::private_bytes(pid, folders)).unwrap_or(0);
+        let members = top.and_then(vitals::members).unwrap_or_default();
+        let (own, shared) = vitals::resident(&members);
+        let unseen = Unseen::of(&members);
+        // Files without a name are among what is shared as far as they are mapped.
+        let held = |unseen: &Unseen| own + files + shared.max(unseen.file_bytes()) + unseen.channel_bytes();
+        if held(&unseen) > most {
+            let held = held(&unseen.without_ours());
+            if held > most {
+                return self.step(Event::Excess(over_memory(held, most)));
+            }
+        }
+        if let Some(count) = top.and_then(vitals::processes).filter(|count| *count as u64 >= most_processes) {
+            let text = format!("the pod had {count} processes and may have {most_processes}, and was killed");
+            let fault = Fault::new(Code::Crashed, text).hint(hint!["its recipe declares the limit as ", act::processes()]);
+            return self.step(Event::Excess(fault));
+        }
+        let idle = self.running.is_empty() && matches!(self.state, State::Serving(_));
+        self.memory_due = Some(now + Duration::from_millis(if idle { MEMORY_WATCH_IDLE_MS } else { MEMORY_WATCH_MS }));
+    }
+
+    /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor computes is ended.
+    fn listen(&mut self, now: Instant) {
+        let serves = matches!(self.state, State::Serving(_) | State::Draining { .. });
+        if self.running.is_empty() || !serves || !self.hears(Which::Data) || now < self.looks_at() {
+            return;
+        }
+        self.silence.looks += 1;
+        if self.silence.looks == 1 {
+            self.say_ping();
+        }
+        let cpu = vitals::cpu_time(self.shared.pid.load(Ordering::Acquire));
+        let computes = self.silence.cpu.is_none_or(|before| cpu > Some(before));
+        self.silence.cpu = cpu;
+        let still_since = match computes {
+            true => *self.silence.still_since.insert(now),
+            false => *self.silence.still_since.get_or_insert(now),
+        };
+        if now - still_since >= Duration::from_millis(SILENCE_MS) {
+            let quiet = (now - self.heard).as_secs();
+            let text = format!("the pod said nothing for {quiet} s, did not compute either, and was killed");
+            self.step(Event::Silent(Fault::new(Code::Stalled, text)));
+        }
+    }
+
+    /// When asks without progress have stalled. Only one that promises progress can, while it has its turn, and while its pod is listened to.
+    fn stalls(&self) -> impl Iterator<Item = (AskId, Instant)> {
+        let listened = self.hears(Which::Data);
+        let last = self.running.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);
+        self.hands.iter().take_while(move |(_, hand)| hand.unit <= last).filter_map(|(ask, hand)| {
+            let interval_ms = hand.placed.as_ref()?.pending.request.operation.progress_interval_ms?;
+            Some((*ask, hand.heard + Duration::from_millis(interval_ms)))
+        })
+    }
+
+    fn stalled(&self, ask: AskId) -> Fault {
+        let operation = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
+        let (name, interval) = operation.map_or((String::new(), 0), |op| (op.name.clone(), op.progress_interval_ms.unwrap_or(0)));
+        let recipe = &self.spec.recipe.manifest().name;
+        let fault =
+            Fault::new(Code::Stalled, format!("`{name}` of `{recipe}` gave no progress for {interval} ms, which is what it promises"))
+                .hint(hint![
+                    "the recipe declares that as ",
+                    act::progress_interval(&name),
+                    ": it hangs, or it should report progress more often"
+                ]);
+        self.with_tail(fault, ask)
+    }
+}
+
+/// Why a pod ends that took more memory than it may.
+pub(in crate::pod) fn over_memory(held: u64, most: u64) -> Fault {
+    Fault::new(Code::OutOfMemory, format!("the pod held {held} bytes of memory and may have {most}, and was killed"))
+        .hint(hint!["give it less at once; its recipe declares the limit as ", act::memory_bytes()])
+        .with("device", "cpu")
+        .with("memory_bytes", held)
+        .with("memory_bytes_max", most)
+}

@@ -1,0 +1,103 @@
+//! What a driver does for those who wait while a caller of its pod takes its chunks slowly.
+//!
+//! While nobody waits, a slow caller holds its pod back by the credit (`receiving.rs`). When others do, its chunks are kept by the host so that the
+//! pod comes to its end; and when there are too many, the call ends.
+
+use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    model::{
+        Code, Fault, act, hint,
+        limits::{CHUNK_CREDIT, STREAM_KEPT_BYTES_MAX, STREAM_SPILLED_BYTES_MAX, STREAM_UNREAD_MS},
+    },
+    pod::{
+        driver::{
+            Driver,
+            state::{AskId, Event},
+        },
+        stream::Lent,
+    },
+};
+
+impl Driver {
+    /// The pool tells only who has a stream that others wait.
+    pub(in crate::pod) fn note_streams(&self) {
+        self.shared.streams.store(self.running.values().any(|running| running.operation.streaming), Ordering::Release);
+    }
+
+    /// Gives credit in the place of callers that are behind, if others wait for this pod.
+    pub(in crate::pod) fn make_way(&mut self) {
+        let streams: Vec<AskId> = self.hands.keys().copied().collect();
+        for ask in streams {
+            // What is on the disk by now counts, whether anybody still waits or not.
+            let granted = self.outlet(ask).map_or(0, |outlet| outlet.granted());
+            if granted > 0 {
+                self.say_credit(ask, granted);
+            }
+        }
+        let behind: Vec<AskId> = self.hands.iter().filter(|(_, hand)| hand.owed >= CHUNK_CREDIT / 2).map(|(ask, _)| *ask).collect();
+        if behind.is_empty() || !self.is_crowded() {
+            return;
+        }
+        for ask in behind {
+            let (lent, taken) = self.lend(ask);
+            if let (Lent::Full(_), Some(hand)) = (lent, self.hands.get_mut(&ask)) {
+                hand.unread.get_or_insert_with(|| (Instant::now() + Duration::from_millis(STREAM_UNREAD_MS), taken));
+            }
+        }
+    }
+
+    /// Ends the calls that took nothing while too much is kept for them and others wait.
+    pub(in crate::pod) fn end_unread(&mut self, now: Instant) {
+        let due =
+            |(ask, hand): (&AskId, &mut crate::pod::driver::in_flight::Hand)| Some((*ask, hand.unread.take_if(|(at, _)| *at <= now)?.1));
+        let due: Vec<(AskId, u64)> = self.hands.iter_mut().filter_map(due).collect();
+        for (ask, before) in due {
+            self.is_behind = true;
+            if !self.is_crowded() {
+                continue;
+            }
+            // Perhaps there is room again, by what others have taken.
+            if let (Lent::Full(why), taken) = self.lend(ask)
+                && taken == before
+            {
+                self.step(Event::Stalled(ask, why.unwrap_or_else(unread)));
+            }
+        }
+    }
+
+    /// Gives credit in the place of one caller; also, how many chunks that has taken.
+    fn lend(&mut self, ask: AskId) -> (Lent, u64) {
+        let (folder, shared) = (self.spec.scratch.parent().map_or_else(PathBuf::new, PathBuf::from), self.shared.clone());
+        let Some(outlet) = self.outlet(ask) else { return (Lent::Weight(0), 0) };
+        let taken = outlet.taken();
+        let lent = outlet.lend(&folder, move || shared.crowded());
+        if let Lent::Weight(weight @ 1..) = lent {
+            self.say_credit(ask, weight);
+        }
+        (lent, taken)
+    }
+
+    fn outlet(&self, ask: AskId) -> Option<&crate::pod::stream::Outlet> {
+        self.hands.get(&ask)?.placed.as_ref()?.pending.chunks.as_ref()
+    }
+
+    /// Whether others wait for a pod and none has room, or wait in this one for their turn, or for its place.
+    fn is_crowded(&self) -> bool {
+        self.running.len() > self.rules.concurrency || self.residing.yields || self.seat.is_crowded()
+    }
+}
+
+fn unread() -> Fault {
+    let text = format!(
+        "the caller took no chunk for {STREAM_UNREAD_MS} ms, as many of its chunks are kept as may be ({STREAM_KEPT_BYTES_MAX} bytes in memory and \
+         {STREAM_SPILLED_BYTES_MAX} on the disk, or what is left of the host's), and others wait for its pod"
+    );
+    Fault::new(Code::Unread, text).hint(hint![
+        "read the stream as it comes, or ask for less; a recipe with more pods (",
+        act::pods_max(),
+        ") lets others wait less"
+    ])
+}

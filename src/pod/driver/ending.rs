@@ -1,0 +1,325 @@
+//! The end of a pod: nothing of it is left, and every ask that it had in hand gets what is true for it.
+//!
+//! Apart from `mod.rs` because this is where at-most-once is kept: what was never begun goes to another pod, what was begun ends as a
+//! fault, unless its operation is idempotent; and an input that ends pods is found out and no longer tried.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::time::timeout;
+
+use crate::{
+    disk::threads::certainly,
+    model::{
+        Code, Fault, act, exhausted_in, hint,
+        limits::{ASK_BEGUN_MAX, DOSSIER_LINES, EXIT_GRACE_MS, FAULT_TAIL_LINES},
+    },
+    pod::{
+        driver::{
+            Driver,
+            clocks::over_memory,
+            loading::loads_less,
+            state::{AskId, Ending},
+        },
+        pool::{
+            ask::{Placed, Reply},
+            poison::Ended,
+            slot::{End, Why},
+        },
+        process::{leftovers, registry},
+        record::dossier::{self, AskInHand, Dossier},
+        sandbox::{egress::Egress, plan, refused},
+    },
+};
+
+/// SIGKILL, which the kernel sends when memory runs out, and others when they like.
+const SIGKILL: i32 = 9;
+
+impl Driver {
+    pub(in crate::pod) async fn bury(mut self) {
+        let ending = self.ending.unwrap_or(Ending::Code(-1));
+        if let Some(grouping) = self.grouping.take() {
+            self.group = grouping.await.flatten();
+        }
+        // The kernel's way to hold a group to its memory: nobody else would say why.
+        if self.blame.is_none()
+            && ending == Ending::Signal(SIGKILL)
+            && let Some(group) = &self.group
+            && group.memory_events().is_some_and(|kills| kills > 0)
+        {
+            let most = plan::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
+            self.blame = Some(over_memory(group.peak().unwrap_or(most), most));
+        }
+        // Said or killed for it: it is the same.
+        if let Some(fault) = self.blame.clone()
+            && self.can_load_less(&fault)
+        {
+            self.blame = Some(loads_less());
+        }
+        let was_ready = self.shared.was_ready.load(Ordering::Acquire);
+        let unwanted = match &self.blame {
+            // There was no pod: what waits gets another one.
+            _ if ending == Ending::NeverBegan => false,
+            Some(fault) => fault.code != Code::ShuttingDown,
+            // One that was asked to go has to finish what it has.
+            None => !self.leaving || !self.hands.is_empty(),
+        };
+        // The keeper reports last; without its report it was killed itself, and what fled from the pod's group may still run.
+        if self.page.peak_bytes().is_none() {
+            let incarnation = self.spec.incarnation.clone();
+            let _ = certainly(move || leftovers::end_leftovers(&incarnation)).await;
+        }
+        // Its last lines say why, or are those that it kept for its end; a grandchild that holds the pipe open is not waited for.
+        if let Some(logs) = self.logs_ended.take() {
+            let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), logs).await;
+        }
+        let mut fault = self.epitaph(ending);
+        let mut saved = None;
+        if unwanted && !self.residing.is_refused {
+            let dossier = self.dossier(ending);
+            // Until the dossier is saved, this log is what is shown: callers know of the end before that.
+            self.shared.log.attribute_to(0, None);
+            self.shared.log.push(&dossier.ending.line());
+            fault = fault.with("dossier", dossier.incarnation.clone());
+            for (key, value) in [("memory_peak_bytes", dossier.memory_peak_bytes), ("cpu_ms", dossier.cpu_ms)] {
+                fault = match value {
+                    Some(value) => fault.with(key, value),
+                    None => fault,
+                };
+            }
+            let folder = self.spec.dossiers.clone();
+            saved = Some(certainly(move || {
+                if let Err(fault) = dossier::save(&folder, &dossier) {
+                    tracing::warn!("the dossier of a crash is lost: {fault}");
+                }
+            }));
+        }
+        self.settle_asks(ending, &fault);
+        // No process of it is left: what it had of the machine is free.
+        self.residing.end();
+        self.seat.report(&mut self.report);
+        self.seat.over(End {
+            why: match unwanted {
+                _ if ending == Ending::NeverBegan => Why::NeverBegan,
+                true if self.residing.is_refused => Why::Refused,
+                true => Why::Failed,
+                false => Why::Asked,
+            },
+            was_ready,
+            was_useful: self.shared.was_useful.load(Ordering::Relaxed),
+            was_killed_at_start: !was_ready && self.blame.is_none() && ending == Ending::Signal(SIGKILL),
+            fault,
+        });
+        // Before the folder in which it lies, which the last pod's end deletes.
+        drop(self.page);
+        // What lives as long as the pod goes before anybody hears of its end: who waits for that finds nothing of it.
+        let (scratch, group, keeps) = (self.spec.scratch.clone(), self.group.take(), std::mem::take(&mut self.spec.keeps));
+        let _ = certainly(move || {
+            drop(group);
+            let _ = std::fs::remove_dir_all(&scratch);
+            registry::forget(&registry::path_of(&scratch));
+            drop(keeps);
+        })
+        .await;
+        // No caller waits for it; but who looks for what the pod said finds it here or there at any time.
+        if let Some(saved) = saved {
+            let _ = saved.await;
+        }
+        let _ = self.bury.send(true);
+    }
+
+    /// Ends or puts back every ask in hand.
+    fn settle_asks(&mut self, ending: Ending, fault: &Fault) {
+        let begun_up_to = if self.keeps_page { self.page.begun() } else { AskId::MAX };
+        let begun: Vec<AskId> = self.running.keys().copied().filter(|first| *first <= begun_up_to).collect();
+        // One at a time, in order: the ones before the last are done, only their answers were lost with the pod.
+        let suspects: BTreeSet<AskId> = match self.rules.concurrency {
+            1 => begun.last().copied().into_iter().collect(),
+            _ => begun.iter().copied().collect(),
+        };
+        let how = self.how(ending);
+        let (mut again, mut alone) = (std::mem::take(&mut self.returns), Vec::new());
+        for (ask, mut hand) in std::mem::take(&mut self.hands) {
+            let Some(mut placed) = hand.placed.take() else { continue };
+            let is_suspect = suspects.contains(&hand.unit);
+            let asks = self.running.get(&hand.unit).map_or(1, |running| running.asks);
+            // Alone at work there, so that it was this input; or one of several, of which nobody knows which it was.
+            let lone = how.filter(|_| is_suspect && suspects.len() == 1 && asks == 1 && !self.leaving);
+            if !begun.contains(&hand.unit) {
+                placed.pending.begun -= 1;
+                placed.pending.ran = false;
+                again.push(placed);
+                continue;
+            }
+            let poison = lone.and_then(|how| {
+                placed.pending.tally.add(how);
+                self.seat.ended(&placed.pending.request, how)
+            });
+            // Killed for its memory: what runs from now on, and this ask again, does so with less.
+            let used = self.running.get(&hand.unit).map_or(0, |running| running.lever);
+            let less = fault.code == Code::OutOfMemory && is_suspect && self.lower(used);
+            // A caller that has a part of the result cannot be given the same part again.
+            if !placed.pending.request.operation.idempotent || placed.pending.gave {
+                self.end_with(placed, fault.clone());
+            } else if less && !placed.pending.lowered {
+                self.tell_lowered(&mut placed, used);
+                again.push(placed);
+            } else if placed.pending.tally.is_poison() {
+                let poison = poison.unwrap_or_else(|| Fault::new(Code::PoisonRequest, "this input ended its pod again and again"));
+                self.end_with(placed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));
+            } else if placed.pending.begun >= ASK_BEGUN_MAX || (self.blame.is_some() && placed.pending.begun > 1) {
+                self.end_with(placed, fault.clone());
+            } else if is_suspect && asks > 1 {
+                if how.is_some() {
+                    // Told from its neighbours and not tried: halving has an end of its own.
+                    placed.pending.begun -= 1;
+                }
+                again.push(self.halved(placed, ask, hand.unit));
+            } else if is_suspect && self.rules.concurrency > 1 {
+                alone.push(placed);
+            } else {
+                again.push(placed);
+            }
+        }
+        self.running.clear();
+        self.seat.put_back(again, false);
+        self.seat.put_back(alone, true);
+    }
+
+    /// Whether what the pod had in hand may have ended it, and how; none when the host had reasons of its own.
+    fn how(&self, ending: Ending) -> Option<Ended> {
+        match (self.blame.as_ref().map(|fault| fault.code), ending) {
+            (Some(Code::ProtocolViolation), _) => Some(Ended::Crash),
+            // Killed for its silence, which the machine may be the reason of.
+            (Some(Code::Stalled), _) | (None, Ending::Signal(SIGKILL)) => Some(Ended::Kill),
+            (Some(_), _) => None,
+            (None, _) => Some(Ended::Crash),
+        }
+    }
+
+    fn end_with(&mut self, placed: Placed, fault: Fault) {
+        self.report.over.push(placed.ticket);
+        self.report.failed += 1;
+        placed.pending.finish(Reply::Fault(fault));
+    }
+
+    /// What is kept of it for whoever asks later.
+    fn dossier(&self, ending: Ending) -> Dossier {
+        let manifest = self.spec.recipe.manifest();
+        let pid = self.shared.pid.load(Ordering::Acquire);
+        let begun_up_to = if self.keeps_page { self.page.begun() } else { AskId::MAX };
+        let asks = self.hands.values().filter_map(|hand| {
+            let operation = hand.placed.as_ref()?.pending.request.operation.name.clone();
+            let running_ms = self.running.get(&hand.unit)?.sent.elapsed().as_millis() as u64;
+            Some(AskInHand { operation, running_ms, begun: hand.unit <= begun_up_to })
+        });
+        let asked = self.shared.asks.load(Ordering::Relaxed);
+        Dossier {
+            incarnation: self.spec.incarnation.clone(),
+            recipe: manifest.name.to_string(),
+            version: manifest.version.to_string(),
+            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            pid: (pid != 0).then_some(pid),
+            ending: match ending {
+                Ending::Code(code) => dossier::Ended::Code(code),
+                // Which leaves none: nothing ran.
+                Ending::NeverBegan => dossier::Ended::Code(-1),
+                Ending::Signal(number) => dossier::Ended::Signal { number, name: signal_name(number).to_owned() },
+            },
+            memory_peak_bytes: self.page.peak_bytes(),
+            cpu_ms: self.page.cpu_ms(),
+            age_ms: self.shared.age_ms(),
+            asks_done: asked.saturating_sub(self.hands.len() as u64),
+            asks: asks.collect(),
+            log: self.shared.log.tail(DOSSIER_LINES),
+        }
+    }
+
+    /// Why asks end with the pod.
+    fn epitaph(&self, ending: Ending) -> Fault {
+        let manifest = self.spec.recipe.manifest();
+        let name = &manifest.name;
+        let placed = self.hands.values().find_map(|hand| hand.placed.as_ref());
+        let during = match placed {
+            Some(placed) => format!(" during `{}`", placed.pending.request.operation.name),
+            None if self.shared.was_ready.load(Ordering::Acquire) => String::new(),
+            None => " before it was ready".to_owned(),
+        };
+        let fault = match (&self.blame, ending) {
+            (Some(blame), _) => {
+                let mut fault = blame.clone();
+                fault.message = match fault.message.strip_prefix("the pod ") {
+                    Some(rest) => format!("the pod of `{name}` {rest}"),
+                    None => fault.message,
+                };
+                fault
+            }
+            (None, Ending::Signal(signal)) => {
+                Fault::new(Code::Crashed, format!("the pod of `{name}` was ended by signal {signal} ({}){during}", signal_name(signal)))
+            }
+            (None, Ending::Code(_)) if let Some(fault) = self.ran_out() => fault,
+            (None, Ending::Code(code)) => Fault::new(Code::Crashed, format!("the pod of `{name}` exited with code {code}{during}")),
+            (None, Ending::NeverBegan) => Fault::new(Code::Crashed, format!("a pod of `{name}` could not be forked")),
+        };
+        // A pod that was ended for a reason tells nothing by how it ended.
+        let fault = match ending {
+            _ if self.blame.is_some() => fault,
+            Ending::Signal(signal) => fault.with("signal", signal),
+            Ending::Code(code) => fault.with("exit_code", code),
+            Ending::NeverBegan => fault,
+        };
+        let fault = match fault.hint {
+            Some(_) => fault,
+            None => fault.hint(hint!["the next call starts a new pod; what this one printed last is told by ", act::logs(name)]),
+        };
+        self.with_tail(fault, 0)
+    }
+
+    /// That the machine had too little for it, where it ended before it was confined: until then nothing of the recipe's ran, and what was printed
+    /// are words of Hob's own and of the interpreter.
+    fn ran_out(&self) -> Option<Fault> {
+        let is_ours = !self.is_confined() && !self.process.is_forked();
+        let said = is_ours.then(|| self.shared.log.tail(FAULT_TAIL_LINES))?;
+        let (line, error) = said.iter().rev().find_map(|line| Some((&line.text, exhausted_in(&line.text)?)))?;
+        Some(refused::ran_out(&self.spec.recipe, Some(&error), line))
+    }
+
+    /// Adds the last lines that the pod printed (during `ask`, unless 0).
+    pub(in crate::pod) fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
+        let refused = self.egress.as_ref().map(Egress::refusals).filter(|refused| !refused.is_empty());
+        let fault = match refused {
+            Some(refused) if fault.detail.is_null() || fault.detail.is_object() => {
+                // How often in all; the texts are the last few, each once.
+                let count = self.egress.as_ref().map_or(0, Egress::refused);
+                fault.with("network_refused", refused).with("network_refusals", count)
+            }
+            _ => fault,
+        };
+        let log = &self.shared.log;
+        let lines = log.tail(FAULT_TAIL_LINES).into_iter().filter(|line| ask == 0 || line.ask == ask);
+        let mut lines: Vec<String> = lines.map(|line| line.text).collect();
+        if log.dropped() > 0 && !lines.is_empty() {
+            lines.insert(0, format!("[{} earlier lines were let go]", log.dropped()));
+        }
+        match lines.is_empty() || !(fault.detail.is_null() || fault.detail.is_object()) {
+            true => fault,
+            false => fault.with("log", lines),
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        15 => "SIGTERM",
+        _ => "see signal(7)",
+    }
+}

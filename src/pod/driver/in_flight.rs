@@ -1,0 +1,105 @@
+//! What a driver keeps count of: what its pod has in hand, since when it says nothing, which lanes still hold something.
+//!
+//! Apart from `mod.rs`, which acts on it: here are only the words.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    disk::threads::Work,
+    model::{Code, Fault, Operation},
+    pod::{
+        driver::{
+            regions::{New, Placing},
+            state::AskId,
+        },
+        pool::ask::Placed,
+    },
+};
+
+/// One of the two lanes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::pod) enum Which {
+    Control,
+    Data,
+}
+
+/// Some of the lanes.
+#[derive(Debug, Default)]
+pub(in crate::pod) struct Unfinished {
+    control: bool,
+    data: bool,
+}
+
+impl Unfinished {
+    pub fn any(&self) -> bool {
+        self.control || self.data
+    }
+    pub fn add(&mut self, which: Which) {
+        match which {
+            Which::Control => self.control = true,
+            Which::Data => self.data = true,
+        }
+    }
+    pub fn take(&mut self) -> impl Iterator<Item = Which> + use<> {
+        let Unfinished { control, data } = std::mem::take(self);
+        [(control, Which::Control), (data, Which::Data)].into_iter().filter_map(|(is_in, which)| is_in.then_some(which))
+    }
+}
+
+/// An ask that was sent.
+pub(in crate::pod) struct Hand {
+    /// None once its caller has its outcome.
+    pub placed: Option<Placed>,
+    /// Its unit: the number of the unit's first ask.
+    pub unit: AskId,
+    /// When it last gave progress or a chunk, or was begun.
+    pub heard: Instant,
+    /// Weight of the chunks that it sent and its caller has not taken.
+    pub owed: u32,
+    /// As much as may be is kept of its chunks, and others wait: until when its caller may take one, and how many it had taken before.
+    pub unread: Option<(Instant, u64)>,
+}
+
+/// A unit that is to be sent.
+pub(in crate::pod) struct Outgoing {
+    pub first: AskId,
+    pub placing: Placing,
+    /// Its blobs, while they are copied or lent.
+    pub copying: Option<Work<Result<Vec<New>, Fault>>>,
+}
+
+/// Waits for the blobs of the first of them. Cancel-safe.
+pub(in crate::pod) async fn copied(outgoing: &mut VecDeque<Outgoing>) -> Result<Vec<New>, Fault> {
+    match outgoing.front_mut().and_then(|outgoing| outgoing.copying.as_mut()) {
+        Some(copying) => copying.await.unwrap_or_else(|| Err(Fault::new(Code::Internal, "copying a blob to a pod ended early"))),
+        None => std::future::pending().await,
+    }
+}
+
+/// A unit that was sent.
+pub(in crate::pod) struct Running {
+    pub asks: usize,
+    pub operation: Arc<Operation>,
+    /// See [`crate::pod::pool::slot::Unit::is_tiny`].
+    pub is_tiny: bool,
+    pub sent: Instant,
+    /// Which value of the recipe's lever it was sent with.
+    pub lever: usize,
+    /// Until when it may wind up.
+    pub grace: Option<Instant>,
+    /// The cohorts of its halves, once it failed as a whole.
+    pub split: Option<(u64, u64)>,
+    pub good: usize,
+}
+
+/// What is known while a busy pod says nothing.
+#[derive(Default)]
+pub(in crate::pod) struct Silence {
+    /// How often it was looked at since it last spoke.
+    pub looks: u32,
+    pub cpu: Option<Duration>,
+    /// Since when it has not computed.
+    pub still_since: Option<Instant>,
+}

@@ -1,0 +1,327 @@
+//! A pod's models: when they are loaded, when they are let go of, and what is told of it to who shares out the machine.
+//!
+//! Apart from `mod.rs`, whose loop this belongs to: a place comes and goes beside the asks, and only between them.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    model::{
+        Code, Fault, Priority,
+        limits::{MEMORY_LOOK_MS, POD_START_DEFAULT_MS},
+        machine::{Gpu, LeverValue},
+    },
+    pod::{
+        driver::{
+            Driver,
+            state::{Event, State},
+        },
+        pool::ask::{Inbox, Shared},
+        process::{Spec, vitals},
+        residency::Tenant,
+        wire::messages::{Control, GpuWire},
+    },
+};
+
+/// What a driver knows of its pod's place.
+pub(in crate::pod) struct Residing {
+    /// None where nobody shares the machine out.
+    tenant: Option<Tenant>,
+    /// The pod can let go of its models and stay.
+    pub unloads: bool,
+    /// Another is to have its place: it takes nothing more.
+    pub yields: bool,
+    /// It loaded before.
+    loaded_before: bool,
+    /// Its models are let go of; whether their memory is back is not known yet.
+    awaits_memory: bool,
+    /// A place was wanted for work.
+    had_work: bool,
+    /// Loading has begun and not ended.
+    is_loading: bool,
+    /// There never will be a place for it.
+    pub is_refused: bool,
+    /// Asks wait, for company or for room.
+    pub work_waits: bool,
+    /// What it held before it loaded, in bytes.
+    empty_bytes: u64,
+    load_began: Instant,
+    /// What is left of its time to start.
+    pub time_left: Option<Duration>,
+    /// Its whole time to load, when it does so again.
+    start_timeout: Duration,
+    /// How long its models stay without work.
+    keep_alive: Option<Duration>,
+    pub keep_until: Option<Instant>,
+    gpu: Option<Gpu>,
+    memory_looked: Instant,
+    /// Which value of the lever it was loaded with.
+    lever: usize,
+}
+
+impl Residing {
+    /// Takes the claim out of `spec`; `shared` is told of the place.
+    pub fn new(spec: &mut Spec, shared: &Arc<Shared>) -> Residing {
+        let tenant = spec.tenant.take();
+        if let Some(tenant) = &tenant {
+            tenant.attach(shared);
+        }
+        let pod = spec.recipe.manifest().pod.as_ref();
+        let pinned = spec.session.is_some() || tenant.as_ref().is_some_and(Tenant::is_pinned);
+        let keep_alive = pod.and_then(|pod| pod.residency.keep_alive_ms).filter(|_| !pinned);
+        Residing {
+            tenant,
+            unloads: false,
+            yields: false,
+            loaded_before: false,
+            awaits_memory: false,
+            had_work: false,
+            is_loading: false,
+            is_refused: false,
+            work_waits: false,
+            empty_bytes: 0,
+            load_began: Instant::now(),
+            time_left: None,
+            start_timeout: Duration::from_millis(pod.map_or(POD_START_DEFAULT_MS, |pod| pod.start_timeout_ms)),
+            keep_alive: keep_alive.map(Duration::from_millis),
+            keep_until: None,
+            gpu: None,
+            memory_looked: Instant::now(),
+            lever: 0,
+        }
+    }
+
+    pub fn is_pinned(&self) -> bool {
+        self.tenant.as_ref().is_some_and(Tenant::is_pinned)
+    }
+
+    /// How long loading may take: what waiting for a place took does not count.
+    pub fn time_to_load(&mut self) -> Duration {
+        self.time_left.take().filter(|_| !self.loaded_before).unwrap_or(self.start_timeout)
+    }
+
+    /// Its place is free, or on its way to be.
+    pub fn end(&mut self) {
+        self.tenant = None;
+    }
+}
+
+impl Driver {
+    /// It is there, without models.
+    pub(in crate::pod) fn ask_to_load(&mut self) {
+        self.residing.empty_bytes = self.memory().unwrap_or(0);
+        self.idle_at = Some(Instant::now() + self.idle_timeout);
+        self.seek_place();
+    }
+
+    fn memory(&self) -> Option<u64> {
+        vitals::memory_bytes(self.shared.pid.load(Ordering::Acquire))
+    }
+
+    /// Wants a place for what waits. The first one is wanted even without: somebody started this pod.
+    fn seek_place(&mut self) {
+        if self.state != State::Empty || self.residing.awaits_memory {
+            return;
+        }
+        let waits = self.seat.waits();
+        let Some(tenant) = &mut self.residing.tenant else { return self.step(Event::MayLoad) };
+        // Without work it is only somebody's wish to have one ready, and that for once.
+        if waits.is_none() && (self.residing.loaded_before || self.residing.had_work) {
+            tenant.unwant();
+            // Woken for what somebody else took.
+            return self.seat.sleeps();
+        }
+        self.residing.had_work |= waits.is_some();
+        if let Err(fault) = tenant.want(waits) {
+            self.residing.is_refused = true;
+            self.step(Event::Failed(fault));
+        }
+    }
+
+    /// What it is told of its place.
+    pub(in crate::pod) fn heed_place(&mut self, inbox: &Inbox) {
+        if inbox.work {
+            self.seek_place();
+        }
+        if let Some(gpu) = &inbox.may_load
+            && self.state == State::Empty
+        {
+            // A process is bound to the first GPU that it used. By its name: what is in use of it changes.
+            let is_same = gpu.as_ref().map(|gpu| &gpu.id) == self.residing.gpu.as_ref().map(|gpu| &gpu.id);
+            if self.residing.loaded_before && !is_same {
+                return self.retire();
+            }
+            self.residing.gpu = gpu.clone();
+            (self.residing.yields, self.idle_at) = (false, None);
+            self.residing.load_began = Instant::now();
+            if let Some(tenant) = &mut self.residing.tenant {
+                tenant.loads();
+            }
+            self.step(Event::MayLoad);
+        }
+        if inbox.leave_place {
+            self.yields();
+        }
+        match inbox.memory_back {
+            Some(true) => {
+                self.residing.awaits_memory = false;
+                if let Some(tenant) = &mut self.residing.tenant {
+                    tenant.left();
+                }
+                self.seek_place();
+            }
+            // The last resort: with its end all comes back.
+            Some(false) => {
+                tracing::info!(recipe = %self.spec.recipe.manifest().name, "a pod kept the memory of what it unloaded, and goes");
+                self.residing.awaits_memory = false;
+                self.retire();
+            }
+            None => {}
+        }
+    }
+
+    /// Which value of the recipe's lever holds now; 0 where there is none.
+    pub(in crate::pod) fn lever(&self) -> usize {
+        match self.spec.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.lever.is_some()) {
+            true => self.seat.lever().unwrap_or(0),
+            false => 0,
+        }
+    }
+
+    pub(in crate::pod) fn lever_value(&self, at: usize) -> Option<&LeverValue> {
+        self.spec.recipe.manifest().pod.as_ref()?.lever.as_ref()?.values.get(at)
+    }
+
+    /// Which value an ask is run with: that of loading, if it is loading that it is for.
+    pub(in crate::pod) fn lever_of_an_ask(&self) -> usize {
+        if self.lever_is_for_loading() { self.residing.lever } else { self.lever() }
+    }
+
+    /// Whether memory ran out while loading, and the next pod is to load with less.
+    pub(in crate::pod) fn can_load_less(&self, fault: &Fault) -> bool {
+        fault.code == Code::OutOfMemory && self.residing.is_loading && self.lever_is_for_loading() && self.lower(self.residing.lever)
+    }
+
+    /// Why it could not load; or, if memory ran out and there is a lever for that, that the next one is to try with less.
+    pub(in crate::pod) fn could_not_load(&self, fault: Fault) -> Fault {
+        if !self.can_load_less(&fault) {
+            return fault;
+        }
+        tracing::info!(recipe = %self.spec.recipe.manifest().name, "memory ran out while loading: the lever is lowered");
+        loads_less()
+    }
+
+    pub(in crate::pod) fn say_load(&mut self) {
+        let gpu = self.residing.gpu.clone();
+        let gpu = gpu.as_ref().map(|gpu| GpuWire { id: &gpu.id, kind: gpu.kind });
+        self.residing.is_loading = true;
+        self.residing.lever = self.lever();
+        let lever = self.lever_value(self.residing.lever).cloned();
+        let lever = lever.as_ref();
+        match self.residing.loaded_before {
+            false => self.say(&Control::Load { lever, gpu }),
+            // By then its main thread listens on the data lane.
+            true => self.say_on_data(&Control::Load { lever, gpu }),
+        }
+    }
+
+    /// Its models are there.
+    pub(in crate::pod) fn loaded(&mut self) {
+        let now = Instant::now();
+        (self.residing.loaded_before, self.residing.is_loading) = (true, false);
+        self.residing.memory_looked = now;
+        let (pid, memory) = (self.shared.pid.load(Ordering::Acquire), self.memory());
+        let took = now - self.residing.load_began;
+        if let Some(tenant) = &mut self.residing.tenant {
+            tenant.loaded(pid, memory, took);
+        }
+        self.residing.keep_until = self.residing.keep_alive.map(|keep| now + keep);
+    }
+
+    /// What it is at work on and what waits for it, the best class of that.
+    pub(in crate::pod) fn works(&mut self, class: Option<Priority>) {
+        let Some(tenant) = &mut self.residing.tenant else { return };
+        tenant.works(class);
+        if !self.running.is_empty() {
+            self.residing.keep_until = None;
+        }
+    }
+
+    /// It has nothing in hand any more.
+    pub(in crate::pod) fn rests(&mut self, now: Instant) {
+        self.residing.keep_until = self.residing.keep_alive.map(|keep| now + keep);
+        if self.residing.yields {
+            return self.leave_place();
+        }
+        let looks = now - self.residing.memory_looked >= Duration::from_millis(MEMORY_LOOK_MS);
+        if looks && self.residing.tenant.is_some() {
+            self.residing.memory_looked = now;
+            let memory = self.memory();
+            if let (Some(tenant), Some(memory)) = (&self.residing.tenant, memory) {
+                tenant.holds(memory);
+            }
+        }
+    }
+
+    /// Nobody had work for it for as long as its models are kept.
+    pub(in crate::pod) fn not_kept_alive(&mut self) {
+        // After what waits it rests again. One that cannot unload, and that `min` keeps, stays.
+        if !self.running.is_empty() || self.residing.work_waits || !matches!(self.state, State::Serving(_)) {
+            return;
+        }
+        if self.residing.unloads {
+            self.yields();
+        } else if self.seat.may_idle_out() {
+            self.retire();
+        }
+    }
+
+    /// It takes nothing more, and others of its recipe see to what waits.
+    fn yields(&mut self) {
+        if matches!(self.state, State::Serving(_)) {
+            self.residing.yields = true;
+            // A caller that reads slowly must not keep it from others.
+            self.is_behind = true;
+            self.seat.yields();
+            self.leave_place();
+        }
+    }
+
+    /// Lets go of its models if it has nothing in hand: by unloading, or with its end.
+    fn leave_place(&mut self) {
+        if !matches!(self.state, State::Serving(_)) || !self.running.is_empty() {
+            return;
+        }
+        self.residing.keep_until = None;
+        if let Some(tenant) = &self.residing.tenant {
+            tenant.leaves();
+        }
+        match self.residing.unloads && self.spec.session.is_none() {
+            true => {
+                self.seat.sleeps();
+                self.step(Event::Unload);
+            }
+            false => self.retire(),
+        }
+    }
+
+    /// Its models are let go of.
+    pub(in crate::pod) fn emptied(&mut self) {
+        self.residing.yields = false;
+        self.idle_at = Some(Instant::now() + self.idle_timeout);
+        let Some(tenant) = &self.residing.tenant else { return self.seek_place() };
+        self.residing.awaits_memory = true;
+        let back = tenant.memory_back(self.shared.pid.load(Ordering::Acquire), self.residing.empty_bytes);
+        let shared = self.shared.clone();
+        tokio::spawn(async move { shared.memory_back(back.await) });
+    }
+}
+
+/// Why a pod goes that could not load: nobody is to blame, the next one loads with less.
+pub(in crate::pod) fn loads_less() -> Fault {
+    Fault::new(Code::ShuttingDown, "memory ran out while loading, and the next pod loads with less")
+}

@@ -1,0 +1,351 @@
+//! What a driver hears from its pod.
+//!
+//! Apart from `mod.rs`, which decides what is read when: here bytes become messages, and messages events.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    model::{
+        Blob, Fault,
+        limits::{
+            CHUNK_CREDIT, EXIT_GRACE_MS, EXIT_LATE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX,
+            PROGRESS_BYTES_MAX,
+        },
+        recipe::Runtime,
+        status::{Class, Confinement, MemoryBound},
+    },
+    pod::{
+        driver::{
+            Driver,
+            in_flight::{Silence, Which},
+            state::{AskId, Event, State},
+            waits::Undelivered,
+        },
+        process::starting::grouped,
+        sandbox::{egress::Egress, granted, plan, refused},
+        wire::{
+            frame::Decoded,
+            lane::{Lane, Read},
+            messages::{FromPod, PROTOCOL, Payload},
+        },
+    },
+};
+
+impl Driver {
+    /// Reads what a lane has, but only so much that everything else gets its turn.
+    pub(in crate::pod) fn read(&mut self, which: Which) {
+        for _ in 0..FRAMES_PER_TURN_MAX {
+            if self.state == State::Dead || !self.hears(which) {
+                return;
+            }
+            let lane = match (which, &mut self.data) {
+                (Which::Control, _) => &mut self.control,
+                (Which::Data, Some(data)) => data,
+                (Which::Data, None) => return,
+            };
+            let read = lane.read();
+            if !self.received(read) {
+                return;
+            }
+        }
+        // More may be in the decoder already, for which the socket will not become readable.
+        self.unfinished.add(which);
+    }
+
+    /// Whether that lane is read now: no lane of a pod that does not read, and not the one that chunks and answers come on while one finds no room.
+    pub(in crate::pod) fn hears(&self, which: Which) -> bool {
+        let carries_data = matches!(which, Which::Data) || self.data.is_none();
+        !(self.is_backed_up() || (carries_data && self.undelivered.is_some()))
+    }
+
+    /// Handles one thing read; false when there is nothing more to read now.
+    fn received(&mut self, read: Read) -> bool {
+        match read {
+            Read::Dry => return false,
+            Read::Closed => {
+                // A process that is just ending closes its sockets first: give its end a moment to arrive.
+                let now = Instant::now();
+                self.exit_late_until.get_or_insert(now + Duration::from_millis(EXIT_LATE_MS));
+                self.lane_closed_at.get_or_insert(now + Duration::from_millis(EXIT_GRACE_MS));
+                return false;
+            }
+            Read::Broken(text) => {
+                self.step(Event::Violation(format!("sent what cannot be read: {text}")));
+                self.lane_closed_at = None;
+                return false;
+            }
+            Read::Frame(Decoded::Oversize { ask, bytes }) => self.step(Event::Oversize(ask, bytes)),
+            Read::Frame(Decoded::Frame(frame)) => match FromPod::parse(&frame) {
+                Ok(message) => self.heard(message),
+                Err(text) => self.step(Event::Violation(format!("sent {text}"))),
+            },
+        }
+        true
+    }
+
+    fn heard(&mut self, message: FromPod) {
+        if self.silence.looks > 0 {
+            self.silence = Silence::default();
+        }
+        self.heard = Instant::now();
+        match message {
+            // Whatever it was at: what it had in hand ends with that.
+            FromPod::Refused { layer, why } if layer == refused::RAN_OUT && self.is_confined() => {
+                self.step(Event::Excess(refused::unavailable(&self.spec.recipe, &layer, &clip(&why))));
+            }
+            FromPod::Confined { .. } | FromPod::Refused { .. }
+                if self.is_confined() || self.state != (State::Starting { hello: false }) =>
+            {
+                self.step(Event::Violation("spoke of its sandbox again".into()));
+            }
+            FromPod::Confined { missing, way_out } => self.confined(missing, way_out),
+            FromPod::Refused { layer, why } => {
+                let fault = match layer.as_str() {
+                    "grants" => {
+                        let why: String = why.chars().take(POD_MISSING_CHARS_MAX).collect();
+                        granted::not_data(&self.spec.recipe.manifest().name.to_string(), &why)
+                    }
+                    _ => refused::unavailable(&self.spec.recipe, &clip(&layer), &clip(&why)),
+                };
+                self.step(Event::Failed(self.with_tail(fault, 0)));
+            }
+            _ if !self.is_confined() => self.step(Event::Violation("spoke before it was confined".into())),
+            FromPod::Hello { protocol, features, pid, .. } => {
+                if !(protocol[0]..=protocol[1]).contains(&PROTOCOL) {
+                    let text = format!("speaks protocol {} to {}, this host speaks {PROTOCOL}", protocol[0], protocol[1]);
+                    return self.step(Event::Violation(text));
+                }
+                self.shares_memory = ["fds", "regions"].iter().all(|wanted| features.iter().any(|feature| feature == wanted));
+                let has = |wanted: &str| features.iter().any(|feature| feature == wanted);
+                if !has("fds") {
+                    self.data = None;
+                    self.process.data_theirs = None;
+                }
+                // What only the runner can do is not believed of anything else: by a page that nobody writes, nothing was ever begun.
+                let is_runner = matches!(self.spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime), Some(Runtime::Python { .. }));
+                self.keeps_page = is_runner && has("page") && self.page.path().is_some();
+                self.dumps_stacks = has("stack");
+                self.heeds_credit = has("credit");
+                // It will be signalled and measured: a number of somebody else's is none.
+                self.shared.pid.store(self.process.pod_pid(pid).unwrap_or(0), Ordering::Release);
+                match self.process.is_forked() {
+                    true if self.state == (State::Starting { hello: false }) => self.awaits_birth = true,
+                    _ => self.step(Event::Hello),
+                }
+            }
+            FromPod::Started { unloads } => {
+                self.residing.unloads = unloads;
+                self.step(Event::Started);
+            }
+            FromPod::Ready => self.step(Event::Ready),
+            FromPod::Unloaded => self.step(Event::Unloaded),
+            FromPod::Caches => self.shared.caches.send_modify(|caches| *caches = true),
+            FromPod::Failed(fault) => {
+                let fault = self.could_not_load(fault);
+                let fault = self.with_tail(fault, 0);
+                self.step(Event::Failed(fault));
+            }
+            // An older one may not know of the asks that this one was to tell of.
+            FromPod::Pong { seq, asks } if seq == self.pings => self.step(Event::Pong(asks)),
+            FromPod::Pong { .. } => {}
+            FromPod::Room { .. } | FromPod::Back { .. } | FromPod::Dropped { .. } if !self.shares_memory => {
+                self.step(Event::Violation("spoke of regions, which it cannot have".into()));
+            }
+            FromPod::Room { bytes } => self.make_room(bytes),
+            FromPod::Back { regions } => match self.regions.back(&regions) {
+                Ok(forget) => self.say_forget(&forget),
+                Err(text) => self.step(Event::Violation(text)),
+            },
+            FromPod::Dropped { regions } => {
+                if let Err(text) = self.regions.dropped(&regions) {
+                    self.step(Event::Violation(text));
+                }
+            }
+            FromPod::Log { level, message } => self.shared.log.push(&format!("{}: {message}", clip(&level))),
+            FromPod::Checkpoint(said) => self.heard_checkpoint(said),
+            FromPod::Progress { ask, data } if data.len() > PROGRESS_BYTES_MAX => {
+                self.note_progress(ask);
+                let bytes = data.len();
+                self.shared.log.push(&format!("[a report of progress of {bytes} bytes was not told: at most {PROGRESS_BYTES_MAX} are]"));
+                self.partial = None;
+                self.step(Event::Partial(ask));
+            }
+            FromPod::Progress { ask, .. } => {
+                self.note_progress(ask);
+                self.partial = Some(message);
+                self.step(Event::Partial(ask));
+            }
+            FromPod::Chunk { ask, mut payload } => {
+                let hand = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref());
+                if hand.is_some_and(|placed| !placed.pending.request.operation.streaming) {
+                    return self.step(Event::Violation("sent a chunk for an operation that does not stream".into()));
+                }
+                if let Err(text) = self.found(&mut payload) {
+                    return self.step(Event::Violation(format!("sent a chunk with a blob {text}")));
+                }
+                let counted = self.hands.get(&ask).filter(|hand| self.heeds_credit && hand.placed.is_some());
+                if counted.is_some_and(|hand| hand.owed + payload.weight() > CHUNK_CREDIT) {
+                    return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
+                }
+                self.note_progress(ask);
+                self.partial = Some(FromPod::Chunk { ask, payload });
+                self.step(Event::Partial(ask));
+            }
+            FromPod::Answer { ask, incarnation, mut result, whole_batch } => {
+                if incarnation != self.spec.incarnation {
+                    let text = format!("answered as incarnation `{}`, it is `{}`", clip(&incarnation), self.spec.incarnation);
+                    return self.step(Event::Violation(text));
+                }
+                if let Some(Err(text)) = result.as_mut().ok().map(|payload| self.found(payload)) {
+                    return self.step(Event::Violation(format!("answered with a blob {text}")));
+                }
+                self.last = Some((result, whole_batch));
+                self.step(Event::Answer(ask));
+                self.last = None;
+            }
+        }
+    }
+
+    /// Finds the blobs that the pod says to be in regions.
+    ///
+    /// The error says what is wrong with one.
+    fn found(&mut self, payload: &mut Payload) -> Result<(), String> {
+        for (place, blob) in std::mem::take(&mut payload.regions) {
+            if !self.shares_memory {
+                return Err("in a region, which it cannot have".to_owned());
+            }
+            let store = self.regions.take(blob.region, blob.bytes)?;
+            payload.blobs.insert(place, Blob::stored(blob.name, blob.media_type, store));
+        }
+        Ok(())
+    }
+
+    /// Nothing that a pod says counts before.
+    pub(in crate::pod) fn is_confined(&self) -> bool {
+        self.shared.confinement.get().is_some()
+    }
+
+    /// The sandbox is around it, said by what is to become the pod, before a line of its own code.
+    fn confined(&mut self, missing: Vec<String>, way_out: Option<i32>) {
+        let cut = |text: String| text.chars().take(POD_MISSING_CHARS_MAX).collect();
+        let missing: Vec<String> = missing.into_iter().take(POD_MISSING_MAX).map(cut).collect();
+        if !missing.is_empty() && !self.spec.grants.reduced {
+            return self.step(Event::Violation("does without a part of its sandbox, which nobody allowed".into()));
+        }
+        let class = match self.spec.grants.permissions.devices.is_empty() {
+            _ if !missing.is_empty() => Class::Reduced,
+            true => Class::Full,
+            false => Class::Gpu,
+        };
+        if missing.iter().any(|text| text.starts_with(plan::NAMESPACES)) {
+            self.process.has_no_root();
+        }
+        let _ = self.shared.confinement.set(Confinement { class, missing, memory: MemoryBound::Watched });
+        self.say_variables();
+        if let Some(number) = way_out
+            && let Err(error) = self.open_way_out(number)
+        {
+            let fault = Fault::io(format!("opening the way to the network for `{}`", self.spec.recipe.manifest().name), &error);
+            self.step(Event::Failed(fault));
+        }
+    }
+
+    /// Answers the pod's proxy from here on.
+    fn open_way_out(&mut self, number: i32) -> std::io::Result<()> {
+        let listener = self.process.take_from_keeper(number)?;
+        let allowed = self.spec.grants.permissions.network.clone();
+        self.egress = Some(Egress::serve(listener, allowed, self.spec.recipe.manifest().name.to_string())?);
+        Ok(())
+    }
+
+    /// A forked pod has its number: it gets its group, and is told what it is to be.
+    pub(in crate::pod) fn born(&mut self) {
+        self.awaits_birth = false;
+        let Some(pid) = self.process.pod_pid(0) else { return };
+        self.shared.pid.store(pid, Ordering::Release);
+        self.grouping = grouped(&self.spec, pid);
+        self.step(Event::Hello);
+    }
+
+    fn note_progress(&mut self, ask: AskId) {
+        if let Some(hand) = self.hands.get_mut(&ask) {
+            hand.heard = self.heard;
+        }
+    }
+
+    /// What the pod sent before it ended still counts: an answer in the socket is an answer.
+    ///
+    /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is none.
+    pub(in crate::pod) fn read_last_words(&mut self) {
+        for which in [Which::Data, Which::Control] {
+            self.unfinished.add(which);
+            // There is nobody to be told anything.
+            self.control.give_up();
+            if let Some(data) = &mut self.data {
+                data.give_up();
+            }
+            // Bounded: something that escaped with a socket may never stop talking.
+            for _ in 0..LAST_WORDS_TURNS_MAX {
+                if self.unfinished.take().next().is_none() || self.state == State::Dead {
+                    break;
+                }
+                self.read(which);
+                self.flush();
+            }
+        }
+        let torn = self.control.is_mid_frame() || self.data.as_ref().is_some_and(Lane::is_mid_frame);
+        if torn && !self.hands.is_empty() && self.blame.is_none() {
+            self.shared.log.push("[the pod ended in the middle of a frame]");
+        }
+    }
+
+    pub(in crate::pod) fn deliver_partial(&mut self, ask: AskId) {
+        match self.partial.take() {
+            Some(FromPod::Chunk { payload, .. }) => {
+                if let Some(left) = self.give(Undelivered { ask, payload }) {
+                    self.undelivered = Some(left);
+                }
+            }
+            // A caller that is behind sees fewer, and holds up nobody.
+            Some(FromPod::Progress { data, .. }) => {
+                if let Some(placed) = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()) {
+                    placed.pending.request.events.progress(data);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives a caller the chunk that it had no room for, if it has some now or is gone.
+    pub(in crate::pod) fn give_undelivered(&mut self) {
+        let Some(undelivered) = self.undelivered.take() else { return };
+        match self.give(undelivered) {
+            Some(left) => self.undelivered = Some(left),
+            None => self.resume_reading(),
+        }
+    }
+
+    /// Gives a caller a chunk, or gives it back. Only a pod that keeps no count of its credit can have sent more than there is room for: then nothing
+    /// more of it is read.
+    fn give(&mut self, undelivered: Undelivered) -> Option<Undelivered> {
+        let Undelivered { ask, payload } = undelivered;
+        let hand = self.hands.get_mut(&ask)?;
+        let pending = &mut hand.placed.as_mut()?.pending;
+        if hand.owed + payload.weight() > CHUNK_CREDIT {
+            return Some(Undelivered { ask, payload });
+        }
+        hand.owed += payload.weight();
+        pending.gave = true;
+        if let Some(chunks) = &pending.chunks {
+            chunks.give(payload, &self.spec.spools);
+        }
+        self.is_behind |= hand.owed >= CHUNK_CREDIT / 2;
+        None
+    }
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(40).collect()
+}

@@ -1,0 +1,352 @@
+//! What a driver says to its pod.
+//!
+//! Apart from `mod.rs`, which decides nothing about bytes: here messages become frames, and frames bytes on the sockets.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    disk::threads::certainly,
+    model::{
+        Code, Fault,
+        limits::{
+            BLOB_FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, CHUNK_CREDIT, FRAME_BYTES_MAX, LANE_WAITING_BYTES_MAX,
+            LANE_WAITING_DESCRIPTORS_MAX, LANE_WAITING_MS, POD_CACHE_BYTES_MAX, POD_CACHE_FILES_MAX,
+        },
+        operation::Part,
+        recipe::Runtime,
+    },
+    pod::{
+        driver::{
+            Driver,
+            in_flight::Outgoing,
+            regions::{Copying, New, Placing},
+            state::{AskId, Event},
+        },
+        pool::ask::Reply,
+        process::Cache,
+        sandbox::{plan, variables},
+        wire::{
+            frame,
+            lane::Lane,
+            messages::{self, Control, PROTOCOL},
+        },
+    },
+};
+
+impl Driver {
+    pub(in crate::pod) fn say(&mut self, message: &Control) {
+        frame::encode(self.control.out(), 0, &messages::control(message), std::iter::empty());
+    }
+
+    pub(in crate::pod) fn say_ping(&mut self) {
+        self.pings += 1;
+        self.say(&Control::Ping { seq: self.pings });
+    }
+    pub(in crate::pod) fn say_cancel(&mut self, ask: AskId) {
+        self.say(&Control::Cancel { ask });
+    }
+    pub(in crate::pod) fn say_drain(&mut self) {
+        self.say(&Control::Drain);
+    }
+    pub(in crate::pod) fn say_exit(&mut self) {
+        self.say(&Control::Exit);
+    }
+
+    pub(in crate::pod) fn say_variables(&mut self) {
+        let variables = variables::of_pod(&self.spec, self.process.scratch(&self.spec), self.process.has_root());
+        let message = messages::control(&Control::Variables { variables: variables.into_iter().collect() });
+        frame::encode(self.control.out(), 0, &message, std::iter::empty());
+    }
+
+    pub(in crate::pod) fn send_start(&mut self) {
+        let manifest = self.spec.recipe.manifest().clone();
+        let version = manifest.version.to_string();
+        let name = manifest.name.to_string();
+        let digest = self.spec.recipe.digest().hex();
+        let folder = match self.process.has_root() {
+            true => self.spec.recipe.folder(),
+            false => plan::folder_without_root(&self.spec.recipe, &self.spec.grants.permissions),
+        };
+        let folder = folder.display().to_string();
+        let scratch = self.process.scratch(&self.spec).display().to_string();
+        let site_packages = self.spec.program.site_packages.as_ref().map(|path| path.display().to_string());
+        let python = self.spec.program.python.display().to_string();
+        let models: Vec<(String, String)> =
+            self.spec.recipe.models().iter().map(|model| (model.name.clone(), model.path.display().to_string())).collect();
+        let models_folder = self.spec.recipe.models_folder().map(|path| path.display().to_string());
+        let entry = match manifest.pod.as_ref().map(|pod| &pod.runtime) {
+            Some(Runtime::Python { entry, .. } | Runtime::Executable { entry }) => entry.as_str(),
+            None => "",
+        };
+        let operations: BTreeMap<_, _> = manifest
+            .operations()
+            .map(|operation| {
+                let blobs = Part::Input.blobs(operation).declared().next().is_some();
+                let wire = messages::OperationWire { streaming: operation.streaming, batch: operation.batch.is_some(), blobs };
+                (operation.name.as_str(), wire)
+            })
+            .collect();
+        let session = self.spec.session.as_ref().map(|session| messages::SessionWire {
+            name: &session.name,
+            piece_bytes_max: CHECKPOINT_PIECE_BYTES_MAX,
+            checkpoint_bytes_max: CHECKPOINT_BYTES_MAX,
+            restore: session.restore.as_ref().map(|restore| messages::RestoreWire {
+                number: restore.number,
+                bytes: restore.bytes,
+                json: restore.json,
+            }),
+        });
+        let cache = match &self.spec.cache {
+            Cache::Unused => None,
+            cache => Some(messages::CacheWire {
+                from: match cache {
+                    Cache::From(folder) => folder.to_str(),
+                    _ => None,
+                },
+                tells: *cache == Cache::Told,
+                gives: *cache == Cache::Given,
+                bytes_max: POD_CACHE_BYTES_MAX,
+                files_max: POD_CACHE_FILES_MAX,
+            }),
+        };
+        let start = Control::Start(Box::new(messages::Start {
+            protocol: PROTOCOL,
+            incarnation: &self.spec.incarnation,
+            frame_bytes_max: FRAME_BYTES_MAX,
+            blob_frame_bytes_max: BLOB_FRAME_BYTES_MAX,
+            chunk_credit: CHUNK_CREDIT,
+            recipe: &name,
+            version: &version,
+            digest: &digest,
+            folder: &folder,
+            entry,
+            site_packages: site_packages.as_deref(),
+            python: &python,
+            scratch: &scratch,
+            models: models.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect(),
+            models_folder: models_folder.as_deref(),
+            concurrency: self.rules.concurrency as u32,
+            warm_up: manifest.pod.as_ref().and_then(|pod| pod.warm_up.as_deref()),
+            operations,
+            glue: manifest.glue.is_some(),
+            session,
+            cache,
+        }));
+        let start = messages::control(&start);
+        if self.data.is_none() && self.spec.session.as_ref().is_some_and(|session| session.restore.is_some()) {
+            return self.step(Event::Violation("cannot take the checkpoint that it is to begin with: it has no `fds`".into()));
+        }
+        // The data lane travels with the first byte of this message.
+        if let Some(descriptor) = self.process.data_theirs.take() {
+            self.control.attach(descriptor);
+            if let Some(restored) = self.restored_file() {
+                self.control.attach(restored);
+            }
+        }
+        frame::encode(self.control.out(), 0, &start, std::iter::empty());
+    }
+
+    /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. What cannot be sent is answered here: for the pod it
+    /// never was.
+    pub(in crate::pod) fn send_unit(&mut self, first: AskId) {
+        match self.placed(first) {
+            Ok(mut placing) => {
+                let copies = std::mem::take(&mut placing.copies);
+                // Gigabytes are not copied on the loop that looks after the pod.
+                let copying = (!copies.is_empty()).then(|| certainly(move || Copying::run_all(copies)));
+                self.outgoing.push_back(Outgoing { first, placing, copying });
+                self.send_outgoing();
+            }
+            Err(fault) => self.unsent(first, fault),
+        }
+    }
+
+    /// Sends what waits for nothing any more, in order: a pod begins asks in the order of their numbers.
+    fn send_outgoing(&mut self) {
+        while self.outgoing.front().is_some_and(|outgoing| outgoing.copying.is_none()) {
+            let Some(outgoing) = self.outgoing.pop_front() else { return };
+            self.send_now(outgoing);
+        }
+    }
+
+    /// The blobs of the first unit that waits are in their places, or cannot be put there.
+    pub(in crate::pod) fn copied(&mut self, result: Result<Vec<New>, Fault>) {
+        let Some(outgoing) = self.outgoing.front_mut() else { return };
+        outgoing.copying = None;
+        match result {
+            Ok(lent) => outgoing.placing.new.extend(lent),
+            Err(fault) => {
+                if let Some(Outgoing { first, placing, .. }) = self.outgoing.pop_front() {
+                    self.regions.undo(&placing);
+                    self.unsent(first, fault);
+                }
+            }
+        }
+        self.send_outgoing();
+    }
+
+    fn send_now(&mut self, outgoing: Outgoing) {
+        let Outgoing { first, placing, .. } = outgoing;
+        let Some(asks) = self.running.get(&first).map(|running| running.asks) else { return };
+        let wanted = self.hands.range(first..first + asks as u64).any(|(_, hand)| hand.placed.is_some());
+        if !wanted {
+            // Everybody left while it was got ready.
+            self.regions.undo(&placing);
+            return (first..first + asks as u64).for_each(|ask| self.step(Event::Answer(ask)));
+        }
+        match self.encoded(first, asks, &placing.regions) {
+            Ok((json, blobs)) => {
+                for New { number, bytes, descriptor } in placing.new {
+                    self.control.attach(descriptor);
+                    self.say(&Control::Region { region: number, bytes, write: false });
+                }
+                let blobs = blobs.iter().map(|bytes| &bytes[..]);
+                let lane = self.data.as_mut().unwrap_or(&mut self.control);
+                lane.put_ask(|out| frame::encode(out, first, &json, blobs));
+                self.shared.asks.fetch_add(asks as u64, Ordering::Relaxed);
+                self.attribute_lines();
+            }
+            Err(fault) => {
+                self.regions.undo(&placing);
+                self.unsent(first, fault);
+            }
+        }
+    }
+
+    /// The pod has no part in it.
+    fn unsent(&mut self, first: AskId, fault: Fault) {
+        let Some(asks) = self.running.get(&first).map(|running| running.asks) else { return };
+        for ask in first..first + asks as u64 {
+            match asks {
+                1 => self.finish(ask, Reply::Fault(fault.clone())),
+                // Together they are too much: they go in halves.
+                _ => self.last = Some((Err(fault.clone()), true)),
+            }
+            self.step(Event::Answer(ask));
+        }
+        self.last = None;
+    }
+
+    /// Where the blobs of a unit go: into regions, if they are large and the pod can have them there.
+    fn placed(&mut self, first: AskId) -> Result<Placing, Fault> {
+        let request = self.hands.get(&first).and_then(|hand| hand.placed.as_ref()).map(|placed| &placed.pending.request);
+        match request {
+            Some(request) if self.shares_memory && !request.blobs.is_empty() => self.regions.place(&request.blobs),
+            _ => Ok(Placing::default()),
+        }
+    }
+
+    /// The JSON of a unit, and the blobs that go in its frame.
+    fn encoded(&self, first: AskId, asks: usize, regions: &[Option<u64>]) -> Result<(Vec<u8>, Vec<Bytes>), Fault> {
+        let now = Instant::now();
+        let asked = self.hands.range(first..first + asks as u64);
+        let asked: Vec<_> = asked.filter_map(|(ask, hand)| Some((*ask, &hand.placed.as_ref()?.pending.request))).collect();
+        let Some((_, request)) = asked.first() else { return Err(Fault::new(Code::Internal, "nobody waits for what is sent")) };
+        let left = |deadline: Instant| deadline.saturating_duration_since(now).as_millis() as u64;
+        let digest = self.spec.recipe.digest().hex();
+        let lever = self.lever_value(self.running.get(&first).map_or(0, |running| running.lever));
+        let (incarnation, operation) = (&self.spec.incarnation, &request.operation);
+        let blobs = request.blobs.iter().zip(regions.iter().copied().chain(std::iter::repeat(None)));
+        let in_frame: u64 = blobs.clone().filter(|(_, region)| region.is_none()).map(|(blob, _)| blob.size()).sum();
+        let json = match operation.batch {
+            None => messages::ask(incarnation, &digest, &operation.name, &request.input, left(request.deadline), lever, blobs.clone()),
+            Some(_) => {
+                let items =
+                    asked.iter().map(|(ask, request)| messages::Item { ask: *ask, left_ms: left(request.deadline), input: &request.input });
+                let items: Vec<_> = items.collect();
+                messages::batch(incarnation, &digest, &operation.name, lever, &items)
+            }
+        };
+        let bytes = json.len() as u64 + in_frame;
+        if bytes > FRAME_BYTES_MAX as u64 {
+            let text = format!("the ask is {bytes} bytes with its blobs; at most {FRAME_BYTES_MAX} are carried");
+            return Err(Fault::new(Code::TooLarge, text).hint("send less at once"));
+        }
+        let blobs = blobs.filter(|(_, region)| region.is_none()).map(|(blob, _)| blob.bytes(FRAME_BYTES_MAX as u64));
+        Ok((json, blobs.collect::<Result<_, _>>()?))
+    }
+
+    /// The pod wants room for a result.
+    pub(in crate::pod) fn make_room(&mut self, bytes: u64) {
+        match self.regions.room(bytes) {
+            Ok(New { number, bytes, descriptor }) => {
+                self.control.attach(descriptor);
+                self.say(&Control::Region { region: number, bytes, write: true });
+            }
+            Err(fault) => self.say(&Control::NoRoom { why: &fault.message }),
+        }
+    }
+
+    pub(in crate::pod) fn say_forget(&mut self, regions: &[u64]) {
+        regions.iter().for_each(|region| self.say(&Control::Forget { region: *region }));
+    }
+
+    /// Nobody holds that result any more.
+    pub(in crate::pod) fn region_freed(&mut self, region: u64) {
+        match self.regions.freed(region) {
+            true => self.say(&Control::Free { region }),
+            false => self.say(&Control::Forget { region }),
+        }
+    }
+
+    /// So much of what that ask gave was taken.
+    pub(in crate::pod) fn say_credit(&mut self, ask: AskId, chunks: u32) {
+        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        hand.owed = hand.owed.saturating_sub(chunks);
+        if self.heeds_credit {
+            self.say(&Control::Credit { ask, chunks });
+        }
+        self.give_undelivered();
+    }
+
+    /// Writes what the sockets take now.
+    pub(in crate::pod) fn flush(&mut self) {
+        let asks_waited = self.asks_wait();
+        self.control.flush();
+        if let Some(data) = &mut self.data {
+            data.flush();
+        }
+        self.hungry |= asks_waited && !self.asks_wait();
+        if let Some(error) = self.control.take_refused().or_else(|| self.data.as_mut().and_then(Lane::take_refused)) {
+            let name = &self.spec.recipe.manifest().name;
+            let fault = Fault::io(format!("this machine did not let the host send to a pod of `{name}`, which was ended"), &error);
+            self.step(Event::Excess(fault));
+        }
+        match (self.is_backed_up(), self.backed_up_until) {
+            (true, None) => self.backed_up_until = Some(Instant::now() + Duration::from_millis(LANE_WAITING_MS)),
+            (false, Some(_)) => {
+                self.backed_up_until = None;
+                self.resume_reading();
+            }
+            _ => {}
+        }
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        [Some(&self.control), self.data.as_ref()].into_iter().flatten()
+    }
+
+    /// Whether asks of its wait that it does not read.
+    pub(in crate::pod) fn asks_wait(&self) -> bool {
+        self.data.as_ref().unwrap_or(&self.control).has_asks_waiting()
+    }
+
+    /// Whether the pod leaves so much unread that it is not read either: else it would choose how much of the host's memory, and how many of its
+    /// descriptors, wait for it.
+    pub(in crate::pod) fn is_backed_up(&self) -> bool {
+        self.lanes().any(Lane::is_backed_up)
+    }
+
+    /// It has left too much unread for too long.
+    pub(in crate::pod) fn is_deaf(&mut self) {
+        let (bytes, descriptors) = self.lanes().map(Lane::waiting).fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
+        let text = format!(
+            "left {bytes} bytes and {descriptors} descriptors unread for {LANE_WAITING_MS} ms, while it went on to ask for more; at most \
+             {LANE_WAITING_BYTES_MAX} bytes and {LANE_WAITING_DESCRIPTORS_MAX} descriptors may wait"
+        );
+        self.step(Event::Violation(text));
+    }
+}

@@ -1,0 +1,523 @@
+//! The life of one pod as a pure function: no IO, no clock, no process.
+//!
+//! Apart from `mod.rs`, which performs what is decided here and decides nothing itself.
+//!
+//! ```text
+//!            hello             started          MayLoad           ready           Unit
+//!  starting -------> starting ----------> empty ---------> loading ------> ready -------> busy: units in hand, the first `concurrency` run
+//!      |       (Start sent)     (AskToLoad) ^    (Load sent)    |          |   ^              |  | Cancel, Stalled, Oversize: the caller has
+//!      |                                    | unloaded          |          |   +--------------+  |   its outcome, the unit is winding up; once
+//!      |                                    +--- unloading <----|----------+     last Answer     |   it runs and has no caller left, it has
+//!      |                                             |          |   Unload (sent)                |   the cancel grace
+//!      |                                  Timeout: kill         |             ready, busy        |
+//!      | failed: draining                       |                  | Retire, Stop (drain sent)
+//!      | Stop: term                             |                  v         |
+//!      | Timeout, violation, LaneClosed: kill   |              draining      | GraceOver, Silent
+//!      |                                        |                  | DrainGrace (with Retire it starts when the last unit is over)
+//!      v                                        v                  v         v
+//!      +------------------+---------------------+          stopping(term)  stopping(stacks)
+//!                         |                                        |         | StackGrace
+//!                         +---------> stopping(term | kill)        +-------> stopping(kill) -- KillGrace --> stopping(last)
+//!                                                              TermGrace
+//!  Exited, in any state --> dead
+//! ```
+//!
+//! A *unit* is what runs together: one ask, or the asks of one batch. Its place is free when the last of its asks was answered, and not
+//! before: the answer is the pod's proof. What is not listed is ignored only where a comment says why; a message that makes no sense is a
+//! violation.
+
+#[cfg(test)]
+mod tests;
+
+use crate::model::{Code, Fault};
+
+/// Number of an ask, unique in a pod's life; never 0. The asks of a unit are numbered in a row.
+pub type AskId = u64;
+
+/// How a pod's process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Code(i32),
+    Signal(i32),
+    /// It was to be forked, and the zygote was gone.
+    NeverBegan,
+}
+
+/// What is fixed for a pod's whole life.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Units that run at a time; the ones sent ahead of that wait inside the pod, in order.
+    pub concurrency: usize,
+}
+
+/// Where a pod is in its life.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// Spawned; `hello` tells whether the start message went out.
+    Starting { hello: bool },
+    /// Code imported, no model loaded: it waits for a place on the machine.
+    Empty,
+    /// Models are being loaded, a step of its own.
+    Loading,
+    /// They are let go of, and the process stays.
+    Unloading,
+    /// Ready without a unit in hand, busy with one.
+    Serving(Hands),
+    /// Asked to finish and go. `timed`: the wait for it has begun.
+    Draining { hands: Hands, timed: bool },
+    /// On the way to being ended by force.
+    Stopping { rung: Rung },
+    /// Over. Nothing is signalled, sent or resolved any more.
+    Dead,
+}
+
+/// The units in hand, in the order in which the pod begins them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Hands {
+    units: Vec<Unit>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Unit {
+    first: AskId,
+    asks: Vec<Held>,
+    /// Its grace runs: nobody waits for it and it has its turn.
+    graced: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Held {
+    ask: AskId,
+    /// Somebody waits for it. Without: it is winding up.
+    wanted: bool,
+    /// A frame of it was skipped, and whether it was the last one only the pod knows.
+    probed: bool,
+}
+
+/// Rungs of the stop ladder, below draining.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rung {
+    /// SIGTERM to the group.
+    Term,
+    /// It was asked to print where it hangs.
+    Stacks,
+    /// The keeper was told to kill every process of the tree.
+    Kill,
+    /// SIGKILL to the group, the keeper included.
+    Last,
+}
+
+/// What can happen to a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Hello,
+    Started,
+    /// There is a place for its models.
+    MayLoad,
+    Ready,
+    /// Its models are to be let go of. Only between units.
+    Unload,
+    Unloaded,
+    Failed(Fault),
+    /// So many asks from that number on were taken from the queue, to run together.
+    Unit(AskId, usize),
+    /// Progress or a chunk.
+    Partial(AskId),
+    Answer(AskId),
+    /// A frame of that ask was too large and was read past.
+    Oversize(AskId, u64),
+    /// The caller is gone.
+    Cancel(AskId),
+    /// The ask gave no progress for longer than its recipe allows.
+    Stalled(AskId, Fault),
+    /// The pod's control thread says which asks are in hand.
+    Pong(Vec<AskId>),
+    /// The pod broke the protocol.
+    Violation(String),
+    /// The pod neither speaks nor computes.
+    Silent(Fault),
+    /// It took more of the machine than it may.
+    Excess(Fault),
+    /// A lane ended while the process still lives.
+    LaneClosed,
+    /// The pod is to go when its work is done.
+    Retire,
+    /// The pod is to go now.
+    Stop,
+    /// The grace of a unit ran out.
+    GraceOver(AskId),
+    /// The timer that was armed last ran out.
+    Timeout,
+    Exited(Ending),
+}
+
+/// Which wait is running; arming one replaces the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    Load,
+    Unload,
+    Drain,
+    Term,
+    Stack,
+    Kill,
+}
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    SendStart,
+    /// A place for its models is wanted, now or when there is work.
+    AskToLoad,
+    SendLoad,
+    SendUnload,
+    /// Its models are let go of; whether their memory came back is to be seen.
+    Emptied,
+    SendUnit(AskId),
+    SendCancel(AskId),
+    SendPing,
+    SendDrain,
+    /// Its models are loaded: units may be taken from the queue.
+    Serve,
+    /// Give progress or a chunk to its caller.
+    Deliver(AskId),
+    /// Give the answer just received to its caller.
+    Resolve(AskId),
+    /// End that ask with a fault.
+    Fail(AskId, Fault),
+    /// A unit's grace begins.
+    Grace(AskId),
+    /// A unit is over: its place is free, and its grace, if any, void.
+    Freed(AskId),
+    /// Ask the pod to print its stacks.
+    DumpStacks,
+    /// SIGTERM to the process group.
+    Terminate,
+    /// Tell the keeper to kill the whole tree.
+    Kill,
+    /// SIGKILL to the process group.
+    KillGroup,
+    Arm(Timer),
+    Disarm,
+    /// Why the pod is to die; kept for whoever asks next.
+    Blame(Fault),
+    /// Nothing comes after this: end or put back what is in hand, let go of everything.
+    Bury(Ending),
+}
+
+use Action::*;
+
+/// One step. Total: every (state, event) has an answer.
+pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>) -> State {
+    match (state, event) {
+        // Dead is dead: no signal after death, nothing resolved twice.
+        (State::Dead, _) => State::Dead,
+        (_, Event::Exited(ending)) => {
+            actions.extend([Disarm, Bury(ending)]);
+            State::Dead
+        }
+
+        // Starting up.
+        (State::Starting { hello: false }, Event::Hello) => {
+            actions.push(SendStart);
+            State::Starting { hello: true }
+        }
+        (State::Starting { hello: true }, Event::Started) => {
+            actions.extend([Disarm, AskToLoad]);
+            State::Empty
+        }
+        (State::Empty, Event::MayLoad) => {
+            actions.extend([Arm(Timer::Load), SendLoad]);
+            State::Loading
+        }
+        (State::Loading, Event::Ready) => {
+            actions.extend([Disarm, Serve]);
+            State::Serving(Hands::default())
+        }
+        (State::Starting { .. } | State::Loading | State::Unloading, Event::Failed(fault)) => {
+            // It exits by itself now; only one that does not is ended.
+            actions.extend([Blame(fault), Arm(Timer::Drain)]);
+            State::Draining { hands: Hands::default(), timed: true }
+        }
+        // There never will be a place.
+        (State::Empty, Event::Failed(fault)) => {
+            actions.extend([Blame(fault), SendDrain, Arm(Timer::Drain)]);
+            State::Draining { hands: Hands::default(), timed: true }
+        }
+        (State::Starting { .. } | State::Loading, Event::Timeout) => {
+            force(Rung::Stacks, Some(Fault::new(Code::StartTimeout, "the pod did not become ready in time")), actions)
+        }
+        (State::Starting { .. } | State::Loading | State::Unloading, Event::Stop | Event::Retire) => {
+            force(Rung::Term, Some(stopped()), actions)
+        }
+        (State::Empty, Event::Stop | Event::Retire) => {
+            actions.extend([SendDrain, Arm(Timer::Drain)]);
+            State::Draining { hands: Hands::default(), timed: true }
+        }
+
+        // Coming and going of models.
+        (State::Serving(hands), Event::Unload) if hands.is_empty() => {
+            actions.extend([SendUnload, Arm(Timer::Unload)]);
+            State::Unloading
+        }
+        (State::Unloading, Event::Unloaded) => {
+            actions.extend([Disarm, Emptied]);
+            State::Empty
+        }
+        // What it holds comes back with its end.
+        (State::Unloading, Event::Timeout) => force(Rung::Kill, Some(stopped()), actions),
+        // An order that came too late, or too early: whoever gave it sees where the pod is.
+        (state, Event::MayLoad | Event::Unload) => state,
+
+        // Work. The driver takes from the queue only while serving.
+        (State::Serving(mut hands), Event::Unit(first, count)) => {
+            let asks = (first..first + count as u64).map(|ask| Held { ask, wanted: true, probed: false }).collect();
+            hands.units.push(Unit { first, asks, graced: false });
+            actions.push(SendUnit(first));
+            State::Serving(hands)
+        }
+        (State::Serving(hands), event) if event.ask().is_some_and(|ask| hands.holds(ask)) => {
+            State::Serving(work(rules, hands, event, actions))
+        }
+        (State::Draining { hands, timed }, event) if event.ask().is_some_and(|ask| hands.holds(ask)) => {
+            let hands = work(rules, hands, event, actions);
+            drained(hands, timed, actions)
+        }
+        (State::Serving(hands), Event::Pong(in_hand)) => State::Serving(probed(rules, hands, &in_hand, actions)),
+        (State::Draining { hands, timed }, Event::Pong(in_hand)) => {
+            let hands = probed(rules, hands, &in_hand, actions);
+            drained(hands, timed, actions)
+        }
+        (State::Serving(hands) | State::Draining { hands, .. }, Event::GraceOver(first)) if hands.is_graced(first) => {
+            let fault = Fault::new(Code::Crashed, "the pod did not heed a cancelled ask and was killed");
+            force(Rung::Stacks, Some(fault), actions)
+        }
+        // Nothing to ask it: its stacks would take memory too.
+        (
+            State::Starting { .. } | State::Empty | State::Loading | State::Unloading | State::Serving(_) | State::Draining { .. },
+            Event::Excess(fault),
+        ) => force(Rung::Kill, Some(fault), actions),
+        (State::Serving(_) | State::Draining { .. }, Event::Silent(fault)) => force(Rung::Stacks, Some(fault), actions),
+
+        // Going by request.
+        (State::Serving(hands), Event::Retire) => {
+            actions.push(SendDrain);
+            drained(hands, false, actions)
+        }
+        (State::Serving(hands), Event::Stop) => {
+            actions.extend([SendDrain, Arm(Timer::Drain)]);
+            State::Draining { hands, timed: true }
+        }
+        (State::Draining { hands, timed: false }, Event::Stop) => {
+            actions.push(Arm(Timer::Drain));
+            State::Draining { hands, timed: true }
+        }
+        (State::Draining { timed: true, .. }, Event::Timeout) => force(Rung::Term, Some(stopped()), actions),
+        // Its lanes end because it is going; what has no answer then is dealt with when it is buried.
+        (state @ State::Draining { .. }, Event::LaneClosed | Event::Stop | Event::Retire) => state,
+
+        // Going by force.
+        (State::Stopping { rung: Rung::Term | Rung::Stacks }, Event::Timeout) => force(Rung::Kill, None, actions),
+        (State::Stopping { rung: Rung::Kill | Rung::Last }, Event::Timeout) => force(Rung::Last, None, actions),
+        // Whatever else a pod says while it is being ended no longer counts.
+        (state @ State::Stopping { .. }, _) => state,
+
+        // A cancel that crossed its answer, a pong or a grace of what is over, a timer that ran out as it was disarmed: late, not wrong.
+        (state, Event::Pong(_) | Event::Cancel(_) | Event::Stalled(..) | Event::GraceOver(_)) => state,
+        (state @ (State::Empty | State::Serving(_) | State::Draining { timed: false, .. }), Event::Timeout) => state,
+
+        // What makes no sense ends the pod.
+        (_, Event::LaneClosed) => violation("closed its socket while it was alive", actions),
+        (_, Event::Violation(text)) => violation(&text, actions),
+        (_, Event::Answer(of)) => violation(&format!("answered ask {of}, which is not in hand"), actions),
+        (_, Event::Partial(of)) => violation(&format!("sent a part of ask {of}, which is not in hand"), actions),
+        (_, Event::Oversize(of, bytes)) => violation(&format!("sent {bytes} bytes for ask {of}, which is not in hand"), actions),
+        (state, event @ (Event::Hello | Event::Started | Event::Ready | Event::Unloaded | Event::Failed(_))) => {
+            violation(&format!("sent `{}` while {}", event.name(), state.name()), actions)
+        }
+        // Before it serves a pod is governed by the time it has to start.
+        (state @ (State::Starting { .. } | State::Empty | State::Loading | State::Unloading), Event::Silent(_)) => state,
+        // The driver takes only while serving.
+        (state, Event::Unit(first, count)) => {
+            let none = || Fault::new(Code::Internal, "an ask was sent to a pod that takes none");
+            actions.extend((first..first + count as u64).map(|ask| Fail(ask, none())));
+            state
+        }
+    }
+}
+
+/// An event of an ask in hand.
+fn work(rules: Rules, mut hands: Hands, event: Event, actions: &mut Vec<Action>) -> Hands {
+    let Some((unit, held)) = event.ask().and_then(|ask| hands.find(ask)) else { return hands };
+    let ask = held.ask;
+    match event {
+        // What a wound-up ask still sends has nobody to go to.
+        Event::Partial(_) if held.wanted => actions.push(Deliver(ask)),
+        Event::Answer(_) => {
+            if held.wanted {
+                actions.push(Resolve(ask));
+            }
+            hands.over(unit, ask, actions);
+        }
+        Event::Oversize(_, bytes) if held.wanted => {
+            // Was it a chunk or the answer? The control thread knows whether the ask is still in hand.
+            (held.wanted, held.probed) = (false, true);
+            actions.extend([Fail(ask, oversize(bytes)), SendPing]);
+        }
+        Event::Cancel(_) if held.wanted => {
+            held.wanted = false;
+            actions.extend([Fail(ask, Fault::new(Code::Cancelled, "the caller went away")), SendCancel(ask)]);
+        }
+        Event::Stalled(_, fault) if held.wanted => {
+            held.wanted = false;
+            actions.extend([Fail(ask, fault), SendCancel(ask)]);
+        }
+        _ => {}
+    }
+    hands.settle(rules, actions);
+    hands
+}
+
+/// The pod said which asks it has in hand: of the ones that were in doubt, those it does not name are over.
+fn probed(rules: Rules, mut hands: Hands, in_hand: &[AskId], actions: &mut Vec<Action>) -> Hands {
+    let doubtful: Vec<AskId> = hands.asks().filter(|held| held.probed).map(|held| held.ask).collect();
+    for ask in doubtful {
+        let Some((unit, held)) = hands.find(ask) else { continue };
+        held.probed = false;
+        match in_hand.contains(&ask) {
+            true => actions.push(SendCancel(ask)),
+            false => hands.over(unit, ask, actions),
+        }
+    }
+    hands.settle(rules, actions);
+    hands
+}
+
+/// Draining goes on; its wait begins with the end of the work, if not before.
+fn drained(hands: Hands, timed: bool, actions: &mut Vec<Action>) -> State {
+    let timed = timed
+        || (hands.is_empty() && {
+            actions.push(Arm(Timer::Drain));
+            true
+        });
+    State::Draining { hands, timed }
+}
+
+impl Hands {
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// Units in hand.
+    pub fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    fn asks(&self) -> impl Iterator<Item = &Held> {
+        self.units.iter().flat_map(|unit| &unit.asks)
+    }
+
+    fn holds(&self, ask: AskId) -> bool {
+        self.asks().any(|held| held.ask == ask)
+    }
+
+    fn is_graced(&self, first: AskId) -> bool {
+        self.units.iter().any(|unit| unit.first == first && unit.graced)
+    }
+
+    fn find(&mut self, ask: AskId) -> Option<(usize, &mut Held)> {
+        let each = self.units.iter_mut().enumerate();
+        each.flat_map(|(at, unit)| unit.asks.iter_mut().map(move |held| (at, held))).find(|(_, held)| held.ask == ask)
+    }
+
+    /// The ask is over; with the last one, so is its unit.
+    fn over(&mut self, unit: usize, ask: AskId, actions: &mut Vec<Action>) {
+        self.units[unit].asks.retain(|held| held.ask != ask);
+        if self.units[unit].asks.is_empty() {
+            actions.push(Freed(self.units.remove(unit).first));
+        }
+    }
+
+    /// Begins the grace of every unit that has its turn and that nobody waits for. One that waits behind others is given none yet: it cannot
+    /// answer before they do.
+    fn settle(&mut self, rules: Rules, actions: &mut Vec<Action>) {
+        for unit in self.units.iter_mut().take(rules.concurrency) {
+            if !unit.graced && unit.asks.iter().all(|held| !held.wanted) {
+                unit.graced = true;
+                actions.push(Grace(unit.first));
+            }
+        }
+    }
+}
+
+fn force(rung: Rung, why: Option<Fault>, actions: &mut Vec<Action>) -> State {
+    actions.extend(why.map(Blame));
+    actions.extend(match rung {
+        Rung::Term => [Terminate, Arm(Timer::Term)],
+        Rung::Stacks => [DumpStacks, Arm(Timer::Stack)],
+        Rung::Kill => [Kill, Arm(Timer::Kill)],
+        Rung::Last => [KillGroup, Arm(Timer::Kill)],
+    });
+    State::Stopping { rung }
+}
+
+fn violation(what: &str, actions: &mut Vec<Action>) -> State {
+    force(Rung::Kill, Some(Fault::new(Code::ProtocolViolation, format!("the pod {what}"))), actions)
+}
+
+fn stopped() -> Fault {
+    Fault::new(Code::ShuttingDown, "the pod was stopped before it had answered")
+}
+
+fn oversize(bytes: u64) -> Fault {
+    Fault::new(
+        Code::TooLarge,
+        format!("the pod sent a frame of {bytes} bytes; at most {} are carried", crate::model::limits::FRAME_BYTES_MAX),
+    )
+    .hint("return less at once: a streaming operation may send parts")
+}
+
+impl Event {
+    fn name(&self) -> &'static str {
+        match self {
+            Event::Hello => "hello",
+            Event::Started => "started",
+            Event::Ready => "ready",
+            Event::Unloaded => "unloaded",
+            Event::Failed(_) => "failed",
+            _ => "something",
+        }
+    }
+
+    /// The ask that it is about, if it is about one.
+    fn ask(&self) -> Option<AskId> {
+        match self {
+            Event::Partial(ask) | Event::Answer(ask) | Event::Oversize(ask, _) | Event::Cancel(ask) | Event::Stalled(ask, _) => Some(*ask),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    /// The state as people and `--json` see it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Starting { .. } => "starting",
+            State::Empty => "empty",
+            State::Loading => "loading",
+            State::Unloading => "unloading",
+            State::Serving(hands) if hands.is_empty() => "ready",
+            State::Serving(_) => "busy",
+            State::Draining { .. } => "draining",
+            State::Stopping { .. } => "stopping",
+            State::Dead => "dead",
+        }
+    }
+
+    /// Units in hand.
+    pub fn units(&self) -> usize {
+        match self {
+            State::Serving(hands) | State::Draining { hands, .. } => hands.len(),
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! A pod's place in its pool: how its driver gets work and tells what became of it.
+//!
+//! Apart from `mod.rs`, which callers come to: here is the side that drivers see.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    model::{Fault, Priority, limits::POISON_MS},
+    pod::pool::{
+        Book, Inner, Member,
+        ask::{Placed, Request, Shared},
+        digest,
+        poison::Ended,
+        refusals::{Refusals, overdue},
+        schedule::{Served, Take, Ticket},
+    },
+};
+
+/// A pod's place in its pool: how its driver gets work and tells what became of it.
+#[derive(Clone)]
+pub struct Seat {
+    pub(in crate::pod) pool: Weak<Inner>,
+    pub(in crate::pod) id: u64,
+}
+
+/// What a driver has to tell when it asks for work.
+#[derive(Default)]
+pub(in crate::pod) struct Report {
+    /// Asks that have their outcome.
+    pub over: Vec<Ticket>,
+    pub good: u64,
+    /// Ended by a fault of the pod.
+    pub failed: u64,
+    /// Inputs that were answered well, while some are suspected.
+    pub cleared: Vec<[u8; 32]>,
+    pub served: Vec<Served>,
+}
+
+/// What a driver is given.
+#[derive(Default)]
+pub(in crate::pod) struct Taken {
+    pub units: Vec<Unit>,
+    /// When to ask again although nothing happens: a batch is being gathered.
+    pub again: Option<Instant>,
+    /// The best class of what still waits.
+    pub waiting: Option<Priority>,
+    /// The best class of that, of what is in hand and of what is given.
+    pub class: Option<Priority>,
+    /// There was no room for more; there may be elsewhere.
+    is_full: bool,
+}
+
+/// Asks that run together.
+pub(in crate::pod) struct Unit {
+    pub asks: Vec<Placed>,
+    /// Units of its operation are over so quickly that others may be sent to wait behind them.
+    pub is_tiny: bool,
+}
+
+/// Why a pod is no more. All but the first are for the restart policy, whatever `min` wants: a pod that served nobody is not replaced at once for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::pod) enum Why {
+    /// It was asked to go: by its operator, for another's sake, for its age, to load with less. Each of these ends by itself.
+    Asked,
+    /// It could not be forked: there was no pod.
+    NeverBegan,
+    /// There never will be a place for its models: nothing failed, and trying again is no use.
+    Refused,
+    /// There was nothing left of what a pod takes of the host: others have it, and nothing of this recipe's failed.
+    Short,
+    /// It failed.
+    Failed,
+}
+
+/// How a pod's life ended, for the pool.
+pub(in crate::pod) struct End {
+    pub why: Why,
+    pub was_ready: bool,
+    /// It had answered well.
+    pub was_useful: bool,
+    /// Ended by SIGKILL before it was ready, and not by us: whoever did that, the recipe is not to blame.
+    pub was_killed_at_start: bool,
+    pub fault: Fault,
+}
+
+impl Seat {
+    /// The pod is ready for its first unit.
+    pub(in crate::pod) fn ready(&self) {
+        self.with(|pool, book| {
+            if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+                (member.ready, member.asleep, member.yields, member.placeless) = (true, false, false, false);
+            }
+            pool.offer(book, None);
+        });
+    }
+
+    /// The pod has no models any more, and loads none before there is work for it.
+    pub(in crate::pod) fn sleeps(&self) {
+        self.changes(|member| (member.ready, member.asleep, member.yields) = (false, true, false));
+    }
+
+    /// The pod takes nothing more until it has loaded again: what waits is for others.
+    pub(in crate::pod) fn yields(&self) {
+        self.changes(|member| member.yields = true);
+    }
+
+    fn changes(&self, change: impl FnOnce(&mut Member)) {
+        let failed = self.with(|pool, book| {
+            if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+                change(member);
+            }
+            pool.dispatch(book, pool.now())
+        });
+        if let Some(failed) = failed {
+            failed.send();
+        }
+    }
+
+    /// The best class of what waits for a pod; the pod is awake then.
+    pub(in crate::pod) fn waits(&self) -> Option<Priority> {
+        self.with(|_, book| {
+            let waits = book.waits();
+            if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+                member.asleep &= waits.is_none();
+                member.placeless = true;
+            }
+            waits
+        })
+        .flatten()
+    }
+
+    /// Tells what is over and takes what there is room for. `units`: in hand now, `class` the best of theirs. `ahead`: the pod says what it has
+    /// begun, and what it has in hand is tiny, so that it may be sent more than it runs.
+    pub(in crate::pod) fn turn(
+        &self,
+        report: &mut Report,
+        units: usize,
+        class: Option<Priority>,
+        ahead: bool,
+        shared: &Arc<Shared>,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        let Some(pool) = self.pool.upgrade() else { return taken };
+        let now = pool.now();
+        let mut book = pool.book();
+        let cured = book.note(report, now);
+        if !report.cleared.is_empty() {
+            pool.suspects.store(!book.poison.is_empty(), Ordering::Relaxed);
+        }
+        let late = book.schedule.shed(now);
+        if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+            member.units = units;
+            member.alone &= units > 0;
+        }
+        self.take(&pool, &mut book, &mut taken, ahead, shared);
+        taken.waiting = book.waits();
+        let given = taken.units.iter().flat_map(|unit| &unit.asks).map(|placed| placed.pending.request.priority);
+        taken.class = given.chain(taken.waiting).chain(class).min();
+        if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+            member.class = taken.class;
+        }
+        if taken.is_full {
+            pool.offer(&book, Some(self.id));
+        }
+        if taken.waiting.is_none() {
+            // Whoever wanted a place for what was taken here does not any more.
+            book.tell_placeless();
+        }
+        let failed = if cured { pool.dispatch(&mut book, now) } else { Refusals::none() };
+        let quiet = book.closed && book.is_quiet();
+        report.clear();
+        drop(book);
+        pool.refuse(late, &overdue());
+        failed.send();
+        if quiet {
+            pool.quiet.notify_waiters();
+        }
+        taken
+    }
+
+    /// Takes units until there is no room or nothing to take.
+    fn take(&self, pool: &Inner, book: &mut Book, taken: &mut Taken, mut ahead: bool, shared: &Arc<Shared>) {
+        let now = pool.now();
+        let serving = book.members.iter().filter(|member| member.ready && !member.leaving);
+        // Work that goes alone waits for the pod that is the first to be empty, perhaps one that just starts: that one takes nothing else, and the
+        // others go on.
+        let starting = book.members.iter().any(|member| !member.ready && !member.leaving && !member.placeless);
+        let empties_first =
+            serving.clone().min_by_key(|member| (!member.alone, member.units)).map(|member| member.seat).filter(|_| !starting);
+        let others_free = serving.clone().any(|member| member.seat != self.id && member.has_room(pool.concurrency));
+        let serving = serving.count();
+        let Some(at) = book.members.iter().position(|member| member.seat == self.id) else { return };
+        if !book.members[at].ready || book.members[at].leaving {
+            return;
+        }
+        loop {
+            let in_hand = book.members[at].units;
+            if book.members[at].alone {
+                taken.is_full = true;
+                return;
+            }
+            if in_hand == 0
+                && let Some(placed) = book.solo.pop_front()
+            {
+                book.placed.insert(placed.ticket, shared.clone());
+                (book.members[at].units, book.members[at].alone) = (1, true);
+                taken.units.push(Unit { asks: vec![placed], is_tiny: false });
+                continue;
+            }
+            if !book.solo.is_empty() && empties_first == Some(self.id) {
+                taken.is_full = true;
+                return;
+            }
+            if in_hand >= pool.concurrency {
+                let share = book.schedule.ahead().min(book.schedule.units().div_ceil(serving) + taken.units.len());
+                if !ahead || others_free || in_hand >= pool.concurrency + share {
+                    taken.is_full = true;
+                    return;
+                }
+            }
+            match book.schedule.take(now) {
+                Take::Nothing => return,
+                Take::NotBefore(at) => {
+                    taken.again = Some(pool.born + at);
+                    return;
+                }
+                Take::Unit(items) => {
+                    book.placed.extend(items.iter().map(|(ticket, ..)| (*ticket, shared.clone())));
+                    let asks = items.into_iter().map(|(ticket, waiting, pending)| Placed { ticket, waiting, pending });
+                    let unit = Unit { is_tiny: false, asks: asks.collect() };
+                    let is_tiny = unit.asks.first().is_some_and(|placed| book.schedule.is_tiny(&placed.pending.request.operation));
+                    // Nothing is sent to wait behind one that may take long.
+                    ahead &= is_tiny;
+                    book.members[at].units += 1;
+                    taken.units.push(Unit { is_tiny, ..unit });
+                }
+            }
+        }
+    }
+
+    /// Asks of this pod that wait for another now: never begun, harmless to repeat, or halves of a batch that failed.
+    pub(in crate::pod) fn put_back(&self, asks: Vec<Placed>, alone: bool) {
+        if !asks.is_empty() {
+            self.put_back_some(asks, alone);
+        }
+    }
+
+    fn put_back_some(&self, asks: Vec<Placed>, alone: bool) -> Option<()> {
+        let (failed, quiet) = self.with(|pool, book| {
+            for mut placed in asks {
+                book.placed.remove(&placed.ticket);
+                if placed.pending.end.is_closed() {
+                    continue;
+                }
+                book.repeated += u64::from(std::mem::take(&mut placed.pending.ran));
+                match alone {
+                    true => book.solo.push_back(placed),
+                    false => book.schedule.put_back(placed.ticket, placed.pending, placed.waiting),
+                }
+            }
+            (pool.dispatch(book, pool.now()), book.closed && book.is_quiet())
+        })?;
+        failed.send();
+        if quiet {
+            self.pool.upgrade()?.quiet.notify_waiters();
+        }
+        Some(())
+    }
+
+    /// Two names for the halves of a failed batch.
+    pub(in crate::pod) fn split(&self) -> (u64, u64) {
+        self.with(|_, book| book.schedule.split()).unwrap_or((1, 2))
+    }
+
+    /// That input ended its pod, alone at work there. Whether it is given up now.
+    pub(in crate::pod) fn ended(&self, request: &Request, how: Ended) -> Option<Fault> {
+        let digest = digest(request);
+        self.with(|pool, book| {
+            let poison = book.poison.ended(digest, how, pool.now());
+            pool.suspects.store(true, Ordering::Relaxed);
+            poison.then(|| pool.poisoned(&request.operation.name, Duration::from_millis(POISON_MS)))
+        })
+        .flatten()
+    }
+
+    /// Which value of the recipe's lever holds.
+    pub(in crate::pod) fn lever(&self) -> Option<usize> {
+        self.with(|_, book| book.lever)
+    }
+
+    /// Lowers the lever, which has so many values, unless another did since it was at `used`; whether it is lower than that now.
+    pub(in crate::pod) fn lower(&self, used: usize, values: usize) -> bool {
+        self.with(|_, book| {
+            if book.lever == used && used + 1 < values {
+                book.lever += 1;
+            }
+            book.lever > used
+        })
+        .unwrap_or(false)
+    }
+
+    /// Whether inputs are suspected of having ended a pod.
+    pub(in crate::pod) fn has_suspects(&self) -> bool {
+        self.pool.upgrade().is_some_and(|pool| pool.suspects.load(Ordering::Relaxed))
+    }
+
+    /// Whether a pod that has nothing to do may go; from then on nothing is offered to it.
+    pub(in crate::pod) fn may_idle_out(&self) -> bool {
+        self.with(|pool, book| {
+            let staying = book.members.iter().filter(|member| !member.leaving).count();
+            let spare = staying > if book.used { pool.spec.min } else { 0 };
+            spare && book.schedule.is_empty() && book.solo.is_empty() && book.leave(self.id)
+        })
+        .unwrap_or(true)
+    }
+
+    /// The pod takes nothing any more, for a good reason: another may take its place.
+    pub(in crate::pod) fn retire(&self) {
+        let failed = self.with(|pool, book| {
+            book.leave(self.id);
+            pool.dispatch(book, pool.now())
+        });
+        if let Some(failed) = failed {
+            failed.send();
+        }
+    }
+
+    /// The pod takes nothing any more, because it is dead or about to be: what was meant for it goes to others. Whether one may be started in its
+    /// place is seen when it is known how it ended.
+    pub(in crate::pod) fn fail(&self) {
+        self.with(|pool, book| {
+            book.leave(self.id);
+            pool.offer(book, None);
+        });
+    }
+
+    /// No process of the pod is left.
+    pub(in crate::pod) fn over(&self, end: End) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.over(self.id, end);
+        }
+    }
+
+    /// Tells what is over without taking anything.
+    pub(in crate::pod) fn report(&self, report: &mut Report) {
+        let failed = self.with(|pool, book| {
+            let cured = book.note(report, pool.now());
+            report.clear();
+            pool.quiet.notify_waiters();
+            if cured { pool.dispatch(book, pool.now()) } else { Refusals::none() }
+        });
+        if let Some(failed) = failed {
+            failed.send();
+        }
+    }
+
+    /// Whether asks wait that no pod has room for.
+    pub(in crate::pod) fn is_crowded(&self) -> bool {
+        self.with(|pool, book| book.is_crowded(pool.concurrency)).unwrap_or(false)
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Inner, &mut Book) -> T) -> Option<T> {
+        let pool = self.pool.upgrade()?;
+        let mut book = pool.book();
+        let done = act(&pool, &mut book);
+        drop(book);
+        Some(done)
+    }
+}
+
+impl Report {
+    pub fn is_empty(&self) -> bool {
+        self.over.is_empty() && self.served.is_empty()
+    }
+
+    pub(in crate::pod) fn clear(&mut self) {
+        self.over.clear();
+        self.served.clear();
+        self.cleared.clear();
+        (self.good, self.failed) = (0, 0);
+    }
+}

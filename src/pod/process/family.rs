@@ -1,0 +1,478 @@
+//! A family: a zygote with an environment's wheels imported, and the pods that are forked from it.
+//!
+//! Apart from `mod.rs`, which has one pod: here is the one connection to the head of many (`hob_pod/family.py` draws who is above whom).
+//! What the kernel promises of a family is all that is relied on when things go wrong: when its head ends, every process of it has.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::{
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    },
+    process::{Signal, pidfd_send_signal},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::{
+    io::Interest,
+    net::UnixDatagram,
+    process::{Child, Command},
+    sync::{SetOnce, oneshot, watch},
+    time::timeout,
+};
+
+use crate::{
+    model::limits::{
+        EXIT_GRACE_MS, FAMILY_PACKET_BYTES_MAX, FAULT_TAIL_LINES, KERNEL_TEXT_BYTES_MAX, LAST_WORDS_TURNS_MAX, ZYGOTE_BOOT_MS,
+        ZYGOTE_LEFT_BYTES_MAX, ZYGOTE_LEFT_ENTRIES_MAX,
+    },
+    pod::{
+        driver::state::Ending,
+        process::{Keeps, Program, Spec},
+        record::log::{self, Log},
+        sandbox::{
+            plan,
+            variables::{self, OUTSIDE, threads},
+        },
+    },
+};
+
+/// What a zygote is made of.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    pub program: &'a Program,
+    /// The unpacked `keeper.py`, beside which the family's program lies.
+    pub keeper: &'a Path,
+    /// A folder of its own, which must exist and be empty.
+    pub folder: PathBuf,
+    /// Modules to import.
+    pub preload: &'a [String],
+    /// Variables that its recipe sets, which wheels read as they are imported.
+    pub variables: Vec<(String, String)>,
+    pub without: &'a [String],
+    /// Dropped when no process of the family is left.
+    pub keeps: Vec<Keeps>,
+}
+
+/// A zygote that may be forked, with its pods. Cloning shares it; when the last clone and the last pod are gone, it ends.
+#[derive(Debug, Clone)]
+pub struct Family(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// A socket that keeps packets apart (SOCK_SEQPACKET): the type is for its readiness alone.
+    channel: Arc<UnixDatagram>,
+    book: Arc<Mutex<Book>>,
+    next: AtomicU64,
+    guard_pid: Option<u32>,
+    /// Whether the guard was waited for: no process of the family is left.
+    gone: watch::Receiver<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    members: HashMap<u64, Place>,
+    /// The zygote is gone: nothing is forked any more.
+    barren: bool,
+    forked: u64,
+}
+
+#[derive(Debug)]
+struct Place {
+    born: Arc<SetOnce<Birth>>,
+    over: oneshot::Sender<Ending>,
+}
+
+#[derive(Debug)]
+pub(in crate::pod) struct Birth {
+    handle: OwnedFd,
+    /// In this host's numbers.
+    pid: u32,
+}
+
+/// One pod of a family.
+#[derive(Debug)]
+pub(in crate::pod) struct Member {
+    family: Arc<Inner>,
+    id: u64,
+    born: Arc<SetOnce<Birth>>,
+    over: oneshot::Receiver<Ending>,
+    ending: Option<Ending>,
+}
+
+/// How much the imports of a zygote may leave for its pods.
+#[derive(Serialize)]
+struct Left {
+    entries: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ToHead<'a> {
+    Boot { plan: &'a RawValue, zygote_plan: &'a RawValue, preload: &'a [String], left: Left, site_packages: Option<String>, python: String },
+    Fork { id: u64, plan: &'a RawValue, title: String, threads: u32, page: Option<String> },
+    Signal { id: u64, number: i32 },
+    Kill { id: u64 },
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum FromHead {
+    Ready {
+        seconds: f64,
+    },
+    Unforkable {
+        why: String,
+    },
+    Born {
+        id: u64,
+    },
+    /// As wait(2) gives it; none for a pod that was never forked.
+    Over {
+        id: u64,
+        status: Option<i32>,
+    },
+    Barren,
+}
+
+impl Family {
+    /// Starts a zygote; the future is over when it may be forked. Must be called within a tokio runtime.
+    ///
+    /// Errors, of both: a text for people: why pods of this environment are started and not forked.
+    pub fn start(boot: Boot<'_>) -> Result<(Family, impl Future<Output = Result<(), String>> + use<>), String> {
+        let io = |error: std::io::Error| format!("starting a zygote: {error}");
+        let plans = plan::family_plans(boot.program, boot.keeper, &boot.folder, boot.without).map_err(|fault| fault.message)?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|error| io(error.into()))?;
+        rustix::io::ioctl_fionbio(&ours, true).map_err(|error| io(error.into()))?;
+        let mut command = Command::new(&boot.program.base);
+        command.args(["-I", "-S", "-B"]).arg(boot.keeper.with_file_name("family.py"));
+        command.arg("--host-pid").arg(std::process::id().to_string()).args(["--title", "hob: zygote of wheels, once it is one"]);
+        let mut child = command
+            .env_clear()
+            .envs(OUTSIDE)
+            // For people who look: whose it is.
+            .env("HOB_FAMILY", &boot.folder)
+            .current_dir(&boot.folder)
+            .process_group(0)
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(io)?;
+        let said = Arc::new(Log::default());
+        let draining = child.stderr.take().map(|pipe| tokio::spawn(log::drain(pipe, said.clone())));
+        let (gone_sender, gone) = watch::channel(false);
+        let channel = Arc::new(UnixDatagram::from_std(ours.into()).map_err(io)?);
+        let book = Arc::new(Mutex::new(Book::default()));
+        let (ready_sender, ready) = oneshot::channel();
+        let guard_pid = child.id();
+        let family = Family(Arc::new(Inner { channel: channel.clone(), book: book.clone(), next: AtomicU64::new(1), guard_pid, gone }));
+        tokio::spawn(listen(channel, book, child, ready_sender, gone_sender, boot.keeps));
+
+        let [plan, zygote_plan] = &plans;
+        let raw = |plan: &'_ [u8]| -> Result<Box<RawValue>, String> { serde_json::from_slice(plan).map_err(|error| error.to_string()) };
+        let (plan, zygote_plan) = (raw(plan)?, raw(zygote_plan)?);
+        let variables = variables::of_zygote(boot.program, &boot.variables);
+        let message = ToHead::Boot {
+            plan: &plan,
+            zygote_plan: &zygote_plan,
+            preload: boot.preload,
+            left: Left { entries: ZYGOTE_LEFT_ENTRIES_MAX, bytes: ZYGOTE_LEFT_BYTES_MAX },
+            site_packages: boot.program.site_packages.as_ref().map(|path| path.display().to_string()),
+            python: boot.program.python.display().to_string(),
+        };
+        let variables = in_memory(&variables.into_iter().collect()).map_err(io)?;
+        family.0.send(&message, &[variables.as_fd()]).map_err(io)?;
+        let preload = boot.preload.to_vec();
+        let becomes_ready = async move {
+            match timeout(Duration::from_millis(ZYGOTE_BOOT_MS), ready).await {
+                Ok(Ok(Ok(seconds))) => {
+                    tracing::info!(seconds, ?preload, "a zygote is ready");
+                    Ok(())
+                }
+                Ok(Ok(Err(why))) => Err(why),
+                Ok(Err(_)) => {
+                    // Its end may be known before its last words were read.
+                    if let Some(draining) = draining {
+                        let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), draining).await;
+                    }
+                    let lines: Vec<String> = said.tail(FAULT_TAIL_LINES).into_iter().map(|line| line.text).collect();
+                    Err(format!("the zygote ended: {}", lines.last().map_or("it said nothing", String::as_str)))
+                }
+                Err(_) => Err(format!("the zygote was not ready within {ZYGOTE_BOOT_MS} ms")),
+            }
+        };
+        Ok((family, becomes_ready))
+    }
+
+    /// Ends it, and all pods of it.
+    pub fn close(&self) {
+        self.0.book().barren = true;
+        self.0.hang_up();
+    }
+
+    /// Whether no process of it is left.
+    pub fn is_gone(&self) -> bool {
+        *self.0.gone.borrow() || self.0.gone.has_changed().is_err()
+    }
+
+    /// Waits for that.
+    pub async fn gone(&self) {
+        let _ = self.0.gone.clone().wait_for(|gone| *gone).await;
+    }
+
+    /// Whether pods can be forked from it still.
+    pub fn is_fertile(&self) -> bool {
+        !self.0.book().barren && !*self.0.gone.borrow()
+    }
+
+    /// Pods that were forked from it so far, and those that are not over.
+    pub fn counts(&self) -> (u64, usize) {
+        let book = self.0.book();
+        (book.forked, book.members.len())
+    }
+
+    /// The process that stands for the family: when it is gone, so are all.
+    pub fn guard_pid(&self) -> Option<u32> {
+        self.0.guard_pid
+    }
+
+    /// Orders one pod. `theirs`: its control lane, standard output and error.
+    pub(in crate::pod) fn fork(&self, spec: &Spec, page: Option<&Path>, plan: &RawValue, theirs: &[OwnedFd]) -> std::io::Result<Member> {
+        let inner = &self.0;
+        let id = inner.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, over) = oneshot::channel();
+        let born = Arc::new(SetOnce::new());
+        {
+            let mut book = inner.book();
+            if book.barren {
+                return Err(std::io::Error::other("its zygote is gone"));
+            }
+            book.members.insert(id, Place { born: born.clone(), over: sender });
+        }
+        let message = ToHead::Fork {
+            id,
+            plan,
+            title: format!("hob: {}", spec.recipe.manifest().name),
+            threads: spec.recipe.manifest().pod.as_ref().map_or(1, threads),
+            page: page.map(|page| page.display().to_string()),
+        };
+        let handles: Vec<BorrowedFd> = theirs.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = inner.send(&message, &handles) {
+            inner.book().members.remove(&id);
+            return Err(error);
+        }
+        inner.book().forked += 1;
+        Ok(Member { family: inner.clone(), id, born, over, ending: None })
+    }
+}
+
+impl Drop for Inner {
+    /// No clone and no pod is left: the head ends when its socket does, and with it all of the family.
+    fn drop(&mut self) {
+        self.hang_up();
+    }
+}
+
+impl Inner {
+    fn hang_up(&self) {
+        let _ = rustix::net::shutdown(self.channel.as_fd(), rustix::net::Shutdown::Both);
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        locked(&self.book)
+    }
+
+    /// Sends one packet. Does not wait: a head that takes nothing is as good as none.
+    fn send(&self, message: &ToHead, handles: &[BorrowedFd]) -> std::io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        if bytes.len() > FAMILY_PACKET_BYTES_MAX {
+            return Err(std::io::Error::other(format!("an order of {} bytes", bytes.len())));
+        }
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !handles.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(handles)), "the space is for three descriptors");
+        }
+        sendmsg(self.channel.as_fd(), &[std::io::IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+}
+
+fn locked(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Hears the head until its end, then tells every pod that is not over that it is.
+async fn listen(
+    channel: Arc<UnixDatagram>,
+    book: Arc<Mutex<Book>>,
+    mut child: Child,
+    ready: oneshot::Sender<Result<f64, String>>,
+    gone: watch::Sender<bool>,
+    keeps: Vec<Keeps>,
+) {
+    let mut ready = Some(ready);
+    loop {
+        tokio::select! {
+            readable = channel.readable() => {
+                if readable.is_err() {
+                    break;
+                }
+                match channel.try_io(Interest::READABLE, || receive(channel.as_fd())) {
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Ok(Some((message, handle))) => heard(&book, message, handle, &mut ready),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            _ = child.wait() => break,
+        }
+    }
+    // What it said before its end may not have been read before that end was known.
+    for _ in 0..LAST_WORDS_TURNS_MAX {
+        let Ok(Some((message, handle))) = receive(channel.as_fd()) else { break };
+        heard(&book, message, handle, &mut ready);
+    }
+    // As when nobody is left to order anything.
+    let _ = rustix::net::shutdown(channel.as_fd(), rustix::net::Shutdown::Both);
+    let _ = child.wait().await;
+    let left: Vec<Place> = {
+        let mut book = locked(&book);
+        book.barren = true;
+        book.members.drain().map(|(_, place)| place).collect()
+    };
+    // All of them had SIGKILL from the kernel as process 1 of their namespace ended.
+    for place in left {
+        let _ = place.over.send(Ending::Signal(9));
+    }
+    drop(keeps);
+    let _ = gone.send(true);
+}
+
+fn heard(book: &Mutex<Book>, message: FromHead, handle: Option<OwnedFd>, ready: &mut Option<oneshot::Sender<Result<f64, String>>>) {
+    match message {
+        FromHead::Ready { seconds } => drop(ready.take().map(|ready| ready.send(Ok(seconds)))),
+        FromHead::Unforkable { why } => {
+            locked(book).barren = true;
+            drop(ready.take().map(|ready| ready.send(Err(why))));
+        }
+        FromHead::Born { id } => {
+            if let Some(handle) = handle
+                && let Some(pid) = pid_of(handle.as_fd())
+                && let Some(place) = locked(book).members.get(&id)
+            {
+                let _ = place.born.set(Birth { handle, pid });
+            }
+        }
+        FromHead::Over { id, status } => {
+            let place = locked(book).members.remove(&id);
+            if let Some(place) = place {
+                let _ = place.over.send(status.map_or(Ending::NeverBegan, ending));
+            }
+        }
+        FromHead::Barren => locked(book).barren = true,
+    }
+}
+
+/// A file in memory that holds `variables` as JSON, at its beginning: guard and head pass it on to the zygote, which reads it once it is confined.
+fn in_memory(variables: &HashMap<&str, String>) -> std::io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    let mut file = std::fs::File::from(rustix::fs::memfd_create("hob-variables", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(variables)?)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// A status as wait(2) gives it.
+fn ending(status: i32) -> Ending {
+    match status & 0x7f {
+        0 => Ending::Code(status >> 8 & 0xff),
+        signal => Ending::Signal(signal),
+    }
+}
+
+/// One packet; none at the end.
+fn receive(channel: BorrowedFd) -> std::io::Result<Option<(FromHead, Option<OwnedFd>)>> {
+    let mut bytes = vec![0; FAMILY_PACKET_BYTES_MAX];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(channel, &mut [std::io::IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let handle = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut handles) => handles.next(),
+        _ => None,
+    });
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(std::io::Error::other("a packet of the head was cut"));
+    }
+    Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, handle)))
+}
+
+/// The number, in this process's namespace, of the process that a pidfd is for.
+fn pid_of(handle: BorrowedFd) -> Option<u32> {
+    use std::os::fd::AsRawFd;
+    let info =
+        String::from_utf8(crate::pod::process::vitals::read(format!("/proc/self/fdinfo/{}", handle.as_raw_fd()), KERNEL_TEXT_BYTES_MAX)?)
+            .ok()?;
+    let pid: i64 = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    u32::try_from(pid).ok().filter(|pid| *pid != 0)
+}
+
+impl Member {
+    /// Waits until no process of it is left. Cancel-safe.
+    pub async fn over(&mut self) -> Ending {
+        if self.ending.is_none() {
+            // The sender is lost only with the runtime.
+            self.ending = Some((&mut self.over).await.unwrap_or(Ending::Signal(9)));
+        }
+        self.ending.unwrap_or(Ending::Signal(9))
+    }
+
+    /// Set when the head has told who it is.
+    pub fn birth(&self) -> Arc<SetOnce<Birth>> {
+        self.born.clone()
+    }
+
+    /// None until the head has told.
+    pub fn pid(&self) -> Option<u32> {
+        self.born.get().map(|birth| birth.pid)
+    }
+
+    pub fn guard_pid(&self) -> Option<u32> {
+        self.family.guard_pid
+    }
+
+    /// To its own process alone.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(birth) = self.born.get() {
+            let _ = pidfd_send_signal(&birth.handle, signal);
+        }
+    }
+
+    /// SIGTERM to its group.
+    pub fn terminate(&self) {
+        let _ = self.family.send(&ToHead::Signal { id: self.id, number: 15 }, &[]);
+    }
+
+    /// SIGKILL to every process of it.
+    pub fn kill(&self) {
+        if self.family.send(&ToHead::Kill { id: self.id }, &[]).is_err() {
+            self.signal(Signal::KILL);
+        }
+    }
+}

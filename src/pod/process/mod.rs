@@ -1,0 +1,374 @@
+//! A pod's process: how it is started, signalled and waited for.
+//!
+//! The host never forks (no `pre_exec`: that would copy its page tables): it spawns the keeper, a small Python
+//! process of its own group that forks into the runner, and that ends the whole tree when host or pod dies.
+
+pub mod family;
+pub mod holdings;
+pub mod leftovers;
+pub mod page;
+pub mod registry;
+pub mod runner;
+pub mod starting;
+pub mod unseen;
+pub mod vitals;
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+};
+
+use rustix::process::{Pid, Signal};
+use tokio::{
+    net::UnixStream,
+    process::{Child, Command},
+};
+
+use crate::{
+    disk::make,
+    model::{Fault, Grants, Verified, recipe::Runtime},
+    pod::{
+        driver::state::Ending,
+        record::printed::Printed,
+        sandbox::{clerk::Clerk, variables},
+    },
+};
+use family::{Family, Member};
+
+/// What runs the pod.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The interpreter that runs, of the keeper too: a real one of the machine's, in a folder to which no recipe and no wheel writes.
+    pub base: PathBuf,
+    /// The one that the pod takes itself for, and with which it starts its children: the environment's, whose folder holds what its wheels put
+    /// there. The same as `base` without an environment.
+    pub python: PathBuf,
+    /// Where the environment's packages lie; none for a pod without requirements.
+    pub site_packages: Option<PathBuf>,
+}
+
+/// Something that must not go away while the pod lives, e.g. a lock on its environment.
+pub type Keeps = Box<dyn std::fmt::Debug + Send + Sync>;
+
+/// What is done with the folder in which a pod's libraries keep what they made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cache {
+    /// Nothing.
+    Unused,
+    /// It begins with a copy of this folder.
+    From(PathBuf),
+    /// It is empty, and the pod says when that changes: [`Watcher::caches`](super::Watcher::caches).
+    Told,
+    /// It is empty, and the pod gives what is in it when it is asked.
+    Given,
+}
+
+/// All that a pod needs to be started.
+#[derive(Debug)]
+pub struct Spec {
+    pub recipe: Arc<Verified>,
+    pub program: Program,
+    /// The unpacked `keeper.py`.
+    pub keeper: PathBuf,
+    /// Who lends it files.
+    pub clerk: Clerk,
+    /// What its streams' callers have not taken, of all pods of this host.
+    pub spools: Arc<crate::pod::stream::spill::Spools>,
+    /// A folder of the pod's own; made at start, removed at the end.
+    pub scratch: PathBuf,
+    /// Where the dossier of its crash goes.
+    pub dossiers: PathBuf,
+    /// Who hears what it prints.
+    pub printed: Printed,
+    /// A zygote to fork it from, where there is one that may be.
+    pub family: Option<Family>,
+    /// Layers of the sandbox to take for unavailable; nothing is let go of by that unless `grants` says so.
+    pub without: Arc<[String]>,
+    /// Names this pod among all pods ever.
+    pub incarnation: String,
+    /// What it may do beyond reading its own files.
+    pub grants: Arc<Grants>,
+    /// The session that it belongs to.
+    pub session: Option<crate::pod::driver::checkpoints::Session>,
+    /// What its libraries begin with, and what becomes of what they keep.
+    pub cache: Cache,
+    /// Its claim to a place for its models.
+    pub tenant: Option<crate::pod::residency::Tenant>,
+    /// Dropped when no process of the pod is left.
+    pub keeps: Vec<Keeps>,
+}
+
+/// A pod's process and what connects to it.
+pub struct Process {
+    body: Body,
+    /// Whether it is in a root of its own, as far as is known.
+    has_root: bool,
+    control: Option<UnixStream>,
+    data: Option<UnixStream>,
+    /// The pod's end of the data lane, until it is sent over.
+    pub data_theirs: Option<OwnedFd>,
+    /// What it prints: pipes that do not block.
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+/// Who stands between the pod and the host.
+enum Body {
+    /// A keeper of its own, which is a child of this process and ends as the pod did.
+    Kept { child: Child, group: Pid },
+    /// The head of its family.
+    Forked(Member),
+}
+
+impl Process {
+    /// Spawns the keeper.
+    ///
+    /// Errors: `io` (no such interpreter, no process to be had, no scratch folder).
+    pub fn spawn(spec: &Spec, page: Option<&Path>) -> Result<Process, Fault> {
+        let what = |error: &std::io::Error| Fault::io(format!("starting a pod of `{}`", spec.recipe.manifest().name), error);
+        make::folder(&spec.scratch, make::PRIVATE_FOLDER).map_err(|error| what(&error))?;
+        Process::spawn_in_scratch(spec, page).map_err(|error| {
+            let _ = std::fs::remove_dir(&spec.scratch);
+            what(&error)
+        })
+    }
+
+    fn spawn_in_scratch(spec: &Spec, page: Option<&Path>) -> std::io::Result<Process> {
+        let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
+        let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
+        let mut command = Command::new(&spec.program.base);
+        // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its place;
+        // -B: no bytecode beside the runner, which nobody compares, and which a full disk would leave torn for good.
+        command.args(["-I", "-S", "-B"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
+        command.arg("--title").arg(format!("hob: {}", spec.recipe.manifest().name));
+        if let Some(page) = page {
+            command.arg("--page").arg(page);
+        }
+        command.arg("--confined");
+        if let Some(Runtime::Executable { entry }) = spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
+            command.arg("--").arg(spec.recipe.folder().join(entry));
+        }
+        let ((stdout, stdout_theirs), (stderr, stderr_theirs)) = (output()?, output()?);
+        let child = command
+            .env_clear()
+            .envs(variables::OUTSIDE)
+            // Inherited by all that descends from it: how what fled is found, should keeper and host be killed.
+            .env(leftovers::VARIABLE, &spec.incarnation)
+            // For people who look: whose it is.
+            .env("HOB_SCRATCH", &spec.scratch)
+            .current_dir(&spec.scratch)
+            .process_group(0)
+            .stdin(Stdio::from(OwnedFd::from(control_theirs)))
+            .stdout(Stdio::from(stdout_theirs))
+            .stderr(Stdio::from(stderr_theirs))
+            .spawn()?;
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32)).expect("a child that was not waited for has an id");
+        Ok(Process {
+            has_root: true,
+            control: Some(watched(control)?),
+            data: Some(watched(data)?),
+            data_theirs: Some(data_theirs.into()),
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            body: Body::Kept { child, group },
+        })
+    }
+
+    /// Has the pod forked from a zygote. `plan`: what it is confined by.
+    ///
+    /// Errors: `io`, when the family takes no orders (any more): then it can still be started.
+    pub fn fork(spec: &Spec, family: &Family, page: Option<&Path>, plan: &serde_json::value::RawValue) -> Result<Process, Fault> {
+        let what = |error: std::io::Error| Fault::io(format!("forking a pod of `{}`", spec.recipe.manifest().name), &error);
+        let made = || -> std::io::Result<Process> {
+            let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
+            let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
+            let ((stdout, stdout_theirs), (stderr, stderr_theirs)) = (output()?, output()?);
+            let theirs = [OwnedFd::from(control_theirs), stdout_theirs, stderr_theirs];
+            let member = family.fork(spec, page, plan, &theirs)?;
+            Ok(Process {
+                has_root: true,
+                control: Some(watched(control)?),
+                data: Some(watched(data)?),
+                data_theirs: Some(data_theirs.into()),
+                stdout: Some(stdout),
+                stderr: Some(stderr),
+                body: Body::Forked(member),
+            })
+        };
+        made().map_err(what)
+    }
+
+    /// Whether it was forked from a zygote.
+    pub fn is_forked(&self) -> bool {
+        matches!(self.body, Body::Forked(_))
+    }
+
+    /// The two sockets, for the lanes; to be taken once.
+    pub fn take_streams(&mut self) -> Option<(UnixStream, UnixStream)> {
+        self.control.take().zip(self.data.take())
+    }
+
+    /// Waits for the keeper: when it is gone, so is every process below it. Cancel-safe.
+    pub async fn ended(&mut self) -> Ending {
+        use std::os::unix::process::ExitStatusExt;
+        let child = match &mut self.body {
+            Body::Kept { child, .. } => child,
+            Body::Forked(member) => return member.over().await,
+        };
+        match child.wait().await {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => Ending::Code(code),
+                (None, Some(signal)) => Ending::Signal(signal),
+                (None, None) => Ending::Code(-1),
+            },
+            // Somebody else reaped our child: it is gone, we only don't know how.
+            Err(_) => Ending::Code(-1),
+        }
+    }
+
+    /// SIGTERM to the pod and its children; the keeper ignores it.
+    pub fn terminate(&self) {
+        match &self.body {
+            Body::Kept { .. } => self.signal_group(Signal::TERM),
+            Body::Forked(member) => member.terminate(),
+        }
+    }
+
+    /// Tells the keeper to kill every process of the tree, and then itself.
+    pub fn kill(&self) {
+        match &self.body {
+            Body::Kept { group, .. } if self.is_running() => drop(rustix::process::kill_process(*group, Signal::QUIT)),
+            Body::Kept { .. } => {}
+            Body::Forked(member) => member.kill(),
+        }
+    }
+
+    /// Asks the pod to print its stacks.
+    pub fn dump_stacks(&self, pid: u32) {
+        if let Body::Forked(member) = &self.body {
+            return member.signal(Signal::USR1);
+        }
+        // While the keeper lives it has not reaped the pod, so the number is the pod's.
+        if let Some(pid) = Pid::from_raw(pid as i32).filter(|_| self.keeper_pid().is_some_and(|keeper| vitals::is_below(pid, keeper))) {
+            let _ = rustix::process::kill_process(pid, Signal::USR1);
+        }
+    }
+
+    /// SIGKILL to whatever is left in the group, the keeper included.
+    pub fn kill_group(&self) {
+        match &self.body {
+            Body::Kept { .. } => self.signal_group(Signal::KILL),
+            // Past its head as well, should that not do as it is told.
+            Body::Forked(member) => {
+                member.kill();
+                member.signal(Signal::KILL);
+            }
+        }
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        // The group's number is ours as long as the keeper was not reaped.
+        if let Body::Kept { group, .. } = &self.body
+            && self.is_running()
+        {
+            let _ = rustix::process::kill_process_group(*group, signal);
+        }
+    }
+
+    /// The process above the pod: its keeper, or the guard of its family. None once that was waited for.
+    pub fn keeper_pid(&self) -> Option<u32> {
+        match &self.body {
+            Body::Kept { child, .. } => child.id(),
+            Body::Forked(member) => member.guard_pid(),
+        }
+    }
+
+    /// The pod's own process as this host sees it. `said`: what it says itself, believed if it can be true; in a family, where processes have other
+    /// numbers, it is not asked.
+    pub fn pod_pid(&self, said: u32) -> Option<u32> {
+        match &self.body {
+            Body::Kept { child, .. } => vitals::named_below(said, child.id()?),
+            Body::Forked(member) => member.pid(),
+        }
+    }
+
+    /// Waits until its number is known. Cancel-safe.
+    pub fn born(&self) -> impl Future<Output = ()> + use<> {
+        let birth = match &self.body {
+            Body::Kept { .. } => None,
+            Body::Forked(member) => Some(member.birth()),
+        };
+        async move {
+            if let Some(birth) = birth {
+                birth.wait().await;
+            }
+        }
+    }
+
+    /// From where on its memory is counted.
+    pub fn top_pid(&self) -> Option<u32> {
+        match &self.body {
+            // So that a child that left its parents counts too.
+            Body::Kept { child, .. } => child.id(),
+            Body::Forked(member) => member.pid(),
+        }
+    }
+
+    /// It goes without a root of its own, and is where its host is.
+    pub fn has_no_root(&mut self) {
+        self.has_root = false;
+    }
+
+    /// Whether it is in a root of its own.
+    pub fn has_root(&self) -> bool {
+        self.has_root
+    }
+
+    /// Its scratch folder, as it sees it itself.
+    pub fn scratch<'a>(&self, spec: &'a Spec) -> &'a Path {
+        match self.has_root {
+            true => Path::new(crate::pod::sandbox::plan::SCRATCH),
+            false => &spec.scratch,
+        }
+    }
+
+    /// Takes a descriptor out of the keeper.
+    pub fn take_from_keeper(&self, number: i32) -> std::io::Result<OwnedFd> {
+        use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+        let Body::Kept { group, .. } = &self.body else {
+            return Err(std::io::Error::other("a pod of a zygote has no keeper"));
+        };
+        let keeper = pidfd_open(*group, PidfdFlags::empty())?;
+        Ok(pidfd_getfd(keeper, number, PidfdGetfdFlags::empty())?)
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(&self.body, Body::Kept { child, .. } if child.id().is_some())
+    }
+}
+
+/// A pipe for what a process prints, whose reader does not block.
+fn output() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
+
+fn watched(stream: std::os::unix::net::UnixStream) -> std::io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+/// Sends as many of `bytes` as fit, with `descriptors` (two at most) attached to the first of them.
+pub fn send_with_descriptors(stream: &UnixStream, bytes: &[u8], descriptors: &[&OwnedFd]) -> std::io::Result<usize> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    stream.try_io(tokio::io::Interest::WRITABLE, || {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)), "the space is for two descriptors");
+        Ok(sendmsg(stream, &[std::io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
+    })
+}

@@ -1,0 +1,280 @@
+//! Live pods on disk: a record beside each pod's folder, for the next host when this one is killed together with keepers.
+//!
+//! Apart from `leftovers.rs`, which ends processes by their marks: here is what was written down about them, and whether
+//! it still means anything.
+
+use std::{
+    fs,
+    io::Write,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    disk::{make, open},
+    model::{
+        Fault,
+        limits::{EXIT_GRACE_MS, POD_RECORD_BYTES_MAX},
+    },
+    pod::process::{leftovers, starting::cgroups, vitals},
+};
+
+/// One pod, as written down. Written before its first process is there, and again when the keeper is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub incarnation: String,
+    pub recipe: String,
+    /// Where the process numbers below mean something: see [`vitals::boot`].
+    pub boot: String,
+    pub host: Process,
+    pub keeper: Option<Process>,
+}
+
+/// A process, told apart from a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    /// See [`vitals::identity`].
+    pub start_ticks: u64,
+}
+
+impl Process {
+    /// None when there is no such process (any more).
+    pub fn of(pid: u32) -> Option<Process> {
+        vitals::identity(pid).map(|start_ticks| Process { pid, start_ticks })
+    }
+
+    fn is_running(&self) -> bool {
+        vitals::identity(self.pid) == Some(self.start_ticks)
+    }
+
+    /// A handle to this process and to no other; none when it ended.
+    fn open(&self) -> Option<OwnedFd> {
+        let handle = pidfd_open(Pid::from_raw(self.pid as i32)?, PidfdFlags::empty()).ok()?;
+        // Looked at with the handle open: what is there now is what the handle reaches.
+        self.is_running().then_some(handle)
+    }
+}
+
+impl Record {
+    /// Of a pod of this process, whose keeper is not started yet.
+    pub fn new(incarnation: &str, recipe: &str) -> Record {
+        let pid = std::process::id();
+        Record {
+            incarnation: incarnation.to_owned(),
+            recipe: recipe.to_owned(),
+            boot: vitals::boot().unwrap_or_default(),
+            host: Process::of(pid).unwrap_or(Process { pid, start_ticks: 0 }),
+            keeper: None,
+        }
+    }
+}
+
+/// Where the record of the pod with this scratch folder lies.
+pub fn path_of(scratch: &Path) -> PathBuf {
+    scratch.with_extension("pod")
+}
+
+/// The name of a pod's control group, or how those of one host begin: an incarnation is its host's folder, `-`, and a number.
+pub fn group_of(incarnation: &str) -> String {
+    format!("hob-{incarnation}")
+}
+
+/// Writes (or replaces) a record in one step. Not synced to the disk: after a power cut there is nothing left to end.
+///
+/// Errors: `io`, `disk_full`.
+pub fn record(path: &Path, record: &Record) -> Result<(), Fault> {
+    let written = || {
+        let mut half = make::temporary(path.parent().unwrap_or(Path::new(".")), ".half-", make::PRIVATE_FILE)?;
+        half.write_all(&serde_json::to_vec(record)?)?;
+        half.persist(path).map(drop).map_err(|error| error.error)
+    };
+    written().map_err(|error: std::io::Error| Fault::io(format!("writing {}", path.display()), &error))
+}
+
+/// Deletes a record: no process of its pod is left.
+pub fn forget(path: &Path) {
+    // What cannot be deleted names a pod that nobody finds any more.
+    let _ = fs::remove_file(path);
+}
+
+/// What became of the pods of a host that is gone.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Reaped {
+    /// Processes that were killed.
+    pub killed: Vec<u32>,
+    /// Processes that could not be killed; their records are kept for another try.
+    pub left: Vec<u32>,
+    /// Records of a host that runs, whatever became of its lock. Nothing of theirs was touched.
+    pub living: usize,
+}
+
+impl Reaped {
+    /// Whether nobody needs the folder any more.
+    pub fn is_done(&self) -> bool {
+        self.left.is_empty() && self.living == 0
+    }
+}
+
+/// Ends all processes of the pods whose records lie in `folder`, that of a host which is gone, removes their control groups, and forgets them.
+///
+/// Blocking: two looks at all processes when there are records, seconds when something resists. Records from before the
+/// last boot, or from another container, are only forgotten: their process numbers are somebody else's now.
+pub fn reap(folder: &Path) -> Reaped {
+    let mut reaped = Reaped::default();
+    let boot = vitals::boot().unwrap_or_default();
+    let mut dead: Vec<(PathBuf, Record)> = Vec::new();
+    for (path, record) in records(folder) {
+        if record.boot != boot {
+            forget(&path);
+        } else if record.host.is_running() {
+            // A lock that does not hold (some network file systems have such) must not cost a live pod.
+            reaped.living += 1;
+        } else {
+            dead.push((path, record));
+        }
+    }
+    reaped.killed = end_keepers(dead.iter().filter_map(|(_, record)| record.keeper));
+    let ended = leftovers::end(dead.iter().map(|(_, record)| &*record.incarnation));
+    reaped.killed.extend(&ended.killed);
+    reaped.left.extend(&ended.left);
+    if reaped.left.is_empty() {
+        dead.iter().for_each(|(path, _)| forget(path));
+        // A host that lives makes groups of that name still. Looked for only where a pod of this boot was killed with its host.
+        if reaped.living == 0
+            && !dead.is_empty()
+            && let Some(host) = folder.file_name().and_then(|name| name.to_str())
+        {
+            cgroups().sweep(&group_of(&format!("{host}-")));
+        }
+    }
+    reaped
+}
+
+/// The records of a folder that can be read.
+fn records(folder: &Path) -> Vec<(PathBuf, Record)> {
+    let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "pod"));
+    let read = |path: PathBuf| {
+        let record = serde_json::from_slice(&open::read(&path, POD_RECORD_BYTES_MAX).ok()?).ok()?;
+        Some((path, record))
+    };
+    paths.filter_map(read).collect()
+}
+
+/// Has keepers end their trees, and ends those that do not; gives the numbers of all that there were.
+fn end_keepers(keepers: impl Iterator<Item = Process>) -> Vec<u32> {
+    let mut running: Vec<(u32, OwnedFd)> = keepers.filter_map(|keeper| Some((keeper.pid, keeper.open()?))).collect();
+    let pids = running.iter().map(|(pid, _)| *pid).collect();
+    for (_, handle) in &running {
+        // A keeper knows its tree better than any mark does; that of a dead host is at it already.
+        let _ = pidfd_send_signal(handle, Signal::QUIT);
+    }
+    let until = Instant::now() + Duration::from_millis(EXIT_GRACE_MS);
+    while !running.is_empty() && Instant::now() < until {
+        let wait = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+        let mut first = [PollFd::new(&running[0].1, PollFlags::IN)];
+        let _ = poll(&mut first, Some(&wait));
+        running.retain(|(_, handle)| !has_ended(handle));
+    }
+    for (_, handle) in &running {
+        let _ = pidfd_send_signal(handle, Signal::KILL);
+    }
+    pids
+}
+
+fn has_ended(handle: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&now)), Ok(1..))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn sleeper(incarnation: &str) -> Child {
+        let child = Command::new("sleep").arg("20").env(leftovers::VARIABLE, incarnation).spawn().unwrap();
+        // Until the program runs it carries what this process carries.
+        let until = Instant::now() + Duration::from_secs(5);
+        while !fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap().starts_with("sleep") {
+            assert!(Instant::now() < until, "`sleep` does not start");
+        }
+        child
+    }
+
+    fn is_over(child: &mut Child) -> bool {
+        child.try_wait().unwrap().is_some()
+    }
+
+    /// A record as a host that is gone would have left it.
+    fn of_dead_host(incarnation: &str) -> Record {
+        let record = Record::new(incarnation, "test/pod");
+        Record { host: Process { start_ticks: record.host.start_ticks + 1, ..record.host }, ..record }
+    }
+
+    #[test]
+    fn a_record_is_replaced_whole_read_back_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path_of(&folder.path().join("7"));
+        let keeper = Process::of(std::process::id());
+        assert!(keeper.is_some_and(|keeper| keeper.is_running() && keeper.open().is_some()));
+        let before = Record::new("host-a-7", "test/pod");
+        record(&path, &before).unwrap();
+        record(&path, &Record { keeper, ..before.clone() }).unwrap();
+        assert_eq!(records(folder.path()), [(path.clone(), Record { keeper, ..before.clone() })]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        forget(&path);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let fault = record(&folder.path().join("missing/7.pod"), &before).unwrap_err();
+        assert!(fault.code == crate::model::Code::Io && fault.message.contains("missing/7.pod"), "{fault:?}");
+    }
+
+    #[test]
+    fn pods_of_a_dead_host_are_ended_and_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let unique = at("").display().to_string().replace(['/', '.'], "-");
+        let name = |name: &str| format!("{unique}{name}");
+        let mut pods = ["dead", "living", "boot"].map(|pod| sleeper(&name(pod)));
+        let (mut keeper, mut later) = (sleeper("none"), sleeper("none"));
+
+        let known = Process::of(keeper.id());
+        record(&at("dead.pod"), &Record { keeper: known, ..of_dead_host(&name("dead")) }).unwrap();
+        // Its number was given away again.
+        let taken = Process::of(later.id()).map(|process| Process { start_ticks: process.start_ticks - 1, ..process });
+        record(&at("taken.pod"), &Record { keeper: taken, ..of_dead_host(&name("taken")) }).unwrap();
+        record(&at("living.pod"), &Record { keeper: taken, ..Record::new(&name("living"), "test/pod") }).unwrap();
+        // From before the machine was started: every number in it may be anybody's.
+        let stranger = Process::of(later.id());
+        record(&at("boot.pod"), &Record { boot: "another".into(), keeper: stranger, ..of_dead_host(&name("boot")) }).unwrap();
+        fs::write(at("torn.pod"), "{\"incarnation\":").unwrap();
+
+        let reaped = reap(folder.path());
+        let mut killed = reaped.killed.clone();
+        killed.sort_unstable();
+        let mut wanted = vec![pods[0].id(), keeper.id()];
+        wanted.sort_unstable();
+        assert_eq!((killed, reaped.left.len(), reaped.living, reaped.is_done()), (wanted, 0, 1, false));
+        pods[0].wait().unwrap();
+        keeper.wait().unwrap();
+        assert!(!is_over(&mut pods[1]) && !is_over(&mut pods[2]) && !is_over(&mut later), "a stranger was killed");
+        let left = |name: &str| at(name).exists();
+        assert_eq!(["dead.pod", "taken.pod", "living.pod", "boot.pod"].map(left), [false, false, true, false]);
+
+        forget(&at("living.pod"));
+        assert!(reap(folder.path()).is_done() && reap(&at("missing")).is_done());
+        for child in pods[1..].iter_mut().chain([&mut later]) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! How a pod's process comes to be: forked where that may be, else started; and what bounds it in the kernel.
+//!
+//! Apart from `driver/`, which owns the process from then on: here is only what is done once, before there is anything to own.
+
+use std::{path::Path, sync::OnceLock};
+
+use crate::{
+    disk::threads::{Work, certainly},
+    model::{Code, Fault},
+    pod::{
+        process::{Process, Spec, registry},
+        sandbox::{
+            cgroup::{Cgroups, Group},
+            plan::{self, How},
+        },
+    },
+};
+
+/// Forks its process, or starts it where there is no zygote that would; then it has to be told its plan.
+pub(in crate::pod) fn started(spec: &Spec, page: Option<&Path>) -> Result<(Process, Option<Vec<u8>>), Fault> {
+    if let Some(family) = &spec.family {
+        let plan = plan::plan(spec, How::Forked)?;
+        let plan = serde_json::from_slice(&plan).map_err(|error| Fault::new(Code::Internal, format!("a plan that is no JSON: {error}")))?;
+        match Process::fork(spec, family, page, plan) {
+            Ok(process) => return Ok((process, None)),
+            Err(fault) => tracing::warn!("a pod is started, not forked: {fault}"),
+        }
+    }
+    // First: where there can be none, there is nothing to start.
+    let plan = plan::plan(spec, How::Started)?;
+    Ok((Process::spawn(spec, page)?, Some(plan)))
+}
+
+/// Puts `pid`, with all that it will start, into a control group of its own; none where this machine lets us make none. In the background, because
+/// the kernel may take twenty milliseconds to move a process.
+pub(in crate::pod) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
+    let cgroups = cgroups();
+    if !cgroups.limits_memory() && !cgroups.limits_processes() {
+        return None;
+    }
+    let pod = spec.recipe.manifest().pod.as_ref();
+    // One more: the first process of its namespace is not the pod's own.
+    let (name, memory, processes) = (registry::group_of(&spec.incarnation), plan::memory_bytes(pod), plan::processes(pod) + 1);
+    Some(certainly(move || {
+        let made = || {
+            let group = cgroups.make(&name, Some(memory), Some(processes))?;
+            group.add(pid)?;
+            Ok(group)
+        };
+        made().inspect_err(|error: &std::io::Error| tracing::warn!("a pod is watched, and nothing in the kernel bounds it: {error}")).ok()
+    }))
+}
+
+/// A group that is being made.
+pub(in crate::pod) type Grouping = Work<Option<Group>>;
+
+/// What this machine lets us bound in the kernel; found out once.
+pub(in crate::pod) fn cgroups() -> &'static Cgroups {
+    static CGROUPS: OnceLock<Cgroups> = OnceLock::new();
+    CGROUPS.get_or_init(Cgroups::find)
+}

@@ -1,0 +1,154 @@
+//! What all pods of a host print, as it comes: to those who follow it, and into files.
+//!
+//! Nothing here waits for anybody: who follows slowly loses lines, and is told how many; a file that is slow loses them too.
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::{
+    model::{
+        limits::{LOG_FILE_BURST_BYTES, LOG_FILE_BYTES_PER_S, PRINTED_LINES_MAX},
+        status::LogLine,
+    },
+    pod::record::log_files::Files,
+};
+
+/// The lines of a host's pods. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Printed(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    followers: broadcast::Sender<Heard>,
+    files: Files,
+}
+
+/// A line as it came.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Heard {
+    pub line: Arc<LogLine>,
+    /// The one call that its pod worked for; `None` between calls, and where it works for several at a time.
+    pub call: Option<usize>,
+}
+
+/// Some lines came and went before this follower took them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Missed(pub u64);
+
+/// The lines since this was made. At most [`PRINTED_LINES_MAX`] wait for it.
+#[derive(Debug)]
+pub struct Lines(broadcast::Receiver<Heard>);
+
+impl Printed {
+    /// `folder`: where the files lie; made with the first line.
+    pub fn new(folder: PathBuf) -> Printed {
+        let (followers, _) = broadcast::channel(PRINTED_LINES_MAX);
+        Printed(Arc::new(Inner { followers, files: Files::new(folder) }))
+    }
+
+    /// The lines that come from now on.
+    pub fn follow(&self) -> Lines {
+        Lines(self.0.followers.subscribe())
+    }
+
+    pub(in crate::pod) fn is_followed(&self) -> bool {
+        self.0.followers.receiver_count() > 0
+    }
+
+    pub(in crate::pod) fn tell(&self, heard: Heard) {
+        // Whoever followed may be gone by now.
+        let _ = self.0.followers.send(heard);
+    }
+
+    /// Has a line written to its recipe's file; whether there was room for it.
+    pub(in crate::pod) fn file(&self, line: &LogLine) -> bool {
+        self.0.files.put(line.clone())
+    }
+
+    /// Waits until what came is in its files, for [`LOG_CLOSE_MS`](crate::model::limits::LOG_CLOSE_MS) at most; what comes later is in none. Blocking.
+    pub fn close(&self) {
+        self.0.files.close();
+    }
+}
+
+impl Lines {
+    /// The next line; waits for it. `None` once the host is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<Heard, Missed>> {
+        match self.0.recv().await {
+            Ok(heard) => Some(Ok(heard)),
+            Err(RecvError::Lagged(count)) => Some(Err(Missed(count))),
+            Err(RecvError::Closed) => None,
+        }
+    }
+
+    /// The next line, if it came.
+    pub fn next_now(&mut self) -> Option<Result<Heard, Missed>> {
+        use broadcast::error::TryRecvError;
+        match self.0.try_recv() {
+            Ok(heard) => Some(Ok(heard)),
+            Err(TryRecvError::Lagged(count)) => Some(Err(Missed(count))),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+        }
+    }
+}
+
+/// What one pod may have written to files: a burst, and then so much a second. A pod that prints for hours must not wear out a disk.
+#[derive(Debug)]
+pub(in crate::pod) struct Allowance {
+    bytes: u64,
+    since: Option<Instant>,
+    /// Lines that are in no file, and of which no file says so yet.
+    pub kept_back: u64,
+}
+
+impl Default for Allowance {
+    fn default() -> Allowance {
+        Allowance { bytes: LOG_FILE_BURST_BYTES, since: None, kept_back: 0 }
+    }
+}
+
+impl Allowance {
+    /// Whether a line of so many bytes may be written; counts it as kept back if not.
+    pub fn takes(&mut self, now: Instant, bytes: usize) -> bool {
+        let since = self.since.get_or_insert(now);
+        let gained = now.saturating_duration_since(*since).as_millis() as u64 * LOG_FILE_BYTES_PER_S / 1_000;
+        if gained > 0 {
+            self.bytes = self.bytes.saturating_add(gained).min(LOG_FILE_BURST_BYTES);
+            *since = now;
+        }
+        // What stands around a text in its file counts too.
+        let wanted = bytes as u64 + 100;
+        let takes = self.bytes >= wanted;
+        match takes {
+            true => self.bytes -= wanted,
+            false => self.kept_back += 1,
+        }
+        takes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_has_its_burst_and_then_its_rate_and_is_counted() {
+        let (mut allowance, begun) = (Allowance::default(), Instant::now());
+        let line = 924;
+        let burst = (0..1_000_000).take_while(|_| allowance.takes(begun, line)).count() as u64;
+        assert_eq!((burst, allowance.kept_back), (LOG_FILE_BURST_BYTES / 1_024, 1));
+        // A thousand looks within a second are no more than one.
+        let later = |ms| begun + Duration::from_millis(ms);
+        let kept = (1..=10_000).filter(|ms| allowance.takes(later(*ms), line)).count() as u64;
+        assert!((kept as i64 - (10 * LOG_FILE_BYTES_PER_S / 1_024) as i64).abs() <= 5, "{kept}");
+        assert_eq!(allowance.kept_back, 1 + 10_000 - kept);
+        // And never more than a burst, however long it was silent.
+        let again = (0..1_000_000).take_while(|_| allowance.takes(later(1 << 40), line)).count() as u64;
+        assert_eq!(again, LOG_FILE_BURST_BYTES / 1_024);
+    }
+}

@@ -1,0 +1,395 @@
+//! Which pods may have their models loaded, and which have to go for others: decided without clock, lock or hardware.
+//!
+//! Apart from `mod.rs`, which asks with the clock in its hand and tells drivers. A pod with a place is a *resident*; it has the place from
+//! before it loads until its memory is known to be back. Whoever wants one waits with the class of its work:
+//!
+//! - What is free is given at once, and so is what somebody without work can give: the least recently used goes first, and never for somebody
+//!   who has no work either.
+//! - Work of a higher class has its place at the next end of an ask. Work of the same class has it when its holder was there for its *hold* (a
+//!   few times what loading took), or has had no work for a while; work of a lower one after [`PATIENCE_HOLDS`] holds, and then for a whole hold.
+//!   So nothing waits for ever, and no more than a share of the time goes into loading.
+//! - One that is pinned, or whose state belongs to a session, is never asked to go.
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::model::{
+    Digest, Priority,
+    limits::{GAP_MAX_MS, GAP_MIN_MS, HOLD_LOADS, HOLD_MAX_MS, HOLD_MIN_MS, PATIENCE_HOLDS},
+};
+
+/// Names a pod here.
+pub type TenantId = u64;
+
+/// What a pod needs while its models are loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Need {
+    pub memory: u64,
+    /// Memory on one GPU.
+    pub gpu: Option<u64>,
+    /// Nobody else is to be on that GPU.
+    pub alone: bool,
+    /// Groups of which one at a time has a place.
+    pub groups: Vec<String>,
+    /// It is never asked to go, by the operator's word.
+    pub pinned: bool,
+    /// Pods of one recipe have the same, and never take each other's place: nothing would be gained.
+    pub kin: Option<Digest>,
+    /// Nor is one that has the state of a session, for as long as that has it.
+    pub kept: bool,
+}
+
+/// A class of work as a number: 0 is no work, the others as they go first.
+pub type Rank = u8;
+
+pub fn rank(priority: Option<Priority>) -> Rank {
+    match priority {
+        None => 0,
+        Some(Priority::Bulk) => 1,
+        Some(Priority::Normal) => 2,
+        Some(Priority::Interactive) => 3,
+    }
+}
+
+/// What there is to be had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Budget {
+    pub memory: u64,
+    /// Of each GPU.
+    pub gpus: Vec<GpuBudget>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuBudget {
+    pub bytes: u64,
+    /// One model at a time.
+    pub exclusive: bool,
+}
+
+/// One with a place.
+#[derive(Debug, Clone)]
+pub struct Resident {
+    pub need: Need,
+    pub gpu: Option<usize>,
+    /// None while it loads.
+    pub loaded: Option<Duration>,
+    pub load_time: Duration,
+    /// The class of its work; 0: it has none.
+    pub work: Rank,
+    /// The class of what it had last.
+    pub worked: Rank,
+    /// Since when it is at work, or has none.
+    pub since: Duration,
+    /// For whom it was asked to go.
+    pub leaving: bool,
+    /// It waited long for this: for its hold not even a higher class asks it to go.
+    pub guaranteed: bool,
+}
+
+/// One that waits for a place.
+#[derive(Debug, Clone)]
+pub struct Waiter {
+    pub need: Need,
+    pub rank: Rank,
+    /// Since when it waits for work of that class.
+    pub since: Duration,
+    /// Since when it waits for any work.
+    pub first: Duration,
+    /// It is served by its patience, before work of a higher class.
+    pub patient: bool,
+    /// How long its loading is expected to take.
+    pub load_time: Duration,
+}
+
+/// What is decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It may load, on that GPU if it needs one.
+    Load(TenantId, Option<usize>),
+    /// It has to go, for that one.
+    Leave(TenantId, TenantId),
+}
+
+/// Why a need can never be met here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TooMuch {
+    Memory { wanted: u64, budget: u64, pinned: u64 },
+    NoGpu,
+    Gpu { wanted: u64, budget: u64 },
+}
+
+/// Who has a place, and who waits for one.
+#[derive(Debug, Default)]
+pub struct Residency {
+    pub budget: Budget,
+    pub residents: BTreeMap<TenantId, Resident>,
+    pub waiters: BTreeMap<TenantId, Waiter>,
+}
+
+/// How long a model keeps its place once it is loaded.
+pub fn hold(load_time: Duration) -> Duration {
+    (load_time * HOLD_LOADS).clamp(Duration::from_millis(HOLD_MIN_MS), Duration::from_millis(HOLD_MAX_MS))
+}
+
+/// Without work for so long a model is taken for done.
+fn gap(load_time: Duration) -> Duration {
+    (load_time / 2).clamp(Duration::from_millis(GAP_MIN_MS), Duration::from_millis(GAP_MAX_MS))
+}
+
+impl Residency {
+    /// Wants a place, or wants it for another class than before.
+    ///
+    /// Errors: why there never will be one.
+    pub fn want(&mut self, id: TenantId, need: Need, rank: Rank, load_time: Duration, now: Duration) -> Result<(), TooMuch> {
+        self.check(&need)?;
+        let fresh = Waiter { need: need.clone(), rank, since: now, first: now, patient: false, load_time };
+        let waiter = self.waiters.entry(id).or_insert(fresh);
+        // It may have been measured meanwhile, by a pod of the same recipe.
+        (waiter.need, waiter.load_time) = (need, load_time);
+        if waiter.rank == 0 && rank > 0 {
+            waiter.first = now;
+        }
+        if waiter.rank != rank {
+            (waiter.rank, waiter.since) = (rank, now);
+        }
+        Ok(())
+    }
+
+    /// Whether the need could be met if everybody went who may be asked to.
+    pub fn check(&self, need: &Need) -> Result<(), TooMuch> {
+        let pinned = self.residents.values().filter(|resident| resident.need.pinned);
+        let pinned_memory: u64 = pinned.map(|resident| resident.need.memory).fold(0, u64::saturating_add);
+        let budget = self.budget.memory;
+        if need.memory > budget.saturating_sub(pinned_memory) {
+            return Err(TooMuch::Memory { wanted: need.memory, budget, pinned: pinned_memory });
+        }
+        let Some(wanted) = need.gpu else { return Ok(()) };
+        let largest = self.budget.gpus.iter().map(|gpu| gpu.bytes).max().ok_or(TooMuch::NoGpu)?;
+        if wanted > largest { Err(TooMuch::Gpu { wanted, budget: largest }) } else { Ok(()) }
+    }
+
+    /// It does not want one any more.
+    pub fn unwant(&mut self, id: TenantId) {
+        self.waiters.remove(&id);
+    }
+
+    /// Its memory is back, or it is gone.
+    pub fn gone(&mut self, id: TenantId) -> bool {
+        self.waiters.remove(&id);
+        self.residents.remove(&id).is_some()
+    }
+
+    /// What can be done now, and when to look again although nothing happens.
+    pub fn decide(&mut self, now: Duration) -> (Vec<Decision>, Option<Duration>) {
+        let (mut decisions, mut again) = (Vec::new(), None::<Duration>);
+        let mut order: Vec<TenantId> = self.waiters.keys().copied().collect();
+        order.sort_by_key(|id| (std::cmp::Reverse(self.urgency(id, now)), self.waiters[id].since, *id));
+        // Those for whom others are going already: what they are waiting for is not given to somebody else.
+        let mut promised: Vec<Waiter> = Vec::new();
+        for id in order {
+            let waiter = self.waiters[&id].clone();
+            if let Some(gpu) = self.placed(&waiter.need) {
+                let breaks = |promise: &Waiter| {
+                    let after = self.without(|resident| resident.leaving);
+                    after.placed(&promise.need).is_some() && after.with(&waiter.need, gpu).placed(&promise.need).is_none()
+                };
+                if promised.iter().any(breaks) {
+                    continue;
+                }
+                // One that goes before others of a higher class does so because it waited so long.
+                let first =
+                    waiter.patient || self.waiters.values().any(|other| other.rank > waiter.rank && self.is_out_of_patience(&waiter, now));
+                self.waiters.remove(&id);
+                self.residents.insert(id, Self::resident(&waiter, gpu, now, first));
+                decisions.push(Decision::Load(id, gpu));
+                continue;
+            }
+            if self.without(|resident| resident.leaving).placed(&waiter.need).is_some() {
+                promised.push(waiter);
+                continue;
+            }
+            let (victims, at) = self.victims(&waiter, now);
+            match at {
+                Some(at) if at <= now && !victims.is_empty() => {
+                    let patient = victims.iter().any(|victim| self.residents[victim].work > waiter.rank);
+                    if let Some(waiter) = self.waiters.get_mut(&id) {
+                        waiter.patient |= patient;
+                    }
+                    for victim in victims {
+                        if let Some(resident) = self.residents.get_mut(&victim) {
+                            resident.leaving = true;
+                        }
+                        decisions.push(Decision::Leave(victim, id));
+                    }
+                    promised.push(waiter);
+                }
+                Some(at) if at > now => again = Some(again.map_or(at, |again| again.min(at))),
+                // Somebody has to become loaded, or to leave, first: that is an event.
+                _ => {}
+            }
+        }
+        (decisions, again)
+    }
+
+    /// The class that a waiter is served in: one that waited longer than anybody has to goes before all.
+    fn urgency(&self, id: &TenantId, now: Duration) -> Rank {
+        let Some(waiter) = self.waiters.get(id) else { return 0 };
+        if self.is_out_of_patience(waiter, now) { Rank::MAX } else { waiter.rank }
+    }
+
+    fn is_out_of_patience(&self, waiter: &Waiter, now: Duration) -> bool {
+        waiter.rank > 0 && now.saturating_sub(waiter.first) >= hold(waiter.load_time) * PATIENCE_HOLDS
+    }
+
+    fn resident(waiter: &Waiter, gpu: Option<usize>, now: Duration, guaranteed: bool) -> Resident {
+        Resident {
+            need: waiter.need.clone(),
+            gpu,
+            loaded: None,
+            load_time: waiter.load_time,
+            work: waiter.rank,
+            worked: waiter.rank,
+            since: now,
+            leaving: false,
+            guaranteed,
+        }
+    }
+
+    fn without(&self, is_gone: impl Fn(&Resident) -> bool) -> Residency {
+        let staying = self.residents.iter().filter(|(_, resident)| !is_gone(resident));
+        Residency {
+            budget: self.budget.clone(),
+            residents: staying.map(|(id, resident)| (*id, resident.clone())).collect(),
+            waiters: BTreeMap::new(),
+        }
+    }
+
+    fn with(mut self, need: &Need, gpu: Option<usize>) -> Residency {
+        let waiter =
+            Waiter { need: need.clone(), rank: 0, since: Duration::ZERO, first: Duration::ZERO, patient: false, load_time: Duration::ZERO };
+        let resident = Self::resident(&waiter, gpu, Duration::ZERO, false);
+        self.residents.insert(TenantId::MAX, resident);
+        self
+    }
+
+    /// Where a need fits beside all who have a place: none, or the GPU, if it needs one.
+    fn placed(&self, need: &Need) -> Option<Option<usize>> {
+        let all = || self.residents.values();
+        let memory = all().map(|resident| resident.need.memory).fold(need.memory, u64::saturating_add);
+        let grouped = all().any(|resident| shares_group(&resident.need, need));
+        if memory > self.budget.memory || grouped {
+            return None;
+        }
+        let Some(bytes) = need.gpu else { return Some(None) };
+        let gpus = self.budget.gpus.iter().enumerate().filter_map(|(at, gpu)| {
+            let there = || all().filter(|resident| resident.gpu == Some(at));
+            let used = there().map(|resident| resident.need.gpu.unwrap_or(0)).fold(0, u64::saturating_add);
+            let disturbed = there().any(|resident| resident.need.alone || need.alone || gpu.exclusive);
+            let free = gpu.bytes.checked_sub(used)?;
+            (!disturbed && free >= bytes).then_some((at, free))
+        });
+        // The emptiest: who comes after has the best chance to fit elsewhere.
+        gpus.max_by_key(|(at, free)| (*free, std::cmp::Reverse(*at))).map(|(at, _)| Some(at))
+    }
+
+    /// Who would have to go, and from when on they may be asked to; none: somebody who has to never may, or not before an event.
+    fn victims(&self, waiter: &Waiter, now: Duration) -> (Vec<TenantId>, Option<Duration>) {
+        let gpus: Vec<Option<usize>> = match waiter.need.gpu {
+            Some(_) => (0..self.budget.gpus.len()).map(Some).collect(),
+            None => vec![None],
+        };
+        let each = gpus.into_iter().filter_map(|gpu| {
+            let victims = self.victims_on(waiter, gpu, now)?;
+            let at = victims.iter().map(|(_, at)| *at).max().unwrap_or(now).max(now);
+            Some((at, victims.len(), victims))
+        });
+        match each.min_by_key(|(at, count, _)| (*at, *count)) {
+            Some((at, _, victims)) => (victims.into_iter().map(|(id, _)| id).collect(), Some(at)),
+            None => (Vec::new(), None),
+        }
+    }
+
+    /// As above, for a place on that GPU.
+    fn victims_on(&self, waiter: &Waiter, gpu: Option<usize>, now: Duration) -> Option<Vec<(TenantId, Duration)>> {
+        let need = &waiter.need;
+        let staying = || self.residents.iter().filter(|(_, resident)| !resident.leaving);
+        let is_alone = |at: usize| need.alone || self.budget.gpus[at].exclusive;
+        let is_on = |resident: &Resident| gpu.is_some() && resident.gpu == gpu;
+        let must = |resident: &Resident| {
+            shares_group(&resident.need, need) || (is_on(resident) && (gpu.is_some_and(is_alone) || resident.need.alone))
+        };
+        let mut victims = Vec::new();
+        for (id, resident) in staying().filter(|(_, resident)| must(resident)) {
+            victims.push((*id, self.may_leave(resident, waiter, now)?));
+        }
+        let memory_left = |victims: &[(TenantId, Duration)]| {
+            let others = staying().filter(|(id, _)| !victims.iter().any(|(victim, _)| victim == *id));
+            others.map(|(_, resident)| resident.need.memory).fold(0, u64::saturating_add).saturating_add(need.memory) <= self.budget.memory
+        };
+        let gpu_left = |victims: &[(TenantId, Duration)]| {
+            let Some(at) = gpu else { return true };
+            let others = staying().filter(|(id, resident)| resident.gpu == gpu && !victims.iter().any(|(victim, _)| victim == *id));
+            let used = others.map(|(_, resident)| resident.need.gpu.unwrap_or(0)).fold(0, u64::saturating_add);
+            used.saturating_add(need.gpu.unwrap_or(0)) <= self.budget.gpus[at].bytes
+        };
+        // Who may be asked soonest, and of those the least recently used.
+        let mut rest: Vec<(TenantId, Duration, Duration)> = Vec::new();
+        for (id, resident) in staying() {
+            if victims.iter().any(|(victim, _)| victim == id) {
+                continue;
+            }
+            if let Some(at) = self.may_leave(resident, waiter, now) {
+                let used = if resident.work > 0 { Duration::MAX } else { resident.since };
+                rest.push((*id, at.max(now), used));
+            }
+        }
+        rest.sort_by_key(|(id, at, used)| (*at, *used, *id));
+        for (id, at, _) in rest {
+            let helps_gpu = !gpu_left(&victims) && self.residents[&id].gpu == gpu;
+            if helps_gpu || !memory_left(&victims) {
+                victims.push((id, at));
+            }
+        }
+        // One that alone is large enough spares those before it.
+        let needed = victims.clone();
+        for (id, _) in needed {
+            let spared: Vec<_> = victims.iter().copied().filter(|(victim, _)| *victim != id).collect();
+            if !must(&self.residents[&id]) && memory_left(&spared) && gpu_left(&spared) {
+                victims = spared;
+            }
+        }
+        (memory_left(&victims) && gpu_left(&victims)).then_some(victims)
+    }
+
+    /// From when on it may be asked to go for that one; none: not before something happens, or never.
+    fn may_leave(&self, resident: &Resident, waiter: &Waiter, now: Duration) -> Option<Duration> {
+        let loaded = resident.loaded?;
+        let kin = resident.need.kin.is_some() && resident.need.kin == waiter.need.kin;
+        if resident.need.pinned || resident.need.kept || kin || waiter.rank == 0 {
+            return None;
+        }
+        let hold = hold(resident.load_time);
+        let lost_patience = waiter.first + hold * PATIENCE_HOLDS;
+        let held = loaded + hold;
+        let at = match (resident.work, waiter.rank) {
+            // It may get more: of the same class soon, of a higher one sooner or later.
+            (0, wanted) if wanted == resident.worked => held.min(resident.since + gap(resident.load_time)),
+            (0, wanted) if wanted < resident.worked => (resident.since + hold).min(lost_patience.max(held)),
+            (0, _) => now,
+            (work, wanted) if wanted > work => now,
+            (work, wanted) if wanted == work => held.max(waiter.since),
+            _ => lost_patience.max(held),
+        };
+        Some(match (resident.guaranteed, resident.work) {
+            (true, 0) => at.max(held.min(resident.since + gap(resident.load_time))),
+            (true, _) => at.max(held),
+            (false, _) => at,
+        })
+    }
+}
+
+fn shares_group(one: &Need, other: &Need) -> bool {
+    one.groups.iter().any(|group| other.groups.contains(group))
+}

@@ -1,0 +1,395 @@
+//! Control groups: what this machine lets Hob limit of a pod (memory, processes) and end at once.
+//!
+//! Apart from the sandbox, which works without them: making groups needs a right that most users do not have, and what can be
+//! enforced is found out by doing it once and is said in words. `text.rs` finds this process's own groups; new ones are made below
+//! those, so that whatever holds for Hob holds for its pods too.
+//!
+//! In the unified hierarchy (v2) a group that limits its children may hold no processes itself, and the host is in its own group. So
+//! there it works below the own group only for whoever has that to spare (the machine's root group), and otherwise beside it, where
+//! its parent was handed over: `DelegateSubgroup=` of a service, or a user's own manager. The old hierarchies (v1) have no such rule.
+
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use crate::{
+    model::limits::{
+        CGROUP_NAME_BYTES_MAX, CGROUP_REMOVE_PAUSE_MS, CGROUP_REMOVE_TRIES, CGROUPS_SWEPT_MAX, KERNEL_TEXT_BYTES_MAX,
+        PROCESS_TEXT_BYTES_MAX,
+    },
+    pod::process::vitals,
+};
+
+/// Where this process may make control groups.
+pub(in crate::pod) struct Cgroups {
+    /// Errors: why not, for people.
+    memory: Result<Place, String>,
+    processes: Result<Place, String>,
+    /// Where a group's processes can be ended at once.
+    end: Option<Place>,
+    kernel: Kernel,
+}
+
+/// A folder to make groups in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    version: Version,
+    folder: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Version {
+    V1,
+    V2,
+}
+
+/// The acts of the kernel that a folder elsewhere does not show: a new group comes with its files and goes with them.
+#[derive(Clone, Copy)]
+struct Kernel {
+    make: fn(&Path) -> io::Result<()>,
+    remove: fn(&Path) -> io::Result<()>,
+    /// Whether a group that this process is not in was handed over to it.
+    is_handed_over: fn(&Path) -> bool,
+}
+
+const KERNEL: Kernel = Kernel { make: |path| fs::create_dir(path), remove: |path| fs::remove_dir(path), is_handed_over };
+
+/// Whoever is not root can write only what somebody let them; for root the manager's mark says what it keeps its hands off.
+fn is_handed_over(folder: &Path) -> bool {
+    let is_marked = |name: &str| {
+        let mut value = [0; 8];
+        rustix::fs::getxattr(folder, name, &mut value[..]).is_ok_and(|length| value[..length] == *b"1")
+    };
+    !rustix::process::geteuid().is_root() || is_marked("user.delegate") || is_marked("trusted.delegate")
+}
+
+impl Cgroups {
+    /// Finds out, by making groups and removing them again. Blocking, for some milliseconds.
+    pub(in crate::pod) fn find() -> Cgroups {
+        let read = |path| vitals::read(path, PROCESS_TEXT_BYTES_MAX).unwrap_or_default();
+        let (cgroup, mountinfo) = (read("/proc/self/cgroup"), read("/proc/self/mountinfo"));
+        Cgroups::among(text::own(&String::from_utf8_lossy(&cgroup), &String::from_utf8_lossy(&mountinfo)), KERNEL)
+    }
+
+    fn among(own: text::Own, kernel: Kernel) -> Cgroups {
+        let unified = own.unified.as_ref().map(|(folder, mount)| Unified::find(folder, mount, kernel));
+        let old = |folder: Option<PathBuf>, file: &str, unified: Option<Result<Place, String>>| match (folder, unified) {
+            (_, Some(Ok(place))) => Ok(place),
+            (Some(folder), unified) => {
+                let place = Place { version: Version::V1, folder };
+                match place.prove(file, kernel) {
+                    Ok(()) => Ok(place),
+                    Err(error) => Err([unified.and_then(Result::err), Some(error)].into_iter().flatten().collect::<Vec<_>>().join("; ")),
+                }
+            }
+            (None, Some(Err(error))) => Err(error),
+            (None, None) => Err("no control groups are mounted that this process is in".into()),
+        };
+        Cgroups {
+            memory: old(own.memory, Version::V1.memory_file(), unified.as_ref().map(|unified| unified.memory.clone())),
+            processes: old(own.pids, PROCESSES_FILE, unified.as_ref().map(|unified| unified.processes.clone())),
+            end: unified.and_then(|unified| unified.end),
+            kernel,
+        }
+    }
+
+    /// Whether the memory of a group can be limited.
+    pub(in crate::pod) fn limits_memory(&self) -> bool {
+        self.memory.is_ok()
+    }
+
+    /// Whether the number of a group's processes can be limited.
+    pub(in crate::pod) fn limits_processes(&self) -> bool {
+        self.processes.is_ok()
+    }
+
+    /// What can be enforced, in words.
+    pub(in crate::pod) fn describe(&self) -> String {
+        let words = |place: &Result<Place, String>| match place {
+            Ok(place) => format!("yes (control groups {})", place.version.name()),
+            Err(why) => format!("no ({why})"),
+        };
+        let end = self.end.as_ref().map_or("no", |_| "yes");
+        format!("memory: {}, processes: {}, end at once: {end}", words(&self.memory), words(&self.processes))
+    }
+
+    /// Makes a group of that name, with these limits from the start. Swap is memory here: a pod is not to wear out the disk instead.
+    ///
+    /// Errors: `Unsupported` where a limit that was asked for cannot be enforced, `AlreadyExists` where the name is taken.
+    pub(in crate::pod) fn make(&self, name: &str, memory_bytes: Option<u64>, processes: Option<u64>) -> io::Result<Group> {
+        let wrong = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
+        if !is_name(name) {
+            return Err(wrong(format!("`{name}` is not a name for a control group: wanted letters, digits, `-` and `_`")));
+        }
+        if memory_bytes == Some(0) || processes == Some(0) {
+            return Err(wrong("a control group with a limit of nothing holds no pod".into()));
+        }
+        let enforced = |place: &Result<Place, String>, what: &str, limit: Option<u64>| match (place, limit) {
+            (Err(why), Some(_)) => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{what} cannot be limited: {why}"))),
+            _ => Ok(()),
+        };
+        enforced(&self.memory, "memory", memory_bytes)?;
+        enforced(&self.processes, "the number of processes", processes)?;
+        let within = |place: &Place| Place { version: place.version, folder: place.folder.join(name) };
+        let memory = self.memory.as_ref().ok().map(within);
+        let end = self.end.as_ref().map(within);
+        // Each folder is the group's as soon as it is there, so that one which cannot be finished is removed again.
+        let mut group = Group { folders: Vec::new(), memory: memory.clone(), end, kernel: self.kernel };
+        for place in self.places() {
+            let folder = place.folder.join(name);
+            (self.kernel.make)(&folder)?;
+            group.folders.push(folder);
+        }
+        if let (Some(place), Some(bytes)) = (memory, memory_bytes) {
+            place.limit_memory(bytes)?;
+        }
+        if let (Ok(place), Some(count)) = (&self.processes, processes) {
+            write(&within(place).folder.join(PROCESSES_FILE), &count.to_string())?;
+        }
+        Ok(group)
+    }
+
+    /// Removes groups whose names begin with `prefix` and that no process is in: what a host left that was killed. The prefix is to
+    /// name that host, since a group that was only just made is empty as well.
+    ///
+    /// Gives how many.
+    pub(in crate::pod) fn sweep(&self, prefix: &str) -> usize {
+        // Without one it would tidy up after everybody.
+        if !is_name(prefix) {
+            return 0;
+        }
+        let mut removed = BTreeSet::new();
+        for place in self.places() {
+            let Ok(entries) = fs::read_dir(&place.folder) else { continue };
+            let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+            for name in names.filter(|name| name.starts_with(prefix)).take(CGROUPS_SWEPT_MAX) {
+                // The kernel refuses where there are processes, or further groups.
+                if remove(&place.folder.join(&name), self.kernel) {
+                    removed.insert(name);
+                }
+            }
+        }
+        removed.len()
+    }
+
+    /// The folders that a group is made of, each once: in the unified hierarchy one folder is all.
+    fn places(&self) -> BTreeSet<&Place> {
+        self.memory.iter().chain(&self.processes).chain(&self.end).collect()
+    }
+}
+
+/// The file of a group that limits its processes has one name in both versions.
+const PROCESSES_FILE: &str = "pids.max";
+
+impl Version {
+    fn name(self) -> &'static str {
+        match self {
+            Version::V1 => "v1",
+            Version::V2 => "v2",
+        }
+    }
+
+    fn memory_file(self) -> &'static str {
+        match self {
+            Version::V1 => "memory.limit_in_bytes",
+            Version::V2 => "memory.max",
+        }
+    }
+}
+
+impl Place {
+    /// Makes a group, sees whether it has `file` and takes a limit there, and removes it.
+    ///
+    /// Errors: why not, for people.
+    fn prove(&self, file: &str, kernel: Kernel) -> Result<(), String> {
+        static PROBES: AtomicU64 = AtomicU64::new(0);
+        let name = format!("hob-probe-{}-{}", std::process::id(), PROBES.fetch_add(1, Ordering::Relaxed));
+        let probe = self.folder.join(name);
+        let why = |act: &str, error: io::Error| format!("{act} below `{}`: {error}", self.folder.display());
+        // In the unified hierarchy, who moves a process must be able to write this one too: the common ancestor of there and here.
+        if self.version == Version::V2 {
+            fs::OpenOptions::new().write(true).open(self.folder.join("cgroup.procs")).map_err(|error| why("moving processes", error))?;
+        }
+        (kernel.make)(&probe).map_err(|error| why("making a group", error))?;
+        let value = if file == END_FILE { "1" } else { "1073741824" };
+        let value = if file == PROCESSES_FILE { "64" } else { value };
+        let taken = write(&probe.join(file), value).and_then(|()| fs::OpenOptions::new().write(true).open(probe.join("cgroup.procs")));
+        remove(&probe, kernel);
+        taken.map(drop).map_err(|error| why(&format!("writing `{file}`"), error))
+    }
+
+    fn limit_memory(&self, bytes: u64) -> io::Result<()> {
+        let bytes = bytes.to_string();
+        write(&self.folder.join(self.version.memory_file()), &bytes)?;
+        // The old hierarchy limits the sum of both, and only after the one; a kernel without accounting of swap has neither file.
+        let swap = match self.version {
+            Version::V1 => write(&self.folder.join("memory.memsw.limit_in_bytes"), &bytes),
+            Version::V2 => write(&self.folder.join("memory.swap.max"), "0"),
+        };
+        match swap {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            swap => swap,
+        }
+    }
+}
+
+/// The file of a group that ends all its processes; unified hierarchy, Linux 5.14.
+const END_FILE: &str = "cgroup.kill";
+
+/// What the unified hierarchy offers. All in one folder, for a process is in one group of it.
+struct Unified {
+    memory: Result<Place, String>,
+    processes: Result<Place, String>,
+    end: Option<Place>,
+}
+
+impl Unified {
+    /// The best of the own group and, where that was handed over, the one above it.
+    fn find(own: &Path, mount: &Path, kernel: Kernel) -> Unified {
+        let below = Unified::at(own, kernel);
+        let above = own.parent().filter(|parent| own != mount && parent.starts_with(mount) && (kernel.is_handed_over)(parent));
+        // Beside its own group a pod would get away from the limit that somebody set on Hob's.
+        let is_unlimited = || matches!(text_of(&own.join("memory.max")).as_deref(), None | Some("max"));
+        match above {
+            Some(parent) if below.worth() < 2 && is_unlimited() => {
+                let above = Unified::at(parent, kernel);
+                if above.worth() > below.worth() { above } else { below }
+            }
+            _ => below,
+        }
+    }
+
+    fn worth(&self) -> usize {
+        usize::from(self.memory.is_ok()) + usize::from(self.processes.is_ok())
+    }
+
+    fn at(folder: &Path, kernel: Kernel) -> Unified {
+        let place = Place { version: Version::V2, folder: folder.to_owned() };
+        let controlled = |controller: &str, file: &str| {
+            hand_out(folder, controller)?;
+            place.prove(file, kernel).map(|()| place.clone())
+        };
+        Unified {
+            memory: controlled("memory", Version::V2.memory_file()),
+            processes: controlled("pids", PROCESSES_FILE),
+            end: place.prove(END_FILE, kernel).is_ok().then(|| place.clone()),
+        }
+    }
+}
+
+/// Makes a controller of `folder` one of its children's groups.
+fn hand_out(folder: &Path, controller: &str) -> Result<(), String> {
+    let has = |file: &str| text_of(&folder.join(file)).is_some_and(|text| text.split_ascii_whitespace().any(|word| word == controller));
+    if has("cgroup.subtree_control") {
+        return Ok(());
+    }
+    if !has("cgroup.controllers") {
+        return Err(format!("`{}` has no controller `{controller}`", folder.display()));
+    }
+    write(&folder.join("cgroup.subtree_control"), &format!("+{controller}")).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => format!(
+            "`{}` has processes of its own and so may not limit groups below it; a service with `Delegate=yes` and \
+             `DelegateSubgroup=host` may",
+            folder.display()
+        ),
+        _ => format!("handing on `{controller}` below `{}`: {error}", folder.display()),
+    })
+}
+
+/// A group of a pod. Dropped, its folders are removed, which the kernel allows once its last process is gone.
+pub(in crate::pod) struct Group {
+    folders: Vec<PathBuf>,
+    memory: Option<Place>,
+    end: Option<Place>,
+    kernel: Kernel,
+}
+
+impl Group {
+    /// Moves a process with all its threads in; what it starts from then on is in as well.
+    pub(in crate::pod) fn add(&self, pid: u32) -> io::Result<()> {
+        // To the kernel, nought is whoever writes: the host.
+        if pid == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "0 is no process to put into a control group"));
+        }
+        self.folders.iter().try_for_each(|folder| write(&folder.join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// How many of its processes the kernel killed because the group's memory was full. None: nobody counts.
+    pub(in crate::pod) fn memory_events(&self) -> Option<u64> {
+        let memory = self.memory.as_ref()?;
+        let file = match memory.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        let text = text_of(&memory.folder.join(file))?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    }
+
+    /// The most memory that it had at any time, in bytes, files in the page cache too. None: nobody counts (v2 before Linux 5.19).
+    pub(in crate::pod) fn peak(&self) -> Option<u64> {
+        let memory = self.memory.as_ref()?;
+        let file = match memory.version {
+            Version::V1 => "memory.max_usage_in_bytes",
+            Version::V2 => "memory.peak",
+        };
+        text_of(&memory.folder.join(file))?.parse().ok()
+    }
+
+    /// Kills all that is in it, without a gap through which a new process could slip. False: this machine cannot.
+    pub(in crate::pod) fn kill(&self) -> io::Result<bool> {
+        match &self.end {
+            Some(end) => write(&end.folder.join(END_FILE), "1").map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for folder in &self.folders {
+            remove(folder, self.kernel);
+        }
+    }
+}
+
+/// Removes the folder of a group; whether it is gone. A process that was killed is in it until it is wholly gone, shortly after its parent heard of it.
+fn remove(folder: &Path, kernel: Kernel) -> bool {
+    for at in 1..=CGROUP_REMOVE_TRIES {
+        match (kernel.remove)(folder) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && at < CGROUP_REMOVE_TRIES => {
+                std::thread::sleep(Duration::from_millis(CGROUP_REMOVE_PAUSE_MS));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("the control group `{}` stays for the next start to remove: {error}", folder.display());
+                return false;
+            }
+            _ => return true,
+        }
+    }
+    false
+}
+
+/// One folder's name that is nobody else's file (those have dots) and no way up.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= CGROUP_NAME_BYTES_MAX
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// One write, as the kernel wants it, into a file that is there: it makes these files, nobody else does.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+fn text_of(path: &Path) -> Option<String> {
+    vitals::read(path, KERNEL_TEXT_BYTES_MAX).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+}

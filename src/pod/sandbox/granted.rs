@@ -1,0 +1,136 @@
+//! Whether what a pod was granted of the machine's files can be given, as it is now; and what its caller is told if not, or if it was not granted.
+//!
+//! Apart from `plan.rs`, which says what a pod may do: here is what can be wrong with the places that an operator named. None of it is a lack of
+//! the machine's walls, and none gets better with fewer of them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{
+    model::{Code, Fault, Hint, Permissions, Verified, act, grant::KINDS, hint, limits::NAMED_IN_MESSAGE_MAX},
+    pod::sandbox::plan::SCRATCH,
+};
+
+/// What the recipe asks for and was not given, by what is tried for want of it: the recipe and the permissions as commands take them, of which pods
+/// make the next step of a failure. None where all of it was given.
+#[derive(Default, Serialize)]
+pub struct Lacking {
+    network: Option<String>,
+    files: Option<String>,
+    env: Option<String>,
+    /// Where it is not known what was tried.
+    any: Option<String>,
+    /// Of the files: the places, by which a file that is missing is known for one that was not given. A pod has a `/tmp` of its own.
+    places: Vec<String>,
+    variables: Vec<String>,
+}
+
+impl Lacking {
+    /// `word`: the recipe as commands take it.
+    pub fn of(recipe: &Verified, word: &str, granted: &Permissions) -> Lacking {
+        let lacks = recipe.manifest().permissions.without(granted);
+        let step = |kinds: &[&str]| {
+            let values = |kind: &&str| lacks.of_kind(kind).into_iter().map(|value| format!("{kind}={value}")).collect::<Vec<_>>();
+            let lacking: Vec<String> = kinds.iter().flat_map(values).collect();
+            let is_plain = lacking.iter().all(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || "=.:/[]-_".contains(c)));
+            let words = match lacking.len() {
+                0 => return None,
+                1..=NAMED_IN_MESSAGE_MAX if is_plain => lacking.join(" "),
+                _ => "--all".to_owned(),
+            };
+            Some(format!("{word} {words}"))
+        };
+        let all = |kinds: &[&str]| kinds.iter().flat_map(|kind| lacks.of_kind(kind)).collect();
+        Lacking {
+            network: step(&["network"]),
+            files: step(&["read", "write"]),
+            env: step(&["env"]),
+            any: step(&KINDS),
+            places: all(&["read", "write"]),
+            variables: all(&["env"]),
+        }
+    }
+}
+
+/// Looks at every granted path. `name`: of the recipe, for people; `word`: how its operator names it to commands.
+///
+/// Errors: `invalid_config`, by the path.
+pub fn check(name: &str, word: &str, granted: &Permissions) -> Result<(), Fault> {
+    for (kind, path) in granted.read.iter().map(|path| ("read", path)).chain(granted.write.iter().map(|path| ("write", path))) {
+        let path = path.as_path();
+        let take_back = hint!["take it back with ", act::revoke(word, format!("{kind}={}", path.display()))];
+        let refused = |why: String, first: &str| {
+            Err(Fault::new(Code::InvalidConfig, format!("`{name}` was granted {kind}={}{why}", path.display()))
+                .hint(Hint::from(first).and("", take_back.clone())))
+        };
+        if path == Path::new(SCRATCH) {
+            return refused(", where each pod has a folder of its own".to_owned(), "grant the folders below it that are needed, and ");
+        }
+        let own = |place: &Path| if place == path { "it".to_owned() } else { place.display().to_string() };
+        return match look(path) {
+            Ok(()) => continue,
+            Err(Wrong::Gone(place)) if place == path => refused(", which is not there".to_owned(), "make it, or "),
+            Err(Wrong::Gone(place)) => refused(format!(", which is not there: nor is {}", place.display()), "make it, or "),
+            Err(Wrong::Link(place, target)) => refused(
+                format!(
+                    ", and {} is a symbolic link to {}: what a link leads to is not granted, since whoever can write there may turn it",
+                    own(&place),
+                    target.display()
+                ),
+                "have the real folder or file there, or ask for it by its real path in the recipe and grant that; ",
+            ),
+            Err(Wrong::File(place)) => {
+                refused(format!(", and {} is a file where a folder is to be", own(&place)), "put the folder in its place, or ")
+            }
+            Err(Wrong::NoData(place)) => refused(
+                format!(", and {} is neither a file nor a folder", own(&place)),
+                "grant the folder below it that has the files, and ",
+            ),
+            Err(Wrong::Unseen(place, why)) => refused(
+                format!(", and {} cannot be looked at: {why}", own(&place)),
+                "let the user that runs Hob pass through the folders above it, or ",
+            ),
+        };
+    }
+    Ok(())
+}
+
+/// What the caller of a pod is told that found its grants to be no data, or not what they were a moment ago.
+pub fn not_data(name: &str, why: &str) -> Fault {
+    Fault::new(Code::InvalidConfig, format!("a pod of `{name}` was not started, because of what it was granted: {why}"))
+        .hint(hint!["grant the folder below it that has the files, and take this one back with ", act::revoke(name, "KEY=VALUE")])
+}
+
+/// What is wrong, and where on the way to the path.
+enum Wrong {
+    Gone(PathBuf),
+    Link(PathBuf, PathBuf),
+    File(PathBuf),
+    NoData(PathBuf),
+    Unseen(PathBuf, io::Error),
+}
+
+/// From the top down, as the keeper opens it: no link is followed.
+fn look(path: &Path) -> Result<(), Wrong> {
+    let mut places: Vec<&Path> = path.ancestors().collect();
+    places.reverse();
+    for place in places {
+        let kind = match place.symlink_metadata() {
+            Ok(found) => found.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Wrong::Gone(place.to_owned())),
+            Err(error) => return Err(Wrong::Unseen(place.to_owned(), error)),
+        };
+        match () {
+            () if kind.is_dir() => {}
+            () if kind.is_symlink() => return Err(Wrong::Link(place.to_owned(), fs::read_link(place).unwrap_or_default())),
+            () if kind.is_file() && place == path => {}
+            () if kind.is_file() => return Err(Wrong::File(place.to_owned())),
+            () => return Err(Wrong::NoData(place.to_owned())),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! A fault as a pod sends it, and what is taken of it.
+//!
+//! Apart from `messages.rs`, because what a pod may claim is a rule of its own: no pod blames the repository, and none words a hint of Hob's but its own few.
+
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use crate::model::{Code, Fault, Hint, limits::FAULT_DETAIL_BYTES_MAX};
+
+/// A fault in a pod's words.
+#[derive(Deserialize)]
+pub struct FaultWire<'a> {
+    code: String,
+    message: String,
+    #[serde(default)]
+    hint: Option<String>,
+    /// The same in parts, of which each door words those that are actions. Pods of older Hobs have none.
+    #[serde(default, borrow)]
+    hint_parts: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    detail: Option<&'a RawValue>,
+}
+
+/// Codes that a pod may use of itself; a pod cannot claim that the repository was tampered with.
+const POD_CODES: &[Code] = &[
+    Code::InvalidInput,
+    Code::InvalidJson,
+    Code::InvalidOutput,
+    Code::TooLarge,
+    Code::OperationNotFound,
+    Code::RecipeFailed,
+    Code::ImportFailed,
+    Code::DependencyMissing,
+    Code::ModelMissing,
+    Code::OutOfMemory,
+    Code::SandboxDenied,
+    Code::ProtocolViolation,
+    Code::Deadline,
+    Code::Cancelled,
+];
+
+/// What is told of it.
+pub fn fault(wire: FaultWire) -> Fault {
+    // A value may take a hundred times the memory of its text.
+    let detail = match wire.detail.map(RawValue::get) {
+        None => Value::Null,
+        Some(text) if text.len() > FAULT_DETAIL_BYTES_MAX => serde_json::json!({ "detail_dropped_bytes": text.len() }),
+        Some(text) => serde_json::from_str(text).unwrap_or_default(),
+    };
+    let parts = wire.hint_parts.map(RawValue::get).filter(|text| text.len() <= FAULT_DETAIL_BYTES_MAX);
+    let fault = Fault::foreign(&wire.code, wire.message, wire.hint, detail, POD_CODES);
+    match parts.and_then(Hint::of_pod) {
+        Some(hint) => fault.hint(hint),
+        None => fault,
+    }
+}
