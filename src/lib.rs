@@ -191,11 +191,11 @@ pub mod recipes {
 pub mod status {
     pub use crate::{
         model::{
-            ServeRules, doctor, machine,
-            session::{CheckpointStatus, Mode, SessionState, SessionStatus},
+            ServeRules,
             status::{
                 Class, Confinement, DamagedStatus, Health, HostStatus, LeverStatus, LogLine, MemoryBound, PodStatus, PoolStatus, Waiting,
-                ZygoteState, ZygoteStatus,
+                ZygoteState, ZygoteStatus, doctor, machine,
+                session::{CheckpointStatus, Mode, SessionState, SessionStatus},
             },
         },
         pod::{AskInHand, Dossier, Ended, Heard, Line, Lines, Machine, Missed},

@@ -12,7 +12,7 @@ use std::{
 };
 
 use hob::{
-    model::{Code, Digest, limits, recipe::is_inner_path},
+    model::{Code, Digest, limits, manifest::is_inner_path},
     shelf::{
         bundle::{Index, Packed, pack_files_of},
         contents::Contents,

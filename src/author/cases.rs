@@ -8,10 +8,9 @@ use std::{fs, path::Path};
 use crate::{
     model::{
         Code, Document, Fault, Manifest, act, blob,
-        blob_spec::Described,
         case::{Case, End},
         hint, limits,
-        operation::Part,
+        manifest::{blobs::Described, operation::Part},
     },
     shelf::durable,
 };

@@ -19,7 +19,7 @@ use crate::{
     glue::{Compiler, Glue},
     model::{
         Code, Digest, Edition, Fault, Hint, Manifest, Reading, act, hint, limits,
-        recipe::{ModelSpec, Runtime},
+        manifest::{ModelSpec, Runtime},
         stand_in,
     },
     shelf::{

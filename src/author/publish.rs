@@ -20,7 +20,7 @@ use super::{
     signed::Role,
 };
 use crate::{
-    model::{Code, Digest, Fault, Progress, Step as ProgressStep, act, hint, limits, recipe::ModelSpec},
+    model::{Code, Digest, Fault, Progress, Step as ProgressStep, act, hint, limits, manifest::ModelSpec},
     shelf::{
         durable,
         repository::{Custom, ModelTarget},

@@ -13,8 +13,10 @@ use crate::{
     host::Host,
     model::{
         Code, Fault, Home,
-        doctor::{Doctor, OpenFiles, Trial, landlock_lacks},
-        status::{HostStatus, MemoryBound},
+        status::{
+            HostStatus, MemoryBound,
+            doctor::{Doctor, OpenFiles, Trial, landlock_lacks},
+        },
     },
 };
 
@@ -56,7 +58,7 @@ pub async fn doctor(host: &Host, home: &Home, json: bool) -> Result<(), Fault> {
 
 fn text(doctor: &Doctor) -> String {
     let machine = &doctor.machine;
-    let tool = |tool: &crate::model::doctor::Tool| match (&tool.path, &tool.version) {
+    let tool = |tool: &crate::model::status::doctor::Tool| match (&tool.path, &tool.version) {
         (Some(path), Some(version)) => format!("{version} ({})", path.display()),
         _ => format!("none: {}", tool.why.as_deref().unwrap_or("not found")),
     };

@@ -3,7 +3,7 @@
 //! Apart from `looking.rs` only because it is a page of its own.
 
 use super::looking::{duration, table};
-use crate::model::machine::{MachineStatus, ResidentState};
+use crate::model::status::machine::{MachineStatus, ResidentState};
 
 /// Budget and claims, then residents, then who waits; nothing before the first pod.
 pub(super) fn machine_text(machine: &MachineStatus) -> String {
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::model::{
         Priority,
-        machine::{Gpu, GpuKind, GpuStatus, ResidentStatus, WaitingStatus},
+        status::machine::{Gpu, GpuKind, GpuStatus, ResidentStatus, WaitingStatus},
     };
 
     #[test]

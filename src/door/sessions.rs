@@ -16,7 +16,7 @@ use crate::{
     host::{Config, Host},
     model::{
         Fault, RecipeRef,
-        session::{CheckpointStatus, SessionState, SessionStatus, check_name},
+        status::session::{CheckpointStatus, SessionState, SessionStatus, check_name},
     },
 };
 

@@ -26,8 +26,8 @@ use crate::{
     model::{
         Code, Digest, Fault, Operation, Priority, RecipeName, events,
         limits::{CALL_EVENTS_BYTES_MAX, CPUINFO_BYTES_MAX, POD_CACHE_FILL_MS},
+        manifest::Runtime,
         progress::Step,
-        recipe::Runtime,
         schema::Schema,
     },
     pod::{self, Cache, Pool, Program, Reply, Request, Watcher},

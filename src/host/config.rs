@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::GlueCompiler;
 use crate::{
-    model::{Call, Code, Fault, Home, Progress, Silent, act, hint, machine::MachineRules, progress},
+    model::{Call, Code, Fault, Home, Progress, Silent, act, hint, progress, status::machine::MachineRules},
     pod::{Machine, ThisMachine},
     shelf::{self, environment::Tools, sources::Sources},
 };

@@ -11,9 +11,11 @@ use crate::{
     disk::make,
     model::{
         Door, Fault,
-        doctor::{Doctor, Kept, Possible, Safe, Tool},
         limits::{DOCTOR_ZYGOTE_MS, SHUTDOWN_MS},
-        status::MemoryBound,
+        status::{
+            MemoryBound,
+            doctor::{Doctor, Kept, Possible, Safe, Tool},
+        },
     },
     pod::{self, Boot, Family, Program},
     shelf::{blocking, home, python, scratch::Scratch, uv},
@@ -79,7 +81,7 @@ impl Host {
         Ok(doctor)
     }
 
-    async fn try_a_sandbox(&self, program: &Program) -> Result<crate::model::doctor::Trial, Fault> {
+    async fn try_a_sandbox(&self, program: &Program) -> Result<crate::model::status::doctor::Trial, Fault> {
         let scratch = self.scratch_for_trials().await?;
         let folder = scratch.folder().join("trial");
         make::new_folder(&folder, make::PRIVATE_FOLDER).map_err(|error| Fault::io(format!("making {}", folder.display()), &error))?;

@@ -13,7 +13,7 @@ use crate::{
     model::{
         Digest, Home,
         limits::{FOOTPRINTS_BYTES_MAX, FOOTPRINTS_SAVE_MS},
-        machine::Footprint,
+        status::machine::Footprint,
     },
     shelf::{blocking, durable},
 };

@@ -18,7 +18,7 @@ use crate::{
         grant::effective,
         hint,
         limits::INSTALL_TRIES,
-        recipe::{ModelSpec, Runtime},
+        manifest::{ModelSpec, Runtime},
     },
     pod::Program,
     shelf::{

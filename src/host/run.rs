@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     glue,
-    model::{Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, act, events, hint, operation::Part},
+    model::{
+        Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, act, events, hint, manifest::operation::Part,
+    },
     shelf::{behind, blocking},
 };
 

@@ -21,7 +21,7 @@ use crate::{
     model::{
         Admitted, Code, Fault, Home, RecipeRef, act, events, hint,
         limits::{CHECKPOINT_WAIT_MS, SESSION_SWEEP_MS},
-        session::{CheckpointStatus, Mode, SessionState, SessionStatus, check_name},
+        status::session::{CheckpointStatus, Mode, SessionState, SessionStatus, check_name},
     },
     shelf::{
         blocking, locks,

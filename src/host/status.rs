@@ -8,8 +8,7 @@ use super::Host;
 use crate::{
     model::{
         Code, Fault, RecipeName, RecipeRef, ServeRules,
-        machine::ResidencyEvent,
-        status::{DamagedStatus, HostStatus, PodStatus},
+        status::{DamagedStatus, HostStatus, PodStatus, machine::ResidencyEvent},
     },
     pod::Dossier,
     shelf::config::Config as File,

@@ -5,17 +5,18 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{
+use crate::model::{
     blob::Blob,
     document::Document,
     fault::{Code, Fault},
     hint::{act, hint},
     id::RecipeRef,
     limits::{BLOBS_MAX, DEADLINE_MAX_MS, DOCUMENT_BYTES_MAX},
-    operation::{Operation, Part},
-    recipe::Manifest,
-    report::Report,
-    session,
+    manifest::{
+        Manifest,
+        operation::{Operation, Part},
+    },
+    status::{report::Report, session},
     verified::Verified,
 };
 

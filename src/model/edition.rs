@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::model::{
     fault::{Code, Fault},
     limits::SCHEMA_FINDINGS_MAX,
-    operation::Part,
-    recipe::Manifest,
+    manifest::{Manifest, operation::Part},
     schema::Schema,
 };
 

@@ -1,6 +1,6 @@
 //! Names of models: where each lies in the one folder that a pod finds its models in.
 //!
-//! Apart from `recipe.rs`, because a signed target names models too, and both are read by the same rules.
+//! Apart from `manifest/`, because a signed target names models too, and both are read by the same rules.
 
 use super::{
     distinct::{Clash, Distinct},

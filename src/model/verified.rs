@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{id::Digest, recipe::Manifest};
+use crate::model::{id::Digest, manifest::Manifest};
 
 /// By whose word a recipe runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,10 +15,9 @@ use tokio::{
 use crate::{
     disk::make,
     model::{
-        Code, Fault, act,
-        doctor::{Bounds, Machine, Trial},
-        hint,
+        Code, Fault, act, hint,
         limits::{DOCTOR_ANSWER_BYTES_MAX, DOCTOR_TRIAL_MS, KERNEL_TEXT_BYTES_MAX},
+        status::doctor::{Bounds, Machine, Trial},
     },
     pod::{
         process::{Program, registry, starting::cgroups, vitals},

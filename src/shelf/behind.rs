@@ -11,7 +11,7 @@ use super::contents::{self, Left, Rules};
 use crate::model::{
     Blame, Fault, Manifest, Verified,
     limits::{BEHIND_PLACES_MAX, BEHIND_TEXT_BYTES_MAX},
-    recipe::is_inner_path,
+    manifest::is_inner_path,
 };
 
 /// How programs and libraries say that something is not there.

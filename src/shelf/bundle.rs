@@ -11,7 +11,7 @@ use super::{
     contents::{Contents, folded, is_first_place, is_never},
     durable,
 };
-use crate::model::{Code, Digest, Fault, act, distinct::Distinct, hint, limits, recipe::is_inner_path};
+use crate::model::{Code, Digest, Fault, act, distinct::Distinct, hint, limits, manifest::is_inner_path};
 
 /// One file of a bundle, as signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

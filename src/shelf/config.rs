@@ -20,8 +20,8 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use crate::{
     disk::{make, owner},
     model::{
-        Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, act, findings, hint, id::is_name, limits,
-        machine::MachineRules, nearest, shown, stand_in,
+        Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, act, hint, id::is_name, limits, manifest::findings,
+        nearest, shown, stand_in, status::machine::MachineRules,
     },
 };
 

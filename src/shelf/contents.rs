@@ -20,8 +20,8 @@ use crate::model::{
         BUNDLE_FILES_MAX, BUNDLE_PATH_BYTES_FIRST, BUNDLE_PATH_BYTES_MAX, IGNORE_FILE_BYTES_MAX, IGNORE_PATTERNS_MAX, PACK_ENTRIES_MAX,
         PACK_NAMED_MAX, PATTERN_STEPS_MAX,
     },
+    manifest::{self, is_inner_path},
     path_pattern::{PathPattern, Reached, Steps, TooManySteps, is_part},
-    recipe::{self, is_inner_path},
     stand_in,
 };
 
@@ -49,7 +49,7 @@ struct Spot {
 impl<'a> Rules<'a> {
     pub fn of(manifest: &'a Manifest) -> Rules<'a> {
         let schemas = manifest.schema_files().map(|(_, file)| file).collect();
-        Rules { glue: manifest.glue.is_some(), files: &manifest.files, schemas, wider: recipe::names_wider(&manifest.hob) }
+        Rules { glue: manifest.glue.is_some(), files: &manifest.files, schemas, wider: manifest::names_wider(&manifest.hob) }
     }
 
     fn has_schema_below(&self, folder: &str) -> bool {
@@ -473,13 +473,13 @@ pub(super) fn folded(path: &str, clash: &Clash) -> String {
 
 /// Version of Hob that first took the wider places.
 pub fn wider_since() -> Version {
-    recipe::WIDER_SINCE
+    manifest::WIDER_SINCE
 }
 
 /// Errors: `bundle_invalid` for a bundle with a file in a wider place whose manifest names a Hob that does not take it.
 pub fn check_wider(path: Option<&str>, hob: &VersionReq) -> Result<(), Fault> {
     match path {
-        Some(path) if !recipe::names_wider(hob) => Err(Fault::new(
+        Some(path) if !manifest::names_wider(hob) => Err(Fault::new(
             Code::BundleInvalid,
             format!("`{path}` has no place in a bundle for Hob `{hob}`: only Hob {} and newer take it", wider_since()),
         )

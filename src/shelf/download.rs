@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     disk::make,
-    model::{Code, Digest, Fault, Progress, StandIn, Step, limits, recipe::ModelSpec, stand_in::HEAD_BYTES},
+    model::{Code, Digest, Fault, Progress, StandIn, Step, limits, manifest::ModelSpec, stand_in::HEAD_BYTES},
 };
 
 impl Client {

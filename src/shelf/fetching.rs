@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     disk::open,
-    model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, hint, limits, progress, recipe::ModelSpec},
+    model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, hint, limits, manifest::ModelSpec, progress},
 };
 
 /// Brings a model from `source` onto the shelf, unless it is there; gives its path. `what` names it for people.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{blocking, transport::chain};
 use crate::{
     disk::open,
-    model::{Address, Fault, Hint, StandIn, act, hint, limits, source::is_loopback, stand_in::HEAD_BYTES},
+    model::{Address, Fault, Hint, StandIn, act, hint, limits, manifest::source::is_loopback, stand_in::HEAD_BYTES},
 };
 
 /// What one index answered.

@@ -16,7 +16,7 @@ use crate::{
     model::{
         Code, Digest, Edition, Fault, Hint, Manifest, Origin, Reading, RecipeName, Verified, act, hint,
         limits::{self, SCHEMA_FILES_BYTES_MAX},
-        recipe::{self, ModelSpec, Runtime},
+        manifest::{self, ModelSpec, Runtime},
         stand_in,
         verified::{ModelFile, Models},
     },
@@ -97,7 +97,7 @@ impl Shelf {
         let file = |path: &str| indexed(folder, path, index);
         let what = manifest_path.display().to_string();
         let reading = Reading { what: &what, edition: entry.edition, file: &file };
-        let read = Manifest::parse_with(&text, &reading).map_err(|fault| match fault.hint == Some(recipe::correct_the_manifest()) {
+        let read = Manifest::parse_with(&text, &reading).map_err(|fault| match fault.hint == Some(manifest::correct_the_manifest()) {
             true => fault.hint(next),
             false => fault,
         });

@@ -10,7 +10,7 @@ use toml::{
 };
 
 use super::config::Reader;
-use crate::model::{Fault, RecipeName, id::is_name, limits::EXCLUSIVE_GROUPS_MAX, machine::MachineRules, shown};
+use crate::model::{Fault, RecipeName, id::is_name, limits::EXCLUSIVE_GROUPS_MAX, shown, status::machine::MachineRules};
 
 /// Reads the table.
 ///

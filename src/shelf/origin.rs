@@ -18,7 +18,7 @@ use reqwest::{
 use tokio::time::timeout;
 
 use super::{sources::Place, transport::chain};
-use crate::model::{Code, Fault, StandIn, limits, source::is_loopback, stand_in::HEAD_BYTES};
+use crate::model::{Code, Fault, StandIn, limits, manifest::source::is_loopback, stand_in::HEAD_BYTES};
 
 /// Why a request brought nothing, or not all.
 #[derive(Debug)]

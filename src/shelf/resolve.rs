@@ -10,7 +10,7 @@ use sigstore_tuf::{TargetFile, Targets};
 
 use super::{bundle::Index, contents};
 use crate::model::{
-    Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, VersionRange, act, hint, limits, recipe::ModelSpec,
+    Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, VersionRange, act, hint, limits, manifest::ModelSpec,
 };
 
 /// A publisher's role that was loaded and verified.

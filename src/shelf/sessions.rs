@@ -36,7 +36,7 @@ use crate::{
     model::{
         Code, Digest, Fault, Hint, Home, act, hint,
         limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, FAULT_MESSAGE_BYTES_MAX, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
-        session::{CheckpointStatus, Mode, SessionSpec},
+        status::session::{CheckpointStatus, Mode, SessionSpec},
     },
 };
 

@@ -7,7 +7,7 @@ use std::{ffi::OsString, fmt, path::PathBuf};
 use reqwest::{Url, header::HeaderValue};
 
 use super::{durable, transport::Patience};
-use crate::model::{Address, Code, Fault, ModelSource, RecipeName, address::shown_url, limits, source::is_loopback, stand_in};
+use crate::model::{Address, Code, Fault, ModelSource, RecipeName, address::shown_url, limits, manifest::source::is_loopback, stand_in};
 
 /// Where `hf:` points unless HF_ENDPOINT says otherwise.
 const HUB: &str = "https://huggingface.co";

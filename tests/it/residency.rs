@@ -16,7 +16,7 @@ use hob::{
     host::{Config, Host},
     model::{
         Call, Code, Home, Priority,
-        machine::{Gpu, GpuKind, ResidencyChange, ResidencyEvent, ResidentState},
+        status::machine::{Gpu, GpuKind, ResidencyChange, ResidencyEvent, ResidentState},
     },
     pod::Machine,
 };

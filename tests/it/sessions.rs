@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use hob::{
     host::Host,
-    model::{Call, Event, Fault, RecipeRef, session::SessionStatus},
+    model::{Call, Event, Fault, RecipeRef, status::session::SessionStatus},
 };
 use serde_json::{Value, json};
 

@@ -172,7 +172,7 @@ fn hints(source: &Source) -> Vec<String> {
     let exceptions: &[(&str, &str)] = &[
         ("src/door/", "a door's own words, which its tests hold against what there is"),
         ("src/model/hint.rs", "the table of all these words"),
-        ("src/model/doctor.rs", "what `hob doctor` prints"),
+        ("src/model/status/doctor.rs", "what `hob doctor` prints"),
         ("src/shelf/requirements", "options of pip"),
         ("src/shelf/uv.rs", "options of uv"),
         ("src/shelf/componentizer.rs", "options of the componentizers"),
@@ -386,7 +386,7 @@ fn what_is_said_below_the_doors_has_no_words_of_one_door() {
 fn addresses(source: &Source) -> Vec<String> {
     let owners = [
         "src/model/address.rs",
-        "src/model/source.rs",
+        "src/model/manifest/source.rs",
         "src/shelf/transport.rs",
         "src/shelf/origin.rs",
         "src/shelf/sources.rs",

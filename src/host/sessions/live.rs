@@ -22,7 +22,7 @@ use crate::{
     model::{
         Code, Fault, events,
         limits::{CHECKPOINT_GOODBYE_MS, CHECKPOINT_WAIT_MS, SESSION_CLOSE_MS, SESSION_LOOK_MS},
-        session::{CheckpointStatus, Mode, SessionSpec},
+        status::session::{CheckpointStatus, Mode, SessionSpec},
     },
     pod::{self, BoxFuture, Clerk, Pool, Program},
     shelf::{

@@ -13,7 +13,7 @@ use crate::{
     model::{
         Code, Fault, Priority,
         limits::{MEMORY_LOOK_MS, POD_START_DEFAULT_MS},
-        machine::{Gpu, LeverValue},
+        status::machine::{Gpu, LeverValue},
     },
     pod::{
         driver::{

@@ -33,7 +33,7 @@ use crate::{
     model::{
         Code, Fault,
         limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_LOOK_MS, MEMORY_WATCH_MS, POD_FILES, SESSION_TTL_MAX_MS},
-        recipe::Recycle,
+        manifest::Recycle,
     },
     pod::{
         pool::{

@@ -16,8 +16,7 @@ use crate::{
     model::{
         self, Blob, Fault, Priority,
         limits::CHUNK_CREDIT,
-        machine::Gpu,
-        status::{Confinement, LogLine, MemoryBound, PodStatus},
+        status::{Confinement, LogLine, MemoryBound, PodStatus, machine::Gpu},
     },
     pod::{
         driver::state::State,

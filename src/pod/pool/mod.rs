@@ -34,7 +34,7 @@ use crate::{
     model::{
         Code, Fault, Priority, Verified,
         limits::{FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
-        recipe::PoolSpec,
+        manifest::PoolSpec,
         status::{self, Health, PodStatus, PoolStatus},
     },
     pod::stream,

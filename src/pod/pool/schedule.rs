@@ -34,7 +34,7 @@ use std::{
 use crate::model::{
     call::Priority,
     limits::{AGE_MS, BATCH_MISFITS_MAX, BATCH_WAIT_PERCENT, BULK_QUEUE_PERCENT, PASSED_OVER_MAX, SENT_AWAY_MAX},
-    operation::{Batch, Operation},
+    manifest::operation::{Batch, Operation},
 };
 use pace::Pace;
 

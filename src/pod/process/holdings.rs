@@ -16,8 +16,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::model::{
     Code, Fault,
-    doctor::OpenFiles,
     limits::{FILES_RESERVE_MAX, FILES_RESERVE_MIN, FILES_RESERVE_PERCENT, SERVE_FILES, SERVE_RETRY_MS},
+    status::doctor::OpenFiles,
 };
 
 /// How many each recipe holds, by its name; those that hold none are not there. Of the process, as the limit is.

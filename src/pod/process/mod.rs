@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     disk::make,
-    model::{Fault, Grants, Verified, recipe::Runtime},
+    model::{Fault, Grants, Verified, manifest::Runtime},
     pod::{
         driver::state::Ending,
         record::printed::Printed,

@@ -11,7 +11,7 @@ use crate::{
     model::{
         Code, Fault, act, hint,
         limits::{FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, HOLD_MIN_MS},
-        machine::{Footprint, MachineRules},
+        status::machine::{Footprint, MachineRules},
     },
     pod::residency::policy::{Rank, TooMuch},
 };

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     model::{
         limits::{GPU_TOOL_BYTES_MAX, GPU_TOOL_MS, GPUS_MAX, KERNEL_TEXT_BYTES_MAX},
-        machine::{Gpu, GpuKind},
+        status::machine::{Gpu, GpuKind},
     },
     pod::process::vitals,
 };

@@ -26,7 +26,7 @@ use crate::{
             FOOTPRINT_DEFAULT_BYTES, FOOTPRINT_STEP_BYTES, FOOTPRINTS_MAX, GPU_BUDGET_PERCENT, MEMORY_BACK_LOOK_MS, MEMORY_BACK_MS,
             MEMORY_BACK_SLACK_BYTES, MEMORY_BUDGET_PERCENT, RESIDENCY_EVENTS_MAX, RESIDENCY_EVENTS_SHOWN,
         },
-        machine::{
+        status::machine::{
             Footprint, Gpu, GpuStatus, MachineRules, MachineStatus, ResidencyChange, ResidencyEvent, ResidentState, ResidentStatus,
             WaitingStatus,
         },

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::{
-    model::recipe::{PodSpec, Runtime},
+    model::manifest::{PodSpec, Runtime},
     pod::{
         process::{Program, Spec, leftovers},
         sandbox::plan,

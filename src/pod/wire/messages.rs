@@ -15,7 +15,7 @@ use crate::{
     model::{
         Blob, Fault, document,
         limits::{BLOB_COPY_BYTES_MAX, BLOBS_MAX, CHUNK_CREDIT, CHUNK_WEIGHT_BYTES, POD_NAMES_MAX, POD_NUMBERS_MAX},
-        machine::{GpuKind, LeverValue},
+        status::machine::{GpuKind, LeverValue},
     },
     pod::wire::{
         fault::{FaultWire, fault},

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hob::{
-    model::{Code, Digest, Home, Silent, progress, recipe::ModelSpec},
+    model::{Code, Digest, Home, Silent, manifest::ModelSpec, progress},
     shelf::{fetching, sources::Sources, transport::Patience},
 };
 

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use hob::model::machine::{GpuKind, ResidencyChange};
+use hob::model::status::machine::{GpuKind, ResidencyChange};
 use hob::pod::ThisMachine;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use hob::model::{Code, session::SessionState};
+use hob::model::{Code, status::session::SessionState};
 use serde_json::{Value, json};
 
 use super::{COUNTER, add, in_session, only, recipe, run, session_folders, told, word};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hob::model::{Code, Priority, session::SessionState};
+use hob::model::{Code, Priority, status::session::SessionState};
 use serde_json::json;
 
 use super::{COUNTER, add, forgetful, in_session, only, recipe, run, session_folders, told, word};

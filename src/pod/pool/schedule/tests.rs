@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use proptest::prelude::*;
 
 use crate::{
-    model::{limits::POD_QUEUE_MAX, operation::BatchCost, schema::Schema},
+    model::{limits::POD_QUEUE_MAX, manifest::operation::BatchCost, schema::Schema},
     pod::pool::schedule::*,
 };
 

@@ -172,7 +172,7 @@ pub struct WaitingStatus {
     pub incarnation: String,
     /// The best class of what waits for it; none: it is only to be kept ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority: Option<super::Priority>,
+    pub priority: Option<crate::model::Priority>,
     pub since_ms: u64,
 }
 

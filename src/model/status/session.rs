@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::model::{
     fault::{Code, Fault},
     limits::SESSION_NAME_BYTES_MAX,
 };

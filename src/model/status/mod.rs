@@ -2,9 +2,15 @@
 //!
 //! Apart from `host`, because the same words cross a socket to `hob pods` and `hob status` and are read back there.
 
+pub mod doctor;
+pub mod machine;
+pub mod report;
+pub mod session;
+
 use serde::{Deserialize, Serialize};
 
-use super::{fault::Fault, machine::MachineStatus};
+use crate::model::fault::Fault;
+use machine::MachineStatus;
 
 /// A whole host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

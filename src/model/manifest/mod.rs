@@ -1,36 +1,37 @@
 //! `recipe.toml`: all there is to know about a recipe without running anything.
 //!
-//! What the keys mean stands here; `manifest_reader.rs` reads them. A key that this host does not know
+//! What the keys mean stands here; `reader.rs` reads them. A key that this host does not know
 //! *or cannot enforce* is refused: no key may parse and do nothing.
 
-use super::hint::{act, hint};
+use crate::model::hint::{act, hint};
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use semver::{Version, VersionReq};
 use toml::{Spanned, de::DeTable};
 
-use super::{
-    blob_spec::blobs,
+use crate::model::{
     edition::Edition,
     fault::{Code, Fault},
-    findings::{self, Needed},
     grant::Permissions,
     id::{Digest, RecipeName},
     limits,
-    machine::{LeverSpec, ResidencySpec},
-    manifest_reader::{Source, Table, check, line_of},
     model_name::ModelNames,
-    operation::{Batch, BatchCost, Operation},
-    operation_name,
     path_pattern::PathPattern,
-    pod_table::{permissions, pod},
-    schema_key::Reading,
-    session::SessionSpec,
-    source::ModelSource,
+    status::{
+        machine::{LeverSpec, ResidencySpec},
+        session::SessionSpec,
+    },
 };
+use blobs::blobs;
+use findings::Needed;
+use operation::{Batch, BatchCost, Operation};
+use pod::{permissions, pod};
+use reader::{Source, Table, check, line_of};
+use schema_key::Reading;
+use source::ModelSource;
 
 /// What most complaints about a manifest have its author do.
-pub use super::manifest_reader::check as correct_the_manifest;
+pub use reader::check as correct_the_manifest;
 
 /// A recipe's declaration, checked.
 #[derive(Debug)]
@@ -339,7 +340,7 @@ fn files(root: &mut Table, hob: &VersionReq) -> Result<Vec<PathPattern>, Fault> 
 
 fn is_capability(text: &str) -> bool {
     text.split_once('@').is_some_and(|(name, major)| {
-        super::id::is_name(name) && !major.is_empty() && major.len() < 6 && major.bytes().all(|byte| byte.is_ascii_digit())
+        crate::model::id::is_name(name) && !major.is_empty() && major.len() < 6 && major.bytes().all(|byte| byte.is_ascii_digit())
     })
 }
 
@@ -484,5 +485,13 @@ pub fn is_inner_path(path: &str) -> bool {
         && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
+pub mod blobs;
+pub mod findings;
+pub mod operation;
+pub mod operation_name;
+mod pod;
+mod reader;
+pub mod schema_key;
+pub mod source;
 #[cfg(test)]
 mod tests;

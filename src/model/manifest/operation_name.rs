@@ -3,7 +3,7 @@
 //! A name is a part of an address of the HTTP door, a word of a command line and a tool's name for a model, which take letters, digits, `_`, `-` and
 //! `.`, and 64 of them; and it is a method of the pod's class, whose name has `_` where it has `-` or `.`.
 
-use super::edition::Edition;
+use crate::model::edition::Edition;
 
 /// Longest name.
 const NAME_BYTES_MAX: usize = 64;

@@ -1,23 +1,24 @@
 //! The tables `[pod]` and `[permissions]` of a `recipe.toml`.
 //!
-//! Apart from `recipe.rs`, which says what a manifest is: how a pod runs and what it may reach has the most keys of all.
+//! Apart from `mod.rs`, which says what a manifest is: how a pod runs and what it may reach has the most keys of all.
 
 use std::collections::BTreeMap;
 
 use toml::Spanned;
 
-use super::{
+use crate::model::{
     fault::Fault,
     grant::{KINDS, Permissions, is_free_variable},
     limits,
-    machine::{LeverSpec, ResidencySpec},
-    manifest_reader::Table,
-    recipe::{PodSpec, PoolSpec, Recycle, Runtime},
-    session::{Mode, SessionSpec},
+    manifest::{PodSpec, PoolSpec, Recycle, Runtime, reader::Table},
+    status::{
+        machine::{LeverSpec, ResidencySpec},
+        session::{Mode, SessionSpec},
+    },
 };
 
 /// Reads `[pod]`.
-pub(super) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
+pub(in crate::model) fn pod(table: &mut Table) -> Result<PodSpec, Fault> {
     let kind = kind(table)?;
     let entry = table.string("entry")?;
     let runtime = match kind {
@@ -243,7 +244,7 @@ fn preload(table: &mut Table, runtime: &Runtime) -> Result<Vec<String>, Fault> {
 }
 
 /// Reads `[permissions]`: what the pods of `pod` ask for.
-pub(super) fn permissions(table: &mut Table, pod: Option<&PodSpec>) -> Result<Permissions, Fault> {
+pub(in crate::model) fn permissions(table: &mut Table, pod: Option<&PodSpec>) -> Result<Permissions, Fault> {
     let mut asked = Permissions::default();
     for kind in KINDS {
         // One more than may be is told once.

@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use super::{
+use crate::model::{
     address::{Address, shown_url},
     fault::{Code, Fault},
     limits,

@@ -1,6 +1,6 @@
 //! Manifests that are good, and each mistake with its line and key.
 
-use super::*;
+use crate::model::manifest::*;
 
 const GOOD: &str = r#"name = "hob/echo"
 version = "0.1.0"

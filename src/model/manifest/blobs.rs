@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use super::{
+use crate::model::{
     blob::Blob,
     fault::{Code, Fault},
     limits::{BLOB_BYTES_MAX, BLOBS_MAX, SHOWN_NAME_CHARS_MAX},
-    manifest_reader::Table,
+    manifest::reader::Table,
 };
 
 /// One blob.
@@ -108,7 +108,7 @@ impl BlobSpec {
 }
 
 /// Reads `blobs` of an operation: what it takes, and what it gives.
-pub(super) fn blobs(table: &mut Table) -> Result<[BlobSpecs; 2], Fault> {
+pub(in crate::model) fn blobs(table: &mut Table) -> Result<[BlobSpecs; 2], Fault> {
     let Some(mut table) = table.optional_table("blobs")? else { return Ok(Default::default()) };
     let both = [side(&mut table, "in")?, side(&mut table, "out")?];
     table.finish()?;

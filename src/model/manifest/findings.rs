@@ -11,10 +11,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{
+use crate::model::{
     fault::{Code, Fault},
     limits::FINDINGS_MAX,
-    manifest_reader::line_of,
+    manifest::reader::line_of,
     nearest,
 };
 

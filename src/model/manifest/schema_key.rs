@@ -1,18 +1,16 @@
 //! `input` and `output` of an operation: a JSON Schema, in the manifest or in a JSON file of the recipe.
 //!
-//! Apart from `manifest_reader.rs`, because what is wrong with a schema has a place in it, which is a line of the manifest.
+//! Apart from `reader.rs`, because what is wrong with a schema has a place in it, which is a line of the manifest.
 
 use serde_json::Value;
 use toml::{Spanned, de::DeValue};
 
-use super::{
+use crate::model::{
     document::Document,
     edition::Edition,
     fault::{Code, Fault},
-    findings::Extent,
     limits::SCHEMA_FILES_BYTES_MAX,
-    manifest_reader::Table,
-    recipe::is_inner_path,
+    manifest::{findings::Extent, is_inner_path, reader::Table},
     schema::{Finding, Schema},
     shown, stand_in,
 };
@@ -45,7 +43,7 @@ impl<'s> Table<'s, '_> {
     /// The schema at `key`. What is wrong with it is noted, and keeps nothing from being read.
     ///
     /// Errors: another key stands for it.
-    pub(super) fn schema(&mut self, key: &'static str) -> Result<Schema, Fault> {
+    pub(in crate::model) fn schema(&mut self, key: &'static str) -> Result<Schema, Fault> {
         let Some(value) = self.get(key) else {
             let missing = Err::<(), _>(self.missing(key, "a JSON Schema as a table"));
             return self.noted(missing).map(|_| Schema::anything());

@@ -1,26 +1,27 @@
 //! Tables of a `recipe.toml`, read key by key from the spanned TOML tree.
 //!
-//! By hand rather than through serde, so that every complaint names line and key; apart from `recipe.rs`,
+//! By hand rather than through serde, so that every complaint names line and key; apart from `mod.rs`,
 //! which says what the keys mean.
 
 use std::cell::Cell;
 
-use super::hint::{Hint, act, hint};
+use crate::model::hint::{Hint, act, hint};
 use semver::VersionReq;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{
+use crate::model::{
     fault::{Code, Fault},
-    findings::{Extent, Notes},
     limits::FINDINGS_MAX,
-    machine::LeverValue,
-    nearest,
-    recipe::is_inner_path,
-    schema_key::Reading,
-    shown,
+    manifest::{
+        findings::{Extent, Notes},
+        is_inner_path,
+        schema_key::Reading,
+    },
+    nearest, shown,
+    status::machine::LeverValue,
 };
 
 /// The next step after most complaints.
@@ -29,7 +30,7 @@ pub fn check() -> Hint {
 }
 
 /// The manifest's text, for line numbers.
-pub(super) struct Source<'a> {
+pub(in crate::model) struct Source<'a> {
     pub text: &'a str,
     pub reading: Reading<'a>,
     pub extent: Extent,
@@ -40,10 +41,10 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    pub(super) fn fault<T>(&self, at: &Spanned<T>, key: &str, message: impl Into<String>) -> Fault {
+    pub(in crate::model) fn fault<T>(&self, at: &Spanned<T>, key: &str, message: impl Into<String>) -> Fault {
         self.fault_at(at.span().start, key, message.into())
     }
-    pub(super) fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
+    pub(in crate::model) fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
         let (line, key) = (line_of(self.text, offset), shown::dotted(key));
         Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.reading.what))
             .with("line", line)
@@ -52,12 +53,12 @@ impl Source<'_> {
     }
 }
 
-pub(super) fn line_of(text: &str, offset: usize) -> usize {
+pub(in crate::model) fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// One TOML table being read: remembers which keys were asked for, so that the rest can be refused.
-pub(super) struct Table<'s, 'a> {
+pub(in crate::model) struct Table<'s, 'a> {
     pub source: &'s Source<'a>,
     /// Dotted path for messages; empty at the root.
     path: String,
@@ -67,34 +68,34 @@ pub(super) struct Table<'s, 'a> {
 }
 
 impl<'s, 'a> Table<'s, 'a> {
-    pub(super) fn new(source: &'s Source<'a>, path: &str, table: &'s DeTable<'s>, start: usize) -> Self {
+    pub(in crate::model) fn new(source: &'s Source<'a>, path: &str, table: &'s DeTable<'s>, start: usize) -> Self {
         Table { source, path: path.to_owned(), table, start, known: Vec::new() }
     }
 
-    pub(super) fn key(&self, key: &str) -> String {
+    pub(in crate::model) fn key(&self, key: &str) -> String {
         match self.path.is_empty() {
             true => key.to_owned(),
             false => format!("{}.{key}", self.path),
         }
     }
 
-    pub(super) fn fault<T>(&self, at: &Spanned<T>, key: &str, message: impl Into<String>) -> Fault {
+    pub(in crate::model) fn fault<T>(&self, at: &Spanned<T>, key: &str, message: impl Into<String>) -> Fault {
         self.source.fault(at, &self.key(key), message)
     }
 
-    pub(super) fn fault_here(&self, message: String) -> Fault {
+    pub(in crate::model) fn fault_here(&self, message: String) -> Fault {
         let key = if self.path.is_empty() { "recipe" } else { &self.path };
         self.source.fault_at(self.start, key, message)
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(in crate::model) fn has(&self, key: &str) -> bool {
         self.table.iter().any(|(name, _)| name.get_ref() == key)
     }
 
     /// What was read; `None` after a mistake that is noted.
     ///
     /// Errors: the mistake, where another key stands for the one that was read.
-    pub(super) fn noted<T>(&self, read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    pub(in crate::model) fn noted<T>(&self, read: Result<T, Fault>) -> Result<Option<T>, Fault> {
         match read {
             Ok(read) => Ok(Some(read)),
             Err(fault) if fault.detail.get("nearest").is_some() => Err(fault),
@@ -106,20 +107,20 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// Notes what is wrong with the table as a whole, and does not keep it from being read.
-    pub(super) fn note_here(&self, message: impl Into<String>) {
+    pub(in crate::model) fn note_here(&self, message: impl Into<String>) {
         self.source.notes.add_of(&self.path, self.fault_here(message.into()));
     }
 
-    pub(super) fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'s>>> {
+    pub(in crate::model) fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'s>>> {
         self.known.push(key);
         self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
-    pub(super) fn wrong(&self, value: &Spanned<DeValue>, key: &str, wanted: &str) -> Fault {
+    pub(in crate::model) fn wrong(&self, value: &Spanned<DeValue>, key: &str, wanted: &str) -> Fault {
         self.source.fault(value, &self.key(key), format!("found {}, wanted {wanted}", shown::found_toml(key, value.get_ref())))
     }
 
-    pub(super) fn optional_string(&mut self, key: &'static str) -> Result<Option<Spanned<String>>, Fault> {
+    pub(in crate::model) fn optional_string(&mut self, key: &'static str) -> Result<Option<Spanned<String>>, Fault> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => match value.get_ref() {
@@ -130,7 +131,7 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
-    pub(super) fn string(&mut self, key: &'static str) -> Result<Spanned<String>, Fault> {
+    pub(in crate::model) fn string(&mut self, key: &'static str) -> Result<Spanned<String>, Fault> {
         match self.optional_string(key)? {
             Some(text) => Ok(text),
             None => Err(self.missing(key, "a string")),
@@ -138,7 +139,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// A key is not there; where another was written that reads like it, that one is the mistake.
-    pub(super) fn missing(&self, key: &'static str, wanted: &str) -> Fault {
+    pub(in crate::model) fn missing(&self, key: &'static str, wanted: &str) -> Fault {
         let written = || self.table.iter().map(|(name, _)| name).filter(|name| !self.known.contains(&name.get_ref().as_ref()));
         let near = nearest::among(key, written().map(|name| name.get_ref().as_ref()));
         let misspelt = written().find(|name| match near {
@@ -156,7 +157,7 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
-    pub(super) fn version_req(&mut self, key: &'static str) -> Result<Spanned<VersionReq>, Fault> {
+    pub(in crate::model) fn version_req(&mut self, key: &'static str) -> Result<Spanned<VersionReq>, Fault> {
         let text = self.string(key)?;
         let req = VersionReq::parse(text.get_ref()).map_err(|error| {
             self.source.fault(
@@ -168,7 +169,7 @@ impl<'s, 'a> Table<'s, 'a> {
         Ok(Spanned::new(text.span(), req))
     }
 
-    pub(super) fn integer(&mut self, key: &'static str) -> Result<Spanned<u64>, Fault> {
+    pub(in crate::model) fn integer(&mut self, key: &'static str) -> Result<Spanned<u64>, Fault> {
         let Some(value) = self.get(key) else {
             return Err(self.missing(key, "an integer"));
         };
@@ -185,7 +186,7 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
-    pub(super) fn milliseconds(&mut self, key: &'static str, default: u64, max: u64) -> Result<u64, Fault> {
+    pub(in crate::model) fn milliseconds(&mut self, key: &'static str, default: u64, max: u64) -> Result<u64, Fault> {
         if !self.has(key) {
             self.known.push(key);
             return Ok(default);
@@ -198,7 +199,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// An integer between `min` and `max`, if the key is there.
-    pub(super) fn optional_integer(&mut self, key: &'static str, min: u64, max: u64) -> Result<Option<u64>, Fault> {
+    pub(in crate::model) fn optional_integer(&mut self, key: &'static str, min: u64, max: u64) -> Result<Option<u64>, Fault> {
         if !self.has(key) {
             self.known.push(key);
             return Ok(None);
@@ -211,7 +212,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// Refuses a key, whatever its value is.
-    pub(super) fn without(&self, key: &'static str, why: impl FnOnce() -> String) -> Result<(), Fault> {
+    pub(in crate::model) fn without(&self, key: &'static str, why: impl FnOnce() -> String) -> Result<(), Fault> {
         match self.table.iter().find(|(name, _)| name.get_ref() == key) {
             Some((_, value)) => Err(self.source.fault(value, &self.key(key), why())),
             None => Ok(()),
@@ -219,7 +220,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// A list of strings; no key is an empty one.
-    pub(super) fn list(&mut self, key: &'static str) -> Result<Vec<Spanned<String>>, Fault> {
+    pub(in crate::model) fn list(&mut self, key: &'static str) -> Result<Vec<Spanned<String>>, Fault> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let DeValue::Array(items) = value.get_ref() else { return Err(self.wrong(value, key, "a list of strings")) };
         let read = items.iter().map(|item| match item.get_ref() {
@@ -230,7 +231,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// A list of integers and texts; no key is an empty one.
-    pub(super) fn levers(&mut self, key: &'static str) -> Result<Vec<LeverValue>, Fault> {
+    pub(in crate::model) fn levers(&mut self, key: &'static str) -> Result<Vec<LeverValue>, Fault> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let what = "a list of integers of 0 or more, or texts";
         let DeValue::Array(items) = value.get_ref() else { return Err(self.wrong(value, key, what)) };
@@ -245,7 +246,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// Every entry as text, for tables whose keys are names.
-    pub(super) fn strings(&self) -> Result<Vec<(String, Spanned<String>)>, Fault> {
+    pub(in crate::model) fn strings(&self) -> Result<Vec<(String, Spanned<String>)>, Fault> {
         let read = self.table.iter().map(|(name, value)| match value.get_ref() {
             DeValue::String(text) => Ok((name.get_ref().to_string(), Spanned::new(value.span(), text.to_string()))),
             _ => Err(self.wrong(value, name.get_ref(), "a string")),
@@ -253,7 +254,7 @@ impl<'s, 'a> Table<'s, 'a> {
         read.collect()
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> Result<bool, Fault> {
+    pub(in crate::model) fn boolean(&mut self, key: &'static str, default: bool) -> Result<bool, Fault> {
         match self.get(key) {
             None => Ok(default),
             Some(value) => match value.get_ref() {
@@ -264,14 +265,14 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// A relative path that stays inside the recipe.
-    pub(super) fn path(&self, text: &Spanned<String>, key: &str) -> Result<String, Fault> {
+    pub(in crate::model) fn path(&self, text: &Spanned<String>, key: &str) -> Result<String, Fault> {
         match is_inner_path(text.get_ref()) {
             true => Ok(text.get_ref().clone()),
             false => Err(self.source.fault(text, &self.key(key), format!("`{}` is not a path inside the recipe", text.get_ref()))),
         }
     }
 
-    pub(super) fn optional_table(&mut self, key: &'static str) -> Result<Option<Table<'s, 'a>>, Fault> {
+    pub(in crate::model) fn optional_table(&mut self, key: &'static str) -> Result<Option<Table<'s, 'a>>, Fault> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => match value.get_ref() {
@@ -281,7 +282,7 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
-    pub(super) fn tables(&mut self, key: &'static str) -> Result<Vec<Table<'s, 'a>>, Fault> {
+    pub(in crate::model) fn tables(&mut self, key: &'static str) -> Result<Vec<Table<'s, 'a>>, Fault> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let DeValue::Array(items) = value.get_ref() else {
             return Err(self.wrong(value, key, &format!("`[[{key}]]` tables")));
@@ -296,7 +297,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     /// Every entry as a table, for tables whose keys are names.
-    pub(super) fn rest(&mut self) -> Result<Vec<(String, Table<'s, 'a>)>, Fault> {
+    pub(in crate::model) fn rest(&mut self) -> Result<Vec<(String, Table<'s, 'a>)>, Fault> {
         self.table
             .iter()
             .map(|(name, value)| match value.get_ref() {
@@ -311,7 +312,7 @@ impl<'s, 'a> Table<'s, 'a> {
     /// Refuses every key that nobody asked for.
     ///
     /// Errors: the first that stands for one that is not there.
-    pub(super) fn finish(&self) -> Result<(), Fault> {
+    pub(in crate::model) fn finish(&self) -> Result<(), Fault> {
         for (name, _) in self.table.iter().filter(|(name, _)| !self.known.contains(&name.get_ref().as_ref())).take(FINDINGS_MAX) {
             let fault = unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &self.known);
             let stands_for = fault.detail["nearest"].as_str().filter(|key| is_meant(name.get_ref(), key));

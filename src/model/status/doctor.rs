@@ -1,12 +1,12 @@
 //! What this machine can do for pods: found out by `host`, read by people and programs, and judged here.
 //!
-//! Apart from `status.rs`, which is about pods that run: here is what would be around one, and what to do where that is not enough.
+//! Apart from `mod.rs`, which is about pods that run: here is what would be around one, and what to do where that is not enough.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::{MemoryBound, ZygoteStatus};
+use crate::model::status::{MemoryBound, ZygoteStatus};
 
 /// The version of Landlock from which signals and abstract sockets do not reach outside. Linux 6.12.
 pub const LANDLOCK_WANTED: u32 = 6;

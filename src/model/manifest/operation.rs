@@ -1,12 +1,11 @@
 //! One operation of a recipe: its contract, with the schemas compiled once.
 
-use super::hint::{act, hint};
+use crate::model::hint::{act, hint};
 use serde_json::{Value, json};
 
-use super::{
-    blob_spec::BlobSpecs,
+use crate::model::{
     fault::{Code, Fault},
-    recipe::Manifest,
+    manifest::{Manifest, blobs::BlobSpecs},
     schema::Schema,
 };
 
