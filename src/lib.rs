@@ -157,7 +157,8 @@ pub use model::{
 #[cfg(target_os = "linux")]
 pub use semver::Version;
 #[cfg(target_os = "linux")]
-pub use shelf::{environment::Tools, indexes::Indexes, sources::Sources};
+pub use shelf::environment::Tools;
+pub use shelf::{environment::indexes::Indexes, models::sources::Sources};
 
 /// Bytes beside a call: of files and streams, without taking them into memory.
 #[cfg(target_os = "linux")]
@@ -179,9 +180,11 @@ pub mod recipes {
         },
         shelf::{
             config::RemoteEntry,
-            load::Report as Verification,
-            lockfile::{EnvironmentPin, LockEntry, LockedModel},
             repository::{ModelTarget, Pinned, Trust},
+            store::{
+                load::Report as Verification,
+                lockfile::{EnvironmentPin, LockEntry, LockedModel},
+            },
         },
     };
 }
@@ -221,6 +224,6 @@ pub mod authoring {
         publish::{Published, publish},
         repository::{Initialised, add_publisher, refresh, repo_init, rotate_online},
     };
-    pub use crate::shelf::contents::Left;
+    pub use crate::shelf::bundle::contents::Left;
     pub use jiff::Timestamp;
 }

@@ -13,9 +13,10 @@ use std::{
 
 use hob::{
     model::{Code, Digest, limits, manifest::is_inner_path},
-    shelf::{
-        bundle::{Index, Packed, pack_files_of},
+    shelf::bundle::{
+        Index, Packed,
         contents::Contents,
+        pack_files_of,
         unpack::{check_folder, diagnose, read_files, unpack},
     },
 };

@@ -4,7 +4,7 @@
 
 use hob::{
     model::{Code, Fault, limits},
-    shelf::{config::Config, lockfile::LockFile},
+    shelf::{config::Config, store::lockfile::LockFile},
 };
 
 pub fn holds(bytes: &[u8]) {

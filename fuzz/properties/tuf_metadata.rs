@@ -15,10 +15,7 @@ use std::{
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use hob::{
     model::{Code, Digest, Fault, Home, RecipeName, VersionRange, limits, manifest::is_inner_path},
-    shelf::{
-        repository::{Client, Remote, Resolved, Trust},
-        tuf::canonical,
-    },
+    shelf::repository::{Client, Remote, Resolved, Trust, tuf::canonical},
 };
 use jiff::Timestamp;
 use semver::Version;

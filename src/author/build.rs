@@ -14,7 +14,10 @@ use std::{
 use super::script;
 use crate::{
     model::{Code, Fault, Home, Progress, Step, limits},
-    shelf::{componentizer::Language, fetching, sources::Sources},
+    shelf::{
+        environment::componentizer::Language,
+        models::{fetching, sources::Sources},
+    },
 };
 
 const TARGET: &str = "wasm32-unknown-unknown";

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     model::{Code, Digest, Fault, StandIn, act, hint, limits, stand_in::HEAD_BYTES},
-    shelf::{durable, tuf::canonical},
+    shelf::{durable, repository::tuf::canonical},
 };
 
 /// A folder of key files, `<role>.key.json`.

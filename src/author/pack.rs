@@ -23,12 +23,14 @@ use crate::{
         stand_in,
     },
     shelf::{
-        behind,
-        bundle::{self, Index},
-        contents::{self, Left, Rules},
-        durable, files,
-        load::{is_folder, schema_file},
-        requirements::{Lock, locking},
+        bundle::{
+            self, Index, behind,
+            contents::{self, Left, Rules},
+        },
+        durable,
+        environment::requirements::{Lock, locking},
+        files,
+        store::load::{is_folder, schema_file},
     },
 };
 

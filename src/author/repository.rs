@@ -20,8 +20,8 @@ use crate::{
     model::{Code, Digest, Fault, act, hint, id::is_name, limits, shown},
     shelf::{
         durable,
-        locks::{self, Held},
-        rehearsal::rehearse,
+        files::locks::{self, Held},
+        repository::rehearsal::rehearse,
     },
 };
 

@@ -14,8 +14,8 @@ use crate::{
     glue,
     model::{Code, Fault, Home, limits, progress},
     shelf::{
-        componentizer::{Componentizer, Language},
         config::Config,
+        environment::componentizer::{Componentizer, Language},
     },
 };
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::keys::SigningKey;
 use crate::{
     model::{Code, Digest, Fault, StandIn, stand_in::HEAD_BYTES},
-    shelf::tuf::canonical,
+    shelf::repository::tuf::canonical,
 };
 
 /// One role's `signed` object.

@@ -23,8 +23,8 @@ use crate::{
         progress,
     },
     shelf::{
-        lockfile::LockEntry,
         repository::{ModelTarget, Trust},
+        store::lockfile::LockEntry,
     },
 };
 
@@ -478,7 +478,7 @@ async fn verify(host: &Host, recipe: Option<&str>, json: bool) -> Result<(), Fau
         return Err(fault.clone().with("reports", json!(reports)));
     }
     say(json, json!(reports), || {
-        let line = |report: &crate::shelf::load::Report| match &report.fault {
+        let line = |report: &crate::shelf::store::load::Report| match &report.fault {
             None => {
                 let models = report.models.iter().map(|model| format!("\n         {}", model_line(model)));
                 format!("ok       {}{}", report.subject, models.collect::<String>())

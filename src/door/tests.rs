@@ -136,7 +136,7 @@ fn is_of_the_crate(word: &str, sources: &[(String, String)]) -> bool {
         "authoring" => "src/author/",
         "http" => "src/door/serving.rs",
         "Consent" => "src/host/grants.rs",
-        "Trust" => "src/shelf/repository.rs",
+        "Trust" => "src/shelf/repository/mod.rs",
         _ => return false,
     };
     let starts =

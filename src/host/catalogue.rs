@@ -14,7 +14,7 @@ use crate::{
         Blame, Code, Fault, Hint, RecipeName, RecipeRef, act, hint,
         limits::{GRANTS_LOOK_MS, SHELF_READ_TRIES},
     },
-    shelf::{blocking, config::Config as File, lockfile::LockEntry},
+    shelf::{blocking, config::Config as File, store::lockfile::LockEntry},
 };
 
 /// Recipes in use, by where they came from. What is dropped here ends with the calls that still use it, and so does its pod.

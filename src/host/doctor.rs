@@ -18,7 +18,12 @@ use crate::{
         },
     },
     pod::{self, Boot, Family, Program},
-    shelf::{blocking, home, python, scratch::Scratch, uv},
+    shelf::{
+        blocking,
+        environment::{python, uv},
+        files::scratch::Scratch,
+        home,
+    },
 };
 
 /// What the runner within pods is written for.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Host, Inner};
 use crate::{
     model::{Digest, Edition, Fault},
-    shelf::{blocking, lockfile::LockEntry},
+    shelf::{blocking, store::lockfile::LockEntry},
 };
 
 impl Host {

@@ -13,7 +13,7 @@ use crate::{
     glue::Prepared,
     model::{Code, Fault, Grants, Verified, manifest::PoolSpec, status::ZygoteStatus},
     pod::{self, BoxFuture, Cache, Family, Pool, Seat, Spawner, Watcher},
-    shelf::{aside, blocking, lockfile::EnvironmentPin},
+    shelf::{aside, blocking, store::lockfile::EnvironmentPin},
 };
 
 /// A recipe that was looked up, with what was made for it so far.

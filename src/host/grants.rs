@@ -14,9 +14,11 @@ use crate::{
         limits::NAMED_IN_MESSAGE_MAX,
     },
     shelf::{
-        config::{self, Config as File},
-        grants::{leads_within_reach, within_reach},
-        revoked,
+        config::{
+            self, Config as File,
+            grants::{leads_within_reach, within_reach},
+        },
+        store::revoked,
     },
 };
 

@@ -19,7 +19,7 @@ use crate::{
     glue::{Glue, Prepared},
     model::{Call, Code, Event, Fault, Home, Outcome, RecipeName, RecipeRef, Verified, events, limits, progress},
     pod,
-    shelf::{self, environment::Tools, sources::Sources, store::Shelf},
+    shelf::{self, environment::Tools, models::sources::Sources, store::Shelf},
 };
 
 pub mod blobs;
@@ -113,7 +113,7 @@ pub(crate) struct Inner {
     /// It takes no calls any more.
     closing: AtomicBool,
     /// Interpreters that were found, by the range that was asked for: each costs a process to ask.
-    pythons: std::sync::Mutex<std::collections::HashMap<String, Arc<tokio::sync::OnceCell<crate::shelf::python::Python>>>>,
+    pythons: std::sync::Mutex<std::collections::HashMap<String, Arc<tokio::sync::OnceCell<crate::shelf::environment::python::Python>>>>,
 }
 
 impl Inner {

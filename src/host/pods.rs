@@ -17,7 +17,7 @@ use crate::{
         status::{LogLine, PodStatus, PoolStatus},
     },
     pod::{self, Pool, Printed, Seat, Spec, Watcher, WeakPool},
-    shelf::scratch::Scratch,
+    shelf::files::scratch::Scratch,
 };
 
 /// Ends what killed hosts left running, and deletes what they left on disk. Blocking.

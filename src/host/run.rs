@@ -17,7 +17,7 @@ use crate::{
     model::{
         Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, act, events, hint, manifest::operation::Part,
     },
-    shelf::{behind, blocking},
+    shelf::{blocking, bundle::behind},
 };
 
 /// What answers a call before it is checked and wrapped.

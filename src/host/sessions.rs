@@ -24,7 +24,8 @@ use crate::{
         status::session::{CheckpointStatus, Mode, SessionState, SessionStatus, check_name},
     },
     shelf::{
-        blocking, locks,
+        blocking,
+        files::locks,
         sessions::{self as disk, Damaged, Found, Identity},
     },
 };

@@ -5,7 +5,7 @@ use std::fmt;
 use super::Host;
 use crate::{
     model::{Fault, RecipeName, nearest},
-    shelf::{config::Config as File, lockfile::LockFile},
+    shelf::{config::Config as File, store::lockfile::LockFile},
 };
 
 /// One such name.

@@ -28,7 +28,7 @@ use crate::{
         status::{ZygoteState, ZygoteStatus},
     },
     pod::{Boot, Family, Program, Watcher},
-    shelf::{blocking, durable, environment::Environment, scratch::Scratch},
+    shelf::{blocking, durable, environment::Environment, files::scratch::Scratch},
 };
 
 /// All zygotes of a host, by what they are made of: recipes with the same environment and the same wishes share one.

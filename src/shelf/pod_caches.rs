@@ -11,11 +11,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    durable, files,
-    locks::{self, Held},
-    staging::Staging,
-};
 use crate::{
     disk::{make, owner::Writers},
     model::{
@@ -23,6 +18,14 @@ use crate::{
         limits::{
             POD_CACHE_ABOUT_BYTES_MAX, POD_CACHE_BYTES_MAX, POD_CACHE_FILES_MAX, POD_CACHE_PATH_BYTES_MAX, POD_CACHE_RETRY_MS,
             POD_CACHES_BYTES_MAX, POD_CACHES_OF_RECIPE_MAX,
+        },
+    },
+    shelf::{
+        durable,
+        files::{
+            self,
+            locks::{self, Held},
+            staging::Staging,
         },
     },
 };
@@ -187,7 +190,7 @@ fn prune(home: &Home, recipe: &RecipeName) {
             let _ = files::remove_tree(&folder);
         }
     }
-    let _ = super::staging::sweep(&half_done(home), |_| true);
+    let _ = crate::shelf::files::staging::sweep(&half_done(home), |_| true);
 }
 
 fn caches_in(recipe: &Path) -> Vec<(PathBuf, About)> {

@@ -27,16 +27,19 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use super::{
-    durable, files,
-    locks::{self, Held},
-};
 use crate::{
     disk::{make, open},
     model::{
         Code, Digest, Fault, Hint, Home, act, hint,
         limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, FAULT_MESSAGE_BYTES_MAX, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
         status::session::{CheckpointStatus, Mode, SessionSpec},
+    },
+    shelf::{
+        durable,
+        files::{
+            self,
+            locks::{self, Held},
+        },
     },
 };
 

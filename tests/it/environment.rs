@@ -16,8 +16,8 @@ use std::{
 use hob::{
     host::WithinWalls,
     model::{Code, Fault, Home, Progress, Silent, Step, progress},
-    shelf::{
-        environment::{self, Environment, Existing, Tools, Wanted},
+    shelf::environment::{
+        self, Environment, Existing, Tools, Wanted,
         indexes::Indexes,
         python::{self, Python},
         uv,

@@ -15,8 +15,8 @@ use hob::{
     author::{keys::Keys, pack::pack, publish::publish, repository},
     model::{Code, Digest, Door, Fault, Home, Silent, manifest::ModelSpec},
     shelf::{
+        bundle::unpack,
         repository::{Remote, Trust, pinned_root},
-        unpack,
     },
 };
 

@@ -14,13 +14,18 @@ use std::{
 use hob::{
     model::{Code, Digest, Edition, Fault, Grants, Home, Origin, Progress, RecipeName, Silent, Step, Verified, progress},
     shelf::{
-        bundle::{Index, Packed, pack_files_of},
+        bundle::{
+            Index, Packed,
+            contents::{self, Rules},
+            pack_files_of,
+            unpack::unpack,
+        },
         config::{self, Config, Edit, Wish},
-        contents::{self, Rules},
-        lockfile::{LockEntry, LockFile},
         models::{self, Claim},
-        store::{Shelf, Staged},
-        unpack::unpack,
+        store::{
+            Shelf, Staged,
+            lockfile::{LockEntry, LockFile},
+        },
     },
 };
 use serde_json::json;

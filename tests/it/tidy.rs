@@ -173,9 +173,9 @@ fn hints(source: &Source) -> Vec<String> {
         ("src/door/", "a door's own words, which its tests hold against what there is"),
         ("src/model/hint.rs", "the table of all these words"),
         ("src/model/status/doctor.rs", "what `hob doctor` prints"),
-        ("src/shelf/requirements", "options of pip"),
-        ("src/shelf/uv.rs", "options of uv"),
-        ("src/shelf/componentizer.rs", "options of the componentizers"),
+        ("src/shelf/environment/requirements", "options of pip"),
+        ("src/shelf/environment/uv.rs", "options of uv"),
+        ("src/shelf/environment/componentizer.rs", "options of the componentizers"),
     ];
     if exceptions.iter().any(|(path, _)| source.path.starts_with(path)) || source.path.ends_with("tests.rs") {
         return Vec::new();
@@ -221,7 +221,7 @@ fn files_by_hand(source: &Source) -> Vec<String> {
         ("src/host/blobs.rs", &["File::open(path)"], "a blob that the caller names"),
         ("src/pod/sandbox/cgroup.rs", &["OpenOptions", "fs::create_dir(path)"], "control groups, which are the kernel's"),
         ("src/pod/residency/machine.rs", &["out.take(GPU_TOOL_BYTES_MAX).read_to_string"], "a tool's output"),
-        ("src/shelf/staging.rs", &["tempfile_in(root)"], "a lock file with a suffix, its owner's alone"),
+        ("src/shelf/files/staging.rs", &["tempfile_in(root)"], "a lock file with a suffix, its owner's alone"),
     ];
     let name = source.path.rsplit('/').next().unwrap_or("");
     if name == "tests.rs" || source.path.contains("/tests/") {
@@ -247,10 +247,10 @@ fn hobs_own_files_are_opened_and_made_by_one_function_each() {
         "fs::write(&path, bytes)",
         "let folder = tempfile::tempdir()?;",
     ] {
-        assert_eq!(files_by_hand(&Source::new("src/shelf/load.rs", text)).len(), 1, "{text}");
+        assert_eq!(files_by_hand(&Source::new("src/shelf/store/load.rs", text)).len(), 1, "{text}");
     }
     let fine = "let a = open::read(&path, MAX)?;\n// fs::read(\n#[cfg(test)]\nmod tests {\n    fs::read(path);\n}\n";
-    assert_eq!(files_by_hand(&Source::new("src/shelf/load.rs", fine)), [""; 0]);
+    assert_eq!(files_by_hand(&Source::new("src/shelf/store/load.rs", fine)), [""; 0]);
     assert_eq!(files_by_hand(&Source::new("src/door/cli.rs", "std::fs::write(path, bytes)")), [""; 0]);
     assert_eq!(files_by_hand(&Source::new("src/door/cli.rs", "std::fs::write(&token, bytes)")).len(), 1);
     assert_tidy(&files("src", "rs"), files_by_hand);
@@ -266,13 +266,13 @@ fn assert_tidy(sources: &[Source], rule: impl Fn(&Source) -> Vec<String>) {
 fn imports_go_downward_only() {
     for (path, text) in [
         ("src/model/call.rs", "use crate::host::Host;"),
-        ("src/shelf/load.rs", "use crate::pod::Pod;"),
+        ("src/shelf/store/load.rs", "use crate::pod::Pod;"),
         ("src/glue/run.rs", "let x = crate::shelf::store::Shelf::open();"),
         ("src/pod/driver/mod.rs", "use crate::{\n    model::{self, Fault},\n    glue::Glue,\n};"),
         ("src/author/pack.rs", "use crate::{model::Fault, pod};"),
         ("src/host/run.rs", "use crate::door::print;"),
         ("src/pod/driver/state.rs", "use super::super::shelf;"),
-        ("src/shelf/load.rs", "use super::super::{model, host::Host};"),
+        ("src/shelf/store/load.rs", "use super::super::{model, host::Host};"),
     ] {
         assert_eq!(layering(&Source::new(path, text)).len(), 1, "{path}: {text}");
     }
@@ -387,10 +387,10 @@ fn addresses(source: &Source) -> Vec<String> {
     let owners = [
         "src/model/address.rs",
         "src/model/manifest/source.rs",
-        "src/shelf/transport.rs",
-        "src/shelf/origin.rs",
-        "src/shelf/sources.rs",
-        "src/shelf/index_answers.rs",
+        "src/shelf/repository/transport.rs",
+        "src/shelf/models/origin.rs",
+        "src/shelf/models/sources.rs",
+        "src/shelf/environment/index_answers.rs",
     ];
     let is_word = |line: &str, word: &str| line.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|part| part == word);
     let mut wrong = Vec::new();
@@ -419,7 +419,7 @@ fn no_address_gets_into_a_text_as_it_was_typed() {
     ] {
         assert_eq!(addresses(&Source::new("src/host/run.rs", text)).len(), 1, "{text}");
     }
-    assert_eq!(addresses(&Source::new("src/shelf/transport.rs", "let why = chain(&error);")).len(), 1);
+    assert_eq!(addresses(&Source::new("src/shelf/repository/transport.rs", "let why = chain(&error);")).len(), 1);
     assert_eq!(addresses(&Source::new("src/host/run.rs", "json!({ \"url\": remote.url.shown() })")), [""; 0]);
     assert_tidy(&files("src", "rs"), addresses);
 }

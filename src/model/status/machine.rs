@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Priority;
+
 /// `[pod.residency]`: what a recipe's models need while they are loaded.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
@@ -172,7 +174,7 @@ pub struct WaitingStatus {
     pub incarnation: String,
     /// The best class of what waits for it; none: it is only to be kept ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority: Option<crate::model::Priority>,
+    pub priority: Option<Priority>,
     pub since_ms: u64,
 }
 

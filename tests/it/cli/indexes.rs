@@ -249,10 +249,10 @@ fn the_tools_that_hob_fetches_come_from_the_same_indexes() {
     let home = hob::model::Home::at(&rig.home);
     let configured = hob::shelf::config::Config::read(&home).unwrap().tools;
     let fault = runtime.block_on(async {
-        let found = hob::shelf::python::find(&">=3.9".parse().unwrap(), Some(&tools().0)).await.unwrap();
-        let faked = hob::shelf::python::Python { executable: python.clone(), ..found };
+        let found = hob::shelf::environment::python::find(&">=3.9".parse().unwrap(), Some(&tools().0)).await.unwrap();
+        let faked = hob::shelf::environment::python::Python { executable: python.clone(), ..found };
         let progress: hob::model::progress::Shared = std::sync::Arc::new(hob::model::Silent);
-        hob::shelf::uv::find_in(&home, &configured, std::ffi::OsStr::new("/nowhere"), &faked, &progress).await.unwrap_err()
+        hob::shelf::environment::uv::find_in(&home, &configured, std::ffi::OsStr::new("/nowhere"), &faked, &progress).await.unwrap_err()
     });
     assert_eq!(fault.code, Code::UvMissing);
     let told = fs::read_to_string(rig.folder.path().join("told")).unwrap();
@@ -268,11 +268,11 @@ fn the_tools_that_hob_fetches_come_from_the_same_indexes() {
     let keeps = always(401, &[], b"");
     let indexes = hob::Indexes::new([&format!("{}/simple", keeps.url)]).unwrap();
     let fault = runtime.block_on(async {
-        let found = hob::shelf::python::find(&">=3.9".parse().unwrap(), Some(&tools().0)).await.unwrap();
-        let faked = hob::shelf::python::Python { executable: python.clone(), ..found };
+        let found = hob::shelf::environment::python::find(&">=3.9".parse().unwrap(), Some(&tools().0)).await.unwrap();
+        let faked = hob::shelf::environment::python::Python { executable: python.clone(), ..found };
         let progress: hob::model::progress::Shared = std::sync::Arc::new(hob::model::Silent);
         let tools = hob::Tools::default().with_indexes(indexes);
-        hob::shelf::uv::find_in(&home, &tools, std::ffi::OsStr::new("/nowhere"), &faked, &progress).await.unwrap_err()
+        hob::shelf::environment::uv::find_in(&home, &tools, std::ffi::OsStr::new("/nowhere"), &faked, &progress).await.unwrap_err()
     });
     assert!(fault.message.contains("/simple answers 401 Unauthorized") && fault.hint.unwrap().contains("wants a user and a password"));
 }

@@ -11,7 +11,10 @@ use std::{
 
 use hob::{
     model::{Code, Digest, Home, Silent, manifest::ModelSpec, progress},
-    shelf::{fetching, sources::Sources, transport::Patience},
+    shelf::{
+        models::{fetching, sources::Sources},
+        repository::transport::Patience,
+    },
 };
 
 use super::{

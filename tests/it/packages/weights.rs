@@ -10,7 +10,7 @@ use hob::{
     author::{keys::Keys, pack::pack, publish::publish, repository},
     host::{Config, Consent, Host},
     model::{Digest, Home, RecipeName, Silent},
-    shelf::{repository::Trust, sources::Sources},
+    shelf::{models::sources::Sources, repository::Trust},
 };
 use serde_json::{Value, json};
 

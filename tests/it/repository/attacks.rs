@@ -8,10 +8,7 @@ use std::{fs, path::Path, time::Duration};
 use hob::{
     author::repository,
     model::{Code, Digest, Fault, Home, Silent, limits},
-    shelf::{
-        repository::{Remote, Trust},
-        transport::Patience,
-    },
+    shelf::repository::{Remote, Trust, transport::Patience},
 };
 use serde_json::json;
 

@@ -12,8 +12,8 @@ use std::{
 use hob::{
     author::pack::pack,
     model::{Code, Digest, Fault, Silent},
-    shelf::{
-        bundle::Index,
+    shelf::bundle::{
+        Index,
         unpack::{check_folder, unpack},
     },
 };

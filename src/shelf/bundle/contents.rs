@@ -1,0 +1,491 @@
+//! What of a recipe folder goes into its bundle: one answer, for the author who packs it and for the pod that runs from the folder.
+//!
+//! Apart from `mod.rs`, which says how files are encoded: here is which. What stays behind has a name and a reason, so that nothing that
+//! works in the folder is missing once installed without a word.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use semver::{Version, VersionReq};
+
+use crate::{
+    model::{
+        Code, Fault, Manifest, act,
+        distinct::{self, Clash, Distinct},
+        hint,
+        limits::{
+            BUNDLE_FILES_MAX, BUNDLE_PATH_BYTES_FIRST, BUNDLE_PATH_BYTES_MAX, IGNORE_FILE_BYTES_MAX, IGNORE_PATTERNS_MAX, PACK_ENTRIES_MAX,
+            PACK_NAMED_MAX, PATTERN_STEPS_MAX,
+        },
+        manifest::{self, is_inner_path},
+        path_pattern::{PathPattern, Reached, Steps, TooManySteps, is_part},
+        stand_in,
+    },
+    shelf::{bundle::Index, durable},
+};
+
+/// Which files a manifest asks for.
+#[derive(Debug, Clone)]
+pub struct Rules<'a> {
+    /// Whether it has `[glue]`: a stray `glue.wasm` is left out otherwise.
+    pub glue: bool,
+    pub files: &'a [PathPattern],
+    /// JSON files that schemas are in.
+    pub schemas: Vec<&'a str>,
+    /// Whether every Hob that it names takes the wider places.
+    pub wider: bool,
+}
+
+/// A file or folder of a recipe, as far as its path says whether it goes along.
+#[derive(Debug, Clone)]
+struct Spot {
+    /// What `files` says of it.
+    named: Reached,
+    /// Whether its name begins with a dot, or that of a folder above it.
+    hidden: bool,
+}
+
+impl<'a> Rules<'a> {
+    pub fn of(manifest: &'a Manifest) -> Rules<'a> {
+        let schemas = manifest.schema_files().map(|(_, file)| file).collect();
+        Rules { glue: manifest.glue.is_some(), files: &manifest.files, schemas, wider: manifest::names_wider(&manifest.hob) }
+    }
+
+    fn has_schema_below(&self, folder: &str) -> bool {
+        self.schemas.iter().any(|path| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+    }
+
+    fn top(&self) -> Spot {
+        Spot { named: Reached::start(self.files), hidden: false }
+    }
+
+    /// What is of that name in the folder `above`.
+    fn within(&self, above: &Spot, name: &str, steps: &mut Steps) -> Result<Spot, TooManySteps> {
+        Ok(Spot { named: above.named.step(self.files, name, steps)?, hidden: above.hidden || name.starts_with('.') })
+    }
+
+    /// Whether files below that folder may go along; why they do not.
+    fn enters(&self, path: &str, spot: &Spot) -> Result<(), Left> {
+        let first = path.split('/').next();
+        match first {
+            _ if is_never(path) => Err(Left::Elsewhere),
+            _ if spot.named.is_live() || self.has_schema_below(path) => Ok(()),
+            _ if spot.hidden => Err(Left::Hidden),
+            Some("pod" | "cases") => Ok(()),
+            Some("LICENSES") => {
+                if self.wider {
+                    Ok(())
+                } else {
+                    Err(Left::Newer)
+                }
+            }
+            _ => Err(Left::Elsewhere),
+        }
+    }
+
+    /// Whether the file of that path goes along; why it does not.
+    fn takes(&self, path: &str, spot: &Spot) -> Result<(), Left> {
+        match () {
+            () if is_never(path) => Err(Left::Elsewhere),
+            () if spot.named.is_taken(self.files) => Ok(()),
+            () if self.schemas.contains(&path) && (self.wider || is_first_place(path)) => Ok(()),
+            () if self.schemas.contains(&path) => Err(Left::Newer),
+            () if spot.hidden => Err(Left::Hidden),
+            () if path == "glue.wasm" && !self.glue => Err(Left::Stray),
+            () if !is_wider_place(path) => Err(Left::Elsewhere),
+            () if !self.wider && !is_first_place(path) => Err(Left::Newer),
+            () => Ok(()),
+        }
+    }
+
+    /// Why what is at that path is not packed, as far as its path says.
+    pub(in crate::shelf) fn left_of(&self, path: &str) -> Option<Left> {
+        self.left(path, &mut Steps::default()).ok().flatten()
+    }
+
+    /// Why a file of that path is not packed, as far as its path says.
+    ///
+    /// Errors: more steps than there may be.
+    fn left(&self, path: &str, steps: &mut Steps) -> Result<Option<Left>, TooManySteps> {
+        let mut spot = self.top();
+        for part in path.split('/') {
+            spot = self.within(&spot, part, steps)?;
+        }
+        Ok(self.takes(path, &spot).err())
+    }
+}
+
+/// Holds what a bundle is signed to hold against its own manifest: what `hob pack` would not have put there was put there to be found by nobody.
+/// What `pack` refuses by its name alone, as perhaps a secret, is its author's to publish.
+///
+/// Errors: `bundle_invalid`, by the path.
+pub fn check_index(index: &Index, manifest: &Manifest) -> Result<(), Fault> {
+    let refused = |text: String| {
+        let text = format!("the bundle of `{}` {}: {text}", manifest.name, manifest.version);
+        Err(Fault::new(Code::BundleInvalid, text)
+            .hint(hint!["nothing was installed; its publisher has to publish it again, with ", act::publish()]))
+    };
+    let (rules, mut steps) = (Rules::of(manifest), Steps::default());
+    for (path, _) in index.files() {
+        match rules.left(path, &mut steps) {
+            Ok(None) => {}
+            Ok(Some(left)) => return refused(format!("`{path}` would not be packed: {}", left.why())),
+            Err(TooManySteps) => return refused(format!("holding its files against `files` takes more than {PATTERN_STEPS_MAX} steps")),
+        }
+    }
+    Ok(())
+}
+
+/// A recipe folder, sorted into what goes along and what does not.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Path in the bundle, and the file.
+    pub taken: BTreeMap<String, PathBuf>,
+    /// What stays behind, the first [`PACK_NAMED_MAX`] by path; a folder ends with `/`.
+    pub left: BTreeMap<String, Left>,
+    /// How much more stays behind.
+    pub left_more: usize,
+    /// What lies where files are packed from and looks like rubbish or like a secret. It is not taken either.
+    pub suspect: BTreeMap<String, &'static str>,
+    /// What `files` names and nothing is taken by: misspelled, or not there in this copy of the folder.
+    pub idle: Vec<String>,
+}
+
+/// Why something stays behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Left {
+    /// It lies where nothing is packed from.
+    Elsewhere,
+    /// Its name begins with a dot.
+    Hidden,
+    /// A Hob that the manifest names does not take it.
+    Newer,
+    /// It is compiled glue of a recipe without `[glue]`.
+    Stray,
+}
+
+impl Left {
+    /// For people.
+    pub fn why(self) -> &'static str {
+        match self {
+            Left::Elsewhere => "not in `pod/` or `cases/`, and not in `files` of recipe.toml",
+            Left::Hidden => "its name or its folder's begins with a dot, and `files` in recipe.toml does not spell it",
+            Left::Stray => "recipe.toml has no `[glue]`",
+            Left::Newer => "Hob 0.1.0 does not take it: write `hob = \">=0.1.1, <0.2\"` in recipe.toml",
+        }
+    }
+}
+
+impl Contents {
+    /// Errors: `invalid_recipe` when something among what would be packed looks like rubbish or like a secret, or nothing is what `files` names; by
+    /// name, with the ways out.
+    pub fn check(&self, folder: &Path) -> Result<(), Fault> {
+        if let Some(pattern) = self.idle.first() {
+            let text = format!("`files` in recipe.toml names `{pattern}`, and nothing in {} goes along by it", folder.display());
+            return Err(Fault::new(Code::InvalidRecipe, text).hint(
+                "correct it or leave it out; what `.hobignore` names, `__pycache__`, `.git` and the recipe's own `models/` are never taken",
+            ));
+        }
+        if self.suspect.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<_> = self.suspect.iter().take(PACK_NAMED_MAX).map(|(path, what)| format!("`{path}` ({what})")).collect();
+        let more = self.suspect.len().saturating_sub(PACK_NAMED_MAX);
+        let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+        Err(Fault::new(
+            Code::InvalidRecipe,
+            format!("{} has what is hardly meant to be published: {}{more}", folder.display(), named.join(", ")),
+        )
+        .hint("delete it or name it in `.hobignore`; what is meant to go along is spelled out in `files` of recipe.toml, e.g. `files = [\"pod/ca.pem\"]`"))
+    }
+}
+
+/// What is made by tools or kept secret: names of files and folders, whatever their case, and what they are.
+const SUSPECT: &[(&str, &str)] = &[
+    ("venv", "a virtual environment: lock what it has"),
+    (".venv", "a virtual environment: lock what it has"),
+    ("node_modules", "installed packages"),
+    ("*.egg-info", "made by setuptools"),
+    ("*.pyc", "compiled Python"),
+    ("*.pyo", "compiled Python"),
+    ("*.hob", "a bundle, as packing writes it"),
+    ("*~", "an editor's copy"),
+    ("#*#", "an editor's copy"),
+    ("*.swp", "an editor's copy"),
+    ("*.orig", "left by a merge"),
+    ("*.rej", "left by a merge"),
+    ("thumbs.db", "made by a file manager"),
+    ("desktop.ini", "made by a file manager"),
+    ("id_rsa", "a private key"),
+    ("id_dsa", "a private key"),
+    ("id_ecdsa", "a private key"),
+    ("id_ed25519", "a private key"),
+    ("*.pem", "perhaps a private key"),
+    ("*.key", "perhaps a private key"),
+    ("*.key.json", "a key of a repository"),
+    ("*.p12", "perhaps a private key"),
+    ("*.pfx", "perhaps a private key"),
+    ("credentials.json", "credentials"),
+    ("credentials", "credentials"),
+    (".netrc", "credentials"),
+    (".npmrc", "credentials"),
+    (".pypirc", "credentials"),
+    (".env", "variables, often secret ones"),
+];
+
+/// What every project has beside its sources: not worth a word when it stays behind.
+const UNSAID: &[&str] = &[".git", ".gitignore", ".gitattributes", ".hobignore", "__pycache__", "models", "glue.wasm"];
+
+/// Whether nothing of that path is ever in a bundle, even if it is named.
+pub(in crate::shelf) fn is_never(path: &str) -> bool {
+    matches!(path.split('/').next(), Some("models" | ".git")) || path.split('/').any(|part| part == "__pycache__")
+}
+
+/// Whether Hob 0.1.0 takes a file of that path in a bundle.
+pub fn is_first_place(path: &str) -> bool {
+    let mut parts = path.split('/');
+    let placed = match (parts.next(), parts.next()) {
+        (Some("pod" | "cases"), Some(_)) => true,
+        (Some(file), None) => matches!(file, "recipe.toml" | "glue.wasm" | "README.md") || file.starts_with("LICENSE"),
+        _ => false,
+    };
+    placed
+        && path.len() <= BUNDLE_PATH_BYTES_FIRST
+        && is_inner_path(path)
+        && !path.split('/').any(|part| part.starts_with('.') || part == "__pycache__")
+}
+
+/// Whether a file goes along without being named, for a Hob that takes the wider places.
+fn is_wider_place(path: &str) -> bool {
+    match path.split_once('/') {
+        Some((folder, _)) => matches!(folder, "pod" | "cases" | "LICENSES"),
+        None => {
+            path == "CHANGELOG.md" || ["LICENSE", "NOTICE", "COPYING"].iter().any(|start| path.starts_with(start)) || is_first_place(path)
+        }
+    }
+}
+
+/// Sorts a recipe folder.
+///
+/// Errors: `invalid_recipe` for links and names that cannot be carried, and for a `.hobignore` that is none; `too_large`, `io`.
+pub fn of(folder: &Path, rules: &Rules) -> Result<Contents, Fault> {
+    let ignored = ignored(folder)?;
+    let mut walk = Walk {
+        folder,
+        rules,
+        idle: vec![true; rules.files.len()],
+        contents: Contents::default(),
+        distinct: Distinct::default(),
+        seen: 0,
+        steps: Steps::default(),
+        ignored: &ignored,
+    };
+    walk.below("", &rules.top(), &Reached::start(&ignored))?;
+    let Walk { idle, mut contents, .. } = walk;
+    contents.idle = rules.files.iter().zip(idle).filter(|(_, idle)| *idle).map(|(pattern, _)| pattern.to_string()).collect();
+    Ok(contents)
+}
+
+fn ignored(folder: &Path) -> Result<Vec<PathPattern>, Fault> {
+    let path = folder.join(".hobignore");
+    let Some(bytes) = durable::read(&path, IGNORE_FILE_BYTES_MAX).map_err(|fault| match fault.code {
+        Code::TooLarge => fault.hint("name folders as a whole, e.g. `notes/`, or have patterns such as `*.tmp`"),
+        _ if path.symlink_metadata().is_ok_and(|found| !found.is_file()) => {
+            Fault::new(Code::InvalidRecipe, fault.message).hint("it is a plain file with one pattern a line, e.g. `*.tmp` or `notes/`")
+        }
+        _ => fault,
+    })?
+    else {
+        return Ok(Vec::new());
+    };
+    let wrong = |line: usize, why: String| {
+        Fault::new(Code::InvalidRecipe, format!("{}:{line}: {why}", path.display())).hint("one pattern a line, e.g. `*.tmp` or `notes/`")
+    };
+    let text = stand_in::text(bytes).map_err(|wrong| wrong.fault(Code::InvalidRecipe, &path.display().to_string()))?;
+    let mut patterns = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        patterns.extend(PathPattern::parse_ignored(line).map_err(|why| wrong(at + 1, why))?);
+        if patterns.len() > IGNORE_PATTERNS_MAX {
+            return Err(wrong(at + 1, format!("more than {IGNORE_PATTERNS_MAX} patterns")));
+        }
+    }
+    Ok(patterns)
+}
+
+struct Walk<'a> {
+    folder: &'a Path,
+    rules: &'a Rules<'a>,
+    ignored: &'a [PathPattern],
+    contents: Contents,
+    /// Of each pattern of `files`, whether nothing goes along by it.
+    idle: Vec<bool>,
+    distinct: Distinct,
+    seen: usize,
+    steps: Steps,
+}
+
+impl Walk<'_> {
+    fn below(&mut self, inner: &str, spot: &Spot, ignored: &Reached) -> Result<(), Fault> {
+        let place = self.folder.join(inner);
+        let failed = |error: std::io::Error| Fault::io(format!("reading the folder {}", place.display()), &error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&place).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            self.seen += 1;
+            if self.seen > PACK_ENTRIES_MAX {
+                let text = format!("{} has more than {PACK_ENTRIES_MAX} files and folders to look at", self.folder.display());
+                return Err(Fault::new(Code::TooLarge, text).hint("name folders that are no part of the recipe in `.hobignore`"));
+            }
+            match name.into_string() {
+                Ok(name) => names.push(name),
+                // Of a place that nothing is packed from it is no matter.
+                Err(_) if inner.is_empty() => {}
+                Err(name) => {
+                    let text = format!("{}: the file name {name:?} is not UTF-8 and cannot be packed", place.display());
+                    return Err(Fault::new(Code::InvalidRecipe, text).hint("rename it, or name its folder in `.hobignore`"));
+                }
+            }
+        }
+        names.sort();
+        for name in names {
+            self.one(inner, &name, spot, ignored)?;
+        }
+        Ok(())
+    }
+
+    fn too_many_steps(&self) -> Fault {
+        let text = format!(
+            "holding what is in {} against `files` and `.hobignore` takes more than {PATTERN_STEPS_MAX} steps",
+            self.folder.display()
+        );
+        Fault::new(Code::TooLarge, text)
+            .hint("have fewer patterns with `*`, and name large folders that are no part of the recipe, e.g. `/notes/`")
+    }
+
+    fn one(&mut self, above: &str, name: &str, spot: &Spot, ignored: &Reached) -> Result<(), Fault> {
+        let path = if above.is_empty() { name.to_owned() } else { format!("{above}/{name}") };
+        let ignored = ignored.step(self.ignored, name, &mut self.steps).map_err(|TooManySteps| self.too_many_steps())?;
+        if path != "recipe.toml" && (name == "__pycache__" || ignored.is_taken(self.ignored)) {
+            return Ok(());
+        }
+        let spot = self.rules.within(spot, name, &mut self.steps).map_err(|TooManySteps| self.too_many_steps())?;
+        let place = self.folder.join(&path);
+        let kind = fs::symlink_metadata(&place).map_err(|error| Fault::io(place.display(), &error))?.file_type();
+        let goes = if kind.is_dir() { self.rules.enters(&path, &spot) } else { self.rules.takes(&path, &spot) };
+        let shown = if kind.is_dir() { format!("{path}/") } else { path.clone() };
+        if let Err(why) = goes {
+            if why == Left::Newer && kind.is_file() {
+                // To say so is no help if no Hob takes it.
+                self.carries(&path, kind)?;
+            }
+            self.leave(shown, why);
+            return Ok(());
+        }
+        if let Some(what) = suspicion(name).filter(|_| !(spot.named.spelled && (kind.is_dir() || spot.named.is_taken(self.rules.files)))) {
+            self.uses(&spot);
+            self.contents.suspect.insert(shown, what);
+            return Ok(());
+        }
+        match kind.is_dir() {
+            // Nothing in there could be carried; and how deep it goes is nobody's to choose.
+            true if path.len() > BUNDLE_PATH_BYTES_MAX => {
+                let text = format!(
+                    "the folder `{}...` in {} cannot be packed: its path has more than {BUNDLE_PATH_BYTES_MAX} bytes",
+                    &path[..path.floor_char_boundary(BUNDLE_PATH_BYTES_MAX)],
+                    self.folder.display()
+                );
+                Err(Fault::new(Code::InvalidRecipe, text).hint("put it higher up or delete it, or name it in `.hobignore`"))
+            }
+            true => self.below(&path, &spot, &ignored),
+            false => {
+                self.uses(&spot);
+                self.carries(&path, kind)?;
+                self.take(path, place)
+            }
+        }
+    }
+
+    /// Refuses what no bundle can hold.
+    fn carries(&self, path: &str, kind: fs::FileType) -> Result<(), Fault> {
+        if !kind.is_file() {
+            let what = if kind.is_symlink() { "a link" } else { "not a plain file" };
+            let text = format!("`{path}` in {} is {what}: a bundle holds plain files only", self.folder.display());
+            return Err(Fault::new(Code::InvalidRecipe, text).hint("replace it with a copy of the file, or remove it"));
+        }
+        if !is_inner_path(path) || tar::Header::new_ustar().set_path(path).is_err() {
+            let text = format!(
+                "`{path}` in {} cannot be packed: wanted at most {BUNDLE_PATH_BYTES_MAX} bytes of path and {BUNDLE_PATH_BYTES_FIRST} of name, \
+                 without `\\` and control characters",
+                self.folder.display(),
+            );
+            return Err(Fault::new(Code::InvalidRecipe, text).hint("give it a shorter, plainer name"));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, path: String, place: PathBuf) -> Result<(), Fault> {
+        if let Err(clash) = self.distinct.take(&path) {
+            let text = format!("{} in {}", folded(&path, &clash), self.folder.display());
+            return Err(Fault::new(Code::InvalidRecipe, text).hint("rename one of the two, or name it in `.hobignore`"));
+        }
+        if self.contents.taken.len() >= BUNDLE_FILES_MAX {
+            let text = format!("{} holds more than {BUNDLE_FILES_MAX} files to pack", self.folder.display());
+            return Err(Fault::new(Code::TooLarge, text).hint(hint!["large sets of files belong into one archive, or into ", act::model()]));
+        }
+        self.contents.taken.insert(path, place);
+        Ok(())
+    }
+
+    fn uses(&mut self, spot: &Spot) {
+        for number in spot.named.takes(self.rules.files) {
+            self.idle[number] = false;
+        }
+    }
+
+    fn leave(&mut self, path: String, why: Left) {
+        match path.trim_end_matches('/') {
+            name if UNSAID.contains(&name) => {}
+            _ if self.contents.left.len() >= PACK_NAMED_MAX => self.contents.left_more += 1,
+            _ => drop(self.contents.left.insert(path, why)),
+        }
+    }
+}
+
+/// What a file or folder of that name hardly is meant to be published as.
+fn suspicion(name: &str) -> Option<&'static str> {
+    let name = distinct::fold(name);
+    SUSPECT.iter().find(|(pattern, _)| is_part(pattern, &name, &mut 0)).map(|(_, what)| *what)
+}
+
+/// Why `path` cannot lie beside the files before it.
+pub(in crate::shelf) fn folded(path: &str, clash: &Clash) -> String {
+    match clash {
+        Clash::Same => format!("`{path}` is there twice"),
+        Clash::Folded(one, before) => {
+            let (one, before) = (one.escape_default(), before.escape_default());
+            format!("`{one}` and `{before}` are one name to file systems that do not tell cases, or forms of a letter, apart")
+        }
+        Clash::FileAndFolder(path) => format!("`{path}` is both a file and a folder"),
+    }
+}
+
+/// Version of Hob that first took the wider places.
+pub fn wider_since() -> Version {
+    manifest::WIDER_SINCE
+}
+
+/// Errors: `bundle_invalid` for a bundle with a file in a wider place whose manifest names a Hob that does not take it.
+pub fn check_wider(path: Option<&str>, hob: &VersionReq) -> Result<(), Fault> {
+    match path {
+        Some(path) if !manifest::names_wider(hob) => Err(Fault::new(
+            Code::BundleInvalid,
+            format!("`{path}` has no place in a bundle for Hob `{hob}`: only Hob {} and newer take it", wider_since()),
+        )
+        .hint("nothing was installed; its publisher has to publish it again with `hob = \">=0.1.1, <0.2\"`")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,110 @@
+//! What the pod of a recipe folder sees of it: copies of the files that would be packed, at the folder's own path, and what it
+//! was granted there.
+//!
+//! So a folder is the rehearsal of what is installed. Copies, because a pod that lives goes on with what it began with while its
+//! author edits; the file that was edited is another content of the folder, with another view.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, Weak},
+};
+
+use crate::{
+    disk::make,
+    model::{Digest, Fault, Home, Permissions, grant::PlainPath},
+    shelf::{bundle::contents::Contents, files::staging::Staging},
+};
+
+/// The folder with the copies; deleted with the last who holds it.
+#[derive(Debug)]
+pub struct FolderView(Staging);
+
+impl FolderView {
+    pub fn folder(&self) -> &Path {
+        self.0.folder()
+    }
+}
+
+/// The views that are in use, by folder and content.
+#[derive(Debug, Default)]
+pub struct FolderViews(Mutex<HashMap<Key, Weak<FolderView>>>);
+
+type Key = (PathBuf, Digest, Places);
+
+/// Where something else is mounted in a view: the path within the recipe folder, and whether a folder is there (else it is a file).
+pub type Places = BTreeMap<String, bool>;
+
+/// What of the recipe folder is there for its pods as it lies on the disk: what its recipe may be granted in it, unless that lies within another.
+pub fn places_of(folder: &Path, asked: &Permissions) -> Places {
+    let mut places = Places::new();
+    // A folder comes before what is in it.
+    for path in asked.read.union(&asked.write).map(PlainPath::as_path) {
+        let Some(inner) = path.strip_prefix(folder).ok().and_then(Path::to_str).filter(|inner| !inner.is_empty()) else { continue };
+        let Ok(kind) = path.symlink_metadata() else { continue };
+        if (kind.is_dir() || kind.is_file()) && !Path::new(inner).ancestors().any(|above| places.contains_key(&*above.to_string_lossy())) {
+            places.insert(inner.to_owned(), kind.is_dir());
+        }
+    }
+    places
+}
+
+impl FolderViews {
+    /// The view of `folder` whose content has that digest and in which something may be mounted at `places`, made unless it is there. Blocking.
+    ///
+    /// Errors: `io`, `disk_full`.
+    pub fn of(
+        &self,
+        home: &Home,
+        folder: &Path,
+        digest: Digest,
+        contents: &Contents,
+        files: &BTreeMap<String, (Vec<u8>, bool)>,
+        places: Places,
+    ) -> Result<Arc<FolderView>, Fault> {
+        let mut views = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        views.retain(|_, view| view.strong_count() > 0);
+        let key = (folder.to_owned(), digest, places);
+        if let Some(view) = views.get(&key).and_then(Weak::upgrade) {
+            return Ok(view);
+        }
+        // Who may not write to the shelf, as in an image, has the folders of others.
+        let staging = Staging::new(home, "folder").or_else(|_| Staging::swept_below(&home.lent_models(), "folder"))?;
+        let view = FolderView(staging);
+        for (path, (bytes, executable)) in files {
+            write(view.folder(), path, bytes, *executable, contents.taken.get(path).map(PathBuf::as_path))
+                .map_err(|error| Fault::io(format!("copying `{path}` of {}", folder.display()), &error))?;
+        }
+        for (inner, is_folder) in &key.2 {
+            place(&view.folder().join(inner), *is_folder).map_err(|error| Fault::io(format!("making a place for `{inner}`"), &error))?;
+        }
+        let view = Arc::new(view);
+        views.insert(key, Arc::downgrade(&view));
+        Ok(view)
+    }
+}
+
+/// Makes what something can be mounted on, unless it is there.
+fn place(path: &Path, is_folder: bool) -> io::Result<()> {
+    if is_folder {
+        return make::folder(path, make::FOLDER);
+    }
+    make::folder(path.parent().unwrap_or(path), make::FOLDER)?;
+    match make::new_file(path, 0o444) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
+}
+
+fn write(folder: &Path, path: &str, bytes: &[u8], executable: bool, from: Option<&Path>) -> io::Result<()> {
+    let place = folder.join(path);
+    make::folder(place.parent().unwrap_or(folder), make::FOLDER)?;
+    let mut file = make::new_file(&place, if executable { 0o555 } else { 0o444 })?;
+    file.write_all(bytes)?;
+    // What libraries compiled from a source is told from a stale one by its time.
+    if let Some(modified) = from.and_then(|from| from.metadata().ok()?.modified().ok()) {
+        file.set_modified(modified)?;
+    }
+    Ok(())
+}

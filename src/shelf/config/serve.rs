@@ -1,0 +1,70 @@
+//! `[serve]` of `hob.toml`: who is told what over TCP, and which proxies stand before it.
+//!
+//! Apart from `mod.rs`, whose keys are about what is installed.
+
+use std::net::IpAddr;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::{
+    model::{Fault, ServeRules, limits::SERVE_PROXIES_MAX, shown},
+    shelf::config::Reader,
+};
+
+/// Reads the table.
+///
+/// Errors: `invalid_config` with line and key.
+pub(in crate::shelf) fn read(reader: &Reader, root: &DeTable) -> Result<ServeRules, Fault> {
+    let mut rules = ServeRules::default();
+    let Some(table) = reader.table(root, "serve")? else { return Ok(rules) };
+    reader.only(table, "serve", &["details", "proxies"])?;
+    if let Some(word) = reader.get(table, "details") {
+        let DeValue::Boolean(word) = word.get_ref() else {
+            let found = format!("found {}, wanted true or false", shown::found_toml("", word.get_ref()));
+            return Err(reader.fault(word.span().start, "serve.details", found));
+        };
+        rules.details = *word;
+    }
+    if let Some(list) = reader.get(table, "proxies") {
+        let DeValue::Array(items) = list.get_ref() else {
+            let found = format!("found {}, wanted a list of addresses", shown::found_toml("", list.get_ref()));
+            return Err(reader.fault(list.span().start, "serve.proxies", found));
+        };
+        if items.len() > SERVE_PROXIES_MAX {
+            return Err(reader.fault(list.span().start, "serve.proxies", format!("more than {SERVE_PROXIES_MAX} addresses")));
+        }
+        for item in items.iter() {
+            let text = reader.text(item, "serve.proxies")?;
+            let wrong = |_| reader.fault(item.span().start, "serve.proxies", format!("`{text}` is not an IP address, e.g. `10.0.0.1`"));
+            rules.proxies.push(text.parse::<IpAddr>().map_err(wrong)?.to_canonical());
+        }
+    }
+    Ok(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        model::{Code, ServeRules},
+        shelf::config::Config,
+    };
+
+    #[test]
+    fn a_server_s_keys_are_read_and_others_are_refused() {
+        let read = |text: &str| Config::parse(text, "hob.toml").map(|config| config.serve);
+        assert_eq!(read("").unwrap(), ServeRules::default());
+        let rules = read("[serve]\ndetails = true\nproxies = [\"10.0.0.1\", \"::ffff:10.0.0.2\", \"::1\"]").unwrap();
+        let proxies: Vec<String> = rules.proxies.iter().map(ToString::to_string).collect();
+        assert!(rules.details && proxies == ["10.0.0.1", "10.0.0.2", "::1"], "{proxies:?}");
+        for (text, part) in [
+            ("[serve]\ndetail = true", "nearest known key: `details`"),
+            ("[serve]\ndetails = \"yes\"", "wanted true or false"),
+            ("[serve]\nproxies = \"10.0.0.1\"", "wanted a list of addresses"),
+            ("[serve]\nproxies = [\"10.0.0.0/8\"]", "is not an IP address"),
+            ("serve = 1", "wanted a table"),
+        ] {
+            let fault = read(text).unwrap_err();
+            assert!(fault.code == Code::InvalidConfig && fault.message.contains(part), "{text}: {fault}");
+        }
+    }
+}

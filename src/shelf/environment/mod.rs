@@ -1,0 +1,355 @@
+//! Python environments: named by digest, shared, read-only. `building.rs` makes them.
+//!
+//! The name is the digest of everything that the content depends on, so an environment is never changed, only made
+//! or deleted. The record of its files, kept beside it, lets `verify` name the first file that is no longer what was built.
+
+mod building;
+pub mod componentizer;
+mod index_answers;
+pub mod indexes;
+mod inert;
+mod pip;
+pub mod python;
+pub mod requirements;
+mod unbuilt;
+pub mod uv;
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    disk::open,
+    model::{Address, Code, Digest, Fault, Home, Step, act, hint, limits, progress},
+};
+
+use crate::shelf::{
+    blocking, durable,
+    files::{
+        locks::{self, Held},
+        staging::Staging,
+        tree::Tree,
+    },
+};
+use building::Build;
+use indexes::Indexes;
+use python::Python;
+use requirements::Lock;
+use uv::Uv;
+
+/// How environments are made, as the first line of their records and a part of their names says: one that was made in another way is not used.
+/// Builds of the first way ran code of the wheels.
+const WAY: &str = "hob environment 2";
+
+/// Which tools to use; `None` means: look for one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tools {
+    /// An absolute Python interpreter.
+    pub python: Option<PathBuf>,
+    /// An absolute `uv`.
+    pub uv: Option<PathBuf>,
+    /// The package indexes to ask.
+    pub indexes: Indexes,
+}
+
+impl Tools {
+    /// This interpreter, by its absolute path, and no other.
+    pub fn with_python(mut self, path: impl Into<PathBuf>) -> Tools {
+        self.python = Some(path.into());
+        self
+    }
+
+    /// This `uv`, by its absolute path, and no other.
+    pub fn with_uv(mut self, path: impl Into<PathBuf>) -> Tools {
+        self.uv = Some(path.into());
+        self
+    }
+
+    /// These package indexes, in place of all that `hob.toml` names.
+    pub fn with_indexes(mut self, indexes: Indexes) -> Tools {
+        self.indexes = indexes;
+        self
+    }
+
+    /// `self` with what `above` says put above it.
+    pub fn overridden_by(self, above: Tools) -> Tools {
+        let indexes = if above.indexes.is_empty() { self.indexes } else { above.indexes };
+        Tools { python: above.python.or(self.python), uv: above.uv.or(self.uv), indexes }
+    }
+
+    /// `self` (from `hob.toml`) with what HOB_PYTHON and HOB_UV say put above it.
+    pub fn with_variables(mut self) -> Tools {
+        let named = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
+        self.python = named("HOB_PYTHON").or(self.python);
+        self.uv = named("HOB_UV").or(self.uv);
+        self
+    }
+}
+
+/// Whether an environment that is there already is compared with what was built before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Every file: when another recipe's install adopts it.
+    Verify,
+    /// Only that it can start: when a recipe folder is run again.
+    Trust,
+}
+
+/// An environment on this machine.
+///
+/// While a value of it lives in any process, the environment is not deleted.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    pub digest: Digest,
+    pub folder: PathBuf,
+    /// The interpreter of the machine that the environment was built for: it runs whatever is not confined.
+    pub interpreter: PathBuf,
+    /// The name of that interpreter inside the environment, a link. What is started by this name has the environment's
+    /// `pyvenv.cfg` and packages, so nothing is outside a sandbox.
+    pub python: PathBuf,
+    /// The folder of its packages, for `sys.path`.
+    pub site_packages: PathBuf,
+    _in_use: Arc<Held>,
+}
+
+/// Digest of (lock, interpreter, platform, `uv`): the environment's name. Locks that say the same in other words have one name.
+pub fn digest(lock: &Lock, python: &Python, uv: &Uv) -> Digest {
+    let mut hasher = Sha256::new();
+    // Each part is preceded by its length, so that no two lists of parts run together into the same bytes.
+    let executable = python.executable.as_os_str().as_encoded_bytes();
+    let (version, lock) = (uv.version.to_string(), lock.text());
+    for part in [WAY.as_bytes(), lock.as_bytes(), executable, python.build.as_bytes(), python.platform.as_bytes(), version.as_bytes()] {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    Digest::finish(hasher)
+}
+
+/// The environment of that digest, if it is there, was made in today's way, and its interpreter still exists. No process is started.
+pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
+    // Held before looking: what is seen after this cannot be deleted any more.
+    let in_use = locks::try_share(&use_lock(home, digest)).ok()??;
+    let folder = home.environments().join(digest.hex());
+    is_of_today(home, digest).then_some(())?;
+    let python = folder.join("bin/python");
+    // The link that the build made; an interpreter that was removed from the machine makes the environment useless.
+    let interpreter = fs::read_link(&python).ok().filter(|path| path.is_absolute() && path.is_file() && !path.starts_with(&folder))?;
+    let site_packages = site_packages(&folder)?;
+    Some(Environment { digest, folder, interpreter, python, site_packages, _in_use: Arc::new(in_use) })
+}
+
+/// Whether the record of an environment begins as those of today do.
+fn is_of_today(home: &Home, digest: Digest) -> bool {
+    let wanted = format!("{WAY}\n");
+    let mut found = vec![0; wanted.len()];
+    let read = open::open(&record_file(home, digest)).and_then(|mut file| io::Read::read_exact(&mut file, &mut found));
+    read.is_ok() && found == wanted.as_bytes()
+}
+
+fn use_lock(home: &Home, digest: Digest) -> PathBuf {
+    home.locks().join(format!("environment-{}.lock", digest.short()))
+}
+
+fn site_packages(folder: &Path) -> Option<PathBuf> {
+    // Wheels may put other folders there, but no second one with packages (`inert.rs`).
+    let mut found = fs::read_dir(folder.join("lib")).ok()?.filter_map(|entry| Some(entry.ok()?.path().join("site-packages")));
+    found.find(|path| path.is_dir())
+}
+
+/// Digests of all environments on this machine.
+pub fn all(home: &Home) -> Result<Vec<Digest>, Fault> {
+    let root = home.environments();
+    let mut digests = match fs::read_dir(&root) {
+        Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(Fault::io(format!("reading {}", root.display()), &error)),
+    };
+    digests.sort_unstable();
+    Ok(digests)
+}
+
+/// What an environment is built for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The bytes of `requirements.lock`, as they were checked.
+    pub lock: &'a [u8],
+    /// Names the lock in faults, e.g. `pod/requirements.lock of hob/echo`.
+    pub what: &'a str,
+    pub python: &'a Python,
+    pub existing: Existing,
+    /// The package indexes to ask, in this order; none: the public one.
+    pub indexes: &'a [Address],
+    /// For whom, in progress, e.g. `hob/echo`.
+    pub label: &'a str,
+    pub compiler: &'a dyn Compiler,
+}
+
+/// Has the sources of a new environment compiled to bytecode, where no line of them can do anything.
+///
+/// The host implements it with the walls of a pod, which the shelf does not know.
+pub trait Compiler: std::fmt::Debug + Send + Sync {
+    /// Compiles what lies in `packages`, for `interpreter`. `scratch`: an empty folder for this alone. Dropping the future ends it.
+    ///
+    /// What is given is why there is no bytecode, or not all of it, for people. That is no error: sources are compiled at their import then.
+    fn compile<'a>(&'a self, interpreter: &'a Path, packages: &'a Path, scratch: &'a Path) -> Compiling<'a>;
+}
+
+/// See [`Compiler::compile`].
+pub type Compiling<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Fault>> + Send + 'a>>;
+
+/// The environment for a lock, built if it is not there.
+///
+/// Processes that want one at the same time build it once. A few are built at a time: one whose index drips keeps the others waiting for
+/// [`limits::ENVIRONMENT_TURN_MS`] at most. Dropping the future kills the build and leaves nothing.
+///
+/// Errors: `invalid_recipe` (the lock, by line), `uv_missing`, `environment_failed` with what `uv` said,
+/// `shelf_altered`, `disk_full`.
+pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &progress::Shared) -> Result<Environment, Fault> {
+    let Wanted { lock, what, python, existing, indexes, label, compiler } = *wanted;
+    let lock = Lock::parse(lock, what)?;
+    let uv = uv::find(home, tools, python, progress).await?;
+    let digest = digest(&lock, python, &uv);
+    if let Some(environment) = open(home, digest) {
+        return adopt(home, environment, existing).await;
+    }
+    let _held = locks::acquire(&build_lock(home, digest), "building the same environment", progress).await?;
+    if let Some(environment) = open(home, digest) {
+        return adopt(home, environment, existing).await;
+    }
+    let _turn = locks::turn(&home.locks(), "environments", limits::ENVIRONMENT_BUILDS_MAX, limits::ENVIRONMENT_TURN_MS, progress).await?;
+    // Something there that cannot be opened: its interpreter is gone, or it is not ours.
+    discard(home, digest)?;
+    let build = Build { home, python, uv: &uv, indexes, compiler, what, progress };
+    let label = format!("building the environment of {label}");
+    progress.step(Step::Started { label: label.clone(), total_bytes: None });
+    let built = build.run(&lock, digest).await;
+    progress.step(Step::Finished { label });
+    built?;
+    open(home, digest).ok_or_else(|| Fault::new(Code::EnvironmentFailed, "the environment that was built cannot be opened"))
+}
+
+/// What is kept of the files of an environment.
+pub(super) fn record_text(tree: &Tree) -> String {
+    format!("{WAY}\n{}", tree.text())
+}
+
+/// Held by whoever builds that environment.
+fn build_lock(home: &Home, digest: Digest) -> PathBuf {
+    home.locks().join(format!("build-{}.lock", digest.short()))
+}
+
+async fn adopt(home: &Home, environment: Environment, existing: Existing) -> Result<Environment, Fault> {
+    if existing == Existing::Verify {
+        let (home, environment) = (home.clone(), environment.clone());
+        blocking(move || verify(&home, environment.digest)).await?;
+    }
+    Ok(environment)
+}
+
+pub(super) fn record_file(home: &Home, digest: Digest) -> PathBuf {
+    home.environments().join(format!("{digest}.tree"))
+}
+
+/// Digest of the text of the tree that was built: what `hob.lock` keeps, so that the text cannot be swapped with the tree.
+///
+/// Errors: `shelf_altered` when it is gone.
+pub fn tree_digest(home: &Home, digest: Digest) -> Result<Digest, Fault> {
+    Ok(Digest::of(&read_record(home, digest)?))
+}
+
+fn read_record(home: &Home, digest: Digest) -> Result<Vec<u8>, Fault> {
+    let path = record_file(home, digest);
+    match open::read(&path, limits::TREE_TEXT_BYTES_MAX) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(altered(digest, format!("{} is missing", path.display()))),
+        Err(error) => Err(Fault::io(format!("reading {}", path.display()), &error)),
+    }
+}
+
+pub(super) fn altered(digest: Digest, why: String) -> Fault {
+    Fault::new(Code::ShelfAltered, format!("environment {}: {why}", digest.short()))
+        .hint(hint![
+            act::remove("RECIPE"),
+            " and ",
+            act::add("RECIPE"),
+            ", for each recipe that uses it, build it anew; if none does, delete its folder"
+        ])
+        .with("environment", digest.hex())
+}
+
+/// Compares every file of the environment with what was built.
+///
+/// Errors: `shelf_altered`, which names the first file that is altered, missing or extra, or says that it is of another version of Hob.
+pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
+    let folder = home.environments().join(digest.hex());
+    if !folder.is_dir() {
+        return Err(altered(digest, format!("{} is missing", folder.display())));
+    }
+    let kept = read_record(home, digest)?;
+    if !is_of_today(home, digest) {
+        let text = format!("environment {} was built by another version of Hob, and is not used any more", digest.short());
+        return Err(Fault::new(Code::ShelfAltered, text)
+            .hint(hint![
+                act::add("RECIPE"),
+                ", for each recipe that uses it, gives it a new one; until then each host builds one beside it at the first call"
+            ])
+            .with("environment", digest.hex()));
+    }
+    let built = std::str::from_utf8(&kept).ok().and_then(|text| Tree::parse(text.split_once('\n')?.1));
+    let built = built.ok_or_else(|| altered(digest, format!("{} cannot be read", record_file(home, digest).display())))?;
+    let found = Tree::of(&folder).map_err(|error| Fault::io(format!("reading {}", folder.display()), &error))?;
+    match built.difference(&found) {
+        None => Ok(()),
+        Some(difference) => Err(altered(digest, format!("{difference} (in {})", folder.display()))),
+    }
+}
+
+/// Moves an environment that no recipe uses any more into `discard`; whether it did: one that a process has open, or builds, stays.
+pub(super) fn take_away(home: &Home, digest: Digest, discard: &Path) -> Result<bool, Fault> {
+    let Some(_held) = locks::try_acquire_settled(&build_lock(home, digest))? else { return Ok(false) };
+    let Some(_alone) = locks::try_acquire_settled(&use_lock(home, digest))? else { return Ok(false) };
+    put_away(home, digest, discard)?;
+    Ok(true)
+}
+
+/// Deletes an environment that no recipe uses; whether it did: one that a process has open, or builds, stays.
+pub fn remove(home: &Home, digest: Digest) -> Result<bool, Fault> {
+    take_away(home, digest, Staging::new(home, "discard")?.folder())
+}
+
+/// Moves what has that digest out of sight, then deletes it: a crash between leaves rubbish, not half an environment.
+fn discard(home: &Home, digest: Digest) -> Result<(), Fault> {
+    put_away(home, digest, Staging::new(home, "discard")?.folder())
+}
+
+fn put_away(home: &Home, digest: Digest, discard: &Path) -> Result<(), Fault> {
+    let folder = home.environments().join(digest.hex());
+    if folder.exists() {
+        let moved = discard.join("environment");
+        let rename = || -> io::Result<()> {
+            // A folder must be writable for its parent to change.
+            make_writable(&folder)?;
+            fs::rename(&folder, &moved)?;
+            durable::sync_folder(&home.environments())
+        };
+        rename().map_err(|error| Fault::io(format!("removing {}", folder.display()), &error))?;
+    }
+    match fs::remove_file(record_file(home, digest)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Fault::io(format!("removing {}", record_file(home, digest).display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_writable(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+}

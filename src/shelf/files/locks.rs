@@ -1,0 +1,175 @@
+//! Locks between processes: whoever holds the file's lock may write.
+//!
+//! Advisory locks of the kernel, so that a killed holder holds nothing. The wait polls instead of blocking a
+//! thread: a caller that gives up leaves nobody behind in the kernel's queue. Lock files are never deleted.
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    disk::open,
+    model::{Code, Fault, Step, act, hint, limits, progress},
+};
+
+use crate::shelf::durable;
+
+/// A lock, given back on drop.
+#[derive(Debug)]
+pub struct Held {
+    _file: File,
+}
+
+/// The lock at `path`, if nobody has it.
+pub(in crate::shelf) fn try_acquire(path: &Path) -> Result<Option<Held>, Fault> {
+    take(path, File::try_lock)
+}
+
+/// The same, and tried again for [`limits::LOCK_SETTLE_MS`]: a process that this one is just starting has a copy of each descriptor until it
+/// becomes its own program, so that a lock may be held for a moment by nobody. Blocks the thread for as long.
+pub(in crate::shelf) fn try_acquire_settled(path: &Path) -> Result<Option<Held>, Fault> {
+    let end = Instant::now() + Duration::from_millis(limits::LOCK_SETTLE_MS);
+    loop {
+        let held = try_acquire(path)?;
+        if held.is_some() || Instant::now() >= end {
+            return Ok(held);
+        }
+        std::thread::sleep(Duration::from_millis(limits::LOCK_POLL_MS));
+    }
+}
+
+fn take(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Option<Held>, Fault> {
+    if let Some(folder) = path.parent() {
+        durable::make_folder(folder)?;
+    }
+    let failed = |error: &std::io::Error| Fault::io(format!("locking {}", path.display()), error);
+    let file = open::open_to_write(path).map_err(|error| failed(&error))?;
+    match lock(&file) {
+        Ok(()) => Ok(Some(Held { _file: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(failed(&error)),
+    }
+}
+
+/// A share of the lock at `path`, unless someone has it alone.
+pub(in crate::shelf) fn try_share(path: &Path) -> Result<Option<Held>, Fault> {
+    take(path, File::try_lock_shared)
+}
+
+/// Waits for the lock at `path`, at most [`limits::LOCK_WAIT_MS`]. `doing` says what another holder is doing, for people.
+///
+/// Errors: `overloaded` when the wait is over.
+pub(in crate::shelf) async fn acquire(path: &Path, doing: &str, progress: &progress::Shared) -> Result<Held, Fault> {
+    let tell = || progress.step(Step::Note { text: format!("another hob is {doing}; waiting for it") });
+    wait_for(path, doing, limits::LOCK_WAIT_MS, tell).await
+}
+
+/// The same for what takes moments, [`limits::REPOSITORY_LOCK_WAIT_MS`] at most: nobody is told of the wait.
+///
+/// Errors: `overloaded` when the wait is over.
+pub async fn acquire_briefly(path: &Path, doing: &str) -> Result<Held, Fault> {
+    wait_for(path, doing, limits::REPOSITORY_LOCK_WAIT_MS, || ()).await
+}
+
+/// One of a few places, so that not everybody is at work at once. Whoever waited for so long goes on without one: what fills the places may
+/// be strangers who take their time.
+pub(in crate::shelf) async fn turn(
+    folder: &Path,
+    of: &str,
+    places: usize,
+    wait_ms: u64,
+    progress: &progress::Shared,
+) -> Result<Option<Held>, Fault> {
+    let end = Instant::now() + Duration::from_millis(wait_ms);
+    let mut told = false;
+    loop {
+        for place in 0..places {
+            if let Some(held) = try_acquire(&folder.join(format!("{of}-{place}.lock")))? {
+                return Ok(Some(held));
+            }
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        if !told {
+            progress.step(Step::Note { text: format!("{places} other {of} are being built; waiting a moment for them") });
+            told = true;
+        }
+        tokio::time::sleep(Duration::from_millis(limits::LOCK_POLL_MS)).await;
+    }
+}
+
+async fn wait_for(path: &Path, doing: &str, wait_ms: u64, tell: impl Fn()) -> Result<Held, Fault> {
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        if let Some(held) = try_acquire(path)? {
+            return Ok(held);
+        }
+        if !told {
+            tell();
+            told = true;
+        }
+        if began.elapsed() > Duration::from_millis(wait_ms) {
+            return Err(Fault::new(
+                Code::Overloaded,
+                format!("another hob was still {doing} after {} s (lock: {})", wait_ms / 1000, path.display()),
+            )
+            .hint(hint!["see what the other hob is doing, end it if it hangs, and ", act::again()]));
+        }
+        tokio::time::sleep(Duration::from_millis(limits::LOCK_POLL_MS)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::Silent;
+
+    #[tokio::test]
+    async fn who_waited_long_enough_for_strangers_goes_on_without_a_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let quiet: progress::Shared = Arc::new(Silent);
+        let take = || turn(folder.path(), "works", 2, 100, &quiet);
+        let places = [take().await.unwrap(), take().await.unwrap()];
+        assert!(places.iter().all(Option::is_some));
+        assert!(take().await.unwrap().is_none());
+        drop(places);
+        assert!(take().await.unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_that_nobody_holds_for_long_is_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("use.lock");
+        let held = try_share(&path).unwrap().unwrap();
+        assert!(try_acquire_settled(&path).unwrap().is_none(), "got a lock that was held");
+        // As a process has it that is about to become another program.
+        let copy = held._file.try_clone().unwrap();
+        drop(held);
+        assert!(try_acquire(&path).unwrap().is_none());
+        let lets_go = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(2 * limits::LOCK_POLL_MS));
+            drop(copy);
+        });
+        assert!(try_acquire_settled(&path).unwrap().is_some());
+        lets_go.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_at_a_time_and_a_waiter_goes_on_when_the_holder_drops() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("locks/shelf");
+        let quiet: progress::Shared = Arc::new(Silent);
+        let held = try_acquire(&path).unwrap().unwrap();
+        assert!(try_acquire(&path).unwrap().is_none());
+        let waiting = tokio::time::timeout(Duration::from_millis(150), acquire(&path, "installing", &quiet)).await;
+        assert!(waiting.is_err(), "got a lock that was held");
+        drop(held);
+        acquire(&path, "installing", &quiet).await.unwrap();
+    }
+}

@@ -1,0 +1,162 @@
+//! Half-done work: a folder in `staging/` with a lock file beside it that its maker holds.
+//!
+//! Apart from other locks, because this one is unique to its folder and outlives its maker when a tool still
+//! writes there: the tool inherits it as standard input. Whatever lies here unlocked is rubbish of a crash.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    disk::{make, open},
+    model::{Fault, Home},
+};
+
+use crate::shelf::{durable, files};
+
+/// A private folder on the file system of the shelf; what is still in it on drop is deleted.
+#[derive(Debug)]
+pub(in crate::shelf) struct Staging {
+    folder: PathBuf,
+    lock_path: PathBuf,
+    lock: File,
+}
+
+impl Staging {
+    /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first; what cannot be deleted is no matter of
+    /// whoever makes this one.
+    pub fn new(home: &Home, kind: &str) -> Result<Staging, Fault> {
+        Staging::swept_below(&home.staging(), kind)
+    }
+
+    /// The same, below another folder.
+    pub fn swept_below(root: &Path, kind: &str) -> Result<Staging, Fault> {
+        durable::make_folder(root)?;
+        if let Err(fault) = sweep(root, |_| true) {
+            tracing::warn!("{}", fault.message);
+        }
+        Staging::below(root, kind)
+    }
+
+    /// The same, and nothing there is deleted.
+    pub fn below(root: &Path, kind: &str) -> Result<Staging, Fault> {
+        durable::make_folder(root)?;
+        let failed = |error: std::io::Error| Fault::io(format!("making a folder in {}", root.display()), &error);
+        let prefix = format!("{kind}-");
+        loop {
+            // Random enough that no name comes again while anything lives that was called after it: pods are.
+            let mut builder = tempfile::Builder::new();
+            let named = builder.prefix(&prefix).suffix(".lock").rand_bytes(12).tempfile_in(root).map_err(failed)?;
+            let (lock, lock_path) = named.keep().map_err(|error| failed(error.error))?;
+            if lock.try_lock().is_err() || !still_there(&lock, &lock_path) {
+                // A sweeper took it for rubbish in the instant before it was locked.
+                continue;
+            }
+            let staging = Staging { folder: lock_path.with_extension(""), lock_path, lock };
+            make::new_folder(&staging.folder, make::PRIVATE_FOLDER).map_err(failed)?;
+            return Ok(staging);
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The lock, for a tool's standard input: while the tool lives, the folder is not swept.
+    pub fn lock_for_tool(&self) -> Result<File, Fault> {
+        self.lock.try_clone().map_err(|error| Fault::io("sharing a staging lock", &error))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What cannot be deleted now is swept by the next maker.
+        if files::remove_tree(&self.folder).is_ok() {
+            let _ = fs::remove_file(&self.lock_path);
+        }
+    }
+}
+
+fn still_there(lock: &File, path: &Path) -> bool {
+    match (lock.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// Deletes what no living maker holds and `may_delete`, given its folder, agrees to.
+///
+/// Errors: the first one, after all else was tried.
+pub(in crate::shelf) fn sweep(root: &Path, may_delete: impl Fn(&Path) -> bool) -> Result<(), Fault> {
+    let failed = |error: std::io::Error| Fault::io(format!("reading {}", root.display()), &error);
+    let mut result = Ok(());
+    for entry in fs::read_dir(root).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        // What cannot be deleted must not keep the rest.
+        result = result.and(sweep_one(&path, &may_delete));
+    }
+    result
+}
+
+fn sweep_one(path: &Path, may_delete: &impl Fn(&Path) -> bool) -> Result<(), Fault> {
+    if path.extension().is_none_or(|extension| extension != "lock") {
+        // A folder belongs to its lock file; without one it is rubbish of a half-finished deletion.
+        if path.exists() && !path.with_extension("lock").exists() && may_delete(path) {
+            files::remove_tree(path)?;
+        }
+        return Ok(());
+    }
+    let Ok(lock) = open::open_there_to_write(path) else { return Ok(()) };
+    let folder = path.with_extension("");
+    if lock.try_lock().is_ok() && still_there(&lock, path) && may_delete(&folder) {
+        files::remove_tree(&folder)?;
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rubbish_is_swept_and_living_work_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let home = Home::at(root.path());
+        let living = Staging::new(&home, "env").unwrap();
+        fs::write(living.folder().join("file"), "x").unwrap();
+        // What a crash leaves: a folder with its lock file, held by nobody; and a folder alone.
+        let crashed = home.staging().join("env-crashed");
+        fs::create_dir_all(crashed.join("inner")).unwrap();
+        fs::write(crashed.with_extension("lock"), "").unwrap();
+        fs::create_dir(home.staging().join("alone")).unwrap();
+
+        let next = Staging::new(&home, "recipe").unwrap();
+        assert!(living.folder().join("file").exists() && next.folder().exists());
+        assert!(!crashed.exists() && !crashed.with_extension("lock").exists() && !home.staging().join("alone").exists());
+        drop((living, next));
+        assert_eq!(fs::read_dir(home.staging()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_tool_that_outlives_its_maker_keeps_the_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let home = Home::at(root.path());
+        let staging = Staging::new(&home, "env").unwrap();
+        let folder = staging.folder().to_owned();
+        let lock = staging.lock_for_tool().unwrap();
+        let mut tool = std::process::Command::new("sleep").arg("30").stdin(lock).spawn().unwrap();
+        // As after kill -9: nothing is cleaned up, and the maker's own descriptor is gone.
+        let Staging { .. } = &staging;
+        let mut staging = std::mem::ManuallyDrop::new(staging);
+        staging.lock = File::open("/dev/null").unwrap();
+        drop(Staging::new(&home, "env").unwrap());
+        assert!(folder.exists(), "swept under a living tool");
+        tool.kill().unwrap();
+        tool.wait().unwrap();
+        drop(Staging::new(&home, "env").unwrap());
+        assert!(!folder.exists());
+    }
+}

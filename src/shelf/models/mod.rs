@@ -1,0 +1,190 @@
+//! Model files: by sha256, read-only, shared by all recipes that name the same bytes.
+//!
+//! Apart from bundles, because they are large: downloaded once across processes, checked before the rename that
+//! publishes them, and checked again once per process before a pod may read them.
+
+pub mod fetching;
+pub mod folder;
+pub mod origin;
+pub mod sources;
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use crate::{
+    disk::open,
+    model::{Code, Digest, Fault, Home, StandIn, limits, progress},
+};
+
+use crate::shelf::{
+    durable,
+    files::{
+        self,
+        locks::{self, Held},
+        staging::Staging,
+    },
+};
+
+/// A model that is wanted on the shelf.
+#[derive(Debug)]
+pub enum Claim {
+    /// It is there, and was checked.
+    Present(PathBuf),
+    /// It is not: the holder of the slot is the one who fetches it.
+    Missing(Slot),
+}
+
+/// The right to fetch one model, and the place to put it. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Slot {
+    home: Home,
+    digest: Digest,
+    bytes: u64,
+    staging: Staging,
+    _held: Held,
+}
+
+/// Where the model of that digest lies.
+pub fn place(home: &Home, digest: Digest) -> PathBuf {
+    home.models().join(digest.hex())
+}
+
+/// The models on the shelf, whole or altered.
+pub(super) fn all(home: &Home) -> Vec<Digest> {
+    let entries = fs::read_dir(home.models()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn lock(home: &Home, digest: Digest) -> PathBuf {
+    home.locks().join(format!("model-{}.lock", digest.short()))
+}
+
+/// The right to fetch that model, if nobody has it.
+pub(super) fn try_lock(home: &Home, digest: Digest) -> Result<Option<Held>, Fault> {
+    locks::try_acquire(&lock(home, digest))
+}
+
+/// Says whether the model is there; if not, waits until nobody else fetches it and gives the right to.
+///
+/// A file of that name with other bytes counts as missing: it is replaced.
+pub async fn claim(home: &Home, digest: Digest, bytes: u64, progress: &progress::Shared) -> Result<Claim, Fault> {
+    let held = locks::acquire(&lock(home, digest), "fetching the same model", progress).await?;
+    let path = place(home, digest);
+    let there = {
+        let path = path.clone();
+        super::blocking(move || Ok(path.exists() && compare(&path, digest, bytes).is_ok())).await?
+    };
+    if there {
+        return Ok(Claim::Present(path));
+    }
+    let staging = Staging::new(home, "model")?;
+    Ok(Claim::Missing(Slot { home: home.clone(), digest, bytes, staging, _held: held }))
+}
+
+impl Slot {
+    /// Where to put the bytes; there is no file yet.
+    pub fn part(&self) -> PathBuf {
+        self.staging.folder().join("model")
+    }
+
+    /// Publishes the file at [`Slot::part`], after comparing it with what was wanted.
+    ///
+    /// Errors: `tampered` for other bytes; then nothing is kept.
+    pub fn keep(self) -> Result<PathBuf, Fault> {
+        let part = self.part();
+        compare(&part, self.digest, self.bytes).map_err(|other| {
+            Fault::new(Code::Tampered, format!("model {}: {}", self.digest.short(), other.why)).hint("nothing was kept; fetch it again")
+        })?;
+        self.keep_compared(&part)
+    }
+
+    /// Publishes a file that was just compared with what was wanted, from wherever it lies on the file system of the shelf.
+    pub(super) fn keep_compared(self, part: &Path) -> Result<PathBuf, Fault> {
+        let path = place(&self.home, self.digest);
+        durable::make_folder(&self.home.models())?;
+        let publish = || -> io::Result<()> {
+            fs::set_permissions(part, fs::Permissions::from_mode(0o444))?;
+            durable::sync_file(part)?;
+            fs::rename(part, &path)?;
+            durable::sync_folder(&self.home.models())
+        };
+        publish().map_err(|error| Fault::io(format!("publishing {}", path.display()), &error))?;
+        Ok(path)
+    }
+}
+
+/// What a file is that is not the wanted one.
+struct Other {
+    /// For people.
+    why: String,
+    is: Option<StandIn>,
+}
+
+/// Holds a file against size and digest.
+fn compare(path: &Path, digest: Digest, bytes: u64) -> Result<(), Other> {
+    let found = open::open_of(path, bytes).and_then(|mut file| files::digest_of(&mut file));
+    let why = match found {
+        Ok((found, _)) if found == digest => return Ok(()),
+        Ok((found, _)) => format!("sha256 {found}, wanted {digest}"),
+        Err(error) => error.to_string(),
+    };
+    let is = files::stand_in(path).ok().flatten();
+    let name = is.map(|is| format!("it is {}: ", is.name())).unwrap_or_default();
+    Err(Other { why: name + &why, is })
+}
+
+/// Says of a model that it is not there, before anything is done with it.
+///
+/// Errors: `model_missing`.
+pub(super) fn is_there(what: &str, path: &Path) -> Result<(), Fault> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Fault::new(Code::ModelMissing, format!("{what}: no file at {}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Which file it is, whatever it is called: the numbers of its file system and of the file there.
+pub(super) type Identity = (u64, u64);
+
+/// What tells one state of a file from another without reading it: length, and when its bytes and its status changed.
+type Stamp = (u64, i64, i64, i64, i64);
+
+/// Models that this process has checked: each is read once, whichever names it has, and again only when the file was touched.
+#[derive(Debug, Default)]
+pub(super) struct Checked(Mutex<HashMap<Identity, (Stamp, Digest)>>);
+
+impl Checked {
+    /// Errors: `model_missing`, `shelf_altered`.
+    pub fn check(&self, what: &str, path: &Path, digest: Digest, bytes: u64) -> Result<(), Fault> {
+        is_there(what, path)?;
+        let metadata = fs::metadata(path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
+        let identity = (metadata.dev(), metadata.ino());
+        let stamp = (metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
+        // A panic elsewhere cannot leave the map half-written: entries are inserted whole.
+        let known = || self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if known().get(&identity) == Some(&(stamp, digest)) {
+            return Ok(());
+        }
+        compare(path, digest, bytes).map_err(|other| {
+            let fault = Fault::new(Code::ShelfAltered, format!("{what}: {} is not what it was: {}", path.display(), other.why));
+            match other.is {
+                Some(is) => fault.hint(is.hint_of_folder()),
+                None => fault,
+            }
+        })?;
+        let mut known = known();
+        // Files come and go in a long life.
+        if known.len() >= limits::MODELS_CHECKED_MAX {
+            known.clear();
+        }
+        known.insert(identity, (stamp, digest));
+        Ok(())
+    }
+}

@@ -1,0 +1,467 @@
+//! The shelf: what is installed, and the transaction that changes it.
+//!
+//! A bundle is unpacked in staging, checked and built there, moved to its place by one rename, and *is installed*
+//! from the instant at which `hob.lock` is replaced. Before that instant a crash leaves rubbish, after it at most a
+//! `hob.toml` that does not yet say what is wanted: never something between.
+
+pub mod load;
+pub mod lockfile;
+pub mod revoked;
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::model::{Code, Digest, Fault, Home, Origin, RecipeName, Step, Verified, act, hint, limits, nearest, progress};
+
+use crate::shelf::{
+    blocking,
+    bundle::{Index, folder_view::FolderViews, unpack::check_folder},
+    config::{self, ConfigGuard, Edit, Prepared, Wish},
+    durable, environment,
+    files::{
+        self, locks,
+        staging::Staging,
+        tree::{make_read_only, take_write},
+    },
+    models::{
+        self, Checked,
+        folder::{self, Folders},
+    },
+};
+use lockfile::{EnvironmentPin, LockEntry, LockFile};
+
+/// The recipes on this machine. Reading needs no lock: every file that is read is replaced whole.
+#[derive(Debug)]
+pub struct Shelf {
+    pub(super) home: Home,
+    pub(super) checked: Checked,
+    pub(super) model_folders: Folders,
+    pub(super) folder_views: FolderViews,
+}
+
+impl Shelf {
+    /// Errors: `invalid_config` when `hob.lock` cannot be read.
+    pub fn open(home: Home) -> Result<Shelf, Fault> {
+        LockFile::read(&home)?;
+        Ok(Shelf { home, checked: Checked::default(), model_folders: Folders::default(), folder_views: FolderViews::default() })
+    }
+
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Does `work` while nobody else changes the shelf or `hob.toml`; says so once while it waits.
+    ///
+    /// `work` is no future: what waits for a server, a tool or a pod cannot be in it, so whoever else wants the lock waits for this
+    /// machine's disk at most. When the future is dropped, work that has begun goes on to its end.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        progress: &progress::Shared,
+        work: impl FnOnce(&WriteGuard) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let shelf = locks::acquire(&self.home.locks().join("shelf.lock"), "changing the shelf", progress).await?;
+        let config = config::lock(&self.home).await?;
+        blocking(move || work(&WriteGuard { config, _shelf: shelf })).await
+    }
+
+    /// A place to unpack one recipe in. No lock is needed: nobody else writes there.
+    pub fn stage(&self) -> Result<Staged, Fault> {
+        Ok(Staged { home: self.home.clone(), staging: Staging::new(&self.home, "recipe")? })
+    }
+
+    /// Everything that is installed, by name; an entry of `hob.lock` that cannot be read is left out, and the log says so.
+    pub fn installed(&self) -> Result<Vec<LockEntry>, Fault> {
+        let lock = LockFile::read(&self.home)?;
+        for damaged in lock.damaged() {
+            tracing::warn!("left out: {}", damaged.fault);
+        }
+        Ok(lock.entries().to_vec())
+    }
+
+    /// What is installed under that name.
+    ///
+    /// Errors: `recipe_not_found`, which says what there is.
+    pub fn entry(&self, name: &RecipeName) -> Result<LockEntry, Fault> {
+        let lock = LockFile::read(&self.home)?;
+        if let Some(entry) = lock.get(name) {
+            return Ok(entry.clone());
+        }
+        let damaged = lock.damaged().iter().find(|damaged| damaged.name.as_deref() == Some(&name.to_string()));
+        Err(damaged.map_or_else(|| not_found(name, &lock), |damaged| damaged.fault.clone()))
+    }
+
+    /// Whether a recipe of that name is installed, be it damaged: asked by whoever looks for what it did, without a shelf.
+    ///
+    /// Errors: `recipe_not_found`, which says what there is; `invalid_config`.
+    pub fn is_known(home: &Home, name: &RecipeName) -> Result<(), Fault> {
+        let lock = LockFile::read(home)?;
+        let is_damaged = || lock.damaged().iter().any(|damaged| damaged.name.as_deref() == Some(&name.to_string()));
+        if lock.get(name).is_some() || is_damaged() { Ok(()) } else { Err(not_found(name, &lock)) }
+    }
+
+    /// Holds the files of a recipe that was loaded against what was installed, once more. One that was replaced or removed meanwhile is another
+    /// matter: whoever still uses it may.
+    ///
+    /// Errors: `shelf_altered`, naming the first altered, missing or extra file; `io`.
+    pub fn is_unaltered(&self, recipe: &Verified) -> Result<(), Fault> {
+        let Origin::Signed { .. } = recipe.origin() else { return Ok(()) };
+        let pinned = || Ok::<_, Fault>(LockFile::read(&self.home)?.get(&recipe.manifest().name).cloned());
+        let Some(entry) = pinned()?.filter(|entry| entry.sha256 == recipe.digest()) else { return Ok(()) };
+        match self.index(&entry).and_then(|index| check_folder(recipe.folder(), &index)) {
+            // It went while it was looked at.
+            Err(_) if pinned()?.as_ref() != Some(&entry) => Ok(()),
+            looked => looked,
+        }
+    }
+
+    /// Where the files of an installed recipe lie.
+    pub fn place(&self, entry: &LockEntry) -> PathBuf {
+        place(&self.home, entry)
+    }
+
+    /// The signed index of an installed recipe.
+    ///
+    /// Errors: `shelf_altered` when it is gone or is not the one that `hob.lock` names.
+    pub fn index(&self, entry: &LockEntry) -> Result<Index, Fault> {
+        let path = index_place(&self.home, entry);
+        let altered = |why: &str| {
+            Fault::new(Code::ShelfAltered, format!("recipe `{}`: {} {why}", entry.name, path.display())).hint(hint![
+                act::remove(&entry.name),
+                " and ",
+                act::add(&entry.name),
+                " install it again"
+            ])
+        };
+        let bytes = durable::read(&path, limits::TARGETS_BYTES_MAX)?.ok_or_else(|| altered("is missing"))?;
+        if Digest::of(&bytes) != entry.index_sha256 {
+            return Err(altered("was altered"));
+        }
+        let json = serde_json::from_slice(&bytes).map_err(|_| altered("is not JSON"))?;
+        Index::read(json)
+    }
+
+    /// Writes down what the operator wants of a recipe that is installed and stays as it is.
+    pub fn wish(&self, guard: &WriteGuard, name: &RecipeName, wish: Wish) -> Result<(), Fault> {
+        let mut edit = Edit::begin(&self.home, &guard.config)?;
+        edit.set_recipe(name, wish.range);
+        edit.set_grants(&name.to_string(), wish.given);
+        edit.write()
+    }
+
+    /// Writes down that the recipe's environment is now this one: its Python was replaced, so it was built anew.
+    pub fn pin_environment(&self, _guard: &WriteGuard, name: &RecipeName, pin: EnvironmentPin) -> Result<(), Fault> {
+        let mut lock = LockFile::read(&self.home)?;
+        let mut entry = lock.get(name).cloned().ok_or_else(|| not_found(name, &lock))?;
+        entry.environment = Some(pin);
+        lock.set(entry);
+        lock.write(&self.home)
+    }
+
+    /// Takes the recipe off the shelf with all its versions, and with the environment and models that no other recipe uses. An environment
+    /// that a process has open stays on the disk. What it was given goes with it.
+    ///
+    /// On a full disk even a shorter `hob.lock` has no room beside the one before it. So what goes anyway goes first there.
+    pub async fn remove(&self, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
+        match self.take_off(name, progress).await {
+            Err(fault) if fault.code == Code::DiskFull => {
+                let (home, gone) = (self.home.clone(), name.clone());
+                let entry = self.write(progress, move |_| make_room(&home, &gone)).await?;
+                let done = match self.take_off(name, progress).await {
+                    // Somebody else who found it half removed was faster.
+                    Err(fault) if fault.code == Code::RecipeNotFound => Ok(entry),
+                    done => done,
+                };
+                if done.is_ok() {
+                    let _ = fs::remove_dir(half_removed(&self.home, name));
+                }
+                done
+            }
+            done => done,
+        }
+    }
+
+    /// Goes on with removals that were killed half-way on a full disk. What cannot be done now is tried again by the next host.
+    pub async fn finish_removals(&self, progress: &progress::Shared) {
+        let home = self.home.clone();
+        for name in blocking(move || Ok(all_half_removed(&home))).await.unwrap_or_default() {
+            // It was installed anew since: what is left of the removal is its mark.
+            if self.home.recipes().join(name.publisher()).join(name.name()).exists() {
+                let _ = files::remove_tree(&half_removed(&self.home, &name));
+                continue;
+            }
+            match self.remove(&name, progress).await {
+                Ok(_) => tracing::warn!(recipe = %name, "its removal was killed half-way, and is finished"),
+                Err(fault) if fault.code == Code::RecipeNotFound => {}
+                Err(fault) => {
+                    tracing::info!(recipe = %name, "its removal was killed half-way, and cannot be finished now: {}", fault.message);
+                    continue;
+                }
+            }
+            let _ = files::remove_tree(&half_removed(&self.home, &name));
+        }
+    }
+
+    async fn take_off(&self, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
+        let (home, name) = (self.home.clone(), name.clone());
+        // Under the lock things are moved there; deleting gigabytes comes after it.
+        let discard = {
+            let home = home.clone();
+            blocking(move || Staging::new(&home, "discard")).await?
+        };
+        let (entry, discard, in_use) = self
+            .write(progress, move |guard| {
+                let entry = unlist(&home, guard, &name)?;
+                let in_use = give_back(&home, &entry, discard.folder())?;
+                Ok((entry, discard, in_use))
+            })
+            .await?;
+        if let Some(environment) = in_use {
+            progress.step(Step::Note { text: format!("environment {} is in use and stays on the disk", environment.short()) });
+        }
+        blocking(move || {
+            drop(discard);
+            Ok(())
+        })
+        .await?;
+        Ok(entry)
+    }
+}
+
+/// How the folder of a recipe is called from the moment that it is being removed on a full disk until `hob.lock` names the recipe no more. No
+/// recipe's name begins so.
+const HALF: &str = ".removed-";
+
+fn half_removed(home: &Home, name: &RecipeName) -> PathBuf {
+    home.recipes().join(name.publisher()).join(format!("{HALF}{}", name.name()))
+}
+
+/// Recipes whose removal was begun on a full disk and is not done.
+fn all_half_removed(home: &Home) -> Vec<RecipeName> {
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut all = Vec::new();
+    for publisher in entries(&home.recipes()) {
+        let names = entries(&publisher.path()).filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix(HALF)?.to_owned()));
+        all.extend(names.filter_map(|name| format!("{}/{name}", publisher.file_name().to_str()?).parse::<RecipeName>().ok()));
+    }
+    all
+}
+
+/// Deletes the files of a recipe that is to be removed; gives what it was. Should it come no further, the folder's other name says so to whoever
+/// comes next: [`Shelf::finish_removals`].
+fn make_room(home: &Home, name: &RecipeName) -> Result<LockEntry, Fault> {
+    let lock = LockFile::read(home)?;
+    let entry = lock.get(name).cloned().ok_or_else(|| not_found(name, &lock))?;
+    let (versions, half) = (home.recipes().join(name.publisher()).join(name.name()), half_removed(home, name));
+    empty(&half)?;
+    match fs::rename(&versions, &half) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Fault::io(format!("removing {}", versions.display()), &error)),
+        _ => {}
+    }
+    empty(&half)?;
+    Ok(entry)
+}
+
+/// Deletes what is in a folder, and not the folder; nothing there is fine.
+fn empty(folder: &Path) -> Result<(), Fault> {
+    fs::read_dir(folder).into_iter().flatten().flatten().try_for_each(|entry| files::remove_tree(&entry.path()))
+}
+
+/// Takes the recipe out of `hob.lock` and `hob.toml`.
+fn unlist(home: &Home, guard: &WriteGuard, name: &RecipeName) -> Result<LockEntry, Fault> {
+    let mut config = Edit::begin(home, &guard.config)?;
+    let mut lock = LockFile::read(home)?;
+    let Some(entry) = lock.remove(name) else { return Err(not_found(name, &lock)) };
+    // First, in a step of its own: a crash must not leave grants for whoever is next to be installed under that name.
+    revoked::note(home, name, &guard.config)?;
+    if config.remove_grants(&name.to_string()) {
+        config.write()?;
+        config = Edit::begin(home, &guard.config)?;
+    }
+    let config = match config.remove_recipe(name) {
+        true => Some(config.prepare()?),
+        false => None,
+    };
+    lock.write(home)?;
+    config.map_or(Ok(()), Prepared::put)?;
+    Ok(entry)
+}
+
+/// Moves what a recipe had and no installed one uses to `discard`; gives the environment that could not go, because a process has it open.
+fn give_back(home: &Home, entry: &LockEntry, discard: &Path) -> Result<Option<Digest>, Fault> {
+    let lock = LockFile::read(home)?;
+    let name = &entry.name;
+    let moved = |from: &Path, to: &str| match fs::rename(from, discard.join(to)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io(format!("removing {}", from.display()), &error)),
+        _ => Ok(()),
+    };
+    let versions = home.recipes().join(name.publisher()).join(name.name());
+    // Also those of versions before: nothing else knows of them any more.
+    let had = folder::of_versions(&versions);
+    moved(&versions, "recipe")?;
+    let is_named = |digest: Digest| lock.entries().iter().any(|other| other.models.iter().any(|other| other.sha256 == digest));
+    let was_of = |digest: Digest| folder::identity(&models::place(home, digest)).is_ok_and(|file| had.contains(&file));
+    let older = models::all(home).into_iter().filter(|digest| was_of(*digest));
+    for digest in entry.models.iter().map(|model| model.sha256).chain(older).filter(|digest| !is_named(*digest)) {
+        moved(&models::place(home, digest), &digest.hex())?;
+    }
+    match entry.environment {
+        Some(pin) if !lock.entries().iter().any(|other| other.environment.is_some_and(|other| other.digest == pin.digest)) => {
+            Ok((!environment::take_away(home, pin.digest, discard)?).then_some(pin.digest))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The right to change the shelf and its two files: one holder among all processes. [`Shelf::write`] gives it.
+#[derive(Debug)]
+pub struct WriteGuard {
+    config: ConfigGuard,
+    _shelf: locks::Held,
+}
+
+fn not_found(name: &RecipeName, lock: &LockFile) -> Fault {
+    let installed: Vec<String> = lock.entries().iter().map(|entry| entry.name.to_string()).collect();
+    let names: Vec<String> = installed.iter().map(|name| format!("`{name}`")).collect();
+    let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    let fault = Fault::new(Code::RecipeNotFound, format!("recipe `{name}` is not on the shelf (installed: {names})"));
+    match nearest::among(&name.to_string(), installed.iter().map(String::as_str)) {
+        Some(near) => fault.hint(hint![format!("did you mean `{near}`? Else "), act::add(name), " installs it"]),
+        None => fault.hint(hint![act::add(name), " installs it"]),
+    }
+}
+
+fn place(home: &Home, entry: &LockEntry) -> PathBuf {
+    home.recipes().join(entry.name.publisher()).join(entry.name.name()).join(format!("{}-{}", entry.version, entry.sha256.short()))
+}
+
+fn index_place(home: &Home, entry: &LockEntry) -> PathBuf {
+    let folder = place(home, entry);
+    let mut name = folder.into_os_string();
+    name.push(".index.json");
+    name.into()
+}
+
+/// For its parent to change, a folder must be writable itself.
+fn make_writable(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+}
+
+/// A recipe on its way onto the shelf. Dropped before [`Staged::publish`], it leaves nothing.
+#[derive(Debug)]
+pub struct Staged {
+    pub(super) home: Home,
+    staging: Staging,
+}
+
+impl Staged {
+    /// Where to unpack the bundle; there is no such folder yet.
+    pub fn folder(&self) -> PathBuf {
+        self.staging.folder().join("recipe")
+    }
+
+    /// Installs what was unpacked, as `entry`, in place of what `entry.name` was before; with a wish, `hob.toml`
+    /// says from now on that it is wanted, and what it was given. A crash in between leaves it without. Gives whether exactly these
+    /// bytes were at their place already.
+    ///
+    /// Errors: `shelf_altered` when the folder is not what `index` says, `internal` when `index` is not the entry's;
+    /// `disk_full`, `io`. On an error the shelf is as it was.
+    pub fn publish(self, guard: &WriteGuard, entry: LockEntry, index: &Index, wish: Option<Wish>) -> Result<bool, Fault> {
+        let folder = self.folder();
+        let index_bytes = serde_json::to_vec(index).map_err(|error| Fault::new(Code::Internal, format!("an index: {error}")))?;
+        if Digest::of(&index_bytes) != entry.index_sha256 {
+            return Err(Fault::new(Code::Internal, format!("the index of `{}` is not the one that its lock entry names", entry.name)));
+        }
+        check_folder(&folder, index)?;
+        // Whatever can fail for a reason of its own fails here, before anything has moved.
+        let mut config = Edit::begin(&self.home, &guard.config)?;
+        let mut lock = LockFile::read(&self.home)?;
+        let config = match wish {
+            Some(wish) => {
+                config.set_recipe(&entry.name, wish.range);
+                config.set_grants(&entry.name.to_string(), wish.given);
+                Some(config.prepare()?)
+            }
+            None => None,
+        };
+
+        let place = place(&self.home, &entry);
+        let parent = place.parent().unwrap_or(&place).to_owned();
+        durable::make_folder(&parent)?;
+        files::replace(&index_place(&self.home, &entry), &index_bytes)?;
+        self.put_models(&place, &entry)?;
+        let moved = self.move_to(&folder, &place, &parent, index)?;
+        lock.set(entry.clone());
+        if let Err(fault) = lock.write(&self.home) {
+            // Not installed, so what was moved is taken back; what cannot be taken back is rubbish that nothing names.
+            match moved {
+                Moved::Kept => {}
+                Moved::Fresh => drop(make_writable(&place).and_then(|()| fs::rename(&place, &folder))),
+                Moved::Exchanged => drop(exchange(&folder, &place)),
+            }
+            return Err(fault);
+        }
+        config.map_or(Ok(()), Prepared::put)?;
+        Ok(matches!(moved, Moved::Kept))
+    }
+
+    /// The folder of the recipe's models, at its place: what loads the recipe need not write to the shelf.
+    fn put_models(&self, place: &Path, entry: &LockEntry) -> Result<(), Fault> {
+        let models: Vec<_> = entry.models.iter().map(|model| (model.name.as_str(), models::place(&self.home, model.sha256))).collect();
+        if models.is_empty() {
+            return Ok(());
+        }
+        let (staged, place) = (folder::beside(&self.folder()), folder::beside(place));
+        match (place.exists(), folder::is_of(&place, &models), folder::is_of(&staged, &models)) {
+            (true, true, _) => Ok(()),
+            (true, false, _) => folder::replace_at(&self.home, &place, &models),
+            (false, _, true) => folder::move_to(&staged, &place),
+            (false, _, false) => folder::make_at(&self.home, &place, &models),
+        }
+    }
+
+    fn move_to(&self, folder: &Path, place: &Path, parent: &Path, index: &Index) -> Result<Moved, Fault> {
+        // The same bytes are there already and perhaps in use: they stay.
+        if place.exists() && check_folder(place, index).is_ok() {
+            return Ok(Moved::Kept);
+        }
+        let publish = || -> io::Result<Moved> {
+            make_read_only(folder)?;
+            let moved = match place.exists() {
+                true => {
+                    exchange(folder, place)?;
+                    Moved::Exchanged
+                }
+                false => {
+                    fs::rename(folder, place)?;
+                    Moved::Fresh
+                }
+            };
+            take_write(place)?;
+            durable::sync_folder(parent)?;
+            Ok(moved)
+        };
+        publish().map_err(|error| Fault::io(format!("publishing {}", place.display()), &error))
+    }
+}
+
+/// How a recipe came to its place.
+enum Moved {
+    /// It was there.
+    Kept,
+    /// Nothing was there.
+    Fresh,
+    /// What was there, altered, lies in staging now.
+    Exchanged,
+}
+
+/// Swaps two folders in one step: at no instant is there nothing at either place.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    make_writable(one)?;
+    make_writable(other)?;
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
