@@ -4,6 +4,7 @@
 //! proof, no network, and one folder that can be written to. The interpreter is the machine's own. It reads what strangers
 //! wrote and runs none of it.
 
+use crate::pod::spec;
 use std::{os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
 
 use bytes::BytesMut;
@@ -22,11 +23,7 @@ use crate::{
         Code, Fault,
         limits::{BYTECODE_WORKERS_MAX, CONFINED_WORD_BYTES_MAX, EXIT_GRACE_MS, TOOL_TAIL_LINES},
     },
-    pod::{
-        process::{Program, registry},
-        sandbox::plan,
-        wire::frame,
-    },
+    pod::{sandbox::plan, spec::Program, wire::frame},
 };
 
 /// What is to be compiled, and with what.
@@ -83,7 +80,7 @@ pub async fn compile(sources: &Sources<'_>) -> Result<Compiled, Fault> {
         Err(fault) => return Err(fault),
     };
     // The file that must not be readable within.
-    make::write(&registry::path_of(sources.scratch), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
+    make::write(&spec::path_of(sources.scratch), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(io)?;
     ours.set_nonblocking(true).map_err(io)?;
     let mut control = UnixStream::from_std(ours).map_err(io)?;

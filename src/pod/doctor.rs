@@ -3,6 +3,7 @@
 //! Apart from `process/`, because nothing here becomes a pod: a small Python program (`hob_pod/doctor.py`) confines processes of its own as a
 //! pod is confined, with a plan that `sandbox/plan.rs` made as it makes those of pods, and tells what held.
 
+use crate::pod::spec;
 use std::{path::Path, process::Stdio, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -20,8 +21,9 @@ use crate::{
         status::doctor::{Bounds, Machine, Trial},
     },
     pod::{
-        process::{Program, registry, starting::cgroups, vitals},
+        process::{starting::cgroups, vitals},
         sandbox::{devices::Gpu, plan, variables::OUTSIDE},
+        spec::Program,
     },
 };
 
@@ -38,7 +40,7 @@ pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &
     let plan = plan::trial_plan(program, keeper, folder, without)?;
     let io = |error: std::io::Error| Fault::io("trying the sandbox", &error);
     // The file that a pod must not be able to read: here it has to be there as well.
-    make::write(&registry::path_of(folder), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
+    make::write(&spec::path_of(folder), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
     let mut command = Command::new(&program.base);
     command.args(["-I", "-S", "-B"]).arg(keeper.with_file_name("doctor.py"));
     let mut child = command

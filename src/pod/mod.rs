@@ -17,6 +17,7 @@ mod process;
 mod record;
 mod residency;
 mod sandbox;
+pub mod spec;
 mod stream;
 mod wire;
 
@@ -30,7 +31,6 @@ pub mod fuzzing {
     };
 }
 
-pub use driver::checkpoints::{Keep, Restore, Session};
 pub use driver::spawn;
 pub use pool::ask::{Ask, Reply, Request, Watcher};
 pub use pool::slot::Seat;
@@ -39,7 +39,6 @@ pub use process::family::{Boot, Family};
 pub use process::holdings::{Kept, keep_for_callers, kept_for_callers, open_files, raise_open_files};
 pub use process::registry::reap;
 pub use process::runner::unpack as unpack_runner;
-pub use process::{Cache, Keeps, Program, Spec};
 pub use record::dossier::{AskInHand, Dossier, Ended, list as dossiers};
 pub use record::log::Line;
 pub use record::log_files::past as past_lines;
@@ -47,5 +46,7 @@ pub use record::printed::{Heard, Lines, Missed, Printed};
 pub use residency::machine::{Machine, ThisMachine};
 pub use residency::{Places, Tenant};
 pub use sandbox::clerk::Clerk;
+pub use spec::{Cache, Keeps, Program, Spec};
+pub use spec::{Keep, Restore, Session};
 pub use stream::spill::Spools;
 pub use wire::messages::{GIVE_CACHE, Payload};

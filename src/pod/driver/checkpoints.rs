@@ -3,9 +3,8 @@
 //! Apart from `mod.rs`, because most pods have none of this. A checkpoint comes in pieces, each acknowledged before the next, so that the host
 //! holds one piece of it at most; what is kept where is for whoever implements [`Keep`].
 
-use std::{fmt::Debug, future::pending, os::fd::OwnedFd};
+use std::{future::pending, os::fd::OwnedFd};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
@@ -22,37 +21,6 @@ use crate::{
         },
     },
 };
-
-/// The session that a pod belongs to.
-#[derive(Debug)]
-pub struct Session {
-    pub name: String,
-    /// What it begins with.
-    pub restore: Option<Restore>,
-    pub keep: Box<dyn Keep>,
-    /// Nothing was kept of it yet, and its state is wanted as soon as there may be one: after the first ask.
-    pub keeps_first: bool,
-}
-
-/// A checkpoint to begin with.
-#[derive(Debug)]
-pub struct Restore {
-    pub number: u64,
-    pub bytes: u64,
-    pub json: bool,
-    /// Read by the pod, which sees no folder of the host's: lent by the clerk.
-    pub file: OwnedFd,
-}
-
-/// Where the state of a session's pod goes.
-pub trait Keep: Debug + Send + Sync {
-    /// Takes a piece of a checkpoint; with the last, gives the checkpoint's number once it is kept for good.
-    fn piece(&self, bytes: Bytes, last: bool, json: bool) -> BoxFuture<'static, Result<Option<u64>, Fault>>;
-    /// The pod has no state to give, or could not give it.
-    fn none(&self, why: Option<Fault>);
-    /// The pod's `close` is over.
-    fn closed(&self);
-}
 
 /// What the driver of a session's pod keeps in mind.
 #[derive(Default)]

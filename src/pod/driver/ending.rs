@@ -3,6 +3,7 @@
 //! Apart from `mod.rs` because this is where at-most-once is kept: what was never begun goes to another pod, what was begun ends as a
 //! fault, unless its operation is idempotent; and an input that ends pods is found out and no longer tried.
 
+use crate::pod::spec;
 use std::{
     collections::BTreeSet,
     sync::atomic::Ordering,
@@ -120,7 +121,7 @@ impl Driver {
         let _ = certainly(move || {
             drop(group);
             let _ = std::fs::remove_dir_all(&scratch);
-            registry::forget(&registry::path_of(&scratch));
+            registry::forget(&spec::path_of(&scratch));
             drop(keeps);
         })
         .await;

@@ -21,8 +21,9 @@ use crate::{
             state::{Event, State},
         },
         pool::ask::{Inbox, Shared},
-        process::{Spec, vitals},
+        process::vitals,
         residency::Tenant,
+        spec::Spec,
         wire::messages::{Control, GpuWire},
     },
 };

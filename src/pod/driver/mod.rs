@@ -16,6 +16,7 @@ mod sending;
 pub mod state;
 mod waits;
 
+use crate::pod::spec;
 use std::{
     collections::{BTreeMap, VecDeque},
     pin::Pin,
@@ -42,7 +43,7 @@ use crate::{
             slot::{Report, Seat, Unit},
         },
         process::{
-            Process, Spec,
+            Process,
             holdings::Holder,
             page::Page,
             registry::{self, Record},
@@ -51,6 +52,7 @@ use crate::{
         },
         record::log,
         sandbox::{cgroup::Group, egress::Egress},
+        spec::Spec,
         wire::{
             frame,
             lane::Lane,
@@ -80,7 +82,7 @@ pub fn spawn(mut spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let manifest = spec.recipe.manifest().clone();
     // Written before there is a process: whatever happens from here on, the next host finds what is left.
     let mut record = Record::new(&spec.incarnation, &manifest.name.to_string());
-    let path = registry::path_of(&spec.scratch);
+    let path = spec::path_of(&spec.scratch);
     or_without(registry::record(&path, &record), "should this host be killed, the next one may not find what its pod left");
     let (mut process, plan) = started(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
     // A forked pod's number comes later.

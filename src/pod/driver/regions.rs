@@ -39,11 +39,9 @@ use crate::{
     },
     pod::{
         pool::ask::Shared,
-        process::{
-            Spec,
-            holdings::{Holder, Share},
-        },
+        process::holdings::{Holder, Share},
         sandbox::clerk::{self, Clerk},
+        spec::Spec,
     },
 };
 

@@ -25,8 +25,8 @@ use crate::{
             state::{AskId, Event},
         },
         pool::ask::Reply,
-        process::Cache,
         sandbox::{plan, variables},
+        spec::Cache,
         wire::{
             frame,
             lane::Lane,

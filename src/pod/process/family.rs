@@ -39,12 +39,12 @@ use crate::{
     },
     pod::{
         driver::state::Ending,
-        process::{Keeps, Program, Spec},
         record::log::{self, Log},
         sandbox::{
             plan,
             variables::{self, OUTSIDE, threads},
         },
+        spec::{Keeps, Program, Spec},
     },
 };
 

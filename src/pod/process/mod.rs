@@ -13,11 +13,11 @@ pub mod starting;
 pub mod unseen;
 pub mod vitals;
 
+use crate::pod::spec::Spec;
 use std::{
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
-    sync::Arc,
 };
 
 use rustix::process::{Pid, Signal};
@@ -28,77 +28,10 @@ use tokio::{
 
 use crate::{
     disk::make,
-    model::{Fault, Grants, Verified, manifest::Runtime},
-    pod::{
-        driver::state::Ending,
-        record::printed::Printed,
-        sandbox::{clerk::Clerk, variables},
-    },
+    model::{Fault, manifest::Runtime},
+    pod::{driver::state::Ending, sandbox::variables},
 };
 use family::{Family, Member};
-
-/// What runs the pod.
-#[derive(Debug, Clone)]
-pub struct Program {
-    /// The interpreter that runs, of the keeper too: a real one of the machine's, in a folder to which no recipe and no wheel writes.
-    pub base: PathBuf,
-    /// The one that the pod takes itself for, and with which it starts its children: the environment's, whose folder holds what its wheels put
-    /// there. The same as `base` without an environment.
-    pub python: PathBuf,
-    /// Where the environment's packages lie; none for a pod without requirements.
-    pub site_packages: Option<PathBuf>,
-}
-
-/// Something that must not go away while the pod lives, e.g. a lock on its environment.
-pub type Keeps = Box<dyn std::fmt::Debug + Send + Sync>;
-
-/// What is done with the folder in which a pod's libraries keep what they made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cache {
-    /// Nothing.
-    Unused,
-    /// It begins with a copy of this folder.
-    From(PathBuf),
-    /// It is empty, and the pod says when that changes: [`Watcher::caches`](super::Watcher::caches).
-    Told,
-    /// It is empty, and the pod gives what is in it when it is asked.
-    Given,
-}
-
-/// All that a pod needs to be started.
-#[derive(Debug)]
-pub struct Spec {
-    pub recipe: Arc<Verified>,
-    pub program: Program,
-    /// The unpacked `keeper.py`.
-    pub keeper: PathBuf,
-    /// Who lends it files.
-    pub clerk: Clerk,
-    /// What its streams' callers have not taken, of all pods of this host.
-    pub spools: Arc<crate::pod::stream::spill::Spools>,
-    /// A folder of the pod's own; made at start, removed at the end.
-    pub scratch: PathBuf,
-    /// Where the dossier of its crash goes.
-    pub dossiers: PathBuf,
-    /// Who hears what it prints.
-    pub printed: Printed,
-    /// A zygote to fork it from, where there is one that may be.
-    pub family: Option<Family>,
-    /// Layers of the sandbox to take for unavailable; nothing is let go of by that unless `grants` says so.
-    pub without: Arc<[String]>,
-    /// Names this pod among all pods ever.
-    pub incarnation: String,
-    /// What it may do beyond reading its own files.
-    pub grants: Arc<Grants>,
-    /// The session that it belongs to.
-    pub session: Option<crate::pod::driver::checkpoints::Session>,
-    /// What its libraries begin with, and what becomes of what they keep.
-    pub cache: Cache,
-    /// Its claim to a place for its models.
-    pub tenant: Option<crate::pod::residency::Tenant>,
-    /// Dropped when no process of the pod is left.
-    pub keeps: Vec<Keeps>,
-}
 
 /// A pod's process and what connects to it.
 pub struct Process {

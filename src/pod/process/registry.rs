@@ -3,6 +3,7 @@
 //! Apart from `leftovers.rs`, which ends processes by their marks: here is what was written down about them, and whether
 //! it still means anything.
 
+use crate::pod::spec::group_of;
 use std::{
     fs,
     io::Write,
@@ -75,16 +76,6 @@ impl Record {
             keeper: None,
         }
     }
-}
-
-/// Where the record of the pod with this scratch folder lies.
-pub fn path_of(scratch: &Path) -> PathBuf {
-    scratch.with_extension("pod")
-}
-
-/// The name of a pod's control group, or how those of one host begin: an incarnation is its host's folder, `-`, and a number.
-pub fn group_of(incarnation: &str) -> String {
-    format!("hob-{incarnation}")
 }
 
 /// Writes (or replaces) a record in one step. Not synced to the disk: after a power cut there is nothing left to end.
@@ -200,6 +191,7 @@ mod tests {
     use std::process::{Child, Command};
 
     use super::*;
+    use crate::pod::spec::path_of;
 
     fn sleeper(incarnation: &str) -> Child {
         let child = Command::new("sleep").arg("20").env(leftovers::VARIABLE, incarnation).spawn().unwrap();

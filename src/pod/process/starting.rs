@@ -2,17 +2,19 @@
 //!
 //! Apart from `driver/`, which owns the process from then on: here is only what is done once, before there is anything to own.
 
+use crate::pod::spec;
 use std::{path::Path, sync::OnceLock};
 
 use crate::{
     disk::threads::{Work, certainly},
     model::{Code, Fault},
     pod::{
-        process::{Process, Spec, registry},
+        process::Process,
         sandbox::{
             cgroup::{Cgroups, Group},
             plan::{self, How},
         },
+        spec::Spec,
     },
 };
 
@@ -40,7 +42,7 @@ pub(in crate::pod) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
     }
     let pod = spec.recipe.manifest().pod.as_ref();
     // One more: the first process of its namespace is not the pod's own.
-    let (name, memory, processes) = (registry::group_of(&spec.incarnation), plan::memory_bytes(pod), plan::processes(pod) + 1);
+    let (name, memory, processes) = (spec::group_of(&spec.incarnation), plan::memory_bytes(pod), plan::processes(pod) + 1);
     Some(certainly(move || {
         let made = || {
             let group = cgroups.make(&name, Some(memory), Some(processes))?;

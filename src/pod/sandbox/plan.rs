@@ -24,7 +24,7 @@ use crate::{
         manifest::PodSpec,
     },
     pod::{
-        process::{Cache, Program, Spec, vitals},
+        process::vitals,
         sandbox::{
             devices::Gpu,
             granted,
@@ -32,6 +32,7 @@ use crate::{
             seccomp::{self, Who},
             settings::{self, CERTIFICATES, Found, SETTINGS},
         },
+        spec::{Cache, Program, Spec},
     },
 };
 
@@ -414,7 +415,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
             ..Limits::shared()
         },
         proof: Proof {
-            secret: crate::pod::process::registry::path_of(subject.scratch),
+            secret: crate::pod::spec::path_of(subject.scratch),
             planted: PLANTED,
             folder: subject.program.site_packages.as_deref().unwrap_or(subject.folder),
             host: match how {

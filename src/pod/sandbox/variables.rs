@@ -8,8 +8,9 @@ use std::path::Path;
 use crate::{
     model::manifest::{PodSpec, Runtime},
     pod::{
-        process::{Program, Spec, leftovers},
+        process::leftovers,
         sandbox::plan,
+        spec::{Program, Spec},
     },
 };
 
