@@ -21,8 +21,8 @@ use crate::{
         status::doctor::{Bounds, Machine, Trial},
     },
     pod::{
-        process::{starting::cgroups, vitals},
-        sandbox::{devices::Gpu, plan, variables::OUTSIDE},
+        process::vitals,
+        sandbox::{cgroup::cgroups, devices::Gpu, plan, variables::OUTSIDE},
         spec::Program,
     },
 };

@@ -40,7 +40,7 @@ pub use process::holdings::{Kept, keep_for_callers, kept_for_callers, open_files
 pub use process::registry::reap;
 pub use process::runner::unpack as unpack_runner;
 pub use record::dossier::{AskInHand, Dossier, Ended, list as dossiers};
-pub use record::log::Line;
+pub use record::line::Line;
 pub use record::log_files::past as past_lines;
 pub use record::printed::{Heard, Lines, Missed, Printed};
 pub use residency::machine::{Machine, ThisMachine};

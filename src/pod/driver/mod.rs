@@ -47,11 +47,14 @@ use crate::{
             holdings::Holder,
             page::Page,
             registry::{self, Record},
-            starting::{Grouping, cgroups, grouped, started},
+            starting::{Grouping, grouped, started},
             vitals,
         },
         record::log,
-        sandbox::{cgroup::Group, egress::Egress},
+        sandbox::{
+            cgroup::{Group, cgroups},
+            egress::Egress,
+        },
         spec::Spec,
         wire::{
             frame,

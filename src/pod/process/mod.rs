@@ -262,7 +262,7 @@ impl Process {
     /// Its scratch folder, as it sees it itself.
     pub fn scratch<'a>(&self, spec: &'a Spec) -> &'a Path {
         match self.has_root {
-            true => Path::new(crate::pod::sandbox::plan::SCRATCH),
+            true => Path::new(crate::pod::sandbox::paths::SCRATCH),
             false => &spec.scratch,
         }
     }

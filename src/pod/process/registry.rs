@@ -24,7 +24,10 @@ use crate::{
         Fault,
         limits::{EXIT_GRACE_MS, POD_RECORD_BYTES_MAX},
     },
-    pod::process::{leftovers, starting::cgroups, vitals},
+    pod::{
+        process::{leftovers, vitals},
+        sandbox::cgroup::cgroups,
+    },
 };
 
 /// One pod, as written down. Written before its first process is there, and again when the keeper is known.

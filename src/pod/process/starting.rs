@@ -2,8 +2,8 @@
 //!
 //! Apart from `driver/`, which owns the process from then on: here is only what is done once, before there is anything to own.
 
-use crate::pod::spec;
-use std::{path::Path, sync::OnceLock};
+use crate::pod::{sandbox::cgroup::cgroups, spec};
+use std::path::Path;
 
 use crate::{
     disk::threads::{Work, certainly},
@@ -11,7 +11,7 @@ use crate::{
     pod::{
         process::Process,
         sandbox::{
-            cgroup::{Cgroups, Group},
+            cgroup::Group,
             plan::{self, How},
         },
         spec::Spec,
@@ -55,9 +55,3 @@ pub(in crate::pod) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
 
 /// A group that is being made.
 pub(in crate::pod) type Grouping = Work<Option<Group>>;
-
-/// What this machine lets us bound in the kernel; found out once.
-pub(in crate::pod) fn cgroups() -> &'static Cgroups {
-    static CGROUPS: OnceLock<Cgroups> = OnceLock::new();
-    CGROUPS.get_or_init(Cgroups::find)
-}

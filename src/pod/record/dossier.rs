@@ -18,7 +18,7 @@ use crate::{
         limits::{DOSSIER_ASKS_MAX, DOSSIER_BYTES_MAX, DOSSIER_HALF_MS, DOSSIERS_MAX},
         status::LogLine,
     },
-    pod::record::log::Line,
+    pod::record::line::Line,
 };
 
 /// How the name of a dossier begins that is being written.

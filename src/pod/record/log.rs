@@ -3,6 +3,7 @@
 //! Apart from the wire because nothing here is protocol: a pipe that nobody reads blocks the pod at 64 KiB. A line goes three ways: into the
 //! ring of its pod, to those who follow the host's pods, and into the files that outlive them (`printed.rs`).
 
+use crate::pod::record::line::Line;
 use std::{
     collections::VecDeque,
     io::{self, ErrorKind},
@@ -11,7 +12,6 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     net::unix::pipe,
@@ -27,25 +27,6 @@ use crate::{
 
 /// Read of a pipe at once, in bytes.
 const PIECE: usize = 16 << 10;
-
-/// One kept line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Line {
-    /// The ask in hand when it came, 0 for none.
-    pub ask: u64,
-    /// Milliseconds since 1970.
-    pub at_ms: u64,
-    pub text: String,
-}
-
-impl Line {
-    /// As it is shown: with the pod that printed it.
-    pub fn of(self, recipe: &str, incarnation: &str) -> LogLine {
-        let (recipe, incarnation) = (recipe.to_owned(), incarnation.to_owned());
-        LogLine { recipe, incarnation, ask: self.ask, at_ms: self.at_ms, text: self.text }
-    }
-}
 
 /// The last lines of a pod, and how many were let go.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@
 mod tests;
 mod text;
 
+use std::sync::OnceLock;
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -392,4 +393,10 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
 
 fn text_of(path: &Path) -> Option<String> {
     vitals::read(path, KERNEL_TEXT_BYTES_MAX).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// What this machine lets us bound in the kernel; found out once.
+pub(in crate::pod) fn cgroups() -> &'static Cgroups {
+    static CGROUPS: OnceLock<Cgroups> = OnceLock::new();
+    CGROUPS.get_or_init(Cgroups::find)
 }

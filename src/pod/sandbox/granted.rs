@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     model::{Code, Fault, Hint, Permissions, Verified, act, grant::KINDS, hint, limits::NAMED_IN_MESSAGE_MAX},
-    pod::sandbox::plan::SCRATCH,
+    pod::sandbox::paths::SCRATCH,
 };
 
 /// What the recipe asks for and was not given, by what is tried for want of it: the recipe and the permissions as commands take them, of which pods

@@ -5,6 +5,7 @@ pub mod clerk;
 pub mod devices;
 pub mod egress;
 pub mod granted;
+pub mod paths;
 pub mod plan;
 pub mod refused;
 mod seccomp;

@@ -3,6 +3,7 @@
 //! Apart from the Python that carries it out (`hob_pod/walls.py`, `root.py`, `sandbox.py`), because the host decides: from what the recipe is,
 //! what its operator granted ([`Grants`]) and what every pod needs of a system. Whatever is not in the plan the pod does not have.
 
+use crate::pod::sandbox::paths::{PYTHON_LINKS, SCRATCH};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -56,13 +57,6 @@ const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random",
 
 /// A file in the pod's root that no rule lets it read: what Landlock is tried on.
 const PLANTED: &str = "/.hob-planted";
-
-/// Where a pod in a root of its own has its scratch folder, started or forked. Short, wherever the host's home lies: the path of a Unix socket, which
-/// `multiprocessing` makes there, has 107 bytes at most.
-pub const SCRATCH: &str = "/scratch";
-
-/// The folder, in a root, of links to the interpreter of a pod that has no environment.
-pub const PYTHON_LINKS: &str = "/.hob-bin";
 
 /// How the layer is named in what a pod says is missing.
 pub const NAMESPACES: &str = "namespaces";

@@ -3,13 +3,13 @@
 //! Apart from `process/` and `process/family.rs`, because a started pod and the zygote of forked ones must have the same: what a wheel reads as it is imported
 //! decides how it behaves in the pod.
 
+use crate::pod::sandbox::paths;
 use std::path::Path;
 
 use crate::{
     model::manifest::{PodSpec, Runtime},
     pod::{
         process::leftovers,
-        sandbox::plan,
         spec::{Program, Spec},
     },
 };
@@ -57,7 +57,7 @@ fn common(program: &Program, python: bool, has_root: bool, scratch: &Path, threa
         _ if !python => None,
         Some(_) => bin.map(Path::to_owned),
         // The folder of a machine's interpreter may have another one under the name `python3`.
-        None if has_root => Some(plan::PYTHON_LINKS.into()),
+        None if has_root => Some(paths::PYTHON_LINKS.into()),
         None => bin.map(Path::to_owned),
     };
     variables.push(("PATH", own.map_or_else(|| SYSTEM_PATH.to_owned(), |own| format!("{}:{SYSTEM_PATH}", own.display()))));
@@ -85,7 +85,7 @@ pub(in crate::pod) fn of_pod<'a>(spec: &'a Spec, scratch: &Path, has_root: bool)
 /// Those of a zygote, which are what wheels read as they are imported. `own`: those that its recipe sets.
 pub(in crate::pod) fn of_zygote<'a>(program: &Program, own: &'a [(String, String)]) -> Vec<(&'a str, String)> {
     // One thread each: numeric libraries that start more at their import could not be forked. Pods set their own number.
-    let mut variables: Vec<(&str, String)> = common(program, true, true, Path::new(plan::SCRATCH), 1);
+    let mut variables: Vec<(&str, String)> = common(program, true, true, Path::new(paths::SCRATCH), 1);
     variables.extend(own.iter().map(|(name, value)| (name.as_str(), value.clone())));
     variables
 }
