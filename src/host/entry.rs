@@ -188,7 +188,7 @@ impl Spawner for Source {
                 false => caches::of_pod(&host, parts, &program, environment.as_ref()).await?,
             };
             let starts = (family.is_none() && !gives_cache).then(|| (program.clone(), environment.clone()));
-            let watcher = host.pods.start(&host.home, seat, |folder, incarnation, scratch| pod::Spec {
+            let watcher = host.pods.start(&host.home, seat, family.as_ref(), |folder, incarnation, scratch| pod::Spec {
                 tenant: Some(host.places.enter(parts.recipe.manifest(), parts.recipe.digest(), &incarnation, session.is_some())),
                 recipe: parts.recipe.clone(),
                 program,
@@ -198,7 +198,6 @@ impl Spawner for Source {
                 scratch: folder.to_owned(),
                 dossiers: host.home.dossiers(),
                 printed: host.pods.printed().clone(),
-                family,
                 without: host.without.clone(),
                 incarnation,
                 grants: parts.grants.clone(),

@@ -16,7 +16,7 @@ use crate::{
         limits::SHUTDOWN_MS,
         status::{LogLine, PodStatus, PoolStatus},
     },
-    pod::{self, Pool, Printed, Seat, Spec, Watcher, WeakPool},
+    pod::{self, Family, Pool, Printed, Seat, Spec, Watcher, WeakPool},
     shelf::files::scratch::Scratch,
 };
 
@@ -91,7 +91,13 @@ impl Pods {
     /// Starts the pod that `spec` describes, given a folder of its own, its name, and what keeps that folder.
     ///
     /// Errors: `shutting_down` once the host shuts down; `io`, `disk_full`.
-    pub fn start(&self, home: &Home, seat: Seat, spec: impl FnOnce(&Path, String, Arc<Scratch>) -> Spec) -> Result<Watcher, Fault> {
+    pub fn start(
+        &self,
+        home: &Home,
+        seat: Seat,
+        family: Option<&Family>,
+        spec: impl FnOnce(&Path, String, Arc<Scratch>) -> Spec,
+    ) -> Result<Watcher, Fault> {
         let mut known = self.known();
         if known.closed {
             return Err(Fault::new(Code::ShuttingDown, "the host is ending and starts no pod any more"));
@@ -104,7 +110,7 @@ impl Pods {
         known.started += 1;
         let number = known.started.to_string();
         let folder = scratch.folder().join(&number);
-        let watcher = pod::spawn(spec(&folder, format!("{}-{number}", scratch.name()), scratch.clone()), seat)?;
+        let watcher = pod::spawn(spec(&folder, format!("{}-{number}", scratch.name()), scratch.clone()), seat, family)?;
         known.watchers.push(watcher.clone());
         Ok(watcher)
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Fault, Grants, Verified},
-    pod::{pool::BoxFuture, process::family::Family, record::printed::Printed, sandbox::clerk::Clerk},
+    pod::{pool::BoxFuture, record::printed::Printed, sandbox::clerk::Clerk, stream::spill::Spools},
 };
 use bytes::Bytes;
 use std::fmt::Debug;
@@ -49,15 +49,13 @@ pub struct Spec {
     /// Who lends it files.
     pub clerk: Clerk,
     /// What its streams' callers have not taken, of all pods of this host.
-    pub spools: Arc<crate::pod::stream::spill::Spools>,
+    pub spools: Arc<Spools>,
     /// A folder of the pod's own; made at start, removed at the end.
     pub scratch: PathBuf,
     /// Where the dossier of its crash goes.
     pub dossiers: PathBuf,
     /// Who hears what it prints.
     pub printed: Printed,
-    /// A zygote to fork it from, where there is one that may be.
-    pub family: Option<Family>,
     /// Layers of the sandbox to take for unavailable; nothing is let go of by that unless `grants` says so.
     pub without: Arc<[String]>,
     /// Names this pod among all pods ever.

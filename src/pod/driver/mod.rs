@@ -44,6 +44,7 @@ use crate::{
         },
         process::{
             Process,
+            family::Family,
             holdings::Holder,
             page::Page,
             registry::{self, Record},
@@ -70,11 +71,11 @@ use regions::{Lender, Regions};
 use state::{Action, AskId, Ending, Event, Rules, State, Timer, step};
 use waits::{Undelivered, far, readable, wait, writable};
 
-/// Spawns the process and the task that owns it from now on.
+/// Spawns the process and the task that owns it from now on. `family`: a zygote to fork it from, where there is one that may be.
 ///
 /// Must be called within a tokio runtime. Errors: `io` when there is no process to be had, `overloaded` when its recipe holds
 /// all the descriptors that it may.
-pub fn spawn(mut spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
+pub fn spawn(mut spec: Spec, seat: Seat, family: Option<&Family>) -> Result<Watcher, Fault> {
     let recipe = spec.recipe.manifest().name.to_string();
     let holder = Holder::of(&recipe);
     let own = holder.take(POD_FILES).map_err(|short| short.fault(&format!("a pod of `{recipe}` was not started")))?;
@@ -87,7 +88,7 @@ pub fn spawn(mut spec: Spec, seat: Seat) -> Result<Watcher, Fault> {
     let mut record = Record::new(&spec.incarnation, &manifest.name.to_string());
     let path = spec::path_of(&spec.scratch);
     or_without(registry::record(&path, &record), "should this host be killed, the next one may not find what its pod left");
-    let (mut process, plan) = started(&spec, page.path()).inspect_err(|_| registry::forget(&path))?;
+    let (mut process, plan) = started(&spec, family, page.path()).inspect_err(|_| registry::forget(&path))?;
     // A forked pod's number comes later.
     let grouping = process.keeper_pid().filter(|_| !process.is_forked()).and_then(|keeper| grouped(&spec, keeper));
     record.keeper = process.keeper_pid().and_then(registry::Process::of);

@@ -9,7 +9,7 @@ use crate::{
     disk::threads::{Work, certainly},
     model::{Code, Fault},
     pod::{
-        process::Process,
+        process::{Process, family::Family},
         sandbox::{
             cgroup::Group,
             plan::{self, How},
@@ -18,9 +18,9 @@ use crate::{
     },
 };
 
-/// Forks its process, or starts it where there is no zygote that would; then it has to be told its plan.
-pub(in crate::pod) fn started(spec: &Spec, page: Option<&Path>) -> Result<(Process, Option<Vec<u8>>), Fault> {
-    if let Some(family) = &spec.family {
+/// Forks the pod's process from `family`, or starts it where there is no zygote that would; then it has to be told its plan.
+pub(in crate::pod) fn started(spec: &Spec, family: Option<&Family>, page: Option<&Path>) -> Result<(Process, Option<Vec<u8>>), Fault> {
+    if let Some(family) = family {
         let plan = plan::plan(spec, How::Forked)?;
         let plan = serde_json::from_slice(&plan).map_err(|error| Fault::new(Code::Internal, format!("a plan that is no JSON: {error}")))?;
         match Process::fork(spec, family, page, plan) {
