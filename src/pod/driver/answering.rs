@@ -10,11 +10,7 @@ use tokio::time::Instant;
 use crate::{
     model::{Blame, Code, Fault},
     pod::{
-        driver::{
-            Driver,
-            in_flight::{Silence, Which},
-            state::AskId,
-        },
+        driver::{Driver, in_flight::Which, state::AskId},
         pool::{
             self,
             ask::{Placed, Reply},
@@ -27,16 +23,16 @@ impl Driver {
         let Some((result, whole_batch)) = self.last.take() else {
             return self.finish(ask, Reply::Fault(Fault::new(Code::Internal, "an answer was lost")));
         };
-        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
         match result {
             Ok(payload) => {
-                if let Some(running) = self.running.get_mut(&hand.unit) {
+                if let Some(running) = self.in_flight.units.get_mut(&hand.unit) {
                     running.good += 1;
                 }
                 self.shared.was_useful.store(true, Ordering::Relaxed);
-                self.report.good += 1;
+                self.in_flight.report.good += 1;
                 if let Some(placed) = hand.placed.as_ref().filter(|_| self.seat.has_suspects()) {
-                    self.report.cleared.push(pool::digest(&placed.pending.request));
+                    self.in_flight.report.cleared.push(pool::digest(&placed.pending.request));
                 }
                 self.finish(ask, Reply::Answer(payload));
             }
@@ -45,19 +41,19 @@ impl Driver {
                 if fault.code == Code::OutOfMemory && self.lowered(ask) {
                     return;
                 }
-                let Some(hand) = self.hands.get_mut(&ask) else { return };
-                if whole_batch && self.running.get(&unit).is_some_and(|running| running.asks > 1) {
+                let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
+                if whole_batch && self.in_flight.units.get(&unit).is_some_and(|running| running.asks > 1) {
                     // Which item it was is found by halves.
                     if let Some(placed) = hand.placed.take() {
                         let placed = self.halved(placed, ask, unit);
-                        self.returns.push(placed);
+                        self.in_flight.returns.push(placed);
                     }
                     return;
                 }
                 let by_pod = matches!(fault.blame, Blame::Pod | Blame::Machine);
-                self.report.failed += u64::from(by_pod);
+                self.in_flight.report.failed += u64::from(by_pod);
                 // A pod that can say what failed is at work, whoever is to blame.
-                self.report.good += u64::from(!by_pod);
+                self.in_flight.report.good += u64::from(!by_pod);
                 self.shared.was_useful.fetch_or(!by_pod, Ordering::Relaxed);
                 let fault = self.with_tail(fault, ask);
                 *self.shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(fault.clone());
@@ -68,7 +64,7 @@ impl Driver {
 
     /// The ask as a member of its half of a batch that failed.
     pub(in crate::pod) fn halved(&mut self, mut placed: Placed, ask: AskId, unit: AskId) -> Placed {
-        let Some(running) = self.running.get_mut(&unit) else { return placed };
+        let Some(running) = self.in_flight.units.get_mut(&unit) else { return placed };
         let (left, right) = *running.split.get_or_insert_with(|| self.seat.split());
         let cohort = if ((ask - unit) as usize) < running.asks / 2 { left } else { right };
         if let Some(group) = &mut placed.waiting.group {
@@ -79,27 +75,27 @@ impl Driver {
 
     /// Gives its caller the last reply, if nobody did.
     pub(in crate::pod) fn finish(&mut self, ask: AskId, reply: Reply) {
-        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
         let Some(placed) = hand.placed.take() else { return };
-        self.report.over.push(placed.ticket);
+        self.in_flight.report.over.push(placed.ticket);
         placed.pending.finish(reply);
         self.give_undelivered();
     }
 
     /// What came meanwhile was not read, on our side: the pod's clocks begin anew.
     pub(in crate::pod) fn resume_reading(&mut self) {
-        self.unfinished.add(Which::Data);
-        self.unfinished.add(Which::Control);
+        self.lanes.unfinished.add(Which::Data);
+        self.lanes.unfinished.add(Which::Control);
         let now = Instant::now();
-        (self.heard, self.silence) = (now, Silence::default());
-        self.hands.values_mut().for_each(|hand| hand.heard = now);
+        self.clocks.listen_anew(now);
+        self.in_flight.heard_all(now);
     }
 
     /// Memory ran out during that ask: lowers the recipe's lever, if that is possible, and puts the ask back to be run again with what it is then.
     /// Once for each ask, and never one whose caller has a part of its result.
     fn lowered(&mut self, ask: AskId) -> bool {
-        let Some(hand) = self.hands.get(&ask) else { return false };
-        let Some(running) = self.running.get(&hand.unit) else { return false };
+        let Some(hand) = self.in_flight.asks.get(&ask) else { return false };
+        let Some(running) = self.in_flight.units.get(&hand.unit) else { return false };
         // A batch is halved, which is a lever too.
         let may = hand.placed.as_ref().is_some_and(|placed| !placed.pending.lowered && !placed.pending.gave) && running.asks == 1;
         let (used, unit) = (running.lever, hand.unit);
@@ -108,10 +104,10 @@ impl Driver {
         if !may || costs_state || !self.lower(used) {
             return false;
         }
-        let Some(mut placed) = self.hands.get_mut(&ask).and_then(|hand| hand.placed.take()) else { return false };
+        let Some(mut placed) = self.in_flight.asks.get_mut(&ask).and_then(|hand| hand.placed.take()) else { return false };
         self.tell_lowered(&mut placed, used);
-        self.returns.push(placed);
-        self.hungry = true;
+        self.in_flight.returns.push(placed);
+        self.wants_work = true;
         tracing::info!(recipe = %self.spec.recipe.manifest().name, unit, "memory ran out: the lever is lowered, and the ask run again");
         if self.lever_is_for_loading() {
             self.retire();

@@ -47,7 +47,7 @@ impl Driver {
     }
 
     pub(in crate::pod) fn keeps(&self) -> bool {
-        self.session.keeping.is_some()
+        self.checkpoints.keeping.is_some()
     }
 
     /// The descriptor of the checkpoint to begin with, for the message that names it.
@@ -63,16 +63,16 @@ impl Driver {
             let fault = Fault::new(Code::SessionBusy, "the session's pod is ending, or not yet ready");
             return session.keep.none(Some(fault));
         }
-        self.session.due = true;
-        self.session.seq += 1;
-        self.say(&Control::Checkpoint { seq: self.session.seq });
+        self.checkpoints.due = true;
+        self.checkpoints.seq += 1;
+        self.say(&Control::Checkpoint { seq: self.checkpoints.seq });
         self.tell_between();
     }
 
     /// After an ask, before the next: whatever ends the pod from then on, the session goes on from what it had then.
     pub(in crate::pod) fn want_first_checkpoint(&mut self) {
         let Some(session) = &mut self.spec.session else { return };
-        if self.running.is_empty() && std::mem::take(&mut session.keeps_first) && !self.session.due {
+        if self.in_flight.units.is_empty() && std::mem::take(&mut session.keeps_first) && !self.checkpoints.due {
             self.want_checkpoint();
         }
     }
@@ -80,24 +80,23 @@ impl Driver {
     /// Between two asks the pod looks at the data lane alone.
     pub(in crate::pod) fn tell_between(&mut self) {
         let serves = matches!(self.state, State::Serving(_));
-        if self.session.due && !self.session.told && self.running.is_empty() && serves {
-            self.session.told = true;
-            self.say_on_data(&Control::Give { seq: self.session.seq });
+        if self.checkpoints.due && !self.checkpoints.told && self.in_flight.units.is_empty() && serves {
+            self.checkpoints.told = true;
+            self.say_on_data(&Control::Give { seq: self.checkpoints.seq });
         }
     }
 
     /// Its session is closed: it may say goodbye.
     pub(in crate::pod) fn want_close(&mut self) {
         let Some(session) = &self.spec.session else { return };
-        match matches!(self.state, State::Serving(_)) && self.running.is_empty() {
+        match matches!(self.state, State::Serving(_)) && self.in_flight.units.is_empty() {
             true => self.say_on_data(&Control::Close),
             false => session.keep.closed(),
         }
     }
 
     pub(in crate::pod) fn say_on_data(&mut self, message: &Control) {
-        let lane = self.data.as_mut().unwrap_or(&mut self.control);
-        frame::encode(lane.out(), 0, &messages::control(message), std::iter::empty());
+        frame::encode(self.lanes.for_asks().out(), 0, &messages::control(message), std::iter::empty());
     }
 
     /// A word of the pod about its state.
@@ -109,13 +108,13 @@ impl Driver {
         }
         // It computes, and that it writes its state is a sign of life like any progress.
         let now = Instant::now();
-        self.hands.values_mut().for_each(|hand| hand.heard = now);
+        self.in_flight.heard_all(now);
         match said {
-            _ if self.session.keeping.is_some() => self.step(violation("sent more of a checkpoint than it was told to")),
+            _ if self.checkpoints.keeping.is_some() => self.step(violation("sent more of a checkpoint than it was told to")),
             Checkpoint::Piece { bytes, .. } if bytes.len() > CHECKPOINT_PIECE_BYTES_MAX => {
                 self.step(violation(&format!("sent {} bytes of a checkpoint at once", bytes.len())));
             }
-            Checkpoint::Piece { bytes, last, json } => self.session.keeping = Some(session.keep.piece(bytes, last, json)),
+            Checkpoint::Piece { bytes, last, json } => self.checkpoints.keeping = Some(session.keep.piece(bytes, last, json)),
             Checkpoint::None(why) => {
                 session.keep.none(why);
                 self.answered();
@@ -138,13 +137,13 @@ impl Driver {
 
     /// The pod is over: nobody waits for what will not come.
     pub(in crate::pod) fn lost_checkpoint(&self) {
-        if let Some(session) = self.spec.session.as_ref().filter(|_| self.session.due) {
+        if let Some(session) = self.spec.session.as_ref().filter(|_| self.checkpoints.due) {
             session.keep.none(Some(Fault::new(Code::Crashed, "the session's pod ended before it gave its state")));
         }
     }
 
     fn answered(&mut self) {
-        (self.session.due, self.session.told) = (false, false);
+        (self.checkpoints.due, self.checkpoints.told) = (false, false);
     }
 }
 

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use crate::{
     model::{
         Code, Fault, act, hint,
-        limits::{EXIT_GRACE_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SILENCE_MS},
+        limits::{EXIT_GRACE_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SESSION_TTL_MAX_MS, SILENCE_MS},
+        manifest::PodSpec,
     },
     pod::{
         driver::{
@@ -23,21 +24,75 @@ use crate::{
     },
 };
 
+/// The waits of one driver, and when each is over.
+pub(super) struct Clocks {
+    /// Of the state machine.
+    pub phase: Option<Instant>,
+    /// When the pool has something for it again.
+    pub again: Option<Instant>,
+    pub idle_at: Option<Instant>,
+    pub idle_timeout: Duration,
+    /// When its memory is looked at next, to end it above its limit; never where a control group does from its first process on.
+    pub memory_due: Option<Instant>,
+    pub memory_looked: Instant,
+    /// When the pod last said anything.
+    pub heard: Instant,
+    pub silence: Silence,
+}
+
+/// What is known while a busy pod says nothing.
+#[derive(Default)]
+pub(super) struct Silence {
+    /// How often it was looked at since it last spoke.
+    pub looks: u32,
+    pub cpu: Option<Duration>,
+    /// Since when it has not computed.
+    pub still_since: Option<Instant>,
+}
+
+impl Clocks {
+    pub fn new(now: Instant, pod: Option<&PodSpec>, in_session: bool) -> Clocks {
+        Clocks {
+            phase: Some(now + Duration::from_millis(pod.map_or(0, |pod| pod.start_timeout_ms))),
+            again: None,
+            idle_at: None,
+            idle_timeout: Duration::from_millis(match in_session {
+                true => SESSION_TTL_MAX_MS,
+                false => pod.map_or(0, |pod| pod.pool.idle_timeout_ms),
+            }),
+            memory_due: Some(now + Duration::from_millis(MEMORY_WATCH_MS)),
+            memory_looked: now,
+            heard: now,
+            silence: Silence::default(),
+        }
+    }
+
+    /// The pod's silence counts from now on.
+    pub fn listen_anew(&mut self, now: Instant) {
+        (self.heard, self.silence) = (now, Silence::default());
+    }
+
+    /// It has nothing in hand from now on.
+    pub fn idles(&mut self, now: Instant) {
+        self.idle_at = Some(now + self.idle_timeout);
+    }
+}
+
 impl Driver {
     /// When the first of all waits is over.
     pub(in crate::pod) fn next_due(&self) -> Option<Instant> {
-        let graces = self.running.values().filter_map(|running| running.grace);
+        let graces = self.in_flight.units.values().filter_map(|running| running.grace);
         let stalls = self.stalls().map(|(_, at)| at);
-        let unread = self.hands.values().filter_map(|hand| hand.unread.map(|(at, _)| at));
-        let speaks = (!self.running.is_empty() && self.hears(Which::Data)).then(|| self.looks_at());
+        let unread = self.in_flight.asks.values().filter_map(|hand| hand.unread.map(|(at, _)| at));
+        let speaks = (!self.in_flight.units.is_empty() && self.hears(Which::Data)).then(|| self.looks_at());
         let others = [
-            self.phase,
-            self.again,
-            self.idle_at,
-            self.lane_closed_at,
-            self.backed_up_until,
-            self.memory_due,
-            self.residing.keep_until,
+            self.clocks.phase,
+            self.clocks.again,
+            self.clocks.idle_at,
+            self.lanes.closed_at,
+            self.lanes.backed_up_until,
+            self.clocks.memory_due,
+            self.loading.keep_until,
             speaks,
         ];
         others.into_iter().flatten().chain(graces).chain(stalls).chain(unread).min()
@@ -47,46 +102,46 @@ impl Driver {
     /// which is no fault of the protocol.
     fn is_ended_unheard(&self, now: Instant) -> bool {
         let pid = self.shared.pid.load(Ordering::Acquire);
-        pid != 0 && vitals::identity(pid).is_none() && self.exit_late_until.is_some_and(|until| now < until)
+        pid != 0 && vitals::identity(pid).is_none() && self.lanes.exit_late_until.is_some_and(|until| now < until)
     }
 
     /// When a busy pod that says nothing is looked at next.
     fn looks_at(&self) -> Instant {
-        self.heard + Duration::from_millis(PING_MS) * (self.silence.looks + 1)
+        self.clocks.heard + Duration::from_millis(PING_MS) * (self.clocks.silence.looks + 1)
     }
 
     pub(in crate::pod) fn due(&mut self, now: Instant) {
-        if self.phase.take_if(|at| *at <= now).is_some() {
+        if self.clocks.phase.take_if(|at| *at <= now).is_some() {
             self.step(Event::Timeout);
         }
-        if self.lane_closed_at.take_if(|at| *at <= now).is_some() {
+        if self.lanes.closed_at.take_if(|at| *at <= now).is_some() {
             match self.is_ended_unheard(now) {
-                true => self.lane_closed_at = Some(now + Duration::from_millis(EXIT_GRACE_MS)),
+                true => self.lanes.closed_at = Some(now + Duration::from_millis(EXIT_GRACE_MS)),
                 false => self.step(Event::LaneClosed),
             }
         }
-        if self.backed_up_until.is_some_and(|at| at <= now) {
+        if self.lanes.backed_up_until.is_some_and(|at| at <= now) {
             // Not begun anew: it is over with the pod, or when it has read.
-            self.backed_up_until = Some(far());
+            self.lanes.backed_up_until = Some(far());
             self.is_deaf();
         }
-        if self.again.take_if(|at| *at <= now).is_some() {
-            self.hungry = true;
+        if self.clocks.again.take_if(|at| *at <= now).is_some() {
+            self.wants_work = true;
         }
-        if self.idle_at.take_if(|at| *at <= now).is_some() {
-            match self.leaving || (!self.residing.is_pinned() && self.seat.may_idle_out()) {
+        if self.clocks.idle_at.take_if(|at| *at <= now).is_some() {
+            match self.end.leaving || (!self.loading.is_pinned() && self.seat.may_idle_out()) {
                 true => self.retire(),
-                false => self.idle_at = Some(now + self.idle_timeout),
+                false => self.clocks.idle_at = Some(now + self.clocks.idle_timeout),
             }
         }
-        if self.residing.keep_until.take_if(|at| *at <= now).is_some() {
+        if self.loading.keep_until.take_if(|at| *at <= now).is_some() {
             self.not_kept_alive();
         }
-        if self.memory_due.take_if(|at| *at <= now).is_some() {
+        if self.clocks.memory_due.take_if(|at| *at <= now).is_some() {
             self.watch_memory(now);
         }
         let graces: Vec<AskId> =
-            self.running.iter_mut().filter_map(|(unit, running)| running.grace.take_if(|at| *at <= now).map(|_| *unit)).collect();
+            self.in_flight.units.iter_mut().filter_map(|(unit, running)| running.grace.take_if(|at| *at <= now).map(|_| *unit)).collect();
         for unit in graces {
             self.step(Event::GraceOver(unit));
         }
@@ -124,29 +179,29 @@ impl Driver {
             let fault = Fault::new(Code::Crashed, text).hint(hint!["its recipe declares the limit as ", act::processes()]);
             return self.step(Event::Excess(fault));
         }
-        let idle = self.running.is_empty() && matches!(self.state, State::Serving(_));
-        self.memory_due = Some(now + Duration::from_millis(if idle { MEMORY_WATCH_IDLE_MS } else { MEMORY_WATCH_MS }));
+        let idle = self.in_flight.units.is_empty() && matches!(self.state, State::Serving(_));
+        self.clocks.memory_due = Some(now + Duration::from_millis(if idle { MEMORY_WATCH_IDLE_MS } else { MEMORY_WATCH_MS }));
     }
 
     /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor computes is ended.
     fn listen(&mut self, now: Instant) {
         let serves = matches!(self.state, State::Serving(_) | State::Draining { .. });
-        if self.running.is_empty() || !serves || !self.hears(Which::Data) || now < self.looks_at() {
+        if self.in_flight.units.is_empty() || !serves || !self.hears(Which::Data) || now < self.looks_at() {
             return;
         }
-        self.silence.looks += 1;
-        if self.silence.looks == 1 {
+        self.clocks.silence.looks += 1;
+        if self.clocks.silence.looks == 1 {
             self.say_ping();
         }
         let cpu = vitals::cpu_time(self.shared.pid.load(Ordering::Acquire));
-        let computes = self.silence.cpu.is_none_or(|before| cpu > Some(before));
-        self.silence.cpu = cpu;
+        let computes = self.clocks.silence.cpu.is_none_or(|before| cpu > Some(before));
+        self.clocks.silence.cpu = cpu;
         let still_since = match computes {
-            true => *self.silence.still_since.insert(now),
-            false => *self.silence.still_since.get_or_insert(now),
+            true => *self.clocks.silence.still_since.insert(now),
+            false => *self.clocks.silence.still_since.get_or_insert(now),
         };
         if now - still_since >= Duration::from_millis(SILENCE_MS) {
-            let quiet = (now - self.heard).as_secs();
+            let quiet = (now - self.clocks.heard).as_secs();
             let text = format!("the pod said nothing for {quiet} s, did not compute either, and was killed");
             self.step(Event::Silent(Fault::new(Code::Stalled, text)));
         }
@@ -155,15 +210,16 @@ impl Driver {
     /// When asks without progress have stalled. Only one that promises progress can, while it has its turn, and while its pod is listened to.
     fn stalls(&self) -> impl Iterator<Item = (AskId, Instant)> {
         let listened = self.hears(Which::Data);
-        let last = self.running.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);
-        self.hands.iter().take_while(move |(_, hand)| hand.unit <= last).filter_map(|(ask, hand)| {
+        let last = self.in_flight.units.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);
+        self.in_flight.asks.iter().take_while(move |(_, hand)| hand.unit <= last).filter_map(|(ask, hand)| {
             let interval_ms = hand.placed.as_ref()?.pending.request.operation.progress_interval_ms?;
             Some((*ask, hand.heard + Duration::from_millis(interval_ms)))
         })
     }
 
     fn stalled(&self, ask: AskId) -> Fault {
-        let operation = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
+        let operation =
+            self.in_flight.asks.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
         let (name, interval) = operation.map_or((String::new(), 0), |op| (op.name.clone(), op.progress_interval_ms.unwrap_or(0)));
         let recipe = &self.spec.recipe.manifest().name;
         let fault =

@@ -24,12 +24,12 @@ use crate::{
 impl Driver {
     /// The pool tells only who has a stream that others wait.
     pub(in crate::pod) fn note_streams(&self) {
-        self.shared.streams.store(self.running.values().any(|running| running.operation.streaming), Ordering::Release);
+        self.shared.streams.store(self.in_flight.units.values().any(|running| running.operation.streaming), Ordering::Release);
     }
 
     /// Gives credit in the place of callers that are behind, if others wait for this pod.
     pub(in crate::pod) fn make_way(&mut self) {
-        let streams: Vec<AskId> = self.hands.keys().copied().collect();
+        let streams: Vec<AskId> = self.in_flight.asks.keys().copied().collect();
         for ask in streams {
             // What is on the disk by now counts, whether anybody still waits or not.
             let granted = self.outlet(ask).map_or(0, |outlet| outlet.granted());
@@ -37,13 +37,14 @@ impl Driver {
                 self.say_credit(ask, granted);
             }
         }
-        let behind: Vec<AskId> = self.hands.iter().filter(|(_, hand)| hand.owed >= CHUNK_CREDIT / 2).map(|(ask, _)| *ask).collect();
+        let behind: Vec<AskId> =
+            self.in_flight.asks.iter().filter(|(_, hand)| hand.owed >= CHUNK_CREDIT / 2).map(|(ask, _)| *ask).collect();
         if behind.is_empty() || !self.is_crowded() {
             return;
         }
         for ask in behind {
             let (lent, taken) = self.lend(ask);
-            if let (Lent::Full(_), Some(hand)) = (lent, self.hands.get_mut(&ask)) {
+            if let (Lent::Full(_), Some(hand)) = (lent, self.in_flight.asks.get_mut(&ask)) {
                 hand.unread.get_or_insert_with(|| (Instant::now() + Duration::from_millis(STREAM_UNREAD_MS), taken));
             }
         }
@@ -53,7 +54,7 @@ impl Driver {
     pub(in crate::pod) fn end_unread(&mut self, now: Instant) {
         let due =
             |(ask, hand): (&AskId, &mut crate::pod::driver::in_flight::Hand)| Some((*ask, hand.unread.take_if(|(at, _)| *at <= now)?.1));
-        let due: Vec<(AskId, u64)> = self.hands.iter_mut().filter_map(due).collect();
+        let due: Vec<(AskId, u64)> = self.in_flight.asks.iter_mut().filter_map(due).collect();
         for (ask, before) in due {
             self.is_behind = true;
             if !self.is_crowded() {
@@ -81,12 +82,12 @@ impl Driver {
     }
 
     fn outlet(&self, ask: AskId) -> Option<&crate::pod::stream::Outlet> {
-        self.hands.get(&ask)?.placed.as_ref()?.pending.chunks.as_ref()
+        self.in_flight.asks.get(&ask)?.placed.as_ref()?.pending.chunks.as_ref()
     }
 
     /// Whether others wait for a pod and none has room, or wait in this one for their turn, or for its place.
     fn is_crowded(&self) -> bool {
-        self.running.len() > self.rules.concurrency || self.residing.yields || self.seat.is_crowded()
+        self.in_flight.units.len() > self.rules.concurrency || self.loading.yields || self.seat.is_crowded()
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::timeout;
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     disk::threads::certainly,
@@ -28,7 +31,7 @@ use crate::{
         pool::{
             ask::{Placed, Reply},
             poison::Ended,
-            slot::{End, Why},
+            slot::{self, Why},
         },
         process::{leftovers, registry},
         record::dossier::{self, AskInHand, Dossier},
@@ -39,34 +42,55 @@ use crate::{
 /// SIGKILL, which the kernel sends when memory runs out, and others when they like.
 const SIGKILL: i32 = 9;
 
+/// What is known of a pod's end.
+pub(super) struct End {
+    /// It was asked to go.
+    pub leaving: bool,
+    /// It is being ended by force, or ended.
+    pub is_terminating: bool,
+    /// How its process ended.
+    pub ending: Option<Ending>,
+    /// Why it was ended.
+    pub blame: Option<Fault>,
+    pub logs_ended: Option<oneshot::Receiver<()>>,
+    /// Told when nothing of the pod is left.
+    pub over: watch::Sender<bool>,
+}
+
+impl End {
+    pub fn new(logs_ended: oneshot::Receiver<()>, over: watch::Sender<bool>) -> End {
+        End { leaving: false, is_terminating: false, ending: None, blame: None, logs_ended: Some(logs_ended), over }
+    }
+}
+
 impl Driver {
     pub(in crate::pod) async fn bury(mut self) {
-        let ending = self.ending.unwrap_or(Ending::Code(-1));
-        if let Some(grouping) = self.grouping.take() {
-            self.group = grouping.await.flatten();
+        let ending = self.end.ending.unwrap_or(Ending::Code(-1));
+        if let Some(grouping) = self.sandbox.grouping.take() {
+            self.sandbox.group = grouping.await.flatten();
         }
         // The kernel's way to hold a group to its memory: nobody else would say why.
-        if self.blame.is_none()
+        if self.end.blame.is_none()
             && ending == Ending::Signal(SIGKILL)
-            && let Some(group) = &self.group
+            && let Some(group) = &self.sandbox.group
             && group.memory_events().is_some_and(|kills| kills > 0)
         {
             let most = plan::memory_bytes(self.spec.recipe.manifest().pod.as_ref());
-            self.blame = Some(over_memory(group.peak().unwrap_or(most), most));
+            self.end.blame = Some(over_memory(group.peak().unwrap_or(most), most));
         }
         // Said or killed for it: it is the same.
-        if let Some(fault) = self.blame.clone()
+        if let Some(fault) = self.end.blame.clone()
             && self.can_load_less(&fault)
         {
-            self.blame = Some(loads_less());
+            self.end.blame = Some(loads_less());
         }
         let was_ready = self.shared.was_ready.load(Ordering::Acquire);
-        let unwanted = match &self.blame {
+        let unwanted = match &self.end.blame {
             // There was no pod: what waits gets another one.
             _ if ending == Ending::NeverBegan => false,
             Some(fault) => fault.code != Code::ShuttingDown,
             // One that was asked to go has to finish what it has.
-            None => !self.leaving || !self.hands.is_empty(),
+            None => !self.end.leaving || !self.in_flight.asks.is_empty(),
         };
         // The keeper reports last; without its report it was killed itself, and what fled from the pod's group may still run.
         if self.page.peak_bytes().is_none() {
@@ -74,12 +98,12 @@ impl Driver {
             let _ = certainly(move || leftovers::end_leftovers(&incarnation)).await;
         }
         // Its last lines say why, or are those that it kept for its end; a grandchild that holds the pipe open is not waited for.
-        if let Some(logs) = self.logs_ended.take() {
+        if let Some(logs) = self.end.logs_ended.take() {
             let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), logs).await;
         }
         let mut fault = self.epitaph(ending);
         let mut saved = None;
-        if unwanted && !self.residing.is_refused {
+        if unwanted && !self.loading.is_refused {
             let dossier = self.dossier(ending);
             // Until the dossier is saved, this log is what is shown: callers know of the end before that.
             self.shared.log.attribute_to(0, None);
@@ -100,24 +124,24 @@ impl Driver {
         }
         self.settle_asks(ending, &fault);
         // No process of it is left: what it had of the machine is free.
-        self.residing.end();
-        self.seat.report(&mut self.report);
-        self.seat.over(End {
+        self.loading.end();
+        self.seat.report(&mut self.in_flight.report);
+        self.seat.over(slot::End {
             why: match unwanted {
                 _ if ending == Ending::NeverBegan => Why::NeverBegan,
-                true if self.residing.is_refused => Why::Refused,
+                true if self.loading.is_refused => Why::Refused,
                 true => Why::Failed,
                 false => Why::Asked,
             },
             was_ready,
             was_useful: self.shared.was_useful.load(Ordering::Relaxed),
-            was_killed_at_start: !was_ready && self.blame.is_none() && ending == Ending::Signal(SIGKILL),
+            was_killed_at_start: !was_ready && self.end.blame.is_none() && ending == Ending::Signal(SIGKILL),
             fault,
         });
         // Before the folder in which it lies, which the last pod's end deletes.
         drop(self.page);
         // What lives as long as the pod goes before anybody hears of its end: who waits for that finds nothing of it.
-        let (scratch, group, keeps) = (self.spec.scratch.clone(), self.group.take(), std::mem::take(&mut self.spec.keeps));
+        let (scratch, group, keeps) = (self.spec.scratch.clone(), self.sandbox.group.take(), std::mem::take(&mut self.spec.keeps));
         let _ = certainly(move || {
             drop(group);
             let _ = std::fs::remove_dir_all(&scratch);
@@ -129,26 +153,26 @@ impl Driver {
         if let Some(saved) = saved {
             let _ = saved.await;
         }
-        let _ = self.bury.send(true);
+        let _ = self.end.over.send(true);
     }
 
     /// Ends or puts back every ask in hand.
     fn settle_asks(&mut self, ending: Ending, fault: &Fault) {
-        let begun_up_to = if self.keeps_page { self.page.begun() } else { AskId::MAX };
-        let begun: Vec<AskId> = self.running.keys().copied().filter(|first| *first <= begun_up_to).collect();
+        let begun_up_to = if self.features.keeps_page { self.page.begun() } else { AskId::MAX };
+        let begun: Vec<AskId> = self.in_flight.units.keys().copied().filter(|first| *first <= begun_up_to).collect();
         // One at a time, in order: the ones before the last are done, only their answers were lost with the pod.
         let suspects: BTreeSet<AskId> = match self.rules.concurrency {
             1 => begun.last().copied().into_iter().collect(),
             _ => begun.iter().copied().collect(),
         };
         let how = self.how(ending);
-        let (mut again, mut alone) = (std::mem::take(&mut self.returns), Vec::new());
-        for (ask, mut hand) in std::mem::take(&mut self.hands) {
+        let (mut again, mut alone) = (std::mem::take(&mut self.in_flight.returns), Vec::new());
+        for (ask, mut hand) in std::mem::take(&mut self.in_flight.asks) {
             let Some(mut placed) = hand.placed.take() else { continue };
             let is_suspect = suspects.contains(&hand.unit);
-            let asks = self.running.get(&hand.unit).map_or(1, |running| running.asks);
+            let asks = self.in_flight.units.get(&hand.unit).map_or(1, |running| running.asks);
             // Alone at work there, so that it was this input; or one of several, of which nobody knows which it was.
-            let lone = how.filter(|_| is_suspect && suspects.len() == 1 && asks == 1 && !self.leaving);
+            let lone = how.filter(|_| is_suspect && suspects.len() == 1 && asks == 1 && !self.end.leaving);
             if !begun.contains(&hand.unit) {
                 placed.pending.begun -= 1;
                 placed.pending.ran = false;
@@ -160,7 +184,7 @@ impl Driver {
                 self.seat.ended(&placed.pending.request, how)
             });
             // Killed for its memory: what runs from now on, and this ask again, does so with less.
-            let used = self.running.get(&hand.unit).map_or(0, |running| running.lever);
+            let used = self.in_flight.units.get(&hand.unit).map_or(0, |running| running.lever);
             let less = fault.code == Code::OutOfMemory && is_suspect && self.lower(used);
             // A caller that has a part of the result cannot be given the same part again.
             if !placed.pending.request.operation.idempotent || placed.pending.gave {
@@ -171,7 +195,7 @@ impl Driver {
             } else if placed.pending.tally.is_poison() {
                 let poison = poison.unwrap_or_else(|| Fault::new(Code::PoisonRequest, "this input ended its pod again and again"));
                 self.end_with(placed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));
-            } else if placed.pending.begun >= ASK_BEGUN_MAX || (self.blame.is_some() && placed.pending.begun > 1) {
+            } else if placed.pending.begun >= ASK_BEGUN_MAX || (self.end.blame.is_some() && placed.pending.begun > 1) {
                 self.end_with(placed, fault.clone());
             } else if is_suspect && asks > 1 {
                 if how.is_some() {
@@ -185,14 +209,14 @@ impl Driver {
                 again.push(placed);
             }
         }
-        self.running.clear();
+        self.in_flight.units.clear();
         self.seat.put_back(again, false);
         self.seat.put_back(alone, true);
     }
 
     /// Whether what the pod had in hand may have ended it, and how; none when the host had reasons of its own.
     fn how(&self, ending: Ending) -> Option<Ended> {
-        match (self.blame.as_ref().map(|fault| fault.code), ending) {
+        match (self.end.blame.as_ref().map(|fault| fault.code), ending) {
             (Some(Code::ProtocolViolation), _) => Some(Ended::Crash),
             // Killed for its silence, which the machine may be the reason of.
             (Some(Code::Stalled), _) | (None, Ending::Signal(SIGKILL)) => Some(Ended::Kill),
@@ -202,8 +226,8 @@ impl Driver {
     }
 
     fn end_with(&mut self, placed: Placed, fault: Fault) {
-        self.report.over.push(placed.ticket);
-        self.report.failed += 1;
+        self.in_flight.report.over.push(placed.ticket);
+        self.in_flight.report.failed += 1;
         placed.pending.finish(Reply::Fault(fault));
     }
 
@@ -211,10 +235,10 @@ impl Driver {
     fn dossier(&self, ending: Ending) -> Dossier {
         let manifest = self.spec.recipe.manifest();
         let pid = self.shared.pid.load(Ordering::Acquire);
-        let begun_up_to = if self.keeps_page { self.page.begun() } else { AskId::MAX };
-        let asks = self.hands.values().filter_map(|hand| {
+        let begun_up_to = if self.features.keeps_page { self.page.begun() } else { AskId::MAX };
+        let asks = self.in_flight.asks.values().filter_map(|hand| {
             let operation = hand.placed.as_ref()?.pending.request.operation.name.clone();
-            let running_ms = self.running.get(&hand.unit)?.sent.elapsed().as_millis() as u64;
+            let running_ms = self.in_flight.units.get(&hand.unit)?.sent.elapsed().as_millis() as u64;
             Some(AskInHand { operation, running_ms, begun: hand.unit <= begun_up_to })
         });
         let asked = self.shared.asks.load(Ordering::Relaxed);
@@ -233,7 +257,7 @@ impl Driver {
             memory_peak_bytes: self.page.peak_bytes(),
             cpu_ms: self.page.cpu_ms(),
             age_ms: self.shared.age_ms(),
-            asks_done: asked.saturating_sub(self.hands.len() as u64),
+            asks_done: asked.saturating_sub(self.in_flight.asks.len() as u64),
             asks: asks.collect(),
             log: self.shared.log.tail(DOSSIER_LINES),
         }
@@ -243,13 +267,13 @@ impl Driver {
     fn epitaph(&self, ending: Ending) -> Fault {
         let manifest = self.spec.recipe.manifest();
         let name = &manifest.name;
-        let placed = self.hands.values().find_map(|hand| hand.placed.as_ref());
+        let placed = self.in_flight.asks.values().find_map(|hand| hand.placed.as_ref());
         let during = match placed {
             Some(placed) => format!(" during `{}`", placed.pending.request.operation.name),
             None if self.shared.was_ready.load(Ordering::Acquire) => String::new(),
             None => " before it was ready".to_owned(),
         };
-        let fault = match (&self.blame, ending) {
+        let fault = match (&self.end.blame, ending) {
             (Some(blame), _) => {
                 let mut fault = blame.clone();
                 fault.message = match fault.message.strip_prefix("the pod ") {
@@ -267,7 +291,7 @@ impl Driver {
         };
         // A pod that was ended for a reason tells nothing by how it ended.
         let fault = match ending {
-            _ if self.blame.is_some() => fault,
+            _ if self.end.blame.is_some() => fault,
             Ending::Signal(signal) => fault.with("signal", signal),
             Ending::Code(code) => fault.with("exit_code", code),
             Ending::NeverBegan => fault,
@@ -290,11 +314,11 @@ impl Driver {
 
     /// Adds the last lines that the pod printed (during `ask`, unless 0).
     pub(in crate::pod) fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
-        let refused = self.egress.as_ref().map(Egress::refusals).filter(|refused| !refused.is_empty());
+        let refused = self.sandbox.egress.as_ref().map(Egress::refusals).filter(|refused| !refused.is_empty());
         let fault = match refused {
             Some(refused) if fault.detail.is_null() || fault.detail.is_object() => {
                 // How often in all; the texts are the last few, each once.
-                let count = self.egress.as_ref().map_or(0, Egress::refused);
+                let count = self.sandbox.egress.as_ref().map_or(0, Egress::refused);
                 fault.with("network_refused", refused).with("network_refusals", count)
             }
             _ => fault,

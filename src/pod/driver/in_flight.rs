@@ -2,19 +2,22 @@
 //!
 //! Apart from `mod.rs`, which acts on it: here are only the words.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 
 use crate::{
     disk::threads::Work,
-    model::{Code, Fault, Operation},
+    model::{Code, Fault, Operation, Priority},
     pod::{
         driver::{
             regions::{New, Placing},
             state::AskId,
         },
-        pool::ask::Placed,
+        pool::{ask::Placed, schedule::Ticket, slot::Report},
     },
 };
 
@@ -45,6 +48,53 @@ impl Unfinished {
     pub fn take(&mut self) -> impl Iterator<Item = Which> + use<> {
         let Unfinished { control, data } = std::mem::take(self);
         [(control, Which::Control), (data, Which::Data)].into_iter().filter_map(|(is_in, which)| is_in.then_some(which))
+    }
+}
+
+/// The asks that the pod has in hand, and what the pool is to hear of them.
+pub(super) struct InFlight {
+    pub next_ask: AskId,
+    pub asks: BTreeMap<AskId, Hand>,
+    /// By the number of their first ask.
+    pub units: BTreeMap<AskId, Running>,
+    /// What the pool is told at the next turn.
+    pub report: Report,
+    /// Asks of batches that failed as a whole: they go back in halves.
+    pub returns: Vec<Placed>,
+    /// When a unit was over last.
+    pub last_freed: Instant,
+}
+
+impl InFlight {
+    pub fn new(now: Instant) -> InFlight {
+        InFlight {
+            next_ask: 1,
+            asks: BTreeMap::new(),
+            units: BTreeMap::new(),
+            report: Report::default(),
+            returns: Vec::new(),
+            last_freed: now,
+        }
+    }
+
+    /// What its caller holds of an ask, unless that has its outcome.
+    pub fn placed(&self, ask: AskId) -> Option<&Placed> {
+        self.asks.get(&ask)?.placed.as_ref()
+    }
+
+    pub fn ask_of(&self, ticket: Ticket) -> Option<AskId> {
+        let of = |hand: &Hand| hand.placed.as_ref().is_some_and(|placed| placed.ticket == ticket);
+        self.asks.iter().find(|(_, hand)| of(hand)).map(|(ask, _)| *ask)
+    }
+
+    /// What was asked for best, of what is in hand.
+    pub fn best_priority(&self) -> Option<Priority> {
+        self.asks.values().filter_map(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.priority).min()
+    }
+
+    /// Their clocks begin anew.
+    pub fn heard_all(&mut self, now: Instant) {
+        self.asks.values_mut().for_each(|hand| hand.heard = now);
     }
 }
 
@@ -92,14 +142,4 @@ pub(in crate::pod) struct Running {
     /// The cohorts of its halves, once it failed as a whole.
     pub split: Option<(u64, u64)>,
     pub good: usize,
-}
-
-/// What is known while a busy pod says nothing.
-#[derive(Default)]
-pub(in crate::pod) struct Silence {
-    /// How often it was looked at since it last spoke.
-    pub looks: u32,
-    pub cpu: Option<Duration>,
-    /// Since when it has not computed.
-    pub still_since: Option<Instant>,
 }

@@ -114,8 +114,8 @@ impl Residing {
 impl Driver {
     /// It is there, without models.
     pub(in crate::pod) fn ask_to_load(&mut self) {
-        self.residing.empty_bytes = self.memory().unwrap_or(0);
-        self.idle_at = Some(Instant::now() + self.idle_timeout);
+        self.loading.empty_bytes = self.memory().unwrap_or(0);
+        self.clocks.idles(Instant::now());
         self.seek_place();
     }
 
@@ -125,20 +125,20 @@ impl Driver {
 
     /// Wants a place for what waits. The first one is wanted even without: somebody started this pod.
     fn seek_place(&mut self) {
-        if self.state != State::Empty || self.residing.awaits_memory {
+        if self.state != State::Empty || self.loading.awaits_memory {
             return;
         }
         let waits = self.seat.waits();
-        let Some(tenant) = &mut self.residing.tenant else { return self.step(Event::MayLoad) };
+        let Some(tenant) = &mut self.loading.tenant else { return self.step(Event::MayLoad) };
         // Without work it is only somebody's wish to have one ready, and that for once.
-        if waits.is_none() && (self.residing.loaded_before || self.residing.had_work) {
+        if waits.is_none() && (self.loading.loaded_before || self.loading.had_work) {
             tenant.unwant();
             // Woken for what somebody else took.
             return self.seat.sleeps();
         }
-        self.residing.had_work |= waits.is_some();
+        self.loading.had_work |= waits.is_some();
         if let Err(fault) = tenant.want(waits) {
-            self.residing.is_refused = true;
+            self.loading.is_refused = true;
             self.step(Event::Failed(fault));
         }
     }
@@ -152,14 +152,14 @@ impl Driver {
             && self.state == State::Empty
         {
             // A process is bound to the first GPU that it used. By its name: what is in use of it changes.
-            let is_same = gpu.as_ref().map(|gpu| &gpu.id) == self.residing.gpu.as_ref().map(|gpu| &gpu.id);
-            if self.residing.loaded_before && !is_same {
+            let is_same = gpu.as_ref().map(|gpu| &gpu.id) == self.loading.gpu.as_ref().map(|gpu| &gpu.id);
+            if self.loading.loaded_before && !is_same {
                 return self.retire();
             }
-            self.residing.gpu = gpu.clone();
-            (self.residing.yields, self.idle_at) = (false, None);
-            self.residing.load_began = Instant::now();
-            if let Some(tenant) = &mut self.residing.tenant {
+            self.loading.gpu = gpu.clone();
+            (self.loading.yields, self.clocks.idle_at) = (false, None);
+            self.loading.load_began = Instant::now();
+            if let Some(tenant) = &mut self.loading.tenant {
                 tenant.loads();
             }
             self.step(Event::MayLoad);
@@ -169,8 +169,8 @@ impl Driver {
         }
         match inbox.memory_back {
             Some(true) => {
-                self.residing.awaits_memory = false;
-                if let Some(tenant) = &mut self.residing.tenant {
+                self.loading.awaits_memory = false;
+                if let Some(tenant) = &mut self.loading.tenant {
                     tenant.left();
                 }
                 self.seek_place();
@@ -178,7 +178,7 @@ impl Driver {
             // The last resort: with its end all comes back.
             Some(false) => {
                 tracing::info!(recipe = %self.spec.recipe.manifest().name, "a pod kept the memory of what it unloaded, and goes");
-                self.residing.awaits_memory = false;
+                self.loading.awaits_memory = false;
                 self.retire();
             }
             None => {}
@@ -199,12 +199,12 @@ impl Driver {
 
     /// Which value an ask is run with: that of loading, if it is loading that it is for.
     pub(in crate::pod) fn lever_of_an_ask(&self) -> usize {
-        if self.lever_is_for_loading() { self.residing.lever } else { self.lever() }
+        if self.lever_is_for_loading() { self.loading.lever } else { self.lever() }
     }
 
     /// Whether memory ran out while loading, and the next pod is to load with less.
     pub(in crate::pod) fn can_load_less(&self, fault: &Fault) -> bool {
-        fault.code == Code::OutOfMemory && self.residing.is_loading && self.lever_is_for_loading() && self.lower(self.residing.lever)
+        fault.code == Code::OutOfMemory && self.loading.is_loading && self.lever_is_for_loading() && self.lower(self.loading.lever)
     }
 
     /// Why it could not load; or, if memory ran out and there is a lever for that, that the next one is to try with less.
@@ -217,13 +217,13 @@ impl Driver {
     }
 
     pub(in crate::pod) fn say_load(&mut self) {
-        let gpu = self.residing.gpu.clone();
+        let gpu = self.loading.gpu.clone();
         let gpu = gpu.as_ref().map(|gpu| GpuWire { id: &gpu.id, kind: gpu.kind });
-        self.residing.is_loading = true;
-        self.residing.lever = self.lever();
-        let lever = self.lever_value(self.residing.lever).cloned();
+        self.loading.is_loading = true;
+        self.loading.lever = self.lever();
+        let lever = self.lever_value(self.loading.lever).cloned();
         let lever = lever.as_ref();
-        match self.residing.loaded_before {
+        match self.loading.loaded_before {
             false => self.say(&Control::Load { lever, gpu }),
             // By then its main thread listens on the data lane.
             true => self.say_on_data(&Control::Load { lever, gpu }),
@@ -233,36 +233,36 @@ impl Driver {
     /// Its models are there.
     pub(in crate::pod) fn loaded(&mut self) {
         let now = Instant::now();
-        (self.residing.loaded_before, self.residing.is_loading) = (true, false);
-        self.residing.memory_looked = now;
+        (self.loading.loaded_before, self.loading.is_loading) = (true, false);
+        self.loading.memory_looked = now;
         let (pid, memory) = (self.shared.pid.load(Ordering::Acquire), self.memory());
-        let took = now - self.residing.load_began;
-        if let Some(tenant) = &mut self.residing.tenant {
+        let took = now - self.loading.load_began;
+        if let Some(tenant) = &mut self.loading.tenant {
             tenant.loaded(pid, memory, took);
         }
-        self.residing.keep_until = self.residing.keep_alive.map(|keep| now + keep);
+        self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
     }
 
     /// What it is at work on and what waits for it, the best class of that.
     pub(in crate::pod) fn works(&mut self, class: Option<Priority>) {
-        let Some(tenant) = &mut self.residing.tenant else { return };
+        let Some(tenant) = &mut self.loading.tenant else { return };
         tenant.works(class);
-        if !self.running.is_empty() {
-            self.residing.keep_until = None;
+        if !self.in_flight.units.is_empty() {
+            self.loading.keep_until = None;
         }
     }
 
     /// It has nothing in hand any more.
     pub(in crate::pod) fn rests(&mut self, now: Instant) {
-        self.residing.keep_until = self.residing.keep_alive.map(|keep| now + keep);
-        if self.residing.yields {
+        self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
+        if self.loading.yields {
             return self.leave_place();
         }
-        let looks = now - self.residing.memory_looked >= Duration::from_millis(MEMORY_LOOK_MS);
-        if looks && self.residing.tenant.is_some() {
-            self.residing.memory_looked = now;
+        let looks = now - self.loading.memory_looked >= Duration::from_millis(MEMORY_LOOK_MS);
+        if looks && self.loading.tenant.is_some() {
+            self.loading.memory_looked = now;
             let memory = self.memory();
-            if let (Some(tenant), Some(memory)) = (&self.residing.tenant, memory) {
+            if let (Some(tenant), Some(memory)) = (&self.loading.tenant, memory) {
                 tenant.holds(memory);
             }
         }
@@ -271,10 +271,10 @@ impl Driver {
     /// Nobody had work for it for as long as its models are kept.
     pub(in crate::pod) fn not_kept_alive(&mut self) {
         // After what waits it rests again. One that cannot unload, and that `min` keeps, stays.
-        if !self.running.is_empty() || self.residing.work_waits || !matches!(self.state, State::Serving(_)) {
+        if !self.in_flight.units.is_empty() || self.loading.work_waits || !matches!(self.state, State::Serving(_)) {
             return;
         }
-        if self.residing.unloads {
+        if self.loading.unloads {
             self.yields();
         } else if self.seat.may_idle_out() {
             self.retire();
@@ -284,7 +284,7 @@ impl Driver {
     /// It takes nothing more, and others of its recipe see to what waits.
     fn yields(&mut self) {
         if matches!(self.state, State::Serving(_)) {
-            self.residing.yields = true;
+            self.loading.yields = true;
             // A caller that reads slowly must not keep it from others.
             self.is_behind = true;
             self.seat.yields();
@@ -294,14 +294,14 @@ impl Driver {
 
     /// Lets go of its models if it has nothing in hand: by unloading, or with its end.
     fn leave_place(&mut self) {
-        if !matches!(self.state, State::Serving(_)) || !self.running.is_empty() {
+        if !matches!(self.state, State::Serving(_)) || !self.in_flight.units.is_empty() {
             return;
         }
-        self.residing.keep_until = None;
-        if let Some(tenant) = &self.residing.tenant {
+        self.loading.keep_until = None;
+        if let Some(tenant) = &self.loading.tenant {
             tenant.leaves();
         }
-        match self.residing.unloads && self.spec.session.is_none() {
+        match self.loading.unloads && self.spec.session.is_none() {
             true => {
                 self.seat.sleeps();
                 self.step(Event::Unload);
@@ -312,11 +312,11 @@ impl Driver {
 
     /// Its models are let go of.
     pub(in crate::pod) fn emptied(&mut self) {
-        self.residing.yields = false;
-        self.idle_at = Some(Instant::now() + self.idle_timeout);
-        let Some(tenant) = &self.residing.tenant else { return self.seek_place() };
-        self.residing.awaits_memory = true;
-        let back = tenant.memory_back(self.shared.pid.load(Ordering::Acquire), self.residing.empty_bytes);
+        self.loading.yields = false;
+        self.clocks.idles(Instant::now());
+        let Some(tenant) = &self.loading.tenant else { return self.seek_place() };
+        self.loading.awaits_memory = true;
+        let back = tenant.memory_back(self.shared.pid.load(Ordering::Acquire), self.loading.empty_bytes);
         let shared = self.shared.clone();
         tokio::spawn(async move { shared.memory_back(back.await) });
     }

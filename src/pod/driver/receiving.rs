@@ -19,7 +19,8 @@ use crate::{
     pod::{
         driver::{
             Driver,
-            in_flight::{Silence, Which},
+            clocks::Silence,
+            in_flight::Which,
             state::{AskId, Event, State},
             waits::Undelivered,
         },
@@ -27,7 +28,7 @@ use crate::{
         sandbox::{egress::Egress, granted, plan, refused},
         wire::{
             frame::Decoded,
-            lane::{Lane, Read},
+            lane::Read,
             messages::{FromPod, PROTOCOL, Payload},
         },
     },
@@ -40,8 +41,8 @@ impl Driver {
             if self.state == State::Dead || !self.hears(which) {
                 return;
             }
-            let lane = match (which, &mut self.data) {
-                (Which::Control, _) => &mut self.control,
+            let lane = match (which, &mut self.lanes.data) {
+                (Which::Control, _) => &mut self.lanes.control,
                 (Which::Data, Some(data)) => data,
                 (Which::Data, None) => return,
             };
@@ -51,13 +52,13 @@ impl Driver {
             }
         }
         // More may be in the decoder already, for which the socket will not become readable.
-        self.unfinished.add(which);
+        self.lanes.unfinished.add(which);
     }
 
     /// Whether that lane is read now: no lane of a pod that does not read, and not the one that chunks and answers come on while one finds no room.
     pub(in crate::pod) fn hears(&self, which: Which) -> bool {
-        let carries_data = matches!(which, Which::Data) || self.data.is_none();
-        !(self.is_backed_up() || (carries_data && self.undelivered.is_some()))
+        let carries_data = matches!(which, Which::Data) || self.lanes.data.is_none();
+        !(self.lanes.is_backed_up() || (carries_data && self.lanes.undelivered.is_some()))
     }
 
     /// Handles one thing read; false when there is nothing more to read now.
@@ -67,13 +68,13 @@ impl Driver {
             Read::Closed => {
                 // A process that is just ending closes its sockets first: give its end a moment to arrive.
                 let now = Instant::now();
-                self.exit_late_until.get_or_insert(now + Duration::from_millis(EXIT_LATE_MS));
-                self.lane_closed_at.get_or_insert(now + Duration::from_millis(EXIT_GRACE_MS));
+                self.lanes.exit_late_until.get_or_insert(now + Duration::from_millis(EXIT_LATE_MS));
+                self.lanes.closed_at.get_or_insert(now + Duration::from_millis(EXIT_GRACE_MS));
                 return false;
             }
             Read::Broken(text) => {
                 self.step(Event::Violation(format!("sent what cannot be read: {text}")));
-                self.lane_closed_at = None;
+                self.lanes.closed_at = None;
                 return false;
             }
             Read::Frame(Decoded::Oversize { ask, bytes }) => self.step(Event::Oversize(ask, bytes)),
@@ -86,10 +87,10 @@ impl Driver {
     }
 
     fn heard(&mut self, message: FromPod) {
-        if self.silence.looks > 0 {
-            self.silence = Silence::default();
+        if self.clocks.silence.looks > 0 {
+            self.clocks.silence = Silence::default();
         }
-        self.heard = Instant::now();
+        self.clocks.heard = Instant::now();
         match message {
             // Whatever it was at: what it had in hand ends with that.
             FromPod::Refused { layer, why } if layer == refused::RAN_OUT && self.is_confined() => {
@@ -117,26 +118,26 @@ impl Driver {
                     let text = format!("speaks protocol {} to {}, this host speaks {PROTOCOL}", protocol[0], protocol[1]);
                     return self.step(Event::Violation(text));
                 }
-                self.shares_memory = ["fds", "regions"].iter().all(|wanted| features.iter().any(|feature| feature == wanted));
+                self.features.shares_memory = ["fds", "regions"].iter().all(|wanted| features.iter().any(|feature| feature == wanted));
                 let has = |wanted: &str| features.iter().any(|feature| feature == wanted);
                 if !has("fds") {
-                    self.data = None;
+                    self.lanes.data = None;
                     self.process.data_theirs = None;
                 }
                 // What only the runner can do is not believed of anything else: by a page that nobody writes, nothing was ever begun.
                 let is_runner = matches!(self.spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime), Some(Runtime::Python { .. }));
-                self.keeps_page = is_runner && has("page") && self.page.path().is_some();
-                self.dumps_stacks = has("stack");
-                self.heeds_credit = has("credit");
+                self.features.keeps_page = is_runner && has("page") && self.page.path().is_some();
+                self.features.dumps_stacks = has("stack");
+                self.features.heeds_credit = has("credit");
                 // It will be signalled and measured: a number of somebody else's is none.
                 self.shared.pid.store(self.process.pod_pid(pid).unwrap_or(0), Ordering::Release);
                 match self.process.is_forked() {
-                    true if self.state == (State::Starting { hello: false }) => self.awaits_birth = true,
+                    true if self.state == (State::Starting { hello: false }) => self.sandbox.awaits_pid = true,
                     _ => self.step(Event::Hello),
                 }
             }
             FromPod::Started { unloads } => {
-                self.residing.unloads = unloads;
+                self.loading.unloads = unloads;
                 self.step(Event::Started);
             }
             FromPod::Ready => self.step(Event::Ready),
@@ -148,9 +149,9 @@ impl Driver {
                 self.step(Event::Failed(fault));
             }
             // An older one may not know of the asks that this one was to tell of.
-            FromPod::Pong { seq, asks } if seq == self.pings => self.step(Event::Pong(asks)),
+            FromPod::Pong { seq, asks } if seq == self.lanes.pings => self.step(Event::Pong(asks)),
             FromPod::Pong { .. } => {}
-            FromPod::Room { .. } | FromPod::Back { .. } | FromPod::Dropped { .. } if !self.shares_memory => {
+            FromPod::Room { .. } | FromPod::Back { .. } | FromPod::Dropped { .. } if !self.features.shares_memory => {
                 self.step(Event::Violation("spoke of regions, which it cannot have".into()));
             }
             FromPod::Room { bytes } => self.make_room(bytes),
@@ -178,14 +179,14 @@ impl Driver {
                 self.step(Event::Partial(ask));
             }
             FromPod::Chunk { ask, mut payload } => {
-                let hand = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref());
+                let hand = self.in_flight.asks.get(&ask).and_then(|hand| hand.placed.as_ref());
                 if hand.is_some_and(|placed| !placed.pending.request.operation.streaming) {
                     return self.step(Event::Violation("sent a chunk for an operation that does not stream".into()));
                 }
                 if let Err(text) = self.found(&mut payload) {
                     return self.step(Event::Violation(format!("sent a chunk with a blob {text}")));
                 }
-                let counted = self.hands.get(&ask).filter(|hand| self.heeds_credit && hand.placed.is_some());
+                let counted = self.in_flight.asks.get(&ask).filter(|hand| self.features.heeds_credit && hand.placed.is_some());
                 if counted.is_some_and(|hand| hand.owed + payload.weight() > CHUNK_CREDIT) {
                     return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
                 }
@@ -213,7 +214,7 @@ impl Driver {
     /// The error says what is wrong with one.
     fn found(&mut self, payload: &mut Payload) -> Result<(), String> {
         for (place, blob) in std::mem::take(&mut payload.regions) {
-            if !self.shares_memory {
+            if !self.features.shares_memory {
                 return Err("in a region, which it cannot have".to_owned());
             }
             let store = self.regions.take(blob.region, blob.bytes)?;
@@ -256,22 +257,22 @@ impl Driver {
     fn open_way_out(&mut self, number: i32) -> std::io::Result<()> {
         let listener = self.process.take_from_keeper(number)?;
         let allowed = self.spec.grants.permissions.network.clone();
-        self.egress = Some(Egress::serve(listener, allowed, self.spec.recipe.manifest().name.to_string())?);
+        self.sandbox.egress = Some(Egress::serve(listener, allowed, self.spec.recipe.manifest().name.to_string())?);
         Ok(())
     }
 
     /// A forked pod has its number: it gets its group, and is told what it is to be.
     pub(in crate::pod) fn born(&mut self) {
-        self.awaits_birth = false;
+        self.sandbox.awaits_pid = false;
         let Some(pid) = self.process.pod_pid(0) else { return };
         self.shared.pid.store(pid, Ordering::Release);
-        self.grouping = grouped(&self.spec, pid);
+        self.sandbox.grouping = grouped(&self.spec, pid);
         self.step(Event::Hello);
     }
 
     fn note_progress(&mut self, ask: AskId) {
-        if let Some(hand) = self.hands.get_mut(&ask) {
-            hand.heard = self.heard;
+        if let Some(hand) = self.in_flight.asks.get_mut(&ask) {
+            hand.heard = self.clocks.heard;
         }
     }
 
@@ -280,23 +281,20 @@ impl Driver {
     /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is none.
     pub(in crate::pod) fn read_last_words(&mut self) {
         for which in [Which::Data, Which::Control] {
-            self.unfinished.add(which);
+            self.lanes.unfinished.add(which);
             // There is nobody to be told anything.
-            self.control.give_up();
-            if let Some(data) = &mut self.data {
-                data.give_up();
-            }
+            self.lanes.give_up();
             // Bounded: something that escaped with a socket may never stop talking.
             for _ in 0..LAST_WORDS_TURNS_MAX {
-                if self.unfinished.take().next().is_none() || self.state == State::Dead {
+                if self.lanes.unfinished.take().next().is_none() || self.state == State::Dead {
                     break;
                 }
                 self.read(which);
                 self.flush();
             }
         }
-        let torn = self.control.is_mid_frame() || self.data.as_ref().is_some_and(Lane::is_mid_frame);
-        if torn && !self.hands.is_empty() && self.blame.is_none() {
+        let torn = self.lanes.is_mid_frame();
+        if torn && !self.in_flight.asks.is_empty() && self.end.blame.is_none() {
             self.shared.log.push("[the pod ended in the middle of a frame]");
         }
     }
@@ -305,12 +303,12 @@ impl Driver {
         match self.partial.take() {
             Some(FromPod::Chunk { payload, .. }) => {
                 if let Some(left) = self.give(Undelivered { ask, payload }) {
-                    self.undelivered = Some(left);
+                    self.lanes.undelivered = Some(left);
                 }
             }
             // A caller that is behind sees fewer, and holds up nobody.
             Some(FromPod::Progress { data, .. }) => {
-                if let Some(placed) = self.hands.get(&ask).and_then(|hand| hand.placed.as_ref()) {
+                if let Some(placed) = self.in_flight.asks.get(&ask).and_then(|hand| hand.placed.as_ref()) {
                     placed.pending.request.events.progress(data);
                 }
             }
@@ -320,9 +318,9 @@ impl Driver {
 
     /// Gives a caller the chunk that it had no room for, if it has some now or is gone.
     pub(in crate::pod) fn give_undelivered(&mut self) {
-        let Some(undelivered) = self.undelivered.take() else { return };
+        let Some(undelivered) = self.lanes.undelivered.take() else { return };
         match self.give(undelivered) {
-            Some(left) => self.undelivered = Some(left),
+            Some(left) => self.lanes.undelivered = Some(left),
             None => self.resume_reading(),
         }
     }
@@ -331,7 +329,7 @@ impl Driver {
     /// more of it is read.
     fn give(&mut self, undelivered: Undelivered) -> Option<Undelivered> {
         let Undelivered { ask, payload } = undelivered;
-        let hand = self.hands.get_mut(&ask)?;
+        let hand = self.in_flight.asks.get_mut(&ask)?;
         let pending = &mut hand.placed.as_mut()?.pending;
         if hand.owed + payload.weight() > CHUNK_CREDIT {
             return Some(Undelivered { ask, payload });

@@ -29,7 +29,6 @@ use crate::{
         spec::Cache,
         wire::{
             frame,
-            lane::Lane,
             messages::{self, Control, PROTOCOL},
         },
     },
@@ -37,12 +36,12 @@ use crate::{
 
 impl Driver {
     pub(in crate::pod) fn say(&mut self, message: &Control) {
-        frame::encode(self.control.out(), 0, &messages::control(message), std::iter::empty());
+        frame::encode(self.lanes.control.out(), 0, &messages::control(message), std::iter::empty());
     }
 
     pub(in crate::pod) fn say_ping(&mut self) {
-        self.pings += 1;
-        self.say(&Control::Ping { seq: self.pings });
+        self.lanes.pings += 1;
+        self.say(&Control::Ping { seq: self.lanes.pings });
     }
     pub(in crate::pod) fn say_cancel(&mut self, ask: AskId) {
         self.say(&Control::Cancel { ask });
@@ -57,7 +56,7 @@ impl Driver {
     pub(in crate::pod) fn say_variables(&mut self) {
         let variables = variables::of_pod(&self.spec, self.process.scratch(&self.spec), self.process.has_root());
         let message = messages::control(&Control::Variables { variables: variables.into_iter().collect() });
-        frame::encode(self.control.out(), 0, &message, std::iter::empty());
+        frame::encode(self.lanes.control.out(), 0, &message, std::iter::empty());
     }
 
     pub(in crate::pod) fn send_start(&mut self) {
@@ -135,17 +134,17 @@ impl Driver {
             cache,
         }));
         let start = messages::control(&start);
-        if self.data.is_none() && self.spec.session.as_ref().is_some_and(|session| session.restore.is_some()) {
+        if self.lanes.data.is_none() && self.spec.session.as_ref().is_some_and(|session| session.restore.is_some()) {
             return self.step(Event::Violation("cannot take the checkpoint that it is to begin with: it has no `fds`".into()));
         }
         // The data lane travels with the first byte of this message.
         if let Some(descriptor) = self.process.data_theirs.take() {
-            self.control.attach(descriptor);
+            self.lanes.control.attach(descriptor);
             if let Some(restored) = self.restored_file() {
-                self.control.attach(restored);
+                self.lanes.control.attach(restored);
             }
         }
-        frame::encode(self.control.out(), 0, &start, std::iter::empty());
+        frame::encode(self.lanes.control.out(), 0, &start, std::iter::empty());
     }
 
     /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. What cannot be sent is answered here: for the pod it
@@ -189,8 +188,8 @@ impl Driver {
 
     fn send_now(&mut self, outgoing: Outgoing) {
         let Outgoing { first, placing, .. } = outgoing;
-        let Some(asks) = self.running.get(&first).map(|running| running.asks) else { return };
-        let wanted = self.hands.range(first..first + asks as u64).any(|(_, hand)| hand.placed.is_some());
+        let Some(asks) = self.in_flight.units.get(&first).map(|running| running.asks) else { return };
+        let wanted = self.in_flight.asks.range(first..first + asks as u64).any(|(_, hand)| hand.placed.is_some());
         if !wanted {
             // Everybody left while it was got ready.
             self.regions.undo(&placing);
@@ -199,12 +198,11 @@ impl Driver {
         match self.encoded(first, asks, &placing.regions) {
             Ok((json, blobs)) => {
                 for New { number, bytes, descriptor } in placing.new {
-                    self.control.attach(descriptor);
+                    self.lanes.control.attach(descriptor);
                     self.say(&Control::Region { region: number, bytes, write: false });
                 }
                 let blobs = blobs.iter().map(|bytes| &bytes[..]);
-                let lane = self.data.as_mut().unwrap_or(&mut self.control);
-                lane.put_ask(|out| frame::encode(out, first, &json, blobs));
+                self.lanes.for_asks().put_ask(|out| frame::encode(out, first, &json, blobs));
                 self.shared.asks.fetch_add(asks as u64, Ordering::Relaxed);
                 self.attribute_lines();
             }
@@ -217,7 +215,7 @@ impl Driver {
 
     /// The pod has no part in it.
     fn unsent(&mut self, first: AskId, fault: Fault) {
-        let Some(asks) = self.running.get(&first).map(|running| running.asks) else { return };
+        let Some(asks) = self.in_flight.units.get(&first).map(|running| running.asks) else { return };
         for ask in first..first + asks as u64 {
             match asks {
                 1 => self.finish(ask, Reply::Fault(fault.clone())),
@@ -231,9 +229,9 @@ impl Driver {
 
     /// Where the blobs of a unit go: into regions, if they are large and the pod can have them there.
     fn placed(&mut self, first: AskId) -> Result<Placing, Fault> {
-        let request = self.hands.get(&first).and_then(|hand| hand.placed.as_ref()).map(|placed| &placed.pending.request);
+        let request = self.in_flight.asks.get(&first).and_then(|hand| hand.placed.as_ref()).map(|placed| &placed.pending.request);
         match request {
-            Some(request) if self.shares_memory && !request.blobs.is_empty() => self.regions.place(&request.blobs),
+            Some(request) if self.features.shares_memory && !request.blobs.is_empty() => self.regions.place(&request.blobs),
             _ => Ok(Placing::default()),
         }
     }
@@ -241,12 +239,12 @@ impl Driver {
     /// The JSON of a unit, and the blobs that go in its frame.
     fn encoded(&self, first: AskId, asks: usize, regions: &[Option<u64>]) -> Result<(Vec<u8>, Vec<Bytes>), Fault> {
         let now = Instant::now();
-        let asked = self.hands.range(first..first + asks as u64);
+        let asked = self.in_flight.asks.range(first..first + asks as u64);
         let asked: Vec<_> = asked.filter_map(|(ask, hand)| Some((*ask, &hand.placed.as_ref()?.pending.request))).collect();
         let Some((_, request)) = asked.first() else { return Err(Fault::new(Code::Internal, "nobody waits for what is sent")) };
         let left = |deadline: Instant| deadline.saturating_duration_since(now).as_millis() as u64;
         let digest = self.spec.recipe.digest().hex();
-        let lever = self.lever_value(self.running.get(&first).map_or(0, |running| running.lever));
+        let lever = self.lever_value(self.in_flight.units.get(&first).map_or(0, |running| running.lever));
         let (incarnation, operation) = (&self.spec.incarnation, &request.operation);
         let blobs = request.blobs.iter().zip(regions.iter().copied().chain(std::iter::repeat(None)));
         let in_frame: u64 = blobs.clone().filter(|(_, region)| region.is_none()).map(|(blob, _)| blob.size()).sum();
@@ -272,7 +270,7 @@ impl Driver {
     pub(in crate::pod) fn make_room(&mut self, bytes: u64) {
         match self.regions.room(bytes) {
             Ok(New { number, bytes, descriptor }) => {
-                self.control.attach(descriptor);
+                self.lanes.control.attach(descriptor);
                 self.say(&Control::Region { region: number, bytes, write: true });
             }
             Err(fault) => self.say(&Control::NoRoom { why: &fault.message }),
@@ -293,9 +291,9 @@ impl Driver {
 
     /// So much of what that ask gave was taken.
     pub(in crate::pod) fn say_credit(&mut self, ask: AskId, chunks: u32) {
-        let Some(hand) = self.hands.get_mut(&ask) else { return };
+        let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
         hand.owed = hand.owed.saturating_sub(chunks);
-        if self.heeds_credit {
+        if self.features.heeds_credit {
             self.say(&Control::Credit { ask, chunks });
         }
         self.give_undelivered();
@@ -303,45 +301,27 @@ impl Driver {
 
     /// Writes what the sockets take now.
     pub(in crate::pod) fn flush(&mut self) {
-        let asks_waited = self.asks_wait();
-        self.control.flush();
-        if let Some(data) = &mut self.data {
-            data.flush();
-        }
-        self.hungry |= asks_waited && !self.asks_wait();
-        if let Some(error) = self.control.take_refused().or_else(|| self.data.as_mut().and_then(Lane::take_refused)) {
+        let asks_waited = self.lanes.asks_wait();
+        self.lanes.flush();
+        self.wants_work |= asks_waited && !self.lanes.asks_wait();
+        if let Some(error) = self.lanes.take_refused() {
             let name = &self.spec.recipe.manifest().name;
             let fault = Fault::io(format!("this machine did not let the host send to a pod of `{name}`, which was ended"), &error);
             self.step(Event::Excess(fault));
         }
-        match (self.is_backed_up(), self.backed_up_until) {
-            (true, None) => self.backed_up_until = Some(Instant::now() + Duration::from_millis(LANE_WAITING_MS)),
+        match (self.lanes.is_backed_up(), self.lanes.backed_up_until) {
+            (true, None) => self.lanes.backed_up_until = Some(Instant::now() + Duration::from_millis(LANE_WAITING_MS)),
             (false, Some(_)) => {
-                self.backed_up_until = None;
+                self.lanes.backed_up_until = None;
                 self.resume_reading();
             }
             _ => {}
         }
     }
 
-    fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        [Some(&self.control), self.data.as_ref()].into_iter().flatten()
-    }
-
-    /// Whether asks of its wait that it does not read.
-    pub(in crate::pod) fn asks_wait(&self) -> bool {
-        self.data.as_ref().unwrap_or(&self.control).has_asks_waiting()
-    }
-
-    /// Whether the pod leaves so much unread that it is not read either: else it would choose how much of the host's memory, and how many of its
-    /// descriptors, wait for it.
-    pub(in crate::pod) fn is_backed_up(&self) -> bool {
-        self.lanes().any(Lane::is_backed_up)
-    }
-
     /// It has left too much unread for too long.
     pub(in crate::pod) fn is_deaf(&mut self) {
-        let (bytes, descriptors) = self.lanes().map(Lane::waiting).fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
+        let (bytes, descriptors) = self.lanes.waiting();
         let text = format!(
             "left {bytes} bytes and {descriptors} descriptors unread for {LANE_WAITING_MS} ms, while it went on to ask for more; at most \
              {LANE_WAITING_BYTES_MAX} bytes and {LANE_WAITING_DESCRIPTORS_MAX} descriptors may wait"
