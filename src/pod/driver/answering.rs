@@ -10,7 +10,11 @@ use tokio::time::Instant;
 use crate::{
     model::{Blame, Code, Fault},
     pod::{
-        driver::{Driver, in_flight::Which, state::AskId},
+        driver::{
+            Driver,
+            in_flight::{Said, Which},
+            state::AskId,
+        },
         pool::{
             self,
             ask::{Placed, Reply},
@@ -19,8 +23,8 @@ use crate::{
 };
 
 impl Driver {
-    pub(in crate::pod) fn resolve(&mut self, ask: AskId) {
-        let Some((result, whole_batch)) = self.last.take() else {
+    pub(super) fn resolve(&mut self, ask: AskId, answer: Said) {
+        let Said::Answer { result, whole_batch } = answer else {
             return self.finish(ask, Reply::Fault(Fault::new(Code::Internal, "an answer was lost")));
         };
         let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
@@ -63,7 +67,7 @@ impl Driver {
     }
 
     /// The ask as a member of its half of a batch that failed.
-    pub(in crate::pod) fn halved(&mut self, mut placed: Placed, ask: AskId, unit: AskId) -> Placed {
+    pub(super) fn halved(&mut self, mut placed: Placed, ask: AskId, unit: AskId) -> Placed {
         let Some(running) = self.in_flight.units.get_mut(&unit) else { return placed };
         let (left, right) = *running.split.get_or_insert_with(|| self.seat.split());
         let cohort = if ((ask - unit) as usize) < running.asks / 2 { left } else { right };
@@ -74,7 +78,7 @@ impl Driver {
     }
 
     /// Gives its caller the last reply, if nobody did.
-    pub(in crate::pod) fn finish(&mut self, ask: AskId, reply: Reply) {
+    pub(super) fn finish(&mut self, ask: AskId, reply: Reply) {
         let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
         let Some(placed) = hand.placed.take() else { return };
         self.in_flight.report.over.push(placed.ticket);
@@ -83,7 +87,7 @@ impl Driver {
     }
 
     /// What came meanwhile was not read, on our side: the pod's clocks begin anew.
-    pub(in crate::pod) fn resume_reading(&mut self) {
+    pub(super) fn resume_reading(&mut self) {
         self.lanes.unfinished.add(Which::Data);
         self.lanes.unfinished.add(Which::Control);
         let now = Instant::now();
@@ -115,18 +119,18 @@ impl Driver {
         true
     }
 
-    pub(in crate::pod) fn lever_is_for_loading(&self) -> bool {
+    pub(super) fn lever_is_for_loading(&self) -> bool {
         self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()).is_some_and(|lever| lever.at_load)
     }
 
     /// Whether the lever is lower now than `used`.
-    pub(in crate::pod) fn lower(&self, used: usize) -> bool {
+    pub(super) fn lower(&self, used: usize) -> bool {
         let values = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()).map_or(0, |lever| lever.values.len());
         self.seat.lower(used, values)
     }
 
     /// An event of the call, so that nobody wonders about another batch size.
-    pub(in crate::pod) fn tell_lowered(&self, placed: &mut Placed, used: usize) {
+    pub(super) fn tell_lowered(&self, placed: &mut Placed, used: usize) {
         placed.pending.lowered = true;
         let Some(lever) = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()) else { return };
         let (from, to) = (lever.values.get(used), lever.values.get(self.seat.lever().unwrap_or(used)));

@@ -24,7 +24,7 @@ use crate::{
 
 /// What the driver of a session's pod keeps in mind.
 #[derive(Default)]
-pub(in crate::pod) struct Asked {
+pub(super) struct Asked {
     /// The piece that is being kept.
     keeping: Option<BoxFuture<'static, Result<Option<u64>, Fault>>>,
     /// How often a checkpoint was asked for: the two lanes may be heard in any order.
@@ -37,7 +37,7 @@ pub(in crate::pod) struct Asked {
 
 impl Driver {
     /// Waits for the piece that is being kept. Cancel-safe.
-    pub(in crate::pod) async fn kept(asked: &mut Asked) -> Result<Option<u64>, Fault> {
+    pub(super) async fn kept(asked: &mut Asked) -> Result<Option<u64>, Fault> {
         let kept = match &mut asked.keeping {
             Some(keeping) => keeping.await,
             None => pending().await,
@@ -46,18 +46,18 @@ impl Driver {
         kept
     }
 
-    pub(in crate::pod) fn keeps(&self) -> bool {
+    pub(super) fn keeps(&self) -> bool {
         self.checkpoints.keeping.is_some()
     }
 
     /// The descriptor of the checkpoint to begin with, for the message that names it.
-    pub(in crate::pod) fn restored_file(&mut self) -> Option<OwnedFd> {
+    pub(super) fn restored_file(&mut self) -> Option<OwnedFd> {
         let restore = self.spec.session.as_ref()?.restore.as_ref()?;
         restore.file.try_clone().ok()
     }
 
     /// Wants its state: at the next safe point of what runs, or at once.
-    pub(in crate::pod) fn want_checkpoint(&mut self) {
+    pub(super) fn want_checkpoint(&mut self) {
         let Some(session) = &self.spec.session else { return };
         if !matches!(self.state, State::Serving(_)) {
             let fault = Fault::new(Code::SessionBusy, "the session's pod is ending, or not yet ready");
@@ -70,7 +70,7 @@ impl Driver {
     }
 
     /// After an ask, before the next: whatever ends the pod from then on, the session goes on from what it had then.
-    pub(in crate::pod) fn want_first_checkpoint(&mut self) {
+    pub(super) fn want_first_checkpoint(&mut self) {
         let Some(session) = &mut self.spec.session else { return };
         if self.in_flight.units.is_empty() && std::mem::take(&mut session.keeps_first) && !self.checkpoints.due {
             self.want_checkpoint();
@@ -78,7 +78,7 @@ impl Driver {
     }
 
     /// Between two asks the pod looks at the data lane alone.
-    pub(in crate::pod) fn tell_between(&mut self) {
+    pub(super) fn tell_between(&mut self) {
         let serves = matches!(self.state, State::Serving(_));
         if self.checkpoints.due && !self.checkpoints.told && self.in_flight.units.is_empty() && serves {
             self.checkpoints.told = true;
@@ -87,7 +87,7 @@ impl Driver {
     }
 
     /// Its session is closed: it may say goodbye.
-    pub(in crate::pod) fn want_close(&mut self) {
+    pub(super) fn want_close(&mut self) {
         let Some(session) = &self.spec.session else { return };
         match matches!(self.state, State::Serving(_)) && self.in_flight.units.is_empty() {
             true => self.say_on_data(&Control::Close),
@@ -95,12 +95,12 @@ impl Driver {
         }
     }
 
-    pub(in crate::pod) fn say_on_data(&mut self, message: &Control) {
+    pub(super) fn say_on_data(&mut self, message: &Control) {
         frame::encode(self.lanes.for_asks().out(), 0, &messages::control(message), std::iter::empty());
     }
 
     /// A word of the pod about its state.
-    pub(in crate::pod) fn heard_checkpoint(&mut self, said: Checkpoint) {
+    pub(super) fn heard_checkpoint(&mut self, said: Checkpoint) {
         let violation = |text: &str| Event::Violation(text.to_owned());
         let Some(session) = &self.spec.session else { return self.step(violation("sent a checkpoint and belongs to no session")) };
         if matches!(self.state, State::Starting { .. } | State::Empty | State::Loading) {
@@ -124,7 +124,7 @@ impl Driver {
     }
 
     /// What became of a piece is told to the pod.
-    pub(in crate::pod) fn was_kept(&mut self, kept: Result<Option<u64>, Fault>) {
+    pub(super) fn was_kept(&mut self, kept: Result<Option<u64>, Fault>) {
         let (number, fault) = match &kept {
             Ok(number) => (*number, None),
             Err(fault) => (None, Some(fault.message.as_str())),
@@ -136,7 +136,7 @@ impl Driver {
     }
 
     /// The pod is over: nobody waits for what will not come.
-    pub(in crate::pod) fn lost_checkpoint(&self) {
+    pub(super) fn lost_checkpoint(&self) {
         if let Some(session) = self.spec.session.as_ref().filter(|_| self.checkpoints.due) {
             session.keep.none(Some(Fault::new(Code::Crashed, "the session's pod ended before it gave its state")));
         }

@@ -80,7 +80,7 @@ impl Clocks {
 
 impl Driver {
     /// When the first of all waits is over.
-    pub(in crate::pod) fn next_due(&self) -> Option<Instant> {
+    pub(super) fn next_due(&self) -> Option<Instant> {
         let graces = self.in_flight.units.values().filter_map(|running| running.grace);
         let stalls = self.stalls().map(|(_, at)| at);
         let unread = self.in_flight.asks.values().filter_map(|hand| hand.unread.map(|(at, _)| at));
@@ -110,7 +110,7 @@ impl Driver {
         self.clocks.heard + Duration::from_millis(PING_MS) * (self.clocks.silence.looks + 1)
     }
 
-    pub(in crate::pod) fn due(&mut self, now: Instant) {
+    pub(super) fn due(&mut self, now: Instant) {
         if self.clocks.phase.take_if(|at| *at <= now).is_some() {
             self.step(Event::Timeout);
         }
@@ -234,7 +234,7 @@ impl Driver {
 }
 
 /// Why a pod ends that took more memory than it may.
-pub(in crate::pod) fn over_memory(held: u64, most: u64) -> Fault {
+pub(super) fn over_memory(held: u64, most: u64) -> Fault {
     Fault::new(Code::OutOfMemory, format!("the pod held {held} bytes of memory and may have {most}, and was killed"))
         .hint(hint!["give it less at once; its recipe declares the limit as ", act::memory_bytes()])
         .with("device", "cpu")

@@ -23,12 +23,12 @@ use crate::{
 
 impl Driver {
     /// The pool tells only who has a stream that others wait.
-    pub(in crate::pod) fn note_streams(&self) {
+    pub(super) fn note_streams(&self) {
         self.shared.streams.store(self.in_flight.units.values().any(|running| running.operation.streaming), Ordering::Release);
     }
 
     /// Gives credit in the place of callers that are behind, if others wait for this pod.
-    pub(in crate::pod) fn make_way(&mut self) {
+    pub(super) fn make_way(&mut self) {
         let streams: Vec<AskId> = self.in_flight.asks.keys().copied().collect();
         for ask in streams {
             // What is on the disk by now counts, whether anybody still waits or not.
@@ -51,7 +51,7 @@ impl Driver {
     }
 
     /// Ends the calls that took nothing while too much is kept for them and others wait.
-    pub(in crate::pod) fn end_unread(&mut self, now: Instant) {
+    pub(super) fn end_unread(&mut self, now: Instant) {
         let due =
             |(ask, hand): (&AskId, &mut crate::pod::driver::in_flight::Hand)| Some((*ask, hand.unread.take_if(|(at, _)| *at <= now)?.1));
         let due: Vec<(AskId, u64)> = self.in_flight.asks.iter_mut().filter_map(due).collect();

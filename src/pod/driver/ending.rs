@@ -64,7 +64,7 @@ impl End {
 }
 
 impl Driver {
-    pub(in crate::pod) async fn bury(mut self) {
+    pub(super) async fn bury(mut self) {
         let ending = self.end.ending.unwrap_or(Ending::Code(-1));
         if let Some(grouping) = self.sandbox.grouping.take() {
             self.sandbox.group = grouping.await.flatten();
@@ -313,7 +313,7 @@ impl Driver {
     }
 
     /// Adds the last lines that the pod printed (during `ask`, unless 0).
-    pub(in crate::pod) fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
+    pub(super) fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
         let refused = self.sandbox.egress.as_ref().map(Egress::refusals).filter(|refused| !refused.is_empty());
         let fault = match refused {
             Some(refused) if fault.detail.is_null() || fault.detail.is_object() => {

@@ -18,19 +18,20 @@ use crate::{
             state::AskId,
         },
         pool::{ask::Placed, schedule::Ticket, slot::Report},
+        wire::messages::Payload,
     },
 };
 
 /// One of the two lanes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::pod) enum Which {
+pub(super) enum Which {
     Control,
     Data,
 }
 
 /// Some of the lanes.
 #[derive(Debug, Default)]
-pub(in crate::pod) struct Unfinished {
+pub(super) struct Unfinished {
     control: bool,
     data: bool,
 }
@@ -77,11 +78,6 @@ impl InFlight {
         }
     }
 
-    /// What its caller holds of an ask, unless that has its outcome.
-    pub fn placed(&self, ask: AskId) -> Option<&Placed> {
-        self.asks.get(&ask)?.placed.as_ref()
-    }
-
     pub fn ask_of(&self, ticket: Ticket) -> Option<AskId> {
         let of = |hand: &Hand| hand.placed.as_ref().is_some_and(|placed| placed.ticket == ticket);
         self.asks.iter().find(|(_, hand)| of(hand)).map(|(ask, _)| *ask)
@@ -98,8 +94,22 @@ impl InFlight {
     }
 }
 
+/// What a pod said of an ask, on its way through the state machine to the ask's caller.
+pub(super) enum Said {
+    /// JSON text.
+    Progress(String),
+    Chunk(Payload),
+    /// `whole_batch`: it failed as a whole, and which item did is not known.
+    Answer {
+        result: Result<Payload, Fault>,
+        whole_batch: bool,
+    },
+    /// It is over, or went on, and there is nothing to tell.
+    Nothing,
+}
+
 /// An ask that was sent.
-pub(in crate::pod) struct Hand {
+pub(super) struct Hand {
     /// None once its caller has its outcome.
     pub placed: Option<Placed>,
     /// Its unit: the number of the unit's first ask.
@@ -113,7 +123,7 @@ pub(in crate::pod) struct Hand {
 }
 
 /// A unit that is to be sent.
-pub(in crate::pod) struct Outgoing {
+pub(super) struct Outgoing {
     pub first: AskId,
     pub placing: Placing,
     /// Its blobs, while they are copied or lent.
@@ -121,7 +131,7 @@ pub(in crate::pod) struct Outgoing {
 }
 
 /// Waits for the blobs of the first of them. Cancel-safe.
-pub(in crate::pod) async fn copied(outgoing: &mut VecDeque<Outgoing>) -> Result<Vec<New>, Fault> {
+pub(super) async fn copied(outgoing: &mut VecDeque<Outgoing>) -> Result<Vec<New>, Fault> {
     match outgoing.front_mut().and_then(|outgoing| outgoing.copying.as_mut()) {
         Some(copying) => copying.await.unwrap_or_else(|| Err(Fault::new(Code::Internal, "copying a blob to a pod ended early"))),
         None => std::future::pending().await,
@@ -129,7 +139,7 @@ pub(in crate::pod) async fn copied(outgoing: &mut VecDeque<Outgoing>) -> Result<
 }
 
 /// A unit that was sent.
-pub(in crate::pod) struct Running {
+pub(super) struct Running {
     pub asks: usize,
     pub operation: Arc<Operation>,
     /// See [`crate::pod::pool::slot::Unit::is_tiny`].

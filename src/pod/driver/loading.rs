@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What a driver knows of its pod's place.
-pub(in crate::pod) struct Residing {
+pub(super) struct Residing {
     /// None where nobody shares the machine out.
     tenant: Option<Tenant>,
     /// The pod can let go of its models and stay.
@@ -113,7 +113,7 @@ impl Residing {
 
 impl Driver {
     /// It is there, without models.
-    pub(in crate::pod) fn ask_to_load(&mut self) {
+    pub(super) fn ask_to_load(&mut self) {
         self.loading.empty_bytes = self.memory().unwrap_or(0);
         self.clocks.idles(Instant::now());
         self.seek_place();
@@ -144,7 +144,7 @@ impl Driver {
     }
 
     /// What it is told of its place.
-    pub(in crate::pod) fn heed_place(&mut self, inbox: &Inbox) {
+    pub(super) fn heed_place(&mut self, inbox: &Inbox) {
         if inbox.work {
             self.seek_place();
         }
@@ -186,29 +186,29 @@ impl Driver {
     }
 
     /// Which value of the recipe's lever holds now; 0 where there is none.
-    pub(in crate::pod) fn lever(&self) -> usize {
+    pub(super) fn lever(&self) -> usize {
         match self.spec.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.lever.is_some()) {
             true => self.seat.lever().unwrap_or(0),
             false => 0,
         }
     }
 
-    pub(in crate::pod) fn lever_value(&self, at: usize) -> Option<&LeverValue> {
+    pub(super) fn lever_value(&self, at: usize) -> Option<&LeverValue> {
         self.spec.recipe.manifest().pod.as_ref()?.lever.as_ref()?.values.get(at)
     }
 
     /// Which value an ask is run with: that of loading, if it is loading that it is for.
-    pub(in crate::pod) fn lever_of_an_ask(&self) -> usize {
+    pub(super) fn lever_of_an_ask(&self) -> usize {
         if self.lever_is_for_loading() { self.loading.lever } else { self.lever() }
     }
 
     /// Whether memory ran out while loading, and the next pod is to load with less.
-    pub(in crate::pod) fn can_load_less(&self, fault: &Fault) -> bool {
+    pub(super) fn can_load_less(&self, fault: &Fault) -> bool {
         fault.code == Code::OutOfMemory && self.loading.is_loading && self.lever_is_for_loading() && self.lower(self.loading.lever)
     }
 
     /// Why it could not load; or, if memory ran out and there is a lever for that, that the next one is to try with less.
-    pub(in crate::pod) fn could_not_load(&self, fault: Fault) -> Fault {
+    pub(super) fn could_not_load(&self, fault: Fault) -> Fault {
         if !self.can_load_less(&fault) {
             return fault;
         }
@@ -216,7 +216,7 @@ impl Driver {
         loads_less()
     }
 
-    pub(in crate::pod) fn say_load(&mut self) {
+    pub(super) fn say_load(&mut self) {
         let gpu = self.loading.gpu.clone();
         let gpu = gpu.as_ref().map(|gpu| GpuWire { id: &gpu.id, kind: gpu.kind });
         self.loading.is_loading = true;
@@ -231,7 +231,7 @@ impl Driver {
     }
 
     /// Its models are there.
-    pub(in crate::pod) fn loaded(&mut self) {
+    pub(super) fn loaded(&mut self) {
         let now = Instant::now();
         (self.loading.loaded_before, self.loading.is_loading) = (true, false);
         self.loading.memory_looked = now;
@@ -244,7 +244,7 @@ impl Driver {
     }
 
     /// What it is at work on and what waits for it, the best class of that.
-    pub(in crate::pod) fn works(&mut self, class: Option<Priority>) {
+    pub(super) fn works(&mut self, class: Option<Priority>) {
         let Some(tenant) = &mut self.loading.tenant else { return };
         tenant.works(class);
         if !self.in_flight.units.is_empty() {
@@ -253,7 +253,7 @@ impl Driver {
     }
 
     /// It has nothing in hand any more.
-    pub(in crate::pod) fn rests(&mut self, now: Instant) {
+    pub(super) fn rests(&mut self, now: Instant) {
         self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
         if self.loading.yields {
             return self.leave_place();
@@ -269,7 +269,7 @@ impl Driver {
     }
 
     /// Nobody had work for it for as long as its models are kept.
-    pub(in crate::pod) fn not_kept_alive(&mut self) {
+    pub(super) fn not_kept_alive(&mut self) {
         // After what waits it rests again. One that cannot unload, and that `min` keeps, stays.
         if !self.in_flight.units.is_empty() || self.loading.work_waits || !matches!(self.state, State::Serving(_)) {
             return;
@@ -311,7 +311,7 @@ impl Driver {
     }
 
     /// Its models are let go of.
-    pub(in crate::pod) fn emptied(&mut self) {
+    pub(super) fn emptied(&mut self) {
         self.loading.yields = false;
         self.clocks.idles(Instant::now());
         let Some(tenant) = &self.loading.tenant else { return self.seek_place() };
@@ -323,6 +323,6 @@ impl Driver {
 }
 
 /// Why a pod goes that could not load: nobody is to blame, the next one loads with less.
-pub(in crate::pod) fn loads_less() -> Fault {
+pub(super) fn loads_less() -> Fault {
     Fault::new(Code::ShuttingDown, "memory ran out while loading, and the next pod loads with less")
 }

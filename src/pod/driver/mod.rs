@@ -56,18 +56,14 @@ use crate::{
         record::log,
         sandbox::cgroup::{Group, cgroups},
         spec::Spec,
-        wire::{
-            frame,
-            lane::Lane,
-            messages::{Control, FromPod, Payload},
-        },
+        wire::{frame, lane::Lane, messages::Control},
     },
 };
 use bounds::Sandbox;
 use checkpoints::Asked;
 use clocks::Clocks;
 use ending::End;
-use in_flight::{Hand, InFlight, Outgoing, Running, Which, copied};
+use in_flight::{Hand, InFlight, Outgoing, Running, Said, Which, copied};
 use lanes::Lanes;
 use loading::Residing;
 use regions::{Lender, Regions};
@@ -150,8 +146,6 @@ pub fn spawn(mut spec: Spec, seat: Seat, family: Option<&Family>) -> Result<Watc
         in_flight: InFlight::new(now),
         wants_work: false,
         is_behind: false,
-        last: None,
-        partial: None,
         checkpoints: Asked::default(),
         loading: residing,
         outgoing: VecDeque::new(),
@@ -177,7 +171,7 @@ pub(super) struct Driver {
     rules: Rules,
     state: State,
     /// What the last step asked for; empty between steps, and kept for its capacity.
-    actions: Vec<Action>,
+    actions: Vec<Action<Said>>,
     recycle: Recycle,
     lanes: Lanes,
     features: Features,
@@ -194,9 +188,6 @@ pub(super) struct Driver {
     wants_work: bool,
     /// A caller may be behind while others wait: to be looked at.
     is_behind: bool,
-    /// What the last `Answer` or `Partial` event carried, for the action that follows from it.
-    last: Option<(Result<Payload, Fault>, bool)>,
-    partial: Option<FromPod>,
 }
 
 /// What the pod said in its `hello` that it can do.
@@ -272,7 +263,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn step(&mut self, event: Event) {
+    fn step(&mut self, event: Event<Said>) {
         let state = std::mem::replace(&mut self.state, State::Dead);
         let mut actions = std::mem::take(&mut self.actions);
         self.state = step(self.rules, state, event, &mut actions);
@@ -287,7 +278,7 @@ impl Driver {
         self.actions = actions;
     }
 
-    fn act(&mut self, action: Action) {
+    fn act(&mut self, action: Action<Said>) {
         match action {
             Action::SendStart => self.send_start(),
             Action::AskToLoad => self.ask_to_load(),
@@ -305,8 +296,8 @@ impl Driver {
                 self.wants_work = true;
                 self.seat.ready();
             }
-            Action::Deliver(ask) => self.deliver_partial(ask),
-            Action::Resolve(ask) => self.resolve(ask),
+            Action::Deliver(ask, part) => self.deliver(ask, part),
+            Action::Resolve(ask, answer) => self.resolve(ask, answer),
             Action::Fail(ask, fault) => self.finish(ask, Reply::Fault(fault)),
             Action::Grace(unit) => {
                 let until = Instant::now() + Duration::from_millis(CANCEL_GRACE_MS);
@@ -374,7 +365,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn retire(&mut self) {
+    fn retire(&mut self) {
         if !std::mem::replace(&mut self.end.leaving, true) {
             self.seat.retire();
             self.step(Event::Retire);
@@ -480,7 +471,7 @@ impl Driver {
     }
 
     /// Lines belong to the eldest ask, and to its call unless the pod works for several.
-    pub(super) fn attribute_lines(&self) {
+    fn attribute_lines(&self) {
         let last = self.in_flight.units.keys().nth(self.rules.concurrency - 1).copied().unwrap_or(AskId::MAX);
         let mut at_work = self.in_flight.asks.values().filter(|hand| hand.unit <= last);
         let call = match (at_work.next(), at_work.next()) {

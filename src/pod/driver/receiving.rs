@@ -20,7 +20,7 @@ use crate::{
         driver::{
             Driver,
             clocks::Silence,
-            in_flight::Which,
+            in_flight::{Said, Which},
             state::{AskId, Event, State},
             waits::Undelivered,
         },
@@ -36,7 +36,7 @@ use crate::{
 
 impl Driver {
     /// Reads what a lane has, but only so much that everything else gets its turn.
-    pub(in crate::pod) fn read(&mut self, which: Which) {
+    pub(super) fn read(&mut self, which: Which) {
         for _ in 0..FRAMES_PER_TURN_MAX {
             if self.state == State::Dead || !self.hears(which) {
                 return;
@@ -56,7 +56,7 @@ impl Driver {
     }
 
     /// Whether that lane is read now: no lane of a pod that does not read, and not the one that chunks and answers come on while one finds no room.
-    pub(in crate::pod) fn hears(&self, which: Which) -> bool {
+    pub(super) fn hears(&self, which: Which) -> bool {
         let carries_data = matches!(which, Which::Data) || self.lanes.data.is_none();
         !(self.lanes.is_backed_up() || (carries_data && self.lanes.undelivered.is_some()))
     }
@@ -170,13 +170,11 @@ impl Driver {
                 self.note_progress(ask);
                 let bytes = data.len();
                 self.shared.log.push(&format!("[a report of progress of {bytes} bytes was not told: at most {PROGRESS_BYTES_MAX} are]"));
-                self.partial = None;
-                self.step(Event::Partial(ask));
+                self.step(Event::Partial(ask, Said::Nothing));
             }
-            FromPod::Progress { ask, .. } => {
+            FromPod::Progress { ask, data } => {
                 self.note_progress(ask);
-                self.partial = Some(message);
-                self.step(Event::Partial(ask));
+                self.step(Event::Partial(ask, Said::Progress(data)));
             }
             FromPod::Chunk { ask, mut payload } => {
                 let hand = self.in_flight.asks.get(&ask).and_then(|hand| hand.placed.as_ref());
@@ -191,8 +189,7 @@ impl Driver {
                     return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
                 }
                 self.note_progress(ask);
-                self.partial = Some(FromPod::Chunk { ask, payload });
-                self.step(Event::Partial(ask));
+                self.step(Event::Partial(ask, Said::Chunk(payload)));
             }
             FromPod::Answer { ask, incarnation, mut result, whole_batch } => {
                 if incarnation != self.spec.incarnation {
@@ -202,9 +199,7 @@ impl Driver {
                 if let Some(Err(text)) = result.as_mut().ok().map(|payload| self.found(payload)) {
                     return self.step(Event::Violation(format!("answered with a blob {text}")));
                 }
-                self.last = Some((result, whole_batch));
-                self.step(Event::Answer(ask));
-                self.last = None;
+                self.step(Event::Answer(ask, Said::Answer { result, whole_batch }));
             }
         }
     }
@@ -224,7 +219,7 @@ impl Driver {
     }
 
     /// Nothing that a pod says counts before.
-    pub(in crate::pod) fn is_confined(&self) -> bool {
+    pub(super) fn is_confined(&self) -> bool {
         self.shared.confinement.get().is_some()
     }
 
@@ -262,7 +257,7 @@ impl Driver {
     }
 
     /// A forked pod has its number: it gets its group, and is told what it is to be.
-    pub(in crate::pod) fn born(&mut self) {
+    pub(super) fn born(&mut self) {
         self.sandbox.awaits_pid = false;
         let Some(pid) = self.process.pod_pid(0) else { return };
         self.shared.pid.store(pid, Ordering::Release);
@@ -279,7 +274,7 @@ impl Driver {
     /// What the pod sent before it ended still counts: an answer in the socket is an answer.
     ///
     /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is none.
-    pub(in crate::pod) fn read_last_words(&mut self) {
+    pub(super) fn read_last_words(&mut self) {
         for which in [Which::Data, Which::Control] {
             self.lanes.unfinished.add(which);
             // There is nobody to be told anything.
@@ -299,25 +294,25 @@ impl Driver {
         }
     }
 
-    pub(in crate::pod) fn deliver_partial(&mut self, ask: AskId) {
-        match self.partial.take() {
-            Some(FromPod::Chunk { payload, .. }) => {
+    pub(super) fn deliver(&mut self, ask: AskId, part: Said) {
+        match part {
+            Said::Chunk(payload) => {
                 if let Some(left) = self.give(Undelivered { ask, payload }) {
                     self.lanes.undelivered = Some(left);
                 }
             }
             // A caller that is behind sees fewer, and holds up nobody.
-            Some(FromPod::Progress { data, .. }) => {
+            Said::Progress(data) => {
                 if let Some(placed) = self.in_flight.asks.get(&ask).and_then(|hand| hand.placed.as_ref()) {
                     placed.pending.request.events.progress(data);
                 }
             }
-            _ => {}
+            Said::Nothing | Said::Answer { .. } => {}
         }
     }
 
     /// Gives a caller the chunk that it had no room for, if it has some now or is gone.
-    pub(in crate::pod) fn give_undelivered(&mut self) {
+    pub(super) fn give_undelivered(&mut self) {
         let Some(undelivered) = self.lanes.undelivered.take() else { return };
         match self.give(undelivered) {
             Some(left) => self.lanes.undelivered = Some(left),

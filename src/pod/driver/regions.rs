@@ -46,7 +46,7 @@ use crate::{
 };
 
 /// The regions of one pod.
-pub(in crate::pod) struct Regions {
+pub(super) struct Regions {
     shared: Weak<Shared>,
     lender: Option<Lender>,
     holder: Holder,
@@ -56,7 +56,7 @@ pub(in crate::pod) struct Regions {
 }
 
 /// A memfd of the host's, and the recipe's share of descriptors that it is.
-pub(in crate::pod) struct Memory {
+pub(super) struct Memory {
     file: File,
     _share: Share,
 }
@@ -77,7 +77,7 @@ impl Input {
 
 /// Who lends files to this pod.
 #[derive(Clone)]
-pub(in crate::pod) struct Lender {
+pub(super) struct Lender {
     clerk: Clerk,
     python: PathBuf,
 }
@@ -96,14 +96,14 @@ struct Output {
 }
 
 /// A region that the pod has to be told of.
-pub(in crate::pod) struct New {
+pub(super) struct New {
     pub number: u64,
     pub bytes: u64,
     pub descriptor: OwnedFd,
 }
 
 /// What has to be done for a blob before its ask is sent.
-pub(in crate::pod) enum Copying {
+pub(super) enum Copying {
     /// It is written into a region.
     Into { blob: Blob, memory: Arc<Memory> },
     /// Its file is lent, as the region of that number.
@@ -112,7 +112,7 @@ pub(in crate::pod) enum Copying {
 
 /// Where the blobs of an ask go.
 #[derive(Default)]
-pub(in crate::pod) struct Placing {
+pub(super) struct Placing {
     /// The region of each blob; none for those that go in the frame.
     pub regions: Vec<Option<u64>>,
     pub new: Vec<New>,

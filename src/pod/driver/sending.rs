@@ -20,7 +20,7 @@ use crate::{
     pod::{
         driver::{
             Driver,
-            in_flight::Outgoing,
+            in_flight::{Outgoing, Said},
             regions::{Copying, New, Placing},
             state::{AskId, Event},
         },
@@ -35,31 +35,31 @@ use crate::{
 };
 
 impl Driver {
-    pub(in crate::pod) fn say(&mut self, message: &Control) {
+    pub(super) fn say(&mut self, message: &Control) {
         frame::encode(self.lanes.control.out(), 0, &messages::control(message), std::iter::empty());
     }
 
-    pub(in crate::pod) fn say_ping(&mut self) {
+    pub(super) fn say_ping(&mut self) {
         self.lanes.pings += 1;
         self.say(&Control::Ping { seq: self.lanes.pings });
     }
-    pub(in crate::pod) fn say_cancel(&mut self, ask: AskId) {
+    pub(super) fn say_cancel(&mut self, ask: AskId) {
         self.say(&Control::Cancel { ask });
     }
-    pub(in crate::pod) fn say_drain(&mut self) {
+    pub(super) fn say_drain(&mut self) {
         self.say(&Control::Drain);
     }
-    pub(in crate::pod) fn say_exit(&mut self) {
+    pub(super) fn say_exit(&mut self) {
         self.say(&Control::Exit);
     }
 
-    pub(in crate::pod) fn say_variables(&mut self) {
+    pub(super) fn say_variables(&mut self) {
         let variables = variables::of_pod(&self.spec, self.process.scratch(&self.spec), self.process.has_root());
         let message = messages::control(&Control::Variables { variables: variables.into_iter().collect() });
         frame::encode(self.lanes.control.out(), 0, &message, std::iter::empty());
     }
 
-    pub(in crate::pod) fn send_start(&mut self) {
+    pub(super) fn send_start(&mut self) {
         let manifest = self.spec.recipe.manifest().clone();
         let version = manifest.version.to_string();
         let name = manifest.name.to_string();
@@ -149,7 +149,7 @@ impl Driver {
 
     /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. What cannot be sent is answered here: for the pod it
     /// never was.
-    pub(in crate::pod) fn send_unit(&mut self, first: AskId) {
+    pub(super) fn send_unit(&mut self, first: AskId) {
         match self.placed(first) {
             Ok(mut placing) => {
                 let copies = std::mem::take(&mut placing.copies);
@@ -171,7 +171,7 @@ impl Driver {
     }
 
     /// The blobs of the first unit that waits are in their places, or cannot be put there.
-    pub(in crate::pod) fn copied(&mut self, result: Result<Vec<New>, Fault>) {
+    pub(super) fn copied(&mut self, result: Result<Vec<New>, Fault>) {
         let Some(outgoing) = self.outgoing.front_mut() else { return };
         outgoing.copying = None;
         match result {
@@ -193,7 +193,7 @@ impl Driver {
         if !wanted {
             // Everybody left while it was got ready.
             self.regions.undo(&placing);
-            return (first..first + asks as u64).for_each(|ask| self.step(Event::Answer(ask)));
+            return (first..first + asks as u64).for_each(|ask| self.step(Event::Answer(ask, Said::Nothing)));
         }
         match self.encoded(first, asks, &placing.regions) {
             Ok((json, blobs)) => {
@@ -217,14 +217,16 @@ impl Driver {
     fn unsent(&mut self, first: AskId, fault: Fault) {
         let Some(asks) = self.in_flight.units.get(&first).map(|running| running.asks) else { return };
         for ask in first..first + asks as u64 {
-            match asks {
-                1 => self.finish(ask, Reply::Fault(fault.clone())),
+            let answer = match asks {
+                1 => {
+                    self.finish(ask, Reply::Fault(fault.clone()));
+                    Said::Nothing
+                }
                 // Together they are too much: they go in halves.
-                _ => self.last = Some((Err(fault.clone()), true)),
-            }
-            self.step(Event::Answer(ask));
+                _ => Said::Answer { result: Err(fault.clone()), whole_batch: true },
+            };
+            self.step(Event::Answer(ask, answer));
         }
-        self.last = None;
     }
 
     /// Where the blobs of a unit go: into regions, if they are large and the pod can have them there.
@@ -267,7 +269,7 @@ impl Driver {
     }
 
     /// The pod wants room for a result.
-    pub(in crate::pod) fn make_room(&mut self, bytes: u64) {
+    pub(super) fn make_room(&mut self, bytes: u64) {
         match self.regions.room(bytes) {
             Ok(New { number, bytes, descriptor }) => {
                 self.lanes.control.attach(descriptor);
@@ -277,12 +279,12 @@ impl Driver {
         }
     }
 
-    pub(in crate::pod) fn say_forget(&mut self, regions: &[u64]) {
+    pub(super) fn say_forget(&mut self, regions: &[u64]) {
         regions.iter().for_each(|region| self.say(&Control::Forget { region: *region }));
     }
 
     /// Nobody holds that result any more.
-    pub(in crate::pod) fn region_freed(&mut self, region: u64) {
+    pub(super) fn region_freed(&mut self, region: u64) {
         match self.regions.freed(region) {
             true => self.say(&Control::Free { region }),
             false => self.say(&Control::Forget { region }),
@@ -290,7 +292,7 @@ impl Driver {
     }
 
     /// So much of what that ask gave was taken.
-    pub(in crate::pod) fn say_credit(&mut self, ask: AskId, chunks: u32) {
+    pub(super) fn say_credit(&mut self, ask: AskId, chunks: u32) {
         let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
         hand.owed = hand.owed.saturating_sub(chunks);
         if self.features.heeds_credit {
@@ -300,7 +302,7 @@ impl Driver {
     }
 
     /// Writes what the sockets take now.
-    pub(in crate::pod) fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let asks_waited = self.lanes.asks_wait();
         self.lanes.flush();
         self.wants_work |= asks_waited && !self.lanes.asks_wait();
@@ -320,7 +322,7 @@ impl Driver {
     }
 
     /// It has left too much unread for too long.
-    pub(in crate::pod) fn is_deaf(&mut self) {
+    pub(super) fn is_deaf(&mut self) {
         let (bytes, descriptors) = self.lanes.waiting();
         let text = format!(
             "left {bytes} bytes and {descriptors} descriptors unread for {LANE_WAITING_MS} ms, while it went on to ask for more; at most \

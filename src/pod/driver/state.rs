@@ -107,9 +107,9 @@ pub enum Rung {
     Last,
 }
 
-/// What can happen to a pod.
+/// What can happen to a pod. `P` is what comes with a part or an answer of an ask, for its caller: the machine hands it on and does not look at it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum Event<P> {
     Hello,
     Started,
     /// There is a place for its models.
@@ -122,8 +122,8 @@ pub enum Event {
     /// So many asks from that number on were taken from the queue, to run together.
     Unit(AskId, usize),
     /// Progress or a chunk.
-    Partial(AskId),
-    Answer(AskId),
+    Partial(AskId, P),
+    Answer(AskId, P),
     /// A frame of that ask was too large and was read past.
     Oversize(AskId, u64),
     /// The caller is gone.
@@ -164,7 +164,7 @@ pub enum Timer {
 
 /// What the driver has to do.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Action {
+pub enum Action<P> {
     SendStart,
     /// A place for its models is wanted, now or when there is work.
     AskToLoad,
@@ -179,9 +179,9 @@ pub enum Action {
     /// Its models are loaded: units may be taken from the queue.
     Serve,
     /// Give progress or a chunk to its caller.
-    Deliver(AskId),
-    /// Give the answer just received to its caller.
-    Resolve(AskId),
+    Deliver(AskId, P),
+    /// Give the answer to its caller.
+    Resolve(AskId, P),
     /// End that ask with a fault.
     Fail(AskId, Fault),
     /// A unit's grace begins.
@@ -207,7 +207,7 @@ pub enum Action {
 use Action::*;
 
 /// One step. Total: every (state, event) has an answer.
-pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>) -> State {
+pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Action<P>>) -> State {
     match (state, event) {
         // Dead is dead: no signal after death, nothing resolved twice.
         (State::Dead, _) => State::Dead,
@@ -328,8 +328,8 @@ pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>)
         // What makes no sense ends the pod.
         (_, Event::LaneClosed) => violation("closed its socket while it was alive", actions),
         (_, Event::Violation(text)) => violation(&text, actions),
-        (_, Event::Answer(of)) => violation(&format!("answered ask {of}, which is not in hand"), actions),
-        (_, Event::Partial(of)) => violation(&format!("sent a part of ask {of}, which is not in hand"), actions),
+        (_, Event::Answer(of, _)) => violation(&format!("answered ask {of}, which is not in hand"), actions),
+        (_, Event::Partial(of, _)) => violation(&format!("sent a part of ask {of}, which is not in hand"), actions),
         (_, Event::Oversize(of, bytes)) => violation(&format!("sent {bytes} bytes for ask {of}, which is not in hand"), actions),
         (state, event @ (Event::Hello | Event::Started | Event::Ready | Event::Unloaded | Event::Failed(_))) => {
             violation(&format!("sent `{}` while {}", event.name(), state.name()), actions)
@@ -346,15 +346,15 @@ pub fn step(rules: Rules, state: State, event: Event, actions: &mut Vec<Action>)
 }
 
 /// An event of an ask in hand.
-fn work(rules: Rules, mut hands: Hands, event: Event, actions: &mut Vec<Action>) -> Hands {
+fn work<P>(rules: Rules, mut hands: Hands, event: Event<P>, actions: &mut Vec<Action<P>>) -> Hands {
     let Some((unit, held)) = event.ask().and_then(|ask| hands.find(ask)) else { return hands };
     let ask = held.ask;
     match event {
         // What a wound-up ask still sends has nobody to go to.
-        Event::Partial(_) if held.wanted => actions.push(Deliver(ask)),
-        Event::Answer(_) => {
+        Event::Partial(_, part) if held.wanted => actions.push(Deliver(ask, part)),
+        Event::Answer(_, answer) => {
             if held.wanted {
-                actions.push(Resolve(ask));
+                actions.push(Resolve(ask, answer));
             }
             hands.over(unit, ask, actions);
         }
@@ -378,7 +378,7 @@ fn work(rules: Rules, mut hands: Hands, event: Event, actions: &mut Vec<Action>)
 }
 
 /// The pod said which asks it has in hand: of the ones that were in doubt, those it does not name are over.
-fn probed(rules: Rules, mut hands: Hands, in_hand: &[AskId], actions: &mut Vec<Action>) -> Hands {
+fn probed<P>(rules: Rules, mut hands: Hands, in_hand: &[AskId], actions: &mut Vec<Action<P>>) -> Hands {
     let doubtful: Vec<AskId> = hands.asks().filter(|held| held.probed).map(|held| held.ask).collect();
     for ask in doubtful {
         let Some((unit, held)) = hands.find(ask) else { continue };
@@ -393,7 +393,7 @@ fn probed(rules: Rules, mut hands: Hands, in_hand: &[AskId], actions: &mut Vec<A
 }
 
 /// Draining goes on; its wait begins with the end of the work, if not before.
-fn drained(hands: Hands, timed: bool, actions: &mut Vec<Action>) -> State {
+fn drained<P>(hands: Hands, timed: bool, actions: &mut Vec<Action<P>>) -> State {
     let timed = timed
         || (hands.is_empty() && {
             actions.push(Arm(Timer::Drain));
@@ -430,7 +430,7 @@ impl Hands {
     }
 
     /// The ask is over; with the last one, so is its unit.
-    fn over(&mut self, unit: usize, ask: AskId, actions: &mut Vec<Action>) {
+    fn over<P>(&mut self, unit: usize, ask: AskId, actions: &mut Vec<Action<P>>) {
         self.units[unit].asks.retain(|held| held.ask != ask);
         if self.units[unit].asks.is_empty() {
             actions.push(Freed(self.units.remove(unit).first));
@@ -439,7 +439,7 @@ impl Hands {
 
     /// Begins the grace of every unit that has its turn and that nobody waits for. One that waits behind others is given none yet: it cannot
     /// answer before they do.
-    fn settle(&mut self, rules: Rules, actions: &mut Vec<Action>) {
+    fn settle<P>(&mut self, rules: Rules, actions: &mut Vec<Action<P>>) {
         for unit in self.units.iter_mut().take(rules.concurrency) {
             if !unit.graced && unit.asks.iter().all(|held| !held.wanted) {
                 unit.graced = true;
@@ -449,7 +449,7 @@ impl Hands {
     }
 }
 
-fn force(rung: Rung, why: Option<Fault>, actions: &mut Vec<Action>) -> State {
+fn force<P>(rung: Rung, why: Option<Fault>, actions: &mut Vec<Action<P>>) -> State {
     actions.extend(why.map(Blame));
     actions.extend(match rung {
         Rung::Term => [Terminate, Arm(Timer::Term)],
@@ -460,7 +460,7 @@ fn force(rung: Rung, why: Option<Fault>, actions: &mut Vec<Action>) -> State {
     State::Stopping { rung }
 }
 
-fn violation(what: &str, actions: &mut Vec<Action>) -> State {
+fn violation<P>(what: &str, actions: &mut Vec<Action<P>>) -> State {
     force(Rung::Kill, Some(Fault::new(Code::ProtocolViolation, format!("the pod {what}"))), actions)
 }
 
@@ -476,7 +476,7 @@ fn oversize(bytes: u64) -> Fault {
     .hint("return less at once: a streaming operation may send parts")
 }
 
-impl Event {
+impl<P> Event<P> {
     fn name(&self) -> &'static str {
         match self {
             Event::Hello => "hello",
@@ -491,7 +491,9 @@ impl Event {
     /// The ask that it is about, if it is about one.
     fn ask(&self) -> Option<AskId> {
         match self {
-            Event::Partial(ask) | Event::Answer(ask) | Event::Oversize(ask, _) | Event::Cancel(ask) | Event::Stalled(ask, _) => Some(*ask),
+            Event::Partial(ask, _) | Event::Answer(ask, _) | Event::Oversize(ask, _) | Event::Cancel(ask) | Event::Stalled(ask, _) => {
+                Some(*ask)
+            }
             _ => None,
         }
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::pod::driver::state::*;
 
-fn any_event() -> impl Strategy<Value = Event> {
+fn any_event() -> impl Strategy<Value = Event<()>> {
     let ask = 1u64..9;
     prop_oneof![
         1 => Just(Event::Hello),
@@ -17,8 +17,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Ready),
         1 => Just(Event::Failed(Fault::new(Code::ImportFailed, "x"))),
         4 => (1usize..4).prop_map(|count| Event::Unit(0, count)),
-        2 => ask.clone().prop_map(Event::Partial),
-        6 => ask.clone().prop_map(Event::Answer),
+        2 => ask.clone().prop_map(|ask| Event::Partial(ask, ())),
+        6 => ask.clone().prop_map(|ask| Event::Answer(ask, ())),
         1 => ask.clone().prop_map(|ask| Event::Oversize(ask, 9)),
         3 => ask.clone().prop_map(Event::Cancel),
         1 => ask.clone().prop_map(|ask| Event::Stalled(ask, Fault::new(Code::Stalled, "x"))),
@@ -77,8 +77,8 @@ proptest! {
             for action in &actions {
                 prop_assert!(!book.buried, "{action:?} after the burial");
                 match action {
-                    Resolve(ask) | Fail(ask, _) => prop_assert!(book.wanted.remove(ask), "ask {ask} ended twice: {before:?} {event:?}"),
-                    Deliver(ask) => prop_assert!(book.wanted.contains(ask)),
+                    Resolve(ask, ()) | Fail(ask, _) => prop_assert!(book.wanted.remove(ask), "ask {ask} ended twice: {before:?} {event:?}"),
+                    Deliver(ask, ()) => prop_assert!(book.wanted.contains(ask)),
                     Grace(unit) => prop_assert!(book.taken.contains_key(unit) && book.graced.insert(*unit), "grace of {unit}"),
                     Freed(unit) => prop_assert!(book.taken.remove(unit).is_some(), "unit {unit} freed twice"),
                     Arm(_) => book.armed = true,
@@ -114,7 +114,7 @@ proptest! {
     }
 }
 
-fn run(concurrency: usize, events: Vec<Event>) -> (State, Vec<Action>) {
+fn run(concurrency: usize, events: Vec<Event<()>>) -> (State, Vec<Action<()>>) {
     let rules = Rules { concurrency };
     let mut state = State::Serving(Hands::default());
     let mut actions = Vec::new();
@@ -130,8 +130,8 @@ fn an_ask_that_waits_behind_another_has_no_grace_before_its_turn() {
     let (state, actions) = run(1, vec![Event::Unit(1, 1), Event::Unit(2, 1), Event::Cancel(2)]);
     assert!(!actions.contains(&Grace(2)) && actions.contains(&SendCancel(2)), "{actions:?}");
     let mut actions = Vec::new();
-    step(Rules { concurrency: 1 }, state, Event::Answer(1), &mut actions);
-    assert_eq!(actions, [Resolve(1), Freed(1), Grace(2)]);
+    step(Rules { concurrency: 1 }, state, Event::Answer(1, ()), &mut actions);
+    assert_eq!(actions, [Resolve(1, ()), Freed(1), Grace(2)]);
 }
 
 #[test]
@@ -148,20 +148,20 @@ fn a_retired_pod_finishes_what_it_has_before_its_time_runs() {
     let (state, actions) = run(1, vec![Event::Unit(1, 1), Event::Retire]);
     assert_eq!(actions, [SendDrain]);
     let mut actions = Vec::new();
-    let state = step(Rules { concurrency: 1 }, state, Event::Answer(1), &mut actions);
-    assert_eq!(actions, [Resolve(1), Freed(1), Arm(Timer::Drain)]);
+    let state = step(Rules { concurrency: 1 }, state, Event::Answer(1, ()), &mut actions);
+    assert_eq!(actions, [Resolve(1, ()), Freed(1), Arm(Timer::Drain)]);
     assert_eq!(state.name(), "draining");
 }
 
 #[test]
 fn models_come_when_there_is_a_place_and_go_between_units_alone() {
     let rules = Rules { concurrency: 1 };
-    let mut actions = Vec::new();
+    let mut actions: Vec<Action<()>> = Vec::new();
     let state = step(rules, State::Starting { hello: true }, Event::Started, &mut actions);
     assert_eq!((&state, &actions[..]), (&State::Empty, &[Disarm, AskToLoad][..]));
     let (state, actions) = run(1, vec![Event::Unit(1, 1), Event::Unload]);
     assert!(matches!(state, State::Serving(_)) && actions.is_empty(), "it has something in hand: {actions:?}");
-    let (state, actions) = run(1, vec![Event::Unit(1, 1), Event::Answer(1), Event::Unload]);
+    let (state, actions) = run(1, vec![Event::Unit(1, 1), Event::Answer(1, ()), Event::Unload]);
     assert_eq!((&state, &actions[..]), (&State::Unloading, &[SendUnload, Arm(Timer::Unload)][..]));
     let (state, actions) = run(1, vec![Event::Unload, Event::Unloaded]);
     assert_eq!((&state, &actions[..]), (&State::Empty, &[Disarm, Emptied][..]));
