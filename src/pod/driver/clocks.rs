@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use crate::{
     model::{
         Code, Fault, act, hint,
-        limits::{EXIT_GRACE_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SESSION_TTL_MAX_MS, SILENCE_MS},
-        manifest::PodSpec,
+        limits::{EXIT_GRACE_MS, MEMORY_LOOK_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SESSION_TTL_MAX_MS, SILENCE_MS},
+        manifest::{PodSpec, Recycle},
     },
     pod::{
         driver::{
@@ -34,7 +34,8 @@ pub(super) struct Clocks {
     pub idle_timeout: Duration,
     /// When its memory is looked at next, to end it above its limit; never where a control group does from its first process on.
     pub memory_due: Option<Instant>,
-    pub memory_looked: Instant,
+    memory_looked: Instant,
+    recycle: Recycle,
     /// When the pod last said anything.
     pub heard: Instant,
     pub silence: Silence,
@@ -62,6 +63,8 @@ impl Clocks {
             }),
             memory_due: Some(now + Duration::from_millis(MEMORY_WATCH_MS)),
             memory_looked: now,
+            // What a session has is not to be lost by chance: its pod goes when it was kept, and then by word of the session.
+            recycle: pod.filter(|_| !in_session).map(|pod| pod.recycle.clone()).unwrap_or_default(),
             heard: now,
             silence: Silence::default(),
         }
@@ -70,6 +73,22 @@ impl Clocks {
     /// The pod's silence counts from now on.
     pub fn listen_anew(&mut self, now: Instant) {
         (self.heard, self.silence) = (now, Silence::default());
+    }
+
+    /// Whether the pod is to be replaced, after so many asks and at that age. `memory`: its memory in bytes, which is looked at now and then.
+    pub fn served_long_enough(&mut self, now: Instant, asks: u64, age_ms: u64, memory: impl FnOnce() -> Option<u64>) -> bool {
+        let Recycle { calls, age_ms: oldest_ms, memory_bytes } = self.recycle;
+        let many = calls.is_some_and(|calls| asks >= calls);
+        let old = oldest_ms.is_some_and(|oldest_ms| age_ms >= oldest_ms);
+        let large = memory_bytes.is_some_and(|most| {
+            // Looking takes tens of microseconds: not after every ask.
+            let looks = now - self.memory_looked >= Duration::from_millis(MEMORY_LOOK_MS);
+            if looks {
+                self.memory_looked = now;
+            }
+            looks && memory().is_some_and(|bytes| bytes > most)
+        });
+        many || old || large
     }
 
     /// It has nothing in hand from now on.

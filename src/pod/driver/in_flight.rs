@@ -58,6 +58,8 @@ pub(super) struct InFlight {
     pub asks: BTreeMap<AskId, Hand>,
     /// By the number of their first ask.
     pub units: BTreeMap<AskId, Running>,
+    /// Units that are to be sent, in order: one whose blobs are being copied holds up those behind it.
+    pub outgoing: VecDeque<Outgoing>,
     /// What the pool is told at the next turn.
     pub report: Report,
     /// Asks of batches that failed as a whole: they go back in halves.
@@ -72,6 +74,7 @@ impl InFlight {
             next_ask: 1,
             asks: BTreeMap::new(),
             units: BTreeMap::new(),
+            outgoing: VecDeque::new(),
             report: Report::default(),
             returns: Vec::new(),
             last_freed: now,

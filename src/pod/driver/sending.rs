@@ -155,7 +155,7 @@ impl Driver {
                 let copies = std::mem::take(&mut placing.copies);
                 // Gigabytes are not copied on the loop that looks after the pod.
                 let copying = (!copies.is_empty()).then(|| certainly(move || Copying::run_all(copies)));
-                self.outgoing.push_back(Outgoing { first, placing, copying });
+                self.in_flight.outgoing.push_back(Outgoing { first, placing, copying });
                 self.send_outgoing();
             }
             Err(fault) => self.unsent(first, fault),
@@ -164,20 +164,20 @@ impl Driver {
 
     /// Sends what waits for nothing any more, in order: a pod begins asks in the order of their numbers.
     fn send_outgoing(&mut self) {
-        while self.outgoing.front().is_some_and(|outgoing| outgoing.copying.is_none()) {
-            let Some(outgoing) = self.outgoing.pop_front() else { return };
+        while self.in_flight.outgoing.front().is_some_and(|outgoing| outgoing.copying.is_none()) {
+            let Some(outgoing) = self.in_flight.outgoing.pop_front() else { return };
             self.send_now(outgoing);
         }
     }
 
     /// The blobs of the first unit that waits are in their places, or cannot be put there.
     pub(super) fn copied(&mut self, result: Result<Vec<New>, Fault>) {
-        let Some(outgoing) = self.outgoing.front_mut() else { return };
+        let Some(outgoing) = self.in_flight.outgoing.front_mut() else { return };
         outgoing.copying = None;
         match result {
             Ok(lent) => outgoing.placing.new.extend(lent),
             Err(fault) => {
-                if let Some(Outgoing { first, placing, .. }) = self.outgoing.pop_front() {
+                if let Some(Outgoing { first, placing, .. }) = self.in_flight.outgoing.pop_front() {
                     self.regions.undo(&placing);
                     self.unsent(first, fault);
                 }

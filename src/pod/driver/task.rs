@@ -1,0 +1,431 @@
+//! The task of one pod: its start, its loop, and what it does when the state machine says so.
+
+use crate::pod::spec;
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::Driver;
+use super::bounds::Sandbox;
+use super::checkpoints::Asked;
+use super::clocks::Clocks;
+use super::ending::End;
+use super::features::Features;
+use super::in_flight::{Hand, InFlight, Running, Said, Which, copied};
+use super::lanes::Lanes;
+use super::loading::Residing;
+use super::regions::{Lender, Regions};
+use super::state::{Action, AskId, Event, Rules, State, Timer, step};
+use super::waits::{far, readable, wait, writable};
+use crate::{
+    disk::make,
+    model::{
+        Code, Fault,
+        limits::{CANCEL_GRACE_MS, FRAME_BYTES_MAX, MEMORY_WATCH_MS, POD_FILES},
+    },
+    pod::{
+        pool::{
+            ask::{Inbox, Reply, Shared, Watcher},
+            schedule::Served,
+            slot::{Seat, Unit},
+        },
+        process::{
+            family::Family,
+            holdings::Holder,
+            page::Page,
+            registry::{self, Record},
+            starting::{grouped, started},
+            vitals,
+        },
+        record::log,
+        sandbox::cgroup::{Group, cgroups},
+        spec::Spec,
+        wire::{frame, lane::Lane, messages::Control},
+    },
+};
+
+/// Spawns the process and the task that owns it from now on. `family`: a zygote to fork it from, where there is one that may be.
+///
+/// Must be called within a tokio runtime. Errors: `io` when there is no process to be had, `overloaded` when its recipe holds
+/// all the descriptors that it may.
+pub fn spawn(mut spec: Spec, seat: Seat, family: Option<&Family>) -> Result<Watcher, Fault> {
+    let recipe = spec.recipe.manifest().name.to_string();
+    let holder = Holder::of(&recipe);
+    let own = holder.take(POD_FILES).map_err(|short| short.fault(&format!("a pod of `{recipe}` was not started")))?;
+    spec.keeps.push(Box::new(own));
+    let beside = spec.scratch.parent().unwrap_or(&spec.scratch);
+    make::folder(beside, make::PRIVATE_FOLDER).map_err(|error| Fault::io(format!("making {}", beside.display()), &error))?;
+    let page = or_without(Page::create(beside, &spec.incarnation), "what a pod has begun will not be known").unwrap_or_else(Page::none);
+    let manifest = spec.recipe.manifest().clone();
+    // Written before there is a process: whatever happens from here on, the next host finds what is left.
+    let mut record = Record::new(&spec.incarnation, &manifest.name.to_string());
+    let path = spec::path_of(&spec.scratch);
+    or_without(registry::record(&path, &record), "should this host be killed, the next one may not find what its pod left");
+    let (mut process, plan) = started(&spec, family, page.path()).inspect_err(|_| registry::forget(&path))?;
+    // A forked pod's number comes later.
+    let grouping = process.keeper_pid().filter(|_| !process.is_forked()).and_then(|keeper| grouped(&spec, keeper));
+    record.keeper = process.keeper_pid().and_then(registry::Process::of);
+    // The first one found its place on the disk; should this one not, the mark in the pod's variables still leads to it.
+    let _ = registry::record(&path, &record);
+    let (control, data) = process.take_streams().expect("a new process has its sockets");
+    let (logs_done, logs_ended) = oneshot::channel();
+    let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+    let shared = Arc::new(Shared::new(&manifest, &spec.incarnation, spec.printed.clone()));
+    shared.forked.store(process.is_forked(), Ordering::Relaxed);
+    let log = shared.log.clone();
+    tokio::spawn(async move {
+        let out = async {
+            if let Some(pipe) = stdout {
+                log::drain_pipe(pipe, log.clone()).await;
+            }
+        };
+        let err = async {
+            if let Some(pipe) = stderr {
+                log::drain_pipe(pipe, log.clone()).await;
+            }
+        };
+        tokio::join!(out, err);
+        let _ = logs_done.send(());
+    });
+    let (bury, buried) = watch::channel(false);
+    let mut control = Lane::new(control, FRAME_BYTES_MAX);
+    // First of all the walls: the keeper reads exactly this, and the pod everything after it. Before the keeper is in its group it starts nothing.
+    let plan = match grouping {
+        Some(_) => plan,
+        None => {
+            if let Some(plan) = plan {
+                control.put_ask(|out| frame::encode(out, 0, &plan, std::iter::empty()));
+            }
+            None
+        }
+    };
+    let pod = manifest.pod.as_ref();
+    let now = Instant::now();
+    let residing = Residing::new(&mut spec, &shared);
+    let regions = Regions::new(Arc::downgrade(&shared), Some(Lender::of(&spec)), holder);
+    let driver = Driver {
+        rules: Rules { concurrency: pod.map_or(1, |pod| pod.concurrency as usize) },
+        clocks: Clocks::new(now, pod, spec.session.is_some()),
+        spec,
+        process,
+        page,
+        seat,
+        shared: shared.clone(),
+        state: State::Starting { hello: false },
+        actions: Vec::new(),
+        lanes: Lanes::new(control, Lane::new(data, FRAME_BYTES_MAX)),
+        features: Features::default(),
+        in_flight: InFlight::new(now),
+        wants_work: false,
+        is_behind: false,
+        checkpoints: Asked::default(),
+        loading: residing,
+        regions,
+        sandbox: Sandbox::new(grouping, plan),
+        end: End::new(logs_ended, bury),
+    };
+    tokio::spawn(driver.run());
+    Ok(Watcher { buried, shared })
+}
+
+/// A pod that answers is worth more than what would be known of its end: on a full disk it goes without.
+fn or_without<T>(result: Result<T, Fault>, lost: &str) -> Option<T> {
+    result.inspect_err(|fault| tracing::warn!("{lost}: {fault}")).ok()
+}
+
+impl Driver {
+    async fn run(mut self) {
+        // One timer for all waits. It may ring early, when a wait was put off: then it is set again.
+        let mut ring: Pin<Box<Sleep>> = Box::pin(sleep_until(far()));
+        while self.state != State::Dead {
+            if self.wants_work || !self.in_flight.report.is_empty() {
+                self.turn();
+            }
+            if std::mem::take(&mut self.is_behind) {
+                self.make_way();
+            }
+            self.flush();
+            if let Some(due) = self.next_due()
+                && due < ring.deadline()
+            {
+                ring.as_mut().reset(due);
+            }
+            let lane_open = !self.lanes.is_ended();
+            let (hears_data, hears_control) = (lane_open && self.hears(Which::Data), lane_open && self.hears(Which::Control));
+            let birth = self.process.born();
+            // Not biased: a lane that is always readable must not starve the timer or the end of the process.
+            tokio::select! {
+                _ = readable(self.lanes.data.as_ref()), if hears_data => self.read(Which::Data),
+                _ = self.lanes.control.stream().readable(), if hears_control => self.read(Which::Control),
+                _ = std::future::ready(()), if self.lanes.unfinished.any() => {
+                    for which in self.lanes.unfinished.take() {
+                        self.read(which);
+                    }
+                }
+                inbox = self.shared.told() => self.heed(inbox),
+                result = copied(&mut self.in_flight.outgoing) => self.copied(result),
+                group = Sandbox::grouped(&mut self.sandbox.grouping), if self.sandbox.grouping.is_some() => self.grouped(group),
+                _ = birth, if self.sandbox.awaits_pid => self.born(),
+                ending = self.process.ended() => {
+                    self.read_last_words();
+                    self.step(Event::Exited(ending));
+                }
+                kept = Driver::kept(&mut self.checkpoints), if self.keeps() => self.was_kept(kept),
+                _ = writable(&self.lanes.control, self.lanes.data.as_ref()), if self.lanes.has_output() => {}
+                _ = &mut ring => {
+                    self.due(Instant::now());
+                    ring.as_mut().reset(self.next_due().unwrap_or_else(far));
+                }
+            }
+        }
+        self.lost_checkpoint();
+        self.bury().await;
+    }
+
+    fn grouped(&mut self, group: Option<Group>) {
+        self.sandbox.group = group;
+        self.shared.in_group.store(self.sandbox.group.is_some() && cgroups().limits_memory(), Ordering::Relaxed);
+        // What a forked pod started before it was in its group is outside: it stays watched.
+        if self.sandbox.group.is_some() && cgroups().limits_memory() && !self.process.is_forked() {
+            self.clocks.memory_due = None;
+        }
+        if let Some(plan) = self.sandbox.plan.take() {
+            self.lanes.control.put_ask(|out| frame::encode(out, 0, &plan, std::iter::empty()));
+        }
+    }
+
+    pub(super) fn step(&mut self, event: Event<Said>) {
+        let state = std::mem::replace(&mut self.state, State::Dead);
+        let mut actions = std::mem::take(&mut self.actions);
+        self.state = step(self.rules, state, event, &mut actions);
+        self.shared.show(&self.state);
+        if matches!(self.state, State::Stopping { .. } | State::Dead) && !std::mem::replace(&mut self.end.is_terminating, true) {
+            self.seat.fail();
+        }
+        for action in actions.drain(..) {
+            self.act(action);
+        }
+        // An action may have made a step of its own: the list of the outermost is kept for the next.
+        self.actions = actions;
+    }
+
+    fn act(&mut self, action: Action<Said>) {
+        match action {
+            Action::SendStart => self.send_start(),
+            Action::AskToLoad => self.ask_to_load(),
+            Action::SendLoad => self.say_load(),
+            Action::SendUnload => self.say_on_data(&Control::Unload),
+            Action::Emptied => self.emptied(),
+            Action::SendPing => self.say_ping(),
+            Action::SendCancel(ask) => self.say_cancel(ask),
+            Action::SendDrain => self.say_drain(),
+            Action::SendUnit(first) => self.send_unit(first),
+            Action::Serve => {
+                self.shared.was_ready.store(true, Ordering::Release);
+                self.loaded();
+                self.clocks.idles(Instant::now());
+                self.wants_work = true;
+                self.seat.ready();
+            }
+            Action::Deliver(ask, part) => self.deliver(ask, part),
+            Action::Resolve(ask, answer) => self.resolve(ask, answer),
+            Action::Fail(ask, fault) => self.finish(ask, Reply::Fault(fault)),
+            Action::Grace(unit) => {
+                let until = Instant::now() + Duration::from_millis(CANCEL_GRACE_MS);
+                self.in_flight.units.entry(unit).and_modify(|running| running.grace = Some(until));
+            }
+            Action::Freed(unit) => self.freed(unit),
+            Action::DumpStacks => {
+                // The pod prints where it hangs; one that cannot would die of the signal.
+                if self.features.dumps_stacks {
+                    self.process.dump_stacks(self.shared.pid.load(Ordering::Acquire));
+                }
+            }
+            Action::Terminate => {
+                // By word as well as by signal: the control thread hears while the main thread ignores SIGTERM.
+                self.say_exit();
+                self.process.terminate();
+            }
+            Action::Kill => self.process.kill(),
+            Action::KillGroup => {
+                self.process.kill_group();
+                if let Some(group) = &self.sandbox.group {
+                    let _ = group.kill();
+                }
+            }
+            Action::Arm(Timer::Load) => self.clocks.phase = Some(Instant::now() + self.loading.time_to_load()),
+            Action::Arm(timer) => self.clocks.phase = Some(Instant::now() + wait(timer, self.features.dumps_stacks)),
+            Action::Disarm => self.loading.time_left = self.clocks.phase.take().map(|at| at.saturating_duration_since(Instant::now())),
+            // The first reason is the reason; what follows from it is not.
+            Action::Blame(fault) => drop(self.end.blame.get_or_insert(fault)),
+            Action::Bury(ending) => self.end.ending = Some(ending),
+        }
+    }
+
+    // What the pool and callers want.
+
+    fn heed(&mut self, inbox: Inbox) {
+        self.wants_work |= inbox.work;
+        self.is_behind |= inbox.crowded;
+        self.heed_place(&inbox);
+        for ticket in inbox.cancelled {
+            let Some(ask) = self.in_flight.ask_of(ticket) else { continue };
+            self.step(Event::Cancel(ask));
+            // A pod that is being ended by force has no use for the word: its caller is let go of all the same.
+            self.finish(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
+        }
+        if inbox.checkpoint {
+            self.want_checkpoint();
+        }
+        if inbox.close {
+            self.want_close();
+        }
+        inbox.freed.into_iter().for_each(|region| self.region_freed(region));
+        for (ticket, chunks) in inbox.credits {
+            if let Some(ask) = self.in_flight.ask_of(ticket) {
+                self.say_credit(ask, chunks);
+            }
+        }
+        if inbox.retire {
+            self.retire();
+        }
+        if inbox.stop {
+            self.end.leaving = true;
+            self.seat.retire();
+            self.step(Event::Stop);
+        }
+    }
+
+    pub(super) fn retire(&mut self) {
+        if !std::mem::replace(&mut self.end.leaving, true) {
+            self.seat.retire();
+            self.step(Event::Retire);
+        }
+    }
+
+    /// Tells the pool what is over, and takes what there is room for.
+    fn turn(&mut self) {
+        self.wants_work = false;
+        let returns = std::mem::take(&mut self.in_flight.returns);
+        self.seat.put_back(returns, false);
+        if !self.takes_asks() {
+            if !self.in_flight.report.is_empty() {
+                self.seat.report(&mut self.in_flight.report);
+            }
+            return;
+        }
+        let ahead = self.features.keeps_page && self.in_flight.units.values().all(|running| running.is_tiny);
+        let in_hand = self.in_flight.best_priority();
+        let taken = self.seat.turn(&mut self.in_flight.report, self.state.units(), in_hand, ahead, &self.shared);
+        self.clocks.again = taken.again;
+        self.loading.work_waits = taken.waiting.is_some();
+        for unit in taken.units {
+            match self.takes_asks() {
+                true => self.begin(unit),
+                // One before it was the last that this pod was to have.
+                false => self.seat.put_back(unit.asks, false),
+            }
+        }
+        self.works(taken.class);
+    }
+
+    /// Not if what the pod would say could not be heard.
+    fn takes_asks(&self) -> bool {
+        matches!(self.state, State::Serving(_))
+            && !self.end.leaving
+            && !self.loading.yields
+            && !self.lanes.is_ended()
+            && !self.lanes.asks_wait()
+    }
+
+    fn begin(&mut self, unit: Unit) {
+        let Unit { asks: mut placed, is_tiny } = unit;
+        placed.retain(|placed| {
+            let wanted = !placed.pending.end.is_closed();
+            if !wanted {
+                self.in_flight.report.over.push(placed.ticket);
+            }
+            wanted
+        });
+        let Some(operation) = placed.first().map(|placed| placed.pending.request.operation.clone()) else {
+            self.wants_work = true;
+            return;
+        };
+        let (first, asks, now) = (self.in_flight.next_ask, placed.len(), Instant::now());
+        self.in_flight.next_ask += asks as u64;
+        for (ask, mut placed) in (first..).zip(placed) {
+            placed.pending.begun += 1;
+            placed.pending.ran = true;
+            self.in_flight.asks.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0, unread: None });
+        }
+        self.in_flight.units.insert(
+            first,
+            Running { asks, operation, is_tiny, sent: now, lever: self.lever_of_an_ask(), grace: None, split: None, good: 0 },
+        );
+        if self.in_flight.units.len() == 1 {
+            self.clocks.listen_anew(now);
+            self.clocks.memory_due = self.clocks.memory_due.map(|at| at.min(now + Duration::from_millis(MEMORY_WATCH_MS)));
+        }
+        self.clocks.idle_at = None;
+        self.shared.in_hand.store(self.in_flight.asks.len(), Ordering::Relaxed);
+        self.note_streams();
+        self.step(Event::Unit(first, asks));
+    }
+
+    fn freed(&mut self, unit: AskId) {
+        let Some(running) = self.in_flight.units.remove(&unit) else { return };
+        for ask in unit..unit + running.asks as u64 {
+            self.in_flight.asks.remove(&ask);
+        }
+        let now = Instant::now();
+        if running.good > 0 {
+            // One that was sent ahead began when the one before it was over.
+            let service = now - running.sent.max(self.in_flight.last_freed);
+            self.in_flight.report.served.push(Served { operation: running.operation, service, items: running.asks });
+        }
+        self.in_flight.last_freed = now;
+        self.wants_work = true;
+        self.note_streams();
+        // One that was sent ahead has its turn, and its clock begins.
+        if let Some(next) = self.in_flight.units.keys().nth(self.rules.concurrency - 1).copied() {
+            self.in_flight.asks.range_mut(next..).take_while(|(_, hand)| hand.unit == next).for_each(|(_, hand)| hand.heard = now);
+        }
+        self.shared.in_hand.store(self.in_flight.asks.len(), Ordering::Relaxed);
+        self.attribute_lines();
+        if self.in_flight.units.is_empty() {
+            self.clocks.idles(now);
+            self.rests(now);
+        }
+        self.want_first_checkpoint();
+        self.tell_between();
+        self.recycle(now);
+    }
+
+    /// Lines belong to the eldest ask, and to its call unless the pod works for several.
+    pub(super) fn attribute_lines(&self) {
+        let last = self.in_flight.units.keys().nth(self.rules.concurrency - 1).copied().unwrap_or(AskId::MAX);
+        let mut at_work = self.in_flight.asks.values().filter(|hand| hand.unit <= last);
+        let call = match (at_work.next(), at_work.next()) {
+            // One that has its answer, or went away, is still no other's.
+            (Some(hand), None) => Some(hand.placed.as_ref().map_or(0, |placed| placed.pending.request.events.call())),
+            _ => None,
+        };
+        self.shared.log.attribute_to(self.in_flight.asks.first_key_value().map_or(0, |(ask, _)| *ask), call);
+    }
+
+    /// Whether the pod served long enough.
+    fn recycle(&mut self, now: Instant) {
+        let asks = self.shared.asks.load(Ordering::Relaxed);
+        let memory = || vitals::memory_bytes(self.shared.pid.load(Ordering::Acquire));
+        if self.clocks.served_long_enough(now, asks, self.shared.age_ms(), memory) {
+            self.retire();
+        }
+    }
+}
