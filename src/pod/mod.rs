@@ -32,8 +32,10 @@ pub mod fuzzing {
 }
 
 pub use driver::spawn;
-pub use pool::ask::{Ask, Reply, Request, Watcher};
+pub use pool::ask::Reply;
+pub use pool::ask::Request;
 pub use pool::slot::Seat;
+pub use pool::{Ask, watcher::Watcher};
 pub use pool::{BoxFuture, Pool, Spawner, WeakPool};
 pub use process::family::{Boot, Family};
 pub use process::holdings::{Kept, keep_for_callers, kept_for_callers, open_files, raise_open_files};

@@ -2,6 +2,7 @@
 //!
 //! Apart from `mod.rs`, which decides when: here an answer, or a fault, finds who waits for it, or the ask is put back.
 
+use crate::pod::pool::ask;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
@@ -15,10 +16,7 @@ use crate::{
             in_flight::{Said, Which},
             state::AskId,
         },
-        pool::{
-            self,
-            ask::{Placed, Reply},
-        },
+        pool::ask::{Placed, Reply},
     },
 };
 
@@ -36,7 +34,7 @@ impl Driver {
                 self.shared.was_useful.store(true, Ordering::Relaxed);
                 self.in_flight.report.good += 1;
                 if let Some(placed) = hand.placed.as_ref().filter(|_| self.seat.has_suspects()) {
-                    self.in_flight.report.cleared.push(pool::digest(&placed.pending.request));
+                    self.in_flight.report.cleared.push(ask::digest(&placed.pending.request));
                 }
                 self.finish(ask, Reply::Answer(payload));
             }

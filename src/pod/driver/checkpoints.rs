@@ -14,7 +14,7 @@ use crate::{
             Driver,
             state::{Event, State},
         },
-        pool::{BoxFuture, Pool},
+        pool::BoxFuture,
         wire::{
             frame,
             messages::{self, Checkpoint, Control},
@@ -144,37 +144,5 @@ impl Driver {
 
     fn answered(&mut self) {
         (self.checkpoints.due, self.checkpoints.told) = (false, false);
-    }
-}
-
-impl Pool {
-    /// Asks the pods that are there for their state; whether there is one.
-    pub fn want_checkpoint(&self) -> bool {
-        self.tell_all(|shared| shared.want_checkpoint())
-    }
-
-    /// Whether there is no pod, nor one to come.
-    pub fn is_empty(&self) -> bool {
-        self.0.book().members.is_empty()
-    }
-
-    /// Tells the pods that are there that their session is closed; whether there is one.
-    pub fn want_close(&self) -> bool {
-        self.tell_all(|shared| shared.want_close())
-    }
-
-    fn tell_all(&self, tell: impl Fn(&crate::pod::pool::ask::Shared)) -> bool {
-        let book = self.0.book();
-        let ready = book.members.iter().filter(|member| member.ready && !member.leaving).filter_map(|member| member.watcher.as_ref());
-        ready.map(|watcher| tell(&watcher.shared)).count() > 0
-    }
-
-    /// Takes nothing more, ends what waits, and returns when no process of its pods is left.
-    pub async fn end(&self) {
-        self.close(Instant::now()).await;
-        let watchers: Vec<_> = self.0.book().members.iter().filter_map(|member| member.watcher.clone()).collect();
-        for watcher in watchers {
-            watcher.stop().await;
-        }
     }
 }

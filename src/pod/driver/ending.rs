@@ -3,7 +3,7 @@
 //! Apart from `mod.rs` because this is where at-most-once is kept: what was never begun goes to another pod, what was begun ends as a
 //! fault, unless its operation is idempotent; and an input that ends pods is found out and no longer tried.
 
-use crate::pod::spec;
+use crate::pod::{pool::state, spec};
 use std::{
     collections::BTreeSet,
     sync::atomic::Ordering,
@@ -31,7 +31,7 @@ use crate::{
         pool::{
             ask::{Placed, Reply},
             poison::Ended,
-            slot::{self, Why},
+            state::Why,
         },
         process::{leftovers, registry},
         record::dossier::{self, AskInHand, Dossier},
@@ -126,7 +126,7 @@ impl Driver {
         // No process of it is left: what it had of the machine is free.
         self.loading.end();
         self.seat.report(&mut self.in_flight.report);
-        self.seat.over(slot::End {
+        self.seat.over(state::End {
             why: match unwanted {
                 _ if ending == Ending::NeverBegan => Why::NeverBegan,
                 true if self.loading.is_refused => Why::Refused,

@@ -17,7 +17,7 @@ use crate::{
             regions::{New, Placing},
             state::AskId,
         },
-        pool::{ask::Placed, schedule::Ticket, slot::Report},
+        pool::{ask::Placed, schedule::Ticket, state::Report},
         wire::messages::Payload,
     },
 };

@@ -20,7 +20,7 @@ use crate::{
             Driver,
             state::{Event, State},
         },
-        pool::ask::{Inbox, Shared},
+        pool::watcher::{Inbox, Shared},
         process::vitals,
         residency::Tenant,
         spec::Spec,

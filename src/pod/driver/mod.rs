@@ -32,7 +32,7 @@ mod waits;
 use std::sync::Arc;
 
 use crate::pod::{
-    pool::{ask::Shared, slot::Seat},
+    pool::{slot::Seat, watcher::Shared},
     process::{Process, page::Page},
     spec::Spec,
 };

@@ -38,7 +38,7 @@ use crate::{
         },
     },
     pod::{
-        pool::ask::Shared,
+        pool::watcher::Shared,
         process::holdings::{Holder, Share},
         sandbox::clerk::{self, Clerk},
         spec::Spec,

@@ -32,9 +32,10 @@ use crate::{
     },
     pod::{
         pool::{
-            ask::{Inbox, Reply, Shared, Watcher},
+            ask::Reply,
             schedule::Served,
             slot::{Seat, Unit},
+            watcher::{Inbox, Shared, Watcher},
         },
         process::{
             family::Family,

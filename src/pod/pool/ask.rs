@@ -2,32 +2,19 @@
 //!
 //! Apart from `mod.rs`, which decides, and `driver/`, which owns the pod: everything here only carries between the two and the outside.
 
-use std::sync::{
-    Arc, Mutex, OnceLock,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-};
+use sha2::Digest as _;
+use std::sync::Arc;
 
-use tokio::{
-    sync::{Notify, oneshot, watch},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    model::{
-        self, Blob, Fault, Priority,
-        limits::CHUNK_CREDIT,
-        status::{Confinement, LogLine, MemoryBound, PodStatus, machine::Gpu},
-    },
+    model::{self, Blob, Fault, Priority},
     pod::{
-        driver::state::State,
         pool::{
-            self,
             poison::Tally,
             schedule::{Ticket, Waiting},
         },
-        process::vitals,
-        record::{log::Log, printed::Printed},
-        stream::{Inlet, Outlet},
+        stream::Outlet,
         wire::messages::Payload,
     },
 };
@@ -53,65 +40,6 @@ pub enum Reply {
     Chunk(Payload),
     Answer(Payload),
     Fault(Fault),
-}
-
-/// A request under way. Dropping it cancels the work down to the worker.
-pub struct Ask {
-    pub(in crate::pod) pool: Arc<pool::Inner>,
-    pub(in crate::pod) ticket: Ticket,
-    pub(in crate::pod) chunks: Option<Inlet>,
-    pub(in crate::pod) end: oneshot::Receiver<Reply>,
-    pub(in crate::pod) over: bool,
-    /// Weight of the chunks that were taken since the pod was told.
-    pub(in crate::pod) taken: u32,
-}
-
-impl Ask {
-    /// The next reply; none after the last. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Reply> {
-        if let Some(chunks) = &mut self.chunks {
-            match chunks.take().await {
-                Ok(Some((payload, weight))) => {
-                    self.taken += weight;
-                    if self.taken >= CHUNK_CREDIT / 2 {
-                        self.pool.credit(self.ticket, std::mem::take(&mut self.taken));
-                    }
-                    return Some(Reply::Chunk(payload));
-                }
-                // A stream with a hole is none: as if its caller had gone.
-                Err(fault) => {
-                    self.chunks = None;
-                    self.leave();
-                    return Some(Reply::Fault(fault));
-                }
-                Ok(None) => {}
-            }
-            // The driver lets go of this end before it sends the last reply.
-            self.chunks = None;
-        }
-        if self.over {
-            return None;
-        }
-        let reply = (&mut self.end).await.ok();
-        self.over = true;
-        reply
-    }
-}
-
-impl Ask {
-    fn leave(&mut self) {
-        if !std::mem::replace(&mut self.over, true) {
-            // First, so that nobody puts it back meanwhile for a caller that is gone.
-            self.end.close();
-            self.pool.leave(self.ticket);
-        }
-    }
-}
-
-impl Drop for Ask {
-    fn drop(&mut self) {
-        self.leave();
-    }
 }
 
 /// A request in the queue or in hand.
@@ -147,236 +75,20 @@ pub(in crate::pod) struct Placed {
     pub pending: Pending,
 }
 
-/// What a driver shows of its pod, and what it is told.
-#[derive(Debug)]
-pub(in crate::pod) struct Shared {
-    recipe: String,
-    version: String,
-    pub incarnation: String,
-    born: Instant,
-    state: Mutex<(&'static str, Instant)>,
-    pub pid: AtomicU32,
-    pub asks: AtomicU64,
-    pub in_hand: AtomicUsize,
-    pub was_ready: AtomicBool,
-    pub forked: AtomicBool,
-    /// Set once its sandbox is around it.
-    pub confinement: OnceLock<Confinement>,
-    /// Whether a control group holds it to its memory.
-    pub in_group: AtomicBool,
-    /// Whether it has an ask in hand that gives chunks.
-    pub streams: AtomicBool,
-    /// Whether it answered an ask well.
-    pub was_useful: AtomicBool,
-    /// Whether its libraries keep something on disk.
-    pub caches: watch::Sender<bool>,
-    pub last_fault: Mutex<Option<Fault>>,
-    pub log: Arc<Log>,
-    inbox: Mutex<Inbox>,
-    wake: Notify,
-}
-
-/// What others want of a driver. Bounded: a ticket comes once, and only while its ask is in this pod's hands.
-#[derive(Debug, Default)]
-pub(in crate::pod) struct Inbox {
-    pub cancelled: Vec<Ticket>,
-    /// How much of the chunks of an ask was taken. Each is half of what the pod may send without.
-    pub credits: Vec<(Ticket, u32)>,
-    /// Regions whose blobs nobody holds any more.
-    pub freed: Vec<u64>,
-    pub work: bool,
-    /// Others wait, and no pod has room.
-    pub crowded: bool,
-    pub retire: bool,
-    pub stop: bool,
-    pub checkpoint: bool,
-    pub close: bool,
-    /// There is a place for its models, on that GPU if it needs one.
-    pub may_load: Option<Option<Gpu>>,
-    /// Its place is wanted by another.
-    pub leave_place: bool,
-    /// Whether the memory of what it unloaded came back.
-    pub memory_back: Option<bool>,
-}
-
-impl Shared {
-    pub fn new(recipe: &model::Manifest, incarnation: &str, printed: Printed) -> Shared {
-        let (now, name) = (Instant::now(), recipe.name.to_string());
-        Shared {
-            log: Arc::new(Log::of(&name, incarnation, printed)),
-            recipe: name,
-            version: recipe.version.to_string(),
-            incarnation: incarnation.to_owned(),
-            born: now,
-            state: Mutex::new(("starting", now)),
-            pid: AtomicU32::new(0),
-            asks: AtomicU64::new(0),
-            in_hand: AtomicUsize::new(0),
-            was_ready: AtomicBool::new(false),
-            forked: AtomicBool::new(false),
-            confinement: OnceLock::new(),
-            in_group: AtomicBool::new(false),
-            streams: AtomicBool::new(false),
-            was_useful: AtomicBool::new(false),
-            caches: watch::Sender::new(false),
-            last_fault: Mutex::new(None),
-            inbox: Mutex::default(),
-            wake: Notify::new(),
+/// What makes two requests the same input of the same recipe.
+pub(in crate::pod) fn digest(request: &Request) -> [u8; 32] {
+    let mut hasher = sha2::Sha256::new();
+    for part in [request.operation.name.as_bytes(), request.input.as_bytes()] {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    for blob in &request.blobs {
+        hasher.update(blob.size().to_le_bytes());
+        match blob.store() {
+            None => hasher.update(blob.in_memory().map_or(&[][..], |bytes| &bytes[..])),
+            // Not read for this: it may be gigabytes.
+            Some(store) => store.mark().iter().for_each(|part| hasher.update(part.to_le_bytes())),
         }
     }
-
-    /// There may be work for it.
-    pub fn offer(&self) {
-        self.tell(|inbox| inbox.work = true);
-    }
-
-    /// Others wait for a place, and no pod has one.
-    pub fn crowded(&self) {
-        if self.streams.load(Ordering::Acquire) {
-            self.tell(|inbox| inbox.crowded = true);
-        }
-    }
-
-    /// That ask's caller is gone.
-    pub fn cancel(&self, ticket: Ticket) {
-        self.tell(|inbox| inbox.cancelled.push(ticket));
-    }
-
-    /// That ask's caller took so much of its chunks.
-    pub fn credit(&self, ticket: Ticket, weight: u32) {
-        self.tell(|inbox| inbox.credits.push((ticket, weight)));
-    }
-
-    /// Nobody holds the blob in that region any more.
-    pub fn free(&self, region: u64) {
-        self.tell(|inbox| inbox.freed.push(region));
-    }
-
-    /// Let it finish what it has, and go.
-    pub fn retire(&self) {
-        self.tell(|inbox| inbox.retire = true);
-    }
-
-    /// Its state is wanted.
-    pub fn want_checkpoint(&self) {
-        self.tell(|inbox| inbox.checkpoint = true);
-    }
-
-    /// Its session is closed.
-    pub fn want_close(&self) {
-        self.tell(|inbox| inbox.close = true);
-    }
-
-    /// There is a place for its models.
-    pub fn may_load(&self, gpu: Option<Gpu>) {
-        self.tell(|inbox| inbox.may_load = Some(gpu));
-    }
-
-    /// Its place is wanted by another: it goes at the next end of an ask.
-    pub fn leave_place(&self) {
-        self.tell(|inbox| inbox.leave_place = true);
-    }
-
-    /// Whether the memory of what it unloaded came back.
-    pub fn memory_back(&self, back: bool) {
-        self.tell(|inbox| inbox.memory_back = Some(back));
-    }
-
-    fn tell(&self, say: impl FnOnce(&mut Inbox)) {
-        say(&mut self.inbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        self.wake.notify_one();
-    }
-
-    /// What was said since the last time; waits until something is. Cancel-safe.
-    pub async fn told(&self) -> Inbox {
-        self.wake.notified().await;
-        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
-    }
-
-    pub fn show(&self, state: &State) {
-        let mut shown = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if shown.0 != state.name() {
-            *shown = (state.name(), Instant::now());
-        }
-    }
-
-    pub fn age_ms(&self) -> u64 {
-        self.born.elapsed().as_millis() as u64
-    }
-}
-
-/// A look at a pod that does not keep it: it can be stopped, waited for and described.
-#[derive(Debug, Clone)]
-pub struct Watcher {
-    pub(in crate::pod) buried: watch::Receiver<bool>,
-    pub(in crate::pod) shared: Arc<Shared>,
-}
-
-impl Watcher {
-    /// Asks the pod to go now: it drains, then climbs the stop ladder. Returns when no process of it is left.
-    pub async fn stop(&self) {
-        self.shared.tell(|inbox| inbox.stop = true);
-        let _ = self.buried.clone().wait_for(|buried| *buried).await;
-    }
-
-    /// Whether no process of it is left, or nobody looks after it any more (its runtime is gone).
-    pub fn is_over(&self) -> bool {
-        *self.buried.borrow() || self.buried.has_changed().is_err()
-    }
-
-    /// Whether it took, or could have taken, an ask.
-    pub fn was_ready(&self) -> bool {
-        self.shared.was_ready.load(Ordering::Acquire)
-    }
-
-    /// Whether its libraries keep something on disk that the next pod could begin with; waits until they do or it is over. Cancel-safe.
-    pub async fn caches(&self) -> bool {
-        let (mut caches, mut buried) = (self.shared.caches.subscribe(), self.buried.clone());
-        tokio::select! {
-            // Biased: what a pod said before its end counts.
-            biased;
-            said = caches.wait_for(|caches| *caches) => said.is_ok(),
-            _ = buried.wait_for(|buried| *buried) => *self.shared.caches.borrow(),
-        }
-    }
-
-    /// Reads its memory from the system: some tens of microseconds for each process.
-    pub fn status(&self) -> PodStatus {
-        let shared = &self.shared;
-        let pid = shared.pid.load(Ordering::Acquire);
-        let (state, since) = *shared.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        PodStatus {
-            recipe: shared.recipe.clone(),
-            version: shared.version.clone(),
-            state: state.to_owned(),
-            since_ms: since.elapsed().as_millis() as u64,
-            age_ms: shared.age_ms(),
-            pid: (pid != 0).then_some(pid),
-            incarnation: shared.incarnation.clone(),
-            memory_bytes: (pid != 0).then(|| vitals::memory_bytes(pid)).flatten(),
-            asks: shared.asks.load(Ordering::Relaxed),
-            in_hand: shared.in_hand.load(Ordering::Relaxed),
-            forked: shared.forked.load(Ordering::Relaxed),
-            sandbox: shared.confinement.get().map(|sandbox| Confinement {
-                memory: if shared.in_group.load(Ordering::Relaxed) { MemoryBound::Group } else { MemoryBound::Watched },
-                ..sandbox.clone()
-            }),
-            last_fault: shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone(),
-        }
-    }
-
-    /// Keeps what it printed so far and nobody read yet.
-    pub fn catch_up(&self) {
-        self.shared.log.catch_up();
-    }
-
-    /// The recipe that it is a pod of.
-    pub fn recipe(&self) -> &str {
-        &self.shared.recipe
-    }
-
-    /// Its last lines, oldest first.
-    pub fn log(&self, lines: usize) -> Vec<LogLine> {
-        self.shared.log.tail(lines).into_iter().map(|line| line.of(&self.shared.recipe, &self.shared.incarnation)).collect()
-    }
+    hasher.finalize().into()
 }

@@ -10,10 +10,14 @@ mod refusals;
 mod restarts;
 pub mod schedule;
 pub mod slot;
-mod state;
+pub(in crate::pod) mod state;
 #[cfg(test)]
 mod tests;
+pub mod watcher;
 
+use crate::{model::limits::CHUNK_CREDIT, pod::stream::Inlet};
+use ask::{Reply, digest};
+use state::{Book, Inner, Member};
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
@@ -32,19 +36,22 @@ use tokio::{
 
 use crate::{
     model::{
-        Code, Fault, Priority, Verified,
+        Code, Fault, Verified,
         limits::{FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
         manifest::PoolSpec,
         status::{self, Health, PodStatus, PoolStatus},
     },
     pod::stream,
 };
-use ask::{Ask, Pending, Placed, Request, Shared, Watcher};
+use ask::Pending;
+use ask::Request;
 use poison::{Poison, Tally};
 use refusals::{Refusals, ending, everybody, overdue};
 use restarts::{MayStart, Restarts};
 use schedule::{Group, Schedule, Ticket, Waiting, grow};
-use slot::{End, Seat, Why};
+use slot::Seat;
+use state::{End, Why};
+use watcher::{Shared, Watcher};
 
 /// A future behind a pointer.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -62,78 +69,11 @@ pub trait Spawner: Send + Sync {
 
 /// The pods of one recipe. Cloning shares them; when the last clone and the last ask are gone, the pods finish and go.
 #[derive(Clone)]
-pub struct Pool(pub(super) Arc<Inner>);
+pub struct Pool(Arc<Inner>);
 
 /// A look at a pool that does not keep it.
 #[derive(Clone)]
 pub struct WeakPool(Weak<Inner>);
-
-/// See [`Pool`].
-pub(super) struct Inner {
-    pub(super) this: Weak<Inner>,
-    pub(super) recipe: Arc<Verified>,
-    pub(super) spawner: Arc<dyn Spawner>,
-    pub(super) spec: PoolSpec,
-    pub(super) concurrency: usize,
-    pub(super) born: Instant,
-    pub(super) book: Mutex<Book>,
-    /// Whether an input is remembered for having ended a pod: only then are inputs digested.
-    pub(super) suspects: AtomicBool,
-    /// Told whenever work is over, for who waits until there is none.
-    pub(super) quiet: Notify,
-}
-
-/// What the lock guards.
-pub(super) struct Book {
-    pub(super) schedule: Schedule<Pending>,
-    /// Asks whose pod ended while others were at work there too: the next to go alone, to tell which of them it was.
-    pub(super) solo: VecDeque<Placed>,
-    /// In whose hands an ask is.
-    pub(super) placed: HashMap<Ticket, Arc<Shared>>,
-    pub(super) members: Vec<Member>,
-    pub(super) seats: u64,
-    pub(super) restarts: Restarts,
-    pub(super) poison: Poison,
-    /// A start is planned for then.
-    pub(super) planned: Option<Duration>,
-    /// Which value of the recipe's lever holds.
-    pub(super) lever: usize,
-    /// The recipe was asked, or is to be kept ready: `min` counts from then on.
-    pub(super) used: bool,
-    pub(super) closed: bool,
-    pub(super) done: u64,
-    pub(super) failed: u64,
-    pub(super) repeated: u64,
-    pub(super) crashes: u64,
-    /// Ends of pods since the last good answer; a start that came to nothing counts for several.
-    pub(super) failing: u32,
-    pub(super) last_fault: Option<Fault>,
-    /// Why there never will be a place for a pod's models, while that is why none is started.
-    pub(super) hopeless: Option<Fault>,
-}
-
-/// One pod, from the wish to have it until it is buried.
-pub(super) struct Member {
-    pub(super) seat: u64,
-    pub(super) since: Instant,
-    /// None while its environment is made ready.
-    pub(super) watcher: Option<Watcher>,
-    pub(super) ready: bool,
-    /// It has no models, and is not to load any before there is work for it.
-    pub(super) asleep: bool,
-    /// It waits for a place for its models.
-    pub(super) placeless: bool,
-    /// It gives its place to another when it has done what it has in hand.
-    pub(super) yields: bool,
-    /// It takes nothing any more.
-    pub(super) leaving: bool,
-    /// What it has in hand goes alone.
-    pub(super) alone: bool,
-    /// Units in its hands.
-    pub(super) units: usize,
-    /// The best class of what it has in hand and of what it knows to wait.
-    pub(super) class: Option<Priority>,
-}
 
 impl Pool {
     /// An empty pool: the first ask starts the first pod. Must be used within a tokio runtime.
@@ -323,6 +263,36 @@ impl Pool {
 
     pub fn downgrade(&self) -> WeakPool {
         WeakPool(Arc::downgrade(&self.0))
+    }
+
+    /// Asks the pods that are there for their state; whether there is one.
+    pub fn want_checkpoint(&self) -> bool {
+        self.tell_all(|shared| shared.want_checkpoint())
+    }
+
+    /// Whether there is no pod, nor one to come.
+    pub fn is_empty(&self) -> bool {
+        self.0.book().members.is_empty()
+    }
+
+    /// Tells the pods that are there that their session is closed; whether there is one.
+    pub fn want_close(&self) -> bool {
+        self.tell_all(|shared| shared.want_close())
+    }
+
+    fn tell_all(&self, tell: impl Fn(&Shared)) -> bool {
+        let book = self.0.book();
+        let ready = book.members.iter().filter(|member| member.ready && !member.leaving).filter_map(|member| member.watcher.as_ref());
+        ready.map(|watcher| tell(&watcher.shared)).count() > 0
+    }
+
+    /// Takes nothing more, ends what waits, and returns when no process of its pods is left.
+    pub async fn end(&self) {
+        self.close(Instant::now()).await;
+        let watchers: Vec<_> = self.0.book().members.iter().filter_map(|member| member.watcher.clone()).collect();
+        for watcher in watchers {
+            watcher.stop().await;
+        }
     }
 }
 
@@ -581,20 +551,61 @@ impl Drop for Inner {
     }
 }
 
-/// What makes two requests the same input of the same recipe.
-pub(super) fn digest(request: &Request) -> [u8; 32] {
-    let mut hasher = sha2::Sha256::new();
-    for part in [request.operation.name.as_bytes(), request.input.as_bytes()] {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part);
+/// A request under way. Dropping it cancels the work down to the worker.
+pub struct Ask {
+    pool: Arc<Inner>,
+    pub(in crate::pod) ticket: Ticket,
+    pub(in crate::pod) chunks: Option<Inlet>,
+    pub(in crate::pod) end: oneshot::Receiver<Reply>,
+    pub(in crate::pod) over: bool,
+    /// Weight of the chunks that were taken since the pod was told.
+    pub(in crate::pod) taken: u32,
+}
+
+impl Ask {
+    /// The next reply; none after the last. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Reply> {
+        if let Some(chunks) = &mut self.chunks {
+            match chunks.take().await {
+                Ok(Some((payload, weight))) => {
+                    self.taken += weight;
+                    if self.taken >= CHUNK_CREDIT / 2 {
+                        self.pool.credit(self.ticket, std::mem::take(&mut self.taken));
+                    }
+                    return Some(Reply::Chunk(payload));
+                }
+                // A stream with a hole is none: as if its caller had gone.
+                Err(fault) => {
+                    self.chunks = None;
+                    self.leave();
+                    return Some(Reply::Fault(fault));
+                }
+                Ok(None) => {}
+            }
+            // The driver lets go of this end before it sends the last reply.
+            self.chunks = None;
+        }
+        if self.over {
+            return None;
+        }
+        let reply = (&mut self.end).await.ok();
+        self.over = true;
+        reply
     }
-    for blob in &request.blobs {
-        hasher.update(blob.size().to_le_bytes());
-        match blob.store() {
-            None => hasher.update(blob.in_memory().map_or(&[][..], |bytes| &bytes[..])),
-            // Not read for this: it may be gigabytes.
-            Some(store) => store.mark().iter().for_each(|part| hasher.update(part.to_le_bytes())),
+}
+
+impl Ask {
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.over, true) {
+            // First, so that nobody puts it back meanwhile for a caller that is gone.
+            self.end.close();
+            self.pool.leave(self.ticket);
         }
     }
-    hasher.finalize().into()
+}
+
+impl Drop for Ask {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }

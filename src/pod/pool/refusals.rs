@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::{
     model::{Code, Fault, act, hint},
     pod::pool::{
-        Book, Inner,
         ask::{Pending, Reply},
         restarts::MayStart,
+        state::{Book, Inner},
     },
 };
 

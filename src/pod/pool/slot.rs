@@ -2,6 +2,7 @@
 //!
 //! Apart from `mod.rs`, which callers come to: here is the side that drivers see.
 
+use crate::pod::pool::state::{End, Report};
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
@@ -12,33 +13,20 @@ use tokio::time::Instant;
 use crate::{
     model::{Fault, Priority, limits::POISON_MS},
     pod::pool::{
-        Book, Inner, Member,
-        ask::{Placed, Request, Shared},
-        digest,
+        ask::{Placed, Request, digest},
         poison::Ended,
         refusals::{Refusals, overdue},
-        schedule::{Served, Take, Ticket},
+        schedule::Take,
+        state::{Book, Inner, Member},
+        watcher::Shared,
     },
 };
 
 /// A pod's place in its pool: how its driver gets work and tells what became of it.
 #[derive(Clone)]
 pub struct Seat {
-    pub(in crate::pod) pool: Weak<Inner>,
+    pub(super) pool: Weak<Inner>,
     pub(in crate::pod) id: u64,
-}
-
-/// What a driver has to tell when it asks for work.
-#[derive(Default)]
-pub(in crate::pod) struct Report {
-    /// Asks that have their outcome.
-    pub over: Vec<Ticket>,
-    pub good: u64,
-    /// Ended by a fault of the pod.
-    pub failed: u64,
-    /// Inputs that were answered well, while some are suspected.
-    pub cleared: Vec<[u8; 32]>,
-    pub served: Vec<Served>,
 }
 
 /// What a driver is given.
@@ -60,32 +48,6 @@ pub(in crate::pod) struct Unit {
     pub asks: Vec<Placed>,
     /// Units of its operation are over so quickly that others may be sent to wait behind them.
     pub is_tiny: bool,
-}
-
-/// Why a pod is no more. All but the first are for the restart policy, whatever `min` wants: a pod that served nobody is not replaced at once for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::pod) enum Why {
-    /// It was asked to go: by its operator, for another's sake, for its age, to load with less. Each of these ends by itself.
-    Asked,
-    /// It could not be forked: there was no pod.
-    NeverBegan,
-    /// There never will be a place for its models: nothing failed, and trying again is no use.
-    Refused,
-    /// There was nothing left of what a pod takes of the host: others have it, and nothing of this recipe's failed.
-    Short,
-    /// It failed.
-    Failed,
-}
-
-/// How a pod's life ended, for the pool.
-pub(in crate::pod) struct End {
-    pub why: Why,
-    pub was_ready: bool,
-    /// It had answered well.
-    pub was_useful: bool,
-    /// Ended by SIGKILL before it was ready, and not by us: whoever did that, the recipe is not to blame.
-    pub was_killed_at_start: bool,
-    pub fault: Fault,
 }
 
 impl Seat {

@@ -8,11 +8,7 @@ use super::*;
 use crate::{
     model::{Manifest, Priority},
     pod::{
-        pool::{
-            ask::Inbox,
-            poison::Ended,
-            slot::{Report, Taken},
-        },
+        pool::{poison::Ended, slot::Taken, state::Report, watcher::Inbox},
         record::printed::Printed,
     },
 };

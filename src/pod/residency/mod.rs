@@ -31,7 +31,7 @@ use crate::{
             WaitingStatus,
         },
     },
-    pod::{pool::ask::Shared, process::vitals},
+    pod::{pool::watcher::Shared, process::vitals},
 };
 use claims::{Work, is_news, too_much};
 use machine::Machine;
