@@ -6,14 +6,13 @@ use std::{path::Path, pin::Pin};
 
 use serde_json::json;
 
-use super::{
-    cli::usage,
-    client::{Calling, Client},
-    lines::CallBody,
-    print::{self, Prints, Watch},
-    words::CallWords,
-};
 use crate::{
+    door::{
+        client::{Calling, Client},
+        lines::CallBody,
+        print::{self, Prints, Watch},
+        words::{CallWords, usage},
+    },
     host::{Config, Host, Running, blobs},
     model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, Report, act, hint, limits, stand_in},
     pod::Missed,

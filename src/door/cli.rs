@@ -1,5 +1,9 @@
 //! The command line: one function per command, each a few lines over `host` or `author`.
 
+use crate::door::{
+    print::{failed, say},
+    words::usage,
+};
 use std::{io, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Parser, error::ErrorKind};
@@ -17,11 +21,7 @@ use crate::{
     author,
     disk::open,
     host::{Config, Host, Stray},
-    model::{
-        Code, Door, Fault, Progress, RecipeRef, Silent, act, hint, limits,
-        printable::{in_a_line, printable},
-        progress,
-    },
+    model::{Code, Fault, Progress, RecipeRef, Silent, act, hint, limits, printable::in_a_line, progress},
     shelf::{
         repository::{ModelTarget, Trust},
         store::lockfile::LockEntry,
@@ -111,19 +111,6 @@ fn config() -> Result<Config, Fault> {
     Ok(Config::from_environment()?.with_hob("/proc/self/exe"))
 }
 
-/// Words that make no sense here.
-pub(super) fn usage(message: impl Into<String>) -> Fault {
-    Fault::new(Code::Usage, message).hint("`hob COMMAND --help` says which words a command takes")
-}
-
-pub(super) fn failed(fault: &Fault, json: bool) -> ExitCode {
-    match json {
-        true => print::result(&json!({ "fault": fault.clone().worded(Door::CommandLine) }).to_string()),
-        false => print::fault(fault),
-    }
-    ExitCode::from(fault.code.exit())
-}
-
 pub(super) async fn command(words: Words) -> Result<(), Fault> {
     let progress: progress::Shared = match words.quiet {
         true => Arc::new(Silent),
@@ -194,15 +181,6 @@ pub(super) async fn command(words: Words) -> Result<(), Fault> {
     };
     host.shutdown().await;
     done
-}
-
-/// Prints `text` for people or `value` for programs.
-pub(super) fn say(json: bool, mut value: Value, text: impl FnOnce() -> String) {
-    hint::word(&mut value, Door::CommandLine);
-    match json {
-        true => print::result(&value.to_string()),
-        false => print::result(&printable(&text())),
-    }
 }
 
 async fn build(folder: std::path::PathBuf, progress: progress::Shared, json: bool) -> Result<(), Fault> {

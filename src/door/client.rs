@@ -343,3 +343,11 @@ impl Calling {
         }
     }
 }
+
+/// Asks the running server; `None` when none runs.
+pub(super) async fn ask<T: DeserializeOwned>(home: &Home, method: Method, path: &str) -> Result<Option<T>, Fault> {
+    match Client::connect(home).await? {
+        Some(client) => client.ask(method, path).await.map(Some),
+        None => Ok(None),
+    }
+}

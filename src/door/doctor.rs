@@ -4,12 +4,14 @@
 
 use serde_json::json;
 
-use super::{
-    cli::{say, say_strays, say_warnings},
-    looking::{ask, table, zygote_table},
-    print,
-};
 use crate::{
+    door::{
+        cli::{say_strays, say_warnings},
+        client::ask,
+        looking::zygote_table,
+        print::{self, say},
+        table::table,
+    },
     host::Host,
     model::{
         Code, Fault, Home,

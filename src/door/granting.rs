@@ -4,12 +4,12 @@
 
 use serde_json::json;
 
-use super::{
-    cli::{say, say_strays},
-    print,
-    words::{GrantWords, RevokeWords},
-};
 use crate::{
+    door::{
+        cli::say_strays,
+        print::{self, say},
+        words::{GrantWords, RevokeWords},
+    },
     host::{Consent, Granted, Host, Revoke},
     model::{Code, Fault, Permissions, RecipeName, VersionRange},
 };

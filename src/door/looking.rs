@@ -2,21 +2,23 @@
 //!
 //! Apart from `cli.rs`, because all three ask a server, may do so every second, and find none without failing.
 
+use crate::door::{
+    client::ask,
+    table::{duration, table},
+};
 use std::{collections::HashMap, path::Path, time::Duration};
 
 use hyper::Method;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{
-    cli::say,
-    client::Client,
-    machine::machine_text,
-    print,
-    words::{LogWords, PodWords},
-};
 use crate::{
     author::pack::read_manifest,
+    door::{
+        machine::machine_text,
+        print::{self, say},
+        words::{LogWords, PodWords},
+    },
     host::past_logs,
     model::{
         Code, Door, Fault, Home, RecipeName, RecipeRef, limits,
@@ -167,14 +169,6 @@ fn fresh<'a>(before: &[LogLine], now: &'a [LogLine]) -> Vec<&'a LogLine> {
     new
 }
 
-/// Asks the running server; `None` when none runs.
-pub(super) async fn ask<T: DeserializeOwned>(home: &Home, method: Method, path: &str) -> Result<Option<T>, Fault> {
-    match Client::connect(home).await? {
-        Some(client) => client.ask(method, path).await.map(Some),
-        None => Ok(None),
-    }
-}
-
 /// Once, or once a second for as long as anybody reads it.
 async fn every(watch: bool, mut look: impl AsyncFnMut() -> Result<(), Fault>) -> Result<(), Fault> {
     look().await?;
@@ -319,33 +313,6 @@ fn log_text(line: &LogLine) -> String {
 
 fn last(fault: Option<&Fault>) -> String {
     fault.map_or("-".to_owned(), |fault| fault.code.name().to_owned())
-}
-
-/// `850ms`, `12s`, `3m 12s`, `5h 3m`, `2d 5h`: two units are enough for a look.
-pub(super) fn duration(ms: u64) -> String {
-    let seconds = ms / 1_000;
-    match seconds {
-        0 => format!("{ms}ms"),
-        1..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{}d {}h", seconds / 86_400, seconds / 3_600 % 24),
-    }
-}
-
-/// Columns as wide as their widest cell.
-pub(super) fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> String {
-    let mut widths = heads.map(|head| head.chars().count());
-    for row in &rows {
-        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
-    }
-    let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        padded.join("  ").trim_end().to_owned()
-    };
-    let heads = line(heads.to_vec());
-    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
-    std::iter::once(heads).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 //!
 //! Apart from `looking.rs` only because it is a page of its own.
 
-use super::looking::{duration, table};
-use crate::model::status::machine::{MachineStatus, ResidentState};
+use crate::{
+    door::table::{duration, table},
+    model::status::machine::{MachineStatus, ResidentState},
+};
 
 /// Budget and claims, then residents, then who waits; nothing before the first pod.
 pub(super) fn machine_text(machine: &MachineStatus) -> String {

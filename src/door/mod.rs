@@ -51,6 +51,7 @@ mod ending;
 mod notify;
 #[cfg(all(feature = "cli", feature = "serve"))]
 mod serve;
+pub mod table;
 
 /// For `crate::fuzzing`.
 #[cfg(any(test, feature = "fuzzing"))]

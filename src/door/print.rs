@@ -2,6 +2,9 @@
 //!
 //! Results go to stdout and nothing else does; progress, notes and faults go to stderr.
 
+use crate::model::hint;
+use serde_json::json;
+use std::process::ExitCode;
 use std::{
     collections::HashMap,
     io::{BufRead, IsTerminal, Read, Write},
@@ -366,6 +369,23 @@ fn line(report: &Report) -> String {
     let text: String = report.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let cut: String = text.chars().take(REPORT_CHARS_MAX).collect();
     printable(&cut).into_owned()
+}
+
+/// Prints `text` for people or `value` for programs.
+pub(super) fn say(json: bool, mut value: Value, text: impl FnOnce() -> String) {
+    hint::word(&mut value, Door::CommandLine);
+    match json {
+        true => result(&value.to_string()),
+        false => result(&printable(&text())),
+    }
+}
+
+pub(super) fn failed(fault: &Fault, json: bool) -> ExitCode {
+    match json {
+        true => result(&json!({ "fault": fault.clone().worded(Door::CommandLine) }).to_string()),
+        false => self::fault(fault),
+    }
+    ExitCode::from(fault.code.exit())
 }
 
 #[cfg(test)]

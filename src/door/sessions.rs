@@ -6,13 +6,13 @@ use hyper::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{
-    cli::say,
-    client::Client,
-    looking::{duration, table},
-    words::SessionWords,
-};
 use crate::{
+    door::{
+        client::Client,
+        print::say,
+        table::{duration, table},
+        words::SessionWords,
+    },
     host::{Config, Host},
     model::{
         Fault, RecipeRef,

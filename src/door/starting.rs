@@ -11,9 +11,9 @@ use std::{
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::cli::failed;
 use crate::{
     disk::threads::no_thread,
+    door::print::failed,
     model::{Fault, limits},
 };
 

@@ -5,9 +5,9 @@ use std::{collections::VecDeque, path::Path, time::Instant};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{calling::interruptible, cli::say};
 use crate::{
     author::{cases, pack::read_manifest},
+    door::{calling::interruptible, print::say},
     host::{Config, Host, blobs},
     model::{
         Call, Code, Door, Event, Fault, Manifest, Outcome, RecipeRef, act,

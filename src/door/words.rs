@@ -2,6 +2,7 @@
 //!
 //! Apart from `cli.rs` so that what may be said stands in one place, with the exit codes.
 
+use crate::model::Code;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -336,4 +337,9 @@ pub enum Repo {
         #[arg(long)]
         keys: PathBuf,
     },
+}
+
+/// Words that make no sense here.
+pub(super) fn usage(message: impl Into<String>) -> Fault {
+    Fault::new(Code::Usage, message).hint("`hob COMMAND --help` says which words a command takes")
 }

@@ -19,9 +19,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Engine, component::Component};
 
-use super::{BoxFuture, engine, engine::Reservation, output};
 use crate::{
     disk::make,
+    glue::{
+        engine::{self, Reservation},
+        output,
+        pods::BoxFuture,
+    },
     model::{Code, Fault, limits},
 };
 

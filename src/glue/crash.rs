@@ -7,11 +7,10 @@ use serde_json::Value;
 use wasmtime::{PoolConcurrencyLimitError, Trap, component::ResourceTableError};
 use wasmtime_wasi::I32Exit;
 
-use super::{
-    run::{Run, limit},
-    world::hob::glue::faults,
+use crate::{
+    glue::{caps::limit, run::Run, world::hob::glue::faults},
+    model::{Code, Fault, RecipeName, fault::bounded, limits},
 };
-use crate::model::{Code, Fault, RecipeName, fault::bounded, limits};
 
 /// Codes of Hob's table that keep their meaning when a guest uses them.
 const GUEST_CODES: &[Code] = &[

@@ -5,12 +5,16 @@
 
 use wasmtime::component::Resource;
 
-use super::{
-    AskEvent,
-    run::{Builder, HeldBlob, OpenAsk, Run, limit},
-    world::hob::glue::{blobs, faults, log, output, pod},
+use crate::{
+    glue::{
+        caps::limit,
+        handles::{Builder, HeldBlob, OpenAsk},
+        pods::AskEvent,
+        run::Run,
+        world::hob::glue::{blobs, faults, log, output, pod},
+    },
+    model::{Blame, Blob, Code, Document, Fault, act, events, hint, limits},
 };
-use crate::model::{Blame, Blob, Code, Document, Fault, act, events, hint, limits};
 
 /// `Err` of the inner result goes to the guest, `Err` of the outer one ends the run.
 type Given<T> = wasmtime::Result<Result<T, faults::Fault>>;

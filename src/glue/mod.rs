@@ -4,13 +4,17 @@
 //! has an instance, a store and a set of budgets of its own and leaves nothing behind; dropping its future is how it is
 //! cancelled. Read [`Prepared::run`] first.
 
+pub mod caps;
 mod check;
 mod compiling;
 mod crash;
 mod engine;
+pub mod handles;
 mod imports;
 mod output;
+pub mod pods;
 mod run;
+pub mod small;
 #[cfg(test)]
 mod tests;
 mod ticker;
@@ -24,10 +28,9 @@ pub mod fuzzing {
     pub use super::{crash::said, world::hob::glue::faults::Fault as GuestFault};
 }
 
+use pods::{Crossings, Pods};
 use std::{
-    future::Future,
     path::Path,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -47,41 +50,16 @@ pub use self::{
     engine::Reservation,
     wasi::SOCKETS_UNUSED,
 };
-use self::{
-    engine::Engines,
-    output::Said,
-    run::Run,
-    ticker::Ticker,
-    wasi::{Random, Seed, Wasi},
-};
 use crate::{
     disk::{self, threads::blocking},
     model::{Admitted, Blob, Code, Digest, Document, Fault, Manifest, RecipeName, Verified, act, events, hint, limits},
 };
-
-/// A future behind a pointer.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// The pods of one recipe, as its glue sees them.
-pub trait Pods: Send + Sync {
-    /// Starts an ask and returns as soon as it is on its way. `operation` is one that the recipe's manifest declares.
-    fn start<'a>(&'a self, operation: &'a str, arguments: Document, blobs: Vec<Blob>) -> BoxFuture<'a, Result<Box<dyn Ask>, Fault>>;
-}
-
-/// One ask under way; dropping it cancels the work down to the worker.
-pub trait Ask: Send {
-    /// The next event; `None` after the answer. The work goes on between two calls, so that several asks wait side by side.
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<AskEvent>, Fault>>;
-}
-
-/// What an ask gives.
-#[derive(Debug, Clone, PartialEq)]
-pub enum AskEvent {
-    /// A part of a streaming operation's result.
-    Chunk { data: Document, blobs: Vec<Blob> },
-    /// The whole, or the end of a stream.
-    Answer { data: Document, blobs: Vec<Blob> },
-}
+use engine::Engines;
+use output::Said;
+use run::Run;
+use small::{Random, Seed};
+use ticker::Ticker;
+use wasi::Wasi;
 
 /// A run's good end.
 #[derive(Debug)]
@@ -90,23 +68,6 @@ pub struct Response {
     pub output: Document,
     pub blobs: Vec<Blob>,
     pub crossings: Crossings,
-}
-
-/// How often a run crossed from one side to the other.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Crossings {
-    /// Host into guest, without the calls that only allocate for arguments.
-    pub wasm_entries: u64,
-    /// Guest into host, dropped handles included.
-    pub host_calls: u64,
-    /// Asks that went to the pod.
-    pub asks: u64,
-    /// Chunks that went to the caller.
-    pub chunks: u64,
-    /// Log lines kept.
-    pub log_lines: u64,
-    /// Log lines above the bound, or that the caller was too slow for.
-    pub log_lines_dropped: u64,
 }
 
 /// Everything that runs glue on this machine. One per process.

@@ -3,28 +3,31 @@
 //! It is the data of the run's wasm store and goes with it: dropping it drops the handles, and with them every ask
 //! that is still open. (Only Rust's own drop runs then, not the drop of the WIT, so cancelling must hang on it.)
 
+use crate::glue::{
+    caps::limit,
+    handles::{Builder, Counted, HeldBlob, OpenAsk},
+    small,
+};
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use bytes::BytesMut;
-use serde_json::Value;
+
 use wasmtime::{
     ResourceLimiter, StoreContextMut, UpdateDeadline,
     component::{Resource, ResourceTable},
 };
 
-use super::{
-    Ask, Crossings, Pods,
-    ticker::Running,
-    wasi,
-    world::hob::glue::{blobs::Named, faults},
+use crate::{
+    glue::{
+        pods::{Crossings, Pods},
+        ticker::Running,
+        world::hob::glue::{blobs::Named, faults},
+    },
+    model::{Blame, Blob, Code, Fault, Manifest, Operation, events, limits},
 };
-use crate::model::{Blame, Blob, Code, Fault, Manifest, Operation, events, limits};
 
 /// State of one run.
 pub struct Run {
@@ -39,9 +42,9 @@ pub struct Run {
     /// Asks without their end yet.
     pub asks_open: usize,
     /// None until the guest uses it.
-    pub wasi: Option<Box<wasi::Small>>,
+    pub wasi: Option<Box<small::Small>>,
     /// What that is made of; none for glue that cannot use it.
-    pub seed: Option<wasi::Seed>,
+    pub seed: Option<small::Seed>,
     /// Faults that the guest was given, to recognise them when it passes one on.
     given: VecDeque<Fault>,
     running: Running,
@@ -51,62 +54,6 @@ pub struct Run {
     ticks_left: u64,
     /// The epoch moved on while the host waited: the next tick is not the guest's.
     waited: bool,
-}
-
-/// A blob that the guest holds a handle of.
-pub struct HeldBlob {
-    pub blob: Blob,
-    _counted: Option<Counted>,
-}
-
-/// A blob that the guest is writing.
-pub struct Builder {
-    pub media_type: String,
-    pub bytes: BytesMut,
-    counted: Counted,
-}
-
-/// An ask that the guest holds a handle of; none once its answer came.
-pub struct OpenAsk(pub Option<Box<dyn Ask>>);
-
-/// Bytes counted against the run's bound for as long as this lives.
-struct Counted {
-    total: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
-impl Counted {
-    fn add(&mut self, bytes: usize, manifest: &Manifest) -> Result<(), Fault> {
-        self.bytes += bytes;
-        let held = self.total.fetch_add(bytes, Relaxed) + bytes;
-        match held <= limits::GLUE_BLOB_BYTES_MAX {
-            true => Ok(()),
-            false => Err(limit(manifest, "blob bytes", held, limits::GLUE_BLOB_BYTES_MAX, "bytes held at once")),
-        }
-    }
-}
-
-/// The fault of a run that went over a cap.
-pub fn limit(
-    manifest: &Manifest,
-    cap: &str,
-    found: impl Into<Option<usize>>,
-    allowed: impl std::fmt::Display + Into<Value> + Copy,
-    unit: &str,
-) -> Fault {
-    let found: Option<usize> = found.into();
-    let wanted = found.map(|found| format!(" ({found} wanted)")).unwrap_or_default();
-    Fault::new(Code::GlueLimit, format!("the glue of `{}` went over its limit of {cap}: {allowed} {unit}{wanted}", manifest.name))
-        .hint("nothing else is affected; the recipe's author has to make its glue need less")
-        .with("cap", cap)
-        .with("allowed", allowed)
-        .with("found", found.map(Value::from).unwrap_or_default())
 }
 
 impl Run {

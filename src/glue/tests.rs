@@ -20,7 +20,10 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::*;
-use crate::model::{Blame, Call, Event, Manifest, Origin, verified::Models};
+use crate::{
+    glue::pods::{Ask, AskEvent, BoxFuture, Crossings, Pods},
+    model::{Blame, Call, Event, Manifest, Origin, verified::Models},
+};
 
 const WIT: &str = include_str!("../../wit/glue.wit");
 

@@ -5,15 +5,15 @@
 //! moves the guest's own clock on; random numbers follow from recipe and input; there are no files, variables or
 //! arguments; what is printed is kept for the fault. So a run has no effects but those of `hob:glue`, and waits for nothing.
 
+use crate::glue::small::Small;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use sha2::{Digest as _, Sha256};
 use wasmtime::component::{HasData, HasSelf, Linker, Resource, ResourceTable};
 use wasmtime_wasi::{
-    WasiCtx, WasiCtxView, WasiView, async_trait,
+    WasiCtxView, WasiView, async_trait,
     cli::{WasiCli, WasiCliView as _},
     filesystem::{WasiFilesystem, WasiFilesystemView as _},
     p2::{
@@ -23,9 +23,12 @@ use wasmtime_wasi::{
             clocks::{monotonic_clock, wall_clock},
             filesystem,
             random::{insecure, insecure_seed, random},
-            sockets::{self, ip_name_lookup, network::ErrorCode, network::IpAddressFamily, tcp_create_socket, udp_create_socket},
+            sockets::{
+                self, ip_name_lookup,
+                network::{ErrorCode, IpAddressFamily},
+                tcp_create_socket, udp_create_socket,
+            },
         },
-        pipe::MemoryInputPipe,
     },
     sockets::{WasiSockets, WasiSocketsView as _},
 };
@@ -34,11 +37,10 @@ use wasmtime_wasi_io::{
     poll::{DynPollable, Pollable, subscribe},
 };
 
-use super::{
-    output::Said,
-    run::{Run, limit},
+use crate::{
+    glue::{caps::limit, run::Run},
+    model::limits,
 };
-use crate::model::{Digest, limits};
 
 /// Interfaces of WASI 0.2 that are there, by package.
 pub const OFFERED: &[(&str, &[&str])] = &[
@@ -81,67 +83,6 @@ pub enum Wasi {
     Yes,
     /// And sockets that nobody can have.
     WithSocketNames,
-}
-
-/// What of WASI one run owns. Made at the first use.
-pub struct Small {
-    context: WasiCtx,
-    clock: Arc<AtomicU64>,
-    random: Random,
-}
-
-/// What the first use makes it of.
-#[derive(Clone, Default)]
-pub struct Seed {
-    pub said: Said,
-    pub random: Random,
-}
-
-impl Small {
-    fn new(seed: Option<&Seed>) -> Small {
-        let seed = seed.cloned().unwrap_or_default();
-        let mut context = WasiCtx::builder();
-        context
-            .stdin(MemoryInputPipe::new(bytes::Bytes::new()))
-            .stdout(seed.said.stdout)
-            .stderr(seed.said.stderr)
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false);
-        Small { context: context.build(), clock: Arc::default(), random: seed.random }
-    }
-}
-
-/// A stream of numbers that follows from a run's recipe and input: the same call is the same run.
-#[derive(Clone, Default)]
-pub struct Random {
-    key: [u8; 32],
-    block: u64,
-    left: Vec<u8>,
-}
-
-impl Random {
-    pub fn new(recipe: Digest, input: &str) -> Random {
-        let mut hasher = Sha256::new();
-        hasher.update(recipe.hex());
-        hasher.update(Sha256::digest(input));
-        Random { key: hasher.finalize().into(), block: 0, left: Vec::new() }
-    }
-
-    fn take(&mut self, count: usize) -> Vec<u8> {
-        while self.left.len() < count {
-            let mut hasher = Sha256::new();
-            hasher.update(self.key);
-            hasher.update(self.block.to_le_bytes());
-            self.block += 1;
-            self.left.extend_from_slice(&hasher.finalize());
-        }
-        self.left.drain(..count).collect()
-    }
-
-    fn number(&mut self) -> u64 {
-        self.take(8).iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
-    }
 }
 
 struct Io;
@@ -371,6 +312,8 @@ impl ip_name_lookup::HostResolveAddressStream for Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::glue::small::Random;
+    use crate::model::Digest;
 
     #[test]
     fn random_numbers_follow_from_recipe_and_input() {

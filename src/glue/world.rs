@@ -14,9 +14,9 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
     with: {
-        "hob:glue/blobs.blob": super::run::HeldBlob,
-        "hob:glue/blobs.builder": super::run::Builder,
-        "hob:glue/pod.call": super::run::OpenAsk,
+        "hob:glue/blobs.blob": crate::glue::handles::HeldBlob,
+        "hob:glue/blobs.builder": crate::glue::handles::Builder,
+        "hob:glue/pod.call": crate::glue::handles::OpenAsk,
     },
 });
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncWriteExt, net::UnixStream, process::Command};
 
 use crate::{
-    glue::{BoxFuture, Compiled, Compiler, Job},
+    glue::{Compiled, Compiler, Job, pods::BoxFuture},
     model::{Code, Fault, Hint, act, exhausted_in, hint, limits},
     shelf::process::{self, Ran},
 };

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::Inner;
 use crate::{
-    glue::Crossings,
+    glue::pods::Crossings,
     model::{Call, Code, limits::JOURNAL_CALLS_MAX},
 };
 

@@ -3,6 +3,7 @@
 //! Apart from `run.rs` because it is where the two blind siblings meet: `glue` asks through its trait
 //! `Pods`, and this answers with `pod`.
 
+use crate::glue::pods;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Inner, entry::Entry, sessions::Seated};
 use crate::{
-    glue::{self, BoxFuture},
+    glue::pods::BoxFuture,
     model::{Admitted, Blob, Code, Document, Fault, Operation, Priority, events},
     pod::{self, Pool, Reply, Request},
     shelf::reading,
@@ -99,7 +100,7 @@ pub struct Asked {
 
 impl Asked {
     /// The next chunk, or the answer, which `read` makes a document. Not to be called after the answer.
-    pub async fn next(&mut self, read: fn(String, &str) -> Result<Document, Fault>) -> Result<glue::AskEvent, Fault> {
+    pub async fn next(&mut self, read: fn(String, &str) -> Result<Document, Fault>) -> Result<pods::AskEvent, Fault> {
         let Some(reply) = self.ask.next().await else {
             return Err(Fault::new(Code::Internal, "an ask ended without an answer"));
         };
@@ -109,29 +110,29 @@ impl Asked {
             Reply::Chunk(payload) => {
                 // Glue and callers take its text.
                 let (data, blobs) = document(payload, what(), Document::unread).await?;
-                Ok(glue::AskEvent::Chunk { data, blobs })
+                Ok(pods::AskEvent::Chunk { data, blobs })
             }
             Reply::Answer(payload) => {
                 let (data, blobs) = document(payload, what(), read).await?;
-                Ok(glue::AskEvent::Answer { data, blobs })
+                Ok(pods::AskEvent::Answer { data, blobs })
             }
             Reply::Fault(fault) => Err(fault),
         }
     }
 }
 
-impl glue::Ask for Asked {
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<glue::AskEvent>, Fault>> {
+impl pods::Ask for Asked {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<pods::AskEvent>, Fault>> {
         Box::pin(async move { Asked::next(self, Document::unread).await.map(Some) })
     }
 }
 
-impl glue::Pods for Leased {
-    fn start<'a>(&'a self, operation: &'a str, arguments: Document, blobs: Vec<Blob>) -> BoxFuture<'a, Result<Box<dyn glue::Ask>, Fault>> {
+impl pods::Pods for Leased {
+    fn start<'a>(&'a self, operation: &'a str, arguments: Document, blobs: Vec<Blob>) -> BoxFuture<'a, Result<Box<dyn pods::Ask>, Fault>> {
         Box::pin(async move {
             let operation = self.entry.recipe().manifest().operation(operation)?.clone();
             let asked = self.send(&operation, &arguments, blobs).await?;
-            Ok(Box::new(asked) as Box<dyn glue::Ask>)
+            Ok(Box::new(asked) as Box<dyn pods::Ask>)
         })
     }
 }

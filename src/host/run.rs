@@ -1,5 +1,6 @@
 //! One call, top to bottom. Start reading Hob here.
 
+use crate::glue::pods;
 use std::sync::{Arc, atomic::Ordering};
 
 use serde_json::Value;
@@ -13,7 +14,6 @@ use super::{
     printing, sessions,
 };
 use crate::{
-    glue,
     model::{
         Admitted, Blob, Call, Code, Document, Fault, Manifest, Operation, Outcome, RecipeRef, act, events, hint, manifest::operation::Part,
     },
@@ -181,10 +181,10 @@ async fn straight(asks: &Leased, call: &Admitted, events: &events::Sender) -> Re
     let mut ask = asks.send(call.operation(), call.input(), call.blobs().to_vec()).await?;
     loop {
         match ask.next(Document::parse).await? {
-            glue::AskEvent::Chunk { data, blobs } => {
+            pods::AskEvent::Chunk { data, blobs } => {
                 events.chunk(data, blobs).await.map_err(|events::Gone| Fault::new(Code::Cancelled, "the caller went away"))?;
             }
-            glue::AskEvent::Answer { data, blobs } => return Ok(Answer { output: data, blobs }),
+            pods::AskEvent::Answer { data, blobs } => return Ok(Answer { output: data, blobs }),
         }
     }
 }

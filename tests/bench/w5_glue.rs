@@ -13,7 +13,10 @@ use std::{
 };
 
 use hob::{
-    glue::{Ask, BoxFuture, Glue, Pods, Prepared},
+    glue::{
+        Glue, Prepared,
+        pods::{Ask, BoxFuture, Pods},
+    },
     host::GlueCompiler,
     model::{Admitted, Blob, Call, Document, Fault, Home, Verified, events, limits},
     shelf::store::Shelf,

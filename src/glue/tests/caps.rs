@@ -3,6 +3,7 @@
 //! Apart from the tests above because none of these guests gets far: most are refused before they run.
 
 use super::*;
+use crate::glue::pods::BoxFuture;
 
 #[tokio::test]
 async fn components_with_too_many_parts_are_refused() {

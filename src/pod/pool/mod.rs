@@ -28,7 +28,6 @@ use std::{
     time::Duration,
 };
 
-use sha2::Digest as _;
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, sleep_until, timeout_at},

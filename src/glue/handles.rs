@@ -1,0 +1,49 @@
+//! What a guest holds by handle: blobs, builders of blobs, asks that are under way.
+
+use crate::{
+    glue::{caps::limit, pods::Ask},
+    model::{Blob, Fault, Manifest, limits},
+};
+use bytes::BytesMut;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A blob that the guest holds a handle of.
+pub struct HeldBlob {
+    pub blob: Blob,
+    pub(super) _counted: Option<Counted>,
+}
+
+/// A blob that the guest is writing.
+pub struct Builder {
+    pub media_type: String,
+    pub bytes: BytesMut,
+    pub(super) counted: Counted,
+}
+
+/// An ask that the guest holds a handle of; none once its answer came.
+pub struct OpenAsk(pub Option<Box<dyn Ask>>);
+
+/// Bytes counted against the run's bound for as long as this lives.
+pub struct Counted {
+    pub(super) total: Arc<AtomicUsize>,
+    pub(super) bytes: usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+impl Counted {
+    pub(super) fn add(&mut self, bytes: usize, manifest: &Manifest) -> Result<(), Fault> {
+        self.bytes += bytes;
+        let held = self.total.fetch_add(bytes, Relaxed) + bytes;
+        match held <= limits::GLUE_BLOB_BYTES_MAX {
+            true => Ok(()),
+            false => Err(limit(manifest, "blob bytes", held, limits::GLUE_BLOB_BYTES_MAX, "bytes held at once")),
+        }
+    }
+}
