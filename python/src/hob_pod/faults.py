@@ -54,7 +54,8 @@ _PACKAGES = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-#: What locks, in the recipe's folder; the braces take the interpreter's version. `locking` in src/shelf/environment/requirements.rs says the same.
+#: What locks, in the recipe's folder; the braces take the interpreter's version.
+#: `locking` in src/shelf/environment/requirements.rs says the same.
 _LOCK = (
     "uv pip compile --universal --python-version {}.{} --generate-hashes --only-binary :all: --no-emit-index-url"
     " pod/requirements.in -o pod/requirements.lock"
