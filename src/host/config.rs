@@ -255,7 +255,7 @@ fn findable(home: Home) -> Result<Home, Fault> {
     Ok(if home.socket().exists() { home } else { shelf::home::placed(home) })
 }
 
-/// What HOB_SANDBOX_WITHOUT may name: layers, and parts of them (see `hob_pod/sandbox.py`). A version of Landlock takes away what came after it.
+/// What HOB_SANDBOX_WITHOUT may name: layers, and parts of them (see `hob_pod/lockdown.py`). A version of Landlock takes away what came after it.
 const LAYERS: [&str; 11] = [
     "namespaces",
     "landlock",

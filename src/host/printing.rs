@@ -84,7 +84,7 @@ impl Host {
         all.retain(|line| recipe.as_ref().is_none_or(|recipe| line.recipe == *recipe));
         let home = &self.0.home;
         let past = {
-            // A pod that is just being buried has both.
+            // A pod whose end is being dealt with has both.
             let live: HashSet<&str> = all.iter().map(|line| line.incarnation.as_str()).collect();
             pod::past_lines(&home.logs(), &home.dossiers(), recipe.as_deref(), lines, &live, LOG_LOOK_BYTES_MAX)
         };

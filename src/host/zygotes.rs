@@ -54,8 +54,8 @@ enum Zygote {
 }
 
 impl Zygote {
-    fn is_fertile(&self) -> bool {
-        matches!(self, Zygote::Ready(family) if family.is_fertile())
+    fn can_fork(&self) -> bool {
+        matches!(self, Zygote::Ready(family) if family.can_fork())
     }
 }
 
@@ -85,7 +85,7 @@ impl Forkable {
     pub fn family(&self) -> Option<Family> {
         let mut verdict = self.verdict();
         match &*verdict {
-            Verdict::Forks(family) if family.is_fertile() => Some(family.clone()),
+            Verdict::Forks(family) if family.can_fork() => Some(family.clone()),
             // Killed, or it went for want of pods: the next pod is started, and a new zygote with it.
             Verdict::Forks(_) => {
                 *verdict = Verdict::Unknown;
@@ -114,7 +114,7 @@ impl Forkable {
         let (state, why, family) = match &*self.verdict() {
             Verdict::Unknown => return None,
             Verdict::Asked => (ZygoteState::Booting, None, None),
-            Verdict::Forks(family) if family.is_fertile() => (ZygoteState::Ready, None, Some(family.clone())),
+            Verdict::Forks(family) if family.can_fork() => (ZygoteState::Ready, None, Some(family.clone())),
             Verdict::Forks(_) => (ZygoteState::Gone, None, None),
             Verdict::Starts(why) => (ZygoteState::Unforkable, Some(why.clone()), None),
         };
@@ -125,7 +125,7 @@ impl Forkable {
             why,
             forked,
             pods,
-            pid: family.and_then(|family| family.guard_pid()),
+            pid: family.and_then(|family| family.supervisor_pid()),
         })
     }
 }
@@ -191,7 +191,7 @@ impl Zygotes {
             let found = {
                 let mut known = self.known();
                 let found = known.by_key.get(&key).cloned();
-                if !matches!(&found, Some(Zygote::Booting | Zygote::Unforkable(_))) && !found.as_ref().is_some_and(Zygote::is_fertile) {
+                if !matches!(&found, Some(Zygote::Booting | Zygote::Unforkable(_))) && !found.as_ref().is_some_and(Zygote::can_fork) {
                     known.by_key.insert(key.clone(), Zygote::Booting);
                     // What waits for it meanwhile sees the end of this, however it comes.
                     break Booting { zygotes: self, key: key.clone() };
@@ -299,7 +299,7 @@ async fn let_go(host: Weak<Inner>) {
             if *idle >= Duration::from_millis(ZYGOTE_IDLE_MS) {
                 family.close();
             }
-            family.is_fertile()
+            family.can_fork()
         });
         if !known.by_key.values().any(|zygote| matches!(zygote, Zygote::Ready(_))) {
             return;

@@ -97,7 +97,7 @@ async fn the_end_of_a_forked_pod_is_told_as_it_was() {
     // What fled from a pod's session and parents is ended with it.
     rig.host.call(one_shot(&recipe, json!({"flee": true}))).await.unwrap();
     let family = rig.host.status().zygotes[0].pid.unwrap();
-    // A guard, a head and a zygote.
+    // A supervisor, an init and a zygote.
     within(5, "what fled is ended", || processes_below(rig.folder.path()).len() == 3).await;
     assert!(is_running(family));
     rig.close().await;
@@ -130,17 +130,17 @@ pub fn below(pid: u32) -> Vec<u32> {
     children(pid).into_iter().flat_map(|child| [vec![child], below(child)].concat()).collect()
 }
 
-/// The zygote of the family behind that guard: its head's first child.
-fn zygote_of(guard: u32) -> Option<u32> {
+/// The zygote of the family behind that supervisor: its init's first child.
+fn zygote_of(supervisor: u32) -> Option<u32> {
     let title = |pid: &u32| {
         String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).trim_end_matches('\0').to_owned()
     };
-    children(guard).into_iter().flat_map(children).find(|pid| title(pid).ends_with("zygote"))
+    children(supervisor).into_iter().flat_map(children).find(|pid| title(pid).ends_with("zygote"))
 }
 
 fn kill_zygote(rig: &Rig) -> bool {
-    let guard = rig.host.status().zygotes.first().and_then(|zygote| zygote.pid);
-    let zygote = guard.and_then(zygote_of);
+    let supervisor = rig.host.status().zygotes.first().and_then(|zygote| zygote.pid);
+    let zygote = supervisor.and_then(zygote_of);
     zygote.is_some_and(|pid| kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).is_ok())
 }
 
@@ -241,19 +241,20 @@ async fn a_recipe_whose_forked_pod_answers_its_case_otherwise_is_not_forked_and_
 async fn whoever_of_a_family_is_killed_nothing_of_it_is_left() {
     let rig = Rig::new().await;
     let recipe = preloading(&rig, "family", SOURCE, "max = 2");
-    for who in ["guard", "head"] {
+    for who in ["supervisor", "init"] {
         assert_eq!(settled(&rig, &recipe).await.0, ZygoteState::Ready);
         let running = rig.host.start(one_shot(&recipe, json!({"flee": true, "sleep": 30})));
         within(10, "a forked pod is at work", || rig.host.pods().iter().any(|pod| pod.forked && pod.state == "busy")).await;
-        let guard = rig.host.status().zygotes[0].pid.unwrap();
-        let head = children(guard)[0];
-        let members = below(guard);
-        // The one that fled is among them: guard, head, zygote, pod and it.
-        within(5, "all five are there", || below(guard).len() >= 4).await;
-        kill_process(Pid::from_raw(if who == "guard" { guard } else { head } as i32).unwrap(), Signal::KILL).unwrap();
+        let supervisor = rig.host.status().zygotes[0].pid.unwrap();
+        let init = children(supervisor)[0];
+        let members = below(supervisor);
+        // The one that fled is among them: supervisor, init, zygote, pod and it.
+        within(5, "all five are there", || below(supervisor).len() >= 4).await;
+        kill_process(Pid::from_raw(if who == "supervisor" { supervisor } else { init } as i32).unwrap(), Signal::KILL).unwrap();
         let fault = running.outcome().await.unwrap_err();
         assert_eq!((fault.code, &fault.detail["signal"]), (Code::Crashed, &json!(9)), "{who}: {fault:?}");
-        within(3, &format!("{who}: nothing of the family is left"), || !members.iter().chain([&guard]).any(|pid| is_running(*pid))).await;
+        within(3, &format!("{who}: nothing of the family is left"), || !members.iter().chain([&supervisor]).any(|pid| is_running(*pid)))
+            .await;
     }
     rig.close().await;
 }
@@ -267,8 +268,8 @@ async fn helper_host_with_a_family() {
     let recipe = folder.join("recipes/left");
     host.call(call(&recipe, json!({}))).await.unwrap();
     within(60, "a zygote is ready", || host.status().zygotes.first().is_some_and(|zygote| zygote.state == ZygoteState::Ready)).await;
-    let guard = host.status().zygotes[0].pid.unwrap();
-    std::fs::write(open_at(folder).join("guard"), guard.to_string()).unwrap();
+    let supervisor = host.status().zygotes[0].pid.unwrap();
+    std::fs::write(open_at(folder).join("supervisor"), supervisor.to_string()).unwrap();
     let _ = host.call(one_shot(&recipe, json!({"flee": true, "sleep": 60}))).await;
 }
 
@@ -283,9 +284,10 @@ async fn a_family_does_not_outlive_a_host_that_was_killed() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let guard = || std::fs::read_to_string(rig.open().join("guard")).ok().and_then(|text| text.parse::<u32>().ok());
-    within(60, "there is a family with a pod and one that fled", || guard().is_some_and(|guard| below(guard).len() >= 4)).await;
-    let members = below(guard().unwrap());
+    let supervisor = || std::fs::read_to_string(rig.open().join("supervisor")).ok().and_then(|text| text.parse::<u32>().ok());
+    within(60, "there is a family with a pod and one that fled", || supervisor().is_some_and(|supervisor| below(supervisor).len() >= 4))
+        .await;
+    let members = below(supervisor().unwrap());
     host.kill().unwrap();
     host.wait().unwrap();
     within(3, "nothing of the family is left", || !members.iter().any(|pid| is_running(*pid))).await;

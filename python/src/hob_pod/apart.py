@@ -1,6 +1,6 @@
 """A process namespace of a pod's own: its first process, which ends all others by its end, and who decides that there is one.
 
-Apart from `root`, which makes the other namespaces: this one is of the processes that are started in it, so that it
+Apart from `mounts`, which makes the other namespaces: this one is of the processes that are started in it, so that it
 comes with a process. With it comes a /proc in which the pod finds what it started (`proc`). Where it cannot be had, this
 kernel's Landlock may hold signals all the same (from version 6 on); then a pod keeps the numbers that its host sees, and
 finds itself alone in /proc. Without either there is no pod.
@@ -14,7 +14,7 @@ import _signal as signal
 import os
 import struct
 
-from . import kernel, proc, sandbox
+from . import kernel, lockdown, proc
 from .refused import Refused, must_be_lacking
 
 _REPORT = struct.Struct("=iQQ")
@@ -26,7 +26,7 @@ def fork(plan, base, missing, shown=None):
 
     Adds to `missing` what it had to do without; raises Refused. `base`: the pod's root. `shown`: called in the first process.
     """
-    is_held = sandbox.landlock_version(plan) >= sandbox.SCOPES_SINCE
+    is_held = lockdown.landlock_version(plan) >= lockdown.SCOPES_SINCE
     if is_held and not plan["own_proc"]:
         return os.fork(), None
     why = None if base is not None else "the other namespaces are missing"
@@ -55,7 +55,7 @@ def fork(plan, base, missing, shown=None):
         os.close(reading)
     plan["not_apart"] = why
     if not is_held:
-        text = f"{why}; and Landlock before version {sandbox.SCOPES_SINCE} does not hold signals"
+        text = f"{why}; and Landlock before version {lockdown.SCOPES_SINCE} does not hold signals"
         if not plan["reduced"]:
             raise Refused("processes", text)
         missing.append(f"processes ({text})")

@@ -95,7 +95,7 @@ class _Hand:
         self.draining = False
         self.early = {}  # asks that were cancelled before they came, oldest first
         self.work = None  # what the main thread runs; with concurrency above 1 always None
-        self.places = False  # concurrency is above 1
+        self.slots = False  # concurrency is above 1
         self.main_thread = 0
         self.page = None  # u64s that the host reads too; the first is `begun`
         self.emit = None  # sends progress of a work; set by the runner
@@ -110,10 +110,10 @@ def prepare(page, concurrency):
     hand.page = page
     _signal.signal(_signal.SIGURG, _interrupt)
     os.register_at_fork(after_in_child=_forked)
-    hand.places = concurrency > 1
+    hand.slots = concurrency > 1
     belonging.follow_threads()
     gate.follow()
-    gate.main.idle = hand.places  # it reads, and calls nothing of the author's
+    gate.main.idle = hand.slots  # it reads, and calls nothing of the author's
 
 
 def _interrupt(_signal_number, _frame):
@@ -226,7 +226,7 @@ def cancel(ask):
             task[0].call_soon_threadsafe(task[1].cancel)
         except RuntimeError:
             pass  # the author closed the loop; the flag stands
-    elif not hand.places:
+    elif not hand.slots:
         _signal.pthread_kill(hand.main_thread, _signal.SIGURG)
 
 

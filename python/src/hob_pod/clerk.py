@@ -29,7 +29,7 @@ def main(arguments):
     """Never returns."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from hob_pod import kernel
-    from hob_pod.family import Channel
+    from hob_pod.channel import Channel
     from hob_pod.keeper import watch
 
     # Its end is seen by the socket from here on, which nobody else has the other end of.

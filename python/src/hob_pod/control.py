@@ -11,7 +11,7 @@ import os
 import sys
 from array import array
 
-from . import asks, ending, gate, guard, own, sessions, tracebacks, walls, wire
+from . import asks, confine, ending, gate, guard, own, sessions, tracebacks, wire
 
 #: The number of the control lane: standard input, until the runner has moved it.
 _lane = 0
@@ -185,7 +185,7 @@ def end_by(end, what="the runner failed"):
         os._exit(70)
     if guard.is_a(end, ConnectionError):
         os._exit(0)  # the host is gone
-    walls.end_if_ran_out(_lane, end)
+    confine.end_if_ran_out(_lane, end)
     if guard.is_a(end, OSError) and end.errno in _TAKEN:
         what = "the recipe closed a descriptor that its pod speaks to the host by, in native code or by an object made from its number"
     die(what, end)

@@ -1,8 +1,8 @@
 """A granted folder is data: what else is in it a pod does not get.
 
-Apart from `root`, which mounts whole trees: here one is looked through. By a socket a pod would speak to whoever listens,
+Apart from `mounts`, which mounts whole trees: here one is looked through. By a socket a pod would speak to whoever listens,
 by a FIFO to whoever reads, whether it may write to the folder or not. Both are covered by an empty file, as devices are.
-What comes into the folder later is not seen here: Landlock refuses it where it can (`sandbox`).
+What comes into the folder later is not seen here: Landlock refuses it where it can (`lockdown`).
 """
 
 import errno

@@ -5,7 +5,7 @@ What is tried is the sandbox itself, with a plan that the host made as it makes 
 
     python -I -S doctor.py
 
-Standard input: a plan (see `sandbox`), to its end. Standard output: one line of JSON:
+Standard input: a plan (see `lockdown`), to its end. Standard output: one line of JSON:
 
     layers   [{"name", "why"}]: namespaces, landlock, seccomp, each on its own; `why` it cannot be had, or null
     landlock its version, or null
@@ -33,12 +33,12 @@ REPORT_BYTES_MAX = 64 << 10
 def main():
     """Never fails: what cannot be tried is said."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from hob_pod import sandbox
+    from hob_pod import lockdown
 
     with open(0, "rb", closefd=False) as file:
         plan = json.loads(file.read(PLAN_BYTES_MAX))
     plan["proxy"] = 0
-    version = sandbox.landlock_version(plan) or None
+    version = lockdown.landlock_version(plan) or None
     layers = [{"name": name, "why": _trial(plan, trial).get("why")} for name, trial in TRIALS.items()]
     whole = _trial(plan, _all_of_it)
     found = whole
@@ -97,45 +97,45 @@ def _tried(plan, trial):
 
 
 def _namespaces(plan):
-    from hob_pod import root
+    from hob_pod import mounts
 
-    root.separate(plan)
-    root.build(plan["view"])
+    mounts.separate(plan)
+    mounts.build(plan["view"])
     return {}
 
 
 def _landlock(plan):
-    from hob_pod import kernel, sandbox
+    from hob_pod import kernel, lockdown
 
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    sandbox.layer(plan, [], "landlock", lambda: sandbox.landlock(plan, False))
+    lockdown.layer(plan, [], "landlock", lambda: lockdown.landlock(plan, False))
     return _denied(plan, "landlock")
 
 
 def _seccomp(plan):
-    from hob_pod import kernel, sandbox
+    from hob_pod import kernel, lockdown
 
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    sandbox.layer(plan, [], "seccomp", lambda: sandbox.seccomp(plan))
+    lockdown.layer(plan, [], "seccomp", lambda: lockdown.seccomp(plan))
     return _denied(plan, "seccomp")
 
 
 def _denied(plan, layer):
     """What is denied by that layer alone must be, with no other around it."""
-    from hob_pod import sandbox
+    from hob_pod import lockdown
 
-    others = {name for _, layers, _, _ in sandbox.acts(plan) for name in layers} - {layer}
-    wrong = [f"{name} {wrong}" for name, wrong in sandbox.tried(plan, others) if wrong is not None]
+    others = {name for _, layers, _, _ in lockdown.acts(plan) for name in layers} - {layer}
+    wrong = [f"{name} {wrong}" for name, wrong in lockdown.tried(plan, others) if wrong is not None]
     return {"why": "; ".join(wrong)} if wrong else {}
 
 
 def _all_of_it(plan):
     """As the keeper and the pod do it."""
-    from hob_pod import apart, root, sandbox
+    from hob_pod import apart, lockdown, mounts
     from hob_pod.refused import Refused
 
-    missing = root.separate(plan)
-    base = None if missing else root.build(plan["view"])
+    missing = mounts.separate(plan)
+    base = None if missing else mounts.build(plan["view"])
     child, report = apart.fork(plan, base, missing)
     if child:
         # It tells in place of this process; what it held open by then is no part of that.
@@ -143,13 +143,13 @@ def _all_of_it(plan):
         os._exit(0)
     why = None
     try:
-        missing = sandbox.enter(plan, base, missing)
+        missing = lockdown.enter(plan, base, missing)
     except Refused as refused:
         if refused.layer != "proof":
             raise
         why = refused.why  # the walls stand by now, but one of them does not hold
-    names = {name for name, _, _, _ in sandbox.acts(plan)}
-    acts = [{"name": name, "wrong": wrong} for name, wrong in sandbox.tried(plan, missing)]
+    names = {name for name, _, _, _ in lockdown.acts(plan)}
+    acts = [{"name": name, "wrong": wrong} for name, wrong in lockdown.tried(plan, missing)]
     untried = sorted(names - {act["name"] for act in acts})
     return {
         "apart": bool(plan.get("apart")),

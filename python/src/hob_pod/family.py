@@ -4,8 +4,8 @@ Apart from the keeper, which starts one pod in the host's process namespace: her
 namespace of their own, and when its first process ends, the kernel ends every other one, whoever killed what.
 
     host
-     +- guard        in the host's process namespace: ends the next one with the host, and is ended by nobody's wish
-         +- head     process 1: makes each pod's root, has the zygote fork, sweeps after each pod, tells the host
+     +- supervisor   in the host's process namespace: ends the next one with the host, and is ended by nobody's wish
+         +- init     process 1: makes each pod's root, has the zygote fork, sweeps after each pod, tells the host
              +- zygote   has imported the wheels that recipes preload (`zygote`)
                  +- pod, pod, ...
 
@@ -13,33 +13,31 @@ namespace of their own, and when its first process ends, the kernel ends every o
 
 Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message, with the descriptors that belong to it.
 
-    host -> head   {"type": "boot", "plan", "zygote_plan", "preload", "left", "site_packages", "python"}
+    host -> init   {"type": "boot", "plan", "zygote_plan", "preload", "left", "site_packages", "python"}
                      + a file with variables, for the zygote alone
                    {"type": "fork", "id", "plan", "title", "threads", "page"} + control, stdout, stderr
                    {"type": "signal", "id", "number"}: to the pod's group; {"type": "kill", "id"}: all of that pod
-    head -> host   {"type": "ready", "seconds"} or {"type": "unforkable", "why"}: once
-                   {"type": "born", "id"} + a pidfd; {"type": "over", "id", "status"}: nothing of it is left
-                   {"type": "barren"}: the zygote is gone; pods live on, but none is forked any more
+    init -> host   {"type": "ready", "seconds"} or {"type": "unforkable", "why"}: once
+                   {"type": "forked", "id"} + a pidfd; {"type": "over", "id", "status"}: nothing of it is left
+                   {"type": "closed"}: the zygote is gone; pods live on, but none is forked any more
 
 A pod whose plan cannot be carried out says so to the host itself, as one of a keeper does.
 """
 
 import _signal as signal
 import _socket
-import json
 import os
 import select
 import sys
-from array import array
 
-PACKET_BYTES_MAX = 128 << 10
 EXIT_NO_FAMILY = 72
 
 
 def main(arguments):
     """Never returns."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from hob_pod import kernel, root, sandbox
+    from hob_pod import kernel, lockdown, mounts
+    from hob_pod.channel import Channel
     from hob_pod.keeper import Title, watch
     from hob_pod.refused import Refused
 
@@ -51,68 +49,43 @@ def main(arguments):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
-        if sandbox.landlock_version(boot["plan"]) < sandbox.SCOPES_SINCE:
-            why = f"pods of a zygote share a process namespace, and before version {sandbox.SCOPES_SINCE} nothing holds their signals"
+        if lockdown.landlock_version(boot["plan"]) < lockdown.SCOPES_SINCE:
+            why = f"pods of a zygote share a process namespace, and before version {lockdown.SCOPES_SINCE} nothing holds their signals"
             raise Refused("landlock", why)
-        missing = root.separate(boot["plan"], kernel.NEWPID)
+        missing = mounts.separate(boot["plan"], kernel.NEWPID)
         if missing:
             raise Refused("namespaces", missing[0])
     except Refused as refused:
         channel.send({"type": "unforkable", "why": str(refused)})
         os._exit(EXIT_NO_FAMILY)
-    head = os.fork()
-    if head == 0:
+    init = os.fork()
+    if init == 0:
         os.close(host_handle)
-        # A guard that died before this is missed by it, but then the host hears of its end and hangs up.
+        # A supervisor that died before this is missed by it, but then the host hears of its end and hangs up.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
-            Head(channel, boot, title, kernel, root).run(variables)
+            Init(channel, boot, title, kernel, mounts).run(variables)
         except BaseException as error:
             from hob_pod import tracebacks
 
             tracebacks.say("the family could not go on", error)
             os._exit(EXIT_NO_FAMILY)
-    title.show("guard")
+    title.show("supervisor")
     for descriptor in (0, variables):
         os.close(descriptor)
-    _guard(head, host_handle)
+    _supervise(init, host_handle)
 
 
-def _guard(head, host_handle):
-    """Sleeps until the host or the head is dead, and sees to it that both are."""
-    handle = os.pidfd_open(head)
+def _supervise(init, host_handle):
+    """Sleeps until the host or init is dead, and sees to it that both are."""
+    handle = os.pidfd_open(init)
     poll = select.poll()
     poll.register(host_handle, select.POLLIN)
     poll.register(handle, select.POLLIN)
     while handle not in [descriptor for descriptor, _ in poll.poll()]:
         signal.pidfd_send_signal(handle, signal.SIGKILL)  # and with it the whole namespace
-    status = os.waitpid(head, 0)[1]
+    status = os.waitpid(init, 0)[1]
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0)
-
-
-class Channel:
-    """Whole messages with descriptors, over a socket that keeps packets apart."""
-
-    def __init__(self, descriptor):
-        self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, descriptor)
-
-    def send(self, message, descriptors=()):
-        passed = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
-        self.socket.sendmsg([json.dumps(message).encode()], passed)
-
-    def receive(self):
-        """The next message and its descriptors; (None, []) at the end."""
-        room = _socket.CMSG_SPACE(8 * 4)
-        packet, ancillary, flags, _ = self.socket.recvmsg(PACKET_BYTES_MAX, room, _socket.MSG_CMSG_CLOEXEC)
-        descriptors = array("i")
-        for level, kind, data in ancillary:
-            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-        if flags & (_socket.MSG_CTRUNC | _socket.MSG_TRUNC):
-            raise OSError("a packet was cut")
-        if not packet:
-            return None, []
-        return json.loads(packet), list(descriptors)
 
 
 class Member:
@@ -124,28 +97,30 @@ class Member:
         self.pid = None
         self.status = None
         self.page = None
-        self.unborn = False
+        self.never_forked = False
         self.awaits_peak = False  # the zygote says that last
 
 
-class Head:
+class Init:
     """Process 1 of the family."""
 
-    def __init__(self, channel, boot, title, kernel, root):
-        self.channel, self.boot, self.title, self.kernel, self.root = channel, boot, title, kernel, root
+    def __init__(self, channel, boot, title, kernel, mounts):
+        self.channel, self.boot, self.title, self.kernel, self.mounts = channel, boot, title, kernel, mounts
         self.members = {}
         self.zygote = self.zygote_channel = None
         self.unswept = []  # pods that are over, whose processes are being looked for
 
     def run(self, variables):
         """Until the host hangs up, or the zygote is gone and with it the last pod. Its end is everybody's."""
+        from hob_pod.channel import Channel
+
         kernel, base = self.kernel, self.boot["plan"]["view"]["base"]
         kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
         kernel.mount("hob", base, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0700,size=1m")
         self.top, self.stage = base + "/top", base + "/stage"
         for folder in (self.top, self.stage, base + "/proc"):
             os.mkdir(folder)
-        self.root.build(self.boot["plan"]["view"], self.top)
+        self.mounts.build(self.boot["plan"]["view"], self.top)
         self.proc = self._proc_of_pods(base + "/proc")
         self.pods = self.top + "/pods"
         # What is mounted there appears in the zygote's namespace too: this is said before that is made.
@@ -167,7 +142,7 @@ class Head:
         self.zygote_channel = Channel(ours.detach())
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        self.title.show("head")
+        self.title.show("init")
         poll = select.poll()
         host, zygote = self.channel.socket.fileno(), self.zygote_channel.socket.fileno()
         for descriptor in (host, zygote, wake_read):
@@ -178,7 +153,7 @@ class Head:
                 os._exit(0)
             if zygote in ready and self.zygote_channel is not None and not self._zygote_said(*self._received(self.zygote_channel)):
                 poll.unregister(zygote)
-                self._barren()
+                self._close()
             if wake_read in ready:
                 try:
                     os.read(wake_read, 4096)
@@ -190,7 +165,7 @@ class Head:
                 os._exit(0)
 
     def _proc_of_pods(self, place):
-        """What each pod has for /proc, made once; None where it cannot be had. Not the head's own, which must see all of them."""
+        """What each pod has for /proc, made once; None where it cannot be had. Not init's own, which must see all of them."""
         from hob_pod import proc
 
         plan = self.boot["plan"]
@@ -237,7 +212,7 @@ class Head:
             plan["has_proc"] = plan["own_proc"] and self.proc is not None
             if plan["has_proc"]:
                 plan["view"]["instead"]["/proc"] = self.proc
-            self.root.build(plan["view"], stage)
+            self.mounts.build(plan["view"], stage)
             device = os.stat(stage).st_dev
             tree = self.kernel.clone_tree(stage)
             self.kernel.unmount(stage)
@@ -250,13 +225,13 @@ class Head:
             member.page = page
             order = {key: message[key] for key in ("id", "plan", "title", "threads")}
             self.zygote_channel.send(order, [*descriptors, *([page] if page is not None else [])])
-        except (OSError, self.root.Refused) as error:
+        except (OSError, self.mounts.Refused) as error:
             status = None
-            if isinstance(error, self.root.Refused):
-                from hob_pod import walls
+            if isinstance(error, self.mounts.Refused):
+                from hob_pod import confine
 
-                walls.tell_refused(descriptors[0], error)
-                status = walls.EXIT_REFUSED << 8  # as of a pod that was started, which ends with that
+                confine.tell_refused(descriptors[0], error)
+                status = confine.EXIT_REFUSED << 8  # as of a pod that was started, which ends with that
             os.write(descriptors[2], f"hob_pod: cannot fork: {error}\n".encode())
             self.members.pop(identity, None)
             if page is not None:
@@ -293,9 +268,9 @@ class Head:
                 handle = os.pidfd_open(member.pid)
             except OSError:
                 return True  # over already, and reaped: its end is on the way
-            self.channel.send({"type": "born", "id": member.identity}, [handle])
+            self.channel.send({"type": "forked", "id": member.identity}, [handle])
             os.close(handle)
-        elif kind == "ended" and member.status is None and not member.unborn:
+        elif kind == "ended" and member.status is None and not member.never_forked:
             member.awaits_peak = True
             self._ended(member, message["status"], message["usage"])
         elif kind == "peak":
@@ -303,7 +278,7 @@ class Head:
             member.awaits_peak = False
         return True
 
-    def _barren(self):
+    def _close(self):
         self.zygote_channel.socket.close()
         self.zygote_channel = None
         # It may have been told to fork and died before it did, or before it could say so: what is not within a pod's root by now has no
@@ -312,9 +287,9 @@ class Head:
         killed = self._kill_where(lambda device: device not in devices)
         for member in list(self.members.values()):
             if member.pid is None or member.pid in killed:
-                member.unborn = True
+                member.never_forked = True
                 self._ended(member, None, None)
-        self.channel.send({"type": "barren"})
+        self.channel.send({"type": "closed"})
 
     def _ended(self, member, status, usage):
         member.status = status
@@ -341,7 +316,7 @@ class Head:
             if pid == 0:
                 return
             for member in self.members.values():
-                if member.pid == pid and member.status is None and not member.unborn:
+                if member.pid == pid and member.status is None and not member.never_forked:
                     self._ended(member, status, (usage.ru_maxrss * 1024, int((usage.ru_utime + usage.ru_stime) * 1000)))
 
     def _sweep(self):

@@ -8,7 +8,7 @@ the pod starts, however it hides (setsid, double fork), becomes the keeper's chi
 PATH: a file of 4096 zero bytes that the host made; u64s in it, in the machine's byte order, say what no message can:
 [0] the highest ask that the runner has begun, [1] the peak resident bytes and [2] the CPU milliseconds of the pod's
 process, once that ended. TEXT: what `ps` shows, with the state behind it. With --confined the first frame on standard
-input is a plan (see `sandbox`), and the first frame back says `confined`, or `refused` and why; without it there is no
+input is a plan (see `lockdown`), and the first frame back says `confined`, or `refused` and why; without it there is no
 sandbox, which the host never asks for.
 
 Standard input is the pod's control lane. Without an executable the child becomes the runner. SIGQUIT means: end
@@ -42,11 +42,11 @@ def main(arguments):
     title = Title(text, kernel.prctl)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # none, not even into a pipe, where 0 does not count
-    walls = None
+    confinement = None
     if confined:
-        from hob_pod import walls as building
+        from hob_pod import confine
 
-        walls = building.Walls(0)
+        confinement = confine.Confinement(0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the host signals the whole group; the keeper stays to the end
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -57,15 +57,15 @@ def main(arguments):
     # The lanes and the pipes are the pod's alone: held here, nobody would see their end. Taken now, while there is somebody to tell.
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     keeper = os.getpid()
-    child, report = (os.fork(), None) if walls is None else walls.fork(lambda: title.show("first process"))
+    child, report = (os.fork(), None) if confinement is None else confinement.fork(lambda: title.show("first process"))
     if child == 0:
         signal.set_wakeup_fd(-1)
         for descriptor in (wake_read, wake_write, host_handle, nothing):
             os.close(descriptor)
         title.show("starting")
-        if walls is not None and walls.plan.get("apart"):
+        if confinement is not None and confinement.plan.get("apart"):
             keeper = 1  # in these numbers, whose first process ends with the keeper
-        _become_pod(keeper, kernel.prctl, command, page, title, walls)
+        _become_pod(keeper, kernel.prctl, command, page, title, confinement)
     title.show("keeper")
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
@@ -125,7 +125,7 @@ def _noted(_signal_number, _frame):
     """The byte in the wake-up pipe says it all."""
 
 
-def _become_pod(keeper, prctl, command, page, title, walls):
+def _become_pod(keeper, prctl, command, page, title, confinement):
     """In the child: becomes the executable or the runner; never returns."""
     try:
         prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -137,17 +137,17 @@ def _become_pod(keeper, prctl, command, page, title, walls):
         for number in reset:
             signal.signal(number, signal.SIG_DFL)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        if walls is not None:
-            walls.enter()
+        if confinement is not None:
+            confinement.enter()
         if command:
-            program = walls.found(command[0]) if walls is not None else command[0]
+            program = confinement.found(command[0]) if confinement is not None else command[0]
             os.execv(program, [program, *command[1:]])
         from hob_pod import runner
 
         runner.main(page, title)
     except OSError as error:
-        if walls is not None:
-            from hob_pod.walls import end_if_ran_out
+        if confinement is not None:
+            from hob_pod.confine import end_if_ran_out
 
             end_if_ran_out(0, error)
         os.write(2, f"hob_pod: cannot start {command[0] if command else 'the runner'}: {error}\n".encode())

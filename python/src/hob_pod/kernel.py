@@ -1,6 +1,6 @@
 """System calls that Python has no function for; nothing here decides anything.
 
-Apart from `root` and `sandbox`, which use them in an order that matters: here is only what a call's number is, and that
+Apart from `mounts` and `lockdown`, which use them in an order that matters: here is only what a call's number is, and that
 its failure is an OSError that names it. Linux only.
 """
 

@@ -1,6 +1,6 @@
 """A /proc of a pod's own: of processes the pod itself and what it started, of the machine what its plan lets it read.
 
-Apart from `root`, which mounts what the machine has: this one belongs to a process namespace, so that it is mounted by
+Apart from `mounts`, which mounts what the machine has: this one belongs to a process namespace, so that it is mounted by
 the first process of one. Who may be seen there the kernel asks Landlock at each look: whoever may be traced, which are the
 processes of one's own domain and of those made within it. So the pods of one zygote, which share a namespace, do not find
 each other. What is no process is there for everybody, root's files too, and is covered.
@@ -8,7 +8,7 @@ each other. What is no process is there for everybody, root's files too, and is 
 
 import os
 
-from . import kernel, root
+from . import kernel, mounts
 
 
 def mount(place, plan, base):
@@ -50,7 +50,7 @@ def _cover(place, plan, base):
         for entry in entries:
             if entry.name.isdigit() or entry.name in shown or entry.is_symlink():
                 continue
-            closed = root.CLOSED_FOLDER if entry.is_dir(follow_symlinks=False) else root.CLOSED
+            closed = mounts.CLOSED_FOLDER if entry.is_dir(follow_symlinks=False) else mounts.CLOSED
             try:
                 kernel.mount(base + closed, entry.path, None, kernel.MS_BIND)
             except FileNotFoundError:

@@ -1,7 +1,7 @@
 """The runner: becomes the recipe's pod. What it is then asked is answered by `serving`.
 
 Apart from `serving` because it runs once, in a fixed order that matters: lanes, threads, environment, and only then
-code that is not Hob's. It is confined by then (see `walls`).
+code that is not Hob's. It is confined by then (see `confine`).
 """
 
 import _signal
@@ -93,9 +93,9 @@ class Runner:
         self.cache = None if wanted is None else cache.Cache(start["scratch"], wanted, self.control.send)
         if start["concurrency"] > 1:
             # Before the recipe's folder is on the path: no file of it is taken for one of Python's by the runner.
-            from . import places
+            from . import slots
 
-            self.server.places = places.Places(self.server, start["concurrency"])
+            self.server.slots = slots.Slots(self.server, start["concurrency"])
         self._set_up_imports()
         os.chdir(start["scratch"])
         try:
@@ -105,7 +105,7 @@ class Runner:
             self.failed(error, self.doing())
         gate.main.over()
         self.server.ground.loaded(start["concurrency"] == 1 and sessions.session() is None)
-        at_rest = self.title.at_rest if self.server.places is None else _nothing  # its reader is never busy
+        at_rest = self.title.at_rest if self.server.slots is None else _nothing  # its reader is never busy
         guard.given_up.ready = True
         self.control.send({"type": "ready"})
         self.title.show("ready")

@@ -2,7 +2,7 @@
 
 Apart from the control lane because this thread is the author's: there is no hand-off between reading an ask and
 the method (a queue to another thread would double the round trip), so it is deaf while the method runs. With
-`concurrency` above 1 the author's code runs in the threads and tasks of `places`, and this thread only reads.
+`concurrency` above 1 the author's code runs in the threads and tasks of `slots`, and this thread only reads.
 """
 
 import _socket  # without the enums of `socket`, which take 8 ms to make
@@ -47,7 +47,7 @@ class Server:
         self.regions = None  # memory that the host shares with this pod
         self.models = None  # lets go of them, and loads them again, for a class that can
         self.cache = None  # whether the author's libraries keep something on disk, while that is looked for
-        self.places = None  # where the author's code runs with concurrency above 1
+        self.slots = None  # where the author's code runs with concurrency above 1
         self.lane = lane.Lane(sock)
         self.answers = answers.Answers(start, pod_folder)
         self._socket = sock
@@ -67,7 +67,7 @@ class Server:
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
             own.keep(*_descriptors_of(self._loop))
-            if self.places is None:
+            if self.slots is None:
                 self.loop_of_works = (asyncio.set_event_loop, self._loop)
         return self._loop
 
@@ -85,9 +85,9 @@ class Server:
     def serve(self, at_rest):
         """Answers asks until the host goes or drains. `at_rest()` is called before each read."""
         decoder = wire.Decoder(self._frame_bytes_max)
-        take = self._take if self.places is None else self.places.take
+        take = self._take if self.slots is None else self.slots.take
         receive, main = self._socket.recv_into, gate.main
-        one = self.places is None
+        one = self.slots is None
         while True:
             at_rest()
             if one:
@@ -415,8 +415,8 @@ class Server:
     def _await(self, work, awaitable):
         """Runs it as a task of its own, so that a cancel can reach it; signals would tear the loop itself."""
         asks.disarm(work)
-        if self.places is not None:
-            return self.places.wait_for(work, awaitable)
+        if self.slots is not None:
+            return self.slots.wait_for(work, awaitable)
         loop = self.event_loop()
         box = []
         task = loop.create_task(guard.outcome(awaitable, box))
@@ -448,10 +448,10 @@ class Server:
         """The pod ends: what is left in the loop is cancelled and run to its end, as `asyncio.run` does it."""
         if self._loop is None or self._loop.is_closed():
             return
-        if self.places is None:
+        if self.slots is None:
             self._loop.run_until_complete(_end_tasks(self._loop))
         else:
-            self.places.wait_for_all(_end_tasks(self._loop))
+            self.slots.wait_for_all(_end_tasks(self._loop))
 
     def _background(self):
         """Runs what the author's code left in the loop until an ask comes. Nothing is run where nothing is left."""

@@ -1,6 +1,6 @@
 """The zygote: imports the wheels that recipes preload, proves that it may be forked, and forks pods.
 
-Apart from the head, because wheels are third-party code: this process is confined as their environment is, and none of
+Apart from init, because wheels are third-party code: this process is confined as their environment is, and none of
 a recipe's own code ever runs in it. A fork is a copy of one thread. So whatever started another thread, holds a device,
 or cannot bear a fork makes this zygote unforkable, and its pods are started the ordinary way.
 """
@@ -13,8 +13,8 @@ import select
 import sys
 import time
 
-from . import guard, kernel, program, sandbox, tracebacks
-from .family import Channel
+from . import guard, kernel, lockdown, program, tracebacks
+from .channel import Channel
 from .refused import Refused
 
 #: How long the canary may take, in seconds: its work takes milliseconds.
@@ -36,7 +36,7 @@ _SET_THREADS = (
 def main(boot, top, descriptor, variables):
     """Never returns.
 
-    `top`: its root in the namespace of the head. `descriptor`: the socket to the head. `variables`: a file with those that
+    `top`: its root in the namespace of init. `descriptor`: the socket to init. `variables`: a file with those that
     its recipe sets, as JSON, which nobody reads before the walls stand.
     """
     channel = Channel(descriptor)
@@ -125,7 +125,7 @@ def copy_left(left, base):
 
 def _confine(plan, top):
     """A root without a way back, and rules that every pod will have as well, with its own on top."""
-    sandbox.be_killed_first()
+    lockdown.be_killed_first()
     kernel.unshare(kernel.NEWNS)
     os.chdir(top)
     kernel.pivot_root(".", ".")
@@ -133,14 +133,14 @@ def _confine(plan, top):
     os.chdir("/")
     plan["proxy"] = 0
     # It may enter the roots of pods, and nothing else.
-    sandbox.enter(plan, None, [], keep=CAP_SYS_CHROOT)
+    lockdown.enter(plan, None, [], keep=CAP_SYS_CHROOT)
 
 
 def _preload(boot, variables):
-    from . import asks, control, ending, lane, places, runner, serving, walls  # noqa: F401 - so that no pod has to
+    from . import asks, confine, control, ending, lane, runner, serving, slots  # noqa: F401 - so that no pod has to
 
     with open(variables, "rb") as file:
-        walls.set_variables(json.loads(file.read()))
+        confine.set_variables(json.loads(file.read()))
     runner.set_up_packages(boot["site_packages"], boot["python"])
     program.hear(lambda: None)  # what keeps hold of `sys.stderr` when it is imported has the one that pods have
     import faulthandler  # noqa: F401
@@ -259,7 +259,7 @@ class Zygote:
 
     def _reap(self):
         while True:
-            # Told before it is taken: should we die in between, the head finds it and tells the host.
+            # Told before it is taken: should we die in between, init finds it and tells the host.
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             except ChildProcessError:
@@ -290,12 +290,12 @@ def _become_pod(order, descriptors, left):
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
-        from . import runner, walls
+        from . import confine, runner
         from .keeper import Title
 
         base = f"/pods/{order['id']}"
         copy_left(left, base)  # while the folders of the zygote can be seen
-        walls.Walls.of_fork(0, order["plan"], base).enter()
+        confine.Confinement.of_fork(0, order["plan"], base).enter()
         _diverge(order["threads"])
         runner.main(page, Title(order["title"], kernel.prctl), packages_are_there=True)
     except BaseException as error:

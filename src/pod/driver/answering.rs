@@ -23,30 +23,30 @@ use crate::{
 impl Driver {
     pub(super) fn resolve(&mut self, ask: AskId, answer: Said) {
         let Said::Answer { result, whole_batch } = answer else {
-            return self.finish(ask, Reply::Fault(Fault::new(Code::Internal, "an answer was lost")));
+            return self.reply(ask, Reply::Fault(Fault::new(Code::Internal, "an answer was lost")));
         };
-        let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
+        let Some(sent) = self.in_flight.asks.get_mut(&ask) else { return };
         match result {
             Ok(payload) => {
-                if let Some(running) = self.in_flight.units.get_mut(&hand.unit) {
+                if let Some(running) = self.in_flight.units.get_mut(&sent.unit) {
                     running.good += 1;
                 }
                 self.shared.was_useful.store(true, Ordering::Relaxed);
                 self.in_flight.report.good += 1;
-                if let Some(placed) = hand.placed.as_ref().filter(|_| self.seat.has_suspects()) {
+                if let Some(placed) = sent.placed.as_ref().filter(|_| self.seat.has_suspects()) {
                     self.in_flight.report.cleared.push(ask::digest(&placed.pending.request));
                 }
-                self.finish(ask, Reply::Answer(payload));
+                self.reply(ask, Reply::Answer(payload));
             }
             Err(fault) => {
-                let unit = hand.unit;
+                let unit = sent.unit;
                 if fault.code == Code::OutOfMemory && self.lowered(ask) {
                     return;
                 }
-                let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
+                let Some(sent) = self.in_flight.asks.get_mut(&ask) else { return };
                 if whole_batch && self.in_flight.units.get(&unit).is_some_and(|running| running.asks > 1) {
                     // Which item it was is found by halves.
-                    if let Some(placed) = hand.placed.take() {
+                    if let Some(placed) = sent.placed.take() {
                         let placed = self.halved(placed, ask, unit);
                         self.in_flight.returns.push(placed);
                     }
@@ -59,7 +59,7 @@ impl Driver {
                 self.shared.was_useful.fetch_or(!by_pod, Ordering::Relaxed);
                 let fault = self.with_tail(fault, ask);
                 *self.shared.last_fault.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(fault.clone());
-                self.finish(ask, Reply::Fault(fault));
+                self.reply(ask, Reply::Fault(fault));
             }
         }
     }
@@ -76,9 +76,9 @@ impl Driver {
     }
 
     /// Gives its caller the last reply, if nobody did.
-    pub(super) fn finish(&mut self, ask: AskId, reply: Reply) {
-        let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
-        let Some(placed) = hand.placed.take() else { return };
+    pub(super) fn reply(&mut self, ask: AskId, reply: Reply) {
+        let Some(sent) = self.in_flight.asks.get_mut(&ask) else { return };
+        let Some(placed) = sent.placed.take() else { return };
         self.in_flight.report.over.push(placed.ticket);
         placed.pending.finish(reply);
         self.give_undelivered();
@@ -93,35 +93,35 @@ impl Driver {
         self.in_flight.heard_all(now);
     }
 
-    /// Memory ran out during that ask: lowers the recipe's lever, if that is possible, and puts the ask back to be run again with what it is then.
+    /// Memory ran out during that ask: lowers the recipe's fallback, if that is possible, and puts the ask back to be run again with what it is then.
     /// Once for each ask, and never one whose caller has a part of its result.
     fn lowered(&mut self, ask: AskId) -> bool {
-        let Some(hand) = self.in_flight.asks.get(&ask) else { return false };
-        let Some(running) = self.in_flight.units.get(&hand.unit) else { return false };
-        // A batch is halved, which is a lever too.
-        let may = hand.placed.as_ref().is_some_and(|placed| !placed.pending.lowered && !placed.pending.gave) && running.asks == 1;
-        let (used, unit) = (running.lever, hand.unit);
+        let Some(sent) = self.in_flight.asks.get(&ask) else { return false };
+        let Some(running) = self.in_flight.units.get(&sent.unit) else { return false };
+        // A batch is halved, which is a fallback too.
+        let may = sent.placed.as_ref().is_some_and(|placed| !placed.pending.lowered && !placed.pending.gave) && running.asks == 1;
+        let (used, unit) = (running.fallback, sent.unit);
         // A session's state is in its pod, which is not given up for a lower value.
-        let costs_state = self.spec.session.is_some() && self.lever_is_for_loading();
+        let costs_state = self.spec.session.is_some() && self.fallback_is_for_loading();
         if !may || costs_state || !self.lower(used) {
             return false;
         }
-        let Some(mut placed) = self.in_flight.asks.get_mut(&ask).and_then(|hand| hand.placed.take()) else { return false };
+        let Some(mut placed) = self.in_flight.asks.get_mut(&ask).and_then(|sent| sent.placed.take()) else { return false };
         self.tell_lowered(&mut placed, used);
         self.in_flight.returns.push(placed);
         self.wants_work = true;
         tracing::info!(recipe = %self.spec.recipe.manifest().name, unit, "memory ran out: the lever is lowered, and the ask run again");
-        if self.lever_is_for_loading() {
+        if self.fallback_is_for_loading() {
             self.retire();
         }
         true
     }
 
-    pub(super) fn lever_is_for_loading(&self) -> bool {
+    pub(super) fn fallback_is_for_loading(&self) -> bool {
         self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()).is_some_and(|lever| lever.at_load)
     }
 
-    /// Whether the lever is lower now than `used`.
+    /// Whether the fallback is lower now than `used`.
     pub(super) fn lower(&self, used: usize) -> bool {
         let values = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()).map_or(0, |lever| lever.values.len());
         self.seat.lower(used, values)

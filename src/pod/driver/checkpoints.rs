@@ -24,7 +24,7 @@ use crate::{
 
 /// What the driver of a session's pod keeps in mind.
 #[derive(Default)]
-pub(super) struct Asked {
+pub(super) struct Checkpoints {
     /// The piece that is being kept.
     keeping: Option<BoxFuture<'static, Result<Option<u64>, Fault>>>,
     /// How often a checkpoint was asked for: the two lanes may be heard in any order.
@@ -37,12 +37,12 @@ pub(super) struct Asked {
 
 impl Driver {
     /// Waits for the piece that is being kept. Cancel-safe.
-    pub(super) async fn kept(asked: &mut Asked) -> Result<Option<u64>, Fault> {
-        let kept = match &mut asked.keeping {
+    pub(super) async fn kept(checkpoints: &mut Checkpoints) -> Result<Option<u64>, Fault> {
+        let kept = match &mut checkpoints.keeping {
             Some(keeping) => keeping.await,
             None => pending().await,
         };
-        asked.keeping = None;
+        checkpoints.keeping = None;
         kept
     }
 

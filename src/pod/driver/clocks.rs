@@ -102,7 +102,7 @@ impl Driver {
     pub(super) fn next_due(&self) -> Option<Instant> {
         let graces = self.in_flight.units.values().filter_map(|running| running.grace);
         let stalls = self.stalls().map(|(_, at)| at);
-        let unread = self.in_flight.asks.values().filter_map(|hand| hand.unread.map(|(at, _)| at));
+        let unread = self.in_flight.asks.values().filter_map(|sent| sent.unread.map(|(at, _)| at));
         let speaks = (!self.in_flight.units.is_empty() && self.hears(Which::Data)).then(|| self.looks_at());
         let others = [
             self.clocks.phase,
@@ -230,15 +230,15 @@ impl Driver {
     fn stalls(&self) -> impl Iterator<Item = (AskId, Instant)> {
         let listened = self.hears(Which::Data);
         let last = self.in_flight.units.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);
-        self.in_flight.asks.iter().take_while(move |(_, hand)| hand.unit <= last).filter_map(|(ask, hand)| {
-            let interval_ms = hand.placed.as_ref()?.pending.request.operation.progress_interval_ms?;
-            Some((*ask, hand.heard + Duration::from_millis(interval_ms)))
+        self.in_flight.asks.iter().take_while(move |(_, sent)| sent.unit <= last).filter_map(|(ask, sent)| {
+            let interval_ms = sent.placed.as_ref()?.pending.request.operation.progress_interval_ms?;
+            Some((*ask, sent.heard + Duration::from_millis(interval_ms)))
         })
     }
 
     fn stalled(&self, ask: AskId) -> Fault {
         let operation =
-            self.in_flight.asks.get(&ask).and_then(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
+            self.in_flight.asks.get(&ask).and_then(|sent| sent.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
         let (name, interval) = operation.map_or((String::new(), 0), |op| (op.name.clone(), op.progress_interval_ms.unwrap_or(0)));
         let recipe = &self.spec.recipe.manifest().name;
         let fault =

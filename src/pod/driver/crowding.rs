@@ -38,14 +38,14 @@ impl Driver {
             }
         }
         let behind: Vec<AskId> =
-            self.in_flight.asks.iter().filter(|(_, hand)| hand.owed >= CHUNK_CREDIT / 2).map(|(ask, _)| *ask).collect();
+            self.in_flight.asks.iter().filter(|(_, sent)| sent.owed >= CHUNK_CREDIT / 2).map(|(ask, _)| *ask).collect();
         if behind.is_empty() || !self.is_crowded() {
             return;
         }
         for ask in behind {
             let (lent, taken) = self.lend(ask);
-            if let (Lent::Full(_), Some(hand)) = (lent, self.in_flight.asks.get_mut(&ask)) {
-                hand.unread.get_or_insert_with(|| (Instant::now() + Duration::from_millis(STREAM_UNREAD_MS), taken));
+            if let (Lent::Full(_), Some(sent)) = (lent, self.in_flight.asks.get_mut(&ask)) {
+                sent.unread.get_or_insert_with(|| (Instant::now() + Duration::from_millis(STREAM_UNREAD_MS), taken));
             }
         }
     }
@@ -53,7 +53,7 @@ impl Driver {
     /// Ends the calls that took nothing while too much is kept for them and others wait.
     pub(super) fn end_unread(&mut self, now: Instant) {
         let due =
-            |(ask, hand): (&AskId, &mut crate::pod::driver::in_flight::Hand)| Some((*ask, hand.unread.take_if(|(at, _)| *at <= now)?.1));
+            |(ask, sent): (&AskId, &mut crate::pod::driver::in_flight::SentAsk)| Some((*ask, sent.unread.take_if(|(at, _)| *at <= now)?.1));
         let due: Vec<(AskId, u64)> = self.in_flight.asks.iter_mut().filter_map(due).collect();
         for (ask, before) in due {
             self.is_behind = true;

@@ -64,7 +64,7 @@ impl End {
 }
 
 impl Driver {
-    pub(super) async fn bury(mut self) {
+    pub(super) async fn finish(mut self) {
         let ending = self.end.ending.unwrap_or(Ending::Code(-1));
         if let Some(grouping) = self.sandbox.grouping.take() {
             self.sandbox.group = grouping.await.flatten();
@@ -101,7 +101,7 @@ impl Driver {
         if let Some(logs) = self.end.logs_ended.take() {
             let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), logs).await;
         }
-        let mut fault = self.epitaph(ending);
+        let mut fault = self.end_fault(ending);
         let mut saved = None;
         if unwanted && !self.loading.is_refused {
             let dossier = self.dossier(ending);
@@ -167,13 +167,13 @@ impl Driver {
         };
         let how = self.how(ending);
         let (mut again, mut alone) = (std::mem::take(&mut self.in_flight.returns), Vec::new());
-        for (ask, mut hand) in std::mem::take(&mut self.in_flight.asks) {
-            let Some(mut placed) = hand.placed.take() else { continue };
-            let is_suspect = suspects.contains(&hand.unit);
-            let asks = self.in_flight.units.get(&hand.unit).map_or(1, |running| running.asks);
+        for (ask, mut sent) in std::mem::take(&mut self.in_flight.asks) {
+            let Some(mut placed) = sent.placed.take() else { continue };
+            let is_suspect = suspects.contains(&sent.unit);
+            let asks = self.in_flight.units.get(&sent.unit).map_or(1, |running| running.asks);
             // Alone at work there, so that it was this input; or one of several, of which nobody knows which it was.
             let lone = how.filter(|_| is_suspect && suspects.len() == 1 && asks == 1 && !self.end.leaving);
-            if !begun.contains(&hand.unit) {
+            if !begun.contains(&sent.unit) {
                 placed.pending.begun -= 1;
                 placed.pending.ran = false;
                 again.push(placed);
@@ -184,7 +184,7 @@ impl Driver {
                 self.seat.ended(&placed.pending.request, how)
             });
             // Killed for its memory: what runs from now on, and this ask again, does so with less.
-            let used = self.in_flight.units.get(&hand.unit).map_or(0, |running| running.lever);
+            let used = self.in_flight.units.get(&sent.unit).map_or(0, |running| running.fallback);
             let less = fault.code == Code::OutOfMemory && is_suspect && self.lower(used);
             // A caller that has a part of the result cannot be given the same part again.
             if !placed.pending.request.operation.idempotent || placed.pending.gave {
@@ -202,7 +202,7 @@ impl Driver {
                     // Told from its neighbours and not tried: halving has an end of its own.
                     placed.pending.begun -= 1;
                 }
-                again.push(self.halved(placed, ask, hand.unit));
+                again.push(self.halved(placed, ask, sent.unit));
             } else if is_suspect && self.rules.concurrency > 1 {
                 alone.push(placed);
             } else {
@@ -236,10 +236,10 @@ impl Driver {
         let manifest = self.spec.recipe.manifest();
         let pid = self.shared.pid.load(Ordering::Acquire);
         let begun_up_to = if self.features.keeps_page { self.page.begun() } else { AskId::MAX };
-        let asks = self.in_flight.asks.values().filter_map(|hand| {
-            let operation = hand.placed.as_ref()?.pending.request.operation.name.clone();
-            let running_ms = self.in_flight.units.get(&hand.unit)?.sent.elapsed().as_millis() as u64;
-            Some(AskInHand { operation, running_ms, begun: hand.unit <= begun_up_to })
+        let asks = self.in_flight.asks.values().filter_map(|sent| {
+            let operation = sent.placed.as_ref()?.pending.request.operation.name.clone();
+            let running_ms = self.in_flight.units.get(&sent.unit)?.sent.elapsed().as_millis() as u64;
+            Some(AskInHand { operation, running_ms, begun: sent.unit <= begun_up_to })
         });
         let asked = self.shared.asks.load(Ordering::Relaxed);
         Dossier {
@@ -264,10 +264,10 @@ impl Driver {
     }
 
     /// Why asks end with the pod.
-    fn epitaph(&self, ending: Ending) -> Fault {
+    fn end_fault(&self, ending: Ending) -> Fault {
         let manifest = self.spec.recipe.manifest();
         let name = &manifest.name;
-        let placed = self.in_flight.asks.values().find_map(|hand| hand.placed.as_ref());
+        let placed = self.in_flight.asks.values().find_map(|sent| sent.placed.as_ref());
         let during = match placed {
             Some(placed) => format!(" during `{}`", placed.pending.request.operation.name),
             None if self.shared.was_ready.load(Ordering::Acquire) => String::new(),

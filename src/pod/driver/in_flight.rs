@@ -55,7 +55,7 @@ impl Unfinished {
 /// The asks that the pod has in hand, and what the pool is to hear of them.
 pub(super) struct InFlight {
     pub next_ask: AskId,
-    pub asks: BTreeMap<AskId, Hand>,
+    pub asks: BTreeMap<AskId, SentAsk>,
     /// By the number of their first ask.
     pub units: BTreeMap<AskId, Running>,
     /// Units that are to be sent, in order: one whose blobs are being copied holds up those behind it.
@@ -82,18 +82,18 @@ impl InFlight {
     }
 
     pub fn ask_of(&self, ticket: Ticket) -> Option<AskId> {
-        let of = |hand: &Hand| hand.placed.as_ref().is_some_and(|placed| placed.ticket == ticket);
-        self.asks.iter().find(|(_, hand)| of(hand)).map(|(ask, _)| *ask)
+        let of = |sent: &SentAsk| sent.placed.as_ref().is_some_and(|placed| placed.ticket == ticket);
+        self.asks.iter().find(|(_, sent)| of(sent)).map(|(ask, _)| *ask)
     }
 
     /// What was asked for best, of what is in hand.
     pub fn best_priority(&self) -> Option<Priority> {
-        self.asks.values().filter_map(|hand| hand.placed.as_ref()).map(|placed| placed.pending.request.priority).min()
+        self.asks.values().filter_map(|sent| sent.placed.as_ref()).map(|placed| placed.pending.request.priority).min()
     }
 
     /// Their clocks begin anew.
     pub fn heard_all(&mut self, now: Instant) {
-        self.asks.values_mut().for_each(|hand| hand.heard = now);
+        self.asks.values_mut().for_each(|sent| sent.heard = now);
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) enum Said {
 }
 
 /// An ask that was sent.
-pub(super) struct Hand {
+pub(super) struct SentAsk {
     /// None once its caller has its outcome.
     pub placed: Option<Placed>,
     /// Its unit: the number of the unit's first ask.
@@ -148,8 +148,8 @@ pub(super) struct Running {
     /// See [`crate::pod::pool::slot::Unit::is_tiny`].
     pub is_tiny: bool,
     pub sent: Instant,
-    /// Which value of the recipe's lever it was sent with.
-    pub lever: usize,
+    /// Which value of the recipe's out-of-memory fallback (its `lever`) it was sent with.
+    pub fallback: usize,
     /// Until when it may wind up.
     pub grace: Option<Instant>,
     /// The cohorts of its halves, once it failed as a whole.

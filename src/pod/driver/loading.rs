@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What a driver knows of its pod's place.
-pub(super) struct Residing {
+pub(super) struct Loading {
     /// None where nobody shares the machine out.
     tenant: Option<Tenant>,
     /// The pod can let go of its models and stay.
@@ -60,13 +60,13 @@ pub(super) struct Residing {
     pub keep_until: Option<Instant>,
     gpu: Option<Gpu>,
     memory_looked: Instant,
-    /// Which value of the lever it was loaded with.
-    lever: usize,
+    /// Which value of the out-of-memory fallback it was loaded with.
+    fallback: usize,
 }
 
-impl Residing {
+impl Loading {
     /// Takes the claim out of `spec`; `shared` is told of the place.
-    pub fn new(spec: &mut Spec, shared: &Arc<Shared>) -> Residing {
+    pub fn new(spec: &mut Spec, shared: &Arc<Shared>) -> Loading {
         let tenant = spec.tenant.take();
         if let Some(tenant) = &tenant {
             tenant.attach(shared);
@@ -74,7 +74,7 @@ impl Residing {
         let pod = spec.recipe.manifest().pod.as_ref();
         let pinned = spec.session.is_some() || tenant.as_ref().is_some_and(Tenant::is_pinned);
         let keep_alive = pod.and_then(|pod| pod.residency.keep_alive_ms).filter(|_| !pinned);
-        Residing {
+        Loading {
             tenant,
             unloads: false,
             yields: false,
@@ -92,7 +92,7 @@ impl Residing {
             keep_until: None,
             gpu: None,
             memory_looked: Instant::now(),
-            lever: 0,
+            fallback: 0,
         }
     }
 
@@ -185,29 +185,29 @@ impl Driver {
         }
     }
 
-    /// Which value of the recipe's lever holds now; 0 where there is none.
-    pub(super) fn lever(&self) -> usize {
+    /// Which value of the recipe's out-of-memory fallback holds now; 0 where there is none.
+    pub(super) fn fallback(&self) -> usize {
         match self.spec.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.lever.is_some()) {
             true => self.seat.lever().unwrap_or(0),
             false => 0,
         }
     }
 
-    pub(super) fn lever_value(&self, at: usize) -> Option<&LeverValue> {
+    pub(super) fn fallback_value(&self, at: usize) -> Option<&LeverValue> {
         self.spec.recipe.manifest().pod.as_ref()?.lever.as_ref()?.values.get(at)
     }
 
     /// Which value an ask is run with: that of loading, if it is loading that it is for.
-    pub(super) fn lever_of_an_ask(&self) -> usize {
-        if self.lever_is_for_loading() { self.loading.lever } else { self.lever() }
+    pub(super) fn fallback_for_asks(&self) -> usize {
+        if self.fallback_is_for_loading() { self.loading.fallback } else { self.fallback() }
     }
 
     /// Whether memory ran out while loading, and the next pod is to load with less.
     pub(super) fn can_load_less(&self, fault: &Fault) -> bool {
-        fault.code == Code::OutOfMemory && self.loading.is_loading && self.lever_is_for_loading() && self.lower(self.loading.lever)
+        fault.code == Code::OutOfMemory && self.loading.is_loading && self.fallback_is_for_loading() && self.lower(self.loading.fallback)
     }
 
-    /// Why it could not load; or, if memory ran out and there is a lever for that, that the next one is to try with less.
+    /// Why it could not load; or, if memory ran out and there is a fallback for that, that the next one is to try with less.
     pub(super) fn could_not_load(&self, fault: Fault) -> Fault {
         if !self.can_load_less(&fault) {
             return fault;
@@ -220,8 +220,8 @@ impl Driver {
         let gpu = self.loading.gpu.clone();
         let gpu = gpu.as_ref().map(|gpu| GpuWire { id: &gpu.id, kind: gpu.kind });
         self.loading.is_loading = true;
-        self.loading.lever = self.lever();
-        let lever = self.lever_value(self.loading.lever).cloned();
+        self.loading.fallback = self.fallback();
+        let lever = self.fallback_value(self.loading.fallback).cloned();
         let lever = lever.as_ref();
         match self.loading.loaded_before {
             false => self.say(&Control::Load { lever, gpu }),

@@ -37,13 +37,13 @@ use crate::pod::{
     spec::Spec,
 };
 use bounds::Sandbox;
-use checkpoints::Asked;
+use checkpoints::Checkpoints;
 use clocks::Clocks;
 use ending::End;
 use features::Features;
 use in_flight::{InFlight, Said};
 use lanes::Lanes;
-use loading::Residing;
+use loading::Loading;
 use regions::Regions;
 use state::{Action, Rules, State};
 pub use task::spawn;
@@ -63,8 +63,8 @@ pub(super) struct Driver {
     features: Features,
     in_flight: InFlight,
     regions: Regions,
-    loading: Residing,
-    checkpoints: Asked,
+    loading: Loading,
+    checkpoints: Checkpoints,
     clocks: Clocks,
     sandbox: Sandbox,
     end: End,

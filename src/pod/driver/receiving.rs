@@ -177,15 +177,15 @@ impl Driver {
                 self.step(Event::Partial(ask, Said::Progress(data)));
             }
             FromPod::Chunk { ask, mut payload } => {
-                let hand = self.in_flight.asks.get(&ask).and_then(|hand| hand.placed.as_ref());
-                if hand.is_some_and(|placed| !placed.pending.request.operation.streaming) {
+                let sent = self.in_flight.asks.get(&ask).and_then(|sent| sent.placed.as_ref());
+                if sent.is_some_and(|placed| !placed.pending.request.operation.streaming) {
                     return self.step(Event::Violation("sent a chunk for an operation that does not stream".into()));
                 }
                 if let Err(text) = self.found(&mut payload) {
                     return self.step(Event::Violation(format!("sent a chunk with a blob {text}")));
                 }
-                let counted = self.in_flight.asks.get(&ask).filter(|hand| self.features.heeds_credit && hand.placed.is_some());
-                if counted.is_some_and(|hand| hand.owed + payload.weight() > CHUNK_CREDIT) {
+                let counted = self.in_flight.asks.get(&ask).filter(|sent| self.features.heeds_credit && sent.placed.is_some());
+                if counted.is_some_and(|sent| sent.owed + payload.weight() > CHUNK_CREDIT) {
                     return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
                 }
                 self.note_progress(ask);
@@ -257,7 +257,7 @@ impl Driver {
     }
 
     /// A forked pod has its number: it gets its group, and is told what it is to be.
-    pub(super) fn born(&mut self) {
+    pub(super) fn pid_known(&mut self) {
         self.sandbox.awaits_pid = false;
         let Some(pid) = self.process.pod_pid(0) else { return };
         self.shared.pid.store(pid, Ordering::Release);
@@ -266,8 +266,8 @@ impl Driver {
     }
 
     fn note_progress(&mut self, ask: AskId) {
-        if let Some(hand) = self.in_flight.asks.get_mut(&ask) {
-            hand.heard = self.clocks.heard;
+        if let Some(sent) = self.in_flight.asks.get_mut(&ask) {
+            sent.heard = self.clocks.heard;
         }
     }
 
@@ -303,7 +303,7 @@ impl Driver {
             }
             // A caller that is behind sees fewer, and holds up nobody.
             Said::Progress(data) => {
-                if let Some(placed) = self.in_flight.asks.get(&ask).and_then(|hand| hand.placed.as_ref()) {
+                if let Some(placed) = self.in_flight.asks.get(&ask).and_then(|sent| sent.placed.as_ref()) {
                     placed.pending.request.events.progress(data);
                 }
             }
@@ -324,17 +324,17 @@ impl Driver {
     /// more of it is read.
     fn give(&mut self, undelivered: Undelivered) -> Option<Undelivered> {
         let Undelivered { ask, payload } = undelivered;
-        let hand = self.in_flight.asks.get_mut(&ask)?;
-        let pending = &mut hand.placed.as_mut()?.pending;
-        if hand.owed + payload.weight() > CHUNK_CREDIT {
+        let sent = self.in_flight.asks.get_mut(&ask)?;
+        let pending = &mut sent.placed.as_mut()?.pending;
+        if sent.owed + payload.weight() > CHUNK_CREDIT {
             return Some(Undelivered { ask, payload });
         }
-        hand.owed += payload.weight();
+        sent.owed += payload.weight();
         pending.gave = true;
         if let Some(chunks) = &pending.chunks {
             chunks.give(payload, &self.spec.spools);
         }
-        self.is_behind |= hand.owed >= CHUNK_CREDIT / 2;
+        self.is_behind |= sent.owed >= CHUNK_CREDIT / 2;
         None
     }
 }

@@ -189,7 +189,7 @@ impl Driver {
     fn send_now(&mut self, outgoing: Outgoing) {
         let Outgoing { first, placing, .. } = outgoing;
         let Some(asks) = self.in_flight.units.get(&first).map(|running| running.asks) else { return };
-        let wanted = self.in_flight.asks.range(first..first + asks as u64).any(|(_, hand)| hand.placed.is_some());
+        let wanted = self.in_flight.asks.range(first..first + asks as u64).any(|(_, sent)| sent.placed.is_some());
         if !wanted {
             // Everybody left while it was got ready.
             self.regions.undo(&placing);
@@ -219,7 +219,7 @@ impl Driver {
         for ask in first..first + asks as u64 {
             let answer = match asks {
                 1 => {
-                    self.finish(ask, Reply::Fault(fault.clone()));
+                    self.reply(ask, Reply::Fault(fault.clone()));
                     Said::Nothing
                 }
                 // Together they are too much: they go in halves.
@@ -231,7 +231,7 @@ impl Driver {
 
     /// Where the blobs of a unit go: into regions, if they are large and the pod can have them there.
     fn placed(&mut self, first: AskId) -> Result<Placing, Fault> {
-        let request = self.in_flight.asks.get(&first).and_then(|hand| hand.placed.as_ref()).map(|placed| &placed.pending.request);
+        let request = self.in_flight.asks.get(&first).and_then(|sent| sent.placed.as_ref()).map(|placed| &placed.pending.request);
         match request {
             Some(request) if self.features.shares_memory && !request.blobs.is_empty() => self.regions.place(&request.blobs),
             _ => Ok(Placing::default()),
@@ -242,11 +242,11 @@ impl Driver {
     fn encoded(&self, first: AskId, asks: usize, regions: &[Option<u64>]) -> Result<(Vec<u8>, Vec<Bytes>), Fault> {
         let now = Instant::now();
         let asked = self.in_flight.asks.range(first..first + asks as u64);
-        let asked: Vec<_> = asked.filter_map(|(ask, hand)| Some((*ask, &hand.placed.as_ref()?.pending.request))).collect();
+        let asked: Vec<_> = asked.filter_map(|(ask, sent)| Some((*ask, &sent.placed.as_ref()?.pending.request))).collect();
         let Some((_, request)) = asked.first() else { return Err(Fault::new(Code::Internal, "nobody waits for what is sent")) };
         let left = |deadline: Instant| deadline.saturating_duration_since(now).as_millis() as u64;
         let digest = self.spec.recipe.digest().hex();
-        let lever = self.lever_value(self.in_flight.units.get(&first).map_or(0, |running| running.lever));
+        let lever = self.fallback_value(self.in_flight.units.get(&first).map_or(0, |running| running.fallback));
         let (incarnation, operation) = (&self.spec.incarnation, &request.operation);
         let blobs = request.blobs.iter().zip(regions.iter().copied().chain(std::iter::repeat(None)));
         let in_frame: u64 = blobs.clone().filter(|(_, region)| region.is_none()).map(|(blob, _)| blob.size()).sum();
@@ -293,8 +293,8 @@ impl Driver {
 
     /// So much of what that ask gave was taken.
     pub(super) fn say_credit(&mut self, ask: AskId, chunks: u32) {
-        let Some(hand) = self.in_flight.asks.get_mut(&ask) else { return };
-        hand.owed = hand.owed.saturating_sub(chunks);
+        let Some(sent) = self.in_flight.asks.get_mut(&ask) else { return };
+        sent.owed = sent.owed.saturating_sub(chunks);
         if self.features.heeds_credit {
             self.say(&Control::Credit { ask, chunks });
         }

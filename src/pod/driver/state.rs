@@ -62,9 +62,9 @@ pub enum State {
     /// They are let go of, and the process stays.
     Unloading,
     /// Ready without a unit in hand, busy with one.
-    Serving(Hands),
+    Serving(Units),
     /// Asked to finish and go. `timed`: the wait for it has begun.
-    Draining { hands: Hands, timed: bool },
+    Draining { units: Units, timed: bool },
     /// On the way to being ended by force.
     Stopping { rung: Rung },
     /// Over. Nothing is signalled, sent or resolved any more.
@@ -73,8 +73,8 @@ pub enum State {
 
 /// The units in hand, in the order in which the pod begins them.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Hands {
-    units: Vec<Unit>,
+pub struct Units {
+    list: Vec<Unit>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -201,7 +201,7 @@ pub enum Action<P> {
     /// Why the pod is to die; kept for whoever asks next.
     Blame(Fault),
     /// Nothing comes after this: end or put back what is in hand, let go of everything.
-    Bury(Ending),
+    Finish(Ending),
 }
 
 use Action::*;
@@ -212,7 +212,7 @@ pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Ac
         // Dead is dead: no signal after death, nothing resolved twice.
         (State::Dead, _) => State::Dead,
         (_, Event::Exited(ending)) => {
-            actions.extend([Disarm, Bury(ending)]);
+            actions.extend([Disarm, Finish(ending)]);
             State::Dead
         }
 
@@ -231,17 +231,17 @@ pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Ac
         }
         (State::Loading, Event::Ready) => {
             actions.extend([Disarm, Serve]);
-            State::Serving(Hands::default())
+            State::Serving(Units::default())
         }
         (State::Starting { .. } | State::Loading | State::Unloading, Event::Failed(fault)) => {
             // It exits by itself now; only one that does not is ended.
             actions.extend([Blame(fault), Arm(Timer::Drain)]);
-            State::Draining { hands: Hands::default(), timed: true }
+            State::Draining { units: Units::default(), timed: true }
         }
         // There never will be a place.
         (State::Empty, Event::Failed(fault)) => {
             actions.extend([Blame(fault), SendDrain, Arm(Timer::Drain)]);
-            State::Draining { hands: Hands::default(), timed: true }
+            State::Draining { units: Units::default(), timed: true }
         }
         (State::Starting { .. } | State::Loading, Event::Timeout) => {
             force(Rung::Stacks, Some(Fault::new(Code::StartTimeout, "the pod did not become ready in time")), actions)
@@ -251,11 +251,11 @@ pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Ac
         }
         (State::Empty, Event::Stop | Event::Retire) => {
             actions.extend([SendDrain, Arm(Timer::Drain)]);
-            State::Draining { hands: Hands::default(), timed: true }
+            State::Draining { units: Units::default(), timed: true }
         }
 
         // Coming and going of models.
-        (State::Serving(hands), Event::Unload) if hands.is_empty() => {
+        (State::Serving(units), Event::Unload) if units.is_empty() => {
             actions.extend([SendUnload, Arm(Timer::Unload)]);
             State::Unloading
         }
@@ -269,25 +269,25 @@ pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Ac
         (state, Event::MayLoad | Event::Unload) => state,
 
         // Work. The driver takes from the queue only while serving.
-        (State::Serving(mut hands), Event::Unit(first, count)) => {
+        (State::Serving(mut units), Event::Unit(first, count)) => {
             let asks = (first..first + count as u64).map(|ask| Held { ask, wanted: true, probed: false }).collect();
-            hands.units.push(Unit { first, asks, graced: false });
+            units.list.push(Unit { first, asks, graced: false });
             actions.push(SendUnit(first));
-            State::Serving(hands)
+            State::Serving(units)
         }
-        (State::Serving(hands), event) if event.ask().is_some_and(|ask| hands.holds(ask)) => {
-            State::Serving(work(rules, hands, event, actions))
+        (State::Serving(units), event) if event.ask().is_some_and(|ask| units.holds(ask)) => {
+            State::Serving(work(rules, units, event, actions))
         }
-        (State::Draining { hands, timed }, event) if event.ask().is_some_and(|ask| hands.holds(ask)) => {
-            let hands = work(rules, hands, event, actions);
-            drained(hands, timed, actions)
+        (State::Draining { units, timed }, event) if event.ask().is_some_and(|ask| units.holds(ask)) => {
+            let units = work(rules, units, event, actions);
+            drained(units, timed, actions)
         }
-        (State::Serving(hands), Event::Pong(in_hand)) => State::Serving(probed(rules, hands, &in_hand, actions)),
-        (State::Draining { hands, timed }, Event::Pong(in_hand)) => {
-            let hands = probed(rules, hands, &in_hand, actions);
-            drained(hands, timed, actions)
+        (State::Serving(units), Event::Pong(in_hand)) => State::Serving(probed(rules, units, &in_hand, actions)),
+        (State::Draining { units, timed }, Event::Pong(in_hand)) => {
+            let units = probed(rules, units, &in_hand, actions);
+            drained(units, timed, actions)
         }
-        (State::Serving(hands) | State::Draining { hands, .. }, Event::GraceOver(first)) if hands.is_graced(first) => {
+        (State::Serving(units) | State::Draining { units, .. }, Event::GraceOver(first)) if units.is_graced(first) => {
             let fault = Fault::new(Code::Crashed, "the pod did not heed a cancelled ask and was killed");
             force(Rung::Stacks, Some(fault), actions)
         }
@@ -299,20 +299,20 @@ pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Ac
         (State::Serving(_) | State::Draining { .. }, Event::Silent(fault)) => force(Rung::Stacks, Some(fault), actions),
 
         // Going by request.
-        (State::Serving(hands), Event::Retire) => {
+        (State::Serving(units), Event::Retire) => {
             actions.push(SendDrain);
-            drained(hands, false, actions)
+            drained(units, false, actions)
         }
-        (State::Serving(hands), Event::Stop) => {
+        (State::Serving(units), Event::Stop) => {
             actions.extend([SendDrain, Arm(Timer::Drain)]);
-            State::Draining { hands, timed: true }
+            State::Draining { units, timed: true }
         }
-        (State::Draining { hands, timed: false }, Event::Stop) => {
+        (State::Draining { units, timed: false }, Event::Stop) => {
             actions.push(Arm(Timer::Drain));
-            State::Draining { hands, timed: true }
+            State::Draining { units, timed: true }
         }
         (State::Draining { timed: true, .. }, Event::Timeout) => force(Rung::Term, Some(stopped()), actions),
-        // Its lanes end because it is going; what has no answer then is dealt with when it is buried.
+        // Its lanes end because it is going; what has no answer then is dealt with at its end.
         (state @ State::Draining { .. }, Event::LaneClosed | Event::Stop | Event::Retire) => state,
 
         // Going by force.
@@ -346,8 +346,8 @@ pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Ac
 }
 
 /// An event of an ask in hand.
-fn work<P>(rules: Rules, mut hands: Hands, event: Event<P>, actions: &mut Vec<Action<P>>) -> Hands {
-    let Some((unit, held)) = event.ask().and_then(|ask| hands.find(ask)) else { return hands };
+fn work<P>(rules: Rules, mut units: Units, event: Event<P>, actions: &mut Vec<Action<P>>) -> Units {
+    let Some((unit, held)) = event.ask().and_then(|ask| units.find(ask)) else { return units };
     let ask = held.ask;
     match event {
         // What a wound-up ask still sends has nobody to go to.
@@ -356,7 +356,7 @@ fn work<P>(rules: Rules, mut hands: Hands, event: Event<P>, actions: &mut Vec<Ac
             if held.wanted {
                 actions.push(Resolve(ask, answer));
             }
-            hands.over(unit, ask, actions);
+            units.over(unit, ask, actions);
         }
         Event::Oversize(_, bytes) if held.wanted => {
             // Was it a chunk or the answer? The control thread knows whether the ask is still in hand.
@@ -373,47 +373,47 @@ fn work<P>(rules: Rules, mut hands: Hands, event: Event<P>, actions: &mut Vec<Ac
         }
         _ => {}
     }
-    hands.settle(rules, actions);
-    hands
+    units.settle(rules, actions);
+    units
 }
 
 /// The pod said which asks it has in hand: of the ones that were in doubt, those it does not name are over.
-fn probed<P>(rules: Rules, mut hands: Hands, in_hand: &[AskId], actions: &mut Vec<Action<P>>) -> Hands {
-    let doubtful: Vec<AskId> = hands.asks().filter(|held| held.probed).map(|held| held.ask).collect();
+fn probed<P>(rules: Rules, mut units: Units, in_hand: &[AskId], actions: &mut Vec<Action<P>>) -> Units {
+    let doubtful: Vec<AskId> = units.asks().filter(|held| held.probed).map(|held| held.ask).collect();
     for ask in doubtful {
-        let Some((unit, held)) = hands.find(ask) else { continue };
+        let Some((unit, held)) = units.find(ask) else { continue };
         held.probed = false;
         match in_hand.contains(&ask) {
             true => actions.push(SendCancel(ask)),
-            false => hands.over(unit, ask, actions),
+            false => units.over(unit, ask, actions),
         }
     }
-    hands.settle(rules, actions);
-    hands
+    units.settle(rules, actions);
+    units
 }
 
 /// Draining goes on; its wait begins with the end of the work, if not before.
-fn drained<P>(hands: Hands, timed: bool, actions: &mut Vec<Action<P>>) -> State {
+fn drained<P>(units: Units, timed: bool, actions: &mut Vec<Action<P>>) -> State {
     let timed = timed
-        || (hands.is_empty() && {
+        || (units.is_empty() && {
             actions.push(Arm(Timer::Drain));
             true
         });
-    State::Draining { hands, timed }
+    State::Draining { units, timed }
 }
 
-impl Hands {
+impl Units {
     pub fn is_empty(&self) -> bool {
-        self.units.is_empty()
+        self.list.is_empty()
     }
 
     /// Units in hand.
     pub fn len(&self) -> usize {
-        self.units.len()
+        self.list.len()
     }
 
     fn asks(&self) -> impl Iterator<Item = &Held> {
-        self.units.iter().flat_map(|unit| &unit.asks)
+        self.list.iter().flat_map(|unit| &unit.asks)
     }
 
     fn holds(&self, ask: AskId) -> bool {
@@ -421,26 +421,26 @@ impl Hands {
     }
 
     fn is_graced(&self, first: AskId) -> bool {
-        self.units.iter().any(|unit| unit.first == first && unit.graced)
+        self.list.iter().any(|unit| unit.first == first && unit.graced)
     }
 
     fn find(&mut self, ask: AskId) -> Option<(usize, &mut Held)> {
-        let each = self.units.iter_mut().enumerate();
+        let each = self.list.iter_mut().enumerate();
         each.flat_map(|(at, unit)| unit.asks.iter_mut().map(move |held| (at, held))).find(|(_, held)| held.ask == ask)
     }
 
     /// The ask is over; with the last one, so is its unit.
     fn over<P>(&mut self, unit: usize, ask: AskId, actions: &mut Vec<Action<P>>) {
-        self.units[unit].asks.retain(|held| held.ask != ask);
-        if self.units[unit].asks.is_empty() {
-            actions.push(Freed(self.units.remove(unit).first));
+        self.list[unit].asks.retain(|held| held.ask != ask);
+        if self.list[unit].asks.is_empty() {
+            actions.push(Freed(self.list.remove(unit).first));
         }
     }
 
     /// Begins the grace of every unit that has its turn and that nobody waits for. One that waits behind others is given none yet: it cannot
     /// answer before they do.
     fn settle<P>(&mut self, rules: Rules, actions: &mut Vec<Action<P>>) {
-        for unit in self.units.iter_mut().take(rules.concurrency) {
+        for unit in self.list.iter_mut().take(rules.concurrency) {
             if !unit.graced && unit.asks.iter().all(|held| !held.wanted) {
                 unit.graced = true;
                 actions.push(Grace(unit.first));
@@ -507,7 +507,7 @@ impl State {
             State::Empty => "empty",
             State::Loading => "loading",
             State::Unloading => "unloading",
-            State::Serving(hands) if hands.is_empty() => "ready",
+            State::Serving(units) if units.is_empty() => "ready",
             State::Serving(_) => "busy",
             State::Draining { .. } => "draining",
             State::Stopping { .. } => "stopping",
@@ -518,7 +518,7 @@ impl State {
     /// Units in hand.
     pub fn units(&self) -> usize {
         match self {
-            State::Serving(hands) | State::Draining { hands, .. } => hands.len(),
+            State::Serving(units) | State::Draining { units, .. } => units.len(),
             _ => 0,
         }
     }

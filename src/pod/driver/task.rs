@@ -14,13 +14,13 @@ use tokio::{
 
 use super::Driver;
 use super::bounds::Sandbox;
-use super::checkpoints::Asked;
+use super::checkpoints::Checkpoints;
 use super::clocks::Clocks;
 use super::ending::End;
 use super::features::Features;
-use super::in_flight::{Hand, InFlight, Running, Said, Which, copied};
+use super::in_flight::{InFlight, Running, Said, SentAsk, Which, copied};
 use super::lanes::Lanes;
-use super::loading::Residing;
+use super::loading::Loading;
 use super::regions::{Lender, Regions};
 use super::state::{Action, AskId, Event, Rules, State, Timer, step};
 use super::waits::{far, readable, wait, writable};
@@ -95,7 +95,7 @@ pub fn spawn(mut spec: Spec, seat: Seat, family: Option<&Family>) -> Result<Watc
         tokio::join!(out, err);
         let _ = logs_done.send(());
     });
-    let (bury, buried) = watch::channel(false);
+    let (finished_sender, finished) = watch::channel(false);
     let mut control = Lane::new(control, FRAME_BYTES_MAX);
     // First of all the walls: the keeper reads exactly this, and the pod everything after it. Before the keeper is in its group it starts nothing.
     let plan = match grouping {
@@ -109,7 +109,7 @@ pub fn spawn(mut spec: Spec, seat: Seat, family: Option<&Family>) -> Result<Watc
     };
     let pod = manifest.pod.as_ref();
     let now = Instant::now();
-    let residing = Residing::new(&mut spec, &shared);
+    let loading = Loading::new(&mut spec, &shared);
     let regions = Regions::new(Arc::downgrade(&shared), Some(Lender::of(&spec)), holder);
     let driver = Driver {
         rules: Rules { concurrency: pod.map_or(1, |pod| pod.concurrency as usize) },
@@ -126,14 +126,14 @@ pub fn spawn(mut spec: Spec, seat: Seat, family: Option<&Family>) -> Result<Watc
         in_flight: InFlight::new(now),
         wants_work: false,
         is_behind: false,
-        checkpoints: Asked::default(),
-        loading: residing,
+        checkpoints: Checkpoints::default(),
+        loading,
         regions,
         sandbox: Sandbox::new(grouping, plan),
-        end: End::new(logs_ended, bury),
+        end: End::new(logs_ended, finished_sender),
     };
     tokio::spawn(driver.run());
-    Ok(Watcher { buried, shared })
+    Ok(Watcher { finished, shared })
 }
 
 /// A pod that answers is worth more than what would be known of its end: on a full disk it goes without.
@@ -160,7 +160,7 @@ impl Driver {
             }
             let lane_open = !self.lanes.is_ended();
             let (hears_data, hears_control) = (lane_open && self.hears(Which::Data), lane_open && self.hears(Which::Control));
-            let birth = self.process.born();
+            let pid_known = self.process.pid_known();
             // Not biased: a lane that is always readable must not starve the timer or the end of the process.
             tokio::select! {
                 _ = readable(self.lanes.data.as_ref()), if hears_data => self.read(Which::Data),
@@ -173,7 +173,7 @@ impl Driver {
                 inbox = self.shared.told() => self.heed(inbox),
                 result = copied(&mut self.in_flight.outgoing) => self.copied(result),
                 group = Sandbox::grouped(&mut self.sandbox.grouping), if self.sandbox.grouping.is_some() => self.grouped(group),
-                _ = birth, if self.sandbox.awaits_pid => self.born(),
+                _ = pid_known, if self.sandbox.awaits_pid => self.pid_known(),
                 ending = self.process.ended() => {
                     self.read_last_words();
                     self.step(Event::Exited(ending));
@@ -187,7 +187,7 @@ impl Driver {
             }
         }
         self.lost_checkpoint();
-        self.bury().await;
+        self.finish().await;
     }
 
     fn grouped(&mut self, group: Option<Group>) {
@@ -237,7 +237,7 @@ impl Driver {
             }
             Action::Deliver(ask, part) => self.deliver(ask, part),
             Action::Resolve(ask, answer) => self.resolve(ask, answer),
-            Action::Fail(ask, fault) => self.finish(ask, Reply::Fault(fault)),
+            Action::Fail(ask, fault) => self.reply(ask, Reply::Fault(fault)),
             Action::Grace(unit) => {
                 let until = Instant::now() + Duration::from_millis(CANCEL_GRACE_MS);
                 self.in_flight.units.entry(unit).and_modify(|running| running.grace = Some(until));
@@ -266,7 +266,7 @@ impl Driver {
             Action::Disarm => self.loading.time_left = self.clocks.phase.take().map(|at| at.saturating_duration_since(Instant::now())),
             // The first reason is the reason; what follows from it is not.
             Action::Blame(fault) => drop(self.end.blame.get_or_insert(fault)),
-            Action::Bury(ending) => self.end.ending = Some(ending),
+            Action::Finish(ending) => self.end.ending = Some(ending),
         }
     }
 
@@ -280,7 +280,7 @@ impl Driver {
             let Some(ask) = self.in_flight.ask_of(ticket) else { continue };
             self.step(Event::Cancel(ask));
             // A pod that is being ended by force has no use for the word: its caller is let go of all the same.
-            self.finish(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
+            self.reply(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
         }
         if inbox.checkpoint {
             self.want_checkpoint();
@@ -364,11 +364,11 @@ impl Driver {
         for (ask, mut placed) in (first..).zip(placed) {
             placed.pending.begun += 1;
             placed.pending.ran = true;
-            self.in_flight.asks.insert(ask, Hand { placed: Some(placed), unit: first, heard: now, owed: 0, unread: None });
+            self.in_flight.asks.insert(ask, SentAsk { placed: Some(placed), unit: first, heard: now, owed: 0, unread: None });
         }
         self.in_flight.units.insert(
             first,
-            Running { asks, operation, is_tiny, sent: now, lever: self.lever_of_an_ask(), grace: None, split: None, good: 0 },
+            Running { asks, operation, is_tiny, sent: now, fallback: self.fallback_for_asks(), grace: None, split: None, good: 0 },
         );
         if self.in_flight.units.len() == 1 {
             self.clocks.listen_anew(now);
@@ -396,7 +396,7 @@ impl Driver {
         self.note_streams();
         // One that was sent ahead has its turn, and its clock begins.
         if let Some(next) = self.in_flight.units.keys().nth(self.rules.concurrency - 1).copied() {
-            self.in_flight.asks.range_mut(next..).take_while(|(_, hand)| hand.unit == next).for_each(|(_, hand)| hand.heard = now);
+            self.in_flight.asks.range_mut(next..).take_while(|(_, sent)| sent.unit == next).for_each(|(_, sent)| sent.heard = now);
         }
         self.shared.in_hand.store(self.in_flight.asks.len(), Ordering::Relaxed);
         self.attribute_lines();
@@ -412,10 +412,10 @@ impl Driver {
     /// Lines belong to the eldest ask, and to its call unless the pod works for several.
     pub(super) fn attribute_lines(&self) {
         let last = self.in_flight.units.keys().nth(self.rules.concurrency - 1).copied().unwrap_or(AskId::MAX);
-        let mut at_work = self.in_flight.asks.values().filter(|hand| hand.unit <= last);
+        let mut at_work = self.in_flight.asks.values().filter(|sent| sent.unit <= last);
         let call = match (at_work.next(), at_work.next()) {
             // One that has its answer, or went away, is still no other's.
-            (Some(hand), None) => Some(hand.placed.as_ref().map_or(0, |placed| placed.pending.request.events.call())),
+            (Some(sent), None) => Some(sent.placed.as_ref().map_or(0, |placed| placed.pending.request.events.call())),
             _ => None,
         };
         self.shared.log.attribute_to(self.in_flight.asks.first_key_value().map_or(0, |(ask, _)| *ask), call);

@@ -134,7 +134,7 @@ pub(super) struct Book {
     pub(super) hopeless: Option<Fault>,
 }
 
-/// One pod, from the wish to have it until it is buried.
+/// One pod, from the wish to have it until its end was dealt with.
 pub(super) struct Member {
     pub(super) seat: u64,
     pub(super) since: Instant,

@@ -59,10 +59,10 @@ impl Spawner for Papers {
         let manifest = Manifest::parse(MANIFEST, "recipe.toml").unwrap();
         let shared = Arc::new(Shared::new(&manifest, "paper", Printed::new("/nowhere".into())));
         self.0.lock().unwrap().push(Paper { seat, shared: shared.clone() });
-        let (bury, buried) = tokio::sync::watch::channel(false);
+        let (sender, finished) = tokio::sync::watch::channel(false);
         // Nobody waits for its end.
-        std::mem::forget(bury);
-        Box::pin(async move { Ok(Watcher { buried, shared }) })
+        std::mem::forget(sender);
+        Box::pin(async move { Ok(Watcher { finished, shared }) })
     }
 }
 

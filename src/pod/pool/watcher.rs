@@ -185,7 +185,7 @@ pub(in crate::pod) struct Inbox {
 /// A look at a pod that does not keep it: it can be stopped, waited for and described.
 #[derive(Debug, Clone)]
 pub struct Watcher {
-    pub(in crate::pod) buried: watch::Receiver<bool>,
+    pub(in crate::pod) finished: watch::Receiver<bool>,
     pub(in crate::pod) shared: Arc<Shared>,
 }
 
@@ -193,12 +193,12 @@ impl Watcher {
     /// Asks the pod to go now: it drains, then climbs the stop ladder. Returns when no process of it is left.
     pub async fn stop(&self) {
         self.shared.tell(|inbox| inbox.stop = true);
-        let _ = self.buried.clone().wait_for(|buried| *buried).await;
+        let _ = self.finished.clone().wait_for(|finished| *finished).await;
     }
 
     /// Whether no process of it is left, or nobody looks after it any more (its runtime is gone).
     pub fn is_over(&self) -> bool {
-        *self.buried.borrow() || self.buried.has_changed().is_err()
+        *self.finished.borrow() || self.finished.has_changed().is_err()
     }
 
     /// Whether it took, or could have taken, an ask.
@@ -208,12 +208,12 @@ impl Watcher {
 
     /// Whether its libraries keep something on disk that the next pod could begin with; waits until they do or it is over. Cancel-safe.
     pub async fn caches(&self) -> bool {
-        let (mut caches, mut buried) = (self.shared.caches.subscribe(), self.buried.clone());
+        let (mut caches, mut finished) = (self.shared.caches.subscribe(), self.finished.clone());
         tokio::select! {
             // Biased: what a pod said before its end counts.
             biased;
             said = caches.wait_for(|caches| *caches) => said.is_ok(),
-            _ = buried.wait_for(|buried| *buried) => *self.shared.caches.borrow(),
+            _ = finished.wait_for(|finished| *finished) => *self.shared.caches.borrow(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A family: a zygote with an environment's wheels imported, and the pods that are forked from it.
 //!
-//! Apart from `mod.rs`, which has one pod: here is the one connection to the head of many (`hob_pod/family.py` draws who is above whom).
-//! What the kernel promises of a family is all that is relied on when things go wrong: when its head ends, every process of it has.
+//! Apart from `mod.rs`, which has one pod: here is the one connection to the init of many (`hob_pod/family.py` draws who is above whom).
+//! What the kernel promises of a family is all that is relied on when things go wrong: when its init ends, every process of it has.
 
 use std::{
     collections::HashMap,
@@ -67,35 +67,35 @@ pub struct Boot<'a> {
 
 /// A zygote that may be forked, with its pods. Cloning shares it; when the last clone and the last pod are gone, it ends.
 #[derive(Debug, Clone)]
-pub struct Family(Arc<Inner>);
+pub struct Family(Arc<Connection>);
 
 #[derive(Debug)]
-struct Inner {
+struct Connection {
     /// A socket that keeps packets apart (SOCK_SEQPACKET): the type is for its readiness alone.
     channel: Arc<UnixDatagram>,
-    book: Arc<Mutex<Book>>,
+    state: Arc<Mutex<FamilyState>>,
     next: AtomicU64,
-    guard_pid: Option<u32>,
-    /// Whether the guard was waited for: no process of the family is left.
+    supervisor_pid: Option<u32>,
+    /// Whether the supervisor was waited for: no process of the family is left.
     gone: watch::Receiver<bool>,
 }
 
 #[derive(Debug, Default)]
-struct Book {
-    members: HashMap<u64, Place>,
+struct FamilyState {
+    members: HashMap<u64, MemberState>,
     /// The zygote is gone: nothing is forked any more.
-    barren: bool,
+    closed: bool,
     forked: u64,
 }
 
 #[derive(Debug)]
-struct Place {
-    born: Arc<SetOnce<Birth>>,
+struct MemberState {
+    pid_handle: Arc<SetOnce<PidHandle>>,
     over: oneshot::Sender<Ending>,
 }
 
 #[derive(Debug)]
-pub(in crate::pod) struct Birth {
+pub(in crate::pod) struct PidHandle {
     handle: OwnedFd,
     /// In this host's numbers.
     pid: u32,
@@ -104,9 +104,9 @@ pub(in crate::pod) struct Birth {
 /// One pod of a family.
 #[derive(Debug)]
 pub(in crate::pod) struct Member {
-    family: Arc<Inner>,
+    family: Arc<Connection>,
     id: u64,
-    born: Arc<SetOnce<Birth>>,
+    pid_handle: Arc<SetOnce<PidHandle>>,
     over: oneshot::Receiver<Ending>,
     ending: Option<Ending>,
 }
@@ -120,7 +120,7 @@ struct Left {
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum ToHead<'a> {
+enum ToInit<'a> {
     Boot { plan: &'a RawValue, zygote_plan: &'a RawValue, preload: &'a [String], left: Left, site_packages: Option<String>, python: String },
     Fork { id: u64, plan: &'a RawValue, title: String, threads: u32, page: Option<String> },
     Signal { id: u64, number: i32 },
@@ -129,14 +129,14 @@ enum ToHead<'a> {
 
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum FromHead {
+enum FromInit {
     Ready {
         seconds: f64,
     },
     Unforkable {
         why: String,
     },
-    Born {
+    Forked {
         id: u64,
     },
     /// As wait(2) gives it; none for a pod that was never forked.
@@ -144,7 +144,7 @@ enum FromHead {
         id: u64,
         status: Option<i32>,
     },
-    Barren,
+    Closed,
 }
 
 impl Family {
@@ -176,17 +176,18 @@ impl Family {
         let draining = child.stderr.take().map(|pipe| tokio::spawn(log::drain(pipe, said.clone())));
         let (gone_sender, gone) = watch::channel(false);
         let channel = Arc::new(UnixDatagram::from_std(ours.into()).map_err(io)?);
-        let book = Arc::new(Mutex::new(Book::default()));
+        let state = Arc::new(Mutex::new(FamilyState::default()));
         let (ready_sender, ready) = oneshot::channel();
-        let guard_pid = child.id();
-        let family = Family(Arc::new(Inner { channel: channel.clone(), book: book.clone(), next: AtomicU64::new(1), guard_pid, gone }));
-        tokio::spawn(listen(channel, book, child, ready_sender, gone_sender, boot.keeps));
+        let supervisor_pid = child.id();
+        let family =
+            Family(Arc::new(Connection { channel: channel.clone(), state: state.clone(), next: AtomicU64::new(1), supervisor_pid, gone }));
+        tokio::spawn(listen(channel, state, child, ready_sender, gone_sender, boot.keeps));
 
         let [plan, zygote_plan] = &plans;
         let raw = |plan: &'_ [u8]| -> Result<Box<RawValue>, String> { serde_json::from_slice(plan).map_err(|error| error.to_string()) };
         let (plan, zygote_plan) = (raw(plan)?, raw(zygote_plan)?);
         let variables = variables::of_zygote(boot.program, &boot.variables);
-        let message = ToHead::Boot {
+        let message = ToInit::Boot {
             plan: &plan,
             zygote_plan: &zygote_plan,
             preload: boot.preload,
@@ -220,7 +221,7 @@ impl Family {
 
     /// Ends it, and all pods of it.
     pub fn close(&self) {
-        self.0.book().barren = true;
+        self.0.state().closed = true;
         self.0.hang_up();
     }
 
@@ -235,35 +236,35 @@ impl Family {
     }
 
     /// Whether pods can be forked from it still.
-    pub fn is_fertile(&self) -> bool {
-        !self.0.book().barren && !*self.0.gone.borrow()
+    pub fn can_fork(&self) -> bool {
+        !self.0.state().closed && !*self.0.gone.borrow()
     }
 
     /// Pods that were forked from it so far, and those that are not over.
     pub fn counts(&self) -> (u64, usize) {
-        let book = self.0.book();
-        (book.forked, book.members.len())
+        let state = self.0.state();
+        (state.forked, state.members.len())
     }
 
     /// The process that stands for the family: when it is gone, so are all.
-    pub fn guard_pid(&self) -> Option<u32> {
-        self.0.guard_pid
+    pub fn supervisor_pid(&self) -> Option<u32> {
+        self.0.supervisor_pid
     }
 
     /// Orders one pod. `theirs`: its control lane, standard output and error.
     pub(in crate::pod) fn fork(&self, spec: &Spec, page: Option<&Path>, plan: &RawValue, theirs: &[OwnedFd]) -> std::io::Result<Member> {
-        let inner = &self.0;
-        let id = inner.next.fetch_add(1, Ordering::Relaxed);
+        let connection = &self.0;
+        let id = connection.next.fetch_add(1, Ordering::Relaxed);
         let (sender, over) = oneshot::channel();
-        let born = Arc::new(SetOnce::new());
+        let pid_handle = Arc::new(SetOnce::new());
         {
-            let mut book = inner.book();
-            if book.barren {
+            let mut state = connection.state();
+            if state.closed {
                 return Err(std::io::Error::other("its zygote is gone"));
             }
-            book.members.insert(id, Place { born: born.clone(), over: sender });
+            state.members.insert(id, MemberState { pid_handle: pid_handle.clone(), over: sender });
         }
-        let message = ToHead::Fork {
+        let message = ToInit::Fork {
             id,
             plan,
             title: format!("hob: {}", spec.recipe.manifest().name),
@@ -271,33 +272,33 @@ impl Family {
             page: page.map(|page| page.display().to_string()),
         };
         let handles: Vec<BorrowedFd> = theirs.iter().map(AsFd::as_fd).collect();
-        if let Err(error) = inner.send(&message, &handles) {
-            inner.book().members.remove(&id);
+        if let Err(error) = connection.send(&message, &handles) {
+            connection.state().members.remove(&id);
             return Err(error);
         }
-        inner.book().forked += 1;
-        Ok(Member { family: inner.clone(), id, born, over, ending: None })
+        connection.state().forked += 1;
+        Ok(Member { family: connection.clone(), id, pid_handle, over, ending: None })
     }
 }
 
-impl Drop for Inner {
-    /// No clone and no pod is left: the head ends when its socket does, and with it all of the family.
+impl Drop for Connection {
+    /// No clone and no pod is left: the init ends when its socket does, and with it all of the family.
     fn drop(&mut self) {
         self.hang_up();
     }
 }
 
-impl Inner {
+impl Connection {
     fn hang_up(&self) {
         let _ = rustix::net::shutdown(self.channel.as_fd(), rustix::net::Shutdown::Both);
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        locked(&self.book)
+    fn state(&self) -> MutexGuard<'_, FamilyState> {
+        locked(&self.state)
     }
 
-    /// Sends one packet. Does not wait: a head that takes nothing is as good as none.
-    fn send(&self, message: &ToHead, handles: &[BorrowedFd]) -> std::io::Result<()> {
+    /// Sends one packet. Does not wait: an init that takes nothing is as good as none.
+    fn send(&self, message: &ToInit, handles: &[BorrowedFd]) -> std::io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > FAMILY_PACKET_BYTES_MAX {
             return Err(std::io::Error::other(format!("an order of {} bytes", bytes.len())));
@@ -312,14 +313,14 @@ impl Inner {
     }
 }
 
-fn locked(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
-    book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+fn locked(state: &Mutex<FamilyState>) -> MutexGuard<'_, FamilyState> {
+    state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Hears the head until its end, then tells every pod that is not over that it is.
+/// Hears the init until its end, then tells every pod that is not over that it is.
 async fn listen(
     channel: Arc<UnixDatagram>,
-    book: Arc<Mutex<Book>>,
+    state: Arc<Mutex<FamilyState>>,
     mut child: Child,
     ready: oneshot::Sender<Result<f64, String>>,
     gone: watch::Sender<bool>,
@@ -334,7 +335,7 @@ async fn listen(
                 }
                 match channel.try_io(Interest::READABLE, || receive(channel.as_fd())) {
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                    Ok(Some((message, handle))) => heard(&book, message, handle, &mut ready),
+                    Ok(Some((message, handle))) => heard(&state, message, handle, &mut ready),
                     Ok(None) | Err(_) => break,
                 }
             }
@@ -344,50 +345,50 @@ async fn listen(
     // What it said before its end may not have been read before that end was known.
     for _ in 0..LAST_WORDS_TURNS_MAX {
         let Ok(Some((message, handle))) = receive(channel.as_fd()) else { break };
-        heard(&book, message, handle, &mut ready);
+        heard(&state, message, handle, &mut ready);
     }
     // As when nobody is left to order anything.
     let _ = rustix::net::shutdown(channel.as_fd(), rustix::net::Shutdown::Both);
     let _ = child.wait().await;
-    let left: Vec<Place> = {
-        let mut book = locked(&book);
-        book.barren = true;
-        book.members.drain().map(|(_, place)| place).collect()
+    let left: Vec<MemberState> = {
+        let mut state = locked(&state);
+        state.closed = true;
+        state.members.drain().map(|(_, member)| member).collect()
     };
     // All of them had SIGKILL from the kernel as process 1 of their namespace ended.
-    for place in left {
-        let _ = place.over.send(Ending::Signal(9));
+    for member in left {
+        let _ = member.over.send(Ending::Signal(9));
     }
     drop(keeps);
     let _ = gone.send(true);
 }
 
-fn heard(book: &Mutex<Book>, message: FromHead, handle: Option<OwnedFd>, ready: &mut Option<oneshot::Sender<Result<f64, String>>>) {
+fn heard(state: &Mutex<FamilyState>, message: FromInit, handle: Option<OwnedFd>, ready: &mut Option<oneshot::Sender<Result<f64, String>>>) {
     match message {
-        FromHead::Ready { seconds } => drop(ready.take().map(|ready| ready.send(Ok(seconds)))),
-        FromHead::Unforkable { why } => {
-            locked(book).barren = true;
+        FromInit::Ready { seconds } => drop(ready.take().map(|ready| ready.send(Ok(seconds)))),
+        FromInit::Unforkable { why } => {
+            locked(state).closed = true;
             drop(ready.take().map(|ready| ready.send(Err(why))));
         }
-        FromHead::Born { id } => {
+        FromInit::Forked { id } => {
             if let Some(handle) = handle
                 && let Some(pid) = pid_of(handle.as_fd())
-                && let Some(place) = locked(book).members.get(&id)
+                && let Some(member) = locked(state).members.get(&id)
             {
-                let _ = place.born.set(Birth { handle, pid });
+                let _ = member.pid_handle.set(PidHandle { handle, pid });
             }
         }
-        FromHead::Over { id, status } => {
-            let place = locked(book).members.remove(&id);
-            if let Some(place) = place {
-                let _ = place.over.send(status.map_or(Ending::NeverBegan, ending));
+        FromInit::Over { id, status } => {
+            let member = locked(state).members.remove(&id);
+            if let Some(member) = member {
+                let _ = member.over.send(status.map_or(Ending::NeverBegan, ending));
             }
         }
-        FromHead::Barren => locked(book).barren = true,
+        FromInit::Closed => locked(state).closed = true,
     }
 }
 
-/// A file in memory that holds `variables` as JSON, at its beginning: guard and head pass it on to the zygote, which reads it once it is confined.
+/// A file in memory that holds `variables` as JSON, at its beginning: supervisor and init pass it on to the zygote, which reads it once it is confined.
 fn in_memory(variables: &HashMap<&str, String>) -> std::io::Result<OwnedFd> {
     use std::io::{Seek, Write};
     let mut file = std::fs::File::from(rustix::fs::memfd_create("hob-variables", rustix::fs::MemfdFlags::CLOEXEC)?);
@@ -405,7 +406,7 @@ fn ending(status: i32) -> Ending {
 }
 
 /// One packet; none at the end.
-fn receive(channel: BorrowedFd) -> std::io::Result<Option<(FromHead, Option<OwnedFd>)>> {
+fn receive(channel: BorrowedFd) -> std::io::Result<Option<(FromInit, Option<OwnedFd>)>> {
     let mut bytes = vec![0; FAMILY_PACKET_BYTES_MAX];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -418,7 +419,7 @@ fn receive(channel: BorrowedFd) -> std::io::Result<Option<(FromHead, Option<Owne
         return Ok(None);
     }
     if received.flags.contains(ReturnFlags::TRUNC) {
-        return Err(std::io::Error::other("a packet of the head was cut"));
+        return Err(std::io::Error::other("a packet of the init was cut"));
     }
     Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, handle)))
 }
@@ -443,35 +444,35 @@ impl Member {
         self.ending.unwrap_or(Ending::Signal(9))
     }
 
-    /// Set when the head has told who it is.
-    pub fn birth(&self) -> Arc<SetOnce<Birth>> {
-        self.born.clone()
+    /// Set when the init has told who it is.
+    pub fn pid_handle(&self) -> Arc<SetOnce<PidHandle>> {
+        self.pid_handle.clone()
     }
 
-    /// None until the head has told.
+    /// None until the init has told.
     pub fn pid(&self) -> Option<u32> {
-        self.born.get().map(|birth| birth.pid)
+        self.pid_handle.get().map(|handle| handle.pid)
     }
 
-    pub fn guard_pid(&self) -> Option<u32> {
-        self.family.guard_pid
+    pub fn supervisor_pid(&self) -> Option<u32> {
+        self.family.supervisor_pid
     }
 
     /// To its own process alone.
     pub fn signal(&self, signal: Signal) {
-        if let Some(birth) = self.born.get() {
-            let _ = pidfd_send_signal(&birth.handle, signal);
+        if let Some(handle) = self.pid_handle.get() {
+            let _ = pidfd_send_signal(&handle.handle, signal);
         }
     }
 
     /// SIGTERM to its group.
     pub fn terminate(&self) {
-        let _ = self.family.send(&ToHead::Signal { id: self.id, number: 15 }, &[]);
+        let _ = self.family.send(&ToInit::Signal { id: self.id, number: 15 }, &[]);
     }
 
     /// SIGKILL to every process of it.
     pub fn kill(&self) {
-        if self.family.send(&ToHead::Kill { id: self.id }, &[]).is_err() {
+        if self.family.send(&ToInit::Kill { id: self.id }, &[]).is_err() {
             self.signal(Signal::KILL);
         }
     }

@@ -120,7 +120,7 @@ struct Mark {
 impl Mark {
     fn new(incarnation: &str) -> Mark {
         let mapping = format!("/{}", page::file_name(incarnation)).into_bytes();
-        // As `host::pods` names both, and `hob_pod/root.py` the root that it mounts.
+        // As `host::pods` names both, and `hob_pod/mounts.py` the root that it mounts.
         let mount = incarnation.rsplit_once('-').map(|(host, number)| format!("hob:{host}/{number}").into_bytes());
         Mark { variable: format!("{VARIABLE}={incarnation}").into_bytes(), mapping, mount }
     }

@@ -51,7 +51,7 @@ pub struct Process {
 enum Body {
     /// A keeper of its own, which is a child of this process and ends as the pod did.
     Kept { child: Child, group: Pid },
-    /// The head of its family.
+    /// The init of its family.
     Forked(Member),
 }
 
@@ -193,7 +193,7 @@ impl Process {
     pub fn kill_group(&self) {
         match &self.body {
             Body::Kept { .. } => self.signal_group(Signal::KILL),
-            // Past its head as well, should that not do as it is told.
+            // Past its init as well, should that not do as it is told.
             Body::Forked(member) => {
                 member.kill();
                 member.signal(Signal::KILL);
@@ -210,11 +210,11 @@ impl Process {
         }
     }
 
-    /// The process above the pod: its keeper, or the guard of its family. None once that was waited for.
+    /// The process above the pod: its keeper, or the supervisor of its family. None once that was waited for.
     pub fn keeper_pid(&self) -> Option<u32> {
         match &self.body {
             Body::Kept { child, .. } => child.id(),
-            Body::Forked(member) => member.guard_pid(),
+            Body::Forked(member) => member.supervisor_pid(),
         }
     }
 
@@ -228,14 +228,14 @@ impl Process {
     }
 
     /// Waits until its number is known. Cancel-safe.
-    pub fn born(&self) -> impl Future<Output = ()> + use<> {
-        let birth = match &self.body {
+    pub fn pid_known(&self) -> impl Future<Output = ()> + use<> {
+        let handle = match &self.body {
             Body::Kept { .. } => None,
-            Body::Forked(member) => Some(member.birth()),
+            Body::Forked(member) => Some(member.pid_handle()),
         };
         async move {
-            if let Some(birth) = birth {
-                birth.wait().await;
+            if let Some(handle) = handle {
+                handle.wait().await;
             }
         }
     }

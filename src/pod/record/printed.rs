@@ -16,10 +16,10 @@ use crate::{
 
 /// The lines of a host's pods. Cloning shares it.
 #[derive(Debug, Clone)]
-pub struct Printed(Arc<Inner>);
+pub struct Printed(Arc<PrintedState>);
 
 #[derive(Debug)]
-struct Inner {
+struct PrintedState {
     followers: broadcast::Sender<Heard>,
     files: Files,
 }
@@ -46,7 +46,7 @@ impl Printed {
     /// `folder`: where the files lie; made with the first line.
     pub fn new(folder: PathBuf) -> Printed {
         let (followers, _) = broadcast::channel(PRINTED_LINES_MAX);
-        Printed(Arc::new(Inner { followers, files: Files::new(folder) }))
+        Printed(Arc::new(PrintedState { followers, files: Files::new(folder) }))
     }
 
     /// The lines that come from now on.

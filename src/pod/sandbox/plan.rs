@@ -1,6 +1,6 @@
 //! The plan of a pod's sandbox: what it may see, read, write and call, as the first thing that it is told.
 //!
-//! Apart from the Python that carries it out (`hob_pod/walls.py`, `root.py`, `sandbox.py`), because the host decides: from what the recipe is,
+//! Apart from the Python that carries it out (`hob_pod/confine.py`, `mounts.py`, `lockdown.py`), because the host decides: from what the recipe is,
 //! what its operator granted ([`Grants`]) and what every pod needs of a system. Whatever is not in the plan the pod does not have.
 
 use crate::pod::sandbox::paths::{PYTHON_LINKS, SCRATCH};
@@ -414,7 +414,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
             folder: subject.program.site_packages.as_deref().unwrap_or(subject.folder),
             host: match how {
                 How::Started => std::process::id(),
-                // The head of its family: other processes of the host have no number there.
+                // The init of its family: other processes of the host have no number there.
                 How::Forked => 1,
             },
         },
@@ -428,7 +428,7 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     })
 }
 
-/// The two plans of a family whose folder is `base`, as JSON: what its head builds for the zygote, and what the zygote is confined by.
+/// The two plans of a family whose folder is `base`, as JSON: what its init builds for the zygote, and what the zygote is confined by.
 ///
 /// The zygote sees the environment and the system, nothing of a recipe. Its rules hold for its pods too, each of which adds its own.
 ///

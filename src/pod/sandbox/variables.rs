@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// All variables of a process that is not confined (a keeper, the guard and the head of a family, the doctor), but for marks that say whose it is.
+/// All variables of a process that is not confined (a keeper, the supervisor and the init of a family, the doctor), but for marks that say whose it is.
 /// Variables decide which code a process loads as it starts, so that nothing of a recipe's or of a grant's is among them.
 pub(in crate::pod) const OUTSIDE: [(&str, &str); 2] = [("PATH", SYSTEM_PATH), ("LANG", "C.UTF-8")];
 

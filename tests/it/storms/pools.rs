@@ -253,7 +253,7 @@ async fn a_call_that_comes_while_a_pod_dies_goes_to_another() {
         let next = pods.iter().zip(asks).find(|(pod, before)| pod.asks > *before).unwrap().0.pid.unwrap();
         let pid = rustix::process::Pid::from_raw(next as i32).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        // Some come before anybody knows of its death, some while it is buried, some after that.
+        // Some come before anybody knows of its death, some while its end is dealt with, some after that.
         tokio::time::sleep(Duration::from_micros(500 * round)).await;
         bounded(8, &format!("call {round}, beside an idle pod"), call()).await.unwrap();
     }

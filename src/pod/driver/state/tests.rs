@@ -36,37 +36,37 @@ fn any_event() -> impl Strategy<Value = Event<()>> {
 
 /// What the test knows of the pod: kept by the actions alone.
 #[derive(Default)]
-struct Book {
+struct Seen {
     /// Asks that still have a caller.
     wanted: BTreeSet<AskId>,
     /// Units whose place is taken, with the asks that they began with.
     taken: BTreeMap<AskId, usize>,
     graced: BTreeSet<AskId>,
     next: AskId,
-    buried: bool,
+    finished: bool,
     armed: bool,
 }
 
 proptest! {
     /// Whatever a pod and its callers do, in any order: no ask is ended twice or forgotten, no place is freed twice or lost, nothing
-    /// happens after the burial, and every state from which only a wait leads on has that wait running.
+    /// happens after the end, and every state from which only a wait leads on has that wait running.
     #[test]
     fn no_order_of_events_breaks_the_promises(
         concurrency in 1usize..4, gets_ready in any::<bool>(), events in prop::collection::vec(any_event(), 0..80)
     ) {
         let rules = Rules { concurrency };
         let mut state = State::Starting { hello: false };
-        let mut book = Book { next: 1, armed: true, ..Book::default() };
+        let mut seen = Seen { next: 1, armed: true, ..Seen::default() };
         let start = [Event::Hello, Event::Started, Event::MayLoad, Event::Ready].into_iter().take(if gets_ready { 4 } else { 0 });
         for event in start.chain(events) {
             let event = match event {
                 Event::Unit(_, count) => {
                     // As the driver does: only a serving pod takes.
-                    if !matches!(state, State::Serving(_)) || book.next > 7 { continue }
-                    let first = book.next;
-                    book.next += count as u64;
-                    book.wanted.extend(first..book.next);
-                    book.taken.insert(first, count);
+                    if !matches!(state, State::Serving(_)) || seen.next > 7 { continue }
+                    let first = seen.next;
+                    seen.next += count as u64;
+                    seen.wanted.extend(first..seen.next);
+                    seen.taken.insert(first, count);
                     Event::Unit(first, count)
                 }
                 other => other,
@@ -75,39 +75,39 @@ proptest! {
             let mut actions = Vec::new();
             state = step(rules, state, event.clone(), &mut actions);
             for action in &actions {
-                prop_assert!(!book.buried, "{action:?} after the burial");
+                prop_assert!(!seen.finished, "{action:?} after the end");
                 match action {
-                    Resolve(ask, ()) | Fail(ask, _) => prop_assert!(book.wanted.remove(ask), "ask {ask} ended twice: {before:?} {event:?}"),
-                    Deliver(ask, ()) => prop_assert!(book.wanted.contains(ask)),
-                    Grace(unit) => prop_assert!(book.taken.contains_key(unit) && book.graced.insert(*unit), "grace of {unit}"),
-                    Freed(unit) => prop_assert!(book.taken.remove(unit).is_some(), "unit {unit} freed twice"),
-                    Arm(_) => book.armed = true,
-                    Disarm => book.armed = false,
-                    Bury(_) => { book.buried = true; book.wanted.clear(); book.taken.clear(); }
+                    Resolve(ask, ()) | Fail(ask, _) => prop_assert!(seen.wanted.remove(ask), "ask {ask} ended twice: {before:?} {event:?}"),
+                    Deliver(ask, ()) => prop_assert!(seen.wanted.contains(ask)),
+                    Grace(unit) => prop_assert!(seen.taken.contains_key(unit) && seen.graced.insert(*unit), "grace of {unit}"),
+                    Freed(unit) => prop_assert!(seen.taken.remove(unit).is_some(), "unit {unit} freed twice"),
+                    Arm(_) => seen.armed = true,
+                    Disarm => seen.armed = false,
+                    Finish(_) => { seen.finished = true; seen.wanted.clear(); seen.taken.clear(); }
                     _ => {}
                 }
             }
             match &state {
-                State::Serving(hands) => prop_assert_eq!(hands.len(), book.taken.len(), "a place was lost"),
-                State::Draining { hands, timed } => {
-                    prop_assert_eq!(hands.len(), book.taken.len());
-                    prop_assert!(*timed || !hands.is_empty(), "nothing would ever end this");
-                    prop_assert!(!timed || book.armed);
+                State::Serving(units) => prop_assert_eq!(units.len(), seen.taken.len(), "a place was lost"),
+                State::Draining { units, timed } => {
+                    prop_assert_eq!(units.len(), seen.taken.len());
+                    prop_assert!(*timed || !units.is_empty(), "nothing would ever end this");
+                    prop_assert!(!timed || seen.armed);
                 }
                 State::Empty => {}
-                State::Starting { .. } | State::Loading | State::Unloading | State::Stopping { .. } => prop_assert!(book.armed, "{state:?} without a wait"),
-                State::Dead => prop_assert!(book.buried),
+                State::Starting { .. } | State::Loading | State::Unloading | State::Stopping { .. } => prop_assert!(seen.armed, "{state:?} without a wait"),
+                State::Dead => prop_assert!(seen.finished),
             }
-            if let State::Serving(hands) | State::Draining { hands, .. } = &state {
+            if let State::Serving(units) | State::Draining { units, .. } = &state {
                 // A unit that runs and that nobody waits for has its grace.
-                for (at, unit) in hands.units.iter().enumerate() {
-                    let unwanted = !unit.asks.iter().any(|held| book.wanted.contains(&held.ask));
-                    prop_assert_eq!(unit.graced, book.graced.contains(&unit.first));
+                for (at, unit) in units.list.iter().enumerate() {
+                    let unwanted = !unit.asks.iter().any(|held| seen.wanted.contains(&held.ask));
+                    prop_assert_eq!(unit.graced, seen.graced.contains(&unit.first));
                     prop_assert!(!(at < concurrency && unwanted) || unit.graced, "{unit:?} could wind up for ever");
                 }
                 // Nobody who waits is forgotten.
-                for ask in &book.wanted {
-                    prop_assert!(hands.holds(*ask), "ask {ask} is forgotten");
+                for ask in &seen.wanted {
+                    prop_assert!(units.holds(*ask), "ask {ask} is forgotten");
                 }
             }
         }
@@ -116,7 +116,7 @@ proptest! {
 
 fn run(concurrency: usize, events: Vec<Event<()>>) -> (State, Vec<Action<()>>) {
     let rules = Rules { concurrency };
-    let mut state = State::Serving(Hands::default());
+    let mut state = State::Serving(Units::default());
     let mut actions = Vec::new();
     for event in events {
         actions.clear();

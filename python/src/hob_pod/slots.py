@@ -1,7 +1,7 @@
-"""Places: `concurrency` runs of the author's code at once, in worker threads and as tasks of one event loop.
+"""Slots: `concurrency` runs of the author's code at once, in worker threads and as tasks of one event loop.
 
 Apart from serving because a pod that does one thing at a time (the usual kind) has none of this, and stays as fast
-and as simple as that. Here the main thread only reads: it waits for a free place, begins the work (so works are
+and as simple as that. Here the main thread only reads: it waits for a free slot, begins the work (so works are
 begun in their order) and hands it over. A method that is `async` becomes a task; any other gets a thread.
 """
 
@@ -14,12 +14,12 @@ from . import asks, control, gate, guard, program, tracebacks
 _start_thread = _thread.start_new_thread  # before `belonging` follows those of the author
 
 
-class Places:
-    """The places of one pod."""
+class Slots:
+    """The slots of one pod."""
 
     def __init__(self, server, count):
         self._server = server
-        self._free = _queue.SimpleQueue()  # a token for each free place
+        self._free = _queue.SimpleQueue()  # a token for each free slot
         for _ in range(count):
             self._free.put(None)
         self._jobs = _queue.SimpleQueue()

@@ -1,12 +1,12 @@
 """The keeper's side of a sandbox: reads the host's plan, builds what stays outside the pod, and tells how it went.
 
-Apart from the keeper, which is about processes; and from `root` and `sandbox`, which know no host.
+Apart from the keeper, which is about processes; and from `mounts` and `lockdown`, which know no host.
 """
 
 import json
 import os
 
-from . import apart, root, sandbox, wire
+from . import apart, lockdown, mounts, wire
 from .refused import FULL, Refused, must_be_lacking, ran_out
 
 #: Longest plan, in bytes.
@@ -15,7 +15,7 @@ PLAN_BYTES_MAX = 4 << 20
 EXIT_REFUSED = 71
 
 
-class Walls:
+class Confinement:
     """What is around one pod. Made by the keeper; `enter` is for the pod."""
 
     def __init__(self, control):
@@ -24,26 +24,26 @@ class Walls:
         self._listener = None
         try:
             self.plan = _read_plan(control)
-            self._missing = root.separate(self.plan)
+            self._missing = mounts.separate(self.plan)
             self._base = None if self._missing else self._build()
         except Refused as refused:
             self._refuse(refused)
 
     @classmethod
     def of_fork(cls, control, plan, base):
-        """What the head of a family built."""
-        walls = cls.__new__(cls)
-        walls._control, walls.plan, walls._base = control, plan, base
-        walls._listener, walls._missing = None, []
+        """What the init of a family built."""
+        confinement = cls.__new__(cls)
+        confinement._control, confinement.plan, confinement._base = control, plan, base
+        confinement._listener, confinement._missing = None, []
         plan["proxy"] = 0
-        return walls
+        return confinement
 
     def _build(self):
         try:
-            base = root.build(self.plan["view"])
+            base = mounts.build(self.plan["view"])
             if self.plan["way_out"]:
                 # Kept open: the host takes it from here.
-                self._listener = root.open_way_out()
+                self._listener = mounts.open_way_out()
                 self.plan["proxy"] = self._listener.getsockname()[1]
         except OSError as error:
             # `mount` says so of too many mounts, but no sandbox with fewer is of use either.
@@ -64,14 +64,14 @@ class Walls:
 
     def found(self, path):
         """Where a file of the recipe is for this pod."""
-        return path if self._base is not None else root.placed_without(path, self.plan["view"])
+        return path if self._base is not None else mounts.placed_without(path, self.plan["view"])
 
     def enter(self):
         """Confines this process and tells the host. Ends it if that cannot be done."""
         try:
             if self.plan["way_out"] and self._base is None:
                 raise Refused("namespaces", "names on the network were granted, which nothing here could hold to them")
-            missing = sandbox.enter(self.plan, self._base, self._missing)
+            missing = lockdown.enter(self.plan, self._base, self._missing)
         except Refused as refused:
             self._refuse(refused)
         from . import faults

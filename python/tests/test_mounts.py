@@ -4,7 +4,7 @@ import os
 import tempfile
 import unittest
 
-from hob_pod import root, sandbox
+from hob_pod import lockdown, mounts
 from hob_pod.refused import Refused
 
 
@@ -20,16 +20,16 @@ class TestOpenGranted(unittest.TestCase):
 
     def test_what_is_there_is_opened(self):
         for name in ("real", "file"):
-            os.close(root.open_granted(f"{self.at}/{name}"))
+            os.close(mounts.open_granted(f"{self.at}/{name}"))
 
     def test_what_is_not_is_a_matter_of_the_grant_also_with_fewer_layers(self):
         for name in ("link", "gone", "file/inner"):
             with self.subTest(name), self.assertRaises(Refused) as refused:
-                root.open_granted(f"{self.at}/{name}")
+                mounts.open_granted(f"{self.at}/{name}")
             self.assertEqual(refused.exception.layer, "grants")
             self.assertIn(f"{self.at}/{name}", refused.exception.why)
             missing = []
             plan = {"without": [], "reduced": True}
             with self.subTest(name), self.assertRaises(Refused):
-                sandbox.layer(plan, missing, "landlock", lambda name=name: root.open_granted(f"{self.at}/{name}"))
+                lockdown.layer(plan, missing, "landlock", lambda name=name: mounts.open_granted(f"{self.at}/{name}"))
             self.assertEqual(missing, [])

@@ -1,6 +1,6 @@
 """The sandbox: what a pod gives up for good, right after it was forked and before a line of code that is not Hob's.
 
-Apart from `root`, which the keeper builds around it: this is applied by the pod to itself, in a fixed order, while it
+Apart from `mounts`, which the keeper builds around it: this is applied by the pod to itself, in a fixed order, while it
 has one thread. Then it is proved: forbidden acts are tried, and one that succeeds ends the pod. Nothing is skipped
 unless the plan says `reduced`, which only an operator can; then what was skipped is said, and the host shows it.
 
@@ -10,7 +10,7 @@ A plan, made by the host:
     without   layers to take for unavailable (tests, and operators who want to see what happens): namespaces, landlock, seccomp;
               `landlock=N` for all that came after that version of it; `processes`, `users` and `proc` for namespaces of
               processes, of users, and mounting /proc
-    view      what `root` builds; `base` is where
+    view      what `mounts` builds; `base` is where
     paths     {"read", "execute", "write", "device"}: what Landlock allows, as paths within that root
     scratch   its own folder, where there is no root: in a root it is one of the private ones
     filters   seccomp programs in hexadecimal, in the order in which they are added
@@ -26,7 +26,7 @@ import errno
 import os
 import resource
 
-from . import kernel, proc, root
+from . import kernel, mounts, proc
 from .refused import FULL, Refused, must_be_lacking
 
 # Rights of Landlock, by the version that brought them.
@@ -161,14 +161,14 @@ def landlock(plan, has_root):
     net = _BIND_TCP | _CONNECT_TCP if abi >= 4 else 0
     scoped = _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if abi >= SCOPES_SINCE else 0
     ruleset = kernel.landlock_create(handled, net, scoped, abi)
-    moved = root.moves(plan["view"]) if has_root else {}
+    moved = mounts.moves(plan["view"]) if has_root else {}
     # What was granted, and models, are where they are.
-    found = (lambda path: root.placed(path, moved)) if has_root else (lambda path: plan["view"]["elsewhere"].get(path, path))
+    found = (lambda path: mounts.placed(path, moved)) if has_root else (lambda path: plan["view"]["elsewhere"].get(path, path))
     for kind, paths in plan["paths"].items():
         for path in paths:
             _allow(ruleset, found(path), RIGHTS[kind] & handled, path in plan["view"]["granted"])
-    for path in root.private_folders(plan["view"]) if has_root else (plan["scratch"], "/dev/shm"):
-        _allow(ruleset, root.placed(path, moved), RIGHTS["write"] & handled)
+    for path in mounts.private_folders(plan["view"]) if has_root else (plan["scratch"], "/dev/shm"):
+        _allow(ruleset, mounts.placed(path, moved), RIGHTS["write"] & handled)
     if plan.get("has_proc"):
         # What it is not to see is not there, or covered.
         _allow(ruleset, "/proc", RIGHTS["read"] & handled)
@@ -182,7 +182,7 @@ def landlock(plan, has_root):
 
 
 def _allow(ruleset, path, rights, plainly=False):
-    handle = root.open_granted(path) if plainly else os.open(path, os.O_PATH | os.O_CLOEXEC)
+    handle = mounts.open_granted(path) if plainly else os.open(path, os.O_PATH | os.O_CLOEXEC)
     if os.fstat(handle).st_mode & 0o170000 != 0o040000:
         rights &= _FILE
     kernel.landlock_allow_path(ruleset, handle, rights)
