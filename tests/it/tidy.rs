@@ -372,6 +372,78 @@ fn the_tree_has_no_circle_no_wide_struct_and_no_unnamed_wait() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
     assert_tidy(&sources, wide_structs);
     assert_tidy(&sources, unnamed_waits);
+    assert_tidy(&prose(), wide_prose);
+}
+
+/// Everything that has prose: sources, programs, pages.
+fn prose() -> Vec<Source> {
+    let of = |folder: &str, kinds: &[&str]| kinds.iter().flat_map(|kind| files(folder, kind)).collect::<Vec<_>>();
+    let folders = ["src", "tests/it", "tests/pods", "tests/shipped", "fuzz/properties", "examples", "python", "recipes", "docs", ".make"];
+    let mut all: Vec<_> = folders.iter().flat_map(|folder| of(folder, &["rs", "py", "md", "sh"])).collect();
+    for page in ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Cargo.toml", "Makefile"] {
+        all.push(Source::new(page, &fs::read_to_string(root().join(page)).unwrap()));
+    }
+    all
+}
+
+/// Lines of prose that are wider than a reader follows. Tables, examples and what has no gap to break at may be wider.
+fn wide_prose(source: &Source) -> Vec<String> {
+    const COLUMNS: usize = 110;
+    let (is_page, is_python) = (source.path.ends_with(".md"), source.path.ends_with(".py"));
+    let marks: &[&str] = if source.path.ends_with(".rs") { &["//"] } else { &["#"] };
+    let (mut in_example, mut in_text) = (false, false);
+    let mut wide = Vec::new();
+    for (index, line) in source.text.lines().enumerate() {
+        let bare = line.trim_start();
+        let text = bare.trim_start_matches(['/', '!', '#', ':']);
+        if text.trim_start().starts_with("```") {
+            in_example = !in_example;
+        }
+        // A text of Python's that is no value of a name: documentation.
+        let opens = is_python && (bare.starts_with("\"\"\"") || bare.starts_with("r\"\"\""));
+        let is_text = in_text || opens && !in_text;
+        if opens || in_text {
+            let quotes = bare.matches("\"\"\"").count();
+            in_text ^= quotes % 2 == 1;
+        }
+        let is_prose = match is_page {
+            true => !in_example && !line.starts_with("    ") && !text.starts_with('|'),
+            false => !in_example && (is_text || marks.iter().any(|mark| bare.starts_with(mark))) && !text.trim_start().starts_with('|'),
+        };
+        let can_break =
+            text.trim_start().trim_start_matches(['-', '*', '|', '>']).trim_start().chars().take(COLUMNS - 10).any(char::is_whitespace);
+        if is_prose && can_break && line.chars().count() > COLUMNS {
+            wide.push(format!("{}:{}: {} columns of prose; wanted at most {COLUMNS}", source.path, index + 1, line.chars().count()));
+        }
+    }
+    wide
+}
+
+#[test]
+fn no_line_of_prose_is_wider_than_a_reader_follows() {
+    let words = "word ".repeat(23);
+    for (path, text) in [
+        ("src/x.rs", format!("//! {words}")),
+        ("src/x.rs", format!("fn f() {{\n    /// {words}\n}}")),
+        ("docs/x.md", format!("{words}\n")),
+        ("docs/x.md", format!("```\nx\n```\n- {words}")),
+        ("python/x.py", format!("# {words}")),
+        ("python/x.py", format!("def f():\n    \"\"\"Does.\n\n    {words}\n    \"\"\"")),
+        (".make/x.sh", format!("# {words}")),
+    ] {
+        assert_eq!(wide_prose(&Source::new(path, &text)).len(), 1, "{path}: {text}");
+    }
+    let address = format!("https://{}", "word/".repeat(23));
+    for (path, text) in [
+        ("src/x.rs", format!("let text = \"{words}\";")),
+        ("src/x.rs", format!("// {address}")),
+        ("docs/x.md", format!("| {words} |")),
+        ("docs/x.md", format!("```\n{words}\n```")),
+        ("docs/x.md", format!("    {words}")),
+        ("python/x.py", format!("X = \"\"\"\n{words}\n\"\"\"")),
+    ] {
+        assert_eq!(wide_prose(&Source::new(path, &text)), [""; 0], "{path}: {text}");
+    }
 }
 
 /// Structs with more fields than one head holds; variants with named fields too.
