@@ -396,7 +396,7 @@ impl Fault {
 
 /// The next step where the machine, or what this process may have of it, has run out of something; none for any other error. By number, which is the
 /// same on every Linux that Hob runs on: few of these have a kind.
-pub fn exhausted(error: &std::io::Error) -> Option<&'static str> {
+fn exhausted(error: &std::io::Error) -> Option<&'static str> {
     // Libraries put the path around it, and what they make has no number any more.
     let number = error.raw_os_error().or_else(|| exhausted_in(&error.to_string())?.raw_os_error())?;
     Some(match number {
@@ -413,6 +413,12 @@ pub fn exhausted(error: &std::io::Error) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+/// Whether the error says that the machine, or what this process may have of it, has run out of something: then
+/// nothing else is known.
+pub fn has_run_out(error: &std::io::Error) -> bool {
+    error.raw_os_error().is_some_and(|number| EXHAUSTED.contains(&number)) || exhausted_in(&error.to_string()).is_some()
 }
 
 /// What the machine had run out of, by what a process of Hob's own or a library says.

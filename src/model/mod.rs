@@ -37,7 +37,7 @@ pub use blob::{Blob, OpenFile, Store};
 pub use call::{Admitted, Call, Event, Outcome, Priority};
 pub use document::Document;
 pub use edition::Edition;
-pub use fault::{Blame, Code, Fault, exhausted, exhausted_in, os_error_in};
+pub use fault::{Blame, Code, Fault, exhausted_in, has_run_out, os_error_in};
 pub use grant::{Grants, Permissions};
 pub(crate) use hint::hint;
 pub use hint::{Door, Hint, act};

@@ -13,7 +13,7 @@ use crate::{
         make,
         owner::{Writers, quoted},
     },
-    model::{Code, Digest, Fault, Home, act, hint},
+    model::{Code, Digest, Fault, Home, act, has_run_out, hint},
 };
 
 /// The home with its state and its cache in a folder of this user below `TMPDIR`, each where its own folder is not there and cannot be made,
@@ -44,11 +44,21 @@ fn is_closed(folder: &Path) -> bool {
 
 /// Refuses a home whose places are no folders.
 ///
-/// Errors: `invalid_config`.
+/// Errors: `invalid_config`; `io` where the machine has nothing left to look with.
 pub fn are_folders(home: &Home) -> Result<(), Fault> {
-    let Some(other) = home.folders().into_iter().flat_map(Path::ancestors).find(|path| path.exists() && !path.is_dir()) else {
-        return Ok(());
-    };
+    let mut other = None;
+    for path in home.folders().into_iter().flat_map(Path::ancestors) {
+        match std::fs::metadata(path) {
+            Ok(found) if !found.is_dir() => {
+                other = Some(path);
+                break;
+            }
+            Err(error) if has_run_out(&error) => return Err(Fault::io(format!("looking at {}", path.display()), &error)),
+            // None yet, or one that this user may not enter: what makes or opens it says so.
+            _ => {}
+        }
+    }
+    let Some(other) = other else { return Ok(()) };
     let text = format!("{} is no folder, and Hob's files are to lie in {}", other.display(), home.config().display());
     Err(Fault::new(Code::InvalidConfig, text).hint(hint![
         "name a folder with ",

@@ -20,8 +20,51 @@ use tokio::{
 
 use crate::{
     disk::{open, threads::certainly},
-    model::limits,
+    model::{Fault, has_run_out, limits},
 };
+
+/// Why a tool does not say what it is.
+pub(crate) enum Silent {
+    /// Nobody knows: nothing was left to ask it.
+    Exhausted(Fault),
+    /// For people.
+    Other(String),
+}
+
+impl Silent {
+    /// For the error of asking `tool`; `why` is for people.
+    pub fn after(error: &io::Error, tool: &Path, why: String) -> Silent {
+        match has_run_out(error) {
+            true => Silent::Exhausted(Fault::io(format!("asking {} what it is", tool.display()), error)),
+            false => Silent::Other(why),
+        }
+    }
+
+    /// The machine's fault, or the one that `told` makes of why.
+    pub fn fault(self, told: impl FnOnce(String) -> Fault) -> Fault {
+        match self {
+            Silent::Exhausted(fault) => fault,
+            Silent::Other(why) => told(why),
+        }
+    }
+
+    /// What a tool answered; `None` for one that is not what it is wanted for.
+    ///
+    /// Errors: the machine's, where nothing was left to ask it.
+    pub fn unless_exhausted<T>(asked: Result<T, Silent>) -> Result<Option<T>, Fault> {
+        match asked {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Silent::Exhausted(fault)) => Err(fault),
+            Err(Silent::Other(_)) => Ok(None),
+        }
+    }
+}
+
+impl From<String> for Silent {
+    fn from(why: String) -> Silent {
+        Silent::Other(why)
+    }
+}
 
 /// How a tool ended.
 pub(crate) struct Ran {

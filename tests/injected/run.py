@@ -246,9 +246,13 @@ def judged(scenario, error, found):
     if faults and found["stdout"].strip() and not isinstance(scenario, Serve):
         wrong.append("a fault, and something on standard output")
     injected = found["injected"] or {}
-    # An interpreter takes what it cannot look at for what is not there, and says so.
-    if injected.get("call") in LOOKS and "python" in injected["whose"] and code in ("crashed", "python_missing"):
+    # An interpreter takes what it cannot look at for what is not there, and says so; a pod's has the pod's title.
+    is_interpreter = "python" in injected.get("whose", "") or injected.get("whose", "").startswith("hob: ")
+    if injected.get("call") in LOOKS and is_interpreter and code in ("crashed", "python_missing"):
         return code, wrong
+    # Before the program's first instruction: the system's loader says what it is and exits.
+    if found["exit"] == 127 and "error while loading shared libraries" in stderr:
+        return "loader", [text for text in wrong if text != "0 faults"]
     # The call that meets a connection which the server could not take is told that it broke; the server says why.
     if code == "io" and "the server went away" in stderr and re.search(r"a connection was not taken: ", found.get("server", "")):
         return code, wrong

@@ -28,7 +28,7 @@ use crate::{
             staging::Staging,
             tree::{make_read_only, take_write},
         },
-        process,
+        process::{self, Silent},
     },
 };
 
@@ -89,19 +89,19 @@ impl Componentizer {
         };
         let place = home.tools().join(language.tool());
         let ours = Componentizer::in_folder(language, &program, python.as_deref(), &place);
-        if place.is_dir() && ours.answers().await.is_ok() {
+        if place.is_dir() && Silent::unless_exhausted(ours.answers().await)?.is_some() {
             return Ok(ours);
         }
         let label = format!("fetching {}", language.tool());
         let _held = locks::acquire(&home.locks().join("tools.lock"), &label, progress).await?;
-        if place.is_dir() && ours.answers().await.is_ok() {
+        if place.is_dir() && Silent::unless_exhausted(ours.answers().await)?.is_some() {
             return Ok(ours);
         }
         progress.step(Step::Started { label: label.clone(), total_bytes: None });
         let fetched = fetch(home, language, &program, python.as_deref(), tools.indexes.for_tools(), &label).await;
         progress.step(Step::Finished { label });
         fetched?;
-        ours.answers().await.map_err(|why| Fault::new(Code::BuildFailed, format!("{}: {why}", place.display())))?;
+        ours.answers().await.map_err(|silent| silent.fault(|why| Fault::new(Code::BuildFailed, format!("{}: {why}", place.display()))))?;
         Ok(ours)
     }
 
@@ -115,11 +115,12 @@ impl Componentizer {
     }
 
     /// Whether it runs; the error is for people.
-    async fn answers(&self) -> Result<(), String> {
-        let ran = self.start(&["--help".as_ref()], Path::new("/"), limits::PROBE_MS).await.map_err(|error| error.to_string())?;
+    async fn answers(&self) -> Result<(), Silent> {
+        let asked = self.start(&["--help".as_ref()], Path::new("/"), limits::PROBE_MS).await;
+        let ran = asked.map_err(|error| Silent::after(&error, &self.program, error.to_string()))?;
         match ran.succeeded() {
             true => Ok(()),
-            false => Err(format!("`--help` ended with {}: {}", ran.end(limits::PROBE_MS), ran.tail.join("\n"))),
+            false => Err(format!("`--help` ended with {}: {}", ran.end(limits::PROBE_MS), ran.tail.join("\n")).into()),
         }
     }
 
@@ -179,7 +180,9 @@ async fn node(path: &OsStr) -> Result<PathBuf, Fault> {
     let node = on_path(path, "node").ok_or_else(|| missing("there is no `node` on PATH"))?;
     let mut command = Command::new(&node);
     command.arg("--version").stdin(Stdio::null());
-    let ran = process::run(command, limits::PROBE_MS, |_| ()).await.map_err(|error| missing(&format!("{}: {error}", node.display())))?;
+    let ran = process::run(command, limits::PROBE_MS, |_| ())
+        .await
+        .map_err(|error| Silent::after(&error, &node, format!("{}: {error}", node.display())).fault(|why| missing(&why)))?;
     let major = ran.stdout.trim().strip_prefix('v').and_then(|version| version.split('.').next()?.parse::<u32>().ok());
     match major {
         Some(18..) => Ok(node),
@@ -243,10 +246,9 @@ async fn fetch(
         .hint(Hint::from(format!("{installer} must reach a package index that has it; ")).and("", place))
         .with("stderr", ran.tail));
     }
-    Componentizer::in_folder(language, program, python, &tree)
-        .answers()
-        .await
-        .map_err(|why| Fault::new(Code::BuildFailed, format!("the fetched {} does not run here: {why}", language.tool())))?;
+    Componentizer::in_folder(language, program, python, &tree).answers().await.map_err(|silent| {
+        silent.fault(|why| Fault::new(Code::BuildFailed, format!("the fetched {} does not run here: {why}", language.tool())))
+    })?;
     let place = home.tools().join(language.tool());
     durable::make_folder(&home.tools())?;
     // Only a copy that did not answer is still there.

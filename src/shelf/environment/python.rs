@@ -13,9 +13,9 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use crate::model::{Code, Fault, act, exhausted, exhausted_in, hint, limits};
+use crate::model::{Code, Fault, act, exhausted_in, hint, limits};
 
-use crate::shelf::process;
+use crate::shelf::process::{self, Silent};
 
 /// Minor versions of Python 3 that are looked for on PATH as `python3.N`, beside `python3`.
 const MINORS: std::ops::RangeInclusive<u32> = 9..=14;
@@ -87,8 +87,8 @@ pub async fn find_in(wanted: &VersionReq, explicit: Option<&Path>, path: &OsStr)
                     seen.push(python.executable);
                 }
             }
-            Err(Unlike::Exhausted(fault)) => return Err(fault),
-            Err(Unlike::Other(why)) => found.push(format!("{} ({why})", candidate.display())),
+            Err(Silent::Exhausted(fault)) => return Err(fault),
+            Err(Silent::Other(why)) => found.push(format!("{} ({why})", candidate.display())),
         }
     }
     let place = match explicit {
@@ -117,22 +117,8 @@ fn candidates(path: &OsStr) -> Vec<PathBuf> {
     candidates
 }
 
-/// Why a candidate is none.
-enum Unlike {
-    /// Nobody knows: nothing was left to ask it.
-    Exhausted(Fault),
-    /// For people.
-    Other(String),
-}
-
-impl From<String> for Unlike {
-    fn from(why: String) -> Unlike {
-        Unlike::Other(why)
-    }
-}
-
 /// Asks one candidate what it is.
-async fn probe(candidate: &Path) -> Result<Python, Unlike> {
+async fn probe(candidate: &Path) -> Result<Python, Silent> {
     if !candidate.is_absolute() {
         return Err("not an absolute path".to_owned().into());
     }
@@ -143,18 +129,15 @@ async fn probe(candidate: &Path) -> Result<Python, Unlike> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PYTHON")) {
         command.env_remove(name);
     }
-    let unlike = |error: std::io::Error, why: String| match exhausted(&error) {
-        Some(_) => Unlike::Exhausted(Fault::io(format!("asking {} which Python it is", candidate.display()), &error)),
-        None => Unlike::Other(why),
-    };
+    let silent = |error: std::io::Error, why: String| Silent::after(&error, candidate, why);
     let ran = process::run(command, limits::PROBE_MS, |_| ()).await;
     let ran = ran.map_err(|error| {
         let why = format!("cannot be run: {error}");
-        unlike(error, why)
+        silent(error, why)
     })?;
     if !ran.succeeded() {
         if let Some(error) = ran.tail.iter().rev().find_map(|line| exhausted_in(line)) {
-            return Err(unlike(error, String::new()));
+            return Err(silent(error, String::new()));
         }
         let said = ran.tail.iter().find(|line| !line.is_empty()).map(|line| format!(": {line}")).unwrap_or_default();
         return Err(format!("{}{said}", ran.end(limits::PROBE_MS)).into());
@@ -168,7 +151,7 @@ async fn probe(candidate: &Path) -> Result<Python, Unlike> {
     // A later upgrade of `python3` in place must not put another minor version under an environment: keep the real file.
     let executable = answer.executable.canonicalize().map_err(|error| {
         let why = format!("{}: {error}", answer.executable.display());
-        unlike(error, why)
+        silent(error, why)
     })?;
     Ok(Python { executable, version, build: answer.build.replace('\n', " "), platform: answer.platform })
 }

@@ -27,7 +27,7 @@ use crate::shelf::{
         staging::Staging,
         tree::{make_read_only, take_write},
     },
-    process,
+    process::{self, Silent},
 };
 
 /// The version that we fetch.
@@ -70,7 +70,7 @@ pub async fn find_in(home: &Home, tools: &Tools, path: &OsStr, python: &Python, 
     }
     let ours = own_copy(home);
     let _held = locks::acquire(&home.locks().join("tools.lock"), "fetching uv", progress).await?;
-    if let Ok(uv) = ask(&ours).await {
+    if let Some(uv) = Silent::unless_exhausted(ask(&ours).await)? {
         return Ok(uv);
     }
     fetch(home, python, tools.indexes.for_tools(), progress).await
@@ -91,7 +91,7 @@ async fn look_in(home: &Home, explicit: Option<&Path>, path: &OsStr) -> Result<O
                 hint!["correct ", act::hob_uv(), " or ", act::uv_path(), ", or remove it: Hob then looks on PATH and fetches its own copy"],
             )
         };
-        let uv = ask(path).await.map_err(refused)?;
+        let uv = ask(path).await.map_err(|silent| silent.fault(refused))?;
         return match range().matches(&uv.version) {
             true => Ok(Some(uv)),
             false => Err(refused(format!("it is version {}", uv.version))),
@@ -100,13 +100,13 @@ async fn look_in(home: &Home, explicit: Option<&Path>, path: &OsStr) -> Result<O
     for folder in std::env::split_paths(path).filter(|folder| folder.is_absolute()) {
         let path = folder.join("uv");
         if path.is_file()
-            && let Ok(uv) = ask(&path).await
+            && let Some(uv) = Silent::unless_exhausted(ask(&path).await)?
             && range().matches(&uv.version)
         {
             return Ok(Some(uv));
         }
     }
-    Ok(ask(&own_copy(home)).await.ok())
+    Silent::unless_exhausted(ask(&own_copy(home)).await)
 }
 
 fn own_copy(home: &Home) -> PathBuf {
@@ -114,20 +114,20 @@ fn own_copy(home: &Home) -> PathBuf {
 }
 
 /// Runs `path --version`; the error is for people.
-async fn ask(path: &Path) -> Result<Uv, String> {
+async fn ask(path: &Path) -> Result<Uv, Silent> {
     if !path.is_absolute() {
-        return Err("it is not an absolute path".into());
+        return Err("it is not an absolute path".to_owned().into());
     }
     let mut command = Command::new(path);
     command.arg("--version").stdin(Stdio::null());
-    let ran = process::run(command, limits::PROBE_MS, |_| ()).await.map_err(|error| error.to_string())?;
+    let ran = process::run(command, limits::PROBE_MS, |_| ()).await.map_err(|error| Silent::after(&error, path, error.to_string()))?;
     if !ran.succeeded() {
-        return Err(format!("`--version` ended with {}", ran.end(limits::PROBE_MS)));
+        return Err(format!("`--version` ended with {}", ran.end(limits::PROBE_MS)).into());
     }
     let version = ran.stdout.strip_prefix("uv ").and_then(|rest| rest.split_whitespace().next());
     match version.and_then(|version| Version::parse(version).ok()) {
         Some(version) => Ok(Uv { path: path.to_owned(), version }),
-        None => Err(format!("`--version` printed `{}`", ran.stdout.lines().next().unwrap_or(""))),
+        None => Err(format!("`--version` printed `{}`", ran.stdout.lines().next().unwrap_or("")).into()),
     }
 }
 
@@ -162,13 +162,13 @@ async fn fetch(home: &Home, python: &Python, indexes: &[Address], progress: &pro
         let (fault, kept_back) = index_answers::told(fault, "`uv`", &index_answers::ask(indexes, pin.name).await);
         return Err(fault.hint(kept_back.map_or(next.clone(), |kept_back| kept_back.and("; or ", next.clone()))).with("stderr", ran.tail));
     }
-    ask(&target.join("bin/uv"))
-        .await
-        .map_err(|why| Fault::new(Code::UvMissing, format!("the fetched uv {VERSION} does not run here: {why}")).hint(next.clone()))?;
+    ask(&target.join("bin/uv")).await.map_err(|silent| {
+        silent.fault(|why| Fault::new(Code::UvMissing, format!("the fetched uv {VERSION} does not run here: {why}")).hint(next.clone()))
+    })?;
     publish(home, &target)?;
     progress.step(Step::Finished { label });
     let path = own_copy(home);
-    ask(&path).await.map_err(|why| Fault::new(Code::UvMissing, format!("{}: {why}", path.display())).hint(next))
+    ask(&path).await.map_err(|silent| silent.fault(|why| Fault::new(Code::UvMissing, format!("{}: {why}", path.display())).hint(next)))
 }
 
 fn publish(home: &Home, tree: &Path) -> Result<(), Fault> {

@@ -173,11 +173,12 @@ impl TrustState {
     }
 }
 
-/// A file that could not be read; it may be good all the same.
+/// A file that could not be read: where the system did not let Hob read it, it may be good all the same, and a backup
+/// or a new pin would help nobody.
 fn unread(fault: Fault, remote: &str, place: &Path) -> Fault {
-    match fault.is_exhaustion() {
-        true => fault,
-        false => unreadable(remote, place, &fault.message),
+    match fault.code {
+        Code::Io | Code::DiskFull => fault,
+        _ => unreadable(remote, place, &fault.message),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     model::{
         Address, Code, Fault, Hint, StandIn, act,
         address::{is_path, shown_url},
-        exhausted, hint, limits,
+        has_run_out, hint, limits,
         stand_in::HEAD_BYTES,
     },
     shelf::{
@@ -173,8 +173,10 @@ impl Transport {
         let place = self.place(path);
         match &self.base {
             Base::Folder(folder) => {
-                if !folder.is_dir() {
-                    return Err(unreachable(&place, &format!("there is no folder {}", folder.display())));
+                match std::fs::metadata(folder) {
+                    Ok(metadata) if metadata.is_dir() => {}
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unread(&place, &error)),
+                    _ => return Err(unreachable(&place, &format!("there is no folder {}", folder.display()))),
                 }
                 let found = folder.join(path);
                 // Asked before opening: opening a pipe would wait for its writer.
@@ -343,9 +345,9 @@ impl Body {
 
 /// A file of a repository on this machine: of what the machine has run out of, the repository is not to blame.
 fn unread(place: &str, error: &std::io::Error) -> Fault {
-    match exhausted(error) {
-        Some(_) => Fault::io(format!("reading {place}"), error),
-        None => unreachable(place, &error.to_string()),
+    match has_run_out(error) {
+        true => Fault::io(format!("reading {place}"), error),
+        false => unreachable(place, &error.to_string()),
     }
 }
 
