@@ -401,7 +401,7 @@ fn wide_prose(source: &Source) -> Vec<String> {
         }
         // A text of Python's that is no value of a name: documentation.
         let opens = is_python && (bare.starts_with("\"\"\"") || bare.starts_with("r\"\"\""));
-        let is_text = in_text || opens && !in_text;
+        let is_text = in_text || opens;
         if opens || in_text {
             let quotes = bare.matches("\"\"\"").count();
             in_text ^= quotes % 2 == 1;
