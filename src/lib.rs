@@ -1,7 +1,7 @@
-//! Hob is a plugin host. A *recipe* is one signed bundle: a manifest, a piece of *glue* that runs as a sandboxed
-//! WebAssembly component, and a *pod*, a Python program (or any executable) that does the heavy work in a process of its
-//! own. The host fetches recipes from a signed repository, verifies every byte, builds the pod's environment from a hash
-//! lock, and answers calls.
+//! Hob is a plugin host. A *recipe* is one signed bundle: a manifest, a piece of *glue* that runs as a
+//! sandboxed WebAssembly component, and a *pod*, a Python program (or any executable) that does the heavy
+//! work in a process of its own. The host fetches recipes from a signed repository, verifies every byte,
+//! builds the pod's environment from a hash lock, and answers calls.
 //!
 //! # An app
 //!
@@ -45,80 +45,87 @@
 //! opt-level = 2
 //! ```
 //!
-//! What is at the root of the crate, and in [`blobs`], [`recipes`], [`status`], `http` and `authoring`, is for apps, and changes with the version alone; a test holds it against a
-//! list. `docs/embedding.md` says more. The rest of this page is for whoever works on Hob itself.
+//! The root of the crate, [`blobs`], [`recipes`], [`status`], `http` and `authoring` are for apps, and change
+//! with the version alone; a test holds them against a list. `docs/embedding.md` says more. The rest of this
+//! page is for whoever works on Hob itself.
 //!
-//! # The map
+//! # The rooms
 //!
-//! ```text
-//! door      ways in: words become a Call, an Outcome becomes words
-//!   |
-//! host      the one object that doors and apps talk to            author    build, pack, publish, repositories
-//!   |                                                                |
-//!   +-- shelf    repositories, bundles, environments, models  <------+
-//!   +-- glue     wasmtime: one call in one store              <------+      shelf, glue and pod are blind to each other
-//!   +-- pod      pools of processes, their queue and their ends       |
-//!   |                                                                |
-//! disk      Hob's own files: opened, made, and whose they are <------+
-//!   |                                                                |
-//! model     plain data and pure rules                         <------+
-//! ```
+//! `docs/architecture.md` has the pictures: the layers, the processes, one call from door to model and back,
+//! the life of a pod, who owns which fact, and how to add something. Imports go downward only; a test fails
+//! on any other.
 //!
-//! Imports go downward only; a test reads the sources and fails on any other.
+//! | room | is | begin with |
+//! |---|---|---|
+//! | [`door`], `door/http` | ways in: the command line, HTTP | `cli.rs`, `serving.rs` |
+//! | [`host`] | the one object that doors and apps use | `run.rs`: one call, top to bottom |
+//! | [`author`] | build, pack, sign, publish | `pack.rs` |
+//! | [`shelf`] | what is installed on this machine | `store/mod.rs` |
+//! | `shelf/config` | `hob.toml`: remotes, ranges, grants, settings | `mod.rs` |
+//! | `shelf/repository` | the TUF client: what is signed, and by whom | `mod.rs` |
+//! | `shelf/bundle` | a recipe as a file or a folder | `contents.rs` |
+//! | `shelf/environment` | Python packages, built from a lock by `uv` | `building.rs` |
+//! | `shelf/models` | model files: where from, where to | `fetching.rs` |
+//! | `shelf/store`, `shelf/files` | publishing by one rename; locks, staging, trees | `store/load.rs` |
+//! | [`glue`] | wasmtime: one call in one store | `imports.rs`: what a guest can call |
+//! | [`pod`] | processes that do the heavy work | `mod.rs`: how its rooms hang together |
+//! | `pod/pool` | the pods of one recipe, and the asks that wait | `schedule.rs`: who goes next |
+//! | `pod/driver` | the task that owns one pod | `state.rs`: its life as a pure function |
+//! | `pod/process` | starting, signalling and finding processes | `family.rs`: forked ones |
+//! | `pod/sandbox` | what a pod may do | `plan.rs` |
+//! | `pod/residency` | whose models are loaded | `policy.rs` |
+//! | `pod/wire`, `pod/stream` | the protocol; chunks between pod and caller | `messages.rs` |
+//! | `pod/record` | what pods print, and how they died | `dossier.rs` |
+//! | [`disk`] | opening and making Hob's own files | `open.rs` |
+//! | [`model`], `model/status` | plain data and pure rules; what a host tells | `fault.rs`, `call.rs` |
+//! | `model/manifest`, `model/schema` | `recipe.toml`; JSON Schema and its cost | `manifest/mod.rs` |
+//! | `model/limits` | every bound, by name | `limits.rs` |
 //!
-//! | layer | look here first |
-//! |---|---|
-//! | [`door`] | `cli.rs`: a function per command; `words.rs`: what may be said; `print.rs`: the one place that prints; `serving.rs`, `accept.rs`, `http/`: a server, from its start to its end; `serve.rs`, `ending.rs`: the program's, which signals end; `client.rs`: the command line's way to one; `handing.rs`: files beside the bytes of a Unix socket |
-//! | [`host`] | `run.rs`: a call; `lease.rs`: glue meets pod; `catalogue.rs`: which recipe; `pods.rs`: what runs; `zygotes.rs`: which pods are forked; `caches.rs`: what libraries keep for the next pod; `doctor.rs`: what this machine can do; `install.rs`: the shelf's changes; `compiler.rs`: the process that compiles glue; `grants.rs`: what a recipe may do |
-//! | [`author`] | `build.rs`, `script.rs`, `pack.rs`, `publish.rs`: from a folder to a signed bundle; `repository.rs`, `keys.rs`, `signed.rs`: a repository and its roles |
-//! | [`shelf`] | `store.rs`: what is installed, in one rename; `load.rs`: from files to [`model::Verified`]; `repository.rs`, `tuf.rs`: whom to believe; `environment.rs`, `building.rs`, `unbuilt.rs`, `inert.rs`: Python by `uv`, why not, and what its packages may be; `home.rs`: whether a home is to be believed; `fetching.rs`, `origin.rs`, `sources.rs`: models from where their recipes say; `model_folder.rs`: the one folder in which pods find them |
-//! | [`glue`] | `run.rs`: budgets of one run; `imports.rs`: what a guest may call; `wasi.rs`: what a script's engine gets besides; `engine.rs`: slots and settings; `compiling.rs`: compiled elsewhere, and found here; `crash.rs`: traps as faults |
-//! | [`pod`] | `pool.rs`: a recipe's pods and who waits for them; `schedule.rs`: who is next; `state.rs`: a pod's life as a pure function; `driver.rs`: the task that acts on it; `burial.rs`: its end; `restarts.rs`, `poison.rs`: what is not tried again; `wire.rs`, `frame.rs`: the protocol; `spool.rs`, `crowding.rs`, `spill.rs`: streams whose callers are slow; `clerk.rs`: files that pods are lent; `compiling.rs`: bytecode of new environments; `confine.rs`, `settings.rs`, `variables.rs`, `seccomp.rs`: what is around a pod; `family.rs`: pods forked from a zygote; `egress.rs`: granted names on the network; `cgroup.rs`: memory; `residency.rs`, `tenancy.rs`, `residing.rs`, `machine.rs`: whose models are loaded |
-//! | [`disk`] | `open.rs`: the one way to read a file of Hob's; `make.rs`: folders and files with their modes; `owner.rs`: who may write to a home |
-//! | [`model`] | `fault.rs`: every failure and its exit code; `limits.rs`: every bound; `recipe.rs`: the manifest; `grant.rs`: permissions, and the one function that decides; `call.rs`: from words to proof; `schema.rs`, `schema_key.rs`: what a document may be, and what checking it costs at most; `edition.rs`: what is read as an older Hob read it; `blob_spec.rs`, `operation_name.rs`: the rest of an operation's interface |
-//!
-//! The contracts with other languages are `wit/glue.wit` (guests) and `docs/pod-protocol.md` (pods); the Python side of the
-//! latter is `python/src/hob_pod`, which the binary carries.
-//!
-//! # Where to start reading
-//!
-//! `host/run.rs` is one call, top to bottom: find the recipe, admit the call, lease a pod while the glue is made ready, run,
-//! check the output. Then `pod/driver/state.rs` for how a pod lives and dies, and `host/install.rs` (`Host::add`) for how a recipe
-//! gets here. [`host::Host`] shows how an app embeds all of it.
+//! The contracts with other languages are `wit/glue.wit` (guests) and `docs/pod-protocol.md` (pods). The
+//! Python side of the latter is `python/src/hob_pod`, which the binary carries.
 //!
 //! # What holds everywhere
 //!
 //! - `model` does no IO and reads no clock.
-//! - Only bytes that were checked become [`model::Verified`] (by `shelf`: against a signed index, or a folder's author by
-//!   name), and only calls that passed catalogue and schema become [`model::Admitted`]. `glue` takes nothing else.
-//! - One task owns a pod's state; everyone else sends to it. No lock on data is held across an await. (Two gates are:
-//!   starting a recipe's pod and looking for an interpreter happen once, while others wait for the result.)
-//! - What a stranger's schema or document makes the host do has a proven cost; what takes longer than some milliseconds is done where nobody else waits,
-//!   on a thread that gives way to all others (`shelf/aside.rs`).
+//! - Only checked bytes become [`model::Verified`]: bytes that the shelf compared with a signed index, or a
+//!   folder that its author names. Only calls that passed catalogue and schema become [`model::Admitted`].
+//!   `glue` takes nothing else.
+//! - One task owns a pod's state; everyone else sends to it. No lock on data is held across an await. (Two
+//!   gates are: starting a recipe's pod and looking for an interpreter happen once, while others wait for the
+//!   result.)
+//! - What a stranger's schema or document makes the host do has a proven cost. Work of more than some
+//!   milliseconds runs on a thread where no other call waits, and which gives way to all others
+//!   (`shelf/aside.rs`).
 //! - Every channel, frame, queue, file and wait has a bound with a name, in [`model::limits`].
-//! - A wasm store serves one call. What a guest can reach is what `glue/imports.rs` and `glue/wasi.rs` link, and nothing of the system.
-//! - Dropping a call's future cancels it down to the worker; a pod gets its next ask only after it gave back the last one.
-//! - The death of the host ends every pod; a pod lives as long as somebody holds it or waits for it, and no longer.
-//! - Results go to stdout and nothing else does; nothing outside `door/print.rs` prints. (`cargo`, which `hob build` runs,
-//!   speaks for itself on stderr.)
+//! - A wasm store serves one call. A guest reaches what `glue/imports.rs` and `glue/wasi.rs` link, and
+//!   nothing else.
+//! - Dropping a call's future cancels it down to the worker. A pod gets its next ask only after it gave back
+//!   the last.
+//! - The death of the host ends every pod. A pod lives as long as somebody holds it or waits for it, and no
+//!   longer.
+//! - Results go to stdout and nothing else does. Only `door/print.rs` prints. (`cargo`, which `hob build`
+//!   runs, writes to stderr itself.)
 //! - No door has logic of its own.
-//! - What a pod may do is what its recipe asks for *and* its operator gave. The command line and the crate can give; no door that serves
-//!   others can.
-//! - No line of a recipe's or a wheel's code runs before the sandbox is around it and forbidden acts were tried and denied; without a layer nothing
-//!   starts, unless the operator said so for that recipe, and then it is shown.
+//! - A pod may do what its recipe asks for *and* its operator gave. The command line and the crate can give;
+//!   no door that serves others can.
+//! - The sandbox is up, and forbidden acts were tried and denied, before a line of a recipe's or a wheel's
+//!   code runs. Without a layer nothing starts, unless the operator allowed it for that recipe; then status
+//!   shows it.
 //! - There is no unsafe code in this crate.
 
 // What the program alone uses is part of the library all the same.
 #![cfg_attr(not(all(feature = "cli", feature = "serve")), allow(dead_code, unused_imports))]
 
-// The properties in `fuzz/` name this crate as the targets there do, and its own tests hold the kept corpora against them.
+// The properties in `fuzz/` name this crate as the targets there do, and its own tests hold the kept corpora
+// against them.
 #[cfg(test)]
 extern crate self as hob;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("Hob runs on Linux alone: pods are confined by its namespaces, Landlock and seccomp, and no other system has these");
 
-// The inside, for the `hob` program and the project's own tests: nothing below is kept for apps, and it moves as it must.
+// The inside, for the `hob` program and the project's own tests: nothing below is kept for apps, and it moves
+// as it must.
 #[cfg(all(feature = "author", target_os = "linux"))]
 #[doc(hidden)]
 pub mod author;
