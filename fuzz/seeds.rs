@@ -9,7 +9,7 @@ use hob::{
     author::pack::pack,
     fuzzing::door::{CallBody, event_line, last_line},
     model::{Blob, Code, Digest, Document, Event, Fault, Manifest, Outcome},
-    shelf::bundle::Index,
+    shelf::bundle::index::Index,
 };
 use serde_json::{Value, json};
 

@@ -164,7 +164,7 @@ pub use model::{
 #[cfg(target_os = "linux")]
 pub use semver::Version;
 #[cfg(target_os = "linux")]
-pub use shelf::environment::Tools;
+pub use shelf::environment::tools::Tools;
 pub use shelf::{environment::indexes::Indexes, models::sources::Sources};
 
 /// Bytes beside a call: of files and streams, without taking them into memory.

@@ -12,10 +12,11 @@ use std::{
 };
 
 use hob::{
-    model::{Code, Digest, limits, manifest::is_inner_path},
+    model::{Code, Digest, limits, path_pattern::is_inner_path},
     shelf::bundle::{
-        Index, Packed,
+        Packed,
         contents::Contents,
+        index::Index,
         pack_files_of,
         unpack::{check_folder, diagnose, read_files, unpack},
     },

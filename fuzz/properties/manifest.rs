@@ -3,7 +3,7 @@
 //! A manifest that reads is written anew by another TOML library and must read as the same; then a key that nobody knows is put into each of
 //! its tables in turn, and each such manifest must be refused. Its schemas are asked about inputs, because that is what they are for.
 
-use hob::model::{Blame, Code, Document, Fault, Manifest, limits, manifest::Runtime};
+use hob::model::{Blame, Code, Document, Fault, Manifest, limits, manifest::spec::Runtime};
 use toml::{Table, Value};
 
 const UNKNOWN: &str = "zz-unknown";

@@ -14,7 +14,7 @@ use std::{
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use hob::{
-    model::{Code, Digest, Fault, Home, RecipeName, VersionRange, limits, manifest::is_inner_path},
+    model::{Code, Digest, Fault, Home, RecipeName, VersionRange, limits, path_pattern::is_inner_path},
     shelf::repository::{Client, Remote, Resolved, Trust, tuf::canonical},
 };
 use jiff::Timestamp;

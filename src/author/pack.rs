@@ -19,13 +19,14 @@ use crate::{
     glue::{Compiler, Glue},
     model::{
         Code, Digest, Edition, Fault, Hint, Manifest, Reading, act, hint, limits,
-        manifest::{ModelSpec, Runtime},
+        manifest::spec::{ModelSpec, Runtime},
         stand_in,
     },
     shelf::{
         bundle::{
-            self, Index, behind,
+            self, behind,
             contents::{self, Left, Rules},
+            index::Index,
         },
         durable,
         environment::requirements::{Lock, locking},

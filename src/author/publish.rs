@@ -20,7 +20,7 @@ use super::{
     signed::Role,
 };
 use crate::{
-    model::{Code, Digest, Fault, Progress, Step as ProgressStep, act, hint, limits, manifest::ModelSpec},
+    model::{Code, Digest, Fault, Progress, Step as ProgressStep, act, hint, limits, manifest::spec::ModelSpec},
     shelf::{
         durable,
         repository::{Custom, ModelTarget},

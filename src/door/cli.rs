@@ -1,9 +1,5 @@
 //! The command line: one function per command, each a few lines over `host` or `author`.
 
-use crate::door::{
-    print::{failed, say},
-    words::usage,
-};
 use std::{io, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Parser, error::ErrorKind};
@@ -13,14 +9,14 @@ use serde_json::{Value, json};
 use super::serve;
 use super::{
     calling, compile_glue, doctor, granting, looking, manual,
-    print::{self, Bars, Watch},
+    print::{self, Bars, Watch, failed, say, say_strays, say_warnings},
     sessions, starting, testing,
-    words::{Command, RecipeWord, Remote, Repo, Words},
+    words::{Command, RecipeWord, Remote, Repo, Words, usage},
 };
 use crate::{
     author,
     disk::open,
-    host::{Config, Host, Stray},
+    host::{Config, Host},
     model::{Code, Fault, Progress, RecipeRef, Silent, act, hint, limits, printable::in_a_line, progress},
     shelf::{
         repository::{ModelTarget, Trust},
@@ -359,24 +355,6 @@ fn list(host: &Host, json: bool) -> Result<(), Fault> {
         }
     });
     Ok(())
-}
-
-/// What would be refused today of a recipe that an older Hob installed: told to whoever installs, lists or looks after it.
-pub(super) fn say_warnings(host: &Host, entry: &LockEntry) -> Vec<String> {
-    let warnings = host.warnings(entry);
-    if let Some(warning) = warnings.first() {
-        let more = match warnings.len() {
-            1 => String::new(),
-            all => format!(" (and {} more, which `hob show` of it names)", all - 1),
-        };
-        print::note(&format!("  {}: installed by an older Hob, and read as it was: {}{more}", entry.name, in_a_line(warning)));
-    }
-    warnings
-}
-
-/// Names in hob.toml that no installed recipe has.
-pub(super) fn say_strays(strays: Vec<Stray>) {
-    strays.iter().for_each(|stray| print::note(&format!("  {stray}")));
 }
 
 async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {

@@ -6,10 +6,9 @@ use serde_json::json;
 
 use crate::{
     door::{
-        cli::{say_strays, say_warnings},
         client::ask,
         looking::zygote_table,
-        print::{self, say},
+        print::{self, say, say_strays, say_warnings},
         table::table,
     },
     host::Host,

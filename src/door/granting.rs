@@ -6,8 +6,7 @@ use serde_json::json;
 
 use crate::{
     door::{
-        cli::say_strays,
-        print::{self, say},
+        print::{self, say, say_strays},
         words::{GrantWords, RevokeWords},
     },
     host::{Consent, Granted, Host, Revoke},

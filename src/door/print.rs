@@ -2,12 +2,10 @@
 //!
 //! Results go to stdout and nothing else does; progress, notes and faults go to stderr.
 
-use crate::model::hint;
-use serde_json::json;
-use std::process::ExitCode;
 use std::{
     collections::HashMap,
     io::{BufRead, IsTerminal, Read, Write},
+    process::ExitCode,
     sync::{
         LazyLock, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -17,15 +15,19 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::model::{
-    Code, Door, Fault, Permissions, Progress, Report, Step,
-    limits::{
-        ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX,
-        REPORT_LINE_MS,
+use crate::{
+    host::{Host, Stray},
+    model::{
+        Code, Door, Fault, Permissions, Progress, Report, Step, hint,
+        limits::{
+            ANSWER_BYTES_MAX, CALL_PRINT_BYTES_MAX, CALL_PRINT_LINES_MAX, CALL_PRINT_WAIT_MS, FAULT_TAIL_LINES, REPORT_CHARS_MAX,
+            REPORT_LINE_MS,
+        },
+        printable::{in_a_line, printable, printable_json},
     },
-    printable::{printable, printable_json},
+    shelf::store::lockfile::LockEntry,
 };
 
 /// All bars on stderr: what is printed meanwhile goes above them.
@@ -386,6 +388,24 @@ pub(super) fn failed(fault: &Fault, json: bool) -> ExitCode {
         false => self::fault(fault),
     }
     ExitCode::from(fault.code.exit())
+}
+
+/// What would be refused today of a recipe that an older Hob installed: told to whoever installs, lists or looks after it.
+pub fn say_warnings(host: &Host, entry: &LockEntry) -> Vec<String> {
+    let warnings = host.warnings(entry);
+    if let Some(warning) = warnings.first() {
+        let more = match warnings.len() {
+            1 => String::new(),
+            all => format!(" (and {} more, which `hob show` of it names)", all - 1),
+        };
+        note(&format!("  {}: installed by an older Hob, and read as it was: {}{more}", entry.name, in_a_line(warning)));
+    }
+    warnings
+}
+
+/// Names in hob.toml that no installed recipe has.
+pub fn say_strays(strays: Vec<Stray>) {
+    strays.iter().for_each(|stray| note(&format!("  {stray}")));
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::{
     model::{
         Code, Digest, Fault, Operation, Priority, RecipeName, events,
         limits::{CALL_EVENTS_BYTES_MAX, CPUINFO_BYTES_MAX, POD_CACHE_FILL_MS},
-        manifest::Runtime,
+        manifest::spec::Runtime,
         progress::Step,
         schema::Schema,
     },

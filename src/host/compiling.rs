@@ -8,7 +8,7 @@ use crate::{
         self,
         compiling::{Compiled, Sources, compile},
     },
-    shelf::environment::{Compiler, Compiling},
+    shelf::environment::compiler::{Compiler, Compiling},
 };
 
 /// A compiler that is confined as pods are, with the environment's packages as the one folder that it can write to.

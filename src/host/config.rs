@@ -6,7 +6,7 @@ use super::GlueCompiler;
 use crate::{
     model::{Call, Code, Fault, Home, Progress, Silent, act, hint, progress, status::machine::MachineRules},
     pod::{Machine, ThisMachine},
-    shelf::{self, environment::Tools, models::sources::Sources},
+    shelf::{self, environment::tools::Tools, models::sources::Sources},
 };
 
 /// What a host may take at most. What is not said is as `hob.toml` or the recipes have it; what is said makes none of that more.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     glue::Prepared,
-    model::{Code, Fault, Grants, Verified, manifest::PoolSpec, status::ZygoteStatus},
+    model::{Code, Fault, Grants, Verified, manifest::spec::PoolSpec, status::ZygoteStatus},
     pod::{self, BoxFuture, Cache, Family, Pool, Seat, Spawner, Watcher},
     shelf::{aside, blocking, store::lockfile::EnvironmentPin},
 };

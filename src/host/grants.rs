@@ -3,6 +3,7 @@
 //! Apart from `install.rs`: this is the one way to `[grants]` of `hob.toml`, for the command line and for apps that embed a host. The doors
 //! that serve others have none, so that no caller, and no agent, can give itself anything.
 
+use crate::shelf::config::edit;
 use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
@@ -15,7 +16,7 @@ use crate::{
     },
     shelf::{
         config::{
-            self, Config as File,
+            Config as File,
             grants::{leads_within_reach, within_reach},
         },
         store::revoked,
@@ -163,7 +164,7 @@ impl Host {
         // A recipe that is not there is a slip of the pen, and its grant would wait for whoever comes by that name.
         host.catalogue.find(host, recipe).await?;
         let (home, key) = (host.home.clone(), key(recipe)?);
-        config::change(&host.home, move |edit, _| {
+        edit::change(&host.home, move |edit, _| {
             let mut given = File::read(&home)?.grants.remove(&key).unwrap_or_default();
             given.permissions = given.permissions.with(more);
             given.reduced |= reduced;
@@ -185,7 +186,7 @@ impl Host {
         let (host, recipe) = (&self.0, self.settled(recipe).await?);
         let (home, key, what) = (host.home.clone(), key(&recipe)?, what.clone());
         let shelf = host.clone();
-        let left = config::change(&host.home, move |edit, guard| {
+        let left = edit::change(&host.home, move |edit, guard| {
             // An install of it that is under way has its operator's older word.
             if let RecipeRef::Name(name) = &recipe {
                 revoked::note(&home, name, guard)?;

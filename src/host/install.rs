@@ -4,6 +4,7 @@
 //! environment, then, under the shelf's lock, a last look, one rename and the lock file. A crash at any point leaves the
 //! old shelf or the new one.
 
+use crate::shelf::config::edit;
 use std::sync::Arc;
 
 use semver::VersionReq;
@@ -18,13 +19,13 @@ use crate::{
         grant::effective,
         hint,
         limits::INSTALL_TRIES,
-        manifest::{ModelSpec, Runtime},
+        manifest::spec::{ModelSpec, Runtime},
     },
     pod::Program,
     shelf::{
         blocking,
         bundle::{contents, unpack},
-        config::{self, Config as File, RemoteEntry, Wish},
+        config::{Config as File, RemoteEntry, Wish},
         environment::{
             self, Environment, Existing, Wanted,
             python::{self, Python},
@@ -268,7 +269,7 @@ impl Host {
         File::read(&self.0.home)?;
         let pinned = Remote::pin(&self.0.home, name, &url, trust).await?;
         let (name, kept) = (name.to_owned(), url.clone());
-        config::change(&self.0.home, move |edit, _| {
+        edit::change(&self.0.home, move |edit, _| {
             edit.set_remote(&name, &kept);
             Ok(())
         })
@@ -290,7 +291,7 @@ impl Host {
             File::read(&self.0.home)?.remote(name)?;
         }
         let gone = name.to_owned();
-        config::change(&self.0.home, move |edit, _| Ok(edit.remove_remote(&gone))).await?;
+        edit::change(&self.0.home, move |edit, _| Ok(edit.remove_remote(&gone))).await?;
         Remote::forget(&self.0.home, name).await
     }
 }

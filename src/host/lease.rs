@@ -68,7 +68,7 @@ impl Leased {
         })?;
         if !self.in_session {
             // Glue may ask for what its caller could not.
-            operation.check_is_free(self.entry.recipe().manifest())?;
+            operation.check_is_free(&self.entry.recipe().manifest().name)?;
         }
         let cost = match operation.batch.as_ref().and_then(|batch| batch.cost.clone()) {
             Some(cost) => {

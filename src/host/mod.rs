@@ -19,7 +19,7 @@ use crate::{
     glue::{Glue, Prepared},
     model::{Call, Code, Event, Fault, Home, Outcome, RecipeName, RecipeRef, Verified, events, limits, progress},
     pod,
-    shelf::{self, environment::Tools, models::sources::Sources, store::Shelf},
+    shelf::{self, environment::tools::Tools, models::sources::Sources, store::Shelf},
 };
 
 pub mod blobs;

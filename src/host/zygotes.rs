@@ -24,7 +24,7 @@ use crate::{
         case::{Case, End},
         events,
         limits::{CALL_EVENTS_BYTES_MAX, DOCUMENT_BYTES_MAX, SHUTDOWN_MS, ZYGOTE_CANARY_MS, ZYGOTE_IDLE_MS, ZYGOTE_LOOK_MS},
-        manifest::PoolSpec,
+        manifest::spec::PoolSpec,
         status::{ZygoteState, ZygoteStatus},
     },
     pod::{Boot, Family, Program, Watcher},

@@ -1,8 +1,9 @@
 //! A call, from a caller's words to the proof that it may run, and what comes back.
 
+use crate::model::priority::Priority;
 use std::{sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::model::{
@@ -49,44 +50,6 @@ pub struct Call {
     pub session: Option<String>,
     /// Whether it is to be told what is printed meanwhile, as [`Event::Printed`].
     pub logs: bool,
-}
-
-/// Who goes first when work waits. Lower classes still get their turn.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Priority {
-    /// Somebody waits at a screen.
-    Interactive,
-    #[default]
-    Normal,
-    /// Nobody waits: indexing, migration, evaluation.
-    Bulk,
-}
-
-impl Priority {
-    /// All classes, first served first.
-    pub const ALL: [Priority; 3] = [Priority::Interactive, Priority::Normal, Priority::Bulk];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Priority::Interactive => "interactive",
-            Priority::Normal => "normal",
-            Priority::Bulk => "bulk",
-        }
-    }
-}
-
-impl std::str::FromStr for Priority {
-    type Err = Fault;
-
-    /// Errors: `usage`.
-    fn from_str(text: &str) -> Result<Priority, Fault> {
-        Priority::ALL
-            .into_iter()
-            .find(|priority| priority.name() == text)
-            .ok_or_else(|| Fault::new(Code::Usage, format!("`{text}` is not a priority: wanted `interactive`, `normal` or `bulk`")))
-    }
 }
 
 impl Call {
@@ -265,7 +228,7 @@ impl Admitted {
 
 /// Whether the call may name that session, or none.
 fn check_session(manifest: &Manifest, operation: &Operation, session: Option<&str>, one_shot: bool) -> Result<(), Fault> {
-    let Some(name) = session else { return operation.check_is_free(manifest) };
+    let Some(name) = session else { return operation.check_is_free(&manifest.name) };
     if one_shot {
         return Err(Fault::new(Code::Usage, "a call of a session with a pod of its own: a session is a pod that is kept")
             .hint("leave out the session, or the wish for a pod of its own"));

@@ -2,12 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{
-    fault::{Code, Fault},
-    limits::SCHEMA_FINDINGS_MAX,
-    manifest::{Manifest, operation::Part},
-    schema::Schema,
-};
+use crate::model::fault::{Code, Fault};
 
 /// How a manifest is read. `hob.lock` keeps that of each recipe, as a number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,33 +41,5 @@ impl TryFrom<u32> for Edition {
             2 => Ok(Edition::Current),
             _ => Err(Fault::new(Code::Usage, format!("edition {number}; this Hob knows 1 and 2: update Hob"))),
         }
-    }
-}
-
-impl Manifest {
-    /// What would be refused today, or held, and is neither: of a recipe that an older Hob installed. At most [`SCHEMA_FINDINGS_MAX`].
-    pub fn warnings(&self) -> Vec<String> {
-        let findings = self.schemas().flat_map(|(place, schema)| {
-            schema.warnings().iter().map(move |found| format!("{place}{}: {}", found.pointer.replace('/', "."), found.what))
-        });
-        findings.take(SCHEMA_FINDINGS_MAX).collect()
-    }
-
-    /// What its schemas say to their readers alone, each with its place: nothing is held to it.
-    pub fn not_held(&self) -> Vec<String> {
-        let words = self.schemas().flat_map(|(place, schema)| {
-            schema.not_held().iter().map(move |(pointer, word)| format!("{place}{}: {word}", pointer.replace('/', ".")))
-        });
-        words.collect()
-    }
-
-    /// The JSON files that its schemas are in, each with the keys that name it.
-    pub fn schema_files(&self) -> impl Iterator<Item = (String, &str)> {
-        self.schemas().filter_map(|(key, schema)| Some((key, schema.file()?)))
-    }
-
-    fn schemas(&self) -> impl Iterator<Item = (String, &Schema)> {
-        let parts = self.operations().flat_map(|operation| Part::ALL.map(|part| (operation, part)));
-        parts.map(|(operation, part)| (format!("operations.{}.{}", operation.name, part.name()), part.of(operation)))
     }
 }

@@ -1,11 +1,11 @@
 //! One failure, with who is to blame and what to do next; and the one table that maps it to every door.
 
+use crate::model::text::{cut, said};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hint::{self, Door, Hint};
 use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_DETAIL_DEPTH_MAX, FAULT_ENTRY_BYTES_MAX, FAULT_MESSAGE_BYTES_MAX};
-use super::{printable::printable, secret::without_users};
 
 /// Who has to act for the failure to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -479,18 +479,6 @@ fn shorten(value: &mut Value) {
         Value::Object(entries) => entries.values_mut().for_each(shorten),
         _ => {}
     }
-}
-
-/// A text of a fault: bounded, with nothing in it that commands a terminal, and without the users and passwords of addresses.
-pub(super) fn said(text: &str) -> String {
-    let head = &text[..text.floor_char_boundary(FAULT_MESSAGE_BYTES_MAX)];
-    cut(printable(&without_users(head)).into_owned(), FAULT_MESSAGE_BYTES_MAX)
-}
-
-/// The first `bytes` of a text, at most.
-pub(super) fn cut(mut text: String, bytes: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes));
-    text
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use std::{borrow::Cow, fmt, ops::Deref};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    fault::said,
+use crate::model::{
     limits::{FAULT_MESSAGE_BYTES_MAX, HINT_PARTS_MAX},
     printable::{commands, printable},
+    text::said,
 };
 
 /// Where a hint is read.

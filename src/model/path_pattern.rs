@@ -5,6 +5,7 @@
 //! steps of all of it together have one bound.
 
 use super::limits::{PATH_PATTERN_BYTES_MAX, PATH_PATTERN_PARTS_MAX, PATTERN_STEPS_MAX};
+use crate::model::limits;
 
 /// One pattern, relative to the recipe folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,6 +203,14 @@ pub fn is_part(pattern: &str, part: &str, spent: &mut u64) -> bool {
             }
         }
     }
+}
+
+/// Whether `path` is relative, plain and stays inside a recipe: no `..`, no empty part, no backslash, no NUL.
+pub fn is_inner_path(path: &str) -> bool {
+    !path.is_empty()
+        && path.len() <= limits::BUNDLE_PATH_BYTES_MAX
+        && !path.bytes().any(|byte| byte == b'\\' || byte < 0x20 || byte == 0x7f)
+        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
 #[cfg(test)]

@@ -8,22 +8,24 @@ use std::{collections::HashSet, fmt};
 use jsonschema::{Keyword, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
-use super::{
+use crate::model::{
     Edition,
     document::Document,
-    fault::{Code, Fault, cut},
+    fault::{Code, Fault},
     limits::{
         PATTERN_CACHE_BYTES_MAX, PATTERN_COMPILED_BYTES_MAX, READ_HERE_BYTES_MAX, SCHEMA_INLINE_UNITS, SCHEMA_LISTED_UNITS,
         SCHEMA_POINTERS_BYTES_MAX, SCHEMA_VIOLATION_BYTES_MAX, SCHEMA_VIOLATIONS_MAX,
     },
     printable::in_a_line,
     shown,
+    text::cut,
 };
 
 mod cost;
 mod format;
 mod graph;
 mod pattern;
+pub mod pointer;
 #[cfg(test)]
 mod tests;
 mod told;

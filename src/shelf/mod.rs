@@ -9,6 +9,7 @@ pub mod home;
 pub mod models;
 pub mod pod_caches;
 pub(crate) mod process;
+pub mod redirects;
 pub mod repository;
 pub mod sessions;
 pub mod store;

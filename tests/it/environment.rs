@@ -17,9 +17,10 @@ use hob::{
     host::WithinWalls,
     model::{Code, Fault, Home, Progress, Silent, Step, progress},
     shelf::environment::{
-        self, Environment, Existing, Tools, Wanted,
+        self, Environment, Existing, Wanted,
         indexes::Indexes,
         python::{self, Python},
+        tools::Tools,
         uv,
     },
 };

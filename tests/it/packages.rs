@@ -18,7 +18,7 @@ use hob::{
         Blob, Call, Code, Home, Outcome, Permissions, Silent, progress,
         status::{Class, ZygoteState},
     },
-    shelf::environment::{self, Environment, Existing, Tools, Wanted, python, requirements::Lock, uv},
+    shelf::environment::{self, Environment, Existing, Wanted, python, requirements::Lock, tools::Tools, uv},
 };
 use semver::VersionReq;
 use serde_json::{Value, json};

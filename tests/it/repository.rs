@@ -13,7 +13,7 @@ use std::{fs, path::Path};
 
 use hob::{
     author::{keys::Keys, pack::pack, publish::publish, repository},
-    model::{Code, Digest, Door, Fault, Home, Silent, manifest::ModelSpec},
+    model::{Code, Digest, Door, Fault, Home, Silent, manifest::spec::ModelSpec},
     shelf::{
         bundle::unpack,
         repository::{Remote, Trust, pinned_root},

@@ -15,12 +15,13 @@ use hob::{
     model::{Code, Digest, Edition, Fault, Grants, Home, Origin, Progress, RecipeName, Silent, Step, Verified, progress},
     shelf::{
         bundle::{
-            Index, Packed,
+            Packed,
             contents::{self, Rules},
+            index::Index,
             pack_files_of,
             unpack::unpack,
         },
-        config::{self, Config, Edit, Wish},
+        config::{self, Config, Wish, edit::Edit},
         models::{self, Claim},
         store::{
             Shelf, Staged,
@@ -105,7 +106,7 @@ path = "/opt/uv"
 
 /// A change of `hob.toml` under its lock.
 async fn edit<T: Send + 'static>(home: &Home, change: impl FnOnce(&mut Edit) -> T + Send + 'static) -> T {
-    config::change(home, |edit, _| Ok(change(edit))).await.unwrap()
+    config::edit::change(home, |edit, _| Ok(change(edit))).await.unwrap()
 }
 
 #[tokio::test]

@@ -14,7 +14,6 @@ use toml::{
 use crate::model::{
     fault::{Code, Fault},
     limits::FINDINGS_MAX,
-    manifest::reader::line_of,
     nearest,
 };
 
@@ -325,4 +324,8 @@ impl Mending<'_> {
     fn has_line_of(&self, table: &DeTable) -> bool {
         table.iter().any(|(name, value)| [name.span().start, value.span().start].iter().any(|at| self.lines.contains(at)))
     }
+}
+
+pub(in crate::model) fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }

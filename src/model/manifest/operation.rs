@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::model::{
     fault::{Code, Fault},
-    manifest::{Manifest, blobs::BlobSpecs},
+    id::RecipeName,
+    manifest::blobs::BlobSpecs,
     schema::Schema,
 };
 
@@ -86,11 +87,14 @@ impl Operation {
     /// Whether it may run outside a session.
     ///
     /// Errors: `session_required`.
-    pub fn check_is_free(&self, manifest: &Manifest) -> Result<(), Fault> {
+    pub fn check_is_free(&self, recipe: &RecipeName) -> Result<(), Fault> {
         match self.session {
             false => Ok(()),
-            true => Err(Fault::new(Code::SessionRequired, format!("`{}` of `{}` runs in a session only", self.name, manifest.name))
-                .hint(hint!["name one by ", act::session(), ", which opens it if it is new"])),
+            true => Err(Fault::new(Code::SessionRequired, format!("`{}` of `{recipe}` runs in a session only", self.name)).hint(hint![
+                "name one by ",
+                act::session(),
+                ", which opens it if it is new"
+            ])),
         }
     }
 }

@@ -10,7 +10,10 @@ use crate::model::{
     fault::Fault,
     grant::{KINDS, Permissions, is_free_variable},
     limits,
-    manifest::{PodSpec, PoolSpec, Recycle, Runtime, reader::Table},
+    manifest::{
+        reader::Table,
+        spec::{PodSpec, PoolSpec, Recycle, Runtime},
+    },
     status::{
         machine::{LeverSpec, ResidencySpec},
         session::{Mode, SessionSpec},

@@ -3,6 +3,7 @@
 //! By hand rather than through serde, so that every complaint names line and key; apart from `mod.rs`,
 //! which says what the keys mean.
 
+use crate::model::manifest::findings::line_of;
 use std::cell::Cell;
 
 use crate::model::hint::{Hint, act, hint};
@@ -17,10 +18,11 @@ use crate::model::{
     limits::FINDINGS_MAX,
     manifest::{
         findings::{Extent, Notes},
-        is_inner_path,
-        schema_key::Reading,
+        reading::Reading,
     },
-    nearest, shown,
+    nearest,
+    path_pattern::is_inner_path,
+    shown,
     status::machine::LeverValue,
 };
 
@@ -51,10 +53,6 @@ impl Source<'_> {
             .with("key", key)
             .hint(check())
     }
-}
-
-pub(in crate::model) fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// One TOML table being read: remembers which keys were asked for, so that the rest can be refused.

@@ -7,37 +7,13 @@ use toml::{Spanned, de::DeValue};
 
 use crate::model::{
     document::Document,
-    edition::Edition,
-    fault::{Code, Fault},
+    fault::Fault,
     limits::SCHEMA_FILES_BYTES_MAX,
-    manifest::{findings::Extent, is_inner_path, reader::Table},
+    manifest::{findings::Extent, reader::Table},
+    path_pattern::is_inner_path,
     schema::{Finding, Schema},
     shown, stand_in,
 };
-
-/// Gives the bytes of a file of the recipe, by its path in it.
-pub type Files<'a> = &'a (dyn Fn(&str) -> Result<Vec<u8>, Fault> + Sync);
-
-/// How a manifest is read.
-#[derive(Clone, Copy)]
-pub struct Reading<'a> {
-    /// Names the manifest in faults.
-    pub what: &'a str,
-    pub edition: Edition,
-    /// Where the files are that its schemas may be in. At most [`SCHEMA_FILES_BYTES_MAX`] are taken of one.
-    pub file: Files<'a>,
-}
-
-impl<'a> Reading<'a> {
-    /// Of a manifest alone, without its files.
-    pub fn alone(what: &'a str) -> Reading<'a> {
-        Reading {
-            what,
-            edition: Edition::Current,
-            file: &|_| Err(Fault::new(Code::InvalidRecipe, "there are no files beside this manifest")),
-        }
-    }
-}
 
 impl<'s> Table<'s, '_> {
     /// The schema at `key`. What is wrong with it is noted, and keeps nothing from being read.

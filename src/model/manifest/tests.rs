@@ -1,6 +1,6 @@
 //! Manifests that are good, and each mistake with its line and key.
 
-use crate::model::manifest::*;
+use crate::model::{manifest::*, path_pattern::is_inner_path};
 
 const GOOD: &str = r#"name = "hob/echo"
 version = "0.1.0"

@@ -4,6 +4,7 @@
 //! Only `#`, `#/a/b` and `#anchor` are followed, and no `$id` or `$schema` below the root: so there is one way to read a `$ref`, and the validator
 //! reads it in the same way.
 
+use crate::model::schema::pointer::escaped;
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
@@ -417,11 +418,6 @@ fn find_anchors<'a>(value: &'a Value, pointer: &mut String, found: &mut HashMap<
         }
         _ => {}
     }
-}
-
-/// A key as a part of a JSON pointer.
-pub(super) fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// What comparing with `value` takes at most.

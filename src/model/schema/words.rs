@@ -5,11 +5,15 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    format::{self, Kind},
-    graph::escaped,
+use crate::model::{
+    limits::SCHEMA_FINDINGS_MAX,
+    nearest::among,
+    schema::{
+        format::{self, Kind},
+        pointer::escaped,
+    },
+    shown,
 };
-use crate::model::{limits::SCHEMA_FINDINGS_MAX, nearest::among, shown};
 
 /// Something that a schema says and that is not taken, at its place.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use crate::{
     model::{
         Code, Fault, act, hint,
         limits::{EXIT_GRACE_MS, MEMORY_LOOK_MS, MEMORY_WATCH_IDLE_MS, MEMORY_WATCH_MS, PING_MS, SESSION_TTL_MAX_MS, SILENCE_MS},
-        manifest::{PodSpec, Recycle},
+        manifest::spec::{PodSpec, Recycle},
     },
     pod::{
         driver::{

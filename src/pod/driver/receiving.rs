@@ -13,7 +13,7 @@ use crate::{
             CHUNK_CREDIT, EXIT_GRACE_MS, EXIT_LATE_MS, FRAMES_PER_TURN_MAX, LAST_WORDS_TURNS_MAX, POD_MISSING_CHARS_MAX, POD_MISSING_MAX,
             PROGRESS_BYTES_MAX,
         },
-        manifest::Runtime,
+        manifest::spec::Runtime,
         status::{Class, Confinement, MemoryBound},
     },
     pod::{

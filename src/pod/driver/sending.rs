@@ -15,7 +15,7 @@ use crate::{
             BLOB_FRAME_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_PIECE_BYTES_MAX, CHUNK_CREDIT, FRAME_BYTES_MAX, LANE_WAITING_BYTES_MAX,
             LANE_WAITING_DESCRIPTORS_MAX, LANE_WAITING_MS, POD_CACHE_BYTES_MAX, POD_CACHE_FILES_MAX,
         },
-        manifest::{Runtime, operation::Part},
+        manifest::{operation::Part, spec::Runtime},
     },
     pod::{
         driver::{

@@ -37,7 +37,7 @@ use crate::{
     model::{
         Code, Fault, Verified,
         limits::{FAILING_ENDS_MIN, POD_QUEUE_MAX, UNUSED_START_ENDS},
-        manifest::PoolSpec,
+        manifest::spec::PoolSpec,
         status::{self, Health, PodStatus, PoolStatus},
     },
     pod::stream,

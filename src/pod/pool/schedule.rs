@@ -32,9 +32,9 @@ use std::{
 };
 
 use crate::model::{
-    call::Priority,
     limits::{AGE_MS, BATCH_MISFITS_MAX, BATCH_WAIT_PERCENT, BULK_QUEUE_PERCENT, PASSED_OVER_MAX, SENT_AWAY_MAX},
     manifest::operation::{Batch, Operation},
+    priority::Priority,
 };
 use pace::Pace;
 

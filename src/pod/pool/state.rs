@@ -3,7 +3,7 @@
 //! Apart from `mod.rs`, which has the lock around it and decides: here nothing is started, and nobody waits.
 
 use crate::{
-    model::{Fault, Verified, manifest::PoolSpec},
+    model::{Fault, Verified, manifest::spec::PoolSpec},
     pod::pool::{
         Spawner,
         ask::{Pending, Placed},

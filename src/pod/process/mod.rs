@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     disk::make,
-    model::{Fault, manifest::Runtime},
+    model::{Fault, manifest::spec::Runtime},
     pod::{driver::state::Ending, sandbox::variables},
 };
 use family::{Family, Member};

@@ -22,7 +22,7 @@ use crate::{
             BYTECODE_MEMORY_BYTES, FAMILY_FOLDER_BYTES, GRANT_COVERED_MAX, GRANT_ENTRIES_MAX, GRANT_LOOK_MAX_S, POD_DESCRIPTORS_MAX,
             POD_MEMORY_PERCENT, POD_PROCESSES_DEFAULT, POD_QUEUE_BYTES_MAX, POD_SCRATCH_BYTES, POD_SIGNALS_MAX,
         },
-        manifest::PodSpec,
+        manifest::spec::PodSpec,
     },
     pod::{
         process::vitals,

@@ -7,7 +7,7 @@ use crate::pod::sandbox::paths;
 use std::path::Path;
 
 use crate::{
-    model::manifest::{PodSpec, Runtime},
+    model::manifest::spec::{PodSpec, Runtime},
     pod::{
         process::leftovers,
         spec::{Program, Spec},

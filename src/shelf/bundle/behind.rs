@@ -3,6 +3,7 @@
 //! A folder's pod sees what would be packed: to its code a file that stays behind is just not there, and its author is looking at it. And a path that is
 //! relative is looked for in the pod's scratch folder, where no file of a recipe is.
 
+use crate::shelf::bundle::places;
 use std::path::Path;
 
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::{
     model::{
         Blame, Fault, Manifest, Verified,
         limits::{BEHIND_PLACES_MAX, BEHIND_TEXT_BYTES_MAX},
-        manifest::is_inner_path,
+        path_pattern::is_inner_path,
     },
     shelf::bundle::contents::{self, Left, Rules},
 };
@@ -188,7 +189,7 @@ fn left_behind(folder: &Path, manifest: &Manifest, places: &[Place]) -> Option<(
     let by_name = format!("`files = [\"{pattern}\"]` in recipe.toml{newer} takes it along");
     let (why, way) = match (suspect, rules.left_of(path)) {
         (Some((_, what)), _) => ((*what).to_owned(), by_name),
-        _ if contents::is_never(path) && path.starts_with("models/") => {
+        _ if places::is_never(path) && path.starts_with("models/") => {
             ("what is in `models/` is there by its name".to_owned(), "name it as a `[[model]]`".to_owned())
         }
         // Python looks in `pod/` alone, whatever else goes along.

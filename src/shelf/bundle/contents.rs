@@ -14,17 +14,23 @@ use semver::{Version, VersionReq};
 use crate::{
     model::{
         Code, Fault, Manifest, act,
-        distinct::{self, Clash, Distinct},
+        distinct::{self, Distinct},
         hint,
         limits::{
             BUNDLE_FILES_MAX, BUNDLE_PATH_BYTES_FIRST, BUNDLE_PATH_BYTES_MAX, IGNORE_FILE_BYTES_MAX, IGNORE_PATTERNS_MAX, PACK_ENTRIES_MAX,
             PACK_NAMED_MAX, PATTERN_STEPS_MAX,
         },
-        manifest::{self, is_inner_path},
-        path_pattern::{PathPattern, Reached, Steps, TooManySteps, is_part},
+        manifest,
+        path_pattern::{PathPattern, Reached, Steps, TooManySteps, is_inner_path, is_part},
         stand_in,
     },
-    shelf::{bundle::Index, durable},
+    shelf::{
+        bundle::{
+            index::Index,
+            places::{folded, is_first_place, is_never, is_wider_place},
+        },
+        durable,
+    },
 };
 
 /// Which files a manifest asks for.
@@ -240,35 +246,6 @@ const SUSPECT: &[(&str, &str)] = &[
 /// What every project has beside its sources: not worth a word when it stays behind.
 const UNSAID: &[&str] = &[".git", ".gitignore", ".gitattributes", ".hobignore", "__pycache__", "models", "glue.wasm"];
 
-/// Whether nothing of that path is ever in a bundle, even if it is named.
-pub(in crate::shelf) fn is_never(path: &str) -> bool {
-    matches!(path.split('/').next(), Some("models" | ".git")) || path.split('/').any(|part| part == "__pycache__")
-}
-
-/// Whether Hob 0.1.0 takes a file of that path in a bundle.
-pub fn is_first_place(path: &str) -> bool {
-    let mut parts = path.split('/');
-    let placed = match (parts.next(), parts.next()) {
-        (Some("pod" | "cases"), Some(_)) => true,
-        (Some(file), None) => matches!(file, "recipe.toml" | "glue.wasm" | "README.md") || file.starts_with("LICENSE"),
-        _ => false,
-    };
-    placed
-        && path.len() <= BUNDLE_PATH_BYTES_FIRST
-        && is_inner_path(path)
-        && !path.split('/').any(|part| part.starts_with('.') || part == "__pycache__")
-}
-
-/// Whether a file goes along without being named, for a Hob that takes the wider places.
-fn is_wider_place(path: &str) -> bool {
-    match path.split_once('/') {
-        Some((folder, _)) => matches!(folder, "pod" | "cases" | "LICENSES"),
-        None => {
-            path == "CHANGELOG.md" || ["LICENSE", "NOTICE", "COPYING"].iter().any(|start| path.starts_with(start)) || is_first_place(path)
-        }
-    }
-}
-
 /// Sorts a recipe folder.
 ///
 /// Errors: `invalid_recipe` for links and names that cannot be carried, and for a `.hobignore` that is none; `too_large`, `io`.
@@ -459,18 +436,6 @@ impl Walk<'_> {
 fn suspicion(name: &str) -> Option<&'static str> {
     let name = distinct::fold(name);
     SUSPECT.iter().find(|(pattern, _)| is_part(pattern, &name, &mut 0)).map(|(_, what)| *what)
-}
-
-/// Why `path` cannot lie beside the files before it.
-pub(in crate::shelf) fn folded(path: &str, clash: &Clash) -> String {
-    match clash {
-        Clash::Same => format!("`{path}` is there twice"),
-        Clash::Folded(one, before) => {
-            let (one, before) = (one.escape_default(), before.escape_default());
-            format!("`{one}` and `{before}` are one name to file systems that do not tell cases, or forms of a letter, apart")
-        }
-        Clash::FileAndFolder(path) => format!("`{path}` is both a file and a folder"),
-    }
 }
 
 /// Version of Hob that first took the wider places.

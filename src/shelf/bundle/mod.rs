@@ -6,103 +6,18 @@
 pub mod behind;
 pub mod contents;
 pub mod folder_view;
+pub mod index;
+pub mod places;
 pub mod unpack;
 
+use index::Index;
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    model::{Code, Digest, Fault, act, distinct::Distinct, hint, limits, manifest::is_inner_path},
+    model::{Code, Fault, act, hint, limits},
     shelf::durable,
 };
-use contents::{Contents, folded, is_first_place, is_never};
-
-/// One file of a bundle, as signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IndexedFile {
-    pub sha256: Digest,
-    pub bytes: u64,
-    pub executable: bool,
-}
-
-/// What is in a bundle: path to digest, sorted. It travels in the signed target, so that a wrong byte has a name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Index {
-    files: BTreeMap<String, IndexedFile>,
-}
-
-impl Index {
-    /// Reads an index from its JSON.
-    ///
-    /// Errors: `bundle_invalid` for a path that has no place in a bundle, or an index above the bounds.
-    pub fn read(json: serde_json::Value) -> Result<Index, Fault> {
-        let index: Index = serde_json::from_value(json)
-            .map_err(|error| Fault::new(Code::BundleInvalid, format!("the index of files is malformed: {error}")))?;
-        index.check()?;
-        Ok(index)
-    }
-
-    fn check(&self) -> Result<(), Fault> {
-        if self.files.len() > limits::BUNDLE_FILES_MAX {
-            return Err(Fault::new(
-                Code::BundleInvalid,
-                format!("{} files; at most {} are taken", self.files.len(), limits::BUNDLE_FILES_MAX),
-            ));
-        }
-        let mut bytes: u64 = 0;
-        for (path, file) in &self.files {
-            if !is_bundle_path(path) {
-                return Err(Fault::new(Code::BundleInvalid, format!("`{path}` has no place in a bundle")).hint(PLACES));
-            }
-            bytes = bytes.saturating_add(file.bytes);
-            // A file where another has a folder could be written in one order only.
-            if let Some((inner, _)) =
-                self.files.range(format!("{path}/")..).next().filter(|(inner, _)| inner.starts_with(&format!("{path}/")))
-            {
-                return Err(Fault::new(Code::BundleInvalid, format!("`{path}` is both a file and the folder of `{inner}`")));
-            }
-        }
-        if bytes > limits::BUNDLE_BYTES_MAX {
-            return Err(Fault::new(Code::BundleInvalid, format!("{bytes} bytes of files; at most {} are taken", limits::BUNDLE_BYTES_MAX)));
-        }
-        Ok(())
-    }
-
-    /// Every file, sorted by path.
-    pub fn files(&self) -> impl Iterator<Item = (&str, &IndexedFile)> {
-        self.files.iter().map(|(path, file)| (path.as_str(), file))
-    }
-    /// The file at that path.
-    pub fn get(&self, path: &str) -> Option<&IndexedFile> {
-        self.files.get(path)
-    }
-    /// The first file, by path, that Hob 0.1.0 does not take.
-    pub fn wider(&self) -> Option<&str> {
-        self.files.keys().map(String::as_str).find(|path| !is_first_place(path))
-    }
-    /// Whether its files are as many on every file system.
-    ///
-    /// Errors: `bundle_invalid` for two that some take for one.
-    pub fn check_distinct(&self) -> Result<(), Fault> {
-        let mut distinct = Distinct::default();
-        self.files.keys().try_for_each(|path| distinct.take(path).map_err(|clash| Fault::new(Code::BundleInvalid, folded(path, &clash))))
-    }
-    /// Number of files.
-    pub fn len(&self) -> usize {
-        self.files.len()
-    }
-    /// Whether it lists nothing.
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-    /// One digest for all of it: names what a recipe folder holds without packing it.
-    pub fn digest(&self) -> Digest {
-        Digest::of(&serde_json::to_vec(self).expect("an index is plain strings and numbers"))
-    }
-}
+use contents::Contents;
 
 /// A folder's bundle.
 #[derive(Debug)]
@@ -111,14 +26,6 @@ pub struct Packed {
     pub index: Index,
     /// The content of each file, and whether it is executable.
     pub files: BTreeMap<String, (Vec<u8>, bool)>,
-}
-
-/// What a bundle may hold, for people.
-pub(super) const PLACES: &str = "a bundle holds `recipe.toml`, `glue.wasm`, `README.md`, `LICENSE*`, `pod/`, `cases/`, and what `files` names; no `models/`, no `__pycache__`";
-
-/// Whether a file of that path may be in a bundle, of a recipe that names the Hobs that take it.
-pub(super) fn is_bundle_path(path: &str) -> bool {
-    is_inner_path(path) && !is_never(path)
 }
 
 /// Packs what goes into the bundle of a recipe folder.
@@ -142,15 +49,7 @@ pub fn pack_files_of(contents: &Contents) -> Result<Packed, Fault> {
         files.insert(path.clone(), (bytes, executable));
     }
     let packed = pack_files(&files)?;
-    let index = Index {
-        files: files
-            .iter()
-            .map(|(path, (bytes, executable))| {
-                (path.clone(), IndexedFile { sha256: Digest::of(bytes), bytes: bytes.len() as u64, executable: *executable })
-            })
-            .collect(),
-    };
-    index.check()?;
+    let index = Index::of(&files)?;
     if packed.len() as u64 > limits::BUNDLE_BYTES_MAX {
         return Err(Fault::new(
             Code::TooLarge,

@@ -14,7 +14,11 @@ use crate::{
     disk::make,
     model::{Code, Digest, Fault, act, hint, limits},
     shelf::{
-        bundle::{Index, IndexedFile, PLACES, contents::is_first_place, is_bundle_path, pack_files},
+        bundle::{
+            index::{Index, IndexedFile},
+            pack_files,
+            places::{PLACES, is_bundle_path, is_first_place},
+        },
         durable,
     },
 };

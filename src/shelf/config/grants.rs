@@ -5,7 +5,6 @@
 use std::{collections::BTreeMap, path::Path};
 
 use toml::de::{DeTable, DeValue};
-use toml_edit::{Array, InlineTable, Item, RawString, Table, Value, value};
 
 use crate::{
     model::{
@@ -13,7 +12,7 @@ use crate::{
         grant::{KINDS, PlainPath},
         shown,
     },
-    shelf::config::{Edit, Reader},
+    shelf::config::reader::Reader,
 };
 
 /// Reads the table.
@@ -98,129 +97,4 @@ pub(in crate::shelf) fn beside(home: &Home, grants: &BTreeMap<String, Grants>, w
         }
     }
     Ok(())
-}
-
-impl Edit {
-    /// Writes down what a recipe has from now on. Values that stay keep their place and their comments.
-    pub fn set_grants(&mut self, recipe: &str, given: &Grants) {
-        if *given == Grants::default() {
-            self.remove_grants(recipe);
-            return;
-        }
-        let all = self.document.entry("grants").or_insert_with(|| {
-            let mut table = Table::new();
-            // Only the tables below it are written.
-            table.set_implicit(true);
-            Item::Table(table)
-        });
-        let empty = match all.is_inline_table() {
-            true => Item::Value(Value::InlineTable(InlineTable::new())),
-            false => Item::Table(Table::new()),
-        };
-        let Some(all) = all.as_table_like_mut() else { return };
-        // The name as it stands there: a folder may have been written with a slash at its end.
-        let name = all.iter().map(|(name, _)| name.to_owned()).find(|name| is_same(name, recipe)).unwrap_or_else(|| recipe.to_owned());
-        let Some(table) = all.entry(&name).or_insert(empty).as_table_like_mut() else { return };
-        for kind in KINDS {
-            let mut missing = given.permissions.of_kind(kind);
-            if missing.is_empty() {
-                table.remove(kind);
-                continue;
-            }
-            match table.get_mut(kind).and_then(Item::as_array_mut) {
-                Some(array) => {
-                    for at in (0..array.len()).rev() {
-                        let text = array.get(at).and_then(Value::as_str).unwrap_or_default();
-                        let plain = Permissions::from_words([format!("{kind}={text}").as_str()]).unwrap_or_default().of_kind(kind);
-                        match missing.iter().position(|value| plain.contains(value)) {
-                            Some(found) => drop(missing.remove(found)),
-                            None => take(array, at),
-                        }
-                    }
-                    missing.iter().for_each(|value| put(array, value));
-                }
-                None => drop(table.insert(kind, value(Array::from_iter(missing)))),
-            }
-        }
-        match given.reduced {
-            true => drop(table.insert("reduced", value(true))),
-            false => drop(table.remove("reduced")),
-        }
-    }
-
-    /// Takes all back that a recipe was given; whether it had something.
-    pub fn remove_grants(&mut self, recipe: &str) -> bool {
-        let Some(all) = self.document.get_mut("grants").and_then(Item::as_table_like_mut) else { return false };
-        let name = all.iter().map(|(name, _)| name.to_owned()).find(|name| is_same(name, recipe));
-        let removed = name.is_some_and(|name| all.remove(&name).is_some());
-        if all.is_empty() {
-            self.document.remove("grants");
-        }
-        removed
-    }
-}
-
-/// Takes an item out of a list, with the comment on its line. TOML counts what stands behind a comma to the item after it.
-fn take(array: &mut Array, at: usize) {
-    let removed = array.remove(at);
-    let before = removed.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
-    let after = match array.get(at) {
-        Some(next) => next.decor().prefix().and_then(RawString::as_str),
-        None => array.trailing().as_str(),
-    };
-    let after = after.unwrap_or_default().to_owned();
-    // The end of the line before, which is another item's, and what begins behind the line that goes.
-    let joined = match after.find('\n') {
-        Some(newline) => format!("{}{}", before.lines().next().unwrap_or_default().trim_end(), &after[newline..]),
-        None if at < array.len() => before.to_owned(),
-        None => after,
-    };
-    match array.get_mut(at) {
-        Some(next) => next.decor_mut().set_prefix(joined),
-        None => array.set_trailing(joined),
-    }
-}
-
-/// Puts an item at the end of a list, on a line of its own where the others have one.
-fn put(array: &mut Array, item: &str) {
-    let mut item = Value::from(item);
-    let trailing = array.trailing().as_str().unwrap_or_default().to_owned();
-    let last = array.iter().last().and_then(|last| last.decor().prefix()?.as_str()?.rsplit_once('\n'));
-    if let (Some((_, indent)), Some(newline)) = (last, trailing.find('\n')) {
-        item.decor_mut().set_prefix(format!("{}\n{indent}", &trailing[..newline]));
-        array.push_formatted(item);
-        array.set_trailing(&trailing[newline..]);
-    } else {
-        array.push(item);
-    }
-}
-
-fn is_same(written: &str, recipe: &str) -> bool {
-    written == recipe || written.strip_suffix('/') == Some(recipe)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_keeps_its_lines_and_the_comments_of_what_stays() {
-        let one = "[\n  \"a\", # of a\n  # above b\n  \"b\", # of b\n  \"c\", # of c\n]";
-        for (text, gone, new, wanted) in [
-            (one, "a", None, "[\n  # above b\n  \"b\", # of b\n  \"c\", # of c\n]"),
-            (one, "b", None, "[\n  \"a\", # of a\n  \"c\", # of c\n]"),
-            (one, "c", None, "[\n  \"a\", # of a\n  # above b\n  \"b\", # of b\n]"),
-            (one, "c", Some("d"), "[\n  \"a\", # of a\n  # above b\n  \"b\", # of b\n  \"d\",\n]"),
-            (one, "none", Some("d"), "[\n  \"a\", # of a\n  # above b\n  \"b\", # of b\n  \"c\", # of c\n  \"d\",\n]"),
-            ("[\"a\", \"b\"]", "a", None, "[\"b\"]"),
-            ("[\"a\", \"b\"]", "b", None, "[\"a\"]"),
-            ("[\"a\", \"b\"]", "b", Some("c"), "[\"a\", \"c\"]"),
-        ] {
-            let mut array = text.parse::<Value>().unwrap().as_array().unwrap().clone();
-            let at = array.iter().position(|item| item.as_str() == Some(gone));
-            at.into_iter().for_each(|at| take(&mut array, at));
-            new.into_iter().for_each(|item| put(&mut array, item));
-            assert_eq!(array.to_string(), wanted, "{text} without {gone}, with {new:?}");
-        }
-    }
 }

@@ -11,7 +11,7 @@ use toml::{
 
 use crate::{
     model::{Fault, RecipeName, id::is_name, limits::EXCLUSIVE_GROUPS_MAX, shown, status::machine::MachineRules},
-    shelf::config::Reader,
+    shelf::config::reader::Reader,
 };
 
 /// Reads the table.

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::{
     model::{Fault, ServeRules, limits::SERVE_PROXIES_MAX, shown},
-    shelf::config::Reader,
+    shelf::config::reader::Reader,
 };
 
 /// Reads the table.

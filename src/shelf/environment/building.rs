@@ -23,10 +23,11 @@ use crate::{
 use crate::shelf::{
     blocking, durable,
     environment::{
-        Compiler, index_answers, indexes,
+        compiler::Compiler,
+        index_answers, indexes,
         inert::{self, Most, Refused},
         python::Python,
-        record_file, record_text,
+        record::{record_file, record_text},
         requirements::{Lock, plain_name},
         unbuilt,
         uv::Uv,

@@ -19,9 +19,9 @@ use crate::{
     shelf::{
         durable,
         environment::{
-            Tools,
             pip::{self, Pin},
             python,
+            tools::Tools,
         },
         files::{
             self, locks,

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::{
     model::{Address, Fault, RecipeName, address::Unfit, limits::PACKAGE_INDEXES_MAX, shown},
-    shelf::config::Reader,
+    shelf::config::reader::Reader,
 };
 
 /// Which package indexes to ask, in which order. None: the public one (PyPI), which `uv` knows, alone.

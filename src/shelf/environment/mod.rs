@@ -4,23 +4,27 @@
 //! or deleted. The record of its files, kept beside it, lets `verify` name the first file that is no longer what was built.
 
 mod building;
+pub mod compiler;
 pub mod componentizer;
 mod index_answers;
 pub mod indexes;
 mod inert;
 mod pip;
 pub mod python;
+pub mod record;
 pub mod requirements;
+pub mod tools;
 mod unbuilt;
 pub mod uv;
 
+use compiler::Compiler;
+use record::{WAY, record_file};
 use std::{
-    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
 };
+use tools::Tools;
 
 use sha2::{Digest as _, Sha256};
 
@@ -38,60 +42,10 @@ use crate::shelf::{
     },
 };
 use building::Build;
-use indexes::Indexes;
+
 use python::Python;
 use requirements::Lock;
 use uv::Uv;
-
-/// How environments are made, as the first line of their records and a part of their names says: one that was made in another way is not used.
-/// Builds of the first way ran code of the wheels.
-const WAY: &str = "hob environment 2";
-
-/// Which tools to use; `None` means: look for one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Tools {
-    /// An absolute Python interpreter.
-    pub python: Option<PathBuf>,
-    /// An absolute `uv`.
-    pub uv: Option<PathBuf>,
-    /// The package indexes to ask.
-    pub indexes: Indexes,
-}
-
-impl Tools {
-    /// This interpreter, by its absolute path, and no other.
-    pub fn with_python(mut self, path: impl Into<PathBuf>) -> Tools {
-        self.python = Some(path.into());
-        self
-    }
-
-    /// This `uv`, by its absolute path, and no other.
-    pub fn with_uv(mut self, path: impl Into<PathBuf>) -> Tools {
-        self.uv = Some(path.into());
-        self
-    }
-
-    /// These package indexes, in place of all that `hob.toml` names.
-    pub fn with_indexes(mut self, indexes: Indexes) -> Tools {
-        self.indexes = indexes;
-        self
-    }
-
-    /// `self` with what `above` says put above it.
-    pub fn overridden_by(self, above: Tools) -> Tools {
-        let indexes = if above.indexes.is_empty() { self.indexes } else { above.indexes };
-        Tools { python: above.python.or(self.python), uv: above.uv.or(self.uv), indexes }
-    }
-
-    /// `self` (from `hob.toml`) with what HOB_PYTHON and HOB_UV say put above it.
-    pub fn with_variables(mut self) -> Tools {
-        let named = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
-        self.python = named("HOB_PYTHON").or(self.python);
-        self.uv = named("HOB_UV").or(self.uv);
-        self
-    }
-}
 
 /// Whether an environment that is there already is compared with what was built before it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,19 +145,6 @@ pub struct Wanted<'a> {
     pub compiler: &'a dyn Compiler,
 }
 
-/// Has the sources of a new environment compiled to bytecode, where no line of them can do anything.
-///
-/// The host implements it with the walls of a pod, which the shelf does not know.
-pub trait Compiler: std::fmt::Debug + Send + Sync {
-    /// Compiles what lies in `packages`, for `interpreter`. `scratch`: an empty folder for this alone. Dropping the future ends it.
-    ///
-    /// What is given is why there is no bytecode, or not all of it, for people. That is no error: sources are compiled at their import then.
-    fn compile<'a>(&'a self, interpreter: &'a Path, packages: &'a Path, scratch: &'a Path) -> Compiling<'a>;
-}
-
-/// See [`Compiler::compile`].
-pub type Compiling<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Fault>> + Send + 'a>>;
-
 /// The environment for a lock, built if it is not there.
 ///
 /// Processes that want one at the same time build it once. A few are built at a time: one whose index drips keeps the others waiting for
@@ -235,11 +176,6 @@ pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &
     open(home, digest).ok_or_else(|| Fault::new(Code::EnvironmentFailed, "the environment that was built cannot be opened"))
 }
 
-/// What is kept of the files of an environment.
-pub(super) fn record_text(tree: &Tree) -> String {
-    format!("{WAY}\n{}", tree.text())
-}
-
 /// Held by whoever builds that environment.
 fn build_lock(home: &Home, digest: Digest) -> PathBuf {
     home.locks().join(format!("build-{}.lock", digest.short()))
@@ -251,10 +187,6 @@ async fn adopt(home: &Home, environment: Environment, existing: Existing) -> Res
         blocking(move || verify(&home, environment.digest)).await?;
     }
     Ok(environment)
-}
-
-pub(super) fn record_file(home: &Home, digest: Digest) -> PathBuf {
-    home.environments().join(format!("{digest}.tree"))
 }
 
 /// Digest of the text of the tree that was built: what `hob.lock` keeps, so that the text cannot be swapped with the tree.

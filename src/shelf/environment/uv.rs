@@ -18,9 +18,10 @@ use crate::model::{Address, Code, Fault, Home, Step, act, hint, limits, progress
 use crate::shelf::{
     durable,
     environment::{
-        Tools, index_answers,
+        index_answers,
         pip::{self, Pin},
         python::Python,
+        tools::Tools,
     },
     files::{
         self, locks,

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     disk::open,
-    model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, hint, limits, manifest::ModelSpec, progress},
+    model::{Code, Digest, Fault, Home, Manifest, ModelSource, Step, hint, limits, manifest::spec::ModelSpec, progress},
     shelf::{
         blocking, durable, files,
         models::{

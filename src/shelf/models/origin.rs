@@ -4,6 +4,7 @@
 //! further here (the signed digest decides what the bytes are worth), and what is secret must not go with them. Nothing here touches a
 //! file.
 
+use crate::shelf::redirects::{allowed, host, onward};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use reqwest::{
     RequestBuilder, Response, StatusCode, Url,
     header::{
         ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_RANGE,
-        LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER,
+        LAST_MODIFIED, RANGE, RETRY_AFTER,
     },
     redirect,
 };
@@ -136,38 +137,6 @@ fn client(place: &Place, url: &Url) -> Result<reqwest::Client, Failure> {
     builder.build().map_err(|error| Failure::Final(failed(error)))
 }
 
-/// Where a redirect points; the error is for people.
-pub(in crate::shelf) fn onward(url: &Url, response: &Response) -> Option<Result<Url, String>> {
-    let status = response.status();
-    let redirects = [
-        StatusCode::MOVED_PERMANENTLY,
-        StatusCode::FOUND,
-        StatusCode::SEE_OTHER,
-        StatusCode::TEMPORARY_REDIRECT,
-        StatusCode::PERMANENT_REDIRECT,
-    ];
-    if !redirects.contains(&status) {
-        return None;
-    }
-    let to = text(response.headers(), &LOCATION).and_then(|to| url.join(to).ok());
-    Some(to.ok_or_else(|| format!("{} redirects ({status}) to no address", host(url))))
-}
-
-/// Whether a redirect may be followed; the error is for people.
-pub(in crate::shelf) fn allowed(first: &Url, from: &Url, to: Url) -> Result<Url, String> {
-    let local = is_loopback(&to);
-    let is_open = match to.scheme() {
-        // A stranger's server must not send us to the services of this machine, however they are spoken to.
-        "https" => !local || is_loopback(first),
-        "http" => local && is_loopback(first) && from.scheme() == "http",
-        _ => false,
-    };
-    match is_open && to.username().is_empty() && to.password().is_none() {
-        true => Ok(to),
-        false => Err(format!("{} redirects to {}, where this download may not go", host(from), host(&to))),
-    }
-}
-
 async fn read(place: &Place, url: &Url, wanted: &Wanted<'_>, response: Response) -> Result<Answer, Failure> {
     let status = response.status();
     let length = response.content_length();
@@ -271,12 +240,6 @@ fn mark(headers: &HeaderMap) -> Option<String> {
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
-}
-
-/// A server as messages name it. The rest of an address may hold a secret once it comes from a redirect.
-fn host(url: &Url) -> String {
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}{port}", url.host_str().unwrap_or("no host"))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     disk::make,
-    model::{Code, Digest, Fault, Progress, StandIn, Step, limits, manifest::ModelSpec, stand_in::HEAD_BYTES},
+    model::{Code, Digest, Fault, Progress, StandIn, Step, limits, manifest::spec::ModelSpec, stand_in::HEAD_BYTES},
     shelf::{
         bundle::unpack,
         durable,

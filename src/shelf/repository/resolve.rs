@@ -11,9 +11,9 @@ use sigstore_tuf::{TargetFile, Targets};
 use crate::{
     model::{
         Code, Digest, Fault, Manifest, ModelNames, ModelSource, Permissions, RecipeName, VersionRange, act, hint, limits,
-        manifest::ModelSpec,
+        manifest::spec::ModelSpec,
     },
-    shelf::bundle::{Index, contents},
+    shelf::bundle::{contents, index::Index},
 };
 
 /// A publisher's role that was loaded and verified.

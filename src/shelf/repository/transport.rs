@@ -23,7 +23,7 @@ use crate::{
     },
     shelf::{
         blocking,
-        models::origin::{allowed, onward},
+        redirects::{allowed, onward},
     },
 };
 

@@ -16,7 +16,10 @@ use crate::{
     model::{
         Code, Digest, Edition, Fault, Hint, Manifest, Origin, Reading, RecipeName, Verified, act, hint,
         limits::{self, SCHEMA_FILES_BYTES_MAX},
-        manifest::{self, ModelSpec, Runtime},
+        manifest::{
+            self,
+            spec::{ModelSpec, Runtime},
+        },
         stand_in,
         verified::{ModelFile, Models},
     },
@@ -24,9 +27,10 @@ use crate::{
 
 use crate::shelf::{
     bundle::{
-        self, Index, behind,
+        self, behind,
         contents::{self, Rules},
         folder_view,
+        index::Index,
         unpack::check_folder,
     },
     durable, environment,

@@ -8,6 +8,7 @@ pub mod load;
 pub mod lockfile;
 pub mod revoked;
 
+use crate::shelf::config::edit;
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
@@ -20,8 +21,11 @@ use crate::model::{Code, Digest, Fault, Home, Origin, RecipeName, Step, Verified
 
 use crate::shelf::{
     blocking,
-    bundle::{Index, folder_view::FolderViews, unpack::check_folder},
-    config::{self, ConfigGuard, Edit, Prepared, Wish},
+    bundle::{folder_view::FolderViews, index::Index, unpack::check_folder},
+    config::{
+        Wish,
+        edit::{ConfigGuard, Edit, Prepared},
+    },
     durable, environment,
     files::{
         self, locks,
@@ -65,7 +69,7 @@ impl Shelf {
         work: impl FnOnce(&WriteGuard) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let shelf = locks::acquire(&self.home.locks().join("shelf.lock"), "changing the shelf", progress).await?;
-        let config = config::lock(&self.home).await?;
+        let config = edit::lock(&self.home).await?;
         blocking(move || work(&WriteGuard { config, _shelf: shelf })).await
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::{
     model::{Digest, Fault, Home, RecipeName, limits},
-    shelf::{config::ConfigGuard, durable, files},
+    shelf::{config::edit::ConfigGuard, durable, files},
 };
 
 /// The last time that something was taken back from a recipe; two are equal when nothing was in between.

@@ -14,7 +14,7 @@ use std::{
 use hob::{
     author::{keys::Keys, pack::pack, publish::publish, repository},
     model::{Code, Digest, Home, Silent},
-    shelf::environment::{Tools, python, uv},
+    shelf::environment::{python, tools::Tools, uv},
 };
 use serde_json::Value;
 use tempfile::TempDir;

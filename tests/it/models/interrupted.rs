@@ -10,7 +10,7 @@ use std::{
 };
 
 use hob::{
-    model::{Code, Digest, Home, Silent, manifest::ModelSpec, progress},
+    model::{Code, Digest, Home, Silent, manifest::spec::ModelSpec, progress},
     shelf::{
         models::{fetching, sources::Sources},
         repository::transport::Patience,

@@ -13,7 +13,7 @@ use hob::{
     author::pack::pack,
     model::{Code, Digest, Fault, Silent},
     shelf::bundle::{
-        Index,
+        index::Index,
         unpack::{check_folder, unpack},
     },
 };

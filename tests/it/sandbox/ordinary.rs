@@ -12,7 +12,7 @@ use std::{
 use hob::{
     host::{Config, Host},
     model::Home,
-    shelf::environment::Tools,
+    shelf::environment::tools::Tools,
 };
 use tempfile::TempDir;
 

@@ -12,7 +12,7 @@ use std::{
 use hob::{
     host::{Config, Host},
     model::{Home, status::ZygoteState},
-    shelf::environment::Tools,
+    shelf::environment::tools::Tools,
 };
 use serde_json::{Value, json};
 

@@ -1,0 +1,51 @@
+//! The programs and package indexes that build environments, as an operator names them.
+
+use crate::shelf::environment::indexes::Indexes;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Which tools to use; `None` means: look for one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tools {
+    /// An absolute Python interpreter.
+    pub python: Option<PathBuf>,
+    /// An absolute `uv`.
+    pub uv: Option<PathBuf>,
+    /// The package indexes to ask.
+    pub indexes: Indexes,
+}
+
+impl Tools {
+    /// This interpreter, by its absolute path, and no other.
+    pub fn with_python(mut self, path: impl Into<PathBuf>) -> Tools {
+        self.python = Some(path.into());
+        self
+    }
+
+    /// This `uv`, by its absolute path, and no other.
+    pub fn with_uv(mut self, path: impl Into<PathBuf>) -> Tools {
+        self.uv = Some(path.into());
+        self
+    }
+
+    /// These package indexes, in place of all that `hob.toml` names.
+    pub fn with_indexes(mut self, indexes: Indexes) -> Tools {
+        self.indexes = indexes;
+        self
+    }
+
+    /// `self` with what `above` says put above it.
+    pub fn overridden_by(self, above: Tools) -> Tools {
+        let indexes = if above.indexes.is_empty() { self.indexes } else { above.indexes };
+        Tools { python: above.python.or(self.python), uv: above.uv.or(self.uv), indexes }
+    }
+
+    /// `self` (from `hob.toml`) with what HOB_PYTHON and HOB_UV say put above it.
+    pub fn with_variables(mut self) -> Tools {
+        let named = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
+        self.python = named("HOB_PYTHON").or(self.python);
+        self.uv = named("HOB_UV").or(self.uv);
+        self
+    }
+}
