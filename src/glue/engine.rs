@@ -1,10 +1,10 @@
 //! The wasmtime engines: settings, and how many guests this machine can hold at once.
 //!
 //! Apart from the rest because every number here was measured and none of them is about calls. Instances live in a
-//! pool of slots, made once: a fresh instance per call is then cheap. The ceiling is not memory but memory *mappings*:
-//! a used slot costs about 6 of them, and a process that goes over `vm.max_map_count` is aborted by the kernel's
-//! refusal, so the number of slots is derived from it. Where no pool can be had (a small address space), or a component
-//! does not fit its slots, instances are made on demand: slower, otherwise the same. The engines of a host have no
+//! pool of instances, made once: a fresh instance per call is then cheap. The ceiling is not memory but memory *mappings*:
+//! a used instance costs about 6 of them, and a process that goes over `vm.max_map_count` is aborted by the kernel's
+//! refusal, so the number of instances is derived from it. Where no pool can be had (a small address space), or a component
+//! does not fit its pool, instances are made on demand: slower, otherwise the same. The engines of a host have no
 //! compiler: they read what another process compiled (see `compiling.rs`).
 
 use std::{
@@ -27,7 +27,7 @@ pub struct Engines {
     /// With bounded reservations.
     pub on_demand: Engine,
     /// Guests at once.
-    pub slots: u32,
+    pub instances: u32,
     /// Of both. Counts what it had.
     pub cache: Cache,
 }
@@ -65,7 +65,7 @@ pub fn open(cache: &Path) -> Result<Engines, Fault> {
     let cache = compile_cache(cache)?;
     let mappings = open::read_of_kernel(Path::new("/proc/sys/vm/max_map_count"), limits::KERNEL_TEXT_BYTES_MAX).ok();
     let mappings = mappings.and_then(|text| String::from_utf8(text).ok());
-    let slots = slots(mappings.as_deref());
+    let instances = instances(mappings.as_deref());
     let reading = |reservation| {
         let mut config = config(reservation);
         config.enable_compiler(false).cache(Some(cache.clone()));
@@ -75,16 +75,16 @@ pub fn open(cache: &Path) -> Result<Engines, Fault> {
     // Where a whole address space behind each memory is too much to ask for, a pool with bounds checks is still better than none.
     let pooled = Reservation::ALL.into_iter().find_map(|reservation| {
         let mut config = reading(reservation);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(slots)));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
         Engine::new(&config)
-            .inspect_err(|error| tracing::warn!("no room for a pool of {slots} glue instances on this machine: {error:#}"))
+            .inspect_err(|error| tracing::warn!("no room for a pool of {instances} glue instances on this machine: {error:#}"))
             .ok()
             .map(|engine| (engine, reservation))
     });
     if pooled.is_none() {
         tracing::warn!("glue instances are made on demand, which is slower");
     }
-    Ok(Engines { pooled, on_demand, slots, cache })
+    Ok(Engines { pooled, on_demand, instances, cache })
 }
 
 /// An engine that compiles, and keeps what it compiled in `cache`: for the process that does nothing else.
@@ -98,8 +98,8 @@ fn refused(error: wasmtime::Error) -> Fault {
     Fault::new(Code::Internal, format!("wasmtime refuses its settings: {error:#}"))
 }
 
-/// Slots that `max_map_count` (its file's text) leaves room for, with a fifth of the mappings left to everybody else.
-fn slots(max_map_count: Option<&str>) -> u32 {
+/// Instances that `max_map_count` (its file's text) leaves room for, with a fifth of the mappings left to everybody else.
+fn instances(max_map_count: Option<&str>) -> u32 {
     let mappings = max_map_count.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(65_530);
     let fit = mappings * 4 / 5 / u64::from(limits::GLUE_MAPPINGS_PER_INSTANCE);
     (fit.min(u64::from(limits::GLUE_INSTANCES_MAX)) as u32).max(1)
@@ -120,13 +120,13 @@ fn config(reservation: Reservation) -> Config {
     config
 }
 
-fn pool(slots: u32) -> PoolingAllocationConfig {
+fn pool(instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::default();
-    pool.total_component_instances(slots)
-        .total_core_instances(slots * limits::GLUE_CORE_INSTANCES_MAX)
-        .total_memories(slots * limits::GLUE_MEMORIES_MAX)
-        .total_tables(slots * limits::GLUE_TABLES_MAX)
-        .total_stacks(slots)
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * limits::GLUE_CORE_INSTANCES_MAX)
+        .total_memories(instances * limits::GLUE_MEMORIES_MAX)
+        .total_tables(instances * limits::GLUE_TABLES_MAX)
+        .total_stacks(instances)
         .max_core_instances_per_component(limits::GLUE_CORE_INSTANCES_MAX)
         .max_memories_per_component(limits::GLUE_MEMORIES_MAX)
         .max_tables_per_component(limits::GLUE_TABLES_MAX)
@@ -135,7 +135,7 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
         .max_memory_size(limits::GLUE_MEMORY_BYTES_MAX)
         .table_elements(limits::GLUE_TABLE_ELEMENTS_MAX)
         .max_unused_warm_slots(limits::GLUE_WARM_SLOTS_MAX);
-    // Wiping a slot's pages in place is cheaper than giving them back, but only where the kernel says which were written.
+    // Wiping an instance's pages in place is cheaper than giving them back, but only where the kernel says which were written.
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.pagemap_scan(Enabled::Yes)
             .linear_memory_keep_resident(limits::GLUE_KEEP_RESIDENT_BYTES)
@@ -215,11 +215,11 @@ mod tests {
 
     #[test]
     fn slots_follow_the_kernels_limit_on_mappings() {
-        assert_eq!(slots(Some("65530\n")), limits::GLUE_INSTANCES_MAX);
-        assert_eq!(slots(None), limits::GLUE_INSTANCES_MAX);
-        assert_eq!(slots(Some("600")), 80);
-        assert_eq!(slots(Some("0")), 1);
-        assert_eq!(slots(Some("18446744073709551")), limits::GLUE_INSTANCES_MAX);
+        assert_eq!(instances(Some("65530\n")), limits::GLUE_INSTANCES_MAX);
+        assert_eq!(instances(None), limits::GLUE_INSTANCES_MAX);
+        assert_eq!(instances(Some("600")), 80);
+        assert_eq!(instances(Some("0")), 1);
+        assert_eq!(instances(Some("18446744073709551")), limits::GLUE_INSTANCES_MAX);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Glue {
     fn with(engines: Engines, compiler: Arc<dyn Compiler>) -> Result<Glue, Fault> {
         let all = engines.pooled.iter().map(|(engine, _)| engine).chain([&engines.on_demand]);
         let ticker = Ticker::start(all.map(Engine::weak).collect())?;
-        let room = Semaphore::new(engines.slots as usize);
+        let room = Semaphore::new(engines.instances as usize);
         let compiles = Semaphore::new(limits::GLUE_COMPILES_AT_ONCE);
         Ok(Glue(Arc::new(Inner { engines, ticker, room, compiler, compiles, reads: Mutex::default() })))
     }
@@ -300,7 +300,7 @@ impl Prepared {
         deadline: Instant,
         said: Option<&Said>,
     ) -> Result<Response, Fault> {
-        // Dropped last, after the store gave its slot back.
+        // Dropped last, after the store gave its instance back.
         let _room = self.glue.room.acquire().await.map_err(|_| Fault::new(Code::Internal, "glue was shut down"))?;
         let manifest = call.recipe().manifest();
         let running = self.glue.ticker.run();

@@ -497,7 +497,7 @@ fn what_is_checked_is_what_the_world_says() {
 #[tokio::test]
 async fn without_a_pool_everything_works_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let engines = Engines { pooled: None, slots: 2, ..engine::open(folder.path()).unwrap() };
+    let engines = Engines { pooled: None, instances: 2, ..engine::open(folder.path()).unwrap() };
     let glue = Glue::with(engines, Arc::<Here>::default()).unwrap();
     let (result, _) = run_on(&glue, &recipe(guest!("memory_bomb")), "plain", script(0, vec![])).await;
     assert_eq!(result.unwrap_err().code, Code::GlueLimit);
@@ -508,7 +508,7 @@ async fn without_a_pool_everything_works_the_same() {
 
 #[tokio::test]
 async fn a_component_that_does_not_fit_the_pool_runs_on_demand() {
-    // More globals than a pooled slot has room for.
+    // More globals than a pooled instance has room for.
     let globals = "(global (mut i64) (i64.const 0))".repeat(80_000);
     let recipe = recipe(&guest!("echo").replace("(memory", &format!("{globals} (memory")));
     let prepared = glue().compile_here(&recipe).unwrap();
@@ -532,9 +532,9 @@ async fn core_instances_are_capped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_calls_than_slots_wait_for_a_slot() {
+async fn more_calls_than_instances_wait_for_one() {
     let folder = tempfile::tempdir().unwrap();
-    let engines = Engines { slots: 3, ..engine::open(folder.path()).unwrap() };
+    let engines = Engines { instances: 3, ..engine::open(folder.path()).unwrap() };
     let glue = Glue::with(engines, Arc::<Here>::default()).unwrap();
     let recipe = recipe(guest!("pass"));
     let prepared = glue.compile_here(&recipe).unwrap();

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     glue::Prepared,
     model::{Code, Fault, Grants, Verified, manifest::spec::PoolSpec, status::ZygoteStatus},
-    pod::{self, BoxFuture, Cache, Family, Pool, Seat, Spawner, Watcher},
+    pod::{self, BoxFuture, Cache, Family, Pool, Slot, Spawner, Watcher},
     shelf::{aside, blocking, store::lockfile::EnvironmentPin},
 };
 
@@ -155,7 +155,7 @@ impl Spawner for Source {
         self.session.as_ref()?.upgrade().map(|live| live.identity().name.clone())
     }
 
-    fn spawn(&self, seat: Seat) -> BoxFuture<'_, Result<Watcher, Fault>> {
+    fn spawn(&self, slot: Slot) -> BoxFuture<'_, Result<Watcher, Fault>> {
         Box::pin(async move {
             let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
             let parts = &self.parts;
@@ -171,9 +171,9 @@ impl Spawner for Source {
                 None => None,
             };
             if parts.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.residency.gpu_bytes.is_some()) {
-                let places = host.places.clone();
+                let memory = host.memory.clone();
                 blocking(move || {
-                    places.look_for_gpus();
+                    memory.look_for_gpus();
                     Ok(())
                 })
                 .await?;
@@ -188,8 +188,8 @@ impl Spawner for Source {
                 false => caches::of_pod(&host, parts, &program, environment.as_ref()).await?,
             };
             let starts = (family.is_none() && !gives_cache).then(|| (program.clone(), environment.clone()));
-            let watcher = host.pods.start(&host.home, seat, family.as_ref(), |folder, incarnation, scratch| pod::Spec {
-                tenant: Some(host.places.enter(parts.recipe.manifest(), parts.recipe.digest(), &incarnation, session.is_some())),
+            let watcher = host.pods.start(&host.home, slot, family.as_ref(), |folder, incarnation, scratch| pod::Spec {
+                claim: Some(host.memory.register(parts.recipe.manifest(), parts.recipe.digest(), &incarnation, session.is_some())),
                 recipe: parts.recipe.clone(),
                 program,
                 keeper: host.keeper.clone(),

@@ -51,7 +51,7 @@ pub async fn watch(host: Weak<Inner>) {
 
 /// Writes them, if they changed.
 pub async fn save(host: &Arc<Inner>) {
-    let Some(footprints) = host.places.unsaved_footprints() else { return };
+    let Some(footprints) = host.memory.unsaved_footprints() else { return };
     let path = host.home.footprints();
     let written = blocking(move || {
         let all: BTreeMap<String, Footprint> = footprints.into_iter().map(|(recipe, footprint)| (recipe.to_string(), footprint)).collect();

@@ -440,9 +440,9 @@ impl Inner {
                 sources::may_name(&resolved.name, source, &file.remote(&resolved.remote)?.url)?;
                 let what = format!("model `{}` of {} {}", model.name, resolved.name, resolved.version);
                 fetching::bring(&self.home, &spec, source, &what, &self.sources, &self.progress).await?;
-            } else if let Claim::Missing(slot) = models::claim(&self.home, model.sha256, model.bytes, &self.progress).await? {
-                client.fetch_model(resolved, &spec, &slot.part(), &*self.progress).await?;
-                slot.keep()?;
+            } else if let Claim::Missing(right) = models::claim(&self.home, model.sha256, model.bytes, &self.progress).await? {
+                client.fetch_model(resolved, &spec, &right.part(), &*self.progress).await?;
+                right.keep()?;
             }
         }
         Ok(())

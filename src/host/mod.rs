@@ -100,7 +100,7 @@ pub(crate) struct Inner {
     pods: pods::Pods,
     spools: Arc<pod::Spools>,
     /// Who may have models loaded.
-    places: pod::Places,
+    memory: pod::Budget,
     zygotes: zygotes::Zygotes,
     caches: caches::Caches,
     sessions: sessions::Sessions,
@@ -186,7 +186,7 @@ impl Host {
             let hob_toml = crate::shelf::config::Config::read(&home)?;
             let logs = home.logs();
             let tools = hob_toml.tools.overridden_by(config.tools);
-            let places = pod::Places::new(config.machine, config.limits.within(hob_toml.machine), footprints::read(&home));
+            let memory = pod::Budget::new(config.machine, config.limits.within(hob_toml.machine), footprints::read(&home));
             Ok(Host(Arc::new(Inner {
                 opened: std::time::Instant::now(),
                 runtime,
@@ -207,7 +207,7 @@ impl Host {
                 keeper,
                 pods: pods::Pods::new(pod::Printed::new(logs)),
                 spools: Default::default(),
-                places,
+                memory,
                 zygotes: Default::default(),
                 caches: Default::default(),
                 sessions: Default::default(),

@@ -16,7 +16,7 @@ use crate::{
         limits::SHUTDOWN_MS,
         status::{LogLine, PodStatus, PoolStatus},
     },
-    pod::{self, Family, Pool, Printed, Seat, Spec, Watcher, WeakPool},
+    pod::{self, Family, Pool, Printed, Slot, Spec, Watcher, WeakPool},
     shelf::files::scratch::Scratch,
 };
 
@@ -94,7 +94,7 @@ impl Pods {
     pub fn start(
         &self,
         home: &Home,
-        seat: Seat,
+        slot: Slot,
         family: Option<&Family>,
         spec: impl FnOnce(&Path, String, Arc<Scratch>) -> Spec,
     ) -> Result<Watcher, Fault> {
@@ -110,7 +110,7 @@ impl Pods {
         known.started += 1;
         let number = known.started.to_string();
         let folder = scratch.folder().join(&number);
-        let watcher = pod::spawn(spec(&folder, format!("{}-{number}", scratch.name()), scratch.clone()), seat, family)?;
+        let watcher = pod::spawn(spec(&folder, format!("{}-{number}", scratch.name()), scratch.clone()), slot, family)?;
         known.watchers.push(watcher.clone());
         Ok(watcher)
     }

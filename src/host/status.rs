@@ -64,7 +64,7 @@ impl Host {
             calls_failed: failed,
             pools: self.0.pods.pool_statuses(),
             damaged: self.0.damaged(),
-            machine: self.0.places.status(),
+            machine: self.0.memory.status(),
             zygotes: self.0.catalogue.entries().iter().filter_map(|entry| entry.zygote()).collect(),
         }
     }
@@ -72,7 +72,7 @@ impl Host {
     /// What happened to loaded models and those that wait, oldest first: the last [`RESIDENCY_EVENTS_MAX`](crate::model::limits::RESIDENCY_EVENTS_MAX). What is never to happen
     /// together can be read off this.
     pub fn residency_events(&self) -> Vec<ResidencyEvent> {
-        self.0.places.events()
+        self.0.memory.events()
     }
 
     /// What crashed pods left, of this host and of earlier ones, newest first. Blocking.

@@ -256,7 +256,7 @@ pub const GLUE_ASKS_MAX: usize = 64;
 /// Concurrent glue instances, at most; `/proc/sys/vm/max_map_count` may allow fewer.
 pub const GLUE_INSTANCES_MAX: u32 = 512;
 
-/// Memory mappings that one pooled slot costs (measured, see GLUE notes in `glue/engine.rs`).
+/// Memory mappings that one pooled instance costs (measured, see GLUE notes in `glue/engine.rs`).
 pub const GLUE_MAPPINGS_PER_INSTANCE: u32 = 6;
 
 /// Largest glue component, in bytes: StarlingMonkey and CPython guests are 12 to 18 MB.
@@ -292,7 +292,7 @@ pub const GLUE_CODE_COMPRESSION: i32 = 3;
 /// All such files of one home, in bytes: above that, those not read for longest go.
 pub const GLUE_CACHE_BYTES_MAX: u64 = 1 << 30;
 
-/// Linear memories of one glue component, and tables of one: what script engines need, and what a pooled slot holds.
+/// Linear memories of one glue component, and tables of one: what script engines need, and what a pooled instance holds.
 pub const GLUE_MEMORIES_MAX: u32 = 4;
 /// See [`GLUE_MEMORIES_MAX`].
 pub const GLUE_TABLES_MAX: u32 = 4;
@@ -300,10 +300,10 @@ pub const GLUE_TABLES_MAX: u32 = 4;
 /// Core instances inside one glue component: CPython guests need 38, QuickJS 13.
 pub const GLUE_CORE_INSTANCES_MAX: u32 = 40;
 
-/// Bytes of a used slot that stay resident for the next call, where the kernel can tell which pages were written.
+/// Bytes of a used instance that stay resident for the next call, where the kernel can tell which pages were written.
 pub const GLUE_KEEP_RESIDENT_BYTES: usize = 4 << 20;
 
-/// Used slots kept warm: with the one above, what an idle host may hold at most.
+/// Used instances kept warm: with the one above, what an idle host may hold at most.
 pub const GLUE_WARM_SLOTS_MAX: u32 = 16;
 
 /// Ticks without a guest after which the epoch ticker sleeps.

@@ -34,7 +34,7 @@ pub mod fuzzing {
 pub use driver::spawn;
 pub use pool::ask::Reply;
 pub use pool::ask::Request;
-pub use pool::slot::Seat;
+pub use pool::slot::Slot;
 pub use pool::{Ask, watcher::Watcher};
 pub use pool::{BoxFuture, Pool, Spawner, WeakPool};
 pub use process::family::{Boot, Family};
@@ -46,7 +46,7 @@ pub use record::line::Line;
 pub use record::log_files::past as past_lines;
 pub use record::printed::{Heard, Lines, Missed, Printed};
 pub use residency::machine::{Machine, ThisMachine};
-pub use residency::{Places, Tenant};
+pub use residency::{Budget, Claim};
 pub use sandbox::clerk::Clerk;
 pub use spec::{Cache, Keeps, Program, Spec};
 pub use spec::{Keep, Restore, Session};

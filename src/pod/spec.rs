@@ -67,7 +67,7 @@ pub struct Spec {
     /// What its libraries begin with, and what becomes of what they keep.
     pub cache: Cache,
     /// Its claim to a place for its models.
-    pub tenant: Option<crate::pod::residency::Tenant>,
+    pub claim: Option<crate::pod::residency::Claim>,
     /// Dropped when no process of the pod is left.
     pub keeps: Vec<Keeps>,
 }

@@ -16,7 +16,7 @@ use crate::{
             in_flight::{Said, Which},
             state::AskId,
         },
-        pool::ask::{Placed, Reply},
+        pool::ask::{Reply, TicketedAsk},
     },
 };
 
@@ -33,8 +33,8 @@ impl Driver {
                 }
                 self.shared.was_useful.store(true, Ordering::Relaxed);
                 self.in_flight.report.good += 1;
-                if let Some(placed) = sent.placed.as_ref().filter(|_| self.seat.has_suspects()) {
-                    self.in_flight.report.cleared.push(ask::digest(&placed.pending.request));
+                if let Some(ticketed) = sent.ticketed.as_ref().filter(|_| self.slot.has_suspects()) {
+                    self.in_flight.report.cleared.push(ask::digest(&ticketed.pending.request));
                 }
                 self.reply(ask, Reply::Answer(payload));
             }
@@ -46,9 +46,9 @@ impl Driver {
                 let Some(sent) = self.in_flight.asks.get_mut(&ask) else { return };
                 if whole_batch && self.in_flight.units.get(&unit).is_some_and(|running| running.asks > 1) {
                     // Which item it was is found by halves.
-                    if let Some(placed) = sent.placed.take() {
-                        let placed = self.halved(placed, ask, unit);
-                        self.in_flight.returns.push(placed);
+                    if let Some(ticketed) = sent.ticketed.take() {
+                        let ticketed = self.halved(ticketed, ask, unit);
+                        self.in_flight.returns.push(ticketed);
                     }
                     return;
                 }
@@ -65,22 +65,22 @@ impl Driver {
     }
 
     /// The ask as a member of its half of a batch that failed.
-    pub(super) fn halved(&mut self, mut placed: Placed, ask: AskId, unit: AskId) -> Placed {
-        let Some(running) = self.in_flight.units.get_mut(&unit) else { return placed };
-        let (left, right) = *running.split.get_or_insert_with(|| self.seat.split());
+    pub(super) fn halved(&mut self, mut ticketed: TicketedAsk, ask: AskId, unit: AskId) -> TicketedAsk {
+        let Some(running) = self.in_flight.units.get_mut(&unit) else { return ticketed };
+        let (left, right) = *running.split.get_or_insert_with(|| self.slot.split());
         let cohort = if ((ask - unit) as usize) < running.asks / 2 { left } else { right };
-        if let Some(group) = &mut placed.waiting.group {
+        if let Some(group) = &mut ticketed.waiting.group {
             group.cohort = cohort;
         }
-        placed
+        ticketed
     }
 
     /// Gives its caller the last reply, if nobody did.
     pub(super) fn reply(&mut self, ask: AskId, reply: Reply) {
         let Some(sent) = self.in_flight.asks.get_mut(&ask) else { return };
-        let Some(placed) = sent.placed.take() else { return };
-        self.in_flight.report.over.push(placed.ticket);
-        placed.pending.finish(reply);
+        let Some(ticketed) = sent.ticketed.take() else { return };
+        self.in_flight.report.over.push(ticketed.ticket);
+        ticketed.pending.finish(reply);
         self.give_undelivered();
     }
 
@@ -99,16 +99,16 @@ impl Driver {
         let Some(sent) = self.in_flight.asks.get(&ask) else { return false };
         let Some(running) = self.in_flight.units.get(&sent.unit) else { return false };
         // A batch is halved, which is a fallback too.
-        let may = sent.placed.as_ref().is_some_and(|placed| !placed.pending.lowered && !placed.pending.gave) && running.asks == 1;
+        let may = sent.ticketed.as_ref().is_some_and(|ticketed| !ticketed.pending.lowered && !ticketed.pending.gave) && running.asks == 1;
         let (used, unit) = (running.fallback, sent.unit);
         // A session's state is in its pod, which is not given up for a lower value.
         let costs_state = self.spec.session.is_some() && self.fallback_is_for_loading();
         if !may || costs_state || !self.lower(used) {
             return false;
         }
-        let Some(mut placed) = self.in_flight.asks.get_mut(&ask).and_then(|sent| sent.placed.take()) else { return false };
-        self.tell_lowered(&mut placed, used);
-        self.in_flight.returns.push(placed);
+        let Some(mut ticketed) = self.in_flight.asks.get_mut(&ask).and_then(|sent| sent.ticketed.take()) else { return false };
+        self.tell_lowered(&mut ticketed, used);
+        self.in_flight.returns.push(ticketed);
         self.wants_work = true;
         tracing::info!(recipe = %self.spec.recipe.manifest().name, unit, "memory ran out: the lever is lowered, and the ask run again");
         if self.fallback_is_for_loading() {
@@ -124,15 +124,15 @@ impl Driver {
     /// Whether the fallback is lower now than `used`.
     pub(super) fn lower(&self, used: usize) -> bool {
         let values = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()).map_or(0, |lever| lever.values.len());
-        self.seat.lower(used, values)
+        self.slot.lower_fallback(used, values)
     }
 
     /// An event of the call, so that nobody wonders about another batch size.
-    pub(super) fn tell_lowered(&self, placed: &mut Placed, used: usize) {
-        placed.pending.lowered = true;
+    pub(super) fn tell_lowered(&self, ticketed: &mut TicketedAsk, used: usize) {
+        ticketed.pending.lowered = true;
         let Some(lever) = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()) else { return };
-        let (from, to) = (lever.values.get(used), lever.values.get(self.seat.lever().unwrap_or(used)));
+        let (from, to) = (lever.values.get(used), lever.values.get(self.slot.fallback().unwrap_or(used)));
         let data = json!({ "lever": { "name": lever.name, "from": from, "to": to }, "because": "out_of_memory" });
-        placed.pending.request.events.note(data);
+        ticketed.pending.request.events.note(data);
     }
 }

@@ -148,7 +148,7 @@ impl Driver {
             self.wants_work = true;
         }
         if self.clocks.idle_at.take_if(|at| *at <= now).is_some() {
-            match self.end.leaving || (!self.loading.is_pinned() && self.seat.may_idle_out()) {
+            match self.end.leaving || (!self.loading.is_pinned() && self.slot.may_idle_out()) {
                 true => self.retire(),
                 false => self.clocks.idle_at = Some(now + self.clocks.idle_timeout),
             }
@@ -231,14 +231,18 @@ impl Driver {
         let listened = self.hears(Which::Data);
         let last = self.in_flight.units.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);
         self.in_flight.asks.iter().take_while(move |(_, sent)| sent.unit <= last).filter_map(|(ask, sent)| {
-            let interval_ms = sent.placed.as_ref()?.pending.request.operation.progress_interval_ms?;
+            let interval_ms = sent.ticketed.as_ref()?.pending.request.operation.progress_interval_ms?;
             Some((*ask, sent.heard + Duration::from_millis(interval_ms)))
         })
     }
 
     fn stalled(&self, ask: AskId) -> Fault {
-        let operation =
-            self.in_flight.asks.get(&ask).and_then(|sent| sent.placed.as_ref()).map(|placed| placed.pending.request.operation.clone());
+        let operation = self
+            .in_flight
+            .asks
+            .get(&ask)
+            .and_then(|sent| sent.ticketed.as_ref())
+            .map(|ticketed| ticketed.pending.request.operation.clone());
         let (name, interval) = operation.map_or((String::new(), 0), |op| (op.name.clone(), op.progress_interval_ms.unwrap_or(0)));
         let recipe = &self.spec.recipe.manifest().name;
         let fault =

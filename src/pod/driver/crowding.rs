@@ -74,7 +74,7 @@ impl Driver {
         let (folder, shared) = (self.spec.scratch.parent().map_or_else(PathBuf::new, PathBuf::from), self.shared.clone());
         let Some(outlet) = self.outlet(ask) else { return (Lent::Weight(0), 0) };
         let taken = outlet.taken();
-        let lent = outlet.lend(&folder, move || shared.crowded());
+        let lent = outlet.lend(&folder, move || shared.tell_crowded());
         if let Lent::Weight(weight @ 1..) = lent {
             self.say_credit(ask, weight);
         }
@@ -82,12 +82,12 @@ impl Driver {
     }
 
     fn outlet(&self, ask: AskId) -> Option<&crate::pod::stream::Outlet> {
-        self.in_flight.asks.get(&ask)?.placed.as_ref()?.pending.chunks.as_ref()
+        self.in_flight.asks.get(&ask)?.ticketed.as_ref()?.pending.chunks.as_ref()
     }
 
     /// Whether others wait for a pod and none has room, or wait in this one for their turn, or for its place.
     fn is_crowded(&self) -> bool {
-        self.in_flight.units.len() > self.rules.concurrency || self.loading.yields || self.seat.is_crowded()
+        self.in_flight.units.len() > self.rules.concurrency || self.loading.yields || self.slot.is_crowded()
     }
 }
 

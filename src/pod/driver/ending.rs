@@ -29,7 +29,7 @@ use crate::{
             state::{AskId, Ending},
         },
         pool::{
-            ask::{Placed, Reply},
+            ask::{Reply, TicketedAsk},
             poison::Ended,
             state::Why,
         },
@@ -125,8 +125,8 @@ impl Driver {
         self.settle_asks(ending, &fault);
         // No process of it is left: what it had of the machine is free.
         self.loading.end();
-        self.seat.report(&mut self.in_flight.report);
-        self.seat.over(state::End {
+        self.slot.report(&mut self.in_flight.report);
+        self.slot.report_end(state::End {
             why: match unwanted {
                 _ if ending == Ending::NeverBegan => Why::NeverBegan,
                 true if self.loading.is_refused => Why::Refused,
@@ -168,50 +168,50 @@ impl Driver {
         let how = self.how(ending);
         let (mut again, mut alone) = (std::mem::take(&mut self.in_flight.returns), Vec::new());
         for (ask, mut sent) in std::mem::take(&mut self.in_flight.asks) {
-            let Some(mut placed) = sent.placed.take() else { continue };
+            let Some(mut ticketed) = sent.ticketed.take() else { continue };
             let is_suspect = suspects.contains(&sent.unit);
             let asks = self.in_flight.units.get(&sent.unit).map_or(1, |running| running.asks);
             // Alone at work there, so that it was this input; or one of several, of which nobody knows which it was.
             let lone = how.filter(|_| is_suspect && suspects.len() == 1 && asks == 1 && !self.end.leaving);
             if !begun.contains(&sent.unit) {
-                placed.pending.begun -= 1;
-                placed.pending.ran = false;
-                again.push(placed);
+                ticketed.pending.begun -= 1;
+                ticketed.pending.ran = false;
+                again.push(ticketed);
                 continue;
             }
             let poison = lone.and_then(|how| {
-                placed.pending.tally.add(how);
-                self.seat.ended(&placed.pending.request, how)
+                ticketed.pending.tally.add(how);
+                self.slot.blame(&ticketed.pending.request, how)
             });
             // Killed for its memory: what runs from now on, and this ask again, does so with less.
             let used = self.in_flight.units.get(&sent.unit).map_or(0, |running| running.fallback);
             let less = fault.code == Code::OutOfMemory && is_suspect && self.lower(used);
             // A caller that has a part of the result cannot be given the same part again.
-            if !placed.pending.request.operation.idempotent || placed.pending.gave {
-                self.end_with(placed, fault.clone());
-            } else if less && !placed.pending.lowered {
-                self.tell_lowered(&mut placed, used);
-                again.push(placed);
-            } else if placed.pending.tally.is_poison() {
+            if !ticketed.pending.request.operation.idempotent || ticketed.pending.gave {
+                self.end_with(ticketed, fault.clone());
+            } else if less && !ticketed.pending.lowered {
+                self.tell_lowered(&mut ticketed, used);
+                again.push(ticketed);
+            } else if ticketed.pending.tally.is_poison() {
                 let poison = poison.unwrap_or_else(|| Fault::new(Code::PoisonRequest, "this input ended its pod again and again"));
-                self.end_with(placed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));
-            } else if placed.pending.begun >= ASK_BEGUN_MAX || (self.end.blame.is_some() && placed.pending.begun > 1) {
-                self.end_with(placed, fault.clone());
+                self.end_with(ticketed, poison.with("crash", serde_json::to_value(fault).unwrap_or_default()));
+            } else if ticketed.pending.begun >= ASK_BEGUN_MAX || (self.end.blame.is_some() && ticketed.pending.begun > 1) {
+                self.end_with(ticketed, fault.clone());
             } else if is_suspect && asks > 1 {
                 if how.is_some() {
                     // Told from its neighbours and not tried: halving has an end of its own.
-                    placed.pending.begun -= 1;
+                    ticketed.pending.begun -= 1;
                 }
-                again.push(self.halved(placed, ask, sent.unit));
+                again.push(self.halved(ticketed, ask, sent.unit));
             } else if is_suspect && self.rules.concurrency > 1 {
-                alone.push(placed);
+                alone.push(ticketed);
             } else {
-                again.push(placed);
+                again.push(ticketed);
             }
         }
         self.in_flight.units.clear();
-        self.seat.put_back(again, false);
-        self.seat.put_back(alone, true);
+        self.slot.put_back(again, false);
+        self.slot.put_back(alone, true);
     }
 
     /// Whether what the pod had in hand may have ended it, and how; none when the host had reasons of its own.
@@ -225,10 +225,10 @@ impl Driver {
         }
     }
 
-    fn end_with(&mut self, placed: Placed, fault: Fault) {
-        self.in_flight.report.over.push(placed.ticket);
+    fn end_with(&mut self, ticketed: TicketedAsk, fault: Fault) {
+        self.in_flight.report.over.push(ticketed.ticket);
         self.in_flight.report.failed += 1;
-        placed.pending.finish(Reply::Fault(fault));
+        ticketed.pending.finish(Reply::Fault(fault));
     }
 
     /// What is kept of it for whoever asks later.
@@ -237,7 +237,7 @@ impl Driver {
         let pid = self.shared.pid.load(Ordering::Acquire);
         let begun_up_to = if self.features.keeps_page { self.page.begun() } else { AskId::MAX };
         let asks = self.in_flight.asks.values().filter_map(|sent| {
-            let operation = sent.placed.as_ref()?.pending.request.operation.name.clone();
+            let operation = sent.ticketed.as_ref()?.pending.request.operation.name.clone();
             let running_ms = self.in_flight.units.get(&sent.unit)?.sent.elapsed().as_millis() as u64;
             Some(AskInHand { operation, running_ms, begun: sent.unit <= begun_up_to })
         });
@@ -267,9 +267,9 @@ impl Driver {
     fn end_fault(&self, ending: Ending) -> Fault {
         let manifest = self.spec.recipe.manifest();
         let name = &manifest.name;
-        let placed = self.in_flight.asks.values().find_map(|sent| sent.placed.as_ref());
-        let during = match placed {
-            Some(placed) => format!(" during `{}`", placed.pending.request.operation.name),
+        let ticketed = self.in_flight.asks.values().find_map(|sent| sent.ticketed.as_ref());
+        let during = match ticketed {
+            Some(ticketed) => format!(" during `{}`", ticketed.pending.request.operation.name),
             None if self.shared.was_ready.load(Ordering::Acquire) => String::new(),
             None => " before it was ready".to_owned(),
         };

@@ -14,10 +14,10 @@ use crate::{
     model::{Code, Fault, Operation, Priority},
     pod::{
         driver::{
-            regions::{New, Placing},
+            regions::{BlobPlan, New},
             state::AskId,
         },
-        pool::{ask::Placed, schedule::Ticket, state::Report},
+        pool::{ask::TicketedAsk, schedule::Ticket, state::Report},
         wire::messages::Payload,
     },
 };
@@ -63,7 +63,7 @@ pub(super) struct InFlight {
     /// What the pool is told at the next turn.
     pub report: Report,
     /// Asks of batches that failed as a whole: they go back in halves.
-    pub returns: Vec<Placed>,
+    pub returns: Vec<TicketedAsk>,
     /// When a unit was over last.
     pub last_freed: Instant,
 }
@@ -82,13 +82,13 @@ impl InFlight {
     }
 
     pub fn ask_of(&self, ticket: Ticket) -> Option<AskId> {
-        let of = |sent: &SentAsk| sent.placed.as_ref().is_some_and(|placed| placed.ticket == ticket);
+        let of = |sent: &SentAsk| sent.ticketed.as_ref().is_some_and(|ticketed| ticketed.ticket == ticket);
         self.asks.iter().find(|(_, sent)| of(sent)).map(|(ask, _)| *ask)
     }
 
     /// What was asked for best, of what is in hand.
     pub fn best_priority(&self) -> Option<Priority> {
-        self.asks.values().filter_map(|sent| sent.placed.as_ref()).map(|placed| placed.pending.request.priority).min()
+        self.asks.values().filter_map(|sent| sent.ticketed.as_ref()).map(|ticketed| ticketed.pending.request.priority).min()
     }
 
     /// Their clocks begin anew.
@@ -114,7 +114,7 @@ pub(super) enum Said {
 /// An ask that was sent.
 pub(super) struct SentAsk {
     /// None once its caller has its outcome.
-    pub placed: Option<Placed>,
+    pub ticketed: Option<TicketedAsk>,
     /// Its unit: the number of the unit's first ask.
     pub unit: AskId,
     /// When it last gave progress or a chunk, or was begun.
@@ -128,7 +128,7 @@ pub(super) struct SentAsk {
 /// A unit that is to be sent.
 pub(super) struct Outgoing {
     pub first: AskId,
-    pub placing: Placing,
+    pub plan: BlobPlan,
     /// Its blobs, while they are copied or lent.
     pub copying: Option<Work<Result<Vec<New>, Fault>>>,
 }

@@ -20,9 +20,9 @@ use crate::{
             Driver,
             state::{Event, State},
         },
-        pool::watcher::{Inbox, Shared},
+        pool::watcher::{Mailbox, PodShared},
         process::vitals,
-        residency::Tenant,
+        residency::Claim,
         spec::Spec,
         wire::messages::{Control, GpuWire},
     },
@@ -31,7 +31,7 @@ use crate::{
 /// What a driver knows of its pod's place.
 pub(super) struct Loading {
     /// None where nobody shares the machine out.
-    tenant: Option<Tenant>,
+    claim: Option<Claim>,
     /// The pod can let go of its models and stay.
     pub unloads: bool,
     /// Another is to have its place: it takes nothing more.
@@ -66,16 +66,16 @@ pub(super) struct Loading {
 
 impl Loading {
     /// Takes the claim out of `spec`; `shared` is told of the place.
-    pub fn new(spec: &mut Spec, shared: &Arc<Shared>) -> Loading {
-        let tenant = spec.tenant.take();
-        if let Some(tenant) = &tenant {
-            tenant.attach(shared);
+    pub fn new(spec: &mut Spec, shared: &Arc<PodShared>) -> Loading {
+        let claim = spec.claim.take();
+        if let Some(claim) = &claim {
+            claim.attach(shared);
         }
         let pod = spec.recipe.manifest().pod.as_ref();
-        let pinned = spec.session.is_some() || tenant.as_ref().is_some_and(Tenant::is_pinned);
+        let pinned = spec.session.is_some() || claim.as_ref().is_some_and(Claim::is_pinned);
         let keep_alive = pod.and_then(|pod| pod.residency.keep_alive_ms).filter(|_| !pinned);
         Loading {
-            tenant,
+            claim,
             unloads: false,
             yields: false,
             loaded_before: false,
@@ -97,7 +97,7 @@ impl Loading {
     }
 
     pub fn is_pinned(&self) -> bool {
-        self.tenant.as_ref().is_some_and(Tenant::is_pinned)
+        self.claim.as_ref().is_some_and(Claim::is_pinned)
     }
 
     /// How long loading may take: what waiting for a place took does not count.
@@ -107,7 +107,7 @@ impl Loading {
 
     /// Its place is free, or on its way to be.
     pub fn end(&mut self) {
-        self.tenant = None;
+        self.claim = None;
     }
 }
 
@@ -116,7 +116,7 @@ impl Driver {
     pub(super) fn ask_to_load(&mut self) {
         self.loading.empty_bytes = self.memory().unwrap_or(0);
         self.clocks.idles(Instant::now());
-        self.seek_place();
+        self.request_memory();
     }
 
     fn memory(&self) -> Option<u64> {
@@ -124,31 +124,31 @@ impl Driver {
     }
 
     /// Wants a place for what waits. The first one is wanted even without: somebody started this pod.
-    fn seek_place(&mut self) {
+    fn request_memory(&mut self) {
         if self.state != State::Empty || self.loading.awaits_memory {
             return;
         }
-        let waits = self.seat.waits();
-        let Some(tenant) = &mut self.loading.tenant else { return self.step(Event::MayLoad) };
+        let waits = self.slot.await_memory();
+        let Some(claim) = &mut self.loading.claim else { return self.step(Event::MayLoad) };
         // Without work it is only somebody's wish to have one ready, and that for once.
         if waits.is_none() && (self.loading.loaded_before || self.loading.had_work) {
-            tenant.unwant();
+            claim.withdraw();
             // Woken for what somebody else took.
-            return self.seat.sleeps();
+            return self.slot.report_asleep();
         }
         self.loading.had_work |= waits.is_some();
-        if let Err(fault) = tenant.want(waits) {
+        if let Err(fault) = claim.request(waits) {
             self.loading.is_refused = true;
             self.step(Event::Failed(fault));
         }
     }
 
     /// What it is told of its place.
-    pub(super) fn heed_place(&mut self, inbox: &Inbox) {
-        if inbox.work {
-            self.seek_place();
+    pub(super) fn heed_memory(&mut self, mailbox: &Mailbox) {
+        if mailbox.work {
+            self.request_memory();
         }
-        if let Some(gpu) = &inbox.may_load
+        if let Some(gpu) = &mailbox.memory_grant
             && self.state == State::Empty
         {
             // A process is bound to the first GPU that it used. By its name: what is in use of it changes.
@@ -159,21 +159,21 @@ impl Driver {
             self.loading.gpu = gpu.clone();
             (self.loading.yields, self.clocks.idle_at) = (false, None);
             self.loading.load_began = Instant::now();
-            if let Some(tenant) = &mut self.loading.tenant {
-                tenant.loads();
+            if let Some(claim) = &mut self.loading.claim {
+                claim.report_loading();
             }
             self.step(Event::MayLoad);
         }
-        if inbox.leave_place {
+        if mailbox.memory_reclaimed {
             self.yields();
         }
-        match inbox.memory_back {
+        match mailbox.memory_back {
             Some(true) => {
                 self.loading.awaits_memory = false;
-                if let Some(tenant) = &mut self.loading.tenant {
-                    tenant.left();
+                if let Some(claim) = &mut self.loading.claim {
+                    claim.report_unloaded();
                 }
-                self.seek_place();
+                self.request_memory();
             }
             // The last resort: with its end all comes back.
             Some(false) => {
@@ -188,7 +188,7 @@ impl Driver {
     /// Which value of the recipe's out-of-memory fallback holds now; 0 where there is none.
     pub(super) fn fallback(&self) -> usize {
         match self.spec.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.lever.is_some()) {
-            true => self.seat.lever().unwrap_or(0),
+            true => self.slot.fallback().unwrap_or(0),
             false => 0,
         }
     }
@@ -237,16 +237,16 @@ impl Driver {
         self.loading.memory_looked = now;
         let (pid, memory) = (self.shared.pid.load(Ordering::Acquire), self.memory());
         let took = now - self.loading.load_began;
-        if let Some(tenant) = &mut self.loading.tenant {
-            tenant.loaded(pid, memory, took);
+        if let Some(claim) = &mut self.loading.claim {
+            claim.report_loaded(pid, memory, took);
         }
         self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
     }
 
     /// What it is at work on and what waits for it, the best class of that.
     pub(super) fn works(&mut self, class: Option<Priority>) {
-        let Some(tenant) = &mut self.loading.tenant else { return };
-        tenant.works(class);
+        let Some(claim) = &mut self.loading.claim else { return };
+        claim.report_work(class);
         if !self.in_flight.units.is_empty() {
             self.loading.keep_until = None;
         }
@@ -256,14 +256,14 @@ impl Driver {
     pub(super) fn rests(&mut self, now: Instant) {
         self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
         if self.loading.yields {
-            return self.leave_place();
+            return self.release_memory();
         }
         let looks = now - self.loading.memory_looked >= Duration::from_millis(MEMORY_LOOK_MS);
-        if looks && self.loading.tenant.is_some() {
+        if looks && self.loading.claim.is_some() {
             self.loading.memory_looked = now;
             let memory = self.memory();
-            if let (Some(tenant), Some(memory)) = (&self.loading.tenant, memory) {
-                tenant.holds(memory);
+            if let (Some(claim), Some(memory)) = (&self.loading.claim, memory) {
+                claim.report_memory(memory);
             }
         }
     }
@@ -276,7 +276,7 @@ impl Driver {
         }
         if self.loading.unloads {
             self.yields();
-        } else if self.seat.may_idle_out() {
+        } else if self.slot.may_idle_out() {
             self.retire();
         }
     }
@@ -287,23 +287,23 @@ impl Driver {
             self.loading.yields = true;
             // A caller that reads slowly must not keep it from others.
             self.is_behind = true;
-            self.seat.yields();
-            self.leave_place();
+            self.slot.report_yielding();
+            self.release_memory();
         }
     }
 
     /// Lets go of its models if it has nothing in hand: by unloading, or with its end.
-    fn leave_place(&mut self) {
+    fn release_memory(&mut self) {
         if !matches!(self.state, State::Serving(_)) || !self.in_flight.units.is_empty() {
             return;
         }
         self.loading.keep_until = None;
-        if let Some(tenant) = &self.loading.tenant {
-            tenant.leaves();
+        if let Some(claim) = &self.loading.claim {
+            claim.report_leaving();
         }
         match self.loading.unloads && self.spec.session.is_none() {
             true => {
-                self.seat.sleeps();
+                self.slot.report_asleep();
                 self.step(Event::Unload);
             }
             false => self.retire(),
@@ -314,11 +314,11 @@ impl Driver {
     pub(super) fn emptied(&mut self) {
         self.loading.yields = false;
         self.clocks.idles(Instant::now());
-        let Some(tenant) = &self.loading.tenant else { return self.seek_place() };
+        let Some(claim) = &self.loading.claim else { return self.request_memory() };
         self.loading.awaits_memory = true;
-        let back = tenant.memory_back(self.shared.pid.load(Ordering::Acquire), self.loading.empty_bytes);
+        let back = claim.await_memory_back(self.shared.pid.load(Ordering::Acquire), self.loading.empty_bytes);
         let shared = self.shared.clone();
-        tokio::spawn(async move { shared.memory_back(back.await) });
+        tokio::spawn(async move { shared.report_memory_back(back.await) });
     }
 }
 

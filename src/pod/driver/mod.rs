@@ -32,7 +32,7 @@ mod waits;
 use std::sync::Arc;
 
 use crate::pod::{
-    pool::{slot::Seat, watcher::Shared},
+    pool::{slot::Slot, watcher::PodShared},
     process::{Process, page::Page},
     spec::Spec,
 };
@@ -53,8 +53,8 @@ pub(super) struct Driver {
     spec: Spec,
     process: Process,
     page: Page,
-    seat: Seat,
-    shared: Arc<Shared>,
+    slot: Slot,
+    shared: Arc<PodShared>,
     rules: Rules,
     state: State,
     /// What the last step asked for; empty between steps, and kept for its capacity.

@@ -177,14 +177,14 @@ impl Driver {
                 self.step(Event::Partial(ask, Said::Progress(data)));
             }
             FromPod::Chunk { ask, mut payload } => {
-                let sent = self.in_flight.asks.get(&ask).and_then(|sent| sent.placed.as_ref());
-                if sent.is_some_and(|placed| !placed.pending.request.operation.streaming) {
+                let sent = self.in_flight.asks.get(&ask).and_then(|sent| sent.ticketed.as_ref());
+                if sent.is_some_and(|ticketed| !ticketed.pending.request.operation.streaming) {
                     return self.step(Event::Violation("sent a chunk for an operation that does not stream".into()));
                 }
                 if let Err(text) = self.found(&mut payload) {
                     return self.step(Event::Violation(format!("sent a chunk with a blob {text}")));
                 }
-                let counted = self.in_flight.asks.get(&ask).filter(|sent| self.features.heeds_credit && sent.placed.is_some());
+                let counted = self.in_flight.asks.get(&ask).filter(|sent| self.features.heeds_credit && sent.ticketed.is_some());
                 if counted.is_some_and(|sent| sent.owed + payload.weight() > CHUNK_CREDIT) {
                     return self.step(Event::Violation(format!("sent more chunks of ask {ask} than it was given credit for")));
                 }
@@ -303,8 +303,8 @@ impl Driver {
             }
             // A caller that is behind sees fewer, and holds up nobody.
             Said::Progress(data) => {
-                if let Some(placed) = self.in_flight.asks.get(&ask).and_then(|sent| sent.placed.as_ref()) {
-                    placed.pending.request.events.progress(data);
+                if let Some(ticketed) = self.in_flight.asks.get(&ask).and_then(|sent| sent.ticketed.as_ref()) {
+                    ticketed.pending.request.events.progress(data);
                 }
             }
             Said::Nothing | Said::Answer { .. } => {}
@@ -325,7 +325,7 @@ impl Driver {
     fn give(&mut self, undelivered: Undelivered) -> Option<Undelivered> {
         let Undelivered { ask, payload } = undelivered;
         let sent = self.in_flight.asks.get_mut(&ask)?;
-        let pending = &mut sent.placed.as_mut()?.pending;
+        let pending = &mut sent.ticketed.as_mut()?.pending;
         if sent.owed + payload.weight() > CHUNK_CREDIT {
             return Some(Undelivered { ask, payload });
         }

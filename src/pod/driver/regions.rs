@@ -38,7 +38,7 @@ use crate::{
         },
     },
     pod::{
-        pool::watcher::Shared,
+        pool::watcher::PodShared,
         process::holdings::{Holder, Share},
         sandbox::clerk::{self, Clerk},
         spec::Spec,
@@ -47,7 +47,7 @@ use crate::{
 
 /// The regions of one pod.
 pub(super) struct Regions {
-    shared: Weak<Shared>,
+    shared: Weak<PodShared>,
     lender: Option<Lender>,
     holder: Holder,
     last: u64,
@@ -112,7 +112,7 @@ pub(super) enum Copying {
 
 /// Where the blobs of an ask go.
 #[derive(Default)]
-pub(super) struct Placing {
+pub(super) struct BlobPlan {
     /// The region of each blob; none for those that go in the frame.
     pub regions: Vec<Option<u64>>,
     pub new: Vec<New>,
@@ -175,32 +175,32 @@ fn rounded(bytes: u64) -> u64 {
 
 impl Regions {
     /// `lender`: without one, what is in a file is copied.
-    pub fn new(shared: Weak<Shared>, lender: Option<Lender>, holder: Holder) -> Regions {
+    pub fn new(shared: Weak<PodShared>, lender: Option<Lender>, holder: Holder) -> Regions {
         Regions { shared, lender, holder, last: 0, inputs: BTreeMap::new(), outputs: BTreeMap::new() }
     }
 
-    /// Where the blobs of an ask go. What is placed is busy until the pod gives it back.
+    /// Where the blobs of an ask go. What is planned is busy until the pod gives it back.
     ///
     /// Errors: `too_large` when the pod holds on to too many, `overloaded` when its recipe holds all the descriptors that it may; `io`.
-    pub fn place(&mut self, blobs: &[Blob]) -> Result<Placing, Fault> {
-        let mut placing = Placing::default();
+    pub fn plan(&mut self, blobs: &[Blob]) -> Result<BlobPlan, Fault> {
+        let mut plan = BlobPlan::default();
         for blob in blobs {
             let number = match blob.size() > BLOB_FRAME_BYTES_MAX as u64 {
                 false => None,
-                true => Some(self.place_one(blob, &mut placing).inspect_err(|_| self.undo(&placing))?),
+                true => Some(self.plan_one(blob, &mut plan).inspect_err(|_| self.undo(&plan))?),
             };
-            placing.regions.push(number);
+            plan.regions.push(number);
         }
-        Ok(placing)
+        Ok(plan)
     }
 
-    fn place_one(&mut self, blob: &Blob, placing: &mut Placing) -> Result<u64, Fault> {
+    fn plan_one(&mut self, blob: &Blob, plan: &mut BlobPlan) -> Result<u64, Fault> {
         let failed = |error: io::Error| Fault::io(format!("sharing the blob `{}` with a pod", blob.name), &error);
         let size = blob.size();
         let is_lent = size >= LENT_BYTES_MIN && blob.store().is_some_and(|store| store.file().is_some());
         if let Some(lender) = self.lender.clone().filter(|_| is_lent) {
             let number = self.add(Input { memory: None, bytes: size, busy: true })?;
-            placing.copies.push(Copying::Lent { blob: blob.clone(), number, lender });
+            plan.copies.push(Copying::Lent { blob: blob.clone(), number, lender });
             return Ok(number);
         }
         let free = self.inputs.iter_mut().filter(|(_, input)| !input.busy && input.bytes >= size);
@@ -215,11 +215,11 @@ impl Regions {
                 let memory = self.memory(bytes, "a large blob was not shared with a pod")?.map_err(failed)?;
                 let descriptor = clerk::read_only(&memory.file).map_err(failed)?;
                 let number = self.add(Input { memory: Some(memory.clone()), bytes, busy: true })?;
-                placing.new.push(New { number, bytes, descriptor });
+                plan.new.push(New { number, bytes, descriptor });
                 (number, memory)
             }
         };
-        placing.copies.push(Copying::Into { blob: blob.clone(), memory });
+        plan.copies.push(Copying::Into { blob: blob.clone(), memory });
         Ok(number)
     }
 
@@ -243,13 +243,13 @@ impl Regions {
     }
 
     /// The ask was not sent after all. The pod may have been told of what is new; it is free for the next.
-    pub fn undo(&mut self, placing: &Placing) {
-        for number in placing.regions.iter().flatten() {
+    pub fn undo(&mut self, plan: &BlobPlan) {
+        for number in plan.regions.iter().flatten() {
             if let Some(input) = self.inputs.get_mut(number) {
                 input.busy = false;
             }
         }
-        for new in &placing.new {
+        for new in &plan.new {
             self.inputs.remove(&new.number);
         }
         self.inputs.retain(|_, input| !input.is_done());
@@ -357,7 +357,7 @@ struct Sent {
     number: u64,
     memory: Arc<Memory>,
     bytes: u64,
-    shared: Weak<Shared>,
+    shared: Weak<PodShared>,
 }
 
 impl std::fmt::Debug for Sent {
@@ -384,7 +384,7 @@ impl Store for Sent {
 impl Drop for Sent {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.free(self.number);
+            shared.free_region(self.number);
         }
     }
 }
@@ -406,24 +406,24 @@ mod tests {
     #[test]
     fn a_region_for_asks_is_used_again_and_cannot_be_written_or_resized() {
         let mut regions = Regions::new(Weak::new(), None, Holder::of("lab/x"));
-        let mut placing = regions.place(&[large(7), Blob::new("small", "y", vec![1u8])]).unwrap();
-        assert_eq!(placing.regions, [Some(1), None]);
-        placing.copies.pop().unwrap().run().unwrap();
-        let descriptor = &placing.new[0].descriptor;
+        let mut plan = regions.plan(&[large(7), Blob::new("small", "y", vec![1u8])]).unwrap();
+        assert_eq!(plan.regions, [Some(1), None]);
+        plan.copies.pop().unwrap().run().unwrap();
+        let descriptor = &plan.new[0].descriptor;
         assert_eq!(read(descriptor, 3), [7; 3]);
         assert!(rustix::io::pwrite(descriptor, b"x", 0).is_err() && rustix::fs::ftruncate(descriptor, 1).is_err());
         // Not while it is in use, and not what it was never lent.
-        let second = regions.place(&[large(8)]).unwrap();
+        let second = regions.plan(&[large(8)]).unwrap();
         assert_eq!((second.regions, second.new.len()), (vec![Some(2)], 1));
         assert!(regions.back(&[3]).is_err());
         assert_eq!(regions.back(&[1]), Ok(vec![]));
         assert!(regions.back(&[1]).is_err());
-        let third = regions.place(&[large(9)]).unwrap();
+        let third = regions.plan(&[large(9)]).unwrap();
         assert_eq!((third.regions, third.new.len()), (vec![Some(1)], 0));
         // What the author's code holds is never written again.
         regions.dropped(&[1]).unwrap();
         assert!(regions.dropped(&[1]).is_err());
-        assert_eq!(regions.place(&[large(9)]).unwrap().regions, [Some(3)]);
+        assert_eq!(regions.plan(&[large(9)]).unwrap().regions, [Some(3)]);
     }
 
     #[test]
@@ -464,7 +464,7 @@ mod tests {
         assert!((1..=8).all(|number| !regions.freed(number)), "a gigabyte is more than is kept");
         regions.room(1 << 30).unwrap();
         let mut many = Regions::new(Weak::new(), None, Holder::of("lab/x"));
-        let placed = (0..).map_while(|_| many.place(&[large(1)]).ok()).count();
-        assert_eq!(placed, REGIONS_MAX);
+        let fitting = (0..).map_while(|_| many.plan(&[large(1)]).ok()).count();
+        assert_eq!(fitting, REGIONS_MAX);
     }
 }

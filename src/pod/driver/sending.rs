@@ -21,7 +21,7 @@ use crate::{
         driver::{
             Driver,
             in_flight::{Outgoing, Said},
-            regions::{Copying, New, Placing},
+            regions::{BlobPlan, Copying, New},
             state::{AskId, Event},
         },
         pool::ask::Reply,
@@ -150,12 +150,12 @@ impl Driver {
     /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. What cannot be sent is answered here: for the pod it
     /// never was.
     pub(super) fn send_unit(&mut self, first: AskId) {
-        match self.placed(first) {
-            Ok(mut placing) => {
-                let copies = std::mem::take(&mut placing.copies);
+        match self.plan_blobs(first) {
+            Ok(mut plan) => {
+                let copies = std::mem::take(&mut plan.copies);
                 // Gigabytes are not copied on the loop that looks after the pod.
                 let copying = (!copies.is_empty()).then(|| certainly(move || Copying::run_all(copies)));
-                self.in_flight.outgoing.push_back(Outgoing { first, placing, copying });
+                self.in_flight.outgoing.push_back(Outgoing { first, plan, copying });
                 self.send_outgoing();
             }
             Err(fault) => self.unsent(first, fault),
@@ -175,10 +175,10 @@ impl Driver {
         let Some(outgoing) = self.in_flight.outgoing.front_mut() else { return };
         outgoing.copying = None;
         match result {
-            Ok(lent) => outgoing.placing.new.extend(lent),
+            Ok(lent) => outgoing.plan.new.extend(lent),
             Err(fault) => {
-                if let Some(Outgoing { first, placing, .. }) = self.in_flight.outgoing.pop_front() {
-                    self.regions.undo(&placing);
+                if let Some(Outgoing { first, plan, .. }) = self.in_flight.outgoing.pop_front() {
+                    self.regions.undo(&plan);
                     self.unsent(first, fault);
                 }
             }
@@ -187,17 +187,17 @@ impl Driver {
     }
 
     fn send_now(&mut self, outgoing: Outgoing) {
-        let Outgoing { first, placing, .. } = outgoing;
+        let Outgoing { first, plan, .. } = outgoing;
         let Some(asks) = self.in_flight.units.get(&first).map(|running| running.asks) else { return };
-        let wanted = self.in_flight.asks.range(first..first + asks as u64).any(|(_, sent)| sent.placed.is_some());
+        let wanted = self.in_flight.asks.range(first..first + asks as u64).any(|(_, sent)| sent.ticketed.is_some());
         if !wanted {
             // Everybody left while it was got ready.
-            self.regions.undo(&placing);
+            self.regions.undo(&plan);
             return (first..first + asks as u64).for_each(|ask| self.step(Event::Answer(ask, Said::Nothing)));
         }
-        match self.encoded(first, asks, &placing.regions) {
+        match self.encoded(first, asks, &plan.regions) {
             Ok((json, blobs)) => {
-                for New { number, bytes, descriptor } in placing.new {
+                for New { number, bytes, descriptor } in plan.new {
                     self.lanes.control.attach(descriptor);
                     self.say(&Control::Region { region: number, bytes, write: false });
                 }
@@ -207,7 +207,7 @@ impl Driver {
                 self.attribute_lines();
             }
             Err(fault) => {
-                self.regions.undo(&placing);
+                self.regions.undo(&plan);
                 self.unsent(first, fault);
             }
         }
@@ -230,11 +230,11 @@ impl Driver {
     }
 
     /// Where the blobs of a unit go: into regions, if they are large and the pod can have them there.
-    fn placed(&mut self, first: AskId) -> Result<Placing, Fault> {
-        let request = self.in_flight.asks.get(&first).and_then(|sent| sent.placed.as_ref()).map(|placed| &placed.pending.request);
+    fn plan_blobs(&mut self, first: AskId) -> Result<BlobPlan, Fault> {
+        let request = self.in_flight.asks.get(&first).and_then(|sent| sent.ticketed.as_ref()).map(|ticketed| &ticketed.pending.request);
         match request {
-            Some(request) if self.features.shares_memory && !request.blobs.is_empty() => self.regions.place(&request.blobs),
-            _ => Ok(Placing::default()),
+            Some(request) if self.features.shares_memory && !request.blobs.is_empty() => self.regions.plan(&request.blobs),
+            _ => Ok(BlobPlan::default()),
         }
     }
 
@@ -242,7 +242,7 @@ impl Driver {
     fn encoded(&self, first: AskId, asks: usize, regions: &[Option<u64>]) -> Result<(Vec<u8>, Vec<Bytes>), Fault> {
         let now = Instant::now();
         let asked = self.in_flight.asks.range(first..first + asks as u64);
-        let asked: Vec<_> = asked.filter_map(|(ask, sent)| Some((*ask, &sent.placed.as_ref()?.pending.request))).collect();
+        let asked: Vec<_> = asked.filter_map(|(ask, sent)| Some((*ask, &sent.ticketed.as_ref()?.pending.request))).collect();
         let Some((_, request)) = asked.first() else { return Err(Fault::new(Code::Internal, "nobody waits for what is sent")) };
         let left = |deadline: Instant| deadline.saturating_duration_since(now).as_millis() as u64;
         let digest = self.spec.recipe.digest().hex();

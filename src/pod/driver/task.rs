@@ -34,8 +34,8 @@ use crate::{
         pool::{
             ask::Reply,
             schedule::Served,
-            slot::{Seat, Unit},
-            watcher::{Inbox, Shared, Watcher},
+            slot::{Slot, Unit},
+            watcher::{Mailbox, PodShared, Watcher},
         },
         process::{
             family::Family,
@@ -56,7 +56,7 @@ use crate::{
 ///
 /// Must be called within a tokio runtime. Errors: `io` when there is no process to be had, `overloaded` when its recipe holds
 /// all the descriptors that it may.
-pub fn spawn(mut spec: Spec, seat: Seat, family: Option<&Family>) -> Result<Watcher, Fault> {
+pub fn spawn(mut spec: Spec, slot: Slot, family: Option<&Family>) -> Result<Watcher, Fault> {
     let recipe = spec.recipe.manifest().name.to_string();
     let holder = Holder::of(&recipe);
     let own = holder.take(POD_FILES).map_err(|short| short.fault(&format!("a pod of `{recipe}` was not started")))?;
@@ -78,7 +78,7 @@ pub fn spawn(mut spec: Spec, seat: Seat, family: Option<&Family>) -> Result<Watc
     let (control, data) = process.take_streams().expect("a new process has its sockets");
     let (logs_done, logs_ended) = oneshot::channel();
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-    let shared = Arc::new(Shared::new(&manifest, &spec.incarnation, spec.printed.clone()));
+    let shared = Arc::new(PodShared::new(&manifest, &spec.incarnation, spec.printed.clone()));
     shared.forked.store(process.is_forked(), Ordering::Relaxed);
     let log = shared.log.clone();
     tokio::spawn(async move {
@@ -117,7 +117,7 @@ pub fn spawn(mut spec: Spec, seat: Seat, family: Option<&Family>) -> Result<Watc
         spec,
         process,
         page,
-        seat,
+        slot,
         shared: shared.clone(),
         state: State::Starting { hello: false },
         actions: Vec::new(),
@@ -170,7 +170,7 @@ impl Driver {
                         self.read(which);
                     }
                 }
-                inbox = self.shared.told() => self.heed(inbox),
+                mailbox = self.shared.receive() => self.heed(mailbox),
                 result = copied(&mut self.in_flight.outgoing) => self.copied(result),
                 group = Sandbox::grouped(&mut self.sandbox.grouping), if self.sandbox.grouping.is_some() => self.grouped(group),
                 _ = pid_known, if self.sandbox.awaits_pid => self.pid_known(),
@@ -208,7 +208,7 @@ impl Driver {
         self.state = step(self.rules, state, event, &mut actions);
         self.shared.show(&self.state);
         if matches!(self.state, State::Stopping { .. } | State::Dead) && !std::mem::replace(&mut self.end.is_terminating, true) {
-            self.seat.fail();
+            self.slot.report_failing();
         }
         for action in actions.drain(..) {
             self.act(action);
@@ -233,7 +233,7 @@ impl Driver {
                 self.loaded();
                 self.clocks.idles(Instant::now());
                 self.wants_work = true;
-                self.seat.ready();
+                self.slot.report_ready();
             }
             Action::Deliver(ask, part) => self.deliver(ask, part),
             Action::Resolve(ask, answer) => self.resolve(ask, answer),
@@ -272,41 +272,41 @@ impl Driver {
 
     // What the pool and callers want.
 
-    fn heed(&mut self, inbox: Inbox) {
-        self.wants_work |= inbox.work;
-        self.is_behind |= inbox.crowded;
-        self.heed_place(&inbox);
-        for ticket in inbox.cancelled {
+    fn heed(&mut self, mailbox: Mailbox) {
+        self.wants_work |= mailbox.work;
+        self.is_behind |= mailbox.crowded;
+        self.heed_memory(&mailbox);
+        for ticket in mailbox.cancelled {
             let Some(ask) = self.in_flight.ask_of(ticket) else { continue };
             self.step(Event::Cancel(ask));
             // A pod that is being ended by force has no use for the word: its caller is let go of all the same.
             self.reply(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
         }
-        if inbox.checkpoint {
+        if mailbox.checkpoint {
             self.want_checkpoint();
         }
-        if inbox.close {
+        if mailbox.close {
             self.want_close();
         }
-        inbox.freed.into_iter().for_each(|region| self.region_freed(region));
-        for (ticket, chunks) in inbox.credits {
+        mailbox.freed.into_iter().for_each(|region| self.region_freed(region));
+        for (ticket, chunks) in mailbox.credits {
             if let Some(ask) = self.in_flight.ask_of(ticket) {
                 self.say_credit(ask, chunks);
             }
         }
-        if inbox.retire {
+        if mailbox.retire {
             self.retire();
         }
-        if inbox.stop {
+        if mailbox.stop {
             self.end.leaving = true;
-            self.seat.retire();
+            self.slot.report_retiring();
             self.step(Event::Stop);
         }
     }
 
     pub(super) fn retire(&mut self) {
         if !std::mem::replace(&mut self.end.leaving, true) {
-            self.seat.retire();
+            self.slot.report_retiring();
             self.step(Event::Retire);
         }
     }
@@ -315,23 +315,23 @@ impl Driver {
     fn turn(&mut self) {
         self.wants_work = false;
         let returns = std::mem::take(&mut self.in_flight.returns);
-        self.seat.put_back(returns, false);
+        self.slot.put_back(returns, false);
         if !self.takes_asks() {
             if !self.in_flight.report.is_empty() {
-                self.seat.report(&mut self.in_flight.report);
+                self.slot.report(&mut self.in_flight.report);
             }
             return;
         }
         let ahead = self.features.keeps_page && self.in_flight.units.values().all(|running| running.is_tiny);
         let in_hand = self.in_flight.best_priority();
-        let taken = self.seat.turn(&mut self.in_flight.report, self.state.units(), in_hand, ahead, &self.shared);
+        let taken = self.slot.take_work(&mut self.in_flight.report, self.state.units(), in_hand, ahead, &self.shared);
         self.clocks.again = taken.again;
         self.loading.work_waits = taken.waiting.is_some();
         for unit in taken.units {
             match self.takes_asks() {
                 true => self.begin(unit),
                 // One before it was the last that this pod was to have.
-                false => self.seat.put_back(unit.asks, false),
+                false => self.slot.put_back(unit.asks, false),
             }
         }
         self.works(taken.class);
@@ -347,24 +347,24 @@ impl Driver {
     }
 
     fn begin(&mut self, unit: Unit) {
-        let Unit { asks: mut placed, is_tiny } = unit;
-        placed.retain(|placed| {
-            let wanted = !placed.pending.end.is_closed();
+        let Unit { asks: mut ticketed, is_tiny } = unit;
+        ticketed.retain(|ticketed| {
+            let wanted = !ticketed.pending.end.is_closed();
             if !wanted {
-                self.in_flight.report.over.push(placed.ticket);
+                self.in_flight.report.over.push(ticketed.ticket);
             }
             wanted
         });
-        let Some(operation) = placed.first().map(|placed| placed.pending.request.operation.clone()) else {
+        let Some(operation) = ticketed.first().map(|ticketed| ticketed.pending.request.operation.clone()) else {
             self.wants_work = true;
             return;
         };
-        let (first, asks, now) = (self.in_flight.next_ask, placed.len(), Instant::now());
+        let (first, asks, now) = (self.in_flight.next_ask, ticketed.len(), Instant::now());
         self.in_flight.next_ask += asks as u64;
-        for (ask, mut placed) in (first..).zip(placed) {
-            placed.pending.begun += 1;
-            placed.pending.ran = true;
-            self.in_flight.asks.insert(ask, SentAsk { placed: Some(placed), unit: first, heard: now, owed: 0, unread: None });
+        for (ask, mut ticketed) in (first..).zip(ticketed) {
+            ticketed.pending.begun += 1;
+            ticketed.pending.ran = true;
+            self.in_flight.asks.insert(ask, SentAsk { ticketed: Some(ticketed), unit: first, heard: now, owed: 0, unread: None });
         }
         self.in_flight.units.insert(
             first,
@@ -415,7 +415,7 @@ impl Driver {
         let mut at_work = self.in_flight.asks.values().filter(|sent| sent.unit <= last);
         let call = match (at_work.next(), at_work.next()) {
             // One that has its answer, or went away, is still no other's.
-            (Some(sent), None) => Some(sent.placed.as_ref().map_or(0, |placed| placed.pending.request.events.call())),
+            (Some(sent), None) => Some(sent.ticketed.as_ref().map_or(0, |ticketed| ticketed.pending.request.events.call())),
             _ => None,
         };
         self.shared.log.attribute_to(self.in_flight.asks.first_key_value().map_or(0, |(ask, _)| *ask), call);

@@ -69,7 +69,7 @@ impl Pending {
 }
 
 /// A request with all that it takes to put it back into the queue.
-pub(in crate::pod) struct Placed {
+pub(in crate::pod) struct TicketedAsk {
     pub ticket: Ticket,
     pub waiting: Waiting,
     pub pending: Pending,

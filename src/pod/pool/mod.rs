@@ -17,7 +17,7 @@ pub mod watcher;
 
 use crate::{model::limits::CHUNK_CREDIT, pod::stream::Inlet};
 use ask::{Reply, digest};
-use state::{Book, Inner, Member};
+use state::{Member, PoolShared, PoolState};
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
@@ -48,17 +48,17 @@ use poison::{Poison, Tally};
 use refusals::{Refusals, ending, everybody, overdue};
 use restarts::{MayStart, Restarts};
 use schedule::{Group, Schedule, Ticket, Waiting, grow};
-use slot::Seat;
+use slot::Slot;
 use state::{End, Why};
-use watcher::{Shared, Watcher};
+use watcher::{PodShared, Watcher};
 
 /// A future behind a pointer.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where pods come from. The host implements it over its shelf and this machine's processes.
 pub trait Spawner: Send + Sync {
-    /// Makes ready what a pod needs, and spawns one for that seat of the pool.
-    fn spawn(&self, seat: Seat) -> BoxFuture<'_, Result<Watcher, Fault>>;
+    /// Makes ready what a pod needs, and spawns one for that slot of the pool.
+    fn spawn(&self, slot: Slot) -> BoxFuture<'_, Result<Watcher, Fault>>;
 
     /// The session that the pool is for, and no other call.
     fn session(&self) -> Option<String> {
@@ -68,16 +68,16 @@ pub trait Spawner: Send + Sync {
 
 /// The pods of one recipe. Cloning shares them; when the last clone and the last ask are gone, the pods finish and go.
 #[derive(Clone)]
-pub struct Pool(Arc<Inner>);
+pub struct Pool(Arc<PoolShared>);
 
 /// A look at a pool that does not keep it.
 #[derive(Clone)]
-pub struct WeakPool(Weak<Inner>);
+pub struct WeakPool(Weak<PoolShared>);
 
 impl Pool {
     /// An empty pool: the first ask starts the first pod. Must be used within a tokio runtime.
     pub fn new(recipe: Arc<Verified>, spec: PoolSpec, concurrency: u32, spawner: Arc<dyn Spawner>) -> Pool {
-        Pool(Arc::new_cyclic(|this| Inner {
+        Pool(Arc::new_cyclic(|this| PoolShared {
             this: this.clone(),
             recipe,
             spawner,
@@ -86,16 +86,16 @@ impl Pool {
             born: Instant::now(),
             suspects: AtomicBool::new(false),
             quiet: Notify::new(),
-            book: Mutex::new(Book {
+            state: Mutex::new(PoolState {
                 schedule: Schedule::new(POD_QUEUE_MAX),
                 solo: VecDeque::new(),
-                placed: HashMap::new(),
+                holders: HashMap::new(),
                 members: Vec::new(),
-                seats: 0,
+                slots: 0,
                 restarts: Restarts::new(),
                 poison: Poison::new(),
                 planned: None,
-                lever: 0,
+                fallback: 0,
                 used: false,
                 closed: false,
                 done: 0,
@@ -133,29 +133,29 @@ impl Pool {
         let (end, receiver) = oneshot::channel();
         // Not under the lock: inputs may be large.
         let digest = pool.suspects.load(Ordering::Relaxed).then(|| digest(&request));
-        let mut book = pool.book();
-        if book.closed {
+        let mut state = pool.lock();
+        if state.closed {
             return Err(ending());
         }
         if let Some(digest) = digest {
-            if let Some(after) = book.poison.check(&digest, now) {
+            if let Some(after) = state.poison.check(&digest, now) {
                 return Err(pool.poisoned(&request.operation.name, after));
             }
-            pool.suspects.store(!book.poison.is_empty(), Ordering::Relaxed);
+            pool.suspects.store(!state.poison.is_empty(), Ordering::Relaxed);
         }
-        pool.refuse_while_cooling(&mut book, now, waiting.deadline)?;
-        book.used = true;
+        pool.refuse_while_cooling(&mut state, now, waiting.deadline)?;
+        state.used = true;
         let pending = Pending { request, chunks: sender, end, tally: Tally::default(), begun: 0, ran: false, lowered: false, gave: false };
-        let late = book.schedule.shed(now);
-        let pushed = book.schedule.push(pending, waiting).map_err(|refused| {
+        let late = state.schedule.shed(now);
+        let pushed = state.schedule.push(pending, waiting).map_err(|refused| {
             drop(refused.item);
             Fault::new(Code::Overloaded, format!("{} asks wait for `{}` already", refused.waiting, pool.name()))
                 .hint("call again after `retry_after` milliseconds: that is how long the queue takes to move at its present pace")
                 .retry_after(refused.retry_after)
         });
-        let failed = pool.dispatch(&mut book, now);
-        book.tell_outranked(priority);
-        drop(book);
+        let failed = pool.dispatch(&mut state, now);
+        state.tell_outranked(priority);
+        drop(state);
         pool.refuse(late, &overdue());
         failed.send();
         Ok(Ask { pool: pool.clone(), ticket: pushed?, chunks, end: receiver, over: false, taken: 0 })
@@ -163,25 +163,25 @@ impl Pool {
 
     /// Starts a pod if there is none, so that it is there sooner; from then on `min` pods are kept.
     pub fn warm(&self) {
-        let mut book = self.0.book();
-        if book.closed || (book.used && !book.members.is_empty()) {
+        let mut state = self.0.lock();
+        if state.closed || (state.used && !state.members.is_empty()) {
             return;
         }
-        book.used = true;
-        let failed = self.0.grow(&mut book, self.0.now(), true);
-        drop(book);
+        state.used = true;
+        let failed = self.0.grow(&mut state, self.0.now(), true);
+        drop(state);
         failed.send();
     }
 
     /// Forgets failures: the next ask starts a pod at once, and inputs that ended one are tried again.
     pub fn lift(&self) {
-        let mut book = self.0.book();
-        book.restarts.lift();
-        book.poison.clear();
+        let mut state = self.0.lock();
+        state.restarts.lift();
+        state.poison.clear();
         self.0.suspects.store(false, Ordering::Relaxed);
-        (book.failing, book.lever, book.hopeless) = (0, 0, None);
-        let failed = self.0.dispatch(&mut book, self.0.now());
-        drop(book);
+        (state.failing, state.fallback, state.hopeless) = (0, 0, None);
+        let failed = self.0.dispatch(&mut state, self.0.now());
+        drop(state);
         failed.send();
     }
 
@@ -190,19 +190,19 @@ impl Pool {
         let pool = &self.0;
         // Before the lock: it may be the last to look at a session that goes, with this pool.
         let session = pool.spawner.session();
-        let book = pool.book();
+        let state = pool.lock();
         let now = pool.now();
-        let (health, retry_after) = match book.restarts.may_start(now) {
+        let (health, retry_after) = match state.restarts.may_start(now) {
             MayStart::Quarantined(until) => (Health::Quarantined, Some(until)),
             // Nothing failed: there was no room for it.
-            MayStart::At(at) if book.failing == 0 => (Health::Good, Some(at)),
+            MayStart::At(at) if state.failing == 0 => (Health::Good, Some(at)),
             MayStart::At(at) => (Health::Failing, Some(at)),
-            MayStart::Now if book.failing >= FAILING_ENDS_MIN => (Health::Failing, None),
+            MayStart::Now if state.failing >= FAILING_ENDS_MIN => (Health::Failing, None),
             MayStart::Now => (Health::Good, None),
         };
-        let [interactive, normal, bulk] = book.schedule.counts();
+        let [interactive, normal, bulk] = state.schedule.counts();
         let (recipe, version) = (pool.name(), pool.recipe.manifest().version.to_string());
-        let members: Vec<_> = book.members.iter().map(|member| (member.since, member.watcher.clone())).collect();
+        let members: Vec<_> = state.members.iter().map(|member| (member.since, member.watcher.clone())).collect();
         let mut status = PoolStatus {
             recipe,
             session,
@@ -211,15 +211,15 @@ impl Pool {
             retry_after: retry_after.map(|at| at.saturating_sub(now).as_millis() as u64),
             waiting: status::Waiting { interactive, normal, bulk },
             pods_max: pool.spec.max,
-            lever: pool.lever_status(book.lever),
-            asks_done: book.done,
-            asks_failed: book.failed,
-            asks_repeated: book.repeated,
-            crashes: book.crashes,
-            last_fault: book.last_fault.clone(),
+            lever: pool.fallback_status(state.fallback),
+            asks_done: state.done,
+            asks_failed: state.failed,
+            asks_repeated: state.repeated,
+            crashes: state.crashes,
+            last_fault: state.last_fault.clone(),
             pods: Vec::new(),
         };
-        drop(book);
+        drop(state);
         status.pods = members
             .into_iter()
             .map(|(since, watcher)| match watcher {
@@ -242,7 +242,7 @@ impl Pool {
 
     /// From now on every ask is refused.
     pub fn refuse_all(&self) {
-        self.0.book().closed = true;
+        self.0.lock().closed = true;
     }
 
     /// Takes nothing new; returns when all that was accepted is over, or at `until`: then what still waits ends as `shutting_down`.
@@ -251,12 +251,12 @@ impl Pool {
         self.refuse_all();
         loop {
             let quiet = pool.quiet.notified();
-            let quiet_now = pool.book().is_quiet();
+            let quiet_now = pool.lock().is_quiet();
             if quiet_now || timeout_at(until, quiet).await.is_err() {
                 break;
             }
         }
-        let left = everybody(&mut pool.book());
+        let left = everybody(&mut pool.lock());
         pool.refuse(left, &ending());
     }
 
@@ -266,29 +266,29 @@ impl Pool {
 
     /// Asks the pods that are there for their state; whether there is one.
     pub fn want_checkpoint(&self) -> bool {
-        self.tell_all(|shared| shared.want_checkpoint())
+        self.tell_all(|shared| shared.request_checkpoint())
     }
 
     /// Whether there is no pod, nor one to come.
     pub fn is_empty(&self) -> bool {
-        self.0.book().members.is_empty()
+        self.0.lock().members.is_empty()
     }
 
     /// Tells the pods that are there that their session is closed; whether there is one.
     pub fn want_close(&self) -> bool {
-        self.tell_all(|shared| shared.want_close())
+        self.tell_all(|shared| shared.request_close())
     }
 
-    fn tell_all(&self, tell: impl Fn(&Shared)) -> bool {
-        let book = self.0.book();
-        let ready = book.members.iter().filter(|member| member.ready && !member.leaving).filter_map(|member| member.watcher.as_ref());
+    fn tell_all(&self, tell: impl Fn(&PodShared)) -> bool {
+        let state = self.0.lock();
+        let ready = state.members.iter().filter(|member| member.ready && !member.leaving).filter_map(|member| member.watcher.as_ref());
         ready.map(|watcher| tell(&watcher.shared)).count() > 0
     }
 
     /// Takes nothing more, ends what waits, and returns when no process of its pods is left.
     pub async fn end(&self) {
         self.close(Instant::now()).await;
-        let watchers: Vec<_> = self.0.book().members.iter().filter_map(|member| member.watcher.clone()).collect();
+        let watchers: Vec<_> = self.0.lock().members.iter().filter_map(|member| member.watcher.clone()).collect();
         for watcher in watchers {
             watcher.stop().await;
         }
@@ -301,16 +301,16 @@ impl WeakPool {
     }
 }
 
-impl Inner {
-    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+impl PoolShared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(super) fn now(&self) -> Duration {
         self.born.elapsed()
     }
 
-    fn lever_status(&self, at: usize) -> Option<status::LeverStatus> {
+    fn fallback_status(&self, at: usize) -> Option<status::LeverStatus> {
         let lever = self.recipe.manifest().pod.as_ref()?.lever.as_ref()?;
         let value = serde_json::to_value(lever.values.get(at)?).ok()?;
         Some(status::LeverStatus { name: lever.name.clone(), value, lowered: at })
@@ -326,63 +326,63 @@ impl Inner {
 
     /// Sees to what waits, after anything changed about it or about the pods: wakes the pod that should take next, and starts more. Gives the
     /// asks that nobody will take.
-    pub(super) fn dispatch(&self, book: &mut Book, now: Duration) -> Refusals {
-        self.offer(book, None);
-        self.grow(book, now, false)
+    pub(super) fn dispatch(&self, state: &mut PoolState, now: Duration) -> Refusals {
+        self.offer(state, None);
+        self.grow(state, now, false)
     }
 
     /// Wakes the pod that should take next, if one has room, but not the one that just saw for itself.
-    pub(super) fn offer(&self, book: &Book, not: Option<u64>) {
-        if book.schedule.is_empty() && book.solo.is_empty() {
+    pub(super) fn offer(&self, state: &PoolState, not: Option<u64>) {
+        if state.schedule.is_empty() && state.solo.is_empty() {
             return;
         }
-        let free = book.members.iter().filter(|member| Some(member.seat) != not && member.has_room(self.concurrency));
+        let free = state.members.iter().filter(|member| Some(member.slot) != not && member.has_room(self.concurrency));
         // The first among equals, so that the others may be idle long enough to go.
         match free.min_by_key(|member| member.units) {
-            Some(member) => member.watcher.iter().for_each(|watcher| watcher.shared.offer()),
-            None => book.members.iter().filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.crowded()),
+            Some(member) => member.watcher.iter().for_each(|watcher| watcher.shared.offer_work()),
+            None => state.members.iter().filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.tell_crowded()),
         }
-        book.tell_placeless();
+        state.tell_awaiting_memory();
     }
 
     /// Starts as many pods as are wanted and may be; gives the asks that nobody will take.
-    fn grow(&self, book: &mut Book, now: Duration, warm: bool) -> Refusals {
+    fn grow(&self, state: &mut PoolState, now: Duration, warm: bool) -> Refusals {
         loop {
-            let live = book.members.len();
-            let staying = book.members.iter().filter(|member| !member.leaving).count();
-            let asleep = book.members.iter().filter(|member| member.asleep && !member.leaving).count();
-            let starting = book.members.iter().filter(|member| !member.ready && !member.leaving).count() - asleep;
+            let live = state.members.len();
+            let staying = state.members.iter().filter(|member| !member.leaving).count();
+            let asleep = state.members.iter().filter(|member| member.asleep && !member.leaving).count();
+            let starting = state.members.iter().filter(|member| !member.ready && !member.leaving).count() - asleep;
             let room = |member: &Member| if member.has_room(self.concurrency) { self.concurrency - member.units } else { 0 };
-            let room = book.members.iter().map(room).sum();
-            let empty = book.members.iter().filter(|member| member.has_room(self.concurrency) && member.units == 0).count();
+            let room = state.members.iter().map(room).sum();
+            let empty = state.members.iter().filter(|member| member.has_room(self.concurrency) && member.units == 0).count();
             let max = self.spec.max + asleep;
-            let wanted = grow(book.schedule.units() + book.solo.len(), room, starting, live, max)
-                || grow(book.solo.len(), empty, starting, live, max);
+            let wanted = grow(state.schedule.units() + state.solo.len(), room, starting, live, max)
+                || grow(state.solo.len(), empty, starting, live, max);
             if wanted && asleep > 0 {
-                self.wake(book);
+                self.wake(state);
                 continue;
             }
-            let below_min = book.used && !book.closed && live < self.spec.min;
+            let below_min = state.used && !state.closed && live < self.spec.min;
             if !(wanted || below_min || (warm && live == 0)) {
                 return Refusals::none();
             }
-            match book.restarts.may_start(now) {
+            match state.restarts.may_start(now) {
                 // One is enough to see whether the recipe is cured.
-                MayStart::Now if book.restarts.is_on_trial() && staying > 0 => return Refusals::none(),
-                MayStart::Now => self.start(book),
+                MayStart::Now if state.restarts.is_on_trial() && staying > 0 => return Refusals::none(),
+                MayStart::Now => self.start(state),
                 MayStart::At(at) => {
-                    self.plan(book, at);
+                    self.plan(state, at);
                     return Refusals::none();
                 }
                 MayStart::Quarantined(until) if staying == 0 => {
                     if below_min {
-                        self.plan(book, until);
+                        self.plan(state, until);
                     }
-                    let fault = self.cooling(book, until.saturating_sub(now));
-                    return Refusals(everybody(book), Some(fault));
+                    let fault = self.cooling(state, until.saturating_sub(now));
+                    return Refusals(everybody(state), Some(fault));
                 }
                 MayStart::Quarantined(until) => {
-                    self.plan(book, until);
+                    self.plan(state, until);
                     return Refusals::none();
                 }
             }
@@ -390,26 +390,26 @@ impl Inner {
     }
 
     /// A pod without models is to load them.
-    fn wake(&self, book: &mut Book) {
-        if let Some(member) = book.members.iter_mut().find(|member| member.asleep && !member.leaving) {
+    fn wake(&self, state: &mut PoolState) {
+        if let Some(member) = state.members.iter_mut().find(|member| member.asleep && !member.leaving) {
             member.asleep = false;
             if let Some(watcher) = &member.watcher {
-                watcher.shared.offer();
+                watcher.shared.offer_work();
             }
         }
     }
 
-    fn start(&self, book: &mut Book) {
-        book.seats += 1;
-        let id = book.seats;
-        book.members.push(Member {
-            seat: id,
+    fn start(&self, state: &mut PoolState) {
+        state.slots += 1;
+        let id = state.slots;
+        state.members.push(Member {
+            slot: id,
             since: Instant::now(),
             watcher: None,
             ready: false,
             asleep: false,
-            placeless: false,
-            yields: false,
+            awaits_memory: false,
+            yielding: false,
             leaving: false,
             alone: false,
             units: 0,
@@ -417,7 +417,7 @@ impl Inner {
         });
         let (pool, spawner) = (self.this.clone(), self.spawner.clone());
         tokio::spawn(async move {
-            let spawned = spawner.spawn(Seat { pool: pool.clone(), id }).await;
+            let spawned = spawner.spawn(Slot { pool: pool.clone(), id }).await;
             match (pool.upgrade(), spawned) {
                 (Some(pool), spawned) => pool.spawned(id, spawned),
                 // Nobody wants it any more.
@@ -428,86 +428,86 @@ impl Inner {
     }
 
     /// Looks again at that time whether a pod is wanted.
-    fn plan(&self, book: &mut Book, at: Duration) {
-        if book.planned.is_some_and(|planned| planned <= at) {
+    fn plan(&self, state: &mut PoolState, at: Duration) {
+        if state.planned.is_some_and(|planned| planned <= at) {
             return;
         }
-        book.planned = Some(at);
+        state.planned = Some(at);
         let (pool, when) = (self.this.clone(), self.born + at);
         tokio::spawn(async move {
             sleep_until(when).await;
             let Some(pool) = pool.upgrade() else { return };
-            let mut book = pool.book();
-            book.planned.take_if(|planned| *planned == at);
-            let failed = pool.dispatch(&mut book, pool.now());
-            drop(book);
+            let mut state = pool.lock();
+            state.planned.take_if(|planned| *planned == at);
+            let failed = pool.dispatch(&mut state, pool.now());
+            drop(state);
             failed.send();
         });
     }
 
-    fn spawned(&self, seat: u64, spawned: Result<Watcher, Fault>) {
+    fn spawned(&self, slot: u64, spawned: Result<Watcher, Fault>) {
         match spawned {
             Ok(watcher) => {
-                let mut book = self.book();
-                match book.members.iter_mut().find(|member| member.seat == seat) {
+                let mut state = self.lock();
+                match state.members.iter_mut().find(|member| member.slot == slot) {
                     Some(member) => member.watcher = Some(watcher),
                     None => return,
                 }
                 // It may have been ready before it was known.
-                self.offer(&book, None);
+                self.offer(&state, None);
             }
             Err(fault) => {
                 let why = if fault.code == Code::Overloaded { Why::Short } else { Why::Failed };
-                self.over(seat, End { why, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
+                self.ended(slot, End { why, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
             }
         }
     }
 
     /// A pod is over, or never was. Its asks were dealt with by its driver.
-    pub(super) fn over(&self, seat: u64, end: End) {
-        let mut book = self.book();
-        book.members.retain(|member| member.seat != seat);
+    pub(super) fn ended(&self, slot: u64, end: End) {
+        let mut state = self.lock();
+        state.members.retain(|member| member.slot != slot);
         let now = self.now();
         let mut failed = Refusals::none();
-        let jitter = (RandomState::new().hash_one(seat) % 1_000) as f64 / 1_000.0;
+        let jitter = (RandomState::new().hash_one(slot) % 1_000) as f64 / 1_000.0;
         match end.why {
             Why::Asked => {}
             // What waits gets another one.
-            Why::NeverBegan => book.restarts.died(now, false, jitter),
+            Why::NeverBegan => state.restarts.died(now, false, jitter),
             Why::Refused => {
-                book.last_fault = Some(end.fault.clone());
+                state.last_fault = Some(end.fault.clone());
                 // One that is serving had a place: there may be one again.
-                match book.members.iter().any(|member| member.ready && !member.leaving) {
-                    true => book.restarts.died(now, false, jitter),
+                match state.members.iter().any(|member| member.ready && !member.leaving) {
+                    true => state.restarts.died(now, false, jitter),
                     false => {
-                        book.restarts.hopeless(now);
-                        book.hopeless = Some(end.fault.clone());
-                        failed = Refusals(everybody(&mut book), Some(end.fault));
+                        state.restarts.hopeless(now);
+                        state.hopeless = Some(end.fault.clone());
+                        failed = Refusals(everybody(&mut state), Some(end.fault));
                     }
                 }
             }
             Why::Short => {
-                book.restarts.pause(now);
+                state.restarts.pause(now);
                 // Who waits beside pods of its own waits for these.
-                if !book.members.iter().any(|member| !member.leaving) {
-                    failed = Refusals(everybody(&mut book), Some(end.fault));
+                if !state.members.iter().any(|member| !member.leaving) {
+                    failed = Refusals(everybody(&mut state), Some(end.fault));
                 }
             }
             Why::Failed => {
-                book.crashes += 1;
-                book.failing += if end.was_ready { 1 } else { UNUSED_START_ENDS };
-                book.last_fault = Some(end.fault.clone());
-                book.hopeless = None;
-                book.restarts.died(now, end.was_useful, jitter);
+                state.crashes += 1;
+                state.failing += if end.was_ready { 1 } else { UNUSED_START_ENDS };
+                state.last_fault = Some(end.fault.clone());
+                state.hopeless = None;
+                state.restarts.died(now, end.was_useful, jitter);
                 // What fails to start would fail for everybody who waits; unless another pod serves them.
-                let others = book.members.iter().any(|member| !member.leaving);
+                let others = state.members.iter().any(|member| !member.leaving);
                 if !end.was_ready && !end.was_killed_at_start && !others {
-                    failed = Refusals(everybody(&mut book), Some(end.fault));
+                    failed = Refusals(everybody(&mut state), Some(end.fault));
                 }
             }
         }
-        let cooling = self.dispatch(&mut book, now);
-        drop(book);
+        let cooling = self.dispatch(&mut state, now);
+        drop(state);
         failed.send();
         cooling.send();
         self.quiet.notify_waiters();
@@ -515,36 +515,36 @@ impl Inner {
 
     /// The caller of that ask took so much of its chunks.
     pub(super) fn credit(&self, ticket: Ticket, weight: u32) {
-        if let Some(shared) = self.book().placed.get(&ticket) {
+        if let Some(shared) = self.lock().holders.get(&ticket) {
             shared.credit(ticket, weight);
         }
     }
 
     /// The caller of that ask is gone.
-    pub(super) fn leave(&self, ticket: Ticket) {
-        let mut book = self.book();
-        let left = book.schedule.remove(ticket);
+    pub(super) fn withdraw(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        let left = state.schedule.remove(ticket);
         let waited = left.is_some() || {
-            let before = book.solo.len();
-            book.solo.retain(|placed| placed.ticket != ticket);
-            book.solo.len() != before
+            let before = state.solo.len();
+            state.solo.retain(|ticketed| ticketed.ticket != ticket);
+            state.solo.len() != before
         };
-        if !waited && let Some(shared) = book.placed.get(&ticket) {
+        if !waited && let Some(shared) = state.holders.get(&ticket) {
             shared.cancel(ticket);
         }
-        book.tell_placeless();
-        drop(book);
+        state.tell_awaiting_memory();
+        drop(state);
         if waited {
             self.quiet.notify_waiters();
         }
     }
 }
 
-impl Drop for Inner {
+impl Drop for PoolShared {
     /// No pool and no ask is left: whatever pods there are have nothing more to do.
     fn drop(&mut self) {
-        let book = self.book.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for watcher in book.members.iter().filter_map(|member| member.watcher.as_ref()) {
+        let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for watcher in state.members.iter().filter_map(|member| member.watcher.as_ref()) {
             watcher.shared.retire();
         }
     }
@@ -552,7 +552,7 @@ impl Drop for Inner {
 
 /// A request under way. Dropping it cancels the work down to the worker.
 pub struct Ask {
-    pool: Arc<Inner>,
+    pool: Arc<PoolShared>,
     pub(in crate::pod) ticket: Ticket,
     pub(in crate::pod) chunks: Option<Inlet>,
     pub(in crate::pod) end: oneshot::Receiver<Reply>,
@@ -598,7 +598,7 @@ impl Ask {
         if !std::mem::replace(&mut self.over, true) {
             // First, so that nobody puts it back meanwhile for a caller that is gone.
             self.end.close();
-            self.pool.leave(self.ticket);
+            self.pool.withdraw(self.ticket);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     pod::pool::{
         ask::{Pending, Reply},
         restarts::MayStart,
-        state::{Book, Inner},
+        state::{PoolShared, PoolState},
     },
 };
 
@@ -29,33 +29,33 @@ impl Refusals {
     }
 }
 
-impl Inner {
+impl PoolShared {
     pub(in crate::pod) fn refuse(&self, asks: Vec<Pending>, fault: &Fault) {
         Refusals(asks, Some(fault.clone())).send();
     }
 
     /// Refuses at once what no pod could take in time.
-    pub(in crate::pod) fn refuse_while_cooling(&self, book: &mut Book, now: Duration, deadline: Duration) -> Result<(), Fault> {
-        if book.members.iter().any(|member| !member.leaving) {
+    pub(in crate::pod) fn refuse_while_cooling(&self, state: &mut PoolState, now: Duration, deadline: Duration) -> Result<(), Fault> {
+        if state.members.iter().any(|member| !member.leaving) {
             return Ok(());
         }
-        match book.restarts.may_start(now) {
+        match state.restarts.may_start(now) {
             MayStart::Now => Ok(()),
             MayStart::At(at) if at < deadline => Ok(()),
-            MayStart::At(at) | MayStart::Quarantined(at) => Err(self.cooling(book, at.saturating_sub(now))),
+            MayStart::At(at) | MayStart::Quarantined(at) => Err(self.cooling(state, at.saturating_sub(now))),
         }
     }
 
-    pub(in crate::pod) fn cooling(&self, book: &Book, left: Duration) -> Fault {
+    pub(in crate::pod) fn cooling(&self, state: &PoolState, left: Duration) -> Fault {
         // Nothing failed that waiting would mend.
-        if let Some(fault) = &book.hopeless {
+        if let Some(fault) = &state.hopeless {
             return fault.clone();
         }
         let name = self.name();
         let fault = Fault::new(Code::CoolingDown, format!("the pods of `{name}` failed again and again; none is started for now"))
             .hint(hint!["mend the cause, which is the last fault; ", act::lift(name), " tries again at once"])
             .retry_after(left);
-        match &book.last_fault {
+        match &state.last_fault {
             Some(last) => fault.with("last_fault", serde_json::to_value(last).unwrap_or_default()),
             None => fault,
         }
@@ -73,9 +73,9 @@ impl Inner {
 }
 
 /// All that waits.
-pub(in crate::pod) fn everybody(book: &mut Book) -> Vec<Pending> {
-    let solo = book.solo.drain(..).map(|placed| placed.pending);
-    book.schedule.drain().into_iter().chain(solo).collect()
+pub(in crate::pod) fn everybody(state: &mut PoolState) -> Vec<Pending> {
+    let solo = state.solo.drain(..).map(|ticketed| ticketed.pending);
+    state.schedule.drain().into_iter().chain(solo).collect()
 }
 
 pub(in crate::pod) fn ending() -> Fault {

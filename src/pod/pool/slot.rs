@@ -13,19 +13,19 @@ use tokio::time::Instant;
 use crate::{
     model::{Fault, Priority, limits::POISON_MS},
     pod::pool::{
-        ask::{Placed, Request, digest},
+        ask::{Request, TicketedAsk, digest},
         poison::Ended,
         refusals::{Refusals, overdue},
         schedule::Take,
-        state::{Book, Inner, Member},
-        watcher::Shared,
+        state::{Member, PoolShared, PoolState},
+        watcher::PodShared,
     },
 };
 
 /// A pod's place in its pool: how its driver gets work and tells what became of it.
 #[derive(Clone)]
-pub struct Seat {
-    pub(super) pool: Weak<Inner>,
+pub struct Slot {
+    pub(super) pool: Weak<PoolShared>,
     pub(in crate::pod) id: u64,
 }
 
@@ -45,38 +45,38 @@ pub(in crate::pod) struct Taken {
 
 /// Asks that run together.
 pub(in crate::pod) struct Unit {
-    pub asks: Vec<Placed>,
+    pub asks: Vec<TicketedAsk>,
     /// Units of its operation are over so quickly that others may be sent to wait behind them.
     pub is_tiny: bool,
 }
 
-impl Seat {
+impl Slot {
     /// The pod is ready for its first unit.
-    pub(in crate::pod) fn ready(&self) {
-        self.with(|pool, book| {
-            if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
-                (member.ready, member.asleep, member.yields, member.placeless) = (true, false, false, false);
+    pub(in crate::pod) fn report_ready(&self) {
+        self.with(|pool, state| {
+            if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
+                (member.ready, member.asleep, member.yielding, member.awaits_memory) = (true, false, false, false);
             }
-            pool.offer(book, None);
+            pool.offer(state, None);
         });
     }
 
     /// The pod has no models any more, and loads none before there is work for it.
-    pub(in crate::pod) fn sleeps(&self) {
-        self.changes(|member| (member.ready, member.asleep, member.yields) = (false, true, false));
+    pub(in crate::pod) fn report_asleep(&self) {
+        self.change_member(|member| (member.ready, member.asleep, member.yielding) = (false, true, false));
     }
 
     /// The pod takes nothing more until it has loaded again: what waits is for others.
-    pub(in crate::pod) fn yields(&self) {
-        self.changes(|member| member.yields = true);
+    pub(in crate::pod) fn report_yielding(&self) {
+        self.change_member(|member| member.yielding = true);
     }
 
-    fn changes(&self, change: impl FnOnce(&mut Member)) {
-        let failed = self.with(|pool, book| {
-            if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+    fn change_member(&self, change: impl FnOnce(&mut Member)) {
+        let failed = self.with(|pool, state| {
+            if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
                 change(member);
             }
-            pool.dispatch(book, pool.now())
+            pool.dispatch(state, pool.now())
         });
         if let Some(failed) = failed {
             failed.send();
@@ -84,12 +84,12 @@ impl Seat {
     }
 
     /// The best class of what waits for a pod; the pod is awake then.
-    pub(in crate::pod) fn waits(&self) -> Option<Priority> {
-        self.with(|_, book| {
-            let waits = book.waits();
-            if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+    pub(in crate::pod) fn await_memory(&self) -> Option<Priority> {
+        self.with(|_, state| {
+            let waits = state.best_waiting();
+            if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
                 member.asleep &= waits.is_none();
-                member.placeless = true;
+                member.awaits_memory = true;
             }
             waits
         })
@@ -98,45 +98,45 @@ impl Seat {
 
     /// Tells what is over and takes what there is room for. `units`: in hand now, `class` the best of theirs. `ahead`: the pod says what it has
     /// begun, and what it has in hand is tiny, so that it may be sent more than it runs.
-    pub(in crate::pod) fn turn(
+    pub(in crate::pod) fn take_work(
         &self,
         report: &mut Report,
         units: usize,
         class: Option<Priority>,
         ahead: bool,
-        shared: &Arc<Shared>,
+        shared: &Arc<PodShared>,
     ) -> Taken {
         let mut taken = Taken::default();
         let Some(pool) = self.pool.upgrade() else { return taken };
         let now = pool.now();
-        let mut book = pool.book();
-        let cured = book.note(report, now);
+        let mut state = pool.lock();
+        let cured = state.note(report, now);
         if !report.cleared.is_empty() {
-            pool.suspects.store(!book.poison.is_empty(), Ordering::Relaxed);
+            pool.suspects.store(!state.poison.is_empty(), Ordering::Relaxed);
         }
-        let late = book.schedule.shed(now);
-        if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+        let late = state.schedule.shed(now);
+        if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
             member.units = units;
             member.alone &= units > 0;
         }
-        self.take(&pool, &mut book, &mut taken, ahead, shared);
-        taken.waiting = book.waits();
-        let given = taken.units.iter().flat_map(|unit| &unit.asks).map(|placed| placed.pending.request.priority);
+        self.take_units(&pool, &mut state, &mut taken, ahead, shared);
+        taken.waiting = state.best_waiting();
+        let given = taken.units.iter().flat_map(|unit| &unit.asks).map(|ticketed| ticketed.pending.request.priority);
         taken.class = given.chain(taken.waiting).chain(class).min();
-        if let Some(member) = book.members.iter_mut().find(|member| member.seat == self.id) {
+        if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
             member.class = taken.class;
         }
         if taken.is_full {
-            pool.offer(&book, Some(self.id));
+            pool.offer(&state, Some(self.id));
         }
         if taken.waiting.is_none() {
             // Whoever wanted a place for what was taken here does not any more.
-            book.tell_placeless();
+            state.tell_awaiting_memory();
         }
-        let failed = if cured { pool.dispatch(&mut book, now) } else { Refusals::none() };
-        let quiet = book.closed && book.is_quiet();
+        let failed = if cured { pool.dispatch(&mut state, now) } else { Refusals::none() };
+        let quiet = state.closed && state.is_quiet();
         report.clear();
-        drop(book);
+        drop(state);
         pool.refuse(late, &overdue());
         failed.send();
         if quiet {
@@ -146,59 +146,59 @@ impl Seat {
     }
 
     /// Takes units until there is no room or nothing to take.
-    fn take(&self, pool: &Inner, book: &mut Book, taken: &mut Taken, mut ahead: bool, shared: &Arc<Shared>) {
+    fn take_units(&self, pool: &PoolShared, state: &mut PoolState, taken: &mut Taken, mut ahead: bool, shared: &Arc<PodShared>) {
         let now = pool.now();
-        let serving = book.members.iter().filter(|member| member.ready && !member.leaving);
+        let serving = state.members.iter().filter(|member| member.ready && !member.leaving);
         // Work that goes alone waits for the pod that is the first to be empty, perhaps one that just starts: that one takes nothing else, and the
         // others go on.
-        let starting = book.members.iter().any(|member| !member.ready && !member.leaving && !member.placeless);
+        let starting = state.members.iter().any(|member| !member.ready && !member.leaving && !member.awaits_memory);
         let empties_first =
-            serving.clone().min_by_key(|member| (!member.alone, member.units)).map(|member| member.seat).filter(|_| !starting);
-        let others_free = serving.clone().any(|member| member.seat != self.id && member.has_room(pool.concurrency));
+            serving.clone().min_by_key(|member| (!member.alone, member.units)).map(|member| member.slot).filter(|_| !starting);
+        let others_free = serving.clone().any(|member| member.slot != self.id && member.has_room(pool.concurrency));
         let serving = serving.count();
-        let Some(at) = book.members.iter().position(|member| member.seat == self.id) else { return };
-        if !book.members[at].ready || book.members[at].leaving {
+        let Some(at) = state.members.iter().position(|member| member.slot == self.id) else { return };
+        if !state.members[at].ready || state.members[at].leaving {
             return;
         }
         loop {
-            let in_hand = book.members[at].units;
-            if book.members[at].alone {
+            let in_hand = state.members[at].units;
+            if state.members[at].alone {
                 taken.is_full = true;
                 return;
             }
             if in_hand == 0
-                && let Some(placed) = book.solo.pop_front()
+                && let Some(ticketed) = state.solo.pop_front()
             {
-                book.placed.insert(placed.ticket, shared.clone());
-                (book.members[at].units, book.members[at].alone) = (1, true);
-                taken.units.push(Unit { asks: vec![placed], is_tiny: false });
+                state.holders.insert(ticketed.ticket, shared.clone());
+                (state.members[at].units, state.members[at].alone) = (1, true);
+                taken.units.push(Unit { asks: vec![ticketed], is_tiny: false });
                 continue;
             }
-            if !book.solo.is_empty() && empties_first == Some(self.id) {
+            if !state.solo.is_empty() && empties_first == Some(self.id) {
                 taken.is_full = true;
                 return;
             }
             if in_hand >= pool.concurrency {
-                let share = book.schedule.ahead().min(book.schedule.units().div_ceil(serving) + taken.units.len());
+                let share = state.schedule.ahead().min(state.schedule.units().div_ceil(serving) + taken.units.len());
                 if !ahead || others_free || in_hand >= pool.concurrency + share {
                     taken.is_full = true;
                     return;
                 }
             }
-            match book.schedule.take(now) {
+            match state.schedule.take(now) {
                 Take::Nothing => return,
                 Take::NotBefore(at) => {
                     taken.again = Some(pool.born + at);
                     return;
                 }
                 Take::Unit(items) => {
-                    book.placed.extend(items.iter().map(|(ticket, ..)| (*ticket, shared.clone())));
-                    let asks = items.into_iter().map(|(ticket, waiting, pending)| Placed { ticket, waiting, pending });
+                    state.holders.extend(items.iter().map(|(ticket, ..)| (*ticket, shared.clone())));
+                    let asks = items.into_iter().map(|(ticket, waiting, pending)| TicketedAsk { ticket, waiting, pending });
                     let unit = Unit { is_tiny: false, asks: asks.collect() };
-                    let is_tiny = unit.asks.first().is_some_and(|placed| book.schedule.is_tiny(&placed.pending.request.operation));
+                    let is_tiny = unit.asks.first().is_some_and(|ticketed| state.schedule.is_tiny(&ticketed.pending.request.operation));
                     // Nothing is sent to wait behind one that may take long.
                     ahead &= is_tiny;
-                    book.members[at].units += 1;
+                    state.members[at].units += 1;
                     taken.units.push(Unit { is_tiny, ..unit });
                 }
             }
@@ -206,26 +206,26 @@ impl Seat {
     }
 
     /// Asks of this pod that wait for another now: never begun, harmless to repeat, or halves of a batch that failed.
-    pub(in crate::pod) fn put_back(&self, asks: Vec<Placed>, alone: bool) {
+    pub(in crate::pod) fn put_back(&self, asks: Vec<TicketedAsk>, alone: bool) {
         if !asks.is_empty() {
             self.put_back_some(asks, alone);
         }
     }
 
-    fn put_back_some(&self, asks: Vec<Placed>, alone: bool) -> Option<()> {
-        let (failed, quiet) = self.with(|pool, book| {
-            for mut placed in asks {
-                book.placed.remove(&placed.ticket);
-                if placed.pending.end.is_closed() {
+    fn put_back_some(&self, asks: Vec<TicketedAsk>, alone: bool) -> Option<()> {
+        let (failed, quiet) = self.with(|pool, state| {
+            for mut ticketed in asks {
+                state.holders.remove(&ticketed.ticket);
+                if ticketed.pending.end.is_closed() {
                     continue;
                 }
-                book.repeated += u64::from(std::mem::take(&mut placed.pending.ran));
+                state.repeated += u64::from(std::mem::take(&mut ticketed.pending.ran));
                 match alone {
-                    true => book.solo.push_back(placed),
-                    false => book.schedule.put_back(placed.ticket, placed.pending, placed.waiting),
+                    true => state.solo.push_back(ticketed),
+                    false => state.schedule.put_back(ticketed.ticket, ticketed.pending, ticketed.waiting),
                 }
             }
-            (pool.dispatch(book, pool.now()), book.closed && book.is_quiet())
+            (pool.dispatch(state, pool.now()), state.closed && state.is_quiet())
         })?;
         failed.send();
         if quiet {
@@ -236,14 +236,14 @@ impl Seat {
 
     /// Two names for the halves of a failed batch.
     pub(in crate::pod) fn split(&self) -> (u64, u64) {
-        self.with(|_, book| book.schedule.split()).unwrap_or((1, 2))
+        self.with(|_, state| state.schedule.split()).unwrap_or((1, 2))
     }
 
     /// That input ended its pod, alone at work there. Whether it is given up now.
-    pub(in crate::pod) fn ended(&self, request: &Request, how: Ended) -> Option<Fault> {
+    pub(in crate::pod) fn blame(&self, request: &Request, how: Ended) -> Option<Fault> {
         let digest = digest(request);
-        self.with(|pool, book| {
-            let poison = book.poison.ended(digest, how, pool.now());
+        self.with(|pool, state| {
+            let poison = state.poison.ended(digest, how, pool.now());
             pool.suspects.store(true, Ordering::Relaxed);
             poison.then(|| pool.poisoned(&request.operation.name, Duration::from_millis(POISON_MS)))
         })
@@ -251,17 +251,17 @@ impl Seat {
     }
 
     /// Which value of the recipe's lever holds.
-    pub(in crate::pod) fn lever(&self) -> Option<usize> {
-        self.with(|_, book| book.lever)
+    pub(in crate::pod) fn fallback(&self) -> Option<usize> {
+        self.with(|_, state| state.fallback)
     }
 
     /// Lowers the lever, which has so many values, unless another did since it was at `used`; whether it is lower than that now.
-    pub(in crate::pod) fn lower(&self, used: usize, values: usize) -> bool {
-        self.with(|_, book| {
-            if book.lever == used && used + 1 < values {
-                book.lever += 1;
+    pub(in crate::pod) fn lower_fallback(&self, used: usize, values: usize) -> bool {
+        self.with(|_, state| {
+            if state.fallback == used && used + 1 < values {
+                state.fallback += 1;
             }
-            book.lever > used
+            state.fallback > used
         })
         .unwrap_or(false)
     }
@@ -273,19 +273,19 @@ impl Seat {
 
     /// Whether a pod that has nothing to do may go; from then on nothing is offered to it.
     pub(in crate::pod) fn may_idle_out(&self) -> bool {
-        self.with(|pool, book| {
-            let staying = book.members.iter().filter(|member| !member.leaving).count();
-            let spare = staying > if book.used { pool.spec.min } else { 0 };
-            spare && book.schedule.is_empty() && book.solo.is_empty() && book.leave(self.id)
+        self.with(|pool, state| {
+            let staying = state.members.iter().filter(|member| !member.leaving).count();
+            let spare = staying > if state.used { pool.spec.min } else { 0 };
+            spare && state.schedule.is_empty() && state.solo.is_empty() && state.mark_leaving(self.id)
         })
         .unwrap_or(true)
     }
 
     /// The pod takes nothing any more, for a good reason: another may take its place.
-    pub(in crate::pod) fn retire(&self) {
-        let failed = self.with(|pool, book| {
-            book.leave(self.id);
-            pool.dispatch(book, pool.now())
+    pub(in crate::pod) fn report_retiring(&self) {
+        let failed = self.with(|pool, state| {
+            state.mark_leaving(self.id);
+            pool.dispatch(state, pool.now())
         });
         if let Some(failed) = failed {
             failed.send();
@@ -294,27 +294,27 @@ impl Seat {
 
     /// The pod takes nothing any more, because it is dead or about to be: what was meant for it goes to others. Whether one may be started in its
     /// place is seen when it is known how it ended.
-    pub(in crate::pod) fn fail(&self) {
-        self.with(|pool, book| {
-            book.leave(self.id);
-            pool.offer(book, None);
+    pub(in crate::pod) fn report_failing(&self) {
+        self.with(|pool, state| {
+            state.mark_leaving(self.id);
+            pool.offer(state, None);
         });
     }
 
     /// No process of the pod is left.
-    pub(in crate::pod) fn over(&self, end: End) {
+    pub(in crate::pod) fn report_end(&self, end: End) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.over(self.id, end);
+            pool.ended(self.id, end);
         }
     }
 
     /// Tells what is over without taking anything.
     pub(in crate::pod) fn report(&self, report: &mut Report) {
-        let failed = self.with(|pool, book| {
-            let cured = book.note(report, pool.now());
+        let failed = self.with(|pool, state| {
+            let cured = state.note(report, pool.now());
             report.clear();
             pool.quiet.notify_waiters();
-            if cured { pool.dispatch(book, pool.now()) } else { Refusals::none() }
+            if cured { pool.dispatch(state, pool.now()) } else { Refusals::none() }
         });
         if let Some(failed) = failed {
             failed.send();
@@ -323,14 +323,14 @@ impl Seat {
 
     /// Whether asks wait that no pod has room for.
     pub(in crate::pod) fn is_crowded(&self) -> bool {
-        self.with(|pool, book| book.is_crowded(pool.concurrency)).unwrap_or(false)
+        self.with(|pool, state| state.is_crowded(pool.concurrency)).unwrap_or(false)
     }
 
-    fn with<T>(&self, act: impl FnOnce(&Inner, &mut Book) -> T) -> Option<T> {
+    fn with<T>(&self, act: impl FnOnce(&PoolShared, &mut PoolState) -> T) -> Option<T> {
         let pool = self.pool.upgrade()?;
-        let mut book = pool.book();
-        let done = act(&pool, &mut book);
-        drop(book);
+        let mut state = pool.lock();
+        let done = act(&pool, &mut state);
+        drop(state);
         Some(done)
     }
 }

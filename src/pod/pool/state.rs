@@ -6,11 +6,11 @@ use crate::{
     model::{Fault, Verified, manifest::spec::PoolSpec},
     pod::pool::{
         Spawner,
-        ask::{Pending, Placed},
+        ask::{Pending, TicketedAsk},
         poison::Poison,
         restarts::Restarts,
         schedule::{Schedule, Served, Ticket},
-        watcher::{Shared, Watcher},
+        watcher::{PodShared, Watcher},
     },
 };
 use std::collections::HashMap;
@@ -28,25 +28,25 @@ use crate::model::Priority;
 impl Member {
     /// Whether it could take a further unit now.
     pub(in crate::pod) fn has_room(&self, concurrency: usize) -> bool {
-        self.ready && !self.leaving && !self.yields && !self.alone && self.units < concurrency
+        self.ready && !self.leaving && !self.yielding && !self.alone && self.units < concurrency
     }
 }
 
-impl Book {
+impl PoolState {
     /// Whether nothing waits and nothing runs.
     pub(in crate::pod) fn is_quiet(&self) -> bool {
-        self.schedule.is_empty() && self.solo.is_empty() && self.placed.is_empty()
+        self.schedule.is_empty() && self.solo.is_empty() && self.holders.is_empty()
     }
 
     /// Whether something waits that no pod has room for.
     pub(in crate::pod) fn is_crowded(&self, concurrency: usize) -> bool {
-        self.waits().is_some() && !self.members.iter().any(|member| member.has_room(concurrency))
+        self.best_waiting().is_some() && !self.members.iter().any(|member| member.has_room(concurrency))
     }
 
     /// Whether an end of failing was among it: then more pods may be started.
     pub(in crate::pod) fn note(&mut self, report: &Report, now: Duration) -> bool {
         for ticket in &report.over {
-            self.placed.remove(ticket);
+            self.holders.remove(ticket);
         }
         for served in &report.served {
             self.schedule.done(now, served);
@@ -64,41 +64,41 @@ impl Book {
     }
 
     /// Who waits for a place for its models waits for the best of what there is, and no longer than for that.
-    pub(in crate::pod) fn tell_placeless(&self) {
-        let waiting = self.members.iter().filter(|member| member.placeless && !member.asleep && !member.leaving);
-        waiting.filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer());
+    pub(in crate::pod) fn tell_awaiting_memory(&self) {
+        let waiting = self.members.iter().filter(|member| member.awaits_memory && !member.asleep && !member.leaving);
+        waiting.filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer_work());
     }
 
     /// One that is busy with work of a lower class keeps its place against others for what now waits behind that.
     pub(in crate::pod) fn tell_outranked(&self, priority: Priority) {
         let outranked = |member: &&Member| member.class.is_some_and(|class| class > priority);
-        let busy = self.members.iter().filter(|member| member.units > 0 && !member.leaving && !member.yields);
-        busy.filter(outranked).filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer());
+        let busy = self.members.iter().filter(|member| member.units > 0 && !member.leaving && !member.yielding);
+        busy.filter(outranked).filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer_work());
     }
 
     /// The best class of what waits.
-    pub(in crate::pod) fn waits(&self) -> Option<Priority> {
-        let solo = self.solo.iter().map(|placed| placed.pending.request.priority);
+    pub(in crate::pod) fn best_waiting(&self) -> Option<Priority> {
+        let solo = self.solo.iter().map(|ticketed| ticketed.pending.request.priority);
         let queued = Priority::ALL.into_iter().zip(self.schedule.counts()).filter(|(_, count)| *count > 0).map(|(priority, _)| priority);
         queued.chain(solo).min()
     }
 
     /// Marks that member as leaving; whether it is one.
-    pub(in crate::pod) fn leave(&mut self, seat: u64) -> bool {
-        let member = self.members.iter_mut().find(|member| member.seat == seat);
+    pub(in crate::pod) fn mark_leaving(&mut self, slot: u64) -> bool {
+        let member = self.members.iter_mut().find(|member| member.slot == slot);
         member.map(|member| member.leaving = true).is_some()
     }
 }
 
 /// See [`Pool`].
-pub(super) struct Inner {
-    pub(super) this: Weak<Inner>,
+pub(super) struct PoolShared {
+    pub(super) this: Weak<PoolShared>,
     pub(super) recipe: Arc<Verified>,
     pub(super) spawner: Arc<dyn Spawner>,
     pub(super) spec: PoolSpec,
     pub(super) concurrency: usize,
     pub(super) born: Instant,
-    pub(super) book: Mutex<Book>,
+    pub(super) state: Mutex<PoolState>,
     /// Whether an input is remembered for having ended a pod: only then are inputs digested.
     pub(super) suspects: AtomicBool,
     /// Told whenever work is over, for who waits until there is none.
@@ -106,20 +106,20 @@ pub(super) struct Inner {
 }
 
 /// What the lock guards.
-pub(super) struct Book {
+pub(super) struct PoolState {
     pub(super) schedule: Schedule<Pending>,
     /// Asks whose pod ended while others were at work there too: the next to go alone, to tell which of them it was.
-    pub(super) solo: VecDeque<Placed>,
+    pub(super) solo: VecDeque<TicketedAsk>,
     /// In whose hands an ask is.
-    pub(super) placed: HashMap<Ticket, Arc<Shared>>,
+    pub(super) holders: HashMap<Ticket, Arc<PodShared>>,
     pub(super) members: Vec<Member>,
-    pub(super) seats: u64,
+    pub(super) slots: u64,
     pub(super) restarts: Restarts,
     pub(super) poison: Poison,
     /// A start is planned for then.
     pub(super) planned: Option<Duration>,
     /// Which value of the recipe's lever holds.
-    pub(super) lever: usize,
+    pub(super) fallback: usize,
     /// The recipe was asked, or is to be kept ready: `min` counts from then on.
     pub(super) used: bool,
     pub(super) closed: bool,
@@ -136,7 +136,7 @@ pub(super) struct Book {
 
 /// One pod, from the wish to have it until its end was dealt with.
 pub(super) struct Member {
-    pub(super) seat: u64,
+    pub(super) slot: u64,
     pub(super) since: Instant,
     /// None while its environment is made ready.
     pub(super) watcher: Option<Watcher>,
@@ -144,9 +144,9 @@ pub(super) struct Member {
     /// It has no models, and is not to load any before there is work for it.
     pub(super) asleep: bool,
     /// It waits for a place for its models.
-    pub(super) placeless: bool,
+    pub(super) awaits_memory: bool,
     /// It gives its place to another when it has done what it has in hand.
-    pub(super) yields: bool,
+    pub(super) yielding: bool,
     /// It takes nothing any more.
     pub(super) leaving: bool,
     /// What it has in hand goes alone.

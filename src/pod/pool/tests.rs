@@ -1,4 +1,4 @@
-//! Pool and seats without processes: who is told of what, and when a pod is started.
+//! Pool and slots without processes: who is told of what, and when a pod is started.
 //!
 //! With pods that only exist on paper, because the moments that matter are microseconds of a real one's life.
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     model::{Manifest, Priority},
     pod::{
-        pool::{poison::Ended, slot::Taken, state::Report, watcher::Inbox},
+        pool::{poison::Ended, slot::Taken, state::Report, watcher::Mailbox},
         record::printed::Printed,
     },
 };
@@ -32,22 +32,22 @@ output = {}
 /// A pod on paper.
 #[derive(Clone)]
 struct Paper {
-    seat: Seat,
-    shared: Arc<Shared>,
+    slot: Slot,
+    shared: Arc<PodShared>,
 }
 
 impl Paper {
     async fn told(&self) -> bool {
-        timeout_at(Instant::now() + Duration::from_millis(1), self.shared.told()).await.is_ok_and(|Inbox { work, .. }| work)
+        timeout_at(Instant::now() + Duration::from_millis(1), self.shared.receive()).await.is_ok_and(|Mailbox { work, .. }| work)
     }
     fn take(&self, units: usize) -> Taken {
-        self.seat.turn(&mut Report::default(), units, None, false, &self.shared)
+        self.slot.take_work(&mut Report::default(), units, None, false, &self.shared)
     }
     /// Dies without having answered.
     fn dies(&self) {
-        self.seat.fail();
+        self.slot.report_failing();
         let fault = Fault::new(Code::Crashed, "on paper");
-        self.seat.over(End { why: Why::Failed, was_ready: true, was_useful: false, was_killed_at_start: false, fault });
+        self.slot.report_end(End { why: Why::Failed, was_ready: true, was_useful: false, was_killed_at_start: false, fault });
     }
 }
 
@@ -55,10 +55,10 @@ impl Paper {
 struct Papers(Mutex<Vec<Paper>>);
 
 impl Spawner for Papers {
-    fn spawn(&self, seat: Seat) -> BoxFuture<'_, Result<Watcher, Fault>> {
+    fn spawn(&self, slot: Slot) -> BoxFuture<'_, Result<Watcher, Fault>> {
         let manifest = Manifest::parse(MANIFEST, "recipe.toml").unwrap();
-        let shared = Arc::new(Shared::new(&manifest, "paper", Printed::new("/nowhere".into())));
-        self.0.lock().unwrap().push(Paper { seat, shared: shared.clone() });
+        let shared = Arc::new(PodShared::new(&manifest, "paper", Printed::new("/nowhere".into())));
+        self.0.lock().unwrap().push(Paper { slot, shared: shared.clone() });
         let (sender, finished) = tokio::sync::watch::channel(false);
         // Nobody waits for its end.
         std::mem::forget(sender);
@@ -93,7 +93,7 @@ impl Rig {
         advance(Duration::from_millis(1)).await;
         let all = self.pods();
         assert_eq!(all.len(), pods);
-        all.iter().for_each(|paper| paper.seat.ready());
+        all.iter().for_each(|paper| paper.slot.report_ready());
         for paper in &all {
             paper.told().await;
         }
@@ -129,9 +129,9 @@ async fn no_end_of_a_pod_that_served_nobody_is_outside_the_restart_policy() {
                 advance(Duration::from_millis(100)).await;
                 for paper in rig.pods().into_iter().skip(over) {
                     over += 1;
-                    paper.seat.fail();
+                    paper.slot.report_failing();
                     let fault = Fault::new(if why == Why::Refused { Code::OutOfMemory } else { Code::Crashed }, "on paper");
-                    paper.seat.over(End { why, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
+                    paper.slot.report_end(End { why, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
                     // Whoever calls now is told at once why there is none, and starts none.
                     if why == Why::Refused {
                         refused += usize::from(rig.ask().err().is_some_and(|fault| fault.code == Code::OutOfMemory));
@@ -156,7 +156,7 @@ async fn a_pod_for_which_nothing_is_left_counts_as_no_failure() {
         }
         let paper = rig.pods().pop().unwrap();
         let fault = Fault::new(Code::Overloaded, "others have it");
-        paper.seat.over(End { why: Why::Short, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
+        paper.slot.report_end(End { why: Why::Short, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
         assert!(matches!(ask.next().await, Some(crate::pod::Reply::Fault(fault)) if fault.code == Code::Overloaded), "{round}");
         let before = Instant::now();
         let status = rig.pool.status();
@@ -169,7 +169,7 @@ async fn a_pod_for_which_nothing_is_left_counts_as_no_failure() {
         drop(next);
         let paper = rig.pods().pop().unwrap();
         let fault = Fault::new(Code::Overloaded, "others have it");
-        paper.seat.over(End { why: Why::Short, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
+        paper.slot.report_end(End { why: Why::Short, was_ready: false, was_useful: false, was_killed_at_start: false, fault });
         advance(Duration::from_secs(2)).await;
         rig.papers.0.lock().unwrap().truncate(round + 1);
     }
@@ -181,7 +181,7 @@ async fn what_was_offered_to_a_pod_that_dies_is_offered_to_another() {
     let [first, second] = &rig.pods()[..] else { panic!() };
     let _ask = rig.ask().unwrap();
     assert!(first.told().await && !second.told().await, "one is enough");
-    first.seat.fail();
+    first.slot.report_failing();
     assert!(second.told().await, "it waits beside an idle pod");
     assert_eq!(second.take(0).units.len(), 1);
     // Nothing is offered to a dead one.
@@ -209,7 +209,7 @@ async fn an_ask_that_has_to_go_alone_holds_up_one_pod_and_not_the_pool() {
     // Two of them go back, suspected of having ended a pod; the third is long.
     let alone = [taken.remove(0).asks.remove(0), taken.remove(0).asks.remove(0)];
     let _none = first.take(1);
-    first.seat.put_back(alone.into(), true);
+    first.slot.put_back(alone.into(), true);
     let lone = second.take(0).units;
     assert!(lone.len() == 1 && second.take(1).units.is_empty(), "it is alone there");
     let _ask = rig.ask().unwrap();
@@ -222,7 +222,7 @@ async fn an_ask_that_has_to_go_alone_holds_up_one_pod_and_not_the_pool() {
 async fn after_a_quarantine_one_pod_is_tried_and_then_as_many_as_are_wanted_also_beside_one_that_goes() {
     let rig = Rig::new(1, 3, 1).await;
     // The first one leaves, but takes its time.
-    rig.pods()[0].seat.retire();
+    rig.pods()[0].slot.report_retiring();
     let mut pods = 1;
     let fault = loop {
         let asked = rig.ask();
@@ -233,7 +233,7 @@ async fn after_a_quarantine_one_pod_is_tried_and_then_as_many_as_are_wanted_also
             Ok(_) if all.len() == pods => continue,
             Ok(_) => {
                 pods = all.len();
-                all[pods - 1].seat.ready();
+                all[pods - 1].slot.report_ready();
                 all[pods - 1].dies();
             }
         }
@@ -246,10 +246,10 @@ async fn after_a_quarantine_one_pod_is_tried_and_then_as_many_as_are_wanted_also
     let all = rig.pods();
     assert_eq!(all.len(), pods + 1, "one is tried");
     let trial = &all[pods];
-    trial.seat.ready();
+    trial.slot.report_ready();
     let unit = trial.take(0).units.remove(0);
     let over = vec![unit.asks[0].ticket];
-    trial.seat.turn(&mut Report { over, good: 1, ..Report::default() }, 0, None, false, &trial.shared);
+    trial.slot.take_work(&mut Report { over, good: 1, ..Report::default() }, 0, None, false, &trial.shared);
     advance(Duration::from_secs(2)).await;
     assert!(rig.pods().len() > pods + 1, "cured, and there is more to do");
     drop(asks);
@@ -260,9 +260,9 @@ async fn an_input_that_ended_pods_is_refused_and_says_for_how_long() {
     let rig = Rig::new(1, 1, 1).await;
     let pod = &rig.pods()[0];
     let ask = rig.ask().unwrap();
-    let placed = pod.take(0).units.remove(0).asks.remove(0);
-    assert!(pod.seat.ended(&placed.pending.request, Ended::Crash).is_none());
-    let fault = pod.seat.ended(&placed.pending.request, Ended::Crash).unwrap();
+    let ticketed = pod.take(0).units.remove(0).asks.remove(0);
+    assert!(pod.slot.blame(&ticketed.pending.request, Ended::Crash).is_none());
+    let fault = pod.slot.blame(&ticketed.pending.request, Ended::Crash).unwrap();
     assert_eq!((fault.code, fault.retry_after), (Code::PoisonRequest, Some(600_000)));
     assert_eq!(rig.ask().err().unwrap().code, Code::PoisonRequest);
     advance(Duration::from_secs(601)).await;

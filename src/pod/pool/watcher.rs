@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 /// What a driver shows of its pod, and what it is told.
 #[derive(Debug)]
-pub(in crate::pod) struct Shared {
+pub(in crate::pod) struct PodShared {
     recipe: String,
     version: String,
     pub incarnation: String,
@@ -49,14 +49,14 @@ pub(in crate::pod) struct Shared {
     pub caches: watch::Sender<bool>,
     pub last_fault: Mutex<Option<Fault>>,
     pub log: Arc<Log>,
-    inbox: Mutex<Inbox>,
+    mailbox: Mutex<Mailbox>,
     wake: Notify,
 }
 
-impl Shared {
-    pub fn new(recipe: &model::Manifest, incarnation: &str, printed: Printed) -> Shared {
+impl PodShared {
+    pub fn new(recipe: &model::Manifest, incarnation: &str, printed: Printed) -> PodShared {
         let (now, name) = (Instant::now(), recipe.name.to_string());
-        Shared {
+        PodShared {
             log: Arc::new(Log::of(&name, incarnation, printed)),
             recipe: name,
             version: recipe.version.to_string(),
@@ -74,77 +74,77 @@ impl Shared {
             was_useful: AtomicBool::new(false),
             caches: watch::Sender::new(false),
             last_fault: Mutex::new(None),
-            inbox: Mutex::default(),
+            mailbox: Mutex::default(),
             wake: Notify::new(),
         }
     }
 
     /// There may be work for it.
-    pub fn offer(&self) {
-        self.tell(|inbox| inbox.work = true);
+    pub fn offer_work(&self) {
+        self.post(|mailbox| mailbox.work = true);
     }
 
     /// Others wait for a place, and no pod has one.
-    pub fn crowded(&self) {
+    pub fn tell_crowded(&self) {
         if self.streams.load(Ordering::Acquire) {
-            self.tell(|inbox| inbox.crowded = true);
+            self.post(|mailbox| mailbox.crowded = true);
         }
     }
 
     /// That ask's caller is gone.
     pub fn cancel(&self, ticket: Ticket) {
-        self.tell(|inbox| inbox.cancelled.push(ticket));
+        self.post(|mailbox| mailbox.cancelled.push(ticket));
     }
 
     /// That ask's caller took so much of its chunks.
     pub fn credit(&self, ticket: Ticket, weight: u32) {
-        self.tell(|inbox| inbox.credits.push((ticket, weight)));
+        self.post(|mailbox| mailbox.credits.push((ticket, weight)));
     }
 
     /// Nobody holds the blob in that region any more.
-    pub fn free(&self, region: u64) {
-        self.tell(|inbox| inbox.freed.push(region));
+    pub fn free_region(&self, region: u64) {
+        self.post(|mailbox| mailbox.freed.push(region));
     }
 
     /// Let it finish what it has, and go.
     pub fn retire(&self) {
-        self.tell(|inbox| inbox.retire = true);
+        self.post(|mailbox| mailbox.retire = true);
     }
 
     /// Its state is wanted.
-    pub fn want_checkpoint(&self) {
-        self.tell(|inbox| inbox.checkpoint = true);
+    pub fn request_checkpoint(&self) {
+        self.post(|mailbox| mailbox.checkpoint = true);
     }
 
     /// Its session is closed.
-    pub fn want_close(&self) {
-        self.tell(|inbox| inbox.close = true);
+    pub fn request_close(&self) {
+        self.post(|mailbox| mailbox.close = true);
     }
 
     /// There is a place for its models.
-    pub fn may_load(&self, gpu: Option<Gpu>) {
-        self.tell(|inbox| inbox.may_load = Some(gpu));
+    pub fn grant_memory(&self, gpu: Option<Gpu>) {
+        self.post(|mailbox| mailbox.memory_grant = Some(gpu));
     }
 
     /// Its place is wanted by another: it goes at the next end of an ask.
-    pub fn leave_place(&self) {
-        self.tell(|inbox| inbox.leave_place = true);
+    pub fn reclaim_memory(&self) {
+        self.post(|mailbox| mailbox.memory_reclaimed = true);
     }
 
     /// Whether the memory of what it unloaded came back.
-    pub fn memory_back(&self, back: bool) {
-        self.tell(|inbox| inbox.memory_back = Some(back));
+    pub fn report_memory_back(&self, back: bool) {
+        self.post(|mailbox| mailbox.memory_back = Some(back));
     }
 
-    fn tell(&self, say: impl FnOnce(&mut Inbox)) {
-        say(&mut self.inbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    fn post(&self, say: impl FnOnce(&mut Mailbox)) {
+        say(&mut self.mailbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         self.wake.notify_one();
     }
 
     /// What was said since the last time; waits until something is. Cancel-safe.
-    pub async fn told(&self) -> Inbox {
+    pub async fn receive(&self) -> Mailbox {
         self.wake.notified().await;
-        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        std::mem::take(&mut *self.mailbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     pub fn show(&self, state: &State) {
@@ -161,7 +161,7 @@ impl Shared {
 
 /// What others want of a driver. Bounded: a ticket comes once, and only while its ask is in this pod's hands.
 #[derive(Debug, Default)]
-pub(in crate::pod) struct Inbox {
+pub(in crate::pod) struct Mailbox {
     pub cancelled: Vec<Ticket>,
     /// How much of the chunks of an ask was taken. Each is half of what the pod may send without.
     pub credits: Vec<(Ticket, u32)>,
@@ -175,9 +175,9 @@ pub(in crate::pod) struct Inbox {
     pub checkpoint: bool,
     pub close: bool,
     /// There is a place for its models, on that GPU if it needs one.
-    pub may_load: Option<Option<Gpu>>,
+    pub memory_grant: Option<Option<Gpu>>,
     /// Its place is wanted by another.
-    pub leave_place: bool,
+    pub memory_reclaimed: bool,
     /// Whether the memory of what it unloaded came back.
     pub memory_back: Option<bool>,
 }
@@ -186,13 +186,13 @@ pub(in crate::pod) struct Inbox {
 #[derive(Debug, Clone)]
 pub struct Watcher {
     pub(in crate::pod) finished: watch::Receiver<bool>,
-    pub(in crate::pod) shared: Arc<Shared>,
+    pub(in crate::pod) shared: Arc<PodShared>,
 }
 
 impl Watcher {
     /// Asks the pod to go now: it drains, then climbs the stop ladder. Returns when no process of it is left.
     pub async fn stop(&self) {
-        self.shared.tell(|inbox| inbox.stop = true);
+        self.shared.post(|mailbox| mailbox.stop = true);
         let _ = self.finished.clone().wait_for(|finished| *finished).await;
     }
 

@@ -1,4 +1,4 @@
-//! What claims to places are made of: what a pod is at work on, what of a measure is news, and the words for one that can never be met.
+//! What claims to budget are made of: what a pod is at work on, what of a measure is news, and the words for one that can never be met.
 //!
 //! Apart from `mod.rs`, which has the lock: nothing here waits for anybody.
 

@@ -21,7 +21,7 @@ use crate::model::{
 };
 
 /// Names a pod here.
-pub type TenantId = u64;
+pub type ClaimId = u64;
 
 /// What a pod needs while its models are loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Need {
     /// It is never asked to go, by the operator's word.
     pub pinned: bool,
     /// Pods of one recipe have the same, and never take each other's place: nothing would be gained.
-    pub kin: Option<Digest>,
+    pub recipe: Option<Digest>,
     /// Nor is one that has the state of a session, for as long as that has it.
     pub kept: bool,
 }
@@ -55,14 +55,14 @@ pub fn rank(priority: Option<Priority>) -> Rank {
 
 /// What there is to be had.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Budget {
+pub struct Capacity {
     pub memory: u64,
     /// Of each GPU.
-    pub gpus: Vec<GpuBudget>,
+    pub gpus: Vec<GpuCapacity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GpuBudget {
+pub struct GpuCapacity {
     pub bytes: u64,
     /// One model at a time.
     pub exclusive: bool,
@@ -98,7 +98,7 @@ pub struct Waiter {
     /// Since when it waits for any work.
     pub first: Duration,
     /// It is served by its patience, before work of a higher class.
-    pub patient: bool,
+    pub jumps_queue: bool,
     /// How long its loading is expected to take.
     pub load_time: Duration,
 }
@@ -107,9 +107,9 @@ pub struct Waiter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// It may load, on that GPU if it needs one.
-    Load(TenantId, Option<usize>),
+    Load(ClaimId, Option<usize>),
     /// It has to go, for that one.
-    Leave(TenantId, TenantId),
+    Leave(ClaimId, ClaimId),
 }
 
 /// Why a need can never be met here.
@@ -123,9 +123,9 @@ pub enum TooMuch {
 /// Who has a place, and who waits for one.
 #[derive(Debug, Default)]
 pub struct Residency {
-    pub budget: Budget,
-    pub residents: BTreeMap<TenantId, Resident>,
-    pub waiters: BTreeMap<TenantId, Waiter>,
+    pub capacity: Capacity,
+    pub residents: BTreeMap<ClaimId, Resident>,
+    pub waiters: BTreeMap<ClaimId, Waiter>,
 }
 
 /// How long a model keeps its place once it is loaded.
@@ -142,9 +142,9 @@ impl Residency {
     /// Wants a place, or wants it for another class than before.
     ///
     /// Errors: why there never will be one.
-    pub fn want(&mut self, id: TenantId, need: Need, rank: Rank, load_time: Duration, now: Duration) -> Result<(), TooMuch> {
+    pub fn request(&mut self, id: ClaimId, need: Need, rank: Rank, load_time: Duration, now: Duration) -> Result<(), TooMuch> {
         self.check(&need)?;
-        let fresh = Waiter { need: need.clone(), rank, since: now, first: now, patient: false, load_time };
+        let fresh = Waiter { need: need.clone(), rank, since: now, first: now, jumps_queue: false, load_time };
         let waiter = self.waiters.entry(id).or_insert(fresh);
         // It may have been measured meanwhile, by a pod of the same recipe.
         (waiter.need, waiter.load_time) = (need, load_time);
@@ -161,22 +161,22 @@ impl Residency {
     pub fn check(&self, need: &Need) -> Result<(), TooMuch> {
         let pinned = self.residents.values().filter(|resident| resident.need.pinned);
         let pinned_memory: u64 = pinned.map(|resident| resident.need.memory).fold(0, u64::saturating_add);
-        let budget = self.budget.memory;
+        let budget = self.capacity.memory;
         if need.memory > budget.saturating_sub(pinned_memory) {
             return Err(TooMuch::Memory { wanted: need.memory, budget, pinned: pinned_memory });
         }
         let Some(wanted) = need.gpu else { return Ok(()) };
-        let largest = self.budget.gpus.iter().map(|gpu| gpu.bytes).max().ok_or(TooMuch::NoGpu)?;
+        let largest = self.capacity.gpus.iter().map(|gpu| gpu.bytes).max().ok_or(TooMuch::NoGpu)?;
         if wanted > largest { Err(TooMuch::Gpu { wanted, budget: largest }) } else { Ok(()) }
     }
 
     /// It does not want one any more.
-    pub fn unwant(&mut self, id: TenantId) {
+    pub fn withdraw(&mut self, id: ClaimId) {
         self.waiters.remove(&id);
     }
 
     /// Its memory is back, or it is gone.
-    pub fn gone(&mut self, id: TenantId) -> bool {
+    pub fn release(&mut self, id: ClaimId) -> bool {
         self.waiters.remove(&id);
         self.residents.remove(&id).is_some()
     }
@@ -184,38 +184,38 @@ impl Residency {
     /// What can be done now, and when to look again although nothing happens.
     pub fn decide(&mut self, now: Duration) -> (Vec<Decision>, Option<Duration>) {
         let (mut decisions, mut again) = (Vec::new(), None::<Duration>);
-        let mut order: Vec<TenantId> = self.waiters.keys().copied().collect();
+        let mut order: Vec<ClaimId> = self.waiters.keys().copied().collect();
         order.sort_by_key(|id| (std::cmp::Reverse(self.urgency(id, now)), self.waiters[id].since, *id));
         // Those for whom others are going already: what they are waiting for is not given to somebody else.
-        let mut promised: Vec<Waiter> = Vec::new();
+        let mut reserved: Vec<Waiter> = Vec::new();
         for id in order {
             let waiter = self.waiters[&id].clone();
-            if let Some(gpu) = self.placed(&waiter.need) {
-                let breaks = |promise: &Waiter| {
+            if let Some(gpu) = self.fits(&waiter.need) {
+                let breaks = |reservation: &Waiter| {
                     let after = self.without(|resident| resident.leaving);
-                    after.placed(&promise.need).is_some() && after.with(&waiter.need, gpu).placed(&promise.need).is_none()
+                    after.fits(&reservation.need).is_some() && after.with(&waiter.need, gpu).fits(&reservation.need).is_none()
                 };
-                if promised.iter().any(breaks) {
+                if reserved.iter().any(breaks) {
                     continue;
                 }
                 // One that goes before others of a higher class does so because it waited so long.
-                let first =
-                    waiter.patient || self.waiters.values().any(|other| other.rank > waiter.rank && self.is_out_of_patience(&waiter, now));
+                let first = waiter.jumps_queue
+                    || self.waiters.values().any(|other| other.rank > waiter.rank && self.is_out_of_patience(&waiter, now));
                 self.waiters.remove(&id);
                 self.residents.insert(id, Self::resident(&waiter, gpu, now, first));
                 decisions.push(Decision::Load(id, gpu));
                 continue;
             }
-            if self.without(|resident| resident.leaving).placed(&waiter.need).is_some() {
-                promised.push(waiter);
+            if self.without(|resident| resident.leaving).fits(&waiter.need).is_some() {
+                reserved.push(waiter);
                 continue;
             }
             let (victims, at) = self.victims(&waiter, now);
             match at {
                 Some(at) if at <= now && !victims.is_empty() => {
-                    let patient = victims.iter().any(|victim| self.residents[victim].work > waiter.rank);
+                    let jumps_queue = victims.iter().any(|victim| self.residents[victim].work > waiter.rank);
                     if let Some(waiter) = self.waiters.get_mut(&id) {
-                        waiter.patient |= patient;
+                        waiter.jumps_queue |= jumps_queue;
                     }
                     for victim in victims {
                         if let Some(resident) = self.residents.get_mut(&victim) {
@@ -223,7 +223,7 @@ impl Residency {
                         }
                         decisions.push(Decision::Leave(victim, id));
                     }
-                    promised.push(waiter);
+                    reserved.push(waiter);
                 }
                 Some(at) if at > now => again = Some(again.map_or(at, |again| again.min(at))),
                 // Somebody has to become loaded, or to leave, first: that is an event.
@@ -234,7 +234,7 @@ impl Residency {
     }
 
     /// The class that a waiter is served in: one that waited longer than anybody has to goes before all.
-    fn urgency(&self, id: &TenantId, now: Duration) -> Rank {
+    fn urgency(&self, id: &ClaimId, now: Duration) -> Rank {
         let Some(waiter) = self.waiters.get(id) else { return 0 };
         if self.is_out_of_patience(waiter, now) { Rank::MAX } else { waiter.rank }
     }
@@ -260,30 +260,36 @@ impl Residency {
     fn without(&self, is_gone: impl Fn(&Resident) -> bool) -> Residency {
         let staying = self.residents.iter().filter(|(_, resident)| !is_gone(resident));
         Residency {
-            budget: self.budget.clone(),
+            capacity: self.capacity.clone(),
             residents: staying.map(|(id, resident)| (*id, resident.clone())).collect(),
             waiters: BTreeMap::new(),
         }
     }
 
     fn with(mut self, need: &Need, gpu: Option<usize>) -> Residency {
-        let waiter =
-            Waiter { need: need.clone(), rank: 0, since: Duration::ZERO, first: Duration::ZERO, patient: false, load_time: Duration::ZERO };
+        let waiter = Waiter {
+            need: need.clone(),
+            rank: 0,
+            since: Duration::ZERO,
+            first: Duration::ZERO,
+            jumps_queue: false,
+            load_time: Duration::ZERO,
+        };
         let resident = Self::resident(&waiter, gpu, Duration::ZERO, false);
-        self.residents.insert(TenantId::MAX, resident);
+        self.residents.insert(ClaimId::MAX, resident);
         self
     }
 
     /// Where a need fits beside all who have a place: none, or the GPU, if it needs one.
-    fn placed(&self, need: &Need) -> Option<Option<usize>> {
+    fn fits(&self, need: &Need) -> Option<Option<usize>> {
         let all = || self.residents.values();
         let memory = all().map(|resident| resident.need.memory).fold(need.memory, u64::saturating_add);
         let grouped = all().any(|resident| shares_group(&resident.need, need));
-        if memory > self.budget.memory || grouped {
+        if memory > self.capacity.memory || grouped {
             return None;
         }
         let Some(bytes) = need.gpu else { return Some(None) };
-        let gpus = self.budget.gpus.iter().enumerate().filter_map(|(at, gpu)| {
+        let gpus = self.capacity.gpus.iter().enumerate().filter_map(|(at, gpu)| {
             let there = || all().filter(|resident| resident.gpu == Some(at));
             let used = there().map(|resident| resident.need.gpu.unwrap_or(0)).fold(0, u64::saturating_add);
             let disturbed = there().any(|resident| resident.need.alone || need.alone || gpu.exclusive);
@@ -295,9 +301,9 @@ impl Residency {
     }
 
     /// Who would have to go, and from when on they may be asked to; none: somebody who has to never may, or not before an event.
-    fn victims(&self, waiter: &Waiter, now: Duration) -> (Vec<TenantId>, Option<Duration>) {
+    fn victims(&self, waiter: &Waiter, now: Duration) -> (Vec<ClaimId>, Option<Duration>) {
         let gpus: Vec<Option<usize>> = match waiter.need.gpu {
-            Some(_) => (0..self.budget.gpus.len()).map(Some).collect(),
+            Some(_) => (0..self.capacity.gpus.len()).map(Some).collect(),
             None => vec![None],
         };
         let each = gpus.into_iter().filter_map(|gpu| {
@@ -312,10 +318,10 @@ impl Residency {
     }
 
     /// As above, for a place on that GPU.
-    fn victims_on(&self, waiter: &Waiter, gpu: Option<usize>, now: Duration) -> Option<Vec<(TenantId, Duration)>> {
+    fn victims_on(&self, waiter: &Waiter, gpu: Option<usize>, now: Duration) -> Option<Vec<(ClaimId, Duration)>> {
         let need = &waiter.need;
         let staying = || self.residents.iter().filter(|(_, resident)| !resident.leaving);
-        let is_alone = |at: usize| need.alone || self.budget.gpus[at].exclusive;
+        let is_alone = |at: usize| need.alone || self.capacity.gpus[at].exclusive;
         let is_on = |resident: &Resident| gpu.is_some() && resident.gpu == gpu;
         let must = |resident: &Resident| {
             shares_group(&resident.need, need) || (is_on(resident) && (gpu.is_some_and(is_alone) || resident.need.alone))
@@ -324,18 +330,19 @@ impl Residency {
         for (id, resident) in staying().filter(|(_, resident)| must(resident)) {
             victims.push((*id, self.may_leave(resident, waiter, now)?));
         }
-        let memory_left = |victims: &[(TenantId, Duration)]| {
+        let memory_left = |victims: &[(ClaimId, Duration)]| {
             let others = staying().filter(|(id, _)| !victims.iter().any(|(victim, _)| victim == *id));
-            others.map(|(_, resident)| resident.need.memory).fold(0, u64::saturating_add).saturating_add(need.memory) <= self.budget.memory
+            others.map(|(_, resident)| resident.need.memory).fold(0, u64::saturating_add).saturating_add(need.memory)
+                <= self.capacity.memory
         };
-        let gpu_left = |victims: &[(TenantId, Duration)]| {
+        let gpu_left = |victims: &[(ClaimId, Duration)]| {
             let Some(at) = gpu else { return true };
             let others = staying().filter(|(id, resident)| resident.gpu == gpu && !victims.iter().any(|(victim, _)| victim == *id));
             let used = others.map(|(_, resident)| resident.need.gpu.unwrap_or(0)).fold(0, u64::saturating_add);
-            used.saturating_add(need.gpu.unwrap_or(0)) <= self.budget.gpus[at].bytes
+            used.saturating_add(need.gpu.unwrap_or(0)) <= self.capacity.gpus[at].bytes
         };
         // Who may be asked soonest, and of those the least recently used.
-        let mut rest: Vec<(TenantId, Duration, Duration)> = Vec::new();
+        let mut rest: Vec<(ClaimId, Duration, Duration)> = Vec::new();
         for (id, resident) in staying() {
             if victims.iter().any(|(victim, _)| victim == id) {
                 continue;
@@ -366,8 +373,8 @@ impl Residency {
     /// From when on it may be asked to go for that one; none: not before something happens, or never.
     fn may_leave(&self, resident: &Resident, waiter: &Waiter, now: Duration) -> Option<Duration> {
         let loaded = resident.loaded?;
-        let kin = resident.need.kin.is_some() && resident.need.kin == waiter.need.kin;
-        if resident.need.pinned || resident.need.kept || kin || waiter.rank == 0 {
+        let same_recipe = resident.need.recipe.is_some() && resident.need.recipe == waiter.need.recipe;
+        if resident.need.pinned || resident.need.kept || same_recipe || waiter.rank == 0 {
             return None;
         }
         let hold = hold(resident.load_time);

@@ -20,7 +20,7 @@ use crate::{
     shelf::{
         blocking, durable, files,
         models::{
-            self, Claim, Slot,
+            self, Claim, FetchRight,
             origin::{self, Answer, Body, Failure, Wanted, unreachable},
             sources::{Place, Sources},
         },
@@ -40,9 +40,9 @@ pub async fn bring(
     sources: &Sources,
     progress: &progress::Shared,
 ) -> Result<PathBuf, Fault> {
-    let slot = match models::claim(home, model.sha256, model.bytes, progress).await? {
+    let right = match models::claim(home, model.sha256, model.bytes, progress).await? {
         Claim::Present(path) => return Ok(path),
-        Claim::Missing(slot) => slot,
+        Claim::Missing(right) => right,
     };
     let what = format!("{what} from {source}");
     let place = sources.place(source)?;
@@ -63,7 +63,7 @@ pub async fn bring(
         fetch.leave();
         return Err(fault);
     }
-    fetch.publish(slot).await
+    fetch.publish(right).await
 }
 
 /// Brings the models of a recipe folder that say where they come from onto the shelf; gives how many it looked after. One that lies in the
@@ -342,10 +342,10 @@ impl<'a> Fetch<'a> {
     }
 
     /// To its place on the shelf.
-    async fn publish(self, slot: Slot) -> Result<PathBuf, Fault> {
+    async fn publish(self, right: FetchRight) -> Result<PathBuf, Fault> {
         let path = self.partial.path;
         blocking(move || {
-            let place = slot.keep_compared(&path)?;
+            let place = right.keep_compared(&path)?;
             files::remove_tree(&note_of(&path))?;
             Ok(place)
         })

@@ -35,13 +35,13 @@ use crate::shelf::{
 pub enum Claim {
     /// It is there, and was checked.
     Present(PathBuf),
-    /// It is not: the holder of the slot is the one who fetches it.
-    Missing(Slot),
+    /// It is not: the holder of the right is the one who fetches it.
+    Missing(FetchRight),
 }
 
 /// The right to fetch one model, and the place to put it. Dropped, it leaves nothing.
 #[derive(Debug)]
-pub struct Slot {
+pub struct FetchRight {
     home: Home,
     digest: Digest,
     bytes: u64,
@@ -83,16 +83,16 @@ pub async fn claim(home: &Home, digest: Digest, bytes: u64, progress: &progress:
         return Ok(Claim::Present(path));
     }
     let staging = Staging::new(home, "model")?;
-    Ok(Claim::Missing(Slot { home: home.clone(), digest, bytes, staging, _held: held }))
+    Ok(Claim::Missing(FetchRight { home: home.clone(), digest, bytes, staging, _held: held }))
 }
 
-impl Slot {
+impl FetchRight {
     /// Where to put the bytes; there is no file yet.
     pub fn part(&self) -> PathBuf {
         self.staging.folder().join("model")
     }
 
-    /// Publishes the file at [`Slot::part`], after comparing it with what was wanted.
+    /// Publishes the file at [`FetchRight::part`], after comparing it with what was wanted.
     ///
     /// Errors: `tampered` for other bytes; then nothing is kept.
     pub fn keep(self) -> Result<PathBuf, Fault> {

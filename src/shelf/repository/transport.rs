@@ -325,14 +325,14 @@ impl Body {
     /// Errors: `repository_unreachable` for a broken or stalled line.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
         match &mut self.source {
-            Source::File(slot) => {
-                let Some(mut file) = slot.take() else { return Ok(None) };
+            Source::File(open) => {
+                let Some(mut file) = open.take() else { return Ok(None) };
                 let read = blocking(move || {
                     let mut bytes = Vec::with_capacity(limits::COPY_CHUNK_BYTES);
                     Ok(file.by_ref().take(limits::COPY_CHUNK_BYTES as u64).read_to_end(&mut bytes).map(|_| (file, bytes)))
                 });
                 let (file, bytes) = read.await?.map_err(|error| unread(&self.place, &error))?;
-                *slot = Some(file);
+                *open = Some(file);
                 Ok((!bytes.is_empty()).then(|| bytes.into()))
             }
             Source::Http(response) => timeout(self.stall, response.chunk())

@@ -16,25 +16,25 @@ fn on_gpu(bytes: u64, alone: bool) -> Need {
     Need { memory: 1, gpu: Some(bytes), alone, ..Need::default() }
 }
 
-fn machine(memory: u64, gpus: &[GpuBudget]) -> Residency {
-    Residency { budget: Budget { memory, gpus: gpus.to_vec() }, ..Residency::default() }
+fn machine(memory: u64, gpus: &[GpuCapacity]) -> Residency {
+    Residency { capacity: Capacity { memory, gpus: gpus.to_vec() }, ..Residency::default() }
 }
 
-const SHARED: GpuBudget = GpuBudget { bytes: 10 * GB, exclusive: false };
-const EXCLUSIVE: GpuBudget = GpuBudget { bytes: 10 * GB, exclusive: true };
+const SHARED: GpuCapacity = GpuCapacity { bytes: 10 * GB, exclusive: false };
+const EXCLUSIVE: GpuCapacity = GpuCapacity { bytes: 10 * GB, exclusive: true };
 
 impl Residency {
-    fn wants(&mut self, id: TenantId, need: Need, rank: Rank, now: u64) {
-        self.want(id, need, rank, ms(0), ms(now)).unwrap();
+    fn wants(&mut self, id: ClaimId, need: Need, rank: Rank, now: u64) {
+        self.request(id, need, rank, ms(0), ms(now)).unwrap();
     }
 
     /// It has loaded, and has had no work since `now`.
-    fn idles(&mut self, id: TenantId, now: u64) {
+    fn idles(&mut self, id: ClaimId, now: u64) {
         let resident = self.residents.get_mut(&id).unwrap();
         (resident.loaded, resident.since, resident.work) = (Some(resident.loaded.unwrap_or(ms(now))), ms(now), 0);
     }
 
-    fn works(&mut self, id: TenantId, rank: Rank, now: u64) {
+    fn works(&mut self, id: ClaimId, rank: Rank, now: u64) {
         self.idles(id, now);
         let resident = self.residents.get_mut(&id).unwrap();
         (resident.work, resident.worked) = (rank, rank);
@@ -60,9 +60,9 @@ fn the_least_recently_used_goes_first_and_a_pinned_one_never() {
     residency.wants(5, memory(2 * GB), 2, 5_000);
     assert_eq!(residency.does(5_000), [Leave(3, 5), Leave(4, 5)]);
     assert!(residency.does(5_000).is_empty(), "nobody is asked twice, and nobody loads before they are gone");
-    assert!(residency.gone(3));
+    assert!(residency.release(3));
     assert!(residency.does(5_000).is_empty(), "one is not enough");
-    assert!(residency.gone(4));
+    assert!(residency.release(4));
     assert_eq!(residency.does(5_000), [Load(5, None)]);
 }
 
@@ -83,10 +83,10 @@ fn what_can_never_be_had_is_said_at_once() {
     let mut residency = machine(4 * GB, &[SHARED]);
     residency.wants(1, Need { pinned: true, ..memory(3 * GB) }, 1, 0);
     residency.does(0);
-    let mut want = |need: Need| residency.want(2, need, 3, ms(0), ms(0)).unwrap_err();
+    let mut want = |need: Need| residency.request(2, need, 3, ms(0), ms(0)).unwrap_err();
     assert_eq!(want(memory(2 * GB)), TooMuch::Memory { wanted: 2 * GB, budget: 4 * GB, pinned: 3 * GB });
     assert_eq!(want(on_gpu(11 * GB, false)), TooMuch::Gpu { wanted: 11 * GB, budget: 10 * GB });
-    assert_eq!(machine(GB, &[]).want(2, on_gpu(1, false), 3, ms(0), ms(0)).unwrap_err(), TooMuch::NoGpu);
+    assert_eq!(machine(GB, &[]).request(2, on_gpu(1, false), 3, ms(0), ms(0)).unwrap_err(), TooMuch::NoGpu);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_higher_class_has_its_place_at_the_next_end_of_an_ask_and_a_lower_one_after_
     residency.wants(2, on_gpu(GB, false), 3, 20);
     assert_eq!(residency.does(20), [Leave(1, 2)]);
     // The bulk work goes on when there is a place again, and says so at once.
-    residency.gone(1);
+    residency.release(1);
     residency.wants(1, on_gpu(GB, false), 1, 30);
     assert_eq!(residency.does(30), [Load(2, Some(0))]);
     residency.works(2, 3, 40);
@@ -106,7 +106,7 @@ fn a_higher_class_has_its_place_at_the_next_end_of_an_ask_and_a_lower_one_after_
     let (decisions, again) = residency.decide(ms(50));
     assert_eq!((decisions, again), (vec![], Some(ms(30 + 8 * HOLD_MIN_MS))));
     assert_eq!(residency.does(30 + 8 * HOLD_MIN_MS), [Leave(2, 1)]);
-    residency.gone(2);
+    residency.release(2);
     assert_eq!(residency.does(9_000), [Load(1, Some(0))]);
     residency.works(1, 1, 9_000);
     residency.wants(2, on_gpu(GB, false), 3, 9_010);
@@ -156,7 +156,7 @@ fn a_session_stays_and_a_group_has_one_at_a_time() {
     residency.wants(2, grouped(false), 3, 0);
     residency.wants(3, memory(1), 1, 0);
     assert_eq!(residency.decide(ms(1_000_000)), (vec![Load(3, None)], None), "others are not held up by it");
-    residency.gone(1);
+    residency.release(1);
     assert_eq!(residency.does(1_000_001), [Load(2, None)]);
 }
 
@@ -171,29 +171,29 @@ fn what_one_waits_for_is_not_given_to_a_smaller_one() {
     residency.idles(2, 0);
     residency.wants(3, memory(4 * GB), 2, 5_000);
     assert_eq!(residency.does(5_000), [Leave(1, 3), Leave(2, 3)]);
-    residency.gone(1);
+    residency.release(1);
     residency.wants(4, memory(GB), 2, 5_001);
-    assert_eq!(residency.does(5_001), [], "two are free, but promised");
-    residency.gone(2);
+    assert_eq!(residency.does(5_001), [], "two are free, but reserved");
+    residency.release(2);
     assert_eq!(residency.does(5_002), [Load(3, None)]);
 }
 
 #[test]
 fn pods_of_one_recipe_do_not_take_each_others_place() {
     let mut residency = machine(GB, &[]);
-    let kin = |byte: &str| Need { kin: Some(Digest::of(byte.as_bytes())), ..memory(GB) };
-    residency.wants(1, kin("a"), 1, 0);
+    let of_recipe = |byte: &str| Need { recipe: Some(Digest::of(byte.as_bytes())), ..memory(GB) };
+    residency.wants(1, of_recipe("a"), 1, 0);
     residency.does(0);
     residency.idles(1, 0);
-    residency.wants(2, kin("a"), 3, 5_000);
+    residency.wants(2, of_recipe("a"), 3, 5_000);
     assert_eq!(residency.decide(ms(5_000)), (vec![], None));
-    residency.wants(3, kin("b"), 1, 5_000);
+    residency.wants(3, of_recipe("b"), 1, 5_000);
     assert_eq!(residency.does(5_000), [Leave(1, 3)]);
 }
 
 /// One recipe in a made-up world: work that comes as a row of asks.
 struct Worker {
-    id: TenantId,
+    id: ClaimId,
     rank: Rank,
     /// Work that is left, in milliseconds of a loaded model.
     left: u64,
@@ -227,7 +227,7 @@ fn simulate(workers: &mut [Worker], load: u64, until: u64) {
             let yields = residency.residents.get(&worker.id).is_some_and(|resident| resident.leaving);
             worker.state = match worker.state {
                 At::Away if worker.left > 0 && now >= worker.next => {
-                    residency.want(worker.id, on_gpu(GB, false), worker.rank, ms(load), ms(now)).unwrap();
+                    residency.request(worker.id, on_gpu(GB, false), worker.rank, ms(load), ms(now)).unwrap();
                     worker.waits_since.get_or_insert(now);
                     At::Away
                 }
@@ -251,7 +251,7 @@ fn simulate(workers: &mut [Worker], load: u64, until: u64) {
                     At::Ask(now + worker.ask)
                 }
                 At::Unloading(end) if now >= end => {
-                    residency.gone(worker.id);
+                    residency.release(worker.id);
                     At::Away
                 }
                 other => other,
@@ -268,7 +268,7 @@ fn simulate(workers: &mut [Worker], load: u64, until: u64) {
     }
 }
 
-fn worker(id: TenantId, rank: Rank, ask: u64, pause: u64) -> Worker {
+fn worker(id: ClaimId, rank: Rank, ask: u64, pause: u64) -> Worker {
     Worker { id, rank, left: u64::MAX / 2, ask, pause, state: At::Away, done: 0, loads: 0, waited_max: 0, waits_since: None, next: 0 }
 }
 
