@@ -1,6 +1,16 @@
-//! The one object that doors talk to: calls, what is installed, the journal.
+//! The one object that doors and apps use: calls, what is installed, pods, sessions, the journal.
 //!
-//! Start at `run.rs`, one call from top to bottom.
+//! ```text
+//!    run.rs  one call, top to bottom: start here
+//!      |-- catalogue.rs --> entry.rs   which recipe; its compiled glue and its pool
+//!      |-- sessions.rs                 a pod that is kept by name
+//!      |-- lease.rs                    glue meets pods
+//!      +-- journal.rs                  what is counted of it
+//!    install.rs, grants.rs             what changes the shelf and hob.toml
+//!    pods.rs, zygotes.rs, caches.rs    all pods that run; which are forked; what libraries keep
+//!    compiler.rs                       the process that compiles glue
+//!    status.rs, doctor.rs, printing.rs what is told of all this
+//! ```
 
 use std::{
     pin::Pin,

@@ -1,4 +1,12 @@
-//! Plain data and pure rules: no IO, no clock, nothing that could fail for a reason outside its arguments.
+//! Plain data and pure rules: no IO, no clock, nothing that fails for a reason outside its arguments.
+//!
+//! ```text
+//!    words --> call.rs  Call --> Admitted (with verified.rs: the recipe it is for) --> Outcome
+//!                 ^
+//!    manifest/  recipe.toml     schema/  what a document may be, and what checking it costs
+//!    grant.rs   permissions     hint.rs  next steps, worded by each door
+//!    fault.rs   every failure   limits/  every bound     status/  what a host tells of itself
+//! ```
 //!
 //! Every other layer imports this one; this one imports none of them.
 

@@ -1,13 +1,20 @@
-//! The pods of recipes: Python (or other) processes that the host spawns, feeds and supervises.
+//! The pods of recipes: processes that the host starts, feeds, confines and supervises.
 //!
-//! `pool/` is what the host holds of a recipe's pods: asks go in there, and the pure policies `pool/schedule.rs` (who goes next, what goes
-//! together), `pool/restarts.rs` and `pool/poison.rs` say how. `driver/` owns one pod and performs what `driver/state.rs` decides; `driver/sending.rs` and `driver/ending.rs`
-//! are its first and its last words. `wire/frame.rs` and `wire/messages.rs` say what is on the sockets, `process/` starts and signals, `record/log.rs` keeps what
-//! the process prints, `record/printed.rs` tells it, `record/log_files.rs` writes it down. What outlives a pod, or must find it again: `process/page.rs`, `process/registry.rs`, `record/dossier.rs`; `process/vitals.rs` reads what the kernel says, `process/unseen.rs`
-//! counts the memory that no mapping shows. What a caller has not taken of a stream waits in `stream/`, and in `stream/spill.rs` on the disk; `driver/crowding.rs` says when.
-//! What a pod is given of the machine: `sandbox/egress.rs` is its way out to the network names that it was granted, `sandbox/clerk.rs` lends it files, `sandbox/devices.rs` names those of a
-//! GPU, `sandbox/cgroup.rs` holds it to its memory, `process/holdings.rs` a recipe to its part of the host's descriptors; `residency/policy.rs` decides whose models are loaded, `residency/` asks and tells it, `residency/machine.rs` says what there is. What is around it: `sandbox/plan.rs` and `sandbox/seccomp.rs` say what it may do, `process/family.rs` has the pods that are
-//! forked rather than started, `compiling.rs` has sources compiled within the same walls, `doctor.rs` finds out what the machine can do of all that.
+//! ```text
+//!    host ── asks ──> pool/ ── units ──> driver/ ── frames ──> wire/ ──> the pod
+//!     ^                 ^                  |  ^                             |
+//!     |                 |                  |  +──── frames ── wire/ <───────+
+//!     |                 |                  +──> process/     started, forked, signalled, found again
+//!     |                 |                  +──> sandbox/     what is around it
+//!     |                 |                  +──> residency/   whether its models may be loaded
+//!     |                 |                  +──> record/      what it prints, how it ended
+//!     |                 +── how it ended ──+
+//!     +── chunks ── stream/ <──────────────+
+//! ```
+//!
+//! `pool/` has the pods of one recipe and the asks that wait for them. `driver/` is the task that owns one
+//! pod. `spec.rs` says what a pod is to be. `compiling.rs` compiles the sources of an environment within a
+//! pod's walls, and `doctor.rs` tries what this machine can hold a pod to.
 
 pub mod compiling;
 pub mod doctor;

@@ -1,4 +1,19 @@
-//! Recipes on this machine: repository client, store, environments, models, lock.
+//! What is installed on this machine, and how it gets there.
+//!
+//! ```text
+//!    repository/  whom to believe: TUF, downloads --+
+//!    models/      model files, from where they lie --+--> store/  verify, publish by one rename --> host
+//!    environment/ Python packages, by `uv` ----------+      ^
+//!                                                           |
+//!    config/      hob.toml: remotes, ranges, grants     bundle/  a recipe as a file or a folder
+//! ```
+//!
+//! - `store/load.rs` turns files into [`crate::model::Verified`]; nothing outside the shelf can.
+//! - `files/`: locks, staging, scratch, trees of any depth.
+//! - `home.rs`: whether a home is safe to use.
+//! - `sessions.rs`, `pod_caches.rs`: checkpoints of sessions, caches of pods' libraries.
+//! - `process.rs`: tools, with bounds on time, output and memory. `aside.rs`: work on a thread where no call
+//!   waits.
 
 mod aside;
 pub mod bundle;

@@ -1,8 +1,18 @@
-//! The pods of one recipe and what waits for them: asks come in here, drivers take them from here.
+//! The pods of one recipe and the asks that wait for them: callers come in here, drivers take from here.
 //!
-//! Apart from `driver/`, which owns one pod and knows no other, and from the pure policies in `schedule.rs`, `restarts.rs` and `poison.rs`,
-//! which decide without clock or lock. Here is the one lock around them. It is held to decide, never across an await, and no caller and no
-//! driver waits for a pod while it is held.
+//! ```text
+//!    Pool::ask --> schedule.rs  who goes next, what goes together --> slot.rs: a pod's driver takes a unit
+//!                      ^                                                 |
+//!                      +--- put back: not begun, or half of a batch -----+
+//!                                                                        |
+//!    Pool starts a pod <-- restarts.rs  may one be started? <------------+  how a pod ended
+//!    Pool::ask refuses <-- poison.rs    which inputs end pods <----------+
+//! ```
+//!
+//! One lock is around all of it (`state.rs` has what it guards). It is held to decide, never across an await,
+//! and no caller and no driver waits for a pod while it is held. `schedule.rs`, `restarts.rs` and `poison.rs`
+//! decide without clock and lock. `ask.rs` is what callers hold, `watcher.rs` what a driver shows of its pod
+//! and hears from others, `refusals.rs` the asks that nobody will take.
 
 pub mod ask;
 pub mod poison;

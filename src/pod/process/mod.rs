@@ -1,7 +1,18 @@
-//! A pod's process: how it is started, signalled and waited for.
+//! A pod's process: how it is started, signalled, waited for and found again.
 //!
-//! The host never forks (no `pre_exec`: that would copy its page tables): it spawns the keeper, a small Python
-//! process of its own group that forks into the runner, and that ends the whole tree when host or pod dies.
+//! ```text
+//!    starting.rs --> Process::spawn --> keeper --> pod          one keeper for each pod
+//!               \--> Process::fork  --> family.rs --> zygote --> pod, pod, ...
+//!    while it lives:   vitals.rs, unseen.rs   what the kernel says of its memory
+//!                      page.rs                what it has begun, readable after its death
+//!                      holdings.rs            its recipe's part of the host's descriptors
+//!    after a kill:     registry.rs            records of live pods on the disk, for the next host
+//!                      leftovers.rs           processes that are found by their marks
+//! ```
+//!
+//! The host never forks (no `pre_exec`: that would copy its page tables). It spawns the keeper, a small
+//! Python process of its own group that forks into the runner (`runner.rs` unpacks both), and that ends the
+//! whole tree when host or pod dies.
 
 pub mod family;
 pub mod holdings;

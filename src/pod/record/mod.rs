@@ -1,4 +1,13 @@
-//! What is kept of pods while they live and after: what they print, and how they crashed.
+//! What is kept of pods while they live and after: what they print, and how they died.
+//!
+//! ```text
+//!    pod's stdout, stderr --> log.rs    the last lines of one pod --> dossier.rs  how it ended, on the disk
+//!                               |
+//!                               v
+//!                          printed.rs   every line of every pod, for followers --> log_files.rs  on the disk
+//! ```
+//!
+//! `line.rs` is one line, with its time and the ask that was in hand.
 
 pub mod dossier;
 pub mod line;

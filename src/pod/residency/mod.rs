@@ -1,7 +1,14 @@
-//! The budget for loaded models of one machine: asks `policy.rs` with the clock in its hand, and tells drivers what it decided.
+//! The memory budget of one machine: memory and GPUs, shared out among the models of all recipes.
 //!
-//! Apart from the policy, which has neither clock nor lock nor hardware. The lock is held to decide, never across an await; what a pod is at work
-//! on is told without it, and read when somebody waits.
+//! ```text
+//!    driver/loading.rs -- wants to load, works, rests, holds so much --> mod.rs --> policy.rs  decides
+//!           ^                                                             |  ^
+//!           +------------- may load, has to go ---------------------------+  +--- machine.rs  what there is
+//! ```
+//!
+//! This file has the lock and the clock. The lock is held to decide, never across an await. `policy.rs` has
+//! neither clock nor lock nor hardware. `claims.rs` has what a pod tells of its work without the lock, read
+//! when somebody waits.
 
 mod claims;
 pub mod machine;
