@@ -3,6 +3,7 @@
 //! Apart from the writer, because a key is the one thing here that must never be printed, logged or copied by accident:
 //! [`SigningKey`] shows its id and signs, nothing else.
 
+use crate::disk::look;
 use std::{
     fmt, fs,
     os::unix::fs::PermissionsExt,
@@ -108,7 +109,7 @@ impl Keys {
     /// The key that will follow the present one of a role, if a rotation has made one.
     pub(super) fn load_next(&self, role: &str) -> Result<Option<SigningKey>, Fault> {
         let path = self.next_path(role);
-        match path.exists() {
+        match look::is_there(&path)? {
             true => self.load_at(role, &path).map(Some),
             false => Ok(None),
         }
@@ -138,7 +139,7 @@ impl Keys {
 
     /// The key of a role, made when there is none.
     pub fn load_or_generate(&self, role: &str) -> Result<SigningKey, Fault> {
-        match self.path(role).exists() {
+        match look::is_there(&self.path(role))? {
             true => self.load(role),
             false => self.generate(role),
         }

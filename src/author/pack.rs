@@ -3,6 +3,7 @@
 //! Everything that a host would refuse after the download is refused here, at the author's desk, with the place in the
 //! author's own file.
 
+use crate::disk::look;
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -103,7 +104,7 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
     for model in &manifest.models {
         let path = model_path(folder, model);
         // One that is fetched need not be here; `hob build` fetches it. What is here is what the pod of this folder gets.
-        if model.from.is_none() || path.exists() {
+        if model.from.is_none() || look::is_there(&path)? {
             check_model(&path, model)?;
         }
     }

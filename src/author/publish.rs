@@ -3,6 +3,7 @@
 //! Apart from administering the repository: this is the author's step. Files first, the role that names them next, so
 //! that no client ever reads of a file that is not there.
 
+use crate::disk::look;
 use std::{
     fs::{self, File},
     io::{Read, Write},
@@ -56,7 +57,7 @@ pub async fn publish(
     let Some(there) = step.publisher_keys(publisher)? else {
         let fault = Fault::new(Code::KeyInvalid, format!("the repository in {} has no publisher `{publisher}`", dir.display()));
         // Whoever has none of the publisher's keys yet has one made.
-        if !keys.path(publisher).exists() {
+        if !look::is_there(&keys.path(publisher))? {
             return Err(fault.hint(hint![
                 act::repo_make_publisher(dir.display(), publisher, keys.folder().display()),
                 " makes its key and gives it the name"
@@ -151,7 +152,7 @@ pub async fn publish(
 /// Copies a model beside the bundle, unless the right one is there, verifying what is written rather than what was read
 /// before.
 fn copy_model(from: &Path, to: &Path, model: &ModelSpec, progress: &dyn Progress) -> Result<(), Fault> {
-    if to.exists() && check_model(to, model).is_ok() {
+    if look::is_there(to)? && check_model(to, model).is_ok() {
         return Ok(());
     }
     check_model(from, model)?;

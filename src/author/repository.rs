@@ -4,6 +4,7 @@
 //! load the result, write. `timestamp.json` is the only file that is ever replaced, after all that it vouches for, so that
 //! a step that dies at any file leaves a repository that clients load, and the same step can be taken again.
 
+use crate::disk::look;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -52,7 +53,7 @@ pub async fn repo_init(dir: &Path, keys: &Keys, now: Timestamp) -> Result<Initia
     let _lock = lock(dir).await?;
     let metadata = dir.join("metadata");
     let first = metadata.join("1.root.json");
-    if metadata.join("timestamp.json").exists() {
+    if look::is_there(&metadata.join("timestamp.json"))? {
         return Err(Fault::new(Code::AlreadyPublished, format!("{} is a repository already", dir.display()))
             .hint(hint![act::repo_refresh(), " signs it again; a new repository needs an empty folder"]));
     }
@@ -214,7 +215,7 @@ pub(super) struct Step {
 impl Step {
     /// Locks the repository and reads where it stands.
     pub async fn begin(dir: &Path, keys: &Keys, now: Timestamp) -> Result<Step, Fault> {
-        if !dir.join("metadata/timestamp.json").exists() {
+        if !look::is_there(&dir.join("metadata/timestamp.json"))? {
             return Err(Fault::new(Code::Usage, format!("{} is not a repository: there is no `metadata/timestamp.json`", dir.display()))
                 .hint(hint![act::repo_init(), " makes one"]));
         }

@@ -1,5 +1,6 @@
 //! What a host is opened with.
 
+use crate::disk::look;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::GlueCompiler;
@@ -252,7 +253,7 @@ impl Config {
 /// Errors: `invalid_config` where a file is in the place of a folder.
 fn findable(home: Home) -> Result<Home, Fault> {
     shelf::home::are_folders(&home)?;
-    Ok(if home.socket().exists() { home } else { shelf::home::placed(home) })
+    Ok(if matches!(look::is_there(&home.socket()), Ok(true)) { home } else { shelf::home::placed(home) })
 }
 
 /// What HOB_SANDBOX_WITHOUT may name: layers, and parts of them (see `hob_pod/lockdown.py`). A version of Landlock takes away what came after it.

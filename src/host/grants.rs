@@ -3,6 +3,7 @@
 //! Apart from `install.rs`: this is the one way to `[grants]` of `hob.toml`, for the command line and for apps that embed a host. The doors
 //! that serve others have none, so that no caller, and no agent, can give itself anything.
 
+use crate::disk::look;
 use crate::shelf::config::edit;
 use std::{collections::BTreeMap, path::Path};
 
@@ -221,7 +222,7 @@ fn is_there(host: &Inner, recipe: &RecipeRef, key: &str) -> Result<(), Fault> {
     let is_missing = match recipe {
         // A shelf that cannot be read has its own fault, for whoever calls.
         RecipeRef::Name(name) => host.shelf.entry(name).is_err_and(|fault| fault.code == Code::RecipeNotFound),
-        RecipeRef::Folder(folder) => !folder.join("recipe.toml").exists(),
+        RecipeRef::Folder(folder) => !look::is_there(&folder.join("recipe.toml"))?,
         RecipeRef::Capability(_) => true,
     };
     match is_missing {

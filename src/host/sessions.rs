@@ -5,6 +5,7 @@
 
 mod live;
 
+use crate::disk::look;
 use std::{
     collections::HashMap,
     path::PathBuf,
@@ -251,7 +252,7 @@ pub async fn watch(host: Weak<Inner>) {
 }
 
 async fn sweep(home: &Home) -> Result<(), Fault> {
-    if !home.sessions().exists() {
+    if !look::is_there(&home.sessions())? {
         return Ok(());
     }
     let _moment = moment(home).await?;

@@ -446,6 +446,26 @@ fn no_line_of_prose_is_wider_than_a_reader_follows() {
     }
 }
 
+/// `Path::exists` where its answer decides what Hob does with its files: it says no also where the system did not look.
+fn guesses(source: &Source) -> Vec<String> {
+    let decides = ["src/author/", "src/disk/", "src/host/", "src/shelf/"].iter().any(|room| source.path.starts_with(room));
+    if !decides || source.path.ends_with("tests.rs") || source.path.contains("/tests/") {
+        return Vec::new();
+    }
+    let untested = untested(source);
+    let lines = untested.code().filter(|(_, line)| line.contains(".exists()"));
+    lines.map(|(number, line)| format!("{}:{number}: take `disk::look::is_there`: {}", source.path, line.trim())).collect()
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_called_missing() {
+    assert_eq!(guesses(&Source::new("src/shelf/store/load.rs", "if folder.exists() {")).len(), 1);
+    for (path, text) in [("src/pod/doctor.rs", "mark.exists()"), ("src/shelf/x.rs", "look::is_there(&folder)? // .exists()")] {
+        assert_eq!(guesses(&Source::new(path, text)), [""; 0], "{path}");
+    }
+    assert_tidy(&files("src", "rs"), guesses);
+}
+
 /// Structs with more fields than one head holds; variants with named fields too.
 fn wide_structs(source: &Source) -> Vec<String> {
     fn walk(items: Vec<syn::Item>, found: &mut Vec<(String, usize)>) {

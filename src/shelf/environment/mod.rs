@@ -17,6 +17,7 @@ pub mod tools;
 mod unbuilt;
 pub mod uv;
 
+use crate::disk::look;
 use compiler::Compiler;
 use record::{WAY, record_file};
 use std::{
@@ -221,7 +222,7 @@ pub(super) fn altered(digest: Digest, why: String) -> Fault {
 /// Errors: `shelf_altered`, which names the first file that is altered, missing or extra, or says that it is of another version of Hob.
 pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
     let folder = home.environments().join(digest.hex());
-    if !folder.is_dir() {
+    if !look::is_there(&folder)? {
         return Err(altered(digest, format!("{} is missing", folder.display())));
     }
     let kept = read_record(home, digest)?;
@@ -263,7 +264,7 @@ fn discard(home: &Home, digest: Digest) -> Result<(), Fault> {
 
 fn put_away(home: &Home, digest: Digest, discard: &Path) -> Result<(), Fault> {
     let folder = home.environments().join(digest.hex());
-    if folder.exists() {
+    if look::is_there(&folder)? {
         let moved = discard.join("environment");
         let rename = || -> io::Result<()> {
             // A folder must be writable for its parent to change.

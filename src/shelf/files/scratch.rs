@@ -2,6 +2,7 @@
 //!
 //! Apart from staging, because it lies with Hob's state and not on the file system of the shelf.
 
+use crate::disk::look;
 use std::path::Path;
 
 use crate::{
@@ -25,7 +26,7 @@ impl Scratch {
     ///
     /// What a living host holds is neither shown to it nor touched. Errors: `io`, after all else was tried.
     pub fn sweep(home: &Home, may_delete: impl Fn(&Path) -> bool) -> Result<(), Fault> {
-        match home.scratch().exists() {
+        match look::is_there(&home.scratch())? {
             true => sweep(&home.scratch(), may_delete),
             false => Ok(()),
         }

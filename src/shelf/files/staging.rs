@@ -3,6 +3,7 @@
 //! Apart from other locks, because this one is unique to its folder and outlives its maker when a tool still
 //! writes there: the tool inherits it as standard input. Whatever lies here unlocked is rubbish of a crash.
 
+use crate::disk::look;
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
@@ -103,7 +104,8 @@ pub(in crate::shelf) fn sweep(root: &Path, may_delete: impl Fn(&Path) -> bool) -
 fn sweep_one(path: &Path, may_delete: &impl Fn(&Path) -> bool) -> Result<(), Fault> {
     if path.extension().is_none_or(|extension| extension != "lock") {
         // A folder belongs to its lock file; without one it is rubbish of a half-finished deletion.
-        if path.exists() && !path.with_extension("lock").exists() && may_delete(path) {
+        if matches!(look::is_there(path), Ok(true)) && matches!(look::is_there(&path.with_extension("lock")), Ok(false)) && may_delete(path)
+        {
             files::remove_tree(path)?;
         }
         return Ok(());

@@ -3,6 +3,7 @@
 //! What came so far lies in `downloads/` under the digest that is wanted; whoever holds the model's lock owns it. Its length is what there
 //! is of it, so it may be killed at any instant. Nothing is believed of it: all of it is read again and compared before it is published.
 
+use crate::disk::look;
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -83,7 +84,7 @@ pub async fn bring_all(
     for model in &manifest.models {
         let Some(source) = &model.from else { continue };
         let is_there = |path: PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.len() == model.bytes);
-        if folder.join("models").join(&model.name).exists() || (!thorough && is_there(models::place(home, model.sha256))) {
+        if look::is_there(&folder.join("models").join(&model.name))? || (!thorough && is_there(models::place(home, model.sha256))) {
             continue;
         }
         let what = format!("model `{}` of {} {}", model.name, manifest.name, manifest.version);

@@ -8,6 +8,7 @@ pub mod folder;
 pub mod origin;
 pub mod sources;
 
+use crate::disk::look;
 use std::{
     collections::HashMap,
     fs, io,
@@ -77,7 +78,7 @@ pub async fn claim(home: &Home, digest: Digest, bytes: u64, progress: &progress:
     let path = place(home, digest);
     let there = {
         let path = path.clone();
-        super::blocking(move || Ok(path.exists() && compare(&path, digest, bytes).is_ok())).await?
+        super::blocking(move || Ok(look::is_there(&path)? && compare(&path, digest, bytes).is_ok())).await?
     };
     if there {
         return Ok(Claim::Present(path));

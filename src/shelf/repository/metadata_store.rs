@@ -5,6 +5,7 @@
 //! file instead of one per role, because a timestamp saved without its snapshot (a crash or a failed fetch between the
 //! two) would drop the floor under every publisher's role.
 
+use crate::disk::look;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -71,7 +72,7 @@ impl TrustState {
         let Some(pinned) =
             durable::read(&folder.join(PINNED), limits::ROOT_BYTES_MAX).map_err(|fault| unread(fault, remote, &folder.join(PINNED)))?
         else {
-            return Err(match folder.join(STATE).exists() {
+            return Err(match look::is_there(&folder.join(STATE))? {
                 true => unreadable(remote, &folder.join(PINNED), "it is missing"),
                 false => Fault::new(Code::RemoteNotFound, format!("no root is pinned for the remote `{remote}`")).hint(hint![
                     act::remote_add_root(remote),

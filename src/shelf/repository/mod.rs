@@ -10,6 +10,7 @@ pub mod resolve;
 pub mod transport;
 pub mod tuf;
 
+use crate::disk::look;
 use std::{
     collections::BTreeMap,
     fs,
@@ -90,7 +91,7 @@ impl Remote {
         let mut pinned = Pinned { fingerprint, root_version: trusted.root().version, expires: trusted.root().expires, already: false };
 
         let _lock = locks::acquire_briefly(&lock_path(home, name), "using the same remote").await?;
-        if folder.exists() {
+        if look::is_there(&folder)? {
             let old = TrustState::load(&folder, name)?;
             if old.pinned == root {
                 pinned.already = true;
@@ -142,9 +143,9 @@ impl Remote {
         })
     }
 
-    /// Whether a root is pinned under that name.
+    /// Whether a root is pinned under that name; also where that cannot be found out, so that none is pinned over it.
     pub fn is_pinned(home: &Home, name: &str) -> bool {
-        folder(home, name).is_ok_and(|folder| folder.exists())
+        folder(home, name).is_ok_and(|folder| look::is_there(&folder).unwrap_or(true))
     }
 
     /// Forgets the pinned root and all trust in that remote; its recipes on the shelf stay.

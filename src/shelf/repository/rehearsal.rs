@@ -3,6 +3,7 @@
 //! For the writing side, which may not upload a step before this says yes: signing programs happily sign repositories
 //! that no client can load. Here, because it is the client that answers.
 
+use crate::disk::look;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -78,7 +79,7 @@ pub async fn rehearse(folder: &Path, over: BTreeMap<String, Vec<u8>>, now: Times
         fault.message = fault.message.replacen("remote `rehearsal`", stage, 1);
         fault
     };
-    if folder.join("timestamp.json").exists() {
+    if look::is_there(&folder.join("timestamp.json"))? {
         let mut before = load(Arc::default())?;
         // Without a clock: re-signing what has expired is one of the things that a writer is for.
         if let Err(error) = before.refresh(Timestamp::MIN).await {

@@ -3,6 +3,7 @@
 //! Apart from the store, because it changes nothing. Every file is held against the signed index on every load;
 //! a recipe folder has no index, and what comes of it says so.
 
+use crate::disk::look;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -166,7 +167,7 @@ impl Shelf {
         for wanted in &wanted {
             models::is_there(&wanted.what(name), &wanted.file).map_err(again)?;
         }
-        let lent = match folder.exists() {
+        let lent = match look::is_there(&folder)? {
             true => None,
             false => match folder::make_at(self.home(), &folder, &named(&wanted)) {
                 Ok(()) => None,
@@ -200,7 +201,8 @@ impl Shelf {
         let mut all_own = true;
         for model in &manifest.models {
             let at = own.join(&model.name);
-            let on_shelf = model.from.as_ref().filter(|_| !at.exists());
+            let lies_there = look::is_there(&at)?;
+            let on_shelf = model.from.as_ref().filter(|_| !lies_there);
             // One of them may be a link into a cache of models.
             let file = match on_shelf {
                 Some(_) => models::place(self.home(), model.sha256),

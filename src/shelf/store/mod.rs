@@ -8,6 +8,7 @@ pub mod load;
 pub mod lockfile;
 pub mod revoked;
 
+use crate::disk::look;
 use crate::shelf::config::edit;
 use std::{
     fs, io,
@@ -194,7 +195,7 @@ impl Shelf {
         let home = self.home.clone();
         for name in blocking(move || Ok(all_half_removed(&home))).await.unwrap_or_default() {
             // It was installed anew since: what is left of the removal is its mark.
-            if self.home.recipes().join(name.publisher()).join(name.name()).exists() {
+            if !matches!(look::is_there(&self.home.recipes().join(name.publisher()).join(name.name())), Ok(false)) {
                 let _ = files::remove_tree(&half_removed(&self.home, &name));
                 continue;
             }
@@ -420,7 +421,7 @@ impl Staged {
             return Ok(());
         }
         let (staged, place) = (folder::beside(&self.folder()), folder::beside(place));
-        match (place.exists(), folder::is_of(&place, &models), folder::is_of(&staged, &models)) {
+        match (look::is_there(&place)?, folder::is_of(&place, &models), folder::is_of(&staged, &models)) {
             (true, true, _) => Ok(()),
             (true, false, _) => folder::replace_at(&self.home, &place, &models),
             (false, _, true) => folder::move_to(&staged, &place),
@@ -430,12 +431,13 @@ impl Staged {
 
     fn move_to(&self, folder: &Path, place: &Path, parent: &Path, index: &Index) -> Result<Moved, Fault> {
         // The same bytes are there already and perhaps in use: they stay.
-        if place.exists() && check_folder(place, index).is_ok() {
+        let is_there = look::is_there(place)?;
+        if is_there && check_folder(place, index).is_ok() {
             return Ok(Moved::Kept);
         }
         let publish = || -> io::Result<Moved> {
             make_read_only(folder)?;
-            let moved = match place.exists() {
+            let moved = match is_there {
                 true => {
                     exchange(folder, place)?;
                     Moved::Exchanged
