@@ -13,8 +13,9 @@
 //! ```
 //!
 //! `pool/` has the pods of one recipe and the asks that wait for them. `driver/` is the task that owns one
-//! pod. `spec.rs` says what a pod is to be. `compiling.rs` compiles the sources of an environment within a
-//! pod's walls, and `doctor.rs` tries what this machine can hold a pod to.
+//! pod. `spec.rs` says what a pod is to be, `replan.rs` is the timer of the policies in `pool/` and
+//! `residency/`. `compiling.rs` compiles the sources of an environment within a pod's walls, and `doctor.rs`
+//! tries what this machine can hold a pod to.
 
 pub mod compiling;
 pub mod doctor;
@@ -22,6 +23,7 @@ mod driver;
 mod pool;
 mod process;
 mod record;
+mod replan;
 mod residency;
 mod sandbox;
 pub mod spec;
@@ -42,8 +44,8 @@ pub use driver::spawn;
 pub use pool::ask::Reply;
 pub use pool::ask::Request;
 pub use pool::slot::Slot;
-pub use pool::{Ask, watcher::Watcher};
 pub use pool::{BoxFuture, Pool, Spawner, WeakPool};
+pub use pool::{ask::Ask, watcher::Watcher};
 pub use process::family::{Boot, Family};
 pub use process::holdings::{Kept, keep_for_callers, kept_for_callers, open_files, raise_open_files};
 pub use process::registry::reap;

@@ -14,10 +14,11 @@ use std::sync::Arc;
 /// What runs the pod.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// The interpreter that runs, of the keeper too: a real one of the machine's, in a folder to which no recipe and no wheel writes.
+    /// The interpreter that runs, of the keeper too: a real one of the machine's, in a folder to which no
+    /// recipe and no wheel writes.
     pub base: PathBuf,
-    /// The one that the pod takes itself for, and with which it starts its children: the environment's, whose folder holds what its wheels put
-    /// there. The same as `base` without an environment.
+    /// The one that the pod takes itself for, and with which it starts its children: the environment's, whose
+    /// folder holds what its wheels put there. The same as `base` without an environment.
     pub python: PathBuf,
     /// Where the environment's packages lie; none for a pod without requirements.
     pub site_packages: Option<PathBuf>,
@@ -66,7 +67,7 @@ pub struct Spec {
     pub session: Option<crate::pod::spec::Session>,
     /// What its libraries begin with, and what becomes of what they keep.
     pub cache: Cache,
-    /// Its claim to a place for its models.
+    /// Its claim to memory for its models.
     pub claim: Option<crate::pod::residency::Claim>,
     /// Dropped when no process of the pod is left.
     pub keeps: Vec<Keeps>,
@@ -108,7 +109,8 @@ pub fn path_of(scratch: &Path) -> PathBuf {
     scratch.with_extension("pod")
 }
 
-/// The name of a pod's control group, or how those of one host begin: an incarnation is its host's folder, `-`, and a number.
+/// The name of a pod's control group, or how those of one host begin: an incarnation is its host's folder,
+/// `-`, and a number.
 pub fn group_of(incarnation: &str) -> String {
     format!("hob-{incarnation}")
 }

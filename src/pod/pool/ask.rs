@@ -1,6 +1,4 @@
-//! What callers hold of an ask, and what a pod's driver shows of its pod.
-//!
-//! Apart from `mod.rs`, which decides, and `driver/`, which owns the pod: everything here only carries between the two and the outside.
+//! Asks: what a caller sends and holds, and what the pool keeps of it until its last reply.
 
 use sha2::Digest as _;
 use std::sync::Arc;
@@ -8,13 +6,14 @@ use std::sync::Arc;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    model::{self, Blob, Fault, Priority},
+    model::{self, Blob, Fault, Priority, limits::CHUNK_CREDIT},
     pod::{
         pool::{
+            PoolShared,
             poison::Tally,
             schedule::{Ticket, Waiting},
         },
-        stream::Outlet,
+        stream::{Inlet, Outlet},
         wire::messages::Payload,
     },
 };
@@ -30,7 +29,7 @@ pub struct Request {
     pub blobs: Vec<Blob>,
     pub deadline: Instant,
     pub priority: Priority,
-    /// Where progress goes: past whoever waits for the answer.
+    /// Where progress goes: not through the reply.
     pub events: model::events::Sender,
 }
 
@@ -73,6 +72,67 @@ pub(in crate::pod) struct TicketedAsk {
     pub ticket: Ticket,
     pub waiting: Waiting,
     pub pending: Pending,
+}
+
+/// A request under way. Dropping it cancels the work down to the worker.
+pub struct Ask {
+    pool: Arc<PoolShared>,
+    ticket: Ticket,
+    chunks: Option<Inlet>,
+    end: oneshot::Receiver<Reply>,
+    is_over: bool,
+    /// Weight of the chunks that were taken since the pod was told.
+    taken: u32,
+}
+
+impl Ask {
+    pub(super) fn new(pool: Arc<PoolShared>, ticket: Ticket, chunks: Option<Inlet>, end: oneshot::Receiver<Reply>) -> Ask {
+        Ask { pool, ticket, chunks, end, is_over: false, taken: 0 }
+    }
+
+    /// The next reply; none after the last. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Reply> {
+        if let Some(chunks) = &mut self.chunks {
+            match chunks.take().await {
+                Ok(Some((payload, weight))) => {
+                    self.taken += weight;
+                    if self.taken >= CHUNK_CREDIT / 2 {
+                        self.pool.credit(self.ticket, std::mem::take(&mut self.taken));
+                    }
+                    return Some(Reply::Chunk(payload));
+                }
+                // A stream with a hole is none: as if its caller had gone.
+                Err(fault) => {
+                    self.chunks = None;
+                    self.leave();
+                    return Some(Reply::Fault(fault));
+                }
+                Ok(None) => {}
+            }
+            // The driver lets go of this end before it sends the last reply.
+            self.chunks = None;
+        }
+        if self.is_over {
+            return None;
+        }
+        let reply = (&mut self.end).await.ok();
+        self.is_over = true;
+        reply
+    }
+
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            // First, so that nobody puts it back meanwhile for a caller that is gone.
+            self.end.close();
+            self.pool.withdraw(self.ticket);
+        }
+    }
+}
+
+impl Drop for Ask {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 /// What makes two requests the same input of the same recipe.

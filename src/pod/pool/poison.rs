@@ -1,6 +1,6 @@
 //! Inputs that ended their pod: which are poison, and for how long they are refused.
 //!
-//! Apart from `mod.rs`, which knows of pods and asks: here is only who is to blame, without IO and without a clock.
+//! A policy without IO and without a clock.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -63,7 +63,8 @@ impl Poison {
         Poison::default()
     }
 
-    /// A pod ended while it had `input` in hand: once per pod, also when a batch had the input twice. Whether it is poison now.
+    /// A pod ended while it had `input` in hand. Call it once per pod, also when a batch had the input twice.
+    /// Returns true when the input is poison now.
     pub fn ended(&mut self, input: [u8; 32], how: Ended, now: Duration) -> bool {
         self.inputs.retain(|_, remembered| remembered.until() > now);
         if self.inputs.len() >= POISON_INPUTS_MAX && !self.inputs.contains_key(&input) {
@@ -94,7 +95,7 @@ impl Poison {
         remembered.tally.is_poison().then_some(left)
     }
 
-    /// `input` was answered, by a good answer or by a fault of its own: whatever ended the pods, it was not this.
+    /// `input` was answered, by a good answer or by a fault of its own: it did not end the pods.
     pub fn answered(&mut self, input: &[u8; 32]) {
         self.inputs.remove(input);
     }

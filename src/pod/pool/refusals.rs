@@ -1,42 +1,16 @@
-//! Asks that no pod takes: which, and what their callers are told.
-//!
-//! Apart from `mod.rs`, which sees to those that one takes.
+//! Why asks are refused that no pod has begun, in the words for their callers.
 
 use std::time::Duration;
 
 use crate::{
     model::{Code, Fault, act, hint},
-    pod::pool::{
-        ask::{Pending, Reply},
-        restarts::MayStart,
-        state::{PoolShared, PoolState},
-    },
+    pod::pool::{PoolShared, restarts::MayStart, state::PoolState},
 };
 
-/// Asks that end without having been begun, and why; sent once the lock is let go of.
-#[must_use]
-pub(in crate::pod) struct Refusals(pub Vec<Pending>, pub Option<Fault>);
-
-impl Refusals {
-    pub(in crate::pod) fn none() -> Refusals {
-        Refusals(Vec::new(), None)
-    }
-    pub(in crate::pod) fn send(self) {
-        let Refusals(asks, Some(fault)) = self else { return };
-        for ask in asks {
-            ask.finish(Reply::Fault(fault.clone()));
-        }
-    }
-}
-
 impl PoolShared {
-    pub(in crate::pod) fn refuse(&self, asks: Vec<Pending>, fault: &Fault) {
-        Refusals(asks, Some(fault.clone())).send();
-    }
-
-    /// Refuses at once what no pod could take in time.
-    pub(in crate::pod) fn refuse_while_cooling(&self, state: &mut PoolState, now: Duration, deadline: Duration) -> Result<(), Fault> {
-        if state.members.iter().any(|member| !member.leaving) {
+    /// Errors: why no pod could take an ask with that deadline in time.
+    pub(super) fn check_cooling(&self, state: &PoolState, now: Duration, deadline: Duration) -> Result<(), Fault> {
+        if state.members.iter().any(|member| member.stays()) {
             return Ok(());
         }
         match state.restarts.may_start(now) {
@@ -46,7 +20,7 @@ impl PoolShared {
         }
     }
 
-    pub(in crate::pod) fn cooling(&self, state: &PoolState, left: Duration) -> Fault {
+    pub(super) fn cooling(&self, state: &PoolState, left: Duration) -> Fault {
         // Nothing failed that waiting would mend.
         if let Some(fault) = &state.hopeless {
             return fault.clone();
@@ -61,7 +35,7 @@ impl PoolShared {
         }
     }
 
-    pub(in crate::pod) fn poisoned(&self, operation: &str, left: Duration) -> Fault {
+    pub(super) fn poisoned(&self, operation: &str, left: Duration) -> Fault {
         let name = self.name();
         Fault::new(
             Code::PoisonRequest,
@@ -72,16 +46,10 @@ impl PoolShared {
     }
 }
 
-/// All that waits.
-pub(in crate::pod) fn everybody(state: &mut PoolState) -> Vec<Pending> {
-    let solo = state.solo.drain(..).map(|ticketed| ticketed.pending);
-    state.schedule.drain().into_iter().chain(solo).collect()
-}
-
-pub(in crate::pod) fn ending() -> Fault {
+pub(super) fn ending() -> Fault {
     Fault::new(Code::ShuttingDown, "the host is ending and takes no more work").hint("call again when it was started anew")
 }
 
-pub(in crate::pod) fn overdue() -> Fault {
+pub(super) fn overdue() -> Fault {
     Fault::new(Code::Deadline, "the deadline passed before a pod was free")
 }

@@ -1,6 +1,6 @@
 //! When the next pod of a recipe may be started: at once, after a wait, or not until its quarantine is over.
 //!
-//! Apart from `mod.rs`, which starts pods: here is only the policy, without IO and without a clock.
+//! A policy without IO and without a clock; `mod.rs` starts the pods.
 //!
 //! ```text
 //!                 died, had answered: nothing changes
@@ -66,8 +66,9 @@ impl Restarts {
         }
     }
 
-    /// A pod ended without being asked to. `productive`: it had answered well since it started; that costs nothing, so that pods killed at
-    /// random never quarantine a recipe that works. `jitter` is chance from 0 to 1: a wait is between half of its length and all of it.
+    /// A pod ended without being asked to. `productive`: it had answered well since it started; such an end
+    /// costs nothing, so that pods killed at random never quarantine a recipe that works. `jitter`: random,
+    /// from 0 to 1; a wait is between half of its length and all of it.
     pub fn died(&mut self, now: Duration, productive: bool, jitter: f64) {
         if productive {
             (self.row, self.not_before) = (0, Duration::ZERO);
@@ -111,8 +112,9 @@ impl Restarts {
         self.begin_quarantine(now, length);
     }
 
-    /// A pod of the recipe answered well, any of them: what works is not quarantined, and the budget is whole again. A wait becomes short,
-    /// but not none: what answered may be an old pod, while each new one fails. Whether that changed anything.
+    /// Any pod of the recipe answered well: a quarantine ends, and the budget is whole again. A wait becomes
+    /// short, but does not end: the pod that answered may be an old one while each new one fails. Returns
+    /// true when that changed anything.
     pub fn answered(&mut self) -> bool {
         // The usual case, thousands of times a second.
         if self.unanswered == 0 && self.quarantine.is_none() {
@@ -139,7 +141,8 @@ impl Restarts {
         matches!(self.may_start(now), MayStart::Quarantined(_))
     }
 
-    /// Whether no pod has answered since a quarantine began: then one pod at a time is enough, for the next death renews it.
+    /// Whether no pod has answered since a quarantine began. Then one pod at a time is enough: its death
+    /// renews the quarantine.
     pub fn is_on_trial(&self) -> bool {
         self.quarantine.is_some()
     }
@@ -166,7 +169,8 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    /// Lets pods die without an answer, each as soon as it may be started, until the quarantine; when that began and until when it is.
+    /// Lets pods die without an answer, each as soon as it may be started, until the quarantine; when that
+    /// began and until when it is.
     fn until_quarantined(restarts: &mut Restarts, mut now: Duration) -> (Duration, Duration) {
         for _ in 0..100 {
             restarts.died(now, false, 1.0);
@@ -261,7 +265,8 @@ mod tests {
         assert_eq!(restarts.may_start(ms(0)), MayStart::Now, "the first of a new row is free");
     }
 
-    /// Two pods of a good recipe, killed at random ten times a second for a minute, often before their first answer.
+    /// Two pods of a good recipe, killed at random ten times a second for a minute, often before their first
+    /// answer.
     #[test]
     fn random_kills_never_quarantine_a_recipe_that_works() {
         let (mut restarts, mut dice, mut unproductive) = (Restarts::new(), 12345u64, 0);
@@ -314,7 +319,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: no wait is longer than the longest, and a recipe whose pod answered is not quarantined.
+        /// Whatever happens: no wait is longer than the longest, and a recipe whose pod answered is not
+        /// quarantined.
         #[test]
         fn no_order_of_deaths_blocks_for_ever(events in prop::collection::vec((0u8..5, 0u64..40_000, 0.0f64..=1.0), 0..200)) {
             let (mut restarts, mut now) = (Restarts::new(), ms(0));

@@ -1,7 +1,6 @@
-//! What waits for a recipe's pods: who goes next, what goes together, and who has to stay away.
+//! The queue of a pool: which ask is next, which run together as a batch, and which are refused.
 //!
-//! Apart from `mod.rs`, which owns pods and callers: here is only the policy, without IO and without a clock, so that tests run it in virtual
-//! time. Times are since the pool was made.
+//! A policy without IO and without a clock: tests run it in virtual time. Times are since the pool was made.
 //!
 //! ```text
 //!            push                                take
@@ -13,11 +12,12 @@
 //!                    expired    caller left
 //! ```
 //!
-//! - A higher class goes first. But when [`PASSED_OVER_MAX`] units in a row passed over a class whose oldest ask has waited longer than
-//!   [`AGE_MS`], that ask is next. Under a full load of interactive asks the others so keep their ninth; an interactive ask that comes now
-//!   and then never finds the count so high, and waits for no more than one unit.
-//! - A batch is gathered around the ask that is next, of all classes, in order; one that is not full may wait for more as long as the recipe
-//!   says, while other work goes first.
+//! - A higher class goes first. But when [`PASSED_OVER_MAX`] units in a row passed over a class whose oldest
+//!   ask has waited longer than [`AGE_MS`], that ask is next. Under a full load of interactive asks the
+//!   others so keep their ninth; an interactive ask that comes now and then never finds the count so high,
+//!   and waits for no more than one unit.
+//! - A batch is gathered around the ask that is next, of all classes, in order; one that is not full may wait
+//!   for more as long as the recipe says, while other work goes first.
 
 mod pace;
 #[cfg(test)]
@@ -37,6 +37,7 @@ use crate::model::{
     priority::Priority,
 };
 use pace::Pace;
+pub use pace::Served;
 
 /// Names a waiting or running ask for its whole life, also when it is put back. A later one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +56,8 @@ pub struct Waiting {
 /// Which batches an ask may be part of.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Has `batch`. Only asks of the very same object go together: another version's operation of that name is another.
+    /// Has `batch`. Only asks of the very same object go together: another version's operation of that name
+    /// is another.
     pub operation: Arc<Operation>,
     pub cost: u64,
     /// Asks of one cohort go only with each other; those of 0 with each other, too.
@@ -68,23 +70,13 @@ impl Group {
     }
 }
 
-/// A unit that ended well.
-#[derive(Debug, Clone)]
-pub struct Served {
-    pub operation: Arc<Operation>,
-    /// In the pod: its own time, without what it waited there for units before it.
-    pub service: Duration,
-    /// Asks.
-    pub items: usize,
-}
-
 /// No room.
 #[derive(Debug)]
 pub struct Refused<T> {
     pub item: T,
     /// Asks that wait.
     pub waiting: usize,
-    /// When a place is likely free for this caller: each one refused meanwhile is sent further back.
+    /// When the queue likely has room for this caller. Each further refusal gets a later time.
     pub retry_after: Duration,
 }
 
@@ -98,7 +90,8 @@ pub enum Take<T> {
     Unit(Vec<(Ticket, Waiting, T)>),
 }
 
-/// Asks that wait for the pods of one recipe. Each verb is logarithmic in them, and linear in operations and cohorts that wait.
+/// Asks that wait for the pods of one recipe. Each verb is logarithmic in them, and linear in operations and
+/// cohorts that wait.
 #[derive(Debug)]
 pub struct Schedule<T> {
     queue_max: usize,
@@ -111,8 +104,9 @@ pub struct Schedule<T> {
     deadlines: BTreeSet<(Duration, Priority, Ticket)>,
     /// Units in a row that passed over the oldest ask of each class.
     passed_over: [u32; 3],
-    /// Callers that were refused and told when to come back, one behind the other, less the places that became free since. Forgotten when
-    /// the queue is empty: so one who knocks all the time makes others wait no longer than there is work.
+    /// Refused callers that were told when to come back, one behind the other, less those for whom there was
+    /// room since. Forgotten when the queue is empty, so that a caller that tries all the time makes others
+    /// wait no longer than there is work.
     sent_away: usize,
     pace: Pace,
 }
@@ -201,16 +195,17 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Errors: the item itself when all places are taken, or when it is bulk and bulk asks have their share of them.
+    /// Errors: the item itself when the queue is full, or when it is bulk and bulk asks have their share of
+    /// the queue.
     pub fn push(&mut self, item: T, waiting: Waiting) -> Result<Ticket, Refused<T>> {
         let [interactive, normal, bulk] = self.counts();
         let all = interactive + normal + bulk;
         let bulk_is_full = waiting.priority == Priority::Bulk && bulk >= self.queue_max * BULK_QUEUE_PERCENT / 100;
         if all >= self.queue_max || bulk_is_full {
-            // A place of bulk's own becomes free after all that goes before it.
+            // Room for bulk comes after all that goes before it.
             let before = if bulk_is_full { interactive + normal } else { 0 };
             let retry_after = self.pace.retry_after(self.sent_away + 1 + before);
-            // While nothing is measured all are told the same time, and nobody has a place in a line.
+            // While nothing is measured, every caller is told the same time.
             if self.pace.is_measured() {
                 self.sent_away = (self.sent_away + 1).min(SENT_AWAY_MAX);
             }
@@ -222,14 +217,14 @@ impl<T> Schedule<T> {
         Ok(ticket)
     }
 
-    /// An ask that was taken before and waits again, first among its class: its pod died before it was begun, or its batch is split and
-    /// `waiting` says into which cohort. Never refused.
+    /// An ask that was taken before and waits again, first among its class: its pod died before it was begun,
+    /// or its batch is split and `waiting` says into which cohort. Never refused.
     pub fn put_back(&mut self, ticket: Ticket, item: T, waiting: Waiting) {
         debug_assert!(self.classes.iter().all(|class| !class.contains_key(&ticket)), "{ticket:?} waits already");
         self.insert(ticket, Entry { item, waiting, fresh: false });
     }
 
-    /// The caller left; none when the ask does not wait (any more).
+    /// The caller left; `None` when the ask does not wait (any more).
     pub fn remove(&mut self, ticket: Ticket) -> Option<T> {
         let class = Priority::ALL.into_iter().find(|class| self.classes[*class as usize].contains_key(&ticket))?;
         let entry = self.detach(class, ticket)?;
@@ -237,8 +232,8 @@ impl<T> Schedule<T> {
         Some(entry.item)
     }
 
-    /// The next unit: an ask, or a batch. Asks of an operation with batches are always given as a batch, maybe of one. What has expired is
-    /// given too: see [`Schedule::shed`].
+    /// The next unit: an ask, or a batch. Asks of an operation with batches are always given as a batch,
+    /// maybe of one. What has expired is given too: see [`Schedule::shed`].
     pub fn take(&mut self, now: Duration) -> Take<T> {
         let mut gathering = Vec::new();
         let mut not_before: Option<Duration> = None;
@@ -321,7 +316,7 @@ impl<T> Schedule<T> {
         self.pace.is_tiny(&operation.name)
     }
 
-    /// Until a place is likely free for the next one who is refused.
+    /// Until the queue likely has room for the next refused caller.
     #[cfg(test)]
     pub fn retry_after(&self) -> Duration {
         self.pace.retry_after(self.sent_away + 1)
@@ -454,10 +449,12 @@ enum Gathered {
     NotBefore(Duration),
 }
 
-/// Whether a further pod should be started: when more waits than the pods that are there or on their way will take.
+/// Whether a further pod should be started: when more waits than the pods that are there or on their way will
+/// take.
 ///
-/// `waiting`: units ([`Schedule::units`]); `room`: units that ready pods could take now; `starting`: pods, each of which is expected to take one
-/// at least; `live`: pods that are not dead, the starting ones among them; `max`: of those.
+/// `waiting`: units ([`Schedule::units`]); `room`: units that ready pods could take now; `starting`: pods,
+/// each of which is expected to take one at least; `live`: pods that are not dead, the starting ones among
+/// them; `max`: of those.
 pub fn grow(waiting: usize, room: usize, starting: usize, live: usize, max: usize) -> bool {
     live < max && waiting > room.saturating_add(starting)
 }

@@ -1,10 +1,7 @@
-//! A pod's place in its pool: how its driver gets work and tells what became of it.
-//!
-//! Apart from `mod.rs`, which callers come to: here is the side that drivers see.
+//! A pod's slot in its pool: how its driver gets work and reports what became of it.
 
-use crate::pod::pool::state::{End, Report};
 use std::{
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -13,20 +10,24 @@ use tokio::time::Instant;
 use crate::{
     model::{Fault, Priority, limits::POISON_MS},
     pod::pool::{
+        PoolShared,
         ask::{Request, TicketedAsk, digest},
+        change::Change,
+        member::Member,
         poison::Ended,
-        refusals::{Refusals, overdue},
+        refusals::overdue,
         schedule::Take,
-        state::{Member, PoolShared, PoolState},
+        state::{End, Report},
         watcher::PodShared,
     },
 };
 
-/// A pod's place in its pool: how its driver gets work and tells what became of it.
+/// A pod's handle on its pool. It keeps neither the pool nor the pod; where the pool is gone, reports are
+/// dropped.
 #[derive(Clone)]
 pub struct Slot {
-    pub(super) pool: Weak<PoolShared>,
-    pub(in crate::pod) id: u64,
+    pool: Weak<PoolShared>,
+    id: u64,
 }
 
 /// What a driver is given.
@@ -51,53 +52,56 @@ pub(in crate::pod) struct Unit {
 }
 
 impl Slot {
+    pub(super) fn new(pool: Weak<PoolShared>, id: u64) -> Slot {
+        Slot { pool, id }
+    }
+
     /// The pod is ready for its first unit.
     pub(in crate::pod) fn report_ready(&self) {
-        self.with(|pool, state| {
-            if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
-                (member.ready, member.asleep, member.yielding, member.awaits_memory) = (true, false, false, false);
+        self.change(|pool, change| {
+            if let Some(member) = change.state.member(self.id) {
+                member.report_ready();
             }
-            pool.offer(state, None);
+            pool.offer(change.state, None);
         });
     }
 
     /// The pod has no models any more, and loads none before there is work for it.
     pub(in crate::pod) fn report_asleep(&self) {
-        self.change_member(|member| (member.ready, member.asleep, member.yielding) = (false, true, false));
+        self.change_member(Member::report_asleep);
     }
 
     /// The pod takes nothing more until it has loaded again: what waits is for others.
     pub(in crate::pod) fn report_yielding(&self) {
-        self.change_member(|member| member.yielding = true);
+        self.change_member(Member::report_yielding);
     }
 
-    fn change_member(&self, change: impl FnOnce(&mut Member)) {
-        let failed = self.with(|pool, state| {
-            if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
-                change(member);
+    fn change_member(&self, report: fn(&mut Member)) {
+        self.change(|pool, change| {
+            if let Some(member) = change.state.member(self.id) {
+                report(member);
             }
-            pool.dispatch(state, pool.now())
+            pool.dispatch(change);
         });
-        if let Some(failed) = failed {
-            failed.send();
-        }
     }
 
-    /// The best class of what waits for a pod; the pod is awake then.
+    /// The pod has no models and seeks memory for them. Returns the best class of what waits; with one, a pod
+    /// that slept is awake.
     pub(in crate::pod) fn await_memory(&self) -> Option<Priority> {
-        self.with(|_, state| {
-            let waits = state.best_waiting();
-            if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
-                member.asleep &= waits.is_none();
-                member.awaits_memory = true;
+        self.change(|_, change| {
+            let best = change.state.best_waiting();
+            if let Some(member) = change.state.member(self.id) {
+                member.report_empty(best.is_some());
             }
-            waits
+            best
         })
         .flatten()
     }
 
-    /// Tells what is over and takes what there is room for. `units`: in hand now, `class` the best of theirs. `ahead`: the pod says what it has
-    /// begun, and what it has in hand is tiny, so that it may be sent more than it runs.
+    /// Reports what is over and takes what there is room for.
+    ///
+    /// `units`: in hand now; `class`: the best of theirs. `ahead`: the pod says what it has begun, and what
+    /// it has in hand is tiny, so that it may be sent more than it runs.
     pub(in crate::pod) fn take_work(
         &self,
         report: &mut Report,
@@ -106,72 +110,64 @@ impl Slot {
         ahead: bool,
         shared: &Arc<PodShared>,
     ) -> Taken {
-        let mut taken = Taken::default();
-        let Some(pool) = self.pool.upgrade() else { return taken };
-        let now = pool.now();
-        let mut state = pool.lock();
-        let cured = state.note(report, now);
-        if !report.cleared.is_empty() {
-            pool.suspects.store(!state.poison.is_empty(), Ordering::Relaxed);
-        }
-        let late = state.schedule.shed(now);
-        if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
-            member.units = units;
-            member.alone &= units > 0;
-        }
-        self.take_units(&pool, &mut state, &mut taken, ahead, shared);
-        taken.waiting = state.best_waiting();
-        let given = taken.units.iter().flat_map(|unit| &unit.asks).map(|ticketed| ticketed.pending.request.priority);
-        taken.class = given.chain(taken.waiting).chain(class).min();
-        if let Some(member) = state.members.iter_mut().find(|member| member.slot == self.id) {
-            member.class = taken.class;
-        }
-        if taken.is_full {
-            pool.offer(&state, Some(self.id));
-        }
-        if taken.waiting.is_none() {
-            // Whoever wanted a place for what was taken here does not any more.
-            state.tell_awaiting_memory();
-        }
-        let failed = if cured { pool.dispatch(&mut state, now) } else { Refusals::none() };
-        let quiet = state.closed && state.is_quiet();
-        report.clear();
-        drop(state);
-        pool.refuse(late, &overdue());
-        failed.send();
-        if quiet {
-            pool.quiet.notify_waiters();
-        }
-        taken
+        let taken = self.change(|pool, change| {
+            let mut taken = Taken::default();
+            let ends_failing = change.state.note(report, change.now);
+            if !report.cleared.is_empty() {
+                pool.note_suspects(change.state);
+            }
+            report.clear();
+            let late = change.state.schedule.shed(change.now);
+            change.refuse(late, overdue());
+            if let Some(member) = change.state.member(self.id) {
+                member.report_units(units);
+            }
+            self.take_units(pool, change, &mut taken, ahead, shared);
+            taken.waiting = change.state.best_waiting();
+            let given = taken.units.iter().flat_map(|unit| &unit.asks).map(|ask| ask.pending.request.priority);
+            taken.class = given.chain(taken.waiting).chain(class).min();
+            if let Some(member) = change.state.member(self.id) {
+                member.report_class(taken.class);
+            }
+            if taken.is_full {
+                pool.offer(change.state, Some(self.id));
+            }
+            if taken.waiting.is_none() {
+                // A pod that seeks memory for what was taken here does not any more.
+                change.state.tell_awaiting_memory();
+            }
+            if ends_failing {
+                pool.dispatch(change);
+            }
+            taken
+        });
+        taken.unwrap_or_default()
     }
 
     /// Takes units until there is no room or nothing to take.
-    fn take_units(&self, pool: &PoolShared, state: &mut PoolState, taken: &mut Taken, mut ahead: bool, shared: &Arc<PodShared>) {
-        let now = pool.now();
-        let serving = state.members.iter().filter(|member| member.ready && !member.leaving);
-        // Work that goes alone waits for the pod that is the first to be empty, perhaps one that just starts: that one takes nothing else, and the
-        // others go on.
-        let starting = state.members.iter().any(|member| !member.ready && !member.leaving && !member.awaits_memory);
+    fn take_units(&self, pool: &PoolShared, change: &mut Change<'_>, taken: &mut Taken, mut ahead: bool, shared: &Arc<PodShared>) {
+        let (state, now) = (&mut *change.state, change.now);
+        let serving = state.members.iter().filter(|member| member.is_serving());
+        // Work that runs alone waits for the pod that is the first to be empty, perhaps one that just starts.
+        // That pod takes nothing else; the others go on.
+        let starting = state.members.iter().any(Member::is_next_free);
         let empties_first =
-            serving.clone().min_by_key(|member| (!member.alone, member.units)).map(|member| member.slot).filter(|_| !starting);
-        let others_free = serving.clone().any(|member| member.slot != self.id && member.has_room(pool.concurrency));
+            serving.clone().min_by_key(|member| (!member.is_alone(), member.units())).map(Member::slot).filter(|_| !starting);
+        let others_free = serving.clone().any(|member| member.slot() != self.id && member.has_room(pool.concurrency));
         let serving = serving.count();
-        let Some(at) = state.members.iter().position(|member| member.slot == self.id) else { return };
-        if !state.members[at].ready || state.members[at].leaving {
-            return;
-        }
+        let Some(at) = state.members.iter().position(|member| member.slot() == self.id && member.is_serving()) else { return };
         loop {
-            let in_hand = state.members[at].units;
-            if state.members[at].alone {
+            let in_hand = state.members[at].units();
+            if state.members[at].is_alone() {
                 taken.is_full = true;
                 return;
             }
             if in_hand == 0
-                && let Some(ticketed) = state.solo.pop_front()
+                && let Some(ask) = state.solo.pop_front()
             {
-                state.holders.insert(ticketed.ticket, shared.clone());
-                (state.members[at].units, state.members[at].alone) = (1, true);
-                taken.units.push(Unit { asks: vec![ticketed], is_tiny: false });
+                state.holders.insert(ask.ticket, shared.clone());
+                state.members[at].give_alone();
+                taken.units.push(Unit { asks: vec![ask], is_tiny: false });
                 continue;
             }
             if !state.solo.is_empty() && empties_first == Some(self.id) {
@@ -194,110 +190,104 @@ impl Slot {
                 Take::Unit(items) => {
                     state.holders.extend(items.iter().map(|(ticket, ..)| (*ticket, shared.clone())));
                     let asks = items.into_iter().map(|(ticket, waiting, pending)| TicketedAsk { ticket, waiting, pending });
-                    let unit = Unit { is_tiny: false, asks: asks.collect() };
-                    let is_tiny = unit.asks.first().is_some_and(|ticketed| state.schedule.is_tiny(&ticketed.pending.request.operation));
+                    let asks: Vec<_> = asks.collect();
+                    let is_tiny = asks.first().is_some_and(|ask| state.schedule.is_tiny(&ask.pending.request.operation));
                     // Nothing is sent to wait behind one that may take long.
                     ahead &= is_tiny;
-                    state.members[at].units += 1;
-                    taken.units.push(Unit { is_tiny, ..unit });
+                    state.members[at].give();
+                    taken.units.push(Unit { asks, is_tiny });
                 }
             }
         }
     }
 
-    /// Asks of this pod that wait for another now: never begun, harmless to repeat, or halves of a batch that failed.
+    /// Asks of this pod that wait for another now: never begun, harmless to repeat, or halves of a batch that
+    /// failed.
     pub(in crate::pod) fn put_back(&self, asks: Vec<TicketedAsk>, alone: bool) {
-        if !asks.is_empty() {
-            self.put_back_some(asks, alone);
+        if asks.is_empty() {
+            return;
         }
-    }
-
-    fn put_back_some(&self, asks: Vec<TicketedAsk>, alone: bool) -> Option<()> {
-        let (failed, quiet) = self.with(|pool, state| {
-            for mut ticketed in asks {
-                state.holders.remove(&ticketed.ticket);
-                if ticketed.pending.end.is_closed() {
+        self.change(|pool, change| {
+            let state = &mut *change.state;
+            for mut ask in asks {
+                state.holders.remove(&ask.ticket);
+                if ask.pending.end.is_closed() {
                     continue;
                 }
-                state.repeated += u64::from(std::mem::take(&mut ticketed.pending.ran));
+                state.repeated += u64::from(std::mem::take(&mut ask.pending.ran));
                 match alone {
-                    true => state.solo.push_back(ticketed),
-                    false => state.schedule.put_back(ticketed.ticket, ticketed.pending, ticketed.waiting),
+                    true => state.solo.push_back(ask),
+                    false => state.schedule.put_back(ask.ticket, ask.pending, ask.waiting),
                 }
             }
-            (pool.dispatch(state, pool.now()), state.closed && state.is_quiet())
-        })?;
-        failed.send();
-        if quiet {
-            self.pool.upgrade()?.quiet.notify_waiters();
-        }
-        Some(())
+            pool.dispatch(change);
+        });
     }
 
     /// Two names for the halves of a failed batch.
     pub(in crate::pod) fn split(&self) -> (u64, u64) {
-        self.with(|_, state| state.schedule.split()).unwrap_or((1, 2))
+        self.change(|_, change| change.state.schedule.split()).unwrap_or((1, 2))
     }
 
-    /// That input ended its pod, alone at work there. Whether it is given up now.
+    /// That input ended its pod, alone at work there. Returns the fault of an input that is given up now.
     pub(in crate::pod) fn blame(&self, request: &Request, how: Ended) -> Option<Fault> {
         let digest = digest(request);
-        self.with(|pool, state| {
-            let poison = state.poison.ended(digest, how, pool.now());
-            pool.suspects.store(true, Ordering::Relaxed);
-            poison.then(|| pool.poisoned(&request.operation.name, Duration::from_millis(POISON_MS)))
+        self.change(|pool, change| {
+            let is_poison = change.state.poison.ended(digest, how, change.now);
+            pool.note_suspects(change.state);
+            is_poison.then(|| pool.poisoned(&request.operation.name, Duration::from_millis(POISON_MS)))
         })
         .flatten()
     }
 
-    /// Which value of the recipe's lever holds.
+    /// Which value of the recipe's out-of-memory fallback is in force.
     pub(in crate::pod) fn fallback(&self) -> Option<usize> {
-        self.with(|_, state| state.fallback)
+        Some(self.pool.upgrade()?.lock().fallback)
     }
 
-    /// Lowers the lever, which has so many values, unless another did since it was at `used`; whether it is lower than that now.
+    /// Moves the out-of-memory fallback, which has so many values, to the next one, unless another pod did
+    /// since it was at `used`. Returns true when it is beyond `used` now.
     pub(in crate::pod) fn lower_fallback(&self, used: usize, values: usize) -> bool {
-        self.with(|_, state| {
-            if state.fallback == used && used + 1 < values {
-                state.fallback += 1;
+        self.change(|_, change| {
+            let fallback = &mut change.state.fallback;
+            if *fallback == used && used + 1 < values {
+                *fallback += 1;
             }
-            state.fallback > used
+            *fallback > used
         })
         .unwrap_or(false)
     }
 
     /// Whether inputs are suspected of having ended a pod.
     pub(in crate::pod) fn has_suspects(&self) -> bool {
-        self.pool.upgrade().is_some_and(|pool| pool.suspects.load(Ordering::Relaxed))
+        self.pool.upgrade().is_some_and(|pool| pool.has_suspects())
     }
 
-    /// Whether a pod that has nothing to do may go; from then on nothing is offered to it.
+    /// Whether a pod that has nothing to do may go. If so, nothing is offered to it from then on.
     pub(in crate::pod) fn may_idle_out(&self) -> bool {
-        self.with(|pool, state| {
-            let staying = state.members.iter().filter(|member| !member.leaving).count();
+        self.change(|pool, change| {
+            let state = &mut *change.state;
+            let staying = state.members.iter().filter(|member| member.stays()).count();
             let spare = staying > if state.used { pool.spec.min } else { 0 };
-            spare && state.schedule.is_empty() && state.solo.is_empty() && state.mark_leaving(self.id)
+            spare && state.is_empty() && state.mark_leaving(self.id)
         })
         .unwrap_or(true)
     }
 
-    /// The pod takes nothing any more, for a good reason: another may take its place.
+    /// The pod takes nothing any more, for a good reason: another may be started in its place.
     pub(in crate::pod) fn report_retiring(&self) {
-        let failed = self.with(|pool, state| {
-            state.mark_leaving(self.id);
-            pool.dispatch(state, pool.now())
+        self.change(|pool, change| {
+            change.state.mark_leaving(self.id);
+            pool.dispatch(change);
         });
-        if let Some(failed) = failed {
-            failed.send();
-        }
     }
 
-    /// The pod takes nothing any more, because it is dead or about to be: what was meant for it goes to others. Whether one may be started in its
-    /// place is seen when it is known how it ended.
+    /// The pod takes nothing any more, because it is dead or about to be: what was meant for it goes to
+    /// others. Whether one may be started in its place is decided when it is known how it ended.
     pub(in crate::pod) fn report_failing(&self) {
-        self.with(|pool, state| {
-            state.mark_leaving(self.id);
-            pool.offer(state, None);
+        self.change(|pool, change| {
+            change.state.mark_leaving(self.id);
+            pool.offer(change.state, None);
         });
     }
 
@@ -308,42 +298,24 @@ impl Slot {
         }
     }
 
-    /// Tells what is over without taking anything.
+    /// Reports what is over without taking anything.
     pub(in crate::pod) fn report(&self, report: &mut Report) {
-        let failed = self.with(|pool, state| {
-            let cured = state.note(report, pool.now());
+        self.change(|pool, change| {
+            let ends_failing = change.state.note(report, change.now);
             report.clear();
-            pool.quiet.notify_waiters();
-            if cured { pool.dispatch(state, pool.now()) } else { Refusals::none() }
+            if ends_failing {
+                pool.dispatch(change);
+            }
         });
-        if let Some(failed) = failed {
-            failed.send();
-        }
     }
 
     /// Whether asks wait that no pod has room for.
     pub(in crate::pod) fn is_crowded(&self) -> bool {
-        self.with(|pool, state| state.is_crowded(pool.concurrency)).unwrap_or(false)
+        self.pool.upgrade().is_some_and(|pool| pool.lock().is_crowded(pool.concurrency))
     }
 
-    fn with<T>(&self, act: impl FnOnce(&PoolShared, &mut PoolState) -> T) -> Option<T> {
+    fn change<T>(&self, act: impl FnOnce(&PoolShared, &mut Change<'_>) -> T) -> Option<T> {
         let pool = self.pool.upgrade()?;
-        let mut state = pool.lock();
-        let done = act(&pool, &mut state);
-        drop(state);
-        Some(done)
-    }
-}
-
-impl Report {
-    pub fn is_empty(&self) -> bool {
-        self.over.is_empty() && self.served.is_empty()
-    }
-
-    pub(in crate::pod) fn clear(&mut self) {
-        self.over.clear();
-        self.served.clear();
-        self.cleared.clear();
-        (self.good, self.failed) = (0, 0);
+        Some(pool.change(|change| act(&pool, change)))
     }
 }

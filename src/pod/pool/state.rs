@@ -1,50 +1,108 @@
-//! What a pool knows of its pods and its work: what is read off it, and what is noted.
+//! What a pool knows of its pods and of its work: all that its lock guards.
 //!
-//! Apart from `mod.rs`, which has the lock around it and decides: here nothing is started, and nobody waits.
+//! `mod.rs` has the lock and decides; here nothing is started, and nobody waits.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
-    model::{Fault, Verified, manifest::spec::PoolSpec},
-    pod::pool::{
-        Spawner,
-        ask::{Pending, TicketedAsk},
-        poison::Poison,
-        restarts::Restarts,
-        schedule::{Schedule, Served, Ticket},
-        watcher::{PodShared, Watcher},
+    model::{Fault, Priority, limits::POD_QUEUE_MAX},
+    pod::{
+        pool::{
+            ask::{Pending, TicketedAsk},
+            member::Member,
+            poison::Poison,
+            restarts::Restarts,
+            schedule::{Schedule, Served, Ticket},
+            watcher::PodShared,
+        },
+        replan::Replan,
     },
 };
-use std::collections::HashMap;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::Weak;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::time::Instant;
 
-use crate::model::Priority;
-
-impl Member {
-    /// Whether it could take a further unit now.
-    pub(in crate::pod) fn has_room(&self, concurrency: usize) -> bool {
-        self.ready && !self.leaving && !self.yielding && !self.alone && self.units < concurrency
-    }
+/// What the lock guards.
+pub(super) struct PoolState {
+    pub schedule: Schedule<Pending>,
+    /// Asks whose pod ended while others were at work there too. Each runs alone next, to tell which of them
+    /// it was.
+    pub solo: VecDeque<TicketedAsk>,
+    /// The pod that has an ask in hand.
+    pub holders: HashMap<Ticket, Arc<PodShared>>,
+    pub members: Vec<Member>,
+    /// The number of the newest slot.
+    pub slots: u64,
+    pub restarts: Restarts,
+    pub poison: Poison,
+    /// When it is looked again whether a pod may be started.
+    pub replan: Replan,
+    /// Which value of the recipe's out-of-memory fallback is in force.
+    pub fallback: usize,
+    /// The recipe was asked, or is to be kept ready: `min` counts from then on.
+    pub used: bool,
+    pub closed: bool,
+    pub done: u64,
+    pub failed: u64,
+    pub repeated: u64,
+    pub crashes: u64,
+    /// Ends of pods since the last good answer; a start that came to nothing counts for several.
+    pub failing: u32,
+    pub last_fault: Option<Fault>,
+    /// Why the models of a pod will never fit, while that is why none is started.
+    pub hopeless: Option<Fault>,
 }
 
 impl PoolState {
+    pub fn new() -> PoolState {
+        PoolState {
+            schedule: Schedule::new(POD_QUEUE_MAX),
+            solo: VecDeque::new(),
+            holders: HashMap::new(),
+            members: Vec::new(),
+            slots: 0,
+            restarts: Restarts::new(),
+            poison: Poison::new(),
+            replan: Replan::default(),
+            fallback: 0,
+            used: false,
+            closed: false,
+            done: 0,
+            failed: 0,
+            repeated: 0,
+            crashes: 0,
+            failing: 0,
+            last_fault: None,
+            hopeless: None,
+        }
+    }
+
+    pub fn member(&mut self, slot: u64) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.slot() == slot)
+    }
+
+    /// Whether no ask waits in the queue; some may be in hand.
+    pub fn is_empty(&self) -> bool {
+        self.schedule.is_empty() && self.solo.is_empty()
+    }
+
     /// Whether nothing waits and nothing runs.
-    pub(in crate::pod) fn is_quiet(&self) -> bool {
-        self.schedule.is_empty() && self.solo.is_empty() && self.holders.is_empty()
+    pub fn is_quiet(&self) -> bool {
+        self.is_empty() && self.holders.is_empty()
+    }
+
+    pub fn is_closed_and_quiet(&self) -> bool {
+        self.closed && self.is_quiet()
     }
 
     /// Whether something waits that no pod has room for.
-    pub(in crate::pod) fn is_crowded(&self, concurrency: usize) -> bool {
+    pub fn is_crowded(&self, concurrency: usize) -> bool {
         self.best_waiting().is_some() && !self.members.iter().any(|member| member.has_room(concurrency))
     }
 
-    /// Whether an end of failing was among it: then more pods may be started.
-    pub(in crate::pod) fn note(&mut self, report: &Report, now: Duration) -> bool {
+    /// Takes a driver's report over. Returns true when it ends a failure streak, so that more pods may start.
+    pub fn note(&mut self, report: &Report, now: Duration) -> bool {
         for ticket in &report.over {
             self.holders.remove(ticket);
         }
@@ -63,98 +121,34 @@ impl PoolState {
         self.restarts.answered()
     }
 
-    /// Who waits for a place for its models waits for the best of what there is, and no longer than for that.
-    pub(in crate::pod) fn tell_awaiting_memory(&self) {
-        let waiting = self.members.iter().filter(|member| member.awaits_memory && !member.asleep && !member.leaving);
-        waiting.filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer_work());
+    /// Has the pods that wait for memory look again: they wait for the best class of what there is, and no
+    /// longer than there is any.
+    pub fn tell_awaiting_memory(&self) {
+        self.members.iter().for_each(Member::offer_work_if_awaiting_memory);
     }
 
-    /// One that is busy with work of a lower class keeps its place against others for what now waits behind that.
-    pub(in crate::pod) fn tell_outranked(&self, priority: Priority) {
-        let outranked = |member: &&Member| member.class.is_some_and(|class| class > priority);
-        let busy = self.members.iter().filter(|member| member.units > 0 && !member.leaving && !member.yielding);
-        busy.filter(outranked).filter_map(|member| member.watcher.as_ref()).for_each(|watcher| watcher.shared.offer_work());
+    /// Has the pods look again that are busy with work of a lower class than this.
+    pub fn tell_outranked(&self, priority: Priority) {
+        self.members.iter().for_each(|member| member.offer_work_if_outranked(priority));
     }
 
     /// The best class of what waits.
-    pub(in crate::pod) fn best_waiting(&self) -> Option<Priority> {
-        let solo = self.solo.iter().map(|ticketed| ticketed.pending.request.priority);
+    pub fn best_waiting(&self) -> Option<Priority> {
+        let solo = self.solo.iter().map(|ask| ask.pending.request.priority);
         let queued = Priority::ALL.into_iter().zip(self.schedule.counts()).filter(|(_, count)| *count > 0).map(|(priority, _)| priority);
         queued.chain(solo).min()
     }
 
-    /// Marks that member as leaving; whether it is one.
-    pub(in crate::pod) fn mark_leaving(&mut self, slot: u64) -> bool {
-        let member = self.members.iter_mut().find(|member| member.slot == slot);
-        member.map(|member| member.leaving = true).is_some()
+    /// Marks that member as leaving. Returns false when it is none.
+    pub fn mark_leaving(&mut self, slot: u64) -> bool {
+        self.member(slot).map(Member::report_leaving).is_some()
     }
-}
 
-/// See [`Pool`].
-pub(super) struct PoolShared {
-    pub(super) this: Weak<PoolShared>,
-    pub(super) recipe: Arc<Verified>,
-    pub(super) spawner: Arc<dyn Spawner>,
-    pub(super) spec: PoolSpec,
-    pub(super) concurrency: usize,
-    pub(super) born: Instant,
-    pub(super) state: Mutex<PoolState>,
-    /// Whether an input is remembered for having ended a pod: only then are inputs digested.
-    pub(super) suspects: AtomicBool,
-    /// Told whenever work is over, for who waits until there is none.
-    pub(super) quiet: Notify,
-}
-
-/// What the lock guards.
-pub(super) struct PoolState {
-    pub(super) schedule: Schedule<Pending>,
-    /// Asks whose pod ended while others were at work there too: the next to go alone, to tell which of them it was.
-    pub(super) solo: VecDeque<TicketedAsk>,
-    /// In whose hands an ask is.
-    pub(super) holders: HashMap<Ticket, Arc<PodShared>>,
-    pub(super) members: Vec<Member>,
-    pub(super) slots: u64,
-    pub(super) restarts: Restarts,
-    pub(super) poison: Poison,
-    /// A start is planned for then.
-    pub(super) planned: Option<Duration>,
-    /// Which value of the recipe's lever holds.
-    pub(super) fallback: usize,
-    /// The recipe was asked, or is to be kept ready: `min` counts from then on.
-    pub(super) used: bool,
-    pub(super) closed: bool,
-    pub(super) done: u64,
-    pub(super) failed: u64,
-    pub(super) repeated: u64,
-    pub(super) crashes: u64,
-    /// Ends of pods since the last good answer; a start that came to nothing counts for several.
-    pub(super) failing: u32,
-    pub(super) last_fault: Option<Fault>,
-    /// Why there never will be a place for a pod's models, while that is why none is started.
-    pub(super) hopeless: Option<Fault>,
-}
-
-/// One pod, from the wish to have it until its end was dealt with.
-pub(super) struct Member {
-    pub(super) slot: u64,
-    pub(super) since: Instant,
-    /// None while its environment is made ready.
-    pub(super) watcher: Option<Watcher>,
-    pub(super) ready: bool,
-    /// It has no models, and is not to load any before there is work for it.
-    pub(super) asleep: bool,
-    /// It waits for a place for its models.
-    pub(super) awaits_memory: bool,
-    /// It gives its place to another when it has done what it has in hand.
-    pub(super) yielding: bool,
-    /// It takes nothing any more.
-    pub(super) leaving: bool,
-    /// What it has in hand goes alone.
-    pub(super) alone: bool,
-    /// Units in its hands.
-    pub(super) units: usize,
-    /// The best class of what it has in hand and of what it knows to wait.
-    pub(super) class: Option<Priority>,
+    /// Takes out all that waits.
+    pub fn take_waiting(&mut self) -> Vec<Pending> {
+        let solo = self.solo.drain(..).map(|ask| ask.pending);
+        self.schedule.drain().into_iter().chain(solo).collect()
+    }
 }
 
 /// What a driver has to tell when it asks for work.
@@ -170,27 +164,41 @@ pub(in crate::pod) struct Report {
     pub served: Vec<Served>,
 }
 
+impl Report {
+    pub fn is_empty(&self) -> bool {
+        self.over.is_empty() && self.served.is_empty()
+    }
+
+    pub(in crate::pod) fn clear(&mut self) {
+        self.over.clear();
+        self.served.clear();
+        self.cleared.clear();
+        (self.good, self.failed) = (0, 0);
+    }
+}
+
 /// How a pod's life ended, for the pool.
 pub(in crate::pod) struct End {
     pub why: Why,
     pub was_ready: bool,
     /// It had answered well.
     pub was_useful: bool,
-    /// Ended by SIGKILL before it was ready, and not by us: whoever did that, the recipe is not to blame.
+    /// Ended by SIGKILL before it was ready, and not by the host: the recipe is not to blame.
     pub was_killed_at_start: bool,
     pub fault: Fault,
 }
 
-/// Why a pod is no more. All but the first are for the restart policy, whatever `min` wants: a pod that served nobody is not replaced at once for ever.
+/// Why a pod ended. All but the first count for the restart policy, whatever `min` says: a pod that never
+/// answered is not replaced at once again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::pod) enum Why {
-    /// It was asked to go: by its operator, for another's sake, for its age, to load with less. Each of these ends by itself.
+    /// It was asked to go: by its operator, for another pod, for its age, or to load with less.
     Asked,
     /// It could not be forked: there was no pod.
     NeverBegan,
-    /// There never will be a place for its models: nothing failed, and trying again is no use.
+    /// Its models will never fit: nothing failed, and trying again is no use.
     Refused,
-    /// There was nothing left of what a pod takes of the host: others have it, and nothing of this recipe's failed.
+    /// Other pods have all that a pod takes of the host (descriptors, say); nothing of this recipe failed.
     Short,
     /// It failed.
     Failed,

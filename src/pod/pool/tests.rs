@@ -2,13 +2,19 @@
 //!
 //! With pods that only exist on paper, because the moments that matter are microseconds of a real one's life.
 
-use tokio::time::advance;
+use tokio::time::{advance, timeout_at};
 
 use super::*;
 use crate::{
-    model::{Manifest, Priority},
+    model::{Manifest, Priority, status::Health},
     pod::{
-        pool::{poison::Ended, slot::Taken, state::Report, watcher::Mailbox},
+        pool::{
+            ask::{Ask, Request},
+            poison::Ended,
+            slot::Taken,
+            state::Report,
+            watcher::{Mailbox, PodShared},
+        },
         record::printed::Printed,
     },
 };
@@ -118,7 +124,8 @@ impl Rig {
     }
 }
 
-/// Ten minutes of a recipe that is to have pods ready, and whose pods all end in one way before they serve anybody.
+/// Ten minutes of a recipe that is to have pods ready, and whose pods all end in one way before they serve
+/// anybody.
 #[tokio::test(start_paused = true)]
 async fn no_end_of_a_pod_that_served_nobody_is_outside_the_restart_policy() {
     for why in [Why::Refused, Why::NeverBegan, Why::Failed] {
@@ -145,7 +152,8 @@ async fn no_end_of_a_pod_that_served_nobody_is_outside_the_restart_policy() {
     }
 }
 
-/// Others have all that a pod takes of the host: whoever asks is told, once a second at most one is tried, and nothing is said to fail.
+/// Other pods have all that a pod takes of the host: callers are told, at most one start a second is tried,
+/// and nothing counts as a failure.
 #[tokio::test(start_paused = true)]
 async fn a_pod_for_which_nothing_is_left_counts_as_no_failure() {
     let rig = Rig::unready(0, 1, 1);
@@ -266,6 +274,6 @@ async fn an_input_that_ended_pods_is_refused_and_says_for_how_long() {
     assert_eq!((fault.code, fault.retry_after), (Code::PoisonRequest, Some(600_000)));
     assert_eq!(rig.ask().err().unwrap().code, Code::PoisonRequest);
     advance(Duration::from_secs(601)).await;
-    assert!(rig.ask().is_ok() && !rig.pool.0.suspects.load(Ordering::Relaxed), "remembered for ever");
+    assert!(rig.ask().is_ok() && !rig.pool.0.has_suspects(), "remembered for ever");
     drop(ask);
 }

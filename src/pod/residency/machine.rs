@@ -1,6 +1,6 @@
 //! What the machine has: memory, and GPUs as their drivers tell, without importing a framework.
 //!
-//! Apart from `policy.rs`, which decides on numbers alone: behind [`Machine`] a test puts hardware that is not there.
+//! Tests put hardware behind [`Machine`] that is not there.
 
 use std::{
     io::Read,
@@ -18,13 +18,17 @@ use crate::{
     pod::process::vitals,
 };
 
+/// How often it is looked whether a driver's tool has ended: the standard library cannot wait for a process
+/// with a bound.
+const TOOL_LOOK: Duration = Duration::from_millis(5);
+
 /// A view of a machine. Every function may block for as long as a driver's tool takes.
 pub trait Machine: Send + Sync {
     /// Memory that there is, in bytes.
     fn memory_bytes(&self) -> u64;
     /// Its GPUs, in the order in which their driver names them, with what of them is used now.
     fn gpus(&self) -> Vec<Gpu>;
-    /// What the process and all below it hold on that GPU, in bytes; none: nobody tells.
+    /// What the process and all below it hold on that GPU, in bytes; `None` where no driver tells.
     fn gpu_bytes_of(&self, pid: u32, gpu: &Gpu) -> Option<u64>;
 }
 
@@ -58,7 +62,8 @@ impl Machine for ThisMachine {
     }
 }
 
-/// Asks the tool of NVIDIA's driver, which comes with the driver itself; none where it is missing, fails, or hangs.
+/// Asks the tool of NVIDIA's driver, which comes with the driver itself; none where it is missing, fails, or
+/// hangs.
 fn nvidia(query: &str) -> Option<String> {
     let mut child = Command::new("nvidia-smi")
         .args([query, "--format=csv,noheader,nounits"])
@@ -81,7 +86,7 @@ fn ended(child: &mut Child) -> bool {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return status.success(),
-            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) if Instant::now() < until => std::thread::sleep(TOOL_LOOK),
             _ => {
                 tracing::warn!("nvidia-smi did not answer within {GPU_TOOL_MS} ms");
                 let _ = child.kill();
@@ -92,7 +97,8 @@ fn ended(child: &mut Child) -> bool {
     }
 }
 
-/// `uuid, name, MiB, MiB used`, a line each. A GPU whose memory is not told (some that share the machine's) is left out.
+/// `uuid, name, MiB, MiB used`, a line each. A GPU whose memory is not told (some that share the machine's)
+/// is left out.
 fn nvidia_gpus(text: &str) -> Vec<Gpu> {
     let line = |line: &str| {
         let [id, name, total, used] = line.split(',').map(str::trim).collect::<Vec<_>>()[..] else { return None };
@@ -102,7 +108,8 @@ fn nvidia_gpus(text: &str) -> Vec<Gpu> {
     text.lines().filter_map(line).collect()
 }
 
-/// `uuid, pid, MiB`, a line each. None when none of the processes is there: in a container the driver may name them by other numbers, or none.
+/// `uuid, pid, MiB`, a line each. None when none of the processes is there: in a container the driver may
+/// name them by other numbers, or none.
 fn nvidia_bytes(text: &str, gpu: &str, is_mine: impl Fn(u32) -> bool, is_there: impl Fn(u32) -> bool) -> Option<u64> {
     let line = |line: &str| {
         let [id, pid, used] = line.split(',').map(str::trim).collect::<Vec<_>>()[..] else { return None };

@@ -1,14 +1,16 @@
-//! Which pods may have their models loaded, and which have to go for others: decided without clock, lock or hardware.
+//! The policy of the memory budget: which pods may load their models, and which have to let go of theirs. It
+//! has neither clock nor lock nor hardware.
 //!
-//! Apart from `mod.rs`, which asks with the clock in its hand and tells drivers. A pod with a place is a *resident*; it has the place from
-//! before it loads until its memory is known to be back. Whoever wants one waits with the class of its work:
+//! A pod that was granted memory is a *resident*: from before it loads until its memory is known to be back.
+//! A pod that requests memory waits with the class of its work:
 //!
-//! - What is free is given at once, and so is what somebody without work can give: the least recently used goes first, and never for somebody
-//!   who has no work either.
-//! - Work of a higher class has its place at the next end of an ask. Work of the same class has it when its holder was there for its *hold* (a
-//!   few times what loading took), or has had no work for a while; work of a lower one after [`PATIENCE_HOLDS`] holds, and then for a whole hold.
-//!   So nothing waits for ever, and no more than a share of the time goes into loading.
-//! - One that is pinned, or whose state belongs to a session, is never asked to go.
+//! - Free memory is granted at once. So is that of an idle resident, the least recently used first, but never
+//!   to a waiter without work.
+//! - A waiter with work of a higher class gets the memory at the next end of an ask. One of the same class
+//!   gets it when the resident was there for its *hold* (a few times what loading took), or was idle for a
+//!   while. One of a lower class gets it after [`PATIENCE_HOLDS`] holds, and then for a whole hold. So
+//!   nothing waits for ever, and no more than a share of the time goes into loading.
+//! - A resident that is pinned, or has the state of a session, is never told to go.
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::model::{
     Digest, Priority,
     limits::{GAP_MAX_MS, GAP_MIN_MS, HOLD_LOADS, HOLD_MAX_MS, HOLD_MIN_MS, PATIENCE_HOLDS},
+    status::machine::ResidentState,
 };
 
 /// Names a pod here.
@@ -29,15 +32,15 @@ pub struct Need {
     pub memory: u64,
     /// Memory on one GPU.
     pub gpu: Option<u64>,
-    /// Nobody else is to be on that GPU.
+    /// No other pod may be on that GPU.
     pub alone: bool,
-    /// Groups of which one at a time has a place.
+    /// Groups of which one pod at a time is a resident.
     pub groups: Vec<String>,
-    /// It is never asked to go, by the operator's word.
+    /// The operator wants it to stay: it is never told to go.
     pub pinned: bool,
-    /// Pods of one recipe have the same, and never take each other's place: nothing would be gained.
+    /// Pods of one recipe never take memory from each other: nothing would be gained.
     pub recipe: Option<Digest>,
-    /// Nor is one that has the state of a session, for as long as that has it.
+    /// It has the state of a session, and is never told to go while it has that.
     pub kept: bool,
 }
 
@@ -53,7 +56,7 @@ pub fn rank(priority: Option<Priority>) -> Rank {
     }
 }
 
-/// What there is to be had.
+/// What all pods together may have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capacity {
     pub memory: u64,
@@ -68,7 +71,7 @@ pub struct GpuCapacity {
     pub exclusive: bool,
 }
 
-/// One with a place.
+/// A pod that was granted memory.
 #[derive(Debug, Clone)]
 pub struct Resident {
     pub need: Need,
@@ -82,13 +85,13 @@ pub struct Resident {
     pub worked: Rank,
     /// Since when it is at work, or has none.
     pub since: Duration,
-    /// For whom it was asked to go.
+    /// It was told to let go of its models, or does so of itself.
     pub leaving: bool,
-    /// It waited long for this: for its hold not even a higher class asks it to go.
+    /// It waited too long for this: during its hold not even a higher class makes it go.
     pub guaranteed: bool,
 }
 
-/// One that waits for a place.
+/// A pod that waits for memory.
 #[derive(Debug, Clone)]
 pub struct Waiter {
     pub need: Need,
@@ -97,7 +100,7 @@ pub struct Waiter {
     pub since: Duration,
     /// Since when it waits for any work.
     pub first: Duration,
-    /// It is served by its patience, before work of a higher class.
+    /// It waited so long that it is served before work of a higher class.
     pub jumps_queue: bool,
     /// How long its loading is expected to take.
     pub load_time: Duration,
@@ -120,15 +123,25 @@ pub enum TooMuch {
     Gpu { wanted: u64, budget: u64 },
 }
 
-/// Who has a place, and who waits for one.
+/// The residents, and the pods that wait.
 #[derive(Debug, Default)]
 pub struct Residency {
-    pub capacity: Capacity,
-    pub residents: BTreeMap<ClaimId, Resident>,
-    pub waiters: BTreeMap<ClaimId, Waiter>,
+    capacity: Capacity,
+    residents: BTreeMap<ClaimId, Resident>,
+    waiters: BTreeMap<ClaimId, Waiter>,
 }
 
-/// How long a model keeps its place once it is loaded.
+impl Resident {
+    pub fn state(&self) -> ResidentState {
+        match self.loaded {
+            _ if self.leaving => ResidentState::Leaving,
+            Some(_) => ResidentState::Loaded,
+            None => ResidentState::Loading,
+        }
+    }
+}
+
+/// How long a model may stay once it is loaded.
 pub fn hold(load_time: Duration) -> Duration {
     (load_time * HOLD_LOADS).clamp(Duration::from_millis(HOLD_MIN_MS), Duration::from_millis(HOLD_MAX_MS))
 }
@@ -139,9 +152,66 @@ fn gap(load_time: Duration) -> Duration {
 }
 
 impl Residency {
-    /// Wants a place, or wants it for another class than before.
+    pub fn new(capacity: Capacity) -> Residency {
+        Residency { capacity, ..Residency::default() }
+    }
+
+    pub fn capacity(&self) -> &Capacity {
+        &self.capacity
+    }
+
+    pub fn set_gpus(&mut self, gpus: Vec<GpuCapacity>) {
+        self.capacity.gpus = gpus;
+    }
+
+    pub fn resident(&self, id: ClaimId) -> Option<&Resident> {
+        self.residents.get(&id)
+    }
+
+    pub fn residents(&self) -> impl Iterator<Item = (ClaimId, &Resident)> {
+        self.residents.iter().map(|(id, resident)| (*id, resident))
+    }
+
+    pub fn waiters(&self) -> impl Iterator<Item = (ClaimId, &Waiter)> {
+        self.waiters.iter().map(|(id, waiter)| (*id, waiter))
+    }
+
+    pub fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
+    /// A resident has loaded, in so long. Returns the class of the work that it was loaded for.
+    pub fn report_loaded(&mut self, id: ClaimId, load_time: Duration, now: Duration) -> Rank {
+        let Some(resident) = self.residents.get_mut(&id) else { return 0 };
+        (resident.loaded, resident.load_time, resident.since) = (Some(now), load_time, now);
+        resident.work
+    }
+
+    /// A loaded resident is at work of that class since then, or idle; `worked`: of the class that it had
+    /// last.
+    pub fn report_work(&mut self, id: ClaimId, since: Duration, worked: Rank, work: Rank) {
+        if let Some(resident) = self.residents.get_mut(&id).filter(|resident| resident.loaded.is_some()) {
+            (resident.since, resident.worked, resident.work) = (since, worked.max(1), work);
+        }
+    }
+
+    /// A resident was measured to take so much; a GPU that was not measured is 0.
+    pub fn report_measure(&mut self, id: ClaimId, memory: u64, gpu: u64) {
+        let Some(resident) = self.residents.get_mut(&id) else { return };
+        resident.need.memory = memory;
+        if let Some(claimed) = resident.need.gpu.as_mut().filter(|_| gpu > 0) {
+            *claimed = gpu;
+        }
+    }
+
+    /// A resident goes. Returns whether that was not known.
+    pub fn report_leaving(&mut self, id: ClaimId) -> bool {
+        self.residents.get_mut(&id).is_some_and(|resident| !std::mem::replace(&mut resident.leaving, true))
+    }
+
+    /// Requests memory, or requests it for another class than before.
     ///
-    /// Errors: why there never will be one.
+    /// Errors: why it can never fit.
     pub fn request(&mut self, id: ClaimId, need: Need, rank: Rank, load_time: Duration, now: Duration) -> Result<(), TooMuch> {
         self.check(&need)?;
         let fresh = Waiter { need: need.clone(), rank, since: now, first: now, jumps_queue: false, load_time };
@@ -157,8 +227,8 @@ impl Residency {
         Ok(())
     }
 
-    /// Whether the need could be met if everybody went who may be asked to.
-    pub fn check(&self, need: &Need) -> Result<(), TooMuch> {
+    /// Whether the need could be met if every resident went that may be told to.
+    fn check(&self, need: &Need) -> Result<(), TooMuch> {
         let pinned = self.residents.values().filter(|resident| resident.need.pinned);
         let pinned_memory: u64 = pinned.map(|resident| resident.need.memory).fold(0, u64::saturating_add);
         let budget = self.capacity.memory;
@@ -170,7 +240,7 @@ impl Residency {
         if wanted > largest { Err(TooMuch::Gpu { wanted, budget: largest }) } else { Ok(()) }
     }
 
-    /// It does not want one any more.
+    /// It waits no longer.
     pub fn withdraw(&mut self, id: ClaimId) {
         self.waiters.remove(&id);
     }
@@ -186,7 +256,7 @@ impl Residency {
         let (mut decisions, mut again) = (Vec::new(), None::<Duration>);
         let mut order: Vec<ClaimId> = self.waiters.keys().copied().collect();
         order.sort_by_key(|id| (std::cmp::Reverse(self.urgency(id, now)), self.waiters[id].since, *id));
-        // Those for whom others are going already: what they are waiting for is not given to somebody else.
+        // Waiters for which residents are going already: the memory that they wait for is given to no other.
         let mut reserved: Vec<Waiter> = Vec::new();
         for id in order {
             let waiter = self.waiters[&id].clone();
@@ -202,7 +272,7 @@ impl Residency {
                 let first = waiter.jumps_queue
                     || self.waiters.values().any(|other| other.rank > waiter.rank && self.is_out_of_patience(&waiter, now));
                 self.waiters.remove(&id);
-                self.residents.insert(id, Self::resident(&waiter, gpu, now, first));
+                self.residents.insert(id, Self::granted(&waiter, gpu, now, first));
                 decisions.push(Decision::Load(id, gpu));
                 continue;
             }
@@ -226,14 +296,14 @@ impl Residency {
                     reserved.push(waiter);
                 }
                 Some(at) if at > now => again = Some(again.map_or(at, |again| again.min(at))),
-                // Somebody has to become loaded, or to leave, first: that is an event.
+                // Some resident has to finish loading, or to leave, first: that is an event.
                 _ => {}
             }
         }
         (decisions, again)
     }
 
-    /// The class that a waiter is served in: one that waited longer than anybody has to goes before all.
+    /// The class that a waiter is served in: one that waited too long goes before all.
     fn urgency(&self, id: &ClaimId, now: Duration) -> Rank {
         let Some(waiter) = self.waiters.get(id) else { return 0 };
         if self.is_out_of_patience(waiter, now) { Rank::MAX } else { waiter.rank }
@@ -243,7 +313,7 @@ impl Residency {
         waiter.rank > 0 && now.saturating_sub(waiter.first) >= hold(waiter.load_time) * PATIENCE_HOLDS
     }
 
-    fn resident(waiter: &Waiter, gpu: Option<usize>, now: Duration, guaranteed: bool) -> Resident {
+    fn granted(waiter: &Waiter, gpu: Option<usize>, now: Duration, guaranteed: bool) -> Resident {
         Resident {
             need: waiter.need.clone(),
             gpu,
@@ -275,12 +345,12 @@ impl Residency {
             jumps_queue: false,
             load_time: Duration::ZERO,
         };
-        let resident = Self::resident(&waiter, gpu, Duration::ZERO, false);
+        let resident = Self::granted(&waiter, gpu, Duration::ZERO, false);
         self.residents.insert(ClaimId::MAX, resident);
         self
     }
 
-    /// Where a need fits beside all who have a place: none, or the GPU, if it needs one.
+    /// Where a need fits beside all residents: `None` if nowhere, else the GPU, if it needs one.
     fn fits(&self, need: &Need) -> Option<Option<usize>> {
         let all = || self.residents.values();
         let memory = all().map(|resident| resident.need.memory).fold(need.memory, u64::saturating_add);
@@ -296,11 +366,12 @@ impl Residency {
             let free = gpu.bytes.checked_sub(used)?;
             (!disturbed && free >= bytes).then_some((at, free))
         });
-        // The emptiest: who comes after has the best chance to fit elsewhere.
+        // The emptiest GPU: the next need has the best chance to fit on another one.
         gpus.max_by_key(|(at, free)| (*free, std::cmp::Reverse(*at))).map(|(at, _)| Some(at))
     }
 
-    /// Who would have to go, and from when on they may be asked to; none: somebody who has to never may, or not before an event.
+    /// The residents that would have to go, and when they may be told to. `None`: at least one of them may
+    /// never be told, or only after some event.
     fn victims(&self, waiter: &Waiter, now: Duration) -> (Vec<ClaimId>, Option<Duration>) {
         let gpus: Vec<Option<usize>> = match waiter.need.gpu {
             Some(_) => (0..self.capacity.gpus.len()).map(Some).collect(),
@@ -317,7 +388,7 @@ impl Residency {
         }
     }
 
-    /// As above, for a place on that GPU.
+    /// As above, for memory on that GPU.
     fn victims_on(&self, waiter: &Waiter, gpu: Option<usize>, now: Duration) -> Option<Vec<(ClaimId, Duration)>> {
         let need = &waiter.need;
         let staying = || self.residents.iter().filter(|(_, resident)| !resident.leaving);
@@ -341,7 +412,7 @@ impl Residency {
             let used = others.map(|(_, resident)| resident.need.gpu.unwrap_or(0)).fold(0, u64::saturating_add);
             used.saturating_add(need.gpu.unwrap_or(0)) <= self.capacity.gpus[at].bytes
         };
-        // Who may be asked soonest, and of those the least recently used.
+        // Those that may be told soonest, and of these the least recently used.
         let mut rest: Vec<(ClaimId, Duration, Duration)> = Vec::new();
         for (id, resident) in staying() {
             if victims.iter().any(|(victim, _)| victim == id) {
@@ -370,7 +441,7 @@ impl Residency {
         (memory_left(&victims) && gpu_left(&victims)).then_some(victims)
     }
 
-    /// From when on it may be asked to go for that one; none: not before something happens, or never.
+    /// When it may be told to go for that waiter. `None`: never, or only after some event.
     fn may_leave(&self, resident: &Resident, waiter: &Waiter, now: Duration) -> Option<Duration> {
         let loaded = resident.loaded?;
         let same_recipe = resident.need.recipe.is_some() && resident.need.recipe == waiter.need.recipe;

@@ -1,31 +1,44 @@
 //! How fast a pool works, as measured: how long a unit takes, and how fast a full queue moves.
 //!
-//! Apart from `pool/schedule.rs`, which orders what waits and needs these only to say how long a refused caller should stay away and how much may
-//! be sent ahead.
+//! `schedule.rs` uses it to tell a refused caller when to come back, and how many units may be sent ahead.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use crate::{
-    model::limits::{AHEAD_UNITS_MAX, AHEAD_WORK_US, RETRY_AFTER_MAX_MS, RETRY_AFTER_MIN_MS, RETRY_AFTER_UNMEASURED_MS},
-    pod::pool::schedule::Served,
+use crate::model::{
+    limits::{AHEAD_UNITS_MAX, AHEAD_WORK_US, RETRY_AFTER_MAX_MS, RETRY_AFTER_MIN_MS, RETRY_AFTER_UNMEASURED_MS},
+    manifest::operation::Operation,
 };
 
-/// Share of a new sample in the service time when it is longer than what is known: one slow unit stops the sending ahead at once.
+/// Share of a new sample in the service time when it is longer than what is known: one slow unit stops the
+/// sending ahead at once.
 const SLOWER_SHARE: f64 = 0.25;
 
 /// Its share when it is shorter: trust comes back slowly.
 const FASTER_SHARE: f64 = 1.0 / 16.0;
 
-/// What is kept of the drain rate's sums at each unit: it spans about 64 of them, more than the pods that end theirs together.
+/// What is kept of the drain rate's sums at each unit: it spans about 64 of them, more than the pods that end
+/// theirs together.
 const DRAIN_KEPT: f64 = 1.0 - 1.0 / 64.0;
 
+/// A unit that ended well.
+#[derive(Debug, Clone)]
+pub struct Served {
+    pub operation: Arc<Operation>,
+    /// In the pod: its own time, without what it waited there for units before it.
+    pub service: Duration,
+    /// Asks.
+    pub items: usize,
+}
+
+/// What was measured of one pool.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// Moving average of a unit's time in the pod, in microseconds.
     service_us: Option<f64>,
     /// The same of each operation: as many as the recipe has.
     by_operation: HashMap<String, f64>,
-    /// When a unit ended last, if something has waited ever since: only then does the time between two ends tell how fast the queue moves.
+    /// When a unit ended last, if something has waited ever since: only then does the time between two ends
+    /// tell how fast the queue moves.
     since: Option<Duration>,
     /// Fading sums over such times: their length in microseconds, and the asks that ended.
     drain_us: f64,
@@ -58,7 +71,8 @@ impl Pace {
         self.drained > 0.0
     }
 
-    /// Until the `place`-th place from now is likely free: the unit that ends next may only just have begun, then come as many asks.
+    /// Until the queue has likely room for the `place`-th refused caller. The unit that ends next may have
+    /// only just begun; then as many asks end.
     pub fn retry_after(&self, place: usize) -> Duration {
         let Some(service_us) = self.service_us.filter(|_| self.is_measured()) else {
             return Duration::from_millis(RETRY_AFTER_UNMEASURED_MS);
@@ -67,7 +81,8 @@ impl Pace {
         Duration::from_micros(wait_us.clamp(RETRY_AFTER_MIN_MS as f64 * 1e3, RETRY_AFTER_MAX_MS as f64 * 1e3) as u64)
     }
 
-    /// Whether units of that operation are over before anybody behind them would notice; of one that was never measured nobody knows.
+    /// Whether units of that operation are over so soon that a unit behind them loses nothing; false for one
+    /// that was never measured.
     pub fn is_tiny(&self, operation: &str) -> bool {
         self.by_operation.get(operation).is_some_and(|service_us| *service_us <= AHEAD_WORK_US as f64)
     }

@@ -1,6 +1,6 @@
 //! The schedule at work: pods and callers in virtual time, and what callers would see.
 //!
-//! Apart from `tests.rs`, which looks at single steps: what is promised here (a wait, a share, a retry that succeeds) is of the whole.
+//! `tests.rs` tests single steps; a wait, a share, or a retry that succeeds is a property of the whole.
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range};
 
@@ -238,7 +238,8 @@ fn who_comes_back_when_told_to_gets_in() {
         assert_eq!((seen.served.len(), seen.expired), (count, 0), "{what}");
         assert!(seen.came_back > 100, "{what}: only {} came back", seen.came_back);
         let share = seen.got_in as f64 / seen.came_back as f64;
-        // And nobody is kept away so long that the pods run dry, but for the second in which nothing is measured.
+        // And nobody is kept away so long that the pods run dry, but for the second in which nothing is
+        // measured.
         let ideal = seen.busy / pods as u32;
         assert!(share > 0.9, "{what}: {} of {} got in; {:?} of {ideal:?}", seen.got_in, seen.came_back, seen.last);
         assert!(seen.last < ideal.mul_f64(1.2) + ms(2_000), "{what}: it took {:?}, the work {ideal:?}", seen.last);

@@ -13,7 +13,8 @@ pub(super) fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// An operation whose batches have at most `items`, wait `wait_ms`, and cost at most `cost_max` (0: are free).
+/// An operation whose batches have at most `items`, wait `wait_ms`, and cost at most `cost_max` (0: are
+/// free).
 pub(super) fn operation(items: usize, wait_ms: u64, cost_max: u64) -> Arc<Operation> {
     let cost = (cost_max > 0).then(|| BatchCost { of: "/x".into(), max: cost_max });
     Arc::new(Operation {
@@ -175,7 +176,8 @@ fn an_aged_ask_is_next_when_enough_units_have_passed_it_over() {
 #[test]
 fn interactive_work_now_and_then_is_never_passed_by_aged_bulk() {
     let mut schedule = Schedule::new(2_000);
-    // The oldest one is not the next one of its class: its age must not count against others when its own class passes it over.
+    // The oldest one is not the next one of its class: its age must not count against others when its own
+    // class passes it over.
     fill(&mut schedule, 0..900, |item| waiting(Priority::Bulk, 0, 1_000_000 - item));
     for round in 0..100 {
         let now = 10_000 + round;
@@ -287,7 +289,8 @@ fn a_pod_is_started_only_when_the_others_do_not_suffice() {
     }
 }
 
-/// Not a benchmark: that no search of everything came in. The best of many rounds, as the machine may be busy.
+/// Not a benchmark: that no search of everything came in. The best of many rounds, as the machine may be
+/// busy.
 #[test]
 fn a_push_and_a_take_cost_about_a_microsecond() {
     for (waits, batch) in [(0, None), (64, None), (1_023, None), (1_023, Some(operation(8, 0, 0)))] {
@@ -349,7 +352,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever callers and pods do: no ask is lost or given twice, each unit is what the rules say, a cohort never mixes and the bounds hold.
+    /// Whatever callers and pods do: no ask is lost or given twice, each unit is what the rules say, a cohort
+    /// never mixes and the bounds hold.
     #[test]
     fn no_order_of_steps_breaks_the_promises(steps in prop::collection::vec(any_step(), 0..150)) {
         let operations = [operation(4, 0, 0), operation(3, 0, 10), operation(5, 40, 0)];
@@ -397,7 +401,8 @@ proptest! {
                         prop_assert!(unit.len() <= batch.map_or(1, |batch| batch.items));
                         let cost_max = batch.and_then(|batch| batch.cost.as_ref()).map_or(u64::MAX, |cost| cost.max);
                         prop_assert!(cost <= cost_max || unit.len() == 1);
-                        // Nobody was passed over but by rule: here nothing gets old enough to count, and only one operation gathers.
+                        // Nobody was passed over but by rule: here nothing gets old enough to count, and only
+                        // one operation gathers.
                         for (ticket, (ask, fresh)) in &waits {
                             let gathers = ask.group.as_ref().is_some_and(|group| Arc::ptr_eq(&group.operation, &operations[2]));
                             let is_before = (ask.priority, *fresh, ask.deadline, *ticket) < orders[0];

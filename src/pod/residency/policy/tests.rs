@@ -17,7 +17,7 @@ fn on_gpu(bytes: u64, alone: bool) -> Need {
 }
 
 fn machine(memory: u64, gpus: &[GpuCapacity]) -> Residency {
-    Residency { capacity: Capacity { memory, gpus: gpus.to_vec() }, ..Residency::default() }
+    Residency::new(Capacity { memory, gpus: gpus.to_vec() })
 }
 
 const SHARED: GpuCapacity = GpuCapacity { bytes: 10 * GB, exclusive: false };
@@ -102,7 +102,8 @@ fn a_higher_class_has_its_place_at_the_next_end_of_an_ask_and_a_lower_one_after_
     residency.wants(1, on_gpu(GB, false), 1, 30);
     assert_eq!(residency.does(30), [Load(2, Some(0))]);
     residency.works(2, 3, 40);
-    // An unbroken row of interactive work: after eight holds it has to let the other in, and for a whole hold.
+    // An unbroken row of interactive work: after eight holds it has to let the other in, and for a whole
+    // hold.
     let (decisions, again) = residency.decide(ms(50));
     assert_eq!((decisions, again), (vec![], Some(ms(30 + 8 * HOLD_MIN_MS))));
     assert_eq!(residency.does(30 + 8 * HOLD_MIN_MS), [Leave(2, 1)]);

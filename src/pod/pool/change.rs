@@ -1,0 +1,55 @@
+//! A change of a pool's state: made under the lock, and told after it.
+
+use std::time::Duration;
+
+use crate::{
+    model::Fault,
+    pod::pool::{
+        PoolShared,
+        ask::{Pending, Reply},
+        state::PoolState,
+    },
+};
+
+/// A pool's state while its lock is held. Callers are told of refused asks once the lock is let go of.
+pub(super) struct Change<'a> {
+    pub state: &'a mut PoolState,
+    /// Since the pool was made.
+    pub now: Duration,
+    refused: Vec<(Vec<Pending>, Fault)>,
+}
+
+impl Change<'_> {
+    /// Ends those asks, which nobody has begun, with that fault.
+    pub fn refuse(&mut self, asks: Vec<Pending>, fault: Fault) {
+        if !asks.is_empty() {
+            self.refused.push((asks, fault));
+        }
+    }
+
+    /// Ends all that waits with that fault.
+    pub fn refuse_all(&mut self, fault: Fault) {
+        let all = self.state.take_waiting();
+        self.refuse(all, fault);
+    }
+}
+
+impl PoolShared {
+    /// Changes the state under the lock. Afterwards, without it, tells the callers of refused asks, and wakes
+    /// whoever waits for a closed pool to be quiet.
+    pub(super) fn change<T>(&self, act: impl FnOnce(&mut Change<'_>) -> T) -> T {
+        let mut state = self.lock();
+        let mut change = Change { now: self.now(), state: &mut state, refused: Vec::new() };
+        let done = act(&mut change);
+        let refused = change.refused;
+        let is_quiet = state.is_closed_and_quiet();
+        drop(state);
+        for (asks, fault) in refused {
+            asks.into_iter().for_each(|ask| ask.finish(Reply::Fault(fault.clone())));
+        }
+        if is_quiet {
+            self.wake_closers();
+        }
+        done
+    }
+}

@@ -1,0 +1,20 @@
+//! Where the pods of a pool come from.
+
+use crate::{
+    model::Fault,
+    pod::pool::{slot::Slot, watcher::Watcher},
+};
+
+/// A future behind a pointer.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where pods come from. The host implements it over its shelf and this machine's processes.
+pub trait Spawner: Send + Sync {
+    /// Makes ready what a pod needs, and spawns one for that slot of the pool.
+    fn spawn(&self, slot: Slot) -> BoxFuture<'_, Result<Watcher, Fault>>;
+
+    /// The session that the pool is for, and no other call.
+    fn session(&self) -> Option<String> {
+        None
+    }
+}
