@@ -203,8 +203,8 @@ pub mod status {
         model::{
             ServeRules,
             status::{
-                Class, Confinement, DamagedStatus, Health, HostStatus, LeverStatus, LogLine, MemoryBound, PodStatus, PoolStatus, Waiting,
-                ZygoteState, ZygoteStatus, doctor, machine,
+                Class, Confinement, DamagedStatus, Health, HostStatus, LeverStatus, LogLine, MemoryBound, PodState, PodStatus, PoolStatus,
+                Waiting, ZygoteState, ZygoteStatus, doctor, machine,
                 session::{CheckpointStatus, Mode, SessionState, SessionStatus},
             },
         },

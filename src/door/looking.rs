@@ -198,7 +198,7 @@ fn pod_table(pods: &[PodStatus]) -> String {
         [
             pod.recipe.clone(),
             pod.version.clone(),
-            pod.state.clone(),
+            pod.state.to_string(),
             duration(pod.since_ms),
             pod.pid.map_or("-".to_owned(), |pid| pid.to_string()),
             pod.memory_bytes.map_or("-".to_owned(), |bytes| format!("{} MB", bytes >> 20)),

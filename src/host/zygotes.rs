@@ -25,7 +25,7 @@ use crate::{
         events,
         limits::{CALL_EVENTS_BYTES_MAX, DOCUMENT_BYTES_MAX, SHUTDOWN_MS, ZYGOTE_CANARY_MS, ZYGOTE_IDLE_MS, ZYGOTE_LOOK_MS},
         manifest::spec::PoolSpec,
-        status::{ZygoteState, ZygoteStatus},
+        status::{PodState, ZygoteState, ZygoteStatus},
     },
     pod::{Boot, Family, Program, Watcher},
     shelf::{blocking, durable, environment::Environment, files::scratch::Scratch},
@@ -383,7 +383,7 @@ async fn becomes_ready(host: &Arc<Inner>, trial: &Entry) -> Result<(), Fault> {
     loop {
         tokio::time::sleep(Duration::from_millis(ZYGOTE_LOOK_MS)).await;
         let status = pool.status();
-        if status.pods.iter().any(|pod| pod.state == "ready") {
+        if status.pods.iter().any(|pod| pod.state == PodState::Ready) {
             return Ok(());
         }
         if status.crashes > 0 {

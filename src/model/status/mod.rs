@@ -191,14 +191,75 @@ pub enum ZygoteState {
     Unforkable,
 }
 
+/// What a pod does. People and JSON see its word, and it compares with that: `pod.state == "busy"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum PodState {
+    /// Its environment is prepared; there is no process yet.
+    Provisioning,
+    /// Its process starts.
+    Starting,
+    /// Its models are not loaded.
+    Empty,
+    Loading,
+    /// It lets go of its models.
+    Unloading,
+    /// Its models are loaded, and it has nothing in hand.
+    Ready,
+    /// It has asks in hand.
+    Busy,
+    /// It finishes what it has in hand and takes nothing more.
+    Draining,
+    /// It was told to end.
+    Stopping,
+    /// Its process is gone.
+    Dead,
+}
+
+impl PodState {
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        match self {
+            PodState::Provisioning => "provisioning",
+            PodState::Starting => "starting",
+            PodState::Empty => "empty",
+            PodState::Loading => "loading",
+            PodState::Unloading => "unloading",
+            PodState::Ready => "ready",
+            PodState::Busy => "busy",
+            PodState::Draining => "draining",
+            PodState::Stopping => "stopping",
+            PodState::Dead => "dead",
+        }
+    }
+}
+
+impl std::fmt::Display for PodState {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+impl PartialEq<str> for PodState {
+    fn eq(&self, word: &str) -> bool {
+        self.name() == word
+    }
+}
+
+impl PartialEq<&str> for PodState {
+    fn eq(&self, word: &&str) -> bool {
+        self.name() == *word
+    }
+}
+
 /// One pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PodStatus {
     pub recipe: String,
     pub version: String,
-    /// `provisioning`, `starting`, `empty`, `loading`, `ready`, `busy`, `unloading`, `draining`, `stopping`.
-    pub state: String,
+    pub state: PodState,
     /// In that state, in milliseconds.
     pub since_ms: u64,
     /// Since it was spawned, in milliseconds.
@@ -229,7 +290,7 @@ impl PodStatus {
         PodStatus {
             recipe: recipe.to_owned(),
             version: version.to_owned(),
-            state: "provisioning".to_owned(),
+            state: PodState::Provisioning,
             since_ms,
             age_ms: since_ms,
             pid: None,
@@ -255,4 +316,21 @@ pub struct LogLine {
     /// Milliseconds since 1970.
     pub at_ms: u64,
     pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_a_pod_is_one_word_in_json_in_text_and_in_comparisons() {
+        let words = ["provisioning", "starting", "empty", "loading", "unloading", "ready", "busy", "draining", "stopping", "dead"];
+        for word in words {
+            let state: PodState = serde_json::from_value(word.into()).unwrap();
+            assert_eq!((state.name(), state.to_string().as_str()), (word, word));
+            assert!(state == word && state == *word.to_owned() && state != "other");
+            assert_eq!(serde_json::to_value(state).unwrap(), word);
+        }
+        assert!(serde_json::from_value::<PodState>("asleep".into()).is_err());
+    }
 }

@@ -29,7 +29,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::model::{Code, Fault};
+use crate::model::{Code, Fault, status::PodState};
 
 /// Number of an ask, unique in a pod's life; never 0. The asks of a unit are numbered in a row.
 pub type AskId = u64;
@@ -332,7 +332,7 @@ pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Ac
         (_, Event::Partial(of, _)) => violation(&format!("sent a part of ask {of}, which is not in hand"), actions),
         (_, Event::Oversize(of, bytes)) => violation(&format!("sent {bytes} bytes for ask {of}, which is not in hand"), actions),
         (state, event @ (Event::Hello | Event::Started | Event::Ready | Event::Unloaded | Event::Failed(_))) => {
-            violation(&format!("sent `{}` while {}", event.name(), state.name()), actions)
+            violation(&format!("sent `{}` while {}", event.name(), state.shown()), actions)
         }
         // Before it serves a pod is governed by the time it has to start.
         (state @ (State::Starting { .. } | State::Empty | State::Loading | State::Unloading), Event::Silent(_)) => state,
@@ -501,17 +501,17 @@ impl<P> Event<P> {
 
 impl State {
     /// The state as people and `--json` see it.
-    pub fn name(&self) -> &'static str {
+    pub fn shown(&self) -> PodState {
         match self {
-            State::Starting { .. } => "starting",
-            State::Empty => "empty",
-            State::Loading => "loading",
-            State::Unloading => "unloading",
-            State::Serving(units) if units.is_empty() => "ready",
-            State::Serving(_) => "busy",
-            State::Draining { .. } => "draining",
-            State::Stopping { .. } => "stopping",
-            State::Dead => "dead",
+            State::Starting { .. } => PodState::Starting,
+            State::Empty => PodState::Empty,
+            State::Loading => PodState::Loading,
+            State::Unloading => PodState::Unloading,
+            State::Serving(units) if units.is_empty() => PodState::Ready,
+            State::Serving(_) => PodState::Busy,
+            State::Draining { .. } => PodState::Draining,
+            State::Stopping { .. } => PodState::Stopping,
+            State::Dead => PodState::Dead,
         }
     }
 

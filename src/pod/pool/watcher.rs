@@ -3,7 +3,7 @@
 use crate::{
     model::{
         self, Fault,
-        status::{Confinement, LogLine, MemoryBound, PodStatus, machine::Gpu},
+        status::{Confinement, LogLine, MemoryBound, PodState, PodStatus, machine::Gpu},
     },
     pod::{
         driver::state::State,
@@ -31,7 +31,7 @@ pub(in crate::pod) struct PodShared {
     version: String,
     pub incarnation: String,
     born: Instant,
-    state: Mutex<(&'static str, Instant)>,
+    state: Mutex<(PodState, Instant)>,
     pub pid: AtomicU32,
     pub asks: AtomicU64,
     pub in_hand: AtomicUsize,
@@ -62,7 +62,7 @@ impl PodShared {
             version: recipe.version.to_string(),
             incarnation: incarnation.to_owned(),
             born: now,
-            state: Mutex::new(("starting", now)),
+            state: Mutex::new((PodState::Starting, now)),
             pid: AtomicU32::new(0),
             asks: AtomicU64::new(0),
             in_hand: AtomicUsize::new(0),
@@ -84,7 +84,7 @@ impl PodShared {
         self.post(|mailbox| mailbox.work = true);
     }
 
-    /// Others wait for a place, and no pod has one.
+    /// Asks wait, and no pod has room for them.
     pub fn tell_crowded(&self) {
         if self.streams.load(Ordering::Acquire) {
             self.post(|mailbox| mailbox.crowded = true);
@@ -121,12 +121,12 @@ impl PodShared {
         self.post(|mailbox| mailbox.close = true);
     }
 
-    /// There is a place for its models.
+    /// There is memory for its models, on that GPU if it needs one.
     pub fn grant_memory(&self, gpu: Option<Gpu>) {
         self.post(|mailbox| mailbox.memory_grant = Some(gpu));
     }
 
-    /// Its place is wanted by another: it goes at the next end of an ask.
+    /// Its memory is for another pod: it lets go of its models at the next end of an ask.
     pub fn reclaim_memory(&self) {
         self.post(|mailbox| mailbox.memory_reclaimed = true);
     }
@@ -149,8 +149,8 @@ impl PodShared {
 
     pub fn show(&self, state: &State) {
         let mut shown = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if shown.0 != state.name() {
-            *shown = (state.name(), Instant::now());
+        if shown.0 != state.shown() {
+            *shown = (state.shown(), Instant::now());
         }
     }
 
@@ -168,15 +168,15 @@ pub(in crate::pod) struct Mailbox {
     /// Regions whose blobs nobody holds any more.
     pub freed: Vec<u64>,
     pub work: bool,
-    /// Others wait, and no pod has room.
+    /// Asks wait, and no pod has room for them.
     pub crowded: bool,
     pub retire: bool,
     pub stop: bool,
     pub checkpoint: bool,
     pub close: bool,
-    /// There is a place for its models, on that GPU if it needs one.
+    /// There is memory for its models, on that GPU if it needs one.
     pub memory_grant: Option<Option<Gpu>>,
-    /// Its place is wanted by another.
+    /// Its memory is for another pod.
     pub memory_reclaimed: bool,
     /// Whether the memory of what it unloaded came back.
     pub memory_back: Option<bool>,
@@ -206,7 +206,8 @@ impl Watcher {
         self.shared.was_ready.load(Ordering::Acquire)
     }
 
-    /// Whether its libraries keep something on disk that the next pod could begin with; waits until they do or it is over. Cancel-safe.
+    /// Waits until its libraries keep something on disk that the next pod could begin with, or it is over.
+    /// Returns whether they do. Cancel-safe.
     pub async fn caches(&self) -> bool {
         let (mut caches, mut finished) = (self.shared.caches.subscribe(), self.finished.clone());
         tokio::select! {
@@ -225,7 +226,7 @@ impl Watcher {
         PodStatus {
             recipe: shared.recipe.clone(),
             version: shared.version.clone(),
-            state: state.to_owned(),
+            state,
             since_ms: since.elapsed().as_millis() as u64,
             age_ms: shared.age_ms(),
             pid: (pid != 0).then_some(pid),

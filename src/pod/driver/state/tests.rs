@@ -150,7 +150,7 @@ fn a_retired_pod_finishes_what_it_has_before_its_time_runs() {
     let mut actions = Vec::new();
     let state = step(Rules { concurrency: 1 }, state, Event::Answer(1, ()), &mut actions);
     assert_eq!(actions, [Resolve(1, ()), Freed(1), Arm(Timer::Drain)]);
-    assert_eq!(state.name(), "draining");
+    assert_eq!(state.shown(), "draining");
 }
 
 #[test]
