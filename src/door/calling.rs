@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::{
     door::{
+        args::{CallArgs, usage},
         client::{Calling, Client},
         lines::CallBody,
         print::{self, Prints, Watch},
-        words::{CallWords, usage},
     },
     host::{Config, Host, Running, blobs},
     model::{Blob, Call, Code, Document, Event, Fault, Outcome, RecipeRef, Report, act, hint, limits, stand_in},
@@ -19,20 +19,20 @@ use crate::{
 };
 
 /// Runs one call and prints its result.
-pub async fn call(config: Config, words: CallWords, watch: Watch, (quiet, json): (bool, bool)) -> Result<(), Fault> {
-    let text = match words.input.as_deref() {
+pub async fn call(config: Config, args: CallArgs, watch: Watch, (quiet, json): (bool, bool)) -> Result<(), Fault> {
+    let text = match args.input.as_deref() {
         Some(text) if text != "-" => text.to_owned(),
         _ => read_stdin()?,
     };
-    let outs = words.out.iter().map(|pair| name_and_file(pair, "--out")).collect::<Result<Vec<_>, _>>()?;
+    let outs = args.out.iter().map(|pair| name_and_file(pair, "--out")).collect::<Result<Vec<_>, _>>()?;
     // What the author is editing, and what is to run alone, belongs into no server.
-    let is_folder = RecipeRef::is_folder(&words.recipe);
-    let mut words = words;
+    let is_folder = RecipeRef::is_folder(&args.recipe);
+    let mut args = args;
     // An author wants to see what they print.
-    words.logs |= is_folder && !quiet;
-    let words = words;
-    let mut prints = Prints::new(words.logs);
-    let server = match is_folder || words.one_shot {
+    args.logs |= is_folder && !quiet;
+    let args = args;
+    let mut prints = Prints::new(args.logs);
+    let server = match is_folder || args.one_shot {
         true => None,
         false => Client::connect(config.home()).await?,
     };
@@ -43,8 +43,8 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, (quiet, json):
     // One listener for the whole call: a Ctrl-C between two events counts as well.
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let done = async {
-        let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &words, text)).await??;
-        let (outcome, chunks_left) = follow(running, words.stream, watch, &mut prints, interrupt.as_mut()).await?;
+        let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &args, text)).await??;
+        let (outcome, chunks_left) = follow(running, args.stream, watch, &mut prints, interrupt.as_mut()).await?;
         print(&outcome, chunks_left, &outs, json)
     };
     let done = done.await;
@@ -77,21 +77,21 @@ pub async fn call(config: Config, words: CallWords, watch: Watch, (quiet, json):
 }
 
 /// Begins the call in the server, or else in the host.
-async fn begin(server: Option<Client>, host: Option<&Host>, words: &CallWords, text: String) -> Result<Under, Fault> {
-    let blobs = || words.blob.iter().map(|pair| read_blob(pair)).collect::<Result<Vec<_>, _>>();
-    let deadline_ms = words.deadline.as_deref().map(milliseconds).transpose()?;
-    let (priority, one_shot) = (words.priority, words.one_shot);
+async fn begin(server: Option<Client>, host: Option<&Host>, args: &CallArgs, text: String) -> Result<Under, Fault> {
+    let blobs = || args.blob.iter().map(|pair| read_blob(pair)).collect::<Result<Vec<_>, _>>();
+    let deadline_ms = args.deadline.as_deref().map(milliseconds).transpose()?;
+    let (priority, one_shot) = (args.priority, args.one_shot);
     if let Some(server) = server {
         let input = Document::parse(text, "input")?;
-        let session = words.session.clone();
-        let body = CallBody { deadline_ms, priority, session, logs: words.logs, ..CallBody::of(&words.recipe, &words.operation, &input)? };
+        let session = args.session.clone();
+        let body = CallBody { deadline_ms, priority, session, logs: args.logs, ..CallBody::of(&args.recipe, &args.operation, &input)? };
         return Ok(Under::There(server.call(body, &blobs()?).await?));
     }
     let Some(host) = host else { return Err(Fault::new(Code::Internal, "a call has neither a server nor a host")) };
-    let recipe = host.resolve(&words.recipe).await?;
+    let recipe = host.resolve(&args.recipe).await?;
     let input = Document::parse(text, "input")?;
-    let (operation, session) = (words.operation.clone(), words.session.clone());
-    let call = Call { recipe, operation, input, blobs: blobs()?, deadline_ms, priority, one_shot, session, logs: words.logs };
+    let (operation, session) = (args.operation.clone(), args.session.clone());
+    let call = Call { recipe, operation, input, blobs: blobs()?, deadline_ms, priority, one_shot, session, logs: args.logs };
     Ok(Under::Here(host.start(call)))
 }
 

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 #[cfg(feature = "serve")]
 use super::serve;
 use super::{
-    calling, compile_glue, doctor, granting, looking, manual,
+    args::{Command, CommandLine, RecipeWord, Remote, Repo, usage},
+    calling, compile_glue, doctor, inspect, manual, permissions,
     print::{self, Bars, Watch, failed, say, say_strays, say_warnings},
     sessions, starting, testing,
-    words::{Command, RecipeWord, Remote, Repo, Words, usage},
 };
 use crate::{
     author,
@@ -26,8 +26,8 @@ use crate::{
 
 /// Reads the words, runs the command, prints what came, gives the exit code.
 pub fn main() -> ExitCode {
-    let words = match Words::try_parse() {
-        Ok(words) => words,
+    let args = match CommandLine::try_parse() {
+        Ok(args) => args,
         Err(error) => {
             // clap did not get as far as the flag.
             if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
@@ -51,15 +51,15 @@ pub fn main() -> ExitCode {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOB_LOG").unwrap_or_else(|_| "hob=warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| print::Diagnostics).init();
-    let (json, word) = (words.json, words.command.recipe());
-    if let Command::CompileGlue { version, reservation, folder } = &words.command {
+    let (json, word) = (args.json, args.command.recipe());
+    if let Command::CompileGlue { version, reservation, folder } = &args.command {
         return compile_glue::main(version, reservation, folder);
     }
-    let runtime = match starting::runtime(matches!(words.command, Command::Serve { .. }), json) {
+    let runtime = match starting::runtime(matches!(args.command, Command::Serve { .. }), json) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Fault::io("starting the runtime", &error), json),
     };
-    let done = starting::run(&runtime, command(words));
+    let done = starting::run(&runtime, command(args));
     // What blocks a thread for longer than this has nobody who waits for it.
     runtime.shutdown_timeout(Duration::from_millis(limits::RUNTIME_END_MS));
     match done {
@@ -107,13 +107,13 @@ fn config() -> Result<Config, Fault> {
     Ok(Config::from_environment()?.with_hob("/proc/self/exe"))
 }
 
-pub(super) async fn command(words: Words) -> Result<(), Fault> {
-    let progress: progress::Shared = match words.quiet {
+pub(super) async fn command(args: CommandLine) -> Result<(), Fault> {
+    let progress: progress::Shared = match args.quiet {
         true => Arc::new(Silent),
         false => Arc::new(Bars::new()),
     };
-    let json = words.json;
-    match words.command {
+    let json = args.json;
+    match args.command {
         Command::Build { folder } => return build(folder, progress, json).await,
         Command::Test { folder, cases } => return testing::test(config()?.with_progress(progress), &folder, &cases, json).await,
         Command::Pack { folder, output } => return pack(&folder, output.as_deref(), json).await,
@@ -131,20 +131,20 @@ pub(super) async fn command(words: Words) -> Result<(), Fault> {
         }
         Command::Repo { command } => return repo(command, json).await,
         Command::Call(call) => {
-            let watch = Watch::new(words.quiet, call.stream);
-            return calling::call(config()?.with_progress(progress), call, watch, (words.quiet, json)).await;
+            let watch = Watch::new(args.quiet, call.stream);
+            return calling::call(config()?.with_progress(progress), call, watch, (args.quiet, json)).await;
         }
         Command::Sessions { command } => {
             return sessions::sessions(config()?.with_progress(progress), command, json).await;
         }
-        Command::Pods(words) => return looking::pods(Config::from_environment()?.home(), words, json).await,
-        Command::Logs(words) => return looking::logs(Config::from_environment()?.home(), words, json).await,
+        Command::Pods(args) => return inspect::pods(Config::from_environment()?.home(), args, json).await,
+        Command::Logs(args) => return inspect::logs(Config::from_environment()?.home(), args, json).await,
         Command::Completions { shell } => {
             manual::completions(shell);
             return Ok(());
         }
         Command::Man { command, into } => return manual::man(command.as_deref(), into.as_deref()),
-        Command::Status { watch } => return looking::status(Config::from_environment()?.home(), watch, json).await,
+        Command::Status { watch } => return inspect::status(Config::from_environment()?.home(), watch, json).await,
         #[cfg(not(feature = "serve"))]
         Command::Serve { .. } => {
             return Err(Fault::new(Code::Usage, "this `hob` was built without its server")
@@ -155,14 +155,14 @@ pub(super) async fn command(words: Words) -> Result<(), Fault> {
     let config = config()?.with_progress(progress);
     let home = config.home().clone();
     let host = Host::open(config).await?;
-    let done = match words.command {
+    let done = match args.command {
         #[cfg(feature = "serve")]
         Command::Serve { listen, unix } => serve::serve(&host, &home, listen.as_deref(), unix.as_deref(), json).await,
         Command::Add { recipe, remote, grant, no_grant } => {
-            granting::add(&host, &recipe, remote.as_deref(), granting::word(grant, no_grant), json).await
+            permissions::add(&host, &recipe, remote.as_deref(), permissions::consent(grant, no_grant), json).await
         }
-        Command::Grant(words) => granting::grant(&host, &words, json).await,
-        Command::Revoke(words) => granting::revoke(&host, &words, json).await,
+        Command::Grant(args) => permissions::grant(&host, &args, json).await,
+        Command::Revoke(args) => permissions::revoke(&host, &args, json).await,
         Command::Remove { recipe } => remove(&host, &recipe, json).await,
         Command::List => list(&host, json),
         Command::Show { recipe } => show(&host, &recipe, json).await,
@@ -371,7 +371,7 @@ async fn show(host: &Host, recipe: &str, json: bool) -> Result<(), Fault> {
             text.push_str(&format!("\nasks for {}, {}", asked.permission, if asked.granted { "granted" } else { "not granted" }));
         }
         if shown.reduced {
-            text.push_str(&format!("\n{}", granting::REDUCED));
+            text.push_str(&format!("\n{}", permissions::REDUCED));
         }
         for model in &shown.models {
             text.push_str(&format!("\n{}", model_line(model)));

@@ -1,13 +1,13 @@
 //! `hob doctor`: what this machine can do for pods, for people and for programs.
 //!
-//! Apart from `looking.rs`, because it needs no server: it tries things itself, and fails where pods would.
+//! Apart from `inspect.rs`, because it needs no server: it tries things itself, and fails where pods would.
 
 use serde_json::json;
 
 use crate::{
     door::{
         client::ask,
-        looking::zygote_table,
+        inspect::zygote_table,
         print::{self, say, say_strays, say_warnings},
         table::table,
     },

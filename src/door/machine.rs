@@ -1,6 +1,6 @@
 //! How people see who has what of the machine's memory: a part of `hob status`.
 //!
-//! Apart from `looking.rs` only because it is a page of its own.
+//! Apart from `inspect.rs` only because it is a page of its own.
 
 use crate::{
     door::table::{duration, table},

@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{print, words::Words};
+use super::{args::CommandLine, print};
 use crate::model::{Code, Fault};
 
 /// Not one that is run.
@@ -15,7 +15,7 @@ type Line = clap::Command;
 /// Prints a script that completes `hob` in that shell.
 pub fn completions(shell: Shell) {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut shown(Words::command()), "hob", &mut script);
+    clap_complete::generate(shell, &mut shown(CommandLine::command()), "hob", &mut script);
     print::result(String::from_utf8_lossy(&script).trim_end());
 }
 
@@ -45,7 +45,7 @@ pub fn man(command: Option<&str>, into: Option<&Path>) -> Result<(), Fault> {
 
 /// Each page with its name: of `hob`, and of each command that is for people.
 fn pages() -> Vec<(String, String)> {
-    let mut whole = shown(Words::command()).disable_help_subcommand(true);
+    let mut whole = shown(CommandLine::command()).disable_help_subcommand(true);
     // Gives each command the name that its page has.
     whole.build();
     let commands = std::iter::once(&whole).chain(whole.get_subcommands()).cloned();

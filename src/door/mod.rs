@@ -15,6 +15,8 @@ mod lines;
 mod socket;
 
 #[cfg(feature = "cli")]
+mod args;
+#[cfg(feature = "cli")]
 mod calling;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -25,13 +27,13 @@ mod compile_glue;
 #[cfg(feature = "cli")]
 mod doctor;
 #[cfg(feature = "cli")]
-mod granting;
-#[cfg(feature = "cli")]
-mod looking;
+mod inspect;
 #[cfg(feature = "cli")]
 mod machine;
 #[cfg(feature = "cli")]
 mod manual;
+#[cfg(feature = "cli")]
+mod permissions;
 #[cfg(feature = "cli")]
 mod print;
 #[cfg(feature = "cli")]
@@ -42,8 +44,6 @@ mod starting;
 mod testing;
 #[cfg(all(test, feature = "cli"))]
 mod tests;
-#[cfg(feature = "cli")]
-mod words;
 
 #[cfg(all(feature = "cli", feature = "serve"))]
 mod ending;

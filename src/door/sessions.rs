@@ -1,6 +1,6 @@
 //! `hob sessions`: which there are, and the few things that can be done about one.
 //!
-//! Apart from `looking.rs`, because without a server it looks at the disk, and does what is wanted in a host of its own.
+//! Apart from `inspect.rs`, because without a server it looks at the disk, and does what is wanted in a host of its own.
 
 use hyper::Method;
 use serde::de::DeserializeOwned;
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::{
     door::{
+        args::SessionArgs,
         client::Client,
         print::say,
         table::{duration, table},
-        words::SessionWords,
     },
     host::{Config, Host},
     model::{
@@ -21,16 +21,16 @@ use crate::{
 };
 
 /// Lists, or does what the words say.
-pub async fn sessions(config: Config, words: Option<SessionWords>, json: bool) -> Result<(), Fault> {
+pub async fn sessions(config: Config, words: Option<SessionArgs>, json: bool) -> Result<(), Fault> {
     match words {
         None => list(config, json).await,
-        Some(SessionWords::Open { recipe, name }) => {
+        Some(SessionArgs::Open { recipe, name }) => {
             let opened: SessionStatus =
                 done(config, &recipe, &name, "open", async |host, word| Ok(json!(host.open_session(&word, &name).await?))).await?;
             say(json, json!(opened), || format!("the session `{name}` of {recipe} is open"));
             Ok(())
         }
-        Some(SessionWords::Checkpoint { recipe, name }) => {
+        Some(SessionArgs::Checkpoint { recipe, name }) => {
             let kept: Option<CheckpointStatus> =
                 done(config, &recipe, &name, "checkpoint", async |host, word| Ok(json!(host.checkpoint_session(&word, &name).await?)))
                     .await?;
@@ -40,13 +40,13 @@ pub async fn sessions(config: Config, words: Option<SessionWords>, json: bool) -
             });
             Ok(())
         }
-        Some(SessionWords::Touch { recipe, name }) => {
+        Some(SessionArgs::Touch { recipe, name }) => {
             let touched: SessionStatus =
                 done(config, &recipe, &name, "touch", async |host, word| Ok(json!(host.touch_session(&word, &name).await?))).await?;
             say(json, json!(touched), || format!("the time of `{name}` of {recipe} begins anew"));
             Ok(())
         }
-        Some(SessionWords::Close { recipe, name }) => {
+        Some(SessionArgs::Close { recipe, name }) => {
             let closed: Value = done(config, &recipe, &name, "close", async |host, word| {
                 host.close_session(&word, &name).await?;
                 Ok(json!({ "closed": name }))

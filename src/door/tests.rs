@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
-use super::{lines::CallBody, words::Words};
+use super::{args::CommandLine, lines::CallBody};
 use crate::{
     model::{
         Door, Hint, Manifest,
@@ -68,7 +68,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 /// What is wrong with a command line that somebody is to type.
 fn command_is_wrong(words: &str) -> Option<String> {
-    match Words::try_parse_from(words.split_whitespace()) {
+    match CommandLine::try_parse_from(words.split_whitespace()) {
         Ok(_) => None,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => None,
         Err(error) => Some(error.to_string()),
@@ -77,7 +77,7 @@ fn command_is_wrong(words: &str) -> Option<String> {
 
 /// Commands with all that belongs to them, and such as are only named: `hob call`.
 fn is_command(words: &str) -> bool {
-    let (mut command, mut words) = (Words::command(), words.split_whitespace().skip(1).peekable());
+    let (mut command, mut words) = (CommandLine::command(), words.split_whitespace().skip(1).peekable());
     while let Some(next) = words.peek().and_then(|word| command.find_subcommand(word)).cloned() {
         command = next;
         words.next();
@@ -87,7 +87,7 @@ fn is_command(words: &str) -> bool {
 
 fn is_flag_of_call(word: &str) -> bool {
     let name = word.split_whitespace().next().unwrap_or_default().trim_start_matches("--");
-    let command = Words::command();
+    let command = CommandLine::command();
     command.find_subcommand("call").unwrap().get_arguments().any(|argument| argument.get_long() == Some(name))
 }
 
@@ -372,9 +372,9 @@ fn what_doors_and_pods_say_themselves_names_what_is_there() {
 #[cfg(not(feature = "serve"))]
 #[tokio::test]
 async fn a_program_that_was_built_without_its_server_says_so_and_does_not_offer_it() {
-    let words = Words::try_parse_from(["hob", "serve", "--listen", "127.0.0.1:0"]).unwrap();
+    let words = CommandLine::try_parse_from(["hob", "serve", "--listen", "127.0.0.1:0"]).unwrap();
     let fault = super::cli::command(words).await.unwrap_err();
     assert!(fault.code == crate::model::Code::Usage && fault.message.contains("without its server"), "{fault}");
-    let help = Words::command().render_help().to_string();
+    let help = CommandLine::command().render_help().to_string();
     assert!(!help.lines().any(|line| line.trim_start().starts_with("serve ")) && help.contains("  call "), "{help}");
 }

@@ -190,7 +190,7 @@ impl Telling<'_> {
 
     fn detail(&mut self, detail: Value) -> Value {
         let Value::Object(entries) = detail else { return self.value(detail) };
-        // Words of the recipe's own for its caller, unless Python told of itself beside them.
+        // CommandLine of the recipe's own for its caller, unless Python told of itself beside them.
         let is_raised = entries.contains_key("traceback");
         let mut told = Map::new();
         for (key, value) in entries {

@@ -29,7 +29,7 @@ use super::{
     audience::Audience,
     body::whole,
     handed::{Leaving, Wish},
-    header, looks, refused, refused_as, response, shutting_down,
+    header, refused, refused_as, response, shutting_down, status,
 };
 use crate::{
     door::{
@@ -129,7 +129,7 @@ pub async fn general(State(server): State<Arc<Server>>, Extension(audience): Ext
             }
             response
         }
-        Err(fault) if fault.code == Code::Usage && fault.message == looks::NOT_TOLD => refused_as(StatusCode::FORBIDDEN, &fault),
+        Err(fault) if fault.code == Code::Usage && fault.message == status::NOT_TOLD => refused_as(StatusCode::FORBIDDEN, &fault),
         Err(fault) => refused(&fault),
     }
 }
@@ -146,7 +146,7 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
     let length = body.bytes.len();
     let call = in_time(length, reading(length, move || CallBody::parse(&body.bytes))).await?;
     if call.logs && !audience.may_read_logs() {
-        return Err(looks::logs_are_not_told());
+        return Err(status::logs_are_not_told());
     }
     let word = call.recipe.as_str();
     let recipe = server.host.resolve(word).await?;

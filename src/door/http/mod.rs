@@ -1,6 +1,6 @@
 //! HTTP: requests become calls, outcomes and faults become responses.
 //!
-//! The routes and what all of them share; `calls.rs` runs calls, `looks.rs` tells of the host, `connection.rs` carries
+//! The routes and what all of them share; `calls.rs` runs calls, `status.rs` tells of the host, `connection.rs` carries
 //! requests in, `room.rs` says who has a connection, `audience.rs` who is told what. Every failure, of whatever kind, is a fault as JSON with the status of the fault table.
 
 use std::sync::{Arc, OnceLock};
@@ -30,9 +30,9 @@ mod body;
 mod calls;
 pub mod connection;
 mod handed;
-mod looks;
 pub mod room;
 mod sessions;
+mod status;
 pub mod token;
 
 /// How far a server is in its life. One whose sender is gone has no connections any more.
@@ -86,7 +86,7 @@ fn shutting_down(message: &str) -> Fault {
 pub fn routes(server: Arc<Server>) -> Router {
     Router::new()
         .route("/v1/recipes/{publisher}/{name}/{operation}", post(calls::plain))
-        .route("/v1/recipes/{publisher}/{name}/lift", post(looks::lift))
+        .route("/v1/recipes/{publisher}/{name}/lift", post(status::lift))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/recipes/{publisher}/{name}/sessions/{session}/open", post(sessions::open))
         .route("/v1/recipes/{publisher}/{name}/sessions/{session}/checkpoint", post(sessions::checkpoint))
@@ -94,12 +94,12 @@ pub fn routes(server: Arc<Server>) -> Router {
         .route("/v1/recipes/{publisher}/{name}/sessions/{session}/close", post(sessions::close))
         .route("/v1/calls", post(calls::general))
         .route("/v1/calls", get(handed::bounds))
-        .route("/v1/pods", get(looks::pods))
-        .route("/v1/status", get(looks::status))
-        .route("/v1/logs", get(looks::logs))
-        .route("/v1/health", get(looks::health))
-        .route("/livez", get(looks::livez))
-        .route("/readyz", get(looks::readyz))
+        .route("/v1/pods", get(status::pods))
+        .route("/v1/status", get(status::status))
+        .route("/v1/logs", get(status::logs))
+        .route("/v1/health", get(status::health))
+        .route("/livez", get(status::livez))
+        .route("/readyz", get(status::readyz))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(server)

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Server, looks::told};
+use super::{Server, status::told};
 use crate::model::{Code, Fault, RecipeRef};
 
 /// `GET /v1/sessions`: all of this home.

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::{
     door::{
+        args::{GrantArgs, RevokeArgs},
         print::{self, say, say_strays},
-        words::{GrantWords, RevokeWords},
     },
     host::{Consent, Granted, Host, Revoke},
     model::{Code, Fault, Permissions, RecipeName, VersionRange},
@@ -17,7 +17,7 @@ use crate::{
 pub const REDUCED: &str = "may run where this machine cannot confine it wholly (--reduced)";
 
 /// The operator's word as flags say it.
-pub fn word(grant: bool, no_grant: bool) -> Consent {
+pub fn consent(grant: bool, no_grant: bool) -> Consent {
     match (grant, no_grant) {
         (true, _) => Consent::Give,
         (_, true) => Consent::Withhold,
@@ -76,32 +76,32 @@ fn agree(fault: &Fault) -> Result<Option<Permissions>, Fault> {
 }
 
 /// Gives what the words say; without words, shows.
-pub async fn grant(host: &Host, words: &GrantWords, json: bool) -> Result<(), Fault> {
-    let recipe = host.resolve(&words.recipe).await?;
-    let permissions = read(&words.permissions)?;
-    let granted = match words.all {
+pub async fn grant(host: &Host, args: &GrantArgs, json: bool) -> Result<(), Fault> {
+    let recipe = host.resolve(&args.recipe).await?;
+    let permissions = read(&args.permissions)?;
+    let granted = match args.all {
         true => {
             let missing = host.granted(&recipe).await?.missing;
-            host.grant(&recipe, missing, words.reduced).await?
+            host.grant(&recipe, missing, args.reduced).await?
         }
-        false if permissions.is_empty() && !words.reduced => host.granted(&recipe).await?,
-        false => host.grant(&recipe, permissions, words.reduced).await?,
+        false if permissions.is_empty() && !args.reduced => host.granted(&recipe).await?,
+        false => host.grant(&recipe, permissions, args.reduced).await?,
     };
     say(json, json!(granted), || shown(&granted));
     Ok(())
 }
 
 /// Takes back what the words say.
-pub async fn revoke(host: &Host, words: &RevokeWords, json: bool) -> Result<(), Fault> {
+pub async fn revoke(host: &Host, args: &RevokeArgs, json: bool) -> Result<(), Fault> {
     // A recipe that is gone is no reason to leave it what it had.
-    let recipe = host.resolve(&words.recipe).await?;
-    let what = match words.all {
+    let recipe = host.resolve(&args.recipe).await?;
+    let what = match args.all {
         true => Revoke::All,
-        false => Revoke::These { permissions: read(&words.permissions)?, reduced: words.reduced },
+        false => Revoke::These { permissions: read(&args.permissions)?, reduced: args.reduced },
     };
     let left = host.revoke(&recipe, &what).await?;
-    say(json, json!({ "recipe": words.recipe, "given": left }), || {
-        let mut text = format!("{} is given ", words.recipe);
+    say(json, json!({ "recipe": args.recipe, "given": left }), || {
+        let mut text = format!("{} is given ", args.recipe);
         text.push_str(&match left.permissions.is_empty() {
             true => "nothing any more".to_owned(),
             false => format!("only this any more: {}", left.permissions.words().join(", ")),

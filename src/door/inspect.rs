@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use crate::{
     author::pack::read_manifest,
     door::{
+        args::{LogArgs, PodArgs},
         machine::machine_text,
         print::{self, say},
-        words::{LogWords, PodWords},
     },
     host::past_logs,
     model::{
@@ -31,8 +31,8 @@ const NONE_RUNS: &str = "no host is running: `hob serve` starts one";
 const OF_THE_PAST: &str = "no host is running: these lines are of the past";
 
 /// The pods, or the end of a quarantine.
-pub async fn pods(home: &Home, words: PodWords, json: bool) -> Result<(), Fault> {
-    if let Some(recipe) = &words.lift {
+pub async fn pods(home: &Home, args: PodArgs, json: bool) -> Result<(), Fault> {
+    if let Some(recipe) = &args.lift {
         let name: RecipeName = recipe.parse()?;
         let lifted: Option<Value> = ask(home, Method::POST, &format!("/v1/recipes/{name}/lift")).await?;
         say(json, json!({ "lifted": lifted.is_some().then_some(&name) }), || match lifted {
@@ -41,14 +41,14 @@ pub async fn pods(home: &Home, words: PodWords, json: bool) -> Result<(), Fault>
         });
         return Ok(());
     }
-    let path = address("/v1/pods", words.recipe.as_deref(), None)?;
-    every(words.watch, async || {
+    let path = address("/v1/pods", args.recipe.as_deref(), None)?;
+    every(args.watch, async || {
         let pods: Option<Vec<PodStatus>> = ask(home, Method::GET, &path).await?;
-        told(&pods, words.watch)?;
-        if let (Some([]), Some(recipe), false) = (pods.as_deref(), &words.recipe, words.watch) {
+        told(&pods, args.watch)?;
+        if let (Some([]), Some(recipe), false) = (pods.as_deref(), &args.recipe, args.watch) {
             say_unknown(home, &recipe.parse()?);
         }
-        show(&pods.as_deref().unwrap_or_default(), words.watch, json, || match &pods {
+        show(&pods.as_deref().unwrap_or_default(), args.watch, json, || match &pods {
             None => NONE_RUNS.to_owned(),
             Some(pods) if pods.is_empty() => "no pod is running".to_owned(),
             Some(pods) => pod_table(pods),
@@ -90,16 +90,16 @@ fn say_unknown(home: &Home, name: &RecipeName) {
 }
 
 /// The last lines; with `--watch`, those that come after them as well.
-pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault> {
-    let recipe = words.recipe.as_deref().map(named).transpose()?;
+pub async fn logs(home: &Home, args: LogArgs, json: bool) -> Result<(), Fault> {
+    let recipe = args.recipe.as_deref().map(named).transpose()?;
     let shown = recipe.as_ref().map(ToString::to_string);
     let path = |lines| address("/v1/logs", shown.as_deref(), Some(lines));
     let line = |line: &LogLine| match json {
         true => print::result(&json!(line).to_string()),
         false => print::result(&log_text(line)),
     };
-    if !words.watch {
-        let (lines, is_past) = lines_of(home, &path(words.lines)?, recipe.as_ref(), words.lines).await?;
+    if !args.watch {
+        let (lines, is_past) = lines_of(home, &path(args.lines)?, recipe.as_ref(), args.lines).await?;
         if let (true, Some(name)) = (lines.is_empty(), &recipe) {
             say_unknown(home, name);
         }
@@ -108,7 +108,7 @@ pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault>
         }
         match &lines[..] {
             lines if json => print::result(&json!(lines).to_string()),
-            [] if words.lines == 0 => {}
+            [] if args.lines == 0 => {}
             [] if is_past => print::result(NONE_RUNS),
             [] => print::result("no pod has printed anything"),
             lines => lines.iter().for_each(line),
@@ -116,7 +116,7 @@ pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault>
         return Ok(());
     }
     // Each look has the lines before it again: new is what there is more of. As many as are kept, lest some slip through.
-    let most = words.lines.max(limits::LOG_LINES_MAX);
+    let most = args.lines.max(limits::LOG_LINES_MAX);
     let path = path(most)?;
     let mut seen: Option<Vec<LogLine>> = None;
     let mut was_past = false;
@@ -127,7 +127,7 @@ pub async fn logs(home: &Home, words: LogWords, json: bool) -> Result<(), Fault>
         }
         was_past = is_past;
         let new = fresh(seen.as_deref().unwrap_or_default(), &now);
-        let skipped = if seen.is_none() { new.len().saturating_sub(words.lines) } else { 0 };
+        let skipped = if seen.is_none() { new.len().saturating_sub(args.lines) } else { 0 };
         new.into_iter().skip(skipped).for_each(line);
         seen = Some(now);
         Ok(())

@@ -21,7 +21,7 @@ HOB_HOME moves every file that Hob owns.";
 /// A plugin host: signed recipes, sandboxed glue, supervised pods.
 #[derive(Debug, Parser)]
 #[command(name = "hob", version, after_help = EXIT_CODES)]
-pub struct Words {
+pub struct CommandLine {
     /// Give JSON on stdout, faults too.
     #[arg(long, global = true)]
     pub json: bool,
@@ -35,7 +35,7 @@ pub struct Words {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Call an operation of a recipe and print its result as JSON.
-    Call(CallWords),
+    Call(CallArgs),
     /// Install a recipe from a remote.
     Add {
         /// `publisher/name`: the newest version in the range that hob.toml wants, else the newest; or `publisher/name@RANGE`, e.g. `@0.1.0` (exactly that), `@^0.1`, `@*`.
@@ -51,9 +51,9 @@ pub enum Command {
         no_grant: bool,
     },
     /// Give a recipe permissions; without words, show what it asks for and what it has.
-    Grant(GrantWords),
+    Grant(GrantArgs),
     /// Take back what a recipe was given.
-    Revoke(RevokeWords),
+    Revoke(RevokeArgs),
     /// Take a recipe off the shelf, and what it was given with it.
     Remove { recipe: String },
     /// List what is installed.
@@ -81,12 +81,12 @@ pub enum Command {
     /// Show the sessions, or open, keep, touch and close one.
     Sessions {
         #[command(subcommand)]
-        command: Option<SessionWords>,
+        command: Option<SessionArgs>,
     },
     /// Show the pods of the running server.
-    Pods(PodWords),
+    Pods(PodArgs),
     /// Show what pods printed: those of the running server, or what is kept of earlier ones.
-    Logs(LogWords),
+    Logs(LogArgs),
     /// Show how the running server does: calls, recipes, queues.
     Status {
         /// Again every second, until interrupted.
@@ -163,21 +163,21 @@ impl Command {
     /// What was typed where a recipe is wanted that may be installed.
     pub fn recipe(&self) -> Option<RecipeWord> {
         let (text, may_be_folder) = match self {
-            Command::Call(CallWords { recipe, .. })
-            | Command::Grant(GrantWords { recipe, .. })
-            | Command::Revoke(RevokeWords { recipe, .. })
+            Command::Call(CallArgs { recipe, .. })
+            | Command::Grant(GrantArgs { recipe, .. })
+            | Command::Revoke(RevokeArgs { recipe, .. })
             | Command::Show { recipe } => (recipe, true),
             Command::Sessions { command: Some(command) } => match command {
-                SessionWords::Open { recipe, .. }
-                | SessionWords::Checkpoint { recipe, .. }
-                | SessionWords::Touch { recipe, .. }
-                | SessionWords::Close { recipe, .. } => (recipe, true),
+                SessionArgs::Open { recipe, .. }
+                | SessionArgs::Checkpoint { recipe, .. }
+                | SessionArgs::Touch { recipe, .. }
+                | SessionArgs::Close { recipe, .. } => (recipe, true),
             },
             Command::Add { recipe, .. }
             | Command::Remove { recipe }
             | Command::Verify { recipe: Some(recipe) }
-            | Command::Pods(PodWords { lift: Some(recipe), .. } | PodWords { recipe: Some(recipe), .. })
-            | Command::Logs(LogWords { recipe: Some(recipe), .. }) => (recipe, false),
+            | Command::Pods(PodArgs { lift: Some(recipe), .. } | PodArgs { recipe: Some(recipe), .. })
+            | Command::Logs(LogArgs { recipe: Some(recipe), .. }) => (recipe, false),
             // Folders alone, or no recipe at all.
             Command::Build { .. } | Command::Test { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => {
                 return None;
@@ -191,7 +191,7 @@ impl Command {
 }
 
 #[derive(Debug, Args)]
-pub struct CallWords {
+pub struct CallArgs {
     /// An installed recipe `publisher/name`, a capability `name@major`, or a recipe folder (unsigned dev mode).
     pub recipe: String,
     pub operation: String,
@@ -224,7 +224,7 @@ pub struct CallWords {
 }
 
 #[derive(Debug, Args)]
-pub struct GrantWords {
+pub struct GrantArgs {
     /// An installed recipe, or a recipe folder.
     pub recipe: String,
     /// E.g. `network=api.example.com:443`, `read=/data`, `write=/data/out`, `env=API_TOKEN`, `devices=gpu`.
@@ -239,7 +239,7 @@ pub struct GrantWords {
 }
 
 #[derive(Debug, Args)]
-pub struct RevokeWords {
+pub struct RevokeArgs {
     /// A recipe, or a recipe folder; it need not be there any more.
     pub recipe: String,
     #[arg(value_name = "KEY=VALUE", required_unless_present_any = ["all", "reduced"])]
@@ -257,7 +257,7 @@ fn priority(text: &str) -> Result<Priority, Fault> {
 }
 
 #[derive(Debug, Args)]
-pub struct PodWords {
+pub struct PodArgs {
     /// Only this recipe's.
     pub recipe: Option<String>,
     /// Again every second, until interrupted.
@@ -269,7 +269,7 @@ pub struct PodWords {
 }
 
 #[derive(Debug, Args)]
-pub struct LogWords {
+pub struct LogArgs {
     /// Only this recipe's.
     pub recipe: Option<String>,
     /// So many of the last lines.
@@ -281,7 +281,7 @@ pub struct LogWords {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum SessionWords {
+pub enum SessionArgs {
     /// Open a session, or find it open.
     Open { recipe: String, name: String },
     /// Have a session keep its state now.
@@ -339,7 +339,7 @@ pub enum Repo {
     },
 }
 
-/// Words that make no sense here.
+/// CommandLine that make no sense here.
 pub(super) fn usage(message: impl Into<String>) -> Fault {
     Fault::new(Code::Usage, message).hint("`hob COMMAND --help` says which words a command takes")
 }
