@@ -79,7 +79,7 @@
 //! | [`disk`] | opening and making Hob's own files | `open.rs` |
 //! | [`model`], `model/status` | plain data and pure rules; what a host tells | `fault.rs`, `call.rs` |
 //! | `model/manifest`, `model/schema` | `recipe.toml`; JSON Schema and its cost | `manifest/mod.rs` |
-//! | `model/limits` | every bound, by name | `limits.rs` |
+//! | `model/limits` | every bound, by name | `mod.rs` |
 //!
 //! The contracts with other languages are `wit/glue.wit` (guests) and `docs/pod-protocol.md` (pods). The
 //! Python side of the latter is `python/src/hob_pod`, which the binary carries.

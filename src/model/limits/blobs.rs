@@ -38,3 +38,6 @@ pub const CLERK_ANSWER_MS: u64 = 8_000;
 
 /// Longest message to or from it, in bytes: a path fits.
 pub const CLERK_PACKET_BYTES_MAX: usize = 16 << 10;
+
+/// Most blobs that one call, ask, chunk or answer may carry.
+pub const BLOBS_MAX: usize = 16;

@@ -42,3 +42,15 @@ pub const BEHIND_TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// Places that are looked at for what such texts name.
 pub const BEHIND_PLACES_MAX: usize = 64;
+
+/// Largest bundle in bytes. Models are published beside it, so a bundle is source, glue and cases.
+pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;
+
+/// Most files in one bundle.
+pub const BUNDLE_FILES_MAX: usize = 4096;
+
+/// Characters of a name that are looked at when it is asked whether what stands at it may be a secret.
+pub const SECRET_NAME_CHARS_MAX: usize = 256;
+
+/// Bytes past the signed length that are still read of a bundle: enough to name an extra file in it.
+pub const BUNDLE_SURPLUS_BYTES: u64 = 1 << 20;

@@ -1,6 +1,4 @@
 //! Bounds of what is around a pod: its share of the machine, its way out, and the zygote that it may come from.
-//!
-//! Apart from the others only because they are many; they are used by the same path.
 
 /// Memory of a pod that declares no `memory_bytes`, in percent of the machine's: a runaway takes its own pod down, not the host.
 pub const POD_MEMORY_PERCENT: u64 = 75;

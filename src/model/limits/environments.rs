@@ -54,3 +54,33 @@ pub const INDEX_PAGE_BYTES_MAX: u64 = 64 << 10;
 
 /// A `.netrc`, in which `uv` looks for users of indexes.
 pub const NETRC_BYTES_MAX: u64 = 1 << 20;
+
+/// Largest `requirements.lock`, in bytes.
+pub const LOCK_BYTES_MAX: u64 = 4 << 20;
+
+/// Environments that are built at a time, unless one waits for too long.
+pub const ENVIRONMENT_BUILDS_MAX: usize = 4;
+
+/// How long a build waits for one of these places, in milliseconds: strangers whose package index drips may have them all.
+pub const ENVIRONMENT_TURN_MS: u64 = 10_000;
+
+/// Building one environment, in milliseconds: a multi-gigabyte torch over a slow line.
+pub const ENVIRONMENT_BUILD_MS: u64 = 3_600_000;
+
+/// Asking an interpreter or `uv` what it is, in milliseconds.
+pub const PROBE_MS: u64 = 20_000;
+
+/// Output of a probed program that is kept, in bytes; the rest is read and dropped.
+pub const TOOL_OUTPUT_BYTES_MAX: usize = 64 << 10;
+
+/// After a tool has exited, how long its pipes are still read, in milliseconds: a grandchild may hold them open for ever.
+pub const TOOL_PIPE_GRACE_MS: u64 = 500;
+
+/// Lines of a tool's standard error that are attached to a fault.
+pub const TOOL_TAIL_LINES: usize = 30;
+
+/// A package index that sends no byte for this long has stalled, in milliseconds. Longer than [`HTTP_STALL_MS`](super::HTTP_STALL_MS): mirrors that fetch on demand are slow to begin.
+pub const PACKAGE_INDEX_STALL_MS: u64 = 180_000;
+
+/// Fetching our own `uv` (some 25 MB), in milliseconds.
+pub const UV_FETCH_MS: u64 = 900_000;

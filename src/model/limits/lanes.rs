@@ -53,3 +53,15 @@ pub const SPILL_BLOCK_BYTES: u64 = 4 << 10;
 
 /// How long a caller may take nothing of a stream of which so much is kept while others wait for its pod, in milliseconds; then its call ends.
 pub const STREAM_UNREAD_MS: u64 = 2_000;
+
+/// Largest frame (JSON and binary tail together) on either lane of a pod, in bytes. Announced to the pod in `start`.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// A frame that claims more than this is not skipped: reading that much to stay in sync is itself the attack.
+pub const FRAME_SKIP_BYTES_MAX: usize = 256 << 20;
+
+/// Frames that one lane may bring before everything else that waits for the pod gets its turn.
+pub const FRAMES_PER_TURN_MAX: usize = 64;
+
+/// Such turns of a lane whose pod is gone: far more than its socket can hold, and not for ever.
+pub const LAST_WORDS_TURNS_MAX: usize = 4_096;

@@ -41,3 +41,24 @@ pub const CALL_PRINT_LINES_MAX: usize = 1 << 10;
 
 /// How long the end of a call waits for them, in milliseconds.
 pub const CALL_PRINT_WAIT_MS: u64 = 2_000;
+
+/// Lines of a pod's output kept for fault reports.
+pub const LOG_LINES_MAX: usize = 1_000;
+
+/// Longest kept line of a pod's output, in bytes; the rest of the line is counted, not kept.
+pub const LOG_LINE_BYTES_MAX: usize = 4 << 10;
+
+/// Crash dossiers kept in one home; the oldest goes.
+pub const DOSSIERS_MAX: usize = 100;
+
+/// Largest crash dossier, in bytes of JSON; the first lines of its log go.
+pub const DOSSIER_BYTES_MAX: usize = 256 << 10;
+
+/// A half-written dossier this old has nobody who writes it, in milliseconds.
+pub const DOSSIER_HALF_MS: u64 = 60_000;
+
+/// Lines of a pod's output that its crash dossier keeps.
+pub const DOSSIER_LINES: usize = 100;
+
+/// Asks in hand that a crash dossier names when it would be too large.
+pub const DOSSIER_ASKS_MAX: usize = 256;

@@ -1,6 +1,4 @@
 //! Bounds of fetching a model from the place that its recipe names.
-//!
-//! Apart from the others only because they are many; they are used by the same path.
 
 /// Longest name of a `[[model]]`, in bytes: also the longest that common file systems take for one file.
 pub const MODEL_NAME_BYTES_MAX: usize = 255;
@@ -40,3 +38,9 @@ pub const MODEL_MARK_BYTES_MAX: usize = 1_024;
 
 /// A token file, in bytes.
 pub const HUB_TOKEN_BYTES_MAX: u64 = 4 << 10;
+
+/// Most models that one recipe may declare: the largest that are published come in some hundred files.
+pub const MODELS_MAX: usize = 1_024;
+
+/// Largest model file, in bytes.
+pub const MODEL_BYTES_MAX: u64 = 256 << 30;

@@ -1,6 +1,4 @@
 //! Bounds of residency: how long a loaded model keeps its place, and who may take it from it when.
-//!
-//! Apart from the others only because they are many; they are used by the same path.
 
 /// What a pod counts for until it was measured, in bytes, when its recipe does not say: an interpreter and little else.
 pub const FOOTPRINT_DEFAULT_BYTES: u64 = 64 << 20;

@@ -1,6 +1,4 @@
 //! Bounds of `hob serve`: who may hold a connection, for how long, and how long an end takes.
-//!
-//! Apart from the others only because they are many; they are used by the same path.
 
 use super::{DOCUMENT_BYTES_MAX, FRAME_BYTES_MAX, GLUE_BLOB_BYTES_MAX};
 
@@ -156,3 +154,20 @@ pub const RUNTIME_FILES: usize = 8;
 
 /// How long work that blocks a thread may hold up the end of a command, in milliseconds.
 pub const RUNTIME_END_MS: u64 = 2_000;
+
+/// The token file of a server, in bytes.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 256;
+
+/// Characters of a token that an app brings itself, at least: below that it can be guessed; and at most.
+pub const TOKEN_CHARS_MIN: usize = 32;
+
+pub const TOKEN_CHARS_MAX: usize = 256;
+
+/// Longest path of a Unix socket, in bytes: what the kernel's address holds, without the closing zero.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Refused callers that are told to come back one behind the other; those after them come all at once.
+pub const SENT_AWAY_MAX: usize = 16_384;
+
+/// How long a service manager whose queue is full is waited for.
+pub const NOTIFY_WAIT_MS: u64 = 500;

@@ -1,6 +1,4 @@
 //! Bounds of sessions: how many, how long, and how large what they keep may be.
-//!
-//! Apart from the others only because they are many; they are used by the same path.
 
 /// Longest name of a session, in bytes.
 pub const SESSION_NAME_BYTES_MAX: usize = 64;

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// How long a transport waits. The defaults are the bounds of `model/limits.rs`; tests wait less.
+/// How long a transport waits. The defaults are the bounds of `model/limits`; tests wait less.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// Connecting.
