@@ -22,7 +22,7 @@ use audience::Audience;
 use crate::{
     door::handing::Files,
     host::Host,
-    model::{Code, Fault, limits, printable::printable_json},
+    model::{Code, Fault, address::unescaped, limits, printable::printable_json},
 };
 
 pub mod audience;
@@ -235,21 +235,10 @@ fn query<const N: usize>(request: &Request, known: [&str; N]) -> Result<[Option<
         let at = known.iter().position(|known| *known == word).ok_or_else(|| {
             Fault::new(Code::Usage, format!("`{word}` in the address is not known here (there is: {})", known.join(", ")))
         })?;
-        found[at] = Some(unescaped(value)?);
+        let wrong = || Fault::new(Code::Usage, format!("`{value}` in the address is not well escaped"));
+        found[at] = Some(unescaped(value).ok_or_else(wrong)?);
     }
     Ok(found)
-}
-
-fn unescaped(value: &str) -> Result<String, Fault> {
-    let wrong = || Fault::new(Code::Usage, format!("`{value}` in the address is not well escaped"));
-    let mut parts = value.split('%');
-    let mut bytes = parts.next().unwrap_or("").as_bytes().to_vec();
-    for part in parts {
-        let code = part.get(..2).ok_or_else(wrong)?;
-        bytes.push(u8::from_str_radix(code, 16).map_err(|_| wrong())?);
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
 }
 
 #[cfg(test)]
