@@ -7,17 +7,19 @@
 pub mod load;
 pub mod lockfile;
 pub mod revoked;
+mod write_guard;
 
-use crate::disk::look;
-use crate::shelf::config::edit;
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
+pub use write_guard::WriteGuard;
+
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::disk::look;
 use crate::model::{Code, Digest, Fault, Home, Origin, RecipeName, Step, Verified, act, hint, limits, nearest, progress};
 
 use crate::shelf::{
@@ -25,11 +27,11 @@ use crate::shelf::{
     bundle::{folder_view::FolderViews, index::Index, unpack::check_folder},
     config::{
         Wish,
-        edit::{ConfigGuard, Edit, Prepared},
+        edit::{Edit, Prepared},
     },
     durable, environment,
     files::{
-        self, locks,
+        self,
         staging::Staging,
         tree::{make_read_only, take_write},
     },
@@ -38,7 +40,7 @@ use crate::shelf::{
         folder::{self, Folders},
     },
 };
-use lockfile::{EnvironmentPin, LockEntry, LockFile};
+use lockfile::{LockEntry, LockFile};
 
 /// The recipes on this machine. Reading needs no lock: every file that is read is replaced whole.
 #[derive(Debug)]
@@ -69,9 +71,8 @@ impl Shelf {
         progress: &progress::Shared,
         work: impl FnOnce(&WriteGuard) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
-        let shelf = locks::acquire(&self.home.locks().join("shelf.lock"), "changing the shelf", progress).await?;
-        let config = edit::lock(&self.home).await?;
-        blocking(move || work(&WriteGuard { config, _shelf: shelf })).await
+        let guard = WriteGuard::acquire(&self.home, progress).await?;
+        blocking(move || work(&guard)).await
     }
 
     /// A place to unpack one recipe in. No lock is needed: nobody else writes there.
@@ -152,19 +153,10 @@ impl Shelf {
 
     /// Writes down what the operator wants of a recipe that is installed and stays as it is.
     pub fn wish(&self, guard: &WriteGuard, name: &RecipeName, wish: Wish) -> Result<(), Fault> {
-        let mut edit = Edit::begin(&self.home, &guard.config)?;
+        let mut edit = Edit::begin(&self.home, guard.config())?;
         edit.set_recipe(name, wish.range);
         edit.set_grants(&name.to_string(), wish.given);
         edit.write()
-    }
-
-    /// Writes down that the recipe's environment is now this one: its Python was replaced, so it was built anew.
-    pub fn pin_environment(&self, _guard: &WriteGuard, name: &RecipeName, pin: EnvironmentPin) -> Result<(), Fault> {
-        let mut lock = LockFile::read(&self.home)?;
-        let mut entry = lock.get(name).cloned().ok_or_else(|| not_found(name, &lock))?;
-        entry.environment = Some(pin);
-        lock.set(entry);
-        lock.write(&self.home)
     }
 
     /// Takes the recipe off the shelf with all its versions, and with the environment and models that no other recipe uses. An environment
@@ -278,14 +270,14 @@ fn empty(folder: &Path) -> Result<(), Fault> {
 
 /// Takes the recipe out of `hob.lock` and `hob.toml`.
 fn unlist(home: &Home, guard: &WriteGuard, name: &RecipeName) -> Result<LockEntry, Fault> {
-    let mut config = Edit::begin(home, &guard.config)?;
+    let mut config = Edit::begin(home, guard.config())?;
     let mut lock = LockFile::read(home)?;
     let Some(entry) = lock.remove(name) else { return Err(not_found(name, &lock)) };
     // First, in a step of its own: a crash must not leave grants for whoever is next to be installed under that name.
-    revoked::note(home, name, &guard.config)?;
+    revoked::note(home, name, guard.config())?;
     if config.remove_grants(&name.to_string()) {
         config.write()?;
-        config = Edit::begin(home, &guard.config)?;
+        config = Edit::begin(home, guard.config())?;
     }
     let config = match config.remove_recipe(name) {
         true => Some(config.prepare()?),
@@ -320,13 +312,6 @@ fn give_back(home: &Home, entry: &LockEntry, discard: &Path) -> Result<Option<Di
         }
         _ => Ok(None),
     }
-}
-
-/// The right to change the shelf and its two files: one holder among all processes. [`Shelf::write`] gives it.
-#[derive(Debug)]
-pub struct WriteGuard {
-    config: ConfigGuard,
-    _shelf: locks::Held,
 }
 
 fn not_found(name: &RecipeName, lock: &LockFile) -> Fault {
@@ -383,7 +368,7 @@ impl Staged {
         }
         check_folder(&folder, index)?;
         // Whatever can fail for a reason of its own fails here, before anything has moved.
-        let mut config = Edit::begin(&self.home, &guard.config)?;
+        let mut config = Edit::begin(&self.home, guard.config())?;
         let mut lock = LockFile::read(&self.home)?;
         let config = match wish {
             Some(wish) => {
