@@ -38,6 +38,7 @@ pub mod shown;
 pub mod stand_in;
 pub mod status;
 pub mod text;
+pub mod toml_file;
 mod typed;
 pub mod verified;
 mod version;

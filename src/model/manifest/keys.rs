@@ -13,7 +13,6 @@ use crate::model::{
     manifest::{
         Manifest,
         blobs::blobs,
-        findings::{self, Needed, line_of},
         operation::{Batch, BatchCost, Operation},
         operation_name,
         pod::{permissions, pod},
@@ -23,6 +22,11 @@ use crate::model::{
     },
     model_name::ModelNames,
     path_pattern::PathPattern,
+    toml_file::{
+        TomlFile,
+        findings::{self, Needed},
+        line_of,
+    },
 };
 
 impl Manifest {
@@ -38,7 +42,8 @@ impl Manifest {
             Fault::new(Code::InvalidManifest, format!("{what}:{line}: {why}")).with("line", line).hint(check())
         })?;
         findings::all(parsed, text, NEEDED, |table, extent, notes| {
-            Manifest::of(table, &Source { text, reading, extent, notes, schema_bytes: Cell::default() })
+            let file = TomlFile { text, what, code: Code::InvalidManifest };
+            Manifest::of(table, &Source { file, reading, extent, notes, schema_bytes: Cell::default() })
         })
     }
 

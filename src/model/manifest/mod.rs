@@ -1,6 +1,6 @@
 //! `recipe.toml`: all there is to know about a recipe without running anything.
 //!
-//! - `reader.rs` reads tables key by key, `findings.rs` tells all that is wrong at once.
+//! - `reader.rs` reads tables key by key; `toml_file` says what is wrong, and all of it at once.
 //! - `keys.rs` says what each key means; `pod.rs`, `blobs.rs`, `operation_name.rs`, `schema_key.rs` and `source.rs` say it of some.
 //! - `spec.rs` and `operation.rs` are what comes of it.
 //!
@@ -8,7 +8,6 @@
 //! *or cannot enforce* is refused: no key may parse and do nothing.
 
 pub mod blobs;
-pub mod findings;
 mod keys;
 pub mod operation;
 pub mod operation_name;

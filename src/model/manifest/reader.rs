@@ -1,10 +1,6 @@
-//! Tables of a `recipe.toml`, read key by key from the spanned TOML tree.
-//!
-//! By hand rather than through serde, so that every complaint names line and key; apart from `mod.rs`,
-//! which says what the keys mean.
+//! Tables of a `recipe.toml`, read key by key: a key that nobody asked for is refused, and what is wrong is noted.
 
-use crate::model::manifest::findings::line_of;
-use std::cell::Cell;
+use std::{borrow::Cow, cell::Cell};
 
 use crate::model::hint::{Hint, act, hint};
 use semver::VersionReq;
@@ -14,16 +10,17 @@ use toml::{
 };
 
 use crate::model::{
-    fault::{Code, Fault},
+    fault::Fault,
     limits::FINDINGS_MAX,
-    manifest::{
-        findings::{Extent, Notes},
-        reading::Reading,
-    },
+    manifest::reading::Reading,
     nearest,
     path_pattern::is_inner_path,
     shown,
     status::machine::LeverValue,
+    toml_file::{
+        self, TomlFile,
+        findings::{Extent, Notes},
+    },
 };
 
 /// The next step after most complaints.
@@ -31,9 +28,9 @@ pub fn check() -> Hint {
     hint!["correct that line of the manifest; ", act::pack(), " checks the whole recipe before anything is published"]
 }
 
-/// The manifest's text, for line numbers.
+/// The manifest that is read, and what is noted of it.
 pub(in crate::model) struct Source<'a> {
-    pub text: &'a str,
+    pub file: TomlFile<'a>,
     pub reading: Reading<'a>,
     pub extent: Extent,
     /// What is wrong and keeps nothing from being read.
@@ -47,11 +44,7 @@ impl Source<'_> {
         self.fault_at(at.span().start, key, message.into())
     }
     pub(in crate::model) fn fault_at(&self, offset: usize, key: &str, message: String) -> Fault {
-        let (line, key) = (line_of(self.text, offset), shown::dotted(key));
-        Fault::new(Code::InvalidManifest, format!("{}:{line}: {key}: {message}", self.reading.what))
-            .with("line", line)
-            .with("key", key)
-            .hint(check())
+        self.file.fault(offset, key, message).hint(check())
     }
 }
 
@@ -71,10 +64,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     pub(in crate::model) fn key(&self, key: &str) -> String {
-        match self.path.is_empty() {
-            true => key.to_owned(),
-            false => format!("{}.{key}", self.path),
-        }
+        toml_file::join(&self.path, key)
     }
 
     pub(in crate::model) fn fault<T>(&self, at: &Spanned<T>, key: &str, message: impl Into<String>) -> Fault {
@@ -87,7 +77,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     pub(in crate::model) fn has(&self, key: &str) -> bool {
-        self.table.iter().any(|(name, _)| name.get_ref() == key)
+        toml_file::get(self.table, key).is_some()
     }
 
     /// What was read; `None` after a mistake that is noted.
@@ -111,11 +101,11 @@ impl<'s, 'a> Table<'s, 'a> {
 
     pub(in crate::model) fn get(&mut self, key: &'static str) -> Option<&'s Spanned<DeValue<'s>>> {
         self.known.push(key);
-        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+        toml_file::get(self.table, key)
     }
 
     pub(in crate::model) fn wrong(&self, value: &Spanned<DeValue>, key: &str, wanted: &str) -> Fault {
-        self.source.fault(value, &self.key(key), format!("found {}, wanted {wanted}", shown::found_toml(key, value.get_ref())))
+        self.source.file.wrong(value, &self.path, key, wanted).hint(check())
     }
 
     pub(in crate::model) fn optional_string(&mut self, key: &'static str) -> Result<Option<Spanned<String>>, Fault> {
@@ -145,7 +135,7 @@ impl<'s, 'a> Table<'s, 'a> {
             None => is_meant(name.get_ref(), key),
         });
         match misspelt {
-            Some(name) => unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &[key]),
+            Some(name) => unknown_key(self.source, name, &self.path, &[key]),
             None => {
                 let path = self.key(key);
                 let example = EXAMPLES.iter().find(|(known, _)| *known == path);
@@ -174,11 +164,7 @@ impl<'s, 'a> Table<'s, 'a> {
         match value.get_ref() {
             DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => Ok(Spanned::new(value.span(), number)),
-                Err(_) => Err(self.source.fault(
-                    value,
-                    &self.key(key),
-                    format!("found {}, wanted an integer of 0 or more", shown::found_toml(key, value.get_ref())),
-                )),
+                Err(_) => Err(self.wrong(value, key, "an integer of 0 or more")),
             },
             _ => Err(self.wrong(value, key, "an integer")),
         }
@@ -211,8 +197,8 @@ impl<'s, 'a> Table<'s, 'a> {
 
     /// Refuses a key, whatever its value is.
     pub(in crate::model) fn without(&self, key: &'static str, why: impl FnOnce() -> String) -> Result<(), Fault> {
-        match self.table.iter().find(|(name, _)| name.get_ref() == key) {
-            Some((_, value)) => Err(self.source.fault(value, &self.key(key), why())),
+        match toml_file::get(self.table, key) {
+            Some(value) => Err(self.source.fault(value, &self.key(key), why())),
             None => Ok(()),
         }
     }
@@ -253,13 +239,9 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     pub(in crate::model) fn boolean(&mut self, key: &'static str, default: bool) -> Result<bool, Fault> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => match value.get_ref() {
-                DeValue::Boolean(value) => Ok(*value),
-                _ => Err(self.wrong(value, key, "true or false")),
-            },
-        }
+        self.known.push(key);
+        let read = self.source.file.boolean(self.table, &self.path, key);
+        Ok(read.map_err(|fault| fault.hint(check()))?.unwrap_or(default))
     }
 
     /// A relative path that stays inside the recipe.
@@ -271,13 +253,9 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 
     pub(in crate::model) fn optional_table(&mut self, key: &'static str) -> Result<Option<Table<'s, 'a>>, Fault> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(value) => match value.get_ref() {
-                DeValue::Table(table) => Ok(Some(Table::new(self.source, &self.key(key), table, value.span().start))),
-                _ => Err(self.wrong(value, key, "a table")),
-            },
-        }
+        self.known.push(key);
+        let read = self.source.file.table(self.table, &self.path, key, "a table").map_err(|fault| fault.hint(check()))?;
+        Ok(read.map(|(table, start)| Table::new(self.source, &self.key(key), table, start)))
     }
 
     pub(in crate::model) fn tables(&mut self, key: &'static str) -> Result<Vec<Table<'s, 'a>>, Fault> {
@@ -312,7 +290,7 @@ impl<'s, 'a> Table<'s, 'a> {
     /// Errors: the first that stands for one that is not there.
     pub(in crate::model) fn finish(&self) -> Result<(), Fault> {
         for (name, _) in self.table.iter().filter(|(name, _)| !self.known.contains(&name.get_ref().as_ref())).take(FINDINGS_MAX) {
-            let fault = unknown_key(self.source, name.span().start, &self.path, name.get_ref(), &self.known);
+            let fault = unknown_key(self.source, name, &self.path, &self.known);
             let stands_for = fault.detail["nearest"].as_str().filter(|key| is_meant(name.get_ref(), key));
             if stands_for.is_some_and(|key| !self.table.iter().any(|(name, _)| name.get_ref() == key)) {
                 return Err(fault);
@@ -372,14 +350,13 @@ fn foreign(name: &str, known: &[&str]) -> Option<(Option<&'static str>, &'static
     }
 }
 
-fn unknown_key(source: &Source, offset: usize, path: &str, name: &str, known: &[&str]) -> Fault {
+fn unknown_key(source: &Source, name: &Spanned<Cow<str>>, path: &str, known: &[&str]) -> Fault {
     let place = if path.is_empty() { "at the top level".to_owned() } else { format!("in `{path}`") };
-    let key = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    let (nearest, said) = match foreign(name, known) {
+    let word = name.get_ref().as_ref();
+    let (nearest, said) = match foreign(word, known) {
         Some((key, instead)) => (key, format!("; {instead}")),
-        None => (nearest::among(name, known.iter().copied()), nearest::instead(name, known)),
+        None => (nearest::among(word, known.iter().copied()), nearest::instead(word, known)),
     };
-    let shown = shown::name(name);
-    let fault = source.fault_at(offset, &key, format!("this Hob knows no key `{shown}` {place}, and refuses what it cannot enforce{said}"));
-    fault.with("nearest", nearest).hint("correct the key, or remove it; a newer Hob may know it")
+    let shown = shown::name(word);
+    source.file.unknown(name, path, nearest, format!("this Hob knows no key `{shown}` {place}, and refuses what it cannot enforce{said}"))
 }

@@ -9,10 +9,11 @@ use crate::model::{
     document::Document,
     fault::Fault,
     limits::SCHEMA_FILES_BYTES_MAX,
-    manifest::{findings::Extent, reader::Table},
+    manifest::reader::Table,
     path_pattern::is_inner_path,
     schema::{Finding, Schema},
     shown, stand_in,
+    toml_file::findings::Extent,
 };
 
 impl<'s> Table<'s, '_> {

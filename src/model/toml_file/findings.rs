@@ -15,6 +15,7 @@ use crate::model::{
     fault::{Code, Fault},
     limits::FINDINGS_MAX,
     nearest,
+    toml_file::line_of,
 };
 
 /// What is put in the place of a key that has to be there: its path, in which `*` is any name, and a value that is good there.
@@ -324,8 +325,4 @@ impl Mending<'_> {
     fn has_line_of(&self, table: &DeTable) -> bool {
         table.iter().any(|(name, value)| [name.span().start, value.span().start].iter().any(|at| self.lines.contains(at)))
     }
-}
-
-pub(in crate::model) fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }

@@ -6,21 +6,18 @@ use std::{collections::BTreeMap, path::Path};
 
 use toml::de::{DeTable, DeValue};
 
-use crate::{
-    model::{
-        Code, Fault, Grants, Home, Permissions, RecipeName,
-        grant::{KINDS, PlainPath},
-        shown,
-    },
-    shelf::config::reader::Reader,
+use crate::model::{
+    Code, Fault, Grants, Home, Permissions, RecipeName,
+    grant::{KINDS, PlainPath},
+    toml_file::{self, TomlFile},
 };
 
 /// Reads the table.
 ///
 /// Errors: `invalid_config` with line and key.
-pub(in crate::shelf) fn read(reader: &Reader, root: &DeTable) -> Result<BTreeMap<String, Grants>, Fault> {
+pub(in crate::shelf) fn read(reader: &TomlFile, root: &DeTable) -> Result<BTreeMap<String, Grants>, Fault> {
     let mut grants = BTreeMap::new();
-    let Some(all) = reader.table(root, "grants")? else { return Ok(grants) };
+    let Some((all, _)) = reader.table(root, "", "grants", "a table")? else { return Ok(grants) };
     for (name, given) in all.iter() {
         let (word, at) = (name.get_ref().as_ref(), name.span().start);
         let key = format!("grants.\"{word}\"");
@@ -30,11 +27,7 @@ pub(in crate::shelf) fn read(reader: &Reader, root: &DeTable) -> Result<BTreeMap
         };
         let recipe = recipe.map_err(|why| reader.fault(at, &key, format!("neither a recipe nor a folder: {why}")))?;
         let DeValue::Table(given) = given.get_ref() else {
-            return Err(reader.fault(
-                given.span().start,
-                &key,
-                format!("found {}, wanted a table", shown::found_toml("", given.get_ref())),
-            ));
+            return Err(reader.wrong(given, "grants", &format!("\"{word}\""), "a table"));
         };
         if grants.insert(recipe, one(reader, given, &key)?).is_some() {
             return Err(reader.fault(at, &key, "a second table of the same folder".to_owned()));
@@ -43,28 +36,18 @@ pub(in crate::shelf) fn read(reader: &Reader, root: &DeTable) -> Result<BTreeMap
     Ok(grants)
 }
 
-fn one(reader: &Reader, table: &DeTable, key: &str) -> Result<Grants, Fault> {
+fn one(reader: &TomlFile, table: &DeTable, key: &str) -> Result<Grants, Fault> {
     reader.only(table, key, &["network", "read", "write", "env", "devices", "reduced"])?;
     let mut given = Grants::default();
     for kind in KINDS {
-        let Some(values) = reader.get(table, kind) else { continue };
-        let key = format!("{key}.{kind}");
-        let DeValue::Array(items) = values.get_ref() else {
-            let found = format!("found {}, wanted a list of strings", shown::found_toml("", values.get_ref()));
-            return Err(reader.fault(values.span().start, &key, found));
-        };
+        let Some((items, _)) = reader.list(table, key, kind, "a list of strings")? else { continue };
+        let key = toml_file::join(key, kind);
         for item in items.iter() {
             let text = reader.text(item, &key)?;
             given.permissions.add(kind, text).map_err(|why| reader.fault(item.span().start, &key, why.message))?;
         }
     }
-    if let Some(reduced) = reader.get(table, "reduced") {
-        let DeValue::Boolean(word) = reduced.get_ref() else {
-            let found = format!("found {}, wanted true or false", shown::found_toml("", reduced.get_ref()));
-            return Err(reader.fault(reduced.span().start, &format!("{key}.reduced"), found));
-        };
-        given.reduced = *word;
-    }
+    given.reduced = reader.boolean(table, key, "reduced")?.unwrap_or(given.reduced);
     Ok(given)
 }
 

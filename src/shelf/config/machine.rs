@@ -4,48 +4,36 @@
 
 use std::collections::BTreeMap;
 
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
-};
+use toml::de::{DeTable, DeValue};
 
-use crate::{
-    model::{Fault, RecipeName, id::is_name, limits::EXCLUSIVE_GROUPS_MAX, shown, status::machine::MachineRules},
-    shelf::config::reader::Reader,
+use crate::model::{
+    Fault, RecipeName,
+    id::is_name,
+    limits::EXCLUSIVE_GROUPS_MAX,
+    status::machine::MachineRules,
+    toml_file::{self, TomlFile},
 };
 
 /// Reads the table.
 ///
 /// Errors: `invalid_config` with line and key.
-pub(in crate::shelf) fn read(reader: &Reader, root: &DeTable) -> Result<MachineRules, Fault> {
+pub(in crate::shelf) fn read(reader: &TomlFile, root: &DeTable) -> Result<MachineRules, Fault> {
     let mut rules = MachineRules::default();
-    let Some(table) = reader.table(root, "machine")? else { return Ok(rules) };
+    let Some((table, _)) = reader.table(root, "", "machine", "a table")? else { return Ok(rules) };
     reader.only(table, "machine", &["memory_bytes", "gpu_bytes", "exclusive_gpus", "exclusive", "pinned"])?;
     rules.memory_bytes = bytes(reader, table, "memory_bytes")?;
     rules.gpu_bytes = bytes(reader, table, "gpu_bytes")?;
-    if let Some(word) = reader.get(table, "exclusive_gpus") {
-        let DeValue::Boolean(word) = word.get_ref() else {
-            let found = format!("found {}, wanted true or false", shown::found_toml("", word.get_ref()));
-            return Err(reader.fault(word.span().start, "machine.exclusive_gpus", found));
-        };
-        rules.exclusive_gpus = *word;
-    }
-    if let Some(pinned) = reader.get(table, "pinned") {
-        rules.pinned = recipes(reader, pinned, "machine.pinned")?;
-    }
-    if let Some(groups) = reader.get(table, "exclusive") {
-        let DeValue::Table(groups) = groups.get_ref() else {
-            let found = format!("found {}, wanted a table of groups, each a list of recipes", shown::found_toml("", groups.get_ref()));
-            return Err(reader.fault(groups.span().start, "machine.exclusive", found));
-        };
+    rules.exclusive_gpus = reader.boolean(table, "machine", "exclusive_gpus")?.unwrap_or(rules.exclusive_gpus);
+    rules.pinned = recipes(reader, table, "machine", "pinned")?;
+    if let Some((groups, _)) = reader.table(table, "machine", "exclusive", "a table of groups, each a list of recipes")? {
         rules.exclusive = exclusive(reader, groups)?;
     }
     Ok(rules)
 }
 
-fn exclusive(reader: &Reader, groups: &DeTable) -> Result<BTreeMap<String, Vec<String>>, Fault> {
+fn exclusive(reader: &TomlFile, groups: &DeTable) -> Result<BTreeMap<String, Vec<String>>, Fault> {
     let mut read = BTreeMap::new();
-    for (name, members) in groups.iter() {
+    for name in groups.keys() {
         let (word, at) = (name.get_ref().as_ref(), name.span().start);
         let key = format!("machine.exclusive.{word}");
         if !is_name(word) {
@@ -54,29 +42,26 @@ fn exclusive(reader: &Reader, groups: &DeTable) -> Result<BTreeMap<String, Vec<S
         if read.len() == EXCLUSIVE_GROUPS_MAX {
             return Err(reader.fault(at, &key, format!("more than {EXCLUSIVE_GROUPS_MAX} groups")));
         }
-        read.insert(word.to_owned(), recipes(reader, members, &key)?);
+        read.insert(word.to_owned(), recipes(reader, groups, "machine.exclusive", word)?);
     }
     Ok(read)
 }
 
-fn bytes(reader: &Reader, table: &DeTable, key: &str) -> Result<Option<u64>, Fault> {
-    let Some(value) = reader.get(table, key) else { return Ok(None) };
-    let (at, key) = (value.span().start, format!("machine.{key}"));
+fn bytes(reader: &TomlFile, table: &DeTable, key: &str) -> Result<Option<u64>, Fault> {
+    let Some(value) = toml_file::get(table, key) else { return Ok(None) };
     let DeValue::Integer(number) = value.get_ref() else {
-        return Err(reader.fault(at, &key, format!("found {}, wanted a number of bytes", shown::found_toml("", value.get_ref()))));
+        return Err(reader.wrong(value, "machine", key, "a number of bytes"));
     };
     let text = number.as_str().replace('_', "");
     match text.parse::<u64>() {
         Ok(bytes) if number.radix() == 10 && bytes > 0 => Ok(Some(bytes)),
-        _ => Err(reader.fault(at, &key, format!("found {text}, wanted a number of bytes above 0"))),
+        _ => Err(reader.fault(value.span().start, &format!("machine.{key}"), format!("found {text}, wanted a number of bytes above 0"))),
     }
 }
 
-fn recipes(reader: &Reader, value: &Spanned<DeValue>, key: &str) -> Result<Vec<String>, Fault> {
-    let DeValue::Array(items) = value.get_ref() else {
-        let found = format!("found {}, wanted a list of recipes", shown::found_toml("", value.get_ref()));
-        return Err(reader.fault(value.span().start, key, found));
-    };
+fn recipes(reader: &TomlFile, table: &DeTable, path: &str, key: &str) -> Result<Vec<String>, Fault> {
+    let Some((items, _)) = reader.list(table, path, key, "a list of recipes")? else { return Ok(Vec::new()) };
+    let key = &toml_file::join(path, key);
     let mut recipes = Vec::new();
     for item in items.iter() {
         let name: RecipeName =

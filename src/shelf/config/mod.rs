@@ -6,18 +6,20 @@
 pub mod edit;
 pub mod grants;
 mod machine;
-pub mod reader;
 mod serve;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use crate::{
     disk::owner,
     model::{
-        Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, act, hint, id::is_name, limits, manifest::findings,
-        shown, stand_in, status::machine::MachineRules,
+        Address, Code, Fault, Grants, Home, RecipeName, ServeRules, VersionRange, act, hint,
+        id::is_name,
+        limits, stand_in,
+        status::machine::MachineRules,
+        toml_file::{TomlFile, findings},
     },
 };
 
@@ -25,7 +27,6 @@ use crate::shelf::{
     durable,
     environment::{indexes::Indexes, tools::Tools},
 };
-use reader::Reader;
 
 /// A repository that recipes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Config {
 
     /// Reads a configuration. `what` names the file in faults.
     pub fn parse(text: &str, what: &str) -> Result<Config, Fault> {
-        let reader = Reader { text, what };
+        let reader = TomlFile { text, what, code: Code::InvalidConfig };
         let parsed = findings::parse(text, |offset, why| {
             reader
                 .fault(offset, "", why)
@@ -87,10 +88,10 @@ impl Config {
         findings::all(parsed, text, &needed, |root, _, _| Config::of(root, &reader))
     }
 
-    fn of(root: &DeTable, reader: &Reader) -> Result<Config, Fault> {
+    fn of(root: &DeTable, reader: &TomlFile) -> Result<Config, Fault> {
         reader.only(root, "", &["remote", "recipes", "grants", "python", "uv", "environments", "machine", "home", "serve"])?;
         let mut config = Config { remotes: remotes(reader, root)?, ..Config::default() };
-        if let Some(recipes) = reader.table(root, "recipes")? {
+        if let Some((recipes, _)) = reader.table(root, "", "recipes", "a table")? {
             for (name, wanted) in recipes.iter() {
                 let key = format!("recipes.{}", name.get_ref());
                 let at = name.span().start;
@@ -104,9 +105,9 @@ impl Config {
         config.tools.python = tool(reader, root, "python")?;
         config.tools.uv = tool(reader, root, "uv")?;
         config.machine = machine::read(reader, root)?;
-        if let Some(home) = reader.table(root, "home")? {
+        if let Some((home, _)) = reader.table(root, "", "home", "a table")? {
             reader.only(home, "home", &["group"])?;
-            if let Some((name, at)) = reader.optional(home, "home", "group")? {
+            if let Some((name, at)) = reader.optional_text(home, "home", "group")? {
                 let unknown = || {
                     let fault = reader.fault(at, "home.group", format!("this machine has no group `{name}`"));
                     fault.hint("name a group that /etc/group has, or give its number")
@@ -150,34 +151,25 @@ fn read_text(home: &Home) -> Result<String, Fault> {
 
 /// Whether a repository may be there: https, http or a folder of this machine.
 /// `[python]` or `[uv]`: one absolute path.
-fn tool(reader: &Reader, root: &DeTable, key: &str) -> Result<Option<PathBuf>, Fault> {
-    let Some(table) = reader.table(root, key)? else { return Ok(None) };
+fn tool(reader: &TomlFile, root: &DeTable, key: &str) -> Result<Option<PathBuf>, Fault> {
+    let Some((table, _)) = reader.table(root, "", key, "a table")? else { return Ok(None) };
     reader.only(table, key, &["path"])?;
-    match reader.optional(table, key, "path")? {
+    match reader.optional_text(table, key, "path")? {
         None => Ok(None),
         Some((path, _)) if path.starts_with('/') => Ok(Some(path.into())),
         Some((path, at)) => Err(reader.fault(at, &format!("{key}.path"), format!("`{path}` is not an absolute path"))),
     }
 }
 
-fn remotes(reader: &Reader, root: &DeTable) -> Result<Vec<RemoteEntry>, Fault> {
-    let Some(value) = reader.get(root, "remote") else { return Ok(Vec::new()) };
-    let DeValue::Array(items) = value.get_ref() else {
-        return Err(reader.fault(
-            value.span().start,
-            "remote",
-            format!("found {}, wanted `[[remote]]` tables", shown::found_toml("remote", value.get_ref())),
-        ));
-    };
+fn remotes(reader: &TomlFile, root: &DeTable) -> Result<Vec<RemoteEntry>, Fault> {
+    let Some((items, _)) = reader.list(root, "", "remote", "`[[remote]]` tables")? else { return Ok(Vec::new()) };
     let mut remotes: Vec<RemoteEntry> = Vec::new();
     for item in items.iter() {
         let start = item.span().start;
-        let DeValue::Table(table) = item.get_ref() else {
-            return Err(reader.fault(start, "remote", format!("found {}, wanted a table", shown::found_toml("remote", item.get_ref()))));
-        };
+        let table = reader.as_table(item, "", "remote", "a table")?;
         reader.only(table, "remote", &["name", "url"])?;
         let wanted = |key: &str| {
-            reader.optional(table, "remote", key)?.ok_or_else(|| reader.fault(start, &format!("remote.{key}"), "missing".to_owned()))
+            reader.optional_text(table, "remote", key)?.ok_or_else(|| reader.fault(start, &format!("remote.{key}"), "missing".to_owned()))
         };
         let ((name, name_at), (url, url_at)) = (wanted("name")?, wanted("url")?);
         if !is_name(name) {

@@ -4,34 +4,21 @@
 
 use std::net::IpAddr;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use crate::{
-    model::{Fault, ServeRules, limits::SERVE_PROXIES_MAX, shown},
-    shelf::config::reader::Reader,
-};
+use crate::model::{Fault, ServeRules, limits::SERVE_PROXIES_MAX, toml_file::TomlFile};
 
 /// Reads the table.
 ///
 /// Errors: `invalid_config` with line and key.
-pub(in crate::shelf) fn read(reader: &Reader, root: &DeTable) -> Result<ServeRules, Fault> {
+pub(in crate::shelf) fn read(reader: &TomlFile, root: &DeTable) -> Result<ServeRules, Fault> {
     let mut rules = ServeRules::default();
-    let Some(table) = reader.table(root, "serve")? else { return Ok(rules) };
+    let Some((table, _)) = reader.table(root, "", "serve", "a table")? else { return Ok(rules) };
     reader.only(table, "serve", &["details", "proxies"])?;
-    if let Some(word) = reader.get(table, "details") {
-        let DeValue::Boolean(word) = word.get_ref() else {
-            let found = format!("found {}, wanted true or false", shown::found_toml("", word.get_ref()));
-            return Err(reader.fault(word.span().start, "serve.details", found));
-        };
-        rules.details = *word;
-    }
-    if let Some(list) = reader.get(table, "proxies") {
-        let DeValue::Array(items) = list.get_ref() else {
-            let found = format!("found {}, wanted a list of addresses", shown::found_toml("", list.get_ref()));
-            return Err(reader.fault(list.span().start, "serve.proxies", found));
-        };
+    rules.details = reader.boolean(table, "serve", "details")?.unwrap_or(rules.details);
+    if let Some((items, at)) = reader.list(table, "serve", "proxies", "a list of addresses")? {
         if items.len() > SERVE_PROXIES_MAX {
-            return Err(reader.fault(list.span().start, "serve.proxies", format!("more than {SERVE_PROXIES_MAX} addresses")));
+            return Err(reader.fault(at, "serve.proxies", format!("more than {SERVE_PROXIES_MAX} addresses")));
         }
         for item in items.iter() {
             let text = reader.text(item, "serve.proxies")?;

@@ -6,12 +6,9 @@
 use std::collections::BTreeMap;
 
 use tokio::process::Command;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use crate::{
-    model::{Address, Fault, RecipeName, address::Unfit, limits::PACKAGE_INDEXES_MAX, shown},
-    shelf::config::reader::Reader,
-};
+use crate::model::{Address, Fault, RecipeName, address::Unfit, limits::PACKAGE_INDEXES_MAX, toml_file::TomlFile};
 
 /// Which package indexes to ask, in which order. None: the public one (PyPI), which `uv` knows, alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,27 +57,21 @@ impl Indexes {
     /// Reads `[environments]`.
     ///
     /// Errors: `invalid_config` with line and key.
-    pub(in crate::shelf) fn read(reader: &Reader, root: &DeTable) -> Result<Indexes, Fault> {
+    pub(in crate::shelf) fn read(reader: &TomlFile, root: &DeTable) -> Result<Indexes, Fault> {
         let mut indexes = Indexes::default();
-        let Some(table) = reader.table(root, "environments")? else { return Ok(indexes) };
+        let Some((table, _)) = reader.table(root, "", "environments", "a table")? else { return Ok(indexes) };
         reader.only(table, "environments", &["index_urls", "index_url", "recipes"])?;
         // The key of a time when there could be one alone. It goes first.
-        if let Some((url, at)) = reader.optional(table, "environments", "index_url")? {
+        if let Some((url, at)) = reader.optional_text(table, "environments", "index_url")? {
             indexes.general.push(checked(reader, url, at, "environments.index_url")?);
         }
         indexes.general.extend(list(reader, table, "environments")?.unwrap_or_default());
-        let Some(recipes) = reader.get(table, "recipes") else { return Ok(indexes) };
-        let DeValue::Table(recipes) = recipes.get_ref() else {
-            let found = format!("found {}, wanted a table for each recipe", shown::found_toml("recipes", recipes.get_ref()));
-            return Err(reader.fault(recipes.span().start, "environments.recipes", found));
-        };
+        let Some((recipes, _)) = reader.table(table, "environments", "recipes", "a table for each recipe")? else { return Ok(indexes) };
         for (name, said) in recipes.iter() {
             let (key, at) = (format!("environments.recipes.{}", name.get_ref()), name.span().start);
-            let name: RecipeName = name.get_ref().parse().map_err(|fault: Fault| reader.fault(at, &key, fault.message))?;
-            let DeValue::Table(said) = said.get_ref() else {
-                let found = format!("found {}, wanted a table", shown::found_toml("", said.get_ref()));
-                return Err(reader.fault(said.span().start, &key, found));
-            };
+            let word = name.get_ref().as_ref();
+            let name: RecipeName = word.parse().map_err(|fault: Fault| reader.fault(at, &key, fault.message))?;
+            let said = reader.as_table(said, "environments.recipes", word, "a table")?;
             reader.only(said, &key, &["index_urls"])?;
             let urls = list(reader, said, &key)?.ok_or_else(|| reader.fault(at, &format!("{key}.index_urls"), "missing".to_owned()))?;
             indexes.recipes.insert(name, urls);
@@ -90,14 +81,9 @@ impl Indexes {
 }
 
 /// `index_urls` of a table.
-fn list(reader: &Reader, table: &DeTable, path: &str) -> Result<Option<Vec<Address>>, Fault> {
+fn list(reader: &TomlFile, table: &DeTable, path: &str) -> Result<Option<Vec<Address>>, Fault> {
     let key = format!("{path}.index_urls");
-    let Some(value) = reader.get(table, "index_urls") else { return Ok(None) };
-    let at = value.span().start;
-    let items = match value.get_ref() {
-        DeValue::Array(items) => items,
-        other => return Err(reader.fault(at, &key, format!("found {}, wanted a list of URLs", shown::found_toml(&key, other)))),
-    };
+    let Some((items, at)) = reader.list(table, path, "index_urls", "a list of URLs")? else { return Ok(None) };
     if items.is_empty() {
         let fault = reader.fault(at, &key, "the list is empty: then nothing could be fetched".to_owned());
         return Err(fault.hint("name an index, or remove the key: packages then come from the public index (PyPI)"));
@@ -109,7 +95,7 @@ fn list(reader: &Reader, table: &DeTable, path: &str) -> Result<Option<Vec<Addre
     urls.collect::<Result<_, _>>().map(Some)
 }
 
-fn checked(reader: &Reader, url: &str, at: usize, key: &str) -> Result<Address, Fault> {
+fn checked(reader: &TomlFile, url: &str, at: usize, key: &str) -> Result<Address, Fault> {
     let address = Address::new(url);
     match address.fit_for_an_index() {
         Ok(()) => Ok(address),
