@@ -30,7 +30,7 @@ pub(in crate::shelf) fn read(reader: &TomlFile, root: &DeTable) -> Result<BTreeM
             return Err(reader.wrong(given, "grants", &format!("\"{word}\""), "a table"));
         };
         if grants.insert(recipe, one(reader, given, &key)?).is_some() {
-            return Err(reader.fault(at, &key, "a second table of the same folder".to_owned()));
+            return Err(reader.fault(at, &key, "a second table of the same folder"));
         }
     }
     Ok(grants)

@@ -168,9 +168,8 @@ fn remotes(reader: &TomlFile, root: &DeTable) -> Result<Vec<RemoteEntry>, Fault>
         let start = item.span().start;
         let table = reader.as_table(item, "", "remote", "a table")?;
         reader.only(table, "remote", &["name", "url"])?;
-        let wanted = |key: &str| {
-            reader.optional_text(table, "remote", key)?.ok_or_else(|| reader.fault(start, &format!("remote.{key}"), "missing".to_owned()))
-        };
+        let wanted =
+            |key: &str| reader.optional_text(table, "remote", key)?.ok_or_else(|| reader.fault(start, &format!("remote.{key}"), "missing"));
         let ((name, name_at), (url, url_at)) = (wanted("name")?, wanted("url")?);
         if !is_name(name) {
             return Err(reader.fault(name_at, "remote.name", format!("`{name}` is not a name: wanted a-z, 0-9 and `-`")));

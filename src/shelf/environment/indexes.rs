@@ -73,7 +73,7 @@ impl Indexes {
             let name: RecipeName = word.parse().map_err(|fault: Fault| reader.fault(at, &key, fault.message))?;
             let said = reader.as_table(said, "environments.recipes", word, "a table")?;
             reader.only(said, &key, &["index_urls"])?;
-            let urls = list(reader, said, &key)?.ok_or_else(|| reader.fault(at, &format!("{key}.index_urls"), "missing".to_owned()))?;
+            let urls = list(reader, said, &key)?.ok_or_else(|| reader.fault(at, &format!("{key}.index_urls"), "missing"))?;
             indexes.recipes.insert(name, urls);
         }
         Ok(indexes)
@@ -85,7 +85,7 @@ fn list(reader: &TomlFile, table: &DeTable, path: &str) -> Result<Option<Vec<Add
     let key = format!("{path}.index_urls");
     let Some((items, at)) = reader.list(table, path, "index_urls", "a list of URLs")? else { return Ok(None) };
     if items.is_empty() {
-        let fault = reader.fault(at, &key, "the list is empty: then nothing could be fetched".to_owned());
+        let fault = reader.fault(at, &key, "the list is empty: then nothing could be fetched");
         return Err(fault.hint("name an index, or remove the key: packages then come from the public index (PyPI)"));
     }
     if items.len() > PACKAGE_INDEXES_MAX {
