@@ -7,34 +7,25 @@
 
 use std::{
     collections::HashSet,
-    path::Path,
-    sync::{Arc, Mutex, OnceLock, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
 use serde::Deserialize;
-use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{
-    Inner,
-    entry::{Entry, Parts},
-    zygotes,
-};
+use super::{HostState, entry::Entry, parts::Parts, pods::Started, zygotes};
 use crate::{
-    disk::open,
     model::{
         Code, Digest, Fault, Operation, Priority, RecipeName, events,
-        limits::{CALL_EVENTS_BYTES_MAX, CPUINFO_BYTES_MAX, POD_CACHE_FILL_MS},
-        manifest::spec::Runtime,
+        limits::{CALL_EVENTS_BYTES_MAX, POD_CACHE_FILL_MS},
         progress::Step,
         schema::Schema,
     },
-    pod::{self, Cache, Pool, Program, Reply, Request, Watcher},
+    pod::{self, Pool, Reply, Request, Watcher},
     shelf::{
         blocking,
-        environment::Environment,
-        pod_caches::{self, Found, Listed},
+        pod_caches::{self, Listed},
     },
 };
 
@@ -56,57 +47,10 @@ struct Noted {
     watcher: Watcher,
 }
 
-/// What a pod is to begin with, and under which key; no key where nothing is to be done about it.
-///
-/// Errors: `io`.
-pub async fn of_pod(
-    host: &Arc<Inner>,
-    parts: &Parts,
-    program: &Program,
-    environment: Option<&Environment>,
-) -> Result<(Cache, Option<Digest>), Fault> {
-    let manifest = parts.recipe.manifest();
-    if !matches!(manifest.pod.as_ref().map(|pod| &pod.runtime), Some(Runtime::Python { .. })) {
-        return Ok((Cache::Unused, None));
-    }
-    let (home, name) = (host.home.clone(), manifest.name.clone());
-    let recipe = match parts.recipe.is_unsigned() {
-        // Libraries see for themselves which of their files an edit has made stale.
-        true => parts.recipe.folder().display().to_string(),
-        false => parts.recipe.digest().hex(),
-    };
-    let environment = environment.map(|environment| environment.digest.hex());
-    let (base, grants) = (program.base.clone(), json!(parts.grants.permissions));
-    let (key, found) = blocking(move || {
-        let key = Digest::of(json!(["pod cache 1", recipe, environment, base, grants, processor().hex()]).to_string().as_bytes());
-        let found = pod_caches::find(&home, &name, key);
-        Ok((key, found))
-    })
-    .await?;
-    Ok(match found {
-        Found::Files(folder) => (Cache::From(folder), None),
-        Found::Empty => (Cache::Unused, None),
-        Found::Nothing if parts.recipe.is_unsigned() && !host.forks => (Cache::Given, Some(key)),
-        Found::Nothing => (Cache::Told, Some(key)),
-    })
-}
-
-/// What this machine's processor is: compiled code may run on no other.
-fn processor() -> Digest {
-    static PROCESSOR: OnceLock<Digest> = OnceLock::new();
-    *PROCESSOR.get_or_init(|| {
-        let text = open::read_of_kernel(Path::new("/proc/cpuinfo"), CPUINFO_BYTES_MAX).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let says =
-            |line: &&str| ["model name", "flags", "Features", "CPU implementer", "CPU part"].iter().any(|word| line.starts_with(word));
-        // Of the first one: the others are like it, and each has a clock of its own.
-        let lines: Vec<&str> = text.split("\n\n").next().unwrap_or_default().lines().filter(says).collect();
-        Digest::of([std::env::consts::ARCH, &lines.join("\n")].join("\n").as_bytes())
-    })
-}
-
 /// Looks at what that pod's libraries keep: at once where the host lives long, else before it ends.
-pub fn look_after(host: &Arc<Inner>, parts: &Parts, key: Digest, watcher: &Watcher) {
+pub fn observe(host: &Arc<HostState>, started: &Started) {
+    let Started { parts, watcher, .. } = started;
+    let Some(key) = started.cache else { return };
     if !host.forks {
         let mut noted = host.caches.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         return noted.push(Noted { parts: parts.clone(), key, watcher: watcher.clone() });
@@ -122,7 +66,7 @@ pub fn look_after(host: &Arc<Inner>, parts: &Parts, key: Digest, watcher: &Watch
 }
 
 /// Fills what the pods of a host that is about to end showed a need for.
-pub async fn before_end(host: &Arc<Inner>) {
+pub async fn before_end(host: &Arc<HostState>) {
     let noted = std::mem::take(&mut *host.caches.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     for Noted { parts, key, watcher } in noted {
         if parts.recipe.is_unsigned() {
@@ -146,7 +90,7 @@ pub async fn before_end(host: &Arc<Inner>) {
 }
 
 /// Fills a cache from a pod of its own, unless that was begun. A failure is said in the log, and kept for a day.
-async fn fill(host: &Arc<Inner>, parts: &Parts, key: Digest) {
+async fn fill(host: &Arc<HostState>, parts: &Parts, key: Digest) {
     if !host.caches.begun.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key) {
         return;
     }
@@ -178,7 +122,7 @@ async fn fill(host: &Arc<Inner>, parts: &Parts, key: Digest) {
 }
 
 /// What was kept while its recipe was removed goes too. Looked at afterwards: a removal deletes caches when the recipe is not installed any more.
-async fn forget_of_removed(host: &Arc<Inner>, name: &RecipeName) {
+async fn forget_of_removed(host: &Arc<HostState>, name: &RecipeName) {
     let (inner, name) = (host.clone(), name.clone());
     let gone = blocking(move || match inner.shelf.entry(&name) {
         Err(fault) if fault.code == Code::RecipeNotFound => pod_caches::remove(&inner.home, &name),
@@ -190,8 +134,8 @@ async fn forget_of_removed(host: &Arc<Inner>, name: &RecipeName) {
 }
 
 /// Puts what a pod gave on the shelf, or why it gave nothing; gives how many files there are.
-async fn kept(host: &Arc<Inner>, name: &RecipeName, key: Digest, content: Result<pod::Payload, String>) -> Result<usize, String> {
-    if host.closing.load(std::sync::atomic::Ordering::Acquire) && content.is_err() {
+async fn kept(host: &Arc<HostState>, name: &RecipeName, key: Digest, content: Result<pod::Payload, String>) -> Result<usize, String> {
+    if host.lifecycle.is_closing() && content.is_err() {
         return Err("the host ends".to_owned());
     }
     let (home, name) = (host.home.clone(), name.clone());

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Inner, entry::Entry, grants};
+use super::{HostState, entry::Entry, grants};
 use crate::{
     model::{
         Blame, Code, Fault, Hint, RecipeName, RecipeRef, act, hint,
@@ -50,7 +50,7 @@ struct FileStamp {
 }
 
 impl Stamp {
-    fn now(host: &Inner) -> Stamp {
+    fn now(host: &HostState) -> Stamp {
         let of = |path: PathBuf| {
             let meta = std::fs::metadata(path).ok()?;
             let (modified, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
@@ -72,7 +72,7 @@ impl Catalogue {
     ///
     /// Errors: `recipe_not_found` (says what is installed), `shelf_altered`, `invalid_manifest`, `invalid_recipe`; `invalid_config` while
     /// `hob.toml` cannot be read: what its operator wants a recipe to have is not guessed.
-    pub async fn find(&self, host: &Arc<Inner>, recipe: &RecipeRef) -> Result<Arc<Entry>, Fault> {
+    pub async fn find(&self, host: &Arc<HostState>, recipe: &RecipeRef) -> Result<Arc<Entry>, Fault> {
         match recipe {
             RecipeRef::Name(name) => self.installed(host, name).await,
             RecipeRef::Folder(folder) => self.folder(host, folder.clone()).await,
@@ -83,7 +83,7 @@ impl Catalogue {
         }
     }
 
-    async fn installed(&self, host: &Arc<Inner>, name: &RecipeName) -> Result<Arc<Entry>, Fault> {
+    async fn installed(&self, host: &Arc<HostState>, name: &RecipeName) -> Result<Arc<Entry>, Fault> {
         let mut tries = 1;
         loop {
             let stamp = self.look(host)?;
@@ -148,7 +148,7 @@ impl Catalogue {
     ///
     /// Errors: `recipe_not_found` when nothing provides it, or several do; the fault of the recipe that says of itself that it does, if it is
     /// the only one.
-    pub async fn provider(&self, host: &Arc<Inner>, capability: &str) -> Result<RecipeName, Fault> {
+    pub async fn provider(&self, host: &Arc<HostState>, capability: &str) -> Result<RecipeName, Fault> {
         let (mut providers, mut passed) = (Vec::new(), Vec::new());
         for pinned in host.shelf.installed()? {
             match self.installed(host, &pinned.name).await {
@@ -196,7 +196,7 @@ impl Catalogue {
     }
 
     /// Refreshes if one of the two files changed; gives the stamp that holds from before what is read next.
-    pub(super) fn look(&self, host: &Inner) -> Result<Stamp, Fault> {
+    pub(super) fn look(&self, host: &HostState) -> Result<Stamp, Fault> {
         let stamp = Stamp::now(host);
         if locked(&self.installed).stamp != Some(stamp) {
             self.refresh(host)?;
@@ -208,7 +208,7 @@ impl Catalogue {
     /// compiled and running.
     ///
     /// Errors: `invalid_config` when `hob.lock` or `hob.toml` cannot be read.
-    pub fn refresh(&self, host: &Inner) -> Result<(), Fault> {
+    pub fn refresh(&self, host: &HostState) -> Result<(), Fault> {
         // The stamp first: should a file change in between, the next call looks again.
         let stamp = Stamp::now(host);
         let (pinned, given) = (host.shelf.installed()?, File::read(&host.home)?.grants);
@@ -235,7 +235,7 @@ impl Catalogue {
     }
 
     /// A folder is read again for every call: its author is editing it.
-    async fn folder(&self, host: &Arc<Inner>, folder: PathBuf) -> Result<Arc<Entry>, Fault> {
+    async fn folder(&self, host: &Arc<HostState>, folder: PathBuf) -> Result<Arc<Entry>, Fault> {
         let stamp = self.look(host)?;
         let shelf = host.clone();
         let (recipe, grants) = blocking(move || {
@@ -264,7 +264,7 @@ impl Catalogue {
 }
 
 /// Looks every now and then, for as long as there is a host: a pod whose recipe lost a permission goes although nobody calls it.
-pub async fn watch(host: Weak<Inner>) {
+pub async fn watch(host: Weak<HostState>) {
     let mut refused = None;
     loop {
         tokio::time::sleep(Duration::from_millis(GRANTS_LOOK_MS)).await;

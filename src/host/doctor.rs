@@ -38,8 +38,8 @@ impl Host {
         let inner = &self.0;
         let (machine, bounds, gpu) = blocking(|| Ok((pod::doctor::machine(), pod::doctor::bounds(), pod::doctor::gpu_files()))).await?;
         let range = PYTHONS.parse().expect("a constant range, parsed by every test of this");
-        let found = python::find(&range, inner.tools.python.as_deref()).await;
-        let uv = match uv::look(&inner.home, inner.tools.uv.as_deref()).await {
+        let found = python::find(&range, inner.programs.tools().python.as_deref()).await;
+        let uv = match uv::look(&inner.home, inner.programs.tools().uv.as_deref()).await {
             Ok(Some(uv)) => Tool { path: Some(uv.path), version: Some(uv.version.to_string()), why: None },
             Ok(None) => none("not on PATH; Hob fetches its own copy when the first recipe with a lock is installed"),
             Err(fault) => none(&fault.message),
@@ -72,7 +72,7 @@ impl Host {
             machine,
             python,
             uv,
-            without: inner.without.to_vec(),
+            without: inner.pod_services.without().to_vec(),
             trial,
             bounds,
             gpu,
@@ -90,7 +90,7 @@ impl Host {
         let scratch = self.scratch_for_trials().await?;
         let folder = scratch.folder().join("trial");
         make::new_folder(&folder, make::PRIVATE_FOLDER).map_err(|error| Fault::io(format!("making {}", folder.display()), &error))?;
-        pod::doctor::examine(program, &self.0.keeper, &folder, &self.0.without).await
+        pod::doctor::examine(program, self.0.pod_services.keeper(), &folder, self.0.pod_services.without()).await
     }
 
     /// Makes a zygote without wheels, which is ready when it may be forked.
@@ -98,11 +98,11 @@ impl Host {
         let scratch = self.scratch_for_trials().await?;
         let boot = Boot {
             program,
-            keeper: &self.0.keeper,
+            keeper: self.0.pod_services.keeper(),
             folder: scratch.folder().to_owned(),
             preload: &[],
             variables: Vec::new(),
-            without: &self.0.without,
+            without: self.0.pod_services.without(),
             keeps: vec![Box::new(scratch)],
         };
         let (family, ready) = match Family::start(boot) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Host, Inner};
+use super::{Host, HostState};
 use crate::{
     model::{Digest, Edition, Fault},
     shelf::{blocking, store::lockfile::LockEntry},
@@ -19,7 +19,7 @@ impl Host {
     }
 }
 
-impl Inner {
+impl HostState {
     /// Whether exactly that bundle is installed, and installing it again would not have its schemas hold more: an older Hob may have installed it.
     pub(super) async fn is_as_installed_today(self: &Arc<Self>, before: Option<&LockEntry>, bundle: Digest) -> Result<bool, Fault> {
         let Some(before) = before.filter(|before| before.sha256 == bundle).cloned() else { return Ok(false) };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::Inner;
+use super::HostState;
 use crate::{
     model::{
         Digest, Home,
@@ -41,7 +41,7 @@ pub fn read(home: &Home) -> Vec<(Digest, Footprint)> {
 }
 
 /// Writes them when they changed.
-pub async fn watch(host: Weak<Inner>) {
+pub async fn watch(host: Weak<HostState>) {
     loop {
         tokio::time::sleep(Duration::from_millis(FOOTPRINTS_SAVE_MS)).await;
         let Some(host) = host.upgrade() else { return };
@@ -50,7 +50,7 @@ pub async fn watch(host: Weak<Inner>) {
 }
 
 /// Writes them, if they changed.
-pub async fn save(host: &Arc<Inner>) {
+pub async fn save(host: &Arc<HostState>) {
     let Some(footprints) = host.memory.unsaved_footprints() else { return };
     let path = host.home.footprints();
     let written = blocking(move || {

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
 
-use super::{Host, Inner};
+use super::{Host, HostState};
 use crate::{
     model::{
         Code, Fault, Grants, Origin, Permissions, RecipeName, RecipeRef, Verified, act, grant::effective, hint,
@@ -110,7 +110,7 @@ pub(super) fn of(recipe: &Verified, grants: &BTreeMap<String, Grants>) -> Grants
     }
 }
 
-impl Inner {
+impl HostState {
     /// What the pods of a recipe have, as `hob.toml` stands now.
     ///
     /// Errors: `invalid_config`.
@@ -218,7 +218,7 @@ impl Host {
 }
 
 /// Refuses to take back from what is nowhere: a slip of the pen, taken for done, would leave another what was meant to be taken from it.
-fn is_there(host: &Inner, recipe: &RecipeRef, key: &str) -> Result<(), Fault> {
+fn is_there(host: &HostState, recipe: &RecipeRef, key: &str) -> Result<(), Fault> {
     let is_missing = match recipe {
         // A shelf that cannot be read has its own fault, for whoever calls.
         RecipeRef::Name(name) => host.shelf.entry(name).is_err_and(|fault| fault.code == Code::RecipeNotFound),

@@ -7,29 +7,20 @@
 use crate::shelf::config::edit;
 use std::sync::Arc;
 
-use semver::VersionReq;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Consent, Host, Inner, WithinWalls};
+use super::{Consent, Host, HostState};
 use crate::{
-    disk::{open, owner::Writers},
     model::{
-        Address, Code, Edition, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, Verified, VersionRange, act,
-        grant::effective,
-        hint,
-        limits::INSTALL_TRIES,
-        manifest::spec::{ModelSpec, Runtime},
+        Address, Code, Edition, Fault, Grants, Home, Origin, Permissions, RecipeName, RecipeRef, Step, VersionRange, act, grant::effective,
+        hint, limits::INSTALL_TRIES, manifest::spec::ModelSpec,
     },
-    pod::Program,
     shelf::{
         blocking,
         bundle::{contents, unpack},
         config::{Config as File, RemoteEntry, Wish},
-        environment::{
-            self, Environment, Existing, Wanted,
-            python::{self, Python},
-        },
+        environment::{self, Existing},
         models::{self, Claim, fetching, sources},
         pod_caches,
         repository::{Client, ModelTarget, Pinned, Remote, Resolved, Trust, transport::address},
@@ -396,7 +387,7 @@ impl Plan {
     }
 }
 
-impl Inner {
+impl HostState {
     async fn stage(self: &Arc<Self>) -> Result<Staged, Fault> {
         let host = self.clone();
         blocking(move || host.shelf.stage()).await
@@ -524,68 +515,5 @@ impl Inner {
         let folder = folder.to_owned();
         let (folder, manifest) = blocking(move || folder_manifest(&folder)).await?;
         fetching::bring_all(&self.home, &folder, &manifest, false, &self.sources, &self.progress).await
-    }
-
-    /// What runs a recipe's pod, and the environment to hold on to while it does. `pinned` is the environment that the lock file names; it is built again if it is gone.
-    ///
-    /// Errors: `python_missing`, `uv_missing`, `environment_failed`, `disk_full`.
-    pub(super) async fn program(
-        &self,
-        recipe: &Arc<Verified>,
-        pinned: Option<EnvironmentPin>,
-    ) -> Result<(Program, Option<Environment>), Fault> {
-        let environment = match pinned.and_then(|pin| environment::open(&self.home, pin.digest)) {
-            Some(environment) => Some(environment),
-            None => self.build_environment(recipe, Existing::Trust).await?,
-        };
-        let program = match &environment {
-            Some(environment) => Program {
-                base: environment.interpreter.clone(),
-                python: environment.python.clone(),
-                site_packages: Some(environment.site_packages.clone()),
-            },
-            None => {
-                let python = self.python(recipe).await?.executable;
-                Program { base: python.clone(), python, site_packages: None }
-            }
-        };
-        // Just before they are used: who could write there would be in the pod, with what it was granted.
-        let writers = Writers::new(self.home.group());
-        if !recipe.is_unsigned() {
-            writers.check_with_above(recipe.folder())?;
-            recipe.models_folder().map_or(Ok(()), |folder| writers.check_with_above(folder))?;
-        }
-        environment.as_ref().map_or(Ok(()), |environment| writers.check_with_above(&environment.folder))?;
-        Ok((program, environment))
-    }
-
-    /// The recipe's environment, built unless it is there; `None` for a recipe without requirements.
-    async fn build_environment(&self, recipe: &Arc<Verified>, existing: Existing) -> Result<Option<Environment>, Fault> {
-        let manifest = recipe.manifest();
-        let Some(Runtime::Python { lock: Some(lock), .. }) = manifest.pod.as_ref().map(|pod| &pod.runtime) else { return Ok(None) };
-        let python = self.python(recipe).await?;
-        let path = recipe.folder().join(lock);
-        let bytes = open::read(&path, crate::model::limits::LOCK_BYTES_MAX)
-            .map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
-        let (what, label) = (format!("{lock} of {}", manifest.name), manifest.name.to_string());
-        let compiler = WithinWalls { keeper: self.keeper.clone(), without: self.without.clone() };
-        let indexes = self.tools.indexes.for_recipe(&manifest.name);
-        let wanted = Wanted { lock: &bytes, what: &what, python: &python, existing, indexes, label: &label, compiler: &compiler };
-        environment::ensure(&self.home, &self.tools, &wanted, &self.progress).await.map(Some)
-    }
-
-    /// The interpreter that the recipe wants; each range is looked for once.
-    async fn python(&self, recipe: &Arc<Verified>) -> Result<Python, Fault> {
-        let range = match recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
-            Some(Runtime::Python { python, .. }) => python.clone(),
-            // Whatever the pod is, its keeper is a Python program.
-            Some(Runtime::Executable { .. }) | None => VersionReq::parse(">=3.9").expect("a constant range"),
-        };
-        // Each range has a lock of its own: one that no interpreter is in keeps nobody else waiting.
-        let cell = {
-            let mut known = self.pythons.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            known.entry(range.to_string()).or_default().clone()
-        };
-        cell.get_or_try_init(|| python::find(&range, self.tools.python.as_deref())).await.cloned()
     }
 }

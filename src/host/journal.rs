@@ -14,7 +14,7 @@ use std::{
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::Inner;
+use super::HostState;
 use crate::{
     glue::pods::Crossings,
     model::{Call, Code, limits::JOURNAL_CALLS_MAX},
@@ -64,14 +64,14 @@ impl Record {
 
 /// A call under way, for the journal. Dropped before its end, it is recorded as cancelled: so no call is missing.
 pub(super) struct Recording {
-    host: Arc<Inner>,
+    host: Arc<HostState>,
     begun: Instant,
     pub record: Record,
     over: bool,
 }
 
 impl Recording {
-    pub fn begin(host: &Arc<Inner>, call: &Call) -> Recording {
+    pub fn begin(host: &Arc<HostState>, call: &Call) -> Recording {
         host.journal.running.fetch_add(1, Ordering::Relaxed);
         Recording { host: host.clone(), begun: Instant::now(), record: Record::begin(call), over: false }
     }

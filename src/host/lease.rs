@@ -11,7 +11,7 @@ use std::sync::{
 
 use tokio::time::Instant;
 
-use super::{Inner, entry::Entry, sessions::Seated};
+use super::{call_context::CallContext, entry::Entry, sessions::Seated};
 use crate::{
     glue::pods::BoxFuture,
     model::{Admitted, Blob, Code, Document, Fault, Operation, Priority, events},
@@ -38,14 +38,22 @@ pub struct Frames {
 }
 
 impl Leased {
-    pub fn new(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, session: Option<&Seated>, way: (events::Sender, Instant)) -> Leased {
+    pub fn new(context: &CallContext, call: &Admitted, session: Option<&Seated>) -> Leased {
+        let CallContext { host, entry, events, deadline, .. } = context;
         let pool = match session {
             Some(session) => Some(session.pool().clone()),
             None if call.is_one_shot() => entry.one_shot(host),
             None => entry.pool(host).cloned(),
         };
-        let (in_session, (events, deadline)) = (session.is_some(), way);
-        Leased { in_session, entry: entry.clone(), pool, events, deadline, priority: call.priority(), frames: Arc::default() }
+        Leased {
+            in_session: session.is_some(),
+            entry: Arc::clone(entry),
+            pool,
+            events: events.clone(),
+            deadline: *deadline,
+            priority: call.priority(),
+            frames: Arc::default(),
+        }
     }
 
     /// Starts a pod, if there is none, while something else is made ready.

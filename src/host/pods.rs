@@ -10,14 +10,15 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
+use super::{HostState, parts::Parts};
 use crate::{
     model::{
-        Code, Fault, Home, Verified,
+        Digest, Fault, Home, Verified,
         limits::SHUTDOWN_MS,
         status::{LogLine, PodStatus, PoolStatus},
     },
-    pod::{self, Family, Pool, Printed, Slot, Spec, Watcher, WeakPool},
-    shelf::files::scratch::Scratch,
+    pod::{self, Family, Pool, Printed, Program, Slot, Spec, Watcher, WeakPool},
+    shelf::{environment::Environment, files::scratch::Scratch},
 };
 
 /// Ends what killed hosts left running, and deletes what they left on disk. Blocking.
@@ -43,6 +44,20 @@ pub fn reap_leftovers(home: &Home) {
 pub struct Pods {
     known: Mutex<Known>,
     printed: Printed,
+    observers: &'static [Observer],
+}
+
+/// Is told of every pod that was started, at once: it returns soon, and does its work in a task of its own.
+pub type Observer = fn(&Arc<HostState>, &Started);
+
+/// A pod that was just started.
+pub struct Started {
+    pub parts: Parts,
+    pub watcher: Watcher,
+    /// What a zygote of it would be made of; none for a pod that was forked, or that gives its cache.
+    pub may_be_forked: Option<(Program, Option<Environment>)>,
+    /// Under which key its libraries' files may be kept; none where nothing is to be kept.
+    pub cache: Option<Digest>,
 }
 
 #[derive(Default)]
@@ -59,8 +74,13 @@ struct Known {
 }
 
 impl Pods {
-    pub fn new(printed: Printed) -> Pods {
-        Pods { known: Mutex::default(), printed }
+    pub fn new(printed: Printed, observers: &'static [Observer]) -> Pods {
+        Pods { known: Mutex::default(), printed, observers }
+    }
+
+    /// Tells those who want to know of each pod that was started.
+    pub fn tell_started(&self, host: &Arc<HostState>, started: &Started) {
+        self.observers.iter().for_each(|observer| observer(host, started));
     }
 
     /// What they all print.
@@ -100,7 +120,7 @@ impl Pods {
     ) -> Result<Watcher, Fault> {
         let mut known = self.known();
         if known.closed {
-            return Err(Fault::new(Code::ShuttingDown, "the host is ending and starts no pod any more"));
+            return Err(Fault::ending("starts no pod any more"));
         }
         let scratch = match &known.scratch {
             Some(scratch) => scratch.clone(),

@@ -2,14 +2,14 @@
 
 use std::{collections::HashSet, pin::pin};
 
-use super::{Host, Inner};
+use super::{Host, HostState};
 use crate::{
     model::{Fault, Home, RecipeName, events, limits::LOG_LOOK_BYTES_MAX, status::LogLine},
     pod::{self, Heard, Lines, Missed},
 };
 
 /// Waits for `work`, and gives `events` what pods of that recipe print meanwhile, for this call or for none.
-pub(super) async fn told<T>(host: &Inner, recipe: &str, events: &events::Sender, work: impl Future<Output = T>) -> T {
+pub(super) async fn told<T>(host: &HostState, recipe: &str, events: &events::Sender, work: impl Future<Output = T>) -> T {
     let mut lines = host.pods.printed().follow();
     let mut telling = Telling { recipe, events, left: 0 };
     let mut work = pin!(work);

@@ -1,13 +1,14 @@
 //! One call, top to bottom. Start reading Hob here.
 
 use crate::glue::pods;
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::{
-    Inner,
+    HostState,
+    call_context::CallContext,
     entry::Entry,
     journal::{Record, Recording},
     lease::Leased,
@@ -27,20 +28,17 @@ struct Answer {
 }
 
 /// Runs one call; `events` gets what happens before the outcome, in order.
-pub async fn run(host: &Arc<Inner>, call: Call, events: events::Sender) -> Result<Outcome, Fault> {
+pub async fn run(host: &Arc<HostState>, call: Call, events: events::Sender) -> Result<Outcome, Fault> {
     let mut recording = Recording::begin(host, &call);
-    let result = admitted(host, call, events, &mut recording.record).await;
+    let result = resolve(host, call, events, &mut recording.record).await;
     recording.end(result.as_ref().err().map(|fault| fault.code));
     result
 }
 
-async fn admitted(host: &Arc<Inner>, call: Call, events: events::Sender, record: &mut Record) -> Result<Outcome, Fault> {
+/// Finds the recipe that the call means, and runs the call on it.
+async fn resolve(host: &Arc<HostState>, call: Call, events: events::Sender, record: &mut Record) -> Result<Outcome, Fault> {
     let mut begun = Instant::now();
-    if host.closing.load(Ordering::Acquire) {
-        return Err(
-            Fault::new(Code::ShuttingDown, "the host is ending and takes no more calls").hint("call again when it was started anew")
-        );
-    }
+    host.lifecycle.check_open("takes no more calls")?;
     let call = host.limits.shortened(call);
     // Which recipe: a verified one from the shelf, or the author's folder.
     if let RecipeRef::Folder(folder) = &call.recipe
@@ -50,7 +48,7 @@ async fn admitted(host: &Arc<Inner>, call: Call, events: events::Sender, record:
         begun = Instant::now();
     }
     let entry = host.catalogue.find(host, &call.recipe).await?;
-    let done = of(host, &entry, call, events, begun, record).await.map_err(|fault| behind::at_home(entry.recipe(), fault));
+    let done = run_admitted(host, &entry, call, events, begun, record).await.map_err(|fault| behind::at_home(entry.recipe(), fault));
     match done {
         // An author sees a file in their folder that its pod does not.
         Err(fault) if behind::is_about_a_file(&fault) => {
@@ -61,9 +59,10 @@ async fn admitted(host: &Arc<Inner>, call: Call, events: events::Sender, record:
     }
 }
 
-/// A call of that recipe.
-pub(super) async fn of(
-    host: &Arc<Inner>,
+/// Admits a call of that recipe, runs it within its budget, and holds the answer against the output schema. `begun`: since
+/// when its time counts.
+pub(super) async fn run_admitted(
+    host: &Arc<HostState>,
     entry: &Arc<Entry>,
     call: Call,
     events: events::Sender,
@@ -83,12 +82,11 @@ pub(super) async fn of(
         let (long, admitted) = (operation.input.is_long_for(&call.input), recipe.clone());
         let call = entry.check(host, long, move || Admitted::admit(admitted, call)).await?;
 
-        let answer = match call.wants_logs() {
-            true => {
-                let seated = seated(host, entry, &call, events.clone(), deadline, record);
-                printing::told(host, &manifest.name.to_string(), &events, seated).await?
-            }
-            false => seated(host, entry, &call, events, deadline, record).await?,
+        let logs = call.wants_logs().then(|| events.clone());
+        let answer = in_session(CallContext { host, entry, events, deadline, record }, &call);
+        let answer = match logs {
+            Some(events) => printing::told(host, &manifest.name.to_string(), &events, answer).await?,
+            None => answer.await?,
         };
 
         // What goes out is what the recipe promised.
@@ -129,33 +127,20 @@ fn unkept(fault: Fault, output: &Document, recipe: &RecipeRef) -> Fault {
 }
 
 /// In the session that the call names, which is opened or brought back for it; else in none.
-async fn seated(
-    host: &Arc<Inner>,
-    entry: &Arc<Entry>,
-    call: &Admitted,
-    events: events::Sender,
-    deadline: Instant,
-    record: &mut Record,
-) -> Result<Answer, Fault> {
-    let session = sessions::enter(host, entry, call, &events).await?;
-    let asks = Leased::new(host, entry, call, session.as_ref(), (events.clone(), deadline));
-    let answer = work(host, entry, call, asks, events, deadline, record).await;
+async fn in_session(context: CallContext<'_>, call: &Admitted) -> Result<Answer, Fault> {
+    let host = context.host;
+    let session = sessions::enter(host, context.entry, call, &context.events).await?;
+    let asks = Leased::new(&context, call, session.as_ref());
+    let answer = execute(context, call, asks).await;
     match session {
         Some(session) => session.over(host, answer).await,
         None => answer,
     }
 }
 
-/// Glue if the recipe has some, else the pod itself.
-async fn work(
-    host: &Arc<Inner>,
-    entry: &Arc<Entry>,
-    call: &Admitted,
-    asks: Leased,
-    events: events::Sender,
-    deadline: Instant,
-    record: &mut Record,
-) -> Result<Answer, Fault> {
+/// Runs the recipe's glue if it has some, else asks the pod itself.
+async fn execute(context: CallContext<'_>, call: &Admitted, asks: Leased) -> Result<Answer, Fault> {
+    let CallContext { host, entry, events, deadline, record } = context;
     match call.recipe().manifest().glue.is_some() {
         true => {
             // A cold pod starts while the glue is compiled, or read from the cache.
@@ -169,7 +154,7 @@ async fn work(
             Ok(Answer { output: response.output, blobs: response.blobs })
         }
         false => {
-            let answer = straight(&asks, call, &events).await;
+            let answer = ask_pod(&asks, call, &events).await;
             record.count_frames(asks.crossings());
             answer
         }
@@ -177,7 +162,7 @@ async fn work(
 }
 
 /// Without glue: validated JSON to the pod, and its answer back.
-async fn straight(asks: &Leased, call: &Admitted, events: &events::Sender) -> Result<Answer, Fault> {
+async fn ask_pod(asks: &Leased, call: &Admitted, events: &events::Sender) -> Result<Answer, Fault> {
     let mut ask = asks.send(call.operation(), call.input(), call.blobs().to_vec()).await?;
     loop {
         match ask.next(Document::parse).await? {

@@ -15,9 +15,9 @@ use std::{
 
 use tokio::time::sleep;
 
-pub use live::{Live, Seated};
+pub use live::{Ending, Live, Seated};
 
-use super::{Host, Inner, entry::Entry};
+use super::{Host, HostState, entry::Entry};
 use crate::{
     model::{
         Admitted, Code, Fault, Home, RecipeRef, act, events, hint,
@@ -63,7 +63,7 @@ fn identity(entry: &Entry, name: &str) -> Identity {
 /// The session that a call belongs to, with its place there; none for a call that names none.
 ///
 /// Errors: `session_busy`, `session_lost`, `sessions_full`, `io`, `disk_full`.
-pub async fn enter(host: &Arc<Inner>, entry: &Arc<Entry>, call: &Admitted, events: &events::Sender) -> Result<Option<Seated>, Fault> {
+pub async fn enter(host: &Arc<HostState>, entry: &Arc<Entry>, call: &Admitted, events: &events::Sender) -> Result<Option<Seated>, Fault> {
     let Some(name) = call.session() else { return Ok(None) };
     // What was parked the moment it was found is found anew.
     loop {
@@ -91,7 +91,7 @@ impl Sessions {
     /// The session of that name, made live if it is not. `may_make`: also one that is new.
     ///
     /// Errors: as [`enter`]; `session_not_found`.
-    async fn live(&self, host: &Arc<Inner>, entry: &Arc<Entry>, name: &str, may_make: bool) -> Result<Arc<Live>, Fault> {
+    async fn live(&self, host: &Arc<HostState>, entry: &Arc<Entry>, name: &str, may_make: bool) -> Result<Arc<Live>, Fault> {
         let identity = identity(entry, name);
         if let Some(live) = self.get(&identity).filter(|live| live.is_of(entry) && !live.is_leaving()) {
             return Ok(live);
@@ -114,7 +114,7 @@ impl Sessions {
         Ok(live)
     }
 
-    async fn open(&self, host: &Arc<Inner>, entry: &Arc<Entry>, identity: Identity, may_make: bool) -> Result<Arc<Live>, Fault> {
+    async fn open(&self, host: &Arc<HostState>, entry: &Arc<Entry>, identity: Identity, may_make: bool) -> Result<Arc<Live>, Fault> {
         let _moment = moment(&host.home).await?;
         let (home, entry_too) = (host.home.clone(), entry.clone());
         let session = blocking(move || {
@@ -155,7 +155,7 @@ impl Sessions {
     }
 
     /// Ends the pod of a live session, and lets go of it. The gate is held.
-    async fn let_go(&self, host: &Arc<Inner>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
+    async fn let_go(&self, host: &Arc<HostState>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
         match ending {
             // Somebody came in between.
             Ending::Parked if !live.park().await? => return Ok(()),
@@ -182,7 +182,7 @@ impl Sessions {
     }
 
     /// Lets go of a session by word of the one who tends it.
-    pub async fn park(&self, host: &Arc<Inner>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
+    pub async fn park(&self, host: &Arc<HostState>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
         let _gate = self.gate.lock().await;
         match self.get(live.identity()).is_some_and(|now| Arc::ptr_eq(&now, live)) {
             true => self.let_go(host, live, ending).await,
@@ -213,17 +213,6 @@ impl Sessions {
     }
 }
 
-/// How a session is let go of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// If its state was kept, and nobody is in it.
-    Parked,
-    /// As it was last kept.
-    Whatever,
-    /// For good.
-    Closed,
-}
-
 async fn moment(home: &Home) -> Result<locks::Held, Fault> {
     locks::acquire_briefly(&disk::lock_path(home), "looking at sessions").await
 }
@@ -241,7 +230,7 @@ fn not_found(identity: &Identity) -> Fault {
 }
 
 /// Deletes parked sessions whose time is over, every now and then, for as long as there is a host.
-pub async fn watch(host: Weak<Inner>) {
+pub async fn watch(host: Weak<HostState>) {
     loop {
         sleep(Duration::from_millis(SESSION_SWEEP_MS)).await;
         let Some(host) = host.upgrade() else { return };
@@ -335,11 +324,7 @@ impl Host {
     }
 
     async fn entry_to_open(&self, recipe: &RecipeRef) -> Result<Arc<Entry>, Fault> {
-        if self.0.closing.load(std::sync::atomic::Ordering::Acquire) {
-            return Err(
-                Fault::new(Code::ShuttingDown, "the host is ending and opens no session any more").hint("try again when it runs anew")
-            );
-        }
+        self.0.lifecycle.check_open("opens no session any more")?;
         self.0.catalogue.find(&self.0, recipe).await
     }
 

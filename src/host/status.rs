@@ -2,19 +2,17 @@
 //!
 //! Apart from `mod.rs`, which runs calls: all here is for people who look.
 
-use std::sync::atomic::Ordering;
-
 use super::Host;
 use crate::{
     model::{
-        Code, Fault, RecipeName, RecipeRef, ServeRules,
+        Fault, RecipeName, RecipeRef, ServeRules,
         status::{DamagedStatus, HostStatus, PodStatus, machine::ResidencyEvent},
     },
     pod::Dossier,
     shelf::config::Config as File,
 };
 
-impl super::Inner {
+impl super::HostState {
     fn damaged(&self) -> Vec<DamagedStatus> {
         let each = |(recipe, fault): (RecipeName, Fault)| DamagedStatus { recipe: recipe.to_string(), fault };
         self.catalogue.damaged().into_iter().map(each).collect()
@@ -36,17 +34,15 @@ impl Host {
     /// Whether it takes calls; `false` once it shuts down.
     #[doc(hidden)]
     pub fn accepts(&self) -> bool {
-        !self.0.closing.load(Ordering::Acquire)
+        !self.0.lifecycle.is_closing()
     }
 
     /// Whether a call that came now would be taken. Reads `hob.toml` again while that cannot be read.
     ///
     /// Errors: what every call would be refused with: `shutting_down`, `invalid_config`, `io`.
     pub fn ready(&self) -> Result<(), Fault> {
-        match self.accepts() {
-            true => self.0.catalogue.look(&self.0).map(drop),
-            false => Err(Fault::new(Code::ShuttingDown, "the host is ending and begins no call any more")),
-        }
+        self.0.lifecycle.check_open("begins no call any more")?;
+        self.0.catalogue.look(&self.0).map(drop)
     }
 
     /// The whole host at a glance. Reads `hob.toml` again while that cannot be read, as [`ready`](Host::ready).
@@ -56,7 +52,7 @@ impl Host {
         HostStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            up_ms: self.0.opened.elapsed().as_millis() as u64,
+            up_ms: self.0.lifecycle.up().as_millis() as u64,
             accepts: refused.is_none(),
             refused,
             calls_running: running,

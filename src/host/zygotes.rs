@@ -12,22 +12,16 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use super::{
-    Inner, blobs,
-    entry::{Entry, Parts},
-    journal::Record,
-    run,
-};
+use super::{HostState, blobs, entry::Entry, forking::Verdict, journal::Record, parts::Parts, pods::Started, run};
 use crate::{
     model::{
         Blame, Blob, Call, Code, Event, Fault, Verified,
         case::{Case, End},
         events,
         limits::{CALL_EVENTS_BYTES_MAX, DOCUMENT_BYTES_MAX, SHUTDOWN_MS, ZYGOTE_CANARY_MS, ZYGOTE_IDLE_MS, ZYGOTE_LOOK_MS},
-        manifest::spec::PoolSpec,
-        status::{PodState, ZygoteState, ZygoteStatus},
+        status::PodState,
     },
-    pod::{Boot, Family, Program, Watcher},
+    pod::{Boot, Family, Program},
     shelf::{blocking, durable, environment::Environment, files::scratch::Scratch},
 };
 
@@ -59,80 +53,11 @@ impl Zygote {
     }
 }
 
-/// A recipe's way to its zygote.
-#[derive(Debug, Default)]
-pub struct Forkable {
-    verdict: Mutex<Verdict>,
-}
-
-/// Whether this recipe bears to be forked.
-#[derive(Debug, Clone, Default)]
-enum Verdict {
-    #[default]
-    Unknown,
-    /// Its zygote boots, or its canary runs.
-    Asked,
-    Forks(Family),
-    Starts(String),
-}
-
-impl Forkable {
-    fn verdict(&self) -> MutexGuard<'_, Verdict> {
-        self.verdict.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// What to fork the next pod from; none while that is not known, or is known not to work.
-    pub fn family(&self) -> Option<Family> {
-        let mut verdict = self.verdict();
-        match &*verdict {
-            Verdict::Forks(family) if family.can_fork() => Some(family.clone()),
-            // Killed, or it went for want of pods: the next pod is started, and a new zygote with it.
-            Verdict::Forks(_) => {
-                *verdict = Verdict::Unknown;
-                None
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether anybody has to find out.
-    fn ask(&self) -> bool {
-        let mut verdict = self.verdict();
-        let unknown = matches!(*verdict, Verdict::Unknown);
-        if unknown {
-            *verdict = Verdict::Asked;
-        }
-        unknown
-    }
-
-    fn set(&self, verdict: Verdict) {
-        *self.verdict() = verdict;
-    }
-
-    /// For `hob status` and `hob doctor`; none for a recipe that asked for nothing yet.
-    pub fn status(&self, recipe: &Verified) -> Option<ZygoteStatus> {
-        let (state, why, family) = match &*self.verdict() {
-            Verdict::Unknown => return None,
-            Verdict::Asked => (ZygoteState::Booting, None, None),
-            Verdict::Forks(family) if family.can_fork() => (ZygoteState::Ready, None, Some(family.clone())),
-            Verdict::Forks(_) => (ZygoteState::Gone, None, None),
-            Verdict::Starts(why) => (ZygoteState::Unforkable, Some(why.clone()), None),
-        };
-        let (forked, pods) = family.as_ref().map_or((0, 0), Family::counts);
-        Some(ZygoteStatus {
-            recipe: recipe.manifest().name.to_string(),
-            state,
-            why,
-            forked,
-            pods,
-            pid: family.and_then(|family| family.supervisor_pid()),
-        })
-    }
-}
-
-/// Finds out in the background whether pods of this recipe may be forked, unless that is known. `first`: the pod that was just started, which has the
-/// machine for itself until it is ready.
-pub fn consider(host: &Arc<Inner>, parts: &Parts, program: Program, environment: Option<Environment>, first: &Watcher) {
+/// Finds out in the background whether pods of this recipe may be forked, unless that is known. The pod that was just
+/// started has the machine for itself until it is ready. One that was forked, or is a canary of its caches, tells nothing.
+pub fn observe(host: &Arc<HostState>, started: &Started) {
+    let Started { parts, watcher: first, .. } = started;
+    let Some((program, environment)) = started.may_be_forked.clone() else { return };
     let preload = parts.recipe.manifest().pod.as_ref().map_or(&[][..], |pod| &pod.preload);
     if preload.is_empty() || !host.forks || !parts.forkable.ask() {
         return;
@@ -164,7 +89,7 @@ pub fn consider(host: &Arc<Inner>, parts: &Parts, program: Program, environment:
     });
 }
 
-async fn find_out(host: &Weak<Inner>, parts: &Parts, program: Program, environment: Option<Environment>) -> Result<Family, String> {
+async fn find_out(host: &Weak<HostState>, parts: &Parts, program: Program, environment: Option<Environment>) -> Result<Family, String> {
     let host = host.upgrade().ok_or("the host is gone")?;
     let family = host.zygotes.get(&host, &parts.recipe, program, environment).await?;
     canary(&host, parts, &family).await.map_err(|why| format!("a forked pod did not answer a case as it should: {why}"))?;
@@ -179,7 +104,7 @@ impl Zygotes {
     /// The zygote for what this recipe wants, booted unless it is there.
     async fn get(
         &self,
-        host: &Arc<Inner>,
+        host: &Arc<HostState>,
         recipe: &Verified,
         program: Program,
         environment: Option<Environment>,
@@ -248,7 +173,7 @@ impl Drop for Booting<'_> {
 }
 
 async fn boot(
-    host: &Arc<Inner>,
+    host: &Arc<HostState>,
     program: &Program,
     preload: &[String],
     variables: Vec<(String, String)>,
@@ -258,11 +183,11 @@ async fn boot(
     let scratch = blocking(move || Scratch::new(&home)).await.map_err(|fault| fault.message)?;
     let boot = Boot {
         program,
-        keeper: &host.keeper,
+        keeper: host.pod_services.keeper(),
         folder: scratch.folder().to_owned(),
         preload,
         variables,
-        without: &host.without,
+        without: host.pod_services.without(),
         keeps: vec![Box::new(environment), Box::new(scratch)],
     };
     let (family, ready) = Family::start(boot)?;
@@ -282,7 +207,7 @@ async fn boot(
 }
 
 /// Lets go of zygotes that had no pod for long: their memory is worth more elsewhere.
-async fn let_go(host: Weak<Inner>) {
+async fn let_go(host: Weak<HostState>) {
     let mut unused: HashMap<String, (u64, Duration)> = HashMap::new();
     let pause = Duration::from_millis(ZYGOTE_IDLE_MS / 10);
     loop {
@@ -310,7 +235,7 @@ async fn let_go(host: Weak<Inner>) {
 /// Whether a forked pod answers a case of the recipe as the case says.
 ///
 /// Errors: a text for people, with the case and what is wrong.
-async fn canary(host: &Arc<Inner>, parts: &Parts, family: &Family) -> Result<(), String> {
+async fn canary(host: &Arc<HostState>, parts: &Parts, family: &Family) -> Result<(), String> {
     let trial = Arc::new(Entry::on_trial(host, parts, family.clone()));
     match try_case(host, parts, &trial).await? {
         Tried::AsItSays => Ok(()),
@@ -329,7 +254,7 @@ pub enum Tried {
 /// Has a pod of `trial` answer a case of the recipe that ends well; without one, it has to become ready. At most [`ZYGOTE_CANARY_MS`].
 ///
 /// Errors: a text for people, where nothing came of it for another reason than the recipe's own.
-pub async fn try_case(host: &Arc<Inner>, parts: &Parts, trial: &Arc<Entry>) -> Result<Tried, String> {
+pub async fn try_case(host: &Arc<HostState>, parts: &Parts, trial: &Arc<Entry>) -> Result<Tried, String> {
     let recipe = parts.recipe.clone();
     let case = blocking(move || Ok(first_case(&recipe))).await.ok().flatten();
     let tried = async {
@@ -350,7 +275,7 @@ pub async fn try_case(host: &Arc<Inner>, parts: &Parts, trial: &Arc<Entry>) -> R
                 chunks.push(data.into_value());
             }
         };
-        let mut running = std::pin::pin!(run::of(host, trial, call, events, Instant::now(), &mut record));
+        let mut running = std::pin::pin!(run::run_admitted(host, trial, call, events, Instant::now(), &mut record));
         let done = loop {
             tokio::select! {
                 biased;
@@ -377,7 +302,7 @@ pub async fn try_case(host: &Arc<Inner>, parts: &Parts, trial: &Arc<Entry>) -> R
     }
 }
 
-async fn becomes_ready(host: &Arc<Inner>, trial: &Entry) -> Result<(), Fault> {
+async fn becomes_ready(host: &Arc<HostState>, trial: &Entry) -> Result<(), Fault> {
     let Some(pool) = trial.pool(host) else { return Ok(()) };
     pool.warm();
     loop {
@@ -410,9 +335,4 @@ fn first_case(recipe: &Verified) -> Option<(Case, Vec<Blob>)> {
         let blobs: Option<Vec<_>> = case.blobs.iter().map(file).collect();
         Some((case, blobs?))
     })
-}
-
-/// The pool of a canary.
-pub fn trial_pool() -> PoolSpec {
-    PoolSpec { min: 0, max: 1, idle_timeout_ms: ZYGOTE_CANARY_MS }
 }

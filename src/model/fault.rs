@@ -303,6 +303,11 @@ impl Fault {
         }
     }
 
+    /// The fault of a host that is ending; `what` says what it does not do any more, as in `takes no more calls`.
+    pub(crate) fn ending(what: &str) -> Fault {
+        Fault::new(Code::ShuttingDown, format!("the host is ending and {what}")).hint("call again when it was started anew")
+    }
+
     /// The next step: a text that is true at every door, or a [`Hint`] with actions.
     pub fn hint(mut self, hint: impl Into<Hint>) -> Fault {
         self.hint = Some(hint.into());

@@ -16,9 +16,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Ending, Inner};
 use crate::{
-    host::entry::Entry,
+    host::{HostState, entry::Entry, source::SessionOfPods},
     model::{
         Code, Fault, events,
         limits::{CHECKPOINT_GOODBYE_MS, CHECKPOINT_WAIT_MS, SESSION_CLOSE_MS, SESSION_LOOK_MS},
@@ -71,9 +70,20 @@ enum Outcome {
     Cannot,
 }
 
+/// How a session is let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// If its state was kept, and nobody is in it.
+    Parked,
+    /// As it was last kept.
+    Whatever,
+    /// For good.
+    Closed,
+}
+
 impl Live {
     /// The session, of its pool and from its folder.
-    pub fn new(host: &Arc<Inner>, entry: &Arc<Entry>, kept: disk::Session) -> Arc<Live> {
+    pub fn new(host: &Arc<HostState>, entry: &Arc<Entry>, kept: disk::Session) -> Arc<Live> {
         let manifest = entry.recipe().manifest();
         let spec = manifest.pod.as_ref().and_then(|pod| pod.session.clone()).expect("only a recipe with `[pod.session]` has a session");
         let now = Instant::now();
@@ -81,7 +91,7 @@ impl Live {
             identity: kept.record().identity.clone(),
             spec,
             entry: entry.clone(),
-            pool: entry.session_pool(host, this.clone()),
+            pool: entry.session_pool(host, this.clone() as Weak<dyn SessionOfPods>),
             book: Mutex::new(Book {
                 callers: Vec::new(),
                 seats: 0,
@@ -194,7 +204,7 @@ impl Live {
     /// What the next pod of it begins with.
     ///
     /// Errors: `session_lost`, with what there is; as [`Clerk::lend`].
-    pub async fn incarnate(self: &Arc<Live>, clerk: &Clerk, program: &Program) -> Result<pod::Session, Fault> {
+    async fn begin_pod(self: &Arc<Live>, clerk: &Clerk, program: &Program) -> Result<pod::Session, Fault> {
         let incarnation = {
             let mut book = self.book();
             book.incarnation += 1;
@@ -365,7 +375,7 @@ impl Live {
     // Its times.
 
     /// Looks after it until it is let go of: checkpoints, parking, its end.
-    pub fn tend(live: &Arc<Live>, host: &Arc<Inner>) {
+    pub fn tend(live: &Arc<Live>, host: &Arc<HostState>) {
         let (live, host) = (Arc::downgrade(live), Arc::downgrade(host));
         tokio::spawn(async move {
             loop {
@@ -395,7 +405,7 @@ impl Live {
     }
 
     /// What is due, by the time; gives how it is to be let go of, if it is.
-    async fn look(&self, host: &Inner) -> Option<Ending> {
+    async fn look(&self, host: &HostState) -> Option<Ending> {
         let (idle, rested, at_work, dirty) = {
             let book = self.book();
             (book.used.elapsed(), book.last_checkpoint.elapsed(), !book.callers.is_empty(), book.dirty)
@@ -423,6 +433,16 @@ impl Live {
     }
 }
 
+impl SessionOfPods for Live {
+    fn name(&self) -> String {
+        self.identity.name.clone()
+    }
+
+    fn incarnate<'a>(self: Arc<Self>, clerk: &'a Clerk, program: &'a Program) -> BoxFuture<'a, Result<pod::Session, Fault>> {
+        Box::pin(async move { Live::begin_pod(&self, clerk, program).await })
+    }
+}
+
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.identity.fmt(f)
@@ -441,7 +461,7 @@ impl Seated {
     }
 
     /// The call is over: counted if it ended well, and its fault is that of its session where that is at an end.
-    pub async fn over<T>(self, host: &Arc<Inner>, result: Result<T, Fault>) -> Result<T, Fault> {
+    pub async fn over<T>(self, host: &Arc<HostState>, result: Result<T, Fault>) -> Result<T, Fault> {
         let live = self.live.clone();
         let fault = match result {
             Ok(done) => {
@@ -458,7 +478,7 @@ impl Seated {
             return Err(fault);
         }
         let is_closed = live.book().leaving && matches!(fault.code, Code::ShuttingDown | Code::Crashed | Code::Cancelled);
-        match is_closed && !host.closing.load(std::sync::atomic::Ordering::Acquire) {
+        match is_closed && !host.lifecycle.is_closing() {
             true => Err(Fault::new(Code::SessionNotFound, format!("{} was closed while the call ran", live.title()))
                 .hint("the next call that names it opens it anew")),
             false => Err(fault),

@@ -47,7 +47,7 @@ impl PoolShared {
 }
 
 pub(super) fn ending() -> Fault {
-    Fault::new(Code::ShuttingDown, "the host is ending and takes no more work").hint("call again when it was started anew")
+    Fault::ending("takes no more work")
 }
 
 pub(super) fn overdue() -> Fault {

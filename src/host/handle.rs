@@ -1,0 +1,31 @@
+//! The handle that doors and apps hold: cheap to clone, the same host behind each.
+
+use std::sync::Arc;
+
+use super::HostState;
+use crate::model::Home;
+
+/// A plugin host. Cloning shares it.
+///
+/// ```no_run
+/// use hob::{Call, Config, Fault, Host};
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), Fault> {
+///     let host = Host::open(Config::from_environment()?).await?;
+///     let input = serde_json::json!({ "text": "hello" });
+///     let outcome = host.call(Call::new("hob/sentence-embeddings", "embed", input)?).await?;
+///     println!("{} numbers", outcome.output.value()["embeddings"][0].as_array().map_or(0, Vec::len));
+///     host.shutdown().await;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Host(pub(super) Arc<HostState>);
+
+impl Host {
+    /// Where its files lie.
+    pub(crate) fn home(&self) -> &Home {
+        &self.0.home
+    }
+}

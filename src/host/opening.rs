@@ -1,0 +1,130 @@
+//! How a host begins and ends.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Config, Host, HostState, caches, catalogue, compiling, engine::Engine, footprints, lifecycle::Lifecycle, pod_services::PodServices,
+    pods, programs::Programs, sessions, zygotes,
+};
+use crate::{
+    disk::owner::Writers,
+    model::{Code, Fault, limits},
+    pod,
+    shelf::{self, store::Shelf},
+};
+
+/// Told of each pod that was started, in this order.
+const OBSERVERS: &[pods::Observer] = &[caches::observe, zygotes::observe];
+
+/// Refuses a runtime that was made without timers or without IO.
+fn has_drivers() -> Result<(), Fault> {
+    // Tokio has no question for this: it panics where one would be used, and says so on standard error.
+    let timers = std::panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO)));
+    let sockets = std::panic::catch_unwind(|| drop(tokio::net::UnixDatagram::unbound()));
+    match (timers, sockets) {
+        (Ok(()), Ok(())) => Ok(()),
+        (timers, _) => {
+            let lacks = if timers.is_err() { "timers (`enable_time`)" } else { "IO (`enable_io`)" };
+            Err(Fault::new(Code::Usage, format!("the tokio runtime that this host is opened in was built without {lacks}"))
+                .hint("build it with `tokio::runtime::Builder::enable_all()`, or use `#[tokio::main]`"))
+        }
+    }
+}
+
+fn checks_at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, limits::SCHEMA_CHECKS_AT_ONCE))
+}
+
+impl Host {
+    /// Opens the shelf, and ends what killed hosts of this home left; no pod is started, no wasm compiled and no network touched.
+    ///
+    /// Errors: `usage` outside of a tokio runtime, or in one without timers or IO, and for [`Limits`] within which nothing runs; `home_unsafe` while somebody else may write to this home;
+    /// `invalid_config`, `state_unreadable`, `io`.
+    pub async fn open(config: Config) -> Result<Host, Fault> {
+        let runtime = shelf::runtime()?;
+        has_drivers()?;
+        config.limits.check()?;
+        let opened = shelf::blocking(move || {
+            let home = shelf::home::trusted(config.home)?;
+            let shelf = Shelf::open(home.clone())?;
+            pods::reap_leftovers(&home);
+            let keeper = compiling::runner_of(&home)?;
+            let runner = keeper.parent().unwrap_or(&keeper);
+            let writers = Writers::new(home.group());
+            writers.check_with_above(runner).and_then(|()| writers.check_tree(runner))?;
+            let hob_toml = crate::shelf::config::Config::read(&home)?;
+            let logs = home.logs();
+            let tools = hob_toml.tools.overridden_by(config.tools);
+            let memory = pod::Budget::new(config.machine, config.limits.within(hob_toml.machine), footprints::read(&home));
+            Ok(Host(Arc::new(HostState {
+                lifecycle: Lifecycle::begin(),
+                runtime,
+                limits: config.limits,
+                home,
+                programs: Programs::new(tools),
+                sources: config.sources,
+                progress: config.progress,
+                shelf,
+                engine: Engine::new(config.compiler),
+                catalogue: Default::default(),
+                journal: Default::default(),
+                pod_services: PodServices::new(keeper, config.without),
+                pods: pods::Pods::new(pod::Printed::new(logs), OBSERVERS),
+                memory,
+                zygotes: Default::default(),
+                caches: Default::default(),
+                sessions: Default::default(),
+                forks: config.forks,
+                checks: Arc::new(tokio::sync::Semaphore::new(checks_at_once())),
+            })))
+        });
+        let host: Host = opened.await?;
+        host.0.shelf.finish_removals(&host.0.progress).await;
+        tokio::spawn(catalogue::watch(Arc::downgrade(&host.0)));
+        tokio::spawn(sessions::watch(Arc::downgrade(&host.0)));
+        tokio::spawn(footprints::watch(Arc::downgrade(&host.0)));
+        Ok(host)
+    }
+
+    /// Keeps what libraries in pods compiled, for the next host of this home: to be called when all calls are over, before
+    /// [`Host::shutdown`]. Where pods may be forked a host does so by itself. It takes as long as a pod needs to load once more,
+    /// the first time that a version of a recipe is called; else nothing. Dropping the future leaves it undone.
+    pub async fn keep_caches(&self) {
+        caches::before_end(&self.0).await;
+    }
+
+    /// Takes no more calls, lets the accepted ones finish (for 10 s at most, or as long as [`Limits::with_drain`] says), stops every pod and waits
+    /// until no process of theirs is left.
+    pub async fn shutdown(&self) {
+        self.shutdown_within(self.drain()).await;
+    }
+
+    /// How long accepted calls have to finish when it ends.
+    pub(crate) fn drain(&self) -> Duration {
+        self.0.limits.drain.unwrap_or(Duration::from_millis(limits::SHUTDOWN_DRAIN_MS))
+    }
+
+    /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as `shutting_down`.
+    pub async fn shutdown_within(&self, drain: Duration) {
+        self.0.lifecycle.close();
+        // `Duration::MAX` is how an app says "as long as it takes", and no clock goes so far.
+        let until = tokio::time::Instant::now() + drain.min(Duration::from_millis(limits::DRAIN_MAX_MS));
+        // A call may have more asks to make: pools are open to it until it is over.
+        let _ = tokio::time::timeout_at(until, self.0.journal.quiet()).await;
+        self.0.lifecycle.end();
+        self.0.engine.shutdown().await;
+        // What sessions have outlives their pods.
+        self.0.sessions.keep_all().await;
+        self.0.pods.shutdown(until).await;
+        self.0.sessions.end().await;
+        self.0.zygotes.shutdown().await;
+        let (clerk, printed) = (self.0.pod_services.clerk().clone(), self.0.pods.printed().clone());
+        let _ = shelf::blocking(move || {
+            clerk.close();
+            printed.close();
+            Ok(())
+        })
+        .await;
+        footprints::save(&self.0).await;
+    }
+}

@@ -1,0 +1,105 @@
+//! What a pod runs: its interpreter and its environment, found or built.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use semver::VersionReq;
+use tokio::sync::OnceCell;
+
+use super::HostState;
+use crate::{
+    disk::{open, owner::Writers},
+    model::{Fault, Verified, limits::LOCK_BYTES_MAX, manifest::spec::Runtime},
+    pod::Program,
+    shelf::{
+        environment::{
+            self, Environment, Existing, Wanted,
+            python::{self, Python},
+            tools::Tools,
+        },
+        store::lockfile::EnvironmentPin,
+    },
+};
+
+/// The tools of this host, and what was found with them.
+pub struct Programs {
+    tools: Tools,
+    /// Interpreters that were found, by the range that was asked for: each costs a process to ask.
+    pythons: Mutex<HashMap<String, Arc<OnceCell<Python>>>>,
+}
+
+impl Programs {
+    pub fn new(tools: Tools) -> Programs {
+        Programs { tools, pythons: Mutex::default() }
+    }
+
+    pub fn tools(&self) -> &Tools {
+        &self.tools
+    }
+}
+
+impl HostState {
+    /// What runs a recipe's pod, and the environment to hold on to while it does. `pinned` is the environment that the lock file names; it is built again if it is gone.
+    ///
+    /// Errors: `python_missing`, `uv_missing`, `environment_failed`, `disk_full`.
+    pub(super) async fn program(
+        &self,
+        recipe: &Arc<Verified>,
+        pinned: Option<EnvironmentPin>,
+    ) -> Result<(Program, Option<Environment>), Fault> {
+        let environment = match pinned.and_then(|pin| environment::open(&self.home, pin.digest)) {
+            Some(environment) => Some(environment),
+            None => self.build_environment(recipe, Existing::Trust).await?,
+        };
+        let program = match &environment {
+            Some(environment) => Program {
+                base: environment.interpreter.clone(),
+                python: environment.python.clone(),
+                site_packages: Some(environment.site_packages.clone()),
+            },
+            None => {
+                let python = self.python(recipe).await?.executable;
+                Program { base: python.clone(), python, site_packages: None }
+            }
+        };
+        // Just before they are used: who could write there would be in the pod, with what it was granted.
+        let writers = Writers::new(self.home.group());
+        if !recipe.is_unsigned() {
+            writers.check_with_above(recipe.folder())?;
+            recipe.models_folder().map_or(Ok(()), |folder| writers.check_with_above(folder))?;
+        }
+        environment.as_ref().map_or(Ok(()), |environment| writers.check_with_above(&environment.folder))?;
+        Ok((program, environment))
+    }
+
+    /// The recipe's environment, built unless it is there; `None` for a recipe without requirements.
+    pub(super) async fn build_environment(&self, recipe: &Arc<Verified>, existing: Existing) -> Result<Option<Environment>, Fault> {
+        let manifest = recipe.manifest();
+        let Some(Runtime::Python { lock: Some(lock), .. }) = manifest.pod.as_ref().map(|pod| &pod.runtime) else { return Ok(None) };
+        let python = self.python(recipe).await?;
+        let path = recipe.folder().join(lock);
+        let bytes = open::read(&path, LOCK_BYTES_MAX).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
+        let (what, label) = (format!("{lock} of {}", manifest.name), manifest.name.to_string());
+        let compiler = self.pod_services.compiler();
+        let indexes = self.programs.tools.indexes.for_recipe(&manifest.name);
+        let wanted = Wanted { lock: &bytes, what: &what, python: &python, existing, indexes, label: &label, compiler: &compiler };
+        environment::ensure(&self.home, &self.programs.tools, &wanted, &self.progress).await.map(Some)
+    }
+
+    /// The interpreter that the recipe wants; each range is looked for once.
+    pub(super) async fn python(&self, recipe: &Arc<Verified>) -> Result<Python, Fault> {
+        let range = match recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
+            Some(Runtime::Python { python, .. }) => python.clone(),
+            // Whatever the pod is, its keeper is a Python program.
+            Some(Runtime::Executable { .. }) | None => VersionReq::parse(">=3.9").expect("a constant range"),
+        };
+        // Each range has a lock of its own: one that no interpreter is in keeps nobody else waiting.
+        let cell = {
+            let mut known = self.programs.pythons.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            known.entry(range.to_string()).or_default().clone()
+        };
+        cell.get_or_try_init(|| python::find(&range, self.programs.tools.python.as_deref())).await.cloned()
+    }
+}

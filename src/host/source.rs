@@ -1,0 +1,120 @@
+//! How the pods of a recipe are made: environment from the shelf, process on this machine.
+
+use std::sync::{Arc, Weak};
+
+use super::{HostState, parts::Parts, pod_cache, pods::Started};
+use crate::{
+    model::{Code, Fault, limits::ZYGOTE_CANARY_MS, manifest::spec::PoolSpec},
+    pod::{self, BoxFuture, Cache, Clerk, Family, Pool, Program, Slot, Spawner, Watcher},
+    shelf::blocking,
+};
+
+/// A session, as the source of its pods sees it.
+pub trait SessionOfPods: Send + Sync {
+    fn name(&self) -> String;
+
+    /// What its next pod begins with.
+    ///
+    /// Errors: `session_lost`, with what there is; as [`Clerk::lend`].
+    fn incarnate<'a>(self: Arc<Self>, clerk: &'a Clerk, program: &'a Program) -> BoxFuture<'a, Result<pod::Session, Fault>>;
+}
+
+/// Not kept alive by its pool: it has the pool.
+pub type InSession = Weak<dyn SessionOfPods>;
+
+/// What is tried with a pool's pods.
+pub enum Trial {
+    No,
+    /// They are forked from this zygote, whatever is known of it.
+    Forked(Family),
+    /// They are started, and give what their libraries keep.
+    GivesCache,
+}
+
+/// A pool for a recipe.
+pub fn new_pool(host: &Arc<HostState>, parts: &Parts, spec: PoolSpec, trial: Trial, session: Option<InSession>) -> Pool {
+    let concurrency = parts.recipe.manifest().pod.as_ref().map_or(1, |pod| pod.concurrency);
+    let source = Source { host: Arc::downgrade(host), parts: parts.clone(), trial, session };
+    let pool = Pool::new(parts.recipe.clone(), spec, concurrency, Arc::new(source));
+    host.pods.add(&pool);
+    pool
+}
+
+/// Makes pods of one recipe: environment from the shelf, process on this machine.
+struct Source {
+    /// Not kept: the host has the recipe, which has its pods.
+    host: Weak<HostState>,
+    parts: Parts,
+    trial: Trial,
+    /// Not kept either: it has the pool.
+    session: Option<InSession>,
+}
+
+impl Spawner for Source {
+    fn session(&self) -> Option<String> {
+        self.session.as_ref()?.upgrade().map(|session| session.name())
+    }
+
+    fn spawn(&self, slot: Slot) -> BoxFuture<'_, Result<Watcher, Fault>> {
+        Box::pin(async move {
+            let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
+            let parts = &self.parts;
+            let (shelf, recipe) = (host.clone(), parts.recipe.clone());
+            // The recipe's own files are what was installed, however long ago it was loaded. An environment is as large as torch: `verify` reads it.
+            blocking(move || shelf.shelf.is_unaltered(&recipe)).await?;
+            let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
+            let session = match &self.session {
+                Some(session) => {
+                    let gone = || Fault::new(Code::SessionNotFound, "the session is gone");
+                    Some(session.upgrade().ok_or_else(gone)?.incarnate(host.pod_services.clerk(), &program).await?)
+                }
+                None => None,
+            };
+            if parts.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.residency.gpu_bytes.is_some()) {
+                let memory = host.memory.clone();
+                blocking(move || {
+                    memory.look_for_gpus();
+                    Ok(())
+                })
+                .await?;
+            }
+            let (family, gives_cache) = match &self.trial {
+                Trial::No => (parts.forkable.family(), false),
+                Trial::Forked(family) => (Some(family.clone()), false),
+                Trial::GivesCache => (None, true),
+            };
+            let (cache, key) = match gives_cache {
+                true => (Cache::Given, None),
+                false => pod_cache::of_pod(&host, parts, &program, environment.as_ref()).await?,
+            };
+            let may_be_forked = (family.is_none() && !gives_cache).then(|| (program.clone(), environment.clone()));
+            let watcher = host.pods.start(&host.home, slot, family.as_ref(), |folder, incarnation, scratch| pod::Spec {
+                claim: Some(host.memory.register(parts.recipe.manifest(), parts.recipe.digest(), &incarnation, session.is_some())),
+                recipe: parts.recipe.clone(),
+                program,
+                keeper: host.pod_services.keeper().to_owned(),
+                clerk: host.pod_services.clerk().clone(),
+                spools: host.pod_services.spools().clone(),
+                scratch: folder.to_owned(),
+                dossiers: host.home.dossiers(),
+                printed: host.pods.printed().clone(),
+                without: host.pod_services.without().clone(),
+                incarnation,
+                grants: parts.grants.clone(),
+                session,
+                cache,
+                // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
+                keeps: vec![Box::new(environment), Box::new(scratch)],
+            })?;
+            // A session's pod has its state: a host that is about to end does not end it for what its libraries compiled.
+            let cache = key.filter(|_| host.forks || self.session.is_none());
+            host.pods.tell_started(&host, &Started { parts: parts.clone(), watcher: watcher.clone(), may_be_forked, cache });
+            Ok(watcher)
+        })
+    }
+}
+
+/// The pool of a pod that is tried.
+pub fn trial_pool() -> PoolSpec {
+    PoolSpec { min: 0, max: 1, idle_timeout_ms: ZYGOTE_CANARY_MS }
+}
