@@ -6,6 +6,7 @@
 //! connection, `watched.rs` sees it stand still.
 
 mod address;
+mod ledger;
 mod proxy;
 mod resolve;
 mod target;
@@ -13,14 +14,7 @@ mod target;
 mod tests;
 mod watched;
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    io,
-    net::TcpListener as Listener,
-    os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, net::TcpListener as Listener, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
@@ -29,43 +23,18 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     model::{
         grant::Endpoint,
-        limits::{
-            EGRESS_ACCEPT_PAUSE_MS, EGRESS_CONNECT_MS, EGRESS_CONNECTIONS_MAX, EGRESS_FILES, EGRESS_HEAD_MS, EGRESS_IDLE_MS,
-            EGRESS_LOOKUP_MS, EGRESS_REFUSALS_MAX,
-        },
+        limits::{EGRESS_ACCEPT_PAUSE_MS, EGRESS_CONNECTIONS_MAX, EGRESS_FILES},
     },
     pod::process::holdings::Holder,
 };
-use proxy::Proxy;
+use ledger::Ledger;
+use proxy::{Patience, Proxy};
 use resolve::{Resolve, System};
 
 /// A pod's way out. Dropped, it ends: no connection of the pod is left, and no new one is taken.
 pub(in crate::pod) struct Egress {
     ledger: Arc<Ledger>,
     _accepting: AbortOnDropHandle<()>,
-}
-
-/// How long each part of a connection may take.
-#[derive(Debug, Clone, Copy)]
-struct Patience {
-    /// The head of a request, from the first byte to the last.
-    head: Duration,
-    lookup: Duration,
-    /// All addresses of one name together.
-    connect: Duration,
-    /// Without a byte in either direction.
-    idle: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience {
-            head: Duration::from_millis(EGRESS_HEAD_MS),
-            lookup: Duration::from_millis(EGRESS_LOOKUP_MS),
-            connect: Duration::from_millis(EGRESS_CONNECT_MS),
-            idle: Duration::from_millis(EGRESS_IDLE_MS),
-        }
-    }
 }
 
 impl Egress {
@@ -93,7 +62,7 @@ impl Egress {
         let listener = Listener::from(listener);
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let ledger = Arc::new(Ledger { recipe: recipe.clone(), kept: Mutex::default() });
+        let ledger = Arc::new(Ledger::of(&recipe));
         let holder = Holder::of(&recipe);
         let proxy = Arc::new(Proxy { allowed, recipe, holder, resolver, patience, ledger: ledger.clone() });
         Ok(Egress { ledger, _accepting: AbortOnDropHandle::new(runtime.spawn(accept(listener, proxy))) })
@@ -101,12 +70,12 @@ impl Egress {
 
     /// The last few refusals, the latest last, each once: for the fault of a call whose pod could not get out.
     pub(in crate::pod) fn refusals(&self) -> Vec<String> {
-        self.ledger.kept().texts.iter().cloned().collect()
+        self.ledger.texts()
     }
 
     /// How many requests were refused so far.
     pub(in crate::pod) fn refused(&self) -> u64 {
-        self.ledger.kept().count
+        self.ledger.count()
     }
 }
 
@@ -141,47 +110,6 @@ async fn accept<R: Resolve>(listener: TcpListener, proxy: Arc<Proxy<R>>) {
                 tracing::debug!("a pod's connection could not be taken: {error}");
                 tokio::time::sleep(Duration::from_millis(EGRESS_ACCEPT_PAUSE_MS)).await;
             }
-        }
-    }
-}
-
-/// What was refused to one pod.
-struct Ledger {
-    recipe: String,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    texts: VecDeque<String>,
-    count: u64,
-    /// Refusals that were not kept already: those after the first few are traced more quietly, or a pod could fill the host's log.
-    new: usize,
-}
-
-impl Ledger {
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, text: &str) {
-        let mut kept = self.kept();
-        kept.count = kept.count.saturating_add(1);
-        let known = kept.texts.iter().position(|known| known == text);
-        match known {
-            // A pod that tries again and again must not push out what else was refused.
-            Some(at) => drop(kept.texts.remove(at)),
-            None => kept.new = kept.new.saturating_add(1),
-        }
-        if kept.texts.len() == EGRESS_REFUSALS_MAX {
-            kept.texts.pop_front();
-        }
-        kept.texts.push_back(text.to_owned());
-        let loud = known.is_none() && kept.new <= EGRESS_REFUSALS_MAX;
-        drop(kept);
-        match loud {
-            true => tracing::warn!(recipe = self.recipe, "refused to a pod: {text}"),
-            false => tracing::debug!(recipe = self.recipe, "refused to a pod: {text}"),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -38,12 +39,16 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     model::{
         grant::Endpoint,
-        limits::{EGRESS_ADDRESSES_MAX, EGRESS_HEAD_BYTES_MAX, EGRESS_INFORMATIONAL_MAX},
+        limits::{
+            EGRESS_ADDRESSES_MAX, EGRESS_CONNECT_MS, EGRESS_HEAD_BYTES_MAX, EGRESS_HEAD_MS, EGRESS_IDLE_MS, EGRESS_INFORMATIONAL_MAX,
+            EGRESS_LOOKUP_MS,
+        },
     },
     pod::{
         process::holdings::Holder,
         sandbox::egress::{
-            Ledger, Patience, address,
+            address,
+            ledger::Ledger,
             resolve::Resolve,
             target::{self, Denied},
             watched::{Clock, Watched},
@@ -52,6 +57,29 @@ use crate::{
 };
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
+
+/// How long each part of a connection may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// The head of a request, from the first byte to the last.
+    pub head: Duration,
+    pub lookup: Duration,
+    /// All addresses of one name together.
+    pub connect: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            head: Duration::from_millis(EGRESS_HEAD_MS),
+            lookup: Duration::from_millis(EGRESS_LOOKUP_MS),
+            connect: Duration::from_millis(EGRESS_CONNECT_MS),
+            idle: Duration::from_millis(EGRESS_IDLE_MS),
+        }
+    }
+}
 
 /// What the connections of one pod have in common.
 pub(super) struct Proxy<R> {

@@ -14,7 +14,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{model::limits::EGRESS_HEAD_BYTES_MAX, pod::sandbox::egress::*};
+use crate::{
+    model::limits::{EGRESS_HEAD_BYTES_MAX, EGRESS_REFUSALS_MAX},
+    pod::sandbox::egress::*,
+};
 
 /// What no test should take; each waits for an event and not for a time.
 const LONG: Duration = Duration::from_secs(20);
