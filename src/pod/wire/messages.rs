@@ -26,39 +26,62 @@ use crate::{
 /// The protocol version that this host speaks.
 pub const PROTOCOL: u32 = 1;
 
-/// What a pod is told to be.
+/// What a pod is told to be. The parts are one flat object on the wire.
 #[derive(Debug, Serialize)]
 pub struct Start<'a> {
     pub protocol: u32,
     pub incarnation: &'a str,
-    pub frame_bytes_max: usize,
-    /// A blob above this size goes in a region, if the pod has the feature.
-    pub blob_frame_bytes_max: usize,
-    /// Chunks that it may send of an ask before it is given more, if it has the feature.
-    pub chunk_credit: u32,
-    pub recipe: &'a str,
-    pub version: &'a str,
-    pub digest: &'a str,
-    pub folder: &'a str,
-    pub entry: &'a str,
-    pub site_packages: Option<&'a str>,
-    /// The interpreter that it is to take itself for.
-    pub python: &'a str,
-    pub scratch: &'a str,
-    /// The path of each by its name, below `models_folder`.
-    pub models: BTreeMap<&'a str, &'a str>,
-    pub models_folder: Option<&'a str>,
+    #[serde(flatten)]
+    pub bounds: BoundsWire,
+    #[serde(flatten)]
+    pub recipe: RecipeWire<'a>,
+    #[serde(flatten)]
+    pub paths: PathsWire<'a>,
     /// Units that run at a time.
     pub concurrency: u32,
-    /// A file of `folder` to run between `load` and `ready`.
+    /// A file of the recipe's folder to run between `load` and `ready`.
     pub warm_up: Option<&'a str>,
     pub operations: BTreeMap<&'a str, OperationWire>,
-    pub glue: bool, // which may answer some of these itself
+    /// Whether the recipe has glue, which may answer some of these operations itself.
+    pub glue: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionWire<'a>>,
     /// None for a pod whose libraries keep nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheWire<'a>>,
+}
+
+/// How much goes over the lanes at once.
+#[derive(Debug, Serialize)]
+pub struct BoundsWire {
+    pub frame_bytes_max: usize,
+    /// A blob above this size goes in a region, if the pod has the feature.
+    pub blob_frame_bytes_max: usize,
+    /// Chunks that the pod may send of an ask before it is given more, if it has the feature.
+    pub chunk_credit: u32,
+}
+
+/// Which recipe a pod runs.
+#[derive(Debug, Serialize)]
+pub struct RecipeWire<'a> {
+    #[serde(rename = "recipe")]
+    pub name: &'a str,
+    pub version: &'a str,
+    pub digest: &'a str,
+    pub folder: &'a str,
+    pub entry: &'a str,
+}
+
+/// Where a pod finds what is not its recipe's, as it sees it within its sandbox.
+#[derive(Debug, Serialize)]
+pub struct PathsWire<'a> {
+    pub site_packages: Option<&'a str>,
+    /// The interpreter that it is to take itself for.
+    pub python: &'a str,
+    pub scratch: &'a str,
+    /// The path of each model by its name, below `models_folder`.
+    pub models: BTreeMap<&'a str, &'a str>,
+    pub models_folder: Option<&'a str>,
 }
 
 /// What becomes of a pod's cache folder.
@@ -381,13 +404,34 @@ pub enum Checkpoint {
     Closed,
 }
 
-/// Every field that any message has; which ones are wanted depends on `type`.
+/// What a message has that belongs to an ask, and what several kinds of messages have; which fields are wanted depends on `type`.
 ///
 /// One flat struct instead of a tagged enum, because serde buffers those and then cannot borrow raw JSON.
 #[derive(Deserialize)]
-struct Flat<'a> {
+struct Said<'a> {
     #[serde(borrow)]
     r#type: Cow<'a, str>,
+    #[serde(default)]
+    whole_batch: bool,
+    #[serde(default)]
+    last: bool,
+    #[serde(default)]
+    json: bool,
+    #[serde(default)]
+    incarnation: Option<String>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    output: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    fault: Option<FaultWire<'a>>,
+    #[serde(default, borrow, deserialize_with = "few::<_, _, POD_NAMES_MAX>")]
+    blobs: Vec<BlobWire<'a>>,
+}
+
+/// What a message has that a pod says of itself. Such messages are rare and short: their text is read a second time for this.
+#[derive(Default, Deserialize)]
+struct OfItself {
     #[serde(default)]
     protocol: Option<[u32; 2]>,
     #[serde(default, deserialize_with = "few::<_, _, POD_NAMES_MAX>")]
@@ -411,29 +455,13 @@ struct Flat<'a> {
     #[serde(default)]
     unloads: bool,
     #[serde(default)]
-    whole_batch: bool,
-    #[serde(default)]
-    last: bool,
-    #[serde(default)]
-    json: bool,
-    #[serde(default)]
     level: Option<String>,
     #[serde(default)]
     message: Option<String>,
     #[serde(default)]
-    incarnation: Option<String>,
-    #[serde(default, borrow, deserialize_with = "present")]
-    data: Option<&'a RawValue>,
-    #[serde(default, borrow, deserialize_with = "present")]
-    output: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    fault: Option<FaultWire<'a>>,
-    #[serde(default)]
     bytes: Option<u64>,
     #[serde(default, deserialize_with = "some_few::<_, _, POD_NUMBERS_MAX>")]
     regions: Option<Vec<u64>>,
-    #[serde(default, borrow, deserialize_with = "few::<_, _, POD_NAMES_MAX>")]
-    blobs: Vec<BlobWire<'a>>,
 }
 
 /// A list of at most so many: what a frame holds of short ones is many times its size once they are read.
@@ -471,58 +499,63 @@ impl FromPod {
     /// Reads a frame. The error says what is wrong with it, for a `protocol_violation`.
     pub fn parse(frame: &Frame) -> Result<FromPod, String> {
         let text = std::str::from_utf8(&frame.json).map_err(|error| format!("a frame that is not UTF-8: {error}"))?;
-        let flat: Flat = serde_json::from_str(text).map_err(|error| format!("a frame that is not a message: {error}"))?;
-        let kind = flat.r#type.to_string();
+        let wrong = |error: serde_json::Error| format!("a frame that is not a message: {error}");
+        let said: Said = serde_json::from_str(text).map_err(wrong)?;
+        let kind = said.r#type.to_string();
+        let own = match kind.as_str() {
+            "progress" | "chunk" | "answer" => OfItself::default(),
+            _ => serde_json::from_str(text).map_err(wrong)?,
+        };
         let missing = |field: &str| format!("a `{kind}` without `{field}`");
         let ask = || match frame.ask {
             0 => Err(format!("a `{kind}` that belongs to no ask")),
             ask => Ok(ask),
         };
         let (blobs, in_regions) =
-            cut(&flat.blobs, &frame.tail, text.len() + frame.tail.len()).map_err(|error| format!("a `{kind}` {error}"))?;
+            cut(&said.blobs, &frame.tail, text.len() + frame.tail.len()).map_err(|error| format!("a `{kind}` {error}"))?;
         Ok(match kind.as_str() {
-            "confined" => FromPod::Confined { missing: flat.missing, way_out: flat.way_out },
+            "confined" => FromPod::Confined { missing: own.missing, way_out: own.way_out },
             "refused" => {
-                FromPod::Refused { layer: flat.layer.ok_or_else(|| missing("layer"))?, why: flat.why.ok_or_else(|| missing("why"))? }
+                FromPod::Refused { layer: own.layer.ok_or_else(|| missing("layer"))?, why: own.why.ok_or_else(|| missing("why"))? }
             }
             "hello" => FromPod::Hello {
-                protocol: flat.protocol.ok_or_else(|| missing("protocol"))?,
-                features: flat.features,
-                pid: flat.pid.ok_or_else(|| missing("pid"))?,
-                runtime: flat.runtime.unwrap_or_default(),
+                protocol: own.protocol.ok_or_else(|| missing("protocol"))?,
+                features: own.features,
+                pid: own.pid.ok_or_else(|| missing("pid"))?,
+                runtime: own.runtime.unwrap_or_default(),
             },
-            "checkpoint" => FromPod::Checkpoint(match (&blobs[..], flat.fault) {
+            "checkpoint" => FromPod::Checkpoint(match (&blobs[..], said.fault) {
                 ([state], None) => {
-                    Checkpoint::Piece { bytes: state.in_memory().cloned().unwrap_or_default(), last: flat.last, json: flat.json }
+                    Checkpoint::Piece { bytes: state.in_memory().cloned().unwrap_or_default(), last: said.last, json: said.json }
                 }
                 ([], wire) => Checkpoint::None(wire.map(fault)),
                 _ => return Err("a `checkpoint` with more than its state".to_owned()),
             }),
             "closed" => FromPod::Checkpoint(Checkpoint::Closed),
-            "started" => FromPod::Started { unloads: flat.unloads },
+            "started" => FromPod::Started { unloads: own.unloads },
             "ready" => FromPod::Ready,
             "unloaded" => FromPod::Unloaded,
             "caches" => FromPod::Caches,
-            "failed" => FromPod::Failed(fault(flat.fault.ok_or_else(|| missing("fault"))?)),
-            "pong" => FromPod::Pong { seq: flat.seq.ok_or_else(|| missing("seq"))?, asks: flat.asks.ok_or_else(|| missing("asks"))? },
-            "log" => FromPod::Log { level: flat.level.unwrap_or_default(), message: flat.message.ok_or_else(|| missing("message"))? },
-            "room" => FromPod::Room { bytes: flat.bytes.ok_or_else(|| missing("bytes"))? },
-            "back" => FromPod::Back { regions: flat.regions.ok_or_else(|| missing("regions"))? },
-            "dropped" => FromPod::Dropped { regions: flat.regions.ok_or_else(|| missing("regions"))? },
+            "failed" => FromPod::Failed(fault(said.fault.ok_or_else(|| missing("fault"))?)),
+            "pong" => FromPod::Pong { seq: own.seq.ok_or_else(|| missing("seq"))?, asks: own.asks.ok_or_else(|| missing("asks"))? },
+            "log" => FromPod::Log { level: own.level.unwrap_or_default(), message: own.message.ok_or_else(|| missing("message"))? },
+            "room" => FromPod::Room { bytes: own.bytes.ok_or_else(|| missing("bytes"))? },
+            "back" => FromPod::Back { regions: own.regions.ok_or_else(|| missing("regions"))? },
+            "dropped" => FromPod::Dropped { regions: own.regions.ok_or_else(|| missing("regions"))? },
             "progress" => {
-                let data = flat.data.ok_or_else(|| missing("data"))?;
+                let data = said.data.ok_or_else(|| missing("data"))?;
                 document::check(data.get()).map_err(|error| format!("a `progress` that no value can hold: {error}"))?;
                 FromPod::Progress { ask: ask()?, data: data.get().to_owned() }
             }
             "chunk" => {
-                let data = flat.data.ok_or_else(|| missing("data"))?;
+                let data = said.data.ok_or_else(|| missing("data"))?;
                 FromPod::Chunk { ask: ask()?, payload: Payload { json: data.get().to_owned(), blobs, regions: in_regions } }
             }
             "answer" => FromPod::Answer {
                 ask: ask()?,
-                incarnation: flat.incarnation.ok_or_else(|| missing("incarnation"))?,
-                whole_batch: flat.whole_batch,
-                result: match (flat.output, flat.fault) {
+                incarnation: said.incarnation.ok_or_else(|| missing("incarnation"))?,
+                whole_batch: said.whole_batch,
+                result: match (said.output, said.fault) {
                     (Some(output), None) => Ok(Payload { json: output.get().to_owned(), blobs, regions: in_regions }),
                     (None, Some(wire)) => Err(fault(wire)),
                     _ => return Err("an `answer` with both or neither of `output` and `fault`".to_owned()),

@@ -8,7 +8,7 @@ use crate::{
     model::{Document, limits::FRAME_BYTES_MAX},
     pod::wire::{
         frame::{Decoded, Decoder},
-        messages::{Checkpoint, FromPod},
+        messages::{self, BoundsWire, Checkpoint, Control, FromPod, OperationWire, PathsWire, RecipeWire, SessionWire, Start},
     },
 };
 
@@ -169,4 +169,35 @@ fn streams_give_their_frames_however_they_are_cut() {
             }
         }
     }
+}
+
+#[test]
+fn what_a_pod_is_told_to_be_is_one_flat_object() {
+    let start = Start {
+        protocol: 1,
+        incarnation: "i",
+        bounds: BoundsWire { frame_bytes_max: 2, blob_frame_bytes_max: 3, chunk_credit: 4 },
+        recipe: RecipeWire { name: "hob/echo", version: "1.2.3", digest: "d", folder: "/f", entry: "a:B" },
+        paths: PathsWire {
+            site_packages: None,
+            python: "/p",
+            scratch: "/s",
+            models: [("m", "/models/m")].into(),
+            models_folder: Some("/models"),
+        },
+        concurrency: 5,
+        warm_up: None,
+        operations: [("run", OperationWire { streaming: true, batch: false, blobs: false })].into(),
+        glue: true,
+        session: Some(SessionWire { name: "n", piece_bytes_max: 6, checkpoint_bytes_max: 7, restore: None }),
+        cache: None,
+    };
+    let bytes = messages::control(&Control::Start(Box::new(start)));
+    let wanted = r#"{"type":"start","protocol":1,"incarnation":"i","frame_bytes_max":2,"blob_frame_bytes_max":3,"chunk_credit":4,"#
+        .to_owned()
+        + r#""recipe":"hob/echo","version":"1.2.3","digest":"d","folder":"/f","entry":"a:B","site_packages":null,"#
+        + r#""python":"/p","scratch":"/s","models":{"m":"/models/m"},"models_folder":"/models","concurrency":5,"#
+        + r#""warm_up":null,"operations":{"run":{"streaming":true,"batch":false,"blobs":false}},"glue":true,"#
+        + r#""session":{"name":"n","piece_bytes_max":6,"checkpoint_bytes_max":7,"restore":null}}"#;
+    assert_eq!(String::from_utf8(bytes).unwrap(), wanted);
 }
