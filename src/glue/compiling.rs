@@ -184,7 +184,7 @@ fn key(engine: &Engine, component: &[u8]) -> String {
 /// Makes room in `cache`: what was not read for longest goes, once all together is above the bound. What is still wanted is compiled again.
 pub fn sweep(cache: &Path) {
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
-    let old = Duration::from_millis(2 * limits::GLUE_COMPILE_MS);
+    let old = Duration::from_millis(limits::GLUE_STALE_MS);
     let changed = |path: &Path| std::fs::symlink_metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
     // Left by hosts that were killed; what cannot be deleted now is tried again by the next.
     for left in

@@ -75,12 +75,12 @@ impl Limits {
     ///
     /// Errors: `usage`.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        let millisecond = Duration::from_millis(1);
+        const MILLISECOND: Duration = Duration::from_millis(1);
         let bad = [
             ("with_memory", self.memory_bytes == Some(0), "0 bytes", "1 byte"),
             ("with_gpu_memory", self.gpu_bytes == Some(0), "0 bytes", "1 byte"),
             ("with_waiting_events", self.events_bytes == Some(0), "0 bytes", "1 byte"),
-            ("with_deadline", self.deadline.is_some_and(|longest| longest < millisecond), "less than 1 ms", "1 ms"),
+            ("with_deadline", self.deadline.is_some_and(|longest| longest < MILLISECOND), "less than 1 ms", "1 ms"),
         ];
         match bad.iter().find(|(_, is_bad, ..)| *is_bad) {
             Some((name, _, found, wanted)) => {

@@ -84,3 +84,6 @@ pub const PACKAGE_INDEX_STALL_MS: u64 = 180_000;
 
 /// Fetching our own `uv` (some 25 MB), in milliseconds.
 pub const UV_FETCH_MS: u64 = 900_000;
+
+/// Age of a file in the builds' cache that no build can be at work on any more, in milliseconds.
+pub const ENVIRONMENT_STALE_MS: u64 = 2 * ENVIRONMENT_BUILD_MS;

@@ -109,3 +109,6 @@ pub const GLUE_BLOB_BYTES_MAX: usize = 64 << 20;
 
 /// Handles (blobs, builders, asks) that one glue run may hold at once.
 pub const GLUE_HANDLES_MAX: usize = 4_096;
+
+/// Age of a half-compiled file that no compiler can be at work on any more, in milliseconds.
+pub const GLUE_STALE_MS: u64 = 2 * GLUE_COMPILE_MS;

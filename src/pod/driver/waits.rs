@@ -58,7 +58,10 @@ pub fn wait(timer: Timer, stacks: bool) -> Duration {
     })
 }
 
+/// Longer than any wait of a driver.
+const NEVER: Duration = Duration::from_secs(86_400);
+
 /// A time that never comes: for a wait that is not on.
 pub fn far() -> Instant {
-    Instant::now() + Duration::from_secs(86_400)
+    Instant::now() + NEVER
 }

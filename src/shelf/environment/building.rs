@@ -400,7 +400,7 @@ fn sweep_cache(cache: &Path) {
     // Of builds that are under way nothing is as old as the longest may take.
     let is_old = |path: &Path| {
         let changed = fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
-        changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > Duration::from_millis(2 * limits::ENVIRONMENT_BUILD_MS))
+        changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > Duration::from_millis(limits::ENVIRONMENT_STALE_MS))
     };
     let is_half = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp"));
     let top = entries(cache);
