@@ -178,8 +178,12 @@ impl Glue {
     async fn compile_apart(&self, recipe: &Unlinked, reservation: Reservation) -> Result<(), Fault> {
         let (name, component) = (&recipe.manifest.name, &recipe.component);
         let cache = self.0.engines.cache.directory();
-        let into = disk::make::temporary_folder(cache, compiling::INTO, 12)
-            .map_err(|error| Fault::io(format!("making a folder in {}", cache.display()), &error))?;
+        let place = cache.to_owned();
+        let into = blocking(move || {
+            disk::make::temporary_folder(&place, compiling::INTO, 12)
+                .map_err(|error| Fault::io(format!("making a folder in {}", place.display()), &error))
+        })
+        .await?;
         // Wasmtime's own folder has no link in its path.
         let job = Job { component, reservation, into: into.path() };
         match self.0.compiler.compile(job).await? {

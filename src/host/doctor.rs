@@ -89,7 +89,11 @@ impl Host {
     async fn try_a_sandbox(&self, program: &Program) -> Result<crate::model::status::doctor::Trial, Fault> {
         let scratch = self.scratch_for_trials().await?;
         let folder = scratch.folder().join("trial");
-        make::new_folder(&folder, make::PRIVATE_FOLDER).map_err(|error| Fault::io(format!("making {}", folder.display()), &error))?;
+        let made = folder.clone();
+        blocking(move || {
+            make::new_folder(&made, make::PRIVATE_FOLDER).map_err(|error| Fault::io(format!("making {}", made.display()), &error))
+        })
+        .await?;
         pod::doctor::examine(program, self.0.pod_services.keeper(), &folder, self.0.pod_services.without()).await
     }
 

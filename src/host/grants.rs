@@ -142,7 +142,7 @@ impl Host {
         let entry = self.0.catalogue.find(&self.0, recipe).await?;
         let manifest = entry.recipe().manifest();
         let key = key(recipe)?;
-        let given = File::read(&self.0.home)?.grants.remove(&key).unwrap_or_default();
+        let given = File::load(&self.0.home).await?.grants.remove(&key).unwrap_or_default();
         let asked = manifest.permissions.clone();
         let has = effective(&asked, &given.permissions);
         let (mut unused, words) = (Permissions::default(), given.permissions.words());

@@ -113,7 +113,7 @@ impl Host {
     ) -> Result<Added, Fault> {
         let host = &self.0;
         // What was pinned stays pinned until somebody names another version.
-        let pinned = File::read(&host.home)?.recipes.remove(name);
+        let pinned = File::load(&host.home).await?.recipes.remove(name);
         // Before the operator's word is applied: what is taken back from here on came after it.
         let revoked = revoked::mark(&host.home, name)?;
         let found = host.find_remote(name, range.or(pinned.as_ref()).unwrap_or(&VersionRange::ANY), remote).await;
@@ -128,7 +128,7 @@ impl Host {
             resolved.same_signer(&before.key_ids)?;
         }
         // Before anything is fetched: what it asks for stands in its signed target, and the bundle is held against that below.
-        let file = File::read(&host.home)?;
+        let file = File::load(&host.home).await?;
         let given = file.grants.get(&name.to_string()).cloned().unwrap_or_default();
         let asked = &resolved.permissions;
         let more = consent.to(name, &resolved.version, asked.without(&effective(asked, &given.permissions)))?;
@@ -257,7 +257,7 @@ impl Host {
     pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<(Address, Pinned), Fault> {
         let url = address(url)?;
         // A `hob.toml` that does not read is refused before anything is pinned.
-        File::read(&self.0.home)?;
+        File::load(&self.0.home).await?;
         let pinned = Remote::pin(&self.0.home, name, &url, trust).await?;
         let (name, kept) = (name.to_owned(), url.clone());
         edit::change(&self.0.home, move |edit, _| {
@@ -279,7 +279,7 @@ impl Host {
     pub async fn remove_remote(&self, name: &str) -> Result<(), Fault> {
         // A crash between the two steps of adding or removing leaves a pinned root that no file names: it can go too.
         if !Remote::is_pinned(&self.0.home, name) {
-            File::read(&self.0.home)?.remote(name)?;
+            File::load(&self.0.home).await?.remote(name)?;
         }
         let gone = name.to_owned();
         edit::change(&self.0.home, move |edit, _| Ok(edit.remove_remote(&gone))).await?;
@@ -442,7 +442,7 @@ impl HostState {
     /// The recipe as the named remote has it, or the first remote that has its publisher: that one owns the publisher's names, and no
     /// other is asked for them in its place. Two repositories may give one name to two people.
     async fn find_remote(&self, name: &RecipeName, range: &VersionRange, remote: Option<&str>) -> Result<Found, Fault> {
-        let file = File::read(&self.home)?;
+        let file = File::load(&self.home).await?;
         let remotes: Vec<&RemoteEntry> = match remote {
             Some(remote) => vec![file.remote(remote)?],
             None => file.remotes.iter().collect(),

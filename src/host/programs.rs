@@ -14,6 +14,7 @@ use crate::{
     model::{Fault, Verified, limits::LOCK_BYTES_MAX, manifest::spec::Runtime},
     pod::Program,
     shelf::{
+        blocking,
         environment::{
             self, Environment, Existing, Wanted,
             python::{self, Python},
@@ -80,7 +81,9 @@ impl HostState {
         let Some(Runtime::Python { lock: Some(lock), .. }) = manifest.pod.as_ref().map(|pod| &pod.runtime) else { return Ok(None) };
         let python = self.python(recipe).await?;
         let path = recipe.folder().join(lock);
-        let bytes = open::read(&path, LOCK_BYTES_MAX).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
+        let bytes =
+            blocking(move || open::read(&path, LOCK_BYTES_MAX).map_err(|error| Fault::io(format!("reading {}", path.display()), &error)))
+                .await?;
         let (what, label) = (format!("{lock} of {}", manifest.name), manifest.name.to_string());
         let compiler = self.pod_services.compiler();
         let indexes = self.programs.tools.indexes.for_recipe(&manifest.name);

@@ -1,12 +1,16 @@
 //! How the pods of a recipe are made: environment from the shelf, process on this machine.
 
-use std::sync::{Arc, Weak};
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+};
 
 use super::{HostState, parts::Parts, pod_cache, pods::Started};
 use crate::{
+    disk::threads::certainly,
     model::{Code, Fault, limits::ZYGOTE_CANARY_MS, manifest::spec::PoolSpec},
     pod::{self, BoxFuture, Cache, Clerk, Family, Pool, Program, Slot, Spawner, Watcher},
-    shelf::blocking,
+    shelf::{blocking, files::scratch::Scratch},
 };
 
 /// A session, as the source of its pods sees it.
@@ -88,24 +92,34 @@ impl Spawner for Source {
                 false => pod_cache::of_pod(&host, parts, &program, environment.as_ref()).await?,
             };
             let may_be_forked = (family.is_none() && !gives_cache).then(|| (program.clone(), environment.clone()));
-            let watcher = host.pods.start(&host.home, slot, family.as_ref(), |folder, incarnation, scratch| pod::Spec {
-                claim: Some(host.memory.register(parts.recipe.manifest(), parts.recipe.digest(), &incarnation, session.is_some())),
-                recipe: parts.recipe.clone(),
+            let (starting, parts_of_pod) = (host.clone(), parts.clone());
+            let spec = move |folder: &Path, incarnation: String, scratch: Arc<Scratch>| pod::Spec {
+                claim: Some(starting.memory.register(
+                    parts_of_pod.recipe.manifest(),
+                    parts_of_pod.recipe.digest(),
+                    &incarnation,
+                    session.is_some(),
+                )),
+                recipe: parts_of_pod.recipe.clone(),
                 program,
-                keeper: host.pod_services.keeper().to_owned(),
-                clerk: host.pod_services.clerk().clone(),
-                spools: host.pod_services.spools().clone(),
+                keeper: starting.pod_services.keeper().to_owned(),
+                clerk: starting.pod_services.clerk().clone(),
+                spools: starting.pod_services.spools().clone(),
                 scratch: folder.to_owned(),
-                dossiers: host.home.dossiers(),
-                printed: host.pods.printed().clone(),
-                without: host.pod_services.without().clone(),
+                dossiers: starting.home.dossiers(),
+                printed: starting.pods.printed().clone(),
+                without: starting.pod_services.without().clone(),
                 incarnation,
-                grants: parts.grants.clone(),
+                grants: parts_of_pod.grants.clone(),
                 session,
                 cache,
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],
-            })?;
+            };
+            // A start reads what was granted, writes files and starts a process: not on a thread that drives calls.
+            let host_of_pod = host.clone();
+            let started = certainly(move || host_of_pod.pods.start(&host_of_pod.home, slot, family.as_ref(), spec)).panicking().await;
+            let watcher = started.unwrap_or_else(|| Err(Fault::ending("starts no pod")))?;
             // A session's pod has its state: a host that is about to end does not end it for what its libraries compiled.
             let cache = key.filter(|_| host.forks || self.session.is_none());
             host.pods.tell_started(&host, &Started { parts: parts.clone(), watcher: watcher.clone(), may_be_forked, cache });

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    disk::make,
+    disk::{make, threads::blocking},
     model::{
         Code, Fault,
         limits::{BYTECODE_WORKERS_MAX, CONFINED_WORD_BYTES_MAX, EXIT_GRACE_MS, TOOL_TAIL_LINES},
@@ -70,17 +70,23 @@ enum FirstWord {
 /// Errors: `io`, `disk_full`, where no process could be started.
 pub async fn compile(sources: &Sources<'_>) -> Result<Compiled, Fault> {
     let io = |error: std::io::Error| Fault::io("starting the compiler of Python sources", &error);
-    // A granted folder is one without a link on the way to it.
-    let packages = sources.packages.canonicalize().map_err(io)?;
-    let sources = &Sources { packages: &packages, ..*sources };
     let program = Program { base: sources.interpreter.to_owned(), python: sources.interpreter.to_owned(), site_packages: None };
-    let plan = match plan::compiler_plan(&program, sources.keeper, sources.scratch, sources.packages, sources.without) {
-        Ok(plan) => plan,
+    let (packages, keeper_file, scratch) = (sources.packages.to_owned(), sources.keeper.to_owned(), sources.scratch.to_owned());
+    let without = sources.without.to_vec();
+    let prepared = blocking(move || {
+        // A granted folder is one without a link on the way to it.
+        let packages = packages.canonicalize().map_err(io)?;
+        let plan = plan::compiler_plan(&program, &keeper_file, &scratch, &packages, &without)?;
+        // The file that must not be readable within.
+        make::write(&spec::path_of(&scratch), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
+        Ok((packages, plan))
+    });
+    let (packages, plan) = match prepared.await {
+        Ok(prepared) => prepared,
         Err(fault) if fault.code == Code::SandboxUnavailable => return Ok(Compiled::Unconfined(fault.message)),
         Err(fault) => return Err(fault),
     };
-    // The file that must not be readable within.
-    make::write(&spec::path_of(sources.scratch), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
+    let sources = &Sources { packages: &packages, ..*sources };
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(io)?;
     ours.set_nonblocking(true).map_err(io)?;
     let mut control = UnixStream::from_std(ours).map_err(io)?;

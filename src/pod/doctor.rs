@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    disk::make,
+    disk::{make, threads::blocking},
     model::{
         Code, Fault, act, hint,
         limits::{DOCTOR_ANSWER_BYTES_MAX, DOCTOR_TRIAL_MS, KERNEL_TEXT_BYTES_MAX},
@@ -37,10 +37,15 @@ const CONTAINER_MARKS: &[&str] = &["/.dockerenv", "/run/.containerenv"];
 ///
 /// Errors: `io`; `sandbox_unavailable` where there is nothing to try, or the trial itself fails.
 pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &[String]) -> Result<Trial, Fault> {
-    let plan = plan::trial_plan(program, keeper, folder, without)?;
     let io = |error: std::io::Error| Fault::io("trying the sandbox", &error);
-    // The file that a pod must not be able to read: here it has to be there as well.
-    make::write(&spec::path_of(folder), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
+    let (of, runner, place, lacking) = (program.clone(), keeper.to_owned(), folder.to_owned(), without.to_vec());
+    let plan = blocking(move || {
+        let plan = plan::trial_plan(&of, &runner, &place, &lacking)?;
+        // The file that a pod must not be able to read: here it has to be there as well.
+        make::write(&spec::path_of(&place), b"nobody within reads this\n", make::PRIVATE_FILE).map_err(io)?;
+        Ok(plan)
+    })
+    .await?;
     let mut command = Command::new(&program.base);
     command.args(["-I", "-S", "-B"]).arg(keeper.with_file_name("doctor.py"));
     let mut child = command

@@ -701,3 +701,83 @@ fn a_soak_with_a_wrong_setting_does_not_begin() {
         assert!(soak(name, value).contains("no piece `no-such-piece`"), "{name}={value}");
     }
 }
+
+/// Blocking IO on files within `async` code: it holds up whatever else that thread drives. Handing it to `disk/threads.rs` is fine.
+fn blocking_io(source: &Source) -> Vec<String> {
+    fn words(tokens: proc_macro2::TokenStream) -> Vec<proc_macro2::TokenTree> {
+        tokens.into_iter().collect()
+    }
+    fn is(token: Option<&proc_macro2::TokenTree>, word: &str) -> bool {
+        token.is_some_and(|token| token.to_string() == word)
+    }
+    fn walk(tokens: Vec<proc_macro2::TokenTree>, is_async: bool, found: &mut Vec<String>) {
+        use proc_macro2::{Delimiter, TokenTree};
+        // Until its body, what follows the word `async` is a name, parameters and a type.
+        let mut awaits_body = false;
+        let methods = ["exists", "is_dir", "is_file", "canonicalize", "metadata", "symlink_metadata", "read_link", "read_dir", "sync_all"];
+        for (at, token) in tokens.iter().enumerate() {
+            let before = |steps: usize| at.checked_sub(steps).and_then(|at| tokens.get(at));
+            match token {
+                TokenTree::Ident(name) if name == "async" => awaits_body = true,
+                TokenTree::Punct(punct) if punct.as_char() == ';' => awaits_body = false,
+                TokenTree::Ident(name) if is_async && is(tokens.get(at + 1), ":") && is(tokens.get(at + 2), ":") => {
+                    let called = tokens.get(at + 3).map(ToString::to_string).unwrap_or_default();
+                    let is_item = called.starts_with(|c: char| c.is_ascii_lowercase() || c == '{');
+                    // Tokio's own do not block, and rustix's files in memory have no disk.
+                    let is_ours = !(is(before(2), ":") && (is(before(3), "tokio") || is(before(3), "rustix")));
+                    if is_item && is_ours && ["fs", "open", "make", "File"].iter().any(|one| name == one) {
+                        found.push(format!("{name}::{called}"));
+                    }
+                }
+                TokenTree::Ident(name) if is_async && is(before(1), ".") && methods.iter().any(|one| name == one) => {
+                    found.push(format!(".{name}()"));
+                }
+                TokenTree::Group(group) => {
+                    let handed = ["blocking", "certainly", "aside", "reading", "start", "change"];
+                    let is_handed = group.delimiter() == Delimiter::Parenthesis && handed.iter().any(|one| is(before(1), one));
+                    let is_body = awaits_body && group.delimiter() == Delimiter::Brace;
+                    if !is_handed {
+                        walk(words(group.stream()), is_async || is_body, found);
+                    }
+                    awaits_body &= !is_body;
+                }
+                _ => {}
+            }
+        }
+    }
+    let rooms = ["src/pod/", "src/host/", "src/glue/"];
+    if !rooms.iter().any(|room| source.path.starts_with(room)) || source.path.ends_with("tests.rs") || source.path.contains("/tests/") {
+        return Vec::new();
+    }
+    let text = untested(source).text;
+    let tokens = text.parse().unwrap_or_else(|error| panic!("{}: {error}", source.path));
+    let mut found = Vec::new();
+    walk(words(tokens), false, &mut found);
+    found.into_iter().map(|what| format!("{}: `{what}` in `async` code: hand it to `disk::threads::blocking`", source.path)).collect()
+}
+
+#[test]
+fn no_thread_that_drives_calls_waits_for_a_disk() {
+    for text in [
+        "async fn f() { std::fs::write(path, b); }",
+        "pub async fn f(a: [u8; 3]) -> Result<(), E> where A: B { fs::{read}; }",
+        "fn f() { spawn(async move { let a = open::read(&path, MAX)?; }); }",
+        "async fn f() { if path.exists() { g() } }",
+        "fn f() -> impl Future { async { select! { _ = a => make::write(&path, b) } } }",
+        "async fn f() { let file = File::read(&home)?; }",
+        "async fn f() { blocking(move || Ok(())).await; fs::remove_file(path); }",
+    ] {
+        assert_eq!(blocking_io(&Source::new("src/host/run.rs", text)).len(), 1, "{text}");
+    }
+    for text in [
+        "fn f() { std::fs::write(path, b); }",
+        "async fn f() { blocking(move || open::read(&path, MAX)).await }",
+        "async fn f() { drop(certainly(move || { let _ = fs::remove_file(path); })) }",
+        "trait A { async fn f(); } fn g() { fs::read(path) }",
+        "async fn f() { tokio::fs::read(path).await; rustix::fs::memfd_create(a, b) }",
+        "#[cfg(test)]\nmod tests {\n    async fn f() { fs::read(path) }\n}\n",
+    ] {
+        assert_eq!(blocking_io(&Source::new("src/host/run.rs", text)), [""; 0], "{text}");
+    }
+    assert_tidy(&files("src", "rs"), blocking_io);
+}

@@ -138,11 +138,12 @@ impl Driver {
             was_killed_at_start: !was_ready && self.end.blame.is_none() && ending == Ending::Signal(SIGKILL),
             fault,
         });
-        // Before the folder in which it lies, which the last pod's end deletes.
-        drop(self.page);
         // What lives as long as the pod goes before anybody hears of its end: who waits for that finds nothing of it.
-        let (scratch, group, keeps) = (self.spec.scratch.clone(), self.sandbox.group.take(), std::mem::take(&mut self.spec.keeps));
+        let (page, scratch, group) = (self.page, self.spec.scratch.clone(), self.sandbox.group.take());
+        let keeps = std::mem::take(&mut self.spec.keeps);
         let _ = certainly(move || {
+            // Before the folder in which it lies, which the last pod's end deletes.
+            drop(page);
             drop(group);
             let _ = std::fs::remove_dir_all(&scratch);
             registry::forget(&spec::path_of(&scratch));

@@ -24,7 +24,7 @@ use crate::{
 };
 
 use crate::shelf::{
-    durable,
+    blocking, durable,
     environment::{indexes::Indexes, tools::Tools},
 };
 
@@ -67,6 +67,12 @@ impl Config {
     /// Errors: `invalid_config` with line and key.
     pub fn read(home: &Home) -> Result<Config, Fault> {
         Config::of_home(home, &read_text(home)?)
+    }
+
+    /// As [`Config::read`], on a thread where nobody else waits for the disk.
+    pub async fn load(home: &Home) -> Result<Config, Fault> {
+        let home = home.clone();
+        blocking(move || Config::read(&home)).await
     }
 
     fn of_home(home: &Home, text: &str) -> Result<Config, Fault> {
