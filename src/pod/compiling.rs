@@ -1,8 +1,8 @@
 //! Compiles the Python sources of an environment that is being built, within the walls of a pod.
 //!
-//! A keeper starts `hob_pod/compiling.py` as it starts a pod's executable: the same plan, namespaces, Landlock, seccomp and
-//! proof, no network, and one folder that can be written to. The interpreter is the machine's own. It reads what strangers
-//! wrote and runs none of it.
+//! A keeper starts `hob_pod/compiling.py` as it starts a pod's executable: the same plan, namespaces,
+//! Landlock, seccomp and proof, no network, and one folder that can be written to. The interpreter is the
+//! machine's own. It reads what strangers wrote and runs none of it.
 
 use crate::pod::spec;
 use std::{os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};

@@ -1,7 +1,8 @@
 //! Finds out what this machine can do for pods, by trying it without one.
 //!
-//! Apart from `process/`, because nothing here becomes a pod: a small Python program (`hob_pod/doctor.py`) confines processes of its own as a
-//! pod is confined, with a plan that `sandbox/plan.rs` made as it makes those of pods, and tells what held.
+//! Apart from `process/`, because nothing here becomes a pod: a small Python program (`hob_pod/doctor.py`)
+//! confines processes of its own as a pod is confined, with a plan that `sandbox/plan.rs` made as it makes
+//! those of pods, and tells what held.
 
 use crate::pod::spec;
 use std::{path::Path, process::Stdio, time::Duration};
@@ -33,7 +34,8 @@ const SETTINGS: &[&str] = &["user.max_user_namespaces", "kernel.unprivileged_use
 /// What container engines leave within the containers that they make.
 const CONTAINER_MARKS: &[&str] = &["/.dockerenv", "/run/.containerenv"];
 
-/// Tries each layer of the sandbox and the whole. `folder`: an empty one, for this alone; `python`: any interpreter.
+/// Tries each layer of the sandbox and the whole. `folder`: an empty one, for this alone; `python`: any
+/// interpreter.
 ///
 /// Errors: `io`; `sandbox_unavailable` where there is nothing to try, or the trial itself fails.
 pub async fn examine(program: &Program, keeper: &Path, folder: &Path, without: &[String]) -> Result<Trial, Fault> {

@@ -1,7 +1,8 @@
-"""What an author of a pod imports: `Blob`, `Result`, `Fault`, `progress`, `cancelled`, `time_left`; for sessions `session`, `checkpoint`.
+"""What an author of a pod imports: `Blob`, `Result`, `Fault`, `progress`, `cancelled`, `time_left`; for
+sessions `session`, `checkpoint`.
 
-A pod is a class, named as `entry = "module:Class"` in `recipe.toml`. Each operation is a public method of it with the
-operation's name (`-` and `.` become `_`):
+A pod is a class, named as `entry = "module:Class"` in `recipe.toml`. Each operation is a public method of it
+with the operation's name (`-` and `.` become `_`):
 
     import hob_pod
 
@@ -33,7 +34,8 @@ operation's name (`-` and `.` become `_`):
         def embed_many(self, inputs):           # with `batch`: a list of inputs to a list of results, in the same order;
             return self.model(inputs)           # a result that is an exception is that caller's fault alone
 
-With `[pod.session]` in `recipe.toml` a pod may belong to a session (`hob_pod.session()` is its name), and then:
+With `[pod.session]` in `recipe.toml` a pod may belong to a session (`hob_pod.session()` is its name), and
+then:
 
         def checkpoint(self):                   # optional: the state, as bytes or as a dict that becomes JSON
             return {"count": self.count}
@@ -43,26 +45,29 @@ With `[pod.session]` in `recipe.toml` a pod may belong to a session (`hob_pod.se
 
         def close(self): ...                    # optional: the session is closed for good
 
-The host asks for the state between calls; inside a long operation it goes where `hob_pod.checkpoint()` is called.
+The host asks for the state between calls; inside a long operation it goes where `hob_pod.checkpoint()` is
+called.
 
-The runner calls one operation at a time, on the main thread. With `concurrency` above 1, plain methods run in so many
-threads at a time, async ones as tasks of the loop. What a method raises becomes a fault with type and traceback;
-`raise hob_pod.Fault(...)` says it better. `sys.exit` is such a failure too: it ends the work of one caller and no pod. What it raises
-for a batch is every caller's fault, and the host runs the batch again in halves. A cancelled operation is interrupted
-where it is by the exception `hob_pod.Cancelled` (a BaseException, so that `except Exception` lets it pass); native code that
-cannot be interrupted should look at `hob_pod.cancelled()` from its callbacks.
+The runner calls one operation at a time, on the main thread. With `concurrency` above 1, plain methods run in
+so many threads at a time, async ones as tasks of the loop. What a method raises becomes a fault with type and
+traceback; `raise hob_pod.Fault(...)` says it better. `sys.exit` is such a failure too: it ends the work of
+one caller and no pod. What it raises for a batch is every caller's fault, and the host runs the batch again
+in halves. A cancelled operation is interrupted where it is by the exception `hob_pod.Cancelled` (a
+BaseException, so that `except Exception` lets it pass); native code that cannot be interrupted should look at
+`hob_pod.cancelled()` from its callbacks.
 
-Each work runs in a copy of the context as `load` left it, so that context variables and decimal contexts of one caller are
-not found by the next. Between works that come one at a time (and are of no session) the working folder, `sys.stdout`,
-`sys.stderr`, the alarm and the recursion limit are put back, and always what `sys.settrace` and `sys.setprofile` set;
-globals, the environment, thread-locals, random generators, locale, warnings and umask are the process's, and stay as they are
-left. A thread belongs to the work that started it (`progress`). A task that an async method leaves in the background
-(`asyncio.create_task`; keep a reference) goes on while the pod waits and while async methods run, not while a plain one does;
-with `concurrency` above 1 always. It is cancelled when the pod ends, which may be when it is idle: what must be done is done
-before the answer.
+Each work runs in a copy of the context as `load` left it, so that context variables and decimal contexts of
+one caller are not found by the next. Between works that come one at a time (and are of no session) the
+working folder, `sys.stdout`, `sys.stderr`, the alarm and the recursion limit are put back, and always what
+`sys.settrace` and `sys.setprofile` set; globals, the environment, thread-locals, random generators, locale,
+warnings and umask are the process's, and stay as they are left. A thread belongs to the work that started it
+(`progress`). A task that an async method leaves in the background (`asyncio.create_task`; keep a reference)
+goes on while the pod waits and while async methods run, not while a plain one does; with `concurrency` above
+1 always. It is cancelled when the pod ends, which may be when it is idle: what must be done is done before
+the answer.
 
-A batch is cancelled when all of its callers left, and `time_left()` is that of the caller whose deadline is nearest.
-Printing is fine: the host keeps it as the log.
+A batch is cancelled when all of its callers left, and `time_left()` is that of the caller whose deadline is
+nearest. Printing is fine: the host keeps it as the log.
 """
 
 from .asks import cancelled, progress, time_left

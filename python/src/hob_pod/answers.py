@@ -1,7 +1,7 @@
 """Answers: what the author's code gave or raised, as frames.
 
-Apart from serving because this needs no lane and no thread: a result goes in, bytes come out, and whatever is wrong
-with the result is the fault of the ask that it belongs to.
+Apart from serving because this needs no lane and no thread: a result goes in, bytes come out, and whatever is
+wrong with the result is the fault of the ask that it belongs to.
 """
 
 import sys
@@ -32,7 +32,8 @@ class Answers:
         self._regions = regions
 
     def output(self, ask, value, outgoing=None):
-        """The answer that carries `value`. Raises what `fault_of` takes. `outgoing` gets the regions with its blobs."""
+        """The answer that carries `value`. Raises what `fault_of` takes. `outgoing` gets the regions with its
+        blobs."""
         if type(value) is tuple or type(value) is Result:
             return self._frame(ask, self._output, value, outgoing)[0]
         data = wire.dump(value, 1)
@@ -44,7 +45,8 @@ class Answers:
         return self._frame(ask, b'{"type":"chunk","data":', value, outgoing)
 
     def progress(self, asks, fields):
-        """Progress of those asks that carries the dict `fields`, as far as JSON can: a report ends no work."""
+        """Progress of those asks that carries the dict `fields`, as far as JSON can: a report ends no
+        work."""
         data = None
         if values.is_plain(fields, 1):
             try:
@@ -88,7 +90,8 @@ class Answers:
         return wire.pack(ask, text[:-1] + b',"incarnation":' + self._incarnation + b"}")
 
     def fault_of(self, error, operation, overdue=False, printed=""):
-        """The fault that `error` is. `overdue`: the time of the ask was up when it came; `printed`: what was printed before."""
+        """The fault that `error` is. `overdue`: the time of the ask was up when it came; `printed`: what was
+        printed before."""
         return faults.of(error, f"`{operation}`", self._models, self._pod_folder, overdue, printed)
 
     def outputs(self, work, value):
@@ -100,7 +103,8 @@ class Answers:
         if not guard.is_a(value, (list, tuple)):
             wrong = f"`{name}` gave a {guard.kind(value)}"
         else:
-            # What is in it, whatever its length and iteration say: each caller has an answer. And once, for another thread may change it.
+            # What is in it, whatever its length and iteration say: each caller has an answer. And once, for
+            # another thread may change it.
             value = tuple((list if guard.is_a(value, list) else tuple).__iter__(value))
             if len(value) != len(work.items):
                 wrong = f"`{name}` gave {len(value)} results for {len(work.items)} inputs"
@@ -119,7 +123,8 @@ class Answers:
                     raise faults.Fault("recipe_failed", f"`{name}` gave blobs, which a batch does not carry")
                 parts += self.output(ask, result)
             except BaseException as error:
-                # One item's own, also what is no Exception. That the work was cancelled is seen by whoever sends this.
+                # One item's own, also what is no Exception. That the work was cancelled is seen by whoever
+                # sends this.
                 parts += self.fault(ask, self.fault_of(error, name, printed=work.printed))
         return parts
 
@@ -131,7 +136,8 @@ class Answers:
         return parts
 
     def _frame(self, ask, before, value, outgoing):
-        """The frame of the message that begins with the text `before`, then `value` (which may come with blobs); and its weight."""
+        """The frame of the message that begins with the text `before`, then `value` (which may come with
+        blobs); and its weight."""
         blobs = None
         if type(value) is tuple or type(value) is Result:
             value, blobs = _parted(value)
@@ -174,7 +180,8 @@ class Answers:
         return described, in_frame
 
     def _in_region(self, blob, data, outgoing):
-        """The number of the region that the bytes `data` are in: where the author made them, or where they are copied now."""
+        """The number of the region that the bytes `data` are in: where the author made them, or where they
+        are copied now."""
         region = Blob._take_region(blob, data)  # from here on it is not the blob's to give away
         if region is None:
             region = self._regions.room(len(data))
@@ -189,7 +196,8 @@ class Answers:
 
 
 def _content(name, blob):
-    """(bytes, media type) of a blob, each read once: its attributes are the author's to set, and what is told must be what is sent."""
+    """(bytes, media type) of a blob, each read once: its attributes are the author's to set, and what is told
+    must be what is sent."""
     data, media_type = blob.data, blob.media_type
     try:
         view = data if type(data) is memoryview else memoryview(data)
@@ -215,7 +223,8 @@ def _field(name, value):
 def _parted(value):
     """(value, {name: Blob}) of what an author gave, the latter None or empty where there are no blobs.
 
-    A pair is that if its dict holds blobs. Of an empty dict nobody knows whether it is meant so: the pair is a value, and `Result` says it.
+    A pair is that if its dict holds blobs. Of an empty dict nobody knows whether it is meant so: the pair is
+    a value, and `Result` says it.
     """
     if type(value) is Result:
         value, named = value.value, value.blobs

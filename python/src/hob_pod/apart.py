@@ -1,9 +1,10 @@
-"""A process namespace of a pod's own: its first process, which ends all others by its end, and who decides that there is one.
+"""A process namespace of a pod's own: its first process, which ends all others by its end, and who decides
+that there is one.
 
-Apart from `mounts`, which makes the other namespaces: this one is of the processes that are started in it, so that it
-comes with a process. With it comes a /proc in which the pod finds what it started (`proc`). Where it cannot be had, this
-kernel's Landlock may hold signals all the same (from version 6 on); then a pod keeps the numbers that its host sees, and
-finds itself alone in /proc. Without either there is no pod.
+Apart from `mounts`, which makes the other namespaces: this one is of the processes that are started in it, so
+that it comes with a process. With it comes a /proc in which the pod finds what it started (`proc`). Where it
+cannot be had, this kernel's Landlock may hold signals all the same (from version 6 on); then a pod keeps the
+numbers that its host sees, and finds itself alone in /proc. Without either there is no pod.
 
     keeper             in the host's process namespace, with the host's handles
      +- first process  process 1 within: waits, tells the keeper how the pod ended, and is the end of all the others
@@ -22,9 +23,11 @@ _READY = b"+"
 
 
 def fork(plan, base, missing, shown=None):
-    """As fork(2), into a namespace of its own where one can be had. Gives the child and where it reports: (0, None) in the pod.
+    """As fork(2), into a namespace of its own where one can be had. Gives the child and where it reports: (0,
+    None) in the pod.
 
-    Adds to `missing` what it had to do without; raises Refused. `base`: the pod's root. `shown`: called in the first process.
+    Adds to `missing` what it had to do without; raises Refused. `base`: the pod's root. `shown`: called in
+    the first process.
     """
     is_held = lockdown.landlock_version(plan) >= lockdown.SCOPES_SINCE
     if is_held and not plan["own_proc"]:
@@ -63,7 +66,8 @@ def fork(plan, base, missing, shown=None):
 
 
 def ended(report):
-    """What the first process told of the pod: its status as wait(2) gives it, its peak in bytes, its milliseconds; or None."""
+    """What the first process told of the pod: its status as wait(2) gives it, its peak in bytes, its
+    milliseconds; or None."""
     said = os.read(report, _REPORT.size)
     return _REPORT.unpack(said) if len(said) == _REPORT.size else None
 
@@ -83,8 +87,8 @@ def _first(plan, base, keeper, writing, shown):
     # Told while there is nobody else to write to it.
     os.write(writing, _READY)
     pods = []
-    # What the host says to the keeper's whole group. The pod is not in it: a signal to one's own group takes no heed of namespaces, and
-    # would reach the keeper.
+    # What the host says to the keeper's whole group. The pod is not in it: a signal to one's own group takes
+    # no heed of namespaces, and would reach the keeper.
     signal.signal(signal.SIGTERM, lambda *_: _tell(pods, signal.SIGTERM))
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     pod = os.fork()

@@ -5,10 +5,12 @@ thread cancels them, the author's code (any thread) asks about them.
 
 How a cancel interrupts, by what runs the author's code:
 
-* the main thread: the control thread sends it SIGURG (a signal ends a sleep or a read, which an exception set from
+* the main thread: the control thread sends it SIGURG (a signal ends a sleep or a read, which an exception set
+from
   outside would not), and the handler below raises `Cancelled` there if the work in hand is cancelled and armed. The
   handler runs on the main thread, between two bytecodes, so a signal that comes late finds other work, or none;
-* a worker thread (concurrency above 1): `Cancelled` is set as its asynchronous exception, once for each work and only
+* a worker thread (concurrency above 1): `Cancelled` is set as its asynchronous exception, once for each work
+and only
   while that is armed. Disarming takes one back that was set but not raised yet, so a late one has nothing to hit;
 * a task of the event loop: `task.cancel()`.
 """
@@ -138,7 +140,8 @@ def _forked():
 def current():
     """The work that the calling thread or task belongs to; None if it belongs to none.
 
-    It may have been answered. A thread from before all works belongs to the one in hand, if there is one at a time.
+    It may have been answered. A thread from before all works belongs to the one in hand, if there is one at a
+    time.
     """
     return belonging.current() or hand.work
 
@@ -305,7 +308,8 @@ def arm(work):
 
 
 def disarm(work):
-    """From here on a cancel only sets the flag. On a worker thread the interrupt may still come in here, once."""
+    """From here on a cancel only sets the flag. On a worker thread the interrupt may still come in here,
+    once."""
     if work.thread:
         with hand.lock:
             work.armed = False
@@ -367,7 +371,8 @@ def _resume(work):
 
 
 def _raise_once(work):
-    """On a worker thread that is not armed: raises what was taken back. Later calls are the author's cleaning up."""
+    """On a worker thread that is not armed: raises what was taken back. Later calls are the author's cleaning
+    up."""
     if work.cancelled and not work.raised:
         work.raised = True
         raise Cancelled
@@ -380,21 +385,24 @@ def cancelled():
 
 
 def time_left():
-    """Seconds until the deadline of the operation in hand (in a batch: the nearest one); 0.0 when it has passed."""
+    """Seconds until the deadline of the operation in hand (in a batch: the nearest one); 0.0 when it has
+    passed."""
     work = current()
     return 0.0 if work is None else max(0.0, work.ends() - time.monotonic())
 
 
 def progress(**fields):
-    """Tells the caller how far the operation is, e.g. `progress(done=3, total=10, unit="texts", message="embedding")`.
+    """Tells the caller how far the operation is, e.g. `progress(done=3, total=10, unit="texts",
+    message="embedding")`.
 
     Any fields that JSON can carry (docs/values.md); of another one the log says once that it was left out.
     Every caller understands these: `done` (a number, 0 or more) and `total` (above 0), both
     in `unit` (text), and `message` (text: what is being done).
-    May be called from any thread or task. One that was started during an operation belongs to it, and reports to its caller
-    until that is answered, then to nobody. A thread from before (of a pool that `load` made) reports to the operation in
-    hand, or with `concurrency` above 1 to nobody: hand it `contextvars.copy_context().run`, as `asyncio.to_thread` does.
-    Does nothing outside an operation. Raises Cancelled, where the operation itself runs, if that was cancelled.
+    May be called from any thread or task. One that was started during an operation belongs to it, and reports
+    to its caller until that is answered, then to nobody. A thread from before (of a pool that `load` made)
+    reports to the operation in hand, or with `concurrency` above 1 to nobody: hand it
+    `contextvars.copy_context().run`, as `asyncio.to_thread` does. Does nothing outside an operation. Raises
+    Cancelled, where the operation itself runs, if that was cancelled.
     """
     emit = hand.emit
     work = current()

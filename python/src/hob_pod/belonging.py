@@ -1,8 +1,9 @@
 """Belonging: which work the running code is of, and what one work leaves that the next must not find.
 
-Apart from asks, which knows works and no code: here are contexts, threads, and what of the process a work may have changed.
-What belongs to the process for good stays as it is left, and is the author's to keep in order: modules and their globals,
-the environment, files, thread-locals, random generators, locale, filters of warnings, umask.
+Apart from asks, which knows works and no code: here are contexts, threads, and what of the process a work may
+have changed. What belongs to the process for good stays as it is left, and is the author's to keep in order:
+modules and their globals, the environment, files, thread-locals, random generators, locale, filters of
+warnings, umask.
 """
 
 import _signal
@@ -38,7 +39,8 @@ def forget():
 
 
 def follow_threads():
-    """From now on a thread that is started during a work belongs to it, whoever starts it. Once, before the author's code."""
+    """From now on a thread that is started during a work belongs to it, whoever starts it. Once, before the
+    author's code."""
     _thread.start_new_thread = _thread.start_new = _started
     if _start_joinable is not None:
         _thread.start_joinable_thread = _started_joinable
@@ -93,11 +95,13 @@ class Ground:
         self.depth = sys.getrecursionlimit()
 
     def settle(self, function, *arguments):
-        """What `function` gives, which is called before any work: what it binds in its context is there for all."""
+        """What `function` gives, which is called before any work: what it binds in its context is there for
+        all."""
         return self.context.run(function, *arguments)
 
     def task(self, loop, awaitable, box):
-        """A task of its outcome, which comes into `box`. What it binds is there for all where Python can do so (3.11)."""
+        """A task of its outcome, which comes into `box`. What it binds is there for all where Python can do
+        so (3.11)."""
         if sys.version_info >= (3, 11):
             return loop.create_task(guard.outcome(awaitable, box), context=self.context)
         return self.context.run(loop.create_task, guard.outcome(awaitable, box))
@@ -137,7 +141,8 @@ class Ground:
         set_context(template.copy())
 
     def calm(self, main):
-        """After a work, first of all: what it left to watch calls, or too small a stack, would have the runner fail. `main`: its thread."""
+        """After a work, first of all: what it left to watch calls, or too small a stack, would have the
+        runner fail. `main`: its thread."""
         depth = _depth()
         if depth < self.depth or (self.restores and depth != self.depth):
             _set_depth(self.depth)
@@ -148,7 +153,8 @@ class Ground:
             _set_profile(profile)
 
     def restore(self):
-        """After a work, where `restores` is true: the streams, the working folder and the alarm as `load` left them."""
+        """After a work, where `restores` is true: the streams, the working folder and the alarm as `load`
+        left them."""
         # First: a handler that raises must not do so in the next one's work.
         if gate.alarm_set:
             gate.alarm_set = False

@@ -13,10 +13,11 @@ _ARRAY = "application/x-hob-array"
 class Blob:
     """Bytes with a media type. `data` is a memoryview of single bytes.
 
-    Made from anything with a contiguous buffer: bytes, bytearray, a numpy array (whose dtype and shape travel along in
-    the media type). Small ones travel beside the JSON; large ones lie in memory that host and pod share: a blob that an
-    operation is given can be read there and not written, and one made by `Blob.empty` is filled there, so that nothing
-    is copied. `data` and what is made of it may be kept: then that memory is not used again.
+    Made from anything with a contiguous buffer: bytes, bytearray, a numpy array (whose dtype and shape travel
+    along in the media type). Small ones travel beside the JSON; large ones lie in memory that host and pod
+    share: a blob that an operation is given can be read there and not written, and one made by `Blob.empty`
+    is filled there, so that nothing is copied. `data` and what is made of it may be kept: then that memory is
+    not used again.
     """
 
     __slots__ = ("data", "media_type", "_region")
@@ -36,10 +37,12 @@ class Blob:
 
     @classmethod
     def empty(cls, shape, dtype=None, media_type=None):
-        """A blob to be filled, through `data` or `numpy()`, and returned: where it lies nothing is copied any more.
+        """A blob to be filled, through `data` or `numpy()`, and returned: where it lies nothing is copied any
+        more.
 
-        `shape`: a number of bytes; or with `dtype` (what numpy takes as one) the shape of an array. It is not zeroed. Once it was
-        returned or yielded it is the caller's: make another one. Raises Fault `too_large` for more than a pod may have.
+        `shape`: a number of bytes; or with `dtype` (what numpy takes as one) the shape of an array. It is not
+        zeroed. Once it was returned or yielded it is the caller's: make another one. Raises Fault `too_large`
+        for more than a pod may have.
         """
         if dtype is None:
             size = int(shape)
@@ -61,7 +64,8 @@ class Blob:
         return blob
 
     def _take_region(self, data):
-        """The region whose bytes `data`, which was read off this blob, are; None of others. From here on it is not the blob's any more."""
+        """The region whose bytes `data`, which was read off this blob, are; None of others. From here on it
+        is not the blob's any more."""
         held, self._region = self._region, None
         if held is None or held[1] is data:
             return held and held[0]
@@ -86,7 +90,8 @@ class Blob:
         return f"Blob({len(self.data)} bytes, {self.media_type})"
 
     def numpy(self, dtype=None, shape=None):
-        """The bytes as a numpy array without a copy. Without `dtype` and `shape`: as the array that it was, else flat bytes."""
+        """The bytes as a numpy array without a copy. Without `dtype` and `shape`: as the array that it was,
+        else flat bytes."""
         import numpy  # the author's own dependency; the runner has none
 
         if dtype is None and shape is None:
@@ -95,7 +100,8 @@ class Blob:
         return array if shape is None else array.reshape(shape)
 
     def arrow(self):
-        """The bytes, an Arrow stream or file, as a `pyarrow.Table` without a copy. Needs pyarrow in the environment."""
+        """The bytes, an Arrow stream or file, as a `pyarrow.Table` without a copy. Needs pyarrow in the
+        environment."""
         import pyarrow
         import pyarrow.ipc
 
@@ -121,13 +127,15 @@ class Blob:
         return blob
 
     def open(self):
-        """The bytes as a file that is read, for code that wants one (`wave.open`, `PIL.Image.open`); nothing is copied ahead."""
+        """The bytes as a file that is read, for code that wants one (`wave.open`, `PIL.Image.open`); nothing
+        is copied ahead."""
         import io
 
         return io.BufferedReader(_raw_reader(self.data))
 
     def save(self, path):
-        """Writes the bytes to a file, for code that wants a path: the folder that the pod runs in is its own. Gives `path`."""
+        """Writes the bytes to a file, for code that wants a path: the folder that the pod runs in is its own.
+        Gives `path`."""
         with open(path, "wb") as file:
             file.write(self.data)
         return path
@@ -151,8 +159,8 @@ class Blob:
 class Result:
     """What a method returns or yields: a value, and blobs beside it, which may be none.
 
-    `return value, {"name": blob}` says the same where the dict holds blobs. A pair whose dict is empty is a value, a list of two: an
-    operation that has sometimes no blobs says `return hob_pod.Result(value, blobs)`.
+    `return value, {"name": blob}` says the same where the dict holds blobs. A pair whose dict is empty is a
+    value, a list of two: an operation that has sometimes no blobs says `return hob_pod.Result(value, blobs)`.
     """
 
     __slots__ = ("value", "blobs")

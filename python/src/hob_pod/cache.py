@@ -1,8 +1,9 @@
-"""The folder in which libraries keep what they made, so as not to make it again: compiled functions, lists of fonts.
+"""The folder in which libraries keep what they made, so as not to make it again: compiled functions, lists of
+fonts.
 
-It lies in the pod's scratch folder and goes with it. A pod may begin with a copy of one that was filled before; and a pod
-that no caller ever asked for anything gives what is in its own, for those that come later. What a caller caused
-to be kept reaches nobody.
+It lies in the pod's scratch folder and goes with it. A pod may begin with a copy of one that was filled
+before; and a pod that no caller ever asked for anything gives what is in its own, for those that come later.
+What a caller caused to be kept reaches nobody.
 """
 
 import os

@@ -1,4 +1,5 @@
-"""Whole messages with descriptors between the host, a family's init and its zygote: one JSON message a packet."""
+"""Whole messages with descriptors between the host, a family's init and its zygote: one JSON message a
+packet."""
 
 import _socket
 import json

@@ -1,13 +1,14 @@
 """The clerk: hands the host, for its pods, descriptors of files that can be read and nothing else.
 
-Apart from the host because it takes a mount namespace, which a program with threads cannot enter; and from the keepers,
-because one is enough for all pods, however they came to be. It runs nothing of a recipe and reads no byte of a file.
+Apart from the host because it takes a mount namespace, which a program with threads cannot enter; and from
+the keepers, because one is enough for all pods, however they came to be. It runs nothing of a recipe and
+reads no byte of a file.
 
     python -I -S clerk.py HOST_PID
 
-A descriptor that is only open for reading is not enough: whoever owns the file can change its mode, times and attributes
-by it, and run it. So the mount that the file lies in is cloned, made read-only and nothing to be run from, and the file is
-opened through the clone: then the kernel refuses all of these, whoever asks.
+A descriptor that is only open for reading is not enough: whoever owns the file can change its mode, times and
+attributes by it, and run it. So the mount that the file lies in is cloned, made read-only and nothing to be
+run from, and the file is opened through the clone: then the kernel refuses all of these, whoever asks.
 
 Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message.
 
@@ -21,7 +22,8 @@ import os
 import stat
 import sys
 
-#: No file takes longer to be opened, in seconds: one that does (a server that is gone) ends this process, and the host copies.
+#: No file takes longer to be opened, in seconds: one that does (a server that is gone) ends this process, and
+#: the host copies.
 LEND_S = 10
 
 
@@ -77,7 +79,8 @@ def separate(kernel):
 
 
 def lend(kernel, path, identity):
-    """A descriptor of that file through a mount of its own. Raises OSError; also where another file has that name by now."""
+    """A descriptor of that file through a mount of its own. Raises OSError; also where another file has that
+    name by now."""
     handle = kernel.open_plainly(path)
     try:
         tree = kernel.clone_tree_of(handle, recursive=False)

@@ -1,4 +1,5 @@
-"""The keeper's side of a sandbox: reads the host's plan, builds what stays outside the pod, and tells how it went.
+"""The keeper's side of a sandbox: reads the host's plan, builds what stays outside the pod, and tells how it
+went.
 
 Apart from the keeper, which is about processes; and from `mounts` and `lockdown`, which know no host.
 """
@@ -19,7 +20,8 @@ class Confinement:
     """What is around one pod. Made by the keeper; `enter` is for the pod."""
 
     def __init__(self, control):
-        """Reads the plan from the descriptor `control` and builds. Ends the process if that cannot be done."""
+        """Reads the plan from the descriptor `control` and builds. Ends the process if that cannot be
+        done."""
         self._control = control
         self._listener = None
         try:
@@ -111,7 +113,8 @@ def set_variables(variables):
 
 
 def end_if_ran_out(control, error):
-    """Tells the host, and ends the process, if the machine has run out of something that Hob's own code needs to go on."""
+    """Tells the host, and ends the process, if the machine has run out of something that Hob's own code needs
+    to go on."""
     why = ran_out(error)
     if why is None:
         return

@@ -159,7 +159,8 @@ class Control:
 
 
 def leave(code):
-    """Ends the process: in order, if this is the main thread. Not by sys.exit: what hangs at its end would keep it."""
+    """Ends the process: in order, if this is the main thread. Not by sys.exit: what hangs at its end would
+    keep it."""
     if _thread.get_ident() == asks.hand.main_thread:
         try:
             gate.main.run(ending.in_order)
@@ -192,7 +193,8 @@ def end_by(end, what="the runner failed"):
 
 
 def die(what, error):
-    """Ends the process after a failure of the protocol or of the runner itself, with its traceback on stderr."""
+    """Ends the process after a failure of the protocol or of the runner itself, with its traceback on
+    stderr."""
     try:
         tracebacks.say(what, error)
     except BaseException:

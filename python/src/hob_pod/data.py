@@ -1,8 +1,9 @@
 """A granted folder is data: what else is in it a pod does not get.
 
-Apart from `mounts`, which mounts whole trees: here one is looked through. By a socket a pod would speak to whoever listens,
-by a FIFO to whoever reads, whether it may write to the folder or not. Both are covered by an empty file, as devices are.
-What comes into the folder later is not seen here: Landlock refuses it where it can (`lockdown`).
+Apart from `mounts`, which mounts whole trees: here one is looked through. By a socket a pod would speak to
+whoever listens, by a FIFO to whoever reads, whether it may write to the folder or not. Both are covered by an
+empty file, as devices are. What comes into the folder later is not seen here: Landlock refuses it where it
+can (`lockdown`).
 """
 
 import errno
@@ -18,9 +19,11 @@ _LOOK = 4096
 
 
 def cover(name, place, nothing, bounds, changes=False):
-    """Covers all that is no file, folder or link at or below `place`. Raises OSError, or Refused where that is too much to do.
+    """Covers all that is no file, folder or link at or below `place`. Raises OSError, or Refused where that
+    is too much to do.
 
-    `changes`: whether the pod may change what is there, and so open a folder of this user that is closed to both.
+    `changes`: whether the pod may change what is there, and so open a folder of this user that is closed to
+    both.
     """
     for path in _odd(name, place, bounds, changes):
         tree = kernel.clone_tree(nothing)

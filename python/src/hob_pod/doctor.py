@@ -1,7 +1,7 @@
 """The doctor: tries on this machine, layer by layer and then all at once, what would be around a pod.
 
-Apart from the keeper, because there is no pod: each trial is a process of its own, which confines itself and is gone.
-What is tried is the sandbox itself, with a plan that the host made as it makes those of pods.
+Apart from the keeper, because there is no pod: each trial is a process of its own, which confines itself and
+is gone. What is tried is the sandbox itself, with a plan that the host made as it makes those of pods.
 
     python -I -S doctor.py
 

@@ -1,7 +1,8 @@
-"""An end in order: what a program registered for its end is run, as Python does when a program's last line is over.
+"""An end in order: what a program registered for its end is run, as Python does when a program's last line is
+over.
 
-Apart from `control`, which ends the process: this is the author's code once more, and may hang. The host waits for it a
-second longer than END_S, and ends what is left then.
+Apart from `control`, which ends the process: this is the author's code once more, and may hang. The host
+waits for it a second longer than END_S, and ends what is left then.
 """
 
 import _thread
@@ -12,7 +13,8 @@ import time
 
 from . import guard, own
 
-#: How long tasks, threads that are no daemons, and functions registered with `atexit` may take together, in seconds.
+#: How long tasks, threads that are no daemons, and functions registered with `atexit` may take together, in
+#: seconds.
 END_S = 2.0
 
 #: Ends what an event loop was left with; set by the server.
@@ -20,13 +22,14 @@ tasks = None
 
 
 def in_order():
-    """For the main thread, with nothing in hand and the process's end to follow: what takes too long is told with its stacks, and ended."""
+    """For the main thread, with nothing in hand and the process's end to follow: what takes too long is told
+    with its stacks, and ended."""
     try:
         _thread.start_new_thread(_watch, ())
     except RuntimeError:
         pass  # no thread to be had: the host watches too
-    # As Python itself does. What was never imported has registered nothing: who registers (logging, multiprocessing) imports `atexit`.
-    # A recipe may have a file of that name.
+    # As Python itself does. What was never imported has registered nothing: who registers (logging,
+    # multiprocessing) imports `atexit`. A recipe may have a file of that name.
     python = (("threading", "_shutdown"), ("atexit", "_run_exitfuncs"))
     for run in (tasks, *(getattr(sys.modules.get(name), function, None) for name, function in python)):
         try:

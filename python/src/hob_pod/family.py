@@ -1,7 +1,9 @@
-"""The family: pods of one environment that are forked from a zygote instead of started, and what stands around them.
+"""The family: pods of one environment that are forked from a zygote instead of started, and what stands
+around them.
 
-Apart from the keeper, which starts one pod in the host's process namespace: here pods are many, they live in a process
-namespace of their own, and when its first process ends, the kernel ends every other one, whoever killed what.
+Apart from the keeper, which starts one pod in the host's process namespace: here pods are many, they live in
+a process namespace of their own, and when its first process ends, the kernel ends every other one, whoever
+killed what.
 
     host
      +- supervisor   in the host's process namespace: ends the next one with the host, and is ended by nobody's wish
@@ -11,7 +13,8 @@ namespace of their own, and when its first process ends, the kernel ends every o
 
     python -I -S family.py --host-pid N [--title TEXT]
 
-Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message, with the descriptors that belong to it.
+Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message, with the descriptors that belong
+to it.
 
     host -> init   {"type": "boot", "plan", "zygote_plan", "preload", "left", "site_packages", "python"}
                      + a file with variables, for the zygote alone
@@ -165,7 +168,8 @@ class Init:
                 os._exit(0)
 
     def _proc_of_pods(self, place):
-        """What each pod has for /proc, made once; None where it cannot be had. Not init's own, which must see all of them."""
+        """What each pod has for /proc, made once; None where it cannot be had. Not init's own, which must see
+        all of them."""
         from hob_pod import proc
 
         plan = self.boot["plan"]
@@ -281,8 +285,9 @@ class Init:
     def _close(self):
         self.zygote_channel.socket.close()
         self.zygote_channel = None
-        # It may have been told to fork and died before it did, or before it could say so: what is not within a pod's root by now has no
-        # root of its own to be known by, and goes; nobody will say anything of those pods, which never ran a line.
+        # It may have been told to fork and died before it did, or before it could say so: what is not within
+        # a pod's root by now has no root of its own to be known by, and goes; nobody will say anything of
+        # those pods, which never ran a line.
         devices = {member.device for member in self.members.values()}
         killed = self._kill_where(lambda device: device not in devices)
         for member in list(self.members.values()):
@@ -294,7 +299,8 @@ class Init:
     def _ended(self, member, status, usage):
         member.status = status
         if member.page is not None:
-            # As the keeper does: u64s 1 and 2, the peak in bytes and the time in milliseconds. At least 1: something ran.
+            # As the keeper does: u64s 1 and 2, the peak in bytes and the time in milliseconds. At least 1:
+            # something ran.
             peak, cpu = usage or (0, 0)
             self._note(member, 1, max(1, peak))
             self._note(member, 2, cpu)
@@ -307,7 +313,8 @@ class Init:
     # --- processes
 
     def _reap(self):
-        """Takes the status of all that ended below us: what pods left, pods whose zygote is gone, and the zygote."""
+        """Takes the status of all that ended below us: what pods left, pods whose zygote is gone, and the
+        zygote."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)

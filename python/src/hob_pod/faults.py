@@ -74,10 +74,12 @@ _NOT_FOUND = (_socket.EAI_AGAIN, _socket.EAI_NONAME)
 _CONNECTS = frozenset(("create_connection", "create_server", "connect", "sock_connect", "_sock_connect", "connect_tcp"))
 #: Whether names on the network were granted, to which a proxy leads.
 way_out = False
-#: What the recipe asks for and was not given, by what was tried (`network`, `files`, `env`, `any`): as commands take it, or None. And the
-#: `places` and `variables` of that, by which a failure is known for its want.
+#: What the recipe asks for and was not given, by what was tried (`network`, `files`, `env`, `any`): as
+#: commands take it, or None. And the `places` and `variables` of that, by which a failure is known for its
+#: want.
 ungranted = {}
-#: A part of a hint that each door words by itself, as `{"do": NAME, "of": [ARGUMENT, ...]}`, and what a host says that knows no parts.
+#: A part of a hint that each door words by itself, as `{"do": NAME, "of": [ARGUMENT, ...]}`, and what a host
+#: says that knows no parts.
 _GRANTING = ({"do": "granting"}, "its operator's `hob grant`")
 _ASK = ("what a recipe needs beyond its own files it asks for in `[permissions]` of recipe.toml, and is given by ", _GRANTING)
 _ASK_NETWORK = (
@@ -100,7 +102,8 @@ _ASK_VARIABLE = (
     ' `env = ["API_TOKEN"]`, and is given it by ',
     _GRANTING,
 )
-#: What the end of an accelerator's memory looks like, in lower case, in errors that have no class of their own.
+#: What the end of an accelerator's memory looks like, in lower case, in errors that have no class of their
+#: own.
 _GPU_MEMORY = (
     "cuda out of memory",
     "cuda error: out of memory",
@@ -146,8 +149,8 @@ class Cancelled(BaseException):
 class Fault(Exception):
     """A failure that the author can name.
 
-    `code`: one of CODES, mostly `recipe_failed` or `invalid_input`. `message` names the thing, what was found and
-    what was wanted; `hint` is the next step; `detail` is a dict that JSON can carry.
+    `code`: one of CODES, mostly `recipe_failed` or `invalid_input`. `message` names the thing, what was found
+    and what was wanted; `hint` is the next step; `detail` is a dict that JSON can carry.
     """
 
     def __init__(self, code, message, hint=None, detail=None):
@@ -163,14 +166,15 @@ class Fault(Exception):
 def of(error, doing, models=(), folder=None, overdue=False, printed="", starts=False):
     """The fault (a dict for the wire) that `error` is, whatever its own code does when it is asked.
 
-    `doing` says what was going on, e.g. "`embed`"; `models` is {name: path}; `folder` is the recipe's `pod`; `overdue`
-    says that the ask's time was up when the error came; `printed` is the end of what was printed on stderr before;
-    `starts` says that the pod was not ready yet.
+    `doing` says what was going on, e.g. "`embed`"; `models` is {name: path}; `folder` is the recipe's `pod`;
+    `overdue` says that the ask's time was up when the error came; `printed` is the end of what was printed on
+    stderr before; `starts` says that the pod was not ready yet.
     """
     try:
         return guard.together(_of, error, doing, models, folder, overdue, printed, starts)
     except Exception as problem:
-        # What telling stands on may be gone: the working folder, the depth of the stack. It ends no pod with others' work in it.
+        # What telling stands on may be gone: the working folder, the depth of the stack. It ends no pod with
+        # others' work in it.
         name = guard.kind(error)
         detail = {"type": name, "untold": f"telling more raised {guard.kind(problem)}"}
         return _fault("recipe_failed", f"{doing} raised {name}", None, detail)
@@ -186,7 +190,8 @@ def _of(error, doing, models, folder, overdue, printed, starts):
     detail = {"type": name, "traceback": _traceback(error)}
     if guard.is_a(error, SystemExit):
         return _exit(error, doing, detail, printed)
-    # Libraries wrap what happened in errors of their own (`raise ... from`): the first one that has a name counts.
+    # Libraries wrap what happened in errors of their own (`raise ... from`): the first one that has a name
+    # counts.
     cause, text = error, said
     for _ in range(CAUSES_MAX):
         known = _known(cause, text, doing, models, folder, overdue)
@@ -213,7 +218,8 @@ def _of(error, doing, models, folder, overdue, printed, starts):
 
 
 def _step(tried, ask):
-    """The next step where the sandbox stood in the way: to give what the recipe asks for, and for all else `ask` (parts)."""
+    """The next step where the sandbox stood in the way: to give what the recipe asks for, and for all else
+    `ask` (parts)."""
     given = ungranted.get(tried)
     if not given:
         return ask
@@ -226,8 +232,8 @@ def _step_to_network():
 
 
 def _behind(error):
-    """`error` and those behind it, the nearest first: what it was raised from, what was handled when it was, and what libraries keep in
-    `reason` or as an argument."""
+    """`error` and those behind it, the nearest first: what it was raised from, what was handled when it was,
+    and what libraries keep in `reason` or as an argument."""
     found = [error]
     for outer in found:
         reason = guard.attribute(outer, "reason")
@@ -239,9 +245,11 @@ def _behind(error):
 
 
 def _unreached(behind):
-    """(what happened, the next step) where one of these errors is the sandbox's doing and says so neither by itself nor by its class."""
+    """(what happened, the next step) where one of these errors is the sandbox's doing and says so neither by
+    itself nor by its class."""
     for inner in behind:
-        # No server was asked, whichever of the two the C library makes of that (by the family of addresses that was asked for).
+        # No server was asked, whichever of the two the C library makes of that (by the family of addresses
+        # that was asked for).
         if guard.is_a(inner, _socket.gaierror) and _number(inner) in _NOT_FOUND and not tracebacks.wanted_a_number(inner):
             return f"a name of the network was looked up ({guard.text(inner)})", _step_to_network()
         if _is_connection(inner):
@@ -283,7 +291,8 @@ def _is_ungranted_variable(error):
 
 
 def _said(error):
-    """(code, message, hint, detail) of a Fault, as far as it is one: a class of the author's may have left anything of it out."""
+    """(code, message, hint, detail) of a Fault, as far as it is one: a class of the author's may have left
+    anything of it out."""
     code = guard.attribute(error, "code")
     message = guard.attribute(error, "message")
     detail = _detail(guard.attribute(error, "detail"))
@@ -294,7 +303,8 @@ def _said(error):
 
 
 def _exit(error, doing, detail, printed):
-    """The fault of one who called `sys.exit`, which ends a program, and no pod: others have their work in it."""
+    """The fault of one who called `sys.exit`, which ends a program, and no pod: others have their work in
+    it."""
     code = _exit_code(error)
     if code is None or guard.is_a(code, int):
         number = int.__int__(code) & 0xFF if code is not None else 0
@@ -310,7 +320,8 @@ def _exit(error, doing, detail, printed):
 
 
 def _known(error, text, doing, models, folder, overdue):
-    """(code, message, hint, more detail) of an error that says what to do about it; None of any other. `text` is its own."""
+    """(code, message, hint, more detail) of an error that says what to do about it; None of any other. `text`
+    is its own."""
     kind = guard.kind(error)
     device = _out_of_memory(error, kind, text)
     if device:
@@ -375,7 +386,8 @@ def _fault(code, message, hint, detail):
     if hint is not None:
         fault["hint"] = printable(hint)[:MESSAGE_CHARS_MAX]
     if detail is not None:
-        # Texts at its top may be of the author's making (a key of a dict, a module's name); what is below was read by `_detail`.
+        # Texts at its top may be of the author's making (a key of a dict, a module's name); what is below was
+        # read by `_detail`.
         cut = {key: guard.cut(printable(value), TRACEBACK_CHARS_MAX + 100) for key, value in detail.items() if type(value) is str}
         fault["detail"] = {**detail, **cut}
     return fault

@@ -1,10 +1,12 @@
-"""The gate: what the author's code set up to interrupt something interrupts the author's code, and never the runner's.
+"""The gate: what the author's code set up to interrupt something interrupts the author's code, and never the
+runner's.
 
-A handler of a signal, and an exception that one thread sets in another (libraries of timeouts do both), come between any two
-bytecodes of whatever runs there by then. In the runner that would lose an answer, tear a frame or keep a lock. So each thread that
-runs both has a gate, which the runner opens before it calls the author and shuts after, and around all that it does for him in
-between (a chunk, progress). What comes while a gate is shut waits for it to open again within the same work; after that work it is
-too late: a handler runs then and what it raises is told, an exception is told.
+A handler of a signal, and an exception that one thread sets in another (libraries of timeouts do both), come
+between any two bytecodes of whatever runs there by then. In the runner that would lose an answer, tear a
+frame or keep a lock. So each thread that runs both has a gate, which the runner opens before it calls the
+author and shuts after, and around all that it does for him in between (a chunk, progress). What comes while a
+gate is shut waits for it to open again within the same work; after that work it is too late: a handler runs
+then and what it raises is told, an exception is told.
 
 What goes around these two doors (native code that calls `PyThreadState_SetAsyncExc`) is not held.
 """
@@ -35,7 +37,8 @@ class Gate:
         _gates[self.thread] = self
 
     def shut(self):
-        """The author's code is over. What was set in this thread and did not come yet is dropped; what waits is told."""
+        """The author's code is over. What was set in this thread and did not come yet is dropped; what waits
+        is told."""
         self.open = False
         if self.thrown:
             try:
@@ -49,7 +52,8 @@ class Gate:
         late, self.late = self.late, None
         if late is not None:
             self._tell(late)
-        # Those that wait now, each once: one that ticks faster than it runs would keep the runner here for ever.
+        # Those that wait now, each once: one that ticks faster than it runs would keep the runner here for
+        # ever.
         waited, self.handlers = self.handlers, {}
         for number, handler in waited.items():
             self.guarded(handler, number, None)
@@ -142,7 +146,8 @@ main = None
 
 
 def follow():
-    """From now on. Once, on the main thread, before any code of the author's; what it imports was not imported for him."""
+    """From now on. Once, on the main thread, before any code of the author's; what it imports was not
+    imported for him."""
     global main
     main = Gate()
     for number in range(1, _signal.NSIG):

@@ -1,10 +1,13 @@
-"""The guard: asks objects of the author's for their text, class and attributes, whatever they do when they are asked.
+"""The guard: asks objects of the author's for their text, class and attributes, whatever they do when they
+are asked.
 
-Apart because the whole runner tells of such objects (faults, progress, tracebacks, its own log), and each question runs the
-author's code: it may raise anything (SystemExit too), recurse, never end, lie, or give what is no text. Nothing in here raises
-because of it, and what comes out is bounded: text in length, and all questions of one telling together in time.
+Apart because the whole runner tells of such objects (faults, progress, tracebacks, its own log), and each
+question runs the author's code: it may raise anything (SystemExit too), recurse, never end, lie, or give what
+is no text. Nothing in here raises because of it, and what comes out is bounded: text in length, and all
+questions of one telling together in time.
 
-Nothing is imported later than this module is: a recipe may have a file with the name of any of Python's modules.
+Nothing is imported later than this module is: a recipe may have a file with the name of any of Python's
+modules.
 """
 
 import _signal
@@ -16,19 +19,22 @@ import time
 TEXT_CHARS_MAX = 4_000
 #: Longest name of a class.
 NAME_CHARS_MAX = 200
-#: How long the author's code may run within one telling, in seconds. Native code that does not come back cannot be ended.
+#: How long the author's code may run within one telling, in seconds. Native code that does not come back
+#: cannot be ended.
 TELLING_S = 2.0
 #: Between two interrupts of code that swallowed the first, in seconds, and how many there are.
 AGAIN_S, INTERRUPTS_MAX = 0.2, 10
 
-#: () -> the work that the calling thread belongs to, or None; and what is called with it when its code cannot be ended. Set by the runner.
+#: () -> the work that the calling thread belongs to, or None; and what is called with it when its code cannot
+#: be ended. Set by the runner.
 whose = given_up = None
 
 #: What runs no code of the author's when it is asked for its text. A long integer takes time.
 _PLAIN = (str, bytes, float, bool, type(None))
 _INTEGER_MAX = 1 << 64
 
-# Through the descriptors of `type` and `BaseException`: a metaclass, `__getattribute__` and `__class__` are the author's.
+# Through the descriptors of `type` and `BaseException`: a metaclass, `__getattribute__` and `__class__` are
+# the author's.
 _name_of = type.__dict__["__name__"].__get__
 _qualname_of = type.__dict__["__qualname__"].__get__
 _module_of = type.__dict__["__module__"].__get__
@@ -38,14 +44,16 @@ _arguments_of = BaseException.__dict__["args"].__get__
 _copied = str.__str__  # of an instance of a subclass: a text without its methods
 
 _start_thread = _thread.start_new_thread
-# By the index: what the attribute gives is one object for all, and its types would be set for libraries of the author's too.
+# By the index: what the attribute gives is one object for all, and its types would be set for libraries of
+# the author's too.
 _set_exception = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
 _set_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)
 _set_exception.restype = ctypes.c_int
 
 
 def interrupt(thread, kind):
-    """Has that thread raise an exception of the class `kind` before its next bytecode. None: takes one back that it did not raise yet."""
+    """Has that thread raise an exception of the class `kind` before its next bytecode. None: takes one back
+    that it did not raise yet."""
     _set_exception(thread, None if kind is None else id(kind))
 
 
@@ -131,8 +139,8 @@ def runs_nothing(value, method):
     """Whether asking `value` for its text runs nothing but the interpreter's own code."""
     if _is_plain(value):
         return True
-    # These make their text of what they were made of alone. Others of the interpreter do so of what may have been set since: a
-    # `filename`, a `msg`.
+    # These make their text of what they were made of alone. Others of the interpreter do so of what may have
+    # been set since: a `filename`, a `msg`.
     if is_a(value, BaseException) and all(map(_is_plain, _arguments_of(value))):
         for cls in _order_of(type(value)):
             # A class that was made at run time may have keys that compare as they like.
@@ -161,7 +169,8 @@ def call(function, *arguments):
 
 
 def together(function, *arguments):
-    """What `function`, which is the runner's, gives. All that it asks through this module has TELLING_S in sum."""
+    """What `function`, which is the runner's, gives. All that it asks through this module has TELLING_S in
+    sum."""
     me = _thread.get_ident()
     if me in _watches:
         return function(*arguments)
@@ -176,8 +185,8 @@ def together(function, *arguments):
 async def outcome(awaitable, box):
     """Puts (what it gives, None), or (None, what it raised) in the list `box`.
 
-    It raises nothing: asyncio asks what a task raises for its class, and is not asked to come back. And it returns nothing: frames of
-    asyncio hold the task, and the error that it would hold may hold them.
+    It raises nothing: asyncio asks what a task raises for its class, and is not asked to come back. And it
+    returns nothing: frames of asyncio hold the task, and the error that it would hold may hold them.
     """
     try:
         box.append((await awaitable, None))
@@ -197,7 +206,8 @@ def given(box):
 
 
 class _Watch:
-    """Ends code of the author's in one thread that takes too long. A thread of its own sees to it, once any such code is run."""
+    """Ends code of the author's in one thread that takes too long. A thread of its own sees to it, once any
+    such code is run."""
 
     def __init__(self, thread):
         self._thread = thread
@@ -273,7 +283,8 @@ class _Watch:
                     self._set = True
                     _set_exception(self._thread, id(TooLong))
             try:
-                # What sleeps on the main thread hears it by a signal alone; whoever has no handler is not disturbed by this one.
+                # What sleeps on the main thread hears it by a signal alone; whoever has no handler is not
+                # disturbed by this one.
                 _signal.pthread_kill(self._thread, _signal.SIGURG)
             except (OSError, RuntimeError):
                 return  # the thread is gone

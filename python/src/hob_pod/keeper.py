@@ -1,19 +1,20 @@
 """The keeper: starts the pod as its child, and ends the whole process tree when the host or the pod dies.
 
-Apart from the host because it must outlive it: a host killed with -9 ends nothing. It is a subreaper, so whatever
-the pod starts, however it hides (setsid, double fork), becomes the keeper's child when its own parent dies.
+Apart from the host because it must outlive it: a host killed with -9 ends nothing. It is a subreaper, so
+whatever the pod starts, however it hides (setsid, double fork), becomes the keeper's child when its own
+parent dies.
 
     python -I -S keeper.py --host-pid N [--page PATH] [--title TEXT] [--confined] [-- executable [argument ...]]
 
-PATH: a file of 4096 zero bytes that the host made; u64s in it, in the machine's byte order, say what no message can:
-[0] the highest ask that the runner has begun, [1] the peak resident bytes and [2] the CPU milliseconds of the pod's
-process, once that ended. TEXT: what `ps` shows, with the state behind it. With --confined the first frame on standard
-input is a plan (see `lockdown`), and the first frame back says `confined`, or `refused` and why; without it there is no
-sandbox, which the host never asks for.
+PATH: a file of 4096 zero bytes that the host made; u64s in it, in the machine's byte order, say what no
+message can: [0] the highest ask that the runner has begun, [1] the peak resident bytes and [2] the CPU
+milliseconds of the pod's process, once that ended. TEXT: what `ps` shows, with the state behind it. With
+--confined the first frame on standard input is a plan (see `lockdown`), and the first frame back says
+`confined`, or `refused` and why; without it there is no sandbox, which the host never asks for.
 
-Standard input is the pod's control lane. Without an executable the child becomes the runner. SIGQUIT means: end
-everything now. The keeper exits as the pod did (same exit code, same signal) once no process is left. It sleeps in
-poll() without a timeout, so an idle pod costs nothing. Linux only.
+Standard input is the pod's control lane. Without an executable the child becomes the runner. SIGQUIT means:
+end everything now. The keeper exits as the pod did (same exit code, same signal) once no process is left. It
+sleeps in poll() without a timeout, so an idle pod costs nothing. Linux only.
 """
 
 import _signal as signal  # without the enums of `signal`, which take 3 ms to make
@@ -54,7 +55,8 @@ def main(arguments):
         signal.signal(number, _noted)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 
-    # The lanes and the pipes are the pod's alone: held here, nobody would see their end. Taken now, while there is somebody to tell.
+    # The lanes and the pipes are the pod's alone: held here, nobody would see their end. Taken now, while
+    # there is somebody to tell.
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     keeper = os.getpid()
     child, report = (os.fork(), None) if confinement is None else confinement.fork(lambda: title.show("first process"))
@@ -77,7 +79,8 @@ def main(arguments):
 
 
 def watch(host):
-    """A handle that becomes readable when the host ends. Ends this process if it is not the host's child (any more)."""
+    """A handle that becomes readable when the host ends. Ends this process if it is not the host's child (any
+    more)."""
     try:
         handle = os.pidfd_open(host)
     except OSError as error:
@@ -90,7 +93,8 @@ def watch(host):
 
 
 def _read(arguments):
-    """The host's process id, the page's path, the title (or None), whether it is confined, and the command."""
+    """The host's process id, the page's path, the title (or None), whether it is confined, and the
+    command."""
     values = {"--host-pid": None, "--page": None, "--title": None}
     rest = list(arguments)
     confined = "--confined" in rest[: rest.index("--") if "--" in rest else None]
@@ -181,7 +185,8 @@ class Title:
             self._text = None  # a kernel that does not say (to us): then there is no title
 
     def show(self, state):
-        """Shows the state from now on. What it says last is what counts, but nothing comes after `draining`."""
+        """Shows the state from now on. What it says last is what counts, but nothing comes after
+        `draining`."""
         if self._text is None or self._state == "draining":
             return
         self._state = state
@@ -269,7 +274,8 @@ def _sweep(family, wake_read):
 
 
 def _kill_descendants():
-    """Sends SIGKILL to all below this process; gives how many it reached and how many it was not allowed to."""
+    """Sends SIGKILL to all below this process; gives how many it reached and how many it was not allowed
+    to."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -294,7 +300,8 @@ def _kill_descendants():
 
 
 def _kill(pid, ours):
-    """Kills `pid` if it still descends from one of `ours`: between the look and the blow it may be another process."""
+    """Kills `pid` if it still descends from one of `ours`: between the look and the blow it may be another
+    process."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
 """System calls that Python has no function for; nothing here decides anything.
 
-Apart from `mounts` and `lockdown`, which use them in an order that matters: here is only what a call's number is, and that
-its failure is an OSError that names it. Linux only.
+Apart from `mounts` and `lockdown`, which use them in an order that matters: here is only what a call's number
+is, and that its failure is an OSError that names it. Linux only.
 """
 
 import ctypes
@@ -49,7 +49,8 @@ def unshare(flags):
 def fork_apart():
     """fork(2) into a process namespace whose first process the child is.
 
-    The C library does not know of it, nor does Python: the child may wait and fork, and what it forks is a process like any other.
+    The C library does not know of it, nor does Python: the child may wait and fork, and what it forks is a
+    process like any other.
     """
     number = 56 if os.uname().machine == "x86_64" else 220
     nothing = _long(0)
@@ -82,7 +83,8 @@ def clone_tree(path):
 
 
 def open_plainly(path):
-    """A handle of `path`; ELOOP if any part of it is a symbolic link, which whoever may write there could have put."""
+    """A handle of `path`; ELOOP if any part of it is a symbolic link, which whoever may write there could
+    have put."""
     how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS)
     return _checked(f"opening {path}", _syscall(_long(_OPENAT2), _long(_AT_FDCWD), os.fsencode(path), ctypes.byref(how), _long(24)))
 
@@ -115,7 +117,8 @@ def landlock_abi():
 
 
 def landlock_create(fs, net, scoped, abi):
-    """A ruleset that denies those rights; a kernel of an older version is given only the fields that it knows."""
+    """A ruleset that denies those rights; a kernel of an older version is given only the fields that it
+    knows."""
     fields = (ctypes.c_uint64 * 3)(fs, net, scoped)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
     return _checked("landlock_create_ruleset", _syscall(_long(_LANDLOCK_CREATE), ctypes.byref(fields), _long(size), _long(0)))

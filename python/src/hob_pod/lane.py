@@ -1,7 +1,7 @@
 """The data lane's sending half: whole frames from any thread, and several small answers in one write.
 
-Apart from serving because the order of frames is decided here, under one lock: nothing of an ask follows its answer,
-and an answer that waits for company is out before anything later.
+Apart from serving because the order of frames is decided here, under one lock: nothing of an ask follows its
+answer, and an answer that waits for company is out before anything later.
 """
 
 import _thread
@@ -11,7 +11,8 @@ from . import gate
 
 #: Frames that follow each other up to this size go out in one write, in bytes.
 JOINED_BYTES_MAX = 64 << 10
-#: An answer waits for the next one at most this long if the next ask keeps its promise to be short, in seconds...
+#: An answer waits for the next one at most this long if the next ask keeps its promise to be short, in
+#: seconds...
 HELD_S = 50e-6
 #: ... and about this long if it breaks it: then the watcher sends.
 WATCH_S = 0.001
@@ -58,7 +59,8 @@ class Lane:
                 if work.open:
                     self._send(parts)
             return
-        # A thread of the author's, in which an exception may be set: it comes before or after one call, and nothing of others is in it.
+        # A thread of the author's, in which an exception may be set: it comes before or after one call, and
+        # nothing of others is in it.
         data = b"".join(parts)
         while True:
             with self._sending:

@@ -1,8 +1,10 @@
-"""The sandbox: what a pod gives up for good, right after it was forked and before a line of code that is not Hob's.
+"""The sandbox: what a pod gives up for good, right after it was forked and before a line of code that is not
+Hob's.
 
-Apart from `mounts`, which the keeper builds around it: this is applied by the pod to itself, in a fixed order, while it
-has one thread. Then it is proved: forbidden acts are tried, and one that succeeds ends the pod. Nothing is skipped
-unless the plan says `reduced`, which only an operator can; then what was skipped is said, and the host shows it.
+Apart from `mounts`, which the keeper builds around it: this is applied by the pod to itself, in a fixed
+order, while it has one thread. Then it is proved: forbidden acts are tried, and one that succeeds ends the
+pod. Nothing is skipped unless the plan says `reduced`, which only an operator can; then what was skipped is
+said, and the host shows it.
 
 A plan, made by the host:
 
@@ -35,7 +37,8 @@ REMOVE_DIR, REMOVE_FILE, MAKE_CHAR, MAKE_DIR, MAKE_REG = 1 << 4, 1 << 5, 1 << 6,
 MAKE_SOCK, MAKE_FIFO, MAKE_BLOCK, MAKE_SYM = 1 << 9, 1 << 10, 1 << 11, 1 << 12
 REFER, TRUNCATE, IOCTL_DEV, RESOLVE_UNIX = 1 << 13, 1 << 14, 1 << 15, 1 << 16
 _ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-#: Connecting to sockets that have a name can be denied since this version; no rule allows it, but a pod reaches its own.
+#: Connecting to sockets that have a name can be denied since this version; no rule allows it, but a pod
+#: reaches its own.
 UNIX_SINCE = 9
 _FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 RIGHTS = {
@@ -58,12 +61,14 @@ RIGHTS = {
 }
 _BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
-#: Signals reach outside before this version of Landlock, and abstract sockets (which their own network namespace holds).
+#: Signals reach outside before this version of Landlock, and abstract sockets (which their own network
+#: namespace holds).
 SCOPES_SINCE = 6
 
 
 def enter(plan, base, missing, keep=0):
-    """Confines this process for good and proves it. Raises Refused. `missing`: layers that the keeper had to do without.
+    """Confines this process for good and proves it. Raises Refused. `missing`: layers that the keeper had to
+    do without.
 
     `base`: the root to enter; None for a process that is in its own. `keep`: a mask of capabilities.
     """
@@ -135,7 +140,8 @@ def _limit(limits, has_root):
 
 
 def be_killed_first():
-    """Should the machine run out of memory: a pod before its host. What is forked from here on inherits it."""
+    """Should the machine run out of memory: a pod before its host. What is forked from here on inherits
+    it."""
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("500")
@@ -197,14 +203,16 @@ def seccomp(plan):
 
 # --- proof
 
-#: What a denied act fails with, unless it says otherwise. Anything else (a time-out, a refused connection) is no denial.
+#: What a denied act fails with, unless it says otherwise. Anything else (a time-out, a refused connection) is
+#: no denial.
 _DENIED = (errno.EPERM, errno.EACCES)
 #: How long an act may take that should fail at once, in seconds.
 _ACT_S = 0.2
 
 
 def _prove(plan, missing):
-    """Tries forbidden acts. In reduced mode those of a missing layer are not tried: that they succeed is known."""
+    """Tries forbidden acts. In reduced mode those of a missing layer are not tried: that they succeed is
+    known."""
     for name, wrong in tried(plan, missing):
         if wrong is None:
             continue
@@ -234,7 +242,8 @@ def tried(plan, missing):
 
 
 def acts(plan):
-    """What must fail: its name, the layers that make it fail, with what else it may fail, and how it is tried."""
+    """What must fail: its name, the layers that make it fail, with what else it may fail, and how it is
+    tried."""
     proof, apart = plan["proof"], plan.get("apart")
     host, read = proof["host"], os.O_RDONLY | os.O_CLOEXEC
     yield "reading a file outside", ("namespaces",), (errno.ENOENT,), lambda: os.open(proof["secret"], read)
@@ -264,7 +273,8 @@ def acts(plan):
 
 
 def _find_outside(host):
-    """Within a process namespace there are the first process and this one, and nobody has the host's number unless one of these does."""
+    """Within a process namespace there are the first process and this one, and nobody has the host's number
+    unless one of these does."""
     if os.getppid() != 1:
         return
     if host not in (1, os.getpid()):

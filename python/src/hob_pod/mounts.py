@@ -1,7 +1,8 @@
 """A root of a pod's own: namespaces, and a tree of mounts that holds what the pod may see and nothing else.
 
-Apart from `lockdown`, which the pod applies to itself: this is done by the keeper, which stays outside. What is not
-mounted here has no name in the pod: no other user's file, no Unix socket of a service, no other pod's scratch folder.
+Apart from `lockdown`, which the pod applies to itself: this is done by the keeper, which stays outside. What
+is not mounted here has no name in the pod: no other user's file, no Unix socket of a service, no other pod's
+scratch folder.
 
 A plan's `view` says what is in it:
 
@@ -37,7 +38,8 @@ CLOSED, CLOSED_FOLDER = "/.hob-closed", "/.hob-closed-folder"
 
 
 def separate(plan, more=0):
-    """Puts this process into namespaces of its own, and of the kinds `more`. Gives what was missing in reduced mode; raises Refused."""
+    """Puts this process into namespaces of its own, and of the kinds `more`. Gives what was missing in
+    reduced mode; raises Refused."""
     if "namespaces" in plan["without"]:
         return _missing(plan, "namespaces", "made unavailable")
     user, group = os.geteuid(), os.getegid()
@@ -81,7 +83,8 @@ def _map(name, text):
 
 
 def build(view, base=None):
-    """Mounts the tree on `base`; gives its path. Raises OSError, or Refused for what must be there and is not."""
+    """Mounts the tree on `base`; gives its path. Raises OSError, or Refused for what must be there and is
+    not."""
     base = base or view["base"]
     # Taken before the root is mounted: it may hide where they lie.
     writable = [(path, _taken(path, view)) for path in view["write"]]
@@ -117,7 +120,8 @@ def build(view, base=None):
         if name in view["granted"]:
             data.cover(name, base + path, base + NOTHING, view["data"], changes=how == "write")
     for path, tree in devices:
-        # Who owns a device file can change its mode, which is everybody's; what is written to the device itself is no matter of the mount.
+        # Who owns a device file can change its mode, which is everybody's; what is written to the device
+        # itself is no matter of the mount.
         kernel.set_mount(tree, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NOEXEC)
         _attach(base, path, tree)
     kernel.set_mount(base, kernel.ATTR_RDONLY, recursive=False)
@@ -130,10 +134,11 @@ def private_folders(view):
 
 
 def moves(view):
-    """Where what was granted below a private folder is mounted instead: {path: place}; a link of its name leads there.
+    """Where what was granted below a private folder is mounted instead: {path: place}; a link of its name
+    leads there.
 
-    Landlock adds up the rights of all folders above a file, across mounts: what lies in a private folder may be written
-    to, whatever the rule of its own says. A grant within another path of the view stays there.
+    Landlock adds up the rights of all folders above a file, across mounts: what lies in a private folder may
+    be written to, whatever the rule of its own says. A grant within another path of the view stays there.
     """
     others = [path for path in [*view["read"], *view["write"]] if path not in view["granted"]]
     moved = {}
@@ -174,7 +179,8 @@ def _taken(path, view):
 
 
 def open_granted(path):
-    """A handle of what an operator named. Raises OSError, or Refused where the path is not what it was when the host looked.
+    """A handle of what an operator named. Raises OSError, or Refused where the path is not what it was when
+    the host looked.
 
     Others may write above it: a link that they put there would lead to what nobody granted.
     """
@@ -208,7 +214,8 @@ def _is_folder(tree):
 
 
 def open_way_out():
-    """Brings the namespace's loopback up and gives a listening TCP socket on it, which the host will answer."""
+    """Brings the namespace's loopback up and gives a listening TCP socket on it, which the host will
+    answer."""
     import fcntl
     import struct
 

@@ -1,7 +1,8 @@
 """The runner's own descriptors: for the author's code they are not there.
 
-Programs close what they did not open (`os.closerange(3, 1024)`, as daemons do it), and a pod's lanes would be among that. So the
-functions of `os` leave them out; what goes around them (native code, an object made from a number) ends the pod, which says so.
+Programs close what they did not open (`os.closerange(3, 1024)`, as daemons do it), and a pod's lanes would be
+among that. So the functions of `os` leave them out; what goes around them (native code, an object made from a
+number) ends the pod, which says so.
 """
 
 import errno
@@ -11,7 +12,8 @@ import sys
 _close, _closerange, _dup2, _write, _stat = os.close, os.closerange, os.dup2, os.write, os.fstat
 _own = set()
 
-#: Where the runner tells of itself: standard error, also where the author closed that, or opened something in its place.
+#: Where the runner tells of itself: standard error, also where the author closed that, or opened something in
+#: its place.
 told = 2
 _identity = None  # of that, once it is the runner's own
 #: Whether this is a process that the author's code forked.
@@ -39,7 +41,8 @@ def _identify(descriptor):
 
 
 def write(data):
-    """To where the runner tells of itself, as far as that can be had: native code may have closed it, or put something in its place."""
+    """To where the runner tells of itself, as far as that can be had: native code may have closed it, or put
+    something in its place."""
     for descriptor in (told, 2):
         if _identity is not None and _identify(descriptor) != _identity:
             continue
@@ -61,7 +64,8 @@ def follow():
 
 
 def let_go():
-    """In a process that the author's code forked: the lanes were closed there, and their numbers are for everybody."""
+    """In a process that the author's code forked: the lanes were closed there, and their numbers are for
+    everybody."""
     global forked
     forked = True
     _own.clear()

@@ -1,9 +1,11 @@
-"""A /proc of a pod's own: of processes the pod itself and what it started, of the machine what its plan lets it read.
+"""A /proc of a pod's own: of processes the pod itself and what it started, of the machine what its plan lets
+it read.
 
-Apart from `mounts`, which mounts what the machine has: this one belongs to a process namespace, so that it is mounted by
-the first process of one. Who may be seen there the kernel asks Landlock at each look: whoever may be traced, which are the
-processes of one's own domain and of those made within it. So the pods of one zygote, which share a namespace, do not find
-each other. What is no process is there for everybody, root's files too, and is covered.
+Apart from `mounts`, which mounts what the machine has: this one belongs to a process namespace, so that it is
+mounted by the first process of one. Who may be seen there the kernel asks Landlock at each look: whoever may
+be traced, which are the processes of one's own domain and of those made within it. So the pods of one zygote,
+which share a namespace, do not find each other. What is no process is there for everybody, root's files too,
+and is covered.
 """
 
 import os
@@ -12,7 +14,8 @@ from . import kernel, mounts
 
 
 def mount(place, plan, base):
-    """Mounts it on `place`. Raises OSError where there is none to be had. `base`: the root that has what covers."""
+    """Mounts it on `place`. Raises OSError where there is none to be had. `base`: the root that has what
+    covers."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("proc", place, "proc", flags, "hidepid=ptraceable" if plan["own_proc"] else None)
     if not plan["own_proc"]:
@@ -34,8 +37,8 @@ def close(place, plan):
 def begin_at(place, number):
     """The next process of this namespace has that number where the kernel lets one choose.
 
-    Programs take the number of a process for its name among all that share a folder: lock files, temporary files. Were each pod
-    the second process of its namespace, those of two pods would be the same file.
+    Programs take the number of a process for its name among all that share a folder: lock files, temporary
+    files. Were each pod the second process of its namespace, those of two pods would be the same file.
     """
     try:
         with open(place + "/sys/kernel/ns_last_pid", "w") as file:

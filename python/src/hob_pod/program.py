@@ -1,14 +1,16 @@
 """What a program of its own would find in its process: none of the words that the host started this one with.
 
-Apart from the runner because a recipe's modules are written for that: `argparse` reads `sys.argv` when they are imported,
-others look at `__main__`, and the files beside a script come before modules of Python's with their names.
+Apart from the runner because a recipe's modules are written for that: `argparse` reads `sys.argv` when they
+are imported, others look at `__main__`, and the files beside a script come before modules of Python's with
+their names.
 """
 
 import io
 import os
 import sys
 
-#: Modules that every Python has before a program's first line, so that no file beside the program is found in their place.
+#: Modules that every Python has before a program's first line, so that no file beside the program is found in
+#: their place.
 _STARTED = frozenset(
     ("abc", "builtins", "codecs", "encodings", "genericpath", "hob_pod", "io", "marshal", "os", "posix", "posixpath", "site", "stat")
     + ("sys", "time", "zipimport")
@@ -40,7 +42,8 @@ def become(folder, entry):
 
 
 def uncover(folder):
-    """What the runner imported for itself hides no file of the recipe: it keeps what it holds, and others find theirs."""
+    """What the runner imported for itself hides no file of the recipe: it keeps what it holds, and others
+    find theirs."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -63,7 +66,8 @@ def of_python(name):
 
 
 class _Heard(io.TextIOWrapper):
-    """`sys.stderr`, which keeps the end of what each work printed: all that is known of many a `sys.exit(2)`."""
+    """`sys.stderr`, which keeps the end of what each work printed: all that is known of many a
+    `sys.exit(2)`."""
 
     def write(self, text):
         if type(text) is str:

@@ -10,7 +10,8 @@ _NO_THREAD = "can't start new thread"
 
 
 class Refused(Exception):
-    """`layer`: namespaces, processes, landlock, seccomp, privileges, limits, proof, machine, plan, or grants (what was given).
+    """`layer`: namespaces, processes, landlock, seccomp, privileges, limits, proof, machine, plan, or grants
+    (what was given).
 
     `why`: for people.
     """
@@ -22,7 +23,8 @@ class Refused(Exception):
 
 
 def must_be_lacking(error, full=()):
-    """Raises Refused if that a layer was not had says nothing of whether this machine has it: going on without it would be wrong then.
+    """Raises Refused if that a layer was not had says nothing of whether this machine has it: going on
+    without it would be wrong then.
 
     `full`: further errors that say so, where they are no bound on the layer itself.
     """
@@ -31,7 +33,8 @@ def must_be_lacking(error, full=()):
 
 
 def ran_out(error):
-    """What the machine has run out of, if that is what an error of Hob's own code says, as text; else None."""
+    """What the machine has run out of, if that is what an error of Hob's own code says, as text; else
+    None."""
     kind = type(error)
     if issubclass(kind, OSError) and OSError.errno.__get__(error) in (*_RAN_OUT, *FULL):
         return OSError.__str__(error)

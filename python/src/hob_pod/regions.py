@@ -1,8 +1,9 @@
 """Regions: memory that the host shares with this pod, for blobs too large for a frame.
 
-Apart from `blob`, which authors see: here is which region is whose. The control thread hears of regions, the author's
-threads map and use them. A region of an ask is given back when nothing looks into it any more; one that the author's
-code still looks into (an array that it kept) is never used again, so that what it sees does not change.
+Apart from `blob`, which authors see: here is which region is whose. The control thread hears of regions, the
+author's threads map and use them. A region of an ask is given back when nothing looks into it any more; one
+that the author's code still looks into (an array that it kept) is never used again, so that what it sees does
+not change.
 """
 
 import _thread
@@ -37,7 +38,8 @@ class Region:
         if self._map is None:
             return False
         try:
-            # A map with views refuses before anything else, and says so differently than one that is only read.
+            # A map with views refuses before anything else, and says so differently than one that is only
+            # read.
             self._map.resize(self.size)
         except BufferError:
             return True
@@ -57,7 +59,8 @@ class Region:
 
 
 class Regions:
-    """The regions of this pod. `send` sends a control message; blobs up to `frame_bytes_max` bytes need none."""
+    """The regions of this pod. `send` sends a control message; blobs up to `frame_bytes_max` bytes need
+    none."""
 
     def __init__(self, send, frame_bytes_max):
         self.frame_bytes_max = frame_bytes_max
@@ -88,7 +91,8 @@ class Regions:
             self._changed()
 
     def freed(self, number):
-        """The host read a result: its region may be used again, unless the author's code still looks into it."""
+        """The host read a result: its region may be used again, unless the author's code still looks into
+        it."""
         with self._lock:
             region = self._sent.pop(number, None)
             if region is None:
@@ -114,7 +118,8 @@ class Regions:
             waiter.release()
 
     def _wait(self, find):
-        """What `find` gives, called under the lock after each change until it is not None. An interrupt leaves nothing behind."""
+        """What `find` gives, called under the lock after each change until it is not None. An interrupt
+        leaves nothing behind."""
         while True:
             with self._lock:
                 found = find()
@@ -128,7 +133,8 @@ class Regions:
     # --- what the author's threads use
 
     def view(self, number, size):
-        """The blob of `size` bytes in the region of that number, which comes along another lane than its ask."""
+        """The blob of `size` bytes in the region of that number, which comes along another lane than its
+        ask."""
         return self._wait(lambda: self._asks.get(number)).view(size)
 
     def done(self, numbers):

@@ -1,6 +1,7 @@
 """The models of this pod: loaded when the host has a place for them, let go of when it needs that for others.
 
-Apart from the runner because it happens more than once in a pod's life: the process, with what it imported, stays.
+Apart from the runner because it happens more than once in a pod's life: the process, with what it imported,
+stays.
 """
 
 import ctypes
@@ -14,8 +15,9 @@ from . import asks, faults, guard, steps, tracebacks
 class ModelPaths(dict):
     """{name: path} of the recipe's models, as `load` gets them.
 
-    All of them lie in one folder, each a plain file at its name (`onnx/model.onnx`: with a folder of its own), and nothing else is
-    there: what reads several files by their names finds them. The pod cannot write to it.
+    All of them lie in one folder, each a plain file at its name (`onnx/model.onnx`: with a folder of its
+    own), and nothing else is there: what reads several files by their names finds them. The pod cannot write
+    to it.
     """
 
     def __init__(self, start):
@@ -37,7 +39,8 @@ class Models:
         return callable(getattr(self._pod, "unload", None))
 
     def bring(self, gpu, lever=None):
-        """Loads, and warms up. `gpu`: {"id", "kind"} of the one to use, or None. Raises what the author's code raises."""
+        """Loads, and warms up. `gpu`: {"id", "kind"} of the one to use, or None. Raises what the author's
+        code raises."""
         global _lever
         _lever = lever
         runner, entry = self._runner, self._runner.start["entry"]
@@ -90,8 +93,9 @@ _lever = None
 def lever():
     """Where the recipe's `[pod.lever]` is now, one of its `values`; None for a recipe without one.
 
-    The host lowers it when memory ran out (`MemoryError`, CUDA's out of memory, a pod that was killed for its memory), and
-    runs the ask again: use it for what costs memory, such as a batch size. In `load` it is what is to be loaded with.
+    The host lowers it when memory ran out (`MemoryError`, CUDA's out of memory, a pod that was killed for its
+    memory), and runs the ask again: use it for what costs memory, such as a batch size. In `load` it is what
+    is to be loaded with.
     """
     work = asks.current()
     if work is None or work.frame is None or work.frame.message is None:
@@ -106,13 +110,15 @@ _gpu = None
 def gpu():
     """The GPU that this pod is to use, as its driver calls it (for NVIDIA its UUID), or None.
 
-    Frameworks see it alone, as their device 0: the host's choice is in CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES.
+    Frameworks see it alone, as their device 0: the host's choice is in CUDA_VISIBLE_DEVICES or
+    ROCR_VISIBLE_DEVICES.
     """
     return _gpu
 
 
 def use(chosen):
-    """From now on frameworks see that GPU alone. They read the variable when they first touch a GPU, which is in `load`."""
+    """From now on frameworks see that GPU alone. They read the variable when they first touch a GPU, which is
+    in `load`."""
     global _gpu
     if chosen is None:
         return

@@ -1,7 +1,7 @@
 """The runner: becomes the recipe's pod. What it is then asked is answered by `serving`.
 
-Apart from `serving` because it runs once, in a fixed order that matters: lanes, threads, environment, and only then
-code that is not Hob's. It is confined by then (see `confine`).
+Apart from `serving` because it runs once, in a fixed order that matters: lanes, threads, environment, and
+only then code that is not Hob's. It is confined by then (see `confine`).
 """
 
 import _signal
@@ -92,7 +92,8 @@ class Runner:
         wanted = start.get("cache")
         self.cache = None if wanted is None else cache.Cache(start["scratch"], wanted, self.control.send)
         if start["concurrency"] > 1:
-            # Before the recipe's folder is on the path: no file of it is taken for one of Python's by the runner.
+            # Before the recipe's folder is on the path: no file of it is taken for one of Python's by the
+            # runner.
             from . import slots
 
             self.server.slots = slots.Slots(self.server, start["concurrency"])
@@ -133,7 +134,8 @@ class Runner:
         program.hear(asks.current)
 
     def _become(self):
-        """Imports, constructs, loads; warms up; says `started`. What comes out is the author's, in the midst of `self.doing()`."""
+        """Imports, constructs, loads; warms up; says `started`. What comes out is the author's, in the midst
+        of `self.doing()`."""
         entry = self.start["entry"]
         self.doing = lambda: f"importing `{entry}`"
         kind = self._entry_class(entry)
@@ -184,7 +186,8 @@ class Runner:
         control.leave(1)
 
     def warm_up(self, name, pod):
-        """Runs the file as a script of its own, with the pod as its global `pod`; it may await at its top level."""
+        """Runs the file as a script of its own, with the pod as its global `pod`; it may await at its top
+        level."""
         folder = os.path.realpath(self.start["folder"])
         path = os.path.realpath(os.path.join(folder, name))
         if not path.startswith(folder + os.sep):
@@ -249,8 +252,9 @@ class Runner:
 def set_up_packages(packages, python=None):
     """The environment's packages, as `site` would without -I -S. `packages`: their folder, or None.
 
-    `python`: the environment's interpreter. It runs nothing here, because its folder holds what a stranger's packages put there; but this
-    process says of itself that it is that one, and so are the processes that it starts.
+    `python`: the environment's interpreter. It runs nothing here, because its folder holds what a stranger's
+    packages put there; but this process says of itself that it is that one, and so are the processes that it
+    starts.
     """
     if python is not None:
         sys.executable = python

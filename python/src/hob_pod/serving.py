@@ -1,8 +1,9 @@
 """Serving: reads asks from the data lane with the main thread, calls the author's method, writes the answer.
 
-Apart from the control lane because this thread is the author's: there is no hand-off between reading an ask and
-the method (a queue to another thread would double the round trip), so it is deaf while the method runs. With
-`concurrency` above 1 the author's code runs in the threads and tasks of `slots`, and this thread only reads.
+Apart from the control lane because this thread is the author's: there is no hand-off between reading an ask
+and the method (a queue to another thread would double the round trip), so it is deaf while the method runs.
+With `concurrency` above 1 the author's code runs in the threads and tasks of `slots`, and this thread only
+reads.
 """
 
 import _socket  # without the enums of `socket`, which take 8 ms to make
@@ -72,7 +73,8 @@ class Server:
         return self._loop
 
     def settle(self, function, *arguments):
-        """Runs a function of the author's that is no work (`load`, a warm-up), to the end of what it gives."""
+        """Runs a function of the author's that is no work (`load`, a warm-up), to the end of what it
+        gives."""
         gate.main.run(self._settle, function, *arguments)
 
     def _settle(self, function, *arguments):
@@ -187,7 +189,8 @@ class Server:
     # --- from work to the frames that answer it
 
     def run(self, work):
-        """Runs `work` on this thread, in a context of its own; gives the parts of what answers it, whatever happens in between."""
+        """Runs `work` on this thread, in a context of its own; gives the parts of what answers it, whatever
+        happens in between."""
         _bind(work)
         if self.ground.decimal is not None:
             self.ground.set_decimal()
@@ -202,7 +205,8 @@ class Server:
                 parts = self._outputs(work, self._call(work), True)
             finally:
                 here.open = False  # with no call before it, in which something could come
-                # The last place where a cancel can interrupt; from here on nothing can end up in the next ask.
+                # The last place where a cancel can interrupt; from here on nothing can end up in the next
+                # ask.
                 self._leave(work)
         except faults.Cancelled:
             here.open = False
@@ -229,7 +233,8 @@ class Server:
                 self.ground.restore()
 
     async def run_async(self, work):
-        """As `run`, for a method whose call runs nothing yet, on the event loop; a cancel cancels its task."""
+        """As `run`, for a method whose call runs nothing yet, on the event loop; a cancel cancels its
+        task."""
         try:
             given = work.operation.method(*self._arguments(work))
             if hasattr(type(given), "__anext__"):
@@ -243,7 +248,8 @@ class Server:
         return self._only_wanted(work, parts)
 
     def parts_of(self, work, task):
-        """What the task of `run_async` gave: it may have been raised what somebody set in the loop's thread."""
+        """What the task of `run_async` gave: it may have been raised what somebody set in the loop's
+        thread."""
         error = task.exception()
         return task.result() if error is None else self._failed(work, error)
 
@@ -438,14 +444,16 @@ class Server:
             task.result()  # it was cancelled before its first step, if it raises anything
             return guard.given(box)
         except BaseException:
-            # Of a handler of a signal, say, in the midst of the loop. What is left of this work is not for the next one's time.
+            # Of a handler of a signal, say, in the midst of the loop. What is left of this work is not for
+            # the next one's time.
             if not task.done() and not loop.is_closed():
                 task.cancel()
                 loop.run_until_complete(task)
             raise
 
     def end_tasks(self):
-        """The pod ends: what is left in the loop is cancelled and run to its end, as `asyncio.run` does it."""
+        """The pod ends: what is left in the loop is cancelled and run to its end, as `asyncio.run` does
+        it."""
         if self._loop is None or self._loop.is_closed():
             return
         if self.slots is None:
@@ -454,7 +462,8 @@ class Server:
             self.slots.wait_for_all(_end_tasks(self._loop))
 
     def _background(self):
-        """Runs what the author's code left in the loop until an ask comes. Nothing is run where nothing is left."""
+        """Runs what the author's code left in the loop until an ask comes. Nothing is run where nothing is
+        left."""
         while not self._loop.is_closed() and _is_left(self._loop):
             try:
                 if gate.main.run(self._run_background, self._loop):
@@ -548,6 +557,7 @@ def _is_left(loop):
     except AttributeError:  # a loop of another kind, which the author installed
         return True
     asyncio = program.of_python("asyncio")
-    # Up to Python 3.11 they are all in one set; to ask whether it is empty takes a tenth of what a list of them does, after each work.
+    # Up to Python 3.11 they are all in one set; to ask whether it is empty takes a tenth of what a list of
+    # them does, after each work.
     known = getattr(getattr(asyncio, "tasks", None), "_all_tasks", None)
     return (known is None or len(known) > 0) and bool(asyncio.all_tasks(loop))

@@ -1,8 +1,9 @@
 """The session that this pod belongs to: its name, what it begins with, and how its state gets to the host.
 
-Apart from serving because most pods have none, and because three threads meet here: the author's code gives its state
-at a safe point, the control thread hears that it is due and that it was kept, the main thread gives it between asks.
-A checkpoint goes in pieces on the control lane, each kept by the host before the next is sent.
+Apart from serving because most pods have none, and because three threads meet here: the author's code gives
+its state at a safe point, the control thread hears that it is due and that it was kept, the main thread gives
+it between asks. A checkpoint goes in pieces on the control lane, each kept by the host before the next is
+sent.
 """
 
 import _thread
@@ -37,16 +38,17 @@ def session():
 
 
 def checkpoint_due():
-    """Whether `checkpoint()` would give the state: a checkpoint's time has come, or somebody asked for one."""
+    """Whether `checkpoint()` would give the state: a checkpoint's time has come, or somebody asked for
+    one."""
     return state.asked > state.given and state.give is not None
 
 
 def checkpoint(force=False):
     """At a safe point inside a long operation: gives the pod's state to the host if that is due (or `force`).
 
-    Calls `checkpoint` of the class. True: the host has it durably, and a pod that follows this one begins with it.
-    False: nothing was due, there is no session, or the host could not keep it (`hob sessions` says why). What
-    `checkpoint` of the class raises comes out here.
+    Calls `checkpoint` of the class. True: the host has it durably, and a pod that follows this one begins
+    with it. False: nothing was due, there is no session, or the host could not keep it (`hob sessions` says
+    why). What `checkpoint` of the class raises comes out here.
     """
     if state.give is None or not (force or state.asked > state.given):
         return False

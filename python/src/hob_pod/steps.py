@@ -1,6 +1,7 @@
 """Next steps for the mistakes that authors make most, by what the interpreter says of them.
 
-Apart from faults, which decide what an error is: here nothing changes but the hint, for the one who wrote the code.
+Apart from faults, which decide what an error is: here nothing changes but the hint, for the one who wrote the
+code.
 """
 
 import os
@@ -46,7 +47,8 @@ _filename_of = OSError.__dict__["filename"].__get__
 
 
 def of(error, text, starts=False):
-    """The next step after `error`, an exception of the author's code; `text` is its own. `starts`: the pod was not ready yet."""
+    """The next step after `error`, an exception of the author's code; `text` is its own. `starts`: the pod
+    was not ready yet."""
     kind = guard.kind(error)
     if guard.is_a(error, SyntaxError):
         return _SYNTAX
@@ -67,7 +69,8 @@ def of(error, text, starts=False):
 
 
 def is_unfit(error):
-    """Whether a TypeError came of calling a function with arguments that it does not take: no line of it ran."""
+    """Whether a TypeError came of calling a function with arguments that it does not take: no line of it
+    ran."""
     frame = tracebacks.stack(error)
     while frame is not None:
         if not guard.plain(frame.tb_frame.f_code.co_filename).startswith(_HERE):
@@ -91,12 +94,14 @@ def signature(name, takes_blobs=False, is_batch=False):
 
 
 def no_blobs(name):
-    """The next step where a caller gave blobs to a method that takes none, and the manifest does not say which it takes."""
+    """The next step where a caller gave blobs to a method that takes none, and the manifest does not say
+    which it takes."""
     return f"call it without blobs; or its author has it take them: {signature(name, takes_blobs=True)}"
 
 
 def of_entry(module, name, folder):
-    """The next step where the recipe's `folder` has no module of the name `module`, whose `name` is the pod's class."""
+    """The next step where the recipe's `folder` has no module of the name `module`, whose `name` is the pod's
+    class."""
     first, _, rest = module.partition(".")
     if first == "pod" and _has(folder, rest):
         return f"modules are named from the folder `pod`: set `entry` in recipe.toml to `{rest}:{name}`"

@@ -1,7 +1,8 @@
-"""Code of the author's that can be neither asked nor ended: its caller is answered all the same, and the pod ends.
+"""Code of the author's that can be neither asked nor ended: its caller is answered all the same, and the pod
+ends.
 
-Apart from `guard`, which finds it out and knows no works. Native code that keeps the interpreter to itself is not found out here:
-the host sees that the pod says nothing.
+Apart from `guard`, which finds it out and knows no works. Native code that keeps the interpreter to itself is
+not found out here: the host sees that the pod says nothing.
 """
 
 import faulthandler

@@ -1,4 +1,5 @@
-"""Tables and series of packages, on their way to JSON: what their methods give, unless that leaves something out in silence.
+"""Tables and series of packages, on their way to JSON: what their methods give, unless that leaves something
+out in silence.
 
 Apart from `values`, whose conversion they are given: nothing here asks for more than methods of the value.
 """

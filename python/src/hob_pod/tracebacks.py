@@ -1,8 +1,9 @@
 """Tracebacks: what was raised and where, as text.
 
-Apart from faults, which decide what an error means; and in place of Python's `traceback`, which takes milliseconds to import,
-asks the author's objects and module loaders without a guard, and is not Python's where a recipe has a file of that name.
-Whatever is in here is bounded: a chain of errors, a group, a stack, a source file may be of any length.
+Apart from faults, which decide what an error means; and in place of Python's `traceback`, which takes
+milliseconds to import, asks the author's objects and module loaders without a guard, and is not Python's
+where a recipe has a file of that name. Whatever is in here is bounded: a chain of errors, a group, a stack, a
+source file may be of any length.
 """
 
 import _socket
@@ -65,7 +66,8 @@ def went_through(error, functions):
 
 
 def wanted_a_number(error):
-    """Whether `error` came out of `socket.getaddrinfo` that was to look nothing up, but to read an address (`AI_NUMERICHOST`)."""
+    """Whether `error` came out of `socket.getaddrinfo` that was to look nothing up, but to read an address
+    (`AI_NUMERICHOST`)."""
     frame = stack(error)
     for _ in range(FRAMES_MAX):
         if frame is None:
@@ -83,7 +85,8 @@ def stack(error):
 
 
 def told(error, without=()):
-    """The text of `error` and what led to it. `without`: how paths begin whose frames are left out where a stack starts with them."""
+    """The text of `error` and what led to it. `without`: how paths begin whose frames are left out where a
+    stack starts with them."""
     return guard.together(_told, error, without)
 
 
@@ -213,7 +216,8 @@ class _Text:
 
 
 def _columns(code, instruction, number, line):
-    """The characters of that line that the instruction comes from; None where that is not known, or more than this line."""
+    """The characters of that line that the instruction comes from; None where that is not known, or more than
+    this line."""
     if not hasattr(code, "co_positions"):
         return None  # before Python 3.11
     for index, (first, last, start, end) in enumerate(code.co_positions()):

@@ -1,12 +1,13 @@
-"""What a value of the author's becomes in JSON: the table of docs/values.md, whose test is python/tests/test_values.py.
+"""What a value of the author's becomes in JSON: the table of docs/values.md, whose test is
+python/tests/test_values.py.
 
-Apart from `wire`, which knows JSON alone: here are the kinds that Python and its packages have beside that. Packages are known by
-what their types look like and never imported. What cannot be carried raises NotJson, which says what to write; nothing becomes
-another value in silence.
+Apart from `wire`, which knows JSON alone: here are the kinds that Python and its packages have beside that.
+Packages are known by what their types look like and never imported. What cannot be carried raises NotJson,
+which says what to write; nothing becomes another value in silence.
 
-Code of the author's runs here (`tolist`, `model_dump`, the iteration of a mapping): what it gives is converted in its turn, to the same
-depth and within the same number of values, and what it raises comes out. Of subclasses of text, numbers, dicts and lists the value
-itself is taken, whatever methods they override.
+Code of the author's runs here (`tolist`, `model_dump`, the iteration of a mapping): what it gives is
+converted in its turn, to the same depth and within the same number of values, and what it raises comes out.
+Of subclasses of text, numbers, dicts and lists the value itself is taken, whatever methods they override.
 """
 
 import re
@@ -17,7 +18,8 @@ from . import guard, tables
 
 #: Deepest nesting of a frame. The host's parser refuses 128, and a frame that it refuses ends the pod.
 DEPTH_MAX = 127
-#: Most values in one document: the shortest takes 2 bytes of a frame, which has 16 MB. A key counts as so many as take its room.
+#: Most values in one document: the shortest takes 2 bytes of a frame, which has 16 MB. A key counts as so
+#: many as take its room.
 VALUES_MAX = 8 << 20
 #: Types whose way is remembered. An author may make types without end.
 _TYPES_MAX = 1_024
@@ -46,7 +48,8 @@ _NO_TIME = -(1 << 63)
 
 
 class NotJson(Exception):
-    """A value that strict JSON cannot carry. `pointer` is the JSON pointer of the place, `/` for the whole; `hint` says what to write."""
+    """A value that strict JSON cannot carry. `pointer` is the JSON pointer of the place, `/` for the whole;
+    `hint` says what to write."""
 
     def __init__(self, pointer, problem, hint=None):
         super().__init__(f"{problem} at `{pointer}`")
@@ -63,7 +66,8 @@ def is_plain(value, depth=0):
 def is_plain_within(value, depth, room):
     """The same of a dict, list or tuple; anything else is none.
 
-    `room`: a list of how many values it may have, which counts down, and of whether there were whole numbers among them.
+    `room`: a list of how many values it may have, which counts down, and of whether there were whole numbers
+    among them.
     """
     kind = type(value)
     if kind is dict:
@@ -90,7 +94,8 @@ def is_plain_within(value, depth, room):
 
 
 def plain(value, depth=0):
-    """`value` made of what JSON has. `depth`: how deep in a message it will stand. Raises NotJson; and what the author's code raises."""
+    """`value` made of what JSON has. `depth`: how deep in a message it will stand. Raises NotJson; and what
+    the author's code raises."""
     return _Conversion(depth).of(value)
 
 
@@ -400,7 +405,8 @@ _ways = {}
 
 
 def _has(kind, *names):
-    """Whether instances of `kind` have those methods: of the class, since `__getattr__` may say yes to everything."""
+    """Whether instances of `kind` have those methods: of the class, since `__getattr__` may say yes to
+    everything."""
     return all(callable(getattr(kind, name, None)) for name in names)
 
 

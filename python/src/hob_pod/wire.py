@@ -14,23 +14,26 @@ from .values import is_plain_within as is_plain
 PROTOCOL = 1
 #: Longest frame until the host has said its own limit in `start`, in bytes.
 FRAME_BYTES_DEFAULT = 16 << 20
-#: A frame that claims more than this is not read past: reading that much to stay in sync is itself the attack.
+#: A frame that claims more than this is not read past: reading that much to stay in sync is itself the
+#: attack.
 FRAME_SKIP_BYTES_MAX = 256 << 20
-#: Size of the kept receive buffer, in bytes. A larger frame gets a buffer of its own, so that its blobs are not copied.
+#: Size of the kept receive buffer, in bytes. A larger frame gets a buffer of its own, so that its blobs are
+#: not copied.
 BUFFER_BYTES = 64 << 10
 #: Most blobs that one message may carry.
 BLOBS_MAX = 16
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 
-#: What the chunks of one ask may weigh that were sent and not taken; a chunk weighs one more for each so many bytes.
+#: What the chunks of one ask may weigh that were sent and not taken; a chunk weighs one more for each so many
+#: bytes.
 CHUNK_CREDIT, CHUNK_WEIGHT_BYTES = 64, 64 << 10
 
 HEADER = struct.Struct(">IIQ")
 _HEADER_BYTES = HEADER.size
 _unpack, _pack = HEADER.unpack_from, HEADER.pack
 
-# A number of 19 digits may be past 64 bits. Looking for a run of zeros in a translated copy costs a twentieth of
-# a regular expression over the whole text; the expression (which knows fractions) runs only after a hit.
+# A number of 19 digits may be past 64 bits. Looking for a run of zeros in a translated copy costs a twentieth
+# of a regular expression over the whole text; the expression (which knows fractions) runs only after a hit.
 _DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _ZEROS = b"0" * 19
 _SURROGATE = "such text comes of undecodable bytes: `text.encode(\"utf-8\", \"surrogateescape\")` are they, and travel as a blob"
@@ -45,7 +48,8 @@ class ProtocolError(Exception):
 
 
 class Frame:
-    """One frame: the ask it belongs to (0 for none), message and tail; or its size as `too_large` if it was skipped."""
+    """One frame: the ask it belongs to (0 for none), message and tail; or its size as `too_large` if it was
+    skipped."""
 
     __slots__ = ("ask", "message", "tail", "too_large")
 
@@ -56,7 +60,8 @@ class Frame:
         self.too_large = too_large
 
     def blobs(self):
-        """The blobs of the message as (name, media type, bytes); a blob in a region as (name, media type, None, region, its size)."""
+        """The blobs of the message as (name, media type, bytes); a blob in a region as (name, media type,
+        None, region, its size)."""
         blobs, start = [], 0
         view = memoryview(self.tail)
         for blob in self.message.get("blobs", ()):
@@ -75,7 +80,8 @@ def weight(size):
 
 
 class Decoder:
-    """Turns received bytes into frames: receive into `space()`, then tell `received()` how many bytes came."""
+    """Turns received bytes into frames: receive into `space()`, then tell `received()` how many bytes
+    came."""
 
     def __init__(self, frame_bytes_max=FRAME_BYTES_DEFAULT):
         self.frame_bytes_max = frame_bytes_max
@@ -125,7 +131,8 @@ class Decoder:
                 start += _HEADER_BYTES
                 self._skip = body
             elif end - start >= whole:
-                # The kept buffer is used again, so what the frame keeps must be copied: the tail, as text is parsed now.
+                # The kept buffer is used again, so what the frame keeps must be copied: the tail, as text is
+                # parsed now.
                 tail_at = start + _HEADER_BYTES + json_bytes
                 start += whole
                 tail = kept[tail_at:start].tobytes() if tail_bytes else b""
@@ -149,7 +156,8 @@ class Decoder:
 
 
 def _decode(frame):
-    """The frame that `frame` (exactly one, with its header) holds; its blobs are not copied. Raises ProtocolError."""
+    """The frame that `frame` (exactly one, with its header) holds; its blobs are not copied. Raises
+    ProtocolError."""
     json_bytes, tail_bytes, ask = _unpack(frame, 0)
     tail_at = _HEADER_BYTES + json_bytes
     return Frame(ask, _message(frame[_HEADER_BYTES:tail_at].tobytes(), tail_bytes), frame[tail_at:])
@@ -231,8 +239,8 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 if json.encoder.c_make_encoder is None:
     _encode = _encoder.encode
 else:
-    # `encode` makes one of these for every value. No markers against values that hold themselves: they would be
-    # shared by all threads, and the depth is bounded before.
+    # `encode` makes one of these for every value. No markers against values that hold themselves: they would
+    # be shared by all threads, and the depth is bounded before.
     _chunks = json.encoder.c_make_encoder(None, _unknown, json.encoder.encode_basestring, None, ":", ",", False, False, False)
 
     def _encode(value):
@@ -240,7 +248,8 @@ else:
 
 
 def dump(value, depth=0):
-    """`value` as strict JSON in UTF-8, converted as `values` says. Raises NotJson with the place; and what the author's code raises.
+    """`value` as strict JSON in UTF-8, converted as `values` says. Raises NotJson with the place; and what
+    the author's code raises.
 
     `depth`: how deep in a message it will stand.
     """
@@ -283,7 +292,8 @@ def _step(pointer, key):
 
 
 def _check(value, pointer, depth):
-    """Raises NotJson at the first thing in `value`, which is plain, that strict JSON cannot carry: slow, so only after a suspicion."""
+    """Raises NotJson at the first thing in `value`, which is plain, that strict JSON cannot carry: slow, so
+    only after a suspicion."""
     if value is None or value is True or value is False:
         return
     kind = type(value)

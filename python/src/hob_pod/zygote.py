@@ -1,8 +1,9 @@
 """The zygote: imports the wheels that recipes preload, proves that it may be forked, and forks pods.
 
-Apart from init, because wheels are third-party code: this process is confined as their environment is, and none of
-a recipe's own code ever runs in it. A fork is a copy of one thread. So whatever started another thread, holds a device,
-or cannot bear a fork makes this zygote unforkable, and its pods are started the ordinary way.
+Apart from init, because wheels are third-party code: this process is confined as their environment is, and
+none of a recipe's own code ever runs in it. A fork is a copy of one thread. So whatever started another
+thread, holds a device, or cannot bear a fork makes this zygote unforkable, and its pods are started the
+ordinary way.
 """
 
 import _signal as signal
@@ -36,8 +37,8 @@ _SET_THREADS = (
 def main(boot, top, descriptor, variables):
     """Never returns.
 
-    `top`: its root in the namespace of init. `descriptor`: the socket to init. `variables`: a file with those that
-    its recipe sets, as JSON, which nobody reads before the walls stand.
+    `top`: its root in the namespace of init. `descriptor`: the socket to init. `variables`: a file with those
+    that its recipe sets, as JSON, which nobody reads before the walls stand.
     """
     channel = Channel(descriptor)
     begun = time.monotonic()
@@ -55,13 +56,15 @@ def main(boot, top, descriptor, variables):
     Zygote(channel, left).serve()
 
 
-#: Folders in memory whose content each pod gets a copy of: what an import made there, a cache of fonts say, it reads later.
+#: Folders in memory whose content each pod gets a copy of: what an import made there, a cache of fonts say,
+#: it reads later.
 _FOLDERS = ("/scratch", "/tmp")
 _PIECE_BYTES = 1 << 20
 
 
 def look_at_left(folders, there, most):
-    """What imports left in `folders`, outer ones first: [(path, kind)]. Raises Refused for what cannot be copied, or too much.
+    """What imports left in `folders`, outer ones first: [(path, kind)]. Raises Refused for what cannot be
+    copied, or too much.
 
     `there`: paths that were there before. `most`: {"entries", "bytes"}.
     """
@@ -188,7 +191,8 @@ def _must_be_forkable(own):
 
 
 def _canary():
-    """What often hangs after a fork: threads, locks, the collector, numeric kernels of libraries that are loaded."""
+    """What often hangs after a fork: threads, locks, the collector, numeric kernels of libraries that are
+    loaded."""
     try:
         import threading
 
@@ -270,7 +274,8 @@ class Zygote:
             status = ended.si_status << 8 if ended.si_code == os.CLD_EXITED else ended.si_status
             with open(f"/proc/{ended.si_pid}/stat", "rb", buffering=0) as file:
                 fields = file.read(4096).rpartition(b")")[2].split()
-            # utime and stime are the fields 14 and 15; the first one here is the third. The peak is told as it is taken.
+            # utime and stime are the fields 14 and 15; the first one here is the third. The peak is told as
+            # it is taken.
             cpu = (int(fields[11]) + int(fields[12])) * 1000 // os.sysconf("SC_CLK_TCK")
             if identity is not None:
                 self._channel.send({"type": "ended", "id": identity, "status": status, "usage": [0, cpu]})
@@ -310,7 +315,8 @@ def _map(descriptor):
 
 
 def _diverge(threads):
-    """What must not be the same in every fork: the state of random generators; and the number of threads is the pod's own."""
+    """What must not be the same in every fork: the state of random generators; and the number of threads is
+    the pod's own."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and "numpy.random" in sys.modules:
         numpy.random.seed(int.from_bytes(os.urandom(4), "little"))

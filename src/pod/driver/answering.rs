@@ -1,6 +1,7 @@
 //! What a driver tells callers: the last reply of an ask, once.
 //!
-//! Apart from `mod.rs`, which decides when: here an answer, or a fault, finds who waits for it, or the ask is put back.
+//! Apart from `mod.rs`, which decides when: here an answer, or a fault, finds who waits for it, or the ask is
+//! put back.
 
 use crate::pod::pool::ask;
 use std::sync::atomic::Ordering;
@@ -93,8 +94,9 @@ impl Driver {
         self.in_flight.heard_all(now);
     }
 
-    /// Memory ran out during that ask: lowers the recipe's fallback, if that is possible, and puts the ask back to be run again with what it is then.
-    /// Once for each ask, and never one whose caller has a part of its result.
+    /// Memory ran out during that ask: lowers the recipe's fallback, if that is possible, and puts the ask
+    /// back to be run again with what it is then. Once for each ask, and never one whose caller has a part of
+    /// its result.
     fn lowered(&mut self, ask: AskId) -> bool {
         let Some(sent) = self.in_flight.asks.get(&ask) else { return false };
         let Some(running) = self.in_flight.units.get(&sent.unit) else { return false };

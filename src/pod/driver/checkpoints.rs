@@ -1,7 +1,9 @@
-//! The pod of a session: it is named, begins with what was kept of it, and gives its state when that is wanted.
+//! The pod of a session: it is named, begins with what was kept of it, and gives its state when that is
+//! wanted.
 //!
-//! Apart from `mod.rs`, because most pods have none of this. A checkpoint comes in pieces, each acknowledged before the next, so that the host
-//! holds one piece of it at most; what is kept where is for whoever implements [`Keep`].
+//! Apart from `mod.rs`, because most pods have none of this. A checkpoint comes in pieces, each acknowledged
+//! before the next, so that the host holds one piece of it at most; what is kept where is for whoever
+//! implements [`Keep`].
 
 use std::{future::pending, os::fd::OwnedFd};
 
@@ -69,7 +71,8 @@ impl Driver {
         self.tell_between();
     }
 
-    /// After an ask, before the next: whatever ends the pod from then on, the session goes on from what it had then.
+    /// After an ask, before the next: whatever ends the pod from then on, the session goes on from what it
+    /// had then.
     pub(super) fn want_first_checkpoint(&mut self) {
         let Some(session) = &mut self.spec.session else { return };
         if self.in_flight.units.is_empty() && std::mem::take(&mut session.keeps_first) && !self.checkpoints.due {

@@ -32,7 +32,8 @@ pub(super) struct Clocks {
     pub again: Option<Instant>,
     pub idle_at: Option<Instant>,
     pub idle_timeout: Duration,
-    /// When its memory is looked at next, to end it above its limit; never where a control group does from its first process on.
+    /// When its memory is looked at next, to end it above its limit; never where a control group does from
+    /// its first process on.
     pub memory_due: Option<Instant>,
     memory_looked: Instant,
     recycle: Recycle,
@@ -63,7 +64,8 @@ impl Clocks {
             }),
             memory_due: Some(now + Duration::from_millis(MEMORY_WATCH_MS)),
             memory_looked: now,
-            // What a session has is not to be lost by chance: its pod goes when it was kept, and then by word of the session.
+            // What a session has is not to be lost by chance: its pod goes when it was kept, and then by word
+            // of the session.
             recycle: pod.filter(|_| !in_session).map(|pod| pod.recycle.clone()).unwrap_or_default(),
             heard: now,
             silence: Silence::default(),
@@ -75,7 +77,8 @@ impl Clocks {
         (self.heard, self.silence) = (now, Silence::default());
     }
 
-    /// Whether the pod is to be replaced, after so many asks and at that age. `memory`: its memory in bytes, which is looked at now and then.
+    /// Whether the pod is to be replaced, after so many asks and at that age. `memory`: its memory in bytes,
+    /// which is looked at now and then.
     pub fn served_long_enough(&mut self, now: Instant, asks: u64, age_ms: u64, memory: impl FnOnce() -> Option<u64>) -> bool {
         let Recycle { calls, age_ms: oldest_ms, memory_bytes } = self.recycle;
         let many = calls.is_some_and(|calls| asks >= calls);
@@ -117,8 +120,8 @@ impl Driver {
         others.into_iter().flatten().chain(graces).chain(stalls).chain(unread).min()
     }
 
-    /// Whether the pod's process has ended and only the news of it is late, as on a busy machine: its sockets are closed because it is dead,
-    /// which is no fault of the protocol.
+    /// Whether the pod's process has ended and only the news of it is late, as on a busy machine: its sockets
+    /// are closed because it is dead, which is no fault of the protocol.
     fn is_ended_unheard(&self, now: Instant) -> bool {
         let pid = self.shared.pid.load(Ordering::Acquire);
         pid != 0 && vitals::identity(pid).is_none() && self.lanes.exit_late_until.is_some_and(|until| now < until)
@@ -202,7 +205,8 @@ impl Driver {
         self.clocks.memory_due = Some(now + Duration::from_millis(if idle { MEMORY_WATCH_IDLE_MS } else { MEMORY_WATCH_MS }));
     }
 
-    /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor computes is ended.
+    /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor
+    /// computes is ended.
     fn listen(&mut self, now: Instant) {
         let serves = matches!(self.state, State::Serving(_) | State::Draining { .. });
         if self.in_flight.units.is_empty() || !serves || !self.hears(Which::Data) || now < self.looks_at() {
@@ -226,7 +230,8 @@ impl Driver {
         }
     }
 
-    /// When asks without progress have stalled. Only one that promises progress can, while it has its turn, and while its pod is listened to.
+    /// When asks without progress have stalled. Only one that promises progress can, while it has its turn,
+    /// and while its pod is listened to.
     fn stalls(&self) -> impl Iterator<Item = (AskId, Instant)> {
         let listened = self.hears(Which::Data);
         let last = self.in_flight.units.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);

@@ -1,7 +1,7 @@
 //! What a driver does for those who wait while a caller of its pod takes its chunks slowly.
 //!
-//! While nobody waits, a slow caller holds its pod back by the credit (`receiving.rs`). When others do, its chunks are kept by the host so that the
-//! pod comes to its end; and when there are too many, the call ends.
+//! While nobody waits, a slow caller holds its pod back by the credit (`receiving.rs`). When others do, its
+//! chunks are kept by the host so that the pod comes to its end; and when there are too many, the call ends.
 
 use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
 

@@ -1,7 +1,8 @@
 //! The end of a pod: nothing of it is left, and every ask that it had in hand gets what is true for it.
 //!
-//! Apart from `mod.rs` because this is where at-most-once is kept: what was never begun goes to another pod, what was begun ends as a
-//! fault, unless its operation is idempotent; and an input that ends pods is found out and no longer tried.
+//! Apart from `mod.rs` because this is where at-most-once is kept: what was never begun goes to another pod,
+//! what was begun ends as a fault, unless its operation is idempotent; and an input that ends pods is found
+//! out and no longer tried.
 
 use crate::pod::{pool::state, spec};
 use std::{
@@ -92,12 +93,14 @@ impl Driver {
             // One that was asked to go has to finish what it has.
             None => !self.end.leaving || !self.in_flight.asks.is_empty(),
         };
-        // The keeper reports last; without its report it was killed itself, and what fled from the pod's group may still run.
+        // The keeper reports last; without its report it was killed itself, and what fled from the pod's
+        // group may still run.
         if self.page.peak_bytes().is_none() {
             let incarnation = self.spec.incarnation.clone();
             let _ = certainly(move || leftovers::end_leftovers(&incarnation)).await;
         }
-        // Its last lines say why, or are those that it kept for its end; a grandchild that holds the pipe open is not waited for.
+        // Its last lines say why, or are those that it kept for its end; a grandchild that holds the pipe
+        // open is not waited for.
         if let Some(logs) = self.end.logs_ended.take() {
             let _ = timeout(Duration::from_millis(EXIT_GRACE_MS), logs).await;
         }
@@ -138,7 +141,8 @@ impl Driver {
             was_killed_at_start: !was_ready && self.end.blame.is_none() && ending == Ending::Signal(SIGKILL),
             fault,
         });
-        // What lives as long as the pod goes before anybody hears of its end: who waits for that finds nothing of it.
+        // What lives as long as the pod goes before anybody hears of its end: who waits for that finds
+        // nothing of it.
         let (page, scratch, group) = (self.page, self.spec.scratch.clone(), self.sandbox.group.take());
         let keeps = std::mem::take(&mut self.spec.keeps);
         let _ = certainly(move || {
@@ -161,7 +165,8 @@ impl Driver {
     fn settle_asks(&mut self, ending: Ending, fault: &Fault) {
         let begun_up_to = if self.features.keeps_page { self.page.begun() } else { AskId::MAX };
         let begun: Vec<AskId> = self.in_flight.units.keys().copied().filter(|first| *first <= begun_up_to).collect();
-        // One at a time, in order: the ones before the last are done, only their answers were lost with the pod.
+        // One at a time, in order: the ones before the last are done, only their answers were lost with the
+        // pod.
         let suspects: BTreeSet<AskId> = match self.rules.concurrency {
             1 => begun.last().copied().into_iter().collect(),
             _ => begun.iter().copied().collect(),
@@ -172,7 +177,8 @@ impl Driver {
             let Some(mut ticketed) = sent.ticketed.take() else { continue };
             let is_suspect = suspects.contains(&sent.unit);
             let asks = self.in_flight.units.get(&sent.unit).map_or(1, |running| running.asks);
-            // Alone at work there, so that it was this input; or one of several, of which nobody knows which it was.
+            // Alone at work there, so that it was this input; or one of several, of which nobody knows which
+            // it was.
             let lone = how.filter(|_| is_suspect && suspects.len() == 1 && asks == 1 && !self.end.leaving);
             if !begun.contains(&sent.unit) {
                 ticketed.pending.begun -= 1;
@@ -215,7 +221,8 @@ impl Driver {
         self.slot.put_back(alone, true);
     }
 
-    /// Whether what the pod had in hand may have ended it, and how; none when the host had reasons of its own.
+    /// Whether what the pod had in hand may have ended it, and how; none when the host had reasons of its
+    /// own.
     fn how(&self, ending: Ending) -> Option<Ended> {
         match (self.end.blame.as_ref().map(|fault| fault.code), ending) {
             (Some(Code::ProtocolViolation), _) => Some(Ended::Crash),
@@ -304,8 +311,8 @@ impl Driver {
         self.with_tail(fault, 0)
     }
 
-    /// That the machine had too little for it, where it ended before it was confined: until then nothing of the recipe's ran, and what was printed
-    /// are words of Hob's own and of the interpreter.
+    /// That the machine had too little for it, where it ended before it was confined: until then nothing of
+    /// the recipe's ran, and what was printed are words of Hob's own and of the interpreter.
     fn ran_out(&self) -> Option<Fault> {
         let is_ours = !self.is_confined() && !self.process.is_forked();
         let said = is_ours.then(|| self.shared.log.tail(FAULT_TAIL_LINES))?;

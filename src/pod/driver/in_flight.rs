@@ -1,4 +1,5 @@
-//! What a driver keeps count of: what its pod has in hand, since when it says nothing, which lanes still hold something.
+//! What a driver keeps count of: what its pod has in hand, since when it says nothing, which lanes still hold
+//! something.
 //!
 //! Apart from `mod.rs`, which acts on it: here are only the words.
 
@@ -121,7 +122,8 @@ pub(super) struct SentAsk {
     pub heard: Instant,
     /// Weight of the chunks that it sent and its caller has not taken.
     pub owed: u32,
-    /// As much as may be is kept of its chunks, and others wait: until when its caller may take one, and how many it had taken before.
+    /// As much as may be is kept of its chunks, and others wait: until when its caller may take one, and how
+    /// many it had taken before.
     pub unread: Option<(Instant, u64)>,
 }
 

@@ -1,4 +1,5 @@
-//! The two lanes to a pod, and what is known of them: what was not read yet, since when the pod does not read, when a lane ended.
+//! The two lanes to a pod, and what is known of them: what was not read yet, since when the pod does not
+//! read, when a lane ended.
 
 use tokio::time::Instant;
 
@@ -66,8 +67,8 @@ impl Lanes {
         self.data.as_ref().unwrap_or(&self.control).has_asks_waiting()
     }
 
-    /// Whether the pod leaves so much unread that it is not read either: else it would choose how much of the host's memory, and how many of
-    /// its descriptors, wait for it.
+    /// Whether the pod leaves so much unread that it is not read either: else it would choose how much of the
+    /// host's memory, and how many of its descriptors, wait for it.
     pub fn is_backed_up(&self) -> bool {
         self.all().any(Lane::is_backed_up)
     }

@@ -1,6 +1,8 @@
-//! A pod's models: when they are loaded, when they are let go of, and what is told of it to who shares out the machine.
+//! A pod's models: when they are loaded, when they are let go of, and what is told of it to who shares out
+//! the machine.
 //!
-//! Apart from `mod.rs`, whose loop this belongs to: a place comes and goes beside the asks, and only between them.
+//! Apart from `mod.rs`, whose loop this belongs to: a place comes and goes beside the asks, and only between
+//! them.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -207,7 +209,8 @@ impl Driver {
         fault.code == Code::OutOfMemory && self.loading.is_loading && self.fallback_is_for_loading() && self.lower(self.loading.fallback)
     }
 
-    /// Why it could not load; or, if memory ran out and there is a fallback for that, that the next one is to try with less.
+    /// Why it could not load; or, if memory ran out and there is a fallback for that, that the next one is to
+    /// try with less.
     pub(super) fn could_not_load(&self, fault: Fault) -> Fault {
         if !self.can_load_less(&fault) {
             return fault;

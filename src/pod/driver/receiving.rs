@@ -55,7 +55,8 @@ impl Driver {
         self.lanes.unfinished.add(which);
     }
 
-    /// Whether that lane is read now: no lane of a pod that does not read, and not the one that chunks and answers come on while one finds no room.
+    /// Whether that lane is read now: no lane of a pod that does not read, and not the one that chunks and
+    /// answers come on while one finds no room.
     pub(super) fn hears(&self, which: Which) -> bool {
         let carries_data = matches!(which, Which::Data) || self.lanes.data.is_none();
         !(self.lanes.is_backed_up() || (carries_data && self.lanes.undelivered.is_some()))
@@ -124,7 +125,8 @@ impl Driver {
                     self.lanes.data = None;
                     self.process.data_theirs = None;
                 }
-                // What only the runner can do is not believed of anything else: by a page that nobody writes, nothing was ever begun.
+                // What only the runner can do is not believed of anything else: by a page that nobody writes,
+                // nothing was ever begun.
                 let is_runner = matches!(self.spec.recipe.manifest().pod.as_ref().map(|pod| &pod.runtime), Some(Runtime::Python { .. }));
                 self.features.keeps_page = is_runner && has("page") && self.page.path().is_some();
                 self.features.dumps_stacks = has("stack");
@@ -273,7 +275,8 @@ impl Driver {
 
     /// What the pod sent before it ended still counts: an answer in the socket is an answer.
     ///
-    /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is none.
+    /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is
+    /// none.
     pub(super) fn read_last_words(&mut self) {
         for which in [Which::Data, Which::Control] {
             self.lanes.unfinished.add(which);
@@ -320,8 +323,8 @@ impl Driver {
         }
     }
 
-    /// Gives a caller a chunk, or gives it back. Only a pod that keeps no count of its credit can have sent more than there is room for: then nothing
-    /// more of it is read.
+    /// Gives a caller a chunk, or gives it back. Only a pod that keeps no count of its credit can have sent
+    /// more than there is room for: then nothing more of it is read.
     fn give(&mut self, undelivered: Undelivered) -> Option<Undelivered> {
         let Undelivered { ask, payload } = undelivered;
         let sent = self.in_flight.asks.get_mut(&ask)?;

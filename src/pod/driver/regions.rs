@@ -1,8 +1,9 @@
 //! Memory that a host shares with one pod, for blobs too large for a frame.
 //!
-//! A region is a memfd that the host made, or a file that a caller gave, which `sandbox/clerk.rs` lends. The pod maps it; the host only ever reads and
-//! writes it with system calls, so that nothing a pod does to it can end the host. A region keeps its size (sealed against shrinking and
-//! growing) and is used again: touching fresh pages is what costs.
+//! A region is a memfd that the host made, or a file that a caller gave, which `sandbox/clerk.rs` lends. The
+//! pod maps it; the host only ever reads and writes it with system calls, so that nothing a pod does to it
+//! can end the host. A region keeps its size (sealed against shrinking and growing) and is used again:
+//! touching fresh pages is what costs.
 //!
 //! ```text
 //!             Regions::place              `back`: used again
@@ -181,7 +182,8 @@ impl Regions {
 
     /// Where the blobs of an ask go. What is planned is busy until the pod gives it back.
     ///
-    /// Errors: `too_large` when the pod holds on to too many, `overloaded` when its recipe holds all the descriptors that it may; `io`.
+    /// Errors: `too_large` when the pod holds on to too many, `overloaded` when its recipe holds all the
+    /// descriptors that it may; `io`.
     pub fn plan(&mut self, blobs: &[Blob]) -> Result<BlobPlan, Fault> {
         let mut plan = BlobPlan::default();
         for blob in blobs {
@@ -302,7 +304,8 @@ impl Regions {
 
     /// A region for a result of that size.
     ///
-    /// Errors: `too_large` above what a pod may have, `overloaded` when its recipe holds all the descriptors that it may.
+    /// Errors: `too_large` above what a pod may have, `overloaded` when its recipe holds all the descriptors
+    /// that it may.
     pub fn room(&mut self, bytes: u64) -> Result<New, Fault> {
         let held: u64 = self.outputs.values().map(|output| output.bytes).sum();
         let size = rounded(bytes);
@@ -325,7 +328,8 @@ impl Regions {
 
     /// A blob that the pod sent in a region.
     ///
-    /// The error says what is wrong with that: a region that is not for results, that the host has already, or that is smaller.
+    /// The error says what is wrong with that: a region that is not for results, that the host has already,
+    /// or that is smaller.
     pub fn take(&mut self, number: u64, bytes: u64) -> Result<Arc<dyn Store>, String> {
         let output = self.outputs.get_mut(&number).ok_or_else(|| format!("in region {number}, which is none for results"))?;
         if output.with_host {
@@ -338,7 +342,8 @@ impl Regions {
         Ok(Arc::new(Sent { number, memory: output.memory.clone(), bytes, shared: self.shared.clone() }))
     }
 
-    /// Nobody holds the blob in that region any more. Whether the pod is to use it again; if not, it is to forget it.
+    /// Nobody holds the blob in that region any more. Whether the pod is to use it again; if not, it is to
+    /// forget it.
     pub fn freed(&mut self, number: u64) -> bool {
         let inputs: u64 = self.inputs.values().filter(|input| !input.busy).map(|input| input.bytes).sum();
         let free: u64 = self.outputs.values().filter(|output| !output.with_host).map(|output| output.bytes).sum();
@@ -352,7 +357,8 @@ impl Regions {
     }
 }
 
-/// A result in a region. It outlives the pod. The pod could still write there: what is read is what is there then.
+/// A result in a region. It outlives the pod. The pod could still write there: what is read is what is there
+/// then.
 struct Sent {
     number: u64,
     memory: Arc<Memory>,

@@ -1,6 +1,7 @@
 //! What a driver says to its pod.
 //!
-//! Apart from `mod.rs`, which decides nothing about bytes: here messages become frames, and frames bytes on the sockets.
+//! Apart from `mod.rs`, which decides nothing about bytes: here messages become frames, and frames bytes on
+//! the sockets.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
@@ -147,8 +148,8 @@ impl Driver {
         frame::encode(self.lanes.control.out(), 0, &start, std::iter::empty());
     }
 
-    /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. What cannot be sent is answered here: for the pod it
-    /// never was.
+    /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. What cannot be
+    /// sent is answered here: for the pod it never was.
     pub(super) fn send_unit(&mut self, first: AskId) {
         match self.plan_blobs(first) {
             Ok(mut plan) => {

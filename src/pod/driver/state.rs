@@ -22,9 +22,9 @@
 //!  Exited, in any state --> dead
 //! ```
 //!
-//! A *unit* is what runs together: one ask, or the asks of one batch. Its place is free when the last of its asks was answered, and not
-//! before: the answer is the pod's proof. What is not listed is ignored only where a comment says why; a message that makes no sense is a
-//! violation.
+//! A *unit* is what runs together: one ask, or the asks of one batch. Its place is free when the last of its
+//! asks was answered, and not before: the answer is the pod's proof. What is not listed is ignored only where
+//! a comment says why; a message that makes no sense is a violation.
 
 #[cfg(test)]
 mod tests;
@@ -107,7 +107,8 @@ pub enum Rung {
     Last,
 }
 
-/// What can happen to a pod. `P` is what comes with a part or an answer of an ask, for its caller: the machine hands it on and does not look at it.
+/// What can happen to a pod. `P` is what comes with a part or an answer of an ask, for its caller: the
+/// machine hands it on and does not look at it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event<P> {
     Hello,
@@ -321,7 +322,8 @@ pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Ac
         // Whatever else a pod says while it is being ended no longer counts.
         (state @ State::Stopping { .. }, _) => state,
 
-        // A cancel that crossed its answer, a pong or a grace of what is over, a timer that ran out as it was disarmed: late, not wrong.
+        // A cancel that crossed its answer, a pong or a grace of what is over, a timer that ran out as it was
+        // disarmed: late, not wrong.
         (state, Event::Pong(_) | Event::Cancel(_) | Event::Stalled(..) | Event::GraceOver(_)) => state,
         (state @ (State::Empty | State::Serving(_) | State::Draining { timed: false, .. }), Event::Timeout) => state,
 
@@ -437,8 +439,8 @@ impl Units {
         }
     }
 
-    /// Begins the grace of every unit that has its turn and that nobody waits for. One that waits behind others is given none yet: it cannot
-    /// answer before they do.
+    /// Begins the grace of every unit that has its turn and that nobody waits for. One that waits behind
+    /// others is given none yet: it cannot answer before they do.
     fn settle<P>(&mut self, rules: Rules, actions: &mut Vec<Action<P>>) {
         for unit in self.list.iter_mut().take(rules.concurrency) {
             if !unit.graced && unit.asks.iter().all(|held| !held.wanted) {

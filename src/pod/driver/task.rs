@@ -52,10 +52,11 @@ use crate::{
     },
 };
 
-/// Spawns the process and the task that owns it from now on. `family`: a zygote to fork it from, where there is one that may be.
+/// Spawns the process and the task that owns it from now on. `family`: a zygote to fork it from, where there
+/// is one that may be.
 ///
-/// Must be called within a tokio runtime. Errors: `io` when there is no process to be had, `overloaded` when its recipe holds
-/// all the descriptors that it may.
+/// Must be called within a tokio runtime. Errors: `io` when there is no process to be had, `overloaded` when
+/// its recipe holds all the descriptors that it may.
 pub fn spawn(mut spec: Spec, slot: Slot, family: Option<&Family>) -> Result<Watcher, Fault> {
     let recipe = spec.recipe.manifest().name.to_string();
     let holder = Holder::of(&recipe);
@@ -73,7 +74,8 @@ pub fn spawn(mut spec: Spec, slot: Slot, family: Option<&Family>) -> Result<Watc
     // A forked pod's number comes later.
     let grouping = process.keeper_pid().filter(|_| !process.is_forked()).and_then(|keeper| grouped(&spec, keeper));
     record.keeper = process.keeper_pid().and_then(registry::Process::of);
-    // The first one found its place on the disk; should this one not, the mark in the pod's variables still leads to it.
+    // The first one found its place on the disk; should this one not, the mark in the pod's variables still
+    // leads to it.
     let _ = registry::record(&path, &record);
     let (control, data) = process.take_streams().expect("a new process has its sockets");
     let (logs_done, logs_ended) = oneshot::channel();
@@ -97,7 +99,8 @@ pub fn spawn(mut spec: Spec, slot: Slot, family: Option<&Family>) -> Result<Watc
     });
     let (finished_sender, finished) = watch::channel(false);
     let mut control = Lane::new(control, FRAME_BYTES_MAX);
-    // First of all the walls: the keeper reads exactly this, and the pod everything after it. Before the keeper is in its group it starts nothing.
+    // First of all the walls: the keeper reads exactly this, and the pod everything after it. Before the
+    // keeper is in its group it starts nothing.
     let plan = match grouping {
         Some(_) => plan,
         None => {
@@ -250,7 +253,8 @@ impl Driver {
                 }
             }
             Action::Terminate => {
-                // By word as well as by signal: the control thread hears while the main thread ignores SIGTERM.
+                // By word as well as by signal: the control thread hears while the main thread ignores
+                // SIGTERM.
                 self.say_exit();
                 self.process.terminate();
             }
@@ -279,7 +283,8 @@ impl Driver {
         for ticket in mailbox.cancelled {
             let Some(ask) = self.in_flight.ask_of(ticket) else { continue };
             self.step(Event::Cancel(ask));
-            // A pod that is being ended by force has no use for the word: its caller is let go of all the same.
+            // A pod that is being ended by force has no use for the word: its caller is let go of all the
+            // same.
             self.reply(ask, Reply::Fault(Fault::new(Code::Cancelled, "the caller went away")));
         }
         if mailbox.checkpoint {

@@ -1,6 +1,7 @@
 //! What the driver's loop waits for: a lane, a slow caller with room again.
 //!
-//! Apart from `mod.rs` so that each stands alone with its promise: all may be dropped half-way and begun again.
+//! Apart from `mod.rs` so that each stands alone with its promise: all may be dropped half-way and begun
+//! again.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! A family: a zygote with an environment's wheels imported, and the pods that are forked from it.
 //!
-//! Apart from `mod.rs`, which has one pod: here is the one connection to the init of many (`hob_pod/family.py` draws who is above whom).
-//! What the kernel promises of a family is all that is relied on when things go wrong: when its init ends, every process of it has.
+//! Apart from `mod.rs`, which has one pod: here is the one connection to the init of many
+//! (`hob_pod/family.py` draws who is above whom). What the kernel promises of a family is all that is relied
+//! on when things go wrong: when its init ends, every process of it has.
 
 use std::{
     collections::HashMap,
@@ -65,7 +66,8 @@ pub struct Boot<'a> {
     pub keeps: Vec<Keeps>,
 }
 
-/// A zygote that may be forked, with its pods. Cloning shares it; when the last clone and the last pod are gone, it ends.
+/// A zygote that may be forked, with its pods. Cloning shares it; when the last clone and the last pod are
+/// gone, it ends.
 #[derive(Debug, Clone)]
 pub struct Family(Arc<Connection>);
 
@@ -388,7 +390,8 @@ fn heard(state: &Mutex<FamilyState>, message: FromInit, handle: Option<OwnedFd>,
     }
 }
 
-/// A file in memory that holds `variables` as JSON, at its beginning: supervisor and init pass it on to the zygote, which reads it once it is confined.
+/// A file in memory that holds `variables` as JSON, at its beginning: supervisor and init pass it on to the
+/// zygote, which reads it once it is confined.
 fn in_memory(variables: &HashMap<&str, String>) -> std::io::Result<OwnedFd> {
     use std::io::{Seek, Write};
     let mut file = std::fs::File::from(rustix::fs::memfd_create("hob-variables", rustix::fs::MemfdFlags::CLOEXEC)?);

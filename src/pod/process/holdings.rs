@@ -1,8 +1,9 @@
 //! Descriptors of this process that recipes take: pods, their regions, their connections to the network.
 //!
-//! A process that has none left can do nothing for anybody. So some are kept from all recipes: those of callers' connections, and a reserve
-//! for the host itself. Of the others each recipe may hold as many as are still free: one that takes all it can stops at half, the next one
-//! at a quarter. Who holds most is refused first, whoever comes later still finds some, and the refusal is the right one's.
+//! A process that has none left can do nothing for anybody. So some are kept from all recipes: those of
+//! callers' connections, and a reserve for the host itself. Of the others each recipe may hold as many as are
+//! still free: one that takes all it can stops at half, the next one at a quarter. Who holds most is refused
+//! first, whoever comes later still finds some, and the refusal is the right one's.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,8 @@ use crate::model::{
     status::doctor::OpenFiles,
 };
 
-/// How many each recipe holds, by its name; those that hold none are not there. Of the process, as the limit is.
+/// How many each recipe holds, by its name; those that hold none are not there. Of the process, as the limit
+/// is.
 static HELD: Mutex<Holdings> = Mutex::new(Holdings { all: 0, recipes: BTreeMap::new() });
 
 /// How many are for callers: their connections, and the files that they hand in.
@@ -60,7 +62,8 @@ pub fn raise_open_files() -> u64 {
     if now < served && setrlimit(Resource::Nofile, limit).is_ok() { served } else { now }
 }
 
-/// How many all recipes together may take of a process that may have `files`, of which so many are for callers.
+/// How many all recipes together may take of a process that may have `files`, of which so many are for
+/// callers.
 fn for_recipes(files: u64, callers: u64) -> u64 {
     let reserve = files.saturating_mul(FILES_RESERVE_PERCENT) / 100;
     // Where there are very few, one pod is worth more.

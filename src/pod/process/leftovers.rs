@@ -1,12 +1,12 @@
 //! Ends what a pod left running when its keeper could not: processes found by the marks that they inherited.
 //!
-//! Apart from the keeper, which knows its tree by parents: once it was killed itself, a process that left its session
-//! belongs to nobody, and only what it carries tells where it came from.
+//! Apart from the keeper, which knows its tree by parents: once it was killed itself, a process that left its
+//! session belongs to nobody, and only what it carries tells where it came from.
 //!
-//! Three marks, because each can be lost: the environment variable [`VARIABLE`] goes with every program that is started,
-//! the mapping of the pod's page with every fork, also of a program that writes its title over its environment. A program
-//! that gets rid of both on purpose still has the pod's root among its mounts, which nobody leaves in a sandbox with
-//! namespaces.
+//! Three marks, because each can be lost: the environment variable [`VARIABLE`] goes with every program that
+//! is started, the mapping of the pod's page with every fork, also of a program that writes its title over
+//! its environment. A program that gets rid of both on purpose still has the pod's root among its mounts,
+//! which nobody leaves in a sandbox with namespaces.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -28,8 +28,8 @@ use crate::{
 /// Set to its incarnation in the environment of every pod.
 pub const VARIABLE: &str = "HOB_POD";
 
-/// Ends every process of the pod of that incarnation, its keeper too, and gives how many it killed. Blocking, for at most
-/// [`LEFTOVERS_MS`] and one round of looks at all processes.
+/// Ends every process of the pod of that incarnation, its keeper too, and gives how many it killed. Blocking,
+/// for at most [`LEFTOVERS_MS`] and one round of looks at all processes.
 ///
 /// For a pod whose keeper was killed. This process itself is never ended, whatever marks it carries.
 pub fn end_leftovers(incarnation: &str) -> usize {
@@ -72,8 +72,8 @@ pub(in crate::pod) fn end<'a>(incarnations: impl IntoIterator<Item = &'a str>) -
 
 /// A look at all processes, then many quick ones at those that are new.
 ///
-/// The first takes long enough for a process to hand on to a child and end before it is its turn, again and again. The
-/// others take as long as listing the processes: who comes is met before it goes.
+/// The first takes long enough for a process to hand on to a child and end before it is its turn, again and
+/// again. The others take as long as listing the processes: who comes is met before it goes.
 fn one_round(marks: &[Mark]) -> Ended {
     let (mut round, mut strangers) = (Ended::default(), HashSet::new());
     for number in 0..=LEFTOVERS_QUICK_LOOKS {
@@ -85,7 +85,8 @@ fn one_round(marks: &[Mark]) -> Ended {
     round
 }
 
-/// Sends SIGKILL to every process with a mark that is not among the strangers; who has none is one from then on.
+/// Sends SIGKILL to every process with a mark that is not among the strangers; who has none is one from then
+/// on.
 fn kill_marked(marks: &[Mark], strangers: &mut HashSet<u32>, round: &mut Ended) {
     // Judged one by one while the folder is read: at its end come the processes that were made meanwhile.
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -98,7 +99,8 @@ fn kill_marked(marks: &[Mark], strangers: &mut HashSet<u32>, round: &mut Ended) 
             continue;
         }
         let Some(handle) = Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { continue };
-        // Looked at again with the handle open: whom it reaches is the process that carries the mark now, or nobody.
+        // Looked at again with the handle open: whom it reaches is the process that carries the mark now, or
+        // nobody.
         if !is_marked(pid, marks) {
             continue;
         }
@@ -148,7 +150,8 @@ fn is_marked(pid: u32, marks: &[Mark]) -> bool {
     let process = format!("/proc/{pid}");
     match carries(&process, marks) {
         Some(marked) => marked,
-        // It has no memory: a process that ended, one of the kernel, or one whose first thread ended before the others.
+        // It has no memory: a process that ended, one of the kernel, or one whose first thread ended before
+        // the others.
         None => {
             let threads = fs::read_dir(format!("{process}/task")).into_iter().flatten().flatten();
             threads.into_iter().any(|thread| carries(&thread.path().to_string_lossy(), marks) == Some(true))
@@ -227,8 +230,8 @@ mod tests {
     #[test]
     fn who_left_session_and_parents_is_found_and_who_forks_meanwhile_too() {
         let incarnation = unique("chain");
-        // A grandchild that left, and one that hands on to a child of its own and ends, again and again; not for ever, should
-        // the test fail.
+        // A grandchild that left, and one that hands on to a child of its own and ends, again and again; not
+        // for ever, should the test fail.
         let source = "import os, time\nend = time.monotonic() + 20\nif os.fork() == 0:\n    os.setsid()\n    os.dup2(os.open(os.devnull, os.O_RDWR), 1)\n    \
                       if os.fork() == 0:\n        time.sleep(20)\n        os._exit(0)\n    while time.monotonic() < end:\n        \
                       time.sleep(0.001)\n        if os.fork() != 0: os._exit(0)\n    os._exit(0)\nprint(flush=True)\ntime.sleep(20)";

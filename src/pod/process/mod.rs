@@ -83,8 +83,9 @@ impl Process {
         let (control, control_theirs) = std::os::unix::net::UnixStream::pair()?;
         let (data, data_theirs) = std::os::unix::net::UnixStream::pair()?;
         let mut command = Command::new(&spec.program.base);
-        // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its place;
-        // -B: no bytecode beside the runner, which nobody compares, and which a full disk would leave torn for good.
+        // -I: no variables, no user site, no script folder; -S: no site-packages before the sandbox has its
+        // place; -B: no bytecode beside the runner, which nobody compares, and which a full disk would leave
+        // torn for good.
         command.args(["-I", "-S", "-B"]).arg(&spec.keeper).arg("--host-pid").arg(std::process::id().to_string());
         command.arg("--title").arg(format!("hob: {}", spec.recipe.manifest().name));
         if let Some(page) = page {
@@ -98,7 +99,8 @@ impl Process {
         let child = command
             .env_clear()
             .envs(variables::OUTSIDE)
-            // Inherited by all that descends from it: how what fled is found, should keeper and host be killed.
+            // Inherited by all that descends from it: how what fled is found, should keeper and host be
+            // killed.
             .env(leftovers::VARIABLE, &spec.incarnation)
             // For people who look: whose it is.
             .env("HOB_SCRATCH", &spec.scratch)
@@ -229,8 +231,8 @@ impl Process {
         }
     }
 
-    /// The pod's own process as this host sees it. `said`: what it says itself, believed if it can be true; in a family, where processes have other
-    /// numbers, it is not asked.
+    /// The pod's own process as this host sees it. `said`: what it says itself, believed if it can be true;
+    /// in a family, where processes have other numbers, it is not asked.
     pub fn pod_pid(&self, said: u32) -> Option<u32> {
         match &self.body {
             Body::Kept { child, .. } => vitals::named_below(said, child.id()?),

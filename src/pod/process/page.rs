@@ -1,6 +1,8 @@
-//! The page that a pod's keeper and runner write numbers into, and that the host reads once they can no longer speak.
+//! The page that a pod's keeper and runner write numbers into, and that the host reads once they can no
+//! longer speak.
 //!
-//! Apart from the wire, because it says what a dead process had begun: a message that was on its way died with it.
+//! Apart from the wire, because it says what a dead process had begun: a message that was on its way died
+//! with it.
 
 use std::{
     fs::{self, File},
@@ -56,8 +58,8 @@ impl Page {
         self.0.as_ref().map(|(path, _)| &**path)
     }
 
-    /// The highest number of an ask that the runner has begun, 0 for none. [`u64::MAX`] when the page is not as it was made:
-    /// then nobody knows, and no ask may be taken for one that was not begun.
+    /// The highest number of an ask that the runner has begun, 0 for none. [`u64::MAX`] when the page is not
+    /// as it was made: then nobody knows, and no ask may be taken for one that was not begun.
     pub fn begun(&self) -> u64 {
         self.number(0).unwrap_or(u64::MAX)
     }

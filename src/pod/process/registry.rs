@@ -1,7 +1,8 @@
-//! Live pods on disk: a record beside each pod's folder, for the next host when this one is killed together with keepers.
+//! Live pods on disk: a record beside each pod's folder, for the next host when this one is killed together
+//! with keepers.
 //!
-//! Apart from `leftovers.rs`, which ends processes by their marks: here is what was written down about them, and whether
-//! it still means anything.
+//! Apart from `leftovers.rs`, which ends processes by their marks: here is what was written down about them,
+//! and whether it still means anything.
 
 use crate::pod::spec::group_of;
 use std::{
@@ -81,7 +82,8 @@ impl Record {
     }
 }
 
-/// Writes (or replaces) a record in one step. Not synced to the disk: after a power cut there is nothing left to end.
+/// Writes (or replaces) a record in one step. Not synced to the disk: after a power cut there is nothing left
+/// to end.
 ///
 /// Errors: `io`, `disk_full`.
 pub fn record(path: &Path, record: &Record) -> Result<(), Fault> {
@@ -117,10 +119,12 @@ impl Reaped {
     }
 }
 
-/// Ends all processes of the pods whose records lie in `folder`, that of a host which is gone, removes their control groups, and forgets them.
+/// Ends all processes of the pods whose records lie in `folder`, that of a host which is gone, removes their
+/// control groups, and forgets them.
 ///
-/// Blocking: two looks at all processes when there are records, seconds when something resists. Records from before the
-/// last boot, or from another container, are only forgotten: their process numbers are somebody else's now.
+/// Blocking: two looks at all processes when there are records, seconds when something resists. Records from
+/// before the last boot, or from another container, are only forgotten: their process numbers are somebody
+/// else's now.
 pub fn reap(folder: &Path) -> Reaped {
     let mut reaped = Reaped::default();
     let boot = vitals::boot().unwrap_or_default();
@@ -141,7 +145,8 @@ pub fn reap(folder: &Path) -> Reaped {
     reaped.left.extend(&ended.left);
     if reaped.left.is_empty() {
         dead.iter().for_each(|(path, _)| forget(path));
-        // A host that lives makes groups of that name still. Looked for only where a pod of this boot was killed with its host.
+        // A host that lives makes groups of that name still. Looked for only where a pod of this boot was
+        // killed with its host.
         if reaped.living == 0
             && !dead.is_empty()
             && let Some(host) = folder.file_name().and_then(|name| name.to_str())

@@ -1,8 +1,8 @@
 //! The runner that a pod starts with: Python source, carried inside the binary.
 //!
 //! Unpacked once per version into a folder named by its digest, and compared byte by byte at every
-//! start of a host: what runs first in a pod is never what somebody left on the disk. Nothing else may lie in that
-//! folder: Python would take bytecode or an extension module in place of the source that was compared.
+//! start of a host: what runs first in a pod is never what somebody left on the disk. Nothing else may lie in
+//! that folder: Python would take bytecode or an extension module in place of the source that was compared.
 
 use std::{
     io::Write,

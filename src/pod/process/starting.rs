@@ -1,6 +1,7 @@
 //! How a pod's process comes to be: forked where that may be, else started; and what bounds it in the kernel.
 //!
-//! Apart from `driver/`, which owns the process from then on: here is only what is done once, before there is anything to own.
+//! Apart from `driver/`, which owns the process from then on: here is only what is done once, before there is
+//! anything to own.
 
 use crate::pod::{sandbox::cgroup::cgroups, spec};
 use std::path::Path;
@@ -18,7 +19,8 @@ use crate::{
     },
 };
 
-/// Forks the pod's process from `family`, or starts it where there is no zygote that would; then it has to be told its plan.
+/// Forks the pod's process from `family`, or starts it where there is no zygote that would; then it has to be
+/// told its plan.
 pub(in crate::pod) fn started(spec: &Spec, family: Option<&Family>, page: Option<&Path>) -> Result<(Process, Option<Vec<u8>>), Fault> {
     if let Some(family) = family {
         let plan = plan::plan(spec, How::Forked)?;
@@ -33,8 +35,8 @@ pub(in crate::pod) fn started(spec: &Spec, family: Option<&Family>, page: Option
     Ok((Process::spawn(spec, page)?, Some(plan)))
 }
 
-/// Puts `pid`, with all that it will start, into a control group of its own; none where this machine lets us make none. In the background, because
-/// the kernel may take twenty milliseconds to move a process.
+/// Puts `pid`, with all that it will start, into a control group of its own; none where this machine lets us
+/// make none. In the background, because the kernel may take twenty milliseconds to move a process.
 pub(in crate::pod) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
     let cgroups = cgroups();
     if !cgroups.limits_memory() && !cgroups.limits_processes() {

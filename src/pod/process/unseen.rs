@@ -1,9 +1,10 @@
-//! Memory that a pod holds though no page of it is mapped: files without a name (memfds), shared memory without a name, and what waits in
-//! sockets and pipes.
+//! Memory that a pod holds though no page of it is mapped: files without a name (memfds), shared memory
+//! without a name, and what waits in sockets and pipes.
 //!
-//! Looked at only where no control group counts it. What `/proc` does not tell is taken at the most that the kernel allows for it: a pod
-//! with a few sockets pays nothing for them, one with thousands pays for each as if it were full. What is on its way through a socket, a
-//! descriptor within a message, nobody sees; `SECURITY.md` says so.
+//! Looked at only where no control group counts it. What `/proc` does not tell is taken at the most that the
+//! kernel allows for it: a pod with a few sockets pays nothing for them, one with thousands pays for each as
+//! if it were full. What is on its way through a socket, a descriptor within a message, nobody sees;
+//! `SECURITY.md` says so.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,7 +34,8 @@ pub struct Unseen {
 }
 
 impl Unseen {
-    /// Looks at these processes. Bounded: past [`UNSEEN_DESCRIPTORS_MAX`] descriptors each counts as a full socket.
+    /// Looks at these processes. Bounded: past [`UNSEEN_DESCRIPTORS_MAX`] descriptors each counts as a full
+    /// socket.
     pub fn of(processes: &[u32]) -> Unseen {
         let mut found = Unseen::default();
         let mut looked = 0;
@@ -57,7 +59,8 @@ impl Unseen {
                 }
             }
         }
-        // Those that are mapped and have no descriptor any more: how much is in them nobody tells, so it is all that was mapped.
+        // Those that are mapped and have no descriptor any more: how much is in them nobody tells, so it is
+        // all that was mapped.
         let mut mapped: HashMap<File, u64> = HashMap::new();
         for pid in processes {
             let maps = vitals::read(format!("/proc/{pid}/maps"), UNSEEN_MAPS_BYTES_MAX).unwrap_or_default();

@@ -1,7 +1,8 @@
-//! What the kernel tells of a process: whether it is still the same one, its memory, its time on the processors.
+//! What the kernel tells of a process: whether it is still the same one, its memory, its time on the
+//! processors.
 //!
-//! Apart from the driver, which judges these numbers. Every read races against the process: what is gone by then is not
-//! counted, and nothing here panics. Linux only.
+//! Apart from the driver, which judges these numbers. Every read races against the process: what is gone by
+//! then is not counted, and nothing here panics. Linux only.
 
 use std::{
     collections::HashSet,
@@ -16,11 +17,13 @@ use crate::{
     model::limits::{GENERATIONS_MAX, KERNEL_TEXT_BYTES_MAX, VITALS_PROCESSES_MAX},
 };
 
-/// Memory that only `pid` and all below it hold, in bytes: anonymous and shared, not files that the kernel may drop.
+/// Memory that only `pid` and all below it hold, in bytes: anonymous and shared, not files that the kernel
+/// may drop.
 ///
-/// At least this much: past [`VITALS_PROCESSES_MAX`] processes nobody counts. Pages that a fork still shares with its
-/// parent count in both. Given the keeper's number it sees all of a pod, a child that left its parents too. None when
-/// there is no such process, or the kernel names no children (built without `CONFIG_PROC_CHILDREN`).
+/// At least this much: past [`VITALS_PROCESSES_MAX`] processes nobody counts. Pages that a fork still shares
+/// with its parent count in both. Given the keeper's number it sees all of a pod, a child that left its
+/// parents too. None when there is no such process, or the kernel names no children (built without
+/// `CONFIG_PROC_CHILDREN`).
 pub fn memory_bytes(pid: u32) -> Option<u64> {
     let own = resident_bytes(pid)?;
     Some(descendants(pid)?.into_iter().filter_map(resident_bytes).fold(own, u64::saturating_add))
@@ -47,7 +50,8 @@ pub fn machine_memory_bytes() -> u64 {
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
 }
 
-/// What a pod's private folders in memory hold, in bytes: `folders` as it sees them. None as above, or where it has no root of its own.
+/// What a pod's private folders in memory hold, in bytes: `folders` as it sees them. None as above, or where
+/// it has no root of its own.
 pub fn private_bytes<'a>(pid: u32, folders: impl IntoIterator<Item = &'a Path>) -> Option<u64> {
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     let (ours, theirs) = (fs::metadata("/").ok()?.dev(), fs::metadata(&root).ok()?.dev());
@@ -67,7 +71,8 @@ pub fn processes(pid: u32) -> Option<usize> {
     Some(descendants(pid)?.len() + 1)
 }
 
-/// Processor time of `pid`, of the children that were waited for, and of all that run below it. None as above.
+/// Processor time of `pid`, of the children that were waited for, and of all that run below it. None as
+/// above.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     let own = Stat::of(pid)?.ticks;
     let ticks = descendants(pid)?.into_iter().filter_map(Stat::of).fold(own, |sum, stat| sum.saturating_add(stat.ticks));
@@ -75,14 +80,14 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks.saturating_mul(1_000) / per_second))
 }
 
-/// When `pid` was started, in clock ticks since boot: with the number, one process for as long as the machine is up. None
-/// when there is no such process, or it ended and only waits for its parent to ask how.
+/// When `pid` was started, in clock ticks since boot: with the number, one process for as long as the machine
+/// is up. None when there is no such process, or it ended and only waits for its parent to ask how.
 pub fn identity(pid: u32) -> Option<u64> {
     Stat::of(pid).map(|stat| stat.start_ticks)
 }
 
-/// Where process numbers mean the same: this boot of the machine, and this namespace of processes (a container has its
-/// own). None when the kernel does not say.
+/// Where process numbers mean the same: this boot of the machine, and this namespace of processes (a
+/// container has its own). None when the kernel does not say.
 pub fn boot() -> Option<String> {
     let id = String::from_utf8(read("/proc/sys/kernel/random/boot_id", KERNEL_TEXT_BYTES_MAX)?).ok()?;
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
@@ -108,7 +113,8 @@ impl Stat {
     }
 
     fn parse(text: &[u8]) -> Option<Stat> {
-        // The name is in parentheses and may hold anything, parentheses and spaces too. After it comes the third field.
+        // The name is in parentheses and may hold anything, parentheses and spaces too. After it comes the
+        // third field.
         let at = text.iter().rposition(|byte| *byte == b')')?;
         let fields: Vec<&str> = std::str::from_utf8(&text[at + 1..]).ok()?.split_ascii_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok().map(|number| number.max(0) as u64);
@@ -151,12 +157,14 @@ pub fn is_below(pid: u32, ancestor: u32) -> bool {
     false
 }
 
-/// The process below `ancestor` that calls itself `said`: by that number, or by the number that it has in a process namespace of its own.
+/// The process below `ancestor` that calls itself `said`: by that number, or by the number that it has in a
+/// process namespace of its own.
 pub fn named_below(said: u32, ancestor: u32) -> Option<u32> {
     let calls_itself = |pid: &u32| -> Option<bool> {
         let status = read(format!("/proc/{pid}/status"), KERNEL_TEXT_BYTES_MAX)?;
         let status = String::from_utf8_lossy(&status);
-        // From the numbers of whoever reads this down to its own: several, if there is a namespace in between.
+        // From the numbers of whoever reads this down to its own: several, if there is a namespace in
+        // between.
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
         Some(numbers.split_ascii_whitespace().last()?.parse() == Ok(said))
     };
@@ -176,7 +184,8 @@ fn descendants(pid: u32) -> Option<HashSet<u32>> {
         let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { continue };
         for thread in threads.flatten() {
             let Some(text) = read(thread.path().join("children"), KERNEL_TEXT_BYTES_MAX) else { continue };
-            // Of a text that was cut nobody comes to the last, half number: the bound on processes is met before.
+            // Of a text that was cut nobody comes to the last, half number: the bound on processes is met
+            // before.
             let text = String::from_utf8_lossy(&text);
             for child in text.split_ascii_whitespace().filter_map(|word| word.parse().ok()) {
                 if found.len() >= VITALS_PROCESSES_MAX {

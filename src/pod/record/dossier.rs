@@ -1,6 +1,7 @@
 //! What is kept of a pod that crashed: how it ended, what it was doing, what it said last.
 //!
-//! Apart from the log in memory, which ends with the host: a dossier is for whoever asks later, of any host of this home.
+//! Apart from the log in memory, which ends with the host: a dossier is for whoever asks later, of any host
+//! of this home.
 
 use std::{
     fs,
@@ -92,9 +93,11 @@ pub struct AskInHand {
     pub begun: bool,
 }
 
-/// Saves a dossier in `folder` (made if it is missing) and lets the oldest past [`DOSSIERS_MAX`] go. Blocking.
+/// Saves a dossier in `folder` (made if it is missing) and lets the oldest past [`DOSSIERS_MAX`] go.
+/// Blocking.
 ///
-/// One too large loses the first lines of its log. A second of the same incarnation takes the place of the first.
+/// One too large loses the first lines of its log. A second of the same incarnation takes the place of the
+/// first.
 ///
 /// Errors: `io`, `disk_full`.
 pub fn save(folder: &Path, dossier: &Dossier) -> Result<PathBuf, Fault> {
@@ -155,8 +158,8 @@ fn text_of(dossier: &Dossier) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Deletes what is past the bound, an older dossier of the same pod, and what a killed host was writing. Another host may do
-/// the same at the same time: what is gone is gone.
+/// Deletes what is past the bound, an older dossier of the same pod, and what a killed host was writing.
+/// Another host may do the same at the same time: what is gone is gone.
 fn prune(folder: &Path, saved: &Path, dossier: &Dossier) {
     let mut names = names(folder);
     let of_same_pod = format!("-{}", tail_of(dossier));

@@ -1,7 +1,8 @@
 //! What a pod prints: always drained, bounded, attributed to the ask in hand.
 //!
-//! Apart from the wire because nothing here is protocol: a pipe that nobody reads blocks the pod at 64 KiB. A line goes three ways: into the
-//! ring of its pod, to those who follow the host's pods, and into the files that outlive them (`printed.rs`).
+//! Apart from the wire because nothing here is protocol: a pipe that nobody reads blocks the pod at 64 KiB. A
+//! line goes three ways: into the ring of its pod, to those who follow the host's pods, and into the files
+//! that outlive them (`printed.rs`).
 
 use crate::pod::record::line::Line;
 use std::{
@@ -168,7 +169,8 @@ impl Pipe {
     }
 }
 
-/// Reads an output of a pod to its end, whatever comes: any bytes, any length of line, any speed. `pipe` does not block.
+/// Reads an output of a pod to its end, whatever comes: any bytes, any length of line, any speed. `pipe` does
+/// not block.
 pub async fn drain_pipe(pipe: OwnedFd, log: Arc<Log>) {
     let Ok(receiver) = pipe::Receiver::from_owned_fd(pipe) else { return };
     let pipe = Arc::new(Pipe { receiver, part: Mutex::default() });
@@ -213,7 +215,8 @@ impl Part {
                 Some((end @ (b'\n' | b'\r'), text)) => (text, Some(*end)),
                 _ => (piece, None),
             };
-            // As a terminal shows it: of a bar that is drawn again and again the last state stays, and is one line.
+            // As a terminal shows it: of a bar that is drawn again and again the last state stays, and is one
+            // line.
             if self.returned && !text.is_empty() {
                 self.line.clear();
                 (self.cut, self.returned) = (0, false);
@@ -263,7 +266,8 @@ mod tests {
     async fn a_bar_is_its_last_state_and_an_end_of_two_characters_is_one_end() {
         let log = Arc::new(Log::default());
         let bar: String = (0..1_000).map(|n| format!("\rsteps: {n}/999")).collect();
-        // Wherever the pieces are cut: a return may be the last of one, and the end of its line the first of the next.
+        // Wherever the pieces are cut: a return may be the last of one, and the end of its line the first of
+        // the next.
         let text = format!("{bar}\ntwo\r\n\r\nlast\r");
         for size in [1, 7, text.len()] {
             let mut part = Part::default();

@@ -1,8 +1,9 @@
-//! The files in which what pods printed outlives them and their host: `<publisher>+<name>.jsonl`, a line of JSON for each line, and beside it the
-//! `.old` one that it was before it was full.
+//! The files in which what pods printed outlives them and their host: `<publisher>+<name>.jsonl`, a line of
+//! JSON for each line, and beside it the `.old` one that it was before it was full.
 //!
-//! All hosts of a home write to the same files, each a batch at a time at the end; only who finds one full takes a lock, and whoever does not get
-//! it leaves that to the other. A thread of its own writes, so that a slow disk holds up no pod.
+//! All hosts of a home write to the same files, each a batch at a time at the end; only who finds one full
+//! takes a lock, and whoever does not get it leaves that to the other. A thread of its own writes, so that a
+//! slow disk holds up no pod.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -128,7 +129,8 @@ fn write(folder: &Path, lines: impl Iterator<Item = LogLine>) -> io::Result<()> 
     Ok(())
 }
 
-/// A recipe's name as that of a file. Names have neither `+` nor anything that leaves a folder; what else came as one is written so that it has not.
+/// A recipe's name as that of a file. Names have neither `+` nor anything that leaves a folder; what else
+/// came as one is written so that it has not.
 fn stem(recipe: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '+' };
     recipe.chars().map(safe).take(150).collect()
@@ -136,7 +138,8 @@ fn stem(recipe: &str) -> String {
 
 fn put_aside(folder: &Path, path: &Path, old: &Path) -> io::Result<()> {
     let lock = open::open_to_write(&folder.join(LOCK))?;
-    // Another host is about to: waited for, or all that this one writes meanwhile would go beyond the bound; not for ever, as that one may be stopped.
+    // Another host is about to: waited for, or all that this one writes meanwhile would go beyond the bound;
+    // not for ever, as that one may be stopped.
     let mut tries = 0;
     while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         if tries == LOG_ASIDE_TRIES {
@@ -170,9 +173,10 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
     entries.filter(|path| path.to_str().is_some_and(|path| path.ends_with(ENDING)))
 }
 
-/// What the files of a home tell of pods, those of dead hosts too, oldest first: the last `lines`, of one recipe or of all. `dossiers`: where those
-/// lie, which have the last lines and the ends of pods that crashed. `but`: pods of which nothing is wanted. `most`: read of each file, in bytes,
-/// from its end. Blocking; what cannot be read is skipped.
+/// What the files of a home tell of pods, those of dead hosts too, oldest first: the last `lines`, of one
+/// recipe or of all. `dossiers`: where those lie, which have the last lines and the ends of pods that
+/// crashed. `but`: pods of which nothing is wanted. `most`: read of each file, in bytes, from its end.
+/// Blocking; what cannot be read is skipped.
 pub fn past(folder: &Path, dossiers: &Path, recipe: Option<&str>, lines: usize, but: &HashSet<&str>, most: u64) -> Vec<LogLine> {
     let is_wanted = |line: &LogLine| recipe.is_none_or(|recipe| line.recipe == recipe) && !but.contains(line.incarnation.as_str());
     let crashes = dossier::list(dossiers);

@@ -1,6 +1,7 @@
 //! What all pods of a host print, as it comes: to those who follow it, and into files.
 //!
-//! Nothing here waits for anybody: who follows slowly loses lines, and is told how many; a file that is slow loses them too.
+//! Nothing here waits for anybody: who follows slowly loses lines, and is told how many; a file that is slow
+//! loses them too.
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -68,7 +69,8 @@ impl Printed {
         self.0.files.put(line.clone())
     }
 
-    /// Waits until what came is in its files, for [`LOG_CLOSE_MS`](crate::model::limits::LOG_CLOSE_MS) at most; what comes later is in none. Blocking.
+    /// Waits until what came is in its files, for [`LOG_CLOSE_MS`](crate::model::limits::LOG_CLOSE_MS) at
+    /// most; what comes later is in none. Blocking.
     pub fn close(&self) {
         self.0.files.close();
     }
@@ -95,7 +97,8 @@ impl Lines {
     }
 }
 
-/// What one pod may have written to files: a burst, and then so much a second. A pod that prints for hours must not wear out a disk.
+/// What one pod may have written to files: a burst, and then so much a second. A pod that prints for hours
+/// must not wear out a disk.
 #[derive(Debug)]
 pub(in crate::pod) struct Allowance {
     bytes: u64,

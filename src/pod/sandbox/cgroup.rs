@@ -1,12 +1,14 @@
 //! Control groups: what this machine lets Hob limit of a pod (memory, processes) and end at once.
 //!
-//! Apart from the sandbox, which works without them: making groups needs a right that most users do not have, and what can be
-//! enforced is found out by doing it once and is said in words. `text.rs` finds this process's own groups; new ones are made below
-//! those, so that whatever holds for Hob holds for its pods too.
+//! Apart from the sandbox, which works without them: making groups needs a right that most users do not have,
+//! and what can be enforced is found out by doing it once and is said in words. `text.rs` finds this
+//! process's own groups; new ones are made below those, so that whatever holds for Hob holds for its pods
+//! too.
 //!
-//! In the unified hierarchy (v2) a group that limits its children may hold no processes itself, and the host is in its own group. So
-//! there it works below the own group only for whoever has that to spare (the machine's root group), and otherwise beside it, where
-//! its parent was handed over: `DelegateSubgroup=` of a service, or a user's own manager. The old hierarchies (v1) have no such rule.
+//! In the unified hierarchy (v2) a group that limits its children may hold no processes itself, and the host
+//! is in its own group. So there it works below the own group only for whoever has that to spare (the
+//! machine's root group), and otherwise beside it, where its parent was handed over: `DelegateSubgroup=` of a
+//! service, or a user's own manager. The old hierarchies (v1) have no such rule.
 
 #[cfg(test)]
 mod tests;
@@ -53,7 +55,8 @@ enum Version {
     V2,
 }
 
-/// The acts of the kernel that a folder elsewhere does not show: a new group comes with its files and goes with them.
+/// The acts of the kernel that a folder elsewhere does not show: a new group comes with its files and goes
+/// with them.
 #[derive(Clone, Copy)]
 struct Kernel {
     make: fn(&Path) -> io::Result<()>,
@@ -64,7 +67,8 @@ struct Kernel {
 
 const KERNEL: Kernel = Kernel { make: |path| fs::create_dir(path), remove: |path| fs::remove_dir(path), is_handed_over };
 
-/// Whoever is not root can write only what somebody let them; for root the manager's mark says what it keeps its hands off.
+/// Whoever is not root can write only what somebody let them; for root the manager's mark says what it keeps
+/// its hands off.
 fn is_handed_over(folder: &Path) -> bool {
     let is_marked = |name: &str| {
         let mut value = [0; 8];
@@ -123,9 +127,11 @@ impl Cgroups {
         format!("memory: {}, processes: {}, end at once: {end}", words(&self.memory), words(&self.processes))
     }
 
-    /// Makes a group of that name, with these limits from the start. Swap is memory here: a pod is not to wear out the disk instead.
+    /// Makes a group of that name, with these limits from the start. Swap is memory here: a pod is not to
+    /// wear out the disk instead.
     ///
-    /// Errors: `Unsupported` where a limit that was asked for cannot be enforced, `AlreadyExists` where the name is taken.
+    /// Errors: `Unsupported` where a limit that was asked for cannot be enforced, `AlreadyExists` where the
+    /// name is taken.
     pub(in crate::pod) fn make(&self, name: &str, memory_bytes: Option<u64>, processes: Option<u64>) -> io::Result<Group> {
         let wrong = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
         if !is_name(name) {
@@ -143,7 +149,8 @@ impl Cgroups {
         let within = |place: &Place| Place { version: place.version, folder: place.folder.join(name) };
         let memory = self.memory.as_ref().ok().map(within);
         let end = self.end.as_ref().map(within);
-        // Each folder is the group's as soon as it is there, so that one which cannot be finished is removed again.
+        // Each folder is the group's as soon as it is there, so that one which cannot be finished is removed
+        // again.
         let mut group = Group { folders: Vec::new(), memory: memory.clone(), end, kernel: self.kernel };
         for place in self.places() {
             let folder = place.folder.join(name);
@@ -159,8 +166,8 @@ impl Cgroups {
         Ok(group)
     }
 
-    /// Removes groups whose names begin with `prefix` and that no process is in: what a host left that was killed. The prefix is to
-    /// name that host, since a group that was only just made is empty as well.
+    /// Removes groups whose names begin with `prefix` and that no process is in: what a host left that was
+    /// killed. The prefix is to name that host, since a group that was only just made is empty as well.
     ///
     /// Gives how many.
     pub(in crate::pod) fn sweep(&self, prefix: &str) -> usize {
@@ -216,7 +223,8 @@ impl Place {
         let name = format!("hob-probe-{}-{}", std::process::id(), PROBES.fetch_add(1, Ordering::Relaxed));
         let probe = self.folder.join(name);
         let why = |act: &str, error: io::Error| format!("{act} below `{}`: {error}", self.folder.display());
-        // In the unified hierarchy, who moves a process must be able to write this one too: the common ancestor of there and here.
+        // In the unified hierarchy, who moves a process must be able to write this one too: the common
+        // ancestor of there and here.
         if self.version == Version::V2 {
             fs::OpenOptions::new().write(true).open(self.folder.join("cgroup.procs")).map_err(|error| why("moving processes", error))?;
         }
@@ -231,7 +239,8 @@ impl Place {
     fn limit_memory(&self, bytes: u64) -> io::Result<()> {
         let bytes = bytes.to_string();
         write(&self.folder.join(self.version.memory_file()), &bytes)?;
-        // The old hierarchy limits the sum of both, and only after the one; a kernel without accounting of swap has neither file.
+        // The old hierarchy limits the sum of both, and only after the one; a kernel without accounting of
+        // swap has neither file.
         let swap = match self.version {
             Version::V1 => write(&self.folder.join("memory.memsw.limit_in_bytes"), &bytes),
             Version::V2 => write(&self.folder.join("memory.swap.max"), "0"),
@@ -335,7 +344,8 @@ impl Group {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
     }
 
-    /// The most memory that it had at any time, in bytes, files in the page cache too. None: nobody counts (v2 before Linux 5.19).
+    /// The most memory that it had at any time, in bytes, files in the page cache too. None: nobody counts
+    /// (v2 before Linux 5.19).
     pub(in crate::pod) fn peak(&self) -> Option<u64> {
         let memory = self.memory.as_ref()?;
         let file = match memory.version {
@@ -345,7 +355,8 @@ impl Group {
         text_of(&memory.folder.join(file))?.parse().ok()
     }
 
-    /// Kills all that is in it, without a gap through which a new process could slip. False: this machine cannot.
+    /// Kills all that is in it, without a gap through which a new process could slip. False: this machine
+    /// cannot.
     pub(in crate::pod) fn kill(&self) -> io::Result<bool> {
         match &self.end {
             Some(end) => write(&end.folder.join(END_FILE), "1").map(|()| true),
@@ -362,7 +373,8 @@ impl Drop for Group {
     }
 }
 
-/// Removes the folder of a group; whether it is gone. A process that was killed is in it until it is wholly gone, shortly after its parent heard of it.
+/// Removes the folder of a group; whether it is gone. A process that was killed is in it until it is wholly
+/// gone, shortly after its parent heard of it.
 fn remove(folder: &Path, kernel: Kernel) -> bool {
     for at in 1..=CGROUP_REMOVE_TRIES {
         match (kernel.remove)(folder) {

@@ -1,9 +1,11 @@
 //! What a pod is given of a file: the one function that decides, and the process that it asks.
 //!
-//! A pod runs as the host's user. Were it given a descriptor as the host has it, it could change the file's mode, times and attributes, run it,
-//! or open it again to write. So it gets one through a mount of its own that is read-only and from which nothing is run ([`Clerk::lend`]); only a
-//! process with a mount namespace can make that, which is the clerk (`hob_pod/clerk.py`): one for all pods of a host, started with the first large
-//! file and gone with the host. Where there can be none, and for what has no name, the pod gets a copy in sealed memory.
+//! A pod runs as the host's user. Were it given a descriptor as the host has it, it could change the file's
+//! mode, times and attributes, run it, or open it again to write. So it gets one through a mount of its own
+//! that is read-only and from which nothing is run ([`Clerk::lend`]); only a process with a mount namespace
+//! can make that, which is the clerk (`hob_pod/clerk.py`): one for all pods of a host, started with the first
+//! large file and gone with the host. Where there can be none, and for what has no name, the pod gets a copy
+//! in sealed memory.
 
 use std::{
     fs::File,
@@ -87,8 +89,8 @@ impl Clerk {
 
     /// What a pod gets of a file: its first `size` bytes to read, and no way to the file itself. Blocking.
     ///
-    /// A small file is copied, because that costs less; so is one that cannot be lent. `python`: an interpreter of the machine's own, which runs the clerk. `what` names the file, in
-    /// faults.
+    /// A small file is copied, because that costs less; so is one that cannot be lent. `python`: an
+    /// interpreter of the machine's own, which runs the clerk. `what` names the file, in faults.
     ///
     /// Errors: `io`; `too_large` for what cannot be lent and is too large to be copied.
     pub fn lend(&self, python: &Path, file: &OpenFile, size: u64, what: &str) -> Result<OwnedFd, Fault> {

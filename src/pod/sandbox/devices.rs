@@ -1,9 +1,10 @@
 //! The GPUs of this machine as files: what a pod of the class `gpu` may open, and what its driver reads.
 //!
-//! Apart from the sandbox, because the list is knowledge about drivers and not about confinement; and it is a list of what is
-//! needed, since a device file is a way into the kernel. Left out are those that steer the machine rather than compute: display modes,
-//! the switches between GPUs, the cards beside their render nodes, and the capabilities that set up or watch a partitioned GPU. What
-//! goes beyond files (CUDA writes the names of its threads below `/proc`) is the sandbox's to allow.
+//! Apart from the sandbox, because the list is knowledge about drivers and not about confinement; and it is a
+//! list of what is needed, since a device file is a way into the kernel. Left out are those that steer the
+//! machine rather than compute: display modes, the switches between GPUs, the cards beside their render
+//! nodes, and the capabilities that set up or watch a partitioned GPU. What goes beyond files (CUDA writes
+//! the names of its threads below `/proc`) is the sandbox's to allow.
 
 use std::{
     collections::BTreeSet,
@@ -26,12 +27,13 @@ pub(in crate::pod) struct Gpu {
     pub read: Vec<PathBuf>,
 }
 
-/// What the driver of NVIDIA reads. The uvm folder lies beside the other one and is not part of it; the major numbers are in `devices`.
+/// What the driver of NVIDIA reads. The uvm folder lies beside the other one and is not part of it; the major
+/// numbers are in `devices`.
 const NVIDIA_READ: &[&str] =
     &["/proc/driver/nvidia", "/proc/driver/nvidia-uvm", "/proc/driver/nvidia-caps", "/proc/devices", "/usr/local/nvidia"];
 
-/// What those of render nodes read: from the device's number to its place on the bus, and where distributions keep their libraries
-/// when it is not below `/usr`.
+/// What those of render nodes read: from the device's number to its place on the bus, and where distributions
+/// keep their libraries when it is not below `/usr`.
 const ALL_READ: &[&str] = &["/sys/devices", "/sys/class/drm", "/sys/dev/char", "/sys/bus/pci/devices", "/run/opengl-driver"];
 
 /// What ROCm reads.
@@ -53,7 +55,8 @@ impl Gpu {
         let mut read: BTreeSet<PathBuf> = machine.existing(ALL_READ).collect();
         let mut devices = BTreeSet::new();
         if !nvidia.is_empty() {
-            // Newer drivers open the tools' file with the other one, and take its absence for a broken machine.
+            // Newer drivers open the tools' file with the other one, and take its absence for a broken
+            // machine.
             devices.extend(machine.files("/dev", |name| ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"].contains(&name)));
             let managing = machine.managing_capabilities();
             let computes = |name: &str| name.strip_prefix("nvidia-cap").is_some_and(|minor| is_number(minor) && !managing.contains(minor));
@@ -98,7 +101,8 @@ impl<F: Fn(&Path) -> bool> Machine<'_, F> {
 
     fn files(&self, folder: &str, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         let mut files = self.named(folder, fits);
-        // A plain file under a device's name is a mistake of whoever made `/dev`, and no reason to let it be written.
+        // A plain file under a device's name is a mistake of whoever made `/dev`, and no reason to let it be
+        // written.
         files.retain(|path| (self.is_device)(&self.at(path)));
         files
     }

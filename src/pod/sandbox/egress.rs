@@ -1,9 +1,11 @@
-//! The way out for a pod that was granted network names: an HTTP proxy that listens in the pod's own network namespace.
+//! The way out for a pod that was granted network names: an HTTP proxy that listens in the pod's own network
+//! namespace.
 //!
-//! Apart from the pod's driver, because what a pod sends here is an attacker's: this half of Hob reads it, decides by name and by
-//! address, and carries bytes, and it knows nothing else of the pod. The pod's namespace has no other way out; what is refused here
-//! is refused. `target.rs` says what a request wants, `address.rs` which addresses nobody gets by name, `proxy.rs` serves a
-//! connection, `watched.rs` sees it stand still.
+//! Apart from the pod's driver, because what a pod sends here is an attacker's: this half of Hob reads it,
+//! decides by name and by address, and carries bytes, and it knows nothing else of the pod. The pod's
+//! namespace has no other way out; what is refused here is refused. `target.rs` says what a request wants,
+//! `address.rs` which addresses nobody gets by name, `proxy.rs` serves a connection, `watched.rs` sees it
+//! stand still.
 
 mod address;
 mod ledger;
@@ -38,7 +40,8 @@ pub(in crate::pod) struct Egress {
 }
 
 impl Egress {
-    /// Serves what comes in at `listener`, a listening TCP socket of the pod's namespace, for the pods of `recipe`.
+    /// Serves what comes in at `listener`, a listening TCP socket of the pod's namespace, for the pods of
+    /// `recipe`.
     ///
     /// Errors: `listener` is something else, or there is no tokio runtime here.
     pub(in crate::pod) fn serve(listener: OwnedFd, allowed: BTreeSet<Endpoint>, recipe: String) -> io::Result<Egress> {
@@ -68,7 +71,8 @@ impl Egress {
         Ok(Egress { ledger, _accepting: AbortOnDropHandle::new(runtime.spawn(accept(listener, proxy))) })
     }
 
-    /// The last few refusals, the latest last, each once: for the fault of a call whose pod could not get out.
+    /// The last few refusals, the latest last, each once: for the fault of a call whose pod could not get
+    /// out.
     pub(in crate::pod) fn refusals(&self) -> Vec<String> {
         self.ledger.texts()
     }
@@ -84,7 +88,8 @@ async fn accept<R: Resolve>(listener: TcpListener, proxy: Arc<Proxy<R>>) {
     let room = Arc::new(Semaphore::new(EGRESS_CONNECTIONS_MAX));
     let (mut connections, mut is_short) = (JoinSet::new(), false);
     loop {
-        // The next connection waits in the kernel until one of these is over: a pod that opens thousands holds up itself.
+        // The next connection waits in the kernel until one of these is over: a pod that opens thousands
+        // holds up itself.
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let share = match proxy.holder.take(EGRESS_FILES) {
             Ok(share) => share,

@@ -1,7 +1,8 @@
-//! Whether what a pod was granted of the machine's files can be given, as it is now; and what its caller is told if not, or if it was not granted.
+//! Whether what a pod was granted of the machine's files can be given, as it is now; and what its caller is
+//! told if not, or if it was not granted.
 //!
-//! Apart from `plan.rs`, which says what a pod may do: here is what can be wrong with the places that an operator named. None of it is a lack of
-//! the machine's walls, and none gets better with fewer of them.
+//! Apart from `plan.rs`, which says what a pod may do: here is what can be wrong with the places that an
+//! operator named. None of it is a lack of the machine's walls, and none gets better with fewer of them.
 
 use std::{
     fs, io,
@@ -15,8 +16,9 @@ use crate::{
     pod::sandbox::paths::SCRATCH,
 };
 
-/// What the recipe asks for and was not given, by what is tried for want of it: the recipe and the permissions as commands take them, of which pods
-/// make the next step of a failure. None where all of it was given.
+/// What the recipe asks for and was not given, by what is tried for want of it: the recipe and the
+/// permissions as commands take them, of which pods make the next step of a failure. None where all of it was
+/// given.
 #[derive(Default, Serialize)]
 pub struct Lacking {
     network: Option<String>,
@@ -24,7 +26,8 @@ pub struct Lacking {
     env: Option<String>,
     /// Where it is not known what was tried.
     any: Option<String>,
-    /// Of the files: the places, by which a file that is missing is known for one that was not given. A pod has a `/tmp` of its own.
+    /// Of the files: the places, by which a file that is missing is known for one that was not given. A pod
+    /// has a `/tmp` of its own.
     places: Vec<String>,
     variables: Vec<String>,
 }
@@ -56,7 +59,8 @@ impl Lacking {
     }
 }
 
-/// Looks at every granted path. `name`: of the recipe, for people; `word`: how its operator names it to commands.
+/// Looks at every granted path. `name`: of the recipe, for people; `word`: how its operator names it to
+/// commands.
 ///
 /// Errors: `invalid_config`, by the path.
 pub fn check(name: &str, word: &str, granted: &Permissions) -> Result<(), Fault> {

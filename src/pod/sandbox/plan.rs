@@ -1,7 +1,8 @@
 //! The plan of a pod's sandbox: what it may see, read, write and call, as the first thing that it is told.
 //!
-//! Apart from the Python that carries it out (`hob_pod/confine.py`, `mounts.py`, `lockdown.py`), because the host decides: from what the recipe is,
-//! what its operator granted ([`Grants`]) and what every pod needs of a system. Whatever is not in the plan the pod does not have.
+//! Apart from the Python that carries it out (`hob_pod/confine.py`, `mounts.py`, `lockdown.py`), because the
+//! host decides: from what the recipe is, what its operator granted ([`Grants`]) and what every pod needs of
+//! a system. Whatever is not in the plan the pod does not have.
 
 use crate::pod::sandbox::paths::{PYTHON_LINKS, SCRATCH};
 use std::{
@@ -77,7 +78,8 @@ struct Plan<'a> {
     reduced: bool,
     without: &'a [String],
     gpu: bool,
-    /// Whether it is to have a `/proc` of its own where one can be had: not in place of one of the machine's that was granted.
+    /// Whether it is to have a `/proc` of its own where one can be had: not in place of one of the machine's
+    /// that was granted.
     own_proc: bool,
     way_out: bool,
     ungranted: granted::Lacking,
@@ -149,8 +151,9 @@ impl Limits {
     }
 }
 
-/// Most descriptors of a process of a pod. The kernel lets a process send one to another as long as fewer are on their way for its user than it may
-/// have itself: with half of what the host may have, pods never use up what the host needs to start another.
+/// Most descriptors of a process of a pod. The kernel lets a process send one to another as long as fewer are
+/// on their way for its user than it may have itself: with half of what the host may have, pods never use up
+/// what the host needs to start another.
 fn descriptors() -> u64 {
     let host = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     (host / 2).clamp(1, POD_DESCRIPTORS_MAX)
@@ -227,7 +230,8 @@ struct Subject<'a> {
 
 /// The first message to a pod, as JSON.
 ///
-/// Errors: `sandbox_unavailable` where there is no filter for this kind of processor, `invalid_config` for a granted path that cannot be given ([`granted::check`]).
+/// Errors: `sandbox_unavailable` where there is no filter for this kind of processor, `invalid_config` for a
+/// granted path that cannot be given ([`granted::check`]).
 pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     let manifest = spec.recipe.manifest();
     let subject = Subject {
@@ -251,7 +255,8 @@ pub fn plan(spec: &Spec, how: How) -> Result<Vec<u8>, Fault> {
     plan_of(&subject, how)
 }
 
-/// The plan of a pod without a recipe, a model or a grant: what is tried to find out what this machine can do. `folder`: its scratch folder.
+/// The plan of a pod without a recipe, a model or a grant: what is tried to find out what this machine can
+/// do. `folder`: its scratch folder.
 ///
 /// Errors: `sandbox_unavailable`.
 pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[String]) -> Result<Vec<u8>, Fault> {
@@ -273,7 +278,8 @@ pub fn trial_plan(program: &Program, keeper: &Path, folder: &Path, without: &[St
     plan_of(&subject, How::Started)
 }
 
-/// The plan of what compiles the sources in `packages`, the one folder of the machine that it can write to. `folder`: its scratch folder.
+/// The plan of what compiles the sources in `packages`, the one folder of the machine that it can write to.
+/// `folder`: its scratch folder.
 ///
 /// Errors: `sandbox_unavailable`.
 pub fn compiler_plan(program: &Program, keeper: &Path, folder: &Path, packages: &Path, without: &[String]) -> Result<Vec<u8>, Fault> {
@@ -402,7 +408,8 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
         filters: &filters[usize::from(network)],
         limits: Limits {
             processes: processes(pod),
-            // Above the limit that is watched, and below the machine's end: what is asked for at once fails at once.
+            // Above the limit that is watched, and below the machine's end: what is asked for at once fails
+            // at once.
             data_bytes: subject.memory.map_or(0, |bytes| bytes.saturating_add(bytes / 4).saturating_add(256 << 20)),
             file_bytes: scratch_bytes,
             nice: pod.map_or(0, |pod| pod.nice),
@@ -428,9 +435,11 @@ fn plan_of(subject: &Subject, how: How) -> Result<Vec<u8>, Fault> {
     })
 }
 
-/// The two plans of a family whose folder is `base`, as JSON: what its init builds for the zygote, and what the zygote is confined by.
+/// The two plans of a family whose folder is `base`, as JSON: what its init builds for the zygote, and what
+/// the zygote is confined by.
 ///
-/// The zygote sees the environment and the system, nothing of a recipe. Its rules hold for its pods too, each of which adds its own.
+/// The zygote sees the environment and the system, nothing of a recipe. Its rules hold for its pods too, each
+/// of which adds its own.
 ///
 /// Errors: `sandbox_unavailable`.
 pub fn family_plans(program: &Program, keeper: &Path, base: &Path, without: &[String]) -> Result<[Vec<u8>; 2], Fault> {
@@ -509,7 +518,8 @@ fn above(path: &Path, levels: usize) -> Option<PathBuf> {
     (folder.components().count() > 1).then(|| folder.to_owned())
 }
 
-/// Whether a granted path lies in the recipe folder and has nothing that is packed in it, so that it is there as it lies on the disk.
+/// Whether a granted path lies in the recipe folder and has nothing that is packed in it, so that it is there
+/// as it lies on the disk.
 fn is_place(subject: &Subject, path: &Path) -> bool {
     let Some((seen, inner)) = subject.seen.zip(path.strip_prefix(subject.folder).ok()) else { return false };
     let place = seen.join(inner);
@@ -519,8 +529,9 @@ fn is_place(subject: &Subject, path: &Path) -> bool {
     }
 }
 
-/// Where a pod without a root of its own has the files of its recipe: where their copies are. But what was granted within a recipe folder would not be
-/// beside them there, so that a pod which has such finds the folder as it lies on the disk.
+/// Where a pod without a root of its own has the files of its recipe: where their copies are. But what was
+/// granted within a recipe folder would not be beside them there, so that a pod which has such finds the
+/// folder as it lies on the disk.
 pub fn folder_without_root<'a>(recipe: &'a Verified, granted: &Permissions) -> &'a Path {
     let folder = recipe.folder();
     let is_within = granted.read.iter().chain(&granted.write).any(|path| path.as_path().starts_with(folder));

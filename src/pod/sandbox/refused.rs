@@ -1,4 +1,5 @@
-//! What a pod's caller is told where there is no pod: it could not be confined, or the machine had too little for it.
+//! What a pod's caller is told where there is no pod: it could not be confined, or the machine had too little
+//! for it.
 
 use crate::model::{Code, Fault, Verified, act, exhausted_in, hint};
 

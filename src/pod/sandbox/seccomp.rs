@@ -1,7 +1,8 @@
 //! Which system calls a pod does not have, as BPF programs that the pod adds to itself.
 //!
-//! Apart from the plan around it, because it is one list: what reaches around files and sockets into the kernel, into other processes, or
-//! into the pod's own walls. Everything else stays: numeric libraries use most of what there is.
+//! Apart from the plan around it, because it is one list: what reaches around files and sockets into the
+//! kernel, into other processes, or into the pod's own walls. Everything else stays: numeric libraries use
+//! most of what there is.
 
 use std::{collections::BTreeMap, env::consts::ARCH};
 
@@ -35,7 +36,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
     libc::SYS_fanotify_init,
-    // Counted for the whole of the host's user, a hundred or so: a namespace of users has a count of its own, but that is added to its maker's.
+    // Counted for the whole of the host's user, a hundred or so: a namespace of users has a count of its own,
+    // but that is added to its maker's.
     libc::SYS_inotify_init1,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_inotify_init,
@@ -72,8 +74,9 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
     libc::SYS_vhangup,
-    // Memory that nobody else sees, and so nobody counts. One byte of a large page in a pipe keeps all of the page; what is shared by number is
-    // there without anybody who has it, in a namespace whose sums nobody outside can read.
+    // Memory that nobody else sees, and so nobody counts. One byte of a large page in a pipe keeps all of the
+    // page; what is shared by number is there without anybody who has it, in a namespace whose sums nobody
+    // outside can read.
     libc::SYS_memfd_secret,
     libc::SYS_vmsplice,
     libc::SYS_shmget,
@@ -98,8 +101,8 @@ const QUOTACTL_FD: libc::c_long = 443;
 const FCHMODAT2: libc::c_long = 452;
 const OPEN_TREE_ATTR: libc::c_long = 467;
 
-/// Bits of a mode that have a file run as its owner or its group, whoever runs it: what a pod writes to a granted folder is its user's, and other
-/// users of the machine may reach it.
+/// Bits of a mode that have a file run as its owner or its group, whoever runs it: what a pod writes to a
+/// granted folder is its user's, and other users of the machine may reach it.
 const SET_IDS: [libc::c_int; 2] = [libc::S_ISUID as libc::c_int, libc::S_ISGID as libc::c_int];
 
 /// Refused where the mode in that argument has one of [`SET_IDS`].
@@ -116,7 +119,8 @@ const OF_A_MODE: &[(libc::c_long, u8)] = &[
     (libc::SYS_mknod, 1),
 ];
 
-/// The same where the flags before it say that a file is made: else the mode is whatever was left there. With the place of the flags.
+/// The same where the flags before it say that a file is made: else the mode is whatever was left there. With
+/// the place of the flags.
 const OF_A_MADE_FILE: &[(libc::c_long, u8)] = &[
     (libc::SYS_openat, 2),
     #[cfg(target_arch = "x86_64")]
@@ -126,8 +130,8 @@ const OF_A_MADE_FILE: &[(libc::c_long, u8)] = &[
 /// Flags that make a file; the second is `O_TMPFILE` without what it shares with others.
 const MAKES: [libc::c_int; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
 
-/// Refused where they are for another process than the caller's own, which is 0: who has the same user may do this to any, the host
-/// included. With the place of the argument that says which.
+/// Refused where they are for another process than the caller's own, which is 0: who has the same user may do
+/// this to any, the host included. With the place of the argument that says which.
 const OF_OTHERS: &[(libc::c_long, u8)] = &[
     (libc::SYS_prlimit64, 0),
     (libc::SYS_setpriority, 1),
@@ -139,12 +143,14 @@ const OF_OTHERS: &[(libc::c_long, u8)] = &[
     (libc::SYS_move_pages, 0),
 ];
 
-/// Calls among those whose first argument says what the other one names: only a process may be named, because 0 is the caller's whole group as a
-/// group, and as a user every process of the machine that has its user. With the number that means a process.
+/// Calls among those whose first argument says what the other one names: only a process may be named, because
+/// 0 is the caller's whole group as a group, and as a user every process of the machine that has its user.
+/// With the number that means a process.
 const OF_A_KIND: &[(libc::c_long, libc::c_int)] = &[(libc::SYS_setpriority, libc::PRIO_PROCESS as libc::c_int), (libc::SYS_ioprio_set, 1)];
 
-/// The number of no error: said to be done, and not done. On which cores another thread runs is a wish, which numeric libraries have of their own
-/// threads and some of which end at a refusal; by its number a thread may be anybody's. Of the caller itself (0) it is done.
+/// The number of no error: said to be done, and not done. On which cores another thread runs is a wish, which
+/// numeric libraries have of their own threads and some of which end at a refusal; by its number a thread may
+/// be anybody's. Of the caller itself (0) it is done.
 const DONE: libc::c_int = 0;
 
 /// Any of the new namespaces, as flags of `clone`.
@@ -189,7 +195,8 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         // Putting characters into the terminal of whoever started the host.
         let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| SeccompRule::new(vec![is(1, Is::Eq, request as libc::c_int)?]));
         refused.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
-        // Leases and notices on files that others use: who has the file's user may take them on what it can only read.
+        // Leases and notices on files that others use: who has the file's user may take them on what it can
+        // only read.
         let on_others = [libc::F_SETLEASE, libc::F_NOTIFY].map(|command| SeccompRule::new(vec![is(1, Is::Eq, command)?]));
         refused.insert(libc::SYS_fcntl, on_others.into_iter().collect::<Result<_, _>>()?);
         // Asking which one it is (all ones) is harmless, as is the ordinary one.
@@ -218,14 +225,15 @@ pub fn programs(who: Who) -> Result<Vec<Vec<u8>>, String> {
         refused.insert(libc::SYS_socket, sockets(who == Who::PodWithNetwork, &is, &masked)?);
         // Who looks at what a pod holds (memory without control groups) must be able to.
         refused.insert(libc::SYS_prctl, vec![SeccompRule::new(vec![is(0, Is::Eq, libc::PR_SET_DUMPABLE)?])?]);
-        // Larger buffers of sockets are a wish that the kernel need not grant; it is not granted, and that is no error.
+        // Larger buffers of sockets are a wish that the kernel need not grant; it is not granted, and that is
+        // no error.
         let sizes = [libc::SO_SNDBUF, libc::SO_RCVBUF, libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE];
         let sizes = sizes.map(|option| SeccompRule::new(vec![is(1, Is::Eq, libc::SOL_SOCKET)?, is(2, Is::Eq, option)?]));
         let cores = vec![SeccompRule::new(vec![is(0, Is::Ne, 0)?])?];
         let wishes =
             BTreeMap::from([(libc::SYS_setsockopt, sizes.into_iter().collect::<Result<_, _>>()?), (libc::SYS_sched_setaffinity, cores)]);
-        // Flags and modes of these lie in memory, where no filter looks: as on a kernel without them, callers use `clone` and `openat`. A zygote
-        // opens granted folders for its pods.
+        // Flags and modes of these lie in memory, where no filter looks: as on a kernel without them, callers
+        // use `clone` and `openat`. A zygote opens granted folders for its pods.
         let mut unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new()), (libc::SYS_openat2, Vec::new())]);
         if who == Who::Zygote {
             unknown.remove(&libc::SYS_openat2);

@@ -1,8 +1,10 @@
-//! What a pod reads of the machine's settings: one list, each entry with its reason, and files that are made up in place of the machine's.
+//! What a pod reads of the machine's settings: one list, each entry with its reason, and files that are made
+//! up in place of the machine's.
 //!
-//! Apart from `plan.rs`, which mounts them: this is knowledge about programs. Programs read a setting to draw, to sort, to find a library or a name;
-//! without it many do something else in silence. On the list is what is the same for all users of the machine and names none of them, no other machine
-//! and no password. Of a folder only what the machine's other users may read is given: a host that runs as root could read more.
+//! Apart from `plan.rs`, which mounts them: this is knowledge about programs. Programs read a setting to
+//! draw, to sort, to find a library or a name; without it many do something else in silence. On the list is
+//! what is the same for all users of the machine and names none of them, no other machine and no password. Of
+//! a folder only what the machine's other users may read is given: a host that runs as root could read more.
 
 use std::{
     collections::BTreeMap,
@@ -54,12 +56,15 @@ pub(in crate::pod) const CERTIFICATES: &[Setting] = &[
     ("/etc/crypto-policies", "settings that those of OpenSSL lead to on Fedora"),
 ];
 
-/// Files of a pod's root that are made up, the same on every machine but for the numbers of its user. `home`: the pod's scratch folder.
+/// Files of a pod's root that are made up, the same on every machine but for the numbers of its user. `home`:
+/// the pod's scratch folder.
 ///
-/// Not given at all: `resolv.conf` (names are looked up by the host), `machine-id`, whatever has users or passwords.
+/// Not given at all: `resolv.conf` (names are looked up by the host), `machine-id`, whatever has users or
+/// passwords.
 pub(in crate::pod) fn made(home: &str) -> BTreeMap<&'static str, String> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    // Files of the system belong to root, or to nobody where the pod is in a user namespace. The first line of a number counts.
+    // Files of the system belong to root, or to nobody where the pod is in a user namespace. The first line
+    // of a number counts.
     let accounts = |own: String, root: &str, nobody: &str| format!("{own}\n{root}\n{nobody}\n");
     BTreeMap::from([
         (
@@ -101,7 +106,8 @@ pub(in crate::pod) fn find(settings: &[Setting], visible: &[PathBuf]) -> Found {
         let leads_into_what_is_there = visible.iter().any(|folder| real.starts_with(folder));
         match fs::read_link(&path) {
             Ok(target) if leads_into_what_is_there => drop(found.links.insert(path, target)),
-            // What a link leads to elsewhere is mounted in its place, if there is nothing within that needs another name.
+            // What a link leads to elsewhere is mounted in its place, if there is nothing within that needs
+            // another name.
             Ok(_) => {
                 if is_open(&real, &mut left).is_some_and(|parts| parts == Found { paths: vec![real], ..Found::default() }) {
                     found.paths.push(path);
@@ -129,7 +135,8 @@ fn named(pattern: &str) -> Vec<PathBuf> {
     found
 }
 
-/// What of `path` everybody may read: itself if that is all of it, else its parts. None where `left` entries are not enough to say so.
+/// What of `path` everybody may read: itself if that is all of it, else its parts. None where `left` entries
+/// are not enough to say so.
 fn is_open(path: &Path, left: &mut usize) -> Option<Found> {
     let only = |path: &Path| Found { paths: vec![path.to_owned()], ..Found::default() };
     *left = left.checked_sub(1)?;

@@ -1,6 +1,7 @@
 //! A fault as a pod sends it, and what is taken of it.
 //!
-//! Apart from `messages.rs`, because what a pod may claim is a rule of its own: no pod blames the repository, and none words a hint of Hob's but its own few.
+//! Apart from `messages.rs`, because what a pod may claim is a rule of its own: no pod blames the repository,
+//! and none words a hint of Hob's but its own few.
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};

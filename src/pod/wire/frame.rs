@@ -42,8 +42,8 @@ pub fn encode<'a>(out: &mut BytesMut, ask: u64, json: &[u8], tail: impl Iterator
     tail.for_each(|part| out.extend_from_slice(part));
 }
 
-/// Writes the object `head` with one more entry, whose value `put` writes. A document's text was read when it came, and may be megabytes: it
-/// is put in as it is, not read once more by the one who looks after the pod.
+/// Writes the object `head` with one more entry, whose value `put` writes. A document's text was read when it
+/// came, and may be megabytes: it is put in as it is, not read once more by the one who looks after the pod.
 pub fn put_around(json: &mut Vec<u8>, head: &impl Serialize, key: &str, put: impl FnOnce(&mut Vec<u8>)) {
     serde_json::to_writer(&mut *json, head).expect("strings and numbers become JSON");
     // No head is empty.

@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-/// What a send fails with when this machine has not got what it takes: descriptors, those that are on their way, buffers, memory.
+/// What a send fails with when this machine has not got what it takes: descriptors, those that are on their
+/// way, buffers, memory.
 const RAN_OUT: [Errno; 5] = [Errno::TOOMANYREFS, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
 
 /// One socket with what waits to be read and written.
@@ -81,7 +82,8 @@ impl Lane {
         self.asks += self.out.len() - before;
     }
 
-    /// Whether so much waits that the other side is not to be read before it reads: all but the asks are answers to what it said.
+    /// Whether so much waits that the other side is not to be read before it reads: all but the asks are
+    /// answers to what it said.
     pub fn is_backed_up(&self) -> bool {
         self.out.len() - self.asks > LANE_WAITING_BYTES_MAX || self.descriptors.len() > LANE_WAITING_DESCRIPTORS_MAX
     }
@@ -123,7 +125,8 @@ impl Lane {
         }
     }
 
-    /// Sends what the socket takes now. A closed peer is found by reading, so that its last words are read first.
+    /// Sends what the socket takes now. A closed peer is found by reading, so that its last words are read
+    /// first.
     pub fn flush(&mut self) {
         if self.deaf {
             self.out.clear();
@@ -149,7 +152,8 @@ impl Lane {
         }
     }
 
-    /// What waits cannot be sent: the other side is gone, or this machine has not got what it takes, which ends the pod too.
+    /// What waits cannot be sent: the other side is gone, or this machine has not got what it takes, which
+    /// ends the pod too.
     fn lost(&mut self, error: std::io::Error) {
         self.out.clear();
         self.descriptors.clear();
@@ -197,8 +201,9 @@ impl Lane {
         }
     }
 
-    /// One read into the decoder's space, by a poll: unlike `try_read`, that takes a short read for the end of what is there
-    /// and spares the host a read that finds nothing. Without a budget, since nothing here would be woken to go on.
+    /// One read into the decoder's space, by a poll: unlike `try_read`, that takes a short read for the end
+    /// of what is there and spares the host a read that finds nothing. Without a budget, since nothing here
+    /// would be woken to go on.
     fn receive(&mut self) -> Poll<std::io::Result<usize>> {
         let read = pin!(unconstrained(self.stream.read_buf(self.decoder.space())));
         read.poll(&mut Context::from_waker(Waker::noop()))

@@ -1,6 +1,7 @@
 //! Messages between host and pod: types only, no IO.
 //!
-//! The contract is `docs/pod-protocol.md`. What comes from a pod is hostile until parsed: what is unknown, missing or does not add up is an error.
+//! The contract is `docs/pod-protocol.md`. What comes from a pod is hostile until parsed: what is unknown,
+//! missing or does not add up is an error.
 
 use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData};
 
@@ -132,7 +133,8 @@ pub struct OperationWire {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Control<'a> {
-    /// To one that is confined, before it has said `hello`: its environment. The keeper's part of it reads this, no code of the recipe's.
+    /// To one that is confined, before it has said `hello`: its environment. The keeper's part of it reads
+    /// this, no code of the recipe's.
     Variables {
         variables: BTreeMap<&'a str, String>,
     },
@@ -227,7 +229,8 @@ struct AskWire<'a> {
     blobs: Vec<BlobWire<'a>>,
 }
 
-/// The JSON of an ask. `input` is the text of a document; each blob stands beside the region that it is in, if it is in one.
+/// The JSON of an ask. `input` is the text of a document; each blob stands beside the region that it is in,
+/// if it is in one.
 pub fn ask<'a>(
     incarnation: &str,
     digest: &str,
@@ -302,15 +305,16 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// What it counts as a chunk: large ones are several, so that what is on its way is bounded in bytes as well.
+    /// What it counts as a chunk: large ones are several, so that what is on its way is bounded in bytes as
+    /// well.
     pub fn weight(&self) -> u32 {
         let blobs = self.blobs.iter().map(Blob::size).chain(self.regions.iter().map(|(_, blob)| blob.bytes));
         weight(blobs.fold(self.json.len() as u64, u64::saturating_add))
     }
 }
 
-/// See [`Payload::weight`]; `bytes`: of its data and its blobs. At most half of the credit, so that there is always enough for one, however little
-/// was told to be taken. The runner counts the same.
+/// See [`Payload::weight`]; `bytes`: of its data and its blobs. At most half of the credit, so that there is
+/// always enough for one, however little was told to be taken. The runner counts the same.
 pub fn weight(bytes: u64) -> u32 {
     (1 + bytes / CHUNK_WEIGHT_BYTES).min(u64::from(CHUNK_CREDIT / 2)) as u32
 }
@@ -327,7 +331,8 @@ pub struct InRegion {
 /// Anything that a pod may say, on either lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromPod {
-    /// The sandbox is around it. `missing`: what its operator let it do without. `way_out`: the keeper's descriptor of its proxy.
+    /// The sandbox is around it. `missing`: what its operator let it do without. `way_out`: the keeper's
+    /// descriptor of its proxy.
     Confined {
         missing: Vec<String>,
         way_out: Option<i32>,
@@ -404,7 +409,8 @@ pub enum Checkpoint {
     Closed,
 }
 
-/// What a message has that belongs to an ask, and what several kinds of messages have; which fields are wanted depends on `type`.
+/// What a message has that belongs to an ask, and what several kinds of messages have; which fields are
+/// wanted depends on `type`.
 ///
 /// One flat struct instead of a tagged enum, because serde buffers those and then cannot borrow raw JSON.
 #[derive(Deserialize)]
@@ -429,7 +435,8 @@ struct Said<'a> {
     blobs: Vec<BlobWire<'a>>,
 }
 
-/// What a message has that a pod says of itself. Such messages are rare and short: their text is read a second time for this.
+/// What a message has that a pod says of itself. Such messages are rare and short: their text is read a
+/// second time for this.
 #[derive(Default, Deserialize)]
 struct OfItself {
     #[serde(default)]

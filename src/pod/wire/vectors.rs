@@ -1,4 +1,5 @@
-//! The byte vectors of the pod protocol, against this side's decoder; `python/tests/test_wire.py` reads the same file.
+//! The byte vectors of the pod protocol, against this side's decoder; `python/tests/test_wire.py` reads the
+//! same file.
 //!
 //! Apart from the unit tests of `frame.rs` and `messages.rs`, because a vector goes through both.
 

@@ -48,8 +48,9 @@ struct Seen {
 }
 
 proptest! {
-    /// Whatever a pod and its callers do, in any order: no ask is ended twice or forgotten, no place is freed twice or lost, nothing
-    /// happens after the end, and every state from which only a wait leads on has that wait running.
+    /// Whatever a pod and its callers do, in any order: no ask is ended twice or forgotten, no place is freed
+    /// twice or lost, nothing happens after the end, and every state from which only a wait leads on has that
+    /// wait running.
     #[test]
     fn no_order_of_events_breaks_the_promises(
         concurrency in 1usize..4, gets_ready in any::<bool>(), events in prop::collection::vec(any_event(), 0..80)

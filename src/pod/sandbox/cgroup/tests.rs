@@ -1,12 +1,15 @@
-//! Control groups: those of this machine where it lets us, and a made-up unified hierarchy for what differs there.
+//! Control groups: those of this machine where it lets us, and a made-up unified hierarchy for what differs
+//! there.
 //!
-//! A test that this machine cannot run says so and passes: it is the machine that lacks something, and `describe` says it too.
+//! A test that this machine cannot run says so and passes: it is the machine that lacks something, and
+//! `describe` says it too.
 
 use std::process::{Child, Command, Stdio};
 
 use crate::pod::sandbox::cgroup::*;
 
-/// Makes and removes groups as the unified hierarchy does. A file that is wanted and not here is one that the kernel lacks.
+/// Makes and removes groups as the unified hierarchy does. A file that is wanted and not here is one that the
+/// kernel lacks.
 const MADE_UP: Kernel = Kernel {
     make: |path| {
         fs::create_dir(path)?;
@@ -50,7 +53,8 @@ fn the_unified_hierarchy_is_used_where_it_was_handed_over() {
     let (root, own) = hierarchy(["", ""], ["memory pids", "        pids"]);
     assert_eq!(place(&Cgroups::among(own, MADE_UP)), Some(root.path().join("above/own")));
     assert_eq!(fs::read_to_string(root.path().join("above/own/cgroup.subtree_control")).unwrap(), "+memory pids");
-    // Beside it, where the group above was handed over; not where it was not, nor past a limit on the own group.
+    // Beside it, where the group above was handed over; not where it was not, nor past a limit on the own
+    // group.
     let (root, own) = hierarchy(BOTH, ["", ""]);
     let not_ours = Kernel { is_handed_over: |_| false, ..MADE_UP };
     assert_eq!(place(&Cgroups::among(own, MADE_UP)), Some(root.path().join("above")));
@@ -147,7 +151,8 @@ fn name(what: &str) -> String {
     format!("hob-test-{}-{what}", std::process::id())
 }
 
-/// Python that is up, and runs `source` once a line came in. (What is called `python3` may be a script that forks first.)
+/// Python that is up, and runs `source` once a line came in. (What is called `python3` may be a script that
+/// forks first.)
 fn python(source: &str) -> Child {
     let source = format!("import os, sys, time\nprint('up', flush=True)\nsys.stdin.readline()\n{source}");
     let mut command = Command::new("python3");

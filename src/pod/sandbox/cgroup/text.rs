@@ -1,7 +1,7 @@
 //! Where this process is among control groups, read from two texts of the kernel.
 //!
-//! Pure and apart, so that the ways in which machines are set up (one hierarchy, the old ones, both; inside a container or not) are
-//! fixtures of a test.
+//! Pure and apart, so that the ways in which machines are set up (one hierarchy, the old ones, both; inside a
+//! container or not) are fixtures of a test.
 
 use std::{
     ffi::OsString,
@@ -19,7 +19,8 @@ pub(super) struct Own {
     pub pids: Option<PathBuf>,
 }
 
-/// From `/proc/self/cgroup` and `/proc/self/mountinfo`. A group that is not below a mount (that of the container's outside) is none.
+/// From `/proc/self/cgroup` and `/proc/self/mountinfo`. A group that is not below a mount (that of the
+/// container's outside) is none.
 pub(super) fn own(cgroup: &str, mountinfo: &str) -> Own {
     let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
     let folder = |hierarchy: &str| {
@@ -69,13 +70,15 @@ impl Mount {
     /// Where the group at `path` of the hierarchy is seen through this mount.
     fn folder(&self, path: &str) -> Option<PathBuf> {
         let below = Path::new(path).strip_prefix(&self.root).ok()?;
-        // `..` is how the kernel says that it lies outside of this process's namespace; one that was removed has its name's end.
+        // `..` is how the kernel says that it lies outside of this process's namespace; one that was removed
+        // has its name's end.
         let is_inside = below.components().all(|part| matches!(part, Component::Normal(_))) && !path.ends_with(" (deleted)");
         is_inside.then(|| self.point.join(below)).map(|folder| folder.components().collect())
     }
 }
 
-/// A path as the kernel writes it: a space, a tab, a line's end and a backslash stand as `\` and three octal digits.
+/// A path as the kernel writes it: a space, a tab, a line's end and a backslash stand as `\` and three octal
+/// digits.
 fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

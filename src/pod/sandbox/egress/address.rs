@@ -1,8 +1,8 @@
 //! Which addresses nobody reaches by a name alone.
 //!
-//! Pure and apart, because a name is its owner's to point anywhere: a granted `api.example.com` that resolves to the machine itself,
-//! to its neighbours or to the cloud's metadata service would make the grant one for those. What is not plainly an address of the
-//! public internet must be granted as that address.
+//! Pure and apart, because a name is its owner's to point anywhere: a granted `api.example.com` that resolves
+//! to the machine itself, to its neighbours or to the cloud's metadata service would make the grant one for
+//! those. What is not plainly an address of the public internet must be granted as that address.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +33,8 @@ fn special(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// IANA's registry of special IPv4 addresses, without those that are reachable from everywhere, and a cloud's own address.
+/// IANA's registry of special IPv4 addresses, without those that are reachable from everywhere, and a cloud's
+/// own address.
 const SPECIAL_V4: &[(Ipv4Addr, u32, &str)] = &[
     (Ipv4Addr::new(0, 0, 0, 0), 8, "this machine's own network"),
     (Ipv4Addr::new(10, 0, 0, 0), 8, "a private network"),
@@ -87,7 +88,8 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
     match (a, b) {
         (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => return special_v4(inner(g, h)),
         (0x2002, _) => return special_v4(inner(b, c)),
-        // Teredo: the relay's address, and the client's with its bits turned over. Being out of use, it is not public either way.
+        // Teredo: the relay's address, and the client's with its bits turned over. Being out of use, it is
+        // not public either way.
         (0x2001, 0) => return special_v4(inner(c, d)).or(special_v4(inner(!g, !h))).or(Some("an old tunnel to IPv6")),
         _ => {}
     }

@@ -1,4 +1,5 @@
-//! What was refused to a pod on the network: the last few texts and their number, for the faults of its calls and for the host's log.
+//! What was refused to a pod on the network: the last few texts and their number, for the faults of its calls
+//! and for the host's log.
 
 use std::{
     collections::VecDeque,
@@ -58,6 +59,7 @@ impl Ledger {
 struct Kept {
     texts: VecDeque<String>,
     count: u64,
-    /// Refusals that were not kept already: those after the first few are traced more quietly, or a pod could fill the host's log.
+    /// Refusals that were not kept already: those after the first few are traced more quietly, or a pod could
+    /// fill the host's log.
     new: usize,
 }

@@ -1,7 +1,7 @@
 //! One connection of a pod: a request in, a tunnel or an answer out, and nothing after it.
 //!
-//! On hyper in both directions, because carrying a request on as text is how requests get smuggled: here it is read, and what was
-//! read is written anew.
+//! On hyper in both directions, because carrying a request on as text is how requests get smuggled: here it
+//! is read, and what was read is written anew.
 
 use std::{
     collections::BTreeSet,
@@ -112,7 +112,8 @@ impl Connection {
     }
 }
 
-/// Tells when a request got more answers of the kind `1xx` (an answer is to come) than any server has reason to send.
+/// Tells when a request got more answers of the kind `1xx` (an answer is to come) than any server has reason
+/// to send.
 fn early_answers(request: &mut Request<Incoming>) -> Arc<Notify> {
     let (count, told) = (AtomicUsize::new(0), Arc::new(Notify::new()));
     let too_many = told.clone();
@@ -236,7 +237,8 @@ impl<R: Resolve> Proxy<R> {
                 Err(kind) => refused = Some((address, kind)),
             }
         }
-        // One address in an answer that is not public does not close the others; it is only never connected to.
+        // One address in an answer that is not public does not close the others; it is only never connected
+        // to.
         if checked.is_empty() {
             return Err(match refused {
                 Some((address, kind)) => Denied::refused(self.special(endpoint, address, kind)),
@@ -290,7 +292,8 @@ impl<R: Resolve> Proxy<R> {
         let mut answer = Response::new(Full::new(format!("{}\n", denied.text).into()).map_err(|never| match never {}).boxed());
         *answer.status_mut() = denied.status;
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        // The body of a refused `CONNECT` is read by no client in use, but each of them shows what stands behind the number.
+        // The body of a refused `CONNECT` is read by no client in use, but each of them shows what stands
+        // behind the number.
         if let Ok(reason) = ReasonPhrase::try_from(denied.text.into_bytes()) {
             answer.extensions_mut().insert(reason);
         }

@@ -1,7 +1,8 @@
 //! Where a request wants to go, and whether that name was granted: pure, from the head alone.
 //!
-//! Apart from the connection, because here is where two readers of one request could differ: a head that could be read in two ways
-//! is refused, and what decided is what is connected to and what the other side is told.
+//! Apart from the connection, because here is where two readers of one request could differ: a head that
+//! could be read in two ways is refused, and what decided is what is connected to and what the other side is
+//! told.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,8 @@ use hyper::{
 
 use crate::model::{grant::Endpoint, limits::NAMED_IN_MESSAGE_MAX};
 
-/// Longest piece of a request that a message repeats, in bytes: a name that is too long is shown to be just that.
+/// Longest piece of a request that a message repeats, in bytes: a name that is too long is shown to be just
+/// that.
 const SHOWN_BYTES: usize = 80;
 
 /// Why a request is not carried.
@@ -67,8 +69,8 @@ pub(super) fn wanted(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<
         }
     };
     let wrong = || Denied::malformed(format!("`{}` is not a host and a port, e.g. `api.example.com:443`", shown(authority.as_str())));
-    // Taken apart here and not by `port_u16`, which is silent about a port that is not one. A user's name has no place here: it
-    // makes one name look like another.
+    // Taken apart here and not by `port_u16`, which is silent about a port that is not one. A user's name has
+    // no place here: it makes one name look like another.
     let port = authority.as_str().strip_prefix(authority.host()).ok_or_else(wrong)?;
     let port = match port {
         "" | ":" if method != Method::CONNECT => ":80",
@@ -77,7 +79,8 @@ pub(super) fn wanted(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<
     format!("{}{port}", authority.host()).parse().map_err(|_| wrong())
 }
 
-/// The path and query of a request as they go on: with a `/` before them, whatever stood between them and the name.
+/// The path and query of a request as they go on: with a `/` before them, whatever stood between them and the
+/// name.
 ///
 /// Errors: never for an address that hyper parsed.
 pub(super) fn path(uri: &Uri) -> Result<Uri, Denied> {
@@ -140,8 +143,8 @@ fn strip(headers: &mut HeaderMap) {
 /// Errors: never for an endpoint that was parsed.
 pub(super) fn onward(headers: &mut HeaderMap, endpoint: &Endpoint) -> Result<(), Denied> {
     strip(headers);
-    // The length is said again by whoever sends the body on, as it was read: two readers cannot differ about it. And the body is
-    // not held back for a `100 Continue`.
+    // The length is said again by whoever sends the body on, as it was read: two readers cannot differ about
+    // it. And the body is not held back for a `100 Continue`.
     for name in [CONTENT_LENGTH, EXPECT] {
         headers.remove(name);
     }
@@ -154,7 +157,8 @@ pub(super) fn onward(headers: &mut HeaderMap, endpoint: &Endpoint) -> Result<(),
 
 /// Makes the headers of a response those that go back to the pod.
 pub(super) fn homeward(headers: &mut HeaderMap) {
-    // A length beside chunks is one reading too many; alone it stays, since the answer to `HEAD` has it and no body.
+    // A length beside chunks is one reading too many; alone it stays, since the answer to `HEAD` has it and
+    // no body.
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }

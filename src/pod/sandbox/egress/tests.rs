@@ -22,7 +22,8 @@ use crate::{
 /// What no test should take; each waits for an event and not for a time.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A name server with an answer for each lookup, the last one for all that follow. None: it does not answer at all.
+/// A name server with an answer for each lookup, the last one for all that follow. None: it does not answer
+/// at all.
 struct Names(Vec<Option<Vec<SocketAddr>>>, Arc<AtomicUsize>);
 
 impl Resolve for Names {
@@ -357,7 +358,8 @@ async fn who_is_slow_loses_the_connection_and_who_is_dead_is_named() {
     let begun = tokio::time::Instant::now();
     assert_eq!((all(&mut stream).await, all(&mut other).await), (String::new(), String::new()));
     assert!((idle / 2..LONG).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-    // A name server that does not answer, one that knows no such name, a port that nobody has, a server that says nonsense.
+    // A name server that does not answer, one that knows no such name, a port that nobody has, a server that
+    // says nonsense.
     let answer = out.ask("CONNECT a.example:80 HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("`a.example:80`"), "{answer}");
     drop(listener);
@@ -468,7 +470,8 @@ async fn only_a_listening_tcp_socket_is_a_way_out() {
     }
 }
 
-/// A pod, as far as this goes: a namespace with nothing but a loopback of its own, a listener in it, and a client.
+/// A pod, as far as this goes: a namespace with nothing but a loopback of its own, a listener in it, and a
+/// client.
 const POD: &str = r#"
 import ctypes, fcntl, socket, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
