@@ -722,7 +722,8 @@ fn blocking_io(source: &Source) -> Vec<String> {
                 TokenTree::Punct(punct) if punct.as_char() == ';' => awaits_body = false,
                 TokenTree::Ident(name) if is_async && is(tokens.get(at + 1), ":") && is(tokens.get(at + 2), ":") => {
                     let called = tokens.get(at + 3).map(ToString::to_string).unwrap_or_default();
-                    let is_item = called.starts_with(|c: char| c.is_ascii_lowercase() || c == '{');
+                    // `load` is the form of `read` that waits elsewhere.
+                    let is_item = called.starts_with(|c: char| c.is_ascii_lowercase() || c == '{') && called != "load";
                     // Tokio's own do not block, and rustix's files in memory have no disk.
                     let is_ours = !(is(before(2), ":") && (is(before(3), "tokio") || is(before(3), "rustix")));
                     if is_item && is_ours && ["fs", "open", "make", "File"].iter().any(|one| name == one) {

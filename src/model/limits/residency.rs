@@ -67,9 +67,6 @@ pub const LEVER_VALUES_MAX: usize = 16;
 /// How long the tool of a GPU's driver may take to answer, in milliseconds.
 pub const GPU_TOOL_MS: u64 = 10_000;
 
-/// How often it is looked whether that tool has ended, in milliseconds.
-pub const GPU_TOOL_LOOK_MS: u64 = 5;
-
 /// Most that it may say, in bytes.
 pub const GPU_TOOL_BYTES_MAX: u64 = 256 << 10;
 

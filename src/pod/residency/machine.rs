@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     model::{
-        limits::{GPU_TOOL_BYTES_MAX, GPU_TOOL_LOOK_MS, GPU_TOOL_MS, GPUS_MAX, KERNEL_TEXT_BYTES_MAX},
+        limits::{GPU_TOOL_BYTES_MAX, GPU_TOOL_MS, GPUS_MAX, KERNEL_TEXT_BYTES_MAX},
         status::machine::{Gpu, GpuKind},
     },
     pod::process::vitals,
