@@ -2,6 +2,7 @@
 //!
 //! Apart from `http`, which answers requests: here is what happens once per server.
 
+use crate::door::http::server;
 use std::{
     fs::{self, File, TryLockError},
     future::Future,
@@ -19,19 +20,20 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    accept::{Listener, accept},
-    http::{
-        self, Phase,
-        audience::Audience,
-        connection::{Entry, Patience, Terms, Way},
-        room::{Bounds, Room},
-        token::Token,
-    },
-    socket,
-};
 use crate::{
     disk::{durable, open},
+    door::{
+        accept::{Listener, accept},
+        http::{
+            self,
+            audience::Audience,
+            connection::{Entry, Patience, Terms, Way},
+            room::{Bounds, Room},
+            server::Phase,
+            token::Token,
+        },
+        socket,
+    },
     host::Host,
     model::{Code, Fault, Home, ServeRules, act, hint, limits},
     pod, shelf,
@@ -163,7 +165,7 @@ impl Serving {
         }
 
         let (phase, closing) = watch::channel(Phase::Open);
-        let routes = http::routes(Arc::new(http::Server::new(host.clone(), closing.clone())));
+        let routes = http::routes(Arc::new(server::Server::new(host.clone(), closing.clone())));
         let (mut loops, mut rooms) = (JoinSet::new(), Vec::new());
         let bounds = Bounds::of(files, doors.len());
         for (listener, entry) in doors {

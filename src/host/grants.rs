@@ -3,8 +3,7 @@
 //! Apart from `install.rs`: this is the one way to `[grants]` of `hob.toml`, for the command line and for apps that embed a host. The doors
 //! that serve others have none, so that no caller, and no agent, can give itself anything.
 
-use crate::disk::look;
-use crate::shelf::config::edit;
+use crate::{disk::look, shelf::config::edit};
 use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;

@@ -11,10 +11,12 @@ use axum::{
 use futures_core::Stream;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{Server, overloaded};
-use crate::model::{
-    Code, Fault, act, hint,
-    limits::{self, READ_HERE_BYTES_MAX},
+use crate::{
+    door::http::{answers::overloaded, server::Server},
+    model::{
+        Code, Fault, act, hint,
+        limits::{self, READ_HERE_BYTES_MAX},
+    },
 };
 
 /// A body, and the room that it takes until it is dropped.

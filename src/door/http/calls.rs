@@ -24,16 +24,18 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    Phase, Server,
-    audience::Audience,
-    body::whole,
-    handed::{Leaving, Wish},
-    header, refused, refused_as, response, shutting_down, status,
-};
 use crate::{
     door::{
         handing::Files,
+        http::{
+            answers::{refused, refused_as, response},
+            audience::Audience,
+            body::whole,
+            handed::{Leaving, Wish},
+            requests::header,
+            server::{Phase, Server, shutting_down},
+            status,
+        },
         lines::{self, CallBody},
     },
     host::Running,

@@ -2,6 +2,7 @@
 //!
 //! On hyper itself, because axum's own server neither ends a connection that stands still nor lets its owner do so.
 
+use crate::door::http::{answers, requests};
 use std::{
     convert::Infallible,
     future::poll_fn,
@@ -38,11 +39,10 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use super::{Phase, audience::Audience, room::Seat, token::Token};
 use crate::{
     door::{
         handing::{Carrier, Files},
-        http,
+        http::{audience::Audience, room::Seat, server::Phase, token::Token},
     },
     model::{Fault, limits},
 };
@@ -166,23 +166,23 @@ impl Way {
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             incomplete.store(!request.body().is_end_stream(), Ordering::Release);
             let (method, path) = (request.method(), request.uri().path());
-            let (is_probe, is_look) = (http::is_probe(method, path), http::is_look(method, path));
+            let (is_probe, is_look) = (requests::is_probe(method, path), requests::is_look(method, path));
             let audience = match is_probe {
                 true => Ok(Audience::Operator),
                 false => entry.audience(&request),
             };
             // Who may not ask, and for whom there is no room, is answered here.
             let answer = match &audience {
-                Err(fault) => Err(http::refused(fault)),
-                Ok(_) if guest.in_reserve && !is_look && !is_probe => Err(http::refused(&http::overfull())),
+                Err(fault) => Err(answers::refused(fault)),
+                Ok(_) if guest.in_reserve && !is_look && !is_probe => Err(answers::refused(&answers::overfull())),
                 Ok(audience) => {
                     if !is_probe {
                         guest.works();
                     }
                     let (mut parts, body) = request.into_parts();
                     parts.extensions.insert(audience.clone());
-                    parts.extensions.insert(http::IsFull(guest.in_reserve));
-                    parts.extensions.insert(http::Beside(files.clone()));
+                    parts.extensions.insert(answers::IsFull(guest.in_reserve));
+                    parts.extensions.insert(answers::Beside(files.clone()));
                     Ok(routes.call(Request::from_parts(parts, Asked { body, incomplete: incomplete.clone() })))
                 }
             };
@@ -198,7 +198,7 @@ impl Way {
                 if let Some(files) = files {
                     files.forget();
                 }
-                let mut response = http::said(answer, &audience);
+                let mut response = answers::said(answer, &audience);
                 if ends {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -365,7 +365,7 @@ struct Unheard {
 impl<T: Heard> Drop for Patient<T> {
     fn drop(&mut self) {
         if self.unheard.parts.load(Ordering::Relaxed) && !self.unheard.was_answered.load(Ordering::Relaxed) {
-            self.io.inner().part(http::parting());
+            self.io.inner().part(answers::parting());
         }
     }
 }
@@ -500,7 +500,7 @@ mod tests {
         let way = Way { routes, entry: Entry::Own, closing, patience: Patience::default() };
         let room = Room::new(Bounds { connections: 8, strangers: 4, peer: 4, reserve: 2 });
         // One has sent its request, one half of it, one nothing. In one thread the runtime hears of none of them before they are sent away.
-        let parting = std::str::from_utf8(http::parting()).unwrap();
+        let parting = std::str::from_utf8(answers::parting()).unwrap();
         assert!(parting.starts_with("HTTP/1.1 429 ") && parting.contains("\r\nretry-after: 1\r\n") && parting.contains("\"overloaded\""));
         for (sent, told) in [("GET / HTTP/1.1\r\nhost: x\r\n\r\n", "heard"), ("GET / HT", parting), ("", parting)] {
             let (mut here, there) = std::os::unix::net::UnixStream::pair().unwrap();

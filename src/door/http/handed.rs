@@ -12,10 +12,13 @@ use axum::{
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Beside, answer, header};
 use crate::{
     door::{
         handing::{FILES, Files, Held},
+        http::{
+            answers::{Beside, answer},
+            requests::header,
+        },
         lines,
     },
     model::{Blob, Code, Fault, act, hint, limits},

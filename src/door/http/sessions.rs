@@ -8,8 +8,10 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Server, status::told};
-use crate::model::{Code, Fault, RecipeRef};
+use crate::{
+    door::http::{server::Server, status::told},
+    model::{Code, Fault, RecipeRef},
+};
 
 /// `GET /v1/sessions`: all of this home.
 pub async fn list(State(server): State<Arc<Server>>) -> Response {

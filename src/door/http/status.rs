@@ -12,8 +12,13 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{IsFull, Server, answer, audience::Audience, query, refused, refused_as, shutting_down};
 use crate::{
+    door::http::{
+        answers::{IsFull, answer, refused, refused_as},
+        audience::Audience,
+        requests::query,
+        server::{Server, shutting_down},
+    },
     model::{
         Code, Fault, RecipeName, act, hint, limits,
         status::{Health, PodStatus, PoolStatus},

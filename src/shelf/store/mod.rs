@@ -19,8 +19,10 @@ pub use write_guard::WriteGuard;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::disk::look;
-use crate::model::{Code, Digest, Fault, Home, Origin, RecipeName, Step, Verified, act, hint, limits, nearest, progress};
+use crate::{
+    disk::look,
+    model::{Code, Digest, Fault, Home, Origin, RecipeName, Step, Verified, act, hint, limits, nearest, progress},
+};
 
 use crate::shelf::{
     blocking,
