@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Prints the benchmarks' tables and appends each figure to target/bench/results.jsonl; docs/performance.md says what each is.
-# Arguments name benchmarks (w1_echo, w1_in_flight, w2_http, w3_embeddings, w4_bytes, w5_glue, w6_recovery, w7_idle, w8_start, w9_streams,
-# host_memory); without any, all of them are run. Installs what they are measured against, once; what cannot be installed is skipped and said
-# to be. With HOB_BENCH_TORCH=1 w8_start measures torch and sentence-transformers as well, whose environment is 5.6 GB.
+# Prints the benchmarks' tables and appends each figure to target/bench/results.jsonl; docs/performance.md
+# says what each is. Arguments name benchmarks (w1_echo, w1_in_flight, w2_http, w3_embeddings, w4_bytes,
+# w5_glue, w6_recovery, w7_idle, w8_start, w9_streams, host_memory); without any, all of them are run.
+# Installs what they are measured against, once; what cannot be installed is skipped and said to be. With
+# HOB_BENCH_TORCH=1 w8_start measures torch and sentence-transformers as well, whose environment is 5.6 GB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- w1_echo w1_in_flight w2_http w3_embeddings w4_bytes w5_glue w6_recovery w7_idle w8_start w9_streams host_memory
@@ -16,7 +17,8 @@ say() { printf 'bench: %s\n' "$*" >&2; }
 # A home of the caller's, or its tools, must not change what is measured.
 unset HOB_HOME
 
-# Makes an environment below target/bench/venvs unless it is there as wanted: its name, its size, a lock with hashes (or `-`), pins.
+# Makes an environment below target/bench/venvs unless it is there as wanted: its name, its size, a lock with
+# hashes (or `-`), pins.
 environment() {
   local folder=target/bench/venvs/$1 size=$2 lock=$3 pins=$4 wanted install
   wanted=$(cat $([ "$lock" = - ] || echo "$lock") "$pins" | sha256sum | cut -c1-64)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Holds the crates in Cargo.lock against deny.toml: known vulnerabilities, licences, bans, sources. Not part of `make test`: it compiles
-# `cargo-deny` once (minutes), and fetches the list of vulnerabilities.
+# Holds the crates in Cargo.lock against deny.toml: known vulnerabilities, licences, bans, sources. Not part
+# of `make test`: it compiles `cargo-deny` once (minutes), and fetches the list of vulnerabilities.
 # HOB_ADVISORIES=FOLDER names a clone of the advisory database, for a machine that cannot fetch it.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The crate as apps take it: each combination of features is linted, another system is refused by name, and the app of examples/embed is built.
-# Its dependencies are compiled once more, with the features that it has: minutes the first time.
+# The crate as apps take it: each combination of features is linted, another system is refused by name, and
+# the app of examples/embed is built. Its dependencies are compiled once more, with the features that it has:
+# minutes the first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for features in "" serve author; do
@@ -11,7 +12,8 @@ echo "embed: the program without its server" >&2
 cargo clippy --quiet --lib --bins --no-default-features --features cli -- -D warnings
 cargo test --quiet --lib --no-default-features --features cli -- door::tests
 
-# Of the systems that are not Linux this is one whose standard library a machine with Hob's tools has: glue in Rust is compiled for it.
+# Of the systems that are not Linux this is one whose standard library a machine with Hob's tools has: glue in
+# Rust is compiled for it.
 target=wasm32-unknown-unknown
 if rustup target list --installed | grep -q "^$target$"; then
   if said=$(cargo check --lib --no-default-features --target "$target" 2>&1); then

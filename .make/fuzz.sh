@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Fuzzing of everything that strangers send: one target after the other, from the kept corpora, until the time is over or something falls.
-# HOB_FUZZ_SECONDS (900) is the time of each of `bundle`, `wire_frames` and `manifest`; each other target has a quarter of it: an hour in all.
-# `.make/fuzz.sh TARGET...` runs only these. What falls lies in fuzz/artifacts/TARGET; once it is mended, it belongs into fuzz/corpus/TARGET
-# as `found-WHAT`, where `make test` asks it again. `.make/fuzz.sh keep` takes some of what reached new branches into the kept corpora.
+# Fuzzing of everything that strangers send: one target after the other, from the kept corpora, until the time
+# is over or something falls. HOB_FUZZ_SECONDS (900) is the time of each of `bundle`, `wire_frames` and
+# `manifest`; each other target has a quarter of it: an hour in all. `.make/fuzz.sh TARGET...` runs only
+# these. What falls lies in fuzz/artifacts/TARGET; once it is mended, it belongs into fuzz/corpus/TARGET as
+# `found-WHAT`, where `make test` asks it again. `.make/fuzz.sh keep` takes some of what reached new branches
+# into the kept corpora.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${HOB_FUZZ_SECONDS:-900}
@@ -20,8 +22,9 @@ fi
 export PATH="$tools/bin:$PATH"
 # Options that the stable compiler has and does not promise to keep: those that count which branches ran.
 export RUSTC_BOOTSTRAP=1
-# No sanitizer: neither this crate nor the parsers below it have unsafe code for one to watch, and it would halve the inputs tried. Debug
-# assertions and overflow checks are on; memory and time are bounded by the options below.
+# No sanitizer: neither this crate nor the parsers below it have unsafe code for one to watch, and it would
+# halve the inputs tried. Debug assertions and overflow checks are on; memory and time are bounded by the
+# options below.
 sanitizer=none
 # Thousands of small folders a second: in memory, where there is such a place.
 [ -w /dev/shm ] && export TMPDIR=${TMPDIR:-/dev/shm}
@@ -49,7 +52,8 @@ keep() {
   local target=$1 merged count
   [ -d "$(found "$target")" ] || return 0
   merged=$(mktemp -d)
-  # What adds no branch to the kept ones is left out; of the rest two dozen of all lengths, so that the repository stays small.
+  # What adds no branch to the kept ones is left out; of the rest two dozen of all lengths, so that the
+  # repository stays small.
   cargo fuzz run --sanitizer "$sanitizer" "$target" "$merged" "fuzz/corpus/$target" "$(found "$target")" -- -merge=1 -verbosity=0
   for known in "fuzz/corpus/$target"/*; do rm -f "$merged/$(sha1sum "$known" | cut -d' ' -f1)"; done
   count=$(find "$merged" -type f -size -5 | wc -l)

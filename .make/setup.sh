@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a machine must have to build and test Hob. Safe to run again: each step is skipped when it is there.
+# Installs what a machine must have to build and test Hob. Safe to run again: each step is skipped when it is
+# there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

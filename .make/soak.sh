@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Longer runs, in pieces: `make soak` runs all of them, `make soak PIECES="storms fuzz"` these.
-#   storms       storms of kills and cancels, and the corpus of inputs that froze hosts (HOB_SOAK_SECONDS 60, HOB_SOAK_ROUNDS 200)
-#   units        unit and property tests with many cases (PROPTEST_CASES 20000)
-#   injected     errors of system calls: what a machine has run out of, at each of them (HOB_INJECTED_EACH 20: so many of each call)
-#   everyday     a hundred ordinary programs of ten packages, each example in pods of its own (makes an environment of each: 1.2 GB of disk at a
+#   storms storms of kills and cancels, and the corpus of inputs that froze hosts (HOB_SOAK_SECONDS 60,
+#   HOB_SOAK_ROUNDS 200) units unit and property tests with many cases (PROPTEST_CASES 20000) injected errors
+#   of system calls: what a machine has run out of, at each of them (HOB_INJECTED_EACH 20: so many of each
+#   call) everyday a hundred ordinary programs of ten packages, each example in pods of its own (makes an
+#   environment of each: 1.2 GB of disk at a
 #                time, from the package registry)
 #   misbehaving  objects that misbehave (HOB_MISBEHAVING_ROUNDS 50000)
 #   tour         every documented command in all surroundings

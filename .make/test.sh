@@ -24,7 +24,8 @@ step "every documented command, in surroundings that people have"
 timeout 900 python3 tests/tour/tour.py target/debug/hob
 
 step "ordinary programs of packages that most people use, in plain Python and in pods"
-# Two packages with small environments, whose examples share a process; `make soak` runs all ten, each example in pods of its own.
+# Two packages with small environments, whose examples share a process; `make soak` runs all ten, each example
+# in pods of its own.
 HOB_TEST_HOB=target/debug/hob HOB_EVERYDAY_EACH=10 timeout 600 python3 tests/everyday/run.py httpx pillow
 
 step "tests (Rust)"

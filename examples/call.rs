@@ -1,7 +1,8 @@
 //! An app that embeds Hob: opens a host, calls the echo recipe from its folder, prints what comes.
 //!
-//! `cargo run --example call` in a checkout. With `hob/echo` installed, its name does instead of the folder. The echo has no glue: for recipes
-//! that have some, `Config::with_hob` names the `hob` program that compiles it, or one is on PATH.
+//! `cargo run --example call` in a checkout. With `hob/echo` installed, its name does instead of the folder.
+//! The echo has no glue: for recipes that have some, `Config::with_hob` names the `hob` program that compiles
+//! it, or one is on PATH.
 
 use hob::{Call, Config, Event, Fault, Host};
 

@@ -1,5 +1,6 @@
-//! The first inputs of every fuzz target, made from real things: the recipes here, the byte vectors of the protocol, a bundle that was packed
-//! and a repository that was signed. `cargo test --lib write_the_seeds -- --ignored` writes them anew.
+//! The first inputs of every fuzz target, made from real things: the recipes here, the byte vectors of the
+//! protocol, a bundle that was packed and a repository that was signed.
+//! `cargo test --lib write_the_seeds -- --ignored` writes them anew.
 //!
 //! Apart from the properties, because it is the one thing here that knows what good input looks like.
 

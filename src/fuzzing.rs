@@ -1,8 +1,8 @@
 //! What the fuzz targets in `fuzz/` need and the crate otherwise keeps to itself. No logic of its own.
 //!
-//! Apart from everything, because it is no part of the interface: it is there for the feature `fuzzing` and for tests alone. The
-//! corpora that fuzzing left in the repository are held against the same properties by `cargo test`, so that what was found once is
-//! asked again each time, without a fuzzer.
+//! Apart from everything, because it is no part of the interface: it is there for the feature `fuzzing` and
+//! for tests alone. The corpora that fuzzing left in the repository are held against the same properties by
+//! `cargo test`, so that what was found once is asked again each time, without a fuzzer.
 
 pub use crate::{door::fuzzing as door, glue::fuzzing as glue, pod::fuzzing as pod};
 

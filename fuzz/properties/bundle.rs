@@ -1,8 +1,10 @@
-//! Bundles: whatever archive and index somebody signs, what is unpacked is what the index lists, and nothing else changes anywhere.
+//! Bundles: whatever archive and index somebody signs, what is unpacked is what the index lists, and nothing
+//! else changes anywhere.
 //!
-//! Input: a byte of choices and an archive. A checksum guards every header of a tar file, which stops a mutation long before it means
-//! anything, so one choice sets all of them right; another makes an index that agrees with the archive as far as an index can, as a hostile
-//! publisher would, instead of reading one from the input's end.
+//! Input: a byte of choices and an archive. A checksum guards every header of a tar file, which stops a
+//! mutation long before it means anything, so one choice sets all of them right; another makes an index that
+//! agrees with the archive as far as an index can, as a hostile publisher would, instead of reading one from
+//! the input's end.
 
 use std::{
     collections::BTreeMap,

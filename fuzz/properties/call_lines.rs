@@ -1,6 +1,8 @@
-//! Calls and their answers as a server and its clients send them: any body is a call or a caller's fault, and each line that is written is read.
+//! Calls and their answers as a server and its clients send them: any body is a call or a caller's fault, and
+//! each line that is written is read.
 //!
-//! Input: a body, or the bytes of an answer. Both readers are asked; the answer comes whole and in pieces, and must be the same lines.
+//! Input: a body, or the bytes of an answer. Both readers are asked; the answer comes whole and in pieces,
+//! and must be the same lines.
 
 use hob::{
     fuzzing::door::{CallBody, Line, Lines, event_line, last_line},

@@ -1,7 +1,8 @@
-//! What glue and pods say went wrong: any words become a fault within bounds, that blames nobody else and comes whole through every door.
+//! What glue and pods say went wrong: any words become a fault within bounds, that blames nobody else and
+//! comes whole through every door.
 //!
-//! Input: code, message, hint and detail, with a NUL between them. The same words go the way of glue (a record of texts) and of a pod
-//! (JSON in a frame), and then over the socket of a server to its command line.
+//! Input: code, message, hint and detail, with a NUL between them. The same words go the way of glue (a
+//! record of texts) and of a pod (JSON in a frame), and then over the socket of a server to its command line.
 
 use bytes::Bytes;
 use hob::{

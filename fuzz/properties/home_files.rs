@@ -1,6 +1,7 @@
 //! `hob.toml` and `hob.lock`: any text is a configuration, a lock file, or `invalid_config` with its line.
 //!
-//! The same text goes to both readers. What a lock file says survives being written; a key that Hob does not know passes in neither.
+//! The same text goes to both readers. What a lock file says survives being written; a key that Hob does not
+//! know passes in neither.
 
 use hob::{
     model::{Code, Fault, limits},

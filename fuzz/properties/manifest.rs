@@ -1,7 +1,9 @@
-//! `recipe.toml`: any text is a manifest or an `invalid_manifest` with its line, and no key that Hob does not know ever passes.
+//! `recipe.toml`: any text is a manifest or an `invalid_manifest` with its line, and no key that Hob does not
+//! know ever passes.
 //!
-//! A manifest that reads is written anew by another TOML library and must read as the same; then a key that nobody knows is put into each of
-//! its tables in turn, and each such manifest must be refused. Its schemas are asked about inputs, because that is what they are for.
+//! A manifest that reads is written anew by another TOML library and must read as the same; then a key that
+//! nobody knows is put into each of its tables in turn, and each such manifest must be refused. Its schemas
+//! are asked about inputs, because that is what they are for.
 
 use hob::model::{Blame, Code, Document, Fault, Manifest, limits, manifest::spec::Runtime};
 use toml::{Table, Value};
@@ -134,7 +136,8 @@ fn used(manifest: &Manifest) {
     }
 }
 
-/// Every table whose keys Hob knows, as a way from the root: neither variables nor names nor what a schema leaves free.
+/// Every table whose keys Hob knows, as a way from the root: neither variables nor names nor what a schema
+/// leaves free.
 fn places(table: &Table) -> Vec<Vec<String>> {
     let way = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>();
     let mut places = vec![way(&[])];

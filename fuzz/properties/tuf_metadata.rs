@@ -1,9 +1,10 @@
-//! A repository whose every role is hostile: what a client makes of it is a recipe within all bounds or a fault of the repository's, and
-//! its own home holds its own state and nothing else.
+//! A repository whose every role is hostile: what a client makes of it is a recipe within all bounds or a
+//! fault of the repository's, and its own home holds its own state and nothing else.
 //!
-//! Input: the `signed` parts of metadata files, with a line `===` between them. They are signed here with the key of the one root, because a
-//! signature stops a mutation before it means anything; what is no JSON, or says itself who signed it, lies there as it came. Each goes under
-//! the name that its own type and version give it, the second `targets` as the publisher's.
+//! Input: the `signed` parts of metadata files, with a line `===` between them. They are signed here with the
+//! key of the one root, because a signature stops a mutation before it means anything; what is no JSON, or
+//! says itself who signed it, lies there as it came. Each goes under the name that its own type and version
+//! give it, the second `targets` as the publisher's.
 
 use std::{
     cell::RefCell,
@@ -121,7 +122,8 @@ async fn visit(world: &Path) {
     let repo = world.join("repo");
     Remote::pin(&home, "main", repo.to_str().expect("UTF-8"), Trust::Root(signer().root.clone())).await.expect("a good root");
     let first = ask(&home, &repo).await;
-    // Asked again, by a client that remembers what it was told: nothing was changed there, so nothing is older than it was.
+    // Asked again, by a client that remembers what it was told: nothing was changed there, so nothing is
+    // older than it was.
     let again = ask(&home, &repo).await;
     match (&first, &again) {
         (Ok(first), Ok(again)) => assert_eq!(first.sha256, again.sha256),

@@ -1,8 +1,9 @@
-//! The frames of a pod: what they are does not depend on how the bytes were cut, memory stays within the announced maximum, and what
-//! a frame says is a message or a named violation.
+//! The frames of a pod: what they are does not depend on how the bytes were cut, memory stays within the
+//! announced maximum, and what a frame says is a message or a named violation.
 //!
-//! Input: a byte that chooses the maximum, a byte that says how many cuts follow, the cuts, and then the stream. The frames are compared with
-//! those of a reader of a dozen lines that holds the whole stream at once and shares no code with the decoder.
+//! Input: a byte that chooses the maximum, a byte that says how many cuts follow, the cuts, and then the
+//! stream. The frames are compared with those of a reader of a dozen lines that holds the whole stream at
+//! once and shares no code with the decoder.
 
 use bytes::{Bytes, BytesMut};
 use hob::{
@@ -46,7 +47,8 @@ fn decode(stream: &[u8], max: usize, cuts: &[u8]) -> Found {
         let (piece, rest) = left.split_at(lengths.next().unwrap_or(left.len()).min(left.len()));
         left = rest;
         let space = decoder.space();
-        // What was there, and room for the rest of one frame: a header that claims much does not get much at once.
+        // What was there, and room for the rest of one frame: a header that claims much does not get much at
+        // once.
         assert!(
             space.capacity() <= 2 * (max + HEADER_BYTES + (64 << 10)) + stream.len(),
             "{} bytes for a maximum of {max}",

@@ -1,6 +1,7 @@
 """Tests of what runs inside a pod: `python3 -m unittest discover -s python/tests -t python`.
 
-Apart from the Rust tests because they show the Python half alone, in seconds, with any interpreter from 3.9 on.
+Apart from the Rust tests because they show the Python half alone, in seconds, with any interpreter from 3.9
+on.
 """
 
 import os

@@ -1,6 +1,8 @@
-"""A host in a hundred lines: starts a pod through the real keeper and talks both lanes, one message at a time.
+"""A host in a hundred lines: starts a pod through the real keeper and talks both lanes, one message at a
+time.
 
-Apart from the tests because all of them use it, and because the tests of the keeper kill a process that runs it.
+Apart from the tests because all of them use it, and because the tests of the keeper kill a process that runs
+it.
 """
 
 import array

@@ -1,4 +1,5 @@
-"""What one caller's work leaves behind another does not find; and Hob's own words are nowhere that a program looks."""
+"""What one caller's work leaves behind another does not find; and Hob's own words are nowhere that a program
+looks."""
 
 import os
 import sys

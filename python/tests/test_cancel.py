@@ -162,7 +162,8 @@ class Cancel(unittest.TestCase):
         for n in range(500):
             name = ("short", "short_async", "short_stream")[n % 3]
             victim = self.pod.ask(name, {"us": 300, "n": n})
-            # The next ask is there already: the cancel lands before, in or after the change from one to the other.
+            # The next ask is there already: the cancel lands before, in or after the change from one to the
+            # other.
             following = self.pod.ask("short", {"us": 300, "n": -n})
             time.sleep(chance.random() * 0.0012)
             self.cancel(victim)

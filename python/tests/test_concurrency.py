@@ -250,7 +250,8 @@ class Concurrency(unittest.TestCase):
             else:
                 self.assertEqual(found[victim]["output"], n)
                 answered[name] += 1
-        # Both sides of the race were seen, or this test shows nothing. (What raises by hand is never answered.)
+        # Both sides of the race were seen, or this test shows nothing. (What raises by hand is never
+        # answered.)
         for name in kinds:
             self.assertGreater(cancelled[name], 10, (cancelled, answered))
             self.assertTrue(answered[name] > 5 or name == "raising", (cancelled, answered))

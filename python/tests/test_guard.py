@@ -1,4 +1,5 @@
-"""Whatever an object of the author's does when it is asked, telling of it ends in a text. A table, without a pod."""
+"""Whatever an object of the author's does when it is asked, telling of it ends in a text. A table, without a
+pod."""
 
 import builtins
 import threading

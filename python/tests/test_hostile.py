@@ -13,7 +13,8 @@ FOLDER = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "te
 
 
 def kit():
-    """The text of each pod, by name: those with `#!` speak the protocol by hand, the others are run by the runner."""
+    """The text of each pod, by name: those with `#!` speak the protocol by hand, the others are run by the
+    runner."""
     texts = {}
     for name in os.listdir(FOLDER):
         if name.endswith(".py") and name != "raw.py":

@@ -1,6 +1,8 @@
-"""What an author's code set up to interrupt something comes whenever it likes: each caller still has one outcome, in whole frames.
+"""What an author's code set up to interrupt something comes whenever it likes: each caller still has one
+outcome, in whole frames.
 
-Handlers of signals that raise, and exceptions that threads set in others, come thousands of times, wherever the pod is by then.
+Handlers of signals that raise, and exceptions that threads set in others, come thousands of times, wherever
+the pod is by then.
 """
 
 import os
@@ -197,7 +199,8 @@ class Pod:
         self.assertIn("failed", outcomes)
 
     def test_a_handler_that_always_comes_again_holds_up_nothing(self):
-        # As one does that takes longer than its timer's interval. One that comes while the gate is shut waits for the work's end.
+        # As one does that takes longer than its timer's interval. One that comes while the gate is shut waits
+        # for the work's end.
         source = """
 import signal
 import threading

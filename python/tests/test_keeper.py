@@ -20,7 +20,8 @@ class Pod:
         return scope.get("result")
 """
 
-# A pod that ignores what can be ignored, with descendants that hide: another session, another group, double forks.
+# A pod that ignores what can be ignored, with descendants that hide: another session, another group, double
+# forks.
 HIDE = """
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)

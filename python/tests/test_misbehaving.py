@@ -1,7 +1,9 @@
-"""A property of the runner: whatever objects an author's code makes, each caller gets one outcome, and the next one sees nothing of it.
+"""A property of the runner: whatever objects an author's code makes, each caller gets one outcome, and the
+next one sees nothing of it.
 
-Objects of random classes, whose special methods raise, recurse, lie or give nonsense, are returned, raised, yielded, reported and given in
-batches, by methods, threads and tasks. HOB_MISBEHAVING_ROUNDS says how many (300); HOB_SEED repeats a run that failed.
+Objects of random classes, whose special methods raise, recurse, lie or give nonsense, are returned, raised,
+yielded, reported and given in batches, by methods, threads and tasks. HOB_MISBEHAVING_ROUNDS says how many
+(300); HOB_SEED repeats a run that failed.
 """
 
 import os
@@ -42,7 +44,8 @@ def deeds(chance):
         raise chance.choice(RAISED)
 
     def recurses(self, *_, **__):
-        # Through C: Python 3.13 before 3.13.8 does not count what calls such a function from Python, and never ends it.
+        # Through C: Python 3.13 before 3.13.8 does not count what calls such a function from Python, and
+        # never ends it.
         return next(map(recurses, [self]))
 
     given = chance.choice([None, b"bytes", 3, "text", (1, 2), float("nan"), object(), "\\udc80", NotImplemented, hob_pod.Fault, {1: 2}])

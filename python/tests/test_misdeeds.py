@@ -1,6 +1,8 @@
-"""A table of misdeeds that recipes commit by accident or on purpose: the pod lives, each caller has one outcome, the next one sees nothing.
+"""A table of misdeeds that recipes commit by accident or on purpose: the pod lives, each caller has one
+outcome, the next one sees nothing.
 
-Each is a few lines of a method. `fails` misdeeds end as the fault that is named; after each one a clean call finds the state of before.
+Each is a few lines of a method. `fails` misdeeds end as the fault that is named; after each one a clean call
+finds the state of before.
 """
 
 import unittest

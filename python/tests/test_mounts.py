@@ -1,4 +1,5 @@
-"""A granted place that turned into something else between the host's look and the keeper's is what was given, and no missing layer."""
+"""A granted place that turned into something else between the host's look and the keeper's is what was given,
+and no missing layer."""
 
 import os
 import tempfile

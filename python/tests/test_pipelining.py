@@ -57,8 +57,8 @@ class Pipelining(unittest.TestCase):
             left, writes = 64, 0
             pending = b""
             while left:
-                # The test's own read is slower than many writes, so the count is a bound from below for them; the
-                # best of many rounds tells, since a busy machine makes asks long.
+                # The test's own read is slower than many writes, so the count is a bound from below for them;
+                # the best of many rounds tells, since a busy machine makes asks long.
                 os.sched_yield()
                 pending += self.pod.data.socket.recv(1 << 16)
                 writes += 1

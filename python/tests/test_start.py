@@ -316,7 +316,8 @@ class Environment(unittest.TestCase):
         shutil.rmtree(cls.folder)
 
     def test_packages_prefix_and_pth_files_are_the_environments(self):
-        # As it is where the environment's interpreter runs, and where another one is told to take itself for that.
+        # As it is where the environment's interpreter runs, and where another one is told to take itself for
+        # that.
         for how in ({"python": self.python}, {"python": sys._base_executable, "environment": self.python}):
             with self.subTest(how=how):
                 self.environments_packages(how)

@@ -1,4 +1,5 @@
-"""What an author's code cannot be interrupted in is answered for it, and its pod ends: nobody waits for ever."""
+"""What an author's code cannot be interrupted in is answered for it, and its pod ends: nobody waits for
+ever."""
 
 import unittest
 

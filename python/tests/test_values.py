@@ -1,4 +1,5 @@
-"""The tables of docs/values.md, row by row; objects that misbehave while they are looked at; pairs and `Result`."""
+"""The tables of docs/values.md, row by row; objects that misbehave while they are looked at; pairs and
+`Result`."""
 
 import array
 import collections

@@ -1,9 +1,10 @@
 //! `hob build`: from glue source to the component `glue.wasm`.
 //!
-//! Which language it is in shows by one file of the source folder: `Cargo.toml`, `glue.js` or `glue.py`. Rust glue is a cargo
-//! package built for `wasm32-unknown-unknown`, which then becomes a component in process; scripts are in `script.rs`. The
-//! toolchain is rustup's with that target; where rustup cannot have it, Debian's packages `rustc-web cargo-web rust-web-src
-//! lld-19` build the target's standard library from source.
+//! Which language it is in shows by one file of the source folder: `Cargo.toml`, `glue.js` or `glue.py`. Rust
+//! glue is a cargo package built for `wasm32-unknown-unknown`, which then becomes a component in process;
+//! scripts are in `script.rs`. The toolchain is rustup's with that target; where rustup cannot have it,
+//! Debian's packages `rustc-web cargo-web rust-web-src lld-19` build the target's standard library from
+//! source.
 
 use std::{
     path::{Path, PathBuf},
@@ -33,8 +34,8 @@ enum Source {
     Script(Language),
 }
 
-/// Fetches the models of the recipe in `folder` that say where they come from, so that its author sees before anybody else whether they are
-/// what the manifest says; gives how many are on the shelf of `home` now.
+/// Fetches the models of the recipe in `folder` that say where they come from, so that its author sees before
+/// anybody else whether they are what the manifest says; gives how many are on the shelf of `home` now.
 ///
 /// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, and those of [`fetching::bring`].
 pub async fn fetch_models(folder: &Path, home: &Home, sources: &Sources, progress: &Arc<dyn Progress>) -> Result<usize, Fault> {
@@ -42,8 +43,8 @@ pub async fn fetch_models(folder: &Path, home: &Home, sources: &Sources, progres
     fetching::bring_all(home, folder, &manifest, true, sources, progress).await
 }
 
-/// Builds the glue of the recipe in `folder` and writes `glue.wasm` beside its manifest. Tools that it has to fetch for that
-/// are kept in `home`.
+/// Builds the glue of the recipe in `folder` and writes `glue.wasm` beside its manifest. Tools that it has to
+/// fetch for that are kept in `home`.
 ///
 /// Gives the component's path and bytes; `None` for a recipe without glue. Blocking while cargo runs.
 /// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, `build_failed`, `python_missing`, `io`.
@@ -129,7 +130,8 @@ fn compile(source: &Path, progress: &dyn Progress) -> Result<PathBuf, Fault> {
         })
 }
 
-/// Compiler flags that take this machine's folders out of panic messages: a bundle must not name its publisher's.
+/// Compiler flags that take this machine's folders out of panic messages: a bundle must not name its
+/// publisher's.
 fn anonymous(source: &Path, cargo: &std::ffi::OsStr) -> Result<String, Fault> {
     let source = source.canonicalize().map_err(|error| Fault::io(format!("opening {}", source.display()), &error))?;
     let rustc = if cargo == "cargo" { "rustc" } else { "/usr/bin/rustc" };

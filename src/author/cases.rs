@@ -1,7 +1,7 @@
 //! The cases of a recipe: at least one, each a call that its own schemas take.
 //!
-//! Apart from packing, because cases are documentation, tests and later the canary of an update: one that could never
-//! run would pass as all three.
+//! Apart from packing, because cases are documentation, tests and later the canary of an update: one that
+//! could never run would pass as all three.
 
 use std::{fs, path::Path};
 

@@ -1,7 +1,7 @@
 //! `hob pack`: a recipe folder, checked as a stranger's would be, as one bundle.
 //!
-//! Everything that a host would refuse after the download is refused here, at the author's desk, with the place in the
-//! author's own file.
+//! Everything that a host would refuse after the download is refused here, at the author's desk, with the
+//! place in the author's own file.
 
 use crate::disk::look;
 use std::{
@@ -63,8 +63,8 @@ impl Packed {
         Digest::of(&self.bytes)
     }
 
-    /// Has the glue compiled and linked, as every host does that installs it. What comes of it is kept in `compile_cache`, where the same home's
-    /// calls find it.
+    /// Has the glue compiled and linked, as every host does that installs it. What comes of it is kept in
+    /// `compile_cache`, where the same home's calls find it.
     ///
     /// Errors: those of a call, as `glue_incompatible` and `glue_limit`; `io`.
     #[doc(hidden)]
@@ -76,10 +76,11 @@ impl Packed {
     }
 }
 
-/// Checks and packs a recipe folder, but for what is in its glue: [`Packed::check_glue`]. The same folder always gives the same bytes.
+/// Checks and packs a recipe folder, but for what is in its glue: [`Packed::check_glue`]. The same folder
+/// always gives the same bytes.
 ///
-/// Errors: `invalid_manifest` with line and key; `invalid_recipe` for a file that the manifest names and that is missing
-/// or wrong; `too_large`.
+/// Errors: `invalid_manifest` with line and key; `invalid_recipe` for a file that the manifest names and that
+/// is missing or wrong; `too_large`.
 pub fn pack(folder: &Path) -> Result<Packed, Fault> {
     let manifest = read_manifest(folder)?;
     if manifest.glue.is_some() && !folder.join("glue.wasm").is_file() {
@@ -103,7 +104,8 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
     check_pod(folder, &manifest, &index)?;
     for model in &manifest.models {
         let path = model_path(folder, model);
-        // One that is fetched need not be here; `hob build` fetches it. What is here is what the pod of this folder gets.
+        // One that is fetched need not be here; `hob build` fetches it. What is here is what the pod of this
+        // folder gets.
         if model.from.is_none() || look::is_there(&path)? {
             check_model(&path, model)?;
         }

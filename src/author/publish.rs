@@ -1,7 +1,7 @@
 //! `hob publish`: a packed recipe and its models, signed by its publisher, into a repository folder.
 //!
-//! Apart from administering the repository: this is the author's step. Files first, the role that names them next, so
-//! that no client ever reads of a file that is not there.
+//! Apart from administering the repository: this is the author's step. Files first, the role that names them
+//! next, so that no client ever reads of a file that is not there.
 
 use crate::disk::look;
 use std::{
@@ -39,10 +39,12 @@ pub struct Published {
     pub already: bool,
 }
 
-/// Publishes a packed recipe; its models are taken from the folder `models`, but for those that say where they are fetched.
+/// Publishes a packed recipe; its models are taken from the folder `models`, but for those that say where
+/// they are fetched.
 ///
-/// Errors: `already_published` for the same version with other bytes; `key_invalid` when the repository gave the
-/// publisher's name to another key; `invalid_recipe` for a model; and what a client would say of the result.
+/// Errors: `already_published` for the same version with other bytes; `key_invalid` when the repository gave
+/// the publisher's name to another key; `invalid_recipe` for a model; and what a client would say of the
+/// result.
 pub async fn publish(
     dir: &Path,
     keys: &Keys,
@@ -149,8 +151,8 @@ pub async fn publish(
     Ok(Published { target, sha256, already: false })
 }
 
-/// Copies a model beside the bundle, unless the right one is there, verifying what is written rather than what was read
-/// before.
+/// Copies a model beside the bundle, unless the right one is there, verifying what is written rather than
+/// what was read before.
 fn copy_model(from: &Path, to: &Path, model: &ModelSpec, progress: &dyn Progress) -> Result<(), Fault> {
     if look::is_there(to)? && check_model(to, model).is_ok() {
         return Ok(());

@@ -1,8 +1,9 @@
 //! Administering a signed repository of static files: make one, add a publisher, sign again, change a key.
 //!
-//! Every step has one shape (see `Step`): change roles in memory, sign, let a client that knows the present state
-//! load the result, write. `timestamp.json` is the only file that is ever replaced, after all that it vouches for, so that
-//! a step that dies at any file leaves a repository that clients load, and the same step can be taken again.
+//! Every step has one shape (see `Step`): change roles in memory, sign, let a client that knows the present
+//! state load the result, write. `timestamp.json` is the only file that is ever replaced, after all that it
+//! vouches for, so that a step that dies at any file leaves a repository that clients load, and the same step
+//! can be taken again.
 
 use crate::disk::look;
 use std::{
@@ -105,11 +106,11 @@ fn give_key(root: &mut Role, role: &str, key: &SigningKey) -> Result<(), Fault> 
     Ok(())
 }
 
-/// Names who may sign `name/*/*`. Without `public_key` the publisher's key is taken from (or made in) `keys`, and an
-/// empty role is signed with it at once; with it, the publisher's first publish makes the role.
+/// Names who may sign `name/*/*`. Without `public_key` the publisher's key is taken from (or made in) `keys`,
+/// and an empty role is signed with it at once; with it, the publisher's first publish makes the role.
 ///
-/// Returns the key's id. Errors: `usage` for the name, `already_published` when the publisher has another key,
-/// `key_invalid`.
+/// Returns the key's id. Errors: `usage` for the name, `already_published` when the publisher has another
+/// key, `key_invalid`.
 pub async fn add_publisher(dir: &Path, keys: &Keys, name: &str, public: Option<&str>, now: Timestamp) -> Result<String, Fault> {
     if !is_name(name) || RESERVED.contains(&name) {
         return Err(Fault::new(
@@ -172,8 +173,9 @@ pub async fn refresh(dir: &Path, keys: &Keys, now: Timestamp) -> Result<Vec<Stri
     Ok(warnings)
 }
 
-/// Replaces the online key by a new one: for routine, and after it was lost. Clients then forget how far the old key
-/// had counted, which is what heals a repository whose stolen key signed version 18446744073709551615.
+/// Replaces the online key by a new one: for routine, and after it was lost. Clients then forget how far the
+/// old key had counted, which is what heals a repository whose stolen key signed
+/// version 18446744073709551615.
 pub async fn rotate_online(dir: &Path, keys: &Keys, now: Timestamp) -> Result<String, Fault> {
     let mut step = Step::begin(dir, keys, now).await?;
     let root_key = keys.load(ROOT)?;
@@ -188,8 +190,8 @@ pub async fn rotate_online(dir: &Path, keys: &Keys, now: Timestamp) -> Result<St
     let version = step.root.version()?;
     let file = step.root.sign(&[&root_key])?;
     step.files.insert(format!("{version}.root.json"), file);
-    // Signed by both, snapshot and timestamp are good under the old root and under the new one, so that there is no
-    // moment at which the repository cannot be loaded.
+    // Signed by both, snapshot and timestamp are good under the old root and under the new one, so that there
+    // is no moment at which the repository cannot be loaded.
     step.also = Some(new);
     step.finish(&[]).await?;
     keys.promote(ONLINE)?;
@@ -286,8 +288,8 @@ impl Step {
         Ok(())
     }
 
-    /// Signs snapshot and timestamp, rehearses as a client of the present state, and writes. `touched` names publishers
-    /// whose role the rehearsal has to reach.
+    /// Signs snapshot and timestamp, rehearses as a client of the present state, and writes. `touched` names
+    /// publishers whose role the rehearsal has to reach.
     pub async fn finish(mut self, touched: &[&str]) -> Result<(), Fault> {
         let keys: Vec<_> = std::iter::once(&self.online).chain(&self.also).collect();
         self.snapshot.renew(self.now, limits::SNAPSHOT_DAYS)?;

@@ -1,7 +1,8 @@
 //! Glue in JavaScript and Python: from `glue.js` or `glue.py` to a component.
 //!
-//! Apart from `build.rs`, which is about Rust: here no compiler runs. A tool loads the script in its language's engine,
-//! itself a component, and saves what it then finds in memory; what the script does at its top level is done here, once.
+//! Apart from `build.rs`, which is about Rust: here no compiler runs. A tool loads the script in its
+//! language's engine, itself a component, and saves what it then finds in memory; what the script does at its
+//! top level is done here, once.
 
 use std::{
     fs,
@@ -62,7 +63,8 @@ pub async fn component(language: Language, source: &Path, home: &Home, progress:
     Ok(bytes)
 }
 
-/// Looks whether `glue.js` exports `run`: the engine loads a script without it, and every call of it would crash.
+/// Looks whether `glue.js` exports `run`: the engine loads a script without it, and every call of it would
+/// crash.
 ///
 /// Errors: `build_failed`, with what it exports; `io`.
 fn exports_run(source: &Path) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! Files that survive a power cut whole: written beside their place, synced, renamed, folder synced.
 //!
-//! Apart, because both the trust state of a client and the files of a repository must never be seen half-written.
+//! Apart, because both the trust state of a client and the files of a repository must never be seen
+//! half-written.
 
 use std::{
     io::{self, Write},

@@ -1,7 +1,7 @@
 //! Whether something is there, where the answer decides what Hob does next.
 //!
-//! `Path::exists` says no also where the system did not let it look (no memory, no permission): a root would be pinned over
-//! one that is there, a key made beside one, a folder deleted that somebody holds.
+//! `Path::exists` says no also where the system did not let it look (no memory, no permission): a root would
+//! be pinned over one that is there, a key made beside one, a folder deleted that somebody holds.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Making Hob's own folders and files. Modes are set, and the umask has no say: with one of 000 nothing is open to others, with one of
-//! 077 what is to be read by others still is.
+//! Making Hob's own folders and files. Modes are set, and the umask has no say: with one of 000 nothing is
+//! open to others, with one of 077 what is to be read by others still is.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -19,7 +19,8 @@ pub const PRIVATE_FOLDER: u32 = 0o700;
 /// Mode of a file that its owner alone may read.
 pub const PRIVATE_FILE: u32 = 0o600;
 
-/// Makes a folder with this mode, and what is missing above it for others to pass through. One that is there is left as it is.
+/// Makes a folder with this mode, and what is missing above it for others to pass through. One that is there
+/// is left as it is.
 pub fn folder(path: &Path, mode: u32) -> io::Result<()> {
     match make_one(path, mode) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -75,7 +76,8 @@ pub fn temporary(folder: &Path, prefix: &str, mode: u32) -> io::Result<NamedTemp
     Ok(file)
 }
 
-/// A file without a name on the disk of `folder`, its owner's alone: gone when it is closed, however that comes.
+/// A file without a name on the disk of `folder`, its owner's alone: gone when it is closed, however that
+/// comes.
 pub fn unnamed(folder: &Path) -> io::Result<File> {
     let file = tempfile::tempfile_in(folder)?;
     file.set_permissions(fs::Permissions::from_mode(PRIVATE_FILE))?;

@@ -1,7 +1,8 @@
 //! Hob's own files: how they are opened, how they are made, and whose they must be.
 //!
 //! - `open.rs`: the one function that opens a file of Hob's to read it, and the one that opens a lock.
-//! - `make.rs`: the functions that make a folder or a file; each sets the mode and leaves nothing to the umask.
+//! - `make.rs`: the functions that make a folder or a file; each sets the mode and leaves nothing to the
+//!   umask.
 //! - `durable.rs`: files that survive a power cut whole.
 //! - `look.rs`: whether something is there.
 //! - `owner.rs`: who may write to Hob's folders, checked at each start.

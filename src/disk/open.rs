@@ -1,7 +1,8 @@
 //! Opening Hob's own files.
 //!
-//! Each is a plain file at exactly its path. A link, a FIFO, a device or a folder in its place was put there by a broken disk or by
-//! somebody else: opening it could wait for ever, or read what was meant for others. The folders above are Hob's (`owner.rs`).
+//! Each is a plain file at exactly its path. A link, a FIFO, a device or a folder in its place was put there
+//! by a broken disk or by somebody else: opening it could wait for ever, or read what was meant for others.
+//! The folders above are Hob's (`owner.rs`).
 
 use std::{
     fs::File,
@@ -11,7 +12,8 @@ use std::{
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-/// Flags of every opening: no link is followed at the end of the path, and nothing waits for somebody at the other end.
+/// Flags of every opening: no link is followed at the end of the path, and nothing waits for somebody at the
+/// other end.
 const ALWAYS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// At most `max` bytes of a file that the user named: it may be a link, or a pipe of the shell's.
@@ -23,12 +25,14 @@ pub fn read_of_user(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 
 /// Opens one of Hob's own files to read it.
 ///
-/// Errors: `NotFound` where there is nothing; `InvalidData`, which says what is there, for anything but a plain file.
+/// Errors: `NotFound` where there is nothing; `InvalidData`, which says what is there, for anything but a
+/// plain file.
 pub fn open(path: &Path) -> io::Result<File> {
     plain(path, OFlags::RDONLY | ALWAYS, Mode::empty())
 }
 
-/// As [`open`], for a file whose length is known: it has exactly `bytes`, and not one of them is read before that is clear.
+/// As [`open`], for a file whose length is known: it has exactly `bytes`, and not one of them is read before
+/// that is clear.
 ///
 /// Errors: as [`open`]; `InvalidData` with both lengths.
 pub fn open_of(path: &Path, bytes: u64) -> io::Result<File> {
@@ -71,7 +75,8 @@ pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A text of the kernel (below `/proc`, `/sys`), at most `max` bytes of it: such a file has no length, and nobody else makes one.
+/// A text of the kernel (below `/proc`, `/sys`), at most `max` bytes of it: such a file has no length, and
+/// nobody else makes one.
 pub fn read_of_kernel(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(max).read_to_end(&mut bytes)?;

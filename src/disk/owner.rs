@@ -1,8 +1,9 @@
 //! Who may write to Hob's folders: its user and root, and nobody else.
 //!
-//! Whoever can write to a home can put a runner, a recipe or a grant there. So the home's folders and those above them, its two files,
-//! the runner, and the recipe and the environment in use are looked at before they are believed. A group that the operator names in
-//! `hob.toml` may write too, but not to `hob.toml` itself, nor to its folder.
+//! Whoever can write to a home can put a runner, a recipe or a grant there. So the home's folders and those
+//! above them, its two files, the runner, and the recipe and the environment in use are looked at before they
+//! are believed. A group that the operator names in `hob.toml` may write too, but not to `hob.toml` itself,
+//! nor to its folder.
 
 use std::{
     collections::VecDeque,
@@ -45,7 +46,8 @@ impl Writers {
         }
     }
 
-    /// Looks at `path`, through links, and at every folder above it and above each link. What is not there yet is fine.
+    /// Looks at `path`, through links, and at every folder above it and above each link. What is not there
+    /// yet is fine.
     ///
     /// Errors: as [`Writers::check`].
     pub fn check_with_above(&self, path: &Path) -> Result<(), Fault> {

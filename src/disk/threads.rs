@@ -1,6 +1,7 @@
 //! Work that blocks, on threads where nobody waits for it.
 //!
-//! The one place that hands it to the runtime's threads: where it has none and none is to be had, it panics, and here that is a fault.
+//! The one place that hands it to the runtime's threads: where it has none and none is to be had, it panics,
+//! and here that is a fault.
 
 use std::{
     any::Any,
@@ -19,8 +20,8 @@ use tokio::{
 
 use crate::model::{Code, Fault, os_error_in};
 
-/// How the panics begin of who could not start a thread or had no descriptor for one, before the system's error: the runtime, the standard library,
-/// rayon.
+/// How the panics begin of who could not start a thread or had no descriptor for one, before the system's
+/// error: the runtime, the standard library, rayon.
 pub const NO_THREAD: [&str; 4] = [
     "OS can't spawn worker thread: ",
     "failed to create UnixStream: ",
@@ -28,7 +29,8 @@ pub const NO_THREAD: [&str; 4] = [
     "The global thread pool has not been initialized.: ",
 ];
 
-/// Blocking work that was begun. As a future it gives what came of it; none where it panicked. Dropped it goes on.
+/// Blocking work that was begun. As a future it gives what came of it; none where it panicked. Dropped it
+/// goes on.
 pub struct Work<T>(Begun<T>);
 
 enum Begun<T> {
@@ -65,7 +67,8 @@ impl<T> Work<T> {
 
 /// Begins blocking work elsewhere.
 ///
-/// Errors: `io` where no thread is to be had, `usage` outside of a runtime: then it was not begun, and never will be.
+/// Errors: `io` where no thread is to be had, `usage` outside of a runtime: then it was not begun, and never
+/// will be.
 pub fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<Work<T>, Fault> {
     begin(work).map_err(|(_, fault)| fault)
 }

@@ -1,4 +1,5 @@
-//! Taking connections: everybody is let in at once, whoever must go for that goes, and nobody waits in the kernel.
+//! Taking connections: everybody is let in at once, whoever must go for that goes, and nobody waits in the
+//! kernel.
 
 use std::{
     net::IpAddr,
@@ -39,8 +40,8 @@ impl Listener {
     }
 }
 
-/// Takes connections until the server ends, and then those that had knocked before: until none comes for a moment, and no longer than a while,
-/// however many go on knocking.
+/// Takes connections until the server ends, and then those that had knocked before: until none comes for a
+/// moment, and no longer than a while, however many go on knocking.
 pub async fn accept(listener: Listener, way: Way, room: Arc<Room>) {
     let (mut closing, mut row) = (way.closing.clone(), 0);
     loop {
@@ -58,7 +59,8 @@ pub async fn accept(listener: Listener, way: Way, room: Arc<Room>) {
     let _ = timeout_at(end, knockers).await;
 }
 
-/// Takes one connection. Dropped between two, nothing is lost. `row`: how many were taken without a turn for others.
+/// Takes one connection. Dropped between two, nothing is lost. `row`: how many were taken without a turn for
+/// others.
 async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut usize) {
     let taken = match listener {
         Listener::Unix(unix, files) => unix.accept().await.map(|(stream, _)| {
@@ -84,7 +86,8 @@ async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut 
     match taken {
         Ok(()) => {
             *row += 1;
-            // Each is heard once before another can send it away: the oldest of the strangers goes, and a row is a quarter of them.
+            // Each is heard once before another can send it away: the oldest of the strangers goes, and a row
+            // is a quarter of them.
             if *row >= room.row() {
                 *row = 0;
                 tokio::task::yield_now().await;

@@ -38,7 +38,8 @@ pub enum Command {
     Call(CallArgs),
     /// Install a recipe from a remote.
     Add {
-        /// `publisher/name`: the newest version in the range that hob.toml wants, else the newest; or `publisher/name@RANGE`, e.g. `@0.1.0` (exactly that), `@^0.1`, `@*`.
+        /// `publisher/name`: the newest version in the range that hob.toml wants, else the newest; or
+        /// `publisher/name@RANGE`, e.g. `@0.1.0` (exactly that), `@^0.1`, `@*`.
         recipe: String,
         /// Only from this remote.
         #[arg(long)]
@@ -68,7 +69,8 @@ pub enum Command {
         /// Only this recipe.
         recipe: Option<String>,
     },
-    /// Answer calls until a signal ends it: pods stay warm, and `hob call` uses them. SIGHUP has it read token and hob.toml anew.
+    /// Answer calls until a signal ends it: pods stay warm, and `hob call` uses them. SIGHUP has it read
+    /// token and hob.toml anew.
     #[cfg_attr(not(feature = "serve"), command(hide = true))]
     Serve {
         /// Also over TCP, e.g. `127.0.0.1:8080`, for requests that show the token.
@@ -192,7 +194,8 @@ impl Command {
 
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// An installed recipe `publisher/name`, a capability `name@major`, or a recipe folder (unsigned dev mode).
+    /// An installed recipe `publisher/name`, a capability `name@major`, or a recipe folder (unsigned dev
+    /// mode).
     pub recipe: String,
     pub operation: String,
     /// The input as JSON; `-` or nothing reads it from stdin.

@@ -1,4 +1,5 @@
-//! `hob call`: in the running server when there is one, else in a host of its own; either way the same words come out.
+//! `hob call`: in the running server when there is one, else in a host of its own; either way the same words
+//! come out.
 //!
 //! Apart from `cli.rs`, because it is the one command that has two places to run in.
 
@@ -95,7 +96,8 @@ async fn begin(server: Option<Client>, host: Option<&Host>, args: &CallArgs, tex
     Ok(Under::Here(host.start(call)))
 }
 
-/// Tells of the events, and gives the outcome, with how many chunks were not printed; what showed how far it was is gone then.
+/// Tells of the events, and gives the outcome, with how many chunks were not printed; what showed how far it
+/// was is gone then.
 async fn follow(
     mut running: Under,
     stream: bool,

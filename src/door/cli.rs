@@ -68,8 +68,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// `recipes/echo` reads as a name, and `echo` or `recipes/echo/` as nothing: where a folder lies there, it may have been meant. Said here, for every
-/// command: a server does not see where the user stands.
+/// `recipes/echo` reads as a name, and `echo` or `recipes/echo/` as nothing: where a folder lies there, it
+/// may have been meant. Said here, for every command: a server does not see where the user stands.
 fn or_folder(fault: Fault, word: Option<RecipeWord>) -> Fault {
     let Some(RecipeWord { text, may_be_folder }) = word else { return fault };
     let is_missing = match fault.code {
@@ -102,7 +102,8 @@ fn delivered() -> ExitCode {
     }
 }
 
-/// What variables say; glue is compiled by this very program, which the kernel still has when its file was replaced.
+/// What variables say; glue is compiled by this very program, which the kernel still has when its file was
+/// replaced.
 fn config() -> Result<Config, Fault> {
     Ok(Config::from_environment()?.with_hob("/proc/self/exe"))
 }

@@ -1,7 +1,8 @@
 //! The command line's way to a running server: one connection, one request, one answer.
 //!
-//! On hyper rather than a pooling client, because whether a request may have left decides what may be done next: a
-//! server that cannot be connected to has seen nothing, and only then may a call be run elsewhere. Nothing is sent twice.
+//! On hyper rather than a pooling client, because whether a request may have left decides what may be done
+//! next: a server that cannot be connected to has seen nothing, and only then may a call be run elsewhere.
+//! Nothing is sent twice.
 
 use std::{
     collections::VecDeque,
@@ -42,8 +43,8 @@ pub struct Client {
 impl Client {
     /// Connects to the server of `home`; `None` when none runs.
     ///
-    /// Errors: `overloaded` when one runs and lets nobody in; `home_unsafe` when it is another user's, or its home is; `io` where it cannot be
-    /// told whether one runs.
+    /// Errors: `overloaded` when one runs and lets nobody in; `home_unsafe` when it is another user's, or its
+    /// home is; `io` where it cannot be told whether one runs.
     pub async fn connect(home: &Home) -> Result<Option<Client>, Fault> {
         let path = home.socket();
         let knock = async {
@@ -111,8 +112,8 @@ impl Client {
         self.within(Method::POST, path, limits::CHECKPOINT_WAIT_MS + limits::SHUTDOWN_MS + limits::SERVE_LOOK_MS).await
     }
 
-    /// Begins a call with these blobs: large ones are handed over as files. Dropping what comes back hangs up, which cancels the call down to
-    /// the worker.
+    /// Begins a call with these blobs: large ones are handed over as files. Dropping what comes back hangs
+    /// up, which cancels the call down to the worker.
     ///
     /// Errors: `too_large` before the call is sent; the server's own; `io`, `deadline`.
     pub async fn call(self, mut call: CallBody, blobs: &[Blob]) -> Result<Calling, Fault> {
@@ -193,8 +194,8 @@ struct Until {
     at: Instant,
 }
 
-/// What a server answers in time, and within the call's own deadline, if it has one: that holds for whoever waits, whatever the server does. What
-/// comes at last, and is long, is read to its end.
+/// What a server answers in time, and within the call's own deadline, if it has one: that holds for whoever
+/// waits, whatever the server does. What comes at last, and is long, is read to its end.
 async fn in_time<T>(ms: u64, until: Option<Until>, place: &Path, answered: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let Some(until) = until else { return within(ms, place, answered).await };
     let at = until.at.max(Instant::now() + Duration::from_millis(limits::SERVE_LATE_MS));

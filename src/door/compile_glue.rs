@@ -1,4 +1,5 @@
-//! `hob compile-glue`: compiles the glue that a host sends, and nothing else. A host starts it; nobody types it.
+//! `hob compile-glue`: compiles the glue that a host sends, and nothing else. A host starts it; nobody types
+//! it.
 
 use std::{
     io::Read,

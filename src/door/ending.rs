@@ -1,7 +1,7 @@
 //! The end of a server: who wishes for it, and the one clock that nothing can put off.
 //!
-//! On a thread with a runtime of its own, because the server's may be the thing that hangs: a signal is heard and the clock runs while
-//! every one of its threads is kept busy.
+//! On a thread with a runtime of its own, because the server's may be the thing that hangs: a signal is heard
+//! and the clock runs while every one of its threads is kept busy.
 
 use std::{
     fs::File,
@@ -34,8 +34,9 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// From here on SIGTERM and SIGINT are wishes to end in order, and SIGHUP is one to read the settings anew; where it comes because the
-    /// terminal is gone, it is a wish to end too. From the first wish the clock runs, and ends the process when its time is over.
+    /// From here on SIGTERM and SIGINT are wishes to end in order, and SIGHUP is one to read the settings
+    /// anew; where it comes because the terminal is gone, it is a wish to end too. From the first wish the
+    /// clock runs, and ends the process when its time is over.
     ///
     /// Errors: `io`.
     pub fn new() -> Result<Ending, Fault> {

@@ -1,8 +1,9 @@
 //! Open files that are handed over a Unix socket, beside the bytes of a conversation.
 //!
-//! Whoever sends puts files into [`Files::send`] before the bytes that speak of them; they go with the next bytes that are written. Whoever
-//! receives finds them in [`Files::received`] by the time those bytes were read, in their order. They belong to one connection and go with it.
-//! A reader that knows nothing of files gets the same bytes, and the kernel closes what it was handed.
+//! Whoever sends puts files into [`Files::send`] before the bytes that speak of them; they go with the next
+//! bytes that are written. Whoever receives finds them in [`Files::received`] by the time those bytes were
+//! read, in their order. They belong to one connection and go with it. A reader that knows nothing of files
+//! gets the same bytes, and the kernel closes what it was handed.
 
 use std::{
     collections::VecDeque,
@@ -88,7 +89,8 @@ impl Files {
 
     /// All that arrived, oldest first.
     ///
-    /// Errors: `too_large` when more came than a connection may hold, `overloaded` when the server has no room for them, `io`.
+    /// Errors: `too_large` when more came than a connection may hold, `overloaded` when the server has no
+    /// room for them, `io`.
     pub fn received(&self) -> Result<VecDeque<Held>, Fault> {
         let (arrived, lost) = {
             let mut ways = self.ways();

@@ -1,6 +1,7 @@
 //! `hob pods`, `hob logs`, `hob status`: what the running server tells of itself.
 //!
-//! Apart from `cli.rs`, because all three ask a server, may do so every second, and find none without failing.
+//! Apart from `cli.rs`, because all three ask a server, may do so every second, and find none without
+//! failing.
 
 use crate::door::{
     client::ask,
@@ -79,8 +80,8 @@ fn told<T>(found: &Option<T>, watch: bool) -> Result<(), Fault> {
     }
 }
 
-/// Says of a name under which nothing was found that nothing is installed under it either. A recipe that was removed, or is called as a folder, may
-/// have left something: so it is no fault.
+/// Says of a name under which nothing was found that nothing is installed under it either. A recipe that was
+/// removed, or is called as a folder, may have left something: so it is no fault.
 fn say_unknown(home: &Home, name: &RecipeName) {
     if let Err(fault) = Shelf::is_known(home, name) {
         let fault = fault.worded(Door::CommandLine);
@@ -115,7 +116,8 @@ pub async fn logs(home: &Home, args: LogArgs, json: bool) -> Result<(), Fault> {
         }
         return Ok(());
     }
-    // Each look has the lines before it again: new is what there is more of. As many as are kept, lest some slip through.
+    // Each look has the lines before it again: new is what there is more of. As many as are kept, lest some
+    // slip through.
     let most = args.lines.max(limits::LOG_LINES_MAX);
     let path = path(most)?;
     let mut seen: Option<Vec<LogLine>> = None;

@@ -58,7 +58,8 @@ fn octets() -> String {
 }
 
 impl BlobBody {
-    /// With `files`, what is larger than a frame's blob goes there, in its order; else all of it is in base64.
+    /// With `files`, what is larger than a frame's blob goes there, in its order; else all of it is in
+    /// base64.
     ///
     /// Errors: `too_large` for what no line can hold; `io`.
     fn all(blobs: &[Blob], mut files: Option<&mut Vec<OwnedFd>>) -> Result<Vec<BlobBody>, Fault> {
@@ -114,7 +115,8 @@ pub fn larger() -> Hint {
     ]
 }
 
-/// The fault about a body that is no JSON; where the body is known to be something else, that is what it says.
+/// The fault about a body that is no JSON; where the body is known to be something else, that is what it
+/// says.
 pub fn or_known(body: &[u8], fault: Fault) -> Fault {
     match StandIn::of(&body[..body.len().min(HEAD_BYTES)], None) {
         Some(found) if fault.code == Code::InvalidJson => {
@@ -292,7 +294,8 @@ pub enum Line {
     Last(Box<Result<Outcome, Fault>>),
 }
 
-/// All that any line may hold: which of it is there depends on `event`. (A tagged enum would not keep the output's text.)
+/// All that any line may hold: which of it is there depends on `event`. (A tagged enum would not keep the
+/// output's text.)
 #[derive(Deserialize)]
 struct Read {
     event: String,
@@ -325,9 +328,11 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<B
 }
 
 impl Line {
-    /// Reads a line, with the files that came and were not taken yet; `None` for an event that this version does not know.
+    /// Reads a line, with the files that came and were not taken yet; `None` for an event that this version
+    /// does not know.
     ///
-    /// Errors: `internal` for what no server of this protocol writes; as [`blobs::from_open`] for what is no such file.
+    /// Errors: `internal` for what no server of this protocol writes; as [`blobs::from_open`] for what is no
+    /// such file.
     pub fn parse(line: &[u8], files: &mut VecDeque<OwnedFd>) -> Result<Option<Line>, Fault> {
         let wrong = |what: String| Fault::new(Code::Internal, format!("the server's answer cannot be read: {what}"));
         let read: Read = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
@@ -421,7 +426,8 @@ mod tests {
             lines.push(&event_line(event, None).unwrap()).unwrap();
         }
         lines.push(b"\n\n").unwrap();
-        // The text of the output is kept, 1e2 is not made 100.0; line breaks between its tokens would cut the line.
+        // The text of the output is kept, 1e2 is not made 100.0; line breaks between its tokens would cut the
+        // line.
         lines.push(&last_line(&Ok(outcome("{\"n\":\n 1e2}")), |fault| fault, None)).unwrap();
         let fault = Fault::new(Code::Overloaded, "full").hint("wait");
         lines.push(&last_line(&Err(fault.clone()), |fault| fault, None)).unwrap();

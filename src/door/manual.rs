@@ -1,4 +1,5 @@
-//! `hob completions` and `hob man`: what shells and manuals need to know of the command line, made of the very words that are read.
+//! `hob completions` and `hob man`: what shells and manuals need to know of the command line, made of the
+//! very words that are read.
 
 use std::path::Path;
 

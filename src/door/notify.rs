@@ -1,7 +1,8 @@
-//! What a service manager is told of a server, by the protocol of `sd_notify(3)`: that it answers, reads anew, ends.
+//! What a service manager is told of a server, by the protocol of `sd_notify(3)`: that it answers, reads
+//! anew, ends.
 //!
-//! One datagram to the socket that `NOTIFY_SOCKET` names (a path, or `@` and a name that is none); nothing where it names none. Whatever is wrong with it
-//! is said, and the server goes on.
+//! One datagram to the socket that `NOTIFY_SOCKET` names (a path, or `@` and a name that is none); nothing
+//! where it names none. Whatever is wrong with it is said, and the server goes on.
 
 use std::{
     ffi::OsStr,
@@ -34,7 +35,8 @@ pub enum Now {
     Ends,
 }
 
-/// Tells the manager, if there is one. What cannot be told is said on standard error: the manager may take the server for one that never came up.
+/// Tells the manager, if there is one. What cannot be told is said on standard error: the manager may take
+/// the server for one that never came up.
 pub fn tell(now: Now) {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return };
     if let Err(error) = send(&name, &words(now)) {

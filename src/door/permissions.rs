@@ -1,4 +1,5 @@
-//! `hob add`, `hob grant`, `hob revoke`: where an operator is told what a recipe asks for, and says what it gets.
+//! `hob add`, `hob grant`, `hob revoke`: where an operator is told what a recipe asks for, and says what it
+//! gets.
 //!
 //! Apart from `cli.rs`, because only here anything is given: no other door imports this.
 
@@ -33,7 +34,8 @@ pub async fn add(host: &Host, words: &str, remote: Option<&str>, consent: Consen
     };
     let name: RecipeName = name.parse()?;
     let added = match host.add(&name, range.as_ref(), remote, &consent).await {
-        // Asked between two tries, so that nothing is held while somebody thinks. What was agreed to is what was shown.
+        // Asked between two tries, so that nothing is held while somebody thinks. What was agreed to is what
+        // was shown.
         Err(fault) if fault.code == Code::ConsentRequired && !json && print::can_ask() => {
             let agreed = agree(&fault)?.ok_or(fault)?;
             host.add(&name, range.as_ref(), remote, &Consent::These(agreed)).await?

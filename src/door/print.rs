@@ -55,8 +55,9 @@ fn shown(bar: ProgressBar) -> ProgressBar {
     bar
 }
 
-/// Writes one line to stdout: JSON, or text for people. What would command a terminal is written as JSON writes it, so that a document stays
-/// the same document, wherever it is shown later. What could not be written is told by [`unwritten`] at the end.
+/// Writes one line to stdout: JSON, or text for people. What would command a terminal is written as JSON
+/// writes it, so that a document stays the same document, wherever it is shown later. What could not be
+/// written is told by [`unwritten`] at the end.
 pub fn result(text: &str) {
     let text = printable_json(text);
     above_bars(|| {
@@ -101,7 +102,8 @@ pub fn ask(question: &str) -> bool {
     read.is_ok() && matches!(answer.trim_ascii().to_ascii_lowercase().as_slice(), b"y" | b"yes")
 }
 
-/// Writes text to stdout in place of what stood there, where that is a terminal; else as it is, with an empty line after it.
+/// Writes text to stdout in place of what stood there, where that is a terminal; else as it is, with an empty
+/// line after it.
 pub fn redrawn(text: &str) {
     let mut out = std::io::stdout().lock();
     let (before, after) = if out.is_terminal() { ("\x1b[H\x1b[2J", "\n") } else { ("", "\n\n") };
@@ -121,8 +123,8 @@ pub struct Diagnostics;
 
 impl Write for Diagnostics {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        // Nobody can be told that nobody can be told: a terminal may be gone, and whoever says something goes on.
-        // One event is one piece, and strangers' names are in it.
+        // Nobody can be told that nobody can be told: a terminal may be gone, and whoever says something goes
+        // on. One event is one piece, and strangers' names are in it.
         let text = String::from_utf8_lossy(bytes);
         let _ = above_bars(|| std::io::stderr().write_all(printable(&text).as_bytes()));
         Ok(bytes.len())
@@ -231,8 +233,8 @@ impl Progress for Bars {
     }
 }
 
-/// What is printed while a call runs, on stderr, each line marked as none of Hob's own. A thread writes, so that a stderr that nobody reads holds up
-/// no call; what it had no room for is counted, and said.
+/// What is printed while a call runs, on stderr, each line marked as none of Hob's own. A thread writes, so
+/// that a stderr that nobody reads holds up no call; what it had no room for is counted, and said.
 pub struct Prints {
     lines: Option<mpsc::SyncSender<String>>,
     done: mpsc::Receiver<()>,
@@ -301,8 +303,8 @@ impl Prints {
     }
 }
 
-/// How far a call is, on stderr: a bar on a terminal (a spinner, while it is not known how much there is), which is gone when this is dropped;
-/// elsewhere a line now and then, if wanted.
+/// How far a call is, on stderr: a bar on a terminal (a spinner, while it is not known how much there is),
+/// which is gone when this is dropped; elsewhere a line now and then, if wanted.
 pub struct Watch {
     how: How,
     bar: Option<ProgressBar>,
@@ -390,7 +392,8 @@ pub(super) fn failed(fault: &Fault, json: bool) -> ExitCode {
     ExitCode::from(fault.code.exit())
 }
 
-/// What would be refused today of a recipe that an older Hob installed: told to whoever installs, lists or looks after it.
+/// What would be refused today of a recipe that an older Hob installed: told to whoever installs, lists or
+/// looks after it.
 pub fn say_warnings(host: &Host, entry: &LockEntry) -> Vec<String> {
     let warnings = host.warnings(entry);
     if let Some(warning) = warnings.first() {

@@ -1,4 +1,5 @@
-//! `hob serve`: a server for the user whose home it is, with signals for its owner and words for who looks after it.
+//! `hob serve`: a server for the user whose home it is, with signals for its owner and words for who looks
+//! after it.
 //!
 //! Apart from `serving.rs`, which is any server: here is what a program of its own does besides.
 
@@ -23,7 +24,8 @@ use crate::{
 
 /// Serves `host` until a signal ends it: at the socket of `home`, and where else it is told to.
 ///
-/// Errors: `already_serving`; `usage` for an address that is none; `key_invalid` for a token that others can read, or that is none; `invalid_config`; `io`.
+/// Errors: `already_serving`; `usage` for an address that is none; `key_invalid` for a token that others can
+/// read, or that is none; `invalid_config`; `io`.
 pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<&Path>, json: bool) -> Result<(), Fault> {
     let ending = Ending::new()?;
     let _alone = alone(home)?;

@@ -1,4 +1,5 @@
-//! A server over HTTP: where it is reached, who has a connection, and how it ends. For `hob serve`, and for apps ([`serve`]).
+//! A server over HTTP: where it is reached, who has a connection, and how it ends. For `hob serve`, and for
+//! apps ([`serve`]).
 //!
 //! Apart from `http`, which answers requests: here is what happens once per server.
 
@@ -39,7 +40,8 @@ use crate::{
     pod, shelf,
 };
 
-/// Where a server is reached. All ways in together take half of the files that the process may have open (`ulimit -n`).
+/// Where a server is reached. All ways in together take half of the files that the process may have open
+/// (`ulimit -n`).
 ///
 /// ```no_run
 /// # fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,21 +65,22 @@ impl Listen {
         Listen::default()
     }
 
-    /// At the socket of the host's home, as `hob serve` is: `hob call`, `hob status`, `hob pods` and `hob logs` of this user find it there. A home
-    /// has one server at a time.
+    /// At the socket of the host's home, as `hob serve` is: `hob call`, `hob status`, `hob pods` and
+    /// `hob logs` of this user find it there. A home has one server at a time.
     pub fn at_home(mut self) -> Listen {
         self.home = true;
         self
     }
 
-    /// At a Unix socket, which is made for this user alone (mode 0600) and goes with the server. What a server that was killed left there is
-    /// replaced. Whoever reaches it is trusted, and may hand over files.
+    /// At a Unix socket, which is made for this user alone (mode 0600) and goes with the server. What a
+    /// server that was killed left there is replaced. Whoever reaches it is trusted, and may hand over files.
     pub fn at_socket(mut self, path: impl Into<PathBuf>) -> Listen {
         self.sockets.push(path.into());
         self
     }
 
-    /// Over TCP, for requests with `authorization: Bearer TOKEN`. What they carry, the token too, is not encrypted.
+    /// Over TCP, for requests with `authorization: Bearer TOKEN`. What they carry, the token too, is not
+    /// encrypted.
     pub fn on(mut self, listener: TcpListener, token: Token) -> Listen {
         self.ports.push((listener, token));
         self
@@ -86,9 +89,10 @@ impl Listen {
 
 /// Serves `host` over HTTP until `end` comes: the routes of `hob serve`, which `docs/serve.md` lists.
 ///
-/// Then the sockets go, whoever knocked before is told `shutting_down`, and calls under way have as long as [`Limits::with_drain`](crate::Limits::with_drain)
-/// says (else 10 s); what still runs after that ends as `shutting_down`, which its caller is told. The host goes on: [`Host::shutdown`] is the app's, and
-/// after this. Dropping the future closes every connection at once, which cancels their calls.
+/// Then the sockets go, whoever knocked before is told `shutting_down`, and calls under way have as long as
+/// [`Limits::with_drain`](crate::Limits::with_drain) says (else 10 s); what still runs after that ends as
+/// `shutting_down`, which its caller is told. The host goes on: [`Host::shutdown`] is the app's, and after
+/// this. Dropping the future closes every connection at once, which cancels their calls.
 ///
 /// ```no_run
 /// # async fn f(host: hob::Host, token: hob::http::Token) -> Result<(), Box<dyn std::error::Error>> {
@@ -107,8 +111,8 @@ impl Listen {
 /// # Ok(()) }
 /// ```
 ///
-/// Errors: `usage` outside of a tokio runtime, or with no place to listen at; `already_serving` where another server holds the home or the socket;
-/// `invalid_config`; `io`.
+/// Errors: `usage` outside of a tokio runtime, or with no place to listen at; `already_serving` where another
+/// server holds the home or the socket; `invalid_config`; `io`.
 pub async fn serve(host: &Host, listen: Listen, end: impl Future<Output = ()>) -> Result<(), Fault> {
     shelf::runtime()?;
     let _alone = listen.home.then(|| alone(host.home())).transpose()?;
@@ -177,7 +181,8 @@ impl Serving {
         Ok(Serving { phase, loops, rooms, files: socket_files, rules, terms, _kept: kept })
     }
 
-    /// Holds these rules from now on, and what they say of who is told what; with `token`, every port has that one.
+    /// Holds these rules from now on, and what they say of who is told what; with `token`, every port has
+    /// that one.
     pub(super) fn set(&self, home: &Home, rules: Option<ServeRules>, token: Option<Arc<Token>>) {
         if let Some(found) = rules {
             *self.rules.write().unwrap_or_else(PoisonError::into_inner) = found;
@@ -189,7 +194,8 @@ impl Serving {
         }
     }
 
-    /// No path leads here any more, and no call is begun; who is here already, or knocked before, is answered.
+    /// No path leads here any more, and no call is begun; who is here already, or knocked before, is
+    /// answered.
     pub(super) fn close(&mut self) {
         self.files.clear();
         self.phase.send_replace(Phase::Closing);

@@ -1,6 +1,7 @@
 //! `hob sessions`: which there are, and the few things that can be done about one.
 //!
-//! Apart from `inspect.rs`, because without a server it looks at the disk, and does what is wanted in a host of its own.
+//! Apart from `inspect.rs`, because without a server it looks at the disk, and does what is wanted in a host
+//! of its own.
 
 use hyper::Method;
 use serde::de::DeserializeOwned;

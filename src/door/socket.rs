@@ -63,7 +63,8 @@ impl Drop for SocketFile {
 
 /// Listens at `path`, for its owner alone. What a dead server left there is replaced.
 ///
-/// Errors: `already_serving` when somebody answers there, `usage` when something else lies there or the folder is not there, `io`.
+/// Errors: `already_serving` when somebody answers there, `usage` when something else lies there or the
+/// folder is not there, `io`.
 pub async fn listen(path: &Path) -> Result<Listening, Fault> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {

@@ -1,7 +1,9 @@
-//! The runtime of a command: how it starts where there are few threads, descriptors and little memory to be had.
+//! The runtime of a command: how it starts where there are few threads, descriptors and little memory to be
+//! had.
 //!
-//! The runtime's own answer to that is a panic, and that of other libraries. So there is a hook that knows their words: while the runtime starts it
-//! ends the program with the fault that it is, and afterwards it is silent, because whoever wanted the thread has the fault (`disk/threads.rs`).
+//! The runtime's own answer to that is a panic, and that of other libraries. So there is a hook that knows
+//! their words: while the runtime starts it ends the program with the fault that it is, and afterwards it is
+//! silent, because whoever wanted the thread has the fault (`disk/threads.rs`).
 
 use std::{
     io, panic, process,
@@ -24,7 +26,8 @@ static STARTS: AtomicBool = AtomicBool::new(true);
 pub fn runtime(serves: bool, json: bool) -> io::Result<Runtime> {
     hear(json);
     let mut builder = match serves {
-        // One connection's JSON is read while another's call is on its way: at 16 and more at a time that is twice as much.
+        // One connection's JSON is read while another's call is on its way: at 16 and more at a time that is
+        // twice as much.
         true => {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let mut builder = Builder::new_multi_thread();

@@ -1,4 +1,5 @@
-//! `hob test`: the cases of a recipe folder, each a call of its own in a host of its own, held against how it says that it ends.
+//! `hob test`: the cases of a recipe folder, each a call of its own in a host of its own, held against how it
+//! says that it ends.
 
 use std::{collections::VecDeque, path::Path, time::Instant};
 
@@ -84,7 +85,8 @@ fn fault(manifest: &Manifest, tried: &[Tried]) -> Option<Fault> {
     );
     let own = first.hint.as_ref().map(|hint| format!("{}; else ", in_a_line(hint))).unwrap_or_default();
     let next = hint![own, "correct the recipe, or what the case says; ", act::call_folder("FOLDER"), " shows an answer whole"];
-    // What the pods printed goes along as far as there is room for it in a fault: first what came of each case.
+    // What the pods printed goes along as far as there is room for it in a fault: first what came of each
+    // case.
     let room = FAULT_DETAIL_BYTES_MAX / 2;
     let (mut used, mut told) = (0, Vec::new());
     for tried in tried {
@@ -133,7 +135,8 @@ async fn all(config: Config, folder: &Path, names: &[String]) -> Result<(Manifes
     let mut tried = Vec::new();
     let done = async {
         for (at, case) in cases.into_iter().enumerate() {
-            // Of its own, so that no case sees what another one left; named by a number, since a case's name need be no session's.
+            // Of its own, so that no case sees what another one left; named by a number, since a case's name
+            // need be no session's.
             let session = manifest.operation(&case.operation)?.session.then(|| format!("test-{}-{at}", std::process::id()));
             let one = interruptible(interrupt.as_mut(), one(&host, &recipe, folder, session.clone(), case)).await;
             if let Some(name) = session {

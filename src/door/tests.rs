@@ -1,6 +1,8 @@
-//! What hints name, held against what there is: for each door every command, flag, route, field, method, key and variable.
+//! What hints name, held against what there is: for each door every command, flag, route, field, method, key
+//! and variable.
 //!
-//! Actions are read from their one table; the words of pods' hints and of what a door says itself are looked for in the sources.
+//! Actions are read from their one table; the words of pods' hints and of what a door says itself are looked
+//! for in the sources.
 
 use std::{fs, path::Path};
 
@@ -292,7 +294,8 @@ fn every_action_is_used() {
     assert_eq!(unused, [""; 0]);
 }
 
-/// The actions that the runner's own source sends, as a host takes them off the wire, at each door; what an older pod sends is a text.
+/// The actions that the runner's own source sends, as a host takes them off the wire, at each door; what an
+/// older pod sends is a text.
 #[test]
 fn the_hint_of_a_pod_is_worded_by_the_door() {
     let fault = |hint: &str| {
@@ -323,7 +326,8 @@ fn the_hint_of_a_pod_is_worded_by_the_door() {
     }
 }
 
-/// Texts of the sources between double quotes, roughly: a line with a quote in it is enough, as what is looked for has none.
+/// Texts of the sources between double quotes, roughly: a line with a quote in it is enough, as what is
+/// looked for has none.
 fn named<'t>(text: &'t str, comment: &str) -> Vec<(usize, &'t str)> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with(comment));
     lines.flat_map(|(at, line)| quoted(line).map(move |word| (at + 1, word))).collect()

@@ -1,7 +1,7 @@
 //! Whether a component is glue at all, and glue for this Hob: said before wasmtime tries to link it.
 //!
-//! Its own errors for the same mistakes name neither the host's version nor what to do ("function implementation is
-//! missing" for an interface that does not exist).
+//! Its own errors for the same mistakes name neither the host's version nor what to do ("function
+//! implementation is missing" for an interface that does not exist).
 
 use std::collections::HashSet;
 
@@ -91,7 +91,8 @@ pub fn bytes(manifest: &Manifest, glue: &[u8]) -> Result<(), Fault> {
     })
 }
 
-/// Compares what the component imports and exports with what this Hob offers and wants; says how much WASI it imports.
+/// Compares what the component imports and exports with what this Hob offers and wants; says how much WASI it
+/// imports.
 ///
 /// Errors: `glue_incompatible`.
 pub fn shape(manifest: &Manifest, glue: &[u8], component: &Component, engine: &Engine) -> Result<Wasi, Fault> {

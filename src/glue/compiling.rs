@@ -1,10 +1,11 @@
 //! Compiles glue: in a process of its own, never in the host's.
 //!
-//! A compiler that reads a stranger's bytes takes time and memory that the stranger chose. So the engines of a host have no
-//! compiler at all (`engine.rs`): they read what wasmtime's own cache holds, and what it does not hold is a [`Compiler`]'s to
-//! make. That is another process, which ends with its limits ([`confine`]), compiles into an empty folder ([`compile`]) and
-//! does nothing else; its result is then moved to where wasmtime looks for it ([`place`]). Wasmtime checks what it reads there
-//! for its own version and settings and this processor; what does not fit is not there.
+//! A compiler that reads a stranger's bytes takes time and memory that the stranger chose. So the engines of
+//! a host have no compiler at all (`engine.rs`): they read what wasmtime's own cache holds, and what it does
+//! not hold is a [`Compiler`]'s to make. That is another process, which ends with its limits ([`confine`]),
+//! compiles into an empty folder ([`compile`]) and does nothing else; its result is then moved to where
+//! wasmtime looks for it ([`place`]). Wasmtime checks what it reads there for its own version and settings
+//! and this processor; what does not fit is not there.
 
 use std::{
     hash::{Hash, Hasher},
@@ -59,7 +60,8 @@ pub trait Compiler: Send + Sync {
     fn compile<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Compiled, Fault>>;
 }
 
-/// Limits this process for good, to what compiling may take: memory, processor time, files, no memory dump, no new privileges.
+/// Limits this process for good, to what compiling may take: memory, processor time, files, no memory dump,
+/// no new privileges.
 ///
 /// Errors: what the kernel refuses.
 pub fn confine() -> std::io::Result<()> {
@@ -74,7 +76,8 @@ pub fn confine() -> std::io::Result<()> {
         // Who started it may have set less.
         let allowed = getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let limit = match resource {
-            // At the first limit of processor time a signal of its own says so, at the second the process is killed.
+            // At the first limit of processor time a signal of its own says so, at the second the process is
+            // killed.
             Resource::Cpu => Rlimit { current: Some(most.min(allowed.saturating_sub(1))), maximum: Some(allowed.min(most + 1)) },
             _ => Rlimit { current: Some(most.min(allowed)), maximum: Some(most.min(allowed)) },
         };
@@ -164,8 +167,9 @@ fn only(folder: &Path) -> std::io::Result<Option<String>> {
     })
 }
 
-/// The name under which an engine of this wasmtime looks for compiled code: a digest of its settings, the bytes, and two things that a component
-/// of Hob's has none of. Were it another one, nothing would be found, and nothing else.
+/// The name under which an engine of this wasmtime looks for compiled code: a digest of its settings, the
+/// bytes, and two things that a component of Hob's has none of. Were it another one, nothing would be found,
+/// and nothing else.
 fn key(engine: &Engine, component: &[u8]) -> String {
     struct Name(Sha256);
     impl Hasher for Name {
@@ -181,7 +185,8 @@ fn key(engine: &Engine, component: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(name.0.finalize())
 }
 
-/// Makes room in `cache`: what was not read for longest goes, once all together is above the bound. What is still wanted is compiled again.
+/// Makes room in `cache`: what was not read for longest goes, once all together is above the bound. What is
+/// still wanted is compiled again.
 pub fn sweep(cache: &Path) {
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let old = Duration::from_millis(limits::GLUE_STALE_MS);

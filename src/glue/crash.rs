@@ -1,7 +1,7 @@
 //! From the way a run ended badly to a fault that says whose doing it was.
 //!
-//! Apart from the run because nothing here is on the way of a good call. A guest is not believed: it may use the
-//! codes of a recipe's own failures, never those that blame Hob, the machine's keeper or a repository.
+//! Apart from the run because nothing here is on the way of a good call. A guest is not believed: it may use
+//! the codes of a recipe's own failures, never those that blame Hob, the machine's keeper or a repository.
 
 use serde_json::Value;
 use wasmtime::{PoolConcurrencyLimitError, Trap, component::ResourceTableError};
@@ -71,7 +71,8 @@ pub fn said(name: &RecipeName, fault: faults::Fault) -> Fault {
     }
 }
 
-/// What a run that ended in an error of wasmtime's means: a trap, a cap, or a fault of an import on its way out.
+/// What a run that ended in an error of wasmtime's means: a trap, a cap, or a fault of an import on its way
+/// out.
 pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
     let error = match error.downcast::<Fault>() {
         Ok(fault) => return with_log(run, fault),

@@ -1,11 +1,12 @@
 //! The wasmtime engines: settings, and how many guests this machine can hold at once.
 //!
-//! Apart from the rest because every number here was measured and none of them is about calls. Instances live in a
-//! pool of instances, made once: a fresh instance per call is then cheap. The ceiling is not memory but memory *mappings*:
-//! a used instance costs about 6 of them, and a process that goes over `vm.max_map_count` is aborted by the kernel's
-//! refusal, so the number of instances is derived from it. Where no pool can be had (a small address space), or a component
-//! does not fit its pool, instances are made on demand: slower, otherwise the same. The engines of a host have no
-//! compiler: they read what another process compiled (see `compiling.rs`).
+//! Apart from the rest because every number here was measured and none of them is about calls. Instances live
+//! in a pool of instances, made once: a fresh instance per call is then cheap. The ceiling is not memory but
+//! memory *mappings*: a used instance costs about 6 of them, and a process that goes over `vm.max_map_count`
+//! is aborted by the kernel's refusal, so the number of instances is derived from it. Where no pool can be
+//! had (a small address space), or a component does not fit its pool, instances are made on demand: slower,
+//! otherwise the same. The engines of a host have no compiler: they read what another process compiled (see
+//! `compiling.rs`).
 
 use std::{
     fs::Metadata,
@@ -32,7 +33,8 @@ pub struct Engines {
     pub cache: Cache,
 }
 
-/// How much address space is kept free behind a guest's memory: the one setting of these engines that compiled code depends on.
+/// How much address space is kept free behind a guest's memory: the one setting of these engines that
+/// compiled code depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reservation {
     /// A whole wasm address space, which spares the guest its bounds checks.
@@ -72,7 +74,8 @@ pub fn open(cache: &Path) -> Result<Engines, Fault> {
         config
     };
     let on_demand = Engine::new(&reading(Reservation::Bounded)).map_err(refused)?;
-    // Where a whole address space behind each memory is too much to ask for, a pool with bounds checks is still better than none.
+    // Where a whole address space behind each memory is too much to ask for, a pool with bounds checks is
+    // still better than none.
     let pooled = Reservation::ALL.into_iter().find_map(|reservation| {
         let mut config = reading(reservation);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
@@ -98,7 +101,8 @@ fn refused(error: wasmtime::Error) -> Fault {
     Fault::new(Code::Internal, format!("wasmtime refuses its settings: {error:#}"))
 }
 
-/// Instances that `max_map_count` (its file's text) leaves room for, with a fifth of the mappings left to everybody else.
+/// Instances that `max_map_count` (its file's text) leaves room for, with a fifth of the mappings left to
+/// everybody else.
 fn instances(max_map_count: Option<&str>) -> u32 {
     let mappings = max_map_count.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(65_530);
     let fit = mappings * 4 / 5 / u64::from(limits::GLUE_MAPPINGS_PER_INSTANCE);
@@ -135,7 +139,8 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .max_memory_size(limits::GLUE_MEMORY_BYTES_MAX)
         .table_elements(limits::GLUE_TABLE_ELEMENTS_MAX)
         .max_unused_warm_slots(limits::GLUE_WARM_SLOTS_MAX);
-    // Wiping an instance's pages in place is cheaper than giving them back, but only where the kernel says which were written.
+    // Wiping an instance's pages in place is cheaper than giving them back, but only where the kernel says
+    // which were written.
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.pagemap_scan(Enabled::Yes)
             .linear_memory_keep_resident(limits::GLUE_KEEP_RESIDENT_BYTES)
@@ -144,7 +149,8 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
     pool
 }
 
-/// A compiled artefact is machine code that wasmtime loads as it is: nobody else may have written there, or may yet.
+/// A compiled artefact is machine code that wasmtime loads as it is: nobody else may have written there, or
+/// may yet.
 fn compile_cache(folder: &Path) -> Result<Cache, Fault> {
     let what = |doing: &str| format!("cannot {doing} the folder of compiled glue, {}", folder.display());
     make::folder(folder, make::PRIVATE_FOLDER).map_err(|error| Fault::io(what("make"), &error))?;
@@ -192,7 +198,8 @@ fn private(folder: &Path) -> Result<(), Fault> {
     std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).map_err(failed)
 }
 
-/// Folders in a folder and in those: wasmtime has one for its version, and in it one for each compiler's settings.
+/// Folders in a folder and in those: wasmtime has one for its version, and in it one for each compiler's
+/// settings.
 fn folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for level in 0..2 {

@@ -1,7 +1,7 @@
 //! What each import of the world does.
 //!
-//! Every one counts itself first. A fault that the guest can act on is returned to it; one that ends the run (a cap,
-//! a caller who is gone) is an error, which wasmtime carries past the guest as a trap.
+//! Every one counts itself first. A fault that the guest can act on is returned to it; one that ends the run
+//! (a cap, a caller who is gone) is an error, which wasmtime carries past the guest as a trap.
 
 use wasmtime::component::Resource;
 

@@ -1,8 +1,8 @@
 //! One call of glue: wasmtime, the world `hob:glue`, its caps.
 //!
-//! Blind to shelf and pods: bytes come as a [`Verified`], asks go out through [`Pods`], which `host` implements. A run
-//! has an instance, a store and a set of budgets of its own and leaves nothing behind; dropping its future is how it is
-//! cancelled. Read [`Prepared::run`] first.
+//! Blind to shelf and pods: bytes come as a [`Verified`], asks go out through [`Pods`], which `host`
+//! implements. A run has an instance, a store and a set of budgets of its own and leaves nothing behind;
+//! dropping its future is how it is cancelled. Read [`Prepared::run`] first.
 
 pub mod caps;
 mod check;
@@ -109,8 +109,8 @@ pub struct Prepared {
 }
 
 impl Glue {
-    /// Starts the engines. Compiled code is kept in `compile_cache`, which is made for this user alone; what is not there is `compiler`'s
-    /// to compile, in another process.
+    /// Starts the engines. Compiled code is kept in `compile_cache`, which is made for this user alone; what
+    /// is not there is `compiler`'s to compile, in another process.
     ///
     /// Errors: `io` for the folder or the ticker's thread, `internal` when wasmtime refuses its settings.
     pub fn open(compile_cache: &Path, compiler: Arc<dyn Compiler>) -> Result<Glue, Fault> {
@@ -125,11 +125,12 @@ impl Glue {
         Ok(Glue(Arc::new(Inner { engines, ticker, room, compiler, compiles, reads: Mutex::default() })))
     }
 
-    /// Links a recipe's glue, compiled before or now: by another process, within tens of milliseconds for Rust glue and seconds for a script
-    /// engine. Dropping the future ends that process. Needs a tokio runtime with time and IO.
+    /// Links a recipe's glue, compiled before or now: by another process, within tens of milliseconds for
+    /// Rust glue and seconds for a script engine. Dropping the future ends that process. Needs a tokio
+    /// runtime with time and IO.
     ///
-    /// Errors: `glue_incompatible`; `glue_limit` for glue that takes more to compile than [`limits::GLUE_COMPILE_CPU_S`] and the bounds
-    /// beside it; those of the [`Compiler`].
+    /// Errors: `glue_incompatible`; `glue_limit` for glue that takes more to compile than
+    /// [`limits::GLUE_COMPILE_CPU_S`] and the bounds beside it; those of the [`Compiler`].
     pub async fn compile(&self, recipe: &Arc<Verified>) -> Result<Prepared, Fault> {
         let (manifest, recipe_digest) = (recipe.manifest().clone(), recipe.digest());
         let none = || Fault::new(Code::Internal, format!("asked to compile the glue of `{}`, which has none", manifest.name));
@@ -137,7 +138,8 @@ impl Glue {
         self.prepare(&Unlinked { manifest, component, recipe: recipe_digest }).await
     }
 
-    /// Whether `component` is glue that this Hob takes: it is compiled and linked as by [`Glue::compile`], and cannot be run, for nobody has verified it.
+    /// Whether `component` is glue that this Hob takes: it is compiled and linked as by [`Glue::compile`],
+    /// and cannot be run, for nobody has verified it.
     ///
     /// Errors: as of [`Glue::compile`].
     pub async fn check(&self, manifest: &Arc<Manifest>, component: Bytes) -> Result<(), Fault> {
@@ -167,7 +169,8 @@ impl Glue {
         }
     }
 
-    /// Reads and links what was compiled, on a thread where that may take its time; without anything, what is missing.
+    /// Reads and links what was compiled, on a thread where that may take its time; without anything, what is
+    /// missing.
     async fn load(&self, recipe: &Unlinked) -> Result<(Option<Prepared>, Reservation), Fault> {
         let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
         // What wasmtime says may carry names out of the component.
@@ -246,7 +249,8 @@ impl Glue {
         Ok((Some(prepared), Reservation::Bounded))
     }
 
-    /// Compiled code, out of the cache or not at all: the engine has no compiler, and fails where it has nothing to read.
+    /// Compiled code, out of the cache or not at all: the engine has no compiler, and fails where it has
+    /// nothing to read.
     fn read(&self, engine: &Engine, reservation: Reservation, bytes: &[u8]) -> wasmtime::Result<Read> {
         let _one = self.0.reads.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.0.engines.cache.cache_hits();
@@ -269,9 +273,10 @@ impl Prepared {
     ///
     /// Chunks and log lines go to `events`. Needs a tokio runtime with time.
     ///
-    /// Errors: `glue_crashed` (causes, last log lines and what was printed in the detail), `glue_limit` (names the cap), `deadline`, `cancelled` (the
-    /// receiver of `events` is gone), `too_large` and `invalid_output` for the guest's output, what the pod failed with if the guest
-    /// passes it on, and what the guest itself failed with.
+    /// Errors: `glue_crashed` (causes, last log lines and what was printed in the detail), `glue_limit`
+    /// (names the cap), `deadline`, `cancelled` (the receiver of `events` is gone), `too_large` and
+    /// `invalid_output` for the guest's output, what the pod failed with if the guest passes it on, and what
+    /// the guest itself failed with.
     pub async fn run(&self, call: &Admitted, pods: Arc<dyn Pods>, events: events::Sender, deadline: Instant) -> Result<Response, Fault> {
         if call.recipe().digest() != self.recipe {
             return Err(Fault::new(Code::Internal, "a call was handed to the glue of another recipe"));

@@ -1,7 +1,7 @@
 //! What glue printed, and the bounds of a fault that carries it.
 //!
-//! Apart from the run's other data because it outlives the run: when a deadline drops the wasm store, the last words of a
-//! guest are still here to be read.
+//! Apart from the run's other data because it outlives the run: when a deadline drops the wasm store, the
+//! last words of a guest are still here to be read.
 
 use std::{
     collections::VecDeque,
@@ -96,7 +96,8 @@ impl Said {
     }
 }
 
-/// What a script's engine says on its way out of an exception that nothing caught: the exception, and in JavaScript the place.
+/// What a script's engine says on its way out of an exception that nothing caught: the exception, and in
+/// JavaScript the place.
 fn raised(stderr: &str) -> Option<String> {
     let shown = |text: &str| {
         text.chars().take(limits::SHOWN_TEXT_CHARS_MAX).map(|letter| if letter.is_control() { ' ' } else { letter }).collect::<String>()
@@ -159,7 +160,8 @@ impl OutputStream for Printed {
     }
 }
 
-/// The fault within the bounds of all that a guest may have put into it: names of its functions, log lines, output.
+/// The fault within the bounds of all that a guest may have put into it: names of its functions, log lines,
+/// output.
 pub fn bounded(mut fault: Fault) -> Fault {
     fault.message = shortened(fault.message, limits::FAULT_MESSAGE_BYTES_MAX);
     let mut longest = limits::GLUE_OUTPUT_BYTES_MAX;
@@ -185,7 +187,8 @@ fn shorten(value: &mut Value, longest: usize) {
     }
 }
 
-/// A text that fits a fault's message, and what is kept of a tool's output when each byte is an escape of six.
+/// A text that fits a fault's message, and what is kept of a tool's output when each byte is an escape of
+/// six.
 pub fn cut(text: String) -> String {
     shortened(text, limits::FAULT_MESSAGE_BYTES_MAX.min(limits::TOOL_OUTPUT_BYTES_MAX / 8))
 }

@@ -9,13 +9,15 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The pods of one recipe, as its glue sees them.
 pub trait Pods: Send + Sync {
-    /// Starts an ask and returns as soon as it is on its way. `operation` is one that the recipe's manifest declares.
+    /// Starts an ask and returns as soon as it is on its way. `operation` is one that the recipe's manifest
+    /// declares.
     fn start<'a>(&'a self, operation: &'a str, arguments: Document, blobs: Vec<Blob>) -> BoxFuture<'a, Result<Box<dyn Ask>, Fault>>;
 }
 
 /// One ask under way; dropping it cancels the work down to the worker.
 pub trait Ask: Send {
-    /// The next event; `None` after the answer. The work goes on between two calls, so that several asks wait side by side.
+    /// The next event; `None` after the answer. The work goes on between two calls, so that several asks wait
+    /// side by side.
     fn next(&mut self) -> BoxFuture<'_, Result<Option<AskEvent>, Fault>>;
 }
 

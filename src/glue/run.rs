@@ -1,7 +1,8 @@
 //! What one run of glue owns: its handles, its counters, its caps.
 //!
-//! It is the data of the run's wasm store and goes with it: dropping it drops the handles, and with them every ask
-//! that is still open. (Only Rust's own drop runs then, not the drop of the WIT, so cancelling must hang on it.)
+//! It is the data of the run's wasm store and goes with it: dropping it drops the handles, and with them
+//! every ask that is still open. (Only Rust's own drop runs then, not the drop of the WIT, so cancelling must
+//! hang on it.)
 
 use crate::glue::{
     caps::limit,
@@ -95,7 +96,8 @@ impl Run {
         }
     }
 
-    /// Called on every tick that finds the guest running. A wait in the host moves the epoch on too, but is not the guest's doing.
+    /// Called on every tick that finds the guest running. A wait in the host moves the epoch on too, but is
+    /// not the guest's doing.
     pub fn tick(mut context: StoreContextMut<Run>) -> wasmtime::Result<UpdateDeadline> {
         let run = context.data_mut();
         run.within_host_calls()?;
@@ -106,7 +108,8 @@ impl Run {
             0 => Err(limit(&run.manifest, "CPU time", None, limits::GLUE_CPU_MS, "ms inside the guest").into()),
             _ => {
                 run.ticks_left -= 1;
-                // tokio's own yield lets its timers and sockets have a turn as well; a plain one starves them for 61 polls.
+                // tokio's own yield lets its timers and sockets have a turn as well; a plain one starves them
+                // for 61 polls.
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
             }
         }

@@ -1,8 +1,8 @@
 //! Glue that behaves and glue that does not, each through the door that `host` uses.
 //!
-//! Inside the crate because only `shelf` may make a [`Verified`], and these guests come from no shelf. Each guest is a
-//! core module in `tests/guests`, made a component here just as `hob build` does it. All tests share one [`Glue`], and
-//! every misdeed is followed by a call of another component on it.
+//! Inside the crate because only `shelf` may make a [`Verified`], and these guests come from no shelf. Each
+//! guest is a core module in `tests/guests`, made a component here just as `hob build` does it. All tests
+//! share one [`Glue`], and every misdeed is followed by a call of another component on it.
 
 use std::{
     collections::HashSet,
@@ -522,7 +522,8 @@ async fn a_component_that_does_not_fit_the_pool_runs_on_demand() {
 async fn core_instances_are_capped() {
     let many = "(core instance (instantiate 1))".repeat(limits::GLUE_CORE_INSTANCES_MAX as usize + 1);
     let bytes = component(guest!("echo"), WIT);
-    // The same component with more instances than one may have, all of them empty (its own module is number 0).
+    // The same component with more instances than one may have, all of them empty (its own module is number
+    // 0).
     let extra = wat::parse_str(format!("(component (core module) (core module) {many})")).unwrap();
     let bytes = [&bytes[..], &extra[8..]].concat();
     let (result, _) = run_on(glue(), &recipe_of(bytes, "0.1"), "plain", script(0, vec![])).await;

@@ -1,7 +1,8 @@
 //! The one thread that counts time for guests: it moves the engines' epoch on while anything runs.
 //!
-//! Apart from the engine because it has a life of its own: it sleeps when nothing has run for a while, so that an
-//! idle host is idle. Starting a run costs two atomic operations, and one wake-up if the thread was asleep.
+//! Apart from the engine because it has a life of its own: it sleeps when nothing has run for a while, so
+//! that an idle host is idle. Starting a run costs two atomic operations, and one wake-up if the thread was
+//! asleep.
 
 use std::{
     sync::{
@@ -51,7 +52,8 @@ impl Ticker {
 
     /// To be held while a guest runs.
     pub fn run(&self) -> Running {
-        // The counter first, then the flag; the thread does it the other way round, so one of the two sees the other.
+        // The counter first, then the flag; the thread does it the other way round, so one of the two sees
+        // the other.
         self.shared.running.fetch_add(1, SeqCst);
         if self.shared.asleep.load(SeqCst)
             && let Some(thread) = &self.thread

@@ -1,9 +1,11 @@
-//! The small WASI that glue in a script language gets: its runtime imports more than `hob:glue`, and gets no more than that.
+//! The small WASI that glue in a script language gets: its runtime imports more than `hob:glue`, and gets no
+//! more than that.
 //!
-//! Apart from `imports.rs` because it is not our contract: the interfaces are WASI's, 0.2, and guests that import none of
-//! them never meet this file. Nothing here reaches the system. Time stands still but for sleeping, which takes none and
-//! moves the guest's own clock on; random numbers follow from recipe and input; there are no files, variables or
-//! arguments; what is printed is kept for the fault. So a run has no effects but those of `hob:glue`, and waits for nothing.
+//! Apart from `imports.rs` because it is not our contract: the interfaces are WASI's, 0.2, and guests that
+//! import none of them never meet this file. Nothing here reaches the system. Time stands still but for
+//! sleeping, which takes none and moves the guest's own clock on; random numbers follow from recipe and
+//! input; there are no files, variables or arguments; what is printed is kept for the fault. So a run has no
+//! effects but those of `hob:glue`, and waits for nothing.
 
 use crate::glue::small::Small;
 use std::sync::{
@@ -69,8 +71,9 @@ pub const OFFERED: &[(&str, &[&str])] = &[
 pub const SOCKETS: (&str, &[&str]) =
     ("wasi:sockets", &["instance-network", "ip-name-lookup", "network", "tcp", "tcp-create-socket", "udp", "udp-create-socket"]);
 
-/// A last custom section by which a builder says that its language names sockets without being asked to. They are then
-/// linked as something that is never granted; in all other glue, importing them is refused at install.
+/// A last custom section by which a builder says that its language names sockets without being asked to. They
+/// are then linked as something that is never granted; in all other glue, importing them is refused at
+/// install.
 pub const SOCKETS_UNUSED: &[u8] = b"\0\x1f\x12hob:unused-importswasi:sockets";
 
 /// The guest's wall clock, always: 2020-01-01T00:00:00Z.
@@ -116,7 +119,8 @@ pub fn link(linker: &mut Linker<Run>, wasi: Wasi) -> wasmtime::Result<()> {
     insecure::add_to_linker::<Run, Own>(l, |run| run)?;
     insecure_seed::add_to_linker::<Run, Own>(l, |run| run)?;
     if wasi == Wasi::WithSocketNames {
-        // The two ways to a socket and the one to a name are ours and lead nowhere, so nothing behind the rest can be reached.
+        // The two ways to a socket and the one to a name are ours and lead nowhere, so nothing behind the
+        // rest can be reached.
         sockets::instance_network::add_to_linker::<Run, WasiSockets>(l, Run::sockets)?;
         sockets::network::add_to_linker::<Run, WasiSockets>(l, &sockets::network::LinkOptions::default(), Run::sockets)?;
         sockets::tcp::add_to_linker::<Run, WasiSockets>(l, Run::sockets)?;
@@ -134,8 +138,8 @@ impl Run {
     }
 }
 
-/// The way of the library's own functions to a run. It has no way to fail: what is one too many ends the run at its next
-/// tick, or at its end.
+/// The way of the library's own functions to a run. It has no way to fail: what is one too many ends the run
+/// at its next tick, or at its end.
 impl WasiView for Run {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         self.crossings.host_calls += 1;

@@ -21,10 +21,11 @@ use crate::model::{
     limits::{BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX},
 };
 
-/// The bytes of a file, which are read when they are wanted: a pod is lent the file to read, and gets no way to the file itself.
+/// The bytes of a file, which are read when they are wanted: a pod is lent the file to read, and gets no way
+/// to the file itself.
 ///
-/// Whoever shortens the file meanwhile ends the pod that reads it (`crashed`), and changes what it reads. A pipe, and whatever else is no
-/// regular file, is read to its end here.
+/// Whoever shortens the file meanwhile ends the pod that reads it (`crashed`), and changes what it reads. A
+/// pipe, and whatever else is no regular file, is read to its end here.
 ///
 /// Errors: `io`, `too_large`.
 pub fn from_file(name: impl Into<String>, media_type: impl Into<String>, path: &Path) -> Result<Blob, Fault> {
@@ -49,9 +50,11 @@ pub fn from_file(name: impl Into<String>, media_type: impl Into<String>, path: &
     Ok(blob)
 }
 
-/// The first `bytes` of a file that another process opened and handed over; they are read when they are wanted, as those of [`from_file`].
+/// The first `bytes` of a file that another process opened and handed over; they are read when they are
+/// wanted, as those of [`from_file`].
 ///
-/// Errors: `usage` for what is no plain file that is open to be read; `io`, also when it has fewer bytes; `too_large`.
+/// Errors: `usage` for what is no plain file that is open to be read; `io`, also when it has fewer bytes;
+/// `too_large`.
 pub fn from_open(name: impl Into<String>, media_type: impl Into<String>, file: OwnedFd, bytes: u64) -> Result<Blob, Fault> {
     let name = name.into();
     let failed = |error: io::Error| Fault::io(format!("looking at the file of the blob `{name}`"), &error);
@@ -83,8 +86,8 @@ pub fn from_open(name: impl Into<String>, media_type: impl Into<String>, file: O
     Ok(blob)
 }
 
-/// An open file with the bytes of a blob, to be handed to another process: its own if it is in one, else a file without a name into which
-/// they are copied. Blocking.
+/// An open file with the bytes of a blob, to be handed to another process: its own if it is in one, else a
+/// file without a name into which they are copied. Blocking.
 ///
 /// Errors: `io`, `disk_full`.
 pub fn to_open(blob: &Blob) -> Result<OwnedFd, Fault> {
@@ -98,7 +101,8 @@ pub fn to_open(blob: &Blob) -> Result<OwnedFd, Fault> {
     Ok(file.into())
 }
 
-/// Bytes that are read to their end now: small ones into memory, others into a file without a name, so that memory stays as it is.
+/// Bytes that are read to their end now: small ones into memory, others into a file without a name, so that
+/// memory stays as it is.
 ///
 /// Errors: `io`, `disk_full`, `too_large`.
 pub fn from_reader(name: impl Into<String>, media_type: impl Into<String>, reader: &mut impl Read) -> Result<Blob, Fault> {
@@ -123,7 +127,8 @@ pub fn from_reader(name: impl Into<String>, media_type: impl Into<String>, reade
     Ok(Blob::stored(name, media_type, Arc::new(OnDisk { file: file.into(), size, mark })))
 }
 
-/// A file without a name in the folder for temporary files, which can be given one: what was no file is lent to pods as one.
+/// A file without a name in the folder for temporary files, which can be given one: what was no file is lent
+/// to pods as one.
 fn spool() -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let made = rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR);

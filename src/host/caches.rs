@@ -1,9 +1,10 @@
 //! Who fills the caches of a recipe's pods, and which pods begin with one.
 //!
-//! Libraries keep what they made in their first seconds: compiled functions, lists of fonts. Without this each pod makes it anew. A pod
-//! says when its libraries keep something; then another one, which no caller ever asked for anything, loads, warms up and answers
-//! a case of the recipe, and what that one has kept is what all later pods begin with. So nothing of one caller reaches another.
-//! A folder's pod has one caller, its author: what it has kept is taken from itself.
+//! Libraries keep what they made in their first seconds: compiled functions, lists of fonts. Without this
+//! each pod makes it anew. A pod says when its libraries keep something; then another one, which no caller
+//! ever asked for anything, loads, warms up and answers a case of the recipe, and what that one has kept is
+//! what all later pods begin with. So nothing of one caller reaches another. A folder's pod has one caller,
+//! its author: what it has kept is taken from itself.
 
 use std::{
     collections::HashSet,
@@ -89,7 +90,8 @@ pub async fn before_end(host: &Arc<HostState>) {
     }
 }
 
-/// Fills a cache from a pod of its own, unless that was begun. A failure is said in the log, and kept for a day.
+/// Fills a cache from a pod of its own, unless that was begun. A failure is said in the log, and kept for a
+/// day.
 async fn fill(host: &Arc<HostState>, parts: &Parts, key: Digest) {
     if !host.caches.begun.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key) {
         return;
@@ -121,7 +123,8 @@ async fn fill(host: &Arc<HostState>, parts: &Parts, key: Digest) {
     }
 }
 
-/// What was kept while its recipe was removed goes too. Looked at afterwards: a removal deletes caches when the recipe is not installed any more.
+/// What was kept while its recipe was removed goes too. Looked at afterwards: a removal deletes caches when
+/// the recipe is not installed any more.
 async fn forget_of_removed(host: &Arc<HostState>, name: &RecipeName) {
     let (inner, name) = (host.clone(), name.clone());
     let gone = blocking(move || match inner.shelf.entry(&name) {

@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Host {
-    /// Runs a call to its end; chunks and progress are dropped, so that of a streaming operation only what it returns is here.
-    /// [`Host::call_with`] and [`Host::start`] give them.
+    /// Runs a call to its end; chunks and progress are dropped, so that of a streaming operation only what it
+    /// returns is here. [`Host::call_with`] and [`Host::start`] give them.
     ///
     /// Dropping the future cancels the call down to the worker.
     pub async fn call(&self, call: Call) -> Result<Outcome, Fault> {
@@ -33,7 +33,8 @@ impl Host {
         }
     }
 
-    /// Runs a call to its end, and reads its output as a type of the app's. [`Host::call`] gives blobs as well, and says who answered.
+    /// Runs a call to its end, and reads its output as a type of the app's. [`Host::call`] gives blobs as
+    /// well, and says who answered.
     ///
     /// ```no_run
     /// # async fn f(host: hob::Host) -> Result<(), hob::Fault> {
@@ -65,13 +66,15 @@ impl Host {
         events::channel(self.0.limits.events_bytes.unwrap_or(limits::CALL_EVENTS_BYTES_MAX))
     }
 
-    /// Runs a call to its end, and gives each of its events to `on_event`, in order and one at a time; all were given when the outcome comes.
+    /// Runs a call to its end, and gives each of its events to `on_event`, in order and one at a time; all
+    /// were given when the outcome comes.
     ///
-    /// `on_event` runs on a thread where it may take its time and block: while it does, this call is one whose caller is slow, and nothing else
-    /// waits. Its chunks are held back in the pod, and of progress it gets the latest. For many small chunks [`Host::start`] costs less.
+    /// `on_event` runs on a thread where it may take its time and block: while it does, this call is one
+    /// whose caller is slow, and nothing else waits. Its chunks are held back in the pod, and of progress it
+    /// gets the latest. For many small chunks [`Host::start`] costs less.
     ///
-    /// Dropping the future cancels the call down to the worker; `on_event` is let finish with the event that it has, and gets no more. A
-    /// panic in it is one of this future, which cancels the call as well.
+    /// Dropping the future cancels the call down to the worker; `on_event` is let finish with the event that
+    /// it has, and gets no more. A panic in it is one of this future, which cancels the call as well.
     ///
     /// ```no_run
     /// use hob::{Call, Fault, Host};
@@ -107,10 +110,11 @@ impl Host {
         self.0.journal.records()
     }
 
-    /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe provides. A recipe that is named need
-    /// not be there.
+    /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe
+    /// provides. A recipe that is named need not be there.
     ///
-    /// Errors: `usage`, `recipe_not_found` when nothing provides the capability or several recipes do; the provider's own fault when it is damaged.
+    /// Errors: `usage`, `recipe_not_found` when nothing provides the capability or several recipes do; the
+    /// provider's own fault when it is damaged.
     pub async fn resolve(&self, word: &str) -> Result<RecipeRef, Fault> {
         self.settled(&word.parse()?).await
     }
@@ -161,7 +165,8 @@ impl Running {
             && let Poll::Ready(outcome) = Pin::new(&mut self.task).poll(context)
         {
             self.outcome = Some(joined(outcome));
-            // Nothing comes after the outcome, whoever still holds a sender: a pod that is busy with others may for long.
+            // Nothing comes after the outcome, whoever still holds a sender: a pod that is busy with others
+            // may for long.
             self.events.close();
         }
         self.events.poll_recv(context)

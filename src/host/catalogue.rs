@@ -17,12 +17,14 @@ use crate::{
     shelf::{blocking, config::Config as File, store::lockfile::LockEntry},
 };
 
-/// Recipes in use, by where they came from. What is dropped here ends with the calls that still use it, and so does its pod.
+/// Recipes in use, by where they came from. What is dropped here ends with the calls that still use it, and
+/// so does its pod.
 #[derive(Default)]
 pub struct Catalogue {
     installed: Mutex<Installed>,
     folders: Mutex<HashMap<PathBuf, Arc<Entry>>>,
-    /// Installed recipes that could not be loaded when somebody last wanted them: for people who look. A later look tries again.
+    /// Installed recipes that could not be loaded when somebody last wanted them: for people who look. A
+    /// later look tries again.
     damaged: Mutex<BTreeMap<RecipeName, Fault>>,
 }
 
@@ -33,7 +35,8 @@ struct Installed {
     entries: HashMap<RecipeName, Arc<Entry>>,
 }
 
-/// What changes when somebody, perhaps another process, changes `hob.lock` (what is installed) or `hob.toml` (what it may do).
+/// What changes when somebody, perhaps another process, changes `hob.lock` (what is installed) or `hob.toml`
+/// (what it may do).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     lock: Option<FileStamp>,
@@ -70,8 +73,9 @@ impl Catalogue {
 
     /// The recipe behind a reference. Two file statuses per call when nothing changed.
     ///
-    /// Errors: `recipe_not_found` (says what is installed), `shelf_altered`, `invalid_manifest`, `invalid_recipe`; `invalid_config` while
-    /// `hob.toml` cannot be read: what its operator wants a recipe to have is not guessed.
+    /// Errors: `recipe_not_found` (says what is installed), `shelf_altered`, `invalid_manifest`,
+    /// `invalid_recipe`; `invalid_config` while `hob.toml` cannot be read: what its operator wants a recipe
+    /// to have is not guessed.
     pub async fn find(&self, host: &Arc<HostState>, recipe: &RecipeRef) -> Result<Arc<Entry>, Fault> {
         match recipe {
             RecipeRef::Name(name) => self.installed(host, name).await,
@@ -100,7 +104,8 @@ impl Catalogue {
             .await;
             self.remember(name, loaded.as_ref().err());
             let (recipe, grants) = loaded?;
-            // Whoever installs, lists or serves is told at the first look; whoever calls can do nothing about it.
+            // Whoever installs, lists or serves is told at the first look; whoever calls can do nothing about
+            // it.
             for warning in recipe.manifest().warnings() {
                 tracing::info!(recipe = %name, "installed by an older Hob, and read as it was: {warning}");
             }
@@ -143,11 +148,11 @@ impl Catalogue {
         locked(&self.damaged).iter().map(|(name, fault)| (name.clone(), fault.clone())).collect()
     }
 
-    /// The one installed recipe that provides a capability. A recipe that cannot be loaded is passed over, whatever it provides: its fault is
-    /// for those who call it.
+    /// The one installed recipe that provides a capability. A recipe that cannot be loaded is passed over,
+    /// whatever it provides: its fault is for those who call it.
     ///
-    /// Errors: `recipe_not_found` when nothing provides it, or several do; the fault of the recipe that says of itself that it does, if it is
-    /// the only one.
+    /// Errors: `recipe_not_found` when nothing provides it, or several do; the fault of the recipe that says
+    /// of itself that it does, if it is the only one.
     pub async fn provider(&self, host: &Arc<HostState>, capability: &str) -> Result<RecipeName, Fault> {
         let (mut providers, mut passed) = (Vec::new(), Vec::new());
         for pinned in host.shelf.installed()? {
@@ -204,8 +209,8 @@ impl Catalogue {
         Ok(stamp)
     }
 
-    /// Lets go of what the shelf does not have any more, has in another version, or may do other things than it could. What is the same stays:
-    /// compiled and running.
+    /// Lets go of what the shelf does not have any more, has in another version, or may do other things than
+    /// it could. What is the same stays: compiled and running.
     ///
     /// Errors: `invalid_config` when `hob.lock` or `hob.toml` cannot be read.
     pub fn refresh(&self, host: &HostState) -> Result<(), Fault> {
@@ -249,7 +254,8 @@ impl Catalogue {
             Some(known) if known.recipe().digest() == recipe.digest() && *known.grants() == grants => Ok(known.clone()),
             _ => {
                 let entry = Arc::new(Entry::new(recipe, None, grants));
-                // Else what it may do was read in an older state of `hob.toml`, perhaps, and nobody would look again: it serves this call alone.
+                // Else what it may do was read in an older state of `hob.toml`, perhaps, and nobody would
+                // look again: it serves this call alone.
                 if locked(&self.installed).stamp == Some(stamp) {
                     folders.insert(entry.recipe().folder().to_owned(), entry.clone());
                 }
@@ -263,7 +269,8 @@ impl Catalogue {
     }
 }
 
-/// Looks every now and then, for as long as there is a host: a pod whose recipe lost a permission goes although nobody calls it.
+/// Looks every now and then, for as long as there is a host: a pod whose recipe lost a permission goes
+/// although nobody calls it.
 pub async fn watch(host: Weak<HostState>) {
     let mut refused = None;
     loop {

@@ -1,7 +1,7 @@
 //! Has glue compiled by a `hob` program: what the engines of glue ask for, as a process with limits.
 //!
-//! The program is a `hob` of this very version, and never the executable of an app that embeds the crate: that one has no
-//! door for it, and would run who knows what.
+//! The program is a `hob` of this very version, and never the executable of an app that embeds the crate:
+//! that one has no door for it, and would run who knows what.
 
 use std::{
     ffi::OsStr,

@@ -11,7 +11,8 @@ use crate::{
     shelf::environment::compiler::{Compiler, Compiling},
 };
 
-/// A compiler that is confined as pods are, with the environment's packages as the one folder that it can write to.
+/// A compiler that is confined as pods are, with the environment's packages as the one folder that it can
+/// write to.
 #[derive(Debug, Clone)]
 pub struct WithinWalls {
     pub(super) keeper: PathBuf,
@@ -28,8 +29,8 @@ impl WithinWalls {
     }
 }
 
-/// The runner of a home, which is put there unless it is. Where this user may not write to what is installed, as after an update of Hob in a home
-/// of root's, it lies in the user's own cache. Blocking.
+/// The runner of a home, which is put there unless it is. Where this user may not write to what is installed,
+/// as after an update of Hob in a home of root's, it lies in the user's own cache. Blocking.
 ///
 /// Errors: `io`, `disk_full`.
 pub(super) fn runner_of(home: &Home) -> Result<PathBuf, Fault> {

@@ -10,8 +10,8 @@ use crate::{
     shelf::{self, environment::tools::Tools, models::sources::Sources},
 };
 
-/// What a host may take at most. What is not said is as `hob.toml` or the recipes have it; what is said makes none of that more.
-/// [`Host::open`](crate::Host::open) refuses limits within which nothing could run.
+/// What a host may take at most. What is not said is as `hob.toml` or the recipes have it; what is said makes
+/// none of that more. [`Host::open`](crate::Host::open) refuses limits within which nothing could run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,7 +47,8 @@ impl Limits {
         self
     }
 
-    /// So many bytes of events for each call that its caller has not taken yet; else 1 MiB; 1 at least. Chunks that find no room wait in the pod.
+    /// So many bytes of events for each call that its caller has not taken yet; else 1 MiB; 1 at least.
+    /// Chunks that find no room wait in the pod.
     pub fn with_waiting_events(mut self, bytes: usize) -> Limits {
         self.events_bytes = Some(bytes);
         self
@@ -121,7 +122,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Everything below `home`; tools are looked for; progress is not shown; models come from the public hub, without a token.
+    /// Everything below `home`; tools are looked for; progress is not shown; models come from the public hub,
+    /// without a token.
     pub fn new(home: Home) -> Config {
         let (progress, without) = (Arc::new(Silent), Arc::default());
         Config {
@@ -137,10 +139,11 @@ impl Config {
         }
     }
 
-    /// From HOB_HOME (one folder for everything) or the XDG folders, HOB_PYTHON, HOB_UV and HOB_SANDBOX_WITHOUT, and the variables of
-    /// the hub for models ([`Sources::from_variables`]).
+    /// From HOB_HOME (one folder for everything) or the XDG folders, HOB_PYTHON, HOB_UV and
+    /// HOB_SANDBOX_WITHOUT, and the variables of the hub for models ([`Sources::from_variables`]).
     ///
-    /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where, or a file is there, or HOB_SANDBOX_WITHOUT names what is no layer.
+    /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where, or a file is there, or
+    /// HOB_SANDBOX_WITHOUT names what is no layer.
     pub fn from_environment() -> Result<Config, Fault> {
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         if let Some(root) = std::env::var_os("HOB_HOME").filter(|value| !value.is_empty()) {
@@ -200,9 +203,10 @@ impl Config {
 
     /// Compiles glue with the `hob` program at `path`, which is of this crate's version.
     ///
-    /// Glue is compiled in a process of its own, with limits, and never by the app that embeds this crate, nor by its executable. Without
-    /// this, that process is the first `hob` in the absolute folders of PATH. One that is missing, or of another version, is a fault only
-    /// where there is something to compile: at the install of a recipe that has glue, and at the first call of such a folder.
+    /// Glue is compiled in a process of its own, with limits, and never by the app that embeds this crate,
+    /// nor by its executable. Without this, that process is the first `hob` in the absolute folders of PATH.
+    /// One that is missing, or of another version, is a fault only where there is something to compile: at
+    /// the install of a recipe that has glue, and at the first call of such a folder.
     pub fn with_hob(mut self, path: impl Into<PathBuf>) -> Config {
         self.compiler = GlueCompiler::of(path);
         self
@@ -213,20 +217,23 @@ impl Config {
         &self.compiler
     }
 
-    /// Shares out this machine instead of the one that it runs on: to see what happens on one with other memory, or with GPUs.
+    /// Shares out this machine instead of the one that it runs on: to see what happens on one with other
+    /// memory, or with GPUs.
     pub fn with_machine(mut self, machine: Arc<dyn Machine>) -> Config {
         self.machine = machine;
         self
     }
 
-    /// Takes these layers of the sandbox (`namespaces`, `landlock`, `seccomp`) for unavailable on this machine: to see what happens then. Pods
-    /// do not start without them, unless their recipe's operator allowed that.
+    /// Takes these layers of the sandbox (`namespaces`, `landlock`, `seccomp`) for unavailable on this
+    /// machine: to see what happens then. Pods do not start without them, unless their recipe's operator
+    /// allowed that.
     pub fn without_layers(mut self, layers: impl IntoIterator<Item = String>) -> Config {
         self.without = layers.into_iter().collect();
         self
     }
 
-    /// Starts every pod and forks none: for a host of one call, which is over before a zygote has imported anything.
+    /// Starts every pod and forks none: for a host of one call, which is over before a zygote has imported
+    /// anything.
     pub fn without_zygotes(mut self) -> Config {
         self.forks = false;
         self
@@ -237,7 +244,8 @@ impl Config {
         self.sources = Sources::from_variables(|name| std::env::var_os(name));
         if let Ok(layers) = std::env::var("HOB_SANDBOX_WITHOUT") {
             let layers: Vec<String> = layers.split(',').map(str::trim).filter(|layer| !layer.is_empty()).map(str::to_owned).collect();
-            // A slip of the pen would show a machine as it is, and somebody would take that for what they asked.
+            // A slip of the pen would show a machine as it is, and somebody would take that for what they
+            // asked.
             if let Some(unknown) = layers.iter().find(|layer| !LAYERS.contains(&layer.as_str())) {
                 let text = format!("HOB_SANDBOX_WITHOUT names `{unknown}`, which is no layer (there are: {})", LAYERS.join(", "));
                 return Err(Fault::new(Code::InvalidConfig, text).hint("correct it, or unset it"));
@@ -248,7 +256,8 @@ impl Config {
     }
 }
 
-/// The home as every process of this user finds it. One that cannot be written to may still have the socket of a server that can.
+/// The home as every process of this user finds it. One that cannot be written to may still have the socket
+/// of a server that can.
 ///
 /// Errors: `invalid_config` where a file is in the place of a folder.
 fn findable(home: Home) -> Result<Home, Fault> {
@@ -256,7 +265,8 @@ fn findable(home: Home) -> Result<Home, Fault> {
     Ok(if matches!(look::is_there(&home.socket()), Ok(true)) { home } else { shelf::home::placed(home) })
 }
 
-/// What HOB_SANDBOX_WITHOUT may name: layers, and parts of them (see `hob_pod/lockdown.py`). A version of Landlock takes away what came after it.
+/// What HOB_SANDBOX_WITHOUT may name: layers, and parts of them (see `hob_pod/lockdown.py`). A version of
+/// Landlock takes away what came after it.
 const LAYERS: [&str; 11] = [
     "namespaces",
     "landlock",

@@ -1,6 +1,7 @@
 //! `hob doctor`: what this machine can do for pods, tried for real.
 //!
-//! Apart from `status.rs`, which tells of pods that there are: this starts what a pod would start, without a recipe, and ends it again.
+//! Apart from `status.rs`, which tells of pods that there are: this starts what a pod would start, without a
+//! recipe, and ends it again.
 
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ use crate::{
 const PYTHONS: &str = ">=3.9";
 
 impl Host {
-    /// Tries on this machine what is around a pod, and says what holds, what does not, and what to do about it. Usually within a
-    /// second; each part of it has a bound. Nothing is fetched or changed.
+    /// Tries on this machine what is around a pod, and says what holds, what does not, and what to do about
+    /// it. Usually within a second; each part of it has a bound. Nothing is fetched or changed.
     ///
     /// Errors: `io`, `disk_full`, where nothing could be tried for want of a folder.
     pub async fn doctor(&self) -> Result<Doctor, Fault> {

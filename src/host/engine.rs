@@ -32,7 +32,8 @@ impl Engine {
         self.compiling.wait().await;
     }
 
-    /// The wasm engine. Blocking until it was started once; what the machine lacked for that it may have the next time.
+    /// The wasm engine. Blocking until it was started once; what the machine lacked for that it may have the
+    /// next time.
     fn glue(&self, home: &Home) -> Result<&Glue, Fault> {
         let _one = match self.glue.get() {
             Some(glue) => return Ok(glue),
@@ -46,8 +47,9 @@ impl Engine {
 }
 
 impl HostState {
-    /// A recipe's glue, linked: read if it was compiled before, else compiled by another process. That goes on when the future is dropped,
-    /// as the building of an environment does, so that a call with a short deadline leaves something to the next one.
+    /// A recipe's glue, linked: read if it was compiled before, else compiled by another process. That goes
+    /// on when the future is dropped, as the building of an environment does, so that a call with a short
+    /// deadline leaves something to the next one.
     ///
     /// Errors: those of [`Glue::compile`]; `shutting_down`.
     pub(super) async fn prepare_glue(self: &Arc<Self>, recipe: &Arc<Verified>) -> Result<Prepared, Fault> {

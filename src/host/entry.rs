@@ -62,14 +62,15 @@ impl Entry {
         self.parts.forkable.status(&self.parts.recipe)
     }
 
-    /// The compiled glue, read at the first use and kept. An install had it compiled; of a folder, or where the cache was emptied, another
-    /// process compiles it now.
+    /// The compiled glue, read at the first use and kept. An install had it compiled; of a folder, or where
+    /// the cache was emptied, another process compiles it now.
     pub async fn prepared(&self, host: &Arc<HostState>) -> Result<Prepared, Fault> {
         self.prepared.get_or_try_init(|| host.prepare_glue(&self.parts.recipe)).await.cloned()
     }
 
-    /// Checks something of this recipe's against a schema: a short check here, a `long` one on a thread where nobody else waits, one of a recipe
-    /// and few of a host at a time. It ends by the cost that was proved of the schema, also when the future is dropped.
+    /// Checks something of this recipe's against a schema: a short check here, a `long` one on a thread where
+    /// nobody else waits, one of a recipe and few of a host at a time. It ends by the cost that was proved of
+    /// the schema, also when the future is dropped.
     pub async fn check<T: Send + 'static>(
         &self,
         host: &HostState,

@@ -1,6 +1,7 @@
 //! What recipes were measured to take of the machine, kept for the next host.
 //!
-//! Apart from `pod/residency/mod.rs`, which measures: here is the file. It is a help and no more: without it what recipes declare counts.
+//! Apart from `pod/residency/mod.rs`, which measures: here is the file. It is a help and no more: without it
+//! what recipes declare counts.
 
 use std::{
     collections::BTreeMap,

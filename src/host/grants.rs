@@ -1,7 +1,8 @@
 //! What operators give recipes, and what their pods have of it.
 //!
-//! Apart from `install.rs`: this is the one way to `[grants]` of `hob.toml`, for the command line and for apps that embed a host. The doors
-//! that serve others have none, so that no caller, and no agent, can give itself anything.
+//! Apart from `install.rs`: this is the one way to `[grants]` of `hob.toml`, for the command line and for
+//! apps that embed a host. The doors that serve others have none, so that no caller, and no agent, can give
+//! itself anything.
 
 use crate::{disk::look, shelf::config::edit};
 use std::{collections::BTreeMap, path::Path};
@@ -100,7 +101,8 @@ impl Consent {
 pub(super) fn of(recipe: &Verified, grants: &BTreeMap<String, Grants>) -> Grants {
     let key = match recipe.origin() {
         Origin::Signed { .. } => Some(recipe.manifest().name.to_string()),
-        // By its place and not by the name that it gives itself: else any folder could take what an installed recipe was given.
+        // By its place and not by the name that it gives itself: else any folder could take what an installed
+        // recipe was given.
         Origin::Unsigned { folder } => folder.to_str().map(str::to_owned),
     };
     match key.and_then(|key| grants.get(&key)) {
@@ -154,14 +156,17 @@ impl Host {
         Ok(Granted { recipe: key, version: manifest.version.clone(), missing: asked.without(&has), effective: has, asked, given, unused })
     }
 
-    /// Gives a recipe these permissions beside those that it has; with `reduced`, its pods may also run where this machine cannot confine them
-    /// wholly. What it does not ask for has no effect until it does. Its running pods finish what they have in hand, and go.
+    /// Gives a recipe these permissions beside those that it has; with `reduced`, its pods may also run where
+    /// this machine cannot confine them wholly. What it does not ask for has no effect until it does. Its
+    /// running pods finish what they have in hand, and go.
     ///
-    /// Errors: those of [`Host::granted`]; `usage` for a path from which Hob's own files are reached; `disk_full`, `io`.
+    /// Errors: those of [`Host::granted`]; `usage` for a path from which Hob's own files are reached;
+    /// `disk_full`, `io`.
     pub async fn grant(&self, recipe: &RecipeRef, more: Permissions, reduced: bool) -> Result<Granted, Fault> {
         let (host, recipe) = (&self.0, &self.settled(recipe).await?);
         host.may_be_given(&more)?;
-        // A recipe that is not there is a slip of the pen, and its grant would wait for whoever comes by that name.
+        // A recipe that is not there is a slip of the pen, and its grant would wait for whoever comes by that
+        // name.
         host.catalogue.find(host, recipe).await?;
         let (home, key) = (host.home.clone(), key(recipe)?);
         edit::change(&host.home, move |edit, _| {
@@ -176,12 +181,13 @@ impl Host {
         self.granted(recipe).await
     }
 
-    /// Takes back what a recipe was given, and says what is left of it; the recipe itself need not be there. An install of it that is under
-    /// way gives it nothing new any more. Its running pods finish what they
-    /// have in hand, and go; so do those of other hosts of this home, within [`crate::model::limits::GRANTS_LOOK_MS`].
+    /// Takes back what a recipe was given, and says what is left of it; the recipe itself need not be there.
+    /// An install of it that is under way gives it nothing new any more. Its running pods finish what they
+    /// have in hand, and go; so do those of other hosts of this home, within
+    /// [`crate::model::limits::GRANTS_LOOK_MS`].
     ///
-    /// Errors: `recipe_not_found` for one that is not there and was given nothing, `usage` for what it was not given, `invalid_config`, `disk_full`,
-    /// `io`.
+    /// Errors: `recipe_not_found` for one that is not there and was given nothing, `usage` for what it was
+    /// not given, `invalid_config`, `disk_full`, `io`.
     pub async fn revoke(&self, recipe: &RecipeRef, what: &Revoke) -> Result<Grants, Fault> {
         let (host, recipe) = (&self.0, self.settled(recipe).await?);
         let (home, key, what) = (host.home.clone(), key(&recipe)?, what.clone());
@@ -216,7 +222,8 @@ impl Host {
     }
 }
 
-/// Refuses to take back from what is nowhere: a slip of the pen, taken for done, would leave another what was meant to be taken from it.
+/// Refuses to take back from what is nowhere: a slip of the pen, taken for done, would leave another what was
+/// meant to be taken from it.
 fn is_there(host: &HostState, recipe: &RecipeRef, key: &str) -> Result<(), Fault> {
     let is_missing = match recipe {
         // A shelf that cannot be read has its own fault, for whoever calls.
@@ -231,7 +238,8 @@ fn is_there(host: &HostState, recipe: &RecipeRef, key: &str) -> Result<(), Fault
     }
 }
 
-/// Refuses to take back what was not given by that word: taken for done, it would leave a folder above, and with it the path.
+/// Refuses to take back what was not given by that word: taken for done, it would leave a folder above, and
+/// with it the path.
 fn not_given(recipe: &str, what: &Permissions, given: &Permissions) -> Result<(), Fault> {
     let wrong = what.without(given);
     if wrong.is_empty() {

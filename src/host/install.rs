@@ -1,8 +1,8 @@
 //! Installing, listing, showing, verifying, removing: what is on the shelf and how it gets there.
 //!
 //! An install is a transaction: fetch into staging, verify, compile the glue and instantiate it, build the
-//! environment, then, under the shelf's lock, a last look, one rename and the lock file. A crash at any point leaves the
-//! old shelf or the new one.
+//! environment, then, under the shelf's lock, a last look, one rename and the lock file. A crash at any point
+//! leaves the old shelf or the new one.
 
 use crate::shelf::config::edit;
 use std::sync::Arc;
@@ -97,13 +97,16 @@ pub struct Shown {
 }
 
 impl Host {
-    /// Installs the newest version in `range` of a recipe (without one: in the range that `hob.toml` wants, which stays as it is), from `remote` or from the first remote that has its publisher. `consent` is the
+    /// Installs the newest version in `range` of a recipe (without one: in the range that `hob.toml` wants,
+    /// which stays as it is), from `remote` or from the first remote that has its publisher. `consent` is the
     /// operator's word on what it asks for beyond what it was given already.
     ///
-    /// No lock of the shelf is held while servers and tools of strangers are at work. What others did meanwhile is looked at again at the
-    /// end, and wins: what was taken back is not given, and what was removed is not installed.
+    /// No lock of the shelf is held while servers and tools of strangers are at work. What others did
+    /// meanwhile is looked at again at the end, and wins: what was taken back is not given, and what was
+    /// removed is not installed.
     ///
-    /// Errors: `consent_required`; all that can be wrong with a repository, a bundle, its glue or its environment; the shelf is as it was.
+    /// Errors: `consent_required`; all that can be wrong with a repository, a bundle, its glue or its
+    /// environment; the shelf is as it was.
     pub async fn add(
         &self,
         name: &RecipeName,
@@ -127,7 +130,8 @@ impl Host {
         if let Some(before) = &before {
             resolved.same_signer(&before.key_ids)?;
         }
-        // Before anything is fetched: what it asks for stands in its signed target, and the bundle is held against that below.
+        // Before anything is fetched: what it asks for stands in its signed target, and the bundle is held
+        // against that below.
         let file = File::load(&host.home).await?;
         let given = file.grants.get(&name.to_string()).cloned().unwrap_or_default();
         let asked = &resolved.permissions;
@@ -235,7 +239,8 @@ impl Host {
         })
     }
 
-    /// Takes a recipe off the shelf, and what it was given with it. Its environment and models stay for other recipes.
+    /// Takes a recipe off the shelf, and what it was given with it. Its environment and models stay for other
+    /// recipes.
     ///
     /// Errors: `recipe_not_found`.
     pub async fn remove(&self, name: &RecipeName) -> Result<(), Fault> {
@@ -245,7 +250,8 @@ impl Host {
         self.0.catalogue.refresh(&self.0)
     }
 
-    /// Checks installed bytes against their signed digests: recipes, models and environments, of `name` or of all.
+    /// Checks installed bytes against their signed digests: recipes, models and environments, of `name` or of
+    /// all.
     pub async fn verify(&self, name: Option<&RecipeName>) -> Result<Vec<Report>, Fault> {
         let (host, name) = (self.0.clone(), name.cloned());
         blocking(move || host.shelf.verify(name.as_ref())).await
@@ -253,7 +259,8 @@ impl Host {
 
     /// Trusts a repository under a name; gives its address as it is kept, and what was pinned.
     ///
-    /// Errors: `fingerprint_mismatch`, `repository_unreachable`, `metadata_invalid`, `usage`, `invalid_config`.
+    /// Errors: `fingerprint_mismatch`, `repository_unreachable`, `metadata_invalid`, `usage`,
+    /// `invalid_config`.
     pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<(Address, Pinned), Fault> {
         let url = address(url)?;
         // A `hob.toml` that does not read is refused before anything is pinned.
@@ -277,7 +284,8 @@ impl Host {
     ///
     /// Errors: `remote_not_found`.
     pub async fn remove_remote(&self, name: &str) -> Result<(), Fault> {
-        // A crash between the two steps of adding or removing leaves a pinned root that no file names: it can go too.
+        // A crash between the two steps of adding or removing leaves a pinned root that no file names: it can
+        // go too.
         if !Remote::is_pinned(&self.0.home, name) {
             File::load(&self.0.home).await?.remote(name)?;
         }
@@ -335,10 +343,11 @@ impl Plan {
         }
     }
 
-    /// The last look, under the shelf's lock: whether the install is still wanted, and what the recipe is given from now on.
+    /// The last look, under the shelf's lock: whether the install is still wanted, and what the recipe is
+    /// given from now on.
     ///
-    /// Errors: `remote_not_found`, `recipe_not_found` and `consent_required` for what the operator took away meanwhile,
-    /// `publisher_key_changed`.
+    /// Errors: `remote_not_found`, `recipe_not_found` and `consent_required` for what the operator took away
+    /// meanwhile, `publisher_key_changed`.
     fn last_look(&self, home: &Home, now: Option<&LockEntry>) -> Result<(Grants, Option<VersionRange>), Fault> {
         let Resolved { name, version, remote, .. } = &self.resolved;
         let file = File::read(home)?;
@@ -439,8 +448,9 @@ impl HostState {
         Ok(())
     }
 
-    /// The recipe as the named remote has it, or the first remote that has its publisher: that one owns the publisher's names, and no
-    /// other is asked for them in its place. Two repositories may give one name to two people.
+    /// The recipe as the named remote has it, or the first remote that has its publisher: that one owns the
+    /// publisher's names, and no other is asked for them in its place. Two repositories may give one name to
+    /// two people.
     async fn find_remote(&self, name: &RecipeName, range: &VersionRange, remote: Option<&str>) -> Result<Found, Fault> {
         let file = File::load(&self.home).await?;
         let remotes: Vec<&RemoteEntry> = match remote {
@@ -481,7 +491,8 @@ impl HostState {
         Err(missing.unwrap_or_else(|| Fault::new(Code::NotInRepository, format!("no remote has `{name}`"))))
     }
 
-    /// Other remotes that have a publisher of that name, as far as is known: one that cannot be asked is left out.
+    /// Other remotes that have a publisher of that name, as far as is known: one that cannot be asked is left
+    /// out.
     async fn others_with(&self, file: &File, but: &str, publisher: &str) -> Vec<String> {
         let mut others = Vec::new();
         for remote in file.remotes.iter().filter(|remote| remote.name != but) {

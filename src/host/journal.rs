@@ -62,7 +62,8 @@ impl Record {
     }
 }
 
-/// A call under way, for the journal. Dropped before its end, it is recorded as cancelled: so no call is missing.
+/// A call under way, for the journal. Dropped before its end, it is recorded as cancelled: so no call is
+/// missing.
 pub(super) struct Recording {
     host: Arc<HostState>,
     begun: Instant,

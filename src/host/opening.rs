@@ -36,10 +36,12 @@ fn checks_at_once() -> usize {
 }
 
 impl Host {
-    /// Opens the shelf, and ends what killed hosts of this home left; no pod is started, no wasm compiled and no network touched.
+    /// Opens the shelf, and ends what killed hosts of this home left; no pod is started, no wasm compiled and
+    /// no network touched.
     ///
-    /// Errors: `usage` outside of a tokio runtime, or in one without timers or IO, and for [`Limits`] within which nothing runs; `home_unsafe` while somebody else may write to this home;
-    /// `invalid_config`, `state_unreadable`, `io`.
+    /// Errors: `usage` outside of a tokio runtime, or in one without timers or IO, and for [`Limits`] within
+    /// which nothing runs; `home_unsafe` while somebody else may write to this home; `invalid_config`,
+    /// `state_unreadable`, `io`.
     pub async fn open(config: Config) -> Result<Host, Fault> {
         let runtime = shelf::runtime()?;
         has_drivers()?;
@@ -86,15 +88,16 @@ impl Host {
         Ok(host)
     }
 
-    /// Keeps what libraries in pods compiled, for the next host of this home: to be called when all calls are over, before
-    /// [`Host::shutdown`]. Where pods may be forked a host does so by itself. It takes as long as a pod needs to load once more,
-    /// the first time that a version of a recipe is called; else nothing. Dropping the future leaves it undone.
+    /// Keeps what libraries in pods compiled, for the next host of this home: to be called when all calls are
+    /// over, before [`Host::shutdown`]. Where pods may be forked a host does so by itself. It takes as long
+    /// as a pod needs to load once more, the first time that a version of a recipe is called; else nothing.
+    /// Dropping the future leaves it undone.
     pub async fn keep_caches(&self) {
         caches::before_end(&self.0).await;
     }
 
-    /// Takes no more calls, lets the accepted ones finish (for 10 s at most, or as long as [`Limits::with_drain`] says), stops every pod and waits
-    /// until no process of theirs is left.
+    /// Takes no more calls, lets the accepted ones finish (for 10 s at most, or as long as
+    /// [`Limits::with_drain`] says), stops every pod and waits until no process of theirs is left.
     pub async fn shutdown(&self) {
         self.shutdown_within(self.drain()).await;
     }
@@ -104,7 +107,8 @@ impl Host {
         self.0.limits.drain.unwrap_or(Duration::from_millis(limits::SHUTDOWN_DRAIN_MS))
     }
 
-    /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as `shutting_down`.
+    /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as
+    /// `shutting_down`.
     pub async fn shutdown_within(&self, drain: Duration) {
         self.0.lifecycle.close();
         // `Duration::MAX` is how an app says "as long as it takes", and no clock goes so far.

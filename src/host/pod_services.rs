@@ -1,4 +1,5 @@
-//! What the pods of a host share: the keeper program, the clerk that lends files, the spools of large results.
+//! What the pods of a host share: the keeper program, the clerk that lends files, the spools of large
+//! results.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,6 +1,7 @@
 //! The pods that this host started, whatever became of the recipes that they were started for.
 //!
-//! Apart from the catalogue, which forgets a recipe that was changed or removed: its pods are over only after their last ask.
+//! Apart from the catalogue, which forgets a recipe that was changed or removed: its pods are over only after
+//! their last ask.
 
 use std::{
     path::Path,
@@ -23,7 +24,8 @@ use crate::{
 
 /// Ends what killed hosts left running, and deletes what they left on disk. Blocking.
 ///
-/// Nothing here keeps a host from opening: what could not be done is said in the log, and tried again at the next start.
+/// Nothing here keeps a host from opening: what could not be done is said in the log, and tried again at the
+/// next start.
 pub fn reap_leftovers(home: &Home) {
     let may_delete = |folder: &Path| {
         let reaped = pod::reap(folder);
@@ -168,7 +170,8 @@ impl Pods {
         watchers.iter().flat_map(|watcher| watcher.log(lines)).collect()
     }
 
-    /// Lets what was accepted finish until then, starts no pod from then on, stops all, and waits until no process of theirs is left.
+    /// Lets what was accepted finish until then, starts no pod from then on, stops all, and waits until no
+    /// process of theirs is left.
     pub async fn shutdown(&self, until: Instant) {
         self.known().closing = true;
         let mut closing = tokio::task::JoinSet::new();

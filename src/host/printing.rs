@@ -54,7 +54,8 @@ impl Telling<'_> {
     }
 }
 
-/// What the files of a home tell of the pods of all hosts that it had and has: the last `lines`, oldest first; of one recipe, or of all. Blocking.
+/// What the files of a home tell of the pods of all hosts that it had and has: the last `lines`, oldest
+/// first; of one recipe, or of all. Blocking.
 ///
 /// Errors: `io` where the folders of a home cannot be read, as those of another user's.
 pub fn past_logs(home: &Home, recipe: Option<&RecipeName>, lines: usize) -> Result<Vec<LogLine>, Fault> {
@@ -76,8 +77,8 @@ impl Host {
         self.0.pods.printed().follow()
     }
 
-    /// The last lines that pods printed, oldest first; of one recipe, or of all. Of pods that are gone, those of earlier hosts too, what files
-    /// keep. Blocking.
+    /// The last lines that pods printed, oldest first; of one recipe, or of all. Of pods that are gone, those
+    /// of earlier hosts too, what files keep. Blocking.
     pub fn logs(&self, recipe: Option<&RecipeName>, lines: usize) -> Vec<LogLine> {
         let recipe = recipe.map(RecipeName::to_string);
         let mut all = self.0.pods.logs(lines);

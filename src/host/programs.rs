@@ -42,7 +42,8 @@ impl Programs {
 }
 
 impl HostState {
-    /// What runs a recipe's pod, and the environment to hold on to while it does. `pinned` is the environment that the lock file names; it is built again if it is gone.
+    /// What runs a recipe's pod, and the environment to hold on to while it does. `pinned` is the environment
+    /// that the lock file names; it is built again if it is gone.
     ///
     /// Errors: `python_missing`, `uv_missing`, `environment_failed`, `disk_full`.
     pub(super) async fn program(

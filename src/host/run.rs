@@ -59,8 +59,8 @@ async fn resolve(host: &Arc<HostState>, call: Call, events: events::Sender, reco
     }
 }
 
-/// Admits a call of that recipe, runs it within its budget, and holds the answer against the output schema. `begun`: since
-/// when its time counts.
+/// Admits a call of that recipe, runs it within its budget, and holds the answer against the output schema.
+/// `begun`: since when its time counts.
 pub(super) async fn run_admitted(
     host: &Arc<HostState>,
     entry: &Arc<Entry>,

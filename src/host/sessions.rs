@@ -1,7 +1,8 @@
 //! The sessions of a host: which there are, how a call gets into one, and how all of them end.
 //!
-//! A live session is a pool of its own with one pod at most, held under its name; a parked one is its folder on the disk and nothing else. One way
-//! leads from there to here, whoever parked it: this host, one that ended, or one that was killed. `live.rs` has what a session is while it lives.
+//! A live session is a pool of its own with one pod at most, held under its name; a parked one is its folder
+//! on the disk and nothing else. One way leads from there to here, whoever parked it: this host, one that
+//! ended, or one that was killed. `live.rs` has what a session is while it lives.
 
 mod live;
 
@@ -35,7 +36,8 @@ use crate::{
 #[derive(Default)]
 pub struct Sessions {
     live: Mutex<HashMap<Key, Arc<Live>>>,
-    /// Opening and parking happen one at a time: while it is held, nobody else makes a session live or lets go of one.
+    /// Opening and parking happen one at a time: while it is held, nobody else makes a session live or lets
+    /// go of one.
     gate: tokio::sync::Mutex<()>,
 }
 
@@ -268,7 +270,8 @@ impl Host {
 
     /// Opens a session, or finds it open; its pod is started. A call that names a session does the same.
     ///
-    /// Errors: those of finding a recipe; `usage`, `session_busy`, `session_lost`, `sessions_full`, `io`, `disk_full`, `shutting_down`.
+    /// Errors: those of finding a recipe; `usage`, `session_busy`, `session_lost`, `sessions_full`, `io`,
+    /// `disk_full`, `shutting_down`.
     pub async fn open_session(&self, recipe: &RecipeRef, name: &str) -> Result<SessionStatus, Fault> {
         check_name(name)?;
         let entry = self.entry_to_open(recipe).await?;
@@ -277,10 +280,11 @@ impl Host {
         self.shown(live.identity()).await
     }
 
-    /// Has a session keep its state now; gives its last checkpoint, which for a parked session is the one that it lies there as.
+    /// Has a session keep its state now; gives its last checkpoint, which for a parked session is the one
+    /// that it lies there as.
     ///
-    /// Errors: `session_not_found`, `session_busy` when another host has it, `usage` when its pod has no state to give, and what keeps it from
-    /// giving it.
+    /// Errors: `session_not_found`, `session_busy` when another host has it, `usage` when its pod has no
+    /// state to give, and what keeps it from giving it.
     pub async fn checkpoint_session(&self, recipe: &RecipeRef, name: &str) -> Result<Option<CheckpointStatus>, Fault> {
         let identity = self.identity(recipe, name).await?;
         if let Some(live) = self.0.sessions.get(&identity) {

@@ -64,7 +64,8 @@ impl Spawner for Source {
             let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
             let parts = &self.parts;
             let (shelf, recipe) = (host.clone(), parts.recipe.clone());
-            // The recipe's own files are what was installed, however long ago it was loaded. An environment is as large as torch: `verify` reads it.
+            // The recipe's own files are what was installed, however long ago it was loaded. An environment
+            // is as large as torch: `verify` reads it.
             blocking(move || shelf.shelf.is_unaltered(&recipe)).await?;
             let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
             let session = match &self.session {
@@ -116,11 +117,13 @@ impl Spawner for Source {
                 // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],
             };
-            // A start reads what was granted, writes files and starts a process: not on a thread that drives calls.
+            // A start reads what was granted, writes files and starts a process: not on a thread that drives
+            // calls.
             let host_of_pod = host.clone();
             let started = certainly(move || host_of_pod.pods.start(&host_of_pod.home, slot, family.as_ref(), spec)).panicking().await;
             let watcher = started.unwrap_or_else(|| Err(Fault::ending("starts no pod")))?;
-            // A session's pod has its state: a host that is about to end does not end it for what its libraries compiled.
+            // A session's pod has its state: a host that is about to end does not end it for what its
+            // libraries compiled.
             let cache = key.filter(|_| host.forks || self.session.is_none());
             host.pods.tell_started(&host, &Started { parts: parts.clone(), watcher: watcher.clone(), may_be_forked, cache });
             Ok(watcher)

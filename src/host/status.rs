@@ -20,12 +20,14 @@ impl super::HostState {
 }
 
 impl Host {
-    /// The pods that this host started and that are not over, those of forgotten recipes too. Reads each one's memory from the system.
+    /// The pods that this host started and that are not over, those of forgotten recipes too. Reads each
+    /// one's memory from the system.
     pub fn pods(&self) -> Vec<PodStatus> {
         self.0.pods.statuses()
     }
 
-    /// How pods of each recipe in use ended badly, the last time that one did: also those that no call's outcome tells of.
+    /// How pods of each recipe in use ended badly, the last time that one did: also those that no call's
+    /// outcome tells of.
     #[doc(hidden)]
     pub fn pod_faults(&self) -> Vec<Fault> {
         self.0.pods.pool_statuses().into_iter().filter_map(|pool| pool.last_fault).collect()
@@ -45,7 +47,8 @@ impl Host {
         self.0.catalogue.look(&self.0).map(drop)
     }
 
-    /// The whole host at a glance. Reads `hob.toml` again while that cannot be read, as [`ready`](Host::ready).
+    /// The whole host at a glance. Reads `hob.toml` again while that cannot be read, as
+    /// [`ready`](Host::ready).
     pub fn status(&self) -> HostStatus {
         let refused = self.ready().err();
         let (running, done, failed) = self.0.journal.counts();
@@ -65,8 +68,9 @@ impl Host {
         }
     }
 
-    /// What happened to loaded models and those that wait, oldest first: the last [`RESIDENCY_EVENTS_MAX`](crate::model::limits::RESIDENCY_EVENTS_MAX). What is never to happen
-    /// together can be read off this.
+    /// What happened to loaded models and those that wait, oldest first: the last
+    /// [`RESIDENCY_EVENTS_MAX`](crate::model::limits::RESIDENCY_EVENTS_MAX). What is never to happen together
+    /// can be read off this.
     pub fn residency_events(&self) -> Vec<ResidencyEvent> {
         self.0.memory.events()
     }
@@ -84,9 +88,11 @@ impl Host {
         Ok(File::read(&self.0.home)?.serve)
     }
 
-    /// Reads `hob.toml` anew, without waiting for the next look at it: what recipes may do holds from now on. Blocking.
+    /// Reads `hob.toml` anew, without waiting for the next look at it: what recipes may do holds from now on.
+    /// Blocking.
     ///
-    /// Errors: `invalid_config`, as each call's is until the file reads again: what its operator wants a recipe to have is not guessed.
+    /// Errors: `invalid_config`, as each call's is until the file reads again: what its operator wants a
+    /// recipe to have is not guessed.
     #[doc(hidden)]
     pub fn read_anew(&self) -> Result<ServeRules, Fault> {
         let rules = self.serve_rules()?;
@@ -103,8 +109,8 @@ impl Host {
         if known { Ok(()) } else { self.0.shelf.entry(recipe).map(|_| ()) }
     }
 
-    /// Starts the pods that installed recipes keep at least, `min` of each. What cannot be started is logged, and tried again by
-    /// the first call.
+    /// Starts the pods that installed recipes keep at least, `min` of each. What cannot be started is logged,
+    /// and tried again by the first call.
     #[doc(hidden)]
     pub async fn warm(&self) {
         let installed = match self.installed() {

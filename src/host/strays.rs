@@ -1,4 +1,5 @@
-//! Names in `hob.toml` that no installed recipe has: what stands there is for nobody, or for a recipe that is still to come.
+//! Names in `hob.toml` that no installed recipe has: what stands there is for nobody, or for a recipe that is
+//! still to come.
 
 use std::fmt;
 

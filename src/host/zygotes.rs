@@ -1,8 +1,9 @@
 //! Zygotes: which recipes have their pods forked, since when, and why others do not.
 //!
-//! Apart from `pods.rs`, which looks after pods however they came to be. A zygote is never waited for: pods are started until one is ready
-//! *and* a pod that was forked from it has answered one of the recipe's own cases as the case says. Whatever fails on that way is said once and remembered, and
-//! pods go on being started.
+//! Apart from `pods.rs`, which looks after pods however they came to be. A zygote is never waited for: pods
+//! are started until one is ready *and* a pod that was forked from it has answered one of the recipe's own
+//! cases as the case says. Whatever fails on that way is said once and remembered, and pods go on being
+//! started.
 
 use std::{
     collections::HashMap,
@@ -25,7 +26,8 @@ use crate::{
     shelf::{blocking, durable, environment::Environment, files::scratch::Scratch},
 };
 
-/// All zygotes of a host, by what they are made of: recipes with the same environment and the same wishes share one.
+/// All zygotes of a host, by what they are made of: recipes with the same environment and the same wishes
+/// share one.
 #[derive(Default)]
 pub struct Zygotes {
     known: Mutex<Known>,
@@ -53,8 +55,9 @@ impl Zygote {
     }
 }
 
-/// Finds out in the background whether pods of this recipe may be forked, unless that is known. The pod that was just
-/// started has the machine for itself until it is ready. One that was forked, or is a canary of its caches, tells nothing.
+/// Finds out in the background whether pods of this recipe may be forked, unless that is known. The pod that
+/// was just started has the machine for itself until it is ready. One that was forked, or is a canary of its
+/// caches, tells nothing.
 pub fn observe(host: &Arc<HostState>, started: &Started) {
     let Started { parts, watcher: first, .. } = started;
     let Some((program, environment)) = started.may_be_forked.clone() else { return };
@@ -239,7 +242,8 @@ async fn canary(host: &Arc<HostState>, parts: &Parts, family: &Family) -> Result
     let trial = Arc::new(Entry::on_trial(host, parts, family.clone()));
     match try_case(host, parts, &trial).await? {
         Tried::AsItSays => Ok(()),
-        // Perhaps a pod that is started answers the same: then the case is wrong. Nobody knows here, so the pods are what they were before.
+        // Perhaps a pod that is started answers the same: then the case is wrong. Nobody knows here, so the
+        // pods are what they were before.
         Tried::Otherwise(why) => Err(why),
     }
 }
@@ -251,7 +255,8 @@ pub enum Tried {
     Otherwise(String),
 }
 
-/// Has a pod of `trial` answer a case of the recipe that ends well; without one, it has to become ready. At most [`ZYGOTE_CANARY_MS`].
+/// Has a pod of `trial` answer a case of the recipe that ends well; without one, it has to become ready. At
+/// most [`ZYGOTE_CANARY_MS`].
 ///
 /// Errors: a text for people, where nothing came of it for another reason than the recipe's own.
 pub async fn try_case(host: &Arc<HostState>, parts: &Parts, trial: &Arc<Entry>) -> Result<Tried, String> {

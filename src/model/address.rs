@@ -1,6 +1,7 @@
 //! Addresses of repositories and package indexes. People write passwords and tokens into them.
 //!
-//! Apart, because there is one rule for all of them: what is printed, logged or put into a fault is [`Address::shown`].
+//! Apart, because there is one rule for all of them: what is printed, logged or put into a fault is
+//! [`Address::shown`].
 
 use std::{borrow::Cow, fmt};
 
@@ -13,7 +14,8 @@ const HIDDEN: &str = "***";
 /// A secret that is shorter is part of too many words to be looked for in what a tool printed.
 const SECRET_BYTES_MIN: usize = 4;
 
-/// An address as its operator typed it. It has no `Display` and no `Serialize`, so that it cannot get into a text by accident.
+/// An address as its operator typed it. It has no `Display` and no `Serialize`, so that it cannot get into a
+/// text by accident.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address(String);
 
@@ -98,7 +100,8 @@ pub fn is_path(text: &str) -> bool {
     ["/", "./", "../"].iter().any(|start| text.starts_with(start))
 }
 
-/// An address without user, password, query and fragment; what is no address is shown without whatever could be one of these.
+/// An address without user, password, query and fragment; what is no address is shown without whatever could
+/// be one of these.
 fn shown(text: &str) -> String {
     if is_path(text) {
         return text.to_owned();
@@ -176,7 +179,8 @@ pub fn unescaped(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// What Hob's own decoders gave before a library did, but for `%+f`, which is no escape and was taken for one.
+    /// What Hob's own decoders gave before a library did, but for `%+f`, which is no escape and was taken for
+    /// one.
     #[test]
     fn escapes_are_undone_as_they_always_were() {
         for (text, strict, lossy) in [

@@ -16,8 +16,8 @@ use super::{
 
 /// Named bytes with a media type. Cloning shares the bytes.
 ///
-/// They are in memory, or in a [`Store`]: a file, or memory that is shared with a pod. What is in a store is read piece by piece, so that a
-/// blob of any size passes through a host whose memory does not grow.
+/// They are in memory, or in a [`Store`]: a file, or memory that is shared with a pod. What is in a store is
+/// read piece by piece, so that a blob of any size passes through a host whose memory does not grow.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Blob {
@@ -34,7 +34,8 @@ enum Data {
     There(Arc<dyn Store>),
 }
 
-/// Where bytes are that are not in this process's memory. Whoever makes a blob of one implements it; this layer does no IO.
+/// Where bytes are that are not in this process's memory. Whoever makes a blob of one implements it; this
+/// layer does no IO.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// How many bytes there are; does not change.
     fn size(&self) -> u64;
@@ -42,7 +43,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Reads at that place, as `read(2)` does: perhaps less than wanted, 0 only at the end.
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
 
-    /// The file that they are, from its first byte on, if they are one: then a pod may be able to read it where it is.
+    /// The file that they are, from its first byte on, if they are one: then a pod may be able to read it
+    /// where it is.
     fn file(&self) -> Option<&OpenFile> {
         None
     }

@@ -40,7 +40,8 @@ pub struct Call {
     pub operation: String,
     pub input: Document,
     pub blobs: Vec<Blob>,
-    /// Budget in milliseconds; the operation's own when `None`, and never more than that. [`Call::deadline`] is the same.
+    /// Budget in milliseconds; the operation's own when `None`, and never more than that. [`Call::deadline`]
+    /// is the same.
     #[doc(hidden)]
     pub deadline_ms: Option<u64>,
     pub priority: Priority,
@@ -53,8 +54,9 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call without blobs, on the operation's own deadline. `recipe` is a recipe's name (`publisher/name`), a capability that one installed
-    /// recipe provides (`embeddings@1`), or a recipe folder (`./recipe`, `/srv/recipe`); `input` is whatever `serde` can write.
+    /// A call without blobs, on the operation's own deadline. `recipe` is a recipe's name (`publisher/name`),
+    /// a capability that one installed recipe provides (`embeddings@1`), or a recipe folder (`./recipe`,
+    /// `/srv/recipe`); `input` is whatever `serde` can write.
     ///
     /// Errors: `usage` when `recipe` is none of these; `invalid_json` and `too_large` for the input.
     pub fn new(recipe: &str, operation: &str, input: impl Serialize) -> Result<Call, Fault> {
@@ -157,8 +159,8 @@ pub struct Admitted {
 impl Admitted {
     /// Checks `call` against `recipe`, which the caller looked up.
     ///
-    /// Errors: `operation_not_found` (says what there is), `invalid_input` (JSON pointers), `too_large`; `session_required`, and `usage` for a
-    /// session where there can be none.
+    /// Errors: `operation_not_found` (says what there is), `invalid_input` (JSON pointers), `too_large`;
+    /// `session_required`, and `usage` for a session where there can be none.
     pub fn admit(recipe: Arc<Verified>, call: Call) -> Result<Admitted, Fault> {
         let manifest = recipe.manifest();
         let operation = call.operation_in(manifest)?.clone();
@@ -250,8 +252,8 @@ pub enum Event {
     Chunk { data: Document, blobs: Vec<Blob> },
     /// A line that the glue logged.
     Log { level: String, message: String },
-    /// A line that a pod of the recipe, or its glue, printed while it worked for this call, or for none; also that some were left out. Only of a
-    /// call that asked for [`Call::logs`].
+    /// A line that a pod of the recipe, or its glue, printed while it worked for this call, or for none; also
+    /// that some were left out. Only of a call that asked for [`Call::logs`].
     Printed { text: String },
 }
 

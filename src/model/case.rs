@@ -1,7 +1,8 @@
-//! A case of a recipe: a call, and how it ends. It is documentation, a test, and what a forked pod is tried with.
+//! A case of a recipe: a call, and how it ends. It is documentation, a test, and what a forked pod is tried
+//! with.
 //!
-//! `cases/<case>/input.json` is the call, with its blobs as files beside it; `output.json` (and `chunks.json` of an operation that streams) is what
-//! comes of it, or `fault.json`.
+//! `cases/<case>/input.json` is the call, with its blobs as files beside it; `output.json` (and `chunks.json`
+//! of an operation that streams) is what comes of it, or `fault.json`.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use serde_json::{Number, Value};
 
 use super::{document::Document, fault::Fault, limits::BLOBS_MAX, shown, stand_in};
 
-/// How far a number that is no integer may be from the one that is wanted, as a part of it or of 1: other processors compute other last digits.
+/// How far a number that is no integer may be from the one that is wanted, as a part of it or of 1: other
+/// processors compute other last digits.
 const TOLERANCE: f64 = 1e-4;
 
 /// One case, read.
@@ -119,7 +121,8 @@ impl Case {
         })())
     }
 
-    /// How what came differs from what is wanted, in words; `None` if it does not. `chunks` are looked at where the case says which there are.
+    /// How what came differs from what is wanted, in words; `None` if it does not. `chunks` are looked at
+    /// where the case says which there are.
     pub fn differs(&self, ended: Result<&Value, &Fault>, chunks: &[Value]) -> Option<String> {
         match (&self.end, ended) {
             (End::Answer { output, chunks: wanted }, Ok(found)) => {
@@ -143,8 +146,9 @@ impl Case {
         }
     }
 
-    /// The first place where the two differ. Keys that the case does not name may be there besides: what it says is held, and recipes were signed whose
-    /// cases say the half of it. Neither is deeper than a document.
+    /// The first place where the two differ. Keys that the case does not name may be there besides: what it
+    /// says is held, and recipes were signed whose cases say the half of it. Neither is deeper than a
+    /// document.
     fn difference(&self, wanted: &Value, found: &Value, at: &str) -> Option<String> {
         let place = || shown::pointer(at);
         match (wanted, found) {

@@ -1,4 +1,5 @@
-//! Paths that are one tree of files on any file system: on those too that do not tell cases apart, or forms of one letter.
+//! Paths that are one tree of files on any file system: on those too that do not tell cases apart, or forms
+//! of one letter.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +57,8 @@ pub fn fold(path: &str) -> String {
         return path.to_ascii_lowercase();
     }
     let form = ComposingNormalizerBorrowed::new_nfc();
-    // Upper case first: it takes apart what stands for two letters, and brings together what has several small forms.
+    // Upper case first: it takes apart what stands for two letters, and brings together what has several
+    // small forms.
     let cased = form.normalize(path).to_uppercase().to_lowercase();
     form.normalize(&cased).into_owned()
 }

@@ -19,7 +19,8 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct Document {
     text: String,
-    /// Made when it is first looked at, of a text that only passes through: as a value it may take a hundred times the memory.
+    /// Made when it is first looked at, of a text that only passes through: as a value it may take a hundred
+    /// times the memory.
     value: OnceLock<Value>,
 }
 
@@ -46,8 +47,8 @@ impl Document {
         Ok(Document { text, value: OnceLock::new() })
     }
 
-    /// The same for a document that is checked against a schema and then passed on: of a long text no value is kept, because even to let go of a
-    /// million values takes time, of whoever does it.
+    /// The same for a document that is checked against a schema and then passed on: of a long text no value
+    /// is kept, because even to let go of a million values takes time, of whoever does it.
     ///
     /// Errors: `too_large`, `invalid_json` with the place.
     #[doc(hidden)]
@@ -86,7 +87,8 @@ impl Document {
     pub fn into_text(self) -> String {
         self.text
     }
-    /// The text without a copy, and the values where somebody looked at them: of a long text these take their time to be let go of.
+    /// The text without a copy, and the values where somebody looked at them: of a long text these take their
+    /// time to be let go of.
     #[doc(hidden)]
     pub fn into_parts(self) -> (String, Option<Value>) {
         (self.text, self.value.into_inner())
@@ -151,7 +153,8 @@ pub fn check(text: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<Checked>(text).map(drop)
 }
 
-/// Reads any JSON and keeps nothing of it. (serde's own type for that looks past escapes and numbers that no value can hold.)
+/// Reads any JSON and keeps nothing of it. (serde's own type for that looks past escapes and numbers that no
+/// value can hold.)
 struct Checked;
 
 impl<'de> Deserialize<'de> for Checked {
@@ -227,8 +230,8 @@ impl From<Value> for Document {
     }
 }
 
-/// Bytes of memory that the values of a JSON text take, roughly and at least: a table of objects can take eighty times its text. Nothing is
-/// counted of a text that is too short to take too much.
+/// Bytes of memory that the values of a JSON text take, roughly and at least: a table of objects can take
+/// eighty times its text. Nothing is counted of a text that is too short to take too much.
 fn values_bytes(text: &[u8]) -> usize {
     // The shortest that makes an object with a key: `{"":1},`.
     const SHORTEST: usize = 7;
@@ -256,8 +259,8 @@ fn values_bytes(text: &[u8]) -> usize {
     values * JSON_VALUE_BYTES + objects * JSON_OBJECT_BYTES
 }
 
-/// Whether `text` has 19 digits in a row: the shortest integer past 64 bits. It looks at every 19th byte, which such a
-/// row cannot avoid, so that nearly every document is spared the scan byte by byte.
+/// Whether `text` has 19 digits in a row: the shortest integer past 64 bits. It looks at every 19th byte,
+/// which such a row cannot avoid, so that nearly every document is spared the scan byte by byte.
 fn has_long_number(text: &[u8]) -> bool {
     const SHORTEST: usize = 19;
     (SHORTEST - 1..text.len()).step_by(SHORTEST).any(|at| {
@@ -270,7 +273,8 @@ fn has_long_number(text: &[u8]) -> bool {
     })
 }
 
-/// Where `text` (valid JSON) holds an integer that neither i64 nor u64 can. serde_json would round it to a float in silence.
+/// Where `text` (valid JSON) holds an integer that neither i64 nor u64 can. serde_json would round it to a
+/// float in silence.
 fn integer_past_64_bits(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < text.len() {

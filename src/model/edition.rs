@@ -1,4 +1,5 @@
-//! Editions of the manifest: what Hob refuses or holds from some version on does not break what was installed before.
+//! Editions of the manifest: what Hob refuses or holds from some version on does not break what was installed
+//! before.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,8 @@ use crate::model::fault::{Code, Fault};
 #[serde(try_from = "u32", into = "u32")]
 #[non_exhaustive]
 pub enum Edition {
-    /// Of a recipe that was installed before `format` and `$schema` meant anything: neither is held, and what would be refused today is a warning.
+    /// Of a recipe that was installed before `format` and `$schema` meant anything: neither is held, and what
+    /// would be refused today is a warning.
     #[default]
     Older,
     /// What is packed, published, installed and run from a folder today.

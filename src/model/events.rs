@@ -1,8 +1,9 @@
 //! The way of a call's events to its caller: how much of it may wait, in number and in bytes.
 //!
-//! Apart from `call.rs`, which says what can happen. What waits is kept as JSON text and becomes a value as it is taken, since a value may take a
-//! hundred times the memory of its text. Chunks wait for room, and hold back whoever sends them; log lines and notes that find none are dropped; of
-//! progress the latest is always kept, in place of the one before it if there is no room for both.
+//! Apart from `call.rs`, which says what can happen. What waits is kept as JSON text and becomes a value as
+//! it is taken, since a value may take a hundred times the memory of its text. Chunks wait for room, and hold
+//! back whoever sends them; log lines and notes that find none are dropped; of progress the latest is always
+//! kept, in place of the one before it if there is no room for both.
 
 use std::{
     collections::VecDeque,
@@ -102,7 +103,8 @@ impl Way {
 }
 
 impl Sender {
-    /// Tells how far it is, in JSON. Never waits: where there is no room it takes the place of what was told last and not taken.
+    /// Tells how far it is, in JSON. Never waits: where there is no room it takes the place of what was told
+    /// last and not taken.
     pub fn progress(&self, json: String) {
         let room = self.0.room_now(json.len());
         let _ = self.0.push(Waiting { what: What::Progress(json), room });

@@ -47,7 +47,8 @@ macro_rules! codes {
     (@retry $retry:literal) => { $retry };
 }
 
-// Exit codes: 2 usage and input, 3 not found, 4 recipe or manifest, 5 trust, 6 pod, 7 glue, 8 machine, 9 time, 10 busy, 70 Hob itself.
+// Exit codes: 2 usage and input, 3 not found, 4 recipe or manifest, 5 trust, 6 pod, 7 glue, 8 machine, 9
+// time, 10 busy, 70 Hob itself.
 codes! {
     /// The command line or request itself makes no sense.
     Usage "usage" Caller exit 2 http 400 mcp -32602;
@@ -288,8 +289,8 @@ impl From<Written> for Fault {
 }
 
 impl Fault {
-    /// A fault with the blame and retryability that the table gives the code. Messages, hints and details are bounded wherever they are made:
-    /// what went wrong may be as long as what a stranger sent.
+    /// A fault with the blame and retryability that the table gives the code. Messages, hints and details are
+    /// bounded wherever they are made: what went wrong may be as long as what a stranger sent.
     pub fn new(code: Code, message: impl Into<String>) -> Fault {
         let row = code.row();
         Fault {
@@ -303,7 +304,8 @@ impl Fault {
         }
     }
 
-    /// The fault of a host that is ending; `what` says what it does not do any more, as in `takes no more calls`.
+    /// The fault of a host that is ending; `what` says what it does not do any more, as in
+    /// `takes no more calls`.
     pub(crate) fn ending(what: &str) -> Fault {
         Fault::new(Code::ShuttingDown, format!("the host is ending and {what}")).hint("call again when it was started anew")
     }
@@ -333,7 +335,8 @@ impl Fault {
         self
     }
 
-    /// What is wrong with a document that a recipe's code made, and no caller: never `invalid_json`, which is a caller's.
+    /// What is wrong with a document that a recipe's code made, and no caller: never `invalid_json`, which is
+    /// a caller's.
     #[doc(hidden)]
     pub fn of_recipe(mut self) -> Fault {
         if self.code == Code::InvalidJson {
@@ -343,7 +346,8 @@ impl Fault {
         self.blame(Blame::Recipe)
     }
 
-    /// Adds one entry to `detail`. Of one that is too long, each long text in it is shortened; if that is not enough, it is dropped and counted.
+    /// Adds one entry to `detail`. Of one that is too long, each long text in it is shortened; if that is not
+    /// enough, it is dropped and counted.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Fault {
         if !self.detail.is_object() {
             self.detail = Value::Object(Default::default());
@@ -379,7 +383,8 @@ impl Fault {
         }
     }
 
-    /// Whether it says that the machine, or what this process may have of it, has run out of something: then nothing else is wrong.
+    /// Whether it says that the machine, or what this process may have of it, has run out of something: then
+    /// nothing else is wrong.
     pub fn is_exhaustion(&self) -> bool {
         matches!(self.code, Code::Io | Code::DiskFull) && exhausted_in(&self.message).is_some()
     }
@@ -399,8 +404,8 @@ impl Fault {
     }
 }
 
-/// The next step where the machine, or what this process may have of it, has run out of something; none for any other error. By number, which is the
-/// same on every Linux that Hob runs on: few of these have a kind.
+/// The next step where the machine, or what this process may have of it, has run out of something; none for
+/// any other error. By number, which is the same on every Linux that Hob runs on: few of these have a kind.
 fn exhausted(error: &std::io::Error) -> Option<&'static str> {
     // Libraries put the path around it, and what they make has no number any more.
     let number = error.raw_os_error().or_else(|| exhausted_in(&error.to_string())?.raw_os_error())?;
@@ -420,8 +425,8 @@ fn exhausted(error: &std::io::Error) -> Option<&'static str> {
     })
 }
 
-/// Whether the error says that the machine, or what this process may have of it, has run out of something: then
-/// nothing else is known.
+/// Whether the error says that the machine, or what this process may have of it, has run out of something:
+/// then nothing else is known.
 pub fn has_run_out(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| EXHAUSTED.contains(&number)) || exhausted_in(&error.to_string()).is_some()
 }
@@ -434,7 +439,8 @@ pub fn exhausted_in(text: &str) -> Option<std::io::Error> {
 /// The errors that say that there is no more of something, or none that may be written to.
 const EXHAUSTED: [i32; 8] = [11, 12, 23, 24, 28, 30, 109, 122];
 
-/// The system's error in a text: as Rust or Python has it, or of those that say that something has run out in the C library's words.
+/// The system's error in a text: as Rust or Python has it, or of those that say that something has run out in
+/// the C library's words.
 pub fn os_error_in(text: &str) -> Option<std::io::Error> {
     let numbered = ["(os error ", "[Errno ", "Os { code: "].iter().find_map(|before| {
         let (_, rest) = text.split_once(before)?;
@@ -453,8 +459,8 @@ fn words(number: i32) -> String {
     shown.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// A `detail` in a stranger's words, or how many bytes were dropped of one that is too long, or nested so deeply that a reader of the fault
-/// would refuse all of it.
+/// A `detail` in a stranger's words, or how many bytes were dropped of one that is too long, or nested so
+/// deeply that a reader of the fault would refuse all of it.
 pub fn bounded(detail: Value) -> Value {
     let bytes = detail.to_string().len();
     match bytes <= FAULT_DETAIL_BYTES_MAX && !is_deeper(&detail, FAULT_DETAIL_DEPTH_MAX) {

@@ -1,6 +1,8 @@
-//! Permissions: what a recipe asks for, what its operator gave, and the one function that decides what a pod has.
+//! Permissions: what a recipe asks for, what its operator gave, and the one function that decides what a pod
+//! has.
 //!
-//! Everything that lets something through asks [`effective`] and nothing else. What is not here no recipe can have.
+//! Everything that lets something through asks [`effective`] and nothing else. What is not here no recipe can
+//! have.
 
 use std::{
     collections::BTreeSet,
@@ -49,15 +51,17 @@ pub struct Permissions {
 pub struct Grants {
     #[serde(flatten)]
     pub permissions: Permissions,
-    /// Its pods may run although this machine cannot confine them wholly: with what it can do, and shown as such.
+    /// Its pods may run although this machine cannot confine them wholly: with what it can do, and shown as
+    /// such.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub reduced: bool,
 }
 
 /// The permissions of a recipe's pods: those that it asks for *and* its operator gave.
 ///
-/// A path is given by itself or by a folder above it; what may be written may be read. An address that was given counts as soon as any name that
-/// was asked for was given too: a name's addresses that are not of the public internet are reached only so, and no recipe can know them.
+/// A path is given by itself or by a folder above it; what may be written may be read. An address that was
+/// given counts as soon as any name that was asked for was given too: a name's addresses that are not of the
+/// public internet are reached only so, and no recipe can know them.
 pub fn effective(asked: &Permissions, given: &Permissions) -> Permissions {
     let below = |path: &PlainPath, given: &BTreeSet<PlainPath>| given.iter().any(|given| path.0.starts_with(&given.0));
     let mut network: BTreeSet<Endpoint> = asked.network.intersection(&given.network).cloned().collect();
@@ -205,7 +209,8 @@ impl FromStr for Endpoint {
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
-        // What ends in a number is an address in some old notation (`127.1`, `0x7f.1`), which resolvers take and nobody reads.
+        // What ends in a number is an address in some old notation (`127.1`, `0x7f.1`), which resolvers take
+        // and nobody reads.
         let last = host.rsplit('.').next().unwrap_or_default();
         let numeric = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
         match host.len() <= ENDPOINT_NAME_BYTES_MAX && host.split('.').all(label) && !numeric {
@@ -242,7 +247,8 @@ impl FromStr for PlainPath {
         let plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
         // Put together again it is the same text: `components` hides `.` and doubled slashes.
         let again: PathBuf = path.components().collect();
-        // What moves a terminal's cursor or turns the direction of writing would show an operator another path than the one that is given.
+        // What moves a terminal's cursor or turns the direction of writing would show an operator another
+        // path than the one that is given.
         let is_legible =
             |c: char| !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         let plain = plain && path.is_absolute() && path.components().count() > 1 && again.as_os_str() == path.as_os_str();

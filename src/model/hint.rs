@@ -1,8 +1,10 @@
-//! The next step that a fault gives, as data: text, and actions that each door words for those who read it there.
+//! The next step that a fault gives, as data: text, and actions that each door words for those who read it
+//! there.
 //!
-//! A command line has commands and flags, HTTP has routes and fields, an app has methods. So nothing below the doors writes `hob add x/y` into a
-//! hint: it gives [`act::add`], and the table below says what that is for whom. Whoever calls over HTTP cannot run the operator's commands, and
-//! reads there that they are the operator's.
+//! A command line has commands and flags, HTTP has routes and fields, an app has methods. So nothing below
+//! the doors writes `hob add x/y` into a hint: it gives [`act::add`], and the table below says what that is
+//! for whom. Whoever calls over HTTP cannot run the operator's commands, and reads there that they are the
+//! operator's.
 
 use std::{borrow::Cow, fmt, ops::Deref};
 
@@ -217,7 +219,8 @@ actions! {
     shell(words) System "`{words}`";
 }
 
-/// What pods may send as actions: their code is a stranger's, and the word of a door lends weight to what it says.
+/// What pods may send as actions: their code is a stranger's, and the word of a door lends weight to what it
+/// says.
 pub const OF_PODS: &[&str] = &["granting", "grant_lacking", "doctor"];
 
 /// One action with its arguments.
@@ -250,7 +253,8 @@ impl Part {
     }
 }
 
-/// The next step. It reads as a text, in the words of the door that it was worded for last ([`Hint::worded`]).
+/// The next step. It reads as a text, in the words of the door that it was worded for last
+/// ([`Hint::worded`]).
 #[derive(Clone, PartialEq)]
 pub struct Hint(Box<Inner>);
 
@@ -316,8 +320,8 @@ impl Hint {
         }
     }
 
-    /// From what a pod sent beside the words of its hint: texts, and actions of [`OF_PODS`] alone, about something that fits between backticks. Of anything
-    /// else the words are taken.
+    /// From what a pod sent beside the words of its hint: texts, and actions of [`OF_PODS`] alone, about
+    /// something that fits between backticks. Of anything else the words are taken.
     pub(crate) fn of_pod(data: &str) -> Option<Hint> {
         let parts: Vec<Part> = serde_json::from_str(data).ok()?;
         let is_theirs = |part: &Part| match part {
@@ -329,12 +333,14 @@ impl Hint {
         (!parts.is_empty() && parts.iter().all(is_theirs)).then(|| Hint::of(parts))
     }
 
-    /// Its parts as data, if it has actions: texts, and for each action `{"do": NAME, "of": [ARGUMENT, ...]}`.
+    /// Its parts as data, if it has actions: texts, and for each action
+    /// `{"do": NAME, "of": [ARGUMENT, ...]}`.
     pub(super) fn data(&self) -> Option<Value> {
         (!self.0.parts.is_empty()).then(|| serde_json::to_value(&self.0.parts).unwrap_or_default())
     }
 
-    /// From what a fault was written with: from its data where this Hob knows every action in it, else its words.
+    /// From what a fault was written with: from its data where this Hob knows every action in it, else its
+    /// words.
     pub(super) fn read(words: String, data: Value) -> Hint {
         match serde_json::from_value::<Vec<Part>>(data) {
             Ok(parts) if !parts.is_empty() => Hint::of(parts),
@@ -343,7 +349,8 @@ impl Hint {
     }
 }
 
-/// Words all hints anew that are in `said`, for this door: what was written of faults before it was known who reads it.
+/// Words all hints anew that are in `said`, for this door: what was written of faults before it was known who
+/// reads it.
 pub fn word(said: &mut Value, door: Door) {
     match said {
         Value::Array(items) => items.iter_mut().for_each(|item| word(item, door)),

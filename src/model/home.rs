@@ -67,7 +67,8 @@ impl Home {
     pub fn lock_file(&self) -> PathBuf {
         self.config.join("hob.lock")
     }
-    /// `<publisher>/<name>/<version>-<digest>/`: unpacked bundles; beside each, as `<version>-<digest>.models/`, the folder of its models.
+    /// `<publisher>/<name>/<version>-<digest>/`: unpacked bundles; beside each, as
+    /// `<version>-<digest>.models/`, the folder of its models.
     #[doc(hidden)]
     pub fn recipes(&self) -> PathBuf {
         self.data.join("recipes")
@@ -77,7 +78,8 @@ impl Home {
     pub fn models(&self) -> PathBuf {
         self.data.join("models")
     }
-    /// `<sha256>.part`: model files that were fetched in part. On the file system of `data`, so that publishing is a rename.
+    /// `<sha256>.part`: model files that were fetched in part. On the file system of `data`, so that
+    /// publishing is a rename.
     #[doc(hidden)]
     pub fn downloads(&self) -> PathBuf {
         self.data.join("downloads")
@@ -92,7 +94,8 @@ impl Home {
     pub fn tools(&self) -> PathBuf {
         self.data.join("tools")
     }
-    /// Half-done installs; whatever lies here without its lock held may be deleted. On the file system of `data`, so that publishing is a rename.
+    /// Half-done installs; whatever lies here without its lock held may be deleted. On the file system of
+    /// `data`, so that publishing is a rename.
     #[doc(hidden)]
     pub fn staging(&self) -> PathBuf {
         self.data.join("staging")
@@ -151,7 +154,8 @@ impl Home {
     pub fn token(&self) -> PathBuf {
         self.serve().join("token")
     }
-    /// Folders of models for those who cannot write to `data`; whatever lies here without its lock held may be deleted.
+    /// Folders of models for those who cannot write to `data`; whatever lies here without its lock held may
+    /// be deleted.
     #[doc(hidden)]
     pub fn lent_models(&self) -> PathBuf {
         self.cache.join("models")

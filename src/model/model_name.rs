@@ -7,14 +7,15 @@ use super::{
     limits::{MODEL_NAME_BYTES_MAX, MODEL_NAME_PARTS_MAX},
 };
 
-/// What a name may hold beside ASCII letters and digits: what files of published models are called, and nothing that a shell, a URL or another
-/// file system reads as something else.
+/// What a name may hold beside ASCII letters and digits: what files of published models are called, and
+/// nothing that a shell, a URL or another file system reads as something else.
 const MARKS: &[u8] = b".-_+=@,~()[] ";
 
 /// For messages.
 const WANTED: &str = "wanted a path like `model.onnx` or `onnx/model.onnx`, of ASCII letters, digits, inner spaces and `.-_+=@,~()[]`";
 
-/// The names of one recipe's models, each held against those before it: together they are one tree of files on any file system.
+/// The names of one recipe's models, each held against those before it: together they are one tree of files
+/// on any file system.
 #[derive(Debug, Default)]
 pub struct ModelNames(Distinct);
 

@@ -1,11 +1,14 @@
-//! Which known word was meant by one that is not known: the one place that compares names letter by letter, which costs the product of their lengths.
+//! Which known word was meant by one that is not known: the one place that compares names letter by letter,
+//! which costs the product of their lengths.
 
 use super::{limits::NEAREST_BYTES_MAX, shown};
 
-/// A known word that is at least so much like another may have been meant by it; one that is less is not offered, because it would mislead.
+/// A known word that is at least so much like another may have been meant by it; one that is less is not
+/// offered, because it would mislead.
 const MISSPELT: f64 = 0.85;
 
-/// From 0 for nothing in common to 1 for the same. Nobody mistypes a name that is longer than [`NEAREST_BYTES_MAX`]: that one is like nothing.
+/// From 0 for nothing in common to 1 for the same. Nobody mistypes a name that is longer than
+/// [`NEAREST_BYTES_MAX`]: that one is like nothing.
 fn likeness(word: &str, known: &str) -> f64 {
     if word.len() > NEAREST_BYTES_MAX || known.len() > NEAREST_BYTES_MAX {
         return 0.0;

@@ -1,8 +1,9 @@
 //! Patterns for paths within a recipe folder: of `files` in recipe.toml, and of `.hobignore`.
 //!
-//! `*` and `?` stand for characters of one part of a path, `**` for any number of parts. A pattern takes what it names and, where that is a
-//! folder, all below it. Many are held against a whole tree from its top, so that what was found out for a folder serves all that is in it, and the
-//! steps of all of it together have one bound.
+//! `*` and `?` stand for characters of one part of a path, `**` for any number of parts. A pattern takes what
+//! it names and, where that is a folder, all below it. Many are held against a whole tree from its top, so
+//! that what was found out for a folder serves all that is in it, and the steps of all of it together have
+//! one bound.
 
 use super::limits::{PATH_PATTERN_BYTES_MAX, PATH_PATTERN_PARTS_MAX, PATTERN_STEPS_MAX};
 use crate::model::limits;
@@ -121,7 +122,8 @@ impl PathPattern {
         Ok(PathPattern { parts, takes_hidden: false })
     }
 
-    /// A line of `.hobignore`: without a `/` inside it is meant at any depth. None for an empty line or a comment.
+    /// A line of `.hobignore`: without a `/` inside it is meant at any depth. None for an empty line or a
+    /// comment.
     ///
     /// Errors: why it is none, for people.
     pub fn parse_ignored(line: &str) -> Result<Option<PathPattern>, String> {
@@ -176,7 +178,8 @@ impl PathPattern {
     }
 }
 
-/// Whether a part of a path is what a part of a pattern describes. `spent` grows by the steps that it takes: the product of the two lengths at most.
+/// Whether a part of a path is what a part of a pattern describes. `spent` grows by the steps that it takes:
+/// the product of the two lengths at most.
 pub fn is_part(pattern: &str, part: &str, spent: &mut u64) -> bool {
     let (mut own, mut at) = (pattern.chars(), part.chars());
     // What comes after the last `*`, and where the part goes on if it takes no more.

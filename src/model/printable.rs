@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 
-/// What a terminal obeys, or what makes text look like other text: controls of both kinds, turns of the writing's direction, separators and
-/// marks that nobody sees. Joiners are none of them: words and emoji are made with them. Neither are the ends of lines and tabs.
+/// What a terminal obeys, or what makes text look like other text: controls of both kinds, turns of the
+/// writing's direction, separators and marks that nobody sees. Joiners are none of them: words and emoji are
+/// made with them. Neither are the ends of lines and tabs.
 pub fn commands(c: char) -> bool {
     let is_control = c.is_control() && !['\n', '\t'].contains(&c);
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -14,7 +15,8 @@ pub fn commands(c: char) -> bool {
     is_control || turns || hides
 }
 
-/// Text for people, with what would command their terminal (or turn the writing around) shown instead of obeyed. Twice is the same as once.
+/// Text for people, with what would command their terminal (or turn the writing around) shown instead of
+/// obeyed. Twice is the same as once.
 pub fn printable(text: &str) -> Cow<'_, str> {
     match text.contains(commands) {
         false => Cow::Borrowed(text),
@@ -43,8 +45,8 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     written
 }
 
-/// The same for JSON, and still the same JSON: a control character stands in it raw only between tokens, if it is `\r`, or within a text, if it is
-/// one of those that JSON allows there.
+/// The same for JSON, and still the same JSON: a control character stands in it raw only between tokens, if
+/// it is `\r`, or within a text, if it is one of those that JSON allows there.
 pub fn printable_json(text: &str) -> Cow<'_, str> {
     if !text.contains(commands) {
         return Cow::Borrowed(text);

@@ -1,7 +1,8 @@
 //! A JSON Schema (draft 2020-12) of which it is known what checking costs.
 //!
-//! The validator has no budget of its own, and whoever writes a schema chooses its work: so nothing is compiled before `schema/cost.rs` proved a
-//! rate, and a document is taken only if rate times size stays within [`SCHEMA_UNITS_MAX`](super::limits::SCHEMA_UNITS_MAX).
+//! The validator has no budget of its own, and whoever writes a schema chooses its work: so nothing is
+//! compiled before `schema/cost.rs` proved a rate, and a document is taken only if rate times size stays
+//! within [`SCHEMA_UNITS_MAX`](super::limits::SCHEMA_UNITS_MAX).
 
 use std::{collections::HashSet, fmt};
 
@@ -87,8 +88,9 @@ impl Schema {
             let first = if why.is_lost { "a reference cannot be followed" } else { "the cost of checking is not bounded" };
             vec![Finding::of(&why.pointer, format!("{first} at `{pointer}`: {}; {}", why.what, why.instead))]
         })?;
-        // Patterns in time that grows with the text alone. What an engine that goes back and tries again takes, a recipe could make as long as
-        // it likes, on every call and in the host; what only such an engine can match (look-around, back-references) is refused here.
+        // Patterns in time that grows with the text alone. What an engine that goes back and tries again
+        // takes, a recipe could make as long as it likes, on every call and in the host; what only such an
+        // engine can match (look-around, back-references) is refused here.
         let patterns = PatternOptions::regex().size_limit(PATTERN_COMPILED_BYTES_MAX).dfa_size_limit(PATTERN_CACHE_BYTES_MAX);
         let mut options = jsonschema::draft202012::options()
             .with_pattern_options(patterns)
@@ -152,13 +154,14 @@ impl Schema {
         &self.source
     }
 
-    /// Largest document that is checked, in bytes of its text: what the cost of the schema allows, and never more than a document may have.
+    /// Largest document that is checked, in bytes of its text: what the cost of the schema allows, and never
+    /// more than a document may have.
     pub fn document_bytes_max(&self) -> usize {
         self.cost.document_bytes_max()
     }
 
-    /// Whether checking `document` takes longer than anybody may be kept waiting who has nothing to do with it: the check, or reading for it what
-    /// is kept as text.
+    /// Whether checking `document` takes longer than anybody may be kept waiting who has nothing to do with
+    /// it: the check, or reading for it what is kept as text.
     pub fn is_long_for(&self, document: &Document) -> bool {
         self.units(document) > SCHEMA_INLINE_UNITS as f64 || document.text().len() > READ_HERE_BYTES_MAX
     }
@@ -167,7 +170,8 @@ impl Schema {
         self.cost.rate * document.text().len() as f64
     }
 
-    /// Checks `document`; a mismatch is `code` and lists each place as a JSON pointer with what was expected and what was found.
+    /// Checks `document`; a mismatch is `code` and lists each place as a JSON pointer with what was expected
+    /// and what was found.
     ///
     /// Errors: `code`; a document larger than this schema allows is `too_large`, if a caller sent it.
     pub fn check(&self, document: &Document, what: &str, code: Code) -> Result<(), Fault> {
@@ -198,7 +202,8 @@ impl Schema {
         Err(Fault::new(code, text).with("violations", violations))
     }
 
-    /// `document`, which matches, with `2.0` written as `2` where the schema says `integer` and no other kind of number.
+    /// `document`, which matches, with `2.0` written as `2` where the schema says `integer` and no other kind
+    /// of number.
     pub fn with_integers(&self, document: Document) -> Document {
         match self.says_integer.then(|| whole::numbers(&self.source, document.text())).flatten() {
             Some(text) => Document::checked(text),
@@ -206,8 +211,8 @@ impl Schema {
         }
     }
 
-    /// Where `document` differs: all places of a small one, the first of a large one, and none of a large one with alternatives, each of which
-    /// would be described for each of its parts.
+    /// Where `document` differs: all places of a small one, the first of a large one, and none of a large one
+    /// with alternatives, each of which would be described for each of its parts.
     fn violations(&self, document: &Document, value: &Value) -> Vec<Value> {
         let errors: Vec<_> = match (self.units(document) * self.cost.described <= SCHEMA_LISTED_UNITS as f64, self.cost.alternatives) {
             (true, _) => self.validator.iter_errors(value).take(SCHEMA_VIOLATIONS_MAX).collect(),
@@ -234,8 +239,8 @@ impl fmt::Debug for Schema {
     }
 }
 
-/// `uniqueItems` in time that grows with the text. The validator's own compares all items that hash alike, and without a secret those can be made:
-/// `[[1],2]` and `[1,[2]]` do.
+/// `uniqueItems` in time that grows with the text. The validator's own compares all items that hash alike,
+/// and without a secret those can be made: `[[1],2]` and `[1,[2]]` do.
 struct UniqueItems(bool);
 
 impl<'i> Keyword<'i> for UniqueItems {
@@ -257,7 +262,8 @@ impl<'i> Keyword<'i> for UniqueItems {
     }
 }
 
-/// Writes `value` so that two are written alike exactly if JSON Schema takes them for equal: `1` and `1.0` are, and objects whatever their order.
+/// Writes `value` so that two are written alike exactly if JSON Schema takes them for equal: `1` and `1.0`
+/// are, and objects whatever their order.
 fn write_plain(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.push(b'n'),

@@ -1,14 +1,15 @@
 //! What may be a secret: the one rule by which values and names are kept out of messages.
 //!
-//! It is a guess, and errs towards hiding. A value may be one by the name at which it stands ([`is_secret_name`]) or by how it looks
-//! ([`is_secret_text`]). Names are read word by word: `userPassword`, `user-password` and `USER_PASSWORD` are two words, `tokenizer` is one and none
-//! of the table.
+//! It is a guess, and errs towards hiding. A value may be one by the name at which it stands
+//! ([`is_secret_name`]) or by how it looks ([`is_secret_text`]). Names are read word by word: `userPassword`,
+//! `user-password` and `USER_PASSWORD` are two words, `tokenizer` is one and none of the table.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
 use super::limits::SECRET_NAME_CHARS_MAX;
 
-/// Words that make a name secret, whatever stands before them. Each in its singular; a plural is the same word.
+/// Words that make a name secret, whatever stands before them. Each in its singular; a plural is the same
+/// word.
 const SECRET: &str = "accesskey apikey auth authorization authtoken bearer clientsecret cookie cred credential cvc cvv dsn jwt kennwort keyphrase \
     mnemonic oauth otp passcode passphrase passwd password passwort privatekey psk pw pwd secret secretkey signingkey token totp";
 
@@ -27,7 +28,8 @@ const BESIDE: &[(&str, &str)] = &[
     ("url", "database webhook"),
 ];
 
-/// As the last word: then the name is of something about the secret, such as where it lies or how long it may be.
+/// As the last word: then the name is of something about the secret, such as where it lies or how long it may
+/// be.
 const ABOUT: &str = "age algorithm bit byte char count dir directory enabled endpoint expiry expires field file folder format header issuer kind len \
     length limit max method min mode ms path policy prefix protocol provider realm required rule scheme scope size source ttl type uri \
     url version";
@@ -50,10 +52,12 @@ const AFTER_BEGINNING: usize = 6;
 const RUN: usize = 20;
 /// From this length on it is a key if it has both, and if it is of hex digits.
 const LONG_RUN: usize = 32;
-/// A shorter one is a key if letters (of one case) and digits take turns so often: names are written with fewer.
+/// A shorter one is a key if letters (of one case) and digits take turns so often: names are written with
+/// fewer.
 const TURNS: usize = 5;
 
-/// Whether what stands at this name may be a secret. `name` is a key, or the path to it: a JSON pointer, or keys with dots.
+/// Whether what stands at this name may be a secret. `name` is a key, or the path to it: a JSON pointer, or
+/// keys with dots.
 pub fn is_secret_name(name: &str) -> bool {
     let is_secret = |part: &str| is_secret_words(&words(part));
     name.split('/').any(|segment| is_secret(segment) || segment.split('.').any(is_secret))
@@ -83,8 +87,9 @@ fn has(table: &str, word: &str) -> bool {
     table.split(' ').any(|known| is(word, known))
 }
 
-/// The words of a name in lower case: parted by whatever is no letter or digit, where small letters end and capitals begin, and between letters and
-/// digits. Where a word ends with one of the table's long ones it is two: `dbpassword`, `maxtokens`.
+/// The words of a name in lower case: parted by whatever is no letter or digit, where small letters end and
+/// capitals begin, and between letters and digits. Where a word ends with one of the table's long ones it is
+/// two: `dbpassword`, `maxtokens`.
 fn words(name: &str) -> Vec<String> {
     let chars: Vec<char> = name.chars().take(SECRET_NAME_CHARS_MAX).collect();
     let (mut words, mut word) = (Vec::new(), String::new());

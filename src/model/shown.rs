@@ -1,4 +1,5 @@
-//! A stranger's value in a few words, for a message: shortened, on one line, and without what may be a secret.
+//! A stranger's value in a few words, for a message: shortened, on one line, and without what may be a
+//! secret.
 //!
 //! Every complaint that says what was found takes its words from here.
 
@@ -11,8 +12,8 @@ use super::{
     secret::{is_secret_name, is_secret_text},
 };
 
-/// What was found, e.g. `the text "abc"`, `5`, `a list of 3`, `an object with the keys "a", "b"`. `name` is the key at which it stands, or the
-/// path to it.
+/// What was found, e.g. `the text "abc"`, `5`, `a list of 3`, `an object with the keys "a", "b"`. `name` is
+/// the key at which it stands, or the path to it.
 pub fn found(name: &str, value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -83,7 +84,8 @@ pub fn keys<'k>(keys: impl Iterator<Item = &'k str>) -> String {
     }
 }
 
-/// A name that a stranger chose, such as a key, as it can stand in a message: shortened, on one line, and without what may be a secret.
+/// A name that a stranger chose, such as a key, as it can stand in a message: shortened, on one line, and
+/// without what may be a secret.
 pub fn name(key: &str) -> String {
     let seen = key.char_indices().nth(SHOWN_NAME_CHARS_MAX + SECRET_NAME_CHARS_MAX).map_or(key, |(at, _)| &key[..at]);
     if is_secret_text(seen) {
@@ -96,7 +98,8 @@ pub fn name(key: &str) -> String {
     name
 }
 
-/// A JSON pointer, or its whole as `/`. Each of its keys may be a secret; what is none is in it as it is, for programs that follow it.
+/// A JSON pointer, or its whole as `/`. Each of its keys may be a secret; what is none is in it as it is, for
+/// programs that follow it.
 pub fn pointer(pointer: &str) -> String {
     match pointer.is_empty() {
         true => "/".to_owned(),
@@ -104,8 +107,8 @@ pub fn pointer(pointer: &str) -> String {
     }
 }
 
-/// Keys with dots between them: the path to a place of a TOML file. Dots may be in a key, too: from the first key on that may be (of) a secret, all is
-/// hidden.
+/// Keys with dots between them: the path to a place of a TOML file. Dots may be in a key, too: from the first
+/// key on that may be (of) a secret, all is hidden.
 pub fn dotted(path: &str) -> String {
     if !is_secret_text(path) {
         return in_a_line(path);

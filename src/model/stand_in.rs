@@ -1,5 +1,6 @@
-//! What comes or lies where a file of some kind should be, told by its first bytes: so that people hear what they have, and not only that it is
-//! wrong. And the texts that people write, whose encoding is a matter of their editor.
+//! What comes or lies where a file of some kind should be, told by its first bytes: so that people hear what
+//! they have, and not only that it is wrong. And the texts that people write, whose encoding is a matter of
+//! their editor.
 //!
 //! Asked only of what is wrong already: a model may look like any of these.
 
@@ -51,7 +52,8 @@ impl StandIn {
         StandIn::of(head, media_type).or_else(|| head.starts_with(MARK.as_bytes()).then_some(StandIn::Marked))
     }
 
-    /// Whether it is what answers where the file is not, which is no file of any recipe's: others may be, in another state.
+    /// Whether it is what answers where the file is not, which is no file of any recipe's: others may be, in
+    /// another state.
     pub fn is_no_file(self) -> bool {
         matches!(self, StandIn::LfsPointer | StandIn::WebPage | StandIn::Empty)
     }
@@ -143,7 +145,8 @@ fn is_utf16(head: &[u8]) -> bool {
     }
 }
 
-/// Whether a text begins as a web page does, after what may stand before its first element: a declaration of XML, comments.
+/// Whether a text begins as a web page does, after what may stand before its first element: a declaration of
+/// XML, comments.
 fn is_page(mut text: &[u8]) -> bool {
     loop {
         let (open, close): (&str, &[u8]) = match text {

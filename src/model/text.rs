@@ -8,7 +8,8 @@ pub(super) fn cut(mut text: String, bytes: usize) -> String {
     text
 }
 
-/// A text of a fault: bounded, with nothing in it that commands a terminal, and without the users and passwords of addresses.
+/// A text of a fault: bounded, with nothing in it that commands a terminal, and without the users and
+/// passwords of addresses.
 pub(super) fn said(text: &str) -> String {
     let head = &text[..text.floor_char_boundary(FAULT_MESSAGE_BYTES_MAX)];
     cut(printable(&without_users(head)).into_owned(), FAULT_MESSAGE_BYTES_MAX)

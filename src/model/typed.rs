@@ -1,6 +1,7 @@
 //! An app's own types as documents, and back.
 //!
-//! `serde_json` writes what JSON has no number for (NaN, infinities) as `null`, which a schema may well take. Here it is refused, with its place.
+//! `serde_json` writes what JSON has no number for (NaN, infinities) as `null`, which a schema may well take.
+//! Here it is refused, with its place.
 
 use std::fmt::{self, Display};
 
@@ -17,7 +18,8 @@ use super::{Blame, Code, Document, Fault};
 impl Document {
     /// What `value` is in JSON.
     ///
-    /// Errors: `invalid_json` for what JSON has no word for, such as NaN or a map whose keys are no texts, with its place as a JSON pointer; `too_large`.
+    /// Errors: `invalid_json` for what JSON has no word for, such as NaN or a map whose keys are no texts,
+    /// with its place as a JSON pointer; `too_large`.
     pub fn of(value: &(impl Serialize + ?Sized), what: &str) -> Result<Document, Fault> {
         let refused = |why: String| {
             Fault::new(Code::InvalidJson, format!("{what} cannot be written as JSON: {why}"))

@@ -40,7 +40,8 @@ pub struct Models {
     /// `None` for a recipe without models.
     pub folder: Option<PathBuf>,
     pub files: Vec<ModelFile>,
-    /// What keeps the folder there until the last who uses the recipe is done; `None` where it stays by itself.
+    /// What keeps the folder there until the last who uses the recipe is done; `None` where it stays by
+    /// itself.
     pub held: Option<Arc<dyn fmt::Debug + Send + Sync>>,
 }
 

@@ -1,4 +1,5 @@
-//! Which versions of a recipe somebody wants, in the words of `hob add NAME@...` and of `[recipes]` in `hob.toml`.
+//! Which versions of a recipe somebody wants, in the words of `hob add NAME@...` and of `[recipes]` in
+//! `hob.toml`.
 
 use std::{fmt, str::FromStr};
 
@@ -6,8 +7,9 @@ use semver::{BuildMetadata, Version, VersionReq};
 
 use super::fault::{Code, Fault};
 
-/// A range of versions. A comparison of a whole version without an operator (`1.2.3`) means exactly that version, here as for the installers that
-/// people know; all else is as semver has it: `1.2` is `^1.2`. One version that is named with its build metadata (`1.2.3+4`) is that build.
+/// A range of versions. A comparison of a whole version without an operator (`1.2.3`) means exactly that
+/// version, here as for the installers that people know; all else is as semver has it: `1.2` is `^1.2`. One
+/// version that is named with its build metadata (`1.2.3+4`) is that build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionRange {
     comparisons: VersionReq,

@@ -1,6 +1,7 @@
 //! Work whose length a stranger chooses, on threads that give way to everybody else.
 //!
-//! Apart from [`blocking`](super::blocking), whose threads are used again for other work: a thread that once gave way may not take that back.
+//! Apart from [`blocking`](super::blocking), whose threads are used again for other work: a thread that once
+//! gave way may not take that back.
 
 use std::thread;
 
@@ -9,18 +10,19 @@ use tokio::sync::oneshot;
 
 use crate::model::{Code, Fault, limits::ASIDE_NICE};
 
-/// Runs work that takes a processor for as long as a stranger likes, within its proven bound, on a thread of its own with a low priority: the
-/// kernel prefers whatever else is to run, so that the calls of others do not wait for it. How many there are at once is their callers' to bound.
+/// Runs work that takes a processor for as long as a stranger likes, within its proven bound, on a thread of
+/// its own with a low priority: the kernel prefers whatever else is to run, so that the calls of others do
+/// not wait for it. How many there are at once is their callers' to bound.
 ///
-/// The work goes on when the future is dropped, and what it made is let go of there. It starts no thread and no process, which would be born with
-/// its priority.
+/// The work goes on when the future is dropped, and what it made is let go of there. It starts no thread and
+/// no process, which would be born with its priority.
 ///
 /// Errors: those of `work`; `io` where no thread is to be had; a panic is `internal`.
 pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
     let (tell, told) = oneshot::channel();
     let run = move || {
-        // Of this thread alone, as Linux has it. Where it cannot be had, the work is done all the same. From what this process has: whoever gave
-        // it precedence over others did not want its own work to starve.
+        // Of this thread alone, as Linux has it. Where it cannot be had, the work is done all the same. From
+        // what this process has: whoever gave it precedence over others did not want its own work to starve.
         let ours = getpriority_process(None).unwrap_or(0);
         let _ = setpriority_process(None, lower(ours));
         let _ = tell.send(work());
@@ -44,7 +46,8 @@ mod tests {
         shelf::{blocking, reading},
     };
 
-    /// The niceness of the thread that asks, from the kernel: the 19th field of its `stat`, of which the second may hold anything in brackets.
+    /// The niceness of the thread that asks, from the kernel: the 19th field of its `stat`, of which the
+    /// second may hold anything in brackets.
     fn nice() -> i32 {
         let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
         stat.rsplit(") ").next().unwrap().split(' ').nth(16).unwrap().parse().unwrap()

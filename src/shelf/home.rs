@@ -16,9 +16,10 @@ use crate::{
     model::{Code, Digest, Fault, Home, act, has_run_out, hint},
 };
 
-/// The home with its state and its cache in a folder of this user below `TMPDIR`, each where its own folder is not there and cannot be made,
-/// or lies on a file system that is read-only: what is installed there runs, as in an image whose root nobody may write to. The folder is
-/// found again by the next process of this user, so that it is shared as a home is. What cannot be told stays as it is.
+/// The home with its state and its cache in a folder of this user below `TMPDIR`, each where its own folder
+/// is not there and cannot be made, or lies on a file system that is read-only: what is installed there runs,
+/// as in an image whose root nobody may write to. The folder is found again by the next process of this user,
+/// so that it is shared as a home is. What cannot be told stays as it is.
 pub fn placed(home: Home) -> Home {
     let below = elsewhere(&home);
     let home = if is_closed(home.state()) { home.with_state(below.join("state")) } else { home };
@@ -38,7 +39,8 @@ fn is_closed(folder: &Path) -> bool {
     if statvfs(there).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY)) {
         return true;
     }
-    // One that is there belongs to somebody, who may be told from whoever asks: that is looked at by `trusted`.
+    // One that is there belongs to somebody, who may be told from whoever asks: that is looked at by
+    // `trusted`.
     there != folder && there.is_dir() && accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err()
 }
 
@@ -87,11 +89,13 @@ fn may_enter(folder: &Path) -> Result<(), Fault> {
     ]))
 }
 
-/// Checks who may write to the home's folders, to those above them, and to its two files; gives the home with the group that
-/// `hob.toml` lets write too. Makes the folders of state and cache, which are their owner's alone.
+/// Checks who may write to the home's folders, to those above them, and to its two files; gives the home with
+/// the group that `hob.toml` lets write too. Makes the folders of state and cache, which are their owner's
+/// alone.
 ///
-/// Nobody but their owner and root may write to `hob.toml`, `hob.lock` and their folder, whatever `hob.toml` says: who could would
-/// be able to let in anybody. A home that nobody can write to gets its state and cache elsewhere ([`placed`]).
+/// Nobody but their owner and root may write to `hob.toml`, `hob.lock` and their folder, whatever `hob.toml`
+/// says: who could would be able to let in anybody. A home that nobody can write to gets its state and cache
+/// elsewhere ([`placed`]).
 ///
 /// Errors: `home_unsafe` with the command that mends it; `invalid_config`, `io`.
 pub fn trusted(home: Home) -> Result<Home, Fault> {
@@ -106,13 +110,15 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
     let writers = Writers::new(group);
     let [data, cache, state] = home.roots();
     if home.is_elsewhere() {
-        // Made before it is looked at: nobody else can put one of theirs in its place after that, where everybody may make folders.
+        // Made before it is looked at: nobody else can put one of theirs in its place after that, where
+        // everybody may make folders.
         let folder = elsewhere(&home);
         let other = "name a folder with TMPDIR that this user can write to, or that nobody else can";
         make::folder(&folder, make::PRIVATE_FOLDER).map_err(|error| {
             Fault::io(format!("making {}, since {} cannot be written to", folder.display(), home.config().display()), &error).hint(other)
         })?;
-        // Anybody can have made it first where everybody may make folders: that is nothing which its user can mend.
+        // Anybody can have made it first where everybody may make folders: that is nothing which its user can
+        // mend.
         writers.check(&folder).map_err(|fault| fault.hint(other))?;
     }
     for folder in [data, cache, state] {

@@ -1,7 +1,7 @@
 //! What libraries in a recipe's pods keep for its next pods: compiled code, lists of fonts.
 //!
-//! A cache is filled once, by a pod that no caller asked for anything, and never changed: each pod begins with a copy. It is a help and
-//! no more: one that is damaged or gone costs time.
+//! A cache is filled once, by a pod that no caller asked for anything, and never changed: each pod begins
+//! with a copy. It is a help and no more: one that is damaged or gone costs time.
 
 use std::{
     fs, io,
@@ -101,7 +101,8 @@ fn is_ours(home: &Home, above: &Path, folder: &Path) -> Result<(), String> {
     Writers::new(home.group()).check_tree(folder).map_err(|fault| fault.message)
 }
 
-/// Keeps what a pod gave, in place of what was there; `content` has the bytes of the files, one after the other. Blocking.
+/// Keeps what a pod gave, in place of what was there; `content` has the bytes of the files, one after the
+/// other. Blocking.
 ///
 /// Errors: `invalid_output` for a list that no cache may have, `io`, `disk_full`.
 pub fn keep(home: &Home, recipe: &RecipeName, key: Digest, listed: &[Listed], content: &Blob) -> Result<(), Fault> {
@@ -138,7 +139,8 @@ pub fn remove(home: &Home, recipe: &RecipeName) -> Result<(), Fault> {
     }
 }
 
-/// Whether a pod's list is one of plain files within a folder, each once, within the bounds, and `bytes` long together.
+/// Whether a pod's list is one of plain files within a folder, each once, within the bounds, and `bytes` long
+/// together.
 fn check(listed: &[Listed], bytes: u64) -> Result<(), String> {
     if listed.len() > POD_CACHE_FILES_MAX || bytes > POD_CACHE_BYTES_MAX {
         return Err(format!("{} files of {bytes} bytes; at most {POD_CACHE_FILES_MAX} of {POD_CACHE_BYTES_MAX} are kept", listed.len()));
@@ -176,7 +178,8 @@ fn put(home: &Home, recipe: &RecipeName, key: Digest, about: &About, fill: impl 
     Ok(())
 }
 
-/// Deletes the oldest of the recipe's caches beyond those that are kept of one, and of all beyond their bytes. What cannot be deleted stays.
+/// Deletes the oldest of the recipe's caches beyond those that are kept of one, and of all beyond their
+/// bytes. What cannot be deleted stays.
 fn prune(home: &Home, recipe: &RecipeName) {
     for (folder, _) in newest_first(caches_in(&folder_of(home, recipe))).into_iter().skip(POD_CACHES_OF_RECIPE_MAX) {
         let _ = files::remove_tree(&folder);

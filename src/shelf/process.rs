@@ -118,7 +118,8 @@ impl Drop for Group {
     }
 }
 
-/// What starts a tool that ends when this process does, however that ends. A shell cannot ask the kernel for it, and an interpreter can.
+/// What starts a tool that ends when this process does, however that ends. A shell cannot ask the kernel for
+/// it, and an interpreter can.
 const ENDS_WITH_US: &str = "\
 import ctypes, os, sys
 parent, program = int(sys.argv[1]), sys.argv[2]
@@ -132,15 +133,16 @@ except OSError as error:
     sys.exit(f'{program}: {error}')
 ";
 
-/// `program`, which the kernel kills when this process is gone: an install that is killed leaves nothing that works on. For tools that may take
-/// long; starting it costs the start of an interpreter.
+/// `program`, which the kernel kills when this process is gone: an install that is killed leaves nothing that
+/// works on. For tools that may take long; starting it costs the start of an interpreter.
 pub(super) fn that_ends_with_us(python: &Path, program: &Path) -> Command {
     let mut command = Command::new(python);
     command.args(["-I", "-S", "-c", ENDS_WITH_US]).arg(std::process::id().to_string()).arg(program);
     command
 }
 
-/// Runs `command` in a process group of its own for at most `limit_ms`; `line` sees each line of standard error.
+/// Runs `command` in a process group of its own for at most `limit_ms`; `line` sees each line of standard
+/// error.
 ///
 /// Standard input is closed unless the caller set it. Dropping the future kills the group.
 pub(crate) async fn run(command: Command, limit_ms: u64, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
@@ -150,9 +152,11 @@ pub(crate) async fn run(command: Command, limit_ms: u64, line: impl FnMut(&str) 
 /// What a tool may take that reads what strangers wrote.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Most {
-    /// About so many bytes into files, pipes and all else together: its own process is looked at every [`limits::TOOL_LOOK_MS`].
+    /// About so many bytes into files, pipes and all else together: its own process is looked at every
+    /// [`limits::TOOL_LOOK_MS`].
     pub written: u64,
-    /// So many bytes of memory of its own, by the kernel's limit: what it wants beyond that it does not get, and most tools end then.
+    /// So many bytes of memory of its own, by the kernel's limit: what it wants beyond that it does not get,
+    /// and most tools end then.
     pub memory: Option<u64>,
 }
 
@@ -216,7 +220,8 @@ pub(super) async fn run_within(mut command: Command, limit_ms: u64, most: Most, 
     })
 }
 
-/// Is over when that process has written more than `most` bytes, and never for one of which nothing can be known.
+/// Is over when that process has written more than `most` bytes, and never for one of which nothing can be
+/// known.
 async fn overflow(pid: Option<u32>, most: u64) {
     let Some(pid) = pid.filter(|_| most < u64::MAX) else { return std::future::pending().await };
     loop {
@@ -315,7 +320,8 @@ mod tests {
     #[tokio::test]
     async fn a_tool_that_fills_the_disk_dies_with_its_children() {
         let folder = tempfile::tempdir().unwrap();
-        // In small pieces: as fast as a disk takes it would be at the limit below, which is there for a machine where this test fails, before the first look.
+        // In small pieces: as fast as a disk takes it would be at the limit below, which is there for a
+        // machine where this test fails, before the first look.
         let piece = "x".repeat(1000);
         let endless = format!("sleep 300 & echo $!; while :; do echo {piece}; done >> {}/full", folder.path().display());
         let limited = format!("ulimit -f 4194304; {endless}");

@@ -1,8 +1,10 @@
-//! What sessions keep on disk: who they are, how often they were called, and the last checkpoints of their state.
+//! What sessions keep on disk: who they are, how often they were called, and the last checkpoints of their
+//! state.
 //!
-//! Apart from the store of recipes, because nothing here was signed: it is what pods said of themselves. One folder for each session; whoever
-//! holds the lock in it has the session, and a killed host holds none. The folder's name is a digest of who the session is: when its record is
-//! damaged, a call by that name still finds the folder, and is told that the session is lost instead of beginning anew in silence.
+//! Apart from the store of recipes, because nothing here was signed: it is what pods said of themselves. One
+//! folder for each session; whoever holds the lock in it has the session, and a killed host holds none. The
+//! folder's name is a digest of who the session is: when its record is damaged, a call by that name still
+//! finds the folder, and is told that the session is lost instead of beginning anew in silence.
 //!
 //! ```text
 //! sessions/<digest>/session.json      who it is, and its checkpoints; replaced in one step
@@ -184,7 +186,8 @@ fn folders(home: &Home) -> impl Iterator<Item = PathBuf> {
     paths.filter(|path| path.is_dir() && !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW.as_bytes())))
 }
 
-/// A session whose record cannot be read. It is lost, and its name is not given to another one until it is closed.
+/// A session whose record cannot be read. It is lost, and its name is not given to another one until it is
+/// closed.
 #[derive(Debug, Clone)]
 pub struct Damaged {
     /// None where what says it is damaged as well.
@@ -265,7 +268,8 @@ fn read(folder: PathBuf) -> Result<Found, Fault> {
     let record = record(&folder)?;
     let (calls, used_ms) = counted(&folder);
     let used_ms = used_ms.max(record.made_ms);
-    // Looked at through a descriptor of its own, which holds the lock for no longer than it takes to see that nobody else does.
+    // Looked at through a descriptor of its own, which holds the lock for no longer than it takes to see that
+    // nobody else does.
     let live = is_held(&folder);
     Ok(Found { record, calls, used_ms, live, folder })
 }

@@ -1,6 +1,8 @@
-//! The ways of W4 in which large arrays go to another process without Hob, driven by a Python program (`peers/bytes.py`).
+//! The ways of W4 in which large arrays go to another process without Hob, driven by a Python program
+//! (`peers/bytes.py`).
 //!
-//! Apart from `w4_bytes.rs` as `python_peers.rs` is from W1: the program takes orders, so that its columns are taken in turns with Hob's.
+//! Apart from `w4_bytes.rs` as `python_peers.rs` is from W1: the program takes orders, so that its columns
+//! are taken in turns with Hob's.
 
 use std::{
     io::{BufRead, BufReader, Write},

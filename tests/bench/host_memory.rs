@@ -1,7 +1,9 @@
-//! What an idle host costs in memory: the process that opened it and called once, and the processes of one pod.
+//! What an idle host costs in memory: the process that opened it and called once, and the processes of one
+//! pod.
 //!
-//! Measured in a process of its own, which this program starts as itself: the one that signed the repository has a
-//! heap full of other things. The floors are that process before it opened a host, and a bare Python child.
+//! Measured in a process of its own, which this program starts as itself: the one that signed the repository
+//! has a heap full of other things. The floors are that process before it opened a host, and a bare Python
+//! child.
 
 mod installed;
 mod peers;

@@ -1,7 +1,7 @@
 //! A home with recipes installed, as anyone would have them: out of a signed repository.
 //!
-//! Apart from the benchmarks because a recipe that is called by its folder is read again for every call, which would
-//! measure something else.
+//! Apart from the benchmarks because a recipe that is called by its folder is read again for every call,
+//! which would measure something else.
 
 // Each benchmark installs the recipes that it needs.
 #![allow(dead_code)]
@@ -40,7 +40,8 @@ pub struct Wheels {
     pub lock: &'static str,
 }
 
-/// What keeps onnxruntime from starting a thread for its telemetry as soon as it is imported: with one it is not forked.
+/// What keeps onnxruntime from starting a thread for its telemetry as soon as it is imported: with one it is
+/// not forked.
 pub const SILENT: &str = "ORT_DISABLE_TELEMETRY";
 
 /// What recipes preload, from next to nothing up. The last two are 5.6 GB.
@@ -52,8 +53,8 @@ pub const WHEELS: &[Wheels] = &[
     Wheels { name: "sentence-transformers", modules: &["sentence_transformers"], lock: "tests/reference/requirements.lock" },
 ];
 
-/// The recipe that imports these wheels when it is started; `how` tells those apart that are started in different ways, and is `forked` for the
-/// one that preloads them.
+/// The recipe that imports these wheels when it is started; `how` tells those apart that are started in
+/// different ways, and is `forked` for the one that preloads them.
 pub fn starting(wheels: &Wheels, how: &str) -> String {
     format!("hob/start-{}-{how}", wheels.name)
 }
@@ -63,7 +64,8 @@ pub fn numbered(number: usize) -> String {
     format!("hob/echo-{number}")
 }
 
-/// A home of this run's own. Its Python environments and caches are those of the last run: they take long to make.
+/// A home of this run's own. Its Python environments and caches are those of the last run: they take long to
+/// make.
 pub struct Installed {
     pub home: Home,
     pub folder: PathBuf,
@@ -171,7 +173,8 @@ fn bytes(scratch: &Path) -> Result<PathBuf, Fault> {
     Ok(copy)
 }
 
-/// Copies what a recipe is made of, without build outputs. Models are large and nobody writes into them: a link will do.
+/// Copies what a recipe is made of, without build outputs. Models are large and nobody writes into them: a
+/// link will do.
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {

@@ -1,4 +1,5 @@
-//! The embedding model by itself, in a bare Python loop (`peers/model_rate.py`): the limit of every server around it.
+//! The embedding model by itself, in a bare Python loop (`peers/model_rate.py`): the limit of every server
+//! around it.
 //!
 //! Apart from `w3_embeddings.rs` because the cold start of the same program is a column of `w6_recovery.rs`.
 

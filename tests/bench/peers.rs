@@ -1,7 +1,8 @@
-//! What W1 is held against: the same JSON to a bare Python child and back, and two ways in which programs do it without Hob.
-//! What Python's own users do without it is in `python_peers.rs`.
+//! What W1 is held against: the same JSON to a bare Python child and back, and two ways in which programs do
+//! it without Hob. What Python's own users do without it is in `python_peers.rs`.
 //!
-//! Apart from `w1_echo.rs` so that a reader can judge the floors alone. None of them checks, bounds or names anything.
+//! Apart from `w1_echo.rs` so that a reader can judge the floors alone. None of them checks, bounds or names
+//! anything.
 
 // `host_memory.rs` uses one of them.
 #![allow(dead_code)]
@@ -81,7 +82,8 @@ pub struct Run {
     pub total: Duration,
 }
 
-/// The floor with several calls in flight: a thread that blocks, reads what came and sends as many again in one write.
+/// The floor with several calls in flight: a thread that blocks, reads what came and sends as many again in
+/// one write.
 pub struct Lines {
     lane: Option<UnixStream>,
     child: Child,

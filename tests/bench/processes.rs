@@ -1,6 +1,7 @@
 //! What the kernel says of processes: who started whom, processor time, memory.
 //!
-//! Apart from the benchmarks because a server under measurement is a tree of processes, and every column is counted alike.
+//! Apart from the benchmarks because a server under measurement is a tree of processes, and every column is
+//! counted alike.
 
 // Each benchmark is a program of its own and uses the part that it needs.
 #![allow(dead_code)]

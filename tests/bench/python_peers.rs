@@ -1,7 +1,7 @@
 //! The peers that are Python libraries, driven by a Python program (`peers/calls.py`), as their users are.
 //!
-//! Apart from `peers.rs`, whose peers a Rust program talks to. The program holds all of them open and takes orders, so that its
-//! columns are taken in turns with all others.
+//! Apart from `peers.rs`, whose peers a Rust program talks to. The program holds all of them open and takes
+//! orders, so that its columns are taken in turns with all others.
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -1,4 +1,5 @@
-//! A stream of calls while the process that does the work is killed: what was answered, what failed, what hung.
+//! A stream of calls while the process that does the work is killed: what was answered, what failed, what
+//! hung.
 //!
 //! Apart from `w6_recovery.rs`, which says what is called; this only counts.
 
@@ -23,7 +24,8 @@ const CALLERS: usize = 16;
 const BEFORE: Duration = Duration::from_secs(1);
 /// How long they stream after it; what is not back by then counts as never back.
 const AFTER: Duration = Duration::from_secs(10);
-/// What streams this long without a failure after the first right answer has recovered: the rest of the time is not waited for.
+/// What streams this long without a failure after the first right answer has recovered: the rest of the time
+/// is not waited for.
 const STEADY: Duration = Duration::from_secs(2);
 /// What a call may take: then it counts as hanging, as it would for most programs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,7 +44,8 @@ pub type Caller = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Answer> + Send>> +
 /// What one kill did.
 #[derive(Default)]
 pub struct Recovery {
-    /// Between the last right answer before the worker was gone and the first right one to a call begun after; none: never.
+    /// Between the last right answer before the worker was gone and the first right one to a call begun
+    /// after; none: never.
     pub gap: Option<Duration>,
     pub right: usize,
     pub faults: BTreeMap<String, usize>,
@@ -93,7 +96,8 @@ pub async fn kill(caller: Caller, pid: u32) -> Recovery {
 
     let right = || calls.iter().filter(|call| matches!(call.answer, Some(Answer::Right)));
     let first = right().filter(|call| call.begun > killed).map(|call| call.ended).min();
-    // Answers that were on their way at the kill may come after it, and calls begun before it may be answered by the next worker.
+    // Answers that were on their way at the kill may come after it, and calls begun before it may be answered
+    // by the next worker.
     let last = right().map(|call| call.ended).filter(|ended| *ended <= killed).max();
     let mut found = Recovery { right: right().count(), ..Recovery::default() };
     found.gap = first.zip(last).map(|(first, last)| longest(right().map(|call| call.ended), last, first));

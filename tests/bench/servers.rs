@@ -1,6 +1,7 @@
 //! Servers under measurement, each as its users start it: Hob's own, model servers for Python, and a floor.
 //!
-//! Apart from the benchmarks because three of them (HTTP, embeddings, recovery) hold the same servers against each other.
+//! Apart from the benchmarks because three of them (HTTP, embeddings, recovery) hold the same servers against
+//! each other.
 
 // Each benchmark is a program of its own and uses the part that it needs.
 #![allow(dead_code)]

@@ -1,7 +1,8 @@
-//! What every benchmark does in the same way: wait for a quiet moment, take columns in turns, print, keep figures.
+//! What every benchmark does in the same way: wait for a quiet moment, take columns in turns, print, keep
+//! figures.
 //!
-//! Apart from the benchmarks so that a figure of one can be held against a figure of another. No benchmark fails because
-//! of a time: the machine may be shared.
+//! Apart from the benchmarks so that a figure of one can be held against a figure of another. No benchmark
+//! fails because of a time: the machine may be shared.
 
 // Each benchmark is a program of its own and uses the part that it needs.
 #![allow(dead_code)]
@@ -79,8 +80,8 @@ impl Column {
         middle(self.p99s.clone())
     }
 
-    /// How many times as long as `other` it took. Taken round by round, then the middle one: what disturbs a round
-    /// disturbs both columns of it.
+    /// How many times as long as `other` it took. Taken round by round, then the middle one: what disturbs a
+    /// round disturbs both columns of it.
     pub fn over(&self, other: &Column) -> f64 {
         middle(self.medians.iter().zip(&other.medians).map(|(own, other)| own / other).collect())
     }
@@ -143,8 +144,8 @@ fn middle(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Appends one figure to `target/bench/results.jsonl`. `ratios` are named without their `x_`; one that is not a number
-/// (its column was skipped) is left out.
+/// Appends one figure to `target/bench/results.jsonl`. `ratios` are named without their `x_`; one that is not
+/// a number (its column was skipped) is left out.
 pub fn keep(workload: &str, column: &str, median: f64, unit: &str, ratios: &[(&str, f64)]) {
     let round = |value: f64| Value::from((value * 1e6).round() / 1e6);
     let mut row =
@@ -157,7 +158,8 @@ pub fn keep(workload: &str, column: &str, median: f64, unit: &str, ratios: &[(&s
     writeln!(file.expect("results can be kept"), "{}", json!(row)).expect("results can be kept");
 }
 
-/// The interpreter that benchmarks start: the real one, since what is on the path may be a script that looks for it first.
+/// The interpreter that benchmarks start: the real one, since what is on the path may be a script that looks
+/// for it first.
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {

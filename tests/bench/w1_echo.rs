@@ -1,7 +1,9 @@
-//! W1: one warm call after the other on `hob/echo`, in process, with and without glue in Rust, and against peers.
+//! W1: one warm call after the other on `hob/echo`, in process, with and without glue in Rust, and against
+//! peers.
 //!
-//! The floor is a Rust program that sends the same JSON to a bare Python child over a socket pair: no check, no bound, no
-//! cancel, no second process that could be anyone. Through tokio it is what an asynchronous host can reach, blocking what any can.
+//! The floor is a Rust program that sends the same JSON to a bare Python child over a socket pair: no check,
+//! no bound, no cancel, no second process that could be anyone. Through tokio it is what an asynchronous host
+//! can reach, blocking what any can.
 
 mod installed;
 mod peers;

@@ -1,7 +1,8 @@
-//! W1 with 1, 8 and 64 calls in flight, on pools of one and two pods: how long a call takes and how many are done.
+//! W1 with 1, 8 and 64 calls in flight, on pools of one and two pods: how long a call takes and how many are
+//! done.
 //!
-//! The floor sends as many lines to a bare Python child, many in one write where it can. Apart from `w1_echo.rs`, which times
-//! one call after the other.
+//! The floor sends as many lines to a bare Python child, many in one write where it can. Apart from
+//! `w1_echo.rs`, which times one call after the other.
 
 mod installed;
 mod peers;

@@ -1,7 +1,8 @@
-//! W2: `hob/echo` over HTTP with 1, 16 and 64 keep-alive connections, pools of one and two pods, against mosec.
+//! W2: `hob/echo` over HTTP with 1, 16 and 64 keep-alive connections, pools of one and two pods, against
+//! mosec.
 //!
-//! The floor is axum, which answers by itself. Beside rates and latencies it counts the processor time of a server's whole tree
-//! of processes for each request, which other work on the machine moves least.
+//! The floor is axum, which answers by itself. Beside rates and latencies it counts the processor time of a
+//! server's whole tree of processes for each request, which other work on the machine moves least.
 
 mod installed;
 mod load;

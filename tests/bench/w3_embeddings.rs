@@ -1,7 +1,8 @@
-//! W3: sentence embeddings, one text a call, with one caller and with 64, as a share of what the model does by itself.
+//! W3: sentence embeddings, one text a call, with one caller and with 64, as a share of what the model does
+//! by itself.
 //!
-//! All columns run the class of `recipes/sentence-embeddings` on one thread with batches of at most 32: Hob in process and over
-//! HTTP, mosec and LitServe over HTTP, and the bare loop that is the limit.
+//! All columns run the class of `recipes/sentence-embeddings` on one thread with batches of at most 32: Hob
+//! in process and over HTTP, mosec and LitServe over HTTP, and the bare loop that is the limit.
 
 mod installed;
 mod load;

@@ -1,8 +1,10 @@
-//! W4: 1, 16, 100 MB and 1 GB of float32 to a pod and as many back, against memory alone, shared memory, pickle, base64 and ray.
+//! W4: 1, 16, 100 MB and 1 GB of float32 to a pod and as many back, against memory alone, shared memory,
+//! pickle, base64 and ray.
 //!
-//! Every column has one added to each number by the other side. Hob's caller has its array in memory of its own and reads the result into
-//! such (`hob`), or looks at none of it (`hob-unread`), as the one of bare shared memory does that finds it mapped. Peak memory is measured in
-//! a process of its own, which this program starts as itself.
+//! Every column has one added to each number by the other side. Hob's caller has its array in memory of its
+//! own and reads the result into such (`hob`), or looks at none of it (`hob-unread`), as the one of bare
+//! shared memory does that finds it mapped. Peak memory is measured in a process of its own, which this
+//! program starts as itself.
 
 mod byte_peers;
 mod installed;
@@ -28,7 +30,8 @@ use tokio::runtime::Builder;
 const SIZES: [(usize, usize, usize); 4] = [(1_000_000, 7, 30), (16_000_000, 7, 10), (100_000_000, 7, 4), (1_000_000_000, 3, 1)];
 /// Hob's columns first.
 const COLUMNS: [&str; 9] = ["hob", "hob-unread", "memcpy", "shm", "shm-copied", "shm-calls", "executor", "base64", "ray"];
-/// First argument of the process whose memory is measured; then its home, how many bytes, and whether they are in a file.
+/// First argument of the process whose memory is measured; then its home, how many bytes, and whether they
+/// are in a file.
 const MEASURE: &str = "--measure";
 
 fn main() {
@@ -80,7 +83,8 @@ impl Hob {
         Hob { runtime, host }
     }
 
-    /// `count` round trips, after one that does not count; `read`: with the whole result in the caller's own memory.
+    /// `count` round trips, after one that does not count; `read`: with the whole result in the caller's own
+    /// memory.
     fn calls(&self, bytes: usize, count: usize, read: bool) -> Vec<Duration> {
         let (host, input, mut result) = (self.host.clone(), numbers(bytes), vec![1; bytes]);
         // As a task, as a server runs its handlers.
@@ -181,7 +185,8 @@ fn memory(home: &Path, sizes: &[(usize, usize, usize)]) {
     }
 }
 
-/// Opens a host in this process, makes a call with so many bytes, and says by how much the most memory was above that before.
+/// Opens a host in this process, makes a call with so many bytes, and says by how much the most memory was
+/// above that before.
 fn measure(home: &Home, bytes: usize, in_file: bool) -> Value {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let scratch = tempfile::tempdir_in(support::folder()).unwrap();

@@ -1,8 +1,9 @@
 //! W5: glue alone. A fresh instance per call with every limit on, against bare wasmtime.
 //!
-//! All columns run the same core code on the same text. The floor has no limits, no fibers and no asynchronous host, just
-//! a fresh store and instance out of wasmtime's pool as it comes; the same pool settings as Hob's make a second, lower
-//! one, so that what the settings gain does not hide what the limits cost.
+//! All columns run the same core code on the same text. The floor has no limits, no fibers and no
+//! asynchronous host, just a fresh store and instance out of wasmtime's pool as it comes; the same pool
+//! settings as Hob's make a second, lower one, so that what the settings gain does not hide what the limits
+//! cost.
 
 mod support;
 

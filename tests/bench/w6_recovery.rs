@@ -1,8 +1,9 @@
-//! W6: how soon there is an answer: from nothing, after the process that does the work was killed, after a cancel.
+//! W6: how soon there is an answer: from nothing, after the process that does the work was killed, after a
+//! cancel.
 //!
-//! Cold: from the start of a program until its first right answer. Killed: calls stream from 16 callers, the worker gets SIGKILL,
-//! and what counts is the gap without an answer, what failed, and what was never answered. Cancelled: from dropping a call until
-//! the next one has gone through the same, only pod.
+//! Cold: from the start of a program until its first right answer. Killed: calls stream from 16 callers, the
+//! worker gets SIGKILL, and what counts is the gap without an answer, what failed, and what was never
+//! answered. Cancelled: from dropping a call until the next one has gone through the same, only pod.
 
 mod installed;
 mod model_alone;

@@ -1,7 +1,8 @@
-//! W7: ten idle pods under one host: their memory, and how much of a core all of it takes while nothing is called.
+//! W7: ten idle pods under one host: their memory, and how much of a core all of it takes while nothing is
+//! called.
 //!
-//! Measured in a process of its own, which this program starts as itself, with ten recipes that are called once. Against mosec with
-//! ten workers. `host_memory.rs` looks at one pod, part by part.
+//! Measured in a process of its own, which this program starts as itself, with ten recipes that are called
+//! once. Against mosec with ten workers. `host_memory.rs` looks at one pod, part by part.
 
 mod installed;
 mod processes;

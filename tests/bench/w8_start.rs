@@ -1,8 +1,10 @@
-//! W8: how soon a pod is ready and what memory one more pod takes: started, started without a sandbox, forked from a zygote.
+//! W8: how soon a pod is ready and what memory one more pod takes: started, started without a sandbox, forked
+//! from a zygote.
 //!
-//! A start is what a caller sees of it: a call that has a fresh pod made for it, less what a call takes whose pod is there. Against a plain
-//! Python process that imports the same. Memory is that of two idle pods of one recipe, by the pages that only one of them has (USS) and by
-//! its share of all (PSS): before they were called, after a call, after a collection of garbage.
+//! A start is what a caller sees of it: a call that has a fresh pod made for it, less what a call takes whose
+//! pod is there. Against a plain Python process that imports the same. Memory is that of two idle pods of one
+//! recipe, by the pages that only one of them has (USS) and by its share of all (PSS): before they were
+//! called, after a call, after a collection of garbage.
 
 mod installed;
 mod processes;
@@ -32,7 +34,8 @@ const ROUNDS_HEAVY: usize = 5;
 const WARM_CALLS: usize = 50;
 /// How long a pod is kept by a call that is to reach both pods.
 const HELD_S: f64 = 0.2;
-/// How long to wait for pods to be as they should, at most: the environment of torch takes minutes to be read for the first time.
+/// How long to wait for pods to be as they should, at most: the environment of torch takes minutes to be read
+/// for the first time.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(2);
@@ -45,7 +48,8 @@ const TORCH: &str = "HOB_BENCH_TORCH";
 #[derive(Default)]
 struct Starts {
     plain: Series,
-    /// Started, without a sandbox, forked: what a caller waits, and the processor time of the pod's own process until it was loaded.
+    /// Started, without a sandbox, forked: what a caller waits, and the processor time of the pod's own
+    /// process until it was loaded.
     waits: [Series; 3],
     processor: [Series; 3],
 }
@@ -144,7 +148,8 @@ fn touch(recipe: &str, one_shot: bool) -> Call {
     if one_shot { call.one_shot() } else { call }
 }
 
-/// Calls until it is known whether pods of this recipe are forked. Why not, where they are not: then there is no such column.
+/// Calls until it is known whether pods of this recipe are forked. Why not, where they are not: then there is
+/// no such column.
 async fn settle(host: &Host, recipe: &str) -> Result<(), String> {
     one_shot(host, recipe).await;
     let zygote = || host.status().zygotes.into_iter().find(|zygote| zygote.recipe == recipe);

@@ -1,6 +1,8 @@
-//! W9: chunks a second of a stream, without glue, forwarded by glue and reshaped by it; the time to the first chunk; a call in a session.
+//! W9: chunks a second of a stream, without glue, forwarded by glue and reshaped by it; the time to the first
+//! chunk; a call in a session.
 //!
-//! The floor is a bare Python child that writes the same chunks as lines of JSON, one at a time, to a socket pair, read and parsed in Rust.
+//! The floor is a bare Python child that writes the same chunks as lines of JSON, one at a time, to a socket
+//! pair, read and parsed in Rust.
 
 mod installed;
 mod support;

@@ -1,14 +1,16 @@
-"""A hundred ordinary Python programs: examples of packages that most people use, in plain Python and in pods, started and forked.
+"""A hundred ordinary Python programs: examples of packages that most people use, in plain Python and in pods,
+started and forked.
 
     python3 tests/everyday/run.py [PACKAGE ...]
 
-For each package an environment is made of `packages/<package>.lock`, and removed again; the recipe around it is `pod/` and the manifest
-below. Each example runs in plain Python with that environment; in a pod that `hob call` starts; and in one that `hob serve` forks. What it
-gave, what it printed and what it raised must be the same; what differs must be named in `DIFFERENT`. Prints a row for each package, and
-ends with 1 where anything else came; all that was given is in HOB_EVERYDAY_HOME (target/tmp/everyday-home) `/<package>.json`.
+For each package an environment is made of `packages/<package>.lock`, and removed again; the recipe around it
+is `pod/` and the manifest below. Each example runs in plain Python with that environment; in a pod that
+`hob call` starts; and in one that `hob serve` forks. What it gave, what it printed and what it raised must be
+the same; what differs must be named in `DIFFERENT`. Prints a row for each package, and ends with 1 where
+anything else came; all that was given is in HOB_EVERYDAY_HOME (target/tmp/everyday-home) `/<package>.json`.
 
-HOB_EVERYDAY_MANY (10) says how many examples of each package, HOB_EVERYDAY_EACH (1) how many one process runs: of thousands only many
-together can be waited for.
+HOB_EVERYDAY_MANY (10) says how many examples of each package, HOB_EVERYDAY_EACH (1) how many one process
+runs: of thousands only many together can be waited for.
 """
 
 import contextlib
@@ -45,9 +47,11 @@ PACKAGES = {
     "tokenizers": "tokenizers",
     "onnxruntime": "onnxruntime",
 }
-#: Packages whose pods are started, never forked, since their import starts threads (docs/sandbox.md, "Zygotes").
+#: Packages whose pods are started, never forked, since their import starts threads (docs/sandbox.md,
+#: "Zygotes").
 NEVER_FORKED = {"polars"}
-#: Examples that cannot give the same, by package and name: what is in that which they give in a pod. docs/sandbox.md has why.
+#: Examples that cannot give the same, by package and name: what is in that which they give in a pod.
+#: docs/sandbox.md has why.
 DIFFERENT = {
     "httpx": {
         "get_from_the_loopback": "PermissionError: [Errno 1] Operation not permitted",
@@ -171,7 +175,8 @@ def of_package(package):
     wrong, same = [], dict.fromkeys(pods, 0)
     # What plain Python gives otherwise each time can be compared by its outcome alone.
     unsteady = {example for example, told in wanted.items() if comparable(told) != comparable(again[example])}
-    # What is written for this is right in plain Python, or it would compare nothing; a doctest has its package's own mistakes.
+    # What is written for this is right in plain Python, or it would compare nothing; a doctest has its
+    # package's own mistakes.
     wrong += [{"package": package, "plain": told} for told in wanted.values() if told["raised"]]
     for how, told in pods.items():
         for example in sorted(wanted.keys() | told.keys()):

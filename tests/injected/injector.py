@@ -1,13 +1,16 @@
-"""Runs a command, counts the system calls of it and of all that it starts, and lets one of them fail with an error of choice.
+"""Runs a command, counts the system calls of it and of all that it starts, and lets one of them fail with an
+error of choice.
 
     injector.py OUTCOME [CALL ERROR NTH] -- COMMAND...
 
-Without CALL each pair of call and error that could have happened is counted. With it the NTH call (from 1) that could give ERROR
-gives it, without having been made. OUTCOME is a file for what became of it, as JSON: `exit` or `signal` of the command; `injected`
-(the call, whose it was, and on what; null if there were not so many); `counts` by call and error; and `left`, the processes that were
-there SECONDS after the command had ended, and were killed.
+Without CALL each pair of call and error that could have happened is counted. With it the NTH call (from 1)
+that could give ERROR gives it, without having been made. OUTCOME is a file for what became of it, as JSON:
+`exit` or `signal` of the command; `injected` (the call, whose it was, and on what; null if there were not so
+many); `counts` by call and error; and `left`, the processes that were there SECONDS after the command had
+ended, and were killed.
 
-The command is traced (ptrace), and a filter (seccomp) stops it at calls of the table alone, so that it takes not much longer.
+The command is traced (ptrace), and a filter (seccomp) stops it at calls of the table alone, so that it takes
+not much longer.
 """
 
 import collections
@@ -29,7 +32,8 @@ FULL = ("ENOSPC", "EDQUOT")
 FILES = ("EMFILE", "ENFILE", "ENOMEM")
 CHANGES = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "ENOMEM")
 
-#: x86-64: number, what may come of it (man pages), and what its arguments must be like, by the function of that name.
+#: x86-64: number, what may come of it (man pages), and what its arguments must be like, by the function of
+#: that name.
 CALLS = {
     "open": (2, (*FILES, *CHANGES), "opens"),
     "openat": (257, (*FILES, *CHANGES), "opens"),

@@ -1,13 +1,16 @@
-"""What a machine has run out of, or does not allow, at each system call of a call, an install and a server: one after the other fails.
+"""What a machine has run out of, or does not allow, at each system call of a call, an install and a server:
+one after the other fails.
 
     python3 tests/injected/run.py [SCENARIO ...] [--each N] [--share N] [--seed N] [--only CALL[:ERROR[:NTH]]] [--glue FILE]
 
-A scenario (`call`, `add`, `serve`) is run once as it is, to count the system calls of all its processes. Then for each pair of call and
-error that could have come of it, it is run with that error at the first such call, at the last and at N (20) more that chance chooses;
-`--share` takes so many of all these runs. The seed is printed.
+A scenario (`call`, `add`, `serve`) is run once as it is, to count the system calls of all its processes. Then
+for each pair of call and error that could have come of it, it is run with that error at the first such call,
+at the last and at N (20) more that chance chooses; `--share` takes so many of all these runs. The seed is
+printed.
 
-Wanted each time: it went well; or it ended with one fault of those that are for the machine, which names what has run out and the next
-step. No panic, no process that is left, and the next run, with nothing injected, goes well in the same home.
+Wanted each time: it went well; or it ended with one fault of those that are for the machine, which names what
+has run out and the next step. No panic, no process that is left, and the next run, with nothing injected,
+goes well in the same home.
 """
 
 import argparse
@@ -246,14 +249,16 @@ def judged(scenario, error, found):
     if faults and found["stdout"].strip() and not isinstance(scenario, Serve):
         wrong.append("a fault, and something on standard output")
     injected = found["injected"] or {}
-    # An interpreter takes what it cannot look at for what is not there, and says so; a pod's has the pod's title.
+    # An interpreter takes what it cannot look at for what is not there, and says so; a pod's has the pod's
+    # title.
     is_interpreter = "python" in injected.get("whose", "") or injected.get("whose", "").startswith("hob: ")
     if injected.get("call") in LOOKS and is_interpreter and code in ("crashed", "python_missing"):
         return code, wrong
     # Before the program's first instruction: the system's loader says what it is and exits.
     if found["exit"] == 127 and "error while loading shared libraries" in stderr:
         return "loader", [text for text in wrong if text != "0 faults"]
-    # The call that meets a connection which the server could not take is told that it broke; the server says why.
+    # The call that meets a connection which the server could not take is told that it broke; the server says
+    # why.
     if code == "io" and "the server went away" in stderr and re.search(r"a connection was not taken: ", found.get("server", "")):
         return code, wrong
     # A connection that said nothing so far goes for one that could not be taken, and is told to come again.

@@ -12,7 +12,8 @@ use crate::support::{Rig, call, within};
 
 const MIB: usize = 1 << 20;
 
-/// Gives each blob back, turned round by numpy-less means where it is small, else copied as it is; with what it saw.
+/// Gives each blob back, turned round by numpy-less means where it is small, else copied as it is; with what
+/// it saw.
 const ECHO: &str = "
 import hob_pod
 class Subject:
@@ -113,7 +114,8 @@ async fn a_blob_that_cannot_be_read_fails_its_own_call_alone() {
     rig.close().await;
 }
 
-/// Ways to do wrong by blobs, for a class that the real runner runs: what it sends is written past the runner's own care.
+/// Ways to do wrong by blobs, for a class that the real runner runs: what it sends is written past the
+/// runner's own care.
 const MISDEEDS: &str = r#"
 import gc, os, threading, mmap
 import hob_pod
@@ -225,7 +227,8 @@ async fn what_a_pod_does_to_its_blobs_is_a_typed_fault_or_its_own_affair() {
         assert!(fault.code == Code::ProtocolViolation && fault.message.contains(says), "{misdeed}: {fault}");
         run(&rig, &good, json!({}), vec![Blob::new("x", "y", bytes(MIB, 3))]).await.unwrap();
     }
-    // Its size is sealed: the pod is told so, and the host reads what there is. (The runner answers a second time, which is a violation.)
+    // Its size is sealed: the pod is told so, and the host reads what there is. (The runner answers a second
+    // time, which is a violation.)
     let recipe = rig.python("resizes", &source, false);
     let outcome = run(&rig, &recipe, json!({ "misdeed": "resizes" }), vec![]).await.unwrap();
     assert!(open.join("resizes").exists());

@@ -1,7 +1,7 @@
 //! The program itself, as people and scripts use it: real processes, real signed repositories, real signals.
 //!
-//! Apart from the library's tests, because what counts here is what a shell sees: words, stdout, stderr, exit codes and
-//! what is left on the disk.
+//! Apart from the library's tests, because what counts here is what a shell sees: words, stdout, stderr, exit
+//! codes and what is left on the disk.
 
 mod besieged;
 mod caches;

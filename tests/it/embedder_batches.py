@@ -1,7 +1,9 @@
-"""The pod's class of recipes/sentence-embeddings, called as the runner calls it: with the inputs of several callers at once.
+"""The pod's class of recipes/sentence-embeddings, called as the runner calls it: with the inputs of several
+callers at once.
 
-Apart from tests/it/embeddings.rs, which goes through the host and cannot choose what ends up in one batch; that file runs this
-one with the recipe's own environment. Arguments: the folder of the models, the file of reference vectors.
+Apart from tests/it/embeddings.rs, which goes through the host and cannot choose what ends up in one batch;
+that file runs this one with the recipe's own environment. Arguments: the folder of the models, the file of
+reference vectors.
 """
 
 import json

@@ -1,4 +1,5 @@
-//! What an app meets that embeds the crate: its own types, names as everywhere, limits, and runtimes that do not do.
+//! What an app meets that embeds the crate: its own types, names as everywhere, limits, and runtimes that do
+//! not do.
 //!
 //! Everything here is of the crate's root, as an app has it.
 

@@ -1,6 +1,7 @@
 //! The shipped embedding recipe against sentence-transformers' own vectors, and what a call of it costs.
 //!
-//! `make test` builds the recipe's glue and model first; tests/reference/README.md says how the vectors were made.
+//! `make test` builds the recipe's glue and model first; tests/reference/README.md says how the vectors were
+//! made.
 
 use std::path::{Path, PathBuf};
 

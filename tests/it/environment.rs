@@ -1,7 +1,7 @@
 //! Environments of pods: real interpreters, a real `uv`, one tiny wheel.
 //!
-//! Apart from the shelf's other tests, because these start programs and ask the package index for 11 KB. When there
-//! is no `uv` on PATH, Hob's own way of fetching one is what provides it, once for all tests.
+//! Apart from the shelf's other tests, because these start programs and ask the package index for 11 KB. When
+//! there is no `uv` on PATH, Hob's own way of fetching one is what provides it, once for all tests.
 
 use std::{
     ffi::OsStr,
@@ -207,7 +207,8 @@ async fn after_kill_9_in_the_middle_the_next_build_succeeds_and_the_rubbish_goes
     assert_eq!(environment::all(&home).unwrap(), []);
     let left = || fs::read_dir(home.staging()).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
     assert_eq!(left(), 1, "killed too late to show anything");
-    // It waits for a file that nobody takes away, and ends all the same: the kernel ends it with whoever started it.
+    // It waits for a file that nobody takes away, and ends all the same: the kernel ends it with whoever
+    // started it.
     let script = uv.display().to_string();
     until("uv to be gone", || !processes_with(&script)).await;
 

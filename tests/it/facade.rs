@@ -1,6 +1,8 @@
-//! The crate's public names, held against a list: `tests/facade.txt`. With `HOB_WRITE_FACADE=1` it is written anew.
+//! The crate's public names, held against a list: `tests/facade.txt`. With `HOB_WRITE_FACADE=1` it is written
+//! anew.
 //!
-//! Read off the sources: what `src/lib.rs` gives out that is not hidden, each with its fields, variants and methods.
+//! Read off the sources: what `src/lib.rs` gives out that is not hidden, each with its fields, variants and
+//! methods.
 
 use std::{
     cell::RefCell,

@@ -1,4 +1,5 @@
-//! What is left when the keeper of a pod is ended as well, which else ends everything: found by its marks, and by nobody else's.
+//! What is left when the keeper of a pod is ended as well, which else ends everything: found by its marks,
+//! and by nobody else's.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -11,7 +12,8 @@ use serde_json::json;
 
 use crate::support::{Rig, call, host_without, inner_number, is_running, open_at, processes_below, recipe_at, scratch_files, within};
 
-/// Its grandchild left session, process group and parents, and ignores what can be ignored. Busy once it said who they are.
+/// Its grandchild left session, process group and parents, and ignores what can be ignored. Busy once it said
+/// who they are.
 const SOURCE: &str = r#"
 import os, signal, time
 
@@ -36,7 +38,8 @@ class Subject:
 
 const ANSWERS: &str = "import os\nclass Subject:\n    def run(self, input):\n        return os.getpid()\n";
 
-/// Where pods have process namespaces, the kernel ends all of one whose keeper is killed. Then there is nothing that could be left.
+/// Where pods have process namespaces, the kernel ends all of one whose keeper is killed. Then there is
+/// nothing that could be left.
 const LEFT: [&str; 1] = ["processes"];
 
 /// Runs as a child process of the tests below: a host with one busy pod, until it is killed.
@@ -124,7 +127,8 @@ async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
     let (theirs, their_files) = (processes_below(folder), scratch_files(folder));
     assert_eq!((theirs.len(), their_files.len()), (4, 4), "two keepers and two pods; two folders and two locks");
 
-    // A keeper that is only stopped is no case: the kernel continues it when its host dies and leaves its group orphaned.
+    // A keeper that is only stopped is no case: the kernel continues it when its host dies and leaves its
+    // group orphaned.
     let mut runaway = Runaway::start(folder).await;
     signal(runaway.host.id(), Signal::STOP);
     signal(runaway.keeper, Signal::KILL);
@@ -135,7 +139,8 @@ async fn the_next_host_ends_what_a_killed_one_left_and_touches_no_living_one() {
     assert!(is_running(runaway.grandchild), "nothing was left, so nothing is shown");
     let all_files = scratch_files(folder);
     assert_eq!(all_files.len(), their_files.len() + 2);
-    // Where this machine lets us make groups, that of the pod is left as well, and those of living hosts are theirs.
+    // Where this machine lets us make groups, that of the pod is left as well, and those of living hosts are
+    // theirs.
     let killed: Vec<&String> = all_files.iter().filter(|name| !their_files.contains(name) && !name.ends_with(".lock")).collect();
     let (left, theirs_too) = (groups_of(&killed), groups_of(&their_files.iter().collect::<Vec<_>>()));
     assert_eq!(left.is_empty(), theirs_too.is_empty(), "{left:?} {theirs_too:?}");

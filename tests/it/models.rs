@@ -1,4 +1,5 @@
-//! Models that say where they come from: fetched by real `hob` processes from a real server that does not mean well.
+//! Models that say where they come from: fetched by real `hob` processes from a real server that does not
+//! mean well.
 
 mod folder;
 mod hub;

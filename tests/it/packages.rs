@@ -1,7 +1,9 @@
-//! Packages that people use, unchanged, inside the sandbox: with no permission, from started and from forked pods.
+//! Packages that people use, unchanged, inside the sandbox: with no permission, from started and from forked
+//! pods.
 //!
-//! Apart from `embeddings.rs`, which is about one recipe being right: these are about what packages expect of a system (processes of their
-//! own, shared memory, semaphores, files in /proc and /sys), and whether a pod has it.
+//! Apart from `embeddings.rs`, which is about one recipe being right: these are about what packages expect of
+//! a system (processes of their own, shared memory, semaphores, files in /proc and /sys), and whether a pod
+//! has it.
 
 mod weights;
 
@@ -23,7 +25,8 @@ use hob::{
 use semver::VersionReq;
 use serde_json::{Value, json};
 
-/// How long the imports of a zygote and its canary may take, in seconds, on a machine that is busy with other tests.
+/// How long the imports of a zygote and its canary may take, in seconds, on a machine that is busy with other
+/// tests.
 const ZYGOTE_S: u64 = 120;
 
 /// Environments are dear: the tests of a checkout share them, and the next run finds them.
@@ -37,7 +40,8 @@ fn to(recipe: &Path, operation: &str, input: Value) -> Call {
     Call::new(&recipe.display().to_string(), operation, input).unwrap()
 }
 
-/// Makes a call with a pod of its own, which must be confined wholly; the output, and whether that pod was forked.
+/// Makes a call with a pod of its own, which must be confined wholly; the output, and whether that pod was
+/// forked.
 async fn alone(host: &Host, call: Call) -> (Value, bool) {
     let before: Vec<String> = host.pods().into_iter().map(|pod| pod.incarnation).collect();
     let running = host.start(call.one_shot());
@@ -57,7 +61,8 @@ async fn alone(host: &Host, call: Call) -> (Value, bool) {
     (done.output.into_value(), forked)
 }
 
-/// Waits for the zygote of a recipe that was called before; panics with the reason if there is none to be had.
+/// Waits for the zygote of a recipe that was called before; panics with the reason if there is none to be
+/// had.
 async fn zygote(host: &Host) {
     for _ in 0..ZYGOTE_S * 20 {
         match host.status().zygotes.into_iter().next() {
@@ -200,9 +205,11 @@ async fn pocketsphinx_hears_what_was_said() {
     host.shutdown().await;
 }
 
-/// The environment of torch, made as a host makes it, and the only one in its home: one of an older lock is deleted first.
+/// The environment of torch, made as a host makes it, and the only one in its home: one of an older lock is
+/// deleted first.
 ///
-/// `uv` links it out of its cache instead of copying, and the cache is deleted then: the 6 GB lie on the disk once, at no time twice.
+/// `uv` links it out of its cache instead of copying, and the cache is deleted then: the 6 GB lie on the disk
+/// once, at no time twice.
 async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &VersionReq) -> Environment {
     let (progress, place): (progress::Shared, _) = (Arc::new(Silent), tempfile::tempdir().unwrap());
     let linking = place.path().join("uv");
@@ -226,8 +233,8 @@ async fn environment_of_torch(home: &Home, uv: &Path, lock: &[u8], range: &Versi
     }
 }
 
-/// Needs an environment of 6 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names the home to make it in, where the file `python`
-/// then names its interpreter, for what else needs torch.
+/// Needs an environment of 6 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names the home to make it
+/// in, where the file `python` then names its interpreter, for what else needs torch.
 #[tokio::test]
 async fn torch_and_transformers_run_as_they_are() {
     let Some(root) = std::env::var_os("HOB_TEST_TORCH").map(PathBuf::from) else {

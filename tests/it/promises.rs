@@ -1,4 +1,5 @@
-//! `SECURITY.md`, held against the code: each promise names tests that exist, and its table of processes is complete.
+//! `SECURITY.md`, held against the code: each promise names tests that exist, and its table of processes is
+//! complete.
 //!
 //! Each rule is a function over texts, so that each is first shown to catch a planted offender.
 
@@ -56,7 +57,8 @@ fn has_test(path: &str, text: &str, name: &str) -> bool {
     lines.iter().enumerate().any(|(at, line)| is_it(line) && lines[at.saturating_sub(4)..at].iter().any(is_attribute))
 }
 
-/// Places that the page names and that are not there. `read` gives the text of a path, or an empty one for a folder.
+/// Places that the page names and that are not there. `read` gives the text of a path, or an empty one for a
+/// folder.
 fn missing(page: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut wrong = Vec::new();
     for words in page.lines().flat_map(quoted).filter(|words| is_place(words)) {

@@ -1,5 +1,5 @@
-//! The signed repository, both sides, through the library's public door: what is honest works, what is not is refused
-//! by name.
+//! The signed repository, both sides, through the library's public door: what is honest works, what is not is
+//! refused by name.
 //!
 //! The attacks lie in their own modules; here is the honest way and what the writer refuses.
 

@@ -1,4 +1,5 @@
-//! Models that come and go: real pods on a machine that is made up, so that it has the memory and the GPUs that a test wants.
+//! Models that come and go: real pods on a machine that is made up, so that it has the memory and the GPUs
+//! that a test wants.
 
 mod gpu;
 
@@ -168,7 +169,8 @@ async fn two_recipes_on_one_device_take_turns_interactive_first_and_bulk_goes_on
 
     let events = rig.host.residency_events();
     never_two_at_once(&events);
-    // At most the ask in hand was finished before the other had its turn; the first time its process had to be started besides.
+    // At most the ask in hand was finished before the other had its turn; the first time its process had to
+    // be started besides.
     assert!(left_behind[0] <= 10 && left_behind[1..].iter().all(|asks| *asks <= 2), "{left_behind:?}");
     let loads = of(&events, ResidencyChange::Loaded);
     let (bulk_loads, interactive_loads) = (loads.iter().filter(|name| **name == "test/bulk").count(), loads.len());
@@ -251,7 +253,8 @@ fn spawned(rig: &Rig, call: Call) -> tokio::task::JoinHandle<Result<hob::model::
 async fn what_waits_behind_bulk_work_of_its_own_recipe_keeps_the_place_against_others() {
     let rig = rig(8 * GB, 1, "exclusive_gpus = true").await;
     let [mixed, other] = ["mixed", "other"].map(|name| model(&rig, name, 5, UNLOADS, "gpu_bytes = 1073741824"));
-    // Longer than a model has its place for sure: from then on whoever is of a higher class has it at the next end of an ask.
+    // Longer than a model has its place for sure: from then on whoever is of a higher class has it at the
+    // next end of an ask.
     let bulk = spawned(&rig, with(&mixed, Priority::Bulk, 3_000));
     within(20, "the bulk work is at work", || rig.host.pods().iter().any(|pod| pod.in_hand == 1)).await;
     let interactive = spawned(&rig, with(&mixed, Priority::Interactive, 10));
@@ -290,7 +293,8 @@ async fn the_least_recently_used_goes_pinned_ones_stay_and_others_answer_meanwhi
     who(&rig, newer).await;
     assert_eq!(loaded(&rig), ["test/pinned", "test/newer", "test/old"]);
 
-    // Four of them are within the budget as measured, but not as declared below: this one has to wait until one is gone.
+    // Four of them are within the budget as measured, but not as declared below: this one has to wait until
+    // one is gone.
     let text = std::fs::read_to_string(large.join("recipe.toml")).unwrap();
     std::fs::write(large.join("recipe.toml"), text.replace("100000000", "220000000")).unwrap();
     std::fs::write(rig.open().join("hold-large"), "").unwrap();
@@ -383,7 +387,8 @@ async fn what_can_never_be_had_is_said_with_its_numbers() {
     rig.close().await;
 }
 
-/// What can never be had refuses asks, not pods: it is not tried again and again, however many pods are to be kept ready.
+/// What can never be had refuses asks, not pods: it is not tried again and again, however many pods are to be
+/// kept ready.
 #[tokio::test]
 async fn a_place_that_can_never_be_had_starts_no_pods_for_ever_and_hangs_no_call() {
     let rig = rig(8 * GB, 0, "memory_bytes = 1000000000").await;

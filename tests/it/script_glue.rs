@@ -1,7 +1,8 @@
 //! Glue in JavaScript and Python: built by `hob build`'s own way from source, installed, and called for real.
 //!
-//! Apart from the library's tests of glue because these guests are whole language engines, made by tools that are fetched from
-//! package registries. The tools are kept below `target`; the source folders are copied, so that nothing is written to them.
+//! Apart from the library's tests of glue because these guests are whole language engines, made by tools that
+//! are fetched from package registries. The tools are kept below `target`; the source folders are copied, so
+//! that nothing is written to them.
 
 use std::{
     path::{Path, PathBuf},

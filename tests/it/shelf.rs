@@ -1,4 +1,5 @@
-//! The shelf: its two files, the install transaction, and what it says when its files are not what was installed.
+//! The shelf: its two files, the install transaction, and what it says when its files are not what was
+//! installed.
 //!
 //! Apart from environments and repositories, because nothing here starts a program or opens a connection.
 
@@ -404,7 +405,8 @@ async fn kill_9_at_any_instant_leaves_the_old_or_the_new() {
     assert_eq!(half.count(), 0, "half-written files stay beside hob.toml");
 }
 
-/// A file system of `bytes` that is gone again on drop; `None`, with the reason printed, where none can be had.
+/// A file system of `bytes` that is gone again on drop; `None`, with the reason printed, where none can be
+/// had.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {

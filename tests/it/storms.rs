@@ -1,7 +1,9 @@
-//! Storms: many calls at once while pods, hosts and callers end at random moments, and what must hold all the same.
+//! Storms: many calls at once while pods, hosts and callers end at random moments, and what must hold all the
+//! same.
 //!
-//! Apart from `pods`, because here it is numbers that count: every call one outcome, every slot given back, nothing left. Small
-//! versions run with the default suite; HOB_SOAK_SECONDS and HOB_SOAK_ROUNDS make them long, HOB_SEED repeats one.
+//! Apart from `pods`, because here it is numbers that count: every call one outcome, every slot given back,
+//! nothing left. Small versions run with the default suite; HOB_SOAK_SECONDS and HOB_SOAK_ROUNDS make them
+//! long, HOB_SEED repeats one.
 
 use std::{
     future::Future,
@@ -69,8 +71,9 @@ impl Dice {
     }
 }
 
-/// Runs `body` in a process of its own (this test binary once more, with only `test`), so that its descriptors and its memory
-/// are its own to count. Panics with what it printed when it fails, or takes `seconds` more than a storm lasts.
+/// Runs `body` in a process of its own (this test binary once more, with only `test`), so that its
+/// descriptors and its memory are its own to count. Panics with what it printed when it fails, or takes
+/// `seconds` more than a storm lasts.
 fn alone<F: Future<Output = ()>>(test: &str, seconds: u64, body: impl FnOnce() -> F) {
     if std::env::var("HOB_TEST_ALONE").as_deref() == Ok(test) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -37,14 +37,14 @@ impl Rig {
         self.pool(name, source, "", &format!("streaming = {streaming}"))
     }
 
-    /// A recipe in Python with one operation `run` that takes and gives anything; `pod` and `run` are more lines of the
-    /// manifest, for `[pod]` and for `[operations.run]`.
+    /// A recipe in Python with one operation `run` that takes and gives anything; `pod` and `run` are more
+    /// lines of the manifest, for `[pod]` and for `[operations.run]`.
     pub fn pool(&self, name: &str, source: &str, pod: &str, run: &str) -> PathBuf {
         recipe_at(self.folder.path(), name, source, pod, run)
     }
 
-    /// A recipe of one file of tests/pods, with more lines for `[pod]`: a program that speaks the protocol by hand, or
-    /// (without `#!`) a class `Pod` for the real runner.
+    /// A recipe of one file of tests/pods, with more lines for `[pod]`: a program that speaks the protocol by
+    /// hand, or (without `#!`) a class `Pod` for the real runner.
     pub fn hostile(&self, file: &str, pod: &str) -> PathBuf {
         self.hostile_with(file, pod, "")
     }
@@ -69,7 +69,8 @@ impl Rig {
         open_at(self.folder.path())
     }
 
-    /// The processes that a file of tests/pods named as it began its misdeed, its own first; none before that.
+    /// The processes that a file of tests/pods named as it began its misdeed, its own first; none before
+    /// that.
     pub fn fired(&self, file: &str) -> Option<Vec<u32>> {
         let text = std::fs::read_to_string(self.marks().join(file.trim_end_matches(".py"))).ok()?;
         Some(text.split_whitespace().map(|pid| pid.parse().unwrap()).collect())
@@ -80,8 +81,8 @@ impl Rig {
         self.folder.path().join("recipes/fired")
     }
 
-    /// Publishes a recipe folder to a signed repository of its own and installs it from there; gives its name. Calls by name read no
-    /// folder, so they are as fast as a caller's are.
+    /// Publishes a recipe folder to a signed repository of its own and installs it from there; gives its
+    /// name. Calls by name read no folder, so they are as fast as a caller's are.
     pub async fn install(&self, recipe: &Path) -> RecipeName {
         let case = recipe.join("cases/one");
         std::fs::create_dir_all(&case).unwrap();
@@ -103,7 +104,8 @@ impl Rig {
         self.host.call(call(recipe, input)).await
     }
 
-    /// Lets what was accepted finish, and shuts the host down; no process of it is left then, and no file of a pod.
+    /// Lets what was accepted finish, and shuts the host down; no process of it is left then, and no file of
+    /// a pod.
     pub async fn close(&self) {
         self.close_within(Duration::from_secs(10)).await;
     }
@@ -161,7 +163,8 @@ fn write_recipe(below: &Path, name: &str, pod: &str, run: &str) -> PathBuf {
     folder
 }
 
-/// Gives a recipe (by its name, or its folder) what `table` says, in the `hob.toml` of the home below `folder`.
+/// Gives a recipe (by its name, or its folder) what `table` says, in the `hob.toml` of the home below
+/// `folder`.
 pub fn grant(folder: &Path, recipe: &str, table: &str) {
     let (file, head) = (folder.join("home/hob.toml"), format!("[grants.\"{recipe}\"]\n"));
     let before = std::fs::read_to_string(&file).unwrap_or_default();
@@ -187,7 +190,8 @@ pub async fn within(seconds: u64, what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Those that run below `folder` of the processes that call themselves `said`, by this machine's numbers: a pod may have its own.
+/// Those that run below `folder` of the processes that call themselves `said`, by this machine's numbers: a
+/// pod may have its own.
 pub fn outer(folder: &Path, said: &[u32]) -> Vec<u32> {
     processes_below(folder).into_iter().filter(|pid| inner_number(*pid).is_some_and(|number| said.contains(&number))).collect()
 }
@@ -200,7 +204,8 @@ pub fn inner_number(pid: u32) -> Option<u32> {
 
 /// Whether a process exists and is not just waiting to be reaped.
 ///
-/// The number that a pod says is its own is this machine's one of its keeper, which is there as long as anything of the pod is.
+/// The number that a pod says is its own is this machine's one of its keeper, which is there as long as
+/// anything of the pod is.
 pub fn is_running(pid: u32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => !matches!(stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()), Some("Z" | "X")),
@@ -208,13 +213,15 @@ pub fn is_running(pid: u32) -> bool {
     }
 }
 
-/// The running processes, but this one, of a host whose home lies below `folder`: its pods, their keepers, what they started.
+/// The running processes, but this one, of a host whose home lies below `folder`: its pods, their keepers,
+/// what they started.
 pub fn processes_below(folder: &Path) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     all.filter(|pid| *pid != std::process::id() && is_of(*pid, folder) && is_running(*pid)).collect()
 }
 
-/// Whether the command line or the environment of a process names something below `folder`, as a pod's HOME does.
+/// Whether the command line or the environment of a process names something below `folder`, as a pod's HOME
+/// does.
 pub fn is_of(pid: u32, folder: &Path) -> bool {
     let needle = folder.to_str().unwrap().as_bytes();
     ["cmdline", "environ"].iter().any(|file| {

@@ -169,7 +169,8 @@ fn unsafety(source: &Source) -> Vec<String> {
     source.code().filter(|(_, line)| is_word(&own(line))).map(|(number, _)| format!("{}:{number}: unsafe", source.path)).collect()
 }
 
-/// Words that one door has and another has not, in a text below the doors: hints there are made of actions (`model/hint.rs`), which each door words.
+/// Words that one door has and another has not, in a text below the doors: hints there are made of actions
+/// (`model/hint.rs`), which each door words.
 fn hints(source: &Source) -> Vec<String> {
     let exceptions: &[(&str, &str)] = &[
         ("src/door/", "a door's own words, which its tests hold against what there is"),
@@ -203,7 +204,8 @@ fn untested(source: &Source) -> Source {
     Source::new(&source.path, source.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(""))
 }
 
-/// Places that open a file by other means than `disk::open`, or make one or a folder by other means than `disk::make`.
+/// Places that open a file by other means than `disk::open`, or make one or a folder by other means than
+/// `disk::make`.
 fn files_by_hand(source: &Source) -> Vec<String> {
     let reads = ["fs::read(", "read_to_string(", "File::open(", "OpenOptions", "File::options(", "fs::copy("];
     let makes = ["create_dir", "DirBuilder", "fs::write(", "File::create", "tempdir(", "tempdir_in(", "tempfile_in(", "NamedTempFile::new"];
@@ -386,7 +388,8 @@ fn prose() -> Vec<Source> {
     all
 }
 
-/// Lines of prose that are wider than a reader follows. Tables, examples and what has no gap to break at may be wider.
+/// Lines of prose that are wider than a reader follows. Tables, examples and what has no gap to break at may
+/// be wider.
 fn wide_prose(source: &Source) -> Vec<String> {
     const COLUMNS: usize = 110;
     let (is_page, is_python) = (source.path.ends_with(".md"), source.path.ends_with(".py"));
@@ -446,7 +449,8 @@ fn no_line_of_prose_is_wider_than_a_reader_follows() {
     }
 }
 
-/// `Path::exists` where its answer decides what Hob does with its files: it says no also where the system did not look.
+/// `Path::exists` where its answer decides what Hob does with its files: it says no also where the system did
+/// not look.
 fn guesses(source: &Source) -> Vec<String> {
     let decides = ["src/author/", "src/disk/", "src/host/", "src/shelf/"].iter().any(|room| source.path.starts_with(room));
     if !decides || source.path.ends_with("tests.rs") || source.path.contains("/tests/") {
@@ -487,7 +491,8 @@ fn wide_structs(source: &Source) -> Vec<String> {
     wide.map(|(name, fields)| format!("{}: {name} has {fields} fields; wanted at most 20: split it by concept", source.path)).collect()
 }
 
-/// Spans of time that are a bare number where they are waited for, in place of a limit or a constant that says why.
+/// Spans of time that are a bare number where they are waited for, in place of a limit or a constant that
+/// says why.
 fn unnamed_waits(source: &Source) -> Vec<String> {
     if source.path.ends_with("tests.rs") || source.path.contains("/tests/") || source.path.ends_with("/simulation.rs") {
         return Vec::new();
@@ -702,7 +707,8 @@ fn a_soak_with_a_wrong_setting_does_not_begin() {
     }
 }
 
-/// Blocking IO on files within `async` code: it holds up whatever else that thread drives. Handing it to `disk/threads.rs` is fine.
+/// Blocking IO on files within `async` code: it holds up whatever else that thread drives. Handing it to
+/// `disk/threads.rs` is fine.
 fn blocking_io(source: &Source) -> Vec<String> {
     fn words(tokens: proc_macro2::TokenStream) -> Vec<proc_macro2::TokenTree> {
         tokens.into_iter().collect()

@@ -1,4 +1,5 @@
-//! Zygotes: pods of an environment are forked instead of started, as soon as that is known to work, and lose nothing by it.
+//! Zygotes: pods of an environment are forked instead of started, as soon as that is known to work, and lose
+//! nothing by it.
 
 use std::{
     path::{Path, PathBuf},

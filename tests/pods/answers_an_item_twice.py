@@ -1,5 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""Answers the first item of a batch twice, the second time with another item's output, and then all the others well.
+"""Answers the first item of a batch twice, the second time with another item's output, and then all the
+others well.
 
 Expected: each call has its own answer or `protocol_violation`, and none has the stray one; the pod is killed.
 """

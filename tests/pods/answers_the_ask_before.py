@@ -1,7 +1,8 @@
 #!/usr/bin/env -S python3 -B
 """Answers the first ask well, and the second one with one more answer to the first.
 
-Expected: `{"answer": 1}` for the first call, `protocol_violation` for the second: the stray answer reaches nobody.
+Expected: `{"answer": 1}` for the first call, `protocol_violation` for the second: the stray answer reaches
+nobody.
 """
 
 import time

@@ -1,5 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""Answers the first ask twice, with different outputs, in one write: the host reads both before it does anything else.
+"""Answers the first ask twice, with different outputs, in one write: the host reads both before it does
+anything else.
 
 Expected: the call gets `{"answer": 1}`, and who called is told that the pod ended as a `protocol_violation`.
 """

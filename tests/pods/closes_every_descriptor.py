@@ -1,6 +1,8 @@
-"""A method that closes every descriptor it did not open, in native code that the runner cannot leave its own out of, and then goes on.
+"""A method that closes every descriptor it did not open, in native code that the runner cannot leave its own
+out of, and then goes on.
 
-Expected: `crashed` or `protocol_violation` at once, not at the deadline, with what was done; the process is ended.
+Expected: `crashed` or `protocol_violation` at once, not at the deadline, with what was done; the process is
+ended.
 """
 
 import ctypes

@@ -1,9 +1,10 @@
 #!/usr/bin/env -S python3 -B
-"""Speaks at full speed and reads nothing but its asks: the input names the message, how many of it, and a file to write.
+"""Speaks at full speed and reads nothing but its asks: the input names the message, how many of it, and a
+file to write.
 
-Expected: whatever it says, what the host keeps for it stays small. When all is said, or nothing of it was taken for a
-while, it writes how many were into the file, and goes on. Messages that the host answers end it as
-`protocol_violation`; all others are taken, or wait in this process.
+Expected: whatever it says, what the host keeps for it stays small. When all is said, or nothing of it was
+taken for a while, it writes how many were into the file, and goes on. Messages that the host answers end it
+as `protocol_violation`; all others are taken, or wait in this process.
 """
 
 import json
@@ -80,7 +81,8 @@ pod.receive_load()
 pod.control.send({"type": "ready"})
 
 def hoard(ask, count):
-    """Asks for so many rooms, one after the other, and lets go of none: how many came, and what was said of the others."""
+    """Asks for so many rooms, one after the other, and lets go of none: how many came, and what was said of
+    the others."""
     told = {"region": 0, "no_room": 0, "why": None}
     for _ in range(count):
         pod.control.send({"type": "room", "bytes": 1})

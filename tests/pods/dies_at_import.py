@@ -1,6 +1,8 @@
-"""A pod in Python (`runtime = "python"`, copied to `pod/`; `entry = "dies_at_import:Pod"`) that fails at import.
+"""A pod in Python (`runtime = "python"`, copied to `pod/`; `entry = "dies_at_import:Pod"`) that fails at
+import.
 
-Expected: `import_failed` with the traceback, which names this file and `_open_device`, and nothing of the runner.
+Expected: `import_failed` with the traceback, which names this file and `_open_device`, and nothing of the
+runner.
 """
 
 import raw

@@ -1,4 +1,5 @@
-"""A method in C that aborts when it gets no more memory, as C++ does. The pod bounds itself first (RLIMIT_DATA).
+"""A method in C that aborts when it gets no more memory, as C++ does. The pod bounds itself first
+(RLIMIT_DATA).
 
 Expected: `crashed` by SIGABRT, with the last words and the stack in the log; the next call gets a new pod.
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""Sends a checkpoint piece by piece, as it should, and never the last; answers with what the host said when it had enough.
+"""Sends a checkpoint piece by piece, as it should, and never the last; answers with what the host said when
+it had enough.
 
 Expected: the host refuses it as `too_large`, keeps nothing of it, and the call is answered.
 """

@@ -1,6 +1,8 @@
-"""A method that forks and returns in both processes, as multiprocessing code without its `__main__` guard does.
+"""A method that forks and returns in both processes, as multiprocessing code without its `__main__` guard
+does.
 
-Expected: one answer, the parent's; the child can write nothing and is gone before long, and the pod serves on.
+Expected: one answer, the parent's; the child can write nothing and is gone before long, and the pod serves
+on.
 """
 
 import os

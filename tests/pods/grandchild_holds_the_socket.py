@@ -1,8 +1,9 @@
 #!/usr/bin/env -S python3 -B
-"""Double-forks a grandchild that holds both lanes and both pipes open, then exits with code 5 in the middle of an ask.
+"""Double-forks a grandchild that holds both lanes and both pipes open, then exits with code 5 in the middle
+of an ask.
 
-Expected: `crashed` (exit code 5) at once, not at the deadline, although no lane and no pipe ended; the grandchild is
-killed with the rest of the tree.
+Expected: `crashed` (exit code 5) at once, not at the deadline, although no lane and no pipe ended; the
+grandchild is killed with the rest of the tree.
 """
 
 import os

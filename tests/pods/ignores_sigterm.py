@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -B
 """Takes the ask and goes on for ever; deaf to SIGTERM and to what the control lane says.
 
-Expected: its call ends with a fault when the host shuts down; the pod is killed by the last rungs of the stop ladder.
-It fires when the SIGTERM came and was ignored.
+Expected: its call ends with a fault when the host shuts down; the pod is killed by the last rungs of the stop
+ladder. It fires when the SIGTERM came and was ignored.
 """
 
 import signal

@@ -1,9 +1,9 @@
 #!/usr/bin/env -S python3 -B
-"""Busy, deaf to SIGTERM, SIGINT, SIGHUP, drain and the end of its lanes, with a grandchild that left the process
-group and the session (double fork, setsid) and is as deaf.
+"""Busy, deaf to SIGTERM, SIGINT, SIGHUP, drain and the end of its lanes, with a grandchild that left the
+process group and the session (double fork, setsid) and is as deaf.
 
-The input's `pids` names a file: it receives `pid grandchild` in one line once both run. Expected: when the host
-is killed, no process of the two is left within 2 s; when the call is cancelled, the same.
+The input's `pids` names a file: it receives `pid grandchild` in one line once both run. Expected: when the
+host is killed, no process of the two is left within 2 s; when the call is cancelled, the same.
 """
 
 import os

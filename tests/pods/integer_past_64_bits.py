@@ -1,7 +1,8 @@
 #!/usr/bin/env -S python3 -B
 """Answers with an integer that 64 bits cannot hold, in otherwise good JSON.
 
-Expected: `invalid_output` for the call (or `protocol_violation`, if the host reads documents with their frame).
+Expected: `invalid_output` for the call (or `protocol_violation`, if the host reads documents with their
+frame).
 """
 
 import raw

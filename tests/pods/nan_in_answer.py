@@ -1,7 +1,8 @@
 #!/usr/bin/env -S python3 -B
 """Answers with NaN in the JSON, as Python's own json does if nobody stops it.
 
-Expected: `protocol_violation` (a frame that is not JSON; `hob_pod` itself would answer `invalid_output` with the place).
+Expected: `protocol_violation` (a frame that is not JSON; `hob_pod` itself would answer `invalid_output` with
+the place).
 """
 
 import raw

@@ -1,5 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""Writes to fd 1 from C (puts and write) before, while and after it answers, also things that look like frames.
+"""Writes to fd 1 from C (puts and write) before, while and after it answers, also things that look like
+frames.
 
 Expected: every call gets `{"ok": true}`; the lines are in the log.
 """

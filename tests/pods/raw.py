@@ -1,8 +1,10 @@
-"""The pod protocol by hand, for pods that break it: no strictness, no threads, nothing that would stop a misdeed.
+"""The pod protocol by hand, for pods that break it: no strictness, no threads, nothing that would stop a
+misdeed.
 
-Apart from `hob_pod` because that library cannot lie. It is copied beside the hostile pod into the recipe's folder. All
-pods here have one operation, `run`, that takes an object. Those that begin with `#!` speak the protocol through this
-module; the others are classes that the real runner runs (`entry = "<file>:Pod"`) and take only `fired` from here.
+Apart from `hob_pod` because that library cannot lie. It is copied beside the hostile pod into the recipe's
+folder. All pods here have one operation, `run`, that takes an object. Those that begin with `#!` speak the
+protocol through this module; the others are classes that the real runner runs (`entry = "<file>:Pod"`) and
+take only `fired` from here.
 """
 
 import array
@@ -20,10 +22,11 @@ MORE_BYTES = 256 << 20
 
 
 def fired(file, *pids):
-    """Proof that a misdeed happens: to be called right before it, with `__file__` and the processes it is about.
+    """Proof that a misdeed happens: to be called right before it, with `__file__` and the processes it is
+    about.
 
-    Leaves a file with the process ids, this process first, in the folder `fired` beside the recipe's folder, if there is
-    one. Not inside the recipe's: that is read and compared for every call.
+    Leaves a file with the process ids, this process first, in the folder `fired` beside the recipe's folder,
+    if there is one. Not inside the recipe's: that is read and compared for every call.
     """
     pod, name = os.path.split(os.path.abspath(file))
     marks = os.path.join(os.path.dirname(os.path.dirname(pod)), "fired")
@@ -35,7 +38,8 @@ def fired(file, *pids):
 
 
 def bound_memory():
-    """Lets this process have only `MORE_BYTES` more than now, so that running out of memory harms no machine."""
+    """Lets this process have only `MORE_BYTES` more than now, so that running out of memory harms no
+    machine."""
     with open("/proc/self/status") as status:
         kilobytes = next(int(line.split()[1]) for line in status if line.startswith("VmData:"))
     resource.setrlimit(resource.RLIMIT_DATA, (kilobytes * 1024 + MORE_BYTES, resource.RLIM_INFINITY))
@@ -113,7 +117,8 @@ class Pod:
             self.handle(message)
 
     def ready(self, cancel=None):
-        """The whole handshake. From then on a thread answers the control lane as a good pod does, until `cancel`."""
+        """The whole handshake. From then on a thread answers the control lane as a good pod does, until
+        `cancel`."""
         self.hello()
         self.receive_start()
         self.receive_load()

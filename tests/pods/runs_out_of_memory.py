@@ -1,4 +1,5 @@
-"""A method that wants more memory than it may have. The pod bounds itself first (RLIMIT_DATA), so no machine suffers.
+"""A method that wants more memory than it may have. The pod bounds itself first (RLIMIT_DATA), so no machine
+suffers.
 
 Expected: `out_of_memory` of the CPU for the call; the same process serves the next one.
 """

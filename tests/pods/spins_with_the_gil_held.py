@@ -1,4 +1,5 @@
-"""A method that works in C for ever with the interpreter's lock held: no signal handler and no other thread runs.
+"""A method that works in C for ever with the interpreter's lock held: no signal handler and no other thread
+runs.
 
 Expected: `deadline` for the call; the pod heeds no cancel and is killed after the grace period.
 """

@@ -1,7 +1,8 @@
 #!/usr/bin/env -S python3 -B
 """Answers with a fault whose code no table has, then with one whose parts have the wrong types.
 
-Expected: a fault of the call each time (`protocol_violation`, or `recipe_failed` with the text), never a panic.
+Expected: a fault of the call each time (`protocol_violation`, or `recipe_failed` with the text), never a
+panic.
 """
 
 import time

@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -B
 """Streams without the feature `credit`: the input says how many chunks, of how many bytes.
 
-Expected: its chunks are read while its caller takes them, or while others wait and they can be kept; it sends all of
-them and answers.
+Expected: its chunks are read while its caller takes them, or while others wait and they can be kept; it sends
+all of them and answers.
 """
 
 import raw

@@ -1,7 +1,7 @@
 """A hostile pod: does what it is asked to of the acts in `table`, and says of each what came of it.
 
-Apart from the table, because this part is the same wherever it runs: as a pod, and as a plain program, where the same
-functions must succeed, so that a denial cannot come from an act that never works.
+Apart from the table, because this part is the same wherever it runs: as a pod, and as a plain program, where
+the same functions must succeed, so that a denial cannot come from an act that never works.
 
     python acts.py table               what is to be tried, and how it must fail, as JSON
     python acts.py try  TARGETS        tries all of it in this process's children; TARGETS is JSON

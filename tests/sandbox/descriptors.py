@@ -1,4 +1,5 @@
-"""A hostile pod that turns against what it was handed: every descriptor that it holds, or ever held, is tried in every way.
+"""A hostile pod that turns against what it was handed: every descriptor that it holds, or ever held, is tried
+in every way.
 
 Apart from `acts`, whose targets have names: these have none, and come with the messages of the host.
 """

@@ -3,7 +3,8 @@
 
 Usage: profile.py PROFILE.json [--forbid NAME,NAME] -- PROGRAM [ARGUMENTS]
 
-Only what packaging/container/seccomp.json uses is understood: rules by name, without arguments of the call; this machine's architecture.
+Only what packaging/container/seccomp.json uses is understood: rules by name, without arguments of the call;
+this machine's architecture.
 """
 
 import ctypes

@@ -1,7 +1,8 @@
 """Forbidden acts: what each is called, how it is done, and with which errno it must fail.
 
-Apart from `acts`, which tries them: here is nothing but the table. An act raises OSError, or gives what it got. `t` holds
-its targets: real ones in a pod; outside, tame ones of the same kind, on which the same function must succeed.
+Apart from `acts`, which tries them: here is nothing but the table. An act raises OSError, or gives what it
+got. `t` holds its targets: real ones in a pod; outside, tame ones of the same kind, on which the same
+function must succeed.
 
 `outside` says who must succeed there: `any`, `root`, or else why nobody may try.
 """
@@ -50,7 +51,8 @@ def call(x86, other, *arguments):
 
 
 def asked(*arguments, nonsense=(errno.EFAULT, errno.EINVAL, errno.ENOENT, errno.ENOEXEC, errno.EBADF)):
-    """A system call with arguments that make no sense: harmless where it is allowed, and then refused for them."""
+    """A system call with arguments that make no sense: harmless where it is allowed, and then refused for
+    them."""
     try:
         return call(*arguments)
     except OSError as error:

@@ -1,4 +1,5 @@
-"""A pod that looks for processes: its own, which it must find, and everybody else's, by every number that one could have.
+"""A pod that looks for processes: its own, which it must find, and everybody else's, by every number that one
+could have.
 
     {"rest": seconds}                     is there to be found, meanwhile
     {"look": most, "numbers": [n, ...]}   looks at all numbers up to `most`, and at those

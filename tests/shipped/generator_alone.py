@@ -1,4 +1,5 @@
-"""The recipe's class by itself: what cannot be seen from outside, or only slowly. Words: the folder of the models.
+"""The recipe's class by itself: what cannot be seen from outside, or only slowly. Words: the folder of the
+models.
 
 test_text_generation.py runs this in the recipe's environment.
 """

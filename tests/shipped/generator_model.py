@@ -1,11 +1,12 @@
 """Makes the tiny models that test_text_generation.py gives to the recipe, in the folder that is named.
 
-It runs in the recipe's environment. Each token is a byte, so that most characters of a text beyond ASCII are several.
+It runs in the recipe's environment. Each token is a byte, so that most characters of a text beyond ASCII are
+several.
 
 - `learnt`: a GPT-2 that knows the texts below by heart, with a chat template; its context is 512.
 - `untaught`: the same size, with random weights: most of what it says is no character.
-- `pickled`, `halved`, `lacking`, `strange`: `untaught` with its weights as a pickle, cut off in the middle, without those of
-  the second layer; with a configuration that names code of the model's own.
+- `pickled`, `halved`, `lacking`, `strange`: `untaught` with its weights as a pickle, cut off in the middle,
+  without those of the second layer; with a configuration that names code of the model's own.
 """
 
 import json

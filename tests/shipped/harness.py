@@ -1,9 +1,10 @@
-"""What the tests of the shipped recipes share: a home of theirs, `hob` itself, a server of it, a recipe that is changed.
+"""What the tests of the shipped recipes share: a home of theirs, `hob` itself, a server of it, a recipe that
+is changed.
 
 These tests go through the program and not through the crate: what they hold is what a user meets.
 
-HOB_TEST_HOB names the program (default: target/debug/hob). Environments are dear: the runs of a checkout share
-target/tmp/recipes-home, whose other contents each run makes anew.
+HOB_TEST_HOB names the program (default: target/debug/hob). Environments are dear: the runs of a checkout
+share target/tmp/recipes-home, whose other contents each run makes anew.
 """
 
 import json
@@ -83,7 +84,8 @@ class Server:
     def __init__(self, hob, *folders, listen=None):
         self.hob = hob
         self.words = ["serve"] if listen is None else ["serve", "--listen", listen]
-        # Made anew: what was published before may have other bytes. Not by `hob remove`, which takes the environment as well.
+        # Made anew: what was published before may have other bytes. Not by `hob remove`, which takes the
+        # environment as well.
         for name in ("repo", "keys", "state", "data/recipes", "data/remotes"):
             shutil.rmtree(hob.home / name, ignore_errors=True)
         for name in ("hob.toml", "hob.lock"):
@@ -114,7 +116,8 @@ class Server:
 
 
 def changed(recipe, **words):
-    """A copy of a shipped recipe in which words of its manifest are replaced: an operator's own endpoint, or folder."""
+    """A copy of a shipped recipe in which words of its manifest are replaced: an operator's own endpoint, or
+    folder."""
     place = Path(tempfile.mkdtemp(prefix="hob-test-")) / recipe
     shutil.copytree(RECIPES / recipe, place, ignore=shutil.ignore_patterns("__pycache__", ".build", "target"))
     manifest = (place / "recipe.toml").read_text()
@@ -126,13 +129,15 @@ def changed(recipe, **words):
 
 
 def interpreter(package, home=HOME):
-    """The Python of the newest environment that has a package, for what has to be asked of a class by itself."""
+    """The Python of the newest environment that has a package, for what has to be asked of a class by
+    itself."""
     found = sorted(home.glob(f"data/environments/*/lib/python*/site-packages/{package}"), key=lambda path: path.stat().st_mtime)
     return found[-1].parents[3] / "bin/python"
 
 
 def alone(package, recipe, file, *words, home=HOME):
-    """Runs a file of this folder with the environment, the pod's folder and `hob_pod` of a recipe; what it said."""
+    """Runs a file of this folder with the environment, the pod's folder and `hob_pod` of a recipe; what it
+    said."""
     path = os.pathsep.join(map(str, [ROOT / "python/src", RECIPES / recipe / "pod", Path(__file__).parent]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [interpreter(package, home), Path(__file__).parent / file, *words]

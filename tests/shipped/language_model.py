@@ -1,10 +1,12 @@
-"""A language model for tests: an OpenAI-compatible server on loopback whose answers follow from the request alone.
+"""A language model for tests: an OpenAI-compatible server on loopback whose answers follow from the request
+alone.
 
-It sorts letters of customers and knows what they are about. What it does not know, but for one, is how the topics are
-called: it takes that from the instructions or from demonstrations, and otherwise says it in its own words, which is wrong.
-Letters that mention two things it gets right only with two demonstrations or more. So instructions and demonstrations both
-count, as they do with a real one. What has a riddle in it is beyond it, and then it does not keep to the form. Asked for
-instructions it proposes some of different worth, which one follows from the request.
+It sorts letters of customers and knows what they are about. What it does not know, but for one, is how the
+topics are called: it takes that from the instructions or from demonstrations, and otherwise says it in its
+own words, which is wrong. Letters that mention two things it gets right only with two demonstrations or more.
+So instructions and demonstrations both count, as they do with a real one. What has a riddle in it is beyond
+it, and then it does not keep to the form. Asked for instructions it proposes some of different worth, which
+one follows from the request.
 """
 
 import hashlib
@@ -13,7 +15,8 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-#: What letters are about, by a word in them, and what that is called. The second of two is what it is taken for if in doubt.
+#: What letters are about, by a word in them, and what that is called. The second of two is what it is taken
+#: for if in doubt.
 TOPICS = {"parcel": "delivery", "invoice": "billing", "password": "access", "crash": "defect"}
 
 OPENINGS = ["Hello,", "Dear all,", "To whom it may concern:", "Hi there,", "Good morning,", "Please help:", "Once more:", "Sorry, but"]

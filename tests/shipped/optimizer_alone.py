@@ -1,5 +1,5 @@
-"""Pieces of the recipe `prompt-optimizer` that know nothing of a host. Run by its tests, in its environment: FILE, what
-`get_optimized` gave."""
+"""Pieces of the recipe `prompt-optimizer` that know nothing of a host. Run by its tests, in its environment:
+FILE, what `get_optimized` gave."""
 
 import json
 import random

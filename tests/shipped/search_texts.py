@@ -1,4 +1,5 @@
-"""What the tests of `document-search` put into the index: sentences of seven subjects, and questions that share few words with them."""
+"""What the tests of `document-search` put into the index: sentences of seven subjects, and questions that
+share few words with them."""
 
 SUBJECTS = {
     "cooking": [

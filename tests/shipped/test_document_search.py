@@ -1,4 +1,5 @@
-"""The recipe `document-search`: found is what is meant, searches go before whoever fills the index, and no end of a process loses it."""
+"""The recipe `document-search`: found is what is meant, searches go before whoever fills the index, and no
+end of a process loses it."""
 
 import http.client
 import json
@@ -13,7 +14,8 @@ from search_texts import DOCUMENTS, QUESTIONS, SUBJECTS, many
 
 RECIPE = "hob/document-search"
 
-#: Differences of a cosine to sentence-transformers' own: seven digits of 384 numbers each, and six decimals of the score.
+#: Differences of a cosine to sentence-transformers' own: seven digits of 384 numbers each, and six decimals
+#: of the score.
 COSINE_OFF_MAX = 2e-6
 
 
@@ -51,7 +53,8 @@ class Searched(unittest.TestCase):
         """Each event of a call, as the server tells it; the last one is its end."""
         body = {"recipe": RECIPE, "operation": operation, "input": input, "session": "index", "priority": priority}
         if operation == "add":
-            # Within a class the nearer deadline goes first, and that of a search is five minutes: this is about the classes.
+            # Within a class the nearer deadline goes first, and that of a search is five minutes: this is
+            # about the classes.
             body["deadline_ms"] = 240_000
         with self.ask("POST", "/v1/calls", json.dumps(body)) as answer:
             for line in answer:
@@ -79,7 +82,8 @@ class Searched(unittest.TestCase):
     def kill_pod(self):
         """Of the session of this test: those of others were closed, and may be on their way out.
 
-        One that was never asked is none of a session's: it is a trial, whether the recipe's pods can be forked.
+        One that was never asked is none of a session's: it is a trial, whether the recipe's pods can be
+        forked.
         """
         with self.ask("GET", "/v1/pods") as answer:
             newest = min((pod for pod in json.load(answer) if pod["asks"] > 0), key=lambda pod: pod["age_ms"])
@@ -182,7 +186,8 @@ class Searched(unittest.TestCase):
             return self.outcome("search", {"query": "a bird in the air", "k": 3}, priority)
 
         first = self.begun(documents[:share])
-        # Three more wait their turn all the time, each with one ask: whoever came last would have to wait for them all.
+        # Three more wait their turn all the time, each with one ask: whoever came last would have to wait for
+        # them all.
         with ThreadPoolExecutor(5) as pool:
             rest = [self.events("add", {"documents": documents[at : at + share]}, "bulk") for at in range(share, len(documents), share)]
             adding = [pool.submit(list, events) for events in [first, *rest]]
@@ -194,7 +199,8 @@ class Searched(unittest.TestCase):
         self.assertEqual([end["event"] for end in ends], ["outcome"] * 4)
         during = [found for found in seen if found["documents"] < 3 * share]
         self.assertGreaterEqual(len(during), 5, "searches were answered while the index was filled")
-        # Between two searches the index changed by what had begun, and by what the first let in when it ended; never by all that waited.
+        # Between two searches the index changed by what had begun, and by what the first let in when it
+        # ended; never by all that waited.
         steps = [later["revision"] - earlier["revision"] for earlier, later in zip(during, during[1:])]
         self.assertLessEqual(max(steps), 3, steps)
         # One in bulk came last: those who fill the index have the nearer deadlines.

@@ -1,5 +1,5 @@
-"""The recipe `prompt-optimizer` against a deterministic language model: it improves a prompt, and a run that is killed ends
-as one that is not, without asking again what it was answered."""
+"""The recipe `prompt-optimizer` against a deterministic language model: it improves a prompt, and a run that
+is killed ends as one that is not, without asking again what it was answered."""
 
 import json
 import os
@@ -163,7 +163,8 @@ class Optimizer(unittest.TestCase):
         self.assertNotEqual(chunks, self.chunks)
 
     def test_samples_are_distinct_and_come_again(self):
-        """With a temperature the same letter is asked anew in each evaluation; a run over the same answers gives the same."""
+        """With a temperature the same letter is asked anew in each evaluation; a run over the same answers
+        gives the same."""
         self.session.prepare(threads=3, language_model=self.session.place(temperature=0.7))
         first = self.session.optimize()
         count = self.model.count()
@@ -208,7 +209,8 @@ class Optimizer(unittest.TestCase):
         self.assertEqual(self.model.twice(), [])
 
     def test_a_kill_at_any_time_loses_next_to_nothing(self):
-        """Three pods of a run are killed as soon as each has told of two further candidates, with nothing held back for them."""
+        """Three pods of a run are killed as soon as each has told of two further candidates, with nothing
+        held back for them."""
         self.session.prepare(threads=2)
         # Long enough that a run is not over before it is killed.
         self.model.delay = 0.02
@@ -234,7 +236,8 @@ class Optimizer(unittest.TestCase):
         self.goes_on_to_the_same()
 
     def test_through_the_host(self):
-        """The language model is a recipe, asked through the HTTP door of the host that the optimizer runs in."""
+        """The language model is a recipe, asked through the HTTP door of the host that the optimizer runs
+        in."""
         place = {
             "kind": "recipe",
             "url": f"http://localhost:{self.door}",
@@ -359,7 +362,8 @@ class Optimizer(unittest.TestCase):
         self.assertIn("Some words on reasoning", said["reasoning"])
 
     def test_examples_come_as_lines_too(self):
-        """And more of them than an input may have: each checkpoint is of megabytes then, and there are fewer."""
+        """And more of them than an input may have: each checkpoint is of megabytes then, and there are
+        fewer."""
         padding = " And so on." * 2_000
         rows = [{**row, "letter": row["letter"] + padding} for row in letters(300, first=1_000)]
         lines = "\n".join(map(json.dumps, rows)).encode()
@@ -412,7 +416,8 @@ class Optimizer(unittest.TestCase):
         self.assertRegex(said, r"Ran \d+ tests[^\n]*\n\nOK")
 
     def goes_on_to_the_same(self):
-        """What was cut short ends as if it had not been, and nothing that had been answered is asked again."""
+        """What was cut short ends as if it had not been, and nothing that had been answered is asked
+        again."""
         self.model.drop()
         before = self.model.count()
         self.assertEqual(before, MIDDLE)

@@ -1,6 +1,8 @@
-"""Each shipped recipe gives the same as a folder, installed, and under a server: the same answer or the same fault, to the byte.
+"""Each shipped recipe gives the same as a folder, installed, and under a server: the same answer or the same
+fault, to the byte.
 
-The small recipes of `tests/it/cli/rehearsal.rs` are of every kind; these are the real ones, with their environments, models and glue.
+The small recipes of `tests/it/cli/rehearsal.rs` are of every kind; these are the real ones, with their
+environments, models and glue.
 """
 
 import json

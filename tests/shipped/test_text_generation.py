@@ -1,7 +1,8 @@
-"""Text of tiny models that the test makes, from the recipe `text-generation`: it streams, stops, and says what is wrong.
+"""Text of tiny models that the test makes, from the recipe `text-generation`: it streams, stops, and says
+what is wrong.
 
-It needs an environment of 6 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names the home where `packages::torch` of the Rust tests
-has built it.
+It needs an environment of 6 GB, so only `make test-torch` runs it: HOB_TEST_TORCH names the home where
+`packages::torch` of the Rust tests has built it.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""Speech that flite made, heard by the recipe `transcription`: how many words are wrong, and that it tells while it listens."""
+"""Speech that flite made, heard by the recipe `transcription`: how many words are wrong, and that it tells
+while it listens."""
 
 import json
 import shutil

@@ -1,6 +1,7 @@
 """One object of the recipe's class hears the WAVs that are named, twice in other orders.
 
-test_transcription.py runs this in the environment of the recipe: which pod of a host hears what is not for a caller to say.
+test_transcription.py runs this in the environment of the recipe: which pod of a host hears what is not for a
+caller to say.
 """
 
 import sys

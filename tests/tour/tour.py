@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
-"""Every documented command of `hob`, in surroundings that people have: what each printed, and whether it ended as documented.
+"""Every documented command of `hob`, in surroundings that people have: what each printed, and whether it
+ended as documented.
 
     python3 tests/tour/tour.py HOB [SURROUNDINGS ...]
 
-The surroundings: `root`; `user`, who is nobody in particular; `container`, in namespaces of its own, without capabilities and under the
-seccomp profile of packaging/container; `read-only`, where nothing but a temporary folder can be written to and the home was made before;
-`2001` and `2040`, where the clock is wrong (by `faketime`, if it is installed); `offline`, in a network namespace with nothing in it.
+The surroundings: `root`; `user`, who is nobody in particular; `container`, in namespaces of its own, without
+capabilities and under the seccomp profile of packaging/container; `read-only`, where nothing but a temporary
+folder can be written to and the home was made before; `2001` and `2040`, where the clock is wrong (by
+`faketime`, if it is installed); `offline`, in a network namespace with nothing in it.
 
-Each has a fresh home, a repository of its own (a folder) and a recipe without an environment. What was printed lies in
-`target/tour/<surroundings>.txt`; the last line of standard output says how many commands there were. Ends with 1 where a command ended
-otherwise than wanted, a process is left or something panicked. What a machine cannot give is skipped with a printed reason. Without
-SURROUNDINGS it is all of them, and every command of `hob --help` must have been in one. Before all of that the flags of each command are
-held against docs/cli.md, both ways, and every command that a page names against the program.
+Each has a fresh home, a repository of its own (a folder) and a recipe without an environment. What was
+printed lies in `target/tour/<surroundings>.txt`; the last line of standard output says how many commands
+there were. Ends with 1 where a command ended otherwise than wanted, a process is left or something panicked.
+What a machine cannot give is skipped with a printed reason. Without SURROUNDINGS it is all of them, and every
+command of `hob --help` must have been in one. Before all of that the flags of each command are held against
+docs/cli.md, both ways, and every command that a page names against the program.
 
-Processes that are left are found by whose children they are, whatever they call themselves: pods have titles of their own.
+Processes that are left are found by whose children they are, whatever they call themselves: pods have titles
+of their own.
 """
 
 import ctypes
@@ -66,8 +70,8 @@ class Tour:
         self.seen, self.wrong, self.said = set(), [], []
 
     def run(self, *words, wants=0, says="", notes="", prefix=None):
-        """One command; `wants`: its exit code, or several; `says`: a part of its result on standard output, `notes`: of what it
-        says besides, on standard error."""
+        """One command; `wants`: its exit code, or several; `says`: a part of its result on standard output,
+        `notes`: of what it says besides, on standard error."""
         self.seen.add(tuple(word for word in words if not word.startswith("-"))[:2])
         command = [*(self.prefix if prefix is None else prefix), self.hob, *words]
         done = subprocess.run(command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
@@ -121,7 +125,8 @@ def command_line(pid):
 
 
 def descendants(of):
-    """Processes that come from that one, whatever they are called and whatever session they are in, but for such as have ended."""
+    """Processes that come from that one, whatever they are called and whatever session they are in, but for
+    such as have ended."""
     children = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -153,7 +158,8 @@ def left(wait=GONE_S):
 
 
 def look_finds():
-    """That something which hides is found: in a session of its own, without its parent, under another name."""
+    """That something which hides is found: in a session of its own, without its parent, under another
+    name."""
     hidden = """import ctypes, os, time
 os.setsid()
 if os.fork(): os._exit(0)
@@ -291,7 +297,8 @@ def python_for_all():
     return None
 
 
-#: All but one folder is read-only: the file system, and (where that is another one) the folder that has the tour's files.
+#: All but one folder is read-only: the file system, and (where that is another one) the folder that has the
+#: tour's files.
 CLOSED = """open=$0 folder=$1; shift; mount --make-rslave / && mount --bind "$folder" "$folder" && mount -o remount,ro,bind "$folder" &&
 mount --bind "$open" "$open" && mount -o remount,ro,bind / && cd "$folder" && exec "$@\""""
 
@@ -407,7 +414,8 @@ def undocumented(hob, text):
     for entry in re.split(r"^(?=- |## )", text, flags=re.M):
         begins = re.match(r"- `hob ([a-z-]+)(?: ([a-z-]+))?", entry)
         if begins:
-            # As they stand in commands: flags of other commands, which an entry may name too, have theirs before them.
+            # As they stand in commands: flags of other commands, which an entry may name too, have theirs
+            # before them.
             quoted = re.findall(r"`([^`]+)`", entry)
             first = [begins[1], begins[2]] if begins[2] else [begins[1]]
             others = [words for words in quoted if words.startswith("hob ") and words.split()[1 : 1 + len(first)] != first]

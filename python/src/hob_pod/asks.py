@@ -7,11 +7,13 @@ How a cancel interrupts, by what runs the author's code:
 
 * the main thread: the control thread sends it SIGURG (a signal ends a sleep or a read, which an exception set
 from
-  outside would not), and the handler below raises `Cancelled` there if the work in hand is cancelled and armed. The
-  handler runs on the main thread, between two bytecodes, so a signal that comes late finds other work, or none;
+  outside would not), and the handler below raises `Cancelled` there if the work in hand is cancelled and
+  armed. The handler runs on the main thread, between two bytecodes, so a signal that comes late finds other
+  work, or none;
 * a worker thread (concurrency above 1): `Cancelled` is set as its asynchronous exception, once for each work
 and only
-  while that is armed. Disarming takes one back that was set but not raised yet, so a late one has nothing to hit;
+  while that is armed. Disarming takes one back that was set but not raised yet, so a late one has nothing to
+  hit;
 * a task of the event loop: `task.cancel()`.
 """
 

@@ -17,12 +17,12 @@ Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message, with
 to it.
 
     host -> init   {"type": "boot", "plan", "zygote_plan", "preload", "left", "site_packages", "python"}
-                     + a file with variables, for the zygote alone
-                   {"type": "fork", "id", "plan", "title", "threads", "page"} + control, stdout, stderr
-                   {"type": "signal", "id", "number"}: to the pod's group; {"type": "kill", "id"}: all of that pod
-    init -> host   {"type": "ready", "seconds"} or {"type": "unforkable", "why"}: once
-                   {"type": "forked", "id"} + a pidfd; {"type": "over", "id", "status"}: nothing of it is left
-                   {"type": "closed"}: the zygote is gone; pods live on, but none is forked any more
+                     + a file with variables, for the zygote alone {"type": "fork", "id", "plan", "title",
+                       "threads", "page"} + control, stdout, stderr {"type": "signal", "id", "number"}: to the
+                       pod's group; {"type": "kill", "id"}: all of that pod init -> host {"type": "ready",
+                       "seconds"} or {"type": "unforkable", "why"}: once {"type": "forked", "id"} + a pidfd;
+                       {"type": "over", "id", "status"}: nothing of it is left {"type": "closed"}: the zygote
+                       is gone; pods live on, but none is forked any more
 
 A pod whose plan cannot be carried out says so to the host itself, as one of a keeper does.
 """

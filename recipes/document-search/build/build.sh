@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes models/ as recipe.toml names it: the files that ../sentence-embeddings/build/build.sh makes, under a second name.
+# Makes models/ as recipe.toml names it: the files that ../sentence-embeddings/build/build.sh makes, under a
+# second name.
 set -eu
 recipe=$(cd "$(dirname "$0")/.." && pwd)
 other=$(dirname "$recipe")/sentence-embeddings

@@ -1,7 +1,7 @@
 """Vectors of texts, by all-MiniLM-L6-v2.
 
-Apart from the index, which takes vectors from wherever. It is what hob/sentence-embeddings does, without its batches of many callers:
-a recipe is whole by itself.
+Apart from the index, which takes vectors from wherever. It is what hob/sentence-embeddings does, without its
+batches of many callers: a recipe is whole by itself.
 """
 
 import os
@@ -22,8 +22,8 @@ MODEL, DIMENSIONS = "all-MiniLM-L6-v2", 384
 #: Tokens of a text that the model looks at: what it was trained with.
 TOKENS_MAX = 256
 
-#: Texts, and tokens with padding, in one run of the model, which cannot be stopped: so it ends well within the two seconds that a
-#: cancelled call is given.
+#: Texts, and tokens with padding, in one run of the model, which cannot be stopped: so it ends well within
+#: the two seconds that a cancelled call is given.
 RUN_TEXTS, RUN_TOKENS = 32, 8 * TOKENS_MAX
 
 

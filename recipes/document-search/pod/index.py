@@ -1,7 +1,8 @@
 """Documents with their vectors, in memory: exact cosines of all of them, and all of it as bytes.
 
-Apart from the model and from the host: this is numpy and the standard library. A hundred thousand vectors, which is what a checkpoint
-has room for, are multiplied in some 20 ms, so that an approximate index would be faster at nothing that anybody notices.
+Apart from the model and from the host: this is numpy and the standard library. A hundred thousand vectors,
+which is what a checkpoint has room for, are multiplied in some 20 ms, so that an approximate index would be
+faster at nothing that anybody notices.
 """
 
 import json

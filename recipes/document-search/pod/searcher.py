@@ -30,7 +30,8 @@ class Searcher:
         self.life = secrets.token_hex(8)
 
     def add(self, input):
-        """`{"documents"}`, and of a longer list how many went before and how many there are: `{"before", "total"}`."""
+        """`{"documents"}`, and of a longer list how many went before and how many there are:
+        `{"before", "total"}`."""
         documents = [[given["id"], given["text"], given.get("metadata", {})] for given in input["documents"]]
         records = {document[0]: record_of(document) for document in documents}
         size = self.index.grown_by(records)

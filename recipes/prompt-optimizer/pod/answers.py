@@ -1,7 +1,8 @@
 """What the language models answered, by request: all that a run cannot make again by itself.
 
-MIPROv2 keeps nothing of a run. But each of its choices follows from its seed and from the answers, so a run that begins
-anew with the answers of the one before goes the same way, and asks nothing until it is where that one was.
+MIPROv2 keeps nothing of a run. But each of its choices follows from its seed and from the answers, so a run
+that begins anew with the answers of the one before goes the same way, and asks nothing until it is where that
+one was.
 """
 
 import hashlib
@@ -17,7 +18,8 @@ BYTES_MAX = 64 << 20
 class Answers:
     """Texts by the digest of what was asked. Read from any thread, written by one.
 
-    `lines` is them all as they go into a checkpoint, a JSON `[key, text]` each: only what is new is ever put into it.
+    `lines` is them all as they go into a checkpoint, a JSON `[key, text]` each: only what is new is ever put
+    into it.
     """
 
     def __init__(self, most=BYTES_MAX, lines=b""):
@@ -51,11 +53,12 @@ def digest(value):
 
 
 class Samples:
-    """Which sample of its answers a request wants: the first time it is asked the first, then the next, and so on.
+    """Which sample of its answers a request wants: the first time it is asked the first, then the next, and
+    so on.
 
-    With a temperature of 0 there is one. A request that is asked twice within one evaluation (two examples with the same
-    inputs) gets the same sample, so that the number does not depend on which of the threads of an evaluation came first;
-    everything else happens one after the other.
+    With a temperature of 0 there is one. A request that is asked twice within one evaluation (two examples
+    with the same inputs) gets the same sample, so that the number does not depend on which of the threads of
+    an evaluation came first; everything else happens one after the other.
     """
 
     def __init__(self):

@@ -1,7 +1,8 @@
-"""The ways to a language model: an OpenAI-compatible server, or a recipe behind the HTTP door of a host of Hob.
+"""The ways to a language model: an OpenAI-compatible server, or a recipe behind the HTTP door of a host of
+Hob.
 
-Apart from the optimizer, which only knows requests and texts. Every failure is a Fault that names the place, what it
-said, and what to do.
+Apart from the optimizer, which only knows requests and texts. Every failure is a Fault that names the place,
+what it said, and what to do.
 """
 
 import json
@@ -146,7 +147,8 @@ class _Passing(Exception):
 
 
 def fill(template, values):
-    """A copy of a JSON value in which a text that is one of `values` is what it stands for; a field without a value is left out."""
+    """A copy of a JSON value in which a text that is one of `values` is what it stands for; a field without a
+    value is left out."""
     if isinstance(template, dict):
         return {name: fill(value, values) for name, value in template.items() if not _is_empty(value, values)}
     if isinstance(template, list):

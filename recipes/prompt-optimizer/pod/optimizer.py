@@ -1,8 +1,8 @@
 """A session that makes a prompt better: examples in, MIPROv2 over them, instructions and demonstrations out.
 
-The state is small and whole: the examples, the configuration, what the language models answered so far, and the result
-once there is one. Everything else of a run follows from these (`answers`), so a pod that begins with them and is asked
-to optimize again ends where the one before would have.
+The state is small and whole: the examples, the configuration, what the language models answered so far, and
+the result once there is one. Everything else of a run follows from these (`answers`), so a pod that begins
+with them and is asked to optimize again ends where the one before would have.
 """
 
 import json
@@ -82,7 +82,8 @@ class Optimizer:
         return {"examples": len(trained), "validation": len(judged), "fields": sorted(examples[0])}
 
     def configure(self, input):
-        """What to optimize, with which language models and how. A result is dropped unless all is as it was."""
+        """What to optimize, with which language models and how. A result is dropped unless all is as it
+        was."""
         if self.examples is None:
             raise self._order("configure", "load_trainset")
         settings = {**DEFAULTS, **input}

@@ -1,7 +1,7 @@
 """The programs that are optimized: one step from some texts to others, and how good its answers are.
 
-A program is `{"signature", "style", "instructions", "demos"}`, so that whoever has it can use it: with dspy, or with the
-messages that `render` makes of it.
+A program is `{"signature", "style", "instructions", "demos"}`, so that whoever has it can use it: with dspy,
+or with the messages that `render` makes of it.
 """
 
 import keyword

@@ -1,8 +1,8 @@
 """One run of MIPROv2, which is never in touch with the world itself.
 
-MIPROv2 is one long call that says nothing until it ends. It runs in a thread of its own here, and what it wants from
-outside (an answer of a language model) or tells (a candidate) comes to the operation's thread, which asks, keeps the
-answers, gives checkpoints and chunks, and can be cancelled at any of these points.
+MIPROv2 is one long call that says nothing until it ends. It runs in a thread of its own here, and what it
+wants from outside (an answer of a language model) or tells (a candidate) comes to the operation's thread,
+which asks, keeps the answers, gives checkpoints and chunks, and can be cancelled at any of these points.
 """
 
 import queue
@@ -19,8 +19,8 @@ from dspy.utils.callback import BaseCallback
 from endpoints import PARAMETERS
 from hob_pod import Fault
 
-#: A checkpoint is given when this many times as long has passed since the last one as that took: a tenth of the time at
-#: most goes into them, and of what a killed run was answered at most as much is asked again.
+#: A checkpoint is given when this many times as long has passed since the last one as that took: a tenth of
+#: the time at most goes into them, and of what a killed run was answered at most as much is asked again.
 CHECKPOINT_SHARE = 10
 
 #: Between two reports of how far it is, in seconds.
@@ -31,7 +31,8 @@ END_S = 1.5
 
 
 class Stop(BaseException):
-    """Ends MIPROv2's thread. No Exception: those count as a wrong answer there, and the run would go on without it."""
+    """Ends MIPROv2's thread. No Exception: those count as a wrong answer there, and the run would go on
+    without it."""
 
 
 class Keeper:
@@ -56,7 +57,8 @@ class Keeper:
 
 
 class Engine:
-    """What dspy takes for a language model's engine (`dspy.clients.engines.base.Engine`): text in, text out."""
+    """What dspy takes for a language model's engine (`dspy.clients.engines.base.Engine`): text in, text
+    out."""
 
     def __init__(self, endpoint, parameters, asked):
         self.endpoint = endpoint
@@ -180,7 +182,8 @@ class Run:
         return candidate
 
     def _counts(self, candidate):
-        """Whether it is one of the trials that were asked for, and not MIPROv2's look at one on all examples."""
+        """Whether it is one of the trials that were asked for, and not MIPROv2's look at one on all
+        examples."""
         minibatched = self.settings["minibatch"] and self.settings["minibatch"] < self.rows[2]
         return candidate["kind"] == ("minibatch" if minibatched else "full")
 
@@ -279,7 +282,8 @@ class Run:
             max_bootstrapped_demos=settings["bootstrapped_demos"],
             max_labeled_demos=settings["labeled_demos"],
             num_threads=settings["threads"],
-            # An answer without its fields counts as wrong; however many there are, that is what the trials are for.
+            # An answer without its fields counts as wrong; however many there are, that is what the trials
+            # are for.
             max_errors=1 << 30,
             seed=settings["seed"],
         )

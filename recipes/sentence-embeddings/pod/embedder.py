@@ -23,8 +23,8 @@ from tokenizers import Tokenizer  # noqa: E402
 TOKENS_MAX = 256
 
 # Texts, and tokens with padding, in one run of the model. The second bounds memory (attention holds 12 floats
-# for each pair of tokens of a text: 25 MB for eight texts of full length) and time: a run cannot be stopped, so
-# it has to end well within the two seconds that a cancelled call is given.
+# for each pair of tokens of a text: 25 MB for eight texts of full length) and time: a run cannot be stopped,
+# so it has to end well within the two seconds that a cancelled call is given.
 RUN_TEXTS = 32
 RUN_TOKENS = 8 * TOKENS_MAX
 
@@ -52,7 +52,8 @@ class Embedder:
     def embed(self, inputs):
         """Each `{"texts": [...]}` to its `{"embeddings": [[384 numbers], ...]}`, in the same order.
 
-        The texts of all callers run together, sorted by length, so that callers with one text each fill a run.
+        The texts of all callers run together, sorted by length, so that callers with one text each fill a
+        run.
         """
         encoded = [text.ids for text in self.tokenizer.encode_batch([text for input in inputs for text in input["texts"]])]
         vectors = [None] * len(encoded)

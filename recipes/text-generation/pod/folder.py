@@ -1,4 +1,5 @@
-"""The model's folder: where it is, and what is loaded out of it. Only files of that folder, and of them only data.
+"""The model's folder: where it is, and what is loaded out of it. Only files of that folder, and of them only
+data.
 
 Apart from generating, which is about one call.
 """
@@ -16,7 +17,8 @@ from transformers.utils import logging
 #: What recipe.toml asks to read, and the folder in there that is used unless TEXT_MODEL names another.
 MODELS, DEFAULT = "/srv/models", "text-generation"
 
-#: Nothing but the folder's own files, none of them code: pickles run what is in them, and so does a model's own Python.
+#: Nothing but the folder's own files, none of them code: pickles run what is in them, and so does a model's
+#: own Python.
 OWN_FILES_ONLY = {"local_files_only": True, "trust_remote_code": False}
 
 # A bar is nothing for a log.

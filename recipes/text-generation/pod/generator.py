@@ -1,7 +1,7 @@
 """Text from a transformers model, token by token.
 
-What runs the model is `generate` of transformers, in a thread of its own; the call takes tokens out of its hand one at a time, so
-that a caller that is slow, or gone, holds it up after one token.
+What runs the model is `generate` of transformers, in a thread of its own; the call takes tokens out of its
+hand one at a time, so that a caller that is slow, or gone, holds it up after one token.
 """
 
 import copy
@@ -50,7 +50,8 @@ class Generator:
         }
 
     def generate(self, input):
-        """Chunks `{"text", "tokens"}`: text that is certain, and how many tokens there were so far; then all of it."""
+        """Chunks `{"text", "tokens"}`: text that is certain, and how many tokens there were so far; then all
+        of it."""
         prompt = self._prompt(input)
         room = input.get("max_new_tokens", MAX_NEW_TOKENS)
         if self.context is not None:

@@ -10,8 +10,9 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 class Words:
     """The text of tokens that come one by one.
 
-    A token may be a part of a character, and how it is written may depend on the one before (a space at the beginning). So the
-    last tokens that became text are decoded again with each new one, and what is not a character yet is held back.
+    A token may be a part of a character, and how it is written may depend on the one before (a space at the
+    beginning). So the last tokens that became text are decoded again with each new one, and what is not a
+    character yet is held back.
     """
 
     def __init__(self, tokenizer):

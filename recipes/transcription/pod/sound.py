@@ -1,7 +1,7 @@
 """WAV in, samples for the decoder out: one channel of 16 bits at its rate.
 
-Apart from the decoding because none of it knows speech. The standard library's `wave` reads neither floats nor the
-extensible format before Python 3.12, and the rest of the library has no resampling.
+Apart from the decoding because none of it knows speech. The standard library's `wave` reads neither floats
+nor the extensible format before Python 3.12, and the rest of the library has no resampling.
 """
 
 import struct
@@ -10,7 +10,8 @@ from math import ceil, gcd
 import numpy as np
 from hob_pod import Fault
 
-#: Rates that can be asked for. Below the first one speech is not understood, above the second nothing records.
+#: Rates that can be asked for. Below the first one speech is not understood, above the second nothing
+#: records.
 RATE_MIN, RATE_MAX = 4_000, 384_000
 CHANNELS_MAX = 64
 

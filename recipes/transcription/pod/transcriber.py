@@ -1,8 +1,8 @@
 """Speech to text with pocketsphinx: what it thinks while it listens, then what it heard.
 
-Apart from `sound`, which knows nothing of speech. Each part of the audio is decoded twice: quickly and block by block for
-the partial text, then as a whole, since the best decoding subtracts the average of all that was said: on the voices that
-the recipe is tested with this halves the words that are wrong.
+Apart from `sound`, which knows nothing of speech. Each part of the audio is decoded twice: quickly and block
+by block for the partial text, then as a whole, since the best decoding subtracts the average of all that was
+said: on the voices that the recipe is tested with this halves the words that are wrong.
 """
 
 import numpy as np
@@ -16,14 +16,15 @@ RATE = 16_000
 #: Samples between two looks at the partial text: 0.2 s of sound, some 20 ms of work.
 BLOCK = RATE // 5
 
-#: A longer recording is cut, at its quietest moment between these, in samples: a part cannot be stopped while it is decoded
-#: as a whole, which takes an eighth of its length, and a cancelled call is given two seconds.
+#: A longer recording is cut, at its quietest moment between these, in samples: a part cannot be stopped while
+#: it is decoded as a whole, which takes an eighth of its length, and a cancelled call is given two seconds.
 PART_MIN, PART_MAX = 6 * RATE, 12 * RATE
 
 #: How long the quiet is that is looked for, in samples.
 QUIET = RATE // 5
 
-#: A part in which no sample is louder is silent, of 32767 (-60 dB): what is next to nothing is a word to the decoder.
+#: A part in which no sample is louder is silent, of 32767 (-60 dB): what is next to nothing is a word to the
+#: decoder.
 SILENT = 32
 
 #: Frames of the decoder in a second.
@@ -49,8 +50,8 @@ class Transcriber:
             raise Fault("invalid_input", f"wanted a blob `audio`, found {found}", "`hob call ... --blob audio=FILE.wav`")
         samples, rate, channels = sound.read_wav(blobs["audio"].data)
         samples = sound.to_16_bits(sound.resample(samples, rate, RATE))
-        # Each call begins as the first one did, so that the same sound gives the same text: what the decoders took for the average
-        # sound and for noise in the call before is forgotten.
+        # Each call begins as the first one did, so that the same sound gives the same text: what the decoders
+        # took for the average sound and for noise in the call before is forgotten.
         for decoder in (self.quick, self.whole):
             decoder.reinit_feat()
         segments, words = [], []

@@ -69,7 +69,8 @@ pub fn refused_as(status: StatusCode, fault: &Fault) -> Response {
     response
 }
 
-/// A response as `audience` reads it: the one place where Hob's own words become bytes. A recipe's output is in it already.
+/// A response as `audience` reads it: the one place where Hob's own words become bytes. A recipe's output is
+/// in it already.
 pub fn said(mut response: Response, audience: &Audience) -> Response {
     if let Some(Said(value)) = response.extensions_mut().remove() {
         let text = printable_json(&audience.told(value).to_string()).into_owned();
@@ -114,7 +115,8 @@ mod tests {
 
     use super::*;
 
-    /// Of names that strangers chose, in whatever is told: a terminal that shows the bytes obeys none of them.
+    /// Of names that strangers chose, in whatever is told: a terminal that shows the bytes obeys none of
+    /// them.
     #[tokio::test]
     async fn what_is_told_commands_no_terminal() {
         let strange = "a\u{202e}b\u{9b}31m";

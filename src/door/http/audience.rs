@@ -1,8 +1,8 @@
 //! Who asks, and what of Hob's own words they are told.
 //!
-//! A fault says to its caller what went wrong with the call. Tracebacks, output of pods, the values of variables and the paths of the
-//! server are for its operator alone. This is the one place that decides; it looks at all that Hob says of itself, and never at a recipe's
-//! answer.
+//! A fault says to its caller what went wrong with the call. Tracebacks, output of pods, the values of
+//! variables and the paths of the server are for its operator alone. This is the one place that decides; it
+//! looks at all that Hob says of itself, and never at a recipe's answer.
 
 use std::{
     borrow::Cow,
@@ -22,7 +22,8 @@ use crate::model::{Door, Home, hint, limits::SERVE_WITHHELD_LOG_BYTES_MAX};
 pub enum Audience {
     /// The user whose server it is: everything.
     Operator,
-    /// Whoever holds the token: no more than what a caller needs. With the folders of the server, whose paths are not shown.
+    /// Whoever holds the token: no more than what a caller needs. With the folders of the server, whose paths
+    /// are not shown.
     Caller(Arc<[String]>),
 }
 
@@ -32,8 +33,8 @@ const PATH: &str = "[path]";
 /// Counts faults of which something was kept back: by its number the operator finds the rest in the log.
 static REFERENCES: AtomicU64 = AtomicU64::new(1);
 
-/// Keys of a fault's `detail` that its caller is told: what is wrong with the call, what it may do about it, and by which name the operator
-/// finds the rest.
+/// Keys of a fault's `detail` that its caller is told: what is wrong with the call, what it may do about it,
+/// and by which name the operator finds the rest.
 const CALLER_DETAIL: &[&str] = &[
     "allowed",
     "blob",
@@ -83,8 +84,8 @@ const CALLER_DETAIL: &[&str] = &[
     "wanted_bytes",
 ];
 
-/// Keys of a `detail` that are the operator's: they hold what pods printed, what Python says of its frames and variables, and places on the
-/// server's disk or network.
+/// Keys of a `detail` that are the operator's: they hold what pods printed, what Python says of its frames
+/// and variables, and places on the server's disk or network.
 const OPERATOR_DETAIL: &[&str] = &[
     "also_in",
     "answers",
@@ -138,7 +139,8 @@ impl Audience {
         Audience::Caller(folders.into())
     }
 
-    /// What is told of `said`, its hints in the words of HTTP. What is kept back of a fault is in the server's log.
+    /// What is told of `said`, its hints in the words of HTTP. What is kept back of a fault is in the
+    /// server's log.
     pub fn told(&self, mut said: Value) -> Value {
         hint::word(&mut said, Door::Http);
         let Audience::Caller(folders) = self else { return said };
@@ -215,7 +217,8 @@ impl Telling<'_> {
     }
 }
 
-/// The text with [`PATH`] in place of each path that begins with one of `folders`, or at the top of a usual file system.
+/// The text with [`PATH`] in place of each path that begins with one of `folders`, or at the top of a usual
+/// file system.
 fn without_paths<'t>(text: &'t str, folders: &[String]) -> Cow<'t, str> {
     // So many bytes of it make it one of ours.
     let begins = |rest: &str| {

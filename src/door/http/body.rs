@@ -27,8 +27,9 @@ pub struct Whole {
 
 /// Reads a body of at most `most` bytes.
 ///
-/// Errors: `too_large` (before a byte is read, where the request says its length), `overloaded` while other bodies take all there is for them,
-/// `deadline` when it does not come in time, `cancelled` when the caller hangs up in its middle.
+/// Errors: `too_large` (before a byte is read, where the request says its length), `overloaded` while other
+/// bodies take all there is for them, `deadline` when it does not come in time, `cancelled` when the caller
+/// hangs up in its middle.
 pub async fn whole(server: &Server, headers: &HeaderMap, body: Body, most: usize) -> Result<Whole, Fault> {
     let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if said.is_some_and(|length| length > most) {

@@ -1,6 +1,8 @@
-//! The two routes that run a call: plain JSON in and out, and the general one with blobs and a line for each event.
+//! The two routes that run a call: plain JSON in and out, and the general one with blobs and a line for each
+//! event.
 //!
-//! A caller that hangs up drops the future, or the stream, that its call lives in: that cancels it down to the worker.
+//! A caller that hangs up drops the future, or the stream, that its call lives in: that cancels it down to
+//! the worker.
 
 use std::{
     convert::Infallible,
@@ -100,8 +102,8 @@ async fn answer(server: &Server, request: Request) -> Result<(Outcome, u64), Fau
     Ok((running.outcome().await?, chunks))
 }
 
-/// What is done with a body of so many bytes before its call begins, and its deadline counts: a machine whose processors have other things to do
-/// must not keep the caller for ever.
+/// What is done with a body of so many bytes before its call begins, and its deadline counts: a machine whose
+/// processors have other things to do must not keep the caller for ever.
 async fn in_time<T>(bytes: usize, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     timeout(Duration::from_millis(limits::SERVE_READ_MS), work).await.unwrap_or_else(|_| {
         let wait = limits::SERVE_READ_MS / 1_000;
@@ -118,7 +120,8 @@ fn recipe_and_operation(path: &str) -> Result<(RecipeRef, &str), Fault> {
     Ok((RecipeRef::Name(name.parse()?), operation))
 }
 
-/// `POST /v1/calls`: a call with all that a call can have; a line of JSON for each event, the outcome or the fault last.
+/// `POST /v1/calls`: a call with all that a call can have; a line of JSON for each event, the outcome or the
+/// fault last.
 pub async fn general(State(server): State<Arc<Server>>, Extension(audience): Extension<Audience>, request: Request) -> Response {
     match begun(&server, audience, request).await {
         Ok(events) => {
@@ -282,7 +285,8 @@ impl Telling {
         }
     }
 
-    /// Writes a line about a text of so many bytes and these blobs, as a text of that length is read: a long one where nobody else waits.
+    /// Writes a line about a text of so many bytes and these blobs, as a text of that length is read: a long
+    /// one where nobody else waits.
     async fn written(
         &self,
         text: u64,

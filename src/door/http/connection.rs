@@ -1,6 +1,7 @@
 //! One connection: requests in, responses out, and every wait on the other side bounded.
 //!
-//! On hyper itself, because axum's own server neither ends a connection that stands still nor lets its owner do so.
+//! On hyper itself, because axum's own server neither ends a connection that stands still nor lets its owner
+//! do so.
 
 use crate::door::http::{answers, requests};
 use std::{
@@ -114,7 +115,8 @@ impl Heard for Carrier {
     }
 }
 
-/// A stream of which the kernel can be asked whether something of it waits to be read, of which the runtime may not have heard yet.
+/// A stream of which the kernel can be asked whether something of it waits to be read, of which the runtime
+/// may not have heard yet.
 pub trait Heard: AsyncRead + AsyncWrite + Unpin {
     fn waits(&self) -> bool;
 
@@ -145,7 +147,8 @@ impl Heard for UnixStream {
 }
 
 impl Way {
-    /// Serves a connection until either side ends it. Dropping the future drops the call that it runs. `files` are those that go beside it, if any can.
+    /// Serves a connection until either side ends it. Dropping the future drops the call that it runs.
+    /// `files` are those that go beside it, if any can.
     pub async fn serve(self, stream: impl Heard, seat: Seat, files: Option<Files>) {
         let mut closing = self.closing.clone();
         tokio::select! {
@@ -339,8 +342,9 @@ async fn gone(closing: &mut watch::Receiver<Phase>) {
     while closing.changed().await.is_ok() {}
 }
 
-/// A stream whose writes may stand still for so long and no longer, and which reads what is still being sent before it is closed: closing at
-/// once would take an early answer back from who is still sending. (Other reads are bounded where it is known what is awaited.)
+/// A stream whose writes may stand still for so long and no longer, and which reads what is still being sent
+/// before it is closed: closing at once would take an early answer back from who is still sending. (Other
+/// reads are bounded where it is known what is awaited.)
 struct Patient<T: Heard> {
     io: TokioIo<T>,
     patience: Duration,
@@ -499,7 +503,8 @@ mod tests {
         let routes = Router::new().route("/", get(|| async { "heard" }));
         let way = Way { routes, entry: Entry::Own, closing, patience: Patience::default() };
         let room = Room::new(Bounds { connections: 8, strangers: 4, peer: 4, reserve: 2 });
-        // One has sent its request, one half of it, one nothing. In one thread the runtime hears of none of them before they are sent away.
+        // One has sent its request, one half of it, one nothing. In one thread the runtime hears of none of
+        // them before they are sent away.
         let parting = std::str::from_utf8(answers::parting()).unwrap();
         assert!(parting.starts_with("HTTP/1.1 429 ") && parting.contains("\r\nretry-after: 1\r\n") && parting.contains("\"overloaded\""));
         for (sent, told) in [("GET / HTTP/1.1\r\nhost: x\r\n\r\n", "heard"), ("GET / HT", parting), ("", parting)] {

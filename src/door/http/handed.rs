@@ -1,6 +1,7 @@
 //! Files beside calls: what came with a request, and results that leave as files.
 //!
-//! Apart from the calls themselves: how many files there may be, and who waits for a disk, is one decision for all of them.
+//! Apart from the calls themselves: how many files there may be, and who waits for a disk, is one decision
+//! for all of them.
 
 use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc};
 
@@ -64,7 +65,8 @@ impl Wish {
         Ok(Some(Wish { files: files.clone(), count }))
     }
 
-    /// The files that came, once the request was read to its end; with the room that they take while the call runs.
+    /// The files that came, once the request was read to its end; with the room that they take while the call
+    /// runs.
     ///
     /// Errors: `usage` unless they are as many as was said; `too_large`, `overloaded`, `io`.
     pub fn taken(&self) -> Result<(VecDeque<OwnedFd>, Vec<OwnedSemaphorePermit>), Fault> {
@@ -101,8 +103,8 @@ impl Default for Leaving {
 const MOST: u64 = limits::SERVE_FILES_OUT_BYTES_MAX / limits::SERVE_FILE_OUT_BYTES_MIN;
 
 impl Leaving {
-    /// Writes a line with these blobs, the large ones into files that go with its bytes. Waits while others take all the room for that: nothing
-    /// of a result that is there is refused.
+    /// Writes a line with these blobs, the large ones into files that go with its bytes. Waits while others
+    /// take all the room for that: nothing of a result that is there is refused.
     ///
     /// Errors: those of `write`.
     pub async fn line(

@@ -1,9 +1,9 @@
 //! HTTP: requests become calls, outcomes and faults become responses.
 //!
-//! Here are the routes. `server.rs` is what all connections share, `requests.rs` and `answers.rs` read and write what
-//! every route has, `calls.rs` runs calls, `status.rs` tells of the host, `connection.rs` carries requests in, `room.rs`
-//! says who has a connection, `audience.rs` who is told what. Every failure is a fault as JSON with the status of the
-//! fault table.
+//! Here are the routes. `server.rs` is what all connections share, `requests.rs` and `answers.rs` read and
+//! write what every route has, `calls.rs` runs calls, `status.rs` tells of the host, `connection.rs` carries
+//! requests in, `room.rs` says who has a connection, `audience.rs` who is told what. Every failure is a fault
+//! as JSON with the status of the fault table.
 
 use std::sync::Arc;
 

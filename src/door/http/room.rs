@@ -1,8 +1,9 @@
 //! Who has a connection, and who goes when there are too many. Pure: told who comes, it says who leaves.
 //!
-//! A connection begins as a *stranger*: it showed no complete and allowed request. Strangers have a part of the room, and the oldest of
-//! them goes for the next one, so that silent ones cannot keep anybody out. When the whole room is at work, who comes gets one of a few
-//! connections in reserve: enough to look at the server, and to be told `overloaded`. So everybody is let in, and everybody is answered.
+//! A connection begins as a *stranger*: it showed no complete and allowed request. Strangers have a part of
+//! the room, and the oldest of them goes for the next one, so that silent ones cannot keep anybody out. When
+//! the whole room is at work, who comes gets one of a few connections in reserve: enough to look at the
+//! server, and to be told `overloaded`. So everybody is let in, and everybody is answered.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,7 +31,8 @@ impl Bounds {
     pub fn of(files: u64, ways: usize) -> Bounds {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let mine = files.saturating_mul(limits::SERVE_FILES_PERCENT) / 100 / ways.max(1);
-        // Those who were told to go may still be there, as many again as are in reserve, and one was just taken: all of that is of the same part.
+        // Those who were told to go may still be there, as many again as are in reserve, and one was just
+        // taken: all of that is of the same part.
         let reserve = limits::SERVE_RESERVE_MAX.min(mine / 8).max(1);
         let connections = mine.saturating_sub(2 * reserve + 1).clamp(4, limits::SERVE_CONNECTIONS_MAX);
         let strangers = limits::SERVE_STRANGERS_MAX.min(connections / 2);
@@ -40,7 +42,8 @@ impl Bounds {
 }
 
 impl Bounds {
-    /// Connections that are there before the next is taken: those who were told to go have their open files until they are gone.
+    /// Connections that are there before the next is taken: those who were told to go have their open files
+    /// until they are gone.
     fn most(&self) -> usize {
         self.connections + 2 * self.reserve
     }
@@ -65,7 +68,8 @@ struct Guest {
     told: Arc<Notify>,
 }
 
-/// Who is there. Whoever was told to go is on no list any more; whoever knocks looks at no guest but those that it concerns.
+/// Who is there. Whoever was told to go is on no list any more; whoever knocks looks at no guest but those
+/// that it concerns.
 #[derive(Default)]
 struct Guests {
     all: HashMap<u64, Guest>,
@@ -181,7 +185,8 @@ impl Room {
         Arc::new(Room { bounds, guests: Mutex::default(), count: watch::Sender::new(0) })
     }
 
-    /// Lets one more in, and tells another to go where it must. `peer`: who counts for its address; a listed proxy and a Unix socket have none.
+    /// Lets one more in, and tells another to go where it must. `peer`: who counts for its address; a listed
+    /// proxy and a Unix socket have none.
     pub fn enter(self: &Arc<Room>, peer: Option<IpAddr>) -> Seat {
         let mut guests = self.guests();
         if guests.strangers.len() >= self.bounds.strangers {
@@ -321,7 +326,8 @@ mod tests {
     #[test]
     fn an_address_with_more_than_its_share_loses_its_own_and_a_listed_proxy_does_not() {
         let room = Room::new(BOUNDS);
-        // A slow one, then three of one address, and another one: the greedy one's oldest goes, not the slow one.
+        // A slow one, then three of one address, and another one: the greedy one's oldest goes, not the slow
+        // one.
         let mut seats = vec![room.enter(peer(1)), room.enter(peer(2)), room.enter(peer(2)), room.enter(peer(2))];
         seats.push(room.enter(peer(3)));
         assert_eq!(told(&seats), [1]);
@@ -355,7 +361,8 @@ mod tests {
         assert_eq!(told(&seats), [3, 8], "the one that rests for longest");
     }
 
-    /// Steps that so many knocks cost each in a room which has many strangers, workers and idle ones of several addresses.
+    /// Steps that so many knocks cost each in a room which has many strangers, workers and idle ones of
+    /// several addresses.
     fn steps_of_a_knock(bounds: Bounds) -> usize {
         let room = Room::new(bounds);
         let mut seats = Vec::new();

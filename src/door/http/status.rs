@@ -48,7 +48,8 @@ pub async fn livez() -> Response {
     answer(StatusCode::OK, &json!({ "live": true }))
 }
 
-/// `GET /readyz`: 200 while calls are taken, 503 while each would be refused, with the code of why. For whoever comes.
+/// `GET /readyz`: 200 while calls are taken, 503 while each would be refused, with the code of why. For
+/// whoever comes.
 pub async fn readyz(State(server): State<Arc<Server>>, Extension(IsFull(full)): Extension<IsFull>) -> Response {
     let refused_as = match () {
         () if server.is_closing() => Some(Code::ShuttingDown),
@@ -93,7 +94,8 @@ pub async fn logs(State(server): State<Arc<Server>>, Extension(audience): Extens
     }
 }
 
-/// `GET /v1/health`: 200 while calls are taken and every recipe in use answers, else 503 with why none is taken, or with the ones that do not answer.
+/// `GET /v1/health`: 200 while calls are taken and every recipe in use answers, else 503 with why none is
+/// taken, or with the ones that do not answer.
 pub async fn health(State(server): State<Arc<Server>>) -> Response {
     let host = server.host.clone();
     let status = match blocking(move || Ok(host.status())).await {

@@ -1,6 +1,7 @@
 //! The token that a caller over TCP must show.
 //!
-//! Apart, because it is a secret: it is made once, lies in a file that only its owner reads (or is its app's own), and is printed nowhere.
+//! Apart, because it is a secret: it is made once, lies in a file that only its owner reads (or is its app's
+//! own), and is printed nowhere.
 
 use std::{
     fmt, fs,
@@ -54,10 +55,11 @@ impl Token {
         }
     }
 
-    /// Reads the token at `path`, 64 hex digits, or makes one where there is nothing or an empty file, in a file for this user alone. For one
-    /// program at a time: two makers would disagree.
+    /// Reads the token at `path`, 64 hex digits, or makes one where there is nothing or an empty file, in a
+    /// file for this user alone. For one program at a time: two makers would disagree.
     ///
-    /// Errors: `key_invalid` for a file that others can read, or that holds something else, which stays as it is; `io`.
+    /// Errors: `key_invalid` for a file that others can read, or that holds something else, which stays as it
+    /// is; `io`.
     pub fn at(path: &Path) -> Result<Token, Fault> {
         let file = path.display().to_string();
         let refused = |text| Err(Fault::new(Code::KeyInvalid, text).hint(NEXT));
@@ -77,7 +79,8 @@ impl Token {
             }
             // What it holds is not shown: it may be the better part of a secret.
             match bytes.trim_ascii() {
-                // Its maker was killed before anybody was let in by it, or somebody emptied it to have a new one.
+                // Its maker was killed before anybody was let in by it, or somebody emptied it to have a new
+                // one.
                 [] => {}
                 hex if !hex.iter().all(u8::is_ascii_hexdigit) => return no_token(format!("{} bytes that are none", hex.len())),
                 hex if hex.len() != 2 * TOKEN_BYTES => return no_token(format!("{}", hex.len())),
@@ -146,7 +149,8 @@ mod tests {
             let fault = Token::of(bad).unwrap_err();
             assert!(fault.code == Code::Usage && fault.message.contains(found) && fault.message.contains("wanted 32 to 256"), "{fault}");
         }
-        // Where its maker was killed it is made anew. What somebody wrote is refused and stays, as is a file that others read or that another user owns.
+        // Where its maker was killed it is made anew. What somebody wrote is refused and stays, as is a file
+        // that others read or that another user owns.
         fs::write(&path, "\n").unwrap();
         assert_ne!(Token::at(&path).unwrap().text, token.text);
         let made = fs::read(&path).unwrap();

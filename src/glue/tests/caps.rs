@@ -7,7 +7,8 @@ use crate::glue::pods::BoxFuture;
 
 #[tokio::test]
 async fn components_with_too_many_parts_are_refused() {
-    // The component's own module is number 0, so that what is instantiated is the first of the two that follow.
+    // The component's own module is number 0, so that what is instantiated is the first of the two that
+    // follow.
     let with = |parts: &str, count: u32| {
         let instances = "(core instance (instantiate 1))".repeat(count as usize);
         let extra = wat::parse_str(format!("(component (core module {parts}) (core module) {instances})")).unwrap();
@@ -98,8 +99,9 @@ async fn what_was_compiled_once_is_not_compiled_again() {
         assert_eq!(glue.0.engines.cache.cache_misses(), 0);
     }
     assert!(!kept(folder.path()).is_empty());
-    // That nothing is left of compiling is a matter of the real compiler's process (tests/it/cli/compiling.rs): here, within one process, wasmtime's
-    // own thread may still be counting in a folder that is being deleted.
+    // That nothing is left of compiling is a matter of the real compiler's process
+    // (tests/it/cli/compiling.rs): here, within one process, wasmtime's own thread may still be counting in a
+    // folder that is being deleted.
 }
 
 #[test]

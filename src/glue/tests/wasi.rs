@@ -116,7 +116,8 @@ async fn sleeping_takes_no_time_and_no_clock_shows_any() {
 
 #[tokio::test]
 async fn random_numbers_are_the_same_for_the_same_call_and_no_other() {
-    // Eight random bytes as one JSON number each would be long in this language: their lowest bits, as digits in a string.
+    // Eight random bytes as one JSON number each would be long in this language: their lowest bits, as digits
+    // in a string.
     let body = "
         (call $random (i64.const 8) (i32.const 512))
         (local.set $handle (i32.load (i32.const 512)))

@@ -1,7 +1,7 @@
 //! A session while it lives: its pool, who is in it, when its state is kept.
 //!
-//! Apart from `sessions.rs`, which knows all of them: here is one. What it keeps lies behind a lock that only blocking work takes for longer than
-//! a moment.
+//! Apart from `sessions.rs`, which knows all of them: here is one. What it keeps lies behind a lock that only
+//! blocking work takes for longer than a moment.
 
 use std::{
     fmt,
@@ -269,7 +269,8 @@ impl Live {
 
     // Its state.
 
-    /// Has its pod give its state, and waits for so long until it is kept; the last checkpoint, if there is nothing new to keep.
+    /// Has its pod give its state, and waits for so long until it is kept; the last checkpoint, if there is
+    /// nothing new to keep.
     ///
     /// Errors: why there is none; `usage` when its class gives none.
     pub async fn checkpoint(&self, wait: Duration) -> Result<Option<CheckpointStatus>, Fault> {
@@ -303,7 +304,8 @@ impl Live {
         }
     }
 
-    /// [`Live::checkpoint`] before its pod ends. Why nothing came of it is remembered on the disk: who asks next may be another host.
+    /// [`Live::checkpoint`] before its pod ends. Why nothing came of it is remembered on the disk: who asks
+    /// next may be another host.
     ///
     /// Errors: as there.
     pub async fn last_checkpoint(&self) -> Result<(), Fault> {
@@ -343,7 +345,8 @@ impl Live {
         self.outcomes.send_modify(|count| *count += 1);
     }
 
-    /// Keeps its state so that it can go; whether it may: not if somebody is in it, nor if its pod has what nobody could bring back.
+    /// Keeps its state so that it can go; whether it may: not if somebody is in it, nor if its pod has what
+    /// nobody could bring back.
     pub async fn park(&self) -> Result<bool, Fault> {
         if self.is_at_work() {
             return Ok(false);
@@ -460,7 +463,8 @@ impl Seated {
         &self.live.pool
     }
 
-    /// The call is over: counted if it ended well, and its fault is that of its session where that is at an end.
+    /// The call is over: counted if it ended well, and its fault is that of its session where that is at an
+    /// end.
     pub async fn over<T>(self, host: &Arc<HostState>, result: Result<T, Fault>) -> Result<T, Fault> {
         let live = self.live.clone();
         let fault = match result {

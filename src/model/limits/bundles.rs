@@ -34,10 +34,12 @@ pub const IGNORE_FILE_BYTES_MAX: u64 = 64 << 10;
 /// Most patterns of a `.hobignore`.
 pub const IGNORE_PATTERNS_MAX: usize = 1000;
 
-/// Steps of holding all patterns of a recipe against all that its folder, or its bundle, holds: about a second of one core.
+/// Steps of holding all patterns of a recipe against all that its folder, or its bundle, holds: about a
+/// second of one core.
 pub const PATTERN_STEPS_MAX: u64 = 200_000_000;
 
-/// Of a text of a failed call of a recipe folder, how much of its end is searched for files that stayed behind.
+/// Of a text of a failed call of a recipe folder, how much of its end is searched for files that stayed
+/// behind.
 pub const BEHIND_TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// Places that are looked at for what such texts name.

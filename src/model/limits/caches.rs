@@ -1,6 +1,7 @@
 //! Bounds on what libraries in pods keep for the next pod: compiled code, lists of fonts.
 
-/// Bytes of one recipe's cache. Each of its pods has a copy in its memory; what JIT compilers keep for a recipe is a few megabytes.
+/// Bytes of one recipe's cache. Each of its pods has a copy in its memory; what JIT compilers keep for a
+/// recipe is a few megabytes.
 pub const POD_CACHE_BYTES_MAX: u64 = 64 << 20;
 
 /// Files of one recipe's cache.

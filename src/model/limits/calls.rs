@@ -3,7 +3,8 @@
 /// Largest input or output document of a call, in bytes of JSON. Larger data travels as a blob.
 pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 
-/// Default deadline of a call whose operation names none, in milliseconds: long enough for a cold start with a large model.
+/// Default deadline of a call whose operation names none, in milliseconds: long enough for a cold start with
+/// a large model.
 pub const DEADLINE_DEFAULT_MS: u64 = 120_000;
 
 /// Longest deadline that a manifest or a caller may ask for, in milliseconds: one day.

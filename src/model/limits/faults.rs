@@ -11,7 +11,8 @@ pub const FAULT_DETAIL_BYTES_MAX: usize = 64 << 10;
 /// Largest entry of any fault's `detail`, in bytes of JSON: what a run of glue may tell.
 pub const FAULT_ENTRY_BYTES_MAX: usize = GLUE_FAULT_DETAIL_BYTES_MAX;
 
-/// Deepest nesting of such a `detail`: readers of JSON give up at 128 levels, and a fault is carried inside other documents.
+/// Deepest nesting of such a `detail`: readers of JSON give up at 128 levels, and a fault is carried inside
+/// other documents.
 pub const FAULT_DETAIL_DEPTH_MAX: usize = 32;
 
 /// Largest `message` and `hint` of a fault that comes from glue or a pod, in bytes; the rest is cut.

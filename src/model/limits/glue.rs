@@ -30,7 +30,8 @@ pub const GLUE_LOG_LINES_MAX: usize = 200;
 /// Longest log line of glue, in bytes; the rest is cut.
 pub const GLUE_LOG_LINE_BYTES_MAX: usize = 4 << 10;
 
-/// Bytes of each of stdout and stderr of a glue run that are kept for its fault: a long traceback. What came before is counted.
+/// Bytes of each of stdout and stderr of a glue run that are kept for its fault: a long traceback. What came
+/// before is counted.
 pub const GLUE_OUTPUT_BYTES_MAX: usize = 64 << 10;
 
 /// Fetching a tool that builds glue in a script language (some 17 MB each), in milliseconds.
@@ -42,7 +43,8 @@ pub const GLUE_SCRIPT_BUILD_MS: u64 = 300_000;
 /// Random bytes that glue may ask for in one host call: a count costs the guest nothing.
 pub const GLUE_RANDOM_BYTES_MAX: usize = 64 << 10;
 
-/// Largest `detail` of a fault of a glue run, in bytes of JSON: the guest's own, its last log lines and both outputs.
+/// Largest `detail` of a fault of a glue run, in bytes of JSON: the guest's own, its last log lines and both
+/// outputs.
 pub const GLUE_FAULT_DETAIL_BYTES_MAX: usize = 512 << 10;
 
 /// Asks that one glue run may have open at once.
@@ -57,7 +59,8 @@ pub const GLUE_MAPPINGS_PER_INSTANCE: u32 = 6;
 /// Largest glue component, in bytes: StarlingMonkey and CPython guests are 12 to 18 MB.
 pub const GLUE_COMPONENT_BYTES_MAX: u64 = 64 << 20;
 
-/// Private memory of the process that compiles one glue component, in bytes: CPython guests of 18 MB need 430 MB.
+/// Private memory of the process that compiles one glue component, in bytes: CPython guests of 18 MB need 430
+/// MB.
 pub const GLUE_COMPILE_MEMORY_BYTES: u64 = 1536 << 20;
 
 /// Processor time of that process, in seconds: those guests need 10.
@@ -75,7 +78,8 @@ pub const GLUE_COMPILE_FILES: u64 = 64;
 /// Such processes of one host at once.
 pub const GLUE_COMPILES_AT_ONCE: usize = 2;
 
-/// Machine code of one component with what belongs to it, in bytes: a host holds twice that while it reads it. CPython guests have 35 MB.
+/// Machine code of one component with what belongs to it, in bytes: a host holds twice that while it reads
+/// it. CPython guests have 35 MB.
 pub const GLUE_CODE_BYTES_MAX: usize = 128 << 20;
 
 /// The file with it, in bytes: a third of that, packed.
@@ -87,7 +91,8 @@ pub const GLUE_CODE_COMPRESSION: i32 = 3;
 /// All such files of one home, in bytes: above that, those not read for longest go.
 pub const GLUE_CACHE_BYTES_MAX: u64 = 1 << 30;
 
-/// Linear memories of one glue component, and tables of one: what script engines need, and what a pooled instance holds.
+/// Linear memories of one glue component, and tables of one: what script engines need, and what a pooled
+/// instance holds.
 pub const GLUE_MEMORIES_MAX: u32 = 4;
 /// See [`GLUE_MEMORIES_MAX`].
 pub const GLUE_TABLES_MAX: u32 = 4;
@@ -95,7 +100,8 @@ pub const GLUE_TABLES_MAX: u32 = 4;
 /// Core instances inside one glue component: CPython guests need 38, QuickJS 13.
 pub const GLUE_CORE_INSTANCES_MAX: u32 = 40;
 
-/// Bytes of a used instance that stay resident for the next call, where the kernel can tell which pages were written.
+/// Bytes of a used instance that stay resident for the next call, where the kernel can tell which pages were
+/// written.
 pub const GLUE_KEEP_RESIDENT_BYTES: usize = 4 << 20;
 
 /// Used instances kept warm: with the one above, what an idle host may hold at most.

@@ -1,6 +1,7 @@
 //! Bounds of what pods print, beside what is kept of each pod in memory.
 
-/// Lines that wait for a follower who reads slowly; beyond that it loses the oldest, and is told how many. A power of two.
+/// Lines that wait for a follower who reads slowly; beyond that it loses the oldest, and is told how many. A
+/// power of two.
 pub const PRINTED_LINES_MAX: usize = 1 << 10;
 
 /// What is read of each output of a pod before its answer is told, in bytes: as much as a pipe holds.
@@ -30,7 +31,8 @@ pub const LOG_BATCH_LINES_MAX: usize = 256;
 /// How long the end of a host waits for lines to be written, in milliseconds.
 pub const LOG_CLOSE_MS: u64 = 2_000;
 
-/// Read of each log file by a server that is asked for lines, which may be every second; in bytes, from its end.
+/// Read of each log file by a server that is asked for lines, which may be every second; in bytes, from its
+/// end.
 pub const LOG_LOOK_BYTES_MAX: u64 = 64 << 10;
 
 /// What `hob call` writes to standard error of what pods print, in bytes: the rest is in `hob logs`.

@@ -6,7 +6,8 @@ pub const MANIFEST_BYTES_MAX: u64 = 256 << 10;
 /// Most operations that one recipe may declare.
 pub const OPERATIONS_MAX: usize = 64;
 
-/// From spawn to `ready`, in milliseconds, unless the manifest says otherwise: covers importing torch on a slow disk.
+/// From spawn to `ready`, in milliseconds, unless the manifest says otherwise: covers importing torch on a
+/// slow disk.
 pub const POD_START_DEFAULT_MS: u64 = 60_000;
 
 /// Longest start that a manifest may ask for, in milliseconds.
@@ -24,7 +25,8 @@ pub const POD_THREADS_MAX: u64 = 256;
 /// Least memory that a manifest may limit a pod to, in bytes: below it the interpreter itself does not start.
 pub const POD_MEMORY_BYTES_MIN: u64 = 16 << 20;
 
-/// Most processes and threads that a manifest may let one pod have: a machine has 32,768 by default, for everybody.
+/// Most processes and threads that a manifest may let one pod have: a machine has 32,768 by default, for
+/// everybody.
 pub const POD_PROCESSES_MAX: u64 = 4_096;
 
 /// Most that a manifest may have a pod yield to others: where the kernel's scale ends.
@@ -51,5 +53,6 @@ pub const BATCH_ITEMS_MAX: u64 = 1_024;
 /// Longest wait for more items that a manifest may ask for, in milliseconds.
 pub const BATCH_WAIT_MAX_MS: u64 = 10_000;
 
-/// Mistakes in one TOML file that a fault names. To find each, the file may be read once more, without the schemas in it.
+/// Mistakes in one TOML file that a fault names. To find each, the file may be read once more, without the
+/// schemas in it.
 pub const FINDINGS_MAX: usize = 20;

@@ -1,7 +1,8 @@
 //! Every bound in Hob, by name, with its unit last and the reason beside it.
 //!
-//! A queue, frame, file or wait that is not bounded by a constant of this folder is a bug. There is a file for each room.
-//! Names are unique among all files, so that code says `limits::AGE_MS`, whichever file has it:
+//! A queue, frame, file or wait that is not bounded by a constant of this folder is a bug. There is a file
+//! for each room. Names are unique among all files, so that code says `limits::AGE_MS`, whichever file has
+//! it:
 //!
 //! - `blobs.rs`: bytes that travel beside a document
 //! - `bundles.rs`: recipe folders and bundles

@@ -15,7 +15,8 @@ pub const MODEL_FROM_BYTES_MAX: usize = 2_048;
 /// Tries in a row that bring a model no further; the next failure is the fetch's.
 pub const MODEL_TRIES_MAX: u32 = 6;
 
-/// So many bytes beyond all that was there before make a try one that brought the model further: so the bytes of the model bound the tries.
+/// So many bytes beyond all that was there before make a try one that brought the model further: so the bytes
+/// of the model bound the tries.
 pub const MODEL_ADVANCE_BYTES: u64 = 1 << 20;
 
 /// Wait before the second try, in milliseconds; doubles with each further one that brought nothing.
@@ -24,7 +25,8 @@ pub const MODEL_RETRY_MIN_MS: u64 = 250;
 /// Longest such wait, whatever the server asks for, in milliseconds.
 pub const MODEL_RETRY_MAX_MS: u64 = 15_000;
 
-/// What a fetch may take beyond the time of its bytes at the slowest rate that is borne, in milliseconds: for tries that fail.
+/// What a fetch may take beyond the time of its bytes at the slowest rate that is borne, in milliseconds: for
+/// tries that fail.
 pub const MODEL_FETCH_SLACK_MS: u64 = 300_000;
 
 /// A half-fetched model that was not written to for so long is rubbish, in milliseconds: two weeks.
@@ -33,7 +35,8 @@ pub const MODEL_PARTIAL_KEPT_MS: u64 = 14 * 86_400_000;
 /// What is noted beside a half-fetched model, in bytes.
 pub const MODEL_NOTE_BYTES_MAX: u64 = 16 << 10;
 
-/// Longest mark by which a server names the state of a file (`ETag`, `Last-Modified`), in bytes; one that is longer is not used.
+/// Longest mark by which a server names the state of a file (`ETag`, `Last-Modified`), in bytes; one that is
+/// longer is not used.
 pub const MODEL_MARK_BYTES_MAX: usize = 1_024;
 
 /// A token file, in bytes.

@@ -1,10 +1,11 @@
-//! Bounds of a pod's life: the stop ladder, signs of life, its end, and what the kernel tells of its processes.
+//! Bounds of a pod's life: the stop ladder, signs of life, its end, and what the kernel tells of its
+//! processes.
 
 /// How long a cancelled ask may take to answer before its pod is killed, in milliseconds.
 pub const CANCEL_GRACE_MS: u64 = 2_000;
 
-/// Stop ladder: how long a draining pod may take to exit by itself, in milliseconds. What a Python program registered for its end has two seconds of
-/// it (`END_S` in `hob_pod/ending.py`).
+/// Stop ladder: how long a draining pod may take to exit by itself, in milliseconds. What a Python program
+/// registered for its end has two seconds of it (`END_S` in `hob_pod/ending.py`).
 pub const DRAIN_GRACE_MS: u64 = 3_000;
 
 /// Stop ladder: from SIGTERM to SIGKILL, in milliseconds.
@@ -16,10 +17,12 @@ pub const KILL_GRACE_MS: u64 = 2_000;
 /// Stop ladder: how long a pod that hangs has to print where, before it is killed, in milliseconds.
 pub const STACK_GRACE_MS: u64 = 200;
 
-/// After so long without a word a busy pod is asked whether it lives, in milliseconds; an idle pod is never asked.
+/// After so long without a word a busy pod is asked whether it lives, in milliseconds; an idle pod is never
+/// asked.
 pub const PING_MS: u64 = 5_000;
 
-/// How long a busy pod may neither speak nor compute before it is killed, in milliseconds: longer than a disk or a lock makes good code wait.
+/// How long a busy pod may neither speak nor compute before it is killed, in milliseconds: longer than a disk
+/// or a lock makes good code wait.
 pub const SILENCE_MS: u64 = 15_000;
 
 /// Between two looks at a pod's memory, in milliseconds.
@@ -28,7 +31,8 @@ pub const MEMORY_LOOK_MS: u64 = 1_000;
 /// How long the end of a process may lag behind the end of its sockets or pipes, in milliseconds.
 pub const EXIT_GRACE_MS: u64 = 500;
 
-/// How long the end of a process that the kernel has as ended may be told late, in milliseconds: its keeper has to be given a core first.
+/// How long the end of a process that the kernel has as ended may be told late, in milliseconds: its keeper
+/// has to be given a core first.
 pub const EXIT_LATE_MS: u64 = 10_000;
 
 /// How long a host that shuts down lets accepted calls finish, in milliseconds.
@@ -40,7 +44,8 @@ pub const DRAIN_MAX_MS: u64 = 30 * 365 * 24 * 3_600_000;
 /// Ending all pods of a host, in milliseconds: the whole stop ladder, for all at once.
 pub const SHUTDOWN_MS: u64 = DRAIN_GRACE_MS + STACK_GRACE_MS + TERM_GRACE_MS + 2 * KILL_GRACE_MS + 2 * EXIT_GRACE_MS;
 
-/// How often a host looks whether its operator changed what recipes may do, in milliseconds: a pod that lost a permission goes as soon.
+/// How often a host looks whether its operator changed what recipes may do, in milliseconds: a pod that lost
+/// a permission goes as soon.
 pub const GRANTS_LOOK_MS: u64 = 1_000;
 
 /// Any one text of the kernel about a process that is read for its vitals, in bytes.
@@ -64,7 +69,8 @@ pub const LEFTOVERS_QUICK_LOOKS: u32 = 20;
 /// Between two quick looks for what a pod left, in microseconds.
 pub const LEFTOVERS_PAUSE_US: u64 = 250;
 
-/// Rounds of looks that find nothing before nothing is taken to be left: a process that is just starting a program has no marks.
+/// Rounds of looks that find nothing before nothing is taken to be left: a process that is just starting a
+/// program has no marks.
 pub const LEFTOVERS_QUIET_ROUNDS: u32 = 2;
 
 /// The environment or the mappings of one process, in bytes: more than the kernel lets a program start with.

@@ -21,13 +21,15 @@ pub const TARGETS_BYTES_MAX: u64 = 5_000_000;
 /// Root rotations that one refresh follows.
 pub const ROOT_ROTATIONS_MAX: u32 = 256;
 
-/// One whole refresh of a repository's metadata, in milliseconds: a chain of roots has as many files as [`ROOT_ROTATIONS_MAX`] allows.
+/// One whole refresh of a repository's metadata, in milliseconds: a chain of roots has as many files as
+/// [`ROOT_ROTATIONS_MAX`] allows.
 pub const REFRESH_MS: u64 = 300_000;
 
 /// How often a refresh begins again because another process refreshed the same remote meanwhile.
 pub const REFRESH_TRIES: u32 = 4;
 
-/// Slowest download of a bundle or a model that is borne on average, in bytes per second: a drip-feeder loses.
+/// Slowest download of a bundle or a model that is borne on average, in bytes per second: a drip-feeder
+/// loses.
 pub const DOWNLOAD_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
 
 /// What a download may take at that rate, in milliseconds; what is left then must come faster.
@@ -36,10 +38,12 @@ pub const DOWNLOAD_SLOW_MS: u64 = 3_600_000;
 /// Slowest rate of what is left, in bytes per second: half a megabit.
 pub const DOWNLOAD_LONG_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
-/// Longest fetch of one bundle or model, in milliseconds, whatever its size: one day. What came of a model is kept for the next try.
+/// Longest fetch of one bundle or model, in milliseconds, whatever its size: one day. What came of a model is
+/// kept for the next try.
 pub const DOWNLOAD_MAX_MS: u64 = 86_400_000;
 
-/// Redirects that one request follows: all on one host, unless it is for a model that a recipe names a place for.
+/// Redirects that one request follows: all on one host, unless it is for a model that a recipe names a place
+/// for.
 pub const REDIRECTS_MAX: usize = 4;
 
 /// How often a file of a repository is asked for while its server says that it is busy.

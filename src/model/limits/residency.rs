@@ -1,16 +1,18 @@
 //! Bounds of residency: how long a loaded model keeps its place, and who may take it from it when.
 
-/// What a pod counts for until it was measured, in bytes, when its recipe does not say: an interpreter and little else.
+/// What a pod counts for until it was measured, in bytes, when its recipe does not say: an interpreter and
+/// little else.
 pub const FOOTPRINT_DEFAULT_BYTES: u64 = 64 << 20;
 
 /// Share of the machine's memory that pods may have together, in percent, unless the operator says otherwise.
 pub const MEMORY_BUDGET_PERCENT: u64 = 75;
 
-/// Share of a GPU's memory that models may have together, in percent, unless the operator says otherwise: drivers keep some for themselves.
+/// Share of a GPU's memory that models may have together, in percent, unless the operator says otherwise:
+/// drivers keep some for themselves.
 pub const GPU_BUDGET_PERCENT: u64 = 90;
 
-/// A model that was loaded keeps its place for so many times as long as its loading took, while others of its class want it: so at most about a
-/// fifth of the time goes into loading.
+/// A model that was loaded keeps its place for so many times as long as its loading took, while others of its
+/// class want it: so at most about a fifth of the time goes into loading.
 pub const HOLD_LOADS: u32 = 4;
 
 /// Least such time, in milliseconds.
@@ -19,10 +21,12 @@ pub const HOLD_MIN_MS: u64 = 1_000;
 /// Longest such time, in milliseconds.
 pub const HOLD_MAX_MS: u64 = 60_000;
 
-/// Who wants a place that work of a higher class has gets it after so many of its holder's holds: bulk keeps a ninth of a device, as it does of a pod.
+/// Who wants a place that work of a higher class has gets it after so many of its holder's holds: bulk keeps
+/// a ninth of a device, as it does of a pod.
 pub const PATIENCE_HOLDS: u32 = 8;
 
-/// A model without work for so long may be taken for gone by work of its own class, in milliseconds; half of what its loading took, if that is more.
+/// A model without work for so long may be taken for gone by work of its own class, in milliseconds; half of
+/// what its loading took, if that is more.
 pub const GAP_MIN_MS: u64 = 100;
 
 /// Longest such gap, in milliseconds.

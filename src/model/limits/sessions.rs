@@ -12,7 +12,8 @@ pub const SESSION_COUNT_DEFAULT: u64 = 8;
 /// Without a call for so long a session is parked, in milliseconds, unless the manifest says otherwise.
 pub const SESSION_IDLE_DEFAULT_MS: u64 = 600_000;
 
-/// Without a call or a touch for so long a session is closed, in milliseconds, unless the manifest says otherwise.
+/// Without a call or a touch for so long a session is closed, in milliseconds, unless the manifest says
+/// otherwise.
 pub const SESSION_TTL_DEFAULT_MS: u64 = 86_400_000;
 
 /// Longest such time that a manifest may ask for, in milliseconds: 30 days.
@@ -27,7 +28,8 @@ pub const CHECKPOINT_INTERVAL_MIN_MS: u64 = 20;
 /// Largest checkpoint, in bytes: it is read into the pod's memory in one piece.
 pub const CHECKPOINT_BYTES_MAX: u64 = 256 << 20;
 
-/// A checkpoint comes in pieces of at most so many bytes, each acknowledged before the next: all of it that the host ever holds.
+/// A checkpoint comes in pieces of at most so many bytes, each acknowledged before the next: all of it that
+/// the host ever holds.
 pub const CHECKPOINT_PIECE_BYTES_MAX: usize = 4 << 20;
 
 /// Checkpoints of a session that are kept: should the newest be damaged, there is the one before.

@@ -1,4 +1,5 @@
-//! What blobs an operation takes and gives, where its manifest says so: `[operations.<name>.blobs.in]` and `.out`.
+//! What blobs an operation takes and gives, where its manifest says so: `[operations.<name>.blobs.in]` and
+//! `.out`.
 
 use std::collections::BTreeMap;
 

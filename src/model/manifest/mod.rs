@@ -1,7 +1,8 @@
 //! `recipe.toml`: all there is to know about a recipe without running anything.
 //!
 //! - `reader.rs` reads tables key by key; `toml_file` says what is wrong, and all of it at once.
-//! - `keys.rs` says what each key means; `pod.rs`, `blobs.rs`, `operation_name.rs`, `schema_key.rs` and `source.rs` say it of some.
+//! - `keys.rs` says what each key means; `pod.rs`, `blobs.rs`, `operation_name.rs`, `schema_key.rs` and
+//!   `source.rs` say it of some.
 //! - `spec.rs` and `operation.rs` are what comes of it.
 //!
 //! A key that this host does not know
@@ -49,7 +50,8 @@ pub struct Manifest {
     pub version: Version,
     pub license: String,
     pub summary: String,
-    /// A named contract that several recipes may provide, e.g. `embeddings@1`; `hob show` prints it and `hob call` accepts it in place of a recipe.
+    /// A named contract that several recipes may provide, e.g. `embeddings@1`; `hob show` prints it and
+    /// `hob call` accepts it in place of a recipe.
     pub capability: Option<String>,
     /// Versions of Hob that may run it.
     pub hob: VersionReq,
@@ -68,10 +70,11 @@ pub struct Manifest {
 impl Manifest {
     /// Reads a manifest. `what` names the file in faults.
     ///
-    /// On a thread of its own: how deep a stranger's schema leads is bounded, but not by the stack of whoever asks, which in an app's debug build is
-    /// all but full of it.
+    /// On a thread of its own: how deep a stranger's schema leads is bounded, but not by the stack of whoever
+    /// asks, which in an app's debug build is all but full of it.
     ///
-    /// Errors: `invalid_manifest`, with `line` and `key` in `detail`, and `findings` if there are several; `io` where no thread is to be had.
+    /// Errors: `invalid_manifest`, with `line` and `key` in `detail`, and `findings` if there are several;
+    /// `io` where no thread is to be had.
     pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
         Manifest::parse_with(text, &Reading::alone(what))
     }
@@ -113,7 +116,8 @@ impl Manifest {
         self.operations.values()
     }
 
-    /// What would be refused today, or held, and is neither: of a recipe that an older Hob installed. At most [`limits::SCHEMA_FINDINGS_MAX`].
+    /// What would be refused today, or held, and is neither: of a recipe that an older Hob installed. At most
+    /// [`limits::SCHEMA_FINDINGS_MAX`].
     pub fn warnings(&self) -> Vec<String> {
         let findings = self.schemas().flat_map(|(place, schema)| {
             schema.warnings().iter().map(move |found| format!("{place}{}: {}", found.pointer.replace('/', "."), found.what))

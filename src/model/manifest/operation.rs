@@ -17,13 +17,16 @@ pub struct Operation {
     pub summary: String,
     pub input: Schema,
     pub output: Schema,
-    /// Whether it may give chunks before its answer. A chunk from an operation that says no is a protocol violation.
+    /// Whether it may give chunks before its answer. A chunk from an operation that says no is a protocol
+    /// violation.
     pub streaming: bool,
     /// Budget of one call in milliseconds, unless the caller gives less.
     pub deadline_ms: u64,
-    /// Whether running it twice with the same input does no harm: only then is an ask that may have begun sent again after a crash.
+    /// Whether running it twice with the same input does no harm: only then is an ask that may have begun
+    /// sent again after a crash.
     pub idempotent: bool,
-    /// An ask that gives neither progress nor a chunk for so long has stalled, in milliseconds; none: only the deadline ends it.
+    /// An ask that gives neither progress nor a chunk for so long has stalled, in milliseconds; none: only
+    /// the deadline ends it.
     pub progress_interval_ms: Option<u64>,
     /// Whether it runs in a session and nowhere else.
     pub session: bool,
@@ -69,7 +72,8 @@ impl Part {
 }
 
 impl Operation {
-    /// Its contract as JSON, for whoever shows it. `blobs` are there if any are declared, `batch` if it has one.
+    /// Its contract as JSON, for whoever shows it. `blobs` are there if any are declared, `batch` if it has
+    /// one.
     pub fn shown(&self) -> Value {
         let mut shown = json!({
             "name": self.name, "summary": self.summary, "session": self.session, "streaming": self.streaming,
@@ -99,8 +103,8 @@ impl Operation {
     }
 }
 
-/// `[operations.<name>.batch]`: what the host may put into one batch. Only idempotent operations have it, because a failing batch is run
-/// again in halves until only the item that fails is left.
+/// `[operations.<name>.batch]`: what the host may put into one batch. Only idempotent operations have it,
+/// because a failing batch is run again in halves until only the item that fails is left.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Most items in one batch.
@@ -114,7 +118,8 @@ pub struct Batch {
 /// What an item of a batch costs, read from its input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchCost {
-    /// JSON pointer into the input: a number counts as itself, a text by its characters, an array by its items; anything else as 1.
+    /// JSON pointer into the input: a number counts as itself, a text by its characters, an array by its
+    /// items; anything else as 1.
     pub of: String,
     /// Most that one batch may cost. An item that costs more goes alone.
     pub max: u64,

@@ -1,7 +1,8 @@
 //! What an operation may be called: what tools and OpenAPI call theirs, as long as every door can say it.
 //!
-//! A name is a part of an address of the HTTP door, a word of a command line and a tool's name for a model, which take letters, digits, `_`, `-` and
-//! `.`, and 64 of them; and it is a method of the pod's class, whose name has `_` where it has `-` or `.`.
+//! A name is a part of an address of the HTTP door, a word of a command line and a tool's name for a model,
+//! which take letters, digits, `_`, `-` and `.`, and 64 of them; and it is a method of the pod's class, whose
+//! name has `_` where it has `-` or `.`.
 
 use crate::model::edition::Edition;
 

@@ -1,6 +1,7 @@
 //! The tables `[pod]` and `[permissions]` of a `recipe.toml`.
 //!
-//! Apart from `mod.rs`, which says what a manifest is: how a pod runs and what it may reach has the most keys of all.
+//! Apart from `mod.rs`, which says what a manifest is: how a pod runs and what it may reach has the most keys
+//! of all.
 
 use std::collections::BTreeMap;
 
@@ -208,7 +209,8 @@ fn variables(table: &mut Table, runtime: &Runtime) -> Result<BTreeMap<String, St
     Ok(env)
 }
 
-/// Whether a variable of that name does in a pod what its name says: a Python pod has its variables when its interpreter runs already, within the walls.
+/// Whether a variable of that name does in a pod what its name says: a Python pod has its variables when its
+/// interpreter runs already, within the walls.
 ///
 /// Errors: why not, and what to use, for people.
 fn heeded(name: &str, runtime: &Runtime) -> Result<(), String> {

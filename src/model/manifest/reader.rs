@@ -1,4 +1,5 @@
-//! Tables of a `recipe.toml`, read key by key: a key that nobody asked for is refused, and what is wrong is noted.
+//! Tables of a `recipe.toml`, read key by key: a key that nobody asked for is refused, and what is wrong is
+//! noted.
 
 use std::{borrow::Cow, cell::Cell};
 
@@ -319,8 +320,8 @@ fn is_meant(name: &str, key: &str) -> bool {
     nearest::is_near(name, key) || foreign(name, &[key]).is_some_and(|(meant, _)| meant == Some(key))
 }
 
-/// Keys that other systems have for what Hob calls otherwise, or has not: the key that means the same beside them, if there is one, and what to
-/// write. (Those of schemas are in `schema/words.rs`.)
+/// Keys that other systems have for what Hob calls otherwise, or has not: the key that means the same beside
+/// them, if there is one, and what to write. (Those of schemas are in `schema/words.rs`.)
 const FOREIGN: &[(&[&str], &str, &str)] = &[
     (&["description", "title"], "summary", "write `summary`"),
     (&["id"], "name", "write `name`"),

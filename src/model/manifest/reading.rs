@@ -14,7 +14,8 @@ pub struct Reading<'a> {
     /// Names the manifest in faults.
     pub what: &'a str,
     pub edition: Edition,
-    /// Where the files are that its schemas may be in. At most [`SCHEMA_FILES_BYTES_MAX`](crate::model::limits::SCHEMA_FILES_BYTES_MAX) are taken of one.
+    /// Where the files are that its schemas may be in. At most
+    /// [`SCHEMA_FILES_BYTES_MAX`](crate::model::limits::SCHEMA_FILES_BYTES_MAX) are taken of one.
     pub file: Files<'a>,
 }
 

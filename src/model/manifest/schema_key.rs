@@ -1,6 +1,7 @@
 //! `input` and `output` of an operation: a JSON Schema, in the manifest or in a JSON file of the recipe.
 //!
-//! Apart from `reader.rs`, because what is wrong with a schema has a place in it, which is a line of the manifest.
+//! Apart from `reader.rs`, because what is wrong with a schema has a place in it, which is a line of the
+//! manifest.
 
 use serde_json::Value;
 use toml::{Spanned, de::DeValue};

@@ -1,7 +1,7 @@
 //! `from` of a `[[model]]`: where its bytes come from when they are not published beside the bundle.
 //!
-//! Apart from the manifest, because a signed target says it too. It decides nothing about trust: whatever comes from there is held against
-//! the digest that the recipe names.
+//! Apart from the manifest, because a signed target says it too. It decides nothing about trust: whatever
+//! comes from there is held against the digest that the recipe names.
 
 use std::{fmt, str::FromStr};
 
@@ -21,7 +21,8 @@ use crate::model::{
 pub enum ModelSource {
     /// An `https:` address, or an `http:` one on this machine's own loopback.
     Web(Url),
-    /// `hf:OWNER/NAME@REVISION:PATH`: a file of a repository on the Hugging Face Hub, or on what HF_ENDPOINT names in its place.
+    /// `hf:OWNER/NAME@REVISION:PATH`: a file of a repository on the Hugging Face Hub, or on what HF_ENDPOINT
+    /// names in its place.
     Hub { repository: String, revision: String, path: String },
 }
 
@@ -82,8 +83,8 @@ fn web(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Whether an address leads to this machine itself, as far as it says so: loopback, in any spelling, and the address of nobody, which the kernel
-/// takes for it. What a name stands for is not looked up.
+/// Whether an address leads to this machine itself, as far as it says so: loopback, in any spelling, and the
+/// address of nobody, which the kernel takes for it. What a name stands for is not looked up.
 pub fn is_loopback(url: &Url) -> bool {
     let is_own = |address: std::net::Ipv4Addr| address.is_loopback() || address.is_unspecified();
     match url.host() {

@@ -27,9 +27,11 @@ pub struct PodSpec {
     /// From spawn to `ready`, in milliseconds.
     pub start_timeout_ms: u64,
     pub pool: PoolSpec,
-    /// Units of work (asks, or batches) that one pod runs at a time: above 1, plain methods run in threads and `async` ones as tasks.
+    /// Units of work (asks, or batches) that one pod runs at a time: above 1, plain methods run in threads
+    /// and `async` ones as tasks.
     pub concurrency: u32,
-    /// Threads that numeric libraries may use in each pod (OMP, OpenBLAS, MKL, torch); none: this machine's cores shared by the pool.
+    /// Threads that numeric libraries may use in each pod (OMP, OpenBLAS, MKL, torch); none: this machine's
+    /// cores shared by the pool.
     pub threads: Option<u32>,
     /// More environment variables of its pods.
     pub env: BTreeMap<String, String>,
@@ -81,10 +83,12 @@ pub enum Runtime {
     Executable { entry: String },
 }
 
-/// `[[model]]`: a large file, named by digest; in a recipe folder it lies at `models/<name>`, unless `from` says where it is fetched.
+/// `[[model]]`: a large file, named by digest; in a recipe folder it lies at `models/<name>`, unless `from`
+/// says where it is fetched.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
-    /// Its path in the folder that pods find the models in ([`ModelNames`](crate::model::ModelNames) says what that may be).
+    /// Its path in the folder that pods find the models in ([`ModelNames`](crate::model::ModelNames) says
+    /// what that may be).
     pub name: String,
     pub sha256: Digest,
     pub bytes: u64,

@@ -266,7 +266,8 @@ fn any_two_mistakes_are_told_by_line_and_each_once() {
         let found: Vec<_> = found.iter().map(|one| (one["line"].as_u64().unwrap(), one["message"].as_str().unwrap())).collect();
         assert!(found.is_sorted_by_key(|(line, _)| *line), "{found:#?}\n{text}");
         assert!(found.iter().enumerate().all(|(at, one)| !found[..at].contains(one)), "{found:#?}\n{text}");
-        // Two, and what a key that was given another name may leave missing; without a heading what is below it belongs elsewhere.
+        // Two, and what a key that was given another name may leave missing; without a heading what is below
+        // it belongs elsewhere.
         let has_headings = text.contains("pod]\n") && text.contains("echo]\n");
         assert!(!has_headings || found.len() <= 4, "{found:#?}\n{text}");
     }
@@ -327,7 +328,8 @@ fn keys_that_are_there_twice_are_told_beside_all_else() {
     assert_eq!(findings(&broken).len(), 1, "{:?}", findings(&broken));
 }
 
-/// Schemas are what costs much to read: however many mistakes there are, each is compiled twice at most, which shows in what is asked for their files.
+/// Schemas are what costs much to read: however many mistakes there are, each is compiled twice at most,
+/// which shows in what is asked for their files.
 #[test]
 fn a_manifest_full_of_mistakes_is_not_read_over_and_over() {
     let asked = std::sync::atomic::AtomicUsize::new(0);

@@ -1,25 +1,31 @@
 //! What checking a document against a schema costs, proved from the schema alone.
 //!
-//! The validator visits pairs of a schema node and an instance node. A node of the schema sends the visit on in two ways: to other schemas at the
-//! **same** instance node (`$ref`, `allOf`, `anyOf`, `oneOf`, `not`, `if`, `dependentSchemas`), or to schemas at its **children** (`properties`,
-//! `items`, ...). So the cost of a whole check is at most a *rate* times the document's bytes:
+//! The validator visits pairs of a schema node and an instance node. A node of the schema sends the visit on
+//! in two ways: to other schemas at the **same** instance node (`$ref`, `allOf`, `anyOf`, `oneOf`, `not`,
+//! `if`, `dependentSchemas`), or to schemas at its **children** (`properties`, `items`, ...). So the cost of
+//! a whole check is at most a *rate* times the document's bytes:
 //!
-//! - *own*: what one visit does itself, for each byte that belongs to that instance node and none of its children, plus the own of all that it
-//!   sends on to at the same node, each as often as it does. Two `$ref` to the next level, sixty levels deep, are 2^60 here, and that is what a
-//!   validator without memory of its own does.
-//! - *below*: the rate at which one child is visited: the worst key, since `properties` gives a key to one schema, plus what looks at every key.
-//! - the rate is the larger of the two, for a byte is a node's own or its child's; what reads a whole subtree at once (`uniqueItems`) is added.
+//! - *own*: what one visit does itself, for each byte that belongs to that instance node and none of its
+//!   children, plus the own of all that it sends on to at the same node, each as often as it does. Two `$ref`
+//!   to the next level, sixty levels deep, are 2^60 here, and that is what a validator without memory of its
+//!   own does.
+//! - *below*: the rate at which one child is visited: the worst key, since `properties` gives a key to one
+//!   schema, plus what looks at every key.
+//! - the rate is the larger of the two, for a byte is a node's own or its child's; what reads a whole subtree
+//!   at once (`uniqueItems`) is added.
 //!
-//! A schema may lead back to itself. Where a turn does not go down into the instance, it would never end: refused. Where it does, and every child
-//! is visited on at most one way (*linear*: a tree whose `children` are trees), each node of the instance gets each visit once, and only what is read
-//! beside the turn is counted again for every level, of which there are [`DOCUMENT_DEPTH_MAX`]. Where a turn visits a child twice, a document
-//! nested sixty deep means 2^60 visits: refused.
+//! A schema may lead back to itself. Where a turn does not go down into the instance, it would never end:
+//! refused. Where it does, and every child is visited on at most one way (*linear*: a tree whose `children`
+//! are trees), each node of the instance gets each visit once, and only what is read beside the turn is
+//! counted again for every level, of which there are [`DOCUMENT_DEPTH_MAX`]. Where a turn visits a child
+//! twice, a document nested sixty deep means 2^60 visits: refused.
 //!
-//! `unevaluatedProperties` and `unevaluatedItems` look a second time for what other keywords have seen (*marking*): all branches are checked again and
-//! then marked themselves. This is a second kind of node in the same graph, so that one level costs a few times as much and twenty nested ones
-//! a million times.
+//! `unevaluatedProperties` and `unevaluatedItems` look a second time for what other keywords have seen
+//! (*marking*): all branches are checked again and then marked themselves. This is a second kind of node in
+//! the same graph, so that one level costs a few times as much and twenty nested ones a million times.
 //!
-//! Also bounded here, since each is chosen by whoever wrote the schema: the depth of the validator's own recursion, and what compiling costs.
+//! Also bounded here, since each is chosen by whoever wrote the schema: the depth of the validator's own
+//! recursion, and what compiling costs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -39,7 +45,8 @@ use crate::model::{
 pub(super) struct Proven {
     /// Units for each byte of a document, at most.
     pub rate: f64,
-    /// Times that the rate is spent when a mismatch is described: each alternative is looked at again inside the one around it.
+    /// Times that the rate is spent when a mismatch is described: each alternative is looked at again inside
+    /// the one around it.
     pub described: f64,
     /// Whether it has alternatives: then even the first mismatch is a list.
     pub alternatives: bool,
@@ -275,7 +282,8 @@ impl Proof<'_> {
         Ok(Here { visits, chain })
     }
 
-    /// In an order in which a node comes after all that it sends on to. A turn that does not go down has none.
+    /// In an order in which a node comes after all that it sends on to. A turn that does not go down has
+    /// none.
     fn arrange(&mut self, at: usize, depth: usize, state: &mut HashMap<usize, bool>, order: &mut Vec<usize>) -> Result<(), Why> {
         let node = &self.graph.nodes[at];
         self.step(at, 1 + node.edges.len())?;
@@ -298,8 +306,8 @@ impl Proof<'_> {
         Ok(())
     }
 
-    /// What the nodes visited at one place do to one child: the rate of those that leave the circle where the child does not go on in it, and
-    /// where it does. More than one way on is refused.
+    /// What the nodes visited at one place do to one child: the rate of those that leave the circle where the
+    /// child does not go on in it, and where it does. More than one way on is refused.
     fn children(&mut self, at: usize, circle: &HashSet<usize>, visits: &HashMap<usize, f64>) -> Result<(f64, f64), Why> {
         let mut keys: Vec<Option<&str>> = vec![None];
         let mut indices = vec![usize::MAX];

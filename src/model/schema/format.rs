@@ -1,7 +1,9 @@
-//! What `format` says of a text: which words are held, which are only taken, and the judges of those that are held.
+//! What `format` says of a text: which words are held, which are only taken, and the judges of those that are
+//! held.
 //!
-//! The judges are Hob's own, and not the validator's: each reads its text from front to back at most four times and looks at each byte for a constant time,
-//! which is what the proof counts for it ([`FORMAT_UNITS`]). Numbers and all else that is no text match every `format`, as JSON Schema has it.
+//! The judges are Hob's own, and not the validator's: each reads its text from front to back at most four
+//! times and looks at each byte for a constant time, which is what the proof counts for it
+//! ([`FORMAT_UNITS`]). Numbers and all else that is no text match every `format`, as JSON Schema has it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -40,8 +42,8 @@ pub(super) const HELD: &[(&str, Judge)] = &[
     ("uuid", uuid),
 ];
 
-/// Words that are taken for their readers, and not held: OpenAPI's, those that generators of schemas write, and `idn-hostname`, for which the tables of
-/// another library are needed.
+/// Words that are taken for their readers, and not held: OpenAPI's, those that generators of schemas write,
+/// and `idn-hostname`, for which the tables of another library are needed.
 pub(super) const ANNOTATIONS: &[&str] = &[
     "base64",
     "base64url",

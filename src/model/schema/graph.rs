@@ -1,8 +1,9 @@
 //! A schema as a graph: what each of its nodes does itself, and where it sends a visit on to.
 //!
-//! What stands here of a keyword is what the validator does for it. A keyword that is not here is refused: nothing would be known of its cost.
-//! Only `#`, `#/a/b` and `#anchor` are followed, and no `$id` or `$schema` below the root: so there is one way to read a `$ref`, and the validator
-//! reads it in the same way.
+//! What stands here of a keyword is what the validator does for it. A keyword that is not here is refused:
+//! nothing would be known of its cost. Only `#`, `#/a/b` and `#anchor` are followed, and no `$id` or
+//! `$schema` below the root: so there is one way to read a `$ref`, and the validator reads it in the same
+//! way.
 
 use crate::model::schema::pointer::escaped;
 use std::collections::HashMap;
@@ -155,7 +156,8 @@ impl<'a> Graph<'a> {
                 word if words::is_for_readers(word) => 0.0,
                 "format" => match (self.edition, format::kind(value.as_str().unwrap_or_default())) {
                     (Edition::Current, format::Kind::Held) => FORMAT_UNITS,
-                    // Where the words were not looked through, because nobody takes it for a schema but a `$ref`.
+                    // Where the words were not looked through, because nobody takes it for a schema but a
+                    // `$ref`.
                     (Edition::Current, format::Kind::Unknown(_)) if value.is_string() => {
                         return Err(self.nodes[at].why(format!("there is no format {value:.100}"), "remove it"));
                     }
@@ -271,7 +273,8 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
-    /// Reads what a node does when it marks: all branches are checked again, and what they allow is marked in turn.
+    /// Reads what a node does when it marks: all branches are checked again, and what they allow is marked in
+    /// turn.
     fn read_marks(&mut self, at: usize) -> Result<(), Why> {
         let Value::Object(schema) = self.nodes[at].schema else { return Ok(()) };
         self.nodes[at].own += 16.0;

@@ -1,7 +1,8 @@
 //! What a pattern costs: states that may be alive at one byte of the text, and bytes once compiled.
 //!
-//! The engine (`regex`) needs time that grows with the text times the states, whatever the pattern. States are counted in the very text that the
-//! engine is given, with counted repetitions written out: `[ab]{3000}` has 3,000.
+//! The engine (`regex`) needs time that grows with the text times the states, whatever the pattern. States
+//! are counted in the very text that the engine is given, with counted repetitions written out: `[ab]{3000}`
+//! has 3,000.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
@@ -17,7 +18,8 @@ pub(super) struct PatternCost {
     pub bytes: f64,
 }
 
-/// The cost of `pattern`, written as JSON Schema has it. One that cannot be read costs nothing: compiling it will say why.
+/// The cost of `pattern`, written as JSON Schema has it. One that cannot be read costs nothing: compiling it
+/// will say why.
 pub(super) fn cost(pattern: &str) -> PatternCost {
     let Ok(translated) = jsonschema_regex::to_rust_regex(pattern) else { return PatternCost::default() };
     match regex_syntax::parse(&translated) {

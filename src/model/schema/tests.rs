@@ -1,4 +1,5 @@
-//! Which schemas have a proof, which have none and what is said of them, and that what is proved is what the validator does.
+//! Which schemas have a proof, which have none and what is said of them, and that what is proved is what the
+//! validator does.
 
 use std::thread;
 
@@ -170,7 +171,8 @@ fn unique_items_are_found_in_time_that_no_input_chooses() {
         let fault = check(twice.clone()).expect_err(&twice.to_string());
         assert_eq!(fault.detail["violations"][0]["schema"], "/uniqueItems", "{fault}");
     }
-    // All of these hash alike where lengths are not hashed, which the validator's own `uniqueItems` compares in pairs: 2^14 of them, for minutes.
+    // All of these hash alike where lengths are not hashed, which the validator's own `uniqueItems` compares
+    // in pairs: 2^14 of them, for minutes.
     let bracketed = |bits: usize| {
         let parts: Vec<_> = (0..14).map(|bit| if bits >> bit & 1 == 1 { json!([[1]]) } else { json!([1]) }).collect();
         Value::Array(parts)
@@ -353,7 +355,8 @@ fn names_that_are_long_cost_neither_memory_nor_a_callers_time() {
     assert!(!fault.message.contains("may be meant"), "{fault}");
 }
 
-/// Each word that checks something, in each dialect: it is refused where that dialect does not have it, and an installed recipe with it goes on.
+/// Each word that checks something, in each dialect: it is refused where that dialect does not have it, and
+/// an installed recipe with it goes on.
 #[test]
 fn a_word_is_held_against_the_vocabulary_of_the_dialect_that_is_named() {
     let drafts = [
@@ -402,7 +405,8 @@ fn a_word_is_held_against_the_vocabulary_of_the_dialect_that_is_named() {
     }
 }
 
-/// Whatever a stranger chose of a document and its schema: a key that is a secret, and texts that turn the writing around.
+/// Whatever a stranger chose of a document and its schema: a key that is a secret, and texts that turn the
+/// writing around.
 #[test]
 fn no_secret_and_nothing_that_commands_is_told_of_a_document() {
     let schema = json!({

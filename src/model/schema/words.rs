@@ -1,7 +1,9 @@
-//! The words of a schema: those that are taken, those of other dialects with what to write instead, and what none of them may say here.
+//! The words of a schema: those that are taken, those of other dialects with what to write instead, and what
+//! none of them may say here.
 //!
-//! Apart from the proof, which asks what they cost: here it is asked whether they mean what their author thinks. What JSON Schema would pass over in
-//! silence is refused, because a typo would check nothing; so is a word that means something else in the dialect that `$schema` names.
+//! Apart from the proof, which asks what they cost: here it is asked whether they mean what their author
+//! thinks. What JSON Schema would pass over in silence is refused, because a typo would check nothing; so is
+//! a word that means something else in the dialect that `$schema` names.
 
 use serde_json::{Map, Value};
 
@@ -151,7 +153,8 @@ enum Dialect {
 }
 
 impl Dialect {
-    /// Whether the dialect has a word that is taken, and with the meaning that it has here. Words that check nothing say the same everywhere.
+    /// Whether the dialect has a word that is taken, and with the meaning that it has here. Words that check
+    /// nothing say the same everywhere.
     fn has(self, word: &str) -> bool {
         match self {
             Dialect::Ours => true,
@@ -167,7 +170,8 @@ impl Dialect {
     }
 }
 
-/// Words that a dialect does not have, beside those that the ones after it do not have either: there they are passed over, here they hold.
+/// Words that a dialect does not have, beside those that the ones after it do not have either: there they are
+/// passed over, here they hold.
 const NOT_IN_2019: &[&str] = &["prefixItems", "unevaluatedItems"];
 const NOT_IN_06: &[&str] = &["if", "then", "else"];
 const NOT_IN_07: &[&str] = &[

@@ -1,6 +1,7 @@
 //! What this machine can do for pods: found out by `host`, read by people and programs, and judged here.
 //!
-//! Apart from `mod.rs`, which is about pods that run: here is what would be around one, and what to do where that is not enough.
+//! Apart from `mod.rs`, which is about pods that run: here is what would be around one, and what to do where
+//! that is not enough.
 
 use std::path::PathBuf;
 
@@ -55,7 +56,8 @@ pub struct Kept {
     pub state: PathBuf,
     /// What can be made again.
     pub cache: PathBuf,
-    /// One of them lies outside of the home, which cannot be written to: what is kept there is gone with that folder.
+    /// One of them lies outside of the home, which cannot be written to: what is kept there is gone with that
+    /// folder.
     pub elsewhere: bool,
 }
 

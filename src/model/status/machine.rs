@@ -1,6 +1,7 @@
 //! What a machine has for models, what a recipe's need of it is, and what a host tells of who has what.
 //!
-//! Apart from `pod/residency/policy.rs`, which decides: these are its words, and they cross a socket to `hob status`.
+//! Apart from `pod/residency/policy.rs`, which decides: these are its words, and they cross a socket to
+//! `hob status`.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +43,8 @@ pub enum LeverValue {
     Text(String),
 }
 
-/// What pods may have of the machine: the operator's word (`[machine]` in `hob.toml`), or what holds without it.
+/// What pods may have of the machine: the operator's word (`[machine]` in `hob.toml`), or what holds without
+/// it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MachineRules {

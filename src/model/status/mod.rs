@@ -1,6 +1,7 @@
 //! What a running host tells of itself: pods, pools, calls, log lines.
 //!
-//! Apart from `host`, because the same words cross a socket to `hob pods` and `hob status` and are read back there.
+//! Apart from `host`, because the same words cross a socket to `hob pods` and `hob status` and are read back
+//! there.
 
 pub mod doctor;
 pub mod machine;
@@ -92,7 +93,8 @@ pub struct PoolStatus {
     pub asks_done: u64,
     /// Asks that ended by a fault of the pod.
     pub asks_failed: u64,
-    /// Asks that a pod had begun and that are run again: it ended, their batch was too much for it, or its memory ran out.
+    /// Asks that a pod had begun and that are run again: it ended, their batch was too much for it, or its
+    /// memory ran out.
     pub asks_repeated: u64,
     /// Pods that ended without being asked to.
     pub crashes: u64,

@@ -4,10 +4,12 @@ use std::fmt;
 
 use serde_json::Value;
 
-/// How far an operation is: what its pod said with `hob_pod.progress(done=3, total=10, unit="texts", message="embedding")`.
+/// How far an operation is: what its pod said with `hob_pod.progress(done=3, total=10, unit="texts",
+/// message="embedding")`.
 ///
-/// A pod may say any JSON object. The four keys that every caller understands are read here; what is not there, or is not of the kind that is
-/// wanted, is `None`. Its [`Display`](fmt::Display) is one line for people: `embedding: 3 of 10 texts`.
+/// A pod may say any JSON object. The four keys that every caller understands are read here; what is not
+/// there, or is not of the kind that is wanted, is `None`. Its [`Display`](fmt::Display) is one line for
+/// people: `embedding: 3 of 10 texts`.
 ///
 /// ```
 /// use hob::{Event, Report};

@@ -1,7 +1,8 @@
 //! Everything that is wrong with a TOML file at once, though its reader stops where it cannot go on.
 //!
-//! What does not keep a reader from going on, it [notes](Notes). After what does, the tree is mended at that place (the key is spelt right, taken
-//! out, or given a value that is good there) and read again. Nothing of a mended tree is used. Apart from the readers, so that these stay plain.
+//! What does not keep a reader from going on, it [notes](Notes). After what does, the tree is mended at that
+//! place (the key is spelt right, taken out, or given a value that is good there) and read again. Nothing of
+//! a mended tree is used. Apart from the readers, so that these stay plain.
 
 use std::{cell::RefCell, ops::Range};
 
@@ -18,7 +19,8 @@ use crate::model::{
     toml_file::line_of,
 };
 
-/// What is put in the place of a key that has to be there: its path, in which `*` is any name, and a value that is good there.
+/// What is put in the place of a key that has to be there: its path, in which `*` is any name, and a value
+/// that is good there.
 pub type Needed = (&'static str, &'static str);
 
 /// How much of a file is read.
@@ -26,7 +28,8 @@ pub type Needed = (&'static str, &'static str);
 pub enum Extent {
     /// All.
     Whole,
-    /// Without what costs much, which is read twice at most: before the first mistake, and when all others are known.
+    /// Without what costs much, which is read twice at most: before the first mistake, and when all others
+    /// are known.
     Outline,
 }
 
@@ -47,7 +50,8 @@ impl Notes {
         self.note(Note { fault, of: None });
     }
 
-    /// Notes that something is wrong with what there is and is not in the table of that path. It is not told if a mistake in that table may be why.
+    /// Notes that something is wrong with what there is and is not in the table of that path. It is not told
+    /// if a mistake in that table may be why.
     pub fn add_of(&self, table: &str, fault: Fault) {
         self.note(Note { fault, of: Some(table.to_owned()) });
     }
@@ -63,13 +67,15 @@ impl Notes {
         self.0.borrow().is_empty()
     }
 
-    /// Whether as many are noted as are told. A list of things that are wrong is then read no further: each would be looked for in the text.
+    /// Whether as many are noted as are told. A list of things that are wrong is then read no further: each
+    /// would be looked for in the text.
     pub fn are_full(&self) -> bool {
         self.0.borrow().len() >= FINDINGS_MAX
     }
 }
 
-/// Parses `text` as far as a reader can use it: with the keys that are there twice, each as it is the first time.
+/// Parses `text` as far as a reader can use it: with the keys that are there twice, each as it is the first
+/// time.
 ///
 /// Returns the tree, and a fault for each such key, made by `fault` of a place and a message.
 ///
@@ -106,7 +112,8 @@ fn not_toml(text: &str, says: &str, at: Option<Range<usize>>) -> String {
     }
 }
 
-/// The line on which a key was written first that is there twice, the second time at `offset`: in the same table, or as the same heading.
+/// The line on which a key was written first that is there twice, the second time at `offset`: in the same
+/// table, or as the same heading.
 ///
 /// `None`: not as a plain line of its own.
 fn first_of(text: &str, document: &DeTable, word: &str, offset: usize) -> Option<usize> {
@@ -163,9 +170,11 @@ fn line_range(text: &str, offset: usize) -> Range<usize> {
     start..text[offset..].find('\n').map_or(text.len(), |at| offset + at + 1)
 }
 
-/// Reads `document`, which `text` says, by `read`: once if it is good. `twice` is what [`parse`] found already.
+/// Reads `document`, which `text` says, by `read`: once if it is good. `twice` is what [`parse`] found
+/// already.
 ///
-/// Errors: the first mistake by line, with `findings` in its detail if there are more: `line`, `key` and `message` of each.
+/// Errors: the first mistake by line, with `findings` in its detail if there are more: `line`, `key` and
+/// `message` of each.
 pub fn all<T>(
     (mut document, twice): (DeTable<'_>, Vec<Fault>),
     text: &str,
@@ -195,7 +204,8 @@ pub fn all<T>(
             }
             break;
         };
-        // What is said of the same key once more is said of the mending; only tables of which there are several have one several times.
+        // What is said of the same key once more is said of the mending; only tables of which there are
+        // several have one several times.
         let is_one = !["model.", "remote."].iter().any(|several| key.starts_with(several));
         if findings.iter().filter_map(place).any(|(known, at)| known == key && (is_one || at == line)) {
             break;

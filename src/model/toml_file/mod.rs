@@ -1,7 +1,8 @@
-//! A TOML file that a person writes: its values by key, and faults that name line and key, what was found and what is wanted.
+//! A TOML file that a person writes: its values by key, and faults that name line and key, what was found and
+//! what is wanted.
 //!
-//! `recipe.toml` and `hob.toml` are read by it. By hand rather than through serde, so that every fault has its line.
-//! What each key means says `model/manifest/keys.rs` of the one, and `shelf/config` of the other.
+//! `recipe.toml` and `hob.toml` are read by it. By hand rather than through serde, so that every fault has
+//! its line. What each key means says `model/manifest/keys.rs` of the one, and `shelf/config` of the other.
 
 pub mod findings;
 
@@ -41,7 +42,8 @@ pub struct TomlFile<'a> {
 }
 
 impl TomlFile<'_> {
-    /// What is wrong at a byte of the file, with `line` and `key` in the detail. `key` is dotted; an empty one is not said.
+    /// What is wrong at a byte of the file, with `line` and `key` in the detail. `key` is dotted; an empty
+    /// one is not said.
     pub fn fault(&self, offset: usize, key: &str, message: impl AsRef<str>) -> Fault {
         let (line, key) = (line_of(self.text, offset), shown::dotted(key));
         let place = if key.is_empty() { String::new() } else { format!("{key}: ") };

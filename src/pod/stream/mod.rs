@@ -1,14 +1,15 @@
 //! The chunks of a stream between its pod and its caller.
 //!
-//! Here is counted what a caller has not taken. While nobody waits for the pod, what it may send is bounded by its credit. When others wait, the
-//! driver gives credit in the caller's place ([`Outlet::lend`]), and chunks are kept: in memory, then on the disk (`spill.rs`), within bounds in
-//! bytes.
+//! Here is counted what a caller has not taken. While nobody waits for the pod, what it may send is bounded
+//! by its credit. When others wait, the driver gives credit in the caller's place ([`Outlet::lend`]), and
+//! chunks are kept: in memory, then on the disk (`spill.rs`), within bounds in bytes.
 //!
 //! ```text
 //!   caller <-- front <-- disk <-- back <-- pod        `back` is in use only while something is on the disk, or on its way there or back
 //! ```
 //!
-//! The disk is read and written by a job of its own, one at a time for each stream; no caller and no driver blocks for it.
+//! The disk is read and written by a job of its own, one at a time for each stream; no caller and no driver
+//! blocks for it.
 
 pub mod spill;
 
@@ -243,8 +244,9 @@ impl Outlet {
         self.0.changed.notify_one();
     }
 
-    /// Takes what its caller has not taken for taken, if it can be kept: in memory, or else on the disk of `folder`, after which `wake` is called
-    /// (also where it came to nothing). What is in regions, which the pod has few of, is not left there.
+    /// Takes what its caller has not taken for taken, if it can be kept: in memory, or else on the disk of
+    /// `folder`, after which `wake` is called (also where it came to nothing). What is in regions, which the
+    /// pod has few of, is not left there.
     pub fn lend(&self, folder: &Path, wake: impl FnOnce() + Send + 'static) -> Lent {
         let mut kept = self.0.kept();
         let Some(spools) = kept.spools.clone() else { return Lent::Weight(0) };
@@ -275,7 +277,8 @@ impl Outlet {
         if let Some((fault, _)) = kept.refused.as_ref().filter(|(_, taken)| *taken == kept.taken) {
             return Lent::Full(Some(fault.clone()));
         }
-        // What is behind something on the disk goes there in order, though there may be credit for the first of it.
+        // What is behind something on the disk goes there in order, though there may be credit for the first
+        // of it.
         let from = if in_back { 0 } else { from };
         let bytes = row.range(from..).map(disk_bytes).fold(0, u64::saturating_add);
         let space = kept.space.get_or_insert_with(|| Space::new(spools)).clone();
@@ -429,7 +432,8 @@ mod tests {
         assert_eq!(spools.memory.load(Ordering::Relaxed), 0);
     }
 
-    /// Chunks with blobs of all sizes, taken now and then, kept in all three places: the same, in order, and each credited once.
+    /// Chunks with blobs of all sizes, taken now and then, kept in all three places: the same, in order, and
+    /// each credited once.
     #[tokio::test]
     async fn what_goes_by_the_disk_comes_back_the_same_and_leaves_nothing_there() {
         let (folder, spools) = (tempfile::tempdir().unwrap(), spools(64));

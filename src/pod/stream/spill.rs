@@ -5,8 +5,9 @@
 //!                                                              ^ read                 ^ end
 //! ```
 //!
-//! A chunk is the sizes of its parts, its JSON, its small blobs, and its large ones, each in blocks of its own. What was read is given back to
-//! the disk at once; a large blob is read from where it is, and its space goes back with its last holder. Everything here blocks.
+//! A chunk is the sizes of its parts, its JSON, its small blobs, and its large ones, each in blocks of its
+//! own. What was read is given back to the disk at once; a large blob is read from where it is, and its space
+//! goes back with its last holder. Everything here blocks.
 
 use std::{
     fs::File,
@@ -332,7 +333,8 @@ impl Hidden {
         self.file.as_ref().expect("open until it is dropped")
     }
 
-    /// Gives that part of the file back to the disk. What cannot be given back so goes with the file, and counts until then.
+    /// Gives that part of the file back to the disk. What cannot be given back so goes with the file, and
+    /// counts until then.
     fn give_back(&self, from: u64, to: u64) {
         // With what is before it in its block, which was read: a large blob that is held ends with its block.
         let start = from / SPILL_BLOCK_BYTES * SPILL_BLOCK_BYTES;

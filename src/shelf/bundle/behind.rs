@@ -1,7 +1,8 @@
 //! What is told when a call failed for want of a file of the recipe that is not where its code looks.
 //!
-//! A folder's pod sees what would be packed: to its code a file that stays behind is just not there, and its author is looking at it. And a path that is
-//! relative is looked for in the pod's scratch folder, where no file of a recipe is.
+//! A folder's pod sees what would be packed: to its code a file that stays behind is just not there, and its
+//! author is looking at it. And a path that is relative is looked for in the pod's scratch folder, where no
+//! file of a recipe is.
 
 use crate::shelf::bundle::places;
 use std::path::Path;
@@ -24,7 +25,8 @@ const MISSING: &[&str] =
 /// How Python says so of modules, and what comes before their names.
 const NO_MODULE: &[&str] = &["No module named ", "cannot import name "];
 
-/// The same fault, where its texts name the copy of a recipe folder that a pod without a root of its own has: they are to name the folder.
+/// The same fault, where its texts name the copy of a recipe folder that a pod without a root of its own has:
+/// they are to name the folder.
 pub fn at_home(recipe: &Verified, mut fault: Fault) -> Fault {
     fn replace(value: &mut Value, from: &str, to: &str) {
         match value {
@@ -48,7 +50,8 @@ pub fn is_about_a_file(fault: &Fault) -> bool {
     is_code && said(fault).any(|text| MISSING.iter().chain(NO_MODULE).any(|words| text.contains(words)))
 }
 
-/// The same fault, whose hint says where the file is that it misses, and what to do, if that is in the recipe's folder. Blocking.
+/// The same fault, whose hint says where the file is that it misses, and what to do, if that is in the
+/// recipe's folder. Blocking.
 pub fn explained(recipe: &Verified, fault: Fault) -> Fault {
     let folder = recipe.folder();
     let mut places = Vec::new();
@@ -138,7 +141,8 @@ fn named(line: &str, folder: &Path, places: &mut Vec<Place>) {
     }
 }
 
-/// Where Python finds a module, or would if its author had not put it elsewhere; then the packages that it is in.
+/// Where Python finds a module, or would if its author had not put it elsewhere; then the packages that it is
+/// in.
 fn places_of_module(module: &str) -> impl Iterator<Item = String> {
     let parts: Vec<String> = module.split('.').map(str::to_owned).collect();
     let is_one = !parts.iter().any(|part| part.is_empty() || part.contains('/'));
@@ -149,7 +153,8 @@ fn places_of_module(module: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Why the file at `path`, which a key of the manifest names, does not go along though it is there, and what to do.
+/// Why the file at `path`, which a key of the manifest names, does not go along though it is there, and what
+/// to do.
 pub fn hint_of_file(folder: &Path, manifest: &Manifest, path: &str) -> Option<String> {
     hint_of(folder, manifest, [path.to_owned()].into_iter(), false)
 }

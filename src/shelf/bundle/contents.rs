@@ -1,7 +1,8 @@
-//! What of a recipe folder goes into its bundle: one answer, for the author who packs it and for the pod that runs from the folder.
+//! What of a recipe folder goes into its bundle: one answer, for the author who packs it and for the pod that
+//! runs from the folder.
 //!
-//! Apart from `mod.rs`, which says how files are encoded: here is which. What stays behind has a name and a reason, so that nothing that
-//! works in the folder is missing once installed without a word.
+//! Apart from `mod.rs`, which says how files are encoded: here is which. What stays behind has a name and a
+//! reason, so that nothing that works in the folder is missing once installed without a word.
 
 use std::{
     collections::BTreeMap,
@@ -124,8 +125,9 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// Holds what a bundle is signed to hold against its own manifest: what `hob pack` would not have put there was put there to be found by nobody.
-/// What `pack` refuses by its name alone, as perhaps a secret, is its author's to publish.
+/// Holds what a bundle is signed to hold against its own manifest: what `hob pack` would not have put there
+/// was put there to be found by nobody. What `pack` refuses by its name alone, as perhaps a secret, is its
+/// author's to publish.
 ///
 /// Errors: `bundle_invalid`, by the path.
 pub fn check_index(index: &Index, manifest: &Manifest) -> Result<(), Fault> {
@@ -187,8 +189,8 @@ impl Left {
 }
 
 impl Contents {
-    /// Errors: `invalid_recipe` when something among what would be packed looks like rubbish or like a secret, or nothing is what `files` names; by
-    /// name, with the ways out.
+    /// Errors: `invalid_recipe` when something among what would be packed looks like rubbish or like a
+    /// secret, or nothing is what `files` names; by name, with the ways out.
     pub fn check(&self, folder: &Path) -> Result<(), Fault> {
         if let Some(pattern) = self.idle.first() {
             let text = format!("`files` in recipe.toml names `{pattern}`, and nothing in {} goes along by it", folder.display());
@@ -248,7 +250,8 @@ const UNSAID: &[&str] = &[".git", ".gitignore", ".gitattributes", ".hobignore", 
 
 /// Sorts a recipe folder.
 ///
-/// Errors: `invalid_recipe` for links and names that cannot be carried, and for a `.hobignore` that is none; `too_large`, `io`.
+/// Errors: `invalid_recipe` for links and names that cannot be carried, and for a `.hobignore` that is none;
+/// `too_large`, `io`.
 pub fn of(folder: &Path, rules: &Rules) -> Result<Contents, Fault> {
     let ignored = ignored(folder)?;
     let mut walk = Walk {
@@ -443,7 +446,8 @@ pub fn wider_since() -> Version {
     manifest::WIDER_SINCE
 }
 
-/// Errors: `bundle_invalid` for a bundle with a file in a wider place whose manifest names a Hob that does not take it.
+/// Errors: `bundle_invalid` for a bundle with a file in a wider place whose manifest names a Hob that does
+/// not take it.
 pub fn check_wider(path: Option<&str>, hob: &VersionReq) -> Result<(), Fault> {
     match path {
         Some(path) if !manifest::names_wider(hob) => Err(Fault::new(

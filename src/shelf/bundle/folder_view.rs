@@ -1,8 +1,9 @@
-//! What the pod of a recipe folder sees of it: copies of the files that would be packed, at the folder's own path, and what it
-//! was granted there.
+//! What the pod of a recipe folder sees of it: copies of the files that would be packed, at the folder's own
+//! path, and what it was granted there.
 //!
-//! So a folder is the rehearsal of what is installed. Copies, because a pod that lives goes on with what it began with while its
-//! author edits; the file that was edited is another content of the folder, with another view.
+//! So a folder is the rehearsal of what is installed. Copies, because a pod that lives goes on with what it
+//! began with while its author edits; the file that was edited is another content of the folder, with another
+//! view.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,10 +34,12 @@ pub struct FolderViews(Mutex<HashMap<Key, Weak<FolderView>>>);
 
 type Key = (PathBuf, Digest, Places);
 
-/// Where something else is mounted in a view: the path within the recipe folder, and whether a folder is there (else it is a file).
+/// Where something else is mounted in a view: the path within the recipe folder, and whether a folder is
+/// there (else it is a file).
 pub type Places = BTreeMap<String, bool>;
 
-/// What of the recipe folder is there for its pods as it lies on the disk: what its recipe may be granted in it, unless that lies within another.
+/// What of the recipe folder is there for its pods as it lies on the disk: what its recipe may be granted in
+/// it, unless that lies within another.
 pub fn places_of(folder: &Path, asked: &Permissions) -> Places {
     let mut places = Places::new();
     // A folder comes before what is in it.
@@ -51,7 +54,8 @@ pub fn places_of(folder: &Path, asked: &Permissions) -> Places {
 }
 
 impl FolderViews {
-    /// The view of `folder` whose content has that digest and in which something may be mounted at `places`, made unless it is there. Blocking.
+    /// The view of `folder` whose content has that digest and in which something may be mounted at `places`,
+    /// made unless it is there. Blocking.
     ///
     /// Errors: `io`, `disk_full`.
     pub fn of(

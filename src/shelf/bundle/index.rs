@@ -9,7 +9,8 @@ use crate::{
     shelf::bundle::places::{PLACES, folded, is_bundle_path, is_first_place},
 };
 
-/// What is in a bundle: path to digest, sorted. It travels in the signed target, so that a wrong byte has a name.
+/// What is in a bundle: path to digest, sorted. It travels in the signed target, so that a wrong byte has a
+/// name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Index {

@@ -1,7 +1,7 @@
 //! The `.hob` bundle: a recipe as one uncompressed, deterministic tar file, and the index of what is in it.
 //!
-//! Apart from reading one back (`unpack.rs`), which faces strangers. The same folder always gives the same bytes,
-//! so that a bundle can be made again from source and compared by digest.
+//! Apart from reading one back (`unpack.rs`), which faces strangers. The same folder always gives the same
+//! bytes, so that a bundle can be made again from source and compared by digest.
 
 pub mod behind;
 pub mod contents;

@@ -1,6 +1,8 @@
-//! Reading a bundle that someone else made: nothing is written, and nothing believed, beyond its signed index.
+//! Reading a bundle that someone else made: nothing is written, and nothing believed, beyond its signed
+//! index.
 //!
-//! Apart from packing, because everything here is input. Each difference is reported by the name of the inner file.
+//! Apart from packing, because everything here is input. Each difference is reported by the name of the inner
+//! file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +33,8 @@ enum Wrong {
     Archive(String),
 }
 
-/// Reads every file of `bytes` and holds it against `index`; `wanted_to_be` says in messages what a file should have been.
+/// Reads every file of `bytes` and holds it against `index`; `wanted_to_be` says in messages what a file
+/// should have been.
 fn files(bytes: &[u8], index: &Index, wanted_to_be: &str) -> Result<BTreeMap<String, (Vec<u8>, bool)>, Wrong> {
     let damaged = |after: &str, error: &dyn std::fmt::Display| {
         let place = if after.is_empty() { "at its start".to_owned() } else { format!("after `{after}`") };
@@ -112,8 +115,8 @@ fn kind_name(kind: tar::EntryType) -> &'static str {
     }
 }
 
-/// Says by name how `bytes`, whose digest is not the signed one, differ from what was signed. `what` names the bundle
-/// and `signer` who signed it.
+/// Says by name how `bytes`, whose digest is not the signed one, differ from what was signed. `what` names
+/// the bundle and `signer` who signed it.
 ///
 /// `bundle_invalid` when an inner file differs; `tampered` when only the archive around the files does.
 pub fn diagnose(bytes: &[u8], index: &Index, what: &str, signer: &str) -> Fault {
@@ -153,7 +156,8 @@ pub fn read_files(bytes: &[u8], index: &Index, what: &str) -> Result<BTreeMap<St
     Ok(files)
 }
 
-/// Unpacks a bundle into `dest`, which must not exist or be empty: files 0444 (executables 0555), nothing overlaid.
+/// Unpacks a bundle into `dest`, which must not exist or be empty: files 0444 (executables 0555), nothing
+/// overlaid.
 ///
 /// Errors: `bundle_invalid` by the name of the inner file, before anything is written; `io`, `disk_full`.
 pub fn unpack(bytes: &[u8], index: &Index, dest: &Path, what: &str) -> Result<(), Fault> {
@@ -229,7 +233,8 @@ fn extra(folder: &Path, below: &str, index: &Index) -> Result<Option<String>, Fa
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = if below.is_empty() { name } else { format!("{below}/{name}") };
-        // A folder that holds a signed file is walked; any other is extra itself, and is not (its depth is a stranger's).
+        // A folder that holds a signed file is walked; any other is extra itself, and is not (its depth is a
+        // stranger's).
         let holds = |path: &str| index.files().any(|(file, _)| file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')));
         if entry.file_type().map_err(failed)?.is_dir() && holds(&path) {
             if let Some(extra) = extra(folder, &path, index)? {

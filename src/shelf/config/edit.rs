@@ -23,12 +23,14 @@ use crate::{
     },
 };
 
-/// The right to change `hob.toml`: one holder among all processes. It is given to functions that do not wait, by [`change`] and
-/// [`Shelf::write`](crate::shelf::store::Shelf::write), so nobody holds it while a server answers.
+/// The right to change `hob.toml`: one holder among all processes. It is given to functions that do not wait,
+/// by [`change`] and [`Shelf::write`](crate::shelf::store::Shelf::write), so nobody holds it while a server
+/// answers.
 #[derive(Debug)]
 pub struct ConfigGuard(#[expect(dead_code, reason = "held, not read")] Held);
 
-/// Changes `hob.toml` in one step. The file's lock is held for the change alone, which does not wait for anybody.
+/// Changes `hob.toml` in one step. The file's lock is held for the change alone, which does not wait for
+/// anybody.
 ///
 /// Errors: those of `edit`, of [`Edit::begin`] and of [`Edit::write`]; the file is then as it was.
 pub async fn change<T: Send + 'static>(
@@ -54,7 +56,8 @@ pub(in crate::shelf) async fn lock(home: &Home) -> Result<ConfigGuard, Fault> {
     Ok(ConfigGuard(held))
 }
 
-/// Deletes the temporary files that a killed writer left beside `hob.toml`. Only a holder of its lock writes there.
+/// Deletes the temporary files that a killed writer left beside `hob.toml`. Only a holder of its lock writes
+/// there.
 pub fn sweep(folder: &Path) -> Result<(), Fault> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".half-")) {
@@ -235,8 +238,8 @@ impl Edit {
     }
 }
 
-/// The mode of a new `hob.toml`: no more than the old one's, which its operator may have closed to others; without an old one closed where an
-/// address in it has a secret.
+/// The mode of a new `hob.toml`: no more than the old one's, which its operator may have closed to others;
+/// without an old one closed where an address in it has a secret.
 pub fn mode(path: &Path, config: &Config) -> u32 {
     match std::fs::metadata(path) {
         Ok(old) => old.mode() & make::FILE,
@@ -264,7 +267,8 @@ pub fn is_named(table: &Table, name: &str) -> bool {
     table.get("name").and_then(Item::as_str) == Some(name)
 }
 
-/// Takes an item out of a list, with the comment on its line. TOML counts what stands behind a comma to the item after it.
+/// Takes an item out of a list, with the comment on its line. TOML counts what stands behind a comma to the
+/// item after it.
 fn take(array: &mut Array, at: usize) {
     let removed = array.remove(at);
     let before = removed.decor().prefix().and_then(RawString::as_str).unwrap_or_default();

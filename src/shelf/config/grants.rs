@@ -1,6 +1,7 @@
 //! `[grants]` of `hob.toml`: what the operator gave each recipe.
 //!
-//! Apart from `mod.rs`, because these keys let something through: what is read here strictly is all that pods can ever have.
+//! Apart from `mod.rs`, because these keys let something through: what is read here strictly is all that pods
+//! can ever have.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -70,8 +71,8 @@ pub fn leads_within_reach<'h>(home: &'h Home, permissions: &Permissions) -> Opti
     })
 }
 
-/// Refuses grants that reach Hob's own files: a pod that could write `hob.toml` would give itself the rest, and one that could read the
-/// server's token would be its caller.
+/// Refuses grants that reach Hob's own files: a pod that could write `hob.toml` would give itself the rest,
+/// and one that could read the server's token would be its caller.
 pub(in crate::shelf) fn beside(home: &Home, grants: &BTreeMap<String, Grants>, what: &str) -> Result<(), Fault> {
     for (recipe, given) in grants {
         if let Some((path, folder)) = within_reach(home, &given.permissions) {

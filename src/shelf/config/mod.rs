@@ -1,7 +1,7 @@
 //! `hob.toml`: which repositories and recipes the operator wants, and which tools to use.
 //!
-//! Written by people, so it is read with line numbers and edited in place: comments, order and spacing stay. What
-//! this Hob does not know it refuses, because a key that does nothing is a promise not kept.
+//! Written by people, so it is read with line numbers and edited in place: comments, order and spacing stay.
+//! What this Hob does not know it refuses, because a key that does nothing is a promise not kept.
 
 pub mod edit;
 pub mod grants;

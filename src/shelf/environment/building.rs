@@ -1,10 +1,12 @@
-//! Builds one environment: `uv` puts wheels into an empty tree, the tree is checked, its sources are compiled within walls, and it is published.
+//! Builds one environment: `uv` puts wheels into an empty tree, the tree is checked, its sources are compiled
+//! within walls, and it is published.
 //!
-//! No byte of a wheel runs here. `uv` unpacks and copies; it asks an interpreter about itself once, before it begins: one of a folder of its own
-//! (the scaffold), where no wheel goes. What Python reads of an environment (`pyvenv.cfg`, `bin/python`) Hob writes when all else is done.
+//! No byte of a wheel runs here. `uv` unpacks and copies; it asks an interpreter about itself once, before it
+//! begins: one of a folder of its own (the scaffold), where no wheel goes. What Python reads of an
+//! environment (`pyvenv.cfg`, `bin/python`) Hob writes when all else is done.
 //!
-//! `uv` copies out of its cache instead of linking: without a sandbox, a pod that writes into its own environment would write into the cache, and so
-//! into every other environment, through a hard link.
+//! `uv` copies out of its cache instead of linking: without a sandbox, a pod that writes into its own
+//! environment would write into the cache, and so into every other environment, through a hard link.
 
 use std::{
     fs, io,
@@ -97,7 +99,8 @@ impl From<Fault> for Failed {
 }
 
 impl Build<'_> {
-    /// Builds what `lock` says and publishes it under `digest`. Dropping the future ends the build and leaves nothing.
+    /// Builds what `lock` says and publishes it under `digest`. Dropping the future ends the build and leaves
+    /// nothing.
     pub async fn run(&self, lock: &Lock, digest: Digest) -> Result<(), Fault> {
         let began = Instant::now();
         let staging = Staging::new(self.home, "environment")?;
@@ -119,7 +122,8 @@ impl Build<'_> {
         self.check(&tree).await?;
 
         let (home, python) = (self.home.clone(), self.python.clone());
-        // The staging folder goes along: a caller that gives up now must not have it deleted under the publisher.
+        // The staging folder goes along: a caller that gives up now must not have it deleted under the
+        // publisher.
         blocking(move || {
             let published = finish(&tree, &python)
                 .map_err(|error| Fault::io(format!("finishing {}", tree.display()), &error))
@@ -132,9 +136,11 @@ impl Build<'_> {
 
     /// Has `uv` put the wheels of `lock` into the tree.
     ///
-    /// Where there are several indexes each package comes from the first that has its bytes. `uv` looks at versions and at what a wheel is for, and
-    /// takes the bytes as they come: where two indexes have other bytes for one version (or one of them a local version, as `1.0+cpu` is of `1.0`),
-    /// it may have taken the wrong ones, and says of which package. Each such package is then asked for by itself, index by index.
+    /// Where there are several indexes each package comes from the first that has its bytes. `uv` looks at
+    /// versions and at what a wheel is for, and takes the bytes as they come: where two indexes have other
+    /// bytes for one version (or one of them a local version, as `1.0+cpu` is of `1.0`), it may have taken
+    /// the wrong ones, and says of which package. Each such package is then asked for by itself, index by
+    /// index.
     async fn fetch(&self, place: &Place<'_>, lock: &Lock) -> Result<(), Fault> {
         let mut apart: Vec<(String, Failed)> = Vec::new();
         loop {
@@ -191,7 +197,8 @@ impl Build<'_> {
         self.step(command, &format!("uv pip {word}"), place.began).await
     }
 
-    /// An environment without a package, for `uv` to ask which interpreter it installs for; gives the path of that.
+    /// An environment without a package, for `uv` to ask which interpreter it installs for; gives the path of
+    /// that.
     fn scaffold(&self, staging: &Path, packages: &Path) -> io::Result<PathBuf> {
         let scaffold = staging.join("scaffold");
         make::folder(&scaffold.join(packages), make::FOLDER)?;
@@ -371,8 +378,8 @@ fn configuration(python: &Python) -> String {
     format!("home = {home}\nversion_info = {}\ninclude-system-site-packages = false\n", python.version)
 }
 
-/// Scripts were made for the interpreter of the scaffold, which they name by its path or from where they lie; `bin/python` beside them is the
-/// environment's.
+/// Scripts were made for the interpreter of the scaffold, which they name by its path or from where they lie;
+/// `bin/python` beside them is the environment's.
 fn point_scripts(bin: &Path, scaffold: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(bin) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -411,7 +418,8 @@ fn sweep_cache(cache: &Path) {
     }
 }
 
-/// Records the tree, takes the write permissions and renames: in this order, so that a published environment is whole.
+/// Records the tree, takes the write permissions and renames: in this order, so that a published environment
+/// is whole.
 fn publish(home: &Home, tree: &Path, digest: Digest) -> Result<(), Fault> {
     let root = home.environments();
     durable::make_folder(&root)?;

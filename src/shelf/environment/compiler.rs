@@ -8,9 +8,11 @@ use crate::model::Fault;
 ///
 /// The host implements it with the walls of a pod, which the shelf does not know.
 pub trait Compiler: std::fmt::Debug + Send + Sync {
-    /// Compiles what lies in `packages`, for `interpreter`. `scratch`: an empty folder for this alone. Dropping the future ends it.
+    /// Compiles what lies in `packages`, for `interpreter`. `scratch`: an empty folder for this alone.
+    /// Dropping the future ends it.
     ///
-    /// What is given is why there is no bytecode, or not all of it, for people. That is no error: sources are compiled at their import then.
+    /// What is given is why there is no bytecode, or not all of it, for people. That is no error: sources are
+    /// compiled at their import then.
     fn compile<'a>(&'a self, interpreter: &'a Path, packages: &'a Path, scratch: &'a Path) -> Compiling<'a>;
 }
 

@@ -1,7 +1,9 @@
-//! The programs that make components of glue in JavaScript and Python; fetched into Hob's own folder when they are not there.
+//! The programs that make components of glue in JavaScript and Python; fetched into Hob's own folder when
+//! they are not there.
 //!
-//! Apart from `uv.rs` because no host needs them: only an author's `hob build` does. They are pinned by version and hash,
-//! unpacked into staging, run once, then published by rename, so that two builds at once, or one that was killed, do no harm.
+//! Apart from `uv.rs` because no host needs them: only an author's `hob build` does. They are pinned by
+//! version and hash, unpacked into staging, run once, then published by rename, so that two builds at once,
+//! or one that was killed, do no harm.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -32,7 +34,8 @@ use crate::{
     },
 };
 
-/// npm checks each file against the hashes of the lock; nothing else is installed, and no package runs a script.
+/// npm checks each file against the hashes of the lock; nothing else is installed, and no package runs a
+/// script.
 const PACKAGE: &str = include_str!("componentizer/package.json");
 const PACKAGE_LOCK: &str = include_str!("componentizer/package-lock.json");
 const QJS_VERSION: &str = "0.4.5";
@@ -76,12 +79,14 @@ pub struct Componentizer {
 impl Componentizer {
     /// The one for `language`, fetched if need be: by the user's npm, or by the pip of a Python.
     ///
-    /// Errors: `build_failed` without npm and Node.js, or when it cannot be fetched; `python_missing`; `disk_full`.
+    /// Errors: `build_failed` without npm and Node.js, or when it cannot be fetched; `python_missing`;
+    /// `disk_full`.
     pub async fn find(home: &Home, tools: &Tools, language: Language, progress: &progress::Shared) -> Result<Componentizer, Fault> {
         let range = VersionReq::parse(">=3.9").expect("a constant range");
         let found = python::find(&range, tools.python.as_deref()).await;
         let (program, python) = match language {
-            // A machine that builds and runs no pod may have no Python: its tools are then ended by whoever looks.
+            // A machine that builds and runs no pod may have no Python: its tools are then ended by whoever
+            // looks.
             Language::JavaScript => {
                 (node(&std::env::var_os("PATH").unwrap_or_default()).await?, found.ok().map(|python| python.executable))
             }

@@ -1,7 +1,8 @@
 //! What package indexes answer about one package, asked after an install failed.
 //!
-//! `uv` passes over an index that refuses, or that answers with a page to sign in, and then says that no index has the package. Who has to act is
-//! whoever such an index wants something of. So each index is asked once more, and told by name.
+//! `uv` passes over an index that refuses, or that answers with a page to sign in, and then says that no
+//! index has the package. Who has to act is whoever such an index wants something of. So each index is asked
+//! once more, and told by name.
 
 use std::time::Duration;
 
@@ -77,7 +78,8 @@ impl Answered {
     }
 }
 
-/// Says of a fault about `package` what each index answered; gives the next step, where one of them keeps something back.
+/// Says of a fault about `package` what each index answered; gives the next step, where one of them keeps
+/// something back.
 pub(in crate::shelf) fn told(fault: Fault, package: &str, answers: &[Answered]) -> (Fault, Option<Hint>) {
     if answers.is_empty() {
         return (fault, None);
@@ -183,7 +185,8 @@ async fn first_bytes(response: &mut Response) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What a page is: one that names a file, or says in the words of an index that it has none, is of the package.
+/// What a page is: one that names a file, or says in the words of an index that it has none, is of the
+/// package.
 fn of_page(bytes: &[u8], media_type: Option<&str>) -> Answer {
     let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
     let words = [".whl", ".tar.gz", ".zip", "pypi:repository-version", "links for ", "simple index", "\"files\""];

@@ -1,7 +1,9 @@
-//! Package indexes: where the files come from whose hashes a lock, or Hob itself, names. `[environments]` of `hob.toml` lists them.
+//! Package indexes: where the files come from whose hashes a lock, or Hob itself, names. `[environments]` of
+//! `hob.toml` lists them.
 //!
-//! An index is transport and no more: what comes is installed if its bytes have the hash, from whichever index they are. So each of them may be
-//! asked for every package, and a stranger's package of the same name on one of them is passed by.
+//! An index is transport and no more: what comes is installed if its bytes have the hash, from whichever
+//! index they are. So each of them may be asked for every package, and a stranger's package of the same name
+//! on one of them is passed by.
 
 use std::collections::BTreeMap;
 
@@ -116,14 +118,16 @@ fn too_many() -> String {
     format!("more than {PACKAGE_INDEXES_MAX} URLs")
 }
 
-/// Tells `uv` which indexes to ask. By variables: everybody on the machine can read arguments, and passwords are in addresses.
+/// Tells `uv` which indexes to ask. By variables: everybody on the machine can read arguments, and passwords
+/// are in addresses.
 pub(in crate::shelf) fn tell_uv(command: &mut Command, indexes: &[Address]) {
     // `uv` asks the default one after all others.
     let Some((last, others)) = indexes.split_last() else { return };
     command.env("UV_DEFAULT_INDEX", last.revealed());
     if !others.is_empty() {
         command.env("UV_INDEX", joined(others));
-        // Its own way stops at the first index that has the name, so that nobody's package takes another one's place. Here the hash sees to that.
+        // Its own way stops at the first index that has the name, so that nobody's package takes another
+        // one's place. Here the hash sees to that.
         command.args(["--index-strategy", "unsafe-best-match"]);
     }
 }
@@ -132,7 +136,8 @@ pub(in crate::shelf) fn tell_uv(command: &mut Command, indexes: &[Address]) {
 pub(in crate::shelf) fn tell_pip(command: &mut Command, indexes: &[Address]) {
     let Some((first, others)) = indexes.split_first() else { return };
     command.env("PIP_INDEX_URL", first.revealed());
-    // The shell's word is put aside as well, where there are no others; `pip` takes an empty variable for none.
+    // The shell's word is put aside as well, where there are no others; `pip` takes an empty variable for
+    // none.
     match others {
         [] => command.env_remove("PIP_EXTRA_INDEX_URL"),
         _ => command.env("PIP_EXTRA_INDEX_URL", joined(others)),
@@ -237,7 +242,8 @@ mod tests {
         assert_eq!(told(tell_pip, &urls[..1]).1["PIP_EXTRA_INDEX_URL"], "");
     }
 
-    /// People write an address where a name is wanted; whatever key or value it becomes, its password is in no message.
+    /// People write an address where a name is wanted; whatever key or value it becomes, its password is in
+    /// no message.
     #[test]
     fn an_address_in_the_wrong_place_is_told_without_its_password() {
         const ADDRESS: &str = "https://me:planted@host.example/x";

@@ -1,8 +1,9 @@
-//! Whether a tree of packages is what packages may be: code for `site-packages`, scripts for `bin/`, data for the rest.
+//! Whether a tree of packages is what packages may be: code for `site-packages`, scripts for `bin/`, data for
+//! the rest.
 //!
-//! The tree was made by `uv` from wheels of strangers, and nothing of it has run. What Hob or Python would read as their own
-//! (`pyvenv.cfg`, an interpreter, a second standard library) is refused, and so is whatever is neither a file nor a folder.
-//! [`check`] is a pure function over what [`look`] found.
+//! The tree was made by `uv` from wheels of strangers, and nothing of it has run. What Hob or Python would
+//! read as their own (`pyvenv.cfg`, an interpreter, a second standard library) is refused, and so is whatever
+//! is neither a file nor a folder. [`check`] is a pure function over what [`look`] found.
 
 use std::{
     fs, io,
@@ -111,7 +112,8 @@ pub(in crate::shelf) fn check(entries: &[Entry], packages: &Path, most: Most) ->
             Kind::Link(target) if path == Path::new("lib64") && target == Path::new("lib") => return Ok(()),
             Kind::Link(target) => Some(format!("it is a link, to {}", target.display())),
             Kind::Special => Some("it is neither a file nor a folder".to_owned()),
-            // A folder has the group of the one above it where that says so: its set-group-id is nobody's doing.
+            // A folder has the group of the one above it where that says so: its set-group-id is nobody's
+            // doing.
             Kind::Folder if entry.mode & 0o5000 != 0 => Some(format!("its mode is {:o}", entry.mode & 0o7777)),
             Kind::File if entry.mode & 0o7000 != 0 => Some(format!("its mode is {:o}", entry.mode & 0o7777)),
             Kind::File | Kind::Folder => reserved(path, packages, entry.kind == Kind::Folder).map(str::to_owned),
@@ -120,7 +122,8 @@ pub(in crate::shelf) fn check(entries: &[Entry], packages: &Path, most: Most) ->
     })
 }
 
-/// Why a package may have nothing of that name, if it may not. Names are compared without regard to case: some file systems do so.
+/// Why a package may have nothing of that name, if it may not. Names are compared without regard to case:
+/// some file systems do so.
 fn reserved(path: &Path, packages: &Path, is_folder: bool) -> Option<&'static str> {
     if path.starts_with(packages) || (is_folder && packages.starts_with(path)) {
         return None;
@@ -147,7 +150,8 @@ fn reserved(path: &Path, packages: &Path, is_folder: bool) -> Option<&'static st
     }
 }
 
-/// The name and version of the wheel that has a file, by what wheels say of themselves: for people who look for the culprit.
+/// The name and version of the wheel that has a file, by what wheels say of themselves: for people who look
+/// for the culprit.
 pub(in crate::shelf) fn wheel_of(tree: &Path, packages: &Path, path: &Path) -> Option<String> {
     let above: PathBuf = packages.components().map(|_| "..").collect();
     let named = path.strip_prefix(packages).map_or_else(|_| above.join(path), Path::to_owned);

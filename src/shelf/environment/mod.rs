@@ -1,7 +1,8 @@
 //! Python environments: named by digest, shared, read-only. `building.rs` makes them.
 //!
-//! The name is the digest of everything that the content depends on, so an environment is never changed, only made
-//! or deleted. The record of its files, kept beside it, lets `verify` name the first file that is no longer what was built.
+//! The name is the digest of everything that the content depends on, so an environment is never changed, only
+//! made or deleted. The record of its files, kept beside it, lets `verify` name the first file that is no
+//! longer what was built.
 
 mod building;
 pub mod compiler;
@@ -66,15 +67,16 @@ pub struct Environment {
     pub folder: PathBuf,
     /// The interpreter of the machine that the environment was built for: it runs whatever is not confined.
     pub interpreter: PathBuf,
-    /// The name of that interpreter inside the environment, a link. What is started by this name has the environment's
-    /// `pyvenv.cfg` and packages, so nothing is outside a sandbox.
+    /// The name of that interpreter inside the environment, a link. What is started by this name has the
+    /// environment's `pyvenv.cfg` and packages, so nothing is outside a sandbox.
     pub python: PathBuf,
     /// The folder of its packages, for `sys.path`.
     pub site_packages: PathBuf,
     _in_use: Arc<Held>,
 }
 
-/// Digest of (lock, interpreter, platform, `uv`): the environment's name. Locks that say the same in other words have one name.
+/// Digest of (lock, interpreter, platform, `uv`): the environment's name. Locks that say the same in other
+/// words have one name.
 pub fn digest(lock: &Lock, python: &Python, uv: &Uv) -> Digest {
     let mut hasher = Sha256::new();
     // Each part is preceded by its length, so that no two lists of parts run together into the same bytes.
@@ -87,14 +89,16 @@ pub fn digest(lock: &Lock, python: &Python, uv: &Uv) -> Digest {
     Digest::finish(hasher)
 }
 
-/// The environment of that digest, if it is there, was made in today's way, and its interpreter still exists. No process is started.
+/// The environment of that digest, if it is there, was made in today's way, and its interpreter still exists.
+/// No process is started.
 pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
     // Held before looking: what is seen after this cannot be deleted any more.
     let in_use = locks::try_share(&use_lock(home, digest)).ok()??;
     let folder = home.environments().join(digest.hex());
     is_of_today(home, digest).then_some(())?;
     let python = folder.join("bin/python");
-    // The link that the build made; an interpreter that was removed from the machine makes the environment useless.
+    // The link that the build made; an interpreter that was removed from the machine makes the environment
+    // useless.
     let interpreter = fs::read_link(&python).ok().filter(|path| path.is_absolute() && path.is_file() && !path.starts_with(&folder))?;
     let site_packages = site_packages(&folder)?;
     Some(Environment { digest, folder, interpreter, python, site_packages, _in_use: Arc::new(in_use) })
@@ -148,8 +152,9 @@ pub struct Wanted<'a> {
 
 /// The environment for a lock, built if it is not there.
 ///
-/// Processes that want one at the same time build it once. A few are built at a time: one whose index drips keeps the others waiting for
-/// [`limits::ENVIRONMENT_TURN_MS`] at most. Dropping the future kills the build and leaves nothing.
+/// Processes that want one at the same time build it once. A few are built at a time: one whose index drips
+/// keeps the others waiting for [`limits::ENVIRONMENT_TURN_MS`] at most. Dropping the future kills the build
+/// and leaves nothing.
 ///
 /// Errors: `invalid_recipe` (the lock, by line), `uv_missing`, `environment_failed` with what `uv` said,
 /// `shelf_altered`, `disk_full`.
@@ -190,7 +195,8 @@ async fn adopt(home: &Home, environment: Environment, existing: Existing) -> Res
     Ok(environment)
 }
 
-/// Digest of the text of the tree that was built: what `hob.lock` keeps, so that the text cannot be swapped with the tree.
+/// Digest of the text of the tree that was built: what `hob.lock` keeps, so that the text cannot be swapped
+/// with the tree.
 ///
 /// Errors: `shelf_altered` when it is gone.
 pub fn tree_digest(home: &Home, digest: Digest) -> Result<Digest, Fault> {
@@ -219,7 +225,8 @@ pub(super) fn altered(digest: Digest, why: String) -> Fault {
 
 /// Compares every file of the environment with what was built.
 ///
-/// Errors: `shelf_altered`, which names the first file that is altered, missing or extra, or says that it is of another version of Hob.
+/// Errors: `shelf_altered`, which names the first file that is altered, missing or extra, or says that it is
+/// of another version of Hob.
 pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
     let folder = home.environments().join(digest.hex());
     if !look::is_there(&folder)? {
@@ -244,7 +251,8 @@ pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
     }
 }
 
-/// Moves an environment that no recipe uses any more into `discard`; whether it did: one that a process has open, or builds, stays.
+/// Moves an environment that no recipe uses any more into `discard`; whether it did: one that a process has
+/// open, or builds, stays.
 pub(super) fn take_away(home: &Home, digest: Digest, discard: &Path) -> Result<bool, Fault> {
     let Some(_held) = locks::try_acquire_settled(&build_lock(home, digest))? else { return Ok(false) };
     let Some(_alone) = locks::try_acquire_settled(&use_lock(home, digest))? else { return Ok(false) };
@@ -257,7 +265,8 @@ pub fn remove(home: &Home, digest: Digest) -> Result<bool, Fault> {
     take_away(home, digest, Staging::new(home, "discard")?.folder())
 }
 
-/// Moves what has that digest out of sight, then deletes it: a crash between leaves rubbish, not half an environment.
+/// Moves what has that digest out of sight, then deletes it: a crash between leaves rubbish, not half an
+/// environment.
 fn discard(home: &Home, digest: Digest) -> Result<(), Fault> {
     put_away(home, digest, Staging::new(home, "discard")?.folder())
 }

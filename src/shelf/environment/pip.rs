@@ -1,7 +1,8 @@
-//! Fetches a tool by the `pip` of an interpreter: one wheel, pinned by its hashes, unpacked into a folder of ours.
+//! Fetches a tool by the `pip` of an interpreter: one wheel, pinned by its hashes, unpacked into a folder of
+//! ours.
 //!
-//! From the package indexes of `hob.toml`, where it names some. They may have wheels for recipes and no tools, so that what they do not give is
-//! asked for in the way that `pip` itself knows.
+//! From the package indexes of `hob.toml`, where it names some. They may have wheels for recipes and no
+//! tools, so that what they do not give is asked for in the way that `pip` itself knows.
 
 use std::{io, path::Path};
 
@@ -25,7 +26,8 @@ pub(in crate::shelf) struct Pin<'a> {
     pub hashes: &'a [&'a str],
 }
 
-/// Unpacks the wheel into `target`, which is in `staging`. What `pip` said at last is in what is given back; so is whether it could.
+/// Unpacks the wheel into `target`, which is in `staging`. What `pip` said at last is in what is given back;
+/// so is whether it could.
 ///
 /// Errors: `io`, `disk_full` before it was started.
 pub(in crate::shelf) async fn fetch(

@@ -1,7 +1,8 @@
 //! Finds an absolute Python interpreter in a recipe's range.
 //!
-//! Apart from environments, because a recipe without a lock needs the interpreter alone. Every candidate is run
-//! once and asked what it is: names lie (shims, wrappers, virtual environments), so the answer names the real file.
+//! Apart from environments, because a recipe without a lock needs the interpreter alone. Every candidate is
+//! run once and asked what it is: names lie (shims, wrappers, virtual environments), so the answer names the
+//! real file.
 
 use std::{
     ffi::OsStr,
@@ -64,7 +65,8 @@ struct Answer {
 /// The first interpreter within `wanted`: `explicit` alone if given, else `python3` and `python3.14` down to
 /// `python3.9` on PATH.
 ///
-/// Errors: `python_missing`, which lists what was found and what was wanted; `io` where this machine has nothing left to ask one.
+/// Errors: `python_missing`, which lists what was found and what was wanted; `io` where this machine has
+/// nothing left to ask one.
 pub async fn find(wanted: &VersionReq, explicit: Option<&Path>) -> Result<Python, Fault> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     find_in(wanted, explicit, &path).await
@@ -124,7 +126,8 @@ async fn probe(candidate: &Path) -> Result<Python, Silent> {
     }
     let mut command = Command::new(candidate);
     command.args(["-I", "-S", "-c", PROBE]).stdin(Stdio::null());
-    // Version managers choose by the working directory; the same recipe must not get another interpreter in another one.
+    // Version managers choose by the working directory; the same recipe must not get another interpreter in
+    // another one.
     command.current_dir("/");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PYTHON")) {
         command.env_remove(name);
@@ -148,7 +151,8 @@ async fn probe(candidate: &Path) -> Result<Python, Silent> {
     if level != "final" {
         version.pre = semver::Prerelease::new(&level).map_err(|error| error.to_string())?;
     }
-    // A later upgrade of `python3` in place must not put another minor version under an environment: keep the real file.
+    // A later upgrade of `python3` in place must not put another minor version under an environment: keep the
+    // real file.
     let executable = answer.executable.canonicalize().map_err(|error| {
         let why = format!("{}: {error}", answer.executable.display());
         silent(error, why)

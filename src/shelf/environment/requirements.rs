@@ -1,8 +1,10 @@
-//! `requirements.lock`: read once, strictly, into data. `uv` gets a file that Hob writes from that data ([`Lock::text`]).
+//! `requirements.lock`: read once, strictly, into data. `uv` gets a file that Hob writes from that data
+//! ([`Lock::text`]).
 //!
-//! No byte of a publisher's text reaches a tool, so it does not matter how another program would read that text. What can
-//! be said is `name[extra]==version ; marker --hash=sha256:...` and comments: no index, no path, no URL, no option of an
-//! installer, so a lock can neither choose where bytes come from nor what runs at install.
+//! No byte of a publisher's text reaches a tool, so it does not matter how another program would read that
+//! text. What can be said is `name[extra]==version ; marker --hash=sha256:...` and comments: no index, no
+//! path, no URL, no option of an installer, so a lock can neither choose where bytes come from nor what runs
+//! at install.
 
 mod marker;
 
@@ -14,7 +16,8 @@ use std::{
 use crate::model::{Code, Digest, Fault, Hint, act, hint, limits, stand_in};
 use marker::Marker;
 
-/// How a lock is made, for hints; python/src/hob_pod/faults.py says the same with the pod's version of Python.
+/// How a lock is made, for hints; python/src/hob_pod/faults.py says the same with the pod's version of
+/// Python.
 pub fn locking() -> Hint {
     hint![
         "`uv pip compile --universal --generate-hashes --only-binary :all: --no-emit-index-url pod/requirements.in -o pod/requirements.lock` \
@@ -87,7 +90,8 @@ impl Lock {
         })
     }
 
-    /// The text of those packages alone whose names `wanted` takes; a name is given as indexes know it (PEP 503: `a-b` for `A_b`).
+    /// The text of those packages alone whose names `wanted` takes; a name is given as indexes know it (PEP
+    /// 503: `a-b` for `A_b`).
     pub fn text_of(&self, wanted: impl Fn(&str) -> bool) -> String {
         self.0.iter().filter(|requirement| wanted(&plain_name(&requirement.name))).map(|requirement| format!("{requirement}\n")).collect()
     }
@@ -155,13 +159,14 @@ impl fmt::Display for Requirement {
     }
 }
 
-/// A line ends with LF. A CR directly before it belongs to the end; any other one is a control character, which is refused.
+/// A line ends with LF. A CR directly before it belongs to the end; any other one is a control character,
+/// which is refused.
 fn without_end(line: &str) -> &str {
     line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line))
 }
 
-/// What a line says without its comment, and whether the next line belongs to it. A comment begins with `#` at the start
-/// of the line or after white space; a line with a comment does not go on.
+/// What a line says without its comment, and whether the next line belongs to it. A comment begins with `#`
+/// at the start of the line or after white space; a line with a comment does not go on.
 fn part(line: &str) -> Result<(String, bool), String> {
     let is_refused =
         |character: char| (character.is_control() && character != '\t') || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}');

@@ -1,6 +1,7 @@
 //! Why `uv` could not install a lock, told by what it printed: whose fault it is, and what to do.
 //!
-//! Apart from building: these are another program's words, of the version that Hob fetches. What none of them fits is told as it came.
+//! Apart from building: these are another program's words, of the version that Hob fetches. What none of them
+//! fits is told as it came.
 
 use crate::{
     model::{Blame, Fault, Hint, StandIn, act, hint},
@@ -85,7 +86,8 @@ pub fn is_elsewhere(said: &str) -> bool {
     ["Hash mismatch", "there is no version of"].iter().chain(&ELSEWHERE).any(|words| said.contains(words))
 }
 
-/// What came in place of a wheel, by the first four bytes that `uv` prints of it: as a number, the first byte last.
+/// What came in place of a wheel, by the first four bytes that `uv` prints of it: as a number, the first byte
+/// last.
 fn in_place_of_a_wheel(said: &str) -> Option<StandIn> {
     let (_, rest) = said.split_once("(actual: 0x")?;
     let head = u32::from_str_radix(rest.split(',').next()?, 16).ok()?.to_le_bytes();
@@ -108,8 +110,9 @@ fn hint_of(next: &str) -> Hint {
     }
 }
 
-/// Says of a fault about a failed install whose it is, and the next step. `is_own`: the index is one that the operator named, so that what is not
-/// there may be its fault. `answers`: what each index says of the package, where they were asked.
+/// Says of a fault about a failed install whose it is, and the next step. `is_own`: the index is one that the
+/// operator named, so that what is not there may be its fault. `answers`: what each index says of the
+/// package, where they were asked.
 pub fn explained(mut fault: Fault, said: &str, is_own: bool, answers: &[Answered]) -> Fault {
     if let Some(found) = in_place_of_a_wheel(said) {
         fault.message.push_str(&format!("\n(what came is {})", found.name()));

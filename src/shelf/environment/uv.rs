@@ -1,7 +1,8 @@
 //! Finds `uv`, the program that builds environments; fetches our own copy when there is none.
 //!
 //! Apart from environments, because the copy is a download of a program: pinned by version and hash, unpacked
-//! into staging, run once, then published by rename. A program that the user named is used or refused, never replaced.
+//! into staging, run once, then published by rename. A program that the user named is used or refused, never
+//! replaced.
 
 use std::{
     ffi::OsStr,
@@ -55,8 +56,9 @@ fn range() -> VersionReq {
     VersionReq::parse(RANGE).expect("a constant range, parsed by a test")
 }
 
-/// The one that `tools` names alone, if it does; else PATH within a version range; else our own copy, which `python` fetches with its
-/// `pip` when it is not there yet: from the indexes of `tools`, else from those of `pip`'s own configuration.
+/// The one that `tools` names alone, if it does; else PATH within a version range; else our own copy, which
+/// `python` fetches with its `pip` when it is not there yet: from the indexes of `tools`, else from those of
+/// `pip`'s own configuration.
 ///
 /// Errors: `uv_missing`, `disk_full`.
 pub async fn find(home: &Home, tools: &Tools, python: &Python, progress: &progress::Shared) -> Result<Uv, Fault> {

@@ -27,8 +27,9 @@ pub(in crate::shelf) fn try_acquire(path: &Path) -> Result<Option<Held>, Fault> 
     take(path, File::try_lock)
 }
 
-/// The same, and tried again for [`limits::LOCK_SETTLE_MS`]: a process that this one is just starting has a copy of each descriptor until it
-/// becomes its own program, so that a lock may be held for a moment by nobody. Blocks the thread for as long.
+/// The same, and tried again for [`limits::LOCK_SETTLE_MS`]: a process that this one is just starting has a
+/// copy of each descriptor until it becomes its own program, so that a lock may be held for a moment by
+/// nobody. Blocks the thread for as long.
 pub(in crate::shelf) fn try_acquire_settled(path: &Path) -> Result<Option<Held>, Fault> {
     let end = Instant::now() + Duration::from_millis(limits::LOCK_SETTLE_MS);
     loop {
@@ -58,7 +59,8 @@ pub(in crate::shelf) fn try_share(path: &Path) -> Result<Option<Held>, Fault> {
     take(path, File::try_lock_shared)
 }
 
-/// Waits for the lock at `path`, at most [`limits::LOCK_WAIT_MS`]. `doing` says what another holder is doing, for people.
+/// Waits for the lock at `path`, at most [`limits::LOCK_WAIT_MS`]. `doing` says what another holder is doing,
+/// for people.
 ///
 /// Errors: `overloaded` when the wait is over.
 pub(in crate::shelf) async fn acquire(path: &Path, doing: &str, progress: &progress::Shared) -> Result<Held, Fault> {
@@ -73,8 +75,8 @@ pub async fn acquire_briefly(path: &Path, doing: &str) -> Result<Held, Fault> {
     wait_for(path, doing, limits::REPOSITORY_LOCK_WAIT_MS, || ()).await
 }
 
-/// One of a few places, so that not everybody is at work at once. Whoever waited for so long goes on without one: what fills the places may
-/// be strangers who take their time.
+/// One of a few places, so that not everybody is at work at once. Whoever waited for so long goes on without
+/// one: what fills the places may be strangers who take their time.
 pub(in crate::shelf) async fn turn(
     folder: &Path,
     of: &str,

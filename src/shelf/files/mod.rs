@@ -72,8 +72,8 @@ pub fn stand_in(path: &Path) -> io::Result<Option<StandIn>> {
 
 /// Deletes the tree at `path`, read-only folders included; nothing there is fine.
 ///
-/// A stranger may have chosen how deep it is. So a folder that lies deeper is first moved to the top of the tree: one folder is open at a time, no
-/// path grows with the depth, and nothing recurses.
+/// A stranger may have chosen how deep it is. So a folder that lies deeper is first moved to the top of the
+/// tree: one folder is open at a time, no path grows with the depth, and nothing recurses.
 pub(super) fn remove_tree(path: &Path) -> Result<(), Fault> {
     remove(path).map_err(|error| Fault::io(format!("deleting {}", path.display()), &error))
 }

@@ -22,7 +22,8 @@ impl Scratch {
         Staging::below(&home.scratch(), "host").map(Scratch)
     }
 
-    /// Deletes what killed hosts left, each folder only if `may_delete` agrees: processes may still run there. Blocking.
+    /// Deletes what killed hosts left, each folder only if `may_delete` agrees: processes may still run
+    /// there. Blocking.
     ///
     /// What a living host holds is neither shown to it nor touched. Errors: `io`, after all else was tried.
     pub fn sweep(home: &Home, may_delete: impl Fn(&Path) -> bool) -> Result<(), Fault> {

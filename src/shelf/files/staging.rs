@@ -26,8 +26,8 @@ pub(in crate::shelf) struct Staging {
 }
 
 impl Staging {
-    /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first; what cannot be deleted is no matter of
-    /// whoever makes this one.
+    /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first; what
+    /// cannot be deleted is no matter of whoever makes this one.
     pub fn new(home: &Home, kind: &str) -> Result<Staging, Fault> {
         Staging::swept_below(&home.staging(), kind)
     }

@@ -1,7 +1,7 @@
 //! The content of a folder as one text: a line per file, sorted, with digest and mode.
 //!
-//! Apart from environments, because it says nothing about Python: it is how anything unpacked here is compared
-//! with what it was when it was made.
+//! Apart from environments, because it says nothing about Python: it is how anything unpacked here is
+//! compared with what it was when it was made.
 
 use std::{
     collections::BTreeMap,
@@ -95,13 +95,15 @@ fn name(path: &Path) -> String {
     }
 }
 
-/// Takes the write permission from `path` itself. What was renamed to where it is used needs nothing else, so that nothing else can fail there.
+/// Takes the write permission from `path` itself. What was renamed to where it is used needs nothing else, so
+/// that nothing else can fail there.
 pub(in crate::shelf) fn take_write(path: &Path) -> io::Result<()> {
     let mode = fs::symlink_metadata(path)?.permissions().mode();
     fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7555))
 }
 
-/// Takes the write permission from everything below `folder`; `folder` itself is still to be renamed, and must stay writable until then.
+/// Takes the write permission from everything below `folder`; `folder` itself is still to be renamed, and
+/// must stay writable until then.
 pub(in crate::shelf) fn make_read_only(folder: &Path) -> io::Result<()> {
     let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
     let mut next = 0;

@@ -1,7 +1,8 @@
 //! Fetches a model from the place that its recipe names, over as many tries, hours and processes as it takes.
 //!
-//! What came so far lies in `downloads/` under the digest that is wanted; whoever holds the model's lock owns it. Its length is what there
-//! is of it, so it may be killed at any instant. Nothing is believed of it: all of it is read again and compared before it is published.
+//! What came so far lies in `downloads/` under the digest that is wanted; whoever holds the model's lock owns
+//! it. Its length is what there is of it, so it may be killed at any instant. Nothing is believed of it: all
+//! of it is read again and compared before it is published.
 
 use crate::disk::look;
 use std::{
@@ -29,10 +30,12 @@ use crate::{
     },
 };
 
-/// Brings a model from `source` onto the shelf, unless it is there; gives its path. `what` names it for people.
+/// Brings a model from `source` onto the shelf, unless it is there; gives its path. `what` names it for
+/// people.
 ///
-/// Dropping the future leaves what came so far. Errors: `model_unreachable`, `model_forbidden`, `model_missing`, `tampered`, `disk_full`,
-/// `io`, `invalid_config`; `overloaded` when another process fetched the same for an hour.
+/// Dropping the future leaves what came so far. Errors: `model_unreachable`, `model_forbidden`,
+/// `model_missing`, `tampered`, `disk_full`, `io`, `invalid_config`; `overloaded` when another process
+/// fetched the same for an hour.
 pub async fn bring(
     home: &Home,
     model: &ModelSpec,
@@ -67,9 +70,9 @@ pub async fn bring(
     fetch.publish(right).await
 }
 
-/// Brings the models of a recipe folder that say where they come from onto the shelf; gives how many it looked after. One that lies in the
-/// folder itself is left to its author. `thorough`: what is on the shelf already is read and compared, else it is passed over when its
-/// length is right.
+/// Brings the models of a recipe folder that say where they come from onto the shelf; gives how many it
+/// looked after. One that lies in the folder itself is left to its author. `thorough`: what is on the shelf
+/// already is read and compared, else it is passed over when its length is right.
 ///
 /// Errors: those of [`bring`].
 pub async fn bring_all(
@@ -182,7 +185,8 @@ impl<'a> Fetch<'a> {
             if whole {
                 return Err(origin::other(self.what, &self.place.url, None, &why));
             }
-            // Which of several answers, or a power cut in between, spoilt it is not known: one answer alone decides.
+            // Which of several answers, or a power cut in between, spoilt it is not known: one answer alone
+            // decides.
             self.note(format!("the parts of {} do not belong together: starting again from its first byte", self.what));
         }
     }

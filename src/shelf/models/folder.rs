@@ -1,7 +1,9 @@
-//! The one folder in which a recipe's pods find its models: each at its name, a plain file, and nothing else beside them.
+//! The one folder in which a recipe's pods find its models: each at its name, a plain file, and nothing else
+//! beside them.
 //!
-//! Apart from `mod.rs`, where models are told by their digest and shared: programs read weights of several files by names that stand in those
-//! files. A model has both names, by a hard link, so it takes its room once; where the file system has no such links it is copied.
+//! Apart from `mod.rs`, where models are told by their digest and shared: programs read weights of several
+//! files by names that stand in those files. A model has both names, by a hard link, so it takes its room
+//! once; where the file system has no such links it is copied.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -58,7 +60,8 @@ pub(in crate::shelf) fn identity(path: &Path) -> io::Result<Identity> {
     Ok((found.dev(), found.ino()))
 }
 
-/// What is wrong with `folder` as the folder of these models, for people; the bytes of the files are not looked at.
+/// What is wrong with `folder` as the folder of these models, for people; the bytes of the files are not
+/// looked at.
 ///
 /// Errors: `NotFound` where there is no such folder.
 pub(in crate::shelf) fn compare<'a>(folder: &Path, names: impl Iterator<Item = &'a str>) -> io::Result<Option<String>> {
@@ -96,8 +99,8 @@ fn is_same(one: &Path, other: &Path) -> bool {
     matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Makes `folder`, which is not there yet, with these models in it; on the disk once this returns. All but `folder` itself, which may have to be
-/// renamed, is read-only.
+/// Makes `folder`, which is not there yet, with these models in it; on the disk once this returns. All but
+/// `folder` itself, which may have to be renamed, is read-only.
 fn build(folder: &Path, models: &[Named]) -> Result<(), Fault> {
     let mut folders = BTreeSet::from([folder.to_owned()]);
     make::new_folder(folder, make::FOLDER).map_err(|error| Fault::io(format!("making the folder {}", folder.display()), &error))?;
@@ -128,7 +131,8 @@ fn link(file: &Path, to: &Path) -> io::Result<()> {
     if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists | io::ErrorKind::StorageFull) {
         return Err(why);
     }
-    // Another file system, one without links, too many links of one file, or a file of somebody else who may not be linked to.
+    // Another file system, one without links, too many links of one file, or a file of somebody else who may
+    // not be linked to.
     tracing::warn!("{} is copied to {}, since it cannot be linked: {why}", file.display(), to.display());
     copy(file, to)
 }
@@ -231,7 +235,8 @@ impl Folders {
     }
 }
 
-/// What changes when an author writes to the file or puts another in its place; a link to it changes none of that.
+/// What changes when an author writes to the file or puts another in its place; a link to it changes none of
+/// that.
 fn state(name: &str, path: &Path) -> io::Result<Source> {
     let found = fs::metadata(path)?;
     Ok((name.to_owned(), path.to_owned(), (found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec())))

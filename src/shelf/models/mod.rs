@@ -1,7 +1,7 @@
 //! Model files: by sha256, read-only, shared by all recipes that name the same bytes.
 //!
-//! Apart from bundles, because they are large: downloaded once across processes, checked before the rename that
-//! publishes them, and checked again once per process before a pod may read them.
+//! Apart from bundles, because they are large: downloaded once across processes, checked before the rename
+//! that publishes them, and checked again once per process before a pod may read them.
 
 pub mod fetching;
 pub mod folder;
@@ -104,7 +104,8 @@ impl FetchRight {
         self.keep_compared(&part)
     }
 
-    /// Publishes a file that was just compared with what was wanted, from wherever it lies on the file system of the shelf.
+    /// Publishes a file that was just compared with what was wanted, from wherever it lies on the file system
+    /// of the shelf.
     pub(super) fn keep_compared(self, part: &Path) -> Result<PathBuf, Fault> {
         let path = place(&self.home, self.digest);
         durable::make_folder(&self.home.models())?;
@@ -154,10 +155,12 @@ pub(super) fn is_there(what: &str, path: &Path) -> Result<(), Fault> {
 /// Which file it is, whatever it is called: the numbers of its file system and of the file there.
 pub(super) type Identity = (u64, u64);
 
-/// What tells one state of a file from another without reading it: length, and when its bytes and its status changed.
+/// What tells one state of a file from another without reading it: length, and when its bytes and its status
+/// changed.
 type Stamp = (u64, i64, i64, i64, i64);
 
-/// Models that this process has checked: each is read once, whichever names it has, and again only when the file was touched.
+/// Models that this process has checked: each is read once, whichever names it has, and again only when the
+/// file was touched.
 #[derive(Debug, Default)]
 pub(super) struct Checked(Mutex<HashMap<Identity, (Stamp, Digest)>>);
 

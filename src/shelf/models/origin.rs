@@ -1,8 +1,8 @@
 //! One request for a model, or for the rest of one, to the place that its recipe names.
 //!
-//! Apart from `repository/transport.rs`, which serves repositories: hubs hand files out from other hosts than the one that is asked, so redirects go
-//! further here (the signed digest decides what the bytes are worth), and what is secret must not go with them. Nothing here touches a
-//! file.
+//! Apart from `repository/transport.rs`, which serves repositories: hubs hand files out from other hosts than
+//! the one that is asked, so redirects go further here (the signed digest decides what the bytes are worth),
+//! and what is secret must not go with them. Nothing here touches a file.
 
 use crate::shelf::redirects::{allowed, host, onward};
 use std::time::Duration;
@@ -67,7 +67,8 @@ pub(in crate::shelf) enum Answer {
 pub(in crate::shelf) struct Body {
     response: Response,
     stall: Duration,
-    /// What the server calls this state of the file, if it gives it a name that is fit to ask for its rest by.
+    /// What the server calls this state of the file, if it gives it a name that is fit to ask for its rest
+    /// by.
     pub mark: Option<String>,
 }
 
@@ -100,7 +101,8 @@ async fn send(place: &Place, url: &Url, wanted: &Wanted<'_>) -> Result<Response,
     let request = with_headers(client(place, url)?.get(url.clone()), place, url, wanted);
     match timeout(place.patience.stall, request.send()).await {
         Err(_) => Err(Failure::passing(format!("{} did not answer within {} ms", host(url), place.patience.stall.as_millis()))),
-        // The address of a redirect may be a secret that is worth as much as the token: it stands in no message.
+        // The address of a redirect may be a secret that is worth as much as the token: it stands in no
+        // message.
         Ok(Err(error)) => Err(Failure::passing(format!("{} cannot be reached: {}", host(url), chain(error)))),
         Ok(Ok(response)) => Ok(response),
     }

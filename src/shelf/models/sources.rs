@@ -1,6 +1,7 @@
 //! The places that recipes name for their models: which address that is here, and who Hob says that it is.
 //!
-//! Apart from fetching, because here lies the one secret of it: a token goes into one header for one server, and nowhere else.
+//! Apart from fetching, because here lies the one secret of it: a token goes into one header for one server,
+//! and nowhere else.
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
@@ -33,8 +34,9 @@ pub(in crate::shelf) struct Place {
     pub hint: &'static str,
 }
 
-/// Whether a recipe that came from the repository at `remote` may send its operator's host to `source`: to the services of the host's own
-/// machine only what came from there too, or a stranger's recipe could have any of them asked anything.
+/// Whether a recipe that came from the repository at `remote` may send its operator's host to `source`: to
+/// the services of the host's own machine only what came from there too, or a stranger's recipe could have
+/// any of them asked anything.
 ///
 /// Errors: `bundle_invalid`.
 pub fn may_name(recipe: &RecipeName, source: &ModelSource, remote: &Address) -> Result<(), Fault> {
@@ -49,8 +51,8 @@ pub fn may_name(recipe: &RecipeName, source: &ModelSource, remote: &Address) -> 
 }
 
 impl Sources {
-    /// From HF_ENDPOINT, HF_TOKEN and HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME or HOME, as other programs of that hub read them. No file is
-    /// opened before a model is fetched.
+    /// From HF_ENDPOINT, HF_TOKEN and HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME or HOME, as other programs of
+    /// that hub read them. No file is opened before a model is fetched.
     pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Sources {
         let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.trim().is_empty());
         let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -1,7 +1,8 @@
-//! Fetching targets: a bundle into memory, a model to a file, neither believed before its digest is the signed one.
+//! Fetching targets: a bundle into memory, a model to a file, neither believed before its digest is the
+//! signed one.
 //!
-//! Apart from resolving, because here bytes are counted as they come: a server that sends more, less, other or slow
-//! bytes is told apart, and a wrong bundle is diagnosed by the name of the inner file.
+//! Apart from resolving, because here bytes are counted as they come: a server that sends more, less, other
+//! or slow bytes is told apart, and a wrong bundle is diagnosed by the name of the inner file.
 
 use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
@@ -62,7 +63,8 @@ impl Client {
             .with("signed_sha256", resolved.sha256.hex()))
     }
 
-    /// Streams a model to `dest`, which must not exist; what is left there afterwards is exactly the signed file, 0444.
+    /// Streams a model to `dest`, which must not exist; what is left there afterwards is exactly the signed
+    /// file, 0444.
     ///
     /// Errors: `tampered`, `not_in_repository`, `repository_unreachable`, `disk_full`; `dest` is then gone.
     pub async fn fetch_model(&mut self, resolved: &Resolved, model: &ModelSpec, dest: &Path, progress: &dyn Progress) -> Result<(), Fault> {

@@ -1,9 +1,10 @@
-//! What this machine last believed of one repository: the pinned root, and one state file that is replaced whole.
+//! What this machine last believed of one repository: the pinned root, and one state file that is replaced
+//! whole.
 //!
-//! Apart from the client, because losing this state loses rollback protection, so it fails closed: the TUF library
-//! skips a cached file that it cannot read, which would make a torn file an invitation to serve old metadata. And one
-//! file instead of one per role, because a timestamp saved without its snapshot (a crash or a failed fetch between the
-//! two) would drop the floor under every publisher's role.
+//! Apart from the client, because losing this state loses rollback protection, so it fails closed: the TUF
+//! library skips a cached file that it cannot read, which would make a torn file an invitation to serve old
+//! metadata. And one file instead of one per role, because a timestamp saved without its snapshot (a crash or
+//! a failed fetch between the two) would drop the floor under every publisher's role.
 
 use crate::disk::look;
 use std::{
@@ -25,7 +26,8 @@ pub(in crate::shelf) const PINNED: &str = "root.json";
 /// File of the state below a remote's folder.
 pub(in crate::shelf) const STATE: &str = "trust.json";
 
-/// Roles whose last trusted file is the floor for the next one, in the order in which they vouch for each other.
+/// Roles whose last trusted file is the floor for the next one, in the order in which they vouch for each
+/// other.
 const ROLES: [&str; 3] = ["timestamp.json", "snapshot.json", "targets.json"];
 
 /// Trust in one repository, as saved.
@@ -142,8 +144,8 @@ impl TrustState {
         Session { files: Mutex::new(self.saved.files.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect()) }
     }
 
-    /// Takes over what a refresh learned. New roots count even when the rest failed (they are signed by the old
-    /// one); the roles count only all together: `verified_with` is the root's version after success.
+    /// Takes over what a refresh learned. New roots count even when the rest failed (they are signed by the
+    /// old one); the roles count only all together: `verified_with` is the root's version after success.
     pub fn absorb(&mut self, session: &Session, verified_with: Option<u64>) -> bool {
         let before = self.saved.clone();
         let own = TrustedMetadataSet::from_root(&self.pinned).map_or(0, |trusted| trusted.root().version);
@@ -174,8 +176,8 @@ impl TrustState {
     }
 }
 
-/// A file that could not be read: where the system did not let Hob read it, it may be good all the same, and a backup
-/// or a new pin would help nobody.
+/// A file that could not be read: where the system did not let Hob read it, it may be good all the same, and
+/// a backup or a new pin would help nobody.
 fn unread(fault: Fault, remote: &str, place: &Path) -> Fault {
     match fault.code {
         Code::Io | Code::DiskFull => fault,

@@ -1,7 +1,8 @@
 //! The client of one signed repository: pin its root, refresh what is trusted, resolve a recipe.
 //!
-//! The one place that decides whom to believe. A publisher is read only when one of its recipes is wanted, and only
-//! through the delegation that names it, so that one publisher's expired or hostile role touches nobody else.
+//! The one place that decides whom to believe. A publisher is read only when one of its recipes is wanted,
+//! and only through the delegation that names it, so that one publisher's expired or hostile role touches
+//! nobody else.
 
 mod download;
 mod metadata_store;
@@ -72,8 +73,8 @@ pub struct Remote {
 impl Remote {
     /// Pins the first root of a repository. What is pinned is never replaced in silence.
     ///
-    /// Errors: `usage`, `repository_unreachable`, `metadata_invalid`, `fingerprint_mismatch` (also when another root is
-    /// pinned under that name).
+    /// Errors: `usage`, `repository_unreachable`, `metadata_invalid`, `fingerprint_mismatch` (also when
+    /// another root is pinned under that name).
     pub async fn pin(home: &Home, name: &str, url: impl Into<Address>, trust: Trust) -> Result<Pinned, Fault> {
         let folder = folder(home, name)?;
         let transport = Transport::new(url, Patience::default())?;
@@ -121,7 +122,8 @@ impl Remote {
 
     /// Opens a pinned repository. No network is used until the first refresh.
     ///
-    /// Errors: `remote_not_found` when nothing is pinned under that name, `state_unreadable`, `usage` for the address.
+    /// Errors: `remote_not_found` when nothing is pinned under that name, `state_unreadable`, `usage` for the
+    /// address.
     pub async fn open(home: &Home, name: &str, url: impl Into<Address>) -> Result<Client, Fault> {
         Remote::open_with(home, name, url, Patience::default()).await
     }
@@ -143,7 +145,8 @@ impl Remote {
         })
     }
 
-    /// Whether a root is pinned under that name; also where that cannot be found out, so that none is pinned over it.
+    /// Whether a root is pinned under that name; also where that cannot be found out, so that none is pinned
+    /// over it.
     pub fn is_pinned(home: &Home, name: &str) -> bool {
         folder(home, name).is_ok_and(|folder| look::is_there(&folder).unwrap_or(true))
     }
@@ -254,11 +257,12 @@ impl Client {
 
     /// Brings root, timestamp, snapshot and targets up to date, and saves them when all four are good.
     ///
-    /// No lock is held while the repository answers. Where another process saved meanwhile, all of it begins again from what that one
-    /// learned: of two processes the slower must not lower the floor again.
+    /// No lock is held while the repository answers. Where another process saved meanwhile, all of it begins
+    /// again from what that one learned: of two processes the slower must not lower the floor again.
     ///
-    /// Errors: `repository_unreachable` (also after [`limits::REFRESH_MS`] in all), `metadata_expired`, `rollback`, `metadata_invalid`,
-    /// `state_unreadable`, each naming the file; `remote_not_found` when the remote was removed meanwhile; `overloaded`.
+    /// Errors: `repository_unreachable` (also after [`limits::REFRESH_MS`] in all), `metadata_expired`,
+    /// `rollback`, `metadata_invalid`, `state_unreadable`, each naming the file; `remote_not_found` when the
+    /// remote was removed meanwhile; `overloaded`.
     pub async fn refresh(&mut self) -> Result<(), Fault> {
         self.updater = None;
         let end = Instant::now() + Duration::from_millis(limits::REFRESH_MS);
@@ -349,8 +353,8 @@ impl Client {
             .hint(hint!["a publisher that is new has nothing to offer before its first ", act::publish(), "; otherwise tell the repository's maintainer"]));
         }
         if let Some(updater) = &mut self.updater {
-            // The probe lies in the namespace and cannot exist: looking for it loads the role, and checks again that
-            // the top-level role (and not another publisher) is who delegates to it.
+            // The probe lies in the namespace and cannot exist: looking for it loads the role, and checks
+            // again that the top-level role (and not another publisher) is who delegates to it.
             let probed = updater.get_target_info(&resolve::probe(publisher), now).await;
             probed.map_err(|error| tuf::fault(error, &remote, &self.seen, updater.trusted()))?;
         }
@@ -365,14 +369,15 @@ impl Client {
 
     /// The newest version of a recipe in `range` that this Hob can run, as its own publisher signed it.
     ///
-    /// Errors: `not_in_repository`, which says what there is; `metadata_invalid` and `metadata_expired` naming the
-    /// publisher's file; everything of [`Client::refresh`], which runs first when it has not yet.
+    /// Errors: `not_in_repository`, which says what there is; `metadata_invalid` and `metadata_expired`
+    /// naming the publisher's file; everything of [`Client::refresh`], which runs first when it has not yet.
     pub async fn resolve(&mut self, name: &RecipeName, range: &VersionRange) -> Result<Resolved, Fault> {
         let role = self.load(name.publisher()).await?;
         resolve::newest(&role, self.targets(&role)?, name, range)
     }
 
-    /// Whether the repository has that publisher, so that its names are this remote's to give; without a request once refreshed.
+    /// Whether the repository has that publisher, so that its names are this remote's to give; without a
+    /// request once refreshed.
     pub async fn has_publisher(&mut self, publisher: &str) -> Result<bool, Fault> {
         if self.updater.is_none() {
             self.refresh().await?;
@@ -380,7 +385,8 @@ impl Client {
         Ok(delegated(self.trusted()?).iter().any(|role| is_of(role, publisher)))
     }
 
-    /// The same as it was when the repository was last asked; asked now, within [`limits::METADATA_FETCH_MS`], if it never was.
+    /// The same as it was when the repository was last asked; asked now, within
+    /// [`limits::METADATA_FETCH_MS`], if it never was.
     pub async fn had_publisher(&mut self, publisher: &str) -> Result<bool, Fault> {
         if let Some(had) = load_state(&self.folder, &self.remote.name).await?.had_publisher(publisher) {
             return Ok(had);
@@ -400,8 +406,8 @@ impl Client {
         Ok(delegations.map(|delegations| delegations.roles.iter().map(|role| role.name.clone()).collect()).unwrap_or_default())
     }
 
-    /// Recipes of one publisher, or of the first [`limits::LISTED_PUBLISHERS_MAX`]: one request for each. A publisher that
-    /// cannot be read is reported beside the others.
+    /// Recipes of one publisher, or of the first [`limits::LISTED_PUBLISHERS_MAX`]: one request for each. A
+    /// publisher that cannot be read is reported beside the others.
     pub async fn list(&mut self, publisher: Option<&str>) -> Result<Listing, Fault> {
         let all = match publisher {
             Some(publisher) => vec![publisher.to_owned()],

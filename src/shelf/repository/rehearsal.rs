@@ -1,7 +1,7 @@
 //! Would a client that knows the repository as it lies there load it as it is about to become?
 //!
-//! For the writing side, which may not upload a step before this says yes: signing programs happily sign repositories
-//! that no client can load. Here, because it is the client that answers.
+//! For the writing side, which may not upload a step before this says yes: signing programs happily sign
+//! repositories that no client can load. Here, because it is the client that answers.
 
 use crate::disk::look;
 use std::{

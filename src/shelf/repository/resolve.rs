@@ -30,8 +30,8 @@ pub(in crate::shelf) fn probe(publisher: &str) -> String {
     format!("{publisher}/-/-")
 }
 
-/// What a bundle's target says of it, for a resolver that has not fetched it. More keys may come; none is needed to
-/// verify the bundle.
+/// What a bundle's target says of it, for a resolver that has not fetched it. More keys may come; none is
+/// needed to verify the bundle.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Custom {
     pub name: RecipeName,
@@ -97,7 +97,8 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// Whether the manifest in the bundle asks for what was said of it, to which an operator may have agreed before it was fetched.
+    /// Whether the manifest in the bundle asks for what was said of it, to which an operator may have agreed
+    /// before it was fetched.
     ///
     /// Errors: `bundle_invalid`.
     pub fn same_permissions(&self, manifest: &Manifest) -> Result<(), Fault> {
@@ -110,7 +111,8 @@ impl Resolved {
         Err(Fault::new(Code::BundleInvalid, text).hint("its publisher has to publish it again"))
     }
 
-    /// Whether the manifest in the bundle names the models that were said of it, which were fetched before it.
+    /// Whether the manifest in the bundle names the models that were said of it, which were fetched before
+    /// it.
     ///
     /// Errors: `bundle_invalid`.
     pub fn same_models(&self, manifest: &Manifest) -> Result<(), Fault> {

@@ -1,7 +1,8 @@
-//! How bytes come from a repository: a folder (`file:`) or static files over http(s), every wait and size bounded.
+//! How bytes come from a repository: a folder (`file:`) or static files over http(s), every wait and size
+//! bounded.
 //!
-//! Apart from the client, which decides what the bytes are worth: nothing here is trusted, and no failure here is
-//! called anything but "not reached", "not there" or "too long".
+//! Apart from the client, which decides what the bytes are worth: nothing here is trusted, and no failure
+//! here is called anything but "not reached", "not there" or "too long".
 
 use std::{error::Error, fmt, fs::File, io::Read, path::PathBuf, time::Duration};
 
@@ -225,8 +226,9 @@ impl Transport {
         }
     }
 
-    /// Asks, and whoever is named in place of it: for a target anybody, since its signed digest decides what the bytes are worth; for metadata,
-    /// whose freshness is the repository's own word, the repository's host alone.
+    /// Asks, and whoever is named in place of it: for a target anybody, since its signed digest decides what
+    /// the bytes are worth; for metadata, whose freshness is the repository's own word, the repository's host
+    /// alone.
     async fn asked(&self, client: &reqwest::Client, base: &Url, mut url: Url, path: &str, place: &str) -> Result<reqwest::Response, Fault> {
         for _ in 0..=limits::REDIRECTS_MAX {
             let sent = timeout(self.patience.stall, client.get(url.clone()).send()).await;
@@ -295,8 +297,8 @@ enum Source {
 }
 
 impl Body {
-    /// Whether these, the first bytes of what is not the file that was asked for, are known to be of another kind: of the one that was `found`, or
-    /// of the one that the server says.
+    /// Whether these, the first bytes of what is not the file that was asked for, are known to be of another
+    /// kind: of the one that was `found`, or of the one that the server says.
     ///
     /// Errors: `repository_unreachable`, which says of what.
     pub(in crate::shelf) fn looked_at(&self, head: &[u8], found: Option<StandIn>) -> Result<(), Fault> {
@@ -343,7 +345,8 @@ impl Body {
     }
 }
 
-/// A file of a repository on this machine: of what the machine has run out of, the repository is not to blame.
+/// A file of a repository on this machine: of what the machine has run out of, the repository is not to
+/// blame.
 fn unread(place: &str, error: &std::io::Error) -> Fault {
     match has_run_out(error) {
         true => Fault::io(format!("reading {place}"), error),
@@ -373,8 +376,8 @@ fn unreachable(place: &str, why: &str) -> Fault {
         .hint("check the address and the network, then try again; what is installed goes on working")
 }
 
-/// An error with its causes: reqwest's own text stops at "error sending request". Without the address, which may have a password or, after
-/// a redirect, a token in it.
+/// An error with its causes: reqwest's own text stops at "error sending request". Without the address, which
+/// may have a password or, after a redirect, a token in it.
 pub(in crate::shelf) fn chain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

@@ -1,8 +1,8 @@
 //! The seam to the TUF library: its transport over ours, and its errors as faults that name the file.
 //!
 //! Apart, so that the library can be changed: beside this file only `mod.rs`, `metadata_store.rs` and
-//! `rehearsal.rs` name it. The library says which *role* failed; an operator needs the *file*, so the transport
-//! remembers what was fetched last.
+//! `rehearsal.rs` name it. The library says which *role* failed; an operator needs the *file*, so the
+//! transport remembers what was fetched last.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

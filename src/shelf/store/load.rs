@@ -1,7 +1,7 @@
 //! From files on the shelf (or in an author's folder) to [`Verified`]: the only place where one is made.
 //!
-//! Apart from the store, because it changes nothing. Every file is held against the signed index on every load;
-//! a recipe folder has no index, and what comes of it says so.
+//! Apart from the store, because it changes nothing. Every file is held against the signed index on every
+//! load; a recipe folder has no index, and what comes of it says so.
 
 use crate::disk::look;
 use std::{
@@ -59,8 +59,8 @@ pub struct Report {
 impl Shelf {
     /// An installed recipe, with every file checked against its signed index.
     ///
-    /// Errors: `recipe_not_found`, `shelf_altered` by the name of the file, `model_missing`, `invalid_manifest` (a Hob
-    /// older than the recipe wants).
+    /// Errors: `recipe_not_found`, `shelf_altered` by the name of the file, `model_missing`,
+    /// `invalid_manifest` (a Hob older than the recipe wants).
     pub fn load(&self, name: &RecipeName) -> Result<Verified, Fault> {
         let mut entry = self.entry(name)?;
         let mut tries = 1;
@@ -84,7 +84,8 @@ impl Shelf {
         self.attest(&self.place(entry), entry, &index)
     }
 
-    /// A recipe that was unpacked but is not installed yet: for compiling its glue and running its checks before it is.
+    /// A recipe that was unpacked but is not installed yet: for compiling its glue and running its checks
+    /// before it is.
     ///
     /// `index` must come from the signed target that `entry` was made of; the models must be on the shelf.
     pub fn load_staged(&self, staged: &Staged, entry: &LockEntry, index: &Index) -> Result<Verified, Fault> {
@@ -131,7 +132,8 @@ impl Shelf {
         Ok(Verified::attest(manifest, folder.to_owned(), glue, models, entry.sha256, origin))
     }
 
-    /// The manifest of an installed recipe in that edition, read without any check of its bytes: to say what another edition makes of it.
+    /// The manifest of an installed recipe in that edition, read without any check of its bytes: to say what
+    /// another edition makes of it.
     ///
     /// Errors: `invalid_manifest`, `io`.
     pub fn read_again(&self, entry: &LockEntry, edition: Edition) -> Result<Manifest, Fault> {
@@ -143,8 +145,8 @@ impl Shelf {
         Manifest::parse_with(&text, &Reading { what: &what, edition, file: &|path| schema_file(&folder, path) })
     }
 
-    /// The capability that an installed recipe's manifest claims, read without any check: to say whose fault it is that a recipe cannot be loaded,
-    /// and for nothing else.
+    /// The capability that an installed recipe's manifest claims, read without any check: to say whose fault
+    /// it is that a recipe cannot be loaded, and for nothing else.
     pub fn says_capability(&self, entry: &LockEntry) -> Option<String> {
         let text = durable::read(&self.place(entry).join("recipe.toml"), limits::MANIFEST_BYTES_MAX).ok()??;
         let text = String::from_utf8(text).ok()?;
@@ -152,7 +154,8 @@ impl Shelf {
         Some(read.get("capability")?.as_str()?.to_owned())
     }
 
-    /// The models of an installed recipe whose files are in `recipe`. A home of before there were such folders gets one now.
+    /// The models of an installed recipe whose files are in `recipe`. A home of before there were such
+    /// folders gets one now.
     ///
     /// Errors: `model_missing`, `shelf_altered`; `io`, `disk_full` where the folder is to be made.
     fn installed_models(&self, recipe: &Path, manifest: &Manifest) -> Result<Models, Fault> {
@@ -172,7 +175,8 @@ impl Shelf {
             false => match folder::make_at(self.home(), &folder, &named(&wanted)) {
                 Ok(()) => None,
                 Err(fault) if fault.code == Code::DiskFull => return Err(fault),
-                // A home that this user cannot write to, as in an image: one for as long as this process lives.
+                // A home that this user cannot write to, as in an image: one for as long as this process
+                // lives.
                 Err(fault) => Some(self.model_folders.of(self.home(), recipe, &named(&wanted)).map_err(|_| fault)?),
             },
         };
@@ -189,8 +193,9 @@ impl Shelf {
         Ok(models_in(folder, files, lent))
     }
 
-    /// The models of a recipe folder: what lies in its `models/`, and from the shelf what it says a place for and lacks. Its pods get
-    /// `models/` itself if that is all there is in it, else a folder that is made for them.
+    /// The models of a recipe folder: what lies in its `models/`, and from the shelf what it says a place for
+    /// and lacks. Its pods get `models/` itself if that is all there is in it, else a folder that is made for
+    /// them.
     ///
     /// Errors: `model_missing`, `invalid_recipe`; `io`, `disk_full` where a folder is to be made.
     fn folder_models(&self, recipe: &Path, manifest: &Manifest, shown: &impl std::fmt::Display) -> Result<Models, Fault> {
@@ -243,7 +248,8 @@ impl Shelf {
 
     /// A recipe folder, run by its author: nobody signed it, and the result says so.
     ///
-    /// Errors: `invalid_recipe` for what the manifest names and the folder lacks, `invalid_manifest`, `model_missing`.
+    /// Errors: `invalid_recipe` for what the manifest names and the folder lacks, `invalid_manifest`,
+    /// `model_missing`.
     pub fn load_folder(&self, folder: &Path) -> Result<Verified, Fault> {
         let shown = folder.display();
         let (folder, manifest) = folder_manifest(folder)?;

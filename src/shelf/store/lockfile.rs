@@ -1,7 +1,8 @@
-//! `hob.lock`: what is installed, by digest and signer. Replacing this file is the instant at which an install happens.
+//! `hob.lock`: what is installed, by digest and signer. Replacing this file is the instant at which an
+//! install happens.
 //!
-//! Ours alone, so it is written whole and sorted: the same shelf gives the same bytes, and a difference between two
-//! machines can be read in a diff.
+//! Ours alone, so it is written whole and sorted: the same shelf gives the same bytes, and a difference
+//! between two machines can be read in a diff.
 
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -90,7 +91,8 @@ pub struct LockFile {
     damaged: Vec<DamagedEntry>,
 }
 
-/// An entry that cannot be read. As long as there is one, the file is not written: nobody would know what was lost.
+/// An entry that cannot be read. As long as there is one, the file is not written: nobody would know what was
+/// lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DamagedEntry {
     /// As far as it can be told.

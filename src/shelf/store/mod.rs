@@ -1,8 +1,8 @@
 //! The shelf: what is installed, and the transaction that changes it.
 //!
-//! A bundle is unpacked in staging, checked and built there, moved to its place by one rename, and *is installed*
-//! from the instant at which `hob.lock` is replaced. Before that instant a crash leaves rubbish, after it at most a
-//! `hob.toml` that does not yet say what is wanted: never something between.
+//! A bundle is unpacked in staging, checked and built there, moved to its place by one rename, and *is
+//! installed* from the instant at which `hob.lock` is replaced. Before that instant a crash leaves rubbish,
+//! after it at most a `hob.toml` that does not yet say what is wanted: never something between.
 
 pub mod load;
 pub mod lockfile;
@@ -66,8 +66,9 @@ impl Shelf {
 
     /// Does `work` while nobody else changes the shelf or `hob.toml`; says so once while it waits.
     ///
-    /// `work` is no future: what waits for a server, a tool or a pod cannot be in it, so whoever else wants the lock waits for this
-    /// machine's disk at most. When the future is dropped, work that has begun goes on to its end.
+    /// `work` is no future: what waits for a server, a tool or a pod cannot be in it, so whoever else wants
+    /// the lock waits for this machine's disk at most. When the future is dropped, work that has begun goes
+    /// on to its end.
     pub async fn write<T: Send + 'static>(
         &self,
         progress: &progress::Shared,
@@ -82,7 +83,8 @@ impl Shelf {
         Ok(Staged { home: self.home.clone(), staging: Staging::new(&self.home, "recipe")? })
     }
 
-    /// Everything that is installed, by name; an entry of `hob.lock` that cannot be read is left out, and the log says so.
+    /// Everything that is installed, by name; an entry of `hob.lock` that cannot be read is left out, and the
+    /// log says so.
     pub fn installed(&self) -> Result<Vec<LockEntry>, Fault> {
         let lock = LockFile::read(&self.home)?;
         for damaged in lock.damaged() {
@@ -103,7 +105,8 @@ impl Shelf {
         Err(damaged.map_or_else(|| not_found(name, &lock), |damaged| damaged.fault.clone()))
     }
 
-    /// Whether a recipe of that name is installed, be it damaged: asked by whoever looks for what it did, without a shelf.
+    /// Whether a recipe of that name is installed, be it damaged: asked by whoever looks for what it did,
+    /// without a shelf.
     ///
     /// Errors: `recipe_not_found`, which says what there is; `invalid_config`.
     pub fn is_known(home: &Home, name: &RecipeName) -> Result<(), Fault> {
@@ -112,8 +115,8 @@ impl Shelf {
         if lock.get(name).is_some() || is_damaged() { Ok(()) } else { Err(not_found(name, &lock)) }
     }
 
-    /// Holds the files of a recipe that was loaded against what was installed, once more. One that was replaced or removed meanwhile is another
-    /// matter: whoever still uses it may.
+    /// Holds the files of a recipe that was loaded against what was installed, once more. One that was
+    /// replaced or removed meanwhile is another matter: whoever still uses it may.
     ///
     /// Errors: `shelf_altered`, naming the first altered, missing or extra file; `io`.
     pub fn is_unaltered(&self, recipe: &Verified) -> Result<(), Fault> {
@@ -161,10 +164,12 @@ impl Shelf {
         edit.write()
     }
 
-    /// Takes the recipe off the shelf with all its versions, and with the environment and models that no other recipe uses. An environment
-    /// that a process has open stays on the disk. What it was given goes with it.
+    /// Takes the recipe off the shelf with all its versions, and with the environment and models that no
+    /// other recipe uses. An environment that a process has open stays on the disk. What it was given goes
+    /// with it.
     ///
-    /// On a full disk even a shorter `hob.lock` has no room beside the one before it. So what goes anyway goes first there.
+    /// On a full disk even a shorter `hob.lock` has no room beside the one before it. So what goes anyway
+    /// goes first there.
     pub async fn remove(&self, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
         match self.take_off(name, progress).await {
             Err(fault) if fault.code == Code::DiskFull => {
@@ -184,7 +189,8 @@ impl Shelf {
         }
     }
 
-    /// Goes on with removals that were killed half-way on a full disk. What cannot be done now is tried again by the next host.
+    /// Goes on with removals that were killed half-way on a full disk. What cannot be done now is tried again
+    /// by the next host.
     pub async fn finish_removals(&self, progress: &progress::Shared) {
         let home = self.home.clone();
         for name in blocking(move || Ok(all_half_removed(&home))).await.unwrap_or_default() {
@@ -231,8 +237,8 @@ impl Shelf {
     }
 }
 
-/// How the folder of a recipe is called from the moment that it is being removed on a full disk until `hob.lock` names the recipe no more. No
-/// recipe's name begins so.
+/// How the folder of a recipe is called from the moment that it is being removed on a full disk until
+/// `hob.lock` names the recipe no more. No recipe's name begins so.
 const HALF: &str = ".removed-";
 
 fn half_removed(home: &Home, name: &RecipeName) -> PathBuf {
@@ -250,8 +256,8 @@ fn all_half_removed(home: &Home) -> Vec<RecipeName> {
     all
 }
 
-/// Deletes the files of a recipe that is to be removed; gives what it was. Should it come no further, the folder's other name says so to whoever
-/// comes next: [`Shelf::finish_removals`].
+/// Deletes the files of a recipe that is to be removed; gives what it was. Should it come no further, the
+/// folder's other name says so to whoever comes next: [`Shelf::finish_removals`].
 fn make_room(home: &Home, name: &RecipeName) -> Result<LockEntry, Fault> {
     let lock = LockFile::read(home)?;
     let entry = lock.get(name).cloned().ok_or_else(|| not_found(name, &lock))?;
@@ -275,7 +281,8 @@ fn unlist(home: &Home, guard: &WriteGuard, name: &RecipeName) -> Result<LockEntr
     let mut config = Edit::begin(home, guard.config())?;
     let mut lock = LockFile::read(home)?;
     let Some(entry) = lock.remove(name) else { return Err(not_found(name, &lock)) };
-    // First, in a step of its own: a crash must not leave grants for whoever is next to be installed under that name.
+    // First, in a step of its own: a crash must not leave grants for whoever is next to be installed under
+    // that name.
     revoked::note(home, name, guard.config())?;
     if config.remove_grants(&name.to_string()) {
         config.write()?;
@@ -290,7 +297,8 @@ fn unlist(home: &Home, guard: &WriteGuard, name: &RecipeName) -> Result<LockEntr
     Ok(entry)
 }
 
-/// Moves what a recipe had and no installed one uses to `discard`; gives the environment that could not go, because a process has it open.
+/// Moves what a recipe had and no installed one uses to `discard`; gives the environment that could not go,
+/// because a process has it open.
 fn give_back(home: &Home, entry: &LockEntry, discard: &Path) -> Result<Option<Digest>, Fault> {
     let lock = LockFile::read(home)?;
     let name = &entry.name;
@@ -356,12 +364,12 @@ impl Staged {
         self.staging.folder().join("recipe")
     }
 
-    /// Installs what was unpacked, as `entry`, in place of what `entry.name` was before; with a wish, `hob.toml`
-    /// says from now on that it is wanted, and what it was given. A crash in between leaves it without. Gives whether exactly these
-    /// bytes were at their place already.
+    /// Installs what was unpacked, as `entry`, in place of what `entry.name` was before; with a wish,
+    /// `hob.toml` says from now on that it is wanted, and what it was given. A crash in between leaves it
+    /// without. Gives whether exactly these bytes were at their place already.
     ///
-    /// Errors: `shelf_altered` when the folder is not what `index` says, `internal` when `index` is not the entry's;
-    /// `disk_full`, `io`. On an error the shelf is as it was.
+    /// Errors: `shelf_altered` when the folder is not what `index` says, `internal` when `index` is not the
+    /// entry's; `disk_full`, `io`. On an error the shelf is as it was.
     pub fn publish(self, guard: &WriteGuard, entry: LockEntry, index: &Index, wish: Option<Wish>) -> Result<bool, Fault> {
         let folder = self.folder();
         let index_bytes = serde_json::to_vec(index).map_err(|error| Fault::new(Code::Internal, format!("an index: {error}")))?;
@@ -389,7 +397,8 @@ impl Staged {
         let moved = self.move_to(&folder, &place, &parent, index)?;
         lock.set(entry.clone());
         if let Err(fault) = lock.write(&self.home) {
-            // Not installed, so what was moved is taken back; what cannot be taken back is rubbish that nothing names.
+            // Not installed, so what was moved is taken back; what cannot be taken back is rubbish that
+            // nothing names.
             match moved {
                 Moved::Kept => {}
                 Moved::Fresh => drop(make_writable(&place).and_then(|()| fs::rename(&place, &folder))),

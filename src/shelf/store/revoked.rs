@@ -1,6 +1,8 @@
-//! When something was last taken back from a recipe. An install whose operator agreed to permissions before that must not give them.
+//! When something was last taken back from a recipe. An install whose operator agreed to permissions before
+//! that must not give them.
 //!
-//! Apart from `config/grants.rs`, because `hob.toml` cannot tell: what is taken back while it is being installed was not in there yet.
+//! Apart from `config/grants.rs`, because `hob.toml` cannot tell: what is taken back while it is being
+//! installed was not in there yet.
 
 use std::path::PathBuf;
 
@@ -22,7 +24,8 @@ pub fn mark(home: &Home, recipe: &RecipeName) -> Result<Mark, Fault> {
     Ok(Mark(durable::read(&place(home, recipe), limits::REVOKED_MARK_BYTES_MAX)?))
 }
 
-/// Now something is taken back. Before the change of `hob.toml`: a crash in between refuses one install too many, and gives nothing.
+/// Now something is taken back. Before the change of `hob.toml`: a crash in between refuses one install too
+/// many, and gives nothing.
 pub fn note(home: &Home, recipe: &RecipeName, _guard: &ConfigGuard) -> Result<(), Fault> {
     let now = format!("{} {}\n", jiff::Timestamp::now().as_nanosecond(), std::process::id());
     files::replace(&place(home, recipe), now.as_bytes())

@@ -1,10 +1,11 @@
 """Ways in which large arrays go to another process and back: W4's columns beside Hob's.
 
-All do the same work: one is added to each number of an array of float32, in the other process but for `memcpy`, and the
-result is there for the caller to look at. It stands apart from the Rust side because numpy and shared memory are what
-programs in Python have for this, and mapping memory takes unsafe code in Rust, of which this project has none.
-Reads one order a line, `{"column": "shm", "bytes": 16000000, "count": 8}`; answers each with a line `{"times": [seconds, ...]}`.
-What an order needs is made for it, tried once and let go of afterwards, none of which counts.
+All do the same work: one is added to each number of an array of float32, in the other process but for
+`memcpy`, and the result is there for the caller to look at. It stands apart from the Rust side because numpy
+and shared memory are what programs in Python have for this, and mapping memory takes unsafe code in Rust, of
+which this project has none. Reads one order a line, `{"column": "shm", "bytes": 16000000, "count": 8}`;
+answers each with a line `{"times": [seconds, ...]}`. What an order needs is made for it, tried once and let
+go of afterwards, none of which counts.
 """
 
 import base64
@@ -68,10 +69,12 @@ def serve_shared(connection):
 
 
 class Shared:
-    """Two pieces of shared memory that both sides keep mapped, and a byte each way. Nothing is checked, named or bounded.
+    """Two pieces of shared memory that both sides keep mapped, and a byte each way. Nothing is checked, named
+    or bounded.
 
-    The caller copies its array there, and looks at the result in place (`out` is None), copies it to memory of its own
-    (`copied`), or goes both ways through system calls (`calls`), as one that must not be ended by the other side has to.
+    The caller copies its array there, and looks at the result in place (`out` is None), copies it to memory
+    of its own (`copied`), or goes both ways through system calls (`calls`), as one that must not be ended by
+    the other side has to.
     """
 
     def __init__(self, out):
@@ -166,7 +169,8 @@ class Base64:
 
 
 class Ray:
-    """An actor of ray on this machine; arrays go through its object store, and the result is looked at there."""
+    """An actor of ray on this machine; arrays go through its object store, and the result is looked at
+    there."""
 
     def __init__(self):
         import ray

@@ -1,8 +1,9 @@
 """Ways in which Python programs have work done by another process: W1's columns that a Python program drives.
 
-It stands apart from the Rust side because their users are Python programs too: what the client costs is a part of the price.
-Reads one order a line, `{"column": "executor-1", "in_flight": 8, "count": 2000}`; answers each with a line
-`{"total": seconds, "times": [seconds, ...]}`, a time for each call from when it was handed over until its result was there.
+It stands apart from the Rust side because their users are Python programs too: what the client costs is a
+part of the price. Reads one order a line, `{"column": "executor-1", "in_flight": 8, "count": 2000}`; answers
+each with a line `{"total": seconds, "times": [seconds, ...]}`, a time for each call from when it was handed
+over until its result was there.
 """
 
 import collections

@@ -1,6 +1,7 @@
 """The model of recipes/sentence-embeddings as peers use it: the recipe's own class, the recipe's own files.
 
-Apart from the peers so that all columns run the same code on the same texts; what differs is what is around it.
+Apart from the peers so that all columns run the same code on the same texts; what differs is what is around
+it.
 """
 
 import os
@@ -10,7 +11,8 @@ from embedder import Embedder
 # Most texts in one batch, in every column: what the recipe declares.
 BATCH_ITEMS = 32
 
-# How long mosec and LitServe wait for a batch to fill, in milliseconds: mosec's own example and LitServe's have no less.
+# How long mosec and LitServe wait for a batch to fill, in milliseconds: mosec's own example and LitServe's
+# have no less.
 BATCH_WAIT_MS = 5
 
 

@@ -1,7 +1,8 @@
 """How fast the model is by itself: the recipe's class in a bare loop, without a caller, a wire or JSON.
 
-Apart from the servers because it is the limit that they are held against. Reads the texts as a JSON line, answers `ready`; then
-each line `{"items": 32, "seconds": 4}` is answered with `{"texts": ..., "seconds": ..., "processor": ...}`.
+Apart from the servers because it is the limit that they are held against. Reads the texts as a JSON line,
+answers `ready`; then each line `{"items": 32, "seconds": 4}` is answered with
+`{"texts": ..., "seconds": ..., "processor": ...}`.
 """
 
 import json

@@ -1,7 +1,8 @@
-"""The recipe `hob/everyday-*`: runs examples of one package, as an ordinary program would, and says what they gave.
+"""The recipe `hob/everyday-*`: runs examples of one package, as an ordinary program would, and says what they
+gave.
 
-It runs in a pod and in plain Python alike (`python everyday.py MODULE MANY NUMBER...`), so that both can be compared; nothing here
-asks where it is. Three kinds of examples, by what a package has:
+It runs in a pod and in plain Python alike (`python everyday.py MODULE MANY NUMBER...`), so that both can be
+compared; nothing here asks where it is. Three kinds of examples, by what a package has:
 
 - doctests in its docstrings, as they are installed;
 - blocks of Python in its docstrings, which fail by an exception;
@@ -53,7 +54,8 @@ class Everyday:
 
 
 def told(name, example):
-    """What an example gave: `{"name", "value", "printed", "right", "raised", "forked"}`; `right` where it says itself what is to come."""
+    """What an example gave: `{"name", "value", "printed", "right", "raised", "forked"}`; `right` where it
+    says itself what is to come."""
     printed, value, right, raised = io.StringIO(), None, None, None
     with contextlib.redirect_stdout(printed):
         try:
@@ -70,7 +72,8 @@ def spread(names, many):
 
 
 def all_examples():
-    """Each example by its name: a function that gives its value, and whether that is what was to come (None: it does not say)."""
+    """Each example by its name: a function that gives its value, and whether that is what was to come (None:
+    it does not say)."""
     if importlib.util.find_spec(f"written_{MODULE.lower()}"):
         written = importlib.import_module(f"written_{MODULE.lower()}")
         functions = inspect.getmembers(written, lambda value: inspect.isfunction(value) and value.__module__ == written.__name__)
@@ -89,7 +92,8 @@ def all_examples():
 
 
 def docstrings(package):
-    """The name and docstring of all that is public: what `__all__` names, what that names in modules, and the methods of classes."""
+    """The name and docstring of all that is public: what `__all__` names, what that names in modules, and the
+    methods of classes."""
     places = [(package, package.__name__)]
     for name in sorted(package.__all__):
         with contextlib.suppress(ImportError):

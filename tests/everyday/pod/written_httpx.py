@@ -1,6 +1,8 @@
-"""httpx, in the order of its quick start: get, parameters, texts, JSON, forms, files, status, streams, clients, async.
+"""httpx, in the order of its quick start: get, parameters, texts, JSON, forms, files, status, streams,
+clients, async.
 
-A server tells what it was asked: one on the loopback for `get`, as anyone would write it, and one on a Unix socket for the others.
+A server tells what it was asked: one on the loopback for `get`, as anyone would write it, and one on a Unix
+socket for the others.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""matplotlib, in the order of what its users' guide and gallery show first: lines, styles, subplots, labels, bars, images, 3D, files."""
+"""matplotlib, in the order of what its users' guide and gallery show first: lines, styles, subplots, labels,
+bars, images, 3D, files."""
 
 import hashlib
 import io

@@ -1,4 +1,5 @@
-"""onnxruntime, in the order of its tutorials: load and run, what a model says of itself, options, profiles, errors, bindings.
+"""onnxruntime, in the order of its tutorials: load and run, what a model says of itself, options, profiles,
+errors, bindings.
 
 The models are those that its wheel carries for that purpose.
 """

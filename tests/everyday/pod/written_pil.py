@@ -1,4 +1,5 @@
-"""Pillow, in the order of what its handbook shows: open and save, thumbnails, cut and paste, bands, filters, drawing, sequences."""
+"""Pillow, in the order of what its handbook shows: open and save, thumbnails, cut and paste, bands, filters,
+drawing, sequences."""
 
 import hashlib
 import io

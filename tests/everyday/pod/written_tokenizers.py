@@ -1,4 +1,5 @@
-"""tokenizers, in the order of its quick tour: train, save, encode, pairs, padding, batches, then other models and parts."""
+"""tokenizers, in the order of its quick tour: train, save, encode, pairs, padding, batches, then other models
+and parts."""
 
 import multiprocessing
 import os

@@ -1,4 +1,5 @@
-//! Strangers at the door of `hob serve`, and callers who may not know everything: what they do to others, and what they are told.
+//! Strangers at the door of `hob serve`, and callers who may not know everything: what they do to others, and
+//! what they are told.
 
 use std::{
     fs,
@@ -60,7 +61,8 @@ fn is_closed(mut stream: &TcpStream) -> bool {
 #[test]
 fn silent_strangers_give_way_to_whoever_says_something() {
     let (rig, _signed) = with_worker();
-    // Of 512 files the two ways in may take half: 95 connections each, 47 of them of strangers, and those who are just leaving.
+    // Of 512 files the two ways in may take half: 95 connections each, 47 of them of strangers, and those who
+    // are just leaving.
     let serving = narrow(&rig, 512, &["--listen", "127.0.0.1:0"]);
     let token = token(&serving);
     let silent: Vec<TcpStream> = (0..300)
@@ -127,7 +129,8 @@ fn a_server_whose_every_connection_is_at_work_says_so_and_can_still_be_looked_at
         assert_eq!(tcp(&serving, &with(RUN, &token), b"{}").code(), "overloaded");
         rig.hob(&["status"]).well();
     }
-    // Those at work were let be, and those that are done make room. (A busy machine may have heard the first ones too late.)
+    // Those at work were let be, and those that are done make room. (A busy machine may have heard the first
+    // ones too late.)
     let answered = working.drain(..64).filter_map(|mut stream| {
         let mut said = String::new();
         stream.write_all(b"}").and_then(|()| stream.read_to_string(&mut said)).ok()?;
@@ -325,7 +328,8 @@ fn sighup_reads_token_and_settings_anew_and_calls_go_on() {
     assert_eq!(fs::read_to_string(&place).unwrap(), "no token");
 }
 
-/// Runs a server on a terminal of its own; a hang-up of which the terminal is still there, then one for which it went.
+/// Runs a server on a terminal of its own; a hang-up of which the terminal is still there, then one for which
+/// it went.
 const ON_A_TERMINAL: &str = r#"
 import os, pty, signal, sys, time
 folder = sys.argv[1]

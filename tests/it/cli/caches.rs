@@ -1,4 +1,5 @@
-//! What libraries in pods keep, through the program: the next pod begins with it, and nothing of a caller is in it.
+//! What libraries in pods keep, through the program: the next pod begins with it, and nothing of a caller is
+//! in it.
 
 use std::{
     fs,
@@ -14,7 +15,8 @@ use super::{
     served::Serving,
 };
 
-/// Keeps files as a JIT compiler does: one as it loads, one for each call, named after what its caller said. Answers with what it found.
+/// Keeps files as a JIT compiler does: one as it loads, one for each call, named after what its caller said.
+/// Answers with what it found.
 const KEEPER: &str = r#"import os, pathlib
 FOLDER = pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "jit" / "deep"
 def there():

@@ -348,7 +348,8 @@ fn what_a_pod_prints_is_shown_harmless_and_a_flood_of_it_is_cut_and_counted() {
     let past = rig.hob(&["logs", "lab/talker", "--lines", "3000"]);
     assert!(past.stderr.contains("these lines are of the past"), "{past:#?}");
     let mut text = past.well().to_owned();
-    // Where the machine is busy the writer of files falls behind, and the last line of a flood may be among what it misses: not each time.
+    // Where the machine is busy the writer of files falls behind, and the last line of a flood may be among
+    // what it misses: not each time.
     for _ in 0..4 {
         if text.contains("the end of {'lines': 5000}") && text.contains("lines before this one are in no file") {
             break;

@@ -88,8 +88,8 @@ fn cases_are_run_as_they_are_and_nothing_is_signed_whose_cases_end_otherwise() {
     assert!(published.json()["tested"] == true && !published.stderr.contains("not run"), "{published:#?}");
 }
 
-/// What a stranger's cases try: to write lines of Hob's, to fall out of the list by their number, to lie elsewhere, to stop those after them by
-/// their name, and to change what is signed while they run.
+/// What a stranger's cases try: to write lines of Hob's, to fall out of the list by their number, to lie
+/// elsewhere, to stop those after them by their name, and to change what is signed while they run.
 #[test]
 fn cases_forge_no_line_lose_no_other_and_are_what_is_signed() {
     let (rig, signed) = (Rig::new(), Signed::new());

@@ -1,4 +1,5 @@
-//! Glue that takes much to compile: at the install, in a folder that is called, and for a server that others call.
+//! Glue that takes much to compile: at the install, in a folder that is called, and for a server that others
+//! call.
 
 use std::{
     fs,
@@ -135,7 +136,8 @@ async fn glue_that_takes_too_much_to_compile_ends_with_its_compiler_and_is_not_i
     rig.trust(&signed.url(), &signed.repository);
     let many = recipe(signed.folder.path(), "lab/many", &functions(100_000));
     let branched = recipe(signed.folder.path(), "lab/branched", &branches(60_000));
-    // Of memory 100 MB, of processor time some seconds: less than Hob's own bounds, so that the test is short.
+    // Of memory 100 MB, of processor time some seconds: less than Hob's own bounds, so that the test is
+    // short.
     for (folder, name, limit, says) in [(&many, "lab/many", "-d 100000", "memory"), (&branched, "lab/branched", "-t 3", "processor time")] {
         // No author would wait for it, and none has to.
         signed.publish_unchecked(folder).await;
@@ -167,7 +169,8 @@ fn a_server_does_not_grow_with_glue_that_is_compiled_for_it() {
     // Somebody emptied the cache: the server has it all compiled again.
     let modules = rig.home.join("cache/wasmtime/modules");
     empty(&modules);
-    // The first call is over before its glue is compiled, which goes on: the next one waits for what is left of it.
+    // The first call is over before its glue is compiled, which goes on: the next one waits for what is left
+    // of it.
     call("lab/branched", "100ms").refused(Code::Deadline, &["100 ms"]);
     for name in ["lab/branched", "lab/many"] {
         assert_eq!(call(name, "60s").well(), "[7]");

@@ -1,4 +1,5 @@
-//! One installed recipe is damaged, in each way: whoever calls another one, by name or by what it provides, hears nothing of it.
+//! One installed recipe is damaged, in each way: whoever calls another one, by name or by what it provides,
+//! hears nothing of it.
 
 use std::{
     fs,
@@ -33,7 +34,8 @@ pub fn overwrite(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Makes `text` the manifest of an installed recipe, as if it had been signed and installed so: by an older Hob, which checked less.
+/// Makes `text` the manifest of an installed recipe, as if it had been signed and installed so: by an older
+/// Hob, which checked less.
 pub fn installed_with(rig: &Rig, name: &str, text: &str) {
     let (folder, index) = installed_at(rig, name);
     overwrite(&folder.join("recipe.toml"), text.as_bytes());

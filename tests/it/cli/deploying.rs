@@ -1,4 +1,5 @@
-//! What `packaging/` has for those who run `hob serve`: a unit, a profile of system calls, the files of an image; and what a service manager is told.
+//! What `packaging/` has for those who run `hob serve`: a unit, a profile of system calls, the files of an
+//! image; and what a service manager is told.
 
 use std::{
     fs,
@@ -54,7 +55,8 @@ fn the_unit_is_one_that_systemd_takes_and_has_nothing_that_takes_a_pods_walls() 
     assert!(verified.status.success() && !said.contains("hob.service:"), "{said}");
 }
 
-/// `hob doctor` as an ordinary user without capabilities, under the profile of the container, perhaps with some calls forbidden besides.
+/// `hob doctor` as an ordinary user without capabilities, under the profile of the container, perhaps with
+/// some calls forbidden besides.
 fn under_the_profile(folder: &Path, python: &Path, forbidden: &[&str]) -> Ran {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", OTHER, "--regid", OTHER, "--clear-groups", "--bounding-set", "-all", "--no-new-privs", "--"]).arg(python);

@@ -122,7 +122,8 @@ fn a_recipe_is_removed_from_a_disk_that_is_full() {
     assert!(rig.installed().is_empty());
 }
 
-/// As a removal on a full disk leaves it that is killed: the folder has its other name, and some of it is gone.
+/// As a removal on a full disk leaves it that is killed: the folder has its other name, and some of it is
+/// gone.
 #[test]
 fn a_removal_that_was_killed_half_way_is_finished_by_whatever_comes_next() {
     let (rig, signed) = (Rig::new(), Signed::new());

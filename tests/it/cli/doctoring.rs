@@ -1,6 +1,7 @@
 //! `hob doctor`, and what `hob pods` and `hob status` say of how pods are confined and came to be.
 //!
-//! Apart from `serving.rs`, because here a machine lacks something, by the variable that takes layers of the sandbox for unavailable.
+//! Apart from `serving.rs`, because here a machine lacks something, by the variable that takes layers of the
+//! sandbox for unavailable.
 
 use std::time::{Duration, Instant};
 

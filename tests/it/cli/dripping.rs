@@ -1,6 +1,7 @@
 //! A publisher's server that takes for ever, and what its operator does meanwhile.
 //!
-//! The server sends a part and then holds the line; nothing here is timed. What counts is that the others ended before the slow one did.
+//! The server sends a part and then holds the line; nothing here is timed. What counts is that the others
+//! ended before the slow one did.
 
 use std::{fs, path::Path, process::Child};
 
@@ -17,7 +18,8 @@ const VARIABLE: &str = "CARGO_PKG_NAME";
 
 const POD: &str = "import os\nclass Subject:\n    def run(self, input):\n        return os.environ.get(\"CARGO_PKG_NAME\")\n";
 
-/// A home with an honest remote `main` that has publisher `lab`, and one whose server is slow where it is told to be, with publisher `acme`.
+/// A home with an honest remote `main` that has publisher `lab`, and one whose server is slow where it is
+/// told to be, with publisher `acme`.
 struct Scene {
     rig: Rig,
     near: Signed,

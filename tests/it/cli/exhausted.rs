@@ -1,5 +1,6 @@
-//! A process that may have only so many descriptors or processes: a fault of the machine that names the limit, at whatever step it is met, never a
-//! panic and never advice to weaken the sandbox; and the next call goes.
+//! A process that may have only so many descriptors or processes: a fault of the machine that names the
+//! limit, at whatever step it is met, never a panic and never advice to weaken the sandbox; and the next call
+//! goes.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Bad input in every place where the program takes some: one clear fault, the documented exit code, a next step.
+//! Bad input in every place where the program takes some: one clear fault, the documented exit code, a next
+//! step.
 
 use std::fs;
 
@@ -296,8 +297,8 @@ fn a_pod_that_fails_at_import_shows_its_traceback() {
 
 #[test]
 fn a_bundle_that_its_own_publisher_signed_wrong_is_refused() {
-    // Signed with one name, and calling itself another inside, cannot come out of `hob publish`; an altered file can be
-    // put in place after packing, and is refused by the next publish and by every client.
+    // Signed with one name, and calling itself another inside, cannot come out of `hob publish`; an altered
+    // file can be put in place after packing, and is refused by the next publish and by every client.
     let (rig, signed) = (Rig::new(), Signed::new());
     let folder = rig.folder.path().join("plain");
     write_recipe(&folder, "lab/plain", "0.1.0", GOOD, ANY);

@@ -1,7 +1,9 @@
-//! A pod that speaks at full speed and reads nothing, and a caller that reads nothing: what the server keeps for them stays small.
+//! A pod that speaks at full speed and reads nothing, and a caller that reads nothing: what the server keeps
+//! for them stays small.
 //!
-//! Apart from the kit of misdeeds, because what counts here is the memory and the descriptors of the whole process: the server is one of its own.
-//! Each message of the pod protocol that a pod may send at will is driven.
+//! Apart from the kit of misdeeds, because what counts here is the memory and the descriptors of the whole
+//! process: the server is one of its own. Each message of the pod protocol that a pod may send at will is
+//! driven.
 
 use std::{
     fs,
@@ -26,7 +28,8 @@ const OPERATION: &str = "[operations.run]\nsummary = \"Floods\"\ninput = {}\nout
 
 /// What a pod says, how often, whether its caller reads, and whether it ends as one that broke the protocol.
 const FLOODS: &[(&str, u32, bool, bool)] = &[
-    // Each makes a descriptor of the host that waits for the pod: 15,000 of them were all that a host may have.
+    // Each makes a descriptor of the host that waits for the pod: 15,000 of them were all that a host may
+    // have.
     ("rooms", 15_000, true, true),
     ("refused rooms", 300_000, false, true),
     ("logs", 300, true, false),
@@ -76,7 +79,8 @@ fn held(pid: u32) -> (u64, usize) {
     (kilobytes << 10, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
-/// What the pod wrote when it had sent all, or found that nothing more was taken; none if it was ended before.
+/// What the pod wrote when it had sent all, or found that nothing more was taken; none if it was ended
+/// before.
 fn watch(serving: &mut Serving, file: &PathBuf, most: &mut (u64, usize), is_over: impl Fn() -> bool) -> String {
     let begun = Instant::now();
     loop {
@@ -165,7 +169,8 @@ fn so_does_one_that_says_it_counts_its_credit() {
 #[test]
 fn a_recipe_that_holds_all_descriptors_it_can_get_leaves_another_one_and_the_host_theirs() {
     let (rig, _signed) = rig("");
-    // Of what connections, files of callers and the reserve leave for recipes the loud one gets half, and is refused before its 64 regions.
+    // Of what connections, files of callers and the reserve leave for recipes the loud one gets half, and is
+    // refused before its 64 regions.
     let mut serving = narrow(&rig, 512, &[]);
     let hoarded = serving.ask("POST /v1/calls", &general("lab/loud", "run", &json!({ "say": "hoard", "count": 60 })));
     let text = hoarded.body.lines().last().unwrap_or_default().to_owned();
@@ -206,8 +211,9 @@ fn every_message_of_a_pod_is_flooded_or_comes_once() {
         parse.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" =>").map(|(kind, _)| kind)).collect();
     assert!(kinds.len() > 15, "{kinds:?}");
     let pod = include_str!("../../pods/deaf_and_loud.py");
-    // A second one of these ends the pod (`state.rs`), and so does a checkpoint before the one before was taken (`floods_checkpoints.py`); `back` of what
-    // was not lent does. A second `caches` says nothing new, and nothing is kept of it.
+    // A second one of these ends the pod (`state.rs`), and so does a checkpoint before the one before was
+    // taken (`floods_checkpoints.py`); `back` of what was not lent does. A second `caches` says nothing new,
+    // and nothing is kept of it.
     let once = ["caches", "confined", "refused", "hello", "checkpoint", "closed", "started", "ready", "unloaded", "failed", "back"];
     for kind in kinds {
         assert!(

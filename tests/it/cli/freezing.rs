@@ -1,7 +1,9 @@
-//! The freeze corpus: schemas, patterns and inputs that are to make the host's own threads work for ever, against a server that others use.
+//! The freeze corpus: schemas, patterns and inputs that are to make the host's own threads work for ever,
+//! against a server that others use.
 //!
-//! Half of it has no proof and is refused: at the author's desk, at install where a publisher skipped the check, and at load where an older Hob
-//! installed it. The other half is as dear as a proof allows. What is counted is what others were answered meanwhile; times are printed.
+//! Half of it has no proof and is refused: at the author's desk, at install where a publisher skipped the
+//! check, and at load where an older Hob installed it. The other half is as dear as a proof allows. What is
+//! counted is what others were answered meanwhile; times are printed.
 
 use std::{
     fs,
@@ -211,10 +213,12 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
         let serving = serving.lock().unwrap();
         Serving { child: std::process::Command::new("true").spawn().unwrap(), socket: serving.socket.clone(), address: None, token: None }
     };
-    // On a machine of few cores the hostile recipe's own pod, and its caller, take from everybody what the kernel shares out; what the server
-    // does with it is measured with these on a core of their own, which takes minutes.
+    // On a machine of few cores the hostile recipe's own pod, and its caller, take from everybody what the
+    // kernel shares out; what the server does with it is measured with these on a core of their own, which
+    // takes minutes.
     let apart = Apart(std::env::var_os("HOB_SOAK_ROUNDS").is_some());
-    // Somebody who has nothing to do with it, all the while. Their calls while `meanwhile` lasts, in milliseconds, sorted.
+    // Somebody who has nothing to do with it, all the while. Their calls while `meanwhile` lasts, in
+    // milliseconds, sorted.
     let others = |meanwhile: &mut dyn FnMut()| -> Vec<f64> {
         let (over, others) = (Arc::new(AtomicBool::new(false)), share());
         let ended = over.clone();
@@ -258,7 +262,8 @@ fn nothing_of_the_freeze_corpus_keeps_a_server_from_answering_others_or_from_end
         program.wait().unwrap();
     }
     begun("lab/free", "op9");
-    // The same documents where nothing is to be checked: what carrying them costs others, their pod's own work among it.
+    // The same documents where nothing is to be checked: what carrying them costs others, their pod's own
+    // work among it.
     let free = others(&mut || {
         for (at, (.., input)) in dear.iter().enumerate() {
             call(&caller, "lab/free", &format!("op{at}"), input, 20_000);

@@ -1,7 +1,7 @@
 //! What a recipe asks for, what its operator gives, and that nothing else gives it anything.
 //!
-//! Shown by variables of the host's environment: whether a pod has one it can say itself. What the other permissions open is tested where
-//! pods are confined.
+//! Shown by variables of the host's environment: whether a pod has one it can say itself. What the other
+//! permissions open is tested where pods are confined.
 
 use std::{
     fs,

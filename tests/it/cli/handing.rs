@@ -1,4 +1,5 @@
-//! What a call carries, with a server and without: files that are handed over its socket, by those who mean well and by others.
+//! What a call carries, with a server and without: files that are handed over its socket, by those who mean
+//! well and by others.
 
 use std::{
     fs::{self, File},
@@ -174,7 +175,8 @@ fn each_way_in_tells_its_bounds_before_the_work() {
     assert_eq!(serving.ask("GET /v1/calls", b"").json(), bounds(16, limits::BLOB_BYTES_MAX));
     let tcp = |head: &str, body: &[u8]| ask(serving.connect_tcp(), &format!("{head}\n{bearer}"), body).unwrap();
     assert_eq!(tcp("GET /v1/calls", b"").json(), bounds(0, 0));
-    // In base64, the answer begins with what it can hold; and a result that is larger says where it would fit.
+    // In base64, the answer begins with what it can hold; and a result that is larger says where it would
+    // fit.
     let large = json!({ "recipe": "lab/hands", "operation": "flow", "input": { "count": 1, "bytes": 72 * MB } }).to_string();
     let answer = tcp("POST /v1/calls", large.as_bytes());
     assert!(answer.head.contains(&format!("x-hob-blob-bytes-max: {}", limits::GLUE_BLOB_BYTES_MAX)), "{answer:?}");
@@ -252,7 +254,8 @@ fn files_are_as_many_as_was_said_and_of_their_own_request() {
     let both = json!({ "recipe": "lab/hands", "operation": "run", "input": 1, "blobs": [{ "name": "b", "base64": "", "file_bytes": 1 }] });
     let refused = call(&serving, &files(1), "1", both.to_string().as_bytes());
     assert!(refused.code() == "usage" && refused.body.contains("wanted one of them"), "{refused:?}");
-    // Those of another connection are out of reach, and those of another request over the same one are closed with it.
+    // Those of another connection are out of reach, and those of another request over the same one are closed
+    // with it.
     let mut other = serving.connect();
     hand(&other, &files(1), b"G");
     let refused = call(&serving, &[], "1", &body(&input, &[10]));
@@ -305,7 +308,8 @@ fn a_file_that_is_cut_while_it_is_read_is_that_calls_fault_alone() {
         call.join().unwrap()
     });
     let fault = &last(&answer)["fault"];
-    // A pod that was lent the file ends by it; one that has a copy, because nothing can be lent here, does not see it.
+    // A pod that was lent the file ends by it; one that has a copy, because nothing can be lent here, does
+    // not see it.
     match fault.is_object() {
         true => assert_eq!(fault["code"], "crashed", "{fault}"),
         false => assert_eq!(last(&answer)["output"]["bytes"], 36 * MB),

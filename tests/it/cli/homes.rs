@@ -1,4 +1,5 @@
-//! Whose Hob's files are: what it makes under any umask, what it refuses to believe, and homes that root made for others.
+//! Whose Hob's files are: what it makes under any umask, what it refuses to believe, and homes that root made
+//! for others.
 
 use std::{
     fs,
@@ -34,7 +35,8 @@ fn under(rig: &Rig, umask: &str, words: &[&str]) -> Command {
     command
 }
 
-/// Everything below a folder with its mode, links aside, and what tools keep in the two caches that nobody else may enter.
+/// Everything below a folder with its mode, links aside, and what tools keep in the two caches that nobody
+/// else may enter.
 fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -287,7 +289,8 @@ fn a_home_that_root_made_is_used_by_an_ordinary_user() {
     }
 }
 
-/// A home of root's with `lab/plain`, and an interpreter that other users may run; without either it says why the test is skipped.
+/// A home of root's with `lab/plain`, and an interpreter that other users may run; without either it says why
+/// the test is skipped.
 fn home_of_root() -> Option<(Rig, Signed, PathBuf)> {
     if !ordinary::is_root() {
         println!("skipped: only root can make a home for another user");
@@ -380,7 +383,8 @@ fn a_user_who_may_only_read_a_home_has_a_runner_of_its_own_after_an_update_of_ho
     );
 }
 
-/// A shell in a mount namespace of its own, in which the home is read-only, runs `hob` with each of these words; with what each said and its exit code.
+/// A shell in a mount namespace of its own, in which the home is read-only, runs `hob` with each of these
+/// words; with what each said and its exit code.
 fn in_a_closed_home(rig: &Rig, all: &[&[&str]]) -> Vec<(String, i32)> {
     let hob = rig.command(&[]);
     let script = r#"mount --bind "$HOB_HOME" "$HOB_HOME" && mount -o remount,ro,bind "$HOB_HOME" || exit 99

@@ -1,7 +1,9 @@
-//! Archives that a hostile publisher signs: `hob add` of each is refused by a name, and nothing is written outside the shelf's own state.
+//! Archives that a hostile publisher signs: `hob add` of each is refused by a name, and nothing is written
+//! outside the shelf's own state.
 //!
-//! Apart from the wrong bytes in `bundles.rs`: here every signature, length and digest is right, and what was signed is the attack. The whole
-//! program stands between the archive and the disk, and the disk is compared before and after.
+//! Apart from the wrong bytes in `bundles.rs`: here every signature, length and digest is right, and what was
+//! signed is the attack. The whole program stands between the archive and the disk, and the disk is compared
+//! before and after.
 
 use std::{
     collections::BTreeMap,

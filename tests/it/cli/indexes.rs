@@ -1,4 +1,5 @@
-//! Several package indexes: each package comes from the first that has its bytes, whatever the others have of that name.
+//! Several package indexes: each package comes from the first that has its bytes, whatever the others have of
+//! that name.
 
 use std::{fs, path::Path};
 
@@ -229,7 +230,8 @@ fn what_comes_in_place_of_a_wheel_is_told_and_is_not_the_recipes_fault() {
     }
 }
 
-/// What Hob fetches for itself comes from the same indexes. `pip` here is a script that says what it was told.
+/// What Hob fetches for itself comes from the same indexes. `pip` here is a script that says what it was
+/// told.
 #[test]
 fn the_tools_that_hob_fetches_come_from_the_same_indexes() {
     let rig = Rig::new();

@@ -1,6 +1,8 @@
-//! What a machine has run out of, at the system calls of a call, an install and a server: `tests/injected/run.py` lets one after the other fail.
+//! What a machine has run out of, at the system calls of a call, an install and a server:
+//! `tests/injected/run.py` lets one after the other fail.
 //!
-//! Here a share of the first and the last of each call; `make soak` has HOB_INJECTED_EACH say how many of each call, and takes other ones each time.
+//! Here a share of the first and the last of each call; `make soak` has HOB_INJECTED_EACH say how many of
+//! each call, and takes other ones each time.
 
 use std::{
     env, fs,

@@ -58,7 +58,8 @@ fn kill(rig: &Rig, when: &When, whole: Duration) -> (bool, Vec<String>) {
             Err(mpsc::RecvTimeoutError::Disconnected) => ended = true,
         }
     }
-    // What ended by itself is a zombie until it is waited for: killing it does nothing, and its status says so.
+    // What ended by itself is a zombie until it is waited for: killing it does nothing, and its status says
+    // so.
     child.kill().unwrap();
     let status = child.wait().unwrap();
     (status.signal() == Some(9), said)

@@ -1,4 +1,5 @@
-//! What shells and `man` are told of the command line: of the very words that are read, all of them and no others.
+//! What shells and `man` are told of the command line: of the very words that are read, all of them and no
+//! others.
 
 use std::{collections::BTreeSet, fs, process::Command};
 

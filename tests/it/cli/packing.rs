@@ -1,4 +1,5 @@
-//! What goes along, what stays behind, and what is refused of it: at `hob pack`, in a call of the folder, and of a bundle that was signed with more.
+//! What goes along, what stays behind, and what is refused of it: at `hob pack`, in a call of the folder, and
+//! of a bundle that was signed with more.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

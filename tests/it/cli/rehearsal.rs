@@ -1,5 +1,6 @@
-//! A folder is the rehearsal of what is installed: small recipes of every kind, called as a folder, installed, and under a server, give the same
-//! answer or the same fault, to the byte. (`tests/shipped/test_rehearsal.py` does so with the shipped ones.)
+//! A folder is the rehearsal of what is installed: small recipes of every kind, called as a folder,
+//! installed, and under a server, give the same answer or the same fault, to the byte.
+//! (`tests/shipped/test_rehearsal.py` does so with the shipped ones.)
 
 use std::{
     fs,
@@ -92,7 +93,8 @@ fn small() -> Vec<Small> {
             "import pathlib\nclass Subject:\n    def run(self, input):\n        return (pathlib.Path(__file__).parent / 'data/words.txt').read_text()\n",
         )
         .with("pod/data/words.txt", "wörter\n".as_bytes()),
-        // What it sees of itself is what is packed: nothing above it, nothing hidden, no model that is not declared.
+        // What it sees of itself is what is packed: nothing above it, nothing hidden, no model that is not
+        // declared.
         Small::new("sees", SEES)
             .with(".hidden", b"x")
             .with("pod/.hidden", b"x")

@@ -69,8 +69,8 @@ impl Ran {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not one JSON document ({error}): {self:#?}"))
     }
 
-    /// It failed with this fault and its documented exit code, said each of `parts`, gave a next step, and printed
-    /// nothing on stdout.
+    /// It failed with this fault and its documented exit code, said each of `parts`, gave a next step, and
+    /// printed nothing on stdout.
     #[track_caller]
     pub fn refused(&self, code: Code, parts: &[&str]) {
         assert_eq!(self.exit, Some(i32::from(code.exit())), "{self:#?}");
@@ -116,7 +116,8 @@ impl Rig {
         run(self.command(words), input)
     }
 
-    /// With standard error on a terminal of 100 columns, and standard output not: what `hob` wrote to either, as it was.
+    /// With standard error on a terminal of 100 columns, and standard output not: what `hob` wrote to either,
+    /// as it was.
     pub fn hob_on_terminal(&self, words: &[&str]) -> Ran {
         let words: Vec<&str> = ["-c", ON_TERMINAL, env!("CARGO_BIN_EXE_hob")].iter().chain(words).copied().collect();
         let ran = self.python(&words, b"");
@@ -160,7 +161,8 @@ impl Rig {
         }
     }
 
-    /// A recipe folder without glue; `pod` is the source of `pod/subject.py`, `more` goes at the end of `[pod]`.
+    /// A recipe folder without glue; `pod` is the source of `pod/subject.py`, `more` goes at the end of
+    /// `[pod]`.
     pub fn recipe(&self, name: &str, pod: &str, more: &str) -> PathBuf {
         let folder = self.folder.path().join(name.replace('/', "-"));
         write_recipe(&folder, name, "0.1.0", pod, more);
@@ -200,7 +202,8 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
-/// An interpreter and a `uv` for all tests of this binary; the second is fetched once when the machine has none.
+/// An interpreter and a `uv` for all tests of this binary; the second is fetched once when the machine has
+/// none.
 pub fn tools() -> &'static (PathBuf, PathBuf) {
     static TOOLS: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     TOOLS.get_or_init(|| {
@@ -352,7 +355,8 @@ impl Signed {
     pub async fn rotate(&self) {
         let keys = Keys::at(&self.keys);
         repository::rotate_online(&self.repository, &keys, jiff::Timestamp::now()).await.unwrap();
-        // Until the next signing, the old key's signature stands beside the new one's, and nothing depends on it.
+        // Until the next signing, the old key's signature stands beside the new one's, and nothing depends on
+        // it.
         repository::refresh(&self.repository, &keys, jiff::Timestamp::now()).await.unwrap();
     }
 
@@ -389,7 +393,8 @@ pub fn target(repository: &Path, recipe: &str, end: &str) -> PathBuf {
 pub fn processes_of(folder: &Path) -> Vec<u32> {
     let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let names = |pid: &u32| {
-        // By its variables: its arguments are what it shows as its title, and a host has the folder among its own variables.
+        // By its variables: its arguments are what it shows as its title, and a host has the folder among its
+        // own variables.
         let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let variables = String::from_utf8_lossy(&variables);
         variables.split('\0').any(|variable| variable.starts_with("HOB_POD=")) && variables.contains(folder.to_str().unwrap())

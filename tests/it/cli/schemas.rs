@@ -1,4 +1,5 @@
-//! What a schema says is held: at the author's desk, at an install and at a call; and what an older Hob installed keeps working.
+//! What a schema says is held: at the author's desk, at an install and at a call; and what an older Hob
+//! installed keeps working.
 
 use std::{fs, io::Read, path::Path};
 
@@ -71,8 +72,8 @@ async fn a_signed_recipe_that_says_a_format_that_does_not_exist_is_not_installed
     assert_eq!(rig.installed(), [""; 0]);
 }
 
-/// Gives `hob.lock` and the shelf the form in which an older Hob left them: without an edition, and with `text` in place of as long a `text` of
-/// the manifest.
+/// Gives `hob.lock` and the shelf the form in which an older Hob left them: without an edition, and with
+/// `text` in place of as long a `text` of the manifest.
 fn as_older(rig: &Rig, replaced: &str, text: &str) {
     let home = hob::model::Home::at(&rig.home);
     let read = |path: &Path| fs::read_to_string(path).unwrap();

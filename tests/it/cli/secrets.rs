@@ -1,4 +1,5 @@
-//! Passwords and tokens in addresses: nothing that Hob prints, logs or keeps shows them, beside `hob.toml`, where they were typed.
+//! Passwords and tokens in addresses: nothing that Hob prints, logs or keeps shows them, beside `hob.toml`,
+//! where they were typed.
 
 use std::fs;
 

@@ -1,7 +1,7 @@
 //! A running `hob serve` for the tests, a recipe for it to serve, and HTTP by hand.
 //!
-//! By hand on a socket rather than through a client, because a client will not hang up in the middle, send half a head or
-//! claim a length that does not come.
+//! By hand on a socket rather than through a client, because a client will not hang up in the middle, send
+//! half a head or claim a length that does not come.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! `hob serve` and what talks to it: the same words come out as from a host of one's own, nothing of a call is left when its
-//! caller is gone, and the server ends in order or is survived.
+//! `hob serve` and what talks to it: the same words come out as from a host of one's own, nothing of a call
+//! is left when its caller is gone, and the server ends in order or is survived.
 
 use std::{
     fs,
@@ -247,7 +247,8 @@ fn every_failure_over_http_is_a_fault_with_its_status() {
         let others = ["the operator's `hob ", "the author's `hob "].iter().fold(hint.to_owned(), |hint, theirs| hint.replace(theirs, ""));
         assert!(!others.contains("`hob ") && !others.contains("`--") && !others.contains("`Host::"), "{head}: {hint}");
     }
-    // The same fault in the words of who reads it: over HTTP, and through the same server at the command line.
+    // The same fault in the words of who reads it: over HTTP, and through the same server at the command
+    // line.
     let unknown = serving.ask("POST /v1/recipes/hob/echo/nothing", b"{}").json();
     assert_eq!(unknown["fault"]["hint"], "the operator's `hob show hob/echo` lists its operations with their schemas");
     assert_eq!(unknown["fault"]["hint_parts"][0], json!({ "do": "show", "of": ["hob/echo"] }));

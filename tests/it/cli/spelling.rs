@@ -1,4 +1,5 @@
-//! What Hob reads, as people, editors and other tools write it: manifests, locks, ranges, and paths of any name.
+//! What Hob reads, as people, editors and other tools write it: manifests, locks, ranges, and paths of any
+//! name.
 
 use std::{fs, os::unix::ffi::OsStrExt, path::Path};
 

@@ -1,4 +1,5 @@
-//! What lies or comes where a file of some kind should be (a web page, a Git LFS pointer, another encoding): named at every door that reads one.
+//! What lies or comes where a file of some kind should be (a web page, a Git LFS pointer, another encoding):
+//! named at every door that reads one.
 
 use std::fs;
 

@@ -1,6 +1,8 @@
-//! One byte of what was signed is another: `hob add` refuses it by the name of the file, and nothing is installed.
+//! One byte of what was signed is another: `hob add` refuses it by the name of the file, and nothing is
+//! installed.
 //!
-//! Apart from the repository's own tests, because here the whole program stands between the byte and the shelf.
+//! Apart from the repository's own tests, because here the whole program stands between the byte and the
+//! shelf.
 
 use std::{fs, path::Path};
 

@@ -1,7 +1,9 @@
-//! Locks and wheels of a hostile publisher: nothing of them runs outside of a pod's walls, at `hob add` or at the call of a folder.
+//! Locks and wheels of a hostile publisher: nothing of them runs outside of a pod's walls, at `hob add` or at
+//! the call of a folder.
 //!
-//! The wheels are made here and served from a folder. What each would do where it runs is to write into a file, the mark, which no pod can
-//! reach. Each fixture is first tried in the way that would run it, so that a test in which nothing happens cannot pass.
+//! The wheels are made here and served from a folder. What each would do where it runs is to write into a
+//! file, the mark, which no pod can reach. Each fixture is first tried in the way that would run it, so that
+//! a test in which nothing happens cannot pass.
 
 use std::{
     fs,
@@ -81,7 +83,8 @@ impl Scene {
         )
     }
 
-    /// The wheels of a lock, in the way in which they were once installed: with the publisher's own text, and by an interpreter that runs them.
+    /// The wheels of a lock, in the way in which they were once installed: with the publisher's own text, and
+    /// by an interpreter that runs them.
     fn install_carelessly(&self, lock: &str) {
         let (venv, text) = (self.rig.folder.path().join("careless"), self.rig.folder.path().join("careless.txt"));
         fs::write(&text, lock).unwrap();
@@ -190,7 +193,8 @@ fn what_python_runs_by_itself_is_installed_and_compiled_and_not_run() {
     assert!(compiled.len() == 1 && compiled[0].to_str().unwrap().starts_with("__init__."), "{compiled:?}");
     assert!(packages.join("evil.pth").is_file() && packages.join("sitecustomize.py").is_file());
 
-    // Inside the walls it may run what it likes; it is the environment's interpreter that a child is started from.
+    // Inside the walls it may run what it likes; it is the environment's interpreter that a child is started
+    // from.
     let pod = "import subprocess, sys\nclass Subject:\n    def run(self, input):\n        import evil\n        \
                child = subprocess.run([sys.executable, '-c', 'import sys; print(sys.prefix)'], capture_output=True, text=True)\n        \
                return {'prefix': child.stdout.strip(), 'error': child.stderr}\n";
@@ -235,7 +239,8 @@ fn a_wheel_with_what_python_or_hob_reads_as_its_own_is_refused_by_name() {
     }
 }
 
-/// What is deleted is as deep as a stranger likes; the program has few descriptors, as it has under most systems' own limit.
+/// What is deleted is as deep as a stranger likes; the program has few descriptors, as it has under most
+/// systems' own limit.
 #[test]
 fn a_wheel_deeper_than_there_are_descriptors_is_refused_and_leaves_the_next_install_alone() {
     let scene = Scene::new();

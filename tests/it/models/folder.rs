@@ -1,5 +1,5 @@
-//! The one folder in which a pod finds its models: by name, as plain files, to be read and nothing else, however the recipe came here and whatever
-//! its pod is.
+//! The one folder in which a pod finds its models: by name, as plain files, to be read and nothing else,
+//! however the recipe came here and whatever its pod is.
 
 use std::{
     fs,
@@ -73,7 +73,8 @@ def look(models, folder, content_alone=False):
     return {"found": found, "kinds": sorted(kinds), "data": data, "named": named, "done": done}
 "#;
 
-/// The same by hand, as the protocol has it: `old` takes the folder from a path, since `models_folder` came later.
+/// The same by hand, as the protocol has it: `old` takes the folder from a path, since `models_folder` came
+/// later.
 const EXECUTABLE: &str = r#"#!/usr/bin/env -S python3 -B
 import os, sys
 sys.path.insert(0, os.path.dirname(__file__))
@@ -285,7 +286,8 @@ fn what_was_installed_before_there_was_a_folder_gets_one() {
     assert_finds(&scene.rig, "lab/files", "{}");
     assert!(models.is_dir());
 
-    // Also where it cannot be put beside the recipe, as in a home that is part of an image: for one process then.
+    // Also where it cannot be put beside the recipe, as in a home that is part of an image: for one process
+    // then.
     remove();
     fs::remove_dir(&staging).unwrap();
     fs::write(&staging, "in the way").unwrap();

@@ -62,7 +62,8 @@ fn the_token_goes_to_the_endpoint_and_not_to_where_it_redirects() {
     added.well();
     assert!(added.stderr.contains(&format!("fetching model `weights.bin` of lab/hub 0.1.0 from {FROM}")), "{added:#?}");
     let bearer = format!("Bearer {TOKEN}");
-    // Twice to the endpoint for each of two tries: the rest is asked for where the file begins, for a fresh signature.
+    // Twice to the endpoint for each of two tries: the rest is asked for where the file begins, for a fresh
+    // signature.
     assert_eq!(shown(&scene.server.seen()), [Some(bearer.as_str()); 4]);
     assert_eq!(scene.server.seen()[0].path, PATH);
     let at_cdn = cdn.seen();

@@ -1,4 +1,5 @@
-//! Downloads that break off: the line, the process, the server, the disk. What came is never fetched twice where the server can go on.
+//! Downloads that break off: the line, the process, the server, the disk. What came is never fetched twice
+//! where the server can go on.
 
 use std::{
     fs,

@@ -76,7 +76,8 @@ fn what_comes_in_place_of_the_file_is_told_by_its_kind() {
         assert_eq!(scene.server.seen().len() - before, 1, "asked again for what was wrong");
         scene.assert_nothing();
     }
-    // A line that breaks before the first byte of an answer without a length is asked again, and is no empty file.
+    // A line that breaks before the first byte of an answer without a length is asked again, and is no empty
+    // file.
     let model = scene.model.clone();
     scene.server.answer(
         move |seen, before| if before == 0 { Reply { length: None, ..Reply::new(200, &[], b"") } } else { honest(seen, &model, ETAG) },

@@ -84,7 +84,8 @@ impl Scene {
         self.rig.hob(&["add", "lab/one"])
     }
 
-    /// The model is on the shelf and reaches the pod, which can read it and no more; nothing else of the fetch is left.
+    /// The model is on the shelf and reaches the pod, which can read it and no more; nothing else of the
+    /// fetch is left.
     #[track_caller]
     pub fn assert_works(&self, recipe: &str) {
         let answer = self.rig.hob(&["call", recipe, "run", "{}"]);

@@ -1,4 +1,5 @@
-//! A loopback web server whose every answer is a test's own, byte for byte, and which keeps what it was asked and what it sent.
+//! A loopback web server whose every answer is a test's own, byte for byte, and which keeps what it was asked
+//! and what it sent.
 //!
 //! By hand on threads: no framework breaks off where it is told, and these tests wait for real processes.
 
@@ -89,7 +90,8 @@ impl Reply {
     }
 }
 
-/// What a sound file server answers: the file, or the rest of it that was asked for, if it is still the same file.
+/// What a sound file server answers: the file, or the rest of it that was asked for, if it is still the same
+/// file.
 pub fn honest(seen: &Seen, file: &[u8], etag: &str) -> Reply {
     let tag = format!("etag: {etag}");
     let same = seen.header("if-range").is_none_or(|mark| mark == etag);

@@ -1,4 +1,5 @@
-//! Where a model goes and who may have it: published without its bytes, fetched once, shared, and read-only in the pod.
+//! Where a model goes and who may have it: published without its bytes, fetched once, shared, and read-only
+//! in the pod.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Models of several files, read by the packages that people read them with: from a recipe folder, from a signed repository and from a server like
-//! the hub, by started and by forked pods.
+//! Models of several files, read by the packages that people read them with: from a recipe folder, from a
+//! signed repository and from a server like the hub, by started and by forked pods.
 
 use std::{
     fs,
@@ -39,7 +39,8 @@ fn models() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A network whose tensors lie in `model.onnx_data` and `data/bias.bin` beside it, as the `onnx` package would write it.
+/// A network whose tensors lie in `model.onnx_data` and `data/bias.bin` beside it, as the `onnx` package
+/// would write it.
 fn onnx() -> Vec<u8> {
     let external = |name: &str, file: &str| {
         let location = [text(1, "location"), text(2, file)].concat();

@@ -128,7 +128,8 @@ async fn a_host_that_shuts_down_starts_no_pod_any_more() {
 #[tokio::test]
 async fn a_stopped_pod_never_gives_a_result_with_a_hole() {
     let source = "class Subject:\n    def run(self, input):\n        for n in range(input):\n            yield n\n        return 'end'\n";
-    // All buffers of a call hold some 130 chunks: the last chunk just fits, just does not, or has others behind it.
+    // All buffers of a call hold some 130 chunks: the last chunk just fits, just does not, or has others
+    // behind it.
     for count in [126, 129, 130, 131, 132, 133, 300] {
         let rig = Rig::new().await;
         let recipe = rig.python("hole", source, true);

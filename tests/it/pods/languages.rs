@@ -1,4 +1,5 @@
-//! Pods that are no Python: compiled for the machine, and behind an interpreter that `env` finds, each written from the page of the protocol alone.
+//! Pods that are no Python: compiled for the machine, and behind an interpreter that `env` finds, each
+//! written from the page of the protocol alone.
 
 use std::{
     fs,

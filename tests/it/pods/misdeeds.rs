@@ -1,7 +1,8 @@
 //! The kit of misdeeds: each file of tests/pods does one, proves that it did, and costs one clear fault.
 //!
-//! Apart from the other tests of pods, because what is asserted is always the same: the misdeed happened, the caller was
-//! told what, another recipe of the same host answers as before, and no process is left that should not be.
+//! Apart from the other tests of pods, because what is asserted is always the same: the misdeed happened, the
+//! caller was told what, another recipe of the same host answers as before, and no process is left that
+//! should not be.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,7 +26,8 @@ enum Pod {
 }
 use Pod::*;
 
-/// A file, the fault of the call that it is asked for, what the fault must say (in its message or detail), and what becomes of the pod.
+/// A file, the fault of the call that it is asked for, what the fault must say (in its message or detail),
+/// and what becomes of the pod.
 type Misdeed = (&'static str, Code, &'static [&'static str], Pod);
 
 const MISDEEDS: &[Misdeed] = &[

@@ -1,4 +1,5 @@
-//! An end in order: what a program registered for its end runs when its pod is drained, whatever kind of pod it is, and within a bound.
+//! An end in order: what a program registered for its end runs when its pod is drained, whatever kind of pod
+//! it is, and within a bound.
 
 use std::{
     fs,
@@ -10,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Rig, call, inner_number, within};
 
-/// Tells its end in a file: by `atexit`, by a log that is kept back until its shutdown, by a thread and an executor that still work.
+/// Tells its end in a file: by `atexit`, by a log that is kept back until its shutdown, by a thread and an
+/// executor that still work.
 const BUFFERED: &str = r#"
 import atexit, concurrent.futures, gc, logging, logging.handlers, os, threading, time
 place = None

@@ -16,8 +16,8 @@ use serde_json::json;
 
 use crate::support::{Rig, call, host_at, within};
 
-/// Yields as many chunks as asked, of that size, and says how far it came. `blobs`: none, or a blob each, of which every hundredth, or `all`, is too
-/// large for a frame. Anything but such a list it gives back.
+/// Yields as many chunks as asked, of that size, and says how far it came. `blobs`: none, or a blob each, of
+/// which every hundredth, or `all`, is too large for a frame. Anything but such a list it gives back.
 const STREAMS: &str = "
 import os, time, hob_pod
 class Subject:

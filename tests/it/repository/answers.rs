@@ -1,4 +1,5 @@
-//! What ordinary servers answer in place of a file, or on the way to it: said as what it is, followed where that is safe, and never called an attack.
+//! What ordinary servers answer in place of a file, or on the way to it: said as what it is, followed where
+//! that is safe, and never called an attack.
 
 use std::fs;
 
@@ -73,7 +74,8 @@ async fn what_answers_in_place_of_a_file_is_named_and_is_no_attack() {
     }
 }
 
-/// A mark before metadata is no attack: somebody's editor or a tool put it there. One before a bundle says nothing.
+/// A mark before metadata is no attack: somebody's editor or a tool put it there. One before a bundle says
+/// nothing.
 #[tokio::test]
 async fn metadata_with_a_byte_order_mark_is_told_as_that() {
     let world = World::new().await;
@@ -166,7 +168,8 @@ async fn a_plus_in_a_version_is_one_for_object_stores() {
     assert!(server.asked().iter().any(|path| path.ends_with("0.2.0%2Bcpu.hob")), "{:?}", server.asked());
 }
 
-/// A label says nothing of bytes that are the signed ones, and bytes of the signed length that are others were made to look so.
+/// A label says nothing of bytes that are the signed ones, and bytes of the signed length that are others
+/// were made to look so.
 #[tokio::test]
 async fn a_label_refuses_nothing_that_is_right_and_excuses_nothing_that_was_changed() {
     let world = World::new().await;

@@ -1,7 +1,8 @@
-//! What a mirror, a thief of one key, a hostile publisher or a torn disk can do, and by which name it is refused.
+//! What a mirror, a thief of one key, a hostile publisher or a torn disk can do, and by which name it is
+//! refused.
 //!
-//! Apart from the honest way. After each refusal the client's home holds its own state and nothing else, and the state
-//! that it had before still works.
+//! Apart from the honest way. After each refusal the client's home holds its own state and nothing else, and
+//! the state that it had before still works.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -213,7 +214,8 @@ async fn a_publisher_cannot_speak_for_another() {
     let home = world.home("home").await;
     let alice = resolve(&mut world.client(&home).await, "alice/shout").await.unwrap();
 
-    // mallory lists alice's recipe in a newer version, lies about the name of her own, and goes deeper than her namespace.
+    // mallory lists alice's recipe in a newer version, lies about the name of her own, and goes deeper than
+    // her namespace.
     world.forge("mallory", "mallory", |signed| {
         let mut target = signed["targets"]["mallory/echo/9.0.0.hob"].clone();
         target["custom"]["name"] = "alice/shout".into();

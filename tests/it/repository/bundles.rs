@@ -387,7 +387,8 @@ fn packing_refuses_what_a_host_would_refuse_later() {
         }
         assert!(pack(&recipe).unwrap().index.get(path).is_some(), "{path}");
     }
-    // More places and longer paths, of a recipe that leaves out the Hob that takes neither; else they stay behind and are named.
+    // More places and longer paths, of a recipe that leaves out the Hob that takes neither; else they stay
+    // behind and are named.
     let recipe = folder.path().join("wider");
     write_recipe(&recipe, "hob/echo", "0.1.0");
     let long = format!("pod/{}x.txt", "folder-of-some-length/".repeat(9));

@@ -1,7 +1,7 @@
 //! A loopback web server that serves a repository folder, and lies where it is told to.
 //!
-//! By hand on a socket rather than through a web framework, because a framework will not send a wrong length or a byte
-//! a minute.
+//! By hand on a socket rather than through a web framework, because a framework will not send a wrong length
+//! or a byte a minute.
 
 use std::{
     collections::HashMap,

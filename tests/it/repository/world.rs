@@ -1,4 +1,5 @@
-//! A small repository with two publishers, a client's home, and the means to forge what a thief of keys could sign.
+//! A small repository with two publishers, a client's home, and the means to forge what a thief of keys could
+//! sign.
 //!
 //! Apart from the attacks, so that each of them reads as the few lines that differ.
 
@@ -83,8 +84,8 @@ impl World {
         if role == "timestamp" { "timestamp.json".to_owned() } else { format!("{}.{role}.json", latest(role)) }
     }
 
-    /// Signs the next version of a targets role after `change`, and pins it: what a thief of that role's key and the
-    /// online key could publish.
+    /// Signs the next version of a targets role after `change`, and pins it: what a thief of that role's key
+    /// and the online key could publish.
     pub fn forge(&self, role: &str, key: &str, change: impl FnOnce(&mut Value)) {
         let (file, bytes) = self.resign(role, key, |signed| {
             bump(signed);

@@ -1,4 +1,5 @@
-//! The same on a GPU that is there: what `nvidia-smi` and the driver say, and memory that really comes back. Skipped where there is none.
+//! The same on a GPU that is there: what `nvidia-smi` and the driver say, and memory that really comes back.
+//! Skipped where there is none.
 //!
 //! The pods speak to the driver itself (`libcuda` by ctypes), so that no framework is needed.
 

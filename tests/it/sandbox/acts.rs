@@ -18,7 +18,8 @@ use super::{
 };
 use crate::support::{Rig, call, within};
 
-/// What kernels say who lack what an act asks for, or have it switched off for everybody: then it shows nothing here.
+/// What kernels say who lack what an act asks for, or have it switched off for everybody: then it shows
+/// nothing here.
 const LACKING: &[&str] = &["ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "ENOTSUP", "EOPNOTSUPP", "ENODEV", "ENOTBLK"];
 
 /// Fewer than this many acts that are real here, and the table or the machine is broken.

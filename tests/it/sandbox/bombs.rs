@@ -1,4 +1,5 @@
-//! Pods that take all they can get: memory, processes, room for files. Each ends, or is stopped, and nobody else notices.
+//! Pods that take all they can get: memory, processes, room for files. Each ends, or is stopped, and nobody
+//! else notices.
 
 use hob::model::Code;
 use serde_json::json;

@@ -161,8 +161,9 @@ async fn folders_are_data(forked: bool) {
     desk.assert_silent();
 
     if !forked {
-        // What comes while a pod runs is not covered. A FIFO is still not to be written to where reading was granted, though the folder lies
-        // below one that the pod may write to; a socket is closed where Landlock knows of sockets.
+        // What comes while a pod runs is not covered. A FIFO is still not to be written to where reading was
+        // granted, though the folder lies below one that the pod may write to; a socket is closed where
+        // Landlock knows of sockets.
         let (socket, pipe) = (books.path.join("later-socket"), books.path.join("later-fifo"));
         let (later, reader) = (listener(&socket), fifo(&pipe));
         let said = tried(&rig, &recipe, &books.path, false).await;
@@ -223,7 +224,8 @@ async fn a_socket_itself_is_not_to_be_granted() {
     rig.close().await;
 }
 
-/// Of a group that the pod's namespace does not know, so that its maker has no more right to it than its owner's.
+/// Of a group that the pod's namespace does not know, so that its maker has no more right to it than its
+/// owner's.
 #[tokio::test]
 async fn a_closed_folder_that_its_pod_could_open_is_refused_by_its_name() {
     if !ordinary::is_root() {

@@ -1,4 +1,5 @@
-//! Every descriptor that a pod is ever given: what can be done by it, and that the file behind it is as it was.
+//! Every descriptor that a pod is ever given: what can be done by it, and that the file behind it is as it
+//! was.
 //!
 //! Apart from `acts`, which goes by names: what is tried here (`tests/sandbox/descriptors.py`) needs none.
 

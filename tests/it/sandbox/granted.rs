@@ -177,7 +177,8 @@ async fn what_was_granted_in_the_recipes_own_folder_is_there_and_its_code_is_not
     rig.close().await;
 }
 
-/// What is wrong with a place is its own matter: it is named, no layer is blamed, and nobody is told to do with fewer of them.
+/// What is wrong with a place is its own matter: it is named, no layer is blamed, and nobody is told to do
+/// with fewer of them.
 #[tokio::test]
 async fn a_granted_place_that_cannot_be_given_is_named() {
     for without in [&[][..], &["namespaces"], &["landlock"]] {

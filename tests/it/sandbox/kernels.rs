@@ -1,4 +1,5 @@
-//! Kernels that have less, simulated by taking it away: what is the class of a pod there, and does it hold by the same acts.
+//! Kernels that have less, simulated by taking it away: what is the class of a pod there, and does it hold by
+//! the same acts.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! A layer of the sandbox is not to be had: no pod without the operator's word, and with it a pod that is shown as what it is.
+//! A layer of the sandbox is not to be had: no pod without the operator's word, and with it a pod that is
+//! shown as what it is.
 
 use std::{fs, process::Command};
 

@@ -1,6 +1,7 @@
 //! A test of this binary once more, as a user who is nobody in particular.
 //!
-//! Apart from the tests, which do not ask who they are: their files lie in a temporary folder, and that is made this user's.
+//! Apart from the tests, which do not ask who they are: their files lie in a temporary folder, and that is
+//! made this user's.
 
 use std::{
     fs,
@@ -22,8 +23,8 @@ use crate::support::Rig;
 /// Of nobody: no file on a machine belongs to it.
 const USER: u32 = 61_234;
 
-/// Held to read by tests whose pods send descriptors, to write by the one that takes all that a user may have on their way: it is one count for
-/// all pods of a user.
+/// Held to read by tests whose pods send descriptors, to write by the one that takes all that a user may have
+/// on their way: it is one count for all pods of a user.
 pub static ON_THEIR_WAY: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
 /// Whether this is root.
@@ -39,7 +40,8 @@ pub async fn rig() -> Rig {
 /// The same, taking these layers of the sandbox for unavailable.
 pub async fn rig_without(layers: &[&str]) -> Rig {
     let folder = tempfile::tempdir().unwrap();
-    // Others may pass through, as through the folders of a machine: what is closed to a pod is closed by its sandbox.
+    // Others may pass through, as through the folders of a machine: what is closed to a pod is closed by its
+    // sandbox.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let config =
         Config::new(Home::at(folder.path().join("home"))).with_hob(env!("CARGO_BIN_EXE_hob")).with_tools(Tools::default().with_variables());
@@ -47,7 +49,8 @@ pub async fn rig_without(layers: &[&str]) -> Rig {
     Rig { folder, host }
 }
 
-/// Runs that test of this binary as an ordinary user. When the suite is run by one, it is one of the tests already.
+/// Runs that test of this binary as an ordinary user. When the suite is run by one, it is one of the tests
+/// already.
 pub fn once_more(test: &str) {
     if !is_root() {
         return println!("skipped: this is an ordinary user already");

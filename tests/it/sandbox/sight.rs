@@ -1,6 +1,7 @@
 //! What a pod sees of processes: itself and what it started, as on any machine, and nobody else.
 //!
-//! The fixture looks at every number that a process could have, in every way that there is; that the ways work it shows by its own child.
+//! The fixture looks at every number that a process could have, in every way that there is; that the ways
+//! work it shows by its own child.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,8 @@ use super::{
 };
 use crate::support::{Rig, call, inner_number, is_running, within};
 
-/// Numbers of processes from 1 on that are all looked at: those of a zygote's family, and of any namespace that is young.
+/// Numbers of processes from 1 on that are all looked at: those of a zygote's family, and of any namespace
+/// that is young.
 const LOOKED_AT: u32 = 400;
 
 /// What there may be in `/proc` beside processes.
@@ -75,7 +77,8 @@ async fn look(rig: &Rig, recipe: &Path, forked: bool) -> (Said, PodStatus) {
     (said, beside)
 }
 
-/// It sees what it started, and nobody else. `held`: whether Landlock holds signals, so that not even the first process of its namespace is told any.
+/// It sees what it started, and nobody else. `held`: whether Landlock holds signals, so that not even the
+/// first process of its namespace is told any.
 fn sees_its_own(said: &Said, held: bool, how: &str) {
     let reached = if held { BTreeMap::new() } else { BTreeMap::from([("1".to_owned(), vec!["signal".to_owned()])]) };
     assert_eq!(said.others, reached, "{how}: it reached others than itself");

@@ -1,6 +1,8 @@
-//! What programs expect to find around them: folders, an environment that is active, settings of the system; and what an import left.
+//! What programs expect to find around them: folders, an environment that is active, settings of the system;
+//! and what an import left.
 //!
-//! Apart from `acts.rs`, which is about what must not be there. A wheel that is made here is imported by the pods; it writes where wheels write.
+//! Apart from `acts.rs`, which is about what must not be there. A wheel that is made here is imported by the
+//! pods; it writes where wheels write.
 
 use std::{
     fs,

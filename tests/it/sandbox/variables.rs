@@ -55,7 +55,8 @@ fn variables(pid: u32) -> BTreeSet<String> {
     names.map(|variable| String::from_utf8_lossy(variable).split('=').next().unwrap().to_owned()).collect()
 }
 
-/// Asserts that the pod which answers a long call now, and all above it up to this host, were born with variables of Hob's own.
+/// Asserts that the pod which answers a long call now, and all above it up to this host, were born with
+/// variables of Hob's own.
 async fn assert_born_clean(rig: &Rig, recipe: &Path) -> Value {
     let busy = rig.host.start(call(recipe, json!({"pause": 3.0})));
     within(60, "a pod is at work", || rig.host.pods().iter().any(|pod| pod.state == "busy" && pod.pid.is_some())).await;

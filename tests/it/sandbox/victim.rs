@@ -1,6 +1,7 @@
 //! What a hostile pod is set upon: a process with files, sockets and secrets of its own.
 //!
-//! Apart from the acts, because it is the same for all of them, and its like is attacked outside of any sandbox to show that they work.
+//! Apart from the acts, because it is the same for all of them, and its like is attacked outside of any
+//! sandbox to show that they work.
 
 use std::{
     collections::BTreeMap,

@@ -203,7 +203,8 @@ async fn a_call_that_changed_nothing_does_not_lose_a_session_that_can_be_kept() 
     for mode in ["exclusive", "shared"] {
         let source = COUNTER.replace("        if do == \"add\":", "        if do == \"once\" and not os.path.exists(input[\"mark\"]):\n            open(input[\"mark\"], \"w\").close()\n            os._exit(3)\n        if do in (\"add\", \"once\"):");
         let counter = recipe(&rig, &format!("counter-{mode}"), &source, &format!("mode = \"{mode}\""), "idempotent = true");
-        // A look, and then work in which the pod ends: it is run again, in a pod that begins with what there was after the look.
+        // A look, and then work in which the pod ends: it is run again, in a pod that begins with what there
+        // was after the look.
         let looked = run(&rig.host, &counter, "a", json!({ "do": "who" })).await.unwrap();
         let mark = rig.open().join(format!("died-{mode}"));
         let (output, told) = told(&rig.host, in_session(&counter, "a", json!({ "do": "once", "mark": mark }))).await;

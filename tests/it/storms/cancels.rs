@@ -111,7 +111,8 @@ async fn storm(source: &str, concurrency: usize) {
     rig.close().await;
 }
 
-/// As many calls as there are slots, none of which ends before all have begun; gives the processes that did them.
+/// As many calls as there are slots, none of which ends before all have begun; gives the processes that did
+/// them.
 async fn together(rig: &Arc<Rig>, recipe: &std::path::Path, slots: usize) -> HashSet<u64> {
     let meet = tempfile::tempdir_in(rig.open()).unwrap();
     let mut calls = JoinSet::new();

@@ -97,7 +97,8 @@ async fn a_killed_host_leaves_no_process_and_the_next_one_no_file() {
     }
     println!("{rounds} hosts killed, {with_pods} of them with pods");
     assert!(with_pods >= rounds / 2, "the hosts were killed too early: {with_pods} of {rounds} had pods");
-    // What pods of folders see is kept by whoever has the recipe; what a killed host left of it goes with the next that is made.
+    // What pods of folders see is kept by whoever has the recipe; what a killed host left of it goes with the
+    // next that is made.
     let without_views =
         |files: Vec<_>| -> Vec<_> { files.into_iter().filter(|file: &String| !file.contains("/data/staging/folder-")).collect() };
     assert_eq!(without_views(files_below(&folder.join("home"))), without_views(files), "files are left");

@@ -23,7 +23,8 @@ const PODS: usize = 3;
 const KILLS_MIN: u64 = 8;
 const CALLS_MIN: u64 = 200;
 
-/// Logs the beginning and the end of each ask, past the host, so that both can be compared with what the callers were told.
+/// Logs the beginning and the end of each ask, past the host, so that both can be compared with what the
+/// callers were told.
 const SOURCE: &str = r#"
 import os, time
 
@@ -88,7 +89,8 @@ async fn storm(lasts: Duration, ms: u64, idempotent: bool, dice: &mut Dice) -> S
         .collect();
     let begun = Instant::now();
     let (mut kills, mut in_hand) = (0, 0);
-    // On a machine that has much else to do a storm takes longer to be one, and what takes moments seldom takes only these.
+    // On a machine that has much else to do a storm takes longer to be one, and what takes moments seldom
+    // takes only these.
     let is_one = |kills: u64, in_hand: usize| kills >= KILLS_MIN && next.load(Ordering::Relaxed) >= CALLS_MIN && (ms > 0 || in_hand > 1);
     while begun.elapsed() < lasts || (!is_one(kills, in_hand) && begun.elapsed() < lasts + Duration::from_secs(20)) {
         let calm = Instant::now() + Duration::from_millis(30 + dice.below(200));

@@ -278,7 +278,8 @@ async fn a_batch_that_is_gathered_beside_idle_pods_costs_nothing() {
     let (begun, before) = (std::time::Instant::now(), ticks());
     assert_eq!(rig.run(&recipe, json!(1)).await.unwrap().output.value(), &json!(1));
     assert!(begun.elapsed() >= Duration::from_millis(1_900), "nothing was gathered, so nothing is shown");
-    // The whole host runs on this thread; one that asks itself for work all the time takes all of the two seconds.
+    // The whole host runs on this thread; one that asks itself for work all the time takes all of the two
+    // seconds.
     let used = ticks() - before;
     assert!(used < 80, "{used} hundredths of a second");
     rig.close().await;

@@ -21,8 +21,8 @@ const SLEEPS: &str = "import time\nclass Subject:\n    def run(self, input):\n  
 /// One ask, in milliseconds.
 const ASK_MS: u64 = 100;
 
-/// Calls of the load that may end while one is waited for: the one whose pod it gets, and those that the other pod does beside it.
-/// Behind all that waits it would be 62.
+/// Calls of the load that may end while one is waited for: the one whose pod it gets, and those that the
+/// other pod does beside it. Behind all that waits it would be 62.
 const BESIDE: u64 = 8;
 
 fn with(priority: Priority, call: Call) -> Call {

@@ -1,4 +1,5 @@
-//! Strangers, slow readers and kills at once, at the door of a real server: a caller with the token is answered, or told when to come back.
+//! Strangers, slow readers and kills at once, at the door of a real server: a caller with the token is
+//! answered, or told when to come back.
 
 use std::{
     collections::BTreeMap,
@@ -51,7 +52,8 @@ struct Told {
 
 #[test]
 fn a_good_caller_is_answered_among_strangers_slow_readers_and_kills() {
-    // In a soak 2,000 strangers and 100 slow readers; else fewer, and still more than the part of the room that they may have.
+    // In a soak 2,000 strangers and 100 slow readers; else fewer, and still more than the part of the room
+    // that they may have.
     let (strangers, readers) = if soak_rounds(0) > 0 { (2_000, 100) } else { (600, 10) };
     alone("storms::strangers::a_good_caller_is_answered_among_strangers_slow_readers_and_kills", 240, || storm(strangers, readers));
 }

@@ -1,9 +1,10 @@
-//! Circles of files: which file of the crate uses which, followed through re-exports to the file that defines.
+//! Circles of files: which file of the crate uses which, followed through re-exports to the file that
+//! defines.
 //!
-//! An edge is a path that one file writes, in a `use` or in its code, to an item that another file defines; a re-export
-//! is none of its own.
-//! What is compiled for tests alone does not count. A child and its own `mod.rs` may use each other if that
-//! `mod.rs` only declares, documents, or holds the room's one state struct with its methods.
+//! An edge is a path that one file writes, in a `use` or in its code, to an item that another file defines; a
+//! re-export is none of its own. What is compiled for tests alone does not count. A child and its own
+//! `mod.rs` may use each other if that `mod.rs` only declares, documents, or holds the room's one state
+//! struct with its methods.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,7 +98,8 @@ fn defining(mut path: Path, files: &BTreeMap<Path, File>) -> Option<(Path, Path)
     None
 }
 
-/// A path as it is written in a module, from the root of the crate; none for one of another crate, or of no module.
+/// A path as it is written in a module, from the root of the crate; none for one of another crate, or of no
+/// module.
 fn absolute(path: &[String], module: &Path, files: &BTreeMap<Path, File>) -> Option<Path> {
     let (first, rest) = path.split_first()?;
     let child = || [&module[..], &path[..1]].concat();
@@ -152,7 +154,8 @@ fn read(sources: &[Source]) -> BTreeMap<Path, File> {
     files
 }
 
-/// What these items bring in and write. What stands in a module within the file is the file's, under its longer name.
+/// What these items bring in and write. What stands in a module within the file is the file's, under its
+/// longer name.
 fn take(items: &[Item], module: &Path, files: &BTreeMap<Path, File>, names: &mut Vec<(String, Path, bool)>, paths: &mut Vec<Path>) {
     for item in items.iter().filter(|item| !is_for_tests(attributes(item))) {
         match item {
@@ -231,8 +234,8 @@ fn leaves(tree: &UseTree, before: &[String]) -> Vec<(String, Path)> {
     }
 }
 
-/// The paths of two names or more that these tokens write, also within macros; `before` is what a group goes on from,
-/// as in `use a::{b, c}` within a function.
+/// The paths of two names or more that these tokens write, also within macros; `before` is what a group goes
+/// on from, as in `use a::{b, c}` within a function.
 fn written(tokens: TokenStream, before: &[String], paths: &mut Vec<Path>) {
     let (mut path, mut colons, mut groups) = (Path::new(), 0, Vec::new());
     let mut end = |path: &mut Path| {

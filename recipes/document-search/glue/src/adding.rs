@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
-/// Documents in one ask, and bytes of their JSON beyond which no further one goes along: about one run of the model, half a second of a
-/// busy core.
+/// Documents in one ask, and bytes of their JSON beyond which no further one goes along: about one run of the
+/// model, half a second of a busy core.
 const ASK_DOCUMENTS: usize = 32;
 const ASK_BYTES: usize = 10_000;
 
@@ -113,8 +113,9 @@ impl<'a> Adding<'a> {
 
     /// Takes the pod's answer to that.
     ///
-    /// A pod that follows one that died begins with the last checkpoint, which may lack what earlier asks of this call put in. So when the
-    /// pod is another one, they are all asked again: what is there costs nothing.
+    /// A pod that follows one that died begins with the last checkpoint, which may lack what earlier asks of
+    /// this call put in. So when the pod is another one, they are all asked again: what is there costs
+    /// nothing.
     pub fn take(&mut self, answer: &str) -> Result<(), Wrong> {
         let answer: Answer =
             serde_json::from_str(answer).map_err(|error| Wrong::new("unexpected_answer", format!("the pod's answer: {error}")))?;

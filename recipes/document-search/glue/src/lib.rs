@@ -1,7 +1,9 @@
-//! Glue of `hob/document-search`: a long list of documents becomes many short asks of the pod, everything else one.
+//! Glue of `hob/document-search`: a long list of documents becomes many short asks of the pod, everything
+//! else one.
 //!
-//! A pod of a session does one thing at a time, and who goes first is decided between two asks. So a search waits for one short ask of
-//! whoever fills the index, and not for all of them. This file is the way in and out of the sandbox; what is asked is in `adding`.
+//! A pod of a session does one thing at a time, and who goes first is decided between two asks. So a search
+//! waits for one short ask of whoever fills the index, and not for all of them. This file is the way in and
+//! out of the sandbox; what is asked is in `adding`.
 
 mod adding;
 

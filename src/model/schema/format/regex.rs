@@ -1,5 +1,5 @@
-//! Whether a text is a pattern as ECMAScript has it, with look-around and back-references: what its readers run may be another engine than ours.
-//! Nothing is compiled, and nothing is looked at twice.
+//! Whether a text is a pattern as ECMAScript has it, with look-around and back-references: what its readers
+//! run may be another engine than ours. Nothing is compiled, and nothing is looked at twice.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,8 @@
-//! Environment markers of a lock, e.g. `python_full_version < '3.12' and sys_platform == 'linux'`, read into words.
+//! Environment markers of a lock, e.g. `python_full_version < '3.12' and sys_platform == 'linux'`, read into
+//! words.
 //!
-//! The grammar is the one of Python's dependency specifiers, with its variables by name and strings of an alphabet that
-//! needs no quoting. Whether a marker is true is the installer's to say.
+//! The grammar is the one of Python's dependency specifiers, with its variables by name and strings of an
+//! alphabet that needs no quoting. Whether a marker is true is the installer's to say.
 
 use std::fmt;
 

@@ -11,7 +11,8 @@ fn read(text: &str) -> Result<Lock, Fault> {
     Lock::parse(text.as_bytes(), "requirements.lock")
 }
 
-/// What every tool that reads the canonical text must agree on: nothing in it can be a line's end but LF, and no line is an option.
+/// What every tool that reads the canonical text must agree on: nothing in it can be a line's end but LF, and
+/// no line is an option.
 fn assert_plain(text: &str) {
     assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "{text:?}");
     for line in text.lines() {

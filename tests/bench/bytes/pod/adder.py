@@ -1,6 +1,7 @@
 """The pod of W4: reads every byte that it is given, and writes as many.
 
-Adding is as cheap as copying, so that what is measured is the way of the bytes; and a result that was not computed shows.
+Adding is as cheap as copying, so that what is measured is the way of the bytes; and a result that was not
+computed shows.
 """
 
 import hob_pod
@@ -11,7 +12,8 @@ class Adder:
     """One operation, no state."""
 
     def add(self, input, blobs):
-        """Each blob, an array of float32, with one added to each number, written where it is sent from; how many numbers there were."""
+        """Each blob, an array of float32, with one added to each number, written where it is sent from; how
+        many numbers there were."""
         results, count = {}, 0
         for name, blob in blobs.items():
             numbers = blob.numpy("<f4")

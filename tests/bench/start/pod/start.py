@@ -1,6 +1,8 @@
-"""A pod whose start and memory are measured: it imports what `wheels.py` names, which the benchmark writes, and has little to do.
+"""A pod whose start and memory are measured: it imports what `wheels.py` names, which the benchmark writes,
+and has little to do.
 
-It stands apart from `recipes/echo` because what matters here are the wheels, and nobody ships a recipe that does nothing with them.
+It stands apart from `recipes/echo` because what matters here are the wheels, and nobody ships a recipe that
+does nothing with them.
 """
 
 import gc
@@ -25,7 +27,8 @@ class Start:
         return {"pid": os.getpid(), "python": sys.executable, "cpu_ms": self.cpu_ms}
 
     def work(self, input):
-        """A little of what the wheels are for, or a collection of garbage; then time for the other pod to be asked as well."""
+        """A little of what the wheels are for, or a collection of garbage; then time for the other pod to be
+        asked as well."""
         if input["collect"]:
             gc.collect()
         else:
@@ -61,7 +64,8 @@ def work():
 
 
 def identity():
-    """An ONNX model with one node, which gives back one float: written by hand, since a package for that is large."""
+    """An ONNX model with one node, which gives back one float: written by hand, since a package for that is
+    large."""
 
     def field(number, value):
         if isinstance(value, int):

@@ -26,7 +26,8 @@ class Forest:
         self.digits = load_digits()
 
     def learn(self, input):
-        """The forest in two threads of joblib's, the folds and the asking for process ids in two of its processes."""
+        """The forest in two threads of joblib's, the folds and the asking for process ids in two of its
+        processes."""
         data, wanted = self.digits.data, self.digits.target
         forest = RandomForestClassifier(n_estimators=20, random_state=7, n_jobs=2).fit(data[:LEARNT], wanted[:LEARNT])
         right = int((forest.predict(data[LEARNT:]) == wanted[LEARNT:]).sum())

@@ -1,4 +1,5 @@
-"""Asks psutil what people ask it: how much memory and time this process takes, what it started, what the machine has."""
+"""Asks psutil what people ask it: how much memory and time this process takes, what it started, what the
+machine has."""
 
 import os
 import subprocess

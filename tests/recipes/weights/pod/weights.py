@@ -29,7 +29,8 @@ class Weights:
 
 
 def sharded(index):
-    """All tensors by their names, as transformers finds them: each in the file of the index's folder that the index names."""
+    """All tensors by their names, as transformers finds them: each in the file of the index's folder that the
+    index names."""
     with open(index) as file:
         shards = json.load(file)["weight_map"]
     tensors = {}

@@ -1,5 +1,5 @@
-//! The least that glue can do: reads the input, asks the pod the same, hands its answer back. The chunks of a stream it hands on without
-//! looking, or reads and writes each.
+//! The least that glue can do: reads the input, asks the pod the same, hands its answer back. The chunks of a
+//! stream it hands on without looking, or reads and writes each.
 //!
 //! It stands apart from `recipes/echo`, which has no glue: the difference between the two is what glue costs.
 
