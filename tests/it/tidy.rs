@@ -394,7 +394,8 @@ fn wide_prose(source: &Source) -> Vec<String> {
     const COLUMNS: usize = 110;
     let (is_page, is_python) = (source.path.ends_with(".md"), source.path.ends_with(".py"));
     let marks: &[&str] = if source.path.ends_with(".rs") { &["//"] } else { &["#"] };
-    let (mut in_example, mut in_text) = (false, false);
+    // In a text of Python's: whether it is documentation.
+    let (mut in_example, mut in_text) = (false, None);
     let mut wide = Vec::new();
     for (index, line) in source.text.lines().enumerate() {
         let bare = line.trim_start();
@@ -402,12 +403,11 @@ fn wide_prose(source: &Source) -> Vec<String> {
         if text.trim_start().starts_with("```") {
             in_example = !in_example;
         }
-        // A text of Python's that is no value of a name: documentation.
-        let opens = is_python && (bare.starts_with("\"\"\"") || bare.starts_with("r\"\"\""));
-        let is_text = in_text || opens;
-        if opens || in_text {
-            let quotes = bare.matches("\"\"\"").count();
-            in_text ^= quotes % 2 == 1;
+        // A text of Python's is documentation where its line begins with it, else the value of something.
+        let (opens, quotes) = (bare.starts_with("\"\"\"") || bare.starts_with("r\"\"\""), bare.matches("\"\"\"").count());
+        let is_text = is_python && (in_text == Some(true) || in_text.is_none() && opens);
+        if quotes % 2 == 1 {
+            in_text = if in_text.is_some() { None } else { Some(opens) };
         }
         let is_prose = match is_page {
             true => !in_example && !line.starts_with("    ") && !text.starts_with('|'),
@@ -444,6 +444,7 @@ fn no_line_of_prose_is_wider_than_a_reader_follows() {
         ("docs/x.md", format!("```\n{words}\n```")),
         ("docs/x.md", format!("    {words}")),
         ("python/x.py", format!("X = \"\"\"\n{words}\n\"\"\"")),
+        ("python/x.py", format!("X = \"\"\"\nx\n\"\"\"\ny = \"{words}\"")),
     ] {
         assert_eq!(wide_prose(&Source::new(path, &text)), [""; 0], "{path}: {text}");
     }

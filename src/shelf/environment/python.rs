@@ -142,7 +142,10 @@ async fn probe(candidate: &Path) -> Result<Python, Silent> {
         if let Some(error) = ran.tail.iter().rev().find_map(|line| exhausted_in(line)) {
             return Err(silent(error, String::new()));
         }
-        let said = ran.tail.iter().find(|line| !line.is_empty()).map(|line| format!(": {line}")).unwrap_or_default();
+        // A version manager says first what is wrong, a traceback says it last.
+        let mut lines = ran.tail.iter().filter(|line| !line.is_empty());
+        let said = lines.next().and_then(|first| if first.starts_with("Traceback") { lines.next_back() } else { Some(first) });
+        let said = said.map(|line| format!(": {line}")).unwrap_or_default();
         return Err(format!("{}{said}", ran.end(limits::PROBE_MS)).into());
     }
     let answer: Answer = serde_json::from_str(ran.stdout.trim()).map_err(|_| "does not answer as Python 3 does".to_owned())?;
