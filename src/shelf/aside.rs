@@ -1,7 +1,8 @@
-//! Work whose length a stranger chooses, on threads that give way to everybody else.
+//! Runs long work on low-priority threads, so that it delays no call.
 //!
-//! Apart from [`blocking`](super::blocking), whose threads are used again for other work: a thread that once
-//! gave way may not take that back.
+//! A stranger chooses how long this work takes. It has threads of its own, not those of
+//! [`blocking`](super::blocking), which are reused for other work: a thread that lowered its priority may not
+//! raise it again.
 
 use std::thread;
 
@@ -10,14 +11,14 @@ use tokio::sync::oneshot;
 
 use crate::model::{Code, Fault, limits::ASIDE_NICE};
 
-/// Runs work that takes a processor for as long as a stranger likes, within its proven bound, on a thread of
-/// its own with a low priority: the kernel prefers whatever else is to run, so that the calls of others do
-/// not wait for it. How many there are at once is their callers' to bound.
+/// Runs work that may occupy a processor for a long time, within its proven bound, on a thread of its own.
+/// The thread has a low priority, so the kernel prefers every other task and other calls do not wait for this
+/// one. The caller bounds how many of these run at once.
 ///
-/// The work goes on when the future is dropped, and what it made is let go of there. It starts no thread and
-/// no process, which would be born with its priority.
+/// If the future is dropped, the work continues and its result is dropped on the thread. The work must start
+/// no thread and no process: they would inherit the low priority.
 ///
-/// Errors: those of `work`; `io` where no thread is to be had; a panic is `internal`.
+/// Errors: those of `work`; `io` if no thread can be started; a panic becomes `internal`.
 pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
     let (tell, told) = oneshot::channel();
     let run = move || {
@@ -31,7 +32,7 @@ pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + 
     told.await.unwrap_or_else(|_| Err(Fault::new(Code::Internal, "a background thread ended early")))
 }
 
-/// So much lower, as far as there is something lower.
+/// Lowers the priority by this much, as far as the kernel allows a lower one.
 fn lower(nice: i32) -> i32 {
     nice.saturating_add(ASIDE_NICE).min(19)
 }
@@ -46,8 +47,8 @@ mod tests {
         shelf::{blocking, reading},
     };
 
-    /// The niceness of the thread that asks, from the kernel: the 19th field of its `stat`, of which the
-    /// second may hold anything in brackets.
+    /// The niceness of the calling thread, from the kernel: the 19th field of its `stat`. The second field
+    /// may hold any text, in brackets.
     fn nice() -> i32 {
         let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
         stat.rsplit(") ").next().unwrap().split(' ').nth(16).unwrap().parse().unwrap()

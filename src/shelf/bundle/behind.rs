@@ -1,8 +1,8 @@
-//! What is told when a call failed for want of a file of the recipe that is not where its code looks.
+//! Explains a call's failure when a file of the recipe is missing from where its code looks.
 //!
-//! A folder's pod sees what would be packed: to its code a file that stays behind is just not there, and its
-//! author is looking at it. And a path that is relative is looked for in the pod's scratch folder, where no
-//! file of a recipe is.
+//! - The pod of a recipe folder sees only the files that would be packed. A file that stays behind does not
+//!   exist for the pod's code, although its author sees it in the folder.
+//! - A relative path is looked up in the pod's scratch folder, which holds no files of the recipe.
 
 use crate::shelf::bundle::places;
 use std::path::Path;
@@ -18,15 +18,15 @@ use crate::{
     shelf::bundle::contents::{self, Left, Rules},
 };
 
-/// How programs and libraries say that something is not there.
+/// How programs and libraries report that a file is missing.
 const MISSING: &[&str] =
     &["No such file", "no such file", "FileNotFound", "ENOENT", "does not exist", "not found", "cannot open", "can't open", "there is no "];
 
-/// How Python says so of modules, and what comes before their names.
+/// How Python reports a missing module or name; the name follows these words.
 const NO_MODULE: &[&str] = &["No module named ", "cannot import name "];
 
-/// The same fault, where its texts name the copy of a recipe folder that a pod without a root of its own has:
-/// they are to name the folder.
+/// Returns the same fault with texts that name the recipe folder. A pod without a root of its own runs from a
+/// copy of the folder, and its texts name that copy.
 pub fn at_home(recipe: &Verified, mut fault: Fault) -> Fault {
     fn replace(value: &mut Value, from: &str, to: &str) {
         match value {
@@ -44,14 +44,14 @@ pub fn at_home(recipe: &Verified, mut fault: Fault) -> Fault {
     fault
 }
 
-/// Whether a fault may be about such a file, so that [`explained`] is worth the look.
+/// Whether a fault may be about a missing file, so that calling [`explained`] is worthwhile.
 pub fn is_about_a_file(fault: &Fault) -> bool {
     let is_code = matches!(fault.blame, Blame::Recipe | Blame::Pod);
     is_code && said(fault).any(|text| MISSING.iter().chain(NO_MODULE).any(|words| text.contains(words)))
 }
 
-/// The same fault, whose hint says where the file is that it misses, and what to do, if that is in the
-/// recipe's folder. Blocking.
+/// Returns the same fault. If the missing file is in the recipe's folder, the hint says where and what to do.
+/// Blocking.
 pub fn explained(recipe: &Verified, fault: Fault) -> Fault {
     let folder = recipe.folder();
     let mut places = Vec::new();
@@ -82,7 +82,7 @@ pub fn explained(recipe: &Verified, fault: Fault) -> Fault {
 
 const RELATIVE: &str = "a relative path is looked for in the pod's scratch folder";
 
-/// The ends of a fault's texts, where what went wrong stands.
+/// The last part of each of a fault's texts, where the error stands.
 fn said(fault: &Fault) -> impl Iterator<Item = &str> {
     let detail = fault.detail.as_object().into_iter().flat_map(|detail| detail.values().filter_map(Value::as_str));
     [fault.message.as_str()].into_iter().chain(detail).map(ends)
@@ -92,16 +92,16 @@ fn ends(text: &str) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(BEHIND_TEXT_BYTES_MAX))..]
 }
 
-/// Where something may lie that was missing.
+/// A path where the missing file may lie.
 #[derive(Debug, PartialEq)]
 struct Place {
-    /// From the recipe folder.
+    /// Relative to the recipe folder.
     path: String,
     is_module: bool,
     is_relative: bool,
 }
 
-/// The places that a line says something of.
+/// Collects the places that a line mentions.
 fn named(line: &str, folder: &Path, places: &mut Vec<Place>) {
     let mut put = |path: String, is_module, is_relative| {
         let place = Place { path, is_module, is_relative };
@@ -141,8 +141,7 @@ fn named(line: &str, folder: &Path, places: &mut Vec<Place>) {
     }
 }
 
-/// Where Python finds a module, or would if its author had not put it elsewhere; then the packages that it is
-/// in.
+/// The paths where Python looks for a module, then those of the packages that contain it.
 fn places_of_module(module: &str) -> impl Iterator<Item = String> {
     let parts: Vec<String> = module.split('.').map(str::to_owned).collect();
     let is_one = !parts.iter().any(|part| part.is_empty() || part.contains('/'));
@@ -153,13 +152,13 @@ fn places_of_module(module: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Why the file at `path`, which a key of the manifest names, does not go along though it is there, and what
-/// to do.
+/// Why the file at `path`, which a key of the manifest names, is not packed although it exists, and what to
+/// do.
 pub fn hint_of_file(folder: &Path, manifest: &Manifest, path: &str) -> Option<String> {
     hint_of(folder, manifest, [path.to_owned()].into_iter(), false)
 }
 
-/// The same of a module of the recipe.
+/// Why a module of the recipe is not packed although it exists, and what to do.
 pub fn hint_of_module(folder: &Path, manifest: &Manifest, module: &str) -> Option<String> {
     hint_of(folder, manifest, places_of_module(module), true)
 }
@@ -172,7 +171,7 @@ fn hint_of(folder: &Path, manifest: &Manifest, paths: impl Iterator<Item = Strin
     left_behind(folder, manifest, &places).map(|(_, hint)| hint)
 }
 
-/// The first of them that does not go along, and what to do.
+/// The first of these places that is not packed, and what to do.
 fn left_behind(folder: &Path, manifest: &Manifest, places: &[Place]) -> Option<(String, String)> {
     if places.is_empty() {
         return None;

@@ -1,8 +1,8 @@
-//! What of a recipe folder goes into its bundle: one answer, for the author who packs it and for the pod that
-//! runs from the folder.
+//! Decides which files of a recipe folder go into its bundle.
 //!
-//! Apart from `mod.rs`, which says how files are encoded: here is which. What stays behind has a name and a
-//! reason, so that nothing that works in the folder is missing once installed without a word.
+//! The author who packs the folder and the pod that runs from it get the same answer. `mod.rs` says how files
+//! are encoded. Each file that stays behind is reported by name with a reason, so that nothing that works in
+//! the folder silently disappears once the recipe is installed.
 
 use std::{
     collections::BTreeMap,
@@ -37,21 +37,21 @@ use crate::{
 /// Which files a manifest asks for.
 #[derive(Debug, Clone)]
 pub struct Rules<'a> {
-    /// Whether it has `[glue]`: a stray `glue.wasm` is left out otherwise.
+    /// Whether the manifest has `[glue]`; without it, a stray `glue.wasm` is left out.
     pub glue: bool,
     pub files: &'a [PathPattern],
-    /// JSON files that schemas are in.
+    /// The JSON files that hold schemas.
     pub schemas: Vec<&'a str>,
-    /// Whether every Hob that it names takes the wider places.
+    /// Whether every version of Hob that the manifest allows takes the wider places.
     pub wider: bool,
 }
 
-/// A file or folder of a recipe, as far as its path says whether it goes along.
+/// A file or folder of a recipe, with the parts of the packing decision that its path alone determines.
 #[derive(Debug, Clone)]
 struct Spot {
-    /// What `files` says of it.
+    /// What the key `files` says about it.
     named: Reached,
-    /// Whether its name begins with a dot, or that of a folder above it.
+    /// Whether its name, or the name of a folder above it, begins with a dot.
     hidden: bool,
 }
 
@@ -69,12 +69,12 @@ impl<'a> Rules<'a> {
         Spot { named: Reached::start(self.files), hidden: false }
     }
 
-    /// What is of that name in the folder `above`.
+    /// The file or folder `name` within the folder `above`.
     fn within(&self, above: &Spot, name: &str, steps: &mut Steps) -> Result<Spot, TooManySteps> {
         Ok(Spot { named: above.named.step(self.files, name, steps)?, hidden: above.hidden || name.starts_with('.') })
     }
 
-    /// Whether files below that folder may go along; why they do not.
+    /// `Ok` if files below this folder may be packed; otherwise the reason why not.
     fn enters(&self, path: &str, spot: &Spot) -> Result<(), Left> {
         let first = path.split('/').next();
         match first {
@@ -93,7 +93,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Whether the file of that path goes along; why it does not.
+    /// `Ok` if the file at this path is packed; otherwise the reason why not.
     fn takes(&self, path: &str, spot: &Spot) -> Result<(), Left> {
         match () {
             () if is_never(path) => Err(Left::Elsewhere),
@@ -108,14 +108,14 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Why what is at that path is not packed, as far as its path says.
+    /// Why the path is not packed, as far as the path alone determines it.
     pub(in crate::shelf) fn left_of(&self, path: &str) -> Option<Left> {
         self.left(path, &mut Steps::default()).ok().flatten()
     }
 
-    /// Why a file of that path is not packed, as far as its path says.
+    /// Why a file at this path is not packed, as far as the path alone determines it.
     ///
-    /// Errors: more steps than there may be.
+    /// Errors: the check takes more steps than allowed.
     fn left(&self, path: &str, steps: &mut Steps) -> Result<Option<Left>, TooManySteps> {
         let mut spot = self.top();
         for part in path.split('/') {
@@ -125,11 +125,11 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// Holds what a bundle is signed to hold against its own manifest: what `hob pack` would not have put there
-/// was put there to be found by nobody. What `pack` refuses by its name alone, as perhaps a secret, is its
-/// author's to publish.
+/// Checks the signed content of a bundle against the bundle's own manifest. A file that `hob pack` would not
+/// have added was added in the hope that nobody finds it. A file that `pack` refuses only by its name, as a
+/// possible secret, is accepted: its author may publish it.
 ///
-/// Errors: `bundle_invalid`, by the path.
+/// Errors: `bundle_invalid`, which names the path.
 pub fn check_index(index: &Index, manifest: &Manifest) -> Result<(), Fault> {
     let refused = |text: String| {
         let text = format!("the bundle of `{}` {}: {text}", manifest.name, manifest.version);
@@ -147,18 +147,19 @@ pub fn check_index(index: &Index, manifest: &Manifest) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A recipe folder, sorted into what goes along and what does not.
+/// The files of a recipe folder, sorted into those that are packed and those that stay behind.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// Path in the bundle, and the file.
+    /// Path in the bundle, and the file on disk.
     pub taken: BTreeMap<String, PathBuf>,
-    /// What stays behind, the first [`PACK_NAMED_MAX`] by path; a folder ends with `/`.
+    /// Files that stay behind: the first [`PACK_NAMED_MAX`] by path; a folder ends with `/`.
     pub left: BTreeMap<String, Left>,
-    /// How much more stays behind.
+    /// How many more files stay behind.
     pub left_more: usize,
-    /// What lies where files are packed from and looks like rubbish or like a secret. It is not taken either.
+    /// Files in a packed place that look like rubbish or like a secret. They are not packed either.
     pub suspect: BTreeMap<String, &'static str>,
-    /// What `files` names and nothing is taken by: misspelled, or not there in this copy of the folder.
+    /// Patterns of `files` that match no packed file: misspelled, or their files are missing from this copy
+    /// of the folder.
     pub idle: Vec<String>,
 }
 
@@ -166,18 +167,18 @@ pub struct Contents {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Left {
-    /// It lies where nothing is packed from.
+    /// It lies in a place from which nothing is packed.
     Elsewhere,
     /// Its name begins with a dot.
     Hidden,
-    /// A Hob that the manifest names does not take it.
+    /// Some version of Hob that the manifest allows does not take it.
     Newer,
-    /// It is compiled glue of a recipe without `[glue]`.
+    /// It is compiled glue in a recipe without `[glue]`.
     Stray,
 }
 
 impl Left {
-    /// For people.
+    /// The reason, for people.
     pub fn why(self) -> &'static str {
         match self {
             Left::Elsewhere => "not in `pod/` or `cases/`, and not in `files` of recipe.toml",
@@ -189,8 +190,8 @@ impl Left {
 }
 
 impl Contents {
-    /// Errors: `invalid_recipe` when something among what would be packed looks like rubbish or like a
-    /// secret, or nothing is what `files` names; by name, with the ways out.
+    /// Errors: `invalid_recipe` if a file that would be packed looks like rubbish or like a secret, or if a
+    /// pattern of `files` matches nothing; the fault names each and the ways out.
     pub fn check(&self, folder: &Path) -> Result<(), Fault> {
         if let Some(pattern) = self.idle.first() {
             let text = format!("`files` in recipe.toml names `{pattern}`, and nothing in {} goes along by it", folder.display());
@@ -212,7 +213,7 @@ impl Contents {
     }
 }
 
-/// What is made by tools or kept secret: names of files and folders, whatever their case, and what they are.
+/// Names of files and folders, in any case, that tools generate or that hold secrets, and what each is.
 const SUSPECT: &[(&str, &str)] = &[
     ("venv", "a virtual environment: lock what it has"),
     (".venv", "a virtual environment: lock what it has"),
@@ -245,12 +246,12 @@ const SUSPECT: &[(&str, &str)] = &[
     (".env", "variables, often secret ones"),
 ];
 
-/// What every project has beside its sources: not worth a word when it stays behind.
+/// Files that every project has beside its sources; they stay behind without a message.
 const UNSAID: &[&str] = &[".git", ".gitignore", ".gitattributes", ".hobignore", "__pycache__", "models", "glue.wasm"];
 
-/// Sorts a recipe folder.
+/// Sorts the files of a recipe folder.
 ///
-/// Errors: `invalid_recipe` for links and names that cannot be carried, and for a `.hobignore` that is none;
+/// Errors: `invalid_recipe` for links and names that a bundle cannot carry, and for a malformed `.hobignore`;
 /// `too_large`, `io`.
 pub fn of(folder: &Path, rules: &Rules) -> Result<Contents, Fault> {
     let ignored = ignored(folder)?;
@@ -301,7 +302,7 @@ struct Walk<'a> {
     rules: &'a Rules<'a>,
     ignored: &'a [PathPattern],
     contents: Contents,
-    /// Of each pattern of `files`, whether nothing goes along by it.
+    /// For each pattern of `files`, whether it has matched no packed file so far.
     idle: Vec<bool>,
     distinct: Distinct,
     seen: usize,
@@ -389,7 +390,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Refuses what no bundle can hold.
+    /// Refuses files that no bundle can hold.
     fn carries(&self, path: &str, kind: fs::FileType) -> Result<(), Fault> {
         if !kind.is_file() {
             let what = if kind.is_symlink() { "a link" } else { "not a plain file" };
@@ -435,19 +436,19 @@ impl Walk<'_> {
     }
 }
 
-/// What a file or folder of that name hardly is meant to be published as.
+/// The reason why a file or folder of this name is probably not meant to be published.
 fn suspicion(name: &str) -> Option<&'static str> {
     let name = distinct::fold(name);
     SUSPECT.iter().find(|(pattern, _)| is_part(pattern, &name, &mut 0)).map(|(_, what)| *what)
 }
 
-/// Version of Hob that first took the wider places.
+/// The version of Hob that first took the wider places.
 pub fn wider_since() -> Version {
     manifest::WIDER_SINCE
 }
 
-/// Errors: `bundle_invalid` for a bundle with a file in a wider place whose manifest names a Hob that does
-/// not take it.
+/// Errors: `bundle_invalid` if a bundle has a file in a wider place and its manifest allows a version of Hob
+/// that does not take it.
 pub fn check_wider(path: Option<&str>, hob: &VersionReq) -> Result<(), Fault> {
     match path {
         Some(path) if !manifest::names_wider(hob) => Err(Fault::new(

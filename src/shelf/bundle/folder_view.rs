@@ -1,9 +1,9 @@
-//! What the pod of a recipe folder sees of it: copies of the files that would be packed, at the folder's own
-//! path, and what it was granted there.
+//! The view that the pod of a recipe folder has of that folder: copies of the files that would be packed, at
+//! the folder's own path, and the parts of the folder that the recipe was granted.
 //!
-//! So a folder is the rehearsal of what is installed. Copies, because a pod that lives goes on with what it
-//! began with while its author edits; the file that was edited is another content of the folder, with another
-//! view.
+//! Running from a folder thus rehearses the installed recipe. The view holds copies because a running pod
+//! continues with the files that it started with while its author edits. An edited file is another content of
+//! the folder, which gets another view.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +18,7 @@ use crate::{
     shelf::{bundle::contents::Contents, files::staging::Staging},
 };
 
-/// The folder with the copies; deleted with the last who holds it.
+/// The folder with the copies; deleted when its last holder drops it.
 #[derive(Debug)]
 pub struct FolderView(Staging);
 
@@ -28,18 +28,18 @@ impl FolderView {
     }
 }
 
-/// The views that are in use, by folder and content.
+/// The views in use, by folder and content.
 #[derive(Debug, Default)]
 pub struct FolderViews(Mutex<HashMap<Key, Weak<FolderView>>>);
 
 type Key = (PathBuf, Digest, Places);
 
-/// Where something else is mounted in a view: the path within the recipe folder, and whether a folder is
-/// there (else it is a file).
+/// The mount points within a view: a path within the recipe folder, and whether it is a folder (otherwise it
+/// is a file).
 pub type Places = BTreeMap<String, bool>;
 
-/// What of the recipe folder is there for its pods as it lies on the disk: what its recipe may be granted in
-/// it, unless that lies within another.
+/// The places of the recipe folder that its pods see as they lie on the disk: each path within the folder
+/// that the recipe may be granted, unless it lies within another such path.
 pub fn places_of(folder: &Path, asked: &Permissions) -> Places {
     let mut places = Places::new();
     // A folder comes before what is in it.
@@ -54,8 +54,8 @@ pub fn places_of(folder: &Path, asked: &Permissions) -> Places {
 }
 
 impl FolderViews {
-    /// The view of `folder` whose content has that digest and in which something may be mounted at `places`,
-    /// made unless it is there. Blocking.
+    /// The view of `folder` whose content has this digest, with mount points at `places`. It is made unless
+    /// it exists. Blocking.
     ///
     /// Errors: `io`, `disk_full`.
     pub fn of(
@@ -89,7 +89,7 @@ impl FolderViews {
     }
 }
 
-/// Makes what something can be mounted on, unless it is there.
+/// Makes a mount point unless it exists.
 fn place(path: &Path, is_folder: bool) -> io::Result<()> {
     if is_folder {
         return make::folder(path, make::FOLDER);

@@ -9,8 +9,8 @@ use crate::{
     shelf::bundle::places::{PLACES, folded, is_bundle_path, is_first_place},
 };
 
-/// What is in a bundle: path to digest, sorted. It travels in the signed target, so that a wrong byte has a
-/// name.
+/// The content of a bundle: path to digest, sorted. The index travels in the signed target, so that a wrong
+/// byte can be reported by the name of its file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Index {
@@ -20,7 +20,7 @@ pub struct Index {
 impl Index {
     /// Reads an index from its JSON.
     ///
-    /// Errors: `bundle_invalid` for a path that has no place in a bundle, or an index above the bounds.
+    /// Errors: `bundle_invalid` for a path that a bundle may not hold, or an index above the bounds.
     pub fn read(json: serde_json::Value) -> Result<Index, Fault> {
         let index: Index = serde_json::from_value(json)
             .map_err(|error| Fault::new(Code::BundleInvalid, format!("the index of files is malformed: {error}")))?;
@@ -28,7 +28,7 @@ impl Index {
         Ok(index)
     }
 
-    /// The index of these files: path to content and executable bit.
+    /// The index of `files`: path to content and executable bit.
     ///
     /// Errors: `bundle_invalid`, as for [`Index::read`].
     pub(super) fn of(files: &BTreeMap<String, (Vec<u8>, bool)>) -> Result<Index, Fault> {
@@ -76,13 +76,13 @@ impl Index {
     pub fn get(&self, path: &str) -> Option<&IndexedFile> {
         self.files.get(path)
     }
-    /// The first file, by path, that Hob 0.1.0 does not take.
+    /// The first file, by path, that Hob 0.1.0 does not accept in a bundle.
     pub fn wider(&self) -> Option<&str> {
         self.files.keys().map(String::as_str).find(|path| !is_first_place(path))
     }
-    /// Whether its files are as many on every file system.
+    /// Checks that no two paths name the same file on any file system.
     ///
-    /// Errors: `bundle_invalid` for two that some take for one.
+    /// Errors: `bundle_invalid` for two paths that some file systems treat as one.
     pub fn check_distinct(&self) -> Result<(), Fault> {
         let mut distinct = Distinct::default();
         self.files.keys().try_for_each(|path| distinct.take(path).map_err(|clash| Fault::new(Code::BundleInvalid, folded(path, &clash))))
@@ -91,11 +91,11 @@ impl Index {
     pub fn len(&self) -> usize {
         self.files.len()
     }
-    /// Whether it lists nothing.
+    /// Whether the index lists no file.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
-    /// One digest for all of it: names what a recipe folder holds without packing it.
+    /// One digest of the whole index; it identifies the content of a recipe folder without packing it.
     pub fn digest(&self) -> Digest {
         Digest::of(&serde_json::to_vec(self).expect("an index is plain strings and numbers"))
     }

@@ -1,7 +1,7 @@
-//! The `.hob` bundle: a recipe as one uncompressed, deterministic tar file, and the index of what is in it.
+//! The `.hob` bundle: a recipe as one uncompressed, deterministic tar file with an index of its content.
 //!
-//! Apart from reading one back (`unpack.rs`), which faces strangers. The same folder always gives the same
-//! bytes, so that a bundle can be made again from source and compared by digest.
+//! The same folder always gives the same bytes, so that a bundle can be rebuilt from source and compared by
+//! digest. Reading a bundle (`unpack.rs`) is separate because its input comes from strangers.
 
 pub mod behind;
 pub mod contents;
@@ -28,7 +28,7 @@ pub struct Packed {
     pub files: BTreeMap<String, (Vec<u8>, bool)>,
 }
 
-/// Packs what goes into the bundle of a recipe folder.
+/// Packs the files that belong in the bundle of a recipe folder.
 ///
 /// Errors: `too_large`, `io`.
 pub fn pack_files_of(contents: &Contents) -> Result<Packed, Fault> {
@@ -59,7 +59,7 @@ pub fn pack_files_of(contents: &Contents) -> Result<Packed, Fault> {
     Ok(Packed { bytes: packed, index, files })
 }
 
-/// The one encoding of these files (path to content and executable bit).
+/// Encodes these files (path to content and executable bit); there is exactly one encoding.
 pub(super) fn pack_files(files: &BTreeMap<String, (Vec<u8>, bool)>) -> Result<Vec<u8>, Fault> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, (bytes, executable)) in files {

@@ -1,21 +1,21 @@
-//! Which paths a bundle may hold.
+//! The paths that a bundle may hold.
 
 use crate::model::{distinct::Clash, limits::BUNDLE_PATH_BYTES_FIRST, path_pattern::is_inner_path};
 
-/// What a bundle may hold, for people.
+/// The paths that a bundle may hold, for people.
 pub(super) const PLACES: &str = "a bundle holds `recipe.toml`, `glue.wasm`, `README.md`, `LICENSE*`, `pod/`, `cases/`, and what `files` names; no `models/`, no `__pycache__`";
 
-/// Whether a file of that path may be in a bundle, of a recipe that names the Hobs that take it.
+/// Whether a file at this path may be in the bundle of a recipe whose manifest names a Hob that takes it.
 pub(super) fn is_bundle_path(path: &str) -> bool {
     is_inner_path(path) && !is_never(path)
 }
 
-/// Whether nothing of that path is ever in a bundle, even if it is named.
+/// Whether this path is never in a bundle, even if the manifest names it.
 pub(in crate::shelf) fn is_never(path: &str) -> bool {
     matches!(path.split('/').next(), Some("models" | ".git")) || path.split('/').any(|part| part == "__pycache__")
 }
 
-/// Whether Hob 0.1.0 takes a file of that path in a bundle.
+/// Whether Hob 0.1.0 accepts a file at this path in a bundle.
 pub fn is_first_place(path: &str) -> bool {
     let mut parts = path.split('/');
     let placed = match (parts.next(), parts.next()) {
@@ -29,7 +29,7 @@ pub fn is_first_place(path: &str) -> bool {
         && !path.split('/').any(|part| part.starts_with('.') || part == "__pycache__")
 }
 
-/// Whether a file goes along without being named, for a Hob that takes the wider places.
+/// Whether a Hob that takes the wider places packs this file without the manifest naming it.
 pub fn is_wider_place(path: &str) -> bool {
     match path.split_once('/') {
         Some((folder, _)) => matches!(folder, "pod" | "cases" | "LICENSES"),
@@ -39,7 +39,7 @@ pub fn is_wider_place(path: &str) -> bool {
     }
 }
 
-/// Why `path` cannot lie beside the files before it.
+/// Why `path` cannot lie beside the earlier files.
 pub(in crate::shelf) fn folded(path: &str, clash: &Clash) -> String {
     match clash {
         Clash::Same => format!("`{path}` is there twice"),

@@ -1,8 +1,7 @@
-//! Reading a bundle that someone else made: nothing is written, and nothing believed, beyond its signed
-//! index.
+//! Reads a bundle that someone else made.
 //!
-//! Apart from packing, because everything here is input. Each difference is reported by the name of the inner
-//! file.
+//! Everything here is untrusted input: nothing outside the signed index is written or trusted. Each
+//! difference is reported by the name of the inner file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,15 +24,15 @@ use crate::{
     },
 };
 
-/// How a bundle departs from its index.
+/// How a bundle differs from its index.
 enum Wrong {
-    /// About one inner file: the message without the bundle's name.
+    /// A difference in one inner file: the message without the bundle's name.
     Inside(String),
     /// The tar file itself is damaged.
     Archive(String),
 }
 
-/// Reads every file of `bytes` and holds it against `index`; `wanted_to_be` says in messages what a file
+/// Reads every file of `bytes` and compares it with `index`; `wanted_to_be` says in messages what a file
 /// should have been.
 fn files(bytes: &[u8], index: &Index, wanted_to_be: &str) -> Result<BTreeMap<String, (Vec<u8>, bool)>, Wrong> {
     let damaged = |after: &str, error: &dyn std::fmt::Display| {
@@ -115,10 +114,10 @@ fn kind_name(kind: tar::EntryType) -> &'static str {
     }
 }
 
-/// Says by name how `bytes`, whose digest is not the signed one, differ from what was signed. `what` names
-/// the bundle and `signer` who signed it.
+/// Names the difference between the signed content and `bytes`, whose digest is not the signed one. `what`
+/// names the bundle and `signer` its signer.
 ///
-/// `bundle_invalid` when an inner file differs; `tampered` when only the archive around the files does.
+/// Returns `bundle_invalid` if an inner file differs; `tampered` if only the archive around the files does.
 pub fn diagnose(bytes: &[u8], index: &Index, what: &str, signer: &str) -> Fault {
     const HINT: &str =
         "nothing was installed; the mirror or the line alters files: try again, and tell the repository's maintainer if it remains";
@@ -135,7 +134,7 @@ pub fn diagnose(bytes: &[u8], index: &Index, what: &str, signer: &str) -> Fault 
     }
 }
 
-/// Reads a bundle whose digest was already found to be the signed one, without writing anything.
+/// Reads a bundle whose digest was already found to be the signed one; writes nothing.
 ///
 /// Errors: `bundle_invalid`, naming the inner file.
 pub fn read_files(bytes: &[u8], index: &Index, what: &str) -> Result<BTreeMap<String, (Vec<u8>, bool)>, Fault> {
@@ -187,7 +186,7 @@ pub fn unpack(bytes: &[u8], index: &Index, dest: &Path, what: &str) -> Result<()
     Ok(())
 }
 
-/// Holds an unpacked recipe against its index, byte by byte.
+/// Compares an unpacked recipe with its index, byte by byte.
 ///
 /// Errors: `shelf_altered`, naming the first altered, missing or extra file.
 pub fn check_folder(folder: &Path, index: &Index) -> Result<(), Fault> {

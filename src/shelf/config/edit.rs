@@ -1,4 +1,4 @@
-//! Changes of `hob.toml` that keep everything else as its operator wrote it, one writer at a time.
+//! Edits `hob.toml`, one writer at a time; everything else stays as its operator wrote it.
 
 use std::{
     io::{self, Write},
@@ -23,16 +23,16 @@ use crate::{
     },
 };
 
-/// The right to change `hob.toml`: one holder among all processes. It is given to functions that do not wait,
-/// by [`change`] and [`Shelf::write`](crate::shelf::store::Shelf::write), so nobody holds it while a server
-/// answers.
+/// The right to change `hob.toml`, held by one process at a time. [`change`] and
+/// [`Shelf::write`](crate::shelf::store::Shelf::write) give it only to functions that do not wait, so nobody
+/// holds it while a server answers.
 #[derive(Debug)]
 pub struct ConfigGuard(#[expect(dead_code, reason = "held, not read")] Held);
 
-/// Changes `hob.toml` in one step. The file's lock is held for the change alone, which does not wait for
-/// anybody.
+/// Changes `hob.toml` in one step. The file's lock is held only for the change, which does not wait for
+/// anything.
 ///
-/// Errors: those of `edit`, of [`Edit::begin`] and of [`Edit::write`]; the file is then as it was.
+/// Errors: those of `edit`, of [`Edit::begin`] and of [`Edit::write`]; the file is then unchanged.
 pub async fn change<T: Send + 'static>(
     home: &Home,
     edit: impl FnOnce(&mut Edit, &ConfigGuard) -> Result<T, Fault> + Send + 'static,
@@ -66,7 +66,7 @@ pub fn sweep(folder: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Changes to `hob.toml` that keep everything else as its author wrote it.
+/// A set of changes to `hob.toml` that keeps everything else as its author wrote it.
 pub struct Edit {
     home: Home,
     before: String,
@@ -74,7 +74,7 @@ pub struct Edit {
 }
 
 impl Edit {
-    /// Begins from the file as it is, which must be a valid one.
+    /// Starts from the current file, which must be valid.
     pub fn begin(home: &Home, _guard: &ConfigGuard) -> Result<Edit, Fault> {
         let before = read_text(home)?;
         Config::of_home(home, &before)?;
@@ -109,7 +109,7 @@ impl Edit {
         }
     }
 
-    /// Takes the remote out; whether it was there.
+    /// Removes the remote; returns whether it was there.
     pub fn remove_remote(&mut self, name: &str) -> bool {
         let Some(remotes) = self.document.get_mut("remote") else { return false };
         if let Some(tables) = remotes.as_array_of_tables_mut() {
@@ -124,7 +124,8 @@ impl Edit {
         })
     }
 
-    /// Wants the recipe in this range; without one as it is wanted already, or in any version.
+    /// Adds the recipe with this range. Without a range, an entry that exists keeps its range, and a new one
+    /// takes any version.
     pub fn set_recipe(&mut self, name: &RecipeName, range: Option<&VersionRange>) {
         let recipes = self.document.entry("recipes").or_insert(Item::Table(Table::new()));
         if let Some(recipes) = recipes.as_table_like_mut() {
@@ -149,13 +150,13 @@ impl Edit {
         }
     }
 
-    /// Wants the recipe no more; whether it was wanted.
+    /// Removes the recipe; returns whether it was there.
     pub fn remove_recipe(&mut self, name: &RecipeName) -> bool {
         let recipes = self.document.get_mut("recipes").and_then(Item::as_table_like_mut);
         recipes.is_some_and(|recipes| recipes.remove(&name.to_string()).is_some())
     }
 
-    /// Writes down what a recipe has from now on. Values that stay keep their place and their comments.
+    /// Sets the complete grants of a recipe. Values that stay keep their place and their comments.
     pub fn set_grants(&mut self, recipe: &str, given: &Grants) {
         if *given == Grants::default() {
             self.remove_grants(recipe);
@@ -202,7 +203,7 @@ impl Edit {
         }
     }
 
-    /// Takes all back that a recipe was given; whether it had something.
+    /// Removes all grants of a recipe; returns whether it had any.
     pub fn remove_grants(&mut self, recipe: &str) -> bool {
         let Some(all) = self.document.get_mut("grants").and_then(Item::as_table_like_mut) else { return false };
         let name = all.iter().map(|(name, _)| name.to_owned()).find(|name| is_same(name, recipe));
@@ -215,12 +216,13 @@ impl Edit {
 
     /// Replaces the file in one step.
     ///
-    /// Errors: `invalid_config` when the outcome would not read (nothing is written then), `disk_full`, `io`.
+    /// Errors: `invalid_config` if the result could not be read again (nothing is written then), `disk_full`,
+    /// `io`.
     pub fn write(self) -> Result<(), Fault> {
         self.prepare()?.put()
     }
 
-    /// Writes the outcome beside the file: what can fail for want of space fails here.
+    /// Writes the result beside the file; if space is missing, this step fails.
     pub(in crate::shelf) fn prepare(self) -> Result<Prepared, Fault> {
         let (text, path) = (self.document.to_string(), self.home.config_file());
         let config = Config::of_home(&self.home, &text)?;
@@ -238,8 +240,8 @@ impl Edit {
     }
 }
 
-/// The mode of a new `hob.toml`: no more than the old one's, which its operator may have closed to others;
-/// without an old one closed where an address in it has a secret.
+/// The mode of a new `hob.toml`. It allows no more than the old file's mode, which its operator may have
+/// closed to others. Without an old file, the new one is closed to others if an address in it has a secret.
 pub fn mode(path: &Path, config: &Config) -> u32 {
     match std::fs::metadata(path) {
         Ok(old) => old.mode() & make::FILE,
@@ -255,7 +257,7 @@ pub(in crate::shelf) struct Prepared {
 }
 
 impl Prepared {
-    /// Puts it in place of the old one.
+    /// Moves it to the place of the old one.
     pub fn put(self) -> Result<(), Fault> {
         let folder = self.path.parent().map(Path::to_owned).unwrap_or_default();
         let renamed = self.file.persist(&self.path).map_err(|error| error.error).and_then(|_| durable::sync_folder(&folder));
@@ -267,8 +269,8 @@ pub fn is_named(table: &Table, name: &str) -> bool {
     table.get("name").and_then(Item::as_str) == Some(name)
 }
 
-/// Takes an item out of a list, with the comment on its line. TOML counts what stands behind a comma to the
-/// item after it.
+/// Removes an item from a list, with the comment on its line. TOML attaches a comment behind a comma to the
+/// next item.
 fn take(array: &mut Array, at: usize) {
     let removed = array.remove(at);
     let before = removed.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
@@ -289,7 +291,7 @@ fn take(array: &mut Array, at: usize) {
     }
 }
 
-/// Puts an item at the end of a list, on a line of its own where the others have one.
+/// Appends an item to a list, on a line of its own if the other items have one.
 fn put(array: &mut Array, item: &str) {
     let mut item = Value::from(item);
     let trailing = array.trailing().as_str().unwrap_or_default().to_owned();

@@ -1,7 +1,6 @@
-//! `[grants]` of `hob.toml`: what the operator gave each recipe.
+//! `[grants]` of `hob.toml`: the permissions that the operator gave each recipe.
 //!
-//! Apart from `mod.rs`, because these keys let something through: what is read here strictly is all that pods
-//! can ever have.
+//! These keys open access, so they are read strictly: pods can never get more than what is read here.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -52,7 +51,7 @@ fn one(reader: &TomlFile, table: &DeTable, key: &str) -> Result<Grants, Fault> {
     Ok(given)
 }
 
-/// The first path of `permissions` from which Hob's own files could be reached, and the folder of these.
+/// The first path of `permissions` that reaches Hob's own files, and the folder of those files.
 pub fn within_reach<'h>(home: &'h Home, permissions: &Permissions) -> Option<(PlainPath, &'h Path)> {
     let paths = permissions.read.iter().chain(&permissions.write);
     paths.flat_map(|path| home.folders().map(|folder| (path, folder))).find_map(|(path, folder)| {
@@ -61,7 +60,7 @@ pub fn within_reach<'h>(home: &'h Home, permissions: &Permissions) -> Option<(Pl
     })
 }
 
-/// The same, by where the paths lead as the disk is now: what an operator is about to give may be a link.
+/// The same check on resolved paths: a path that an operator is about to grant may be a link.
 pub fn leads_within_reach<'h>(home: &'h Home, permissions: &Permissions) -> Option<(PlainPath, &'h Path)> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let paths = permissions.read.iter().chain(&permissions.write);
@@ -71,8 +70,8 @@ pub fn leads_within_reach<'h>(home: &'h Home, permissions: &Permissions) -> Opti
     })
 }
 
-/// Refuses grants that reach Hob's own files: a pod that could write `hob.toml` would give itself the rest,
-/// and one that could read the server's token would be its caller.
+/// Refuses grants that reach Hob's own files. A pod that could write `hob.toml` would give itself everything
+/// else, and a pod that could read the server's token could call the server.
 pub(in crate::shelf) fn beside(home: &Home, grants: &BTreeMap<String, Grants>, what: &str) -> Result<(), Fault> {
     for (recipe, given) in grants {
         if let Some((path, folder)) = within_reach(home, &given.permissions) {

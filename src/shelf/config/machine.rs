@@ -1,6 +1,4 @@
-//! `[machine]` of `hob.toml`: what pods may have of the machine, and whose models stay.
-//!
-//! Apart from `mod.rs`, whose keys are about what is installed: these are about what runs.
+//! `[machine]` of `hob.toml`: how much of the machine pods may use, and whose models stay loaded.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! `hob.toml`: which repositories and recipes the operator wants, and which tools to use.
 //!
-//! Written by people, so it is read with line numbers and edited in place: comments, order and spacing stay.
-//! What this Hob does not know it refuses, because a key that does nothing is a promise not kept.
+//! People write this file. So it is read with line numbers and edited in place: comments, order and spacing
+//! stay. An unknown key is refused, because a key without effect is a broken promise.
 
 pub mod edit;
 pub mod grants;
@@ -39,37 +39,37 @@ pub struct RemoteEntry {
 /// `hob.toml`, checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
-    /// In the order of the file: the first one that has a publisher owns its names.
+    /// In the order of the file: the first remote that has a publisher owns that publisher's names.
     pub remotes: Vec<RemoteEntry>,
     pub recipes: BTreeMap<RecipeName, VersionRange>,
     pub tools: Tools,
-    /// What the operator gave, by recipe name or by the absolute path of a recipe folder.
+    /// The operator's grants, by recipe name or by the absolute path of a recipe folder.
     pub grants: BTreeMap<String, Grants>,
-    /// What pods may have of the machine.
+    /// How much of the machine pods may use.
     pub machine: MachineRules,
     /// The number of a group whose members may write to this home's data, cache and state.
     pub group: Option<u32>,
-    /// What a server's operator wants of it.
+    /// The operator's settings for a server.
     pub serve: ServeRules,
 }
 
-/// What `hob.toml` says of a recipe that is being installed.
+/// The entry of `hob.toml` for a recipe that is being installed.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {
-    /// `None`: as it is there already, or any version.
+    /// `None`: the range that is already there, or any version.
     pub range: Option<&'a VersionRange>,
     pub given: &'a Grants,
 }
 
 impl Config {
-    /// The file of this home; no file is an empty configuration.
+    /// Reads this home's file; a missing file is an empty configuration.
     ///
     /// Errors: `invalid_config` with line and key.
     pub fn read(home: &Home) -> Result<Config, Fault> {
         Config::of_home(home, &read_text(home)?)
     }
 
-    /// As [`Config::read`], on a thread where nobody else waits for the disk.
+    /// [`Config::read`] on a thread where nothing else waits for the disk.
     pub async fn load(home: &Home) -> Result<Config, Fault> {
         let home = home.clone();
         blocking(move || Config::read(&home)).await
@@ -128,7 +128,7 @@ impl Config {
 
     /// The remote of that name.
     ///
-    /// Errors: `remote_not_found`, which says what there is.
+    /// Errors: `remote_not_found`, which lists the remotes that exist.
     pub fn remote(&self, name: &str) -> Result<&RemoteEntry, Fault> {
         self.remotes.iter().find(|remote| remote.name == name).ok_or_else(|| {
             let names: Vec<_> = self.remotes.iter().map(|remote| format!("`{}`", remote.name)).collect();

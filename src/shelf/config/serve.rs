@@ -1,6 +1,4 @@
-//! `[serve]` of `hob.toml`: who is told what over TCP, and which proxies stand before it.
-//!
-//! Apart from `mod.rs`, whose keys are about what is installed.
+//! `[serve]` of `hob.toml`: what clients over TCP are told, and which proxies stand in front of the server.
 
 use std::net::IpAddr;
 

@@ -1,12 +1,16 @@
-//! Builds one environment: `uv` puts wheels into an empty tree, the tree is checked, its sources are compiled
-//! within walls, and it is published.
+//! Builds one environment.
 //!
-//! No byte of a wheel runs here. `uv` unpacks and copies; it asks an interpreter about itself once, before it
-//! begins: one of a folder of its own (the scaffold), where no wheel goes. What Python reads of an
-//! environment (`pyvenv.cfg`, `bin/python`) Hob writes when all else is done.
+//! 1. `uv` puts wheels into an empty tree.
+//! 2. The tree is checked.
+//! 3. Its sources are compiled in a sandbox.
+//! 4. The tree is published.
 //!
-//! `uv` copies out of its cache instead of linking: without a sandbox, a pod that writes into its own
-//! environment would write into the cache, and so into every other environment, through a hard link.
+//! No byte of a wheel runs here. `uv` unpacks and copies. Before it begins it asks an interpreter about
+//! itself once: the interpreter of a separate folder (the scaffold) that receives no wheel. Hob writes the
+//! files of an environment that Python reads (`pyvenv.cfg`, `bin/python`) after everything else is done.
+//!
+//! `uv` copies out of its cache instead of linking. With hard links and without a sandbox, a pod that writes
+//! into its own environment would write into the cache, and so into every other environment.
 
 use std::{
     fs, io,
@@ -42,7 +46,8 @@ use crate::shelf::{
     process,
 };
 
-/// What `uv` gets of the caller's environment: the way to the index, and nothing that changes what is built.
+/// The variables of the caller's environment that `uv` gets: they say how to reach the index, and change
+/// nothing about what is built.
 const PASSED: &[&str] = &[
     "HOME",
     "PATH",
@@ -59,7 +64,7 @@ const PASSED: &[&str] = &[
     "SSL_CERT_DIR",
 ];
 
-/// Where systems keep the certificates that they trust, for `uv` when the caller's environment names none.
+/// Where systems keep the certificates that they trust; given to `uv` if the caller's environment names none.
 const CERTIFICATES: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"];
 
@@ -68,7 +73,7 @@ pub(in crate::shelf) struct Build<'a> {
     pub home: &'a Home,
     pub python: &'a Python,
     pub uv: &'a Uv,
-    /// The package indexes to ask, in this order; none: the public one.
+    /// The package indexes to ask, in this order; if empty, the public one.
     pub indexes: &'a [Address],
     pub compiler: &'a dyn Compiler,
     /// Names the lock in faults.
@@ -76,7 +81,7 @@ pub(in crate::shelf) struct Build<'a> {
     pub progress: &'a progress::Shared,
 }
 
-/// Where one build is, and since when.
+/// Where one build happens, and when it began.
 struct Place<'a> {
     staging: &'a Staging,
     /// The interpreter of the scaffold.
@@ -88,7 +93,7 @@ struct Place<'a> {
 /// A run of `uv` that failed.
 struct Failed {
     fault: Fault,
-    /// What it printed last, where that is of packages.
+    /// The last lines that it printed, if they are about packages.
     said: Option<String>,
 }
 
@@ -99,8 +104,8 @@ impl From<Fault> for Failed {
 }
 
 impl Build<'_> {
-    /// Builds what `lock` says and publishes it under `digest`. Dropping the future ends the build and leaves
-    /// nothing.
+    /// Builds the environment of `lock` and publishes it under `digest`. Dropping the future ends the build
+    /// and leaves nothing.
     pub async fn run(&self, lock: &Lock, digest: Digest) -> Result<(), Fault> {
         let began = Instant::now();
         let staging = Staging::new(self.home, "environment")?;
@@ -134,12 +139,12 @@ impl Build<'_> {
         .await
     }
 
-    /// Has `uv` put the wheels of `lock` into the tree.
+    /// Lets `uv` put the wheels of `lock` into the tree.
     ///
-    /// Where there are several indexes each package comes from the first that has its bytes. `uv` looks at
-    /// versions and at what a wheel is for, and takes the bytes as they come: where two indexes have other
-    /// bytes for one version (or one of them a local version, as `1.0+cpu` is of `1.0`), it may have taken
-    /// the wrong ones, and says of which package. Each such package is then asked for by itself, index by
+    /// With several indexes, each package comes from the first index that has its bytes. `uv` chooses by
+    /// version and by the platform of a wheel, and then takes that wheel's bytes. If two indexes have
+    /// different bytes for one version (or one has a local version, as `1.0+cpu` is of `1.0`), `uv` may
+    /// choose the wrong bytes; it then names the package. Each such package is asked for separately, index by
     /// index.
     async fn fetch(&self, place: &Place<'_>, lock: &Lock) -> Result<(), Fault> {
         let mut apart: Vec<(String, Failed)> = Vec::new();
@@ -171,7 +176,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// The fault about a failed run, with what each index that the operator named says of the package.
+    /// The fault of a failed run, with the answer of each index that the operator named about the package.
     async fn told(&self, failed: Failed) -> Fault {
         let Failed { fault, said: Some(said) } = failed else { return failed.fault };
         let answers = match unbuilt::package(&said) {
@@ -181,7 +186,7 @@ impl Build<'_> {
         unbuilt::explained(fault, &said, !self.indexes.is_empty(), &answers)
     }
 
-    /// Runs `uv pip sync`, or `uv pip install`, which leaves what is there.
+    /// Runs `uv pip sync`, or `uv pip install`, which keeps packages that are already there.
     async fn install(&self, place: &Place<'_>, word: &str, lock: &str, indexes: &[Address]) -> Result<(), Failed> {
         let requirements = place.staging.folder().join("requirements.txt");
         // Of the run before.
@@ -197,8 +202,8 @@ impl Build<'_> {
         self.step(command, &format!("uv pip {word}"), place.began).await
     }
 
-    /// An environment without a package, for `uv` to ask which interpreter it installs for; gives the path of
-    /// that.
+    /// Makes an environment without packages, from which `uv` learns which interpreter it installs for;
+    /// returns the path of that interpreter.
     fn scaffold(&self, staging: &Path, packages: &Path) -> io::Result<PathBuf> {
         let scaffold = staging.join("scaffold");
         make::folder(&scaffold.join(packages), make::FOLDER)?;
@@ -211,7 +216,7 @@ impl Build<'_> {
         Ok(python)
     }
 
-    /// Deletes what a `uv` that was killed long ago left half unpacked in its cache.
+    /// Deletes half-unpacked files that a `uv` killed long ago left in its cache.
     async fn sweep(&self) -> Result<(), Fault> {
         let cache = self.home.uv_cache();
         blocking(move || {
@@ -221,7 +226,7 @@ impl Build<'_> {
         .await
     }
 
-    /// Refuses a tree that is not what packages may be.
+    /// Refuses a tree that holds anything other than packages.
     ///
     /// Errors: `environment_failed`, which blames the recipe.
     async fn check(&self, tree: &Path) -> Result<(), Fault> {
@@ -256,7 +261,7 @@ impl Build<'_> {
         Fault { blame: Blame::Recipe, ..fault }
     }
 
-    /// Has the sources compiled, and watches what becomes of the tree meanwhile.
+    /// Compiles the sources; refuses the tree if it grows too large meanwhile.
     async fn compile(&self, staging: &Staging, tree: &Path) -> Result<(), Fault> {
         let (packages, scratch) = (tree.join(self.python.packages()), staging.folder().join("compiling"));
         make::new_folder(&scratch, make::PRIVATE_FOLDER).map_err(|error| Fault::io(format!("making {}", scratch.display()), &error))?;
@@ -286,7 +291,7 @@ impl Build<'_> {
         }
     }
 
-    /// `uv` with an environment of its own, so that nobody's configuration changes what is built.
+    /// A `uv` command with its own environment variables, so that no user's configuration changes the build.
     fn command(&self, staging: &Staging) -> Result<Command, Fault> {
         let mut command = process::that_ends_with_us(&self.python.executable, &self.uv.path);
         command.env_clear().current_dir(staging.folder()).stdin(staging.lock_for_tool()?);
@@ -307,7 +312,7 @@ impl Build<'_> {
         Ok(command)
     }
 
-    /// What `uv` was given that may have a password in it, and may be in what it says.
+    /// The addresses given to `uv` that may contain a password and may appear in its output.
     fn addresses(&self) -> Vec<Address> {
         let variables = PASSED.iter().filter(|name| name.to_ascii_lowercase().ends_with("_proxy"));
         let proxies = variables.filter_map(|name| std::env::var(name).ok()).map(Address::new);
@@ -362,7 +367,8 @@ impl Build<'_> {
     }
 }
 
-/// What makes a tree of packages an environment: Hob's own words, and links to the machine's interpreter.
+/// Turns a tree of packages into an environment: adds files that Hob writes, and links to the machine's
+/// interpreter.
 fn finish(tree: &Path, python: &Python) -> io::Result<()> {
     make::write(&tree.join("pyvenv.cfg"), configuration(python).as_bytes(), make::FILE)?;
     make::folder(&tree.join("bin"), make::FOLDER)?;
@@ -378,8 +384,8 @@ fn configuration(python: &Python) -> String {
     format!("home = {home}\nversion_info = {}\ninclude-system-site-packages = false\n", python.version)
 }
 
-/// Scripts were made for the interpreter of the scaffold, which they name by its path or from where they lie;
-/// `bin/python` beside them is the environment's.
+/// Rewrites scripts to use `bin/python` of the environment. They were made for the scaffold's interpreter,
+/// which they name by its path or relative to their own folder.
 fn point_scripts(bin: &Path, scaffold: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(bin) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -418,8 +424,8 @@ fn sweep_cache(cache: &Path) {
     }
 }
 
-/// Records the tree, takes the write permissions and renames: in this order, so that a published environment
-/// is whole.
+/// Records the tree, removes write permissions, then renames: in this order, so that a published environment
+/// is complete.
 fn publish(home: &Home, tree: &Path, digest: Digest) -> Result<(), Fault> {
     let root = home.environments();
     durable::make_folder(&root)?;

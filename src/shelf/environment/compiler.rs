@@ -1,18 +1,19 @@
-//! The compiler of an environment's sources, as the shelf asks for it.
+//! The interface through which the shelf has an environment's sources compiled.
 
 use std::{path::Path, pin::Pin};
 
 use crate::model::Fault;
 
-/// Has the sources of a new environment compiled to bytecode, where no line of them can do anything.
+/// Compiles the sources of a new environment to bytecode in a place where none of their code can have an
+/// effect.
 ///
-/// The host implements it with the walls of a pod, which the shelf does not know.
+/// The host implements it with the sandbox of a pod, which the shelf does not know.
 pub trait Compiler: std::fmt::Debug + Send + Sync {
-    /// Compiles what lies in `packages`, for `interpreter`. `scratch`: an empty folder for this alone.
+    /// Compiles the files in `packages`, for `interpreter`. `scratch` is an empty folder for this run alone.
     /// Dropping the future ends it.
     ///
-    /// What is given is why there is no bytecode, or not all of it, for people. That is no error: sources are
-    /// compiled at their import then.
+    /// Returns, for people, why there is no bytecode or only part of it. That is no error: the sources are
+    /// then compiled at their import.
     fn compile<'a>(&'a self, interpreter: &'a Path, packages: &'a Path, scratch: &'a Path) -> Compiling<'a>;
 }
 

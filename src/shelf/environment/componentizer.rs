@@ -1,9 +1,13 @@
-//! The programs that make components of glue in JavaScript and Python; fetched into Hob's own folder when
-//! they are not there.
+//! The programs that make components from glue in JavaScript and Python. Hob fetches them into its own folder
+//! if they are missing.
 //!
-//! Apart from `uv.rs` because no host needs them: only an author's `hob build` does. They are pinned by
-//! version and hash, unpacked into staging, run once, then published by rename, so that two builds at once,
-//! or one that was killed, do no harm.
+//! Hosts never need them; only an author's `hob build` does. They are installed in these steps, so that two
+//! builds at once, or a killed one, do no harm:
+//!
+//! 1. Download, pinned by version and hash.
+//! 2. Unpack into staging.
+//! 3. Run once.
+//! 4. Publish by rename.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -51,7 +55,7 @@ const PY_WHEEL_HASHES: [&str; 2] = [
 /// Runs the command of the package in the folder that is the first argument, whatever is installed elsewhere.
 const PY_START: &str = "import sys; sys.path.insert(0, sys.argv.pop(1)); from componentize_py import script; sys.exit(script())";
 
-/// A language that glue can be a script in.
+/// A language in which glue can be written as a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     JavaScript,
@@ -67,17 +71,17 @@ impl Language {
     }
 }
 
-/// A program that is there and answers.
+/// A program that is installed and answers.
 #[derive(Debug)]
 pub struct Componentizer {
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// What has it end with Hob ([`process::that_ends_with_us`]).
+    /// The Python that makes the program end with Hob ([`process::that_ends_with_us`]).
     python: Option<PathBuf>,
 }
 
 impl Componentizer {
-    /// The one for `language`, fetched if need be: by the user's npm, or by the pip of a Python.
+    /// The program for `language`, fetched if needed by the user's npm or by the pip of a Python.
     ///
     /// Errors: `build_failed` without npm and Node.js, or when it cannot be fetched; `python_missing`;
     /// `disk_full`.
@@ -119,7 +123,7 @@ impl Componentizer {
         Componentizer { program: program.to_owned(), arguments, python: python.map(Path::to_owned) }
     }
 
-    /// Whether it runs; the error is for people.
+    /// Whether the program runs; the error is for people.
     async fn answers(&self) -> Result<(), Silent> {
         let asked = self.start(&["--help".as_ref()], Path::new("/"), limits::PROBE_MS).await;
         let ran = asked.map_err(|error| Silent::after(&error, &self.program, error.to_string()))?;
@@ -137,9 +141,9 @@ impl Componentizer {
         process::run(command, limit_ms, |_| ()).await
     }
 
-    /// Runs it in `folder`.
+    /// Runs the program in `folder`.
     ///
-    /// Errors: `build_failed` with what it said, `disk_full`.
+    /// Errors: `build_failed` with the program's output, `disk_full`.
     pub async fn run(&self, arguments: &[&OsStr], folder: &Path, what: &str) -> Result<(), Fault> {
         let ran = self
             .start(arguments, folder, limits::GLUE_SCRIPT_BUILD_MS)
@@ -160,7 +164,7 @@ impl Componentizer {
     }
 }
 
-/// `program`, which ends with Hob where there is a Python that sees to it.
+/// A command for `program` that ends with Hob, if there is a Python that can arrange it.
 fn started(python: Option<&Path>, program: &Path) -> Command {
     match python {
         Some(python) => process::that_ends_with_us(python, program),
@@ -172,7 +176,7 @@ fn disk_full(what: &str, ran: &process::Ran) -> Fault {
     Fault::new(Code::DiskFull, format!("{what}: {}", ran.tail.join("\n"))).hint(hint::full_disk("nothing was changed"))
 }
 
-/// Node.js out of a search path; npm must be there as well.
+/// Finds Node.js on a search path; npm must be there as well.
 async fn node(path: &OsStr) -> Result<PathBuf, Fault> {
     let missing = |what: &str| {
         Fault::new(Code::BuildFailed, format!("glue in JavaScript is built with Node.js 18 or newer and its npm: {what}"))
