@@ -1,4 +1,4 @@
-//! The first look at a home, before anything in it is believed: nobody else may write to it.
+//! Checks a home before anything in it is trusted: nobody else may write to it.
 
 use std::{
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -16,24 +16,24 @@ use crate::{
     model::{Code, Digest, Fault, Home, act, has_run_out, hint},
 };
 
-/// The home with its state and its cache in a folder of this user below `TMPDIR`, each where its own folder
-/// is not there and cannot be made, or lies on a file system that is read-only: what is installed there runs,
-/// as in an image whose root nobody may write to. The folder is found again by the next process of this user,
-/// so that it is shared as a home is. What cannot be told stays as it is.
+/// Moves the state and the cache of a home to a folder of this user below `TMPDIR`, each if its own folder
+/// does not exist and cannot be made, or lies on a read-only file system. So recipes installed in an image
+/// with a read-only root can run. The next process of this user finds the same folder, so it is shared as a
+/// home is. A folder whose state cannot be determined stays where it is.
 pub fn placed(home: Home) -> Home {
     let below = elsewhere(&home);
     let home = if is_closed(home.state()) { home.with_state(below.join("state")) } else { home };
     if is_closed(home.cache()) { home.with_cache(below.join("cache")) } else { home }
 }
 
-/// This user's folder for that home: one for however its path is spelled.
+/// This user's folder for a home; every spelling of the home's path gives the same folder.
 fn elsewhere(home: &Home) -> PathBuf {
     let temporary = std::env::var_os("TMPDIR").map(PathBuf::from).filter(|path| path.is_absolute()).unwrap_or_else(|| "/tmp".into());
     let config = home.config().canonicalize().unwrap_or_else(|_| home.config().to_owned());
     temporary.join(format!("hob-{}-{}", rustix::process::geteuid().as_raw(), Digest::of(config.as_os_str().as_bytes()).short()))
 }
 
-/// Whether nothing can be written in that folder whatever its modes are made, or it cannot be made.
+/// Whether the folder cannot be made, or cannot be written to whatever its mode is set to.
 fn is_closed(folder: &Path) -> bool {
     let Some(there) = folder.ancestors().find(|path| !matches!(path.try_exists(), Ok(false))) else { return false };
     if statvfs(there).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY)) {
@@ -44,9 +44,9 @@ fn is_closed(folder: &Path) -> bool {
     there != folder && there.is_dir() && accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err()
 }
 
-/// Refuses a home whose places are no folders.
+/// Refuses a home whose paths are not folders.
 ///
-/// Errors: `invalid_config`; `io` where the machine has nothing left to look with.
+/// Errors: `invalid_config`; `io` if the machine has no resources left to look.
 pub fn are_folders(home: &Home) -> Result<(), Fault> {
     let mut other = None;
     for path in home.folders().into_iter().flat_map(Path::ancestors) {
@@ -71,7 +71,7 @@ pub fn are_folders(home: &Home) -> Result<(), Fault> {
 
 /// Refuses a folder that another user made for itself.
 ///
-/// Errors: `home_unsafe` with the command that mends it.
+/// Errors: `home_unsafe`, with the command that fixes it.
 fn may_enter(folder: &Path) -> Result<(), Fault> {
     let Ok(found) = std::fs::symlink_metadata(folder) else { return Ok(()) };
     let own = rustix::process::geteuid().as_raw();
@@ -89,15 +89,15 @@ fn may_enter(folder: &Path) -> Result<(), Fault> {
     ]))
 }
 
-/// Checks who may write to the home's folders, to those above them, and to its two files; gives the home with
-/// the group that `hob.toml` lets write too. Makes the folders of state and cache, which are their owner's
-/// alone.
+/// Checks who may write to the home's folders, to those above them, and to its two files; returns the home
+/// with the group that `hob.toml` allows to write. Makes the folders of state and cache, accessible to their
+/// owner only.
 ///
-/// Nobody but their owner and root may write to `hob.toml`, `hob.lock` and their folder, whatever `hob.toml`
-/// says: who could would be able to let in anybody. A home that nobody can write to gets its state and cache
+/// Only their owner and root may write to `hob.toml`, `hob.lock` and their folder, whatever `hob.toml` says:
+/// a user with write access could admit anybody. A home to which nobody can write gets its state and cache
 /// elsewhere ([`placed`]).
 ///
-/// Errors: `home_unsafe` with the command that mends it; `invalid_config`, `io`.
+/// Errors: `home_unsafe`, with the command that fixes it; `invalid_config`, `io`.
 pub fn trusted(home: Home) -> Result<Home, Fault> {
     are_folders(&home)?;
     let alone = Writers::new(None);
@@ -140,7 +140,7 @@ pub fn trusted(home: Home) -> Result<Home, Fault> {
     Ok(home)
 }
 
-/// Looks at everything in the home. Blocking, for as long as it is large.
+/// Checks everything in the home. Blocking; a large home takes long.
 ///
 /// Errors: as [`trusted`], for the first file found.
 pub fn check_all(home: &Home) -> Result<(), Fault> {

@@ -40,7 +40,7 @@ use crate::model::{
     limits::{READ_HERE_BYTES_MAX, READS_AT_ONCE},
 };
 
-/// Reads a text of so many bytes: a short one here, a long one [aside], few at a time.
+/// Reads a text of `bytes` bytes: a short one on this thread, a long one [aside], only a few at a time.
 pub async fn reading<T: Send + 'static>(bytes: usize, read: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
     static READS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(READS_AT_ONCE);
     if bytes <= READ_HERE_BYTES_MAX {

@@ -1,8 +1,8 @@
-//! What package indexes answer about one package, asked after an install failed.
+//! Asks the package indexes about one package after an install failed, and reports what each answered.
 //!
-//! `uv` passes over an index that refuses, or that answers with a page to sign in, and then says that no
-//! index has the package. Who has to act is whoever such an index wants something of. So each index is asked
-//! once more, and told by name.
+//! `uv` skips an index that refuses, or that answers with a sign-in page, and then says that no index has the
+//! package. Only the user whom such an index asks for something can act. So each index is asked once more,
+//! and the fault names it.
 
 use std::time::Duration;
 
@@ -18,19 +18,19 @@ use crate::{
 /// What one index answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::shelf) enum Answer {
-    /// Its page of the package.
+    /// Its page for the package.
     Page,
     /// It has no package of that name.
     Nothing,
-    /// It wants to know who asks, or does not serve whoever does.
+    /// It asks for credentials, or does not serve this client.
     Refuses(StatusCode),
-    /// Something else in place of a page of the package.
+    /// Something else instead of a page for the package.
     Other(StandIn),
-    /// Nothing that says anything of the package: for people.
+    /// An answer that says nothing about the package; the text is for people.
     Unknown(String),
 }
 
-/// One index, and what it answered.
+/// One index, and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::shelf) struct Answered {
     /// Without its secrets.
@@ -52,7 +52,7 @@ impl Answered {
         format!("{} {said}", self.index)
     }
 
-    /// The next step, where this index may have what the others lack.
+    /// The next step, if this index may have the package that the others lack.
     pub fn next(&self) -> Option<Hint> {
         let index = &self.index;
         match &self.answer {
@@ -78,8 +78,8 @@ impl Answered {
     }
 }
 
-/// Says of a fault about `package` what each index answered; gives the next step, where one of them keeps
-/// something back.
+/// Adds the answers of the indexes to a fault about `package`; also returns the next step, if an index
+/// withholds something.
 pub(in crate::shelf) fn told(fault: Fault, package: &str, answers: &[Answered]) -> (Fault, Option<Hint>) {
     if answers.is_empty() {
         return (fault, None);
@@ -89,14 +89,14 @@ pub(in crate::shelf) fn told(fault: Fault, package: &str, answers: &[Answered]) 
     (Fault { message, ..fault }.with("answers", told), answers.iter().find_map(Answered::next))
 }
 
-/// The next step where a proxy refuses.
+/// The next step if a proxy refuses.
 pub(in crate::shelf) const PROXY: &str =
     "the proxy of this network wants a user and a password: see the variables that name it (HTTPS_PROXY, HTTP_PROXY)";
 
-/// The next step where a network refuses.
+/// The next step if a network refuses.
 pub(in crate::shelf) const NETWORK: &str = "this network wants you to sign in first: open any `http:` address in a browser, then try again";
 
-/// Asks all of them at once for the page of that package, for at most [`limits::INDEX_ANSWER_MS`].
+/// Asks all indexes at once for the page of the package, for at most [`limits::INDEX_ANSWER_MS`].
 pub(in crate::shelf) async fn ask(indexes: &[Address], package: &str) -> Vec<Answered> {
     let end = Instant::now() + Duration::from_millis(limits::INDEX_ANSWER_MS);
     let asked: Vec<_> = indexes
@@ -170,7 +170,7 @@ async fn one(index: &str, package: &str) -> Answer {
     }
 }
 
-/// The first bytes of a page, as many as are looked at.
+/// The first bytes of a page, as many as Hob inspects.
 async fn first_bytes(response: &mut Response) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let stall = Duration::from_millis(limits::HTTP_STALL_MS);
@@ -185,8 +185,8 @@ async fn first_bytes(response: &mut Response) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What a page is: one that names a file, or says in the words of an index that it has none, is of the
-/// package.
+/// What a page is. A page is about the package if it names a file, or says in an index's words that it has
+/// none.
 fn of_page(bytes: &[u8], media_type: Option<&str>) -> Answer {
     let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
     let words = [".whl", ".tar.gz", ".zip", "pypi:repository-version", "links for ", "simple index", "\"files\""];

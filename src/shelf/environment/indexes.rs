@@ -1,9 +1,9 @@
-//! Package indexes: where the files come from whose hashes a lock, or Hob itself, names. `[environments]` of
+//! The package indexes that serve the files whose hashes a lock, or Hob itself, names. `[environments]` of
 //! `hob.toml` lists them.
 //!
-//! An index is transport and no more: what comes is installed if its bytes have the hash, from whichever
-//! index they are. So each of them may be asked for every package, and a stranger's package of the same name
-//! on one of them is passed by.
+//! An index is only a transport: a file is installed if its bytes have the hash, whichever index sent it. So
+//! each index may be asked for every package, and a stranger's package of the same name on one of them is
+//! skipped.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use toml::de::DeTable;
 
 use crate::model::{Address, Fault, RecipeName, address::Unfit, limits::PACKAGE_INDEXES_MAX, toml_file::TomlFile};
 
-/// Which package indexes to ask, in which order. None: the public one (PyPI), which `uv` knows, alone.
+/// Which package indexes to ask, in which order. If empty, only the public one (PyPI), which `uv` knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Indexes {
     general: Vec<Address>,
@@ -20,9 +20,9 @@ pub struct Indexes {
 }
 
 impl Indexes {
-    /// These for everything.
+    /// These indexes for everything.
     ///
-    /// Errors: `invalid_config` for what is no `https:`, `http:` or `file:` URL, or for too many.
+    /// Errors: `invalid_config` for an entry that is no `https:`, `http:` or `file:` URL, or for too many.
     pub fn new<A: Into<Address>>(urls: impl IntoIterator<Item = A>) -> Result<Indexes, Fault> {
         let general: Vec<Address> = urls.into_iter().map(Into::into).collect();
         let refused = |why: String| Fault::new(crate::model::Code::InvalidConfig, format!("package indexes: {why}"));
@@ -35,23 +35,23 @@ impl Indexes {
         Ok(Indexes { general, recipes: BTreeMap::new() })
     }
 
-    /// Those to ask for the packages of a recipe.
+    /// The indexes to ask for the packages of a recipe.
     pub fn for_recipe(&self, name: &RecipeName) -> &[Address] {
         self.recipes.get(name).unwrap_or(&self.general)
     }
 
-    /// The recipes that have some of their own.
+    /// The recipes that have indexes of their own.
     #[doc(hidden)]
     pub fn recipes(&self) -> impl Iterator<Item = &RecipeName> {
         self.recipes.keys()
     }
 
-    /// Those to ask for the tools that Hob fetches.
+    /// The indexes to ask for the tools that Hob fetches.
     pub fn for_tools(&self) -> &[Address] {
         &self.general
     }
 
-    /// Whether none is named.
+    /// Whether no index is named.
     pub fn is_empty(&self) -> bool {
         self.general.is_empty() && self.recipes.is_empty()
     }
@@ -118,8 +118,8 @@ fn too_many() -> String {
     format!("more than {PACKAGE_INDEXES_MAX} URLs")
 }
 
-/// Tells `uv` which indexes to ask. By variables: everybody on the machine can read arguments, and passwords
-/// are in addresses.
+/// Tells `uv` which indexes to ask. It uses variables: addresses contain passwords, and everybody on the
+/// machine can read arguments.
 pub(in crate::shelf) fn tell_uv(command: &mut Command, indexes: &[Address]) {
     // `uv` asks the default one after all others.
     let Some((last, others)) = indexes.split_last() else { return };
@@ -132,7 +132,7 @@ pub(in crate::shelf) fn tell_uv(command: &mut Command, indexes: &[Address]) {
     }
 }
 
-/// Tells `pip` the same; without any its own configuration holds.
+/// Tells `pip` which indexes to ask; without any, `pip`'s own configuration applies.
 pub(in crate::shelf) fn tell_pip(command: &mut Command, indexes: &[Address]) {
     let Some((first, others)) = indexes.split_first() else { return };
     command.env("PIP_INDEX_URL", first.revealed());
@@ -148,7 +148,7 @@ fn joined(indexes: &[Address]) -> String {
     indexes.iter().map(Address::revealed).collect::<Vec<_>>().join(" ")
 }
 
-/// What a tool said, without what is secret of the addresses that it was given.
+/// The output of a tool, without the secrets of the addresses that it was given.
 pub(in crate::shelf) fn scrub(indexes: &[Address], said: &str) -> String {
     indexes.iter().fold(said.to_owned(), |said, address| address.scrub(&said))
 }
@@ -217,7 +217,7 @@ mod tests {
         assert!(Indexes::new(vec!["https://a/x"; PACKAGE_INDEXES_MAX + 1]).is_err());
     }
 
-    /// The words and variables that a command has.
+    /// The arguments and variables of a command.
     fn told(tell: impl Fn(&mut Command, &[Address]), urls: &[&str]) -> (Vec<String>, BTreeMap<String, String>) {
         let addresses: Vec<Address> = urls.iter().map(|url| Address::new(*url)).collect();
         let mut command = Command::new("tool");

@@ -1,9 +1,9 @@
-//! Whether a tree of packages is what packages may be: code for `site-packages`, scripts for `bin/`, data for
-//! the rest.
+//! Checks that a tree of packages holds only what packages may hold: code for `site-packages`, scripts for
+//! `bin/`, data for the rest.
 //!
-//! The tree was made by `uv` from wheels of strangers, and nothing of it has run. What Hob or Python would
-//! read as their own (`pyvenv.cfg`, an interpreter, a second standard library) is refused, and so is whatever
-//! is neither a file nor a folder. [`check`] is a pure function over what [`look`] found.
+//! `uv` made the tree from strangers' wheels, and none of its code has run. The check refuses files that Hob
+//! or Python would read as their own (`pyvenv.cfg`, an interpreter, a second standard library), and
+//! everything that is neither a file nor a folder. [`check`] is a pure function over the result of [`look`].
 
 use std::{
     fs, io,
@@ -16,7 +16,7 @@ use crate::{
     model::limits::{self, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_ENTRIES_MAX, ENVIRONMENT_PATH_BYTES_MAX},
 };
 
-/// One thing in a tree.
+/// One entry of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::shelf) struct Entry {
     /// Relative to the tree.
@@ -42,7 +42,7 @@ pub(in crate::shelf) struct Refused {
     pub why: String,
 }
 
-/// What a tree may weigh.
+/// The largest size that a tree may have.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::shelf) struct Most {
     pub entries: usize,
@@ -53,7 +53,7 @@ impl Most {
     pub const ENVIRONMENT: Most = Most { entries: ENVIRONMENT_ENTRIES_MAX, bytes: ENVIRONMENT_BYTES_MAX };
 }
 
-/// All that lies below `tree`; at most one entry more than a tree may have. No link is followed.
+/// Lists the entries below `tree`; at most one entry more than a tree may have. Follows no link.
 pub(in crate::shelf) fn look(tree: &Path, most: Most) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let mut left = vec![tree.to_owned()];
@@ -85,7 +85,7 @@ pub(in crate::shelf) fn look(tree: &Path, most: Most) -> io::Result<Vec<Entry>> 
     Ok(entries)
 }
 
-/// What is too much of `entries`.
+/// Refuses `entries` that exceed the limits.
 pub(in crate::shelf) fn weigh(entries: &[Entry], most: Most) -> Result<(), Refused> {
     let refused = |why: String| Err(Refused { path: PathBuf::new(), why });
     if entries.len() > most.entries {
@@ -102,7 +102,8 @@ pub(in crate::shelf) fn weigh(entries: &[Entry], most: Most) -> Result<(), Refus
     Ok(())
 }
 
-/// Whether all of a tree is inert. `packages`: where its packages lie, e.g. `lib/python3.11/site-packages`.
+/// Checks that all of a tree is inert. `packages`: the folder of its packages, e.g.
+/// `lib/python3.11/site-packages`.
 pub(in crate::shelf) fn check(entries: &[Entry], packages: &Path, most: Most) -> Result<(), Refused> {
     weigh(entries, most)?;
     entries.iter().try_for_each(|entry| {
@@ -122,8 +123,8 @@ pub(in crate::shelf) fn check(entries: &[Entry], packages: &Path, most: Most) ->
     })
 }
 
-/// Why a package may have nothing of that name, if it may not. Names are compared without regard to case:
-/// some file systems do so.
+/// Why a package may have nothing of this name; `None` if it may. Names are compared without regard to case,
+/// as some file systems do.
 fn reserved(path: &Path, packages: &Path, is_folder: bool) -> Option<&'static str> {
     if path.starts_with(packages) || (is_folder && packages.starts_with(path)) {
         return None;
@@ -150,8 +151,8 @@ fn reserved(path: &Path, packages: &Path, is_folder: bool) -> Option<&'static st
     }
 }
 
-/// The name and version of the wheel that has a file, by what wheels say of themselves: for people who look
-/// for the culprit.
+/// The name and version of the wheel that owns a file, as the wheels themselves say: for people who look for
+/// the culprit.
 pub(in crate::shelf) fn wheel_of(tree: &Path, packages: &Path, path: &Path) -> Option<String> {
     let above: PathBuf = packages.components().map(|_| "..").collect();
     let named = path.strip_prefix(packages).map_or_else(|_| above.join(path), Path::to_owned);

@@ -1,8 +1,8 @@
 //! Python environments: named by digest, shared, read-only. `building.rs` makes them.
 //!
 //! The name is the digest of everything that the content depends on, so an environment is never changed, only
-//! made or deleted. The record of its files, kept beside it, lets `verify` name the first file that is no
-//! longer what was built.
+//! made or deleted. A record of its files lies beside it, so that `verify` can name the first file that
+//! differs from the build.
 
 mod building;
 pub mod compiler;
@@ -49,34 +49,35 @@ use python::Python;
 use requirements::Lock;
 use uv::Uv;
 
-/// Whether an environment that is there already is compared with what was built before it is used.
+/// Whether an existing environment is compared with its record before it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// Every file: when another recipe's install adopts it.
+    /// Compare every file: for another recipe's install that adopts the environment.
     Verify,
-    /// Only that it can start: when a recipe folder is run again.
+    /// Check only that it can start: for a recipe folder that runs again.
     Trust,
 }
 
 /// An environment on this machine.
 ///
-/// While a value of it lives in any process, the environment is not deleted.
+/// While a value of this type lives in any process, the environment is not deleted.
 #[derive(Debug, Clone)]
 pub struct Environment {
     pub digest: Digest,
     pub folder: PathBuf,
-    /// The interpreter of the machine that the environment was built for: it runs whatever is not confined.
+    /// The interpreter of the machine for which the environment was built; it runs everything that is not
+    /// confined.
     pub interpreter: PathBuf,
-    /// The name of that interpreter inside the environment, a link. What is started by this name has the
-    /// environment's `pyvenv.cfg` and packages, so nothing is outside a sandbox.
+    /// A link to that interpreter inside the environment. A process started by this name has the
+    /// environment's `pyvenv.cfg` and packages, so it is only started inside a sandbox.
     pub python: PathBuf,
     /// The folder of its packages, for `sys.path`.
     pub site_packages: PathBuf,
     _in_use: Arc<Held>,
 }
 
-/// Digest of (lock, interpreter, platform, `uv`): the environment's name. Locks that say the same in other
-/// words have one name.
+/// Digest of (lock, interpreter, platform, `uv`): the environment's name. Locks with the same meaning but
+/// other text have the same name.
 pub fn digest(lock: &Lock, python: &Python, uv: &Uv) -> Digest {
     let mut hasher = Sha256::new();
     // Each part is preceded by its length, so that no two lists of parts run together into the same bytes.
@@ -89,8 +90,8 @@ pub fn digest(lock: &Lock, python: &Python, uv: &Uv) -> Digest {
     Digest::finish(hasher)
 }
 
-/// The environment of that digest, if it is there, was made in today's way, and its interpreter still exists.
-/// No process is started.
+/// The environment with this digest, if it exists, was made in the current way, and its interpreter still
+/// exists. Starts no process.
 pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
     // Held before looking: what is seen after this cannot be deleted any more.
     let in_use = locks::try_share(&use_lock(home, digest)).ok()??;
@@ -104,7 +105,7 @@ pub fn open(home: &Home, digest: Digest) -> Option<Environment> {
     Some(Environment { digest, folder, interpreter, python, site_packages, _in_use: Arc::new(in_use) })
 }
 
-/// Whether the record of an environment begins as those of today do.
+/// Whether the record of an environment begins with the current format's first line.
 fn is_of_today(home: &Home, digest: Digest) -> bool {
     let wanted = format!("{WAY}\n");
     let mut found = vec![0; wanted.len()];
@@ -134,7 +135,7 @@ pub fn all(home: &Home) -> Result<Vec<Digest>, Fault> {
     Ok(digests)
 }
 
-/// What an environment is built for.
+/// The inputs of an environment's build.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// The bytes of `requirements.lock`, as they were checked.
@@ -145,18 +146,18 @@ pub struct Wanted<'a> {
     pub existing: Existing,
     /// The package indexes to ask, in this order; none: the public one.
     pub indexes: &'a [Address],
-    /// For whom, in progress, e.g. `hob/echo`.
+    /// The beneficiary shown in progress, e.g. `hob/echo`.
     pub label: &'a str,
     pub compiler: &'a dyn Compiler,
 }
 
-/// The environment for a lock, built if it is not there.
+/// The environment for a lock, built if it does not exist.
 ///
-/// Processes that want one at the same time build it once. A few are built at a time: one whose index drips
-/// keeps the others waiting for [`limits::ENVIRONMENT_TURN_MS`] at most. Dropping the future kills the build
-/// and leaves nothing.
+/// Processes that want the same environment at the same time build it once. Only a few are built at a time;
+/// an environment whose index is slow delays the others by at most [`limits::ENVIRONMENT_TURN_MS`]. Dropping
+/// the future kills the build and leaves nothing.
 ///
-/// Errors: `invalid_recipe` (the lock, by line), `uv_missing`, `environment_failed` with what `uv` said,
+/// Errors: `invalid_recipe` (the lock, by line), `uv_missing`, `environment_failed` with the output of `uv`,
 /// `shelf_altered`, `disk_full`.
 pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &progress::Shared) -> Result<Environment, Fault> {
     let Wanted { lock, what, python, existing, indexes, label, compiler } = *wanted;
@@ -182,7 +183,7 @@ pub async fn ensure(home: &Home, tools: &Tools, wanted: &Wanted<'_>, progress: &
     open(home, digest).ok_or_else(|| Fault::new(Code::EnvironmentFailed, "the environment that was built cannot be opened"))
 }
 
-/// Held by whoever builds that environment.
+/// The lock that the builder of an environment holds.
 fn build_lock(home: &Home, digest: Digest) -> PathBuf {
     home.locks().join(format!("build-{}.lock", digest.short()))
 }
@@ -195,10 +196,10 @@ async fn adopt(home: &Home, environment: Environment, existing: Existing) -> Res
     Ok(environment)
 }
 
-/// Digest of the text of the tree that was built: what `hob.lock` keeps, so that the text cannot be swapped
-/// with the tree.
+/// Digest of the record of the built tree. `hob.lock` keeps it, so that nobody can replace the record
+/// together with the tree.
 ///
-/// Errors: `shelf_altered` when it is gone.
+/// Errors: `shelf_altered` if the record is gone.
 pub fn tree_digest(home: &Home, digest: Digest) -> Result<Digest, Fault> {
     Ok(Digest::of(&read_record(home, digest)?))
 }
@@ -223,10 +224,10 @@ pub(super) fn altered(digest: Digest, why: String) -> Fault {
         .with("environment", digest.hex())
 }
 
-/// Compares every file of the environment with what was built.
+/// Compares every file of the environment with its record.
 ///
-/// Errors: `shelf_altered`, which names the first file that is altered, missing or extra, or says that it is
-/// of another version of Hob.
+/// Errors: `shelf_altered`, which names the first file that is altered, missing or extra, or says that the
+/// environment is from another version of Hob.
 pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
     let folder = home.environments().join(digest.hex());
     if !look::is_there(&folder)? {
@@ -251,8 +252,8 @@ pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
     }
 }
 
-/// Moves an environment that no recipe uses any more into `discard`; whether it did: one that a process has
-/// open, or builds, stays.
+/// Moves an environment that no recipe uses any more into `discard`; returns whether it did. An environment
+/// that a process has open, or builds, stays.
 pub(super) fn take_away(home: &Home, digest: Digest, discard: &Path) -> Result<bool, Fault> {
     let Some(_held) = locks::try_acquire_settled(&build_lock(home, digest))? else { return Ok(false) };
     let Some(_alone) = locks::try_acquire_settled(&use_lock(home, digest))? else { return Ok(false) };
@@ -260,13 +261,14 @@ pub(super) fn take_away(home: &Home, digest: Digest, discard: &Path) -> Result<b
     Ok(true)
 }
 
-/// Deletes an environment that no recipe uses; whether it did: one that a process has open, or builds, stays.
+/// Deletes an environment that no recipe uses; returns whether it did. An environment that a process has
+/// open, or builds, stays.
 pub fn remove(home: &Home, digest: Digest) -> Result<bool, Fault> {
     take_away(home, digest, Staging::new(home, "discard")?.folder())
 }
 
-/// Moves what has that digest out of sight, then deletes it: a crash between leaves rubbish, not half an
-/// environment.
+/// Moves everything with this digest out of sight, then deletes it: a crash in between leaves rubbish, not
+/// half an environment.
 fn discard(home: &Home, digest: Digest) -> Result<(), Fault> {
     put_away(home, digest, Staging::new(home, "discard")?.folder())
 }

@@ -1,8 +1,8 @@
-//! Fetches a tool by the `pip` of an interpreter: one wheel, pinned by its hashes, unpacked into a folder of
-//! ours.
+//! Fetches a tool with the `pip` of an interpreter: one wheel, pinned by its hashes, unpacked into a folder
+//! of Hob's.
 //!
-//! From the package indexes of `hob.toml`, where it names some. They may have wheels for recipes and no
-//! tools, so that what they do not give is asked for in the way that `pip` itself knows.
+//! The wheel comes from the package indexes of `hob.toml`, if it names some. They may hold wheels for recipes
+//! but no tools, so a tool that they lack is then fetched with `pip`'s own configuration.
 
 use std::{io, path::Path};
 
@@ -22,14 +22,14 @@ use crate::{
 pub(in crate::shelf) struct Pin<'a> {
     pub name: &'a str,
     pub version: &'a str,
-    /// SHA-256 of the wheels that are taken, in hex.
+    /// SHA-256 of the accepted wheels, in hex.
     pub hashes: &'a [&'a str],
 }
 
-/// Unpacks the wheel into `target`, which is in `staging`. What `pip` said at last is in what is given back;
-/// so is whether it could.
+/// Unpacks the wheel into `target`, which is in `staging`. The result says whether it succeeded, and has the
+/// last output of `pip`.
 ///
-/// Errors: `io`, `disk_full` before it was started.
+/// Errors: `io`, `disk_full`, before `pip` starts.
 pub(in crate::shelf) async fn fetch(
     python: &Path,
     pin: &Pin<'_>,

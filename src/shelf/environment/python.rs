@@ -1,8 +1,8 @@
 //! Finds an absolute Python interpreter in a recipe's range.
 //!
-//! Apart from environments, because a recipe without a lock needs the interpreter alone. Every candidate is
-//! run once and asked what it is: names lie (shims, wrappers, virtual environments), so the answer names the
-//! real file.
+//! A recipe without a lock needs only the interpreter, so this is separate from environments. Names can lie
+//! (shims, wrappers, virtual environments). So each candidate is run once and asked what it is, and its
+//! answer names the real file.
 
 use std::{
     ffi::OsStr,
@@ -18,23 +18,23 @@ use crate::model::{Code, Fault, act, exhausted_in, hint, limits};
 
 use crate::shelf::process::{self, Silent};
 
-/// Minor versions of Python 3 that are looked for on PATH as `python3.N`, beside `python3`.
+/// Minor versions of Python 3 that Hob looks for on PATH as `python3.N`, beside `python3`.
 const MINORS: std::ops::RangeInclusive<u32> = 9..=14;
 
-/// An interpreter that was run and answered.
+/// An interpreter that ran and answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Python {
     /// The real file: no shim, no symlink, not inside a virtual environment.
     pub executable: PathBuf,
     pub version: Version,
-    /// What it says of its own build (`sys.version`).
+    /// Its own description of its build (`sys.version`).
     pub build: String,
     /// Platform and binary interface, e.g. `linux-x86_64 cpython-311-x86_64-linux-gnu`.
     pub platform: String,
 }
 
 impl Python {
-    /// Where packages lie in an environment of it, e.g. `lib/python3.11/site-packages`.
+    /// The folder of packages in an environment of this interpreter, e.g. `lib/python3.11/site-packages`.
     pub fn packages(&self) -> PathBuf {
         let abi = self.platform.split(' ').nth(1).unwrap_or("");
         let name = if abi.starts_with("pypy") { "pypy" } else { "python" };
@@ -45,7 +45,8 @@ impl Python {
     }
 }
 
-/// What a candidate prints about itself. Runs on anything from Python 3.3; reads no site and no environment.
+/// The script by which a candidate describes itself. It runs on Python 3.3 and later; it reads no site and no
+/// environment.
 const PROBE: &str = r#"import json, sys, sysconfig
 print(json.dumps({
     "executable": getattr(sys, "_base_executable", None) or sys.executable,
@@ -62,11 +63,11 @@ struct Answer {
     platform: String,
 }
 
-/// The first interpreter within `wanted`: `explicit` alone if given, else `python3` and `python3.14` down to
+/// The first interpreter within `wanted`: only `explicit` if given, else `python3` and `python3.14` down to
 /// `python3.9` on PATH.
 ///
-/// Errors: `python_missing`, which lists what was found and what was wanted; `io` where this machine has
-/// nothing left to ask one.
+/// Errors: `python_missing`, which lists what was found and what was wanted; `io` if this machine has no
+/// resources left to ask an interpreter.
 pub async fn find(wanted: &VersionReq, explicit: Option<&Path>) -> Result<Python, Fault> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     find_in(wanted, explicit, &path).await

@@ -1,10 +1,9 @@
-//! `requirements.lock`: read once, strictly, into data. `uv` gets a file that Hob writes from that data
+//! Reads `requirements.lock` once, strictly, into data. `uv` gets a file that Hob writes from that data
 //! ([`Lock::text`]).
 //!
 //! No byte of a publisher's text reaches a tool, so it does not matter how another program would read that
-//! text. What can be said is `name[extra]==version ; marker --hash=sha256:...` and comments: no index, no
-//! path, no URL, no option of an installer, so a lock can neither choose where bytes come from nor what runs
-//! at install.
+//! text. A lock may hold only `name[extra]==version ; marker --hash=sha256:...` and comments: no index, path,
+//! URL or installer option. So a lock chooses neither where bytes come from nor what runs at install.
 
 mod marker;
 
@@ -16,7 +15,7 @@ use std::{
 use crate::model::{Code, Digest, Fault, Hint, act, hint, limits, stand_in};
 use marker::Marker;
 
-/// How a lock is made, for hints; python/src/hob_pod/faults.py says the same with the pod's version of
+/// How to make a lock, for hints; python/src/hob_pod/faults.py says the same with the pod's version of
 /// Python.
 pub fn locking() -> Hint {
     hint![
@@ -27,7 +26,7 @@ pub fn locking() -> Hint {
     ]
 }
 
-/// A lock as data. Two texts that say the same are equal here.
+/// A lock as data. Two texts with the same meaning are equal as locks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock(Vec<Requirement>);
 
@@ -38,7 +37,7 @@ struct Requirement {
     extras: Vec<String>,
     version: String,
     marker: Option<Marker>,
-    /// Of the files that may be installed; never empty.
+    /// Hashes of the files that may be installed; never empty.
     hashes: BTreeSet<Digest>,
 }
 
@@ -82,7 +81,8 @@ impl Lock {
         Ok(Lock(requirements))
     }
 
-    /// The one text for this lock, which reads as the same lock: printable ASCII, a line for each package.
+    /// The canonical text of this lock, which reads as the same lock: printable ASCII, a line for each
+    /// package.
     pub fn text(&self) -> String {
         self.0.iter().fold(String::new(), |mut text, requirement| {
             let _ = writeln!(text, "{requirement}");
@@ -90,7 +90,7 @@ impl Lock {
         })
     }
 
-    /// The text of those packages alone whose names `wanted` takes; a name is given as indexes know it (PEP
+    /// The text of only those packages whose names `wanted` accepts; it gets a name as indexes know it (PEP
     /// 503: `a-b` for `A_b`).
     pub fn text_of(&self, wanted: impl Fn(&str) -> bool) -> String {
         self.0.iter().filter(|requirement| wanted(&plain_name(&requirement.name))).map(|requirement| format!("{requirement}\n")).collect()
@@ -165,8 +165,8 @@ fn without_end(line: &str) -> &str {
     line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line))
 }
 
-/// What a line says without its comment, and whether the next line belongs to it. A comment begins with `#`
-/// at the start of the line or after white space; a line with a comment does not go on.
+/// The content of a line without its comment, and whether the next line continues it. A comment begins with
+/// `#` at the start of the line or after white space; a line with a comment has no continuation.
 fn part(line: &str) -> Result<(String, bool), String> {
     let is_refused =
         |character: char| (character.is_control() && character != '\t') || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}');

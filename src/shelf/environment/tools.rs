@@ -1,4 +1,4 @@
-//! The programs and package indexes that build environments, as an operator names them.
+//! The programs and package indexes that build environments, as the operator names them.
 
 use crate::shelf::environment::indexes::Indexes;
 use std::ffi::OsString;
@@ -17,31 +17,31 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// This interpreter, by its absolute path, and no other.
+    /// Uses only this interpreter, by its absolute path.
     pub fn with_python(mut self, path: impl Into<PathBuf>) -> Tools {
         self.python = Some(path.into());
         self
     }
 
-    /// This `uv`, by its absolute path, and no other.
+    /// Uses only this `uv`, by its absolute path.
     pub fn with_uv(mut self, path: impl Into<PathBuf>) -> Tools {
         self.uv = Some(path.into());
         self
     }
 
-    /// These package indexes, in place of all that `hob.toml` names.
+    /// Uses these package indexes instead of all that `hob.toml` names.
     pub fn with_indexes(mut self, indexes: Indexes) -> Tools {
         self.indexes = indexes;
         self
     }
 
-    /// `self` with what `above` says put above it.
+    /// `self` with the settings of `above` taking precedence.
     pub fn overridden_by(self, above: Tools) -> Tools {
         let indexes = if above.indexes.is_empty() { self.indexes } else { above.indexes };
         Tools { python: above.python.or(self.python), uv: above.uv.or(self.uv), indexes }
     }
 
-    /// `self` (from `hob.toml`) with what HOB_PYTHON and HOB_UV say put above it.
+    /// `self` (from `hob.toml`) with HOB_PYTHON and HOB_UV taking precedence.
     pub fn with_variables(mut self) -> Tools {
         let named = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
         self.python = named("HOB_PYTHON").or(self.python);

@@ -1,7 +1,7 @@
-//! Why `uv` could not install a lock, told by what it printed: whose fault it is, and what to do.
+//! Explains why `uv` could not install a lock, from its output: who is to blame, and what to do.
 //!
-//! Apart from building: these are another program's words, of the version that Hob fetches. What none of them
-//! fits is told as it came.
+//! The table holds another program's words, those of the `uv` version that Hob fetches. Output that matches
+//! no entry is passed on unchanged.
 
 use crate::{
     model::{Blame, Fault, Hint, StandIn, act, hint},
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// What `uv` says, whose fault that is, and the next step. The first that fits counts.
+/// A text that `uv` prints, who is to blame, and the next step. The first match counts.
 const WORDS: [(&str, Blame, &str); 16] = [
     ("could not be queried", Blame::Machine, REFUSED),
     ("returned a 403", Blame::Machine, REFUSED),
@@ -58,7 +58,7 @@ const NO_WHEEL: &str = "packages are installed from wheels alone, since making o
 
 const UNREACHED: &str = "if the package index was not reached: see proxy and certificate variables, or {indexes}";
 
-/// The package of which an index had other bytes than the lock names, as `uv` prints its name.
+/// The package for which an index had other bytes than the lock names, as `uv` prints its name.
 pub fn mismatched(said: &str) -> Option<&str> {
     after(said, "Hash mismatch for `")
 }
@@ -78,16 +78,15 @@ fn after<'a>(said: &'a str, words: &str) -> Option<&'a str> {
     rest.split(['=', '`', ' ', '\n']).next().filter(|name| !name.is_empty())
 }
 
-/// An index just does not have what the lock names; these words follow the name.
+/// Words that say that an index simply lacks the locked file; they follow the name.
 const ELSEWHERE: [&str; 3] = [" has no usable wheels", " has no wheels with a matching", " was not found in the package registry"];
 
-/// Whether an index just does not have what the lock names, so that another one may.
+/// Whether the index simply lacks the locked file, so that another index may have it.
 pub fn is_elsewhere(said: &str) -> bool {
     ["Hash mismatch", "there is no version of"].iter().chain(&ELSEWHERE).any(|words| said.contains(words))
 }
 
-/// What came in place of a wheel, by the first four bytes that `uv` prints of it: as a number, the first byte
-/// last.
+/// What came instead of a wheel, by its first four bytes; `uv` prints them as a number, the first byte last.
 fn in_place_of_a_wheel(said: &str) -> Option<StandIn> {
     let (_, rest) = said.split_once("(actual: 0x")?;
     let head = u32::from_str_radix(rest.split(',').next()?, 16).ok()?.to_le_bytes();
@@ -110,9 +109,9 @@ fn hint_of(next: &str) -> Hint {
     }
 }
 
-/// Says of a fault about a failed install whose it is, and the next step. `is_own`: the index is one that the
-/// operator named, so that what is not there may be its fault. `answers`: what each index says of the
-/// package, where they were asked.
+/// Adds to a fault about a failed install who is to blame, and the next step. `is_own`: the operator named
+/// the index, so a missing file may be the index's fault. `answers`: the answer of each index about the
+/// package, if they were asked.
 pub fn explained(mut fault: Fault, said: &str, is_own: bool, answers: &[Answered]) -> Fault {
     if let Some(found) = in_place_of_a_wheel(said) {
         fault.message.push_str(&format!("\n(what came is {})", found.name()));

@@ -1,8 +1,12 @@
-//! Finds `uv`, the program that builds environments; fetches our own copy when there is none.
+//! Finds `uv`, the program that builds environments; fetches Hob's own copy if there is none.
 //!
-//! Apart from environments, because the copy is a download of a program: pinned by version and hash, unpacked
-//! into staging, run once, then published by rename. A program that the user named is used or refused, never
-//! replaced.
+//! A program that the user named is used or refused, never replaced. Hob's own copy is a downloaded program
+//! and is installed in these steps:
+//!
+//! 1. Download, pinned by version and hash.
+//! 2. Unpack into staging.
+//! 3. Run once.
+//! 4. Publish by rename.
 
 use std::{
     ffi::OsStr,
@@ -32,7 +36,7 @@ use crate::shelf::{
     process::{self, Silent},
 };
 
-/// The version that we fetch.
+/// The version that Hob fetches.
 const VERSION: &str = "0.13.8";
 
 /// Hashes of that version's wheels: Linux on x86-64 with glibc and with musl, and Linux on arm64.
@@ -42,10 +46,10 @@ const WHEEL_HASHES: [&str; 3] = [
     "0b3e8b1a4f5e405e31e2ff33de8af4744831e9f7338539671efbd8c3c94e791d",
 ];
 
-/// Versions on PATH that are taken: all options that we pass exist there and mean the same.
+/// Versions on PATH that are accepted: they have every option that Hob passes, with the same meaning.
 const RANGE: &str = ">=0.9.0, <0.14.0";
 
-/// A `uv` that was run and answered.
+/// A `uv` that ran and answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uv {
     pub path: PathBuf,
@@ -56,9 +60,9 @@ fn range() -> VersionReq {
     VersionReq::parse(RANGE).expect("a constant range, parsed by a test")
 }
 
-/// The one that `tools` names alone, if it does; else PATH within a version range; else our own copy, which
-/// `python` fetches with its `pip` when it is not there yet: from the indexes of `tools`, else from those of
-/// `pip`'s own configuration.
+/// Finds `uv`. If `tools` names one, only that one counts. Otherwise: a `uv` on PATH within a version range,
+/// else Hob's own copy. If that copy does not exist yet, `python` fetches it with its `pip`, from the indexes
+/// of `tools`, else from those of `pip`'s own configuration.
 ///
 /// Errors: `uv_missing`, `disk_full`.
 pub async fn find(home: &Home, tools: &Tools, python: &Python, progress: &progress::Shared) -> Result<Uv, Fault> {
@@ -79,9 +83,9 @@ pub async fn find_in(home: &Home, tools: &Tools, path: &OsStr, python: &Python, 
     fetch(home, python, tools.indexes.for_tools(), progress).await
 }
 
-/// What [`find`] finds without fetching anything.
+/// [`find`] without fetching anything.
 ///
-/// Errors: `uv_missing` where the one that was named cannot be used.
+/// Errors: `uv_missing` if the `uv` that was named cannot be used.
 pub async fn look(home: &Home, explicit: Option<&Path>) -> Result<Option<Uv>, Fault> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     look_in(home, explicit, &path).await

@@ -1,7 +1,8 @@
-//! Locks between processes: whoever holds the file's lock may write.
+//! Locks between processes: the process that holds a file's lock may write.
 //!
-//! Advisory locks of the kernel, so that a killed holder holds nothing. The wait polls instead of blocking a
-//! thread: a caller that gives up leaves nobody behind in the kernel's queue. Lock files are never deleted.
+//! These are advisory locks of the kernel, so a killed holder releases them. Waiting polls instead of
+//! blocking a thread: a caller that gives up leaves no entry in the kernel's queue. Lock files are never
+//! deleted.
 
 use std::{
     fs::{File, TryLockError},
@@ -16,20 +17,20 @@ use crate::{
 
 use crate::shelf::durable;
 
-/// A lock, given back on drop.
+/// A held lock; released on drop.
 #[derive(Debug)]
 pub struct Held {
     _file: File,
 }
 
-/// The lock at `path`, if nobody has it.
+/// Takes the lock at `path` if nobody holds it.
 pub(in crate::shelf) fn try_acquire(path: &Path) -> Result<Option<Held>, Fault> {
     take(path, File::try_lock)
 }
 
-/// The same, and tried again for [`limits::LOCK_SETTLE_MS`]: a process that this one is just starting has a
-/// copy of each descriptor until it becomes its own program, so that a lock may be held for a moment by
-/// nobody. Blocks the thread for as long.
+/// [`try_acquire`], repeated for [`limits::LOCK_SETTLE_MS`]. A process that this one is starting has a copy
+/// of each descriptor until it runs its own program, so a lock may look held for a moment after its release.
+/// Blocks the thread for that time.
 pub(in crate::shelf) fn try_acquire_settled(path: &Path) -> Result<Option<Held>, Fault> {
     let end = Instant::now() + Duration::from_millis(limits::LOCK_SETTLE_MS);
     loop {
@@ -54,7 +55,7 @@ fn take(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Opti
     }
 }
 
-/// A share of the lock at `path`, unless someone has it alone.
+/// Takes a share of the lock at `path`, unless a process holds it exclusively.
 pub(in crate::shelf) fn try_share(path: &Path) -> Result<Option<Held>, Fault> {
     take(path, File::try_lock_shared)
 }
@@ -68,15 +69,16 @@ pub(in crate::shelf) async fn acquire(path: &Path, doing: &str, progress: &progr
     wait_for(path, doing, limits::LOCK_WAIT_MS, tell).await
 }
 
-/// The same for what takes moments, [`limits::REPOSITORY_LOCK_WAIT_MS`] at most: nobody is told of the wait.
+/// [`acquire`] for operations that take moments: waits at most [`limits::REPOSITORY_LOCK_WAIT_MS`], and
+/// reports no progress.
 ///
 /// Errors: `overloaded` when the wait is over.
 pub async fn acquire_briefly(path: &Path, doing: &str) -> Result<Held, Fault> {
     wait_for(path, doing, limits::REPOSITORY_LOCK_WAIT_MS, || ()).await
 }
 
-/// One of a few places, so that not everybody is at work at once. Whoever waited for so long goes on without
-/// one: what fills the places may be strangers who take their time.
+/// Takes one of a few places, so that only so many callers work at once. A caller that has waited for the
+/// whole time continues without a place, because strangers may fill the places and take their time.
 pub(in crate::shelf) async fn turn(
     folder: &Path,
     of: &str,

@@ -1,6 +1,4 @@
-//! What the shelf does with files beside replacing them: hash a large one, delete a read-only tree.
-//!
-//! Apart from `durable.rs`, which is about what survives a power cut.
+//! The shelf's file operations: hash a large file, delete a read-only tree.
 
 pub mod locks;
 pub mod scratch;
@@ -22,13 +20,13 @@ use crate::{
     model::{Code, Digest, Fault, StandIn, act, hint, stand_in::HEAD_BYTES},
 };
 
-/// Replaces (or makes) `path` with `bytes` in one step, with the folders above it.
+/// Creates or replaces `path` with `bytes` in one step; makes missing folders above it.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     durable::make_folder(path.parent().unwrap_or(Path::new(".")))?;
     durable::replace(path, bytes)
 }
 
-/// Whether a file of Hob's that is to have `bytes` could be read again, of which Hob reads `max`.
+/// Checks that a file of `bytes` bytes can be read back, if Hob reads at most `max` bytes of it.
 ///
 /// Errors: `too_large`.
 pub(super) fn can_be_read(path: &Path, bytes: usize, max: u64) -> Result<(), Fault> {
@@ -47,7 +45,7 @@ pub(super) fn digest(path: &Path) -> io::Result<(Digest, u64)> {
     digest_of(&mut open::open(path)?)
 }
 
-/// Digest and size of what is left of an open file.
+/// Digest and size of the rest of an open file.
 pub(super) fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
@@ -63,17 +61,17 @@ pub(super) fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
     }
 }
 
-/// What a file that is not the wanted model is, as far as its first bytes tell.
+/// What a file is that is not the wanted model, if its first bytes tell.
 pub fn stand_in(path: &Path) -> io::Result<Option<StandIn>> {
     let mut head = Vec::new();
     open::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     Ok(StandIn::of(&head, None))
 }
 
-/// Deletes the tree at `path`, read-only folders included; nothing there is fine.
+/// Deletes the tree at `path`, including read-only folders; a missing tree is no error.
 ///
-/// A stranger may have chosen how deep it is. So a folder that lies deeper is first moved to the top of the
-/// tree: one folder is open at a time, no path grows with the depth, and nothing recurses.
+/// A stranger may have chosen the depth of the tree. So a folder that lies deeper is first moved to the top
+/// of the tree: only one folder is open at a time, no path grows with the depth, and nothing recurses.
 pub(super) fn remove_tree(path: &Path) -> Result<(), Fault> {
     remove(path).map_err(|error| Fault::io(format!("deleting {}", path.display()), &error))
 }
@@ -98,7 +96,7 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-/// Deletes what is no folder in `folder`; the folders that are in it.
+/// Deletes everything in `folder` that is no folder; returns the folders in it.
 fn folders_after_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     if fs::symlink_metadata(folder)?.permissions().mode() & 0o700 != 0o700 {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
@@ -114,7 +112,7 @@ fn folders_after_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Moves a folder to a name in `top` that nothing has; gives the name.
+/// Moves a folder to an unused name in `top`; returns the new path.
 fn move_up(folder: &Path, top: &Path, number: &mut u64) -> io::Result<PathBuf> {
     // A folder must be writable for its parent to change.
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;

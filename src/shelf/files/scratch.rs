@@ -1,6 +1,7 @@
-//! The folder of one host's pods: theirs to write in, swept by a later host when its own was killed.
+//! The scratch folder of one host's pods, in which they may write. If its host is killed, a later host
+//! deletes it.
 //!
-//! Apart from staging, because it lies with Hob's state and not on the file system of the shelf.
+//! It lies with Hob's state, whereas staging lies on the file system of the shelf.
 
 use crate::disk::look;
 use std::path::Path;
@@ -25,7 +26,8 @@ impl Scratch {
     /// Deletes what killed hosts left, each folder only if `may_delete` agrees: processes may still run
     /// there. Blocking.
     ///
-    /// What a living host holds is neither shown to it nor touched. Errors: `io`, after all else was tried.
+    /// A folder that a living host holds is neither passed to `may_delete` nor touched. Errors: `io`, after
+    /// everything else was tried.
     pub fn sweep(home: &Home, may_delete: impl Fn(&Path) -> bool) -> Result<(), Fault> {
         match look::is_there(&home.scratch())? {
             true => sweep(&home.scratch(), may_delete),
@@ -37,7 +39,7 @@ impl Scratch {
         self.0.folder()
     }
 
-    /// The folder's own name, unique among all that this home has now.
+    /// The folder's name, unique among all that this home has now.
     pub fn name(&self) -> String {
         self.folder().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }

@@ -1,7 +1,8 @@
-//! Half-done work: a folder in `staging/` with a lock file beside it that its maker holds.
+//! Staging folders: unfinished work in `staging/`, each folder with a lock file beside it that its maker
+//! holds.
 //!
-//! Apart from other locks, because this one is unique to its folder and outlives its maker when a tool still
-//! writes there: the tool inherits it as standard input. Whatever lies here unlocked is rubbish of a crash.
+//! The lock is unique to its folder. It outlives its maker while a tool still writes there: the tool inherits
+//! it as standard input. A folder that is not locked is left over from a crash.
 
 use crate::disk::look;
 use std::{
@@ -17,7 +18,7 @@ use crate::{
 
 use crate::shelf::{durable, files};
 
-/// A private folder on the file system of the shelf; what is still in it on drop is deleted.
+/// A private folder on the file system of the shelf; its remaining content is deleted on drop.
 #[derive(Debug)]
 pub(in crate::shelf) struct Staging {
     folder: PathBuf,
@@ -26,13 +27,13 @@ pub(in crate::shelf) struct Staging {
 }
 
 impl Staging {
-    /// A fresh, empty folder whose name begins with `kind`. Rubbish of crashed makers is deleted first; what
-    /// cannot be deleted is no matter of whoever makes this one.
+    /// A fresh, empty folder whose name begins with `kind`. Leftovers of crashed makers are deleted first; a
+    /// leftover that cannot be deleted causes no error.
     pub fn new(home: &Home, kind: &str) -> Result<Staging, Fault> {
         Staging::swept_below(&home.staging(), kind)
     }
 
-    /// The same, below another folder.
+    /// [`Staging::new`] below another folder.
     pub fn swept_below(root: &Path, kind: &str) -> Result<Staging, Fault> {
         durable::make_folder(root)?;
         if let Err(fault) = sweep(root, |_| true) {
@@ -41,7 +42,7 @@ impl Staging {
         Staging::below(root, kind)
     }
 
-    /// The same, and nothing there is deleted.
+    /// [`Staging::swept_below`] without deleting anything there.
     pub fn below(root: &Path, kind: &str) -> Result<Staging, Fault> {
         durable::make_folder(root)?;
         let failed = |error: std::io::Error| Fault::io(format!("making a folder in {}", root.display()), &error);
@@ -65,7 +66,7 @@ impl Staging {
         &self.folder
     }
 
-    /// The lock, for a tool's standard input: while the tool lives, the folder is not swept.
+    /// The lock, to use as a tool's standard input: while the tool lives, the folder is not swept.
     pub fn lock_for_tool(&self) -> Result<File, Fault> {
         self.lock.try_clone().map_err(|error| Fault::io("sharing a staging lock", &error))
     }
@@ -87,9 +88,9 @@ fn still_there(lock: &File, path: &Path) -> bool {
     }
 }
 
-/// Deletes what no living maker holds and `may_delete`, given its folder, agrees to.
+/// Deletes each folder that no living maker holds, if `may_delete` agrees.
 ///
-/// Errors: the first one, after all else was tried.
+/// Errors: the first one, after everything else was tried.
 pub(in crate::shelf) fn sweep(root: &Path, may_delete: impl Fn(&Path) -> bool) -> Result<(), Fault> {
     let failed = |error: std::io::Error| Fault::io(format!("reading {}", root.display()), &error);
     let mut result = Ok(());

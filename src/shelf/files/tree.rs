@@ -1,7 +1,6 @@
 //! The content of a folder as one text: a line per file, sorted, with digest and mode.
 //!
-//! Apart from environments, because it says nothing about Python: it is how anything unpacked here is
-//! compared with what it was when it was made.
+//! Everything that Hob unpacks is compared by this text with its state when it was made.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +17,12 @@ use crate::shelf::files;
 /// First line of the text: names the format.
 const HEADER: &str = "hob-tree 1";
 
-/// Relative path (escaped) to what lies there.
+/// Relative path (escaped) to the entry at that path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::shelf) struct Tree(BTreeMap<String, String>);
 
 impl Tree {
-    /// Reads every file below `folder`. Folders themselves are not recorded: an empty one changes nothing.
+    /// Reads every file below `folder`. Folders are not recorded: an empty one changes nothing.
     pub fn of(folder: &Path) -> io::Result<Tree> {
         let mut entries = BTreeMap::new();
         let mut waiting = vec![folder.to_owned()];
@@ -57,7 +56,7 @@ impl Tree {
         text
     }
 
-    /// Reads a kept text; `None` when it is not one.
+    /// Reads a kept text; `None` if it is malformed.
     pub fn parse(text: &str) -> Option<Tree> {
         let lines = text.strip_prefix(HEADER)?.strip_prefix('\n')?;
         let entry = |line: &str| -> Option<(String, String)> {
@@ -86,7 +85,7 @@ impl Tree {
     }
 }
 
-/// A path as one line of text; equal names only for equal paths.
+/// A path as one line of text; different paths give different lines.
 fn name(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     match std::str::from_utf8(bytes) {
@@ -95,15 +94,15 @@ fn name(path: &Path) -> String {
     }
 }
 
-/// Takes the write permission from `path` itself. What was renamed to where it is used needs nothing else, so
-/// that nothing else can fail there.
+/// Removes the write permission from `path` itself. A tree that was renamed to its final place needs only
+/// this step, so nothing else can fail there.
 pub(in crate::shelf) fn take_write(path: &Path) -> io::Result<()> {
     let mode = fs::symlink_metadata(path)?.permissions().mode();
     fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7555))
 }
 
-/// Takes the write permission from everything below `folder`; `folder` itself is still to be renamed, and
-/// must stay writable until then.
+/// Removes the write permission from everything below `folder`. `folder` itself stays writable, because it is
+/// still to be renamed.
 pub(in crate::shelf) fn make_read_only(folder: &Path) -> io::Result<()> {
     let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
     let mut next = 0;

@@ -1,8 +1,8 @@
 //! Fetches a model from the place that its recipe names, over as many tries, hours and processes as it takes.
 //!
-//! What came so far lies in `downloads/` under the digest that is wanted; whoever holds the model's lock owns
-//! it. Its length is what there is of it, so it may be killed at any instant. Nothing is believed of it: all
-//! of it is read again and compared before it is published.
+//! The bytes received so far lie in `downloads/` under the wanted digest; the holder of the model's lock owns
+//! the file. Its length says how much has arrived, so the process may be killed at any instant. The bytes are
+//! not trusted: before publishing, the whole file is read again and compared.
 
 use crate::disk::look;
 use std::{
@@ -30,12 +30,12 @@ use crate::{
     },
 };
 
-/// Brings a model from `source` onto the shelf, unless it is there; gives its path. `what` names it for
+/// Brings a model from `source` onto the shelf, unless it is there; returns its path. `what` names it for
 /// people.
 ///
-/// Dropping the future leaves what came so far. Errors: `model_unreachable`, `model_forbidden`,
-/// `model_missing`, `tampered`, `disk_full`, `io`, `invalid_config`; `overloaded` when another process
-/// fetched the same for an hour.
+/// Dropping the future keeps the bytes received so far. Errors: `model_unreachable`, `model_forbidden`,
+/// `model_missing`, `tampered`, `disk_full`, `io`, `invalid_config`; `overloaded` if another process fetched
+/// the same model for an hour.
 pub async fn bring(
     home: &Home,
     model: &ModelSpec,
@@ -70,9 +70,9 @@ pub async fn bring(
     fetch.publish(right).await
 }
 
-/// Brings the models of a recipe folder that say where they come from onto the shelf; gives how many it
-/// looked after. One that lies in the folder itself is left to its author. `thorough`: what is on the shelf
-/// already is read and compared, else it is passed over when its length is right.
+/// Brings the models of a recipe folder that name a source onto the shelf; returns how many it handled. A
+/// model in the folder itself is its author's matter. With `thorough`, a model that is already on the shelf
+/// is read and compared; otherwise its correct length suffices.
 ///
 /// Errors: those of [`bring`].
 pub async fn bring_all(
@@ -97,17 +97,17 @@ pub async fn bring_all(
     Ok(fetched)
 }
 
-/// The file that is fetched into, and what is known of it.
+/// The file that receives the bytes, with its state.
 struct Partial {
     path: PathBuf,
     file: File,
-    /// How many bytes of the model it holds: its length, but for a write that failed halfway.
+    /// How many bytes of the model it holds: its length, except after a write that failed halfway.
     have: u64,
-    /// Whether it came in one answer: else its parts may not belong together.
+    /// Whether its bytes came in one answer; otherwise its parts may not belong together.
     whole: bool,
 }
 
-/// What stands beside the file: by which name its server knows the state of the model that it is a part of.
+/// The file beside it: the name by which its server identifies this state of the model.
 #[derive(Serialize, Deserialize)]
 struct Note {
     from: String,
@@ -166,7 +166,7 @@ impl<'a> Fetch<'a> {
         self.progress.step(Step::Note { text });
     }
 
-    /// Forgets what came so far.
+    /// Discards the bytes received so far.
     fn start_over(&mut self) -> Result<(), Fault> {
         let path = &self.partial.path;
         self.partial.file.set_len(0).map_err(|error| Fault::io(format!("emptying {}", path.display()), &error))?;
@@ -175,7 +175,7 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    /// Until all of it is here and is what was wanted.
+    /// Fetches until the file is complete and correct.
     async fn all(&mut self, label: &str) -> Result<(), Fault> {
         loop {
             self.until_complete(label).await?;
@@ -191,7 +191,7 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// Until as many bytes are here as were wanted.
+    /// Fetches until the file has the wanted length.
     async fn until_complete(&mut self, label: &str) -> Result<(), Fault> {
         let (mut tries, mut farthest) = (0, self.partial.have);
         self.progress.step(Step::Advanced { label: label.to_owned(), done_bytes: self.partial.have });
@@ -222,7 +222,7 @@ impl<'a> Fetch<'a> {
         Ok(())
     }
 
-    /// One request, as far as it goes.
+    /// Makes one request and takes as many bytes as it brings.
     async fn once(&mut self, label: &str) -> Result<(), Failure> {
         let mark = self.mark.clone();
         let wanted = Wanted { bytes: self.model.bytes, have: self.partial.have, mark: mark.as_deref(), what: self.what };
@@ -296,7 +296,7 @@ impl<'a> Fetch<'a> {
         self.full(Fault::io(format!("writing {}", self.partial.path.display()), error))
     }
 
-    /// Whether the rest fits onto the disk, as far as can be told ahead.
+    /// Whether the rest fits onto the disk, as far as that can be known in advance.
     fn has_room(&self) -> Result<(), Fault> {
         match (self.free(), self.model.bytes - self.partial.have) {
             (Some(free), rest) if free < rest => Err(self.full(Fault::new(Code::DiskFull, "it does not fit"))),
@@ -309,7 +309,7 @@ impl<'a> Fetch<'a> {
         space.f_bavail.checked_mul(space.f_frsize)
     }
 
-    /// A full disk in numbers; any other fault as it is.
+    /// Adds the numbers to a fault about a full disk; returns any other fault unchanged.
     fn full(&self, fault: Fault) -> Fault {
         if fault.code != Code::DiskFull {
             return fault;
@@ -328,7 +328,7 @@ impl<'a> Fetch<'a> {
             .with("have_bytes", have)
     }
 
-    /// Holds what is here against what was wanted; gives what is wrong, for people.
+    /// Compares the file with the wanted digest; returns what is wrong, for people.
     async fn compare(&self) -> Result<Option<String>, Fault> {
         let (path, digest) = (self.partial.path.clone(), self.model.sha256);
         blocking(move || {
@@ -338,7 +338,7 @@ impl<'a> Fetch<'a> {
         .await
     }
 
-    /// What came stays for the next try; where nothing did, nothing stays.
+    /// Keeps the received bytes for the next try; if there are none, deletes the file.
     fn leave(&self) {
         if self.partial.have == 0 {
             let _ = fs::remove_file(&self.partial.path);
@@ -346,7 +346,7 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// To its place on the shelf.
+    /// Moves the file to its place on the shelf.
     async fn publish(self, right: FetchRight) -> Result<PathBuf, Fault> {
         let path = self.partial.path;
         blocking(move || {
@@ -361,7 +361,7 @@ impl<'a> Fetch<'a> {
 /// Longest pause between two tries.
 const MOST: Duration = Duration::from_millis(limits::MODEL_RETRY_MAX_MS);
 
-/// Deletes what nobody came back for. What cannot be deleted now is tried again with the next model.
+/// Deletes downloads that nobody resumed. One that cannot be deleted now is tried again with the next model.
 fn sweep(home: &Home, but: Digest) {
     let Ok(entries) = fs::read_dir(home.downloads()) else { return };
     let kept = Duration::from_millis(limits::MODEL_PARTIAL_KEPT_MS);

@@ -1,9 +1,8 @@
-//! The one folder in which a recipe's pods find its models: each at its name, a plain file, and nothing else
-//! beside them.
+//! The folder in which a recipe's pods find its models: each at its name, a plain file, and nothing else.
 //!
-//! Apart from `mod.rs`, where models are told by their digest and shared: programs read weights of several
-//! files by names that stand in those files. A model has both names, by a hard link, so it takes its room
-//! once; where the file system has no such links it is copied.
+//! On the rest of the shelf, models are identified by digest and shared (`mod.rs`). Programs, however, read
+//! weights of several files by names that stand in those files. A hard link gives a model both names, so it
+//! takes its space once; on a file system without hard links it is copied.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,20 +25,20 @@ use crate::{
     },
 };
 
-/// A model's name, and the file that has its bytes.
+/// A model's name, and the file with its bytes.
 pub(in crate::shelf) type Named<'a> = (&'a str, PathBuf);
 
-/// How the name of an installed recipe's folder of models ends.
+/// The suffix of the name of an installed recipe's folder of models.
 const END: &str = ".models";
 
-/// Where an installed recipe that lies in `recipe` has its models.
+/// The folder of models of an installed recipe that lies in `recipe`.
 pub(in crate::shelf) fn beside(recipe: &Path) -> PathBuf {
     let mut path = recipe.as_os_str().to_owned();
     path.push(END);
     path.into()
 }
 
-/// The files of the models of all versions of a recipe that lie in `versions`, as far as they can be read.
+/// The model files of all versions of a recipe that lie in `versions`, as far as they can be read.
 pub(in crate::shelf) fn of_versions(versions: &Path) -> BTreeSet<Identity> {
     let folders = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let mut left: Vec<_> = folders(versions).into_iter().filter(|path| path.to_string_lossy().ends_with(END)).collect();
@@ -54,16 +53,16 @@ pub(in crate::shelf) fn of_versions(versions: &Path) -> BTreeSet<Identity> {
     files
 }
 
-/// Which file it is, whatever it is called.
+/// The identity of a file, independent of its name.
 pub(in crate::shelf) fn identity(path: &Path) -> io::Result<Identity> {
     let found = fs::symlink_metadata(path)?;
     Ok((found.dev(), found.ino()))
 }
 
-/// What is wrong with `folder` as the folder of these models, for people; the bytes of the files are not
-/// looked at.
+/// What is wrong with `folder` as the folder of these models, for people; does not read the bytes of the
+/// files.
 ///
-/// Errors: `NotFound` where there is no such folder.
+/// Errors: `NotFound` if there is no such folder.
 pub(in crate::shelf) fn compare<'a>(folder: &Path, names: impl Iterator<Item = &'a str>) -> io::Result<Option<String>> {
     let mut wanted: BTreeSet<&str> = names.collect();
     let above: BTreeSet<&str> = wanted.iter().flat_map(|name| name.match_indices('/').map(|(at, _)| &name[..at])).collect();
@@ -88,7 +87,7 @@ pub(in crate::shelf) fn compare<'a>(folder: &Path, names: impl Iterator<Item = &
     Ok(wanted.first().map(|name| format!("`{name}` is missing")))
 }
 
-/// Whether `folder` has these models and nothing else, each as the very file.
+/// Whether `folder` holds exactly these models, each as the very same file.
 pub(in crate::shelf) fn is_of(folder: &Path, models: &[Named]) -> bool {
     let names = models.iter().map(|(name, _)| *name);
     compare(folder, names).is_ok_and(|wrong| wrong.is_none()) && models.iter().all(|(name, file)| is_same(file, &folder.join(name)))
@@ -99,8 +98,8 @@ fn is_same(one: &Path, other: &Path) -> bool {
     matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Makes `folder`, which is not there yet, with these models in it; on the disk once this returns. All but
-/// `folder` itself, which may have to be renamed, is read-only.
+/// Makes `folder`, which does not exist yet, with these models in it; the data is on the disk when this
+/// returns. Everything is read-only except `folder` itself, which may have to be renamed.
 fn build(folder: &Path, models: &[Named]) -> Result<(), Fault> {
     let mut folders = BTreeSet::from([folder.to_owned()]);
     make::new_folder(folder, make::FOLDER).map_err(|error| Fault::io(format!("making the folder {}", folder.display()), &error))?;
@@ -147,7 +146,7 @@ fn copy(file: &Path, to: &Path) -> io::Result<()> {
     File::sync_all(&copy)
 }
 
-/// Makes the folder of an installed recipe at `place`, unless somebody else does meanwhile.
+/// Makes the folder of an installed recipe at `place`, unless another process makes it meanwhile.
 pub(in crate::shelf) fn make_at(home: &Home, place: &Path, models: &[Named]) -> Result<(), Fault> {
     let staging = Staging::new(home, "models")?;
     let made = staging.folder().join("models");
@@ -160,7 +159,7 @@ pub(in crate::shelf) fn make_at(home: &Home, place: &Path, models: &[Named]) -> 
     .map_err(|error| Fault::io(format!("making the folder {}", place.display()), &error))
 }
 
-/// Puts a folder that was made elsewhere on the shelf to `place`, where nothing is.
+/// Moves a folder that was made elsewhere on the shelf to `place`, where nothing exists.
 pub(in crate::shelf) fn move_to(made: &Path, place: &Path) -> Result<(), Fault> {
     let moved = || -> io::Result<()> {
         // For its parent to change, a folder must be writable itself.
@@ -171,7 +170,7 @@ pub(in crate::shelf) fn move_to(made: &Path, place: &Path) -> Result<(), Fault> 
     moved().map_err(|error| Fault::io(format!("publishing {}", place.display()), &error))
 }
 
-/// As [`make_at`], in place of what is there: either that or the new one is there at any time.
+/// [`make_at`], but replaces an existing folder: at any time either the old or the new one is there.
 pub(in crate::shelf) fn replace_at(home: &Home, place: &Path, models: &[Named]) -> Result<(), Fault> {
     let staging = Staging::new(home, "models")?;
     let made = staging.folder().join("models");
@@ -190,7 +189,7 @@ fn settled(place: &Path) -> io::Result<()> {
     durable::sync_folder(place.parent().unwrap_or(place))
 }
 
-/// A folder of models that lives as long as the recipe folder that it is for is in use.
+/// A folder of models that exists as long as its recipe folder is in use.
 #[derive(Debug)]
 pub(in crate::shelf) struct Lent {
     staging: Staging,
@@ -203,10 +202,10 @@ impl Lent {
     }
 }
 
-/// A model of a recipe folder, and in which state its file was.
+/// A model of a recipe folder, and the state of its file.
 type Source = (String, PathBuf, (u64, u64, u64, i64, i64));
 
-/// The folders of recipe folders, by these: for as long as an author's files are the same, each has one.
+/// The folders of models by recipe folder; each stays the same as long as the author's files do.
 #[derive(Debug, Default)]
 pub(in crate::shelf) struct Folders(Mutex<HashMap<PathBuf, Weak<Lent>>>);
 
@@ -235,8 +234,8 @@ impl Folders {
     }
 }
 
-/// What changes when an author writes to the file or puts another in its place; a link to it changes none of
-/// that.
+/// The properties that change if an author writes to the file or replaces it; a new link to the file changes
+/// none of them.
 fn state(name: &str, path: &Path) -> io::Result<Source> {
     let found = fs::metadata(path)?;
     Ok((name.to_owned(), path.to_owned(), (found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec())))

@@ -1,7 +1,10 @@
-//! Model files: by sha256, read-only, shared by all recipes that name the same bytes.
+//! Model files: stored by sha256, read-only, shared by all recipes that name the same bytes.
 //!
-//! Apart from bundles, because they are large: downloaded once across processes, checked before the rename
-//! that publishes them, and checked again once per process before a pod may read them.
+//! Models are large, so they are handled apart from bundles:
+//!
+//! - One process downloads a model for all processes.
+//! - A model is checked before the rename that publishes it.
+//! - Each process checks a model once more before a pod may read it.
 
 pub mod fetching;
 pub mod folder;
@@ -31,16 +34,16 @@ use crate::shelf::{
     },
 };
 
-/// A model that is wanted on the shelf.
+/// The state of a wanted model on the shelf.
 #[derive(Debug)]
 pub enum Claim {
-    /// It is there, and was checked.
+    /// The model is there and was checked.
     Present(PathBuf),
-    /// It is not: the holder of the right is the one who fetches it.
+    /// The model is missing: the holder of the right fetches it.
     Missing(FetchRight),
 }
 
-/// The right to fetch one model, and the place to put it. Dropped, it leaves nothing.
+/// The right to fetch one model, and the place to put it. If dropped, it leaves nothing.
 #[derive(Debug)]
 pub struct FetchRight {
     home: Home,
@@ -50,7 +53,7 @@ pub struct FetchRight {
     _held: Held,
 }
 
-/// Where the model of that digest lies.
+/// Path of the model with this digest.
 pub fn place(home: &Home, digest: Digest) -> PathBuf {
     home.models().join(digest.hex())
 }
@@ -65,14 +68,15 @@ fn lock(home: &Home, digest: Digest) -> PathBuf {
     home.locks().join(format!("model-{}.lock", digest.short()))
 }
 
-/// The right to fetch that model, if nobody has it.
+/// The right to fetch this model, if nobody else holds it.
 pub(super) fn try_lock(home: &Home, digest: Digest) -> Result<Option<Held>, Fault> {
     locks::try_acquire(&lock(home, digest))
 }
 
-/// Says whether the model is there; if not, waits until nobody else fetches it and gives the right to.
+/// Reports whether the model is there; if not, waits until nobody else fetches it and returns the right to
+/// fetch.
 ///
-/// A file of that name with other bytes counts as missing: it is replaced.
+/// A file of that name with other bytes counts as missing and is replaced.
 pub async fn claim(home: &Home, digest: Digest, bytes: u64, progress: &progress::Shared) -> Result<Claim, Fault> {
     let held = locks::acquire(&lock(home, digest), "fetching the same model", progress).await?;
     let path = place(home, digest);
@@ -88,12 +92,12 @@ pub async fn claim(home: &Home, digest: Digest, bytes: u64, progress: &progress:
 }
 
 impl FetchRight {
-    /// Where to put the bytes; there is no file yet.
+    /// Where to put the bytes; the file does not exist yet.
     pub fn part(&self) -> PathBuf {
         self.staging.folder().join("model")
     }
 
-    /// Publishes the file at [`FetchRight::part`], after comparing it with what was wanted.
+    /// Publishes the file at [`FetchRight::part`] after comparing it with the wanted digest and length.
     ///
     /// Errors: `tampered` for other bytes; then nothing is kept.
     pub fn keep(self) -> Result<PathBuf, Fault> {
@@ -104,8 +108,7 @@ impl FetchRight {
         self.keep_compared(&part)
     }
 
-    /// Publishes a file that was just compared with what was wanted, from wherever it lies on the file system
-    /// of the shelf.
+    /// Publishes a file that was just compared, from any path on the file system of the shelf.
     pub(super) fn keep_compared(self, part: &Path) -> Result<PathBuf, Fault> {
         let path = place(&self.home, self.digest);
         durable::make_folder(&self.home.models())?;
@@ -127,7 +130,7 @@ struct Other {
     is: Option<StandIn>,
 }
 
-/// Holds a file against size and digest.
+/// Compares a file with the wanted size and digest.
 fn compare(path: &Path, digest: Digest, bytes: u64) -> Result<(), Other> {
     let found = open::open_of(path, bytes).and_then(|mut file| files::digest_of(&mut file));
     let why = match found {
@@ -140,7 +143,7 @@ fn compare(path: &Path, digest: Digest, bytes: u64) -> Result<(), Other> {
     Err(Other { why: name + &why, is })
 }
 
-/// Says of a model that it is not there, before anything is done with it.
+/// Checks that a model file exists, before anything is done with it.
 ///
 /// Errors: `model_missing`.
 pub(super) fn is_there(what: &str, path: &Path) -> Result<(), Fault> {
@@ -152,15 +155,14 @@ pub(super) fn is_there(what: &str, path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Which file it is, whatever it is called: the numbers of its file system and of the file there.
+/// The identity of a file, independent of its name: the numbers of its file system and of the file there.
 pub(super) type Identity = (u64, u64);
 
-/// What tells one state of a file from another without reading it: length, and when its bytes and its status
-/// changed.
+/// Distinguishes states of a file without reading it: its length, and when its bytes and its status changed.
 type Stamp = (u64, i64, i64, i64, i64);
 
-/// Models that this process has checked: each is read once, whichever names it has, and again only when the
-/// file was touched.
+/// Models that this process has checked. Each is read once, whatever its names, and again only if its file
+/// was touched.
 #[derive(Debug, Default)]
 pub(super) struct Checked(Mutex<HashMap<Identity, (Stamp, Digest)>>);
 

@@ -1,8 +1,8 @@
 //! One request for a model, or for the rest of one, to the place that its recipe names.
 //!
-//! Apart from `repository/transport.rs`, which serves repositories: hubs hand files out from other hosts than
-//! the one that is asked, so redirects go further here (the signed digest decides what the bytes are worth),
-//! and what is secret must not go with them. Nothing here touches a file.
+//! Hubs serve files from other hosts than the one that was asked. So redirects may go further here than in
+//! `repository/transport.rs` (the signed digest decides what the bytes are worth), but secrets must not go
+//! with them. This module touches no file.
 
 use crate::shelf::redirects::{allowed, host, onward};
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::{
     shelf::{models::sources::Place, repository::transport::chain},
 };
 
-/// Why a request brought nothing, or not all.
+/// Why a request brought nothing, or only a part.
 #[derive(Debug)]
 pub(in crate::shelf) enum Failure {
-    /// It may go better in a moment.
+    /// A later try may succeed.
     Passing { why: String, wait: Option<Duration> },
-    /// It will not.
+    /// No later try will succeed.
     Final(Fault),
 }
 
@@ -38,42 +38,41 @@ impl Failure {
     }
 }
 
-/// What is asked for.
+/// What to ask for.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::shelf) struct Wanted<'a> {
     /// The whole file's length, as signed.
     pub bytes: u64,
-    /// How many are here already.
+    /// How many bytes are already here.
     pub have: u64,
-    /// What the server called the file when they came.
+    /// The server's name for the state of the file from which those bytes came.
     pub mark: Option<&'a str>,
     /// For people.
     pub what: &'a str,
 }
 
-/// What came of it.
+/// The result of a request.
 #[derive(Debug)]
 pub(in crate::shelf) enum Answer {
     /// The file from its first byte.
     Whole(Body),
-    /// What is missing.
+    /// The bytes that are missing.
     Rest(Body),
-    /// Not the rest of what is here; so the whole file has to be asked for.
+    /// Not the rest of the bytes that are here; the whole file has to be asked for.
     Other(&'static str),
 }
 
-/// The bytes, as they come.
+/// The bytes, as they arrive.
 #[derive(Debug)]
 pub(in crate::shelf) struct Body {
     response: Response,
     stall: Duration,
-    /// What the server calls this state of the file, if it gives it a name that is fit to ask for its rest
-    /// by.
+    /// The server's name for this state of the file, if it is suitable for requesting the rest.
     pub mark: Option<String>,
 }
 
 impl Body {
-    /// The next bytes; `None` at the end, whether or not that is where it should be.
+    /// The next bytes; `None` at the end of the body, even if it ends too early.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         match timeout(self.stall, self.response.chunk()).await {
             Err(_) => Err(Failure::passing(format!("no byte came for {} ms", self.stall.as_millis()))),
@@ -83,7 +82,7 @@ impl Body {
     }
 }
 
-/// Asks the place, and whoever it sends us on to.
+/// Asks the place, and follows its redirects.
 pub(in crate::shelf) async fn ask(place: &Place, wanted: &Wanted<'_>) -> Result<Answer, Failure> {
     let mut url = place.url.clone();
     for _ in 0..=limits::REDIRECTS_MAX {
@@ -189,7 +188,7 @@ async fn read(place: &Place, url: &Url, wanted: &Wanted<'_>, response: Response)
     }
 }
 
-/// What begins an answer that is known to be wrong, as far as its first bytes tell.
+/// What a wrong answer is, if its first bytes tell.
 async fn stand_in(mut body: Body) -> Option<StandIn> {
     let media_type = text(body.response.headers(), &CONTENT_TYPE).map(str::to_owned);
     let mut head = Vec::new();
@@ -207,7 +206,7 @@ fn passing(url: &Url, response: &Response) -> Failure {
     Failure::Passing { why: said(url, response), wait }
 }
 
-/// E.g. `127.0.0.1:80 answered 401 Unauthorized (GatedRepo)`: the last is the hub's own word.
+/// E.g. `127.0.0.1:80 answered 401 Unauthorized (GatedRepo)`; the last word is the hub's own.
 fn said(url: &Url, response: &Response) -> String {
     let word = text(response.headers(), &HeaderName::from_static("x-error-code"));
     let word = word.filter(|word| word.len() <= 64).map(|word| format!(" ({word})")).unwrap_or_default();
@@ -218,7 +217,7 @@ fn refused(place: &Place, wanted: &Wanted<'_>, why: &str) -> Failure {
     Failure::Final(unreachable(wanted.what, &place.url, why))
 }
 
-/// Bytes that are not those that were signed, told by what they are.
+/// The fault for bytes that differ from the signed ones; says what they are.
 pub(in crate::shelf) fn other(what: &str, url: &Url, found: Option<StandIn>, why: &str) -> Fault {
     match found {
         Some(found) if found.is_no_file() => unreachable(what, url, why).hint(found.hint_of_fetch()),
@@ -227,13 +226,13 @@ pub(in crate::shelf) fn other(what: &str, url: &Url, found: Option<StandIn>, why
     }
 }
 
-/// A model whose place does not serve it.
+/// The fault for a model whose place does not serve it.
 pub(in crate::shelf) fn unreachable(what: &str, url: &Url, why: &str) -> Fault {
     Fault::new(Code::ModelUnreachable, format!("{what} cannot be fetched from {}: {why}", host(url)))
         .hint("check the network and try again: what was fetched is kept, and the next try goes on from there")
 }
 
-/// What the server calls this state of the file: a strong mark, as `If-Range` wants it.
+/// The server's name for this state of the file: a strong mark, as `If-Range` requires.
 fn mark(headers: &HeaderMap) -> Option<String> {
     let strong = text(headers, &ETAG).filter(|tag| !tag.starts_with("W/"));
     let mark = strong.or_else(|| text(headers, &LAST_MODIFIED))?;

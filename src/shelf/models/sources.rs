@@ -1,7 +1,6 @@
-//! The places that recipes name for their models: which address that is here, and who Hob says that it is.
+//! Resolves the places that recipes name for their models to addresses, and chooses the credentials for them.
 //!
-//! Apart from fetching, because here lies the one secret of it: a token goes into one header for one server,
-//! and nowhere else.
+//! The one secret of model fetching lies here: a token goes into one header for one server, and nowhere else.
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
@@ -12,10 +11,10 @@ use crate::{
     shelf::{durable, repository::transport::Patience},
 };
 
-/// Where `hf:` points unless HF_ENDPOINT says otherwise.
+/// The target of `hf:` unless HF_ENDPOINT names another.
 const HUB: &str = "https://huggingface.co";
 
-/// How models are fetched from where their recipes say.
+/// How models are fetched from the places that their recipes name.
 #[derive(Clone, Default)]
 pub struct Sources {
     endpoint: Option<String>,
@@ -27,16 +26,16 @@ pub struct Sources {
 /// One file at one server.
 pub(in crate::shelf) struct Place {
     pub url: Url,
-    /// What is shown to the server of `url` alone.
+    /// Sent only to the server of `url`.
     pub token: Option<HeaderValue>,
     pub patience: Patience,
-    /// What to do about a server that does not give the file.
+    /// What to do if a server does not give the file.
     pub hint: &'static str,
 }
 
-/// Whether a recipe that came from the repository at `remote` may send its operator's host to `source`: to
-/// the services of the host's own machine only what came from there too, or a stranger's recipe could have
-/// any of them asked anything.
+/// Whether a recipe from the repository at `remote` may send its operator's host to `source`. Services of the
+/// host's own machine are reachable only for recipes that also came from that machine; otherwise a stranger's
+/// recipe could query any of them.
 ///
 /// Errors: `bundle_invalid`.
 pub fn may_name(recipe: &RecipeName, source: &ModelSource, remote: &Address) -> Result<(), Fault> {
@@ -51,8 +50,8 @@ pub fn may_name(recipe: &RecipeName, source: &ModelSource, remote: &Address) -> 
 }
 
 impl Sources {
-    /// From HF_ENDPOINT, HF_TOKEN and HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME or HOME, as other programs of
-    /// that hub read them. No file is opened before a model is fetched.
+    /// Reads HF_ENDPOINT, HF_TOKEN and HF_TOKEN_PATH, HF_HOME, XDG_CACHE_HOME or HOME, as other programs of
+    /// that hub do. Opens no file before a model is fetched.
     pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Sources {
         let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.trim().is_empty());
         let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -66,16 +65,16 @@ impl Sources {
         }
     }
 
-    /// Waits so long, and no longer.
+    /// Waits as long as `patience` says.
     #[doc(hidden)]
     pub fn with_patience(mut self, patience: Patience) -> Sources {
         self.patience = patience;
         self
     }
 
-    /// Where the file is.
+    /// The address of the file.
     ///
-    /// Errors: `invalid_config` for an HF_ENDPOINT that is none or a token that no header can carry; `io`.
+    /// Errors: `invalid_config` for an invalid HF_ENDPOINT or a token that no header can carry; `io`.
     pub(in crate::shelf) fn place(&self, source: &ModelSource) -> Result<Place, Fault> {
         let patience = self.patience;
         let (repository, revision, path) = match source {
@@ -151,14 +150,14 @@ impl Sources {
     }
 }
 
-/// Without what is secret in its address; its token shows itself as `Sensitive`.
+/// Omits the secrets of its address; its token prints as `Sensitive`.
 impl fmt::Debug for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.debug_struct("Place").field("url", &shown_url(&self.url)).field("token", &self.token).finish_non_exhaustive()
     }
 }
 
-/// Without the token: this is part of what a host may be asked to show of itself.
+/// Omits the token: a host may print this when it shows its own state.
 impl fmt::Debug for Sources {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "...");

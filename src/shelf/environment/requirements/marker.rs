@@ -1,12 +1,12 @@
-//! Environment markers of a lock, e.g. `python_full_version < '3.12' and sys_platform == 'linux'`, read into
-//! words.
+//! Parses the environment markers of a lock, e.g. `python_full_version < '3.12' and sys_platform == 'linux'`,
+//! into words.
 //!
-//! The grammar is the one of Python's dependency specifiers, with its variables by name and strings of an
-//! alphabet that needs no quoting. Whether a marker is true is the installer's to say.
+//! The grammar is that of Python's dependency specifiers, with its variables by name and strings of an
+//! alphabet that needs no quoting. The installer evaluates the marker.
 
 use std::fmt;
 
-/// What a marker may ask about.
+/// The variables that a marker may name.
 const VARIABLES: &[&str] = &[
     "extra",
     "implementation_name",
@@ -24,7 +24,7 @@ const VARIABLES: &[&str] = &[
 
 const COMPARISONS: &[&str] = &["<=", "<", "!=", "===", "==", ">=", ">", "~="];
 
-/// Deepest parentheses that are read; what `uv` writes has two or three.
+/// Deepest nesting of parentheses that is accepted; `uv` writes two or three levels.
 const DEPTH_MAX: usize = 32;
 
 /// A marker that follows the grammar.
@@ -125,7 +125,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Takes the next word if it is this one.
+    /// Consumes the next word if it equals `word`.
     fn took(&mut self, word: &Word) -> bool {
         let is_it = self.words.get(self.at) == Some(word);
         self.at += usize::from(is_it);
