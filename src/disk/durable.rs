@@ -1,7 +1,7 @@
-//! Files that survive a power cut whole: written beside their place, synced, renamed, folder synced.
+//! Writes files that survive a power cut whole: written beside their place, synced, renamed, then the folder
+//! is synced.
 //!
-//! Apart, because both the trust state of a client and the files of a repository must never be seen
-//! half-written.
+//! A client's trust state and the files of a repository must never be seen half-written.
 
 use std::{
     io::{self, Write},
@@ -11,12 +11,12 @@ use std::{
 use super::{make, open};
 use crate::model::{Code, Fault};
 
-/// Replaces (or makes) `path` with `bytes` in one step; its folder must exist. Others may read it.
+/// Creates or replaces `path` with `bytes` in one step; its folder must exist. Others may read the file.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     replace_with(path, bytes, make::FILE)
 }
 
-/// As [`replace`], with the mode that the file is to have.
+/// [`replace`] with this file mode.
 pub fn replace_with(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
     let written = || -> io::Result<()> {
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
@@ -29,7 +29,7 @@ pub fn replace_with(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
     written().map_err(|error| Fault::io(format!("writing {}", path.display()), &error))
 }
 
-/// Makes `path` with `bytes` and this mode; a file that is already there is an error.
+/// Creates `path` with `bytes` and this mode; an existing file is an error.
 pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
     let made = || -> io::Result<()> {
         let mut file = make::new_file(path, mode)?;
@@ -39,17 +39,17 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
     made().map_err(|error| Fault::io(format!("writing {}", path.display()), &error))
 }
 
-/// Makes a rename or a new file inside `folder` last.
+/// Makes a rename or a new file inside `folder` durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     open::open_folder(folder)?.sync_all()
 }
 
-/// Writes what a file has in memory to the disk.
+/// Writes a file's cached content to the disk.
 pub fn sync_file(path: &Path) -> io::Result<()> {
     open::open(path)?.sync_all()
 }
 
-/// All of a file of at most `max` bytes; `None` where there is none.
+/// The whole of a file of at most `max` bytes; `None` if there is no file.
 ///
 /// Errors: `too_large`, before it is read; `io`, which says what is there, for anything but a plain file.
 pub fn read(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Fault> {
@@ -63,12 +63,12 @@ pub fn read(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Fault> {
     }
 }
 
-/// Makes `folder` and what is missing above it, for others to read.
+/// Makes `folder` and the missing folders above it, readable by others.
 pub fn make_folder(folder: &Path) -> Result<(), Fault> {
     made(folder, make::FOLDER)
 }
 
-/// As [`make_folder`], for its owner alone.
+/// [`make_folder`] for its owner alone.
 pub fn make_private_folder(folder: &Path) -> Result<(), Fault> {
     made(folder, make::PRIVATE_FOLDER)
 }

@@ -1,15 +1,15 @@
-//! Whether something is there, where the answer decides what Hob does next.
+//! Checks whether a path exists, where the answer decides what Hob does next.
 //!
-//! `Path::exists` says no also where the system did not let it look (no memory, no permission): a root would
-//! be pinned over one that is there, a key made beside one, a folder deleted that somebody holds.
+//! `Path::exists` also says no if the system could not look (no memory, no permission). A root would then be
+//! pinned over an existing one, a key made beside an existing one, or a folder deleted that a process holds.
 
 use std::path::Path;
 
 use crate::model::Fault;
 
-/// Whether a file or folder is at that path; links are followed.
+/// Whether a file or folder is at this path; links are followed.
 ///
-/// Errors: `io` where that cannot be found out.
+/// Errors: `io` if that cannot be determined.
 pub fn is_there(path: &Path) -> Result<bool, Fault> {
     path.try_exists().map_err(|error| Fault::io(format!("looking at {}", path.display()), &error))
 }

@@ -1,5 +1,5 @@
-//! Making Hob's own folders and files. Modes are set, and the umask has no say: with one of 000 nothing is
-//! open to others, with one of 077 what is to be read by others still is.
+//! Makes Hob's own folders and files with explicit modes, independent of the umask. A umask of 000 opens
+//! nothing to others, and a umask of 077 does not close files that others should read.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -12,15 +12,15 @@ use tempfile::{NamedTempFile, TempDir};
 
 /// Mode of a folder or file that others may read.
 pub const FOLDER: u32 = 0o755;
-/// As [`FOLDER`], of a file.
+/// Mode of a file that others may read.
 pub const FILE: u32 = 0o644;
 /// Mode of a folder that its owner alone may enter.
 pub const PRIVATE_FOLDER: u32 = 0o700;
 /// Mode of a file that its owner alone may read.
 pub const PRIVATE_FILE: u32 = 0o600;
 
-/// Makes a folder with this mode, and what is missing above it for others to pass through. One that is there
-/// is left as it is.
+/// Makes a folder with this mode, and the missing folders above it so that others can pass through. An
+/// existing folder stays unchanged.
 pub fn folder(path: &Path, mode: u32) -> io::Result<()> {
     match make_one(path, mode) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -45,26 +45,26 @@ fn make_one(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Makes a folder that is not there yet.
+/// Makes a folder; an existing one is an error.
 pub fn new_folder(path: &Path, mode: u32) -> io::Result<()> {
     // Its owner's alone until its mode is set.
     DirBuilder::new().mode(mode & 0o700).create(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Takes every right of others from a folder.
+/// Removes all permissions of others from a folder.
 pub fn close(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(PRIVATE_FOLDER))
 }
 
-/// Makes a file that is not there yet, to write to and to read back.
+/// Makes a file for writing and reading back; an existing one is an error.
 pub fn new_file(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE_FILE).open(path)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     Ok(file)
 }
 
-/// Makes a file with these bytes, which is not there yet.
+/// Makes a file with these bytes; an existing file is an error.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     new_file(path, mode)?.write_all(bytes)
 }
@@ -76,8 +76,8 @@ pub fn temporary(folder: &Path, prefix: &str, mode: u32) -> io::Result<NamedTemp
     Ok(file)
 }
 
-/// A file without a name on the disk of `folder`, its owner's alone: gone when it is closed, however that
-/// comes.
+/// A file without a name on the disk of `folder`, accessible to its owner only. It is gone when it is closed,
+/// for whatever reason.
 pub fn unnamed(folder: &Path) -> io::Result<File> {
     let file = tempfile::tempfile_in(folder)?;
     file.set_permissions(fs::Permissions::from_mode(PRIVATE_FILE))?;

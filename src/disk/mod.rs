@@ -1,14 +1,14 @@
-//! Hob's own files: how they are opened, how they are made, and whose they must be.
+//! Hob's own files: how they are opened and made, and who may own them.
 //!
 //! - `open.rs`: the one function that opens a file of Hob's to read it, and the one that opens a lock.
 //! - `make.rs`: the functions that make a folder or a file; each sets the mode and leaves nothing to the
 //!   umask.
 //! - `durable.rs`: files that survive a power cut whole.
-//! - `look.rs`: whether something is there.
+//! - `look.rs`: whether a path exists.
 //! - `owner.rs`: who may write to Hob's folders, checked at each start.
-//! - `threads.rs`: what blocks, on threads where nobody waits for it.
+//! - `threads.rs`: blocking work, on threads where nothing waits for it.
 //!
-//! A test reads the sources and fails where anything else opens a file or makes a folder without a reason.
+//! A test reads the sources and fails if other code opens a file or makes a folder without a reason.
 
 pub mod durable;
 pub mod look;

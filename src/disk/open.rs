@@ -1,7 +1,7 @@
-//! Opening Hob's own files.
+//! Opens Hob's own files.
 //!
-//! Each is a plain file at exactly its path. A link, a FIFO, a device or a folder in its place was put there
-//! by a broken disk or by somebody else: opening it could wait for ever, or read what was meant for others.
+//! Each is a plain file at exactly its path. If a link, a FIFO, a device or a folder is there instead, a
+//! broken disk or somebody else put it there: opening it could wait forever, or read a file meant for others.
 //! The folders above are Hob's (`owner.rs`).
 
 use std::{
@@ -12,27 +12,27 @@ use std::{
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-/// Flags of every opening: no link is followed at the end of the path, and nothing waits for somebody at the
+/// Flags for every open: a link at the end of the path is not followed, and the open never waits for the
 /// other end.
 const ALWAYS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// At most `max` bytes of a file that the user named: it may be a link, or a pipe of the shell's.
+/// At most `max` bytes of a file that the user named: it may be a link, or a pipe of the shell.
 pub fn read_of_user(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(max).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Opens one of Hob's own files to read it.
+/// Opens one of Hob's own files for reading.
 ///
-/// Errors: `NotFound` where there is nothing; `InvalidData`, which says what is there, for anything but a
-/// plain file.
+/// Errors: `NotFound` if there is nothing; `InvalidData`, which says what is there, for anything but a plain
+/// file.
 pub fn open(path: &Path) -> io::Result<File> {
     plain(path, OFlags::RDONLY | ALWAYS, Mode::empty())
 }
 
-/// As [`open`], for a file whose length is known: it has exactly `bytes`, and not one of them is read before
-/// that is clear.
+/// [`open`] for a file whose length is known. The file has exactly `bytes` bytes; that is checked before any
+/// byte is read.
 ///
 /// Errors: as [`open`]; `InvalidData` with both lengths.
 pub fn open_of(path: &Path, bytes: u64) -> io::Result<File> {
@@ -43,12 +43,12 @@ pub fn open_of(path: &Path, bytes: u64) -> io::Result<File> {
     }
 }
 
-/// Opens a folder, to have it written to the disk.
+/// Opens a folder, so that it can be synced to the disk.
 pub fn open_folder(path: &Path) -> io::Result<File> {
     Ok(File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
 }
 
-/// All of a file whose length is known.
+/// The whole of a file whose length is known.
 ///
 /// Errors: as [`open_of`].
 pub fn read_of(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
@@ -57,7 +57,7 @@ pub fn read_of(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     Ok(read)
 }
 
-/// All of a file of at most `max` bytes. A longer one is refused before it is read.
+/// The whole of a file of at most `max` bytes. A longer one is refused before it is read.
 ///
 /// Errors: as [`open`]; `FileTooLarge`.
 pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
@@ -75,27 +75,28 @@ pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A text of the kernel (below `/proc`, `/sys`), at most `max` bytes of it: such a file has no length, and
-/// nobody else makes one.
+/// At most `max` bytes of a text of the kernel (below `/proc`, `/sys`). Such a file has no length, and only
+/// the kernel makes one.
 pub fn read_of_kernel(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(max).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Opens a file of Hob's to write to it, made for its owner alone if it is missing. What it holds stays.
+/// Opens one of Hob's files for writing, and keeps its content. A missing file is made, accessible to its
+/// owner only.
 ///
 /// Errors: as [`open`].
 pub fn open_to_write(path: &Path) -> io::Result<File> {
     plain(path, OFlags::RDWR | OFlags::CREATE | ALWAYS, Mode::RUSR | Mode::WUSR)
 }
 
-/// As [`open_to_write`], and what is written comes after what it holds.
+/// [`open_to_write`], but writes append to the content.
 pub fn open_to_append(path: &Path) -> io::Result<File> {
     plain(path, OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | ALWAYS, Mode::RUSR | Mode::WUSR)
 }
 
-/// As [`open_to_write`], for a file that must be there.
+/// [`open_to_write`] for a file that must exist.
 pub fn open_there_to_write(path: &Path) -> io::Result<File> {
     plain(path, OFlags::RDWR | ALWAYS, Mode::empty())
 }

@@ -1,9 +1,9 @@
-//! Who may write to Hob's folders: its user and root, and nobody else.
+//! Checks who may write to Hob's folders: only its user and root.
 //!
-//! Whoever can write to a home can put a runner, a recipe or a grant there. So the home's folders and those
-//! above them, its two files, the runner, and the recipe and the environment in use are looked at before they
-//! are believed. A group that the operator names in `hob.toml` may write too, but not to `hob.toml` itself,
-//! nor to its folder.
+//! A user who can write to a home can put a runner, a recipe or a grant there. So Hob checks these before it
+//! trusts them: the home's folders and those above them, its two files, the runner, and the recipe and the
+//! environment in use. A group that the operator names in `hob.toml` may write too, but not to `hob.toml`
+//! itself, nor to its folder.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,7 @@ use crate::model::{
     limits::{ACCOUNTS_BYTES_MAX, HOME_LINKS_MAX},
 };
 
-/// Who may write.
+/// The users and groups that may write.
 #[derive(Debug, Clone, Copy)]
 pub struct Writers {
     user: u32,
@@ -30,14 +30,14 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// This process's user and root; `group` too.
+    /// This process's user and root, and `group` if given.
     pub fn new(group: Option<u32>) -> Writers {
         Writers { user: rustix::process::geteuid().as_raw(), group }
     }
 
-    /// Looks at one path, and not through a link. Nothing there is fine.
+    /// Checks one path without following a link. A missing path passes.
     ///
-    /// Errors: `home_unsafe` with the command that mends it; `io`.
+    /// Errors: `home_unsafe`, with the command that fixes it; `io`.
     pub fn check(&self, path: &Path) -> Result<(), Fault> {
         match fs::symlink_metadata(path) {
             Ok(found) => self.judge(path, &found, Place::Own),
@@ -46,8 +46,7 @@ impl Writers {
         }
     }
 
-    /// Looks at `path`, through links, and at every folder above it and above each link. What is not there
-    /// yet is fine.
+    /// Checks `path`, through links, and every folder above it and above each link. A missing path passes.
     ///
     /// Errors: as [`Writers::check`].
     pub fn check_with_above(&self, path: &Path) -> Result<(), Fault> {
@@ -84,7 +83,7 @@ impl Writers {
         Ok(())
     }
 
-    /// Looks at everything below `folder`, and at itself. Blocking, for as long as the tree is large.
+    /// Checks `folder` and everything below it. Blocking; a large tree takes long.
     ///
     /// Errors: as [`Writers::check`], for the first one found.
     pub fn check_tree(&self, folder: &Path) -> Result<(), Fault> {
@@ -162,7 +161,7 @@ impl Writers {
             .with("group", found.gid()))
     }
 
-    /// Whether a group that may write to `path` is as good as its owner.
+    /// Whether members of `group` may write to `path` as its owner may.
     fn may_write(&self, path: &Path, group: u32) -> bool {
         // With an access list the group's bits are the most that anybody on the list has.
         let has_list = rustix::fs::lgetxattr(path, "system.posix_acl_access", &mut [0u8; 0][..]).is_ok();
@@ -171,12 +170,12 @@ impl Writers {
     }
 }
 
-/// What a path is to the home.
+/// The relation of a path to the home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Part of it.
+    /// A part of the home.
     Own,
-    /// A folder that it lies in.
+    /// A folder that contains the home.
     Above,
 }
 
@@ -188,14 +187,14 @@ fn failed(path: &Path, error: &io::Error) -> Fault {
     Fault::io(format!("looking at whose {} is", path.display()), error)
 }
 
-/// A path as a shell takes it.
+/// A path quoted for a shell.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@=:,".contains(c);
     if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// As whom files of users show that this user namespace does not have; none where it has all.
+/// The user id that this user namespace shows for files of users that it does not have; `None` if it has all.
 fn unmapped_user() -> Option<u32> {
     static USER: OnceLock<Option<u32>> = OnceLock::new();
     *USER.get_or_init(|| {
@@ -206,7 +205,7 @@ fn unmapped_user() -> Option<u32> {
     })
 }
 
-/// Whether nobody but `user` is in `group`: the group of that user's own name that many systems make.
+/// Whether `group` has no member but `user`: many systems make a group with each user's own name.
 fn is_alone_in(user: u32, group: u32) -> bool {
     let (Some(passwd), Some(groups)) = (accounts("/etc/passwd"), accounts("/etc/group")) else { return false };
     only_member(&passwd, &groups, user, group)
@@ -231,7 +230,7 @@ fn only_member(passwd: &str, groups: &str, user: u32, group: u32) -> bool {
     !names.is_empty() && members.into_iter().all(|name| names.contains(&name))
 }
 
-/// The number of a group by its name, or of a number itself.
+/// The number of a group, from its name or its number.
 pub fn group_of(word: &str) -> Option<u32> {
     if let Ok(number) = word.parse() {
         return Some(number);

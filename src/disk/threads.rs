@@ -1,7 +1,7 @@
-//! Work that blocks, on threads where nobody waits for it.
+//! Runs blocking work on threads where nothing waits for it.
 //!
-//! The one place that hands it to the runtime's threads: where it has none and none is to be had, it panics,
-//! and here that is a fault.
+//! Only this module hands blocking work to the runtime's threads. The runtime panics if it has no thread and
+//! cannot start one; this module turns that into a fault.
 
 use std::{
     any::Any,
@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::model::{Code, Fault, os_error_in};
 
-/// How the panics begin of who could not start a thread or had no descriptor for one, before the system's
+/// How panics begin when a library could not start a thread or had no descriptor for one, before the system's
 /// error: the runtime, the standard library, rayon.
 pub const NO_THREAD: [&str; 4] = [
     "OS can't spawn worker thread: ",
@@ -29,8 +29,8 @@ pub const NO_THREAD: [&str; 4] = [
     "The global thread pool has not been initialized.: ",
 ];
 
-/// Blocking work that was begun. As a future it gives what came of it; none where it panicked. Dropped it
-/// goes on.
+/// Blocking work that has begun. As a future it returns the result; `None` if the work panicked. Dropping it
+/// does not stop the work.
 pub struct Work<T>(Begun<T>);
 
 enum Begun<T> {
@@ -52,7 +52,7 @@ impl<T> Future for Work<T> {
 }
 
 impl<T> Work<T> {
-    /// What came of it; none where the runtime ended. Its panic goes on here.
+    /// The result; `None` if the runtime ended. A panic of the work resumes here.
     pub async fn panicking(self) -> Option<T> {
         match self.0 {
             Begun::Here(done) => done,
@@ -65,22 +65,22 @@ impl<T> Work<T> {
     }
 }
 
-/// Begins blocking work elsewhere.
+/// Begins blocking work on another thread.
 ///
-/// Errors: `io` where no thread is to be had, `usage` outside of a runtime: then it was not begun, and never
-/// will be.
+/// Errors: `io` if no thread can be started, `usage` outside of a runtime. In both cases the work has not
+/// begun, and never will.
 pub fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<Work<T>, Fault> {
     begin(work).map_err(|(_, fault)| fault)
 }
 
-/// Begins blocking work that must be done: elsewhere, or where no thread is to be had right here.
+/// Begins blocking work that must be done: on another thread, or right here if none can be started.
 pub fn certainly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Work<T> {
     begin(work).unwrap_or_else(|(work, _)| Work(Begun::Here(work.map(|work| work()))))
 }
 
-/// Runs blocking work elsewhere; a panic there is Hob's own fault, not a hang.
+/// Runs blocking work on another thread; a panic there becomes Hob's own fault, not a hang.
 ///
-/// The work goes on when the future is dropped: what it must not lose goes into it.
+/// If the future is dropped, the work continues; move everything that must not be lost into it.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
     let done = match start(work)?.0 {
         Begun::Here(done) => return done.unwrap_or_else(|| Err(ended())),
@@ -96,16 +96,16 @@ fn ended() -> Fault {
     Fault::new(Code::Internal, "a background task ended early")
 }
 
-/// The fault that a library's panic is which could start no thread; none for any other panic.
+/// The fault for a library's panic that it could start no thread; `None` for any other panic.
 pub fn no_thread(panic: &(dyn Any + Send)) -> Option<Fault> {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())?;
     let is_one = NO_THREAD.iter().any(|begins| text.starts_with(begins));
     is_one.then(|| os_error_in(text)).flatten().map(|error| Fault::io("starting a thread", &error))
 }
 
-/// The tokio runtime that this is called in.
+/// The tokio runtime in which this function is called.
 ///
-/// Errors: `usage` where there is none.
+/// Errors: `usage` if there is none.
 pub fn runtime() -> Result<Handle, Fault> {
     Handle::try_current().map_err(|_| {
         Fault::new(Code::Usage, "a host works inside of a tokio runtime, and this was called outside of any")
@@ -113,7 +113,7 @@ pub fn runtime() -> Result<Handle, Fault> {
     })
 }
 
-/// Gives the work back where it cannot be begun.
+/// Returns the work if it cannot be begun.
 fn begin<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(work: W) -> Result<Work<T>, (Option<W>, Fault)> {
     let runtime = match runtime() {
         Ok(runtime) => runtime,

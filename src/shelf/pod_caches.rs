@@ -1,7 +1,7 @@
-//! What libraries in a recipe's pods keep for its next pods: compiled code, lists of fonts.
+//! Caches that libraries in a recipe's pods keep for the recipe's later pods: compiled code, lists of fonts.
 //!
-//! A cache is filled once, by a pod that no caller asked for anything, and never changed: each pod begins
-//! with a copy. It is a help and no more: one that is damaged or gone costs time.
+//! A pod that works for no call fills a cache once. The cache never changes after that: each pod begins with
+//! a copy. A damaged or missing cache only costs time.
 
 use std::{
     fs, io,
@@ -30,12 +30,12 @@ use crate::{
     },
 };
 
-/// What is known of a cache.
+/// The state of a cache.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing: it was never filled.
+    /// It was never filled.
     Nothing,
-    /// It was filled, or could not be, and there is nothing in it.
+    /// It was filled and is empty, or could not be filled.
     Empty,
     /// The folder with its files.
     Files(PathBuf),
@@ -48,12 +48,12 @@ pub struct Listed {
     pub bytes: u64,
 }
 
-/// Beside the files of a cache.
+/// The record that is kept beside the files of a cache.
 #[derive(Debug, Serialize, Deserialize)]
 struct About {
     files: usize,
     bytes: u64,
-    /// Why there is nothing in it, where that is a failure.
+    /// Why the cache is empty, if that is a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     why: Option<String>,
 }
@@ -61,7 +61,7 @@ struct About {
 const ABOUT: &str = "about.json";
 const FILES: &str = "files";
 
-/// Looks for the cache of that recipe with that key. Blocking.
+/// Looks for the recipe's cache with this key. Blocking.
 pub fn find(home: &Home, recipe: &RecipeName, key: Digest) -> Found {
     let above = folder_of(home, recipe);
     let folder = above.join(key.hex());
@@ -79,7 +79,7 @@ pub fn find(home: &Home, recipe: &RecipeName, key: Digest) -> Found {
     }
 }
 
-/// The right to fill that cache; none where another host has it, or has filled it meanwhile. Blocking.
+/// The right to fill this cache; none if another host has it, or has filled the cache meanwhile. Blocking.
 ///
 /// Errors: `io`.
 pub fn claim(home: &Home, recipe: &RecipeName, key: Digest) -> Result<Option<Held>, Fault> {
@@ -87,7 +87,7 @@ pub fn claim(home: &Home, recipe: &RecipeName, key: Digest) -> Result<Option<Hel
     Ok(held.filter(|_| find(home, recipe, key) == Found::Nothing))
 }
 
-/// Whether nobody else can have put there what pods would run.
+/// Checks that nobody else can have put files there that pods would run.
 fn is_ours(home: &Home, above: &Path, folder: &Path) -> Result<(), String> {
     for place in [above.parent().unwrap_or(above), above, folder] {
         match fs::symlink_metadata(place) {
@@ -101,8 +101,8 @@ fn is_ours(home: &Home, above: &Path, folder: &Path) -> Result<(), String> {
     Writers::new(home.group()).check_tree(folder).map_err(|fault| fault.message)
 }
 
-/// Keeps what a pod gave, in place of what was there; `content` has the bytes of the files, one after the
-/// other. Blocking.
+/// Keeps the files that a pod gave, instead of the earlier ones; `content` has the bytes of the files, one
+/// after the other. Blocking.
 ///
 /// Errors: `invalid_output` for a list that no cache may have, `io`, `disk_full`.
 pub fn keep(home: &Home, recipe: &RecipeName, key: Digest, listed: &[Listed], content: &Blob) -> Result<(), Fault> {
@@ -124,7 +124,7 @@ pub fn keep(home: &Home, recipe: &RecipeName, key: Digest, listed: &[Listed], co
     Ok(())
 }
 
-/// Keeps that a cache could not be filled: that is not tried again for a day. Blocking.
+/// Records that a cache could not be filled; Hob does not try again for a day. Blocking.
 pub fn keep_failure(home: &Home, recipe: &RecipeName, key: Digest, why: &str) -> Result<(), Fault> {
     let why = why.chars().take(POD_CACHE_ABOUT_BYTES_MAX as usize / 16).collect();
     put(home, recipe, key, &About { files: 0, bytes: 0, why: Some(why) }, |_| Ok(()))
@@ -139,8 +139,8 @@ pub fn remove(home: &Home, recipe: &RecipeName) -> Result<(), Fault> {
     }
 }
 
-/// Whether a pod's list is one of plain files within a folder, each once, within the bounds, and `bytes` long
-/// together.
+/// Checks that a pod's list names plain files within a folder, each once, within the bounds, with `bytes`
+/// bytes in total.
 fn check(listed: &[Listed], bytes: u64) -> Result<(), String> {
     if listed.len() > POD_CACHE_FILES_MAX || bytes > POD_CACHE_BYTES_MAX {
         return Err(format!("{} files of {bytes} bytes; at most {POD_CACHE_FILES_MAX} of {POD_CACHE_BYTES_MAX} are kept", listed.len()));
@@ -178,8 +178,8 @@ fn put(home: &Home, recipe: &RecipeName, key: Digest, about: &About, fill: impl 
     Ok(())
 }
 
-/// Deletes the oldest of the recipe's caches beyond those that are kept of one, and of all beyond their
-/// bytes. What cannot be deleted stays.
+/// Deletes the oldest caches: of the recipe beyond the number kept per recipe, and of all recipes beyond the
+/// total of bytes. A cache that cannot be deleted stays.
 fn prune(home: &Home, recipe: &RecipeName) {
     for (folder, _) in newest_first(caches_in(&folder_of(home, recipe))).into_iter().skip(POD_CACHES_OF_RECIPE_MAX) {
         let _ = files::remove_tree(&folder);
@@ -216,7 +216,7 @@ fn read(cache: &Path) -> Option<About> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Where caches are made; no publisher has this name.
+/// The folder in which caches are made; no publisher has this name.
 fn half_done(home: &Home) -> PathBuf {
     home.pod_caches().join(".half")
 }

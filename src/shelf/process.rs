@@ -1,7 +1,8 @@
-//! Runs a tool (an interpreter probe, `uv`, `pip`) to its end: bounded, and never left behind.
+//! Runs a tool (an interpreter probe, `uv`, `pip`) to its end, within bounds, and never leaves it running.
 //!
-//! Apart from pods, because a tool is a short program that Hob waits for: its group dies with the future that
-//! waits, so a cancelled or timed-out install leaves no process working in a folder that is being deleted.
+//! A tool is a short program that Hob waits for, unlike a pod. Its process group dies with the future that
+//! waits for it, so a cancelled or timed-out install leaves no process working in a folder that is being
+//! deleted.
 
 use std::{
     collections::VecDeque,
@@ -23,16 +24,16 @@ use crate::{
     model::{Fault, has_run_out, limits},
 };
 
-/// Why a tool does not say what it is.
+/// Why a tool did not say what it is.
 pub(crate) enum Silent {
-    /// Nobody knows: nothing was left to ask it.
+    /// The machine had no resources left to ask the tool.
     Exhausted(Fault),
     /// For people.
     Other(String),
 }
 
 impl Silent {
-    /// For the error of asking `tool`; `why` is for people.
+    /// The reason behind an error of asking `tool`; `why` is for people.
     pub fn after(error: &io::Error, tool: &Path, why: String) -> Silent {
         match has_run_out(error) {
             true => Silent::Exhausted(Fault::io(format!("asking {} what it is", tool.display()), error)),
@@ -40,7 +41,7 @@ impl Silent {
         }
     }
 
-    /// The machine's fault, or the one that `told` makes of why.
+    /// The machine's fault, or the fault that `told` makes from the reason.
     pub fn fault(self, told: impl FnOnce(String) -> Fault) -> Fault {
         match self {
             Silent::Exhausted(fault) => fault,
@@ -48,9 +49,9 @@ impl Silent {
         }
     }
 
-    /// What a tool answered; `None` for one that is not what it is wanted for.
+    /// The answer of a tool; `None` if the tool is unsuitable.
     ///
-    /// Errors: the machine's, where nothing was left to ask it.
+    /// Errors: the machine's, if it had no resources left to ask the tool.
     pub fn unless_exhausted<T>(asked: Result<T, Silent>) -> Result<Option<T>, Fault> {
         match asked {
             Ok(answer) => Ok(Some(answer)),
@@ -68,13 +69,13 @@ impl From<String> for Silent {
 
 /// How a tool ended.
 pub(crate) struct Ran {
-    /// `None`: it was still running at the limit, or wrote too much, and was killed with its children.
+    /// `None`: it still ran at the limit, or wrote too much, and was killed with its children.
     pub status: Option<ExitStatus>,
     /// The first [`limits::TOOL_OUTPUT_BYTES_MAX`] bytes of standard output.
     pub stdout: String,
     /// The last lines of standard error.
     pub tail: Vec<String>,
-    /// It wrote more than it may, and was killed with its children.
+    /// It wrote more than allowed, and was killed with its children.
     pub overflowed: bool,
 }
 
@@ -84,7 +85,7 @@ impl Ran {
         self.status.is_some_and(|status| status.success())
     }
 
-    /// What a fault says about the end, e.g. `exit status: 2`.
+    /// The end as a fault names it, e.g. `exit status: 2`.
     pub fn end(&self, limit_ms: u64) -> String {
         match self.status {
             Some(status) => status.to_string(),
@@ -93,7 +94,7 @@ impl Ran {
         }
     }
 
-    /// Whether it ended because it wanted more memory than there was for it.
+    /// Whether it ended because it did not get the memory that it wanted.
     pub fn out_of_memory(&self) -> bool {
         self.tail.iter().any(|line| line.contains("memory allocation of") || line.contains("os error 12"))
     }
@@ -106,7 +107,7 @@ impl Ran {
     }
 }
 
-/// The process group of a running tool; dropped before its end, it is killed.
+/// The process group of a running tool; dropping it before the tool's end kills the group.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
@@ -118,8 +119,8 @@ impl Drop for Group {
     }
 }
 
-/// What starts a tool that ends when this process does, however that ends. A shell cannot ask the kernel for
-/// it, and an interpreter can.
+/// The program that starts a tool which ends with this process, however this process ends. A shell cannot ask
+/// the kernel for that; an interpreter can.
 const ENDS_WITH_US: &str = "\
 import ctypes, os, sys
 parent, program = int(sys.argv[1]), sys.argv[2]
@@ -133,8 +134,8 @@ except OSError as error:
     sys.exit(f'{program}: {error}')
 ";
 
-/// `program`, which the kernel kills when this process is gone: an install that is killed leaves nothing that
-/// works on. For tools that may take long; starting it costs the start of an interpreter.
+/// A command for `program` that the kernel kills when this process is gone, so that a killed install leaves
+/// nothing running. For tools that may take long; it costs the start of an interpreter.
 pub(super) fn that_ends_with_us(python: &Path, program: &Path) -> Command {
     let mut command = Command::new(python);
     command.args(["-I", "-S", "-c", ENDS_WITH_US]).arg(std::process::id().to_string()).arg(program);
@@ -149,18 +150,18 @@ pub(crate) async fn run(command: Command, limit_ms: u64, line: impl FnMut(&str) 
     run_within(command, limit_ms, Most { written: u64::MAX, memory: None }, line).await
 }
 
-/// What a tool may take that reads what strangers wrote.
+/// The resources that a tool may use while it reads strangers' data.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Most {
-    /// About so many bytes into files, pipes and all else together: its own process is looked at every
-    /// [`limits::TOOL_LOOK_MS`].
+    /// About so many bytes written to files, pipes and everything else together. Only its own process is
+    /// inspected, every [`limits::TOOL_LOOK_MS`].
     pub written: u64,
-    /// So many bytes of memory of its own, by the kernel's limit: what it wants beyond that it does not get,
-    /// and most tools end then.
+    /// So many bytes of memory of its own, as a limit of the kernel. A request beyond it fails, which ends
+    /// most tools.
     pub memory: Option<u64>,
 }
 
-/// The same as [`run`] for a tool that may take at most `most`.
+/// [`run`] for a tool that may use at most `most`.
 pub(super) async fn run_within(mut command: Command, limit_ms: u64, most: Most, line: impl FnMut(&str) + Send) -> io::Result<Ran> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = command.spawn()?;
@@ -220,8 +221,8 @@ pub(super) async fn run_within(mut command: Command, limit_ms: u64, most: Most, 
     })
 }
 
-/// Is over when that process has written more than `most` bytes, and never for one of which nothing can be
-/// known.
+/// Completes when the process has written more than `most` bytes; never completes if the process cannot be
+/// inspected.
 async fn overflow(pid: Option<u32>, most: u64) {
     let Some(pid) = pid.filter(|_| most < u64::MAX) else { return std::future::pending().await };
     loop {

@@ -1,4 +1,4 @@
-//! Redirects: where a server's answer leads, and whether it may.
+//! Redirects: where a server's answer points, and whether Hob follows it.
 
 use reqwest::{Response, StatusCode, Url, header::LOCATION};
 
@@ -36,7 +36,7 @@ pub(in crate::shelf) fn allowed(first: &Url, from: &Url, to: Url) -> Result<Url,
     }
 }
 
-/// A server as messages name it. The rest of an address may hold a secret once it comes from a redirect.
+/// A server as messages name it. The rest of an address from a redirect may hold a secret.
 pub(in crate::shelf) fn host(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}{port}", url.host_str().unwrap_or("no host"))

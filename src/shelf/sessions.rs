@@ -1,10 +1,10 @@
-//! What sessions keep on disk: who they are, how often they were called, and the last checkpoints of their
-//! state.
+//! The record of sessions on disk: their identities, how often they were called, and the last checkpoints of
+//! their state.
 //!
-//! Apart from the store of recipes, because nothing here was signed: it is what pods said of themselves. One
-//! folder for each session; whoever holds the lock in it has the session, and a killed host holds none. The
-//! folder's name is a digest of who the session is: when its record is damaged, a call by that name still
-//! finds the folder, and is told that the session is lost instead of beginning anew in silence.
+//! Nothing here is signed, unlike recipes: it is what pods said of themselves. Each session has one folder;
+//! the process that holds the lock in it has the session, and a killed host holds none. The folder's name is
+//! a digest of the session's identity. So if its record is damaged, a call by that name still finds the
+//! folder, and reports that the session is lost instead of silently starting a new one.
 //!
 //! ```text
 //! sessions/<digest>/session.json      who it is, and its checkpoints; replaced in one step
@@ -47,25 +47,26 @@ use crate::{
 
 const FILE: &str = "session.json";
 const IDENTITY: &str = "identity.json";
-/// How the name of a folder begins that is being made.
+/// Prefix of the name of a folder that is being made.
 const NEW: &str = ".new-";
 const LOCK: &str = "lock";
 const CALLS: &str = "calls";
-/// Why nothing was kept, in words: for whoever comes when its host is gone.
+/// The file that says why nothing was kept, for the next process that opens the session.
 const UNKEPT: &str = "unkept";
 
-/// Who a session is.
+/// The identity of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// `publisher/name`.
     pub recipe: String,
-    /// The folder of an unsigned recipe: not the same as one that is signed, whatever name it gives itself.
+    /// The folder of an unsigned recipe, which differs from any signed recipe, whatever name its manifest
+    /// says.
     pub folder: Option<PathBuf>,
     pub name: String,
 }
 
 impl Identity {
-    /// The name of its folder: what a damaged record cannot say any more.
+    /// The name of its folder: it identifies the session even if the record is damaged.
     fn folder_name(&self) -> String {
         let mut hasher = Sha256::new();
         let folder = self.folder.as_ref().map(|folder| folder.as_os_str().as_encoded_bytes());
@@ -84,7 +85,7 @@ impl Identity {
 pub struct Record {
     #[serde(flatten)]
     pub identity: Identity,
-    /// Of the recipe, when a host last had it.
+    /// Version of the recipe when a host last had the session.
     pub version: Version,
     pub mode: Mode,
     pub ttl_ms: u64,
@@ -100,14 +101,14 @@ pub struct Record {
 pub struct Kept {
     #[serde(flatten)]
     pub status: CheckpointStatus,
-    /// Of the recipe that gave it.
+    /// Version of the recipe that gave it.
     pub version: Version,
     pub sha256: Digest,
-    /// Whether it is JSON, and not just bytes.
+    /// Whether it is JSON; otherwise it is plain bytes.
     pub json: bool,
 }
 
-/// A session as it lies there.
+/// A session as found on disk.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub record: Record,
@@ -119,7 +120,7 @@ pub struct Found {
     folder: PathBuf,
 }
 
-/// A session that this process has, and nobody else.
+/// A session that this process holds exclusively.
 #[derive(Debug)]
 pub struct Session {
     folder: PathBuf,
@@ -138,16 +139,16 @@ struct Half {
     bytes: u64,
 }
 
-/// What a pod is given to begin with.
+/// The state that a pod starts with.
 #[derive(Debug)]
 pub struct Restore {
     pub file: File,
     pub kept: Kept,
-    /// Newer ones that are not what they were, by number.
+    /// Numbers of newer checkpoints that are damaged.
     pub damaged: Vec<u64>,
 }
 
-/// What became of a piece.
+/// The result of receiving a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
     More,
@@ -159,24 +160,24 @@ pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// The lock under which sessions are looked for, made and deleted. Held for moments.
+/// The lock under which sessions are searched, made and deleted; held only for moments.
 pub fn lock_path(home: &Home) -> PathBuf {
     home.locks().join("sessions")
 }
 
-/// All sessions of a home whose records can be read. [`damaged`] gives the others. Blocking.
+/// All sessions of a home whose records can be read; [`damaged`] returns the others. Blocking.
 pub fn all(home: &Home) -> Vec<Found> {
     let mut found: Vec<Found> = folders(home).filter_map(|folder| read(folder).ok()).collect();
     found.sort_by_key(|found| found.record.made_ms);
     found
 }
 
-/// The sessions of a home whose records cannot be read, though they had calls or checkpoints. Blocking.
+/// The sessions of a home whose records cannot be read although they had calls or checkpoints. Blocking.
 pub fn damaged(home: &Home) -> Vec<Damaged> {
     folders(home).filter_map(|folder| Damaged::at(folder, None)).collect()
 }
 
-/// The session of that identity, if its record cannot be read and it had calls or checkpoints. Blocking.
+/// The session of this identity, if its record cannot be read and it had calls or checkpoints. Blocking.
 pub fn damaged_of(home: &Home, identity: &Identity) -> Option<Damaged> {
     Damaged::at(home.sessions().join(identity.folder_name()), Some(identity))
 }
@@ -186,16 +187,15 @@ fn folders(home: &Home) -> impl Iterator<Item = PathBuf> {
     paths.filter(|path| path.is_dir() && !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW.as_bytes())))
 }
 
-/// A session whose record cannot be read. It is lost, and its name is not given to another one until it is
-/// closed.
+/// A session whose record cannot be read. It is lost, and its name is not reused until the session is closed.
 #[derive(Debug, Clone)]
 pub struct Damaged {
-    /// None where what says it is damaged as well.
+    /// `None` if the file with the identity is damaged as well.
     pub identity: Option<Identity>,
     pub calls: u64,
     /// Its last call or touch, in milliseconds since 1970.
     pub used_ms: u64,
-    /// Whether a host has it, which writes its record anew some time.
+    /// Whether a host holds it; that host will rewrite its record.
     live: bool,
     checkpoints: usize,
     why: String,
@@ -229,7 +229,7 @@ impl Damaged {
         self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// `session_lost`, with what there is and what to do; `session_busy` while a host has it.
+    /// `session_lost`, with what is left and what to do; `session_busy` while a host holds it.
     pub fn fault(&self) -> Fault {
         if self.live {
             return Fault::new(
@@ -254,7 +254,7 @@ impl Damaged {
             .with("folder", self.folder.display().to_string())
     }
 
-    /// Deletes it, with its checkpoints. To be called under [`lock_path`]'s lock.
+    /// Deletes it, with its checkpoints. The caller must hold [`lock_path`]'s lock.
     ///
     /// Errors: `session_busy`, `io`.
     pub fn delete(self) -> Result<(), Fault> {
@@ -292,7 +292,8 @@ fn record(folder: &Path) -> Result<Record, Fault> {
     }
 }
 
-/// Whether the folder is that of this session. Older Hobs gave folders random names, which tell nothing.
+/// Whether the folder belongs to this session. Older versions of Hob gave folders random names, which say
+/// nothing.
 fn is_of(folder: &Path, identity: &Identity) -> bool {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     name.len() != 64 || name == identity.folder_name()
@@ -306,12 +307,12 @@ fn counted(folder: &Path) -> (u64, u64) {
 }
 
 impl Found {
-    /// Whether its time is over.
+    /// Whether its lifetime is over.
     pub fn is_over(&self, now_ms: u64) -> bool {
         now_ms.saturating_sub(self.used_ms) >= self.record.ttl_ms
     }
 
-    /// Has it from now on, unless somebody else does. To be called under [`lock_path`]'s lock.
+    /// Takes the session, unless another process holds it. The caller must hold [`lock_path`]'s lock.
     ///
     /// Errors: `session_busy`, `io`.
     pub fn take(self) -> Result<Session, Fault> {
@@ -329,12 +330,12 @@ impl Found {
     }
 }
 
-/// What is to be done about a session of which nothing was kept although its state was asked for.
+/// The next step for a session of which nothing was kept although its state was asked for.
 pub fn not_kept(why: &str) -> Hint {
     format!("the next call opens it anew; its state was asked for, and did not come: {why}").into()
 }
 
-/// What lets go of a session.
+/// The command that closes a session.
 fn closing(identity: &Identity) -> hint::Part {
     match &identity.folder {
         None => act::close_session(&identity.recipe, &identity.name),
@@ -343,7 +344,7 @@ fn closing(identity: &Identity) -> hint::Part {
 }
 
 impl Session {
-    /// A new one. To be called under [`lock_path`]'s lock. `others`: what is there.
+    /// Makes a new session. The caller must hold [`lock_path`]'s lock. `others`: the existing sessions.
     ///
     /// Errors: `sessions_full`, `io`, `disk_full`.
     pub fn make(home: &Home, identity: Identity, version: Version, spec: &SessionSpec, others: &[Found]) -> Result<Session, Fault> {
@@ -416,7 +417,7 @@ impl Session {
         self.calls
     }
 
-    /// What the manifest says now.
+    /// Takes over the current declarations of the manifest.
     pub fn declare(&mut self, version: &Version, spec: &SessionSpec) -> Result<(), Fault> {
         let Record { version: before, mode, ttl_ms, .. } = &mut self.record;
         if (&*before, *mode, *ttl_ms) == (version, spec.mode, spec.ttl_ms) {
@@ -426,15 +427,15 @@ impl Session {
         self.save()
     }
 
-    /// It was touched, or (`done`) a call of it ended well.
+    /// Records a touch of the session or, with `done`, a call that ended well.
     pub fn used(&mut self, done: bool) -> io::Result<()> {
         self.calls += u64::from(done);
         self.counter.write_all_at(format!("{:020} {:020}\n", self.calls, now_ms()).as_bytes(), 0)
     }
 
-    /// The newest checkpoint that is what it was and that `version` can read; none if there never was one.
+    /// The newest intact checkpoint that `version` can read; `None` if there never was a checkpoint.
     ///
-    /// Errors: `session_lost`, with what there is.
+    /// Errors: `session_lost`, which says what is left.
     pub fn restore(&self, version: &Version) -> Result<Option<Restore>, Fault> {
         let Identity { recipe, name, .. } = &self.record.identity;
         if self.record.checkpoints.is_empty() {
@@ -484,7 +485,7 @@ impl Session {
             .with("damaged", damaged))
     }
 
-    /// Remembers why nothing was kept, for who has it next.
+    /// Records why nothing was kept, for the next process that opens the session.
     pub fn remember_unkept(&self, why: &str) -> Result<(), Fault> {
         durable::replace_with(&self.folder.join(UNKEPT), why.as_bytes(), make::PRIVATE_FILE)
     }
@@ -494,7 +495,7 @@ impl Session {
         Some(String::from_utf8_lossy(&why).into_owned())
     }
 
-    /// The bytes of a checkpoint, compared with their digest.
+    /// Opens a checkpoint and compares its bytes with their digest.
     fn open(&self, kept: &Kept) -> Result<File, String> {
         let compared = || -> io::Result<Option<File>> {
             let mut file = open::open_of(&self.path(kept.status.number), kept.status.bytes)?;
@@ -506,9 +507,10 @@ impl Session {
         compared().map_err(|error| error.to_string())?.ok_or_else(|| format!("its {} bytes are not what was kept", kept.status.bytes))
     }
 
-    /// Takes one piece of a checkpoint, to the disk; with the `last` it is kept, for good. Blocking.
+    /// Writes one piece of a checkpoint to the disk; the `last` piece makes the checkpoint permanent.
+    /// Blocking.
     ///
-    /// Errors: `too_large`, `disk_full`, `io`; what came of it is thrown away then.
+    /// Errors: `too_large`, `disk_full`, `io`; the pieces received so far are then discarded.
     pub fn piece(&mut self, bytes: &Bytes, last: bool, json: bool) -> Result<Piece, Fault> {
         let taken = self.take_piece(bytes, last, json);
         if taken.is_err() {
@@ -556,7 +558,7 @@ impl Session {
         Ok(Piece::Kept(number))
     }
 
-    /// Lets go of a checkpoint that has not come whole.
+    /// Discards a checkpoint that has not arrived completely.
     pub fn forget_half(&mut self) {
         self.half = None;
     }
@@ -570,7 +572,7 @@ impl Session {
         durable::replace_with(&self.folder.join(FILE), &text, make::PRIVATE_FILE)
     }
 
-    /// Deletes checkpoints that nothing names, and halves of killed hosts.
+    /// Deletes checkpoints that no record names, and unfinished ones of killed hosts.
     fn sweep(&self) {
         let named = |name: &str| self.record.checkpoints.iter().any(|kept| name == format!("{}.checkpoint", kept.status.number));
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
@@ -581,7 +583,7 @@ impl Session {
         }
     }
 
-    /// Deletes it, with its checkpoints. To be called under [`lock_path`]'s lock.
+    /// Deletes it, with its checkpoints. The caller must hold [`lock_path`]'s lock.
     pub fn delete(self) -> Result<(), Fault> {
         files::remove_tree(&self.folder)
     }

@@ -1,8 +1,8 @@
-//! Fetching targets: a bundle into memory, a model to a file, neither believed before its digest is the
+//! Fetches targets: a bundle into memory, a model to a file. Neither is trusted before its digest is the
 //! signed one.
 //!
-//! Apart from resolving, because here bytes are counted as they come: a server that sends more, less, other
-//! or slow bytes is told apart, and a wrong bundle is diagnosed by the name of the inner file.
+//! Bytes are counted as they arrive, so that the faults distinguish a server that sends more, fewer, other or
+//! slow bytes. A wrong bundle is diagnosed by the name of the inner file.
 
 use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
@@ -123,7 +123,7 @@ impl Client {
         Ok(())
     }
 
-    /// Opens a target and says until when its last byte has to be there.
+    /// Opens a target and returns the time by which its last byte must have arrived.
     async fn body(&self, target: &str, sha256: Digest, bytes: u64, what: &str) -> Result<(Body, Instant), Fault> {
         let (folder, file) = target.rsplit_once('/').unwrap_or(("", target));
         let path = format!("targets/{folder}/{sha256}.{file}");
@@ -152,7 +152,7 @@ fn unreachable(what: &str, place: &str) -> Fault {
     Fault::new(Code::RepositoryUnreachable, text).hint("try again later or over another line")
 }
 
-/// Takes a half-written file away unless it was kept.
+/// Deletes a half-written file unless it was kept.
 struct Unfinished<'a> {
     path: Option<&'a Path>,
 }

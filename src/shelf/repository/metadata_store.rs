@@ -1,10 +1,10 @@
-//! What this machine last believed of one repository: the pinned root, and one state file that is replaced
-//! whole.
+//! The last trusted state of one repository on this machine: the pinned root, and one state file that is
+//! replaced whole.
 //!
-//! Apart from the client, because losing this state loses rollback protection, so it fails closed: the TUF
-//! library skips a cached file that it cannot read, which would make a torn file an invitation to serve old
-//! metadata. And one file instead of one per role, because a timestamp saved without its snapshot (a crash or
-//! a failed fetch between the two) would drop the floor under every publisher's role.
+//! - Losing this state loses rollback protection, so an unreadable file is an error. The TUF library skips a
+//!   cached file that it cannot read; a torn file would then let a repository serve old metadata.
+//! - There is one file for all roles. A timestamp saved without its snapshot (after a crash or a failed fetch
+//!   between the two) would remove the minimum version of every publisher's role.
 
 use crate::disk::look;
 use std::{
@@ -26,7 +26,7 @@ pub(in crate::shelf) const PINNED: &str = "root.json";
 /// File of the state below a remote's folder.
 pub(in crate::shelf) const STATE: &str = "trust.json";
 
-/// Roles whose last trusted file is the floor for the next one, in the order in which they vouch for each
+/// Roles whose last trusted file sets the minimum for the next one, in the order in which they vouch for each
 /// other.
 const ROLES: [&str; 3] = ["timestamp.json", "snapshot.json", "targets.json"];
 
@@ -131,7 +131,7 @@ impl TrustState {
         }
     }
 
-    /// Whether the repository had that publisher when it was last asked; `None`: it never was.
+    /// Whether the repository had this publisher at the last refresh; `None` if it was never refreshed.
     pub fn had_publisher(&self, publisher: &str) -> Option<bool> {
         // It was verified when it was loaded.
         let targets: serde_json::Value = serde_json::from_str(self.saved.files.get("targets.json")?).ok()?;
@@ -139,7 +139,7 @@ impl TrustState {
         Some(roles.is_some_and(|roles| roles.iter().any(|role| role["name"] == publisher)))
     }
 
-    /// What the TUF library may read and write during one refresh.
+    /// The files that the TUF library may read and write during one refresh.
     pub fn session(&self) -> Session {
         Session { files: Mutex::new(self.saved.files.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect()) }
     }
@@ -176,8 +176,8 @@ impl TrustState {
     }
 }
 
-/// A file that could not be read: where the system did not let Hob read it, it may be good all the same, and
-/// a backup or a new pin would help nobody.
+/// A fault about a file that could not be read. If the system refused the read, the file may be intact; then
+/// a backup or a new pin would not help.
 fn unread(fault: Fault, remote: &str, place: &Path) -> Fault {
     match fault.code {
         Code::Io | Code::DiskFull => fault,
@@ -197,7 +197,7 @@ fn unreadable(remote: &str, place: &Path, why: &str) -> Fault {
         ])
 }
 
-/// Files of one refresh, in memory until it succeeded.
+/// Files of one refresh, held in memory until it succeeds.
 #[derive(Debug)]
 pub(in crate::shelf) struct Session {
     files: Mutex<BTreeMap<String, Vec<u8>>>,

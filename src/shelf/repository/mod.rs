@@ -1,8 +1,8 @@
-//! The client of one signed repository: pin its root, refresh what is trusted, resolve a recipe.
+//! The client of one signed repository: pins its root, refreshes the trusted metadata, resolves a recipe.
 //!
-//! The one place that decides whom to believe. A publisher is read only when one of its recipes is wanted,
-//! and only through the delegation that names it, so that one publisher's expired or hostile role touches
-//! nobody else.
+//! Only this module decides whom to trust. A publisher's role is read only when one of its recipes is wanted,
+//! and only through the delegation that names it. So one publisher's expired or hostile role affects nobody
+//! else.
 
 mod download;
 mod metadata_store;
@@ -41,7 +41,7 @@ pub use resolve::{Custom, Listed, Listing, ModelTarget, Resolved};
 use transport::{Patience, Transport};
 use tuf::{Seen, Watched};
 
-/// By what the first root is recognised.
+/// How the first root is recognised.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Trust {
@@ -51,7 +51,7 @@ pub enum Trust {
     Fingerprint(String),
 }
 
-/// A root that was pinned.
+/// A pinned root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pinned {
@@ -71,7 +71,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Pins the first root of a repository. What is pinned is never replaced in silence.
+    /// Pins the first root of a repository. A pinned root is never replaced silently.
     ///
     /// Errors: `usage`, `repository_unreachable`, `metadata_invalid`, `fingerprint_mismatch` (also when
     /// another root is pinned under that name).
@@ -122,7 +122,7 @@ impl Remote {
 
     /// Opens a pinned repository. No network is used until the first refresh.
     ///
-    /// Errors: `remote_not_found` when nothing is pinned under that name, `state_unreadable`, `usage` for the
+    /// Errors: `remote_not_found` if nothing is pinned under that name, `state_unreadable`, `usage` for the
     /// address.
     pub async fn open(home: &Home, name: &str, url: impl Into<Address>) -> Result<Client, Fault> {
         Remote::open_with(home, name, url, Patience::default()).await
@@ -145,8 +145,8 @@ impl Remote {
         })
     }
 
-    /// Whether a root is pinned under that name; also where that cannot be found out, so that none is pinned
-    /// over it.
+    /// Whether a root is pinned under that name; true also if that cannot be determined, so that no root is
+    /// pinned over an existing one.
     pub fn is_pinned(home: &Home, name: &str) -> bool {
         folder(home, name).is_ok_and(|folder| look::is_there(&folder).unwrap_or(true))
     }
@@ -166,7 +166,8 @@ impl Remote {
 
 const ASK_FOR_ROOT: &str = "ask the repository's maintainer for its `1.root.json`, byte for byte";
 
-/// What a root file says, or what it is instead and, where that is known, the next step of who has it.
+/// Parses a root file. The error says what the bytes are instead and, if known, the next step for their
+/// owner.
 fn trusted_root(bytes: &[u8]) -> Result<TrustedMetadataSet, (String, Option<&'static str>)> {
     if bytes.len() as u64 > limits::ROOT_BYTES_MAX {
         return Err((format!("has more than {} bytes", limits::ROOT_BYTES_MAX), None));
@@ -208,7 +209,7 @@ fn folder(home: &Home, name: &str) -> Result<PathBuf, Fault> {
     }
 }
 
-/// Who signs for whom.
+/// The delegated roles.
 fn delegated(trusted: &TrustedMetadataSet) -> &[DelegatedRole] {
     let delegations = trusted.targets_role("targets").and_then(|targets| targets.delegations.as_ref());
     delegations.map(|delegations| delegations.roles.as_slice()).unwrap_or_default()
@@ -223,7 +224,7 @@ async fn load_state(folder: &Path, remote: &str) -> Result<TrustState, Fault> {
     blocking(move || TrustState::load(&folder, &remote)).await
 }
 
-/// Held while what is trusted of a remote is replaced, and never while the remote is asked.
+/// The lock held while the trusted state of a remote is replaced, and never while the remote is asked.
 fn lock_path(home: &Home, name: &str) -> PathBuf {
     home.locks().join(format!("remote-{name}.lock"))
 }
@@ -246,7 +247,7 @@ impl Client {
         self
     }
 
-    /// The remote that it reads.
+    /// The remote that this client reads.
     pub fn remote(&self) -> &Remote {
         &self.remote
     }
@@ -255,13 +256,14 @@ impl Client {
         self.clock.unwrap_or_else(Timestamp::now)
     }
 
-    /// Brings root, timestamp, snapshot and targets up to date, and saves them when all four are good.
+    /// Brings root, timestamp, snapshot and targets up to date, and saves them when all four are valid.
     ///
-    /// No lock is held while the repository answers. Where another process saved meanwhile, all of it begins
-    /// again from what that one learned: of two processes the slower must not lower the floor again.
+    /// No lock is held while the repository answers. If another process saved meanwhile, the refresh starts
+    /// again from that process's state, so that the slower of two processes never lowers the minimum
+    /// versions.
     ///
-    /// Errors: `repository_unreachable` (also after [`limits::REFRESH_MS`] in all), `metadata_expired`,
-    /// `rollback`, `metadata_invalid`, `state_unreadable`, each naming the file; `remote_not_found` when the
+    /// Errors: `repository_unreachable` (also after [`limits::REFRESH_MS`] in total), `metadata_expired`,
+    /// `rollback`, `metadata_invalid`, `state_unreadable`, each naming the file; `remote_not_found` if the
     /// remote was removed meanwhile; `overloaded`.
     pub async fn refresh(&mut self) -> Result<(), Fault> {
         self.updater = None;
@@ -275,7 +277,7 @@ impl Client {
             .hint(hint![act::again()]))
     }
 
-    /// Whether it could be done; `false` when another process saved meanwhile.
+    /// Returns `false` if another process saved meanwhile.
     async fn refresh_once(&mut self, end: Instant) -> Result<bool, Fault> {
         let before = load_state(&self.folder, &self.remote.name).await?;
         let mut state = before.clone();
@@ -314,7 +316,7 @@ impl Client {
         self.updater.as_ref().map(Updater::trusted).ok_or_else(|| Fault::new(Code::Internal, "the repository was not refreshed"))
     }
 
-    /// Makes sure that the role of that publisher is loaded and verified as its delegation says.
+    /// Loads the role of this publisher and verifies it as its delegation says.
     async fn load(&mut self, publisher: &str) -> Result<Role, Fault> {
         if self.updater.is_none() {
             self.refresh().await?;
@@ -369,15 +371,15 @@ impl Client {
 
     /// The newest version of a recipe in `range` that this Hob can run, as its own publisher signed it.
     ///
-    /// Errors: `not_in_repository`, which says what there is; `metadata_invalid` and `metadata_expired`
-    /// naming the publisher's file; everything of [`Client::refresh`], which runs first when it has not yet.
+    /// Errors: `not_in_repository`, which lists what exists; `metadata_invalid` and `metadata_expired` naming
+    /// the publisher's file; everything of [`Client::refresh`], which runs first if it has not run yet.
     pub async fn resolve(&mut self, name: &RecipeName, range: &VersionRange) -> Result<Resolved, Fault> {
         let role = self.load(name.publisher()).await?;
         resolve::newest(&role, self.targets(&role)?, name, range)
     }
 
-    /// Whether the repository has that publisher, so that its names are this remote's to give; without a
-    /// request once refreshed.
+    /// Whether the repository has this publisher, so that this remote may serve its names; makes no request
+    /// once refreshed.
     pub async fn has_publisher(&mut self, publisher: &str) -> Result<bool, Fault> {
         if self.updater.is_none() {
             self.refresh().await?;
@@ -385,8 +387,8 @@ impl Client {
         Ok(delegated(self.trusted()?).iter().any(|role| is_of(role, publisher)))
     }
 
-    /// The same as it was when the repository was last asked; asked now, within
-    /// [`limits::METADATA_FETCH_MS`], if it never was.
+    /// [`Client::has_publisher`] as of the last refresh; if there was none, asks now, within
+    /// [`limits::METADATA_FETCH_MS`].
     pub async fn had_publisher(&mut self, publisher: &str) -> Result<bool, Fault> {
         if let Some(had) = load_state(&self.folder, &self.remote.name).await?.had_publisher(publisher) {
             return Ok(had);
@@ -397,7 +399,7 @@ impl Client {
         }
     }
 
-    /// Names of the publishers, without a request once refreshed.
+    /// Names of the publishers; makes no request once refreshed.
     pub async fn publishers(&mut self) -> Result<Vec<String>, Fault> {
         if self.updater.is_none() {
             self.refresh().await?;
@@ -406,8 +408,8 @@ impl Client {
         Ok(delegations.map(|delegations| delegations.roles.iter().map(|role| role.name.clone()).collect()).unwrap_or_default())
     }
 
-    /// Recipes of one publisher, or of the first [`limits::LISTED_PUBLISHERS_MAX`]: one request for each. A
-    /// publisher that cannot be read is reported beside the others.
+    /// Recipes of one publisher, or of the first [`limits::LISTED_PUBLISHERS_MAX`]; makes one request for
+    /// each. A publisher that cannot be read is reported beside the others.
     pub async fn list(&mut self, publisher: Option<&str>) -> Result<Listing, Fault> {
         let all = match publisher {
             Some(publisher) => vec![publisher.to_owned()],

@@ -1,7 +1,8 @@
-//! Would a client that knows the repository as it lies there load it as it is about to become?
+//! Checks whether a client that knows the current repository would load the repository that is about to
+//! replace it.
 //!
-//! For the writing side, which may not upload a step before this says yes: signing programs happily sign
-//! repositories that no client can load. Here, because it is the client that answers.
+//! The publishing side may upload a step only if this check succeeds: signing programs also sign repositories
+//! that no client can load.
 
 use crate::disk::look;
 use std::{
@@ -24,7 +25,7 @@ use crate::{
     },
 };
 
-/// Metadata files on disk with others laid over them.
+/// Metadata files on disk with other files laid over them.
 struct Overlaid {
     folder: PathBuf,
     over: Arc<BTreeMap<String, Vec<u8>>>,
@@ -57,7 +58,7 @@ impl Repository for Overlaid {
 
 /// Loads `folder` (metadata files) as it is, then with `over` laid over it, then the roles of `publishers`.
 ///
-/// Errors: what a client would say, as `metadata_invalid`, `metadata_expired` or `rollback`, naming the file.
+/// Errors: those of a client, as `metadata_invalid`, `metadata_expired` or `rollback`, naming the file.
 pub async fn rehearse(folder: &Path, over: BTreeMap<String, Vec<u8>>, now: Timestamp, publishers: &[&str]) -> Result<(), Fault> {
     let first = "1.root.json";
     let root = match over.get(first) {

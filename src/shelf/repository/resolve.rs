@@ -1,6 +1,4 @@
-//! From a publisher's signed role to the one target that is wanted. Pure: no IO, no clock.
-//!
-//! Apart, because the rules by which a name and a range choose a file are worth reading alone.
+//! Chooses the one target for a name and a range from a publisher's signed role. Pure: no IO, no clock.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +14,7 @@ use crate::{
     shelf::bundle::{contents, index::Index},
 };
 
-/// A publisher's role that was loaded and verified.
+/// A publisher's role, loaded and verified.
 pub(in crate::shelf) struct Role {
     pub remote: String,
     pub publisher: String,
@@ -30,8 +28,8 @@ pub(in crate::shelf) fn probe(publisher: &str) -> String {
     format!("{publisher}/-/-")
 }
 
-/// What a bundle's target says of it, for a resolver that has not fetched it. More keys may come; none is
-/// needed to verify the bundle.
+/// The custom data of a bundle's target, for a resolver that has not fetched the bundle. Later versions may
+/// add keys; no key is needed to verify the bundle.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Custom {
     pub name: RecipeName,
@@ -45,13 +43,13 @@ pub struct Custom {
     pub published: jiff::Timestamp,
     #[serde(default)]
     pub models: Vec<ModelTarget>,
-    /// What its pods ask for, each as `KEY=VALUE`.
+    /// The permissions that its pods ask for, each as `KEY=VALUE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<String>,
     pub files: Index,
 }
 
-/// A model of a recipe: published beside the bundle, unless it says where it comes from.
+/// A model of a recipe: published beside the bundle, unless it names another source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ModelTarget {
@@ -80,10 +78,10 @@ pub struct Resolved {
     pub bytes: u64,
     /// The bundle's digest.
     pub sha256: Digest,
-    /// What is in it, as signed.
+    /// The content of the bundle, as signed.
     pub index: Index,
     pub publisher: String,
-    /// Keys that may sign for the publisher, as the repository's maintainers say.
+    /// Ids of the keys that may sign for the publisher, as the repository's maintainers say.
     pub key_ids: Vec<String>,
     /// Versions of Hob that may run it.
     pub hob: VersionReq,
@@ -92,13 +90,13 @@ pub struct Resolved {
     pub capability: Option<String>,
     pub published: jiff::Timestamp,
     pub models: Vec<ModelTarget>,
-    /// What its pods ask for.
+    /// The permissions that its pods ask for.
     pub permissions: Permissions,
 }
 
 impl Resolved {
-    /// Whether the manifest in the bundle asks for what was said of it, to which an operator may have agreed
-    /// before it was fetched.
+    /// Checks that the manifest in the bundle asks for the permissions in the target's data: an operator may
+    /// have agreed to those before the bundle was fetched.
     ///
     /// Errors: `bundle_invalid`.
     pub fn same_permissions(&self, manifest: &Manifest) -> Result<(), Fault> {
@@ -111,8 +109,8 @@ impl Resolved {
         Err(Fault::new(Code::BundleInvalid, text).hint("its publisher has to publish it again"))
     }
 
-    /// Whether the manifest in the bundle names the models that were said of it, which were fetched before
-    /// it.
+    /// Checks that the manifest in the bundle names the models in the target's data: those were fetched
+    /// before the bundle.
     ///
     /// Errors: `bundle_invalid`.
     pub fn same_models(&self, manifest: &Manifest) -> Result<(), Fault> {
@@ -123,9 +121,9 @@ impl Resolved {
         Err(Fault::new(Code::BundleInvalid, text).hint("its publisher has to publish it again"))
     }
 
-    /// Whether the publisher still signs with a key that the lock file remembers.
+    /// Checks that the publisher still signs with a key that the lock file remembers.
     ///
-    /// Errors: `publisher_key_changed` when there is none in common.
+    /// Errors: `publisher_key_changed` if no key is in common.
     pub fn same_signer(&self, remembered: &[String]) -> Result<(), Fault> {
         match self.key_ids.iter().any(|key| remembered.contains(key)) {
             true => Ok(()),
@@ -169,7 +167,7 @@ pub struct Listing {
     pub recipes: Vec<Listed>,
     /// Publishers whose role cannot be read, and why.
     pub unread: Vec<(String, Fault)>,
-    /// Publishers that were not looked at, because the remote has more than are read for one listing.
+    /// Number of publishers that were not read, because the remote has more than one listing reads.
     pub publishers_left_out: usize,
 }
 
@@ -185,7 +183,7 @@ pub(in crate::shelf) fn some<'a>(names: impl Iterator<Item = &'a str>) -> String
     }
 }
 
-/// `<publisher>/<recipe>/<version>.hob`, taken apart; nothing else is a bundle of that publisher.
+/// The parts of `<publisher>/<recipe>/<version>.hob`; any other path is no bundle of this publisher.
 fn bundle<'a>(role: &Role, path: &'a str) -> Option<(&'a str, Version)> {
     let (publisher, rest) = path.split_once('/')?;
     let (recipe, file) = rest.split_once('/')?;
@@ -323,7 +321,7 @@ pub(in crate::shelf) fn list(role: &Role, targets: &Targets) -> BTreeMap<RecipeN
     listed
 }
 
-/// Target path of a model of the recipe, when the publisher signed these bytes.
+/// Target path of a model of the recipe, if the publisher signed these bytes.
 pub(in crate::shelf) fn model(role: &Role, targets: &Targets, resolved: &Resolved, sha256: Digest, bytes: u64) -> Result<String, Fault> {
     let path = format!("{}/{}.model", resolved.name, sha256);
     let Some(target) = targets.target(&path) else {

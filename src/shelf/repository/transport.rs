@@ -1,8 +1,8 @@
-//! How bytes come from a repository: a folder (`file:`) or static files over http(s), every wait and size
-//! bounded.
+//! Transfers bytes from a repository: a folder (`file:`) or static files over http(s). Every wait and every
+//! size is bounded.
 //!
-//! Apart from the client, which decides what the bytes are worth: nothing here is trusted, and no failure
-//! here is called anything but "not reached", "not there" or "too long".
+//! The client (`mod.rs`) decides what the bytes are worth. Nothing here is trusted, and every failure here is
+//! "not reached", "not there" or "too long".
 
 use std::{error::Error, fmt, fs::File, io::Read, path::PathBuf, time::Duration};
 
@@ -49,7 +49,7 @@ impl Default for Patience {
     }
 }
 
-/// The longest that so many bytes may take. However many a stranger announces, it ends.
+/// The longest time that the transfer of `bytes` bytes may take; bounded whatever size a stranger announces.
 pub(in crate::shelf) fn longest(bytes: u64) -> Duration {
     let slow = Duration::from_millis(limits::DOWNLOAD_SLOW_MS);
     let at_first = slow.as_secs() * limits::DOWNLOAD_BYTES_PER_SECOND_MIN;
@@ -60,7 +60,7 @@ pub(in crate::shelf) fn longest(bytes: u64) -> Duration {
     time.min(Duration::from_millis(limits::DOWNLOAD_MAX_MS))
 }
 
-/// One repository's place.
+/// The location of one repository.
 pub struct Transport {
     base: Base,
     patience: Patience,
@@ -77,7 +77,8 @@ enum Base {
     Http { client: reqwest::Client, url: Url },
 }
 
-/// An address as it is kept: a path becomes a `file:` URL, which means the same from every working directory.
+/// The stored form of an address: a path becomes a `file:` URL, which means the same in every working
+/// directory.
 ///
 /// Errors: `usage` for a path that no URL can carry.
 pub fn address(url: &str) -> Result<Address, Fault> {
@@ -130,7 +131,7 @@ impl Transport {
         }
     }
 
-    /// Where the file of that relative path is, for messages.
+    /// The location of the file at this relative path, for messages.
     pub fn place(&self, path: &str) -> String {
         match &self.base {
             Base::Folder(folder) => folder.join(path).display().to_string(),
@@ -138,9 +139,9 @@ impl Transport {
         }
     }
 
-    /// All of one metadata file; `None` when the repository has none of that name.
+    /// The whole of one metadata file; `None` if the repository has no file of that name.
     ///
-    /// Errors: `repository_unreachable`; `metadata_invalid` when it is longer than `max` bytes.
+    /// Errors: `repository_unreachable`; `metadata_invalid` if it is longer than `max` bytes.
     pub async fn metadata(&self, file: &str, max: u64) -> Result<Option<Vec<u8>>, Fault> {
         let path = format!("metadata/{file}");
         let end = Instant::now() + self.patience.metadata;
@@ -167,7 +168,8 @@ impl Transport {
         Ok(Some(bytes))
     }
 
-    /// Opens the file of that relative path; `None` when there is none. `end`: when all of it has to be here.
+    /// Opens the file at this relative path; `None` if it does not exist. `end`: the time by which all of it
+    /// must have arrived.
     ///
     /// Errors: `repository_unreachable`.
     pub async fn open(&self, path: &str, end: Instant) -> Result<Option<Body>, Fault> {
@@ -226,9 +228,9 @@ impl Transport {
         }
     }
 
-    /// Asks, and whoever is named in place of it: for a target anybody, since its signed digest decides what
-    /// the bytes are worth; for metadata, whose freshness is the repository's own word, the repository's host
-    /// alone.
+    /// Sends the request and follows redirects. For a target, a redirect may lead to any host, since the
+    /// signed digest decides what the bytes are worth. For metadata, whose freshness is only the repository's
+    /// own word, a redirect must stay on the repository's host.
     async fn asked(&self, client: &reqwest::Client, base: &Url, mut url: Url, path: &str, place: &str) -> Result<reqwest::Response, Fault> {
         for _ in 0..=limits::REDIRECTS_MAX {
             let sent = timeout(self.patience.stall, client.get(url.clone()).send()).await;
@@ -261,7 +263,7 @@ impl Transport {
     }
 }
 
-/// How long a server asks to be left alone, within bounds.
+/// The time that a server asks clients to wait, within bounds.
 fn pause(response: &reqwest::Response) -> Duration {
     let asked = response.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.trim().parse().ok()).unwrap_or(1);
     Duration::from_secs(asked).min(Duration::from_millis(limits::REPOSITORY_PAUSE_MAX_MS))
@@ -280,7 +282,7 @@ fn client(url: &Url, patience: Patience) -> Result<reqwest::Client, Fault> {
     builder.build().map_err(|error| Fault::new(Code::Internal, format!("the http client cannot be made: {}", chain(error))))
 }
 
-/// The bytes of one file, as they come.
+/// The bytes of one file, as they arrive.
 #[derive(Debug)]
 pub struct Body {
     source: Source,
@@ -291,16 +293,16 @@ pub struct Body {
 
 #[derive(Debug)]
 enum Source {
-    /// Taken out while a blocking thread reads.
+    /// `None` while a blocking thread reads.
     File(Option<File>),
     Http(reqwest::Response),
 }
 
 impl Body {
-    /// Whether these, the first bytes of what is not the file that was asked for, are known to be of another
-    /// kind: of the one that was `found`, or of the one that the server says.
+    /// Checks the first bytes of an answer that is not the wanted file. The answer is refused if it is known
+    /// to be of another kind: the kind in `found`, or the kind that the server says.
     ///
-    /// Errors: `repository_unreachable`, which says of what.
+    /// Errors: `repository_unreachable`, which names the kind.
     pub(in crate::shelf) fn looked_at(&self, head: &[u8], found: Option<StandIn>) -> Result<(), Fault> {
         let header = |name| match &self.source {
             Source::Http(response) => response.headers().get(name).and_then(|kind| kind.to_str().ok()),
@@ -345,8 +347,8 @@ impl Body {
     }
 }
 
-/// A file of a repository on this machine: of what the machine has run out of, the repository is not to
-/// blame.
+/// A fault about a file of a repository on this machine; if the machine has run out of something, the
+/// repository is not to blame.
 fn unread(place: &str, error: &std::io::Error) -> Fault {
     match has_run_out(error) {
         true => Fault::io(format!("reading {place}"), error),
@@ -354,7 +356,7 @@ fn unread(place: &str, error: &std::io::Error) -> Fault {
     }
 }
 
-/// The next step where somebody wants to know who asks.
+/// The next step if a server asks for credentials.
 fn refused(status: StatusCode) -> Hint {
     match status {
         StatusCode::UNAUTHORIZED => {
@@ -376,8 +378,8 @@ fn unreachable(place: &str, why: &str) -> Fault {
         .hint("check the address and the network, then try again; what is installed goes on working")
 }
 
-/// An error with its causes: reqwest's own text stops at "error sending request". Without the address, which
-/// may have a password or, after a redirect, a token in it.
+/// An error with its causes, because reqwest's own text stops at "error sending request". Omits the address,
+/// which may contain a password or, after a redirect, a token.
 pub(in crate::shelf) fn chain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

@@ -1,8 +1,9 @@
-//! The seam to the TUF library: its transport over ours, and its errors as faults that name the file.
+//! The adapter to the TUF library: gives the library Hob's transport, and turns its errors into faults that
+//! name the file.
 //!
-//! Apart, so that the library can be changed: beside this file only `mod.rs`, `metadata_store.rs` and
-//! `rehearsal.rs` name it. The library says which *role* failed; an operator needs the *file*, so the
-//! transport remembers what was fetched last.
+//! Besides this file, only `mod.rs`, `metadata_store.rs` and `rehearsal.rs` name the library, so that it can
+//! be replaced. The library says which *role* failed; an operator needs the *file*, so the transport
+//! remembers the last file that was fetched.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +21,7 @@ pub fn canonical(value: &serde_json::Value) -> Result<Vec<u8>, Fault> {
     sigstore_tuf::canonical_json::to_canonical_bytes(value).map_err(|error| Fault::new(Code::Internal, format!("canonical JSON: {error}")))
 }
 
-/// Our bounds, in the library's words.
+/// Hob's bounds as the library's configuration.
 pub(in crate::shelf) fn config() -> UpdaterConfig {
     let mut config = UpdaterConfig::default();
     config.root_max_length = limits::ROOT_BYTES_MAX;
@@ -31,7 +32,7 @@ pub(in crate::shelf) fn config() -> UpdaterConfig {
     config
 }
 
-/// Which files a refresh asked for.
+/// The files that a refresh asked for.
 #[derive(Debug, Default)]
 pub(in crate::shelf) struct Seen {
     asked: Mutex<(String, String)>,
@@ -49,7 +50,7 @@ impl Seen {
     }
 }
 
-/// Our transport, for the library. Targets never come through it: ours are streamed and diagnosed.
+/// Hob's transport, for the library. Targets never come through it: Hob streams and diagnoses them itself.
 pub(in crate::shelf) struct Watched {
     pub transport: Arc<Transport>,
     pub seen: Arc<Seen>,

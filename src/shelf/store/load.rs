@@ -1,7 +1,7 @@
-//! From files on the shelf (or in an author's folder) to [`Verified`]: the only place where one is made.
+//! Turns files on the shelf (or in an author's folder) into [`Verified`]; no other module makes one.
 //!
-//! Apart from the store, because it changes nothing. Every file is held against the signed index on every
-//! load; a recipe folder has no index, and what comes of it says so.
+//! Loading changes nothing. Every file is compared with the signed index on every load. A recipe folder has
+//! no index, and its `Verified` says so.
 
 use crate::disk::look;
 use std::{
@@ -43,15 +43,15 @@ use crate::shelf::{
     },
 };
 
-/// What `hob verify` found about one thing on the shelf.
+/// The findings of `hob verify` about one thing on the shelf.
 #[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct Report {
     /// E.g. `recipe hob/echo 0.1.0` or `environment 0123456789abcdef`.
     pub subject: String,
-    /// `None`: it is what was installed.
+    /// `None`: it is unchanged since its install.
     pub fault: Option<Fault>,
-    /// The models of a recipe, which were compared with it.
+    /// The models of a recipe that were compared with it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTarget>,
 }
@@ -60,7 +60,7 @@ impl Shelf {
     /// An installed recipe, with every file checked against its signed index.
     ///
     /// Errors: `recipe_not_found`, `shelf_altered` by the name of the file, `model_missing`,
-    /// `invalid_manifest` (a Hob older than the recipe wants).
+    /// `invalid_manifest` (this Hob is older than the recipe requires).
     pub fn load(&self, name: &RecipeName) -> Result<Verified, Fault> {
         let mut entry = self.entry(name)?;
         let mut tries = 1;
@@ -84,10 +84,10 @@ impl Shelf {
         self.attest(&self.place(entry), entry, &index)
     }
 
-    /// A recipe that was unpacked but is not installed yet: for compiling its glue and running its checks
-    /// before it is.
+    /// A recipe that is unpacked but not installed yet, so that its glue can be compiled and its checks can
+    /// run first.
     ///
-    /// `index` must come from the signed target that `entry` was made of; the models must be on the shelf.
+    /// `index` must come from the signed target from which `entry` was made; the models must be on the shelf.
     pub fn load_staged(&self, staged: &Staged, entry: &LockEntry, index: &Index) -> Result<Verified, Fault> {
         self.attest(&staged.folder(), entry, index)
     }
@@ -132,8 +132,8 @@ impl Shelf {
         Ok(Verified::attest(manifest, folder.to_owned(), glue, models, entry.sha256, origin))
     }
 
-    /// The manifest of an installed recipe in that edition, read without any check of its bytes: to say what
-    /// another edition makes of it.
+    /// The manifest of an installed recipe in this edition, read without checking its bytes: to report how
+    /// another edition reads it.
     ///
     /// Errors: `invalid_manifest`, `io`.
     pub fn read_again(&self, entry: &LockEntry, edition: Edition) -> Result<Manifest, Fault> {
@@ -145,8 +145,8 @@ impl Shelf {
         Manifest::parse_with(&text, &Reading { what: &what, edition, file: &|path| schema_file(&folder, path) })
     }
 
-    /// The capability that an installed recipe's manifest claims, read without any check: to say whose fault
-    /// it is that a recipe cannot be loaded, and for nothing else.
+    /// The capability that an installed recipe's manifest claims, read without any check. Use it only to name
+    /// the recipe that is to blame when a recipe cannot be loaded.
     pub fn says_capability(&self, entry: &LockEntry) -> Option<String> {
         let text = durable::read(&self.place(entry).join("recipe.toml"), limits::MANIFEST_BYTES_MAX).ok()??;
         let text = String::from_utf8(text).ok()?;
@@ -154,10 +154,10 @@ impl Shelf {
         Some(read.get("capability")?.as_str()?.to_owned())
     }
 
-    /// The models of an installed recipe whose files are in `recipe`. A home of before there were such
-    /// folders gets one now.
+    /// The models of an installed recipe whose files are in `recipe`. If the home is from before folders of
+    /// models existed, the folder is made now.
     ///
-    /// Errors: `model_missing`, `shelf_altered`; `io`, `disk_full` where the folder is to be made.
+    /// Errors: `model_missing`, `shelf_altered`; `io`, `disk_full` if the folder has to be made.
     fn installed_models(&self, recipe: &Path, manifest: &Manifest) -> Result<Models, Fault> {
         let wanted: Vec<Wanted> =
             manifest.models.iter().map(|model| Wanted { model, file: models::place(self.home(), model.sha256) }).collect();
@@ -193,11 +193,11 @@ impl Shelf {
         Ok(models_in(folder, files, lent))
     }
 
-    /// The models of a recipe folder: what lies in its `models/`, and from the shelf what it says a place for
-    /// and lacks. Its pods get `models/` itself if that is all there is in it, else a folder that is made for
-    /// them.
+    /// The models of a recipe folder: the files in its `models/`, and from the shelf those that it lacks but
+    /// names a source for. Its pods get `models/` itself if that folder suffices, else a folder that is made
+    /// for them.
     ///
-    /// Errors: `model_missing`, `invalid_recipe`; `io`, `disk_full` where a folder is to be made.
+    /// Errors: `model_missing`, `invalid_recipe`; `io`, `disk_full` if a folder has to be made.
     fn folder_models(&self, recipe: &Path, manifest: &Manifest, shown: &impl std::fmt::Display) -> Result<Models, Fault> {
         let own = recipe.join("models");
         // It may be a link to where an author keeps them all.
@@ -248,7 +248,7 @@ impl Shelf {
 
     /// A recipe folder, run by its author: nobody signed it, and the result says so.
     ///
-    /// Errors: `invalid_recipe` for what the manifest names and the folder lacks, `invalid_manifest`,
+    /// Errors: `invalid_recipe` for a file that the manifest names and the folder lacks, `invalid_manifest`,
     /// `model_missing`.
     pub fn load_folder(&self, folder: &Path) -> Result<Verified, Fault> {
         let shown = folder.display();
@@ -291,9 +291,9 @@ impl Shelf {
         Ok(Verified::attest(manifest, folder.clone(), glue, models, digest, Origin::Unsigned { folder }).seen_as(seen, held))
     }
 
-    /// Checks every byte of what is installed: of one recipe, or of all.
+    /// Checks every byte that is installed: of one recipe, or of all.
     ///
-    /// Errors: `recipe_not_found`; what is wrong with a thing is in its report.
+    /// Errors: `recipe_not_found`; a finding about one thing is in its report.
     pub fn verify(&self, name: Option<&RecipeName>) -> Result<Vec<Report>, Fault> {
         let entries = match name {
             Some(name) => vec![self.entry(name)?],
@@ -340,7 +340,7 @@ impl Shelf {
     }
 }
 
-/// A model of a manifest, and the file that is to have its bytes.
+/// A model of a manifest, and the file that should have its bytes.
 struct Wanted<'a> {
     model: &'a ModelSpec,
     file: PathBuf,
@@ -389,16 +389,16 @@ pub fn folder_manifest(folder: &Path) -> Result<(PathBuf, Manifest), Fault> {
     Ok((folder, manifest))
 }
 
-/// The bytes of a JSON file in a folder, in which a schema is.
+/// The bytes of a JSON file in a folder that holds a schema.
 ///
-/// Errors: `invalid_recipe` where there is none; `io`.
+/// Errors: `invalid_recipe` if there is none; `io`.
 pub fn schema_file(folder: &Path, path: &str) -> Result<Vec<u8>, Fault> {
     let place = folder.join(path);
     let found = durable::read(&place, SCHEMA_FILES_BYTES_MAX)?;
     found.ok_or_else(|| Fault::new(Code::InvalidRecipe, format!("there is no such file in {}", folder.display())))
 }
 
-/// Refuses a file where a recipe folder is wanted; `shown` is how it was called.
+/// Refuses a file given instead of a recipe folder; `shown` is the path as it was given.
 ///
 /// Errors: `invalid_recipe`.
 pub fn is_folder(folder: &Path, shown: &impl std::fmt::Display) -> Result<(), Fault> {
@@ -413,7 +413,7 @@ fn lacks(shown: &impl std::fmt::Display, what: &str) -> Fault {
     Fault::new(Code::InvalidRecipe, format!("recipe folder {shown}: {what}"))
 }
 
-/// The file's bytes, which are the very bytes that were compared.
+/// The file's bytes: the very bytes that were compared with the index.
 fn indexed(folder: &Path, path: &str, index: &Index) -> Result<Vec<u8>, Fault> {
     let wanted = index.get(path).ok_or_else(|| {
         Fault::new(Code::BundleInvalid, format!("the bundle has no `{path}`")).hint("its publisher has to publish it again")

@@ -1,8 +1,8 @@
-//! `hob.lock`: what is installed, by digest and signer. Replacing this file is the instant at which an
-//! install happens.
+//! `hob.lock`: the installed recipes, by digest and signer. An install takes effect at the instant at which
+//! this file is replaced.
 //!
-//! Ours alone, so it is written whole and sorted: the same shelf gives the same bytes, and a difference
-//! between two machines can be read in a diff.
+//! Only Hob writes it, so it is written whole and sorted: the same shelf gives the same bytes, and a diff
+//! shows how two machines differ.
 
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub struct LockEntry {
     pub index_sha256: Digest,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvironmentPin>,
-    /// How its manifest is read: as at its install.
+    /// The edition in which its manifest is read: the one at its install.
     #[serde(default, skip_serializing_if = "Edition::is_older")]
     pub edition: Edition,
     #[serde(default, rename = "model", skip_serializing_if = "Vec::is_empty")]
@@ -69,7 +69,7 @@ struct Text {
     recipes: Vec<LockEntry>,
 }
 
-/// As it is read: what is wrong with one entry is no matter of the others.
+/// The file as read: an error in one entry does not affect the others.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Read {
@@ -91,17 +91,17 @@ pub struct LockFile {
     damaged: Vec<DamagedEntry>,
 }
 
-/// An entry that cannot be read. As long as there is one, the file is not written: nobody would know what was
-/// lost.
+/// An entry that cannot be read. While there is one, the file is not written, because its content would be
+/// lost unnoticed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DamagedEntry {
-    /// As far as it can be told.
+    /// The recipe's name, if it can be determined.
     pub name: Option<String>,
     pub fault: Fault,
 }
 
 impl LockFile {
-    /// The file of this home; no file is an empty shelf.
+    /// Reads this home's file; a missing file is an empty shelf.
     ///
     /// Errors: `invalid_config`.
     pub fn read(home: &Home) -> Result<LockFile, Fault> {
@@ -164,7 +164,8 @@ impl LockFile {
 
     /// Replaces the file in one step.
     ///
-    /// Errors: `invalid_config` while an entry cannot be read, `too_large` for what could not be read again.
+    /// Errors: `invalid_config` while an entry cannot be read, `too_large` if the result could not be read
+    /// back.
     pub(in crate::shelf) fn write(&self, home: &Home) -> Result<(), Fault> {
         if let Some(damaged) = self.damaged.first() {
             return Err(damaged.fault.clone());
@@ -178,7 +179,7 @@ impl LockFile {
         &self.entries
     }
 
-    /// What cannot be read.
+    /// The entries that cannot be read.
     pub fn damaged(&self) -> &[DamagedEntry] {
         &self.damaged
     }
@@ -195,7 +196,7 @@ impl LockFile {
         self.sort();
     }
 
-    /// Takes the recipe out.
+    /// Removes the recipe's entry.
     pub fn remove(&mut self, name: &RecipeName) -> Option<LockEntry> {
         let at = self.entries.iter().position(|entry| &entry.name == name)?;
         Some(self.entries.remove(at))

@@ -1,8 +1,11 @@
-//! The shelf: what is installed, and the transaction that changes it.
+//! The shelf: the installed recipes, and the transaction that changes them.
 //!
-//! A bundle is unpacked in staging, checked and built there, moved to its place by one rename, and *is
-//! installed* from the instant at which `hob.lock` is replaced. Before that instant a crash leaves rubbish,
-//! after it at most a `hob.toml` that does not yet say what is wanted: never something between.
+//! 1. A bundle is unpacked in staging, checked and built there.
+//! 2. One rename moves it to its place.
+//! 3. Replacing `hob.lock` makes it *installed*.
+//!
+//! A crash before step 3 leaves rubbish. A crash after it leaves at most a `hob.toml` that does not name the
+//! recipe yet. There is no other state in between.
 
 pub mod load;
 pub mod lockfile;
@@ -54,7 +57,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Errors: `invalid_config` when `hob.lock` cannot be read.
+    /// Errors: `invalid_config` if `hob.lock` cannot be read.
     pub fn open(home: Home) -> Result<Shelf, Fault> {
         LockFile::read(&home)?;
         Ok(Shelf { home, checked: Checked::default(), model_folders: Folders::default(), folder_views: FolderViews::default() })
@@ -64,11 +67,10 @@ impl Shelf {
         &self.home
     }
 
-    /// Does `work` while nobody else changes the shelf or `hob.toml`; says so once while it waits.
+    /// Does `work` while nobody else changes the shelf or `hob.toml`; reports once that it waits.
     ///
-    /// `work` is no future: what waits for a server, a tool or a pod cannot be in it, so whoever else wants
-    /// the lock waits for this machine's disk at most. When the future is dropped, work that has begun goes
-    /// on to its end.
+    /// `work` is no future, so it cannot wait for a server, a tool or a pod; others who want the lock wait at
+    /// most for this machine's disk. If the future is dropped, work that has begun continues to its end.
     pub async fn write<T: Send + 'static>(
         &self,
         progress: &progress::Shared,
@@ -78,13 +80,13 @@ impl Shelf {
         blocking(move || work(&guard)).await
     }
 
-    /// A place to unpack one recipe in. No lock is needed: nobody else writes there.
+    /// A place in which to unpack one recipe. It needs no lock: nobody else writes there.
     pub fn stage(&self) -> Result<Staged, Fault> {
         Ok(Staged { home: self.home.clone(), staging: Staging::new(&self.home, "recipe")? })
     }
 
-    /// Everything that is installed, by name; an entry of `hob.lock` that cannot be read is left out, and the
-    /// log says so.
+    /// Everything that is installed, by name. An entry of `hob.lock` that cannot be read is left out and
+    /// logged.
     pub fn installed(&self) -> Result<Vec<LockEntry>, Fault> {
         let lock = LockFile::read(&self.home)?;
         for damaged in lock.damaged() {
@@ -93,9 +95,9 @@ impl Shelf {
         Ok(lock.entries().to_vec())
     }
 
-    /// What is installed under that name.
+    /// The installed recipe of that name.
     ///
-    /// Errors: `recipe_not_found`, which says what there is.
+    /// Errors: `recipe_not_found`, which lists the installed recipes.
     pub fn entry(&self, name: &RecipeName) -> Result<LockEntry, Fault> {
         let lock = LockFile::read(&self.home)?;
         if let Some(entry) = lock.get(name) {
@@ -105,18 +107,18 @@ impl Shelf {
         Err(damaged.map_or_else(|| not_found(name, &lock), |damaged| damaged.fault.clone()))
     }
 
-    /// Whether a recipe of that name is installed, be it damaged: asked by whoever looks for what it did,
-    /// without a shelf.
+    /// Checks that a recipe of that name is installed, even if it is damaged. For readers of the recipe's
+    /// traces, who have no shelf.
     ///
-    /// Errors: `recipe_not_found`, which says what there is; `invalid_config`.
+    /// Errors: `recipe_not_found`, which lists the installed recipes; `invalid_config`.
     pub fn is_known(home: &Home, name: &RecipeName) -> Result<(), Fault> {
         let lock = LockFile::read(home)?;
         let is_damaged = || lock.damaged().iter().any(|damaged| damaged.name.as_deref() == Some(&name.to_string()));
         if lock.get(name).is_some() || is_damaged() { Ok(()) } else { Err(not_found(name, &lock)) }
     }
 
-    /// Holds the files of a recipe that was loaded against what was installed, once more. One that was
-    /// replaced or removed meanwhile is another matter: whoever still uses it may.
+    /// Compares the files of a loaded recipe once more with the installed ones. A recipe that was replaced or
+    /// removed meanwhile passes: its users may continue to use it.
     ///
     /// Errors: `shelf_altered`, naming the first altered, missing or extra file; `io`.
     pub fn is_unaltered(&self, recipe: &Verified) -> Result<(), Fault> {
@@ -130,14 +132,14 @@ impl Shelf {
         }
     }
 
-    /// Where the files of an installed recipe lie.
+    /// Path of the files of an installed recipe.
     pub fn place(&self, entry: &LockEntry) -> PathBuf {
         place(&self.home, entry)
     }
 
     /// The signed index of an installed recipe.
     ///
-    /// Errors: `shelf_altered` when it is gone or is not the one that `hob.lock` names.
+    /// Errors: `shelf_altered` if it is gone or is not the one that `hob.lock` names.
     pub fn index(&self, entry: &LockEntry) -> Result<Index, Fault> {
         let path = index_place(&self.home, entry);
         let altered = |why: &str| {
@@ -156,7 +158,7 @@ impl Shelf {
         Index::read(json)
     }
 
-    /// Writes down what the operator wants of a recipe that is installed and stays as it is.
+    /// Records the operator's wish for an installed recipe that stays unchanged.
     pub fn wish(&self, guard: &WriteGuard, name: &RecipeName, wish: Wish) -> Result<(), Fault> {
         let mut edit = Edit::begin(&self.home, guard.config())?;
         edit.set_recipe(name, wish.range);
@@ -164,12 +166,11 @@ impl Shelf {
         edit.write()
     }
 
-    /// Takes the recipe off the shelf with all its versions, and with the environment and models that no
-    /// other recipe uses. An environment that a process has open stays on the disk. What it was given goes
-    /// with it.
+    /// Removes all versions of the recipe from the shelf, with its grants, and with the environment and
+    /// models that no other recipe uses. An environment that a process has open stays on the disk.
     ///
-    /// On a full disk even a shorter `hob.lock` has no room beside the one before it. So what goes anyway
-    /// goes first there.
+    /// On a full disk, even a shorter `hob.lock` does not fit beside the old one. So there the recipe's files
+    /// are deleted first.
     pub async fn remove(&self, name: &RecipeName, progress: &progress::Shared) -> Result<LockEntry, Fault> {
         match self.take_off(name, progress).await {
             Err(fault) if fault.code == Code::DiskFull => {
@@ -189,8 +190,8 @@ impl Shelf {
         }
     }
 
-    /// Goes on with removals that were killed half-way on a full disk. What cannot be done now is tried again
-    /// by the next host.
+    /// Continues removals that were killed halfway on a full disk. A removal that cannot be finished now is
+    /// tried again by the next host.
     pub async fn finish_removals(&self, progress: &progress::Shared) {
         let home = self.home.clone();
         for name in blocking(move || Ok(all_half_removed(&home))).await.unwrap_or_default() {
@@ -237,15 +238,15 @@ impl Shelf {
     }
 }
 
-/// How the folder of a recipe is called from the moment that it is being removed on a full disk until
-/// `hob.lock` names the recipe no more. No recipe's name begins so.
+/// Prefix of a recipe's folder from the moment when its removal on a full disk begins until `hob.lock` no
+/// longer names the recipe. No recipe's name begins like this.
 const HALF: &str = ".removed-";
 
 fn half_removed(home: &Home, name: &RecipeName) -> PathBuf {
     home.recipes().join(name.publisher()).join(format!("{HALF}{}", name.name()))
 }
 
-/// Recipes whose removal was begun on a full disk and is not done.
+/// Recipes whose removal began on a full disk and is not finished.
 fn all_half_removed(home: &Home) -> Vec<RecipeName> {
     let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
     let mut all = Vec::new();
@@ -256,8 +257,8 @@ fn all_half_removed(home: &Home) -> Vec<RecipeName> {
     all
 }
 
-/// Deletes the files of a recipe that is to be removed; gives what it was. Should it come no further, the
-/// folder's other name says so to whoever comes next: [`Shelf::finish_removals`].
+/// Deletes the files of a recipe that is to be removed; returns its entry. If the removal gets no further,
+/// the folder's new name tells the next host ([`Shelf::finish_removals`]).
 fn make_room(home: &Home, name: &RecipeName) -> Result<LockEntry, Fault> {
     let lock = LockFile::read(home)?;
     let entry = lock.get(name).cloned().ok_or_else(|| not_found(name, &lock))?;
@@ -271,12 +272,12 @@ fn make_room(home: &Home, name: &RecipeName) -> Result<LockEntry, Fault> {
     Ok(entry)
 }
 
-/// Deletes what is in a folder, and not the folder; nothing there is fine.
+/// Deletes the content of a folder, but not the folder; a missing folder is no error.
 fn empty(folder: &Path) -> Result<(), Fault> {
     fs::read_dir(folder).into_iter().flatten().flatten().try_for_each(|entry| files::remove_tree(&entry.path()))
 }
 
-/// Takes the recipe out of `hob.lock` and `hob.toml`.
+/// Removes the recipe from `hob.lock` and `hob.toml`.
 fn unlist(home: &Home, guard: &WriteGuard, name: &RecipeName) -> Result<LockEntry, Fault> {
     let mut config = Edit::begin(home, guard.config())?;
     let mut lock = LockFile::read(home)?;
@@ -297,8 +298,8 @@ fn unlist(home: &Home, guard: &WriteGuard, name: &RecipeName) -> Result<LockEntr
     Ok(entry)
 }
 
-/// Moves what a recipe had and no installed one uses to `discard`; gives the environment that could not go,
-/// because a process has it open.
+/// Moves everything that the recipe had and no installed recipe uses to `discard`; returns the environment
+/// that had to stay because a process has it open.
 fn give_back(home: &Home, entry: &LockEntry, discard: &Path) -> Result<Option<Digest>, Fault> {
     let lock = LockFile::read(home)?;
     let name = &entry.name;
@@ -346,12 +347,12 @@ fn index_place(home: &Home, entry: &LockEntry) -> PathBuf {
     name.into()
 }
 
-/// For its parent to change, a folder must be writable itself.
+/// Makes the folder writable: the kernel requires that to move it to another parent.
 fn make_writable(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
 }
 
-/// A recipe on its way onto the shelf. Dropped before [`Staged::publish`], it leaves nothing.
+/// A recipe on its way onto the shelf. If dropped before [`Staged::publish`], it leaves nothing.
 #[derive(Debug)]
 pub struct Staged {
     pub(super) home: Home,
@@ -359,17 +360,17 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Where to unpack the bundle; there is no such folder yet.
+    /// Where to unpack the bundle; the folder does not exist yet.
     pub fn folder(&self) -> PathBuf {
         self.staging.folder().join("recipe")
     }
 
-    /// Installs what was unpacked, as `entry`, in place of what `entry.name` was before; with a wish,
-    /// `hob.toml` says from now on that it is wanted, and what it was given. A crash in between leaves it
-    /// without. Gives whether exactly these bytes were at their place already.
+    /// Installs the unpacked files as `entry`, replacing the earlier `entry.name`. With a wish, `hob.toml`
+    /// then names the recipe and its grants; a crash in between leaves `hob.toml` without them. Returns
+    /// whether exactly these bytes were already in place.
     ///
-    /// Errors: `shelf_altered` when the folder is not what `index` says, `internal` when `index` is not the
-    /// entry's; `disk_full`, `io`. On an error the shelf is as it was.
+    /// Errors: `shelf_altered` if the folder differs from `index`, `internal` if `index` is not the entry's;
+    /// `disk_full`, `io`. On an error the shelf is unchanged.
     pub fn publish(self, guard: &WriteGuard, entry: LockEntry, index: &Index, wish: Option<Wish>) -> Result<bool, Fault> {
         let folder = self.folder();
         let index_bytes = serde_json::to_vec(index).map_err(|error| Fault::new(Code::Internal, format!("an index: {error}")))?;
@@ -410,7 +411,8 @@ impl Staged {
         Ok(matches!(moved, Moved::Kept))
     }
 
-    /// The folder of the recipe's models, at its place: what loads the recipe need not write to the shelf.
+    /// Makes the folder of the recipe's models at its place, so that loading the recipe needs no write to the
+    /// shelf.
     fn put_models(&self, place: &Path, entry: &LockEntry) -> Result<(), Fault> {
         let models: Vec<_> = entry.models.iter().map(|model| (model.name.as_str(), models::place(&self.home, model.sha256))).collect();
         if models.is_empty() {
@@ -453,15 +455,15 @@ impl Staged {
 
 /// How a recipe came to its place.
 enum Moved {
-    /// It was there.
+    /// The same files were already there.
     Kept,
     /// Nothing was there.
     Fresh,
-    /// What was there, altered, lies in staging now.
+    /// Altered files were there; they lie in staging now.
     Exchanged,
 }
 
-/// Swaps two folders in one step: at no instant is there nothing at either place.
+/// Swaps two folders in one step: neither path is ever empty.
 fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     make_writable(one)?;
     make_writable(other)?;

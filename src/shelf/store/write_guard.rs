@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// One holder among all processes. [`Shelf::write`](crate::shelf::store::Shelf::write) gives it.
+/// Held by one process at a time; [`Shelf::write`](crate::shelf::store::Shelf::write) gives it.
 #[derive(Debug)]
 pub struct WriteGuard {
     config: ConfigGuard,
@@ -16,14 +16,14 @@ pub struct WriteGuard {
 }
 
 impl WriteGuard {
-    /// Waits for whoever else changes the shelf, and says so once.
+    /// Waits until nobody else changes the shelf, and reports that once.
     pub(super) async fn acquire(home: &Home, progress: &progress::Shared) -> Result<WriteGuard, Fault> {
         let shelf = locks::acquire(&home.locks().join("shelf.lock"), "changing the shelf", progress).await?;
         let config = edit::lock(home).await?;
         Ok(WriteGuard { config, _shelf: shelf })
     }
 
-    /// The right to change `hob.toml` with it.
+    /// The right to change `hob.toml`, which comes with it.
     pub(super) fn config(&self) -> &ConfigGuard {
         &self.config
     }
