@@ -1,17 +1,16 @@
-//! Addresses of repositories and package indexes. People write passwords and tokens into them.
+//! Addresses of repositories and package indexes, into which people write passwords and tokens.
 //!
-//! Apart, because there is one rule for all of them: what is printed, logged or put into a fault is
-//! [`Address::shown`].
+//! One rule covers all of them: only [`Address::shown`] is printed, logged or put into a fault.
 
 use std::{borrow::Cow, fmt};
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// What stands in place of what is not shown.
+/// The text that replaces a hidden part.
 const HIDDEN: &str = "***";
 
-/// A secret that is shorter is part of too many words to be looked for in what a tool printed.
+/// Shorter secrets are not searched for in a tool's output: they are part of too many words.
 const SECRET_BYTES_MIN: usize = 4;
 
 /// An address as its operator typed it. It has no `Display` and no `Serialize`, so that it cannot get into a
@@ -34,7 +33,7 @@ impl Address {
         shown(&self.0)
     }
 
-    /// Whether a package index may be there: what tools take as one word among others.
+    /// Whether the address is suitable for a package index: tools must take it as one word among others.
     #[doc(hidden)]
     pub fn fit_for_an_index(&self) -> Result<(), Unfit> {
         match Url::parse(&self.0) {
@@ -44,7 +43,7 @@ impl Address {
         if self.0.contains(char::is_whitespace) { Err(Unfit::WhiteSpace) } else { Ok(()) }
     }
 
-    /// `text` of a tool that was given this address, without what is secret of it.
+    /// `text` of a tool that was given this address, without the address's secrets.
     #[doc(hidden)]
     pub fn scrub(&self, text: &str) -> String {
         let mut text = text.replace(&self.0, &self.shown());
@@ -95,13 +94,13 @@ impl From<&Address> for Address {
     }
 }
 
-/// Whether it is a path of this machine, which has no secrets.
+/// Whether it is a path on this machine, which has no secrets.
 pub fn is_path(text: &str) -> bool {
     ["/", "./", "../"].iter().any(|start| text.starts_with(start))
 }
 
-/// An address without user, password, query and fragment; what is no address is shown without whatever could
-/// be one of these.
+/// An address without user, password, query and fragment. A text that is no address is shown without
+/// everything that could be one of these.
 fn shown(text: &str) -> String {
     if is_path(text) {
         return text.to_owned();
@@ -124,7 +123,7 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// The same of an address that was read already.
+/// The same for an address that is already parsed.
 pub fn shown_url(url: &Url) -> String {
     let mut plain = url.clone();
     plain.set_query(url.query().map(|_| HIDDEN));
@@ -139,7 +138,7 @@ pub fn shown_url(url: &Url) -> String {
     }
 }
 
-/// What of an address must not be shown, longest first, as it is typed and as it reads without escapes.
+/// The parts of an address that must not be shown, longest first, both as typed and with escapes decoded.
 fn secrets(text: &str) -> Vec<String> {
     let Ok(url) = Url::parse(text) else { return Vec::new() };
     let mut secrets = Vec::new();
@@ -162,12 +161,12 @@ fn secrets(text: &str) -> Vec<String> {
     secrets
 }
 
-/// `%41` as `A`. What is no escape stays, and what is no UTF-8 becomes U+FFFD.
+/// Decodes `%41` to `A`. A malformed escape stays, and bytes that are not UTF-8 become U+FFFD.
 fn unescaped_lossy(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// The same of a text that has to be well escaped; `None` where it is not, or where it is not UTF-8.
+/// Decodes a text that must be well escaped; `None` if it is not, or is not UTF-8.
 pub fn unescaped(text: &str) -> Option<String> {
     // The library lets through what is no escape.
     let is_escape = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;

@@ -16,8 +16,8 @@ use super::{
 
 /// Named bytes with a media type. Cloning shares the bytes.
 ///
-/// They are in memory, or in a [`Store`]: a file, or memory that is shared with a pod. What is in a store is
-/// read piece by piece, so that a blob of any size passes through a host whose memory does not grow.
+/// The bytes are in memory, or in a [`Store`]: a file, or memory that is shared with a pod. A store is read
+/// piece by piece, so that a blob of any size passes through a host whose memory does not grow.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Blob {
@@ -34,32 +34,33 @@ enum Data {
     There(Arc<dyn Store>),
 }
 
-/// Where bytes are that are not in this process's memory. Whoever makes a blob of one implements it; this
-/// layer does no IO.
+/// Bytes that are not in this process's memory. The code that makes a blob of them implements this trait; the
+/// model layer does no IO.
 pub trait Store: Send + Sync + std::fmt::Debug {
-    /// How many bytes there are; does not change.
+    /// The number of bytes; it does not change.
     fn size(&self) -> u64;
 
-    /// Reads at that place, as `read(2)` does: perhaps less than wanted, 0 only at the end.
+    /// Reads at offset `at`, as `pread(2)` does: perhaps fewer bytes than wanted, 0 only at the end.
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
 
-    /// The file that they are, from its first byte on, if they are one: then a pod may be able to read it
-    /// where it is.
+    /// The file that holds exactly these bytes from its first byte on, if there is one; a pod may then be
+    /// able to read the file directly.
     fn file(&self) -> Option<&OpenFile> {
         None
     }
 
-    /// What tells these bytes from others without reading them.
+    /// Distinguishes these bytes from others without reading them.
     fn mark(&self) -> [u64; 4];
 }
 
-/// An open file whose bytes a pod may be lent.
+/// An open file that may be lent to a pod.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct OpenFile {
-    /// As it was opened: never given to a pod.
+    /// The file as it was opened; never given to a pod.
     pub file: File,
-    /// The same to read and nothing else, once it was lent; what a pod is given is opened by this.
+    /// A read-only handle of the same file, set once it was lent; descriptors for a pod are opened through
+    /// it.
     pub lent: OnceLock<File>,
 }
 
@@ -75,12 +76,12 @@ impl Blob {
         Blob { name: name.into(), media_type: media_type.into(), data: Data::Here(bytes.into()) }
     }
 
-    /// Bytes that stay where they are until somebody reads them.
+    /// Bytes that stay in their store until they are read.
     pub fn stored(name: impl Into<String>, media_type: impl Into<String>, store: Arc<dyn Store>) -> Blob {
         Blob { name: name.into(), media_type: media_type.into(), data: Data::There(store) }
     }
 
-    /// The same bytes by another name.
+    /// The same bytes under another name.
     pub fn named(self, name: impl Into<String>) -> Blob {
         Blob { name: name.into(), ..self }
     }
@@ -160,7 +161,7 @@ impl Blob {
         Ok(())
     }
 
-    /// Errors: `too_large` above what is carried at all.
+    /// Errors: `too_large` above the largest blob that Hob carries.
     pub fn check(&self) -> Result<(), Fault> {
         match self.size() > BLOB_BYTES_MAX {
             true => {
@@ -173,7 +174,7 @@ impl Blob {
 }
 
 impl PartialEq for Blob {
-    /// Stored bytes are not read to compare them: only the same store is equal.
+    /// Does not read stored bytes to compare them: only the same store is equal.
     fn eq(&self, other: &Blob) -> bool {
         let same = match (&self.data, &other.data) {
             (Data::Here(ours), Data::Here(theirs)) => ours == theirs,
@@ -211,7 +212,7 @@ impl Read for Reader<'_> {
     }
 }
 
-/// The media type that a file's name tells, as far as pods of this kind care.
+/// The media type that a file's name indicates, for the types that pods here use.
 pub fn media_type_of(path: &Path) -> &'static str {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
     match extension.as_str() {

@@ -11,7 +11,7 @@ use serde_json::{Number, Value};
 
 use super::{document::Document, fault::Fault, limits::BLOBS_MAX, shown, stand_in};
 
-/// How far a number that is no integer may be from the one that is wanted, as a part of it or of 1: other
+/// How far a number that is no integer may be from the wanted one, as a fraction of it or of 1: other
 /// processors compute other last digits.
 const TOLERANCE: f64 = 1e-4;
 
@@ -30,7 +30,7 @@ pub struct Case {
 /// How a case ends.
 #[derive(Debug, Clone, PartialEq)]
 pub enum End {
-    /// `chunks`: what comes before, where the case says it.
+    /// `chunks`: the chunks before the output, if the case states them.
     Answer { output: Value, chunks: Option<Vec<Value>> },
     /// With this code: one of Hob's own, or a word of the recipe's.
     Fault(String),
@@ -42,7 +42,7 @@ pub struct Wrong {
     /// In the case's folder.
     pub file: &'static str,
     pub why: String,
-    /// The next step, where it is another than to correct the file.
+    /// The next step, unless it is to correct the file.
     pub next: Option<&'static str>,
 }
 
@@ -121,8 +121,8 @@ impl Case {
         })())
     }
 
-    /// How what came differs from what is wanted, in words; `None` if it does not. `chunks` are looked at
-    /// where the case says which there are.
+    /// How the result differs from the case, in words; `None` if it does not. `chunks` are compared only if
+    /// the case states them.
     pub fn differs(&self, ended: Result<&Value, &Fault>, chunks: &[Value]) -> Option<String> {
         match (&self.end, ended) {
             (End::Answer { output, chunks: wanted }, Ok(found)) => {

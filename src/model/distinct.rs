@@ -1,11 +1,11 @@
-//! Paths that are one tree of files on any file system: on those too that do not tell cases apart, or forms
-//! of one letter.
+//! Checks that paths form the same tree of files on any file system, including those that ignore case or
+//! treat two forms of a letter as one.
 
 use std::collections::BTreeMap;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-/// Paths, each held against those before it.
+/// A set of paths, each checked against the earlier ones.
 #[derive(Debug, Default)]
 pub struct Distinct {
     /// Files and the folders above them, by [`fold`].
@@ -18,14 +18,15 @@ struct Taken {
     is_file: bool,
 }
 
-/// Why a path cannot stand beside those before it.
+/// Why a path cannot stand beside the earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Clash {
     /// It is there already.
     Same,
-    /// Two of its files or folders that some file systems take for one: this one's, and the one before.
+    /// Some file systems treat one of its files or folders as the same as an earlier one: its own, and the
+    /// earlier.
     Folded(String, String),
-    /// One is a file where the other has a folder.
+    /// One of them is a file where the other has a folder.
     FileAndFolder(String),
 }
 
@@ -50,7 +51,7 @@ impl Distinct {
     }
 }
 
-/// One text for all that some file system takes for the same name.
+/// Maps all names that some file system treats as one to the same text.
 pub fn fold(path: &str) -> String {
     // Most are plain, and are this already.
     if path.is_ascii() {

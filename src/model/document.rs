@@ -19,8 +19,8 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct Document {
     text: String,
-    /// Made when it is first looked at, of a text that only passes through: as a value it may take a hundred
-    /// times the memory.
+    /// The parsed value, made on first use for a text that only passes through: a value may take a hundred
+    /// times the memory of its text.
     value: OnceLock<Value>,
 }
 
@@ -36,7 +36,7 @@ impl Document {
         Ok(document)
     }
 
-    /// The same for a document that most likely nobody looks into: checked, and kept as its text alone.
+    /// Checks a document that is probably never inspected, and keeps only its text.
     ///
     /// Errors: `too_large`, `invalid_json` with the place.
     #[doc(hidden)]
@@ -47,8 +47,8 @@ impl Document {
         Ok(Document { text, value: OnceLock::new() })
     }
 
-    /// The same for a document that is checked against a schema and then passed on: of a long text no value
-    /// is kept, because even to let go of a million values takes time, of whoever does it.
+    /// Parses a document that is checked against a schema and then passed on. For a long text no value is
+    /// kept, because even dropping a million values takes time.
     ///
     /// Errors: `too_large`, `invalid_json` with the place.
     #[doc(hidden)]
@@ -60,7 +60,7 @@ impl Document {
         }
     }
 
-    /// The value, for one look: kept afterwards only if it was before.
+    /// The value for one use; kept afterwards only if it was kept before.
     #[doc(hidden)]
     pub fn looked_at(&self) -> Cow<'_, Value> {
         match self.value.get() {
@@ -69,7 +69,7 @@ impl Document {
         }
     }
 
-    /// Of a text that is known to be one.
+    /// Wraps a text that is known to be a valid document.
     pub(super) fn checked(text: String) -> Document {
         Document { text, value: OnceLock::new() }
     }
@@ -87,8 +87,8 @@ impl Document {
     pub fn into_text(self) -> String {
         self.text
     }
-    /// The text without a copy, and the values where somebody looked at them: of a long text these take their
-    /// time to be let go of.
+    /// The text without a copy, and the values if they were made; dropping the values of a long text takes
+    /// time.
     #[doc(hidden)]
     pub fn into_parts(self) -> (String, Option<Value>) {
         (self.text, self.value.into_inner())

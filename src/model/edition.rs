@@ -1,5 +1,4 @@
-//! Editions of the manifest: what Hob refuses or holds from some version on does not break what was installed
-//! before.
+//! Editions of the manifest: a rule that a newer Hob adds does not break recipes that were installed before.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,10 @@
-//! The way of a call's events to its caller: how much of it may wait, in number and in bytes.
+//! The channel that carries a call's events to its caller, bounded in number and in bytes.
 //!
-//! Apart from `call.rs`, which says what can happen. What waits is kept as JSON text and becomes a value as
-//! it is taken, since a value may take a hundred times the memory of its text. Chunks wait for room, and hold
-//! back whoever sends them; log lines and notes that find none are dropped; of progress the latest is always
-//! kept, in place of the one before it if there is no room for both.
+//! - Waiting events are kept as JSON text and become values when they are taken, because a value may take a
+//!   hundred times the memory of its text.
+//! - Chunks wait for room, and hold back their sender.
+//! - Log lines and notes are dropped if there is no room.
+//! - The latest progress is always kept; if there is no room for two, it replaces the one before.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,5 @@
-//! One failure, with who is to blame and what to do next; and the one table that maps it to every door.
+//! A fault: one failure, with who is to blame and what to do next; and the one table that maps it to every
+//! door.
 
 use crate::model::text::{cut, said};
 use serde::{Deserialize, Serialize};

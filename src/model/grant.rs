@@ -1,8 +1,8 @@
-//! Permissions: what a recipe asks for, what its operator gave, and the one function that decides what a pod
-//! has.
+//! Permissions: what a recipe asks for, what its operator granted, and the one function that decides what a
+//! pod has.
 //!
-//! Everything that lets something through asks [`effective`] and nothing else. What is not here no recipe can
-//! have.
+//! Every place that gives access asks [`effective`] and nothing else. A recipe can never have a permission
+//! that is not defined here.
 
 use std::{
     collections::BTreeSet,

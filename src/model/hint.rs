@@ -1,10 +1,9 @@
-//! The next step that a fault gives, as data: text, and actions that each door words for those who read it
-//! there.
+//! The next step of a fault, as data: text, and actions that each door words for its own readers.
 //!
-//! A command line has commands and flags, HTTP has routes and fields, an app has methods. So nothing below
-//! the doors writes `hob add x/y` into a hint: it gives [`act::add`], and the table below says what that is
-//! for whom. Whoever calls over HTTP cannot run the operator's commands, and reads there that they are the
-//! operator's.
+//! A command line has commands and flags, HTTP has routes and fields, an app has methods. So code below the
+//! doors never writes `hob add x/y` into a hint: it gives [`act::add`], and the table below words that action
+//! for each door. A caller over HTTP cannot run the operator's commands; there, the text says that they are
+//! the operator's.
 
 use std::{borrow::Cow, fmt, ops::Deref};
 

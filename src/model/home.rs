@@ -1,4 +1,4 @@
-//! Where Hob's files lie. Paths only; who makes or reads them does the IO.
+//! The paths of Hob's files. Only paths: the code that makes or reads the files does the IO.
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
-//! Names of models: where each lies in the one folder that a pod finds its models in.
+//! Names of models: the path of each in the one folder in which a pod finds its models.
 //!
-//! Apart from `manifest/`, because a signed target names models too, and both are read by the same rules.
+//! A signed target names models too, so these rules are separate from `manifest/` and serve both.
 
 use super::{
     distinct::{Clash, Distinct},

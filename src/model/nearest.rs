@@ -1,5 +1,5 @@
-//! Which known word was meant by one that is not known: the one place that compares names letter by letter,
-//! which costs the product of their lengths.
+//! Finds the known word that an unknown word was probably meant to be. Only this module compares names letter
+//! by letter, which costs the product of their lengths.
 
 use super::{limits::NEAREST_BYTES_MAX, shown};
 

@@ -1,9 +1,9 @@
 //! Patterns for paths within a recipe folder: of `files` in recipe.toml, and of `.hobignore`.
 //!
-//! `*` and `?` stand for characters of one part of a path, `**` for any number of parts. A pattern takes what
-//! it names and, where that is a folder, all below it. Many are held against a whole tree from its top, so
-//! that what was found out for a folder serves all that is in it, and the steps of all of it together have
-//! one bound.
+//! `*` and `?` match characters within one part of a path, `**` matches any number of parts. A pattern
+//! matches the path that it names and, if that is a folder, everything below it. Many patterns are matched
+//! against a whole tree from its top, so that the result for a folder serves everything in it, and one bound
+//! covers the steps of all of it together.
 
 use super::limits::{PATH_PATTERN_BYTES_MAX, PATH_PATTERN_PARTS_MAX, PATTERN_STEPS_MAX};
 use crate::model::limits;

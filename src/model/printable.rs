@@ -1,6 +1,6 @@
-//! Texts of strangers as they can be printed: the one place that escapes what a terminal would obey.
+//! Makes strangers' texts printable: the one place that escapes what a terminal would obey.
 //!
-//! Every fault takes its words through here, every door what it prints, the log file of pods its lines.
+//! Every fault passes its words through here, every door its output, and the log file of pods its lines.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! How slow steps (downloads, environment builds, compiling) tell a door what they are doing.
+//! The interface by which slow steps (downloads, environment builds, compiling) report to a door what they
+//! do.
 
 use std::sync::Arc;
 

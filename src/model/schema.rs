@@ -1,8 +1,8 @@
-//! A JSON Schema (draft 2020-12) of which it is known what checking costs.
+//! A JSON Schema (draft 2020-12) with a proven bound on the cost of checking.
 //!
-//! The validator has no budget of its own, and whoever writes a schema chooses its work: so nothing is
-//! compiled before `schema/cost.rs` proved a rate, and a document is taken only if rate times size stays
-//! within [`SCHEMA_UNITS_MAX`](super::limits::SCHEMA_UNITS_MAX).
+//! The validator has no budget of its own, and the author of a schema chooses its work. So a schema is
+//! compiled only after `schema/cost.rs` proved a rate, and a document is accepted only if rate times size
+//! stays within [`SCHEMA_UNITS_MAX`](super::limits::SCHEMA_UNITS_MAX).
 
 use std::{collections::HashSet, fmt};
 

@@ -1,8 +1,9 @@
-//! What may be a secret: the one rule by which values and names are kept out of messages.
+//! Recognises possible secrets: the one rule by which values and names are kept out of messages.
 //!
-//! It is a guess, and errs towards hiding. A value may be one by the name at which it stands
-//! ([`is_secret_name`]) or by how it looks ([`is_secret_text`]). Names are read word by word: `userPassword`,
-//! `user-password` and `USER_PASSWORD` are two words, `tokenizer` is one and none of the table.
+//! The rule is a guess, and errs towards hiding. A value may be a secret because of the name at which it
+//! stands ([`is_secret_name`]) or because of how it looks ([`is_secret_text`]). Names are read word by word:
+//! `userPassword`, `user-password` and `USER_PASSWORD` are two words; `tokenizer` is one, and not in the
+//! table.
 
 use std::{borrow::Cow, collections::BTreeSet};
 

@@ -1,4 +1,4 @@
-//! `[serve]` of `hob.toml`: what a server's operator wants of it.
+//! `[serve]` of `hob.toml`: the operator's settings for a server.
 
 use std::net::IpAddr;
 

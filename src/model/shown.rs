@@ -1,7 +1,6 @@
-//! A stranger's value in a few words, for a message: shortened, on one line, and without what may be a
-//! secret.
+//! Shows a stranger's value in a message: shortened, on one line, and without possible secrets.
 //!
-//! Every complaint that says what was found takes its words from here.
+//! Every message that says what was found uses this file.
 
 use serde_json::Value;
 use toml::de::DeValue;

@@ -1,8 +1,8 @@
-//! What comes or lies where a file of some kind should be, told by its first bytes: so that people hear what
-//! they have, and not only that it is wrong. And the texts that people write, whose encoding is a matter of
-//! their editor.
+//! Recognises by its first bytes what came or lies where a file of some kind should be, so that people hear
+//! what they have, and not only that it is wrong. Also decodes texts that people write, in the encoding that
+//! their editor chose.
 //!
-//! Asked only of what is wrong already: a model may look like any of these.
+//! Ask only about files that are already known to be wrong: a model may look like any of these.
 
 use super::{Code, Fault};
 

@@ -1,7 +1,7 @@
-//! An app's own types as documents, and back.
+//! Converts an app's own types to documents and back.
 //!
-//! `serde_json` writes what JSON has no number for (NaN, infinities) as `null`, which a schema may well take.
-//! Here it is refused, with its place.
+//! `serde_json` writes values for which JSON has no number (NaN, infinities) as `null`, which a schema may
+//! accept. Here they are refused, with their place.
 
 use std::fmt::{self, Display};
 

@@ -1,4 +1,4 @@
-//! Which versions of a recipe somebody wants, in the words of `hob add NAME@...` and of `[recipes]` in
+//! The versions of a recipe that a user wants, as written in `hob add NAME@...` and in `[recipes]` of
 //! `hob.toml`.
 
 use std::{fmt, str::FromStr};

@@ -1,4 +1,4 @@
-//! Bounds on what libraries in pods keep for the next pod: compiled code, lists of fonts.
+//! Bounds of the caches that libraries in pods keep for later pods: compiled code, lists of fonts.
 
 /// Bytes of one recipe's cache. Each of its pods has a copy in its memory; what JIT compilers keep for a
 /// recipe is a few megabytes.

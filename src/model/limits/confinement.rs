@@ -1,5 +1,5 @@
-//! Bounds of what is around a pod: its share of the machine, its way out, and the zygote that it may come
-//! from.
+//! Bounds of a pod's surroundings: its share of the machine, its proxy to the network, and the zygote from
+//! which it may be forked.
 
 /// Memory of a pod that declares no `memory_bytes`, in percent of the machine's: a runaway takes its own pod
 /// down, not the host.

@@ -1,4 +1,4 @@
-//! Bounds of what a fault says.
+//! Bounds of the texts of a fault.
 
 use super::GLUE_FAULT_DETAIL_BYTES_MAX;
 

@@ -1,4 +1,4 @@
-//! Bounds on looking at a home: links on its path, the machine's lists of accounts.
+//! Bounds of checking a home: links on its path, the machine's lists of accounts.
 
 /// Links on the path of a home that are followed, as many as the kernel follows.
 pub const HOME_LINKS_MAX: usize = 40;

@@ -1,5 +1,5 @@
-//! Bounds of what waits between a host, a pod and a caller, each in bytes: who sends chooses how large one
-//! is.
+//! Bounds, in bytes, of messages that wait between a host, a pod and a caller; the sender chooses the size of
+//! a message.
 
 /// What may wait for a pod on one of its lanes, in bytes, asks not counted. While more does, nothing is read
 /// of it: all of that are answers to what it said.

@@ -1,4 +1,4 @@
-//! Bounds of what pods print, beside what is kept of each pod in memory.
+//! Bounds of the output that pods print, apart from the lines kept in memory for each pod.
 
 /// Lines that wait for a follower who reads slowly; beyond that it loses the oldest, and is told how many. A
 /// power of two.

@@ -1,4 +1,4 @@
-//! Bounds of a pod's life: the stop ladder, signs of life, its end, and what the kernel tells of its
+//! Bounds of a pod's life: the stop ladder, signs of life, its end, and what the kernel reports of its
 //! processes.
 
 /// How long a cancelled ask may take to answer before its pod is killed, in milliseconds.

@@ -1,4 +1,4 @@
-//! Bounds of residency: how long a loaded model keeps its place, and who may take it from it when.
+//! Bounds of residency: how long a loaded model keeps its memory, and who may evict it when.
 
 /// What a pod counts for until it was measured, in bytes, when its recipe does not say: an interpreter and
 /// little else.

@@ -1,5 +1,5 @@
-//! Bounds on what checking a document against a schema may cost. A unit is what one keyword does at one
-//! place, or one state of a pattern with one byte: a tenth of a nanosecond to 6 ns, as measured.
+//! Bounds of the cost of checking a document against a schema. A unit is the work of one keyword at one
+//! place, or of one state of a pattern on one byte: a tenth of a nanosecond to 6 ns, as measured.
 
 /// Most that one check may cost, in units: three seconds at the dearest. A document is at most as large as
 /// its schema's rate allows within it.

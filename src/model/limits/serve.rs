@@ -1,4 +1,4 @@
-//! Bounds of `hob serve`: who may hold a connection, for how long, and how long an end takes.
+//! Bounds of `hob serve`: who may hold a connection, for how long, and how long shutting down takes.
 
 use super::{DOCUMENT_BYTES_MAX, FRAME_BYTES_MAX, GLUE_BLOB_BYTES_MAX};
 

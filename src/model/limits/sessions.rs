@@ -1,4 +1,4 @@
-//! Bounds of sessions: how many, how long, and how large what they keep may be.
+//! Bounds of sessions: their number, their lifetime, and the size of what they keep.
 
 /// Longest name of a session, in bytes.
 pub const SESSION_NAME_BYTES_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! Bounds of the command line: what a person is asked, shown and how often.
+//! Bounds of the command line: what a person is asked and shown, and how often.
 
 /// Longest answer to a question on a terminal, in bytes: what a terminal hands over as one line.
 pub const ANSWER_BYTES_MAX: u64 = 4_096;

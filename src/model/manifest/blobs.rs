@@ -1,5 +1,5 @@
-//! What blobs an operation takes and gives, where its manifest says so: `[operations.<name>.blobs.in]` and
-//! `.out`.
+//! The blobs that an operation takes and gives, if its manifest declares them: `[operations.<name>.blobs.in]`
+//! and `.out`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What the keys of `recipe.toml` mean, and which values each takes.
+//! The keys of `recipe.toml`: their meaning, and the values that each accepts.
 
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 

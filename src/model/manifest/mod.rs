@@ -1,12 +1,11 @@
-//! `recipe.toml`: all there is to know about a recipe without running anything.
+//! `recipe.toml`: everything that can be known about a recipe without running it.
 //!
-//! - `reader.rs` reads tables key by key; `toml_file` says what is wrong, and all of it at once.
-//! - `keys.rs` says what each key means; `pod.rs`, `blobs.rs`, `operation_name.rs`, `schema_key.rs` and
-//!   `source.rs` say it of some.
-//! - `spec.rs` and `operation.rs` are what comes of it.
+//! - `reader.rs` reads tables key by key; `toml_file` reports every error at once.
+//! - `keys.rs` defines each key; `pod.rs`, `blobs.rs`, `operation_name.rs`, `schema_key.rs` and `source.rs`
+//!   define some of them.
+//! - `spec.rs` and `operation.rs` hold the result.
 //!
-//! A key that this host does not know
-//! *or cannot enforce* is refused: no key may parse and do nothing.
+//! A key that this host does not know *or cannot enforce* is refused: no key may parse and do nothing.
 
 pub mod blobs;
 mod keys;

@@ -1,8 +1,8 @@
-//! What an operation may be called: what tools and OpenAPI call theirs, as long as every door can say it.
+//! The names that an operation may have: those that tools and OpenAPI allow, if every door can express them.
 //!
-//! A name is a part of an address of the HTTP door, a word of a command line and a tool's name for a model,
-//! which take letters, digits, `_`, `-` and `.`, and 64 of them; and it is a method of the pod's class, whose
-//! name has `_` where it has `-` or `.`.
+//! - A name is a part of an address of the HTTP door, a word of a command line, and a tool's name for a
+//!   model. These take letters, digits, `_`, `-` and `.`, and at most 64 characters.
+//! - It is also a method of the pod's class, whose name has `_` instead of `-` or `.`.
 
 use crate::model::edition::Edition;
 

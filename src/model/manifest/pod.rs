@@ -1,7 +1,4 @@
-//! The tables `[pod]` and `[permissions]` of a `recipe.toml`.
-//!
-//! Apart from `mod.rs`, which says what a manifest is: how a pod runs and what it may reach has the most keys
-//! of all.
+//! The tables `[pod]` and `[permissions]` of a `recipe.toml`: how a pod runs and what it may reach.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Tables of a `recipe.toml`, read key by key: a key that nobody asked for is refused, and what is wrong is
-//! noted.
+//! Reads the tables of a `recipe.toml` key by key: a key that no reader asked for is refused, and errors are
+//! collected.
 
 use std::{borrow::Cow, cell::Cell};
 

@@ -1,4 +1,5 @@
-//! How a manifest is read: its name in faults, its edition, and where the files of its recipe are.
+//! The context in which a manifest is read: its name in faults, its edition, and the folder of its recipe's
+//! files.
 
 use crate::model::{
     edition::Edition,

@@ -1,7 +1,6 @@
 //! `input` and `output` of an operation: a JSON Schema, in the manifest or in a JSON file of the recipe.
 //!
-//! Apart from `reader.rs`, because what is wrong with a schema has a place in it, which is a line of the
-//! manifest.
+//! An error in a schema has a place within the schema, which this file maps to a line of the manifest.
 
 use serde_json::Value;
 use toml::{Spanned, de::DeValue};

@@ -1,7 +1,7 @@
-//! `from` of a `[[model]]`: where its bytes come from when they are not published beside the bundle.
+//! `from` of a `[[model]]`: the source of its bytes if they are not published beside the bundle.
 //!
-//! Apart from the manifest, because a signed target says it too. It decides nothing about trust: whatever
-//! comes from there is held against the digest that the recipe names.
+//! A signed target contains it too, so it is separate from the manifest. It does not affect trust: the bytes
+//! from there are compared with the digest that the recipe names.
 
 use std::{fmt, str::FromStr};
 

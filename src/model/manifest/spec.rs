@@ -1,4 +1,4 @@
-//! What a manifest declares of its glue, its pods and its models, as plain data.
+//! The declarations of a manifest about its glue, its pods and its models, as plain data.
 
 use crate::model::{
     id::Digest,

@@ -1,9 +1,9 @@
-//! What `format` says of a text: which words are held, which are only taken, and the judges of those that are
-//! held.
+//! The keyword `format`: which of its values are enforced, which are only accepted, and the checks of those
+//! that are enforced.
 //!
-//! The judges are Hob's own, and not the validator's: each reads its text from front to back at most four
-//! times and looks at each byte for a constant time, which is what the proof counts for it
-//! ([`FORMAT_UNITS`]). Numbers and all else that is no text match every `format`, as JSON Schema has it.
+//! The checks are Hob's own, not the validator's. Each reads its text from front to back at most four times
+//! and spends a constant time on each byte, which is what the proof counts for it ([`FORMAT_UNITS`]). Numbers
+//! and every other value that is no text match every `format`, as JSON Schema defines it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

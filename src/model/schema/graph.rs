@@ -1,9 +1,8 @@
-//! A schema as a graph: what each of its nodes does itself, and where it sends a visit on to.
+//! A schema as a graph: the work of each node itself, and the nodes to which it sends a visit on.
 //!
-//! What stands here of a keyword is what the validator does for it. A keyword that is not here is refused:
-//! nothing would be known of its cost. Only `#`, `#/a/b` and `#anchor` are followed, and no `$id` or
-//! `$schema` below the root: so there is one way to read a `$ref`, and the validator reads it in the same
-//! way.
+//! The entry of a keyword describes the validator's work for it. A keyword without an entry is refused,
+//! because its cost would be unknown. Only `#`, `#/a/b` and `#anchor` are followed, and no `$id` or `$schema`
+//! below the root. So there is one way to read a `$ref`, and the validator reads it in the same way.
 
 use crate::model::schema::pointer::escaped;
 use std::collections::HashMap;

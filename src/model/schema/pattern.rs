@@ -1,8 +1,8 @@
-//! What a pattern costs: states that may be alive at one byte of the text, and bytes once compiled.
+//! The cost of a pattern: the states that may be alive at one byte of the text, and its bytes once compiled.
 //!
-//! The engine (`regex`) needs time that grows with the text times the states, whatever the pattern. States
-//! are counted in the very text that the engine is given, with counted repetitions written out: `[ab]{3000}`
-//! has 3,000.
+//! The engine (`regex`) needs time proportional to the text times the states, whatever the pattern. States
+//! are counted in the exact text that the engine gets, with counted repetitions written out: `[ab]{3000}` has
+//! 3,000.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 

@@ -1,4 +1,4 @@
-//! A place where a document differs from its schema, in words: what was expected there, and what was found.
+//! Describes a place where a document differs from its schema: what was expected there, and what was found.
 
 use jsonschema::{
     ValidationError,

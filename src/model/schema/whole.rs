@@ -1,10 +1,11 @@
-//! `2.0` where a schema says `integer`: JSON Schema takes it for one, and most languages' readers do not.
+//! Rewrites `2.0` to an integer where a schema says `integer`: JSON Schema accepts it, but most languages'
+//! readers do not.
 //!
-//! Apart from the check, which changes nothing: here the text of a document that matches is edited, and
-//! nothing of it but those numbers. A place is one where the schema says `integer` and no other kind of
-//! number, whatever else the document holds: on the way of `properties`, `additionalProperties`, `items`,
-//! `prefixItems`, `$ref`, `allOf`, and of an `anyOf` or `oneOf` of which one branch alone takes that kind of
-//! value.
+//! The check itself changes nothing; this file edits the text of a document that matches, and only those
+//! numbers. It edits a place if the schema says `integer` there and no other kind of number, whatever else
+//! the document holds. It finds such places through `properties`, `additionalProperties`, `items`,
+//! `prefixItems`, `$ref`, `allOf`, and through an `anyOf` or `oneOf` of which only one branch accepts that
+//! kind of value.
 
 use serde_json::Value;
 

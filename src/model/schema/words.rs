@@ -1,9 +1,9 @@
-//! The words of a schema: those that are taken, those of other dialects with what to write instead, and what
-//! none of them may say here.
+//! The keywords of a schema: the accepted ones, those of other dialects with what to write instead, and the
+//! values that are refused.
 //!
-//! Apart from the proof, which asks what they cost: here it is asked whether they mean what their author
-//! thinks. What JSON Schema would pass over in silence is refused, because a typo would check nothing; so is
-//! a word that means something else in the dialect that `$schema` names.
+//! The proof asks what keywords cost; this file asks whether they mean what their author thinks. A keyword
+//! that JSON Schema would silently ignore is refused, because a typo would check nothing. So is a keyword
+//! that means something else in the dialect that `$schema` names.
 
 use serde_json::{Map, Value};
 

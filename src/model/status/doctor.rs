@@ -1,7 +1,8 @@
-//! What this machine can do for pods: found out by `host`, read by people and programs, and judged here.
+//! What this machine can do for pods: `host` determines it, people and programs read it, and this file judges
+//! it.
 //!
-//! Apart from `mod.rs`, which is about pods that run: here is what would be around one, and what to do where
-//! that is not enough.
+//! `mod.rs` is about pods that run; this file is about what would surround one, and what to do if that is not
+//! enough.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,6 @@
-//! What a machine has for models, what a recipe's need of it is, and what a host tells of who has what.
+//! The machine's memory for models, a recipe's need of it, and a host's report of who holds how much.
 //!
-//! Apart from `pod/residency/policy.rs`, which decides: these are its words, and they cross a socket to
-//! `hob status`.
+//! `pod/residency/policy.rs` decides; these are the types it uses, and they cross a socket to `hob status`.
 
 use std::collections::BTreeMap;
 

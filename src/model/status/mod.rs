@@ -1,7 +1,7 @@
-//! What a running host tells of itself: pods, pools, calls, log lines.
+//! What a running host reports of itself: pods, pools, calls, log lines.
 //!
-//! Apart from `host`, because the same words cross a socket to `hob pods` and `hob status` and are read back
-//! there.
+//! The same types cross a socket to `hob pods` and `hob status` and are read back there, so they are separate
+//! from `host`.
 
 pub mod doctor;
 pub mod machine;

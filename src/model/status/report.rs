@@ -1,4 +1,4 @@
-//! What a pod's progress says, in types.
+//! The progress report of a pod, in types.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
-//! Sessions: what a manifest says of them, what a name is, and what a host tells of one.
+//! Sessions: their declaration in a manifest, their names, and a host's report of one.
 //!
-//! A session is a pod of its own that is kept by name, with a checkpoint of its state that outlives it.
+//! A session is a pod of its own that is kept by name, with a checkpoint of its state that outlives the pod.
 
 use serde::{Deserialize, Serialize};
 

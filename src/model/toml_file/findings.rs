@@ -1,8 +1,8 @@
-//! Everything that is wrong with a TOML file at once, though its reader stops where it cannot go on.
+//! Collects all errors of a TOML file at once, although its reader stops at the first that it cannot pass.
 //!
-//! What does not keep a reader from going on, it [notes](Notes). After what does, the tree is mended at that
-//! place (the key is spelt right, taken out, or given a value that is good there) and read again. Nothing of
-//! a mended tree is used. Apart from the readers, so that these stay plain.
+//! An error that the reader can pass is [noted](Notes). After one that it cannot pass, the tree is repaired
+//! at that place (the key is spelt right, removed, or given a valid value) and read again. Nothing of a
+//! repaired tree is used. This keeps the readers simple.
 
 use std::{cell::RefCell, ops::Range};
 

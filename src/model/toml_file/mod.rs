@@ -1,8 +1,8 @@
 //! A TOML file that a person writes: its values by key, and faults that name line and key, what was found and
 //! what is wanted.
 //!
-//! `recipe.toml` and `hob.toml` are read by it. By hand rather than through serde, so that every fault has
-//! its line. What each key means says `model/manifest/keys.rs` of the one, and `shelf/config` of the other.
+//! It reads `recipe.toml` and `hob.toml`, by hand rather than through serde, so that every fault has its
+//! line. `model/manifest/keys.rs` defines the keys of the first, and `shelf/config` those of the second.
 
 pub mod findings;
 

@@ -1,7 +1,7 @@
-//! What a driver tells callers: the last reply of an ask, once.
+//! The driver's replies to callers: each ask gets its last reply exactly once.
 //!
-//! Apart from `mod.rs`, which decides when: here an answer, or a fault, finds who waits for it, or the ask is
-//! put back.
+//! `mod.rs` decides when to reply. This file delivers an answer or a fault to the waiting caller, or puts the
+//! ask back into the queue.
 
 use crate::pod::pool::ask;
 use std::sync::atomic::Ordering;
@@ -65,7 +65,7 @@ impl Driver {
         }
     }
 
-    /// The ask as a member of its half of a batch that failed.
+    /// The ask as a member of its half of a failed batch.
     pub(super) fn halved(&mut self, mut ticketed: TicketedAsk, ask: AskId, unit: AskId) -> TicketedAsk {
         let Some(running) = self.in_flight.units.get_mut(&unit) else { return ticketed };
         let (left, right) = *running.split.get_or_insert_with(|| self.slot.split());
@@ -76,7 +76,7 @@ impl Driver {
         ticketed
     }
 
-    /// Gives its caller the last reply, if nobody did.
+    /// Gives the caller the last reply, unless it already has one.
     pub(super) fn reply(&mut self, ask: AskId, reply: Reply) {
         let Some(sent) = self.in_flight.asks.get_mut(&ask) else { return };
         let Some(ticketed) = sent.ticketed.take() else { return };
@@ -85,7 +85,7 @@ impl Driver {
         self.give_undelivered();
     }
 
-    /// What came meanwhile was not read, on our side: the pod's clocks begin anew.
+    /// Restarts the pod's clocks: meanwhile the host did not read what the pod sent.
     pub(super) fn resume_reading(&mut self) {
         self.lanes.unfinished.add(Which::Data);
         self.lanes.unfinished.add(Which::Control);
@@ -94,9 +94,9 @@ impl Driver {
         self.in_flight.heard_all(now);
     }
 
-    /// Memory ran out during that ask: lowers the recipe's fallback, if that is possible, and puts the ask
-    /// back to be run again with what it is then. Once for each ask, and never one whose caller has a part of
-    /// its result.
+    /// Handles an ask during which memory ran out: lowers the recipe's fallback, if possible, and puts the
+    /// ask back to run again with the lower value. It does so once per ask, and never for an ask whose caller
+    /// already has a part of its result.
     fn lowered(&mut self, ask: AskId) -> bool {
         let Some(sent) = self.in_flight.asks.get(&ask) else { return false };
         let Some(running) = self.in_flight.units.get(&sent.unit) else { return false };
@@ -123,13 +123,13 @@ impl Driver {
         self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()).is_some_and(|lever| lever.at_load)
     }
 
-    /// Whether the fallback is lower now than `used`.
+    /// Whether the fallback is now lower than `used`.
     pub(super) fn lower(&self, used: usize) -> bool {
         let values = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()).map_or(0, |lever| lever.values.len());
         self.slot.lower_fallback(used, values)
     }
 
-    /// An event of the call, so that nobody wonders about another batch size.
+    /// Sends an event to the call, which explains the other batch size.
     pub(super) fn tell_lowered(&self, ticketed: &mut TicketedAsk, used: usize) {
         ticketed.pending.lowered = true;
         let Some(lever) = self.spec.recipe.manifest().pod.as_ref().and_then(|pod| pod.lever.as_ref()) else { return };

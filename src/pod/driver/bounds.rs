@@ -1,21 +1,22 @@
-//! What is around a pod on the host's side: its control group, and what answers its proxy.
+//! The host's side of a pod's sandbox: its control group, and the task that answers its proxy.
 
 use crate::pod::{
     process::starting::Grouping,
     sandbox::{cgroup::Group, egress::Egress},
 };
 
-/// What a driver holds of its pod's sandbox.
+/// The driver's handles on its pod's sandbox.
 pub(super) struct Sandbox {
-    /// What bounds it in the kernel, where this machine lets us.
+    /// The pod's control group, if this machine allows one.
     pub group: Option<Group>,
-    /// That group, while it is being made.
+    /// The control group while it is being made.
     pub grouping: Option<Grouping>,
-    /// What its keeper is told once it is in its group.
+    /// The plan that the keeper gets once it is in its group.
     pub plan: Option<Vec<u8>>,
-    /// Answers its proxy, if names on the network were granted.
+    /// Answers the pod's proxy, if names on the network were granted.
     pub egress: Option<Egress>,
-    /// Its first word came before its number: it is told to start when that is known.
+    /// The pod's first message came before its process number; the pod is told to start once the number is
+    /// known.
     pub awaits_pid: bool,
 }
 

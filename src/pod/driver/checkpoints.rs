@@ -1,9 +1,8 @@
-//! The pod of a session: it is named, begins with what was kept of it, and gives its state when that is
-//! wanted.
+//! The pod of a session: the session's name, the checkpoint with which the pod begins, and the requests for
+//! its state.
 //!
-//! Apart from `mod.rs`, because most pods have none of this. A checkpoint comes in pieces, each acknowledged
-//! before the next, so that the host holds one piece of it at most; what is kept where is for whoever
-//! implements [`Keep`].
+//! Most pods have no session. A checkpoint comes in pieces, each acknowledged before the next, so the host
+//! holds at most one piece of it. The implementation of [`Keep`] decides where checkpoints are kept.
 
 use std::{future::pending, os::fd::OwnedFd};
 
@@ -24,16 +23,16 @@ use crate::{
     },
 };
 
-/// What the driver of a session's pod keeps in mind.
+/// The checkpoint state of a session's driver.
 #[derive(Default)]
 pub(super) struct Checkpoints {
     /// The piece that is being kept.
     keeping: Option<BoxFuture<'static, Result<Option<u64>, Fault>>>,
-    /// How often a checkpoint was asked for: the two lanes may be heard in any order.
+    /// How many checkpoints were requested; messages on the two lanes may be read in any order.
     seq: u64,
-    /// The last one has not come.
+    /// The last requested checkpoint has not arrived.
     due: bool,
-    /// It was also told where it looks between two asks.
+    /// The request was also sent on the data lane, where the pod looks between two asks.
     told: bool,
 }
 
@@ -58,7 +57,7 @@ impl Driver {
         restore.file.try_clone().ok()
     }
 
-    /// Wants its state: at the next safe point of what runs, or at once.
+    /// Requests the pod's state: at the next safe point of the running ask, or at once.
     pub(super) fn want_checkpoint(&mut self) {
         let Some(session) = &self.spec.session else { return };
         if !matches!(self.state, State::Serving(_)) {
@@ -71,8 +70,8 @@ impl Driver {
         self.tell_between();
     }
 
-    /// After an ask, before the next: whatever ends the pod from then on, the session goes on from what it
-    /// had then.
+    /// Requests a checkpoint after an ask and before the next: if the pod ends later, the session continues
+    /// from that state.
     pub(super) fn want_first_checkpoint(&mut self) {
         let Some(session) = &mut self.spec.session else { return };
         if self.in_flight.units.is_empty() && std::mem::take(&mut session.keeps_first) && !self.checkpoints.due {
@@ -80,7 +79,7 @@ impl Driver {
         }
     }
 
-    /// Between two asks the pod looks at the data lane alone.
+    /// Sends the request on the data lane, the only lane that the pod reads between two asks.
     pub(super) fn tell_between(&mut self) {
         let serves = matches!(self.state, State::Serving(_));
         if self.checkpoints.due && !self.checkpoints.told && self.in_flight.units.is_empty() && serves {
@@ -89,7 +88,7 @@ impl Driver {
         }
     }
 
-    /// Its session is closed: it may say goodbye.
+    /// The session is closed: the pod may run its closing code.
     pub(super) fn want_close(&mut self) {
         let Some(session) = &self.spec.session else { return };
         match matches!(self.state, State::Serving(_)) && self.in_flight.units.is_empty() {
@@ -102,7 +101,7 @@ impl Driver {
         frame::encode(self.lanes.for_asks().out(), 0, &messages::control(message), std::iter::empty());
     }
 
-    /// A word of the pod about its state.
+    /// Handles a message of the pod about its state.
     pub(super) fn heard_checkpoint(&mut self, said: Checkpoint) {
         let violation = |text: &str| Event::Violation(text.to_owned());
         let Some(session) = &self.spec.session else { return self.step(violation("sent a checkpoint and belongs to no session")) };
@@ -126,7 +125,7 @@ impl Driver {
         }
     }
 
-    /// What became of a piece is told to the pod.
+    /// Tells the pod whether a piece was kept.
     pub(super) fn was_kept(&mut self, kept: Result<Option<u64>, Fault>) {
         let (number, fault) = match &kept {
             Ok(number) => (*number, None),
@@ -138,7 +137,7 @@ impl Driver {
         }
     }
 
-    /// The pod is over: nobody waits for what will not come.
+    /// The pod is over: ends every wait for a checkpoint, which will not come.
     pub(super) fn lost_checkpoint(&self) {
         if let Some(session) = self.spec.session.as_ref().filter(|_| self.checkpoints.due) {
             session.keep.none(Some(Fault::new(Code::Crashed, "the session's pod ended before it gave its state")));

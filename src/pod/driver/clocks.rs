@@ -1,6 +1,6 @@
-//! What a driver does because of the time: graces, stalls, whether its pod lives, whether it is still wanted.
+//! The driver's timers: graces, stalls, whether its pod lives, whether the pod is still wanted.
 //!
-//! Apart from `mod.rs`, whose loop has one timer: here is when it rings, and what is due then.
+//! The loop in `task.rs` has one timer. This file says when it fires and what is due then.
 
 use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
@@ -24,16 +24,16 @@ use crate::{
     },
 };
 
-/// The waits of one driver, and when each is over.
+/// The waits of one driver, each with its end.
 pub(super) struct Clocks {
-    /// Of the state machine.
+    /// The wait of the state machine.
     pub phase: Option<Instant>,
-    /// When the pool has something for it again.
+    /// When the pool has work for this pod again.
     pub again: Option<Instant>,
     pub idle_at: Option<Instant>,
     pub idle_timeout: Duration,
-    /// When its memory is looked at next, to end it above its limit; never where a control group does from
-    /// its first process on.
+    /// When its memory is checked next, to end the pod above its limit; never if a control group enforces the
+    /// limit from the first process on.
     pub memory_due: Option<Instant>,
     memory_looked: Instant,
     recycle: Recycle,
@@ -42,13 +42,13 @@ pub(super) struct Clocks {
     pub silence: Silence,
 }
 
-/// What is known while a busy pod says nothing.
+/// Observations of a busy pod that is silent.
 #[derive(Default)]
 pub(super) struct Silence {
-    /// How often it was looked at since it last spoke.
+    /// How often it was inspected since its last message.
     pub looks: u32,
     pub cpu: Option<Duration>,
-    /// Since when it has not computed.
+    /// Since when it has used no processor time.
     pub still_since: Option<Instant>,
 }
 
@@ -72,13 +72,13 @@ impl Clocks {
         }
     }
 
-    /// The pod's silence counts from now on.
+    /// Counts the pod's silence from now on.
     pub fn listen_anew(&mut self, now: Instant) {
         (self.heard, self.silence) = (now, Silence::default());
     }
 
-    /// Whether the pod is to be replaced, after so many asks and at that age. `memory`: its memory in bytes,
-    /// which is looked at now and then.
+    /// Whether the pod should be replaced, after so many asks and at that age. `memory`: its memory in bytes,
+    /// which is read only now and then.
     pub fn served_long_enough(&mut self, now: Instant, asks: u64, age_ms: u64, memory: impl FnOnce() -> Option<u64>) -> bool {
         let Recycle { calls, age_ms: oldest_ms, memory_bytes } = self.recycle;
         let many = calls.is_some_and(|calls| asks >= calls);
@@ -94,14 +94,14 @@ impl Clocks {
         many || old || large
     }
 
-    /// It has nothing in hand from now on.
+    /// The pod has no ask in hand from now on.
     pub fn idles(&mut self, now: Instant) {
         self.idle_at = Some(now + self.idle_timeout);
     }
 }
 
 impl Driver {
-    /// When the first of all waits is over.
+    /// When the first of all waits ends.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let graces = self.in_flight.units.values().filter_map(|running| running.grace);
         let stalls = self.stalls().map(|(_, at)| at);
@@ -120,14 +120,14 @@ impl Driver {
         others.into_iter().flatten().chain(graces).chain(stalls).chain(unread).min()
     }
 
-    /// Whether the pod's process has ended and only the news of it is late, as on a busy machine: its sockets
-    /// are closed because it is dead, which is no fault of the protocol.
+    /// Whether the pod's process has ended but the news of it is late, as on a busy machine. Its sockets are
+    /// then closed because it is dead, which is no protocol violation.
     fn is_ended_unheard(&self, now: Instant) -> bool {
         let pid = self.shared.pid.load(Ordering::Acquire);
         pid != 0 && vitals::identity(pid).is_none() && self.lanes.exit_late_until.is_some_and(|until| now < until)
     }
 
-    /// When a busy pod that says nothing is looked at next.
+    /// When a busy, silent pod is inspected next.
     fn looks_at(&self) -> Instant {
         self.clocks.heard + Duration::from_millis(PING_MS) * (self.clocks.silence.looks + 1)
     }
@@ -176,7 +176,7 @@ impl Driver {
         self.listen(now);
     }
 
-    /// Ends a pod that takes more of the machine than it may, where nothing in the kernel does.
+    /// Ends a pod that uses more of the machine than allowed, if the kernel does not enforce the limit.
     fn watch_memory(&mut self, now: Instant) {
         let pod = self.spec.recipe.manifest().pod.as_ref();
         let (most, most_processes) = (plan::memory_bytes(pod), plan::processes(pod));
@@ -205,8 +205,8 @@ impl Driver {
         self.clocks.memory_due = Some(now + Duration::from_millis(if idle { MEMORY_WATCH_IDLE_MS } else { MEMORY_WATCH_MS }));
     }
 
-    /// Liveness, apart from progress: a busy pod that says nothing is asked; one that then neither speaks nor
-    /// computes is ended.
+    /// Checks liveness, independently of progress: a busy pod that is silent is pinged; if it then neither
+    /// answers nor computes, it is ended.
     fn listen(&mut self, now: Instant) {
         let serves = matches!(self.state, State::Serving(_) | State::Draining { .. });
         if self.in_flight.units.is_empty() || !serves || !self.hears(Which::Data) || now < self.looks_at() {
@@ -230,8 +230,8 @@ impl Driver {
         }
     }
 
-    /// When asks without progress have stalled. Only one that promises progress can, while it has its turn,
-    /// and while its pod is listened to.
+    /// When asks without progress have stalled. An ask can stall only if it promises progress, while it runs,
+    /// and while the host reads from its pod.
     fn stalls(&self) -> impl Iterator<Item = (AskId, Instant)> {
         let listened = self.hears(Which::Data);
         let last = self.in_flight.units.keys().take(self.rules.concurrency).next_back().copied().filter(|_| listened).unwrap_or(0);
@@ -261,7 +261,7 @@ impl Driver {
     }
 }
 
-/// Why a pod ends that took more memory than it may.
+/// The fault of a pod that used more memory than allowed.
 pub(super) fn over_memory(held: u64, most: u64) -> Fault {
     Fault::new(Code::OutOfMemory, format!("the pod held {held} bytes of memory and may have {most}, and was killed"))
         .hint(hint!["give it less at once; its recipe declares the limit as ", act::memory_bytes()])

@@ -1,7 +1,8 @@
-//! What a driver does for those who wait while a caller of its pod takes its chunks slowly.
+//! Serves waiting callers while another caller of the same pod takes its chunks slowly.
 //!
-//! While nobody waits, a slow caller holds its pod back by the credit (`receiving.rs`). When others do, its
-//! chunks are kept by the host so that the pod comes to its end; and when there are too many, the call ends.
+//! 1. While no other caller waits, a slow caller holds its pod back by the credit (`receiving.rs`).
+//! 2. When others wait, the host keeps the slow caller's chunks, so that the pod can finish.
+//! 3. When the host keeps too many chunks, the slow call ends.
 
 use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
 
@@ -22,12 +23,12 @@ use crate::{
 };
 
 impl Driver {
-    /// The pool tells only who has a stream that others wait.
+    /// Tells the pool whether this pod has a stream; the pool tells only such pods that others wait.
     pub(super) fn note_streams(&self) {
         self.shared.streams.store(self.in_flight.units.values().any(|running| running.operation.streaming), Ordering::Release);
     }
 
-    /// Gives credit in the place of callers that are behind, if others wait for this pod.
+    /// Gives credit on behalf of callers that are behind, if others wait for this pod.
     pub(super) fn make_way(&mut self) {
         let streams: Vec<AskId> = self.in_flight.asks.keys().copied().collect();
         for ask in streams {
@@ -69,7 +70,7 @@ impl Driver {
         }
     }
 
-    /// Gives credit in the place of one caller; also, how many chunks that has taken.
+    /// Gives credit on behalf of one caller; also returns how many chunks that caller has taken.
     fn lend(&mut self, ask: AskId) -> (Lent, u64) {
         let (folder, shared) = (self.spec.scratch.parent().map_or_else(PathBuf::new, PathBuf::from), self.shared.clone());
         let Some(outlet) = self.outlet(ask) else { return (Lent::Weight(0), 0) };
@@ -85,7 +86,7 @@ impl Driver {
         self.in_flight.asks.get(&ask)?.ticketed.as_ref()?.pending.chunks.as_ref()
     }
 
-    /// Whether others wait for a pod and none has room, or wait in this one for their turn, or for its place.
+    /// Whether others wait: for a pod while none has room, or in this pod for their turn, or for its memory.
     fn is_crowded(&self) -> bool {
         self.in_flight.units.len() > self.rules.concurrency || self.loading.yields || self.slot.is_crowded()
     }

@@ -1,8 +1,8 @@
-//! The end of a pod: nothing of it is left, and every ask that it had in hand gets what is true for it.
+//! Ends a pod: removes everything that is left of it, and settles every ask that it had in hand.
 //!
-//! Apart from `mod.rs` because this is where at-most-once is kept: what was never begun goes to another pod,
-//! what was begun ends as a fault, unless its operation is idempotent; and an input that ends pods is found
-//! out and no longer tried.
+//! This file guarantees at-most-once execution. An ask that was never begun goes to another pod. An ask that
+//! was begun ends as a fault, unless its operation is idempotent. An input that ends pods is identified and
+//! not tried again.
 
 use crate::pod::{pool::state, spec};
 use std::{
@@ -40,21 +40,21 @@ use crate::{
     },
 };
 
-/// SIGKILL, which the kernel sends when memory runs out, and others when they like.
+/// SIGKILL: sent by the kernel when memory runs out, and by anybody else at any time.
 const SIGKILL: i32 = 9;
 
-/// What is known of a pod's end.
+/// The known facts about a pod's end.
 pub(super) struct End {
-    /// It was asked to go.
+    /// The pod was asked to leave.
     pub leaving: bool,
-    /// It is being ended by force, or ended.
+    /// The pod is being ended by force, or is ended.
     pub is_terminating: bool,
     /// How its process ended.
     pub ending: Option<Ending>,
-    /// Why it was ended.
+    /// Why the pod was ended.
     pub blame: Option<Fault>,
     pub logs_ended: Option<oneshot::Receiver<()>>,
-    /// Told when nothing of the pod is left.
+    /// Notified when nothing of the pod is left.
     pub over: watch::Sender<bool>,
 }
 
@@ -221,8 +221,8 @@ impl Driver {
         self.slot.put_back(alone, true);
     }
 
-    /// Whether what the pod had in hand may have ended it, and how; none when the host had reasons of its
-    /// own.
+    /// Whether the asks in hand may have ended the pod, and how; `None` if the host ended it for its own
+    /// reasons.
     fn how(&self, ending: Ending) -> Option<Ended> {
         match (self.end.blame.as_ref().map(|fault| fault.code), ending) {
             (Some(Code::ProtocolViolation), _) => Some(Ended::Crash),
@@ -239,7 +239,7 @@ impl Driver {
         ticketed.pending.finish(Reply::Fault(fault));
     }
 
-    /// What is kept of it for whoever asks later.
+    /// The record of the pod's end, for later readers.
     fn dossier(&self, ending: Ending) -> Dossier {
         let manifest = self.spec.recipe.manifest();
         let pid = self.shared.pid.load(Ordering::Acquire);
@@ -271,7 +271,7 @@ impl Driver {
         }
     }
 
-    /// Why asks end with the pod.
+    /// The fault with which asks end together with the pod.
     fn end_fault(&self, ending: Ending) -> Fault {
         let manifest = self.spec.recipe.manifest();
         let name = &manifest.name;
@@ -311,8 +311,8 @@ impl Driver {
         self.with_tail(fault, 0)
     }
 
-    /// That the machine had too little for it, where it ended before it was confined: until then nothing of
-    /// the recipe's ran, and what was printed are words of Hob's own and of the interpreter.
+    /// The fault that the machine had too few resources, if the pod ended before it was confined. Until then
+    /// no code of the recipe ran, and the printed lines come from Hob and the interpreter.
     fn ran_out(&self) -> Option<Fault> {
         let is_ours = !self.is_confined() && !self.process.is_forked();
         let said = is_ours.then(|| self.shared.log.tail(FAULT_TAIL_LINES))?;
@@ -320,7 +320,7 @@ impl Driver {
         Some(refused::ran_out(&self.spec.recipe, Some(&error), line))
     }
 
-    /// Adds the last lines that the pod printed (during `ask`, unless 0).
+    /// Adds the last lines that the pod printed (during `ask`, unless it is 0).
     pub(super) fn with_tail(&self, fault: Fault, ask: AskId) -> Fault {
         let refused = self.sandbox.egress.as_ref().map(Egress::refusals).filter(|refused| !refused.is_empty());
         let fault = match refused {

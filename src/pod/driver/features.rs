@@ -1,13 +1,13 @@
-//! What a pod can do, by its own word.
+//! The features that a pod claims to have.
 
-/// What the pod said in its `hello` that it can do.
+/// The features that the pod named in its `hello`.
 #[derive(Default)]
 pub(super) struct Features {
-    /// It notes in its page what it has begun.
+    /// It notes in its page which ask it has begun.
     pub keeps_page: bool,
     pub dumps_stacks: bool,
-    /// It can have blobs in regions.
+    /// It can receive blobs in regions.
     pub shares_memory: bool,
-    /// It counts what it may send of a stream.
+    /// It counts how much of a stream it may send.
     pub heeds_credit: bool,
 }

@@ -1,7 +1,7 @@
-//! What a driver keeps count of: what its pod has in hand, since when it says nothing, which lanes still hold
-//! something.
+//! The driver's bookkeeping: the asks that its pod has in hand, since when they are silent, and the lanes
+//! that still hold unread data.
 //!
-//! Apart from `mod.rs`, which acts on it: here are only the words.
+//! These are only the types; the rest of the driver acts on them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -30,7 +30,7 @@ pub(super) enum Which {
     Data,
 }
 
-/// Some of the lanes.
+/// A set of lanes.
 #[derive(Debug, Default)]
 pub(super) struct Unfinished {
     control: bool,
@@ -53,19 +53,19 @@ impl Unfinished {
     }
 }
 
-/// The asks that the pod has in hand, and what the pool is to hear of them.
+/// The asks that the pod has in hand, and the report about them to the pool.
 pub(super) struct InFlight {
     pub next_ask: AskId,
     pub asks: BTreeMap<AskId, SentAsk>,
     /// By the number of their first ask.
     pub units: BTreeMap<AskId, Running>,
-    /// Units that are to be sent, in order: one whose blobs are being copied holds up those behind it.
+    /// Units that are to be sent, in order: a unit whose blobs are being copied delays those behind it.
     pub outgoing: VecDeque<Outgoing>,
-    /// What the pool is told at the next turn.
+    /// The report that the pool gets at the next turn.
     pub report: Report,
-    /// Asks of batches that failed as a whole: they go back in halves.
+    /// Asks of batches that failed as a whole: they go back to the queue in halves.
     pub returns: Vec<TicketedAsk>,
-    /// When a unit was over last.
+    /// When a unit last ended.
     pub last_freed: Instant,
 }
 
@@ -87,43 +87,43 @@ impl InFlight {
         self.asks.iter().find(|(_, sent)| of(sent)).map(|(ask, _)| *ask)
     }
 
-    /// What was asked for best, of what is in hand.
+    /// The highest priority among the asks in hand.
     pub fn best_priority(&self) -> Option<Priority> {
         self.asks.values().filter_map(|sent| sent.ticketed.as_ref()).map(|ticketed| ticketed.pending.request.priority).min()
     }
 
-    /// Their clocks begin anew.
+    /// Restarts the clocks of all asks.
     pub fn heard_all(&mut self, now: Instant) {
         self.asks.values_mut().for_each(|sent| sent.heard = now);
     }
 }
 
-/// What a pod said of an ask, on its way through the state machine to the ask's caller.
+/// A message of the pod about an ask, on its way through the state machine to the ask's caller.
 pub(super) enum Said {
     /// JSON text.
     Progress(String),
     Chunk(Payload),
-    /// `whole_batch`: it failed as a whole, and which item did is not known.
+    /// `whole_batch`: the batch failed as a whole, and the failing item is not known.
     Answer {
         result: Result<Payload, Fault>,
         whole_batch: bool,
     },
-    /// It is over, or went on, and there is nothing to tell.
+    /// The ask ended or continued, and there is nothing to deliver.
     Nothing,
 }
 
 /// An ask that was sent.
 pub(super) struct SentAsk {
-    /// None once its caller has its outcome.
+    /// `None` once its caller has its outcome.
     pub ticketed: Option<TicketedAsk>,
     /// Its unit: the number of the unit's first ask.
     pub unit: AskId,
-    /// When it last gave progress or a chunk, or was begun.
+    /// When it last sent progress or a chunk, or was begun.
     pub heard: Instant,
-    /// Weight of the chunks that it sent and its caller has not taken.
+    /// Weight of the chunks that it sent and its caller has not taken yet.
     pub owed: u32,
-    /// As much as may be is kept of its chunks, and others wait: until when its caller may take one, and how
-    /// many it had taken before.
+    /// Set if the most that may be kept of its chunks is kept while others wait: until when its caller may
+    /// take one, and how many it had taken before.
     pub unread: Option<(Instant, u64)>,
 }
 
@@ -131,11 +131,11 @@ pub(super) struct SentAsk {
 pub(super) struct Outgoing {
     pub first: AskId,
     pub plan: BlobPlan,
-    /// Its blobs, while they are copied or lent.
+    /// The copying or lending of its blobs, while it runs.
     pub copying: Option<Work<Result<Vec<New>, Fault>>>,
 }
 
-/// Waits for the blobs of the first of them. Cancel-safe.
+/// Waits for the blobs of the first outgoing unit. Cancel-safe.
 pub(super) async fn copied(outgoing: &mut VecDeque<Outgoing>) -> Result<Vec<New>, Fault> {
     match outgoing.front_mut().and_then(|outgoing| outgoing.copying.as_mut()) {
         Some(copying) => copying.await.unwrap_or_else(|| Err(Fault::new(Code::Internal, "copying a blob to a pod ended early"))),
@@ -150,7 +150,7 @@ pub(super) struct Running {
     /// See [`crate::pod::pool::slot::Unit::is_tiny`].
     pub is_tiny: bool,
     pub sent: Instant,
-    /// Which value of the recipe's out-of-memory fallback (its `lever`) it was sent with.
+    /// The value of the recipe's out-of-memory fallback (its `lever`) with which it was sent.
     pub fallback: usize,
     /// Until when it may wind up.
     pub grace: Option<Instant>,

@@ -1,5 +1,5 @@
-//! The two lanes to a pod, and what is known of them: what was not read yet, since when the pod does not
-//! read, when a lane ended.
+//! The two lanes to a pod and their state: what is unread, since when the pod does not read, when a lane
+//! ended.
 
 use tokio::time::Instant;
 
@@ -11,19 +11,19 @@ use crate::pod::{
 /// The lanes of one pod.
 pub(super) struct Lanes {
     pub control: Lane,
-    /// None when both lanes share the control socket.
+    /// `None` if both lanes share the control socket.
     pub data: Option<Lane>,
     /// Lanes whose decoders may hold whole frames.
     pub unfinished: Unfinished,
     /// A chunk whose caller has no room for it.
     pub undelivered: Option<Undelivered>,
-    /// Pings that were sent.
+    /// Number of pings that were sent.
     pub pings: u64,
-    /// A lane ended: when to stop waiting for the process to end as well.
+    /// Set when a lane ended: when to stop waiting for the process to end as well.
     pub closed_at: Option<Instant>,
-    /// A lane ended: until when a process that has ended, and whose end was not told yet, is waited for.
+    /// Set when a lane ended: how long to wait for the news of a process that has already ended.
     pub exit_late_until: Option<Instant>,
-    /// The pod leaves too much unread, and is not read itself: when to stop waiting for it to read.
+    /// Set while the pod leaves too much unread and is not read itself: when to stop waiting for it to read.
     pub backed_up_until: Option<Instant>,
 }
 
@@ -57,28 +57,28 @@ impl Lanes {
         self.all().any(Lane::is_mid_frame)
     }
 
-    /// The one that asks go out on.
+    /// The lane on which asks are sent.
     pub fn for_asks(&mut self) -> &mut Lane {
         self.data.as_mut().unwrap_or(&mut self.control)
     }
 
-    /// Whether asks wait that the pod does not read.
+    /// Whether asks wait that the pod has not read.
     pub fn asks_wait(&self) -> bool {
         self.data.as_ref().unwrap_or(&self.control).has_asks_waiting()
     }
 
-    /// Whether the pod leaves so much unread that it is not read either: else it would choose how much of the
-    /// host's memory, and how many of its descriptors, wait for it.
+    /// Whether the pod leaves so much unread that the host stops reading from it. Otherwise the pod would
+    /// choose how much of the host's memory, and how many of its descriptors, wait for it.
     pub fn is_backed_up(&self) -> bool {
         self.all().any(Lane::is_backed_up)
     }
 
-    /// Bytes and descriptors that the pod did not read.
+    /// Number of bytes and of descriptors that the pod has not read.
     pub fn waiting(&self) -> (usize, usize) {
         self.all().map(Lane::waiting).fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1))
     }
 
-    /// Writes what the sockets take now.
+    /// Writes as much as the sockets accept now.
     pub fn flush(&mut self) {
         self.control.flush();
         if let Some(data) = &mut self.data {

@@ -1,8 +1,6 @@
-//! A pod's models: when they are loaded, when they are let go of, and what is told of it to who shares out
-//! the machine.
+//! A pod's models: when they are loaded and released, and what the driver tells the memory budget about it.
 //!
-//! Apart from `mod.rs`, whose loop this belongs to: a place comes and goes beside the asks, and only between
-//! them.
+//! This belongs to the driver's loop: loading and unloading happen beside the asks, and only between them.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -30,44 +28,44 @@ use crate::{
     },
 };
 
-/// What a driver knows of its pod's place.
+/// The driver's state of its pod's claim on memory.
 pub(super) struct Loading {
-    /// None where nobody shares the machine out.
+    /// `None` if nothing shares out the machine's memory.
     claim: Option<Claim>,
-    /// The pod can let go of its models and stay.
+    /// The pod can release its models and stay.
     pub unloads: bool,
-    /// Another is to have its place: it takes nothing more.
+    /// Another pod is to get its memory: it takes no more asks.
     pub yields: bool,
-    /// It loaded before.
+    /// It has loaded before.
     loaded_before: bool,
-    /// Its models are let go of; whether their memory is back is not known yet.
+    /// Its models are released; whether their memory is free again is not known yet.
     awaits_memory: bool,
-    /// A place was wanted for work.
+    /// Memory was requested because there was work.
     had_work: bool,
     /// Loading has begun and not ended.
     is_loading: bool,
-    /// There never will be a place for it.
+    /// There will never be enough memory for it.
     pub is_refused: bool,
-    /// Asks wait, for company or for room.
+    /// Asks wait, for other asks to batch with or for room.
     pub work_waits: bool,
-    /// What it held before it loaded, in bytes.
+    /// The memory that it held before it loaded, in bytes.
     empty_bytes: u64,
     load_began: Instant,
-    /// What is left of its time to start.
+    /// The rest of its time to start.
     pub time_left: Option<Duration>,
-    /// Its whole time to load, when it does so again.
+    /// Its full time to load, for loading again.
     start_timeout: Duration,
-    /// How long its models stay without work.
+    /// How long its models stay loaded without work.
     keep_alive: Option<Duration>,
     pub keep_until: Option<Instant>,
     gpu: Option<Gpu>,
     memory_looked: Instant,
-    /// Which value of the out-of-memory fallback it was loaded with.
+    /// The value of the out-of-memory fallback with which it was loaded.
     fallback: usize,
 }
 
 impl Loading {
-    /// Takes the claim out of `spec`; `shared` is told of the place.
+    /// Takes the claim out of `spec`; `shared` is notified of the memory.
     pub fn new(spec: &mut Spec, shared: &Arc<PodShared>) -> Loading {
         let claim = spec.claim.take();
         if let Some(claim) = &claim {
@@ -102,19 +100,19 @@ impl Loading {
         self.claim.as_ref().is_some_and(Claim::is_pinned)
     }
 
-    /// How long loading may take: what waiting for a place took does not count.
+    /// How long loading may take; waiting for memory does not count.
     pub fn time_to_load(&mut self) -> Duration {
         self.time_left.take().filter(|_| !self.loaded_before).unwrap_or(self.start_timeout)
     }
 
-    /// Its place is free, or on its way to be.
+    /// Its memory is free, or is about to be.
     pub fn end(&mut self) {
         self.claim = None;
     }
 }
 
 impl Driver {
-    /// It is there, without models.
+    /// The pod has started, without models.
     pub(super) fn ask_to_load(&mut self) {
         self.loading.empty_bytes = self.memory().unwrap_or(0);
         self.clocks.idles(Instant::now());
@@ -125,7 +123,7 @@ impl Driver {
         vitals::memory_bytes(self.shared.pid.load(Ordering::Acquire))
     }
 
-    /// Wants a place for what waits. The first one is wanted even without: somebody started this pod.
+    /// Requests memory for the waiting work. The first request needs no work: somebody started this pod.
     fn request_memory(&mut self) {
         if self.state != State::Empty || self.loading.awaits_memory {
             return;
@@ -145,7 +143,7 @@ impl Driver {
         }
     }
 
-    /// What it is told of its place.
+    /// Handles a notification about its memory.
     pub(super) fn heed_memory(&mut self, mailbox: &Mailbox) {
         if mailbox.work {
             self.request_memory();
@@ -187,7 +185,7 @@ impl Driver {
         }
     }
 
-    /// Which value of the recipe's out-of-memory fallback holds now; 0 where there is none.
+    /// The current value of the recipe's out-of-memory fallback; 0 if there is none.
     pub(super) fn fallback(&self) -> usize {
         match self.spec.recipe.manifest().pod.as_ref().is_some_and(|pod| pod.lever.is_some()) {
             true => self.slot.fallback().unwrap_or(0),
@@ -199,18 +197,18 @@ impl Driver {
         self.spec.recipe.manifest().pod.as_ref()?.lever.as_ref()?.values.get(at)
     }
 
-    /// Which value an ask is run with: that of loading, if it is loading that it is for.
+    /// The value with which an ask runs: the value at loading, if the fallback is for loading.
     pub(super) fn fallback_for_asks(&self) -> usize {
         if self.fallback_is_for_loading() { self.loading.fallback } else { self.fallback() }
     }
 
-    /// Whether memory ran out while loading, and the next pod is to load with less.
+    /// Whether memory ran out while loading, and the next pod should load with less.
     pub(super) fn can_load_less(&self, fault: &Fault) -> bool {
         fault.code == Code::OutOfMemory && self.loading.is_loading && self.fallback_is_for_loading() && self.lower(self.loading.fallback)
     }
 
-    /// Why it could not load; or, if memory ran out and there is a fallback for that, that the next one is to
-    /// try with less.
+    /// The fault of a failed load; if memory ran out and there is a fallback for that, it says that the next
+    /// pod tries with less.
     pub(super) fn could_not_load(&self, fault: Fault) -> Fault {
         if !self.can_load_less(&fault) {
             return fault;
@@ -233,7 +231,7 @@ impl Driver {
         }
     }
 
-    /// Its models are there.
+    /// The models are loaded.
     pub(super) fn loaded(&mut self) {
         let now = Instant::now();
         (self.loading.loaded_before, self.loading.is_loading) = (true, false);
@@ -246,7 +244,7 @@ impl Driver {
         self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
     }
 
-    /// What it is at work on and what waits for it, the best class of that.
+    /// Reports the best class of the asks in hand and of those that wait for the pod.
     pub(super) fn works(&mut self, class: Option<Priority>) {
         let Some(claim) = &mut self.loading.claim else { return };
         claim.report_work(class);
@@ -255,7 +253,7 @@ impl Driver {
         }
     }
 
-    /// It has nothing in hand any more.
+    /// The pod has no ask in hand any more.
     pub(super) fn rests(&mut self, now: Instant) {
         self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
         if self.loading.yields {
@@ -271,7 +269,7 @@ impl Driver {
         }
     }
 
-    /// Nobody had work for it for as long as its models are kept.
+    /// There was no work for as long as its models are kept.
     pub(super) fn not_kept_alive(&mut self) {
         // After what waits it rests again. One that cannot unload, and that `min` keeps, stays.
         if !self.in_flight.units.is_empty() || self.loading.work_waits || !matches!(self.state, State::Serving(_)) {
@@ -284,7 +282,7 @@ impl Driver {
         }
     }
 
-    /// It takes nothing more, and others of its recipe see to what waits.
+    /// The pod takes no more asks; other pods of its recipe serve the waiting ones.
     fn yields(&mut self) {
         if matches!(self.state, State::Serving(_)) {
             self.loading.yields = true;
@@ -295,7 +293,7 @@ impl Driver {
         }
     }
 
-    /// Lets go of its models if it has nothing in hand: by unloading, or with its end.
+    /// Releases its models if it has no ask in hand: by unloading, or by ending.
     fn release_memory(&mut self) {
         if !matches!(self.state, State::Serving(_)) || !self.in_flight.units.is_empty() {
             return;
@@ -313,7 +311,7 @@ impl Driver {
         }
     }
 
-    /// Its models are let go of.
+    /// The models are released.
     pub(super) fn emptied(&mut self) {
         self.loading.yields = false;
         self.clocks.idles(Instant::now());
@@ -325,7 +323,7 @@ impl Driver {
     }
 }
 
-/// Why a pod goes that could not load: nobody is to blame, the next one loads with less.
+/// The fault of a pod that ends because it could not load: nobody is to blame, the next one loads with less.
 pub(super) fn loads_less() -> Fault {
     Fault::new(Code::ShuttingDown, "memory ran out while loading, and the next pod loads with less")
 }

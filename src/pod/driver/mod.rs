@@ -58,7 +58,7 @@ pub(super) struct Driver {
     shared: Arc<PodShared>,
     rules: Rules,
     state: State,
-    /// What the last step asked for; empty between steps, and kept for its capacity.
+    /// The actions of the last step; empty between steps, and kept for its capacity.
     actions: Vec<Action<Said>>,
     lanes: Lanes,
     features: Features,
@@ -69,8 +69,8 @@ pub(super) struct Driver {
     clocks: Clocks,
     sandbox: Sandbox,
     end: End,
-    /// The pool may have work, and there is room for it here.
+    /// The pool may have work, and this pod has room for it.
     wants_work: bool,
-    /// A caller may be behind while others wait: to be looked at.
+    /// A caller may be behind while others wait; to be checked.
     is_behind: bool,
 }

@@ -1,6 +1,6 @@
-//! What a driver hears from its pod.
+//! Reads what the pod sends: bytes become messages, and messages become events.
 //!
-//! Apart from `mod.rs`, which decides what is read when: here bytes become messages, and messages events.
+//! The loop in `task.rs` decides what is read when.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -35,7 +35,7 @@ use crate::{
 };
 
 impl Driver {
-    /// Reads what a lane has, but only so much that everything else gets its turn.
+    /// Reads from a lane, but only so much that everything else gets its turn.
     pub(super) fn read(&mut self, which: Which) {
         for _ in 0..FRAMES_PER_TURN_MAX {
             if self.state == State::Dead || !self.hears(which) {
@@ -55,14 +55,14 @@ impl Driver {
         self.lanes.unfinished.add(which);
     }
 
-    /// Whether that lane is read now: no lane of a pod that does not read, and not the one that chunks and
-    /// answers come on while one finds no room.
+    /// Whether this lane is read now. No lane of a pod that does not read is read, and not the lane of chunks
+    /// and answers while one of them finds no room.
     pub(super) fn hears(&self, which: Which) -> bool {
         let carries_data = matches!(which, Which::Data) || self.lanes.data.is_none();
         !(self.lanes.is_backed_up() || (carries_data && self.lanes.undelivered.is_some()))
     }
 
-    /// Handles one thing read; false when there is nothing more to read now.
+    /// Handles one item that was read; returns false if there is nothing more to read now.
     fn received(&mut self, read: Read) -> bool {
         match read {
             Read::Dry => return false,
@@ -206,7 +206,7 @@ impl Driver {
         }
     }
 
-    /// Finds the blobs that the pod says to be in regions.
+    /// Finds the blobs that the pod says are in regions.
     ///
     /// The error says what is wrong with one.
     fn found(&mut self, payload: &mut Payload) -> Result<(), String> {
@@ -220,12 +220,13 @@ impl Driver {
         Ok(())
     }
 
-    /// Nothing that a pod says counts before.
+    /// Whether the pod is confined; no message of it counts before.
     pub(super) fn is_confined(&self) -> bool {
         self.shared.confinement.get().is_some()
     }
 
-    /// The sandbox is around it, said by what is to become the pod, before a line of its own code.
+    /// Handles the message that the sandbox is complete. The process that becomes the pod sends it before any
+    /// line of the pod's own code runs.
     fn confined(&mut self, missing: Vec<String>, way_out: Option<i32>) {
         let cut = |text: String| text.chars().take(POD_MISSING_CHARS_MAX).collect();
         let missing: Vec<String> = missing.into_iter().take(POD_MISSING_MAX).map(cut).collect();
@@ -250,7 +251,7 @@ impl Driver {
         }
     }
 
-    /// Answers the pod's proxy from here on.
+    /// Starts answering the pod's proxy.
     fn open_way_out(&mut self, number: i32) -> std::io::Result<()> {
         let listener = self.process.take_from_keeper(number)?;
         let allowed = self.spec.grants.permissions.network.clone();
@@ -258,7 +259,7 @@ impl Driver {
         Ok(())
     }
 
-    /// A forked pod has its number: it gets its group, and is told what it is to be.
+    /// A forked pod has its process number: it gets its control group and its start message.
     pub(super) fn pid_known(&mut self) {
         self.sandbox.awaits_pid = false;
         let Some(pid) = self.process.pod_pid(0) else { return };
@@ -273,10 +274,10 @@ impl Driver {
         }
     }
 
-    /// What the pod sent before it ended still counts: an answer in the socket is an answer.
+    /// Reads what the pod sent before it ended: an answer in the socket still counts.
     ///
-    /// Unless a chunk before it finds no room: then the answer stays unread, because a result with a hole is
-    /// none.
+    /// If a chunk before the answer finds no room, the answer stays unread, because a result with a gap is no
+    /// result.
     pub(super) fn read_last_words(&mut self) {
         for which in [Which::Data, Which::Control] {
             self.lanes.unfinished.add(which);
@@ -314,7 +315,7 @@ impl Driver {
         }
     }
 
-    /// Gives a caller the chunk that it had no room for, if it has some now or is gone.
+    /// Gives a caller the chunk that it had no room for, if it has room now or is gone.
     pub(super) fn give_undelivered(&mut self) {
         let Some(undelivered) = self.lanes.undelivered.take() else { return };
         match self.give(undelivered) {
@@ -323,8 +324,8 @@ impl Driver {
         }
     }
 
-    /// Gives a caller a chunk, or gives it back. Only a pod that keeps no count of its credit can have sent
-    /// more than there is room for: then nothing more of it is read.
+    /// Gives a caller a chunk, or returns the chunk. Only a pod that ignores its credit can have sent more
+    /// than there is room for; then the host stops reading from it.
     fn give(&mut self, undelivered: Undelivered) -> Option<Undelivered> {
         let Undelivered { ask, payload } = undelivered;
         let sent = self.in_flight.asks.get_mut(&ask)?;

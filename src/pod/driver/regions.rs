@@ -56,27 +56,27 @@ pub(super) struct Regions {
     outputs: BTreeMap<u64, Output>,
 }
 
-/// A memfd of the host's, and the recipe's share of descriptors that it is.
+/// A memfd of the host's, with the recipe's share of descriptors for it.
 pub(super) struct Memory {
     file: File,
     _share: Share,
 }
 
 struct Input {
-    /// None for a caller's file, which is not used for another blob.
+    /// `None` for a caller's file, which is not reused for another blob.
     memory: Option<Arc<Memory>>,
     bytes: u64,
     busy: bool,
 }
 
 impl Input {
-    /// A file that nobody needs any more.
+    /// Whether it is a file that is no longer needed.
     fn is_done(&self) -> bool {
         self.memory.is_none() && !self.busy
     }
 }
 
-/// Who lends files to this pod.
+/// Lends files to this pod.
 #[derive(Clone)]
 pub(super) struct Lender {
     clerk: Clerk,
@@ -92,38 +92,38 @@ impl Lender {
 struct Output {
     memory: Arc<Memory>,
     bytes: u64,
-    /// The host has it, until the last holder of its blob is gone.
+    /// The host holds it, until the last holder of its blob is gone.
     with_host: bool,
 }
 
-/// A region that the pod has to be told of.
+/// A region that the pod must be told about.
 pub(super) struct New {
     pub number: u64,
     pub bytes: u64,
     pub descriptor: OwnedFd,
 }
 
-/// What has to be done for a blob before its ask is sent.
+/// The preparation of a blob before its ask is sent.
 pub(super) enum Copying {
-    /// It is written into a region.
+    /// The blob is written into a region.
     Into { blob: Blob, memory: Arc<Memory> },
-    /// Its file is lent, as the region of that number.
+    /// The blob's file is lent, as the region of this number.
     Lent { blob: Blob, number: u64, lender: Lender },
 }
 
-/// Where the blobs of an ask go.
+/// The destinations of an ask's blobs.
 #[derive(Default)]
 pub(super) struct BlobPlan {
-    /// The region of each blob; none for those that go in the frame.
+    /// The region of each blob; `None` for a blob that travels in the frame.
     pub regions: Vec<Option<u64>>,
     pub new: Vec<New>,
     pub copies: Vec<Copying>,
 }
 
 impl Copying {
-    /// Writes the blob into its region, or gives the region that its file is. Blocking.
+    /// Writes the blob into its region, or makes the region of its file. Blocking.
     ///
-    /// Errors: `io`, when the blob cannot be read to its end; as [`Clerk::lend`].
+    /// Errors: `io` if the blob cannot be read to its end; as [`Clerk::lend`].
     pub fn run(self) -> Result<Option<New>, Fault> {
         match self {
             Copying::Into { blob, memory } => written(&blob, &memory.file).map(|()| None),
@@ -137,7 +137,7 @@ impl Copying {
         }
     }
 
-    /// Runs all of them; gives the regions that the pod has to be told of. Blocking.
+    /// Runs all of them; returns the regions that the pod must be told about. Blocking.
     ///
     /// Errors: the first.
     pub fn run_all(copies: Vec<Copying>) -> Result<Vec<New>, Fault> {
@@ -162,28 +162,28 @@ fn written(blob: &Blob, memory: &File) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A memfd of that size, which nobody can shrink, grow or unseal.
+/// A memfd of this size that nobody can shrink, grow or unseal.
 fn memory(bytes: u64) -> io::Result<File> {
     let made = clerk::memory(bytes)?;
     rustix::fs::fcntl_add_seals(&made, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(made)
 }
 
-/// The size of the region for so many bytes: few sizes, so that one region serves many blobs.
+/// The region size for so many bytes: there are few sizes, so that one region serves many blobs.
 fn rounded(bytes: u64) -> u64 {
     bytes.max(REGION_BYTES_MIN).checked_next_power_of_two().unwrap_or(bytes).min(BLOB_BYTES_MAX.max(bytes))
 }
 
 impl Regions {
-    /// `lender`: without one, what is in a file is copied.
+    /// `lender`: without one, the content of a file is copied.
     pub fn new(shared: Weak<PodShared>, lender: Option<Lender>, holder: Holder) -> Regions {
         Regions { shared, lender, holder, last: 0, inputs: BTreeMap::new(), outputs: BTreeMap::new() }
     }
 
-    /// Where the blobs of an ask go. What is planned is busy until the pod gives it back.
+    /// Plans the destinations of an ask's blobs. A planned region is busy until the pod gives it back.
     ///
-    /// Errors: `too_large` when the pod holds on to too many, `overloaded` when its recipe holds all the
-    /// descriptors that it may; `io`.
+    /// Errors: `too_large` if the pod holds too many, `overloaded` if its recipe holds all the descriptors
+    /// that it may; `io`.
     pub fn plan(&mut self, blobs: &[Blob]) -> Result<BlobPlan, Fault> {
         let mut plan = BlobPlan::default();
         for blob in blobs {
@@ -225,9 +225,9 @@ impl Regions {
         Ok(number)
     }
 
-    /// A region's memory, if the recipe may hold one more.
+    /// Memory for a region, if the recipe may hold one more descriptor.
     ///
-    /// Errors: `overloaded`; the inner one is the machine's.
+    /// Errors: `overloaded`; the inner error is the machine's.
     fn memory(&self, bytes: u64, lost: &str) -> Result<io::Result<Arc<Memory>>, Fault> {
         let _share = self.holder.take(REGION_FILES).map_err(|short| short.fault(lost))?;
         Ok(memory(bytes).map(|file| Arc::new(Memory { file, _share })))
@@ -244,7 +244,7 @@ impl Regions {
         Ok(self.last)
     }
 
-    /// The ask was not sent after all. The pod may have been told of what is new; it is free for the next.
+    /// The ask was not sent. The pod may already know the new regions; they are free for the next ask.
     pub fn undo(&mut self, plan: &BlobPlan) {
         for number in plan.regions.iter().flatten() {
             if let Some(input) = self.inputs.get_mut(number) {
@@ -257,9 +257,9 @@ impl Regions {
         self.inputs.retain(|_, input| !input.is_done());
     }
 
-    /// The pod is done with those of an ask. Gives what it is to forget.
+    /// The pod has finished with these regions of an ask. Returns the regions that it should forget.
     ///
-    /// The error says what is wrong with that.
+    /// The error says what is wrong with the message.
     pub fn back(&mut self, numbers: &[u64]) -> Result<Vec<u64>, String> {
         for number in numbers {
             match self.inputs.get_mut(number) {
@@ -270,7 +270,7 @@ impl Regions {
         Ok(self.surplus())
     }
 
-    /// The pod keeps those for good: the author's code still looks into them.
+    /// The pod keeps these regions forever: the author's code still uses them.
     pub fn dropped(&mut self, numbers: &[u64]) -> Result<(), String> {
         for number in numbers {
             let known = self.inputs.get(number).is_some_and(|input| input.busy);
@@ -284,7 +284,8 @@ impl Regions {
         Ok(())
     }
 
-    /// Files that are done with, and free regions above what is kept, largest first; they are forgotten here.
+    /// Files that are no longer needed, and free regions above the number that is kept, largest first; this
+    /// side forgets them here.
     fn surplus(&mut self) -> Vec<u64> {
         let mut forget: Vec<u64> = self.inputs.iter().filter(|(_, input)| input.is_done()).map(|(number, _)| *number).collect();
         self.inputs.retain(|_, input| !input.is_done());
@@ -302,9 +303,9 @@ impl Regions {
         }
     }
 
-    /// A region for a result of that size.
+    /// A region for a result of this size.
     ///
-    /// Errors: `too_large` above what a pod may have, `overloaded` when its recipe holds all the descriptors
+    /// Errors: `too_large` above what a pod may have, `overloaded` if its recipe holds all the descriptors
     /// that it may.
     pub fn room(&mut self, bytes: u64) -> Result<New, Fault> {
         let held: u64 = self.outputs.values().map(|output| output.bytes).sum();
@@ -328,8 +329,8 @@ impl Regions {
 
     /// A blob that the pod sent in a region.
     ///
-    /// The error says what is wrong with that: a region that is not for results, that the host has already,
-    /// or that is smaller.
+    /// The error says what is wrong with it: the region is not for results, the host has it already, or it is
+    /// smaller than the blob.
     pub fn take(&mut self, number: u64, bytes: u64) -> Result<Arc<dyn Store>, String> {
         let output = self.outputs.get_mut(&number).ok_or_else(|| format!("in region {number}, which is none for results"))?;
         if output.with_host {
@@ -342,8 +343,8 @@ impl Regions {
         Ok(Arc::new(Sent { number, memory: output.memory.clone(), bytes, shared: self.shared.clone() }))
     }
 
-    /// Nobody holds the blob in that region any more. Whether the pod is to use it again; if not, it is to
-    /// forget it.
+    /// Nobody holds the blob in this region any more. Returns whether the pod should reuse it; otherwise the
+    /// pod should forget it.
     pub fn freed(&mut self, number: u64) -> bool {
         let inputs: u64 = self.inputs.values().filter(|input| !input.busy).map(|input| input.bytes).sum();
         let free: u64 = self.outputs.values().filter(|output| !output.with_host).map(|output| output.bytes).sum();
@@ -357,8 +358,8 @@ impl Regions {
     }
 }
 
-/// A result in a region. It outlives the pod. The pod could still write there: what is read is what is there
-/// then.
+/// A result in a region; it outlives the pod. The pod can still write there: a reader gets the bytes that are
+/// there when it reads.
 struct Sent {
     number: u64,
     memory: Arc<Memory>,

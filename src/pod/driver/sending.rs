@@ -1,7 +1,4 @@
-//! What a driver says to its pod.
-//!
-//! Apart from `mod.rs`, which decides nothing about bytes: here messages become frames, and frames bytes on
-//! the sockets.
+//! Sends messages to the pod: messages become frames, and frames become bytes on the sockets.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
@@ -148,8 +145,8 @@ impl Driver {
         frame::encode(self.lanes.control.out(), 0, &start, std::iter::empty());
     }
 
-    /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. What cannot be
-    /// sent is answered here: for the pod it never was.
+    /// Sends the asks of a unit as one frame, once its blobs are where the pod finds them. An ask that cannot
+    /// be sent is answered here; the pod never hears of it.
     pub(super) fn send_unit(&mut self, first: AskId) {
         match self.plan_blobs(first) {
             Ok(mut plan) => {
@@ -163,7 +160,8 @@ impl Driver {
         }
     }
 
-    /// Sends what waits for nothing any more, in order: a pod begins asks in the order of their numbers.
+    /// Sends the units that no longer wait for anything, in order: a pod begins asks in the order of their
+    /// numbers.
     fn send_outgoing(&mut self) {
         while self.in_flight.outgoing.front().is_some_and(|outgoing| outgoing.copying.is_none()) {
             let Some(outgoing) = self.in_flight.outgoing.pop_front() else { return };
@@ -171,7 +169,7 @@ impl Driver {
         }
     }
 
-    /// The blobs of the first unit that waits are in their places, or cannot be put there.
+    /// The blobs of the first waiting unit are in place, or cannot be put there.
     pub(super) fn copied(&mut self, result: Result<Vec<New>, Fault>) {
         let Some(outgoing) = self.in_flight.outgoing.front_mut() else { return };
         outgoing.copying = None;
@@ -214,7 +212,7 @@ impl Driver {
         }
     }
 
-    /// The pod has no part in it.
+    /// The pod is not involved in it.
     fn unsent(&mut self, first: AskId, fault: Fault) {
         let Some(asks) = self.in_flight.units.get(&first).map(|running| running.asks) else { return };
         for ask in first..first + asks as u64 {
@@ -230,7 +228,7 @@ impl Driver {
         }
     }
 
-    /// Where the blobs of a unit go: into regions, if they are large and the pod can have them there.
+    /// Plans the blobs of a unit: they go into regions if they are large and the pod supports regions.
     fn plan_blobs(&mut self, first: AskId) -> Result<BlobPlan, Fault> {
         let request = self.in_flight.asks.get(&first).and_then(|sent| sent.ticketed.as_ref()).map(|ticketed| &ticketed.pending.request);
         match request {
@@ -292,7 +290,7 @@ impl Driver {
         }
     }
 
-    /// So much of what that ask gave was taken.
+    /// Tells the pod how much of an ask's output was taken.
     pub(super) fn say_credit(&mut self, ask: AskId, chunks: u32) {
         let Some(sent) = self.in_flight.asks.get_mut(&ask) else { return };
         sent.owed = sent.owed.saturating_sub(chunks);
@@ -302,7 +300,7 @@ impl Driver {
         self.give_undelivered();
     }
 
-    /// Writes what the sockets take now.
+    /// Writes as much as the sockets accept now.
     pub(super) fn flush(&mut self) {
         let asks_waited = self.lanes.asks_wait();
         self.lanes.flush();
@@ -322,7 +320,7 @@ impl Driver {
         }
     }
 
-    /// It has left too much unread for too long.
+    /// Ends a pod that has left too much unread for too long.
     pub(super) fn is_deaf(&mut self) {
         let (bytes, descriptors) = self.lanes.waiting();
         let text = format!(

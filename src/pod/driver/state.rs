@@ -1,6 +1,6 @@
 //! The life of one pod as a pure function: no IO, no clock, no process.
 //!
-//! Apart from `mod.rs`, which performs what is decided here and decides nothing itself.
+//! This file makes every decision, and `task.rs` performs it.
 //!
 //! ```text
 //!            hello             started          MayLoad           ready           Unit

@@ -1,5 +1,5 @@
-//! Whether a text is a pattern as ECMAScript has it, with look-around and back-references: what its readers
-//! run may be another engine than ours. Nothing is compiled, and nothing is looked at twice.
+//! Checks whether a text is a pattern of ECMAScript, including look-around and back-references: its readers
+//! may use another engine than Hob. Nothing is compiled, and nothing is read twice.
 
 use std::collections::HashSet;
 
