@@ -1,4 +1,4 @@
-//! Bounds of what is built from a recipe's lock: what its wheels may be, and what building may take.
+//! Bounds of environments: what the wheels of a recipe's lock may be, and what building them may take.
 
 /// Bytes of one environment: twice the largest that we know of (torch, jax and tensorflow with the libraries
 /// of a GPU).

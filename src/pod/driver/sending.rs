@@ -212,7 +212,7 @@ impl Driver {
         }
     }
 
-    /// The pod is not involved in it.
+    /// Ends the asks of an unsent unit with `fault`; the pod is not involved.
     fn unsent(&mut self, first: AskId, fault: Fault) {
         let Some(asks) = self.in_flight.units.get(&first).map(|running| running.asks) else { return };
         for ask in first..first + asks as u64 {

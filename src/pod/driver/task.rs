@@ -1,4 +1,4 @@
-//! The task of one pod: its start, its loop, and what it does when the state machine says so.
+//! The task of one pod: its start, its loop, and the actions that the state machine orders.
 
 use crate::pod::spec;
 use std::{
@@ -52,11 +52,11 @@ use crate::{
     },
 };
 
-/// Spawns the process and the task that owns it from now on. `family`: a zygote to fork it from, where there
-/// is one that may be.
+/// Spawns the process and the task that owns it from then on. `family`: a zygote to fork the pod from, if
+/// there is a usable one.
 ///
-/// Must be called within a tokio runtime. Errors: `io` when there is no process to be had, `overloaded` when
-/// its recipe holds all the descriptors that it may.
+/// Must be called within a tokio runtime. Errors: `io` if no process can be started, `overloaded` if its
+/// recipe holds all the descriptors that it may.
 pub fn spawn(mut spec: Spec, slot: Slot, family: Option<&Family>) -> Result<Watcher, Fault> {
     let recipe = spec.recipe.manifest().name.to_string();
     let holder = Holder::of(&recipe);
@@ -139,7 +139,8 @@ pub fn spawn(mut spec: Spec, slot: Slot, family: Option<&Family>) -> Result<Watc
     Ok(Watcher { finished, shared })
 }
 
-/// A pod that answers is worth more than what would be known of its end: on a full disk it goes without.
+/// Continues without a record of the pod's end if it cannot be made, as on a full disk: a pod that answers is
+/// worth more.
 fn or_without<T>(result: Result<T, Fault>, lost: &str) -> Option<T> {
     result.inspect_err(|fault| tracing::warn!("{lost}: {fault}")).ok()
 }
@@ -316,7 +317,7 @@ impl Driver {
         }
     }
 
-    /// Tells the pool what is over, and takes what there is room for.
+    /// Reports ended asks to the pool, and takes as many new ones as there is room for.
     fn turn(&mut self) {
         self.wants_work = false;
         let returns = std::mem::take(&mut self.in_flight.returns);
@@ -342,7 +343,7 @@ impl Driver {
         self.works(taken.class);
     }
 
-    /// Not if what the pod would say could not be heard.
+    /// False while the host could not read the pod's messages.
     fn takes_asks(&self) -> bool {
         matches!(self.state, State::Serving(_))
             && !self.end.leaving
@@ -414,7 +415,7 @@ impl Driver {
         self.recycle(now);
     }
 
-    /// Lines belong to the eldest ask, and to its call unless the pod works for several.
+    /// Attributes printed lines to the oldest ask, and to its call unless the pod works for several.
     pub(super) fn attribute_lines(&self) {
         let last = self.in_flight.units.keys().nth(self.rules.concurrency - 1).copied().unwrap_or(AskId::MAX);
         let mut at_work = self.in_flight.asks.values().filter(|sent| sent.unit <= last);
@@ -426,7 +427,7 @@ impl Driver {
         self.shared.log.attribute_to(self.in_flight.asks.first_key_value().map_or(0, |(ask, _)| *ask), call);
     }
 
-    /// Whether the pod served long enough.
+    /// Retires the pod if it has served long enough.
     fn recycle(&mut self, now: Instant) {
         let asks = self.shared.asks.load(Ordering::Relaxed);
         let memory = || vitals::memory_bytes(self.shared.pid.load(Ordering::Acquire));

@@ -1,7 +1,6 @@
-//! What the driver's loop waits for: a lane, a slow caller with room again.
+//! The waits of the driver's loop: for a lane, and for a slow caller that has room again.
 //!
-//! Apart from `mod.rs` so that each stands alone with its promise: all may be dropped half-way and begun
-//! again.
+//! Each of them may be dropped halfway and started again.
 
 use std::time::Duration;
 
@@ -46,7 +45,7 @@ pub async fn writable(control: &Lane, data: Option<&Lane>) {
     tokio::select! { _ = data => {}, _ = control => {} }
 }
 
-/// How long a wait of the state machine is; `stacks`: whether the pod can print its stacks.
+/// The length of a wait of the state machine; `stacks`: whether the pod can print its stacks.
 pub fn wait(timer: Timer, stacks: bool) -> Duration {
     Duration::from_millis(match timer {
         Timer::Load => POD_START_DEFAULT_MS,
@@ -62,7 +61,7 @@ pub fn wait(timer: Timer, stacks: bool) -> Duration {
 /// Longer than any wait of a driver.
 const NEVER: Duration = Duration::from_secs(86_400);
 
-/// A time that never comes: for a wait that is not on.
+/// A time that never comes, for a wait that is not active.
 pub fn far() -> Instant {
     Instant::now() + NEVER
 }

@@ -1,8 +1,8 @@
-//! A family: a zygote with an environment's wheels imported, and the pods that are forked from it.
+//! A family: a zygote that has imported an environment's wheels, and the pods that are forked from it.
 //!
-//! Apart from `mod.rs`, which has one pod: here is the one connection to the init of many
-//! (`hob_pod/family.py` draws who is above whom). What the kernel promises of a family is all that is relied
-//! on when things go wrong: when its init ends, every process of it has.
+//! This file has the one connection to the init above many pods; `hob_pod/family.py` draws the process tree.
+//! When something goes wrong, the host relies only on the kernel's guarantee: when the init ends, every
+//! process of its family has ended.
 
 use std::{
     collections::HashMap,
@@ -49,17 +49,17 @@ use crate::{
     },
 };
 
-/// What a zygote is made of.
+/// The inputs of a zygote.
 #[derive(Debug)]
 pub struct Boot<'a> {
     pub program: &'a Program,
-    /// The unpacked `keeper.py`, beside which the family's program lies.
+    /// The unpacked `keeper.py`; the family's program lies beside it.
     pub keeper: &'a Path,
     /// A folder of its own, which must exist and be empty.
     pub folder: PathBuf,
     /// Modules to import.
     pub preload: &'a [String],
-    /// Variables that its recipe sets, which wheels read as they are imported.
+    /// Variables that its recipe sets; wheels read them at import.
     pub variables: Vec<(String, String)>,
     pub without: &'a [String],
     /// Dropped when no process of the family is left.
@@ -78,14 +78,14 @@ struct Connection {
     state: Arc<Mutex<FamilyState>>,
     next: AtomicU64,
     supervisor_pid: Option<u32>,
-    /// Whether the supervisor was waited for: no process of the family is left.
+    /// Whether the supervisor has ended and was waited for: no process of the family is left.
     gone: watch::Receiver<bool>,
 }
 
 #[derive(Debug, Default)]
 struct FamilyState {
     members: HashMap<u64, MemberState>,
-    /// The zygote is gone: nothing is forked any more.
+    /// The zygote is gone: no more pods are forked.
     closed: bool,
     forked: u64,
 }
@@ -99,7 +99,7 @@ struct MemberState {
 #[derive(Debug)]
 pub(in crate::pod) struct PidHandle {
     handle: OwnedFd,
-    /// In this host's numbers.
+    /// The process number as this host sees it.
     pid: u32,
 }
 
@@ -113,7 +113,7 @@ pub(in crate::pod) struct Member {
     ending: Option<Ending>,
 }
 
-/// How much the imports of a zygote may leave for its pods.
+/// The most that the imports of a zygote may leave behind for its pods.
 #[derive(Serialize)]
 struct Left {
     entries: u64,
@@ -141,7 +141,7 @@ enum FromInit {
     Forked {
         id: u64,
     },
-    /// As wait(2) gives it; none for a pod that was never forked.
+    /// The status as from wait(2); `None` for a pod that was never forked.
     Over {
         id: u64,
         status: Option<i32>,
@@ -150,9 +150,10 @@ enum FromInit {
 }
 
 impl Family {
-    /// Starts a zygote; the future is over when it may be forked. Must be called within a tokio runtime.
+    /// Starts a zygote; the future completes when the zygote may be forked. Must be called within a tokio
+    /// runtime.
     ///
-    /// Errors, of both: a text for people: why pods of this environment are started and not forked.
+    /// Errors, of both: a text for people that says why pods of this environment are started and not forked.
     pub fn start(boot: Boot<'_>) -> Result<(Family, impl Future<Output = Result<(), String>> + use<>), String> {
         let io = |error: std::io::Error| format!("starting a zygote: {error}");
         let plans = plan::family_plans(boot.program, boot.keeper, &boot.folder, boot.without).map_err(|fault| fault.message)?;
@@ -221,34 +222,34 @@ impl Family {
         Ok((family, becomes_ready))
     }
 
-    /// Ends it, and all pods of it.
+    /// Ends the family with all its pods.
     pub fn close(&self) {
         self.0.state().closed = true;
         self.0.hang_up();
     }
 
-    /// Whether no process of it is left.
+    /// Whether no process of the family is left.
     pub fn is_gone(&self) -> bool {
         *self.0.gone.borrow() || self.0.gone.has_changed().is_err()
     }
 
-    /// Waits for that.
+    /// Waits until no process of the family is left.
     pub async fn gone(&self) {
         let _ = self.0.gone.clone().wait_for(|gone| *gone).await;
     }
 
-    /// Whether pods can be forked from it still.
+    /// Whether pods can still be forked from it.
     pub fn can_fork(&self) -> bool {
         !self.0.state().closed && !*self.0.gone.borrow()
     }
 
-    /// Pods that were forked from it so far, and those that are not over.
+    /// The number of pods that were forked from it so far, and of those that are not over.
     pub fn counts(&self) -> (u64, usize) {
         let state = self.0.state();
         (state.forked, state.members.len())
     }
 
-    /// The process that stands for the family: when it is gone, so are all.
+    /// The process that stands for the family: when it is gone, all others are.
     pub fn supervisor_pid(&self) -> Option<u32> {
         self.0.supervisor_pid
     }
@@ -284,7 +285,7 @@ impl Family {
 }
 
 impl Drop for Connection {
-    /// No clone and no pod is left: the init ends when its socket does, and with it all of the family.
+    /// No clone and no pod is left: closing the socket ends the init, and with it the whole family.
     fn drop(&mut self) {
         self.hang_up();
     }
@@ -299,7 +300,7 @@ impl Connection {
         locked(&self.state)
     }
 
-    /// Sends one packet. Does not wait: an init that takes nothing is as good as none.
+    /// Sends one packet without waiting: an init that accepts nothing counts as ended.
     fn send(&self, message: &ToInit, handles: &[BorrowedFd]) -> std::io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > FAMILY_PACKET_BYTES_MAX {
@@ -319,7 +320,7 @@ fn locked(state: &Mutex<FamilyState>) -> MutexGuard<'_, FamilyState> {
     state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Hears the init until its end, then tells every pod that is not over that it is.
+/// Reads messages of the init until its end, then tells every remaining pod that it is over.
 async fn listen(
     channel: Arc<UnixDatagram>,
     state: Arc<Mutex<FamilyState>>,
@@ -390,8 +391,8 @@ fn heard(state: &Mutex<FamilyState>, message: FromInit, handle: Option<OwnedFd>,
     }
 }
 
-/// A file in memory that holds `variables` as JSON, at its beginning: supervisor and init pass it on to the
-/// zygote, which reads it once it is confined.
+/// A file in memory that holds `variables` as JSON, positioned at its start. Supervisor and init pass it on
+/// to the zygote, which reads it once it is confined.
 fn in_memory(variables: &HashMap<&str, String>) -> std::io::Result<OwnedFd> {
     use std::io::{Seek, Write};
     let mut file = std::fs::File::from(rustix::fs::memfd_create("hob-variables", rustix::fs::MemfdFlags::CLOEXEC)?);
@@ -408,7 +409,7 @@ fn ending(status: i32) -> Ending {
     }
 }
 
-/// One packet; none at the end.
+/// One packet; `None` at the end.
 fn receive(channel: BorrowedFd) -> std::io::Result<Option<(FromInit, Option<OwnedFd>)>> {
     let mut bytes = vec![0; FAMILY_PACKET_BYTES_MAX];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -427,7 +428,7 @@ fn receive(channel: BorrowedFd) -> std::io::Result<Option<(FromInit, Option<Owne
     Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, handle)))
 }
 
-/// The number, in this process's namespace, of the process that a pidfd is for.
+/// The number, in this process's namespace, of the process behind a pidfd.
 fn pid_of(handle: BorrowedFd) -> Option<u32> {
     use std::os::fd::AsRawFd;
     let info =
@@ -447,12 +448,12 @@ impl Member {
         self.ending.unwrap_or(Ending::Signal(9))
     }
 
-    /// Set when the init has told who it is.
+    /// Set when the init has sent the pod's pidfd.
     pub fn pid_handle(&self) -> Arc<SetOnce<PidHandle>> {
         self.pid_handle.clone()
     }
 
-    /// None until the init has told.
+    /// `None` until the init has sent it.
     pub fn pid(&self) -> Option<u32> {
         self.pid_handle.get().map(|handle| handle.pid)
     }
@@ -461,19 +462,19 @@ impl Member {
         self.family.supervisor_pid
     }
 
-    /// To its own process alone.
+    /// Sends the signal only to the pod's own process.
     pub fn signal(&self, signal: Signal) {
         if let Some(handle) = self.pid_handle.get() {
             let _ = pidfd_send_signal(&handle.handle, signal);
         }
     }
 
-    /// SIGTERM to its group.
+    /// Sends SIGTERM to the pod's group.
     pub fn terminate(&self) {
         let _ = self.family.send(&ToInit::Signal { id: self.id, number: 15 }, &[]);
     }
 
-    /// SIGKILL to every process of it.
+    /// Sends SIGKILL to every process of the pod.
     pub fn kill(&self) {
         if self.family.send(&ToInit::Kill { id: self.id }, &[]).is_err() {
             self.signal(Signal::KILL);

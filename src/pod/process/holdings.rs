@@ -1,9 +1,10 @@
-//! Descriptors of this process that recipes take: pods, their regions, their connections to the network.
+//! Counts the descriptors of this process that recipes use: for pods, their regions, and their connections to
+//! the network.
 //!
-//! A process that has none left can do nothing for anybody. So some are kept from all recipes: those of
-//! callers' connections, and a reserve for the host itself. Of the others each recipe may hold as many as are
-//! still free: one that takes all it can stops at half, the next one at a quarter. Who holds most is refused
-//! first, whoever comes later still finds some, and the refusal is the right one's.
+//! A process without free descriptors can do nothing for anybody. So some are reserved: for callers'
+//! connections, and for the host itself. Each recipe may hold as many of the others as are still free: a
+//! recipe that takes all it can stops at half, the next one at a quarter. So the recipe that holds the most
+//! is refused first, later recipes still find some, and the refusal names the right recipe.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +22,14 @@ use crate::model::{
     status::doctor::OpenFiles,
 };
 
-/// How many each recipe holds, by its name; those that hold none are not there. Of the process, as the limit
-/// is.
+/// Descriptors held by each recipe, by name; a recipe that holds none has no entry. Counted per process, as
+/// the limit is.
 static HELD: Mutex<Holdings> = Mutex::new(Holdings { all: 0, recipes: BTreeMap::new() });
 
-/// How many are for callers: their connections, and the files that they hand in.
+/// Descriptors reserved for callers: their connections, and the files that they hand in.
 static CALLERS: AtomicU64 = AtomicU64::new(0);
 
-/// Descriptors that recipes do not get; given back on drop.
+/// Descriptors reserved from recipes; released on drop.
 pub struct Kept(u64);
 
 impl Drop for Kept {
@@ -37,33 +38,34 @@ impl Drop for Kept {
     }
 }
 
-/// Keeps so many descriptors from recipes, for the connections of a server and what comes over them.
+/// Reserves so many descriptors for the connections of a server and the files that come over them.
 pub fn keep_for_callers(files: u64) -> Kept {
     CALLERS.fetch_add(files, Ordering::Relaxed);
     Kept(files)
 }
 
-/// How many are kept.
+/// Number of reserved descriptors.
 pub fn kept_for_callers() -> u64 {
     CALLERS.load(Ordering::Relaxed)
 }
 
-/// How many this process may have open now, how many a server raises that to, and how many it has use for.
+/// The numbers of files that this process may have open now, that a server raises the limit to, and that it
+/// can use.
 pub fn open_files() -> OpenFiles {
     let limit = getrlimit(Resource::Nofile);
     let (now, most) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
     OpenFiles { now, served: now.max(most.min(SERVE_FILES)), wanted: SERVE_FILES }
 }
 
-/// Has this process open as many files as it may and has use for; gives how many that are.
+/// Raises this process's limit of open files to what it may have and can use; returns the new limit.
 pub fn raise_open_files() -> u64 {
     let OpenFiles { now, served, .. } = open_files();
     let limit = Rlimit { current: Some(served), maximum: getrlimit(Resource::Nofile).maximum };
     if now < served && setrlimit(Resource::Nofile, limit).is_ok() { served } else { now }
 }
 
-/// How many all recipes together may take of a process that may have `files`, of which so many are for
-/// callers.
+/// How many descriptors all recipes together may use in a process that may have `files`, of which `callers`
+/// are for callers.
 fn for_recipes(files: u64, callers: u64) -> u64 {
     let reserve = files.saturating_mul(FILES_RESERVE_PERCENT) / 100;
     // Where there are very few, one pod is worth more.
@@ -77,7 +79,7 @@ struct Holdings {
 }
 
 impl Holdings {
-    /// `first`: a recipe that has none yet is not refused for what others hold, while there are any.
+    /// `first`: a recipe that holds none yet is not refused because of other recipes, while any are free.
     fn take(&mut self, recipe: &Arc<str>, files: u64, most: u64) -> Result<(), Short> {
         let (held, free) = (self.recipes.get(recipe).copied().unwrap_or(0), most.saturating_sub(self.all));
         let fair = if held == 0 { free } else { free.saturating_sub(held) };
@@ -104,24 +106,24 @@ fn held() -> MutexGuard<'static, Holdings> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A recipe as one that holds descriptors.
+/// A recipe in its role as a holder of descriptors.
 #[derive(Debug, Clone)]
 pub struct Holder(Arc<str>);
 
-/// Descriptors that a recipe holds, given back on drop.
+/// Descriptors that a recipe holds; released on drop.
 #[derive(Debug)]
 pub struct Share {
     holder: Holder,
     files: u64,
 }
 
-/// There are not as many as were wanted.
+/// Fewer descriptors are available than were wanted.
 #[derive(Debug, PartialEq)]
 pub struct Short {
     recipe: Arc<str>,
     held: u64,
     free: u64,
-    /// Who holds most, and how many.
+    /// The recipe that holds the most, and how many.
     greatest: Option<(Arc<str>, u64)>,
 }
 
@@ -130,9 +132,9 @@ impl Holder {
         Holder(recipe.into())
     }
 
-    /// So many more.
+    /// Takes so many more descriptors.
     ///
-    /// Errors: the recipe would hold more than would be free, or there are no more.
+    /// Errors: the recipe would hold more than would stay free, or no more are available.
     pub fn take(&self, files: u64) -> Result<Share, Short> {
         let all = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         held().take(&self.0, files, for_recipes(all, CALLERS.load(Ordering::Relaxed)))?;
@@ -147,7 +149,7 @@ impl Drop for Share {
 }
 
 impl Short {
-    /// As the fault of what was to be done.
+    /// The fault of the operation that needed the descriptors.
     pub fn fault(&self, what: &str) -> Fault {
         let Short { recipe, held, free, .. } = self;
         let mut text = format!(
@@ -166,7 +168,7 @@ impl Short {
 mod tests {
     use super::*;
 
-    /// Takes one by one until it is refused; gives how many it has.
+    /// Takes one by one until it is refused; returns how many it has.
     fn all_it_can(holdings: &mut Holdings, recipe: &str) -> u64 {
         let recipe: Arc<str> = recipe.into();
         while holdings.take(&recipe, 1, 1_000).is_ok() {}

@@ -1,12 +1,14 @@
-//! Ends what a pod left running when its keeper could not: processes found by the marks that they inherited.
+//! Ends the processes that a pod left running when its keeper could not: it finds them by the marks that they
+//! inherited.
 //!
-//! Apart from the keeper, which knows its tree by parents: once it was killed itself, a process that left its
-//! session belongs to nobody, and only what it carries tells where it came from.
+//! The keeper knows its tree by parents. Once the keeper is killed, a process that left its session has no
+//! known parent, and only its marks say where it came from. There are three marks, because each can be lost:
 //!
-//! Three marks, because each can be lost: the environment variable [`VARIABLE`] goes with every program that
-//! is started, the mapping of the pod's page with every fork, also of a program that writes its title over
-//! its environment. A program that gets rid of both on purpose still has the pod's root among its mounts,
-//! which nobody leaves in a sandbox with namespaces.
+//! - The environment variable [`VARIABLE`] goes to every program that is started.
+//! - The mapping of the pod's page goes to every fork, also of a program that writes its title over its
+//!   environment.
+//! - A program that removes both on purpose still has the pod's root among its mounts; no process can leave
+//!   those in a sandbox with namespaces.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -25,13 +27,13 @@ use crate::{
     pod::process::{page, vitals},
 };
 
-/// Set to its incarnation in the environment of every pod.
+/// Environment variable of every pod; its value is the pod's incarnation.
 pub const VARIABLE: &str = "HOB_POD";
 
-/// Ends every process of the pod of that incarnation, its keeper too, and gives how many it killed. Blocking,
-/// for at most [`LEFTOVERS_MS`] and one round of looks at all processes.
+/// Ends every process of the pod of this incarnation, including its keeper; returns how many it killed.
+/// Blocking, for at most [`LEFTOVERS_MS`] and one scan of all processes.
 ///
-/// For a pod whose keeper was killed. This process itself is never ended, whatever marks it carries.
+/// For a pod whose keeper was killed. This process itself is never ended, whatever marks it has.
 pub fn end_leftovers(incarnation: &str) -> usize {
     end([incarnation]).killed.len()
 }
@@ -40,7 +42,7 @@ pub fn end_leftovers(incarnation: &str) -> usize {
 #[derive(Debug, Default)]
 pub(in crate::pod) struct Ended {
     pub killed: BTreeSet<u32>,
-    /// Seen last and not gone: they run as somebody else, or the kernel cannot end them.
+    /// Seen last and not gone: they run as another user, or the kernel cannot end them.
     pub left: BTreeSet<u32>,
 }
 
@@ -70,10 +72,10 @@ pub(in crate::pod) fn end<'a>(incarnations: impl IntoIterator<Item = &'a str>) -
     }
 }
 
-/// A look at all processes, then many quick ones at those that are new.
+/// Scans all processes once, then scans the new ones many times quickly.
 ///
-/// The first takes long enough for a process to hand on to a child and end before it is its turn, again and
-/// again. The others take as long as listing the processes: who comes is met before it goes.
+/// The first scan is slow enough that a process can fork a child and end before its turn, again and again.
+/// The others only list the processes, so a new process is met before it ends.
 fn one_round(marks: &[Mark]) -> Ended {
     let (mut round, mut strangers) = (Ended::default(), HashSet::new());
     for number in 0..=LEFTOVERS_QUICK_LOOKS {
@@ -85,8 +87,8 @@ fn one_round(marks: &[Mark]) -> Ended {
     round
 }
 
-/// Sends SIGKILL to every process with a mark that is not among the strangers; who has none is one from then
-/// on.
+/// Sends SIGKILL to every process with a mark that is not among the strangers; a process without a mark
+/// becomes a stranger.
 fn kill_marked(marks: &[Mark], strangers: &mut HashSet<u32>, round: &mut Ended) {
     // Judged one by one while the folder is read: at its end come the processes that were made meanwhile.
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -112,7 +114,7 @@ fn kill_marked(marks: &[Mark], strangers: &mut HashSet<u32>, round: &mut Ended) 
     }
 }
 
-/// What a process of one pod carries.
+/// The marks of the processes of one pod.
 struct Mark {
     variable: Vec<u8>,
     mapping: Vec<u8>,
@@ -131,13 +133,13 @@ impl Mark {
         text.split(|byte| *byte == 0).any(|variable| variable == self.variable)
     }
 
-    /// In lines of `/proc/PID/maps`, each of which ends with the path of what is mapped.
+    /// Looks in lines of `/proc/PID/maps`, each of which ends with the path of the mapped file.
     fn is_in_mappings(&self, text: &[u8]) -> bool {
         let mut lines = text.split(|byte| *byte == b'\n');
         lines.any(|line| line.strip_suffix(b" (deleted)").unwrap_or(line).ends_with(&self.mapping))
     }
 
-    /// In lines of `/proc/PID/mountinfo`, whose second word after a `-` is what is mounted.
+    /// Looks in lines of `/proc/PID/mountinfo`, whose second word after a `-` is the mounted source.
     fn is_in_mounts(&self, text: &[u8]) -> bool {
         let Some(mount) = &self.mount else { return false };
         let mut lines = text.split(|byte| *byte == b'\n');
@@ -145,7 +147,7 @@ impl Mark {
     }
 }
 
-/// Whether a process carries one of the marks. What may not be read belongs to somebody else.
+/// Whether a process has one of the marks. A process that may not be read belongs to another user.
 fn is_marked(pid: u32, marks: &[Mark]) -> bool {
     let process = format!("/proc/{pid}");
     match carries(&process, marks) {

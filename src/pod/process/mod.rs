@@ -44,7 +44,7 @@ use crate::{
 };
 use family::{Family, Member};
 
-/// A pod's process and what connects to it.
+/// A pod's process and its connections.
 pub struct Process {
     body: Body,
     /// Whether it is in a root of its own, as far as is known.
@@ -53,14 +53,14 @@ pub struct Process {
     data: Option<UnixStream>,
     /// The pod's end of the data lane, until it is sent over.
     pub data_theirs: Option<OwnedFd>,
-    /// What it prints: pipes that do not block.
+    /// Its output: pipes that do not block.
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
 }
 
-/// Who stands between the pod and the host.
+/// The process between the pod and the host.
 enum Body {
-    /// A keeper of its own, which is a child of this process and ends as the pod did.
+    /// A keeper of its own, which is a child of this process and ends with the pod's exit status.
     Kept { child: Child, group: Pid },
     /// The init of its family.
     Forked(Member),
@@ -122,9 +122,9 @@ impl Process {
         })
     }
 
-    /// Has the pod forked from a zygote. `plan`: what it is confined by.
+    /// Forks the pod from a zygote. `plan`: its confinement.
     ///
-    /// Errors: `io`, when the family takes no orders (any more): then it can still be started.
+    /// Errors: `io` if the family accepts no orders (any more); the pod can then still be started.
     pub fn fork(spec: &Spec, family: &Family, page: Option<&Path>, plan: &serde_json::value::RawValue) -> Result<Process, Fault> {
         let what = |error: std::io::Error| Fault::io(format!("forking a pod of `{}`", spec.recipe.manifest().name), &error);
         let made = || -> std::io::Result<Process> {
@@ -151,7 +151,7 @@ impl Process {
         matches!(self.body, Body::Forked(_))
     }
 
-    /// The two sockets, for the lanes; to be taken once.
+    /// The two sockets of the lanes; can be taken once.
     pub fn take_streams(&mut self) -> Option<(UnixStream, UnixStream)> {
         self.control.take().zip(self.data.take())
     }
@@ -202,7 +202,7 @@ impl Process {
         }
     }
 
-    /// SIGKILL to whatever is left in the group, the keeper included.
+    /// Sends SIGKILL to every process left in the group, including the keeper.
     pub fn kill_group(&self) {
         match &self.body {
             Body::Kept { .. } => self.signal_group(Signal::KILL),
@@ -223,7 +223,8 @@ impl Process {
         }
     }
 
-    /// The process above the pod: its keeper, or the supervisor of its family. None once that was waited for.
+    /// The process above the pod: its keeper, or the supervisor of its family. `None` once that was waited
+    /// for.
     pub fn keeper_pid(&self) -> Option<u32> {
         match &self.body {
             Body::Kept { child, .. } => child.id(),
@@ -231,8 +232,8 @@ impl Process {
         }
     }
 
-    /// The pod's own process as this host sees it. `said`: what it says itself, believed if it can be true;
-    /// in a family, where processes have other numbers, it is not asked.
+    /// The pod's own process number as this host sees it. `said` is the number that the pod itself reports;
+    /// it is accepted if it can be true. In a family, where processes have other numbers, it is ignored.
     pub fn pod_pid(&self, said: u32) -> Option<u32> {
         match &self.body {
             Body::Kept { child, .. } => vitals::named_below(said, child.id()?),
@@ -240,7 +241,7 @@ impl Process {
         }
     }
 
-    /// Waits until its number is known. Cancel-safe.
+    /// Waits until the pod's process number is known. Cancel-safe.
     pub fn pid_known(&self) -> impl Future<Output = ()> + use<> {
         let handle = match &self.body {
             Body::Kept { .. } => None,
@@ -253,7 +254,7 @@ impl Process {
         }
     }
 
-    /// From where on its memory is counted.
+    /// The process at which counting of the pod's memory starts.
     pub fn top_pid(&self) -> Option<u32> {
         match &self.body {
             // So that a child that left its parents counts too.
@@ -262,7 +263,7 @@ impl Process {
         }
     }
 
-    /// It goes without a root of its own, and is where its host is.
+    /// Records that the pod has no root of its own and sees its host's file system.
     pub fn has_no_root(&mut self) {
         self.has_root = false;
     }
@@ -272,7 +273,7 @@ impl Process {
         self.has_root
     }
 
-    /// Its scratch folder, as it sees it itself.
+    /// Its scratch folder, as the pod sees it.
     pub fn scratch<'a>(&self, spec: &'a Spec) -> &'a Path {
         match self.has_root {
             true => Path::new(crate::pod::sandbox::paths::SCRATCH),
@@ -295,7 +296,7 @@ impl Process {
     }
 }
 
-/// A pipe for what a process prints, whose reader does not block.
+/// A pipe for a process's output, whose reader does not block.
 fn output() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;

@@ -1,8 +1,7 @@
-//! The page that a pod's keeper and runner write numbers into, and that the host reads once they can no
-//! longer speak.
+//! The page: numbers that a pod's keeper and runner write, and that the host reads once they can no longer
+//! speak.
 //!
-//! Apart from the wire, because it says what a dead process had begun: a message that was on its way died
-//! with it.
+//! The page says what a dead process had begun; a message on its way would have been lost with the process.
 
 use std::{
     fs::{self, File},
@@ -16,12 +15,13 @@ use crate::{
     model::{Fault, limits::POD_PAGE_BYTES},
 };
 
-/// How often a number is read again that changed under the reading.
+/// How often a number is read again if it changed during the reading.
 const READS_MAX: usize = 8;
 
 /// One pod's page: a file, deleted on drop.
 ///
-/// Read as a file, which sees what others write into their mapping of it, without a mapping of our own.
+/// The host reads it as a file, which shows what others write into their mapping, and needs no mapping of its
+/// own.
 #[derive(Debug)]
 pub struct Page(Option<(PathBuf, File)>);
 
@@ -49,7 +49,7 @@ impl Page {
         }
     }
 
-    /// Of a pod that has none: nothing is known of it.
+    /// The page of a pod that has none: nothing is known about it.
     pub fn none() -> Page {
         Page(None)
     }
@@ -58,18 +58,18 @@ impl Page {
         self.0.as_ref().map(|(path, _)| &**path)
     }
 
-    /// The highest number of an ask that the runner has begun, 0 for none. [`u64::MAX`] when the page is not
-    /// as it was made: then nobody knows, and no ask may be taken for one that was not begun.
+    /// The highest number of an ask that the runner has begun, 0 for none. [`u64::MAX`] if the page is
+    /// damaged: then every ask must be treated as begun.
     pub fn begun(&self) -> u64 {
         self.number(0).unwrap_or(u64::MAX)
     }
 
-    /// Most resident memory that the pod's process had, in bytes; none until it ended.
+    /// Peak resident memory of the pod's process, in bytes; `None` until it ended.
     pub fn peak_bytes(&self) -> Option<u64> {
         self.number(1).filter(|bytes| *bytes > 0)
     }
 
-    /// Processor time of the pod's process, in milliseconds; none until it ended.
+    /// Processor time of the pod's process, in milliseconds; `None` until it ended.
     pub fn cpu_ms(&self) -> Option<u64> {
         // A process that ended has a peak of memory, but may have taken less than a millisecond.
         self.peak_bytes().and_then(|_| self.number(2))
@@ -105,7 +105,7 @@ impl Drop for Page {
     }
 }
 
-/// The name of a pod's page, in whatever folder.
+/// The file name of a pod's page, in any folder.
 pub(in crate::pod) fn file_name(incarnation: &str) -> String {
     format!("{incarnation}.page")
 }

@@ -1,8 +1,8 @@
-//! Live pods on disk: a record beside each pod's folder, for the next host when this one is killed together
-//! with keepers.
+//! Records of live pods on disk, one beside each pod's folder: for the next host, if this one is killed
+//! together with its keepers.
 //!
-//! Apart from `leftovers.rs`, which ends processes by their marks: here is what was written down about them,
-//! and whether it still means anything.
+//! `leftovers.rs` ends processes by their marks. This file reads and writes the records, and decides whether
+//! they still mean anything.
 
 use crate::pod::spec::group_of;
 use std::{
@@ -31,18 +31,18 @@ use crate::{
     },
 };
 
-/// One pod, as written down. Written before its first process is there, and again when the keeper is known.
+/// The record of one pod, written before its first process starts, and again when the keeper is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub incarnation: String,
     pub recipe: String,
-    /// Where the process numbers below mean something: see [`vitals::boot`].
+    /// The boot and namespace in which the process numbers below are valid: see [`vitals::boot`].
     pub boot: String,
     pub host: Process,
     pub keeper: Option<Process>,
 }
 
-/// A process, told apart from a later one of the same number.
+/// A process, distinguished from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     pub pid: u32,
@@ -51,7 +51,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// None when there is no such process (any more).
+    /// `None` if there is no such process (any more).
     pub fn of(pid: u32) -> Option<Process> {
         vitals::identity(pid).map(|start_ticks| Process { pid, start_ticks })
     }
@@ -60,7 +60,7 @@ impl Process {
         vitals::identity(self.pid) == Some(self.start_ticks)
     }
 
-    /// A handle to this process and to no other; none when it ended.
+    /// A handle to exactly this process; `None` if it ended.
     fn open(&self) -> Option<OwnedFd> {
         let handle = pidfd_open(Pid::from_raw(self.pid as i32)?, PidfdFlags::empty()).ok()?;
         // Looked at with the handle open: what is there now is what the handle reaches.
@@ -69,7 +69,7 @@ impl Process {
 }
 
 impl Record {
-    /// Of a pod of this process, whose keeper is not started yet.
+    /// The record of a pod of this process whose keeper is not started yet.
     pub fn new(incarnation: &str, recipe: &str) -> Record {
         let pid = std::process::id();
         Record {
@@ -82,8 +82,8 @@ impl Record {
     }
 }
 
-/// Writes (or replaces) a record in one step. Not synced to the disk: after a power cut there is nothing left
-/// to end.
+/// Creates or replaces a record in one step. It is not synced to the disk: after a power cut there is nothing
+/// left to end.
 ///
 /// Errors: `io`, `disk_full`.
 pub fn record(path: &Path, record: &Record) -> Result<(), Fault> {
@@ -101,30 +101,30 @@ pub fn forget(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-/// What became of the pods of a host that is gone.
+/// The result of ending the pods of a dead host.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Reaped {
     /// Processes that were killed.
     pub killed: Vec<u32>,
-    /// Processes that could not be killed; their records are kept for another try.
+    /// Processes that could not be killed; their records stay for another try.
     pub left: Vec<u32>,
-    /// Records of a host that runs, whatever became of its lock. Nothing of theirs was touched.
+    /// Number of records of a host that still runs, whatever became of its lock; nothing of these is touched.
     pub living: usize,
 }
 
 impl Reaped {
-    /// Whether nobody needs the folder any more.
+    /// Whether the folder is no longer needed.
     pub fn is_done(&self) -> bool {
         self.left.is_empty() && self.living == 0
     }
 }
 
-/// Ends all processes of the pods whose records lie in `folder`, that of a host which is gone, removes their
-/// control groups, and forgets them.
+/// Ends all processes of the pods whose records lie in `folder`, the folder of a dead host; removes their
+/// control groups, and deletes the records.
 ///
-/// Blocking: two looks at all processes when there are records, seconds when something resists. Records from
-/// before the last boot, or from another container, are only forgotten: their process numbers are somebody
-/// else's now.
+/// Blocking: two scans of all processes if there are records, seconds if something resists. Records from
+/// before the last boot, or from another container, are only deleted: their process numbers may belong to
+/// other processes now.
 pub fn reap(folder: &Path) -> Reaped {
     let mut reaped = Reaped::default();
     let boot = vitals::boot().unwrap_or_default();
@@ -157,7 +157,7 @@ pub fn reap(folder: &Path) -> Reaped {
     reaped
 }
 
-/// The records of a folder that can be read.
+/// The readable records of a folder.
 fn records(folder: &Path) -> Vec<(PathBuf, Record)> {
     let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "pod"));
@@ -168,7 +168,8 @@ fn records(folder: &Path) -> Vec<(PathBuf, Record)> {
     paths.filter_map(read).collect()
 }
 
-/// Has keepers end their trees, and ends those that do not; gives the numbers of all that there were.
+/// Lets keepers end their trees, and ends those keepers that do not; returns the numbers of all keepers that
+/// existed.
 fn end_keepers(keepers: impl Iterator<Item = Process>) -> Vec<u32> {
     let mut running: Vec<(u32, OwnedFd)> = keepers.filter_map(|keeper| Some((keeper.pid, keeper.open()?))).collect();
     let pids = running.iter().map(|(pid, _)| *pid).collect();

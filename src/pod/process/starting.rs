@@ -1,7 +1,6 @@
-//! How a pod's process comes to be: forked where that may be, else started; and what bounds it in the kernel.
+//! Starts a pod's process: forks it if possible, else spawns it, and makes its limits in the kernel.
 //!
-//! Apart from `driver/`, which owns the process from then on: here is only what is done once, before there is
-//! anything to own.
+//! `driver/` owns the process from then on; this file has only the steps that happen once, before.
 
 use crate::pod::{sandbox::cgroup::cgroups, spec};
 use std::path::Path;

@@ -1,9 +1,9 @@
-//! Memory that a pod holds though no page of it is mapped: files without a name (memfds), shared memory
-//! without a name, and what waits in sockets and pipes.
+//! Measures memory that a pod holds without mapping it: files without a name (memfds), shared memory without
+//! a name, and data that waits in sockets and pipes.
 //!
-//! Looked at only where no control group counts it. What `/proc` does not tell is taken at the most that the
-//! kernel allows for it: a pod with a few sockets pays nothing for them, one with thousands pays for each as
-//! if it were full. What is on its way through a socket, a descriptor within a message, nobody sees;
+//! It is measured only where no control group counts it. Where `/proc` gives no number, the kernel's maximum
+//! is assumed: a pod with a few sockets is charged nothing for them, one with thousands is charged for each
+//! as if it were full. A descriptor within a message on its way through a socket cannot be seen at all;
 //! `SECURITY.md` says so.
 
 use std::{

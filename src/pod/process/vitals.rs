@@ -1,8 +1,8 @@
-//! What the kernel tells of a process: whether it is still the same one, its memory, its time on the
-//! processors.
+//! Reads what the kernel reports of a process: whether it is still the same one, its memory, its processor
+//! time.
 //!
-//! Apart from the driver, which judges these numbers. Every read races against the process: what is gone by
-//! then is not counted, and nothing here panics. Linux only.
+//! The driver judges these numbers. Every read races against the process: a process that is gone is not
+//! counted, and nothing here panics. Linux only.
 
 use std::{
     collections::HashSet,

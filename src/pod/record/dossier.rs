@@ -1,7 +1,6 @@
-//! What is kept of a pod that crashed: how it ended, what it was doing, what it said last.
+//! The dossier: the record of a pod that crashed, with how it ended, what it was doing, and its last output.
 //!
-//! Apart from the log in memory, which ends with the host: a dossier is for whoever asks later, of any host
-//! of this home.
+//! The log in memory ends with the host; a dossier stays for later readers from any host of this home.
 
 use std::{
     fs,

@@ -1,8 +1,7 @@
-//! What a pod prints: always drained, bounded, attributed to the ask in hand.
+//! The output of one pod: always drained, bounded, attributed to the ask in hand.
 //!
-//! Apart from the wire because nothing here is protocol: a pipe that nobody reads blocks the pod at 64 KiB. A
-//! line goes three ways: into the ring of its pod, to those who follow the host's pods, and into the files
-//! that outlive them (`printed.rs`).
+//! A pipe that nobody reads blocks the pod at 64 KiB. Each line goes three ways: into the ring of its pod, to
+//! those who follow the host's pods, and into the files that outlive both (`printed.rs`).
 
 use crate::pod::record::line::Line;
 use std::{

@@ -1,9 +1,10 @@
-//! The files in which what pods printed outlives them and their host: `<publisher>+<name>.jsonl`, a line of
-//! JSON for each line, and beside it the `.old` one that it was before it was full.
+//! The files that keep the output of pods after the pods and their host have ended:
+//! `<publisher>+<name>.jsonl`, one line of JSON for each printed line, and beside it the `.old` file, which
+//! is the previous one that was full.
 //!
-//! All hosts of a home write to the same files, each a batch at a time at the end; only who finds one full
-//! takes a lock, and whoever does not get it leaves that to the other. A thread of its own writes, so that a
-//! slow disk holds up no pod.
+//! All hosts of a home append to the same files, each a batch at a time. A lock is taken only to replace a
+//! full file; a host that does not get the lock leaves that to the host that has it. A separate thread
+//! writes, so that a slow disk delays no pod.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! What is kept of pods while they live and after: what they print, and how they died.
+//! The records of pods, during their life and after: their output, and how they died.
 //!
 //! ```text
 //!    pod's stdout, stderr --> log.rs    the last lines of one pod --> dossier.rs  how it ended, on the disk

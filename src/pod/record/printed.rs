@@ -1,7 +1,6 @@
-//! What all pods of a host print, as it comes: to those who follow it, and into files.
+//! Distributes the output of all pods of a host: to followers, and into files.
 //!
-//! Nothing here waits for anybody: who follows slowly loses lines, and is told how many; a file that is slow
-//! loses them too.
+//! Nothing here waits: a slow follower loses lines and is told how many; a slow file loses lines too.
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 

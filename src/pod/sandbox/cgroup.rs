@@ -1,14 +1,14 @@
-//! Control groups: what this machine lets Hob limit of a pod (memory, processes) and end at once.
+//! Control groups: the limits (memory, processes) that this machine lets Hob set on a pod, and a way to end
+//! all its processes at once.
 //!
-//! Apart from the sandbox, which works without them: making groups needs a right that most users do not have,
-//! and what can be enforced is found out by doing it once and is said in words. `text.rs` finds this
-//! process's own groups; new ones are made below those, so that whatever holds for Hob holds for its pods
-//! too.
-//!
-//! In the unified hierarchy (v2) a group that limits its children may hold no processes itself, and the host
-//! is in its own group. So there it works below the own group only for whoever has that to spare (the
-//! machine's root group), and otherwise beside it, where its parent was handed over: `DelegateSubgroup=` of a
-//! service, or a user's own manager. The old hierarchies (v1) have no such rule.
+//! - The sandbox works without them. Making groups needs a permission that most users do not have, so Hob
+//!   finds out what can be enforced by doing it once, and says it in words.
+//! - `text.rs` finds this process's own groups. New groups are made below those, so that every limit on Hob
+//!   applies to its pods too.
+//! - In the unified hierarchy (v2), a group that limits its children may hold no processes itself, and the
+//!   host is in its own group. So new groups lie below the own group only if it is the machine's root group.
+//!   Otherwise they lie beside it, if its parent was delegated: with `DelegateSubgroup=` of a service, or a
+//!   user's own manager. The old hierarchies (v1) have no such rule.
 
 #[cfg(test)]
 mod tests;

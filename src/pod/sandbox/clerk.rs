@@ -1,11 +1,11 @@
-//! What a pod is given of a file: the one function that decides, and the process that it asks.
+//! Gives a pod access to a file: the one function that decides how, and the process (the clerk) that it asks.
 //!
-//! A pod runs as the host's user. Were it given a descriptor as the host has it, it could change the file's
-//! mode, times and attributes, run it, or open it again to write. So it gets one through a mount of its own
-//! that is read-only and from which nothing is run ([`Clerk::lend`]); only a process with a mount namespace
-//! can make that, which is the clerk (`hob_pod/clerk.py`): one for all pods of a host, started with the first
-//! large file and gone with the host. Where there can be none, and for what has no name, the pod gets a copy
-//! in sealed memory.
+//! A pod runs as the host's user. With the host's own descriptor it could change the file's mode, times and
+//! attributes, run it, or reopen it for writing. So the pod gets a descriptor through a separate mount that
+//! is read-only and noexec ([`Clerk::lend`]). Only a process with a mount namespace can make that mount: the
+//! clerk (`hob_pod/clerk.py`). One clerk serves all pods of a host; it starts with the first large file and
+//! ends with the host. If there can be no clerk, or the file has no name, the pod gets a copy in sealed
+//! memory.
 
 use std::{
     fs::File,

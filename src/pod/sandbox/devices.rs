@@ -1,10 +1,10 @@
-//! The GPUs of this machine as files: what a pod of the class `gpu` may open, and what its driver reads.
+//! The GPUs of this machine as files: the device files that a pod of the class `gpu` may open, and the files
+//! that its driver reads.
 //!
-//! Apart from the sandbox, because the list is knowledge about drivers and not about confinement; and it is a
-//! list of what is needed, since a device file is a way into the kernel. Left out are those that steer the
-//! machine rather than compute: display modes, the switches between GPUs, the cards beside their render
-//! nodes, and the capabilities that set up or watch a partitioned GPU. What goes beyond files (CUDA writes
-//! the names of its threads below `/proc`) is the sandbox's to allow.
+//! A device file is a way into the kernel, so the list holds only what is needed. It leaves out the devices
+//! that control the machine rather than compute: display modes, the switches between GPUs, the cards beside
+//! their render nodes, and the capabilities that set up or watch a partitioned GPU. Access beyond files (CUDA
+//! writes the names of its threads below `/proc`) is decided by the sandbox.
 
 use std::{
     collections::BTreeSet,

@@ -1,11 +1,14 @@
-//! The way out for a pod that was granted network names: an HTTP proxy that listens in the pod's own network
-//! namespace.
+//! The network access of a pod that was granted network names: an HTTP proxy that listens in the pod's own
+//! network namespace.
 //!
-//! Apart from the pod's driver, because what a pod sends here is an attacker's: this half of Hob reads it,
-//! decides by name and by address, and carries bytes, and it knows nothing else of the pod. The pod's
-//! namespace has no other way out; what is refused here is refused. `target.rs` says what a request wants,
-//! `address.rs` which addresses nobody gets by name, `proxy.rs` serves a connection, `watched.rs` sees it
-//! stand still.
+//! Everything that a pod sends here may come from an attacker. This part of Hob reads it, decides by name and
+//! by address, and carries bytes; it knows nothing else about the pod. The pod's namespace has no other way
+//! out.
+//!
+//! - `target.rs` determines what a request wants.
+//! - `address.rs` lists the addresses that nobody gets by name.
+//! - `proxy.rs` serves a connection.
+//! - `watched.rs` notices when a connection stalls.
 
 mod address;
 mod ledger;

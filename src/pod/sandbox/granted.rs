@@ -1,8 +1,8 @@
-//! Whether what a pod was granted of the machine's files can be given, as it is now; and what its caller is
-//! told if not, or if it was not granted.
+//! Checks whether the files that a pod was granted can be given now, and words what its caller is told if
+//! they cannot, or if a file was not granted.
 //!
-//! Apart from `plan.rs`, which says what a pod may do: here is what can be wrong with the places that an
-//! operator named. None of it is a lack of the machine's walls, and none gets better with fewer of them.
+//! These are problems of the paths that an operator named. None of them is a missing sandbox layer, and a
+//! weaker sandbox would not solve any.
 
 use std::{
     fs, io,

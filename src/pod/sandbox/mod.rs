@@ -1,4 +1,4 @@
-//! The walls of a pod: what it may see, read, write, call and use.
+//! The sandbox of a pod: what it may see, read, write, call and use.
 //!
 //! ```text
 //!    plan.rs  the plan, which the keeper carries out (hob_pod/confine.py)

@@ -1,4 +1,4 @@
-//! Where things lie within a pod's walls.
+//! Paths within a pod's sandbox.
 
 /// Where a pod in a root of its own has its scratch folder, started or forked. Short, wherever the host's
 /// home lies: the path of a Unix socket, which `multiprocessing` makes there, has 107 bytes at most.

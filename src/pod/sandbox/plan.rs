@@ -1,8 +1,9 @@
-//! The plan of a pod's sandbox: what it may see, read, write and call, as the first thing that it is told.
+//! The plan of a pod's sandbox: what it may see, read, write and call. It is the first message that the pod
+//! gets.
 //!
-//! Apart from the Python that carries it out (`hob_pod/confine.py`, `mounts.py`, `lockdown.py`), because the
-//! host decides: from what the recipe is, what its operator granted ([`Grants`]) and what every pod needs of
-//! a system. Whatever is not in the plan the pod does not have.
+//! The host decides it from the recipe, from its operator's grants ([`Grants`]) and from what every pod needs
+//! of a system. Python code carries it out (`hob_pod/confine.py`, `mounts.py`, `lockdown.py`). A pod has
+//! nothing that is not in its plan.
 
 use crate::pod::sandbox::paths::{PYTHON_LINKS, SCRATCH};
 use std::{

@@ -1,5 +1,5 @@
-//! What a pod's caller is told where there is no pod: it could not be confined, or the machine had too little
-//! for it.
+//! The faults for a caller whose pod could not be started: it could not be confined, or the machine had too
+//! few resources.
 
 use crate::model::{Code, Fault, Verified, act, exhausted_in, hint};
 

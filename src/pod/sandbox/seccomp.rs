@@ -1,8 +1,7 @@
-//! Which system calls a pod does not have, as BPF programs that the pod adds to itself.
+//! The system calls that a pod may not use, as BPF programs that the pod adds to itself.
 //!
-//! Apart from the plan around it, because it is one list: what reaches around files and sockets into the
-//! kernel, into other processes, or into the pod's own walls. Everything else stays: numeric libraries use
-//! most of what there is.
+//! The list blocks calls that reach around files and sockets into the kernel, into other processes, or into
+//! the pod's own sandbox. Every other call stays: numeric libraries use most of what there is.
 
 use std::{collections::BTreeMap, env::consts::ARCH};
 

@@ -1,10 +1,10 @@
-//! What a pod reads of the machine's settings: one list, each entry with its reason, and files that are made
-//! up in place of the machine's.
+//! The machine settings that a pod may read: one list, each entry with its reason, and made-up files that
+//! replace the machine's.
 //!
-//! Apart from `plan.rs`, which mounts them: this is knowledge about programs. Programs read a setting to
-//! draw, to sort, to find a library or a name; without it many do something else in silence. On the list is
-//! what is the same for all users of the machine and names none of them, no other machine and no password. Of
-//! a folder only what the machine's other users may read is given: a host that runs as root could read more.
+//! Programs read a setting to draw, to sort, to find a library or a name; without it, many silently behave
+//! differently. The list holds only files that are the same for all users of the machine and that name no
+//! user, no other machine and no password. Of a folder, only files that the machine's other users may read
+//! are given: a host that runs as root could read more. `plan.rs` mounts them.
 
 use std::{
     collections::BTreeMap,

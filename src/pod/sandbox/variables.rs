@@ -1,7 +1,8 @@
-//! The variables that every pod has, each with its reason. A recipe's own and granted ones come on top.
+//! The environment variables that every pod has, each with its reason. A recipe's own and granted ones come
+//! on top.
 //!
-//! Apart from `process/` and `process/family.rs`, because a started pod and the zygote of forked ones must
-//! have the same: what a wheel reads as it is imported decides how it behaves in the pod.
+//! A started pod and the zygote of forked pods must have the same variables: what a wheel reads at import
+//! decides how it behaves in the pod.
 
 use crate::pod::sandbox::paths;
 use std::path::Path;

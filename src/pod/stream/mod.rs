@@ -1,8 +1,8 @@
 //! The chunks of a stream between its pod and its caller.
 //!
-//! Here is counted what a caller has not taken. While nobody waits for the pod, what it may send is bounded
-//! by its credit. When others wait, the driver gives credit in the caller's place ([`Outlet::lend`]), and
-//! chunks are kept: in memory, then on the disk (`spill.rs`), within bounds in bytes.
+//! This module counts what a caller has not taken. While nobody else waits for the pod, the pod's credit
+//! bounds what it may send. When others wait, the driver gives credit on the caller's behalf
+//! ([`Outlet::lend`]), and chunks are kept: in memory, then on the disk (`spill.rs`), within bounds in bytes.
 //!
 //! ```text
 //!   caller <-- front <-- disk <-- back <-- pod        `back` is in use only while something is on the disk, or on its way there or back

@@ -1,7 +1,6 @@
-//! A fault as a pod sends it, and what is taken of it.
+//! A fault as a pod sends it, and the parts of it that the host accepts.
 //!
-//! Apart from `messages.rs`, because what a pod may claim is a rule of its own: no pod blames the repository,
-//! and none words a hint of Hob's but its own few.
+//! A pod may not claim everything: it never blames the repository, and of Hob's hints it may use only a few.
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};

@@ -1,7 +1,7 @@
 //! Frames on a lane: a 16-byte header, one JSON object, a binary tail. No IO.
 //!
-//! Apart from `messages.rs` because a frame is a matter of bytes and bounds, whatever the messages say.
-//! The layout is in `docs/pod-protocol.md`; `tests/vectors/frames.json` is read by both sides' tests.
+//! A frame is defined by bytes and bounds, whatever its message says. The layout is in
+//! `docs/pod-protocol.md`; the tests of both sides read `tests/vectors/frames.json`.
 
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;

@@ -1,6 +1,6 @@
-//! One socket to a pod: frames in, frames out, never blocking.
+//! One socket to a pod: sends and receives frames, and never blocks.
 //!
-//! Apart from the driver so that bytes wait here (with a bound) and the driver only sees whole frames.
+//! Bytes wait here, within a bound; the driver sees only whole frames.
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,7 @@
 //! Messages between host and pod: types only, no IO.
 //!
-//! The contract is `docs/pod-protocol.md`. What comes from a pod is hostile until parsed: what is unknown,
-//! missing or does not add up is an error.
+//! The contract is `docs/pod-protocol.md`. A pod's message is untrusted until parsed: an unknown, missing or
+//! contradictory part is an error.
 
 use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData};
 

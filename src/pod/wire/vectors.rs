@@ -1,7 +1,7 @@
-//! The byte vectors of the pod protocol, against this side's decoder; `python/tests/test_wire.py` reads the
-//! same file.
+//! Tests the byte vectors of the pod protocol against this side's decoder; `python/tests/test_wire.py` reads
+//! the same file.
 //!
-//! Apart from the unit tests of `frame.rs` and `messages.rs`, because a vector goes through both.
+//! A vector goes through both `frame.rs` and `messages.rs`.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
-//! Where this process is among control groups, read from two texts of the kernel.
+//! Finds this process's control groups in two texts of the kernel.
 //!
-//! Pure and apart, so that the ways in which machines are set up (one hierarchy, the old ones, both; inside a
-//! container or not) are fixtures of a test.
+//! The functions are pure, so that a test has a fixture for each setup of a machine (one hierarchy, the old
+//! ones, both; inside a container or not).
 
 use std::{
     ffi::OsString,

@@ -1,8 +1,8 @@
-//! Which addresses nobody reaches by a name alone.
+//! The addresses that a granted name alone never reaches.
 //!
-//! Pure and apart, because a name is its owner's to point anywhere: a granted `api.example.com` that resolves
-//! to the machine itself, to its neighbours or to the cloud's metadata service would make the grant one for
-//! those. What is not plainly an address of the public internet must be granted as that address.
+//! The owner of a name may point it anywhere. A granted `api.example.com` that resolves to the machine
+//! itself, to its neighbours or to the cloud's metadata service would otherwise grant those. An address that
+//! is not plainly one of the public internet must be granted as that address.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! What was refused to a pod on the network: the last few texts and their number, for the faults of its calls
+//! The refusals of a pod's network requests: the last few texts and their number, for the faults of its calls
 //! and for the host's log.
 
 use std::{

@@ -1,7 +1,7 @@
-//! One connection of a pod: a request in, a tunnel or an answer out, and nothing after it.
+//! One connection of a pod: one request in, one tunnel or answer out, and nothing after it.
 //!
-//! On hyper in both directions, because carrying a request on as text is how requests get smuggled: here it
-//! is read, and what was read is written anew.
+//! It uses hyper in both directions. Forwarding a request as text is how requests get smuggled; here the
+//! request is parsed and written anew.
 
 use std::{
     collections::BTreeSet,

@@ -1,6 +1,4 @@
-//! From a granted name to addresses.
-//!
-//! Apart, so that a test can be a name server that lies.
+//! Resolves a granted name to addresses; a test can replace it with a name server that lies.
 
 use std::{
     future::Future,

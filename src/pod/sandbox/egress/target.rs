@@ -1,8 +1,7 @@
-//! Where a request wants to go, and whether that name was granted: pure, from the head alone.
+//! Determines from a request's head where the request wants to go, and whether that name was granted. Pure.
 //!
-//! Apart from the connection, because here is where two readers of one request could differ: a head that
-//! could be read in two ways is refused, and what decided is what is connected to and what the other side is
-//! told.
+//! Two readers could read one request differently. So a head that could be read in two ways is refused, and
+//! the target that was checked is both the one that is connected to and the one that the other side is told.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
-//! Sees a connection stand still, whichever way its bytes go.
+//! Notices when a connection stalls, in whichever direction its bytes go.
 //!
-//! Apart from what the bytes mean: a tunnel and a forwarded request have one clock over both of their
-//! streams, since a download is silent in one direction and a slow service in both for a while.
+//! A tunnel and a forwarded request each have one clock over both of their streams: a download is silent in
+//! one direction, and a slow service is silent in both for a while.
 
 use std::{
     io::{self, IoSlice},
