@@ -1,7 +1,7 @@
-"""Answers: what the author's code gave or raised, as frames.
+"""Encodes the results and exceptions of the author's code as frames.
 
-Apart from serving because this needs no lane and no thread: a result goes in, bytes come out, and whatever is
-wrong with the result is the fault of the ask that it belongs to.
+This needs no lane and no thread: a result goes in, bytes come out, and an error in the result is the fault of
+the ask that it belongs to.
 """
 
 import sys

@@ -1,10 +1,12 @@
-"""A process namespace of a pod's own: its first process, which ends all others by its end, and who decides
-that there is one.
+"""Gives a pod a process namespace of its own, if possible: starts its first process, whose end ends all
+others.
 
-Apart from `mounts`, which makes the other namespaces: this one is of the processes that are started in it, so
-that it comes with a process. With it comes a /proc in which the pod finds what it started (`proc`). Where it
-cannot be had, this kernel's Landlock may hold signals all the same (from version 6 on); then a pod keeps the
-numbers that its host sees, and finds itself alone in /proc. Without either there is no pod.
+`mounts` makes the other namespaces; a process namespace applies to the processes started in it, so it comes
+with a process. With it comes a /proc in which the pod finds the processes that it started (`proc`).
+
+If a process namespace cannot be had, this kernel's Landlock may still confine signals (from version 6 on).
+The pod then keeps the process numbers that its host sees, and finds only itself in /proc. If neither is
+available, there is no pod.
 
     keeper             in the host's process namespace, with the host's handles
      +- first process  process 1 within: waits, tells the keeper how the pod ended, and is the end of all the others

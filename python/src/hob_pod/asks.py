@@ -1,20 +1,18 @@
 """The asks in hand: which they are, whether they were cancelled, how long they may take.
 
-Apart because three parties touch them, each from its own thread: the runner begins and ends asks, the control
-thread cancels them, the author's code (any thread) asks about them.
+Three parties use them, each from its own thread: the runner begins and ends asks, the control thread cancels
+them, the author's code (any thread) queries them.
 
-How a cancel interrupts, by what runs the author's code:
+How a cancel interrupts, depending on what runs the author's code:
 
-* the main thread: the control thread sends it SIGURG (a signal ends a sleep or a read, which an exception set
-from
-  outside would not), and the handler below raises `Cancelled` there if the work in hand is cancelled and
-  armed. The handler runs on the main thread, between two bytecodes, so a signal that comes late finds other
-  work, or none;
-* a worker thread (concurrency above 1): `Cancelled` is set as its asynchronous exception, once for each work
-and only
-  while that is armed. Disarming takes one back that was set but not raised yet, so a late one has nothing to
-  hit;
-* a task of the event loop: `task.cancel()`.
+* The main thread: the control thread sends it SIGURG, because a signal ends a sleep or a read, which an
+  exception set from outside does not. The handler below raises `Cancelled` there if the work in hand is
+  cancelled and armed. The handler runs on the main thread, between two bytecodes, so a late signal finds
+  other work, or none.
+* A worker thread (concurrency above 1): `Cancelled` is set as its asynchronous exception, once for each work
+  and only while that work is armed. Disarming takes back an exception that was set but not raised yet, so a
+  late one has nothing to hit.
+* A task of the event loop: `task.cancel()`.
 """
 
 import _signal  # without the enums of `signal`, which take 3 ms to make

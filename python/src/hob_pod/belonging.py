@@ -1,9 +1,10 @@
-"""Belonging: which work the running code is of, and what one work leaves that the next must not find.
+"""Determines which work the running code belongs to, and removes what one work leaves that the next must not
+find.
 
-Apart from asks, which knows works and no code: here are contexts, threads, and what of the process a work may
-have changed. What belongs to the process for good stays as it is left, and is the author's to keep in order:
-modules and their globals, the environment, files, thread-locals, random generators, locale, filters of
-warnings, umask.
+`asks` knows works and no code; this module handles contexts, threads, and the state of the process that a
+work may have changed. State that belongs to the process for good stays as it is left, and is the author's to
+keep in order: modules and their globals, the environment, files, thread-locals, random generators, locale,
+filters of warnings, umask.
 """
 
 import _signal

@@ -1,6 +1,6 @@
 """`Blob`: bytes with a media type that travel beside the JSON, never in it.
 
-Apart because both the author's code and the runner make and read them.
+Both the author's code and the runner make and read blobs.
 """
 
 from . import regions

@@ -1,9 +1,8 @@
-"""The folder in which libraries keep what they made, so as not to make it again: compiled functions, lists of
-fonts.
+"""The cache folder in which libraries keep results for reuse: compiled functions, lists of fonts.
 
-It lies in the pod's scratch folder and goes with it. A pod may begin with a copy of one that was filled
-before; and a pod that no caller ever asked for anything gives what is in its own, for those that come later.
-What a caller caused to be kept reaches nobody.
+It lies in the pod's scratch folder and is deleted with it. A pod may begin with a copy of a cache that was
+filled before. Only a pod that worked for no caller hands its cache on to later pods, so nothing that a caller
+caused to be kept reaches anybody.
 """
 
 import os

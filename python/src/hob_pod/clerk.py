@@ -1,14 +1,14 @@
-"""The clerk: hands the host, for its pods, descriptors of files that can be read and nothing else.
+"""The clerk: opens files for the host's pods such that the descriptors can only be read.
 
-Apart from the host because it takes a mount namespace, which a program with threads cannot enter; and from
-the keepers, because one is enough for all pods, however they came to be. It runs nothing of a recipe and
-reads no byte of a file.
+It needs a mount namespace, which a program with threads cannot enter, so it is separate from the host. One
+clerk is enough for all pods, however they were started, so it is separate from the keepers. It runs no code
+of a recipe and reads no byte of a file.
 
     python -I -S clerk.py HOST_PID
 
-A descriptor that is only open for reading is not enough: whoever owns the file can change its mode, times and
-attributes by it, and run it. So the mount that the file lies in is cloned, made read-only and nothing to be
-run from, and the file is opened through the clone: then the kernel refuses all of these, whoever asks.
+A descriptor that is open only for reading is not enough: through it, the file's owner can change the file's
+mode, times and attributes, and run the file. So the mount that holds the file is cloned and made read-only
+and noexec, and the file is opened through the clone. The kernel then refuses all of these to everybody.
 
 Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message.
 

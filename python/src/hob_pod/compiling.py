@@ -1,13 +1,13 @@
-"""Compiles the Python sources of an environment that is being built. Runs as a pod does, within its walls.
+"""Compiles the Python sources of an environment that is being built, in the sandbox of a pod.
 
-Apart from the runner, because no line of what lies in the folder is run: it is read, compiled, and the
-bytecode is written beside it. What a compiler does with a hostile source stays within the walls.
+No line of code in the folder is run: each file is read and compiled, and its bytecode is written beside it.
+What a compiler does with a hostile source stays in the sandbox.
 
     python -I -S -B compiling.py FOLDER WORKERS
 
-A file that cannot be compiled (one of another Python, a template) stays without bytecode, and is no failure;
-so are the files that a worker had still to do when its interpreter crashed. Exit code 0 means that every
-worker came to its end.
+A file that cannot be compiled (written for another Python, or a template) stays without bytecode, which is no
+failure. The same holds for the files that a worker had still to do when its interpreter crashed. Exit code 0
+means that every worker finished.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The keeper's side of a sandbox: reads the host's plan, builds what stays outside the pod, and tells how it
-went.
+"""The keeper's side of a sandbox: reads the host's plan, builds the parts that stay outside the pod, and
+reports the result.
 
-Apart from the keeper, which is about processes; and from `mounts` and `lockdown`, which know no host.
+The keeper handles processes; `mounts` and `lockdown` do not know the host.
 """
 
 import json

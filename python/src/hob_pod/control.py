@@ -1,7 +1,7 @@
 """The control lane: a thread of its own that answers while the author's code is busy.
 
-Apart from the runner because it must never wait for the author: it pings back, cancels, drains and ends the
-process, and touches nothing else.
+It must never wait for the author. It answers pings, cancels, drains and ends the process, and touches nothing
+else.
 """
 
 import _socket  # without the enums of `socket`, which take 8 ms to make

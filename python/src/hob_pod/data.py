@@ -1,9 +1,9 @@
-"""A granted folder is data: what else is in it a pod does not get.
+"""Hides everything in a granted folder that is not data.
 
-Apart from `mounts`, which mounts whole trees: here one is looked through. By a socket a pod would speak to
-whoever listens, by a FIFO to whoever reads, whether it may write to the folder or not. Both are covered by an
-empty file, as devices are. What comes into the folder later is not seen here: Landlock refuses it where it
-can (`lockdown`).
+Through a socket a pod would speak to its listener, and through a FIFO to its reader, whether or not it may
+write to the folder. So both are covered by an empty file, as devices are. `mounts` mounts whole trees; this
+module looks through one. Entries that appear in the folder later are not seen here: Landlock refuses them
+where it can (`lockdown`).
 """
 
 import errno

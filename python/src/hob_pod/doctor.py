@@ -1,7 +1,8 @@
-"""The doctor: tries on this machine, layer by layer and then all at once, what would be around a pod.
+"""The doctor: tries on this machine, layer by layer and then all at once, the sandbox that would surround a
+pod.
 
-Apart from the keeper, because there is no pod: each trial is a process of its own, which confines itself and
-is gone. What is tried is the sandbox itself, with a plan that the host made as it makes those of pods.
+There is no pod: each trial is a process of its own, which confines itself and ends. It tries the real
+sandbox, with a plan that the host makes in the same way as the plans of pods.
 
     python -I -S doctor.py
 

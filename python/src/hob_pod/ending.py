@@ -1,8 +1,8 @@
-"""An end in order: what a program registered for its end is run, as Python does when a program's last line is
-over.
+"""Ends a program in order: runs the functions that it registered for its end, as Python does after a
+program's last line.
 
-Apart from `control`, which ends the process: this is the author's code once more, and may hang. The host
-waits for it a second longer than END_S, and ends what is left then.
+`control` ends the process. The functions are the author's code and may hang. The host waits for them one
+second longer than END_S, and then ends whatever is left.
 """
 
 import _thread

@@ -1,9 +1,9 @@
-"""The family: pods of one environment that are forked from a zygote instead of started, and what stands
-around them.
+"""The family: pods of one environment that are forked from a zygote instead of started, and the processes
+above them.
 
-Apart from the keeper, which starts one pod in the host's process namespace: here pods are many, they live in
-a process namespace of their own, and when its first process ends, the kernel ends every other one, whoever
-killed what.
+The keeper starts one pod in the host's process namespace. A family has many pods in a process namespace of
+their own. When the first process of that namespace ends, the kernel ends every other one, whichever process
+was killed.
 
     host
      +- supervisor   in the host's process namespace: ends the next one with the host, and is ended by nobody's wish
@@ -17,14 +17,15 @@ Standard input is a SOCK_SEQPACKET socket: each packet is one JSON message, with
 to it.
 
     host -> init   {"type": "boot", "plan", "zygote_plan", "preload", "left", "site_packages", "python"}
-                     + a file with variables, for the zygote alone {"type": "fork", "id", "plan", "title",
-                       "threads", "page"} + control, stdout, stderr {"type": "signal", "id", "number"}: to the
-                       pod's group; {"type": "kill", "id"}: all of that pod init -> host {"type": "ready",
-                       "seconds"} or {"type": "unforkable", "why"}: once {"type": "forked", "id"} + a pidfd;
-                       {"type": "over", "id", "status"}: nothing of it is left {"type": "closed"}: the zygote
-                       is gone; pods live on, but none is forked any more
+                     + a file with variables, for the zygote alone
+                   {"type": "fork", "id", "plan", "title", "threads", "page"} + control, stdout, stderr
+                   {"type": "signal", "id", "number"}: to the pod's group
+                   {"type": "kill", "id"}: all of that pod
+    init -> host   {"type": "ready", "seconds"} or {"type": "unforkable", "why"}: once
+                   {"type": "forked", "id"} + a pidfd; {"type": "over", "id", "status"}: nothing of it is left
+                   {"type": "closed"}: the zygote is gone; pods live on, but none is forked any more
 
-A pod whose plan cannot be carried out says so to the host itself, as one of a keeper does.
+If a pod's plan cannot be carried out, the pod itself says so to the host, as a keeper's pod does.
 """
 
 import _signal as signal

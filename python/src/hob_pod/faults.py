@@ -1,6 +1,6 @@
-"""Faults: what an author raises, and what the runner makes of any exception.
+"""Faults: those that an author raises, and those that the runner makes of any other exception.
 
-Apart because start, load and asks all end here.
+Starting, loading and asks all end here.
 """
 
 import _socket

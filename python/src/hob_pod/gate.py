@@ -1,14 +1,16 @@
-"""The gate: what the author's code set up to interrupt something interrupts the author's code, and never the
+"""The gate: signals and exceptions that the author's code set up interrupt only the author's code, never the
 runner's.
 
-A handler of a signal, and an exception that one thread sets in another (libraries of timeouts do both), come
-between any two bytecodes of whatever runs there by then. In the runner that would lose an answer, tear a
-frame or keep a lock. So each thread that runs both has a gate, which the runner opens before it calls the
-author and shuts after, and around all that it does for him in between (a chunk, progress). What comes while a
-gate is shut waits for it to open again within the same work; after that work it is too late: a handler runs
-then and what it raises is told, an exception is told.
+A signal handler, and an exception that one thread sets in another (libraries of timeouts do both), can come
+between any two bytecodes of the code that runs then. In the runner that would lose an answer, tear a frame or
+keep a lock. So each thread that runs both kinds of code has a gate. The runner opens it before it calls the
+author and shuts it afterwards, and also shuts it around everything that it does for the author in between (a
+chunk, progress). An interruption that comes while a gate is shut waits until the gate opens again within the
+same work. After that work it is too late: then a handler still runs and what it raises is reported, and an
+exception is reported.
 
-What goes around these two doors (native code that calls `PyThreadState_SetAsyncExc`) is not held.
+Interruptions that bypass these two ways (native code that calls `PyThreadState_SetAsyncExc`) are not held
+back.
 """
 
 import _signal

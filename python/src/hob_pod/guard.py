@@ -1,12 +1,11 @@
-"""The guard: asks objects of the author's for their text, class and attributes, whatever they do when they
-are asked.
+"""The guard: asks the author's objects for their text, class and attributes, whatever they do when asked.
 
-Apart because the whole runner tells of such objects (faults, progress, tracebacks, its own log), and each
-question runs the author's code: it may raise anything (SystemExit too), recurse, never end, lie, or give what
-is no text. Nothing in here raises because of it, and what comes out is bounded: text in length, and all
-questions of one telling together in time.
+The whole runner describes such objects (faults, progress, tracebacks, its own log), and each question runs
+the author's code: it may raise anything (SystemExit too), recurse, never end, lie, or return something that
+is no text. Nothing in here raises because of it, and the output is bounded: each text in length, and all
+questions of one description together in time.
 
-Nothing is imported later than this module is: a recipe may have a file with the name of any of Python's
+This module imports everything at its own import: a recipe may have a file with the name of any of Python's
 modules.
 """
 

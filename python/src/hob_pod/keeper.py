@@ -1,8 +1,7 @@
 """The keeper: starts the pod as its child, and ends the whole process tree when the host or the pod dies.
 
-Apart from the host because it must outlive it: a host killed with -9 ends nothing. It is a subreaper, so
-whatever the pod starts, however it hides (setsid, double fork), becomes the keeper's child when its own
-parent dies.
+It must outlive the host, because a host killed with -9 ends nothing. It is a subreaper: every process that
+the pod starts, however it hides (setsid, double fork), becomes the keeper's child when its own parent dies.
 
     python -I -S keeper.py --host-pid N [--page PATH] [--title TEXT] [--confined] [-- executable [argument ...]]
 

@@ -1,7 +1,7 @@
-"""System calls that Python has no function for; nothing here decides anything.
+"""System calls for which Python has no function; nothing here makes decisions.
 
-Apart from `mounts` and `lockdown`, which use them in an order that matters: here is only what a call's number
-is, and that its failure is an OSError that names it. Linux only.
+`mounts` and `lockdown` use them in an order that matters. This module only knows a call's number, and turns
+its failure into an OSError that names the call. Linux only.
 """
 
 import ctypes

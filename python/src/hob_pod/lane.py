@@ -1,7 +1,7 @@
 """The data lane's sending half: whole frames from any thread, and several small answers in one write.
 
-Apart from serving because the order of frames is decided here, under one lock: nothing of an ask follows its
-answer, and an answer that waits for company is out before anything later.
+The order of frames is decided here, under one lock: nothing of an ask follows its answer, and an answer that
+waits for others is sent before anything later.
 """
 
 import _thread

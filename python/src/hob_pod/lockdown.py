@@ -1,10 +1,10 @@
-"""The sandbox: what a pod gives up for good, right after it was forked and before a line of code that is not
-Hob's.
+"""The sandbox: what a pod gives up for good, right after it is forked and before any line of code that is not
+Hob's runs.
 
-Apart from `mounts`, which the keeper builds around it: this is applied by the pod to itself, in a fixed
-order, while it has one thread. Then it is proved: forbidden acts are tried, and one that succeeds ends the
-pod. Nothing is skipped unless the plan says `reduced`, which only an operator can; then what was skipped is
-said, and the host shows it.
+The keeper builds `mounts` around the pod; this part the pod applies to itself, in a fixed order, while it has
+one thread. Then it is proved: forbidden acts are tried, and if one succeeds the pod ends. Nothing is skipped
+unless the plan says `reduced`, which only an operator can set; then the skipped layers are reported, and the
+host shows them.
 
 A plan, made by the host:
 

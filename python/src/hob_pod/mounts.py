@@ -1,8 +1,8 @@
 """A root of a pod's own: namespaces, and a tree of mounts that holds what the pod may see and nothing else.
 
-Apart from `lockdown`, which the pod applies to itself: this is done by the keeper, which stays outside. What
-is not mounted here has no name in the pod: no other user's file, no Unix socket of a service, no other pod's
-scratch folder.
+The keeper does this and stays outside; `lockdown` is what the pod applies to itself. A file that is not
+mounted here has no name in the pod: no other user's file, no Unix socket of a service, no other pod's scratch
+folder.
 
 A plan's `view` says what is in it:
 

@@ -1,8 +1,8 @@
-"""The runner's own descriptors: for the author's code they are not there.
+"""Hides the runner's own descriptors from the author's code.
 
-Programs close what they did not open (`os.closerange(3, 1024)`, as daemons do it), and a pod's lanes would be
-among that. So the functions of `os` leave them out; what goes around them (native code, an object made from a
-number) ends the pod, which says so.
+Programs close descriptors that they did not open (`os.closerange(3, 1024)`, as daemons do), which would
+include a pod's lanes. So the functions of `os` leave the runner's out. Code that bypasses these functions
+(native code, an object made from a number) ends the pod, which says so.
 """
 
 import errno

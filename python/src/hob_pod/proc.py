@@ -1,11 +1,11 @@
-"""A /proc of a pod's own: of processes the pod itself and what it started, of the machine what its plan lets
-it read.
+"""A /proc of a pod's own: it shows the pod itself and the processes that it started, and of the machine only
+what its plan lets it read.
 
-Apart from `mounts`, which mounts what the machine has: this one belongs to a process namespace, so that it is
-mounted by the first process of one. Who may be seen there the kernel asks Landlock at each look: whoever may
-be traced, which are the processes of one's own domain and of those made within it. So the pods of one zygote,
-which share a namespace, do not find each other. What is no process is there for everybody, root's files too,
-and is covered.
+`mounts` mounts what the machine has. This /proc belongs to a process namespace, so the first process of a
+namespace mounts it. At each look the kernel asks Landlock which processes are visible: those that the pod may
+trace, which are the processes of its own domain and of domains made within it. So the pods of one zygote,
+which share a namespace, do not see each other. Entries that are no processes are there for everybody, root's
+files too, and are covered.
 """
 
 import os

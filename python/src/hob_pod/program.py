@@ -1,8 +1,7 @@
-"""What a program of its own would find in its process: none of the words that the host started this one with.
+"""Makes the process look like a program of its own: without the arguments with which the host started it.
 
-Apart from the runner because a recipe's modules are written for that: `argparse` reads `sys.argv` when they
-are imported, others look at `__main__`, and the files beside a script come before modules of Python's with
-their names.
+A recipe's modules are written for that: `argparse` reads `sys.argv` when they are imported, others look at
+`__main__`, and the files beside a script come before Python's modules of the same names.
 """
 
 import io

@@ -1,9 +1,9 @@
 """Regions: memory that the host shares with this pod, for blobs too large for a frame.
 
-Apart from `blob`, which authors see: here is which region is whose. The control thread hears of regions, the
-author's threads map and use them. A region of an ask is given back when nothing looks into it any more; one
-that the author's code still looks into (an array that it kept) is never used again, so that what it sees does
-not change.
+This module tracks the owner of each region; authors see `blob`. The control thread receives messages about
+regions, the author's threads map and use them. A region of an ask is given back when nothing uses it any
+more. A region that the author's code still uses (an array that it kept) is never reused, so that its content
+does not change.
 """
 
 import _thread

@@ -1,7 +1,7 @@
-"""The models of this pod: loaded when the host has a place for them, let go of when it needs that for others.
+"""The models of this pod: loaded when the host has memory for them, released when the host needs that memory
+for others.
 
-Apart from the runner because it happens more than once in a pod's life: the process, with what it imported,
-stays.
+This may happen more than once in a pod's life; the process stays, with everything that it imported.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
-"""The runner: becomes the recipe's pod. What it is then asked is answered by `serving`.
+"""The runner: becomes the recipe's pod. `serving` then answers its asks.
 
-Apart from `serving` because it runs once, in a fixed order that matters: lanes, threads, environment, and
-only then code that is not Hob's. It is confined by then (see `confine`).
+It runs once, in a fixed order that matters: lanes, threads, environment, and only then code that is not
+Hob's. The process is confined by then (see `confine`).
 """
 
 import _signal

@@ -1,9 +1,9 @@
 """Serving: reads asks from the data lane with the main thread, calls the author's method, writes the answer.
 
-Apart from the control lane because this thread is the author's: there is no hand-off between reading an ask
-and the method (a queue to another thread would double the round trip), so it is deaf while the method runs.
-With `concurrency` above 1 the author's code runs in the threads and tasks of `slots`, and this thread only
-reads.
+The main thread is the author's: there is no hand-off between reading an ask and the method, because a queue
+to another thread would double the round trip. So this thread reads nothing while the method runs; the control
+lane has its own. With `concurrency` above 1 the author's code runs in the threads and tasks of `slots`, and
+this thread only reads.
 """
 
 import _socket  # without the enums of `socket`, which take 8 ms to make

@@ -1,9 +1,8 @@
-"""The session that this pod belongs to: its name, what it begins with, and how its state gets to the host.
+"""The session that this pod belongs to: its name, its first state, and how its state gets to the host.
 
-Apart from serving because most pods have none, and because three threads meet here: the author's code gives
-its state at a safe point, the control thread hears that it is due and that it was kept, the main thread gives
-it between asks. A checkpoint goes in pieces on the control lane, each kept by the host before the next is
-sent.
+Most pods have no session. Three threads meet here: the author's code gives its state at a safe point, the
+control thread receives requests and acknowledgements, and the main thread gives the state between asks. A
+checkpoint goes in pieces on the control lane; the host keeps each piece before the next is sent.
 """
 
 import _thread

@@ -1,9 +1,8 @@
 """Slots: `concurrency` runs of the author's code at once, in worker threads and as tasks of one event loop.
 
-Apart from serving because a pod that does one thing at a time (the usual kind) has none of this, and stays as
-fast and as simple as that. Here the main thread only reads: it waits for a free slot, begins the work (so
-works are begun in their order) and hands it over. A method that is `async` becomes a task; any other gets a
-thread.
+A pod that does one thing at a time (the usual kind) uses none of this, and so stays fast and simple. Here the
+main thread only reads: it waits for a free slot, begins the work (so works begin in their order) and hands it
+over. An `async` method becomes a task; any other method gets a thread.
 """
 
 import _queue

@@ -1,7 +1,6 @@
-"""Next steps for the mistakes that authors make most, by what the interpreter says of them.
+"""Next steps for the most common mistakes of authors, recognised by the interpreter's messages.
 
-Apart from faults, which decide what an error is: here nothing changes but the hint, for the one who wrote the
-code.
+`faults` decides what an error is; this module changes only the hint, for the author of the code.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Code of the author's that can be neither asked nor ended: its caller is answered all the same, and the pod
-ends.
+"""Handles author's code that can be neither interrogated nor ended: its caller still gets an answer, and the
+pod ends.
 
-Apart from `guard`, which finds it out and knows no works. Native code that keeps the interpreter to itself is
-not found out here: the host sees that the pod says nothing.
+`guard` detects this but knows no works. Native code that never releases the interpreter is not detected here:
+the host notices that the pod is silent.
 """
 
 import faulthandler

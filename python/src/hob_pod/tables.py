@@ -1,7 +1,7 @@
-"""Tables and series of packages, on their way to JSON: what their methods give, unless that leaves something
-out in silence.
+"""Converts tables and series of packages to JSON through their own methods, unless those would silently leave
+something out.
 
-Apart from `values`, whose conversion they are given: nothing here asks for more than methods of the value.
+`values` passes its conversion in; this module only calls methods of the value.
 """
 
 _NANOSECONDS_POLARS = "`.dt.to_string(\"iso\")` makes it their exact text, `.dt.cast_time_unit(\"us\")` of dates and spans leaves them out"

@@ -1,9 +1,9 @@
 """Tracebacks: what was raised and where, as text.
 
-Apart from faults, which decide what an error means; and in place of Python's `traceback`, which takes
-milliseconds to import, asks the author's objects and module loaders without a guard, and is not Python's
-where a recipe has a file of that name. Whatever is in here is bounded: a chain of errors, a group, a stack, a
-source file may be of any length.
+This replaces Python's `traceback`, which takes milliseconds to import, asks the author's objects and module
+loaders without a guard, and is not Python's if a recipe has a file of that name. `faults` decides what an
+error means. Everything here is bounded: a chain of errors, a group, a stack, a source file may be of any
+length.
 """
 
 import _socket

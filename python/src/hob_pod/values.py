@@ -1,13 +1,13 @@
-"""What a value of the author's becomes in JSON: the table of docs/values.md, whose test is
+"""Converts the author's values to JSON, by the table of docs/values.md, whose test is
 python/tests/test_values.py.
 
-Apart from `wire`, which knows JSON alone: here are the kinds that Python and its packages have beside that.
-Packages are known by what their types look like and never imported. What cannot be carried raises NotJson,
-which says what to write; nothing becomes another value in silence.
+`wire` knows only JSON; this module knows the other types of Python and its packages. Packages are recognised
+by their types' appearance and never imported. A value that cannot be carried raises NotJson, which says what
+to write instead; no value silently becomes another.
 
-Code of the author's runs here (`tolist`, `model_dump`, the iteration of a mapping): what it gives is
-converted in its turn, to the same depth and within the same number of values, and what it raises comes out.
-Of subclasses of text, numbers, dicts and lists the value itself is taken, whatever methods they override.
+Code of the author's runs here (`tolist`, `model_dump`, the iteration of a mapping). Its result is converted
+in turn, to the same depth and within the same number of values, and its exceptions propagate. For subclasses
+of text, numbers, dicts and lists the value itself is used, whatever methods they override.
 """
 
 import re

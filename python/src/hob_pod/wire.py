@@ -1,7 +1,7 @@
 """Frames of the pod protocol and the strict JSON in them; no input or output.
 
-Apart from the runner because the byte vectors in tests/vectors/frames.json test this file and its Rust
-twin alone: what a frame is must not depend on sockets, threads or the author's code.
+The byte vectors in tests/vectors/frames.json test this file and its Rust twin alone: a frame must not depend
+on sockets, threads or the author's code.
 """
 
 import json

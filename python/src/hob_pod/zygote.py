@@ -1,9 +1,8 @@
 """The zygote: imports the wheels that recipes preload, proves that it may be forked, and forks pods.
 
-Apart from init, because wheels are third-party code: this process is confined as their environment is, and
-none of a recipe's own code ever runs in it. A fork is a copy of one thread. So whatever started another
-thread, holds a device, or cannot bear a fork makes this zygote unforkable, and its pods are started the
-ordinary way.
+Wheels are third-party code, so this process is separate from init and confined as their environment is; none
+of a recipe's own code ever runs in it. A fork copies one thread. So if a wheel starts another thread, holds a
+device, or cannot survive a fork, the zygote is unforkable, and its pods are started the ordinary way.
 """
 
 import _signal as signal

@@ -39,33 +39,33 @@ pub type AskId = u64;
 pub enum Ending {
     Code(i32),
     Signal(i32),
-    /// It was to be forked, and the zygote was gone.
+    /// The pod was to be forked, and the zygote was gone.
     NeverBegan,
 }
 
-/// What is fixed for a pod's whole life.
+/// Settings that are fixed for a pod's whole life.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Units that run at a time; the ones sent ahead of that wait inside the pod, in order.
+    /// Number of units that run at a time; units sent beyond that wait inside the pod, in order.
     pub concurrency: usize,
 }
 
-/// Where a pod is in its life.
+/// The phase of a pod's life.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
-    /// Spawned; `hello` tells whether the start message went out.
+    /// Spawned; `hello` says whether the start message was sent.
     Starting { hello: bool },
-    /// Code imported, no model loaded: it waits for a place on the machine.
+    /// Code imported, no model loaded: the pod waits for memory on the machine.
     Empty,
-    /// Models are being loaded, a step of its own.
+    /// Models are being loaded, as a step of its own.
     Loading,
-    /// They are let go of, and the process stays.
+    /// Models are being released, and the process stays.
     Unloading,
-    /// Ready without a unit in hand, busy with one.
+    /// Ready if no unit is in hand, busy otherwise.
     Serving(Units),
-    /// Asked to finish and go. `timed`: the wait for it has begun.
+    /// Asked to finish and end. `timed`: the wait for it has begun.
     Draining { units: Units, timed: bool },
-    /// On the way to being ended by force.
+    /// Being ended by force.
     Stopping { rung: Rung },
     /// Over. Nothing is signalled, sent or resolved any more.
     Dead,
@@ -81,16 +81,16 @@ pub struct Units {
 struct Unit {
     first: AskId,
     asks: Vec<Held>,
-    /// Its grace runs: nobody waits for it and it has its turn.
+    /// Its grace runs: no caller waits for it, and it has its turn.
     graced: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Held {
     ask: AskId,
-    /// Somebody waits for it. Without: it is winding up.
+    /// A caller waits for it; otherwise it is winding up.
     wanted: bool,
-    /// A frame of it was skipped, and whether it was the last one only the pod knows.
+    /// A frame of it was skipped; only the pod knows whether that was the last one.
     probed: bool,
 }
 
@@ -99,7 +99,7 @@ struct Held {
 pub enum Rung {
     /// SIGTERM to the group.
     Term,
-    /// It was asked to print where it hangs.
+    /// The pod was asked to print where it hangs.
     Stacks,
     /// The keeper was told to kill every process of the tree.
     Kill,
@@ -107,52 +107,52 @@ pub enum Rung {
     Last,
 }
 
-/// What can happen to a pod. `P` is what comes with a part or an answer of an ask, for its caller: the
-/// machine hands it on and does not look at it.
+/// The events of a pod. `P` is the content of a part or an answer of an ask, for its caller; the state
+/// machine passes it on unread.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event<P> {
     Hello,
     Started,
-    /// There is a place for its models.
+    /// Memory for its models is available.
     MayLoad,
     Ready,
-    /// Its models are to be let go of. Only between units.
+    /// Its models should be released; only between units.
     Unload,
     Unloaded,
     Failed(Fault),
-    /// So many asks from that number on were taken from the queue, to run together.
+    /// So many asks, starting with that number, were taken from the queue to run together.
     Unit(AskId, usize),
     /// Progress or a chunk.
     Partial(AskId, P),
     Answer(AskId, P),
-    /// A frame of that ask was too large and was read past.
+    /// A frame of that ask was too large and was skipped.
     Oversize(AskId, u64),
     /// The caller is gone.
     Cancel(AskId),
     /// The ask gave no progress for longer than its recipe allows.
     Stalled(AskId, Fault),
-    /// The pod's control thread says which asks are in hand.
+    /// The pod's control thread lists the asks in hand.
     Pong(Vec<AskId>),
     /// The pod broke the protocol.
     Violation(String),
     /// The pod neither speaks nor computes.
     Silent(Fault),
-    /// It took more of the machine than it may.
+    /// The pod used more of the machine than allowed.
     Excess(Fault),
     /// A lane ended while the process still lives.
     LaneClosed,
-    /// The pod is to go when its work is done.
+    /// The pod should end when its work is done.
     Retire,
-    /// The pod is to go now.
+    /// The pod should end now.
     Stop,
     /// The grace of a unit ran out.
     GraceOver(AskId),
-    /// The timer that was armed last ran out.
+    /// The most recently armed timer fired.
     Timeout,
     Exited(Ending),
 }
 
-/// Which wait is running; arming one replaces the one before.
+/// The kind of wait that runs; arming one replaces the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
     Load,
@@ -163,15 +163,15 @@ pub enum Timer {
     Kill,
 }
 
-/// What the driver has to do.
+/// The actions that the driver has to perform.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action<P> {
     SendStart,
-    /// A place for its models is wanted, now or when there is work.
+    /// Request memory for its models, now or when there is work.
     AskToLoad,
     SendLoad,
     SendUnload,
-    /// Its models are let go of; whether their memory came back is to be seen.
+    /// Its models are released; whether their memory is free again must still be checked.
     Emptied,
     SendUnit(AskId),
     SendCancel(AskId),
@@ -199,15 +199,15 @@ pub enum Action<P> {
     KillGroup,
     Arm(Timer),
     Disarm,
-    /// Why the pod is to die; kept for whoever asks next.
+    /// Why the pod has to die; kept for later readers.
     Blame(Fault),
-    /// Nothing comes after this: end or put back what is in hand, let go of everything.
+    /// The last action: end or put back the asks in hand, release everything.
     Finish(Ending),
 }
 
 use Action::*;
 
-/// One step. Total: every (state, event) has an answer.
+/// One step. It is total: every (state, event) has an answer.
 pub fn step<P>(rules: Rules, state: State, event: Event<P>, actions: &mut Vec<Action<P>>) -> State {
     match (state, event) {
         // Dead is dead: no signal after death, nothing resolved twice.
@@ -379,7 +379,7 @@ fn work<P>(rules: Rules, mut units: Units, event: Event<P>, actions: &mut Vec<Ac
     units
 }
 
-/// The pod said which asks it has in hand: of the ones that were in doubt, those it does not name are over.
+/// The pod listed the asks in hand: asks in doubt that it does not list are over.
 fn probed<P>(rules: Rules, mut units: Units, in_hand: &[AskId], actions: &mut Vec<Action<P>>) -> Units {
     let doubtful: Vec<AskId> = units.asks().filter(|held| held.probed).map(|held| held.ask).collect();
     for ask in doubtful {
@@ -394,7 +394,7 @@ fn probed<P>(rules: Rules, mut units: Units, in_hand: &[AskId], actions: &mut Ve
     units
 }
 
-/// Draining goes on; its wait begins with the end of the work, if not before.
+/// Draining continues; its wait begins when the work ends, unless it began before.
 fn drained<P>(units: Units, timed: bool, actions: &mut Vec<Action<P>>) -> State {
     let timed = timed
         || (units.is_empty() && {
@@ -431,7 +431,7 @@ impl Units {
         each.flat_map(|(at, unit)| unit.asks.iter_mut().map(move |held| (at, held))).find(|(_, held)| held.ask == ask)
     }
 
-    /// The ask is over; with the last one, so is its unit.
+    /// The ask is over; with the last ask, its unit is over too.
     fn over<P>(&mut self, unit: usize, ask: AskId, actions: &mut Vec<Action<P>>) {
         self.list[unit].asks.retain(|held| held.ask != ask);
         if self.list[unit].asks.is_empty() {
@@ -439,8 +439,8 @@ impl Units {
         }
     }
 
-    /// Begins the grace of every unit that has its turn and that nobody waits for. One that waits behind
-    /// others is given none yet: it cannot answer before they do.
+    /// Begins the grace of every unit that has its turn and has no waiting caller. A unit that waits behind
+    /// others gets no grace yet: it cannot answer before they do.
     fn settle<P>(&mut self, rules: Rules, actions: &mut Vec<Action<P>>) {
         for unit in self.list.iter_mut().take(rules.concurrency) {
             if !unit.graced && unit.asks.iter().all(|held| !held.wanted) {
@@ -490,7 +490,7 @@ impl<P> Event<P> {
         }
     }
 
-    /// The ask that it is about, if it is about one.
+    /// The ask that the event is about, if any.
     fn ask(&self) -> Option<AskId> {
         match self {
             Event::Partial(ask, _) | Event::Answer(ask, _) | Event::Oversize(ask, _) | Event::Cancel(ask) | Event::Stalled(ask, _) => {
