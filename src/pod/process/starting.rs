@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// Forks the pod's process from `family`, or starts it where there is no zygote that would; then it has to be
-/// told its plan.
+/// Forks the pod's process from `family`, or spawns it if no zygote can fork it; a spawned pod must then be
+/// sent its plan.
 pub(in crate::pod) fn started(spec: &Spec, family: Option<&Family>, page: Option<&Path>) -> Result<(Process, Option<Vec<u8>>), Fault> {
     if let Some(family) = family {
         let plan = plan::plan(spec, How::Forked)?;
@@ -34,8 +34,9 @@ pub(in crate::pod) fn started(spec: &Spec, family: Option<&Family>, page: Option
     Ok((Process::spawn(spec, page)?, Some(plan)))
 }
 
-/// Puts `pid`, with all that it will start, into a control group of its own; none where this machine lets us
-/// make none. In the background, because the kernel may take twenty milliseconds to move a process.
+/// Puts `pid`, with every process that it will start, into a control group of its own; `None` if this machine
+/// allows no group. It runs in the background, because the kernel may take twenty milliseconds to move a
+/// process.
 pub(in crate::pod) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
     let cgroups = cgroups();
     if !cgroups.limits_memory() && !cgroups.limits_processes() {
@@ -54,5 +55,5 @@ pub(in crate::pod) fn grouped(spec: &Spec, pid: u32) -> Option<Grouping> {
     }))
 }
 
-/// A group that is being made.
+/// A control group that is being made.
 pub(in crate::pod) type Grouping = Work<Option<Group>>;

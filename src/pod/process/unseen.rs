@@ -22,19 +22,19 @@ use crate::{
 /// A file without a name: its device and inode.
 type File = (u64, u64);
 
-/// What was seen of a pod.
+/// The unmapped memory that was found of a pod.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Unseen {
-    /// Files without a name, with the bytes that each has, or at most.
+    /// Files without a name, with the number of bytes that each has, or at most has.
     files: HashMap<File, u64>,
-    /// Sockets and pipes, by what they may hold at most.
+    /// Sockets and pipes, with the most that each may hold.
     channels: HashMap<File, u64>,
-    /// Descriptors that nobody looked at, past [`UNSEEN_DESCRIPTORS_MAX`].
+    /// Number of descriptors beyond [`UNSEEN_DESCRIPTORS_MAX`], which were not inspected.
     more: u64,
 }
 
 impl Unseen {
-    /// Looks at these processes. Bounded: past [`UNSEEN_DESCRIPTORS_MAX`] descriptors each counts as a full
+    /// Inspects these processes. Bounded: beyond [`UNSEEN_DESCRIPTORS_MAX`], each descriptor counts as a full
     /// socket.
     pub fn of(processes: &[u32]) -> Unseen {
         let mut found = Unseen::default();
@@ -75,7 +75,7 @@ impl Unseen {
         found
     }
 
-    /// Leaves out what this process has open too: regions of blobs, which have bounds of their own.
+    /// Removes the files that this process also has open: regions of blobs, which have bounds of their own.
     pub fn without_ours(mut self) -> Unseen {
         let ours: HashSet<File> = fs::read_dir("/proc/self/fd")
             .into_iter()
@@ -93,7 +93,7 @@ impl Unseen {
         self.files.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
-    /// The most that sockets and pipes hold: of all but those that every program has.
+    /// The most that sockets and pipes hold, apart from those that every program has.
     pub fn channel_bytes(&self) -> u64 {
         let mut all: Vec<u64> = self.channels.values().copied().collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
@@ -102,7 +102,7 @@ impl Unseen {
     }
 }
 
-/// What a socket holds at most: a pod's wish for more is not granted (`sandbox/seccomp.rs`).
+/// The most that a socket holds: a pod's request for more is refused (`sandbox/seccomp.rs`).
 fn socket_bytes() -> u64 {
     static BYTES: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     *BYTES.get_or_init(|| {
@@ -112,7 +112,7 @@ fn socket_bytes() -> u64 {
     })
 }
 
-/// Of a line of `/proc/PID/maps`: the file without a name, and where in it the mapping ends.
+/// Parses a line of `/proc/PID/maps`: returns the file without a name, and where in it the mapping ends.
 fn mapping(line: &str) -> Option<(File, u64)> {
     // 7f00-7f01 rw-s 00001000 00:01 1234      /memfd:name (deleted)
     let mut words = line.split_ascii_whitespace();
@@ -140,7 +140,7 @@ mod tests {
 
     const MEGABYTE: u64 = 1 << 20;
 
-    /// What is seen of a Python process that did this.
+    /// The findings for a Python process that ran this source.
     fn seen(source: &str) -> Unseen {
         let source = format!("import mmap, os, socket, time\n{source}\nprint(flush=True)\ntime.sleep(60)\n");
         let mut child = Command::new("python3").args(["-I", "-c", &source]).stdout(Stdio::piped()).spawn().unwrap();

@@ -17,19 +17,19 @@ use crate::{
     model::limits::{GENERATIONS_MAX, KERNEL_TEXT_BYTES_MAX, VITALS_PROCESSES_MAX},
 };
 
-/// Memory that only `pid` and all below it hold, in bytes: anonymous and shared, not files that the kernel
-/// may drop.
+/// Memory in bytes that only `pid` and all processes below it hold: anonymous and shared memory, not files
+/// that the kernel may drop.
 ///
-/// At least this much: past [`VITALS_PROCESSES_MAX`] processes nobody counts. Pages that a fork still shares
-/// with its parent count in both. Given the keeper's number it sees all of a pod, a child that left its
-/// parents too. None when there is no such process, or the kernel names no children (built without
+/// This is a lower bound: processes beyond [`VITALS_PROCESSES_MAX`] are not counted. Pages that a fork still
+/// shares with its parent count in both. With the keeper's number it covers all of a pod, including a child
+/// that left its parents. `None` if there is no such process, or the kernel lists no children (built without
 /// `CONFIG_PROC_CHILDREN`).
 pub fn memory_bytes(pid: u32) -> Option<u64> {
     let own = resident_bytes(pid)?;
     Some(descendants(pid)?.into_iter().filter_map(resident_bytes).fold(own, u64::saturating_add))
 }
 
-/// Memory of `processes` in bytes: what is theirs alone, and what is shared. Files aside.
+/// Memory of `processes` in bytes, without files: private memory, and shared memory.
 pub fn resident(processes: &[u32]) -> (u64, u64) {
     let both = processes.iter().filter_map(|pid| {
         let status = read(format!("/proc/{pid}/status"), KERNEL_TEXT_BYTES_MAX)?;
@@ -50,8 +50,8 @@ pub fn machine_memory_bytes() -> u64 {
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)))
 }
 
-/// What a pod's private folders in memory hold, in bytes: `folders` as it sees them. None as above, or where
-/// it has no root of its own.
+/// Bytes that a pod's private folders in memory hold; `folders` are paths as the pod sees them. `None` as
+/// above, or if the pod has no root of its own.
 pub fn private_bytes<'a>(pid: u32, folders: impl IntoIterator<Item = &'a Path>) -> Option<u64> {
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     let (ours, theirs) = (fs::metadata("/").ok()?.dev(), fs::metadata(&root).ok()?.dev());
@@ -65,14 +65,14 @@ pub fn private_bytes<'a>(pid: u32, folders: impl IntoIterator<Item = &'a Path>) 
     Some(held.fold(0, u64::saturating_add))
 }
 
-/// Processes from `pid` on, itself among them: at least so many, see [`memory_bytes`]. None as above.
+/// Number of processes from `pid` on, including itself; a lower bound, see [`memory_bytes`]. `None` as above.
 pub fn processes(pid: u32) -> Option<usize> {
     Stat::of(pid)?;
     Some(descendants(pid)?.len() + 1)
 }
 
-/// Processor time of `pid`, of the children that were waited for, and of all that run below it. None as
-/// above.
+/// Processor time of `pid`, of the children that were waited for, and of all processes that run below it.
+/// `None` as above.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     let own = Stat::of(pid)?.ticks;
     let ticks = descendants(pid)?.into_iter().filter_map(Stat::of).fold(own, |sum, stat| sum.saturating_add(stat.ticks));
@@ -80,21 +80,22 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks.saturating_mul(1_000) / per_second))
 }
 
-/// When `pid` was started, in clock ticks since boot: with the number, one process for as long as the machine
-/// is up. None when there is no such process, or it ended and only waits for its parent to ask how.
+/// When `pid` was started, in clock ticks since boot. Together with the number it identifies one process for
+/// as long as the machine is up. `None` if there is no such process, or it has ended and is not yet waited
+/// for.
 pub fn identity(pid: u32) -> Option<u64> {
     Stat::of(pid).map(|stat| stat.start_ticks)
 }
 
-/// Where process numbers mean the same: this boot of the machine, and this namespace of processes (a
-/// container has its own). None when the kernel does not say.
+/// The scope in which process numbers are valid: this boot of the machine, and this process namespace (a
+/// container has its own). `None` if the kernel does not say.
 pub fn boot() -> Option<String> {
     let id = String::from_utf8(read("/proc/sys/kernel/random/boot_id", KERNEL_TEXT_BYTES_MAX)?).ok()?;
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
     Some(format!("{} {}", id.trim(), namespace.display()))
 }
 
-/// A text of the kernel about a process, at most `max` bytes of it.
+/// At most `max` bytes of a kernel text about a process.
 pub(in crate::pod) fn read(path: impl AsRef<Path>, max: u64) -> Option<Vec<u8>> {
     open::read_of_kernel(path.as_ref(), max).ok()
 }
@@ -103,7 +104,7 @@ pub(in crate::pod) fn read(path: impl AsRef<Path>, max: u64) -> Option<Vec<u8>> 
 struct Stat {
     parent: u32,
     start_ticks: u64,
-    /// User and system, its own and that of the children that it waited for.
+    /// User and system time, its own and that of the children that it waited for.
     ticks: u64,
 }
 
@@ -144,7 +145,7 @@ fn parts_of(status: &str) -> Option<(u64, u64)> {
     Some((kilobytes("RssAnon:")? << 10, kilobytes("RssShmem:")? << 10))
 }
 
-/// Whether `pid` descends from `ancestor`. Looks at one process for each generation.
+/// Whether `pid` descends from `ancestor`. Reads one process per generation.
 pub fn is_below(pid: u32, ancestor: u32) -> bool {
     let mut at = pid;
     for _ in 0..GENERATIONS_MAX {
@@ -157,8 +158,8 @@ pub fn is_below(pid: u32, ancestor: u32) -> bool {
     false
 }
 
-/// The process below `ancestor` that calls itself `said`: by that number, or by the number that it has in a
-/// process namespace of its own.
+/// The process below `ancestor` that reports the number `said`: its number here, or its number in a process
+/// namespace of its own.
 pub fn named_below(said: u32, ancestor: u32) -> Option<u32> {
     let calls_itself = |pid: &u32| -> Option<bool> {
         let status = read(format!("/proc/{pid}/status"), KERNEL_TEXT_BYTES_MAX)?;

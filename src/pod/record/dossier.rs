@@ -21,7 +21,7 @@ use crate::{
     pod::record::line::Line,
 };
 
-/// How the name of a dossier begins that is being written.
+/// Prefix of the name of a dossier that is being written.
 const HALF: &str = ".half-";
 
 /// One crash.
@@ -33,10 +33,10 @@ pub struct Dossier {
     pub version: String,
     /// When it ended, in milliseconds since 1970.
     pub at_ms: u64,
-    /// The process that did the work; none when it never said hello.
+    /// The process that did the work; `None` if it never sent hello.
     pub pid: Option<u32>,
     pub ending: Ended,
-    /// Most resident memory of the pod's process, in bytes.
+    /// Peak resident memory of the pod's process, in bytes.
     pub memory_peak_bytes: Option<u64>,
     /// Processor time of the pod's process, in milliseconds.
     pub cpu_ms: Option<u64>,
@@ -44,14 +44,14 @@ pub struct Dossier {
     pub age_ms: u64,
     /// Asks that it answered.
     pub asks_done: u64,
-    /// What it had in hand.
+    /// The asks that it had in hand.
     pub asks: Vec<AskInHand>,
     /// The last lines that it printed, oldest first; the stacks of a crash are among them.
     pub log: Vec<Line>,
 }
 
 impl Dossier {
-    /// Its last lines as those of a live pod are shown, and behind them how it ended.
+    /// Its last lines, shown like those of a live pod, followed by how it ended.
     pub fn lines(&self) -> impl Iterator<Item = LogLine> {
         let last = Line { ask: 0, at_ms: self.at_ms, text: self.ending.line() };
         self.log.iter().cloned().chain([last]).map(|line| line.of(&self.recipe, &self.incarnation))
@@ -72,7 +72,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// As a log says it, behind the last line that was printed.
+    /// The text that a log shows after the last printed line.
     pub fn line(&self) -> String {
         match self {
             Ended::Code(code) => format!("[ended with exit code {code}]"),
@@ -86,17 +86,16 @@ impl Ended {
 #[non_exhaustive]
 pub struct AskInHand {
     pub operation: String,
-    /// Since it was sent to the pod, in milliseconds.
+    /// Milliseconds since it was sent to the pod.
     pub running_ms: u64,
     /// Whether the pod may have run code for it.
     pub begun: bool,
 }
 
-/// Saves a dossier in `folder` (made if it is missing) and lets the oldest past [`DOSSIERS_MAX`] go.
-/// Blocking.
+/// Saves a dossier in `folder` (made if missing) and deletes the oldest beyond [`DOSSIERS_MAX`]. Blocking.
 ///
-/// One too large loses the first lines of its log. A second of the same incarnation takes the place of the
-/// first.
+/// A dossier that is too large loses the first lines of its log. A second one of the same incarnation
+/// replaces the first.
 ///
 /// Errors: `io`, `disk_full`.
 pub fn save(folder: &Path, dossier: &Dossier) -> Result<PathBuf, Fault> {
@@ -115,13 +114,13 @@ pub fn save(folder: &Path, dossier: &Dossier) -> Result<PathBuf, Fault> {
     Ok(path)
 }
 
-/// All dossiers of `folder`, newest first; what cannot be read is skipped. Blocking.
+/// All dossiers of `folder`, newest first; unreadable ones are skipped. Blocking.
 pub fn list(folder: &Path) -> Vec<Dossier> {
     let newest = names(folder).into_iter().rev().take(DOSSIERS_MAX);
     newest.filter_map(|name| serde_json::from_slice(&open::read(&folder.join(name), DOSSIER_BYTES_MAX as u64).ok()?).ok()).collect()
 }
 
-/// Its time first, so that names in order are dossiers in order.
+/// The name begins with the time, so that names sort as dossiers do.
 fn name_of(dossier: &Dossier) -> String {
     format!("{:015}-{}", dossier.at_ms, tail_of(dossier))
 }
@@ -157,8 +156,8 @@ fn text_of(dossier: &Dossier) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Deletes what is past the bound, an older dossier of the same pod, and what a killed host was writing.
-/// Another host may do the same at the same time: what is gone is gone.
+/// Deletes dossiers beyond the bound, an older dossier of the same pod, and unfinished files of killed hosts.
+/// Another host may do the same at the same time; a file that is already gone is no error.
 fn prune(folder: &Path, saved: &Path, dossier: &Dossier) {
     let mut names = names(folder);
     let of_same_pod = format!("-{}", tail_of(dossier));

@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Line {
-    /// The ask in hand when it came, 0 for none.
+    /// The ask in hand when the line came, 0 for none.
     pub ask: u64,
     /// Milliseconds since 1970.
     pub at_ms: u64,
@@ -16,7 +16,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// As it is shown: with the pod that printed it.
+    /// The line as it is shown, with the pod that printed it.
     pub fn of(self, recipe: &str, incarnation: &str) -> LogLine {
         let (recipe, incarnation) = (recipe.to_owned(), incarnation.to_owned());
         LogLine { recipe, incarnation, ask: self.ask, at_ms: self.at_ms, text: self.text }

@@ -28,7 +28,7 @@ use crate::{
 /// Read of a pipe at once, in bytes.
 const PIECE: usize = 16 << 10;
 
-/// The last lines of a pod, and how many were let go.
+/// The last lines of a pod, and how many earlier ones were dropped.
 #[derive(Debug, Default)]
 pub struct Log {
     ring: Mutex<Ring>,
@@ -54,7 +54,7 @@ struct Ring {
 }
 
 impl Log {
-    /// The log of that pod, whose lines go to `printed` as well.
+    /// The log of a pod whose lines also go to `printed`.
     pub fn of(recipe: &str, incarnation: &str, printed: Printed) -> Log {
         let told = Some(Told { recipe: recipe.to_owned(), incarnation: incarnation.to_owned(), printed });
         Log { told, ..Log::default() }
@@ -64,19 +64,19 @@ impl Log {
         self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// From now on lines belong to this ask (0: none) of this call, if it is one call that the pod works for.
+    /// Attributes later lines to this ask (0: none) and to this call, if the pod works for only one call.
     pub fn attribute_to(&self, ask: u64, call: Option<usize>) {
         let mut ring = self.ring();
         (ring.ask, ring.call) = (ask, call);
     }
 
-    /// Keeps a line; of one longer than [`LOG_LINE_BYTES_MAX`] its start.
+    /// Keeps a line; of a line longer than [`LOG_LINE_BYTES_MAX`], keeps the start.
     pub fn push(&self, text: &str) {
         let kept = text.floor_char_boundary(LOG_LINE_BYTES_MAX);
         self.keep(&text[..kept], text.len() - kept);
     }
 
-    /// Keeps `text`, of which `cut` bytes were let go.
+    /// Keeps `text`, of which `cut` bytes were dropped.
     fn keep(&self, text: &str, cut: usize) {
         let text = match cut {
             0 => text.to_owned(),
@@ -101,12 +101,13 @@ impl Log {
         ring.lines.iter().skip(ring.lines.len().saturating_sub(count)).cloned().collect()
     }
 
-    /// Lines that were let go to make room.
+    /// Number of lines that were dropped to make room.
     pub fn dropped(&self) -> u64 {
         self.ring().dropped
     }
 
-    /// Keeps what is in its pipes now: what a pod printed before its answer is there when the answer is told.
+    /// Reads what is in the pipes now, so that lines printed before an answer are kept when the answer is
+    /// reported.
     pub fn catch_up(&self) {
         let pipes = self.pipes().clone();
         pipes.iter().for_each(|pipe| pipe.catch_up(self));
@@ -168,7 +169,7 @@ impl Pipe {
     }
 }
 
-/// Reads an output of a pod to its end, whatever comes: any bytes, any length of line, any speed. `pipe` does
+/// Reads an output of a pod to its end, whatever comes: any bytes, any length of line, any speed. `pipe` must
 /// not block.
 pub async fn drain_pipe(pipe: OwnedFd, log: Arc<Log>) {
     let Ok(receiver) = pipe::Receiver::from_owned_fd(pipe) else { return };
@@ -186,7 +187,7 @@ pub async fn drain_pipe(pipe: OwnedFd, log: Arc<Log>) {
     pipe.part.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).end(&log);
 }
 
-/// As [`drain_pipe`], of anything that can be read.
+/// [`drain_pipe`] for anything that can be read.
 pub async fn drain(mut pipe: impl AsyncRead + Unpin, log: Arc<Log>) {
     let mut buffer = vec![0; PIECE];
     let mut part = Part::default();
@@ -203,7 +204,7 @@ pub async fn drain(mut pipe: impl AsyncRead + Unpin, log: Arc<Log>) {
 struct Part {
     line: Vec<u8>,
     cut: usize,
-    /// The last byte was a carriage return: what comes now is written over the line, unless it is its end.
+    /// The last byte was a carriage return: further bytes overwrite the line, unless they end it.
     returned: bool,
 }
 

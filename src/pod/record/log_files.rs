@@ -34,10 +34,10 @@ use crate::{
 
 const ENDING: &str = ".jsonl";
 const OLD: &str = ".old.jsonl";
-/// Held by whoever puts a full file aside.
+/// The lock held to set a full file aside.
 const LOCK: &str = ".lock";
 
-/// The way of lines to their files.
+/// The queue of lines to their files.
 #[derive(Debug)]
 pub(in crate::pod) struct Files {
     folder: PathBuf,
@@ -46,7 +46,7 @@ pub(in crate::pod) struct Files {
 
 #[derive(Debug)]
 enum Writer {
-    /// No line came so far.
+    /// No line has come so far.
     Idle,
     Running {
         lines: SyncSender<LogLine>,
@@ -60,7 +60,7 @@ impl Files {
         Files { folder, writer: Mutex::new(Writer::Idle) }
     }
 
-    /// Whether there was room for the line. Never waits.
+    /// Queues a line; returns whether there was room for it. Never waits.
     pub fn put(&self, line: LogLine) -> bool {
         let mut writer = self.writer.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if matches!(*writer, Writer::Idle) {
@@ -72,7 +72,7 @@ impl Files {
         }
     }
 
-    /// Waits until what was put is written, for a bounded time. Blocking.
+    /// Waits for a bounded time until queued lines are written. Blocking.
     pub fn close(&self) {
         let writer = std::mem::replace(&mut *self.writer.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), Writer::Closed);
         if let Writer::Running { lines, done } = writer {
@@ -106,7 +106,7 @@ fn started(folder: PathBuf) -> Writer {
     }
 }
 
-/// Writes lines of any recipes, each recipe's in one piece.
+/// Writes lines of any recipes; the lines of each recipe go out in one piece.
 fn write(folder: &Path, lines: impl Iterator<Item = LogLine>) -> io::Result<()> {
     let mut pieces: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for line in lines {
@@ -130,8 +130,8 @@ fn write(folder: &Path, lines: impl Iterator<Item = LogLine>) -> io::Result<()> 
     Ok(())
 }
 
-/// A recipe's name as that of a file. Names have neither `+` nor anything that leaves a folder; what else
-/// came as one is written so that it has not.
+/// A recipe's name as a file name. Names have neither `+` nor anything that leaves a folder; any other
+/// character becomes `+`.
 fn stem(recipe: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '+' };
     recipe.chars().map(safe).take(150).collect()
@@ -160,7 +160,7 @@ fn put_aside(folder: &Path, path: &Path, old: &Path) -> io::Result<()> {
     }
 }
 
-/// Deletes the files that were written to longest ago, past [`LOG_FILES_MAX`].
+/// Deletes the files whose last write is the oldest, beyond [`LOG_FILES_MAX`].
 fn prune(folder: &Path) {
     let mut files: Vec<_> = entries(folder).filter_map(|path| Some((fs::symlink_metadata(&path).ok()?.modified().ok()?, path))).collect();
     files.sort_unstable();
@@ -174,10 +174,10 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
     entries.filter(|path| path.to_str().is_some_and(|path| path.ends_with(ENDING)))
 }
 
-/// What the files of a home tell of pods, those of dead hosts too, oldest first: the last `lines`, of one
-/// recipe or of all. `dossiers`: where those lie, which have the last lines and the ends of pods that
-/// crashed. `but`: pods of which nothing is wanted. `most`: read of each file, in bytes, from its end.
-/// Blocking; what cannot be read is skipped.
+/// The last `lines` lines about pods in the files of a home, those of dead hosts too, oldest first; of one
+/// recipe or of all. `dossiers`: the folder of dossiers, which have the last lines and the ends of pods that
+/// crashed. `but`: pods to leave out. `most`: bytes to read from the end of each file. Blocking; unreadable
+/// files are skipped.
 pub fn past(folder: &Path, dossiers: &Path, recipe: Option<&str>, lines: usize, but: &HashSet<&str>, most: u64) -> Vec<LogLine> {
     let is_wanted = |line: &LogLine| recipe.is_none_or(|recipe| line.recipe == recipe) && !but.contains(line.incarnation.as_str());
     let crashes = dossier::list(dossiers);
@@ -199,7 +199,7 @@ pub fn past(folder: &Path, dossiers: &Path, recipe: Option<&str>, lines: usize, 
     all.split_off(all.len().saturating_sub(lines))
 }
 
-/// The whole lines in the last `most` bytes of a file; a line that a killed host left half is none.
+/// The whole lines in the last `most` bytes of a file; a line that a killed host left unfinished is skipped.
 fn last_lines(path: &Path, most: u64) -> io::Result<Vec<LogLine>> {
     let mut file: File = open::open(path)?;
     let length = file.metadata()?.len();

@@ -29,21 +29,22 @@ struct PrintedState {
 #[non_exhaustive]
 pub struct Heard {
     pub line: Arc<LogLine>,
-    /// The one call that its pod worked for; `None` between calls, and where it works for several at a time.
+    /// The one call that its pod worked for; `None` between calls, and if the pod works for several at a
+    /// time.
     pub call: Option<usize>,
 }
 
-/// Some lines came and went before this follower took them.
+/// Some lines were dropped before this follower took them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Missed(pub u64);
 
-/// The lines since this was made. At most [`PRINTED_LINES_MAX`] wait for it.
+/// A follower: the lines since it was made. At most [`PRINTED_LINES_MAX`] wait for it.
 #[derive(Debug)]
 pub struct Lines(broadcast::Receiver<Heard>);
 
 impl Printed {
-    /// `folder`: where the files lie; made with the first line.
+    /// `folder`: the folder of the files; made with the first line.
     pub fn new(folder: PathBuf) -> Printed {
         let (followers, _) = broadcast::channel(PRINTED_LINES_MAX);
         Printed(Arc::new(PrintedState { followers, files: Files::new(folder) }))
@@ -63,13 +64,13 @@ impl Printed {
         let _ = self.0.followers.send(heard);
     }
 
-    /// Has a line written to its recipe's file; whether there was room for it.
+    /// Queues a line for its recipe's file; returns whether there was room for it.
     pub(in crate::pod) fn file(&self, line: &LogLine) -> bool {
         self.0.files.put(line.clone())
     }
 
-    /// Waits until what came is in its files, for [`LOG_CLOSE_MS`](crate::model::limits::LOG_CLOSE_MS) at
-    /// most; what comes later is in none. Blocking.
+    /// Waits until the lines so far are in their files, for at most
+    /// [`LOG_CLOSE_MS`](crate::model::limits::LOG_CLOSE_MS); later lines go to no file. Blocking.
     pub fn close(&self) {
         self.0.files.close();
     }
@@ -85,7 +86,7 @@ impl Lines {
         }
     }
 
-    /// The next line, if it came.
+    /// The next line, if there is one now.
     pub fn next_now(&mut self) -> Option<Result<Heard, Missed>> {
         use broadcast::error::TryRecvError;
         match self.0.try_recv() {
@@ -96,13 +97,13 @@ impl Lines {
     }
 }
 
-/// What one pod may have written to files: a burst, and then so much a second. A pod that prints for hours
-/// must not wear out a disk.
+/// How much one pod may write to files: a burst, and then so much a second. A pod that prints for hours must
+/// not wear out a disk.
 #[derive(Debug)]
 pub(in crate::pod) struct Allowance {
     bytes: u64,
     since: Option<Instant>,
-    /// Lines that are in no file, and of which no file says so yet.
+    /// Number of lines that are in no file and that no file reports yet.
     pub kept_back: u64,
 }
 
@@ -113,7 +114,7 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// Whether a line of so many bytes may be written; counts it as kept back if not.
+    /// Whether a line of so many bytes may be written; if not, counts it as kept back.
     pub fn takes(&mut self, now: Instant, bytes: usize) -> bool {
         let since = self.since.get_or_insert(now);
         let gained = now.saturating_duration_since(*since).as_millis() as u64 * LOG_FILE_BYTES_PER_S / 1_000;
