@@ -30,20 +30,21 @@ pub(super) fn stream() -> (Outlet, Inlet) {
     (Outlet(stream.clone()), Inlet(stream))
 }
 
-/// The driver's end. Never waits: who gives checks the credit.
+/// The driver's end. It never waits: the code that gives chunks checks the credit first.
 pub(super) struct Outlet(Arc<Stream>);
 
 /// The caller's end.
 pub(super) struct Inlet(Arc<Stream>);
 
-/// What came of the wish to give credit in a caller's place.
+/// The result of trying to give credit on a caller's behalf.
 #[derive(Debug)]
 pub(super) enum Lent {
-    /// The pod is to get credit for so much.
+    /// The pod gets credit for this weight.
     Weight(u32),
-    /// The disk is at work for this stream; it is told when that is over.
+    /// The disk is busy for this stream; the driver is notified when that ends.
     Later,
-    /// No more is kept before something is taken, and why: none where that is because of the bounds.
+    /// Nothing more is kept until something is taken; the fault says why, and is `None` if the bounds are the
+    /// reason.
     Full(Option<Fault>),
 }
 
@@ -53,13 +54,13 @@ struct Stream {
     changed: Notify,
 }
 
-/// What was given and not taken.
+/// The chunks that were given and not taken.
 #[derive(Default)]
 struct Kept {
-    /// Of this host; none before the first chunk.
+    /// The spools of this host; `None` before the first chunk.
     spools: Option<Arc<Spools>>,
     front: VecDeque<Payload>,
-    /// Between `front` and `back`; none too while a job has it.
+    /// The chunks between `front` and `back`; also `None` while a job has them.
     spill: Option<Spill>,
     back: VecDeque<Payload>,
     space: Option<Space>,
@@ -67,22 +68,22 @@ struct Kept {
     is_busy: bool,
     /// Tells the driver that the job is over.
     wake: Option<Wake>,
-    /// What is in memory, in bytes.
+    /// Bytes of the chunks in memory.
     memory: u64,
     weight: u32,
-    /// How much of `weight`, the oldest of it, the pod has credit for already.
+    /// How much of `weight`, its oldest part, the pod already has credit for.
     lent: u32,
-    /// How much of `lent` the driver is still to tell the pod.
+    /// How much of `lent` the driver must still tell the pod.
     granted: u32,
-    /// Chunks that were taken, since the beginning.
+    /// Number of chunks that were taken since the beginning.
     taken: u64,
-    /// Why the disk did not take the last ones, and how many chunks were taken before.
+    /// Why the disk refused the last chunks, and how many chunks had been taken before.
     refused: Option<(Fault, u64)>,
-    /// Why what is on the disk cannot be read.
+    /// Why the chunks on the disk cannot be read.
     lost: Option<Fault>,
-    /// No chunk comes any more.
+    /// No more chunks come.
     is_closed: bool,
-    /// Nobody takes a chunk any more.
+    /// Nobody takes chunks any more.
     is_gone: bool,
 }
 
@@ -111,7 +112,7 @@ impl Kept {
         self.spill.take()
     }
 
-    /// The newest chunks in memory that the pod has no credit for: of which row, and from which on.
+    /// The newest chunks in memory for which the pod has no credit: in which row, and from which index on.
     fn unlent(&self) -> (bool, usize) {
         let in_back = self.is_spilled();
         let row = if in_back { &self.back } else { &self.front };
@@ -130,7 +131,7 @@ impl Stream {
         self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Does something that blocks with what is on the disk, and then `over`.
+    /// Runs a blocking job on the chunks on the disk, and then `over`.
     fn start<T: Send + 'static>(
         self: &Arc<Self>,
         kept: &mut Kept,
@@ -226,7 +227,7 @@ impl Stream {
 }
 
 impl Outlet {
-    /// `spools`: of its host, the same for all chunks.
+    /// `spools`: those of its host, the same for all chunks.
     pub fn give(&self, payload: Payload, spools: &Arc<Spools>) {
         let mut kept = self.0.kept();
         if kept.is_gone {
@@ -244,9 +245,9 @@ impl Outlet {
         self.0.changed.notify_one();
     }
 
-    /// Takes what its caller has not taken for taken, if it can be kept: in memory, or else on the disk of
-    /// `folder`, after which `wake` is called (also where it came to nothing). What is in regions, which the
-    /// pod has few of, is not left there.
+    /// Treats chunks that the caller has not taken as taken, if they can be kept: in memory, or else on the
+    /// disk of `folder`; `wake` is called after the disk work (also if it failed). Chunks in regions are
+    /// moved out of them, because the pod has few regions.
     pub fn lend(&self, folder: &Path, wake: impl FnOnce() + Send + 'static) -> Lent {
         let mut kept = self.0.kept();
         let Some(spools) = kept.spools.clone() else { return Lent::Weight(0) };
@@ -292,7 +293,7 @@ impl Outlet {
         Lent::Later
     }
 
-    /// What came to the disk since the last time: the weight that the pod is to get credit for.
+    /// The weight of the chunks that reached the disk since the last call; the pod gets credit for it.
     pub fn granted(&self) -> u32 {
         std::mem::take(&mut self.0.kept().granted)
     }
@@ -311,9 +312,10 @@ impl Drop for Outlet {
 }
 
 impl Inlet {
-    /// The next chunk, and the weight that its pod has no credit for yet; none after the last. Cancel-safe.
+    /// The next chunk, and the weight for which its pod has no credit yet; `None` after the last.
+    /// Cancel-safe.
     ///
-    /// Errors: what is on the disk cannot be read: `io`.
+    /// Errors: `io` if the chunks on the disk cannot be read.
     pub async fn take(&mut self) -> Result<Option<(Payload, u32)>, Fault> {
         loop {
             let changed = self.0.changed.notified();
@@ -324,7 +326,7 @@ impl Inlet {
         }
     }
 
-    /// As [`Inlet::take`]; none if it is to be waited for.
+    /// [`Inlet::take`] without waiting; `None` if it would have to wait.
     fn take_now(&self) -> Option<Result<Option<(Payload, u32)>, Fault>> {
         let mut kept = self.0.kept();
         let emptied = if kept.front.is_empty() { kept.settle() } else { None };

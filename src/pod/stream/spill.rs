@@ -35,7 +35,7 @@ use crate::{
     pod::wire::messages::Payload,
 };
 
-/// What all streams of one host keep for callers that are slow, and what they may.
+/// What all streams of one host keep for slow callers, and the bounds on it.
 #[derive(Debug)]
 pub struct Spools {
     /// Bytes in memory.
@@ -76,7 +76,7 @@ impl Spools {
     }
 }
 
-/// Space on the disk that one stream has, of its own bound and of the host's. Cloning shares it.
+/// Space on the disk that one stream has, counted against its own bound and the host's. Cloning shares it.
 #[derive(Debug, Clone)]
 pub(in crate::pod) struct Space {
     spools: Arc<Spools>,
@@ -88,7 +88,7 @@ impl Space {
         Space { spools: spools.clone(), stream: Arc::default() }
     }
 
-    /// Takes so many bytes, if there are as many.
+    /// Takes so many bytes, if that many are free.
     pub fn take(&self, bytes: u64) -> bool {
         let Bounds { stream_disk, disk, .. } = self.spools.bounds;
         let takes = |count: &AtomicU64, most: u64| {
@@ -111,13 +111,13 @@ impl Space {
     }
 }
 
-/// What a chunk counts in memory.
+/// The bytes that a chunk counts in memory.
 pub(in crate::pod) fn memory_bytes(payload: &Payload) -> u64 {
     let blobs = payload.blobs.iter().map(|blob| blob.size().saturating_add(CHUNK_KEPT_BYTES));
     blobs.fold(payload.json.len() as u64 + CHUNK_KEPT_BYTES, u64::saturating_add)
 }
 
-/// What a chunk takes on the disk at most.
+/// The most bytes that a chunk takes on the disk.
 pub(in crate::pod) fn disk_bytes(payload: &Payload) -> u64 {
     let texts = |blob: &Blob| (blob.name.len() + blob.media_type.len()) as u64;
     // A large one may begin and end in the middle of a block.
@@ -157,7 +157,7 @@ impl Spill {
         self.chunks == 0
     }
 
-    /// Adds these chunks: all, or none of them. `taken`: the space that was taken for them.
+    /// Adds all of these chunks, or none. `taken`: the space that was taken for them.
     ///
     /// Errors: `io`, `disk_full`.
     pub fn write(&mut self, chunks: &[Payload], taken: u64) -> Result<(), Fault> {
@@ -181,7 +181,7 @@ impl Spill {
         }
     }
 
-    /// The oldest chunks, as many as are read at once and at least one.
+    /// The oldest chunks: as many as are read at once, and at least one.
     ///
     /// Errors: `io`.
     pub fn read(&mut self) -> Result<Vec<Payload>, Fault> {
@@ -215,7 +215,7 @@ fn failed(what: &str, error: &io::Error) -> Fault {
     }
 }
 
-/// A place in a file, which goes on as it is read or written.
+/// A position in a file that advances as the file is read or written.
 struct At<'a> {
     file: &'a File,
     at: u64,
@@ -280,7 +280,7 @@ fn copy(blob: &Blob, out: &mut BufWriter<At>) -> io::Result<()> {
     }
 }
 
-/// The chunk at `at`, where its part that is read into memory ends, and where all of it does.
+/// The chunk at `at`, the end of its part that is read into memory, and the end of all of it.
 fn get(from: &mut BufReader<At>, hidden: &Arc<Hidden>, at: u64) -> io::Result<(Payload, u64, u64)> {
     let mut end = at;
     let mut bytes = |count: u64| -> io::Result<Vec<u8>> {
@@ -319,10 +319,10 @@ fn get(from: &mut BufReader<At>, hidden: &Arc<Hidden>, at: u64) -> io::Result<(P
     Ok((Payload { json, blobs: made, regions: Vec::new() }, small_end, end))
 }
 
-/// The file, and what it takes of the disk.
+/// The file, and the space that it takes on the disk.
 #[derive(Debug)]
 struct Hidden {
-    /// None only as it goes.
+    /// `None` only while it is dropped.
     file: Option<File>,
     space: Space,
     used: AtomicU64,
@@ -333,8 +333,8 @@ impl Hidden {
         self.file.as_ref().expect("open until it is dropped")
     }
 
-    /// Gives that part of the file back to the disk. What cannot be given back so goes with the file, and
-    /// counts until then.
+    /// Gives this part of the file back to the disk. A part that cannot be given back this way is freed with
+    /// the file, and counts until then.
     fn give_back(&self, from: u64, to: u64) {
         // With what is before it in its block, which was read: a large blob that is held ends with its block.
         let start = from / SPILL_BLOCK_BYTES * SPILL_BLOCK_BYTES;
@@ -344,7 +344,7 @@ impl Hidden {
         }
     }
 
-    /// That it takes so many bytes less.
+    /// Counts so many bytes less.
     fn forget(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
         self.space.give_back(bytes);
@@ -366,7 +366,7 @@ impl Drop for Hidden {
 #[derive(Debug)]
 struct Section {
     hidden: Arc<Hidden>,
-    /// Where what belongs to it begins: before its first byte.
+    /// The start of its part of the file, before its first byte.
     from: u64,
     at: u64,
     bytes: u64,

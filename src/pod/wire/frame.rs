@@ -11,7 +11,7 @@ use crate::model::limits::FRAME_SKIP_BYTES_MAX;
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 16;
 
-/// One frame as it came.
+/// One frame as received.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
     /// The ask it belongs to, 0 for none.
@@ -20,11 +20,11 @@ pub struct Frame {
     pub tail: Bytes,
 }
 
-/// What the next bytes of a lane turned out to be.
+/// The result of reading the next bytes of a lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
     Frame(Frame),
-    /// A frame above the negotiated maximum, read past.
+    /// A frame above the negotiated maximum, which was skipped.
     Oversize {
         ask: u64,
         bytes: u64,
@@ -42,8 +42,8 @@ pub fn encode<'a>(out: &mut BytesMut, ask: u64, json: &[u8], tail: impl Iterator
     tail.for_each(|part| out.extend_from_slice(part));
 }
 
-/// Writes the object `head` with one more entry, whose value `put` writes. A document's text was read when it
-/// came, and may be megabytes: it is put in as it is, not read once more by the one who looks after the pod.
+/// Writes the object `head` with one more entry, whose value `put` writes. A document's text was checked when
+/// it came, and may be megabytes: it is inserted as it is, so that the pod's task does not parse it again.
 pub fn put_around(json: &mut Vec<u8>, head: &impl Serialize, key: &str, put: impl FnOnce(&mut Vec<u8>)) {
     serde_json::to_writer(&mut *json, head).expect("strings and numbers become JSON");
     // No head is empty.
@@ -58,7 +58,7 @@ pub fn put_around(json: &mut Vec<u8>, head: &impl Serialize, key: &str, put: imp
 pub struct Decoder {
     buffer: BytesMut,
     frame_bytes_max: usize,
-    /// The rest of an over-size frame, still to be thrown away.
+    /// The rest of an over-size frame that is still to be skipped.
     skipping: Option<(u64, u64, u64)>,
 }
 
@@ -67,7 +67,7 @@ impl Decoder {
         Decoder { buffer: BytesMut::new(), frame_bytes_max, skipping: None }
     }
 
-    /// Where to read into: at least 64 KiB free, the rest of a known frame if that is more.
+    /// The buffer to read into: at least 64 KiB free, or the rest of a known frame if that is more.
     pub fn space(&mut self) -> &mut BytesMut {
         if self.buffer.capacity() - self.buffer.len() < 16 << 10 {
             let wanted = match self.buffer.len() >= HEADER_BYTES && self.skipping.is_none() {
@@ -82,14 +82,14 @@ impl Decoder {
         &mut self.buffer
     }
 
-    /// Whether the stream stands inside a frame: an end here is a broken frame.
+    /// Whether the stream is inside a frame; an end here is a broken frame.
     pub fn is_mid_frame(&self) -> bool {
         !self.buffer.is_empty() || self.skipping.is_some()
     }
 
-    /// The next frame, if it is all there.
+    /// The next frame, if all of it has arrived.
     ///
-    /// The error is a header that claims more than can be read past: the stream is lost.
+    /// The error is a header that claims more than can be skipped: the stream is lost.
     #[allow(clippy::should_implement_trait, reason = "no iterator: bytes are put in between two calls")]
     pub fn next(&mut self) -> Result<Option<Decoded>, String> {
         if let Some((ask, bytes, left)) = self.skipping {

@@ -21,34 +21,35 @@ use crate::{
     },
 };
 
-/// What a send fails with when this machine has not got what it takes: descriptors, those that are on their
-/// way, buffers, memory.
+/// The errors of a send for which this machine lacks resources: descriptors, in use or in transit, buffers,
+/// memory.
 const RAN_OUT: [Errno; 5] = [Errno::TOOMANYREFS, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
 
-/// One socket with what waits to be read and written.
+/// One socket, with the bytes that wait to be read and written.
 pub struct Lane {
     stream: UnixStream,
     decoder: Decoder,
     out: BytesMut,
-    /// Descriptors, each group with the place in `out` of the byte that it travels with.
+    /// Descriptors, each group with the position in `out` of the byte with which it travels.
     descriptors: VecDeque<(usize, Vec<OwnedFd>)>,
     closed: bool,
-    /// How much of `out` is asks, at most: what the host sends of itself, and bounds where it takes work.
+    /// The most bytes of `out` that are asks: the host sends these by itself, and bounds them where it takes
+    /// work.
     asks: usize,
-    /// Nobody reads there any more.
+    /// The other side no longer reads.
     deaf: bool,
-    /// Why the machine did not let the host send.
+    /// The error with which the machine refused a send.
     refused: Option<std::io::Error>,
 }
 
-/// What reading brought.
+/// The result of a read.
 pub enum Read {
     Frame(Decoded),
     /// Nothing more now.
     Dry,
     /// The other side closed, or the stream broke in the middle of a frame.
     Closed,
-    /// The stream makes no sense any more.
+    /// The stream is malformed from here on.
     Broken(String),
 }
 
@@ -70,35 +71,35 @@ impl Lane {
         &self.stream
     }
 
-    /// Where to put what is to be sent; [`Lane::flush`] sends it.
+    /// The buffer of bytes to send; [`Lane::flush`] sends it.
     pub fn out(&mut self) -> &mut BytesMut {
         &mut self.out
     }
 
-    /// Puts an ask, or whatever else of that size the pod did not cause.
+    /// Adds an ask, or another message of that size that the pod did not cause.
     pub fn put_ask(&mut self, put: impl FnOnce(&mut BytesMut)) {
         let before = self.out.len();
         put(&mut self.out);
         self.asks += self.out.len() - before;
     }
 
-    /// Whether so much waits that the other side is not to be read before it reads: all but the asks are
-    /// answers to what it said.
+    /// Whether so much waits that the host stops reading until the other side reads: everything but the asks
+    /// answers its messages.
     pub fn is_backed_up(&self) -> bool {
         self.out.len() - self.asks > LANE_WAITING_BYTES_MAX || self.descriptors.len() > LANE_WAITING_DESCRIPTORS_MAX
     }
 
-    /// Whether asks wait that no more are to be put behind.
+    /// Whether so many asks wait that no more should be added.
     pub fn has_asks_waiting(&self) -> bool {
         self.out.len() > LANE_WAITING_BYTES_MAX
     }
 
-    /// What waits here, in bytes and descriptors.
+    /// Number of waiting bytes and descriptors.
     pub fn waiting(&self) -> (usize, usize) {
         (self.out.len(), self.descriptors.iter().map(|(_, group)| group.len()).sum())
     }
 
-    /// Nobody reads there any more: what waits is let go of, now and with each [`Lane::flush`].
+    /// The other side no longer reads: waiting bytes are discarded, now and at each [`Lane::flush`].
     pub fn give_up(&mut self) {
         self.deaf = true;
         self.flush();
@@ -117,7 +118,7 @@ impl Lane {
         self.decoder.is_mid_frame()
     }
 
-    /// The descriptor goes with the next byte that is put into [`Lane::out`].
+    /// The descriptor travels with the next byte that is put into [`Lane::out`].
     pub fn attach(&mut self, descriptor: OwnedFd) {
         match self.descriptors.back_mut() {
             Some((at, group)) if *at == self.out.len() => group.push(descriptor),
@@ -125,8 +126,8 @@ impl Lane {
         }
     }
 
-    /// Sends what the socket takes now. A closed peer is found by reading, so that its last words are read
-    /// first.
+    /// Sends as much as the socket accepts now. A closed peer is detected by reading, so that its last
+    /// messages are read first.
     pub fn flush(&mut self) {
         if self.deaf {
             self.out.clear();
@@ -152,8 +153,8 @@ impl Lane {
         }
     }
 
-    /// What waits cannot be sent: the other side is gone, or this machine has not got what it takes, which
-    /// ends the pod too.
+    /// The waiting bytes cannot be sent: the other side is gone, or this machine lacks resources, which ends
+    /// the pod too.
     fn lost(&mut self, error: std::io::Error) {
         self.out.clear();
         self.descriptors.clear();
@@ -162,7 +163,7 @@ impl Lane {
         }
     }
 
-    /// What the machine ran out of when something was to be sent, once.
+    /// The error of the last send for which the machine lacked resources; returned once.
     pub fn take_refused(&mut self) -> Option<std::io::Error> {
         self.refused.take()
     }
