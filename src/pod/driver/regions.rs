@@ -14,7 +14,7 @@
 //!   ------> the pod's ---------> the host's ------------------------------------------> the pod's     for results
 //! ```
 //!
-//! Apart from the driver, which sends and receives: here is what is whose. A region is one blob's at a time.
+//! This file tracks who owns each region; the driver sends and receives. A region holds one blob at a time.
 
 use std::{
     collections::BTreeMap,

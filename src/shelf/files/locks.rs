@@ -69,7 +69,7 @@ pub(in crate::shelf) async fn acquire(path: &Path, doing: &str, progress: &progr
     wait_for(path, doing, limits::LOCK_WAIT_MS, tell).await
 }
 
-/// [`acquire`] for operations that take moments: waits at most [`limits::REPOSITORY_LOCK_WAIT_MS`], and
+/// `acquire` for operations that take moments: waits at most [`limits::REPOSITORY_LOCK_WAIT_MS`], and
 /// reports no progress.
 ///
 /// Errors: `overloaded` when the wait is over.
