@@ -1,6 +1,6 @@
-//! Blobs out of files and readers, for apps and the command line.
+//! Makes blobs from files and readers, for apps and the command line.
 //!
-//! Apart from [`Blob`] itself, which does no IO.
+//! These functions do IO; [`Blob`] itself does none.
 
 use std::{
     fs::File,

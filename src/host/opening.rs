@@ -1,4 +1,4 @@
-//! How a host begins and ends.
+//! Opening and shutdown of a host.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What a pod runs: its interpreter and its environment, found or built.
+//! Finds or builds what a pod runs: its interpreter and its environment.
 
 use std::{
     collections::HashMap,
