@@ -4,6 +4,7 @@
 //! - `make.rs`: the functions that make a folder or a file; each sets the mode and leaves nothing to the
 //!   umask.
 //! - `durable.rs`: files that survive a power cut whole.
+//! - `lock.rs`: the one type that holds a lock between processes.
 //! - `look.rs`: whether a path exists.
 //! - `owner.rs`: who may write to Hob's folders, checked at each start.
 //! - `threads.rs`: blocking work, on threads where nothing waits for it.
@@ -11,6 +12,7 @@
 //! A test reads the sources and fails if other code opens a file or makes a folder without a reason.
 
 pub mod durable;
+pub mod lock;
 pub mod look;
 pub mod make;
 pub mod open;

@@ -3,9 +3,8 @@
 //!
 //! Apart from `http`, which answers requests: here is what happens once per server.
 
-use crate::door::http::server;
 use std::{
-    fs::{self, File, TryLockError},
+    fs,
     future::Future,
     io::{self, Write},
     net::TcpListener,
@@ -22,7 +21,11 @@ use tokio::{
 };
 
 use crate::{
-    disk::{durable, open},
+    disk::{
+        durable,
+        lock::{self, Held},
+        open,
+    },
     door::{
         accept::{Listener, accept},
         http::{
@@ -30,7 +33,7 @@ use crate::{
             audience::Audience,
             connection::{Entry, Patience, Terms, Way},
             room::{Bounds, Room},
-            server::Phase,
+            server::{self, Phase},
             token::Token,
         },
         socket,
@@ -238,25 +241,21 @@ fn audience(home: &Home, rules: &ServeRules) -> Audience {
 /// The lock that one server of a home holds while it lives, in a folder that only its owner may enter.
 ///
 /// Errors: `already_serving`; `io`.
-pub(super) fn alone(home: &Home) -> Result<File, Fault> {
+pub(super) fn alone(home: &Home) -> Result<Held, Fault> {
     let (folder, path) = (home.serve(), home.serve_lock());
     let failed = |what: &str, error: &std::io::Error| Fault::io(format!("{what} {}", folder.display()), error);
     durable::make_private_folder(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(|error| failed("closing the folder", &error))?;
-    let mut file = open::open_to_write(&path).map_err(|error| failed("locking in", &error))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = String::from_utf8(open::read(&path, limits::TOKEN_FILE_BYTES_MAX).unwrap_or_default()).unwrap_or_default();
-            let holder = if holder.is_empty() { String::new() } else { format!(" (pid {})", holder.trim()) };
-            return Err(Fault::new(Code::AlreadyServing, format!("a server is running for {}{holder}", home.config().display()))
-                .hint(hint![act::status(), " asks it; SIGTERM ends it in order"]));
-        }
-        Err(TryLockError::Error(error)) => return Err(failed("locking in", &error)),
-    }
+    let held = open::open_to_write(&path).and_then(lock::try_exclusive).map_err(|error| failed("locking in", &error))?;
+    let Some(held) = held else {
+        let holder = String::from_utf8(open::read(&path, limits::TOKEN_FILE_BYTES_MAX).unwrap_or_default()).unwrap_or_default();
+        let holder = if holder.is_empty() { String::new() } else { format!(" (pid {})", holder.trim()) };
+        return Err(Fault::new(Code::AlreadyServing, format!("a server is running for {}{holder}", home.config().display()))
+            .hint(hint![act::status(), " asks it; SIGTERM ends it in order"]));
+    };
     // For people who meet the lock.
-    let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-    Ok(file)
+    let _ = held.set_len(0).and_then(|()| write!(&*held, "{}", std::process::id()));
+    Ok(held)
 }
 
 #[cfg(test)]

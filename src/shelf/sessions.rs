@@ -30,7 +30,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::{
-    disk::{make, open},
+    disk::{lock, make, open},
     model::{
         Code, Digest, Fault, Hint, Home, act, hint,
         limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, FAULT_MESSAGE_BYTES_MAX, SESSION_FILE_BYTES_MAX, SESSIONS_MAX},
@@ -275,7 +275,7 @@ fn read(folder: PathBuf) -> Result<Found, Fault> {
 }
 
 fn is_held(folder: &Path) -> bool {
-    open::open(&folder.join(LOCK)).is_ok_and(|file| file.try_lock_shared().is_err())
+    open::open(&folder.join(LOCK)).is_ok_and(|file| matches!(lock::try_shared(file), Ok(None)))
 }
 
 fn record(folder: &Path) -> Result<Record, Fault> {

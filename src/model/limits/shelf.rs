@@ -20,6 +20,3 @@ pub const COPY_CHUNK_BYTES: usize = 1 << 20;
 
 /// Between two looks at a lock that another process holds, in milliseconds.
 pub const LOCK_POLL_MS: u64 = 20;
-
-/// How long a lock that is only tried may be held by a process that is just being started, in milliseconds.
-pub const LOCK_SETTLE_MS: u64 = 500;

@@ -18,10 +18,8 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::FlockOperation;
-
 use crate::{
-    disk::{make, open},
+    disk::{lock, make, open},
     model::{
         limits::{
             LOCK_POLL_MS, LOG_ASIDE_TRIES, LOG_BATCH_LINES_MAX, LOG_CLOSE_MS, LOG_FILE_BYTES_MAX, LOG_FILES_MAX, LOG_FILES_QUEUE_MAX,
@@ -138,17 +136,19 @@ fn stem(recipe: &str) -> String {
 }
 
 fn put_aside(folder: &Path, path: &Path, old: &Path) -> io::Result<()> {
-    let lock = open::open_to_write(&folder.join(LOCK))?;
     // Another host is about to: waited for, or all that this one writes meanwhile would go beyond the bound;
     // not for ever, as that one may be stopped.
     let mut tries = 0;
-    while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let _alone = loop {
+        if let Some(held) = lock::try_exclusive(open::open_to_write(&folder.join(LOCK))?)? {
+            break held;
+        }
         if tries == LOG_ASIDE_TRIES {
             return Ok(());
         }
         tries += 1;
         std::thread::sleep(Duration::from_millis(LOCK_POLL_MS));
-    }
+    };
     // Another host may have done so meanwhile, and perhaps nobody has made a new one yet.
     let done = open::open(path).and_then(|file| match file.metadata()?.len() >= LOG_FILE_BYTES_MAX {
         true => fs::rename(path, old),

@@ -255,8 +255,8 @@ pub fn verify(home: &Home, digest: Digest) -> Result<(), Fault> {
 /// Moves an environment that no recipe uses any more into `discard`; returns whether it did. An environment
 /// that a process has open, or builds, stays.
 pub(super) fn take_away(home: &Home, digest: Digest, discard: &Path) -> Result<bool, Fault> {
-    let Some(_held) = locks::try_acquire_settled(&build_lock(home, digest))? else { return Ok(false) };
-    let Some(_alone) = locks::try_acquire_settled(&use_lock(home, digest))? else { return Ok(false) };
+    let Some(_held) = locks::try_acquire(&build_lock(home, digest))? else { return Ok(false) };
+    let Some(_alone) = locks::try_acquire(&use_lock(home, digest))? else { return Ok(false) };
     put_away(home, digest, discard)?;
     Ok(true)
 }

@@ -5,59 +5,36 @@
 //! deleted.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
+    io,
     path::Path,
     time::{Duration, Instant},
 };
 
 use crate::{
-    disk::open,
+    disk::{lock, open},
     model::{Code, Fault, Step, act, hint, limits, progress},
 };
 
 use crate::shelf::durable;
 
-/// A held lock; released on drop.
-#[derive(Debug)]
-pub struct Held {
-    _file: File,
-}
+pub use crate::disk::lock::Held;
 
 /// Takes the lock at `path` if nobody holds it.
 pub(in crate::shelf) fn try_acquire(path: &Path) -> Result<Option<Held>, Fault> {
-    take(path, File::try_lock)
+    take(path, lock::try_exclusive)
 }
 
-/// [`try_acquire`], repeated for [`limits::LOCK_SETTLE_MS`]. A process that this one is starting has a copy
-/// of each descriptor until it runs its own program, so a lock may look held for a moment after its release.
-/// Blocks the thread for that time.
-pub(in crate::shelf) fn try_acquire_settled(path: &Path) -> Result<Option<Held>, Fault> {
-    let end = Instant::now() + Duration::from_millis(limits::LOCK_SETTLE_MS);
-    loop {
-        let held = try_acquire(path)?;
-        if held.is_some() || Instant::now() >= end {
-            return Ok(held);
-        }
-        std::thread::sleep(Duration::from_millis(limits::LOCK_POLL_MS));
-    }
-}
-
-fn take(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> Result<Option<Held>, Fault> {
+fn take(path: &Path, lock: fn(File) -> io::Result<Option<Held>>) -> Result<Option<Held>, Fault> {
     if let Some(folder) = path.parent() {
         durable::make_folder(folder)?;
     }
-    let failed = |error: &std::io::Error| Fault::io(format!("locking {}", path.display()), error);
-    let file = open::open_to_write(path).map_err(|error| failed(&error))?;
-    match lock(&file) {
-        Ok(()) => Ok(Some(Held { _file: file })),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(failed(&error)),
-    }
+    open::open_to_write(path).and_then(lock).map_err(|error| Fault::io(format!("locking {}", path.display()), &error))
 }
 
 /// Takes a share of the lock at `path`, unless a process holds it exclusively.
 pub(in crate::shelf) fn try_share(path: &Path) -> Result<Option<Held>, Fault> {
-    take(path, File::try_lock_shared)
+    take(path, lock::try_shared)
 }
 
 /// Waits for the lock at `path`, at most [`limits::LOCK_WAIT_MS`]. `doing` says what another holder is doing,
@@ -144,24 +121,6 @@ mod tests {
         assert!(take().await.unwrap().is_none());
         drop(places);
         assert!(take().await.unwrap().is_some());
-    }
-
-    #[test]
-    fn a_lock_that_nobody_holds_for_long_is_had() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("use.lock");
-        let held = try_share(&path).unwrap().unwrap();
-        assert!(try_acquire_settled(&path).unwrap().is_none(), "got a lock that was held");
-        // As a process has it that is about to become another program.
-        let copy = held._file.try_clone().unwrap();
-        drop(held);
-        assert!(try_acquire(&path).unwrap().is_none());
-        let lets_go = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(2 * limits::LOCK_POLL_MS));
-            drop(copy);
-        });
-        assert!(try_acquire_settled(&path).unwrap().is_some());
-        lets_go.join().unwrap();
     }
 
     #[tokio::test]

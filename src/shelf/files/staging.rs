@@ -4,7 +4,6 @@
 //! The lock is unique to its folder. It outlives its maker while a tool still writes there: the tool inherits
 //! it as standard input. A folder that is not locked is left over from a crash.
 
-use crate::disk::look;
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
@@ -12,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    disk::{make, open},
+    disk::{lock, look, make, open},
     model::{Fault, Home},
 };
 
@@ -51,12 +50,12 @@ impl Staging {
             // Random enough that no name comes again while anything lives that was called after it: pods are.
             let mut builder = tempfile::Builder::new();
             let named = builder.prefix(&prefix).suffix(".lock").rand_bytes(12).tempfile_in(root).map_err(failed)?;
-            let (lock, lock_path) = named.keep().map_err(|error| failed(error.error))?;
-            if lock.try_lock().is_err() || !still_there(&lock, &lock_path) {
+            let (file, lock_path) = named.keep().map_err(|error| failed(error.error))?;
+            if !lock::try_exclusive_for_heirs(&file).map_err(failed)? || !still_there(&file, &lock_path) {
                 // A sweeper took it for rubbish in the instant before it was locked.
                 continue;
             }
-            let staging = Staging { folder: lock_path.with_extension(""), lock_path, lock };
+            let staging = Staging { folder: lock_path.with_extension(""), lock_path, lock: file };
             make::new_folder(&staging.folder, make::PRIVATE_FOLDER).map_err(failed)?;
             return Ok(staging);
         }
@@ -111,9 +110,10 @@ fn sweep_one(path: &Path, may_delete: &impl Fn(&Path) -> bool) -> Result<(), Fau
         }
         return Ok(());
     }
-    let Ok(lock) = open::open_there_to_write(path) else { return Ok(()) };
+    let Ok(file) = open::open_there_to_write(path) else { return Ok(()) };
     let folder = path.with_extension("");
-    if lock.try_lock().is_ok() && still_there(&lock, path) && may_delete(&folder) {
+    let Ok(Some(held)) = lock::try_exclusive(file) else { return Ok(()) };
+    if still_there(&held, path) && may_delete(&folder) {
         files::remove_tree(&folder)?;
         let _ = fs::remove_file(path);
     }
