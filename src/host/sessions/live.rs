@@ -202,7 +202,7 @@ impl Live {
 
     /// What the next pod of the session begins with.
     ///
-    /// Errors: `session_lost`, with the number of checkpoints; as [`Clerk::lend`].
+    /// Errors: `session_lost`, with its calls and checkpoints in `detail`; as [`Clerk::lend`].
     async fn begin_pod(self: &Arc<Live>, clerk: &Clerk, program: &Program) -> Result<pod::Session, Fault> {
         let incarnation = {
             let mut book = self.book();
