@@ -29,10 +29,10 @@ use tokio::{
 
 use crate::model::{Code, Fault, limits};
 
-/// The header by which a caller says how many files it hands in, and that it takes files of the answer.
+/// The header that states how many files a caller hands in, and that it accepts files of the answer.
 pub const FILES: &str = "x-hob-files";
 
-/// An open file, and what it takes of the server's room until it is dropped.
+/// An open file, and the permit of the server that it holds until it is dropped.
 #[derive(Debug)]
 pub struct Held {
     pub file: OwnedFd,

@@ -63,7 +63,7 @@ pub struct Added {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Asked {
-    /// As `KEY=VALUE`.
+    /// The permission as `KEY=VALUE`.
     pub permission: String,
     pub means: String,
     /// Whether its pods have it.

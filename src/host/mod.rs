@@ -5,13 +5,13 @@
 //!      |-- catalogue.rs --> entry.rs   which recipe; its compiled glue and its pool
 //!      |-- sessions.rs                 a pod that is kept by name
 //!      |-- lease.rs                    glue meets pods
-//!      +-- journal.rs                  what is counted of it
-//!    calls.rs, opening.rs              what an app does with a host: call, open, end
-//!    install.rs, grants.rs             what changes the shelf and hob.toml
+//!      +-- journal.rs                  counts for each call
+//!    calls.rs, opening.rs              methods for apps: call, open, shut down
+//!    install.rs, grants.rs             changes of the shelf and of hob.toml
 //!    source.rs --> programs.rs         makes a pod; its interpreter and environment
 //!    pods.rs, zygotes.rs, caches.rs    all pods that run; which are forked; what libraries keep
 //!    engine.rs, compiler.rs            the wasm engine; the process that compiles glue
-//!    status.rs, doctor.rs, printing.rs what is told of all this
+//!    status.rs, doctor.rs, printing.rs reports about all this
 //! ```
 
 use std::sync::Arc;

@@ -25,8 +25,7 @@ use crate::{
     shelf::{blocking, durable, environment::Environment, files::scratch::Scratch},
 };
 
-/// All zygotes of a host, by what they are made of: recipes with the same environment and the same wishes
-/// share one.
+/// All zygotes of a host, by program, preloads and variables: recipes that agree in these share a zygote.
 #[derive(Default)]
 pub struct Zygotes {
     known: Mutex<Known>,
