@@ -1,4 +1,4 @@
-//! Taking connections: everybody is let in at once, whoever must go for that goes, and nobody waits in the
+//! Accepts connections: each is accepted at once, another leaves for it if needed, and none waits in the
 //! kernel.
 
 use std::{
@@ -22,16 +22,16 @@ use super::{
 };
 use crate::model::{ServeRules, limits};
 
-/// A way in.
+/// A listener.
 pub enum Listener {
-    /// With the room for files that are handed over it.
+    /// With permits for files that are handed over it.
     Unix(UnixListener, Arc<Semaphore>),
-    /// With the rules that say which addresses are proxies.
+    /// With the rules that name the proxies.
     Tcp(TcpListener, Arc<RwLock<ServeRules>>),
 }
 
 impl Listener {
-    /// The address that counts for somebody who came from there.
+    /// The address that a connection from `peer` counts for; `None` for a Unix socket and for a proxy.
     fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
         let Listener::Tcp(_, rules) = self else { return None };
         let rules = rules.read().unwrap_or_else(PoisonError::into_inner);
@@ -40,8 +40,8 @@ impl Listener {
     }
 }
 
-/// Takes connections until the server ends, and then those that had knocked before: until none comes for a
-/// moment, and no longer than a while, however many go on knocking.
+/// Accepts connections until the server ends; then those that already wait, until none comes for a moment,
+/// and for a limited time however many still come.
 pub async fn accept(listener: Listener, way: Way, room: Arc<Room>) {
     let (mut closing, mut row) = (way.closing.clone(), 0);
     loop {
@@ -59,13 +59,14 @@ pub async fn accept(listener: Listener, way: Way, room: Arc<Room>) {
     let _ = timeout_at(end, knockers).await;
 }
 
-/// Takes one connection. Dropped between two, nothing is lost. `row`: how many were taken without a turn for
-/// others.
+/// Accepts one connection. It may be dropped while it waits; no connection is lost. `row`: the number
+/// accepted without a turn for other tasks.
 async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut usize) {
     let taken = match listener {
         Listener::Unix(unix, files) => unix.accept().await.map(|(stream, _)| {
             let (way, seat) = (way.clone(), room.enter(None));
-            // Should the socket's mode ever let somebody else in, nothing is taken of them but bytes.
+            // If the socket's mode ever let another user in, only bytes would be accepted from that user, no
+            // files.
             let own = rustix::process::geteuid().as_raw();
             let is_own = stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0);
             match is_own {
@@ -77,7 +78,7 @@ async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut 
             }
         }),
         Listener::Tcp(tcp, _) => tcp.accept().await.map(|(stream, peer)| {
-            // An answer is one write: waiting for more of it would only be waiting.
+            // An answer is one write, so waiting for more bytes would only delay it.
             let _ = stream.set_nodelay(true);
             let (way, seat) = (way.clone(), room.enter(listener.counted(peer.ip())));
             tokio::spawn(way.serve(stream, seat, None));
@@ -86,8 +87,8 @@ async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut 
     match taken {
         Ok(()) => {
             *row += 1;
-            // Each is heard once before another can send it away: the oldest of the strangers goes, and a row
-            // is a quarter of them.
+            // Each connection runs once before another can send it away: the oldest stranger leaves, and a
+            // row is a quarter of the strangers.
             if *row >= room.row() {
                 *row = 0;
                 tokio::task::yield_now().await;
@@ -95,7 +96,7 @@ async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut 
             room.settled().await;
         }
         Err(error) => {
-            // Mostly too many open files: whoever said nothing so far goes for the next one.
+            // Mostly too many open files: a connection that sent nothing so far leaves for the next one.
             tracing::warn!("a connection was not taken: {error}");
             room.make_way();
             sleep(Duration::from_millis(limits::SERVE_LINGER_MS)).await;

@@ -1,6 +1,4 @@
-//! The words of the command line, as clap reads them.
-//!
-//! Apart from `cli.rs` so that what may be said stands in one place, with the exit codes.
+//! The command line's arguments, as clap reads them, and the exit codes in the help text.
 
 use crate::model::Code;
 use std::path::PathBuf;
@@ -153,16 +151,16 @@ pub enum Command {
     CompileGlue { version: String, reservation: String, folder: PathBuf },
 }
 
-/// What was typed where a recipe is wanted.
+/// The word that was typed in place of a recipe.
 #[derive(Debug, Clone)]
 pub struct RecipeWord {
     pub text: String,
-    /// Whether the command does something with a folder.
+    /// Whether the command accepts a folder.
     pub may_be_folder: bool,
 }
 
 impl Command {
-    /// What was typed where a recipe is wanted that may be installed.
+    /// The word that was typed in place of a recipe that may be installed.
     pub fn recipe(&self) -> Option<RecipeWord> {
         let (text, may_be_folder) = match self {
             Command::Call(CallArgs { recipe, .. })
@@ -180,7 +178,7 @@ impl Command {
             | Command::Verify { recipe: Some(recipe) }
             | Command::Pods(PodArgs { lift: Some(recipe), .. } | PodArgs { recipe: Some(recipe), .. })
             | Command::Logs(LogArgs { recipe: Some(recipe), .. }) => (recipe, false),
-            // Folders alone, or no recipe at all.
+            // These take only folders, or no recipe at all.
             Command::Build { .. } | Command::Test { .. } | Command::Pack { .. } | Command::Publish { .. } | Command::Repo { .. } => {
                 return None;
             }
@@ -342,7 +340,7 @@ pub enum Repo {
     },
 }
 
-/// CommandLine that make no sense here.
+/// The fault for arguments that make no sense.
 pub(super) fn usage(message: impl Into<String>) -> Fault {
     Fault::new(Code::Usage, message).hint("`hob COMMAND --help` says which words a command takes")
 }

@@ -1,7 +1,5 @@
-//! `hob call`: in the running server when there is one, else in a host of its own; either way the same words
-//! come out.
-//!
-//! Apart from `cli.rs`, because it is the one command that has two places to run in.
+//! `hob call`: runs in the running server if there is one, else in a host of its own, with the same output
+//! either way.
 
 use std::{path::Path, pin::Pin};
 
@@ -26,10 +24,10 @@ pub async fn call(config: Config, args: CallArgs, watch: Watch, (quiet, json): (
         _ => read_stdin()?,
     };
     let outs = args.out.iter().map(|pair| name_and_file(pair, "--out")).collect::<Result<Vec<_>, _>>()?;
-    // What the author is editing, and what is to run alone, belongs into no server.
+    // A folder that its author edits, and a one-shot call, run outside the server.
     let is_folder = RecipeRef::is_folder(&args.recipe);
     let mut args = args;
-    // An author wants to see what they print.
+    // An author wants to see what the pod prints.
     args.logs |= is_folder && !quiet;
     let args = args;
     let mut prints = Prints::new(args.logs);
@@ -41,7 +39,7 @@ pub async fn call(config: Config, args: CallArgs, watch: Watch, (quiet, json): (
         Some(_) => None,
         None => Some(Host::open(config.without_zygotes()).await?),
     };
-    // One listener for the whole call: a Ctrl-C between two events counts as well.
+    // One listener for the whole call, so that a Ctrl-C between two events counts too.
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let done = async {
         let running = interruptible(interrupt.as_mut(), begin(server, host.as_ref(), &args, text)).await??;
@@ -51,10 +49,10 @@ pub async fn call(config: Config, args: CallArgs, watch: Watch, (quiet, json): (
     let done = done.await;
     if let Some(host) = host {
         if done.is_ok() {
-            // The result is out; whoever does not want to wait for this interrupts it.
+            // The result is printed already, so a user may interrupt this.
             let _ = interruptible(interrupt.as_mut(), host.keep_caches()).await;
         }
-        // What its pods print as they end, too.
+        // Also show what the pods print as they end.
         let mut last = host.printed();
         host.shutdown().await;
         if done.is_ok() {
@@ -77,7 +75,7 @@ pub async fn call(config: Config, args: CallArgs, watch: Watch, (quiet, json): (
     done
 }
 
-/// Begins the call in the server, or else in the host.
+/// Begins the call in the server, else in the host.
 async fn begin(server: Option<Client>, host: Option<&Host>, args: &CallArgs, text: String) -> Result<Under, Fault> {
     let blobs = || args.blob.iter().map(|pair| read_blob(pair)).collect::<Result<Vec<_>, _>>();
     let deadline_ms = args.deadline.as_deref().map(milliseconds).transpose()?;
@@ -96,8 +94,8 @@ async fn begin(server: Option<Client>, host: Option<&Host>, args: &CallArgs, tex
     Ok(Under::Here(host.start(call)))
 }
 
-/// Tells of the events, and gives the outcome, with how many chunks were not printed; what showed how far it
-/// was is gone then.
+/// Prints events until the outcome; returns the outcome, and the number of chunks that were not printed. The
+/// progress bar is gone then.
 async fn follow(
     mut running: Under,
     stream: bool,
@@ -132,7 +130,7 @@ async fn follow(
     Ok((outcome, left))
 }
 
-/// A call under way, wherever it runs.
+/// A running call, in the server or in a host here.
 enum Under {
     Here(Running),
     There(Calling),
@@ -154,7 +152,7 @@ impl Under {
     }
 }
 
-/// Writes the blobs that were asked for, and prints the result.
+/// Writes the requested blobs, and prints the result.
 fn print(outcome: &Outcome, chunks_left: u64, outs: &[(String, String)], json: bool) -> Result<(), Fault> {
     for (name, file) in outs {
         let blob = outcome.blobs.iter().find(|blob| &blob.name == name).ok_or_else(|| {
@@ -183,7 +181,7 @@ fn print(outcome: &Outcome, chunks_left: u64, outs: &[(String, String)], json: b
             if chunks_left > 0 {
                 about["chunks_left"] = json!(chunks_left);
             }
-            // The output as its text: a value would have its keys in another order.
+            // The output as its text: a parsed value would have its keys in another order.
             print::result(&format!("{{\"output\":{},{}", outcome.output, &about.to_string()[1..]));
         }
         false => print::result(outcome.output.text()),
@@ -191,7 +189,8 @@ fn print(outcome: &Outcome, chunks_left: u64, outs: &[(String, String)], json: b
     Ok(())
 }
 
-/// Waits for `work` unless the user presses Ctrl-C: then it is dropped, which cancels it down to the worker.
+/// Waits for `work` unless the user presses Ctrl-C; then `work` is dropped, which cancels it down to the
+/// worker.
 pub(super) async fn interruptible<T>(
     interrupt: impl Future<Output = std::io::Result<()>>,
     work: impl Future<Output = T>,
@@ -208,7 +207,7 @@ fn read_stdin() -> Result<String, Fault> {
     let most = limits::DOCUMENT_BYTES_MAX;
     let read = std::io::stdin().lock().take(most as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| Fault::io("reading input from stdin", &error))?;
-    // Before its text is looked at: the bound may have cut through a character.
+    // Check the length before the text: the limit may have cut through a character.
     if bytes.len() > most {
         return Err(Fault::new(
             Code::TooLarge,
@@ -237,7 +236,7 @@ fn read_blob(pair: &str) -> Result<Blob, Fault> {
     blobs::from_file(name, blobs::media_type_of(Path::new(&file)), Path::new(&file))
 }
 
-/// `500ms`, `30s`, `5m`.
+/// Milliseconds of a time such as `500ms`, `30s` or `5m`.
 fn milliseconds(text: &str) -> Result<u64, Fault> {
     let wrong = || usage(format!("`{text}` is not a time: wanted e.g. `500ms`, `30s` or `5m`"));
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

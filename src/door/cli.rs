@@ -24,18 +24,18 @@ use crate::{
     },
 };
 
-/// Reads the words, runs the command, prints what came, gives the exit code.
+/// Parses the arguments, runs the command, prints its result, and returns the exit code.
 pub fn main() -> ExitCode {
     let args = match CommandLine::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // clap did not get as far as the flag.
+            // clap failed before it parsed the flag.
             if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
                 let text = error.to_string();
                 let first = text.split("\n\n").next().unwrap_or("").trim_start_matches("error: ");
                 return failed(&usage(first), true);
             }
-            // clap's own text; help and version are no failure.
+            // clap's own text; help and version are not failures.
             let is_json = std::env::args_os().any(|word| word == "--json");
             if error.kind() == ErrorKind::DisplayVersion && is_json {
                 print::result(&json!({ "version": env!("CARGO_PKG_VERSION") }).to_string());
@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
         Err(error) => return failed(&Fault::io("starting the runtime", &error), json),
     };
     let done = starting::run(&runtime, command(args));
-    // What blocks a thread for longer than this has nobody who waits for it.
+    // Nobody waits for work that blocks a thread for longer than this.
     runtime.shutdown_timeout(Duration::from_millis(limits::RUNTIME_END_MS));
     match done {
         Ok(()) => delivered(),
@@ -68,8 +68,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// `recipes/echo` reads as a name, and `echo` or `recipes/echo/` as nothing: where a folder lies there, it
-/// may have been meant. Said here, for every command: a server does not see where the user stands.
+/// Adds a hint if a word that is no installed recipe names a folder here. `recipes/echo` parses as a recipe
+/// name, `echo` and `recipes/echo/` as nothing, but a folder may have been meant. It is done here for every
+/// command, because a server does not know the user's working directory.
 fn or_folder(fault: Fault, word: Option<RecipeWord>) -> Fault {
     let Some(RecipeWord { text, may_be_folder }) = word else { return fault };
     let is_missing = match fault.code {
@@ -91,7 +92,7 @@ fn or_folder(fault: Fault, word: Option<RecipeWord>) -> Fault {
     })
 }
 
-/// Good, unless what was printed did not arrive.
+/// Success, unless printed output was lost.
 fn delivered() -> ExitCode {
     match print::unwritten() {
         None => ExitCode::SUCCESS,
@@ -102,8 +103,8 @@ fn delivered() -> ExitCode {
     }
 }
 
-/// What variables say; glue is compiled by this very program, which the kernel still has when its file was
-/// replaced.
+/// The configuration from environment variables. This very program compiles glue; `/proc/self/exe` works even
+/// if its file was replaced.
 fn config() -> Result<Config, Fault> {
     Ok(Config::from_environment()?.with_hob("/proc/self/exe"))
 }
@@ -122,7 +123,7 @@ pub(super) async fn command(args: CommandLine) -> Result<(), Fault> {
             let packed = packed(&folder).await?;
             if test {
                 testing::pass(config()?.with_progress(progress.clone()), &folder).await?;
-                // What is signed is what the cases were run with.
+                // What is signed must be what the cases ran with.
                 if author::pack::pack(&folder)?.digest() != packed.digest() {
                     let text = format!("{} changed while its cases ran, and nothing was signed", folder.display());
                     return Err(Fault::new(Code::InvalidRecipe, text).hint("publish it again when nobody writes to it"));
@@ -198,10 +199,10 @@ async fn build(folder: std::path::PathBuf, progress: progress::Shared, json: boo
     Ok(())
 }
 
-/// A recipe folder as it is packed, with glue that was tried.
+/// Packs a recipe folder and tries its glue.
 async fn packed(folder: &Path) -> Result<author::pack::Packed, Fault> {
     let packed = author::pack::pack(folder)?;
-    // Without glue no home is needed.
+    // A recipe without glue needs no home.
     if packed.manifest.glue.is_some() {
         let config = config()?;
         packed.check_glue(&config.home().compile_cache(), Arc::new(config.compiler().clone())).await?;
@@ -227,7 +228,7 @@ async fn pack(folder: &Path, output: Option<&Path>, json: bool) -> Result<(), Fa
     Ok(())
 }
 
-/// What goes along and what stays behind, for people.
+/// Notes for people which files are packed and which are left out.
 fn say_contents(packed: &author::pack::Packed) {
     for (path, file) in packed.index.files().take(limits::PACK_NAMED_MAX) {
         print::note(&format!("  {path} ({} bytes)", file.bytes));
@@ -249,7 +250,7 @@ fn say_contents(packed: &author::pack::Packed) {
     }
 }
 
-/// That its cases are there and were not run, and what runs them.
+/// Notes that the cases were not run, and what runs them.
 fn say_cases(packed: &author::pack::Packed) {
     let (cases, them) = if packed.cases == 1 {
         ("case".to_owned(), "it was not run: `hob test` runs it")
@@ -259,7 +260,7 @@ fn say_cases(packed: &author::pack::Packed) {
     print::note(&format!("  {cases}: {them}"));
 }
 
-/// What stays behind, as JSON: the path, and why.
+/// The left-out files as JSON: path and reason.
 fn left(packed: &author::pack::Packed) -> serde_json::Value {
     packed.left.iter().map(|(path, why)| json!({ "path": path, "why": why.why() })).collect()
 }
@@ -431,7 +432,7 @@ async fn verify(host: &Host, recipe: Option<&str>, json: bool) -> Result<(), Fau
     let reports = host.verify(name.as_ref()).await?;
     let fault = reports.iter().find_map(|report| report.fault.clone());
     if let (true, Some(fault)) = (json, &fault) {
-        // One document: the fault carries the reports.
+        // With `--json` there is one document: the fault carries the reports.
         return Err(fault.clone().with("reports", json!(reports)));
     }
     say(json, json!(reports), || {
@@ -455,7 +456,7 @@ async fn remote(host: &Host, command: Remote, json: bool) -> Result<(), Fault> {
         Remote::Add { name, url, root, fingerprint } => {
             let trust = match (root, fingerprint) {
                 (Some(path), _) => {
-                    // One byte more than a root may have tells that it has too many.
+                    // One byte above the limit is enough to show that the file is too large.
                     let root = open::read_of_user(&path, limits::ROOT_BYTES_MAX + 1);
                     Trust::Root(root.map_err(|error| match error.kind() {
                         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {

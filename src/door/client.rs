@@ -1,8 +1,8 @@
-//! The command line's way to a running server: one connection, one request, one answer.
+//! The command line's client of a running server: one connection, one request, one answer.
 //!
-//! On hyper rather than a pooling client, because whether a request may have left decides what may be done
-//! next: a server that cannot be connected to has seen nothing, and only then may a call be run elsewhere.
-//! Nothing is sent twice.
+//! It uses hyper rather than a pooling client, because what may be done next depends on whether a request may
+//! have been sent. A server that cannot be connected to has seen nothing, and only then may a call run
+//! elsewhere. Nothing is sent twice.
 
 use std::{
     collections::VecDeque,
@@ -36,25 +36,25 @@ fn their_home() -> Hint {
 /// A connection to the running server of a home.
 pub struct Client {
     stream: UnixStream,
-    /// Where its socket lies.
+    /// The path of its socket.
     place: PathBuf,
 }
 
 impl Client {
-    /// Connects to the server of `home`; `None` when none runs.
+    /// Connects to the server of `home`; `None` if no server runs.
     ///
-    /// Errors: `overloaded` when one runs and lets nobody in; `home_unsafe` when it is another user's, or its
-    /// home is; `io` where it cannot be told whether one runs.
+    /// Errors: `overloaded` if a server runs and accepts no connection; `home_unsafe` if the server or the
+    /// home belongs to another user; `io` if it cannot be told whether a server runs.
     pub async fn connect(home: &Home) -> Result<Option<Client>, Fault> {
         let path = home.socket();
         let knock = async {
             loop {
                 match socket::connect(&path).await {
-                    // Its queue of connections is full.
+                    // The server's queue of connections is full.
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         tokio::time::sleep(Duration::from_millis(limits::LOCK_POLL_MS)).await;
                     }
-                    // Nobody listens there; of anything else nobody knows whether one runs.
+                    // No server listens there. Any other error leaves open whether one runs.
                     Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::ConnectionRefused) => {
                         return Ok(None);
                     }
@@ -73,7 +73,7 @@ impl Client {
             _ => Fault::io(format!("connecting to the server at {}", path.display()), &error),
         })?;
         let Some(stream) = found else { return Ok(None) };
-        // What a call carries is for this user's own server, or root's.
+        // A call's data may go only to a server of this user or of root.
         let (own, theirs) = (
             rustix::process::geteuid().as_raw(),
             stream.peer_cred().map_err(|error| Fault::io("asking whose the server is", &error))?.uid(),
@@ -87,9 +87,9 @@ impl Client {
         }
     }
 
-    /// Asks for a document.
+    /// Sends a request and returns the document of the answer.
     ///
-    /// Errors: the server's own; `deadline` when it is silent; `io` when it goes away.
+    /// Errors: the server's own; `deadline` if it is silent; `io` if it goes away.
     pub async fn ask<T: DeserializeOwned>(self, method: Method, path: &str) -> Result<T, Fault> {
         self.within(method, path, limits::SERVE_LOOK_MS).await
     }
@@ -105,26 +105,26 @@ impl Client {
         within(wait_ms, &place, asked).await
     }
 
-    /// Has something done that may take as long as a checkpoint does.
+    /// Requests an action that may take as long as a checkpoint.
     ///
     /// Errors: as [`Client::ask`].
     pub async fn act<T: DeserializeOwned>(self, path: &str) -> Result<T, Fault> {
         self.within(Method::POST, path, limits::CHECKPOINT_WAIT_MS + limits::SHUTDOWN_MS + limits::SERVE_LOOK_MS).await
     }
 
-    /// Begins a call with these blobs: large ones are handed over as files. Dropping what comes back hangs
-    /// up, which cancels the call down to the worker.
+    /// Begins a call with these blobs; large ones are handed over as files. Dropping the result hangs up,
+    /// which cancels the call down to the worker.
     ///
     /// Errors: `too_large` before the call is sent; the server's own; `io`, `deadline`.
     pub async fn call(self, mut call: CallBody, blobs: &[Blob]) -> Result<Calling, Fault> {
         let place = self.place.clone();
-        // One that lies beyond what a clock can say is none.
+        // A deadline that would overflow the clock counts as none.
         let at = |ms: u64| Instant::now().checked_add(Duration::from_millis(ms.saturating_add(limits::SERVE_LATE_MS)));
         let until = call.deadline_ms.and_then(|ms| Some(Until { ms, at: at(ms)? }));
         let (mut line, files) = self.open().await?;
         let mut handed = Vec::new();
         let takes = match blobs.iter().any(lines::is_large) {
-            // A server of an older version would not know what is meant.
+            // Ask first: a server of an older version does not understand files.
             true => in_time(limits::SERVE_LOOK_MS, until, &place, line.takes_files()).await?,
             false => true,
         };
@@ -147,13 +147,13 @@ impl Client {
         let files = Files::default();
         let carrier = Carrier::new(self.stream, files.clone());
         let (sender, connection) = http1::handshake(TokioIo::new(carrier)).await.map_err(gone)?;
-        // It ends when the answer was read, or when sender and answer are dropped.
+        // The task ends when the answer was read, or when sender and answer are dropped.
         tokio::spawn(connection);
         Ok((Conversation { sender }, files))
     }
 }
 
-/// A connection over which requests go, one after the other.
+/// A connection that sends requests one after the other.
 struct Conversation {
     sender: http1::SendRequest<Full<Bytes>>,
 }
@@ -166,7 +166,7 @@ impl Conversation {
             files: usize,
         }
         let response = self.send(Method::GET, "/v1/calls", Full::default(), None).await?;
-        // A version that has no such route says so.
+        // An older version without this route answers so.
         let is_older = response.status() == StatusCode::METHOD_NOT_ALLOWED;
         match read(response).await {
             Ok(text) => Ok(serde_json::from_slice::<Bounds>(&text).is_ok_and(|bounds| bounds.files > 0)),
@@ -175,7 +175,7 @@ impl Conversation {
         }
     }
 
-    /// `files`: how many go with it, where files of the answer are taken.
+    /// `files`: the number of files that go with the request, if files of the answer are accepted.
     async fn send(&mut self, method: Method, path: &str, body: Full<Bytes>, files: Option<usize>) -> Result<Response<Incoming>, Fault> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "hob");
         if let Some(files) = files {
@@ -187,15 +187,16 @@ impl Conversation {
     }
 }
 
-/// A call's own deadline, and when the server should have kept it.
+/// A call's own deadline, and the time by which the server should have enforced it.
 #[derive(Debug, Clone, Copy)]
 struct Until {
     ms: u64,
     at: Instant,
 }
 
-/// What a server answers in time, and within the call's own deadline, if it has one: that holds for whoever
-/// waits, whatever the server does. What comes at last, and is long, is read to its end.
+/// The server's answer, if it comes within `ms` and within the call's own deadline. The deadline holds for
+/// the waiting caller whatever the server does. Each wait has at least `SERVE_LATE_MS`, so that a long answer
+/// that began in time is read to its end.
 async fn in_time<T>(ms: u64, until: Option<Until>, place: &Path, answered: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let Some(until) = until else { return within(ms, place, answered).await };
     let at = until.at.max(Instant::now() + Duration::from_millis(limits::SERVE_LATE_MS));
@@ -205,7 +206,7 @@ async fn in_time<T>(ms: u64, until: Option<Until>, place: &Path, answered: impl 
     })
 }
 
-/// What a server answers in time.
+/// The server's answer, if it comes within `ms`.
 async fn within<T>(ms: u64, place: &Path, answered: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     match timeout(Duration::from_millis(ms), answered).await {
         Ok(answer) => answer,
@@ -213,7 +214,7 @@ async fn within<T>(ms: u64, place: &Path, answered: impl Future<Output = Result<
     }
 }
 
-/// What a server that takes no files does not take.
+/// Adds a hint to the fault of a call that is too large because an older server takes no files.
 fn older(fault: Fault) -> Fault {
     fault.hint(hint![
         "the server that runs is of an older version: end it and start ",
@@ -228,7 +229,7 @@ fn gone(error: impl std::fmt::Display) -> Fault {
         .hint(hint!["whether the call ran is not known; a server that was killed is started again with ", act::serve()])
 }
 
-/// What the silence of a server means: one that still answers `/livez` is not one to end.
+/// The fault of a silent server. Its hint depends on whether the server still answers `/livez`.
 async fn silent(ms: u64, place: &Path) -> Fault {
     let asked = async {
         let client = Client { stream: socket::connect(place).await.ok()?, place: place.to_owned() };
@@ -244,19 +245,19 @@ async fn silent(ms: u64, place: &Path) -> Fault {
     }
 }
 
-/// A response that is being read, and the connection that it comes over.
+/// A response that is being read, and its connection.
 struct Answer {
     body: Incoming,
     _line: Option<Conversation>,
 }
 
-/// All of a good response; a bad one is the fault that it carries.
+/// The whole body of a successful response; any other response becomes the fault in it.
 async fn read(response: Response<Incoming>) -> Result<Vec<u8>, Fault> {
     Answer::of(response, None).await?.rest().await
 }
 
 impl Answer {
-    /// A good response; a bad one is the fault that it carries.
+    /// A successful response; any other response becomes the fault in it.
     async fn of(response: Response<Incoming>, line: Option<Conversation>) -> Result<Answer, Fault> {
         let status = response.status();
         let mut answer = Answer { body: response.into_body(), _line: line };
@@ -275,7 +276,7 @@ impl Answer {
 
     async fn part(&mut self) -> Result<Option<Bytes>, Fault> {
         while let Some(frame) = self.body.frame().await {
-            // What is no data would be trailers, of which there are none.
+            // A frame without data would be trailers, and there are none.
             if let Ok(data) = frame.map_err(gone)?.into_data() {
                 return Ok(Some(data));
             }
@@ -295,11 +296,11 @@ impl Answer {
     }
 }
 
-/// A call under way in the server.
+/// A running call in the server.
 pub struct Calling {
     answer: Answer,
     lines: Lines,
-    /// What comes beside the answer, and what came of it and was not spoken of yet.
+    /// Files beside the answer; `handed` has those that arrived and that no line has named yet.
     files: Files,
     handed: VecDeque<OwnedFd>,
     outcome: Option<Result<Outcome, Fault>>,
@@ -308,7 +309,7 @@ pub struct Calling {
 }
 
 impl Calling {
-    /// The next event; `None` when the outcome is all that is left.
+    /// The next event; `None` if only the outcome is left.
     pub async fn next(&mut self) -> Option<Event> {
         while self.outcome.is_none() {
             match self.line().await {
@@ -320,7 +321,7 @@ impl Calling {
         None
     }
 
-    /// The outcome; events not taken are dropped.
+    /// Waits for the outcome; events that were not taken are dropped.
     pub async fn outcome(mut self) -> Result<Outcome, Fault> {
         while self.next().await.is_some() {}
         self.outcome.unwrap_or_else(|| Err(Fault::new(Code::Internal, "a call ended without an outcome")))
@@ -345,7 +346,7 @@ impl Calling {
     }
 }
 
-/// Asks the running server; `None` when none runs.
+/// Asks the running server; `None` if no server runs.
 pub(super) async fn ask<T: DeserializeOwned>(home: &Home, method: Method, path: &str) -> Result<Option<T>, Fault> {
     match Client::connect(home).await? {
         Some(client) => client.ask(method, path).await.map(Some),

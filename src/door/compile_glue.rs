@@ -1,5 +1,4 @@
-//! `hob compile-glue`: compiles the glue that a host sends, and nothing else. A host starts it; nobody types
-//! it.
+//! `hob compile-glue`: compiles the glue that a host sends, and does nothing else. Only hosts start it.
 
 use std::{
     io::Read,
@@ -28,10 +27,10 @@ pub fn main(version: &str, reservation: &str, folder: &Path) -> ExitCode {
 
 fn answer(reservation: &str, into: PathBuf) -> Result<Answer, String> {
     let reservation = Reservation::named(reservation).ok_or_else(|| format!("no reservation `{reservation}`"))?;
-    // Before the first byte of it is read.
+    // Confine this process before it reads the first byte of the component.
     confine().map_err(|error| format!("setting its own limits: {error}"))?;
     let component = receive(&mut std::io::stdin().lock()).map_err(|error| format!("reading the component: {error}"))?;
-    // Whoever waits holds the other end. When that closes nobody does, and there is nothing left to do.
+    // The host holds the other end while it waits. When that end closes, nobody waits, so the work is over.
     let wait = || {
         let _ = std::io::stdin().lock().read(&mut [0]);
         std::process::exit(1);

@@ -1,6 +1,6 @@
-//! `hob doctor`: what this machine can do for pods, for people and for programs.
+//! `hob doctor`: prints what this machine can do for pods, for people and for programs.
 //!
-//! Apart from `inspect.rs`, because it needs no server: it tries things itself, and fails where pods would.
+//! It needs no server: it tests things itself, and fails where pods would.
 
 use serde_json::json;
 
@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// Tries, prints, and fails as `sandbox_unavailable` unless pods run fully confined.
+/// Runs the tests and prints them; fails as `sandbox_unavailable` unless pods run fully confined.
 pub async fn doctor(host: &Host, home: &Home, json: bool) -> Result<(), Fault> {
     let mut doctor = host.doctor().await?;
-    // One that does not answer is no reason to keep quiet about the machine.
+    // A server that does not answer must not hide the report about the machine.
     let serving = ask::<HostStatus>(home, hyper::Method::GET, "/v1/status").await;
     let silent = serving.as_ref().err().map(|fault| fault.message.clone());
     doctor.serving = serving.ok().flatten().map(|status| status.zygotes);
@@ -35,13 +35,13 @@ pub async fn doctor(host: &Host, home: &Home, json: bool) -> Result<(), Fault> {
             false => fault.hint(doctor.next.join("; ")),
         }
     });
-    // Pods that run confined are of no use in a home that others write to.
+    // Confined pods do not help in a home that others can write to.
     let fault = fault.or_else(|| {
         let why = doctor.home.why.clone()?;
         Some(Fault::new(Code::HomeUnsafe, why).hint(doctor.home.next.clone().unwrap_or_default()))
     });
     match fault {
-        // One document: the fault carries what was found.
+        // With `--json` there is one document: the fault carries the findings.
         Some(fault) if json => Err(fault.with("doctor", json!(doctor))),
         fault => {
             say(json, json!(doctor), || text(&doctor));

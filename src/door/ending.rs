@@ -1,7 +1,7 @@
-//! The end of a server: who wishes for it, and the one clock that nothing can put off.
+//! The end of a server: who requests it, and the one clock that nothing can delay.
 //!
-//! On a thread with a runtime of its own, because the server's may be the thing that hangs: a signal is heard
-//! and the clock runs while every one of its threads is kept busy.
+//! It runs on a thread with a runtime of its own, because the server's runtime may be the part that hangs:
+//! signals are received and the clock runs even if all threads of the server are busy.
 
 use std::{
     fs::File,
@@ -19,24 +19,24 @@ use tokio::{
 use super::print;
 use crate::model::{Code, Fault, limits};
 
-/// How long the end may take from the first wish for it, and from the second: in order, or not.
+/// How long the end may take: from the first request (orderly), and from the second (hurried).
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     whole: Duration,
     hurried: Duration,
 }
 
-/// Signals to end or to read the settings anew.
+/// Signals to end, or to read the settings again.
 pub struct Ending {
-    /// How often the end was wished for.
+    /// The number of requests to end.
     wishes: watch::Receiver<u32>,
     anew: Arc<Notify>,
 }
 
 impl Ending {
-    /// From here on SIGTERM and SIGINT are wishes to end in order, and SIGHUP is one to read the settings
-    /// anew; where it comes because the terminal is gone, it is a wish to end too. From the first wish the
-    /// clock runs, and ends the process when its time is over.
+    /// From here on SIGTERM and SIGINT are requests for an orderly end, and SIGHUP is a request to read the
+    /// settings again. SIGHUP because the terminal is gone is a request to end too. The first request starts
+    /// the clock, which ends the process when the time is over.
     ///
     /// Errors: `io`.
     pub fn new() -> Result<Ending, Fault> {
@@ -72,13 +72,13 @@ impl Ending {
         }
     }
 
-    /// Until the end was wished for so often.
+    /// Returns when the end was requested `times` times.
     pub async fn wished(&self, times: u32) {
-        // The other end lives as long as the process.
+        // No error is possible: the sender lives as long as the process.
         let _ = self.wishes.clone().wait_for(|wishes| *wishes >= times).await;
     }
 
-    /// Until the settings are to be read anew.
+    /// Returns when the settings are to be read again.
     pub async fn anew(&self) {
         self.anew.notified().await;
     }
@@ -88,7 +88,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// Whether there was a terminal when the server began.
+    /// Whether the process had a terminal at its start.
     terminal: bool,
 }
 
@@ -131,7 +131,7 @@ impl Signals {
     }
 }
 
-/// Whether the process belongs to a terminal. One that hung up is none any more.
+/// Whether the process has a terminal; one that hung up does not count.
 fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }

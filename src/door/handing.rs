@@ -1,9 +1,11 @@
-//! Open files that are handed over a Unix socket, beside the bytes of a conversation.
+//! Open files that are handed over a Unix socket, beside the bytes of a connection.
 //!
-//! Whoever sends puts files into [`Files::send`] before the bytes that speak of them; they go with the next
-//! bytes that are written. Whoever receives finds them in [`Files::received`] by the time those bytes were
-//! read, in their order. They belong to one connection and go with it. A reader that knows nothing of files
-//! gets the same bytes, and the kernel closes what it was handed.
+//! - The sender puts files into [`Files::send`] before it writes the bytes that mention them; the files go
+//!   with the next written bytes.
+//! - The receiver finds the files in [`Files::received`], in their order, once it has read those bytes.
+//!
+//! The files belong to one connection and are closed with it. A reader that does not expect files gets the
+//! same bytes, and the kernel closes the files.
 
 use std::{
     collections::VecDeque,
@@ -27,10 +29,10 @@ use tokio::{
 
 use crate::model::{Code, Fault, limits};
 
-/// The header by which a caller says how many files it hands in, and that it takes files of the answer.
+/// The header that states how many files a caller hands in, and that it accepts files of the answer.
 pub const FILES: &str = "x-hob-files";
 
-/// An open file, and what it takes of the server's room until it is dropped.
+/// An open file, and the permit of the server that it holds until it is dropped.
 #[derive(Debug)]
 pub struct Held {
     pub file: OwnedFd,
@@ -43,21 +45,21 @@ impl From<OwnedFd> for Held {
     }
 }
 
-/// The files of one connection that are on their way. Cloning shares them.
+/// The files of one connection that are on their way. A clone shares them.
 #[derive(Debug, Clone, Default)]
 pub struct Files(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     ways: Mutex<Ways>,
-    /// Room for what arrives, of a whole server; a caller has no bound but that of its connection.
+    /// Permits for arriving files, shared by a whole server; a client has only the limit of its connection.
     room: Option<Arc<Semaphore>>,
 }
 
 #[derive(Debug, Default)]
 struct Ways {
     arrived: VecDeque<Held>,
-    /// Why not all that came is there.
+    /// Why some of the files that arrived are missing.
     lost: Option<Lost>,
     leaving: VecDeque<Held>,
 }
@@ -66,14 +68,14 @@ struct Ways {
 enum Lost {
     /// More than a connection may hold.
     TooMany,
-    /// All connections together hold as many as the server does.
+    /// All connections together hold as many as the server may.
     NoRoom,
-    /// The kernel did not give them: mostly, the process has too many open files.
+    /// The kernel did not deliver them, mostly because the process has too many open files.
     ByKernel,
 }
 
 impl Files {
-    /// Of a connection to a server that has `room` for so many files, of all its connections.
+    /// For a connection to a server whose connections share the permits in `room`.
     pub fn within(room: Arc<Semaphore>) -> Files {
         Files(Arc::new(Shared { ways: Mutex::default(), room: Some(room) }))
     }
@@ -82,15 +84,15 @@ impl Files {
         self.0.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has files go with the next bytes that are written.
+    /// Sends files with the next bytes that are written.
     pub fn send(&self, files: impl IntoIterator<Item = Held>) {
         self.ways().leaving.extend(files);
     }
 
-    /// All that arrived, oldest first.
+    /// Takes all files that arrived, oldest first.
     ///
-    /// Errors: `too_large` when more came than a connection may hold, `overloaded` when the server has no
-    /// room for them, `io`.
+    /// Errors: `too_large` if more arrived than a connection may hold, `overloaded` if the server had no room
+    /// for them, `io`.
     pub fn received(&self) -> Result<VecDeque<Held>, Fault> {
         let (arrived, lost) = {
             let mut ways = self.ways();
@@ -114,7 +116,7 @@ impl Files {
         }
     }
 
-    /// Closes what arrived and nobody took.
+    /// Closes files that arrived and were not taken.
     pub fn forget(&self) {
         let _ = self.received();
     }
@@ -151,7 +153,7 @@ impl Carrier {
         &self.stream
     }
 
-    /// Reads bytes and what came with them, once.
+    /// Reads bytes, and the files that came with them, once.
     fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(limits::HANDED_FILES_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -160,7 +162,7 @@ impl Carrier {
             RecvAncillaryMessage::ScmRights(files) => Some(files),
             _ => None,
         });
-        // Nothing is locked for bytes alone, which is most of them.
+        // Lock only if there are files; most reads have none.
         let mut files = files.flatten().peekable();
         let cut = received.flags.contains(ReturnFlags::CTRUNC);
         if cut || files.peek().is_some() {
@@ -169,7 +171,7 @@ impl Carrier {
         Ok(received.bytes)
     }
 
-    /// Writes bytes with the files that are to go, once; `None` when there are none.
+    /// Writes bytes with the leaving files, once; `None` if there are none.
     fn send(&self, bytes: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
         let mut ways = self.files.ways();
         let count = ways.leaving.len().min(limits::HANDED_FILES_MAX);
@@ -185,13 +187,13 @@ impl Carrier {
         let sent = sendmsg(&self.stream, bytes, &mut ancillary, SendFlags::NOSIGNAL);
         drop(files);
         if sent.is_ok() {
-            // They go with the first byte, however many of the others are taken.
+            // The files went with the first byte, however many of the other bytes were taken.
             ways.leaving.drain(..count);
         }
         Some(sent.map_err(io::Error::from))
     }
 
-    /// The same as soon as something can be written.
+    /// `send` as soon as the socket is writable.
     fn poll_send(&self, context: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<Option<io::Result<usize>>> {
         loop {
             if self.files.ways().leaving.is_empty() {

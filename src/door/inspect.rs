@@ -1,7 +1,6 @@
-//! `hob pods`, `hob logs`, `hob status`: what the running server tells of itself.
+//! `hob pods`, `hob logs`, `hob status`: what the running server reports about itself.
 //!
-//! Apart from `cli.rs`, because all three ask a server, may do so every second, and find none without
-//! failing.
+//! Each may ask every second. With `--watch`, a missing server is no fault.
 
 use crate::door::{
     client::ask,
@@ -31,7 +30,7 @@ use crate::{
 const NONE_RUNS: &str = "no host is running: `hob serve` starts one";
 const OF_THE_PAST: &str = "no host is running: these lines are of the past";
 
-/// The pods, or the end of a quarantine.
+/// Lists the pods, or lifts a quarantine.
 pub async fn pods(home: &Home, args: PodArgs, json: bool) -> Result<(), Fault> {
     if let Some(recipe) = &args.lift {
         let name: RecipeName = recipe.parse()?;
@@ -59,7 +58,7 @@ pub async fn pods(home: &Home, args: PodArgs, json: bool) -> Result<(), Fault> {
     .await
 }
 
-/// The host at a glance.
+/// Shows a summary of the host.
 pub async fn status(home: &Home, watch: bool, json: bool) -> Result<(), Fault> {
     every(watch, async || {
         let status: Option<HostStatus> = ask(home, Method::GET, "/v1/status").await?;
@@ -70,7 +69,7 @@ pub async fn status(home: &Home, watch: bool, json: bool) -> Result<(), Fault> {
     .await
 }
 
-/// Whether a server told it. Who watches waits for one.
+/// Checks that a server answered. With `--watch`, the command waits for a server.
 ///
 /// Errors: `not_serving`.
 fn told<T>(found: &Option<T>, watch: bool) -> Result<(), Fault> {
@@ -80,8 +79,8 @@ fn told<T>(found: &Option<T>, watch: bool) -> Result<(), Fault> {
     }
 }
 
-/// Says of a name under which nothing was found that nothing is installed under it either. A recipe that was
-/// removed, or is called as a folder, may have left something: so it is no fault.
+/// Notes that no recipe of that name is installed, if nothing was found under the name. That is no fault: a
+/// recipe that was removed, or is called as a folder, may have left lines or pods.
 fn say_unknown(home: &Home, name: &RecipeName) {
     if let Err(fault) = Shelf::is_known(home, name) {
         let fault = fault.worded(Door::CommandLine);
@@ -90,7 +89,7 @@ fn say_unknown(home: &Home, name: &RecipeName) {
     }
 }
 
-/// The last lines; with `--watch`, those that come after them as well.
+/// Prints the last lines; with `--watch`, also later ones.
 pub async fn logs(home: &Home, args: LogArgs, json: bool) -> Result<(), Fault> {
     let recipe = args.recipe.as_deref().map(named).transpose()?;
     let shown = recipe.as_ref().map(ToString::to_string);
@@ -116,8 +115,8 @@ pub async fn logs(home: &Home, args: LogArgs, json: bool) -> Result<(), Fault> {
         }
         return Ok(());
     }
-    // Each look has the lines before it again: new is what there is more of. As many as are kept, lest some
-    // slip through.
+    // Each look returns earlier lines again; only new ones are printed. It asks for as many as are kept, so
+    // that none are missed.
     let most = args.lines.max(limits::LOG_LINES_MAX);
     let path = path(most)?;
     let mut seen: Option<Vec<LogLine>> = None;
@@ -137,7 +136,7 @@ pub async fn logs(home: &Home, args: LogArgs, json: bool) -> Result<(), Fault> {
     .await
 }
 
-/// The name that lines lie under: of a recipe folder, the one in its manifest.
+/// The recipe name of log lines; for a recipe folder, the name in its manifest.
 fn named(word: &str) -> Result<RecipeName, Fault> {
     if !RecipeRef::is_folder(word) {
         return word.parse();
@@ -145,7 +144,8 @@ fn named(word: &str) -> Result<RecipeName, Fault> {
     Ok(read_manifest(Path::new(word))?.name)
 }
 
-/// The last lines of the running server; without one those that files keep, and that they are these.
+/// The last lines from the running server, or from files if no server runs; returns whether they are from
+/// files.
 async fn lines_of(home: &Home, path: &str, recipe: Option<&RecipeName>, lines: usize) -> Result<(Vec<LogLine>, bool), Fault> {
     match ask(home, Method::GET, path).await? {
         Some(lines) => Ok((lines, false)),
@@ -153,7 +153,7 @@ async fn lines_of(home: &Home, path: &str, recipe: Option<&RecipeName>, lines: u
     }
 }
 
-/// The lines of `now` that `before` does not have, in order. Equal lines are told apart by their number.
+/// The lines of `now` that are not in `before`, in order. Equal lines are told apart by their count.
 fn fresh<'a>(before: &[LogLine], now: &'a [LogLine]) -> Vec<&'a LogLine> {
     type Key<'k> = (&'k str, u64, u64, &'k str);
     fn key(line: &LogLine) -> Key<'_> {
@@ -171,7 +171,7 @@ fn fresh<'a>(before: &[LogLine], now: &'a [LogLine]) -> Vec<&'a LogLine> {
     new
 }
 
-/// Once, or once a second for as long as anybody reads it.
+/// Runs `look` once, or once a second for as long as stdout is read.
 async fn every(watch: bool, mut look: impl AsyncFnMut() -> Result<(), Fault>) -> Result<(), Fault> {
     look().await?;
     while watch && print::is_read() {
@@ -215,7 +215,8 @@ fn pod_table(pods: &[PodStatus]) -> String {
     table(heads, pods.iter().map(row).collect())
 }
 
-/// `full`, `gpu`, or `reduced: landlock, seccomp`; the reasons are in the JSON, and in `hob doctor`.
+/// A short text such as `full`, `gpu`, or `reduced: landlock, seccomp`. The reasons are in the JSON, and in
+/// `hob doctor`.
 fn sandbox(sandbox: &Confinement) -> String {
     let missing: Vec<&str> = sandbox.missing.iter().map(|text| text.split_once(" (").map_or(&**text, |(name, _)| name)).collect();
     match sandbox.class {
@@ -225,7 +226,7 @@ fn sandbox(sandbox: &Confinement) -> String {
     }
 }
 
-/// How pods of recipes that preload come to be.
+/// How pods of recipes with preloads are started.
 pub(super) fn zygote_table(zygotes: &[ZygoteStatus]) -> String {
     let row = |zygote: &ZygoteStatus| {
         let state = match zygote.state {

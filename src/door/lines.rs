@@ -1,6 +1,5 @@
-//! A call as it crosses a socket: one JSON document in, a line of JSON for each thing that happens out.
-//!
-//! Apart from `http` and `client`, because it is what the two agree on.
+//! The format of a call over a socket: one JSON document in, one line of JSON per event out. Server and
+//! client share it.
 
 use std::{borrow::Cow, collections::VecDeque, os::fd::OwnedFd};
 
@@ -32,14 +31,14 @@ pub struct CallBody {
     pub one_shot: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// A line for each line that is printed meanwhile.
+    /// Whether lines printed during the call are sent as events.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub logs: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blobs: Vec<BlobBody>,
 }
 
-/// Bytes beside a document: as JSON can hold them, or in a file that was handed over beside it.
+/// Bytes beside a document: in base64, or in a file that was handed over beside it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlobBody {
@@ -48,7 +47,7 @@ pub struct BlobBody {
     pub media_type: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base64: Option<String>,
-    /// So many bytes, from its first on, of the next file that came.
+    /// The blob is the first so many bytes of the next file that arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_bytes: Option<u64>,
 }
@@ -58,10 +57,10 @@ fn octets() -> String {
 }
 
 impl BlobBody {
-    /// With `files`, what is larger than a frame's blob goes there, in its order; else all of it is in
+    /// Bodies of `blobs`. With `files`, blobs larger than a frame go there, in their order; all others are in
     /// base64.
     ///
-    /// Errors: `too_large` for what no line can hold; `io`.
+    /// Errors: `too_large` for blobs that no line can hold; `io`.
     fn all(blobs: &[Blob], mut files: Option<&mut Vec<OwnedFd>>) -> Result<Vec<BlobBody>, Fault> {
         let by_files = files.is_some();
         let within = blobs.iter().filter(|blob| !(by_files && is_large(blob)));
@@ -84,7 +83,7 @@ impl BlobBody {
         blobs.iter().map(body).collect()
     }
 
-    /// The blob, perhaps in the next of `files`.
+    /// The blob, from base64 or from the next of `files`.
     fn blob(self, files: &mut VecDeque<OwnedFd>) -> Result<Blob, Fault> {
         let wrong = |what: &str| Fault::new(Code::Usage, format!("blob `{}` {what}", self.name));
         match (&self.base64, self.file_bytes) {
@@ -105,7 +104,7 @@ impl BlobBody {
     }
 }
 
-/// What a caller may do for whom the bound is too low.
+/// What a caller can do if the limit is too low.
 pub fn larger() -> Hint {
     hint![
         act::hob_call(),
@@ -115,8 +114,7 @@ pub fn larger() -> Hint {
     ]
 }
 
-/// The fault about a body that is no JSON; where the body is known to be something else, that is what it
-/// says.
+/// The fault about a body that is not JSON; if its format is recognized, the fault names the format.
 pub fn or_known(body: &[u8], fault: Fault) -> Fault {
     match StandIn::of(&body[..body.len().min(HEAD_BYTES)], None) {
         Some(found) if fault.code == Code::InvalidJson => {
@@ -126,7 +124,7 @@ pub fn or_known(body: &[u8], fault: Fault) -> Fault {
     }
 }
 
-/// Whether a blob goes in a file, where files can be handed over.
+/// Whether a blob goes into a file where files can be handed over.
 pub fn is_large(blob: &Blob) -> bool {
     blob.size() > limits::BLOB_FRAME_BYTES_MAX as u64
 }
@@ -134,7 +132,7 @@ pub fn is_large(blob: &Blob) -> bool {
 impl CallBody {
     /// Reads a request's body.
     ///
-    /// Errors: `invalid_json`; `usage` for JSON that is no call.
+    /// Errors: `invalid_json`; `usage` for JSON that is not a call.
     pub fn parse(bytes: &[u8]) -> Result<CallBody, Fault> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         serde_json::from_slice(bytes).map_err(|error| match error.is_data() {
@@ -146,7 +144,7 @@ impl CallBody {
         })
     }
 
-    /// A call on the operation's own deadline, in the words of its caller.
+    /// A call with the operation's own deadline; `recipe` is the word that the caller used.
     pub fn of(recipe: &str, operation: &str, input: &Document) -> Result<CallBody, Fault> {
         Ok(CallBody {
             recipe: recipe.to_owned(),
@@ -161,15 +159,16 @@ impl CallBody {
         })
     }
 
-    /// Has it carry these blobs; the large ones in files, where `files` can be handed over.
+    /// Sets the blobs of the call; large ones go into `files` if files can be handed over.
     ///
-    /// Errors: `too_large` for what no line can hold; `io`.
+    /// Errors: `too_large` for blobs that no line can hold; `io`.
     pub fn carry(&mut self, blobs: &[Blob], files: Option<&mut Vec<OwnedFd>>) -> Result<(), Fault> {
         self.blobs = BlobBody::all(blobs, files)?;
         Ok(())
     }
 
-    /// The call, of the recipe that its word was found to mean, with the files that were handed over for it.
+    /// The call, with the recipe that its word was resolved to, and with the files that were handed over for
+    /// it.
     ///
     /// Errors: `invalid_json`, `too_large`, `usage`, `io`.
     pub fn call(self, recipe: RecipeRef, mut files: VecDeque<OwnedFd>) -> Result<Call, Fault> {
@@ -196,7 +195,7 @@ fn raw(text: &str) -> Result<&RawValue, Fault> {
     serde_json::from_str(text).map_err(|error| Fault::new(Code::Internal, format!("a document is not JSON: {error}")))
 }
 
-/// JSON without the line breaks between its tokens: inside a string, a line break is always written `\n`.
+/// JSON without line breaks between its tokens. Inside a string, a line break is always written as `\n`.
 fn one_line(text: &str) -> Cow<'_, str> {
     match text.contains(['\n', '\r']) {
         true => Cow::Owned(text.replace(['\n', '\r'], " ")),
@@ -236,9 +235,9 @@ enum Written<'a> {
 
 impl Written<'_> {
     fn line(&self) -> Vec<u8> {
-        // Only a map with keys that are no texts could fail.
+        // Only a map with keys that are not strings could fail.
         let mut line = serde_json::to_string(self).unwrap_or_default();
-        // What a recipe computed goes on as it came; of what it says the bytes are printed.
+        // Data that a recipe computed stays as it is; in its messages, control characters are escaped.
         if let (Written::Log { .. } | Written::Printed { .. }, Cow::Owned(printable)) = (self, printable_json(&line)) {
             line = printable;
         }
@@ -247,7 +246,7 @@ impl Written<'_> {
     }
 }
 
-/// The line that tells of an event. `files` takes what goes beside it, where its reader takes files.
+/// The line of an event. `files` receives blobs that go beside it, if its reader accepts files.
 ///
 /// Errors: `too_large` for blobs that no line can hold; `io`.
 pub fn event_line(event: &Event, files: Option<&mut Vec<OwnedFd>>) -> Result<Vec<u8>, Fault> {
@@ -262,7 +261,7 @@ pub fn event_line(event: &Event, files: Option<&mut Vec<OwnedFd>>) -> Result<Vec
     Ok(written.line())
 }
 
-/// The last line of an answer. `told` says what its reader is told of a fault; `files`: as of [`event_line`].
+/// The last line of an answer. `told` filters a fault for its reader; `files`: as in [`event_line`].
 pub fn last_line(outcome: &Result<Outcome, Fault>, told: impl FnOnce(Value) -> Value, files: Option<&mut Vec<OwnedFd>>) -> Vec<u8> {
     let fault_line = |fault: &Fault| {
         let told = told(json!({ "event": "fault", "fault": fault })).to_string();
@@ -294,12 +293,12 @@ pub enum Line {
     Last(Box<Result<Outcome, Fault>>),
 }
 
-/// All that any line may hold: which of it is there depends on `event`. (A tagged enum would not keep the
+/// All fields that a line may have; which are present depends on `event`. (A tagged enum would not keep the
 /// output's text.)
 #[derive(Deserialize)]
 struct Read {
     event: String,
-    /// Read by itself: it may be nested as deeply as a document, and the line around it is one level more.
+    /// Parsed separately: the data may be nested as deeply as a document, and the line adds one level.
     data: Option<Box<RawValue>>,
     #[serde(default)]
     blobs: Vec<BlobBody>,
@@ -322,17 +321,17 @@ struct Read {
     fault: Option<Fault>,
 }
 
-/// A field that is there, be it `null`: which is an output like any other.
+/// A field that is present, even if it is `null`, which is a valid output.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Line {
-    /// Reads a line, with the files that came and were not taken yet; `None` for an event that this version
-    /// does not know.
+    /// Reads a line, with the files that arrived and were not taken yet; `None` for an event that this
+    /// version does not know.
     ///
-    /// Errors: `internal` for what no server of this protocol writes; as [`blobs::from_open`] for what is no
-    /// such file.
+    /// Errors: `internal` for a line that no server of this protocol writes; as [`blobs::from_open`] for a
+    /// file that is not valid.
     pub fn parse(line: &[u8], files: &mut VecDeque<OwnedFd>) -> Result<Option<Line>, Fault> {
         let wrong = |what: String| Fault::new(Code::Internal, format!("the server's answer cannot be read: {what}"));
         let read: Read = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
@@ -363,14 +362,14 @@ impl Line {
 #[derive(Debug, Default)]
 pub struct Lines {
     held: Vec<u8>,
-    /// So far no end of a line was found.
+    /// The length that was searched without finding the end of a line.
     searched: usize,
 }
 
 impl Lines {
     /// Takes more bytes.
     ///
-    /// Errors: `too_large` for a line past [`limits::SERVE_LINE_BYTES_MAX`].
+    /// Errors: `too_large` for a line longer than [`limits::SERVE_LINE_BYTES_MAX`].
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.held.extend_from_slice(bytes);
         match self.held.len() > limits::SERVE_LINE_BYTES_MAX {
@@ -379,7 +378,7 @@ impl Lines {
         }
     }
 
-    /// The next whole line that is not empty, without its end.
+    /// The next complete non-empty line, without its line break.
     #[allow(clippy::should_implement_trait, reason = "no iterator: bytes are put in between two calls")]
     pub fn next(&mut self) -> Option<Vec<u8>> {
         loop {

@@ -1,13 +1,11 @@
-//! How people see who has what of the machine's memory: a part of `hob status`.
-//!
-//! Apart from `inspect.rs` only because it is a page of its own.
+//! Shows which pods have how much of the machine's memory: a part of `hob status`.
 
 use crate::{
     door::table::{duration, table},
     model::status::machine::{MachineStatus, ResidentState},
 };
 
-/// Budget and claims, then residents, then who waits; nothing before the first pod.
+/// Memory limits and claims, then residents, then waiting pods; empty without any of these and without GPUs.
 pub(super) fn machine_text(machine: &MachineStatus) -> String {
     if machine.residents.is_empty() && machine.waiting.is_empty() && machine.gpus.is_empty() {
         return String::new();

@@ -1,5 +1,5 @@
-//! `hob completions` and `hob man`: what shells and manuals need to know of the command line, made of the
-//! very words that are read.
+//! `hob completions` and `hob man`: shell completions and manual pages, generated from the same definitions
+//! that parse the command line.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use clap_mangen::Man;
 use super::{args::CommandLine, print};
 use crate::model::{Code, Fault};
 
-/// Not one that is run.
+/// clap's description of a command; no process is started.
 type Line = clap::Command;
 
 /// Prints a script that completes `hob` in that shell.
@@ -20,9 +20,9 @@ pub fn completions(shell: Shell) {
     print::result(String::from_utf8_lossy(&script).trim_end());
 }
 
-/// Prints the page of `hob`, or of one of its commands; or writes all of them into a folder.
+/// Prints the page of `hob`, or of one of its commands; or writes all pages into a folder.
 ///
-/// Errors: `usage` for a command that is none; `io`, `disk_full`.
+/// Errors: `usage` for an unknown command; `io`, `disk_full`.
 pub fn man(command: Option<&str>, into: Option<&Path>) -> Result<(), Fault> {
     let all = pages();
     if let Some(folder) = into {
@@ -44,10 +44,10 @@ pub fn man(command: Option<&str>, into: Option<&Path>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Each page with its name: of `hob`, and of each command that is for people.
+/// Each page with its name: of `hob`, and of each command for people.
 fn pages() -> Vec<(String, String)> {
     let mut whole = shown(CommandLine::command()).disable_help_subcommand(true);
-    // Gives each command the name that its page has.
+    // Sets the display name of each command, which is the name of its page.
     whole.build();
     let commands = std::iter::once(&whole).chain(whole.get_subcommands()).cloned();
     let page = |command: Line| {
@@ -59,13 +59,13 @@ fn pages() -> Vec<(String, String)> {
     commands.map(page).collect()
 }
 
-/// The words without the commands that nobody types.
+/// The command line without hidden commands.
 fn shown(words: Line) -> Line {
     let (hidden, shown): (Vec<_>, Vec<_>) = words.get_subcommands().cloned().partition(Line::is_hide_set);
     if hidden.is_empty() {
         return words;
     }
-    // clap takes no command out again: the same words around those that stay.
+    // clap cannot remove a command, so build a new one around those that stay.
     let mut without = Line::new("hob").version(env!("CARGO_PKG_VERSION")).subcommands(shown);
     without = without.args(words.get_arguments().cloned());
     if let Some(about) = words.get_about() {

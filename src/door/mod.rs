@@ -1,7 +1,6 @@
-//! Ways in: words to a call, an outcome to words.
+//! The doors: ways into Hob that turn words into a call, and an outcome into words.
 //!
-//! No door has logic of its own: what one can do, every door can do, through `host`. Nothing outside
-//! `print.rs` prints.
+//! No door has logic of its own: what one can do, every door can do, through `host`. Only `print.rs` prints.
 
 #[cfg(feature = "serve")]
 mod accept;

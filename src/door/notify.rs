@@ -1,8 +1,7 @@
-//! What a service manager is told of a server, by the protocol of `sd_notify(3)`: that it answers, reads
-//! anew, ends.
+//! Tells a service manager, by the protocol of `sd_notify(3)`, that a server answers, reloads or ends.
 //!
-//! One datagram to the socket that `NOTIFY_SOCKET` names (a path, or `@` and a name that is none); nothing
-//! where it names none. Whatever is wrong with it is said, and the server goes on.
+//! It sends one datagram to the socket that `NOTIFY_SOCKET` names (a path, or `@` and an abstract name).
+//! Without that variable it sends nothing. A failure is noted, and the server goes on.
 
 use std::{
     ffi::OsStr,
@@ -25,18 +24,18 @@ use rustix::{
 use super::print;
 use crate::model::limits::NOTIFY_WAIT_MS;
 
-/// Where a server is in its life.
+/// The phase of a server's life.
 #[derive(Debug, Clone, Copy)]
 pub enum Now {
-    /// Whoever connects is answered.
+    /// Connections get answers.
     Answers,
-    /// SIGHUP came; [`Now::Answers`] says when that is done.
+    /// SIGHUP came; [`Now::Answers`] tells when the settings are read.
     ReadsAnew,
     Ends,
 }
 
-/// Tells the manager, if there is one. What cannot be told is said on standard error: the manager may take
-/// the server for one that never came up.
+/// Tells the manager, if there is one. A failure goes to standard error, because the manager may believe that
+/// the server never started.
 pub fn tell(now: Now) {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return };
     if let Err(error) = send(&name, &words(now)) {
@@ -55,13 +54,13 @@ fn words(now: Now) -> String {
     }
 }
 
-/// Where the manager listens.
+/// The address of the manager's socket.
 ///
-/// Errors: what the name is, where no socket of this machine has it.
+/// Errors: a description of the name, if no socket of this machine can have it.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     let refused = |why: String| Err(io::Error::new(io::ErrorKind::Unsupported, why));
     match name.as_bytes() {
-        // `@` stands for the zero byte that a name begins with which is no path.
+        // `@` stands for the zero byte with which an abstract name begins.
         [b'@'] => refused("it is `@` without a name after it".to_owned()),
         [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest),
         [b'/', ..] => SocketAddr::from_pathname(name),
@@ -77,9 +76,9 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
 fn send(name: &OsStr, words: &str) -> io::Result<()> {
     let address = address(name)?;
     let socket = UnixDatagram::unbound()?;
-    // A manager that does not read holds no server up.
+    // A manager that does not read must not block the server.
     socket.set_nonblocking(true)?;
-    // Connected, the socket is writable when there is room in the manager's queue.
+    // A connected socket is writable when the manager's queue has room.
     socket.connect_addr(&address)?;
     let until = Instant::now() + Duration::from_millis(NOTIFY_WAIT_MS);
     loop {

@@ -1,7 +1,7 @@
-//! `hob add`, `hob grant`, `hob revoke`: where an operator is told what a recipe asks for, and says what it
-//! gets.
+//! `hob add`, `hob grant`, `hob revoke`: show an operator what a recipe asks for, and take the operator's
+//! decision.
 //!
-//! Apart from `cli.rs`, because only here anything is given: no other door imports this.
+//! Only this file grants anything: no other door imports it.
 
 use serde_json::json;
 
@@ -14,10 +14,10 @@ use crate::{
     model::{Code, Fault, Permissions, RecipeName, VersionRange},
 };
 
-/// What is said of a recipe that may run less confined.
+/// The words for a recipe that may run less confined.
 pub const REDUCED: &str = "may run where this machine cannot confine it wholly (--reduced)";
 
-/// The operator's word as flags say it.
+/// The operator's decision as given by flags.
 pub fn consent(grant: bool, no_grant: bool) -> Consent {
     match (grant, no_grant) {
         (true, _) => Consent::Give,
@@ -26,7 +26,7 @@ pub fn consent(grant: bool, no_grant: bool) -> Consent {
     }
 }
 
-/// Installs a recipe; on a terminal, asks about what it wants to be given.
+/// Installs a recipe; on a terminal, asks about permissions that it does not have yet.
 pub async fn add(host: &Host, words: &str, remote: Option<&str>, consent: Consent, json: bool) -> Result<(), Fault> {
     let (name, range) = match words.split_once('@') {
         Some((name, range)) => (name, Some(range.parse::<VersionRange>()?)),
@@ -34,8 +34,8 @@ pub async fn add(host: &Host, words: &str, remote: Option<&str>, consent: Consen
     };
     let name: RecipeName = name.parse()?;
     let added = match host.add(&name, range.as_ref(), remote, &consent).await {
-        // Asked between two tries, so that nothing is held while somebody thinks. What was agreed to is what
-        // was shown.
+        // Ask between two tries, so that no lock is held while the user thinks. Only the permissions that
+        // were shown are agreed to.
         Err(fault) if fault.code == Code::ConsentRequired && !json && print::can_ask() => {
             let agreed = agree(&fault)?.ok_or(fault)?;
             host.add(&name, range.as_ref(), remote, &Consent::These(agreed)).await?
@@ -60,13 +60,14 @@ pub async fn add(host: &Host, words: &str, remote: Option<&str>, consent: Consen
         }
         text
     });
-    // What was meant for it, and stands under another name. It is installed, whether or not this can be told.
+    // Note entries under a similar name, which may be meant for this recipe. It is installed even if they
+    // cannot be read.
     let strays = host.strays().unwrap_or_default();
     say_strays(strays.into_iter().filter(|stray| stray.nearest.as_ref() == Some(&name)).collect());
     Ok(())
 }
 
-/// Shows what a recipe asks for, and asks; nothing without a yes.
+/// Shows the permissions and asks; `None` without a yes.
 fn agree(fault: &Fault) -> Result<Option<Permissions>, Fault> {
     let words: Vec<&str> = fault.detail["permissions"].as_array().into_iter().flatten().filter_map(|word| word.as_str()).collect();
     let permissions = Permissions::from_words(words)?;
@@ -77,7 +78,7 @@ fn agree(fault: &Fault) -> Result<Option<Permissions>, Fault> {
     Ok(print::ask("Install it and give it this?").then_some(permissions))
 }
 
-/// Gives what the words say; without words, shows.
+/// Grants the named permissions; without any, shows what the recipe has.
 pub async fn grant(host: &Host, args: &GrantArgs, json: bool) -> Result<(), Fault> {
     let recipe = host.resolve(&args.recipe).await?;
     let permissions = read(&args.permissions)?;
@@ -93,9 +94,9 @@ pub async fn grant(host: &Host, args: &GrantArgs, json: bool) -> Result<(), Faul
     Ok(())
 }
 
-/// Takes back what the words say.
+/// Takes back the named permissions.
 pub async fn revoke(host: &Host, args: &RevokeArgs, json: bool) -> Result<(), Fault> {
-    // A recipe that is gone is no reason to leave it what it had.
+    // Works for a recipe that is gone too, so that its grants do not stay.
     let recipe = host.resolve(&args.recipe).await?;
     let what = match args.all {
         true => Revoke::All,

@@ -1,6 +1,6 @@
-//! The one place that prints.
+//! The only file that prints.
 //!
-//! Results go to stdout and nothing else does; progress, notes and faults go to stderr.
+//! Only results go to stdout; progress, notes and faults go to stderr.
 
 use std::{
     collections::HashMap,
@@ -30,16 +30,16 @@ use crate::{
     shelf::store::lockfile::LockEntry,
 };
 
-/// All bars on stderr: what is printed meanwhile goes above them.
+/// All bars on stderr; other output goes above them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
-/// Whether any was ever shown.
+/// Whether any bar was ever shown.
 static SHOWN: AtomicBool = AtomicBool::new(false);
-/// A bar counts whole steps, a pod may count seconds and a little.
+/// The length of a bar: a pod may report fractions, such as seconds, but a bar counts whole steps.
 const THOUSANDTHS: u64 = 1_000;
-/// Between two frames of a bar that moves by itself.
+/// The time between two frames of a bar that moves by itself.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Prints without a bar in the midst of it.
+/// Prints without disturbing the bars.
 fn above_bars<T>(print: impl FnOnce() -> T) -> T {
     match SHOWN.load(Ordering::Acquire) {
         true => BARS.suspend(print),
@@ -55,9 +55,9 @@ fn shown(bar: ProgressBar) -> ProgressBar {
     bar
 }
 
-/// Writes one line to stdout: JSON, or text for people. What would command a terminal is written as JSON
-/// writes it, so that a document stays the same document, wherever it is shown later. What could not be
-/// written is told by [`unwritten`] at the end.
+/// Writes one line to stdout: JSON, or text for people. Characters that control a terminal are written as
+/// JSON escapes, so that a document stays the same wherever it is shown later. A failed write is reported by
+/// [`unwritten`] at the end.
 pub fn result(text: &str) {
     let text = printable_json(text);
     above_bars(|| {
@@ -66,7 +66,7 @@ pub fn result(text: &str) {
     });
 }
 
-/// The first failure to write a result. A reader that went away (`hob ... | head`) is none.
+/// The first failure to write a result. A reader that went away (`hob ... | head`) does not count.
 static UNWRITTEN: OnceLock<Fault> = OnceLock::new();
 
 fn remember(written: std::io::Result<()>) {
@@ -78,7 +78,7 @@ fn remember(written: std::io::Result<()>) {
     }
 }
 
-/// What is to be told at the end if results were lost: of a full disk behind `> FILE`, say.
+/// The fault to report at the end if results were lost, for example on a full disk behind `> FILE`.
 pub fn unwritten() -> Option<&'static Fault> {
     UNWRITTEN.get()
 }
@@ -88,12 +88,12 @@ pub fn note(text: &str) {
     above_bars(|| drop(writeln!(std::io::stderr().lock(), "{}", printable(text))));
 }
 
-/// Whether a question would reach somebody who can answer it.
+/// Whether a question would reach a person who can answer it.
 pub fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// Asks on stderr; anything but a clear yes is a no.
+/// Asks on stderr; any answer except a clear yes is a no.
 pub fn ask(question: &str) -> bool {
     let mut out = std::io::stderr().lock();
     let _ = write!(out, "{} [y/N] ", printable(question)).and_then(|()| out.flush());
@@ -102,15 +102,14 @@ pub fn ask(question: &str) -> bool {
     read.is_ok() && matches!(answer.trim_ascii().to_ascii_lowercase().as_slice(), b"y" | b"yes")
 }
 
-/// Writes text to stdout in place of what stood there, where that is a terminal; else as it is, with an empty
-/// line after it.
+/// Writes text to stdout. On a terminal it replaces the previous text; elsewhere an empty line follows it.
 pub fn redrawn(text: &str) {
     let mut out = std::io::stdout().lock();
     let (before, after) = if out.is_terminal() { ("\x1b[H\x1b[2J", "\n") } else { ("", "\n\n") };
     remember(write!(out, "{before}{}{after}", printable(text)).and_then(|()| out.flush()));
 }
 
-/// Whether anybody still reads stdout.
+/// Whether stdout still has a reader.
 pub fn is_read() -> bool {
     let out = std::io::stdout();
     let mut stdout = [rustix::event::PollFd::new(&out, rustix::event::PollFlags::empty())];
@@ -118,13 +117,13 @@ pub fn is_read() -> bool {
     polled.is_err() || !stdout[0].revents().intersects(rustix::event::PollFlags::ERR | rustix::event::PollFlags::HUP)
 }
 
-/// Where diagnostics (`HOB_LOG`) go.
+/// The target of diagnostics (`HOB_LOG`).
 pub struct Diagnostics;
 
 impl Write for Diagnostics {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        // Nobody can be told that nobody can be told: a terminal may be gone, and whoever says something goes
-        // on. One event is one piece, and strangers' names are in it.
+        // Ignore a failed write: a terminal may be gone, and the work goes on. Each event arrives whole, and
+        // may contain names that strangers chose, so control characters are escaped.
         let text = String::from_utf8_lossy(bytes);
         let _ = above_bars(|| std::io::stderr().write_all(printable(&text).as_bytes()));
         Ok(bytes.len())
@@ -136,10 +135,10 @@ impl Write for Diagnostics {
     }
 }
 
-/// A fault for people: what, the next step, and what the recipe itself had to say.
+/// Prints a fault for people: the message, the next step, and the recipe's own details.
 pub fn fault(fault: &Fault) {
     let fault = &fault.clone().worded(Door::CommandLine);
-    // A recipe chooses words of it, and what begins a line is Hob's.
+    // A recipe chooses words of it, but only Hob may begin a line.
     let inner = |text: &str| text.replace('\n', "\n      ");
     let mut text = format!("error[{}]: {}\n", fault.code.name(), inner(&fault.message));
     if let Some(hint) = &fault.hint {
@@ -153,7 +152,7 @@ pub fn fault(fault: &Fault) {
             violation["found"].as_str().unwrap_or("")
         ));
     }
-    // Hob's own: what a recipe says under that name is the recipe's.
+    // Only findings of Hob: a recipe may use the same key for its own.
     let findings = fault.detail["findings"].as_array().filter(|_| matches!(fault.code, Code::InvalidManifest | Code::InvalidConfig));
     for finding in findings.into_iter().flatten().skip(1) {
         text.push_str(&format!("  also {}\n", inner(finding["message"].as_str().unwrap_or_default())));
@@ -177,7 +176,7 @@ pub fn fault(fault: &Fault) {
         };
         if !lines.is_empty() {
             text.push_str(&format!("  {key}:\n"));
-            // Of what glue printed the end says why; all of it is in the JSON.
+            // The last lines of glue's output say why; the JSON has all of them.
             let skipped = if key.starts_with("std") { lines.len().saturating_sub(2 * FAULT_TAIL_LINES) } else { 0 };
             if skipped > 0 {
                 text.push_str(&format!("    [{skipped} lines before these are in the fault's detail: `--json`]\n"));
@@ -188,7 +187,7 @@ pub fn fault(fault: &Fault) {
     let _ = std::io::stderr().lock().write_all(printable(&text).as_bytes());
 }
 
-/// Progress on stderr: bars on a terminal, a line per step elsewhere.
+/// Progress on stderr: bars on a terminal, one line per step elsewhere.
 pub struct Bars {
     steps: Mutex<HashMap<String, ProgressBar>>,
     terminal: bool,
@@ -233,8 +232,8 @@ impl Progress for Bars {
     }
 }
 
-/// What is printed while a call runs, on stderr, each line marked as none of Hob's own. A thread writes, so
-/// that a stderr that nobody reads holds up no call; what it had no room for is counted, and said.
+/// Shows on stderr what is printed during a call, each line marked as not Hob's. A thread writes, so that an
+/// unread stderr delays no call. Lines without room are counted, and the count is shown.
 pub struct Prints {
     lines: Option<mpsc::SyncSender<String>>,
     done: mpsc::Receiver<()>,
@@ -243,7 +242,7 @@ pub struct Prints {
 }
 
 impl Prints {
-    /// `wanted`: whether anything is to be shown.
+    /// `wanted`: whether to show anything.
     pub fn new(wanted: bool) -> Prints {
         let (lines, taken) = mpsc::sync_channel::<String>(CALL_PRINT_LINES_MAX);
         let (over, done) = mpsc::sync_channel(1);
@@ -259,7 +258,7 @@ impl Prints {
         self.lines.is_some()
     }
 
-    /// Shows what was printed, which may be several lines. Never waits.
+    /// Shows printed text, which may have several lines. Never waits.
     pub fn show(&mut self, text: &str) {
         for line in text.lines() {
             self.bytes = self.bytes.saturating_add(line.len() + 1);
@@ -284,7 +283,7 @@ impl Prints {
         format!("  | [{} lines are not shown: `hob logs` may have them]", self.left)
     }
 
-    /// Waits until all is written, for a bounded time.
+    /// Waits for a limited time until everything is written.
     pub fn finish(mut self) {
         let last = (self.left > 0).then(|| self.about_left());
         let Some(lines) = self.lines.take() else { return };
@@ -303,8 +302,8 @@ impl Prints {
     }
 }
 
-/// How far a call is, on stderr: a bar on a terminal (a spinner, while it is not known how much there is),
-/// which is gone when this is dropped; elsewhere a line now and then, if wanted.
+/// Shows the progress of a call on stderr. On a terminal: a bar (a spinner while the total is unknown), which
+/// is gone when this is dropped. Elsewhere: a line from time to time, if wanted.
 pub struct Watch {
     how: How,
     bar: Option<ProgressBar>,
@@ -318,7 +317,7 @@ enum How {
 }
 
 impl Watch {
-    /// `lines`: whether lines are wanted where a bar cannot be.
+    /// `lines`: whether to print lines where a bar is not possible.
     pub fn new(quiet: bool, lines: bool) -> Watch {
         let how = match (quiet, std::io::stderr().is_terminal()) {
             (false, true) => How::Bar,
@@ -368,7 +367,7 @@ impl Drop for Watch {
     }
 }
 
-/// A report on one line, without what would command a terminal, and no longer than anybody reads.
+/// A report on one line, without characters that control a terminal, and cut to `REPORT_CHARS_MAX`.
 fn line(report: &Report) -> String {
     let text: String = report.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let cut: String = text.chars().take(REPORT_CHARS_MAX).collect();
@@ -392,8 +391,7 @@ pub(super) fn failed(fault: &Fault, json: bool) -> ExitCode {
     ExitCode::from(fault.code.exit())
 }
 
-/// What would be refused today of a recipe that an older Hob installed: told to whoever installs, lists or
-/// looks after it.
+/// Notes what today's Hob would refuse in a recipe that an older Hob installed; returns the warnings.
 pub fn say_warnings(host: &Host, entry: &LockEntry) -> Vec<String> {
     let warnings = host.warnings(entry);
     if let Some(warning) = warnings.first() {
@@ -406,7 +404,7 @@ pub fn say_warnings(host: &Host, entry: &LockEntry) -> Vec<String> {
     warnings
 }
 
-/// Names in hob.toml that no installed recipe has.
+/// Notes names in hob.toml that no installed recipe has.
 pub fn say_strays(strays: Vec<Stray>) {
     strays.iter().for_each(|stray| note(&format!("  {stray}")));
 }

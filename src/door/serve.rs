@@ -1,7 +1,5 @@
-//! `hob serve`: a server for the user whose home it is, with signals for its owner and words for who looks
-//! after it.
-//!
-//! Apart from `serving.rs`, which is any server: here is what a program of its own does besides.
+//! `hob serve`: a server for the user that owns the home. Beside what every server does (`serving.rs`), it
+//! handles signals, prints notes for its operator and notifies the service manager.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -22,10 +20,10 @@ use crate::{
     shelf::blocking,
 };
 
-/// Serves `host` until a signal ends it: at the socket of `home`, and where else it is told to.
+/// Serves `host` until a signal ends it: at the socket of `home`, and at the other places that are named.
 ///
-/// Errors: `already_serving`; `usage` for an address that is none; `key_invalid` for a token that others can
-/// read, or that is none; `invalid_config`; `io`.
+/// Errors: `already_serving`; `usage` for an address that cannot be read; `key_invalid` for a token file that
+/// others can read, or that has no token; `invalid_config`; `io`.
 pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<&Path>, json: bool) -> Result<(), Fault> {
     let ending = Ending::new()?;
     let _alone = alone(home)?;
@@ -71,7 +69,7 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
         () = sleep_until(begun + Duration::from_millis(limits::SERVE_DRAIN_MS)) => false,
         () = ending.wished(2) => false,
     };
-    // What still runs had its time, and ends with a fault, which its caller is told.
+    // The time for running calls is over: each ends with a fault, which its caller is told.
     host.shutdown_within(Duration::ZERO).await;
     if !is_empty {
         let _ = timeout_at(Instant::now() + Duration::from_millis(limits::SERVE_GOODBYE_MS), server.emptied()).await;
@@ -79,7 +77,7 @@ pub async fn serve(host: &Host, home: &Home, listen: Option<&str>, unix: Option<
     Ok(())
 }
 
-/// Reads token and `hob.toml` anew. What cannot be read is said, and stays as it was.
+/// Reads the token and `hob.toml` again. A file that cannot be read is noted, and the old content stays.
 async fn read_anew(host: &Host, home: &Home, server: &Serving, has_token: bool) {
     let (looking, place) = (host.clone(), home.token());
     let read_rules = blocking(move || looking.read_anew()).await;
@@ -104,7 +102,7 @@ async fn read_anew(host: &Host, home: &Home, server: &Serving, has_token: bool) 
 }
 
 async fn bind(address: &str) -> Result<std::net::TcpListener, Fault> {
-    // By the runtime, which looks names up where nobody waits.
+    // By the runtime, which resolves names without blocking other tasks.
     let bound = async { tokio::net::TcpListener::bind(address).await?.into_std() };
     bound.await.map_err(|error: std::io::Error| match error.kind() {
         std::io::ErrorKind::InvalidInput => Fault::new(Code::Usage, format!("`--listen {address}`: {error}"))

@@ -1,7 +1,7 @@
-//! A server over HTTP: where it is reached, who has a connection, and how it ends. For `hob serve`, and for
-//! apps ([`serve`]).
+//! A server over HTTP, for `hob serve` and for apps ([`serve`]): where it listens, which connections it has,
+//! and how it ends.
 //!
-//! Apart from `http`, which answers requests: here is what happens once per server.
+//! `http` answers the requests; here is what happens once per server.
 
 use std::{
     fs,
@@ -43,8 +43,8 @@ use crate::{
     pod, shelf,
 };
 
-/// Where a server is reached. All ways in together take half of the files that the process may have open
-/// (`ulimit -n`).
+/// The places where a server listens. All of them together may use half of the files that the process may
+/// have open (`ulimit -n`).
 ///
 /// ```no_run
 /// # fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,39 +63,44 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// Nowhere yet.
+    /// No place yet.
     pub fn new() -> Listen {
         Listen::default()
     }
 
-    /// At the socket of the host's home, as `hob serve` is: `hob call`, `hob status`, `hob pods` and
-    /// `hob logs` of this user find it there. A home has one server at a time.
+    /// Listens at the socket of the host's home, as `hob serve` does: `hob call`, `hob status`, `hob pods`
+    /// and `hob logs` of this user find it there. A home has one server at a time.
     pub fn at_home(mut self) -> Listen {
         self.home = true;
         self
     }
 
-    /// At a Unix socket, which is made for this user alone (mode 0600) and goes with the server. What a
-    /// server that was killed left there is replaced. Whoever reaches it is trusted, and may hand over files.
+    /// Listens at a Unix socket, which is made for this user alone (mode 0600) and removed with the server. A
+    /// socket left there by a killed server is replaced. Every client that reaches it is trusted, and may
+    /// hand over files.
     pub fn at_socket(mut self, path: impl Into<PathBuf>) -> Listen {
         self.sockets.push(path.into());
         self
     }
 
-    /// Over TCP, for requests with `authorization: Bearer TOKEN`. What they carry, the token too, is not
-    /// encrypted.
+    /// Listens over TCP, for requests with `authorization: Bearer TOKEN`. Requests and answers are not
+    /// encrypted, nor is the token.
     pub fn on(mut self, listener: TcpListener, token: Token) -> Listen {
         self.ports.push((listener, token));
         self
     }
 }
 
-/// Serves `host` over HTTP until `end` comes: the routes of `hob serve`, which `docs/serve.md` lists.
+/// Serves `host` over HTTP until `end` resolves: the routes of `hob serve`, which `docs/serve.md` lists.
 ///
-/// Then the sockets go, whoever knocked before is told `shutting_down`, and calls under way have as long as
-/// [`Limits::with_drain`](crate::Limits::with_drain) says (else 10 s); what still runs after that ends as
-/// `shutting_down`, which its caller is told. The host goes on: [`Host::shutdown`] is the app's, and after
-/// this. Dropping the future closes every connection at once, which cancels their calls.
+/// Then:
+///
+/// 1. The listeners close; clients that wait get `shutting_down`.
+/// 2. Running calls have as long as [`Limits::with_drain`](crate::Limits::with_drain) says (else 10 s).
+/// 3. Calls that still run end as `shutting_down`, which their callers are told.
+///
+/// The host goes on; the app calls [`Host::shutdown`] after this. Dropping the future closes every connection
+/// at once, which cancels their calls.
 ///
 /// ```no_run
 /// # async fn f(host: hob::Host, token: hob::http::Token) -> Result<(), Box<dyn std::error::Error>> {
@@ -114,7 +119,7 @@ impl Listen {
 /// # Ok(()) }
 /// ```
 ///
-/// Errors: `usage` outside of a tokio runtime, or with no place to listen at; `already_serving` where another
+/// Errors: `usage` outside of a tokio runtime, or without a place to listen at; `already_serving` if another
 /// server holds the home or the socket; `invalid_config`; `io`.
 pub async fn serve(host: &Host, listen: Listen, end: impl Future<Output = ()>) -> Result<(), Fault> {
     shelf::runtime()?;
@@ -129,23 +134,23 @@ pub async fn serve(host: &Host, listen: Listen, end: impl Future<Output = ()>) -
     Ok(())
 }
 
-/// A server that runs. Dropped, it is gone with all of its connections.
+/// A running server. Dropping it closes all its connections.
 pub(super) struct Serving {
     phase: watch::Sender<Phase>,
     loops: JoinSet<()>,
     rooms: Vec<Arc<Room>>,
-    /// Of its Unix sockets.
+    /// The files of its Unix sockets.
     files: Vec<socket::SocketFile>,
     rules: Arc<RwLock<ServeRules>>,
-    /// Of each port.
+    /// The terms of each port.
     terms: Vec<Arc<RwLock<Terms>>>,
     _kept: pod::Kept,
 }
 
 impl Serving {
-    /// Takes connections from here on. Who serves at the home holds its lock ([`alone`]) already.
+    /// Starts to accept connections. A server of the home already holds the home's lock ([`alone`]).
     ///
-    /// Errors: `usage` with no place to listen at; `already_serving`; `invalid_config`; `io`.
+    /// Errors: `usage` without a place to listen at; `already_serving`; `invalid_config`; `io`.
     pub(super) async fn start(host: &Host, listen: Listen) -> Result<Serving, Fault> {
         let sockets: Vec<_> = listen.home.then(|| host.home().socket()).into_iter().chain(listen.sockets).collect();
         if sockets.is_empty() && listen.ports.is_empty() {
@@ -153,7 +158,7 @@ impl Serving {
             return Err(fault.hint("name a place: the home, a socket, or a port"));
         }
         let rules = Arc::new(RwLock::new(host.serve_rules()?));
-        // Other servers of this process have their half already.
+        // Subtract what other servers of this process have reserved already.
         let files = pod::open_files().now.saturating_sub(pod::kept_for_callers());
         let handed = (files as usize * limits::SERVE_FILES_IN_PERCENT / 100).min(limits::SERVE_FILES_IN_MAX);
         let kept = pod::keep_for_callers(files.saturating_mul(limits::SERVE_FILES_PERCENT as u64) / 100 + handed as u64);
@@ -184,8 +189,7 @@ impl Serving {
         Ok(Serving { phase, loops, rooms, files: socket_files, rules, terms, _kept: kept })
     }
 
-    /// Holds these rules from now on, and what they say of who is told what; with `token`, every port has
-    /// that one.
+    /// Applies new rules, and the audience that follows from them; with `token`, every port gets that token.
     pub(super) fn set(&self, home: &Home, rules: Option<ServeRules>, token: Option<Arc<Token>>) {
         if let Some(found) = rules {
             *self.rules.write().unwrap_or_else(PoisonError::into_inner) = found;
@@ -197,14 +201,14 @@ impl Serving {
         }
     }
 
-    /// No path leads here any more, and no call is begun; who is here already, or knocked before, is
-    /// answered.
+    /// Closes the listeners and starts no more calls. Connections that exist, or that waited to be accepted,
+    /// still get answers.
     pub(super) fn close(&mut self) {
         self.files.clear();
         self.phase.send_replace(Phase::Closing);
     }
 
-    /// Until nobody is here any more. Dropped, it can be awaited again.
+    /// Returns when no connection is left. It may be dropped and awaited again.
     pub(super) async fn emptied(&mut self) {
         while self.loops.join_next().await.is_some() {}
         for room in &self.rooms {
@@ -212,15 +216,15 @@ impl Serving {
         }
     }
 
-    /// Calls that still run end as `shutting_down`.
+    /// Ends running calls as `shutting_down`.
     fn cut(&self) {
         self.phase.send_replace(Phase::Over);
     }
 }
 
-/// A listener of the runtime's, with as long a queue as there may be.
+/// The listener, handed to the runtime, with the longest possible queue.
 fn taken(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
-    // Whoever finds the kernel's queue full is not told so, and knocks again after a second.
+    // A client that finds the kernel's queue full gets no error, and retries after a second.
     rustix::net::listen(&listener, limits::SERVE_BACKLOG)?;
     listener.set_nonblocking(true)?;
     tokio::net::TcpListener::from_std(listener)
@@ -230,7 +234,7 @@ fn read(rules: &RwLock<ServeRules>) -> ServeRules {
     rules.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// What holders of the token are told.
+/// The audience of token holders.
 fn audience(home: &Home, rules: &ServeRules) -> Audience {
     match rules.details {
         true => Audience::Operator,
@@ -238,7 +242,7 @@ fn audience(home: &Home, rules: &ServeRules) -> Audience {
     }
 }
 
-/// The lock that one server of a home holds while it lives, in a folder that only its owner may enter.
+/// The lock that the one server of a home holds while it lives, in a folder that only its owner may enter.
 ///
 /// Errors: `already_serving`; `io`.
 pub(super) fn alone(home: &Home) -> Result<Held, Fault> {
@@ -253,7 +257,7 @@ pub(super) fn alone(home: &Home) -> Result<Held, Fault> {
         return Err(Fault::new(Code::AlreadyServing, format!("a server is running for {}{holder}", home.config().display()))
             .hint(hint![act::status(), " asks it; SIGTERM ends it in order"]));
     };
-    // For people who meet the lock.
+    // The process id, for people who find the lock.
     let _ = held.set_len(0).and_then(|()| write!(&*held, "{}", std::process::id()));
     Ok(held)
 }

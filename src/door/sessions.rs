@@ -1,7 +1,6 @@
-//! `hob sessions`: which there are, and the few things that can be done about one.
+//! `hob sessions`: lists sessions, and acts on one.
 //!
-//! Apart from `inspect.rs`, because without a server it looks at the disk, and does what is wanted in a host
-//! of its own.
+//! Without a server it reads the disk, and acts through a host of its own.
 
 use hyper::Method;
 use serde::de::DeserializeOwned;
@@ -21,7 +20,7 @@ use crate::{
     },
 };
 
-/// Lists, or does what the words say.
+/// Lists sessions, or does the requested action.
 pub async fn sessions(config: Config, words: Option<SessionArgs>, json: bool) -> Result<(), Fault> {
     match words {
         None => list(config, json).await,
@@ -76,7 +75,7 @@ async fn list(config: Config, json: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-/// In the running server, which has the pods; else here.
+/// Acts through the running server, which has the pods; without one, through `here` and a host of its own.
 async fn done<T: DeserializeOwned>(
     config: Config,
     recipe: &str,
@@ -87,7 +86,7 @@ async fn done<T: DeserializeOwned>(
     check_name(name)?;
     let server = if RecipeRef::is_folder(recipe) { None } else { Client::connect(config.home()).await? };
     let host = Host::open(config.without_zygotes()).await?;
-    // It need not be there any more.
+    // The recipe need not be installed any more.
     let value = match (host.resolve(recipe).await, server) {
         (Ok(RecipeRef::Name(recipe)), Some(server)) => server.act(&format!("/v1/recipes/{recipe}/sessions/{name}/{what}")).await,
         (Ok(recipe), _) => here(&host, recipe).await,

@@ -1,6 +1,5 @@
-//! Unix sockets by path: made privately, in one step, and reached however long the path is.
-//!
-//! Apart from the server, because its clients reach the same paths.
+//! Unix sockets by path: made privately, in one step, and reachable however long the path is. Server and
+//! clients use it.
 
 use std::{
     fs::{self, File},
@@ -22,7 +21,7 @@ use crate::{
     model::{Code, Fault, limits::SOCKET_PATH_BYTES_MAX},
 };
 
-/// A path that the kernel's address has room for, and what keeps it valid.
+/// A path that fits into the kernel's address, and the descriptor that keeps it valid.
 fn reachable(path: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)> {
     if path.as_os_str().as_bytes().len() <= SOCKET_PATH_BYTES_MAX {
         return Ok((path.to_owned(), None));
@@ -39,14 +38,14 @@ pub async fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(short).await
 }
 
-/// A listening socket, whose file goes with it.
+/// A listening socket and its file.
 pub struct Listening {
     pub listener: UnixListener,
-    /// Taken away when this is dropped.
+    /// Removes the file when dropped.
     pub file: SocketFile,
 }
 
-/// The file of a socket of ours.
+/// The file of a socket that this process made.
 pub struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
@@ -54,17 +53,17 @@ pub struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Unless somebody else's is there by now.
+        // Only if the file is still ours.
         if fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.inode) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Listens at `path`, for its owner alone. What a dead server left there is replaced.
+/// Listens at `path`, for its owner only. A socket left there by a dead server is replaced.
 ///
-/// Errors: `already_serving` when somebody answers there, `usage` when something else lies there or the
-/// folder is not there, `io`.
+/// Errors: `already_serving` if a server answers there, `usage` if another kind of file is there or the
+/// folder does not exist, `io`.
 pub async fn listen(path: &Path) -> Result<Listening, Fault> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {
@@ -85,7 +84,7 @@ pub async fn listen(path: &Path) -> Result<Listening, Fault> {
         let fault = Fault::new(Code::Usage, format!("listening at {}: there is no folder {}", path.display(), above.display()));
         return Err(fault.hint("make the folder, or name a path in one that is there"));
     }
-    // Born in a folder that nobody else can enter, then renamed: at no time may another user connect.
+    // Made in a folder that no other user can enter, then renamed: at no time can another user connect.
     let folder = make::temporary_folder(above, ".s", 4).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             Fault::new(Code::Io, format!("listening at {}: this user may not write to {}", path.display(), above.display()))

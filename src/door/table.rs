@@ -1,6 +1,6 @@
 //! Tables and spans of time as text, for people.
 
-/// Columns as wide as their widest cell.
+/// A table whose columns are as wide as their widest cell.
 pub(super) fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut widths = heads.map(|head| head.chars().count());
     for row in &rows {
@@ -15,7 +15,7 @@ pub(super) fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) ->
     std::iter::once(heads).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
-/// `850ms`, `12s`, `3m 12s`, `5h 3m`, `2d 5h`: two units are enough for a look.
+/// A duration in at most two units: `850ms`, `12s`, `3m 12s`, `5h 3m`, `2d 5h`.
 pub(super) fn duration(ms: u64) -> String {
     let seconds = ms / 1_000;
     match seconds {

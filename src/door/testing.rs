@@ -1,5 +1,4 @@
-//! `hob test`: the cases of a recipe folder, each a call of its own in a host of its own, held against how it
-//! says that it ends.
+//! `hob test`: runs the cases of a recipe folder in one host, and compares how each ends with what it says.
 
 use std::{collections::VecDeque, path::Path, time::Instant};
 
@@ -20,32 +19,32 @@ use crate::{
     },
 };
 
-/// What came of a case.
+/// The result of a case.
 #[derive(Debug, Serialize)]
 struct Tried {
     case: String,
     ok: bool,
-    /// How it ended otherwise than it says.
+    /// How the end differs from what the case says.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    /// The next step of the fault that it ended as.
+    /// The hint of the fault with which it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
     wall_ms: u64,
-    /// The last lines that its pod printed.
+    /// The last lines that the pod printed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     printed: Vec<String>,
 }
 
-/// Runs the cases of those names, or all of them, and prints what came of each.
+/// Runs the named cases, or all, and prints the result of each.
 ///
-/// Errors: `case_failed`; what is wrong with the folder, and `usage` for a name that no case has.
+/// Errors: `case_failed`; faults of the folder; `usage` for a name that no case has.
 pub async fn test(config: Config, folder: &Path, names: &[String], json: bool) -> Result<(), Fault> {
     let (manifest, tried) = all(config, folder, names).await?;
     let failed = tried.iter().filter(|tried| !tried.ok).count();
     let fault = fault(&manifest, &tried);
     if let (true, Some(fault)) = (json, &fault) {
-        // One document: the fault carries what came of each.
+        // With `--json` there is one document: the fault carries the results.
         return Err(fault.clone());
     }
     say(json, json!({ "cases": tried, "passed": tried.len() - failed, "failed": failed }), || {
@@ -54,7 +53,7 @@ pub async fn test(config: Config, folder: &Path, names: &[String], json: bool) -
     fault.map_or(Ok(()), Err)
 }
 
-/// Refuses a folder whose cases end otherwise than they say.
+/// Refuses a folder if a case ends otherwise than it says.
 ///
 /// Errors: those of [`test`].
 pub async fn pass(config: Config, folder: &Path) -> Result<(), Fault> {
@@ -85,8 +84,7 @@ fn fault(manifest: &Manifest, tried: &[Tried]) -> Option<Fault> {
     );
     let own = first.hint.as_ref().map(|hint| format!("{}; else ", in_a_line(hint))).unwrap_or_default();
     let next = hint![own, "correct the recipe, or what the case says; ", act::call_folder("FOLDER"), " shows an answer whole"];
-    // What the pods printed goes along as far as there is room for it in a fault: first what came of each
-    // case.
+    // A fault has limited room: the result of each case comes first, then printed lines as far as they fit.
     let room = FAULT_DETAIL_BYTES_MAX / 2;
     let (mut used, mut told) = (0, Vec::new());
     for tried in tried {
@@ -100,7 +98,7 @@ fn fault(manifest: &Manifest, tried: &[Tried]) -> Option<Fault> {
         }
         told.push(Tried { case: tried.case.clone(), ok: tried.ok, why, hint, wall_ms: tried.wall_ms, printed });
     }
-    // More cases than fit: those that failed, as many as may be.
+    // More cases than fit: keep only failed ones, up to the limit.
     if used > room {
         told.retain(|tried| !tried.ok);
         told.truncate(CASES_TOLD_MAX);
@@ -126,7 +124,7 @@ async fn all(config: Config, folder: &Path, names: &[String]) -> Result<(Manifes
     cases.retain(|case| names.is_empty() || names.contains(&case.name));
     let recipe = RecipeRef::Folder(std::path::absolute(folder).map_err(|error| Fault::io(folder.display(), &error))?);
     let host = Host::open(config.without_zygotes()).await?;
-    // What is wrong with the folder is no case's doing.
+    // A fault of the folder is not the fault of a case.
     if let Err(fault) = host.show(&recipe).await {
         host.shutdown().await;
         return Err(fault);
@@ -135,13 +133,13 @@ async fn all(config: Config, folder: &Path, names: &[String]) -> Result<(Manifes
     let mut tried = Vec::new();
     let done = async {
         for (at, case) in cases.into_iter().enumerate() {
-            // Of its own, so that no case sees what another one left; named by a number, since a case's name
-            // need be no session's.
+            // A session of its own, so that no case sees the state of another. It is named by a number,
+            // because a case's name may be no valid session name.
             let session = manifest.operation(&case.operation)?.session.then(|| format!("test-{}-{at}", std::process::id()));
             let one = interruptible(interrupt.as_mut(), one(&host, &recipe, folder, session.clone(), case)).await;
             if let Some(name) = session {
                 match host.close_session(&recipe, &name).await {
-                    // One that could not be opened.
+                    // A session that could not be opened is not found, and needs no closing.
                     Err(fault) if fault.code != Code::SessionNotFound => return Err(fault),
                     _ => {}
                 }
@@ -178,9 +176,9 @@ async fn one(host: &Host, recipe: &RecipeRef, folder: &Path, session: Option<Str
     Ok(Tried { case: case.name, ok: why.is_none(), why, hint, wall_ms, printed })
 }
 
-/// Its end, with its chunks as far as they are compared, and the last lines that came meanwhile.
+/// Runs a case: its end, its chunks as far as they are compared, and the last printed lines.
 async fn run(host: &Host, call: Call, case: &Case) -> Result<(Result<Outcome, Fault>, Vec<Value>, VecDeque<String>), Fault> {
-    // One more than is wanted is enough to be another number of them.
+    // One chunk more than the case has is enough to show that the number differs.
     let most = match &case.end {
         End::Answer { chunks: Some(chunks), .. } => chunks.len() + 1,
         _ => 0,

@@ -21,11 +21,12 @@ use crate::model::{
     limits::{BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX},
 };
 
-/// The bytes of a file, which are read when they are wanted: a pod is lent the file to read, and gets no way
-/// to the file itself.
+/// A blob of a file. The bytes of a small file are read now, those of a larger one when they are wanted: a
+/// pod is lent the open file for reading, and gets no way to its path.
 ///
-/// Whoever shortens the file meanwhile ends the pod that reads it (`crashed`), and changes what it reads. A
-/// pipe, and whatever else is no regular file, is read to its end here.
+/// If another process shortens the file meanwhile, a pod that reads it ends (`crashed`); if another process
+/// writes to it, the pod may read the new bytes. A pipe, and anything else that is no regular file, is read
+/// to its end here.
 ///
 /// Errors: `io`, `too_large`.
 pub fn from_file(name: impl Into<String>, media_type: impl Into<String>, path: &Path) -> Result<Blob, Fault> {
@@ -50,11 +51,11 @@ pub fn from_file(name: impl Into<String>, media_type: impl Into<String>, path: &
     Ok(blob)
 }
 
-/// The first `bytes` of a file that another process opened and handed over; they are read when they are
-/// wanted, as those of [`from_file`].
+/// The first `bytes` bytes of a file that another process opened and handed over. They are read when they are
+/// wanted, as in [`from_file`].
 ///
-/// Errors: `usage` for what is no plain file that is open to be read; `io`, also when it has fewer bytes;
-/// `too_large`.
+/// Errors: `usage` for a descriptor that is no regular file open for reading; `io`, also if the file has
+/// fewer bytes; `too_large`.
 pub fn from_open(name: impl Into<String>, media_type: impl Into<String>, file: OwnedFd, bytes: u64) -> Result<Blob, Fault> {
     let name = name.into();
     let failed = |error: io::Error| Fault::io(format!("looking at the file of the blob `{name}`"), &error);
@@ -86,8 +87,8 @@ pub fn from_open(name: impl Into<String>, media_type: impl Into<String>, file: O
     Ok(blob)
 }
 
-/// An open file with the bytes of a blob, to be handed to another process: its own if it is in one, else a
-/// file without a name into which they are copied. Blocking.
+/// An open file with the bytes of a blob, to hand to another process: the blob's own file if it has one, else
+/// an unnamed file into which the bytes are copied. Blocking.
 ///
 /// Errors: `io`, `disk_full`.
 pub fn to_open(blob: &Blob) -> Result<OwnedFd, Fault> {
@@ -101,8 +102,8 @@ pub fn to_open(blob: &Blob) -> Result<OwnedFd, Fault> {
     Ok(file.into())
 }
 
-/// Bytes that are read to their end now: small ones into memory, others into a file without a name, so that
-/// memory stays as it is.
+/// A blob of a reader, read to its end now: small content into memory, larger content into an unnamed file,
+/// so that memory use stays small.
 ///
 /// Errors: `io`, `disk_full`, `too_large`.
 pub fn from_reader(name: impl Into<String>, media_type: impl Into<String>, reader: &mut impl Read) -> Result<Blob, Fault> {
@@ -127,12 +128,12 @@ pub fn from_reader(name: impl Into<String>, media_type: impl Into<String>, reade
     Ok(Blob::stored(name, media_type, Arc::new(OnDisk { file: file.into(), size, mark })))
 }
 
-/// A file without a name in the folder for temporary files, which can be given one: what was no file is lent
-/// to pods as one.
+/// An unnamed file in the folder for temporary files, so that content that was no file can be lent to pods as
+/// one. It can be linked under a name later.
 fn spool() -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let made = rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR);
-    // Not every kind of disk has that.
+    // Not every file system has `O_TMPFILE`.
     made.map(File::from).or_else(|_| tempfile::tempfile())
 }
 
@@ -140,7 +141,7 @@ fn changed(metadata: &std::fs::Metadata) -> u64 {
     (metadata.mtime() as u64).wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec() as u64)
 }
 
-/// A regular file, as large as it was when it was opened.
+/// A regular file, with the size that it had when it was opened.
 #[derive(Debug)]
 struct OnDisk {
     file: OpenFile,

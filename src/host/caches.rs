@@ -1,10 +1,14 @@
-//! Who fills the caches of a recipe's pods, and which pods begin with one.
+//! Fills the caches of a recipe's pods, with which later pods begin.
 //!
-//! Libraries keep what they made in their first seconds: compiled functions, lists of fonts. Without this
-//! each pod makes it anew. A pod says when its libraries keep something; then another one, which no caller
-//! ever asked for anything, loads, warms up and answers a case of the recipe, and what that one has kept is
-//! what all later pods begin with. So nothing of one caller reaches another. A folder's pod has one caller,
-//! its author: what it has kept is taken from itself.
+//! Libraries keep things that they make in their first seconds, such as compiled functions and lists of
+//! fonts. Without a cache, each pod makes them anew. The steps:
+//!
+//! 1. A pod reports that its libraries keep something.
+//! 2. Another pod, which never had an ask of a caller, loads, warms up and answers a case of the recipe.
+//! 3. The files that this second pod kept are the cache with which all later pods begin.
+//!
+//! So no data of one caller reaches another. The pod of a recipe folder has only one caller, its author: its
+//! cache is taken from that pod itself.
 
 use std::{
     collections::HashSet,
@@ -30,25 +34,25 @@ use crate::{
     },
 };
 
-/// What this host knows of caches.
+/// The state of caches in this host.
 #[derive(Default)]
 pub struct Caches {
-    /// Keys of those that were filled, or are being filled.
+    /// Keys of caches that were filled, or are being filled.
     begun: Mutex<HashSet<Digest>>,
-    /// Pods of a host that does not live long: what they keep is looked at before it ends.
+    /// Pods of a short-lived host: before the host ends, it looks at what their libraries keep.
     noted: Mutex<Vec<Noted>>,
-    /// One is filled at a time.
+    /// Allows one filling at a time.
     filling: tokio::sync::Mutex<()>,
 }
 
-/// A pod whose libraries perhaps keep something.
+/// A pod whose libraries may keep something.
 struct Noted {
     parts: Parts,
     key: Digest,
     watcher: Watcher,
 }
 
-/// Looks at what that pod's libraries keep: at once where the host lives long, else before it ends.
+/// Looks at what that pod's libraries keep: at once if the host is long-lived, else before the host ends.
 pub fn observe(host: &Arc<HostState>, started: &Started) {
     let Started { parts, watcher, .. } = started;
     let Some(key) = started.cache else { return };
@@ -66,7 +70,7 @@ pub fn observe(host: &Arc<HostState>, started: &Started) {
     });
 }
 
-/// Fills what the pods of a host that is about to end showed a need for.
+/// Fills the caches that the pods of a host that is about to end asked for.
 pub async fn before_end(host: &Arc<HostState>) {
     let noted = std::mem::take(&mut *host.caches.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     for Noted { parts, key, watcher } in noted {
@@ -80,7 +84,7 @@ pub async fn before_end(host: &Arc<HostState>) {
             }
             continue;
         }
-        // It has nothing more to do; what it said before its end was heard.
+        // The pod has no more work; messages that it sent before its end have been received.
         watcher.stop().await;
         if watcher.caches().await {
             let text = format!("keeping what the libraries of {} compiled, for its next pods", parts.recipe.manifest().name);
@@ -90,8 +94,8 @@ pub async fn before_end(host: &Arc<HostState>) {
     }
 }
 
-/// Fills a cache from a pod of its own, unless that was begun. A failure is said in the log, and kept for a
-/// day.
+/// Fills a cache from a pod made for it, unless that has begun already. A failure is logged, and remembered
+/// for a day.
 async fn fill(host: &Arc<HostState>, parts: &Parts, key: Digest) {
     if !host.caches.begun.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key) {
         return;
@@ -99,7 +103,7 @@ async fn fill(host: &Arc<HostState>, parts: &Parts, key: Digest) {
     let _one = host.caches.filling.lock().await;
     let name = &parts.recipe.manifest().name;
     let (home, recipe) = (host.home.clone(), name.clone());
-    // Two hosts would start a pod each for the same files.
+    // Without a claim, two hosts would each start a pod for the same files.
     let _claimed = match blocking(move || pod_caches::claim(&home, &recipe, key)).await {
         Ok(Some(held)) => held,
         Ok(None) => return,
@@ -107,7 +111,7 @@ async fn fill(host: &Arc<HostState>, parts: &Parts, key: Digest) {
     };
     let made = timeout(Duration::from_millis(POD_CACHE_FILL_MS), async {
         let trial = Arc::new(Entry::that_gives_its_cache(host, parts));
-        // What its libraries compiled is the same, whatever it answered.
+        // The answer does not matter: what the libraries compiled is the same.
         drop(zygotes::try_case(host, parts, &trial).await?);
         let pool = trial.pool(host).ok_or("no pod")?;
         content_of(pool).await
@@ -115,7 +119,7 @@ async fn fill(host: &Arc<HostState>, parts: &Parts, key: Digest) {
     let content = made.await.unwrap_or_else(|_| Err(format!("not within {POD_CACHE_FILL_MS} ms")));
     match kept(host, name, key, content).await {
         Ok(files) => tracing::info!(recipe = %name, files, "its next pods begin with what libraries compiled"),
-        // By the next host, or tomorrow.
+        // The next host tries again, or this one tomorrow.
         Err(why) => tracing::warn!(recipe = %name, "what its libraries compiled is not kept: {why}"),
     }
     if !parts.recipe.is_unsigned() {
@@ -123,8 +127,8 @@ async fn fill(host: &Arc<HostState>, parts: &Parts, key: Digest) {
     }
 }
 
-/// What was kept while its recipe was removed goes too. Looked at afterwards: a removal deletes caches when
-/// the recipe is not installed any more.
+/// Deletes a cache that was kept while its recipe was removed. The check comes after the writing, because a
+/// removal deletes caches once the recipe is no longer installed.
 async fn forget_of_removed(host: &Arc<HostState>, name: &RecipeName) {
     let (inner, name) = (host.clone(), name.clone());
     let gone = blocking(move || match inner.shelf.entry(&name) {
@@ -136,7 +140,8 @@ async fn forget_of_removed(host: &Arc<HostState>, name: &RecipeName) {
     }
 }
 
-/// Puts what a pod gave on the shelf, or why it gave nothing; gives how many files there are.
+/// Puts the content that a pod gave on the shelf, or the reason why it gave none; returns the number of
+/// files.
 async fn kept(host: &Arc<HostState>, name: &RecipeName, key: Digest, content: Result<pod::Payload, String>) -> Result<usize, String> {
     if host.lifecycle.is_closing() && content.is_err() {
         return Err("the host ends".to_owned());
@@ -167,7 +172,7 @@ fn listed(json: &str) -> Result<Vec<Listed>, String> {
     given.too_large.map_or(Ok(given.files), Err)
 }
 
-/// What a pod's cache folder holds, asked of the pod.
+/// Asks a pod for the content of its cache folder.
 async fn content_of(pool: &Pool) -> Result<pod::Payload, String> {
     let operation = Operation {
         name: pod::GIVE_CACHE.to_owned(),

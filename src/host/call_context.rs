@@ -1,4 +1,4 @@
-//! What the stages of one call share; `run.rs` has the stages.
+//! The values that the stages of one call share; `run.rs` has the stages.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::{HostState, entry::Entry, journal::Record};
 use crate::model::events;
 
-/// What the stages of one call share.
+/// The values that the stages of one call share.
 pub struct CallContext<'a> {
     pub host: &'a Arc<HostState>,
     pub entry: &'a Arc<Entry>,
-    /// Where the caller hears what happens before the outcome.
+    /// The caller's channel for events before the outcome.
     pub events: events::Sender,
     pub deadline: Instant,
     pub record: &'a mut Record,

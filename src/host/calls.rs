@@ -1,4 +1,4 @@
-//! How an app calls: to the end, or with the events of a call as they come.
+//! How an app makes a call: to its end, or with the events of the call as they come.
 
 use std::{
     pin::Pin,
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Host {
-    /// Runs a call to its end; chunks and progress are dropped, so that of a streaming operation only what it
-    /// returns is here. [`Host::call_with`] and [`Host::start`] give them.
+    /// Runs a call to its end. Chunks and progress are dropped: a streaming operation gives only its final
+    /// output. [`Host::call_with`] and [`Host::start`] give the events.
     ///
     /// Dropping the future cancels the call down to the worker.
     pub async fn call(&self, call: Call) -> Result<Outcome, Fault> {
@@ -26,15 +26,15 @@ impl Host {
             while dropped.recv().await.is_some() {}
             std::future::pending().await
         };
-        // Not until all senders are gone: a pod that is busy with others may hold one for long.
+        // Do not wait until all senders are gone: a pod that is busy with other calls may hold one for long.
         tokio::select! {
             outcome = run::run(&self.0, call, events) => outcome,
             never = drain => never,
         }
     }
 
-    /// Runs a call to its end, and reads its output as a type of the app's. [`Host::call`] gives blobs as
-    /// well, and says who answered.
+    /// Runs a call to its end, and reads its output as a type of the app. [`Host::call`] also gives blobs,
+    /// and the recipe that answered.
     ///
     /// ```no_run
     /// # async fn f(host: hob::Host) -> Result<(), hob::Fault> {
@@ -48,7 +48,7 @@ impl Host {
     /// # Ok(()) }
     /// ```
     ///
-    /// Errors: those of the call; `usage` where the output is of another shape.
+    /// Errors: those of the call; `usage` if the output has another shape.
     pub async fn call_typed<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<T, Fault> {
         self.call(call).await?.read()
     }
@@ -57,7 +57,7 @@ impl Host {
     pub fn start(&self, call: Call) -> Running {
         let (sender, events) = self.events();
         let host = self.0.clone();
-        // Of the host's own runtime: this may be called on a thread that has none.
+        // Spawn on the host's own runtime: the calling thread may have none.
         let task = self.0.runtime.spawn(async move { run::run(&host, call, sender).await });
         Running { events, outcome: None, task }
     }
@@ -66,15 +66,15 @@ impl Host {
         events::channel(self.0.limits.events_bytes.unwrap_or(limits::CALL_EVENTS_BYTES_MAX))
     }
 
-    /// Runs a call to its end, and gives each of its events to `on_event`, in order and one at a time; all
-    /// were given when the outcome comes.
+    /// Runs a call to its end, and gives each of its events to `on_event`, in order and one at a time. All
+    /// events have been given when the outcome is returned.
     ///
-    /// `on_event` runs on a thread where it may take its time and block: while it does, this call is one
-    /// whose caller is slow, and nothing else waits. Its chunks are held back in the pod, and of progress it
-    /// gets the latest. For many small chunks [`Host::start`] costs less.
+    /// `on_event` runs on a thread where it may block. Meanwhile this call counts as one with a slow caller;
+    /// nothing else waits. The pod holds back the call's chunks, and of progress only the latest is kept. For
+    /// many small chunks [`Host::start`] costs less.
     ///
-    /// Dropping the future cancels the call down to the worker; `on_event` is let finish with the event that
-    /// it has, and gets no more. A panic in it is one of this future, which cancels the call as well.
+    /// Dropping the future cancels the call down to the worker; a running `on_event` finishes its event and
+    /// gets no more. A panic in `on_event` is a panic of this future, which cancels the call as well.
     ///
     /// ```no_run
     /// use hob::{Call, Fault, Host};
@@ -105,21 +105,21 @@ impl Host {
         running.outcome().await
     }
 
-    /// What was called lately.
+    /// The records of the latest calls.
     pub fn journal(&self) -> Vec<Record> {
         self.0.journal.records()
     }
 
-    /// What a caller's word for a recipe means: a name, a folder, or a capability that one installed recipe
-    /// provides. A recipe that is named need not be there.
+    /// The recipe that a caller's word names: a name, a folder, or a capability that one installed recipe
+    /// provides. A recipe given by name or folder need not exist.
     ///
     /// Errors: `usage`, `recipe_not_found` when nothing provides the capability or several recipes do; the
-    /// provider's own fault when it is damaged.
+    /// provider's own fault when the provider is damaged.
     pub async fn resolve(&self, word: &str) -> Result<RecipeRef, Fault> {
         self.settled(&word.parse()?).await
     }
 
-    /// With the recipe that provides it in place of a capability.
+    /// Replaces a capability by the recipe that provides it.
     pub(super) async fn settled(&self, recipe: &RecipeRef) -> Result<RecipeRef, Fault> {
         match recipe {
             RecipeRef::Capability(word) => Ok(RecipeRef::Name(self.0.catalogue.provider(&self.0, word).await?)),
@@ -127,7 +127,7 @@ impl Host {
         }
     }
 
-    /// The same where only what is installed makes sense.
+    /// [`Host::resolve`] for installed recipes only.
     ///
     /// Errors: those of [`Host::resolve`]; `usage` for a folder.
     pub async fn resolve_name(&self, word: &str) -> Result<RecipeName, Fault> {
@@ -138,7 +138,7 @@ impl Host {
     }
 }
 
-/// A call under way.
+/// A running call.
 pub struct Running {
     events: events::Receiver,
     task: tokio::task::JoinHandle<Result<Outcome, Fault>>,
@@ -146,12 +146,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// The next event; `None` when the outcome is all that is left.
+    /// The next event; `None` when only the outcome is left.
     pub async fn next(&mut self) -> Option<Event> {
         std::future::poll_fn(|context| self.poll_event(context)).await
     }
 
-    /// The outcome; events not taken are dropped.
+    /// Waits for the outcome; events that were not taken are dropped.
     pub async fn outcome(mut self) -> Result<Outcome, Fault> {
         while self.next().await.is_some() {}
         match self.outcome.take() {
@@ -165,8 +165,8 @@ impl Running {
             && let Poll::Ready(outcome) = Pin::new(&mut self.task).poll(context)
         {
             self.outcome = Some(joined(outcome));
-            // Nothing comes after the outcome, whoever still holds a sender: a pod that is busy with others
-            // may for long.
+            // No event follows the outcome, but a sender may live on: a pod that is busy with other calls may
+            // hold one for long.
             self.events.close();
         }
         self.events.poll_recv(context)

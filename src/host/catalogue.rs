@@ -1,4 +1,4 @@
-//! Which recipe a call means, and what was already made for it.
+//! Which recipe a call means, and what was already made for that recipe.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,33 +17,32 @@ use crate::{
     shelf::{blocking, config::Config as File, store::lockfile::LockEntry},
 };
 
-/// Recipes in use, by where they came from. What is dropped here ends with the calls that still use it, and
-/// so does its pod.
+/// Recipes in use, by their origin. An entry that is dropped here, and its pods, end with the calls that
+/// still use it.
 #[derive(Default)]
 pub struct Catalogue {
     installed: Mutex<Installed>,
     folders: Mutex<HashMap<PathBuf, Arc<Entry>>>,
-    /// Installed recipes that could not be loaded when somebody last wanted them: for people who look. A
-    /// later look tries again.
+    /// Installed recipes that failed to load at the last attempt, for display. The next attempt tries again.
     damaged: Mutex<BTreeMap<RecipeName, Fault>>,
 }
 
-/// What was loaded of the shelf as it was at `stamp`.
+/// The recipes loaded from the shelf in its state at `stamp`.
 #[derive(Default)]
 struct Installed {
     stamp: Option<Stamp>,
     entries: HashMap<RecipeName, Arc<Entry>>,
 }
 
-/// What changes when somebody, perhaps another process, changes `hob.lock` (what is installed) or `hob.toml`
-/// (what it may do).
+/// Identifies the state of `hob.lock` (what is installed) and `hob.toml` (what is granted); another process
+/// may change them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     lock: Option<FileStamp>,
     config: Option<FileStamp>,
 }
 
-/// Hob replaces its files by rename; people write into theirs.
+/// Detects both kinds of change: Hob replaces its files by rename; people write into theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     inode: u64,
@@ -71,11 +70,10 @@ impl Catalogue {
         entries
     }
 
-    /// The recipe behind a reference. Two file statuses per call when nothing changed.
+    /// The recipe behind a reference. Costs two file statuses per call if nothing changed.
     ///
-    /// Errors: `recipe_not_found` (says what is installed), `shelf_altered`, `invalid_manifest`,
-    /// `invalid_recipe`; `invalid_config` while `hob.toml` cannot be read: what its operator wants a recipe
-    /// to have is not guessed.
+    /// Errors: `recipe_not_found` (names what is installed), `shelf_altered`, `invalid_manifest`,
+    /// `invalid_recipe`; `invalid_config` while `hob.toml` cannot be read, because grants are never guessed.
     pub async fn find(&self, host: &Arc<HostState>, recipe: &RecipeRef) -> Result<Arc<Entry>, Fault> {
         match recipe {
             RecipeRef::Name(name) => self.installed(host, name).await,
@@ -104,13 +102,12 @@ impl Catalogue {
             .await;
             self.remember(name, loaded.as_ref().err());
             let (recipe, grants) = loaded?;
-            // Whoever installs, lists or serves is told at the first look; whoever calls can do nothing about
-            // it.
+            // Logged at the first load, for operators; a caller cannot act on it.
             for warning in recipe.manifest().warnings() {
                 tracing::info!(recipe = %name, "installed by an older Hob, and read as it was: {warning}");
             }
             let mut installed = locked(&self.installed);
-            // Another call may have been faster: one entry, so that there is one pod.
+            // Another call may have been faster: keep one entry, so that there is one pool.
             if let Some(entry) =
                 installed.entries.get(name).filter(|entry| entry.recipe().digest() == recipe.digest() && *entry.grants() == grants)
             {
@@ -118,7 +115,7 @@ impl Catalogue {
             }
             let current = installed.stamp == Some(stamp) && pinned.sha256 == recipe.digest();
             if !current && tries < SHELF_READ_TRIES {
-                // The shelf changed meanwhile: what was read belongs to no one state of it.
+                // The shelf changed meanwhile: the reads may mix two states of it.
                 tries += 1;
                 continue;
             }
@@ -131,11 +128,11 @@ impl Catalogue {
         }
     }
 
-    /// Whether an installed recipe is itself, as of now.
+    /// Records whether an installed recipe can be loaded now.
     fn remember(&self, name: &RecipeName, fault: Option<&Fault>) {
         let mut damaged = locked(&self.damaged);
         match fault {
-            // A lack of the machine's, or an install under way, says nothing of the recipe.
+            // A lack of machine resources or a running install says nothing about the recipe.
             Some(fault) if matches!(fault.blame, Blame::Recipe | Blame::Repository) || fault.code == Code::ShelfAltered => {
                 damaged.insert(name.clone(), fault.clone());
             }
@@ -143,16 +140,16 @@ impl Catalogue {
         }
     }
 
-    /// Installed recipes that could not be loaded when somebody last wanted them, each with its own fault.
+    /// Installed recipes that failed to load at the last attempt, each with its fault.
     pub fn damaged(&self) -> Vec<(RecipeName, Fault)> {
         locked(&self.damaged).iter().map(|(name, fault)| (name.clone(), fault.clone())).collect()
     }
 
     /// The one installed recipe that provides a capability. A recipe that cannot be loaded is passed over,
-    /// whatever it provides: its fault is for those who call it.
+    /// even if it may provide the capability; calls to that recipe get its fault.
     ///
-    /// Errors: `recipe_not_found` when nothing provides it, or several do; the fault of the recipe that says
-    /// of itself that it does, if it is the only one.
+    /// Errors: `recipe_not_found` when no recipe provides it, or several do. If no loadable recipe provides
+    /// it, and a recipe that cannot be loaded says that it does: the fault of that recipe.
     pub async fn provider(&self, host: &Arc<HostState>, capability: &str) -> Result<RecipeName, Fault> {
         let (mut providers, mut passed) = (Vec::new(), Vec::new());
         for pinned in host.shelf.installed()? {
@@ -200,7 +197,7 @@ impl Catalogue {
         }
     }
 
-    /// Refreshes if one of the two files changed; gives the stamp that holds from before what is read next.
+    /// Refreshes if one of the two files changed; returns a stamp taken before anything that is read next.
     pub(super) fn look(&self, host: &HostState) -> Result<Stamp, Fault> {
         let stamp = Stamp::now(host);
         if locked(&self.installed).stamp != Some(stamp) {
@@ -209,12 +206,12 @@ impl Catalogue {
         Ok(stamp)
     }
 
-    /// Lets go of what the shelf does not have any more, has in another version, or may do other things than
-    /// it could. What is the same stays: compiled and running.
+    /// Drops entries whose recipe is gone from the shelf, has another version there, or has other grants now.
+    /// Unchanged entries stay, compiled and running.
     ///
     /// Errors: `invalid_config` when `hob.lock` or `hob.toml` cannot be read.
     pub fn refresh(&self, host: &HostState) -> Result<(), Fault> {
-        // The stamp first: should a file change in between, the next call looks again.
+        // Take the stamp first: if a file changes in between, the next call looks again.
         let stamp = Stamp::now(host);
         let (pinned, given) = (host.shelf.installed()?, File::read(&host.home)?.grants);
         let is_allowed = |entry: &Entry| *entry.grants() == grants::of(entry.recipe(), &given);
@@ -233,13 +230,13 @@ impl Catalogue {
             installed.entries.extract_if(|name, entry| !is_same(name, entry)).collect()
         };
         locked(&self.damaged).retain(|name, _| pinned.iter().any(|pin| &pin.name == name));
-        // After the stamp: a folder that is kept from now on was read under it, or is seen here.
+        // After the stamp: a folder that is kept from now on was read under this stamp, or is seen here.
         let left: Vec<_> = locked(&self.folders).extract_if(|_, entry| !is_allowed(entry)).collect();
         drop((gone, left));
         Ok(())
     }
 
-    /// A folder is read again for every call: its author is editing it.
+    /// Reads a folder again for every call, because its author is editing it.
     async fn folder(&self, host: &Arc<HostState>, folder: PathBuf) -> Result<Arc<Entry>, Fault> {
         let stamp = self.look(host)?;
         let shelf = host.clone();
@@ -254,8 +251,8 @@ impl Catalogue {
             Some(known) if known.recipe().digest() == recipe.digest() && *known.grants() == grants => Ok(known.clone()),
             _ => {
                 let entry = Arc::new(Entry::new(recipe, None, grants));
-                // Else what it may do was read in an older state of `hob.toml`, perhaps, and nobody would
-                // look again: it serves this call alone.
+                // If the stamp differs, the grants may be from an older `hob.toml`, and nobody would look
+                // again: such an entry serves this call alone.
                 if locked(&self.installed).stamp == Some(stamp) {
                     folders.insert(entry.recipe().folder().to_owned(), entry.clone());
                 }
@@ -269,8 +266,8 @@ impl Catalogue {
     }
 }
 
-/// Looks every now and then, for as long as there is a host: a pod whose recipe lost a permission goes
-/// although nobody calls it.
+/// Looks at intervals for as long as the host exists: a pod whose recipe lost a permission ends even if
+/// nobody calls the recipe.
 pub async fn watch(host: Weak<HostState>) {
     let mut refused = None;
     loop {
@@ -284,7 +281,7 @@ pub async fn watch(host: Weak<HostState>) {
             continue;
         }
         if let Err(fault) = host.catalogue.look(&host) {
-            // Calls are refused with the same words until the file reads again.
+            // Calls fail with the same fault until the file can be read again.
             tracing::warn!("what recipes may do is not known: {fault}");
             refused = Some(stamp);
         }

@@ -1,7 +1,7 @@
-//! Has glue compiled by a `hob` program: what the engines of glue ask for, as a process with limits.
+//! Compiles glue by running a `hob` program: a process with limits that serves the engines of glue.
 //!
-//! The program is a `hob` of this very version, and never the executable of an app that embeds the crate:
-//! that one has no door for it, and would run who knows what.
+//! The program is a `hob` of exactly this version. It is never the executable of an app that embeds the
+//! crate: that executable has no such command, and would do something unknown.
 
 use std::{
     ffi::OsStr,
@@ -20,14 +20,14 @@ use crate::{
     shelf::process::{self, Ran},
 };
 
-/// The command of that program; the door has it, and help does not show it.
+/// The command of that program; the door has it, and hides it from help.
 pub const COMMAND: &str = "compile-glue";
 
-/// What the program answers, as JSON on standard output.
+/// The program's answer, as JSON on standard output.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// It is of that version, which is not the one that was asked for.
+    /// The program's version, which is not the requested one.
     OtherVersion(String),
     Compiled(Compiled),
     Fault(String),
@@ -36,7 +36,7 @@ pub enum Answer {
 /// Compiles glue by running a `hob` program.
 #[derive(Debug, Clone, Default)]
 pub struct GlueCompiler {
-    /// None: the one on PATH.
+    /// `None`: the first one on PATH.
     program: Option<PathBuf>,
 }
 
@@ -74,7 +74,7 @@ fn next() -> Hint {
     ]
 }
 
-/// The first `hob` in an absolute folder of a list as PATH is.
+/// The first `hob` in an absolute folder of a list of folders in the format of PATH.
 fn on_path(path: Option<&OsStr>) -> Option<PathBuf> {
     let folders = std::env::split_paths(path?).filter(|folder| folder.is_absolute());
     folders.map(|folder| folder.join("hob")).find(|program| program.is_file())
@@ -97,9 +97,9 @@ impl Compiler for GlueCompiler {
                     ours.write_all(job.component).await
                 };
                 match sent.await {
-                    // Open for as long as somebody waits: when it closes, the program ends.
+                    // Keep the socket open while the caller waits: when it closes, the program ends.
                     Ok(()) => std::future::pending().await,
-                    // One that ends early does not read it all, and its end says why.
+                    // A program that ends early does not read everything; its exit status says why.
                     Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                         std::future::pending().await
                     }
@@ -124,7 +124,7 @@ fn command(program: &Path, job: &Job, stdin: std::os::fd::OwnedFd) -> Command {
     command
 }
 
-/// What the end of the program says of the glue.
+/// Maps the end of the program to the result for the glue.
 fn became(program: &Path, ran: &Ran) -> Result<Compiled, Fault> {
     let said = ran.tail.join("\n");
     let another = |found: &str| {
@@ -147,7 +147,8 @@ fn became(program: &Path, ran: &Ran) -> Result<Compiled, Fault> {
         return Ok(Compiled::TooMuch(format!("more than {} ms", limits::GLUE_COMPILE_MS)));
     };
     let signal = status.signal();
-    // Its threads are the first that it takes: it has no more than a few of its own bytes by then.
+    // The program starts its threads first, with hardly any memory in use: such an error is a lack of the
+    // machine, not of the glue.
     if let Some(error) = exhausted_in(&said).filter(|error| error.raw_os_error() != Some(libc::ENOMEM)) {
         return Err(Fault::io("compiling glue", &error).with("why", said));
     }
@@ -161,7 +162,7 @@ fn became(program: &Path, ran: &Ran) -> Result<Compiled, Fault> {
         _ if said.contains("memory allocation of") || exhausted_in(&said).is_some() => {
             Ok(Compiled::TooMuch(format!("more memory than it is given ({} bytes at most)", limits::GLUE_COMPILE_MEMORY_BYTES)))
         }
-        // It was there to be run, and came to grief over what it read.
+        // The program could run, so it failed on its input.
         Some(_) => Ok(Compiled::Refused(format!("its compiler ended with {status}: {said}"))),
         None if status.code() == Some(101) => Ok(Compiled::Refused(format!("its compiler ended with {status}: {said}"))),
         None => Err(another(&format!("{status}"))),

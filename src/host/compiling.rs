@@ -1,4 +1,4 @@
-//! Compiles the sources of new environments: what the shelf asks for, within the walls that pods have.
+//! Compiles the Python sources of new environments for the shelf, in the sandbox that pods have.
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
@@ -11,17 +11,16 @@ use crate::{
     shelf::environment::compiler::{Compiler, Compiling},
 };
 
-/// A compiler that is confined as pods are, with the environment's packages as the one folder that it can
-/// write to.
+/// A compiler that is confined as pods are; it can write only to the folder of the environment's packages.
 #[derive(Debug, Clone)]
 pub struct WithinWalls {
     pub(super) keeper: PathBuf,
-    /// Layers of the sandbox to take for unavailable: without one of them nothing is compiled.
+    /// Layers of the sandbox to treat as unavailable: if one is missing, nothing is compiled.
     pub(super) without: Arc<[String]>,
 }
 
 impl WithinWalls {
-    /// With the runner of that home, which is put there unless it is. Blocking.
+    /// With the runner of that home, which is unpacked there if it is missing. Blocking.
     ///
     /// Errors: `io`, `disk_full`.
     pub fn of(home: &Home, without: Arc<[String]>) -> Result<WithinWalls, Fault> {
@@ -29,8 +28,9 @@ impl WithinWalls {
     }
 }
 
-/// The runner of a home, which is put there unless it is. Where this user may not write to what is installed,
-/// as after an update of Hob in a home of root's, it lies in the user's own cache. Blocking.
+/// The runner of a home, which is unpacked there if it is missing. If this user may not write to the
+/// installed tools (as after an update of Hob, in a home that belongs to root), the runner goes into the
+/// user's own cache. Blocking.
 ///
 /// Errors: `io`, `disk_full`.
 pub(super) fn runner_of(home: &Home) -> Result<PathBuf, Fault> {

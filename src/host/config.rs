@@ -1,4 +1,4 @@
-//! What a host is opened with.
+//! The configuration with which a host is opened.
 
 use crate::disk::look;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -10,8 +10,9 @@ use crate::{
     shelf::{self, environment::tools::Tools, models::sources::Sources},
 };
 
-/// What a host may take at most. What is not said is as `hob.toml` or the recipes have it; what is said makes
-/// none of that more. [`Host::open`](crate::Host::open) refuses limits within which nothing could run.
+/// Upper limits of what a host takes. A limit that is not set is as `hob.toml` or the recipes have it; a
+/// limit that is set can only lower those. [`Host::open`](crate::Host::open) refuses limits within which
+/// nothing could run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,38 +30,39 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// So many bytes of memory for all pods together, 1 at least.
+    /// Bytes of memory for all pods together, at least 1.
     pub fn with_memory(mut self, bytes: u64) -> Limits {
         self.memory_bytes = Some(bytes);
         self
     }
 
-    /// So many bytes of the memory of each GPU, 1 at least.
+    /// Bytes of memory on each GPU, at least 1.
     pub fn with_gpu_memory(mut self, bytes: u64) -> Limits {
         self.gpu_bytes = Some(bytes);
         self
     }
 
-    /// So long for any call, whatever its operation says; 1 ms at least.
+    /// The longest time for any call, whatever its operation says; at least 1 ms.
     pub fn with_deadline(mut self, longest: Duration) -> Limits {
         self.deadline = Some(longest);
         self
     }
 
-    /// So many bytes of events for each call that its caller has not taken yet; else 1 MiB; 1 at least.
-    /// Chunks that find no room wait in the pod.
+    /// Bytes of events that may wait for the caller of each call, at least 1; the default is 1 MiB. Chunks
+    /// that find no room wait in the pod.
     pub fn with_waiting_events(mut self, bytes: usize) -> Limits {
         self.events_bytes = Some(bytes);
         self
     }
 
-    /// So long for accepted calls to finish when the host shuts down; else 10 s. Zero: they end at once.
+    /// The time that accepted calls have to finish when the host shuts down; the default is 10 s. With zero,
+    /// they end at once.
     pub fn with_drain(mut self, longest: Duration) -> Limits {
         self.drain = Some(longest);
         self
     }
 
-    /// The operator's rules within these.
+    /// The operator's rules, lowered to these limits.
     pub(super) fn within(&self, mut rules: MachineRules) -> MachineRules {
         let is_less = |ours: Option<u64>, theirs: Option<u64>| ours.is_some_and(|ours| theirs.is_none_or(|theirs| ours < theirs));
         if is_less(self.memory_bytes, rules.memory_bytes) {
@@ -72,7 +74,7 @@ impl Limits {
         rules
     }
 
-    /// Refuses limits within which no call could ever run.
+    /// Refuses limits within which no call could run.
     ///
     /// Errors: `usage`.
     pub(super) fn check(&self) -> Result<(), Fault> {
@@ -92,12 +94,12 @@ impl Limits {
         }
     }
 
-    /// Whether a call that had so long had no more because of these.
+    /// Whether these limits are the reason that a call had no more than `budget_ms`.
     pub(super) fn are_why(&self, budget_ms: u64) -> bool {
         self.deadline.is_some_and(|longest| longest.as_millis() <= u128::from(budget_ms))
     }
 
-    /// A call with no more time than there is for any.
+    /// The call, with its deadline lowered to the limit.
     pub(super) fn shortened(&self, call: Call) -> Call {
         match (self.deadline, call.deadline()) {
             (Some(longest), None) => call.with_deadline(longest),
@@ -107,7 +109,7 @@ impl Limits {
     }
 }
 
-/// Where a host's files lie and how it tells of slow steps.
+/// The files, tools, limits and services of a host.
 #[derive(Clone)]
 pub struct Config {
     pub(super) home: Home,
@@ -122,7 +124,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Everything below `home`; tools are looked for; progress is not shown; models come from the public hub,
+    /// All files below `home`; tools are looked up; progress is not shown; models come from the public hub,
     /// without a token.
     pub fn new(home: Home) -> Config {
         let (progress, without) = (Arc::new(Silent), Arc::default());
@@ -142,8 +144,8 @@ impl Config {
     /// From HOB_HOME (one folder for everything) or the XDG folders, HOB_PYTHON, HOB_UV and
     /// HOB_SANDBOX_WITHOUT, and the variables of the hub for models ([`Sources::from_variables`]).
     ///
-    /// Errors: `invalid_config` when neither HOB_HOME nor HOME says where, or a file is there, or
-    /// HOB_SANDBOX_WITHOUT names what is no layer.
+    /// Errors: `invalid_config` when neither HOB_HOME nor HOME is set, a file is in the place of the home, or
+    /// HOB_SANDBOX_WITHOUT names an unknown layer.
     pub fn from_environment() -> Result<Config, Fault> {
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         if let Some(root) = std::env::var_os("HOB_HOME").filter(|value| !value.is_empty()) {
@@ -167,72 +169,73 @@ impl Config {
         Config::new(findable(home)?).with_variables()
     }
 
-    /// Where its files lie.
+    /// The home, which has the host's files.
     pub fn home(&self) -> &Home {
         &self.home
     }
 
-    /// Tells `progress` of slow steps.
+    /// Reports slow steps to `progress`.
     pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Config {
         self.progress = progress;
         self
     }
 
-    /// Uses this interpreter and this `uv` instead of looking for some.
+    /// Uses this interpreter and this `uv` instead of looking them up.
     pub fn with_tools(mut self, tools: Tools) -> Config {
         self.tools = tools;
         self
     }
 
-    /// Takes no more than `limits` says.
+    /// Sets upper limits.
     pub fn with_limits(mut self, limits: Limits) -> Config {
         self.limits = limits;
         self
     }
 
-    /// Fetches the models that say where they come from as `sources` says.
+    /// Fetches models that name their origin through `sources`.
     pub fn with_sources(mut self, sources: Sources) -> Config {
         self.sources = sources;
         self
     }
 
-    /// How models are fetched.
+    /// The sources through which models are fetched.
     pub fn sources(&self) -> &Sources {
         &self.sources
     }
 
-    /// Compiles glue with the `hob` program at `path`, which is of this crate's version.
+    /// Compiles glue with the `hob` program at `path`, which must have this crate's version.
     ///
-    /// Glue is compiled in a process of its own, with limits, and never by the app that embeds this crate,
-    /// nor by its executable. Without this, that process is the first `hob` in the absolute folders of PATH.
-    /// One that is missing, or of another version, is a fault only where there is something to compile: at
-    /// the install of a recipe that has glue, and at the first call of such a folder.
+    /// Glue is compiled in a separate process with limits, never by the app that embeds this crate nor by the
+    /// app's executable. Without this setting, that process runs the first `hob` in the absolute folders of
+    /// PATH. A program that is missing, or has another version, is a fault only when there is something to
+    /// compile: at the install of a recipe that has glue, and at the first call of a recipe folder that has
+    /// glue.
     pub fn with_hob(mut self, path: impl Into<PathBuf>) -> Config {
         self.compiler = GlueCompiler::of(path);
         self
     }
 
-    /// What compiles glue.
+    /// The compiler of glue.
     pub(crate) fn compiler(&self) -> &GlueCompiler {
         &self.compiler
     }
 
-    /// Shares out this machine instead of the one that it runs on: to see what happens on one with other
-    /// memory, or with GPUs.
+    /// Uses this description instead of the real machine, to see what happens with other memory, or with
+    /// GPUs.
     pub fn with_machine(mut self, machine: Arc<dyn Machine>) -> Config {
         self.machine = machine;
         self
     }
 
-    /// Takes these layers of the sandbox (`namespaces`, `landlock`, `seccomp`) for unavailable on this
-    /// machine: to see what happens then. Pods do not start without them, unless their recipe's operator
+    /// Treats these layers of the sandbox (`namespaces`, `landlock`, `seccomp`) as unavailable on this
+    /// machine, to see what happens then. Pods do not start without them, unless the recipe's operator
     /// allowed that.
     pub fn without_layers(mut self, layers: impl IntoIterator<Item = String>) -> Config {
         self.without = layers.into_iter().collect();
         self
     }
 
-    /// Starts every pod and forks none: for a host of one call, which is over before a zygote has imported
+    /// Starts every pod and forks none: for a host of one call, which ends before a zygote has imported
     /// anything.
     pub fn without_zygotes(mut self) -> Config {
         self.forks = false;
@@ -244,8 +247,7 @@ impl Config {
         self.sources = Sources::from_variables(|name| std::env::var_os(name));
         if let Ok(layers) = std::env::var("HOB_SANDBOX_WITHOUT") {
             let layers: Vec<String> = layers.split(',').map(str::trim).filter(|layer| !layer.is_empty()).map(str::to_owned).collect();
-            // A slip of the pen would show a machine as it is, and somebody would take that for what they
-            // asked.
+            // With a misspelt name nothing would be taken away, and the user would believe that it was.
             if let Some(unknown) = layers.iter().find(|layer| !LAYERS.contains(&layer.as_str())) {
                 let text = format!("HOB_SANDBOX_WITHOUT names `{unknown}`, which is no layer (there are: {})", LAYERS.join(", "));
                 return Err(Fault::new(Code::InvalidConfig, text).hint("correct it, or unset it"));
@@ -256,17 +258,17 @@ impl Config {
     }
 }
 
-/// The home as every process of this user finds it. One that cannot be written to may still have the socket
-/// of a server that can.
+/// The home as every process of this user finds it. A home that is not writable may still have the socket of
+/// a server that can write to it.
 ///
-/// Errors: `invalid_config` where a file is in the place of a folder.
+/// Errors: `invalid_config` if a file is in the place of a folder.
 fn findable(home: Home) -> Result<Home, Fault> {
     shelf::home::are_folders(&home)?;
     Ok(if matches!(look::is_there(&home.socket()), Ok(true)) { home } else { shelf::home::placed(home) })
 }
 
-/// What HOB_SANDBOX_WITHOUT may name: layers, and parts of them (see `hob_pod/lockdown.py`). A version of
-/// Landlock takes away what came after it.
+/// The names that HOB_SANDBOX_WITHOUT may have: layers, and parts of them (see `hob_pod/lockdown.py`).
+/// `landlock=N` takes away the features that came after Landlock version N.
 const LAYERS: [&str; 11] = [
     "namespaces",
     "landlock",

@@ -1,7 +1,6 @@
-//! `hob doctor`: what this machine can do for pods, tried for real.
+//! `hob doctor`: tests on this machine what pods need.
 //!
-//! Apart from `status.rs`, which tells of pods that there are: this starts what a pod would start, without a
-//! recipe, and ends it again.
+//! It starts the same processes as a pod, without a recipe, and ends them again.
 
 use std::time::Duration;
 
@@ -27,14 +26,15 @@ use crate::{
     },
 };
 
-/// What the runner within pods is written for.
+/// The Python versions that the runner supports.
 const PYTHONS: &str = ">=3.9";
 
 impl Host {
-    /// Tries on this machine what is around a pod, and says what holds, what does not, and what to do about
-    /// it. Usually within a second; each part of it has a bound. Nothing is fetched or changed.
+    /// Tests on this machine everything that a pod needs, and reports what works, what does not, and what to
+    /// do about it. It usually takes less than a second; each part has a time limit. It fetches and changes
+    /// nothing.
     ///
-    /// Errors: `io`, `disk_full`, where nothing could be tried for want of a folder.
+    /// Errors: `io`, `disk_full`, if nothing could be tested for lack of a folder.
     pub async fn doctor(&self) -> Result<Doctor, Fault> {
         let inner = &self.0;
         let (machine, bounds, gpu) = blocking(|| Ok((pod::doctor::machine(), pod::doctor::bounds(), pod::doctor::gpu_files()))).await?;
@@ -98,7 +98,7 @@ impl Host {
         pod::doctor::examine(program, self.0.pod_services.keeper(), &folder, self.0.pod_services.without()).await
     }
 
-    /// Makes a zygote without wheels, which is ready when it may be forked.
+    /// Makes a zygote without packages, which is ready when it can be forked.
     async fn try_a_zygote(&self, program: &Program) -> Result<Possible, Fault> {
         let scratch = self.scratch_for_trials().await?;
         let boot = Boot {

@@ -1,5 +1,5 @@
-//! What this Hob would make of recipes that an older one installed: it reads them as that one did, and says
-//! so.
+//! Recipes that an older Hob installed: this Hob reads them as the older one did, and warns of the
+//! differences.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Host {
-    /// What would be refused today of an installed recipe, or held, and is neither: as far as its manifest
-    /// can be read, whose bytes are not checked here.
+    /// Warnings about what today's Hob would refuse or enforce in an installed recipe, but does not. The
+    /// bytes of the manifest are not verified here; an unreadable manifest has no warnings.
     pub fn warnings(&self, entry: &LockEntry) -> Vec<String> {
         match entry.edition {
             Edition::Older => self.0.shelf.read_again(entry, Edition::Older).map(|manifest| manifest.warnings()).unwrap_or_default(),
@@ -21,8 +21,8 @@ impl Host {
 }
 
 impl HostState {
-    /// Whether exactly that bundle is installed, and installing it again would not have its schemas hold
-    /// more: an older Hob may have installed it.
+    /// Whether exactly that bundle is installed and a new install would not make its schemas enforce more; an
+    /// older Hob may have installed it.
     pub(super) async fn is_as_installed_today(self: &Arc<Self>, before: Option<&LockEntry>, bundle: Digest) -> Result<bool, Fault> {
         let Some(before) = before.filter(|before| before.sha256 == bundle).cloned() else { return Ok(false) };
         let host = self.clone();

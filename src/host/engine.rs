@@ -1,4 +1,4 @@
-//! The wasm engine of a host: started with the first recipe that has glue, and what is compiled for it.
+//! The wasm engine of a host, started with the first recipe that has glue, and its running compilations.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -11,13 +11,13 @@ use crate::{
     shelf,
 };
 
-/// The engine, and the compilations under way.
+/// The engine, and the running compilations.
 pub struct Engine {
     glue: OnceLock<Glue>,
-    /// Held while it is started: by one at a time.
+    /// Held while the engine is started, by one task at a time.
     starting: Mutex<()>,
     compiler: GlueCompiler,
-    /// Glue that is compiled for a call goes on without the call, and ends with the host.
+    /// Compilations: one that a call started continues without the call, and ends with the host.
     compiling: TaskTracker,
 }
 
@@ -26,14 +26,14 @@ impl Engine {
         Engine { glue: OnceLock::new(), starting: Mutex::default(), compiler, compiling: TaskTracker::new() }
     }
 
-    /// Waits until nothing is compiled any more; the host told what is compiled to end.
+    /// Waits until no compilation runs; the host has told them to end.
     pub async fn shutdown(&self) {
         self.compiling.close();
         self.compiling.wait().await;
     }
 
-    /// The wasm engine. Blocking until it was started once; what the machine lacked for that it may have the
-    /// next time.
+    /// The wasm engine. Blocking until it was started once. If the start fails for lack of resources, the
+    /// next use tries again.
     fn glue(&self, home: &Home) -> Result<&Glue, Fault> {
         let _one = match self.glue.get() {
             Some(glue) => return Ok(glue),
@@ -47,9 +47,9 @@ impl Engine {
 }
 
 impl HostState {
-    /// A recipe's glue, linked: read if it was compiled before, else compiled by another process. That goes
-    /// on when the future is dropped, as the building of an environment does, so that a call with a short
-    /// deadline leaves something to the next one.
+    /// A recipe's linked glue: read if it was compiled before, else compiled by another process. Compiling
+    /// continues when the future is dropped, as the building of an environment does, so that the next call
+    /// profits even if this one's deadline was short.
     ///
     /// Errors: those of [`Glue::compile`]; `shutting_down`.
     pub(super) async fn prepare_glue(self: &Arc<Self>, recipe: &Arc<Verified>) -> Result<Prepared, Fault> {

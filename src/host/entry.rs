@@ -16,12 +16,12 @@ use crate::{
     shelf::{aside, store::lockfile::EnvironmentPin},
 };
 
-/// A recipe that was looked up, with what was made for it so far.
+/// A recipe that was looked up, with everything made for it so far.
 pub struct Entry {
     parts: Parts,
     prepared: OnceCell<Prepared>,
     pool: OnceLock<Pool>,
-    /// Its one long check at a time.
+    /// Allows one long check of this recipe at a time.
     checks: Arc<Semaphore>,
 }
 
@@ -31,12 +31,12 @@ impl Entry {
         Entry { parts, prepared: OnceCell::new(), pool: OnceLock::new(), checks: Arc::new(Semaphore::new(1)) }
     }
 
-    /// The same recipe with one pod that is forked from that zygote: to see whether it answers.
+    /// The same recipe with one pod forked from that zygote, to try whether the pod answers.
     pub fn on_trial(host: &Arc<HostState>, parts: &Parts, family: Family) -> Entry {
         Entry::with_pool(parts, new_pool(host, parts, trial_pool(), Trial::Forked(family), None))
     }
 
-    /// The same recipe with one pod that nobody but its host asks for anything, for what its libraries keep.
+    /// The same recipe with one pod that only its host asks, to collect what its libraries keep.
     pub fn that_gives_its_cache(host: &Arc<HostState>, parts: &Parts) -> Entry {
         Entry::with_pool(parts, new_pool(host, parts, trial_pool(), Trial::GivesCache, None))
     }
@@ -57,20 +57,20 @@ impl Entry {
         &self.parts.grants
     }
 
-    /// How its pods come to be; none for a recipe that preloads nothing, or was not asked yet.
+    /// How its pods are started; `None` for a recipe that preloads nothing, or that was not examined yet.
     pub fn zygote(&self) -> Option<ZygoteStatus> {
         self.parts.forkable.status(&self.parts.recipe)
     }
 
-    /// The compiled glue, read at the first use and kept. An install had it compiled; of a folder, or where
-    /// the cache was emptied, another process compiles it now.
+    /// The compiled glue, read at the first use and kept. An install compiles it beforehand; for a folder, or
+    /// if the cache was emptied, another process compiles it now.
     pub async fn prepared(&self, host: &Arc<HostState>) -> Result<Prepared, Fault> {
         self.prepared.get_or_try_init(|| host.prepare_glue(&self.parts.recipe)).await.cloned()
     }
 
-    /// Checks something of this recipe's against a schema: a short check here, a `long` one on a thread where
-    /// nobody else waits, one of a recipe and few of a host at a time. It ends by the cost that was proved of
-    /// the schema, also when the future is dropped.
+    /// Checks something of this recipe against a schema. A short check runs here. A `long` check runs on a
+    /// thread of its own: one at a time for each recipe, and a few for the host. The proven cost of the
+    /// schema bounds it, even if the future is dropped.
     pub async fn check<T: Send + 'static>(
         &self,
         host: &HostState,
@@ -81,7 +81,7 @@ impl Entry {
             return check();
         }
         let closed = |_| Fault::new(Code::Internal, "nothing is checked any more");
-        // The recipe's first: who waits for that one has nothing of the host's.
+        // The recipe's permit first: a check that waits for it holds no permit of the host.
         let own = self.checks.clone().acquire_owned().await.map_err(closed)?;
         let all = host.checks.clone().acquire_owned().await.map_err(closed)?;
         aside(move || {
@@ -91,20 +91,20 @@ impl Entry {
         .await
     }
 
-    /// The recipe's pods; none for a recipe that is glue alone.
+    /// The recipe's pool; `None` for a recipe that has only glue.
     pub fn pool(&self, host: &Arc<HostState>) -> Option<&Pool> {
         let spec = &self.parts.recipe.manifest().pod.as_ref()?.pool;
         Some(self.pool.get_or_init(|| new_pool(host, &self.parts, spec.clone(), Trial::No, None)))
     }
 
-    /// A pool of its own for a session: one pod, for as long as the session keeps it.
+    /// A separate pool for a session: one pod, for as long as the session keeps it.
     pub fn session_pool(&self, host: &Arc<HostState>, session: InSession) -> Pool {
         let spec = self.parts.recipe.manifest().pod.as_ref().map(|pod| pod.pool.clone());
         let spec = PoolSpec { min: 0, max: 1, idle_timeout_ms: spec.map_or(1, |spec| spec.idle_timeout_ms) };
         new_pool(host, &self.parts, spec, Trial::No, Some(session))
     }
 
-    /// A pool of its own for one call: its pod is fresh, and goes when the call is over.
+    /// A separate pool for one call: its pod is fresh, and ends with the call.
     pub fn one_shot(&self, host: &Arc<HostState>) -> Option<Pool> {
         let spec = &self.parts.recipe.manifest().pod.as_ref()?.pool;
         Some(new_pool(host, &self.parts, PoolSpec { min: 0, max: 1, ..spec.clone() }, Trial::No, None))

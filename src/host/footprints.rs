@@ -1,7 +1,7 @@
-//! What recipes were measured to take of the machine, kept for the next host.
+//! The file that keeps the measured footprints of recipes for the next host.
 //!
-//! Apart from `pod/residency/mod.rs`, which measures: here is the file. It is a help and no more: without it
-//! what recipes declare counts.
+//! `pod/residency/mod.rs` measures. The file is only a help: without it, the sizes that recipes declare
+//! count.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::{
     shelf::{blocking, durable},
 };
 
-/// Those of this home. Blocking. A file that cannot be read is said in the log, and made anew.
+/// The footprints of this home. Blocking. A file that cannot be read is logged and will be replaced.
 pub fn read(home: &Home) -> Vec<(Digest, Footprint)> {
     let path = home.footprints();
     let bytes = match durable::read(&path, FOOTPRINTS_BYTES_MAX) {
@@ -41,7 +41,7 @@ pub fn read(home: &Home) -> Vec<(Digest, Footprint)> {
     }
 }
 
-/// Writes them when they changed.
+/// Writes the footprints from time to time if they changed, for as long as the host exists.
 pub async fn watch(host: Weak<HostState>) {
     loop {
         tokio::time::sleep(Duration::from_millis(FOOTPRINTS_SAVE_MS)).await;
@@ -50,7 +50,7 @@ pub async fn watch(host: Weak<HostState>) {
     }
 }
 
-/// Writes them, if they changed.
+/// Writes the footprints if they changed.
 pub async fn save(host: &Arc<HostState>) {
     let Some(footprints) = host.memory.unsaved_footprints() else { return };
     let path = host.home.footprints();

@@ -10,18 +10,18 @@ use crate::{
     pod::Family,
 };
 
-/// A recipe's way to its zygote.
+/// What is known of forking one recipe's pods.
 #[derive(Debug, Default)]
 pub struct Forkable {
     verdict: Mutex<Verdict>,
 }
 
-/// Whether this recipe bears to be forked.
+/// Whether this recipe's pods can be forked.
 #[derive(Debug, Clone, Default)]
 pub enum Verdict {
     #[default]
     Unknown,
-    /// Its zygote boots, or its canary runs.
+    /// The zygote boots, or its canary runs.
     Asked,
     Forks(Family),
     Starts(String),
@@ -32,12 +32,13 @@ impl Forkable {
         self.verdict.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// What to fork the next pod from; none while that is not known, or is known not to work.
+    /// The family to fork the next pod from; `None` while that is unknown, or known not to work.
     pub fn family(&self) -> Option<Family> {
         let mut verdict = self.verdict();
         match &*verdict {
             Verdict::Forks(family) if family.can_fork() => Some(family.clone()),
-            // Killed, or it went for want of pods: the next pod is started, and a new zygote with it.
+            // The zygote was killed, or ended because it had no pods: the next pod is started, and a new
+            // zygote after it.
             Verdict::Forks(_) => {
                 *verdict = Verdict::Unknown;
                 None
@@ -46,7 +47,7 @@ impl Forkable {
         }
     }
 
-    /// Whether anybody has to find out.
+    /// Returns true if the caller has to find out whether pods can be forked.
     pub fn ask(&self) -> bool {
         let mut verdict = self.verdict();
         let unknown = matches!(*verdict, Verdict::Unknown);
@@ -60,7 +61,7 @@ impl Forkable {
         *self.verdict() = verdict;
     }
 
-    /// For `hob status` and `hob doctor`; none for a recipe that asked for nothing yet.
+    /// The state for `hob status` and `hob doctor`; `None` while nothing is known.
     pub fn status(&self, recipe: &Verified) -> Option<ZygoteStatus> {
         let (state, why, family) = match &*self.verdict() {
             Verdict::Unknown => return None,

@@ -1,8 +1,8 @@
-//! What operators give recipes, and what their pods have of it.
+//! The grants that operators give recipes, and the permissions that pods have.
 //!
-//! Apart from `install.rs`: this is the one way to `[grants]` of `hob.toml`, for the command line and for
-//! apps that embed a host. The doors that serve others have none, so that no caller, and no agent, can give
-//! itself anything.
+//! This file is the only way to `[grants]` of `hob.toml`, for the command line and for apps that embed a
+//! host. The doors that serve other callers have no such way, so no caller and no agent can grant itself
+//! anything.
 
 use crate::{disk::look, shelf::config::edit};
 use std::{collections::BTreeMap, path::Path};
@@ -24,21 +24,21 @@ use crate::{
     },
 };
 
-/// What a recipe asks for and what it has of it.
+/// The permissions that a recipe asks for, and those that it has.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Granted {
-    /// As `hob.toml` names it: `publisher/name`, or the absolute path of a recipe folder.
+    /// The key in `hob.toml`: `publisher/name`, or the absolute path of a recipe folder.
     pub recipe: String,
     pub version: semver::Version,
     pub asked: Permissions,
-    /// What its operator gave, whether it asks for it or not.
+    /// The grants of its operator, including those that it does not ask for.
     pub given: Grants,
-    /// What its pods have: asked for and given.
+    /// The permissions of its pods: asked for and granted.
     pub effective: Permissions,
-    /// Asked for, and not given.
+    /// Asked for, but not granted.
     pub missing: Permissions,
-    /// Given, and without effect: it asks for nothing of the kind.
+    /// Granted without effect: the recipe asks for nothing of the kind.
     pub unused: Permissions,
 }
 
@@ -46,28 +46,28 @@ pub struct Granted {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Revoke {
-    /// Whatever it was given.
+    /// Every grant of the recipe.
     All,
-    /// These; `reduced`: that it may run on a machine that cannot confine it wholly.
+    /// These permissions; `reduced`: also that it may run on a machine that cannot confine it fully.
     These { permissions: Permissions, reduced: bool },
 }
 
-/// An operator's word on what a recipe asks for and was not given yet, for [`Host::add`].
+/// An operator's decision on permissions that a recipe asks for and does not have yet, for [`Host::add`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Consent {
-    /// None yet: a recipe that asks for something new is not installed.
+    /// No decision yet: a recipe that asks for something new is not installed.
     Required,
-    /// All that it asks for is given.
+    /// Grant everything that it asks for.
     Give,
-    /// These were shown and agreed to, and nothing else: should it ask for more by now, it is not installed.
+    /// Grant these, which the operator has seen. If the recipe asks for more by now, it is not installed.
     These(Permissions),
-    /// It is installed, and given nothing new.
+    /// Install the recipe without granting anything new.
     Withhold,
 }
 
 impl Consent {
-    /// What of `new` is given.
+    /// The part of `new` that is granted.
     ///
     /// Errors: `consent_required`, with the permissions in `detail`.
     pub(super) fn to(&self, name: &RecipeName, version: &semver::Version, new: Permissions) -> Result<Permissions, Fault> {
@@ -79,7 +79,7 @@ impl Consent {
             Consent::Required | Consent::These(_) => {
                 let words = new.words();
                 let count = if words.len() == 1 { "a permission" } else { "permissions" };
-                // Whole, they are in `detail`, and whoever shows a fault to people says what each means.
+                // `detail` has the full list, and doors that show a fault to people explain each.
                 let left_out = words.len().saturating_sub(NAMED_IN_MESSAGE_MAX);
                 let more = if left_out == 0 { String::new() } else { format!(" and {left_out} more") };
                 let named = words[..words.len() - left_out].join(", ");
@@ -97,12 +97,11 @@ impl Consent {
     }
 }
 
-/// What the pods of a recipe have, given all that `hob.toml` says. The one way from there to a pod.
+/// The permissions of a recipe's pods, given all grants in `hob.toml`. The only way from grants to a pod.
 pub(super) fn of(recipe: &Verified, grants: &BTreeMap<String, Grants>) -> Grants {
     let key = match recipe.origin() {
         Origin::Signed { .. } => Some(recipe.manifest().name.to_string()),
-        // By its place and not by the name that it gives itself: else any folder could take what an installed
-        // recipe was given.
+        // By its path, not by its name: else any folder could take the grants of an installed recipe.
         Origin::Unsigned { folder } => folder.to_str().map(str::to_owned),
     };
     match key.and_then(|key| grants.get(&key)) {
@@ -112,14 +111,14 @@ pub(super) fn of(recipe: &Verified, grants: &BTreeMap<String, Grants>) -> Grants
 }
 
 impl HostState {
-    /// What the pods of a recipe have, as `hob.toml` stands now.
+    /// The permissions of a recipe's pods, as `hob.toml` is now.
     ///
     /// Errors: `invalid_config`.
     pub(super) fn effective(&self, recipe: &Verified) -> Result<Grants, Fault> {
         Ok(of(recipe, &File::read(&self.home)?.grants))
     }
 
-    /// Refuses what no recipe may be given.
+    /// Refuses permissions that no recipe may have.
     ///
     /// Errors: `usage`.
     pub(super) fn may_be_given(&self, permissions: &Permissions) -> Result<(), Fault> {
@@ -135,7 +134,7 @@ impl HostState {
 }
 
 impl Host {
-    /// What a recipe asks for, and what it has of it.
+    /// The permissions that a recipe asks for, and those that it has.
     ///
     /// Errors: those of a recipe that cannot be loaded, `invalid_config`.
     pub async fn granted(&self, recipe: &RecipeRef) -> Result<Granted, Fault> {
@@ -156,16 +155,16 @@ impl Host {
         Ok(Granted { recipe: key, version: manifest.version.clone(), missing: asked.without(&has), effective: has, asked, given, unused })
     }
 
-    /// Gives a recipe these permissions beside those that it has; with `reduced`, its pods may also run where
-    /// this machine cannot confine them wholly. What it does not ask for has no effect until it does. Its
-    /// running pods finish what they have in hand, and go.
+    /// Grants a recipe these permissions beside those that it has; with `reduced`, its pods may also run
+    /// where this machine cannot confine them fully. A permission that the recipe does not ask for has no
+    /// effect until it does. Running pods finish the asks that they have, then end.
     ///
     /// Errors: those of [`Host::granted`]; `usage` for a path from which Hob's own files are reached;
     /// `disk_full`, `io`.
     pub async fn grant(&self, recipe: &RecipeRef, more: Permissions, reduced: bool) -> Result<Granted, Fault> {
         let (host, recipe) = (&self.0, &self.settled(recipe).await?);
         host.may_be_given(&more)?;
-        // A recipe that is not there is a slip of the pen, and its grant would wait for whoever comes by that
+        // A recipe that does not exist is a typing error; its grant would wait for any recipe that takes the
         // name.
         host.catalogue.find(host, recipe).await?;
         let (home, key) = (host.home.clone(), key(recipe)?);
@@ -181,19 +180,18 @@ impl Host {
         self.granted(recipe).await
     }
 
-    /// Takes back what a recipe was given, and says what is left of it; the recipe itself need not be there.
-    /// An install of it that is under way gives it nothing new any more. Its running pods finish what they
-    /// have in hand, and go; so do those of other hosts of this home, within
-    /// [`crate::model::limits::GRANTS_LOOK_MS`].
+    /// Takes back grants of a recipe, and returns those that are left. The recipe itself need not exist. A
+    /// running install of it grants it nothing new any more. Its running pods finish the asks that they have,
+    /// then end; pods of other hosts of this home do so within [`crate::model::limits::GRANTS_LOOK_MS`].
     ///
-    /// Errors: `recipe_not_found` for one that is not there and was given nothing, `usage` for what it was
-    /// not given, `invalid_config`, `disk_full`, `io`.
+    /// Errors: `recipe_not_found` for a recipe that does not exist and has no grants, `usage` for permissions
+    /// that were not granted, `invalid_config`, `disk_full`, `io`.
     pub async fn revoke(&self, recipe: &RecipeRef, what: &Revoke) -> Result<Grants, Fault> {
         let (host, recipe) = (&self.0, self.settled(recipe).await?);
         let (home, key, what) = (host.home.clone(), key(&recipe)?, what.clone());
         let shelf = host.clone();
         let left = edit::change(&host.home, move |edit, guard| {
-            // An install of it that is under way has its operator's older word.
+            // A running install of the recipe carries an older decision of its operator.
             if let RecipeRef::Name(name) = &recipe {
                 revoked::note(&home, name, guard)?;
             }
@@ -222,11 +220,11 @@ impl Host {
     }
 }
 
-/// Refuses to take back from what is nowhere: a slip of the pen, taken for done, would leave another what was
-/// meant to be taken from it.
+/// Refuses to revoke from a recipe that does not exist: a typing error that seems to succeed would leave
+/// another recipe the permission.
 fn is_there(host: &HostState, recipe: &RecipeRef, key: &str) -> Result<(), Fault> {
     let is_missing = match recipe {
-        // A shelf that cannot be read has its own fault, for whoever calls.
+        // A shelf that cannot be read has its own fault, which the caller gets.
         RecipeRef::Name(name) => host.shelf.entry(name).is_err_and(|fault| fault.code == Code::RecipeNotFound),
         RecipeRef::Folder(folder) => !look::is_there(&folder.join("recipe.toml"))?,
         RecipeRef::Capability(_) => true,
@@ -238,8 +236,8 @@ fn is_there(host: &HostState, recipe: &RecipeRef, key: &str) -> Result<(), Fault
     }
 }
 
-/// Refuses to take back what was not given by that word: taken for done, it would leave a folder above, and
-/// with it the path.
+/// Refuses to revoke a permission that was not granted in these words: if that seemed to succeed, a granted
+/// parent folder would remain, and with it the path.
 fn not_given(recipe: &str, what: &Permissions, given: &Permissions) -> Result<(), Fault> {
     let wrong = what.without(given);
     if wrong.is_empty() {
@@ -255,7 +253,7 @@ fn not_given(recipe: &str, what: &Permissions, given: &Permissions) -> Result<()
     }))
 }
 
-/// How `hob.toml` names a recipe.
+/// The key of a recipe in `hob.toml`.
 fn key(recipe: &RecipeRef) -> Result<String, Fault> {
     let folder = match recipe {
         RecipeRef::Name(name) => return Ok(name.to_string()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::HostState;
 use crate::model::Home;
 
-/// A plugin host. Cloning shares it.
+/// A plugin host. A clone is the same host.
 ///
 /// ```no_run
 /// use hob::{Call, Config, Fault, Host};
@@ -24,7 +24,7 @@ use crate::model::Home;
 pub struct Host(pub(super) Arc<HostState>);
 
 impl Host {
-    /// Where its files lie.
+    /// The home, which has the host's files.
     pub(crate) fn home(&self) -> &Home {
         &self.0.home
     }

@@ -1,8 +1,10 @@
-//! Installing, listing, showing, verifying, removing: what is on the shelf and how it gets there.
+//! Installs, lists, shows, verifies and removes recipes on the shelf.
 //!
-//! An install is a transaction: fetch into staging, verify, compile the glue and instantiate it, build the
-//! environment, then, under the shelf's lock, a last look, one rename and the lock file. A crash at any point
-//! leaves the old shelf or the new one.
+//! An install is a transaction. A crash at any point leaves the old shelf or the new one.
+//!
+//! 1. Fetch into staging and verify.
+//! 2. Compile the glue and instantiate it; build the environment.
+//! 3. Under the shelf's lock: a last look, one rename, and the lock file.
 
 use crate::shelf::config::edit;
 use std::sync::Arc;
@@ -33,7 +35,7 @@ use crate::{
     },
 };
 
-/// What an install did.
+/// The result of an install.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Added {
@@ -41,19 +43,19 @@ pub struct Added {
     pub version: semver::Version,
     /// The version that was installed before.
     pub version_before: Option<semver::Version>,
-    /// The range in which `hob.toml` wants it from now on.
+    /// The version range in `hob.toml` from now on.
     pub wanted: String,
-    /// The range in which it wanted it before, if it wanted it.
+    /// The version range in `hob.toml` before, if it had one.
     pub wanted_before: Option<String>,
     pub remote: String,
     pub publisher: String,
-    /// Other remotes that have a publisher of that name, who may be somebody else.
+    /// Other remotes that have a publisher of that name, who may be another person.
     pub also_in: Vec<String>,
-    /// Whether exactly this was installed before: nothing was changed then.
+    /// Whether exactly this was installed before; then nothing was changed.
     pub already: bool,
-    /// What it was given now, each as `KEY=VALUE`.
+    /// Permissions granted by this install, each as `KEY=VALUE`.
     pub granted: Vec<String>,
-    /// What it asks for and does not have.
+    /// Permissions that the recipe asks for and does not have.
     pub withheld: Vec<String>,
 }
 
@@ -61,14 +63,14 @@ pub struct Added {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Asked {
-    /// As `KEY=VALUE`.
+    /// The permission as `KEY=VALUE`.
     pub permission: String,
     pub means: String,
     /// Whether its pods have it.
     pub granted: bool,
 }
 
-/// All that `hob show` says of a recipe.
+/// Everything that `hob show` says about a recipe.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Shown {
@@ -85,28 +87,28 @@ pub struct Shown {
     pub folder: std::path::PathBuf,
     pub operations: Vec<Value>,
     pub permissions: Vec<Asked>,
-    /// Whether its pods may run where this machine cannot confine them wholly.
+    /// Whether its pods may run where this machine cannot confine them fully.
     pub reduced: bool,
     pub models: Vec<ModelTarget>,
-    /// What this Hob would refuse or hold, and does not: the recipe was installed by an older one.
+    /// What this Hob would refuse or enforce but does not, because an older Hob installed the recipe.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What its schemas say to their readers alone, with the places.
+    /// Parts of its schemas that are only for readers and are not enforced, with their places.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_held: Vec<String>,
 }
 
 impl Host {
-    /// Installs the newest version in `range` of a recipe (without one: in the range that `hob.toml` wants,
-    /// which stays as it is), from `remote` or from the first remote that has its publisher. `consent` is the
-    /// operator's word on what it asks for beyond what it was given already.
+    /// Installs the newest version in `range` of a recipe, from `remote`, or from the first remote that has
+    /// its publisher. Without `range`, the range in `hob.toml` counts and stays. `consent` is the operator's
+    /// decision on permissions that the recipe asks for and does not have yet.
     ///
-    /// No lock of the shelf is held while servers and tools of strangers are at work. What others did
-    /// meanwhile is looked at again at the end, and wins: what was taken back is not given, and what was
-    /// removed is not installed.
+    /// No lock of the shelf is held while foreign servers and tools work. Changes that others made meanwhile
+    /// are checked at the end, and win: a permission that was taken back is not granted, and a recipe that
+    /// was removed is not installed.
     ///
-    /// Errors: `consent_required`; all that can be wrong with a repository, a bundle, its glue or its
-    /// environment; the shelf is as it was.
+    /// Errors: `consent_required`; any fault of a repository, a bundle, its glue or its environment. The
+    /// shelf is then as it was.
     pub async fn add(
         &self,
         name: &RecipeName,
@@ -115,9 +117,10 @@ impl Host {
         consent: &Consent,
     ) -> Result<Added, Fault> {
         let host = &self.0;
-        // What was pinned stays pinned until somebody names another version.
+        // A pinned version stays pinned until an operator names another.
         let pinned = File::load(&host.home).await?.recipes.remove(name);
-        // Before the operator's word is applied: what is taken back from here on came after it.
+        // Take the mark before applying the operator's consent: a revoke from here on is newer than the
+        // consent.
         let revoked = revoked::mark(&host.home, name)?;
         let found = host.find_remote(name, range.or(pinned.as_ref()).unwrap_or(&VersionRange::ANY), remote).await;
         let Found { mut client, resolved, also_in } = found.map_err(|fault| match (range, &pinned) {
@@ -130,8 +133,8 @@ impl Host {
         if let Some(before) = &before {
             resolved.same_signer(&before.key_ids)?;
         }
-        // Before anything is fetched: what it asks for stands in its signed target, and the bundle is held
-        // against that below.
+        // Check consent before fetching anything: the signed target lists the permissions, and the bundle is
+        // checked against it below.
         let file = File::load(&host.home).await?;
         let given = file.grants.get(&name.to_string()).cloned().unwrap_or_default();
         let asked = &resolved.permissions;
@@ -140,7 +143,7 @@ impl Host {
         let is_same = host.is_as_installed_today(before.as_ref(), resolved.sha256).await?;
         let plan = Arc::new(Plan { resolved, range: range.cloned(), more, revoked, also_in, before });
         if is_same && self.verify(Some(name)).await?.iter().all(|report| report.fault.is_none()) {
-            // The recipe stays; what is wanted may be another range than before, or it is given more.
+            // The recipe stays; only the wanted range or the grants may change.
             return host.settle(plan).await;
         }
 
@@ -156,7 +159,7 @@ impl Host {
         resolved.same_models(recipe.manifest())?;
         contents::check_index(&resolved.index, recipe.manifest())?;
 
-        // Compile and link now: what cannot run is not installed, and no call waits for a compiler.
+        // Compile and link now: broken glue is not installed, and no call waits for a compiler.
         if recipe.glue().is_some() {
             let label = format!("compiling the glue of {name}");
             host.progress.step(Step::Started { label: label.clone(), total_bytes: None });
@@ -164,14 +167,14 @@ impl Host {
             host.progress.step(Step::Finished { label });
             compiled?;
         }
-        // Held until it is installed: nobody deletes it before that.
+        // Hold the environment until the recipe is installed, so that nobody deletes it before.
         let environment = host.build_environment(&recipe, Existing::Verify).await?;
         match &environment {
             Some(environment) => {
                 let tree = environment::tree_digest(&host.home, environment.digest)?;
                 entry.environment = Some(EnvironmentPin { digest: environment.digest, tree });
             }
-            // Nothing to build, but the interpreter must be there.
+            // There is nothing to build, but the interpreter must exist.
             None => drop(host.python(&recipe).await?),
         }
 
@@ -184,7 +187,7 @@ impl Host {
             });
             staged = match published.await? {
                 Published::Done(added) => {
-                    // The version before ends with the calls that it has.
+                    // The previous version ends with its running calls.
                     host.catalogue.refresh(host)?;
                     return Ok(added);
                 }
@@ -199,12 +202,12 @@ impl Host {
         }
     }
 
-    /// What is installed, sorted by name.
+    /// The installed recipes, sorted by name.
     pub fn installed(&self) -> Result<Vec<LockEntry>, Fault> {
         self.0.shelf.installed()
     }
 
-    /// A recipe's declaration and origin; every byte is checked on the way.
+    /// A recipe's declaration and origin; every byte is verified on the way.
     ///
     /// Errors: `recipe_not_found`, `shelf_altered`, `invalid_manifest`.
     pub async fn show(&self, recipe: &RecipeRef) -> Result<Shown, Fault> {
@@ -239,8 +242,7 @@ impl Host {
         })
     }
 
-    /// Takes a recipe off the shelf, and what it was given with it. Its environment and models stay for other
-    /// recipes.
+    /// Removes a recipe from the shelf, and its grants. Its environment and models stay for other recipes.
     ///
     /// Errors: `recipe_not_found`.
     pub async fn remove(&self, name: &RecipeName) -> Result<(), Fault> {
@@ -251,19 +253,19 @@ impl Host {
     }
 
     /// Checks installed bytes against their signed digests: recipes, models and environments, of `name` or of
-    /// all.
+    /// all recipes.
     pub async fn verify(&self, name: Option<&RecipeName>) -> Result<Vec<Report>, Fault> {
         let (host, name) = (self.0.clone(), name.cloned());
         blocking(move || host.shelf.verify(name.as_ref())).await
     }
 
-    /// Trusts a repository under a name; gives its address as it is kept, and what was pinned.
+    /// Trusts a repository under a name; returns its address as it is stored, and the pinned root.
     ///
     /// Errors: `fingerprint_mismatch`, `repository_unreachable`, `metadata_invalid`, `usage`,
     /// `invalid_config`.
     pub async fn add_remote(&self, name: &str, url: &str, trust: Trust) -> Result<(Address, Pinned), Fault> {
         let url = address(url)?;
-        // A `hob.toml` that does not read is refused before anything is pinned.
+        // Refuse an unreadable `hob.toml` before pinning anything.
         File::load(&self.0.home).await?;
         let pinned = Remote::pin(&self.0.home, name, &url, trust).await?;
         let (name, kept) = (name.to_owned(), url.clone());
@@ -280,12 +282,12 @@ impl Host {
         Ok(File::read(&self.0.home)?.remotes)
     }
 
-    /// Forgets a repository and what was trusted of it.
+    /// Forgets a repository and its pinned root.
     ///
     /// Errors: `remote_not_found`.
     pub async fn remove_remote(&self, name: &str) -> Result<(), Fault> {
-        // A crash between the two steps of adding or removing leaves a pinned root that no file names: it can
-        // go too.
+        // A crash between the two steps of adding or removing leaves a pinned root that no file names; it can
+        // be removed too.
         if !Remote::is_pinned(&self.0.home, name) {
             File::load(&self.0.home).await?.remote(name)?;
         }
@@ -295,35 +297,35 @@ impl Host {
     }
 }
 
-/// An install that its operator agreed to, and what was so when they did.
+/// An install that its operator agreed to, with the state at that time.
 struct Plan {
     resolved: Resolved,
-    /// Which versions its operator named; `None`: those of `hob.toml`.
+    /// The range that the operator named; `None`: the one in `hob.toml`.
     range: Option<VersionRange>,
-    /// What it is given beside what it has.
+    /// Permissions to grant beside those that the recipe has.
     more: Permissions,
-    /// When something was last taken back from it.
+    /// When a grant of the recipe was last revoked.
     revoked: Mark,
     also_in: Vec<String>,
     before: Option<LockEntry>,
 }
 
-/// A version of a recipe, and where it was found.
+/// A version of a recipe, and the remote that has it.
 struct Found {
     client: Client,
     resolved: Resolved,
     also_in: Vec<String>,
 }
 
-/// What came of putting it on the shelf.
+/// The result of putting a version on the shelf.
 enum Published {
     Done(Added),
-    /// A model went away before it was installed, with another recipe that had it.
+    /// A model went away before the install, together with another recipe that had it.
     NoModels(Staged),
 }
 
 impl Plan {
-    /// What `hob.lock` is to say of it; the environment is not known yet.
+    /// The entry for `hob.lock`; the environment is not known yet.
     fn entry(&self) -> LockEntry {
         let resolved = &self.resolved;
         let models = resolved.models.iter().map(|model| LockedModel { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes });
@@ -343,11 +345,12 @@ impl Plan {
         }
     }
 
-    /// The last look, under the shelf's lock: whether the install is still wanted, and what the recipe is
-    /// given from now on.
+    /// The last look, under the shelf's lock: whether the install is still wanted, and the recipe's grants
+    /// from now on.
     ///
-    /// Errors: `remote_not_found`, `recipe_not_found` and `consent_required` for what the operator took away
-    /// meanwhile, `publisher_key_changed`.
+    /// Errors: `remote_not_found`, `recipe_not_found` and `consent_required` if the operator meanwhile
+    /// removed the remote, the recipe or a grant; `overloaded` if `hob.toml` meanwhile wants another range;
+    /// `publisher_key_changed`.
     fn last_look(&self, home: &Home, now: Option<&LockEntry>) -> Result<(Grants, Option<VersionRange>), Fault> {
         let Resolved { name, version, remote, .. } = &self.resolved;
         let file = File::read(home)?;
@@ -402,7 +405,7 @@ impl HostState {
         blocking(move || host.shelf.stage()).await
     }
 
-    /// Writes down what is wanted of a recipe whose files are on the shelf already.
+    /// Records the wanted range and grants of a recipe whose files are on the shelf already.
     async fn settle(self: &Arc<Self>, plan: Arc<Plan>) -> Result<Added, Fault> {
         let inner = self.clone();
         let added = self.shelf.write(&self.progress, move |guard| {
@@ -416,7 +419,7 @@ impl HostState {
         Ok(added)
     }
 
-    /// Installs what was fetched and built, unless the last look says otherwise.
+    /// Installs the fetched and built version, unless the last look refuses it.
     fn publish(&self, guard: &WriteGuard, plan: &Plan, staged: Staged, entry: LockEntry) -> Result<Published, Fault> {
         let now = self.shelf.installed()?.into_iter().find(|now| now.name == entry.name);
         let given = plan.last_look(&self.home, now.as_ref())?;
@@ -432,7 +435,7 @@ impl HostState {
         Ok(Published::Done(plan.added(&given, now.as_ref(), was_listed && was_there)))
     }
 
-    /// Brings the models of a version to the shelf, unless they are there.
+    /// Fetches the missing models of a version to the shelf.
     async fn fetch_models(&self, client: &mut Client, resolved: &Resolved, file: &File) -> Result<(), Fault> {
         for model in &resolved.models {
             let spec = ModelSpec { name: model.name.clone(), sha256: model.sha256, bytes: model.bytes, from: model.from.clone() };
@@ -448,8 +451,8 @@ impl HostState {
         Ok(())
     }
 
-    /// The recipe as the named remote has it, or the first remote that has its publisher: that one owns the
-    /// publisher's names, and no other is asked for them in its place. Two repositories may give one name to
+    /// The recipe in the named remote, or in the first remote that has its publisher. That remote owns the
+    /// publisher's names: no other is asked for them, because two repositories may give one publisher name to
     /// two people.
     async fn find_remote(&self, name: &RecipeName, range: &VersionRange, remote: Option<&str>) -> Result<Found, Fault> {
         let file = File::load(&self.home).await?;
@@ -479,7 +482,7 @@ impl HostState {
                 }
                 Err(fault) => fault,
             };
-            // Anything else wrong with a remote is said, not skipped.
+            // Any other fault of a remote is returned, not skipped.
             if fault.code != Code::NotInRepository {
                 return Err(fault);
             }
@@ -491,8 +494,7 @@ impl HostState {
         Err(missing.unwrap_or_else(|| Fault::new(Code::NotInRepository, format!("no remote has `{name}`"))))
     }
 
-    /// Other remotes that have a publisher of that name, as far as is known: one that cannot be asked is left
-    /// out.
+    /// Other remotes that have a publisher of that name. A remote that cannot be asked is left out.
     async fn others_with(&self, file: &File, but: &str, publisher: &str) -> Vec<String> {
         let mut others = Vec::new();
         for remote in file.remotes.iter().filter(|remote| remote.name != but) {
@@ -509,7 +511,8 @@ impl HostState {
         others
     }
 
-    /// The fault of a remote that owns the publisher's names and lacks this one, with where else it may be.
+    /// Adds to the fault of a remote that owns the publisher's names, and lacks this one, the other remotes
+    /// that may have it.
     async fn owned(&self, fault: Fault, file: &File, remote: &str, name: &RecipeName) -> Fault {
         let also_in = self.others_with(file, remote, name.publisher()).await;
         let Some(other) = also_in.first() else { return fault };
@@ -519,7 +522,7 @@ impl HostState {
         fault.hint(hint![whose, act::add_from(name, other), " asks there"]).with("also_in", also_in)
     }
 
-    /// Fetches the models of a recipe folder that say where they come from and are not here; gives how many.
+    /// Fetches the missing models of a recipe folder that name their origin; returns how many.
     ///
     /// Errors: those of the folder's manifest, and of [`fetching::bring`].
     pub(super) async fn bring_models(&self, folder: &std::path::Path) -> Result<usize, Fault> {

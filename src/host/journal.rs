@@ -1,6 +1,6 @@
-//! What calls cost, counted: how often wasm was entered, how many frames went to a pod.
+//! Counts what calls cost: entries into wasm, frames to a pod.
 //!
-//! A count never flakes as a timing does, so the promise of few crossings is tested on these records.
+//! Counts are exact where timings vary, so tests hold the promise of few crossings by these records.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,7 @@ use crate::{
     model::{Call, Code, limits::JOURNAL_CALLS_MAX},
 };
 
-/// One call that is over.
+/// One finished call.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Record {
@@ -32,10 +32,10 @@ pub struct Record {
     pub host_calls: u64,
     /// Asks sent to the pod.
     pub frames_sent: u64,
-    /// Chunks and answers received from it.
+    /// Chunks and answers received from the pod.
     pub frames_received: u64,
     pub wall_ms: f64,
-    /// How it failed, if it did.
+    /// The code of its fault, if it failed.
     pub fault: Option<Code>,
 }
 
@@ -62,8 +62,8 @@ impl Record {
     }
 }
 
-/// A call under way, for the journal. Dropped before its end, it is recorded as cancelled: so no call is
-/// missing.
+/// A running call, for the journal. If it is dropped before its end, it is recorded as cancelled, so that
+/// every call has a record.
 pub(super) struct Recording {
     host: Arc<HostState>,
     begun: Instant,
@@ -93,14 +93,14 @@ impl Drop for Recording {
     }
 }
 
-/// The last calls, in memory.
+/// The latest calls, in memory.
 #[derive(Debug, Default)]
 pub struct Journal {
     records: Mutex<VecDeque<Record>>,
     running: AtomicU64,
     done: AtomicU64,
     failed: AtomicU64,
-    /// Told when a call is over.
+    /// Notified when a call is over.
     over: Notify,
 }
 
@@ -119,7 +119,7 @@ impl Journal {
         self.over.notify_waiters();
     }
 
-    /// Returns when no call is under way.
+    /// Returns when no call is running.
     pub async fn quiet(&self) {
         loop {
             let over = self.over.notified();
@@ -130,7 +130,7 @@ impl Journal {
         }
     }
 
-    /// Calls that run, that are over, and those of the latter that failed, since the host was opened.
+    /// Numbers of calls since the host was opened: running, finished, and failed among the finished.
     pub fn counts(&self) -> (u64, u64, u64) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (count(&self.running), count(&self.done), count(&self.failed))

@@ -1,7 +1,7 @@
-//! Use of a recipe's pods by one call, returned on drop.
+//! Use of a recipe's pods by one call, given back on drop.
 //!
-//! Apart from `run.rs` because it is where the two blind siblings meet: `glue` asks through its trait
-//! `Pods`, and this answers with `pod`.
+//! Here `glue` and `pod`, which do not know each other, meet: `glue` asks through its trait `Pods`, and
+//! `Leased` implements it with `pod`.
 
 use crate::glue::pods;
 use std::sync::{
@@ -19,7 +19,7 @@ use crate::{
     shelf::reading,
 };
 
-/// One call's way to the pods of its recipe.
+/// One call's access to the pods of its recipe.
 pub struct Leased {
     in_session: bool,
     entry: Arc<Entry>,
@@ -30,7 +30,7 @@ pub struct Leased {
     frames: Arc<Frames>,
 }
 
-/// Frames that crossed for one call.
+/// Counts of the frames that one call sent and received.
 #[derive(Debug, Default)]
 pub struct Frames {
     pub sent: AtomicU64,
@@ -56,7 +56,7 @@ impl Leased {
         }
     }
 
-    /// Starts a pod, if there is none, while something else is made ready.
+    /// Starts a pod if there is none, so that the pod starts while other things are made ready.
     pub fn warm(&self) {
         if let Some(pool) = &self.pool {
             pool.warm();
@@ -68,14 +68,14 @@ impl Leased {
         (self.frames.sent.load(Ordering::Relaxed), self.frames.received.load(Ordering::Relaxed))
     }
 
-    /// Sends one ask to the recipe's pods. It waits there until one is free.
+    /// Sends one ask to the recipe's pods, where it waits until a pod is free.
     pub async fn send(&self, operation: &Arc<Operation>, input: &Document, blobs: Vec<Blob>) -> Result<Asked, Fault> {
         let pool = self.pool.as_ref().ok_or_else(|| {
             let name = &self.entry.recipe().manifest().name;
             Fault::new(Code::InvalidRecipe, format!("`{name}` has no pod to ask: its manifest has no `[pod]`"))
         })?;
         if !self.in_session {
-            // Glue may ask for what its caller could not.
+            // Admission checked only the operation of the call; glue may ask for another one.
             operation.check_is_free(&self.entry.recipe().manifest().name)?;
         }
         let cost = match operation.batch.as_ref().and_then(|batch| batch.cost.clone()) {
@@ -99,7 +99,7 @@ impl Leased {
     }
 }
 
-/// An ask under way.
+/// A running ask.
 pub struct Asked {
     ask: pod::Ask,
     frames: Arc<Frames>,
@@ -107,7 +107,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The next chunk, or the answer, which `read` makes a document. Not to be called after the answer.
+    /// The next chunk, or the answer, which `read` turns into a document. Must not be called after the
+    /// answer.
     pub async fn next(&mut self, read: fn(String, &str) -> Result<Document, Fault>) -> Result<pods::AskEvent, Fault> {
         let Some(reply) = self.ask.next().await else {
             return Err(Fault::new(Code::Internal, "an ask ended without an answer"));
@@ -116,7 +117,7 @@ impl Asked {
         let what = || format!("answer of `{}`", self.operation.name);
         match reply {
             Reply::Chunk(payload) => {
-                // Glue and callers take its text.
+                // Glue and callers take the text of a chunk.
                 let (data, blobs) = document(payload, what(), Document::unread).await?;
                 Ok(pods::AskEvent::Chunk { data, blobs })
             }
@@ -145,7 +146,7 @@ impl pods::Pods for Leased {
     }
 }
 
-/// A pod's payload as the glue layer's event.
+/// Converts a pod's payload into the glue layer's event.
 async fn document(
     payload: pod::Payload,
     what: String,

@@ -1,4 +1,4 @@
-//! Since when a host runs, and whether it still takes work.
+//! The life of a host: since when it runs, and whether it still takes work.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::model::Fault;
 
-/// The life of one host: open, closing (it takes no calls any more), ending (what still runs is told so).
+/// The life of one host: open, closing (takes no more calls), ending (running work is told to stop).
 pub struct Lifecycle {
     opened: Instant,
     closing: AtomicBool,
@@ -29,7 +29,8 @@ impl Lifecycle {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Refuses new work once the host closes; `what` is what it does not do, as in `takes no more calls`.
+    /// Refuses new work once the host closes. `what` is the text of the refusal, such as
+    /// `takes no more calls`.
     ///
     /// Errors: `shutting_down`.
     pub fn check_open(&self, what: &str) -> Result<(), Fault> {
@@ -44,7 +45,7 @@ impl Lifecycle {
         self.ending.cancel();
     }
 
-    /// Resolves when what still runs is to stop.
+    /// Resolves when running work is to stop.
     pub fn ended(&self) -> WaitForCancellationFuture<'_> {
         self.ending.cancelled()
     }

@@ -5,13 +5,13 @@
 //!      |-- catalogue.rs --> entry.rs   which recipe; its compiled glue and its pool
 //!      |-- sessions.rs                 a pod that is kept by name
 //!      |-- lease.rs                    glue meets pods
-//!      +-- journal.rs                  what is counted of it
-//!    calls.rs, opening.rs              what an app does with a host: call, open, end
-//!    install.rs, grants.rs             what changes the shelf and hob.toml
+//!      +-- journal.rs                  counts for each call
+//!    calls.rs, opening.rs              methods for apps: call, open, shut down
+//!    install.rs, grants.rs             changes of the shelf and of hob.toml
 //!    source.rs --> programs.rs         makes a pod; its interpreter and environment
 //!    pods.rs, zygotes.rs, caches.rs    all pods that run; which are forked; what libraries keep
 //!    engine.rs, compiler.rs            the wasm engine; the process that compiles glue
-//!    status.rs, doctor.rs, printing.rs what is told of all this
+//!    status.rs, doctor.rs, printing.rs reports about all this
 //! ```
 
 use std::sync::Arc;
@@ -67,15 +67,15 @@ pub use journal::Record;
 pub use printing::past_logs;
 pub use strays::Stray;
 
-/// What all parts of a host share.
+/// The state that all parts of a host share.
 pub(crate) struct HostState {
     lifecycle: lifecycle::Lifecycle,
-    /// The runtime that it was opened in.
+    /// The runtime in which the host was opened.
     runtime: tokio::runtime::Handle,
     limits: Limits,
     home: Home,
     programs: programs::Programs,
-    /// The places that recipes name for models.
+    /// The sources that recipes name for their models.
     sources: Sources,
     progress: progress::Shared,
     shelf: Shelf,
@@ -84,13 +84,13 @@ pub(crate) struct HostState {
     journal: journal::Journal,
     pod_services: pod_services::PodServices,
     pods: pods::Pods,
-    /// Who may have models loaded.
+    /// Decides which pods may load their models.
     memory: pod::Budget,
     zygotes: zygotes::Zygotes,
     caches: caches::Caches,
     sessions: sessions::Sessions,
-    /// It lives long enough for a zygote to be worth its while.
+    /// The host lives long enough for zygotes to pay off.
     forks: bool,
-    /// Long checks against schemas, of all recipes: half the cores, so that what others wait for goes on.
+    /// Permits for long schema checks of all recipes: half the cores, so that other work goes on.
     checks: Arc<tokio::sync::Semaphore>,
 }

@@ -13,12 +13,12 @@ use crate::{
     shelf::{self, store::Shelf},
 };
 
-/// Told of each pod that was started, in this order.
+/// Called for each pod that was started, in this order.
 const OBSERVERS: &[pods::Observer] = &[caches::observe, zygotes::observe];
 
-/// Refuses a runtime that was made without timers or without IO.
+/// Refuses a runtime that was built without timers or without IO.
 fn has_drivers() -> Result<(), Fault> {
-    // Tokio has no question for this: it panics where one would be used, and says so on standard error.
+    // Tokio cannot be asked for this: using a missing driver panics, and prints to standard error.
     let timers = std::panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO)));
     let sockets = std::panic::catch_unwind(|| drop(tokio::net::UnixDatagram::unbound()));
     match (timers, sockets) {
@@ -36,11 +36,11 @@ fn checks_at_once() -> usize {
 }
 
 impl Host {
-    /// Opens the shelf, and ends what killed hosts of this home left; no pod is started, no wasm compiled and
-    /// no network touched.
+    /// Opens the shelf, and ends what killed hosts of this home left. It starts no pod, compiles no wasm and
+    /// uses no network.
     ///
-    /// Errors: `usage` outside of a tokio runtime, or in one without timers or IO, and for [`Limits`] within
-    /// which nothing runs; `home_unsafe` while somebody else may write to this home; `invalid_config`,
+    /// Errors: `usage` outside of a tokio runtime, in a runtime without timers or IO, and for [`Limits`]
+    /// within which nothing runs; `home_unsafe` if another user may write to this home; `invalid_config`,
     /// `state_unreadable`, `io`.
     pub async fn open(config: Config) -> Result<Host, Fault> {
         let runtime = shelf::runtime()?;
@@ -88,36 +88,36 @@ impl Host {
         Ok(host)
     }
 
-    /// Keeps what libraries in pods compiled, for the next host of this home: to be called when all calls are
-    /// over, before [`Host::shutdown`]. Where pods may be forked a host does so by itself. It takes as long
-    /// as a pod needs to load once more, the first time that a version of a recipe is called; else nothing.
-    /// Dropping the future leaves it undone.
+    /// Keeps what libraries in pods compiled, for the next host of this home. Call it when all calls are
+    /// over, before [`Host::shutdown`]. A host that may fork pods does this by itself. The first time that a
+    /// version of a recipe is called, it takes as long as a pod needs to load once more; after that, no time.
+    /// Dropping the future leaves the work undone.
     pub async fn keep_caches(&self) {
         caches::before_end(&self.0).await;
     }
 
-    /// Takes no more calls, lets the accepted ones finish (for 10 s at most, or as long as
-    /// [`Limits::with_drain`] says), stops every pod and waits until no process of theirs is left.
+    /// Takes no more calls, lets accepted calls finish (for 10 s at most, or as long as
+    /// [`Limits::with_drain`] says), stops every pod, and waits until none of their processes is left.
     pub async fn shutdown(&self) {
         self.shutdown_within(self.drain()).await;
     }
 
-    /// How long accepted calls have to finish when it ends.
+    /// How long accepted calls may run on when the host shuts down.
     pub(crate) fn drain(&self) -> Duration {
         self.0.limits.drain.unwrap_or(Duration::from_millis(limits::SHUTDOWN_DRAIN_MS))
     }
 
-    /// [`Host::shutdown`] that lets accepted calls finish for so long at most; what is not done then ends as
+    /// [`Host::shutdown`] with another limit for accepted calls; calls that are not done by then end as
     /// `shutting_down`.
     pub async fn shutdown_within(&self, drain: Duration) {
         self.0.lifecycle.close();
-        // `Duration::MAX` is how an app says "as long as it takes", and no clock goes so far.
+        // An app says "as long as it takes" with `Duration::MAX`, which would overflow the clock.
         let until = tokio::time::Instant::now() + drain.min(Duration::from_millis(limits::DRAIN_MAX_MS));
-        // A call may have more asks to make: pools are open to it until it is over.
+        // A running call may send more asks, so pools stay open to it until it is over.
         let _ = tokio::time::timeout_at(until, self.0.journal.quiet()).await;
         self.0.lifecycle.end();
         self.0.engine.shutdown().await;
-        // What sessions have outlives their pods.
+        // The state of sessions outlives their pods.
         self.0.sessions.keep_all().await;
         self.0.pods.shutdown(until).await;
         self.0.sessions.end().await;

@@ -1,4 +1,4 @@
-//! What is known of a recipe in use before anything was made for it.
+//! The facts about a recipe in use that are known before anything is made for it.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use crate::{
     shelf::store::lockfile::EnvironmentPin,
 };
 
-/// What is known of a recipe before anything was made for it.
+/// The facts about a recipe that are known before anything is made for it.
 #[derive(Clone)]
 pub struct Parts {
     pub recipe: Arc<Verified>,
-    /// The environment that the lock file names; none for a folder, or a recipe without requirements.
+    /// The environment that the lock file names; `None` for a folder, or a recipe without requirements.
     pub environment: Option<EnvironmentPin>,
-    /// What its pods may do. When that changes, the entry is let go of, and its pods with it.
+    /// The permissions of its pods. When they change, the entry is dropped, and its pods with it.
     pub grants: Arc<Grants>,
     /// Whether its pods are forked, and from what.
     pub forkable: Arc<Forkable>,

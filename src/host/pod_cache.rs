@@ -1,4 +1,4 @@
-//! With which cache of its libraries' files a pod begins, and under which key that is kept.
+//! Chooses the cache of library files with which a pod begins, and the key under which it is kept.
 
 use std::{
     path::Path,
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What a pod is to begin with, and under which key; no key where nothing is to be done about it.
+/// The cache with which a pod begins, and the key to fill it under; no key if nothing is to be filled.
 ///
 /// Errors: `io`.
 pub async fn of_pod(
@@ -34,7 +34,7 @@ pub async fn of_pod(
     }
     let (home, name) = (host.home.clone(), manifest.name.clone());
     let recipe = match parts.recipe.is_unsigned() {
-        // Libraries see for themselves which of their files an edit has made stale.
+        // Libraries notice by themselves which of their files an edit has made stale.
         true => parts.recipe.folder().display().to_string(),
         false => parts.recipe.digest().hex(),
     };
@@ -54,7 +54,7 @@ pub async fn of_pod(
     })
 }
 
-/// What this machine's processor is: compiled code may run on no other.
+/// A digest of this machine's processor: compiled code may not run on another.
 fn processor() -> Digest {
     static PROCESSOR: OnceLock<Digest> = OnceLock::new();
     *PROCESSOR.get_or_init(|| {
@@ -62,7 +62,7 @@ fn processor() -> Digest {
         let text = String::from_utf8_lossy(&text).into_owned();
         let says =
             |line: &&str| ["model name", "flags", "Features", "CPU implementer", "CPU part"].iter().any(|word| line.starts_with(word));
-        // Of the first one: the others are like it, and each has a clock of its own.
+        // Only the first processor's lines: the others are the same but for their clock.
         let lines: Vec<&str> = text.split("\n\n").next().unwrap_or_default().lines().filter(says).collect();
         Digest::of([std::env::consts::ARCH, &lines.join("\n")].join("\n").as_bytes())
     })

@@ -1,5 +1,5 @@
-//! What the pods of a host share: the keeper program, the clerk that lends files, the spools of large
-//! results.
+//! The services that all pods of a host share: the keeper program, the clerk that lends files, the spools of
+//! large results.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,14 +9,14 @@ use std::{
 use super::WithinWalls;
 use crate::pod::{Clerk, Spools};
 
-/// What every pod is started with.
+/// The services with which every pod is started.
 pub struct PodServices {
-    /// The unpacked keeper of pods.
+    /// The unpacked keeper program of pods.
     keeper: PathBuf,
     /// Lends files to pods.
     clerk: Clerk,
     spools: Arc<Spools>,
-    /// Layers of the sandbox to take for unavailable.
+    /// Layers of the sandbox to treat as unavailable.
     without: Arc<[String]>,
 }
 

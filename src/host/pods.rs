@@ -1,6 +1,6 @@
-//! The pods that this host started, whatever became of the recipes that they were started for.
+//! The pods that this host started, including those of forgotten recipes.
 //!
-//! Apart from the catalogue, which forgets a recipe that was changed or removed: its pods are over only after
+//! The catalogue forgets a recipe that was changed or removed, but the pods of that recipe end only after
 //! their last ask.
 
 use std::{
@@ -22,10 +22,9 @@ use crate::{
     shelf::{environment::Environment, files::scratch::Scratch},
 };
 
-/// Ends what killed hosts left running, and deletes what they left on disk. Blocking.
+/// Ends processes that killed hosts left running, and deletes their files on disk. Blocking.
 ///
-/// Nothing here keeps a host from opening: what could not be done is said in the log, and tried again at the
-/// next start.
+/// A failure here does not keep a host from opening: it is logged, and the next start tries again.
 pub fn reap_leftovers(home: &Home) {
     let may_delete = |folder: &Path| {
         let reaped = pod::reap(folder);
@@ -42,23 +41,23 @@ pub fn reap_leftovers(home: &Home) {
     }
 }
 
-/// Looks at every pod that is not over. The lock is held only to look, and to start one.
+/// Tracks every pod that is not over. The lock is held only to look, and to start a pod.
 pub struct Pods {
     known: Mutex<Known>,
     printed: Printed,
     observers: &'static [Observer],
 }
 
-/// Is told of every pod that was started, at once: it returns soon, and does its work in a task of its own.
+/// Called for every started pod, at once. An observer returns soon and does its work in a task of its own.
 pub type Observer = fn(&Arc<HostState>, &Started);
 
 /// A pod that was just started.
 pub struct Started {
     pub parts: Parts,
     pub watcher: Watcher,
-    /// What a zygote of it would be made of; none for a pod that was forked, or that gives its cache.
+    /// The ingredients of a zygote for it; `None` for a pod that was forked, or that gives its cache.
     pub may_be_forked: Option<(Program, Option<Environment>)>,
-    /// Under which key its libraries' files may be kept; none where nothing is to be kept.
+    /// The key under which its libraries' files may be kept; `None` if nothing is to be kept.
     pub cache: Option<Digest>,
 }
 
@@ -67,11 +66,11 @@ struct Known {
     pools: Vec<WeakPool>,
     watchers: Vec<Watcher>,
     started: u64,
-    /// Where the pods' own folders lie; made for the first pod, deleted after the last.
+    /// The parent of the pods' own folders; made for the first pod, deleted after the last.
     scratch: Option<Arc<Scratch>>,
-    /// Shutdown has begun: no pool takes anything any more.
+    /// Shutdown has begun: no pool accepts asks any more.
     closing: bool,
-    /// No pod is started any more: what shutdown does not know of, it could not stop.
+    /// No pod is started any more, because shutdown would not know of it and could not stop it.
     closed: bool,
 }
 
@@ -80,17 +79,17 @@ impl Pods {
         Pods { known: Mutex::default(), printed, observers }
     }
 
-    /// Tells those who want to know of each pod that was started.
+    /// Calls the observers for a pod that was started.
     pub fn tell_started(&self, host: &Arc<HostState>, started: &Started) {
         self.observers.iter().for_each(|observer| observer(host, started));
     }
 
-    /// What they all print.
+    /// The output of all pods.
     pub fn printed(&self) -> &Printed {
         &self.printed
     }
 
-    /// Has all that pods of that recipe printed so far told.
+    /// Delivers everything that pods of that recipe printed so far.
     pub fn catch_up(&self, recipe: &str) {
         let watchers = self.known().watchers.clone();
         watchers.iter().filter(|watcher| watcher.recipe() == recipe).for_each(Watcher::catch_up);
@@ -100,7 +99,7 @@ impl Pods {
         self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Looks after that pool from now on.
+    /// Tracks that pool from now on.
     pub fn add(&self, pool: &Pool) {
         let mut known = self.known();
         known.pools.retain(|pool| pool.upgrade().is_some());
@@ -110,7 +109,8 @@ impl Pods {
         }
     }
 
-    /// Starts the pod that `spec` describes, given a folder of its own, its name, and what keeps that folder.
+    /// Starts the pod that `spec` describes. `spec` is given the pod's own folder, its name, and the value
+    /// that keeps that folder.
     ///
     /// Errors: `shutting_down` once the host shuts down; `io`, `disk_full`.
     pub fn start(
@@ -141,7 +141,7 @@ impl Pods {
         self.known().pools.iter().filter_map(WeakPool::upgrade).collect()
     }
 
-    /// A pool of that recipe, as it was verified that time.
+    /// A pool of exactly this verification of that recipe.
     pub fn pool_of(&self, recipe: &Arc<Verified>) -> Option<Pool> {
         self.pools().into_iter().find(|pool| pool.is_of(recipe))
     }
@@ -151,14 +151,14 @@ impl Pods {
         self.pools().iter().map(Pool::status).collect()
     }
 
-    /// Lifts what keeps that recipe's pods from being started; whether there is such a recipe in use.
+    /// Lifts cooldowns and refused inputs of that recipe; returns whether any pool of that recipe is in use.
     pub fn lift(&self, recipe: &str) -> bool {
         let pools: Vec<Pool> = self.pools().into_iter().filter(|pool| pool.recipe() == recipe).collect();
         pools.iter().for_each(Pool::lift);
         !pools.is_empty()
     }
 
-    /// Every pod that is not over, those of forgotten recipes too.
+    /// Every pod that is not over, including those of forgotten recipes.
     pub fn statuses(&self) -> Vec<PodStatus> {
         let watchers = self.known().watchers.clone();
         watchers.iter().filter(|watcher| !watcher.is_over()).map(Watcher::status).collect()
@@ -170,8 +170,8 @@ impl Pods {
         watchers.iter().flat_map(|watcher| watcher.log(lines)).collect()
     }
 
-    /// Lets what was accepted finish until then, starts no pod from then on, stops all, and waits until no
-    /// process of theirs is left.
+    /// Closes all pools: accepted asks may finish until `until`. Then starts no more pods, stops all, and
+    /// waits until none of their processes is left.
     pub async fn shutdown(&self, until: Instant) {
         self.known().closing = true;
         let mut closing = tokio::task::JoinSet::new();
@@ -188,7 +188,7 @@ impl Pods {
         let mut stops = tokio::task::JoinSet::new();
         for watcher in watchers {
             stops.spawn(async move {
-                // The ladder has an end of its own; only a process that the kernel cannot kill outlasts it.
+                // `stop` has a time limit of its own; only a process that the kernel cannot kill outlasts it.
                 if timeout(Duration::from_millis(SHUTDOWN_MS), watcher.stop()).await.is_err() {
                     let pod = watcher.status();
                     tracing::warn!(recipe = %pod.recipe, pid = pod.pid, "a pod outlived SIGKILL and is left to the kernel");

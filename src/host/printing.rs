@@ -1,4 +1,4 @@
-//! What is printed while a call runs, for a caller who wants to see it; and what was printed before.
+//! The lines that pods print: live for a running call, and kept ones from before.
 
 use std::{collections::HashSet, pin::pin};
 
@@ -8,7 +8,8 @@ use crate::{
     pod::{self, Heard, Lines, Missed},
 };
 
-/// Waits for `work`, and gives `events` what pods of that recipe print meanwhile, for this call or for none.
+/// Waits for `work`, and sends `events` the lines that pods of that recipe print meanwhile, for this call or
+/// for none.
 pub(super) async fn told<T>(host: &HostState, recipe: &str, events: &events::Sender, work: impl Future<Output = T>) -> T {
     let mut lines = host.pods.printed().follow();
     let mut telling = Telling { recipe, events, left: 0 };
@@ -19,7 +20,7 @@ pub(super) async fn told<T>(host: &HostState, recipe: &str, events: &events::Sen
             Some(line) = lines.next() => telling.tell(line),
         }
     };
-    // What was printed before the answer is told before the outcome.
+    // Lines printed before the answer are delivered before the outcome.
     host.pods.catch_up(recipe);
     while let Some(line) = lines.next_now() {
         telling.tell(line);
@@ -31,7 +32,7 @@ pub(super) async fn told<T>(host: &HostState, recipe: &str, events: &events::Sen
 struct Telling<'a> {
     recipe: &'a str,
     events: &'a events::Sender,
-    /// Lines that found no room, and of which the caller was not told yet.
+    /// Number of lines that found no room and that the caller was not told of yet.
     left: u64,
 }
 
@@ -54,10 +55,10 @@ impl Telling<'_> {
     }
 }
 
-/// What the files of a home tell of the pods of all hosts that it had and has: the last `lines`, oldest
+/// The last `lines` lines in the files of a home, from the pods of all its hosts, past and present. Oldest
 /// first; of one recipe, or of all. Blocking.
 ///
-/// Errors: `io` where the folders of a home cannot be read, as those of another user's.
+/// Errors: `io` if the folders of the home cannot be read, such as those of another user.
 pub fn past_logs(home: &Home, recipe: Option<&RecipeName>, lines: usize) -> Result<Vec<LogLine>, Fault> {
     let recipe = recipe.map(RecipeName::to_string);
     for folder in [home.logs(), home.dossiers()] {
@@ -72,20 +73,20 @@ pub fn past_logs(home: &Home, recipe: Option<&RecipeName>, lines: usize) -> Resu
 }
 
 impl Host {
-    /// What its pods print from now on.
+    /// The lines that its pods print from now on.
     pub fn printed(&self) -> Lines {
         self.0.pods.printed().follow()
     }
 
-    /// The last lines that pods printed, oldest first; of one recipe, or of all. Of pods that are gone, those
-    /// of earlier hosts too, what files keep. Blocking.
+    /// The last lines that pods printed, oldest first; of one recipe, or of all. For pods that are gone, of
+    /// this host and of earlier ones, the lines come from files. Blocking.
     pub fn logs(&self, recipe: Option<&RecipeName>, lines: usize) -> Vec<LogLine> {
         let recipe = recipe.map(RecipeName::to_string);
         let mut all = self.0.pods.logs(lines);
         all.retain(|line| recipe.as_ref().is_none_or(|recipe| line.recipe == *recipe));
         let home = &self.0.home;
         let past = {
-            // A pod whose end is being dealt with has both.
+            // A pod whose end is being handled is in both lists.
             let live: HashSet<&str> = all.iter().map(|line| line.incarnation.as_str()).collect();
             pod::past_lines(&home.logs(), &home.dossiers(), recipe.as_deref(), lines, &live, LOG_LOOK_BYTES_MAX)
         };

@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// The tools of this host, and what was found with them.
+/// The tools of this host, and the interpreters found with them.
 pub struct Programs {
     tools: Tools,
-    /// Interpreters that were found, by the range that was asked for: each costs a process to ask.
+    /// Found interpreters by requested range, kept because each look-up starts a process.
     pythons: Mutex<HashMap<String, Arc<OnceCell<Python>>>>,
 }
 
@@ -42,8 +42,8 @@ impl Programs {
 }
 
 impl HostState {
-    /// What runs a recipe's pod, and the environment to hold on to while it does. `pinned` is the environment
-    /// that the lock file names; it is built again if it is gone.
+    /// The program that runs a recipe's pod, and the environment, which the caller holds while the pod lives.
+    /// `pinned` is the environment that the lock file names; it is rebuilt if it is gone.
     ///
     /// Errors: `python_missing`, `uv_missing`, `environment_failed`, `disk_full`.
     pub(super) async fn program(
@@ -66,7 +66,8 @@ impl HostState {
                 Program { base: python.clone(), python, site_packages: None }
             }
         };
-        // Just before they are used: who could write there would be in the pod, with what it was granted.
+        // Check right before the files are used: whoever can write there would be in the pod, with its
+        // grants.
         let writers = Writers::new(self.home.group());
         if !recipe.is_unsigned() {
             writers.check_with_above(recipe.folder())?;
@@ -76,7 +77,7 @@ impl HostState {
         Ok((program, environment))
     }
 
-    /// The recipe's environment, built unless it is there; `None` for a recipe without requirements.
+    /// The recipe's environment, built if it is missing; `None` for a recipe without requirements.
     pub(super) async fn build_environment(&self, recipe: &Arc<Verified>, existing: Existing) -> Result<Option<Environment>, Fault> {
         let manifest = recipe.manifest();
         let Some(Runtime::Python { lock: Some(lock), .. }) = manifest.pod.as_ref().map(|pod| &pod.runtime) else { return Ok(None) };
@@ -92,14 +93,14 @@ impl HostState {
         environment::ensure(&self.home, &self.programs.tools, &wanted, &self.progress).await.map(Some)
     }
 
-    /// The interpreter that the recipe wants; each range is looked for once.
+    /// The interpreter that the recipe wants; each range is looked up once.
     pub(super) async fn python(&self, recipe: &Arc<Verified>) -> Result<Python, Fault> {
         let range = match recipe.manifest().pod.as_ref().map(|pod| &pod.runtime) {
             Some(Runtime::Python { python, .. }) => python.clone(),
-            // Whatever the pod is, its keeper is a Python program.
+            // Every pod's keeper is a Python program, whatever the pod is.
             Some(Runtime::Executable { .. }) | None => VersionReq::parse(">=3.9").expect("a constant range"),
         };
-        // Each range has a lock of its own: one that no interpreter is in keeps nobody else waiting.
+        // Each range has its own lock, so that a range without an interpreter delays no other.
         let cell = {
             let mut known = self.programs.pythons.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             known.entry(range.to_string()).or_default().clone()

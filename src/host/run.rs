@@ -21,13 +21,13 @@ use crate::{
     shelf::{blocking, bundle::behind},
 };
 
-/// What answers a call before it is checked and wrapped.
+/// The answer to a call before it is checked and wrapped.
 struct Answer {
     output: Document,
     blobs: Vec<Blob>,
 }
 
-/// Runs one call; `events` gets what happens before the outcome, in order.
+/// Runs one call; `events` gets the events before the outcome, in order.
 pub async fn run(host: &Arc<HostState>, call: Call, events: events::Sender) -> Result<Outcome, Fault> {
     let mut recording = Recording::begin(host, &call);
     let result = resolve(host, call, events, &mut recording.record).await;
@@ -40,17 +40,17 @@ async fn resolve(host: &Arc<HostState>, call: Call, events: events::Sender, reco
     let mut begun = Instant::now();
     host.lifecycle.check_open("takes no more calls")?;
     let call = host.limits.shortened(call);
-    // Which recipe: a verified one from the shelf, or the author's folder.
+    // Find the recipe: a verified one from the shelf, or the author's folder.
     if let RecipeRef::Folder(folder) = &call.recipe
         && host.bring_models(folder).await? > 0
     {
-        // As an install's downloads are no part of any call's time.
+        // Downloads of models are not part of the call's time, as those of an install are not.
         begun = Instant::now();
     }
     let entry = host.catalogue.find(host, &call.recipe).await?;
     let done = run_admitted(host, &entry, call, events, begun, record).await.map_err(|fault| behind::at_home(entry.recipe(), fault));
     match done {
-        // An author sees a file in their folder that its pod does not.
+        // A pod may not see a file that its author sees in the recipe folder; the explained fault says so.
         Err(fault) if behind::is_about_a_file(&fault) => {
             let (recipe, before) = (entry.recipe().clone(), fault.clone());
             Err(blocking(move || Ok(behind::explained(&recipe, fault))).await.unwrap_or(before))
@@ -59,8 +59,8 @@ async fn resolve(host: &Arc<HostState>, call: Call, events: events::Sender, reco
     }
 }
 
-/// Admits a call of that recipe, runs it within its budget, and holds the answer against the output schema.
-/// `begun`: since when its time counts.
+/// Admits a call of that recipe, runs it within its time budget, and checks the answer against the output
+/// schema. The time counts from `begun`.
 pub(super) async fn run_admitted(
     host: &Arc<HostState>,
     entry: &Arc<Entry>,
@@ -76,9 +76,10 @@ pub(super) async fn run_admitted(
     let budget_ms = call.budget_ms(&operation)?;
     let deadline = begun + Duration::from_millis(budget_ms);
 
-    // All on one budget. When time is up the future is dropped, and with it the wasm store and the asks.
+    // One time budget covers all of this. At its end the future is dropped, and with it the wasm store and
+    // the asks.
     let work = async {
-        // Whether it may run: operation, schema, bounds. Pure.
+        // Admit the call: operation, schema, bounds. Pure.
         let (long, admitted) = (operation.input.is_long_for(&call.input), recipe.clone());
         let call = entry.check(host, long, move || Admitted::admit(admitted, call)).await?;
 
@@ -89,7 +90,7 @@ pub(super) async fn run_admitted(
             None => answer.await?,
         };
 
-        // What goes out is what the recipe promised.
+        // The output must be what the recipe's schema promises.
         let (long, operation) = (operation.output.is_long_for(&answer.output), operation.clone());
         let what = format!("output of `{}` of `{}`", operation.name, manifest.name);
         let promised = move || {
@@ -113,7 +114,7 @@ pub(super) async fn run_admitted(
     })
 }
 
-/// What a recipe gave against its word, with what its author does about it.
+/// Adds a hint for the recipe's author to the fault of an output that breaks its schema.
 fn unkept(fault: Fault, output: &Document, recipe: &RecipeRef) -> Fault {
     if fault.hint.is_some() {
         return fault;
@@ -126,7 +127,8 @@ fn unkept(fault: Fault, output: &Document, recipe: &RecipeRef) -> Fault {
     fault.hint(hint)
 }
 
-/// In the session that the call names, which is opened or brought back for it; else in none.
+/// Runs the call in the session that it names, which is opened or restored for it; without a session if it
+/// names none.
 async fn in_session(context: CallContext<'_>, call: &Admitted) -> Result<Answer, Fault> {
     let host = context.host;
     let session = sessions::enter(host, context.entry, call, &context.events).await?;
@@ -138,12 +140,12 @@ async fn in_session(context: CallContext<'_>, call: &Admitted) -> Result<Answer,
     }
 }
 
-/// Runs the recipe's glue if it has some, else asks the pod itself.
+/// Runs the recipe's glue if there is one, else asks the pod directly.
 async fn execute(context: CallContext<'_>, call: &Admitted, asks: Leased) -> Result<Answer, Fault> {
     let CallContext { host, entry, events, deadline, record } = context;
     match call.recipe().manifest().glue.is_some() {
         true => {
-            // A cold pod starts while the glue is compiled, or read from the cache.
+            // A cold pod starts while the glue is compiled or read from the cache.
             asks.warm();
             let prepared = entry.prepared(host).await?;
             let asks = Arc::new(asks);
@@ -161,7 +163,7 @@ async fn execute(context: CallContext<'_>, call: &Admitted, asks: Leased) -> Res
     }
 }
 
-/// Without glue: validated JSON to the pod, and its answer back.
+/// Sends the validated input of a call without glue to the pod, and returns the pod's answer.
 async fn ask_pod(asks: &Leased, call: &Admitted, events: &events::Sender) -> Result<Answer, Fault> {
     let mut ask = asks.send(call.operation(), call.input(), call.blobs().to_vec()).await?;
     loop {
@@ -174,7 +176,7 @@ async fn ask_pod(asks: &Leased, call: &Admitted, events: &events::Sender) -> Res
     }
 }
 
-/// `by_app`: no call of this host has more time.
+/// The fault of a call whose time is up. `by_app`: the app's limit on all calls was the reason.
 fn late(manifest: &Manifest, operation: &Operation, budget_ms: u64, by_app: bool) -> Fault {
     let hint = match by_app {
         true => hint!["no call has more time: ", act::limit_deadline(), " says so; give it less to do, or have that say more"],

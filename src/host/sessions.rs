@@ -1,8 +1,8 @@
-//! The sessions of a host: which there are, how a call gets into one, and how all of them end.
+//! The sessions of a host: which exist, how a call enters one, and how all of them end.
 //!
-//! A live session is a pool of its own with one pod at most, held under its name; a parked one is its folder
-//! on the disk and nothing else. One way leads from there to here, whoever parked it: this host, one that
-//! ended, or one that was killed. `live.rs` has what a session is while it lives.
+//! A live session is a pool with at most one pod, held under the session's name. A parked session is only its
+//! folder on disk. A parked session comes back in the same way whether this host parked it, a host that
+//! ended, or one that was killed. `live.rs` has a session while it lives.
 
 mod live;
 
@@ -36,12 +36,11 @@ use crate::{
 #[derive(Default)]
 pub struct Sessions {
     live: Mutex<HashMap<Key, Arc<Live>>>,
-    /// Opening and parking happen one at a time: while it is held, nobody else makes a session live or lets
-    /// go of one.
+    /// Held to open or park a session: only its holder makes a session live or drops one.
     gate: tokio::sync::Mutex<()>,
 }
 
-/// Which session.
+/// The key of a session in the map of live sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     recipe: String,
@@ -55,19 +54,20 @@ impl Key {
     }
 }
 
-/// Who the session of that name of a recipe is.
+/// The identity of the session that has that name, of a recipe.
 fn identity(entry: &Entry, name: &str) -> Identity {
     let recipe = entry.recipe();
     let folder = recipe.is_unsigned().then(|| recipe.folder().to_owned());
     Identity { recipe: recipe.manifest().name.to_string(), folder, name: name.to_owned() }
 }
 
-/// The session that a call belongs to, with its place there; none for a call that names none.
+/// Enters the session that a call names; returns the call's slot in it, or `None` for a call that names no
+/// session.
 ///
 /// Errors: `session_busy`, `session_lost`, `sessions_full`, `io`, `disk_full`.
 pub async fn enter(host: &Arc<HostState>, entry: &Arc<Entry>, call: &Admitted, events: &events::Sender) -> Result<Option<Seated>, Fault> {
     let Some(name) = call.session() else { return Ok(None) };
-    // What was parked the moment it was found is found anew.
+    // A session may be parked right after it was found; then look it up again.
     loop {
         let live = host.sessions.live(host, entry, name, true).await?;
         if let Some(seated) = live.seat(events)? {
@@ -90,7 +90,8 @@ impl Sessions {
         self.map().get(&Key::of(identity)).cloned()
     }
 
-    /// The session of that name, made live if it is not. `may_make`: also one that is new.
+    /// The session of that name, made live if it is not. `may_make`: a session that does not exist yet is
+    /// made.
     ///
     /// Errors: as [`enter`]; `session_not_found`.
     async fn live(&self, host: &Arc<HostState>, entry: &Arc<Entry>, name: &str, may_make: bool) -> Result<Arc<Live>, Fault> {
@@ -99,12 +100,12 @@ impl Sessions {
             return Ok(live);
         }
         let _gate = self.gate.lock().await;
-        // One that is still leaving was not let go of whole: what it kept is on the disk.
+        // A session that is still leaving was not dropped completely: what it kept is on disk.
         if let Some(live) = self.get(&identity) {
             if live.is_of(entry) && !live.is_leaving() {
                 return Ok(live);
             }
-            // Its recipe was changed, or may do other things than it could: it goes on in a pod of that.
+            // The recipe or its permissions changed: the session continues in a pod of the new ones.
             if live.is_at_work() {
                 return Err(live.busy("is at work in a pod of the recipe as it was before"));
             }
@@ -126,7 +127,7 @@ impl Sessions {
             let spec =
                 spec.ok_or_else(|| Fault::new(Code::Usage, format!("`{name}` keeps no sessions: its manifest has no `[pod.session]`")))?;
             let mut all = disk::all(&home);
-            // What is over makes room.
+            // Sessions whose time is over make room.
             let over: Vec<Found> = all.extract_if(.., |found| found.is_over(disk::now_ms()) && !found.live).collect();
             over.into_iter().for_each(delete);
             match all.iter().position(|found| found.record.identity == identity) {
@@ -135,7 +136,8 @@ impl Sessions {
                     match session.restore(version) {
                         Ok(_) => {}
                         Err(fault) => {
-                            // What could still be brought back by somebody stays.
+                            // Delete only a session without checkpoints; one that has some could still be
+                            // restored.
                             if session.record().checkpoints.is_empty() {
                                 session.delete()?;
                             }
@@ -146,7 +148,7 @@ impl Sessions {
                     Ok(session)
                 }
                 None => match disk::damaged_of(&home, &identity) {
-                    // Its name is taken, by what nobody can bring back.
+                    // The name belongs to a damaged session, which nobody can restore.
                     Some(damaged) => Err(damaged.fault()),
                     None if may_make => disk::Session::make(&home, identity, version.clone(), spec, &all),
                     None => Err(not_found(&identity)),
@@ -156,10 +158,10 @@ impl Sessions {
         Ok(Live::new(host, entry, session.await?))
     }
 
-    /// Ends the pod of a live session, and lets go of it. The gate is held.
+    /// Ends the pod of a live session and drops the session. The caller holds the gate.
     async fn let_go(&self, host: &Arc<HostState>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
         match ending {
-            // Somebody came in between.
+            // A call entered the session meanwhile.
             Ending::Parked if !live.park().await? => return Ok(()),
             Ending::Parked => {}
             Ending::Whatever => {
@@ -183,7 +185,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Lets go of a session by word of the one who tends it.
+    /// Drops a session on behalf of the task that tends it.
     pub async fn park(&self, host: &Arc<HostState>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
         let _gate = self.gate.lock().await;
         match self.get(live.identity()).is_some_and(|now| Arc::ptr_eq(&now, live)) {
@@ -192,7 +194,7 @@ impl Sessions {
         }
     }
 
-    /// Has every session keep its state, each for so long at most, all at once.
+    /// Makes all sessions keep their state, all at once, each within a time limit.
     pub async fn keep_all(&self) {
         let mut keeping = tokio::task::JoinSet::new();
         for live in self.all() {
@@ -205,7 +207,7 @@ impl Sessions {
         keeping.join_all().await;
     }
 
-    /// Lets go of every session; their pods are over.
+    /// Drops every session. Their pods are over by now.
     pub async fn end(&self) {
         let all: Vec<Arc<Live>> = self.map().drain().map(|(_, live)| live).collect();
         for live in all {
@@ -231,7 +233,7 @@ fn not_found(identity: &Identity) -> Fault {
         .hint(hint![act::sessions(), " lists those that there are"])
 }
 
-/// Deletes parked sessions whose time is over, every now and then, for as long as there is a host.
+/// Deletes parked sessions whose time is over, at intervals, for as long as the host exists.
 pub async fn watch(host: Weak<HostState>) {
     loop {
         sleep(Duration::from_millis(SESSION_SWEEP_MS)).await;
@@ -257,7 +259,7 @@ async fn sweep(home: &Home) -> Result<(), Fault> {
 }
 
 impl Host {
-    /// All sessions of this home, those of other hosts too.
+    /// All sessions of this home, including those of other hosts.
     pub async fn sessions(&self) -> Result<Vec<SessionStatus>, Fault> {
         let home = self.0.home.clone();
         let (found, damaged) = blocking(move || Ok((disk::all(&home), disk::damaged(&home)))).await?;
@@ -268,7 +270,8 @@ impl Host {
         Ok(found.into_iter().map(status).chain(damaged.iter().map(shown_damaged)).collect())
     }
 
-    /// Opens a session, or finds it open; its pod is started. A call that names a session does the same.
+    /// Opens a session and starts its pod; a session that is open already stays open. A call that names a
+    /// session does the same.
     ///
     /// Errors: those of finding a recipe; `usage`, `session_busy`, `session_lost`, `sessions_full`, `io`,
     /// `disk_full`, `shutting_down`.
@@ -280,11 +283,11 @@ impl Host {
         self.shown(live.identity()).await
     }
 
-    /// Has a session keep its state now; gives its last checkpoint, which for a parked session is the one
-    /// that it lies there as.
+    /// Makes a session keep its state now; returns its last checkpoint. For a parked session, that is the
+    /// checkpoint on disk.
     ///
     /// Errors: `session_not_found`, `session_busy` when another host has it, `usage` when its pod has no
-    /// state to give, and what keeps it from giving it.
+    /// state to give, and any fault that kept the pod from giving it.
     pub async fn checkpoint_session(&self, recipe: &RecipeRef, name: &str) -> Result<Option<CheckpointStatus>, Fault> {
         let identity = self.identity(recipe, name).await?;
         if let Some(live) = self.0.sessions.get(&identity) {
@@ -295,7 +298,7 @@ impl Host {
         self.held(found).await.map(|_| last)
     }
 
-    /// As a call does: its time begins anew.
+    /// Restarts the timeouts of a session, as a call does.
     ///
     /// Errors: `session_not_found`, `session_busy` when another host has it.
     pub async fn touch_session(&self, recipe: &RecipeRef, name: &str) -> Result<SessionStatus, Fault> {
@@ -310,7 +313,7 @@ impl Host {
         self.shown(&identity).await
     }
 
-    /// Ends a session for good: its calls, its pod and what was kept of it.
+    /// Ends a session for good: its calls, its pod and its kept state.
     ///
     /// Errors: `session_not_found`, `session_busy` when another host has it, `io`.
     pub async fn close_session(&self, recipe: &RecipeRef, name: &str) -> Result<(), Fault> {
@@ -332,7 +335,7 @@ impl Host {
         self.0.catalogue.find(&self.0, recipe).await
     }
 
-    /// The damaged session of that name, unless this host has it live: then its record is written anew.
+    /// The damaged session of that name, unless this host has it live: a live session rewrites its record.
     async fn damaged(&self, recipe: &RecipeRef, name: &str) -> Result<Option<Damaged>, Fault> {
         check_name(name)?;
         let (word, home, name) = (self.settled(recipe).await?, self.0.home.clone(), name.to_owned());
@@ -344,7 +347,7 @@ impl Host {
                     let is_it = |identity: &Identity| identity.name == name && identity.folder.as_ref() == Some(&folder);
                     disk::damaged(&home).into_iter().find(|damaged| damaged.identity.as_ref().is_some_and(is_it))
                 }
-                // Was settled.
+                // `settled` replaced capabilities above.
                 RecipeRef::Capability(_) => None,
             })
         });
@@ -352,7 +355,7 @@ impl Host {
         Ok(damaged.await?.filter(|damaged| !damaged.identity.as_ref().is_some_and(is_live)))
     }
 
-    /// Without the recipe: a session can be closed whose recipe is not there any more.
+    /// Works without the recipe, so that a session whose recipe is gone can be closed.
     async fn identity(&self, recipe: &RecipeRef, name: &str) -> Result<Identity, Fault> {
         check_name(name)?;
         if let Some(damaged) = self.damaged(recipe, name).await? {

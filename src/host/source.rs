@@ -1,4 +1,4 @@
-//! How the pods of a recipe are made: environment from the shelf, process on this machine.
+//! Makes the pods of a recipe: environment from the shelf, process on this machine.
 
 use std::{
     path::Path,
@@ -13,25 +13,25 @@ use crate::{
     shelf::{blocking, files::scratch::Scratch},
 };
 
-/// A session, as the source of its pods sees it.
+/// The view of a session that the source of its pods has.
 pub trait SessionOfPods: Send + Sync {
     fn name(&self) -> String;
 
-    /// What its next pod begins with.
+    /// What the session's next pod begins with.
     ///
-    /// Errors: `session_lost`, with what there is; as [`Clerk::lend`].
+    /// Errors: `session_lost`, with its calls and checkpoints in `detail`; as [`Clerk::lend`].
     fn incarnate<'a>(self: Arc<Self>, clerk: &'a Clerk, program: &'a Program) -> BoxFuture<'a, Result<pod::Session, Fault>>;
 }
 
-/// Not kept alive by its pool: it has the pool.
+/// Weak, because the session owns its pool.
 pub type InSession = Weak<dyn SessionOfPods>;
 
-/// What is tried with a pool's pods.
+/// What a pool's pods are tried for.
 pub enum Trial {
     No,
-    /// They are forked from this zygote, whatever is known of it.
+    /// The pods are forked from this zygote, even if it is not known to work for the recipe.
     Forked(Family),
-    /// They are started, and give what their libraries keep.
+    /// The pods are started, and give the files that their libraries keep.
     GivesCache,
 }
 
@@ -46,11 +46,11 @@ pub fn new_pool(host: &Arc<HostState>, parts: &Parts, spec: PoolSpec, trial: Tri
 
 /// Makes pods of one recipe: environment from the shelf, process on this machine.
 struct Source {
-    /// Not kept: the host has the recipe, which has its pods.
+    /// Weak, because the host owns the recipe, which owns its pods.
     host: Weak<HostState>,
     parts: Parts,
     trial: Trial,
-    /// Not kept either: it has the pool.
+    /// Weak too, because the session owns the pool.
     session: Option<InSession>,
 }
 
@@ -64,8 +64,8 @@ impl Spawner for Source {
             let host = self.host.upgrade().ok_or_else(|| Fault::new(Code::ShuttingDown, "the host is gone"))?;
             let parts = &self.parts;
             let (shelf, recipe) = (host.clone(), parts.recipe.clone());
-            // The recipe's own files are what was installed, however long ago it was loaded. An environment
-            // is as large as torch: `verify` reads it.
+            // Verify that the recipe's own files are still those of the install; the recipe may have been
+            // loaded long ago. The environment can be gigabytes, so only `verify` reads it.
             blocking(move || shelf.shelf.is_unaltered(&recipe)).await?;
             let (program, environment) = host.program(&parts.recipe, parts.environment).await?;
             let session = match &self.session {
@@ -114,16 +114,16 @@ impl Spawner for Source {
                 grants: parts_of_pod.grants.clone(),
                 session,
                 cache,
-                // While a pod lives, nobody deletes the environment that it runs in, nor its folder.
+                // While the pod lives, nobody deletes its environment or its folder.
                 keeps: vec![Box::new(environment), Box::new(scratch)],
             };
-            // A start reads what was granted, writes files and starts a process: not on a thread that drives
+            // A start reads grants, writes files and starts a process, so it runs on a thread that drives no
             // calls.
             let host_of_pod = host.clone();
             let started = certainly(move || host_of_pod.pods.start(&host_of_pod.home, slot, family.as_ref(), spec)).panicking().await;
             let watcher = started.unwrap_or_else(|| Err(Fault::ending("starts no pod")))?;
-            // A session's pod has its state: a host that is about to end does not end it for what its
-            // libraries compiled.
+            // A session's pod has the session's state: a host that is about to end must not end it to collect
+            // compiled files.
             let cache = key.filter(|_| host.forks || self.session.is_none());
             host.pods.tell_started(&host, &Started { parts: parts.clone(), watcher: watcher.clone(), may_be_forked, cache });
             Ok(watcher)

@@ -1,6 +1,4 @@
-//! What a host tells of itself, and the few things that an operator may do about it.
-//!
-//! Apart from `mod.rs`, which runs calls: all here is for people who look.
+//! Status reports of a host for its operator, and the few actions that go with them.
 
 use super::Host;
 use crate::{
@@ -20,35 +18,35 @@ impl super::HostState {
 }
 
 impl Host {
-    /// The pods that this host started and that are not over, those of forgotten recipes too. Reads each
-    /// one's memory from the system.
+    /// The pods that this host started and that are not over, including those of forgotten recipes. Reads
+    /// each pod's memory from the system.
     pub fn pods(&self) -> Vec<PodStatus> {
         self.0.pods.statuses()
     }
 
-    /// How pods of each recipe in use ended badly, the last time that one did: also those that no call's
-    /// outcome tells of.
+    /// The last fault of each recipe in use whose pods ended badly, including ends that no call's outcome
+    /// reports.
     #[doc(hidden)]
     pub fn pod_faults(&self) -> Vec<Fault> {
         self.0.pods.pool_statuses().into_iter().filter_map(|pool| pool.last_fault).collect()
     }
 
-    /// Whether it takes calls; `false` once it shuts down.
+    /// Whether the host takes calls; `false` once it shuts down.
     #[doc(hidden)]
     pub fn accepts(&self) -> bool {
         !self.0.lifecycle.is_closing()
     }
 
-    /// Whether a call that came now would be taken. Reads `hob.toml` again while that cannot be read.
+    /// Whether a call would be accepted now. Reads `hob.toml` again while it is unreadable.
     ///
-    /// Errors: what every call would be refused with: `shutting_down`, `invalid_config`, `io`.
+    /// Errors: the fault that every call would get: `shutting_down`, `invalid_config`, `io`.
     pub fn ready(&self) -> Result<(), Fault> {
         self.0.lifecycle.check_open("begins no call any more")?;
         self.0.catalogue.look(&self.0).map(drop)
     }
 
-    /// The whole host at a glance. Reads `hob.toml` again while that cannot be read, as
-    /// [`ready`](Host::ready).
+    /// A summary of the whole host. Reads `hob.toml` again while it is unreadable, as [`ready`](Host::ready)
+    /// does.
     pub fn status(&self) -> HostStatus {
         let refused = self.ready().err();
         let (running, done, failed) = self.0.journal.counts();
@@ -68,19 +66,19 @@ impl Host {
         }
     }
 
-    /// What happened to loaded models and those that wait, oldest first: the last
-    /// [`RESIDENCY_EVENTS_MAX`](crate::model::limits::RESIDENCY_EVENTS_MAX). What is never to happen together
-    /// can be read off this.
+    /// Events of loaded models and of pods that wait for memory, oldest first: the last
+    /// [`RESIDENCY_EVENTS_MAX`](crate::model::limits::RESIDENCY_EVENTS_MAX). They show whether two things
+    /// that must not happen together did.
     pub fn residency_events(&self) -> Vec<ResidencyEvent> {
         self.0.memory.events()
     }
 
-    /// What crashed pods left, of this host and of earlier ones, newest first. Blocking.
+    /// The dossiers of crashed pods, of this host and of earlier ones, newest first. Blocking.
     pub fn dossiers(&self) -> Vec<Dossier> {
         crate::pod::dossiers(&self.0.home.dossiers())
     }
 
-    /// What `hob.toml` says of a server. Blocking.
+    /// The rules for a server in `hob.toml`. Blocking.
     ///
     /// Errors: `invalid_config`.
     #[doc(hidden)]
@@ -88,11 +86,11 @@ impl Host {
         Ok(File::read(&self.0.home)?.serve)
     }
 
-    /// Reads `hob.toml` anew, without waiting for the next look at it: what recipes may do holds from now on.
+    /// Reads `hob.toml` again, without waiting for the next periodic look. The grants in it hold from now on.
     /// Blocking.
     ///
-    /// Errors: `invalid_config`, as each call's is until the file reads again: what its operator wants a
-    /// recipe to have is not guessed.
+    /// Errors: `invalid_config`; every call fails with it too until the file can be read, because grants are
+    /// never guessed.
     #[doc(hidden)]
     pub fn read_anew(&self) -> Result<ServeRules, Fault> {
         let rules = self.serve_rules()?;
@@ -100,17 +98,17 @@ impl Host {
         Ok(rules)
     }
 
-    /// Lets a recipe that cools down start pods again, and inputs that ended its pods be tried again.
+    /// Lets a recipe that cools down start pods again, and lets inputs that ended its pods be tried again.
     ///
     /// Errors: `recipe_not_found`.
     pub fn lift(&self, recipe: &RecipeName) -> Result<(), Fault> {
         let known = self.0.pods.lift(&recipe.to_string());
-        // A recipe that was never called has nothing to be lifted; one that is not there is a mistake.
+        // A recipe that was never called has nothing to lift; a name that is not installed is a mistake.
         if known { Ok(()) } else { self.0.shelf.entry(recipe).map(|_| ()) }
     }
 
-    /// Starts the pods that installed recipes keep at least, `min` of each. What cannot be started is logged,
-    /// and tried again by the first call.
+    /// Starts the minimum of pods of each installed recipe (`min`). A failed start is logged; the first call
+    /// tries again.
     #[doc(hidden)]
     pub async fn warm(&self) {
         let installed = match self.installed() {

@@ -1,5 +1,5 @@
-//! Names in `hob.toml` that no installed recipe has: what stands there is for nobody, or for a recipe that is
-//! still to come.
+//! Names in `hob.toml` that no installed recipe has. Such an entry has no effect until a recipe of that name
+//! is installed.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use crate::{
     shelf::{config::Config as File, store::lockfile::LockFile},
 };
 
-/// One such name.
+/// A name in `hob.toml` that no installed recipe has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stray {
-    /// Where it stands, as in `environments.recipes`.
+    /// The table that has the name, such as `environments.recipes`.
     pub table: &'static str,
     pub name: RecipeName,
     /// The installed recipe that may have been meant.
@@ -28,7 +28,7 @@ impl fmt::Display for Stray {
 }
 
 impl Host {
-    /// Names of recipes in `hob.toml` that none is installed under.
+    /// Names of recipes in `hob.toml` that no installed recipe has.
     ///
     /// Errors: `invalid_config`.
     pub fn strays(&self) -> Result<Vec<Stray>, Fault> {
@@ -45,7 +45,7 @@ impl Host {
         };
         let wanted = file.recipes.keys().filter_map(|name| stray("recipes", name));
         let indexes = file.tools.indexes.recipes().filter_map(|name| stray("environments.recipes", name));
-        // Folders are given what they are by their paths.
+        // Folders get their grants by path, so a key that is no recipe name is skipped.
         let given = file.grants.keys().filter_map(|name| stray("grants", &name.parse().ok()?));
         Ok(wanted.chain(indexes).chain(given).collect())
     }

@@ -1,9 +1,8 @@
-//! Zygotes: which recipes have their pods forked, since when, and why others do not.
+//! Zygotes: which recipes have their pods forked, and why others do not.
 //!
-//! Apart from `pods.rs`, which looks after pods however they came to be. A zygote is never waited for: pods
-//! are started until one is ready *and* a pod that was forked from it has answered one of the recipe's own
-//! cases as the case says. Whatever fails on that way is said once and remembered, and pods go on being
-//! started.
+//! A pod never waits for a zygote. Pods are started until a zygote is ready *and* a pod forked from it has
+//! answered one of the recipe's own cases as the case says. A failure on the way is logged once and
+//! remembered, and pods are started as before.
 
 use std::{
     collections::HashMap,
@@ -26,8 +25,7 @@ use crate::{
     shelf::{blocking, durable, environment::Environment, files::scratch::Scratch},
 };
 
-/// All zygotes of a host, by what they are made of: recipes with the same environment and the same wishes
-/// share one.
+/// All zygotes of a host, by program, preloads and variables: recipes that agree in these share a zygote.
 #[derive(Default)]
 pub struct Zygotes {
     known: Mutex<Known>,
@@ -36,7 +34,7 @@ pub struct Zygotes {
 #[derive(Default)]
 struct Known {
     by_key: HashMap<String, Zygote>,
-    /// Every one that was started, until nothing of it is left.
+    /// Every zygote that was started, until none of its processes is left.
     families: Vec<Family>,
     closed: bool,
 }
@@ -45,7 +43,7 @@ struct Known {
 enum Zygote {
     Booting,
     Ready(Family),
-    /// Not to be tried again by this host; why, for people.
+    /// This host does not try again; the text is the reason, for people.
     Unforkable(String),
 }
 
@@ -55,9 +53,9 @@ impl Zygote {
     }
 }
 
-/// Finds out in the background whether pods of this recipe may be forked, unless that is known. The pod that
-/// was just started has the machine for itself until it is ready. One that was forked, or is a canary of its
-/// caches, tells nothing.
+/// Finds out in the background whether pods of this recipe may be forked, unless that is known. It waits
+/// until the started pod is ready, so that the pod has the machine for itself. A pod that was forked, or that
+/// gives its cache, is ignored.
 pub fn observe(host: &Arc<HostState>, started: &Started) {
     let Started { parts, watcher: first, .. } = started;
     let Some((program, environment)) = started.may_be_forked.clone() else { return };
@@ -65,7 +63,7 @@ pub fn observe(host: &Arc<HostState>, started: &Started) {
     if preload.is_empty() || !host.forks || !parts.forkable.ask() {
         return;
     }
-    // A pod with a network or a device has more of the machine than a zygote could pass on.
+    // A pod with a network or a device has more of the machine than a zygote can pass on.
     let granted = &parts.grants.permissions;
     if !granted.network.is_empty() || !granted.devices.is_empty() || parts.grants.reduced {
         let why = "its pods have a network, a device or a reduced sandbox, which a zygote cannot pass on";
@@ -104,7 +102,7 @@ impl Zygotes {
         self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The zygote for what this recipe wants, booted unless it is there.
+    /// The zygote for this recipe's environment, preloads and variables; booted if there is none.
     async fn get(
         &self,
         host: &Arc<HostState>,
@@ -121,7 +119,7 @@ impl Zygotes {
                 let found = known.by_key.get(&key).cloned();
                 if !matches!(&found, Some(Zygote::Booting | Zygote::Unforkable(_))) && !found.as_ref().is_some_and(Zygote::can_fork) {
                     known.by_key.insert(key.clone(), Zygote::Booting);
-                    // What waits for it meanwhile sees the end of this, however it comes.
+                    // The guard's drop ends `Booting` for others that wait, however the boot ends.
                     break Booting { zygotes: self, key: key.clone() };
                 }
                 found
@@ -129,7 +127,7 @@ impl Zygotes {
             match found {
                 Some(Zygote::Ready(family)) => return Ok(family),
                 Some(Zygote::Unforkable(why)) => return Err(why),
-                // Another recipe's call to the same one is under way.
+                // Another recipe boots the same zygote.
                 Some(Zygote::Booting) | None => tokio::time::sleep(Duration::from_millis(ZYGOTE_LOOK_MS)).await,
             }
         };
@@ -145,7 +143,7 @@ impl Zygotes {
         result
     }
 
-    /// Ends every zygote, and waits until no process of theirs is left. Their pods are over by then.
+    /// Ends every zygote, and waits until no process of them is left. Their pods are over by then.
     pub async fn shutdown(&self) {
         let families = {
             let mut known = self.known();
@@ -160,7 +158,7 @@ impl Zygotes {
     }
 }
 
-/// Takes back that one boots, unless it is known by then how that went.
+/// Removes the `Booting` entry on drop, unless the result of the boot replaced it.
 struct Booting<'a> {
     zygotes: &'a Zygotes,
     key: String,
@@ -209,7 +207,7 @@ async fn boot(
     ready.map(|()| family)
 }
 
-/// Lets go of zygotes that had no pod for long: their memory is worth more elsewhere.
+/// Drops zygotes that have had no pod for long, to free their memory.
 async fn let_go(host: Weak<HostState>) {
     let mut unused: HashMap<String, (u64, Duration)> = HashMap::new();
     let pause = Duration::from_millis(ZYGOTE_IDLE_MS / 10);
@@ -235,30 +233,30 @@ async fn let_go(host: Weak<HostState>) {
     }
 }
 
-/// Whether a forked pod answers a case of the recipe as the case says.
+/// Checks that a forked pod answers a case of the recipe as the case says.
 ///
-/// Errors: a text for people, with the case and what is wrong.
+/// Errors: a text for people, with the case and the difference.
 async fn canary(host: &Arc<HostState>, parts: &Parts, family: &Family) -> Result<(), String> {
     let trial = Arc::new(Entry::on_trial(host, parts, family.clone()));
     match try_case(host, parts, &trial).await? {
         Tried::AsItSays => Ok(()),
-        // Perhaps a pod that is started answers the same: then the case is wrong. Nobody knows here, so the
-        // pods are what they were before.
+        // A started pod may answer the same, and then the case is wrong. That is not known here, so pods are
+        // started as before.
         Tried::Otherwise(why) => Err(why),
     }
 }
 
-/// What a pod made of a case.
+/// The result of trying a case.
 pub enum Tried {
     AsItSays,
-    /// It answered, or failed by itself, and otherwise than the case says: how, in words.
+    /// The pod answered, or failed by its own fault, but not as the case says; the text is the difference.
     Otherwise(String),
 }
 
-/// Has a pod of `trial` answer a case of the recipe that ends well; without one, it has to become ready. At
-/// most [`ZYGOTE_CANARY_MS`].
+/// Has a pod of `trial` answer the first case of the recipe that ends in an answer; without such a case, the
+/// pod has to become ready. Takes at most [`ZYGOTE_CANARY_MS`].
 ///
-/// Errors: a text for people, where nothing came of it for another reason than the recipe's own.
+/// Errors: a text for people, if the attempt failed for a reason outside the recipe.
 pub async fn try_case(host: &Arc<HostState>, parts: &Parts, trial: &Arc<Entry>) -> Result<Tried, String> {
     let recipe = parts.recipe.clone();
     let case = blocking(move || Ok(first_case(&recipe))).await.ok().flatten();
@@ -266,10 +264,10 @@ pub async fn try_case(host: &Arc<HostState>, parts: &Parts, trial: &Arc<Entry>) 
         let Some((case, blobs)) = case else { return becomes_ready(host, trial).await.map(|()| Tried::AsItSays) };
         let mut call = Call::new(&parts.recipe.manifest().name.to_string(), &case.operation, case.input.clone())?;
         call.blobs = blobs;
-        // Not in the journal: nobody called.
+        // This record stays out of the journal, because no caller made the call.
         let mut record = Record::begin(&call);
         let (events, mut dropped) = events::channel(CALL_EVENTS_BYTES_MAX);
-        // One more than is wanted is enough to be another number of them.
+        // One chunk more than the case has is enough to show that the number differs.
         let most = match &case.end {
             End::Answer { chunks: Some(chunks), .. } => chunks.len() + 1,
             _ => 0,
@@ -288,7 +286,7 @@ pub async fn try_case(host: &Arc<HostState>, parts: &Parts, trial: &Arc<Entry>) 
                 done = &mut running => break done,
             }
         };
-        // What was sent before its end.
+        // Events that were sent before the end.
         while let Ok(Some(event)) = timeout(Duration::ZERO, dropped.recv()).await {
             take(event);
         }

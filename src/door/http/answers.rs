@@ -18,15 +18,15 @@ use crate::{
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// What Hob itself says, until it is known to whom. See [`said`].
+/// Hob's own words in a response, until the audience is known. See [`said`].
 #[derive(Clone)]
 pub struct Said(Value);
 
-/// Whether the room was full when this request's connection came.
+/// Whether the room was full when the connection of this request arrived.
 #[derive(Clone, Copy)]
 pub struct IsFull(pub bool);
 
-/// The files that can be handed over beside a request and its answer: none over TCP.
+/// The files that can be handed over beside a request and its answer; `None` over TCP.
 #[derive(Clone)]
 pub struct Beside(pub Option<Files>);
 
@@ -37,13 +37,13 @@ pub fn response(status: StatusCode, body: impl Into<Body>) -> Response {
     response
 }
 
-/// A value as the whole body, once it is known who reads it.
+/// A value as the whole body; the body is written once the audience is known.
 pub fn answer(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_value(value) {
         Ok(value) => {
             let mut response = response(status, Body::empty());
             if status == StatusCode::SERVICE_UNAVAILABLE {
-                // Until something knows better.
+                // The default; a route may set a better time.
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(limits::SERVE_RETRY_MS.div_ceil(1_000)));
             }
             response.extensions_mut().insert(Said(value));
@@ -53,7 +53,7 @@ pub fn answer(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-/// A fault, with the status that the fault table gives it.
+/// A fault, with its status in the fault table.
 pub fn refused(fault: &Fault) -> Response {
     refused_as(StatusCode::from_u16(fault.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), fault)
 }
@@ -69,24 +69,24 @@ pub fn refused_as(status: StatusCode, fault: &Fault) -> Response {
     response
 }
 
-/// A response as `audience` reads it: the one place where Hob's own words become bytes. A recipe's output is
-/// in it already.
+/// A response as `audience` may read it: the only place where Hob's own words become bytes. The output of a
+/// recipe is in the response already.
 pub fn said(mut response: Response, audience: &Audience) -> Response {
     if let Some(Said(value)) = response.extensions_mut().remove() {
         let text = printable_json(&audience.told(value).to_string()).into_owned();
-        // The router has said how long the empty body is.
+        // The router has set the length of the empty body.
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
         *response.body_mut() = Body::from(text);
     }
     response
 }
 
-/// All connections are at work.
+/// The fault if all connections are at work.
 pub fn overfull() -> Fault {
     overloaded("all connections of the server are at work".to_owned())
 }
 
-/// What a connection that goes for another one is told, as bytes: its request may be on its way.
+/// The response, as bytes, for a connection that is closed to make room: its request may be on the way.
 pub fn parting() -> &'static [u8] {
     static WORDS: OnceLock<String> = OnceLock::new();
     WORDS

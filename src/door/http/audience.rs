@@ -1,8 +1,8 @@
-//! Who asks, and what of Hob's own words they are told.
+//! Decides what each caller may read of Hob's own words.
 //!
-//! A fault says to its caller what went wrong with the call. Tracebacks, output of pods, the values of
-//! variables and the paths of the server are for its operator alone. This is the one place that decides; it
-//! looks at all that Hob says of itself, and never at a recipe's answer.
+//! A fault tells its caller what went wrong with the call. Tracebacks, output of pods, values of variables
+//! and paths of the server are for its operator only. This is the only place that decides; it filters
+//! everything that Hob says itself, and never a recipe's answer.
 
 use std::{
     borrow::Cow,
@@ -17,24 +17,24 @@ use serde_json::{Map, Value};
 
 use crate::model::{Door, Home, hint, limits::SERVE_WITHHELD_LOG_BYTES_MAX};
 
-/// Who asks.
+/// The reader of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audience {
-    /// The user whose server it is: everything.
+    /// The user that runs the server, who may read everything.
     Operator,
-    /// Whoever holds the token: no more than what a caller needs. With the folders of the server, whose paths
-    /// are not shown.
+    /// A holder of the token, who gets only what a caller needs. The folders of the server, whose paths are
+    /// not shown.
     Caller(Arc<[String]>),
 }
 
-/// What stands in the place of a path.
+/// Replaces a path.
 const PATH: &str = "[path]";
 
-/// Counts faults of which something was kept back: by its number the operator finds the rest in the log.
+/// Numbers the faults of which something was withheld; the operator finds the rest in the log by that number.
 static REFERENCES: AtomicU64 = AtomicU64::new(1);
 
-/// Keys of a fault's `detail` that its caller is told: what is wrong with the call, what it may do about it,
-/// and by which name the operator finds the rest.
+/// Keys of a fault's `detail` that its caller gets: what is wrong with the call, what to do about it, and the
+/// reference by which the operator finds the rest.
 const CALLER_DETAIL: &[&str] = &[
     "allowed",
     "blob",
@@ -84,8 +84,8 @@ const CALLER_DETAIL: &[&str] = &[
     "wanted_bytes",
 ];
 
-/// Keys of a `detail` that are the operator's: they hold what pods printed, what Python says of its frames
-/// and variables, and places on the server's disk or network.
+/// Keys of a `detail` for the operator only: output of pods, Python's frames and variables, places on the
+/// server's disk or network.
 const OPERATOR_DETAIL: &[&str] = &[
     "also_in",
     "answers",
@@ -120,11 +120,11 @@ const OPERATOR_DETAIL: &[&str] = &[
     "why",
 ];
 
-/// Tops of a file system whose paths say something of the server.
+/// Top folders whose paths reveal something about the server.
 const TOPS: &[&str] = &["/home/", "/root/", "/tmp/", "/usr/", "/opt/", "/etc/", "/var/", "/run/", "/proc/", "/srv/", "/mnt/", "/media/"];
 
 impl Audience {
-    /// Whoever holds the token of the server of `home`.
+    /// A holder of the token of the server of `home`.
     pub fn caller(home: &Home) -> Audience {
         let mut folders: Vec<String> = Vec::new();
         let user = std::env::var_os("HOME");
@@ -139,14 +139,14 @@ impl Audience {
         Audience::Caller(folders.into())
     }
 
-    /// What is told of `said`, its hints in the words of HTTP. What is kept back of a fault is in the
-    /// server's log.
+    /// The part of `said` that this audience may read, with hints in the words of HTTP. The withheld parts of
+    /// a fault go to the server's log.
     pub fn told(&self, mut said: Value) -> Value {
         hint::word(&mut said, Door::Http);
         let Audience::Caller(folders) = self else { return said };
         let mut telling = Telling { folders, withheld: Map::new() };
         let mut told = telling.value(said);
-        // The answer itself, and not one more look at a fault of yesterday.
+        // Only if the answer itself is a fault, not if it reports an older one.
         if let (Some(fault), false) = (told.get_mut("fault"), telling.withheld.is_empty()) {
             let reference = format!("{}-{}", std::process::id(), REFERENCES.fetch_add(1, Ordering::Relaxed));
             let mut text = Value::Object(telling.withheld).to_string();
@@ -161,7 +161,7 @@ impl Audience {
         told
     }
 
-    /// Whether log lines of pods, which may hold anything, are told.
+    /// Whether this audience may read log lines of pods, which may hold anything.
     pub fn may_read_logs(&self) -> bool {
         *self == Audience::Operator
     }
@@ -169,7 +169,7 @@ impl Audience {
 
 struct Telling<'a> {
     folders: &'a [String],
-    /// What was left out, by key.
+    /// The withheld parts, by key.
     withheld: Map<String, Value>,
 }
 
@@ -192,7 +192,7 @@ impl Telling<'_> {
 
     fn detail(&mut self, detail: Value) -> Value {
         let Value::Object(entries) = detail else { return self.value(detail) };
-        // CommandLine of the recipe's own for its caller, unless Python told of itself beside them.
+        // Entries that the recipe added itself are for its caller, unless a Python traceback is beside them.
         let is_raised = entries.contains_key("traceback");
         let mut told = Map::new();
         for (key, value) in entries {
@@ -217,10 +217,9 @@ impl Telling<'_> {
     }
 }
 
-/// The text with [`PATH`] in place of each path that begins with one of `folders`, or at the top of a usual
-/// file system.
+/// The text with [`PATH`] in place of each path that begins with one of `folders` or one of `TOPS`.
 fn without_paths<'t>(text: &'t str, folders: &[String]) -> Cow<'t, str> {
-    // So many bytes of it make it one of ours.
+    // The length of the prefix that makes `rest` a path of the server.
     let begins = |rest: &str| {
         let is_below = |folder: &&String| rest.strip_prefix(folder.as_str()).is_some_and(|rest| !rest.starts_with(is_of_a_name));
         let folder = folders.iter().filter(is_below).map(String::len).max();
@@ -230,7 +229,7 @@ fn without_paths<'t>(text: &'t str, folders: &[String]) -> Cow<'t, str> {
     let (mut kept, mut from) = (0, 0);
     while let Some(at) = text[from..].find('/').map(|at| from + at) {
         let is_start = !text[..at].ends_with(|c: char| is_of_a_name(c) || c == '.');
-        // Several in a row are one, as in `file:///home`: of these the last one begins the path.
+        // Several slashes in a row count as one, as in `file:///home`: the last one begins the path.
         let last = at + text[at..].bytes().take_while(|byte| *byte == b'/').count() - 1;
         let Some(begun) = begins(&text[last..]).filter(|_| is_start).map(|length| last + length) else {
             from = last + 1;

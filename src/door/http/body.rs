@@ -1,6 +1,6 @@
-//! The body of a request, whole and within its bounds.
+//! Reads the body of a request, whole and within its limits.
 //!
-//! Apart from the routes: how much memory bodies may take, and for how long, is one decision for all of them.
+//! The limits on memory for bodies, and on time, are shared by all routes.
 
 use std::{pin::Pin, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// A body, and the room that it takes until it is dropped.
+/// A body, and its share of the memory for bodies until it is dropped.
 pub struct Whole {
     pub bytes: Bytes,
     _room: Option<OwnedSemaphorePermit>,
@@ -27,9 +27,9 @@ pub struct Whole {
 
 /// Reads a body of at most `most` bytes.
 ///
-/// Errors: `too_large` (before a byte is read, where the request says its length), `overloaded` while other
-/// bodies take all there is for them, `deadline` when it does not come in time, `cancelled` when the caller
-/// hangs up in its middle.
+/// Errors: `too_large` (before any byte is read, if the request states its length), `overloaded` while other
+/// bodies use all the memory for bodies, `deadline` if the body does not arrive in time, `cancelled` if the
+/// caller hangs up in its middle.
 pub async fn whole(server: &Server, headers: &HeaderMap, body: Body, most: usize) -> Result<Whole, Fault> {
     let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if said.is_some_and(|length| length > most) {
@@ -42,7 +42,7 @@ pub async fn whole(server: &Server, headers: &HeaderMap, body: Body, most: usize
             true => {
                 let room = server.bodies.clone().acquire_many_owned(expected.div_ceil(1 << 10) as u32);
                 let room = timeout(Duration::from_millis(limits::SERVE_BODY_WAIT_MS), room).await;
-                // Nobody closes it.
+                // `ok` never loses a permit: nobody closes the semaphore.
                 room.map_err(|_| overloaded("the bodies of other requests hold all the memory there is for them".to_owned()))?.ok()
             }
             false => None,
@@ -69,13 +69,13 @@ async fn collect(body: Body, said: Option<usize>, most: usize) -> Result<Bytes, 
         } else {
             let before = (first.len() + joined.len()) / READ_HERE_BYTES_MAX;
             if joined.is_empty() {
-                // Of the room that it has already; a byte that does not come takes no memory.
+                // The permit covers this size; pages that no byte reaches take no memory.
                 joined.reserve_exact(said.unwrap_or(0));
             }
             joined.extend_from_slice(&std::mem::take(&mut first));
             joined.extend_from_slice(&part);
             if joined.len() / READ_HERE_BYTES_MAX > before {
-                // Megabytes that are all there take a while to copy: the others get their turn in between.
+                // Copying megabytes that are all there takes a while: yield to other tasks.
                 tokio::task::yield_now().await;
             }
         }

@@ -1,8 +1,8 @@
-//! The two routes that run a call: plain JSON in and out, and the general one with blobs and a line for each
+//! The two routes that run a call: plain JSON in and out, and the general one with blobs and one line per
 //! event.
 //!
-//! A caller that hangs up drops the future, or the stream, that its call lives in: that cancels it down to
-//! the worker.
+//! The call lives in the request's future or in the response's stream. When a caller hangs up, that is
+//! dropped, which cancels the call down to the worker.
 
 use std::{
     convert::Infallible,
@@ -45,14 +45,14 @@ use crate::{
     shelf::reading,
 };
 
-/// `POST /v1/recipes/{publisher}/{name}/{operation}`: the input is the body, the output is the response's.
+/// `POST /v1/recipes/{publisher}/{name}/{operation}`: the body is the input, the response is the output.
 pub async fn plain(State(server): State<Arc<Server>>, request: Request) -> Response {
     let answered = async {
         let (outcome, chunks) = answer(&server, request).await?;
         let left = [("x-hob-blobs-left", outcome.blobs.len() as u64), ("x-hob-chunks-left", chunks)];
-        // Whoever takes the text lets go of the values.
+        // Only the text is needed.
         let (text, values) = outcome.output.into_parts();
-        // Nobody waits for these to be let go of.
+        // Drop the values in the background, so that no caller waits for it.
         tokio::spawn(reading(text.len(), move || {
             drop(values);
             Ok(())
@@ -71,7 +71,7 @@ pub async fn plain(State(server): State<Arc<Server>>, request: Request) -> Respo
     }
 }
 
-/// The outcome, and how many chunks came before it: this route has no place for them.
+/// The outcome, and the number of chunks before it; this route drops the chunks.
 async fn answer(server: &Server, request: Request) -> Result<(Outcome, u64), Fault> {
     let _running = server.admit()?;
     let (head, body) = request.into_parts();
@@ -102,8 +102,8 @@ async fn answer(server: &Server, request: Request) -> Result<(Outcome, u64), Fau
     Ok((running.outcome().await?, chunks))
 }
 
-/// What is done with a body of so many bytes before its call begins, and its deadline counts: a machine whose
-/// processors have other things to do must not keep the caller for ever.
+/// Limits the work on a body of `bytes` bytes before its call, and the call's deadline, begins: on a busy
+/// machine the caller must not wait for ever.
 async fn in_time<T>(bytes: usize, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     timeout(Duration::from_millis(limits::SERVE_READ_MS), work).await.unwrap_or_else(|_| {
         let wait = limits::SERVE_READ_MS / 1_000;
@@ -113,15 +113,15 @@ async fn in_time<T>(bytes: usize, work: impl Future<Output = Result<T, Fault>>) 
     })
 }
 
-/// The path's last three parts. Names need no escapes, so none are undone.
+/// The recipe and the operation in the path. Names need no escapes, so none are decoded.
 fn recipe_and_operation(path: &str) -> Result<(RecipeRef, &str), Fault> {
     let rest = path.strip_prefix("/v1/recipes/").unwrap_or(path);
     let (name, operation) = rest.rsplit_once('/').unwrap_or((rest, ""));
     Ok((RecipeRef::Name(name.parse()?), operation))
 }
 
-/// `POST /v1/calls`: a call with all that a call can have; a line of JSON for each event, the outcome or the
-/// fault last.
+/// `POST /v1/calls`: a call with all options; the response has one line of JSON for each event, and the
+/// outcome or the fault as the last line.
 pub async fn general(State(server): State<Arc<Server>>, Extension(audience): Extension<Audience>, request: Request) -> Response {
     match begun(&server, audience, request).await {
         Ok(events) => {
@@ -129,7 +129,7 @@ pub async fn general(State(server): State<Arc<Server>>, Extension(audience): Ext
             let mut response = Response::new(Body::from_stream(events));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
             if !by_files {
-                // Said before the work, since what is larger is known only after it.
+                // Announced before the work, because a larger result is known only after it.
                 response.headers_mut().insert("x-hob-blob-bytes-max", HeaderValue::from(limits::GLUE_BLOB_BYTES_MAX));
             }
             response
@@ -167,7 +167,7 @@ async fn begun(server: &Server, audience: Audience, request: Request) -> Result<
     Ok(EventLines::new(UnderWay::begun(server, call), telling, (permit, held)))
 }
 
-/// A call that ends with its server.
+/// A running call that ends with its server.
 struct UnderWay {
     running: Running,
     phase: watch::Receiver<Phase>,
@@ -178,9 +178,9 @@ impl UnderWay {
         UnderWay { running: server.host.start(call), phase: server.closing.clone() }
     }
 
-    /// The next event, none where the outcome is all that is left.
+    /// The next event; `None` if only the outcome is left.
     ///
-    /// Errors: `shutting_down` once the server's calls had their time.
+    /// Errors: `shutting_down` once the time that the ending server leaves its calls is over.
     async fn next(&mut self) -> Result<Option<Event>, Fault> {
         tokio::select! {
             biased;
@@ -200,30 +200,30 @@ impl UnderWay {
 }
 
 async fn over(phase: &mut watch::Receiver<Phase>) -> Fault {
-    // Without its server there is nobody to tell it.
+    // If the server is gone, this fault reaches nobody.
     let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
     shutting_down("the server is ending, and the call did not end in the time that was left for it")
 }
 
-/// What one step of a call's answer leaves: the bytes to send, and what comes next.
+/// The result of one step of a call's answer: the bytes to send, and the next step.
 type Step = (Vec<u8>, Option<Next>);
 
-/// How a call goes on.
+/// The next step of a call's answer.
 enum Next {
-    /// With whatever happens.
+    /// Wait for the next event.
     Call(Box<UnderWay>),
-    /// With a line that takes its time: of a large result.
+    /// Finish a line of a large result, which takes time.
     Line(Writing),
 }
 
-/// A line, and the call if it goes on after it.
+/// Gives a line, and the call if it goes on.
 type Writing = Pin<Box<dyn Future<Output = (Vec<u8>, Option<Box<UnderWay>>)> + Send>>;
 
-/// The lines of a call under way.
+/// The lines of a running call.
 struct EventLines {
     step: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
     telling: Telling,
-    /// Its place among the calls, and what its files take.
+    /// The call's permit, and the permits of its files.
     _held: (OwnedSemaphorePermit, Vec<OwnedSemaphorePermit>),
 }
 
@@ -240,7 +240,7 @@ async fn step(next: Next, telling: Telling) -> Step {
         Next::Call(mut running) => match timeout(beat, running.next()).await {
             Ok(Ok(event)) => Box::pin(telling.line(event, running)) as Writing,
             Ok(Err(fault)) => Box::pin(async move { (telling.last(Err(fault)).await, None) }),
-            // Nothing to tell, and still here.
+            // An empty line shows that the call still runs.
             Err(_) => return (b"\n".to_vec(), Some(Next::Call(running))),
         },
     };
@@ -250,27 +250,27 @@ async fn step(next: Next, telling: Telling) -> Step {
     }
 }
 
-/// To whom a call is told, and how.
+/// The audience of a call, and how its lines are written.
 #[derive(Clone)]
 struct Telling {
     audience: Audience,
-    /// Where large blobs go as files.
+    /// Carries large blobs as files.
     files: Option<Files>,
     leaving: Leaving,
 }
 
 impl Telling {
-    /// The line of an event, or the last one when there is none left.
+    /// The line of an event, or the last line if there is no event left.
     async fn line(self, event: Option<Event>, running: Box<UnderWay>) -> (Vec<u8>, Option<Box<UnderWay>>) {
         let Some(event) = event else { return (self.last(running.outcome().await).await, None) };
         let blobs = match &event {
             Event::Chunk { blobs, .. } => blobs.clone(),
             Event::Progress { .. } | Event::Log { .. } | Event::Printed { .. } => Vec::new(),
         };
-        // What its data takes to write, to read it took already.
+        // Event data takes no longer to write than it took to read, so its length counts as zero.
         match self.written(0, blobs, move |files| lines::event_line(&event, files)).await {
             Ok(line) => (line, Some(running)),
-            // What no line can hold ends the call, which is dropped here.
+            // An event that fits no line ends the call, which is dropped here.
             Err(fault) => (self.last(Err(fault)).await, None),
         }
     }
@@ -285,8 +285,8 @@ impl Telling {
         }
     }
 
-    /// Writes a line about a text of so many bytes and these blobs, as a text of that length is read: a long
-    /// one where nobody else waits.
+    /// Writes a line with these blobs and a text of `text` bytes; if that is long, on a thread where nobody
+    /// else waits.
     async fn written(
         &self,
         text: u64,
@@ -304,7 +304,8 @@ impl Telling {
     }
 }
 
-/// What is not in memory may be on the disk, whose reading takes as long as it likes.
+/// The size of blobs in memory. A blob that is not in memory counts as endless: its bytes may be on disk, and
+/// reading them may take any time.
 fn size(blobs: &[Blob]) -> u64 {
     let bytes = |blob: &Blob| if blob.store().is_some() { u64::MAX } else { blob.size() };
     blobs.iter().map(bytes).fold(0, u64::saturating_add)

@@ -1,7 +1,7 @@
-//! One connection: requests in, responses out, and every wait on the other side bounded.
+//! One connection: requests in, responses out, with a time limit on every wait for the other side.
 //!
-//! On hyper itself, because axum's own server neither ends a connection that stands still nor lets its owner
-//! do so.
+//! It uses hyper directly, because axum's own server neither ends a stalled connection nor lets its owner do
+//! so.
 
 use crate::door::http::{answers, requests};
 use std::{
@@ -48,7 +48,7 @@ use crate::{
     model::{Fault, limits},
 };
 
-/// How requests of one way in (a socket, a port) are answered.
+/// How requests at one listener (a socket, a port) are answered.
 #[derive(Clone)]
 pub struct Way {
     pub routes: Router,
@@ -57,12 +57,12 @@ pub struct Way {
     pub patience: Patience,
 }
 
-/// Who may ask at a way in, and what they are told.
+/// Who may send requests to a listener, and what they may read.
 #[derive(Clone)]
 pub enum Entry {
-    /// Whoever reaches it is the server's own user.
+    /// Every client that reaches it is the server's own user.
     Own,
-    /// Whoever shows the token. Read anew while the server runs.
+    /// Clients that show the token. The terms may change while the server runs.
     Shown(Arc<RwLock<Terms>>),
 }
 
@@ -74,7 +74,7 @@ pub struct Terms {
 }
 
 impl Entry {
-    /// What a request is told, if it may ask.
+    /// The audience of a request, if it is authorized.
     ///
     /// Errors: `unauthorized`.
     fn audience(&self, request: &Request<Incoming>) -> Result<Audience, Fault> {
@@ -84,14 +84,14 @@ impl Entry {
     }
 }
 
-/// How long a connection may stand still.
+/// How long a connection may stall.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Until its first complete and allowed request.
+    /// Until its first complete and authorized request.
     pub stranger: Duration,
-    /// Until a head is whole, and between two requests.
+    /// Until a request head is complete, and between two requests.
     pub head: Duration,
-    /// Until some of what is written is taken.
+    /// Until the other side takes some of the written bytes.
     pub write: Duration,
 }
 
@@ -115,12 +115,11 @@ impl Heard for Carrier {
     }
 }
 
-/// A stream of which the kernel can be asked whether something of it waits to be read, of which the runtime
-/// may not have heard yet.
+/// A stream that can ask the kernel whether unread bytes wait, perhaps before the runtime knows of them.
 pub trait Heard: AsyncRead + AsyncWrite + Unpin {
     fn waits(&self) -> bool;
 
-    /// Writes that, or as much of it as is taken at once.
+    /// Writes these bytes, or as many as are taken at once.
     fn part(&self, words: &[u8]);
 }
 
@@ -130,7 +129,7 @@ impl Heard for TcpStream {
     }
 
     fn part(&self, words: &[u8]) {
-        // Not by the runtime, which may not have heard yet that it can be written to.
+        // Write directly: the runtime may not know yet that the stream is writable.
         let _ = send(self, words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
@@ -141,14 +140,14 @@ impl Heard for UnixStream {
     }
 
     fn part(&self, words: &[u8]) {
-        // Not by the runtime, which may not have heard yet that it can be written to.
+        // Write directly: the runtime may not know yet that the stream is writable.
         let _ = send(self, words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
 
 impl Way {
     /// Serves a connection until either side ends it. Dropping the future drops the call that it runs.
-    /// `files` are those that go beside it, if any can.
+    /// `files` are handed over beside the connection, if it can carry any.
     pub async fn serve(self, stream: impl Heard, seat: Seat, files: Option<Files>) {
         let mut closing = self.closing.clone();
         tokio::select! {
@@ -159,7 +158,7 @@ impl Way {
     }
 
     async fn served(mut self, stream: impl Heard, seat: Seat, files: Option<Files>) {
-        // Who knocked while the server was ending gets one answer, and soon.
+        // A client that connected while the server was ending gets one answer, within a short time.
         let is_late = *self.closing.borrow() >= Phase::Closing;
         let head = if is_late { Duration::from_millis(limits::SERVE_GOODBYE_MS) } else { self.patience.head };
         let stranger = if seat.in_reserve { Duration::from_millis(limits::SERVE_RESERVE_MS) } else { self.patience.stranger };
@@ -174,7 +173,7 @@ impl Way {
                 true => Ok(Audience::Operator),
                 false => entry.audience(&request),
             };
-            // Who may not ask, and for whom there is no room, is answered here.
+            // Unauthorized requests, and those for which there is no room, are answered here.
             let answer = match &audience {
                 Err(fault) => Err(answers::refused(fault)),
                 Ok(_) if guest.in_reserve && !is_look && !is_probe => Err(answers::refused(&answers::overfull())),
@@ -189,7 +188,7 @@ impl Way {
                     Ok(routes.call(Request::from_parts(parts, Asked { body, incomplete: incomplete.clone() })))
                 }
             };
-            // One answer for them, and for those who needed to show nothing.
+            // Such connections get one answer only, as do probes, which need no token.
             let ends = is_probe || guest.in_reserve || answer.is_err();
             let (guest, files, audience) = (guest.clone(), files.clone(), audience.unwrap_or(Audience::Operator));
             async move {
@@ -197,7 +196,7 @@ impl Way {
                     Ok(answer) => answer.await?,
                     Err(answer) => answer,
                 };
-                // What came for this request and was not taken is for no other one.
+                // Files that came with this request and were not taken must not go to the next one.
                 if let Some(files) = files {
                     files.forget();
                 }
@@ -228,7 +227,7 @@ impl Way {
             }
         };
         let ended = tokio::select! {
-            // What came is looked at before it is sent away.
+            // Look at arrived bytes before closing the connection.
             biased;
             ended = connection.as_mut() => ended,
             () = no_stranger => return tracing::debug!("a connection showed no request and was closed"),
@@ -246,16 +245,17 @@ impl Way {
                     return;
                 }
                 if seat.is_stranger() {
-                    // Its request may be on its way: it is told when to come back.
+                    // A request may be on its way: answer when to retry.
                     unheard.parts.store(true, Ordering::Relaxed);
                     return tracing::debug!("a connection showed no request and was closed for another one");
                 }
-                // Should it have begun a request in this moment, that is answered.
+                // If a request has begun at this moment, it is answered.
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
             () = closed(&mut self.closing), if !is_late => {
-                // What was sent before the end was known is still answered: what is silent until then goes.
+                // Requests sent before the client knew of the end are still answered; then silent connections
+                // close.
                 match timeout(Duration::from_millis(limits::SERVE_LINGER_MS), connection.as_mut()).await {
                     Ok(ended) => ended,
                     Err(_) if seat.is_stranger() => return,
@@ -272,7 +272,7 @@ impl Way {
     }
 }
 
-/// The body of a request, which says when it was read to its end.
+/// The body of a request, which records when it was read to its end.
 struct Asked {
     body: Incoming,
     incomplete: Arc<AtomicBool>,
@@ -299,10 +299,10 @@ impl HttpBody for Asked {
     }
 }
 
-/// The body of an answer, which says when it is over.
+/// The body of an answer, which reports when it is over.
 struct Answer {
     body: Body,
-    /// None where the connection ends with it.
+    /// `None` if the connection ends with this answer.
     guest: Option<Arc<Seat>>,
 }
 
@@ -331,37 +331,37 @@ impl Drop for Answer {
     }
 }
 
-/// Until the server is ending.
+/// Returns when the server is closing.
 pub async fn closed(closing: &mut watch::Receiver<Phase>) {
-    // An error means that the server is gone altogether.
+    // An error means that the server is gone.
     let _ = closing.wait_for(|phase| *phase >= Phase::Closing).await;
 }
 
-/// Until the server is gone altogether.
+/// Returns when the server is gone.
 async fn gone(closing: &mut watch::Receiver<Phase>) {
     while closing.changed().await.is_ok() {}
 }
 
-/// A stream whose writes may stand still for so long and no longer, and which reads what is still being sent
-/// before it is closed: closing at once would take an early answer back from who is still sending. (Other
-/// reads are bounded where it is known what is awaited.)
+/// A stream with a time limit on stalled writes, which reads what the other side still sends before it
+/// closes. If it closed at once, a client that is still sending would lose an early answer. (The limits on
+/// other reads are set by the readers, which know what they wait for.)
 struct Patient<T: Heard> {
     io: TokioIo<T>,
     patience: Duration,
     stall: Option<Pin<Box<Sleep>>>,
-    /// Something of a request came that nobody read to its end.
+    /// Bytes of a request arrived that nobody has read to the end.
     unread: Arc<AtomicBool>,
     unheard: Arc<Unheard>,
     discard: Discard,
 }
 
-/// Of a connection that is to go: whether something of it came that nobody read.
+/// For a connection that is to close: whether unread bytes of it arrived.
 #[derive(Default)]
 struct Unheard {
-    /// The kernel is to be asked.
+    /// Ask the kernel for unread bytes.
     looks: AtomicBool,
     waits: AtomicBool,
-    /// It is told that it goes for another one, if nothing was written to it.
+    /// On close, send `answers::parting` if nothing was written yet.
     parts: AtomicBool,
     was_answered: AtomicBool,
 }
@@ -374,17 +374,17 @@ impl<T: Heard> Drop for Patient<T> {
     }
 }
 
-/// How far the end of a stream is.
+/// The progress of a stream's close.
 #[derive(Default)]
 struct Discard {
     is_shut: bool,
     bytes: usize,
-    /// For the next byte, and for all.
+    /// The time limits for the next byte, and for all bytes.
     waits: Option<[Pin<Box<Sleep>>; 2]>,
 }
 
 impl<T: Heard> Patient<T> {
-    /// A write's result; while there is none, the time is kept.
+    /// Passes a write's result on; while it is pending, enforces the time limit.
     fn patiently<R>(&mut self, context: &mut Context<'_>, result: Poll<std::io::Result<R>>) -> Poll<std::io::Result<R>> {
         if result.is_ready() {
             self.stall = None;
@@ -399,7 +399,7 @@ impl<T: Heard> Patient<T> {
 }
 
 impl<T: Heard> Patient<T> {
-    /// Reads what still comes, for a while: until the other side is done, and within the bounds.
+    /// Reads further bytes until the other side is done or a limit is reached.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let after = |ms| Box::pin(sleep(Duration::from_millis(ms)));
         let waits = self.discard.waits.get_or_insert_with(|| [after(limits::SERVE_DISCARD_PAUSE_MS), after(limits::SERVE_DISCARD_MS)]);
@@ -431,7 +431,7 @@ impl<T: Heard> rt::Read for Patient<T> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: rt::ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         if read.is_ready() {
-            // Until a whole request was made of it.
+            // Unread until a whole request was made of it.
             self.unread.store(true, Ordering::Release);
         } else if self.unheard.looks.load(Ordering::Relaxed) {
             self.unheard.waits.store(self.io.inner().waits(), Ordering::Relaxed);

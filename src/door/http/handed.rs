@@ -1,7 +1,6 @@
-//! Files beside calls: what came with a request, and results that leave as files.
+//! Files beside calls: those that come with a request, and results that leave as files.
 //!
-//! Apart from the calls themselves: how many files there may be, and who waits for a disk, is one decision
-//! for all of them.
+//! The limits on the number of files, and on copies to disk, are shared by all calls.
 
 use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc};
 
@@ -26,7 +25,8 @@ use crate::{
     shelf::blocking,
 };
 
-/// `GET /v1/calls`: what a call may carry over this way in, and its answer, in bytes.
+/// `GET /v1/calls`: what a call and its answer may carry over this listener, in bytes and numbers of blobs
+/// and files.
 pub async fn bounds(Extension(Beside(files)): Extension<Beside>) -> Response {
     let count = if files.is_some() { limits::BLOBS_MAX } else { 0 };
     let bounds = json!({
@@ -36,14 +36,14 @@ pub async fn bounds(Extension(Beside(files)): Extension<Beside>) -> Response {
     answer(StatusCode::OK, &bounds)
 }
 
-/// What a request says of files.
+/// What a request says about files.
 pub struct Wish {
     files: Files,
     count: usize,
 }
 
 impl Wish {
-    /// None where the caller hands in no files and takes none.
+    /// `None` if the caller hands in no files and accepts none.
     ///
     /// Errors: `usage`; `too_large`.
     pub fn of(head: &Parts) -> Result<Option<Wish>, Fault> {
@@ -65,10 +65,10 @@ impl Wish {
         Ok(Some(Wish { files: files.clone(), count }))
     }
 
-    /// The files that came, once the request was read to its end; with the room that they take while the call
-    /// runs.
+    /// The files that arrived, once the request was read to its end, and the permits that they hold while the
+    /// call runs.
     ///
-    /// Errors: `usage` unless they are as many as was said; `too_large`, `overloaded`, `io`.
+    /// Errors: `usage` unless their number is the announced one; `too_large`, `overloaded`, `io`.
     pub fn taken(&self) -> Result<(VecDeque<OwnedFd>, Vec<OwnedSemaphorePermit>), Fault> {
         let arrived = self.files.received()?;
         if arrived.len() != self.count {
@@ -86,7 +86,7 @@ impl Wish {
     }
 }
 
-/// Results that leave as files, of all calls. Cloning shares it.
+/// Limits on results that leave as files, for all calls together. A clone shares them.
 #[derive(Clone)]
 pub struct Leaving {
     /// In units of [`limits::SERVE_FILE_OUT_BYTES_MIN`].
@@ -103,8 +103,8 @@ impl Default for Leaving {
 const MOST: u64 = limits::SERVE_FILES_OUT_BYTES_MAX / limits::SERVE_FILE_OUT_BYTES_MIN;
 
 impl Leaving {
-    /// Writes a line with these blobs, the large ones into files that go with its bytes. Waits while others
-    /// take all the room for that: nothing of a result that is there is refused.
+    /// Writes a line with these blobs, the large ones into files that go with its bytes. Waits while other
+    /// results use all the room; a finished result is never refused.
     ///
     /// Errors: those of `write`.
     pub async fn line(
@@ -116,7 +116,7 @@ impl Leaving {
         let units = |blob: &Blob| blob.size().div_ceil(limits::SERVE_FILE_OUT_BYTES_MIN);
         let units: u64 = blobs.iter().filter(|blob| lines::is_large(blob)).map(units).sum();
         let gone = |_| Fault::new(Code::Internal, "nothing is handed over any more");
-        // In this order: whoever waits for room does not keep others from copying.
+        // In this order, a result that waits for room does not keep others from copying.
         let room = self.room.clone().acquire_many_owned(units.min(MOST) as u32).await.map_err(gone)?;
         let turn = self.at_once.clone().acquire_owned().await.map_err(gone)?;
         let (line, made) = blocking(move || {
@@ -125,7 +125,7 @@ impl Leaving {
             Ok((write(&mut made)?, made))
         })
         .await?;
-        // Given back with the last file that was handed over, or with the connection.
+        // The room is given back with the last file that was handed over, or with the connection.
         let mut room = room;
         let mut held: Vec<Held> = made.into_iter().map(Held::from).collect();
         let share = (room.num_permits() / held.len().max(1)).max(1);

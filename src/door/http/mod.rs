@@ -1,9 +1,16 @@
 //! HTTP: requests become calls, outcomes and faults become responses.
 //!
-//! Here are the routes. `server.rs` is what all connections share, `requests.rs` and `answers.rs` read and
-//! write what every route has, `calls.rs` runs calls, `status.rs` tells of the host, `connection.rs` carries
-//! requests in, `room.rs` says who has a connection, `audience.rs` who is told what. Every failure is a fault
-//! as JSON with the status of the fault table.
+//! This file has the routes; the files beside it:
+//!
+//! - `server.rs`: the state that all connections share
+//! - `requests.rs`, `answers.rs`: read and write what every route has
+//! - `calls.rs`: runs calls
+//! - `status.rs`: reports about the host
+//! - `connection.rs`: carries requests in
+//! - `room.rs`: decides who has a connection
+//! - `audience.rs`: decides who is told what
+//!
+//! Every failure is a fault as JSON, with its status in the fault table.
 
 use std::sync::Arc;
 
@@ -33,7 +40,7 @@ pub mod token;
 use answers::refused_as;
 use server::Server;
 
-/// All routes. They are held against docs/serve.md by a test.
+/// All routes. A test compares them with docs/serve.md.
 pub fn routes(server: Arc<Server>) -> Router {
     Router::new()
         .route("/v1/recipes/{publisher}/{name}/{operation}", post(calls::plain))

@@ -1,4 +1,4 @@
-//! What is read off a request before anything is done for it.
+//! Reads parts of a request before any work begins.
 
 use axum::{
     extract::Request,
@@ -7,27 +7,27 @@ use axum::{
 
 use crate::model::{Code, Fault, address::unescaped};
 
-/// Whether a request asks how the server does, which whoever comes may know: no more than that.
+/// Whether a request only asks for the server's health, which anyone may ask.
 pub fn is_probe(method: &Method, path: &str) -> bool {
     [Method::GET, Method::HEAD].contains(method) && ["/livez", "/readyz"].contains(&path)
 }
 
-/// Whether a request only looks at the host, which there is always room for.
+/// Whether a request only looks at the host; the server always has room for those.
 pub fn is_look(method: &Method, path: &str) -> bool {
     *method == Method::GET && ["/v1/status", "/v1/health", "/v1/pods", "/v1/logs"].contains(&path)
 }
 
 /// The text of a header.
 ///
-/// Errors: `usage` when it is not plain text.
+/// Errors: `usage` if it is not plain text.
 pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Fault> {
     let text = headers.get(name).map(|value| value.to_str());
     text.transpose().map_err(|_| Fault::new(Code::Usage, format!("header `{name}` is not plain text")))
 }
 
-/// The value of a word in the query of an address, with `%2F` and the like undone.
+/// The values of these keys in the query of an address, with escapes such as `%2F` decoded.
 ///
-/// Errors: `usage` for a word that is not among `known`.
+/// Errors: `usage` for a key that is not among `known`.
 pub fn query<const N: usize>(request: &Request, known: [&str; N]) -> Result<[Option<String>; N], Fault> {
     let mut found = [const { None }; N];
     for pair in request.uri().query().unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {

@@ -1,9 +1,13 @@
-//! Who has a connection, and who goes when there are too many. Pure: told who comes, it says who leaves.
+//! Decides who has a connection, and who must leave when there are too many. Pure: given an arrival, it names
+//! the connection that leaves.
 //!
-//! A connection begins as a *stranger*: it showed no complete and allowed request. Strangers have a part of
-//! the room, and the oldest of them goes for the next one, so that silent ones cannot keep anybody out. When
-//! the whole room is at work, who comes gets one of a few connections in reserve: enough to look at the
-//! server, and to be told `overloaded`. So everybody is let in, and everybody is answered.
+//! - A connection begins as a *stranger*: it has shown no complete and authorized request yet.
+//! - Strangers have a part of the room. The oldest of them leaves for the next one, so that silent
+//!   connections cannot keep anybody out.
+//! - When the whole room is at work, a new connection gets one of a few in reserve: enough to look at the
+//!   server, and to be told `overloaded`.
+//!
+//! So every connection is let in and gets an answer.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,24 +19,24 @@ use tokio::sync::{Notify, watch};
 
 use crate::model::limits;
 
-/// How many connections one way in has.
+/// The numbers of connections that one listener has.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// All but those in reserve.
+    /// All connections except those in reserve.
     pub connections: usize,
     pub strangers: usize,
-    /// What one address may have of the strangers, once there are as many as may be.
+    /// The share of strangers that one address may have once their number is at its limit.
     pub peer: usize,
     pub reserve: usize,
 }
 
 impl Bounds {
-    /// For one of `ways` ways in to a process that may have so many open files.
+    /// For one of `ways` listeners of a process that may have `files` open files.
     pub fn of(files: u64, ways: usize) -> Bounds {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let mine = files.saturating_mul(limits::SERVE_FILES_PERCENT) / 100 / ways.max(1);
-        // Those who were told to go may still be there, as many again as are in reserve, and one was just
-        // taken: all of that is of the same part.
+        // Connections that were told to leave may still exist, up to as many as are in reserve, and one was
+        // just accepted: all of them count against the same part.
         let reserve = limits::SERVE_RESERVE_MAX.min(mine / 8).max(1);
         let connections = mine.saturating_sub(2 * reserve + 1).clamp(4, limits::SERVE_CONNECTIONS_MAX);
         let strangers = limits::SERVE_STRANGERS_MAX.min(connections / 2);
@@ -42,18 +46,18 @@ impl Bounds {
 }
 
 impl Bounds {
-    /// Connections that are there before the next is taken: those who were told to go have their open files
-    /// until they are gone.
+    /// The most connections that may exist before the next is accepted: those that were told to leave keep
+    /// their open files until they are gone.
     fn most(&self) -> usize {
         self.connections + 2 * self.reserve
     }
 }
 
-/// What a connection was seen to do last.
+/// The last thing that a connection was seen to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Stranger,
-    /// A request of it is being answered.
+    /// One of its requests is being answered.
     Busy,
     /// Between two requests, since that turn.
     Idle(u64),
@@ -63,28 +67,28 @@ struct Guest {
     peer: Option<IpAddr>,
     stage: Stage,
     in_reserve: bool,
-    /// It was told to go, and is as good as gone.
+    /// It was told to leave.
     leaves: bool,
     told: Arc<Notify>,
 }
 
-/// Who is there. Whoever was told to go is on no list any more; whoever knocks looks at no guest but those
-/// that it concerns.
+/// The connections of a room. One that was told to leave is on no list. An arrival touches only the
+/// connections that it affects.
 #[derive(Default)]
 struct Guests {
     all: HashMap<u64, Guest>,
-    /// Counts arrivals and turns to idleness: who has the smaller number is older.
+    /// Counts arrivals and changes to idle: the smaller number is older.
     turns: u64,
     in_reserve: BTreeSet<u64>,
-    /// How many stay that are not in reserve. The lists below are of them.
+    /// The number of staying connections that are not in reserve. The lists below have only those.
     regular: usize,
     strangers: BTreeSet<u64>,
-    /// With the turn since when they rest.
+    /// Each with the turn since when it is idle.
     idle: BTreeSet<(u64, u64)>,
-    /// The strangers of each address that counts, and the addresses by how many they have.
+    /// The strangers of each counted address, and the addresses by their number of strangers.
     peers: HashMap<IpAddr, BTreeSet<u64>>,
     crowds: BTreeSet<(usize, IpAddr)>,
-    /// How often a list was looked into or changed.
+    /// Counts look-ups and changes of lists.
     #[cfg(test)]
     steps: usize,
 }
@@ -101,7 +105,7 @@ impl Guests {
         }
     }
 
-    /// Changes one, and what is listed of it.
+    /// Changes a connection and its entries in the lists.
     fn change(&mut self, id: u64, change: impl FnOnce(&mut Guest)) -> bool {
         let Some(mut guest) = self.all.remove(&id) else { return false };
         self.list(id, &guest, false);
@@ -145,7 +149,8 @@ impl Guests {
         }
     }
 
-    /// The oldest of the address that has most, if that is more than its share; else the oldest of all.
+    /// Sends away the oldest stranger of the address that has the most, if that is more than its share; else
+    /// the oldest of all.
     fn send_away_a_stranger(&mut self, share: usize) -> bool {
         self.step();
         let greedy = self.crowds.last().filter(|(count, _)| *count > share);
@@ -173,7 +178,7 @@ impl Guests {
     }
 }
 
-/// The connections of one way in.
+/// The connections of one listener.
 pub struct Room {
     bounds: Bounds,
     guests: Mutex<Guests>,
@@ -185,8 +190,8 @@ impl Room {
         Arc::new(Room { bounds, guests: Mutex::default(), count: watch::Sender::new(0) })
     }
 
-    /// Lets one more in, and tells another to go where it must. `peer`: who counts for its address; a listed
-    /// proxy and a Unix socket have none.
+    /// Lets a connection in, and tells another one to leave if it must. `peer`: the address that the
+    /// connection counts for; a listed proxy and a Unix socket have none.
     pub fn enter(self: &Arc<Room>, peer: Option<IpAddr>) -> Seat {
         let mut guests = self.guests();
         if guests.strangers.len() >= self.bounds.strangers {
@@ -195,7 +200,7 @@ impl Room {
         let in_reserve =
             guests.regular >= self.bounds.connections && !guests.send_away_a_stranger(self.bounds.peer) && !guests.send_away_the_idlest();
         if in_reserve && guests.in_reserve.len() >= self.bounds.reserve {
-            // Those have short times and short answers: the oldest had its chance.
+            // Connections in reserve have short limits and short answers, so the oldest had its chance.
             let oldest = guests.in_reserve.first().copied();
             oldest.map(|id| guests.send_away(id));
         }
@@ -206,23 +211,24 @@ impl Room {
         Seat { room: self.clone(), id, in_reserve, told }
     }
 
-    /// How many may come in a row before those who came get a turn.
+    /// How many connections to accept in a row before the accepted ones get a turn.
     pub fn row(&self) -> usize {
         (self.bounds.strangers / 4).clamp(1, limits::SERVE_ROW_MAX)
     }
 
-    /// Has the oldest stranger go, if there is one: the process is out of open files.
+    /// Sends away a stranger, if there is one, because the process is out of open files.
     pub fn make_way(&self) {
         self.guests().send_away_a_stranger(self.bounds.peer);
     }
 
-    /// Until nobody is there.
+    /// Returns when no connection is left.
     pub async fn emptied(&self) {
-        // The sender is this room's own.
+        // No error is possible: the room owns the sender.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }
 
-    /// Until those who were told to go are gone, but for a few: they still have their open files.
+    /// Returns when all but a few of the connections that were told to leave are gone; until then they keep
+    /// their open files.
     pub async fn settled(&self) {
         let most = self.bounds.most();
         let _ = self.count.subscribe().wait_for(|count| *count <= most).await;
@@ -233,32 +239,32 @@ impl Room {
     }
 }
 
-/// A connection's place in a room, given back on drop.
+/// A connection's slot in a room, given back on drop.
 pub struct Seat {
     room: Arc<Room>,
     id: u64,
-    /// The room is full: it is let in to look, and to be told so.
+    /// The room is full: this connection may only look at the server, and be told so.
     pub in_reserve: bool,
     told: Arc<Notify>,
 }
 
 impl Seat {
-    /// It showed a complete and allowed request, which is being answered.
+    /// Records that its complete and authorized request is being answered.
     pub fn works(&self) {
         self.set(|_| Stage::Busy);
     }
 
-    /// Its answer is written.
+    /// Records that its answer is written.
     pub fn rests(&self) {
         self.set(Stage::Idle);
     }
 
-    /// Whether it never showed an allowed request.
+    /// Whether it never showed an authorized request.
     pub fn is_stranger(&self) -> bool {
         self.room.guests().all.get(&self.id).is_some_and(|guest| guest.stage == Stage::Stranger)
     }
 
-    /// Until it is told to make room for another.
+    /// Returns when it is told to leave for another.
     pub async fn told_to_go(&self) {
         self.told.notified().await;
     }

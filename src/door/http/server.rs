@@ -1,4 +1,4 @@
-//! What all connections of a server share, and how far it is in its life.
+//! The state that all connections of a server share, and the phase of its life.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use crate::{
     model::{Code, Fault, limits},
 };
 
-/// How far a server is in its life. One whose sender is gone has no connections any more.
+/// The phase of a server's life. Once the sender is gone, the server has no connections any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Open,
-    /// It takes no connections and begins no calls.
+    /// It accepts no connections and begins no calls.
     Closing,
-    /// Calls that still run had their time, and end.
+    /// The time for running calls is over, and they end.
     Over,
 }
 
-/// What all connections of a server share.
+/// The state that all connections of a server share.
 pub struct Server {
     pub(super) host: Host,
-    /// From [`Phase::Closing`] on no call is begun any more.
+    /// From [`Phase::Closing`] on no call begins.
     pub(super) closing: watch::Receiver<Phase>,
     pub(super) calls: Arc<Semaphore>,
-    /// Room for large bodies, in KiB.
+    /// Memory for large bodies, in KiB.
     pub(super) bodies: Arc<Semaphore>,
     pub(super) leaving: handed::Leaving,
 }
@@ -41,7 +41,7 @@ impl Server {
         *self.closing.borrow() >= Phase::Closing
     }
 
-    /// Room for one more call, given back on drop.
+    /// A permit for one more call, given back on drop.
     ///
     /// Errors: `shutting_down`, `overloaded`.
     pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Fault> {

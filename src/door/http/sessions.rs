@@ -13,12 +13,12 @@ use crate::{
     model::{Code, Fault, RecipeRef},
 };
 
-/// `GET /v1/sessions`: all of this home.
+/// `GET /v1/sessions`: all sessions of this home.
 pub async fn list(State(server): State<Arc<Server>>) -> Response {
     told(server.host.sessions().await)
 }
 
-/// `POST /v1/recipes/{publisher}/{name}/sessions/{session}/open`: opens it, or finds it open.
+/// `POST /v1/recipes/{publisher}/{name}/sessions/{session}/open`: opens the session, or finds it open.
 pub async fn open(State(server): State<Arc<Server>>, request: Request) -> Response {
     told(match server.admit().and_then(|permit| Ok((permit, named(&request)?))) {
         Ok((_permit, (recipe, name))) => server.host.open_session(&recipe, name).await,
@@ -26,7 +26,7 @@ pub async fn open(State(server): State<Arc<Server>>, request: Request) -> Respon
     })
 }
 
-/// `POST /v1/recipes/{publisher}/{name}/sessions/{session}/checkpoint`: has it keep its state now.
+/// `POST /v1/recipes/{publisher}/{name}/sessions/{session}/checkpoint`: has the session keep its state now.
 pub async fn checkpoint(State(server): State<Arc<Server>>, request: Request) -> Response {
     told(match named(&request) {
         Ok((recipe, name)) => server.host.checkpoint_session(&recipe, name).await,
@@ -34,7 +34,7 @@ pub async fn checkpoint(State(server): State<Arc<Server>>, request: Request) -> 
     })
 }
 
-/// `POST /v1/recipes/{publisher}/{name}/sessions/{session}/touch`: its time begins anew.
+/// `POST /v1/recipes/{publisher}/{name}/sessions/{session}/touch`: restarts the session's timeouts.
 pub async fn touch(State(server): State<Arc<Server>>, request: Request) -> Response {
     told(match named(&request) {
         Ok((recipe, name)) => server.host.touch_session(&recipe, name).await,
@@ -42,7 +42,7 @@ pub async fn touch(State(server): State<Arc<Server>>, request: Request) -> Respo
     })
 }
 
-/// `POST /v1/recipes/{publisher}/{name}/sessions/{session}/close`: ends it for good.
+/// `POST /v1/recipes/{publisher}/{name}/sessions/{session}/close`: ends the session for good.
 pub async fn close(State(server): State<Arc<Server>>, request: Request) -> Response {
     told(match named(&request) {
         Ok((recipe, name)) => server.host.close_session(&recipe, name).await.map(|()| json!({ "closed": name })),
@@ -50,7 +50,7 @@ pub async fn close(State(server): State<Arc<Server>>, request: Request) -> Respo
     })
 }
 
-/// Recipe and session of the path. Names need no escapes, so none are undone.
+/// The recipe and the session in the path. Names need no escapes, so none are decoded.
 fn named(request: &Request) -> Result<(RecipeRef, &str), Fault> {
     let path = request.uri().path();
     let parts = || {

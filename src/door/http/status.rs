@@ -1,6 +1,4 @@
-//! The routes that tell of the host, and the one that lifts a quarantine.
-//!
-//! Apart from the calls: nothing here waits for a pod.
+//! The routes that report about the host, and the one that lifts a quarantine. None of them waits for a pod.
 
 use std::sync::Arc;
 
@@ -26,7 +24,7 @@ use crate::{
     shelf::blocking,
 };
 
-/// `GET /v1/pods?recipe=`: the pods that run, as a list.
+/// `GET /v1/pods?recipe=`: the running pods, as a list.
 pub async fn pods(State(server): State<Arc<Server>>, request: Request) -> Response {
     let found = (|| {
         let [recipe] = query(&request, ["recipe"])?;
@@ -39,22 +37,22 @@ pub async fn pods(State(server): State<Arc<Server>>, request: Request) -> Respon
 
 /// `GET /v1/status`: the whole host.
 pub async fn status(State(server): State<Arc<Server>>) -> Response {
-    // It may read a file.
+    // `status` may read a file.
     told(blocking(move || Ok(server.host.status())).await)
 }
 
-/// `GET /livez`: 200 while the server turns. For whoever comes.
+/// `GET /livez`: 200 while the server runs. Needs no token.
 pub async fn livez() -> Response {
     answer(StatusCode::OK, &json!({ "live": true }))
 }
 
-/// `GET /readyz`: 200 while calls are taken, 503 while each would be refused, with the code of why. For
-/// whoever comes.
+/// `GET /readyz`: 200 while calls are accepted; 503 while every call would be refused, with the code of the
+/// reason. Needs no token.
 pub async fn readyz(State(server): State<Arc<Server>>, Extension(IsFull(full)): Extension<IsFull>) -> Response {
     let refused_as = match () {
         () if server.is_closing() => Some(Code::ShuttingDown),
         () if full || server.calls.available_permits() == 0 => Some(Code::Overloaded),
-        // It may read a file.
+        // `ready` may read a file.
         () => blocking(move || server.host.ready()).await.err().map(|fault| fault.code),
     };
     match refused_as {
@@ -63,7 +61,7 @@ pub async fn readyz(State(server): State<Arc<Server>>, Extension(IsFull(full)): 
     }
 }
 
-/// Why a caller is not told what pods print.
+/// The reason why a caller may not read the output of pods.
 pub(super) const NOT_TOLD: &str = "what pods print is told to the server's own user";
 
 pub(super) fn logs_are_not_told() -> Fault {
@@ -85,7 +83,7 @@ pub async fn logs(State(server): State<Arc<Server>>, Extension(audience): Extens
         Ok((recipe, lines))
     })();
     match asked {
-        // It reads files.
+        // `logs` reads files.
         Ok((recipe, lines)) => match blocking(move || Ok(server.host.logs(recipe.as_ref(), lines))).await {
             Ok(lines) => told(Ok(lines)),
             Err(fault) => refused(&fault),
@@ -94,8 +92,8 @@ pub async fn logs(State(server): State<Arc<Server>>, Extension(audience): Extens
     }
 }
 
-/// `GET /v1/health`: 200 while calls are taken and every recipe in use answers, else 503 with why none is
-/// taken, or with the ones that do not answer.
+/// `GET /v1/health`: 200 while calls are accepted and every recipe in use answers; else 503, with the reason
+/// why none are accepted, or with the recipes that do not answer.
 pub async fn health(State(server): State<Arc<Server>>) -> Response {
     let host = server.host.clone();
     let status = match blocking(move || Ok(host.status())).await {
@@ -116,7 +114,7 @@ pub async fn health(State(server): State<Arc<Server>>) -> Response {
     }
     let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = answer(code, &said);
-    // When the last of what cools down starts again, where nothing else is wrong.
+    // If nothing else is wrong: the time until the last recipe that cools down may start pods again.
     let ill = status.pools.iter().filter(|pool| pool.health != Health::Good);
     let cooling: Option<Vec<u64>> = ill.map(|pool| pool.retry_after).collect();
     if let (None, true, Some(longest)) = (refused, status.damaged.is_empty(), cooling.and_then(|all| all.into_iter().max())) {

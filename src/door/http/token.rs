@@ -1,7 +1,7 @@
 //! The token that a caller over TCP must show.
 //!
-//! Apart, because it is a secret: it is made once, lies in a file that only its owner reads (or is its app's
-//! own), and is printed nowhere.
+//! It is a secret: it is made once, lies in a file that only its owner can read (or belongs to the app), and
+//! is never printed.
 
 use std::{
     fmt, fs,
@@ -21,11 +21,11 @@ use crate::{
 /// Random bytes of a token; it is written as twice as many hex digits.
 const TOKEN_BYTES: usize = 32;
 
-/// What to do about a file of which no token is read.
+/// The hint for a file from which no token can be read.
 const NEXT: &str = "have it hold 64 hex digits, with mode 0600 and of the user that runs the server; or delete it: a new token is made when it is read next, \
                     at the server's start or at SIGHUP";
 
-/// What a request over TCP must show: `authorization: Bearer TOKEN`.
+/// The secret of requests over TCP: `authorization: Bearer TOKEN`.
 pub struct Token {
     text: String,
 }
@@ -37,7 +37,7 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// One of the app's own: 32 to 256 letters, digits and signs (ASCII, no spaces) that nobody guesses.
+    /// A token of the app: 32 to 256 letters, digits and signs (ASCII, no spaces) that nobody can guess.
     ///
     /// Errors: `usage` for any other text.
     pub fn of(text: impl Into<String>) -> Result<Token, Fault> {
@@ -55,11 +55,11 @@ impl Token {
         }
     }
 
-    /// Reads the token at `path`, 64 hex digits, or makes one where there is nothing or an empty file, in a
-    /// file for this user alone. For one program at a time: two makers would disagree.
+    /// Reads the token at `path`, 64 hex digits. If there is no file, or an empty one, makes a token in a
+    /// file for this user alone. Only one program may do this at a time: two would make different tokens.
     ///
-    /// Errors: `key_invalid` for a file that others can read, or that holds something else, which stays as it
-    /// is; `io`.
+    /// Errors: `key_invalid` for a file that others can read, or that has other content; the file stays as it
+    /// is. `io`.
     pub fn at(path: &Path) -> Result<Token, Fault> {
         let file = path.display().to_string();
         let refused = |text| Err(Fault::new(Code::KeyInvalid, text).hint(NEXT));
@@ -77,10 +77,10 @@ impl Token {
             if found.uid() != geteuid().as_raw() {
                 return refused(format!("{file} belongs to another user (uid {})", found.uid()));
             }
-            // What it holds is not shown: it may be the better part of a secret.
+            // The content is not shown: it may be most of a secret.
             match bytes.trim_ascii() {
-                // Its maker was killed before anybody was let in by it, or somebody emptied it to have a new
-                // one.
+                // Its maker was killed before the token was used, or somebody emptied the file to get a new
+                // token.
                 [] => {}
                 hex if !hex.iter().all(u8::is_ascii_hexdigit) => return no_token(format!("{} bytes that are none", hex.len())),
                 hex if hex.len() != 2 * TOKEN_BYTES => return no_token(format!("{}", hex.len())),
@@ -95,7 +95,7 @@ impl Token {
         Ok(Token { text: hex })
     }
 
-    /// Whether a request shows it. The time that this takes tells nothing of the token.
+    /// Checks that a request shows the token, in a time that reveals nothing about the token.
     ///
     /// Errors: `unauthorized`.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Fault> {
@@ -106,7 +106,7 @@ impl Token {
             Some(None) => "no bearer token",
             None => "nothing",
         };
-        // Not where its file lies: whoever asks is nobody yet.
+        // The hint does not name the token's file, because the caller is not authorized.
         Err(Fault::new(Code::Unauthorized, format!("header `authorization` shows {found}, wanted `Bearer TOKEN`")).hint(hint![
             "whoever runs the server has the token; where that is ",
             act::serve(),

@@ -1,7 +1,6 @@
-//! A session while it lives: its pool, who is in it, when its state is kept.
+//! One live session: its pool, its callers, and when its state is kept.
 //!
-//! Apart from `sessions.rs`, which knows all of them: here is one. What it keeps lies behind a lock that only
-//! blocking work takes for longer than a moment.
+//! The kept state lies behind a lock that only blocking work holds for longer than a moment.
 
 use std::{
     fmt,
@@ -30,34 +29,34 @@ use crate::{
     },
 };
 
-/// See the module.
+/// A live session; see the module.
 pub struct Live {
     identity: Identity,
     spec: SessionSpec,
     entry: Arc<Entry>,
     pool: Pool,
     book: Mutex<Book>,
-    /// None once it was let go of.
+    /// `None` once the session was dropped.
     kept: Arc<Mutex<Option<disk::Session>>>,
-    /// Counts what became of checkpoints, for who waits for one.
+    /// Counts finished checkpoints, for tasks that wait for one.
     outcomes: watch::Sender<u64>,
     closed: watch::Sender<bool>,
 }
 
-/// What is known of it from moment to moment.
+/// The state of a session that changes from moment to moment.
 struct Book {
-    /// Where to tell those of its callers that wait.
+    /// The event senders of the calls in the session, for notes to those that wait.
     callers: Vec<(u64, events::Sender)>,
     seats: u64,
     used: Instant,
     last_checkpoint: Instant,
-    /// Something may have changed since.
+    /// The state may have changed since the last checkpoint.
     dirty: bool,
-    /// What the last one came to.
+    /// The result of the last checkpoint.
     last: Outcome,
-    /// Nobody gets in any more.
+    /// No further call may enter.
     leaving: bool,
-    /// Which of its pods may keep something.
+    /// The number of the pod whose state may be kept.
     incarnation: u64,
 }
 
@@ -70,19 +69,19 @@ enum Outcome {
     Cannot,
 }
 
-/// How a session is let go of.
+/// How a session is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// If its state was kept, and nobody is in it.
+    /// Only if its state was kept, and no call is in it.
     Parked,
-    /// As it was last kept.
+    /// In any case, with the state that was last kept.
     Whatever,
-    /// For good.
+    /// For good: its kept state is deleted.
     Closed,
 }
 
 impl Live {
-    /// The session, of its pool and from its folder.
+    /// A live session of that recipe, with a pool of its own, from its folder on disk.
     pub fn new(host: &Arc<HostState>, entry: &Arc<Entry>, kept: disk::Session) -> Arc<Live> {
         let manifest = entry.recipe().manifest();
         let spec = manifest.pod.as_ref().and_then(|pod| pod.session.clone()).expect("only a recipe with `[pod.session]` has a session");
@@ -124,7 +123,7 @@ impl Live {
         &self.pool
     }
 
-    /// Whether its pod is one of that recipe, with what that may do.
+    /// Whether its pod is of that recipe, with the same grants and the same environment.
     pub fn is_of(&self, entry: &Entry) -> bool {
         let mine = &self.entry;
         mine.recipe().digest() == entry.recipe().digest() && mine.grants() == entry.grants() && mine.environment() == entry.environment()
@@ -138,7 +137,7 @@ impl Live {
         self.running() > 0
     }
 
-    /// Why the last checkpoint came to nothing.
+    /// The fault of the last checkpoint, if it failed.
     pub fn checkpoint_fault(&self) -> Option<Fault> {
         match &self.book().last {
             Outcome::Fault(fault) => Some(fault.clone()),
@@ -150,7 +149,7 @@ impl Live {
         Fault::new(Code::SessionBusy, format!("{} {why}", self.title())).hint("call again when that is over, or name another session")
     }
 
-    /// A place in it for one call; none when it is being let go of.
+    /// A slot in the session for one call; `None` if the session is being dropped.
     ///
     /// Errors: `session_busy`.
     pub fn seat(self: &Arc<Live>, events: &events::Sender) -> Result<Option<Seated>, Fault> {
@@ -173,12 +172,12 @@ impl Live {
         self.book().leaving
     }
 
-    /// Nobody gets in any more.
+    /// Lets no further call enter.
     pub fn leave(&self) {
         self.book().leaving = true;
     }
 
-    /// Its time begins anew.
+    /// Restarts the session's timeouts.
     pub fn touch(&self) {
         self.book().used = Instant::now();
         self.count(false);
@@ -193,7 +192,7 @@ impl Live {
         }
     }
 
-    /// What is kept of it, to be let go of. Waits for a checkpoint that is being written.
+    /// Takes the kept state out, to drop it. Waits for a checkpoint that is being written.
     pub async fn take_kept(&self) -> Option<disk::Session> {
         let kept = self.kept.clone();
         blocking(move || Ok(locked(&kept).take())).await.ok().flatten()
@@ -201,9 +200,9 @@ impl Live {
 
     // Its pods.
 
-    /// What the next pod of it begins with.
+    /// What the next pod of the session begins with.
     ///
-    /// Errors: `session_lost`, with what there is; as [`Clerk::lend`].
+    /// Errors: `session_lost`, with its calls and checkpoints in `detail`; as [`Clerk::lend`].
     async fn begin_pod(self: &Arc<Live>, clerk: &Clerk, program: &Program) -> Result<pod::Session, Fault> {
         let incarnation = {
             let mut book = self.book();
@@ -213,7 +212,7 @@ impl Live {
         let (kept, version) = (self.kept.clone(), self.entry.recipe().manifest().version.clone());
         let (clerk, python) = (clerk.clone(), program.base.clone());
         let (restore, calls) = blocking(move || {
-            // After whatever the pod before it was just writing.
+            // The lock comes after anything that the previous pod was still writing.
             let mut kept = locked(&kept);
             let kept = kept.as_mut().ok_or_else(|| Fault::new(Code::SessionNotFound, "the session was closed"))?;
             kept.forget_half();
@@ -237,7 +236,7 @@ impl Live {
                 data["damaged"] = json!(damaged);
             }
             for (_, events) in &self.book().callers {
-                // One that does not listen misses it.
+                // A caller that does not listen misses the note.
                 events.note(data.clone());
             }
         }
@@ -255,7 +254,7 @@ impl Live {
         })
     }
 
-    /// With what is known here of why nothing was kept.
+    /// Adds what this host knows about why nothing was kept.
     fn why_lost(&self, fault: Fault) -> Fault {
         if fault.code != Code::SessionLost || fault.detail["checkpoints"] != 0 {
             return fault;
@@ -269,10 +268,10 @@ impl Live {
 
     // Its state.
 
-    /// Has its pod give its state, and waits for so long until it is kept; the last checkpoint, if there is
-    /// nothing new to keep.
+    /// Has the pod give its state, and waits for at most `wait` until it is kept. Returns the last
+    /// checkpoint, also if there is nothing new to keep.
     ///
-    /// Errors: why there is none; `usage` when its class gives none.
+    /// Errors: why there is none; `usage` if its class gives none.
     pub async fn checkpoint(&self, wait: Duration) -> Result<Option<CheckpointStatus>, Fault> {
         if !self.is_dirty() {
             return Ok(self.last_kept().await);
@@ -281,7 +280,7 @@ impl Live {
         outcomes.borrow_and_update();
         if !self.pool.want_checkpoint() {
             if self.pool.is_empty() && !self.is_at_work() {
-                // What its pod had went with it.
+                // The pod is gone, and its unkept state with it.
                 self.book().dirty = false;
                 return Ok(self.last_kept().await);
             }
@@ -304,8 +303,8 @@ impl Live {
         }
     }
 
-    /// [`Live::checkpoint`] before its pod ends. Why nothing came of it is remembered on the disk: who asks
-    /// next may be another host.
+    /// [`Live::checkpoint`] before the pod ends. A failure is recorded on disk, because the next one to ask
+    /// may be another host.
     ///
     /// Errors: as there.
     pub async fn last_checkpoint(&self) -> Result<(), Fault> {
@@ -332,7 +331,7 @@ impl Live {
 
     fn became(&self, outcome: Outcome) {
         let mut book = self.book();
-        // What a call changes after this is for the next one.
+        // Changes that a call makes after this are for the next checkpoint.
         book.last_checkpoint = Instant::now();
         if matches!(outcome, Outcome::Kept(_)) {
             book.dirty = !book.callers.is_empty();
@@ -345,8 +344,8 @@ impl Live {
         self.outcomes.send_modify(|count| *count += 1);
     }
 
-    /// Keeps its state so that it can go; whether it may: not if somebody is in it, nor if its pod has what
-    /// nobody could bring back.
+    /// Keeps the state so that the session can be parked; returns whether it may be. It may not while a call
+    /// is in it, or while its pod has state that no checkpoint holds.
     pub async fn park(&self) -> Result<bool, Fault> {
         if self.is_at_work() {
             return Ok(false);
@@ -357,7 +356,7 @@ impl Live {
             Err(fault) => return Err(fault),
         }
         let mut book = self.book();
-        // A call may have come meanwhile.
+        // A call may have entered meanwhile.
         let may = book.callers.is_empty() && !book.dirty;
         book.leaving = may;
         Ok(may)
@@ -367,7 +366,7 @@ impl Live {
         matches!(self.book().last, Outcome::Cannot)
     }
 
-    /// Lets its pod say goodbye, for a moment.
+    /// Gives the pod a moment to handle the close of its session.
     pub async fn say_goodbye(&self) {
         let mut closed = self.closed.subscribe();
         if self.pool.want_close() {
@@ -377,7 +376,7 @@ impl Live {
 
     // Its times.
 
-    /// Looks after it until it is let go of: checkpoints, parking, its end.
+    /// Tends the session until it is dropped: checkpoints, parking, its end.
     pub fn tend(live: &Arc<Live>, host: &Arc<HostState>) {
         let (live, host) = (Arc::downgrade(live), Arc::downgrade(host));
         tokio::spawn(async move {
@@ -394,7 +393,7 @@ impl Live {
                 if book.leaving {
                     return;
                 }
-                // It stays, for as long as an idle one does.
+                // The session stays for another idle timeout.
                 if ending == Ending::Parked {
                     book.used = Instant::now();
                 }
@@ -407,7 +406,7 @@ impl Live {
         Duration::from_millis(SESSION_LOOK_MS.min(interval).min(self.spec.idle_timeout_ms.max(10)).min(self.spec.ttl_ms.max(10)))
     }
 
-    /// What is due, by the time; gives how it is to be let go of, if it is.
+    /// Does what is due now; returns how to drop the session, if it is to be dropped.
     async fn look(&self, host: &HostState) -> Option<Ending> {
         let (idle, rested, at_work, dirty) = {
             let book = self.book();
@@ -415,7 +414,7 @@ impl Live {
         };
         let is_over = |ms: u64| idle >= Duration::from_millis(ms);
         if !at_work {
-            // What a recipe lost it does not go on to have.
+            // No recipe in use has this content and these grants: the session must not keep lost permissions.
             if !host.catalogue.entries().iter().any(|entry| self.is_of(entry)) {
                 return Some(Ending::Whatever);
             }
@@ -428,7 +427,7 @@ impl Live {
         }
         let interval = self.spec.checkpoint_interval_ms;
         if interval > 0 && dirty && rested >= Duration::from_millis(interval) && !self.cannot() {
-            // A fault is remembered, and shown; one that takes longer comes later.
+            // A fault is recorded and shown; a checkpoint that takes longer arrives later.
             let wait = Duration::from_millis(CHECKPOINT_WAIT_MS.min(interval.max(SESSION_LOOK_MS)));
             let _ = self.checkpoint(wait).await;
         }
@@ -452,7 +451,7 @@ impl fmt::Debug for Live {
     }
 }
 
-/// A call's place in its session, given back on drop.
+/// A call's slot in its session, given back on drop.
 pub struct Seated {
     live: Arc<Live>,
     id: u64,
@@ -463,8 +462,8 @@ impl Seated {
         &self.live.pool
     }
 
-    /// The call is over: counted if it ended well, and its fault is that of its session where that is at an
-    /// end.
+    /// Ends the call: counts it if it ended well. If its session is at an end, the call's fault is that of
+    /// the session.
     pub async fn over<T>(self, host: &Arc<HostState>, result: Result<T, Fault>) -> Result<T, Fault> {
         let live = self.live.clone();
         let fault = match result {
@@ -476,7 +475,7 @@ impl Seated {
         };
         drop(self);
         if fault.code == Code::SessionLost {
-            // Nothing is left of it that a further call could go on with.
+            // Without a checkpoint, nothing is left for a further call to continue with.
             let ending = if live.last_kept().await.is_some() { Ending::Whatever } else { Ending::Closed };
             let _ = host.sessions.park(host, &live, ending).await;
             return Err(fault);
@@ -499,7 +498,7 @@ impl Drop for Seated {
     }
 }
 
-/// One pod of a session, as the one whose state is kept.
+/// One pod of a session: the pod whose state is kept.
 #[derive(Debug)]
 pub struct Incarnation {
     live: Weak<Live>,
@@ -507,7 +506,7 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
-    /// The session, while this is its pod.
+    /// The session, for as long as this is its pod.
     fn live(&self) -> Option<Arc<Live>> {
         self.live.upgrade().filter(|live| live.book().incarnation == self.number)
     }
