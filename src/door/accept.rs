@@ -64,7 +64,7 @@ pub async fn accept(listener: Listener, way: Way, room: Arc<Room>) {
 async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut usize) {
     let taken = match listener {
         Listener::Unix(unix, files) => unix.accept().await.map(|(stream, _)| {
-            let (way, seat) = (way.clone(), room.enter(None));
+            let (way, slot) = (way.clone(), room.enter(None));
             // If the socket's mode ever let another user in, only bytes would be accepted from that user, no
             // files.
             let own = rustix::process::geteuid().as_raw();
@@ -72,16 +72,16 @@ async fn accept_one(listener: &Listener, way: &Way, room: &Arc<Room>, row: &mut 
             match is_own {
                 true => {
                     let files = Files::within(files.clone());
-                    tokio::spawn(way.serve(Carrier::new(stream, files.clone()), seat, Some(files)));
+                    tokio::spawn(way.serve(Carrier::new(stream, files.clone()), slot, Some(files)));
                 }
-                false => drop(tokio::spawn(way.serve(stream, seat, None))),
+                false => drop(tokio::spawn(way.serve(stream, slot, None))),
             }
         }),
         Listener::Tcp(tcp, _) => tcp.accept().await.map(|(stream, peer)| {
             // An answer is one write, so waiting for more bytes would only delay it.
             let _ = stream.set_nodelay(true);
-            let (way, seat) = (way.clone(), room.enter(listener.counted(peer.ip())));
-            tokio::spawn(way.serve(stream, seat, None));
+            let (way, slot) = (way.clone(), room.enter(listener.counted(peer.ip())));
+            tokio::spawn(way.serve(stream, slot, None));
         }),
     };
     match taken {

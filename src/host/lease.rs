@@ -11,7 +11,7 @@ use std::sync::{
 
 use tokio::time::Instant;
 
-use super::{call_context::CallContext, entry::Entry, sessions::Seated};
+use super::{call_context::CallContext, entry::Entry, sessions::SessionSlot};
 use crate::{
     glue::pods::BoxFuture,
     model::{Admitted, Blob, Code, Document, Fault, Operation, Priority, events},
@@ -38,7 +38,7 @@ pub struct Frames {
 }
 
 impl Leased {
-    pub fn new(context: &CallContext, call: &Admitted, session: Option<&Seated>) -> Leased {
+    pub fn new(context: &CallContext, call: &Admitted, session: Option<&SessionSlot>) -> Leased {
         let CallContext { host, entry, events, deadline, .. } = context;
         let pool = match session {
             Some(session) => Some(session.pool().clone()),

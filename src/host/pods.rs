@@ -43,7 +43,7 @@ pub fn reap_leftovers(home: &Home) {
 
 /// Tracks every pod that is not over. The lock is held only to look, and to start a pod.
 pub struct Pods {
-    known: Mutex<Known>,
+    state: Mutex<PodsState>,
     printed: Printed,
     observers: &'static [Observer],
 }
@@ -62,7 +62,7 @@ pub struct Started {
 }
 
 #[derive(Default)]
-struct Known {
+struct PodsState {
     pools: Vec<WeakPool>,
     watchers: Vec<Watcher>,
     started: u64,
@@ -76,7 +76,7 @@ struct Known {
 
 impl Pods {
     pub fn new(printed: Printed, observers: &'static [Observer]) -> Pods {
-        Pods { known: Mutex::default(), printed, observers }
+        Pods { state: Mutex::default(), printed, observers }
     }
 
     /// Calls the observers for a pod that was started.
@@ -91,20 +91,20 @@ impl Pods {
 
     /// Delivers everything that pods of that recipe printed so far.
     pub fn catch_up(&self, recipe: &str) {
-        let watchers = self.known().watchers.clone();
+        let watchers = self.state().watchers.clone();
         watchers.iter().filter(|watcher| watcher.recipe() == recipe).for_each(Watcher::catch_up);
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn state(&self) -> MutexGuard<'_, PodsState> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Tracks that pool from now on.
     pub fn add(&self, pool: &Pool) {
-        let mut known = self.known();
-        known.pools.retain(|pool| pool.upgrade().is_some());
-        known.pools.push(pool.downgrade());
-        if known.closing {
+        let mut state = self.state();
+        state.pools.retain(|pool| pool.upgrade().is_some());
+        state.pools.push(pool.downgrade());
+        if state.closing {
             pool.refuse_all();
         }
     }
@@ -120,25 +120,25 @@ impl Pods {
         family: Option<&Family>,
         spec: impl FnOnce(&Path, String, Arc<Scratch>) -> Spec,
     ) -> Result<Watcher, Fault> {
-        let mut known = self.known();
-        if known.closed {
+        let mut state = self.state();
+        if state.closed {
             return Err(Fault::ending("starts no pod any more"));
         }
-        let scratch = match &known.scratch {
+        let scratch = match &state.scratch {
             Some(scratch) => scratch.clone(),
-            None => known.scratch.insert(Arc::new(Scratch::new(home)?)).clone(),
+            None => state.scratch.insert(Arc::new(Scratch::new(home)?)).clone(),
         };
-        known.watchers.retain(|watcher| !watcher.is_over());
-        known.started += 1;
-        let number = known.started.to_string();
+        state.watchers.retain(|watcher| !watcher.is_over());
+        state.started += 1;
+        let number = state.started.to_string();
         let folder = scratch.folder().join(&number);
         let watcher = pod::spawn(spec(&folder, format!("{}-{number}", scratch.name()), scratch.clone()), slot, family)?;
-        known.watchers.push(watcher.clone());
+        state.watchers.push(watcher.clone());
         Ok(watcher)
     }
 
     fn pools(&self) -> Vec<Pool> {
-        self.known().pools.iter().filter_map(WeakPool::upgrade).collect()
+        self.state().pools.iter().filter_map(WeakPool::upgrade).collect()
     }
 
     /// A pool of exactly this verification of that recipe.
@@ -160,30 +160,30 @@ impl Pods {
 
     /// Every pod that is not over, including those of forgotten recipes.
     pub fn statuses(&self) -> Vec<PodStatus> {
-        let watchers = self.known().watchers.clone();
+        let watchers = self.state().watchers.clone();
         watchers.iter().filter(|watcher| !watcher.is_over()).map(Watcher::status).collect()
     }
 
     /// The last lines of each pod that is not over.
     pub fn logs(&self, lines: usize) -> Vec<LogLine> {
-        let watchers = self.known().watchers.clone();
+        let watchers = self.state().watchers.clone();
         watchers.iter().flat_map(|watcher| watcher.log(lines)).collect()
     }
 
     /// Closes all pools: accepted asks may finish until `until`. Then starts no more pods, stops all, and
     /// waits until none of their processes is left.
     pub async fn shutdown(&self, until: Instant) {
-        self.known().closing = true;
+        self.state().closing = true;
         let mut closing = tokio::task::JoinSet::new();
         for pool in self.pools() {
             closing.spawn(async move { pool.close(until).await });
         }
         closing.join_all().await;
         let watchers = {
-            let mut known = self.known();
-            known.closed = true;
-            known.scratch = None;
-            known.watchers.clone()
+            let mut state = self.state();
+            state.closed = true;
+            state.scratch = None;
+            state.watchers.clone()
         };
         let mut stops = tokio::task::JoinSet::new();
         for watcher in watchers {

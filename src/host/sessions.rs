@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::sleep;
 
-pub use live::{Ending, Live, Seated};
+pub use live::{Ending, Live, SessionSlot};
 
 use super::{Host, HostState, entry::Entry};
 use crate::{
@@ -65,12 +65,17 @@ fn identity(entry: &Entry, name: &str) -> Identity {
 /// session.
 ///
 /// Errors: `session_busy`, `session_lost`, `sessions_full`, `io`, `disk_full`.
-pub async fn enter(host: &Arc<HostState>, entry: &Arc<Entry>, call: &Admitted, events: &events::Sender) -> Result<Option<Seated>, Fault> {
+pub async fn enter(
+    host: &Arc<HostState>,
+    entry: &Arc<Entry>,
+    call: &Admitted,
+    events: &events::Sender,
+) -> Result<Option<SessionSlot>, Fault> {
     let Some(name) = call.session() else { return Ok(None) };
     // A session may be parked right after it was found; then look it up again.
     loop {
         let live = host.sessions.live(host, entry, name, true).await?;
-        if let Some(seated) = live.seat(events)? {
+        if let Some(seated) = live.enter(events)? {
             return Ok(Some(seated));
         }
         tokio::task::yield_now().await;
@@ -109,7 +114,7 @@ impl Sessions {
             if live.is_at_work() {
                 return Err(live.busy("is at work in a pod of the recipe as it was before"));
             }
-            self.let_go(host, &live, Ending::Whatever).await?;
+            self.drop_live(host, &live, Ending::Whatever).await?;
         }
         let live = self.open(host, entry, identity, may_make).await?;
         self.map().insert(Key::of(live.identity()), live.clone());
@@ -159,7 +164,7 @@ impl Sessions {
     }
 
     /// Ends the pod of a live session and drops the session. The caller holds the gate.
-    async fn let_go(&self, host: &Arc<HostState>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
+    async fn drop_live(&self, host: &Arc<HostState>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
         match ending {
             // A call entered the session meanwhile.
             Ending::Parked if !live.park().await? => return Ok(()),
@@ -189,7 +194,7 @@ impl Sessions {
     pub async fn park(&self, host: &Arc<HostState>, live: &Arc<Live>, ending: Ending) -> Result<(), Fault> {
         let _gate = self.gate.lock().await;
         match self.get(live.identity()).is_some_and(|now| Arc::ptr_eq(&now, live)) {
-            true => self.let_go(host, live, ending).await,
+            true => self.drop_live(host, live, ending).await,
             false => Ok(()),
         }
     }

@@ -28,11 +28,11 @@ use crate::{
 /// All zygotes of a host, by program, preloads and variables: recipes that agree in these share a zygote.
 #[derive(Default)]
 pub struct Zygotes {
-    known: Mutex<Known>,
+    state: Mutex<ZygotesState>,
 }
 
 #[derive(Default)]
-struct Known {
+struct ZygotesState {
     by_key: HashMap<String, Zygote>,
     /// Every zygote that was started, until none of its processes is left.
     families: Vec<Family>,
@@ -98,8 +98,8 @@ async fn find_out(host: &Weak<HostState>, parts: &Parts, program: Program, envir
 }
 
 impl Zygotes {
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn state(&self) -> MutexGuard<'_, ZygotesState> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The zygote for this recipe's environment, preloads and variables; booted if there is none.
@@ -115,10 +115,10 @@ impl Zygotes {
         let key = format!("{:?} {:?} {variables:?}", program, pod.preload);
         let _booting = loop {
             let found = {
-                let mut known = self.known();
-                let found = known.by_key.get(&key).cloned();
+                let mut state = self.state();
+                let found = state.by_key.get(&key).cloned();
                 if !matches!(&found, Some(Zygote::Booting | Zygote::Unforkable(_))) && !found.as_ref().is_some_and(Zygote::can_fork) {
-                    known.by_key.insert(key.clone(), Zygote::Booting);
+                    state.by_key.insert(key.clone(), Zygote::Booting);
                     // The guard's drop ends `Booting` for others that wait, however the boot ends.
                     break Booting { zygotes: self, key: key.clone() };
                 }
@@ -136,9 +136,9 @@ impl Zygotes {
             Ok(family) => (Zygote::Ready(family.clone()), Ok(family)),
             Err(why) => (Zygote::Unforkable(why.clone()), Err(why)),
         };
-        self.known().by_key.insert(key, zygote);
+        self.state().by_key.insert(key, zygote);
         if result.is_ok() {
-            tokio::spawn(let_go(Arc::downgrade(host)));
+            tokio::spawn(drop_unused(Arc::downgrade(host)));
         }
         result
     }
@@ -146,9 +146,9 @@ impl Zygotes {
     /// Ends every zygote, and waits until no process of them is left. Their pods are over by then.
     pub async fn shutdown(&self) {
         let families = {
-            let mut known = self.known();
-            known.closed = true;
-            std::mem::take(&mut known.families)
+            let mut state = self.state();
+            state.closed = true;
+            std::mem::take(&mut state.families)
         };
         families.iter().for_each(Family::close);
         for family in families {
@@ -166,9 +166,9 @@ struct Booting<'a> {
 
 impl Drop for Booting<'_> {
     fn drop(&mut self) {
-        let mut known = self.zygotes.known();
-        if matches!(known.by_key.get(&self.key), Some(Zygote::Booting)) {
-            known.by_key.remove(&self.key);
+        let mut state = self.zygotes.state();
+        if matches!(state.by_key.get(&self.key), Some(Zygote::Booting)) {
+            state.by_key.remove(&self.key);
         }
     }
 }
@@ -193,10 +193,10 @@ async fn boot(
     };
     let (family, ready) = Family::start(boot)?;
     {
-        let mut known = host.zygotes.known();
-        known.families.retain(|family| !family.is_gone());
-        known.families.push(family.clone());
-        if known.closed {
+        let mut state = host.zygotes.state();
+        state.families.retain(|family| !family.is_gone());
+        state.families.push(family.clone());
+        if state.closed {
             family.close();
         }
     }
@@ -208,15 +208,15 @@ async fn boot(
 }
 
 /// Drops zygotes that have had no pod for long, to free their memory.
-async fn let_go(host: Weak<HostState>) {
+async fn drop_unused(host: Weak<HostState>) {
     let mut unused: HashMap<String, (u64, Duration)> = HashMap::new();
     let pause = Duration::from_millis(ZYGOTE_IDLE_MS / 10);
     loop {
         tokio::time::sleep(pause).await;
         let Some(host) = host.upgrade() else { return };
-        let mut known = host.zygotes.known();
-        known.families.retain(|family| !family.is_gone());
-        known.by_key.retain(|key, zygote| {
+        let mut state = host.zygotes.state();
+        state.families.retain(|family| !family.is_gone());
+        state.by_key.retain(|key, zygote| {
             let Zygote::Ready(family) = zygote else { return true };
             let (forked, pods) = family.counts();
             let (before, idle) = unused.entry(key.clone()).or_insert((forked, Duration::ZERO));
@@ -227,7 +227,7 @@ async fn let_go(host: Weak<HostState>) {
             }
             family.can_fork()
         });
-        if !known.by_key.values().any(|zygote| matches!(zygote, Zygote::Ready(_))) {
+        if !state.by_key.values().any(|zygote| matches!(zygote, Zygote::Ready(_))) {
             return;
         }
     }

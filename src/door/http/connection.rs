@@ -43,7 +43,7 @@ use tokio::{
 use crate::{
     door::{
         handing::{Carrier, Files},
-        http::{audience::Audience, room::Seat, server::Phase, token::Token},
+        http::{audience::Audience, room::Slot, server::Phase, token::Token},
     },
     model::{Fault, limits},
 };
@@ -148,23 +148,23 @@ impl Heard for UnixStream {
 impl Way {
     /// Serves a connection until either side ends it. Dropping the future drops the call that it runs.
     /// `files` are handed over beside the connection, if it can carry any.
-    pub async fn serve(self, stream: impl Heard, seat: Seat, files: Option<Files>) {
+    pub async fn serve(self, stream: impl Heard, slot: Slot, files: Option<Files>) {
         let mut closing = self.closing.clone();
         tokio::select! {
             biased;
             () = gone(&mut closing) => tracing::debug!("a connection ended with its server"),
-            () = self.served(stream, seat, files) => {}
+            () = self.served(stream, slot, files) => {}
         }
     }
 
-    async fn served(mut self, stream: impl Heard, seat: Seat, files: Option<Files>) {
+    async fn served(mut self, stream: impl Heard, slot: Slot, files: Option<Files>) {
         // A client that connected while the server was ending gets one answer, within a short time.
         let is_late = *self.closing.borrow() >= Phase::Closing;
         let head = if is_late { Duration::from_millis(limits::SERVE_GOODBYE_MS) } else { self.patience.head };
-        let stranger = if seat.in_reserve { Duration::from_millis(limits::SERVE_RESERVE_MS) } else { self.patience.stranger };
-        let (seat, unread, unheard) = (Arc::new(seat), Arc::new(AtomicBool::new(false)), Arc::<Unheard>::default());
+        let stranger = if slot.in_reserve { Duration::from_millis(limits::SERVE_RESERVE_MS) } else { self.patience.stranger };
+        let (slot, unread, unheard) = (Arc::new(slot), Arc::new(AtomicBool::new(false)), Arc::<Unheard>::default());
         let (routes, entry) = (TowerToHyperService::new(self.routes), self.entry);
-        let (guest, incomplete) = (seat.clone(), unread.clone());
+        let (guest, incomplete) = (slot.clone(), unread.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             incomplete.store(!request.body().is_end_stream(), Ordering::Release);
             let (method, path) = (request.method(), request.uri().path());
@@ -179,7 +179,7 @@ impl Way {
                 Ok(_) if guest.in_reserve && !is_look && !is_probe => Err(answers::refused(&answers::overfull())),
                 Ok(audience) => {
                     if !is_probe {
-                        guest.works();
+                        guest.mark_busy();
                     }
                     let (mut parts, body) = request.into_parts();
                     parts.extensions.insert(audience.clone());
@@ -221,7 +221,7 @@ impl Way {
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
         let no_stranger = async {
             sleep(stranger).await;
-            match seat.is_stranger() {
+            match slot.is_stranger() {
                 true => {}
                 false => std::future::pending().await,
             }
@@ -231,20 +231,20 @@ impl Way {
             biased;
             ended = connection.as_mut() => ended,
             () = no_stranger => return tracing::debug!("a connection showed no request and was closed"),
-            () = seat.told_to_go() => {
+            () = slot.told_to_go() => {
                 unheard.looks.store(true, Ordering::Relaxed);
                 let heard = poll_fn(|context| {
                     unheard.waits.store(false, Ordering::Relaxed);
                     match connection.as_mut().poll(context) {
                         Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                        Poll::Pending if seat.is_stranger() && unheard.waits.load(Ordering::Relaxed) => Poll::Pending,
+                        Poll::Pending if slot.is_stranger() && unheard.waits.load(Ordering::Relaxed) => Poll::Pending,
                         Poll::Pending => Poll::Ready(None),
                     }
                 });
                 if let Ok(Some(_)) = timeout(Duration::from_millis(limits::SERVE_HEARD_MS), heard).await {
                     return;
                 }
-                if seat.is_stranger() {
+                if slot.is_stranger() {
                     // A request may be on its way: answer when to retry.
                     unheard.parts.store(true, Ordering::Relaxed);
                     return tracing::debug!("a connection showed no request and was closed for another one");
@@ -258,7 +258,7 @@ impl Way {
                 // close.
                 match timeout(Duration::from_millis(limits::SERVE_LINGER_MS), connection.as_mut()).await {
                     Ok(ended) => ended,
-                    Err(_) if seat.is_stranger() => return,
+                    Err(_) if slot.is_stranger() => return,
                     Err(_) => {
                         connection.as_mut().graceful_shutdown();
                         connection.await
@@ -303,7 +303,7 @@ impl HttpBody for Asked {
 struct Answer {
     body: Body,
     /// `None` if the connection ends with this answer.
-    guest: Option<Arc<Seat>>,
+    guest: Option<Arc<Slot>>,
 }
 
 impl HttpBody for Answer {
@@ -326,7 +326,7 @@ impl HttpBody for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(guest) = &self.guest {
-            guest.rests();
+            guest.mark_idle();
         }
     }
 }
@@ -510,10 +510,10 @@ mod tests {
         for (sent, told) in [("GET / HTTP/1.1\r\nhost: x\r\n\r\n", "heard"), ("GET / HT", parting), ("", parting)] {
             let (mut here, there) = std::os::unix::net::UnixStream::pair().unwrap();
             std::io::Write::write_all(&mut here, sent.as_bytes()).unwrap();
-            let seat = room.enter(None);
-            let others: Vec<Seat> = (0..4).map(|_| room.enter(None)).collect();
+            let slot = room.enter(None);
+            let others: Vec<Slot> = (0..4).map(|_| room.enter(None)).collect();
             there.set_nonblocking(true).unwrap();
-            timeout(Duration::from_secs(60), way.clone().serve(tokio::net::UnixStream::from_std(there).unwrap(), seat, None))
+            timeout(Duration::from_secs(60), way.clone().serve(tokio::net::UnixStream::from_std(there).unwrap(), slot, None))
                 .await
                 .unwrap();
             let mut said = String::new();

@@ -192,7 +192,7 @@ impl Room {
 
     /// Lets a connection in, and tells another one to leave if it must. `peer`: the address that the
     /// connection counts for; a listed proxy and a Unix socket have none.
-    pub fn enter(self: &Arc<Room>, peer: Option<IpAddr>) -> Seat {
+    pub fn enter(self: &Arc<Room>, peer: Option<IpAddr>) -> Slot {
         let mut guests = self.guests();
         if guests.strangers.len() >= self.bounds.strangers {
             guests.send_away_a_stranger(self.bounds.peer);
@@ -208,7 +208,7 @@ impl Room {
         let (id, told) = (guests.turns, Arc::new(Notify::new()));
         guests.add(id, Guest { peer, stage: Stage::Stranger, in_reserve, leaves: false, told: told.clone() });
         self.count.send_replace(guests.all.len());
-        Seat { room: self.clone(), id, in_reserve, told }
+        Slot { room: self.clone(), id, in_reserve, told }
     }
 
     /// How many connections to accept in a row before the accepted ones get a turn.
@@ -240,7 +240,7 @@ impl Room {
 }
 
 /// A connection's slot in a room, given back on drop.
-pub struct Seat {
+pub struct Slot {
     room: Arc<Room>,
     id: u64,
     /// The room is full: this connection may only look at the server, and be told so.
@@ -248,14 +248,14 @@ pub struct Seat {
     told: Arc<Notify>,
 }
 
-impl Seat {
+impl Slot {
     /// Records that its complete and authorized request is being answered.
-    pub fn works(&self) {
+    pub fn mark_busy(&self) {
         self.set(|_| Stage::Busy);
     }
 
     /// Records that its answer is written.
-    pub fn rests(&self) {
+    pub fn mark_idle(&self) {
         self.set(Stage::Idle);
     }
 
@@ -277,7 +277,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut guests = self.room.guests();
         guests.remove(self.id);
@@ -298,14 +298,14 @@ mod tests {
     }
 
     /// Which of them were told to go, by their place in the list.
-    fn told(seats: &[Seat]) -> Vec<usize> {
+    fn told(slots: &[Slot]) -> Vec<usize> {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        let mut is_told = |seat: &Seat| std::pin::pin!(seat.told_to_go()).poll(&mut context).is_ready();
+        let mut is_told = |slot: &Slot| std::pin::pin!(slot.told_to_go()).poll(&mut context).is_ready();
         let mut found = Vec::new();
-        for (at, seat) in seats.iter().enumerate() {
-            if is_told(seat) {
+        for (at, slot) in slots.iter().enumerate() {
+            if is_told(slot) {
                 found.push(at);
-                seat.told.notify_one();
+                slot.told.notify_one();
             }
         }
         found
@@ -314,18 +314,18 @@ mod tests {
     #[test]
     fn the_oldest_silent_one_goes_for_the_next_and_none_that_works() {
         let room = Room::new(BOUNDS);
-        let mut seats: Vec<Seat> = (0..4).map(|_| room.enter(None)).collect();
-        assert_eq!(told(&seats), [0; 0]);
-        seats[0].works();
-        seats.push(room.enter(None));
-        assert_eq!(told(&seats), [0; 0], "one of them is no stranger any more");
-        seats.push(room.enter(None));
-        assert_eq!(told(&seats), [1], "not the first, who works");
+        let mut slots: Vec<Slot> = (0..4).map(|_| room.enter(None)).collect();
+        assert_eq!(told(&slots), [0; 0]);
+        slots[0].mark_busy();
+        slots.push(room.enter(None));
+        assert_eq!(told(&slots), [0; 0], "one of them is no stranger any more");
+        slots.push(room.enter(None));
+        assert_eq!(told(&slots), [1], "not the first, who works");
         // Whoever shows a request keeps its place from then on, however many strangers come.
-        seats[5].works();
-        seats[5].rests();
-        seats.extend((0..100).map(|_| room.enter(None)));
-        let gone = told(&seats);
+        slots[5].mark_busy();
+        slots[5].mark_idle();
+        slots.extend((0..100).map(|_| room.enter(None)));
+        let gone = told(&slots);
         assert_eq!(gone, [&[1, 2, 3, 4][..], &(6..102).collect::<Vec<_>>()].concat());
     }
 
@@ -334,58 +334,58 @@ mod tests {
         let room = Room::new(BOUNDS);
         // A slow one, then three of one address, and another one: the greedy one's oldest goes, not the slow
         // one.
-        let mut seats = vec![room.enter(peer(1)), room.enter(peer(2)), room.enter(peer(2)), room.enter(peer(2))];
-        seats.push(room.enter(peer(3)));
-        assert_eq!(told(&seats), [1]);
+        let mut slots = vec![room.enter(peer(1)), room.enter(peer(2)), room.enter(peer(2)), room.enter(peer(2))];
+        slots.push(room.enter(peer(3)));
+        assert_eq!(told(&slots), [1]);
         // Within the shares, and behind a listed proxy (which has no address here), the oldest goes.
         let room = Room::new(BOUNDS);
-        let mut seats = vec![room.enter(peer(1)), room.enter(None), room.enter(None), room.enter(None)];
-        seats.push(room.enter(None));
-        assert_eq!(told(&seats), [0]);
+        let mut slots = vec![room.enter(peer(1)), room.enter(None), room.enter(None), room.enter(None)];
+        slots.push(room.enter(None));
+        assert_eq!(told(&slots), [0]);
     }
 
     #[test]
     fn a_room_at_work_has_a_reserve_for_whoever_comes_and_the_idle_go_before_that() {
         let room = Room::new(BOUNDS);
-        let mut seats: Vec<Seat> = (0..8)
+        let mut slots: Vec<Slot> = (0..8)
             .map(|_| {
-                let seat = room.enter(None);
-                seat.works();
-                seat
+                let slot = room.enter(None);
+                slot.mark_busy();
+                slot
             })
             .collect();
-        seats.push(room.enter(None));
-        assert!(seats[8].in_reserve && told(&seats).is_empty());
-        seats.push(room.enter(None));
-        seats.push(room.enter(None));
-        assert!(seats[10].in_reserve);
-        assert_eq!(told(&seats), [8], "the oldest in reserve, and none that works");
-        seats[3].rests();
-        seats[2].rests();
-        seats.push(room.enter(None));
-        assert!(!seats[11].in_reserve);
-        assert_eq!(told(&seats), [3, 8], "the one that rests for longest");
+        slots.push(room.enter(None));
+        assert!(slots[8].in_reserve && told(&slots).is_empty());
+        slots.push(room.enter(None));
+        slots.push(room.enter(None));
+        assert!(slots[10].in_reserve);
+        assert_eq!(told(&slots), [8], "the oldest in reserve, and none that works");
+        slots[3].mark_idle();
+        slots[2].mark_idle();
+        slots.push(room.enter(None));
+        assert!(!slots[11].in_reserve);
+        assert_eq!(told(&slots), [3, 8], "the one that rests for longest");
     }
 
     /// Steps that so many knocks cost each in a room which has many strangers, workers and idle ones of
     /// several addresses.
     fn steps_of_a_knock(bounds: Bounds) -> usize {
         let room = Room::new(bounds);
-        let mut seats = Vec::new();
+        let mut slots = Vec::new();
         for at in 0..bounds.connections {
-            let seat = room.enter(peer(at as u8));
+            let slot = room.enter(peer(at as u8));
             match at % 3 {
-                0 => seat.works(),
-                1 => seat.rests(),
+                0 => slot.mark_busy(),
+                1 => slot.mark_idle(),
                 _ => {}
             }
-            seats.push(seat);
+            slots.push(slot);
         }
         let before = room.guests().steps;
         const KNOCKS: usize = 1_000;
-        seats.extend((0..KNOCKS).map(|at| room.enter(peer(at as u8))));
+        slots.extend((0..KNOCKS).map(|at| room.enter(peer(at as u8))));
         let after = room.guests().steps;
-        assert!(seats.len() > bounds.connections && room.guests().regular <= bounds.connections);
+        assert!(slots.len() > bounds.connections && room.guests().regular <= bounds.connections);
         (after - before).div_ceil(KNOCKS)
     }
 
@@ -399,15 +399,15 @@ mod tests {
     #[test]
     fn what_is_listed_is_what_there_is() {
         let room = Room::new(BOUNDS);
-        let mut seats = Vec::new();
+        let mut slots = Vec::new();
         // Whatever they do, and in whatever order they leave.
         for at in 0..2_000_usize {
-            seats.push(room.enter(peer((at % 5) as u8)));
-            let of = |step: usize| at.wrapping_mul(step) % seats.len();
-            seats[of(7)].works();
-            seats[of(11)].rests();
+            slots.push(room.enter(peer((at % 5) as u8)));
+            let of = |step: usize| at.wrapping_mul(step) % slots.len();
+            slots[of(7)].mark_busy();
+            slots[of(11)].mark_idle();
             if at % 3 == 0 {
-                seats.swap_remove(of(13));
+                slots.swap_remove(of(13));
             }
             let guests = room.guests();
             let count = |of: &dyn Fn(&Guest) -> bool| guests.all.values().filter(|guest| !guest.leaves && of(guest)).count();
@@ -418,7 +418,7 @@ mod tests {
             assert_eq!(guests.peers.values().map(BTreeSet::len).sum::<usize>(), guests.strangers.len());
             assert_eq!(guests.crowds.iter().map(|(count, _)| count).sum::<usize>(), guests.strangers.len());
         }
-        drop(seats);
+        drop(slots);
         let guests = room.guests();
         assert!(guests.all.is_empty() && guests.strangers.is_empty() && guests.idle.is_empty() && guests.peers.is_empty());
         assert!(guests.crowds.is_empty() && guests.in_reserve.is_empty() && guests.regular == 0);

@@ -35,7 +35,7 @@ pub struct Live {
     spec: SessionSpec,
     entry: Arc<Entry>,
     pool: Pool,
-    book: Mutex<Book>,
+    state: Mutex<LiveState>,
     /// `None` once the session was dropped.
     kept: Arc<Mutex<Option<disk::Session>>>,
     /// Counts finished checkpoints, for tasks that wait for one.
@@ -44,10 +44,10 @@ pub struct Live {
 }
 
 /// The state of a session that changes from moment to moment.
-struct Book {
+struct LiveState {
     /// The event senders of the calls in the session, for notes to those that wait.
     callers: Vec<(u64, events::Sender)>,
-    seats: u64,
+    slots: u64,
     used: Instant,
     last_checkpoint: Instant,
     /// The state may have changed since the last checkpoint.
@@ -91,9 +91,9 @@ impl Live {
             spec,
             entry: entry.clone(),
             pool: entry.session_pool(host, this.clone() as Weak<dyn SessionOfPods>),
-            book: Mutex::new(Book {
+            state: Mutex::new(LiveState {
                 callers: Vec::new(),
-                seats: 0,
+                slots: 0,
                 used: now,
                 last_checkpoint: now,
                 dirty: false,
@@ -107,8 +107,8 @@ impl Live {
         })
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn state(&self) -> MutexGuard<'_, LiveState> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub fn identity(&self) -> &Identity {
@@ -130,7 +130,7 @@ impl Live {
     }
 
     pub fn running(&self) -> usize {
-        self.book().callers.len()
+        self.state().callers.len()
     }
 
     pub fn is_at_work(&self) -> bool {
@@ -139,7 +139,7 @@ impl Live {
 
     /// The fault of the last checkpoint, if it failed.
     pub fn checkpoint_fault(&self) -> Option<Fault> {
-        match &self.book().last {
+        match &self.state().last {
             Outcome::Fault(fault) => Some(fault.clone()),
             _ => None,
         }
@@ -152,34 +152,34 @@ impl Live {
     /// A slot in the session for one call; `None` if the session is being dropped.
     ///
     /// Errors: `session_busy`.
-    pub fn seat(self: &Arc<Live>, events: &events::Sender) -> Result<Option<Seated>, Fault> {
-        let mut book = self.book();
-        if book.leaving {
+    pub fn enter(self: &Arc<Live>, events: &events::Sender) -> Result<Option<SessionSlot>, Fault> {
+        let mut state = self.state();
+        if state.leaving {
             return Ok(None);
         }
-        if self.spec.mode == Mode::Exclusive && !book.callers.is_empty() {
-            drop(book);
+        if self.spec.mode == Mode::Exclusive && !state.callers.is_empty() {
+            drop(state);
             return Err(self.busy("is at work for another call"));
         }
-        book.seats += 1;
-        let id = book.seats;
-        book.callers.push((id, events.clone()));
-        book.dirty = true;
-        Ok(Some(Seated { live: self.clone(), id }))
+        state.slots += 1;
+        let id = state.slots;
+        state.callers.push((id, events.clone()));
+        state.dirty = true;
+        Ok(Some(SessionSlot { live: self.clone(), id }))
     }
 
     pub fn is_leaving(&self) -> bool {
-        self.book().leaving
+        self.state().leaving
     }
 
     /// Lets no further call enter.
     pub fn leave(&self) {
-        self.book().leaving = true;
+        self.state().leaving = true;
     }
 
     /// Restarts the session's timeouts.
     pub fn touch(&self) {
-        self.book().used = Instant::now();
+        self.state().used = Instant::now();
         self.count(false);
     }
 
@@ -205,9 +205,9 @@ impl Live {
     /// Errors: `session_lost`, with its calls and checkpoints in `detail`; as [`Clerk::lend`].
     async fn begin_pod(self: &Arc<Live>, clerk: &Clerk, program: &Program) -> Result<pod::Session, Fault> {
         let incarnation = {
-            let mut book = self.book();
-            book.incarnation += 1;
-            book.incarnation
+            let mut state = self.state();
+            state.incarnation += 1;
+            state.incarnation
         };
         let (kept, version) = (self.kept.clone(), self.entry.recipe().manifest().version.clone());
         let (clerk, python) = (clerk.clone(), program.base.clone());
@@ -235,7 +235,7 @@ impl Live {
             if !damaged.is_empty() {
                 data["damaged"] = json!(damaged);
             }
-            for (_, events) in &self.book().callers {
+            for (_, events) in &self.state().callers {
                 // A caller that does not listen misses the note.
                 events.note(data.clone());
             }
@@ -259,7 +259,7 @@ impl Live {
         if fault.code != Code::SessionLost || fault.detail["checkpoints"] != 0 {
             return fault;
         }
-        match &self.book().last {
+        match &self.state().last {
             Outcome::Cannot => fault.hint("the next call opens it anew; a class with `checkpoint` and `restore` outlives its pod"),
             Outcome::Fault(why) => fault.hint(disk::not_kept(&why.message)),
             _ => fault,
@@ -281,7 +281,7 @@ impl Live {
         if !self.pool.want_checkpoint() {
             if self.pool.is_empty() && !self.is_at_work() {
                 // The pod is gone, and its unkept state with it.
-                self.book().dirty = false;
+                self.state().dirty = false;
                 return Ok(self.last_kept().await);
             }
             let fault = Fault::new(Code::SessionBusy, format!("{} has no pod that could give its state now", self.title()));
@@ -290,10 +290,10 @@ impl Live {
         if timeout(wait, outcomes.changed()).await.is_err() {
             let text = format!("{} did not give its state within {} ms", self.title(), wait.as_millis());
             let fault = Fault::new(Code::Stalled, text).hint("a long operation gives it where it calls `hob_pod.checkpoint()`");
-            self.book().last = Outcome::Fault(fault.clone());
+            self.state().last = Outcome::Fault(fault.clone());
             return Err(fault);
         }
-        let last = self.book().last.clone();
+        let last = self.state().last.clone();
         match last {
             Outcome::Kept(status) => Ok(Some(status)),
             Outcome::Fault(fault) => Err(fault),
@@ -320,7 +320,7 @@ impl Live {
     }
 
     fn is_dirty(&self) -> bool {
-        self.book().dirty
+        self.state().dirty
     }
 
     async fn last_kept(&self) -> Option<CheckpointStatus> {
@@ -330,17 +330,17 @@ impl Live {
     }
 
     fn became(&self, outcome: Outcome) {
-        let mut book = self.book();
+        let mut state = self.state();
         // Changes that a call makes after this are for the next checkpoint.
-        book.last_checkpoint = Instant::now();
+        state.last_checkpoint = Instant::now();
         if matches!(outcome, Outcome::Kept(_)) {
-            book.dirty = !book.callers.is_empty();
+            state.dirty = !state.callers.is_empty();
         }
         if let Outcome::Fault(fault) = &outcome {
             tracing::warn!("no checkpoint of {}: {fault}", self.title());
         }
-        book.last = outcome;
-        drop(book);
+        state.last = outcome;
+        drop(state);
         self.outcomes.send_modify(|count| *count += 1);
     }
 
@@ -355,15 +355,15 @@ impl Live {
             Err(_) if self.cannot() => return Ok(false),
             Err(fault) => return Err(fault),
         }
-        let mut book = self.book();
+        let mut state = self.state();
         // A call may have entered meanwhile.
-        let may = book.callers.is_empty() && !book.dirty;
-        book.leaving = may;
+        let may = state.callers.is_empty() && !state.dirty;
+        state.leaving = may;
         Ok(may)
     }
 
     fn cannot(&self) -> bool {
-        matches!(self.book().last, Outcome::Cannot)
+        matches!(self.state().last, Outcome::Cannot)
     }
 
     /// Gives the pod a moment to handle the close of its session.
@@ -389,13 +389,13 @@ impl Live {
                     Ok(()) => {}
                     Err(fault) => tracing::warn!("{} is not let go of: {fault}", live.title()),
                 }
-                let mut book = live.book();
-                if book.leaving {
+                let mut state = live.state();
+                if state.leaving {
                     return;
                 }
                 // The session stays for another idle timeout.
                 if ending == Ending::Parked {
-                    book.used = Instant::now();
+                    state.used = Instant::now();
                 }
             }
         });
@@ -409,8 +409,8 @@ impl Live {
     /// Does what is due now; returns how to drop the session, if it is to be dropped.
     async fn look(&self, host: &HostState) -> Option<Ending> {
         let (idle, rested, at_work, dirty) = {
-            let book = self.book();
-            (book.used.elapsed(), book.last_checkpoint.elapsed(), !book.callers.is_empty(), book.dirty)
+            let state = self.state();
+            (state.used.elapsed(), state.last_checkpoint.elapsed(), !state.callers.is_empty(), state.dirty)
         };
         let is_over = |ms: u64| idle >= Duration::from_millis(ms);
         if !at_work {
@@ -452,12 +452,12 @@ impl fmt::Debug for Live {
 }
 
 /// A call's slot in its session, given back on drop.
-pub struct Seated {
+pub struct SessionSlot {
     live: Arc<Live>,
     id: u64,
 }
 
-impl Seated {
+impl SessionSlot {
     pub fn pool(&self) -> &Pool {
         &self.live.pool
     }
@@ -480,7 +480,7 @@ impl Seated {
             let _ = host.sessions.park(host, &live, ending).await;
             return Err(fault);
         }
-        let is_closed = live.book().leaving && matches!(fault.code, Code::ShuttingDown | Code::Crashed | Code::Cancelled);
+        let is_closed = live.state().leaving && matches!(fault.code, Code::ShuttingDown | Code::Crashed | Code::Cancelled);
         match is_closed && !host.lifecycle.is_closing() {
             true => Err(Fault::new(Code::SessionNotFound, format!("{} was closed while the call ran", live.title()))
                 .hint("the next call that names it opens it anew")),
@@ -489,12 +489,12 @@ impl Seated {
     }
 }
 
-impl Drop for Seated {
+impl Drop for SessionSlot {
     fn drop(&mut self) {
-        let mut book = self.live.book();
-        book.callers.retain(|(id, _)| *id != self.id);
-        book.used = Instant::now();
-        book.dirty = true;
+        let mut state = self.live.state();
+        state.callers.retain(|(id, _)| *id != self.id);
+        state.used = Instant::now();
+        state.dirty = true;
     }
 }
 
@@ -508,7 +508,7 @@ pub struct Incarnation {
 impl Incarnation {
     /// The session, for as long as this is its pod.
     fn live(&self) -> Option<Arc<Live>> {
-        self.live.upgrade().filter(|live| live.book().incarnation == self.number)
+        self.live.upgrade().filter(|live| live.state().incarnation == self.number)
     }
 }
 
@@ -522,7 +522,7 @@ impl pod::Keep for Incarnation {
             let (kept, again) = (live.kept.clone(), live.clone());
             let done = blocking(move || {
                 let mut kept = locked(&kept);
-                let kept = kept.as_mut().filter(|_| again.book().incarnation == number).ok_or_else(gone)?;
+                let kept = kept.as_mut().filter(|_| again.state().incarnation == number).ok_or_else(gone)?;
                 let piece = kept.piece(&bytes, last, json)?;
                 Ok((piece, kept.record().checkpoints.last().map(|kept| kept.status.clone())))
             });

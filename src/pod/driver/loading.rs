@@ -245,7 +245,7 @@ impl Driver {
     }
 
     /// Reports the best class of the asks in hand and of those that wait for the pod.
-    pub(super) fn works(&mut self, class: Option<Priority>) {
+    pub(super) fn report_busy(&mut self, class: Option<Priority>) {
         let Some(claim) = &mut self.loading.claim else { return };
         claim.report_work(class);
         if !self.in_flight.units.is_empty() {
@@ -254,7 +254,7 @@ impl Driver {
     }
 
     /// The pod has no ask in hand any more.
-    pub(super) fn rests(&mut self, now: Instant) {
+    pub(super) fn report_idle(&mut self, now: Instant) {
         self.loading.keep_until = self.loading.keep_alive.map(|keep| now + keep);
         if self.loading.yields {
             return self.release_memory();

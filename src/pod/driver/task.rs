@@ -340,7 +340,7 @@ impl Driver {
                 false => self.slot.put_back(unit.asks, false),
             }
         }
-        self.works(taken.class);
+        self.report_busy(taken.class);
     }
 
     /// False while the host could not read the pod's messages.
@@ -408,7 +408,7 @@ impl Driver {
         self.attribute_lines();
         if self.in_flight.units.is_empty() {
             self.clocks.idles(now);
-            self.rests(now);
+            self.report_idle(now);
         }
         self.want_first_checkpoint();
         self.tell_between();
