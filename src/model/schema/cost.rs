@@ -40,15 +40,15 @@ use crate::model::{
     },
 };
 
-/// What is proved of a schema.
+/// The proven cost of a schema.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Proven {
-    /// Units for each byte of a document, at most.
+    /// Most units for each byte of a document.
     pub rate: f64,
-    /// Times that the rate is spent when a mismatch is described: each alternative is looked at again inside
-    /// the one around it.
+    /// How often the rate is spent to describe a mismatch: each alternative is checked again inside the one
+    /// around it.
     pub described: f64,
-    /// Whether it has alternatives: then even the first mismatch is a list.
+    /// Whether the schema has alternatives; then even the first mismatch is a list.
     pub alternatives: bool,
 }
 
@@ -59,7 +59,7 @@ impl Proven {
     }
 }
 
-/// Proves a rate for `schema`, or says what stands against it, and where.
+/// Proves a rate for `schema`, or says what prevents it, and where.
 pub(super) fn prove(schema: &Value, edition: Edition) -> Result<Proven, Why> {
     let graph = Graph::of(schema, edition)?;
     let mut proof =
@@ -103,23 +103,23 @@ fn round(count: f64) -> String {
     }
 }
 
-/// What is known of a node once all that it leads to is.
+/// The cost of a node, known once the costs of all nodes that it leads to are.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
     own: f64,
-    /// At a child of an object, and of an array.
+    /// Cost at a child of an object, and at a child of an array.
     below: [f64; 2],
     whole: f64,
     rate: f64,
-    /// Longest chain of schemas at work inside each other.
+    /// Longest chain of schemas active inside each other.
     chain: usize,
-    /// Alternatives inside each other.
+    /// Nesting depth of alternatives.
     nested: f64,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Found {
-    /// Its order.
+    /// Its order of visit.
     Open(usize),
     Done(Cost),
 }
@@ -128,10 +128,10 @@ struct Proof<'a> {
     graph: &'a Graph<'a>,
     found: Vec<Option<Found>>,
     order: usize,
-    /// Nodes whose circle is not complete (Tarjan).
+    /// Nodes whose cycle is not complete (Tarjan).
     stack: Vec<usize>,
     steps: usize,
-    /// Nodes that compiling makes of each; none while it is counted.
+    /// Number of nodes that compiling makes of each; `None` while it is being counted.
     compiled: HashMap<usize, Option<f64>>,
 }
 
@@ -151,7 +151,7 @@ impl Proof<'_> {
         }
     }
 
-    /// Tarjan's search for circles; each is settled when all that it leads to is.
+    /// Tarjan's search for cycles; each cycle is settled after all nodes that it leads to.
     fn visit(&mut self, at: usize, depth: usize) -> Result<usize, Why> {
         let node = &self.graph.nodes[at];
         too_deep(node, depth)?;
@@ -191,7 +191,7 @@ impl Proof<'_> {
         Ok(())
     }
 
-    /// A node that does not lead back to itself.
+    /// Settles a node that does not lead back to itself.
     fn settle_one(&mut self, at: usize) -> Result<(), Why> {
         let node = &self.graph.nodes[at];
         let mut cost = Cost { own: node.own, whole: node.whole, chain: 1, nested: 0.0, ..Cost::default() };
@@ -205,7 +205,7 @@ impl Proof<'_> {
                     cost.whole += to.whole;
                     cost.below = [cost.below[0] + to.below[0], cost.below[1] + to.below[1]];
                 }
-                // A key is a text of its own.
+                // Each key is a text of its own.
                 Place::Name => cost.own += to.rate,
                 Place::Named(_) | Place::Other => one_key = one_key.max(to.rate),
                 Place::EveryKey => each_key += to.rate,
@@ -221,7 +221,7 @@ impl Proof<'_> {
         self.finish(at, cost)
     }
 
-    /// Nodes that lead back to each other.
+    /// Settles nodes that lead back to each other.
     fn settle_circle(&mut self, circle: &HashSet<usize>) -> Result<(), Why> {
         let levels = DOCUMENT_DEPTH_MAX as f64;
         let mut all = Cost { chain: 0, ..Cost::default() };
@@ -250,7 +250,7 @@ impl Proof<'_> {
             all.below[0] = all.below[0].max(apart);
             all.below[1] = all.below[1].max(beside);
         }
-        // What is read beside the turn is read again on each level, and so is a whole subtree.
+        // Each level reads again what lies beside the cycle, and a whole subtree.
         let rate = all.own.max(all.below[0]) + levels * (all.below[1] + all.whole);
         let alternatives = circle.iter().any(|at| self.graph.nodes[*at].alternatives);
         let nested = all.nested + if alternatives { levels } else { 0.0 };
@@ -282,8 +282,8 @@ impl Proof<'_> {
         Ok(Here { visits, chain })
     }
 
-    /// In an order in which a node comes after all that it sends on to. A turn that does not go down has
-    /// none.
+    /// Orders the nodes so that each comes after all nodes to which it leads. A cycle that does not descend
+    /// into the document has no such order and is refused.
     fn arrange(&mut self, at: usize, depth: usize, state: &mut HashMap<usize, bool>, order: &mut Vec<usize>) -> Result<(), Why> {
         let node = &self.graph.nodes[at];
         self.step(at, 1 + node.edges.len())?;
@@ -306,8 +306,9 @@ impl Proof<'_> {
         Ok(())
     }
 
-    /// What the nodes visited at one place do to one child: the rate of those that leave the circle where the
-    /// child does not go on in it, and where it does. More than one way on is refused.
+    /// The rates that the nodes visited at one place spend on one child, for edges that leave the cycle: at a
+    /// child that does not continue in the cycle, and at one that does. More than one way to continue is
+    /// refused.
     fn children(&mut self, at: usize, circle: &HashSet<usize>, visits: &HashMap<usize, f64>) -> Result<(f64, f64), Why> {
         let mut keys: Vec<Option<&str>> = vec![None];
         let mut indices = vec![usize::MAX];
@@ -361,7 +362,7 @@ impl Proof<'_> {
         Ok((apart, beside))
     }
 
-    /// How many nodes compiling makes. What a `$ref` leads to is compiled once, unless it is marked.
+    /// How many nodes compiling makes. The target of a `$ref` is compiled once, unless it is marked.
     fn all_compiled(&mut self) -> Result<f64, Why> {
         let targets: Vec<usize> = self.graph.referred().collect();
         let mut sum = 0.0;
@@ -374,7 +375,8 @@ impl Proof<'_> {
     fn compiled_from(&mut self, at: usize) -> Result<f64, Why> {
         match self.compiled.get(&at) {
             Some(Some(known)) => return Ok(*known),
-            // The validator ends such a turn on the way that it came, and takes it anew on each other way.
+            // The validator ends such a cycle on the path that it took, and follows it again on each other
+            // path.
             Some(None) => {
                 return Err(self.graph.nodes[at].why(
                     "what `unevaluated...` allows leads back to it".into(),
@@ -392,7 +394,7 @@ impl Proof<'_> {
         Ok(sum)
     }
 
-    /// Where most of the cost comes from: the deepest node that is still too dear.
+    /// The node that causes most of the cost: the deepest one that is still too expensive.
     fn dearest(&self) -> usize {
         let most = SCHEMA_UNITS_MAX as f64 / SCHEMA_DOCUMENT_BYTES_MIN as f64;
         let mut at = 0;
@@ -422,7 +424,7 @@ enum Child<'a> {
 }
 
 impl Child<'_> {
-    /// Whether a visit of `node` goes on to this child through an edge at `place`.
+    /// Whether a visit of `node` continues to this child through an edge at `place`.
     fn goes(self, node: &Node, place: &Place) -> bool {
         match (self, place) {
             (Child::Key(key), Place::Named(name)) => key == Some(*name),
