@@ -17,7 +17,7 @@ use crate::{
 
 const SHAPE: &str = "a case is `cases/<case>/input.json` with `{\"operation\": ..., \"input\": ...}` and `output.json` or `fault.json`";
 
-/// Every case below `cases/` of a recipe folder, each checked, in the order of their names.
+/// All cases below `cases/` of a recipe folder, each checked, ordered by name.
 ///
 /// Errors: `invalid_recipe`, naming the case's file.
 pub fn all(folder: &Path, manifest: &Manifest) -> Result<Vec<Case>, Fault> {

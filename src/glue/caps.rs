@@ -3,7 +3,7 @@
 use crate::model::{Code, Fault, Manifest};
 use serde_json::Value;
 
-/// The fault of a run that went over a cap.
+/// The fault of a run that exceeded a cap.
 pub fn limit(
     manifest: &Manifest,
     cap: &str,

@@ -30,7 +30,7 @@ pub struct Ticker {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Says that a guest runs; dropping it says that it ended.
+/// Marks a running guest; dropping it marks the guest's end.
 pub struct Running(Arc<Shared>);
 
 impl Ticker {
@@ -50,10 +50,10 @@ impl Ticker {
         Ok(Ticker { shared, thread: Some(thread) })
     }
 
-    /// To be held while a guest runs.
+    /// Hold the result while a guest runs.
     pub fn run(&self) -> Running {
-        // The counter first, then the flag; the thread does it the other way round, so one of the two sees
-        // the other.
+        // The counter first, then the flag; the thread does it in reverse order, so one of the two sees the
+        // other.
         self.shared.running.fetch_add(1, SeqCst);
         if self.shared.asleep.load(SeqCst)
             && let Some(thread) = &self.thread
@@ -74,7 +74,7 @@ impl Drop for Ticker {
         self.shared.stop.store(true, SeqCst);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It can only fail by a panic of that thread, which has nothing left to do anyway.
+            // Joining fails only after a panic of that thread, which has nothing left to do.
             let _ = thread.join();
         }
     }

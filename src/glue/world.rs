@@ -20,5 +20,5 @@ wasmtime::component::bindgen!({
     },
 });
 
-/// Version of the world that this Hob offers, as it stands in `wit/glue.wit`.
+/// Version of the world that this Hob offers, as in `wit/glue.wit`.
 pub const VERSION: (u64, u64, u64) = (0, 1, 0);

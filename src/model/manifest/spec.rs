@@ -70,7 +70,7 @@ pub struct PoolSpec {
 pub struct Recycle {
     pub calls: Option<u64>,
     pub age_ms: Option<u64>,
-    /// Memory of the pod and its child processes, without shared memory, in bytes.
+    /// Memory that only the pod and its child processes hold, not files, in bytes.
     pub memory_bytes: Option<u64>,
 }
 

@@ -173,7 +173,7 @@ pub struct ZygoteStatus {
     pub forked: u64,
     /// Those pods that are still running.
     pub pods: usize,
-    /// The process that parents the zygote and its pods.
+    /// The supervisor process of the zygote and its pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
 }

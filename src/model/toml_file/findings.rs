@@ -49,8 +49,8 @@ impl Notes {
         self.note(Note { fault, of: None });
     }
 
-    /// Notes that something is missing from the table of that path, or does not fit its other keys. It is not
-    /// reported if a mistake in that table may be the cause.
+    /// Notes a mistake in which keys the table at that path has or lacks. It is not reported if a mistake in
+    /// that table may be the cause.
     pub fn add_of(&self, table: &str, fault: Fault) {
         self.note(Note { fault, of: Some(table.to_owned()) });
     }
