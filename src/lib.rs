@@ -46,14 +46,14 @@
 //! ```
 //!
 //! The root of the crate, [`blobs`], [`recipes`], [`status`], `http` and `authoring` are for apps, and change
-//! with the version alone; a test holds them against a list. `docs/embedding.md` says more. The rest of this
-//! page is for whoever works on Hob itself.
+//! only with the version; a test compares them with a list. `docs/embedding.md` says more. The rest of this
+//! page is for people who work on Hob itself.
 //!
 //! # The rooms
 //!
-//! `docs/architecture.md` has the pictures: the layers, the processes, one call from door to model and back,
-//! the life of a pod, who owns which fact, and how to add something. Imports go downward only; a test fails
-//! on any other.
+//! `docs/architecture.md` has diagrams: the layers, the processes, one call from door to model and back, the
+//! life of a pod, which part owns which fact, and how to add something. Imports go downward only; a test
+//! fails on any other.
 //!
 //! | room | is | begin with |
 //! |---|---|---|

@@ -1,10 +1,13 @@
 //! `hob build`: from glue source to the component `glue.wasm`.
 //!
-//! Which language it is in shows by one file of the source folder: `Cargo.toml`, `glue.js` or `glue.py`. Rust
-//! glue is a cargo package built for `wasm32-unknown-unknown`, which then becomes a component in process;
-//! scripts are in `script.rs`. The toolchain is rustup's with that target; where rustup cannot have it,
-//! Debian's packages `rustc-web cargo-web rust-web-src lld-19` build the target's standard library from
-//! source.
+//! One file of the source folder determines the language: `Cargo.toml`, `glue.js` or `glue.py`.
+//!
+//! - Rust glue is a cargo package. It is built for `wasm32-unknown-unknown`, and made a component in this
+//!   process.
+//! - Glue in a script language is in `script.rs`.
+//!
+//! The toolchain is rustup's with that target. If rustup cannot have the target, Debian's packages
+//! `rustc-web cargo-web rust-web-src lld-19` build the target's standard library from source.
 
 use std::{
     path::{Path, PathBuf},

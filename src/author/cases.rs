@@ -1,7 +1,7 @@
-//! The cases of a recipe: at least one, each a call that its own schemas take.
+//! The cases of a recipe: at least one, each a call that its own schemas accept.
 //!
-//! Apart from packing, because cases are documentation, tests and later the canary of an update: one that
-//! could never run would pass as all three.
+//! Cases are documentation, tests, and later the canary of an update; a case that can never run would pass as
+//! all three.
 
 use std::{fs, path::Path};
 

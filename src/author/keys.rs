@@ -1,7 +1,7 @@
-//! Signing keys: one small file per role, readable by its owner only.
+//! Signing keys: one small file for each role, readable only by its owner.
 //!
-//! Apart from the writer, because a key is the one thing here that must never be printed, logged or copied by
-//! accident: [`SigningKey`] shows its id and signs, nothing else.
+//! A key must never be printed, logged or copied by accident: [`SigningKey`] shows its id and signs, nothing
+//! else.
 
 use crate::disk::look;
 use std::{

@@ -1,7 +1,7 @@
-//! `hob pack`: a recipe folder, checked as a stranger's would be, as one bundle.
+//! `hob pack`: checks a recipe folder as if it were untrusted, and packs it as one bundle.
 //!
-//! Everything that a host would refuse after the download is refused here, at the author's desk, with the
-//! place in the author's own file.
+//! Everything that a host would refuse after the download is refused here already, with the place in the
+//! author's own file.
 
 use crate::disk::look;
 use std::{

@@ -1,7 +1,7 @@
-//! `hob publish`: a packed recipe and its models, signed by its publisher, into a repository folder.
+//! `hob publish`: puts a packed recipe and its models, signed by their publisher, into a repository folder.
 //!
-//! Apart from administering the repository: this is the author's step. Files first, the role that names them
-//! next, so that no client ever reads of a file that is not there.
+//! Files are written first, the role that names them next, so that no client ever reads of a file that is not
+//! there.
 
 use crate::disk::look;
 use std::{

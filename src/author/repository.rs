@@ -1,9 +1,14 @@
-//! Administering a signed repository of static files: make one, add a publisher, sign again, change a key.
+//! Administers a signed repository of static files: makes one, adds a publisher, re-signs, changes a key.
 //!
-//! Every step has one shape (see `Step`): change roles in memory, sign, let a client that knows the present
-//! state load the result, write. `timestamp.json` is the only file that is ever replaced, after all that it
-//! vouches for, so that a step that dies at any file leaves a repository that clients load, and the same step
-//! can be taken again.
+//! Every step has the same shape (see `Step`):
+//!
+//! 1. Change roles in memory.
+//! 2. Sign them.
+//! 3. Let a client that knows the present state load the result.
+//! 4. Write the files.
+//!
+//! `timestamp.json` is the only file that is ever replaced, after all files that it vouches for. So a step
+//! that is interrupted at any file leaves a repository that clients load, and the step can be repeated.
 
 use crate::disk::look;
 use std::{

@@ -1,8 +1,7 @@
 //! Glue in JavaScript and Python: from `glue.js` or `glue.py` to a component.
 //!
-//! Apart from `build.rs`, which is about Rust: here no compiler runs. A tool loads the script in its
-//! language's engine, itself a component, and saves what it then finds in memory; what the script does at its
-//! top level is done here, once.
+//! No compiler runs here. A tool loads the script in its language's engine, itself a component, and saves the
+//! resulting memory; the script's top level runs here, once.
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! Signed metadata files as the writer makes and reads them: plain JSON values in TUF's envelope.
 //!
-//! Apart from the steps that use them. JSON values instead of types, so that what a later Hob or another tool
-//! added to a file survives our rewriting of it.
+//! They are JSON values instead of types, so that entries that a later Hob or another tool added survive a
+//! rewrite.
 
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Map, Value, json};

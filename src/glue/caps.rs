@@ -1,4 +1,4 @@
-//! The bounds of what a guest may be given and make.
+//! The bounds on what a guest may be given and may make.
 
 use crate::model::{Code, Fault, Manifest};
 use serde_json::Value;

@@ -1,6 +1,6 @@
-//! Whether a component is glue at all, and glue for this Hob: said before wasmtime tries to link it.
+//! Checks that a component is glue, and glue for this Hob, before wasmtime links it.
 //!
-//! Its own errors for the same mistakes name neither the host's version nor what to do ("function
+//! wasmtime's own errors for the same mistakes name neither the host's version nor what to do ("function
 //! implementation is missing" for an interface that does not exist).
 
 use std::collections::HashSet;

@@ -1,11 +1,14 @@
-//! Compiles glue: in a process of its own, never in the host's.
+//! Compiles glue in a process of its own, never in the host's.
 //!
-//! A compiler that reads a stranger's bytes takes time and memory that the stranger chose. So the engines of
-//! a host have no compiler at all (`engine.rs`): they read what wasmtime's own cache holds, and what it does
-//! not hold is a [`Compiler`]'s to make. That is another process, which ends with its limits ([`confine`]),
-//! compiles into an empty folder ([`compile`]) and does nothing else; its result is then moved to where
-//! wasmtime looks for it ([`place`]). Wasmtime checks what it reads there for its own version and settings
-//! and this processor; what does not fit is not there.
+//! A compiler that reads untrusted bytes takes time and memory that their author chose. So the engines of a
+//! host have no compiler at all (`engine.rs`): they read wasmtime's own cache, and a [`Compiler`] makes what
+//! the cache lacks. That is another process, which:
+//!
+//! 1. bounds itself ([`confine`]), and ends if it exceeds a bound;
+//! 2. compiles into an empty folder ([`compile`]), and does nothing else.
+//!
+//! The host then moves the result to where wasmtime looks for it ([`place`]). wasmtime compares what it reads
+//! there with its own version and settings and this processor; code that does not match counts as missing.
 
 use std::{
     hash::{Hash, Hasher},

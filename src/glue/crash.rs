@@ -1,7 +1,7 @@
-//! From the way a run ended badly to a fault that says whose doing it was.
+//! Turns the failed end of a run into a fault that says which party is to blame.
 //!
-//! Apart from the run because nothing here is on the way of a good call. A guest is not believed: it may use
-//! the codes of a recipe's own failures, never those that blame Hob, the machine's keeper or a repository.
+//! A guest's claims are not trusted: it may use the codes of a recipe's own failures, never those that blame
+//! Hob, the machine's operator or a repository.
 
 use serde_json::Value;
 use wasmtime::{PoolConcurrencyLimitError, Trap, component::ResourceTableError};

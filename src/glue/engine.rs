@@ -1,12 +1,13 @@
-//! The wasmtime engines: settings, and how many guests this machine can hold at once.
+//! The wasmtime engines: their settings, and how many guests this machine can hold at once.
 //!
-//! Apart from the rest because every number here was measured and none of them is about calls. Instances live
-//! in a pool of instances, made once: a fresh instance per call is then cheap. The ceiling is not memory but
-//! memory *mappings*: a used instance costs about 6 of them, and a process that goes over `vm.max_map_count`
-//! is aborted by the kernel's refusal, so the number of instances is derived from it. Where no pool can be
-//! had (a small address space), or a component does not fit its pool, instances are made on demand: slower,
-//! otherwise the same. The engines of a host have no compiler: they read what another process compiled (see
-//! `compiling.rs`).
+//! - Every number here was measured.
+//! - Instances live in a pool that is made once, so a fresh instance for each call is cheap.
+//! - Memory *mappings* are the limit, not memory: a used instance costs about 6 of them, and the kernel's
+//!   refusal aborts a process that exceeds `vm.max_map_count`. So the number of instances is derived from it.
+//! - If no pool is possible (a small address space), or a component does not fit the pool, instances are made
+//!   on demand: slower, otherwise the same.
+//! - The engines of a host have no compiler: they read code that another process compiled (see
+//!   `compiling.rs`).
 
 use std::{
     fs::Metadata,

@@ -1,4 +1,4 @@
-//! What a guest holds by handle: blobs, builders of blobs, asks that are under way.
+//! The objects of which a guest holds handles: blobs, blob builders, running asks.
 
 use crate::{
     glue::{caps::limit, pods::Ask},

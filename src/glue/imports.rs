@@ -1,7 +1,7 @@
-//! What each import of the world does.
+//! The host's implementation of each import of the world.
 //!
-//! Every one counts itself first. A fault that the guest can act on is returned to it; one that ends the run
-//! (a cap, a caller who is gone) is an error, which wasmtime carries past the guest as a trap.
+//! Each import counts itself first. A fault on which the guest can act is returned to it. A fault that ends
+//! the run (a cap, a caller that is gone) is an error, which wasmtime carries past the guest as a trap.
 
 use wasmtime::component::Resource;
 

@@ -1,8 +1,8 @@
 //! One call of glue: wasmtime, the world `hob:glue`, its caps.
 //!
-//! Blind to shelf and pods: bytes come as a [`Verified`], asks go out through [`Pods`], which `host`
-//! implements. A run has an instance, a store and a set of budgets of its own and leaves nothing behind;
-//! dropping its future is how it is cancelled. Read [`Prepared::run`] first.
+//! Independent of shelf and pods: bytes come as a [`Verified`], asks go out through [`Pods`], which `host`
+//! implements. A run has an instance, a store and budgets of its own and leaves nothing behind; dropping its
+//! future cancels it. Read [`Prepared::run`] first.
 
 pub mod caps;
 mod check;

@@ -1,7 +1,7 @@
-//! What glue printed, and the bounds of a fault that carries it.
+//! The output that glue printed, and the bounds of a fault that carries it.
 //!
-//! Apart from the run's other data because it outlives the run: when a deadline drops the wasm store, the
-//! last words of a guest are still here to be read.
+//! It outlives the run's other data: when a deadline drops the wasm store, the last output of the guest can
+//! still be read.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,4 @@
-//! What glue needs of pods, which the host implements: an ask and what comes of it.
+//! The interface through which glue uses pods, which the host implements: an ask and its events.
 
 use crate::model::{Blob, Document, Fault};
 use std::future::Future;

@@ -1,8 +1,7 @@
-//! What one run of glue owns: its handles, its counters, its caps.
+//! The state of one run of glue: its handles, its counters, its caps.
 //!
-//! It is the data of the run's wasm store and goes with it: dropping it drops the handles, and with them
-//! every ask that is still open. (Only Rust's own drop runs then, not the drop of the WIT, so cancelling must
-//! hang on it.)
+//! It is the data of the run's wasm store. Dropping it drops the handles, and with them every ask that is
+//! still open. (Only Rust's own drop runs then, not the drop of the WIT, so cancelling must depend on it.)
 
 use crate::glue::{
     caps::limit,

@@ -1,4 +1,4 @@
-//! What one run of glue in a script language owns of its small WASI.
+//! The state of the small WASI in one run of glue in a script language.
 
 use crate::{glue::output::Said, model::Digest};
 use sha2::Digest as _;

@@ -1,8 +1,8 @@
-//! Glue that behaves and glue that does not, each through the door that `host` uses.
+//! Tests of glue, correct and faulty, each through the functions that `host` uses.
 //!
-//! Inside the crate because only `shelf` may make a [`Verified`], and these guests come from no shelf. Each
-//! guest is a core module in `tests/guests`, made a component here just as `hob build` does it. All tests
-//! share one [`Glue`], and every misdeed is followed by a call of another component on it.
+//! They are inside the crate because only `shelf` may make a [`Verified`], and these guests come from no
+//! shelf. Each guest is a core module in `tests/guests`, made a component here as `hob build` does it. All
+//! tests share one [`Glue`], and a call of another component on it follows every faulty guest.
 
 use std::{
     collections::HashSet,

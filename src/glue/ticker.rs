@@ -1,8 +1,7 @@
-//! The one thread that counts time for guests: it moves the engines' epoch on while anything runs.
+//! The thread that counts time for guests: it advances the engines' epoch while any guest runs.
 //!
-//! Apart from the engine because it has a life of its own: it sleeps when nothing has run for a while, so
-//! that an idle host is idle. Starting a run costs two atomic operations, and one wake-up if the thread was
-//! asleep.
+//! It sleeps if nothing has run for a while, so that an idle host is idle. Starting a run costs two atomic
+//! operations, and one wake-up if the thread is asleep.
 
 use std::{
     sync::{

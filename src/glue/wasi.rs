@@ -1,11 +1,14 @@
-//! The small WASI that glue in a script language gets: its runtime imports more than `hob:glue`, and gets no
-//! more than that.
+//! The small WASI for glue in a script language, whose runtime imports more than `hob:glue`.
 //!
-//! Apart from `imports.rs` because it is not our contract: the interfaces are WASI's, 0.2, and guests that
-//! import none of them never meet this file. Nothing here reaches the system. Time stands still but for
-//! sleeping, which takes none and moves the guest's own clock on; random numbers follow from recipe and
-//! input; there are no files, variables or arguments; what is printed is kept for the fault. So a run has no
-//! effects but those of `hob:glue`, and waits for nothing.
+//! The interfaces are WASI's, 0.2; guests without WASI imports never use this file. Nothing here reaches the
+//! system:
+//!
+//! - Time stands still. Only sleeping advances the guest's own clock, and takes no time.
+//! - Random numbers are derived from recipe and input.
+//! - There are no files, variables or arguments.
+//! - Printed output is kept for the fault.
+//!
+//! So a run has no effects except those of `hob:glue`, and waits for nothing.
 
 use crate::glue::small::Small;
 use std::sync::{

@@ -1,4 +1,4 @@
-//! A call, from a caller's words to the proof that it may run, and what comes back.
+//! A call, from the caller's request to the proof that it may run, and its result.
 
 use crate::model::priority::Priority;
 use std::{sync::Arc, time::Duration};

@@ -1,8 +1,8 @@
-//! A case of a recipe: a call, and how it ends. It is documentation, a test, and what a forked pod is tried
-//! with.
+//! A case of a recipe: a call, and its expected end. It is documentation, a test, and a trial for a forked
+//! pod.
 //!
-//! `cases/<case>/input.json` is the call, with its blobs as files beside it; `output.json` (and `chunks.json`
-//! of an operation that streams) is what comes of it, or `fault.json`.
+//! `cases/<case>/input.json` is the call, with its blobs as files beside it. `output.json` (and `chunks.json`
+//! of an operation that streams) is the expected result, or `fault.json` the expected fault.
 
 use std::collections::BTreeMap;
 

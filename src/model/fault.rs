@@ -1,4 +1,4 @@
-//! A fault: one failure, with who is to blame and what to do next; and the one table that maps it to every
+//! A fault: one failure, with the party to blame and the next step; and the one table that maps it to every
 //! door.
 
 use crate::model::text::{cut, said};

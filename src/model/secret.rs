@@ -50,8 +50,8 @@ const AFTER_BEGINNING: usize = 6;
 
 /// Length from which a run of letters and digits is examined.
 const RUN: usize = 20;
-/// Length from which a run with both letters and digits, and without `_`, is a key. A shorter run is one if it
-/// is hexadecimal.
+/// Length from which a run with both letters and digits, and without `_`, is a key. A shorter run is one if
+/// it is hexadecimal.
 const LONG_RUN: usize = 32;
 /// A shorter run is a key if letters (of one case) and digits alternate this often: names alternate less.
 const TURNS: usize = 5;

@@ -1,8 +1,8 @@
-//! Recognises by its first bytes what came or lies where a file of some kind should be, so that people hear
+//! Recognises, by its first bytes, content that came in place of a file of another kind, so that people learn
 //! what they have, and not only that it is wrong. Also decodes texts that people write, in the encoding that
 //! their editor chose.
 //!
-//! Ask only about files that are already known to be wrong: a model may look like any of these.
+//! Use it only for files that are already known to be wrong: a model may look like any of these.
 
 use super::{Code, Fault};
 

@@ -1,6 +1,5 @@
-//! Caps that no other test of glue goes over: what a component may be made of, and what it may say.
-//!
-//! Apart from the tests above because none of these guests gets far: most are refused before they run.
+//! Tests of caps that no other test of glue exceeds: the parts of a component, and the text that it may
+//! return. Most of these guests are refused before they run.
 
 use super::*;
 use crate::glue::pods::BoxFuture;

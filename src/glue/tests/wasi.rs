@@ -1,6 +1,6 @@
-//! Guests of the small WASI: that it gives what a language's runtime needs, and nothing of the machine's.
+//! Tests of the small WASI: it gives what a language's runtime needs, and nothing of the machine.
 //!
-//! Apart from the other guests because each is one line in the same module, `tests/guests/wasi.wat`.
+//! Each guest is one line in the same module, `tests/guests/wasi.wat`.
 
 use super::*;
 

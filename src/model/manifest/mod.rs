@@ -38,8 +38,8 @@ use operation::{Operation, Part};
 use reading::Reading;
 use spec::{GlueSpec, ModelSpec, PodSpec};
 
-/// What most complaints about a manifest have its author do.
 pub use keys::{WIDER_SINCE, names_wider};
+/// The next step of most manifest faults.
 pub use reader::check as correct_the_manifest;
 
 /// A recipe's declaration, checked.

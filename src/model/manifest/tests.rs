@@ -1,4 +1,4 @@
-//! Manifests that are good, and each mistake with its line and key.
+//! Tests that valid manifests are read, and that each mistake is reported with its line and key.
 
 use crate::model::{manifest::*, path_pattern::is_inner_path};
 

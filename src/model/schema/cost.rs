@@ -1,31 +1,33 @@
-//! What checking a document against a schema costs, proved from the schema alone.
+//! The cost of checking a document against a schema, proved from the schema alone.
 //!
-//! The validator visits pairs of a schema node and an instance node. A node of the schema sends the visit on
-//! in two ways: to other schemas at the **same** instance node (`$ref`, `allOf`, `anyOf`, `oneOf`, `not`,
-//! `if`, `dependentSchemas`), or to schemas at its **children** (`properties`, `items`, ...). So the cost of
-//! a whole check is at most a *rate* times the document's bytes:
+//! The validator visits pairs of a schema node and an instance node. A schema node sends the visit on in two
+//! ways: to other schemas at the **same** instance node (`$ref`, `allOf`, `anyOf`, `oneOf`, `not`, `if`,
+//! `dependentSchemas`), or to schemas at its **children** (`properties`, `items`, ...). So the cost of a
+//! whole check is at most a *rate* times the document's bytes:
 //!
-//! - *own*: what one visit does itself, for each byte that belongs to that instance node and none of its
-//!   children, plus the own of all that it sends on to at the same node, each as often as it does. Two `$ref`
-//!   to the next level, sixty levels deep, are 2^60 here, and that is what a validator without memory of its
-//!   own does.
+//! - *own*: the work of one visit, for each byte that belongs to that instance node and to none of its
+//!   children, plus the own of all nodes to which it sends the visit on at the same instance node, each as
+//!   often as it does. Two `$ref` to the next level, sixty levels deep, are 2^60 here; a validator without
+//!   memory of its own does exactly that.
 //! - *below*: the rate at which one child is visited: the worst key, since `properties` gives a key to one
-//!   schema, plus what looks at every key.
-//! - the rate is the larger of the two, for a byte is a node's own or its child's; what reads a whole subtree
-//!   at once (`uniqueItems`) is added.
+//!   schema, plus the keywords that check every key.
+//! - The rate is the larger of the two, because a byte is a node's own or its child's; keywords that read a
+//!   whole subtree at once (`uniqueItems`) are added.
 //!
-//! A schema may lead back to itself. Where a turn does not go down into the instance, it would never end:
-//! refused. Where it does, and every child is visited on at most one way (*linear*: a tree whose `children`
-//! are trees), each node of the instance gets each visit once, and only what is read beside the turn is
-//! counted again for every level, of which there are [`DOCUMENT_DEPTH_MAX`]. Where a turn visits a child
-//! twice, a document nested sixty deep means 2^60 visits: refused.
+//! A schema may lead back to itself, in a cycle:
 //!
-//! `unevaluatedProperties` and `unevaluatedItems` look a second time for what other keywords have seen
+//! - A cycle that does not descend into the instance would never end: refused.
+//! - If it descends, and every child is visited on at most one way (*linear*: a tree whose `children` are
+//!   trees), each instance node gets each visit once. Only what is read beside the cycle is counted again for
+//!   every level, of which there are [`DOCUMENT_DEPTH_MAX`].
+//! - If a cycle visits a child twice, a document nested sixty deep means 2^60 visits: refused.
+//!
+//! `unevaluatedProperties` and `unevaluatedItems` search again for what other keywords have evaluated
 //! (*marking*): all branches are checked again and then marked themselves. This is a second kind of node in
 //! the same graph, so that one level costs a few times as much and twenty nested ones a million times.
 //!
-//! Also bounded here, since each is chosen by whoever wrote the schema: the depth of the validator's own
-//! recursion, and what compiling costs.
+//! The author of a schema also chooses the depth of the validator's own recursion and the cost of compiling,
+//! so both are bounded here too.
 
 use std::collections::{HashMap, HashSet};
 

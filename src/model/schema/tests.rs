@@ -1,5 +1,5 @@
-//! Which schemas have a proof, which have none and what is said of them, and that what is proved is what the
-//! validator does.
+//! Tests which schemas have a proof, what is reported about those without one, and that the proof matches
+//! what the validator does.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! What each format takes and refuses, and which words are formats.
+//! Tests what each format accepts and refuses, and which words are formats.
 
 use super::*;
 use crate::model::limits::DOCUMENT_BYTES_MAX;
