@@ -1,7 +1,7 @@
 //! Turns the failed end of a run into a fault that says which party is to blame.
 //!
-//! A guest's claims are not trusted: it may use the codes of a recipe's own failures, never those that blame
-//! Hob, the machine's operator or a repository.
+//! A guest's claims are not trusted: it may use only the codes in `GUEST_CODES`, none of which blames Hob or
+//! a repository.
 
 use serde_json::Value;
 use wasmtime::{PoolConcurrencyLimitError, Trap, component::ResourceTableError};
@@ -40,7 +40,8 @@ pub fn returned(run: &mut Run, fault: faults::Fault) -> Fault {
     said(&run.manifest.name, fault)
 }
 
-/// A fault in the words of the guest of the recipe `name`, bounded, and blaming only the recipe.
+/// A fault in the words of the guest of the recipe `name`, bounded. A code that is not in `GUEST_CODES`
+/// becomes `recipe_failed`.
 pub fn said(name: &RecipeName, fault: faults::Fault) -> Fault {
     let faults::Fault { code: word, mut message, mut hint, detail } = fault;
     message.truncate(message.floor_char_boundary(limits::FAULT_MESSAGE_BYTES_MAX));

@@ -384,8 +384,8 @@ impl Fault {
         }
     }
 
-    /// Whether the fault says that the machine, or this process's share of it, has run out of something. Then
-    /// the fault says nothing about anything else.
+    /// Whether the fault says that the machine, or this process's share of it, has run out of something; then
+    /// nothing else is wrong.
     pub fn is_exhaustion(&self) -> bool {
         matches!(self.code, Code::Io | Code::DiskFull) && exhausted_in(&self.message).is_some()
     }
@@ -427,8 +427,8 @@ fn exhausted(error: &std::io::Error) -> Option<&'static str> {
     })
 }
 
-/// Whether the error says that the machine, or this process's share of it, has run out of something. Then the
-/// error says nothing about anything else.
+/// Whether the error says that the machine, or this process's share of it, has run out of something; then
+/// nothing else is known.
 pub fn has_run_out(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| EXHAUSTED.contains(&number)) || exhausted_in(&error.to_string()).is_some()
 }

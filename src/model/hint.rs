@@ -63,7 +63,7 @@ pub struct Row {
     pub arguments: &'static [&'static str],
     pub kind: Kind,
     pub command_line: &'static str,
-    /// `None`: the words of the command line, preceded by whose they are.
+    /// `None`: the words of the command line, with their owner in front ("the operator's").
     pub http: Option<&'static str>,
     /// `None`: the words of the command line.
     pub app: Option<&'static str>,
@@ -97,8 +97,8 @@ impl Row {
     }
 }
 
-/// Makes a hint of texts and [actions](act): `hint!["nothing was installed; ", act::add(name), " asks
-/// again"]`.
+/// Makes a hint of texts and [actions](act), e.g.
+/// `hint!["nothing was installed; ", act::add(name), " asks again"]`.
 macro_rules! hint {
     ($($part:expr),+ $(,)?) => { $crate::model::hint::Hint::of(vec![$($crate::model::hint::Part::from($part)),+]) };
 }

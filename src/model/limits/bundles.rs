@@ -52,7 +52,7 @@ pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;
 /// Most files in one bundle.
 pub const BUNDLE_FILES_MAX: usize = 4096;
 
-/// Characters of a name that are examined to decide whether the file may be a secret.
+/// Characters of a name that are examined to decide whether its value may be a secret.
 pub const SECRET_NAME_CHARS_MAX: usize = 256;
 
 /// Bytes past the signed length that are still read from a bundle: enough to name an extra file in it.

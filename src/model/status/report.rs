@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-/// The progress of an operation, as its pod reported it with `hob_pod.progress(done=3, total=10,
-/// unit="texts", message="embedding")`.
+/// The progress of an operation, as its pod reported it, e.g. with
+/// `hob_pod.progress(done=3, total=10, unit="texts", message="embedding")`.
 ///
 /// A pod may report any JSON object. This type reads the four keys that every caller understands; a key that
 /// is missing or of the wrong kind is `None`. Its [`Display`](fmt::Display) is one line for people:
