@@ -1,8 +1,9 @@
-//! What the fuzz targets in `fuzz/` need and the crate otherwise keeps to itself. No logic of its own.
+//! Gives the fuzz targets in `fuzz/` access to functions that the crate otherwise keeps private. It has no
+//! logic.
 //!
-//! Apart from everything, because it is no part of the interface: it is there for the feature `fuzzing` and
-//! for tests alone. The corpora that fuzzing left in the repository are held against the same properties by
-//! `cargo test`, so that what was found once is asked again each time, without a fuzzer.
+//! It is not part of the interface: it exists for the feature `fuzzing` and for tests. `cargo test` also
+//! checks the corpora that fuzzing left in the repository against the same properties, so each find is tested
+//! again without a fuzzer.
 
 pub use crate::{door::fuzzing as door, glue::fuzzing as glue, pod::fuzzing as pod};
 
@@ -20,10 +21,10 @@ mod tests {
 
     use super::properties;
 
-    /// Panics where it does not hold.
+    /// Panics if the property does not hold.
     type Property = fn(&[u8]);
 
-    /// Every target by name.
+    /// Every target, by name.
     const TARGETS: [(&str, Property); 7] = [
         ("bundle", properties::bundle::holds),
         ("call_lines", properties::call_lines::holds),
@@ -47,7 +48,7 @@ mod tests {
             assert!(files.len() >= 4, "{name} has no corpus");
             for file in files {
                 let bytes = fs::read(&file).unwrap();
-                // The property's own message says what, and not of which input.
+                // The property's own message says what failed, and not for which input.
                 if std::panic::catch_unwind(|| holds(&bytes)).is_err() {
                     broken.push(file);
                 }

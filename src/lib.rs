@@ -46,14 +46,14 @@
 //! ```
 //!
 //! The root of the crate, [`blobs`], [`recipes`], [`status`], `http` and `authoring` are for apps, and change
-//! with the version alone; a test holds them against a list. `docs/embedding.md` says more. The rest of this
-//! page is for whoever works on Hob itself.
+//! only with the version; a test compares them with a list. `docs/embedding.md` says more. The rest of this
+//! page is for people who work on Hob itself.
 //!
 //! # The rooms
 //!
-//! `docs/architecture.md` has the pictures: the layers, the processes, one call from door to model and back,
-//! the life of a pod, who owns which fact, and how to add something. Imports go downward only; a test fails
-//! on any other.
+//! `docs/architecture.md` has diagrams: the layers, the processes, one call from door to model and back, the
+//! life of a pod, which part owns which fact, and how to add something. Imports go downward only; a test
+//! fails on any other.
 //!
 //! | room | is | begin with |
 //! |---|---|---|
@@ -113,19 +113,18 @@
 //!   shows it.
 //! - There is no unsafe code in this crate.
 
-// What the program alone uses is part of the library all the same.
+// Code that only the program uses is part of the library as well.
 #![cfg_attr(not(all(feature = "cli", feature = "serve")), allow(dead_code, unused_imports))]
 
-// The properties in `fuzz/` name this crate as the targets there do, and its own tests hold the kept corpora
-// against them.
+// The properties in `fuzz/` refer to this crate by name, as the targets there do; the crate's own tests run
+// the kept corpora against them.
 #[cfg(test)]
 extern crate self as hob;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("Hob runs on Linux alone: pods are confined by its namespaces, Landlock and seccomp, and no other system has these");
 
-// The inside, for the `hob` program and the project's own tests: nothing below is kept for apps, and it moves
-// as it must.
+// Internals, for the `hob` program and the project's own tests. They are not kept stable for apps.
 #[cfg(all(feature = "author", target_os = "linux"))]
 #[doc(hidden)]
 pub mod author;
@@ -167,7 +166,7 @@ pub use semver::Version;
 pub use shelf::environment::tools::Tools;
 pub use shelf::{environment::indexes::Indexes, models::sources::Sources};
 
-/// Bytes beside a call: of files and streams, without taking them into memory.
+/// Blobs from files and streams, without reading them into memory.
 #[cfg(target_os = "linux")]
 pub mod blobs {
     pub use crate::{
@@ -176,7 +175,7 @@ pub mod blobs {
     };
 }
 
-/// Recipes on this machine: installing them, what they may do, and whom they are believed from.
+/// Recipes on this machine: their installation, their permissions, and the trusted sources.
 #[cfg(target_os = "linux")]
 pub mod recipes {
     pub use crate::{
@@ -196,7 +195,7 @@ pub mod recipes {
     };
 }
 
-/// What a host tells of itself: its calls, pods, sessions and memory.
+/// The status that a host reports: its calls, pods, sessions and memory.
 #[cfg(target_os = "linux")]
 pub mod status {
     pub use crate::{
@@ -212,7 +211,7 @@ pub mod status {
     };
 }
 
-/// A host over HTTP, in an app's own process: with the feature `serve`.
+/// A host over HTTP, in an app's own process. Needs the feature `serve`.
 #[cfg(all(feature = "serve", target_os = "linux"))]
 pub mod http {
     pub use crate::door::{
@@ -221,7 +220,7 @@ pub mod http {
     };
 }
 
-/// Making and signing recipes: with the feature `author`.
+/// Making and signing recipes. Needs the feature `author`.
 #[cfg(all(feature = "author", target_os = "linux"))]
 pub mod authoring {
     pub use crate::author::{

@@ -1,10 +1,13 @@
 //! `hob build`: from glue source to the component `glue.wasm`.
 //!
-//! Which language it is in shows by one file of the source folder: `Cargo.toml`, `glue.js` or `glue.py`. Rust
-//! glue is a cargo package built for `wasm32-unknown-unknown`, which then becomes a component in process;
-//! scripts are in `script.rs`. The toolchain is rustup's with that target; where rustup cannot have it,
-//! Debian's packages `rustc-web cargo-web rust-web-src lld-19` build the target's standard library from
-//! source.
+//! One file of the source folder determines the language: `Cargo.toml`, `glue.js` or `glue.py`.
+//!
+//! - Rust glue is a cargo package. It is built for `wasm32-unknown-unknown`, and made a component in this
+//!   process.
+//! - Glue in a script language is in `script.rs`.
+//!
+//! The toolchain is rustup's with that target. If rustup cannot have the target, Debian's packages
+//! `rustc-web cargo-web rust-web-src lld-19` build the target's standard library from source.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,7 +27,7 @@ use crate::{
 const TARGET: &str = "wasm32-unknown-unknown";
 const LINKER: &str = "wasm-ld-19";
 
-/// The file that says the language.
+/// The files that mark the language.
 const MARKS: [(&str, Source); 3] =
     [("Cargo.toml", Source::Rust), ("glue.js", Source::Script(Language::JavaScript)), ("glue.py", Source::Script(Language::Python))];
 
@@ -34,8 +37,8 @@ enum Source {
     Script(Language),
 }
 
-/// Fetches the models of the recipe in `folder` that say where they come from, so that its author sees before
-/// anybody else whether they are what the manifest says; gives how many are on the shelf of `home` now.
+/// Fetches the models of the recipe in `folder` that state an address, so that its author is the first to see
+/// whether they match the manifest. Returns how many of them are now on the shelf of `home`.
 ///
 /// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, and those of [`fetching::bring`].
 pub async fn fetch_models(folder: &Path, home: &Home, sources: &Sources, progress: &Arc<dyn Progress>) -> Result<usize, Fault> {
@@ -43,10 +46,10 @@ pub async fn fetch_models(folder: &Path, home: &Home, sources: &Sources, progres
     fetching::bring_all(home, folder, &manifest, true, sources, progress).await
 }
 
-/// Builds the glue of the recipe in `folder` and writes `glue.wasm` beside its manifest. Tools that it has to
-/// fetch for that are kept in `home`.
+/// Builds the glue of the recipe in `folder` and writes `glue.wasm` beside its manifest. Tools that it
+/// fetches for this are kept in `home`.
 ///
-/// Gives the component's path and bytes; `None` for a recipe without glue. Blocking while cargo runs.
+/// Returns the component's path and size in bytes; `None` for a recipe without glue. Blocks while cargo runs.
 /// Errors: `invalid_recipe` without a manifest, `invalid_manifest`, `build_failed`, `python_missing`, `io`.
 pub async fn build(folder: &Path, home: &Home, progress: &Arc<dyn Progress>) -> Result<Option<(PathBuf, u64)>, Fault> {
     let manifest = super::pack::read_manifest(folder)?;
@@ -76,7 +79,7 @@ pub async fn build(folder: &Path, home: &Home, progress: &Arc<dyn Progress>) -> 
     let what = |error: std::io::Error| Fault::io(format!("writing {}", path.display()), &error);
     let file = tempfile::NamedTempFile::new_in(folder).map_err(what)?;
     std::fs::write(file.path(), &component).map_err(what)?;
-    // A temporary file is its maker's alone; a component is not secret.
+    // Only its owner can read a temporary file; a component is not secret.
     std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(what)?;
     file.persist(&path).map_err(|error| what(error.error))?;
     Ok(Some((path, component.len() as u64)))
@@ -96,7 +99,7 @@ fn language(source: &Path) -> Result<Source, Fault> {
     }
 }
 
-/// Runs cargo in `source` and gives the path of the core module.
+/// Runs cargo in `source` and returns the path of the core module.
 fn compile(source: &Path, progress: &dyn Progress) -> Result<PathBuf, Fault> {
     let mut cargo = toolchain(progress)?;
     let flags = anonymous(source, cargo.get_program())?;
@@ -106,7 +109,7 @@ fn compile(source: &Path, progress: &dyn Progress) -> Result<PathBuf, Fault> {
         .current_dir(source)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        // Diagnostics go where the author looks; stdout stays this program's.
+        // Diagnostics go to the author's terminal; stdout is this program's.
         .stderr(Stdio::inherit())
         .spawn()
         .map_err(|error| Fault::io(format!("running {:?}", cargo.get_program()), &error))?;
@@ -130,8 +133,8 @@ fn compile(source: &Path, progress: &dyn Progress) -> Result<PathBuf, Fault> {
         })
 }
 
-/// Compiler flags that take this machine's folders out of panic messages: a bundle must not name its
-/// publisher's.
+/// Compiler flags that remove this machine's folders from panic messages: a bundle must not name its
+/// publisher's folders.
 fn anonymous(source: &Path, cargo: &std::ffi::OsStr) -> Result<String, Fault> {
     let source = source.canonicalize().map_err(|error| Fault::io(format!("opening {}", source.display()), &error))?;
     let rustc = if cargo == "cargo" { "rustc" } else { "/usr/bin/rustc" };
@@ -151,7 +154,7 @@ fn anonymous(source: &Path, cargo: &std::ffi::OsStr) -> Result<String, Fault> {
 fn toolchain(progress: &dyn Progress) -> Result<Command, Fault> {
     if !has_target() && runs("rustup", &["--version"]) {
         progress.step(Step::Note { text: format!("adding the target {TARGET} with rustup") });
-        // Whether it worked shows below; its own words tell why not.
+        // The check below shows whether it worked; its own output says why not.
         let _ = Command::new("rustup").args(["target", "add", TARGET]).stdin(Stdio::null()).output();
     }
     if has_target() {

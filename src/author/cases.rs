@@ -1,7 +1,7 @@
-//! The cases of a recipe: at least one, each a call that its own schemas take.
+//! The cases of a recipe: at least one, each a call that its own schemas accept.
 //!
-//! Apart from packing, because cases are documentation, tests and later the canary of an update: one that
-//! could never run would pass as all three.
+//! Cases are documentation, tests, and later the canary of an update; a case that can never run would pass as
+//! all three.
 
 use std::{fs, path::Path};
 
@@ -17,7 +17,7 @@ use crate::{
 
 const SHAPE: &str = "a case is `cases/<case>/input.json` with `{\"operation\": ..., \"input\": ...}` and `output.json` or `fault.json`";
 
-/// Every case below `cases/` of a recipe folder, each checked, in the order of their names.
+/// All cases below `cases/` of a recipe folder, each checked, ordered by name.
 ///
 /// Errors: `invalid_recipe`, naming the case's file.
 pub fn all(folder: &Path, manifest: &Manifest) -> Result<Vec<Case>, Fault> {

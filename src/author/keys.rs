@@ -1,7 +1,7 @@
-//! Signing keys: one small file per role, readable by its owner only.
+//! Signing keys: one small file for each role, readable only by its owner.
 //!
-//! Apart from the writer, because a key is the one thing here that must never be printed, logged or copied by
-//! accident: [`SigningKey`] shows its id and signs, nothing else.
+//! A key must never be printed, logged or copied by accident: [`SigningKey`] shows its id and signs, nothing
+//! else.
 
 use crate::disk::look;
 use std::{
@@ -33,7 +33,7 @@ pub struct Keys {
 struct KeyFile {
     role: String,
     keytype: String,
-    /// Raw public key, hex: what a publisher hands to a repository's maintainer.
+    /// Raw public key, hex: the publisher gives it to a repository's maintainer.
     public: String,
     /// PKCS #8, hex.
     private: String,
@@ -45,14 +45,14 @@ impl Keys {
         Keys { folder: folder.into() }
     }
 
-    /// Where the key of a role lies.
+    /// The path of a role's key.
     pub fn path(&self, role: &str) -> PathBuf {
         self.folder.join(format!("{role}.key.json"))
     }
 
-    /// The key of a role.
+    /// Loads the key of a role.
     ///
-    /// Errors: `key_invalid` when it is missing, readable by others, or no key.
+    /// Errors: `key_invalid` if it is missing, readable by others, or not a key.
     pub fn load(&self, role: &str) -> Result<SigningKey, Fault> {
         self.load_at(role, &self.path(role))
     }
@@ -84,7 +84,7 @@ impl Keys {
         }
     }
 
-    /// Makes a key for a role, mode 0600. A key that is there is never overwritten.
+    /// Makes a key for a role, mode 0600. An existing key is never overwritten.
     pub fn generate(&self, role: &str) -> Result<SigningKey, Fault> {
         self.generate_at(role, &self.path(role))
     }
@@ -106,7 +106,7 @@ impl Keys {
         self.folder.join(format!("{role}.key.json.next"))
     }
 
-    /// The key that will follow the present one of a role, if a rotation has made one.
+    /// The key that will replace the present one of a role, if a rotation has made one.
     pub(super) fn load_next(&self, role: &str) -> Result<Option<SigningKey>, Fault> {
         let path = self.next_path(role);
         match look::is_there(&path)? {
@@ -115,7 +115,7 @@ impl Keys {
         }
     }
 
-    /// That key, made when there is none; [`Keys::promote`] puts it in its place.
+    /// The next key of a role, made if there is none; [`Keys::promote`] puts it in place.
     pub(super) fn load_or_generate_next(&self, role: &str) -> Result<SigningKey, Fault> {
         match self.load_next(role)? {
             Some(key) => Ok(key),
@@ -123,7 +123,7 @@ impl Keys {
         }
     }
 
-    /// Puts the next key of a role in the place of the present one, which stays beside it as `.old-<id>`.
+    /// Replaces the present key of a role by the next one. The present one stays beside it as `.old-<id>`.
     pub(super) fn promote(&self, role: &str) -> Result<(), Fault> {
         let path = self.path(role);
         let old = self.folder.join(format!("{role}.key.json.old-{}", &self.load(role)?.id()?[..16]));
@@ -137,7 +137,7 @@ impl Keys {
             .map_err(|error| Fault::io(format!("putting {} in its place", next.display()), &error))
     }
 
-    /// The key of a role, made when there is none.
+    /// The key of a role, made if there is none.
     pub fn load_or_generate(&self, role: &str) -> Result<SigningKey, Fault> {
         match look::is_there(&self.path(role))? {
             true => self.load(role),
@@ -177,13 +177,13 @@ impl SigningKey {
         key_id(&self.public())
     }
 
-    /// Signature over `bytes`, hex.
+    /// Signature of `bytes`, hex.
     pub(super) fn sign(&self, bytes: &[u8]) -> String {
         hex::encode(self.pair.sign(bytes).as_ref())
     }
 }
 
-/// A public key as metadata holds it.
+/// A public key in the form of the metadata.
 pub(super) fn public_key(public: &str) -> Value {
     json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": public } })
 }
@@ -193,9 +193,9 @@ pub fn key_id(public: &str) -> Result<String, Fault> {
     Ok(Digest::of(&canonical(&public_key(public))?).hex())
 }
 
-/// A public key as someone else handed it over.
+/// Checks a public key that somebody else provided.
 ///
-/// Errors: `key_invalid` unless it is 64 lower-case hex digits that name a point on the curve.
+/// Errors: `key_invalid` unless it is 64 hex digits that name a point on the curve.
 pub(super) fn check_public(public: &str) -> Result<String, Fault> {
     let public = public.trim().to_ascii_lowercase();
     match hex::decode(&public) {
@@ -224,7 +224,7 @@ mod tests {
         assert!(fault.code == Code::KeyInvalid && fault.message.contains("others may read it"), "{fault}");
         fs::set_permissions(keys.path("alice"), fs::Permissions::from_mode(0o600)).unwrap();
 
-        // Another key's public part: signing with it would only fail at every client.
+        // Another key's public part: signing with it would fail only later, at every client.
         let text = fs::read_to_string(keys.path("alice")).unwrap().replacen(&made.public(), &keys.generate("eve").unwrap().public(), 1);
         fs::write(keys.path("alice"), text).unwrap();
         let fault = keys.load("alice").unwrap_err();

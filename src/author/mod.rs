@@ -1,4 +1,4 @@
-//! For recipe authors and repository administrators: build, pack, publish, sign.
+//! Tools for recipe authors and repository administrators: build, pack, publish, sign.
 
 pub mod build;
 pub mod cases;

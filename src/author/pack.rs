@@ -1,7 +1,7 @@
-//! `hob pack`: a recipe folder, checked as a stranger's would be, as one bundle.
+//! `hob pack`: checks a recipe folder as if it were untrusted, and packs it as one bundle.
 //!
-//! Everything that a host would refuse after the download is refused here, at the author's desk, with the
-//! place in the author's own file.
+//! Everything that a host would refuse after the download is refused here already, with the place in the
+//! author's own file.
 
 use crate::disk::look;
 use std::{
@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// A recipe, ready to be published.
+/// A recipe that is ready to be published.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Packed {
@@ -45,15 +45,15 @@ pub struct Packed {
     pub index: Index,
     #[doc(hidden)]
     pub manifest: Arc<Manifest>,
-    /// How many cases it has.
+    /// The number of its cases.
     pub cases: usize,
-    /// The component, as it is in `bytes`.
+    /// The component, as in `bytes`.
     glue: Option<Bytes>,
-    /// What stays behind, and why.
+    /// Files that are not packed, and why.
     pub left: BTreeMap<String, Left>,
-    /// How much more stays behind than is named.
+    /// Number of further files that are not packed and not named.
     pub left_more: usize,
-    /// What goes along and does nothing, in words.
+    /// Files that are packed and have no effect, in words.
     pub warnings: Vec<String>,
 }
 
@@ -63,10 +63,10 @@ impl Packed {
         Digest::of(&self.bytes)
     }
 
-    /// Has the glue compiled and linked, as every host does that installs it. What comes of it is kept in
-    /// `compile_cache`, where the same home's calls find it.
+    /// Compiles and links the glue, as every installing host does. The result is kept in `compile_cache`,
+    /// where calls in the same home find it.
     ///
-    /// Errors: those of a call, as `glue_incompatible` and `glue_limit`; `io`.
+    /// Errors: those of a call, such as `glue_incompatible` and `glue_limit`; `io`.
     #[doc(hidden)]
     pub async fn check_glue(&self, compile_cache: &Path, compiler: Arc<dyn Compiler>) -> Result<(), Fault> {
         match &self.glue {
@@ -76,8 +76,8 @@ impl Packed {
     }
 }
 
-/// Checks and packs a recipe folder, but for what is in its glue: [`Packed::check_glue`]. The same folder
-/// always gives the same bytes.
+/// Checks and packs a recipe folder, except for the content of its glue: see [`Packed::check_glue`]. The same
+/// folder always gives the same bytes.
 ///
 /// Errors: `invalid_manifest` with line and key; `invalid_recipe` for a file that the manifest names and that
 /// is missing or wrong; `too_large`.
@@ -104,8 +104,8 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
     check_pod(folder, &manifest, &index)?;
     for model in &manifest.models {
         let path = model_path(folder, model);
-        // One that is fetched need not be here; `hob build` fetches it. What is here is what the pod of this
-        // folder gets.
+        // A fetched model need not be here; `hob build` fetches it. A model that is here is given to the pods
+        // of this folder.
         if model.from.is_none() || look::is_there(&path)? {
             check_model(&path, model)?;
         }
@@ -117,7 +117,8 @@ pub fn pack(folder: &Path) -> Result<Packed, Fault> {
     Ok(Packed { bytes, index, manifest: Arc::new(manifest), cases, glue, left, left_more, warnings })
 }
 
-/// Of a recipe that names no lock: the files that read as one. Beside `pod/requirements.in` it is refused.
+/// For a recipe that names no lock: the files that look like one. Such a file beside `pod/requirements.in` is
+/// refused.
 fn unnamed_locks(manifest: &Manifest, index: &Index) -> Vec<String> {
     let Some(Runtime::Python { lock: None, .. }) = manifest.pod.as_ref().map(|pod| &pod.runtime) else { return Vec::new() };
     let there = ["pod/requirements.lock", "pod/requirements.txt"].into_iter().filter(|path| index.get(path).is_some());
@@ -130,9 +131,9 @@ fn unnamed_locks(manifest: &Manifest, index: &Index) -> Vec<String> {
         .collect()
 }
 
-/// The manifest of a recipe folder.
+/// Reads the manifest of a recipe folder.
 ///
-/// Errors: `invalid_recipe` when there is none, `invalid_manifest`.
+/// Errors: `invalid_recipe` if there is none, `invalid_manifest`.
 pub fn read_manifest(folder: &Path) -> Result<Manifest, Fault> {
     is_folder(folder, &folder.display())?;
     let path = folder.join("recipe.toml");
@@ -145,7 +146,7 @@ pub fn read_manifest(folder: &Path) -> Result<Manifest, Fault> {
     Manifest::parse_with(&text, &Reading { what: &path.display().to_string(), edition: Edition::Current, file: &file })
 }
 
-/// Where a recipe folder has a model.
+/// The path of a model in a recipe folder.
 pub fn model_path(folder: &Path, model: &ModelSpec) -> PathBuf {
     folder.join("models").join(&model.name)
 }
@@ -198,7 +199,7 @@ fn check_pod(folder: &Path, manifest: &Manifest, index: &Index) -> Result<(), Fa
     }
 }
 
-/// Holds a model file against the manifest.
+/// Checks a model file against the manifest.
 ///
 /// Errors: `invalid_recipe` with what was found and wanted.
 pub(super) fn check_model(path: &Path, model: &ModelSpec) -> Result<(), Fault> {

@@ -1,7 +1,7 @@
-//! `hob publish`: a packed recipe and its models, signed by its publisher, into a repository folder.
+//! `hob publish`: puts a packed recipe and its models, signed by their publisher, into a repository folder.
 //!
-//! Apart from administering the repository: this is the author's step. Files first, the role that names them
-//! next, so that no client ever reads of a file that is not there.
+//! Files are written first, the role that names them next, so that no client ever reads of a file that is not
+//! there.
 
 use crate::disk::look;
 use std::{
@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// What came of a publish.
+/// The result of a publish.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Published {
@@ -39,12 +39,12 @@ pub struct Published {
     pub already: bool,
 }
 
-/// Publishes a packed recipe; its models are taken from the folder `models`, but for those that say where
-/// they are fetched.
+/// Publishes a packed recipe. Its models are taken from the folder `models`, except those that state an
+/// address.
 ///
-/// Errors: `already_published` for the same version with other bytes; `key_invalid` when the repository gave
-/// the publisher's name to another key; `invalid_recipe` for a model; and what a client would say of the
-/// result.
+/// Errors: `already_published` for the same version with other bytes; `key_invalid` if the repository gave
+/// the publisher's name to another key; `invalid_recipe` for a model; and the faults that a client would
+/// report about the result.
 pub async fn publish(
     dir: &Path,
     keys: &Keys,
@@ -58,7 +58,7 @@ pub async fn publish(
     let mut step = Step::begin(dir, keys, now).await?;
     let Some(there) = step.publisher_keys(publisher)? else {
         let fault = Fault::new(Code::KeyInvalid, format!("the repository in {} has no publisher `{publisher}`", dir.display()));
-        // Whoever has none of the publisher's keys yet has one made.
+        // A user without any of the publisher's keys needs one made.
         if !look::is_there(&keys.path(publisher))? {
             return Err(fault.hint(hint![
                 act::repo_make_publisher(dir.display(), publisher, keys.folder().display()),
@@ -151,8 +151,8 @@ pub async fn publish(
     Ok(Published { target, sha256, already: false })
 }
 
-/// Copies a model beside the bundle, unless the right one is there, verifying what is written rather than
-/// what was read before.
+/// Copies a model beside the bundle, unless the right one is there. It verifies what it writes, and not what
+/// was read before.
 fn copy_model(from: &Path, to: &Path, model: &ModelSpec, progress: &dyn Progress) -> Result<(), Fault> {
     if look::is_there(to)? && check_model(to, model).is_ok() {
         return Ok(());

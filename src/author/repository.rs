@@ -1,9 +1,14 @@
-//! Administering a signed repository of static files: make one, add a publisher, sign again, change a key.
+//! Administers a signed repository of static files: makes one, adds a publisher, re-signs, changes a key.
 //!
-//! Every step has one shape (see `Step`): change roles in memory, sign, let a client that knows the present
-//! state load the result, write. `timestamp.json` is the only file that is ever replaced, after all that it
-//! vouches for, so that a step that dies at any file leaves a repository that clients load, and the same step
-//! can be taken again.
+//! Every step has the same shape (see `Step`):
+//!
+//! 1. Change roles in memory.
+//! 2. Sign them.
+//! 3. Let a client that knows the present state load the result.
+//! 4. Write the files.
+//!
+//! `timestamp.json` is the only file that is ever replaced, after all files that it vouches for. So a step
+//! that is interrupted at any file leaves a repository that clients load, and the step can be repeated.
 
 use crate::disk::look;
 use std::{
@@ -32,24 +37,24 @@ const ROOT: &str = "root";
 const TARGETS: &str = "targets";
 const ONLINE: &str = "online";
 
-/// Names that no publisher may have: they are roles or key files.
+/// Names that no publisher may have, because they are roles or key files.
 const RESERVED: [&str; 6] = [ROOT, TARGETS, ONLINE, "snapshot", "timestamp", "security"];
 
-/// A repository that was made.
+/// A new repository.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Initialised {
-    /// SHA-256 of `1.root.json`: what `hob remote add --fingerprint` wants.
+    /// SHA-256 of `1.root.json`, for `hob remote add --fingerprint`.
     pub fingerprint: Digest,
     /// Path of `1.root.json`.
     pub root: PathBuf,
-    /// What the maintainer should know.
+    /// Warnings for the maintainer.
     pub warnings: Vec<String>,
 }
 
-/// Makes a repository in `dir`, with keys from (or made in) `keys`.
+/// Makes a repository in `dir`, with keys from `keys`; missing keys are made there.
 ///
-/// Errors: `already_published` when there is one, `key_invalid`, `io`.
+/// Errors: `already_published` if there is one, `key_invalid`, `io`.
 pub async fn repo_init(dir: &Path, keys: &Keys, now: Timestamp) -> Result<Initialised, Fault> {
     let _lock = lock(dir).await?;
     let metadata = dir.join("metadata");
@@ -106,11 +111,12 @@ fn give_key(root: &mut Role, role: &str, key: &SigningKey) -> Result<(), Fault> 
     Ok(())
 }
 
-/// Names who may sign `name/*/*`. Without `public_key` the publisher's key is taken from (or made in) `keys`,
-/// and an empty role is signed with it at once; with it, the publisher's first publish makes the role.
+/// Names the publisher that may sign `name/*/*`. Without `public_key` the publisher's key is taken from
+/// `keys` (or made there), and signs an empty role at once. With `public_key`, the publisher's first publish
+/// makes the role.
 ///
-/// Returns the key's id. Errors: `usage` for the name, `already_published` when the publisher has another
-/// key, `key_invalid`.
+/// Returns the key's id. Errors: `usage` for the name, `already_published` if the publisher has another key,
+/// `key_invalid`.
 pub async fn add_publisher(dir: &Path, keys: &Keys, name: &str, public: Option<&str>, now: Timestamp) -> Result<String, Fault> {
     if !is_name(name) || RESERVED.contains(&name) {
         return Err(Fault::new(
@@ -157,9 +163,10 @@ pub async fn add_publisher(dir: &Path, keys: &Keys, name: &str, public: Option<&
     Ok(id)
 }
 
-/// Signs snapshot and timestamp again, so that clients go on trusting what has not changed.
+/// Re-signs snapshot and timestamp, so that clients keep trusting what has not changed.
 ///
-/// Returns what is due soon. Errors: `key_invalid`, and what a client would say of the result.
+/// Returns what is due soon. Errors: `key_invalid`, and the faults that a client would report about the
+/// result.
 pub async fn refresh(dir: &Path, keys: &Keys, now: Timestamp) -> Result<Vec<String>, Fault> {
     let step = Step::begin(dir, keys, now).await?;
     let mut warnings = Vec::new();
@@ -173,9 +180,8 @@ pub async fn refresh(dir: &Path, keys: &Keys, now: Timestamp) -> Result<Vec<Stri
     Ok(warnings)
 }
 
-/// Replaces the online key by a new one: for routine, and after it was lost. Clients then forget how far the
-/// old key had counted, which is what heals a repository whose stolen key signed
-/// version 18446744073709551615.
+/// Replaces the online key by a new one: routinely, or after it was lost. Clients then forget the version
+/// numbers of the old key, which repairs a repository whose stolen key signed version 18446744073709551615.
 pub async fn rotate_online(dir: &Path, keys: &Keys, now: Timestamp) -> Result<String, Fault> {
     let mut step = Step::begin(dir, keys, now).await?;
     let root_key = keys.load(ROOT)?;
@@ -190,8 +196,8 @@ pub async fn rotate_online(dir: &Path, keys: &Keys, now: Timestamp) -> Result<St
     let version = step.root.version()?;
     let file = step.root.sign(&[&root_key])?;
     step.files.insert(format!("{version}.root.json"), file);
-    // Signed by both, snapshot and timestamp are good under the old root and under the new one, so that there
-    // is no moment at which the repository cannot be loaded.
+    // Snapshot and timestamp are signed by both keys, and so valid under the old root and the new one: the
+    // repository can be loaded at every moment.
     step.also = Some(new);
     step.finish(&[]).await?;
     keys.promote(ONLINE)?;
@@ -215,7 +221,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Locks the repository and reads where it stands.
+    /// Locks the repository and reads its present state.
     pub async fn begin(dir: &Path, keys: &Keys, now: Timestamp) -> Result<Step, Fault> {
         if !look::is_there(&dir.join("metadata/timestamp.json"))? {
             return Err(Fault::new(Code::Usage, format!("{} is not a repository: there is no `metadata/timestamp.json`", dir.display()))
@@ -234,14 +240,14 @@ impl Step {
         if let Some(next) = keys.load_next(ONLINE)?
             && root.names_key("timestamp", &next.id()?)
         {
-            // A rotation died after the new root was out: what is left of it is this.
+            // A rotation was interrupted after the new root was published; this completes it.
             keys.promote(ONLINE)?;
         }
         let online = keys.load(ONLINE)?;
         Ok(Step { dir: dir.to_owned(), now, root, targets, snapshot, timestamp, online, also: None, files: BTreeMap::new(), _lock: lock })
     }
 
-    /// Key ids of a publisher; `None` when the repository has no such publisher.
+    /// Key ids of a publisher; `None` if the repository has no such publisher.
     pub fn publisher_keys(&self, name: &str) -> Result<Option<Vec<String>>, Fault> {
         let roles = self.targets.signed.get("delegations").and_then(|delegations| delegations.get("roles")).and_then(Value::as_array);
         let found = roles.into_iter().flatten().find(|role| role.get("name").and_then(Value::as_str) == Some(name));
@@ -251,7 +257,7 @@ impl Step {
         }))
     }
 
-    /// All publishers' names.
+    /// The names of all publishers.
     pub fn publishers(&self) -> Vec<String> {
         let roles = self.targets.signed.get("delegations").and_then(|delegations| delegations.get("roles")).and_then(Value::as_array);
         roles.into_iter().flatten().filter_map(|role| role.get("name").and_then(Value::as_str)).map(str::to_owned).collect()
@@ -281,7 +287,7 @@ impl Step {
         Ok(all)
     }
 
-    /// Takes a signed targets role into the step.
+    /// Adds a signed targets role to the step.
     pub fn put(&mut self, role: &str, version: u64, bytes: Vec<u8>) -> Result<(), Fault> {
         self.snapshot.object(&["meta"])?.insert(format!("{role}.json"), pin(version, &bytes));
         self.files.insert(format!("{version}.{role}.json"), bytes);
@@ -289,7 +295,7 @@ impl Step {
     }
 
     /// Signs snapshot and timestamp, rehearses as a client of the present state, and writes. `touched` names
-    /// publishers whose role the rehearsal has to reach.
+    /// the publishers whose roles the rehearsal must reach.
     pub async fn finish(mut self, touched: &[&str]) -> Result<(), Fault> {
         let keys: Vec<_> = std::iter::once(&self.online).chain(&self.also).collect();
         self.snapshot.renew(self.now, limits::SNAPSHOT_DAYS)?;
@@ -313,12 +319,12 @@ fn pinned(role: &Role, file: &str) -> Result<u64, Fault> {
     version.ok_or_else(|| Fault::new(Code::MetadataInvalid, format!("the repository's metadata does not pin `{file}`")))
 }
 
-/// One writer at a time, across processes.
+/// Allows one writer at a time, across processes.
 async fn lock(dir: &Path) -> Result<Held, Fault> {
     locks::acquire_briefly(&dir.join(".lock"), "writing the same repository").await
 }
 
-/// Rehearses, then writes: roles, snapshot, `timestamp.json`, and a new root at the very end.
+/// Rehearses, then writes: roles, snapshot, `timestamp.json`, and a new root last.
 async fn commit(
     metadata: &Path,
     files: BTreeMap<String, Vec<u8>>,
@@ -333,7 +339,7 @@ async fn commit(
     ordered.sort_by_key(|(file, _)| match file.split_once('.') {
         Some(("timestamp", _)) => 2,
         Some((_, "snapshot.json")) => 1,
-        // Clients find a root by counting up, so a later one is in force from the moment that it is there.
+        // Clients find a root by counting up, so a later root is in force from the moment it exists.
         Some((version, "root.json")) if version != "1" => 3,
         _ => 0,
     });

@@ -1,8 +1,7 @@
 //! Glue in JavaScript and Python: from `glue.js` or `glue.py` to a component.
 //!
-//! Apart from `build.rs`, which is about Rust: here no compiler runs. A tool loads the script in its
-//! language's engine, itself a component, and saves what it then finds in memory; what the script does at its
-//! top level is done here, once.
+//! No compiler runs here. A tool loads the script in its language's engine, itself a component, and saves the
+//! resulting memory; the script's top level runs here, once.
 
 use std::{
     fs,
@@ -20,10 +19,11 @@ use crate::{
     },
 };
 
-/// The world as this Hob has it; a script's folder need not carry a copy.
+/// The world that this Hob offers; a script's folder needs no copy of it.
 const WORLD: &str = include_str!("../../wit/glue.wit");
 
-/// What the tool makes of a copy of the source folder; its first bytes are those of a component.
+/// The component that the tool makes from a copy of the source folder; its first bytes are those of a
+/// component.
 ///
 /// Errors: `build_failed`, `python_missing`, `disk_full`, `io`.
 pub async fn component(language: Language, source: &Path, home: &Home, progress: &progress::Shared) -> Result<Vec<u8>, Fault> {
@@ -34,7 +34,8 @@ pub async fn component(language: Language, source: &Path, home: &Home, progress:
     let tool = Componentizer::find(home, &tools, language, progress).await?;
     let work =
         make::temporary_folder(&std::env::temp_dir(), "hob-", 12).map_err(|error| Fault::io("making a folder to build in", &error))?;
-    // A copy: what Python leaves behind when it loads a module is not for the author's folder.
+    // A copy, because Python leaves files behind when it loads a module, and the author's folder should not
+    // get them.
     let mut left = limits::BUNDLE_FILES_MAX;
     copy(source, &work.path().join("glue"), &mut left)?;
     let world = work.path().join("wit");
@@ -43,7 +44,7 @@ pub async fn component(language: Language, source: &Path, home: &Home, progress:
         .map_err(|error| Fault::io("writing the world", &error))?;
     let what = format!("the glue in {} could not be built", source.display());
     let arguments: &[&str] = match language {
-        // The non-async engine: `async` of the component model is not in this major of the world.
+        // The non-async engine: this major version of the world does not use `async` of the component model.
         Language::JavaScript => &["--sync", "-w", "wit", "-n", "glue", "--module-root", "glue", "-j", "glue/glue.js", "-o", "glue.wasm"],
         Language::Python => &["-q", "-d", "wit", "-w", "glue", "componentize", "-p", "glue", "glue", "-o", "glue.wasm"],
     };
@@ -57,16 +58,15 @@ pub async fn component(language: Language, source: &Path, home: &Home, progress:
         read => read.map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?,
     };
     if language == Language::Python {
-        // CPython's C library names sockets in every component, whatever the script does.
+        // CPython's C library imports sockets in every component, whatever the script does.
         bytes.extend_from_slice(glue::SOCKETS_UNUSED);
     }
     Ok(bytes)
 }
 
-/// Looks whether `glue.js` exports `run`: the engine loads a script without it, and every call of it would
-/// crash.
+/// Checks that `glue.js` exports `run`: the engine loads a script without it, and every call would crash.
 ///
-/// Errors: `build_failed`, with what it exports; `io`.
+/// Errors: `build_failed`, with the exported names; `io`.
 fn exports_run(source: &Path) -> Result<(), Fault> {
     let path = source.join("glue.js");
     let text = fs::read_to_string(&path).map_err(|error| Fault::io(format!("reading {}", path.display()), &error))?;
@@ -79,7 +79,7 @@ fn exports_run(source: &Path) -> Result<(), Fault> {
         .hint("write `export function run(request) { ... }`: that is what a call runs"))
 }
 
-/// The names that a script exports, as its text says; `None` if it exports those of another file.
+/// The names that a script exports, according to its text; `None` if it re-exports those of another file.
 fn exports(text: &str) -> Option<Vec<&str>> {
     let is_letter = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == '$';
     let first = |text: &'_ str| text.find(|letter| !is_letter(letter)).unwrap_or(text.len());
@@ -107,7 +107,7 @@ fn exports(text: &str) -> Option<Vec<&str>> {
     Some(names)
 }
 
-/// Copies files and folders; links would be followed to places that the author did not mean.
+/// Copies files and folders, and no links, which could lead to files that the author did not mean.
 fn copy(from: &Path, to: &Path, left: &mut usize) -> Result<(), Fault> {
     let failed = |path: &Path, error: std::io::Error| Fault::io(format!("copying {}", path.display()), &error);
     fs::create_dir(to).map_err(|error| failed(to, error))?;

@@ -1,7 +1,7 @@
 //! Signed metadata files as the writer makes and reads them: plain JSON values in TUF's envelope.
 //!
-//! Apart from the steps that use them. JSON values instead of types, so that what a later Hob or another tool
-//! added to a file survives our rewriting of it.
+//! They are JSON values instead of types, so that entries that a later Hob or another tool added survive a
+//! rewrite.
 
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ pub(super) struct Role {
 }
 
 impl Role {
-    /// A new role of that type, version 1.
+    /// A new role of that type, with version 1.
     pub fn new(kind: &str, now: Timestamp, days: i64) -> Result<Role, Fault> {
         let mut signed = Map::new();
         signed.insert("_type".into(), kind.into());
@@ -49,7 +49,7 @@ impl Role {
         self.signed.get("version").and_then(Value::as_u64).ok_or_else(|| self.wrong("version"))
     }
 
-    /// The next version, valid for `days` from `now`.
+    /// Sets the next version, valid for `days` from `now`.
     pub fn renew(&mut self, now: Timestamp, days: i64) -> Result<(), Fault> {
         let next = self.version()?.checked_add(1).ok_or_else(|| self.wrong("version: there is none after it"))?;
         self.signed.insert("version".into(), next.into());
@@ -60,18 +60,18 @@ impl Role {
         let end = now
             .checked_add((days * 24).hours())
             .map_err(|error| Fault::new(Code::Usage, format!("no date {days} days after {now}: {error}")))?;
-        // Whole seconds: what every reader of the format parses.
+        // Whole seconds: every reader of the format parses these.
         let end = Timestamp::from_second(end.as_second()).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
         self.signed.insert("expires".into(), end.to_string().into());
         Ok(())
     }
 
-    /// When it expires.
+    /// The time when it expires.
     pub fn expires(&self) -> Result<Timestamp, Fault> {
         self.signed.get("expires").and_then(Value::as_str).and_then(|text| text.parse().ok()).ok_or_else(|| self.wrong("expires"))
     }
 
-    /// An object inside, made when missing.
+    /// An inner object, made if it is missing.
     pub fn object(&mut self, path: &[&str]) -> Result<&mut Map<String, Value>, Fault> {
         let mut at = &mut self.signed;
         for key in path {
@@ -84,7 +84,7 @@ impl Role {
         Ok(at)
     }
 
-    /// Whether a root gives a role to the key of that id.
+    /// Whether a root gives a role to the key with that id.
     pub fn names_key(&self, role: &str, id: &str) -> bool {
         let keys = self.signed.get("roles").and_then(|roles| roles.get(role)).and_then(|role| role.get("keyids")).and_then(Value::as_array);
         keys.into_iter().flatten().any(|key| key.as_str() == Some(id))
@@ -95,7 +95,7 @@ impl Role {
         Fault::new(Code::MetadataInvalid, format!("the repository's `{kind}` metadata has no usable `{key}`"))
     }
 
-    /// The file: signed by these keys, in the canonical form, so that every byte of it is covered or checked.
+    /// The file: signed by these keys, in the canonical form, so that every byte is signed or checked.
     pub fn sign(&self, keys: &[&SigningKey]) -> Result<Vec<u8>, Fault> {
         let signed = Value::Object(self.signed.clone());
         let bytes = canonical(&signed)?;

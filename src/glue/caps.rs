@@ -1,9 +1,9 @@
-//! The bounds of what a guest may be given and make.
+//! The bounds on what a guest may be given and may make.
 
 use crate::model::{Code, Fault, Manifest};
 use serde_json::Value;
 
-/// The fault of a run that went over a cap.
+/// The fault of a run that exceeded a cap.
 pub fn limit(
     manifest: &Manifest,
     cap: &str,

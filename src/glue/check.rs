@@ -1,6 +1,6 @@
-//! Whether a component is glue at all, and glue for this Hob: said before wasmtime tries to link it.
+//! Checks that a component is glue, and glue for this Hob, before wasmtime links it.
 //!
-//! Its own errors for the same mistakes name neither the host's version nor what to do ("function
+//! wasmtime's own errors for the same mistakes name neither the host's version nor what to do ("function
 //! implementation is missing" for an interface that does not exist).
 
 use std::collections::HashSet;
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::model::{Code, Fault, Hint, Manifest, RecipeName, StandIn, act, hint, limits, stand_in::HEAD_BYTES};
 
-/// Every function of the world's imports. A test holds it against `wit/glue.wit`.
+/// Every function of the world's imports. A test compares it with `wit/glue.wit`.
 pub(super) const OFFERED: &[(&str, &[&str])] = &[
     ("faults", &[]),
     (
@@ -51,7 +51,7 @@ fn ours() -> String {
     format!("hob:glue {}.{}.{}", VERSION.0, VERSION.1, VERSION.2)
 }
 
-/// Looks at the bytes before anything parses them.
+/// Checks the bytes before anything parses them.
 ///
 /// Errors: `glue_incompatible`.
 pub fn bytes(manifest: &Manifest, glue: &[u8]) -> Result<(), Fault> {
@@ -91,8 +91,8 @@ pub fn bytes(manifest: &Manifest, glue: &[u8]) -> Result<(), Fault> {
     })
 }
 
-/// Compares what the component imports and exports with what this Hob offers and wants; says how much WASI it
-/// imports.
+/// Compares the component's imports and exports with what this Hob offers and requires. Returns how much WASI
+/// the component imports.
 ///
 /// Errors: `glue_incompatible`.
 pub fn shape(manifest: &Manifest, glue: &[u8], component: &Component, engine: &Engine) -> Result<Wasi, Fault> {
@@ -110,7 +110,7 @@ pub fn shape(manifest: &Manifest, glue: &[u8], component: &Component, engine: &E
             wasi = if import.starts_with(wasi::SOCKETS.0) { Wasi::WithSocketNames } else { Wasi::Yes };
         }
     }
-    // Several interfaces of one package lack the same.
+    // Several interfaces of one package may lack the same.
     let mut said = HashSet::new();
     missing.retain(|what| said.insert(what.clone()));
     if !missing.is_empty() {
@@ -150,7 +150,7 @@ pub fn shape(manifest: &Manifest, glue: &[u8], component: &Component, engine: &E
     Ok(wasi)
 }
 
-/// How each toolchain leaves out what this Hob does not offer.
+/// How the toolchain of each language leaves out what this Hob does not offer.
 fn left_out_by(missing: &[String]) -> Hint {
     let needs = |package: &str| missing.iter().any(|what| what.starts_with(package));
     if needs("wasi:http/") {
@@ -173,7 +173,7 @@ fn left_out_by(missing: &[String]) -> Hint {
     }
 }
 
-/// Whether `run` takes and gives what the world says. wasmtime would only find out on the first call.
+/// Checks that `run` has the signature of the world; wasmtime would find out only on the first call.
 ///
 /// Errors: `glue_incompatible`.
 pub fn signature(manifest: &Manifest, pre: &InstancePre<Run>) -> Result<(), Fault> {
@@ -187,7 +187,7 @@ pub fn signature(manifest: &Manifest, pre: &InstancePre<Run>) -> Result<(), Faul
     })
 }
 
-/// What of an import this Hob does not have, in words.
+/// The part of an import that this Hob lacks, in words.
 fn lacks(import: &str, item: &ComponentItem, engine: &Engine) -> Option<String> {
     let nothing = || Some(format!("{import}, which Hob does not offer"));
     let Some((package, rest)) = import.split_once('/') else { return nothing() };
@@ -201,7 +201,7 @@ fn lacks(import: &str, item: &ComponentItem, engine: &Engine) -> Option<String> 
             if !version.pre.is_empty() {
                 return Some(format!("the pre-release hob:glue {version}, this Hob has {}", ours()));
             }
-            // Patch digits only ever add functions, and those are looked at one by one.
+            // Patch versions only add functions, which are checked one by one.
             if (version.major, version.minor) != (VERSION.0, VERSION.1) {
                 return Some(format!("hob:glue {}.{}, this Hob has {}", version.major, version.minor, ours()));
             }
@@ -215,7 +215,7 @@ fn lacks(import: &str, item: &ComponentItem, engine: &Engine) -> Option<String> 
         .map(|function| format!("the function `{function}` of hob:glue/{interface}@{version}, this Hob has {}", ours()))
 }
 
-/// What of an import of WASI this Hob does not have, in words.
+/// The part of a WASI import that this Hob lacks, in words.
 fn lacks_wasi(import: &str, sockets_unused: bool) -> Option<String> {
     let nothing = || Some(format!("{import}, which Hob does not offer"));
     let Some((package, rest)) = import.split_once('/') else { return nothing() };

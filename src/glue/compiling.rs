@@ -1,11 +1,14 @@
-//! Compiles glue: in a process of its own, never in the host's.
+//! Compiles glue in a process of its own, never in the host's.
 //!
-//! A compiler that reads a stranger's bytes takes time and memory that the stranger chose. So the engines of
-//! a host have no compiler at all (`engine.rs`): they read what wasmtime's own cache holds, and what it does
-//! not hold is a [`Compiler`]'s to make. That is another process, which ends with its limits ([`confine`]),
-//! compiles into an empty folder ([`compile`]) and does nothing else; its result is then moved to where
-//! wasmtime looks for it ([`place`]). Wasmtime checks what it reads there for its own version and settings
-//! and this processor; what does not fit is not there.
+//! A compiler that reads untrusted bytes takes time and memory that their author chose. So the engines of a
+//! host have no compiler at all (`engine.rs`): they read wasmtime's own cache, and a [`Compiler`] makes what
+//! the cache lacks. That is another process, which:
+//!
+//! 1. bounds itself ([`confine`]), and ends if it exceeds a bound;
+//! 2. compiles into an empty folder ([`compile`]), and does nothing else.
+//!
+//! The host then moves the result to where wasmtime looks for it ([`place`]). wasmtime compares what it reads
+//! there with its own version and settings and this processor; code that does not match counts as missing.
 
 use std::{
     hash::{Hash, Hasher},
@@ -30,40 +33,40 @@ use crate::{
     model::{Code, Fault, limits},
 };
 
-/// What is to be compiled.
+/// One component to compile.
 #[derive(Debug, Clone, Copy)]
 pub struct Job<'a> {
     pub component: &'a [u8],
-    /// Which of the settings that compiled code depends on.
+    /// The one engine setting on which compiled code depends.
     pub reservation: Reservation,
-    /// An empty folder for what comes of it.
+    /// An empty folder for the result.
     pub into: &'a Path,
 }
 
-/// What became of it.
+/// The result of compiling.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compiled {
-    /// It lies in the folder.
+    /// The result is in the folder.
     Done,
-    /// It is nothing that can be compiled; why.
+    /// The component cannot be compiled; the reason.
     Refused(String),
-    /// It takes more than what is given for it; what it took.
+    /// Compiling exceeds a bound; which one.
     TooMuch(String),
 }
 
 /// Compiles glue outside of this process.
 pub trait Compiler: Send + Sync {
-    /// Dropping the future ends the process.
+    /// Compiles one component. Dropping the future ends the process.
     ///
-    /// Errors: that there is no program to do it, or that it could not be started.
+    /// Errors: the compiler program is missing, or could not be started.
     fn compile<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Compiled, Fault>>;
 }
 
-/// Limits this process for good, to what compiling may take: memory, processor time, files, no memory dump,
+/// Limits this process permanently to what compiling may take: memory, processor time, files, no memory dump,
 /// no new privileges.
 ///
-/// Errors: what the kernel refuses.
+/// Errors: any limit that the kernel refuses.
 pub fn confine() -> std::io::Result<()> {
     let bounds = [
         (Resource::Data, limits::GLUE_COMPILE_MEMORY_BYTES),
@@ -73,11 +76,11 @@ pub fn confine() -> std::io::Result<()> {
         (Resource::Core, 0),
     ];
     for (resource, most) in bounds {
-        // Who started it may have set less.
+        // The parent process may have set lower limits.
         let allowed = getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let limit = match resource {
-            // At the first limit of processor time a signal of its own says so, at the second the process is
-            // killed.
+            // At the soft limit of processor time the process gets a signal that says so; at the hard limit
+            // it is killed.
             Resource::Cpu => Rlimit { current: Some(most.min(allowed.saturating_sub(1))), maximum: Some(allowed.min(most + 1)) },
             _ => Rlimit { current: Some(most.min(allowed)), maximum: Some(most.min(allowed)) },
         };
@@ -88,7 +91,7 @@ pub fn confine() -> std::io::Result<()> {
 
 /// Reads a component as the host sends it: its length, then its bytes.
 ///
-/// Errors: `io`, and a length above the bound.
+/// Errors: `io`, also for a length above the bound.
 pub fn receive(from: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut length = [0; 8];
     from.read_exact(&mut length)?;
@@ -118,14 +121,14 @@ pub fn compile(job: Job) -> Result<Compiled, Fault> {
         Err(error) if format!("{error:#}").contains("os error 12") => {
             Compiled::TooMuch(format!("more memory than it is given ({} bytes at most)", limits::GLUE_COMPILE_MEMORY_BYTES))
         }
-        // What wasmtime says may carry names out of the component.
+        // wasmtime's message may contain names from the component.
         Err(error) => Compiled::Refused(output::cut(format!("{error:#}"))),
     })
 }
 
-/// Moves what was compiled in `from` to where `engine` looks for it in `cache`.
+/// Moves the compiled code from `from` to where `engine` looks for it in `cache`.
 ///
-/// Errors: `io`, also when it is not what [`compile`] leaves.
+/// Errors: `io`, also if `from` is not what [`compile`] leaves.
 pub fn place(from: &Path, cache: &Path, engine: &Engine, component: &[u8]) -> Result<(), Fault> {
     let failed = |error: std::io::Error| Fault::io(format!("keeping compiled glue in {}", cache.display()), &error);
     let unknown = || {
@@ -138,7 +141,7 @@ pub fn place(from: &Path, cache: &Path, engine: &Engine, component: &[u8]) -> Re
         None => Ok(None),
     });
     let Ok(Some((version, compiled))) = found else {
-        // Wasmtime says nothing of what it could not write: whoever tries it again hears why.
+        // wasmtime does not report what it could not write; another attempt shows the reason.
         make::write(&from.join("again"), component, make::PRIVATE_FILE).map_err(failed)?;
         return Err(unknown());
     };
@@ -152,7 +155,7 @@ pub fn place(from: &Path, cache: &Path, engine: &Engine, component: &[u8]) -> Re
     std::fs::rename(modules.join(&version).join(&compiled), folder.join(key(engine, component))).map_err(failed)
 }
 
-/// The one entry of a folder, but for what wasmtime counts of it.
+/// The only entry of a folder, except for wasmtime's statistics.
 fn only(folder: &Path) -> std::io::Result<Option<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder)?.take(limits::GLUE_COMPILE_FILES as usize) {
@@ -168,8 +171,8 @@ fn only(folder: &Path) -> std::io::Result<Option<String>> {
 }
 
 /// The name under which an engine of this wasmtime looks for compiled code: a digest of its settings, the
-/// bytes, and two things that a component of Hob's has none of. Were it another one, nothing would be found,
-/// and nothing else.
+/// bytes, and two things that Hob's components do not have. If wasmtime changes the name, the code is not
+/// found, and nothing worse happens.
 fn key(engine: &Engine, component: &[u8]) -> String {
     struct Name(Sha256);
     impl Hasher for Name {
@@ -185,13 +188,13 @@ fn key(engine: &Engine, component: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(name.0.finalize())
 }
 
-/// Makes room in `cache`: what was not read for longest goes, once all together is above the bound. What is
-/// still wanted is compiled again.
+/// Makes room in `cache`: if the total is above the bound, the least recently read files are removed. Code
+/// that is still needed is compiled again.
 pub fn sweep(cache: &Path) {
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
     let old = Duration::from_millis(limits::GLUE_STALE_MS);
     let changed = |path: &Path| std::fs::symlink_metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-    // Left by hosts that were killed; what cannot be deleted now is tried again by the next.
+    // Folders left by killed hosts; the next sweep retries those that cannot be deleted now.
     for left in
         entries(cache).iter().filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(INTO.as_bytes())))
     {
@@ -223,7 +226,7 @@ pub fn sweep(cache: &Path) {
     }
 }
 
-/// How the folders begin that are compiled into.
+/// Prefix of the folders into which components are compiled.
 pub const INTO: &str = "compiling-";
 
 #[cfg(test)]

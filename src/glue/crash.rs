@@ -1,7 +1,7 @@
-//! From the way a run ended badly to a fault that says whose doing it was.
+//! Turns the failed end of a run into a fault that says which party is to blame.
 //!
-//! Apart from the run because nothing here is on the way of a good call. A guest is not believed: it may use
-//! the codes of a recipe's own failures, never those that blame Hob, the machine's keeper or a repository.
+//! A guest's claims are not trusted: it may use only the codes in `GUEST_CODES`, none of which blames Hob or
+//! a repository.
 
 use serde_json::Value;
 use wasmtime::{PoolConcurrencyLimitError, Trap, component::ResourceTableError};
@@ -24,7 +24,7 @@ const GUEST_CODES: &[Code] = &[
     Code::Deadline,
 ];
 
-/// wasmtime's words for three failures that it gives no type.
+/// wasmtime's texts for three failures that have no type.
 const FUEL_WORDS: &str = "fuel allocated for hostcalls has been exhausted";
 const COUNT_WORDS: &str = "resource limit exceeded: ";
 const ADDRESS_WORDS: &str = "memory fault at wasm address 0x";
@@ -32,7 +32,7 @@ const ADDRESS_WORDS: &str = "memory fault at wasm address 0x";
 /// An address this close to 2^32 is a stack pointer that ran below zero, not a stray one.
 const STACK_UNDERFLOW_BYTES: u64 = 16 << 20;
 
-/// What the guest's own fault means.
+/// The fault of a run whose guest returned a fault.
 pub fn returned(run: &mut Run, fault: faults::Fault) -> Fault {
     if let Some(original) = run.given(&fault.code, &fault.message) {
         return original;
@@ -40,7 +40,8 @@ pub fn returned(run: &mut Run, fault: faults::Fault) -> Fault {
     said(&run.manifest.name, fault)
 }
 
-/// A fault in the words of the guest of the recipe `name`, within bounds and blaming nobody else.
+/// A fault in the words of the guest of the recipe `name`, bounded. A code that is not in `GUEST_CODES`
+/// becomes `recipe_failed`.
 pub fn said(name: &RecipeName, fault: faults::Fault) -> Fault {
     let faults::Fault { code: word, mut message, mut hint, detail } = fault;
     message.truncate(message.floor_char_boundary(limits::FAULT_MESSAGE_BYTES_MAX));
@@ -71,7 +72,7 @@ pub fn said(name: &RecipeName, fault: faults::Fault) -> Fault {
     }
 }
 
-/// What a run that ended in an error of wasmtime's means: a trap, a cap, or a fault of an import on its way
+/// The fault of a run that ended in an error of wasmtime: a trap, a cap, or a fault of an import on its way
 /// out.
 pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
     let error = match error.downcast::<Fault>() {
@@ -94,7 +95,7 @@ pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
         let fault = limit(&run.manifest, "core instances", None, limits::GLUE_CORE_INSTANCES_MAX, "in one component");
         return with_log(run, fault.with("causes", causes));
     }
-    // Handles of WASI lie in the same table; its own functions do not say whose table is full.
+    // WASI's handles are in the same table; its own functions do not say whose table is full.
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
         return with_log(run, limit(&run.manifest, "handles", None, limits::GLUE_HANDLES_MAX, "held at once"));
     }
@@ -110,7 +111,7 @@ pub fn trapped(run: &Run, error: wasmtime::Error) -> Fault {
             limits::GLUE_STACK_BYTES_MAX >> 10
         ),
         (false, Some(trap)) => format!("trapped: {trap}"),
-        // The first of the chain is where it happened, the last is what.
+        // The first cause of the chain says where it happened, the last says what.
         (false, None) => format!("failed: {}", error.root_cause()),
     };
     let fault = Fault::new(Code::GlueCrashed, format!("the glue of `{name}` {what}"))
@@ -130,7 +131,7 @@ fn with_log(run: &Run, fault: Fault) -> Fault {
 fn is_underflow(cause: &str) -> bool {
     let Some((_, rest)) = cause.split_once(ADDRESS_WORDS) else { return false };
     let digits: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
-    // A negative 32-bit pointer plus an offset may lie just past 2^32 as well.
+    // A negative 32-bit pointer plus an offset may also be just past 2^32.
     u64::from_str_radix(&digits, 16).is_ok_and(|address| (1u64 << 32).abs_diff(address) <= STACK_UNDERFLOW_BYTES)
 }
 

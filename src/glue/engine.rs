@@ -1,12 +1,13 @@
-//! The wasmtime engines: settings, and how many guests this machine can hold at once.
+//! The wasmtime engines: their settings, and how many guests this machine can hold at once.
 //!
-//! Apart from the rest because every number here was measured and none of them is about calls. Instances live
-//! in a pool of instances, made once: a fresh instance per call is then cheap. The ceiling is not memory but
-//! memory *mappings*: a used instance costs about 6 of them, and a process that goes over `vm.max_map_count`
-//! is aborted by the kernel's refusal, so the number of instances is derived from it. Where no pool can be
-//! had (a small address space), or a component does not fit its pool, instances are made on demand: slower,
-//! otherwise the same. The engines of a host have no compiler: they read what another process compiled (see
-//! `compiling.rs`).
+//! - Every number here was measured.
+//! - Instances live in a pool that is made once, so a fresh instance for each call is cheap.
+//! - Memory *mappings* are the limit, not memory: a used instance costs about 6 of them, and the kernel's
+//!   refusal aborts a process that exceeds `vm.max_map_count`. So the number of instances is derived from it.
+//! - If no pool is possible (a small address space), or a component does not fit the pool, instances are made
+//!   on demand: slower, otherwise the same.
+//! - The engines of a host have no compiler: they read code that another process compiled (see
+//!   `compiling.rs`).
 
 use std::{
     fs::Metadata,
@@ -21,32 +22,32 @@ use crate::{
     model::{Code, Fault, limits, os_error_in},
 };
 
-/// What runs guests on this machine.
+/// The engines that run guests on this machine.
 pub struct Engines {
-    /// None where the machine cannot hold a pool.
+    /// `None` if the machine cannot hold a pool.
     pub pooled: Option<(Engine, Reservation)>,
-    /// With bounded reservations.
+    /// The engine with bounded reservations.
     pub on_demand: Engine,
-    /// Guests at once.
+    /// Guests that may run at once.
     pub instances: u32,
-    /// Of both. Counts what it had.
+    /// The cache of both engines; it counts its hits.
     pub cache: Cache,
 }
 
-/// How much address space is kept free behind a guest's memory: the one setting of these engines that
-/// compiled code depends on.
+/// How much address space is reserved behind a guest's memory: the one setting of these engines on which
+/// compiled code depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reservation {
-    /// A whole wasm address space, which spares the guest its bounds checks.
+    /// A whole wasm address space, so that the guest needs no bounds checks.
     Whole,
-    /// What a guest may have.
+    /// As much as a guest may have.
     Bounded,
 }
 
 impl Reservation {
     const ALL: [Reservation; 2] = [Reservation::Whole, Reservation::Bounded];
 
-    /// As the compiler's program is told.
+    /// The name that the compiler program is given.
     pub fn name(self) -> &'static str {
         match self {
             Reservation::Whole => "whole",
@@ -54,15 +55,15 @@ impl Reservation {
         }
     }
 
-    /// The one with that name.
+    /// The reservation with that name.
     pub fn named(name: &str) -> Option<Reservation> {
         Reservation::ALL.into_iter().find(|reservation| reservation.name() == name)
     }
 }
 
-/// Makes the engines, which read compiled code in `cache` and have no compiler.
+/// Makes the engines, which read compiled code from `cache` and have no compiler.
 ///
-/// Errors: `io` for the folder, `internal` when wasmtime refuses the settings.
+/// Errors: `io` for the folder, `internal` if wasmtime refuses the settings.
 pub fn open(cache: &Path) -> Result<Engines, Fault> {
     let cache = compile_cache(cache)?;
     let mappings = open::read_of_kernel(Path::new("/proc/sys/vm/max_map_count"), limits::KERNEL_TEXT_BYTES_MAX).ok();
@@ -74,8 +75,8 @@ pub fn open(cache: &Path) -> Result<Engines, Fault> {
         config
     };
     let on_demand = Engine::new(&reading(Reservation::Bounded)).map_err(refused)?;
-    // Where a whole address space behind each memory is too much to ask for, a pool with bounds checks is
-    // still better than none.
+    // If a whole address space behind each memory is too much to reserve, a pool with bounds checks is still
+    // better than none.
     let pooled = Reservation::ALL.into_iter().find_map(|reservation| {
         let mut config = reading(reservation);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
@@ -90,9 +91,9 @@ pub fn open(cache: &Path) -> Result<Engines, Fault> {
     Ok(Engines { pooled, on_demand, instances, cache })
 }
 
-/// An engine that compiles, and keeps what it compiled in `cache`: for the process that does nothing else.
+/// An engine that compiles, and stores the code in `cache`: for the compiler process.
 ///
-/// Errors: as of [`open`].
+/// Errors: as [`open`].
 pub fn compiling(reservation: Reservation, cache: &Path) -> Result<Engine, Fault> {
     Engine::new(config(reservation).cache(Some(compile_cache(cache)?))).map_err(refused)
 }
@@ -101,15 +102,15 @@ fn refused(error: wasmtime::Error) -> Fault {
     Fault::new(Code::Internal, format!("wasmtime refuses its settings: {error:#}"))
 }
 
-/// Instances that `max_map_count` (its file's text) leaves room for, with a fifth of the mappings left to
-/// everybody else.
+/// Number of instances for which `max_map_count` (the text of its file) leaves room, with a fifth of the
+/// mappings kept for other uses.
 fn instances(max_map_count: Option<&str>) -> u32 {
     let mappings = max_map_count.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(65_530);
     let fit = mappings * 4 / 5 / u64::from(limits::GLUE_MAPPINGS_PER_INSTANCE);
     (fit.min(u64::from(limits::GLUE_INSTANCES_MAX)) as u32).max(1)
 }
 
-/// What the host's engines and the compiler's have in common: code of the one must fit the other.
+/// The common settings of the host's engines and the compiler's: the code must fit both.
 fn config(reservation: Reservation) -> Config {
     let mut config = Config::new();
     config
@@ -139,8 +140,8 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .max_memory_size(limits::GLUE_MEMORY_BYTES_MAX)
         .table_elements(limits::GLUE_TABLE_ELEMENTS_MAX)
         .max_unused_warm_slots(limits::GLUE_WARM_SLOTS_MAX);
-    // Wiping an instance's pages in place is cheaper than giving them back, but only where the kernel says
-    // which were written.
+    // Wiping an instance's pages in place is cheaper than returning them, but only if the kernel says which
+    // were written.
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.pagemap_scan(Enabled::Yes)
             .linear_memory_keep_resident(limits::GLUE_KEEP_RESIDENT_BYTES)
@@ -149,15 +150,15 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
     pool
 }
 
-/// A compiled artefact is machine code that wasmtime loads as it is: nobody else may have written there, or
-/// may yet.
+/// Opens the cache of compiled code. wasmtime loads its files as machine code without checks, so nobody else
+/// may have been able to write there, now or earlier.
 fn compile_cache(folder: &Path) -> Result<Cache, Fault> {
     let what = |doing: &str| format!("cannot {doing} the folder of compiled glue, {}", folder.display());
     make::folder(folder, make::PRIVATE_FOLDER).map_err(|error| Fault::io(what("make"), &error))?;
     let folder = folder.canonicalize().map_err(|error| Fault::io(what("find"), &error))?;
     private(&folder)?;
     let mut config = CacheConfig::new();
-    // What is read often is not packed anew: that would cost the host memory.
+    // Frequently read files are not recompressed: that would take the host's memory.
     config
         .with_directory(folder)
         .with_baseline_compression_level(limits::GLUE_CODE_COMPRESSION)
@@ -171,9 +172,10 @@ fn compile_cache(folder: &Path) -> Result<Cache, Fault> {
     })
 }
 
-/// Makes sure that the folder is this user's alone, and has been.
+/// Makes sure that the folder belongs to this user alone, and always has.
 ///
-/// One that others could write into is refused rather than closed: what they put there before would run.
+/// A folder into which others could write is refused, not closed: files that they put there would be
+/// executed.
 fn private(folder: &Path) -> Result<(), Fault> {
     let failed = |error: std::io::Error| Fault::io(format!("cannot look at the folder of compiled glue, {}", folder.display()), &error);
     let own = rustix::process::geteuid().as_raw();
@@ -191,15 +193,15 @@ fn private(folder: &Path) -> Result<(), Fault> {
     if found.mode() & 0o077 == 0 {
         return Ok(());
     }
-    // Others could enter so far, and wasmtime gives the folders inside what the umask leaves.
+    // Others could enter until now, and the modes of wasmtime's inner folders depend on the umask.
     for module in folders(folder).map_err(failed)? {
         trust(&module, &std::fs::metadata(&module).map_err(failed)?)?;
     }
     std::fs::set_permissions(folder, PermissionsExt::from_mode(0o700)).map_err(failed)
 }
 
-/// Folders in a folder and in those: wasmtime has one for its version, and in it one for each compiler's
-/// settings.
+/// Folders in a folder, and the folders in those: wasmtime has one for its version, and in it one for each
+/// compiler's settings.
 fn folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for level in 0..2 {
@@ -254,18 +256,18 @@ mod tests {
             mode(&cache, bad);
             refused("others may write to it");
         }
-        // It was open to be entered, and what is in it to be written.
+        // The folder was open to enter, and an inner folder open to write.
         mode(&cache, 0o755);
         mode(&inner, 0o775);
         refused("glue/modules/x is not trusted");
-        // It was always closed: what the umask made of the inner folders never mattered.
+        // The folder was always closed, so the inner modes never mattered.
         mode(&cache, 0o700);
         open(&cache).unwrap();
 
         let nobody = 65_534;
         match std::os::unix::fs::chown(&cache, Some(nobody), None) {
             Ok(()) => refused("it belongs to user 65534"),
-            // Only root can give a folder away; for others the rest of the test has to do.
+            // Only root can give a folder away; for other users the rest of the test suffices.
             Err(error) => assert!(!rustix::process::geteuid().is_root(), "{error}"),
         }
     }

@@ -1,4 +1,4 @@
-//! What a guest holds by handle: blobs, builders of blobs, asks that are under way.
+//! The objects of which a guest holds handles: blobs, blob builders, running asks.
 
 use crate::{
     glue::{caps::limit, pods::Ask},
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A blob that the guest holds a handle of.
+/// A blob of which the guest holds a handle.
 pub struct HeldBlob {
     pub blob: Blob,
     pub(super) _counted: Option<Counted>,
@@ -22,10 +22,10 @@ pub struct Builder {
     pub(super) counted: Counted,
 }
 
-/// An ask that the guest holds a handle of; none once its answer came.
+/// An ask of which the guest holds a handle; `None` once its answer came.
 pub struct OpenAsk(pub Option<Box<dyn Ask>>);
 
-/// Bytes counted against the run's bound for as long as this lives.
+/// Bytes that count against the run's bound until this is dropped.
 pub struct Counted {
     pub(super) total: Arc<AtomicUsize>,
     pub(super) bytes: usize,

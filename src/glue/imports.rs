@@ -1,7 +1,7 @@
-//! What each import of the world does.
+//! The host's implementation of each import of the world.
 //!
-//! Every one counts itself first. A fault that the guest can act on is returned to it; one that ends the run
-//! (a cap, a caller who is gone) is an error, which wasmtime carries past the guest as a trap.
+//! Each import counts itself first. A fault on which the guest can act is returned to it. A fault that ends
+//! the run (a cap, a caller that is gone) is an error, which wasmtime carries past the guest as a trap.
 
 use wasmtime::component::Resource;
 
@@ -16,7 +16,7 @@ use crate::{
     model::{Blame, Blob, Code, Document, Fault, act, events, hint, limits},
 };
 
-/// `Err` of the inner result goes to the guest, `Err` of the outer one ends the run.
+/// The inner `Err` goes to the guest; the outer `Err` ends the run.
 type Given<T> = wasmtime::Result<Result<T, faults::Fault>>;
 
 const LEVELS: [&str; 4] = ["debug", "info", "warn", "error"];
@@ -37,7 +37,7 @@ impl log::Host for Run {
             self.log_tail.pop_front();
         }
         self.log_tail.push_back(format!("{level}: {message}"));
-        // A log line never waits: a caller who reads slowly or not at all loses lines, not time.
+        // A log line never waits: a slow caller loses lines, not time.
         if !self.events.log(level, message) {
             self.crossings.log_lines_dropped += 1;
         }
@@ -135,7 +135,7 @@ impl pod::HostCall for Run {
         };
         self.waited_since(ticks);
         if !matches!(next, Ok(Some(AskEvent::Chunk { .. }))) {
-            // The end: whatever the ask holds at the pod is let go now, not when the guest drops its handle.
+            // The end: what the ask holds at the pod is released now, not when the guest drops its handle.
             self.table.get_mut(&call)?.0 = None;
             self.asks_open -= 1;
         }
@@ -199,7 +199,7 @@ impl Run {
         Ok(pod::Event { kind: kind.to_owned(), data: data.into_text(), blobs })
     }
 
-    /// Hands a chunk to the caller, waiting while the caller is slow.
+    /// Sends a chunk to the caller, and waits while the caller is slow.
     async fn send(&mut self, data: Document, blobs: Vec<Blob>) -> wasmtime::Result<()> {
         if !self.operation.streaming {
             let (name, operation) = (&self.manifest.name, &self.operation.name);

@@ -1,8 +1,8 @@
 //! One call of glue: wasmtime, the world `hob:glue`, its caps.
 //!
-//! Blind to shelf and pods: bytes come as a [`Verified`], asks go out through [`Pods`], which `host`
-//! implements. A run has an instance, a store and a set of budgets of its own and leaves nothing behind;
-//! dropping its future is how it is cancelled. Read [`Prepared::run`] first.
+//! Independent of shelf and pods: bytes come as a [`Verified`], asks go out through [`Pods`], which `host`
+//! implements. A run has an instance, a store and budgets of its own and leaves nothing behind; dropping its
+//! future cancels it. Read [`Prepared::run`] first.
 
 pub mod caps;
 mod check;
@@ -21,7 +21,7 @@ mod ticker;
 mod wasi;
 mod world;
 
-/// For `crate::fuzzing`.
+/// Entry points for `crate::fuzzing`.
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing {
@@ -61,7 +61,7 @@ use small::{Random, Seed};
 use ticker::Ticker;
 use wasi::Wasi;
 
-/// A run's good end.
+/// The result of a run that succeeded.
 #[derive(Debug)]
 pub struct Response {
     /// Not yet checked against the operation's schema.
@@ -70,7 +70,7 @@ pub struct Response {
     pub crossings: Crossings,
 }
 
-/// Everything that runs glue on this machine. One per process.
+/// Runs all glue on this machine. One per process.
 pub struct Glue(Arc<Inner>);
 
 struct Inner {
@@ -79,23 +79,23 @@ struct Inner {
     room: Semaphore,
     compiler: Arc<dyn Compiler>,
     compiles: Semaphore,
-    /// Whoever reads compiled code: what was found is told by a count.
+    /// Held while compiled code is read: a counter tells what was found, so only one read may run.
     reads: Mutex<()>,
 }
 
-/// What came of reading compiled code.
+/// The result of reading compiled code.
 enum Read {
     There(Component),
-    /// It is to be compiled, for such engines.
+    /// The code must be compiled, for engines of this kind.
     Missing(Reservation),
 }
 
-/// What is to be compiled and linked.
+/// Glue to be compiled and linked.
 #[derive(Clone)]
 struct Unlinked {
     manifest: Arc<Manifest>,
     component: Bytes,
-    /// Names the recipe to those who call it.
+    /// Identifies the recipe to callers.
     recipe: Digest,
 }
 
@@ -109,10 +109,10 @@ pub struct Prepared {
 }
 
 impl Glue {
-    /// Starts the engines. Compiled code is kept in `compile_cache`, which is made for this user alone; what
-    /// is not there is `compiler`'s to compile, in another process.
+    /// Starts the engines. Compiled code is kept in `compile_cache`, which is made for this user only;
+    /// `compiler` compiles missing code, in another process.
     ///
-    /// Errors: `io` for the folder or the ticker's thread, `internal` when wasmtime refuses its settings.
+    /// Errors: `io` for the folder or the ticker's thread, `internal` if wasmtime refuses its settings.
     pub fn open(compile_cache: &Path, compiler: Arc<dyn Compiler>) -> Result<Glue, Fault> {
         Glue::with(engine::open(compile_cache)?, compiler)
     }
@@ -125,12 +125,12 @@ impl Glue {
         Ok(Glue(Arc::new(Inner { engines, ticker, room, compiler, compiles, reads: Mutex::default() })))
     }
 
-    /// Links a recipe's glue, compiled before or now: by another process, within tens of milliseconds for
-    /// Rust glue and seconds for a script engine. Dropping the future ends that process. Needs a tokio
-    /// runtime with time and IO.
+    /// Links a recipe's glue. If it is not compiled yet, another process compiles it: within tens of
+    /// milliseconds for Rust glue, and seconds for a script engine. Dropping the future ends that process.
+    /// Needs a tokio runtime with time and IO.
     ///
-    /// Errors: `glue_incompatible`; `glue_limit` for glue that takes more to compile than
-    /// [`limits::GLUE_COMPILE_CPU_S`] and the bounds beside it; those of the [`Compiler`].
+    /// Errors: `glue_incompatible`; `glue_limit` for glue whose compilation exceeds
+    /// [`limits::GLUE_COMPILE_CPU_S`] or the bounds beside it; those of the [`Compiler`].
     pub async fn compile(&self, recipe: &Arc<Verified>) -> Result<Prepared, Fault> {
         let (manifest, recipe_digest) = (recipe.manifest().clone(), recipe.digest());
         let none = || Fault::new(Code::Internal, format!("asked to compile the glue of `{}`, which has none", manifest.name));
@@ -138,10 +138,10 @@ impl Glue {
         self.prepare(&Unlinked { manifest, component, recipe: recipe_digest }).await
     }
 
-    /// Whether `component` is glue that this Hob takes: it is compiled and linked as by [`Glue::compile`],
-    /// and cannot be run, for nobody has verified it.
+    /// Checks whether this Hob accepts `component` as glue: it is compiled and linked as by
+    /// [`Glue::compile`]. It cannot be run, because it is not verified.
     ///
-    /// Errors: as of [`Glue::compile`].
+    /// Errors: as [`Glue::compile`].
     pub async fn check(&self, manifest: &Arc<Manifest>, component: Bytes) -> Result<(), Fault> {
         let recipe = Digest::of(&component);
         self.prepare(&Unlinked { manifest: manifest.clone(), component, recipe }).await.map(drop)
@@ -152,9 +152,9 @@ impl Glue {
             return Ok(prepared);
         }
         let _turn = self.0.compiles.acquire().await.map_err(|_| Fault::new(Code::Internal, "glue was shut down"))?;
-        // Once for the pool, and once more for what does not fit it.
+        // Once for the pool, and once more for a component that does not fit it.
         for _ in 0..2 {
-            // Somebody else may have compiled it meanwhile.
+            // Another task may have compiled it meanwhile.
             match self.load(recipe).await? {
                 (Some(prepared), _) => return Ok(prepared),
                 (None, reservation) => self.compile_apart(recipe, reservation).await?,
@@ -169,15 +169,15 @@ impl Glue {
         }
     }
 
-    /// Reads and links what was compiled, on a thread where that may take its time; without anything, what is
-    /// missing.
+    /// Reads and links compiled code, on a thread that may block. Without such code it returns the missing
+    /// reservation.
     async fn load(&self, recipe: &Unlinked) -> Result<(Option<Prepared>, Reservation), Fault> {
         let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
-        // What wasmtime says may carry names out of the component.
+        // wasmtime's message may contain names from the component.
         blocking(move || glue.link(&recipe).map_err(output::bounded)).await
     }
 
-    /// Has another process compile, and puts what comes of it where it is read.
+    /// Compiles in another process, and moves the result to where it is read.
     async fn compile_apart(&self, recipe: &Unlinked, reservation: Reservation) -> Result<(), Fault> {
         let (name, component) = (&recipe.manifest.name, &recipe.component);
         let cache = self.0.engines.cache.directory();
@@ -187,7 +187,7 @@ impl Glue {
                 .map_err(|error| Fault::io(format!("making a folder in {}", place.display()), &error))
         })
         .await?;
-        // Wasmtime's own folder has no link in its path.
+        // The path of wasmtime's own folder contains no link.
         let job = Job { component, reservation, into: into.path() };
         match self.0.compiler.compile(job).await? {
             Compiled::Refused(why) => Err(broken(name, why)),
@@ -206,7 +206,7 @@ impl Glue {
         }
     }
 
-    /// An engine that reads what is compiled for this reservation.
+    /// An engine that reads code compiled for this reservation.
     fn engine(&self, reservation: Reservation) -> &Engine {
         let engines = &self.0.engines;
         engines.pooled.as_ref().filter(|(_, its)| *its == reservation).map_or(&engines.on_demand, |(engine, _)| engine)
@@ -249,15 +249,15 @@ impl Glue {
         Ok((Some(prepared), Reservation::Bounded))
     }
 
-    /// Compiled code, out of the cache or not at all: the engine has no compiler, and fails where it has
-    /// nothing to read.
+    /// Reads compiled code from the cache, and nothing else: the engine has no compiler, and fails if there
+    /// is nothing to read.
     fn read(&self, engine: &Engine, reservation: Reservation, bytes: &[u8]) -> wasmtime::Result<Read> {
         let _one = self.0.reads.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.0.engines.cache.cache_hits();
         match Component::from_binary(engine, bytes) {
             Ok(component) => Ok(Read::There(component)),
             Err(_) if self.0.engines.cache.cache_hits() == before => Ok(Read::Missing(reservation)),
-            // It was there, and is not for this engine.
+            // The code was there, and does not fit this engine.
             Err(error) => Err(error),
         }
     }
@@ -273,10 +273,10 @@ impl Prepared {
     ///
     /// Chunks and log lines go to `events`. Needs a tokio runtime with time.
     ///
-    /// Errors: `glue_crashed` (causes, last log lines and what was printed in the detail), `glue_limit`
+    /// Errors: `glue_crashed` (with causes, last log lines and printed output in the detail), `glue_limit`
     /// (names the cap), `deadline`, `cancelled` (the receiver of `events` is gone), `too_large` and
-    /// `invalid_output` for the guest's output, what the pod failed with if the guest passes it on, and what
-    /// the guest itself failed with.
+    /// `invalid_output` for the guest's output, a fault of the pod if the guest passes it on, and the guest's
+    /// own faults.
     pub async fn run(&self, call: &Admitted, pods: Arc<dyn Pods>, events: events::Sender, deadline: Instant) -> Result<Response, Fault> {
         if call.recipe().digest() != self.recipe {
             return Err(Fault::new(Code::Internal, "a call was handed to the glue of another recipe"));
@@ -309,7 +309,7 @@ impl Prepared {
         deadline: Instant,
         said: Option<&Said>,
     ) -> Result<Response, Fault> {
-        // Dropped last, after the store gave its instance back.
+        // Dropped last, after the store has returned its instance.
         let _room = self.glue.room.acquire().await.map_err(|_| Fault::new(Code::Internal, "glue was shut down"))?;
         let manifest = call.recipe().manifest();
         let running = self.glue.ticker.run();
@@ -338,7 +338,7 @@ impl Prepared {
         let blobs = call.blobs().iter().map(|blob| run.lend(blob.clone())).collect::<wasmtime::Result<_>>()?;
         let (name, version) = (&run.manifest.name, &run.manifest.version);
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-        // Names and versions are plain words: nothing in them needs escaping.
+        // Names and versions contain nothing that needs escaping.
         let meta = format!(r#"{{"recipe":"{name}","version":"{version}","deadline_ms":{left}}}"#);
         let operation = run.operation.name.clone();
         run.crossings.wasm_entries += 1;
@@ -348,7 +348,7 @@ impl Prepared {
 }
 
 fn finish(run: &mut Run, response: world::Response) -> Result<Response, Fault> {
-    // WASI's calls are counted where nothing can be refused.
+    // WASI's calls are counted at a point where nothing can be refused.
     run.within_host_calls().map_err(|error| crash::trapped(run, error))?;
     let what = format!("output of the glue of `{}`", run.manifest.name);
     let output = Document::parse(response.output, &what).map_err(Fault::of_recipe)?;

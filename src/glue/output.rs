@@ -1,7 +1,7 @@
-//! What glue printed, and the bounds of a fault that carries it.
+//! The output that glue printed, and the bounds of a fault that carries it.
 //!
-//! Apart from the run's other data because it outlives the run: when a deadline drops the wasm store, the
-//! last words of a guest are still here to be read.
+//! It outlives the run's other data: when a deadline drops the wasm store, the last output of the guest can
+//! still be read.
 
 use std::{
     collections::VecDeque,
@@ -18,14 +18,14 @@ use wasmtime_wasi::{
 
 use crate::model::{Code, Fault, RecipeName, events, limits};
 
-/// The end of one output stream; clones share it.
+/// The last part of one output stream; clones share it.
 #[derive(Clone, Default)]
 pub struct Printed(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
     tail: VecDeque<u8>,
-    /// Bytes before the tail.
+    /// Number of bytes before the tail.
     dropped: u64,
 }
 
@@ -39,7 +39,7 @@ pub struct Said {
 impl Printed {
     fn append(&self, bytes: &[u8]) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The end is kept and not the beginning: a traceback comes last.
+        // The end is kept, not the beginning: a traceback comes last.
         let fits = &bytes[bytes.len().saturating_sub(limits::GLUE_OUTPUT_BYTES_MAX)..];
         let surplus = (kept.tail.len() + fits.len()).saturating_sub(limits::GLUE_OUTPUT_BYTES_MAX);
         kept.tail.drain(..surplus);
@@ -47,7 +47,7 @@ impl Printed {
         kept.dropped += (bytes.len() - fits.len() + surplus) as u64;
     }
 
-    /// The text, and how many bytes came before it.
+    /// The text, and the number of bytes before it.
     pub fn text(&self) -> (String, u64) {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (one, two) = kept.tail.as_slices();
@@ -56,7 +56,7 @@ impl Printed {
 }
 
 impl Said {
-    /// Puts what was printed into a fault's detail.
+    /// Adds the printed output to a fault's detail.
     pub fn attach(&self, mut fault: Fault) -> Fault {
         for (name, printed) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             let (text, dropped) = printed.text();
@@ -75,7 +75,7 @@ impl Said {
         fault
     }
 
-    /// For a run that went well. `told`: who wants to see what was printed.
+    /// Logs the output of a run that succeeded. `told`: the caller, if it wants to see the output.
     pub fn log(&self, recipe: &RecipeName, told: Option<&events::Sender>) {
         for (name, printed) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             let (text, dropped) = printed.text();
@@ -96,13 +96,12 @@ impl Said {
     }
 }
 
-/// What a script's engine says on its way out of an exception that nothing caught: the exception, and in
-/// JavaScript the place.
+/// What a script engine prints about an uncaught exception: the exception, and in JavaScript the place.
 fn raised(stderr: &str) -> Option<String> {
     let shown = |text: &str| {
         text.chars().take(limits::SHOWN_TEXT_CHARS_MAX).map(|letter| if letter.is_control() { ' ' } else { letter }).collect::<String>()
     };
-    // Rust's words for QuickJS's exception.
+    // How Rust prints QuickJS's exception.
     if let Some((_, rest)) = stderr.rsplit_once("Exception { message: Some(\"") {
         let (message, rest) = rest.split_once("\"), stack: ")?;
         let place = rest.strip_prefix("Some(\"").and_then(|stack| stack.split("\\n").next()).unwrap_or_default();
@@ -122,7 +121,7 @@ impl IsTerminal for Printed {
 
 impl StdoutStream for Printed {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        // The way of WASI 0.3, which is not linked.
+        // Only WASI 0.3 uses this, and it is not linked.
         Box::new(tokio::io::sink())
     }
 
@@ -144,7 +143,7 @@ impl OutputStream for Printed {
     }
 
     fn write_zeroes(&mut self, count: usize) -> StreamResult<()> {
-        // A count costs the guest nothing, the zeroes would cost the host.
+        // A large count costs the guest nothing, but the zeroes would cost the host.
         match count <= limits::GLUE_OUTPUT_BYTES_MAX {
             true => self.write(vec![0; count].into()),
             false => Err(StreamError::trap("more zeroes written at once than the stream has room for")),
@@ -160,8 +159,7 @@ impl OutputStream for Printed {
     }
 }
 
-/// The fault within the bounds of all that a guest may have put into it: names of its functions, log lines,
-/// output.
+/// Bounds everything in a fault that a guest may have chosen: names of its functions, log lines, output.
 pub fn bounded(mut fault: Fault) -> Fault {
     fault.message = shortened(fault.message, limits::FAULT_MESSAGE_BYTES_MAX);
     let mut longest = limits::GLUE_OUTPUT_BYTES_MAX;
@@ -187,13 +185,12 @@ fn shorten(value: &mut Value, longest: usize) {
     }
 }
 
-/// A text that fits a fault's message, and what is kept of a tool's output when each byte is an escape of
-/// six.
+/// Cuts a text so that it fits a fault's message, and a tool's kept output if each byte is escaped to six.
 pub fn cut(text: String) -> String {
     shortened(text, limits::FAULT_MESSAGE_BYTES_MAX.min(limits::TOOL_OUTPUT_BYTES_MAX / 8))
 }
 
-/// Beginning and end of a text that is too long: one names the thing, the other says what became of it.
+/// The beginning and the end of a too long text: one names the thing, the other says what happened to it.
 fn shortened(text: String, longest: usize) -> String {
     const GAP: &str = " ... ";
     if text.len() <= longest {

@@ -1,4 +1,4 @@
-//! What glue needs of pods, which the host implements: an ask and what comes of it.
+//! The interface through which glue uses pods, which the host implements: an ask and its events.
 
 use crate::model::{Blob, Document, Fault};
 use std::future::Future;
@@ -9,40 +9,39 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The pods of one recipe, as its glue sees them.
 pub trait Pods: Send + Sync {
-    /// Starts an ask and returns as soon as it is on its way. `operation` is one that the recipe's manifest
-    /// declares.
+    /// Starts an ask and returns once it was sent. The recipe's manifest declares `operation`.
     fn start<'a>(&'a self, operation: &'a str, arguments: Document, blobs: Vec<Blob>) -> BoxFuture<'a, Result<Box<dyn Ask>, Fault>>;
 }
 
-/// One ask under way; dropping it cancels the work down to the worker.
+/// A running ask; dropping it cancels the work, down to the worker.
 pub trait Ask: Send {
-    /// The next event; `None` after the answer. The work goes on between two calls, so that several asks wait
-    /// side by side.
+    /// The next event; `None` after the answer. The work continues between two calls, so several asks can
+    /// wait side by side.
     fn next(&mut self) -> BoxFuture<'_, Result<Option<AskEvent>, Fault>>;
 }
 
-/// What an ask gives.
+/// An event of an ask.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AskEvent {
     /// A part of a streaming operation's result.
     Chunk { data: Document, blobs: Vec<Blob> },
-    /// The whole, or the end of a stream.
+    /// The whole result, or the end of a stream.
     Answer { data: Document, blobs: Vec<Blob> },
 }
 
-/// How often a run crossed from one side to the other.
+/// Counts of a run's crossings between host and guest.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Crossings {
-    /// Host into guest, without the calls that only allocate for arguments.
+    /// Calls from host to guest, without those that only allocate for arguments.
     pub wasm_entries: u64,
-    /// Guest into host, dropped handles included.
+    /// Calls from guest to host, including dropped handles.
     pub host_calls: u64,
-    /// Asks that went to the pod.
+    /// Asks sent to the pod.
     pub asks: u64,
-    /// Chunks that went to the caller.
+    /// Chunks sent to the caller.
     pub chunks: u64,
     /// Log lines kept.
     pub log_lines: u64,
-    /// Log lines above the bound, or that the caller was too slow for.
+    /// Log lines above the bound, or dropped because the caller was too slow.
     pub log_lines_dropped: u64,
 }

@@ -1,8 +1,7 @@
-//! What one run of glue owns: its handles, its counters, its caps.
+//! The state of one run of glue: its handles, its counters, its caps.
 //!
-//! It is the data of the run's wasm store and goes with it: dropping it drops the handles, and with them
-//! every ask that is still open. (Only Rust's own drop runs then, not the drop of the WIT, so cancelling must
-//! hang on it.)
+//! It is the data of the run's wasm store. Dropping it drops the handles, and with them every ask that is
+//! still open. (Only Rust's own drop runs then, not the drop of the WIT, so cancelling must depend on it.)
 
 use crate::glue::{
     caps::limit,
@@ -40,20 +39,20 @@ pub struct Run {
     pub crossings: Crossings,
     /// The last lines that the guest logged, for a crash report.
     pub log_tail: VecDeque<String>,
-    /// Asks without their end yet.
+    /// Asks that have not ended.
     pub asks_open: usize,
-    /// None until the guest uses it.
+    /// `None` until the guest uses WASI.
     pub wasi: Option<Box<small::Small>>,
-    /// What that is made of; none for glue that cannot use it.
+    /// The data from which `wasi` is made; `None` for glue that cannot use WASI.
     pub seed: Option<small::Seed>,
-    /// Faults that the guest was given, to recognise them when it passes one on.
+    /// Faults that the guest was given, to recognise one that it passes on.
     given: VecDeque<Fault>,
     running: Running,
     blob_bytes: Arc<AtomicUsize>,
     memory_bytes: usize,
     table_elements: usize,
     ticks_left: u64,
-    /// The epoch moved on while the host waited: the next tick is not the guest's.
+    /// Whether the epoch advanced while the host waited: then the next tick is not the guest's.
     waited: bool,
 }
 
@@ -82,13 +81,13 @@ impl Run {
         }
     }
 
-    /// Counts one call of the guest to the host.
+    /// Counts one call from the guest to the host.
     pub fn enter(&mut self) -> wasmtime::Result<()> {
         self.crossings.host_calls += 1;
         self.within_host_calls()
     }
 
-    /// Whether the guest called the host no more often than it may.
+    /// Whether the guest's calls to the host are within their bound.
     pub fn within_host_calls(&self) -> wasmtime::Result<()> {
         match self.crossings.host_calls <= limits::GLUE_HOST_CALLS_MAX {
             true => Ok(()),
@@ -96,8 +95,8 @@ impl Run {
         }
     }
 
-    /// Called on every tick that finds the guest running. A wait in the host moves the epoch on too, but is
-    /// not the guest's doing.
+    /// Called on every tick that finds the guest running. The epoch also advances during a wait in the host,
+    /// which does not count against the guest.
     pub fn tick(mut context: StoreContextMut<Run>) -> wasmtime::Result<UpdateDeadline> {
         let run = context.data_mut();
         run.within_host_calls()?;
@@ -108,24 +107,24 @@ impl Run {
             0 => Err(limit(&run.manifest, "CPU time", None, limits::GLUE_CPU_MS, "ms inside the guest").into()),
             _ => {
                 run.ticks_left -= 1;
-                // tokio's own yield lets its timers and sockets have a turn as well; a plain one starves them
-                // for 61 polls.
+                // tokio's own yield also gives its timers and sockets a turn; a plain one starves them for 61
+                // polls.
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
             }
         }
     }
 
-    /// Ticks so far, to be given to [`Run::waited_since`] after a wait.
+    /// Ticks so far, for [`Run::waited_since`] after a wait.
     pub fn ticks(&self) -> u64 {
         self.running.ticks()
     }
 
-    /// The host waited since `ticks`: time that passed is not the guest's.
+    /// Notes that the host waited since `ticks`: that time is not the guest's.
     pub fn waited_since(&mut self, ticks: u64) {
         self.waited |= self.running.ticks() != ticks;
     }
 
-    /// Gives `fault` to the guest, remembering it in full: the world's record cannot carry all of it.
+    /// Gives `fault` to the guest, and remembers it in full: the world's record cannot carry all of it.
     pub fn give(&mut self, fault: Fault) -> faults::Fault {
         let given = faults::Fault {
             code: fault.code.name().to_owned(),
@@ -146,28 +145,28 @@ impl Run {
         self.given.remove(place)
     }
 
-    /// A handle for a blob of the caller's, whose bytes are held anyway.
+    /// A handle for a blob of the caller, whose bytes are in memory anyway.
     pub fn lend(&mut self, blob: Blob) -> wasmtime::Result<Named> {
         let name = blob.name.clone();
         Ok(Named { name, blob: self.push(HeldBlob { blob, _counted: None })? })
     }
 
-    /// A handle for a blob that is held on the guest's behalf, e.g. out of a pod's answer.
+    /// A handle for a blob that is held for the guest, e.g. from a pod's answer.
     pub fn hold(&mut self, blob: Blob) -> wasmtime::Result<Named> {
         let mut counted = Counted { total: self.blob_bytes.clone(), bytes: 0 };
-        // What is stored elsewhere takes none of the host's memory.
+        // A blob that is stored elsewhere takes none of the host's memory.
         counted.add(blob.in_memory().map_or(0, bytes::Bytes::len), &self.manifest)?;
         let name = blob.name.clone();
         Ok(Named { name, blob: self.push(HeldBlob { blob, _counted: Some(counted) })? })
     }
 
-    /// A blob in the making.
+    /// A blob builder.
     pub fn builder(&mut self, media_type: String) -> wasmtime::Result<Resource<Builder>> {
         let counted = Counted { total: self.blob_bytes.clone(), bytes: 0 };
         self.push(Builder { media_type, bytes: BytesMut::new(), counted })
     }
 
-    /// Appends to a blob in the making; `Ok(Err(..))` is the guest's to handle.
+    /// Appends to a blob builder; the guest handles `Ok(Err(..))`.
     pub fn append(&mut self, builder: &Resource<Builder>, bytes: &[u8]) -> wasmtime::Result<Result<(), faults::Fault>> {
         let target = self.table.get_mut(builder)?;
         let size = target.bytes.len() + bytes.len();
@@ -187,7 +186,7 @@ impl Run {
         self.push(HeldBlob { blob, _counted: Some(counted) })
     }
 
-    /// Blobs out of the guest's hands; `Err` inside when there are too many.
+    /// Takes blobs from the guest; the inner `Err` if there are too many.
     pub fn take(&mut self, named: Vec<Named>) -> wasmtime::Result<Result<Vec<Blob>, Fault>> {
         let count = named.len();
         let mut blobs = Vec::with_capacity(count.min(limits::BLOBS_MAX));
@@ -205,14 +204,14 @@ impl Run {
         Ok(Ok(blobs))
     }
 
-    /// Puts an entry behind a handle.
+    /// Stores an entry and returns its handle.
     pub fn push<T: Send + 'static>(&mut self, entry: T) -> wasmtime::Result<Resource<T>> {
         self.table
             .push(entry)
             .map_err(|_| limit(&self.manifest, "handles", None, limits::GLUE_HANDLES_MAX, "blobs, builders and asks held at once").into())
     }
 
-    /// The guest lost interest in an ask, or it came to its end.
+    /// Closes an ask that the guest dropped, or that ended.
     pub fn close(&mut self, ask: &mut OpenAsk) {
         if ask.0.take().is_some() {
             self.asks_open -= 1;
@@ -220,7 +219,7 @@ impl Run {
     }
 }
 
-/// Refusing with an error rather than `false` makes growing trap, with our words, in every language.
+/// Refusing with an error rather than `false` makes growth trap with Hob's message, in every language.
 impl ResourceLimiter for Run {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.memory_bytes + desired.saturating_sub(current);

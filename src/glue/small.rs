@@ -1,4 +1,4 @@
-//! What one run of glue in a script language owns of its small WASI.
+//! The state of the small WASI in one run of glue in a script language.
 
 use crate::{glue::output::Said, model::Digest};
 use sha2::Digest as _;
@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 
-/// What of WASI one run owns. Made at the first use.
+/// The WASI state of one run, made at first use.
 pub struct Small {
     pub(super) context: WasiCtx,
     pub(super) clock: Arc<AtomicU64>,
@@ -30,14 +30,14 @@ impl Small {
     }
 }
 
-/// What the first use makes it of.
+/// The data from which the state is made at first use.
 #[derive(Clone, Default)]
 pub struct Seed {
     pub said: Said,
     pub random: Random,
 }
 
-/// A stream of numbers that follows from a run's recipe and input: the same call is the same run.
+/// A stream of numbers derived from a run's recipe and input: equal calls get equal numbers.
 #[derive(Clone, Default)]
 pub struct Random {
     key: [u8; 32],

@@ -1,8 +1,8 @@
-//! Glue that behaves and glue that does not, each through the door that `host` uses.
+//! Tests of glue, correct and faulty, each through the functions that `host` uses.
 //!
-//! Inside the crate because only `shelf` may make a [`Verified`], and these guests come from no shelf. Each
-//! guest is a core module in `tests/guests`, made a component here just as `hob build` does it. All tests
-//! share one [`Glue`], and every misdeed is followed by a call of another component on it.
+//! They are inside the crate because only `shelf` may make a [`Verified`], and these guests come from no
+//! shelf. Each guest is a core module in `tests/guests`, made a component here as `hob build` does it. All
+//! tests share one [`Glue`], and a call of another component on it follows every faulty guest.
 
 use std::{
     collections::HashSet,
@@ -27,7 +27,7 @@ use crate::{
 
 const WIT: &str = include_str!("../../wit/glue.wit");
 
-/// A world whose `run` is another.
+/// A world with another `run`.
 const OTHER_RUN: &str = "package hob:glue@0.1.0; world glue { export run: func() -> result<u8>; }";
 
 macro_rules! guest {
@@ -36,11 +36,11 @@ macro_rules! guest {
     };
 }
 
-// Behind the macro, which they use.
+// After the macro, which they use.
 mod caps;
 mod wasi;
 
-/// Compiles in this process, which no host does, and counts.
+/// Compiles in this process, which hosts never do, and counts.
 #[derive(Default)]
 struct Here(AtomicUsize);
 
@@ -56,12 +56,12 @@ impl Glue {
     fn compile_here(&self, recipe: &Arc<Verified>) -> Result<Prepared, Fault> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (glue, recipe) = (Glue(self.0.clone()), recipe.clone());
-        // Where an async test is at work already, on a thread of its own.
+        // On a thread of its own, because an async test may already run here.
         std::thread::spawn(move || runtime.block_on(glue.compile(&recipe))).join().unwrap()
     }
 }
 
-/// One engine for all tests: what one guest breaks, another test sees.
+/// One engine for all tests: damage by one guest shows in another test.
 fn glue() -> &'static Glue {
     static GLUE: OnceLock<(Glue, tempfile::TempDir)> = OnceLock::new();
     &GLUE
@@ -100,7 +100,7 @@ fn recipe(wat: &str) -> Arc<Verified> {
     recipe_of(component(wat, WIT), "0.1")
 }
 
-/// Pods that give every ask the same events, each after the same wait, and count the asks that are alive.
+/// Pods that answer every ask with the same events, each after the same wait, and count the live asks.
 struct Script {
     events: Vec<Result<AskEvent, Fault>>,
     wait: Duration,
@@ -162,7 +162,7 @@ fn soon(ms: u64) -> Instant {
     Instant::now() + Duration::from_millis(ms)
 }
 
-/// Runs one call with a caller who reads every event.
+/// Runs one call with a caller that reads every event.
 async fn run_on(glue: &Glue, recipe: &Arc<Verified>, operation: &str, pods: Arc<Script>) -> (Result<Response, Fault>, Vec<Event>) {
     let (sender, mut receiver) = events::channel(limits::CALL_EVENTS_BYTES_MAX);
     let reader = tokio::spawn(async move {
@@ -181,13 +181,13 @@ async fn run(wat: &str, operation: &str, pods: Arc<Script>) -> (Result<Response,
     run_on(glue(), &recipe(wat), operation, pods).await
 }
 
-/// A call of another component still works.
+/// Checks that a call of another component still works.
 async fn siblings_are_well(glue: &Glue) {
     let (result, _) = run_on(glue, &recipe(guest!("pass")), "plain", script(0, vec![answer(json!({"n": 1}))])).await;
     assert_eq!(result.unwrap().output.value(), &json!({"n": 1}));
 }
 
-/// Runs a guest that must fail with `code`, and says `words` where a user would look.
+/// Runs a guest that must fail with `code`, and with `words` where a user looks.
 async fn fails(wat: &str, operation: &str, code: Code, words: &str) -> Fault {
     let pods = script(0, vec![answer(json!(1))]);
     let (result, _) = run(wat, operation, pods.clone()).await;
@@ -244,7 +244,7 @@ async fn spinning_ends_at_the_cpu_budget() {
 
 #[tokio::test]
 async fn waiting_for_the_pod_costs_no_cpu_budget() {
-    // 130 waits of 12 ms, each of them across a tick: 1.5 s and far more ticks than the budget has.
+    // 130 waits of 12 ms, each across a tick: 1.5 s and far more ticks than the budget.
     let ticks = limits::GLUE_CPU_MS / limits::GLUE_TICK_MS;
     let mut events: Vec<_> = (0..ticks * 13 / 10).map(|n| chunk(json!(n))).collect();
     events.push(answer(json!("done")));
@@ -258,7 +258,7 @@ async fn waiting_for_the_pod_costs_no_cpu_budget() {
 async fn a_spinning_guest_leaves_its_thread_to_others() {
     let spinning = tokio::spawn(run(guest!("spin"), "plain", script(0, vec![])));
     sleep(Duration::from_millis(50)).await;
-    // One thread for both: this can only finish if the guest yields.
+    // One thread for both: this only finishes if the guest yields.
     siblings_are_well(glue()).await;
     assert!(!spinning.is_finished());
     assert_eq!(spinning.await.unwrap().0.unwrap_err().code, Code::GlueLimit);
@@ -461,7 +461,7 @@ fn what_is_not_glue_for_this_hob_is_said_before_linking() {
         let fault = glue().compile_here(&recipe_of(bytes, world)).map(drop).expect_err(says);
         assert_eq!(fault.code, Code::GlueIncompatible, "{says}");
         assert!(fault.message.contains(says) && fault.message.contains("`test/guest`"), "{}", fault.message);
-        // Once each, however many interfaces lack it.
+        // Each only once, however many interfaces lack it.
         let needs: Vec<&str> = fault.message.split_once(" needs ").map_or(Vec::new(), |(_, needs)| needs.split("; ").collect());
         assert!(needs.iter().collect::<HashSet<_>>().len() == needs.len(), "{}", fault.message);
     }
@@ -522,8 +522,7 @@ async fn a_component_that_does_not_fit_the_pool_runs_on_demand() {
 async fn core_instances_are_capped() {
     let many = "(core instance (instantiate 1))".repeat(limits::GLUE_CORE_INSTANCES_MAX as usize + 1);
     let bytes = component(guest!("echo"), WIT);
-    // The same component with more instances than one may have, all of them empty (its own module is number
-    // 0).
+    // The same component with more instances than allowed, all empty (its own module is number 0).
     let extra = wat::parse_str(format!("(component (core module) (core module) {many})")).unwrap();
     let bytes = [&bytes[..], &extra[8..]].concat();
     let (result, _) = run_on(glue(), &recipe_of(bytes, "0.1"), "plain", script(0, vec![])).await;
@@ -548,7 +547,7 @@ async fn more_calls_than_instances_wait_for_one() {
         .collect();
     let mut most = 0;
     for call in calls {
-        // Looked at all the while: between the end of one and the beginning of the next there may be none.
+        // Checked continuously: between the end of one and the start of the next there may be none.
         while !call.is_finished() {
             most = most.max(pods.alive.load(SeqCst));
             tokio::time::sleep(Duration::from_millis(1)).await;

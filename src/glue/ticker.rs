@@ -1,8 +1,7 @@
-//! The one thread that counts time for guests: it moves the engines' epoch on while anything runs.
+//! The thread that counts time for guests: it advances the engines' epoch while any guest runs.
 //!
-//! Apart from the engine because it has a life of its own: it sleeps when nothing has run for a while, so
-//! that an idle host is idle. Starting a run costs two atomic operations, and one wake-up if the thread was
-//! asleep.
+//! It sleeps if nothing has run for a while, so that an idle host is idle. Starting a run costs two atomic
+//! operations, and one wake-up if the thread is asleep.
 
 use std::{
     sync::{
@@ -30,7 +29,7 @@ pub struct Ticker {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Says that a guest runs; dropping it says that it ended.
+/// Marks a running guest; dropping it marks the guest's end.
 pub struct Running(Arc<Shared>);
 
 impl Ticker {
@@ -50,10 +49,10 @@ impl Ticker {
         Ok(Ticker { shared, thread: Some(thread) })
     }
 
-    /// To be held while a guest runs.
+    /// Hold the result while a guest runs.
     pub fn run(&self) -> Running {
-        // The counter first, then the flag; the thread does it the other way round, so one of the two sees
-        // the other.
+        // The counter first, then the flag; the thread does it in reverse order, so one of the two sees the
+        // other.
         self.shared.running.fetch_add(1, SeqCst);
         if self.shared.asleep.load(SeqCst)
             && let Some(thread) = &self.thread
@@ -74,7 +73,7 @@ impl Drop for Ticker {
         self.shared.stop.store(true, SeqCst);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It can only fail by a panic of that thread, which has nothing left to do anyway.
+            // Joining fails only after a panic of that thread, which has nothing left to do.
             let _ = thread.join();
         }
     }

@@ -1,11 +1,14 @@
-//! The small WASI that glue in a script language gets: its runtime imports more than `hob:glue`, and gets no
-//! more than that.
+//! The small WASI for glue in a script language, whose runtime imports more than `hob:glue`.
 //!
-//! Apart from `imports.rs` because it is not our contract: the interfaces are WASI's, 0.2, and guests that
-//! import none of them never meet this file. Nothing here reaches the system. Time stands still but for
-//! sleeping, which takes none and moves the guest's own clock on; random numbers follow from recipe and
-//! input; there are no files, variables or arguments; what is printed is kept for the fault. So a run has no
-//! effects but those of `hob:glue`, and waits for nothing.
+//! The interfaces are WASI's, 0.2; guests without WASI imports never use this file. Nothing here reaches the
+//! system:
+//!
+//! - Time stands still. Only sleeping advances the guest's own clock, and takes no time.
+//! - Random numbers are derived from recipe and input.
+//! - There are no files, variables or arguments.
+//! - Printed output is kept for the fault.
+//!
+//! So a run has no effects except those of `hob:glue`, and waits for nothing.
 
 use crate::glue::small::Small;
 use std::sync::{
@@ -44,7 +47,7 @@ use crate::{
     model::limits,
 };
 
-/// Interfaces of WASI 0.2 that are there, by package.
+/// The offered interfaces of WASI 0.2, by package.
 pub const OFFERED: &[(&str, &[&str])] = &[
     (
         "wasi:cli",
@@ -67,24 +70,24 @@ pub const OFFERED: &[(&str, &[&str])] = &[
     ("wasi:random", &["insecure", "insecure-seed", "random"]),
 ];
 
-/// Interfaces that the C library below CPython names whether they are used or not.
+/// Interfaces that CPython's C library imports whether they are used or not.
 pub const SOCKETS: (&str, &[&str]) =
     ("wasi:sockets", &["instance-network", "ip-name-lookup", "network", "tcp", "tcp-create-socket", "udp", "udp-create-socket"]);
 
-/// A last custom section by which a builder says that its language names sockets without being asked to. They
-/// are then linked as something that is never granted; in all other glue, importing them is refused at
+/// A last custom section with which a builder marks that its language imports sockets without needing them.
+/// They are then linked as something that is never granted; other glue that imports them is refused at
 /// install.
 pub const SOCKETS_UNUSED: &[u8] = b"\0\x1f\x12hob:unused-importswasi:sockets";
 
-/// The guest's wall clock, always: 2020-01-01T00:00:00Z.
+/// The guest's wall clock is constant: 2020-01-01T00:00:00Z.
 const WALL_CLOCK_SECONDS: u64 = 1_577_836_800;
 
-/// How much WASI a component gets.
+/// How much of WASI a component gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wasi {
     No,
     Yes,
-    /// And sockets that nobody can have.
+    /// WASI, and socket interfaces that grant no socket.
     WithSocketNames,
 }
 
@@ -94,7 +97,7 @@ impl HasData for Io {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// Links what is offered.
+/// Links the offered interfaces.
 pub fn link(linker: &mut Linker<Run>, wasi: Wasi) -> wasmtime::Result<()> {
     type Own = HasSelf<Run>;
     let l = linker;
@@ -119,8 +122,8 @@ pub fn link(linker: &mut Linker<Run>, wasi: Wasi) -> wasmtime::Result<()> {
     insecure::add_to_linker::<Run, Own>(l, |run| run)?;
     insecure_seed::add_to_linker::<Run, Own>(l, |run| run)?;
     if wasi == Wasi::WithSocketNames {
-        // The two ways to a socket and the one to a name are ours and lead nowhere, so nothing behind the
-        // rest can be reached.
+        // Hob's own versions of the two ways to a socket and the one to a name always refuse, so the rest is
+        // unreachable.
         sockets::instance_network::add_to_linker::<Run, WasiSockets>(l, Run::sockets)?;
         sockets::network::add_to_linker::<Run, WasiSockets>(l, &sockets::network::LinkOptions::default(), Run::sockets)?;
         sockets::tcp::add_to_linker::<Run, WasiSockets>(l, Run::sockets)?;
@@ -138,8 +141,8 @@ impl Run {
     }
 }
 
-/// The way of the library's own functions to a run. It has no way to fail: what is one too many ends the run
-/// at its next tick, or at its end.
+/// How the library's own functions reach a run. This access cannot fail: one call too many ends the run at
+/// its next tick, or at its end.
 impl WasiView for Run {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         self.crossings.host_calls += 1;
@@ -148,7 +151,7 @@ impl WasiView for Run {
     }
 }
 
-/// Over as soon as somebody waits for it; the guest's clock is then where it would have been.
+/// A sleep that is over as soon as it is awaited; the guest's clock is then advanced by its time.
 struct Sleep {
     until: u64,
     clock: Arc<AtomicU64>,
@@ -291,7 +294,7 @@ impl ip_name_lookup::Host for Run {
     }
 }
 
-/// There is none of these streams: nothing made one.
+/// No such stream exists, because nothing makes one.
 impl ip_name_lookup::HostResolveAddressStream for Run {
     fn resolve_next_address(
         &mut self,
@@ -326,7 +329,7 @@ mod tests {
         assert_eq!(bytes, Random::new(recipe, "{}").take(100));
         assert_ne!(bytes, Random::new(recipe, "[]").take(100));
         assert_ne!(bytes, Random::new(other, "{}").take(100));
-        // The stream goes on where it was, whatever the pieces are.
+        // The stream continues where it was, whatever the sizes of the pieces.
         let mut pieces = Random::new(recipe, "{}");
         assert_eq!([pieces.take(1), pieces.take(63), pieces.take(36)].concat(), bytes);
         assert_ne!(pieces.number(), pieces.number());

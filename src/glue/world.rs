@@ -1,7 +1,7 @@
-//! The world `hob:glue` as Rust: generated from `wit/glue.wit`, nothing by hand.
+//! The world `hob:glue` in Rust, generated from `wit/glue.wit`; `imports.rs` implements it.
 //!
-//! Apart from `imports.rs` because this is a contract and that is what we do about it. Only imports that wait
-//! (for a pod, for a slow caller) are async: an async host function costs an allocation per call.
+//! Only imports that wait (for a pod, for a slow caller) are async: an async host function costs an
+//! allocation per call.
 
 wasmtime::component::bindgen!({
     path: "wit",
@@ -20,5 +20,5 @@ wasmtime::component::bindgen!({
     },
 });
 
-/// Version of the world that this Hob offers, as it stands in `wit/glue.wit`.
+/// Version of the world that this Hob offers, as in `wit/glue.wit`.
 pub const VERSION: (u64, u64, u64) = (0, 1, 0);

@@ -54,7 +54,7 @@ impl Address {
     }
 }
 
-/// Why an address is none of a package index; reads on from the address.
+/// Why an address does not suit a package index; the text continues a sentence about the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
     NoUrl,
@@ -94,12 +94,12 @@ impl From<&Address> for Address {
     }
 }
 
-/// Whether it is a path on this machine, which has no secrets.
+/// Whether the text is a path on this machine, which has no secrets.
 pub fn is_path(text: &str) -> bool {
     ["/", "./", "../"].iter().any(|start| text.starts_with(start))
 }
 
-/// An address without user, password, query and fragment. A text that is no address is shown without
+/// An address without user, password, query and fragment. A text that is not an address is shown without
 /// everything that could be one of these.
 fn shown(text: &str) -> String {
     if is_path(text) {
@@ -109,7 +109,7 @@ fn shown(text: &str) -> String {
         Ok(url) if !url.cannot_be_a_base() => shown_url(&url),
         _ => {
             let (start, rest) = match text.rsplit_once('@') {
-                // The user and the password are somewhere in it: after `//`, or from the start.
+                // The user and the password are in this part: after `//`, or from the start.
                 Some((before, rest)) => {
                     (before.split_once("//").map_or(String::new(), |(scheme, _)| format!("{scheme}//")) + HIDDEN + "@", rest)
                 }
@@ -123,13 +123,13 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// The same for an address that is already parsed.
+/// `shown` for an address that is already parsed.
 pub fn shown_url(url: &Url) -> String {
     let mut plain = url.clone();
     plain.set_query(url.query().map(|_| HIDDEN));
     plain.set_fragment(None);
     let has_user = !url.username().is_empty() || url.password().is_some();
-    // Neither fails where there was one.
+    // Neither call fails if there was one.
     let _ = plain.set_password(None);
     let _ = plain.set_username("");
     match has_user {
@@ -143,9 +143,9 @@ fn secrets(text: &str) -> Vec<String> {
     let Ok(url) = Url::parse(text) else { return Vec::new() };
     let mut secrets = Vec::new();
     match url.password() {
-        // Some services take a token as the name beside a word that says so.
+        // Some services take a token as the user name, and a fixed word as the password.
         Some(password) => secrets.extend([format!("{}:{password}", url.username()), password.to_owned(), url.username().to_owned()]),
-        // A token stands where the name would.
+        // A token in place of the user name.
         None => secrets.push(url.username().to_owned()),
     }
     if let Some(query) = url.query() {
@@ -168,7 +168,7 @@ fn unescaped_lossy(text: &str) -> String {
 
 /// Decodes a text that must be well escaped; `None` if it is not, or is not UTF-8.
 pub fn unescaped(text: &str) -> Option<String> {
-    // The library lets through what is no escape.
+    // The library lets invalid escapes through.
     let is_escape = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
     let is_well_escaped = text.split('%').skip(1).all(is_escape);
     is_well_escaped.then(|| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)).flatten()
@@ -178,8 +178,7 @@ pub fn unescaped(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// What Hob's own decoders gave before a library did, but for `%+f`, which is no escape and was taken for
-    /// one.
+    /// Results of Hob's former decoders, except for `%+f`, which is not an escape and was treated as one.
     #[test]
     fn escapes_are_undone_as_they_always_were() {
         for (text, strict, lossy) in [
@@ -217,7 +216,7 @@ mod tests {
             ("https://secret@example.org/@scope/repo", "https://***@example.org/@scope/repo"),
             ("https://example.org/repo?token=secret#secret", "https://example.org/repo?***"),
             ("https://:secret@example.org/", "https://***@example.org/"),
-            // What is no address, and what reads as another kind of one.
+            // Texts that are not addresses, or look like another kind.
             ("https://me:sec/ret@example.org/repo", "https://***@example.org/repo"),
             ("https://me:secret@exa mple.org/?secret", "https://***@exa mple.org/?***"),
             ("me:secret@example.org/repo", "***@example.org/repo"),

@@ -86,7 +86,7 @@ impl Blob {
         Blob { name: name.into(), ..self }
     }
 
-    /// How many bytes it has.
+    /// The number of bytes.
     pub fn size(&self) -> u64 {
         match &self.data {
             Data::Here(bytes) => bytes.len() as u64,
@@ -102,7 +102,7 @@ impl Blob {
         }
     }
 
-    /// Where the bytes are, if not in memory.
+    /// The store of the bytes, if they are not in memory.
     pub fn store(&self) -> Option<&Arc<dyn Store>> {
         match &self.data {
             Data::Here(_) => None,
@@ -110,7 +110,7 @@ impl Blob {
         }
     }
 
-    /// All bytes, read into memory unless they are there.
+    /// All bytes; reads them into memory unless they are there.
     ///
     /// Errors: `too_large` above `most`; `io`.
     pub fn bytes(&self, most: u64) -> Result<Bytes, Fault> {
@@ -130,20 +130,20 @@ impl Blob {
 
     /// Fills `into` with the bytes from `at` on.
     ///
-    /// Errors: `io`, also when there are fewer.
+    /// Errors: `io`, also if there are fewer bytes.
     pub fn read_exact_at(&self, at: u64, into: &mut [u8]) -> Result<(), Fault> {
         let mut reader = Reader { blob: self, at };
         reader.read_exact(into).map_err(|error| Fault::io(format!("reading the blob `{}` at byte {at}", self.name), &error))
     }
 
-    /// Reads it from its start to its end.
+    /// Reads the blob from its start to its end.
     pub fn reader(&self) -> Reader<'_> {
         Reader { blob: self, at: 0 }
     }
 
-    /// Writes all of it, piece by piece.
+    /// Writes the whole blob, piece by piece. `what` names the destination in faults.
     ///
-    /// Errors: `io`, `disk_full`. `what` names where it goes, in faults.
+    /// Errors: `io`, `disk_full`.
     pub fn write_to(&self, into: &mut impl Write, what: &str) -> Result<(), Fault> {
         let failed = |error: &io::Error| Fault::io(format!("writing {what}"), error);
         let Data::There(store) = &self.data else {
@@ -239,7 +239,7 @@ pub fn media_type_of(path: &Path) -> &'static str {
 mod tests {
     use super::*;
 
-    /// Claims more than it has.
+    /// Claims more bytes than it has.
     #[derive(Debug)]
     struct Short;
 

@@ -1,4 +1,4 @@
-//! A call, from a caller's words to the proof that it may run, and what comes back.
+//! A call, from the caller's request to the proof that it may run, and its result.
 
 use crate::model::priority::Priority;
 use std::{sync::Arc, time::Duration};
@@ -40,25 +40,25 @@ pub struct Call {
     pub operation: String,
     pub input: Document,
     pub blobs: Vec<Blob>,
-    /// Budget in milliseconds; the operation's own when `None`, and never more than that. [`Call::deadline`]
-    /// is the same.
+    /// Budget in milliseconds; `None` means the operation's own budget, which is also the upper bound.
+    /// [`Call::deadline`] returns the same value.
     #[doc(hidden)]
     pub deadline_ms: Option<u64>,
     pub priority: Priority,
-    /// In a fresh pod that is ended after the call, for debugging.
+    /// Runs in a fresh pod that is ended after the call, for debugging.
     pub one_shot: bool,
-    /// The session that it belongs to, by name; opened if there is none.
+    /// The name of its session; the session is opened if it does not exist.
     pub session: Option<String>,
-    /// Whether it is to be told what is printed meanwhile, as [`Event::Printed`].
+    /// Whether the call also gets the lines printed meanwhile, as [`Event::Printed`].
     pub logs: bool,
 }
 
 impl Call {
-    /// A call without blobs, on the operation's own deadline. `recipe` is a recipe's name (`publisher/name`),
-    /// a capability that one installed recipe provides (`embeddings@1`), or a recipe folder (`./recipe`,
-    /// `/srv/recipe`); `input` is whatever `serde` can write.
+    /// A call without blobs, with the operation's own deadline. `recipe` is a recipe's name
+    /// (`publisher/name`), a capability that one installed recipe provides (`embeddings@1`), or a recipe
+    /// folder (`./recipe`, `/srv/recipe`); `input` is any value that `serde` can serialize.
     ///
-    /// Errors: `usage` when `recipe` is none of these; `invalid_json` and `too_large` for the input.
+    /// Errors: `usage` if `recipe` is none of these; `invalid_json` and `too_large` for the input.
     pub fn new(recipe: &str, operation: &str, input: impl Serialize) -> Result<Call, Fault> {
         Ok(Call {
             recipe: recipe.parse()?,
@@ -73,64 +73,66 @@ impl Call {
         })
     }
 
-    /// Has so long, and never longer than the operation says; of less than a millisecond it is one.
+    /// Sets the deadline. The operation's own deadline still bounds it; a fraction of a millisecond is
+    /// rounded up.
     pub fn with_deadline(mut self, deadline: Duration) -> Call {
         self.deadline_ms = Some(u64::try_from(deadline.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
         self
     }
 
-    /// How long it has, where that was said.
+    /// The deadline, if one was set.
     pub fn deadline(&self) -> Option<Duration> {
         self.deadline_ms.map(Duration::from_millis)
     }
 
-    /// Takes this place when work waits.
+    /// Sets the priority with which the call waits for a pod.
     pub fn with_priority(mut self, priority: Priority) -> Call {
         self.priority = priority;
         self
     }
 
-    /// Carries these bytes, beside those that it has.
+    /// Adds a blob.
     pub fn with_blob(mut self, blob: Blob) -> Call {
         self.blobs.push(blob);
         self
     }
 
-    /// The same for several.
+    /// Adds several blobs.
     pub fn with_blobs(mut self, blobs: impl IntoIterator<Item = Blob>) -> Call {
         self.blobs.extend(blobs);
         self
     }
 
-    /// Is part of the session of that name, which is opened if there is none.
+    /// Runs the call in the session of that name, which is opened if it does not exist.
     pub fn in_session(mut self, name: impl Into<String>) -> Call {
         self.session = Some(name.into());
         self
     }
 
-    /// Has a fresh pod that is ended after it, for debugging.
+    /// Runs the call in a fresh pod that is ended after it, for debugging.
     pub fn one_shot(mut self) -> Call {
         self.one_shot = true;
         self
     }
 
-    /// Is told what is printed meanwhile, as [`Event::Printed`].
+    /// Also delivers the lines printed meanwhile, as [`Event::Printed`].
     pub fn with_logs(mut self) -> Call {
         self.logs = true;
         self
     }
 
-    /// The operation that it calls.
+    /// The operation that the call names.
     ///
-    /// Errors: `operation_not_found`, which says what there is, and names the recipe as the caller did.
+    /// Errors: `operation_not_found`, which lists the recipe's operations and names the recipe as the caller
+    /// did.
     pub(crate) fn operation_in<'m>(&self, manifest: &'m Manifest) -> Result<&'m Arc<Operation>, Fault> {
         let found = manifest.operation(&self.operation);
         found.map_err(|fault| fault.hint(hint![act::show(&self.recipe), " lists its operations with their schemas"]))
     }
 
-    /// Budget of the whole call in milliseconds, if it is one of that operation.
+    /// Budget of the whole call for that operation, in milliseconds.
     ///
-    /// Errors: `usage` for a budget of nothing.
+    /// Errors: `usage` for a budget of 0.
     #[doc(hidden)]
     pub fn budget_ms(&self, operation: &Operation) -> Result<u64, Fault> {
         match self.deadline_ms {
@@ -142,7 +144,8 @@ impl Call {
     }
 }
 
-/// A call that passed catalogue and schema. [`Admitted::admit`] is the one way to get one, and it is pure.
+/// A call that passed the checks against the recipe and its schemas. Only [`Admitted::admit`] makes one, and
+/// it is pure.
 #[derive(Debug, Clone)]
 pub struct Admitted {
     recipe: Arc<Verified>,
@@ -157,14 +160,14 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Checks `call` against `recipe`, which the caller looked up.
+    /// Checks `call` against `recipe`, which the caller of this function looked up.
     ///
-    /// Errors: `operation_not_found` (says what there is), `invalid_input` (JSON pointers), `too_large`;
-    /// `session_required`, and `usage` for a session where there can be none.
+    /// Errors: `operation_not_found` (lists the operations), `invalid_input` (with JSON pointers),
+    /// `too_large`; `session_required`; `usage` for a session where none is possible.
     pub fn admit(recipe: Arc<Verified>, call: Call) -> Result<Admitted, Fault> {
         let manifest = recipe.manifest();
         let operation = call.operation_in(manifest)?.clone();
-        // A caller of the crate may have made the document of a value, which nobody measured.
+        // An app that embeds the crate may have made the document from a value, whose size nobody checked.
         if call.input.text().len() > DOCUMENT_BYTES_MAX {
             return Err(Fault::new(
                 Code::TooLarge,
@@ -214,11 +217,11 @@ impl Admitted {
     pub fn priority(&self) -> Priority {
         self.priority
     }
-    /// Whether it gets a pod of its own.
+    /// Whether it runs in a fresh pod of its own.
     pub fn is_one_shot(&self) -> bool {
         self.one_shot
     }
-    /// Whether it is told what is printed.
+    /// Whether it also gets the lines printed meanwhile.
     pub fn wants_logs(&self) -> bool {
         self.logs
     }
@@ -228,7 +231,7 @@ impl Admitted {
     }
 }
 
-/// Whether the call may name that session, or none.
+/// Checks that the call may name that session, or none.
 fn check_session(manifest: &Manifest, operation: &Operation, session: Option<&str>, one_shot: bool) -> Result<(), Fault> {
     let Some(name) = session else { return operation.check_is_free(&manifest.name) };
     if one_shot {
@@ -242,23 +245,23 @@ fn check_session(manifest: &Manifest, operation: &Operation, session: Option<&st
     session::check_name(name)
 }
 
-/// What happens during a call, in order.
+/// An event during a call; events come in order.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The pod's own report of how far it is; any JSON object. [`Event::report`] reads it.
+    /// The pod's own report of its progress: any JSON object. [`Event::report`] reads it.
     Progress { data: Value },
     /// A part of a streaming operation's result.
     Chunk { data: Document, blobs: Vec<Blob> },
     /// A line that the glue logged.
     Log { level: String, message: String },
-    /// A line that a pod of the recipe, or its glue, printed while it worked for this call, or for none; also
-    /// that some were left out. Only of a call that asked for [`Call::logs`].
+    /// A line that a pod of the recipe, or its glue, printed while it worked for this call or for none; or a
+    /// note that lines were left out. Only calls that set [`Call::logs`] get these.
     Printed { text: String },
 }
 
 impl Event {
-    /// What its progress says, if that is what it is.
+    /// The progress report, if this is a progress event.
     pub fn report(&self) -> Option<Report<'_>> {
         match self {
             Event::Progress { data } => Some(Report::of(data)),
@@ -267,35 +270,35 @@ impl Event {
     }
 }
 
-/// A call's good end.
+/// The result of a call that succeeded.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Outcome {
     pub output: Document,
     pub blobs: Vec<Blob>,
-    /// `publisher/name` that answered.
+    /// The recipe that answered, as `publisher/name`.
     pub recipe: String,
     pub version: String,
-    /// Whether it ran from a folder in unsigned dev mode.
+    /// Whether the recipe ran from a folder in unsigned dev mode.
     pub unsigned: bool,
-    /// From admission to outcome, in milliseconds; [`Outcome::took`] is the same.
+    /// Time from admission to outcome, in milliseconds; [`Outcome::took`] returns the same.
     pub wall_ms: f64,
 }
 
 impl Outcome {
-    /// One of a signed recipe that took no time: for tests of who reads outcomes.
+    /// An outcome of a signed recipe that took no time: for tests of code that reads outcomes.
     pub fn new(recipe: impl Into<String>, version: impl Into<String>, output: Document, blobs: Vec<Blob>) -> Outcome {
         Outcome { output, blobs, recipe: recipe.into(), version: version.into(), unsigned: false, wall_ms: 0.0 }
     }
 
-    /// The output as a type of the app's.
+    /// Reads the output as a type of the app.
     ///
-    /// Errors: `usage` where it is of another shape, which says where.
+    /// Errors: `usage` if the output has another shape; the message says where.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         self.output.read(&format!("the output of `{}` {}", self.recipe, self.version))
     }
 
-    /// From admission to outcome.
+    /// Time from admission to outcome.
     pub fn took(&self) -> Duration {
         Duration::from_secs_f64(self.wall_ms.max(0.0) / 1_000.0)
     }

@@ -1,8 +1,8 @@
-//! A case of a recipe: a call, and how it ends. It is documentation, a test, and what a forked pod is tried
-//! with.
+//! A case of a recipe: a call, and its expected end. It is documentation, a test, and a trial for a forked
+//! pod.
 //!
-//! `cases/<case>/input.json` is the call, with its blobs as files beside it; `output.json` (and `chunks.json`
-//! of an operation that streams) is what comes of it, or `fault.json`.
+//! `cases/<case>/input.json` is the call, with its blobs as files beside it. `output.json` (and `chunks.json`
+//! of an operation that streams) is the expected result, or `fault.json` the expected fault.
 
 use std::collections::BTreeMap;
 
@@ -11,42 +11,42 @@ use serde_json::{Number, Value};
 
 use super::{document::Document, fault::Fault, limits::BLOBS_MAX, shown, stand_in};
 
-/// How far a number that is no integer may be from the wanted one, as a fraction of it or of 1: other
-/// processors compute other last digits.
+/// How far a non-integer number may be from the wanted one, as a fraction of it or of 1: processors differ in
+/// the last digits that they compute.
 const TOLERANCE: f64 = 1e-4;
 
-/// One case, read.
+/// One case, as read.
 #[derive(Debug, Clone)]
 pub struct Case {
     pub name: String,
     pub operation: String,
     pub input: Value,
-    /// Its blobs, each with the file in the case's folder that it is.
+    /// Its blobs, each with its file in the case's folder.
     pub blobs: BTreeMap<String, String>,
     pub end: End,
     tolerance: Option<f64>,
 }
 
-/// How a case ends.
+/// The expected end of a case.
 #[derive(Debug, Clone, PartialEq)]
 pub enum End {
     /// `chunks`: the chunks before the output, if the case states them.
     Answer { output: Value, chunks: Option<Vec<Value>> },
-    /// With this code: one of Hob's own, or a word of the recipe's.
+    /// This code: one of Hob's own, or one of the recipe's.
     Fault(String),
 }
 
-/// What is wrong with a case.
+/// A mistake in a case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wrong {
-    /// In the case's folder.
+    /// The file, in the case's folder.
     pub file: &'static str,
     pub why: String,
     /// The next step, unless it is to correct the file.
     pub next: Option<&'static str>,
 }
 
-/// Gives the bytes of a file in a case's folder; `None` if it is not there.
+/// Returns the bytes of a file in a case's folder; `None` if there is no such file.
 type File<'a> = &'a dyn Fn(&str) -> Result<Option<Vec<u8>>, Fault>;
 
 #[derive(Deserialize)]
@@ -60,9 +60,9 @@ struct Written {
 }
 
 impl Case {
-    /// Reads a case; `file` gives the bytes of a file in its folder, `None` if it is not there.
+    /// Reads a case; `file` returns the bytes of a file in its folder, `None` if there is no such file.
     ///
-    /// Errors: what `file` fails with; within, what is wrong with the case.
+    /// Errors: any fault of `file`; the inner error is a mistake in the case.
     pub fn read(name: &str, file: File) -> Result<Result<Case, Wrong>, Fault> {
         let wrong = |file: &'static str, why: String| Wrong { file, why, next: None };
         let document = |name: &'static str| -> Result<Result<Option<Value>, Wrong>, Fault> {
@@ -146,9 +146,9 @@ impl Case {
         }
     }
 
-    /// The first place where the two differ. Keys that the case does not name may be there besides: what it
-    /// says is held, and recipes were signed whose cases say the half of it. Neither is deeper than a
-    /// document.
+    /// The first place where the two differ. The found value may have keys that the case does not name: a
+    /// case enforces what it states, and signed recipes exist whose cases state only a part. Neither value is
+    /// deeper than a document.
     fn difference(&self, wanted: &Value, found: &Value, at: &str) -> Option<String> {
         let place = || shown::pointer(at);
         match (wanted, found) {

@@ -18,20 +18,20 @@ struct Taken {
     is_file: bool,
 }
 
-/// Why a path cannot stand beside the earlier ones.
+/// Why a path cannot be in one tree with the earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Clash {
-    /// It is there already.
+    /// The path is there already.
     Same,
-    /// Some file systems treat one of its files or folders as the same as an earlier one: its own, and the
-    /// earlier.
+    /// Some file systems treat one of its files or folders as the same as an earlier one: its own name, and
+    /// the earlier name.
     Folded(String, String),
-    /// One of them is a file where the other has a folder.
+    /// One of the two paths has a file where the other has a folder.
     FileAndFolder(String),
 }
 
 impl Distinct {
-    /// Takes the next file's path.
+    /// Adds the next file's path.
     pub fn take(&mut self, path: &str) -> Result<(), Clash> {
         let folders = path.match_indices('/').map(|(at, _)| (&path[..at], false));
         for (path, is_file) in folders.chain([(path, true)]) {
@@ -53,13 +53,13 @@ impl Distinct {
 
 /// Maps all names that some file system treats as one to the same text.
 pub fn fold(path: &str) -> String {
-    // Most are plain, and are this already.
+    // Most paths are ASCII, and need only lower case.
     if path.is_ascii() {
         return path.to_ascii_lowercase();
     }
     let form = ComposingNormalizerBorrowed::new_nfc();
-    // Upper case first: it takes apart what stands for two letters, and brings together what has several
-    // small forms.
+    // Upper case first: it splits letters that stand for two, and merges letters with several lower-case
+    // forms.
     let cased = form.normalize(path).to_uppercase().to_lowercase();
     form.normalize(&cased).into_owned()
 }
@@ -91,7 +91,7 @@ mod tests {
             let (one, other) = (one.to_owned(), other.to_owned());
             assert_eq!(clash(&[&one, &other]), Some(Clash::Folded(other.clone(), one.clone())));
             assert_eq!(clash(&[&other, &one]), Some(Clash::Folded(one.clone(), other.clone())));
-            // Folders too.
+            // Folders, too.
             assert_eq!(clash(&[&format!("{one}/a"), &format!("{other}/b")]), Some(Clash::Folded(other, one)));
         }
         assert_eq!(clash(&["a", "a"]), Some(Clash::Same));

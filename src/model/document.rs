@@ -25,7 +25,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Parses `text`, saying as `what` (e.g. "input") it goes wrong.
+    /// Parses `text`; `what` (e.g. "input") names it in faults.
     ///
     /// Errors: `too_large`, `invalid_json` with the place.
     pub fn parse(text: impl Into<String>, what: &str) -> Result<Document, Fault> {
@@ -74,13 +74,13 @@ impl Document {
         Document { text, value: OnceLock::new() }
     }
 
-    /// The text, as it came.
+    /// The text as received.
     pub fn text(&self) -> &str {
         &self.text
     }
     /// The value.
     pub fn value(&self) -> &Value {
-        // Whatever is here was checked to be JSON.
+        // The text was checked to be JSON.
         self.value.get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default())
     }
     /// The text, without a copy.
@@ -103,7 +103,7 @@ impl Document {
 }
 
 fn sized(mut text: String, what: &str) -> Result<String, Fault> {
-    // A byte order mark, which some editors write, is no part of it.
+    // A byte order mark, which some editors write, is not part of the document.
     if text.starts_with('\u{feff}') {
         text.remove(0);
     }
@@ -146,15 +146,15 @@ fn check_integers(text: &str, what: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether `text` is JSON that a [`Value`] can be made of, found out without making it.
+/// Whether `text` is JSON from which a [`Value`] can be made, checked without making it.
 ///
-/// Errors: what making it would have said.
+/// Errors: the error that making it would give.
 pub fn check(text: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<Checked>(text).map(drop)
 }
 
-/// Reads any JSON and keeps nothing of it. (serde's own type for that looks past escapes and numbers that no
-/// value can hold.)
+/// Reads any JSON and keeps none of it. (serde's own type for this ignores invalid escapes, and numbers that
+/// no value can hold.)
 struct Checked;
 
 impl<'de> Deserialize<'de> for Checked {
@@ -200,7 +200,7 @@ impl<'de> Visitor<'de> for Checked {
 impl Deref for Document {
     type Target = Value;
 
-    /// Its [`Document::value`], whose objects have their keys sorted; the text has them as they came.
+    /// Its [`Document::value`]. The value's objects have sorted keys; the text keeps the original order.
     fn deref(&self) -> &Value {
         self.value()
     }
@@ -230,10 +230,10 @@ impl From<Value> for Document {
     }
 }
 
-/// Bytes of memory that the values of a JSON text take, roughly and at least: a table of objects can take
-/// eighty times its text. Nothing is counted of a text that is too short to take too much.
+/// Memory that the values of a JSON text take, in bytes: a rough lower bound, because a table of objects can
+/// take eighty times its text. Returns 0 for a text that is too short to take too much.
 fn values_bytes(text: &[u8]) -> usize {
-    // The shortest that makes an object with a key: `{"":1},`.
+    // The shortest text that makes an object with a key: `{"":1},`.
     const SHORTEST: usize = 7;
     if text.len() / SHORTEST * (JSON_OBJECT_BYTES + 2 * JSON_VALUE_BYTES) <= DOCUMENT_VALUES_BYTES_MAX {
         return 0;
@@ -259,8 +259,8 @@ fn values_bytes(text: &[u8]) -> usize {
     values * JSON_VALUE_BYTES + objects * JSON_OBJECT_BYTES
 }
 
-/// Whether `text` has 19 digits in a row: the shortest integer past 64 bits. It looks at every 19th byte,
-/// which such a row cannot avoid, so that nearly every document is spared the scan byte by byte.
+/// Whether `text` has 19 digits in a row: the shortest integer past 64 bits. It checks every 19th byte, one
+/// of which is in any such row, so that nearly every document avoids the scan byte by byte.
 fn has_long_number(text: &[u8]) -> bool {
     const SHORTEST: usize = 19;
     (SHORTEST - 1..text.len()).step_by(SHORTEST).any(|at| {
@@ -273,8 +273,8 @@ fn has_long_number(text: &[u8]) -> bool {
     })
 }
 
-/// Where `text` (valid JSON) holds an integer that neither i64 nor u64 can. serde_json would round it to a
-/// float in silence.
+/// The offset of an integer in `text` (valid JSON) that fits neither i64 nor u64. serde_json would silently
+/// round it to a float.
 fn integer_past_64_bits(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < text.len() {
@@ -345,10 +345,10 @@ mod tests {
         }
         for bad in ["", "{", "NaN", "[Infinity]", "\"\\ud800\"", "18446744073709551616", "{\"a\":[-9223372036854775809]}", "1e999"] {
             assert_eq!(Document::parse(bad, "input").unwrap_err().code, Code::InvalidJson, "{bad}");
-            // Word for word the same without a value being made.
+            // The same fault, word for word, without making a value.
             assert_eq!(Document::unread(bad, "input").unwrap_err(), Document::parse(bad, "input").unwrap_err(), "{bad}");
         }
-        // Wherever it lies in the text.
+        // At any place in the text.
         for spaces in 0..40 {
             let space = " ".repeat(spaces);
             assert_eq!(Document::parse(format!("{space}[18446744073709551616]"), "input").unwrap_err().code, Code::InvalidJson, "{spaces}");

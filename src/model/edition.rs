@@ -4,21 +4,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::fault::{Code, Fault};
 
-/// How a manifest is read. `hob.lock` keeps that of each recipe, as a number.
+/// The edition in which a manifest is read. `hob.lock` stores that of each recipe, as a number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 #[non_exhaustive]
 pub enum Edition {
-    /// Of a recipe that was installed before `format` and `$schema` meant anything: neither is held, and what
-    /// would be refused today is a warning.
+    /// For recipes installed before Hob enforced `format` and `$schema`: neither is enforced, and what would
+    /// be refused today is a warning.
     #[default]
     Older,
-    /// What is packed, published, installed and run from a folder today.
+    /// For recipes that are packed, published, installed, or run from a folder today.
     Current,
 }
 
 impl Edition {
-    /// Whether it is the first: `hob.lock` says nothing of it.
+    /// Whether this is the first edition, which `hob.lock` does not state.
     pub fn is_older(&self) -> bool {
         *self == Edition::Older
     }

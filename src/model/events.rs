@@ -18,11 +18,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Blob, Document, Event, limits::CALL_EVENTS_MAX};
 
-/// The caller is gone, or wants no more.
+/// The caller is gone, or takes no more events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gone;
 
-/// A new way, on which events of so many bytes may wait together, and [`CALL_EVENTS_MAX`] of them.
+/// A new channel, on which events of that many bytes may wait together, and [`CALL_EVENTS_MAX`] of them.
 pub fn channel(bytes_max: usize) -> (Sender, Receiver) {
     let bytes_max = u32::try_from(bytes_max.max(1)).unwrap_or(u32::MAX);
     let state = State { senders: 1, ..State::default() };
@@ -30,18 +30,18 @@ pub fn channel(bytes_max: usize) -> (Sender, Receiver) {
     (Sender(way.clone()), Receiver(way))
 }
 
-/// Where events come from. Cloning gives another.
+/// The sending end. Cloning makes another.
 #[derive(Debug)]
 pub struct Sender(Arc<Way>);
 
-/// Where events go to.
+/// The receiving end.
 #[derive(Debug)]
 pub struct Receiver(Arc<Way>);
 
 #[derive(Debug)]
 struct Way {
     bytes_max: u32,
-    /// What is left of those.
+    /// The free part of those bytes.
     room: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -54,7 +54,7 @@ struct State {
     waker: Option<Waker>,
 }
 
-/// An event and its share of the room; only the latest progress may have none.
+/// An event, and its share of the room; only the latest progress may have no share.
 #[derive(Debug)]
 struct Waiting {
     what: What,
@@ -75,7 +75,8 @@ impl Way {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The share of an event of so many bytes. None is less than what makes [`CALL_EVENTS_MAX`] of them.
+    /// The share of an event of that many bytes. The smallest share is such that [`CALL_EVENTS_MAX`] of them
+    /// fit.
     fn share(&self, bytes: u64) -> u32 {
         let least = (self.bytes_max / CALL_EVENTS_MAX as u32).max(1);
         u32::try_from(bytes).unwrap_or(u32::MAX).clamp(least, self.bytes_max)
@@ -104,43 +105,43 @@ impl Way {
 }
 
 impl Sender {
-    /// Tells how far it is, in JSON. Never waits: where there is no room it takes the place of what was told
-    /// last and not taken.
+    /// Sends a progress report, as JSON. Never waits: without room it replaces the last report that was not
+    /// taken.
     pub fn progress(&self, json: String) {
         let room = self.0.room_now(json.len());
         let _ = self.0.push(Waiting { what: What::Progress(json), room });
     }
 
-    /// Tells of something that is no progress of a pod's, and looks like it. Dropped where there is no room.
+    /// Sends an event that looks like progress, and is not from a pod. Dropped if there is no room.
     pub fn note(&self, data: Value) {
         if let Some(room) = self.0.room_now(0) {
             let _ = self.0.push(Waiting { what: What::Note(data), room: Some(room) });
         }
     }
 
-    /// Gives a part of a result, and waits for room for it. Cancel-safe.
+    /// Sends a part of a result, and waits for room. Cancel-safe.
     ///
-    /// Errors: nobody takes it any more.
+    /// Errors: nobody receives any more.
     pub async fn chunk(&self, data: Document, blobs: Vec<Blob>) -> Result<(), Gone> {
-        // Wherever they are: what waits in a pod's regions keeps these from the pod, which has few.
+        // Blobs count wherever they are: those in a pod's regions block the regions, of which a pod has few.
         let bytes = blobs.iter().map(Blob::size).fold(data.text().len() as u64, u64::saturating_add);
         let share = self.0.share(bytes);
         let room = self.0.room.clone().acquire_many_owned(share).await.map_err(|_| Gone)?;
         self.0.push(Waiting { what: What::Chunk(data, blobs), room: Some(room) })
     }
 
-    /// Gives a line that was printed; whether there was room for it.
+    /// Sends a printed line; returns whether there was room.
     pub fn printed(&self, text: String) -> bool {
         let Some(room) = self.0.room_now(text.len()) else { return false };
         self.0.push(Waiting { what: What::Printed(text), room: Some(room) }).is_ok()
     }
 
-    /// Tells this call from all others that there are now.
+    /// A number that distinguishes this call from all other current calls.
     pub fn call(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
     }
 
-    /// Gives a line of a log; whether there was room for it.
+    /// Sends a log line; returns whether there was room.
     pub fn log(&self, level: String, message: String) -> bool {
         let Some(room) = self.0.room_now(level.len() + message.len()) else { return false };
         self.0.push(Waiting { what: What::Log { level, message }, room: Some(room) }).is_ok()
@@ -167,7 +168,7 @@ impl Drop for Sender {
 }
 
 impl Receiver {
-    /// The next event; `None` once no sender is left, or after [`Receiver::close`], when all was taken.
+    /// The next event; `None` once no sender is left, or after [`Receiver::close`], when all were taken.
     pub async fn recv(&mut self) -> Option<Event> {
         poll_fn(|context| self.poll_recv(context)).await
     }
@@ -188,7 +189,7 @@ impl Receiver {
         }
     }
 
-    /// Nothing more is put on the way; what is on it can still be taken.
+    /// Accepts no more events; those on the way can still be taken.
     pub fn close(&mut self) {
         self.0.room.close();
         self.0.state().closed = true;
@@ -198,7 +199,7 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.close();
-        // Not under the lock: a blob that is let go of may tell its pod.
+        // Outside the lock: dropping a blob may notify its pod.
         let left = std::mem::take(&mut self.0.state().queue);
         drop(left);
     }
@@ -207,7 +208,7 @@ impl Drop for Receiver {
 impl Waiting {
     fn taken(self) -> Event {
         match self.what {
-            // Checked when it came.
+            // The text was checked when it came.
             What::Progress(json) => Event::Progress { data: serde_json::from_str(&json).unwrap_or_default() },
             What::Note(data) => Event::Progress { data },
             What::Chunk(data, blobs) => Event::Chunk { data, blobs },
@@ -241,7 +242,7 @@ mod tests {
             sender.chunk(document(20 << 10), vec![]).await.unwrap();
         }
         assert!(finds_no_room(&sender, document(20 << 10)).await && !sender.log("info".into(), "x".repeat(8 << 10)));
-        // A million of them, each as large as may be: the last one is told, after what came before it.
+        // Many reports, each as large as allowed: the last one arrives, after the events before it.
         (0..1_000).for_each(|n| sender.progress(json!({ "n": n, "pad": "x".repeat(60 << 10) }).to_string()));
         let waiting: usize = receiver.0.state().queue.len();
         assert_eq!(waiting, 4);

@@ -1,4 +1,4 @@
-//! A fault: one failure, with who is to blame and what to do next; and the one table that maps it to every
+//! A fault: one failure, with the party to blame and the next step; and the one table that maps it to every
 //! door.
 
 use crate::model::text::{cut, said};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::hint::{self, Door, Hint};
 use super::limits::{FAULT_DETAIL_BYTES_MAX, FAULT_DETAIL_DEPTH_MAX, FAULT_ENTRY_BYTES_MAX, FAULT_MESSAGE_BYTES_MAX};
 
-/// Who has to act for the failure to go away.
+/// The party that has to act to make the failure go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -21,7 +21,7 @@ pub enum Blame {
     Hob,
 }
 
-/// One row of the fault table: a code and what each door makes of it.
+/// One row of the fault table: a code, and the value that each door gives for it.
 struct Row {
     code: Code,
     name: &'static str,
@@ -34,7 +34,7 @@ struct Row {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $blame:ident exit $exit:literal http $http:literal mcp $mcp:literal $(retry $retry:literal)?;)*) => {
-        /// What went wrong, as a word that scripts may rely on.
+        /// What went wrong, as a name on which scripts may rely.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Code { $($(#[$doc])* $variant,)* }
@@ -51,7 +51,7 @@ macro_rules! codes {
 // Exit codes: 2 usage and input, 3 not found, 4 recipe or manifest, 5 trust, 6 pod, 7 glue, 8 machine, 9
 // time, 10 busy, 70 Hob itself.
 codes! {
-    /// The command line or request itself makes no sense.
+    /// The command line or request is malformed.
     Usage "usage" Caller exit 2 http 400 mcp -32602;
     /// Input is not JSON, or not JSON that Hob carries (NaN, lone surrogates, integers past 64 bits).
     InvalidJson "invalid_json" Caller exit 2 http 400 mcp -32602;
@@ -59,61 +59,61 @@ codes! {
     InvalidInput "invalid_input" Caller exit 2 http 422 mcp -32602;
     /// The operation runs in a session, and the call names none.
     SessionRequired "session_required" Caller exit 2 http 422 mcp -32602;
-    /// Input, output, frame or file above its bound.
+    /// An input, output, frame or file exceeds its bound.
     TooLarge "too_large" Caller exit 2 http 413 mcp -32602;
-    /// No such recipe on the shelf.
+    /// The shelf has no such recipe.
     RecipeNotFound "recipe_not_found" Caller exit 3 http 404 mcp -32602;
     /// The recipe has no such operation.
     OperationNotFound "operation_not_found" Caller exit 3 http 404 mcp -32602;
-    /// No such session.
+    /// There is no such session.
     SessionNotFound "session_not_found" Caller exit 3 http 404 mcp -32602;
-    /// No such recipe, version or target in the repository.
+    /// The repository has no such recipe, version or target.
     NotInRepository "not_in_repository" Caller exit 3 http 404 mcp -32602;
-    /// No such remote in `hob.toml`.
+    /// `hob.toml` has no such remote.
     RemoteNotFound "remote_not_found" Caller exit 3 http 404 mcp -32602;
     /// No server is running for this home.
     NotServing "not_serving" Caller exit 3 http 503 mcp -32603 retry true;
-    /// `recipe.toml` is wrong: line and key are in the message, further mistakes in `detail.findings`.
+    /// `recipe.toml` is wrong: the message has line and key, `detail.findings` has further mistakes.
     InvalidManifest "invalid_manifest" Recipe exit 4 http 422 mcp -32603;
     /// The recipe folder lacks something that its manifest names.
     InvalidRecipe "invalid_recipe" Recipe exit 4 http 422 mcp -32603;
-    /// What a recipe gives is no JSON that Hob carries, or does not match the operation's schema.
+    /// A recipe's output is not JSON that Hob carries, or does not match the operation's schema.
     InvalidOutput "invalid_output" Recipe exit 4 http 502 mcp -32603;
-    /// A recipe's case ends otherwise than it says.
+    /// A recipe's case ended differently than it says.
     CaseFailed "case_failed" Recipe exit 4 http 500 mcp -32603;
-    /// `hob build` could not make the glue component.
+    /// `hob build` failed to make the glue component.
     BuildFailed "build_failed" Recipe exit 4 http 500 mcp -32603;
     /// `hob.toml` or `hob.lock` cannot be read.
     InvalidConfig "invalid_config" Caller exit 4 http 500 mcp -32603;
-    /// Bytes are not what a trusted role signed.
+    /// The bytes are not those that a trusted role signed.
     Tampered "tampered" Repository exit 5 http 502 mcp -32603;
-    /// A bundle whose files differ from its signed index.
+    /// A bundle's files differ from its signed index.
     BundleInvalid "bundle_invalid" Repository exit 5 http 502 mcp -32603;
-    /// Repository metadata older than what was already seen.
+    /// Repository metadata is older than metadata already seen.
     Rollback "rollback" Repository exit 5 http 502 mcp -32603;
-    /// Repository metadata past its expiry.
+    /// Repository metadata is past its expiry.
     MetadataExpired "metadata_expired" Repository exit 5 http 502 mcp -32603;
-    /// Repository metadata with too few valid signatures, or malformed.
+    /// Repository metadata has too few valid signatures, or is malformed.
     MetadataInvalid "metadata_invalid" Repository exit 5 http 502 mcp -32603;
-    /// Other keys sign for a publisher than when the recipe was installed.
+    /// A publisher's signing keys are not those from when the recipe was installed.
     PublisherKeyChanged "publisher_key_changed" Repository exit 5 http 502 mcp -32603;
     /// The root's fingerprint is not the one that the operator named.
     FingerprintMismatch "fingerprint_mismatch" Repository exit 5 http 502 mcp -32603;
     /// The repository cannot be reached.
     RepositoryUnreachable "repository_unreachable" Repository exit 5 http 503 mcp -32603 retry true;
-    /// The place that a recipe names for a model cannot be reached, or answers what no file server does.
+    /// The address that a recipe names for a model cannot be reached, or does not answer like a file server.
     ModelUnreachable "model_unreachable" Repository exit 5 http 503 mcp -32603 retry true;
-    /// The place that a recipe names for a model gives it only to those who may have it.
+    /// The address that a recipe names for a model requires access rights.
     ModelForbidden "model_forbidden" Caller exit 5 http 403 mcp -32603;
-    /// Saved trust state cannot be read: failing closed.
+    /// Saved trust state cannot be read; Hob fails closed.
     StateUnreadable "state_unreadable" Machine exit 5 http 500 mcp -32603;
-    /// A name or version that is already published, with other bytes.
+    /// A name or version is already published, with other bytes.
     AlreadyPublished "already_published" Caller exit 5 http 409 mcp -32603;
     /// A key is missing or does not belong to the role it should sign for.
     KeyInvalid "key_invalid" Caller exit 5 http 403 mcp -32603;
-    /// A recipe folder where only signed recipes are run.
+    /// The call names a recipe folder where only signed recipes may run.
     Unsigned "unsigned" Caller exit 5 http 403 mcp -32602;
-    /// The recipe asks for permissions that its operator was not asked about.
+    /// The recipe asks for permissions about which the operator has not been asked.
     ConsentRequired "consent_required" Caller exit 5 http 403 mcp -32602;
     /// The request does not show the server's token.
     Unauthorized "unauthorized" Caller exit 5 http 401 mcp -32602;
@@ -127,39 +127,39 @@ codes! {
     ModelMissing "model_missing" Recipe exit 6 http 500 mcp -32603;
     /// Memory ran out in the pod.
     OutOfMemory "out_of_memory" Machine exit 6 http 507 mcp -32603;
-    /// The recipe's code tried what its sandbox does not let it do.
+    /// The recipe's code tried something that its sandbox forbids.
     SandboxDenied "sandbox_denied" Recipe exit 6 http 403 mcp -32603;
     /// The pod's process ended during the call.
     Crashed "crashed" Pod exit 6 http 502 mcp -32603;
-    /// The ask gave no progress for longer than its recipe declares, or the whole pod stood still.
+    /// The ask gave no progress for longer than its recipe declares, or the whole pod stopped responding.
     Stalled "stalled" Pod exit 6 http 504 mcp -32603;
-    /// This input ended its pod more than once: it is not tried again.
+    /// This input ended its pod more than once; it is not tried again.
     PoisonRequest "poison_request" Recipe exit 6 http 422 mcp -32603;
     /// The pod did not become ready in time.
     StartTimeout "start_timeout" Pod exit 6 http 504 mcp -32603;
-    /// What a session had in its pod is gone, and no checkpoint brings it back.
+    /// The state of a session was lost with its pod, and no checkpoint restores it.
     SessionLost "session_lost" Pod exit 6 http 410 mcp -32603;
     /// The pod broke the wire protocol.
     ProtocolViolation "protocol_violation" Pod exit 6 http 502 mcp -32603;
-    /// The glue component cannot be linked: what it imports is not what Hob offers.
+    /// The glue component cannot be linked: it imports something that Hob does not offer.
     GlueIncompatible "glue_incompatible" Recipe exit 7 http 500 mcp -32603;
     /// The glue trapped.
     GlueCrashed "glue_crashed" Recipe exit 7 http 502 mcp -32603;
-    /// The glue ran into a cap (memory, CPU, host calls, output).
+    /// The glue hit a cap (memory, CPU, host calls, output).
     GlueLimit "glue_limit" Recipe exit 7 http 502 mcp -32603;
-    /// No usable Python interpreter in the recipe's range.
+    /// There is no usable Python interpreter in the recipe's range.
     PythonMissing "python_missing" Machine exit 8 http 500 mcp -32603;
-    /// No usable `uv`.
+    /// There is no usable `uv`.
     UvMissing "uv_missing" Machine exit 8 http 500 mcp -32603;
     /// `uv` could not build the environment.
     EnvironmentFailed "environment_failed" Machine exit 8 http 500 mcp -32603;
-    /// This machine cannot confine a pod as it must be.
+    /// This machine cannot confine a pod as required.
     SandboxUnavailable "sandbox_unavailable" Machine exit 8 http 500 mcp -32603;
-    /// Files on the shelf are not what was installed.
+    /// Files on the shelf differ from what was installed.
     ShelfAltered "shelf_altered" Machine exit 5 http 500 mcp -32603;
-    /// Somebody else may write to Hob's own files.
+    /// Another user may write to Hob's own files.
     HomeUnsafe "home_unsafe" Machine exit 5 http 500 mcp -32603;
-    /// No space left on the device.
+    /// The device has no space left.
     DiskFull "disk_full" Machine exit 8 http 507 mcp -32603;
     /// Any other failure of the operating system.
     Io "io" Machine exit 8 http 500 mcp -32603;
@@ -171,17 +171,17 @@ codes! {
     Cancelled "cancelled" Caller exit 9 http 499 mcp -32800;
     /// Too much work is waiting.
     Overloaded "overloaded" Machine exit 10 http 429 mcp -32603 retry true;
-    /// The session is at work for another call, or in another host.
+    /// The session is working for another call, or is open in another host.
     SessionBusy "session_busy" Caller exit 10 http 409 mcp -32603 retry true;
-    /// The recipe, or this home, has all the sessions that it may.
+    /// The recipe, or this home, has as many sessions as it may have.
     SessionsFull "sessions_full" Machine exit 10 http 429 mcp -32603 retry true;
-    /// The recipe's pods failed again and again: the next one is started later.
+    /// The recipe's pods failed repeatedly; the next one starts later.
     CoolingDown "cooling_down" Pod exit 10 http 503 mcp -32603 retry true;
     /// Another server of the same home is running.
     AlreadyServing "already_serving" Caller exit 10 http 409 mcp -32603;
-    /// The host is ending and takes no more work.
+    /// The host is shutting down and takes no more work.
     ShuttingDown "shutting_down" Machine exit 10 http 503 mcp -32603 retry true;
-    /// Hob's own mistake.
+    /// A bug in Hob itself.
     Internal "internal" Hob exit 70 http 500 mcp -32603;
 }
 
@@ -189,7 +189,7 @@ impl Code {
     fn row(self) -> &'static Row {
         TABLE.iter().find(|row| row.code == self).expect("every code has a row: both come from one macro")
     }
-    /// The code as scripts see it, e.g. `recipe_not_found`.
+    /// The code's name for scripts, e.g. `recipe_not_found`.
     pub fn name(self) -> &'static str {
         self.row().name
     }
@@ -228,7 +228,7 @@ impl<'de> Deserialize<'de> for Code {
     }
 }
 
-/// Any failure, as every door shows it.
+/// A failure, as every door shows it.
 ///
 /// `message` names the thing, what was found and what was wanted; `hint` is the next step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
@@ -239,10 +239,10 @@ pub struct Fault {
     pub code: Code,
     pub blame: Blame,
     pub message: String,
-    /// It reads as a text; [`Hint::worded`] words it for another door.
+    /// Reads as a text; [`Hint::worded`] words it for another door.
     pub hint: Option<Hint>,
     pub retryable: bool,
-    /// Milliseconds until another try makes sense.
+    /// Milliseconds until a retry makes sense.
     pub retry_after: Option<u64>,
     pub detail: Value,
 }
@@ -255,7 +255,7 @@ struct Written {
     message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
-    /// What [`Hint::data`] gives, for a door that words it anew.
+    /// The result of [`Hint::data`], so that a door can reword the hint.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     hint_parts: Value,
     #[serde(default)]
@@ -290,8 +290,8 @@ impl From<Written> for Fault {
 }
 
 impl Fault {
-    /// A fault with the blame and retryability that the table gives the code. Messages, hints and details are
-    /// bounded wherever they are made: what went wrong may be as long as what a stranger sent.
+    /// A fault with the blame and retryability from the table. Messages, hints and details are bounded
+    /// wherever they are made, because an error may quote text of any length from an untrusted source.
     pub fn new(code: Code, message: impl Into<String>) -> Fault {
         let row = code.row();
         Fault {
@@ -305,39 +305,39 @@ impl Fault {
         }
     }
 
-    /// The fault of a host that is ending; `what` says what it does not do any more, as in
+    /// The fault of a host that is shutting down; `what` says what the host no longer does, as in
     /// `takes no more calls`.
     pub(crate) fn ending(what: &str) -> Fault {
         Fault::new(Code::ShuttingDown, format!("the host is ending and {what}")).hint("call again when it was started anew")
     }
 
-    /// The next step: a text that is true at every door, or a [`Hint`] with actions.
+    /// Sets the next step: a text that is true at every door, or a [`Hint`] with actions.
     pub fn hint(mut self, hint: impl Into<Hint>) -> Fault {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same, its hint in the words of this door.
+    /// The same fault, with its hint worded for this door.
     pub fn worded(mut self, door: Door) -> Fault {
         self.hint = self.hint.map(|hint| hint.worded(door));
         hint::word(&mut self.detail, door);
         self
     }
 
-    /// When another try makes sense; rounded up to a millisecond.
+    /// Sets when a retry makes sense; rounded up to a millisecond.
     pub fn retry_after(mut self, left: std::time::Duration) -> Fault {
         self.retry_after = Some(left.as_micros().div_ceil(1_000) as u64);
         self
     }
 
-    /// Someone other than the table's default is to blame.
+    /// Overrides the blame that the table gives.
     pub fn blame(mut self, blame: Blame) -> Fault {
         self.blame = blame;
         self
     }
 
-    /// What is wrong with a document that a recipe's code made, and no caller: never `invalid_json`, which is
-    /// a caller's.
+    /// Turns the fault of a document into one of the recipe whose code made it: `invalid_json`, which blames
+    /// a caller, becomes `invalid_output`.
     #[doc(hidden)]
     pub fn of_recipe(mut self) -> Fault {
         if self.code == Code::InvalidJson {
@@ -347,8 +347,8 @@ impl Fault {
         self.blame(Blame::Recipe)
     }
 
-    /// Adds one entry to `detail`. Of one that is too long, each long text in it is shortened; if that is not
-    /// enough, it is dropped and counted.
+    /// Adds one entry to `detail`. If the entry is too long, each long text in it is shortened; if that is
+    /// not enough, the entry is dropped and counted.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Fault {
         if !self.detail.is_object() {
             self.detail = Value::Object(Default::default());
@@ -369,7 +369,7 @@ impl Fault {
     }
 
     /// A fault in the words of a recipe's own code, pod or glue: `code` if it is one of `allowed`, else
-    /// `recipe_failed` with the word in `detail.code`. So no recipe can blame the repository or Hob.
+    /// `recipe_failed` with that code in `detail.code`. So no recipe can blame the repository or Hob.
     #[doc(hidden)]
     pub fn foreign(code: &str, message: String, hint: Option<String>, detail: Value, allowed: &[Code]) -> Fault {
         let known = Code::parse(code).filter(|code| allowed.contains(code));
@@ -384,13 +384,13 @@ impl Fault {
         }
     }
 
-    /// Whether it says that the machine, or what this process may have of it, has run out of something: then
+    /// Whether the fault says that the machine, or this process's share of it, has run out of something; then
     /// nothing else is wrong.
     pub fn is_exhaustion(&self) -> bool {
         matches!(self.code, Code::Io | Code::DiskFull) && exhausted_in(&self.message).is_some()
     }
 
-    /// A failure of the operating system while doing `what`; a full disk is told apart.
+    /// A failure of the operating system while doing `what`; a full disk gets its own code.
     #[doc(hidden)]
     pub fn io(what: impl std::fmt::Display, error: &std::io::Error) -> Fault {
         // EDQUOT is 122 on every Linux architecture and has no ErrorKind that is stable everywhere.
@@ -405,10 +405,11 @@ impl Fault {
     }
 }
 
-/// The next step where the machine, or what this process may have of it, has run out of something; none for
-/// any other error. By number, which is the same on every Linux that Hob runs on: few of these have a kind.
+/// The next step if the machine, or this process's share of it, has run out of something; `None` for any
+/// other error. Matches by number, which is the same on every Linux that Hob runs on: few of these errors
+/// have a kind.
 fn exhausted(error: &std::io::Error) -> Option<&'static str> {
-    // Libraries put the path around it, and what they make has no number any more.
+    // Libraries wrap the error with a path, and the wrapped error has no number.
     let number = error.raw_os_error().or_else(|| exhausted_in(&error.to_string())?.raw_os_error())?;
     Some(match number {
         11 => {
@@ -426,22 +427,22 @@ fn exhausted(error: &std::io::Error) -> Option<&'static str> {
     })
 }
 
-/// Whether the error says that the machine, or what this process may have of it, has run out of something:
-/// then nothing else is known.
+/// Whether the error says that the machine, or this process's share of it, has run out of something; then
+/// nothing else is known.
 pub fn has_run_out(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| EXHAUSTED.contains(&number)) || exhausted_in(&error.to_string()).is_some()
 }
 
-/// What the machine had run out of, by what a process of Hob's own or a library says.
+/// The error of an exhausted machine that a text of a Hob process or a library contains.
 pub fn exhausted_in(text: &str) -> Option<std::io::Error> {
     os_error_in(text).filter(|error| error.raw_os_error().is_some_and(|number| EXHAUSTED.contains(&number)))
 }
 
-/// The errors that say that there is no more of something, or none that may be written to.
+/// Errors that mean that something has run out, or is read-only.
 const EXHAUSTED: [i32; 8] = [11, 12, 23, 24, 28, 30, 109, 122];
 
-/// The system's error in a text: as Rust or Python has it, or of those that say that something has run out in
-/// the C library's words.
+/// The operating system's error in a text: in Rust's or Python's notation, or, for the errors of exhaustion,
+/// in the C library's words.
 pub fn os_error_in(text: &str) -> Option<std::io::Error> {
     let numbered = ["(os error ", "[Errno ", "Os { code: "].iter().find_map(|before| {
         let (_, rest) = text.split_once(before)?;
@@ -460,8 +461,8 @@ fn words(number: i32) -> String {
     shown.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// A `detail` in a stranger's words, or how many bytes were dropped of one that is too long, or nested so
-/// deeply that a reader of the fault would refuse all of it.
+/// The `detail`, or only its size in bytes if it is too long, or nested so deeply that a reader of the fault
+/// would refuse all of it. For details from an untrusted source.
 pub fn bounded(detail: Value) -> Value {
     let bytes = detail.to_string().len();
     match bytes <= FAULT_DETAIL_BYTES_MAX && !is_deeper(&detail, FAULT_DETAIL_DEPTH_MAX) {
@@ -479,7 +480,8 @@ fn is_deeper(value: &Value, than: usize) -> bool {
     }
 }
 
-/// Leaves of each long text its beginning and its end: one names the thing, the other says what became of it.
+/// Keeps the beginning and the end of each long text: one names the thing, the other says what happened to
+/// it.
 fn shorten(value: &mut Value) {
     const HALF: usize = FAULT_MESSAGE_BYTES_MAX / 2;
     match value {
@@ -535,7 +537,7 @@ mod tests {
         assert_eq!(bounded(nested(FAULT_DETAIL_DEPTH_MAX)), nested(FAULT_DETAIL_DEPTH_MAX));
         let dropped = bounded(nested(FAULT_DETAIL_DEPTH_MAX + 1));
         assert_eq!(dropped["detail_dropped_bytes"], nested(FAULT_DETAIL_DEPTH_MAX + 1).to_string().len());
-        // As deep as JSON of a pod's can be, and in the frame and line of every door after it.
+        // As deep as a pod's JSON can be, and then inside the frame and line of every door.
         let fault = Fault::foreign("out_of_memory", String::new(), None, nested(127), &[Code::OutOfMemory]);
         assert_eq!(serde_json::from_str::<Fault>(&serde_json::to_string(&fault).unwrap()).unwrap(), fault);
         assert!(bounded(Value::from("x".repeat(FAULT_DETAIL_BYTES_MAX)))["detail_dropped_bytes"].is_u64());
@@ -555,7 +557,7 @@ mod tests {
             assert_eq!(exhausted_in(text).and_then(|error| error.raw_os_error()), wanted, "{text}");
         }
         assert_eq!(os_error_in("Permission denied (os error 13)").and_then(|error| error.raw_os_error()), Some(13));
-        // A library that names the path has no number in its error.
+        // A library that adds the path drops the number from its error.
         let wrapped = std::io::Error::other(std::io::Error::from_raw_os_error(24).to_string());
         assert!(Fault::io("writing x", &wrapped).hint.is_some_and(|hint| hint.contains("`ulimit -n`")));
     }

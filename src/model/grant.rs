@@ -22,46 +22,46 @@ use super::{
 /// The kinds of permissions, in the order in which they are shown.
 pub const KINDS: [&str; 5] = ["network", "read", "write", "env", "devices"];
 
-/// A set of permissions: asked for in `recipe.toml`, given in `hob.toml`, or what follows from both.
+/// A set of permissions: requested in `recipe.toml`, granted in `hob.toml`, or what results from both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Permissions {
-    /// Where its pods may connect to, through the host: TCP, by name.
+    /// Endpoints to which its pods may connect through the host: TCP, by name.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub network: BTreeSet<Endpoint>,
-    /// Files and folders that they may read, with all that is below.
+    /// Files and folders that its pods may read, with everything below.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub read: BTreeSet<PlainPath>,
-    /// Files and folders that they may change as well.
+    /// Files and folders that its pods may also change.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub write: BTreeSet<PlainPath>,
-    /// Variables of the host's environment that they are given.
+    /// Variables of the host's environment that its pods are given.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub env: BTreeSet<Variable>,
-    /// Devices that they may use. A pod with one has the weaker class `gpu`.
+    /// Devices that its pods may use. A pod with one has the weaker class `gpu`.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub devices: BTreeSet<Device>,
 }
 
-/// What an operator gave a recipe.
+/// What an operator granted a recipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Grants {
     #[serde(flatten)]
     pub permissions: Permissions,
-    /// Its pods may run although this machine cannot confine them wholly: with what it can do, and shown as
-    /// such.
+    /// Its pods may run even if this machine cannot confine them fully: confined as far as it can, and shown
+    /// as such.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub reduced: bool,
 }
 
-/// The permissions of a recipe's pods: those that it asks for *and* its operator gave.
+/// The permissions of a recipe's pods: those that the recipe asks for *and* its operator granted.
 ///
-/// A path is given by itself or by a folder above it; what may be written may be read. An address that was
-/// given counts as soon as any name that was asked for was given too: a name's addresses that are not of the
-/// public internet are reached only so, and no recipe can know them.
+/// A grant of a path covers everything below it; what may be written may be read. A granted IP address counts
+/// as soon as any requested host name is granted too: addresses of a name that are not on the public internet
+/// are reachable only this way, and no recipe can know them.
 pub fn effective(asked: &Permissions, given: &Permissions) -> Permissions {
     let below = |path: &PlainPath, given: &BTreeSet<PlainPath>| given.iter().any(|given| path.0.starts_with(&given.0));
     let mut network: BTreeSet<Endpoint> = asked.network.intersection(&given.network).cloned().collect();
@@ -77,7 +77,7 @@ pub fn effective(asked: &Permissions, given: &Permissions) -> Permissions {
     }
 }
 
-/// What a word for a permission is, that is none.
+/// The fault of a text that names no permission.
 fn wrong(what: String) -> Fault {
     Fault::new(Code::Usage, what)
         .hint("e.g. `network=api.example.com:443`, `read=/data`, `write=/data/out`, `env=API_TOKEN`, `devices=gpu`")
@@ -88,7 +88,7 @@ impl Permissions {
         *self == Permissions::default()
     }
 
-    /// What of `self` is not in `effective`: what an operator would have to give still.
+    /// The permissions of `self` that are not in `effective`: what an operator would still have to grant.
     pub fn without(&self, effective: &Permissions) -> Permissions {
         Permissions {
             network: self.network.difference(&effective.network).cloned().collect(),
@@ -99,7 +99,7 @@ impl Permissions {
         }
     }
 
-    /// `self` and `other` together.
+    /// The union of `self` and `other`.
     pub fn with(mut self, other: Permissions) -> Permissions {
         self.network.extend(other.network);
         self.read.extend(other.read);
@@ -109,7 +109,7 @@ impl Permissions {
         self
     }
 
-    /// The values of one of the [`KINDS`].
+    /// The values of one kind of [`KINDS`].
     pub fn of_kind(&self, kind: &str) -> Vec<String> {
         match kind {
             "network" => self.network.iter().map(ToString::to_string).collect(),
@@ -121,12 +121,12 @@ impl Permissions {
         }
     }
 
-    /// Each one as `KEY=VALUE`, as `hob grant` takes it.
+    /// Each permission as `KEY=VALUE`, in the form that `hob grant` takes.
     pub fn words(&self) -> Vec<String> {
         KINDS.iter().flat_map(|kind| self.of_kind(kind).into_iter().map(move |value| format!("{kind}={value}"))).collect()
     }
 
-    /// Reads what [`Permissions::words`] gives.
+    /// Parses what [`Permissions::words`] returns.
     ///
     /// Errors: `usage`.
     pub fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Permissions, Fault> {
@@ -138,10 +138,10 @@ impl Permissions {
         Ok(permissions)
     }
 
-    /// Each one as a word, with what it lets a pod do.
+    /// Each permission as a word, with what it lets a pod do.
     pub fn explained(&self) -> Vec<(String, String)> {
         let network = self.network.iter().map(|at| (format!("network={at}"), format!("connect to {}, port {}", at.host, at.port)));
-        // Sockets that are there when a pod starts are closed to it.
+        // A pod cannot reach sockets that exist when it starts.
         let later = "and, before Linux 7.1, speak to programs that open sockets there while it runs";
         let read = self.read.iter().map(|path| (format!("read={path}"), format!("read {path} and all that is below it, {later}")));
         let write = self
@@ -155,9 +155,9 @@ impl Permissions {
         network.chain(read).chain(write).chain(env).chain(devices).collect()
     }
 
-    /// Adds what `KEY=VALUE` says.
+    /// Adds the permission `KEY=VALUE`.
     ///
-    /// Errors: `usage`; also past [`PERMISSIONS_MAX`] of one kind.
+    /// Errors: `usage`; also above [`PERMISSIONS_MAX`] of one kind.
     pub fn add(&mut self, key: &str, value: &str) -> Result<(), Fault> {
         fn insert<T: Ord + FromStr<Err = Fault>>(values: &mut BTreeSet<T>, value: &str) -> Result<(), Fault> {
             values.insert(value.parse()?);
@@ -182,7 +182,7 @@ impl Permissions {
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub struct Endpoint {
-    /// Lower case, without a final dot; an address as its canonical text, IPv6 without brackets.
+    /// Lower case, without a final dot; an address in its canonical form, IPv6 without brackets.
     pub host: String,
     pub port: u16,
 }
@@ -192,7 +192,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Endpoint, Fault> {
         let wrong = || wrong(format!("`{text}` is not a network name: wanted `HOST:PORT`, e.g. `api.example.com:443`"));
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        // Digits alone: the number's own parser takes a plus sign too.
+        // Digits only: the number parser also accepts a plus sign.
         let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit())).and_then(|port| port.parse().ok());
         let port = port.filter(|port| *port != 0).ok_or_else(wrong)?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -209,8 +209,8 @@ impl FromStr for Endpoint {
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
-        // What ends in a number is an address in some old notation (`127.1`, `0x7f.1`), which resolvers take
-        // and nobody reads.
+        // A name whose last label is a number is an address in an old notation (`127.1`, `0x7f.1`), which
+        // resolvers accept and people do not recognize.
         let last = host.rsplit('.').next().unwrap_or_default();
         let numeric = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
         match host.len() <= ENDPOINT_NAME_BYTES_MAX && host.split('.').all(label) && !numeric {
@@ -229,7 +229,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// An absolute path without `.`, `..` and doubled slashes, and not `/` itself.
+/// An absolute path without `.`, `..` and doubled slashes; not `/` itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PlainPath(PathBuf);
@@ -245,10 +245,10 @@ impl FromStr for PlainPath {
     fn from_str(text: &str) -> Result<PlainPath, Fault> {
         let path = PathBuf::from(text.strip_suffix('/').unwrap_or(text));
         let plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
-        // Put together again it is the same text: `components` hides `.` and doubled slashes.
+        // Joining the components must give the same text: `components` hides `.` and doubled slashes.
         let again: PathBuf = path.components().collect();
-        // What moves a terminal's cursor or turns the direction of writing would show an operator another
-        // path than the one that is given.
+        // A character that moves the terminal's cursor or turns the writing direction would show an operator
+        // another path than the granted one.
         let is_legible =
             |c: char| !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         let plain = plain && path.is_absolute() && path.components().count() > 1 && again.as_os_str() == path.as_os_str();
@@ -295,9 +295,9 @@ impl fmt::Display for Variable {
     }
 }
 
-/// Whether a pod may be given a variable of that name.
+/// Checks whether a pod may be given a variable of that name.
 ///
-/// Errors: why not, for people.
+/// Errors: the reason, for people.
 pub fn is_free_variable(name: &str) -> Result<(), &'static str> {
     let plain = !name.is_empty()
         && name.len() <= 64
@@ -306,7 +306,7 @@ pub fn is_free_variable(name: &str) -> Result<(), &'static str> {
     if !plain {
         return Err("not a variable's name: wanted letters, digits and `_`");
     }
-    // What decides which code runs, where files go, or what the host itself tells a pod.
+    // Variables that decide which code runs or where files go, or that the host itself sets for a pod.
     let taken = ["LD_", "DYLD_", "PYTHON", "GLIBC_", "HOB_"].iter().any(|prefix| name.starts_with(prefix))
         || ["PATH", "HOME", "TMPDIR", "IFS", "USER", "LOGNAME"].contains(&name);
     match taken {
@@ -320,7 +320,7 @@ pub fn is_free_variable(name: &str) -> Result<(), &'static str> {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Device {
-    /// The machine's GPUs, with what their drivers need of `/dev`, `/proc` and `/sys`.
+    /// The machine's GPUs, with what their drivers need from `/dev`, `/proc` and `/sys`.
     Gpu,
 }
 
@@ -384,7 +384,7 @@ mod tests {
         let (name, address) = ("network=intern.example:443", "network=10.0.0.5:443");
         assert_eq!(effective(&permissions(&[name]), &permissions(&[name, address])), permissions(&[name, address]));
         assert_eq!(effective(&permissions(&[name]), &permissions(&[address])), Permissions::default());
-        // What may be written may be read; a name that only begins alike is another folder.
+        // What may be written may be read; a name that only begins the same is another folder.
         assert_eq!(effective(&permissions(&["read=/out/y/z"]), &permissions(&["write=/out/y"])), permissions(&["read=/out/y/z"]));
         assert_eq!(effective(&permissions(&["read=/database"]), &permissions(&["read=/data"])), Permissions::default());
         assert_eq!(

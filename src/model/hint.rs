@@ -16,15 +16,15 @@ use crate::model::{
     text::said,
 };
 
-/// Where a hint is read.
+/// The door at which a hint is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Door {
-    /// `hob`, by whoever runs its commands.
+    /// `hob`, read by the person who runs its commands.
     CommandLine,
-    /// A server, by a caller who may have nothing but its address.
+    /// A server, read by a caller who may know nothing but its address.
     Http,
-    /// An app that embeds a host. What a [`Fault`](super::Fault) says until a door words it.
+    /// An app that embeds a host. A [`Fault`](super::Fault) is worded for it until another door rewords it.
     Crate,
 }
 
@@ -32,38 +32,38 @@ impl Door {
     pub const ALL: [Door; 3] = [Door::CommandLine, Door::Http, Door::Crate];
 }
 
-/// The key of a written fault that has the actions of its hint.
+/// The key of a written fault that holds its hint in parts, with the actions.
 const PARTS: &str = "hint_parts";
 
-/// What an action is, and whose.
+/// The kind of an action, and whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A command for whoever runs this machine's Hob.
+    /// A command for the person who operates this machine's Hob.
     Operator,
-    /// A command for whoever makes or publishes recipes.
+    /// A command for the person who makes or publishes recipes.
     Author,
-    /// Something of the call itself.
+    /// Part of the call itself.
     Caller,
     /// A key of `recipe.toml`.
     Manifest,
     /// A key of `hob.toml`.
     Setting,
-    /// A variable of the environment of Hob's process.
+    /// A variable in the environment of Hob's process.
     Variable,
-    /// Something that the app says which embeds the host.
+    /// A setting made by the app that embeds the host.
     App,
     /// A command of the operating system.
     System,
 }
 
-/// One row of the table of actions. In its words `{recipe}` stands for the argument of that name.
+/// One row of the table of actions. In its words, `{recipe}` stands for the argument of that name.
 #[derive(Debug)]
 pub struct Row {
     pub name: &'static str,
     pub arguments: &'static [&'static str],
     pub kind: Kind,
     pub command_line: &'static str,
-    /// `None`: the words of the command line, as whose they are.
+    /// `None`: the words of the command line, with their owner in front ("the operator's").
     pub http: Option<&'static str>,
     /// `None`: the words of the command line.
     pub app: Option<&'static str>,
@@ -82,7 +82,7 @@ impl Row {
                 (None, Kind::Caller | Kind::Manifest | Kind::App) => (self.command_line, ""),
             },
         };
-        // One look at the template: what an argument holds is not looked into.
+        // The template is scanned once; braces in an argument's value are not expanded.
         let mut written = whose.to_owned();
         let mut rest = words;
         while let Some((before, name, after)) =
@@ -97,7 +97,8 @@ impl Row {
     }
 }
 
-/// A hint of texts and [actions](act): `hint!["nothing was installed; ", act::add(name), " asks again"]`.
+/// Makes a hint of texts and [actions](act), e.g.
+/// `hint!["nothing was installed; ", act::add(name), " asks again"]`.
 macro_rules! hint {
     ($($part:expr),+ $(,)?) => { $crate::model::hint::Hint::of(vec![$($crate::model::hint::Part::from($part)),+]) };
 }
@@ -111,7 +112,7 @@ macro_rules! actions {
             command_line: $cli, http: actions!(@maybe $($http)?), app: actions!(@maybe $($app)?),
         },)*];
 
-        /// A function for each action.
+        /// One function for each action.
         pub mod act {
             use super::{ACTIONS, Action, Part};
 
@@ -128,7 +129,7 @@ macro_rules! actions {
 
 actions! {
     add(recipe) Operator "`hob add {recipe}`" app "`Host::add` of `{recipe}`";
-    /// `{recipe}` in another range of versions.
+    /// `{recipe}` in another version range.
     add_in_range(recipe) Operator "`hob add {recipe}@RANGE`" app "`Host::add` of `{recipe}` with a range";
     add_granting(recipe) Operator "`hob add {recipe} --grant`" app "`Host::add` of `{recipe}` with `Consent::Give`";
     add_ungranted(recipe) Operator "`hob add {recipe} --no-grant`" app "`Host::add` of `{recipe}` with `Consent::Withhold`";
@@ -138,9 +139,9 @@ actions! {
     list() Operator "`hob list`" app "`Host::installed`";
     show(recipe) Operator "`hob show {recipe}`" app "`Host::show` of `{recipe}`";
     granted(recipe) Operator "`hob grant {recipe}`" app "`Host::granted` of `{recipe}`";
-    /// To be given what is asked for; pods say it, which do not know what that is.
+    /// Asks for the permissions that the recipe requests. Pods send it; they do not know what these are.
     granting() Operator "`hob grant`" app "`Host::grant`";
-    /// `{lacking}`: the recipe and the permissions that it lacks, as the command takes them.
+    /// `{lacking}`: the recipe and the permissions that it lacks, in the form that the command takes.
     grant_lacking(lacking) Operator "`hob grant {lacking}`" app "`Host::grant` of `{lacking}`";
     grant_reduced(recipe) Operator "`hob grant {recipe} --reduced`" app "`Host::grant` of `{recipe}`, `reduced`,";
     revoke(recipe, permission) Operator "`hob revoke {recipe} {permission}`" app "`Host::revoke` of `{permission}` from `{recipe}`";
@@ -152,7 +153,7 @@ actions! {
     sessions() Operator "`hob sessions`" http "`GET /v1/sessions`" app "`Host::sessions`";
     close_session(recipe, name) Operator "`hob sessions close {recipe} {name}`"
         http "`POST /v1/recipes/{recipe}/sessions/{name}/close`" app "`Host::close_session` of `{name}` of `{recipe}`";
-    /// The same for a recipe that is a folder, which no route leads to.
+    /// `close_session` for a recipe that is a folder; no route reaches it.
     close_folder_session(folder, name) Operator "`hob sessions close {folder} {name}`" app "`Host::close_session` of `{name}` of {folder}";
     doctor() Operator "`hob doctor`" app "`Host::doctor`";
     status() Operator "`hob status`" http "`GET /v1/status`" app "`Host::status`";
@@ -160,7 +161,7 @@ actions! {
     remote_add(name) Operator "`hob remote add {name} URL --fingerprint HEX`" app "`Host::add_remote` of `{name}` with `Trust::Fingerprint`";
     remote_add_root(name) Operator "`hob remote add {name} URL --root FILE`" app "`Host::add_remote` of `{name}` with `Trust::Root`";
     remote_remove(name) Operator "`hob remote remove {name}`" app "`Host::remove_remote` of `{name}`";
-    /// The program's, whoever asks: an app has no other that could.
+    /// The `hob` program's command, at each door: an app has no method for it.
     program_add(recipe) Operator "`hob add {recipe}`";
     call_folder(folder) Operator "`hob call {folder} OPERATION`" app "`Host::call` of {folder}";
 
@@ -174,16 +175,16 @@ actions! {
     repo_make_publisher(dir, publisher, keys) Author "`hob repo add-publisher {dir} {publisher} --keys {keys}`"
         app "`authoring::add_publisher` of `{publisher}` in {dir} with the keys in {keys}";
 
-    // Two routes take calls: one has headers where the other has fields, and no blobs.
+    // Two routes take calls: one has headers where the other has fields, and it takes no blobs.
     deadline() Caller "`--deadline TIME`" http "`x-hob-deadline-ms` (`deadline_ms` of `POST /v1/calls`)" app "`Call::with_deadline`";
     session() Caller "`--session NAME`" http "`x-hob-session` (`session` of `POST /v1/calls`)" app "`Call::in_session`";
     blob() Caller "`--blob NAME=FILE`" http "`blobs` of `POST /v1/calls`" app "`Call::with_blob`";
     one_shot() Caller "`--one-shot`" http "`one_shot` of `POST /v1/calls`" app "`Call::one_shot`";
-    /// How a document is handed over whole.
+    /// How to pass a whole document.
     document() Caller "in a shell between single quotes" http "as the whole body, or as `input` of `POST /v1/calls`" app "as `Call::new` takes it";
-    /// How a recipe folder is told from a recipe's name.
+    /// How to tell a recipe folder from a recipe's name.
     folder_word() Caller "write a path that starts with `./` or `/`" http "no route leads to it" app "write a path that starts with `./` or `/`";
-    /// What failed, as a whole.
+    /// Repeats the whole operation that failed.
     again() Caller "run the command again" http "call again" app "try again";
 
     processes() Manifest "`processes` in `[pod]` of recipe.toml";
@@ -218,8 +219,8 @@ actions! {
     shell(words) System "`{words}`";
 }
 
-/// What pods may send as actions: their code is a stranger's, and the word of a door lends weight to what it
-/// says.
+/// Actions that pods may send. The code of a pod is not trusted, and a door's own wording lends weight to a
+/// message.
 pub const OF_PODS: &[&str] = &["granting", "grant_lacking", "doctor"];
 
 /// One action with its arguments.
@@ -232,13 +233,13 @@ pub struct Action {
 /// A piece of a hint.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
-    /// Words that are true at every door.
+    /// Text that is true at every door.
     Text(String),
     Action(Action),
 }
 
 impl Part {
-    /// What a stranger chose of it is printed.
+    /// Makes the texts and arguments printable, because a pod or a caller may have chosen them.
     fn escape(&mut self) {
         let texts = match self {
             Part::Text(text) => std::slice::from_mut(text),
@@ -252,25 +253,24 @@ impl Part {
     }
 }
 
-/// The next step. It reads as a text, in the words of the door that it was worded for last
-/// ([`Hint::worded`]).
+/// The next step. It reads as a text, worded for one door: the last one passed to [`Hint::worded`].
 #[derive(Clone, PartialEq)]
 pub struct Hint(Box<Inner>);
 
 #[derive(Clone, PartialEq)]
 struct Inner {
     words: String,
-    /// Empty: the words are all there is.
+    /// Empty: the hint is `words` alone.
     parts: Vec<Part>,
 }
 
-/// What to do about a disk that is full. `kept`: what became of what was under way.
+/// What to do about a full disk. `kept`: what became of the work in progress.
 pub fn full_disk(kept: &str) -> Hint {
     hint!["free some space where Hob's files lie (", act::hob_home(), " moves them) and ", act::again(), format!("; {kept}")]
 }
 
 impl Hint {
-    /// Of these parts, in the words for an app. What is too long as a whole is kept as words alone.
+    /// A hint of these parts, worded for an app. A hint that is too long as a whole is kept as words alone.
     #[doc(hidden)]
     pub fn of(mut parts: Vec<Part>) -> Hint {
         parts.iter_mut().for_each(Part::escape);
@@ -284,7 +284,7 @@ impl Hint {
         Hint(Box::new(Inner { words: said(&words), parts }))
     }
 
-    /// The same for whoever reads it at this door.
+    /// The same hint, worded for this door.
     pub fn worded(mut self, door: Door) -> Hint {
         if !self.0.parts.is_empty() {
             self.0.words = said(&words(&self.0.parts, door));
@@ -292,7 +292,7 @@ impl Hint {
         self
     }
 
-    /// The same with each of its texts changed, and what its actions are about.
+    /// The same hint with each text, and each argument of its actions, changed.
     pub fn map(self, change: impl Fn(&str) -> String) -> Hint {
         if self.0.parts.is_empty() {
             return Hint::from(change(&self));
@@ -304,7 +304,7 @@ impl Hint {
         Hint::of(parts.collect())
     }
 
-    /// This one, a text, and another.
+    /// Joins this hint, a text, and another hint.
     pub fn and(self, between: &str, other: Hint) -> Hint {
         let mut parts = self.into_parts();
         parts.push(between.into());
@@ -319,8 +319,8 @@ impl Hint {
         }
     }
 
-    /// From what a pod sent beside the words of its hint: texts, and actions of [`OF_PODS`] alone, about
-    /// something that fits between backticks. Of anything else the words are taken.
+    /// Reads the parts that a pod sent beside the words of its hint: texts, and only actions of [`OF_PODS`],
+    /// with arguments that fit between backticks. `None` for anything else: then the words are used.
     pub(crate) fn of_pod(data: &str) -> Option<Hint> {
         let parts: Vec<Part> = serde_json::from_str(data).ok()?;
         let is_theirs = |part: &Part| match part {
@@ -338,7 +338,7 @@ impl Hint {
         (!self.0.parts.is_empty()).then(|| serde_json::to_value(&self.0.parts).unwrap_or_default())
     }
 
-    /// From what a fault was written with: from its data where this Hob knows every action in it, else its
+    /// Reads the hint of a written fault: from its data if this Hob knows each action in it, else from its
     /// words.
     pub(super) fn read(words: String, data: Value) -> Hint {
         match serde_json::from_value::<Vec<Part>>(data) {
@@ -348,8 +348,7 @@ impl Hint {
     }
 }
 
-/// Words all hints anew that are in `said`, for this door: what was written of faults before it was known who
-/// reads it.
+/// Rewords all hints in `said` for this door: faults in it were written before the reader was known.
 pub fn word(said: &mut Value, door: Door) {
     match said {
         Value::Array(items) => items.iter_mut().for_each(|item| word(item, door)),
@@ -366,7 +365,7 @@ pub fn word(said: &mut Value, door: Door) {
     }
 }
 
-/// What a stranger wrote, in which nothing is a hint of Hob's: no door words what stands in it.
+/// Removes the hint data of a stranger's document, so that no door takes any of it for a hint of Hob's.
 pub(super) fn without_actions(mut said: Value) -> Value {
     match &mut said {
         Value::Array(items) => items.iter_mut().for_each(|item| *item = without_actions(item.take())),
@@ -500,7 +499,7 @@ mod tests {
         assert_eq!(hint.clone().worded(Door::Http).worded(Door::Crate), hint);
         let changed = hint.map(|text| text.replace("a/b", "c/d")).worded(Door::CommandLine);
         assert_eq!(&*changed, "nothing was installed; `hob add c/d` asks again");
-        // What an argument holds is an argument, whatever it looks like.
+        // An argument's value is never expanded, whatever it contains.
         assert_eq!(&*hint![act::add_from("{remote}", "x")].worded(Door::CommandLine), "`hob add {remote} --remote x`");
     }
 
@@ -526,7 +525,7 @@ mod tests {
         assert!(plain["hint"] == "try" && plain.get("hint_parts").is_none(), "{plain}");
     }
 
-    /// Whatever a recipe puts into the detail of its fault, none of it becomes words of Hob's.
+    /// Nothing that a recipe puts into the detail of its fault becomes words of Hob's.
     #[test]
     fn what_a_stranger_wrote_is_no_hint_at_any_door() {
         let planted = json!({ "inner": [{ "hint": "theirs", "hint_parts": ["run ", { "do": "shell", "of": ["rm -rf ~"] }] }] });
@@ -552,7 +551,7 @@ mod tests {
 
     #[test]
     fn an_app_reads_of_its_own_methods_wherever_it_has_one() {
-        // What the program alone can do, or a caller of a server is sent to.
+        // Actions that only the program can do, or to which a caller of a server is referred.
         let of_the_program = ["hob_call", "program_add"];
         for row in ACTIONS.iter().filter(|row| matches!(row.kind, Kind::Operator | Kind::Author | Kind::Caller)) {
             assert_eq!(row.app.is_none(), of_the_program.contains(&row.name), "{}", row.name);

@@ -27,7 +27,7 @@ pub fn is_name(part: &str) -> bool {
 }
 
 impl RecipeName {
-    /// Who may sign the recipe.
+    /// The publisher, which may sign the recipe.
     pub fn publisher(&self) -> &str {
         &self.publisher
     }
@@ -51,7 +51,7 @@ impl FromStr for RecipeName {
             Some((publisher, name)) if is_name(publisher) && is_name(name) => {
                 Ok(RecipeName { publisher: publisher.to_owned(), name: name.to_owned() })
             }
-            // Which version runs is what is installed: only an install chooses one.
+            // The installed version runs; only an install chooses one.
             Some((publisher, rest))
                 if is_name(publisher) && rest.split_once('@').is_some_and(|(name, version)| is_name(name) && !version.is_empty()) =>
             {
@@ -82,25 +82,25 @@ impl From<RecipeName> for String {
     }
 }
 
-/// What a caller may write where a recipe is wanted.
+/// How a caller may refer to a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecipeRef {
     /// A recipe on the shelf.
     Name(RecipeName),
-    /// A recipe folder of the author's: unsigned dev mode.
+    /// An author's recipe folder, in unsigned dev mode.
     Folder(std::path::PathBuf),
-    /// What one installed recipe provides: `name@major`.
+    /// A capability that one installed recipe provides: `name@major`.
     Capability(String),
 }
 
 impl RecipeRef {
-    /// Whether the word is a path. `a/b` never is: it is the name of a recipe, whatever lies at that place.
+    /// Whether the word is a path. `a/b` never is: it is the name of a recipe, whatever file has that path.
     pub fn is_folder(word: &str) -> bool {
         word.starts_with(['.', '/'])
     }
 
-    /// Whether the word names what a recipe provides.
+    /// Whether the word names a capability.
     pub fn is_capability(word: &str) -> bool {
         !word.contains('/') && word.contains('@')
     }
@@ -139,7 +139,7 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
     }
-    /// From a finished hasher.
+    /// The digest of a finished hasher.
     #[doc(hidden)]
     pub fn finish(hasher: Sha256) -> Digest {
         Digest(hasher.finalize().into())

@@ -7,20 +7,20 @@ use super::{
     limits::{MODEL_NAME_BYTES_MAX, MODEL_NAME_PARTS_MAX},
 };
 
-/// What a name may hold beside ASCII letters and digits: what files of published models are called, and
-/// nothing that a shell, a URL or another file system reads as something else.
+/// Characters that a name may have beside ASCII letters and digits: those of published models' file names,
+/// and none that a shell, a URL or another file system interprets differently.
 const MARKS: &[u8] = b".-_+=@,~()[] ";
 
-/// For messages.
+/// The expected form, for messages.
 const WANTED: &str = "wanted a path like `model.onnx` or `onnx/model.onnx`, of ASCII letters, digits, inner spaces and `.-_+=@,~()[]`";
 
-/// The names of one recipe's models, each held against those before it: together they are one tree of files
-/// on any file system.
+/// The names of one recipe's models, each checked against the earlier ones: together they are one tree of
+/// files on any file system.
 #[derive(Debug, Default)]
 pub struct ModelNames(Distinct);
 
 impl ModelNames {
-    /// Takes the next name. The error is for people, and says which rule it breaks.
+    /// Adds the next name. The error is for people, and says which rule the name breaks.
     pub fn take(&mut self, name: &str) -> Result<(), String> {
         check(name)?;
         self.0.take(name).map_err(|clash| match clash {
@@ -83,7 +83,7 @@ mod tests {
             "unet/diffusion_pytorch_model.fp16.safetensors",
             "lib+cuda=12,x@1~(2)[3] 4.bin",
             "LICENSE",
-            // What a name could be before there were folders.
+            // A name that was allowed before there were folders.
             "-odd.",
             &deepest,
             &longest,

@@ -3,17 +3,17 @@
 
 use super::{limits::NEAREST_BYTES_MAX, shown};
 
-/// A known word that is at least so much like another may have been meant by it; one that is less is not
-/// offered, because it would mislead.
+/// The least likeness from which a known word is offered in place of another; a less similar word would
+/// mislead.
 const MISSPELT: f64 = 0.85;
 
-/// From 0 for nothing in common to 1 for the same. Nobody mistypes a name that is longer than
-/// [`NEAREST_BYTES_MAX`]: that one is like nothing.
+/// Likeness from 0 for nothing in common to 1 for equal. A name longer than [`NEAREST_BYTES_MAX`] is no typo:
+/// its likeness is 0.
 fn likeness(word: &str, known: &str) -> f64 {
     if word.len() > NEAREST_BYTES_MAX || known.len() > NEAREST_BYTES_MAX {
         return 0.0;
     }
-    // Recipes of one publisher begin alike, whatever they are.
+    // Recipes of one publisher begin alike; the two parts are compared separately.
     if let (Some((word, word_rest)), Some((known, known_rest))) = (word.split_once('/'), known.split_once('/')) {
         return likeness(word, known).min(likeness(word_rest, known_rest));
     }
@@ -21,7 +21,7 @@ fn likeness(word: &str, known: &str) -> f64 {
     let is_part =
         |whole: &str, part: &str| part.len() > 3 && (whole.ends_with(&format!("_{part}")) || whole.starts_with(&format!("{part}_")));
     let (word, known) = (word.to_ascii_lowercase(), known.to_ascii_lowercase());
-    // One slip in a short word is much of it.
+    // One typo is a large part of a short word.
     let is_slip = word.len() > 2 && known.len() > 2 && strsim::osa_distance(&word, &known) == 1;
     match is_part(&word, &known) || is_part(&known, &word) || is_slip {
         true => MISSPELT.max(strsim::jaro_winkler(&word, &known)),
@@ -34,13 +34,13 @@ pub fn is_near(word: &str, known: &str) -> bool {
     likeness(word, known) >= MISSPELT
 }
 
-/// The known word that was meant by `word`, if one is near enough.
+/// The known word most likely meant by `word`, if one is near enough.
 pub fn among<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let alike = known.into_iter().map(|known| (likeness(word, known), known)).filter(|(likeness, _)| *likeness >= MISSPELT);
     alike.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
-/// What a complaint about an unknown key ends with: the key that was meant, or else those that there are.
+/// The end of a message about an unknown key: the key that was meant, or else the keys that exist.
 pub fn instead(word: &str, known: &[&str]) -> String {
     match among(word, known.iter().copied()) {
         Some(known) => format!("; nearest known key: `{known}`"),

@@ -13,17 +13,17 @@ use crate::model::limits;
 pub struct PathPattern {
     /// At most [`PATH_PATTERN_PARTS_MAX`], and one `**` before them.
     parts: Vec<String>,
-    /// Whether what begins with a dot is taken like anything else; if not, it has to be spelled.
+    /// Whether wildcards match names that begin with a dot; otherwise such names must be spelled out.
     takes_hidden: bool,
 }
 
-/// How much work patterns may still make.
+/// The remaining work that patterns may cause.
 #[derive(Debug)]
 pub struct Steps {
     left: u64,
 }
 
-/// More steps than [`PATTERN_STEPS_MAX`].
+/// The patterns need more steps than [`PATTERN_STEPS_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManySteps;
 
@@ -40,23 +40,23 @@ impl Steps {
     }
 }
 
-/// How far patterns have got at one path: which of them may still take it, or something below it.
+/// How far patterns match at one path: those that may still take it, or something below it.
 #[derive(Debug, Clone)]
 pub struct Reached {
-    /// The number of the pattern, and a bit for each `n` of which its first `n` parts match the path.
+    /// The number of the pattern, and a bit for each `n` such that its first `n` parts match the path.
     live: Vec<(usize, u64)>,
-    /// Whether one of them spells the path's last part out, without a wildcard.
+    /// Whether a pattern spells out the path's last part, without a wildcard.
     pub spelled: bool,
 }
 
 impl Reached {
-    /// At the folder that all the patterns are meant from.
+    /// The state at the folder to which all patterns are relative.
     pub fn start(patterns: &[PathPattern]) -> Reached {
         let live = patterns.iter().enumerate().map(|(number, pattern)| (number, pattern.closed(1)));
         Reached { live: live.collect(), spelled: false }
     }
 
-    /// One part further, in the folder that this is about.
+    /// Descends by one part, into the folder of this state.
     pub fn step(&self, patterns: &[PathPattern], part: &str, steps: &mut Steps) -> Result<Reached, TooManySteps> {
         let mut next = Reached { live: Vec::new(), spelled: false };
         for &(number, at) in &self.live {
@@ -71,17 +71,17 @@ impl Reached {
         Ok(next)
     }
 
-    /// The numbers of those that take the path.
+    /// The numbers of the patterns that take the path.
     pub fn takes<'a>(&'a self, patterns: &'a [PathPattern]) -> impl Iterator<Item = usize> + 'a {
         self.live.iter().filter(|(number, at)| at & (1 << patterns[*number].parts.len()) != 0).map(|(number, _)| *number)
     }
 
-    /// Whether one of them takes the path.
+    /// Whether a pattern takes the path.
     pub fn is_taken(&self, patterns: &[PathPattern]) -> bool {
         self.takes(patterns).next().is_some()
     }
 
-    /// Whether one of them may take it, or something below it.
+    /// Whether a pattern may take the path, or something below it.
     pub fn is_live(&self) -> bool {
         !self.live.is_empty()
     }
@@ -94,9 +94,9 @@ impl std::fmt::Display for PathPattern {
 }
 
 impl PathPattern {
-    /// Of `files`: what begins with a dot has to be spelled out.
+    /// Parses a pattern of `files`: names that begin with a dot must be spelled out.
     ///
-    /// Errors: why it is none, for people.
+    /// Errors: why it is not a pattern, for people.
     pub fn parse(text: &str) -> Result<PathPattern, String> {
         let parts: Vec<String> = text.trim_end_matches('/').split('/').map(str::to_owned).collect();
         let is_part = |part: &String| {
@@ -122,10 +122,10 @@ impl PathPattern {
         Ok(PathPattern { parts, takes_hidden: false })
     }
 
-    /// A line of `.hobignore`: without a `/` inside it is meant at any depth. None for an empty line or a
-    /// comment.
+    /// Parses a line of `.hobignore`: without a `/` inside, it applies at any depth. `None` for an empty line
+    /// or a comment.
     ///
-    /// Errors: why it is none, for people.
+    /// Errors: why it is not a pattern, for people.
     pub fn parse_ignored(line: &str) -> Result<Option<PathPattern>, String> {
         let line = line.trim_end();
         if line.is_empty() || line.starts_with('#') {
@@ -142,7 +142,7 @@ impl PathPattern {
         Ok(Some(PathPattern { takes_hidden: true, ..pattern }))
     }
 
-    /// With a `**` that need not stand for anything passed over.
+    /// The same state, also with each `**` at that point skipped.
     fn closed(&self, mut at: u64) -> u64 {
         for (place, part) in self.parts.iter().enumerate() {
             if part == "**" && at & (1 << place) != 0 {
@@ -152,7 +152,7 @@ impl PathPattern {
         at
     }
 
-    /// From where it has got to, one part further; and whether it spells that part.
+    /// The state after one more part; and whether the pattern spells out that part.
     fn step(&self, at: u64, part: &str, spent: &mut u64) -> (u64, bool) {
         let is_hidden = part.starts_with('.') && !self.takes_hidden;
         let (mut next, mut spelled) = (0, false);
@@ -162,7 +162,7 @@ impl PathPattern {
             left &= left - 1;
             *spent += 1;
             match self.parts.get(place).map(String::as_str) {
-                // All of it matched a folder above: what is in there is taken with it.
+                // The whole pattern matched a folder above: everything inside is taken with it.
                 None | Some("**") if !is_hidden => next |= 1 << place,
                 None | Some("**") => {}
                 Some(own) => {
@@ -178,11 +178,11 @@ impl PathPattern {
     }
 }
 
-/// Whether a part of a path is what a part of a pattern describes. `spent` grows by the steps that it takes:
-/// the product of the two lengths at most.
+/// Whether a part of a pattern matches a part of a path. `spent` grows by the number of steps: at most the
+/// product of the two lengths.
 pub fn is_part(pattern: &str, part: &str, spent: &mut u64) -> bool {
     let (mut own, mut at) = (pattern.chars(), part.chars());
-    // What comes after the last `*`, and where the part goes on if it takes no more.
+    // The pattern after the last `*`, and the place where the part continues if the `*` takes no more.
     let mut star = None;
     loop {
         *spent += 1;
@@ -198,7 +198,7 @@ pub fn is_part(pattern: &str, part: &str, spent: &mut u64) -> bool {
             (Some(_), None) => return false,
             _ => {
                 let Some((after, from)) = &mut star else { return false };
-                // It takes one more.
+                // The last `*` takes one more.
                 if from.next().is_none() {
                     return false;
                 }
@@ -208,7 +208,7 @@ pub fn is_part(pattern: &str, part: &str, spent: &mut u64) -> bool {
     }
 }
 
-/// Whether `path` is relative, plain and stays inside a recipe: no `..`, no empty part, no backslash, no NUL.
+/// Whether `path` is relative, plain and inside a recipe: no `..`, no empty part, no backslash, no NUL.
 pub fn is_inner_path(path: &str) -> bool {
     !path.is_empty()
         && path.len() <= limits::BUNDLE_PATH_BYTES_MAX
@@ -269,7 +269,7 @@ mod tests {
         for bad in ["", "/", "/etc/passwd", "../x", "a/../b", "./a", "a//b", "a\\b", "a\nb", "a**", "[ab]", "!x", "{a,b}", &long] {
             assert!(PathPattern::parse(bad).is_err(), "{bad:?}");
         }
-        // As dear as one gets.
+        // As expensive as possible.
         let stars = PathPattern::parse(&"*a".repeat(PATH_PATTERN_BYTES_MAX / 2)).unwrap();
         assert!(takes(&stars, &"a".repeat(250)) && !takes(&stars, &format!("{}b", "a".repeat(249))));
         assert!(takes(&PathPattern::parse(&["**"; PATH_PATTERN_PARTS_MAX].join("/")).unwrap(), &["a"; 120].join("/")));
@@ -283,17 +283,17 @@ mod tests {
             names.iter().try_for_each(|name| start.step(patterns, name, &mut steps).map(drop)).map(|()| PATTERN_STEPS_MAX - steps.left)
         };
         let names = |count: usize| (0..count).map(|n| format!("file-{n}.txt")).collect::<Vec<_>>();
-        // A thousand plain ones and some thousand files cost some steps each.
+        // A thousand plain patterns and some thousand files cost some steps each.
         let plain: Vec<_> = (0..1_000).map(|n| PathPattern::parse_ignored(&format!("*.{n}")).unwrap().unwrap()).collect();
         let spent = count(&plain, &names(3_000)).unwrap();
         assert!((3_000_000..90_000_000).contains(&spent), "{spent}");
-        // Those that do not begin like the path cost nothing further down.
+        // Patterns that do not begin like the path cost nothing further down.
         let anchored: Vec<_> = (0..1_000).map(|n| PathPattern::parse_ignored(&format!("/notes-{n}/x")).unwrap().unwrap()).collect();
         let mut steps = Steps::default();
         let below = Reached::start(&anchored).step(&anchored, "notes-7", &mut steps).unwrap();
         let before = steps.left;
         assert!(!below.step(&anchored, "y", &mut steps).unwrap().is_live() && before - steps.left < 10);
-        // The dearest that can be written end by the bound, and not later.
+        // The most expensive patterns that can be written end at the bound, and not later.
         let dear = format!("*{}b", "a".repeat(127));
         let mut spent = 0;
         assert!(!is_part(&dear, &"a".repeat(255), &mut spent) && (16_000..255 * 255).contains(&spent), "{spent}");

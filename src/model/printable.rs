@@ -4,9 +4,9 @@
 
 use std::borrow::Cow;
 
-/// What a terminal obeys, or what makes text look like other text: controls of both kinds, turns of the
-/// writing's direction, separators and marks that nobody sees. Joiners are none of them: words and emoji are
-/// made with them. Neither are the ends of lines and tabs.
+/// Whether a terminal obeys the character, or the character makes text look like other text: C0 and C1
+/// controls, changes of the writing direction, separators and invisible marks. Joiners do not count: words
+/// and emoji need them. Line ends and tabs do not count either.
 pub fn commands(c: char) -> bool {
     let is_control = c.is_control() && !['\n', '\t'].contains(&c);
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -15,8 +15,8 @@ pub fn commands(c: char) -> bool {
     is_control || turns || hides
 }
 
-/// Text for people, with what would command their terminal (or turn the writing around) shown instead of
-/// obeyed. Twice is the same as once.
+/// Text for people, with the characters escaped that would command a terminal or turn the writing direction.
+/// Idempotent.
 pub fn printable(text: &str) -> Cow<'_, str> {
     match text.contains(commands) {
         false => Cow::Borrowed(text),
@@ -24,12 +24,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The same for a text that is to stand in one line: a line of it could be taken for one of Hob's own.
+/// [`printable`] for a text on one line, because a second line could be taken for one of Hob's own.
 pub fn in_a_line(text: &str) -> String {
     escaped(text, |c| commands(c) || c == '\n' || c == '\t')
 }
 
-/// The same for a text that is to stand between two `"`.
+/// [`printable`] for a text between two `"`.
 pub fn in_quotes(text: &str) -> String {
     escaped(text, |c| commands(c) || c == '\n' || c == '\t' || c == '"')
 }
@@ -45,8 +45,8 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     written
 }
 
-/// The same for JSON, and still the same JSON: a control character stands in it raw only between tokens, if
-/// it is `\r`, or within a text, if it is one of those that JSON allows there.
+/// [`printable`] for JSON; the result is the same JSON. A control character occurs raw only between tokens,
+/// if it is `\r`, or within a text, if JSON allows it there.
 pub fn printable_json(text: &str) -> Cow<'_, str> {
     if !text.contains(commands) {
         return Cow::Borrowed(text);
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::model::{Code, Fault, act, hint};
 
-    /// One of each kind.
+    /// One character of each kind.
     const COMMANDS: &str = "\u{1b}[2J\u{9b}\r\u{7}\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{e0041}\u{61c}\u{ad}";
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
         let fault = Fault::new(Code::InvalidConfig, COMMANDS).hint(hint![COMMANDS, act::add(COMMANDS)]);
         let plain = Fault::new(Code::InvalidConfig, "x").hint(COMMANDS);
         let foreign = Fault::foreign("x", COMMANDS.to_owned(), Some(COMMANDS.into()), Value::Null, &[]);
-        // Of another Hob, which may have put in what it liked.
+        // A fault written by another Hob, with unknown content.
         let written = json!({ "code": "io", "blame": "machine", "message": COMMANDS, "hint": COMMANDS, "hint_parts": [COMMANDS, { "do": "add", "of": [COMMANDS] }] });
         let read: Fault = serde_json::from_value(written).unwrap();
         for fault in [fault, plain, foreign, read] {

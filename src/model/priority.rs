@@ -4,21 +4,21 @@ use crate::model::fault::{Code, Fault};
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Who goes first when work waits. Lower classes still get their turn.
+/// The order in which waiting work is served. Lower classes still get their turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Priority {
-    /// Somebody waits at a screen.
+    /// A person waits for the result.
     Interactive,
     #[default]
     Normal,
-    /// Nobody waits: indexing, migration, evaluation.
+    /// Nobody waits for it: indexing, migration, evaluation.
     Bulk,
 }
 
 impl Priority {
-    /// All classes, first served first.
+    /// All classes, in the order in which they are served.
     pub const ALL: [Priority; 3] = [Priority::Interactive, Priority::Normal, Priority::Bulk];
 
     pub fn name(self) -> &'static str {

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-/// One thing that happened in a slow step. `label` is for people; `total` and `done` are in `unit`.
+/// An event of a slow operation. `label` is for people; `total` and `done` are in bytes.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
     /// A step begins, e.g. `building environment for hob/echo`.
     Started { label: String, total_bytes: Option<u64> },
-    /// So many more bytes of the step are done.
+    /// That many more bytes of the step are done.
     Advanced { label: String, done_bytes: u64 },
-    /// The step is over.
+    /// The step has ended.
     Finished { label: String },
     /// Something worth a line, outside any step.
     Note { text: String },

@@ -41,21 +41,21 @@ pub struct Schema {
     source: Value,
     validator: Validator,
     cost: cost::Proven,
-    /// Whether it says `integer` anywhere.
+    /// Whether the schema uses `integer` anywhere.
     says_integer: bool,
     warnings: Vec<Finding>,
     not_held: Vec<(String, String)>,
     file: Option<String>,
 }
 
-/// What the pointers to all places below `value` take, which itself is `above` bytes below the root.
+/// Bytes of the pointers to all places below `value`, which itself is `above` bytes below the root.
 fn pointers_bytes(value: &Value, above: u64) -> u64 {
     let below = |name: u64, value: &Value| {
         let at = above + 1 + name;
         at.saturating_add(pointers_bytes(value, at))
     };
     match value {
-        // `~` and `/` are written as two.
+        // A pointer writes `~` and `/` as two characters each.
         Value::Object(entries) => entries.iter().fold(0, |sum, (name, value)| sum.saturating_add(below(2 * name.len() as u64, value))),
         Value::Array(items) => items.iter().fold(0, |sum, item| sum.saturating_add(below(8, item))),
         _ => 0,
@@ -88,9 +88,9 @@ impl Schema {
             let first = if why.is_lost { "a reference cannot be followed" } else { "the cost of checking is not bounded" };
             vec![Finding::of(&why.pointer, format!("{first} at `{pointer}`: {}; {}", why.what, why.instead))]
         })?;
-        // Patterns in time that grows with the text alone. What an engine that goes back and tries again
-        // takes, a recipe could make as long as it likes, on every call and in the host; what only such an
-        // engine can match (look-around, back-references) is refused here.
+        // Patterns match in time that grows only with the text. With a backtracking engine, a recipe could
+        // make matching take as long as it likes, on every call and in the host. Patterns that only such an
+        // engine can match (look-around, back-references) are refused here.
         let patterns = PatternOptions::regex().size_limit(PATTERN_COMPILED_BYTES_MAX).dfa_size_limit(PATTERN_CACHE_BYTES_MAX);
         let mut options = jsonschema::draft202012::options()
             .with_pattern_options(patterns)
@@ -124,27 +124,27 @@ impl Schema {
         Ok(Schema { source, validator, cost, says_integer, warnings, not_held, file: None })
     }
 
-    /// What would be refused today, or held, and is neither: of a recipe that was installed before.
+    /// What today's Hob would refuse or enforce, but does not, because an older Hob installed the recipe.
     pub fn warnings(&self) -> &[Finding] {
         &self.warnings
     }
 
-    /// What it says to its readers alone: words that check nothing, by pointer.
+    /// Its words for readers only, which check nothing, by pointer.
     pub fn not_held(&self) -> &[(String, String)] {
         &self.not_held
     }
 
-    /// The schema that takes any document.
+    /// The schema that accepts any document.
     pub fn anything() -> Schema {
         Schema::compile(Value::Bool(true), Edition::Current).expect("a constant schema")
     }
 
-    /// The same, out of that file of its recipe.
+    /// The same schema, from that file of its recipe.
     pub(super) fn of_file(self, path: String) -> Schema {
         Schema { file: Some(path), ..self }
     }
 
-    /// The file of its recipe that it is in, if not in the manifest.
+    /// The recipe's file that contains the schema, if the manifest does not.
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()
     }
@@ -154,14 +154,14 @@ impl Schema {
         &self.source
     }
 
-    /// Largest document that is checked, in bytes of its text: what the cost of the schema allows, and never
+    /// Largest document that is checked, in bytes of its text: as much as the schema's cost allows, and never
     /// more than a document may have.
     pub fn document_bytes_max(&self) -> usize {
         self.cost.document_bytes_max()
     }
 
-    /// Whether checking `document` takes longer than anybody may be kept waiting who has nothing to do with
-    /// it: the check, or reading for it what is kept as text.
+    /// Whether checking `document` takes longer than unrelated work may be delayed: the check itself, or
+    /// parsing the document's text for it.
     pub fn is_long_for(&self, document: &Document) -> bool {
         self.units(document) > SCHEMA_INLINE_UNITS as f64 || document.text().len() > READ_HERE_BYTES_MAX
     }
@@ -170,7 +170,7 @@ impl Schema {
         self.cost.rate * document.text().len() as f64
     }
 
-    /// Checks `document`; a mismatch is `code` and lists each place as a JSON pointer with what was expected
+    /// Checks `document`; a mismatch is `code` and lists each place as a JSON pointer, with what was expected
     /// and what was found.
     ///
     /// Errors: `code`; a document larger than this schema allows is `too_large`, if a caller sent it.
@@ -202,8 +202,8 @@ impl Schema {
         Err(Fault::new(code, text).with("violations", violations))
     }
 
-    /// `document`, which matches, with `2.0` written as `2` where the schema says `integer` and no other kind
-    /// of number.
+    /// Returns a matching `document` with `2.0` written as `2` where the schema says `integer` and no other
+    /// kind of number.
     pub fn with_integers(&self, document: Document) -> Document {
         match self.says_integer.then(|| whole::numbers(&self.source, document.text())).flatten() {
             Some(text) => Document::checked(text),
@@ -211,8 +211,8 @@ impl Schema {
         }
     }
 
-    /// Where `document` differs: all places of a small one, the first of a large one, and none of a large one
-    /// with alternatives, each of which would be described for each of its parts.
+    /// Where `document` differs: all places of a small document, the first of a large one, and none of a
+    /// large one whose schema has alternatives, because each alternative would be described for each part.
     fn violations(&self, document: &Document, value: &Value) -> Vec<Value> {
         let errors: Vec<_> = match (self.units(document) * self.cost.described <= SCHEMA_LISTED_UNITS as f64, self.cost.alternatives) {
             (true, _) => self.validator.iter_errors(value).take(SCHEMA_VIOLATIONS_MAX).collect(),
@@ -239,8 +239,8 @@ impl fmt::Debug for Schema {
     }
 }
 
-/// `uniqueItems` in time that grows with the text. The validator's own compares all items that hash alike,
-/// and without a secret those can be made: `[[1],2]` and `[1,[2]]` do.
+/// `uniqueItems` in time that grows with the text. The validator's own check compares all items with equal
+/// hashes, and its hash has no secret, so such items can be made: `[[1],2]` and `[1,[2]]` are two.
 struct UniqueItems(bool);
 
 impl<'i> Keyword<'i> for UniqueItems {
@@ -262,8 +262,8 @@ impl<'i> Keyword<'i> for UniqueItems {
     }
 }
 
-/// Writes `value` so that two are written alike exactly if JSON Schema takes them for equal: `1` and `1.0`
-/// are, and objects whatever their order.
+/// Writes `value` so that two values are written alike exactly if JSON Schema considers them equal: `1` and
+/// `1.0` are equal, and so are objects in any order.
 fn write_plain(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.push(b'n'),
@@ -271,7 +271,7 @@ fn write_plain(value: &Value, out: &mut Vec<u8>) {
         Value::Number(number) => {
             let whole = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
             let float = number.as_f64().unwrap_or(0.0);
-            // Between these, a float without a fraction is an integer exactly.
+            // Between these bounds, a float without a fraction is exactly an integer.
             let whole = whole.or_else(|| (float.fract() == 0.0 && float.abs() < 2.0_f64.powi(100)).then_some(float as i128));
             match whole {
                 Some(whole) => out.extend_from_slice(format!("i{whole};").as_bytes()),

@@ -9,12 +9,11 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use super::limits::SECRET_NAME_CHARS_MAX;
 
-/// Words that make a name secret, whatever stands before them. Each in its singular; a plural is the same
-/// word.
+/// Words that make a name secret, whatever precedes them. In the singular; a plural counts as the same word.
 const SECRET: &str = "accesskey apikey auth authorization authtoken bearer clientsecret cookie cred credential cvc cvv dsn jwt kennwort keyphrase \
     mnemonic oauth otp passcode passphrase passwd password passwort privatekey psk pw pwd secret secretkey signingkey token totp";
 
-/// Words that do so beside one of their companions alone.
+/// Words that make a name secret only beside one of their companions.
 const BESIDE: &[(&str, &str)] = &[
     (
         "key",
@@ -29,36 +28,36 @@ const BESIDE: &[(&str, &str)] = &[
     ("url", "database webhook"),
 ];
 
-/// As the last word: then the name is of something about the secret, such as where it lies or how long it may
-/// be.
+/// As the last word of a name: then the name is of a property of the secret, such as its place or maximum
+/// length.
 const ABOUT: &str = "age algorithm bit byte char count dir directory enabled endpoint expiry expires field file folder format header issuer kind len \
     length limit max method min mode ms path policy prefix protocol provider realm required rule scheme scope size source ttl type uri \
     url version";
 
-/// As the first word: then the name is of a number of them.
+/// As the first word of a name: then the name is of a number of secrets.
 const COUNTS: &str = "average avg count max maximum mean min minimum n num number sum total";
 
-/// Beside `token`, anywhere in the name: then it is a piece of text, as models have them.
+/// Beside `token`, anywhere in the name: then `token` means a piece of text, as in language models.
 const PIECES: &str = "added audio begin bos budget cached classification cls completion context decoder embedding end eos extra first forced generated \
     id image index input last level logit logprob mask model new offset output pad per position prob probability prompt reasoning sep \
     span special start stop text thinking unk usage video vocab";
 
-/// How the keys and tokens of well-known services begin.
+/// Prefixes of keys and tokens of well-known services.
 const BEGINNINGS: &str =
     "sk- sk_ pk_ rk_ hf_ ghp_ gho_ ghs_ ghu_ ghr_ github_pat_ glpat- xoxb- xoxp- xoxa- xoxs- AKIA ASIA AIza eyJ npm_ pypi- dckr_pat_";
-/// So many letters and digits after the beginning make it one.
+/// How many letters and digits after such a prefix make a secret.
 const AFTER_BEGINNING: usize = 6;
 
-/// A run of letters and digits from this length on is looked at.
+/// Length from which a run of letters and digits is examined.
 const RUN: usize = 20;
-/// From this length on it is a key if it has both, and if it is of hex digits.
+/// Length from which a run with both letters and digits, and without `_`, is a key. A shorter run is one if
+/// it is hexadecimal.
 const LONG_RUN: usize = 32;
-/// A shorter one is a key if letters (of one case) and digits take turns so often: names are written with
-/// fewer.
+/// A shorter run is a key if letters (of one case) and digits alternate this often: names alternate less.
 const TURNS: usize = 5;
 
-/// Whether what stands at this name may be a secret. `name` is a key, or the path to it: a JSON pointer, or
-/// keys with dots.
+/// Whether a value with this name may be a secret. `name` is a key, or the path to it: a JSON pointer, or
+/// dotted keys.
 pub fn is_secret_name(name: &str) -> bool {
     let is_secret = |part: &str| is_secret_words(&words(part));
     name.split('/').any(|segment| is_secret(segment) || segment.split('.').any(is_secret))
@@ -66,12 +65,12 @@ pub fn is_secret_name(name: &str) -> bool {
 
 fn is_secret_words(words: &[String]) -> bool {
     let (Some(first), Some(last)) = (words.first(), words.last()) else { return false };
-    // The last word of a webhook's address is no place where a secret is: it is one.
+    // The last word of a webhook's address does not say where a secret is: the address is one.
     let is_named = BESIDE.iter().any(|(known, companions)| is(last, known) && words.iter().any(|word| has(companions, word)));
     if words.len() > 1 && !is_named && (has(ABOUT, last) || has(COUNTS, first)) {
         return false;
     }
-    // Each once: each is held against all others.
+    // Each word once, because each is compared with all others.
     let words: BTreeSet<&String> = words.iter().collect();
     words.iter().enumerate().any(|(at, word)| {
         let beside = |companions: &str| words.iter().enumerate().any(|(other, word)| other != at && has(companions, word));
@@ -88,9 +87,9 @@ fn has(table: &str, word: &str) -> bool {
     table.split(' ').any(|known| is(word, known))
 }
 
-/// The words of a name in lower case: parted by whatever is no letter or digit, where small letters end and
-/// capitals begin, and between letters and digits. Where a word ends with one of the table's long ones it is
-/// two: `dbpassword`, `maxtokens`.
+/// The words of a name in lower case. It is split at other characters than letters and digits, before a
+/// capital after a lower-case letter, and between letters and digits. A word that ends with one of the
+/// table's long words is split in two: `dbpassword`, `maxtokens`.
 fn words(name: &str) -> Vec<String> {
     let chars: Vec<char> = name.chars().take(SECRET_NAME_CHARS_MAX).collect();
     let (mut words, mut word) = (Vec::new(), String::new());
@@ -100,7 +99,7 @@ fn words(name: &str) -> Vec<String> {
             let is_capital = c.is_uppercase() && (before.is_lowercase() || after.is_some_and(|after| after.is_lowercase()));
             is_capital || c.is_numeric() != before.is_numeric()
         });
-        // The plural of what is written in capitals alone: `APIs`, `IDs`.
+        // The plural of an abbreviation: `APIs`, `IDs`.
         let is_plural = c.is_uppercase() && after == Some(&'s') && chars.get(at + 2).is_none_or(|next| !next.is_lowercase());
         if (!c.is_alphanumeric() || begins && !is_plural) && !word.is_empty() {
             words.push(std::mem::take(&mut word));
@@ -123,7 +122,7 @@ fn parted(word: String) -> Vec<String> {
     }
 }
 
-/// Whether a text has in it what may be a password, a token or a key, whatever the name at which it stands.
+/// Whether a text contains a possible password, token or key, whatever its name.
 pub fn is_secret_text(text: &str) -> bool {
     text.contains("-----BEGIN")
         || text.split(|c: char| c.is_whitespace() || "\"'`,;()[]{}<>".contains(c)).any(is_secret_word)
@@ -131,7 +130,7 @@ pub fn is_secret_text(text: &str) -> bool {
         || says_a_secret(text)
 }
 
-/// One word of a text, parted by white space.
+/// Whether one word of a text, split at white space and punctuation, may be a secret.
 fn is_secret_word(word: &str) -> bool {
     let has_user = word.split("://").skip(1).any(|rest| rest.split(['/', '?', '#']).next().is_some_and(|host| host.contains('@')));
     let has_login = !word.contains("://")
@@ -150,7 +149,7 @@ fn is_secret_word(word: &str) -> bool {
         || word.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).any(is_key)
 }
 
-/// Whether a run of letters, digits and `_` is what nobody would write as a name.
+/// Whether a run of letters, digits and `_` looks unlike any name.
 fn is_key(run: &str) -> bool {
     #[derive(PartialEq)]
     enum Kind {
@@ -168,7 +167,7 @@ fn is_key(run: &str) -> bool {
         b'a'..=b'z' => Kind::Small,
         _ => Kind::Capital,
     };
-    // A capital and what is small after it are one: so begin words.
+    // A capital and the lower-case letter after it count as one: words begin like that.
     let turns = letters.windows(2).filter(|two| match (kind(two[0]), kind(two[1])) {
         (Kind::Capital, Kind::Small) => false,
         (before, after) => before != after,
@@ -177,7 +176,7 @@ fn is_key(run: &str) -> bool {
     is_hex || run.len() >= LONG_RUN && !run.contains('_') || turns.count() >= TURNS
 }
 
-/// Whether a text is what stands in a header of HTTP for logging in.
+/// Whether a text is the value of an HTTP authorization header.
 fn is_login(text: &str) -> bool {
     let after = |word: &str| {
         let start = text.get(..word.len()).filter(|start| start.eq_ignore_ascii_case(word))?;
@@ -189,7 +188,7 @@ fn is_login(text: &str) -> bool {
     after("bearer").is_some_and(|rest| !rest.is_empty() && !rest.contains(' ')) || after("basic").is_some_and(is_coded)
 }
 
-/// Whether a text gives a value to a name that is secret: `Password=x`, `"api_key": "x"`, `--token x`.
+/// Whether a text assigns a value to a secret name: `Password=x`, `"api_key": "x"`, `--token x`.
 fn says_a_secret(text: &str) -> bool {
     let given = text.match_indices(['=', ':']).any(|(at, _)| {
         let before = text[..at].trim_end_matches(['"', '\'', '`', ' ', '\\']);
@@ -206,7 +205,7 @@ fn says_a_secret(text: &str) -> bool {
 
 /// A text without the user and the password of each address in it.
 pub fn without_users(text: &str) -> Cow<'_, str> {
-    // What stands there already, and what a hint says how an address is written.
+    // The replacement itself, and the placeholder with which a hint shows how to write an address.
     const SHOWN: [&str; 2] = [HIDDEN, "user:password"];
     const HIDDEN: &str = "***";
     let is_end = |c: char| c.is_whitespace() || "/?#\"'`<>\\".contains(c);

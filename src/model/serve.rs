@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-/// See [`crate::model`]'s other tables: no key is the default.
+/// A missing key has its default, as in [`crate::model`]'s other tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServeRules {
-    /// Holders of the token are told what the server's own user is: tracebacks, output of pods, paths.
+    /// Whether holders of the token see what the server's own user sees: tracebacks, output of pods, paths.
     pub details: bool,
-    /// Proxies in front of the server: who comes through one is not counted for its address.
+    /// Proxies in front of the server: clients that come through one are not counted by its address.
     pub proxies: Vec<IpAddr>,
 }

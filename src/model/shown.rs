@@ -11,8 +11,8 @@ use super::{
     secret::{is_secret_name, is_secret_text},
 };
 
-/// What was found, e.g. `the text "abc"`, `5`, `a list of 3`, `an object with the keys "a", "b"`. `name` is
-/// the key at which it stands, or the path to it.
+/// Describes a found value, e.g. `the text "abc"`, `5`, `a list of 3`, `an object with the keys "a", "b"`.
+/// `name` is the value's key, or the path to it.
 pub fn found(name: &str, value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -27,10 +27,10 @@ pub fn found(name: &str, value: &Value) -> String {
     }
 }
 
-/// The same for a text.
+/// [`found`] for a text.
 pub fn found_text(name: &str, text: &str) -> String {
     let chars = text.chars().count();
-    // What is not shown is not looked at, but for the rest of a word that is cut.
+    // Only the shown part is examined, and the rest of a word that is cut.
     let seen = text.char_indices().nth(SHOWN_TEXT_CHARS_MAX + SECRET_NAME_CHARS_MAX).map_or(text, |(at, _)| &text[..at]);
     match chars {
         0 => "an empty text".to_owned(),
@@ -45,7 +45,7 @@ pub fn found_text(name: &str, text: &str) -> String {
     }
 }
 
-/// The same for a value of a TOML file.
+/// [`found`] for a value of a TOML file.
 pub fn found_toml(name: &str, value: &DeValue) -> String {
     match value {
         DeValue::String(text) => found_text(name, text),
@@ -60,7 +60,7 @@ pub fn found_toml(name: &str, value: &DeValue) -> String {
     }
 }
 
-/// A number as it was written, which TOML does not bound.
+/// A number as it was written; TOML does not bound its length.
 fn found_number(text: &str) -> String {
     match text.get(..SHOWN_NAME_CHARS_MAX) {
         Some(head) if text.len() > head.len() => format!("the number {head}... of {} digits", text.len()),
@@ -68,7 +68,7 @@ fn found_number(text: &str) -> String {
     }
 }
 
-/// The names of keys, each in quotes: the first few, and how many more there are.
+/// The names of keys, each in quotes: the first few, and the number of the others.
 pub fn keys<'k>(keys: impl Iterator<Item = &'k str>) -> String {
     let (mut shown, mut more) = (Vec::new(), 0);
     for key in keys {
@@ -83,8 +83,8 @@ pub fn keys<'k>(keys: impl Iterator<Item = &'k str>) -> String {
     }
 }
 
-/// A name that a stranger chose, such as a key, as it can stand in a message: shortened, on one line, and
-/// without what may be a secret.
+/// A name from an untrusted source, such as a key, for a message: shortened, on one line, and without
+/// possible secrets.
 pub fn name(key: &str) -> String {
     let seen = key.char_indices().nth(SHOWN_NAME_CHARS_MAX + SECRET_NAME_CHARS_MAX).map_or(key, |(at, _)| &key[..at]);
     if is_secret_text(seen) {
@@ -97,8 +97,8 @@ pub fn name(key: &str) -> String {
     name
 }
 
-/// A JSON pointer, or its whole as `/`. Each of its keys may be a secret; what is none is in it as it is, for
-/// programs that follow it.
+/// A JSON pointer for a message; the whole document is `/`. A key that may be a secret is hidden; other keys
+/// stay unchanged, for programs that follow the pointer.
 pub fn pointer(pointer: &str) -> String {
     match pointer.is_empty() {
         true => "/".to_owned(),
@@ -106,8 +106,8 @@ pub fn pointer(pointer: &str) -> String {
     }
 }
 
-/// Keys with dots between them: the path to a place of a TOML file. Dots may be in a key, too: from the first
-/// key on that may be (of) a secret, all is hidden.
+/// Dotted keys for a message: the path to a place in a TOML file. A key may itself contain dots, so
+/// everything is hidden from the first key on that may be part of a secret.
 pub fn dotted(path: &str) -> String {
     if !is_secret_text(path) {
         return in_a_line(path);
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(found("max_tokens", &json!("many")), "the text \"many\"");
         assert_eq!(found("/model/tokenizer", &json!("fast")), "the text \"fast\"");
         assert_eq!(found("max_tokens", &json!(-1)), "-1");
-        // What is not shown need not be looked at, and takes no time.
+        // Only the shown part is examined, so a long text takes no time.
         let long = "a: b=".repeat(1 << 20);
         assert!(found("x", &json!(long)).starts_with("the text \"a: b="));
         assert!(!found("x", &json!({ "0a1b2c3d4e5f60718293a4b5c6d7e8f9": 1 })).contains("0a1b2c"));

@@ -1,33 +1,33 @@
-//! Recognises by its first bytes what came or lies where a file of some kind should be, so that people hear
+//! Recognises, by its first bytes, content that came in place of a file of another kind, so that people learn
 //! what they have, and not only that it is wrong. Also decodes texts that people write, in the encoding that
 //! their editor chose.
 //!
-//! Ask only about files that are already known to be wrong: a model may look like any of these.
+//! Use it only for files that are already known to be wrong: a model may look like any of these.
 
 use super::{Code, Fault};
 
-/// So many first bytes tell.
+/// How many first bytes of a file are examined.
 pub const HEAD_BYTES: usize = 1_024;
 
-/// What is known to be taken for another file.
+/// Content that is known to be mistaken for the wanted file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StandIn {
-    /// What Git LFS puts in place of a large file: its digest and length.
+    /// The pointer file that Git LFS puts in place of a large file: its digest and length.
     LfsPointer,
-    /// A page for people: to sign in, that there is no such file, of a network that wants a visit first.
+    /// A web page: a login form, an error page, or the page of a network that requires a login.
     WebPage,
-    /// Compressed by a server or a tool that nobody asked to.
+    /// Content compressed by a server or a tool without being asked to.
     Gzip,
-    /// Text as some shells write it, two bytes a letter.
+    /// Text in UTF-16, as some shells write it.
     Utf16,
-    /// A text that an editor or a tool put a byte order mark before, where the bytes count.
+    /// A text with a byte order mark from an editor or a tool, where exact bytes are needed.
     Marked,
-    /// Not one byte.
+    /// An empty file.
     Empty,
 }
 
 impl StandIn {
-    /// What the first bytes of a file are of. `media_type`: what a server calls it.
+    /// Recognises the first bytes of a file. `media_type`: the type that a server states.
     pub fn of(head: &[u8], media_type: Option<&str>) -> Option<StandIn> {
         if head.is_empty() {
             return Some(StandIn::Empty);
@@ -47,18 +47,18 @@ impl StandIn {
         (is_page(text) || is_said).then_some(StandIn::WebPage)
     }
 
-    /// The same where a text is wanted byte for byte, so that a mark before it is wrong too.
+    /// The same for a text that is needed byte for byte, so that a byte order mark is wrong too.
     pub fn of_text(head: &[u8], media_type: Option<&str>) -> Option<StandIn> {
         StandIn::of(head, media_type).or_else(|| head.starts_with(MARK.as_bytes()).then_some(StandIn::Marked))
     }
 
-    /// Whether it is what answers where the file is not, which is no file of any recipe's: others may be, in
-    /// another state.
+    /// Whether such content is never a file of a recipe. The other kinds may be the wanted file, in another
+    /// form.
     pub fn is_no_file(self) -> bool {
         matches!(self, StandIn::LfsPointer | StandIn::WebPage | StandIn::Empty)
     }
 
-    /// For messages.
+    /// The name for messages.
     pub fn name(self) -> &'static str {
         match self {
             StandIn::LfsPointer => "a Git LFS pointer in place of the file",
@@ -70,7 +70,7 @@ impl StandIn {
         }
     }
 
-    /// The next step of who fetches from a recipe's place.
+    /// The next step for a fetch from the address in a recipe.
     pub fn hint_of_fetch(self) -> &'static str {
         match self {
             StandIn::LfsPointer => {
@@ -84,7 +84,7 @@ impl StandIn {
         }
     }
 
-    /// The next step of who fetches from a repository.
+    /// The next step for a fetch from a repository.
     pub fn hint_of_repository(self) -> &'static str {
         match self {
             StandIn::LfsPointer => {
@@ -102,7 +102,7 @@ impl StandIn {
         }
     }
 
-    /// The next step of whoever sent it in place of JSON.
+    /// The next step for a caller that sent it in place of JSON.
     pub fn hint_of_sender(self) -> &'static str {
         match self {
             StandIn::Gzip => "send it as it is: no body is taken compressed",
@@ -112,7 +112,7 @@ impl StandIn {
         }
     }
 
-    /// The next step of an author in whose folder it lies.
+    /// The next step for an author in whose folder it is.
     pub fn hint_of_folder(self) -> &'static str {
         match self {
             StandIn::LfsPointer => "`git lfs pull` in that folder fetches the file itself",
@@ -128,14 +128,14 @@ impl StandIn {
 /// A byte order mark, which some editors put before a text.
 const MARK: &str = "\u{feff}";
 
-/// What servers call a web page that is XML.
+/// The media type of web pages in XML.
 const XHTML: &str = "application/xhtml";
 
 fn begins(text: &[u8], with: &str) -> bool {
     text.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with.as_bytes()))
 }
 
-/// With its mark, or in Latin letters without one: those have a NUL beside each.
+/// UTF-16 with its mark, or Latin letters without one: those have a NUL beside each.
 fn is_utf16(head: &[u8]) -> bool {
     let letter = |byte: u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
     match *head {
@@ -145,8 +145,7 @@ fn is_utf16(head: &[u8]) -> bool {
     }
 }
 
-/// Whether a text begins as a web page does, after what may stand before its first element: a declaration of
-/// XML, comments.
+/// Whether a text begins like a web page, after an XML declaration and comments.
 fn is_page(mut text: &[u8]) -> bool {
     loop {
         let (open, close): (&str, &[u8]) = match text {
@@ -159,17 +158,17 @@ fn is_page(mut text: &[u8]) -> bool {
     }
 }
 
-/// What is wrong with bytes that should be a text.
+/// Why bytes are not a text.
 #[derive(Debug, PartialEq)]
 pub struct NoText {
-    /// In words that go on after what it is, e.g. "is text in UTF-16; wanted UTF-8".
+    /// Continues a sentence about the bytes, e.g. "is text in UTF-16; wanted UTF-8".
     pub why: String,
-    /// The next step of who wrote it, if one is known.
+    /// The next step for the author of the bytes, if one is known.
     pub next: Option<&'static str>,
 }
 
 impl NoText {
-    /// As a fault about `what`; `next`: the step where nothing better is known.
+    /// The fault about `what`; `next`: the step if no better one is known.
     pub fn fault(self, code: Code, what: &str) -> Fault {
         let fault = Fault::new(code, format!("{what} {}", self.why));
         match self.next {
@@ -179,12 +178,12 @@ impl NoText {
     }
 }
 
-/// A text that people or their tools wrote: UTF-8, less the mark that some editors put before it.
+/// A text that people or their tools wrote: UTF-8, without the byte order mark of some editors.
 ///
-/// Errors: what it is instead, where a web page or a Git LFS pointer is text as well.
+/// Errors: the kind of content, also for a web page or a Git LFS pointer, which are UTF-8 too.
 pub fn text(bytes: Vec<u8>) -> Result<String, NoText> {
     match StandIn::of(&bytes[..bytes.len().min(HEAD_BYTES)], None) {
-        // Whoever reads it says what an empty one lacks.
+        // The reader of an empty text says what is missing.
         None | Some(StandIn::Empty) => {}
         Some(found) => {
             return Err(NoText { why: format!("is {}; wanted text in UTF-8", found.name()), next: Some(found.hint_of_folder()) });

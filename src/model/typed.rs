@@ -16,10 +16,10 @@ use serde::{
 use super::{Blame, Code, Document, Fault};
 
 impl Document {
-    /// What `value` is in JSON.
+    /// `value` as JSON.
     ///
-    /// Errors: `invalid_json` for what JSON has no word for, such as NaN or a map whose keys are no texts,
-    /// with its place as a JSON pointer; `too_large`.
+    /// Errors: `invalid_json` for a value that JSON cannot express, such as NaN or a map whose keys are not
+    /// texts, with its place as a JSON pointer; `too_large`.
     pub fn of(value: &(impl Serialize + ?Sized), what: &str) -> Result<Document, Fault> {
         let refused = |why: String| {
             Fault::new(Code::InvalidJson, format!("{what} cannot be written as JSON: {why}"))
@@ -30,9 +30,9 @@ impl Document {
         Document::passing(text, what)
     }
 
-    /// The document as a type of the app's.
+    /// Reads the document as a type of the app.
     ///
-    /// Errors: `usage` where it is of another shape, which says where.
+    /// Errors: `usage` if the document has another shape; the message says where.
     pub fn read<T: DeserializeOwned>(&self, what: &str) -> Result<T, Fault> {
         serde_json::from_str(self.text()).map_err(|error| {
             let text = format!("{what} is not a `{}`: {error}", std::any::type_name::<T>());
@@ -43,10 +43,10 @@ impl Document {
     }
 }
 
-/// Walks through a value and refuses numbers that are none.
+/// Walks through a value and refuses NaN and infinite numbers.
 struct Finite;
 
-/// Why a value cannot be written, and where: the innermost name first.
+/// Why a value cannot be written, and its path: the innermost name first.
 #[derive(Debug)]
 struct Refused {
     why: String,
@@ -85,7 +85,7 @@ fn number(number: f64) -> Result<(), Refused> {
     }
 }
 
-/// Elements of a list, counted for their places.
+/// Elements of a list; counts them, for their places.
 struct Elements(usize);
 
 impl Elements {
@@ -193,7 +193,7 @@ struct Entries;
 impl SerializeMap for Entries {
     type Ok = ();
     type Error = Refused;
-    // Whether a key is a text, `serde_json` says.
+    // `serde_json` checks that a key is a text.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Refused> {
         Ok(())
     }

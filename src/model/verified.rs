@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::model::{id::Digest, manifest::Manifest};
 
-/// By whose word a recipe runs.
+/// The trust with which a recipe runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A delegated publisher of a remote signed the bundle.
@@ -29,24 +29,23 @@ pub enum Origin {
 pub struct ModelFile {
     /// The manifest's name for it.
     pub name: String,
-    /// That name in the folder of all of them.
+    /// Its path, in the folder of all models.
     pub path: PathBuf,
     pub digest: Digest,
 }
 
-/// A recipe's models: all in one folder, where there is nothing else, each a plain file at its name.
+/// A recipe's models: all in one folder that holds nothing else, each a plain file at its name.
 #[derive(Debug, Default)]
 pub struct Models {
     /// `None` for a recipe without models.
     pub folder: Option<PathBuf>,
     pub files: Vec<ModelFile>,
-    /// What keeps the folder there until the last who uses the recipe is done; `None` where it stays by
-    /// itself.
+    /// Keeps the folder until the last user of the recipe is done; `None` if the folder is permanent.
     pub held: Option<Arc<dyn fmt::Debug + Send + Sync>>,
 }
 
-/// A recipe whose every byte was checked. Only `shelf` makes one: `Verified::attest` is its one
-/// constructor, and `tests/it/tidy.rs` fails when any other layer calls it.
+/// A recipe whose every byte was checked. Only `shelf` makes one: `Verified::attest` is its one constructor,
+/// and `tests/it/tidy.rs` fails if another layer calls it.
 #[derive(Debug)]
 pub struct Verified {
     manifest: Arc<Manifest>,
@@ -55,15 +54,15 @@ pub struct Verified {
     models: Models,
     digest: Digest,
     origin: Origin,
-    /// What pods see at `folder`, where that is not the folder itself; and what keeps it there.
+    /// The folder that pods see at `folder`, if it is another one; and the handle that keeps it.
     seen: Option<(PathBuf, Arc<dyn std::fmt::Debug + Send + Sync>)>,
 }
 
 impl Verified {
-    /// To be called by `shelf` alone, after the check.
+    /// Only `shelf` may call this, after the check.
     ///
-    /// `folder` holds the recipe's files; `glue` is the component's bytes *as they were checked*,
-    /// kept so that nothing is read twice; `digest` names the bundle (dev mode: the folder's content).
+    /// `folder` holds the recipe's files; `glue` is the component's bytes *as they were checked*, kept so
+    /// that nothing is read twice; `digest` names the bundle (dev mode: the folder's content).
     pub(crate) fn attest(
         manifest: Arc<Manifest>,
         folder: PathBuf,
@@ -75,17 +74,17 @@ impl Verified {
         Verified { manifest, folder, glue, models, digest, origin, seen: None }
     }
 
-    /// The same, whose pods see another folder in place of its own.
+    /// The same recipe, whose pods see another folder in place of its own.
     pub(crate) fn seen_as(self, folder: PathBuf, held: Arc<dyn std::fmt::Debug + Send + Sync>) -> Verified {
         Verified { seen: Some((folder, held)), ..self }
     }
 
-    /// What pods see at [`Verified::folder`], where that is another one.
+    /// The folder that pods see at [`Verified::folder`], if it is another one.
     pub fn seen(&self) -> Option<&Path> {
         self.seen.as_ref().map(|(folder, _)| folder.as_path())
     }
 
-    /// A recipe that was never checked because it is never run: for tests of what only hands it on.
+    /// A recipe that was never checked, because it never runs: for tests of code that only passes it on.
     #[cfg(test)]
     pub(crate) fn on_paper(manifest: Manifest) -> Verified {
         let origin = Origin::Unsigned { folder: PathBuf::new() };
@@ -103,7 +102,7 @@ impl Verified {
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
     }
-    /// Where the recipe's files lie.
+    /// The folder of the recipe's files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

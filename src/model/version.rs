@@ -7,18 +7,18 @@ use semver::{BuildMetadata, Version, VersionReq};
 
 use super::fault::{Code, Fault};
 
-/// A range of versions. A comparison of a whole version without an operator (`1.2.3`) means exactly that
-/// version, here as for the installers that people know; all else is as semver has it: `1.2` is `^1.2`. One
-/// version that is named with its build metadata (`1.2.3+4`) is that build.
+/// A range of versions. A whole version without an operator (`1.2.3`) means exactly that version, as in
+/// well-known installers; everything else is as in semver: `1.2` is `^1.2`. A single version with build
+/// metadata (`1.2.3+4`) means that build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionRange {
     comparisons: VersionReq,
-    /// That of the one version that it is; else empty, and any build is as good.
+    /// The build metadata, if the range is one version; else empty, and every build matches.
     build: BuildMetadata,
 }
 
 impl VersionRange {
-    /// Any version that is no pre-release.
+    /// Any version that is not a pre-release.
     pub const ANY: VersionRange = VersionRange { comparisons: VersionReq::STAR, build: BuildMetadata::EMPTY };
 
     pub fn matches(&self, version: &Version) -> bool {
@@ -80,7 +80,7 @@ mod tests {
             (">=1.2.3, <2.0.0", ">=1.2.3, <2.0.0"),
         ] {
             assert_eq!(range(text).to_string(), means, "{text}");
-            // What is written down is read as the same.
+            // The written form reads as the same range.
             assert_eq!(range(means), range(text), "{text}");
         }
         for bad in ["", "latest", "v1.2.3", "1.2.3.4", ">=1 <2", "==1.2.3", "1.2.3,", "01.2.3"] {

@@ -1,14 +1,12 @@
-//! Caps that no other test of glue goes over: what a component may be made of, and what it may say.
-//!
-//! Apart from the tests above because none of these guests gets far: most are refused before they run.
+//! Tests of caps that no other test of glue exceeds: the parts of a component, and the text that it may
+//! return. Most of these guests are refused before they run.
 
 use super::*;
 use crate::glue::pods::BoxFuture;
 
 #[tokio::test]
 async fn components_with_too_many_parts_are_refused() {
-    // The component's own module is number 0, so that what is instantiated is the first of the two that
-    // follow.
+    // The component's own module is number 0, so the first of the two that follow is instantiated.
     let with = |parts: &str, count: u32| {
         let instances = "(core instance (instantiate 1))".repeat(count as usize);
         let extra = wat::parse_str(format!("(component (core module {parts}) (core module) {instances})")).unwrap();
@@ -25,7 +23,7 @@ async fn components_with_too_many_parts_are_refused() {
         assert_eq!(fault.code, Code::GlueIncompatible, "{says}");
         assert!(fault.message.contains(&says), "wanted {says}: {}", fault.message);
     }
-    // As many as there may be.
+    // As many as allowed.
     let most = with("(memory 1) (table 1 funcref)", limits::GLUE_MEMORIES_MAX - 1);
     run_on(glue(), &recipe_of(most, "0.1"), "plain", script(0, vec![])).await.0.unwrap();
     siblings_are_well(glue()).await;
@@ -63,14 +61,14 @@ async fn a_fault_stays_small_whatever_the_guest_puts_into_it() {
     assert_eq!((fault.detail["code"].as_str(), fault.detail["detail_dropped_bytes"].as_u64()), (Some("unnamed"), Some(1 << 20)));
     assert!(size(&fault) <= most, "{}", size(&fault));
 
-    // A backtrace names functions, and their names are the guest's.
+    // A backtrace names functions, and the guest chooses their names.
     let long = "x".repeat(1 << 20);
     let named = guest!("trap").replace("(func (export \"run\")", &format!("(func ${long} (export \"run\")"));
     let fault = fails(&named, "plain", Code::GlueCrashed, "unreachable").await;
     assert!(fault.detail["causes"].to_string().contains("xxx"), "the name is not where it was: this test shows nothing");
     assert!(size(&fault) <= most, "{}", size(&fault));
 
-    // So are the names of what it imports.
+    // So do the names of its imports.
     let imports: String = (0..1_000).map(|n| format!("(import \"{}{n}\" (func))", "a".repeat(1_000))).collect();
     let bytes = wat::parse_str(format!("(component {imports})")).unwrap();
     let fault = glue().compile_here(&recipe_of(bytes, "0.1")).map(drop).unwrap_err();
@@ -95,13 +93,12 @@ async fn what_was_compiled_once_is_not_compiled_again() {
         glue.compile_here(&recipe).unwrap();
         siblings_are_well(&glue).await;
         assert_eq!(compiler.0.load(SeqCst) > 0, first);
-        // Wasmtime would count here what the host's engines compile.
+        // wasmtime would count here what the host's engines compile.
         assert_eq!(glue.0.engines.cache.cache_misses(), 0);
     }
     assert!(!kept(folder.path()).is_empty());
-    // That nothing is left of compiling is a matter of the real compiler's process
-    // (tests/it/cli/compiling.rs): here, within one process, wasmtime's own thread may still be counting in a
-    // folder that is being deleted.
+    // That compiling leaves nothing is tested with the real compiler's process (tests/it/cli/compiling.rs):
+    // within one process, wasmtime's own thread may still be counting in a folder that is being deleted.
 }
 
 #[test]
@@ -114,7 +111,7 @@ fn the_engines_of_a_host_compile_nothing() {
         let error = Component::from_binary(engine, recipe.glue().unwrap()).map(drop).unwrap_err();
         assert!(format!("{error:#}").contains("not configured with a compiler"), "{error:#}");
     }
-    // Nobody compiles, or says so and does not: there is no second way.
+    // If the compiler does not compile, there is no other way.
     let fault = nobody.compile_here(&recipe).map(drop).unwrap_err();
     assert_eq!((fault.code, fault.message.as_str()), (Code::Internal, "nobody compiles"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left of compiling");

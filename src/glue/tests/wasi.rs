@@ -1,10 +1,10 @@
-//! Guests of the small WASI: that it gives what a language's runtime needs, and nothing of the machine's.
+//! Tests of the small WASI: it gives what a language's runtime needs, and nothing of the machine.
 //!
-//! Apart from the other guests because each is one line in the same module, `tests/guests/wasi.wat`.
+//! Each guest is one line in the same module, `tests/guests/wasi.wat`.
 
 use super::*;
 
-/// The parts of WASI that the guest imports, as WASI 0.2.0 says them.
+/// The parts of WASI that the guest imports, in the words of WASI 0.2.0.
 const WASI: &str = r#"
 package wasi:io@0.2.0 {
     interface error { resource error; }
@@ -83,7 +83,7 @@ async fn what_a_guest_printed_is_in_its_fault() {
     assert!(fault.detail.get("stderr_dropped_bytes").is_none());
 
     let response = answers(PRINTS).await;
-    // Two streams, 21 writes; no pod was asked.
+    // Two streams, 21 writes; no pod got an ask.
     assert_eq!((response.output.value(), response.crossings.host_calls), (&json!({"text": "hi"}), 23));
 }
 
@@ -99,7 +99,7 @@ async fn what_a_guest_printed_survives_its_deadline() {
 #[tokio::test]
 async fn sleeping_takes_no_time_and_no_clock_shows_any() {
     let started = Instant::now();
-    // A day, and for ever; in between the clock has to be a day on, to the nanosecond.
+    // A day, and for ever; in between, the clock must be a day ahead, to the nanosecond.
     answers(
         "(local.set $time (call $now))
          (call $block (call $after (i64.const 86400000000000)))
@@ -116,8 +116,8 @@ async fn sleeping_takes_no_time_and_no_clock_shows_any() {
 
 #[tokio::test]
 async fn random_numbers_are_the_same_for_the_same_call_and_no_other() {
-    // Eight random bytes as one JSON number each would be long in this language: their lowest bits, as digits
-    // in a string.
+    // Eight random bytes as JSON numbers would be long in this language; so their lowest bits, as digits in a
+    // string.
     let body = "
         (call $random (i64.const 8) (i32.const 512))
         (local.set $handle (i32.load (i32.const 512)))
@@ -133,7 +133,7 @@ async fn random_numbers_are_the_same_for_the_same_call_and_no_other() {
     let first = digits(answers(body).await);
     assert_eq!(first.len(), 8);
     assert_eq!(first, digits(answers(body).await));
-    // Another recipe: one that does nothing more.
+    // Another recipe: one that does nothing else.
     assert_ne!(first, digits(answers(&format!("(drop (call $now)) {body}")).await));
 
     let fault = fails("(call $random (i64.const -1) (i32.const 512))", Code::GlueLimit, "random bytes: 65536 in one host call").await;
@@ -144,7 +144,7 @@ async fn random_numbers_are_the_same_for_the_same_call_and_no_other() {
 async fn calls_of_wasi_count_against_the_same_caps() {
     let host_calls = "host calls: 100000";
     fails("(loop $for_ever (drop (call $now)) (br $for_ever))", Code::GlueLimit, host_calls).await;
-    // Where a call cannot be refused, the run ends at its next tick, or at the latest in the end.
+    // If a call cannot be refused, the run ends at its next tick, or at the latest at its end.
     let looks = "(local.set $handle (call $stdout))
         (loop $more
           (call $check_write (local.get $handle) (i32.const 512))
@@ -178,7 +178,7 @@ fn what_wasi_has_beyond_the_small_one_is_refused_by_name() {
     let binary = |wat: &str| wat::parse_str(wat).unwrap();
     let sockets = guest!("needs_sockets");
     let marked = [&binary(sockets)[..], SOCKETS_UNUSED].concat();
-    // The mark is for sockets alone, and only a component that ends with it has it.
+    // The mark is only for sockets, and only a component that ends with it has it.
     let elsewhere = [&binary("(component)")[..], SOCKETS_UNUSED, &binary(sockets)[8..]].concat();
     for (bytes, says) in [
         (binary(sockets), "needs wasi:sockets/network@0.2.0, which Hob does not offer"),
@@ -191,7 +191,7 @@ fn what_wasi_has_beyond_the_small_one_is_refused_by_name() {
             [&binary("(component (import \"wasi:http/types@0.2.0\" (instance)))")[..], SOCKETS_UNUSED].concat(),
             "needs wasi:http/types@0.2.0",
         ),
-        // Past the imports, this one has nothing to run.
+        // The imports pass; this component has no `run`.
         (marked, "does not export the function `run`"),
     ] {
         let fault = glue().compile_here(&recipe_of(bytes, "0.1")).map(drop).expect_err(says);

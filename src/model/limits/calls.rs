@@ -10,5 +10,5 @@ pub const DEADLINE_DEFAULT_MS: u64 = 120_000;
 /// Longest deadline that a manifest or a caller may ask for, in milliseconds: one day.
 pub const DEADLINE_MAX_MS: u64 = 86_400_000;
 
-/// Calls remembered by the journal in memory.
+/// Most calls that the journal in memory remembers.
 pub const JOURNAL_CALLS_MAX: usize = 1_000;

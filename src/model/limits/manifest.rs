@@ -22,23 +22,23 @@ pub const POD_CONCURRENCY_MAX: u64 = 256;
 /// Most threads that a manifest may give the numeric libraries of a pod.
 pub const POD_THREADS_MAX: u64 = 256;
 
-/// Least memory that a manifest may limit a pod to, in bytes: below it the interpreter itself does not start.
+/// Smallest memory bound that a manifest may set for a pod, in bytes: below it the interpreter itself does
+/// not start.
 pub const POD_MEMORY_BYTES_MIN: u64 = 16 << 20;
 
-/// Most processes and threads that a manifest may let one pod have: a machine has 32,768 by default, for
-/// everybody.
+/// Most processes and threads that a manifest may let one pod have: by default a machine has 32,768 for all.
 pub const POD_PROCESSES_MAX: u64 = 4_096;
 
-/// Most that a manifest may have a pod yield to others: where the kernel's scale ends.
+/// Largest niceness that a manifest may set for a pod: the end of the kernel's scale.
 pub const POD_NICE_MAX: u64 = 19;
 
-/// Most modules that a manifest may have imported ahead of time; what these import in turn is not counted.
+/// Most modules that a manifest may preload; modules that these import are not counted.
 pub const PRELOAD_MAX: usize = 32;
 
-/// Most permissions of one kind that a recipe may ask for, or be given.
+/// Most permissions of one kind that a recipe may ask for or have.
 pub const PERMISSIONS_MAX: usize = 64;
 
-/// Longest host name of a permission, in bytes: what names may have at all.
+/// Longest host name of a permission, in bytes: the maximum of DNS names.
 pub const ENDPOINT_NAME_BYTES_MAX: usize = 253;
 
 /// Most environment variables that a manifest may add.
@@ -53,6 +53,6 @@ pub const BATCH_ITEMS_MAX: u64 = 1_024;
 /// Longest wait for more items that a manifest may ask for, in milliseconds.
 pub const BATCH_WAIT_MAX_MS: u64 = 10_000;
 
-/// Mistakes in one TOML file that a fault names. To find each, the file may be read once more, without the
-/// schemas in it.
+/// Mistakes in one TOML file that a fault names. To find each, the file may be read again, without its
+/// schemas.
 pub const FINDINGS_MAX: usize = 20;

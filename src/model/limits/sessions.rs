@@ -3,16 +3,16 @@
 /// Longest name of a session, in bytes.
 pub const SESSION_NAME_BYTES_MAX: usize = 64;
 
-/// Most sessions of one home, live and parked: each is a folder that is looked at when one is opened.
+/// Most sessions of one home, live and parked: opening a session reads the folder of each.
 pub const SESSIONS_MAX: usize = 256;
 
 /// Sessions of one recipe, unless its manifest says otherwise.
 pub const SESSION_COUNT_DEFAULT: u64 = 8;
 
-/// Without a call for so long a session is parked, in milliseconds, unless the manifest says otherwise.
+/// A session is parked after this long without a call, in milliseconds, unless the manifest says otherwise.
 pub const SESSION_IDLE_DEFAULT_MS: u64 = 600_000;
 
-/// Without a call or a touch for so long a session is closed, in milliseconds, unless the manifest says
+/// A session is closed after this long without a call or a touch, in milliseconds, unless the manifest says
 /// otherwise.
 pub const SESSION_TTL_DEFAULT_MS: u64 = 86_400_000;
 
@@ -28,26 +28,26 @@ pub const CHECKPOINT_INTERVAL_MIN_MS: u64 = 20;
 /// Largest checkpoint, in bytes: it is read into the pod's memory in one piece.
 pub const CHECKPOINT_BYTES_MAX: u64 = 256 << 20;
 
-/// A checkpoint comes in pieces of at most so many bytes, each acknowledged before the next: all of it that
-/// the host ever holds.
+/// A checkpoint comes in pieces of at most this many bytes, each acknowledged before the next: the host never
+/// holds more of it.
 pub const CHECKPOINT_PIECE_BYTES_MAX: usize = 4 << 20;
 
-/// Checkpoints of a session that are kept: should the newest be damaged, there is the one before.
+/// Checkpoints that are kept of a session: if the newest is damaged, the one before is used.
 pub const CHECKPOINTS_KEPT: usize = 2;
 
-/// How long somebody who asks for a checkpoint waits for it, in milliseconds.
+/// How long a request for a checkpoint waits for it, in milliseconds.
 pub const CHECKPOINT_WAIT_MS: u64 = 30_000;
 
-/// How long a host that ends waits for the checkpoints of all its sessions, in milliseconds.
+/// How long a host that shuts down waits for the checkpoints of all its sessions, in milliseconds.
 pub const CHECKPOINT_GOODBYE_MS: u64 = 5_000;
 
 /// How long the method `close` of a session's pod may take, in milliseconds.
 pub const SESSION_CLOSE_MS: u64 = 2_000;
 
-/// Between two looks at a live session, in milliseconds.
+/// Between two checks of a live session, in milliseconds.
 pub const SESSION_LOOK_MS: u64 = 1_000;
 
-/// Between two looks for parked sessions whose time is over, in milliseconds.
+/// Between two searches for expired parked sessions, in milliseconds.
 pub const SESSION_SWEEP_MS: u64 = 60_000;
 
 /// Largest `session.json`, in bytes.

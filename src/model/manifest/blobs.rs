@@ -12,18 +12,18 @@ use crate::model::{
     manifest::reader::Table,
 };
 
-/// One blob.
+/// The declaration of one blob.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BlobSpec {
     /// E.g. `audio/wav`, `image/*` or `*/*`.
     pub media_type: String,
-    /// Most bytes.
+    /// Most bytes that it may have.
     pub bytes_max: u64,
-    /// Whether it has to be there.
+    /// Whether the blob is mandatory.
     pub required: bool,
 }
 
-/// A blob as far as it is held to anything.
+/// The properties of a blob that a declaration restricts.
 #[derive(Debug, Clone, Copy)]
 pub struct Described<'a> {
     pub name: &'a str,
@@ -31,34 +31,34 @@ pub struct Described<'a> {
     pub bytes: u64,
 }
 
-/// All blobs of one side of an operation, by name.
+/// The declared blobs of one side of an operation, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BlobSpecs {
-    /// `None`: the manifest says nothing, and any may come.
+    /// `None`: the manifest declares nothing, and any blob may come.
     named: Option<BTreeMap<String, BlobSpec>>,
 }
 
 impl BlobSpecs {
-    /// Whether the manifest says which there are.
+    /// Whether the manifest declares the blobs.
     pub fn are_declared(&self) -> bool {
         self.named.is_some()
     }
 
-    /// Those that are declared, by name.
+    /// The declared blobs, by name.
     pub fn declared(&self) -> impl Iterator<Item = (&String, &BlobSpec)> {
         self.named.iter().flatten()
     }
 
-    /// Holds blobs against what is declared; `what` they are, e.g. "input of `run` of `me/x`".
+    /// Checks blobs against the declaration. `what` describes them, e.g. "input of `run` of `me/x`".
     ///
-    /// Errors: `code`, which names the blob, with what was found and wanted.
+    /// Errors: `code`; the message names the blob, with what was found and wanted.
     pub fn check(&self, blobs: &[Blob], what: &str, code: Code) -> Result<(), Fault> {
         let described: Vec<_> =
             blobs.iter().map(|blob| Described { name: &blob.name, media_type: &blob.media_type, bytes: blob.size() }).collect();
         self.check_described(&described, what, code)
     }
 
-    /// The same of blobs that nobody made yet.
+    /// [`BlobSpecs::check`] for blobs that do not exist yet.
     ///
     /// Errors: as [`BlobSpecs::check`].
     pub fn check_described(&self, blobs: &[Described], what: &str, code: Code) -> Result<(), Fault> {
@@ -98,7 +98,7 @@ impl Serialize for BlobSpecs {
 }
 
 impl BlobSpec {
-    /// Whether a blob of that media type is one. Parameters (`; charset=utf-8`) and case are no matter.
+    /// Whether the declaration allows that media type. Parameters (`; charset=utf-8`) and case do not matter.
     fn takes(&self, media_type: &str) -> bool {
         let found = media_type.split(';').next().unwrap_or("").trim();
         let (Some((kind, name)), Some((wanted_kind, wanted))) = (found.split_once('/'), self.media_type.split_once('/')) else {
@@ -108,7 +108,7 @@ impl BlobSpec {
     }
 }
 
-/// Reads `blobs` of an operation: what it takes, and what it gives.
+/// Reads `blobs` of an operation: those of its input, and those of its output.
 pub(in crate::model) fn blobs(table: &mut Table) -> Result<[BlobSpecs; 2], Fault> {
     let Some(mut table) = table.optional_table("blobs")? else { return Ok(Default::default()) };
     let both = [side(&mut table, "in")?, side(&mut table, "out")?];

@@ -47,9 +47,9 @@ impl Manifest {
         })
     }
 
-    /// Of the whole file as a table.
+    /// Reads the whole file as a table.
     ///
-    /// Errors: what keeps the rest from being read; what does not is noted.
+    /// Errors: a mistake that prevents reading the rest; others are noted.
     fn of(table: &DeTable, source: &Source) -> Result<Manifest, Fault> {
         let mut root = Table::new(source, "", table, 0);
 
@@ -138,7 +138,7 @@ pub fn is_capability(text: &str) -> bool {
 }
 
 pub fn files(root: &mut Table, hob: &VersionReq) -> Result<Vec<PathPattern>, Fault> {
-    // An older Hob refuses the key, whatever is in it.
+    // An older Hob refuses the key, whatever its value is.
     if !names_wider(hob) {
         root.without("files", || newer("files", hob))?;
     }
@@ -165,7 +165,7 @@ pub fn newer(key: &str, hob: &VersionReq) -> String {
 /// The first Hob that takes `files`, and the places and paths that they may name.
 pub const WIDER_SINCE: Version = Version::new(0, 1, 1);
 
-/// Whether a range leaves out every Hob before that.
+/// Whether a version range excludes every Hob before [`WIDER_SINCE`].
 pub fn names_wider(hob: &VersionReq) -> bool {
     !hob.matches(&Version::new(0, 1, 0))
 }
@@ -203,7 +203,7 @@ pub fn models(root: &mut Table) -> Result<Vec<ModelSpec>, Fault> {
             Err(why) => Err(table.fault(&name, "name", why)),
         });
         let name = table.noted(read)?;
-        // As some programs print it; what is signed has the one form.
+        // Some programs print the digest in upper case; the signed form is lower case.
         let read = table.string("sha256").and_then(|sha256| {
             let digest = sha256.get_ref().to_ascii_lowercase().parse();
             digest.map_err(|fault: Fault| table.fault(&sha256, "sha256", fault.message))
@@ -303,7 +303,7 @@ pub fn batch(table: &mut Table) -> Result<Option<Batch>, Fault> {
     Ok(Some(Batch { items, wait_ms, cost }))
 }
 
-/// Keys that have to be there, with values that are good there.
+/// Mandatory keys, with valid values.
 pub const NEEDED: &[Needed] = &[
     ("pod.lever.name", "\"a\""),
     ("pod.lever.values", "[2, 1]"),

@@ -38,8 +38,8 @@ use operation::{Operation, Part};
 use reading::Reading;
 use spec::{GlueSpec, ModelSpec, PodSpec};
 
-/// What most complaints about a manifest have its author do.
 pub use keys::{WIDER_SINCE, names_wider};
+/// The next step of most manifest faults.
 pub use reader::check as correct_the_manifest;
 
 /// A recipe's declaration, checked.
@@ -49,19 +49,20 @@ pub struct Manifest {
     pub version: Version,
     pub license: String,
     pub summary: String,
-    /// A named contract that several recipes may provide, e.g. `embeddings@1`; `hob show` prints it and
+    /// A named contract that several recipes may provide, e.g. `embeddings@1`. `hob show` prints it, and
     /// `hob call` accepts it in place of a recipe.
     pub capability: Option<String>,
     /// Versions of Hob that may run it.
     pub hob: VersionReq,
-    /// What goes into the bundle beside what always does.
+    /// Files that go into the bundle beside those that always do.
     pub files: Vec<PathPattern>,
     pub glue: Option<GlueSpec>,
     pub pod: Option<PodSpec>,
-    /// What its pods ask for beyond their own files; without the operator's word they have none of it.
+    /// Permissions that its pods ask for beyond their own files; they have none of them unless the operator
+    /// grants them.
     pub permissions: Permissions,
     pub models: Vec<ModelSpec>,
-    /// How it was read.
+    /// The edition in which the manifest was read.
     pub edition: Edition,
     operations: BTreeMap<String, Arc<Operation>>,
 }
@@ -69,16 +70,16 @@ pub struct Manifest {
 impl Manifest {
     /// Reads a manifest. `what` names the file in faults.
     ///
-    /// On a thread of its own: how deep a stranger's schema leads is bounded, but not by the stack of whoever
-    /// asks, which in an app's debug build is all but full of it.
+    /// It reads on a thread of its own: the depth of an untrusted schema is bounded, but not by the caller's
+    /// stack, which a schema of that depth almost fills in an app's debug build.
     ///
     /// Errors: `invalid_manifest`, with `line` and `key` in `detail`, and `findings` if there are several;
-    /// `io` where no thread is to be had.
+    /// `io` if no thread can be started.
     pub fn parse(text: &str, what: &str) -> Result<Manifest, Fault> {
         Manifest::parse_with(text, &Reading::alone(what))
     }
 
-    /// The same with the files of its recipe, in the edition in which it was installed.
+    /// [`Manifest::parse`] with the files of the recipe, in the edition in which it was installed.
     ///
     /// Errors: as [`Manifest::parse`].
     pub fn parse_with(text: &str, reading: &Reading) -> Result<Manifest, Fault> {
@@ -96,7 +97,7 @@ impl Manifest {
 
     /// The operation of that name.
     ///
-    /// Errors: `operation_not_found`, which says what there is.
+    /// Errors: `operation_not_found`, which lists the recipe's operations.
     pub fn operation(&self, name: &str) -> Result<&Arc<Operation>, Fault> {
         self.operations.get(name).ok_or_else(|| {
             let names: Vec<_> = self.operations.keys().map(|name| format!("`{name}`")).collect();
@@ -115,8 +116,8 @@ impl Manifest {
         self.operations.values()
     }
 
-    /// What would be refused today, or held, and is neither: of a recipe that an older Hob installed. At most
-    /// [`limits::SCHEMA_FINDINGS_MAX`].
+    /// What today's Hob would refuse or enforce, but does not, because an older Hob installed the recipe. At
+    /// most [`limits::SCHEMA_FINDINGS_MAX`] warnings.
     pub fn warnings(&self) -> Vec<String> {
         let findings = self.schemas().flat_map(|(place, schema)| {
             schema.warnings().iter().map(move |found| format!("{place}{}: {}", found.pointer.replace('/', "."), found.what))
@@ -124,7 +125,7 @@ impl Manifest {
         findings.take(limits::SCHEMA_FINDINGS_MAX).collect()
     }
 
-    /// What its schemas say to their readers alone, each with its place: nothing is held to it.
+    /// The words of its schemas that are for readers only and are not enforced, each with its place.
     pub fn not_held(&self) -> Vec<String> {
         let words = self.schemas().flat_map(|(place, schema)| {
             schema.not_held().iter().map(move |(pointer, word)| format!("{place}{}: {word}", pointer.replace('/', ".")))
@@ -132,7 +133,7 @@ impl Manifest {
         words.collect()
     }
 
-    /// The JSON files that its schemas are in, each with the keys that name it.
+    /// The JSON files that contain its schemas, each with the keys that name it.
     pub fn schema_files(&self) -> impl Iterator<Item = (String, &str)> {
         self.schemas().filter_map(|(key, schema)| Some((key, schema.file()?)))
     }

@@ -10,27 +10,26 @@ use crate::model::{
     schema::Schema,
 };
 
-/// What one operation promises.
+/// The contract of one operation.
 #[derive(Debug)]
 pub struct Operation {
     pub name: String,
     pub summary: String,
     pub input: Schema,
     pub output: Schema,
-    /// Whether it may give chunks before its answer. A chunk from an operation that says no is a protocol
-    /// violation.
+    /// Whether it may give chunks before its answer. A chunk from another operation is a protocol violation.
     pub streaming: bool,
     /// Budget of one call in milliseconds, unless the caller gives less.
     pub deadline_ms: u64,
-    /// Whether running it twice with the same input does no harm: only then is an ask that may have begun
+    /// Whether running it twice with the same input does no harm. Only then is an ask that may have started
     /// sent again after a crash.
     pub idempotent: bool,
-    /// An ask that gives neither progress nor a chunk for so long has stalled, in milliseconds; none: only
-    /// the deadline ends it.
+    /// An ask without progress or a chunk for this long has stalled, in milliseconds. `None`: only the
+    /// deadline ends it.
     pub progress_interval_ms: Option<u64>,
-    /// Whether it runs in a session and nowhere else.
+    /// Whether it runs only in a session.
     pub session: bool,
-    /// What blobs it takes, and what its answer has.
+    /// The blobs of its input, and those of its answer.
     pub blobs: [BlobSpecs; 2],
     /// How asks of several callers go to a pod together.
     pub batch: Option<Batch>,
@@ -46,7 +45,7 @@ pub enum Part {
 impl Part {
     pub const ALL: [Part; 2] = [Part::Input, Part::Output];
 
-    /// Its key in the manifest.
+    /// The key of this side in the manifest.
     pub fn name(self) -> &'static str {
         match self {
             Part::Input => "input",
@@ -54,7 +53,7 @@ impl Part {
         }
     }
 
-    /// Its blobs.
+    /// The declared blobs of this side.
     pub fn blobs(self, operation: &Operation) -> &BlobSpecs {
         match self {
             Part::Input => &operation.blobs[0],
@@ -62,7 +61,7 @@ impl Part {
         }
     }
 
-    /// Its schema.
+    /// The schema of this side.
     pub fn of(self, operation: &Operation) -> &Schema {
         match self {
             Part::Input => &operation.input,
@@ -72,8 +71,8 @@ impl Part {
 }
 
 impl Operation {
-    /// Its contract as JSON, for whoever shows it. `blobs` are there if any are declared, `batch` if it has
-    /// one.
+    /// The contract as JSON, for display. `blobs` is present if any are declared, `batch` if the operation
+    /// has one.
     pub fn shown(&self) -> Value {
         let mut shown = json!({
             "name": self.name, "summary": self.summary, "session": self.session, "streaming": self.streaming,
@@ -88,7 +87,7 @@ impl Operation {
         shown
     }
 
-    /// Whether it may run outside a session.
+    /// Checks that the operation may run outside a session.
     ///
     /// Errors: `session_required`.
     pub fn check_is_free(&self, recipe: &RecipeName) -> Result<(), Fault> {
@@ -104,24 +103,25 @@ impl Operation {
 }
 
 /// `[operations.<name>.batch]`: what the host may put into one batch. Only idempotent operations have it,
-/// because a failing batch is run again in halves until only the item that fails is left.
+/// because a failing batch is run again in halves until only the failing item is left.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Most items in one batch.
     pub items: usize,
-    /// How long the first item may wait for others while a pod is free, in milliseconds; 0: it never waits.
+    /// How long the first item may wait for others while a pod is free, in milliseconds; with 0 it never
+    /// waits.
     pub wait_ms: u64,
     /// Bound on the sum of the items' costs.
     pub cost: Option<BatchCost>,
 }
 
-/// What an item of a batch costs, read from its input.
+/// The cost of an item in a batch, read from its input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchCost {
-    /// JSON pointer into the input: a number counts as itself, a text by its characters, an array by its
-    /// items; anything else as 1.
+    /// JSON pointer into the input: a number counts as itself, a text as its number of characters, an array
+    /// as its number of items; anything else counts as 1.
     pub of: String,
-    /// Most that one batch may cost. An item that costs more goes alone.
+    /// The most that one batch may cost. An item that costs more goes alone.
     pub max: u64,
 }
 

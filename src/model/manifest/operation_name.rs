@@ -6,15 +6,15 @@
 
 use crate::model::edition::Edition;
 
-/// Longest name.
+/// Longest name, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// What the HTTP door has at `/v1/recipes/PUBLISHER/NAME/` beside operations.
+/// Names that the HTTP door uses at `/v1/recipes/PUBLISHER/NAME/` beside operations.
 const ROUTES: &[&str] = &["lift"];
 
-/// Whether a manifest may have an operation of that name beside those that it has.
+/// Checks whether a manifest may have an operation of that name beside `others`.
 ///
-/// Errors: why not, in words.
+/// Errors: the reason, in words.
 pub fn check<'a>(name: &str, mut others: impl Iterator<Item = &'a String>, edition: Edition) -> Result<(), String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(good) || !name.as_bytes()[0].is_ascii_alphanumeric() {
@@ -22,7 +22,7 @@ pub fn check<'a>(name: &str, mut others: impl Iterator<Item = &'a String>, editi
             "`{name:.100}` is not an operation's name: wanted 1 to {NAME_BYTES_MAX} of a-z, A-Z, 0-9, `_`, `-` and `.`, a letter or digit first"
         ));
     }
-    // What an older Hob installed was never looked through for these.
+    // Recipes that an older Hob installed were never checked for these.
     if edition == Edition::Older {
         return Ok(());
     }
@@ -35,7 +35,7 @@ pub fn check<'a>(name: &str, mut others: impl Iterator<Item = &'a String>, editi
     }
 }
 
-/// The method of a pod's class that answers an operation.
+/// The method of a pod's class that serves an operation.
 pub fn method(name: &str) -> String {
     name.replace(['-', '.'], "_")
 }

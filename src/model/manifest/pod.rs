@@ -100,7 +100,7 @@ enum Kind {
     Executable,
 }
 
-/// `runtime`. One that is none is noted, and the rest is read as what it looks like.
+/// Reads `runtime`. An invalid value is noted, and the rest is read as the kind that it resembles.
 fn kind(table: &mut Table) -> Result<Kind, Fault> {
     let word = match table.string("runtime") {
         Ok(word) if word.get_ref() == "python" => return Ok(Kind::Python),
@@ -186,7 +186,7 @@ fn lever(table: &mut Table) -> Result<Option<LeverSpec>, Fault> {
     Ok(Some(LeverSpec { name: name.into_inner(), values, at_load }))
 }
 
-/// `[pod.env]`: plain text for names that are the recipe's to choose.
+/// `[pod.env]`: plain text for variables that the recipe may choose.
 fn variables(table: &mut Table, runtime: &Runtime) -> Result<BTreeMap<String, String>, Fault> {
     let Some(table) = table.optional_table("env")? else { return Ok(BTreeMap::new()) };
     let mut env = BTreeMap::new();
@@ -194,7 +194,7 @@ fn variables(table: &mut Table, runtime: &Runtime) -> Result<BTreeMap<String, St
         if let Err(why) = is_free_variable(&name).map_err(str::to_owned).and_then(|()| heeded(&name, runtime)) {
             table.source.notes.add(table.fault(&value, &name, why));
         } else if value.get_ref().contains('\0') {
-            // The kernel takes none: every start of a pod would fail.
+            // The kernel accepts no NUL: every start of a pod would fail.
             let why = "found a NUL in the text of a variable, which no process can be given";
             table.source.notes.add(table.fault(&value, &name, why));
         }
@@ -206,10 +206,10 @@ fn variables(table: &mut Table, runtime: &Runtime) -> Result<BTreeMap<String, St
     Ok(env)
 }
 
-/// Whether a variable of that name does in a pod what its name says: a Python pod has its variables when its
-/// interpreter runs already, within the walls.
+/// Checks whether a variable of that name takes effect in a pod: a Python pod gets its variables after its
+/// interpreter has started, within the sandbox.
 ///
-/// Errors: why not, and what to use, for people.
+/// Errors: the reason, and what to use instead, for people.
 fn heeded(name: &str, runtime: &Runtime) -> Result<(), String> {
     let instead = match name {
         _ if matches!(runtime, Runtime::Executable { .. }) => return Ok(()),
@@ -221,7 +221,7 @@ fn heeded(name: &str, runtime: &Runtime) -> Result<(), String> {
     Err(format!("`{name}` is read when a process starts, and a Python pod is given its variables after that: use {instead}"))
 }
 
-/// `preload`: modules that the environment has, so only a pod with one may name some.
+/// `preload`: modules of the environment, so only a pod with an environment may name some.
 fn preload(table: &mut Table, runtime: &Runtime) -> Result<Vec<String>, Fault> {
     let mut modules: Vec<String> = Vec::new();
     for module in table.list("preload")? {
@@ -249,12 +249,13 @@ fn preload(table: &mut Table, runtime: &Runtime) -> Result<Vec<String>, Fault> {
 pub(in crate::model) fn permissions(table: &mut Table, pod: Option<&PodSpec>) -> Result<Permissions, Fault> {
     let mut asked = Permissions::default();
     for kind in KINDS {
-        // One more than may be is told once.
+        // Reading one more than allowed reports the excess once.
         for value in table.list(kind)?.into_iter().take(limits::PERMISSIONS_MAX + 1) {
             let name = value.get_ref();
             let before = asked.clone();
             let added = asked.add(kind, name).map_err(|fault| fault.message).and_then(|()| match pod.filter(|_| kind == "env") {
-                // Said once, as everywhere: two that mean the same are a slip that hides what was meant.
+                // A permission may be stated only once: two that mean the same are a slip that hides the
+                // intention.
                 _ if asked == before => Err(format!("`{name}` twice")),
                 // One of the two would silently win.
                 Some(pod) if pod.env.contains_key(name) => Err(format!("`{name}` is set by `[pod.env]` already")),

@@ -24,19 +24,19 @@ use crate::model::{
     },
 };
 
-/// The next step after most complaints.
+/// The next step of most manifest faults.
 pub fn check() -> Hint {
     hint!["correct that line of the manifest; ", act::pack(), " checks the whole recipe before anything is published"]
 }
 
-/// The manifest that is read, and what is noted of it.
+/// The manifest being read, and the mistakes noted in it.
 pub(in crate::model) struct Source<'a> {
     pub file: TomlFile<'a>,
     pub reading: Reading<'a>,
     pub extent: Extent,
-    /// What is wrong and keeps nothing from being read.
+    /// Mistakes that do not prevent reading on.
     pub notes: &'a Notes,
-    /// What was read of JSON files so far, in bytes.
+    /// Bytes read from JSON files so far.
     pub schema_bytes: Cell<u64>,
 }
 
@@ -49,7 +49,7 @@ impl Source<'_> {
     }
 }
 
-/// One TOML table being read: remembers which keys were asked for, so that the rest can be refused.
+/// One TOML table being read. It remembers which keys were read, so that the others can be refused.
 pub(in crate::model) struct Table<'s, 'a> {
     pub source: &'s Source<'a>,
     /// Dotted path for messages; empty at the root.
@@ -81,9 +81,9 @@ impl<'s, 'a> Table<'s, 'a> {
         toml_file::get(self.table, key).is_some()
     }
 
-    /// What was read; `None` after a mistake that is noted.
+    /// The value that was read; `None` after a mistake, which is noted.
     ///
-    /// Errors: the mistake, where another key stands for the one that was read.
+    /// Errors: the mistake, if another key was written in place of this one.
     pub(in crate::model) fn noted<T>(&self, read: Result<T, Fault>) -> Result<Option<T>, Fault> {
         match read {
             Ok(read) => Ok(Some(read)),
@@ -95,7 +95,7 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
-    /// Notes what is wrong with the table as a whole, and does not keep it from being read.
+    /// Notes a mistake in the table as a whole, without stopping the reader.
     pub(in crate::model) fn note_here(&self, message: impl Into<String>) {
         self.source.notes.add_of(&self.path, self.fault_here(message.into()));
     }
@@ -127,7 +127,7 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
-    /// A key is not there; where another was written that reads like it, that one is the mistake.
+    /// The fault of a missing key. If a similar key was written, that key is the mistake.
     pub(in crate::model) fn missing(&self, key: &'static str, wanted: &str) -> Fault {
         let written = || self.table.iter().map(|(name, _)| name).filter(|name| !self.known.contains(&name.get_ref().as_ref()));
         let near = nearest::among(key, written().map(|name| name.get_ref().as_ref()));
@@ -196,7 +196,7 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
-    /// Refuses a key, whatever its value is.
+    /// Refuses a key, whatever its value.
     pub(in crate::model) fn without(&self, key: &'static str, why: impl FnOnce() -> String) -> Result<(), Fault> {
         match toml_file::get(self.table, key) {
             Some(value) => Err(self.source.fault(value, &self.key(key), why())),
@@ -204,7 +204,7 @@ impl<'s, 'a> Table<'s, 'a> {
         }
     }
 
-    /// A list of strings; no key is an empty one.
+    /// A list of strings; empty if the key is missing.
     pub(in crate::model) fn list(&mut self, key: &'static str) -> Result<Vec<Spanned<String>>, Fault> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let DeValue::Array(items) = value.get_ref() else { return Err(self.wrong(value, key, "a list of strings")) };
@@ -215,7 +215,7 @@ impl<'s, 'a> Table<'s, 'a> {
         read.collect()
     }
 
-    /// A list of integers and texts; no key is an empty one.
+    /// A list of integers and texts; empty if the key is missing.
     pub(in crate::model) fn levers(&mut self, key: &'static str) -> Result<Vec<LeverValue>, Fault> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let what = "a list of integers of 0 or more, or texts";
@@ -286,9 +286,9 @@ impl<'s, 'a> Table<'s, 'a> {
             .collect()
     }
 
-    /// Refuses every key that nobody asked for.
+    /// Refuses every key that was not read.
     ///
-    /// Errors: the first that stands for one that is not there.
+    /// Errors: the first key that was written in place of a missing one.
     pub(in crate::model) fn finish(&self) -> Result<(), Fault> {
         for (name, _) in self.table.iter().filter(|(name, _)| !self.known.contains(&name.get_ref().as_ref())).take(FINDINGS_MAX) {
             let fault = unknown_key(self.source, name, &self.path, &self.known);
@@ -302,7 +302,7 @@ impl<'s, 'a> Table<'s, 'a> {
     }
 }
 
-/// What keys may say that each manifest has to have.
+/// Example values of the keys that each manifest must have.
 const EXAMPLES: &[(&str, &str)] = &[
     ("name", "\"publisher/name\""),
     ("version", "\"0.1.0\""),
@@ -315,13 +315,13 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("glue.world", "\"0.1\""),
 ];
 
-/// Whether whoever wrote `name` meant `key`.
+/// Whether `name` was meant as `key`.
 fn is_meant(name: &str, key: &str) -> bool {
     nearest::is_near(name, key) || foreign(name, &[key]).is_some_and(|(meant, _)| meant == Some(key))
 }
 
-/// Keys that other systems have for what Hob calls otherwise, or has not: the key that means the same beside
-/// them, if there is one, and what to write. (Those of schemas are in `schema/words.rs`.)
+/// Keys of other systems that Hob names differently, or does not have: the key with the same meaning in that
+/// place, if there is one, and what to write. (Those of schemas are in `schema/words.rs`.)
 const FOREIGN: &[(&[&str], &str, &str)] = &[
     (&["description", "title"], "summary", "write `summary`"),
     (&["id"], "name", "write `name`"),
@@ -341,12 +341,12 @@ const FOREIGN: &[(&[&str], &str, &str)] = &[
     (&["image", "docker", "container"], "", "there are no container images: a pod is built from its lock"),
 ];
 
-/// What another system's word means beside `known`: the key, or none, and what to write.
+/// The meaning of another system's key beside `known`: the key of Hob, or `None`, and what to write.
 fn foreign(name: &str, known: &[&str]) -> Option<(Option<&'static str>, &'static str)> {
     let (_, key, instead) = FOREIGN.iter().find(|(words, ..)| words.iter().any(|word| word.eq_ignore_ascii_case(name)))?;
     match known.contains(key) {
         true => Some((Some(key), instead)),
-        // Where the key is not, only words that say where it would be.
+        // If the key does not belong here, only hints that say where it belongs apply.
         false => (key.is_empty() || instead.contains('[')).then_some((None, instead)),
     }
 }

@@ -6,7 +6,7 @@ use crate::model::{
     fault::{Code, Fault},
 };
 
-/// Gives the bytes of a file of the recipe, by its path in it.
+/// Returns the bytes of a file of the recipe, by its path in the recipe.
 pub type Files<'a> = &'a (dyn Fn(&str) -> Result<Vec<u8>, Fault> + Sync);
 
 /// How a manifest is read.
@@ -15,13 +15,13 @@ pub struct Reading<'a> {
     /// Names the manifest in faults.
     pub what: &'a str,
     pub edition: Edition,
-    /// Where the files are that its schemas may be in. At most
-    /// [`SCHEMA_FILES_BYTES_MAX`](crate::model::limits::SCHEMA_FILES_BYTES_MAX) are taken of one.
+    /// Returns the files in which its schemas may be. Of one file at most
+    /// [`SCHEMA_FILES_BYTES_MAX`](crate::model::limits::SCHEMA_FILES_BYTES_MAX) bytes are taken.
     pub file: Files<'a>,
 }
 
 impl<'a> Reading<'a> {
-    /// Of a manifest alone, without its files.
+    /// Reads a manifest alone, without its files.
     pub fn alone(what: &'a str) -> Reading<'a> {
         Reading {
             what,

@@ -17,9 +17,9 @@ use crate::model::{
 };
 
 impl<'s> Table<'s, '_> {
-    /// The schema at `key`. What is wrong with it is noted, and keeps nothing from being read.
+    /// The schema at `key`. A mistake in it is noted and does not stop the reader.
     ///
-    /// Errors: another key stands for it.
+    /// Errors: another key was written in place of `key`.
     pub(in crate::model) fn schema(&mut self, key: &'static str) -> Result<Schema, Fault> {
         let Some(value) = self.get(key) else {
             let missing = Err::<(), _>(self.missing(key, "a JSON Schema as a table"));
@@ -56,7 +56,7 @@ impl<'s> Table<'s, '_> {
         })
     }
 
-    /// The schema in a file of the recipe, where `null` can be said.
+    /// The schema in a file of the recipe; unlike TOML, a JSON file can say `null`.
     fn schema_file(&self, key: &str, file: &Spanned<String>) -> Result<Schema, Fault> {
         let name = file.get_ref();
         let refused = |message: String| self.fault(file, key, message).with("file", name.clone());
@@ -112,7 +112,7 @@ impl<'s> Table<'s, '_> {
     }
 }
 
-/// Where in the manifest a JSON pointer into `value` leads: the byte of its last key, and the keys with dots.
+/// Where a JSON pointer into `value` leads in the manifest: the byte of its last key, and the dotted keys.
 fn place(value: &Spanned<DeValue>, path: &str, pointer: &str) -> (usize, String) {
     let (mut value, mut offset, mut dotted) = (value, value.span().start, path.to_owned());
     for part in pointer.split('/').skip(1) {

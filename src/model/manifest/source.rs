@@ -19,15 +19,15 @@ use crate::model::{
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum ModelSource {
-    /// An `https:` address, or an `http:` one on this machine's own loopback.
+    /// An `https:` address, or an `http:` one on this machine's loopback.
     Web(Url),
-    /// `hf:OWNER/NAME@REVISION:PATH`: a file of a repository on the Hugging Face Hub, or on what HF_ENDPOINT
-    /// names in its place.
+    /// `hf:OWNER/NAME@REVISION:PATH`: a file of a repository on the Hugging Face Hub, or on the host that
+    /// HF_ENDPOINT names instead.
     Hub { repository: String, revision: String, path: String },
 }
 
 impl ModelSource {
-    /// As the manifest says it, query and all. `Display` is for people.
+    /// The source exactly as the manifest says it, with its query. `Display` is for people.
     pub fn exact(&self) -> String {
         match self {
             ModelSource::Web(url) => url.as_str().to_owned(),
@@ -36,7 +36,7 @@ impl ModelSource {
     }
 }
 
-/// What is wanted, for people.
+/// The expected form, for people.
 const WANTED: &str = "wanted `https://host/path`, or `hf:owner/name@revision:path/in/the/repository`";
 
 impl FromStr for ModelSource {
@@ -58,7 +58,7 @@ fn source(text: &str) -> Result<ModelSource, String> {
         Some(rest) => hub(rest).map_err(|why| format!("`{text}`: {why}")),
         None => {
             let url = web(text).map_err(|why| format!("`{}`: {why}", Address::new(text).shown()))?;
-            // As it is written from now on: letters that an address cannot have take more room.
+            // The canonical form must be short too: it escapes letters that an address cannot have.
             short(url.as_str())?;
             Ok(ModelSource::Web(url))
         }
@@ -84,7 +84,7 @@ fn web(text: &str) -> Result<Url, String> {
 }
 
 /// Whether an address leads to this machine itself, as far as it says so: loopback, in any spelling, and the
-/// address of nobody, which the kernel takes for it. What a name stands for is not looked up.
+/// unspecified address, which the kernel treats as loopback. Names are not resolved.
 pub fn is_loopback(url: &Url) -> bool {
     let is_own = |address: std::net::Ipv4Addr| address.is_loopback() || address.is_unspecified();
     match url.host() {
@@ -106,7 +106,7 @@ fn hub(text: &str) -> Result<ModelSource, String> {
     let is_word = |part: &str| {
         !part.is_empty() && !part.starts_with(['.', '-']) && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
-    // Models of the first days have no owner.
+    // The earliest models on the Hub have no owner.
     if !(repository.split('/').all(is_word) && repository.split('/').count() <= 2) {
         return Err(format!("`{repository}` is no repository: {WANTED}"));
     }
@@ -123,7 +123,7 @@ fn hub(text: &str) -> Result<ModelSource, String> {
 impl fmt::Display for ModelSource {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            // What a server asks of a fetch may be a token: a message does not show it.
+            // The query of a fetch may contain a token, so messages do not show it.
             ModelSource::Web(url) => formatter.write_str(&shown_url(url)),
             ModelSource::Hub { repository, revision, path } => write!(formatter, "hf:{repository}@{revision}:{path}"),
         }

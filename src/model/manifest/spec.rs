@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 /// `[glue]`: the component `glue.wasm`.
 #[derive(Debug)]
 pub struct GlueSpec {
-    /// Version of the world `hob:glue` that it was built for, e.g. `0.1`.
+    /// Version of the world `hob:glue` for which it was built, e.g. `0.1`.
     pub world: String,
-    /// Folder of its source, for `hob build`; not part of a bundle.
+    /// Folder of its source, for `hob build`; not part of the bundle.
     pub source: String,
 }
 
@@ -24,57 +24,57 @@ pub struct GlueSpec {
 #[derive(Debug)]
 pub struct PodSpec {
     pub runtime: Runtime,
-    /// From spawn to `ready`, in milliseconds.
+    /// Time from spawn to `ready`, in milliseconds.
     pub start_timeout_ms: u64,
     pub pool: PoolSpec,
-    /// Units of work (asks, or batches) that one pod runs at a time: above 1, plain methods run in threads
-    /// and `async` ones as tasks.
+    /// Units of work (asks, or batches) that one pod runs at a time. Above 1, plain methods run in threads
+    /// and `async` methods run as tasks.
     pub concurrency: u32,
-    /// Threads that numeric libraries may use in each pod (OMP, OpenBLAS, MKL, torch); none: this machine's
-    /// cores shared by the pool.
+    /// Threads that numeric libraries may use in each pod (OMP, OpenBLAS, MKL, torch). `None`: the pool
+    /// shares this machine's cores.
     pub threads: Option<u32>,
-    /// More environment variables of its pods.
+    /// Additional environment variables of its pods.
     pub env: BTreeMap<String, String>,
     /// A Python file of the recipe that runs after `load` and before the first ask.
     pub warm_up: Option<String>,
     pub recycle: Recycle,
-    /// Most memory of a pod with its children, in bytes; none: what the machine has.
+    /// Most memory of a pod with its children, in bytes; `None`: what the machine has.
     pub memory_bytes: Option<u64>,
     /// Most processes and threads of a pod.
     pub processes: Option<u64>,
-    /// How much its processes yield to others, as `nice` counts: 0 (not at all) to 19.
+    /// How much its processes yield to others, as a `nice` value: 0 (not at all) to 19.
     pub nice: u8,
     /// Modules of the environment that are imported once and shared by all pods.
     pub preload: Vec<String>,
-    /// Whether, and how, its pods may be kept by name.
+    /// How its pods may be kept by name, if at all.
     pub session: Option<SessionSpec>,
     /// What its models need while they are loaded.
     pub residency: ResidencySpec,
-    /// What is lowered when memory ran out.
+    /// The setting that is lowered after memory ran out.
     pub lever: Option<LeverSpec>,
 }
 
 /// How many pods a recipe has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolSpec {
-    /// Pods that are kept once the recipe is in use.
+    /// Pods that are kept running once the recipe is in use.
     pub min: usize,
-    /// Most pods; a further one is started only while asks wait and none is free.
+    /// Most pods; another one is started only while asks wait and no pod is free.
     pub max: usize,
-    /// After so long without work a pod beyond `min` goes, in milliseconds.
+    /// How long a pod beyond `min` is kept without work, in milliseconds.
     pub idle_timeout_ms: u64,
 }
 
-/// `[pod.recycle]`: when a pod is replaced although nothing is wrong with it. Checked between asks.
+/// `[pod.recycle]`: when a pod is replaced although it works correctly. Checked between asks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recycle {
     pub calls: Option<u64>,
     pub age_ms: Option<u64>,
-    /// Memory of its own of the pod and its child processes, in bytes.
+    /// Memory that only the pod and its child processes hold, not files, in bytes.
     pub memory_bytes: Option<u64>,
 }
 
-/// What starts a pod.
+/// How a pod is started.
 #[derive(Debug)]
 pub enum Runtime {
     /// `entry` is `module:Class` in the folder `pod/`; `lock` the hash-locked requirements.
@@ -83,15 +83,15 @@ pub enum Runtime {
     Executable { entry: String },
 }
 
-/// `[[model]]`: a large file, named by digest; in a recipe folder it lies at `models/<name>`, unless `from`
-/// says where it is fetched.
+/// `[[model]]`: a large file, named by digest. In a recipe folder it is at `models/<name>`, unless `from`
+/// says where to fetch it.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
-    /// Its path in the folder that pods find the models in ([`ModelNames`](crate::model::ModelNames) says
-    /// what that may be).
+    /// Its path in the folder in which pods find the models; [`ModelNames`](crate::model::ModelNames) says
+    /// which paths are allowed.
     pub name: String,
     pub sha256: Digest,
     pub bytes: u64,
-    /// `None`: it is published beside the bundle.
+    /// `None`: the model is published beside the bundle.
     pub from: Option<ModelSource>,
 }

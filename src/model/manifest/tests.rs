@@ -1,4 +1,4 @@
-//! Manifests that are good, and each mistake with its line and key.
+//! Tests that valid manifests are read, and that each mistake is reported with its line and key.
 
 use crate::model::{manifest::*, path_pattern::is_inner_path};
 
@@ -30,7 +30,7 @@ fn a_good_manifest_reads() {
     assert!(fault.message.contains("`echo`"), "{}", fault.message);
 }
 
-/// (what is replaced, by what, the line, what the message must say)
+/// (the replaced text, its replacement, the line, a part of the message)
 #[test]
 fn each_mistake_names_line_and_key() {
     let table: &[(&str, &str, usize, &str)] = &[
@@ -161,7 +161,8 @@ fn all_mistakes_are_told_at_once() {
     }
     assert!(findings.iter().any(|one| one["message"].as_str().unwrap().contains("nearest known key: `type`")), "{found:?}");
     assert!(fault.message.ends_with(&format!("(and {} more)", findings.len() - 1)), "{fault}");
-    // What is another Hob's is told alone, and as many mistakes as there may be do not take longer.
+    // A mistake about the Hob version is reported alone, and the largest number of mistakes does not take
+    // longer.
     let other = text.replace("hob = \"0.1\"", "hob = \"99\"");
     assert!(Manifest::parse(&other, "recipe.toml").unwrap_err().detail["findings"].is_null());
     let many = (0..100).map(|at| format!("k{at} = 1\n")).collect::<String>() + GOOD;
@@ -169,19 +170,19 @@ fn all_mistakes_are_told_at_once() {
     assert_eq!(fault.detail["findings"].as_array().unwrap().len(), limits::FINDINGS_MAX);
 }
 
-/// (what is replaced, by what; more of these; the line and key of each finding, in this order)
+/// (pairs of replaced text and replacement; the line and key of each finding, in order)
 #[test]
 fn each_mistake_is_one_finding_and_none_follows_from_another() {
     type Edits = &'static [(&'static str, &'static str)];
     let table: &[(Edits, &[(u64, &str)])] = &[
-        // What stands for something is not missing besides.
+        // A key written in place of another is reported once; the other one is not reported as missing.
         (&[("summary = \"Gives", "description = \"Gives")], &[(4, "description")]),
         (&[("input = ", "parameters = ")], &[(14, "operations.echo.parameters")]),
         (&[("input = ", "inputSchema = ")], &[(14, "operations.echo.inputSchema")]),
         (&[("entry = \"echo:Echo\"", "main = \"echo.py\"")], &[(9, "pod.main")]),
         (&[("[operations.echo]", "[tools.echo]")], &[(12, "tools")]),
         (&[("[pod]", "[pods]")], &[(7, "pods")]),
-        // A value that is wrong, and what would have followed from it.
+        // A wrong value is reported; consequences of it are not.
         (&[("\"python\"", "\"pyhton\"")], &[(8, "pod.runtime")]),
         (&[("runtime = \"python\"", "runtime = \"node\""), ("echo:Echo", "index.js"), ("python = \">=3.9\"\n", "")], &[(8, "pod.runtime")]),
         (&[("runtime = \"python\"\n", "")], &[(7, "pod.runtime")]),
@@ -190,7 +191,7 @@ fn each_mistake_is_one_finding_and_none_follows_from_another() {
         (&[("[pod]", "[pod]\nlock = 3\npreload = [\"numpy\"]")], &[(8, "pod.lock")]),
         (&[("[operations.echo]", "[operations.echo]\nidempotent = \"yes\"\nbatch = { items = 8 }")], &[(13, "operations.echo.idempotent")]),
         (&[("[operations.echo]", "[operations.echo]\nidempotnet = true\nbatch = { items = 8 }")], &[(13, "operations.echo.idempotnet")]),
-        // Beside each other, by line, wherever they were found.
+        // Findings are ordered by line, wherever they were found.
         (
             &[("version = \"0.1.0\"", "version = \"1\""), ("output = {", "outputs = {"), ("[pod]", "[pod]\ncolour = 1\nmax = \"2\"")],
             &[(2, "version"), (8, "pod.colour"), (9, "pod.max"), (17, "operations.echo.outputs")],
@@ -221,7 +222,7 @@ fn each_mistake_is_one_finding_and_none_follows_from_another() {
             &[("[pod]\nruntime = \"python\"\nentry = \"echo:Echo\"\npython = \">=3.9\"\n", ""), ("0.1.0", "1")],
             &[(1, "recipe"), (2, "version")],
         ),
-        // Of other systems, where no key means the same.
+        // Keys of other systems that have no equivalent.
         (&[("[pod]", "[pod]\nimage = \"debian\"\ntitle = \"x\"")], &[(8, "pod.image"), (9, "pod.title")]),
     ];
     for (edits, wanted) in table {
@@ -239,7 +240,7 @@ fn each_mistake_is_one_finding_and_none_follows_from_another() {
     }
 }
 
-/// Whatever two lines are left out, written twice, or given another value.
+/// Any two lines are left out, duplicated, or given another value.
 #[test]
 fn any_two_mistakes_are_told_by_line_and_each_once() {
     let lines: Vec<&str> = GOOD.lines().collect();
@@ -266,8 +267,8 @@ fn any_two_mistakes_are_told_by_line_and_each_once() {
         let found: Vec<_> = found.iter().map(|one| (one["line"].as_u64().unwrap(), one["message"].as_str().unwrap())).collect();
         assert!(found.is_sorted_by_key(|(line, _)| *line), "{found:#?}\n{text}");
         assert!(found.iter().enumerate().all(|(at, one)| !found[..at].contains(one)), "{found:#?}\n{text}");
-        // Two, and what a key that was given another name may leave missing; without a heading what is below
-        // it belongs elsewhere.
+        // Two, and what a renamed key may leave missing. Without a heading, the keys below it belong
+        // elsewhere.
         let has_headings = text.contains("pod]\n") && text.contains("echo]\n");
         assert!(!has_headings || found.len() <= 4, "{found:#?}\n{text}");
     }
@@ -313,7 +314,7 @@ fn keys_that_are_there_twice_are_told_beside_all_else() {
     for (found, wanted) in found.iter().zip(wanted) {
         assert!(found.starts_with(wanted), "{found}");
     }
-    // A line of a text is no key, and a key behind dots is another one.
+    // A line of a multi-line text is not a key, and a key behind dots is a different one.
     let text = GOOD.replacen("license", "capability = \"\"\"\nversion = 3\n\"\"\"\nversion = \"2\"\nlicense", 1);
     let found = findings(&text);
     assert!(found.len() == 2 && found[1].contains("duplicate key `version`, which line 2 has already"), "{found:?}");
@@ -323,13 +324,13 @@ fn keys_that_are_there_twice_are_told_beside_all_else() {
         found.len() == 1 && found[0].starts_with("recipe.toml:10: not TOML: duplicate key `entry`") && !found[0].contains("which line"),
         "{found:?}"
     );
-    // After what is no TOML at all nothing is guessed.
+    // After text that is not TOML, nothing is guessed.
     let broken = twice.replacen("license = ", "license ", 1);
     assert_eq!(findings(&broken).len(), 1, "{:?}", findings(&broken));
 }
 
-/// Schemas are what costs much to read: however many mistakes there are, each is compiled twice at most,
-/// which shows in what is asked for their files.
+/// Schemas are expensive to read. However many mistakes there are, each schema is compiled at most twice,
+/// which shows in the number of reads of their files.
 #[test]
 fn a_manifest_full_of_mistakes_is_not_read_over_and_over() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
@@ -337,7 +338,7 @@ fn a_manifest_full_of_mistakes_is_not_read_over_and_over() {
         asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(b"{}".to_vec())
     };
-    // As many mistakes as there may be, of the kinds that are mended one at a time.
+    // As many mistakes as allowed, of the kinds that are repaired one at a time.
     let numbers = ["start_timeout_ms", "max", "idle_timeout_ms", "concurrency", "threads", "memory_bytes", "processes", "nice"];
     let pod: String = numbers.iter().map(|key| format!("{key} = \"x\"\n")).collect();
     let text = GOOD
@@ -411,7 +412,7 @@ fn a_manifest_with_the_longest_chain_of_schemas_is_read_from_any_thread() {
 #[test]
 fn a_list_of_mistakes_is_told_as_far_as_findings_go_and_more_models_than_may_be_are_named_as_that() {
     let read = |more: &str| Manifest::parse(&format!("{GOOD}{more}"), "recipe.toml").unwrap_err();
-    // Each of these would be looked for in the whole text.
+    // Each of these would be searched for in the whole text.
     let fault = read(&"[[model]]\n".repeat(20_000));
     assert_eq!(fault.detail["findings"].as_array().map(Vec::len), Some(limits::FINDINGS_MAX));
     let digest = "0".repeat(64);

@@ -1,31 +1,33 @@
-//! What checking a document against a schema costs, proved from the schema alone.
+//! The cost of checking a document against a schema, proved from the schema alone.
 //!
-//! The validator visits pairs of a schema node and an instance node. A node of the schema sends the visit on
-//! in two ways: to other schemas at the **same** instance node (`$ref`, `allOf`, `anyOf`, `oneOf`, `not`,
-//! `if`, `dependentSchemas`), or to schemas at its **children** (`properties`, `items`, ...). So the cost of
-//! a whole check is at most a *rate* times the document's bytes:
+//! The validator visits pairs of a schema node and an instance node. A schema node sends the visit on in two
+//! ways: to other schemas at the **same** instance node (`$ref`, `allOf`, `anyOf`, `oneOf`, `not`, `if`,
+//! `dependentSchemas`), or to schemas at its **children** (`properties`, `items`, ...). So the cost of a
+//! whole check is at most a *rate* times the document's bytes:
 //!
-//! - *own*: what one visit does itself, for each byte that belongs to that instance node and none of its
-//!   children, plus the own of all that it sends on to at the same node, each as often as it does. Two `$ref`
-//!   to the next level, sixty levels deep, are 2^60 here, and that is what a validator without memory of its
-//!   own does.
+//! - *own*: the work of one visit, for each byte that belongs to that instance node and to none of its
+//!   children, plus the own of all nodes to which it sends the visit on at the same instance node, each as
+//!   often as it does. Two `$ref` to the next level, sixty levels deep, are 2^60 here; a validator without
+//!   memory of its own does exactly that.
 //! - *below*: the rate at which one child is visited: the worst key, since `properties` gives a key to one
-//!   schema, plus what looks at every key.
-//! - the rate is the larger of the two, for a byte is a node's own or its child's; what reads a whole subtree
-//!   at once (`uniqueItems`) is added.
+//!   schema, plus the keywords that check every key.
+//! - The rate is the larger of the two, because a byte is a node's own or its child's; keywords that read a
+//!   whole subtree at once (`uniqueItems`) are added.
 //!
-//! A schema may lead back to itself. Where a turn does not go down into the instance, it would never end:
-//! refused. Where it does, and every child is visited on at most one way (*linear*: a tree whose `children`
-//! are trees), each node of the instance gets each visit once, and only what is read beside the turn is
-//! counted again for every level, of which there are [`DOCUMENT_DEPTH_MAX`]. Where a turn visits a child
-//! twice, a document nested sixty deep means 2^60 visits: refused.
+//! A schema may lead back to itself, in a cycle:
 //!
-//! `unevaluatedProperties` and `unevaluatedItems` look a second time for what other keywords have seen
+//! - A cycle that does not descend into the instance would never end: refused.
+//! - If it descends, and every child is visited on at most one way (*linear*: a tree whose `children` are
+//!   trees), each instance node gets each visit once. Only what is read beside the cycle is counted again for
+//!   every level, of which there are [`DOCUMENT_DEPTH_MAX`].
+//! - If a cycle visits a child twice, a document nested sixty deep means 2^60 visits: refused.
+//!
+//! `unevaluatedProperties` and `unevaluatedItems` search again for what other keywords have evaluated
 //! (*marking*): all branches are checked again and then marked themselves. This is a second kind of node in
 //! the same graph, so that one level costs a few times as much and twenty nested ones a million times.
 //!
-//! Also bounded here, since each is chosen by whoever wrote the schema: the depth of the validator's own
-//! recursion, and what compiling costs.
+//! The author of a schema also chooses the depth of the validator's own recursion and the cost of compiling,
+//! so both are bounded here too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -40,15 +42,15 @@ use crate::model::{
     },
 };
 
-/// What is proved of a schema.
+/// The proven cost of a schema.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Proven {
-    /// Units for each byte of a document, at most.
+    /// Most units for each byte of a document.
     pub rate: f64,
-    /// Times that the rate is spent when a mismatch is described: each alternative is looked at again inside
-    /// the one around it.
+    /// How often the rate is spent to describe a mismatch: each alternative is checked again inside the one
+    /// around it.
     pub described: f64,
-    /// Whether it has alternatives: then even the first mismatch is a list.
+    /// Whether the schema has alternatives; then even the first mismatch is a list.
     pub alternatives: bool,
 }
 
@@ -59,7 +61,7 @@ impl Proven {
     }
 }
 
-/// Proves a rate for `schema`, or says what stands against it, and where.
+/// Proves a rate for `schema`, or says what prevents it, and where.
 pub(super) fn prove(schema: &Value, edition: Edition) -> Result<Proven, Why> {
     let graph = Graph::of(schema, edition)?;
     let mut proof =
@@ -103,23 +105,23 @@ fn round(count: f64) -> String {
     }
 }
 
-/// What is known of a node once all that it leads to is.
+/// The cost of a node, known once the costs of all nodes that it leads to are.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
     own: f64,
-    /// At a child of an object, and of an array.
+    /// Cost at a child of an object, and at a child of an array.
     below: [f64; 2],
     whole: f64,
     rate: f64,
-    /// Longest chain of schemas at work inside each other.
+    /// Longest chain of schemas active inside each other.
     chain: usize,
-    /// Alternatives inside each other.
+    /// Nesting depth of alternatives.
     nested: f64,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Found {
-    /// Its order.
+    /// Its order of visit.
     Open(usize),
     Done(Cost),
 }
@@ -128,10 +130,10 @@ struct Proof<'a> {
     graph: &'a Graph<'a>,
     found: Vec<Option<Found>>,
     order: usize,
-    /// Nodes whose circle is not complete (Tarjan).
+    /// Nodes whose cycle is not complete (Tarjan).
     stack: Vec<usize>,
     steps: usize,
-    /// Nodes that compiling makes of each; none while it is counted.
+    /// Number of nodes that compiling makes of each; `None` while it is being counted.
     compiled: HashMap<usize, Option<f64>>,
 }
 
@@ -151,7 +153,7 @@ impl Proof<'_> {
         }
     }
 
-    /// Tarjan's search for circles; each is settled when all that it leads to is.
+    /// Tarjan's search for cycles; each cycle is settled after all nodes that it leads to.
     fn visit(&mut self, at: usize, depth: usize) -> Result<usize, Why> {
         let node = &self.graph.nodes[at];
         too_deep(node, depth)?;
@@ -191,7 +193,7 @@ impl Proof<'_> {
         Ok(())
     }
 
-    /// A node that does not lead back to itself.
+    /// Settles a node that does not lead back to itself.
     fn settle_one(&mut self, at: usize) -> Result<(), Why> {
         let node = &self.graph.nodes[at];
         let mut cost = Cost { own: node.own, whole: node.whole, chain: 1, nested: 0.0, ..Cost::default() };
@@ -205,7 +207,7 @@ impl Proof<'_> {
                     cost.whole += to.whole;
                     cost.below = [cost.below[0] + to.below[0], cost.below[1] + to.below[1]];
                 }
-                // A key is a text of its own.
+                // Each key is a text of its own.
                 Place::Name => cost.own += to.rate,
                 Place::Named(_) | Place::Other => one_key = one_key.max(to.rate),
                 Place::EveryKey => each_key += to.rate,
@@ -221,7 +223,7 @@ impl Proof<'_> {
         self.finish(at, cost)
     }
 
-    /// Nodes that lead back to each other.
+    /// Settles nodes that lead back to each other.
     fn settle_circle(&mut self, circle: &HashSet<usize>) -> Result<(), Why> {
         let levels = DOCUMENT_DEPTH_MAX as f64;
         let mut all = Cost { chain: 0, ..Cost::default() };
@@ -250,7 +252,7 @@ impl Proof<'_> {
             all.below[0] = all.below[0].max(apart);
             all.below[1] = all.below[1].max(beside);
         }
-        // What is read beside the turn is read again on each level, and so is a whole subtree.
+        // Each level reads again what lies beside the cycle, and a whole subtree.
         let rate = all.own.max(all.below[0]) + levels * (all.below[1] + all.whole);
         let alternatives = circle.iter().any(|at| self.graph.nodes[*at].alternatives);
         let nested = all.nested + if alternatives { levels } else { 0.0 };
@@ -282,8 +284,8 @@ impl Proof<'_> {
         Ok(Here { visits, chain })
     }
 
-    /// In an order in which a node comes after all that it sends on to. A turn that does not go down has
-    /// none.
+    /// Orders the nodes so that each comes after all nodes to which it leads. A cycle that does not descend
+    /// into the document has no such order and is refused.
     fn arrange(&mut self, at: usize, depth: usize, state: &mut HashMap<usize, bool>, order: &mut Vec<usize>) -> Result<(), Why> {
         let node = &self.graph.nodes[at];
         self.step(at, 1 + node.edges.len())?;
@@ -306,8 +308,9 @@ impl Proof<'_> {
         Ok(())
     }
 
-    /// What the nodes visited at one place do to one child: the rate of those that leave the circle where the
-    /// child does not go on in it, and where it does. More than one way on is refused.
+    /// The rates that the nodes visited at one place spend on one child, for edges that leave the cycle: at a
+    /// child that does not continue in the cycle, and at one that does. More than one way to continue is
+    /// refused.
     fn children(&mut self, at: usize, circle: &HashSet<usize>, visits: &HashMap<usize, f64>) -> Result<(f64, f64), Why> {
         let mut keys: Vec<Option<&str>> = vec![None];
         let mut indices = vec![usize::MAX];
@@ -361,7 +364,7 @@ impl Proof<'_> {
         Ok((apart, beside))
     }
 
-    /// How many nodes compiling makes. What a `$ref` leads to is compiled once, unless it is marked.
+    /// How many nodes compiling makes. The target of a `$ref` is compiled once, unless it is marked.
     fn all_compiled(&mut self) -> Result<f64, Why> {
         let targets: Vec<usize> = self.graph.referred().collect();
         let mut sum = 0.0;
@@ -374,7 +377,8 @@ impl Proof<'_> {
     fn compiled_from(&mut self, at: usize) -> Result<f64, Why> {
         match self.compiled.get(&at) {
             Some(Some(known)) => return Ok(*known),
-            // The validator ends such a turn on the way that it came, and takes it anew on each other way.
+            // The validator ends such a cycle on the path that it took, and follows it again on each other
+            // path.
             Some(None) => {
                 return Err(self.graph.nodes[at].why(
                     "what `unevaluated...` allows leads back to it".into(),
@@ -392,7 +396,7 @@ impl Proof<'_> {
         Ok(sum)
     }
 
-    /// Where most of the cost comes from: the deepest node that is still too dear.
+    /// The node that causes most of the cost: the deepest one that is still too expensive.
     fn dearest(&self) -> usize {
         let most = SCHEMA_UNITS_MAX as f64 / SCHEMA_DOCUMENT_BYTES_MIN as f64;
         let mut at = 0;
@@ -422,7 +426,7 @@ enum Child<'a> {
 }
 
 impl Child<'_> {
-    /// Whether a visit of `node` goes on to this child through an edge at `place`.
+    /// Whether a visit of `node` continues to this child through an edge at `place`.
     fn goes(self, node: &Node, place: &Place) -> bool {
         match (self, place) {
             (Child::Key(key), Place::Named(name)) => key == Some(*name),

@@ -15,12 +15,12 @@ mod tests;
 
 pub(super) use regex::regex as is_pattern;
 
-/// Units for each byte of a text that is held to a format.
+/// Units for each byte of a text that is checked against a format.
 pub(super) const FORMAT_UNITS: f64 = 16.0;
 
 type Judge = fn(&str) -> bool;
 
-/// The formats that are held: those of JSON Schema 2020-12, but for `idn-hostname`.
+/// The formats that are checked: those of JSON Schema 2020-12, except `idn-hostname`.
 pub(super) const HELD: &[(&str, Judge)] = &[
     ("date", date),
     ("date-time", date_time),
@@ -42,8 +42,8 @@ pub(super) const HELD: &[(&str, Judge)] = &[
     ("uuid", uuid),
 ];
 
-/// Words that are taken for their readers, and not held: OpenAPI's, those that generators of schemas write,
-/// and `idn-hostname`, for which the tables of another library are needed.
+/// Formats that are accepted for readers and not checked: OpenAPI's, those that schema generators write, and
+/// `idn-hostname`, which needs the tables of another library.
 pub(super) const ANNOTATIONS: &[&str] = &[
     "base64",
     "base64url",
@@ -84,17 +84,17 @@ pub(super) const ANNOTATIONS: &[&str] = &[
     "uuid5",
 ];
 
-/// What becomes of a `format`.
+/// How a `format` is treated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Held,
-    /// Taken, and not held.
+    /// Accepted, and not checked.
     Annotation,
-    /// Refused; the known word that it is like.
+    /// Refused; with the known format that it resembles.
     Unknown(Option<&'static str>),
 }
 
-/// What becomes of `format = "word"`. One of an author's own begins with `x-`.
+/// How `format = "word"` is treated. An author's own formats begin with `x-`.
 pub(super) fn kind(word: &str) -> Kind {
     if HELD.iter().any(|(known, _)| *known == word) {
         return Kind::Held;
@@ -124,7 +124,7 @@ fn date(text: &str) -> bool {
     (1..=days).contains(&day)
 }
 
-/// With its distance from UTC, as RFC 3339 has it.
+/// A time with its UTC offset, as in RFC 3339.
 fn time(text: &str) -> bool {
     let text = text.as_bytes();
     let Some(([h0, h1, b':', m0, m1, b':', s0, s1], rest)) = text.split_first_chunk::<8>() else { return false };
@@ -145,7 +145,7 @@ fn time(text: &str) -> bool {
         },
         _ => return false,
     };
-    // A leap second ends the day, in UTC.
+    // A leap second is only at the end of the day, in UTC.
     let minute_of_day = (i64::from(hour * 60 + minute) - east).rem_euclid(24 * 60);
     hour < 24 && minute < 60 && (second < 60 || second == 60 && minute_of_day == 24 * 60 - 1)
 }
@@ -157,7 +157,7 @@ fn date_time(text: &str) -> bool {
     }
 }
 
-/// `P1Y2M3DT4H5M6.7S` without what is not said, or `P8W`.
+/// `P1Y2M3DT4H5M6.7S`, with any part left out, or `P8W`.
 fn duration(text: &str) -> bool {
     let Some(rest) = text.strip_prefix('P') else { return false };
     let (days, times) = match rest.split_once('T') {
@@ -207,12 +207,12 @@ fn ipv6(text: &str) -> bool {
     text.len() <= 45 && text.parse::<Ipv6Addr>().is_ok()
 }
 
-/// As RFC 5321 has it: with a host's name behind the `@`, or an address in brackets.
+/// As in RFC 5321: with a host name behind the `@`, or an address in brackets.
 fn email(text: &str) -> bool {
     text.is_ascii() && mailbox(text, hostname)
 }
 
-/// The same with letters beyond ASCII; of the host, only its lengths are held then.
+/// An email address with letters beyond ASCII; then only the lengths of the host are checked.
 fn idn_email(text: &str) -> bool {
     let is_host = |host: &str| {
         let is_label = |label: &str| {
@@ -280,7 +280,7 @@ fn relative_json_pointer(text: &str) -> bool {
 }
 
 fn is_beyond_ascii(letter: char) -> bool {
-    // RFC 3987 leaves out control characters, surrogates and the code points that are no characters.
+    // RFC 3987 excludes control characters, surrogates and noncharacters.
     !letter.is_ascii() && !letter.is_control() && letter as u32 & 0xfffe != 0xfffe && !('\u{fdd0}'..='\u{fdef}').contains(&letter)
 }
 
@@ -297,9 +297,9 @@ fn iri_reference(text: &str) -> bool {
     reference(text, false, true)
 }
 
-/// RFC 3986, or 3987 with letters `beyond` ASCII; `whole`: it begins with a scheme.
+/// RFC 3986, or RFC 3987 if letters `beyond` ASCII are allowed; `whole`: the reference begins with a scheme.
 fn reference(text: &str, whole: bool, beyond: bool) -> bool {
-    // Unreserved letters, escapes, and those of `more`.
+    // Unreserved letters, escapes, and the letters of `more`.
     let is_of = |text: &str, more: &str| {
         let mut letters = text.chars();
         while let Some(letter) = letters.next() {

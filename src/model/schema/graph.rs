@@ -18,20 +18,21 @@ use crate::model::{
     limits::{PATTERN_BYTES_MAX, PATTERN_SQUARES_MAX, PATTERNS_COMPILED_BYTES_MAX},
 };
 
-/// Why nothing can be proved, or too much: where in the schema, what, and what to write instead.
+/// Why a cost cannot be proved, or is too high: where in the schema, what, and what to write instead.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Why {
     pub pointer: String,
     pub what: String,
     pub instead: &'static str,
-    /// Whether the schema leads to what is not there; else it costs too much, or nobody can say how much.
+    /// Whether the schema leads to a place that does not exist; otherwise it costs too much, or the cost is
+    /// unknown.
     pub is_lost: bool,
 }
 
-/// Where an edge leads, seen from the instance node of the visit.
+/// Where an edge leads, relative to the instance node of the visit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Place<'a> {
-    /// To the same. `once`: by a `$ref`, so that it is compiled for itself.
+    /// To the same node. `once`: by a `$ref`, so that the target is compiled separately.
     Here {
         once: bool,
     },
@@ -45,7 +46,7 @@ pub(super) enum Place<'a> {
     /// To items behind the node's prefix.
     Rest,
     EveryItem,
-    /// Nowhere: it is compiled again, and never visited.
+    /// Nowhere: the schema is compiled again, and never visited.
     Built,
 }
 
@@ -59,13 +60,13 @@ pub(super) struct Edge<'a> {
 pub(super) struct Node<'a> {
     pub pointer: String,
     schema: &'a Value,
-    /// Whether it marks what was seen, for `unevaluated...`, instead of checking.
+    /// Whether it marks what was evaluated, for `unevaluated...`, instead of checking.
     marks: bool,
-    /// Units for each byte that is the instance node's own.
+    /// Units for each byte of the instance node itself.
     pub own: f64,
     /// Units for each byte of the whole subtree.
     pub whole: f64,
-    /// Whether it tries what may fail without the document being wrong.
+    /// Whether it tries branches that may fail although the document is valid.
     pub alternatives: bool,
     pub prefix: usize,
     pub edges: Vec<Edge<'a>>,
@@ -84,7 +85,7 @@ impl Node<'_> {
 
 #[derive(Debug)]
 pub(super) struct Graph<'a> {
-    /// The first is the root.
+    /// The first node is the root.
     pub nodes: Vec<Node<'a>>,
     edition: Edition,
     root: &'a Value,
@@ -102,7 +103,7 @@ impl<'a> Graph<'a> {
         let (nodes, known, patterns) = (Vec::new(), HashMap::new(), HashMap::new());
         let mut graph = Graph { nodes, edition, root, known, anchors, squares: 0, compiled_bytes: 0.0, patterns };
         graph.add(root, String::new(), false);
-        // Nodes are added behind the one that is read.
+        // New nodes are added behind the one that is being read.
         let mut at = 0;
         while at < graph.nodes.len() {
             match graph.nodes[at].marks {
@@ -114,7 +115,7 @@ impl<'a> Graph<'a> {
         Ok(graph)
     }
 
-    /// Nodes that a `$ref` leads to.
+    /// Nodes that are targets of a `$ref`.
     pub fn referred(&self) -> impl Iterator<Item = usize> + use<> {
         let edges = self.nodes.iter().flat_map(|node| &node.edges);
         let mut targets: Vec<_> = edges.filter(|edge| edge.place == (Place::Here { once: true })).map(|edge| edge.to).collect();
@@ -139,7 +140,7 @@ impl<'a> Graph<'a> {
         self.nodes[at].edges.push(Edge { to, place });
     }
 
-    /// Reads what a node does when it checks.
+    /// Reads the cost and edges of a node that checks.
     fn read(&mut self, at: usize) -> Result<(), Why> {
         let schema = match self.nodes[at].schema {
             Value::Bool(_) => return Ok(()),
@@ -155,8 +156,7 @@ impl<'a> Graph<'a> {
                 word if words::is_for_readers(word) => 0.0,
                 "format" => match (self.edition, format::kind(value.as_str().unwrap_or_default())) {
                     (Edition::Current, format::Kind::Held) => FORMAT_UNITS,
-                    // Where the words were not looked through, because nobody takes it for a schema but a
-                    // `$ref`.
+                    // Words at a place that only a `$ref` treats as a schema were not inspected before.
                     (Edition::Current, format::Kind::Unknown(_)) if value.is_string() => {
                         return Err(self.nodes[at].why(format!("there is no format {value:.100}"), "remove it"));
                     }
@@ -206,7 +206,7 @@ impl<'a> Graph<'a> {
                 }
                 "additionalProperties" => {
                     self.edge(at, value, word.clone(), Place::Other);
-                    // Which keys these are, it asks the names and patterns once more.
+                    // To find these keys, it checks the names and patterns once more.
                     let mut own = 4.0 + 2.0 * few(schema.get("properties").map_or(0, keys));
                     for (text, _) in schema.get("patternProperties").and_then(Value::as_object).into_iter().flatten() {
                         own += self.pattern(at, text)?;
@@ -257,7 +257,7 @@ impl<'a> Graph<'a> {
                     let (to, pointer) = self.target(at, value)?;
                     let to = self.add(to, pointer, false);
                     self.nodes[at].edges.push(Edge { to, place: Place::Here { once: true } });
-                    // The validator looks through all that it is at work on, lest it turn in a circle.
+                    // The validator searches all active schemas, to detect cycles.
                     16.0
                 }
                 word => {
@@ -272,8 +272,8 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
-    /// Reads what a node does when it marks: all branches are checked again, and what they allow is marked in
-    /// turn.
+    /// Reads the cost and edges of a node that marks: all branches are checked again, and what they allow is
+    /// marked in turn.
     fn read_marks(&mut self, at: usize) -> Result<(), Why> {
         let Value::Object(schema) = self.nodes[at].schema else { return Ok(()) };
         self.nodes[at].own += 16.0;
@@ -320,14 +320,14 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
-    /// An edge to the marking of the node `of`.
+    /// Adds an edge to the marking of the node `of`.
     fn marking(&mut self, at: usize, of: usize, once: bool) {
         let (schema, pointer) = (self.nodes[of].schema, self.nodes[of].pointer.clone());
         let to = self.add(schema, pointer, true);
         self.nodes[at].edges.push(Edge { to, place: Place::Here { once } });
     }
 
-    /// Edges to each of a list of schemas, or to the one.
+    /// Adds edges to each schema of a list, or to the single one.
     fn items(&mut self, at: usize, word: &str, value: &'a Value, place: Place<'a>) {
         match value {
             Value::Array(items) => {
@@ -340,7 +340,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// What a `$ref` leads to.
+    /// The target of a `$ref`.
     fn target(&self, at: usize, reference: &Value) -> Result<(&'a Value, String), Why> {
         let node = &self.nodes[at];
         let text = reference.as_str().unwrap_or("");
@@ -365,7 +365,7 @@ impl<'a> Graph<'a> {
         })
     }
 
-    /// Units for each byte that is matched with a pattern.
+    /// Units for each byte that is matched against a pattern.
     fn pattern(&mut self, at: usize, text: &'a str) -> Result<f64, Why> {
         if let Some(states) = self.patterns.get(text) {
             return Ok(*states);
@@ -396,7 +396,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Every `$anchor`, wherever it stands: one that stands twice is none.
+/// Finds every `$anchor` at any place; an anchor that occurs twice is none.
 fn find_anchors<'a>(value: &'a Value, pointer: &mut String, found: &mut HashMap<&'a str, Vec<(&'a Value, String)>>) {
     let length = pointer.len();
     match value {
@@ -422,7 +422,7 @@ fn find_anchors<'a>(value: &'a Value, pointer: &mut String, found: &mut HashMap<
     }
 }
 
-/// What comparing with `value` takes at most.
+/// The most that comparing with `value` costs.
 fn size(value: &Value) -> f64 {
     match value {
         Value::String(text) => 2.0 + text.len() as f64 / 16.0,

@@ -6,20 +6,20 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// Bytes that one range of a class, and one state, take once compiled.
+/// Bytes that one range of a class, and one state, take when compiled.
 const RANGE_BYTES: f64 = 32.0;
 
 /// What matching with a pattern costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct PatternCost {
-    /// States alive at once, at most: units for each byte of the text.
+    /// Most states that are active at once: units for each byte of the text.
     pub states: f64,
-    /// Compiled size in bytes, roughly.
+    /// Approximate compiled size in bytes.
     pub bytes: f64,
 }
 
-/// The cost of `pattern`, written as JSON Schema has it. One that cannot be read costs nothing: compiling it
-/// will say why.
+/// The cost of `pattern`, in JSON Schema's notation. An unreadable pattern costs nothing: compiling it
+/// reports why.
 pub(super) fn cost(pattern: &str) -> PatternCost {
     let Ok(translated) = jsonschema_regex::to_rust_regex(pattern) else { return PatternCost::default() };
     match regex_syntax::parse(&translated) {
@@ -28,7 +28,7 @@ pub(super) fn cost(pattern: &str) -> PatternCost {
     }
 }
 
-/// Depth is bounded by the reader's own limit on nesting.
+/// The parser's own limit on nesting bounds the depth.
 fn of(hir: &Hir) -> PatternCost {
     let sum = |parts: &[Hir]| {
         parts.iter().map(of).fold(PatternCost::default(), |a, b| PatternCost { states: a.states + b.states, bytes: a.bytes + b.bytes })
@@ -37,7 +37,7 @@ fn of(hir: &Hir) -> PatternCost {
         HirKind::Empty => PatternCost { states: 0.0, bytes: RANGE_BYTES },
         HirKind::Look(_) => PatternCost { states: 1.0, bytes: RANGE_BYTES },
         HirKind::Literal(literal) => PatternCost { states: literal.0.len() as f64, bytes: literal.0.len() as f64 * RANGE_BYTES },
-        // Letters of several bytes: one path through them is alive, whatever the class.
+        // Letters of several bytes: one path through them is active, whatever the class.
         HirKind::Class(Class::Unicode(class)) => PatternCost { states: 2.0, bytes: (1 + class.ranges().len()) as f64 * RANGE_BYTES },
         HirKind::Class(Class::Bytes(class)) => PatternCost { states: 1.0, bytes: (1 + class.ranges().len()) as f64 * RANGE_BYTES },
         HirKind::Repetition(repetition) => {
@@ -64,7 +64,7 @@ mod tests {
         assert!((3_000.0..10_000.0).contains(&cost("[ab]*a[ab]{3000}c").states));
         assert!(cost("((a{100}){100}){100}").states >= 1e6);
         assert!(cost(r"\p{L}{1000}").bytes > 10e6);
-        // What the engine cannot take is for its compiler to refuse.
+        // A pattern that the engine does not accept is left to its compiler to refuse.
         assert_eq!(cost("(?=a)"), PatternCost::default());
         assert_eq!(cost("("), PatternCost::default());
     }

@@ -1,6 +1,6 @@
 //! Parts of JSON pointers.
 
-/// A key as a part of a JSON pointer.
+/// Escapes a key as a part of a JSON pointer.
 pub(super) fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }

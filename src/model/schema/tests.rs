@@ -1,5 +1,5 @@
-//! Which schemas have a proof, which have none and what is said of them, and that what is proved is what the
-//! validator does.
+//! Tests which schemas have a proof, what is reported about those without one, and that the proof matches
+//! what the validator does.
 
 use std::thread;
 
@@ -22,7 +22,7 @@ fn taken(schema: Value) -> Schema {
     Schema::compile(schema, Edition::Current).unwrap_or_else(|why| panic!("{text:.300}: {why:?}"))
 }
 
-/// A level of `$defs` for each of `levels`, made by `level` from a `$ref` to the next.
+/// A level of `$defs` for each of `levels`, which `level` makes from a `$ref` to the next.
 fn levels(levels: usize, level: impl Fn(Value) -> Value) -> Value {
     let mut defs = serde_json::Map::new();
     for at in 0..levels {
@@ -54,7 +54,7 @@ fn what_ordinary_authors_write_is_checked_at_any_size() {
         let schema = taken(schema);
         assert_eq!(schema.document_bytes_max(), DOCUMENT_BYTES_MAX, "{} units a byte: {schema:?}", schema.cost.rate);
     }
-    // The proof does not change what a schema says.
+    // The proof does not change the meaning of a schema.
     let tree = taken(tree);
     let check = |text: &str| tree.check(&Document::parse(text, "it").unwrap(), "it", Code::InvalidInput);
     check(r#"{"value":"a","children":[{"value":"b"}]}"#).unwrap();
@@ -171,8 +171,8 @@ fn unique_items_are_found_in_time_that_no_input_chooses() {
         let fault = check(twice.clone()).expect_err(&twice.to_string());
         assert_eq!(fault.detail["violations"][0]["schema"], "/uniqueItems", "{fault}");
     }
-    // All of these hash alike where lengths are not hashed, which the validator's own `uniqueItems` compares
-    // in pairs: 2^14 of them, for minutes.
+    // All of these hash alike if lengths are not hashed; the validator's own `uniqueItems` compares them in
+    // pairs: 2^14 of them, for minutes.
     let bracketed = |bits: usize| {
         let parts: Vec<_> = (0..14).map(|bit| if bits >> bit & 1 == 1 { json!([[1]]) } else { json!([1]) }).collect();
         Value::Array(parts)
@@ -196,7 +196,7 @@ fn a_mismatch_is_told_in_few_words_however_large_the_document() {
     assert!(large.message.contains("the place is not told") && large.hint.is_some(), "{large}");
 }
 
-/// (schema, document, place, what was expected, what was found)
+/// (schema, document, place, the expected text, the found text)
 #[test]
 fn each_mismatch_says_what_was_expected_and_what_was_found() {
     let named = json!({ "type": "object", "required": ["name"], "properties": { "name": { "type": "string" }, "api_key": { "type": "integer" } },
@@ -241,7 +241,7 @@ fn each_mismatch_says_what_was_expected_and_what_was_found() {
     assert!(long.message.len() < 300 && long.message.contains("of 2097152 characters"), "{long}");
 }
 
-/// As deep as a proof allows, on the stack of a thread of the host, for good documents and bad.
+/// As deep as a proof allows, on the stack of a thread of the host, for valid and invalid documents.
 #[test]
 fn the_deepest_schema_that_is_taken_fits_a_thread() {
     let deep = (0..DOCUMENT_DEPTH_MAX - 2).fold(json!(1), |inner, _| json!([inner]));
@@ -305,7 +305,7 @@ fn what_a_schema_says_in_vain_is_refused_at_its_place_with_what_to_write() {
         ),
         (json!({ "$schema": "https://json-schema.org/draft/2019-09/schema", "unevaluatedItems": false }), "/unevaluatedItems", "2019-09"),
         (json!({ "pattern": "^(?!api-)" }), "/pattern", "look-around"),
-        // What no schema's place is, until a `$ref` leads there.
+        // Not a place of a schema, until a `$ref` leads there.
         (json!({ "const": { "format": "emial" }, "items": { "$ref": "#/const" } }), "/const", "no format \"emial\""),
     ];
     for (schema, pointer, says) in cases {
@@ -313,15 +313,15 @@ fn what_a_schema_says_in_vain_is_refused_at_its_place_with_what_to_write() {
         let found = found.first().unwrap_or_else(|| panic!("taken: {schema}"));
         assert!(found.pointer == pointer && found.what.contains(says), "{schema}: {found:?}");
     }
-    // Of many, some are told.
+    // Of many findings, some are reported.
     let many: serde_json::Map<String, Value> = (0..100).map(|at| (format!("p{at}"), json!({ "format": "emial" }))).collect();
     assert_eq!(findings(&json!({ "properties": many }), Edition::Current).len(), SCHEMA_FINDINGS_MAX);
-    // A dialect whose words all mean the same here is taken.
+    // A dialect in which all used words mean the same as here is accepted.
     for same in [
         json!({ "$schema": seven, "type": "object", "properties": { "a": { "$ref": "#", "description": "d" } }, "if": true, "then": {} }),
         json!({ "$schema": "https://json-schema.org/draft/2019-09/schema", "dependentRequired": { "a": ["b"] } }),
         json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "prefixItems": [true] }),
-        // Names of properties are no words.
+        // Names of properties are not words.
         json!({ "properties": { "format": { "const": "emial" }, "definitions": true }, "default": { "format": "emial" } }),
     ] {
         taken(same);
@@ -337,26 +337,27 @@ fn a_schema_of_an_older_install_is_read_as_it_was_with_warnings() {
     let told: Vec<_> = older.warnings().iter().map(|found| found.pointer.as_str()).collect();
     assert_eq!(told, ["/$schema", "/properties/a/format", "/properties/b/format"]);
     assert_eq!(findings(&schema, Edition::Current).len(), 2);
-    // What was refused before still is.
+    // What an older Hob refused is still refused.
     assert!(!findings(&json!({ "tpye": "object" }), Edition::Older).is_empty());
 }
 
-/// Three times what a manifest may have, and a name a few hundred times what anybody writes.
+/// Three times what a manifest may have, and a name some hundred times longer than usual ones.
 #[test]
 fn names_that_are_long_cost_neither_memory_nor_a_callers_time() {
     let words: serde_json::Map<_, _> = (0..14_000).map(|n| (format!("x-{n}"), json!(1))).collect();
     let long = json!({ "properties": { "~".repeat(120_000): words } });
     let findings = Schema::compile(long, Edition::Current).map(|_| ()).unwrap_err();
     assert!(findings.len() == 1 && findings[0].what.contains("give what has many places below it a shorter name"), "{findings:?}");
-    // What was found is looked at for a name that was mistyped, and that costs the product of two lengths.
+    // Found keys are compared with a missing one, in case of a typo; that costs the product of the two
+    // lengths.
     let schema = taken(json!({ "required": ["a".repeat(200_000)] }));
     let document = Document::from(json!({ "b".repeat(200_000): 1 }));
     let fault = schema.check(&document, "it", Code::InvalidInput).unwrap_err();
     assert!(!fault.message.contains("may be meant"), "{fault}");
 }
 
-/// Each word that checks something, in each dialect: it is refused where that dialect does not have it, and
-/// an installed recipe with it goes on.
+/// Each checking word, in each dialect: it is refused if that dialect does not have it, and an installed
+/// recipe with it keeps working.
 #[test]
 fn a_word_is_held_against_the_vocabulary_of_the_dialect_that_is_named() {
     let drafts = [
@@ -364,7 +365,7 @@ fn a_word_is_held_against_the_vocabulary_of_the_dialect_that_is_named() {
         "http://json-schema.org/draft-07/schema#",
         "https://json-schema.org/draft/2019-09/schema",
     ];
-    // The first of the three that has the word; 3 for none.
+    // The first of the three dialects that has the word; 3 for none.
     let words = [
         ("if", json!(true), 1),
         ("then", json!(true), 1),
@@ -405,8 +406,8 @@ fn a_word_is_held_against_the_vocabulary_of_the_dialect_that_is_named() {
     }
 }
 
-/// Whatever a stranger chose of a document and its schema: a key that is a secret, and texts that turn the
-/// writing around.
+/// Parts of a document and its schema that a stranger chose: a key that is a secret, and texts that reverse
+/// the writing direction.
 #[test]
 fn no_secret_and_nothing_that_commands_is_told_of_a_document() {
     let schema = json!({

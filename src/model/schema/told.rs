@@ -12,15 +12,15 @@ use super::super::{
     shown,
 };
 
-/// What was expected, beginning with `wanted`.
+/// The expected value, as text that begins with `wanted`.
 pub(super) fn expected(error: &ValidationError) -> String {
     format!("wanted {}", wanted(error))
 }
 
-/// What was found there.
+/// The found value, as text.
 pub(super) fn found(error: &ValidationError) -> String {
     let instance = error.instance().as_ref();
-    // The whole path: what lies below `passwords` is one, too.
+    // The whole path decides about secrets: a value below `passwords` is one too.
     let found = shown::found(&error.instance_path().to_string(), instance);
     match (error.kind(), instance) {
         (Kind::MaxLength { .. } | Kind::MinLength { .. }, Value::String(text)) => format!("{} characters", text.chars().count()),
@@ -74,13 +74,13 @@ fn wanted(error: &ValidationError) -> String {
         Kind::AnyOf { context } | Kind::OneOfNotValid { context } => alternatives(context),
         Kind::PropertyNames { error } => format!("for the name of each key {}", wanted(error)),
         Kind::UniqueItems => "each item once".to_owned(),
-        // Its own words, without what was found.
+        // The validator's own words, without the found value.
         Kind::Custom { message, .. } => message.strip_prefix("wanted ").unwrap_or(message).to_owned(),
         _ => error.masked().to_string(),
     }
 }
 
-/// What each alternative lacks first, with its place below this one.
+/// The first thing that each alternative lacks, with its place below this one.
 fn alternatives(context: &[Vec<ValidationError<'static>>]) -> String {
     let each = context.iter().take(SHOWN_ALTERNATIVES_MAX).filter_map(|errors| {
         let first = errors.first()?;

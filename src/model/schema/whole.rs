@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::super::limits::SCHEMA_PLACES_MAX;
 
-/// The text with those numbers written as integers; `None` if there are none. `text` is JSON.
+/// Returns the text with those numbers written as integers; `None` if there are none. `text` is JSON.
 pub(super) fn numbers(schema: &Value, text: &str) -> Option<String> {
     let mut scan = Scan { root: schema, text: text.as_bytes(), at: 0, taken: 0, out: String::new() };
     scan.value(vec![schema]);
@@ -21,9 +21,9 @@ pub(super) fn numbers(schema: &Value, text: &str) -> Option<String> {
     }
 }
 
-/// Whether `schema` says `integer` anywhere: without, nothing has to be read.
+/// Whether `schema` uses `integer` anywhere; otherwise no document needs reading.
 pub(super) fn says_integer(schema: &Value) -> bool {
-    // Not by calls within calls: how deep a schema is, its author chooses.
+    // Without recursion: the author chooses the depth of a schema.
     let mut left = vec![schema];
     while let Some(part) = left.pop() {
         match part {
@@ -45,7 +45,7 @@ struct Scan<'a> {
     root: &'a Value,
     text: &'a [u8],
     at: usize,
-    /// What of the text is in `out`.
+    /// The end of the part of the text that is already in `out`.
     taken: usize,
     out: String,
 }
@@ -73,9 +73,9 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Puts `schema` into `all`, and what applies to the same value by it.
+    /// Adds `schema` to `all`, and the schemas that it applies to the same value.
     fn unfold(&self, schema: &'a Value, kind: &str, all: &mut Vec<&'a Value>) {
-        // What leads back to itself was refused; this bounds what is unfolded many times.
+        // Schemas that lead back to themselves were refused; this bounds schemas that unfold many times.
         if !schema.is_object() || all.len() == SCHEMA_PLACES_MAX {
             return;
         }
@@ -138,7 +138,7 @@ impl<'a> Scan<'a> {
             self.at += 1; // the colon
             let of = |schema: &&'a Value| {
                 let own = schema["properties"].get(&key);
-                // Which of the keys a pattern takes is not found out here.
+                // This scan does not match keys against patterns.
                 own.or_else(|| schema.get("additionalProperties").filter(|_| schema.get("patternProperties").is_none()))
             };
             self.value(schemas.iter().filter_map(of).collect());
@@ -155,7 +155,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Goes to the next item; false past the end of them.
+    /// Moves to the next item; returns false at the end of them.
     fn more(&mut self, end: u8) -> bool {
         self.space();
         match self.text.get(self.at) {
@@ -177,7 +177,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Goes past one value.
+    /// Skips one value.
     fn skip(&mut self) {
         let mut depth = 0usize;
         while let Some(byte) = self.text.get(self.at) {
@@ -192,7 +192,7 @@ impl<'a> Scan<'a> {
                 b'}' | b']' => depth -= 1,
                 b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
                 _ => {
-                    // A number or a word, to its last byte.
+                    // Skips a number or a word, up to its last byte.
                     while self.text.get(self.at + 1).is_some_and(|next| next.is_ascii_alphanumeric() || b"+-.".contains(next)) {
                         self.at += 1;
                     }
@@ -206,7 +206,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The integer that a float is, if it is one that JSON carries as an integer.
+/// The integer equal to a float, if JSON can carry it as an integer.
 fn whole(float: f64) -> Option<i128> {
     let fits = float.fract() == 0.0 && (-(2.0_f64.powi(63))..2.0_f64.powi(64)).contains(&float);
     fits.then_some(float as i128)
@@ -261,7 +261,8 @@ mod tests {
         assert_eq!(numbers(&json!(true), "2.0"), None);
     }
 
-    /// Schemas that unfold without end and documents as deep as any, on the stack of a thread of the host.
+    /// Schemas that unfold endlessly, and documents of the greatest depth, on the stack of a thread of the
+    /// host.
     #[test]
     fn the_deepest_and_the_widest_fit_a_thread() {
         let turning = json!({

@@ -17,36 +17,36 @@ use crate::model::{
     shown,
 };
 
-/// Something that a schema says and that is not taken, at its place.
+/// A word of a schema that is not accepted, with its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
     /// JSON pointer to the word.
     pub pointer: String,
     /// What is wrong with it, and what to write instead.
     pub what: String,
-    /// Whether Hob took it before it held formats and dialects: what is installed since then keeps working.
+    /// Whether Hob accepted it before it enforced formats and dialects: recipes installed then keep working.
     pub was_taken: bool,
 }
 
 impl Finding {
-    /// Something that was never taken.
+    /// A finding that Hob never accepted.
     pub fn of(pointer: &str, what: String) -> Finding {
         Finding { pointer: pointer.to_owned(), what, was_taken: false }
     }
 }
 
-/// What was found of one schema.
+/// The result of inspecting one schema.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
     /// At most [`SCHEMA_FINDINGS_MAX`].
     pub findings: Vec<Finding>,
-    /// Formats that are held: pointer and word.
+    /// Formats that are checked: pointer and word.
     pub held: Vec<(String, String)>,
-    /// What is taken for its readers alone, as pointer and `format = "word"` or the word.
+    /// Words for readers only: the pointer, and `format = "word"` or the word.
     pub not_held: Vec<(String, String)>,
 }
 
-/// What is taken of JSON Schema 2020-12.
+/// The accepted words of JSON Schema 2020-12.
 const WORDS: &[&str] = &[
     "$schema",
     "$id",
@@ -103,10 +103,10 @@ const WORDS: &[&str] = &[
     "else",
 ];
 
-/// What `type` may say.
+/// The accepted values of `type`.
 const TYPES: &[&str] = &["string", "number", "integer", "boolean", "object", "array", "null"];
 
-/// Types of languages and tools, and what says the same here.
+/// Types of languages and tools, and the equivalent here.
 const FOREIGN_TYPES: &[(&[&str], &str)] = &[
     (&["str", "text", "char", "varchar"], "write `string`"),
     (&["int", "long", "uint", "int32", "int64"], "write `integer`"),
@@ -121,7 +121,7 @@ const FOREIGN_TYPES: &[(&[&str], &str)] = &[
     (&["enum"], "write `enum`, the list of what may come, without `type`"),
 ];
 
-/// Words of other dialects, and what says the same here.
+/// Words of other dialects, and the equivalent here.
 const FOREIGN: &[(&str, &str)] = &[
     ("$dynamicAnchor", "write `$ref = \"#/$defs/NAME\"`: a dynamic reference has more than one reading"),
     ("$dynamicRef", "write `$ref = \"#/$defs/NAME\"`: a dynamic reference has more than one reading"),
@@ -138,7 +138,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("xml", "say it in `description`"),
 ];
 
-/// Whether a word is for readers alone, and checks nothing.
+/// Whether a word is only for readers, and checks nothing.
 pub(super) fn is_for_readers(word: &str) -> bool {
     word == "discriminator" || word.starts_with("x-")
 }
@@ -153,8 +153,8 @@ enum Dialect {
 }
 
 impl Dialect {
-    /// Whether the dialect has a word that is taken, and with the meaning that it has here. Words that check
-    /// nothing say the same everywhere.
+    /// Whether the dialect has an accepted word, with the meaning that it has here. Words that check nothing
+    /// mean the same everywhere.
     fn has(self, word: &str) -> bool {
         match self {
             Dialect::Ours => true,
@@ -164,14 +164,14 @@ impl Dialect {
         }
     }
 
-    /// Whether what stands beside `$ref` is passed over.
+    /// Whether the dialect ignores words beside `$ref`.
     fn is_ref_alone(self) -> bool {
         matches!(self, Dialect::Draft07 | Dialect::Draft06)
     }
 }
 
-/// Words that a dialect does not have, beside those that the ones after it do not have either: there they are
-/// passed over, here they hold.
+/// Words that a dialect lacks, in addition to those that later dialects lack: that dialect ignores them, Hob
+/// enforces them.
 const NOT_IN_2019: &[&str] = &["prefixItems", "unevaluatedItems"];
 const NOT_IN_06: &[&str] = &["if", "then", "else"];
 const NOT_IN_07: &[&str] = &[
@@ -185,7 +185,7 @@ const NOT_IN_07: &[&str] = &[
     "$anchor",
 ];
 
-/// Words that say nothing of a document.
+/// Words that check nothing.
 const SILENT: &[&str] =
     &["$ref", "$schema", "$id", "$defs", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"];
 
@@ -217,7 +217,7 @@ fn dialect(named: &str) -> Result<Dialect, String> {
     }
 }
 
-/// Looks through a whole schema, from its root.
+/// Inspects a whole schema, from its root.
 pub(super) fn look(schema: &Value) -> Looked {
     let mut walk = Walk { looked: Looked::default(), dialect: Dialect::Ours, named: String::new() };
     match schema.get("$schema") {
@@ -237,7 +237,7 @@ pub(super) fn look(schema: &Value) -> Looked {
 struct Walk {
     looked: Looked,
     dialect: Dialect,
-    /// What `$schema` says.
+    /// The value of `$schema`.
     named: String,
 }
 
@@ -304,7 +304,7 @@ impl Walk {
         self.find(at.to_owned(), format!("there is no type `{}` in JSON Schema; {instead}", shown::name(name)), false);
     }
 
-    /// Whether a word that is known means here what it says.
+    /// Reports a known word that does not mean here what it says.
     fn meaning(&mut self, entries: &Map<String, Value>, word: &str, value: &Value, at: &str) {
         match (word, value) {
             ("format", Value::String(name)) => match format::kind(name) {

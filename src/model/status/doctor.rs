@@ -10,82 +10,82 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::status::{MemoryBound, ZygoteStatus};
 
-/// The version of Landlock from which signals and abstract sockets do not reach outside. Linux 6.12.
+/// The Landlock version from which signals and abstract sockets cannot leave a sandbox (Linux 6.12).
 pub const LANDLOCK_WANTED: u32 = 6;
 
-/// All of it.
+/// The whole result of `hob doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Doctor {
     /// Whether pods of this machine run fully confined.
     pub confined: bool,
-    /// The same in words.
+    /// The verdict in words.
     pub verdict: String,
-    /// Who holds pods to their memory.
+    /// What bounds the memory of pods.
     #[serde(default)]
     pub memory: MemoryBound,
-    /// What to do where they do not.
+    /// What to do if pods are not fully confined.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next: Vec<String>,
     pub machine: Machine,
     pub python: Tool,
     pub uv: Tool,
-    /// Layers that HOB_SANDBOX_WITHOUT takes for unavailable.
+    /// Layers that HOB_SANDBOX_WITHOUT makes unavailable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
-    /// None where nothing could be tried.
+    /// `None` if nothing could be tried.
     pub trial: Option<Trial>,
     pub bounds: Bounds,
-    /// Files that a pod with `devices=gpu` is given; none without a GPU.
+    /// Files that a pod with `devices=gpu` is given; empty without a GPU.
     pub gpu: Vec<PathBuf>,
     pub zygotes: Possible,
-    /// Whether nobody else may write to Hob's own files.
+    /// Whether only the owner may write to Hob's own files.
     pub home: Safe,
     pub kept: Kept,
     #[serde(default)]
     pub files: OpenFiles,
-    /// Of the running server; none when none runs.
+    /// The zygotes of the running server; `None` if none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<Vec<ZygoteStatus>>,
 }
 
-/// Where a host keeps what it writes.
+/// Where a host keeps the files that it writes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Kept {
     /// Logs, dossiers, sessions, sockets, scratch folders of pods.
     pub state: PathBuf,
-    /// What can be made again.
+    /// Files that can be made again.
     pub cache: PathBuf,
-    /// One of them lies outside of the home, which cannot be written to: what is kept there is gone with that
-    /// folder.
+    /// Whether one of them lies outside the home, because the home is not writable; files there are lost with
+    /// that folder.
     pub elsewhere: bool,
 }
 
-/// How many files a process may have open: callers' connections are such, and what pods take.
+/// How many files a process may have open: connections of callers count, and what pods take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OpenFiles {
-    /// As it is started (`ulimit -Sn`).
+    /// The limit at the start of the process (`ulimit -Sn`).
     pub now: u64,
-    /// What a server raises that to: as many as it has use for, and as it may have (`ulimit -Hn`).
+    /// The limit to which a server raises it: as many as it can use, and as it may have (`ulimit -Hn`).
     pub served: u64,
-    /// As many as a server has use for.
+    /// As many as a server can use.
     pub wanted: u64,
 }
 
-/// What it runs on.
+/// The machine on which it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Machine {
     /// The kernel's release.
     pub kernel: String,
     pub architecture: String,
-    /// Whose rights Hob has.
+    /// The user whose rights Hob has.
     pub user: u32,
-    /// Whether it runs in a container, as far as that shows.
+    /// Whether it runs in a container, as far as that is visible.
     pub container: bool,
-    /// Settings of the kernel that decide on user namespaces, as far as they are there.
+    /// Kernel settings that decide about user namespaces, as far as they exist.
     pub settings: Vec<(String, String)>,
 }
 
@@ -95,31 +95,31 @@ pub struct Machine {
 pub struct Tool {
     pub path: Option<PathBuf>,
     pub version: Option<String>,
-    /// Why there is none.
+    /// Why the tool is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// What was tried.
+/// The result of the sandbox trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Trial {
-    /// Each on its own.
+    /// Each layer tried alone.
     pub layers: Vec<Layer>,
-    /// The version of Landlock; none where there is none.
+    /// The version of Landlock; `None` if the kernel has none.
     pub landlock: Option<u32>,
-    /// What kept all of it together from being a sandbox.
+    /// Why all layers together did not make a sandbox.
     pub whole: Option<Refusal>,
-    /// What the trial of the acts had to do without, each with the reason.
+    /// Layers that the trial of the acts had to do without, each with the reason.
     pub missing: Vec<String>,
-    /// Forbidden acts, tried within what could be had.
+    /// Forbidden acts, tried within the available layers.
     pub acts: Vec<Act>,
     /// Acts that only a missing layer would have denied.
     pub untried: Vec<String>,
-    /// Whether it had a process namespace of its own.
+    /// Whether the trial had a process namespace of its own.
     #[serde(default)]
     pub apart: bool,
-    /// Why it had none; none where it had one.
+    /// Why it had no process namespace of its own; `None` if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_apart: Option<String>,
 }
@@ -129,11 +129,11 @@ pub struct Trial {
 #[non_exhaustive]
 pub struct Layer {
     pub name: String,
-    /// Why it cannot be had.
+    /// Why the layer is unavailable.
     pub why: Option<String>,
 }
 
-/// What ended a pod before it was one.
+/// The error that ended a pod before it was ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Refusal {
@@ -146,7 +146,7 @@ pub struct Refusal {
 #[non_exhaustive]
 pub struct Act {
     pub name: String,
-    /// What became of it; none where it was denied.
+    /// What happened; `None` if the act was denied.
     pub wrong: Option<String>,
 }
 
@@ -154,9 +154,10 @@ pub struct Act {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Bounds {
-    /// Whether a control group does, in the kernel; else the host looks at its memory several times a second.
+    /// Whether a control group bounds memory, in the kernel; otherwise the host checks the memory several
+    /// times a second.
     pub memory: bool,
-    /// Whether a control group does; else a limit that counts all processes of the user.
+    /// Whether a control group bounds processes; otherwise a limit that counts all processes of the user.
     pub processes: bool,
     /// Both in words, with the reasons.
     pub text: String,
@@ -171,19 +172,19 @@ pub struct Possible {
     pub why: Option<String>,
 }
 
-/// Whether nobody else may write to Hob's own files.
+/// Whether only the owner may write to Hob's own files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Safe {
-    /// The first file that somebody may write to; none when there is none.
+    /// The first file that somebody else may write to; `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The command that mends it.
+    /// The command that fixes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-/// What a version of Landlock leaves open or takes too much of.
+/// What a version of Landlock leaves open, or denies too much of.
 pub fn landlock_lacks(version: u32) -> Vec<&'static str> {
     const SINCE: &[(u32, &str)] = &[
         (2, "files cannot be moved between folders (Linux 5.19)"),
@@ -197,7 +198,7 @@ pub fn landlock_lacks(version: u32) -> Vec<&'static str> {
 }
 
 impl Doctor {
-    /// Draws the conclusions from what was found. `error`: why nothing could be tried.
+    /// Draws the conclusions from the findings. `error`: why nothing could be tried.
     pub fn judge(&mut self, error: Option<String>) {
         let refused = self.trial.as_ref().and_then(|trial| trial.whole.as_ref());
         self.confined = self.trial.is_some() && refused.is_none() && error.is_none();
@@ -288,7 +289,7 @@ impl Doctor {
                     .to_owned(),
             );
         }
-        // Perhaps: a setting that is known to forbid it comes first.
+        // A guess: a setting that is known to forbid it comes first.
         if self.machine.container && next.is_empty() {
             next.push(
                 "start the container so that it may make namespaces and mount in them: for Docker or Podman \
@@ -353,7 +354,7 @@ mod tests {
     #[test]
     fn a_machine_that_has_all_is_told_so_and_nothing_else() {
         assert_eq!(judged(found([None; 3], Some(7), None), None), (true, "pods run fully confined".into(), String::new()));
-        // What was not tried is not there.
+        // Layers that were not tried do not count as available.
         let untried = Doctor { trial: None, ..found([None; 3], Some(7), None) };
         assert!(!judged(untried.clone(), None).0);
         let (confined, verdict, next) =
@@ -363,7 +364,7 @@ mod tests {
 
     #[test]
     fn each_lack_has_its_next_step() {
-        // An old kernel is no lack where pods have process namespaces.
+        // An old kernel lacks nothing if pods have process namespaces.
         assert!(judged(found([None; 3], Some(5), None), None).0);
         let old = found([None; 3], Some(5), Some(("processes", "mounting /proc: Operation not permitted")));
         let (confined, verdict, next) = judged(old.clone(), None);
@@ -387,7 +388,7 @@ mod tests {
         assert!(judged(off, None).2.contains("`lsm=`"));
         let bare = found([None, None, Some("Invalid argument")], Some(7), Some(("seccomp", "Invalid argument")));
         assert!(judged(bare, None).2.contains("CONFIG_SECCOMP_FILTER"));
-        // What was made unavailable is no lack of the machine's.
+        // A layer that was made unavailable is not a lack of the machine.
         let mut told = found([None, None, Some("made unavailable")], Some(7), Some(("seccomp", "made unavailable")));
         told.without = vec!["seccomp".into()];
         let next = judged(told, None).2;

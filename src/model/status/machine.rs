@@ -12,24 +12,25 @@ use crate::model::Priority;
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ResidencySpec {
-    /// Memory of a pod with its models, in bytes; counts until it was measured.
+    /// Memory of a pod with its models, in bytes; counts until the pod is measured.
     pub memory_bytes: Option<u64>,
-    /// Memory on one GPU, in bytes; none: it uses no GPU. Counts until it was measured.
+    /// Memory on one GPU, in bytes; counts until it is measured. `None`: the recipe uses no GPU.
     pub gpu_bytes: Option<u64>,
-    /// Nobody else's model is on that GPU meanwhile.
+    /// Whether no other model may be on that GPU meanwhile.
     pub exclusive: bool,
-    /// Unloaded after so long without work, in milliseconds; 0: at once; none: with the pod.
+    /// How long models stay loaded without work, in milliseconds; 0: they are unloaded at once; `None`: they
+    /// stay as long as the pod.
     pub keep_alive_ms: Option<u64>,
 }
 
-/// `[pod.lever]`: what is lowered when memory ran out.
+/// `[pod.lever]`: the setting that is lowered after memory ran out.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct LeverSpec {
     pub name: String,
-    /// From what is wanted to what is bearable: integers or texts.
+    /// From the preferred value to the lowest acceptable one: integers or texts.
     pub values: Vec<LeverValue>,
-    /// It counts when the model is loaded, and not for each ask.
+    /// Whether the setting takes effect when the model is loaded, and not for each ask.
     pub at_load: bool,
 }
 
@@ -42,32 +43,31 @@ pub enum LeverValue {
     Text(String),
 }
 
-/// What pods may have of the machine: the operator's word (`[machine]` in `hob.toml`), or what holds without
-/// it.
+/// How much of the machine pods may have: the operator's setting (`[machine]` in `hob.toml`), or the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MachineRules {
-    /// For all pods together, in bytes; none: a share of what there is.
+    /// For all pods together, in bytes; `None`: a share of what there is.
     pub memory_bytes: Option<u64>,
-    /// Of each GPU, in bytes; none: a share of what it has.
+    /// For each GPU, in bytes; `None`: a share of what it has.
     pub gpu_bytes: Option<u64>,
-    /// The former is what the app that embeds the host says, and not the operator.
+    /// Whether the app that embeds the host set `memory_bytes`, and not the operator.
     pub memory_is_of_the_app: bool,
-    /// The latter is.
+    /// Whether the app set `gpu_bytes`.
     pub gpu_is_of_the_app: bool,
-    /// One model at a time on each GPU, whatever recipes say.
+    /// Whether each GPU has one model at a time, whatever recipes say.
     pub exclusive_gpus: bool,
-    /// Recipes of which one at a time may have its models loaded, by the group's name.
+    /// Groups of recipes of which only one at a time may have its models loaded, by the group's name.
     pub exclusive: BTreeMap<String, Vec<String>>,
-    /// Recipes whose models stay once they are loaded.
+    /// Recipes whose models stay loaded.
     pub pinned: Vec<String>,
 }
 
-/// One GPU, as its driver tells.
+/// One GPU, as its driver reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Gpu {
-    /// What its driver calls it: for NVIDIA the UUID, which `CUDA_VISIBLE_DEVICES` takes.
+    /// The driver's identifier: for NVIDIA the UUID, which `CUDA_VISIBLE_DEVICES` takes.
     pub id: String,
     pub name: String,
     pub kind: GpuKind,
@@ -76,13 +76,13 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// One of which nothing is in use.
+    /// A GPU with no memory in use.
     pub fn new(id: impl Into<String>, name: impl Into<String>, kind: GpuKind, bytes: u64) -> Gpu {
         Gpu { id: id.into(), name: name.into(), kind, bytes, used_bytes: 0 }
     }
 }
 
-/// Whose driver it is.
+/// The vendor of a GPU's driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -91,30 +91,30 @@ pub enum GpuKind {
     Amd,
 }
 
-/// The memory that a pod was measured to take.
+/// The measured memory of a pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Footprint {
     pub memory_bytes: u64,
     #[serde(default)]
     pub gpu_bytes: u64,
-    /// From `load` to `ready`, in milliseconds.
+    /// Time from `load` to `ready`, in milliseconds.
     #[serde(default)]
     pub load_ms: u64,
 }
 
-/// What pods may have of this machine, who has it, and who waits.
+/// How much of this machine pods may have, which pods have it, and which wait.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MachineStatus {
-    /// What all pods may have together, in bytes.
+    /// Most bytes that all pods may have together.
     pub memory_budget_bytes: u64,
-    /// Of that, what those with a place count for.
+    /// The part of it that the pods with a place count for, in bytes.
     pub memory_claimed_bytes: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<GpuStatus>,
     pub residents: Vec<ResidentStatus>,
-    /// Pods that wait for a place, the next one first.
+    /// Pods that wait for a place, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingStatus>,
     /// The last events, oldest first.
@@ -130,7 +130,7 @@ pub struct GpuStatus {
     pub gpu: Gpu,
     pub budget_bytes: u64,
     pub claimed_bytes: u64,
-    /// One model at a time.
+    /// Whether the GPU has one model at a time.
     pub exclusive: bool,
 }
 
@@ -146,24 +146,24 @@ pub struct ResidentStatus {
     pub gpu: Option<String>,
     #[serde(default)]
     pub gpu_bytes: u64,
-    /// Groups and devices that it has for itself.
+    /// Groups and devices that it has exclusively.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclusive: Vec<String>,
-    /// Never asked to go: by the operator's word, or because a session's state is in it.
+    /// Never evicted: the operator pinned it, or it holds a session's state.
     pub pinned: bool,
-    /// Without work, in milliseconds; none while it has some.
+    /// How long it has been without work, in milliseconds; `None` while it has some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_ms: Option<u64>,
 }
 
-/// Where a resident is in its stay.
+/// The stage of a resident's stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ResidentState {
     Loading,
     Loaded,
-    /// It was asked to go, and finishes what it has in hand; its memory is not back yet.
+    /// It was asked to leave, and finishes its running asks; its memory is not back yet.
     Leaving,
 }
 
@@ -173,24 +173,24 @@ pub enum ResidentState {
 pub struct WaitingStatus {
     pub recipe: String,
     pub incarnation: String,
-    /// The best class of what waits for it; none: it is only to be kept ready.
+    /// The highest class of the work that waits for it; `None`: it is only to be kept ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
     pub since_ms: u64,
 }
 
-/// Something that happened to a resident: what never happens together can be read off these.
+/// An event of a resident. The events show which residents are never loaded together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ResidencyEvent {
-    /// Since the host was opened, in milliseconds.
+    /// Time since the host was opened, in milliseconds.
     pub at_ms: u64,
     pub what: ResidencyChange,
     pub recipe: String,
     pub incarnation: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
-    /// For whom it was asked to go.
+    /// The resident for which it was asked to leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted_by: Option<String>,
 }
@@ -203,7 +203,7 @@ pub enum ResidencyChange {
     /// It may load.
     Loading,
     Loaded,
-    /// It was asked to go.
+    /// It was asked to leave.
     Leaving,
     /// Its memory is back.
     Gone,

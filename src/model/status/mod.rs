@@ -13,33 +13,33 @@ use serde::{Deserialize, Serialize};
 use crate::model::fault::Fault;
 use machine::MachineStatus;
 
-/// A whole host.
+/// The status of a whole host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HostStatus {
-    /// Of Hob.
+    /// The version of Hob.
     pub version: String,
     pub pid: u32,
-    /// Since the host was opened, in milliseconds.
+    /// Time since the host was opened, in milliseconds.
     pub up_ms: u64,
-    /// Whether it takes calls; `false` once it shuts down, and while `hob.toml` cannot be read.
+    /// Whether it takes calls; `false` from its shutdown on, and while `hob.toml` cannot be read.
     pub accepts: bool,
-    /// Why it takes none: what each call is refused with.
+    /// Why it takes none: the fault with which each call is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Fault>,
-    /// Calls that are not over.
+    /// Calls that have not ended.
     pub calls_running: u64,
     pub calls_done: u64,
-    /// Of the ones that are done.
+    /// Ended calls that failed.
     pub calls_failed: u64,
     pub pools: Vec<PoolStatus>,
-    /// Installed recipes that could not be loaded when they were last wanted. Others go on.
+    /// Installed recipes that failed to load when they were last wanted. Others keep working.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedStatus>,
-    /// Of recipes that preload.
+    /// The zygotes of recipes that preload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zygotes: Vec<ZygoteStatus>,
-    /// Who has what of this machine's memory.
+    /// How this machine's memory is divided.
     #[serde(default)]
     pub machine: MachineStatus,
 }
@@ -51,7 +51,7 @@ impl HostStatus {
     }
 }
 
-/// An installed recipe whose files are not what was installed, or that this Hob does not take.
+/// An installed recipe whose files differ from what was installed, or that this Hob does not accept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DamagedStatus {
@@ -65,51 +65,51 @@ pub struct DamagedStatus {
 #[non_exhaustive]
 pub enum Health {
     Good,
-    /// The last asks ended by a fault of the pod, or its last start failed.
+    /// The last asks failed because of the pod, or its last start failed.
     Failing,
-    /// Nothing is started until `retry_after`.
+    /// No pod is started until `retry_after`.
     Quarantined,
 }
 
-/// The pods of one recipe, and what waits for them.
+/// The pods of one recipe, and the asks that wait for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PoolStatus {
     pub recipe: String,
-    /// The session whose pod it has; none where it has the pods of all other calls.
+    /// The session of its pod; `None` for the pods of all other calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     pub version: String,
     pub health: Health,
-    /// Milliseconds until a pod may be started again.
+    /// Milliseconds until another pod may be started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
     /// Waiting asks, by class.
     pub waiting: Waiting,
     pub pods_max: usize,
-    /// Where its lever is, if it has one.
+    /// The position of its lever, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lever: Option<LeverStatus>,
     pub asks_done: u64,
-    /// Asks that ended by a fault of the pod.
+    /// Asks that failed because of the pod.
     pub asks_failed: u64,
-    /// Asks that a pod had begun and that are run again: it ended, their batch was too much for it, or its
-    /// memory ran out.
+    /// Asks that a pod had started and that are run again: the pod ended, their batch was too large for it,
+    /// or its memory ran out.
     pub asks_repeated: u64,
-    /// Pods that ended without being asked to.
+    /// Pods that ended without being told to.
     pub crashes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_fault: Option<Fault>,
     pub pods: Vec<PodStatus>,
 }
 
-/// What is lowered when memory runs out.
+/// The setting that is lowered when memory runs out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LeverStatus {
     pub name: String,
     pub value: serde_json::Value,
-    /// How often; `hob pods --lift` takes it back.
+    /// How often it was lowered; `hob pods --lift` resets it.
     pub lowered: usize,
 }
 
@@ -127,40 +127,40 @@ pub struct Waiting {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Class {
-    /// Wholly, and proved at its start.
+    /// Fully, and proved at its start.
     Full,
-    /// As far as the drivers of a GPU allow: they are large, and reached by device files.
+    /// As far as GPU drivers allow, which are large and reached through device files.
     Gpu,
-    /// Without what its operator let it do without.
+    /// Without the layers that its operator allowed to be missing.
     Reduced,
 }
 
-/// What is around a pod, as proved at its start.
+/// The sandbox of a pod, as proved at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Confinement {
     pub class: Class,
-    /// What it had to do without, each with the reason.
+    /// Missing layers, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
-    /// Who holds it to its memory.
+    /// What bounds its memory.
     #[serde(default)]
     pub memory: MemoryBound,
 }
 
-/// Who holds a pod to its memory.
+/// What bounds a pod's memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum MemoryBound {
     /// The kernel, by a control group.
     Group,
-    /// The host, which looks several times a second.
+    /// The host, which checks several times a second.
     #[default]
     Watched,
 }
 
-/// How the pods of a recipe that preloads come to be.
+/// The zygote of a recipe that preloads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ZygoteStatus {
@@ -169,11 +169,11 @@ pub struct ZygoteStatus {
     /// Why its pods are started and not forked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Pods that were forked from it so far, by all recipes that share it.
+    /// Pods forked from it so far, for all recipes that share it.
     pub forked: u64,
-    /// Those that are not over.
+    /// Those pods that are still running.
     pub pods: usize,
-    /// The process that stands for it and its pods.
+    /// The supervisor process of the zygote and its pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
 }
@@ -183,44 +183,44 @@ pub struct ZygoteStatus {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ZygoteState {
-    /// It imports, or its first pod answers a case; pods are started meanwhile.
+    /// It imports, or its first pod runs a case; pods are started directly meanwhile.
     Booting,
     /// Pods are forked from it.
     Ready,
-    /// It ended; the next pod is started, and a new one with it.
+    /// It ended; the next pod is started directly, and a new zygote with it.
     Gone,
-    /// Pods are started.
+    /// Pods are started directly.
     Unforkable,
 }
 
-/// What a pod does. People and JSON see its word, and it compares with that: `pod.state == "busy"`.
+/// The state of a pod. People and JSON see its name, and it compares with that: `pod.state == "busy"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum PodState {
-    /// Its environment is prepared; there is no process yet.
+    /// Its environment is being prepared; there is no process yet.
     Provisioning,
     /// Its process starts.
     Starting,
     /// Its models are not loaded.
     Empty,
     Loading,
-    /// It lets go of its models.
+    /// It unloads its models.
     Unloading,
-    /// Its models are loaded, and it has nothing in hand.
+    /// Its models are loaded, and no ask is running.
     Ready,
-    /// It has asks in hand.
+    /// It runs asks.
     Busy,
-    /// It finishes what it has in hand and takes nothing more.
+    /// It finishes its running asks and takes no more.
     Draining,
     /// It was told to end.
     Stopping,
-    /// Its process is gone.
+    /// Its process has ended.
     Dead,
 }
 
 impl PodState {
-    /// Its word.
+    /// The name of the state.
     pub fn name(self) -> &'static str {
         match self {
             PodState::Provisioning => "provisioning",
@@ -255,39 +255,39 @@ impl PartialEq<&str> for PodState {
     }
 }
 
-/// One pod.
+/// The status of one pod.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PodStatus {
     pub recipe: String,
     pub version: String,
     pub state: PodState,
-    /// In that state, in milliseconds.
+    /// Time in that state, in milliseconds.
     pub since_ms: u64,
-    /// Since it was spawned, in milliseconds.
+    /// Time since it was spawned, in milliseconds.
     pub age_ms: u64,
-    /// The process that does the work, once it said hello.
+    /// The process that does the work, once it has said hello.
     pub pid: Option<u32>,
     pub incarnation: String,
-    /// Its own and its child processes', in bytes; none where it cannot be read.
+    /// Memory of the pod and its child processes, in bytes; `None` if it cannot be read.
     pub memory_bytes: Option<u64>,
     /// Asks that were sent to it.
     pub asks: u64,
-    /// Asks in hand.
+    /// Asks that it runs.
     pub in_hand: usize,
-    /// Forked from a zygote, not started.
+    /// Whether it was forked from a zygote.
     #[serde(default)]
     pub forked: bool,
-    /// None until its sandbox is around it: before that nothing of its recipe runs.
+    /// `None` until it is in its sandbox; before that, nothing of its recipe runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Confinement>,
-    /// The last fault that it answered with.
+    /// The last fault with which it answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_fault: Option<Fault>,
 }
 
 impl PodStatus {
-    /// One of which there is no more yet than that it was begun.
+    /// The status of a pod that has only been requested.
     pub(crate) fn provisioning(recipe: &str, version: &str, since_ms: u64) -> PodStatus {
         PodStatus {
             recipe: recipe.to_owned(),
@@ -313,7 +313,7 @@ impl PodStatus {
 pub struct LogLine {
     pub recipe: String,
     pub incarnation: String,
-    /// The ask in hand when it came, 0 for none.
+    /// The running ask at that time; 0 for none.
     pub ask: u64,
     /// Milliseconds since 1970.
     pub at_ms: u64,

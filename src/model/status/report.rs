@@ -4,12 +4,12 @@ use std::fmt;
 
 use serde_json::Value;
 
-/// How far an operation is: what its pod said with `hob_pod.progress(done=3, total=10, unit="texts",
-/// message="embedding")`.
+/// The progress of an operation, as its pod reported it, e.g. with
+/// `hob_pod.progress(done=3, total=10, unit="texts", message="embedding")`.
 ///
-/// A pod may say any JSON object. The four keys that every caller understands are read here; what is not
-/// there, or is not of the kind that is wanted, is `None`. Its [`Display`](fmt::Display) is one line for
-/// people: `embedding: 3 of 10 texts`.
+/// A pod may report any JSON object. This type reads the four keys that every caller understands; a key that
+/// is missing or of the wrong kind is `None`. Its [`Display`](fmt::Display) is one line for people:
+/// `embedding: 3 of 10 texts`.
 ///
 /// ```
 /// use hob::{Event, Report};
@@ -27,14 +27,14 @@ pub struct Report<'a> {
     pub total: Option<f64>,
     /// What is counted, e.g. `texts` or `seconds`.
     pub unit: Option<&'a str>,
-    /// What is being done, for people.
+    /// The current activity, for people.
     pub message: Option<&'a str>,
-    /// All that the pod said.
+    /// The whole report of the pod.
     pub data: &'a Value,
 }
 
 impl<'a> Report<'a> {
-    /// Reads what a pod said.
+    /// Reads a pod's report.
     pub fn of(data: &'a Value) -> Report<'a> {
         let number = |key: &str| data.get(key).and_then(Value::as_f64).filter(|number| number.is_finite() && *number >= 0.0);
         let text = |key: &str| data.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -47,7 +47,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// How much of all is done, from 0 to 1; `None` unless both are known.
+    /// The done share, from 0 to 1; `None` unless both numbers are known.
     pub fn share(&self) -> Option<f64> {
         Some((self.done? / self.total?).clamp(0.0, 1.0))
     }
@@ -74,7 +74,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-/// A number without more decimals than a reader wants.
+/// A number with only as many decimals as people want.
 struct Short(f64);
 
 impl fmt::Display for Short {
@@ -102,7 +102,7 @@ mod tests {
             let report = Report::of(&odd);
             assert_eq!((report.done, report.total, report.unit, report.message, report.share()), (None, None, None, None, None), "{odd}");
         }
-        // More than all is all; one of the two is no share.
+        // More than all counts as all; one number alone gives no share.
         assert_eq!(Report::of(&json!({ "done": 12, "total": 10 })).share(), Some(1.0));
         assert_eq!((Report::of(&json!({ "done": 12 })).share(), Report::of(&json!({ "total": 12 })).share()), (None, None));
     }

@@ -13,28 +13,28 @@ use crate::model::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionSpec {
     pub mode: Mode,
-    /// Without a call for so long its pod goes, once its state is kept, in milliseconds.
+    /// How long its pod is kept without a call, in milliseconds; its state is saved first.
     pub idle_timeout_ms: u64,
-    /// Without a call or a touch for so long it is closed, in milliseconds.
+    /// How long a session stays open without a call or a touch, in milliseconds.
     pub ttl_ms: u64,
-    /// Between two checkpoints of a session that is called, in milliseconds; 0: only when asked.
+    /// Time between two checkpoints of a session that is called, in milliseconds; 0: only on request.
     pub checkpoint_interval_ms: u64,
-    /// Sessions of the recipe at a time.
+    /// Most sessions of the recipe at a time.
     pub max: usize,
 }
 
-/// Who may call a session that is at work.
+/// Which calls may enter a session that is running one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Mode {
-    /// Nobody.
+    /// None.
     Exclusive,
-    /// Anybody: calls wait for their turn.
+    /// Any: calls wait for their turn.
     Shared,
 }
 
-/// Checks a name.
+/// Checks a session's name.
 ///
 /// Errors: `usage`.
 pub fn check_name(name: &str) -> Result<(), Fault> {
@@ -50,7 +50,7 @@ pub fn check_name(name: &str) -> Result<(), Fault> {
     }
 }
 
-/// One session.
+/// The status of one session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SessionStatus {
@@ -63,17 +63,17 @@ pub struct SessionStatus {
     pub version: String,
     pub mode: Mode,
     pub state: SessionState,
-    /// Calls under way.
+    /// Running calls.
     pub running: usize,
-    /// Since it was opened, in milliseconds.
+    /// Time since it was opened, in milliseconds.
     pub age_ms: u64,
-    /// Since its last call or touch, in milliseconds.
+    /// Time since its last call or touch, in milliseconds.
     pub idle_ms: u64,
-    /// Calls that ended well.
+    /// Calls that succeeded.
     pub calls: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointStatus>,
-    /// Why the last checkpoint came to nothing.
+    /// Why the last checkpoint failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_fault: Option<Fault>,
 }
@@ -83,15 +83,15 @@ pub struct SessionStatus {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum SessionState {
-    /// A host has it: this one, or another.
+    /// A host has it open: this one, or another.
     Live,
-    /// It lies on the disk.
+    /// It is only on the disk.
     Parked,
-    /// Its record on the disk cannot be read: it is lost, and its name is free again once it is closed.
+    /// Its record on the disk cannot be read: it is lost, and closing it frees its name.
     Damaged,
 }
 
-/// A checkpoint that is kept.
+/// A stored checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CheckpointStatus {
@@ -99,7 +99,7 @@ pub struct CheckpointStatus {
     pub bytes: u64,
     /// Milliseconds since 1970.
     pub at_ms: u64,
-    /// Calls that had ended well by then.
+    /// Calls that had succeeded by then.
     pub calls: u64,
 }
 

@@ -19,28 +19,27 @@ use crate::model::{
     toml_file::line_of,
 };
 
-/// What is put in the place of a key that has to be there: its path, in which `*` is any name, and a value
-/// that is good there.
+/// A mandatory key: its path, in which `*` is any name, and a valid value, which repairs use.
 pub type Needed = (&'static str, &'static str);
 
 /// How much of a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// All.
+    /// All of it.
     Whole,
-    /// Without what costs much, which is read twice at most: before the first mistake, and when all others
-    /// are known.
+    /// Without the expensive parts. Those are read at most twice: before the first mistake, and when all
+    /// others are known.
     Outline,
 }
 
-/// What a reader found wrong without having to stop.
+/// The mistakes that a reader passed without stopping.
 #[derive(Debug, Default)]
 pub struct Notes(RefCell<Vec<Note>>);
 
 #[derive(Debug)]
 struct Note {
     fault: Fault,
-    /// It is a mistake only if nothing was taken out of that table.
+    /// It counts only if no repair removed a key from that table.
     of: Option<String>,
 }
 
@@ -50,8 +49,8 @@ impl Notes {
         self.note(Note { fault, of: None });
     }
 
-    /// Notes that something is wrong with what there is and is not in the table of that path. It is not told
-    /// if a mistake in that table may be why.
+    /// Notes a mistake in which keys the table at that path has or lacks. It is not reported if a mistake in
+    /// that table may be the cause.
     pub fn add_of(&self, table: &str, fault: Fault) {
         self.note(Note { fault, of: Some(table.to_owned()) });
     }
@@ -67,19 +66,18 @@ impl Notes {
         self.0.borrow().is_empty()
     }
 
-    /// Whether as many are noted as are told. A list of things that are wrong is then read no further: each
-    /// would be looked for in the text.
+    /// Whether as many mistakes are noted as are reported. A list of wrong items is then read no further,
+    /// because each would be searched for in the text.
     pub fn are_full(&self) -> bool {
         self.0.borrow().len() >= FINDINGS_MAX
     }
 }
 
-/// Parses `text` as far as a reader can use it: with the keys that are there twice, each as it is the first
-/// time.
+/// Parses `text` as far as a reader can use it. Of a duplicate key, the first value counts.
 ///
-/// Returns the tree, and a fault for each such key, made by `fault` of a place and a message.
+/// Returns the tree, and a fault for each duplicate key, which `fault` makes from a place and a message.
 ///
-/// Errors: what keeps the text from being TOML, made the same way.
+/// Errors: the reason why the text is not TOML, made the same way.
 pub fn parse<'t>(text: &'t str, fault: impl Fn(usize, String) -> Fault) -> Result<(DeTable<'t>, Vec<Fault>), Fault> {
     let first = match DeTable::parse(text) {
         Ok(document) => return Ok((document.into_inner(), Vec::new())),
@@ -95,14 +93,14 @@ pub fn parse<'t>(text: &'t str, fault: impl Fn(usize, String) -> Fault) -> Resul
             Some((word, line)) => {
                 twice.push(fault(place(error.span()), format!("not TOML: duplicate key `{word:.64}`, which line {line} has already")));
             }
-            // The tree may lack more than that.
+            // Parts of the tree may be missing.
             None => return Err(fault(place(first.span()), format!("not TOML: {}", not_toml(text, first.message(), first.span())))),
         }
     }
     Ok((document, twice))
 }
 
-/// What the parser of TOML says; where it names a place that is one word, with that word.
+/// The TOML parser's message; if it points to a single word, with that word.
 fn not_toml(text: &str, says: &str, at: Option<Range<usize>>) -> String {
     let is_word =
         |word: &&str| (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -112,17 +110,17 @@ fn not_toml(text: &str, says: &str, at: Option<Range<usize>>) -> String {
     }
 }
 
-/// The line on which a key was written first that is there twice, the second time at `offset`: in the same
+/// The line of the first occurrence of a duplicate key whose second occurrence is at `offset`: in the same
 /// table, or as the same heading.
 ///
-/// `None`: not as a plain line of its own.
+/// `None`: the first one is not a plain line of its own.
 fn first_of(text: &str, document: &DeTable, word: &str, offset: usize) -> Option<usize> {
     let at = line_of(text, offset) - 1;
     let lines: Vec<&str> = text.lines().map(str::trim).take(at + 1).collect();
     let second = *lines.get(at)?;
     let heading = |line: &str| line.split('#').next().map(str::trim).map(str::to_owned);
     if second.starts_with('[') {
-        // Its keys are in the tree beside those of the first.
+        // The tree holds its keys beside those of the first.
         return lines[..at].iter().position(|line| line.starts_with('[') && heading(line) == heading(second)).map(|found| found + 1);
     }
     let is_key = |line: &str| line.strip_prefix(word).is_some_and(|rest| rest.trim_start().starts_with('='));
@@ -131,12 +129,12 @@ fn first_of(text: &str, document: &DeTable, word: &str, offset: usize) -> Option
     }
     let begins = lines[..at].iter().rposition(|line| line.starts_with('[')).map_or(0, |heading| heading + 1);
     let found = begins + lines[begins..at].iter().position(|line| is_key(line))?;
-    // And not a line of a text that reads like one.
+    // The found line must be a key, and not a line of a text that looks like one.
     let start = text.lines().take(found).map(|line| line.len() + 1).sum::<usize>();
     keys(document).into_iter().any(|key| line_range(text, start).contains(&key)).then_some(found + 1)
 }
 
-/// Where the keys of a tree begin.
+/// The offsets at which the keys of a tree begin.
 fn keys(document: &DeTable) -> Vec<usize> {
     let (mut keys, mut tables, mut lists) = (Vec::new(), vec![document], Vec::new());
     loop {
@@ -163,17 +161,17 @@ fn keys(document: &DeTable) -> Vec<usize> {
     }
 }
 
-/// The bytes of the line that has this byte.
+/// The bytes of the line that contains this byte.
 fn line_range(text: &str, offset: usize) -> Range<usize> {
     let offset = offset.min(text.len());
     let start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
     start..text[offset..].find('\n').map_or(text.len(), |at| offset + at + 1)
 }
 
-/// Reads `document`, which `text` says, by `read`: once if it is good. `twice` is what [`parse`] found
-/// already.
+/// Reads `document`, the tree of `text`, with `read`: once if it has no mistakes. `twice`: the duplicate keys
+/// that [`parse`] found.
 ///
-/// Errors: the first mistake by line, with `findings` in its detail if there are more: `line`, `key` and
+/// Errors: the first mistake by line; if there are more, `findings` in its detail has `line`, `key` and
 /// `message` of each.
 pub fn all<T>(
     (mut document, twice): (DeTable<'_>, Vec<Fault>),
@@ -192,7 +190,7 @@ pub fn all<T>(
             Ok(_) => break,
             Err(fault) => fault,
         };
-        // In a file for another Hob everything may be right.
+        // A file for another version of Hob may be correct.
         if fault.detail["other_hob"] == true {
             return Err(fault);
         }
@@ -204,8 +202,8 @@ pub fn all<T>(
             }
             break;
         };
-        // What is said of the same key once more is said of the mending; only tables of which there are
-        // several have one several times.
+        // A second mistake at the same key is about the repair; only repeatable tables have the same key
+        // several times.
         let is_one = !["model.", "remote."].iter().any(|several| key.starts_with(several));
         if findings.iter().filter_map(place).any(|(known, at)| known == key && (is_one || at == line)) {
             break;
@@ -238,28 +236,28 @@ pub fn all<T>(
     Err(Fault { message, ..first }.with("findings", all))
 }
 
-/// One of several, as `findings` has it.
+/// One of several mistakes, in the form of `findings`.
 fn told(fault: &Fault) -> Value {
     json!({ "line": fault.detail["line"], "key": fault.detail["key"], "message": fault.message })
 }
 
-/// One mistake that is to be mended.
+/// One mistake to repair.
 struct Mending<'m> {
     /// The bytes of its line.
     lines: Range<usize>,
-    /// The dotted path of the key, as messages have it.
+    /// The dotted path of the key, as in messages.
     whole: &'m str,
-    /// Nothing has such a key.
+    /// Whether there is no such key.
     is_unknown: bool,
     /// The key that was most likely meant.
     nearest: Option<&'m str>,
     needed: &'m [Needed],
-    /// The path of the table out of which something was taken that belongs there.
+    /// The path of the table from which a known key was removed.
     taken: Option<String>,
 }
 
 impl Mending<'_> {
-    /// Mends what is at `path` below `table`; whether it could.
+    /// Repairs the key at `path` below `table`; returns whether it succeeded.
     fn mend(&mut self, table: &mut DeTable<'_>, path: &str) -> bool {
         let is_at = |word: &str| {
             let quoted = || path.strip_prefix('"')?.strip_prefix(word)?.strip_prefix('"');
@@ -285,7 +283,7 @@ impl Mending<'_> {
                 return true;
             }
         }
-        // It is missing.
+        // The key is missing.
         match (self.good(self.whole), path.contains('.')) {
             (Some(good), false) => {
                 table.insert(Spanned::new(0..0, path.to_owned().into()), good);
@@ -296,7 +294,7 @@ impl Mending<'_> {
     }
 
     fn leaf<'i>(&mut self, table: &mut DeTable<'i>, name: &Spanned<std::borrow::Cow<'i, str>>) -> bool {
-        // What is wrong with a table as a whole is not mended by taking it out: others may need it.
+        // Removing a table does not repair a mistake in it as a whole: other keys may need it.
         let is_whole = matches!(table.get(name).map(Spanned::get_ref), Some(DeValue::Table(_)));
         let good = self.good(self.whole);
         if is_whole && !self.is_unknown && good.is_none() {
@@ -312,7 +310,7 @@ impl Mending<'_> {
             (true, Some(nearest)) if nearest::is_near(name.get_ref(), nearest) => {
                 table.insert(Spanned::new(name.span(), nearest.to_owned().into()), value);
             }
-            // Another system's word, whose value is another's too.
+            // A key of another system; its value is not valid for Hob either.
             (true, Some(nearest)) => {
                 if let Some(good) = self.good(&format!("{above}{nearest}")) {
                     table.insert(Spanned::new(name.span(), nearest.to_owned().into()), Spanned::new(value.span(), good.into_inner()));
@@ -323,7 +321,7 @@ impl Mending<'_> {
         true
     }
 
-    /// What is good at a path, if something has to be there.
+    /// A valid value for a path, if its key is mandatory.
     fn good(&self, path: &str) -> Option<Spanned<DeValue<'static>>> {
         let is_of = |pattern: &str| {
             pattern.split('.').count() == path.split('.').count()

@@ -23,7 +23,7 @@ pub fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// The dotted path of a key in the table at `path`; the root's is empty.
+/// The dotted path of a key in the table at `path`; the path of the root is empty.
 pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
@@ -33,7 +33,7 @@ pub fn get<'t>(table: &'t DeTable<'t>, key: &str) -> Option<&'t Spanned<DeValue<
     table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
 }
 
-/// One file: its text, for line numbers, its name in faults, and the code of these.
+/// One file: its text, for line numbers; its name in faults; and the code of its faults.
 #[derive(Debug, Clone, Copy)]
 pub struct TomlFile<'a> {
     pub text: &'a str,
@@ -42,21 +42,21 @@ pub struct TomlFile<'a> {
 }
 
 impl TomlFile<'_> {
-    /// What is wrong at a byte of the file, with `line` and `key` in the detail. `key` is dotted; an empty
-    /// one is not said.
+    /// A fault at a byte of the file, with `line` and `key` in the detail. `key` is dotted; an empty one is
+    /// left out.
     pub fn fault(&self, offset: usize, key: &str, message: impl AsRef<str>) -> Fault {
         let (line, key) = (line_of(self.text, offset), shown::dotted(key));
         let place = if key.is_empty() { String::new() } else { format!("{key}: ") };
         Fault::new(self.code, format!("{}:{line}: {place}{}", self.what, message.as_ref())).with("line", line).with("key", key)
     }
 
-    /// The value at `key` of the table at `path` is not what is wanted there.
+    /// The fault of a value that is not what is wanted at `key` of the table at `path`.
     pub fn wrong(&self, value: &Spanned<DeValue>, path: &str, key: &str, wanted: &str) -> Fault {
         let found = shown::found_toml(key, value.get_ref());
         self.fault(value.span().start, &join(path, key), format!("found {found}, wanted {wanted}"))
     }
 
-    /// A key that nobody knows, with the one in `nearest` of the detail that was most likely meant.
+    /// The fault of an unknown key; `nearest` in the detail is the key that was most likely meant.
     pub fn unknown(&self, name: &Spanned<Cow<str>>, path: &str, nearest: Option<&str>, message: impl AsRef<str>) -> Fault {
         let fault = self.fault(name.span().start, &join(path, name.get_ref()), message);
         fault.with("nearest", nearest).hint("correct the key, or remove it; a newer Hob may know it")
@@ -64,7 +64,7 @@ impl TomlFile<'_> {
 
     /// Refuses keys that are not among `known`.
     ///
-    /// Errors: the first of them.
+    /// Errors: the first such key.
     pub fn only(&self, table: &DeTable, path: &str, known: &[&str]) -> Result<(), Fault> {
         let Some((name, _)) = table.iter().find(|(name, _)| !known.contains(&name.get_ref().as_ref())) else { return Ok(()) };
         let word = name.get_ref();
@@ -72,7 +72,7 @@ impl TomlFile<'_> {
         Err(self.unknown(name, path, nearest::among(word, known.iter().copied()), message))
     }
 
-    /// A text, by the dotted path of its key.
+    /// Reads a value as text; `path` is the dotted path of its key.
     pub fn text<'t>(&self, value: &'t Spanned<DeValue<'t>>, path: &str) -> Result<&'t str, Fault> {
         match value.get_ref() {
             DeValue::String(text) => Ok(text),
@@ -80,12 +80,12 @@ impl TomlFile<'_> {
         }
     }
 
-    /// The text at a key, and its place.
+    /// The text at a key, and its offset.
     pub fn optional_text<'t>(&self, table: &'t DeTable<'t>, path: &str, key: &str) -> Result<Option<(&'t str, usize)>, Fault> {
         get(table, key).map(|value| Ok((self.text(value, &join(path, key))?, value.span().start))).transpose()
     }
 
-    /// The word at a key.
+    /// The boolean at a key.
     pub fn boolean(&self, table: &DeTable, path: &str, key: &str) -> Result<Option<bool>, Fault> {
         let read = |value: &Spanned<DeValue>| match value.get_ref() {
             DeValue::Boolean(word) => Ok(*word),
@@ -94,7 +94,7 @@ impl TomlFile<'_> {
         get(table, key).map(read).transpose()
     }
 
-    /// The list at a key, and its place. `wanted` says of what.
+    /// The list at a key, and its offset. `wanted` says what it lists.
     pub fn list<'t>(&self, table: &'t DeTable<'t>, path: &str, key: &str, wanted: &str) -> Result<Option<(&'t DeArray<'t>, usize)>, Fault> {
         let read = |value: &'t Spanned<DeValue<'t>>| match value.get_ref() {
             DeValue::Array(items) => Ok((items, value.span().start)),
@@ -103,7 +103,7 @@ impl TomlFile<'_> {
         get(table, key).map(read).transpose()
     }
 
-    /// The table at a key, and its place. `wanted` says which.
+    /// The table at a key, and its offset. `wanted` describes it.
     pub fn table<'t>(
         &self,
         table: &'t DeTable<'t>,
@@ -114,7 +114,7 @@ impl TomlFile<'_> {
         get(table, key).map(|value| Ok((self.as_table(value, path, key, wanted)?, value.span().start))).transpose()
     }
 
-    /// A value that is a table.
+    /// Reads a value as a table.
     pub fn as_table<'t>(&self, value: &'t Spanned<DeValue<'t>>, path: &str, key: &str, wanted: &str) -> Result<&'t DeTable<'t>, Fault> {
         match value.get_ref() {
             DeValue::Table(table) => Ok(table),

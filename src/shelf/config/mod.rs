@@ -141,11 +141,11 @@ impl Config {
 
 fn read_text(home: &Home) -> Result<String, Fault> {
     let path = home.config_file();
-    // The one file that people write themselves, some of them by way of a link.
+    // People write this file themselves, sometimes through a link.
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
     let unread = |fault: Fault| match fault.code {
-        // Its code says what becomes of calls meanwhile, whatever keeps it from being read.
-        // What the machine has run out of is named already.
+        // The code `invalid_config` decides what happens to calls meanwhile, whatever prevents reading the
+        // file. The fault of an exhausted machine already says what ran out.
         Code::Io if !fault.is_exhaustion() => {
             Fault::new(Code::InvalidConfig, fault.message).hint("it has to be a plain file that this user can read")
         }
@@ -155,8 +155,7 @@ fn read_text(home: &Home) -> Result<String, Fault> {
     stand_in::text(bytes).map_err(|wrong| wrong.fault(Code::InvalidConfig, &path.display().to_string()))
 }
 
-/// Whether a repository may be there: https, http or a folder of this machine.
-/// `[python]` or `[uv]`: one absolute path.
+/// Reads `[python]` or `[uv]`: one absolute path.
 fn tool(reader: &TomlFile, root: &DeTable, key: &str) -> Result<Option<PathBuf>, Fault> {
     let Some((table, _)) = reader.table(root, "", key, "a table")? else { return Ok(None) };
     reader.only(table, key, &["path"])?;
@@ -193,6 +192,7 @@ fn remotes(reader: &TomlFile, root: &DeTable) -> Result<Vec<RemoteEntry>, Fault>
     Ok(remotes)
 }
 
+/// Whether a repository may have this address: https, http or a folder of this machine.
 fn is_url(text: &str) -> bool {
     ["https://", "http://", "file:"].iter().any(|scheme| text.starts_with(scheme))
 }

@@ -11,7 +11,7 @@ struct Pattern<'a> {
     letters: std::iter::Peekable<std::str::Chars<'a>>,
 }
 
-/// What a quantifier may follow.
+/// What precedes a quantifier.
 #[derive(PartialEq)]
 enum Before {
     Nothing,
@@ -19,7 +19,7 @@ enum Before {
 }
 
 impl Pattern<'_> {
-    /// `None`: it is none.
+    /// `None`: it is not a pattern.
     fn read(mut self) -> Option<()> {
         let (mut groups, mut before) = (Vec::new(), Before::Nothing);
         let (mut names, mut named) = (HashSet::new(), HashSet::new());
@@ -27,7 +27,8 @@ impl Pattern<'_> {
             before = match letter {
                 '^' | '$' | '|' => Before::Nothing,
                 '(' => {
-                    // Whether what it is may be repeated: look-ahead may in the old grammar, look-behind not.
+                    // Whether the group may be repeated: in the old grammar look-ahead may, look-behind may
+                    // not.
                     let mut repeats = true;
                     if self.letters.next_if_eq(&'?').is_some() {
                         match self.letters.next()? {
@@ -85,7 +86,7 @@ impl Pattern<'_> {
         (groups.is_empty() && named.is_subset(&names)).then_some(())
     }
 
-    /// A group's name, behind its `<`.
+    /// Reads a group's name, after its `<`.
     fn name(&mut self) -> Option<String> {
         let mut name = String::new();
         loop {
@@ -116,7 +117,7 @@ impl Pattern<'_> {
         (self.letters.next() == Some('}') && least <= most).then_some(())
     }
 
-    /// Behind the `\`; gives the letter, if it means one.
+    /// Reads after the `\`; returns the letter, if the escape means one.
     fn escape(&mut self) -> Option<Option<char>> {
         let hex = |pattern: &mut Self, count: usize| {
             (0..count).try_fold(0, |number, _| Some(number * 16 + pattern.letters.next()?.to_digit(16)?))
@@ -149,7 +150,7 @@ impl Pattern<'_> {
                 }
                 Some(char::from_u32(number?)?)
             }
-            // Half of a pair is none, and may stand.
+            // Half of a surrogate pair is not a letter, and is allowed.
             'u' => char::from_u32(hex(self, 4)?),
             't' => Some('\t'),
             'n' => Some('\n'),
@@ -162,10 +163,10 @@ impl Pattern<'_> {
         })
     }
 
-    /// Behind the `[`.
+    /// Reads after the `[`.
     fn class(&mut self) -> Option<()> {
         self.letters.next_if_eq(&'^');
-        // The letter before a `-`, if there is one that a range may begin with.
+        // The letter before a `-`, if it may begin a range.
         let (mut from, mut dash) = (None, false);
         loop {
             let letter = match self.letters.next()? {

@@ -1,9 +1,9 @@
-//! What each format takes and refuses, and which words are formats.
+//! Tests what each format accepts and refuses, and which words are formats.
 
 use super::*;
 use crate::model::limits::DOCUMENT_BYTES_MAX;
 
-/// Of each format that is held: texts that match, and texts that do not.
+/// For each checked format: texts that match, and texts that do not.
 const TEXTS: &[(&str, &[&str], &[&str])] = &[
     (
         "date",
@@ -155,8 +155,8 @@ fn each_format_that_is_held_takes_what_its_standard_does_and_nothing_else() {
     }
 }
 
-/// As long as a document may be, and made to have a judge look as long as it can: none takes more than a pass
-/// or two, so that this ends at once.
+/// As long as a document may be, and made to keep a check busy for as long as possible: none needs more than
+/// a pass or two, so this ends at once.
 #[test]
 fn no_text_makes_a_judge_turn_back() {
     for unit in [
