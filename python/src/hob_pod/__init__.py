@@ -8,16 +8,17 @@ with the operation's name (`-` and `.` become `_`):
 
     class Embedder:
         def load(self, models):                 # optional; models: {name: path}. Slow work belongs here
-            self.model = open_model(models["minilm.onnx"])   # models.folder: the folder of them all, for loaders that want it
+            # models.folder is the folder of all models, for loaders that want a folder
+            self.model = open_model(models["minilm.onnx"])
 
-        def unload(self):                       # optional: let go of what `load` made, so that others can have its memory
+        def unload(self):                       # optional: frees what `load` made, for others to use
             self.model = None
 
-        def embed(self, input):                 # input: the call's JSON object, already checked against its schema
+        def embed(self, input):                 # input: the call's JSON object, checked against its schema
             for done, text in enumerate(input["texts"]):
                 hob_pod.progress(done=done, total=len(input["texts"]))
                 ...
-            return {"embeddings": vectors}      # docs/values.md: dates become text, arrays and tables lists, ...
+            return {"embeddings": vectors}      # docs/values.md: dates become text, arrays lists, ...
 
         def resize(self, input, blobs):         # a parameter named `blobs` receives {name: Blob}
             pixels = blobs["image"].numpy("uint8", (input["height"], input["width"], 3))
@@ -29,10 +30,11 @@ with the operation's name (`-` and `.` become `_`):
                 yield {"text": piece}
             return {"pieces": 12}               # and the return value is the answer
 
-        async def ask(self, input): ...         # async methods and async generators run on one event loop per pod
+        async def ask(self, input): ...         # async methods and generators run on one event loop per pod
 
-        def embed_many(self, inputs):           # with `batch`: a list of inputs to a list of results, in the same order;
-            return self.model(inputs)           # a result that is an exception is that caller's fault alone
+        def embed_many(self, inputs):           # with `batch`: a list of inputs to a list of results,
+            return self.model(inputs)           # in the same order; an exception among the results is the
+                                                # fault of that caller alone
 
 With `[pod.session]` in `recipe.toml` a pod may belong to a session (`hob_pod.session()` is its name), and
 then:

@@ -9,7 +9,7 @@ The pod then keeps the process numbers that its host sees, and finds only itself
 available, there is no pod.
 
     keeper             in the host's process namespace, with the host's handles
-     +- first process  process 1 within: waits, tells the keeper how the pod ended, and is the end of all the others
+     +- first process  process 1 within: waits, reports the pod's end to the keeper; its exit ends all others
          +- pod
 """
 

@@ -91,7 +91,8 @@ class _Hand:
     """State of this process; one instance, below."""
 
     def __init__(self):
-        self.lock = _thread.allocate_lock()  # guards what follows up to `early`, and what `Work` says of cancelling
+        # Guards the fields up to `early`, and the fields of `Work` about cancelling.
+        self.lock = _thread.allocate_lock()
         self.works = {}  # ask -> its Work, from before its first line of code until its answer is out
         self.begun = 0  # the highest ask so far
         self.draining = False
@@ -186,7 +187,8 @@ def finish(work):
                 del hand.works[item["ask"]]
         else:
             del hand.works[work.ask]
-        work.task = None  # whose context holds the work: what came with it would stay until the collector finds both
+        # The task's context holds the work: without this both would stay until the collector finds them.
+        work.task = None
         return not hand.draining or bool(hand.works)
 
 

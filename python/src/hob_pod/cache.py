@@ -84,7 +84,8 @@ class Cache:
                 path = os.path.join(folder, entry.name)
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
-                elif entry.is_file(follow_symlinks=False) and path.isprintable():  # nor is one whose name is not text
+                # A file whose name is not text is skipped too.
+                elif entry.is_file(follow_symlinks=False) and path.isprintable():
                     yield path, entry.path
 
 
@@ -94,6 +95,7 @@ def _copy(source, target):
         to = os.path.join(target, entry.name)
         if entry.is_dir(follow_symlinks=False):
             _copy(entry.path, to)
-        elif entry.is_file(follow_symlinks=False) and not os.path.lexists(to):  # not what an import in the zygote left
+        # Files that an import in the zygote left stay.
+        elif entry.is_file(follow_symlinks=False) and not os.path.lexists(to):
             with open(entry.path, "rb") as file, open(to, "xb") as copy:
                 copy.write(file.read())

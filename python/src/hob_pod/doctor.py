@@ -8,14 +8,16 @@ sandbox, with a plan that the host makes in the same way as the plans of pods.
 
 Standard input: a plan (see `lockdown`), to its end. Standard output: one line of JSON:
 
-    layers   [{"name", "why"}]: namespaces, landlock, seccomp, each on its own; `why` it cannot be had, or null
+    layers   [{"name", "why"}]: namespaces, landlock, seccomp, each tried on its own; `why` is the reason that
+             it is unavailable, or null
     landlock its version, or null
-    whole    {"layer", "why"} that kept all of it together from being a sandbox, or null
-    missing  what the trial of the acts had to do without, each with the reason
-    acts     [{"name", "wrong"}] forbidden acts, tried within whatever could be had; `wrong`: null for one that was denied
+    whole    {"layer", "why"}: the layer at which the whole sandbox failed, and why; or null
+    missing  the layers that the trial of the acts lacked, each with the reason
+    acts     [{"name", "wrong"}]: forbidden acts, tried with every layer that is available; `wrong` is null
+             for an act that was denied
     untried  acts that only a missing layer would have denied
-    apart    whether it had a process namespace of its own
-    not_apart  why it had none; null where it had one, or needed none
+    apart    whether the trial had a process namespace of its own
+    not_apart  why it had none; null if it had one, or needed none
 """
 
 import json

@@ -35,7 +35,8 @@ def in_order():
         try:
             if run is not None:
                 run()
-        except BaseException as error:  # of an author's function, on Python 3.9; later ones tell it themselves
+        # An error of an author's function, on Python 3.9; later versions report it themselves.
+        except BaseException as error:
             _tell(f"{guard.kind(error)} at its end")
 
 

@@ -6,8 +6,8 @@ their own. When the first process of that namespace ends, the kernel ends every 
 was killed.
 
     host
-     +- supervisor   in the host's process namespace: ends the next one with the host, and is ended by nobody's wish
-         +- init     process 1: makes each pod's root, has the zygote fork, sweeps after each pod, tells the host
+     +- supervisor   in the host's process namespace: ends init when the host ends; ignores requests to end
+         +- init     process 1: makes each pod's root, has the zygote fork, cleans up after each pod, reports
              +- zygote   has imported the wheels that recipes preload (`zygote`)
                  +- pod, pod, ...
 
@@ -97,7 +97,8 @@ class Member:
 
     def __init__(self, identity, device):
         self.identity = identity
-        self.device = device  # of its root: what tells its processes from those of others, and no process can change
+        # The device of its root: it identifies the pod's processes, and no process can change it.
+        self.device = device
         self.pid = None
         self.status = None
         self.page = None

@@ -123,7 +123,8 @@ _ANY_MEMORY = (
     "std::bad_alloc",
 )
 _DEVICES = ("cuda", "gpu", "hip")
-_TIMEOUTS = frozenset(("TimeoutError", "TimeoutExpired", "timeout"))  # of asyncio, subprocess, socket up to Python 3.10
+#: Of asyncio, of subprocess, and of socket up to Python 3.10.
+_TIMEOUTS = frozenset(("TimeoutError", "TimeoutExpired", "timeout"))
 #: What is said by loaders that do not name the file in `filename`.
 _NO_FILE = (
     "no such file",

@@ -29,7 +29,7 @@ class Gate:
 
     def __init__(self):
         self.thread = _ident()
-        self.open = False  # changed by its own thread alone, as a plain store, so that nothing comes in between
+        self.open = False  # changed by its own thread alone; a plain store, so nothing comes in between
         self.thrown = False  # something may have been set in this thread while it was open
         self.waits = False  # for the gate to open: handlers, or an exception
         self.idle = False  # the runner waits, and holds nothing that a handler could miss

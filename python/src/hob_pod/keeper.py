@@ -3,7 +3,8 @@
 It must outlive the host, because a host killed with -9 ends nothing. It is a subreaper: every process that
 the pod starts, however it hides (setsid, double fork), becomes the keeper's child when its own parent dies.
 
-    python -I -S keeper.py --host-pid N [--page PATH] [--title TEXT] [--confined] [-- executable [argument ...]]
+    python -I -S keeper.py --host-pid N [--page PATH] [--title TEXT] [--confined]
+                           [-- executable [argument ...]]
 
 PATH: a file of 4096 zero bytes that the host made; u64s in it, in the machine's byte order, say what no
 message can: [0] the highest ask that the runner has begun, [1] the peak resident bytes and [2] the CPU
@@ -136,7 +137,8 @@ def _become_pod(keeper, prctl, command, page, title, confinement):
             os._exit(EXIT_WRONG_HOST)  # it died before it could take us along
         reset = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT]
         if command:
-            reset += [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores these, and what it runs would inherit that
+            # Python ignores these, and the executable would inherit that.
+            reset += [signal.SIGPIPE, signal.SIGXFSZ]
         for number in reset:
             signal.signal(number, signal.SIG_DFL)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))

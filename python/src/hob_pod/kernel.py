@@ -171,5 +171,6 @@ def drop_capabilities(keep=0):
             break  # past the last one, or none left to drop with: then there is none to have either
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = keep & 0xFFFFFFFF, keep >> 32
-    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)  # effective, permitted, inheritable, of each half
+    # Effective, permitted and inheritable, of each half.
+    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
     _checked("capset", _libc.capset(ctypes.byref(header), ctypes.byref(data)))

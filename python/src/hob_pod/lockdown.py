@@ -8,20 +8,23 @@ host shows them.
 
 A plan, made by the host:
 
-    reduced   go on without a layer that cannot be had
-    without   layers to take for unavailable (tests, and operators who want to see what happens): namespaces, landlock, seccomp;
-              `landlock=N` for all that came after that version of it; `processes`, `users` and `proc` for namespaces of
-              processes, of users, and mounting /proc
+    reduced   go on without a layer that is unavailable
+    without   layers to treat as unavailable (for tests, and for operators who try the effect): namespaces,
+              landlock, seccomp; `landlock=N` for all that came after version N of Landlock; `processes`,
+              `users` and `proc` for namespaces of processes, of users, and mounting /proc
     view      what `mounts` builds; `base` is where
     paths     {"read", "execute", "write", "device"}: what Landlock allows, as paths within that root
-    scratch   its own folder, where there is no root: in a root it is one of the private ones
+    scratch   the pod's own folder if it has no root; in a root this folder is one of the private ones
     filters   seccomp programs in hexadecimal, in the order in which they are added
-    way_out   whether names on the network were granted: then `proxy` is set here to the port that may be connected to
-    limits    {"processes", "data_bytes", "file_bytes", "descriptors", "signals", "queue_bytes", "nice"}: 0 for none
-    proof     {"secret", "planted", "folder", "host"}: a file outside the root, one inside it that no rule allows, a
-              folder that must not be written to, the host's process id
+    way_out   whether names on the network were granted; if so, `confine` sets `proxy` in the plan to the port
+              that the pod may connect to
+    limits    {"processes", "data_bytes", "file_bytes", "descriptors", "signals", "queue_bytes", "nice"}:
+              0 for none
+    proof     {"secret", "planted", "folder", "host"}: a file outside the root, a file inside it that no rule
+              allows, a folder that must not be written to, the host's process id
     gpu       whether drivers of GPUs are used, which write names of threads into /proc
-    own_proc  whether it is to have a /proc of its own where one can be had (`proc`); `has_proc` is set here to whether it has
+    own_proc  whether the pod gets a /proc of its own if possible (`proc`); `apart` or `family` sets
+              `has_proc` in the plan to whether it has one
 """
 
 import errno

@@ -6,18 +6,19 @@ folder.
 
 A plan's `view` says what is in it:
 
-    base     an existing folder to mount the root on (it is hidden for the keeper and all below it, for nobody else)
+    base     an existing folder to mount the root on (hidden for the keeper and all below it, and for no other
+             process)
     read     paths that are there under the same name, read-only
     instead  {path: other}: for paths of `read`, what is mounted in their place
-    elsewhere  {folder: other}: where a pod without a root of its own finds what lies in that folder
-    write    the same, writable
-    granted  those of the two before that an operator named: no symbolic link on the way to them is followed, and what is
-             no data in them is covered (`data`)
+    elsewhere  {folder: other}: where a pod without a root of its own finds the content of that folder
+    write    paths that are there under the same name, writable
+    granted  the paths of `read` and `write` that an operator named: no symbolic link on the way to them is
+             followed, and what is not data in them is covered (`data`)
     devices  device files
     links    {path: target} symbolic links
     private  {path: bytes} empty, writable folders in memory, with their size
     files    {path: text}
-    data     {"covered_max", "entries_max", "seconds_max"}: how much of that is looked for
+    data     {"covered_max", "entries_max", "seconds_max"}: bounds of the search for what is not data
 """
 
 import _socket

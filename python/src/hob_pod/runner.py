@@ -128,7 +128,8 @@ class Runner:
         program.become(self.pod_folder, self.start["entry"])
         sys.dont_write_bytecode = True  # the recipe's folder is what was signed, to the file
         try:
-            sys.stdout.reconfigure(line_buffering=True)  # a line in the log when it is printed, not 8 KiB later
+            # A line is in the log when it is printed, not 8 KiB later.
+            sys.stdout.reconfigure(line_buffering=True)
         except (AttributeError, ValueError):
             pass
         program.hear(asks.current)
@@ -264,7 +265,8 @@ def set_up_packages(packages, python=None):
         beside = os.path.dirname(sys.executable)
         if any(os.path.exists(os.path.join(at, "pyvenv.cfg")) for at in (beside, os.path.dirname(beside))):
             if python is not None:
-                sys.prefix = sys.exec_prefix = os.path.dirname(beside)  # as this interpreter would have found itself
+                # As this interpreter would have set it.
+                sys.prefix = sys.exec_prefix = os.path.dirname(beside)
             site.main()  # sets sys.prefix to the environment, runs its .pth files
         if os.path.realpath(packages) not in map(os.path.realpath, sys.path):
             site.addsitedir(packages)

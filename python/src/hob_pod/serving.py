@@ -32,7 +32,8 @@ class Operation:
     def __init__(self, method, takes_blobs, streaming, batch, is_async):
         self.method = method
         self.takes_blobs = takes_blobs
-        self.must_take_blobs = False  # whether the recipe is to blame, not its caller, where blobs come and it takes none
+        # Whether the recipe is to blame, not its caller, if blobs come and the method takes none.
+        self.must_take_blobs = False
         self.streaming = streaming
         self.batch = batch
         self.is_async = is_async  # calling the method runs nothing yet
@@ -56,7 +57,8 @@ class Server:
         self._digest = start["digest"]
         self._frame_bytes_max = start["frame_bytes_max"]
         self._loop = None
-        self.loop_of_works = None  # (the function that sets it, the event loop) that plain methods find as the current one
+        # The event loop that plain methods find as the current one: (the function that sets it, the loop).
+        self.loop_of_works = None
         self.ground = belonging.Ground()  # that of a pod whose class was made follows
         asks.hand.emit = self._progress
         ending.tasks = self.end_tasks
@@ -213,7 +215,8 @@ class Server:
             # A worker thread's one interrupt may have come into the `disarm` above. There is no second one.
             self._leave(work)
             return self.cancelled(work)
-        except BaseException as error:  # also an exit, asyncio's CancelledError, and what authors derive from BaseException
+        # BaseException: also an exit, asyncio's CancelledError, and what authors derive from BaseException.
+        except BaseException as error:
             here.open = False
             self._leave(work)  # what was set before may have come into the one above
             return self._failed(work, error)
@@ -298,7 +301,8 @@ class Server:
             return self.answers.fault(work.ask, {"code": error.code, "message": error.message})
         fault = self.answers.fault_of(error, message["operation"], work.ends() <= time.monotonic(), work.printed)
         if not work.batch:
-            return self._only_wanted(work, self.answers.fault(work.ask, fault))  # telling may have taken a while
+            # Describing the fault may have taken a while.
+            return self._only_wanted(work, self.answers.fault(work.ask, fault))
         return self._only_wanted(work, self.answers.faults(work, fault, work.operation is not None))
 
     def cancelled(self, work):

@@ -18,7 +18,7 @@ class _State:
         self.name = None
         self.give = None  # the author's `checkpoint`, if the class has one
         self.close = None  # the author's `close`
-        self.asked = self.given = 0  # numbers of the host's requests: the last heard, the last that was answered
+        self.asked = self.given = 0  # numbers of the host's requests: the last heard, the last answered
         self.control = None
         self.folder = None
         self.piece_bytes_max = self.checkpoint_bytes_max = 0

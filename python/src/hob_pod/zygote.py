@@ -139,12 +139,14 @@ def _confine(plan, top):
 
 
 def _preload(boot, variables):
-    from . import asks, confine, control, ending, lane, runner, serving, slots  # noqa: F401 - so that no pod has to
+    # Imported here so that no pod has to.
+    from . import asks, confine, control, ending, lane, runner, serving, slots  # noqa: F401
 
     with open(variables, "rb") as file:
         confine.set_variables(json.loads(file.read()))
     runner.set_up_packages(boot["site_packages"], boot["python"])
-    program.hear(lambda: None)  # what keeps hold of `sys.stderr` when it is imported has the one that pods have
+    # Packages that keep a reference to `sys.stderr` on import then hold the one that pods have.
+    program.hear(lambda: None)
     import faulthandler  # noqa: F401
     import mmap  # noqa: F401
 
