@@ -5,7 +5,9 @@
 //! ([`Outlet::lend`]), and chunks are kept: in memory, then on the disk (`spill.rs`), within bounds in bytes.
 //!
 //! ```text
-//!   caller <-- front <-- disk <-- back <-- pod        `back` is in use only while something is on the disk, or on its way there or back
+//!   caller <-- front <-- disk <-- back <-- pod
+//!
+//!   `back` is in use only while chunks are on the disk, or on their way there or back
 //! ```
 //!
 //! The disk is read and written by a job of its own, one at a time for each stream; no caller and no driver
