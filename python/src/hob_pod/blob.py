@@ -11,13 +11,17 @@ _ARRAY = "application/x-hob-array"
 
 
 class Blob:
-    """Bytes with a media type. `data` is a memoryview of single bytes.
+    """Bytes with a media type. `data` is a memoryview of single bytes; `len(blob)` counts them.
 
-    Made from anything with a contiguous buffer: bytes, bytearray, a numpy array (whose dtype and shape go
-    into the media type). Small blobs travel beside the JSON. Large ones lie in memory that host and pod
-    share, so that nothing is copied: a blob of the input is read there and cannot be written, and a blob made
-    by `Blob.empty` is filled there. An author may keep `data` and objects made from it: that memory is then
-    not reused.
+    Made from anything with a contiguous buffer: bytes, bytearray, a numpy array. Without `media_type`, that
+    of an array states its dtype and shape, and that of other data is `application/octet-stream`. Raises
+    ValueError for data that is not contiguous, and TypeError for data without a buffer or a media type that
+    is not text.
+
+    Small blobs travel beside the JSON. Large ones lie in memory that host and pod share, so that nothing is
+    copied: a blob of the input is read there, and a blob made by `Blob.empty` is filled there. A blob of the
+    input cannot be written. An author may keep `data` and objects made from it: that memory is then not
+    reused.
     """
 
     __slots__ = ("data", "media_type", "_region")
@@ -37,12 +41,11 @@ class Blob:
 
     @classmethod
     def empty(cls, shape, dtype=None, media_type=None):
-        """Returns a blob to be filled, through `data` or `numpy()`, and returned. Its bytes are not copied
-        again.
+        """Returns a blob to fill, through `data` or `numpy()`, and to return. Its bytes are not copied again.
 
         `shape`: a number of bytes; with `dtype` (anything that numpy takes as a dtype), the shape of an
-        array. The content is not zeroed. Once it was returned or yielded, it belongs to the caller: make
-        another blob for the next result. Raises Fault `too_large` beyond what a pod may have.
+        array. The content is not zeroed. Once the blob was returned or yielded, it belongs to the caller:
+        make another blob for the next result. Raises Fault `too_large` if the host has no room for it.
         """
         if dtype is None:
             size = int(shape)
@@ -90,8 +93,9 @@ class Blob:
         return f"Blob({len(self.data)} bytes, {self.media_type})"
 
     def numpy(self, dtype=None, shape=None):
-        """Returns the bytes as a numpy array, without a copy. Without `dtype` and `shape`: in the array's
-        original form, or as flat bytes if it was no array."""
+        """Returns the bytes as a numpy array of that dtype and shape, without a copy. Without both: with the
+        dtype and shape that the media type states, else as flat `uint8`. Raises ValueError if the bytes do
+        not fit them."""
         import numpy  # the author's own dependency; the runner has none
 
         if dtype is None and shape is None:
@@ -101,7 +105,7 @@ class Blob:
 
     def arrow(self):
         """Returns the bytes, an Arrow stream or file, as a `pyarrow.Table` without a copy. Needs pyarrow in
-        the environment."""
+        the environment; raises its exceptions."""
         import pyarrow
         import pyarrow.ipc
 
@@ -112,7 +116,7 @@ class Blob:
     @classmethod
     def of_arrow(cls, table):
         """Returns a blob with a `pyarrow.Table` as an Arrow stream, written straight into the memory that is
-        sent."""
+        sent. Raises Fault `too_large`."""
         import pyarrow
         import pyarrow.ipc
 
@@ -136,14 +140,15 @@ class Blob:
 
     def save(self, path):
         """Writes the bytes to a file, for code that needs a path; the folder in which the pod runs is its
-        own. Returns `path`."""
+        own. Returns `path`. Raises OSError."""
         with open(path, "wb") as file:
             file.write(self.data)
         return path
 
     @classmethod
     def from_file(cls, path, media_type=None):
-        """Returns a blob with the bytes of a file, read straight into the memory that is sent."""
+        """Returns a blob with the bytes of a file, read straight into the memory that is sent. Raises
+        OSError, EOFError if the file shrinks meanwhile, and Fault `too_large`."""
         import os
 
         with open(path, "rb", buffering=0) as file:
@@ -162,6 +167,7 @@ class Result:
 
     `return value, {"name": blob}` means the same if the dict holds blobs. A pair whose dict is empty is a
     value (a list of two), so an operation that sometimes has no blobs returns `hob_pod.Result(value, blobs)`.
+    Raises TypeError unless `blobs` are {name: Blob}.
     """
 
     __slots__ = ("value", "blobs")
