@@ -9,12 +9,17 @@
 //!    Pool::ask refuses <------ poison.rs    which inputs end pods <------+
 //! ```
 //!
-//! This file has the one lock around all of it; `state.rs` and `member.rs` are what it guards. The lock is
-//! held to decide, never across an await, and no caller and no driver waits for a pod while it is held.
-//! `change.rs` is the one way to change the state: what follows from a change is told after the lock.
-//! `schedule.rs`, `restarts.rs` and `poison.rs` decide without clock and lock. `handle.rs` and `ask.rs` are
-//! what callers hold, `slot.rs` what a driver holds, `watcher.rs` what a driver shows of its pod and hears
-//! from others; `spawner.rs` is where pods come from, `refusals.rs` why asks are refused.
+//! This file has the one lock; it is held to decide, never across an await, and no caller and no driver waits
+//! for a pod while it is held.
+//!
+//! - `state.rs`, `member.rs`: the state that the lock guards.
+//! - `change.rs`: the only way to change the state; callers and waiters are notified after the lock.
+//! - `schedule.rs`, `restarts.rs`, `poison.rs`: policies, without clock and lock.
+//! - `handle.rs`, `ask.rs`: what callers hold.
+//! - `slot.rs`: what a driver holds.
+//! - `watcher.rs`: what a driver shows of its pod, and its mailbox.
+//! - `spawner.rs`: the source of pods.
+//! - `refusals.rs`: the faults of refused asks.
 
 pub mod ask;
 mod change;

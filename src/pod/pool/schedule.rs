@@ -13,11 +13,11 @@
 //! ```
 //!
 //! - A higher class goes first. But when [`PASSED_OVER_MAX`] units in a row passed over a class whose oldest
-//!   ask has waited longer than [`AGE_MS`], that ask is next. Under a full load of interactive asks the
-//!   others so keep their ninth; an interactive ask that comes now and then never finds the count so high,
-//!   and waits for no more than one unit.
-//! - A batch is gathered around the ask that is next, of all classes, in order; one that is not full may wait
-//!   for more as long as the recipe says, while other work goes first.
+//!   ask has waited longer than [`AGE_MS`], that ask is next. So under a full load of interactive asks the
+//!   others keep a ninth. An occasional interactive ask never finds the count so high, and waits for no more
+//!   than one unit.
+//! - A batch is gathered around the ask that is next, from all classes, in order. A batch that is not full
+//!   may wait for more asks as long as the recipe says, while other work goes first.
 
 mod pace;
 #[cfg(test)]

@@ -1,15 +1,16 @@
-//! The policy of the memory budget: which pods may load their models, and which have to let go of theirs. It
-//! has neither clock nor lock nor hardware.
+//! The policy of the memory budget: which pods may load their models, and which have to unload theirs. It has
+//! neither clock nor lock nor hardware.
 //!
 //! A pod that was granted memory is a *resident*: from before it loads until its memory is known to be back.
 //! A pod that requests memory waits with the class of its work:
 //!
-//! - Free memory is granted at once. So is that of an idle resident, the least recently used first, but never
-//!   to a waiter without work.
-//! - A waiter with work of a higher class gets the memory at the next end of an ask. One of the same class
-//!   gets it when the resident was there for its *hold* (a few times what loading took), or was idle for a
-//!   while. One of a lower class gets it after [`PATIENCE_HOLDS`] holds, and then for a whole hold. So
-//!   nothing waits for ever, and no more than a share of the time goes into loading.
+//! - Free memory is granted at once. So is the memory of an idle resident, the least recently used first, but
+//!   never to a waiter without work.
+//! - A waiter with work of a higher class gets the memory at the next end of an ask.
+//! - A waiter of the same class gets it when the resident has had its *hold* (a few times what loading took),
+//!   or was idle for a while.
+//! - A waiter of a lower class gets it after [`PATIENCE_HOLDS`] holds, and then for a whole hold. So nothing
+//!   waits for ever, and only a share of the time goes into loading.
 //! - A resident that is pinned, or has the state of a session, is never told to go.
 
 #[cfg(test)]

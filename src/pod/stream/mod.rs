@@ -1,7 +1,7 @@
 //! The chunks of a stream between its pod and its caller.
 //!
-//! This module counts what a caller has not taken. While nobody else waits for the pod, the pod's credit
-//! bounds what it may send. When others wait, the driver gives credit on the caller's behalf
+//! This module counts the chunks that a caller has not taken. While no other ask waits for the pod, the pod's
+//! credit bounds what it may send. When others wait, the driver gives credit on the caller's behalf
 //! ([`Outlet::lend`]), and chunks are kept: in memory, then on the disk (`spill.rs`), within bounds in bytes.
 //!
 //! ```text
